@@ -1,0 +1,227 @@
+"""The typed configuration: every knob, its range, and whether it is *traced*.
+
+A traced number does not change shapes: it enters the compiled program as an argument, so two runs that differ
+only in traced numbers share one program. Everything else selects the program. No jax here: this module is read
+before anything heavy is imported.
+"""
+
+import dataclasses
+import enum
+import math
+import operator
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+ModelKind = enum.Enum("ModelKind", ["mlp"])
+SkipKind = enum.Enum("SkipKind", ["none", "identity", "scaled", "inv_sqrt_depth", "rezero"])
+NormKind = enum.Enum("NormKind", ["none", "layer", "batch"])
+Placement = enum.Enum("Placement", ["pre", "post", "branch"])
+ActivationKind = enum.Enum(
+    "ActivationKind", ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softsign", "linear"]
+)
+InitKind = enum.Enum(
+    "InitKind", ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal"]
+)
+OptimizerKind = enum.Enum("OptimizerKind", ["gd", "sgd", "momentum", "adam", "adamw"])
+Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
+Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
+PrecisionKind = enum.Enum("PrecisionKind", ["float32", "float64", "bfloat16", "mixed_bfloat16", "float16"])
+LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
+DataKind = enum.Enum("DataKind", ["digits", "noise"])
+Level = enum.Enum("Level", ["off", "norms", "full"])
+
+
+def number(default: Any, *, traced: bool = False, **bounds: float) -> Any:
+    """A numeric field with its range (``gt``, ``ge``, ``lt``, ``le``) and whether it is traced."""
+    return field(default=default, metadata={"traced": traced, "bounds": bounds})
+
+
+@dataclass
+class Train:
+    """How long to train, on how many examples at once; ``steps`` wins where given."""
+
+    steps: int | None = number(None, ge=1)
+    epochs: float = number(30.0, gt=0)
+    batch_size: int = number(128, ge=1)
+    eval_every: int | None = number(None, ge=1)  # steps between evaluations; null: once an epoch
+
+
+@dataclass
+class Model:
+    """The network: ``depth`` blocks of ``width`` units between an embedding and a head."""
+
+    kind: ModelKind = ModelKind.mlp
+    depth: int = number(16, ge=1)
+    width: int = number(64, ge=1)
+    bias: bool = True
+
+
+@dataclass
+class Skip:
+    """The shortcut around each block: h + F(h), scaled as ``kind`` says."""
+
+    kind: SkipKind = SkipKind.none
+    branch_scale: float = number(1.0, traced=True)
+    shortcut_scale: float = number(1.0, traced=True)
+
+
+@dataclass
+class Norm:
+    """The normalisation of each block and where it stands."""
+
+    kind: NormKind = NormKind.none
+    placement: Placement = Placement.pre
+
+
+@dataclass
+class Activation:
+    """The nonlinearity."""
+
+    kind: ActivationKind = ActivationKind.relu
+
+
+@dataclass
+class Init:
+    """How weights (``gain`` times the scheme's draw) and biases (sigma_b times a standard normal) begin."""
+
+    kind: InitKind = InitKind.he
+    gain: float = number(1.0, ge=0, traced=True)
+    sigma_w: float = number(1.0, ge=0, traced=True)  # gaussian only: Var W = sigma_w^2 / fan_in
+    sigma_b: float = number(0.0, ge=0, traced=True)
+
+
+@dataclass
+class Optimizer:
+    """The update rule, its schedule and its gradient clipping."""
+
+    kind: OptimizerKind = OptimizerKind.momentum
+    learning_rate: float = number(0.03, ge=0, traced=True)
+    momentum: float = number(0.9, ge=0, lt=1, traced=True)
+    beta1: float = number(0.9, ge=0, lt=1, traced=True)
+    beta2: float = number(0.999, ge=0, lt=1, traced=True)
+    epsilon: float = number(1e-8, ge=0, traced=True)
+    weight_decay: float = number(0.0, ge=0, traced=True)
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int = number(0, ge=0, traced=True)  # warmup_cosine only
+    decay_factor: float = number(0.1, ge=0, le=1, traced=True)  # step only: at 1/2 and 3/4 of the run
+    clip: Clip = Clip.none
+    clip_threshold: float = number(1.0, gt=0, traced=True)
+
+
+@dataclass
+class Precision:
+    """The number formats of weights and arithmetic, and the factor on the loss before the backward pass."""
+
+    kind: PrecisionKind = PrecisionKind.float32
+    loss_scale: float = number(1.0, gt=0, traced=True)
+
+
+@dataclass
+class Loss:
+    """What is minimised."""
+
+    kind: LossKind = LossKind.cross_entropy
+    label_smoothing: float = number(0.0, ge=0, lt=1, traced=True)
+
+
+@dataclass
+class Data:
+    """The dataset; ``shape``, ``classes`` and ``examples`` concern ``noise`` only."""
+
+    name: DataKind = DataKind.digits
+    split: str = "train"
+    eval_split: str = "test"
+    limit: int | None = number(None, ge=1)  # keep only the first examples of the training split
+    shape: list[int] = field(default_factory=lambda: [64])
+    classes: int = number(10, ge=2)
+    examples: int = number(1024, ge=2)
+
+
+@dataclass
+class Measure:
+    """Which gauges run inside the step, and every how many steps."""
+
+    level: Level = Level.norms
+    every: int = number(1, ge=1)
+
+
+@dataclass
+class Tracker:
+    """Where the record is mirrored, besides the run directory."""
+
+    wandb: bool = False
+    dir: str = "outputs/wandb"
+    project: str = "fathom"
+    entity: str | None = None
+    every: int = number(10, ge=1)  # steps between rows that carry one value a layer
+
+
+@dataclass
+class Config:
+    """One run. Groups are folders of ``conf/``; ``name`` and ``experiment`` name the folder under outputs/."""
+
+    seed: int = number(0, ge=0, lt=2**32, traced=True)
+    name: str | None = None
+    experiment: str | None = None
+    train: Train = field(default_factory=Train)
+    model: Model = field(default_factory=Model)
+    skip: Skip = field(default_factory=Skip)
+    norm: Norm = field(default_factory=Norm)
+    activation: Activation = field(default_factory=Activation)
+    init: Init = field(default_factory=Init)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    precision: Precision = field(default_factory=Precision)
+    loss: Loss = field(default_factory=Loss)
+    data: Data = field(default_factory=Data)
+    measure: Measure = field(default_factory=Measure)
+    tracker: Tracker = field(default_factory=Tracker)
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """Every (dotted path, field, value) of a configuration, groups descended into."""
+    for item in dataclasses.fields(config):
+        value, path = getattr(config, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{path}.")
+        else:
+            yield path, item, value
+
+
+def traced(config: Config) -> dict[str, float | int]:
+    """The numbers that enter the compiled program as arguments, by dotted path."""
+    return {path: value for path, item, value in leaves(config) if item.metadata.get("traced")}
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The configuration as a flat dictionary of dotted paths to JSON values."""
+    return {path: value.name if isinstance(value, enum.Enum) else value for path, _, value in leaves(config)}
+
+
+_SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
+def check(config: Config) -> None:
+    """Raises ValueError, naming the path, the range and the value, for the first number out of its range."""
+    for path, item, value in leaves(config):
+        for number_ in value if isinstance(value, list) else [value]:
+            if isinstance(number_, float) and not math.isfinite(number_):
+                raise ValueError(f"{path} must be finite, got {number_}")
+        bounds = item.metadata.get("bounds", {})
+        if value is not None and not all(
+            getattr(operator, kind)(value, bound) for kind, bound in bounds.items()
+        ):
+            wanted = " and ".join(f"{_SYMBOLS[kind]} {bound:g}" for kind, bound in bounds.items())
+            raise ValueError(f"{path} must be {wanted}, got {value}")
+    if not config.data.shape or min(config.data.shape) < 1:
+        raise ValueError(f"data.shape must be a list of numbers ≥ 1, got {config.data.shape}")
+
+
+def knobs(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted path that can be set, from the schema alone."""
+    for name, hint in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(hint):
+            yield from knobs(typing.cast(type, hint), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

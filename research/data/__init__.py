@@ -1,0 +1,1 @@
+"""Datasets: builders, preparation, and arrays ready for the device."""

@@ -1,0 +1,107 @@
+"""The 8×8 handwritten digits that ship with scikit-learn, as a TFDS builder that needs no TensorFlow."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.data.dataset import Dataset, standardised
+
+TRAIN_EXAMPLES = 1400
+
+
+def load_digits(split: str, eval_split: str, limit: int | None) -> Dataset:
+    """The digits from the TFDS directory, prepared there on first use (seconds, no network)."""
+    with _quiet():
+        source = _prepared_builder().as_data_source
+        x, y = _rows(source(_checked(split)))
+        eval_x, eval_y = _rows(source(_checked(eval_split)))
+    x, y = x[:limit], y[:limit]
+    offset, scale = standardised(x)
+    return Dataset("digits", "1.0.0", split, x, y, eval_x, eval_y, (8, 8, 1), 10, offset, scale)
+
+
+def _checked(split: str) -> str:
+    if split not in ("train", "test"):
+        raise ValueError(f"data.split and data.eval_split must be train or test for digits, got {split}")
+    return split
+
+
+def _rows(source: Any) -> tuple[np.ndarray, np.ndarray]:
+    examples = [source[i] for i in range(len(source))]
+    x = np.stack([example["image"].reshape(-1) for example in examples])
+    return x, np.array([example["label"] for example in examples], np.int32)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """TFDS reports preparation on standard error, where progress of our own stands."""
+    from absl import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _prepared_builder() -> Any:
+    import tensorflow_datasets as tfds
+
+    builder = _builder_class()(data_dir=os.environ.get("TFDS_DATA_DIR"), file_format="array_record")
+    if not builder.is_prepared():
+        with _lock(Path(builder.data_dir).parent):
+            if not builder.is_prepared():
+                tfds.disable_progress_bar()
+                with contextlib.redirect_stdout(io.StringIO()):
+                    builder.download_and_prepare()
+    return builder
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One preparing process at a time: two that prepare one dataset at once destroy each other's files."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _builder_class() -> type:
+    """The builder, defined on first use: importing TFDS takes most of a second."""
+    import tensorflow_datasets as tfds
+
+    class FathomDigits(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = Path(__file__).parent
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)
+            features = {"image": image, "label": tfds.features.ClassLabel(num_classes=10)}
+            return tfds.core.DatasetInfo(
+                builder=self, description="8×8 digits, 0..16.", features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            from sklearn.datasets import load_digits
+
+            digits = load_digits()
+            # The source is ordered by writer: a fixed shuffle makes both splits draws from one population.
+            order = np.random.default_rng(0).permutation(len(digits.target))
+            images = digits.images.astype(np.uint8)[order][..., None]
+            labels = digits.target[order]
+            parts = {"train": slice(None, TRAIN_EXAMPLES), "test": slice(TRAIN_EXAMPLES, None)}
+            return {name: self._generate_examples(images[part], labels[part]) for name, part in parts.items()}
+
+        def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
+            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield i, {"image": image, "label": int(label)}
+
+    return FathomDigits

@@ -1,0 +1,37 @@
+"""Probes that networks are built with: what passes forward, and what arrives backward.
+
+A *slot* is a zero that is handed to the network beside its parameters. Differentiating the loss with respect to
+the slot returns not a derivative but the statistic that the probe's backward rule left there, so nothing is
+stored and it works under scan, vmap and sharding.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from research.gauges.norms import euclidean
+
+Slot = Float[Array, ""]
+
+
+@jax.custom_vjp
+def _tap(h: Array, slot: Array) -> Array:
+    return h
+
+
+_tap.defvjp(lambda h, slot: (h, None), lambda _, cotangent: (cotangent, euclidean(cotangent)))
+
+
+def tap(h: Float[Array, "..."], slot: Slot | None) -> Float[Array, "..."]:
+    """The identity; the gradient with respect to ``slot`` is ‖∂L/∂h‖₂ over all of ``h``, the batch included.
+
+    Without a slot nothing is compiled at all.
+    """
+    return h if slot is None else _tap(h, slot)
+
+
+def forward_statistics(h: Float[Array, "..."]) -> dict[str, Float[Array, ""]]:
+    """Root mean square and mean of ``h`` over all its elements, outside differentiation."""
+    h = jax.lax.stop_gradient(h)
+    norm = euclidean(h)
+    return {"activation_rms": norm / h.size**0.5, "activation_mean": jnp.mean(h, dtype=norm.dtype)}

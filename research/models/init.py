@@ -1,0 +1,52 @@
+"""Initial weights and biases by scheme; the scale is an argument of the program, not part of it."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+_VARIANCE_SCALING = {  # name: (scale, mode, distribution) of Var W = scale / fan
+    "he": (2.0, "fan_in", "normal"),  # He, Zhang, Ren, Sun 2015, eq. 10
+    "glorot": (1.0, "fan_avg", "normal"),  # Glorot & Bengio 2010, eq. 12
+    "glorot_uniform": (1.0, "fan_avg", "uniform"),  # Glorot & Bengio 2010, eq. 16
+    "lecun": (1.0, "fan_in", "normal"),  # LeCun, Bottou, Orr, Müller 1998, eq. 16
+    "old_uniform": (1 / 3, "fan_in", "uniform"),  # U(±1/√fan_in): Glorot & Bengio 2010, eq. 1
+    "gaussian": (1.0, "fan_in", "normal"),  # times sigma_w: Poole et al. 2016, eq. 1
+}
+
+
+def weight_initializer(scheme: str, hp: Mapping[str, Array]) -> jax.nn.initializers.Initializer:
+    """Draws weights by ``scheme``, times ``init.gain`` (and ``init.sigma_w`` for ``gaussian``).
+
+    Drawn in float32 or wider and then rounded to the parameters' format, since decompositions need it.
+    """
+    scale = hp["init.gain"] * hp["init.sigma_w"] if scheme == "gaussian" else hp["init.gain"]
+
+    def draw(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object) -> Array:
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return (scale * _scheme(scheme)(key, shape, wide)).astype(dtype)
+
+    return draw
+
+
+def _scheme(name: str) -> jax.nn.initializers.Initializer:
+    if name == "orthogonal":  # Saxe, McClelland, Ganguli 2014
+        return jax.nn.initializers.orthogonal()
+    return jax.nn.initializers.variance_scaling(*_VARIANCE_SCALING[name])
+
+
+def bias_initializer(hp: Mapping[str, Array]) -> jax.nn.initializers.Initializer:
+    """Draws biases from N(0, init.sigma_b²)."""
+
+    def draw(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object) -> Array:
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return (hp["init.sigma_b"] * jax.random.normal(key, shape, wide)).astype(dtype)
+
+    return draw
+
+
+def theoretical_variance(scheme: str, gain: float = 1.0, sigma_w: float = 1.0) -> float:
+    """σ_w² = fan_in · Var W of a square layer, the number that mean-field theory speaks of."""
+    factor = gain * sigma_w if scheme == "gaussian" else gain
+    return factor**2 * (1.0 if scheme == "orthogonal" else _VARIANCE_SCALING[scheme][0])
