@@ -21,9 +21,7 @@ Placement = enum.Enum("Placement", ["pre", "post", "branch"])
 ActivationKind = enum.Enum(
     "ActivationKind", ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softsign", "linear"]
 )
-InitKind = enum.Enum(
-    "InitKind", ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal"]
-)
+InitKind = enum.Enum("InitKind", ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal"])
 OptimizerKind = enum.Enum("OptimizerKind", ["gd", "sgd", "momentum", "adam", "adamw"])
 Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
@@ -209,9 +207,7 @@ def check(config: Config) -> None:
             if isinstance(number_, float) and not math.isfinite(number_):
                 raise ValueError(f"{path} must be finite, got {number_}")
         bounds = item.metadata.get("bounds", {})
-        if value is not None and not all(
-            getattr(operator, kind)(value, bound) for kind, bound in bounds.items()
-        ):
+        if value is not None and not all(getattr(operator, kind)(value, bound) for kind, bound in bounds.items()):
             wanted = " and ".join(f"{_SYMBOLS[kind]} {bound:g}" for kind, bound in bounds.items())
             raise ValueError(f"{path} must be {wanted}, got {value}")
     if not config.data.shape or min(config.data.shape) < 1:

@@ -33,9 +33,7 @@ def greatest_slope(activation: str) -> float:
         return float(np.max(np.abs(slope(activation, jnp.linspace(-6, 6, 2401)))))
 
 
-def unit_statistics(
-    activation: str, z: Float[Array, "... D"], flat: float = 0.05
-) -> dict[str, Float[Array, ""]]:
+def unit_statistics(activation: str, z: Float[Array, "... D"], flat: float = 0.05) -> dict[str, Float[Array, ""]]:
     """How much of a layer's nonlinearity is asleep, from the input ``z`` it receives.
 
     Returns:

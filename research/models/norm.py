@@ -5,9 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 
-def make_norm(
-    kind: str, width: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs
-) -> nnx.Module | None:
+def make_norm(kind: str, width: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module | None:
     """The normalisation over the last axis (``layer``) or over all others (``batch``); None for ``none``.
 
     References:

@@ -65,9 +65,7 @@ class Block(nnx.Module):
     def _normed(self, h: Array, place: str, train: bool) -> Array:
         return apply_norm(self.norm, h, train=train) if place == self.placement else h
 
-    def __call__(
-        self, h: Float[Array, "..."], slots: Slots, told: Pass
-    ) -> tuple[Float[Array, "..."], Statistics]:
+    def __call__(self, h: Float[Array, "..."], slots: Slots, told: Pass) -> tuple[Float[Array, "..."], Statistics]:
         """The block's output and its forward statistics; ``slots`` receive what arrives backward."""
         into_branch = self._normed(tap(h, slots.get("branch_grad")), "pre", told.train)
         branch, statistics = self.branch(into_branch, units=told.units)
@@ -85,14 +83,10 @@ class Stack(nnx.Module):
         self.embed = make_linear(arch.inputs, arch.width, **linear)
         make_block = nnx.vmap(lambda keys: Block(arch, hp, rngs=keys))
         self.stages = nnx.List([make_block(rngs.split(arch.depth))])
-        self.norm = make_norm(
-            arch.norm if arch.placement == "pre" else "none", arch.width, **arch.formats, rngs=rngs
-        )
+        self.norm = make_norm(arch.norm if arch.placement == "pre" else "none", arch.width, **arch.formats, rngs=rngs)
         self.head = make_linear(arch.width, arch.classes, **linear)
 
-    def __call__(
-        self, x: Float[Array, "B inputs"], slots: Slots, told: Pass
-    ) -> tuple[Float[Array, "B C"], Statistics]:
+    def __call__(self, x: Float[Array, "B inputs"], slots: Slots, told: Pass) -> tuple[Float[Array, "B C"], Statistics]:
         """Logits, and the forward statistics of every layer, stacked in forward order.
 
         Args:

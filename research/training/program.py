@@ -204,7 +204,5 @@ def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) 
     model = nnx.merge(_graph(spec, hp), state.params, state.rest, copy=True)
     inputs = _inputs(data, data["eval_x"], spec.architecture.dtype)
     logits, _ = model(inputs, {}, Pass(hp, train=False))
-    loss, accuracy = loss_and_accuracy(
-        spec.loss, logits, data["eval_y"], jnp.zeros((), accumulator(logits.dtype))
-    )
+    loss, accuracy = loss_and_accuracy(spec.loss, logits, data["eval_y"], jnp.zeros((), accumulator(logits.dtype)))
     return {"eval_loss": loss, "eval_accuracy": accuracy}
