@@ -1,0 +1,42 @@
+"""The rooms of the package import downwards only, and know nothing of each other on one level."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "research"
+MAY_IMPORT = {
+    "gauges": {"gauges"},
+    "models": {"models", "gauges.slots"},
+    "data": {"data"},
+    "records": {"records"},
+    "training": {"training", "models", "gauges", "data"},
+}
+
+
+def imported(file: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.append(node.module)
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return [name.removeprefix("research.") for name in names if name.startswith("research.")]
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.glob("*/**/*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_it_may(file):
+    room = file.relative_to(PACKAGE).parts[0]
+    allowed = MAY_IMPORT[room]
+    for name in imported(file):
+        parts = name.split(".")
+        assert parts[0] in allowed or ".".join(parts[:2]) in allowed, f"{room} must not import research.{name}"
+
+
+@pytest.mark.parametrize("file", ["cli.py", "config.py", "records/analysis.py"])
+def test_what_starts_fast_never_imports_jax_at_the_top(file):
+    tree = ast.parse((PACKAGE / file).read_text())
+    tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {getattr(node, "module", None) or node.names[0].name for node in tops}  # type: ignore[attr-defined]
+    assert not {name for name in names if name.split(".")[0] in ("jax", "flax", "optax", "wandb")}
