@@ -150,7 +150,7 @@ class Tracker:
     """Where the record is mirrored, besides the run directory."""
 
     wandb: bool = False
-    dir: str = "outputs/wandb"
+    dir: str = "outputs"  # W&B makes its folder wandb/ in it; WANDB_DIR wins
     project: str = "fathom"
     entity: str | None = None
     every: int = number(10, ge=1)  # steps between rows that carry one value a layer
@@ -158,11 +158,10 @@ class Tracker:
 
 @dataclass
 class Config:
-    """One run. Groups are folders of ``conf/``; ``name`` and ``experiment`` name the folder under outputs/."""
+    """One run. Groups are folders of ``conf/``; ``name`` names the folder under outputs/."""
 
     seed: int = number(0, ge=0, lt=2**32, traced=True)
     name: str | None = None
-    experiment: str | None = None
     train: Train = field(default_factory=Train)
     model: Model = field(default_factory=Model)
     skip: Skip = field(default_factory=Skip)
@@ -208,10 +207,18 @@ def check(config: Config) -> None:
                 raise ValueError(f"{path} must be finite, got {number_}")
         bounds = item.metadata.get("bounds", {})
         if value is not None and not all(getattr(operator, kind)(value, bound) for kind, bound in bounds.items()):
-            wanted = " and ".join(f"{_SYMBOLS[kind]} {bound:g}" for kind, bound in bounds.items())
-            raise ValueError(f"{path} must be {wanted}, got {value}")
+            raise ValueError(f"{path} must be {valid(path)}, got {value}")
     if not config.data.shape or min(config.data.shape) < 1:
         raise ValueError(f"data.shape must be a list of numbers ≥ 1, got {config.data.shape}")
+
+
+def valid(path: str) -> str:
+    """What the setting at ``path`` takes, in words: ``a whole number ≥ 1``."""
+    item = next(item for known, item, _ in leaves(Config()) if known == path)
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    noun = next((words[name] for name in words if name in str(item.type)), str(item.type))
+    bounds = " and ".join(f"{_SYMBOLS[kind]} {bound:g}" for kind, bound in item.metadata.get("bounds", {}).items())
+    return f"{noun} {bounds}".strip()
 
 
 def knobs(schema: type = Config, prefix: str = "") -> Iterator[str]:
@@ -221,3 +228,12 @@ def knobs(schema: type = Config, prefix: str = "") -> Iterator[str]:
             yield from knobs(typing.cast(type, hint), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+def tree(config: Any) -> dict[str, Any]:
+    """The configuration as nested dictionaries of JSON values."""
+    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    return {
+        name: tree(value) if dataclasses.is_dataclass(value) else value.name if isinstance(value, enum.Enum) else value
+        for name, value in values.items()
+    }

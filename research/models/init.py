@@ -46,7 +46,10 @@ def bias_initializer(hp: Mapping[str, Array]) -> jax.nn.initializers.Initializer
     return draw
 
 
-def theoretical_variance(scheme: str, gain: float = 1.0, sigma_w: float = 1.0) -> float:
-    """σ_w² = fan_in · Var W of a square layer, the number that mean-field theory speaks of."""
+def theoretical_variance(scheme: str, fan_in: int, fan_out: int, *, gain: float = 1.0, sigma_w: float = 1.0) -> float:
+    """σ_w² = fan_in · E[W²] of a layer, the number that mean-field theory speaks of."""
     factor = gain * sigma_w if scheme == "gaussian" else gain
-    return factor**2 * (1.0 if scheme == "orthogonal" else _VARIANCE_SCALING[scheme][0])
+    if scheme == "orthogonal":
+        return factor**2 * min(1.0, fan_in / fan_out)
+    scale, mode, _ = _VARIANCE_SCALING[scheme]
+    return factor**2 * scale * (1.0 if mode == "fan_in" else 2 * fan_in / (fan_in + fan_out))

@@ -1,0 +1,87 @@
+"""The sweeper: composes and checks every job before the first one starts, and reports all failures at the end."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+
+
+@dataclass
+class FathomSweeperConf:
+    """The sweeper's node in Hydra's configuration."""
+
+    _target_: str = "hydra_plugins.fathom_sweeper.FathomSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = field(default_factory=dict)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="fathom", node=FathomSweeperConf, provider="fathom")
+
+
+class FathomSweeper(BasicSweeper):
+    """The grid of Hydra's own sweeper, checked whole beforehand and reported whole afterwards."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs the grid; raises SweepEnded with the exit code once its table is shown."""
+        from research.errors import SweepEnded
+
+        jobs = self._checked(self._jobs(arguments))
+        returns = self._launch(jobs)
+        raise SweepEnded(_report(returns))
+
+    def _jobs(self, arguments: list[str]) -> list[list[str]]:
+        given = [f"{name}={values}" for name, values in (self.params or {}).items()]
+        parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(
+            [*given, *arguments]
+        )
+        return [list(job) for batch in self.split_arguments(_last_of_each(parsed), None) for job in batch]
+
+    def _checked(self, jobs: list[list[str]]) -> list[list[str]]:
+        """All jobs, composed and checked, so that a mistake in the last one is seen before the first one starts."""
+        from research.train import typed
+
+        for overrides in jobs:
+            typed(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
+        return jobs
+
+    def _launch(self, jobs: list[list[str]]) -> list[JobReturn]:
+        from research.train import Session
+
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        Session.progress.runs = len(jobs)
+        return list(self.launcher.launch(jobs, initial_job_idx=0))
+
+
+def _last_of_each(overrides: list[Any]) -> list[Any]:
+    """The command line wins over the swept values of an experiment's file."""
+    return list({override.get_key_element(): override for override in overrides}.values())
+
+
+def _report(returns: list[JobReturn]) -> int:
+    from research.records.analysis import summary
+    from research.report import console, runs_table, say_failures
+
+    done = [run.return_value for run in returns if run.status == JobStatus.COMPLETED]
+    console().print(runs_table([summary(Path(info["directory"]), info) for info in done]))
+    failures = [_reason(run) for run in returns]
+    bad = [failure for failure in failures if failure]
+    if bad:
+        say_failures(bad, len(returns))
+    return 1 if bad else 0
+
+
+def _reason(run: JobReturn) -> tuple[str, str] | None:
+    """The name of a run that did not end well, and why."""
+    from research.errors import explain
+    from research.naming import run_name
+
+    name = run_name(list(run.overrides or []))
+    if run.status != JobStatus.COMPLETED:
+        error = run._return_value
+        return name, explain(error) or f"{type(error).__name__}: {error}"
+    info = run.return_value
+    return None if info["status"] == "done" else (name, (info.get("verdict") or {}).get("sentence", info["status"]))

@@ -1,0 +1,130 @@
+"""The command ``fathom``: its subcommands, and errors in one line. Nothing heavy is imported before it is needed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+COMMANDS = {
+    "train": ("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
+    "reproduce": ("NAME… | all [overrides]", "train an experiment's sweep, then draw its figure and test its claims"),
+    "figure": ("NAME…", "draw the figure and test the claims again from the records; trains nothing"),
+    "runs": ("[FILTER…]", "the runs under outputs/ as a table, e.g. fathom runs skip=none model.depth=64"),
+    "show": ("RUN", "one run in the terminal: verdict, profile over depth, loss"),
+    "sync": ("", "upload every run that was recorded offline to Weights & Biases"),
+    "bench": ("[ROW…]", "measure this machine against the budgets and write the table"),
+}
+
+
+def main() -> None:
+    """The entry point; ends the process with 0 done, 1 a run or claim failed, 2 the request was wrong."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    if arguments and arguments[0] == "train":  # everything behind it belongs to Hydra
+        from research.train import main as train
+
+        return train(arguments[1:])
+    parsed = _parser().parse_args(arguments)
+    try:
+        return _ACTIONS[parsed.command](parsed.words)
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        sys.stdout = open(os.devnull, "w")
+        return 0
+    except (ValueError, OSError) as error:
+        from research.errors import explain
+
+        message = explain(error)
+        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"fathom: {message}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    from research import __version__
+
+    parser = argparse.ArgumentParser(
+        "fathom", description="Measures how gradients travel through deep networks, layer by layer."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (words, meaning) in COMMANDS.items():
+        command = commands.add_parser(name, help=meaning, description=meaning, usage=f"fathom {name} {words}")
+        command.add_argument("words", nargs="*", metavar=words or "-")
+    return parser
+
+
+def _reproduce(words: Sequence[str]) -> int:
+    from research.experiment import checked, draw_and_judge, names
+    from research.train import main as train
+
+    overrides = [word for word in words if "=" in word]
+    wanted = [word for word in words if "=" not in word]
+    chosen = names() if wanted == ["all"] else [checked(word) for word in wanted]
+    if not chosen:
+        raise ValueError(f"reproduce what? one or several of {', '.join(names())}, or all")
+    codes = []
+    for name in chosen:
+        print(f"{name}: training", flush=True)
+        code = train([f"experiment={name}", *overrides])
+        codes.append(code or int(not draw_and_judge(name, _directory(name, overrides))))
+    return max(codes)
+
+
+def _directory(name: str, overrides: Sequence[str] = ()) -> Path:
+    """Where an experiment's runs lie: its own folder, or the one that ``name=`` or ``hydra.sweep.dir=`` gave."""
+    given = dict(override.split("=", 1) for override in overrides)
+    return Path(given.get("hydra.sweep.dir") or Path("outputs") / given.get("name", name))
+
+
+def _figure(words: Sequence[str]) -> int:
+    from research.experiment import checked, draw_and_judge, names
+
+    if not words:
+        raise ValueError(f"a figure of what? one or several of {', '.join(names())}")
+    overrides = [word for word in words if "=" in word]
+    chosen = [checked(word) for word in words if "=" not in word]
+    return max([int(not draw_and_judge(name, _directory(name, overrides))) for name in chosen])
+
+
+def _runs(words: Sequence[str]) -> int:
+    from research.show import show_runs
+
+    show_runs(words)
+    return 0
+
+
+def _show(words: Sequence[str]) -> int:
+    from research.show import show_run
+
+    if not words:
+        raise ValueError("show which run? give its directory or part of its name; fathom runs lists them")
+    for word in words:
+        show_run(word)
+    return 0
+
+
+def _sync(_: Sequence[str]) -> int:
+    from research.sync import sync
+
+    return sync()
+
+
+def _bench(words: Sequence[str]) -> int:
+    from research.bench import bench
+
+    return bench(words)
+
+
+_ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
+    "reproduce": _reproduce,
+    "figure": _figure,
+    "runs": _runs,
+    "show": _show,
+    "sync": _sync,
+    "bench": _bench,
+}

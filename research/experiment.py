@@ -1,0 +1,105 @@
+"""A reproduction: its swept runs, its figure and its claims, found by name."""
+
+import dataclasses
+import functools
+import importlib.util
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import yaml
+from rich.table import Table
+
+from research.errors import nearest
+from research.naming import run_name
+from research.records.analysis import Run, find_runs
+from research.records.claims import Claim
+from research.records.record import write_json
+from research.report import console, number
+from research.train import folder
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def names() -> list[str]:
+    """Every reproduction that has a configuration, a figure and claims."""
+    return sorted(file.stem for file in (folder("conf") / "experiment").glob("*.yaml"))
+
+
+def checked(name: str) -> str:
+    """``name``, if there is such a reproduction.
+
+    Raises:
+        ValueError: with the nearest name and all names.
+    """
+    if name not in names():
+        raise ValueError(f"there is no experiment {name}{nearest(name, names())} valid: {', '.join(names())}")
+    return name
+
+
+def expected_runs(name: str) -> list[str]:
+    """The names of the run directories that the experiment's sweep makes."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    composed = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())
+    params = composed.get("hydra", {}).get("sweeper", {}).get("params", {})
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    return [run_name(job) for job in itertools.chain(*BasicSweeper.split_arguments(parsed, None))]
+
+
+def finished_runs(name: str, directory: Path) -> list[Run]:
+    """The experiment's runs in ``directory``, all of them.
+
+    Raises:
+        ValueError: naming a run that is missing or has not ended, since a figure of the rest would mislead.
+    """
+    found = {run.directory.name: run for run in find_runs(directory)}
+    wanted = expected_runs(name)
+    missing = [run for run in wanted if run not in found]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"{directory} lacks the run {missing[0]}{more}: fathom reproduce {name}")
+    open_runs = [run for run in wanted if found[run].info["status"] not in ("done", "diverged")]
+    if open_runs:
+        status = found[open_runs[0]].info["status"]
+        raise ValueError(f"{directory / open_runs[0]} is {status}, not done: fathom reproduce {name}")
+    return [found[run] for run in wanted]
+
+
+@functools.cache
+def _module(name: str, part: str) -> ModuleType:
+    file = folder("experiments") / name / f"{part}.py"
+    spec = importlib.util.spec_from_file_location(f"experiments.{name}.{part}", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def draw_and_judge(name: str, directory: Path) -> bool:
+    """Draws the figure and tests the claims from the records in ``directory``; returns whether all hold."""
+    runs = finished_runs(name, directory)
+    claims: list[Claim] = _module(name, "claims").claims(runs)
+    figure = _module(name, "figure").figure(runs)
+    for suffix in FORMATS:
+        figure.savefig(directory / f"figure.{suffix}", metadata={"Date": None} if suffix == "svg" else None)
+    write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
+    out = console()
+    out.print(claims_table(claims))
+    out.print(f"figure: {directory}/figure.png .svg .pdf   claims: {directory}/claims.json", soft_wrap=True)
+    return all(claim.holds for claim in claims)
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """One row a claim, the verdict last."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("claim", "source", "expected", "measured (median, range)", "n", "holds"):
+        table.add_column(column, overflow="fold", justify="right" if column == "n" else "left")
+    for claim in claims:
+        low, high = claim.interval
+        measured = f"{number(claim.measured)} ({number(low)} to {number(high)})"
+        holds = "[green]yes[/]" if claim.holds else "[red]NO[/]"
+        table.add_row(claim.statement, claim.source, claim.expected, measured, str(claim.n), holds)
+    return table

@@ -1,0 +1,144 @@
+"""From a configuration to a job: what is compiled, what is passed in, on which data; and what theory expects."""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.config import Config, plain, traced
+from research.data.dataset import Dataset
+from research.data.digits import load_digits
+from research.data.noise import make_noise
+from research.gauges import theory
+from research.gauges.verdict import skipped_layers
+from research.models.init import theoretical_variance
+from research.models.stack import Architecture
+from research.training.precision import POLICIES
+from research.training.program import Spec
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run made ready: what is compiled, what is passed in, and how long it lasts."""
+
+    spec: Spec
+    hp: dict[str, jax.Array]  # every leaf [M = 1]
+    data: dict[str, jax.Array]
+    dataset: Dataset
+    steps: int
+    per_epoch: int
+    eval_every: int
+
+
+def run_id(study: str, config: Config) -> str:
+    """The hash of the folder's name and the resolved configuration: the same run, the same id."""
+    text = json.dumps([study, plain(config)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def prepare(config: Config) -> Job:
+    """Loads the data and splits the configuration into what is compiled and what is passed in.
+
+    Raises:
+        ValueError: where configuration and data do not fit together.
+    """
+    dataset = _load(config.data.name.name, json.dumps(plain(config)))
+    examples = len(dataset.x)
+    full_batch = config.optimizer.kind.name == "gd"
+    batch = examples if full_batch else config.train.batch_size
+    if batch > examples:
+        raise ValueError(f"train.batch_size must be ≤ {examples}, the examples of {dataset.name}, got {batch}")
+    per_epoch = examples // batch
+    steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
+    wide = np.float64 if config.precision.kind.name == "float64" else np.float32
+    numbers = traced(config) | {"train.steps": steps}
+    hp = {path: jnp.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
+    spec = _spec(config, dataset, batch)
+    data = {name: jnp.asarray(array) for name, array in dataset.arrays().items()}
+    return Job(spec, hp, data, dataset, steps, per_epoch, config.train.eval_every or per_epoch)
+
+
+def _format(path: str, value: float, wide: type) -> type:
+    if path == "seed":
+        return np.uint32
+    return np.int32 if isinstance(value, int) else wide
+
+
+@functools.lru_cache(maxsize=8)
+def _load(name: str, settings: str) -> Dataset:
+    flat = json.loads(settings)
+    if name == "noise":
+        sizes = (flat["data.shape"], flat["data.classes"], flat["data.examples"])
+        return make_noise(*sizes, flat["data.limit"])
+    return load_digits(flat["data.split"], flat["data.eval_split"], flat["data.limit"])
+
+
+def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
+    policy = POLICIES[config.precision.kind.name]
+    architecture = Architecture(
+        inputs=dataset.x.shape[1],
+        classes=dataset.classes,
+        depth=config.model.depth,
+        width=config.model.width,
+        bias=config.model.bias,
+        activation=config.activation.kind.name,
+        init=config.init.kind.name,
+        skip=config.skip.kind.name,
+        norm=config.norm.kind.name,
+        placement=config.norm.placement.name,
+        dtype=policy.compute,
+        param_dtype=policy.params,
+    )
+    return Spec(
+        architecture,
+        optimizer=config.optimizer.kind.name,
+        schedule=config.optimizer.schedule.name,
+        clip=config.optimizer.clip.name,
+        loss=config.loss.kind.name,
+        batch_size=batch,
+        level=config.measure.level.name,
+        every=config.measure.every,
+    )
+
+
+def predicted_profile(config: Config, job: Job) -> np.ndarray | None:
+    """What mean-field theory expects at initialisation: ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²), l = 0..N; None for no theory."""
+    scheme, numbers = config.init.kind.name, {"gain": config.init.gain, "sigma_w": config.init.sigma_w}
+    width, arch = config.model.width, job.spec.architecture
+    embedding = theoretical_variance(scheme, arch.inputs, width, **numbers)
+    sigma_b2 = config.init.sigma_b**2 if config.model.bias else 0.0
+    branch, shortcut = scales(config)
+    return theory.predict_profile(
+        activation=arch.activation,
+        sigma_w2=theoretical_variance(scheme, width, width, **numbers),
+        sigma_b2=sigma_b2,
+        depth=arch.depth,
+        q0=embedding * job.dataset.mean_square + sigma_b2,
+        branch_scale=branch,
+        shortcut_scale=shortcut,
+        norm=arch.norm,
+        placement=arch.placement,
+        batch=job.spec.batch_size,
+    )
+
+
+def scales(config: Config) -> tuple[float, float]:
+    """What the branch and the shortcut of each block are multiplied by at initialisation."""
+    table = {
+        "none": (1.0, 0.0),
+        "identity": (1.0, 1.0),
+        "scaled": (config.skip.branch_scale, config.skip.shortcut_scale),
+        "inv_sqrt_depth": (config.model.depth**-0.5, 1.0),
+        "rezero": (0.0, 1.0),
+    }
+    return table[config.skip.kind.name]
+
+
+def predicted_factor(config: Config, job: Job) -> float | None:
+    """The predicted factor per layer at initialisation, fitted over the layers that the verdict fits."""
+    profile = predicted_profile(config, job)
+    return None if profile is None else theory.factor_per_layer(profile, skipped_layers(job.spec.architecture.depth))

@@ -1,0 +1,58 @@
+"""What a user sees while runs train: a bar with the time left on a terminal, plain lines in a pipe."""
+
+import sys
+import time
+from types import TracebackType
+
+SECONDS_A_LINE = 10.0  # between lines in a pipe
+
+
+class Progress:
+    """Shows ``runs`` runs, one after the other, on standard error."""
+
+    def __init__(self, runs: int = 1):
+        self.runs, self.run = runs, 0
+        self.name = ""
+        self.bar = None
+        self.started = self.last = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+            times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+            self.bar = Bar(*columns, *times, console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task("starting", total=self.runs)
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def begin(self, name: str) -> None:
+        """The next run starts."""
+        self.run, self.name = self.run + 1, name
+        if self.bar:
+            self.bar.update(self.task, description=f"{self._position()}{name}: compiling", completed=self.run - 1)
+
+    def step(self, done: int, total: int, **values: float) -> None:
+        """``done`` of ``total`` steps of the present run."""
+        text = f"{self._position()}{self.name}: step {done}/{total}"
+        numbers = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+        if self.bar:
+            self.bar.update(self.task, description=f"{text}  {numbers}", completed=self.run - 1 + done / total)
+        elif done == total or time.monotonic() - self.last > SECONDS_A_LINE:
+            self.last = time.monotonic()
+            print(f"{text}  {numbers}{self._left(self.run - 1 + done / total)}", file=sys.stderr, flush=True)
+
+    def _position(self) -> str:
+        return f"[{self.run}/{self.runs}] " if self.runs > 1 else ""
+
+    def _left(self, done: float) -> str:
+        if done >= self.runs:
+            return ""
+        return f"  about {(time.monotonic() - self.started) * (self.runs / done - 1):.0f} s left"

@@ -1,0 +1,85 @@
+"""Run directories read back: summaries, tables of steps, profiles over layers. No jax."""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+METRICS, PROFILES = "metrics", "profiles"
+
+
+class Run:
+    """One run directory, read when asked."""
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory)
+
+    @functools.cached_property
+    def info(self) -> dict[str, Any]:
+        """The content of ``run.json``."""
+        return json.loads((self.directory / "run.json").read_text())
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """The composed configuration by dotted path."""
+        import yaml
+
+        return flat(yaml.safe_load((self.directory / ".hydra" / "config.yaml").read_text()))
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Columns over recorded steps; NaN where a step has no value."""
+        return {name: np.array(column.to_numpy(), float) for name, column in _columns(self.directory, METRICS)}
+
+    @functools.cached_property
+    def profiles(self) -> dict[str, np.ndarray]:
+        """Gauges over measured steps [S, N], and their ``step`` [S]."""
+        return {name: _matrix(column) for name, column in _columns(self.directory, PROFILES)}
+
+    def __getitem__(self, path: str) -> Any:
+        return self.config[path]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by dotted path."""
+    nested = [
+        flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        for key, value in tree.items()
+    ]
+    return {path: value for part in nested for path, value in part.items()}
+
+
+def _columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
+    """The columns of a table: from its file, or from the parts of a run that has not ended."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file, parts = directory / f"{table}.parquet", sorted((directory / f"{table}.parts").glob("*.parquet"))
+    files = [file] if file.exists() else parts
+    if not files:
+        raise FileNotFoundError(f"{directory} holds no {table}: it measured nothing, or was not let to end")
+    whole = pa.concat_tables([pq.read_table(part) for part in files], promote_options="default")
+    return ((name, whole.column(name).combine_chunks()) for name in whole.column_names)
+
+
+def _matrix(column: Any) -> np.ndarray:
+    values = column.flatten().to_numpy(zero_copy_only=False) if hasattr(column, "flatten") else column.to_numpy()
+    return values.reshape(len(column), -1) if len(values) != len(column) or _is_list(column) else values
+
+
+def _is_list(column: Any) -> bool:
+    return "list" in str(column.type)
+
+
+def summary(directory: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """``run.json`` with the names of its folders: one row of a table."""
+    directory = directory.absolute()
+    return info | {"study": directory.parent.name, "run": directory.name}
+
+
+def find_runs(root: Path) -> list[Run]:
+    """Every run below ``root``, oldest folder first, by name within it."""
+    return [Run(file.parent) for file in sorted(root.glob("**/run.json"))]

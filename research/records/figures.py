@@ -1,0 +1,72 @@
+"""The one plotting style, and panels that more than one figure uses."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito 2008: distinguishable with any colour vision. The order alternates in lightness, for grey prints.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "lines.linewidth": 1.3,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "fathom",
+    "pdf.fonttype": 42,
+}
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: object
+) -> tuple[Figure, np.ndarray]:
+    """A figure of ``width`` × ``height`` inches in the project's style, and its axes [rows, columns]."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **kwargs)  # type: ignore[arg-type]
+    return figure, axes
+
+
+def depth_colours(count: int) -> list[tuple[float, ...]]:
+    """Colours that order ``count`` depths or steps, light to dark, legible in grey."""
+    return [tuple(colour) for colour in mpl.colormaps["viridis_r"](np.linspace(0.12, 0.95, count))]
+
+
+def band(
+    axes: Axes, x: Sequence[float] | np.ndarray, curves: np.ndarray, *, label: str | None = None, **style: object
+) -> None:
+    """The mean of ``curves`` [seeds, len(x)] as a line, their range over seeds as a shade."""
+    (line,) = axes.plot(x, np.nanmean(curves, axis=0), label=label, **style)  # type: ignore[arg-type]
+    if len(curves) > 1:
+        low, high = np.nanmin(curves, axis=0), np.nanmax(curves, axis=0)
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Figure:
+    """log₁₀ of a profile [S, N] over steps (across) and layers (up)."""
+    figure, axes = new_figure(4.5, 3.2)
+    with np.errstate(divide="ignore"):
+        logs = np.log10(np.asarray(profile, np.float64)).T
+    logs = np.ma.masked_invalid(logs)
+    image = axes[0, 0].pcolormesh(_edges(steps), np.arange(len(logs) + 1) - 0.5, logs, cmap="viridis", rasterized=True)
+    axes[0, 0].set(xlabel="training step", ylabel="layer", facecolor="0.85")
+    axes[0, 0].grid(False)
+    figure.colorbar(image, ax=axes[0, 0], label=label)
+    return figure
+
+
+def _edges(steps: np.ndarray) -> np.ndarray:
+    width = steps[1] - steps[0] if len(steps) > 1 else 1
+    return np.append(steps, steps[-1] + width)

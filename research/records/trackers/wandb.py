@@ -1,0 +1,145 @@
+"""Weights & Biases: one W&B run a training run, offline unless ``WANDB_MODE`` says otherwise."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+
+from research.records.figures import heat_map
+from research.records.trackers import Columns
+
+MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
+QUIET = {
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "disable_git": True,
+    "disable_code": True,
+    "console": "off",
+    "silent": True,
+    "init_timeout": 30,
+    "x_transaction_log_flush_interval": 2,
+}
+METRICS = {
+    "train_loss": "train/loss",
+    "train_accuracy": "train/accuracy",
+    "learning_rate": "train/learning_rate",
+    "loss_scale": "train/loss_scale",
+    "epoch": "train/epoch",
+    "eval_loss": "eval/loss",
+    "eval_accuracy": "eval/accuracy",
+    "grad_norm": "grad_norm/total",
+}
+
+
+class WandbTracker:
+    """Mirrors a run: ``train/*``, ``eval/*``, ``grad_norm/*`` on ``train/step``, and at the end map and table."""
+
+    def __init__(self, *, settings: dict[str, Any], run_id: str, name: str, group: str, config: dict[str, Any]):
+        """``settings``: the ``tracker`` group. ``config``: the resolved configuration as a tree."""
+        self._settings, self._config = settings, config
+        self._identity = {"id": run_id, "name": name, "group": group, "tags": tags(config), "job_type": "train"}
+        self._rows: list[Columns] = []
+        self._run: Any = None
+
+    def start(self) -> dict[str, Any]:
+        """Opens the W&B run; returns its folder for ``run.json``."""
+        import wandb
+
+        folder = Path(os.environ.get("WANDB_DIR") or self._settings["dir"])
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=self._settings["project"],
+            entity=self._settings["entity"],
+            dir=str(folder),
+            mode=_mode(),
+            resume="allow",
+            reinit="create_new",
+            config=self._config,
+            settings=wandb.Settings(**QUIET),
+            **self._identity,
+        )
+        self._run.define_metric("train/step", hidden=True, summary="none")
+        for key in METRICS.values():
+            self._run.define_metric(key, step_metric="train/step")
+        self._run.define_metric("grad_norm/layer_*", step_metric="train/step", summary="none")
+        return {"wandb": str(Path(self._run.dir).parent)}
+
+    def log(self, metrics: Columns, profiles: Columns) -> None:
+        """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well."""
+        by_step = {int(step): row for row, step in enumerate(profiles.get("step", []))}
+        if profiles:
+            self._rows.append(profiles)
+        columns = {METRICS[name]: values.tolist() for name, values in metrics.items() if name in METRICS}
+        for row, step in enumerate(metrics["step"].tolist()):
+            values = {key: column[row] for key, column in columns.items() if column[row] is not None}
+            values["train/step"] = step
+            if step in by_step and step % self._settings["every"] == 0:
+                values |= layer_values(profiles["grad_norm"][by_step[step]])
+            self._run.log(values)
+
+    def finish(self, info: dict[str, Any]) -> None:
+        """Writes summary, heat map and table, and closes the run."""
+        summary = {f"final/{key}": value for key, value in info.get("final", {}).items()}
+        verdict = info.get("verdict") or {}
+        self._run.summary.update(summary | {f"verdict/{key}": value for key, value in verdict.items()})
+        self._run.summary["status"] = info["status"]
+        if self._rows:
+            self._run.log(self._pictures(), commit=True)
+        self._run.finish(exit_code=0 if info["status"] == "done" else 1)
+
+    def _pictures(self) -> dict[str, Any]:
+        import wandb
+
+        profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
+        step, signal = profiles["step"], profiles["signal_grad"]
+        picture = wandb.Image(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖"))
+        last = [(layer, *values) for layer, values in enumerate(_final_profile(profiles))]
+        table = wandb.Table(
+            columns=["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"], data=last
+        )
+        return {"profile/heat_map": picture, "profile/table": table}
+
+
+def _final_profile(profiles: Columns) -> list[tuple]:
+    """By layer, from 0 (the embedding's output, which has no block and no parameters of its own here)."""
+    first, last = profiles["signal_grad"][0].tolist(), profiles["signal_grad"][-1].tolist()
+    return list(zip(first, last, [None, *profiles["grad_norm"][-1].tolist()], strict=True))
+
+
+def layer_values(profile: np.ndarray) -> dict[str, float]:
+    """``grad_norm/layer_000`` …, of fixed width; evenly spaced layers where there are too many."""
+    width = max(3, len(str(len(profile) - 1)))
+    layers = np.unique(np.linspace(0, len(profile) - 1, min(len(profile), MOST_LAYERS)).round().astype(int))
+    return {f"grad_norm/layer_{layer:0{width}d}": float(profile[layer]) for layer in layers}
+
+
+def tags(config: dict[str, Any]) -> list[str]:
+    """What a user filters by: ``depth:64``, ``skip:none`` and the like."""
+    groups = ("skip", "norm", "activation", "init", "optimizer", "precision", "loss")
+    kinds = [f"{group}:{config[group]['kind']}" for group in groups]
+    return [
+        f"model:{config['model']['kind']}",
+        f"depth:{config['model']['depth']}",
+        f"data:{config['data']['name']}",
+        *kinds,
+    ]
+
+
+def _mode() -> str:
+    """``WANDB_MODE`` where the user set it, else offline; online falls back to offline where no server answers."""
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if mode != "online":
+        return mode
+    address = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=3).close()
+    except OSError:
+        print(f"fathom: no W&B server answers at {address.geturl()}: recording offline, upload with `fathom sync`")
+        return "offline"
+    return mode

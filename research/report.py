@@ -1,0 +1,116 @@
+"""Runs and claims as a reader sees them in a terminal: tables, one run's profile and loss."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "healthy": "green",
+    "vanishing": "yellow",
+    "exploding": "magenta",
+    "dead": "red",
+    "diverged": "red",
+    "failed": "red",
+}
+
+
+def console() -> Console:
+    """Standard output; a pipe gets plain lines wide enough for a table."""
+    return Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A short number, a dash for none."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def power(log10: float | None) -> str:
+    """A ratio from its log₁₀, also where the ratio itself would overflow."""
+    if log10 is None or not math.isfinite(log10):
+        return "–" if log10 is None or math.isnan(log10) else "0"
+    return f"{10**log10:.2g}" if abs(log10) < 3 else f"1e{log10:+.0f}"
+
+
+def say_run(info: Mapping[str, Any]) -> None:
+    """The end of a single run: its verdict and where the record lies."""
+    out, final, verdict = console(), info.get("final") or {}, info.get("verdict")
+    out.print(
+        f"train loss {number(final.get('train_loss'))}  accuracy {number(final.get('train_accuracy'))}   "
+        f"held out: loss {number(final.get('eval_loss'))}  accuracy {number(final.get('eval_accuracy'))}   "
+        f"{info['steps']} steps in {info['seconds']['train']:.1f} s (compiled in {info['seconds']['compile']:.1f} s)"
+    )
+    if verdict:
+        kind, _, rest = verdict["sentence"].partition(":")
+        out.print(Text(f"{kind}:", style=COLOURS.get(kind, "")) + Text(rest), soft_wrap=True)
+    out.print(f"record: {info['directory']}   look again: fathom show {info['directory']}", soft_wrap=True)
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a run: what it was, how it ended, what its gradient does."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "status", "steps", "train loss", "train acc", "eval acc"):
+        table.add_column(name, justify="left" if name in ("run", "status") else "right", overflow="fold")
+    for name in ("gradient", "factor a layer", "at init", "theory", "first/last"):
+        table.add_column(name, justify="left" if name == "gradient" else "right")
+    for info in runs:
+        table.add_row(*_cells(info))
+    return table
+
+
+def _cells(info: Mapping[str, Any]) -> list[Any]:
+    final, verdict = info.get("final") or {}, info.get("verdict") or {}
+    kind = verdict.get("kind") or "–"
+    at = f" from layer {verdict['first_layer']}" if verdict.get("first_layer") is not None else ""
+    since = f" at step {verdict['since_step']}" if kind == "diverged" else ""
+    return [
+        f"{info['study']}/{info['run']}",
+        info.get("status", "?"),
+        str(info.get("steps", 0)),
+        *(number(final.get(name)) for name in ("train_loss", "train_accuracy", "eval_accuracy")),
+        Text(f"{kind}{at}{since}", style=COLOURS.get(kind, "")),
+        number(verdict.get("factor_per_layer")),
+        number((verdict.get("initial") or {}).get("factor_per_layer")),
+        number(verdict.get("theory")),
+        power(verdict.get("log10_ratio")),
+    ]
+
+
+def say_failures(failures: Sequence[tuple[str, str]], runs: int) -> None:
+    """What went wrong in a sweep, run by run."""
+    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out.print(f"fathom: {len(failures)} of {runs} runs did not end well:")
+    for name, reason in failures:
+        out.print(f"  {name}: {reason}", markup=False)
+
+
+def bars(values: Sequence[float], height: int = 8, width: int = 64) -> list[str]:
+    """A bar chart of finite values as text lines, top first; more values than ``width`` are thinned out."""
+    every = max(1, math.ceil(len(values) / width))
+    shown = [value for value in list(values)[::every]]
+    finite = [value for value in shown if math.isfinite(value)]
+    if not finite:
+        return []
+    low, high = min(finite), max(finite)
+    span = (high - low) or 1.0
+    levels = [(value - low) / span * (height * 8 - 1) + 1 if math.isfinite(value) else 0 for value in shown]
+    lines = []
+    for row in reversed(range(height)):
+        eighths = [min(max(round(level) - row * 8, 0), 8) for level in levels]
+        lines.append("".join(" ▁▂▃▄▅▆▇█"[e] for e in eighths))
+    lines[0] += f"  {high:.3g}"
+    lines[-1] += f"  {low:.3g}"
+    return lines
+
+
+def relative(path: Path) -> str:
+    """A path as the user would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,102 @@
+"""Runs looked at from the terminal: the table of all, and one with its profile over depth and its loss."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.text import Text
+
+from research.errors import nearest
+from research.records.analysis import Run, find_runs, summary
+from research.report import COLOURS, bars, console, number, runs_table
+
+ROOT = Path("outputs")
+
+
+def show_runs(filters: Sequence[str]) -> None:
+    """The table of all runs under outputs/ that every filter keeps.
+
+    Raises:
+        ValueError: where there are no runs, or none that the filters keep.
+    """
+    runs = find_runs(ROOT)
+    if not runs:
+        raise ValueError(f"there are no runs under {ROOT.absolute()}: fathom train makes one")
+    kept = [run for run in runs if all(_keeps(run, word) for word in filters)]
+    if not kept:
+        raise ValueError(f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(filters)}")
+    console().print(runs_table([summary(run.directory, run.info) for run in kept]))
+
+
+def _keeps(run: Run, word: str) -> bool:
+    """``path=value`` compares a setting, the status or the verdict; any other word is looked for in the name."""
+    path, equals, value = word.partition("=")
+    if not equals:
+        return word in str(run.directory)
+    known = run.config | {"status": run.info.get("status"), "verdict": (run.info.get("verdict") or {}).get("kind")}
+    seen = known.get(path, known.get(f"{path}.kind", known.get(f"{path}.name", "")))
+    return str(seen) == value
+
+
+def find_run(word: str) -> Run:
+    """The run of a directory, or the only one under outputs/ whose name holds ``word``.
+
+    Raises:
+        ValueError: where none or several fit.
+    """
+    if (Path(word) / "run.json").exists():
+        return Run(Path(word))
+    paths = {str(run.directory.relative_to(ROOT)): run for run in find_runs(ROOT)}
+    fits = [path for path in paths if path == word] or [path for path in paths if word in path]
+    if len(fits) == 1:
+        return paths[fits[0]]
+    if fits:
+        raise ValueError(f"{word} fits {len(fits)} runs: {', '.join(fits[:4])}{' …' if len(fits) > 4 else ''}")
+    raise ValueError(f"there is no run {word} under {ROOT.absolute()}{nearest(word, paths)}")
+
+
+def show_run(word: str) -> None:
+    """One run in the terminal: what it was, its verdict, its profile over depth, its loss."""
+    run, out = find_run(word), console()
+    info, verdict, final = run.info, run.info.get("verdict") or {}, run.info.get("final") or {}
+    out.print(f"[bold]{run.directory}[/]  {info['status']}  {info.get('steps', 0)} steps", soft_wrap=True)
+    chosen = ("model.depth", "model.width", "activation.kind", "skip.kind", "norm.kind", "init.kind", "optimizer.kind")
+    settings = [f"{path.removesuffix('.kind')}={run[path]}" for path in (*chosen, "optimizer.learning_rate", "seed")]
+    out.print("  ".join(settings), soft_wrap=True)
+    names = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy")
+    out.print("  ".join(f"{name.replace('_', ' ')} {number(final.get(name))}" for name in names))
+    if verdict:
+        out.print(Text(verdict["sentence"], style=COLOURS.get(verdict["kind"], "")), soft_wrap=True)
+    _show_profile(run, out)
+    _show_loss(run, out)
+
+
+def _show_profile(run: Run, out: Any) -> None:
+    try:
+        signal = run.profiles["signal_grad"]
+    except FileNotFoundError:
+        out.print("no profile: this run measured nothing (measure=off)")
+        return
+    for row, when in ((0, "at the first step"), (-1, "at the last step")):
+        with np.errstate(divide="ignore"):
+            logs = 2 * np.log10(signal[row])
+        if not np.isfinite(logs).any():
+            continue
+        out.print(f"\nlog₁₀ ‖∂L/∂h‖² {when}, layer 0 to {len(logs) - 1} (left is the input)")
+        _print_lines(bars(logs.tolist()), out)
+
+
+def _show_loss(run: Run, out: Any) -> None:
+    loss = run.metrics["train_loss"]
+    pieces = np.array_split(loss, min(len(loss), 64))
+    means = [float(np.mean(piece)) for piece in pieces]
+    if any(math.isfinite(mean) for mean in means):
+        out.print(f"\ntrain loss, step 0 to {len(loss) - 1}")
+        _print_lines(bars(means), out)
+
+
+def _print_lines(lines: Sequence[str], out: Any) -> None:
+    for line in lines:
+        out.print(f"  {line}", markup=False, soft_wrap=True)

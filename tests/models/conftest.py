@@ -1,0 +1,56 @@
+"""Networks made ready for measuring: built, shaken off their special initial values, differentiated."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from research.models.stack import Pass, Stack
+
+
+@pytest.fixture(scope="session")
+def build():
+    """The parameters and the other state of a network at initialisation."""
+    return lambda arch, hp, seed=0: nnx.split(Stack(arch, hp, rngs=nnx.Rngs(seed)), nnx.Param, ...)[1:]
+
+
+@pytest.fixture(scope="session")
+def shaken():
+    """Parameters moved at random, so that no bias and no learned scale stands at its special initial value."""
+
+    def shake(params):
+        generator = np.random.default_rng(1)
+        move = lambda leaf: leaf + jnp.asarray(0.2 * generator.standard_normal(leaf.shape), leaf.dtype)
+        return jax.tree.map(move, params)
+
+    return shake
+
+
+@functools.lru_cache
+def _compiled(arch, train):
+    def run(params, rest, x, cotangent, hp):
+        graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
+        wide = jnp.promote_types(arch.dtype, "float32")
+        slots = {"signal_grad": jnp.zeros(arch.depth + 1, wide)}
+        slots |= {name: jnp.zeros(arch.depth, wide) for name in ("branch_grad", "skip_grad")}
+
+        def objective(params, slots):
+            model = nnx.merge(graph, params, rest, copy=True)
+            logits, statistics = model(x, slots, Pass(hp, train=train, forward=True, units=True))
+            return jnp.sum(logits * cotangent), (logits, statistics, nnx.state(model, nnx.Not(nnx.Param)))
+
+        (grads, backward), (logits, forward, rest_after) = jax.grad(objective, (0, 1), has_aux=True)(params, slots)
+        return {"logits": logits, "grads": grads, "gauges": forward | backward, "rest": rest_after}
+
+    return jax.jit(run)
+
+
+@pytest.fixture(scope="session")
+def measured():
+    """One pass forward and backward from a given ∂L/∂logits, with every gauge of the network, compiled."""
+    return lambda arch, params, rest, x, cotangent, hp, train=True: _compiled(arch, train)(
+        params, rest, x, cotangent, hp
+    )
