@@ -168,7 +168,7 @@ def _since(kinds: list[str], kind: str) -> int:
 def _sentence(verdict: Verdict, depth: int, settings: Mapping[str, object]) -> str:
     end, initial = verdict.end, verdict.initial
     assert end and initial
-    words = [f"{verdict.kind}: {_ratio(end.log10_ratio)} of the last layer's squared gradient reaches the first"]
+    words = [f"{verdict.kind}: the first layer receives {_ratio(end.log10_ratio)} the squared gradient of the last"]
     words.append(f"{end.factor_per_layer:.3g} a layer (95 % {end.interval[0]:.3g} to {end.interval[1]:.3g})")
     if verdict.theory is not None:
         words.append(f"at initialisation {initial.factor_per_layer:.3g}, theory {verdict.theory:.3g}")
@@ -181,8 +181,8 @@ def _sentence(verdict: Verdict, depth: int, settings: Mapping[str, object]) -> s
 
 def _ratio(log10: float) -> str:
     if not math.isfinite(log10):
-        return "nothing"
-    return f"{10**log10:.3g}×" if abs(log10) < 4 else f"1e{log10:+.0f}"
+        return "0 times"
+    return f"{10**log10:.3g} times" if abs(log10) < 4 else f"1e{log10:+.0f} times"
 
 
 def _diverged_sentence(step: int, layer: int | None, settings: Mapping[str, object]) -> str:

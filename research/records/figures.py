@@ -1,11 +1,13 @@
 """The one plotting style, and panels that more than one figure uses."""
 
+import io
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Okabe & Ito 2008: distinguishable with any colour vision. The order alternates in lightness, for grey prints.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -65,6 +67,13 @@ def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Figure:
     axes[0, 0].grid(False)
     figure.colorbar(image, ax=axes[0, 0], label=label)
     return figure
+
+
+def rendered(figure: Figure) -> Image.Image:
+    """The figure as a picture, without pyplot and its global state."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return Image.open(buffer)
 
 
 def _edges(steps: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from research.records.figures import heat_map
+from research.records.figures import heat_map, rendered
 from research.records.trackers import Columns
 
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
@@ -97,7 +97,7 @@ class WandbTracker:
 
         profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
         step, signal = profiles["step"], profiles["signal_grad"]
-        picture = wandb.Image(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖"))
+        picture = wandb.Image(rendered(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖")))
         last = [(layer, *values) for layer, values in enumerate(_final_profile(profiles))]
         table = wandb.Table(
             columns=["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"], data=last
@@ -135,7 +135,9 @@ def _mode() -> str:
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode != "online":
         return mode
-    address = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    import wandb
+
+    address = urlparse(wandb.Settings().base_url)
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
         socket.create_connection((address.hostname or "", port), timeout=3).close()
