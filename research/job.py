@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.config import Config, plain, traced
+from research.config import Config, plain, traced, tree
 from research.data.dataset import Dataset
 from research.data.digits import load_digits
 from research.data.noise import make_noise
@@ -46,7 +46,7 @@ def prepare(config: Config) -> Job:
     Raises:
         ValueError: where configuration and data do not fit together.
     """
-    dataset = _load(config.data.name.name, json.dumps(plain(config)))
+    dataset = _load(json.dumps(tree(config.data)))
     examples = len(dataset.x)
     full_batch = config.optimizer.kind.name == "gd"
     batch = examples if full_batch else config.train.batch_size
@@ -69,12 +69,11 @@ def _format(path: str, value: float, wide: type) -> type:
 
 
 @functools.lru_cache(maxsize=8)
-def _load(name: str, settings: str) -> Dataset:
-    flat = json.loads(settings)
-    if name == "noise":
-        sizes = (flat["data.shape"], flat["data.classes"], flat["data.examples"])
-        return make_noise(*sizes, flat["data.limit"])
-    return load_digits(flat["data.split"], flat["data.eval_split"], flat["data.limit"])
+def _load(settings: str) -> Dataset:
+    data = json.loads(settings)
+    if data["name"] == "noise":
+        return make_noise(data["shape"], data["classes"], data["examples"], data["limit"])
+    return load_digits(data["split"], data["eval_split"], data["limit"])
 
 
 def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:

@@ -1,6 +1,7 @@
 """The 8×8 handwritten digits that ship with scikit-learn, as a TFDS builder that needs no TensorFlow."""
 
 import contextlib
+import functools
 import io
 import os
 from collections.abc import Iterator
@@ -74,8 +75,9 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
+@functools.cache
 def _builder_class() -> type:
-    """The builder, defined on first use: importing TFDS takes most of a second."""
+    """The builder, defined once and on first use: TFDS takes most of a second to import, and a name only once."""
     import tensorflow_datasets as tfds
 
     class FathomDigits(tfds.core.GeneratorBasedBuilder):

@@ -7,8 +7,7 @@ towards the input. None means that theory has no number. Float64 in NumPy and Sc
 References:
     Poole, Lahiri, Raghu, Sohl-Dickstein, Ganguli, Exponential expressivity in deep neural networks through transient
     chaos, 2016. Schoenholz, Gilmer, Ganguli, Sohl-Dickstein, Deep information propagation, 2017. Yang, Schoenholz,
-    Mean field residual networks: on the edge of chaos, 2017. Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz, A mean
-    field theory of batch normalization, 2019. Cho, Saul, Kernel methods for deep learning, 2009.
+    Mean field residual networks, 2017. Yang et al., A mean field theory of batch normalization, 2019.
 """
 
 import functools
@@ -90,12 +89,12 @@ def moments(name: str) -> Moments:
 
 
 def kappa_0(c: float) -> float:
-    """κ₀(c) = (π − arccos c)/π = 2 E φ'(u)φ'(v): relu, u and v unit normal of correlation c (Cho & Saul 2009)."""
+    """κ₀(c) = (π − arccos c)/π = 2 E φ'(u)φ'(v): relu, u and v unit normal of correlation c (Cho & Saul 2009, n = 0)."""
     return (math.pi - math.acos(c)) / math.pi
 
 
 def kappa_1(c: float) -> float:
-    """κ₁(c) = [√(1 − c²) + c(π − arccos c)]/π = 2 E φ(u)φ(v), as ``kappa_0`` (Cho & Saul 2009)."""
+    """κ₁(c) = [√(1 − c²) + c(π − arccos c)]/π = 2 E φ(u)φ(v), as ``kappa_0`` (Cho & Saul 2009, n = 1)."""
     return (math.sqrt(1 - c * c) + c * (math.pi - math.acos(c))) / math.pi
 
 
@@ -111,7 +110,7 @@ def fixed_point(name: str, sigma_w2: float, sigma_b2: float, start: float = 1.0)
         return sigma_b2 / room if room > 0 else start if room == sigma_b2 == 0 else math.inf
 
     def excess(log_q: float) -> float:
-        return math.log(variance_map(name, math.exp(log_q), sigma_w2, sigma_b2)) - log_q
+        return math.log(max(variance_map(name, math.exp(log_q), sigma_w2, sigma_b2), 5e-324)) - log_q
 
     near = math.log(start)
     step = math.copysign(0.5, excess(near))  # V increases: the limit is the first crossing on this side
@@ -138,8 +137,8 @@ def critical_sigma_w2(name: str, sigma_b2: float) -> float | None:
 
 def depth_scale(name: str, sigma_w2: float, sigma_b2: float) -> float:
     """ξ = 1/|ln χ₁|, the layers over which the squared gradient changes by e (Schoenholz et al. 2017); ∞ if χ₁ = 1."""
-    rate = abs(math.log(chi_1(name, sigma_w2, sigma_b2)))
-    return 1 / rate if rate > 0 else math.inf
+    chi = chi_1(name, sigma_w2, sigma_b2)
+    return math.inf if chi == 1 else 1 / abs(math.log(chi))
 
 
 def _batch_kappas(activation: str, batch: int) -> tuple[float, float]:
@@ -215,20 +214,13 @@ def predict_profile(
     placement: str,
     batch: int,
 ) -> Float64[np.ndarray, " layers"] | None:
-    """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) for l = 0..N: the sum of ln(s² + a² σ_w² E φ'(√q_k·z)²) over k = l..N−1.
+    """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) for l = 0..N, [N+1]: the sum of ln(s² + a² σ_w² E φ'(√q_k·z)²) over k = l..N−1.
 
-    q_{l+1} = s² q_l + a² V(q_l) (Poole et al. 2016; Yang & Schoenholz 2017), for a cotangent at h_N that is random and
-    independent between samples. Layer norm at every place follows in the same way. Batch norm has a number before the
-    branch, for relu and linear, if the embedding's inputs are centred and independent between samples.
-
-    Args:
-        q0: the variance of the elements of h_0, over width and batch.
-        branch_scale: a; 1 for a plain network.
-        shortcut_scale: s; 0 for a plain network.
-
-    Returns:
-        [N+1], the last entry 0; None for every other configuration or name, where a number is not finite or q_l
-        overflows, and where a normalisation's ε would be felt.
+    q_{l+1} = s² q_l + a² V(q_l) from ``q0``, the variance of all elements of h_0; a is ``branch_scale``, s is
+    ``shortcut_scale`` (1 and 0: plain). The cotangent at h_N is random and independent between samples (Poole et al.
+    2016; Schoenholz et al. 2017; Yang & Schoenholz 2017). Layer norm at every place follows in the same way. Batch norm
+    has a number before the branch, for relu and linear, if the inputs are centred and independent between samples.
+    None for all else: other names, numbers that are not finite, and where the ε of a normalisation would be felt.
     """
     numbers = (q0, sigma_w2, sigma_b2, shortcut_scale * shortcut_scale, branch_scale * branch_scale)
     if activation not in NONLINEARITIES or not np.all(np.isfinite(numbers)) or q0 <= 0 or sigma_b2 < 0:
@@ -258,5 +250,4 @@ def finite_width_band(depth: int, width: int) -> tuple[float, float]:
     A layer multiplies by (2/n) Σ_i b_i z_i² with Bernoulli b, of mean 1 and variance (4/n)(3/2 − 1/4) = 5/n; the
     logarithm has the mean −5/(2n) and variance 5/n, and independent layers add up (Hanin & Nica 2020).
     """
-    variance = 5 * depth / width
-    return -variance / 2, math.sqrt(variance)
+    return -2.5 * depth / width, math.sqrt(5 * depth / width)
