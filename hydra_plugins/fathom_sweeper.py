@@ -62,11 +62,12 @@ def _last_of_each(overrides: list[Any]) -> list[Any]:
 
 
 def _report(returns: list[JobReturn]) -> int:
-    from research.records.analysis import summary
+    from research.records.analysis import Run
     from research.report import console, runs_table, say_failures
 
     done = [run.return_value for run in returns if run.status == JobStatus.COMPLETED]
-    console().print(runs_table([summary(Path(info["directory"]), info) for info in done]))
+    if done:
+        console().print(runs_table([Run(Path(info["directory"])) for info in done]))
     failures = [_reason(run) for run in returns]
     bad = [failure for failure in failures if failure]
     if bad:

@@ -15,11 +15,13 @@ from research.errors import nearest
 from research.naming import run_name
 from research.records.analysis import Run, find_runs
 from research.records.claims import Claim
+from research.records.figures import style
 from research.records.record import write_json
 from research.report import console, number
 from research.train import folder
 
 FORMATS = ("png", "svg", "pdf")
+DATELESS = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same runs, the same bytes
 
 
 def names() -> list[str]:
@@ -82,9 +84,10 @@ def draw_and_judge(name: str, directory: Path) -> bool:
     """Draws the figure and tests the claims from the records in ``directory``; returns whether all hold."""
     runs = finished_runs(name, directory)
     claims: list[Claim] = _module(name, "claims").claims(runs)
-    figure = _module(name, "figure").figure(runs)
-    for suffix in FORMATS:
-        figure.savefig(directory / f"figure.{suffix}", metadata={"Date": None} if suffix == "svg" else None)
+    with style():
+        figure = _module(name, "figure").figure(runs)
+        for suffix in FORMATS:
+            figure.savefig(directory / f"figure.{suffix}", metadata=DATELESS[suffix])
     write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
     out = console()
     out.print(claims_table(claims))

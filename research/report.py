@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from research.naming import SHARED
+from research.records.analysis import Run
+
 COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",
@@ -51,29 +54,62 @@ def say_run(info: Mapping[str, Any]) -> None:
     out.print(f"record: {info['directory']}   look again: fathom show {info['directory']}", soft_wrap=True)
 
 
-def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a run: what it was, how it ended, what its gradient does."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "status", "steps", "train loss", "train acc", "eval acc"):
-        table.add_column(name, justify="left" if name in ("run", "status") else "right", overflow="fold")
-    for name in ("gradient", "factor a layer", "at init", "theory", "first/last"):
-        table.add_column(name, justify="left" if name == "gradient" else "right")
-    for info in runs:
-        table.add_row(*_cells(info))
+RESULTS = (
+    "status",
+    "steps",
+    "train loss",
+    "train acc",
+    "eval acc",
+    "gradient",
+    "a layer",
+    "at init",
+    "theory",
+    "0/last",
+)
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """One row a run: the settings that differ between the rows, how it ended, what its gradient does.
+
+    ``a layer``, ``at init`` and ``theory`` are factors of the squared gradient per layer towards the input; ``0/last``
+    is the squared gradient of layer 0 over that of the last.
+    """
+    differing = _differing(runs)
+    studies = {run.directory.absolute().parent.name for run in runs}
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    for name in (["study"] if len(studies) > 1 else []) + [_short(path) for path in differing] or ["run"]:
+        table.add_column(name, overflow="fold")
+    for name in RESULTS:
+        table.add_column(name, justify="left" if name in ("status", "gradient") else "right", no_wrap=True)
+    for run in runs:
+        study = [run.directory.absolute().parent.name] if len(studies) > 1 else []
+        settings = [str(run.config.get(path)) for path in differing]
+        table.add_row(*(study + settings or [run.directory.name]), *_results(run.info))
     return table
 
 
-def _cells(info: Mapping[str, Any]) -> list[Any]:
+def _differing(runs: Sequence[Run]) -> list[str]:
+    """The settings that are not the same in all runs, the fewest values first."""
+    values = {path: {str(run.config.get(path)) for run in runs} for run in runs for path in run.config}
+    paths = [path for path in values if len(values[path]) > 1 and path.split(".")[0] not in SHARED]
+    return sorted(paths, key=lambda path: (len(values[path]), path))
+
+
+def _short(path: str) -> str:
+    """``model.depth`` → ``depth``, ``skip.kind`` → ``skip``."""
+    return path.removesuffix(".kind").rpartition(".")[2].replace("_", " ")
+
+
+def _results(info: Mapping[str, Any]) -> list[Any]:
     final, verdict = info.get("final") or {}, info.get("verdict") or {}
     kind = verdict.get("kind") or "–"
     at = f" from layer {verdict['first_layer']}" if verdict.get("first_layer") is not None else ""
     since = f" at step {verdict['since_step']}" if kind == "diverged" else ""
     return [
-        f"{info['study']}/{info['run']}",
         info.get("status", "?"),
         str(info.get("steps", 0)),
         *(number(final.get(name)) for name in ("train_loss", "train_accuracy", "eval_accuracy")),
-        Text(f"{kind}{at}{since}", style=COLOURS.get(kind, "")),
+        Text(f"{kind}{at.replace('from', 'in') if since else at}{since}", style=COLOURS.get(kind, "")),
         number(verdict.get("factor_per_layer")),
         number((verdict.get("initial") or {}).get("factor_per_layer")),
         number(verdict.get("theory")),

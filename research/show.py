@@ -9,7 +9,7 @@ import numpy as np
 from rich.text import Text
 
 from research.errors import nearest
-from research.records.analysis import Run, find_runs, summary
+from research.records.analysis import Run, find_runs
 from research.report import COLOURS, bars, console, number, runs_table
 
 ROOT = Path("outputs")
@@ -27,7 +27,7 @@ def show_runs(filters: Sequence[str]) -> None:
     kept = [run for run in runs if all(_keeps(run, word) for word in filters)]
     if not kept:
         raise ValueError(f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(filters)}")
-    console().print(runs_table([summary(run.directory, run.info) for run in kept]))
+    console().print(runs_table(kept))
 
 
 def _keeps(run: Run, word: str) -> bool:

@@ -1,13 +1,12 @@
-"""What mean-field theory expects at initialisation of a network of infinite width.
+"""What mean-field theory expects at initialisation of a network of infinite width; None where it has no number.
 
-Notation: h_{l+1} = s·h_l + a·F(h_l) with F(h) = W φ(norm(h)) + b, Var W = σ_w²/n, Var b = σ_b²; q_l is the variance of
-an element of h_l and z a standard normal number. A factor per layer is that of the squared norm of the gradient,
-towards the input. None means that theory has no number. Float64 in NumPy and SciPy; nothing here knows the network.
+Notation: h_{l+1} = s·h_l + a·F(h_l), F(h) = W φ(norm(h)) + b, Var W = σ_w²/n, Var b = σ_b²; q_l is the variance of an
+element of h_l, z standard normal. A factor per layer is that of the gradient's squared norm, towards the input.
 
 References:
-    Poole, Lahiri, Raghu, Sohl-Dickstein, Ganguli, Exponential expressivity in deep neural networks through transient
-    chaos, 2016. Schoenholz, Gilmer, Ganguli, Sohl-Dickstein, Deep information propagation, 2017. Yang, Schoenholz,
-    Mean field residual networks, 2017. Yang et al., A mean field theory of batch normalization, 2019.
+    Poole et al., Exponential expressivity in deep neural networks through transient chaos, 2016. Schoenholz et al.,
+    Deep information propagation, 2017. Yang & Schoenholz, Mean field residual networks, 2017. Yang et al., A mean field
+    theory of batch normalization, 2019. Cho & Saul, Kernel methods for deep learning, 2009.
 """
 
 import functools
@@ -47,7 +46,6 @@ NONLINEARITIES: dict[str, tuple[Function, Function]] = {  # name: (φ, φ')
     "abs": (np.abs, np.sign),
 }
 _HOMOGENEOUS = {"relu": 0.5, "linear": 1.0, "abs": 1.0}  # φ(cx) = cφ(x) for c > 0: name: E φ(z)² = E φ'(z)²
-_LEAST_VARIANCE = 1e-3  # below it the ε of a normalisation (at most 1e-5), which theory leaves out, is felt
 
 # Gauss–Legendre in panels that halve towards 0: there φ(√q·z) bends for great q, and a kink at 0 costs nothing.
 _RIGHT = np.concatenate([[0.0], 2.0 ** np.arange(-44, 0), np.arange(1.0, 13.0)])
@@ -73,28 +71,28 @@ def _squares(name: str, q: float) -> tuple[float, float]:
 
 
 class Moments(NamedTuple):
-    """Gaussian moments of φ at variance 1: E φ, E φ², E φ'², the σ_w² that keeps it so if σ_b = 0, and χ₁ there."""
+    """Gaussian moments of φ at variance 1."""
 
-    mean: float
-    square: float
-    slope_square: float
-    sigma_w2: float
-    chi_1: float
+    mean: float  # E φ(z)
+    square: float  # E φ(z)²
+    slope_square: float  # E φ'(z)²
+    sigma_w2: float  # 1/E φ²: keeps the variance 1 where σ_b = 0
+    chi_1: float  # E φ'²/E φ²: the factor per layer there
 
 
 def moments(name: str) -> Moments:
-    """The moments of the nonlinearity ``name``: σ_w² = 1/E φ(z)², χ₁ = E φ'(z)²/E φ(z)²."""
+    """The moments of the nonlinearity ``name``."""
     square, slope_square = _squares(name, 1.0)
     return Moments(expectation(NONLINEARITIES[name][0], 1.0), square, slope_square, 1 / square, slope_square / square)
 
 
 def kappa_0(c: float) -> float:
-    """κ₀(c) = (π − arccos c)/π = 2 E φ'(u)φ'(v): relu, u and v unit normal of correlation c (Cho & Saul 2009, n = 0)."""
+    """κ₀(c) = (π − arccos c)/π = 2 E φ'(u)φ'(v) for relu, u and v unit normal of correlation c (Cho & Saul 2009)."""
     return (math.pi - math.acos(c)) / math.pi
 
 
 def kappa_1(c: float) -> float:
-    """κ₁(c) = [√(1 − c²) + c(π − arccos c)]/π = 2 E φ(u)φ(v), as ``kappa_0`` (Cho & Saul 2009, n = 1)."""
+    """κ₁(c) = [√(1 − c²) + c(π − arccos c)]/π = 2 E φ(u)φ(v), u and v as in ``kappa_0`` (Cho & Saul 2009)."""
     return (math.sqrt(1 - c * c) + c * (math.pi - math.acos(c))) / math.pi
 
 
@@ -132,7 +130,7 @@ def critical_sigma_w2(name: str, sigma_b2: float) -> float | None:
     while chi_1(name, upper, sigma_b2) < 1:
         upper *= 1.25
     root = float(brentq(lambda x: chi_1(name, x, sigma_b2) - 1, upper / 1.25, upper, xtol=1e-12))
-    return root if abs(chi_1(name, root, sigma_b2) - 1) < 1e-6 else None
+    return root if abs(chi_1(name, root, sigma_b2) - 1) < 1e-6 else None  # gelu, silu: q* can leap to ∞
 
 
 def depth_scale(name: str, sigma_w2: float, sigma_b2: float) -> float:
@@ -158,8 +156,8 @@ def batch_norm_rate(activation: str, batch: int) -> float | None:
     return (k0 + batch - 1) / ((batch - 3) * (1 - k1)) - 1 / (batch - 3)
 
 
-def _felt(variance: float) -> float:
-    return variance if variance >= _LEAST_VARIANCE else math.nan
+def _divisor(variance: float) -> float:
+    return variance if variance >= 1e-3 else math.nan  # below, the ε of a norm (1e-5 or less), left out here, is felt
 
 
 def _layer_norm_factors(name: str, place: str, q: float, w2: float, b2: float, s2: float, a2: float, n: int) -> list:
@@ -170,12 +168,12 @@ def _layer_norm_factors(name: str, place: str, q: float, w2: float, b2: float, s
     factors = []
     for _ in range(n):
         square, slope = _squares(name, 1.0 if place == "pre" else q)
-        f, d = w2 * square + b2, w2 * slope / (_felt(q) if place == "pre" else 1)
+        f, d = w2 * square + b2, w2 * slope / (_divisor(q) if place == "pre" else 1)
         if place == "branch":
-            f, d = 1.0, d / _felt(f)
+            f, d = 1.0, d / _divisor(f)
         q, factor = s2 * q + a2 * f, s2 + a2 * d
         if place == "post":
-            q, factor = 1.0, factor / _felt(q)
+            q, factor = 1.0, factor / _divisor(q)
         factors.append(factor)
     return factors
 
@@ -185,7 +183,7 @@ def _batch_norm_factors(name: str, batch: int, q: float, w2: float, b2: float, s
 
     The part t of q that differs between samples grows by a²σ_w² E φ²(1 − κ₁), and a unit's 1/variance has the mean
     B/((B−3)t). The gradients' Gram matrix over the batch has the eigenvalue β on its mean and α elsewhere (diagonal p,
-    off it o). The branch's part G = a²σ_w² E tr[P φ'Πφ' P]/variance, P = 1 − 11ᵀ/B − zzᵀ/B, is without mean.
+    off it o). The branch's part a²σ_w² E tr[P φ'Πφ' P]/variance, P = 1 − 11ᵀ/B − zzᵀ/B, is without mean.
     """
     (k0, k1), gain = _batch_kappas(name, batch), np.float64(a2 * w2 * _HOMOGENEOUS[name])
     t = [q - b2]  # the embedding's bias is common to all samples
@@ -194,7 +192,7 @@ def _batch_norm_factors(name: str, batch: int, q: float, w2: float, b2: float, s
     alpha, beta, factors = 1.0, 1.0, []
     for variance in t[::-1][:n]:
         p, o = ((batch - 1) * alpha + beta) / batch, (beta - alpha) / batch
-        branch = gain * batch / ((batch - 3) * _felt(variance)) * ((batch - 2) * p - (batch - 1) * o * (k0 + k1))
+        branch = gain * batch / ((batch - 3) * _divisor(variance)) * ((batch - 2) * p - (batch - 1) * o * (k0 + k1))
         alpha, beta = s2 * alpha + branch / (batch - 1), s2 * beta
         factors.append(((batch - 1) * alpha + beta) / (batch * p))
         alpha, beta = alpha / factors[-1], beta / factors[-1]
@@ -216,7 +214,7 @@ def predict_profile(
 ) -> Float64[np.ndarray, " layers"] | None:
     """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) for l = 0..N, [N+1]: the sum of ln(s² + a² σ_w² E φ'(√q_k·z)²) over k = l..N−1.
 
-    q_{l+1} = s² q_l + a² V(q_l) from ``q0``, the variance of all elements of h_0; a is ``branch_scale``, s is
+    q_{l+1} = s² q_l + a² V(q_l) from ``q0``, the variance of all of h_0, bias included; a is ``branch_scale``, s is
     ``shortcut_scale`` (1 and 0: plain). The cotangent at h_N is random and independent between samples (Poole et al.
     2016; Schoenholz et al. 2017; Yang & Schoenholz 2017). Layer norm at every place follows in the same way. Batch norm
     has a number before the branch, for relu and linear, if the inputs are centred and independent between samples.
@@ -232,16 +230,14 @@ def predict_profile(
             factors = _batch_norm_factors(activation, batch, *numbers, depth)
         else:
             return None
-        logs = np.log(np.asarray(factors, np.float64))
-    profile = np.concatenate([np.cumsum(logs[::-1])[::-1], [0.0]])
+        profile = np.cumsum(np.log([1.0, *factors[::-1]]))[::-1]
     return profile if np.all(np.isfinite(profile)) else None
 
 
 def factor_per_layer(profile: Float64[np.ndarray, " layers"], skip_first: int = 0) -> float:
     """exp(−slope) of the least-squares line through ``profile`` from index ``skip_first`` on; NaN below two points."""
     y = profile[skip_first:]
-    x = np.arange(len(y)) - (len(y) - 1) / 2
-    return float(np.exp(-(x @ y) / (x @ x))) if len(y) > 1 else math.nan
+    return float(np.exp(-np.polyfit(np.arange(len(y)), y, 1)[0])) if len(y) > 1 else math.nan
 
 
 def finite_width_band(depth: int, width: int) -> tuple[float, float]:

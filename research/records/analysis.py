@@ -32,7 +32,10 @@ class Run:
     @functools.cached_property
     def metrics(self) -> dict[str, np.ndarray]:
         """Columns over recorded steps; NaN where a step has no value."""
-        return {name: np.array(column.to_numpy(), float) for name, column in _columns(self.directory, METRICS)}
+        return {
+            name: np.array(column.to_numpy(zero_copy_only=False), float)
+            for name, column in _columns(self.directory, METRICS)
+        }
 
     @functools.cached_property
     def profiles(self) -> dict[str, np.ndarray]:
@@ -72,12 +75,6 @@ def _matrix(column: Any) -> np.ndarray:
 
 def _is_list(column: Any) -> bool:
     return "list" in str(column.type)
-
-
-def summary(directory: Path, info: dict[str, Any]) -> dict[str, Any]:
-    """``run.json`` with the names of its folders: one row of a table."""
-    directory = directory.absolute()
-    return info | {"study": directory.parent.name, "run": directory.name}
 
 
 def find_runs(root: Path) -> list[Run]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 import numpy as np
@@ -31,14 +32,15 @@ STYLE = {
 }
 
 
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: object
-) -> tuple[Figure, np.ndarray]:
-    """A figure of ``width`` × ``height`` inches in the project's style, and its axes [rows, columns]."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **kwargs)  # type: ignore[arg-type]
-    return figure, axes
+def style() -> AbstractContextManager:
+    """The context in which figures are made and saved: matplotlib reads its settings at both times."""
+    return mpl.rc_context(STYLE)
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure of ``width`` × ``height`` inches, and its axes [rows, columns]; within ``style()``."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def depth_colours(count: int) -> list[tuple[float, ...]]:
@@ -56,8 +58,13 @@ def band(
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Figure:
-    """log₁₀ of a profile [S, N] over steps (across) and layers (up)."""
+def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Image.Image:
+    """A picture of log₁₀ of a profile [S, N] over steps (across) and layers (up)."""
+    with style():
+        return _rendered(_heat_map(steps, profile, label))
+
+
+def _heat_map(steps: np.ndarray, profile: np.ndarray, label: str) -> Figure:
     figure, axes = new_figure(4.5, 3.2)
     with np.errstate(divide="ignore"):
         logs = np.log10(np.asarray(profile, np.float64)).T
@@ -69,7 +76,7 @@ def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Figure:
     return figure
 
 
-def rendered(figure: Figure) -> Image.Image:
+def _rendered(figure: Figure) -> Image.Image:
     """The figure as a picture, without pyplot and its global state."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)

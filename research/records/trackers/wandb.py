@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from research.records.figures import heat_map, rendered
+from research.records.figures import heat_map
 from research.records.trackers import Columns
 
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
@@ -97,7 +97,7 @@ class WandbTracker:
 
         profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
         step, signal = profiles["step"], profiles["signal_grad"]
-        picture = wandb.Image(rendered(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖")))
+        picture = wandb.Image(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖"))
         last = [(layer, *values) for layer, values in enumerate(_final_profile(profiles))]
         table = wandb.Table(
             columns=["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"], data=last
