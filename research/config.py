@@ -95,7 +95,7 @@ class Optimizer:
     """The update rule, its schedule and its gradient clipping."""
 
     kind: OptimizerKind = OptimizerKind.momentum
-    learning_rate: float = number(0.03, ge=0, traced=True)
+    learning_rate: float = number(0.01, ge=0, traced=True)
     momentum: float = number(0.9, ge=0, lt=1, traced=True)
     beta1: float = number(0.9, ge=0, lt=1, traced=True)
     beta2: float = number(0.999, ge=0, lt=1, traced=True)

@@ -120,7 +120,7 @@ def _skip_ratio(runs: Sequence[Run]) -> Claim:
         epochs = np.array([logs[0], *logs.reshape(-1, STEPS_PER_EPOCH).mean(axis=1)])
         values.append(float(epochs[np.argmax(np.abs(epochs))]))
     return claim(
-        "with skip connections, every depth and activation: log₁₀ of the ratio at initialisation and in the worst epoch",
+        "with skip connections, every depth and activation: log₁₀ of the ratio, initially and in the worst epoch",
         source=SOURCES["skip"],
         expected="within ±1 (one order of magnitude)",
         values=values,
