@@ -35,15 +35,16 @@ class FathomSweeper(BasicSweeper):
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         given = [f"{name}={values}" for name, values in (self.params or {}).items()]
-        parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(
-            [*given, *arguments]
-        )
+        assert self.hydra_context
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed = parser.parse_overrides([*given, *arguments])
         return [list(job) for batch in self.split_arguments(_last_of_each(parsed), None) for job in batch]
 
     def _checked(self, jobs: list[list[str]]) -> list[list[str]]:
         """All jobs, composed and checked, so that a mistake in the last one is seen before the first one starts."""
         from research.train import typed
 
+        assert self.hydra_context and self.config
         for overrides in jobs:
             typed(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
         return jobs
@@ -51,6 +52,7 @@ class FathomSweeper(BasicSweeper):
     def _launch(self, jobs: list[list[str]]) -> list[JobReturn]:
         from research.train import Session
 
+        assert self.launcher and self.config
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         Session.progress.runs = len(jobs)
         return list(self.launcher.launch(jobs, initial_job_idx=0))

@@ -144,7 +144,9 @@ class _Recorded:
     def _final(self) -> dict[str, float | None]:
         """Training numbers as means over the last epoch, held-out numbers as last seen."""
         names = ("train_loss", "train_accuracy")
-        final = {name: float(np.mean(self._column(name)[-self.job.per_epoch :])) for name in names if self.metrics}
+        final: dict[str, float | None] = {
+            name: float(np.mean(self._column(name)[-self.job.per_epoch :])) for name in names if self.metrics
+        }
         for name in ("eval_loss", "eval_accuracy"):
             seen = np.ma.compressed(self._column(name)) if self.metrics else np.zeros(0)
             final[name] = float(seen[-1]) if len(seen) else None

@@ -93,7 +93,7 @@ def _prepare_jax() -> None:
     """Lets compiled programs outlive the process, unless the user keeps a cache elsewhere."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "fathom" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -1,6 +1,7 @@
 """Backward signal over depth, at initialisation and during training, plain against skip; training loss beneath."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,8 @@ from research.records.figures import PALETTE, band, new_figure
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 SKIPS = {"none": ("plain", PALETTE[1]), "inv_sqrt_depth": ("skip, branch /√depth", PALETTE[0])}
 DEPTHS = (4, 16, 64)
-STYLES = {4: ":", 16: "--", 64: "-"}
+DASHED: Any = (0, (4, 3))
+STYLES: dict[int, Any] = {4: ":", 16: "--", 64: "-"}
 SHADES = {0: 0.3, 30: 0.5, 100: 0.75, 299: 1.0}  # by training step
 
 
@@ -51,7 +53,7 @@ def _initial(axes: Axes, runs: Sequence[Run]) -> None:
             band(axes, np.arange(depth + 1), curves, color=colour, linestyle=STYLES[depth])
         slope = np.log10(_group(runs, skip, 64)[0].info["verdict"]["theory"])
         layers = np.arange(65)
-        axes.plot(layers, slope * (64 - layers), color="black", linestyle=(0, (4, 3)), linewidth=0.9)
+        axes.plot(layers, slope * (64 - layers), color="black", linestyle=DASHED, linewidth=0.9)
     _log_axis(axes)
 
 
@@ -84,7 +86,7 @@ def _loss(axes: Axes, runs: Sequence[Run]) -> None:
 
 def _legends(axes: np.ndarray) -> None:
     handles = [Line2D([], [], color=colour, label=label) for label, colour in SKIPS.values()]
-    handles.append(Line2D([], [], color="black", linestyle=(0, (4, 3)), linewidth=0.9, label="mean-field theory"))
+    handles.append(Line2D([], [], color="black", linestyle=DASHED, linewidth=0.9, label="mean-field theory"))
     axes[0, 0].legend(handles=handles, loc="lower right")
     shades = [
         Line2D([], [], color=SKIPS["none"][1], alpha=shade, label=f"step {step}") for step, shade in SHADES.items()

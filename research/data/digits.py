@@ -82,7 +82,7 @@ def _builder_class() -> type:
 
     class FathomDigits(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = Path(__file__).parent
+        pkg_dir_path: Path | None = Path(__file__).parent
 
         def _info(self) -> tfds.core.DatasetInfo:
             image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)
@@ -94,7 +94,7 @@ def _builder_class() -> type:
         def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
             from sklearn.datasets import load_digits
 
-            digits = load_digits()
+            digits: Any = load_digits()
             # The source is ordered by writer: a fixed shuffle makes both splits draws from one population.
             order = np.random.default_rng(0).permutation(len(digits.target))
             images = digits.images.astype(np.uint8)[order][..., None]

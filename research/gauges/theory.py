@@ -15,8 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import expit, ndtr
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -114,7 +113,7 @@ def fixed_point(name: str, sigma_w2: float, sigma_b2: float, start: float = 1.0)
     step = math.copysign(0.5, excess(near))  # V increases: the limit is the first crossing on this side
     while near < 600 and (near > -27 or sigma_b2 > 0):  # with σ_b = 0, 1e-12 is as good as 0
         if excess(near + step) * step <= 0:
-            return math.exp(brentq(excess, near, near + step, xtol=1e-14))
+            return math.exp(root_scalar(excess, bracket=(near, near + step), xtol=1e-14).root)
         near += step
     return math.inf if step > 0 else 0.0
 
@@ -129,7 +128,7 @@ def critical_sigma_w2(name: str, sigma_b2: float) -> float | None:
     upper = 0.25
     while chi_1(name, upper, sigma_b2) < 1:
         upper *= 1.25
-    root = float(brentq(lambda x: chi_1(name, x, sigma_b2) - 1, upper / 1.25, upper, xtol=1e-12))
+    root = root_scalar(lambda x: chi_1(name, x, sigma_b2) - 1, bracket=(upper / 1.25, upper), xtol=1e-12).root
     return root if abs(chi_1(name, root, sigma_b2) - 1) < 1e-6 else None  # gelu, silu: q* can leap to ∞
 
 
@@ -211,7 +210,7 @@ def predict_profile(
     norm: str,
     placement: str,
     batch: int,
-) -> Float64[np.ndarray, " layers"] | None:
+) -> np.ndarray | None:
     """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) for l = 0..N, [N+1]: the sum of ln(s² + a² σ_w² E φ'(√q_k·z)²) over k = l..N−1.
 
     q_{l+1} = s² q_l + a² V(q_l) from ``q0``, the variance of all of h_0, bias included; a is ``branch_scale``, s is
@@ -234,7 +233,7 @@ def predict_profile(
     return profile if np.all(np.isfinite(profile)) else None
 
 
-def factor_per_layer(profile: Float64[np.ndarray, " layers"], skip_first: int = 0) -> float:
+def factor_per_layer(profile: np.ndarray, skip_first: int = 0) -> float:
     """exp(−slope) of the least-squares line through ``profile`` from index ``skip_first`` on; NaN below two points."""
     y = profile[skip_first:]
     return float(np.exp(-np.polyfit(np.arange(len(y)), y, 1)[0])) if len(y) > 1 else math.nan

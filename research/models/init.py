@@ -1,12 +1,15 @@
 """Initial weights and biases by scheme; the scale is an argument of the program, not part of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-_VARIANCE_SCALING = {  # name: (scale, mode, distribution) of Var W = scale / fan
+Initializer = Callable[..., Array]
+
+_VARIANCE_SCALING: dict[str, tuple[float, Any, Any]] = {  # name: (scale, mode, distribution) of Var W = scale / fan
     "he": (2.0, "fan_in", "normal"),  # He, Zhang, Ren, Sun 2015, eq. 10
     "glorot": (1.0, "fan_avg", "normal"),  # Glorot & Bengio 2010, eq. 12
     "glorot_uniform": (1.0, "fan_avg", "uniform"),  # Glorot & Bengio 2010, eq. 16
@@ -16,7 +19,7 @@ _VARIANCE_SCALING = {  # name: (scale, mode, distribution) of Var W = scale / fa
 }
 
 
-def weight_initializer(scheme: str, hp: Mapping[str, Array]) -> jax.nn.initializers.Initializer:
+def weight_initializer(scheme: str, hp: Mapping[str, Array]) -> Initializer:
     """Draws weights by ``scheme``, times ``init.gain`` (and ``init.sigma_w`` for ``gaussian``).
 
     Drawn in float32 or wider and then rounded to the parameters' format, since decompositions need it.
@@ -30,13 +33,13 @@ def weight_initializer(scheme: str, hp: Mapping[str, Array]) -> jax.nn.initializ
     return draw
 
 
-def _scheme(name: str) -> jax.nn.initializers.Initializer:
+def _scheme(name: str) -> Initializer:
     if name == "orthogonal":  # Saxe, McClelland, Ganguli 2014
         return jax.nn.initializers.orthogonal()
     return jax.nn.initializers.variance_scaling(*_VARIANCE_SCALING[name])
 
 
-def bias_initializer(hp: Mapping[str, Array]) -> jax.nn.initializers.Initializer:
+def bias_initializer(hp: Mapping[str, Array]) -> Initializer:
     """Draws biases from N(0, init.sigma_b²)."""
 
     def draw(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object) -> Array:

@@ -130,7 +130,7 @@ def tags(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def _mode() -> str:
+def _mode() -> Any:
     """``WANDB_MODE`` where the user set it, else offline; online falls back to offline where no server answers."""
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode != "online":
