@@ -110,8 +110,10 @@ def unrolled():
 
 
 def _unrolled(arch, params, x, hp, *, nudges=None, running=None):
-    nudge = lambda name, layer, h: h if nudges is None else h + nudges[name][layer]
     seen = {"signals": [], "into_branch": [], "moments": []}
+
+    def nudge(name, layer, h):
+        return h if nudges is None else h + nudges[name][layer]
 
     def normed(h, place, params, running):
         if arch.norm == "none" or place != arch.placement:

@@ -22,6 +22,7 @@ from research.training.losses import loss_and_accuracy
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.state import TrainState
 
+ONCE = {"xla_backend_optimization_level": 0}  # runs once: a third of the compile time is worth more than its speed
 HP = Mapping[str, Array]
 Metrics = dict[str, Any]
 
@@ -63,7 +64,7 @@ class Program:
 def make_program(spec: Spec) -> Program:
     """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
     return Program(
-        init=jax.jit(lambda hp: lax.map(functools.partial(_init, spec), hp)),
+        init=jax.jit(lambda hp: lax.map(functools.partial(_init, spec), hp), compiler_options=ONCE),
         chunk=jax.jit(functools.partial(_over_runs, functools.partial(_chunk, spec)), donate_argnums=0),
         evaluate=jax.jit(functools.partial(_over_runs, functools.partial(_evaluate, spec))),
     )

@@ -11,7 +11,9 @@ GENERATOR = np.random.default_rng(0)
 
 
 def stage(layers, size=1.0, dtype=jnp.float32):
-    draw = lambda *shape: jnp.asarray(size * GENERATOR.standard_normal((layers, *shape)), dtype)
+    def draw(*shape):
+        return jnp.asarray(size * GENERATOR.standard_normal((layers, *shape)), dtype)
+
     return {"kernel": draw(4, 4), "bias": draw(4), "alpha": draw()}
 
 

@@ -1,5 +1,6 @@
 """Networks made ready for measuring: built, shaken off their special initial values, differentiated."""
 
+import dataclasses
 import functools
 
 import jax
@@ -23,14 +24,13 @@ def shaken():
 
     def shake(params):
         generator = np.random.default_rng(1)
-        move = lambda leaf: leaf + jnp.asarray(0.2 * generator.standard_normal(leaf.shape), leaf.dtype)
-        return jax.tree.map(move, params)
+        draw = generator.standard_normal
+        return jax.tree.map(lambda leaf: leaf + jnp.asarray(0.2 * draw(leaf.shape), leaf.dtype), params)
 
     return shake
 
 
-@functools.lru_cache
-def _compiled(arch, train):
+def _pass(arch, train):
     def run(params, rest, x, cotangent, hp):
         graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
         wide = jnp.promote_types(arch.dtype, "float32")
@@ -45,12 +45,25 @@ def _compiled(arch, train):
         (grads, backward), (logits, forward, rest_after) = jax.grad(objective, (0, 1), has_aux=True)(params, slots)
         return {"logits": logits, "grads": grads, "gauges": forward | backward, "rest": rest_after}
 
-    return jax.jit(run)
+    return run
+
+
+# Compiling is most of these tests' time; how well the code is optimised is not what they are about.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_compiled = functools.lru_cache(lambda arch, train: jax.jit(_pass(arch, train), compiler_options=QUICK))
 
 
 @pytest.fixture(scope="session")
 def measured():
-    """One pass forward and backward from a given ∂L/∂logits, with every gauge of the network, compiled."""
-    return lambda arch, params, rest, x, cotangent, hp, train=True: _compiled(arch, train)(
-        params, rest, x, cotangent, hp
-    )
+    """One pass forward and backward from a given ∂L/∂logits, with every gauge of the network.
+
+    Operation by operation where ``compiled`` is false: much the faster for a network that is looked at once.
+    """
+
+    def measure(arch, *arguments, train=True, compiled=True):
+        if compiled:
+            return _compiled(dataclasses.replace(arch, init="lecun"), train)(*arguments)  # parameters are arguments
+        with jax.disable_jit():
+            return _pass(arch, train)(*arguments)
+
+    return measure
