@@ -53,7 +53,7 @@ class Background:
 
     def finish(self, info: dict[str, Any]) -> None:
         """Closes every tracker's run and waits until all is written."""
-        for tracker in list(self._trackers):
+        for tracker in list(self._trackers) if self._starts else []:
             self._thread.submit(self._guarded, tracker, lambda tracker=tracker: tracker.finish(info))
         self._thread.shutdown(wait=True)
 

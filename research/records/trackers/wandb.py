@@ -44,6 +44,7 @@ class WandbTracker:
         self._settings, self._config = settings, config
         self._identity = {"id": run_id, "name": name, "group": group, "tags": tags(config), "job_type": "train"}
         self._rows: list[Columns] = []
+        self._last = np.zeros(0)
         self._run: Any = None
 
     def start(self) -> dict[str, Any]:
@@ -73,7 +74,8 @@ class WandbTracker:
         """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well."""
         by_step = {int(step): row for row, step in enumerate(profiles.get("step", []))}
         if profiles:
-            self._rows.append(profiles)
+            self._rows.append({name: profiles[name] for name in ("step", "signal_grad")})
+            self._last = profiles["grad_norm"][-1] if len(profiles["step"]) else self._last
         columns = {METRICS[name]: values.tolist() for name, values in metrics.items() if name in METRICS}
         for row, step in enumerate(metrics["step"].tolist()):
             values = {key: column[row] for key, column in columns.items() if column[row] is not None}
@@ -98,17 +100,19 @@ class WandbTracker:
         profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
         step, signal = profiles["step"], profiles["signal_grad"]
         picture = wandb.Image(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖"))
-        last = [(layer, *values) for layer, values in enumerate(_final_profile(profiles))]
+        last = [(layer, *values) for layer, values in enumerate(_by_layer(signal, self._last))]
         table = wandb.Table(
             columns=["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"], data=last
         )
         return {"profile/heat_map": picture, "profile/table": table}
 
 
-def _final_profile(profiles: Columns) -> list[tuple]:
-    """By layer, from 0 (the embedding's output, which has no block and no parameters of its own here)."""
-    first, last = profiles["signal_grad"][0].tolist(), profiles["signal_grad"][-1].tolist()
-    return list(zip(first, last, [None, *profiles["grad_norm"][-1].tolist()], strict=True))
+def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
+    """The first and the last signal and the last gradient, by layer.
+
+    Layer 0 is the embedding's output, which no block produced: its gradient norm is not a layer's.
+    """
+    return list(zip(signal[0].tolist(), signal[-1].tolist(), [None, *grad_norm.tolist()], strict=True))
 
 
 def layer_values(profile: np.ndarray) -> dict[str, float]:
