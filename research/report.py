@@ -125,7 +125,7 @@ def say_failures(failures: Sequence[tuple[str, str]], runs: int) -> None:
         out.print(f"  {name}: {reason}", markup=False)
 
 
-def bars(values: Sequence[float], height: int = 8, width: int = 64) -> list[str]:
+def bars(values: Sequence[float], height: int = 8, width: int = 80) -> list[str]:
     """A bar chart of finite values as text lines, top first; more values than ``width`` are thinned out."""
     every = max(1, math.ceil(len(values) / width))
     shown = [value for value in list(values)[::every]]

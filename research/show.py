@@ -90,7 +90,7 @@ def _show_profile(run: Run, out: Any) -> None:
 
 def _show_loss(run: Run, out: Any) -> None:
     loss = run.metrics["train_loss"]
-    pieces = np.array_split(loss, min(len(loss), 64))
+    pieces = np.array_split(loss, min(len(loss), 80))
     means = [float(np.mean(piece)) for piece in pieces]
     if any(math.isfinite(mean) for mean in means):
         out.print(f"\ntrain loss, step 0 to {len(loss) - 1}")

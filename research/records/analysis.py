@@ -2,6 +2,8 @@
 
 import functools
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,5 +80,10 @@ def _is_list(column: Any) -> bool:
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Every run below ``root``, oldest folder first, by name within it."""
-    return [Run(file.parent) for file in sorted(root.glob("**/run.json"))]
+    """Every run below ``root``, by name, numbers in names by size."""
+    return [Run(file.parent) for file in sorted(root.glob("**/run.json"), key=_natural)]
+
+
+def _natural(path: Path) -> list[tuple[float, str]]:
+    pieces = re.split(r"(\d+\.?\d*)", str(path))
+    return [(float(piece), "") if i % 2 else (math.inf, piece) for i, piece in enumerate(pieces)]
