@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import root_scalar
 from scipy.special import expit, ndtr
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -113,6 +112,8 @@ def fixed_point(name: str, sigma_w2: float, sigma_b2: float, start: float = 1.0)
     step = math.copysign(0.5, excess(near))  # V increases: the limit is the first crossing on this side
     while near < 600 and (near > -27 or sigma_b2 > 0):  # with σ_b = 0, 1e-12 is as good as 0
         if excess(near + step) * step <= 0:
+            from scipy.optimize import root_scalar  # on first use: half a second to import
+
             return math.exp(root_scalar(excess, bracket=(near, near + step), xtol=1e-14).root)
         near += step
     return math.inf if step > 0 else 0.0
@@ -128,6 +129,8 @@ def critical_sigma_w2(name: str, sigma_b2: float) -> float | None:
     upper = 0.25
     while chi_1(name, upper, sigma_b2) < 1:
         upper *= 1.25
+    from scipy.optimize import root_scalar  # on first use: half a second to import
+
     root = root_scalar(lambda x: chi_1(name, x, sigma_b2) - 1, bracket=(upper / 1.25, upper), xtol=1e-12).root
     return root if abs(chi_1(name, root, sigma_b2) - 1) < 1e-6 else None  # gelu, silu: q* can leap to ∞
 

@@ -8,7 +8,6 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from research.records.figures import heat_map
 from research.records.trackers import Columns
 
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
@@ -96,6 +95,8 @@ class WandbTracker:
 
     def _pictures(self) -> dict[str, Any]:
         import wandb
+
+        from research.records.figures import heat_map  # not before the end: matplotlib takes long to import
 
         profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
         step, signal = profiles["step"], profiles["signal_grad"]
