@@ -169,14 +169,21 @@ def _sentence(verdict: Verdict, depth: int, settings: Mapping[str, object]) -> s
     end, initial = verdict.end, verdict.initial
     assert end and initial
     words = [f"{verdict.kind}: the first layer receives {_ratio(end.log10_ratio)} the squared gradient of the last"]
-    words.append(f"{end.factor_per_layer:.3g} a layer (95 % {end.interval[0]:.3g} to {end.interval[1]:.3g})")
+    low, high = end.interval
+    words.append(f"{_factor(end.factor_per_layer)} a layer (95 % {_factor(low)} to {_factor(high)})")
     if verdict.theory is not None:
-        words.append(f"at initialisation {initial.factor_per_layer:.3g}, theory {verdict.theory:.3g}")
+        words.append(f"at initialisation {_factor(initial.factor_per_layer)}, theory {_factor(verdict.theory)}")
     if end.first_layer is not None:
         words.append(f"outside the healthy band from layer {end.first_layer} of {depth} down")
     if verdict.since_step or verdict.kind != "healthy":
         words.append(f"since step {verdict.since_step}")
     return "; ".join(words) + "." + _remedy(verdict.kind, settings)
+
+
+def _factor(value: float) -> str:
+    """Three digits; of a factor close to 1, three of its distance from 1: deep networks live there."""
+    digits = 3 if value <= 0 or abs(value - 1) >= 0.01 else min(9, 3 - math.floor(math.log10(abs(value - 1) + 1e-9)))
+    return f"{value:.{digits}g}"
 
 
 def _ratio(log10: float) -> str:

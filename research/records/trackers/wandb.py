@@ -11,6 +11,7 @@ import numpy as np
 from research.records.trackers import Columns
 
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
+MOST_ROWS = 1000  # of a table: longer ones are cut by the dashboard
 QUIET = {
     "x_disable_stats": True,
     "x_disable_meta": True,
@@ -101,10 +102,8 @@ class WandbTracker:
         profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
         step, signal = profiles["step"], profiles["signal_grad"]
         picture = wandb.Image(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖"))
-        last = [(layer, *values) for layer, values in enumerate(_by_layer(signal, self._last))]
-        table = wandb.Table(
-            columns=["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"], data=last
-        )
+        columns = ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
+        table = wandb.Table(columns=columns, data=_by_layer(signal, self._last))
         return {"profile/heat_map": picture, "profile/table": table}
 
 
@@ -113,13 +112,19 @@ def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
 
     Layer 0 is the embedding's output, which no block produced: its gradient norm is not a layer's.
     """
-    return list(zip(signal[0].tolist(), signal[-1].tolist(), [None, *grad_norm.tolist()], strict=True))
+    rows = list(zip(signal[0].tolist(), signal[-1].tolist(), [None, *grad_norm.tolist()], strict=True))
+    return [(int(layer), *rows[layer]) for layer in _spaced(len(rows), MOST_ROWS)]
+
+
+def _spaced(count: int, most: int) -> np.ndarray:
+    """At most ``most`` of ``count`` layers, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def layer_values(profile: np.ndarray) -> dict[str, float]:
     """``grad_norm/layer_000`` …, of fixed width; evenly spaced layers where there are too many."""
     width = max(3, len(str(len(profile) - 1)))
-    layers = np.unique(np.linspace(0, len(profile) - 1, min(len(profile), MOST_LAYERS)).round().astype(int))
+    layers = _spaced(len(profile), MOST_LAYERS)
     return {f"grad_norm/layer_{layer:0{width}d}": float(profile[layer]) for layer in layers}
 
 
