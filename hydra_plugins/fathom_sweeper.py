@@ -7,7 +7,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 
 
 @dataclass
@@ -64,27 +64,28 @@ def _last_of_each(overrides: list[Any]) -> list[Any]:
 
 
 def _report(returns: list[JobReturn]) -> int:
+    """Shows the table of what ended and lists what did not end well; the exit code."""
     from research.records.analysis import Run
     from research.report import console, runs_table, say_failures
 
-    done = [run.return_value for run in returns if run.status == JobStatus.COMPLETED]
-    if done:
-        console().print(runs_table([Run(Path(info["directory"])) for info in done]))
-    failures = [_reason(run) for run in returns]
-    bad = [failure for failure in failures if failure]
+    results = [run.return_value for run in returns]
+    recorded = [Path(result["directory"]) for result in results if _has_record(result)]
+    if recorded:
+        console().print(runs_table([Run(directory) for directory in recorded]))
+    bad = [(Path(result["directory"]).name, _reason(result)) for result in results if result["status"] != "done"]
     if bad:
         say_failures(bad, len(returns))
     return 1 if bad else 0
 
 
-def _reason(run: JobReturn) -> tuple[str, str] | None:
-    """The name of a run that did not end well, and why."""
-    from research.errors import explain
-    from research.naming import run_name
+def _has_record(result: dict[str, Any]) -> bool:
+    return (Path(result["directory"]) / "run.json").exists()
 
-    name = run_name(list(run.overrides or []))
-    if run.status != JobStatus.COMPLETED:
-        error = run._return_value
-        return name, explain(error) or f"{type(error).__name__}: {error}"
-    info = run.return_value
-    return None if info["status"] == "done" else (name, (info.get("verdict") or {}).get("sentence", info["status"]))
+
+def _reason(result: dict[str, Any]) -> str:
+    from research.errors import explain
+
+    error = result.get("error")
+    if isinstance(error, Exception):
+        return explain(error) or f"{type(error).__name__}: {error}"
+    return (result.get("verdict") or {}).get("sentence", result["status"])

@@ -84,10 +84,10 @@ def _directory(name: str, overrides: Sequence[str] = ()) -> Path:
 def _figure(words: Sequence[str]) -> int:
     from research.experiment import checked, draw_and_judge, names
 
-    if not words:
-        raise ValueError(f"a figure of what? one or several of {', '.join(names())}")
     overrides = [word for word in words if "=" in word]
     chosen = [checked(word) for word in words if "=" not in word]
+    if not chosen:
+        raise ValueError(f"a figure of what? one or several of {', '.join(names())}")
     return max([int(not draw_and_judge(name, _directory(name, overrides))) for name in chosen])
 
 

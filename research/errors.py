@@ -36,7 +36,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def explain(error: BaseException) -> str | None:
     """One line for an error that the request caused; None for a defect of ours."""
-    from hydra.errors import HydraException, MissingConfigException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     causes = list(_chain(error))
@@ -46,9 +46,9 @@ def explain(error: BaseException) -> str | None:
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException):
             return _bad_value(cause, str(error))
-    if isinstance(error, HydraException):
-        return _first_line(error)
-    if isinstance(error, ValueError):
+    if isinstance(error, OverrideParseException):
+        return f"{_first_line(error)}: a setting is path=value, in quotes where it holds blanks"
+    if isinstance(error, HydraException | ValueError):
         return _first_line(error)
     if isinstance(error, OSError) and error.filename:
         return f"cannot write {error.filename}: {error.strerror}"
@@ -79,8 +79,9 @@ def _bad_value(cause: BaseException, said: str) -> str:
     message = _first_line(cause)
     if "not in" in message or "not in" in said.split("\n")[0] or "Could not override" in said:
         match = re.search(r"Could not override '([^']+)'", said)
-        path = match.group(1) if match else path
-        return unknown(path)
+        return unknown(max(path, match.group(1) if match else "", key=len))
+    if path and ("not Optional" in message or "not a ListConfig" in message):
+        return f"{path} must be {valid(path)}"
     value = re.search(r"[Vv]alue '([^']*)'", message)
     if not path or not value:
         return f"{path}: {message}" if path and path not in message else message

@@ -43,15 +43,12 @@ def run_id(study: str, config: Config) -> str:
 def prepare(config: Config) -> Job:
     """Loads the data and splits the configuration into what is compiled and what is passed in.
 
-    Raises:
-        ValueError: where configuration and data do not fit together.
+    The configuration is a checked one: the data hold at least one batch.
     """
     dataset = _load(json.dumps(tree(config.data)))
     examples = len(dataset.x)
     full_batch = config.optimizer.kind.name == "gd"
     batch = examples if full_batch else config.train.batch_size
-    if batch > examples:
-        raise ValueError(f"train.batch_size must be ≤ {examples}, the examples of {dataset.name}, got {batch}")
     per_epoch = examples // batch
     steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
     wide = np.float64 if config.precision.kind.name == "float64" else np.float32

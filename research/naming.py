@@ -9,7 +9,7 @@ SHARED = ("name", "experiment", "tracker")  # settings that the runs of one fold
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """The sorted overrides joined by commas; past ``LONGEST`` bytes their beginning and a hash of all.
+    """The sorted overrides joined by commas; past ``LONGEST`` bytes, or where a folder cannot hold them, a hash.
 
     >>> run_name(["seed=1", "model.depth=64", "experiment=degradation"])
     'model.depth=64,seed=1'
@@ -17,7 +17,8 @@ def run_name(overrides: Sequence[str]) -> str:
     'default'
     """
     kept = sorted(o.lstrip("+") for o in overrides if re.split(r"[.=@]", o.lstrip("+"))[0] not in SHARED)
-    name = re.sub(r"[^\w.=,+\-\[\]]", "_", ",".join(kept)) or "default"
-    if len(name.encode()) <= LONGEST:
+    whole = ",".join(kept) or "default"
+    name = re.sub(r"[^\w.=,+\-\[\]]", "_", whole)
+    if name == whole and len(name.encode()) <= LONGEST:
         return name
-    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

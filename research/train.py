@@ -1,12 +1,15 @@
 """The Hydra entry, ``python -m research.train``: from the command line to runs. Hydra ends here."""
 
+import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -52,6 +55,13 @@ def _paths(tree: dict[Any, Any], prefix: str = "") -> list[str]:
     return [path for paths in nested for path in paths]
 
 
+class Session:
+    """What the jobs of one process share."""
+
+    progress = Progress()
+    shows_traces = False
+
+
 class CheckFirst(Callback):
     """Refuses a wrong configuration before Hydra makes its directory."""
 
@@ -60,33 +70,40 @@ class CheckFirst(Callback):
         try:
             typed(config)
         except Exception as error:
-            message = errors.explain(error)
-            if message is None:
-                raise
-            refuse(message)
+            refuse(error)
 
 
-def refuse(message: str) -> None:
-    """Says the one line and ends with exit code 2."""
+def refuse(error: Exception) -> NoReturn:
+    """Says in one line what was wrong and ends with exit code 2; an error of ours goes on as it is."""
+    message = errors.explain(error)
+    if message is None:
+        raise error
+    if Session.shows_traces:
+        traceback.print_exception(error)
     print(f"fathom: {message}", file=sys.stderr)
     raise errors.Refused(2)
 
 
-class Session:
-    """What the jobs of one process share: the display, and what came of each."""
-
-    progress = Progress()
-
-
 def job(composed: DictConfig) -> dict[str, Any]:
-    """Trains one composed run in the directory that Hydra made for it; returns its ``run.json``."""
-    config = typed(composed)
+    """Trains one composed run in the directory that Hydra made for it.
+
+    Returns:
+        Its ``run.json`` and ``directory``; where it raised, the exception as ``error``, so that a sweep goes on.
+    """
     directory = Path(HydraConfig.get().runtime.output_dir)
     Session.progress.begin(directory.name)
-    _prepare_jax()
-    from research.run import train
+    try:
+        config = typed(composed)
+        _prepare_jax()
+        from research.run import train
 
-    return train(config, directory, Session.progress) | {"directory": str(directory)}
+        return train(config, directory, Session.progress) | {"directory": str(directory)}
+    except Exception as error:
+        if not (directory / "run.json").exists():  # nothing began: leave nothing behind
+            shutil.rmtree(directory, ignore_errors=True)
+        if Session.shows_traces:
+            traceback.print_exception(error)
+        return {"status": "failed", "error": error, "directory": str(directory)}
 
 
 def _prepare_jax() -> None:
@@ -111,15 +128,11 @@ def register() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what the arguments ask for; returns the exit code."""
-    from research.report import say_run
-
-    shows_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    """Runs what the arguments ask for; returns the exit code, or ends with 2 where the request was wrong."""
     if arguments is not None:
         sys.argv = ["fathom train", *arguments]
     register()
-    signal.signal(signal.SIGTERM, _interrupt)
+    Session.progress = Progress()
     results: list[dict[str, Any]] = []
 
     def task(composed: DictConfig) -> dict[str, Any]:
@@ -128,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     entry = hydra.main(version_base="1.3", config_path=str(folder("conf").absolute()), config_name="config")
     try:
-        with Session.progress:
+        with _full_errors(), _terminable(), Session.progress:
             entry(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
@@ -136,14 +149,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fathom: interrupted; what was measured is written", file=sys.stderr)
         return 1
     except Exception as error:
-        message = errors.explain(error)
-        if message is None or shows_traces:
-            raise
-        refuse(message)
-    if not results:
-        return 0
-    say_run(results[-1])
-    return 0 if results[-1]["status"] == "done" else 1
+        refuse(error)
+    return _end(results[-1]) if results else 0
+
+
+def _end(result: dict[str, Any]) -> int:
+    """Says what came of a single run; the exit code."""
+    from research.report import say_run
+
+    if "error" in result and isinstance(result["error"], Exception):
+        refuse(result["error"])
+    say_run(result)
+    return 0 if result["status"] == "done" else 1
+
+
+@contextlib.contextmanager
+def _full_errors() -> Iterator[None]:
+    """Hydra raises instead of printing; whether the user asked for traces is remembered."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    Session.shows_traces = before == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: what was measured is written, trackers are closed."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(*_: Any) -> None:

@@ -12,24 +12,18 @@ import numpy as np
 
 from research.data.dataset import Dataset, standardised
 
-TRAIN_EXAMPLES = 1400
+SPLITS = {"train": 1400, "test": 397}  # examples
 
 
 def load_digits(split: str, eval_split: str, limit: int | None) -> Dataset:
     """The digits from the TFDS directory, prepared there on first use (seconds, no network)."""
     with _quiet():
         source = _prepared_builder().as_data_source
-        x, y = _rows(source(_checked(split)))
-        eval_x, eval_y = _rows(source(_checked(eval_split)))
+        x, y = _rows(source(split))
+        eval_x, eval_y = _rows(source(eval_split))
     x, y = x[:limit], y[:limit]
     offset, scale = standardised(x)
     return Dataset("digits", "1.0.0", split, x, y, eval_x, eval_y, (8, 8, 1), 10, offset, scale)
-
-
-def _checked(split: str) -> str:
-    if split not in ("train", "test"):
-        raise ValueError(f"data.split and data.eval_split must be train or test for digits, got {split}")
-    return split
 
 
 def _rows(source: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +93,7 @@ def _builder_class() -> type:
             order = np.random.default_rng(0).permutation(len(digits.target))
             images = digits.images.astype(np.uint8)[order][..., None]
             labels = digits.target[order]
-            parts = {"train": slice(None, TRAIN_EXAMPLES), "test": slice(TRAIN_EXAMPLES, None)}
+            parts = {"train": slice(None, SPLITS["train"]), "test": slice(SPLITS["train"], None)}
             return {name: self._generate_examples(images[part], labels[part]) for name, part in parts.items()}
 
         def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import stdtrit
 
+from research.gauges.remedy import remedy
+
 BAND = 1e4
 CONFIDENCE = 0.95
 ABRUPT = 1e-30  # a norm that falls from above this to exactly 0 within one layer has not faded: it was cut
@@ -64,7 +66,7 @@ def skipped_layers(depth: int) -> int:
 
 
 def log_profile(signal: np.ndarray) -> np.ndarray:
-    """Ln of the squared norms relative to the last layer's, [..., N+1]; -inf where nothing arrives."""
+    """Logarithm of the squared norms relative to the last layer's, [..., N+1]; -inf where nothing arrives."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = 2 * np.log(np.asarray(signal, np.float64))
         return logs - logs[..., -1:]
@@ -77,30 +79,32 @@ def fit(profile: np.ndarray) -> Fit:
     interval comes from the increments' spread: the slope of a random walk of m increments with standard deviation s
     has standard error s·√(6/5m) (1.2 s²/m is the variance of a least-squares slope on a random walk, m large).
     """
-    steps = -np.diff(profile[skipped_layers(len(profile) - 1) :])
-    finite = steps[np.isfinite(steps)]
-    slope, margin = _slope(profile), _margin(finite)
-    total = float(profile[0])
+    slope, margin, total = _slope(profile), _margin(profile), float(profile[0])
     return Fit(
         kind=_kind(profile),
-        factor_per_layer=math.exp(slope),
-        interval=(math.exp(slope - margin), math.exp(slope + margin)),
-        ratio=math.exp(min(total, 700.0)),
+        factor_per_layer=_exp(slope),
+        interval=(_exp(slope - margin), _exp(slope + margin)) if math.isfinite(slope) else (0.0, 0.0),
+        ratio=_exp(total),
         log10_ratio=total / math.log(10),
         first_layer=_first_outside(profile),
     )
 
 
+def _exp(value: float) -> float:
+    """The exponential, held at the greatest float64 where it would overflow."""
+    return math.exp(min(value, 709.0))
+
+
 def _slope(profile: np.ndarray) -> float:
-    """Nats per layer going towards the input, over the layers that something arrives at."""
+    """Nats per layer going towards the input, over the layers that something arrives at; -inf for fewer than two."""
     layers = np.arange(len(profile))
     used = np.isfinite(profile) & (layers >= skipped_layers(len(profile) - 1))
-    if used.sum() < 2:
-        return -math.inf if not np.isfinite(profile[0]) else 0.0
-    return -float(np.polyfit(layers[used], profile[used], 1)[0])
+    return -float(np.polyfit(layers[used], profile[used], 1)[0]) if used.sum() > 1 else -math.inf
 
 
-def _margin(steps: np.ndarray) -> float:
+def _margin(profile: np.ndarray) -> float:
+    arriving = profile[skipped_layers(len(profile) - 1) :]
+    steps = np.diff(arriving[np.isfinite(arriving)])
     if len(steps) < 2:
         return math.inf
     quantile = stdtrit(len(steps) - 1, 0.5 + CONFIDENCE / 2)
@@ -138,19 +142,23 @@ def judge(
         theory: the predicted factor per layer at initialisation, if there is a prediction.
         diverged: the (step, layer) of the first value that was not finite.
     """
-    alive = (signal[:, -1] > 0) & np.isfinite(signal).all(axis=1) if len(steps) else np.zeros(0, bool)
-    steps, profiles = steps[alive], log_profile(signal[alive])
-    initial = fit(profiles[0]) if len(steps) else None
+    kept = np.isfinite(signal).all(axis=1)
+    steps, signal = steps[kept], signal[kept]
+    silent = signal[:, -1] == 0
+    profiles = log_profile(signal)
+    initial = fit(profiles[0]) if len(steps) and not silent[0] else None
     if diverged:
         step, layer = diverged
-        sentence = _diverged_sentence(step, layer, settings)
+        sentence = _diverged_sentence(step, layer) + remedy("diverged", settings)
         return Verdict("diverged", step, None, initial, theory, sentence, layer)
-    if not len(steps):
-        return Verdict("dead", None, None, None, theory, "dead: no gradient leaves the loss at any measured step.")
-    end = fit(_mean_of_last(profiles))
-    since = _since([_kind(profile) for profile in profiles], end.kind)
-    verdict = Verdict(end.kind, int(steps[since]), end, initial, theory, "")
-    return dataclasses.replace(verdict, sentence=_sentence(verdict, len(profiles[0]) - 1, settings))
+    kinds = ["dead" if quiet else _kind(profile) for quiet, profile in zip(silent, profiles, strict=True)]
+    if not len(steps) or silent[-1]:
+        since = int(steps[_since(kinds, "dead")]) if len(steps) else None
+        sentence = f"dead: no gradient leaves the loss since step {since}." + remedy("dead", settings)
+        return Verdict("dead", since, None, initial, theory, sentence)
+    end = fit(_mean_of_last(profiles[~silent]))
+    verdict = Verdict(end.kind, int(steps[_since(kinds, end.kind)]), end, initial, theory, "")
+    return dataclasses.replace(verdict, sentence=_sentence(verdict, signal.shape[1] - 1) + remedy(end.kind, settings))
 
 
 def _mean_of_last(profiles: np.ndarray) -> np.ndarray:
@@ -165,19 +173,19 @@ def _since(kinds: list[str], kind: str) -> int:
     return since
 
 
-def _sentence(verdict: Verdict, depth: int, settings: Mapping[str, object]) -> str:
+def _sentence(verdict: Verdict, depth: int) -> str:
     end, initial = verdict.end, verdict.initial
-    assert end and initial
+    assert end
     words = [f"{verdict.kind}: the first layer receives {_ratio(end.log10_ratio)} the squared gradient of the last"]
     low, high = end.interval
     words.append(f"{_factor(end.factor_per_layer)} a layer (95 % {_factor(low)} to {_factor(high)})")
-    if verdict.theory is not None:
+    if initial and verdict.theory is not None:
         words.append(f"at initialisation {_factor(initial.factor_per_layer)}, theory {_factor(verdict.theory)}")
     if end.first_layer is not None:
         words.append(f"outside the healthy band from layer {end.first_layer} of {depth} down")
     if verdict.since_step or verdict.kind != "healthy":
         words.append(f"since step {verdict.since_step}")
-    return "; ".join(words) + "." + _remedy(verdict.kind, settings)
+    return "; ".join(words) + "."
 
 
 def _factor(value: float) -> str:
@@ -192,33 +200,6 @@ def _ratio(log10: float) -> str:
     return f"{10**log10:.3g} times" if abs(log10) < 4 else f"1e{log10:+.0f} times"
 
 
-def _diverged_sentence(step: int, layer: int | None, settings: Mapping[str, object]) -> str:
+def _diverged_sentence(step: int, layer: int | None) -> str:
     where = "" if layer is None else f", first in layer {layer}"
-    return f"diverged: the numbers stop being finite at step {step}{where}." + _remedy("diverged", settings)
-
-
-def _remedy(kind: str, settings: Mapping[str, object]) -> str:
-    depth, skip, norm = settings["model.depth"], settings["skip.kind"], settings["norm.kind"]
-    plain = f" Depth {depth} without skip connections: try "
-    match kind:
-        case "vanishing" if settings["activation.kind"] == "sigmoid" and skip == "none":
-            return plain + "skip=inv_sqrt_depth; the sigmoid's slope is at most 1/4, so no init.gain near 1 can help."
-        case "vanishing" if skip == "none":
-            return plain + "skip=inv_sqrt_depth, init=orthogonal or a larger init.gain."
-        case "vanishing":
-            return " Try skip.shortcut_scale=1 or skip=identity: the shortcut loses what it multiplies by less than 1."
-        case "exploding" if skip == "none" and norm == "batch":
-            return plain + "skip=identity: batch norm alone multiplies the squared gradient by 1.2 to 1.5 a layer."
-        case "exploding" if skip == "none":
-            return plain + "skip=inv_sqrt_depth, or a smaller init.gain."
-        case "exploding":
-            return " Unscaled branches add up with depth: try skip=inv_sqrt_depth or skip=rezero."
-        case "dead":
-            return f" Units are silent for every input: try a smaller optimizer.learning_rate (now {_rate(settings)})."
-        case "diverged":
-            return f" Try a smaller optimizer.learning_rate (now {_rate(settings)}) or optimizer.clip=global_norm."
-    return ""
-
-
-def _rate(settings: Mapping[str, object]) -> str:
-    return f"{settings['optimizer.learning_rate']:g}"
+    return f"diverged: the numbers stop being finite at step {step}{where}."

@@ -1,0 +1,154 @@
+"""The PyTorch rows of the performance table: the same network trained eagerly, the same gauges in hooks.
+
+Written for speed within eager mode: statistics stay tensors and are stacked once a step, the parameters' gradient
+norms come from one call, the optimizer is the fused one, and the inputs are standardised beforehand. Norms are plain
+sums of squares.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+
+from research.bench import Measured
+from research.bench_rows import SIZES, STEPS, Steps, Tick, best_served, side_by_side
+from research.job import Job
+
+TOLERANCE = 1e-3  # relative: two ways of rounding 50 layers forward and backward in float32
+Weights = Sequence[tuple[np.ndarray, np.ndarray]]  # kernel [inputs, outputs] and bias of each layer, in forward order
+GAUGES = ("grad_norm", "activation_rms", "activation_mean", "signal_grad", "layer_grad_norm")
+
+
+def weights(params: Any) -> Weights:
+    """Our parameters of one run (leading axis M = 1), layer by layer."""
+    (stage,) = params["stages"].values()
+    first, last = ([params[part][name][...][0] for name in ("kernel", "bias")] for part in ("embed", "head"))
+    inner = [stage["branch"]["linear"][name][...][0] for name in ("kernel", "bias")]
+    return [tuple(map(np.asarray, pair)) for pair in (first, *zip(*inner, strict=True), last)]
+
+
+class Network(nn.Module):
+    """embed → blocks h ← W relu(h) + b → head."""
+
+    def __init__(self, weights: Weights):
+        super().__init__()
+        self.embed, *blocks, head = [_linear(*pair) for pair in weights]
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head  # last, so that parameters() goes from the first layer to the last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of ``x`` [B, inputs]."""
+        h = self.embed(x)
+        for block in self.blocks:
+            h = block(torch.relu(h))
+        return self.head(torch.relu(h))
+
+
+def _linear(kernel: np.ndarray, bias: np.ndarray) -> nn.Linear:
+    layer = nn.Linear(*kernel.shape)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
+        layer.bias.copy_(torch.from_numpy(bias.copy()))
+    return layer
+
+
+class Trainer:
+    """Trains a network step by step and keeps what each step measured; with ``gauges``, of every layer."""
+
+    def __init__(self, weights: Weights, numbers: Mapping[str, Any], *, gauges: bool):
+        self.network = Network(weights)
+        self.parameters = list(self.network.parameters())
+        rate, momentum = (float(numbers[f"optimizer.{name}"][0]) for name in ("learning_rate", "momentum"))
+        self.optimizer = torch.optim.SGD(self.parameters, rate, momentum, fused=True)
+        self.gauges = gauges
+        self.forward: list[Tensor] = []
+        self.backward: list[Tensor] = []
+        self.kept: list[tuple[Tensor, ...]] = []
+        if gauges:
+            for layer in (self.network.embed, *self.network.blocks):
+                layer.register_forward_hook(self._watch)
+
+    def _watch(self, layer: nn.Module, inputs: tuple, h: Tensor) -> None:
+        detached = h.detach()
+        self.forward += [vector_norm(detached), detached.mean()]
+        h.register_hook(lambda gradient: self.backward.append(vector_norm(gradient)))
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One update on the batch ``x`` [B, inputs], ``y`` [B]."""
+        logits = self.network(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            accuracy = (logits.argmax(1) == y).float().mean()
+            self.kept.append((loss.detach(), accuracy, *(self._profile(x) if self.gauges else ())))
+        self.optimizer.step()
+
+    def _profile(self, x: Tensor) -> tuple[Tensor, ...]:
+        norms = torch.stack(torch._foreach_norm([parameter.grad for parameter in self.parameters]))
+        layers = vector_norm(norms.view(-1, 2), dim=1)  # of weight and bias together
+        forward = torch.stack(self.forward).view(-1, 2)
+        rms = forward[:, 0] / (len(x) * self.network.embed.out_features) ** 0.5
+        signal = torch.stack(self.backward).flip(0)
+        self.forward, self.backward = [], []
+        return vector_norm(layers), rms, forward[:, 1], signal, layers[1:-1]
+
+    def last(self) -> dict[str, np.ndarray]:
+        """What the last step measured, by name."""
+        names = ("train_loss", "train_accuracy", *(GAUGES if self.gauges else ()))
+        return {name: value.numpy() for name, value in zip(names, self.kept[-1], strict=True)}
+
+
+class EagerSteps:
+    """PyTorch's train step on the data of ``job``, from the weights ``params`` of ours."""
+
+    def __init__(self, job: Job, params: Any, *, gauges: bool):
+        self.weights, self.numbers, self.gauges = weights(params), job.hp, gauges
+        rows, scale, offset = (np.asarray(job.data[name], np.float32) for name in ("x", "scale", "offset"))
+        self.x = torch.from_numpy((rows - offset) * scale)
+        self.y = torch.from_numpy(np.asarray(job.data["y"], np.int64))
+        self.batch = job.spec.batch_size
+
+    def time(self) -> float:
+        """Trains ``STEPS`` steps from the initial weights; returns seconds a step."""
+        trainer = Trainer(self.weights, self.numbers, gauges=self.gauges)
+        start, per_epoch = time.perf_counter(), len(self.x) // self.batch
+        for step in range(STEPS):
+            position = step % per_epoch
+            if position == 0:
+                order = torch.randperm(len(self.x))
+            chosen = order[position * self.batch : (position + 1) * self.batch]
+            trainer.step(self.x[chosen], self.y[chosen])
+        return (time.perf_counter() - start) / STEPS
+
+    def first_step(self) -> dict[str, np.ndarray]:
+        """What the first step measures on the first examples."""
+        trainer = Trainer(self.weights, self.numbers, gauges=True)
+        trainer.step(self.x[: self.batch], self.y[: self.batch])
+        return trainer.last()
+
+
+def against_ours(tick: Tick, *, gauges: bool) -> Measured:
+    """PyTorch's step / ours, both measuring all gauges or none; refuses to compare what measures different numbers."""
+    worst = disagreement(*SIZES)
+    if not worst < TOLERANCE:
+        raise RuntimeError(f"PyTorch and Fathom measure different numbers from the same weights, by {worst:.2g}")
+    ours = Steps(*SIZES, "measure=norms" if gauges else "measure=off")
+    theirs = EagerSteps(ours.job, ours.initial().params, gauges=gauges)
+    threads = best_served(theirs.time, torch.set_num_threads)
+    return side_by_side(theirs.time, ours.time, 20, tick, f", PyTorch threads: {threads}")
+
+
+def disagreement(*overrides: str) -> float:
+    """The greatest relative difference between what PyTorch and we measure on the first step, over all gauges.
+
+    On a training set of one batch, so that its order does not matter. A mean is compared on the scale of its RMS.
+    """
+    ours = Steps(*overrides, "measure=norms", "train.batch_size=128", "data.limit=128")
+    theirs, seen = EagerSteps(ours.job, ours.initial().params, gauges=True).first_step(), ours.first_step()
+    scales = seen | {"activation_mean": seen["activation_rms"]}
+    return float(max(np.max(np.abs(seen[name] - value) / scales[name]) for name, value in theirs.items()))

@@ -1,0 +1,44 @@
+"""What to try, from the run's own settings: never what the run has already."""
+
+from collections.abc import Mapping
+
+Settings = Mapping[str, object]
+
+
+def remedy(kind: str, settings: Settings) -> str:
+    """One or two sentences for a verdict's kind, with a leading space; nothing where there is nothing to try."""
+    why, candidates = _advice(kind, settings)
+    fresh = [candidate for candidate in candidates if not _is_set(candidate, settings)]
+    if not fresh:
+        return ""
+    tried = f"{', '.join(fresh[:-1])} or {fresh[-1]}" if len(fresh) > 1 else fresh[0]
+    return f" {why}: try {tried}."
+
+
+def _is_set(candidate: str, settings: Settings) -> bool:
+    path, _, value = candidate.partition("=")
+    return bool(value) and str(settings.get(path, settings.get(f"{path}.kind"))) in (value, f"{value}.0")
+
+
+def _advice(kind: str, settings: Settings) -> tuple[str, list[str]]:
+    plain = settings["skip.kind"] == "none"
+    depth = f"Depth {settings['model.depth']} without skip connections"
+    rate = f"a smaller optimizer.learning_rate (now {settings['optimizer.learning_rate']:g})"
+    match kind:
+        case "vanishing" if plain and settings["activation.kind"] == "sigmoid":
+            return f"{depth}, and a sigmoid's slope is at most 1/4", ["skip=inv_sqrt_depth", "activation=tanh"]
+        case "vanishing" if plain:
+            return depth, ["skip=inv_sqrt_depth", "init=orthogonal", "a larger init.gain"]
+        case "vanishing":
+            return "The shortcut loses what it is multiplied by below 1", ["skip.shortcut_scale=1", "skip=identity"]
+        case "exploding" if plain and settings["norm.kind"] == "batch":
+            return f"{depth}, and batch norm multiplies the squared gradient by 1.2 to 1.5 a layer", ["skip=identity"]
+        case "exploding" if plain:
+            return depth, ["skip=inv_sqrt_depth", "a smaller init.gain"]
+        case "exploding":
+            return "Unscaled branches add up with depth", ["skip=inv_sqrt_depth", "skip=rezero"]
+        case "dead":
+            return "Units are silent for every input", [rate, "activation=elu"]
+        case "diverged":
+            return "The step was too large", [rate, "optimizer.clip=global_norm"]
+    return "", []
