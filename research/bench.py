@@ -1,6 +1,6 @@
 """The performance table of this machine: what the instrument costs, row by row against its budget.
 
-How each row is measured stands in ``bench_rows``.
+What each row times stands in ``bench_rows``.
 """
 
 import importlib.metadata
@@ -8,7 +8,7 @@ import importlib.util
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from research.errors import nearest
 from research.progress import Progress
 from research.report import console
 from research.train import folder
+
+Clock = Callable[[], float]  # does something once, and returns the seconds it took
+Tick = Callable[[int, int], None]  # takes how many timings of how many are done
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,24 @@ def ratio(pairs: Sequence[tuple[float, float]], note: str = "") -> Measured:
     low, middle, high = np.quantile([subject / against for subject, against in pairs], (0.25, 0.5, 0.75))
     times = " / ".join(_short(seconds) for seconds in np.median(pairs, axis=0))
     return Measured(float(middle), f"{times} [{low:.2f} to {high:.2f}]{note}")
+
+
+def side_by_side(subject: Clock, against: Clock, repetitions: int, tick: Tick, note: str = "") -> Measured:
+    """The ratio of two things timed in turns, now the one first and now the other."""
+    pairs = []
+    for n in range(repetitions):
+        pairs.append((subject(), against()) if n % 2 else (against(), subject())[::-1])
+        tick(n + 1, repetitions)
+    return ratio(pairs, note)
+
+
+def in_seconds(run: Clock, tick: Tick, repetitions: int = 5) -> Measured:
+    """The median of some timings; noted: the least and the greatest."""
+    seconds = []
+    for n in range(repetitions):
+        seconds.append(run())
+        tick(n + 1, repetitions)
+    return Measured(float(np.median(seconds)), f"{min(seconds):.2f} to {max(seconds):.2f} s")
 
 
 def _short(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""How each row of the performance table is measured: two things timed alternately, or a process by the clock."""
+"""What each row of the performance table times: our step and what it is compared with, runs, and processes."""
 
 import functools
 import importlib.util
@@ -18,7 +18,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
-from research.bench import Measured, ratio
+from research.bench import Clock, Measured, Tick, in_seconds, ratio, side_by_side
 from research.config import Config
 from research.job import prepare
 from research.progress import Progress
@@ -28,8 +28,6 @@ from research.training.state import TrainState
 
 SIZES = ("model.depth=50", "model.width=64", "train.batch_size=128", "data=digits")
 STEPS = 60  # steps a timing: whole intervals of measure=full, and no more than one call of the program takes
-Clock = Callable[[], float]  # does it, and returns the seconds it took
-Tick = Callable[[int, int], None]  # takes how many timings of how many are done
 
 
 def configured(*overrides: str) -> Config:
@@ -89,15 +87,6 @@ class Products:
                 if layer:  # nobody asks for the gradient of the data
                     np.matmul(g, w.T, out=of_x)
         return (time.perf_counter() - start) / STEPS
-
-
-def side_by_side(subject: Clock, against: Clock, repetitions: int, tick: Tick, note: str = "") -> Measured:
-    """The ratio of two things timed in turns, now the one first and now the other."""
-    pairs = []
-    for n in range(repetitions):
-        pairs.append((subject(), against()) if n % 2 else (against(), subject())[::-1])
-        tick(n + 1, repetitions)
-    return ratio(pairs, note)
 
 
 def best_served(run: Clock, set_threads: Callable[[int], Any]) -> int:
@@ -220,14 +209,6 @@ def _first_step(caches: str) -> float:
         return seconds - json.loads((Path(directory) / "run" / "run.json").read_text())["seconds"]["train"]
 
 
-def _in_seconds(run: Clock, tick: Tick, repetitions: int = 5) -> Measured:
-    seconds = []
-    for n in range(repetitions):
-        seconds.append(run())
-        tick(n + 1, repetitions)
-    return Measured(float(np.median(seconds)), f"{min(seconds):.2f} to {max(seconds):.2f} s")
-
-
 def _cold(tick: Tick) -> Measured:
     prepare(configured())  # so that the dataset is there
 
@@ -235,13 +216,13 @@ def _cold(tick: Tick) -> Measured:
         with tempfile.TemporaryDirectory() as caches:
             return _first_step(caches)
 
-    return _in_seconds(run, tick)
+    return in_seconds(run, tick)
 
 
 def _warm(tick: Tick) -> Measured:
     with tempfile.TemporaryDirectory() as caches:
         _first_step(caches)
-        return _in_seconds(lambda: _first_step(caches), tick)
+        return in_seconds(lambda: _first_step(caches), tick)
 
 
 _SKIP = "skip=inv_sqrt_depth"
@@ -254,7 +235,7 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "blas": _blas,
     "depth": _depth,
     "wandb": _wandb,
-    "help": lambda tick: _in_seconds(lambda: _seconds_of("--help"), tick),
+    "help": lambda tick: in_seconds(lambda: _seconds_of("--help"), tick),
     "first_step_cold": _cold,
     "first_step_warm": _warm,
 }

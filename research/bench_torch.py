@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from research.bench import Measured
-from research.bench_rows import SIZES, STEPS, Steps, Tick, best_served, side_by_side
+from research.bench import Measured, Tick, side_by_side
+from research.bench_rows import SIZES, STEPS, Steps, best_served
 from research.job import Job
 
 TOLERANCE = 1e-3  # relative: two ways of rounding 50 layers forward and backward in float32

@@ -35,8 +35,12 @@ class Job:
 
 
 def run_id(study: str, config: Config) -> str:
-    """The hash of the folder's name and the resolved configuration: the same run, the same id."""
-    text = json.dumps([study, plain(config)], sort_keys=True)
+    """The hash of the folder's name and the resolved configuration: the same run, the same id.
+
+    Trackers are left out: where a run is mirrored does not make it another run.
+    """
+    settings = {path: value for path, value in plain(config).items() if not path.startswith("tracker.")}
+    text = json.dumps([study, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -30,7 +30,7 @@ def console() -> Console:
 
 def number(value: Any, digits: int = 3) -> str:
     """A short number, a dash for none."""
-    return "–" if value is None else f"{value:.{digits}g}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
 def power(log10: float | None) -> str:

@@ -4,14 +4,25 @@ Shapes are checked at run time, arrays of different rank never broadcast silentl
 is the oracle: the network written out layer by layer in float64, sharing no line with the package.
 """
 
+import contextlib
+import io
+import json
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["research.models", "research.gauges", "research.training"], "beartype.beartype")
+# Not research.training.state: JAX builds states of placeholders, which are no arrays.
+CHECKED = ["models", "gauges", "training.losses", "training.optimizers", "training.precision", "training.program"]
+install_import_hook([f"research.{room}" for room in CHECKED], "beartype.beartype")
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +73,106 @@ def distance():
         return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
     return lambda a, b: np.linalg.norm(flat(a) - flat(b)) / np.linalg.norm(flat(b))
+
+
+class Said(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _caches(tmp_path_factory):
+    """Compiled programs, prepared data and trackers' own files of this session; the user's are not touched."""
+    place = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CACHE_HOME", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+            patch.setenv(name, str(place / name.lower()))
+        patch.setenv("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or str(place / "tfds"))
+        patch.setenv("WANDB_MODE", "offline")
+        for name in ("WANDB_DIR", "WANDB_API_KEY", "WANDB_BASE_URL", "HYDRA_FULL_ERROR"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[[Callable[[], int]], Said]:
+    """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
+
+    def call(function: Callable[[], int]) -> Said:
+        from research.progress import Progress
+        from research.train import Session
+
+        out, err, on_termination = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HYDRA_FULL_ERROR", "")
+            patch.setattr(sys, "argv", ["fathom"])
+            patch.setattr(Session, "progress", Progress())
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    code = function()
+                except SystemExit as ended:
+                    code = ended.code
+        signal.signal(signal.SIGTERM, on_termination)
+        return Said(int(code or 0), out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def fathom(listen) -> Callable[..., Said]:
+    """Runs a command line of ``fathom`` in this process, in the present directory."""
+    from research import cli
+
+    return lambda *arguments: listen(lambda: cli.run(arguments))
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., subprocess.Popen]:
+    """Starts Python in a process of its own, in the present directory, without this one's W&B service."""
+
+    def start(*arguments: object, **environment: str) -> subprocess.Popen:
+        inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"} | environment
+        command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=inherited)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def wandb_records(process) -> Callable[[Path], list[dict]]:
+    """Everything that a W&B run holds, as its own command reads it back."""
+
+    def read(folder: Path) -> list[dict]:
+        out, err = process("-m", "wandb", "leet", "inspect", "--json", folder).communicate()
+        assert out, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    return read
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty directory to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def small() -> list[str]:
+    """The default run but for its size: 25 steps of 10 an epoch. Runs that differ in traced numbers share its program."""
+    return ["model.depth=2", "model.width=8", "train.steps=25"]
+
+
+@pytest.fixture(scope="session")
+def finished(fathom, small, tmp_path_factory) -> tuple[Path, Said]:
+    """A finished run with W&B, offline: its directory, and what was said. Not to be changed."""
+    place = tmp_path_factory.mktemp("finished")
+    with contextlib.chdir(place):
+        said = fathom("train", *small, "name=first")
+    return place / "outputs" / "first" / ",".join(small), said
 
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772

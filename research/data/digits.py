@@ -46,16 +46,22 @@ def _quiet() -> Iterator[None]:
 
 
 def _prepared_builder() -> Any:
-    import tensorflow_datasets as tfds
+    builder = _builder()
+    if builder.is_prepared():
+        return builder
+    with _lock(Path(builder.data_dir).parent):
+        builder = _builder()  # reads again what is there: another process may have prepared it meanwhile
+        if not builder.is_prepared():
+            import tensorflow_datasets as tfds
 
-    builder = _builder_class()(data_dir=os.environ.get("TFDS_DATA_DIR"), file_format="array_record")
-    if not builder.is_prepared():
-        with _lock(Path(builder.data_dir).parent):
-            if not builder.is_prepared():
-                tfds.disable_progress_bar()
-                with contextlib.redirect_stdout(io.StringIO()):
-                    builder.download_and_prepare()
+            tfds.disable_progress_bar()
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
     return builder
+
+
+def _builder() -> Any:
+    return _builder_class()(data_dir=os.environ.get("TFDS_DATA_DIR"), file_format="array_record")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,15 @@ def test_random_vectors_where_the_squares_leave_the_format(size):
     np.testing.assert_allclose(norm(x), oracle(x), rtol=ROUNDING)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("part", [0.2, 0.3, 0.99])
+def test_norms_are_right_up_to_the_greatest_number(dtype, part):
+    """Above a quarter of it, its reciprocal is a subnormal number, which counts as zero."""
+    with scope(dtype):
+        greatest = part * jnp.finfo(dtype).max
+        np.testing.assert_allclose(norm(jnp.zeros(4, dtype).at[1].set(greatest)), greatest, rtol=ROUNDING)
+
+
 def test_both_sides_of_the_switch_to_scaling_agree():
     for exponent in np.linspace(-40, -30, 41):  # the squares' floor lies at 2^-70
         x = (2.0**exponent * directions(40)).astype(np.float32)

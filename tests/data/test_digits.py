@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from research.config import Config, check
+from research.data.digits import SPLITS, load_digits
+from research.data.noise import make_noise
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits("train", "test", None)
+
+
+def test_the_split(digits):
+    assert len(digits.x) == len(digits.y) == SPLITS["train"] == 1400
+    assert len(digits.eval_x) == len(digits.eval_y) == 397
+    assert digits.x.shape[1] == digits.eval_x.shape[1] == 64
+
+
+def test_every_digit_of_the_source_is_in_one_split_once(digits):
+    from sklearn.datasets import load_digits as source
+
+    wanted = np.column_stack([source().data, source().target])
+    ours = np.column_stack([np.vstack([digits.x, digits.eval_x]), np.concatenate([digits.y, digits.eval_y])])
+    assert np.array_equal(ours[np.lexsort(ours.T)], wanted[np.lexsort(wanted.T)])
+
+
+def test_no_training_example_is_held_out(digits):
+    rows = {row.tobytes() for row in digits.x}
+    assert not rows & {row.tobytes() for row in digits.eval_x}
+
+
+def test_both_splits_hold_every_class_in_like_shares(digits):
+    """Binomial: the share of a class in 397 draws has a standard deviation of 1.5 %."""
+    for labels in (digits.y, digits.eval_y):
+        assert np.bincount(labels, minlength=10) / len(labels) == pytest.approx(0.1, abs=0.05)
+
+
+def test_inputs_have_mean_0_and_mean_square_1(digits):
+    inputs = (digits.x.astype(float) - digits.offset) * digits.scale
+    assert inputs.mean() == pytest.approx(0, abs=1e-12)
+    assert (inputs**2).mean() == pytest.approx(1, rel=1e-12) == digits.mean_square
+
+
+def test_what_is_stored_is_small_and_exact(digits):
+    assert digits.x.dtype == np.uint8 and digits.y.dtype == np.int32
+    assert digits.x.min() == 0 and digits.x.max() == 16
+
+
+def test_a_limit_keeps_the_first_training_examples_and_all_that_are_held_out(digits):
+    few = load_digits("train", "test", 50)
+    assert np.array_equal(few.x, digits.x[:50]) and np.array_equal(few.eval_x, digits.eval_x)
+    assert few.mean_square == pytest.approx(1, rel=1e-12)
+    assert few.fingerprint() != digits.fingerprint() == load_digits("train", "test", None).fingerprint()
+
+
+@pytest.mark.parametrize("splits", [("trian", "test"), ("train", "tset"), ("", "test"), ("train[:10]", "test")])
+def test_a_split_that_does_not_exist_is_refused_by_name(splits):
+    config = Config()
+    config.data.split, config.data.eval_split = splits
+    wrong = "split" if splits[1] == "test" else "eval_split"
+    with pytest.raises(ValueError, match=f"^data.{wrong} must be one of train, test, got "):
+        check(config)
+
+
+PREPARES = """
+import sys
+from research.config import Config, check
+from research.data.digits import load_digits
+print(load_digits("train", "test", None).fingerprint(), "tensorflow" in sys.modules)
+"""
+
+
+def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(digits, tmp_path, process):
+    three = [process("-c", PREPARES, TFDS_DATA_DIR=str(tmp_path / "fresh")) for _ in range(3)]
+    said = [one.communicate() for one in three]
+    assert [out for out, _ in said] == [f"{digits.fingerprint()} False\n"] * 3, said
+    assert [err for _, err in said] == [""] * 3
+
+
+def test_noise_is_the_same_for_every_run_of_its_sizes():
+    one, same = make_noise([2, 3], 4, 100, None), make_noise([2, 3], 4, 100, None)
+    assert one.fingerprint() == same.fingerprint()
+    assert one.x.shape == one.eval_x.shape == (100, 6) and one.shape == (2, 3)
+    assert set(one.y) == set(one.eval_y) == {0, 1, 2, 3}
+    assert not {row.tobytes() for row in one.x} & {row.tobytes() for row in one.eval_x}
+
+
+def test_a_limit_of_noise_leaves_the_held_out_examples_as_they_are():
+    one, few = make_noise([3], 2, 100, None), make_noise([3], 2, 100, 10)
+    assert np.array_equal(few.x, one.x[:10]) and np.array_equal(few.eval_x, one.eval_x)
+    assert np.array_equal(make_noise([3], 2, 100, 1000).x, one.x)

@@ -1,0 +1,110 @@
+import dataclasses
+import enum
+import functools
+import sys
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
+
+from research import config
+from research.records.analysis import flat
+from research.train import folder, register, typed
+
+CONF = folder("conf")
+OPTIONS = [(file.parent.name, file.stem) for file in sorted(CONF.glob("*/*.yaml"))]
+EXPERIMENTS = [option for group, option in OPTIONS if group == "experiment"]
+CHOICES = {}  # group: the path of the setting that names its option, and the options it has in the schema
+for group in dataclasses.fields(config.Config):
+    for item in dataclasses.fields(group.type) if dataclasses.is_dataclass(group.type) else ():
+        if isinstance(item.type, enum.EnumMeta) and item.name in ("kind", "name", "level"):
+            CHOICES[group.name] = item.name, {option.name for option in item.type}
+PRESETS = {("model", "linear")}  # options that set more than their group
+
+
+@functools.cache
+def composed(*overrides):
+    """The checked configuration of a command line."""
+    register()
+    with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
+        return typed(compose("config", list(overrides)))
+
+
+def test_every_group_with_options_is_known():
+    assert set(CHOICES) | {"tracker", "experiment", "debug"} == {group for group, _ in OPTIONS}
+
+
+@pytest.mark.parametrize("group", CHOICES)
+def test_every_option_has_a_file_and_every_file_an_option(group):
+    files = {option for of, option in OPTIONS if of == group and (group, option) not in PRESETS}
+    assert files == CHOICES[group][1]
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [option for option in OPTIONS if option[0] not in ("experiment", "debug")]
+)
+def test_every_option_composes(group, option):
+    chosen = composed(f"{group}={option}")
+    config.check(chosen)
+    if group in CHOICES and (group, option) not in PRESETS:
+        assert getattr(getattr(chosen, group), CHOICES[group][0]).name == option
+
+
+@pytest.mark.parametrize(("group", "option"), [option for option in OPTIONS if option[0] in ("experiment", "debug")])
+def test_every_file_of_differences_composes(group, option):
+    config.check(composed(f"{group}={option}"))
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "skip"])
+def test_an_option_leaves_other_groups_alone(option):
+    default, chosen = config.plain(composed()), config.plain(composed(f"skip={option}"))
+    assert {path for path in default if default[path] != chosen[path]} <= {
+        "skip.kind",
+        "skip.branch_scale",
+        "skip.shortcut_scale",
+    }
+
+
+def test_the_composed_default_is_that_of_the_schema():
+    """But for the tracker, which code that makes a Config does not want by itself."""
+    default, schema = config.plain(composed()), config.plain(config.Config())
+    assert {path for path in default if default[path] != schema[path]} == {"tracker.wandb"}
+
+
+def test_a_deep_linear_network_is_the_mlp_without_nonlinearity():
+    plain, linear = config.plain(composed()), config.plain(composed("model=linear"))
+    assert {path: linear[path] for path in plain if plain[path] != linear[path]} == {"activation.kind": "linear"}
+
+
+def test_files_hold_values_and_no_interpolation():
+    for file in CONF.glob("*/*.yaml"):
+        assert "_target_" not in file.read_text() and "${" not in file.read_text(), file
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_states_differences_below_its_claim(name):
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    package, claim = text.splitlines()[:2]
+    assert package == "# @package _global_" and claim.startswith("# ")
+    settings = yaml.safe_load(text)
+    assert settings.pop("name") == name
+    chosen = [f"{key.split('/')[-1]}={option}" for part in settings.pop("defaults", []) for key, option in part.items()]
+    settings.pop("hydra", None)
+    without = config.plain(composed(*chosen))
+    assert not {path: value for path, value in flat(settings).items() if without[path] == value}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(fathom, workplace, monkeypatch, name):
+    planned = []
+    Plugins.instance()  # loads the sweeper anew
+    with monkeypatch.context() as patch:
+        sweeper = sys.modules["hydra_plugins.fathom_sweeper"].FathomSweeper
+        patch.setattr(sweeper, "_launch", lambda _, jobs: planned.extend(jobs) or [])
+        assert fathom("train", f"experiment={name}", "tracker=none").code == 0
+    assert planned and len({tuple(sorted(job)) for job in planned}) == len(planned)
+    said = fathom("train", f"experiment={name}", *planned[0], "train.steps=2", "tracker=none")
+    assert said.code == 0, said.err
+    (run,) = workplace.glob(f"outputs/{name}/*/run.json")
+    assert yaml.safe_load(run.read_text())["steps"] == 2

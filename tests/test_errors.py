@@ -1,0 +1,135 @@
+import pytest
+
+from research.config import knobs
+from research.errors import explain, nearest, unknown
+
+MISTAKES = [  # what is typed, and what the line must hold
+    (["skip=residul"], ["skip=residul", "did you mean identity?", "valid: identity, inv_sqrt_depth, none"]),
+    (["init=xavier"], ["init=xavier", "did you mean glorot?"]),
+    (["data=digitz"], ["data=digitz", "did you mean digits?"]),
+    (["tracker=wand"], ["did you mean wandb?"]),
+    (["experiment=vanishing_gradient"], ["did you mean vanishing_gradients?"]),
+    (["precision.kind=fp16"], ["precision.kind", "did you mean float16?"]),
+    (["optimizer.schedule=cosine"], ["optimizer.schedule", "did you mean warmup_cosine?", "constant"]),
+    (["model.dpeth=3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
+    (["+model.dpeth=3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
+    (["model={dpeth:3}"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
+    (["depth=3"], ["depth is not a setting", "did you mean model.depth?"]),
+    (["skp=none"], ["skp is not a setting", "did you mean skip"]),
+    (["+foo=1"], ["foo is not a setting"]),
+    (["hydra.rn.dir=x"], ["hydra.rn"]),
+    (["model.depth=ten"], ["model.depth must be a whole number ≥ 1, got ten"]),
+    (["model.depth=-1"], ["model.depth must be a whole number ≥ 1, got -1"]),
+    (["model.depth=2.5"], ["model.depth must be a whole number ≥ 1, got 2.5"]),
+    (["model.depth=null"], ["model.depth must be a whole number ≥ 1"]),
+    (["optimizer.learning_rate=-1"], ["optimizer.learning_rate must be a number ≥ 0, got -1"]),
+    (["optimizer.learning_rate=nan"], ["optimizer.learning_rate must be finite"]),
+    (["model.bias=ja"], ["model.bias must be true or false, got ja"]),
+    (["data.shape=8"], ["data.shape must be a list"]),
+    (["skip.kind=null"], ["skip.kind must be one of none, identity"]),
+    (["skip"], ["skip", "="]),
+    (["name='x y"], ["name='x y"]),
+    (["data=noise", "data.limit=4"], ["train.batch_size must be ≤ 4", "got 128"]),
+    (["train.batch_size=5000"], ["train.batch_size must be ≤ 1400", "got 5000"]),
+    (["data.split=trian"], ["data.split must be", "train", "got trian"]),
+    (["data.eval_split=tset"], ["data.eval_split must be", "test", "got tset"]),
+    (["hydra.run.dir=/proc/nope/x"], ["/proc/nope"]),
+    (["hydra.run.dir=a_file/x"], ["a_file/x"]),
+    (["-m", "seed=0,1", "hydra.sweep.dir=a_file/x"], ["a_file/x"]),
+    (["-m", "seed=0,1", "model.depth=2,-1"], ["model.depth must be a whole number ≥ 1, got -1"]),
+    (["-m", "skip=none,residul"], ["skip=residul", "did you mean identity?"]),
+    (["-m", "model.dpeth=2,3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
+    (["-m", "data=noise", "train.batch_size=8,5000"], ["train.batch_size must be ≤ 1024", "got 5000"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(fathom, workplace, words, parts):
+    (workplace / "a_file").touch()
+    said = fathom("train", *words, "tracker.wandb=false", "train.steps=1", "name=x")
+    assert said.code == 2
+    assert said.err.startswith("fathom: ") and said.err.count("\n") == 1, said.err
+    assert not [part for part in parts if part not in said.err], said.err
+    assert said.out == ""
+    assert [path.name for path in workplace.iterdir()] == ["a_file"]
+
+
+COMMANDS = [
+    (["show", "nix"], ["there is no run nix", "outputs"]),
+    (["show"], ["which run"]),
+    (["runs"], ["there are no runs", "outputs"]),
+    (["reproduce", "vanishing_gradient"], ["did you mean vanishing_gradients?"]),
+    (["figure", "nix"], ["there is no experiment nix"]),
+    (["reproduce"], ["vanishing_gradients"]),
+    (["figure", "seed=1"], ["figure of what?"]),
+    (["figure", "vanishing_gradients"], ["lacks the run", "fathom reproduce vanishing_gradients"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), COMMANDS, ids=[" ".join(words) for words, _ in COMMANDS])
+def test_a_mistake_in_any_command_is_one_line(fathom, workplace, words, parts):
+    said = fathom(*words)
+    assert said.code == 2
+    assert said.err.startswith("fathom: ") and said.err.count("\n") == 1, said.err
+    assert not [part for part in parts if part not in said.err], said.err
+    assert not list(workplace.iterdir())
+
+
+TELLS_OF_JAX = (
+    "import atexit, sys; atexit.register(lambda: print('jax' in sys.modules)); import research.cli; research.cli.main()"
+)
+
+
+@pytest.mark.parametrize(
+    "words", [["skip=residul"], ["hydra.run.dir=/proc/nope/x"], ["-m", "seed=0,1", "model.depth=2,-1"]], ids=str
+)
+def test_a_real_process_refuses_before_it_imports_jax(workplace, process, words):
+    ended = process("-c", TELLS_OF_JAX, "train", *words)
+    out, err = ended.communicate()
+    assert ended.returncode == 2
+    assert err.startswith("fathom: ") and err.count("\n") == 1, err
+    assert out == "False\n"
+    assert not list(workplace.iterdir())
+
+
+def test_the_traceback_is_there_for_who_asks(workplace, process):
+    _, err = process("-m", "research.train", "model.depth=-1", HYDRA_FULL_ERROR="1").communicate()
+    assert "Traceback" in err and "model.depth must be" in err
+
+
+def test_a_mistake_is_one_line_also_behind_a_command_that_trained(listen, workplace):
+    """What one call sets in its process must not reach the next one."""
+    from research import cli
+
+    def both():
+        with pytest.raises(SystemExit):
+            cli.run(["train", "skip=residul"])
+        return cli.run(["figure", "vanishing_gradients"])
+
+    said = listen(both)
+    assert said.code == 2 and said.err.count("\n") == 2 and "lacks the run" in said.err
+
+
+def test_a_defect_of_ours_keeps_its_traceback(fathom, workplace, monkeypatch):
+    def broken(*_):
+        raise KeyError("oops")
+
+    monkeypatch.setattr("research.run.train", broken)
+    with pytest.raises(KeyError, match="oops"):
+        fathom("train", "tracker=none", "name=x")
+    assert explain(KeyError("oops")) is None
+
+
+@pytest.mark.parametrize("path", list(knobs()))
+def test_a_letter_left_out_leads_back_to_the_setting(path):
+    typed = path[:-2] + path[-1]
+    assert f"did you mean {path}?" in unknown(typed)
+
+
+def test_nothing_is_suggested_for_a_word_like_no_other():
+    assert nearest("qqqq", ["identity", "none"]) == "" == nearest("identity", [])
+
+
+def test_other_words_for_an_option_lead_to_it_only_where_it_exists():
+    assert nearest("residual", ["none", "identity"]) == "; did you mean identity?"
+    assert "identity" not in nearest("residual", ["none", "scaled"])
