@@ -5,6 +5,7 @@ What each row times stands in ``bench_rows``.
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import time
@@ -135,9 +136,15 @@ def holds(name: str, seen: Measured) -> bool | None:
 def cells(name: str, seen: Measured) -> tuple[str, ...]:
     """One line of the table, by ``COLUMNS``."""
     row = ROWS[name]
-    value = "–" if seen.value is None else f"{seen.value:.2f}{row.unit}"
+    value = "–" if seen.value is None else f"{_rounded(seen.value, row.bound):.2f}{row.unit}"
     budget = f"{row.bound} {row.budget:.2f}{row.unit}" if row.bound else "–"
     return name, row.compares, value, budget, {True: "yes", False: "NO", None: "–"}[holds(name, seen)], seen.note
+
+
+def _rounded(value: float, bound: str) -> float:
+    """To two digits, towards the side where the budget ends: what is missed by little must not look as if it held."""
+    towards = {"≤": math.ceil, "≥": math.floor, "": round}[bound]
+    return towards(round(value * 100, 6)) / 100
 
 
 def table(measured: Mapping[str, Measured]) -> Table:

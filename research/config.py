@@ -7,8 +7,6 @@ before anything heavy is imported.
 
 import dataclasses
 import enum
-import math
-import operator
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -194,54 +192,6 @@ def traced(config: Config) -> dict[str, float | int]:
 def plain(config: Config) -> dict[str, Any]:
     """The configuration as a flat dictionary of dotted paths to JSON values."""
     return {path: value.name if isinstance(value, enum.Enum) else value for path, _, value in leaves(config)}
-
-
-_SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-
-
-def check(config: Config) -> None:
-    """Raises ValueError, naming the path, the range and the value, for the first number out of its range."""
-    for path, item, value in leaves(config):
-        for number_ in value if isinstance(value, list) else [value]:
-            if isinstance(number_, float) and not math.isfinite(number_):
-                raise ValueError(f"{path} must be finite, got {number_}")
-        bounds = item.metadata.get("bounds", {})
-        if value is not None and not all(getattr(operator, kind)(value, bound) for kind, bound in bounds.items()):
-            raise ValueError(f"{path} must be {valid(path)}, got {value}")
-    if not config.data.shape or min(config.data.shape) < 1:
-        raise ValueError(f"data.shape must be {valid('data.shape')}, got {config.data.shape}")
-    _check_data(config)
-
-
-def _check_data(config: Config) -> None:
-    """What can be known of the data before it is loaded."""
-    from research.data.digits import SPLITS
-
-    data, name = config.data, config.data.name.name
-    for path in ("split", "eval_split") if name == "digits" else ():
-        if getattr(data, path) not in SPLITS:
-            raise ValueError(f"data.{path} must be one of {', '.join(SPLITS)}, got {getattr(data, path)}")
-    whole = SPLITS[data.split] if name == "digits" else data.examples
-    examples, batch = min(whole, data.limit or whole), config.train.batch_size
-    if config.optimizer.kind.name != "gd" and batch > examples:
-        raise ValueError(f"train.batch_size must be ≤ {examples}, the examples of {name}, got {batch}")
-
-
-def valid(path: str) -> str:
-    """What the setting at ``path`` takes, in words: ``a whole number ≥ 1``."""
-    item = next(item for known, item, _ in leaves(Config()) if known == path)
-    if isinstance(item.default, enum.Enum):
-        return f"one of {', '.join(option.name for option in type(item.default))}"
-    words = {
-        "list": "a list of whole numbers ≥ 1",
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-        "str": "a text",
-    }
-    noun = next((words[name] for name in words if name in str(item.type)), str(item.type))
-    bounds = " and ".join(f"{_SYMBOLS[kind]} {bound:.10g}" for kind, bound in item.metadata.get("bounds", {}).items())
-    return f"{noun} {bounds}".strip()
 
 
 def knobs(schema: type = Config, prefix: str = "") -> Iterator[str]:

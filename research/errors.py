@@ -4,7 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from research.config import knobs, valid
+from research.checks import valid
+from research.config import knobs
 
 
 class Refused(SystemExit):

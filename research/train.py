@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from research import config as schema
 from research import errors
+from research.checks import check
 from research.naming import run_name
 from research.progress import Progress
 
@@ -46,7 +47,7 @@ def typed(composed: DictConfig) -> schema.Config:
     bare = OmegaConf.create({name: node for name, node in composed.items() if name != "hydra"})
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Config), bare))
     assert isinstance(config, schema.Config)
-    schema.check(config)
+    check(config)
     return config
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import enum
 import functools
 import sys
@@ -9,18 +8,27 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
 from research import config
+from research.checks import check
 from research.records.analysis import flat
 from research.train import folder, register, typed
 
 CONF = folder("conf")
 OPTIONS = [(file.parent.name, file.stem) for file in sorted(CONF.glob("*/*.yaml"))]
 EXPERIMENTS = [option for group, option in OPTIONS if group == "experiment"]
-CHOICES = {}  # group: the path of the setting that names its option, and the options it has in the schema
-for group in dataclasses.fields(config.Config):
-    for item in dataclasses.fields(group.type) if dataclasses.is_dataclass(group.type) else ():
-        if isinstance(item.type, enum.EnumMeta) and item.name in ("kind", "name", "level"):
-            CHOICES[group.name] = item.name, {option.name for option in item.type}
 PRESETS = {("model", "linear")}  # options that set more than their group
+
+
+def choices():
+    """Of every group with options: the setting that names the option, and the options that the schema has."""
+    found = {}
+    for path, _, value in config.leaves(config.Config()):
+        group, _, name = path.partition(".")
+        if isinstance(value, enum.Enum) and name in ("kind", "name", "level"):
+            found[group] = name, {option.name for option in type(value)}
+    return found
+
+
+CHOICES = choices()
 
 
 @functools.cache
@@ -46,14 +54,14 @@ def test_every_option_has_a_file_and_every_file_an_option(group):
 )
 def test_every_option_composes(group, option):
     chosen = composed(f"{group}={option}")
-    config.check(chosen)
+    check(chosen)
     if group in CHOICES and (group, option) not in PRESETS:
         assert getattr(getattr(chosen, group), CHOICES[group][0]).name == option
 
 
 @pytest.mark.parametrize(("group", "option"), [option for option in OPTIONS if option[0] in ("experiment", "debug")])
 def test_every_file_of_differences_composes(group, option):
-    config.check(composed(f"{group}={option}"))
+    check(composed(f"{group}={option}"))
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "skip"])

@@ -20,6 +20,12 @@ from scipy.special import expit, ndtr
 Function = Callable[[np.ndarray], np.ndarray]
 
 
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import root_scalar  # half a second to import
+
+    return float(root_scalar(function, bracket=(low, high), xtol=1e-13).root)
+
+
 def _density(x: np.ndarray) -> np.ndarray:
     return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
@@ -112,9 +118,7 @@ def fixed_point(name: str, sigma_w2: float, sigma_b2: float, start: float = 1.0)
     step = math.copysign(0.5, excess(near))  # V increases: the limit is the first crossing on this side
     while near < 600 and (near > -27 or sigma_b2 > 0):  # with σ_b = 0, 1e-12 is as good as 0
         if excess(near + step) * step <= 0:
-            from scipy.optimize import root_scalar  # on first use: half a second to import
-
-            return math.exp(root_scalar(excess, bracket=(near, near + step), xtol=1e-14).root)
+            return math.exp(_root(excess, near, near + step))
         near += step
     return math.inf if step > 0 else 0.0
 
@@ -129,9 +133,7 @@ def critical_sigma_w2(name: str, sigma_b2: float) -> float | None:
     upper = 0.25
     while chi_1(name, upper, sigma_b2) < 1:
         upper *= 1.25
-    from scipy.optimize import root_scalar  # on first use: half a second to import
-
-    root = root_scalar(lambda x: chi_1(name, x, sigma_b2) - 1, bracket=(upper / 1.25, upper), xtol=1e-12).root
+    root = _root(lambda x: chi_1(name, x, sigma_b2) - 1, upper / 1.25, upper)
     return root if abs(chi_1(name, root, sigma_b2) - 1) < 1e-6 else None  # gelu, silu: q* can leap to ∞
 
 

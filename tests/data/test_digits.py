@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from research.config import Config, check
+from research.checks import check
+from research.config import Config
 from research.data.digits import SPLITS, load_digits
 from research.data.noise import make_noise
 
@@ -18,9 +19,10 @@ def test_the_split(digits):
 
 
 def test_every_digit_of_the_source_is_in_one_split_once(digits):
-    from sklearn.datasets import load_digits as source
+    from sklearn import datasets
 
-    wanted = np.column_stack([source().data, source().target])
+    images, labels = datasets.load_digits(return_X_y=True)
+    wanted = np.column_stack([images, labels])
     ours = np.column_stack([np.vstack([digits.x, digits.eval_x]), np.concatenate([digits.y, digits.eval_y])])
     assert np.array_equal(ours[np.lexsort(ours.T)], wanted[np.lexsort(wanted.T)])
 
@@ -65,7 +67,6 @@ def test_a_split_that_does_not_exist_is_refused_by_name(splits):
 
 PREPARES = """
 import sys
-from research.config import Config, check
 from research.data.digits import load_digits
 print(load_digits("train", "test", None).fingerprint(), "tensorflow" in sys.modules)
 """
