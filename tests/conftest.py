@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -43,7 +43,9 @@ def _strict_jax():
 @pytest.fixture(scope="session")
 def make_architecture():
     """A small network, but for the changes that are asked for."""
-    usual = dict(inputs=5, classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun", skip="none")
+    usual: dict[str, Any] = dict(
+        inputs=5, classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun", skip="none"
+    )
     usual |= dict(norm="none", placement="pre", dtype="float32", param_dtype="float32")
     return lambda **changes: Architecture(**(usual | changes))
 
@@ -162,7 +164,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def small() -> list[str]:
-    """The default run but for its size: 25 steps of 10 an epoch. Runs that differ in traced numbers share its program."""
+    """The default run, but small: 25 steps, 10 an epoch. Runs that differ in traced numbers alone share its program."""
     return ["model.depth=2", "model.width=8", "train.steps=25"]
 
 

@@ -54,6 +54,35 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(fathom, workplace, word
     assert [path.name for path in workplace.iterdir()] == ["a_file"]
 
 
+@pytest.fixture
+def kept(workplace):
+    """Files of the user's own in the folder that a run is sent to."""
+    files = [workplace / "mine" / "thesis.tex", workplace / "mine" / ".hydra" / "notes", workplace / "mine" / "a" / "b"]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("kept")
+    yield
+    assert [file.exists() and file.read_text() for file in files] == ["kept"] * 3
+
+
+MINE = [["hydra.run.dir=mine"], ["-m", "hydra.sweep.dir=mine", "hydra.sweep.subdir=."]]
+
+
+@pytest.mark.parametrize("words", [["train.batch_size=5000"], ["data.split=trian"], ["model.depth=-1"]], ids=str)
+@pytest.mark.parametrize("mode", MINE, ids=str)
+def test_a_mistake_costs_no_file_that_was_there_before(fathom, kept, mode, words):
+    assert fathom("train", *mode, *words, "tracker.wandb=false", "train.steps=1").code == 2
+
+
+@pytest.mark.parametrize("mode", MINE, ids=str)
+def test_a_run_that_cannot_begin_costs_no_file_that_was_there_before(fathom, kept, monkeypatch, mode):
+    def fails(*_):
+        raise ValueError("the data cannot be read")
+
+    monkeypatch.setattr("research.run.train", fails)
+    assert fathom("train", *mode, "tracker.wandb=false").code != 0
+
+
 COMMANDS = [
     (["show", "nix"], ["there is no run nix", "outputs"]),
     (["show"], ["which run"]),

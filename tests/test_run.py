@@ -212,7 +212,7 @@ def test_the_ends_of_a_range_are_judged_and_not_fallen_over(trained, setting):
 def test_float64_leaves_nothing_behind_in_the_process(finished, trained):
     wide, _ = trained("precision=float64")
     assert wide.info["status"] == "done"
-    assert not jax.config.jax_enable_x64 and jnp.zeros(1).dtype == jnp.float32
+    assert not jax.config.read("jax_enable_x64") and jnp.zeros(1).dtype == jnp.float32
     narrow, _ = trained()
     assert all(a.equals(b) for a, b in zip(tables(narrow), tables(Run(finished[0])), strict=True))
     # The first loss of both is that of one network, rounded.

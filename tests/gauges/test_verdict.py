@@ -50,15 +50,15 @@ def test_the_factor_does_not_depend_on_the_scale_of_the_loss():
     assert factors == pytest.approx(factors[:1] * 3, rel=1e-9)
 
 
-@pytest.mark.parametrize("depth", [20, 100])
+@pytest.mark.parametrize("depth", [50, 100])
 def test_the_interval_covers_the_true_factor_of_a_random_walk_in_95_of_100_cases(depth):
-    """With 2,000 walks the fraction has a standard error of 0.5 %; the formula is asymptotic in the depth, hence 2 %."""
-    generator, true, walks = np.random.default_rng(depth), -0.2, 2000
+    """Of 4,000 walks the fraction has a standard error of 0.34 %: three of them, and 0.2 % since depth is finite."""
+    generator, true, walks = np.random.default_rng(depth), -0.2, 4000
     covered = 0
     for increments in true + generator.standard_normal((walks, depth)):
         low, high = fit(np.append(np.cumsum(increments[::-1])[::-1], 0.0)).interval
         covered += low <= math.exp(true) <= high
-    assert covered / walks == pytest.approx(0.95, abs=0.02)
+    assert covered / walks == pytest.approx(0.95, abs=0.012)
 
 
 def test_the_first_layers_do_not_enter_the_factor():
@@ -87,12 +87,11 @@ def test_kinds(profile, kind):
 def test_the_first_layer_outside_is_the_first_that_the_gradient_meets_on_its_way_back(factor, kind):
     verdict = judged(geometric(factor))
     beyond = math.floor(math.log(BAND) / math.log(2)) + 1  # layers from the output
-    assert (verdict.kind, verdict.end.first_layer) == (kind, DEPTH - beyond)
-    assert verdict.as_dict()["first_layer"] == DEPTH - beyond
+    assert (verdict.kind, verdict.as_dict()["first_layer"]) == (kind, DEPTH - beyond)
 
 
 def test_a_profile_inside_the_band_has_no_first_layer_outside():
-    assert judged(geometric(BAND ** (0.99 / DEPTH))).end.first_layer is None
+    assert judged(geometric(BAND ** (0.99 / DEPTH))).as_dict()["first_layer"] is None
 
 
 @pytest.mark.parametrize(
@@ -117,9 +116,9 @@ def test_since_step_counts_training_steps_and_not_rows():
 
 def test_the_start_is_judged_apart_from_the_end():
     verdict = judged(*[VANISHING] * 3, *[HEALTHY] * 17, theory=0.5)
-    assert verdict.initial.kind == "vanishing"
-    assert verdict.initial.factor_per_layer == pytest.approx(0.5, rel=1e-9)
-    assert verdict.end.factor_per_layer == pytest.approx(1.0, rel=1e-9)
+    end, initial = verdict.as_dict(), verdict.as_dict()["initial"]
+    assert (initial["kind"], end["kind"]) == ("vanishing", "healthy")
+    assert (initial["factor_per_layer"], end["factor_per_layer"]) == pytest.approx((0.5, 1.0), rel=1e-9)
     assert "at initialisation 0.5, theory 0.5" in verdict.sentence
 
 

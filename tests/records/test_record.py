@@ -135,17 +135,17 @@ import os, signal, sys, pathlib, numpy as np
 from research.records import record
 record.FLUSH_SECONDS = -1.0
 written = record.Record(pathlib.Path(sys.argv[1]), {})
-for step in range(5):
+for step in range(40):
     written.add({"step": np.array([step])}, {"step": np.array([step]), "signal_grad": np.ones((1, 3))})
 record.FLUSH_SECONDS = 1e9
-written.add({"step": np.array([5])}, {})
+written.add({"step": np.array([40])}, {})
 os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = process("-c", code, tmp_path)
     killed.communicate()
     assert killed.returncode == -9
-    assert Run(tmp_path).metrics["step"].tolist() == [0, 1, 2, 3, 4]
-    assert Run(tmp_path).profiles["signal_grad"].shape == (5, 3)
+    assert Run(tmp_path).metrics["step"].tolist() == list(range(40))
+    assert Run(tmp_path).profiles["signal_grad"].shape == (40, 3)
     assert Run(tmp_path).info["status"] == "running"
 
 
