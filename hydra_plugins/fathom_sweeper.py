@@ -71,7 +71,7 @@ def _report(returns: list[JobReturn]) -> int:
     results = [run.return_value for run in returns]
     recorded = [Path(result["directory"]) for result in results if _has_record(result)]
     if recorded:
-        console().print(runs_table([Run(directory) for directory in recorded]))
+        console(pipe_width=1000).print(runs_table([Run(directory) for directory in recorded]))
     bad = [(Path(result["directory"]).name, _reason(result)) for result in results if result["status"] != "done"]
     if bad:
         say_failures(bad, len(returns))

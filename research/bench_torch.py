@@ -28,7 +28,7 @@ def weights(params: Any) -> Weights:
     (stage,) = params["stages"].values()
     first, last = ([params[part][name][...][0] for name in ("kernel", "bias")] for part in ("embed", "head"))
     inner = [stage["branch"]["linear"][name][...][0] for name in ("kernel", "bias")]
-    return [tuple(map(np.asarray, pair)) for pair in (first, *zip(*inner, strict=True), last)]
+    return [(np.asarray(kernel), np.asarray(bias)) for kernel, bias in (first, *zip(*inner, strict=True), last)]
 
 
 class Network(nn.Module):
@@ -89,7 +89,8 @@ class Trainer:
         self.optimizer.step()
 
     def _profile(self, x: Tensor) -> tuple[Tensor, ...]:
-        norms = torch.stack(torch._foreach_norm([parameter.grad for parameter in self.parameters]))
+        grads = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norms = torch.stack(torch._foreach_norm(grads))  # pyright: ignore[reportPrivateImportUsage]
         layers = vector_norm(norms.view(-1, 2), dim=1)  # of weight and bias together
         forward = torch.stack(self.forward).view(-1, 2)
         rms = forward[:, 0] / (len(x) * self.network.embed.out_features) ** 0.5

@@ -23,9 +23,14 @@ COLOURS = {
 }
 
 
-def console() -> Console:
-    """Standard output; a pipe gets plain lines wide enough for a table."""
-    return Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the command line knows that this is no error; the library would exit with 1
+
+
+def console(pipe_width: int = 150) -> Console:
+    """Standard output; a pipe gets plain lines of at most ``pipe_width``."""
+    return _Output(width=None if sys.stdout.isatty() else pipe_width, highlight=False)
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -96,8 +101,8 @@ def _differing(runs: Sequence[Run]) -> list[str]:
 
 
 def _short(path: str) -> str:
-    """``model.depth`` → ``depth``, ``skip.kind`` → ``skip``."""
-    return path.removesuffix(".kind").rpartition(".")[2].replace("_", " ")
+    """``model.depth`` → ``depth``, ``skip.kind`` → ``skip``, ``data.name`` → ``data``."""
+    return path.removesuffix(".kind").removesuffix(".name").rpartition(".")[2].replace("_", " ")
 
 
 def _results(info: Mapping[str, Any]) -> list[Any]:

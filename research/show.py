@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rich.text import Text
 
 from research.errors import nearest
@@ -19,7 +20,7 @@ def show_runs(filters: Sequence[str]) -> None:
     """The table of all runs under outputs/ that every filter keeps.
 
     Raises:
-        ValueError: where there are no runs, or none that the filters keep.
+        ValueError: where there are no runs, none that the filters keep, or no such setting to filter by.
     """
     runs = find_runs(ROOT)
     if not runs:
@@ -27,7 +28,7 @@ def show_runs(filters: Sequence[str]) -> None:
     kept = [run for run in runs if all(_keeps(run, word) for word in filters)]
     if not kept:
         raise ValueError(f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(filters)}")
-    console().print(runs_table(kept))
+    console(pipe_width=1000).print(runs_table(kept))
 
 
 def _keeps(run: Run, word: str) -> bool:
@@ -36,8 +37,18 @@ def _keeps(run: Run, word: str) -> bool:
     if not equals:
         return word in str(run.directory)
     known = run.config | {"status": run.info.get("status"), "verdict": (run.info.get("verdict") or {}).get("kind")}
-    seen = known.get(path, known.get(f"{path}.kind", known.get(f"{path}.name", "")))
-    return str(seen) == value
+    for name in (path, f"{path}.kind", f"{path}.name"):
+        if name in known:
+            return str(known[name]) == value or known[name] == yaml.safe_load(value) or _same_number(known[name], value)
+    raise ValueError(f"{path} is not a setting{nearest(path, [*known, *(name.split('.')[0] for name in known)])}")
+
+
+def _same_number(known: Any, value: str) -> bool:
+    """Whether ``value`` is another way to write the number, such as 1e-2 for 0.01."""
+    try:
+        return not isinstance(known, bool | str | None) and float(known) == float(value)
+    except (TypeError, ValueError):
+        return False
 
 
 def find_run(word: str) -> Run:
@@ -77,7 +88,7 @@ def _show_profile(run: Run, out: Any) -> None:
     try:
         signal = run.profiles["signal_grad"]
     except FileNotFoundError:
-        out.print("no profile: this run measured nothing (measure=off)")
+        out.print("no profile: this run measured nothing (measure=off), or has written nothing yet")
         return
     for row, when in ((0, "at the first step"), (-1, "at the last step")):
         with np.errstate(divide="ignore"):
@@ -89,7 +100,11 @@ def _show_profile(run: Run, out: Any) -> None:
 
 
 def _show_loss(run: Run, out: Any) -> None:
-    loss = run.metrics["train_loss"]
+    try:
+        loss = run.metrics["train_loss"]
+    except FileNotFoundError:
+        out.print("no steps yet")
+        return
     pieces = np.array_split(loss, min(len(loss), 80))
     means = [float(np.mean(piece)) for piece in pieces]
     if any(math.isfinite(mean) for mean in means):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from research.records.trackers.wandb import server_address, server_answers
+
 
 def offline_runs(root: Path) -> list[Path]:
     """The folders of W&B runs under ``root``/wandb that have not been uploaded."""
@@ -15,20 +17,23 @@ def offline_runs(root: Path) -> list[Path]:
 def sync() -> int:
     """Uploads every offline run; returns the exit code.
 
-    ``wandb sync`` ends with 0 also where it failed, so its words are read.
+    ``wandb sync`` ends with 0 also where it failed, so the mark that it leaves behind an upload is what counts.
     """
     root = Path(os.environ.get("WANDB_DIR") or "outputs")
     folders = offline_runs(root)
     if not folders:
         print(f"nothing to upload: no offline run under {root / 'wandb'} that is not uploaded already")
         return 0
+    address = server_address()
+    if not server_answers(address):
+        for folder in folders:
+            print(f"{folder.name}: not uploaded, {address} does not answer")
+        return 1
     failed = 0
     for count, folder in enumerate(folders, 1):
-        command = [sys.executable, "-m", "wandb", "sync", "--include-offline", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        said = done.stdout + done.stderr
-        wrong = done.returncode != 0 or "error" in said.lower()
-        failed += wrong
-        last = said.strip().splitlines()[-1] if said.strip() else "no answer"
-        print(f"[{count}/{len(folders)}] {folder.name}: {last if wrong else 'uploaded'}", flush=True)
+        said = subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], capture_output=True, text=True)
+        lines = (said.stdout + said.stderr).strip().splitlines() or ["no answer"]
+        uploaded = bool(list(folder.glob("*.synced")))
+        failed += not uploaded
+        print(f"[{count}/{len(folders)}] {folder.name}: {'uploaded' if uploaded else lines[-1]}", flush=True)
     return 1 if failed else 0

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -100,11 +99,22 @@ def job(composed: DictConfig) -> dict[str, Any]:
 
         return train(config, directory, Session.progress) | {"directory": str(directory)}
     except Exception as error:
-        if not (directory / "run.json").exists():  # nothing began: leave nothing behind
-            shutil.rmtree(directory, ignore_errors=True)
+        if not (directory / "run.json").exists():
+            _unmake(directory)
         if Session.shows_traces:
             traceback.print_exception(error)
         return {"status": "failed", "error": error, "directory": str(directory)}
+
+
+def _unmake(directory: Path) -> None:
+    """Takes back what Hydra made for a run that never began; whatever else lies there stays."""
+    for file in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        (directory / ".hydra" / file).unlink(missing_ok=True)
+    for folder_ in (directory / ".hydra", directory, *directory.parents):
+        try:
+            folder_.rmdir()
+        except OSError:  # not empty, or not ours
+            return
 
 
 def _prepare_jax() -> None:

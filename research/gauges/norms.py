@@ -33,10 +33,12 @@ def euclidean(x: Float[Array, "..."]) -> Float[Array, ""]:
 
 def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
     """``euclidean`` of all leaves of ``tree`` together, apart for each index of the leading ``batch_axes``."""
-    leaves = [leaf.astype(accumulator(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
+    leaves = jax.tree.leaves(tree)
+    wide = jnp.result_type(jnp.float32, *leaves)
+    leaves = [leaf.astype(wide) for leaf in leaves]
     squares = sum(jnp.sum(x * x, _inner(x, batch_axes)) for x in leaves)
     # Above this floor, elements whose squares underflow are too small to matter in the sum.
-    floor = 2.0 ** (int(jnp.finfo(leaves[0].dtype).minexp) // 2 - 7)
+    floor = 2.0 ** (int(jnp.finfo(wide).minexp) // 2 - 7)
     trusted = jnp.all((squares > floor) & (squares < jnp.inf))
     return lax.cond(trusted, lambda _: jnp.sqrt(squares), lambda xs: _scaled(xs, batch_axes), leaves)
 
@@ -50,7 +52,11 @@ def _scaled(leaves: list[Array], batch_axes: int) -> Array:
     peaks = [jnp.max(jnp.abs(x), _inner(x, batch_axes), initial=0) for x in leaves]
     greatest = functools.reduce(jnp.maximum, peaks)
     usable = (greatest > 0) & (greatest < jnp.inf)
-    divisor = jnp.where(usable, greatest, 1)
-    ratios = [x / jnp.expand_dims(divisor, _inner(x, batch_axes)) for x in leaves]
+    # The reciprocal of a number near either end of the range is no normal number: shift both towards 1 first.
+    shift = 2.0 ** (jnp.finfo(greatest.dtype).maxexp // 2)
+    factor = jnp.where(greatest > 1, 1 / shift, shift)
+    divisor = jnp.where(usable, greatest * factor, 1)
+    spread = lambda value, x: jnp.expand_dims(value, _inner(x, batch_axes))  # noqa: E731
+    ratios = [x * spread(factor, x) / spread(divisor, x) for x in leaves]
     norm = greatest * jnp.sqrt(sum(jnp.sum(x * x, _inner(x, batch_axes)) for x in ratios))
     return jnp.where(usable, norm, greatest)

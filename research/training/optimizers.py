@@ -1,5 +1,6 @@
 """Optimizers, schedules and clipping by name, built inside the program from traced numbers."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+
+from research.gauges.norms import tree_euclidean
 
 
 def make_optimizer(kind: str, hp: Mapping[str, Array]) -> optax.GradientTransformation:
@@ -58,21 +61,30 @@ def clip(kind: str, grads: Any, params: Any, threshold: Array) -> Any:
     """Bounds the gradient: its global norm, each element, or each unit relative to its weights.
 
     ``adaptive`` is that of Brock et al. 2021, eq. 3, unit by unit of each layer: stacked layers are clipped as if
-    they lay apart.
+    they lay apart. Norms are those of ``gauges.norms``: an exploded gradient is bounded, not turned into zeros.
     """
     match kind:
         case "none":
             return grads
         case "global_norm":
-            return _apply(optax.clip_by_global_norm(threshold), grads, params)
+            shrink = _shrink(threshold, tree_euclidean(grads))
+            return jax.tree.map(lambda grad: grad * shrink, grads)
         case "value":
-            return _apply(optax.clip(threshold), grads, params)
+            return jax.tree.map(lambda grad: jnp.clip(grad, -threshold, threshold), grads)
         case "adaptive":
-            one = lambda grad, param: _apply(optax.adaptive_grad_clip(threshold), grad, param)  # noqa: E731
+            one = functools.partial(_clip_units, threshold=threshold)
             by_layer = lambda path, *pair: (jax.vmap(one) if path[0].key == "stages" else one)(*pair)  # noqa: E731
             return jax.tree_util.tree_map_with_path(by_layer, grads, params)
     raise ValueError(f"clip must be none, global_norm, value or adaptive, got {kind}")
 
 
-def _apply(transformation: optax.GradientTransformation, grads: Any, params: Any) -> Any:
-    return transformation.update(grads, transformation.init(params), params)[0]
+def _clip_units(grad: Array, param: Array, *, threshold: Array) -> Array:
+    """Each column of a matrix, or a whole vector, against ``threshold`` times its weights' norm, at least 1e-3."""
+    units = (lambda x: x.reshape(-1, x.shape[-1]).T) if grad.ndim > 1 else (lambda x: x.reshape(1, -1))
+    limit = threshold * jnp.maximum(tree_euclidean(units(param), 1), 1e-3)
+    shrink = _shrink(limit, tree_euclidean(units(grad), 1))
+    return grad * (shrink.reshape((1,) * (grad.ndim - 1) + (-1,)) if grad.ndim > 1 else shrink[0])
+
+
+def _shrink(limit: Array, norm: Array) -> Array:
+    return jnp.minimum(1, limit / jnp.where(norm > 0, norm, limit))

@@ -87,7 +87,8 @@ def _init(spec: Spec, hp: HP) -> TrainState:
     _, params, rest = nnx.split(_model(spec, hp, jax.random.fold_in(key, 0)), nnx.Param, ...)
     optimizer = make_optimizer(spec.optimizer, hp)
     opt_state = optimizer.init(_widened(params))
-    return TrainState(jnp.int32(0), params, rest, opt_state, key, hp["precision.loss_scale"])
+    running = jax.tree.map(lambda leaf: leaf.astype(accumulator(jnp.dtype(spec.architecture.dtype))), rest)
+    return TrainState(jnp.int32(0), params, running, opt_state, key, hp["precision.loss_scale"])
 
 
 def _widened(tree: Any) -> Any:
@@ -184,6 +185,7 @@ def _step(
         row["finite"] &= jnp.isfinite(row["grad_norm"])
     if full:
         row["profile"] |= update_gauges(_stages(state.params), _stages(params))
+    rest = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
     new = TrainState(state.step + 1, params, rest, opt_state, state.key, state.loss_scale)
     return new, row
 

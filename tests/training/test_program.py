@@ -166,6 +166,18 @@ def test_evaluation_with_running_statistics(make_spec, make_numbers, make_data, 
     assert measured["eval_accuracy"].shape == (1,)
 
 
+def test_running_statistics_go_on_from_step_to_step(make_spec, make_numbers, make_data, train, weights):
+    """Of one example, seen all over: its mean h is approached as (1 - 0.9^S) h, its variance as 0.9^S + 0."""
+    spec, numbers = make_spec(norm="batch", level="off"), make_numbers({"optimizer.learning_rate": 0.0})
+    data = make_data()
+    data |= {name: jnp.repeat(data[name][:1], 24, axis=0) for name in ("x", "y")}
+    state, _ = train(spec, numbers, data, (2, 3))
+    params, running = weights(state.params), weights(state.rest)["stages"][0]["norm"]
+    first = np.asarray(data["x"][0], np.float64) @ params["embed"]["kernel"] + params["embed"]["bias"]
+    np.testing.assert_allclose(running["mean"][0], (1 - 0.9**5) * first, rtol=1e-5)
+    np.testing.assert_allclose(running["var"][0], 0.9**5, rtol=1e-5)
+
+
 def test_update_gauges_are_those_of_the_stored_parameters(make_spec, make_numbers, make_data, train, weights):
     spec, numbers, data = make_spec(level="full"), make_numbers(), make_data()
     states = [train(spec, numbers, data, (steps,)) for steps in (4, 5)]

@@ -1,7 +1,9 @@
 """Weights & Biases: one W&B run a training run, offline unless ``WANDB_MODE`` says otherwise."""
 
+import functools
+import http.client
 import os
-import socket
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -10,6 +12,7 @@ import numpy as np
 
 from research.records.trackers import Columns
 
+PROBE_SECONDS = 5
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
 MOST_ROWS = 1000  # of a table: longer ones are cut by the dashboard
 QUIET = {
@@ -22,6 +25,7 @@ QUIET = {
     "console": "off",
     "silent": True,
     "init_timeout": 30,
+    "finish_timeout": 60,
     "x_transaction_log_flush_interval": 2,
 }
 METRICS = {
@@ -51,7 +55,7 @@ class WandbTracker:
         """Opens the W&B run; returns its folder for ``run.json``."""
         import wandb
 
-        folder = Path(os.environ.get("WANDB_DIR") or self._settings["dir"])
+        folder = Path(os.environ.get("WANDB_DIR") or self._settings["dir"]).absolute()  # the service has its own place
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=self._settings["project"],
@@ -68,7 +72,7 @@ class WandbTracker:
         for key in METRICS.values():
             self._run.define_metric(key, step_metric="train/step")
         self._run.define_metric("grad_norm/layer_*", step_metric="train/step", summary="none")
-        return {"wandb": str(Path(self._run.dir).parent)}
+        return {} if self._run.disabled else {"wandb": str(Path(self._run.dir).parent)}
 
     def log(self, metrics: Columns, profiles: Columns) -> None:
         """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well."""
@@ -90,9 +94,11 @@ class WandbTracker:
         verdict = info.get("verdict") or {}
         self._run.summary.update(summary | {f"verdict/{key}": value for key, value in verdict.items()})
         self._run.summary["status"] = info["status"]
-        if self._rows:
-            self._run.log(self._pictures(), commit=True)
-        self._run.finish(exit_code=0 if info["status"] == "done" else 1)
+        try:
+            if self._rows:
+                self._run.log(self._pictures(), commit=True)
+        finally:
+            self._run.finish(exit_code=0 if info["status"] == "done" else 1)
 
     def _pictures(self) -> dict[str, Any]:
         import wandb
@@ -102,7 +108,7 @@ class WandbTracker:
         profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
         step, signal = profiles["step"], profiles["signal_grad"]
         picture = wandb.Image(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖"))
-        columns = ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
+        columns: list[Any] = ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
         table = wandb.Table(columns=columns, data=_by_layer(signal, self._last))
         return {"profile/heat_map": picture, "profile/table": table}
 
@@ -145,13 +151,31 @@ def _mode() -> Any:
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode != "online":
         return mode
+    address = server_address()
+    if server_answers(address):
+        return mode
+    print(f"fathom: {address} does not answer: recording offline, upload with `fathom sync`", file=sys.stderr)
+    return "offline"
+
+
+def server_address() -> str:
+    """The W&B server of the environment, or else of the user's settings."""
     import wandb
 
-    address = urlparse(wandb.Settings().base_url)
+    return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
+
+
+@functools.cache
+def server_answers(address: str) -> bool:
+    """Whether a W&B server takes a connection there and answers a request within ``PROBE_SECONDS``."""
+    url = urlparse(address)
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = kind(url.hostname or "", url.port, timeout=PROBE_SECONDS)
     try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname or "", port), timeout=3).close()
-    except OSError:
-        print(f"fathom: no W&B server answers at {address.geturl()}: recording offline, upload with `fathom sync`")
-        return "offline"
-    return mode
+        connection.request("GET", "/")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
