@@ -3,6 +3,7 @@
 import enum
 import math
 import operator
+import re
 
 from research.config import Config, leaves
 
@@ -18,6 +19,8 @@ def check(config: Config) -> None:
         bounds = item.metadata.get("bounds", {})
         if value is not None and not all(getattr(operator, kind)(value, bound) for kind, bound in bounds.items()):
             raise ValueError(f"{path} must be {valid(path)}, got {value}")
+    if config.name is not None and not re.fullmatch(r"[\w.,=+-]*\w[\w.,=+-]*", config.name):
+        raise ValueError(f"name must be a folder's name of letters, digits and . , = + - _, got {config.name}")
     if not config.data.shape or min(config.data.shape) < 1:
         raise ValueError(f"data.shape must be {valid('data.shape')}, got {config.data.shape}")
     _check_data(config)

@@ -16,9 +16,18 @@ def run_name(overrides: Sequence[str]) -> str:
     >>> run_name([])
     'default'
     """
-    kept = sorted(o.lstrip("+") for o in overrides if re.split(r"[.=@]", o.lstrip("+"))[0] not in SHARED)
-    whole = ",".join(kept) or "default"
+    last = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+    kept = {path: _canonical(value) for path, value in last.items() if re.split(r"[.@]", path)[0] not in SHARED}
+    whole = ",".join(f"{path}={kept[path]}" for path in sorted(kept)) or "default"
     name = re.sub(r"[^\w.=,+\-\[\]]", "_", whole)
     if name == whole and len(name.encode()) <= LONGEST:
         return name
     return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _canonical(value: str) -> str:
+    """One spelling for a number: 1e-2 and 0.010 are 0.01."""
+    try:
+        return repr(float(value)) if re.search(r"[.eE]", value) else value
+    except ValueError:
+        return value

@@ -141,7 +141,8 @@ def register() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the arguments ask for; returns the exit code, or ends with 2 where the request was wrong."""
     if arguments is not None:
-        sys.argv = ["fathom train", *arguments]
+        multirun = [word for word in arguments if word in ("-m", "--multirun")]  # Hydra wants it first
+        sys.argv = ["fathom train", *multirun[:1], *(word for word in arguments if word not in multirun)]
     register()
     Session.progress = Progress()
     results: list[dict[str, Any]] = []
