@@ -58,11 +58,10 @@ def make_numbers():
         values = config.traced(config.Config()) | {"train.steps": 10} | (changes or {})
         unknown = set(changes or {}) - set(config.traced(config.Config())) - {"train.steps"}
         assert not unknown, f"not traced: {unknown}"
-        counts = {"seed": jnp.uint32, "optimizer.warmup_steps": jnp.int32, "train.steps": jnp.int32}
+        counts = {"seed": np.uint32, "optimizer.warmup_steps": np.int32, "train.steps": np.int32}
         shape = () if runs is None else (runs,)
-        return {
-            path: jnp.broadcast_to(jnp.asarray(value, counts.get(path, dtype)), shape) for path, value in values.items()
-        }
+        wide = {path: np.asarray(value, counts.get(path, dtype)) for path, value in values.items()}
+        return {path: jnp.asarray(np.broadcast_to(value, shape)) for path, value in wide.items()}
 
     return make
 

@@ -14,8 +14,14 @@ from research.models.stack import Pass, Stack
 
 @pytest.fixture(scope="session")
 def build():
-    """The parameters and the other state of a network at initialisation."""
-    return lambda arch, hp, seed=0: nnx.split(Stack(arch, hp, rngs=nnx.Rngs(seed)), nnx.Param, ...)[1:]
+    """The parameters and the running statistics of a network at initialisation, these in float32 or wider."""
+
+    def split(arch, hp, seed=0):
+        _, params, rest = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(seed)), nnx.Param, ...)
+        wide = jnp.promote_types(arch.dtype, "float32")
+        return params, jax.tree.map(lambda leaf: leaf.astype(wide), rest)
+
+    return split
 
 
 @pytest.fixture(scope="session")

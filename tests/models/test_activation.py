@@ -31,9 +31,8 @@ def test_greatest_slope(name, activations):
 
 
 @every_activation
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_number_format_is_kept_and_its_range_survived(name, dtype):
-    z = jnp.asarray([-6e4, -100, -1, 0, 1, 100, 6e4], dtype)
+def test_float16_is_kept_and_its_range_survived(name):
+    z = jnp.asarray([-6e4, -100, -1, 0, 1, 100, 6e4], jnp.float16)
     out = ACTIVATIONS[name](z)
     assert out.dtype == z.dtype
     assert np.all(np.isfinite(out)) and np.all(np.isfinite(slope(name, z)))

@@ -10,7 +10,6 @@ from research.training.precision import POLICIES, scope
 from research.training.program import make_program
 
 KINDS = [option.name for option in config.PrecisionKind]
-NORMS = [option.name for option in config.NormKind]
 OPTIMIZERS = [option.name for option in config.OptimizerKind]
 
 
@@ -29,7 +28,8 @@ def test_every_kind_has_a_policy():
 @pytest.mark.parametrize("kind", KINDS)
 def test_three_steps_are_finite_and_in_the_right_formats(kind, make_spec, make_numbers, make_data, train):
     with scope(kind):
-        spec, numbers = make_spec(precision=kind), make_numbers(dtype=wide(kind))
+        level = "norms" if kind in ("float32", "float16") else "off"  # other tests of these programs need the gauges
+        spec, numbers = make_spec(precision=kind, level=level), make_numbers(dtype=wide(kind))
         state, rows = train(spec, numbers, make_data(), (3,))
         assert dtypes(state.params) == {jnp.dtype(POLICIES[kind].params)}
         assert dtypes((state.opt_state, state.loss_scale)) == {wide(kind)}
@@ -43,12 +43,11 @@ def kernels(state):
     return [leaf for path, leaf in jax.tree.leaves_with_path(state.params) if "kernel" in jax.tree_util.keystr(path)]
 
 
-@pytest.mark.parametrize("norm", [norm for norm in NORMS if norm != "none"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_combination_keeps_its_formats_from_step_to_step(kind, norm, make_spec, make_numbers, make_data):
+def test_formats_stay_from_step_to_step(kind, make_spec, make_numbers, make_data):
     """Traced only: the carry of a loop and both branches of a conditional must agree in their formats."""
-    optimizer = OPTIMIZERS[(KINDS.index(kind) + NORMS.index(norm)) % len(OPTIMIZERS)]
-    how = {"norm": norm, "skip": "rezero", "level": "full", "every": 2, "optimizer": optimizer, "clip": "adaptive"}
+    optimizer = OPTIMIZERS[KINDS.index(kind) % len(OPTIMIZERS)]
+    how = {"norm": "batch", "skip": "rezero", "level": "full", "every": 2, "optimizer": optimizer, "clip": "adaptive"}
     with scope(kind):
         program, numbers = make_program(make_spec(precision=kind, **how)), make_numbers(dtype=wide(kind))
         state = jax.eval_shape(program.init, numbers)
@@ -75,7 +74,7 @@ def test_a_scope_within_float64_is_narrow_again(kind):
         assert jnp.zeros(()).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("kind, tolerance", [("float32", 0), ("mixed_bfloat16", 0), ("float16", 1e-3)])
+@pytest.mark.parametrize("kind, tolerance", [("float32", 0), ("float16", 1e-3)])
 def test_a_scaled_loss_gives_the_same_update(kind, tolerance, make_spec, make_numbers, make_data, train, distance):
     """A power of two changes exponents only, save for numbers below float16's range, which scaling brings back."""
     plain, scaled = (
