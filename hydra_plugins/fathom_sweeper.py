@@ -72,6 +72,11 @@ def _report(returns: list[JobReturn]) -> int:
     recorded = [Path(result["directory"]) for result in results if _has_record(result)]
     if recorded:
         console(pipe_width=1000).print(runs_table([Run(directory) for directory in recorded]))
+    already = sum(bool(result.get("already")) for result in results)
+    if already:
+        console().print(
+            f"{already} of {len(results)} runs were there already, ended by themselves, and were left alone"
+        )
     bad = [(Path(result["directory"]).name, _reason(result)) for result in results if result["status"] != "done"]
     if bad:
         say_failures(bad, len(returns))

@@ -8,7 +8,10 @@ from pathlib import Path
 
 COMMANDS = {
     "train": ("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
-    "reproduce": ("NAME… | all [overrides]", "train an experiment's sweep, then draw its figure and test its claims"),
+    "reproduce": (
+        "NAME… | all [name=…] [tracker=…]",
+        "train an experiment's sweep, then draw its figure and test its claims",
+    ),
     "figure": ("NAME…", "draw the figure and test the claims again from the records; trains nothing"),
     "runs": ("[FILTER…]", "the runs under outputs/ as a table, e.g. fathom runs skip=none model.depth=64"),
     "show": ("RUN", "one run in the terminal: verdict, profile over depth, loss"),
@@ -65,6 +68,9 @@ def _reproduce(words: Sequence[str]) -> int:
     overrides = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word]
     chosen = names() if wanted == ["all"] else [checked(word) for word in wanted]
+    for override in overrides:
+        if not override.startswith(("name=", "tracker", "hydra.sweep.dir=")):
+            raise ValueError(f"{override} would make it another experiment: fathom train -m experiment=NAME {override}")
     if not chosen:
         raise ValueError(f"reproduce what? one or several of {', '.join(names())}, or all")
     codes = []

@@ -49,6 +49,8 @@ def explain(error: BaseException) -> str | None:
             return _bad_value(cause, str(error))
     if isinstance(error, OverrideParseException):
         return f"{_first_line(error)}: a setting is path=value, in quotes where it holds blanks"
+    if "Ambiguous value" in str(error):
+        return f"{_first_line(error)}: several values make a sweep, fathom train -m …"
     if isinstance(error, HydraException | ValueError):
         return _first_line(error)
     if isinstance(error, OSError) and error.filename:

@@ -4,6 +4,7 @@ import functools
 import importlib.metadata
 import platform
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from research import __version__
@@ -19,10 +20,11 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git() -> dict[str, Any] | None:
-    """The commit of the working directory, where it is a checkout."""
+    """The commit of Fathom itself, where it runs from a checkout."""
+    package = str(Path(__file__).parent)
     try:
         run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=5, check=True)
-        commit = run(["git", "rev-parse", "HEAD"]).stdout.strip()
-        return {"commit": commit, "dirty": bool(run(["git", "status", "--porcelain"]).stdout.strip())}
+        commit = run(["git", "-C", package, "rev-parse", "HEAD"]).stdout.strip()
+        return {"commit": commit, "dirty": bool(run(["git", "-C", package, "status", "--porcelain"]).stdout.strip())}
     except (OSError, subprocess.SubprocessError):
         return None

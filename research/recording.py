@@ -33,6 +33,7 @@ class Recording:
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []
         self._began = self._trained = time.monotonic()
+        self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
 
     def __enter__(self) -> "Recording":
         return self
@@ -52,6 +53,11 @@ class Recording:
         self._trained = time.monotonic()
         self.trackers.start()
 
+    def pace(self) -> float | None:
+        """Seconds a step behind the first, from rows that have arrived; None before there are any."""
+        steps, when = self._fetched
+        return (when - self._trained) / (steps - 1) if steps > 1 else None
+
     def take(self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any]) -> None:
         """Fetches a chunk's rows and hands them to the record, the trackers and the display.
 
@@ -63,9 +69,12 @@ class Recording:
         if len(bad):
             steps, held_out = int(bad[0]) + 1, {}
             rows = jax.tree.map(lambda column: column[:steps], rows)
-            self.diverged = start + steps - 1, first_bad_layer(rows.get("profile", {}), steps - 1)
+            step = start + steps - 1
+            measured = step % self.config.measure.every == 0
+            self.diverged = step, first_bad_layer(rows.get("profile", {}), steps - 1) if measured else None
         metrics, profiles = self._columns(np.arange(start, start + steps), rows, held_out)
         self._metrics.append(metrics)
+        self._fetched = start + steps, time.monotonic()
         if profiles:
             self._signal.append({name: profiles[name] for name in ("step", "signal_grad")})
         self.record.add(metrics, profiles)
@@ -129,10 +138,10 @@ def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
     forward = np.flatnonzero(~np.isfinite(profile["activation_rms"][row]))
     if len(forward):
         return int(forward[0])
-    for name, offset in (("signal_grad", 0), ("grad_norm", 1)):
+    for name in ("signal_grad", "grad_norm"):
         backward = np.flatnonzero(~np.isfinite(profile[name][row]))
         if len(backward):
-            return int(backward[-1]) + offset
+            return int(backward[-1])
     return None
 
 

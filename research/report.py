@@ -47,6 +47,8 @@ def power(log10: float | None) -> str:
 
 def say_run(info: Mapping[str, Any]) -> None:
     """The end of a single run: its verdict and where the record lies."""
+    if info.get("already"):
+        console().print("this run is there already and ended by itself: nothing trained (name= makes a new one)")
     out, final, verdict = console(), info.get("final") or {}, info.get("verdict")
     out.print(
         f"train loss {number(final.get('train_loss'))}  accuracy {number(final.get('train_accuracy'))}   "
@@ -102,7 +104,8 @@ def _differing(runs: Sequence[Run]) -> list[str]:
 
 def _short(path: str) -> str:
     """``model.depth`` → ``depth``, ``skip.kind`` → ``skip``, ``data.name`` → ``data``."""
-    return path.removesuffix(".kind").removesuffix(".name").rpartition(".")[2].replace("_", " ")
+    short = path.removesuffix(".kind").removesuffix(".name").rpartition(".")[2].replace("_", " ")
+    return path if short in (*RESULTS, "kind", "level", "every") else short
 
 
 def _results(info: Mapping[str, Any]) -> list[Any]:

@@ -1,6 +1,5 @@
 """One run: the host loop. All numbers come from the program; what becomes of them is the recording's business."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def train(config: Config, directory: Path, progress: Progress) -> dict[str, Any]
     identity = run_id(directory.absolute().parent.name, config)
     finished = read_finished(directory, identity)
     if finished:
-        return finished
+        return finished | {"already": True}
     with scope(config.precision.kind.name):
         job = prepare(config)
         recording = Recording(config, job, directory, identity, progress)
@@ -43,7 +42,7 @@ def _loop(job: Job, recording: Recording) -> None:
     state = program.init(job.hp)
     recording.count(state.params)
     pending = None
-    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, _Pace()):
+    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, recording.pace):
         state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
         due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
         evaluation = program.evaluate(state, job.hp, job.data) if due else {}
@@ -59,28 +58,16 @@ def _loop(job: Job, recording: Recording) -> None:
         recording.take(*pending)
 
 
-class _Pace:
-    """Seconds a step, from the end of the first one on."""
+def chunks(steps: int, eval_every: int, capacity: int, pace: Callable[[], float | None]) -> Iterator[tuple[int, int]]:
+    """(start, count) of the pieces a run is trained in: single steps until the pace is known, then longer ones.
 
-    def __init__(self) -> None:
-        self.since: float | None = None
-
-    def __call__(self, done: int) -> float:
-        if self.since is None:
-            self.since = time.monotonic()
-            return SECONDS_A_CHUNK
-        return (time.monotonic() - self.since) / max(done - 1, 1)
-
-
-def chunks(steps: int, eval_every: int, capacity: int, pace: Callable[[int], float]) -> Iterator[tuple[int, int]]:
-    """(start, count) of the pieces a run is trained in: one step, then up to the next evaluation.
-
-    Pieces are as long as ``SECONDS_A_CHUNK`` allows at ``pace(done)`` seconds a step; how a run is cut does not
-    change its numbers.
+    Pieces end at evaluations and are as long as ``SECONDS_A_CHUNK`` allows at ``pace()`` seconds a step; how a run is
+    cut does not change its numbers.
     """
     start = 0
     while start < steps:
-        affordable = max(1, int(SECONDS_A_CHUNK / max(pace(start), 1e-9))) if start else 1
+        seconds = pace()
+        affordable = 1 if seconds is None else max(1, int(SECONDS_A_CHUNK / max(seconds, 1e-9)))
         count = min(eval_every - start % eval_every, steps - start, capacity, affordable)
         yield start, count
         start += count

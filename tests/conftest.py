@@ -43,10 +43,8 @@ def _strict_jax():
 @pytest.fixture(scope="session")
 def make_architecture():
     """A small network, but for the changes that are asked for."""
-    usual: dict[str, Any] = dict(
-        inputs=5, classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun", skip="none"
-    )
-    usual |= dict(norm="none", placement="pre", dtype="float32", param_dtype="float32")
+    usual: dict[str, Any] = dict(inputs=5, classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun")
+    usual |= dict(skip="none", norm="none", placement="pre", dtype="float32", param_dtype="float32")
     return lambda **changes: Architecture(**(usual | changes))
 
 
@@ -199,15 +197,9 @@ NORM_AXIS_AND_EPSILON = {"layer": (1, 1e-6), "batch": (0, 1e-5)}
 
 
 @pytest.fixture(scope="session")
-def activations():
-    """Every activation by its formula."""
-    return ACTIVATIONS
-
-
-@pytest.fixture(scope="session")
-def skips():
-    """Every shortcut by its formula: of h, the branch, the learned α, the depth and the traced numbers."""
-    return SKIPS
+def formulas():
+    """Activations of z; shortcuts of h, the branch, the learned α, the depth and the traced numbers."""
+    return {"activation": ACTIVATIONS, "skip": SKIPS}
 
 
 @pytest.fixture(scope="session")

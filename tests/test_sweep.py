@@ -116,7 +116,8 @@ def test_a_sweep_started_again_trains_what_is_missing(sweep, breaking, monkeypat
     breaking(None)
     after, (code, out, err) = sweep("seed=0,1,2", "tracker=none")
     assert code == 0, err
-    assert [run["seed"] for run in after.values()] == [0, 1, 2] and len(out.splitlines()) == 4
+    assert [run["seed"] for run in after.values()] == [0, 1, 2]
+    assert len(out.splitlines()) == 5 and out.splitlines()[-1].startswith("2 of 3 runs were there already")
     assert {name: (after[name].directory / "metrics.parquet").stat().st_mtime_ns for name in written} == written
 
 

@@ -33,7 +33,7 @@ def figure(runs: Sequence[Run]) -> Figure:
     axes[0, 0].set_ylabel("at initialisation\n‖∂L/∂h‖² relative to last layer")
     axes[1, 0].set_ylabel("depth 64 during training\n‖∂L/∂h‖² relative to last layer")
     axes[2, 0].set_ylabel("training loss\n(nats, mean of 10 steps)")
-    canvas.suptitle("Depth makes a plain network's gradient vanish; a scaled skip connection keeps it", fontsize=9.5)
+    canvas.suptitle("With depth, plain networks lose their gradient; scaled skip connections keep it", fontsize=9.5)
     return canvas
 
 

@@ -16,7 +16,6 @@ from research.gauges.remedy import remedy
 
 BAND = 1e4
 CONFIDENCE = 0.95
-ABRUPT = 1e-30  # a norm that falls from above this to exactly 0 within one layer has not faded: it was cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _kind(profile: np.ndarray) -> str:
     first = _first_outside(profile)
     if first is None:
         return "healthy"
-    if np.isneginf(profile[first]) and 2 * math.log(ABRUPT) < profile[first + 1]:
+    if np.isneginf(profile[first]):  # from inside the band to exactly 0 within one layer: cut off, not faded
         return "dead"
     return "vanishing" if profile[first] < 0 else "exploding"
 

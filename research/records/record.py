@@ -4,6 +4,7 @@ While a run lasts, rows lie in numbered part files; every file is written beside
 a killed run reads back up to its last flush.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -25,6 +26,8 @@ class Record:
     """Writes one run's directory; whatever an earlier attempt left there is dropped."""
 
     def __init__(self, directory: Path, info: dict[str, Any]):
+        """Raises ValueError where another process is writing the same run."""
+        self._lock = _lock(directory)
         self.directory = directory
         self.info = info
         self._tables = {name: _Parts(directory, name) for name in TABLES}
@@ -50,6 +53,20 @@ class Record:
         for table in self._tables.values():
             table.join()
         self.update(**changes)
+        os.close(self._lock)
+
+
+def _lock(directory: Path) -> int:
+    """Locks the directory itself until the descriptor is closed or the process ends."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ValueError(
+            f"{directory} is being trained by another process: wait for it, or give another name="
+        ) from None
+    return descriptor
 
 
 def read_finished(directory: Path, identity: str) -> dict[str, Any] | None:

@@ -17,16 +17,17 @@ def by_difference(phi, z, h=1e-5):
 
 
 @every_activation
-def test_value_and_slope(name, activations):
+def test_value_and_slope(name, formulas):
+    phi = formulas["activation"][name]
     with scope("float64"):
-        np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(Z)), activations[name](Z), rtol=1e-12, atol=1e-13)
-        np.testing.assert_allclose(slope(name, jnp.asarray(Z)), by_difference(activations[name], Z), atol=1e-9)
+        np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(Z)), phi(Z), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(slope(name, jnp.asarray(Z)), by_difference(phi, Z), atol=1e-9)
 
 
 @every_activation
-def test_greatest_slope(name, activations):
+def test_greatest_slope(name, formulas):
     with scope("float64"):
-        finest = np.max(np.abs(by_difference(activations[name], np.linspace(-6, 6, 10**5))))
+        finest = np.max(np.abs(by_difference(formulas["activation"][name], np.linspace(-6, 6, 10**5))))
     np.testing.assert_allclose(greatest_slope(name), finest, rtol=3e-4)
 
 
@@ -56,10 +57,10 @@ def test_saturated_elements_lie_where_the_slope_is_flat():
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
-def test_statistics_against_numpy_with_a_time_axis(name, activations):
+def test_statistics_against_numpy_with_a_time_axis(name, formulas):
     z = 3 * np.random.default_rng(0).standard_normal((2, 3, 6)) - 2 * np.arange(6)
     measured = unit_statistics(name, jnp.asarray(z, jnp.float32))
-    slopes = np.abs(by_difference(activations[name], z)) if name != "relu" else (z > 0).astype(float)
+    slopes = np.abs(by_difference(formulas["activation"][name], z)) if name != "relu" else (z > 0).astype(float)
     greatest = {"relu": 1, "tanh": 1, "sigmoid": 0.25}[name]
     np.testing.assert_allclose(measured["saturated"], np.mean(slopes < 0.05 * greatest), rtol=1e-6)
     silent = (z <= 0).all((0, 1)) if name == "relu" else np.zeros(6)

@@ -24,9 +24,9 @@ def learned(kind, alpha=0.3, dtype="float32"):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_formula(kind, skips, make_numbers):
+def test_formula(kind, formulas, make_numbers):
     out = learned(kind)(jnp.asarray(H, jnp.float32), jnp.asarray(BRANCH, jnp.float32), make_numbers(NUMBERS, runs=None))
-    np.testing.assert_allclose(out, skips[kind](H, BRANCH, 0.3, 5, NUMBERS), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(out, formulas["skip"][kind](H, BRANCH, 0.3, 5, NUMBERS), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

@@ -219,6 +219,7 @@ def test_a_new_attempt_drops_what_the_last_one_left(tmp_path, at_once):
     killed = Record(tmp_path, {})
     killed.add(*rows(0, 4))
     killed.add(*rows(4, 4))
+    os.close(killed._lock)  # as the end of its process does
     last = Record(tmp_path, {})
     last.add(*rows(0, 2))
     assert Run(tmp_path).metrics["step"].tolist() == [0, 1]

@@ -98,7 +98,7 @@ def test_there_are_a_map_and_a_table_of_the_profile(mirrored):
     assert min(Image.open(picture).size) > 300 and len(set(Image.open(picture).convert("L").get_flattened_data())) > 20
     (file,) = (folder / "files" / "media").rglob("table*.json")
     table = json.loads(file.read_text())
-    signal, norms = run.profiles["signal_grad"], [None, *run.profiles["grad_norm"][-1].tolist()]
+    signal, norms = run.profiles["signal_grad"], [*run.profiles["grad_norm"][-1].tolist(), None]
     assert table["columns"] == ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
     assert table["data"] == [[n, *values] for n, values in enumerate(zip(signal[0], signal[-1], norms, strict=True))]
     assert len(records["history"]) == 26

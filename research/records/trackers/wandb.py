@@ -114,11 +114,8 @@ class WandbTracker:
 
 
 def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
-    """The first and the last signal and the last gradient, by layer.
-
-    Layer 0 is the embedding's output, which no block produced: its gradient norm is not a layer's.
-    """
-    rows = list(zip(signal[0].tolist(), signal[-1].tolist(), [None, *grad_norm.tolist()], strict=True))
+    """The first and the last signal at each block's input and the block's last gradient; at the end the output."""
+    rows = list(zip(signal[0].tolist(), signal[-1].tolist(), [*grad_norm.tolist(), None], strict=True))
     return [(int(layer), *rows[layer]) for layer in _spaced(len(rows), MOST_ROWS)]
 
 
