@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from research.config import Config, plain, traced, tree
@@ -57,9 +56,9 @@ def prepare(config: Config) -> Job:
     steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
     wide = np.float64 if config.precision.kind.name == "float64" else np.float32
     numbers = traced(config) | {"train.steps": steps}
-    hp = {path: jnp.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
+    hp = {path: np.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
     spec = _spec(config, dataset, batch)
-    data = {name: jnp.asarray(array) for name, array in dataset.arrays().items()}
+    hp, data = jax.device_put((hp, dataset.arrays()))
     return Job(spec, hp, data, dataset, steps, per_epoch, config.train.eval_every or per_epoch)
 
 

@@ -63,8 +63,9 @@ class Recording:
 
         Rows behind the first that is not finite mean nothing and are dropped.
         """
-        rows = jax.tree.map(lambda column: np.asarray(column[0])[:steps], rows)
-        held_out = {name: float(value[0]) for name, value in evaluation.items()}
+        # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
+        rows = jax.tree.map(lambda column: np.asarray(column)[0, :steps], rows)
+        held_out = {name: float(np.asarray(value)[0]) for name, value in evaluation.items()}
         bad = np.flatnonzero(~rows["finite"])
         if len(bad):
             steps, held_out = int(bad[0]) + 1, {}
