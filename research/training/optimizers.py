@@ -35,7 +35,8 @@ def make_optimizer(kind: str, hp: Mapping[str, Array]) -> optax.GradientTransfor
 def learning_rate(schedule: str, step: Array, hp: Mapping[str, Array]) -> Float[Array, ""]:
     """The learning rate of update ``step`` (from 0) of ``train.steps`` in all.
 
-    ``warmup_cosine``: linear over ``warmup_steps``, from 1/warmup_steps of the rate, then half a cosine to 0 (Loshchilov & Hutter 2017).
+    ``warmup_cosine``: linear over ``warmup_steps``, from rate/warmup_steps, then half a cosine to 0 (Loshchilov &
+    Hutter 2017).
     ``step``: times ``decay_factor`` at one half and again at three quarters of the run (He et al. 2016).
     ``linear``: straight to 0.
     """
