@@ -16,7 +16,8 @@ def run_name(overrides: Sequence[str]) -> str:
     >>> run_name([])
     'default'
     """
-    last = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+    parts = [override.lstrip("+").partition("=") for override in overrides]
+    last = {path: value for path, _, value in parts}
     kept = {path: _canonical(value) for path, value in last.items() if re.split(r"[.@]", path)[0] not in SHARED}
     whole = ",".join(f"{path}={kept[path]}" for path in sorted(kept)) or "default"
     name = re.sub(r"[^\w.=,+\-\[\]]", "_", whole)
