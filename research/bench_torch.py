@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.linalg import vector_norm
+import torch  # pyright: ignore[reportMissingImports]  # an extra
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
+from torch.linalg import vector_norm  # pyright: ignore[reportMissingImports]  # an extra
 
 from research.bench import Measured, Tick, side_by_side
 from research.bench_rows import SIZES, STEPS, Steps, best_served
