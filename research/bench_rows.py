@@ -1,15 +1,10 @@
-"""What each row of the performance table times: our step and what it is compared with, runs, and processes."""
+"""What each row of the performance table times: our step and what it is compared with."""
 
 import functools
 import importlib.util
-import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,10 +13,9 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
-from research.bench import Clock, Measured, Tick, in_seconds, ratio, side_by_side
+from research.bench import Clock, Measured, Tick, side_by_side
 from research.config import Config
 from research.job import prepare
-from research.progress import Progress
 from research.train import folder, register, typed
 from research.training.program import make_program
 from research.training.state import TrainState
@@ -112,117 +106,21 @@ def _blas(tick: Tick) -> Measured:
     return side_by_side(steps.time, products.time, 40, tick, f", BLAS threads: {threads}")
 
 
-def _torch(tick: Tick, *, gauges: bool) -> Measured:
+def _torch(tick: Tick, *, style: str) -> Measured:
     if not importlib.util.find_spec("torch"):
         return Measured(None, "not measured: pip install 'fathom-gradients[bench]'")
     from research.bench_torch import against_ours
 
-    return against_ours(tick, gauges=gauges)
+    return against_ours(tick, style=style)
 
 
-def _environment(**changes: str) -> dict[str, str]:
-    """Ours, less what would change the thing that a fresh process is to show."""
-    hidden = ("JAX_COMPILATION_CACHE_DIR", "WANDB_DIR", "WANDB_MODE")
-    return {name: value for name, value in os.environ.items() if name not in hidden} | changes
+def _process(row: str) -> Callable[[Tick], Measured]:
+    def measure(tick: Tick) -> Measured:
+        from research import bench_processes
 
+        return getattr(bench_processes, f"{row}_row")(tick)
 
-def _fresh(call: str) -> Iterator[Any]:
-    """What the iterator ``call`` of this module yields in a fresh process without a compilation cache."""
-    code = f"import json, research.bench_rows as rows\nfor value in rows.{call}: print(json.dumps(value), flush=True)"
-    environment = _environment(JAX_ENABLE_COMPILATION_CACHE="false")
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout
-        yield from map(json.loads, child.stdout)
-    if child.returncode:
-        raise RuntimeError(f"the process for {call} ended with code {child.returncode}")
-
-
-def _depth(tick: Tick) -> Measured:
-    def start(depth: int) -> float:
-        (seconds,) = _fresh(f"seconds_to_start({depth})")
-        return seconds
-
-    return side_by_side(lambda: start(10_000), lambda: start(10), 3, tick)
-
-
-def seconds_to_start(depth: int) -> Iterator[float]:
-    """Seconds from a configuration to the end of the first step, less those of the same calls once compiled."""
-    job = prepare(configured(f"model.depth={depth}", "model.width=32", "skip=inv_sqrt_depth"))
-    program, seconds = make_program(job.spec), []
-    for _ in range(2):
-        start = time.perf_counter()
-        state = program.init(job.hp)
-        jax.block_until_ready(program.chunk(state, job.hp, job.data, jnp.int32(0), jnp.int32(1)))
-        seconds.append(time.perf_counter() - start)
-    yield seconds[0] - seconds[1]
-
-
-def _wandb(tick: Tick, repetitions: int = 5) -> Measured:
-    pairs = []
-    for pair in _fresh(f"host_loops({repetitions})"):
-        pairs.append(pair)
-        tick(len(pairs), repetitions)
-    return ratio(pairs)
-
-
-class _Silent(Progress):
-    def step(self, done: int, total: int, **values: float) -> None:
-        """Says nothing: the display belongs to the rows."""
-
-
-def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, float]]:
-    """Wall seconds of whole runs, in turns with W&B offline and without trackers, after a short one of each kind."""
-    from research.run import train
-
-    def run(tracker: str, steps: int) -> float:
-        directory = Path(tempfile.mkdtemp(dir=root)) / "run"
-        directory.mkdir()
-        settings = (f"tracker={tracker}", f"tracker.dir={root}", f"train.steps={steps}", "model.depth=100")
-        config, start = configured(*settings), time.perf_counter()
-        train(config, directory, _Silent())
-        return time.perf_counter() - start
-
-    with tempfile.TemporaryDirectory() as root:
-        run("wandb", 100), run("none", 100)
-        for n in range(repetitions):
-            order = ("wandb", "none")[:: 1 if n % 2 else -1]
-            seconds = {tracker: run(tracker, steps) for tracker in order}
-            yield seconds["wandb"], seconds["none"]
-
-
-def _seconds_of(*words: str, **environment: str) -> float:
-    """Wall seconds of ``fathom`` with these words, from the start of its process to its end."""
-    command = [sys.executable, "-c", "from research.cli import main; main()", *words]
-    start = time.perf_counter()
-    subprocess.run(command, env=_environment(**environment), check=True, capture_output=True)
-    return time.perf_counter() - start
-
-
-def _first_step(caches: str) -> float:
-    """Seconds to the first step of the default run, and its process's end; programs are kept in the folder ``caches``.
-
-    Two steps, so that the held-out set is evaluated after the first one; what the run spent after it does not count.
-    """
-    with tempfile.TemporaryDirectory() as directory:
-        words = ("train", "train.steps=2", "tracker=none", f"hydra.run.dir={directory}/run")
-        seconds = _seconds_of(*words, XDG_CACHE_HOME=caches)
-        return seconds - json.loads((Path(directory) / "run" / "run.json").read_text())["seconds"]["train"]
-
-
-def _cold(tick: Tick) -> Measured:
-    prepare(configured())  # so that the dataset is there
-
-    def run() -> float:
-        with tempfile.TemporaryDirectory() as caches:
-            return _first_step(caches)
-
-    return in_seconds(run, tick)
-
-
-def _warm(tick: Tick) -> Measured:
-    with tempfile.TemporaryDirectory() as caches:
-        _first_step(caches)
-        return in_seconds(lambda: _first_step(caches), tick)
+    return measure
 
 
 _SKIP = "skip=inv_sqrt_depth"
@@ -230,12 +128,13 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "gauges": functools.partial(_steps, subject=("measure=norms",), against=("measure=off",)),
     "gauges_skip": functools.partial(_steps, subject=("measure=norms", _SKIP), against=("measure=off", _SKIP)),
     "full": functools.partial(_steps, subject=("measure=full",), against=("measure=off",)),
-    "torch": functools.partial(_torch, gauges=True),
-    "torch_bare": functools.partial(_torch, gauges=False),
+    "torch": functools.partial(_torch, style="hooks"),
+    "torch_tuned": functools.partial(_torch, style="tuned"),
+    "torch_bare": functools.partial(_torch, style="bare"),
     "blas": _blas,
-    "depth": _depth,
-    "wandb": _wandb,
-    "help": lambda tick: in_seconds(lambda: _seconds_of("--help"), tick),
-    "first_step_cold": _cold,
-    "first_step_warm": _warm,
+    "depth": _process("depth"),
+    "wandb": _process("wandb"),
+    "help": _process("help"),
+    "first_step_cold": _process("cold"),
+    "first_step_warm": _process("warm"),
 }

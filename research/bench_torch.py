@@ -1,10 +1,11 @@
-"""The PyTorch rows of the performance table: the same network trained eagerly, the same gauges in hooks.
+"""The PyTorch rows of the performance table: the same network trained eagerly, the same gauges beside it.
 
-Written for speed within eager mode: statistics stay tensors and are stacked once a step, the parameters' gradient
-norms come from one call, the optimizer is the fused one, and the inputs are standardised beforehand. Norms are plain
-sums of squares.
+Twice: with hooks as its documentation shows them (one a layer and gauge, every number read out, the default SGD),
+and tuned within eager mode (statistics stay tensors and are stacked once a step, the parameters' gradient norms come
+from one call, the optimizer is the fused one). Inputs are standardised beforehand; norms are plain sums of squares.
 """
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from research.job import Job
 
 TOLERANCE = 1e-3  # relative: two ways of rounding 50 layers forward and backward in float32
 Weights = Sequence[tuple[np.ndarray, np.ndarray]]  # kernel [inputs, outputs] and bias of each layer, in forward order
+SGD = ("lr", "momentum")
 GAUGES = ("grad_norm", "activation_rms", "activation_mean", "signal_grad", "layer_grad_norm")
 
 
@@ -85,10 +87,12 @@ class Trainer:
         loss.backward()
         with torch.no_grad():
             accuracy = (logits.argmax(1) == y).float().mean()
-            self.kept.append((loss.detach(), accuracy, *(self._profile(x) if self.gauges else ())))
+            self.kept.append((loss.detach(), accuracy, *self._profile(x)))
         self.optimizer.step()
 
     def _profile(self, x: Tensor) -> tuple[Tensor, ...]:
+        if not self.gauges:
+            return ()
         grads = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norms = torch.stack(torch._foreach_norm(grads))  # pyright: ignore[reportPrivateImportUsage]
         layers = vector_norm(norms.view(-1, 2), dim=1)  # of weight and bias together
@@ -100,15 +104,50 @@ class Trainer:
 
     def last(self) -> dict[str, np.ndarray]:
         """What the last step measured, by name."""
-        names = ("train_loss", "train_accuracy", *(GAUGES if self.gauges else ()))
-        return {name: value.numpy() for name, value in zip(names, self.kept[-1], strict=True)}
+        names = ("train_loss", "train_accuracy", *GAUGES)
+        return {name: value.numpy() for name, value in zip(names, self.kept[-1], strict=False)}
+
+
+class Hooked(Trainer):
+    """Trains with a hook a layer and gauge, each of which reads its number out."""
+
+    def __init__(self, weights: Weights, numbers: Mapping[str, Any]):
+        super().__init__(weights, numbers, gauges=False)
+        self.optimizer = torch.optim.SGD(self.parameters, **{name: self.optimizer.defaults[name] for name in SGD})
+        self.seen: dict[str, list[float]] = {name: [] for name in ("rms", "mean", "signal", "parameters")}
+        for layer in (self.network.embed, *self.network.blocks):
+            layer.register_forward_hook(self._forward)
+        for parameter in self.parameters:
+            parameter.register_post_accumulate_grad_hook(lambda p: self._note("parameters", p.grad.norm()))
+
+    def _forward(self, layer: nn.Module, inputs: tuple, h: Tensor) -> None:
+        h.register_hook(lambda gradient: self._note("signal", gradient.norm()))
+        self._note("rms", h.detach().square().mean().sqrt())
+        self._note("mean", h.detach().mean())
+
+    def _note(self, name: str, value: Tensor) -> None:
+        self.seen[name].append(value.item())
+
+    def _profile(self, x: Tensor) -> tuple[Tensor, ...]:
+        """As ``GAUGES`` orders them; backward hooks run from the last layer to the first."""
+        seen = {name: torch.tensor(values) for name, values in self.seen.items()}
+        self.seen = {name: [] for name in self.seen}
+        layers = vector_norm(seen["parameters"].view(-1, 2).flip(0), dim=1)
+        return vector_norm(layers), seen["rms"], seen["mean"], seen["signal"].flip(0), layers[1:-1]
+
+
+STYLES = {
+    "hooks": Hooked,
+    "tuned": functools.partial(Trainer, gauges=True),
+    "bare": functools.partial(Trainer, gauges=False),
+}
 
 
 class EagerSteps:
-    """PyTorch's train step on the data of ``job``, from the weights ``params`` of ours."""
+    """PyTorch's train step on the data of ``job``, from the weights ``params`` of ours, in one of ``STYLES``."""
 
-    def __init__(self, job: Job, params: Any, *, gauges: bool):
-        self.weights, self.numbers, self.gauges = weights(params), job.hp, gauges
+    def __init__(self, job: Job, params: Any, *, style: str):
+        self.weights, self.numbers, self.make = weights(params), job.hp, STYLES[style]
         rows, scale, offset = (np.asarray(job.data[name], np.float32) for name in ("x", "scale", "offset"))
         self.x = torch.from_numpy((rows - offset) * scale)
         self.y = torch.from_numpy(np.asarray(job.data["y"], np.int64))
@@ -116,7 +155,7 @@ class EagerSteps:
 
     def time(self) -> float:
         """Trains ``STEPS`` steps from the initial weights; returns seconds a step."""
-        trainer = Trainer(self.weights, self.numbers, gauges=self.gauges)
+        trainer = self.make(self.weights, self.numbers)
         start, per_epoch = time.perf_counter(), len(self.x) // self.batch
         for step in range(STEPS):
             position = step % per_epoch
@@ -128,28 +167,28 @@ class EagerSteps:
 
     def first_step(self) -> dict[str, np.ndarray]:
         """What the first step measures on the first examples."""
-        trainer = Trainer(self.weights, self.numbers, gauges=True)
+        trainer = self.make(self.weights, self.numbers)
         trainer.step(self.x[: self.batch], self.y[: self.batch])
         return trainer.last()
 
 
-def against_ours(tick: Tick, *, gauges: bool) -> Measured:
+def against_ours(tick: Tick, *, style: str) -> Measured:
     """PyTorch's step / ours, both measuring all gauges or none; refuses to compare what measures different numbers."""
-    worst = disagreement(*SIZES)
+    worst = max(disagreement(style, *SIZES) for style in ("hooks", "tuned"))
     if not worst < TOLERANCE:
         raise RuntimeError(f"PyTorch and Fathom measure different numbers from the same weights, by {worst:.2g}")
-    ours = Steps(*SIZES, "measure=norms" if gauges else "measure=off")
-    theirs = EagerSteps(ours.job, ours.initial().params, gauges=gauges)
+    ours = Steps(*SIZES, "measure=off" if style == "bare" else "measure=norms")
+    theirs = EagerSteps(ours.job, ours.initial().params, style=style)
     threads = best_served(theirs.time, torch.set_num_threads)
     return side_by_side(theirs.time, ours.time, 20, tick, f", PyTorch threads: {threads}")
 
 
-def disagreement(*overrides: str) -> float:
+def disagreement(style: str, *overrides: str) -> float:
     """The greatest relative difference between what PyTorch and we measure on the first step, over all gauges.
 
     On a training set of one batch, so that its order does not matter. A mean is compared on the scale of its RMS.
     """
     ours = Steps(*overrides, "measure=norms", "train.batch_size=128", "data.limit=128")
-    theirs, seen = EagerSteps(ours.job, ours.initial().params, gauges=True).first_step(), ours.first_step()
+    theirs, seen = EagerSteps(ours.job, ours.initial().params, style=style).first_step(), ours.first_step()
     scales = seen | {"activation_mean": seen["activation_rms"]}
     return float(max(np.max(np.abs(seen[name] - value) / scales[name]) for name, value in theirs.items()))

@@ -1,6 +1,7 @@
 """One run: the host loop. All numbers come from the program; what becomes of them is the recording's business."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from research.progress import Progress
 from research.recording import Recording
 from research.records.record import read_finished
 from research.training.precision import scope
-from research.training.program import make_program
+from research.training.program import Program, make_program
+from research.training.state import TrainState
 
 SECONDS_A_CHUNK = 0.5  # about how long the device works before the host looks
 
@@ -39,7 +41,7 @@ def train(config: Config, directory: Path, progress: Progress) -> dict[str, Any]
 def _loop(job: Job, recording: Recording) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec)
-    state = program.init(job.hp)
+    state = _begun(program, job, recording.config.precision.kind.name)
     recording.count(state.params)
     pending = None
     for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, recording.pace):
@@ -56,6 +58,20 @@ def _loop(job: Job, recording: Recording) -> None:
         pending = (start, steps, rows, evaluation)
     if pending:
         recording.take(*pending)
+
+
+def _begun(program: Program, job: Job, precision: str) -> TrainState:
+    """The initial state; while it is made, the step is compiled on another core."""
+
+    def compile_step(shapes: TrainState) -> None:
+        with scope(precision):  # scopes do not reach from one thread into another
+            program.chunk.lower(shapes, job.hp, job.data, jnp.int32(0), jnp.int32(0)).compile()
+
+    with ThreadPoolExecutor(1) as other:
+        compiled = other.submit(compile_step, jax.eval_shape(program.init, job.hp))
+        state = program.init(job.hp)
+        compiled.result()
+    return state
 
 
 def chunks(steps: int, eval_every: int, capacity: int, pace: Callable[[], float | None]) -> Iterator[tuple[int, int]]:

@@ -177,21 +177,23 @@ def test_the_matrix_products_are_those_of_the_network():
 SMALL = ("data=noise", "model.depth=4", "model.width=16", "init=gaussian", "init.sigma_w=1.4", "init.sigma_b=0.3")
 
 
-def test_pytorch_and_we_measure_the_same_numbers_from_the_same_weights():
+@pytest.mark.parametrize("style", ["hooks", "tuned"])
+def test_pytorch_and_we_measure_the_same_numbers_from_the_same_weights(style):
     pytest.importorskip("torch")
     from research.bench_torch import disagreement
 
-    assert disagreement(*SMALL) < 1e-4
+    assert disagreement(style, *SMALL) < 1e-4
 
 
-def test_pytorch_trains_as_we_do():
+@pytest.mark.parametrize("style", ["hooks", "tuned"])
+def test_pytorch_trains_as_we_do(style):
     pytest.importorskip("torch")
-    from research.bench_torch import EagerSteps, Trainer
+    from research.bench_torch import EagerSteps
 
     steps = bench_rows.Steps(*SMALL, "measure=norms", "train.batch_size=128", "data.limit=128")
     rows = steps.program.chunk(steps.initial(), steps.job.hp, steps.job.data, np.int32(0), np.int32(8))[1]
-    eager = EagerSteps(steps.job, steps.initial().params, gauges=True)
-    trainer = Trainer(eager.weights, eager.numbers, gauges=True)
+    eager = EagerSteps(steps.job, steps.initial().params, style=style)
+    trainer = eager.make(eager.weights, eager.numbers)
     for _ in range(8):  # the training set is one batch, whose order does not matter
         trainer.step(eager.x, eager.y)
     assert trainer.last()["train_loss"] == pytest.approx(float(rows["train_loss"][0, 7]), rel=1e-4)

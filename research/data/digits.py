@@ -4,6 +4,8 @@ import contextlib
 import functools
 import io
 import os
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,36 @@ SPLITS = {"train": 1400, "test": 397}  # examples
 
 def load_digits(split: str, eval_split: str, limit: int | None) -> Dataset:
     """The digits from the TFDS directory, prepared there on first use (seconds, no network)."""
-    with _quiet():
-        source = _prepared_builder().as_data_source
-        x, y = _rows(source(split))
-        eval_x, eval_y = _rows(source(eval_split))
+    (x, y), (eval_x, eval_y) = _rows(split), _rows(eval_split)
     x, y = x[:limit], y[:limit]
     offset, scale = standardised(x)
     return Dataset("digits", "1.0.0", split, x, y, eval_x, eval_y, (8, 8, 1), 10, offset, scale)
 
 
-def _rows(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    examples = [source[i] for i in range(len(source))]
+def _rows(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """A split's images [n, 64] and labels [n], decoded once: TFDS takes most of a second to import."""
+    folder = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets") / "fathom_digits" / "1.0.0"
+    file = folder.expanduser() / f"decoded-{split}.npz"
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return kept["x"], kept["y"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there yet, or cut short
+        x, y = _decoded(split)
+        _keep(file, x, y)
+        return x, y
+
+
+def _keep(file: Path, x: np.ndarray, y: np.ndarray) -> None:
+    """Written whole and renamed into place; a folder that cannot be written costs speed, not the run."""
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+        np.savez(Path(scratch) / file.name, x=x, y=y)
+        os.replace(Path(scratch) / file.name, file)
+
+
+def _decoded(split: str) -> tuple[np.ndarray, np.ndarray]:
+    with _quiet():
+        source = _prepared_builder().as_data_source(split)
+        examples = [source[i] for i in range(len(source))]
     x = np.stack([example["image"].reshape(-1) for example in examples])
     return x, np.array([example["label"] for example in examples], np.int32)
 

@@ -10,14 +10,22 @@ References:
 """
 
 import functools
+import importlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, ndtr
 
 Function = Callable[[np.ndarray], np.ndarray]
+
+
+def _special(name: str) -> Function:
+    """A function of scipy.special, which takes a third of a second to import: not before it is called."""
+    return lambda x: getattr(importlib.import_module("scipy.special"), name)(x)
+
+
+expit, ndtr = _special("expit"), _special("ndtr")
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:

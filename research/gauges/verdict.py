@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import stdtrit
 
 from research.gauges.remedy import remedy
 
@@ -106,6 +105,8 @@ def _margin(profile: np.ndarray) -> float:
     steps = np.diff(arriving[np.isfinite(arriving)])
     if len(steps) < 2:
         return math.inf
+    from scipy.special import stdtrit  # a third of a second to import
+
     quantile = stdtrit(len(steps) - 1, 0.5 + CONFIDENCE / 2)
     return float(quantile * np.std(steps, ddof=1) * math.sqrt(1.2 / len(steps)))
 

@@ -55,9 +55,9 @@ class Program:
     which the first ``steps`` rows count. ``evaluate(state, hp, data)`` → the held-out split's loss and accuracy.
     """
 
-    init: Callable[[HP], TrainState]
-    chunk: Callable[..., tuple[TrainState, Metrics]]
-    evaluate: Callable[..., Metrics]
+    init: jax.stages.Wrapped
+    chunk: jax.stages.Wrapped
+    evaluate: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=256)

@@ -91,3 +91,13 @@ def test_a_limit_of_noise_leaves_the_held_out_examples_as_they_are():
     one, few = make_noise([3], 2, 100, None), make_noise([3], 2, 100, 10)
     assert np.array_equal(few.x, one.x[:10]) and np.array_equal(few.eval_x, one.eval_x)
     assert np.array_equal(make_noise([3], 2, 100, 1000).x, one.x)
+
+
+def test_decoded_rows_that_were_cut_short_are_decoded_again(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    load_digits("train", "test", None)
+    (kept,) = tmp_path.rglob("decoded-train.npz")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    assert load_digits("train", "test", None).fingerprint() == digits.fingerprint()
+    assert len(kept.read_bytes()) == len(whole)

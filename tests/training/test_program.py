@@ -32,8 +32,8 @@ def test_runs_that_differ_in_numbers_share_one_trace(make_spec, make_numbers, ma
         train(spec, make_numbers(changes), make_data(), pieces)
     program = make_program(spec)
     assert make_program(spec) is program
-    assert program.init._cache_size() == 1
-    assert program.chunk._cache_size() == 1
+    assert program.init._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert program.chunk._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_batch_of_runs_equals_the_runs_alone(make_spec, make_numbers, make_data, train, assert_equal):

@@ -1,0 +1,154 @@
+"""The rows of the performance table that time whole processes: compilation, trackers, the time to the first step."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from research.bench import Measured, Tick, in_seconds, ratio, side_by_side
+from research.bench_rows import configured
+from research.job import prepare
+from research.progress import Progress
+from research.training.program import make_program
+
+
+def _environment(**changes: str) -> dict[str, str]:
+    """Ours, less what would change the thing that a fresh process is to show."""
+    hidden = ("JAX_COMPILATION_CACHE_DIR", "WANDB_DIR", "WANDB_MODE")
+    return {name: value for name, value in os.environ.items() if name not in hidden} | changes
+
+
+def _fresh(call: str) -> Iterator[Any]:
+    """What the iterator ``call`` of this module yields in a fresh process without a compilation cache."""
+    code = (
+        f"import json, research.bench_processes as rows\nfor value in rows.{call}: print(json.dumps(value), flush=True)"
+    )
+    environment = _environment(JAX_ENABLE_COMPILATION_CACHE="false")
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        yield from map(json.loads, child.stdout)
+    if child.returncode:
+        raise RuntimeError(f"the process for {call} ended with code {child.returncode}")
+
+
+def depth_row(tick: Tick) -> Measured:
+    """Whether depth costs compile time."""
+
+    def start(depth: int) -> float:
+        (seconds,) = _fresh(f"seconds_to_start({depth})")
+        return seconds
+
+    return side_by_side(lambda: start(10_000), lambda: start(10), 3, tick)
+
+
+def seconds_to_start(depth: int) -> Iterator[float]:
+    """Seconds from a configuration to the end of the first step, less those of the same calls once compiled."""
+    job = prepare(configured(f"model.depth={depth}", "model.width=32", "skip=inv_sqrt_depth"))
+    program, seconds = make_program(job.spec), []
+    for _ in range(2):
+        start = time.perf_counter()
+        state = program.init(job.hp)
+        jax.block_until_ready(program.chunk(state, job.hp, job.data, jnp.int32(0), jnp.int32(1)))
+        seconds.append(time.perf_counter() - start)
+    yield seconds[0] - seconds[1]
+
+
+def wandb_row(tick: Tick, repetitions: int = 5) -> Measured:
+    """What logging costs a run."""
+    pairs = []
+    for pair in _fresh(f"host_loops({repetitions})"):
+        pairs.append(pair)
+        tick(len(pairs), repetitions)
+    return ratio(pairs)
+
+
+class _Silent(Progress):
+    def step(self, done: int, total: int, **values: float) -> None:
+        """Says nothing: the display belongs to the rows."""
+
+
+def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, float]]:
+    """Wall seconds of whole runs, in turns with W&B offline and without trackers, after a short one of each kind."""
+    from research.run import train
+
+    def run(tracker: str, steps: int) -> float:
+        directory = Path(tempfile.mkdtemp(dir=root)) / "run"
+        directory.mkdir()
+        settings = (f"tracker={tracker}", f"tracker.dir={root}", f"train.steps={steps}", "model.depth=100")
+        config, start = configured(*settings), time.perf_counter()
+        train(config, directory, _Silent())
+        return time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as root:
+        for tracker in ("wandb", "none"):
+            run(tracker, 100)
+        for n in range(repetitions):
+            order = ("wandb", "none")[:: 1 if n % 2 else -1]
+            seconds = {tracker: run(tracker, steps) for tracker in order}
+            yield seconds["wandb"], seconds["none"]
+
+
+def help_row(tick: Tick) -> Measured:
+    """``fathom --help``."""
+    return in_seconds(_help, tick)
+
+
+def _help() -> float:
+    """Wall seconds of ``fathom --help``, from the start of its process to its end."""
+    start = time.perf_counter()
+    command = [sys.executable, "-c", "from research.cli import main; main()", "--help"]
+    subprocess.run(command, env=_environment(), check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+_TELLING = """
+import time
+from research.cli import main
+from research.recording import Recording
+
+def tell(self):
+    print("first step done at", time.time())
+    compiled(self)
+
+compiled, Recording.compiled = Recording.compiled, tell
+main()
+"""
+
+
+def _first_step(caches: str) -> float:
+    """Seconds from a process's start to the end of the first step of the default run; programs are kept in ``caches``.
+
+    Two steps, so that the held-out set is evaluated after the first one.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        words = ("train", "train.steps=2", "tracker=none", f"hydra.run.dir={directory}/run")
+        command, start = [sys.executable, "-c", _TELLING, *words], time.time()
+        said = subprocess.run(command, env=_environment(XDG_CACHE_HOME=caches), check=True, capture_output=True)
+    (line,) = (line for line in said.stdout.decode().splitlines() if line.startswith("first step done at"))
+    return float(line.split()[-1]) - start
+
+
+def cold_row(tick: Tick) -> Measured:
+    """The first step of the default run, nothing compiled before."""
+    prepare(configured())  # so that the dataset is there
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as caches:
+            return _first_step(caches)
+
+    return in_seconds(run, tick)
+
+
+def warm_row(tick: Tick) -> Measured:
+    """The same with every program compiled before."""
+    with tempfile.TemporaryDirectory() as caches:
+        _first_step(caches)
+        return in_seconds(lambda: _first_step(caches), tick)
