@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,6 +14,9 @@ class Dataset:
 
     ``x`` [n, features] (any number format) and ``y`` [n] int32, likewise ``eval_x`` and ``eval_y``. Inputs to the
     network are (row - offset)·scale.
+
+    Of a language model, rows are windows of T tokens: ``x`` [n, T] with values below ``vocabulary``, ``y`` [n, T] the
+    next token at every position, ``symbols`` the characters by token number; ``classes`` is the vocabulary.
     """
 
     name: str
@@ -26,15 +30,29 @@ class Dataset:
     classes: int
     offset: float
     scale: float
+    vocabulary: int = 0  # 0: rows are numbers
+    symbols: str = ""
 
     @property
     def mean_square(self) -> float:
-        """The mean square of an input element: q of the input layer in mean-field theory."""
-        return float(np.mean(((self.x.astype(np.float64) - self.offset) * self.scale) ** 2))
+        """The mean square of an input element: q of the input layer in mean-field theory.
+
+        1 for tokens: a token selects one row of the embedding, as it is.
+        """
+        if self.vocabulary:
+            return 1.0
+        return sum(float((((block - self.offset) * self.scale) ** 2).sum()) for block in _blocks(self.x)) / self.x.size
+
+    @property
+    def unigram_entropy(self) -> float:
+        """-Σ p log p of the training targets' shares p, in nats: the loss of the best guess that ignores the input."""
+        counts = np.bincount(self.y.ravel(), minlength=self.classes)
+        shares = counts[counts > 0] / self.y.size
+        return float(-(shares * np.log(shares)).sum())
 
     def fingerprint(self) -> str:
-        """A hash of all examples and labels, in order."""
-        digest = hashlib.sha256()
+        """A hash of all examples and labels, in order, and of what the tokens stand for."""
+        digest = hashlib.sha256(self.symbols.encode())
         for array in (self.x, self.y, self.eval_x, self.eval_y):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -47,5 +65,13 @@ class Dataset:
 
 def standardised(rows: np.ndarray) -> tuple[float, float]:
     """The offset and scale that give the rows mean 0 and standard deviation 1 over all elements."""
-    wide = rows.astype(np.float64)
-    return float(wide.mean()), 1 / max(float(wide.std()), math.ulp(1.0))
+    offset = sum(float(block.sum()) for block in _blocks(rows)) / rows.size
+    variance = sum(float(((block - offset) ** 2).sum()) for block in _blocks(rows)) / rows.size
+    return offset, 1 / max(math.sqrt(variance), math.ulp(1.0))
+
+
+def _blocks(rows: np.ndarray, elements: int = 2**22) -> Iterator[np.ndarray]:
+    """The rows in float64, a few at a time: all of CIFAR-10 at once would take a gigabyte."""
+    step = max(1, elements // rows.shape[1])
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step].astype(np.float64)

@@ -3,9 +3,6 @@
 import contextlib
 import functools
 import io
-import os
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from research.data.dataset import Dataset, standardised
+from research.data.decoded import data_dir, read_rows
 
 SPLITS = {"train": 1400, "test": 397}  # examples
 
@@ -26,44 +24,8 @@ def load_digits(split: str, eval_split: str, limit: int | None) -> Dataset:
 
 
 def _rows(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """A split's images [n, 64] and labels [n], decoded once: TFDS takes most of a second to import."""
-    folder = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets") / "fathom_digits" / "1.0.0"
-    file = folder.expanduser() / f"decoded-{split}.npz"
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            return kept["x"], kept["y"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there yet, or cut short
-        x, y = _decoded(split)
-        _keep(file, x, y)
-        return x, y
-
-
-def _keep(file: Path, x: np.ndarray, y: np.ndarray) -> None:
-    """Written whole and renamed into place; a folder that cannot be written costs speed, not the run."""
-    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-        np.savez(Path(scratch) / file.name, x=x, y=y)
-        os.replace(Path(scratch) / file.name, file)
-
-
-def _decoded(split: str) -> tuple[np.ndarray, np.ndarray]:
-    with _quiet():
-        source = _prepared_builder().as_data_source(split)
-        examples = [source[i] for i in range(len(source))]
-    x = np.stack([example["image"].reshape(-1) for example in examples])
-    return x, np.array([example["label"] for example in examples], np.int32)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """TFDS reports preparation on standard error, where progress of our own stands."""
-    from absl import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
+    """A split's images [n, 64] and labels [n]."""
+    return read_rows(data_dir() / "fathom_digits" / "1.0.0", split, _prepared_builder)
 
 
 def _prepared_builder() -> Any:
@@ -82,7 +44,7 @@ def _prepared_builder() -> Any:
 
 
 def _builder() -> Any:
-    return _builder_class()(data_dir=os.environ.get("TFDS_DATA_DIR"), file_format="array_record")
+    return _builder_class()(data_dir=str(data_dir()), file_format="array_record")
 
 
 @contextlib.contextmanager
