@@ -1,6 +1,7 @@
 """Optimizers, schedules and clipping by name, built inside the program from traced numbers."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,21 +16,74 @@ from research.gauges.norms import tree_euclidean
 def make_optimizer(kind: str, hp: Mapping[str, Array]) -> optax.GradientTransformation:
     """The direction of the update; the learning rate multiplies it afterwards.
 
-    ``gd`` and ``sgd`` differ in the batch alone. Weight decay is added to the gradient, except for ``adamw``, where
-    it is decoupled (Loshchilov & Hutter 2019).
+    With g the gradient, μ ``momentum``, β₁, β₂ ``beta1`` and ``beta2``, ε ``epsilon``, all averages from 0:
+
+    ``gd``, ``sgd``: g; they differ in the batch alone.
+    ``momentum``: m ← μ·m + g. ``nesterov``: g + μ·m of that m (Nesterov 1983, as in Sutskever et al. 2013).
+    ``adagrad``: g/√(v + ε), v ← v + g² (Duchi et al. 2011, with ε under the root).
+    ``rmsprop``: g/(√v + ε), v ← β₂·v + (1−β₂)·g² (Tieleman & Hinton 2012; without a correction of the bias).
+    ``adam``, ``adamw``: Kingma & Ba 2015, Algorithm 1.
+    ``lion``: sign(β₁·m + (1−β₁)·g), then m ← β₂·m + (1−β₂)·g (Chen et al. 2023, Algorithm 2).
+    ``muon``: see ``_muon`` (Jordan et al. 2024).
+
+    Weight decay is added to the gradient, except where it is decoupled: ``adamw`` (Loshchilov & Hutter 2019), ``lion``
+    (Chen et al. 2023) and ``muon`` (Liu et al. 2025).
     """
     decay = optax.add_decayed_weights(hp["optimizer.weight_decay"])
-    adam = optax.scale_by_adam(hp["optimizer.beta1"], hp["optimizer.beta2"], hp["optimizer.epsilon"])
+    mu, b1, b2, eps = (hp[f"optimizer.{name}"] for name in ("momentum", "beta1", "beta2", "epsilon"))
     match kind:
         case "gd" | "sgd":
             return decay
-        case "momentum":
-            return optax.chain(decay, optax.trace(hp["optimizer.momentum"]))
+        case "momentum" | "nesterov":
+            return optax.chain(decay, optax.trace(mu, nesterov=kind == "nesterov"))
+        case "adagrad":
+            return optax.chain(decay, optax.scale_by_rss(0.0, eps))
+        case "rmsprop":
+            return optax.chain(decay, optax.scale_by_rms(b2, eps, eps_in_sqrt=False))
         case "adam":
-            return optax.chain(decay, adam)
+            return optax.chain(decay, optax.scale_by_adam(b1, b2, eps))
         case "adamw":
-            return optax.chain(adam, decay)
-    raise ValueError(f"optimizer must be gd, sgd, momentum, adam or adamw, got {kind}")
+            return optax.chain(optax.scale_by_adam(b1, b2, eps), decay)
+        case "lion":
+            return optax.chain(optax.scale_by_lion(b1, b2), decay)
+        case "muon":
+            return optax.chain(_muon(mu, optax.scale_by_adam(b1, b2, eps), eps), decay)
+    known = "gd, sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon"
+    raise ValueError(f"optimizer must be {known}, got {kind}")
+
+
+def _muon(mu: Array, adam: optax.GradientTransformation, eps: Array) -> optax.GradientTransformation:
+    """Momentum of hidden matrices with all singular values brought near 1; ``adam`` for everything else.
+
+    Of a matrix with I inputs and O outputs √max(1, O/I)·U·p(S)·Vᵀ, where U·S·Vᵀ is the Nesterov momentum over its
+    Frobenius norm + ε, and p five Newton-Schulz steps (Jordan et al. 2024); momentum is an average without bias, as
+    optax has it. Stacked layers and the gates of a cell are matrices of their own; a convolution's inputs are its
+    kernel's pixels and channels.
+    """
+    matrix = lambda leaf: optax.contrib.MuonDimensionNumbers(_input_axes(leaf), leaf.ndim - 1)  # noqa: E731
+    axes = functools.partial(jax.tree.map, matrix)
+    orthogonal = optax.contrib.scale_by_muon(beta=mu, eps=eps, weight_dimension_numbers=axes)
+    hidden = optax.chain(orthogonal, optax.stateless(lambda updates, _: jax.tree.map(_scaled_by_shape, updates)))
+    label = lambda path, _: "hidden" if _is_hidden_matrix(path) else "other"  # noqa: E731
+    return optax.partition(
+        {"hidden": hidden, "other": adam}, functools.partial(jax.tree_util.tree_map_with_path, label)
+    )
+
+
+def _is_hidden_matrix(path: tuple) -> bool:
+    """Whether weights between hidden units lie there: not embedding, head, or what a cell reads the example with."""
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return names[0] in ("stages", "cell") and names[-1] in ("kernel", "recurrent")
+
+
+def _input_axes(leaf: Array) -> tuple[int, ...]:
+    """Those in front of the outputs' axis, the last, but for a first one of layers or gates."""
+    return tuple(range(1 if leaf.ndim > 2 else 0, leaf.ndim - 1))
+
+
+def _scaled_by_shape(leaf: Array) -> Array:
+    inputs = math.prod(leaf.shape[axis] for axis in _input_axes(leaf))
+    return leaf * max(1, leaf.shape[-1] / inputs) ** 0.5
 
 
 def learning_rate(schedule: str, step: Array, hp: Mapping[str, Array]) -> Float[Array, ""]:

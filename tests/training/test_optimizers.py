@@ -23,18 +23,51 @@ NUMBERS = {
 }  # fmt: skip
 
 
-def direction(kind, g, p, memory, t, *, decay, mu, b1, b2, eps):
+DECOUPLED = ("adamw", "lion", "muon")
+READS = {
+    "momentum": {"momentum"}, "nesterov": {"momentum"}, "rmsprop": {"beta2", "epsilon"}, "adagrad": {"epsilon"},
+    "adam": {"beta1", "beta2", "epsilon"}, "adamw": {"beta1", "beta2", "epsilon"}, "lion": {"beta1", "beta2"},
+    "muon": {"momentum", "beta1", "beta2", "epsilon"},
+}  # fmt: skip
+
+
+def direction(kind, g, p, memory, t, *, hidden, decay, mu, b1, b2, eps):
     """What the learning rate multiplies at update t = 1, 2, …, of one array; ``memory`` is changed in place."""
+    if kind in DECOUPLED:
+        return undecayed(kind, g, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps) + decay * p
+    return undecayed(kind, g + decay * p, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps)
+
+
+def undecayed(kind, g, memory, t, *, hidden, mu, b1, b2, eps):
+    m, v = memory.get("m", 0), memory.get("v", 0)
     if kind in ("gd", "sgd"):
-        return g + decay * p
-    if kind == "momentum":
-        memory["m"] = mu * memory.get("m", 0) + g + decay * p
-        return memory["m"]
-    g = g + decay * p if kind == "adam" else g
-    memory["m"] = b1 * memory.get("m", 0) + (1 - b1) * g
-    memory["v"] = b2 * memory.get("v", 0) + (1 - b2) * g**2
-    adam = memory["m"] / (1 - b1**t) / (np.sqrt(memory["v"] / (1 - b2**t)) + eps)
-    return {"adam": adam, "adamw": adam + decay * p}[kind]
+        return g
+    if kind in ("momentum", "nesterov"):
+        memory["m"] = mu * m + g
+        return memory["m"] if kind == "momentum" else g + mu * memory["m"]
+    if kind == "adagrad":
+        memory["v"] = v + g**2
+        return g / np.sqrt(memory["v"] + eps)
+    if kind == "rmsprop":
+        memory["v"] = b2 * v + (1 - b2) * g**2
+        return g / (np.sqrt(memory["v"]) + eps)
+    if kind == "lion":
+        memory["m"] = b2 * m + (1 - b2) * g
+        return np.sign(b1 * m + (1 - b1) * g)
+    if kind == "muon" and hidden:
+        memory["m"] = mu * m + (1 - mu) * g
+        return orthogonalised(mu * memory["m"] / (1 - mu ** (t + 1)) + (1 - mu) * g / (1 - mu**t), eps)
+    memory["m"], memory["v"] = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+    return memory["m"] / (1 - b1**t) / (np.sqrt(memory["v"] / (1 - b2**t)) + eps)
+
+
+def orthogonalised(x, eps):
+    """Jordan et al. 2024: X ← aX + b(XXᵀ)X + c(XXᵀ)²X, five times from X/(‖X‖+ε), all axes but the last being rows."""
+    u, s, v = np.linalg.svd(x.reshape(-1, x.shape[-1]), full_matrices=False)
+    s = s / (np.linalg.norm(s) + eps)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return np.sqrt(max(1, v.shape[1] / u.shape[0])) * ((u * s) @ v).reshape(x.shape)
 
 
 def rate(schedule, step, numbers):
@@ -81,6 +114,10 @@ def apart(tree):
     return found
 
 
+def is_hidden(path):
+    return path[1] is not None and "kernel" in path[0]
+
+
 # Each optimizer with some schedule, clipping and loss, so that every option of these is met in a whole program.
 PROGRAMS = list(
     zip(OPTIMIZERS, itertools.cycle(SCHEDULES), itertools.cycle(CLIPS), itertools.cycle(["mse", "cross_entropy"]))
@@ -106,8 +143,8 @@ def test_program_follows_the_formulas(
             bounded = clipped(clipping, apart(gradient(params)), apart(params), NUMBERS["optimizer.clip_threshold"])
             change = {
                 path: -rate(schedule, step, NUMBERS) * direction(
-                    kind, np.asarray(g), apart(params)[path], memories[path], step + 1, decay=0.03, mu=0.8, b1=0.7,
-                    b2=0.95, eps=1e-3,
+                    kind, np.asarray(g), apart(params)[path], memories[path], step + 1, hidden=is_hidden(path),
+                    decay=0.03, mu=0.8, b1=0.7, b2=0.95, eps=1e-3,
                 )
                 for path, g in bounded.items()
             }  # fmt: skip
@@ -137,6 +174,158 @@ def check_update_gauges(profile, before, after):
     np.testing.assert_allclose(profile["weight_norm"], weight, rtol=1e-9)
     np.testing.assert_allclose(profile["update_norm"], update, rtol=1e-9)
     np.testing.assert_allclose(profile["update_ratio"], update / weight, rtol=1e-9)
+
+
+SHAPES = {
+    "embed": {"kernel": (5, 4)},
+    "stages": {
+        0: {"weights": {0: {"kernel": (2, 4, 6), "bias": (2, 6)}, 1: {"kernel": (2, 6, 4)}}, "shifts": (2, 2, 2)},
+        1: {"conv": {"kernel": (3, 3, 3, 2, 4)}, "norm": {"scale": (3, 4)}, "skip": {"alpha": (3,)}},
+    },
+    "head": {"kernel": (4, 3), "bias": (3,)},
+}
+CELL = {"cell": {"branch": {"recurrent": (3, 4, 4), "input": (3, 2, 4), "bias": (3, 4)}}}
+
+
+def draw(shapes, seed, dtype="float64"):
+    generator = np.random.default_rng(seed)
+    normal = lambda shape: jnp.asarray(generator.standard_normal(shape), dtype)  # noqa: E731
+    return jax.tree.map(normal, shapes, is_leaf=lambda node: isinstance(node, tuple))
+
+
+def directions(kind, gradients, params, hp):
+    """The direction of each update of the same weights, the numbers being arguments as in a program."""
+    state = jax.jit(lambda hp, params: make_optimizer(kind, hp).init(params))(hp, params)
+    update = jax.jit(lambda hp, *how: make_optimizer(kind, hp).update(*how))
+    found = []
+    for grads in gradients:
+        change, state = update(hp, grads, state, params)
+        found.append(change)
+    return found
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_directions_follow_the_formulas(kind, make_numbers):
+    """Parameters of every shape there is: embedding and head, stacked matrices, kernels of images, vectors, scalars."""
+    with scope("float64"):
+        params, gradients = draw(SHAPES, 0), [draw(SHAPES, seed) for seed in range(1, STEPS + 1)]
+        found = directions(kind, gradients, params, make_numbers(NUMBERS, runs=None, dtype="float64"))
+        for path, p in apart(params).items():
+            memory = {}
+            for step, grads in enumerate(gradients):
+                expected = direction(
+                    kind, np.asarray(apart(grads)[path]), np.asarray(p), memory, step + 1, hidden=is_hidden(path),
+                    decay=0.03, mu=0.8, b1=0.7, b2=0.95, eps=1e-3,
+                )  # fmt: skip
+                np.testing.assert_allclose(apart(found[step])[path], expected, rtol=1e-9, atol=1e-12, err_msg=str(path))
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_weight_decay_is_a_part_of_the_gradient_or_decoupled(kind, make_numbers):
+    with scope("float64"):
+        params, grads = draw(SHAPES, 0), draw(SHAPES, 1)
+        first = lambda grads, decay: directions(  # noqa: E731
+            kind, [grads], params, make_numbers({"optimizer.weight_decay": decay}, runs=None, dtype="float64")
+        )[0]
+        if kind in DECOUPLED:
+            expected = jax.tree.map(lambda change, p: change + 0.3 * p, first(grads, 0.0), params)
+        else:
+            expected = first(jax.tree.map(lambda g, p: g + 0.3 * p, grads, params), 0.0)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), first(grads, 0.3), expected)
+
+
+def test_muon_brings_singular_values_near_one(make_numbers):
+    """Of each layer by itself, however different their gradients are; times √(O/I) where outputs are more."""
+    shapes = {"stages": {"0": {"kernel": (3, 16, 4)}, "1": {"kernel": (3, 4, 16)}, "2": {"kernel": (3, 3, 3, 2, 4)}}}
+    sizes = np.array([1e-3, 1.0, 1e3], "float32")
+    grads = jax.tree.map(lambda g: g * sizes.reshape(-1, *[1] * (g.ndim - 1)), draw(shapes, 0, "float32"))
+    hp = make_numbers(runs=None)
+    (found,) = directions("muon", [grads], grads, hp | {"optimizer.weight_decay": jnp.float32(0)})
+    for (name, _), change in apart(found).items():
+        values = np.linalg.svd(np.reshape(change, (-1, change.shape[-1])), compute_uv=False)
+        values /= 2 if "'1'" in name else 1
+        assert 0.65 < values.min() and values.max() < 1.25, (name, values)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_stacked_layers_are_moved_as_if_alone(kind, make_numbers):
+    with scope("float64"):
+        hp = make_numbers(NUMBERS, runs=None, dtype="float64")
+        trees = draw(SHAPES, 0), *(draw(SHAPES, seed) for seed in range(1, STEPS + 1))
+        together = directions(kind, trees[1:], trees[0], hp)
+        for stage, layers in ((0, 2), (1, 3)):
+            for n in range(layers):
+                alone = [{"stages": jax.tree.map(lambda leaf: leaf[n : n + 1], t["stages"][stage])} for t in trees]  # noqa: B023
+                for one, all_ in zip(directions(kind, alone[1:], alone[0], hp), together, strict=True):
+                    expected = jax.tree.map(lambda leaf: leaf[n : n + 1], all_["stages"][stage])  # noqa: B023
+                    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), one["stages"], expected)
+
+
+def test_muon_leaves_all_but_hidden_matrices_to_adam(make_numbers):
+    with scope("float64"):
+        hp = make_numbers(NUMBERS, runs=None, dtype="float64")
+        shapes = SHAPES | CELL
+        of = lambda kind: apart(directions(kind, [draw(shapes, 1)], draw(shapes, 0), hp)[0])  # noqa: E731
+        muon, adamw = of("muon"), of("adamw")
+        same = {path for path in muon if np.allclose(muon[path], adamw[path], rtol=1e-12)}
+        assert {path for path in muon if path not in same} == {
+            path for path in muon if is_hidden(path) or "recurrent" in path[0]
+        }
+
+
+def test_muon_takes_the_gates_of_a_cell_apart(make_numbers):
+    """As if they were stacked layers."""
+    with scope("float64"):
+        hp = make_numbers(NUMBERS, runs=None, dtype="float64")
+        params, grads = draw(CELL, 0), draw(CELL, 1)
+        stacked = lambda tree: {"stages": {0: {"kernel": tree["cell"]["branch"]["recurrent"]}}}  # noqa: E731
+        (cell,), (layers,) = (directions("muon", [f(grads)], f(params), hp) for f in (lambda tree: tree, stacked))
+        np.testing.assert_allclose(stacked(cell)["stages"][0]["kernel"], layers["stages"][0]["kernel"], rtol=1e-12)
+
+
+# Rates that go far enough in 1000 steps: lion's step is as long as the rate, adagrad's become shorter by themselves.
+RATES = dict.fromkeys(OPTIMIZERS, 0.1) | {"lion": 0.05, "adagrad": 0.5}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_optimum_of_a_quadratic_is_found(kind, make_numbers):
+    """½‖W − W*‖² over all parameters, down from about √(number of parameters)."""
+    hp = make_numbers({"optimizer.learning_rate": RATES[kind], "train.steps": 1000}, runs=None)
+    start, optimum = (draw(SHAPES | CELL, seed, "float32") for seed in (0, 1))
+    optimizer = make_optimizer(kind, hp)
+
+    def step(i, carry):
+        params, state = carry
+        change, state = optimizer.update(jax.tree.map(jnp.subtract, params, optimum), state, params)
+        now = learning_rate("linear", i, hp)
+        return jax.tree.map(lambda p, d: p - now * d, params, change), state
+
+    train = jax.jit(lambda params: jax.lax.fori_loop(0, 1000, step, (params, optimizer.init(params)))[0])
+    jax.tree.map(lambda w, best: np.testing.assert_allclose(w, best, atol=0.01), train(start), optimum)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_numbers_of_an_optimizer_are_traced(kind, make_numbers):
+    (params, grads, others), traces = (draw(SHAPES, seed, "float32") for seed in range(3)), []
+
+    @jax.jit
+    def two_updates(hp):
+        traces.append(kind)
+        optimizer = make_optimizer(kind, hp)
+        _, state = optimizer.update(grads, optimizer.init(params), params)
+        return optimizer.update(jax.tree.map(lambda g: 0.01 * g, others), state, params)[0]
+
+    numbers = ("momentum", "beta1", "beta2", "epsilon", "weight_decay")
+    changes = [{}] + [{f"optimizer.{name}": 0.37} for name in numbers]
+    results = [two_updates(make_numbers(change, runs=None)) for change in changes]
+    assert len(traces) == 1
+    usual = jax.tree.leaves(results[0])
+    moved = {
+        name
+        for name, result in zip(numbers, results[1:], strict=True)
+        if any(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(usual, jax.tree.leaves(result), strict=True))
+    }
+    assert moved == {"weight_decay"} | READS.get(kind, set())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
