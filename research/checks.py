@@ -5,7 +5,8 @@ import math
 import operator
 import re
 
-from research.config import Config, leaves
+from research.combinations import check_combinations
+from research.config import Config, Data, leaves
 
 _SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
@@ -23,21 +24,32 @@ def check(config: Config) -> None:
         raise ValueError(f"name must be a folder's name of letters, digits and . , = + - _, got {config.name}")
     if not config.data.shape or min(config.data.shape) < 1:
         raise ValueError(f"data.shape must be {valid('data.shape')}, got {config.data.shape}")
+    check_combinations(config)
     _check_data(config)
 
 
 def _check_data(config: Config) -> None:
     """What can be known of the data before it is loaded."""
-    from research.data.digits import SPLITS
-
-    data, name = config.data, config.data.name.name
-    for path in ("split", "eval_split") if name == "digits" else ():
-        if getattr(data, path) not in SPLITS:
-            raise ValueError(f"data.{path} must be one of {', '.join(SPLITS)}, got {getattr(data, path)}")
-    whole = SPLITS[data.split] if name == "digits" else data.examples
+    data, name, splits = config.data, config.data.name.name, _splits(config.data)
+    for path in ("split", "eval_split") if name != "noise" else ():
+        if getattr(data, path) not in splits:
+            raise ValueError(f"data.{path} must be one of {', '.join(splits)}, got {getattr(data, path)}")
+    whole = data.examples if name == "noise" else splits[data.split]
     examples, batch = min(whole, data.limit or whole), config.train.batch_size
     if config.optimizer.kind.name != "gd" and batch > examples:
         raise ValueError(f"train.batch_size must be ≤ {examples}, the examples of {name}, got {batch}")
+
+
+def _splits(data: Data) -> dict[str, int]:
+    """How many examples each split has; none where the data have no splits."""
+    from research.data import catalog, digits, python_docs
+
+    name = data.name.name
+    if name == "python_docs":
+        return python_docs.splits(data.length)
+    if name in catalog.SHAPES:
+        return catalog.splits(name)
+    return digits.SPLITS if name == "digits" else {}
 
 
 def valid(path: str) -> str:

@@ -12,20 +12,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-ModelKind = enum.Enum("ModelKind", ["mlp"])
-SkipKind = enum.Enum("SkipKind", ["none", "identity", "scaled", "inv_sqrt_depth", "rezero"])
-NormKind = enum.Enum("NormKind", ["none", "layer", "batch"])
+ModelKind = enum.Enum("ModelKind", ["mlp", "cnn", "resnet_cifar", "resnet", "transformer", "rnn"])
+Cell = enum.Enum("Cell", ["elman", "gru", "lstm"])
+Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
+Transition = enum.Enum("Transition", ["pad", "projection"])
+Padding = enum.Enum("Padding", ["zero", "circular"])
+SkipKind = enum.Enum(
+    "SkipKind",
+    ["none", "identity", "scaled", "inv_sqrt_depth", "rezero", "skipinit", "fixup", "highway", "gated", "projection"]
+    + ["dropout", "deepnorm", "stochastic_depth", "dense"],
+)
+NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
 Placement = enum.Enum("Placement", ["pre", "post", "branch"])
 ActivationKind = enum.Enum(
     "ActivationKind", ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softsign", "linear"]
 )
-InitKind = enum.Enum("InitKind", ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal"])
-OptimizerKind = enum.Enum("OptimizerKind", ["gd", "sgd", "momentum", "adam", "adamw"])
+InitKind = enum.Enum(
+    "InitKind",
+    ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal", "delta_orthogonal", "zeros"],
+)
+OptimizerKind = enum.Enum(
+    "OptimizerKind",
+    ["gd", "sgd", "momentum", "adam", "adamw", "nesterov", "rmsprop", "adagrad", "lion", "muon"],
+)
 Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum("PrecisionKind", ["float32", "float64", "bfloat16", "mixed_bfloat16", "float16"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
-DataKind = enum.Enum("DataKind", ["digits", "noise"])
+DataKind = enum.Enum("DataKind", ["digits", "mnist", "fashion_mnist", "cifar10", "python_docs", "noise"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
 
 
@@ -42,16 +56,26 @@ class Train:
     epochs: float = number(30.0, gt=0)
     batch_size: int = number(128, ge=1)
     eval_every: int | None = number(None, ge=1)  # steps between evaluations; null: once an epoch
+    input_noise: float = number(0.0, ge=0, traced=True)  # standard deviation of the noise added to each input
 
 
 @dataclass
 class Model:
-    """The network: ``depth`` blocks of ``width`` units between an embedding and a head."""
+    """The network between an embedding and a head; ``depth`` counts as its paper does, for ``rnn`` it is time."""
 
     kind: ModelKind = ModelKind.mlp
     depth: int = number(16, ge=1)
-    width: int = number(64, ge=1)
+    width: int = number(64, ge=1)  # of resnet_cifar and resnet: that of the first stage
     bias: bool = True
+    dropout: float = number(0.0, ge=0, lt=1, traced=True)  # in front of each branch's last weights
+    recompute: bool = False  # activations again in the backward pass, instead of keeping them
+    heads: int = number(4, ge=1)  # transformer
+    expansion: int = number(4, ge=1)  # transformer: units of the feed-forward part, in widths
+    positions: Positions = Positions.learned  # transformer
+    tied: bool = False  # transformer on text: the head uses the embedding's weights
+    cell: Cell = Cell.elman  # rnn
+    transition: Transition = Transition.pad  # resnet_cifar, resnet: the shortcut where the shape changes
+    padding: Padding = Padding.zero  # cnn, resnet_cifar, resnet
 
 
 @dataclass
@@ -59,8 +83,11 @@ class Skip:
     """The shortcut around each block: h + F(h), scaled as ``kind`` says."""
 
     kind: SkipKind = SkipKind.none
-    branch_scale: float = number(1.0, traced=True)
-    shortcut_scale: float = number(1.0, traced=True)
+    branch_scale: float = number(1.0, traced=True)  # scaled; skipinit: the learned scale at the start
+    shortcut_scale: float = number(1.0, traced=True)  # scaled
+    gate_bias: float = number(-2.0, traced=True)  # highway, gated
+    rate: float = number(0.5, ge=0, lt=1, traced=True)  # dropout; stochastic_depth: that of the last layer
+    growth: int = number(12, ge=1)  # dense: units that each layer adds
 
 
 @dataclass
@@ -68,6 +95,7 @@ class Norm:
     """The normalisation of each block and where it stands."""
 
     kind: NormKind = NormKind.none
+    groups: int = number(8, ge=1)  # group
     placement: Placement = Placement.pre
 
 
@@ -94,9 +122,9 @@ class Optimizer:
 
     kind: OptimizerKind = OptimizerKind.momentum
     learning_rate: float = number(0.01, ge=0, traced=True)
-    momentum: float = number(0.9, ge=0, lt=1, traced=True)
-    beta1: float = number(0.9, ge=0, lt=1, traced=True)
-    beta2: float = number(0.999, ge=0, lt=1, traced=True)
+    momentum: float = number(0.9, ge=0, lt=1, traced=True)  # momentum, nesterov; muon: that of hidden matrices
+    beta1: float = number(0.9, ge=0, lt=1, traced=True)  # adam, adamw, lion, muon
+    beta2: float = number(0.999, ge=0, lt=1, traced=True)  # adam, adamw, lion, muon, rmsprop
     epsilon: float = number(1e-8, ge=0, traced=True)
     weight_decay: float = number(0.0, ge=0, traced=True)
     schedule: Schedule = Schedule.constant
@@ -124,7 +152,7 @@ class Loss:
 
 @dataclass
 class Data:
-    """The dataset; ``shape``, ``classes`` and ``examples`` concern ``noise`` only."""
+    """The dataset; ``shape``, ``classes`` and ``examples`` concern ``noise`` only, ``length`` text."""
 
     name: DataKind = DataKind.digits
     split: str = "train"
@@ -133,6 +161,7 @@ class Data:
     shape: list[int] = field(default_factory=lambda: [64])
     classes: int = number(10, ge=2)
     examples: int = number(1024, ge=2)
+    length: int = number(64, ge=2)  # characters an example
 
 
 @dataclass

@@ -3,19 +3,22 @@
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from research.config import Config, plain, traced, tree
+from research.data.catalog import load_images
 from research.data.dataset import Dataset
 from research.data.digits import load_digits
 from research.data.noise import make_noise
+from research.data.python_docs import load_python_docs
 from research.gauges import theory
 from research.gauges.verdict import skipped_layers
+from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
-from research.models.stack import Architecture
 from research.training.precision import POLICIES
 from research.training.program import Spec
 
@@ -73,22 +76,42 @@ def _load(settings: str) -> Dataset:
     data = json.loads(settings)
     if data["name"] == "noise":
         return make_noise(data["shape"], data["classes"], data["examples"], data["limit"])
-    return load_digits(data["split"], data["eval_split"], data["limit"])
+    splits, limit = (data["split"], data["eval_split"]), data["limit"]
+    if data["name"] == "python_docs":
+        return load_python_docs(*splits, data["length"], limit)
+    if data["name"] == "digits":
+        return load_digits(*splits, limit)
+    return load_images(data["name"], *splits, limit)
 
 
 def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
     policy = POLICIES[config.precision.kind.name]
+    model, skip, norm = config.model, config.skip, config.norm
     architecture = Architecture(
-        inputs=dataset.x.shape[1],
+        kind=model.kind.name,
+        shape=tuple(dataset.shape),
         classes=dataset.classes,
-        depth=config.model.depth,
-        width=config.model.width,
-        bias=config.model.bias,
+        vocabulary=dataset.vocabulary,
+        language=dataset.y.ndim == 2,
+        depth=model.depth,
+        width=model.width,
+        bias=model.bias,
+        heads=model.heads,
+        expansion=model.expansion,
+        positions=model.positions.name,
+        tied=model.tied,
+        cell=model.cell.name,
+        transition=model.transition.name,
+        padding=model.padding.name,
+        dropout=model.dropout > 0,
+        recompute=model.recompute,
         activation=config.activation.kind.name,
         init=config.init.kind.name,
-        skip=config.skip.kind.name,
-        norm=config.norm.kind.name,
-        placement=config.norm.placement.name,
+        skip=skip.kind.name,
+        growth=skip.growth,
+        norm=norm.kind.name,
+        groups=norm.groups,
+        placement=norm.placement.name,
         dtype=policy.compute,
         param_dtype=policy.params,
     )
@@ -101,11 +124,14 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         batch_size=batch,
         level=config.measure.level.name,
         every=config.measure.every,
+        noisy=config.train.input_noise > 0,
     )
 
 
 def predicted_profile(config: Config, job: Job) -> np.ndarray | None:
     """What mean-field theory expects at initialisation: ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²), l = 0..N; None for no theory."""
+    if config.model.kind.name != "mlp" or config.skip.kind.name not in _SCALES or config.model.dropout:
+        return None
     scheme, numbers = config.init.kind.name, {"gain": config.init.gain, "sigma_w": config.init.sigma_w}
     width, arch = config.model.width, job.spec.architecture
     embedding = theoretical_variance(scheme, arch.inputs, width, **numbers)
@@ -125,19 +151,22 @@ def predicted_profile(config: Config, job: Job) -> np.ndarray | None:
     )
 
 
+_SCALES: dict[str, Callable[[Config], tuple[float, float]]] = {
+    "none": lambda config: (1.0, 0.0),
+    "identity": lambda config: (1.0, 1.0),
+    "scaled": lambda config: (config.skip.branch_scale, config.skip.shortcut_scale),
+    "inv_sqrt_depth": lambda config: (config.model.depth**-0.5, 1.0),
+    "rezero": lambda config: (0.0, 1.0),
+    "skipinit": lambda config: (config.skip.branch_scale, 1.0),
+}
+
+
 def scales(config: Config) -> tuple[float, float]:
     """What the branch and the shortcut of each block are multiplied by at initialisation."""
-    table = {
-        "none": (1.0, 0.0),
-        "identity": (1.0, 1.0),
-        "scaled": (config.skip.branch_scale, config.skip.shortcut_scale),
-        "inv_sqrt_depth": (config.model.depth**-0.5, 1.0),
-        "rezero": (0.0, 1.0),
-    }
-    return table[config.skip.kind.name]
+    return _SCALES[config.skip.kind.name](config)
 
 
 def predicted_factor(config: Config, job: Job) -> float | None:
     """The predicted factor per layer at initialisation, fitted over the layers that the verdict fits."""
     profile = predicted_profile(config, job)
-    return None if profile is None else theory.factor_per_layer(profile, skipped_layers(job.spec.architecture.depth))
+    return None if profile is None else theory.factor_per_layer(profile, skipped_layers(job.spec.architecture.layers))

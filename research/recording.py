@@ -122,7 +122,7 @@ class Recording:
 
     def _verdict(self) -> dict[str, Any] | None:
         """None for a run that measured nothing and did not diverge."""
-        measured = {"step": np.zeros(0, int), "signal_grad": np.zeros((0, self.job.spec.architecture.depth + 1))}
+        measured = {"step": np.zeros(0, int), "signal_grad": np.zeros((0, self.job.spec.architecture.layers + 1))}
         for name in measured if self._signal else ():
             measured[name] = np.concatenate([rows[name] for rows in self._signal])
         if not len(measured["step"]) and not self.diverged:
@@ -159,12 +159,14 @@ def _described(config: Config, job: Job, identity: str) -> dict[str, Any]:
     device = jax.devices()[0]
     data = job.dataset
     fingerprint = {"name": data.name, "version": data.version, "split": data.split, "fingerprint": data.fingerprint()}
+    if data.vocabulary:
+        fingerprint |= {"symbols": data.symbols, "unigram_entropy": data.unigram_entropy}
     return {
         "id": identity,
         "seed": config.seed,
         "versions": versions(),
         "git": git(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "layers": config.model.depth,
+        "layers": job.spec.architecture.layers,
         "data": fingerprint,
     }

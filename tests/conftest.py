@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ import numpy as np
 import pytest
 
 from research import config
-from research.models.stack import Architecture
+from research.models.architecture import Architecture
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -43,8 +43,9 @@ def _strict_jax():
 @pytest.fixture(scope="session")
 def make_architecture():
     """A small network, but for the changes that are asked for."""
-    usual: dict[str, Any] = dict(inputs=5, classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun")
+    usual: dict[str, Any] = dict(shape=(5,), classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun")
     usual |= dict(skip="none", norm="none", placement="pre", dtype="float32", param_dtype="float32")
+    usual |= dict(groups=2, growth=3)
     return lambda **changes: Architecture(**(usual | changes))
 
 
@@ -186,20 +187,52 @@ ACTIVATIONS = {
     "softsign": lambda z: z / (1 + jnp.abs(z)),
     "linear": lambda z: z,
 }
-SKIPS = {
-    "none": lambda h, branch, alpha, depth, hp: branch,
-    "identity": lambda h, branch, alpha, depth, hp: h + branch,
-    "scaled": lambda h, branch, alpha, depth, hp: hp["skip.shortcut_scale"] * h + hp["skip.branch_scale"] * branch,
-    "inv_sqrt_depth": lambda h, branch, alpha, depth, hp: h + branch / jnp.sqrt(float(depth)),
-    "rezero": lambda h, branch, alpha, depth, hp: h + alpha * branch,
+
+
+class Shortcut(NamedTuple):
+    """What is known where branch and shortcut meet: of layer ``layer`` = 0..N-1, and what was learned there."""
+
+    hp: Mapping[str, Any]
+    layer: int
+    layers: int
+    depth: int
+    learned: Mapping[str, Any]
+    written: int = 0  # units of a growing stream
+    kept: Any = None  # instead of its mean, what a random mask is
+    normed: Callable = lambda h: h
+
+    def gate(self, h):
+        gate = self.learned["gate"]
+        return 1 / (1 + jnp.exp(-(h @ gate["kernel"] + gate["bias"].reshape((1,) * (h.ndim - 1) + (-1,)))))
+
+    def mask(self, rate):
+        return 1 - rate if self.kept is None else self.kept
+
+
+SKIPS: dict[str, Callable[[Any, Any, Shortcut], Any]] = {
+    "none": lambda h, branch, at: branch,
+    "identity": lambda h, branch, at: h + branch,
+    "scaled": lambda h, branch, at: at.hp["skip.shortcut_scale"] * h + at.hp["skip.branch_scale"] * branch,
+    "inv_sqrt_depth": lambda h, branch, at: h + branch / np.sqrt(at.layers),
+    "rezero": lambda h, branch, at: h + at.learned["alpha"] * branch,
+    "skipinit": lambda h, branch, at: h + at.learned["alpha"] * branch,
+    "fixup": lambda h, branch, at: h + at.learned["alpha"] * branch,
+    "highway": lambda h, branch, at: at.gate(h) * branch + (1 - at.gate(h)) * h,
+    "gated": lambda h, branch, at: branch + (1 - at.gate(h)) * h,
+    "projection": lambda h, branch, at: at.normed(h @ at.learned["projection"]["kernel"]) + branch,
+    "dropout": lambda h, branch, at: at.mask(at.hp["skip.rate"]) * h + branch,
+    "stochastic_depth": lambda h, branch, at: h + at.mask(at.hp["skip.rate"] * (at.layer + 1) / at.layers) * branch,
+    "deepnorm": lambda h, branch, at: (2 * at.depth) ** 0.25 * h + branch,
+    "dense": lambda h, branch, at: jnp.concatenate(
+        [h[..., : at.written], branch, h[..., at.written + branch.shape[-1] :]], axis=-1
+    ),
 }
-NORM_AXIS_AND_EPSILON = {"layer": (1, 1e-6), "batch": (0, 1e-5)}
 
 
 @pytest.fixture(scope="session")
 def formulas():
-    """Activations of z; shortcuts of h, the branch, the learned α, the depth and the traced numbers."""
-    return {"activation": ACTIVATIONS, "skip": SKIPS}
+    """Activations of z; shortcuts of h, the branch, and a ``Shortcut``, which comes with them."""
+    return {"activation": ACTIVATIONS, "skip": SKIPS, "at": Shortcut}
 
 
 @pytest.fixture(scope="session")
@@ -208,42 +241,79 @@ def unrolled():
 
     ``nudges`` are added where the gauges sit, so that the gradient with respect to a nudge is the one that the
     gauge of that name measures: ``signal_grad`` [N+1, B, D], ``branch_grad`` and ``skip_grad`` [N, B, D].
-    ``running`` holds the network's other state and switches batch norm to its running statistics.
+    ``running`` holds the network's other state and switches batch norm to its running statistics. Random shortcuts are
+    as in evaluation, unless ``kept`` [N] says what becomes of each layer's.
     """
     return _unrolled
 
 
-def _unrolled(arch, params, x, hp, *, nudges=None, running=None):
+def _moments(kind, h, groups):
+    """What is taken off, and the mean square that is divided by."""
+    if kind == "rms":
+        return 0, jnp.mean(h**2, 1, keepdims=True)
+    if kind == "group":
+        grouped = h.reshape(len(h), groups, -1)
+        each = jnp.mean(grouped, 2), jnp.var(grouped, 2)
+        return tuple(jnp.repeat(part, h.shape[1] // groups, 1) for part in each)
+    axis = {"layer": 1, "batch": 0}[kind]
+    return jnp.mean(h, axis, keepdims=True), jnp.var(h, axis, keepdims=True)
+
+
+def _normed(arch, h, params, running, seen):
+    if arch.norm == "none":
+        return h
+    norm, row = params["norm"], lambda leaf: leaf[None]
+    if arch.norm == "dyt":
+        return row(norm["scale"]) * jnp.tanh(norm["alpha"] * h) + row(norm["bias"])
+    mean, square = _moments(arch.norm, h, arch.groups)
+    seen["moments"].append((mean, square))
+    if arch.norm == "batch" and running:
+        mean, square = row(running["norm"]["mean"]), row(running["norm"]["var"])
+    out = (h - mean) / jnp.sqrt(square + (1e-5 if arch.norm == "batch" else 1e-6)) * row(norm["scale"])
+    return out if arch.norm == "rms" else out + row(norm["bias"])
+
+
+def _linear(h, params):
+    return h @ params["kernel"] + (params["bias"][None] if "bias" in params else 0)
+
+
+def _branch(arch, z, params, written, seen):
+    """W φ(z) of the units that are written; with Fixup a shift in front of each of the two."""
+    before, behind = params["shifts"][0] if arch.skip == "fixup" else (0, 0)
+    (weight,) = params["weights"].values()
+    z = z[:, :written] + before
+    seen["into_branch"].append(z)
+    return _linear(ACTIVATIONS[arch.activation](z) + behind, weight | {"kernel": weight["kernel"][:written]})
+
+
+def _unrolled(arch, params, x, hp, *, nudges=None, running=None, kept=None):
     seen = {"signals": [], "into_branch": [], "moments": []}
 
     def nudge(name, layer, h):
         return h if nudges is None else h + nudges[name][layer]
 
     def normed(h, place, params, running):
-        if arch.norm == "none" or place != arch.placement:
-            return h
-        axis, epsilon = NORM_AXIS_AND_EPSILON[arch.norm]
-        mean, var = jnp.mean(h, axis, keepdims=True), jnp.var(h, axis, keepdims=True)
-        seen["moments"].append((mean, var))
-        if arch.norm == "batch" and running:
-            mean, var = running["norm"]["mean"][None], running["norm"]["var"][None]
-        return (h - mean) / jnp.sqrt(var + epsilon) * params["norm"]["scale"][None] + params["norm"]["bias"][None]
+        return _normed(arch, h, params, running, seen) if place == arch.placement else h
 
-    def linear(h, params):
-        return h @ params["kernel"] + (params["bias"][None] if arch.bias else 0)
+    def shortcut(n, layer, rest, written):
+        return Shortcut(
+            hp, n, arch.depth, arch.depth, layer.get("skip", {}), written, None if kept is None else kept[n],
+            lambda h: _normed(arch, h, layer["skip"], rest.get("skip"), seen),
+        )  # fmt: skip
 
-    phi = ACTIVATIONS[arch.activation]
-    h = nudge("signal_grad", 0, linear(x, params["embed"]))
+    width = arch.width + arch.depth * arch.growth if arch.skip == "dense" else arch.width
+    h = jnp.pad(_linear(x, params["embed"]), ((0, 0), (0, width - arch.width)))
+    h = nudge("signal_grad", 0, h)
     seen["signals"].append(h)
-    (stage,) = params["stages"].values()
+    (stage,), running = params["stages"].values(), running or {}
     for n in range(arch.depth):
         layer = jax.tree.map(lambda leaf: leaf[n], stage)  # noqa: B023
-        rest = jax.tree.map(lambda leaf: leaf[n], running["stages"][0]) if running else None  # noqa: B023
+        rest = jax.tree.map(lambda leaf: leaf[n], running["stages"][0]) if running else {}  # noqa: B023
+        written = arch.width + n * arch.growth if arch.skip == "dense" else width
         z = normed(nudge("branch_grad", n, h), "pre", layer, rest)
-        branch = normed(linear(phi(z), layer["branch"]["linear"]), "branch", layer, rest)
-        alpha = layer["skip"]["alpha"] if arch.skip == "rezero" else None
-        h = SKIPS[arch.skip](nudge("skip_grad", n, h), branch, alpha, arch.depth, hp)
+        branch = normed(_branch(arch, z, layer["branch"], written, seen), "branch", layer, rest)
+        h = SKIPS[arch.skip](nudge("skip_grad", n, h), branch, shortcut(n, layer, rest, written))
         h = nudge("signal_grad", n + 1, normed(h, "post", layer, rest))
-        seen["into_branch"].append(z)
         seen["signals"].append(h)
-    return linear(phi(normed(h, "pre", params, running)), params["head"]), seen
+    h = normed(h, "pre", params, running)
+    return _linear(ACTIVATIONS[arch.activation](h), params["head"]), seen

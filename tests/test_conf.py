@@ -1,5 +1,6 @@
 import enum
 import functools
+import json
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from hydra.core.plugins import Plugins
 
 from research import config
 from research.checks import check
+from research.data.catalog import SHAPES
 from research.records.analysis import flat
 from research.train import folder, register, typed
 
@@ -16,6 +18,11 @@ CONF = folder("conf")
 OPTIONS = [(file.parent.name, file.stem) for file in sorted(CONF.glob("*/*.yaml"))]
 EXPERIMENTS = [option for group, option in OPTIONS if group == "experiment"]
 PRESETS = {("model", "linear")}  # options that set more than their group
+COMPANIONS = {  # what an option needs beside it
+    ("skip", "deepnorm"): ("model=transformer", "norm=layer", "norm.placement=post"),
+    ("init", "delta_orthogonal"): ("model=cnn",),
+    ("data", "python_docs"): ("model=transformer",),
+}
 
 
 def choices():
@@ -39,6 +46,17 @@ def composed(*overrides):
         return typed(compose("config", list(overrides)))
 
 
+@pytest.fixture
+def image_sets(tmp_path, monkeypatch):
+    """Descriptions of prepared image sets, which is all that a check reads of them."""
+    splits = [{"name": split, "shardLengths": ["1000"]} for split in ("train", "test")]
+    for name in SHAPES:
+        (tmp_path / name / "1.0.0").mkdir(parents=True)
+        description = json.dumps({"fileFormat": "array_record", "version": "1.0.0", "splits": splits})
+        (tmp_path / name / "1.0.0" / "dataset_info.json").write_text(description)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+
+
 def test_every_group_with_options_is_known():
     assert set(CHOICES) | {"tracker", "experiment", "debug"} == {group for group, _ in OPTIONS}
 
@@ -52,8 +70,8 @@ def test_every_option_has_a_file_and_every_file_an_option(group):
 @pytest.mark.parametrize(
     ("group", "option"), [option for option in OPTIONS if option[0] not in ("experiment", "debug")]
 )
-def test_every_option_composes(group, option):
-    chosen = composed(f"{group}={option}")
+def test_every_option_composes(image_sets, group, option):
+    chosen = composed(f"{group}={option}", *COMPANIONS.get((group, option), ()))
     check(chosen)
     if group in CHOICES and (group, option) not in PRESETS:
         assert getattr(getattr(chosen, group), CHOICES[group][0]).name == option
@@ -66,12 +84,9 @@ def test_every_file_of_differences_composes(group, option):
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "skip"])
 def test_an_option_leaves_other_groups_alone(option):
-    default, chosen = config.plain(composed()), config.plain(composed(f"skip={option}"))
-    assert {path for path in default if default[path] != chosen[path]} <= {
-        "skip.kind",
-        "skip.branch_scale",
-        "skip.shortcut_scale",
-    }
+    companions = COMPANIONS.get(("skip", option), ())
+    default, chosen = (config.plain(composed(*companions, *words)) for words in (["skip=identity"], [f"skip={option}"]))
+    assert all(path.startswith("skip.") for path in default if default[path] != chosen[path])
 
 
 def test_the_composed_default_is_that_of_the_schema():

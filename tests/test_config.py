@@ -63,7 +63,7 @@ def test_a_number_at_the_end_of_its_range_is_taken(path, kind, bound):
 
 
 def test_every_count_and_every_number_has_a_range():
-    free = {"skip.branch_scale", "skip.shortcut_scale"}  # any finite number is meaningful
+    free = {"skip.branch_scale", "skip.shortcut_scale", "skip.gate_bias"}  # any finite number is meaningful
     numeric = {path for path, item in FIELDS.items() if item.type in (int, float, int | None)}
     assert numeric - {path for path, _, _ in BOUNDS} == free
 
@@ -104,10 +104,20 @@ def test_traced_are_exactly_the_marked_numbers():
 
 @pytest.mark.parametrize("path", traced(Config()))
 def test_a_traced_number_leaves_the_program_as_it_is_and_reaches_it(path):
-    before, after = (prepare(_on_noise(config)) for config in (Config(), changed(path, _other(path))))
+    values = (0.1, 0.2) if path in SWITCHES else (VALUES[path], _other(path))
+    before, after = (prepare(_on_noise(changed(path, value))) for value in values)
     assert after.spec == before.spec
     same = {name for name in before.hp if np.array_equal(before.hp[name], after.hp[name])}
     assert set(before.hp) - same == {path}
+
+
+SWITCHES = ("model.dropout", "train.input_noise")  # draw no random numbers at 0
+
+
+@pytest.mark.parametrize("path", SWITCHES)
+def test_what_costs_nothing_at_0_is_another_program_beyond(path):
+    before, after = (prepare(_on_noise(changed(path, value))) for value in (0.0, 0.1))
+    assert after.spec != before.spec
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from research.config import knobs
 from research.errors import explain, nearest, unknown
 
 MISTAKES = [  # what is typed, and what the line must hold
-    (["skip=residul"], ["skip=residul", "did you mean identity?", "valid: identity, inv_sqrt_depth, none"]),
+    (["skip=residul"], ["skip=residul", "did you mean identity?", "valid: deepnorm, dense, dropout"]),
     (["init=xavier"], ["init=xavier", "did you mean glorot?"]),
     (["data=digitz"], ["data=digitz", "did you mean digits?"]),
     (["tracker=wand"], ["did you mean wandb?"]),
@@ -33,6 +33,17 @@ MISTAKES = [  # what is typed, and what the line must hold
     (["train.batch_size=5000"], ["train.batch_size must be ≤ 1400", "got 5000"]),
     (["data.split=trian"], ["data.split must be", "train", "got trian"]),
     (["data.eval_split=tset"], ["data.eval_split must be", "test", "got tset"]),
+    (["data=fasion_mnist"], ["data=fasion_mnist", "did you mean fashion_mnist?"]),
+    (["data=python_docs", "data.length=1"], ["data.length must be a whole number ≥ 2, got 1"]),
+    (["data=python_docs", "model=transformer", "data.length=1000000"], ["data.length must be ≤ ", "got 1000000"]),
+    (
+        ["data=python_docs", "model=transformer", "data.split=valid"],
+        ["data.split must be one of train, test, got valid"],
+    ),
+    (["model=resnet_cifar", "model.depth=55"], ["model.depth must be 6n+2 for resnet_cifar: 50 or 56, say, got 55"]),
+    (["model=transformer", "model.heads=5"], ["model.heads must be a divisor of model.width=64: 1, 2, 4", "got 5"]),
+    (["skip=deepnorm", "norm=none"], ["model must be transformer (skip=deepnorm is defined for one), got mlp"]),
+    (["data=python_docs"], ["model must be transformer or rnn (python_docs holds text), got mlp"]),
     (["hydra.run.dir=/proc/nope/x"], ["/proc/nope"]),
     (["hydra.run.dir=a_file/x"], ["a_file/x"]),
     (["-m", "seed=0,1", "hydra.sweep.dir=a_file/x"], ["a_file/x"]),
@@ -119,6 +130,17 @@ def test_a_real_process_refuses_before_it_imports_jax(workplace, process, words)
     assert err.startswith("fathom: ") and err.count("\n") == 1, err
     assert out == "False\n"
     assert not list(workplace.iterdir())
+
+
+def test_a_dataset_that_is_not_prepared_is_refused_before_anything_large_is_imported(workplace, process):
+    tells = TELLS_OF_JAX.replace(
+        "'jax' in sys.modules", "{'jax', 'tensorflow', 'tensorflow_datasets'} & {*sys.modules}"
+    )
+    ended = process("-c", tells, "train", "data=cifar10", TFDS_DATA_DIR=str(workplace / "nowhere"))
+    out, err = ended.communicate()
+    assert ended.returncode == 2 and out == "set()\n" and err.count("\n") == 1
+    assert err.startswith(f"fathom: data=cifar10 is not prepared in {workplace / 'nowhere' / 'cifar10'}; ")
+    assert "download_and_prepare()" in err and not list(workplace.iterdir())
 
 
 def test_the_traceback_is_there_for_who_asks(workplace, process):

@@ -9,12 +9,16 @@ from jaxtyping import Array, Float
 from research.gauges.norms import accumulator, tree_euclidean
 
 
-def layer_norms(stages: list[Any]) -> Float[Array, " N"]:
-    """The Euclidean norm over all parameters of each layer; every leaf of a stage has a leading layer axis."""
-    return jnp.concatenate([tree_euclidean(stage, batch_axes=1) for stage in stages])
+def layer_norms(stages: list[list[Any]]) -> Float[Array, " N"]:
+    """The Euclidean norm over all parameters of each layer, in forward order.
+
+    A stage holds, for each layer of its blocks, the tree of the blocks' parameters, stacked on a leading axis.
+    """
+    norms = [jnp.stack([tree_euclidean(stack, batch_axes=1) for stack in stage], axis=1) for stage in stages]
+    return jnp.concatenate([norm.reshape(-1) for norm in norms])
 
 
-def update_gauges(before: list[Any], after: list[Any]) -> dict[str, Float[Array, " N"]]:
+def update_gauges(before: list[list[Any]], after: list[list[Any]]) -> dict[str, Float[Array, " N"]]:
     """Norms per layer of the weights before the step and of what the step changed in them, and their ratio.
 
     ``update_norm`` compares stored parameters, so it holds what the number format let through. The ratio is NaN

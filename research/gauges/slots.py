@@ -5,27 +5,30 @@ the slot returns not a derivative but the statistic that the probe's backward ru
 stored and it works under scan, vmap and sharding.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.gauges.norms import euclidean
+from research.gauges.norms import euclidean, tree_euclidean
 
 Slot = Float[Array, ""]
 
 
 @jax.custom_vjp
-def _tap(h: Array, slot: Array) -> Array:
+def _tap(h: Any, slot: Array) -> Any:
     return h
 
 
-_tap.defvjp(lambda h, slot: (h, None), lambda _, cotangent: (cotangent, euclidean(cotangent)))
+_tap.defvjp(lambda h, slot: (h, None), lambda _, cotangent: (cotangent, tree_euclidean(cotangent)))
 
 
-def tap(h: Float[Array, "..."], slot: Slot | None) -> Float[Array, "..."]:
+def tap(h: Any, slot: Slot | None) -> Any:
     """The identity; the gradient with respect to ``slot`` is ‖∂L/∂h‖₂ over all of ``h``, the batch included.
 
-    Without a slot nothing is compiled at all.
+    ``h`` is an array or a tree of them: of weights that several layers share, tapped in one layer, it is the part of
+    the gradient that comes from that layer. Without a slot nothing is compiled at all.
     """
     return h if slot is None else _tap(h, slot)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Nonlinearity = Callable[[Array], Array]
 
@@ -33,8 +33,10 @@ def greatest_slope(activation: str) -> float:
         return float(np.max(np.abs(slope(activation, jnp.linspace(-6, 6, 2401)))))
 
 
-def unit_statistics(activation: str, z: Float[Array, "... D"], flat: float = 0.05) -> dict[str, Float[Array, ""]]:
-    """How much of a layer's nonlinearity is asleep, from the input ``z`` it receives.
+def unit_statistics(
+    activation: str, z: Float[Array, "... D"], flat: float = 0.05, counted: Bool[Array, " D"] | None = None
+) -> dict[str, Float[Array, ""]]:
+    """How much of a layer's nonlinearity is asleep, from the input ``z`` it receives: of all units or of ``counted``.
 
     Returns:
         ``saturated``: the fraction of all elements whose slope |φ'(z)| is below ``flat`` times the greatest slope
@@ -43,4 +45,8 @@ def unit_statistics(activation: str, z: Float[Array, "... D"], flat: float = 0.0
     z = jax.lax.stop_gradient(z)
     asleep = jnp.abs(slope(activation, z)) < flat * greatest_slope(activation)
     silent = jnp.all(ACTIVATIONS[activation](z) == 0, axis=tuple(range(z.ndim - 1)))
-    return {"saturated": jnp.mean(asleep, dtype=jnp.float32), "dead": jnp.mean(silent, dtype=jnp.float32)}
+    units = None if counted is None else jnp.broadcast_to(counted.reshape((1,) * (z.ndim - 1) + (-1,)), z.shape)
+    return {
+        "saturated": jnp.mean(asleep, dtype=jnp.float32, where=units),
+        "dead": jnp.mean(silent, dtype=jnp.float32, where=counted),
+    }

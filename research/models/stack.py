@@ -1,119 +1,120 @@
-"""The network: embed → stages of identical blocks → head, each stage one scan over stacked parameters."""
+"""The network: embedding → stages of identical blocks → head, each stage one scan over stacked parameters."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.gauges.slots import forward_statistics, tap
+from research.gauges.slots import tap
 from research.models.activation import ACTIVATIONS
-from research.models.dense import DenseBranch, make_linear
+from research.models.architecture import Architecture, Part, Pass, Stage
+from research.models.dense import make_linear
+from research.models.embed import make_embed
+from research.models.layer import Layer, Slots, Statistics, forward
 from research.models.norm import apply_norm, make_norm
-from research.models.skip import Skip
-
-Slots = dict[str, Array]
-Statistics = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What decides the shapes and the operations of a network: all names and integers, hashable."""
-
-    inputs: int
-    classes: int
-    depth: int
-    width: int
-    bias: bool
-    activation: str
-    init: str
-    skip: str
-    norm: str
-    placement: str
-    dtype: str
-    param_dtype: str
-
-    @property
-    def formats(self) -> dict[str, jnp.dtype]:
-        """The arithmetic's and the parameters' number formats, as layers take them."""
-        return {"dtype": jnp.dtype(self.dtype), "param_dtype": jnp.dtype(self.param_dtype)}
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What one pass through the network is told: its numbers, whether it trains, what it is asked to measure."""
-
-    hp: Mapping[str, Array]
-    train: bool
-    forward: bool = False  # activation_rms, activation_mean
-    units: bool = False  # saturated, dead
-
-
-class Block(nnx.Module):
-    """One layer: skip(h, branch(h)), with its normalisation before the branch, behind it, or behind the sum."""
-
-    def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.placement = arch.placement
-        self.norm = make_norm(arch.norm, arch.width, **arch.formats, rngs=rngs)
-        self.branch = DenseBranch(
-            arch.width, arch.activation, init=arch.init, bias=arch.bias, hp=hp, **arch.formats, rngs=rngs
-        )
-        self.skip = Skip(arch.skip, arch.depth, param_dtype=jnp.dtype(arch.param_dtype))
-
-    def _normed(self, h: Array, place: str, train: bool) -> Array:
-        return apply_norm(self.norm, h, train=train) if place == self.placement else h
-
-    def __call__(self, h: Float[Array, "..."], slots: Slots, told: Pass) -> tuple[Float[Array, "..."], Statistics]:
-        """The block's output and its forward statistics; ``slots`` receive what arrives backward."""
-        into_branch = self._normed(tap(h, slots.get("branch_grad")), "pre", told.train)
-        branch, statistics = self.branch(into_branch, units=told.units)
-        branch = self._normed(branch, "branch", told.train)
-        h = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told.hp), "post", told.train)
-        return tap(h, slots.get("signal_grad")), statistics | _forward(h, told)
 
 
 class Stack(nnx.Module):
-    """The network. Layers are numbered through all stages in forward order."""
+    """The network. Layers are numbered through all stages in forward order, within a block part by part.
+
+    ``stages`` holds for each stage and part the stack of its layers; a recurrent network has one ``cell`` instead.
+    """
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+        self.arch = arch
+        self.embed = make_embed(arch, hp, rngs=rngs)
+        if arch.shared:
+            self.cell = Layer(arch, arch.plan[0].parts[0], jnp.int32(0), hp, rngs=rngs)
+        else:
+            self.stages = nnx.List(_stacks(arch, hp, rngs))
+        last = arch.norm if arch.placement == "pre" else "none"
+        self.norm = make_norm(last, arch.stream, groups=arch.groups, **arch.formats, rngs=rngs)
         linear = {"init": arch.init, "bias": arch.bias, "hp": hp, **arch.formats, "rngs": rngs}
-        self.activation = arch.activation
-        self.embed = make_linear(arch.inputs, arch.width, **linear)
-        make_block = nnx.vmap(lambda keys: Block(arch, hp, rngs=keys))
-        self.stages = nnx.List([make_block(rngs.split(arch.depth))])
-        self.norm = make_norm(arch.norm if arch.placement == "pre" else "none", arch.width, **arch.formats, rngs=rngs)
-        self.head = make_linear(arch.width, arch.classes, **linear)
+        factor = 0.0 if arch.skip == "fixup" else 1.0  # Zhang, Dauphin, Ma 2019, §3, rule 1
+        width = arch.width if arch.shared else arch.stream
+        self.head = None if arch.tied else make_linear(width, arch.classes, **linear, factor=factor)
 
-    def __call__(self, x: Float[Array, "B inputs"], slots: Slots, told: Pass) -> tuple[Float[Array, "B C"], Statistics]:
-        """Logits, and the forward statistics of every layer, stacked in forward order.
+    def __call__(self, x: Array, slots: Slots, told: Pass) -> tuple[Float[Array, "..."], Statistics]:
+        """Logits [B, C] (of a language model [B, T, C]), and the forward statistics of every layer in forward order.
 
         Args:
-            x: the inputs.
+            x: numbers [B, inputs] or tokens [B, T].
             slots: zeros, by the name of the gauge that comes back as their gradient: ``signal_grad`` [N+1] (index
-                0 is the embedding's output), ``branch_grad`` and ``skip_grad`` [N]; a name left out is not
-                measured.
+                0 is the embedding's output), ``branch_grad`` and ``skip_grad`` [N], of a recurrent network
+                ``grad_norm`` [N]; a name left out is not measured.
             told: the numbers of this pass and what to measure.
         """
         first = {name: slot[0] for name, slot in slots.items() if name == "signal_grad"}
         inner = {name: slot[1:] if name == "signal_grad" else slot for name, slot in slots.items()}
-        h = tap(self.embed(x), first.get("signal_grad"))
-        collected, start = [jax.tree.map(lambda s: s[None], _forward(h, told))], 0
-        for stage in self.stages:
-            stop = start + _layers(stage)
-            h, statistics = _scan(stage, h, {name: slot[start:stop] for name, slot in inner.items()}, told)
-            collected, start = [*collected, statistics], stop
-        h = ACTIVATIONS[self.activation](apply_norm(self.norm, h, train=told.train))
-        return self.head(h), _concatenate(collected)
+        h = tap(self._begin(x, told), first.get("signal_grad"))
+        begun = jax.tree.map(lambda s: s[None], forward(h, told))
+        h, statistics = self._through_time(x, h, inner, told) if self.arch.shared else self._stages(h, inner, told)
+        return self._end(h, told), _concatenate([begun, *statistics])
+
+    def _begin(self, x: Array, told: Pass) -> Array:
+        if self.arch.shared:
+            return jnp.zeros((len(x), self.arch.state), self.arch.dtype)
+        h = self.embed(x, told.train) if self.arch.kind != "mlp" else self.embed(x)
+        wider = self.arch.stream - h.shape[-1] if self.arch.skip == "dense" else 0
+        return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, wider)]) if wider else h
+
+    def _stages(self, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
+        collected, start, stack = [], 0, 0
+        for stage in self.arch.plan:
+            layers = stage.blocks * len(stage.parts)
+            own = {name: slot[start : start + layers].reshape(stage.blocks, -1) for name, slot in slots.items()}
+            stacks = list(self.stages)[stack : stack + len(stage.parts)]
+            h, statistics = _scan(stacks, stage, start, h, own, told, self.arch.recompute)
+            collected.append(statistics)
+            start, stack = start + layers, stack + len(stage.parts)
+        return h, collected
+
+    def _through_time(self, x: Array, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
+        """One layer a step, each with its own tap on the weights that all of them share."""
+        given = x.reshape(len(x), self.arch.depth, -1) if self.embed is None else self.embed(x, told.train)
+        graph, params, rest = nnx.split(self.cell, nnx.Param, ...)
+
+        def body(h: Array, step: tuple) -> tuple[Array, tuple]:
+            layer, piece, slots = step
+            cell = nnx.merge(graph, tap(params, slots.get("grad_norm")), rest)
+            h, statistics = cell(h, slots, told, layer, piece)
+            return h, (h if self.arch.language else None, statistics)
+
+        steps = jnp.arange(self.arch.depth), given.swapaxes(0, 1), slots
+        body = jax.checkpoint(body, prevent_cse=False) if self.arch.recompute else body
+        h, (states, statistics) = jax.lax.scan(body, h, steps)
+        return states.swapaxes(0, 1) if self.arch.language else h, [statistics]
+
+    def _end(self, h: Array, told: Pass) -> Array:
+        """From the last layer's output to logits."""
+        arch = self.arch
+        h = apply_norm(self.norm, h, train=told.train)
+        if arch.kind in ("mlp", "cnn") or (arch.kind == "rnn" and arch.cell == "elman") or arch.pre_activated:
+            h = ACTIVATIONS[arch.activation](h)
+        if arch.shared:
+            h = h[..., -arch.width :]  # of an LSTM's [c, h] the latter
+        elif h.ndim > 2 and not arch.language:
+            h = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
+        return h @ self.embed.table.vectors[...].astype(h.dtype).T if arch.tied else self.head(h)
 
 
-def _forward(h: Array, told: Pass) -> Statistics:
-    return forward_statistics(h) if told.forward else {}
+def _stacks(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> list[nnx.Module]:
+    stacks, start = [], 0
+    for stage in arch.plan:
+        for place, part in enumerate(stage.parts):
+            layers = start + place + len(stage.parts) * jnp.arange(stage.blocks)
+            stacks.append(_stack(arch, part, layers, hp, rngs))
+        start += stage.blocks * len(stage.parts)
+    return stacks
 
 
-def _layers(stage: nnx.Module) -> int:
-    return jax.tree.leaves(nnx.state(stage, nnx.Param))[0].shape[0]
+def _stack(arch: Architecture, part: Part, layers: Array, hp: Mapping[str, Array], rngs: nnx.Rngs) -> nnx.Module:
+    """One layer for each number in ``layers``, parameters stacked on a leading axis."""
+    make = nnx.vmap(lambda keys, layer: Layer(arch, part, layer, hp, rngs=keys))
+    return make(rngs.split(len(layers)), layers)
 
 
 def _concatenate(parts: list[Statistics]) -> Statistics:
@@ -121,16 +122,33 @@ def _concatenate(parts: list[Statistics]) -> Statistics:
     return {name: jnp.concatenate([part[name] for part in parts if name in part]) for name in sorted(names)}
 
 
-def _scan(stage: nnx.Module, h: Array, slots: Slots, told: Pass) -> tuple[Array, Statistics]:
-    """Runs a stage's blocks one after the other; running statistics are put back into ``stage``."""
-    graph, params, rest = nnx.split(stage, nnx.Param, ...)
+def _scan(
+    stacks: list[Any], stage: Stage, start: int, h: Array, slots: Slots, told: Pass, recompute: bool
+) -> tuple[Array, Statistics]:
+    """Runs a stage's blocks one after the other; running statistics are put back into ``stacks``."""
+    graphs, params, rests = zip(*(nnx.split(stack, nnx.Param, ...) for stack in stacks), strict=True)
 
-    def body(h: Array, layer: tuple) -> tuple[Array, tuple]:
-        params, rest, slots = layer
-        block = nnx.merge(graph, params, rest)
-        h, statistics = block(h, slots, told)
-        return h, (nnx.state(block, nnx.Not(nnx.Param)), statistics)
+    def body(h: Array, block: tuple) -> tuple[Array, tuple]:
+        number, params, rests, slots = block
+        seen, collected = [], []
+        for place, graph in enumerate(graphs):
+            layer = nnx.merge(graph, params[place], rests[place])
+            own = {name: slot[place] for name, slot in slots.items()}
+            h, statistics = layer(h, own, told, start + number * len(graphs) + place)
+            seen.append(nnx.state(layer, nnx.Not(nnx.Param)))
+            collected.append(statistics)
+        return h, (tuple(seen), jax.tree.map(lambda *each: jnp.stack(each), *collected))
 
-    h, (rest, statistics) = jax.lax.scan(body, h, (params, rest, slots))
-    nnx.update(stage, rest)
-    return h, statistics
+    body = jax.checkpoint(body, prevent_cse=False) if recompute else body
+    h, (rests, statistics) = _in_turn(body, h, (jnp.arange(stage.blocks), params, rests, slots), stage.blocks)
+    for stack, rest in zip(stacks, rests, strict=True):
+        nnx.update(stack, rest)
+    return h, jax.tree.map(lambda values: values.reshape(-1), statistics)
+
+
+def _in_turn(body: Callable, h: Array, blocks: Any, count: int) -> tuple[Array, Any]:
+    """A scan; of a single block, which may change the shape of ``h``, without one."""
+    if count > 1:
+        return jax.lax.scan(body, h, blocks)
+    h, out = body(h, jax.tree.map(lambda leaf: leaf[0], blocks))
+    return h, jax.tree.map(lambda leaf: leaf[None], out)

@@ -7,10 +7,10 @@ from jaxtyping import Array, Float, Int
 from research.gauges.norms import accumulator
 
 
-def loss_and_accuracy(
-    kind: str, logits: Float[Array, "B C"], labels: Int[Array, " B"], smoothing: Float[Array, ""]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The mean loss over B, and the fraction of labels that the greatest output names.
+def losses_and_hits(
+    kind: str, logits: Float[Array, "B ... C"], labels: Int[Array, "B ..."], smoothing: Float[Array, ""]
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """The loss of each example, and whether the greatest output names its label; means over T where there is one.
 
     ``cross_entropy``, in nats, against targets (1-s)·onehot + s/C (Szegedy et al. 2016, eq. 3).
     ``mse``: half the squared distance to those targets, summed over C (Cohen et al. 2021, appendix).
@@ -23,4 +23,5 @@ def loss_and_accuracy(
     else:
         losses = 0.5 * jnp.sum((logits - targets) ** 2, axis=-1)
     correct = jnp.argmax(logits, axis=-1) == labels
-    return jnp.mean(losses), jnp.mean(correct, dtype=logits.dtype)
+    positions = tuple(range(1, labels.ndim))
+    return jnp.mean(losses, positions), jnp.mean(correct, positions, dtype=logits.dtype)

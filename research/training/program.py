@@ -17,8 +17,9 @@ from jaxtyping import Array
 
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
-from research.models.stack import Architecture, Pass, Stack
-from research.training.losses import loss_and_accuracy
+from research.models.architecture import Architecture, Pass
+from research.models.stack import Stack
+from research.training.losses import losses_and_hits
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.state import TrainState
 
@@ -40,6 +41,7 @@ class Spec:
     level: str  # off, norms or full
     every: int  # steps between measured steps
     capacity: int = 64  # the most steps that one call of ``chunk`` takes
+    noisy: bool = False  # whether inputs get noise in training
 
     @property
     def full_batch(self) -> bool:
@@ -100,8 +102,11 @@ def _order(state: TrainState, epoch: Array, examples: int) -> Array:
     return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), epoch), examples)
 
 
-def _inputs(data: Mapping[str, Array], rows: Array, dtype: str) -> Array:
-    return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(dtype)
+def _inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
+    """What the network reads: standardised numbers, or tokens as they are."""
+    if arch.vocabulary:
+        return rows.astype(jnp.int32)
+    return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)
 
 
 def _chunk(
@@ -110,7 +115,7 @@ def _chunk(
     """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device."""
     examples = data["x"].shape[0]
     per_epoch = examples // spec.batch_size
-    measured = {"off": False, "norms": True, "full": True}[spec.level]
+    arch, measured = spec.architecture, spec.level != "off"
 
     def train(i: Array, carry: tuple) -> tuple:
         state, order, rows = carry
@@ -122,15 +127,15 @@ def _chunk(
             order = lax.cond(position == 0, lambda: _order(state, epoch, examples), lambda: order)
             chosen = lax.dynamic_slice_in_dim(order, position * spec.batch_size, spec.batch_size)
             batch = data["x"][chosen], data["y"][chosen]
-        batch = _inputs(data, batch[0], spec.architecture.dtype), batch[1]
+        batch = _inputs(arch, data, batch[0]), batch[1]
         state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
         put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
         return state, order, jax.tree.map(lambda column, value: put(column, value), rows, row)
 
     order = jnp.arange(examples) if spec.full_batch else _order(state, start // per_epoch, examples)
-    example = jax.ShapeDtypeStruct((spec.batch_size, spec.architecture.inputs), spec.architecture.dtype)
-    labels = jax.ShapeDtypeStruct((spec.batch_size,), data["y"].dtype)
-    shapes = jax.eval_shape(functools.partial(_step, spec, measured), state, hp, (example, labels))[1]
+    first = data["x"][: spec.batch_size], data["y"][: spec.batch_size]
+    batch_of_one = lambda rows, labels: _step(spec, measured, state, hp, (_inputs(arch, data, rows), labels))  # noqa: E731
+    shapes = jax.eval_shape(batch_of_one, *first)[1]
     rows = jax.tree.map(lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), shapes)
     state, _, rows = lax.fori_loop(0, steps, train, (state, order, rows))
     return state, rows
@@ -150,8 +155,12 @@ def _measured_at_interval(
     return lax.cond(step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state)
 
 
-def _stages(params: Any) -> list[Any]:
-    return list(params["stages"].values())
+def _stages(arch: Architecture, params: Any) -> list[list[Any]]:
+    """The parameters as ``layer_norms`` takes them; shared ones as those of a single layer."""
+    if arch.shared:
+        return [[jax.tree.map(lambda leaf: leaf[None], params["cell"])]]
+    stacks = iter(params["stages"].values())
+    return [[next(stacks) for _ in stage.parts] for stage in arch.plan]
 
 
 def _step(
@@ -160,17 +169,17 @@ def _step(
     """One update; the row holds numbers of the step and, where ``measured``, a profile over layers."""
     arch, wide = spec.architecture, accumulator(jnp.dtype(spec.architecture.dtype))
     full = measured and spec.level == "full"
-    layers = arch.depth
-    slots = {"signal_grad": jnp.zeros(layers + 1, wide)} if measured else {}
-    if full:
-        slots |= {"branch_grad": jnp.zeros(layers, wide), "skip_grad": jnp.zeros(layers, wide)}
-    told = Pass(hp, train=True, forward=measured, units=full)
+    slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
+    told = Pass(hp, train=True, forward=measured, units=full, key=key if arch.random else None)
+    inputs = _with_noise(batch[0], jax.random.fold_in(key, -1), hp) if spec.noisy else batch[0]
     graph = _graph(spec, hp)
 
     def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, tuple]:
         model = nnx.merge(graph, params, state.rest, copy=True)
-        logits, forward = model(batch[0], slots, told)
-        loss, accuracy = loss_and_accuracy(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
+        logits, forward = model(inputs, slots, told)
+        losses, hits = losses_and_hits(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
+        loss, accuracy = jnp.mean(losses), jnp.mean(hits)
         return loss * state.loss_scale, (loss, accuracy, forward, nnx.state(model, nnx.Not(nnx.Param)))
 
     grads, (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
@@ -179,15 +188,37 @@ def _step(
     row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}
     row |= {"loss_scale": state.loss_scale, "finite": jnp.isfinite(loss)}
     if measured:
-        row["profile"] = forward | backward | {"grad_norm": layer_norms(_stages(grads))}
-        outer = [tree_euclidean(grads[part]) for part in grads if part != "stages"]
-        row["grad_norm"] = euclidean(jnp.concatenate([jnp.stack(outer), row["profile"]["grad_norm"]]))
+        row["profile"], row["grad_norm"] = _gradient_gauges(arch, forward | backward, grads)
         row["finite"] &= jnp.isfinite(row["grad_norm"])
     if full:
-        row["profile"] |= update_gauges(_stages(state.params), _stages(params))
+        updates = update_gauges(_stages(arch, state.params), _stages(arch, params))
+        row["profile"] |= {name: jnp.broadcast_to(values, arch.layers) for name, values in updates.items()}
     rest = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
     new = TrainState(state.step + 1, params, rest, opt_state, state.key, state.loss_scale)
     return new, row
+
+
+def _slots(arch: Architecture, measured: bool, full: bool) -> dict[str, int]:
+    """The lengths of the slots that are measured with."""
+    n = arch.layers
+    lengths = {"signal_grad": n + 1} | ({"grad_norm": n} if arch.shared else {}) if measured else {}
+    return lengths | ({"branch_grad": n, "skip_grad": n} if full else {})
+
+
+def _with_noise(x: Array, key: Array, hp: HP) -> Array:
+    return x + (hp["train.input_noise"] * jax.random.normal(key, x.shape)).astype(x.dtype)
+
+
+def _gradient_gauges(arch: Architecture, profile: Metrics, grads: Any) -> tuple[Metrics, Array]:
+    """The profile with the norm of each layer's gradient, and the norm of the whole gradient.
+
+    Layers that share their weights have measured their parts of the gradient by themselves.
+    """
+    if arch.shared:
+        return profile, tree_euclidean(grads)
+    layers = layer_norms(_stages(arch, grads))
+    outer = jnp.stack([tree_euclidean(grads[part]) for part in grads if part != "stages"])
+    return profile | {"grad_norm": layers}, euclidean(jnp.concatenate([outer, layers]))
 
 
 def _update(spec: Spec, state: TrainState, hp: HP, grads: Any) -> tuple[Any, Any, Array]:
@@ -204,8 +235,17 @@ def _update(spec: Spec, state: TrainState, hp: HP, grads: Any) -> tuple[Any, Any
 
 
 def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
-    model = nnx.merge(_graph(spec, hp), state.params, state.rest, copy=True)
-    inputs = _inputs(data, data["eval_x"], spec.architecture.dtype)
-    logits, _ = model(inputs, {}, Pass(hp, train=False))
-    loss, accuracy = loss_and_accuracy(spec.loss, logits, data["eval_y"], jnp.zeros((), accumulator(logits.dtype)))
+    """Loss and accuracy of the held-out split, batch by batch."""
+    graph, examples = _graph(spec, hp), data["eval_x"].shape[0]
+    size = min(spec.batch_size, examples)
+
+    def sums(rows: Array) -> Array:
+        model = nnx.merge(graph, state.params, state.rest, copy=True)
+        real, rows = rows < examples, jnp.minimum(rows, examples - 1)
+        logits, _ = model(_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
+        each = losses_and_hits(spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype)))
+        return jnp.stack([jnp.sum(jnp.where(real, values, 0)) for values in each])
+
+    batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)
+    loss, accuracy = jnp.sum(lax.map(sums, batches), axis=0) / examples
     return {"eval_loss": loss, "eval_accuracy": accuracy}

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.models.stack import Pass, Stack
+from research.models.architecture import Pass
+from research.models.stack import Stack
 from research.training.precision import scope
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.standard_normal((6, 5))
 COTANGENT = GENERATOR.standard_normal((6, 4))
-NUMBERS = {"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9, "init.sigma_b": 0.1}
+NUMBERS = {"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9, "skip.gate_bias": -0.5, "skip.rate": 0.3}
+NUMBERS |= {"init.sigma_b": 0.1}
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +67,12 @@ _compiled = functools.lru_cache(lambda arch, train: jax.jit(_pass(arch, train), 
 
 
 @pytest.fixture(scope="session")
+def quick():
+    """Compiles a function that runs once."""
+    return functools.partial(jax.jit, compiler_options=QUICK)
+
+
+@pytest.fixture(scope="session")
 def measured():
     """One pass forward and backward from a random ∂L/∂logits, with every gauge of the network.
 
@@ -83,14 +91,17 @@ def measured():
 
 @pytest.fixture(scope="session")
 def network(make_architecture, make_numbers, build, shaken, measured):
-    """What a network measures in one pass, its architecture, numbers and parameters; shaken unless told otherwise."""
+    """What a network measures in one pass, its architecture, numbers and parameters; shaken unless told otherwise.
+
+    In training, unless that is random.
+    """
 
     def make(*, move=True, compiled=True, **changes):
         arch = make_architecture(**changes)
         hp = make_numbers(NUMBERS, runs=None, dtype=arch.param_dtype)
         params, rest = build(arch, hp)
-        params = shaken(params) if move else params
-        return measured(arch, params, rest, hp, compiled=compiled), arch, hp, params
+        params, rest = (shaken(params), shaken(rest) if arch.random else rest) if move else (params, rest)
+        return measured(arch, params, rest, hp, train=not arch.random, compiled=compiled), arch, hp, params
 
     return make
 
@@ -125,7 +136,7 @@ def in_float64(tree):
 
 def no_nudges(arch):
     layers = {"signal_grad": arch.depth + 1, "branch_grad": arch.depth, "skip_grad": arch.depth}
-    return {name: np.zeros((length, len(X), arch.width)) for name, length in layers.items()}
+    return {name: np.zeros((length, len(X), arch.stream)) for name, length in layers.items()}
 
 
 def asleep(phi, z, h=1e-5):
@@ -143,7 +154,7 @@ def assert_same_pass(oracle, distance):
     """That a measured pass equals the loop's: logits, gradient of every parameter, every gauge."""
 
     def check(out, arch, hp, params, tolerance, running=None):
-        expected = oracle(arch, params, hp, running)
+        expected = oracle(arch, params, hp, out["rest"] if arch.random else running)
         assert distance(out["logits"], expected["logits"]) < tolerance
         assert_same_gradients(nnx.to_pure_dict(out["grads"]), expected["grads"], tolerance)
         assert_same_gauges(out["gauges"], expected["gauges"], tolerance)

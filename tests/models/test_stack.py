@@ -9,7 +9,9 @@ import pytest
 from flax import nnx
 
 from research import config
-from research.models.stack import Pass, Stack
+from research.combinations import check_combinations
+from research.models.architecture import Pass
+from research.models.stack import Stack
 from research.training.precision import scope
 
 X = np.random.default_rng(0).standard_normal((6, 5))
@@ -30,13 +32,22 @@ OPTIONS = {
 }
 
 
-def covering(*groups, together=()):
-    """Networks that hold every pair of options of two groups, and every combination of those that go ``together``."""
-    cases = [
-        dict(zip(groups, options, strict=True)) for options in itertools.product(*(OPTIONS[group] for group in groups))
-    ]
-    cases = [case for case in cases if case["norm"] != "none" or case["placement"] == "pre"]
-    parts = [set(itertools.combinations(case.items(), 2)) | {tuple(map(case.get, together))} for case in cases]
+def is_possible(case):
+    """Whether an MLP can have these options together, as the configuration's own check says."""
+    kind, place = config.NormKind[case.get("norm", "none")], config.Placement[case.get("placement", "pre")]
+    skip, norm = config.Skip(kind=config.SkipKind[case.get("skip", "none")]), config.Norm(kind=kind, placement=place)
+    try:
+        check_combinations(config.Config(skip=skip, norm=norm))
+    except ValueError:
+        return False
+    return kind.name != "none" or place.name == "pre"
+
+
+def covering(*groups, size=2, together=()):
+    """Networks that hold every choice of options of ``size`` groups, and every combination of those ``together``."""
+    products = itertools.product(*(OPTIONS[group] for group in groups))
+    cases = [case for options in products if is_possible(case := dict(zip(groups, options, strict=True)))]
+    parts = [set(itertools.combinations(case.items(), size)) | {tuple(map(case.get, together))} for case in cases]
     missing, chosen = set().union(*parts), []
     while missing:
         best = max(range(len(cases)), key=lambda i: len(parts[i] & missing))
@@ -49,19 +60,26 @@ def parametrize(cases):
     return pytest.mark.parametrize("changes", cases, ids=lambda changes: "-".join(changes.values()))
 
 
-EVERY_PAIR = covering("skip", "norm", "placement", "activation")
+WIRINGS = covering("skip", "norm", "placement")
+BEGINNINGS = covering("norm", "init", "placement", "skip", size=1, together=("norm", "init"))
 
 
-@parametrize([case | {"init": init} for case, init in zip(EVERY_PAIR, itertools.cycle(OPTIONS["init"]))])
-def test_every_pair_of_ingredients_begins_finite(make_architecture, make_numbers, changes):
+def test_every_option_of_a_network_is_among_them():
+    """DeepNorm's shortcut is for transformers."""
+    for group in ("skip", "norm", "placement"):
+        assert {case[group] for case in WIRINGS} == set(OPTIONS[group]) - {"deepnorm"}
+
+
+@parametrize([case | {"activation": phi} for case, phi in zip(BEGINNINGS, itertools.cycle(OPTIONS["activation"]))])
+def test_every_norm_begins_finite_with_every_initialisation(make_architecture, make_numbers, changes):
     arch, hp = make_architecture(**changes, depth=2), make_numbers({"init.sigma_b": 0.1}, runs=None)
     stack = Stack(arch, hp, rngs=nnx.Rngs(0))
     with jax.disable_jit():
-        logits, _ = stack(jnp.asarray(X, jnp.float32), {}, Pass(hp, train=True))
+        logits, _ = stack(jnp.asarray(X, jnp.float32), {}, Pass(hp, train=True, key=jax.random.key(1)))
     assert np.all(np.isfinite(logits))
 
 
-@parametrize(covering("skip", "norm", "placement", together=("skip", "norm", "placement")))
+@parametrize(WIRINGS)
 def test_every_wiring_equals_its_formulas(network, assert_same_pass, changes):
     assert_same_pass(*network(**changes, depth=2, compiled=False), SINGLE)
 
@@ -71,9 +89,7 @@ def test_every_activation_equals_its_formula(network, assert_same_pass, activati
     assert_same_pass(*network(activation=activation, skip="identity", depth=2, compiled=False), SINGLE)
 
 
-@parametrize(
-    [case | {"skip": skip} for case, skip in zip(covering("norm", "placement"), itertools.cycle(OPTIONS["skip"]))]
-)
+@parametrize(covering("skip", "norm", "placement", size=1, together=("norm", "placement")))
 def test_scan_equals_the_loop(network, assert_same_pass, changes):
     assert_same_pass(*network(**changes), SINGLE)
 
@@ -131,6 +147,6 @@ def test_one_seed_one_network(make_architecture, make_numbers, build, distance):
     arch, hp = make_architecture(), make_numbers(runs=None)
     first, again, other = (build(arch, hp, seed)[0] for seed in (0, 0, 1))
     assert distance(first, again) == 0
-    kernels, others = (np.asarray(params["stages"][0]["branch"]["linear"]["kernel"]) for params in (first, other))
+    kernels, others = (np.asarray(params["stages"][0]["branch"]["weights"][0]["kernel"]) for params in (first, other))
     assert not np.any(kernels == others)
     assert len(np.unique(kernels)) == kernels.size  # every layer has a draw of its own

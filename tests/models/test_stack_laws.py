@@ -1,11 +1,14 @@
 """What shortcuts and normalisations do to the gradient, as laws."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from research import config
+from research.models.architecture import Pass
+from research.models.stack import Stack
 from research.training.precision import scope
 
 PLACEMENTS = [option.name for option in config.Placement]
@@ -14,7 +17,7 @@ SINGLE = 1e-5  # rounding through three layers, forward and backward
 
 
 def kernels(params):
-    return np.asarray(params["stages"][0]["branch"]["linear"]["kernel"])
+    return np.asarray(params["stages"][0]["branch"]["weights"][0]["kernel"])
 
 
 def test_the_gradient_goes_back_on_two_ways(network):
@@ -50,7 +53,7 @@ def test_weights_in_front_of_a_norm_are_orthogonal_to_their_gradient(network, me
         grads = []
         for size in (1e5, 3e5):
             large = jax.tree.map_with_path(
-                lambda path, leaf, size=size: leaf * size if "linear" in jax.tree_util.keystr(path) else leaf, params
+                lambda path, leaf, size=size: leaf * size if "weights" in jax.tree_util.keystr(path) else leaf, params
             )
             out = measured(arch, large, out["rest"], hp)
             weights, gradient = (kernels(tree) for tree in (large, out["grads"]))
@@ -80,3 +83,39 @@ def test_batch_norm_evaluates_with_its_running_statistics(network, measured, ass
     evaluated = measured(arch, params, out["rest"], hp, train=False, compiled=False)
     assert_same_pass(evaluated, arch, hp, params, SINGLE, out["rest"])
     assert distance(evaluated["rest"], out["rest"]) == 0  # evaluation changes nothing
+
+
+@pytest.mark.parametrize("transition", ["pad", "projection"])
+def test_convolutions_in_front_of_batch_norm_are_orthogonal_to_their_gradient(
+    make_architecture, make_numbers, build, shaken, quick, transition
+):
+    """⟨w, ∂L/∂w⟩ = 0 for each of a residual network's channels, in the stem, in both places of every block and where
+    the shape changes: a norm stands behind each of them. Large weights, as above."""
+    with scope("float64"):
+        how = {"kind": "resnet_cifar", "depth": 8, "width": 4, "shape": (8, 8, 1), "norm": "batch", **FLOAT64}
+        arch = make_architecture(**how, placement="branch", skip="identity", activation="relu", transition=transition)
+        hp, generator = make_numbers(runs=None, dtype="float64"), np.random.default_rng(0)
+        params, rest = quick(lambda: build(arch, hp))()
+        is_convolution = {path: _is_convolution(path) for path, _ in jax.tree.leaves_with_path(params)}
+        assert sum(is_convolution.values()) == 1 + 3 * 2 + (2 if transition == "projection" else 0)
+        large = lambda path, leaf: 1e5 * leaf if is_convolution[path] else leaf  # noqa: E731
+        params = jax.tree.map_with_path(large, shaken(params))
+        graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
+        x, cotangent = (jnp.asarray(generator.standard_normal((6, size))) for size in (64, 4))
+
+        def objective(params):
+            logits, _ = nnx.merge(graph, params, rest, copy=True)(x, {}, Pass(hp, train=True))
+            return jnp.sum(logits * cotangent)
+
+        grads = jax.tree.leaves_with_path(quick(jax.grad(objective))(params))
+    for (path, gradient), weights in zip(grads, jax.tree.leaves(params), strict=True):
+        if is_convolution[path]:
+            w, g = (np.asarray(leaf).reshape(-1, leaf.shape[-1]) for leaf in (weights, gradient))
+            sizes = np.linalg.norm(w, axis=0) * np.linalg.norm(g, axis=0)
+            assert np.all(sizes > 0)
+            np.testing.assert_allclose(np.sum(w * g, 0) / sizes, 0, atol=1e-10, err_msg=jax.tree_util.keystr(path))
+
+
+def _is_convolution(path):
+    name = jax.tree_util.keystr(path)
+    return "kernel" in name and "head" not in name

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from research.data.noise import make_noise
-from research.models.stack import Architecture
+from research.models.architecture import Architecture
 from research.training.precision import POLICIES
 from research.training.program import Spec, make_program
 

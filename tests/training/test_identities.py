@@ -32,7 +32,7 @@ def homogeneous(make_spec, make_numbers, make_data, train, weights, loss_of):
 def by_layer(tree):
     """The weights of the embedding, of every layer, and of the head."""
     (stage,) = tree["stages"].values()
-    return [tree["embed"]["kernel"], *stage["branch"]["linear"]["kernel"], tree["head"]["kernel"]]
+    return [tree["embed"]["kernel"], *stage["branch"]["weights"][0]["kernel"], tree["head"]["kernel"]]
 
 
 def test_every_layer_has_the_same_product_with_its_gradient(homogeneous, unrolled):
@@ -72,7 +72,7 @@ def test_gradient_norms_are_the_steepest_slopes(homogeneous):
     _, _, params, gradient, loss, rows = homogeneous
     for layer, norm in enumerate(rows["profile"]["grad_norm"][0, 0]):
         direction = jax.tree.map(np.zeros_like, params)
-        kernels = [tree["stages"][0]["branch"]["linear"]["kernel"] for tree in (direction, gradient)]
+        kernels = [tree["stages"][0]["branch"]["weights"][0]["kernel"] for tree in (direction, gradient)]
         kernels[0][layer] = kernels[1][layer] / norm
         np.testing.assert_allclose(slope_along(loss, params, direction), norm, rtol=1e-7)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research import config
-from research.training.losses import loss_and_accuracy
+from research.training.losses import losses_and_hits
 from research.training.precision import scope
 
 GENERATOR = np.random.default_rng(0)
@@ -15,7 +15,8 @@ LOGITS, LABELS = 3 * GENERATOR.standard_normal((6, 5)), GENERATOR.integers(5, si
 
 def measure(kind, logits, labels, smoothing=0.0, dtype="float32"):
     wide = jnp.promote_types(dtype, "float32")
-    return loss_and_accuracy(kind, jnp.asarray(logits, dtype), jnp.asarray(labels), jnp.asarray(smoothing, wide))
+    each = losses_and_hits(kind, jnp.asarray(logits, dtype), jnp.asarray(labels), jnp.asarray(smoothing, wide))
+    return tuple(map(jnp.mean, each))
 
 
 def formula(kind, logits, labels, smoothing):
@@ -67,7 +68,7 @@ def test_cross_entropy_of_equal_logits_is_log_classes():
 def test_the_gradient_of_cross_entropy_is_probability_minus_target():
     with scope("float64"):
         smoothing = jnp.asarray(0.1)
-        grad = jax.grad(lambda f: loss_and_accuracy("cross_entropy", f, jnp.asarray(LABELS), smoothing)[0])(
+        grad = jax.grad(lambda f: losses_and_hits("cross_entropy", f, jnp.asarray(LABELS), smoothing)[0].mean())(
             jnp.asarray(LOGITS)
         )
     probabilities = np.exp(LOGITS) / np.sum(np.exp(LOGITS), axis=1, keepdims=True)
@@ -79,3 +80,12 @@ def test_huge_logits_cost_their_difference(size):
     """Confident and wrong: the loss is linear in the logits, without overflow."""
     np.testing.assert_allclose(measure("cross_entropy", [[0.0, size]], [0])[0], size, rtol=1e-6)
     assert measure("cross_entropy", [[0.0, size]], [1])[0] == 0
+
+
+@pytest.mark.parametrize("kind", [option.name for option in config.LossKind])
+def test_positions_of_a_sequence_are_averaged(kind):
+    logits, labels = GENERATOR.standard_normal((3, 4, 5)), GENERATOR.integers(5, size=(3, 4))
+    losses, hits = losses_and_hits(kind, jnp.asarray(logits, "float32"), jnp.asarray(labels), jnp.zeros(()))
+    expected = [formula(kind, logits[i], labels[i], 0.0) for i in range(3)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    np.testing.assert_allclose(hits, np.mean(np.argmax(logits, axis=-1) == labels, axis=1))

@@ -150,7 +150,7 @@ def test_the_norm_of_the_layers_with_both_ends_is_that_of_the_whole_gradient(
         state, rows = train(spec, numbers, data, (1,))
         gradient = jax.tree.map(np.subtract, before, weights(state.params))
         (stage,) = gradient["stages"].values()
-        layers = np.linalg.norm(stage["branch"]["linear"]["kernel"], axis=(1, 2))
+        layers = np.linalg.norm(stage["branch"]["weights"][0]["kernel"], axis=(1, 2))
         np.testing.assert_allclose(rows["profile"]["grad_norm"][0, 0], layers, rtol=1e-12)
         outer = [np.linalg.norm(gradient[part]["kernel"]) for part in ("embed", "head")]
         np.testing.assert_allclose(rows["grad_norm"][0, 0], np.linalg.norm([*layers, *outer]), rtol=1e-12)

@@ -1,0 +1,112 @@
+"""Which options go together: every combination of model, skip, norm and data that makes no sense has its reason."""
+
+import math
+from collections.abc import Iterator
+
+from research.config import Config
+
+IMAGES = ("cnn", "resnet_cifar", "resnet")
+RESNET_DEPTHS = (18, 34, 50, 101, 152)
+CELLS_WITH_GATES = ("gru", "lstm")
+
+
+def check_combinations(config: Config) -> None:
+    """Raises ValueError with what would be valid, for the first combination that makes no sense."""
+    for path, valid, got, why in _broken(config):
+        raise ValueError(f"{path} must be {valid}{f' ({why})' if why else ''}, got {got}")
+
+
+def _broken(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    """(path, what would be valid, what it is, why) of everything that is wrong."""
+    yield from _shapes(config)
+    yield from _skips(config)
+    yield from _norms(config)
+    if config.init.kind.name == "delta_orthogonal" and config.model.kind.name not in ("cnn", "resnet_cifar"):
+        yield "init", "orthogonal", "delta_orthogonal", "delta_orthogonal is for model=cnn and model=resnet_cifar"
+
+
+def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    model, kind = config.model, config.model.kind.name
+    shape, text = example(config)
+    if text and kind not in ("transformer", "rnn"):
+        yield "model", "transformer or rnn", kind, f"{config.data.name.name} holds text"
+    if model.tied and not (text and kind == "transformer"):
+        yield "model.tied", "false", "true", "only a transformer that reads text has an embedding to share"
+    if kind in IMAGES and len(shape) not in (2, 3):
+        yield "data.shape", "height, width and channels", list(shape), f"{kind} reads images"
+    match kind:
+        case "resnet_cifar" if model.depth < 8 or (model.depth - 2) % 6:
+            below = max(8, 6 * ((model.depth - 2) // 6) + 2)
+            yield "model.depth", f"6n+2 for resnet_cifar: {below} or {below + 6}, say", model.depth, ""
+        case "resnet" if model.depth not in RESNET_DEPTHS:
+            yield "model.depth", f"one of {_listed(RESNET_DEPTHS)} for resnet", model.depth, ""
+        case "transformer" if model.width % model.heads:
+            yield "model.heads", f"a divisor of model.width={model.width}: {_divisors(model.width)}", model.heads, ""
+        case "transformer" if model.positions.name == "rotary" and (model.width // model.heads) % 2:
+            heads = [h for h in _dividing(model.width) if (model.width // h) % 2 == 0]
+            yield "model.heads", f"one of {_listed(heads)}", model.heads, "positions=rotary turns pairs of units"
+        case "rnn" if text and model.depth != shape[0]:
+            yield "model.depth", f"data.length={shape[0]}", model.depth, "an rnn has one step for each character"
+        case "rnn" if not text and math.prod(shape) % model.depth:
+            numbers = math.prod(shape)
+            why = f"an example's {numbers} numbers are read in as many equal pieces"
+            yield "model.depth", f"a divisor of {numbers}: {_divisors(numbers)}", model.depth, why
+
+
+def _skips(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    model, skip, norm = config.model.kind.name, config.skip.kind.name, config.norm.kind.name
+    cell = config.model.cell.name
+    if model == "rnn" and cell in CELLS_WITH_GATES and skip != "none":
+        yield "skip", "none", skip, f"a {cell} has gates of its own"
+    shared = ("none", "identity", "scaled", "inv_sqrt_depth")
+    if model == "rnn" and skip not in shared:
+        yield "skip", f"one of {', '.join(shared)}", skip, "the steps of an rnn share one layer"
+    if skip == "deepnorm" and model != "transformer":
+        yield "model", "transformer", model, "skip=deepnorm is defined for one"
+    if skip == "deepnorm" and norm not in ("layer", "rms"):
+        yield "norm", "layer or rms", norm, "skip=deepnorm normalises behind the sum"
+    if skip == "deepnorm" and config.norm.placement.name != "post":
+        yield "norm.placement", "post", config.norm.placement.name, "skip=deepnorm normalises behind the sum"
+    if skip == "fixup" and norm != "none":
+        yield "norm", "none", norm, "skip=fixup is an initialisation in place of one"
+    if skip == "fixup" and model not in ("mlp", *IMAGES):
+        yield "skip", "rezero or deepnorm", skip, f"fixup is not defined for a {model}"
+    if skip == "dense" and model not in ("mlp", "cnn"):
+        yield "model", "mlp or cnn", model, "skip=dense needs a stream that can grow"
+    if skip == "dense" and norm not in ("none", "batch"):
+        yield "norm", "none or batch", norm, "with skip=dense units that are not written yet must not count"
+    if skip == "dense" and norm == "batch" and config.norm.placement.name != "pre":
+        yield "norm.placement", "pre", config.norm.placement.name, "skip=dense normalises what a layer reads"
+
+
+def _norms(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    model, norm, cell = config.model.kind.name, config.norm.kind.name, config.model.cell.name
+    if model == "rnn" and cell in CELLS_WITH_GATES and norm != "none":
+        yield "norm", "none", norm, f"a {cell} keeps its state in bounds by itself"
+    if norm == "batch" and model in ("transformer", "rnn"):
+        yield "norm", "none, layer, rms, group or dyt", norm, f"over the batch, positions of a {model} would mix"
+    if norm == "group" and config.model.width % config.norm.groups:
+        width = config.model.width
+        yield "norm.groups", f"a divisor of model.width={width}: {_divisors(width)}", config.norm.groups, ""
+
+
+def example(config: Config) -> tuple[tuple[int, ...], bool]:
+    """The shape of an example of the data, and whether it is text."""
+    from research.data.catalog import SHAPES
+
+    name = config.data.name.name
+    if name == "python_docs":
+        return (config.data.length,), True
+    return {"digits": (8, 8, 1), "noise": tuple(config.data.shape), **SHAPES}[name], False
+
+
+def _dividing(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _divisors(number: int) -> str:
+    return _listed(_dividing(number))
+
+
+def _listed(numbers: list[int] | tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,56 @@
+"""Multi-head attention, and where positions come from."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from research.models.architecture import Architecture, Pass
+from research.models.dense import make_linear
+
+Statistics = dict[str, Array]
+
+
+class Attention(nnx.Module):
+    """F(z) = W_o · concat_heads softmax(QKᵀ/√K) V with Q, K, V linear in z (Vaswani et al. 2017, eq. 1).
+
+    A language model's positions see none behind them. There is no nonlinearity of units, so ``saturated`` and ``dead``
+    have no value. Under ``deepnorm`` W_v and W_o begin (8·depth)^-¼ times as large (Wang et al. 2022, Fig. 2).
+    """
+
+    def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+        self.heads, self.causal, self.rotary = arch.heads, arch.language, arch.positions == "rotary"
+        how = {"init": arch.init, "bias": arch.bias, "hp": hp, **arch.formats, "rngs": rngs}
+        late = (8 * arch.depth) ** -0.25 if arch.skip == "deepnorm" else 1.0
+        make = lambda factor: make_linear(arch.width, arch.width, **how, factor=factor)  # noqa: E731
+        self.query, self.key, self.value, self.out = make(1.0), make(1.0), make(late), make(late)
+
+    def __call__(self, z: Float[Array, "B T D"], told: Pass, layer: Array) -> tuple[Float[Array, "B T D"], Statistics]:
+        """The branch's output; the softmax is taken in float32 or wider."""
+        q, k, v = (self._split(part(z)) for part in (self.query, self.key, self.value))
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        wide = jnp.promote_types(z.dtype, jnp.float32)
+        scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+        if self.causal:
+            seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
+            scores = jnp.where(seen, scores, -jnp.inf)
+        weights = jax.nn.softmax(scores).astype(z.dtype)
+        mixed = jnp.einsum("bhts,bshk->bthk", weights, v)
+        nothing = {name: jnp.full((), jnp.nan, jnp.float32) for name in ("saturated", "dead")}
+        return self.out(mixed.reshape(z.shape)), nothing if told.units else {}
+
+    def _split(self, x: Array) -> Float[Array, "B T H K"]:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+def rotate(x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
+    """Turns the pair (i, i+K/2) of position t by the angle t·10000^(-2i/K) (Su et al. 2021, eq. 34)."""
+    half = x.shape[-1] // 2
+    angles = np.arange(x.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
+    cos, sin = (jnp.asarray(f(angles), x.dtype)[None, :, None] for f in (np.cos, np.sin))
+    first, second = x[..., :half], x[..., half:]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

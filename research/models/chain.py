@@ -1,0 +1,114 @@
+"""The branch of a layer without memory: weights in a row, each behind a nonlinearity."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from research.models.activation import ACTIVATIONS, unit_statistics
+from research.models.architecture import RESNETS, Architecture, Part, Pass
+from research.models.conv import Conv
+from research.models.dense import make_linear
+from research.models.norm import apply_norm, make_norm
+
+Statistics = dict[str, Array]
+
+
+class Chain(nnx.Module):
+    """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for ``bottleneck``.
+
+    Nonlinearity first: the order that mean-field theory is written in, and that of pre-activation residual networks.
+    Not first where it stands behind the sum (the original order of ResNets), and in ``feedforward``, W_2 φ(W_1 z).
+    Inside ResNets' branches a normalisation stands in front of each nonlinearity (He et al. 2016, Fig. 5); a
+    bottleneck's stride is that of its 3×3 convolution, where theirs is that of the 1×1 before it.
+
+    Of the weights, ``fixup`` begins the last with 0 and the others N^(-1/(2m-2)) times as large, and puts a scalar
+    bias in front of every nonlinearity and weight (Zhang, Dauphin, Ma 2019, §3); ``deepnorm`` begins all of them
+    (8·depth)^-¼ times as large (Wang et al. 2022, Fig. 2).
+    """
+
+    def __init__(self, arch: Architecture, part: Part, layer: Array, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+        self.arch = arch
+        self.first = not arch.activates_sum and part.kind != "feedforward"
+        bias = arch.bias and not (arch.kind in RESNETS and arch.norm != "none") and arch.skip != "fixup"
+        how = {"init": arch.init, "bias": bias, "hp": hp, **arch.formats, "rngs": rngs}
+        widths = _widths(arch, part)
+        factors = _factors(arch, len(widths), layer)
+        self.weights = nnx.List(
+            [_weight(arch, *width, **how, factor=factor) for width, factor in zip(widths, factors, strict=True)]
+        )
+        kind = arch.norm if arch.kind in RESNETS else "none"
+        inner = [make_norm(kind, width[0], groups=arch.groups, **arch.formats, rngs=rngs) for width in widths[1:]]
+        self.norms = nnx.List([None, *inner]) if kind != "none" else None
+        self.shifts = nnx.Param(jnp.zeros((len(widths), 2), arch.param_dtype)) if arch.skip == "fixup" else None
+
+    def __call__(self, z: Float[Array, "..."], told: Pass, layer: Array) -> tuple[Float[Array, "..."], Statistics]:
+        """The branch's output and, where they are asked for, the mean statistics of its nonlinearities."""
+        statistics = []
+        for n, weight in enumerate(self.weights):
+            if n or self.first:
+                z = apply_norm(self.norms[n], z, train=told.train) if self.norms else z
+                z = self._shifted(z, n, 0)
+                counted = self._written(z, layer) if self.arch.skip == "dense" else None
+                statistics += [unit_statistics(self.arch.activation, z, counted=counted)] if told.units else []
+                z = self._masked(ACTIVATIONS[self.arch.activation](z), layer)
+            if n == len(self.weights) - 1:
+                z = self._dropped(z, told, layer)
+            z = weight(self._shifted(z, n, 1))
+        return z, jax.tree.map(lambda *each: sum(each) / len(each), *statistics) if statistics else {}
+
+    def _shifted(self, z: Array, n: int, place: int) -> Array:
+        return z if self.shifts is None else z + self.shifts[n, place].astype(z.dtype)
+
+    def _written(self, z: Array, layer: Array) -> Array:
+        """Which units of a stream that layers write into one after the other are written already."""
+        return jnp.arange(z.shape[-1]) < self.arch.width + layer * self.arch.growth
+
+    def _masked(self, z: Array, layer: Array) -> Array:
+        if self.arch.skip != "dense":
+            return z
+        return z * self._written(z, layer).astype(z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
+
+    def _dropped(self, z: Array, told: Pass, layer: Array) -> Array:
+        """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
+        if not (self.arch.dropout and told.train):
+            return z
+        assert told.key is not None
+        rate = told.hp["model.dropout"]
+        key = jax.random.fold_in(jax.random.fold_in(told.key, layer), 1)
+        return z * (jax.random.bernoulli(key, 1 - rate, z.shape) / (1 - rate)).astype(z.dtype)
+
+
+def _widths(arch: Architecture, part: Part) -> list[tuple[int, int, int, int]]:
+    """Inputs, outputs, kernel size and stride of each weight; size 0 is a map of the last axis alone."""
+    inputs, outputs = part.inputs, arch.growth if arch.skip == "dense" else part.outputs
+    narrow, wide = outputs // 4, arch.width * arch.expansion
+    return {
+        "dense": [(inputs, outputs, 0, 1)],
+        "conv": [(inputs, outputs, 3, 1)],
+        "basic": [(inputs, outputs, 3, part.stride), (outputs, outputs, 3, 1)],
+        "bottleneck": [(inputs, narrow, 0, 1), (narrow, narrow, 3, part.stride), (narrow, outputs, 0, 1)],
+        "feedforward": [(inputs, wide, 0, 1), (wide, outputs, 0, 1)],
+    }[part.kind]
+
+
+def _weight(arch: Architecture, inputs: int, outputs: int, size: int, stride: int, **how: Any) -> nnx.Module:
+    if not size:
+        return make_linear(inputs, outputs, **how)
+    return Conv(inputs, outputs, size=size, stride=stride, padding=arch.padding, **how)
+
+
+def _factors(arch: Architecture, weights: int, layer: Array) -> list[Any]:
+    """What the weights are drawn times of."""
+    match arch.skip:
+        case "fixup":
+            inner = weights - 1
+            return [arch.layers ** (-1 / (2 * inner))] * inner + [0.0] if inner else [0.0]
+        case "deepnorm":
+            return [(8 * arch.depth) ** -0.25] * weights
+        case "dense":  # the fan is that of the units written already
+            return [jnp.sqrt(arch.stream / (arch.width + layer * arch.growth))]
+    return [1.0] * weights

@@ -1,0 +1,63 @@
+"""One layer: its branch, its normalisation, its shortcut, and the probes that measure it."""
+
+from collections.abc import Mapping
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from research.gauges.slots import forward_statistics, tap
+from research.models.activation import ACTIVATIONS
+from research.models.architecture import Architecture, Part, Pass
+from research.models.attention import Attention
+from research.models.chain import Chain
+from research.models.norm import apply_norm, make_norm
+from research.models.recurrent import Cell
+from research.models.skip import Skip
+
+Slots = dict[str, Array]
+Statistics = dict[str, Array]
+
+
+class Layer(nnx.Module):
+    """skip(h, branch(h)), with its normalisation before the branch, behind it, or behind the sum."""
+
+    def __init__(self, arch: Architecture, part: Part, layer: Array, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+        self.placement = arch.placement
+        self.after = arch.activation if arch.activates_sum else "linear"
+        width = part.inputs if arch.placement == "pre" else part.outputs
+        self.norm = make_norm(arch.norm, width, groups=arch.groups, **arch.formats, rngs=rngs)
+        self.recurrent = part.kind == "cell"
+        if part.kind == "attention":
+            self.branch = Attention(arch, hp, rngs=rngs)
+        elif self.recurrent:
+            self.branch = Cell(arch, pieces(arch), hp, rngs=rngs)
+        else:
+            self.branch = Chain(arch, part, layer, hp, rngs=rngs)
+        self.skip = Skip(arch, part, hp, rngs=rngs)
+
+    def _normed(self, h: Array, place: str, told: Pass) -> Array:
+        return apply_norm(self.norm, h, train=told.train) if place == self.placement else h
+
+    def __call__(
+        self, h: Float[Array, "..."], slots: Slots, told: Pass, layer: Array, piece: Array | None = None
+    ) -> tuple[Float[Array, "..."], Statistics]:
+        """The output and the forward statistics of layer ``layer``; ``slots`` receive what arrives backward.
+
+        ``piece`` [B, P] is what a recurrent layer reads of the example.
+        """
+        z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
+        branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
+        branch = self._normed(branch, "branch", told)
+        h = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
+        h = tap(ACTIVATIONS[self.after](h), slots.get("signal_grad"))
+        return h, statistics | forward(h, told)
+
+
+def forward(h: Array, told: Pass) -> Statistics:
+    """The statistics of a signal, where they are asked for."""
+    return forward_statistics(h) if told.forward else {}
+
+
+def pieces(arch: Architecture) -> int:
+    """How many numbers of the example a recurrent layer reads."""
+    return arch.width if arch.vocabulary else arch.inputs // arch.depth
