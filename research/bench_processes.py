@@ -41,17 +41,25 @@ def _fresh(call: str) -> Iterator[Any]:
 
 def depth_row(tick: Tick) -> Measured:
     """Whether depth costs compile time."""
+    return _starts(tick, 3, (10_000, 10), "model.width=32", "skip=inv_sqrt_depth")
 
+
+def depth_resnet_row(tick: Tick) -> Measured:
+    """The same where blocks change shape."""
+    return _starts(tick, 1, (110, 20), "model=resnet_cifar", "train.batch_size=8")
+
+
+def _starts(tick: Tick, repetitions: int, depths: tuple[int, int], *overrides: str) -> Measured:
     def start(depth: int) -> float:
-        (seconds,) = _fresh(f"seconds_to_start({depth})")
+        (seconds,) = _fresh(f"seconds_to_start{(f'model.depth={depth}', *overrides)}")
         return seconds
 
-    return side_by_side(lambda: start(10_000), lambda: start(10), 3, tick)
+    return side_by_side(lambda: start(depths[0]), lambda: start(depths[1]), repetitions, tick)
 
 
-def seconds_to_start(depth: int) -> Iterator[float]:
+def seconds_to_start(*overrides: str) -> Iterator[float]:
     """Seconds from a configuration to the end of the first step, less those of the same calls once compiled."""
-    job = prepare(configured(f"model.depth={depth}", "model.width=32", "skip=inv_sqrt_depth"))
+    job = prepare(configured(*overrides))
     program, seconds = make_program(job.spec), []
     for _ in range(2):
         start = time.perf_counter()

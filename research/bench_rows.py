@@ -21,6 +21,7 @@ from research.training.program import make_program
 from research.training.state import TrainState
 
 SIZES = ("model.depth=50", "model.width=64", "train.batch_size=128", "data=digits")
+RESNET_20 = ("model=resnet_cifar", "data=noise", "data.shape=[28,28,1]", "data.examples=640", "train.batch_size=128")
 STEPS = 60  # steps a timing: whole intervals of measure=full, and no more than one call of the program takes
 
 
@@ -32,9 +33,10 @@ def configured(*overrides: str) -> Config:
 
 
 class Steps:
-    """Our train step, compiled."""
+    """Our train step, compiled; ``steps`` of them a timing."""
 
-    def __init__(self, *overrides: str):
+    def __init__(self, *overrides: str, steps: int = STEPS):
+        self.steps = steps
         self.job = prepare(configured(*overrides))
         self.program = make_program(self.job.spec)
         self.time()
@@ -47,11 +49,11 @@ class Steps:
         return self.program.chunk(state, self.job.hp, self.job.data, jnp.int32(0), jnp.int32(steps))
 
     def time(self) -> float:
-        """Trains ``STEPS`` steps from the initial weights; returns seconds a step."""
+        """Trains from the initial weights; returns seconds a step."""
         state = self.initial()
         start = time.perf_counter()
-        jax.block_until_ready(self._chunk(state, STEPS))
-        return (time.perf_counter() - start) / STEPS
+        jax.block_until_ready(self._chunk(state, self.steps))
+        return (time.perf_counter() - start) / self.steps
 
     def first_step(self) -> dict[str, np.ndarray]:
         """What the first step measures, by name; the norms per layer as ``layer_grad_norm``."""
@@ -106,12 +108,12 @@ def _blas(tick: Tick) -> Measured:
     return side_by_side(steps.time, products.time, 40, tick, f", BLAS threads: {threads}")
 
 
-def _torch(tick: Tick, *, style: str) -> Measured:
+def _torch(tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int = STEPS, count: int = 20) -> Measured:
     if not importlib.util.find_spec("torch"):
         return Measured(None, "not measured: pip install 'fathom-gradients[bench]'")
     from research.bench_torch import against_ours
 
-    return against_ours(tick, style=style)
+    return against_ours(tick, sizes, style=style, steps=steps, repetitions=count)
 
 
 def _process(row: str) -> Callable[[Tick], Measured]:
@@ -131,8 +133,10 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "torch": functools.partial(_torch, style="hooks"),
     "torch_tuned": functools.partial(_torch, style="tuned"),
     "torch_bare": functools.partial(_torch, style="bare"),
+    "torch_resnet": functools.partial(_torch, style="tuned", sizes=RESNET_20, steps=4, count=7),
     "blas": _blas,
     "depth": _process("depth"),
+    "depth_resnet": _process("depth_resnet"),
     "wandb": _process("wandb"),
     "help": _process("help"),
     "first_step_cold": _process("cold"),

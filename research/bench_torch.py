@@ -16,53 +16,21 @@ from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extr
 from torch.linalg import vector_norm  # pyright: ignore[reportMissingImports]  # an extra
 
 from research.bench import Measured, Tick, side_by_side
-from research.bench_rows import SIZES, STEPS, Steps, best_served
+from research.bench_networks import Network, network
+from research.bench_rows import Steps, best_served
 from research.job import Job
 
 TOLERANCE = 1e-3  # relative: two ways of rounding 50 layers forward and backward in float32
-Weights = Sequence[tuple[np.ndarray, np.ndarray]]  # kernel [inputs, outputs] and bias of each layer, in forward order
 SGD = ("lr", "momentum")
 GAUGES = ("grad_norm", "activation_rms", "activation_mean", "signal_grad", "layer_grad_norm")
-
-
-def weights(params: Any) -> Weights:
-    """Our parameters of one run (leading axis M = 1), layer by layer."""
-    (stage,) = params["stages"].values()
-    first, last = ([params[part][name][...][0] for name in ("kernel", "bias")] for part in ("embed", "head"))
-    inner = [stage["branch"]["linear"][name][...][0] for name in ("kernel", "bias")]
-    return [(np.asarray(kernel), np.asarray(bias)) for kernel, bias in (first, *zip(*inner, strict=True), last)]
-
-
-class Network(nn.Module):
-    """embed → blocks h ← W relu(h) + b → head."""
-
-    def __init__(self, weights: Weights):
-        super().__init__()
-        self.embed, *blocks, head = [_linear(*pair) for pair in weights]
-        self.blocks = nn.ModuleList(blocks)
-        self.head = head  # last, so that parameters() goes from the first layer to the last
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The logits of ``x`` [B, inputs]."""
-        h = self.embed(x)
-        for block in self.blocks:
-            h = block(torch.relu(h))
-        return self.head(torch.relu(h))
-
-
-def _linear(kernel: np.ndarray, bias: np.ndarray) -> nn.Linear:
-    layer = nn.Linear(*kernel.shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
-        layer.bias.copy_(torch.from_numpy(bias.copy()))
-    return layer
 
 
 class Trainer:
     """Trains a network step by step and keeps what each step measured; with ``gauges``, of every layer."""
 
-    def __init__(self, weights: Weights, numbers: Mapping[str, Any], *, gauges: bool):
-        self.network = Network(weights)
+    def __init__(self, network: Network, numbers: Mapping[str, Any], *, gauges: bool):
+        self.network = network
+        self.counts = [len(list(layer.parameters())) for layer in (network.embed, *network.blocks, network.head)]
         self.parameters = list(self.network.parameters())
         rate, momentum = (float(numbers[f"optimizer.{name}"][0]) for name in ("learning_rate", "momentum"))
         self.optimizer = torch.optim.SGD(self.parameters, rate, momentum, fused=True)
@@ -76,7 +44,7 @@ class Trainer:
 
     def _watch(self, layer: nn.Module, inputs: tuple, h: Tensor) -> None:
         detached = h.detach()
-        self.forward += [vector_norm(detached), detached.mean()]
+        self.forward += [vector_norm(detached) / detached.numel() ** 0.5, detached.mean()]
         h.register_hook(lambda gradient: self.backward.append(vector_norm(gradient)))
 
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -95,12 +63,11 @@ class Trainer:
             return ()
         grads = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norms = torch.stack(torch._foreach_norm(grads))  # pyright: ignore[reportPrivateImportUsage]
-        layers = vector_norm(norms.view(-1, 2), dim=1)  # of weight and bias together
+        layers = torch.stack([vector_norm(layer) for layer in norms.split(self.counts)])
         forward = torch.stack(self.forward).view(-1, 2)
-        rms = forward[:, 0] / (len(x) * self.network.embed.out_features) ** 0.5
         signal = torch.stack(self.backward).flip(0)
         self.forward, self.backward = [], []
-        return vector_norm(layers), rms, forward[:, 1], signal, layers[1:-1]
+        return vector_norm(layers), forward[:, 0], forward[:, 1], signal, layers[1:-1]
 
     def last(self) -> dict[str, np.ndarray]:
         """What the last step measured, by name."""
@@ -111,19 +78,24 @@ class Trainer:
 class Hooked(Trainer):
     """Trains with a hook a layer and gauge, each of which reads its number out."""
 
-    def __init__(self, weights: Weights, numbers: Mapping[str, Any]):
-        super().__init__(weights, numbers, gauges=False)
+    def __init__(self, network: Network, numbers: Mapping[str, Any]):
+        super().__init__(network, numbers, gauges=False)
         self.optimizer = torch.optim.SGD(self.parameters, **{name: self.optimizer.defaults[name] for name in SGD})
-        self.seen: dict[str, list[float]] = {name: [] for name in ("rms", "mean", "signal", "parameters")}
+        self.seen: dict[str, list[float]] = {name: [] for name in ("rms", "mean", "signal")}
+        self.norms = [0.0] * len(self.parameters)
         for layer in (self.network.embed, *self.network.blocks):
             layer.register_forward_hook(self._forward)
+        self.order = {id(parameter): n for n, parameter in enumerate(self.parameters)}
         for parameter in self.parameters:
-            parameter.register_post_accumulate_grad_hook(lambda p: self._note("parameters", p.grad.norm()))
+            parameter.register_post_accumulate_grad_hook(self._parameter)
 
     def _forward(self, layer: nn.Module, inputs: tuple, h: Tensor) -> None:
         h.register_hook(lambda gradient: self._note("signal", gradient.norm()))
         self._note("rms", h.detach().square().mean().sqrt())
         self._note("mean", h.detach().mean())
+
+    def _parameter(self, parameter: Tensor) -> None:
+        self.norms[self.order[id(parameter)]] = parameter.grad.norm().item()
 
     def _note(self, name: str, value: Tensor) -> None:
         self.seen[name].append(value.item())
@@ -132,7 +104,7 @@ class Hooked(Trainer):
         """As ``GAUGES`` orders them; backward hooks run from the last layer to the first."""
         seen = {name: torch.tensor(values) for name, values in self.seen.items()}
         self.seen = {name: [] for name in self.seen}
-        layers = vector_norm(seen["parameters"].view(-1, 2).flip(0), dim=1)
+        layers = torch.stack([vector_norm(layer) for layer in torch.tensor(self.norms).split(self.counts)])
         return vector_norm(layers), seen["rms"], seen["mean"], seen["signal"].flip(0), layers[1:-1]
 
 
@@ -147,40 +119,44 @@ class EagerSteps:
     """PyTorch's train step on the data of ``job``, from the weights ``params`` of ours, in one of ``STYLES``."""
 
     def __init__(self, job: Job, params: Any, *, style: str):
-        self.weights, self.numbers, self.make = weights(params), job.hp, STYLES[style]
+        self.job, self.params, self.style = job, params, style
         rows, scale, offset = (np.asarray(job.data[name], np.float32) for name in ("x", "scale", "offset"))
         self.x = torch.from_numpy((rows - offset) * scale)
         self.y = torch.from_numpy(np.asarray(job.data["y"], np.int64))
         self.batch = job.spec.batch_size
 
-    def time(self) -> float:
-        """Trains ``STEPS`` steps from the initial weights; returns seconds a step."""
-        trainer = self.make(self.weights, self.numbers)
+    def trainer(self) -> Trainer:
+        """A trainer at the initial weights."""
+        return STYLES[self.style](network(self.job, self.params), self.job.hp)
+
+    def time(self, steps: int) -> float:
+        """Trains so many steps from the initial weights; returns seconds a step."""
+        trainer = self.trainer()
         start, per_epoch = time.perf_counter(), len(self.x) // self.batch
-        for step in range(STEPS):
+        for step in range(steps):
             position = step % per_epoch
             if position == 0:
                 order = torch.randperm(len(self.x))
             chosen = order[position * self.batch : (position + 1) * self.batch]
             trainer.step(self.x[chosen], self.y[chosen])
-        return (time.perf_counter() - start) / STEPS
+        return (time.perf_counter() - start) / steps
 
     def first_step(self) -> dict[str, np.ndarray]:
         """What the first step measures on the first examples."""
-        trainer = self.make(self.weights, self.numbers)
+        trainer = self.trainer()
         trainer.step(self.x[: self.batch], self.y[: self.batch])
         return trainer.last()
 
 
-def against_ours(tick: Tick, *, style: str) -> Measured:
+def against_ours(tick: Tick, sizes: Sequence[str], *, style: str, steps: int, repetitions: int) -> Measured:
     """PyTorch's step / ours, both measuring all gauges or none; refuses to compare what measures different numbers."""
-    worst = max(disagreement(style, *SIZES) for style in ("hooks", "tuned"))
+    worst = max(disagreement(name, *sizes) for name in ("hooks", "tuned"))
     if not worst < TOLERANCE:
         raise RuntimeError(f"PyTorch and Fathom measure different numbers from the same weights, by {worst:.2g}")
-    ours = Steps(*SIZES, "measure=off" if style == "bare" else "measure=norms")
-    theirs = EagerSteps(ours.job, ours.initial().params, style=style)
-    threads = best_served(theirs.time, torch.set_num_threads)
-    return side_by_side(theirs.time, ours.time, 20, tick, f", PyTorch threads: {threads}")
+    ours = Steps(*sizes, "measure=off" if style == "bare" else "measure=norms", steps=steps)
+    theirs = functools.partial(EagerSteps(ours.job, ours.initial().params, style=style).time, steps)
+    threads = best_served(theirs, torch.set_num_threads)
+    return side_by_side(theirs, ours.time, repetitions, tick, f", PyTorch threads: {threads}")
 
 
 def disagreement(style: str, *overrides: str) -> float:
@@ -188,7 +164,7 @@ def disagreement(style: str, *overrides: str) -> float:
 
     On a training set of one batch, so that its order does not matter. A mean is compared on the scale of its RMS.
     """
-    ours = Steps(*overrides, "measure=norms", "train.batch_size=128", "data.limit=128")
+    ours = Steps(*overrides, "measure=norms", "train.batch_size=128", "data.limit=128", steps=1)
     theirs, seen = EagerSteps(ours.job, ours.initial().params, style=style).first_step(), ours.first_step()
     scales = seen | {"activation_mean": seen["activation_rms"]}
     return float(max(np.max(np.abs(seen[name] - value) / scales[name]) for name, value in theirs.items()))

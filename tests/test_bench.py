@@ -186,6 +186,15 @@ def test_pytorch_and_we_measure_the_same_numbers_from_the_same_weights(style):
 
 
 @pytest.mark.parametrize("style", ["hooks", "tuned"])
+def test_so_they_do_on_a_residual_network(style):
+    pytest.importorskip("torch")
+    from research.bench_torch import disagreement
+
+    small = ("model=resnet_cifar", "model.depth=14", "model.width=4", "data=noise", "data.shape=[9,9,2]")
+    assert disagreement(style, *small) < 1e-3  # batch norm divides by small deviations
+
+
+@pytest.mark.parametrize("style", ["hooks", "tuned"])
 def test_pytorch_trains_as_we_do(style):
     pytest.importorskip("torch")
     from research.bench_torch import EagerSteps
@@ -193,7 +202,7 @@ def test_pytorch_trains_as_we_do(style):
     steps = bench_rows.Steps(*SMALL, "measure=norms", "train.batch_size=128", "data.limit=128")
     rows = steps.program.chunk(steps.initial(), steps.job.hp, steps.job.data, np.int32(0), np.int32(8))[1]
     eager = EagerSteps(steps.job, steps.initial().params, style=style)
-    trainer = eager.make(eager.weights, eager.numbers)
+    trainer = eager.trainer()
     for _ in range(8):  # the training set is one batch, whose order does not matter
         trainer.step(eager.x, eager.y)
     assert trainer.last()["train_loss"] == pytest.approx(float(rows["train_loss"][0, 7]), rel=1e-4)
