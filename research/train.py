@@ -112,7 +112,9 @@ def _unmake(directory: Path) -> None:
     """Takes back what Hydra made for a run that never began; whatever else lies there stays."""
     for file in ("config.yaml", "hydra.yaml", "overrides.yaml"):
         (directory / ".hydra" / file).unlink(missing_ok=True)
-    for folder_ in (directory / ".hydra", directory, *directory.parents):
+    for folder_ in (directory / ".hydra", directory, *directory.absolute().parents):
+        if folder_ == Path.cwd():
+            return
         try:
             folder_.rmdir()
         except OSError:  # not empty, or not ours
