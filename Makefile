@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 demo: .venv/installed
 	.venv/bin/fathom reproduce vanishing_gradients
@@ -10,6 +10,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	.venv/bin/python -m pytest
+
+test-all: .venv/installed
+	.venv/bin/python -m pytest -m ''
 
 lint: .venv/installed-lint
 	.venv/bin/ruff check .
@@ -25,7 +28,10 @@ bench: .venv/installed
 	$(PIP) --editable '.[test]'
 	touch $@
 
-.venv/installed-lint: .venv/installed
+.venv/installed-test-all: .venv/installed
+	.venv/bin/python -m pytest -m ''
+
+lint: .venv/installed
 	$(PIP) --editable '.[test,lint]'
 	touch $@
 

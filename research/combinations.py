@@ -32,8 +32,17 @@ def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
         yield "model", "transformer or rnn", kind, f"{config.data.name.name} holds text"
     if model.tied and not (text and kind == "transformer"):
         yield "model.tied", "false", "true", "only a transformer that reads text has an embedding to share"
+    if text and config.train.input_noise:
+        yield (
+            "train.input_noise",
+            "0",
+            config.train.input_noise,
+            f"the tokens of {config.data.name.name} are no numbers",
+        )
     if kind in IMAGES and len(shape) not in (2, 3):
         yield "data.shape", "height, width and channels", list(shape), f"{kind} reads images"
+    if kind == "rnn" and model.dropout:
+        yield "model.dropout", "0", model.dropout, "it stands in front of a branch's last weights, and a cell has none"
     match kind:
         case "resnet_cifar" if model.depth < 8 or (model.depth - 2) % 6:
             below = max(8, 6 * ((model.depth - 2) // 6) + 2)

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from research.models.architecture import Architecture, Pass
+from research.models.chain import dropped
 from research.models.dense import make_linear
 
 Statistics = dict[str, Array]
@@ -22,6 +23,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+        self.arch = arch
         self.heads, self.causal, self.rotary = arch.heads, arch.language, arch.positions == "rotary"
         how = {"init": arch.init, "bias": arch.bias, "hp": hp, **arch.formats, "rngs": rngs}
         late = (8 * arch.depth) ** -0.25 if arch.skip == "deepnorm" else 1.0
@@ -39,9 +41,9 @@ class Attention(nnx.Module):
             seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
             scores = jnp.where(seen, scores, -jnp.inf)
         weights = jax.nn.softmax(scores).astype(z.dtype)
-        mixed = jnp.einsum("bhts,bshk->bthk", weights, v)
+        mixed = dropped(self.arch, jnp.einsum("bhts,bshk->bthk", weights, v).reshape(z.shape), told, layer)
         nothing = {name: jnp.full((), jnp.nan, jnp.float32) for name in ("saturated", "dead")}
-        return self.out(mixed.reshape(z.shape)), nothing if told.units else {}
+        return self.out(mixed), nothing if told.units else {}
 
     def _split(self, x: Array) -> Float[Array, "B T H K"]:
         return x.reshape(*x.shape[:-1], self.heads, -1)

@@ -56,7 +56,7 @@ class Chain(nnx.Module):
                 statistics += [unit_statistics(self.arch.activation, z, counted=counted)] if told.units else []
                 z = self._masked(ACTIVATIONS[self.arch.activation](z), layer)
             if n == len(self.weights) - 1:
-                z = self._dropped(z, told, layer)
+                z = dropped(self.arch, z, told, layer)
             z = weight(self._shifted(z, n, 1))
         return z, jax.tree.map(lambda *each: sum(each) / len(each), *statistics) if statistics else {}
 
@@ -72,14 +72,15 @@ class Chain(nnx.Module):
             return z
         return z * self._written(z, layer).astype(z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
 
-    def _dropped(self, z: Array, told: Pass, layer: Array) -> Array:
-        """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
-        if not (self.arch.dropout and told.train):
-            return z
-        assert told.key is not None
-        rate = told.hp["model.dropout"]
-        key = jax.random.fold_in(jax.random.fold_in(told.key, layer), 1)
-        return z * (jax.random.bernoulli(key, 1 - rate, z.shape) / (1 - rate)).astype(z.dtype)
+
+def dropped(arch: Architecture, z: Array, told: Pass, layer: Array) -> Array:
+    """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
+    if not (arch.dropout and told.train):
+        return z
+    assert told.key is not None
+    rate = told.hp["model.dropout"]
+    key = jax.random.fold_in(jax.random.fold_in(told.key, layer), 1)
+    return z * (jax.random.bernoulli(key, 1 - rate, z.shape) / (1 - rate)).astype(z.dtype)
 
 
 def _widths(arch: Architecture, part: Part) -> list[tuple[int, int, int, int]]:

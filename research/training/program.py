@@ -23,6 +23,8 @@ from research.training.losses import losses_and_hits
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.state import TrainState
 
+# XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all. Known in 0.10.
+ON_ALL_CORES = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 ONCE = {"xla_backend_optimization_level": 0}  # runs once: a third of the compile time is worth more than its speed
 HP = Mapping[str, Array]
 Metrics = dict[str, Any]
@@ -67,9 +69,18 @@ def make_program(spec: Spec) -> Program:
     """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
     return Program(
         init=jax.jit(lambda hp: lax.map(functools.partial(_init, spec), hp), compiler_options=ONCE),
-        chunk=jax.jit(functools.partial(_over_runs, functools.partial(_chunk, spec)), donate_argnums=0),
+        chunk=jax.jit(
+            functools.partial(_over_runs, functools.partial(_chunk, spec)),
+            donate_argnums=0,
+            compiler_options=ON_ALL_CORES if _convolves_on_cpu(spec) else None,
+        ),
         evaluate=jax.jit(functools.partial(_over_runs, functools.partial(_evaluate, spec))),
     )
+
+
+def _convolves_on_cpu(spec: Spec) -> bool:
+    images = spec.architecture.kind in ("cnn", "resnet_cifar", "resnet")
+    return images and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
 
 
 def _over_runs(function: Callable, state: TrainState, hp: HP, *shared: Any) -> Any:
@@ -172,7 +183,7 @@ def _step(
     slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
     key = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
     told = Pass(hp, train=True, forward=measured, units=full, key=key if arch.random else None)
-    inputs = _with_noise(batch[0], jax.random.fold_in(key, -1), hp) if spec.noisy else batch[0]
+    inputs = _with_noise(batch[0], jax.random.fold_in(key, 2**32 - 1), hp) if spec.noisy else batch[0]
     graph = _graph(spec, hp)
 
     def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, tuple]:

@@ -1,12 +1,12 @@
 """Parameter counts of the papers, and every combination of options that is allowed.
 
-What is run of the matrix, in the order of its cost:
+What there is of the matrix, in the order of its cost; a part of each is run always, all of it by ``make test-all``:
 
 * *Every* allowed (model and cell, skip, norm, placement) is taken from a ``Config`` to its ``Job``, initialised and put
   through the training step by shapes alone (``jax.eval_shape``: everything is traced, nothing computed).
 * A covering set, in which every allowed pair of options occurs (model with skip, norm with placement …), computes two
-  steps in float64, and the first of them again with every scan written out as a loop, operation by
-  operation. Of ``resnet``, whose blocks are those of ``resnet_cifar``, only ``RESNETS`` are computed.
+  steps in float64, and the first of them again with every scan written out as a loop, operation by operation. Of
+  ``resnet``, whose blocks are those of ``resnet_cifar``, only ``RESNETS`` are computed.
 """
 
 import contextlib
@@ -203,8 +203,14 @@ def assert_complete(row, layers):
     assert row["train_loss"].shape == row["grad_norm"].shape == ()
 
 
-@pytest.mark.parametrize("skip", GROUPS[1])
-@pytest.mark.parametrize("model", KINDS, ids=lambda model: "-".join(model) if model[0] == "rnn" else model[0])
+def one_in(step, cases):
+    """All cases, of which one in ``step`` is run always and the others where slow tests are asked for."""
+    return [pytest.param(*case, marks=[pytest.mark.slow] if n % step else []) for n, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(
+    ("model", "skip"), one_in(9, itertools.product(KINDS, GROUPS[1])), ids=lambda part: "".join(part)
+)
 def test_every_combination_builds_and_steps(model, skip, monkeypatch):
     """By shapes: a step takes a state to one of the same shapes, and measures every gauge in every layer.
 
@@ -273,9 +279,12 @@ def assert_same_step(one, other, before, tolerance):
         slack = tolerance * np.linalg.norm(b) + 0.1 * tolerance * whole
         assert np.linalg.norm(a - b) <= slack, jax.tree_util.keystr(path)
     rows = in_numpy((row, state.rest)), in_numpy((expected, wanted.rest))
-    for (path, a), b in zip(*map(jax.tree.leaves_with_path, rows), strict=True):
-        scale = tolerance * np.max(np.abs(np.nan_to_num(b[1])), initial=0)
-        np.testing.assert_allclose(a, b[1], tolerance, scale, err_msg=jax.tree_util.keystr(path))
+    signals = np.max(rows[1][0]["profile"]["activation_rms"])
+    for (path, a), b in zip(jax.tree.leaves_with_path(rows[0]), jax.tree.leaves(rows[1]), strict=True):
+        name = jax.tree_util.keystr(path)
+        # A mean cancels, so its error is that of the elements.
+        size = signals if "mean" in name else np.max(np.abs(np.nan_to_num(b)), initial=0)
+        np.testing.assert_allclose(a, b, tolerance, tolerance * size, err_msg=name)
 
 
 def named(options):
@@ -283,7 +292,7 @@ def named(options):
     return "-".join([kind if kind != "rnn" else cell, *rest])
 
 
-@pytest.mark.parametrize("options", COVERING, ids=named)
+@pytest.mark.parametrize("options", one_in(4, [(options,) for options in COVERING]), ids=named)
 def test_two_steps_are_finite_and_scan_equals_unrolled(options, monkeypatch):
     """In float64, so that 1e-9 tells another computation from another order of the same sums."""
     kind = options[0][0]
@@ -329,6 +338,54 @@ def test_computing_activations_again_changes_no_number(options):
             for each in (spec, again)
         )
         assert_same_step(other, one, state, 1e-12)
+
+
+# --- What is random ---------------------------------------------------------------------------------------------------
+
+SOURCES = ("skip.rate", "train.input_noise", "model.dropout")  # the last one of a recurrent network is refused
+RANDOM = [(model, skip) for model in ("mlp", "cnn", "resnet_cifar", "transformer") for skip in ("dropout",)]
+RANDOM += [("transformer", "stochastic_depth"), ("mlp", "stochastic_depth"), ("rnn", "none")]
+
+
+@pytest.fixture
+def _quickly_compiled():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("_quickly_compiled")
+@pytest.mark.parametrize(("model", "skip"), RANDOM)
+def test_training_is_random_by_its_key_alone_and_evaluation_not_at_all(model, skip):
+    """Two steps of full-batch descent, of runs that have none of the sources of noise or a single one."""
+    sources = SOURCES[: 2 if skip != "none" else 0] + (SOURCES[2:] if model != "rnn" else ()) or SOURCES[1:2]
+    made = configured((model, "elman"), skip, "none", "pre")
+    made.optimizer.kind, made.train.input_noise = config.OptimizerKind.gd, 0.5
+    made.model.dropout = 0.5 if model != "rnn" else 0.0
+    ready = job.prepare(made)
+    runs = 1 + len(sources)
+    hp = {path: jnp.broadcast_to(value, (runs,)) for path, value in ready.hp.items()}
+    hp |= {path: jnp.zeros(runs) for path in SOURCES}
+    hp |= {path: hp[path].at[1 + n].set(0.5) for n, path in enumerate(sources)}
+    functions = program.make_program(ready.spec)
+
+    def trained(seed):
+        state = functions.init(hp)
+        keys = jax.vmap(jax.random.key)(jnp.full(runs, seed, jnp.uint32))
+        state, rows = functions.chunk(dataclasses.replace(state, key=keys), hp, ready.data, np.int32(0), np.int32(2))
+        return np.asarray(rows["train_loss"])[:, :2], state
+
+    (one, state), (same, _), (other, _) = map(trained, (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    np.testing.assert_array_equal(one[0], other[0])  # without noise the key has no part in it
+    assert np.all(np.isfinite(one)) and np.all(one[1:] != other[1:])
+    evaluations = [
+        functions.evaluate(
+            dataclasses.replace(state, key=jax.vmap(jax.random.key)(jnp.arange(runs) + n)), hp, ready.data
+        )
+        for n in range(2)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *evaluations)
 
 
 # --- A residual network against its formula ---------------------------------------------------------------------------

@@ -94,6 +94,22 @@ def test_attention_is_the_loop_over_heads_and_positions(causal, positions, make_
     assert set(statistics) == {"saturated", "dead"} and all(np.isnan(value) for value in statistics.values())
 
 
+def test_dropout_stands_in_front_of_the_last_map(make_architecture, make_numbers, float64):
+    """With W_o = 1 an element of the output is 0, with the rate's frequency, or 1/(1 - rate) times as large."""
+    arch = make_architecture(**USUAL, **VECTORS, positions="none", dropout=True, bias=False)
+    hp = make_numbers({"model.dropout": 0.25}, runs=None, dtype="float64")
+    attention = Attention(arch, hp, rngs=nnx.Rngs(0))
+    attention.out.kernel[...] = jnp.eye(WIDTH)
+    z, key = jnp.asarray(DRAW((200, LENGTH, WIDTH))), jax.random.key(0)
+    whole, _ = attention(z, Pass(hp, train=False), jnp.int32(0))
+    dropped, _ = attention(z, Pass(hp, train=True, key=key), jnp.int32(0))
+    elsewhere, _ = attention(z, Pass(hp, train=True, key=key), jnp.int32(1))
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-12)
+    assert abs(np.mean(kept) - 0.75) < 5 * np.sqrt(0.25 * 0.75 / z.size)  # five standard deviations
+    assert np.any((elsewhere != 0) != kept)  # every layer has a mask of its own
+
+
 def test_rotary_positions_keep_norms_and_their_scores_depend_on_distance_alone(float64):
     q, k = DRAW((2, 6))
     length = 9

@@ -14,6 +14,7 @@ from research.models.stack import Stack
 from research.training.precision import scope
 
 CELLS = [cell.name for cell in config.Cell]
+PLACES = [place.name for place in config.Placement]
 B, T, P, D, C = 3, 5, 2, 4, 6  # P: numbers of the example that a step reads
 DRAW = np.random.default_rng(0).standard_normal
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -82,32 +83,50 @@ def lstm(state, x, cell):
 STEPS = {"elman": elman, "gru": gru, "lstm": lstm}
 
 
-def states(cell, pieces, shared, nudges=None, begun=None):
-    """h_0 = 0, h_1, …, h_T. ``shared`` may be a list of one copy of the weights a step; ``nudges`` are added to h_t."""
-    width = 2 * D if cell == "lstm" else D
-    h = np.zeros((B, width)) if begun is None else begun
-    seen = []
-    for t in range(T + 1):
-        if t:
-            h = STEPS[cell](h, pieces[:, t - 1], shared[t - 1] if isinstance(shared, list) else shared)
-        h = h if nudges is None else h + nudges[t]
-        seen.append(h)
+SKIPS = {
+    "none": lambda h, branch: branch,
+    "identity": lambda h, branch: h + branch,
+    "scaled": lambda h, branch: 0.9 * h + 0.7 * branch,
+    "inv_sqrt_depth": lambda h, branch: h + branch / np.sqrt(T),
+}
+
+
+def normed(h, norm):
+    """Layer norm; without one, nothing."""
+    if norm is None:
+        return h
+    mean, var = h.mean(1, keepdims=True), h.var(1, keepdims=True)
+    return (h - mean) / np.sqrt(var + 1e-6) * norm["scale"] + norm["bias"]
+
+
+def states(arch, pieces, layers, nudges=None):
+    """h_0 = 0, h_1, …, h_T, with one copy of the weights a step; ``nudges`` are added where the gauges sit."""
+    nudges = nudges or {}
+    nudge = lambda name, t, h: h + nudges[name][t] if name in nudges else h  # noqa: E731
+    seen = [nudge("signal_grad", 0, np.zeros((B, arch.state)))]
+    for t, layer in enumerate(layers):
+        norms = {arch.placement: layer.get("norm")}
+        z = normed(nudge("branch_grad", t, seen[-1]), norms.get("pre"))
+        branch = normed(STEPS[arch.cell](z, pieces[:, t], layer["branch"]), norms.get("branch"))
+        h = normed(SKIPS[arch.skip](nudge("skip_grad", t, seen[-1]), branch), norms.get("post"))
+        seen.append(nudge("signal_grad", t + 1, h))
     return seen
 
 
-def read_out(cell, h, head):
-    return (np.tanh(h) if cell == "elman" else h[:, -D:]) @ head["kernel"] + head["bias"]
+def read_out(arch, h, params):
+    h = normed(h, params.get("norm"))
+    return (np.tanh(h) if arch.cell == "elman" else h[:, -D:]) @ params["head"]["kernel"] + params["head"]["bias"]
 
 
-def loss(cell, params, x, cotangent, *, language, shared=None, nudges=None):
-    """The sum that is differentiated, and the logits."""
-    vectors = params["embed"]["vectors"][x] if language else x.reshape(B, T, P)
-    seen = states(cell, vectors, shared or params["cell"]["branch"], nudges)
-    if language:
-        logits = np.stack([read_out(cell, h, params["head"]) for h in seen[1:]], 1)
-    else:
-        logits = read_out(cell, seen[-1], params["head"])
-    return np.sum(logits * cotangent), logits
+def pieces_of(x, params):
+    return params["embed"]["vectors"][x] if "embed" in params else x.reshape(B, T, P)
+
+
+def logits_of(arch, params, x, layers=None, nudges=None):
+    seen = states(arch, pieces_of(x, params), layers or [params["cell"]] * T, nudges)
+    if arch.language:
+        return np.stack([read_out(arch, h, params) for h in seen[1:]], 1)
+    return read_out(arch, seen[-1], params)
 
 
 def in_numpy(tree):
@@ -131,29 +150,109 @@ def slopes(function, tree, step=1e-5):
     return jax.tree.unflatten(structure, found)
 
 
-@pytest.mark.parametrize("language", [False, True])
-@pytest.mark.parametrize("cell", CELLS)
-def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(cell, language, make_network):
+NETWORKS = [dict(cell=cell, **task) for cell in CELLS for task in ({}, TEXT)]
+NETWORKS += [dict(cell="elman", skip=skip, norm="layer", placement="pre") for skip in SKIPS]
+NETWORKS += [dict(cell="elman", skip="scaled", norm="layer", placement=place, **TEXT) for place in ("branch", "post")]
+
+
+@pytest.mark.parametrize("changes", NETWORKS, ids=lambda changes: "-".join(map(str, changes.values())))
+def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes, make_network):
     """signal_grad[t] is ‖∂L/∂h_t‖, grad_norm[t] the part of the shared weights' gradient that comes from step t."""
-    arch, hp, params = make_network(cell=cell, **(TEXT if language else {}))
-    x, cotangent = TOKENS if language else X, DRAW((B, T, C) if language else (B, C))
+    arch, hp, params = make_network(**changes)
+    x, cotangent = (TOKENS, DRAW((B, T, C))) if arch.language else (X, DRAW((B, C)))
     logits, statistics, grads, gauges = measured(arch, hp, params, x, cotangent)
     plain = in_numpy(params)
-    value = functools.partial(loss, cell, x=x, cotangent=cotangent, language=language)
-    np.testing.assert_allclose(logits, value(plain)[1], rtol=1e-12)
+    np.testing.assert_allclose(logits, logits_of(arch, plain, x), rtol=1e-11)
+    seen = states(arch, pieces_of(x, plain), [plain["cell"]] * T)
+    np.testing.assert_allclose(statistics["activation_rms"], [np.sqrt(np.mean(h**2)) for h in seen], rtol=1e-11)
 
-    zeros = [np.zeros((B, arch.state)) for _ in range(T + 1)]
-    nudged = slopes(lambda nudges: value(plain, nudges=nudges)[0], zeros)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-7)
-    close(gauges["signal_grad"], [np.linalg.norm(part) for part in nudged])
-    close(gauges["branch_grad"], gauges["signal_grad"][1:] if cell != "none" else [])
+    def value(**how):
+        return np.sum(logits_of(arch, plain, x, **how) * cotangent)
 
-    copies = [plain["cell"]["branch"]] * T
-    parts = slopes(lambda copies: value(plain, shared=copies)[0], copies)
-    close(gauges["grad_norm"], [np.sqrt(sum(np.sum(leaf**2) for leaf in part.values())) for part in parts])
-    whole = jax.tree.map(lambda *each: sum(each), *parts)
-    jax.tree.map(lambda a, b: close(a, b, atol=1e-8), grads["cell"]["branch"], whole)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-8)
+    for name, length in {"signal_grad": T + 1, "branch_grad": T, "skip_grad": T}.items():
+        nudges, moved = np.zeros((length, B, arch.state)), lambda nudges: value(nudges={name: nudges})  # noqa: B023
+        nudged = slopes(moved, nudges)
+        if arch.norm != "none" and arch.placement == "pre":  # of h_0 = 0 it is ε alone that the norm divides by
+            nudged[0] = slopes(moved, nudges, step=1e-8)[0]
+        close(gauges[name], np.linalg.norm(nudged, axis=(1, 2)), err_msg=name)
+    parts = slopes(lambda copies: value(layers=copies), [plain["cell"]] * T)
+    norm_of = lambda part: np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(part)))  # noqa: E731
+    close(gauges["grad_norm"], [norm_of(part) for part in parts])
+    jax.tree.map(close, grads["cell"], jax.tree.map(lambda *each: sum(each), *parts))
+    others = {name: part for name, part in plain.items() if name != "cell"}
+    wanted = slopes(lambda moved: np.sum(logits_of(arch, plain | moved, x) * cotangent), others)
+    jax.tree.map(close, {name: grads[name] for name in others}, wanted)
 
-    vectors = plain["embed"]["vectors"][x] if language else x.reshape(B, T, P)
-    seen = states(cell, vectors, plain["cell"]["branch"])
-    close(statistics["activation_rms"], [np.sqrt(np.mean(h**2)) for h in seen])
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_saturated_gates_are_counted(cell, make_network):
+    """Biases far to one side put every gate to sleep; an Elman cell has none, and its state is asleep where it is."""
+    arch, hp, params = make_network(cell=cell)
+    bias = params["cell"]["branch"]["bias"]
+    bias[...] = jnp.full(bias.shape, 100.0)
+    _, statistics, _, _ = measured(arch, hp, params, X, np.ones((B, C)))
+    np.testing.assert_array_equal(statistics["saturated"], [0.0 if cell == "elman" else 1.0, 1, 1, 1, 1])
+
+
+def test_an_orthogonal_linear_network_sends_its_gradient_back_through_time_unchanged(make_network):
+    """∂L/∂h_t = ∂L/∂h_T · Wᵀ…Wᵀ: of an orthogonal W every factor keeps the norm (Saxe et al. 2014)."""
+    arch, hp, params = make_network(move=0.0, cell="elman", activation="linear", init="orthogonal")
+    _, _, _, gauges = measured(arch, hp, params, X, DRAW((B, C)))
+    np.testing.assert_allclose(gauges["signal_grad"], gauges["signal_grad"][-1], rtol=1e-12)
+    assert gauges["signal_grad"][-1] > 0.1
+
+
+def test_the_gradient_through_time_is_the_product_of_jacobians(make_network):
+    """∂h_t/∂h_{t-1} = diag φ'(h_{t-1}) W of an Elman cell, example by example."""
+    arch, hp, params = make_network(cell="elman")
+    cotangent, plain = DRAW((B, C)), in_numpy(params)
+    _, _, _, gauges = measured(arch, hp, params, X, cotangent)
+    seen, weights = states(arch, X.reshape(B, T, P), [plain["cell"]] * T), plain["cell"]["branch"]["recurrent"][0]
+    expected, delta = [], (1 - np.tanh(seen[-1]) ** 2) * (cotangent @ plain["head"]["kernel"].T)
+    for h in reversed(seen[:-1]):
+        expected.append(np.linalg.norm(delta))
+        delta = np.stack([np.diag(1 - np.tanh(own) ** 2) @ weights @ d for own, d in zip(h, delta, strict=True)])
+    expected.append(np.linalg.norm(delta))
+    np.testing.assert_allclose(gauges["signal_grad"], expected[::-1], rtol=1e-12)
+
+
+def test_an_lstm_that_forgets_nothing_and_takes_nothing_keeps_its_cell(make_network):
+    """Biases: input gate shut, forget gate open: c stays, and its gradient passes through time unchanged."""
+    arch, hp, params = make_network(cell="lstm")
+    bias = params["cell"]["branch"]["bias"]
+    bias[...] = jnp.stack([jnp.full(D, value) for value in (-500.0, 500.0, 0.0, 0.0)])
+    stack = nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))), params, nnx.State({}))
+    begun = jnp.asarray(DRAW((B, 2 * D)))
+    for t in range(T):
+        piece, state = jnp.asarray(X.reshape(B, T, P)[:, t]), begun if t == 0 else state  # noqa: F821
+        state, _ = stack.cell(state, {}, Pass(hp, train=True), jnp.int32(t), piece)
+    np.testing.assert_array_equal(state[:, :D], begun[:, :D])
+    assert np.all(np.abs(state[:, D:]) < np.abs(np.tanh(begun[:, :D])))
+
+
+def test_an_lstm_begins_with_its_forget_gate_open(make_network):
+    """Jozefowicz et al. 2015, §2.2: 1 on the second of the gates i, f, o, g; the scale of biases is 0 here."""
+    _, _, params = make_network(move=0.0, cell="lstm")
+    np.testing.assert_array_equal(params["cell"]["branch"]["bias"], np.array([[0.0], [1], [0], [0]]) * np.ones(D))
+
+
+@pytest.mark.parametrize(
+    ("cell", "skip", "norm", "placement"),
+    [(cell, "none", "none", "pre") for cell in CELLS]
+    + [("elman", skip, norm, place) for skip in ("none", "scaled") for norm in ("layer", "group") for place in PLACES],
+)
+def test_no_step_sees_what_comes_after_it(cell, skip, norm, placement, make_network):
+    """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""
+    arch, hp, params = make_network(cell=cell, skip=skip, norm=norm, placement=placement, width=8, **TEXT)
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
+
+    def logits(vectors):
+        model = nnx.merge(graph, params, nnx.State({}), copy=True)
+        model.embed = lambda x, train: x
+        return model(vectors, {}, Pass(hp, train=True))[0]
+
+    jacobian = jax.jit(jax.jacrev(logits), compiler_options=QUICK)(jnp.asarray(DRAW((1, T, 8))))
+    found = np.abs(jacobian[0][:, :, 0]).max((1, 3))  # [t, s]
+    np.testing.assert_array_equal(np.triu(found, 1), 0)
+    assert np.all(found[np.tril_indices(T)] > 1e-8)
