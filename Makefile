@@ -28,10 +28,7 @@ bench: .venv/installed
 	$(PIP) --editable '.[test]'
 	touch $@
 
-.venv/installed-test-all: .venv/installed
-	.venv/bin/python -m pytest -m ''
-
-lint: .venv/installed
+.venv/installed-lint: .venv/installed
 	$(PIP) --editable '.[test,lint]'
 	touch $@
 

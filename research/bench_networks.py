@@ -60,7 +60,7 @@ def _resnet(job: Job, params: dict[str, Any]) -> Network:
     height, width, channels = job.spec.architecture.shape
     image = nn.Unflatten(1, (height, width, channels))
     stem = [_conv(params["embed"]["conv"]["kernel"], 1), _norm(params["embed"]["norm"]), nn.ReLU()]
-    blocks = [
+    blocks: list[nn.Module] = [
         Block(_row(stack, n), part.stride)
         for stage, stack in zip(job.spec.architecture.plan, params["stages"].values(), strict=True)
         for part in stage.parts

@@ -95,6 +95,7 @@ class Hooked(Trainer):
         self._note("mean", h.detach().mean())
 
     def _parameter(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
         self.norms[self.order[id(parameter)]] = parameter.grad.norm().item()
 
     def _note(self, name: str, value: Tensor) -> None:

@@ -19,8 +19,22 @@ Transition = enum.Enum("Transition", ["pad", "projection"])
 Padding = enum.Enum("Padding", ["zero", "circular"])
 SkipKind = enum.Enum(
     "SkipKind",
-    ["none", "identity", "scaled", "inv_sqrt_depth", "rezero", "skipinit", "fixup", "highway", "gated", "projection"]
-    + ["dropout", "deepnorm", "stochastic_depth", "dense"],
+    [
+        "none",
+        "identity",
+        "scaled",
+        "inv_sqrt_depth",
+        "rezero",
+        "skipinit",
+        "fixup",
+        "highway",
+        "gated",
+        "projection",
+        "dropout",
+        "deepnorm",
+        "stochastic_depth",
+        "dense",
+    ],
 )
 NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
 Placement = enum.Enum("Placement", ["pre", "post", "branch"])

@@ -1,6 +1,7 @@
 """From an example to the stream of the first layer."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 
 
-def make_embed(arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs) -> nnx.Module | None:
-    """The embedding; none for a recurrent network that reads numbers: its cell reads them as they are."""
+def make_embed(arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs) -> Any:
+    """The embedding, a module; none for a recurrent network that reads numbers: its cell reads them as they are."""
     if arch.kind == "mlp":
         return make_linear(arch.inputs, arch.width, **_how(arch, hp, rngs))
     if arch.kind == "transformer":
@@ -25,7 +26,7 @@ def make_embed(arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs) -
     return Stem(arch, hp, rngs=rngs)
 
 
-def _how(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> dict:
+def _how(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> dict[str, Any]:
     return {"init": arch.init, "bias": arch.bias, "hp": hp, **arch.formats, "rngs": rngs}
 
 
@@ -39,7 +40,8 @@ class Stem(nnx.Module):
         self.arch, self.pools = arch, arch.kind == "resnet"
         residual = arch.kind in RESNETS
         size, stride = (7, 2) if self.pools else (3, 1)
-        how = _how(arch, hp, rngs) | {"bias": arch.bias and not (residual and arch.norm != "none")}
+        how = _how(arch, hp, rngs)
+        how["bias"] = arch.bias and not (residual and arch.norm != "none")
         self.conv = Conv(_image(arch)[-1], arch.width, size=size, stride=stride, padding=arch.padding, **how)
         kind = arch.norm if arch.activates_sum else "none"
         self.norm = make_norm(kind, arch.width, groups=arch.groups, **arch.formats, rngs=rngs)
@@ -50,12 +52,14 @@ class Stem(nnx.Module):
         h = ACTIVATIONS[self.arch.activation](h) if self.arch.activates_sum else h
         if not self.pools:
             return h
-        return nnx.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        sides: Any = ((1, 1), (1, 1))  # typed as a name alone
+        return nnx.max_pool(h, (3, 3), strides=(2, 2), padding=sides)
 
 
 def _image(arch: Architecture) -> tuple[int, int, int]:
     """Height, width and channels."""
-    return (*arch.shape[:2], arch.inputs // (arch.shape[0] * arch.shape[1]))
+    height, width, *_ = arch.shape
+    return height, width, arch.inputs // (height * width)
 
 
 class Table(nnx.Module):

@@ -1,6 +1,7 @@
 """One layer: its branch, its normalisation, its shortcut, and the probes that measure it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
@@ -27,6 +28,7 @@ class Layer(nnx.Module):
         width = part.inputs if arch.placement == "pre" else part.outputs
         self.norm = make_norm(arch.norm, width, groups=arch.groups, **arch.formats, rngs=rngs)
         self.recurrent = part.kind == "cell"
+        self.branch: Any
         if part.kind == "attention":
             self.branch = Attention(arch, hp, rngs=rngs)
         elif self.recurrent:

@@ -98,7 +98,7 @@ class Stack(nnx.Module):
             h = h[..., -arch.width :]  # of an LSTM's [c, h] the latter
         elif h.ndim > 2 and not arch.language:
             h = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
-        return h @ self.embed.table.vectors[...].astype(h.dtype).T if arch.tied else self.head(h)
+        return self.head(h) if self.head is not None else h @ self.embed.table.vectors[...].astype(h.dtype).T
 
 
 def _stacks(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> list[nnx.Module]:

@@ -209,7 +209,7 @@ def one_in(step, cases):
 
 
 @pytest.mark.parametrize(
-    ("model", "skip"), one_in(9, itertools.product(KINDS, GROUPS[1])), ids=lambda part: "".join(part)
+    ("model", "skip"), one_in(19, itertools.product(KINDS, GROUPS[1])), ids=lambda part: "".join(part)
 )
 def test_every_combination_builds_and_steps(model, skip, monkeypatch):
     """By shapes: a step takes a state to one of the same shapes, and measures every gauge in every layer.
@@ -292,7 +292,7 @@ def named(options):
     return "-".join([kind if kind != "rnn" else cell, *rest])
 
 
-@pytest.mark.parametrize("options", one_in(4, [(options,) for options in COVERING]), ids=named)
+@pytest.mark.parametrize("options", one_in(7, [(options,) for options in COVERING]), ids=named)
 def test_two_steps_are_finite_and_scan_equals_unrolled(options, monkeypatch):
     """In float64, so that 1e-9 tells another computation from another order of the same sums."""
     kind = options[0][0]
@@ -311,7 +311,7 @@ def test_two_steps_are_finite_and_scan_equals_unrolled(options, monkeypatch):
             assert_same_step(first, program._step(spec, True, state, hp, batch), state, 1e-9)
 
 
-@pytest.mark.parametrize("options", RESNETS, ids=named)
+@pytest.mark.parametrize("options", one_in(3, [(options,) for options in RESNETS]), ids=named)
 def test_a_resnet_for_imagenet_takes_two_steps(options):
     spec, hp, batch = prepared(options)
     state = jax.jit(functools.partial(program._init, spec), compiler_options=QUICK)(hp)
@@ -477,4 +477,4 @@ def test_a_residual_network_and_its_gauges_are_those_of_the_formula(
     close(statistics["activation_rms"], [np.sqrt(np.mean(np.square(np.asarray(h)))) for h in [seen[0], *seen[3::3]]])
     grads = nnx.to_pure_dict(grads)
     assert jax.tree.structure(grads) == jax.tree.structure(wanted)
-    jax.tree.map(lambda a, b: close(a, b, atol=1e-10 * max(norms)), grads, wanted)
+    jax.tree.map(lambda a, b: close(a, b, atol=1e-10 * float(max(norms))), grads, wanted)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,12 @@ from research.training.precision import scope
 TOKENS, LENGTH, WIDTH, HEADS = 7, 5, 8, 2
 DRAW = np.random.default_rng(0).standard_normal
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-FLOAT64 = dict(dtype="float64", param_dtype="float64")
-USUAL = dict(kind="transformer", depth=2, width=WIDTH, heads=HEADS, expansion=2, groups=2, skip="identity", **FLOAT64)
-TEXT = dict(shape=(LENGTH,), vocabulary=TOKENS, classes=TOKENS, language=True)
-VECTORS = dict(shape=(LENGTH, 3), classes=4)
+FLOAT64: dict[str, Any] = dict(dtype="float64", param_dtype="float64")
+USUAL: dict[str, Any] = dict(
+    kind="transformer", depth=2, width=WIDTH, heads=HEADS, expansion=2, groups=2, skip="identity", **FLOAT64
+)
+TEXT: dict[str, Any] = dict(shape=(LENGTH,), vocabulary=TOKENS, classes=TOKENS, language=True)
+VECTORS: dict[str, Any] = dict(shape=(LENGTH, 3), classes=4)
 
 
 @pytest.fixture(scope="session")
@@ -127,8 +130,8 @@ def test_rotary_positions_keep_norms_and_their_scores_depend_on_distance_alone(f
 # --- The whole transformer --------------------------------------------------------------------------------------------
 
 
-def told(hp, **changes):
-    return Pass(hp, **({"train": False} | changes))
+def told(hp, *, train=False, forward=False):
+    return Pass(hp, train=train, forward=forward)
 
 
 def allowed():
@@ -144,7 +147,7 @@ def allowed():
             continue
 
 
-@pytest.mark.parametrize(("skip", "norm", "placement"), allowed())
+@pytest.mark.parametrize(("skip", "norm", "placement"), list(allowed()))
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_no_token_is_seen_before_its_turn(skip, norm, placement, positions, make_network, float64):
     """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""
@@ -267,7 +270,7 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(language, tied, p
     close(gauges["skip_grad"], norms[2::3])
     close(statistics["activation_rms"], [np.sqrt(np.mean(np.asarray(h) ** 2)) for h in [seen[0], *seen[3::3]]])
     # A bias on all keys moves no softmax, so its gradient is zero but for rounding: hence the absolute part.
-    jax.tree.map(lambda a, b: close(a, b, atol=1e-11 * max(norms)), nnx.to_pure_dict(grads), wanted)
+    jax.tree.map(lambda a, b: close(a, b, atol=1e-11 * float(max(norms))), nnx.to_pure_dict(grads), wanted)
 
 
 # --- DeepNorm ---------------------------------------------------------------------------------------------------------

@@ -182,10 +182,11 @@ def test_a_program_for_the_cpu_convolves_in_the_forward_form_alone(stride, count
 def forms(convolution, x, kernels, *, stride):
     """The form of every convolution in the compiled program; ``turned`` or ``dilated`` is said too."""
     text = training(convolution, stride=stride).lower(x, kernels).compile().as_text()
-    found = [line for line in text.splitlines() if " convolution(" in line]
+    found = [line for line in str(text).splitlines() if " convolution(" in line]
     marks = {"rhs_reversal": " turned", "lhs_dilate": " dilated", "rhs_dilate": " dilated"}
     said = ["".join(word for mark, word in marks.items() if mark in line) for line in found]
-    return [re.search(r"dim_labels=([^,]+)", line).group(1) + word for line, word in zip(found, said, strict=True)]
+    labels = [re.findall(r"dim_labels=([^,]+)", line)[0] for line in found]
+    return [label + word for label, word in zip(labels, said, strict=True)]
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
