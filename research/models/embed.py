@@ -72,7 +72,8 @@ class Table(nnx.Module):
 
     def __call__(self, tokens: Array, train: bool) -> Float[Array, "B T D"]:
         """The tokens' vectors."""
-        return self.vectors[...].astype(self.dtype)[tokens]
+        wide = jnp.promote_types(self.dtype, jnp.float32)  # a frequent token's gradient is a sum over many places
+        return self.vectors[...].astype(wide)[tokens].astype(self.dtype)
 
 
 class Sequence(nnx.Module):

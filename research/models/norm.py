@@ -26,7 +26,8 @@ def make_norm(
         case "layer":
             return nnx.LayerNorm(width, use_fast_variance=False, **formats)
         case "batch":
-            return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, **formats)
+            wide = jnp.promote_types(dtype, jnp.float32)  # or running statistics would be rounded in evaluation
+            return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, **(formats | {"dtype": wide}))
         case "rms":
             return nnx.RMSNorm(width, **formats)
         case "group":
@@ -61,4 +62,6 @@ def apply_norm(norm: nnx.Module | None, h: Float[Array, "..."], *, train: bool) 
         return h
     if isinstance(norm, nnx.GroupNorm) and h.ndim == 3:
         return norm(h.reshape(-1, h.shape[-1])).reshape(h.shape)
-    return norm(h, use_running_average=not train) if isinstance(norm, nnx.BatchNorm) else norm(h)
+    if isinstance(norm, nnx.BatchNorm):
+        return norm(h, use_running_average=not train).astype(h.dtype)
+    return norm(h)

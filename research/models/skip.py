@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from research.models.architecture import Architecture, Part, Pass
+from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 
 LEARNED_SCALE = {"rezero": 0.0, "fixup": 1.0}  # what α begins as; that of skipinit is a number of the program
@@ -23,10 +24,11 @@ class Skip(nnx.Module):
     ``fixup``: the same from 1, the branch begun at 0 (Zhang, Dauphin, Ma 2019). ``highway``: t·F(h) + (1−t)·h with
     t = σ(W_t h + b_t) (Srivastava, Greff, Schmidhuber 2015, eq. 3; F as everywhere here begins with its nonlinearity,
     where theirs ends with it). ``gated``: F(h) + (1−t)·h, the shortcut-only gate (He et al. 2016b, §3.1).
-    ``projection``: W_s h + F(h), 1×1 (ibid.). ``dropout``: mask·h + F(h) in training and (1−rate)·h + F(h) in
-    evaluation (ibid.). ``stochastic_depth``: the branch of layer l left out with probability rate·l/N for the whole
-    batch, in evaluation multiplied by what is left (Huang et al. 2016, eq. 2 to 5). ``deepnorm``: (2·depth)^¼·h + F(h)
-    (Wang et al. 2022). ``dense``: F(h) written behind what h holds already (Huang et al. 2017).
+    ``projection``: W_s h + F(h), 1×1 and normalised where there is a norm (ibid.). ``dropout``: mask·h + F(h) in
+    training and (1−rate)·h + F(h) in evaluation (ibid.). ``stochastic_depth``: the branch of layer l left out with
+    probability rate·l/N for the whole batch, in evaluation multiplied by what is left (Huang et al. 2016, eq. 2 to 5).
+    ``deepnorm``: (2·depth)^¼·h + F(h) (Wang et al. 2022). ``dense``: F(h) written behind what h holds already (Huang et
+    al. 2017).
 
     Where a layer changes the shape, the shortcut is subsampled, and widened with zeros (``pad``: He et al. 2016,
     option A) or by a normalised 1×1 map (``projection``: option B).
@@ -37,7 +39,8 @@ class Skip(nnx.Module):
         linear = {"use_bias": False, **arch.formats, "rngs": rngs}
         learned = self.kind == "projection" or (part.reshapes and arch.transition == "projection")
         if self.kind != "none" and learned:
-            self.projection = nnx.Linear(part.inputs, part.outputs, **linear)
+            how = {"init": arch.init, "bias": False, "hp": hp, **arch.formats, "rngs": rngs}
+            self.projection = make_linear(part.inputs, part.outputs, **how)
             self.norm = make_norm(arch.norm, part.outputs, groups=arch.groups, **arch.formats, rngs=rngs)
         if self.kind in (*LEARNED_SCALE, "skipinit"):
             start = hp["skip.branch_scale"] if self.kind == "skipinit" else LEARNED_SCALE[self.kind]

@@ -139,7 +139,8 @@ def _scan(
             collected.append(statistics)
         return h, (tuple(seen), jax.tree.map(lambda *each: jnp.stack(each), *collected))
 
-    body = jax.checkpoint(body, prevent_cse=False) if recompute else body
+    # Only in a scan is the compiler kept from merging the second computation with the first by itself.
+    body = jax.checkpoint(body, prevent_cse=stage.blocks == 1) if recompute else body
     h, (rests, statistics) = _in_turn(body, h, (jnp.arange(stage.blocks), params, rests, slots), stage.blocks)
     for stack, rest in zip(stacks, rests, strict=True):
         nnx.update(stack, rest)
