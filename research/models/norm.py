@@ -27,7 +27,8 @@ def make_norm(
             return nnx.LayerNorm(width, use_fast_variance=False, **formats)
         case "batch":
             wide = jnp.promote_types(dtype, jnp.float32)  # or running statistics would be rounded in evaluation
-            return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, **(formats | {"dtype": wide}))
+            formats["dtype"] = wide
+            return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, **formats)
         case "rms":
             return nnx.RMSNorm(width, **formats)
         case "group":
