@@ -128,7 +128,8 @@ class Recording:
         if not len(measured["step"]) and not self.diverged:
             return None
         theory = predicted_factor(self.config, self.job)
-        told = {"settings": plain(self.config), "theory": theory, "diverged": self.diverged}
+        first = 1 if self.job.spec.architecture.shared else 0  # a recurrent network begins with zeros
+        told = {"settings": plain(self.config), "theory": theory, "diverged": self.diverged, "first": first}
         return judge(measured["step"], measured["signal_grad"], **told).as_dict()
 
 

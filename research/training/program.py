@@ -79,8 +79,7 @@ def make_program(spec: Spec) -> Program:
 
 
 def _convolves_on_cpu(spec: Spec) -> bool:
-    images = spec.architecture.kind in ("cnn", "resnet_cifar", "resnet")
-    return images and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
+    return spec.architecture.convolves and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
 
 
 def _over_runs(function: Callable, state: TrainState, hp: HP, *shared: Any) -> Any:
