@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -150,11 +149,3 @@ def bars(values: Sequence[float], height: int = 8, width: int = 80) -> list[str]
     lines[0] += f"  {high:.3g}"
     lines[-1] += f"  {low:.3g}"
     return lines
-
-
-def relative(path: Path) -> str:
-    """A path as the user would type it from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
