@@ -48,7 +48,8 @@ def sharpness(
 
 def _product(a: Any, b: Any) -> Float[Array, ""]:
     wide = lambda leaf: leaf.astype(accumulator(leaf.dtype))  # noqa: E731
-    return sum(jnp.vdot(wide(x), wide(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    products = jax.tree.map(lambda x, y: jnp.vdot(wide(x), wide(y)), a, b)
+    return jax.tree.reduce(jnp.add, products)
 
 
 def _scaled(tree: Any, factor: Array) -> Any:
