@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from research.gauges.verdict import log_profile
 from research.records.analysis import Run
-from research.records.figures import PALETTE, band, new_figure
+from research.records.figures import PALETTE, band, decades, new_figure
 from research.records.selection import where
 
 COLOURS = {1: PALETTE[1], 2: PALETTE[0], 3: PALETTE[2]}
@@ -42,5 +42,5 @@ def _panel(axes: Axes, runs: Sequence[Run], gauge: str, *, end: int) -> None:
         travelled = layers[::-1] if end else layers
         axes.plot(layers, math.log10(variance / 2) * travelled, color="black", linestyle="--", linewidth=0.9)
     axes.plot([], [], color="black", linestyle="--", linewidth=0.9, label="theory")
-    axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")
+    decades(axes)
     axes.set_xlabel("layer (0: the embedding's output)")

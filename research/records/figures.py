@@ -59,6 +59,11 @@ def band(
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
+def decades(axes: Axes) -> None:
+    """Names the ticks of an axis of log₁₀ values as powers of ten."""
+    axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")
+
+
 def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Image.Image:
     """A picture of log₁₀ of a profile [S, N] over steps (across) and layers (up)."""
     with style():
