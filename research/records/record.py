@@ -50,9 +50,15 @@ class Record:
 
     def close(self, **changes: Any) -> None:
         """Joins the parts into one file a table and writes the final ``run.json``."""
-        for table in self._tables.values():
-            table.join()
-        self.update(**changes)
+        try:
+            for table in self._tables.values():
+                table.join()
+            self.update(**changes)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Lets others write this run."""
         os.close(self._lock)
 
 
@@ -69,13 +75,12 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
-def read_finished(directory: Path, identity: str) -> dict[str, Any] | None:
-    """``run.json`` of a run that ended by itself under the same configuration."""
+def read_info(directory: Path) -> dict[str, Any] | None:
+    """``run.json``; None where there is none that can be read."""
     try:
-        info = json.loads((directory / "run.json").read_text())
+        return json.loads((directory / "run.json").read_text())
     except (OSError, json.JSONDecodeError):
         return None
-    return info if info.get("id") == identity and info.get("status") in ("done", "diverged") else None
 
 
 class _Parts:
