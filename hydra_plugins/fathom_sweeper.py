@@ -18,6 +18,7 @@ class FathomSweeperConf:
     _target_: str = "hydra_plugins.fathom_sweeper.FathomSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = field(default_factory=dict)
+    arms: dict[str, dict[str, str]] = field(default_factory=dict)  # grids of their own, by name, each beside ``params``
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="fathom", node=FathomSweeperConf, provider="fathom")
@@ -25,6 +26,10 @@ ConfigStore.instance().store(group="hydra/sweeper", name="fathom", node=FathomSw
 
 class FathomSweeper(BasicSweeper):
     """The grid of Hydra's own sweeper, checked whole beforehand, taken up where it ended, reported whole afterwards."""
+
+    def __init__(self, max_batch_size: int | None, params: Any, arms: Any):
+        super().__init__(max_batch_size, params)
+        self.arms = arms
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before ``sweep``; from here on jobs are composed cheaply, the launcher's too."""
@@ -41,7 +46,7 @@ class FathomSweeper(BasicSweeper):
         from research.sweep import jobs_of, without_doubles
 
         assert self.config is not None
-        jobs = jobs_of(self.params or {}, arguments, self.composer)
+        jobs = jobs_of(self.params or {}, self.arms, arguments, self.composer)
         members = [self.composer.checked(self.config, overrides) for overrides in jobs]
         numbers = without_doubles(jobs, members)
         ended = {number: read_ended(members[number]) for number in numbers}

@@ -43,7 +43,8 @@ def checked(name: str) -> str:
 def expected_runs(name: str) -> list[str]:
     """The names of the run directories that the experiment's sweep makes."""
     composed = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())
-    return [run_name(job) for job in jobs_of(composed.get("hydra", {}).get("sweeper", {}).get("params", {}))]
+    sweeper = composed.get("hydra", {}).get("sweeper", {})
+    return [run_name(job) for job in jobs_of(sweeper.get("params", {}), sweeper.get("arms"))]
 
 
 def finished_runs(name: str, directory: Path) -> list[Run]:

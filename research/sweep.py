@@ -14,12 +14,20 @@ from research.config import Config
 from research.member import Member, group_key
 
 
-def jobs_of(params: Mapping[str, Any], arguments: Sequence[str] = (), loader: ConfigLoader | None = None) -> list[Any]:
-    """The overrides of each job of a grid; the command line wins over the swept values of an experiment's file."""
-    given = [f"{name}={values}" for name, values in params.items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*given, *arguments])
-    last = {override.get_key_element(): override for override in parsed}
-    return list(itertools.chain(*BasicSweeper.split_arguments(list(last.values()), None)))
+def jobs_of(
+    params: Mapping[str, Any],
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
+    arguments: Sequence[str] = (),
+    loader: ConfigLoader | None = None,
+) -> list[Any]:
+    """The overrides of each job of a grid, or of one grid an arm; the command line wins over an experiment's file."""
+    parser = OverridesParser.create(config_loader=loader)
+    jobs = []
+    for arm in (arms or {"": {}}).values():
+        given = [f"{name}={values}" for name, values in {**params, **arm}.items()]
+        last = {override.get_key_element(): override for override in parser.parse_overrides([*given, *arguments])}
+        jobs += itertools.chain(*BasicSweeper.split_arguments(list(last.values()), None))
+    return jobs
 
 
 def without_doubles(jobs: Sequence[Sequence[str]], members: Sequence[Member]) -> list[int]:

@@ -71,7 +71,7 @@ def test_each_choice_of_groups_is_composed_once(loaders, monkeypatch):
     calls, compose = [], Composer.load_configuration
     monkeypatch.setattr(Composer, "load_configuration", lambda *args, **kw: calls.append(1) or compose(*args, **kw))
     ours = Composer(hydra)
-    jobs = jobs_of({"skip": "none,identity"}, ["seed=range(0,50)"])
+    jobs = jobs_of({"skip": "none,identity"}, arguments=["seed=range(0,50)"])
     members = [ours.checked(master, job) for job in jobs]
     assert len(jobs) == len({member.identity for member in members}) == len({m.directory for m in members}) == 100
     assert len(calls) == 2
@@ -79,7 +79,7 @@ def test_each_choice_of_groups_is_composed_once(loaders, monkeypatch):
 
 def test_the_same_run_asked_for_twice_is_one_run(loaders):
     _, ours, master = loaders
-    jobs = jobs_of({}, ["optimizer.learning_rate=0.01,1e-2,0.1"])
+    jobs = jobs_of({}, arguments=["optimizer.learning_rate=0.01,1e-2,0.1"])
     members = [ours.checked(master, job) for job in jobs]
     assert without_doubles(jobs, members) == [0, 2]
     with pytest.raises(ValueError, match="would both be recorded in x: hydra.sweep.subdir"):
@@ -91,7 +91,18 @@ def test_the_same_run_asked_for_twice_is_one_run(loaders):
 )
 def test_runs_that_differ_in_numbers_form_groups_of_like_size(loaders, most, sizes):
     _, ours, master = loaders
-    jobs = jobs_of({}, ["seed=range(0,7)", "model.depth=2"]) + jobs_of({}, ["seed=range(0,3)", "model.depth=3"])
+    jobs = jobs_of({}, arguments=["seed=range(0,7)", "model.depth=2"]) + jobs_of(
+        {}, arguments=["seed=range(0,3)", "model.depth=3"]
+    )
     groups = groups_of({number: ours.checked(master, job).config for number, job in enumerate(jobs)}, most)
     assert [len(group) for group in groups] == sizes
     assert sorted(itertools.chain(*groups)) == list(range(10))
+
+
+def test_arms_are_grids_of_their_own_beside_what_they_share():
+    arms = {"deep": {"model.depth": "8,16", "skip": "identity"}, "wide": {"model.width": 128, "seed": "5"}}
+    jobs = jobs_of({"seed": "0,1"}, arms, ["optimizer.learning_rate=0.1"])
+    deep = [["model.depth=8", "skip=identity"], ["model.depth=16", "skip=identity"]]
+    expected = [["seed=" + seed, *settings] for seed in "01" for settings in deep] + [["seed=5", "model.width=128"]]
+    wanted = {frozenset([*job, "optimizer.learning_rate=0.1"]) for job in expected}
+    assert len(jobs) == 5 and {frozenset(job) for job in jobs} == wanted
