@@ -20,7 +20,7 @@ from research.gauges.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
 from research.training.precision import POLICIES
-from research.training.program import Spec
+from research.training.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def prepare(config: Config) -> Job:
     batch = examples if full_batch else config.train.batch_size
     per_epoch = examples // batch
     steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
-    wide = np.float64 if config.precision.kind.name == "float64" else np.float32
+    wide = np.dtype(POLICIES[config.precision.kind.name].accumulation).type
     numbers = traced(config) | {"train.steps": steps}
     hp = {path: np.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
     spec = _spec(config, dataset, batch)
@@ -114,6 +114,8 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         placement=norm.placement.name,
         dtype=policy.compute,
         param_dtype=policy.params,
+        rounding=policy.rounding,
+        tensor_scale=config.precision.tensor_scale,
     )
     return Spec(
         architecture,
@@ -125,6 +127,8 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         level=config.measure.level.name,
         every=config.measure.every,
         noisy=config.train.input_noise > 0,
+        loss_scaling=config.precision.loss_scaling.name,
+        stochastic_rounding=config.precision.stochastic_rounding,
     )
 
 

@@ -18,7 +18,7 @@ from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
 
 Columns = dict[str, np.ndarray]
-SCALARS = ("train_loss", "train_accuracy", "learning_rate", "loss_scale")
+SCALARS = ("train_loss", "train_accuracy", "learning_rate", "loss_scale", "skipped")
 HELD_OUT = ("eval_loss", "eval_accuracy")
 
 

@@ -65,6 +65,8 @@ class Architecture:
     growth: int = 12
     dropout: bool = False
     recompute: bool = False
+    rounding: str = ""  # the format that what a layer reads, and the gradient there, are rounded through
+    tensor_scale: bool = False  # whether each array is shifted to the top of that format's range first
 
     @property
     def formats(self) -> dict[str, jnp.dtype]:

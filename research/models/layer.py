@@ -13,6 +13,7 @@ from research.models.attention import Attention
 from research.models.chain import Chain
 from research.models.norm import apply_norm, make_norm
 from research.models.recurrent import Cell
+from research.models.rounding import rounded
 from research.models.skip import Skip
 
 Slots = dict[str, Array]
@@ -23,7 +24,7 @@ class Layer(nnx.Module):
     """skip(h, branch(h)), with its normalisation before the branch, behind it, or behind the sum."""
 
     def __init__(self, arch: Architecture, part: Part, layer: Array, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.placement = arch.placement
+        self.placement, self.rounding = arch.placement, (arch.rounding, arch.tensor_scale)
         self.after = arch.activation if arch.activates_sum else "linear"
         width = part.inputs if arch.placement == "pre" else part.outputs
         self.norm = make_norm(arch.norm, width, groups=arch.groups, **arch.formats, rngs=rngs)
@@ -47,7 +48,7 @@ class Layer(nnx.Module):
 
         ``piece`` [B, P] is what a recurrent layer reads of the example.
         """
-        z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
+        z = rounded(self._normed(tap(h, slots.get("branch_grad")), "pre", told), *self.rounding)
         branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
         branch = self._normed(branch, "branch", told)
         h = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
