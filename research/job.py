@@ -34,6 +34,7 @@ class Job:
     steps: int
     per_epoch: int
     eval_every: int
+    exponents_every: int | None  # measured steps alone; None: exponents are not counted
 
 
 def run_id(study: str, config: Config) -> str:
@@ -62,7 +63,13 @@ def prepare(config: Config) -> Job:
     hp = {path: np.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
     spec = _spec(config, dataset, batch)
     hp, data = jax.device_put((hp, dataset.arrays()))
-    return Job(spec, hp, data, dataset, steps, per_epoch, config.train.eval_every or per_epoch)
+    eval_every = config.train.eval_every or per_epoch
+    return Job(spec, hp, data, dataset, steps, per_epoch, eval_every, _exponents_every(config))
+
+
+def _exponents_every(config: Config) -> int | None:
+    every = config.measure.every
+    return -(-config.measure.exponents_every // every) * every if config.measure.level.name == "full" else None
 
 
 def _format(path: str, value: float, wide: type) -> type:

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from research.config import Config, plain, tree
+from research.gauges.formats import read_counts
+from research.gauges.underflow import judge_underflow
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
 from research.progress import Progress
@@ -16,6 +18,7 @@ from research.provenance import git, versions
 from research.records.record import Record
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
+from research.training.precision import POLICIES
 
 Columns = dict[str, np.ndarray]
 SCALARS = ("train_loss", "train_accuracy", "learning_rate", "loss_scale", "skipped")
@@ -32,6 +35,7 @@ class Recording:
         self.diverged: tuple[int, int | None] | None = None  # step and layer of the first value that is not finite
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []
+        self._exponents: dict[int, Columns] = {}  # by step
         self._began = self._trained = time.monotonic()
         self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
 
@@ -58,8 +62,10 @@ class Recording:
         steps, when = self._fetched
         return (when - self._trained) / (steps - 1) if steps > 1 else None
 
-    def take(self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any]) -> None:
+    def take(self, start: int, steps: int, rows: Any, evaluation: dict[str, Any], exponents: dict[str, Any]) -> None:
         """Fetches a chunk's rows and hands them to the record, the trackers and the display.
+
+        ``exponents`` are those of the chunk's first step, or empty.
 
         Rows behind the first that is not finite mean nothing and are dropped.
         """
@@ -78,9 +84,26 @@ class Recording:
         self._fetched = start + steps, time.monotonic()
         if profiles:
             self._signal.append({name: profiles[name] for name in ("step", "signal_grad")})
-        self.record.add(metrics, profiles)
+        self._record(metrics, profiles, self._gauged(start, exponents))
         self.trackers.log(metrics, profiles)
         self.progress.step(start + steps, self.job.steps, loss=float(rows["train_loss"][-1]), **held_out)
+
+    def _gauged(self, step: int, exponents: dict[str, Any]) -> Columns:
+        """Gauges of the exponents that were counted at ``step``."""
+        if not exponents:
+            return {}
+        policy = POLICIES[self.config.precision.kind.name]
+        counts = jax.tree.map(lambda counted: np.asarray(counted)[0], exponents)
+        self._exponents[step] = read_counts(counts, policy.compute, policy.narrowest)
+        return self._exponents[step]
+
+    def _record(self, metrics: Columns, profiles: Columns, gauged: Columns) -> None:
+        """``gauged`` is of the first of the measured steps alone: the others hold null there."""
+        if gauged and profiles:
+            first = {name: values[:1] for name, values in profiles.items()}
+            self.record.add({}, first | {name: values[None] for name, values in gauged.items()})
+            profiles = {name: values[1:] for name, values in profiles.items()}
+        self.record.add(metrics, profiles)
 
     def _columns(self, step: np.ndarray, rows: dict[str, Any], held_out: dict[str, float]) -> tuple[Columns, Columns]:
         """The rows as columns of ``metrics.parquet`` and ``profiles.parquet``."""
@@ -129,7 +152,10 @@ class Recording:
             return None
         theory = predicted_factor(self.config, self.job)
         told = {"settings": plain(self.config), "theory": theory, "diverged": self.diverged}
-        return judge(measured["step"], measured["signal_grad"], **told).as_dict()
+        verdict = judge(measured["step"], measured["signal_grad"], **told)
+        narrowest = POLICIES[self.config.precision.kind.name].narrowest
+        counted = list(self._exponents), list(self._exponents.values())
+        return judge_underflow(verdict, *counted, format_=narrowest, settings=told["settings"]).as_dict()
 
 
 def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:

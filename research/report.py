@@ -16,6 +16,7 @@ from research.records.analysis import Run
 COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",
+    "underflow": "yellow",
     "exploding": "magenta",
     "dead": "red",
     "diverged": "red",

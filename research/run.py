@@ -1,6 +1,6 @@
 """One run: the host loop. All numbers come from the program; what becomes of them is the recording's business."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,10 @@ def _loop(job: Job, recording: Recording) -> None:
     state = _begun(program, job, recording.config.precision.kind.name)
     recording.count(state.params)
     pending = None
-    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, recording.pace):
+    cuts = tuple(filter(None, (job.eval_every, job.exponents_every)))
+    for start, steps in chunks(job.steps, cuts, job.spec.capacity, recording.pace):
+        counted = job.exponents_every and start % job.exponents_every == 0
+        exponents = program.exponents(state, job.hp, job.data) if counted else {}
         state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
         due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
         evaluation = program.evaluate(state, job.hp, job.data) if due else {}
@@ -55,7 +58,7 @@ def _loop(job: Job, recording: Recording) -> None:
         if start == 0:
             jax.block_until_ready(rows)
             recording.compiled()
-        pending = (start, steps, rows, evaluation)
+        pending = (start, steps, rows, evaluation, exponents)
     if pending:
         recording.take(*pending)
 
@@ -74,16 +77,18 @@ def _begun(program: Program, job: Job, precision: str) -> TrainState:
     return state
 
 
-def chunks(steps: int, eval_every: int, capacity: int, pace: Callable[[], float | None]) -> Iterator[tuple[int, int]]:
+def chunks(
+    steps: int, cuts: Sequence[int], capacity: int, pace: Callable[[], float | None]
+) -> Iterator[tuple[int, int]]:
     """(start, count) of the pieces a run is trained in: single steps until the pace is known, then longer ones.
 
-    Pieces end at evaluations and are as long as ``SECONDS_A_CHUNK`` allows at ``pace()`` seconds a step; how a run is
-    cut does not change its numbers.
+    Pieces end at multiples of each of ``cuts`` and are as long as ``SECONDS_A_CHUNK`` allows at ``pace()`` seconds a
+    step; how a run is cut does not change its numbers.
     """
     start = 0
     while start < steps:
         seconds = pace()
         affordable = 1 if seconds is None else max(1, int(SECONDS_A_CHUNK / max(seconds, 1e-9)))
-        count = min(eval_every - start % eval_every, steps - start, capacity, affordable)
+        count = min(*(every - start % every for every in cuts), steps - start, capacity, affordable)
         yield start, count
         start += count

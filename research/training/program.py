@@ -18,6 +18,7 @@ from jaxtyping import Array
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
+from research.training.exponents import count_exponents
 from research.training.losses import losses_and_hits
 from research.training.objective import (
     HP,
@@ -34,6 +35,7 @@ from research.training.rounding import stored
 from research.training.scaling import can_go_on, first_scale, is_finite, kept_where, next_scale
 from research.training.spec import Spec
 from research.training.state import TrainState
+from research.training.trees import stages_of
 
 # XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all. Known in 0.10.
 ON_ALL_CORES = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
@@ -47,11 +49,13 @@ class Program:
 
     ``init(hp)`` → state. ``chunk(state, hp, data, start, steps)`` → state and metrics with a steps axis after M, of
     which the first ``steps`` rows count. ``evaluate(state, hp, data)`` → the held-out split's loss and accuracy.
+    ``exponents(state, hp, data)`` → see ``count_exponents``.
     """
 
     init: jax.stages.Wrapped
     chunk: jax.stages.Wrapped
     evaluate: jax.stages.Wrapped
+    exponents: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=256)
@@ -65,6 +69,7 @@ def make_program(spec: Spec) -> Program:
             compiler_options=ON_ALL_CORES if _convolves_on_cpu(spec) else None,
         ),
         evaluate=jax.jit(functools.partial(_over_runs, functools.partial(_evaluate, spec))),
+        exponents=jax.jit(functools.partial(_over_runs, functools.partial(count_exponents, spec))),
     )
 
 
@@ -136,14 +141,6 @@ def _measured_at_interval(
     return lax.cond(step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state)
 
 
-def _stages(arch: Architecture, params: Any) -> list[list[Any]]:
-    """The parameters as ``layer_norms`` takes them; shared ones as those of a single layer."""
-    if arch.shared:
-        return [[jax.tree.map(lambda leaf: leaf[None], params["cell"])]]
-    stacks = iter(params["stages"].values())
-    return [[next(stacks) for _ in stage.parts] for stage in arch.plan]
-
-
 def _step(
     spec: Spec, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
 ) -> tuple[TrainState, Metrics]:
@@ -164,7 +161,7 @@ def _step(
     if measured:
         row["profile"], row["grad_norm"] = _gradient_gauges(arch, forward | backward, grads)
     if full:
-        updates = update_gauges(_stages(arch, state.params), _stages(arch, params))
+        updates = update_gauges(stages_of(arch, state.params), stages_of(arch, params))
         row["profile"] |= {name: jnp.broadcast_to(values, arch.layers) for name, values in updates.items()}
     scale = next_scale(spec.loss_scaling, state.loss_scale, finite, hp)
     return TrainState(state.step + 1, params, rest, opt_state, state.key, scale), row
@@ -184,7 +181,7 @@ def _gradient_gauges(arch: Architecture, profile: Metrics, grads: Any) -> tuple[
     """
     if arch.shared:
         return profile, tree_euclidean(grads)
-    layers = layer_norms(_stages(arch, grads))
+    layers = layer_norms(stages_of(arch, grads))
     outer = jnp.stack([tree_euclidean(grads[part]) for part in grads if part != "stages"])
     return profile | {"grad_norm": layers}, euclidean(jnp.concatenate([outer, layers]))
 
