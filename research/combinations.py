@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from research.config import Config
+from research.config import Config, Precision
 from research.models.plan import BLOCKS, IMAGES
 
 CELLS_WITH_GATES = ("gru", "lstm")
@@ -20,6 +20,7 @@ def _broken(config: Config) -> Iterator[tuple[str, str, object, str]]:
     yield from _shapes(config)
     yield from _skips(config)
     yield from _norms(config)
+    yield from _precisions(config)
     if config.init.kind.name == "delta_orthogonal" and config.model.kind.name not in ("cnn", "resnet_cifar"):
         yield "init", "orthogonal", "delta_orthogonal", "delta_orthogonal is for model=cnn and model=resnet_cifar"
 
@@ -104,6 +105,18 @@ def _norms(config: Config) -> Iterator[tuple[str, str, object, str]]:
     if norm == "group" and config.model.width % config.norm.groups:
         width = config.model.width
         yield "norm.groups", f"a divisor of model.width={width}: {_divisors(width)}", config.norm.groups, ""
+
+
+def _precisions(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    precision = config.precision
+    kind, scaling = precision.kind.name, precision.loss_scaling.name
+    if precision.stochastic_rounding and kind != "bfloat16":
+        yield "precision.stochastic_rounding", "false", "true", f"{kind} stores no weights in bfloat16"
+    if precision.tensor_scale and not kind.startswith("float8"):
+        yield "precision.tensor_scale", "false", "true", f"{kind} rounds nothing to 8 bits"
+    if scaling == "none" and precision.loss_scale != Precision.loss_scale:
+        why = f"without, precision.loss_scale={precision.loss_scale:.10g} has no effect"
+        yield "precision.loss_scaling", "static or dynamic", scaling, why
 
 
 def example(config: Config) -> tuple[tuple[int, ...], bool]:

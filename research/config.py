@@ -51,7 +51,11 @@ OptimizerKind = enum.Enum(
 )
 Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
-PrecisionKind = enum.Enum("PrecisionKind", ["float32", "float64", "bfloat16", "mixed_bfloat16", "float16"])
+PrecisionKind = enum.Enum(
+    "PrecisionKind",
+    ["float32", "float64", "bfloat16", "mixed_bfloat16", "float16", "mixed_float16", "float8_e4m3", "float8_e5m2"],
+)
+LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 DataKind = enum.Enum("DataKind", ["digits", "mnist", "fashion_mnist", "cifar10", "python_docs", "noise"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
@@ -153,7 +157,13 @@ class Precision:
     """The number formats of weights and arithmetic, and the factor on the loss before the backward pass."""
 
     kind: PrecisionKind = PrecisionKind.float32
-    loss_scale: float = number(1.0, gt=0, traced=True)
+    stochastic_rounding: bool = False  # bfloat16: of the weights, behind each update
+    tensor_scale: bool = False  # float8: each array is shifted to the top of the format's range before it is rounded
+    loss_scaling: LossScaling = LossScaling.none
+    loss_scale: float = number(2.0**15, gt=0, traced=True)  # static; dynamic: the first one
+    growth_factor: float = number(2.0, gt=1, traced=True)  # dynamic: behind growth_interval finite steps
+    growth_interval: int = number(2000, ge=1, traced=True)
+    backoff_factor: float = number(0.5, gt=0, lt=1, traced=True)  # dynamic: behind a step that is left out
 
 
 @dataclass
@@ -184,6 +194,7 @@ class Measure:
 
     level: Level = Level.norms
     every: int = number(1, ge=1)
+    exponents_every: int = number(100, ge=1)  # full: steps between histograms of the gradients' exponents
 
 
 @dataclass

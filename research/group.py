@@ -64,14 +64,17 @@ class Group:
         steps, when = self._fetched
         return (when - self._trained) / (steps - 1) if steps > 1 else None
 
-    def take(self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any]) -> None:
-        """Fetches a chunk's rows once and hands each member its own."""
+    def take(
+        self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any], exponents: dict[str, Any]
+    ) -> None:
+        """Fetches a chunk's rows once and hands each member its own; ``exponents`` are of its first step, or empty."""
         # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
-        fetched, held_out = jax.tree.map(np.asarray, (rows, evaluation))
+        fetched, held_out, counted = jax.tree.map(np.asarray, (rows, evaluation, exponents))
 
         def hand_over(lane: int, recording: Recording) -> None:
             own = jax.tree.map(lambda column: column[lane, :steps].copy(), fetched)  # not a view: it would keep all
-            recording.take(start, own, {name: float(values[lane]) for name, values in held_out.items()})
+            seen = {name: float(values[lane]) for name, values in held_out.items()}
+            recording.take(start, own, seen, jax.tree.map(lambda values: values[lane], counted))
 
         self._each(hand_over)
         self._fetched = start + steps, time.monotonic()

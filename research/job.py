@@ -20,7 +20,7 @@ from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
 from research.training.mesh import ALONE, Layout, place
 from research.training.precision import POLICIES
-from research.training.program import Spec
+from research.training.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Job:
     steps: int
     per_epoch: int
     eval_every: int
+    exponents_every: int | None  # measured steps alone; None: exponents are not counted
 
 
 def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
@@ -54,14 +55,20 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     spec = _spec(config, dataset, batch)
     if any(_spec(other, dataset, batch) != spec for other in others):
         raise ValueError("runs of one group must differ only in numbers that are passed in")
-    wide = np.float64 if config.precision.kind.name == "float64" else np.float32
+    wide = np.dtype(POLICIES[config.precision.kind.name].accumulation).type
     numbers = [traced(each) | {"train.steps": steps} for each in (config, *others)]
     hp = {
         path: np.asarray([each[path] for each in numbers], _format(path, value, wide))
         for path, value in numbers[0].items()
     }
     placed = place(layout, hp, per_run=True), place(layout, dataset.arrays(), per_run=False)
-    return Job(spec, layout, *placed, dataset, steps, per_epoch, config.train.eval_every or per_epoch)
+    eval_every = config.train.eval_every or per_epoch
+    return Job(spec, layout, *placed, dataset, steps, per_epoch, eval_every, _exponents_every(config))
+
+
+def _exponents_every(config: Config) -> int | None:
+    every = config.measure.every
+    return -(-config.measure.exponents_every // every) * every if config.measure.level.name == "full" else None
 
 
 def _format(path: str, value: float, wide: type) -> type:
@@ -113,6 +120,8 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         placement=norm.placement.name,
         dtype=policy.compute,
         param_dtype=policy.params,
+        rounding=policy.rounding,
+        tensor_scale=config.precision.tensor_scale,
     )
     return Spec(
         architecture,
@@ -124,6 +133,8 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         level=config.measure.level.name,
         every=config.measure.every,
         noisy=config.train.input_noise > 0,
+        loss_scaling=config.precision.loss_scaling.name,
+        stochastic_rounding=config.precision.stochastic_rounding,
     )
 
 

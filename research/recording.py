@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from research.config import plain, tree
+from research.gauges.formats import read_counts
+from research.gauges.underflow import judge_underflow
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
 from research.member import Member
@@ -14,9 +16,10 @@ from research.provenance import git, versions
 from research.records.record import Record
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
+from research.training.precision import POLICIES
 
 Columns = dict[str, np.ndarray]
-SCALARS = ("train_loss", "train_accuracy", "learning_rate", "loss_scale")
+SCALARS = ("train_loss", "train_accuracy", "learning_rate", "loss_scale", "skipped")
 HELD_OUT = ("eval_loss", "eval_accuracy")
 
 
@@ -31,6 +34,7 @@ class Recording:
         self.diverged: tuple[int, int | None] | None = None  # step and layer of the first value that is not finite
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []
+        self._exponents: dict[int, Columns] = {}  # by step
         self._began = self._trained = time.monotonic()
 
     def count(self, parameters: int) -> None:
@@ -42,8 +46,10 @@ class Recording:
         self._trained = time.monotonic()
         self.trackers.start()
 
-    def take(self, start: int, rows: dict[str, Any], held_out: dict[str, float]) -> None:
+    def take(self, start: int, rows: dict[str, Any], held_out: dict[str, float], exponents: dict[str, Any]) -> None:
         """Hands the rows of steps from ``start`` on to the record and the trackers.
+
+        ``exponents`` are those of the chunk's first step, or empty.
 
         Rows behind the first that is not finite mean nothing and are dropped.
         """
@@ -59,8 +65,24 @@ class Recording:
         self._metrics.append(metrics)
         if profiles:
             self._signal.append({name: profiles[name] for name in ("step", "signal_grad")})
-        self.record.add(metrics, profiles)
+        self._record(metrics, profiles, self._gauged(start, exponents))
         self.trackers.log(metrics, profiles)
+
+    def _gauged(self, step: int, exponents: dict[str, Any]) -> Columns:
+        """Gauges of the exponents that were counted at ``step``."""
+        if not exponents:
+            return {}
+        policy = POLICIES[self.config.precision.kind.name]
+        self._exponents[step] = read_counts(exponents, policy.compute, policy.narrowest)
+        return self._exponents[step]
+
+    def _record(self, metrics: Columns, profiles: Columns, gauged: Columns) -> None:
+        """``gauged`` is of the first of the measured steps alone: the others hold null there."""
+        if gauged and profiles:
+            first = {name: values[:1] for name, values in profiles.items()}
+            self.record.add({}, first | {name: values[None] for name, values in gauged.items()})
+            profiles = {name: values[1:] for name, values in profiles.items()}
+        self.record.add(metrics, profiles)
 
     def _columns(self, step: np.ndarray, rows: dict[str, Any], held_out: dict[str, float]) -> tuple[Columns, Columns]:
         """The rows as columns of ``metrics.parquet`` and ``profiles.parquet``."""
@@ -115,7 +137,10 @@ class Recording:
         theory = predicted_factor(self.config, self.job)
         first = 1 if self.job.spec.architecture.shared else 0  # a recurrent network begins with zeros
         told = {"settings": plain(self.config), "theory": theory, "diverged": self.diverged, "first": first}
-        return judge(measured["step"], measured["signal_grad"], **told).as_dict()
+        verdict = judge(measured["step"], measured["signal_grad"], **told)
+        narrowest = POLICIES[self.config.precision.kind.name].narrowest
+        counted = list(self._exponents), list(self._exponents.values())
+        return judge_underflow(verdict, *counted, format_=narrowest, settings=told["settings"]).as_dict()
 
 
 def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:

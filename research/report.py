@@ -17,6 +17,7 @@ DEFAULTS = plain(Config())
 COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",
+    "underflow": "yellow",
     "exploding": "magenta",
     "dead": "red",
     "diverged": "red",

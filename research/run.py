@@ -67,7 +67,10 @@ def _loop(job: Job, group: Group, precision: str) -> None:
     group.count(state.params)
     pending = None
     seconds = SECONDS_A_CHUNK * group.patience
-    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, group.pace, seconds):
+    cuts = tuple(filter(None, (job.eval_every, job.exponents_every)))
+    for start, steps in chunks(job.steps, cuts, job.spec.capacity, group.pace, seconds):
+        counted = job.exponents_every and start % job.exponents_every == 0
+        exponents = program.exponents(state, job.hp, job.data) if counted else {}
         state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
         due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
         evaluation = program.evaluate(state, job.hp, job.data) if due else {}
@@ -78,7 +81,7 @@ def _loop(job: Job, group: Group, precision: str) -> None:
         if start == 0:
             jax.block_until_ready(rows)
             group.compiled()
-        pending = (start, steps, rows, evaluation)
+        pending = (start, steps, rows, evaluation, exponents)
     if pending:
         group.take(*pending)
 
@@ -106,20 +109,20 @@ def _begun(program: Program, job: Job, precision: str) -> TrainState:
 
 def chunks(
     steps: int,
-    eval_every: int,
+    cuts: Sequence[int],
     capacity: int,
     pace: Callable[[], float | None],
     seconds_a_chunk: float = SECONDS_A_CHUNK,
 ) -> Iterator[tuple[int, int]]:
     """(start, count) of the pieces a run is trained in: single steps until the pace is known, then longer ones.
 
-    Pieces end at evaluations and are as long as ``seconds_a_chunk`` allows at ``pace()`` seconds a step; how a run is
-    cut does not change its numbers.
+    Pieces end at multiples of each of ``cuts`` and are as long as ``seconds_a_chunk`` allows at ``pace()`` seconds a
+    step; how a run is cut does not change its numbers.
     """
     start = 0
     while start < steps:
         seconds = pace()
         affordable = 1 if seconds is None else max(1, int(seconds_a_chunk / max(seconds, 1e-9)))
-        count = min(eval_every - start % eval_every, steps - start, capacity, affordable)
+        count = min(*(every - start % every for every in cuts), steps - start, capacity, affordable)
         yield start, count
         start += count

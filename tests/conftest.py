@@ -21,7 +21,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from jaxtyping import install_import_hook
 
 # Not research.training.state: JAX builds states of placeholders, which are no arrays.
-CHECKED = ["models", "gauges", "training.losses", "training.optimizers", "training.precision", "training.program"]
+CHECKED = [
+    "models",
+    "gauges",
+    *(f"training.{name}" for name in ("losses", "objective", "optimizers", "precision", "program")),
+]
+CHECKED += ["training.rounding", "training.scaling"]
 install_import_hook([f"research.{room}" for room in CHECKED], "beartype.beartype")
 
 import jax
@@ -59,7 +64,9 @@ def make_numbers():
         values = config.traced(config.Config()) | {"train.steps": 10} | (changes or {})
         unknown = set(changes or {}) - set(config.traced(config.Config())) - {"train.steps"}
         assert not unknown, f"not traced: {unknown}"
-        counts = {"seed": np.uint32, "optimizer.warmup_steps": np.int32, "train.steps": np.int32}
+        counts = {"seed": np.uint32} | dict.fromkeys(
+            ("optimizer.warmup_steps", "train.steps", "precision.growth_interval"), np.int32
+        )
         shape = () if runs is None else (runs,)
         wide = {path: np.asarray(value, counts.get(path, dtype)) for path, value in values.items()}
         return {path: jnp.asarray(np.broadcast_to(value, shape)) for path, value in wide.items()}

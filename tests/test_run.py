@@ -276,21 +276,22 @@ def test_termination_leaves_a_readable_record_and_a_finished_wandb_run(small, wo
     assert [record["exit"]["exit_code"] for record in records if record["type"] == "exit"] == [1]
 
 
-def test_pieces_cover_every_step_once_and_stop_at_evaluations():
+def test_pieces_cover_every_step_once_and_stop_where_they_are_cut():
     generator = np.random.default_rng(0)
     for _ in range(300):
-        steps, eval_every, capacity = (int(n) for n in generator.integers(1, (400, 60, 70)))
+        steps, capacity, *cuts = (int(n) for n in generator.integers(1, (400, 70, 60, 60)))
         seconds = iter([None, None, *10.0 ** generator.uniform(-12, 1, 400)])
-        pieces = list(chunks(steps, eval_every, capacity, lambda: next(seconds)))  # noqa: B023
+        pieces = list(chunks(steps, cuts, capacity, lambda: next(seconds)))  # noqa: B023
         assert [step for start, count in pieces for step in range(start, start + count)] == list(range(steps))
         assert [count for _, count in pieces[:2]] in ([1], [1, 1])
         assert all(1 <= count <= capacity for _, count in pieces)
-        assert all(start // eval_every == (start + count - 1) // eval_every for start, count in pieces)
+        for every in cuts:
+            assert all(start // every == (start + count - 1) // every for start, count in pieces)
 
 
 @pytest.mark.parametrize("pace", [0.0, math.inf, None])
 def test_pieces_of_any_pace(pace):
-    pieces = list(chunks(100, 100, 16, lambda: pace))
+    pieces = list(chunks(100, [100], 16, lambda: pace))
     assert max(count for _, count in pieces) == (16 if pace == 0 else 1)
 
 

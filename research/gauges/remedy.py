@@ -39,6 +39,26 @@ def _advice(kind: str, settings: Settings) -> tuple[str, list[str]]:
             return "Unscaled branches add up with depth", ["skip=inv_sqrt_depth", "skip=rezero"]
         case "dead":
             return "Units are silent for every input", [rate, "activation=elu"]
+        case "underflow":
+            return "The number format has no room below", _wider(settings)
+        case "diverged" if _overflows(settings):
+            why = f"The step was too large, or the gradient beyond the greatest {settings['precision.kind']} number"
+            return why, ["precision.loss_scaling=dynamic", rate, "optimizer.clip=global_norm"]
         case "diverged":
             return "The step was too large", [rate, "optimizer.clip=global_norm"]
     return "", []
+
+
+def _wider(settings: Settings) -> list[str]:
+    scaling = ["precision.loss_scaling=dynamic"]
+    if not str(settings["precision.kind"]).startswith("float8"):
+        return [*scaling, "precision=mixed_bfloat16"]
+    return (
+        ["precision=float8_e5m2"] if settings["precision.tensor_scale"] else ["precision.tensor_scale=true", *scaling]
+    )
+
+
+def _overflows(settings: Settings) -> bool:
+    """Whether the format's greatest number is small, and nothing keeps the gradient below it."""
+    narrow = str(settings["precision.kind"]) in ("float16", "mixed_float16", "float8_e4m3", "float8_e5m2")
+    return narrow and settings["precision.loss_scaling"] != "dynamic"

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from research.gauges.exponents import exponent_counts
 from research.gauges.norms import euclidean, tree_euclidean
 
-Slot = Float[Array, ""]
+Slot = Float[Array, ""] | Float[Array, " bins"]
 Statistics = dict[str, Array]
 
 
@@ -25,13 +26,26 @@ def _tap(h: Any, slot: Array) -> Any:
 _tap.defvjp(lambda h, slot: (h, None), lambda _, cotangent: (cotangent, tree_euclidean(cotangent)))
 
 
+@jax.custom_vjp
+def _count(h: Any, slot: Array) -> Any:
+    return h
+
+
+_count.defvjp(
+    lambda h, slot: (h, slot), lambda slot, cotangent: (cotangent, exponent_counts(cotangent).astype(slot.dtype))
+)
+
+
 def tap(h: Any, slot: Slot | None) -> Any:
     """The identity; the gradient with respect to ``slot`` is ‖∂L/∂h‖₂ over all of ``h``, the batch included.
 
+    Where the slot is a vector instead of a number, it is how many elements of ∂L/∂h have which exponent.
     ``h`` is an array or a tree of them: of weights that several layers share, tapped in one layer, it is the part of
     the gradient that comes from that layer. Without a slot nothing is compiled at all.
     """
-    return h if slot is None else _tap(h, slot)
+    if slot is None:
+        return h
+    return _count(h, slot) if slot.ndim else _tap(h, slot)
 
 
 def forward_statistics(h: Float[Array, "..."], share: float | Array = 1.0) -> Statistics:

@@ -44,6 +44,7 @@ class Verdict:
     theory: float | None  # the predicted factor per layer at initialisation
     sentence: str
     layer: int | None = None  # where the first value was not finite
+    lost_fraction: float | None = None  # of the backward signal, to the number format
 
     def as_dict(self) -> dict:
         """For ``run.json``: the fit at the end beside the kind, and that at the start below ``initial``."""
@@ -52,6 +53,7 @@ class Verdict:
             "kind": self.kind,
             "since_step": self.since_step,
             "first_layer": self.layer if self.layer is not None else end.get("first_layer"),
+            "lost_fraction": self.lost_fraction,
             "theory": self.theory,
             "initial": dataclasses.asdict(self.initial) if self.initial else None,
             "sentence": self.sentence,
@@ -179,7 +181,9 @@ def _since(kinds: list[str], kind: str) -> int:
 def _sentence(verdict: Verdict, depth: int) -> str:
     end, initial = verdict.end, verdict.initial
     assert end
-    words = [f"{verdict.kind}: the first layer receives {_ratio(end.log10_ratio)} the squared gradient of the last"]
+    words = [
+        f"{verdict.kind}: the first layer receives {ratio_in_words(end.log10_ratio)} the squared gradient of the last"
+    ]
     low, high = end.interval
     words.append(f"{_factor(end.factor_per_layer)} a layer (95 % {_factor(low)} to {_factor(high)})")
     if initial and verdict.theory is not None:
@@ -197,7 +201,8 @@ def _factor(value: float) -> str:
     return f"{value:.{digits}g}"
 
 
-def _ratio(log10: float) -> str:
+def ratio_in_words(log10: float) -> str:
+    """10 to this power, as so many times."""
     if not math.isfinite(log10):
         return "0 times"
     return f"{10**log10:.3g} times" if abs(log10) < 4 else f"1e{log10:+.0f} times"

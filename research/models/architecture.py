@@ -43,6 +43,8 @@ class Architecture:
     growth: int = 12
     dropout: bool = False
     recompute: bool = False
+    rounding: str = ""  # the format that what a layer reads, and the gradient there, are rounded through
+    tensor_scale: bool = False  # whether each array is shifted to the top of that format's range first
 
     def weights(self, hp: Mapping[str, Array], rngs: nnx.Rngs, **changes: Any) -> dict[str, Any]:
         """How every map with weights is made, as ``Conv`` and ``make_linear`` take it."""

@@ -14,6 +14,7 @@ from research.models.chain import Chain
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
 from research.models.recurrent import Cell
+from research.models.rounding import rounded
 from research.models.skip import Skip
 
 Slots = dict[str, Array]
@@ -46,7 +47,9 @@ class Layer(nnx.Module):
 
         ``piece`` [B, P] is what a recurrent layer reads of the example.
         """
-        z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
+        z = rounded(
+            self._normed(tap(h, slots.get("branch_grad")), "pre", told), self.arch.rounding, self.arch.tensor_scale
+        )
         branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
         branch = self._normed(branch, "branch", told)
         h = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)

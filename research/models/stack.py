@@ -65,7 +65,9 @@ class Stack(nnx.Module):
         collected, start, stack = [], 0, 0
         for stage in self.arch.plan:
             layers = stage.blocks * len(stage.parts)
-            own = {name: slot[start : start + layers].reshape(stage.blocks, -1) for name, slot in slots.items()}
+            form = stage.blocks, len(stage.parts)
+            own = {name: slot[start : start + layers] for name, slot in slots.items()}
+            own = {name: slot.reshape(*form, *slot.shape[1:]) for name, slot in own.items()}
             stacks = list(self.stages)[stack : stack + len(stage.parts)]
             h, statistics = _scan(stacks, stage, start, h, own, told, self.arch.recompute)
             collected.append(statistics)

@@ -41,8 +41,11 @@ class Run:
 
     @functools.cached_property
     def profiles(self) -> dict[str, np.ndarray]:
-        """Gauges over measured steps [S, N], and their ``step`` [S]."""
-        return {name: _matrix(column) for name, column in _columns(self.directory, PROFILES)}
+        """Gauges over measured steps [S, N], histograms [S, N, K], and their ``step`` [S].
+
+        NaN in steps where a gauge has no value, as exponents have in most.
+        """
+        return {name: _array(column) for name, column in _columns(self.directory, PROFILES)}
 
     def __getitem__(self, path: str) -> Any:
         return self.config[path]
@@ -70,13 +73,18 @@ def _columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
     return ((name, whole.column(name).combine_chunks()) for name in whole.column_names)
 
 
-def _matrix(column: Any) -> np.ndarray:
-    values = column.flatten().to_numpy(zero_copy_only=False) if hasattr(column, "flatten") else column.to_numpy()
-    return values.reshape(len(column), -1) if len(values) != len(column) or _is_list(column) else values
-
-
-def _is_list(column: Any) -> bool:
-    return "list" in str(column.type)
+def _array(column: Any) -> np.ndarray:
+    """The values, in lists of one length each, as an array; rows that are null as NaN."""
+    if "list" not in str(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    filled = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    values, shape = column, [len(filled)]
+    while "list" in str(values.type):
+        values = values.flatten()
+        shape.append(len(values) // max(math.prod(shape), 1))
+    rows = np.full((len(column), *shape[1:]), np.nan, values.type.to_pandas_dtype())
+    rows[filled] = values.to_numpy(zero_copy_only=False).reshape(shape)
+    return rows
 
 
 def find_runs(root: Path) -> list[Run]:

@@ -120,12 +120,14 @@ def _concatenate(tables: list[pa.Table]) -> pa.Table:
 
 
 def _column(values: np.ndarray) -> pa.Array:
-    """A plain column, or a list column for [S, N]; NaN stays NaN, masked entries become null."""
+    """A plain column, a list column for [S, N], lists of lists for [S, N, K]; NaN stays NaN, masked becomes null."""
     if values.ndim == 1:
         return pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
-    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    return pa.ListArray.from_arrays(offsets, pa.array(flat))
+    column = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+    for axis in reversed(range(1, values.ndim)):
+        rows, length = math.prod(values.shape[:axis]), values.shape[axis]
+        column = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, column)
+    return column
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

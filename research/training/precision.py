@@ -10,11 +10,23 @@ import jax
 class Policy:
     """``params``: the weights' format. ``compute``: that of activations and gradients.
 
-    Optimizer state, losses and gauges are kept in float32 (float64 under ``float64``), whatever the policy.
+    ``rounding``: the narrower format that what each layer reads, and the gradient that leaves it there, are rounded
+    through; none where it is empty.
     """
 
     params: str
     compute: str
+    rounding: str = ""
+
+    @property
+    def accumulation(self) -> str:
+        """The format of the optimizer's state and arithmetic, of losses, and of gauges."""
+        return "float64" if self.compute == "float64" else "float32"
+
+    @property
+    def narrowest(self) -> str:
+        """The format in which a gradient is lost first."""
+        return self.rounding or self.compute
 
 
 POLICIES = {
@@ -23,6 +35,9 @@ POLICIES = {
     "bfloat16": Policy("bfloat16", "bfloat16"),
     "mixed_bfloat16": Policy("float32", "bfloat16"),
     "float16": Policy("float16", "float16"),
+    "mixed_float16": Policy("float32", "float16"),
+    "float8_e4m3": Policy("float32", "float32", "float8_e4m3fn"),
+    "float8_e5m2": Policy("float32", "float32", "float8_e5m2"),
 }
 
 

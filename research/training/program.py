@@ -18,38 +18,30 @@ from jaxtyping import Array
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
-from research.models.stack import Stack
+from research.training.exponents import count_exponents
 from research.training.losses import losses_and_hits
 from research.training.mesh import ALONE, Layout, over_runs
+from research.training.objective import (
+    HP,
+    graph_of,
+    make_model,
+    make_objective,
+    order_of,
+    read_inputs,
+    rows_of,
+    step_key,
+)
 from research.training.optimizers import clip, learning_rate, make_optimizer
+from research.training.rounding import stored
+from research.training.scaling import can_go_on, first_scale, is_finite, kept_where, next_scale
+from research.training.spec import Spec
 from research.training.state import TrainState
+from research.training.trees import stages_of
 
 # XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all. Known in 0.10.
 ON_ALL_CORES = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 ONCE = {"xla_backend_optimization_level": 0}  # runs once: a third of the compile time is worth more than its speed
-HP = Mapping[str, Array]
 Metrics = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """All that the compiled code depends on, besides the shapes of its arguments."""
-
-    architecture: Architecture
-    optimizer: str
-    schedule: str
-    clip: str
-    loss: str
-    batch_size: int
-    level: str  # off, norms or full
-    every: int  # steps between measured steps
-    capacity: int = 64  # the most steps that one call of ``chunk`` takes
-    noisy: bool = False  # whether inputs get noise in training
-
-    @property
-    def full_batch(self) -> bool:
-        """Whether every step sees every example."""
-        return self.optimizer == "gd"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +50,13 @@ class Program:
 
     ``init(hp)`` → state. ``chunk(state, hp, data, start, steps)`` → state and metrics with a steps axis after M, of
     which the first ``steps`` rows count. ``evaluate(state, hp, data)`` → the held-out split's loss and accuracy.
+    ``exponents(state, hp, data)`` → see ``count_exponents``.
     """
 
     init: jax.stages.Wrapped
     chunk: jax.stages.Wrapped
     evaluate: jax.stages.Wrapped
+    exponents: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=256)
@@ -80,6 +74,7 @@ def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
             compiler_options=ON_ALL_CORES if _convolves_on_cpu(spec) else None,
         ),
         evaluate=jax.jit(runs(_evaluate, 2, 1)),
+        exponents=jax.jit(runs(count_exponents, 2, 1)),
     )
 
 
@@ -87,37 +82,17 @@ def _convolves_on_cpu(spec: Spec) -> bool:
     return spec.architecture.convolves and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
 
 
-def _model(spec: Spec, hp: HP, key: Array) -> Stack:
-    return Stack(spec.architecture, hp, rngs=nnx.Rngs(key))
-
-
-def _graph(spec: Spec, hp: HP) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: _model(spec, hp, jax.random.key(0))))
-
-
 def _init(spec: Spec, hp: HP) -> TrainState:
     key = jax.random.key(hp["seed"])
-    _, params, rest = nnx.split(_model(spec, hp, jax.random.fold_in(key, 0)), nnx.Param, ...)
+    _, params, rest = nnx.split(make_model(spec.architecture, hp, jax.random.fold_in(key, 0)), nnx.Param, ...)
     optimizer = make_optimizer(spec.optimizer, hp)
     opt_state = optimizer.init(_widened(params))
     running = jax.tree.map(lambda leaf: leaf.astype(accumulator(jnp.dtype(spec.architecture.dtype))), rest)
-    return TrainState(jnp.int32(0), params, running, opt_state, key, hp["precision.loss_scale"])
+    return TrainState(jnp.int32(0), params, running, opt_state, key, first_scale(spec.loss_scaling, hp))
 
 
 def _widened(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
-
-
-def _order(state: TrainState, epoch: Array, examples: int) -> Array:
-    """The order of the examples: a pure function of (seed, epoch)."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), epoch), examples)
-
-
-def _inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
-    """What the network reads: standardised numbers, or tokens as they are."""
-    if arch.vocabulary:
-        return rows.astype(jnp.int32)
-    return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)
 
 
 def _chunk(
@@ -135,17 +110,17 @@ def _chunk(
             batch = data["x"], data["y"]
         else:
             position, epoch = step % per_epoch, step // per_epoch
-            order = lax.cond(position == 0, lambda: _order(state, epoch, examples), lambda: order)
-            chosen = lax.dynamic_slice_in_dim(order, position * spec.batch_size, spec.batch_size)
+            order = lax.cond(position == 0, lambda: order_of(state, epoch, examples), lambda: order)
+            chosen = rows_of(spec, order, position)
             batch = data["x"][chosen], data["y"][chosen]
-        batch = _inputs(arch, data, batch[0]), batch[1]
+        batch = read_inputs(arch, data, batch[0]), batch[1]
         state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
         put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
         return state, order, jax.tree.map(lambda column, value: put(column, value), rows, row)
 
-    order = jnp.arange(examples) if spec.full_batch else _order(state, start // per_epoch, examples)
+    order = jnp.arange(examples) if spec.full_batch else order_of(state, start // per_epoch, examples)
     first = data["x"][: spec.batch_size], data["y"][: spec.batch_size]
-    batch_of_one = lambda rows, labels: _step(spec, measured, state, hp, (_inputs(arch, data, rows), labels))  # noqa: E731
+    batch_of_one = lambda rows, labels: _step(spec, measured, state, hp, (read_inputs(arch, data, rows), labels))  # noqa: E731
     shapes = jax.eval_shape(batch_of_one, *first)[1]
     rows = jax.tree.map(lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), shapes)
     state, _, rows = lax.fori_loop(0, steps, train, (state, order, rows))
@@ -166,14 +141,6 @@ def _measured_at_interval(
     return lax.cond(step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state)
 
 
-def _stages(arch: Architecture, params: Any) -> list[list[Any]]:
-    """The parameters as ``layer_norms`` takes them; shared ones as those of a single layer."""
-    if arch.shared:
-        return [[jax.tree.map(lambda leaf: leaf[None], params["cell"])]]
-    stacks = iter(params["stages"].values())
-    return [[next(stacks) for _ in stage.parts] for stage in arch.plan]
-
-
 def _step(
     spec: Spec, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
 ) -> tuple[TrainState, Metrics]:
@@ -181,32 +148,23 @@ def _step(
     arch, wide = spec.architecture, accumulator(jnp.dtype(spec.architecture.dtype))
     full = measured and spec.level == "full"
     slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
-    key = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
-    told = Pass(hp, train=True, forward=measured, units=full, key=key if arch.random else None)
-    inputs = _with_noise(batch[0], jax.random.fold_in(key, 2**32 - 1), hp) if spec.noisy else batch[0]
-    graph = _graph(spec, hp)
-
-    def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, tuple]:
-        model = nnx.merge(graph, params, state.rest, copy=True)
-        logits, forward = model(inputs, slots, told)
-        losses, hits = losses_and_hits(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
-        loss, accuracy = jnp.mean(losses), jnp.mean(hits)
-        return loss * state.loss_scale, (loss, accuracy, forward, nnx.state(model, nnx.Not(nnx.Param)))
-
+    objective = make_objective(spec, state, hp, batch, forward=measured, units=full)
     grads, (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
-    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale, grads)
+    finite = jnp.isfinite(loss) & is_finite(grads[0])
+    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, grads)
     params, opt_state, rate = _update(spec, state, hp, grads)
+    new = params, opt_state, jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
+    params, opt_state, rest = kept_where(finite, new, (state.params, state.opt_state, state.rest))
     row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}
-    row |= {"loss_scale": state.loss_scale, "finite": jnp.isfinite(loss)}
+    row |= {"loss_scale": state.loss_scale.value, "skipped": ~finite}
+    row["finite"] = can_go_on(spec.loss_scaling, state.loss_scale, loss, finite)
     if measured:
         row["profile"], row["grad_norm"] = _gradient_gauges(arch, forward | backward, grads)
-        row["finite"] &= jnp.isfinite(row["grad_norm"])
     if full:
-        updates = update_gauges(_stages(arch, state.params), _stages(arch, params))
+        updates = update_gauges(stages_of(arch, state.params), stages_of(arch, params))
         row["profile"] |= {name: jnp.broadcast_to(values, arch.layers) for name, values in updates.items()}
-    rest = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
-    new = TrainState(state.step + 1, params, rest, opt_state, state.key, state.loss_scale)
-    return new, row
+    scale = next_scale(spec.loss_scaling, state.loss_scale, finite, hp)
+    return TrainState(state.step + 1, params, rest, opt_state, state.key, scale), row
 
 
 def _slots(arch: Architecture, measured: bool, full: bool) -> dict[str, int]:
@@ -216,10 +174,6 @@ def _slots(arch: Architecture, measured: bool, full: bool) -> dict[str, int]:
     return lengths | ({"branch_grad": n, "skip_grad": n} if full else {})
 
 
-def _with_noise(x: Array, key: Array, hp: HP) -> Array:
-    return x + (hp["train.input_noise"] * jax.random.normal(key, x.shape)).astype(x.dtype)
-
-
 def _gradient_gauges(arch: Architecture, profile: Metrics, grads: Any) -> tuple[Metrics, Array]:
     """The profile with the norm of each layer's gradient, and the norm of the whole gradient.
 
@@ -227,7 +181,7 @@ def _gradient_gauges(arch: Architecture, profile: Metrics, grads: Any) -> tuple[
     """
     if arch.shared:
         return profile, tree_euclidean(grads)
-    layers = layer_norms(_stages(arch, grads))
+    layers = layer_norms(stages_of(arch, grads))
     outer = jnp.stack([tree_euclidean(grads[part]) for part in grads if part != "stages"])
     return profile | {"grad_norm": layers}, euclidean(jnp.concatenate([outer, layers]))
 
@@ -239,21 +193,20 @@ def _update(spec: Spec, state: TrainState, hp: HP, grads: Any) -> tuple[Any, Any
     clipped = clip(spec.clip, grads, params, hp["optimizer.clip_threshold"])
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
     rate = learning_rate(spec.schedule, state.step, hp)
-    new = jax.tree.map(
-        lambda old, wide, change: (wide - rate * change).astype(old.dtype), state.params, params, direction
-    )
-    return new, opt_state, rate
+    new = jax.tree.map(lambda old, change: old - rate * change, params, direction)
+    key = jax.random.fold_in(step_key(state), 2**32 - 2) if spec.stochastic_rounding else None
+    return stored(new, state.params, key), opt_state, rate
 
 
 def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
     """Loss and accuracy of the held-out split, batch by batch."""
-    graph, examples = _graph(spec, hp), data["eval_x"].shape[0]
+    graph, examples = graph_of(spec.architecture, hp), data["eval_x"].shape[0]
     size = min(spec.batch_size, examples)
 
     def sums(rows: Array) -> Array:
         model = nnx.merge(graph, state.params, state.rest, copy=True)
         real, rows = rows < examples, jnp.minimum(rows, examples - 1)
-        logits, _ = model(_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
+        logits, _ = model(read_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
         each = losses_and_hits(spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype)))
         return jnp.stack([jnp.sum(jnp.where(real, values, 0)) for values in each])
 

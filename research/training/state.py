@@ -9,6 +9,15 @@ from jaxtyping import Array
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class LossScale:
+    """The present factor on the loss, and how many steps in a row had a finite gradient since it last changed."""
+
+    value: Array
+    clean: Array  # int32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """One run's state; under the program every leaf has a leading runs axis M."""
 
@@ -17,4 +26,4 @@ class TrainState:
     rest: Any  # running statistics of the network
     opt_state: Any
     key: Array  # the run's typed random key, from its seed
-    loss_scale: Array
+    loss_scale: LossScale

@@ -27,7 +27,8 @@ def make_spec(make_architecture):
             optimizer="momentum", schedule="constant", clip="none", loss="cross_entropy", batch_size=8
         )
         usual |= dict(level="norms", every=1, capacity=16)
-        architecture = make_architecture(dtype=policy.compute, param_dtype=policy.params, **network)
+        formats = dict(dtype=policy.compute, param_dtype=policy.params, rounding=policy.rounding)
+        architecture = make_architecture(**(formats | network))
         return Spec(architecture, **(usual | {name: changes[name] for name in set(changes) - shapes}))
 
     return make

@@ -33,7 +33,7 @@ def test_three_steps_are_finite_and_in_the_right_formats(kind, make_spec, make_n
         state, rows = train(spec, numbers, make_data(), (3,))
         assert dtypes(state.params) == {jnp.dtype(POLICIES[kind].params)}
         assert dtypes((state.opt_state, state.loss_scale)) == {wide(kind)}
-        assert dtypes(rows) == {wide(kind)}
+        assert dtypes(rows) == {wide(kind)} == {jnp.dtype(POLICIES[kind].accumulation)}
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((state.params, rows)))
         start = make_program(spec).init(numbers)
         assert not np.any([np.array_equal(a, b) for a, b in zip(*map(kernels, (start, state)), strict=True)])
@@ -78,7 +78,12 @@ def test_a_scope_within_float64_is_narrow_again(kind):
 def test_a_scaled_loss_gives_the_same_update(kind, tolerance, make_spec, make_numbers, make_data, train, distance):
     """A power of two changes exponents only, save for numbers below float16's range, which scaling brings back."""
     plain, scaled = (
-        train(make_spec(precision=kind), make_numbers({"precision.loss_scale": scale}), make_data(), (3,))
+        train(
+            make_spec(precision=kind, loss_scaling="static"),
+            make_numbers({"precision.loss_scale": scale}),
+            make_data(),
+            (3,),
+        )
         for scale in (1.0, 1024.0)
     )
     assert distance(scaled[0].params, plain[0].params) <= tolerance
@@ -92,8 +97,8 @@ def test_scaling_brings_back_what_float16_loses(make_spec, make_numbers, make_da
     """With small weights the gradient reaches the first layer below 2⁻²⁵, where float16 has nothing but 0."""
     numbers = {"init.gain": 0.03}
     _, exact = train(make_spec(), make_numbers(numbers), make_data(), (1,))
-    spec = make_spec(precision="float16")
-    _, lost = train(spec, make_numbers(numbers), make_data(), (1,))
+    spec = make_spec(precision="float16", loss_scaling="static")
+    _, lost = train(spec, make_numbers(numbers | {"precision.loss_scale": 1.0}), make_data(), (1,))
     _, saved = train(spec, make_numbers(numbers | {"precision.loss_scale": 2.0**14}), make_data(), (1,))
     arrives = [run["profile"]["signal_grad"][0, 0, 0] for run in (exact, lost, saved)]
     assert abs(arrives[1] / arrives[0] - 1) > 0.05

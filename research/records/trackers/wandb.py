@@ -34,6 +34,7 @@ METRICS = {
     "train_accuracy": "train/accuracy",
     "learning_rate": "train/learning_rate",
     "loss_scale": "train/loss_scale",
+    "skipped": "train/skipped",
     "epoch": "train/epoch",
     "eval_loss": "eval/loss",
     "eval_accuracy": "eval/accuracy",

@@ -1,0 +1,58 @@
+"""The exponents of one step's gradients, counted in a backward pass of its own: nothing is added to the step.
+
+The pass is that of the step: the same weights, batch and random numbers. Where the run computes in less than float32, a
+second pass in float32 tells what the format lost from what is zero in exact arithmetic.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from research.gauges.exponents import exponent_counts
+from research.gauges.formats import BINS
+from research.training.objective import HP, make_objective, order_of, read_inputs, rows_of
+from research.training.spec import Spec
+from research.training.state import LossScale, TrainState
+from research.training.trees import stages_of
+
+Counts = dict[str, Array]
+
+
+def count_exponents(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> dict[str, Counts]:
+    """Counts of the step that comes next, as ``gauges.exponents`` gives them.
+
+    ``signal`` [N+1, bins] of the backward signal, ``grad`` [N, bins] of the parameters' gradient, both below ``own`` as
+    the run computes them, times the loss scale, and below ``exact`` in float32 with a loss scale of 1.
+    """
+    examples = data["x"].shape[0]
+    per_epoch = examples // spec.batch_size
+    rows = jnp.arange(examples)
+    if not spec.full_batch:
+        rows = rows_of(spec, order_of(state, state.step // per_epoch, examples), state.step % per_epoch)
+    arch = spec.architecture
+    wide = dataclasses.replace(arch, dtype=str(jnp.promote_types(arch.dtype, jnp.float32)), rounding="")
+    found = {"own": _counts(spec, state, hp, data, rows)}
+    if wide != arch:
+        unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.clean)
+        exact = dataclasses.replace(spec, architecture=wide), dataclasses.replace(state, loss_scale=unscaled)
+        found["exact"] = _counts(*exact, hp, data, rows)
+    return found
+
+
+def _counts(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array], rows: Array) -> Counts:
+    arch = spec.architecture
+    batch = read_inputs(arch, data, data["x"][rows]), data["y"][rows]
+    lengths = {"signal_grad": arch.layers + 1} | ({"grad_norm": arch.layers} if arch.shared else {})
+    slots = {name: jnp.zeros((length, BINS + 2), jnp.float32) for name, length in lengths.items()}
+    objective = make_objective(spec, state, hp, batch)
+    grads, counted = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)[0]
+    if arch.shared:
+        return {"signal": counted["signal_grad"], "grad": counted["grad_norm"]}
+    layers = [jnp.stack([exponent_counts(stack, 1) for stack in stage], axis=1) for stage in stages_of(arch, grads)]
+    return {
+        "signal": counted["signal_grad"],
+        "grad": jnp.concatenate([stage.reshape(-1, BINS + 2) for stage in layers]),
+    }

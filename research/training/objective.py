@@ -1,0 +1,76 @@
+"""From a batch to the scaled loss, as a function of parameters and slots: what every gradient is taken of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from research.models.architecture import Architecture, Pass
+from research.models.stack import Stack
+from research.training.losses import losses_and_hits
+from research.training.spec import Spec
+from research.training.state import TrainState
+
+HP = Mapping[str, Array]
+Batch = tuple[Array, Array]
+
+
+def make_model(arch: Architecture, hp: HP, key: Array) -> Stack:
+    """The network with its initial weights."""
+    return Stack(arch, hp, rngs=nnx.Rngs(key))
+
+
+def graph_of(arch: Architecture, hp: HP) -> nnx.GraphDef:
+    """The network without its weights."""
+    return nnx.graphdef(nnx.eval_shape(lambda: make_model(arch, hp, jax.random.key(0))))
+
+
+def order_of(state: TrainState, epoch: Array, examples: int) -> Array:
+    """The order of the examples: a pure function of (seed, epoch)."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), epoch), examples)
+
+
+def rows_of(spec: Spec, order: Array, position: Array) -> Array:
+    """Which examples are in the batch at ``position`` of an epoch in this ``order``."""
+    return jax.lax.dynamic_slice_in_dim(order, position * spec.batch_size, spec.batch_size)
+
+
+def read_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
+    """What the network reads: standardised numbers, or tokens as they are."""
+    if arch.vocabulary:
+        return rows.astype(jnp.int32)
+    return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)
+
+
+def step_key(state: TrainState) -> Array:
+    """The random key of the present step."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
+
+
+def make_objective(
+    spec: Spec, state: TrainState, hp: HP, batch: Batch, *, forward: bool = False, units: bool = False
+) -> Callable[[Any, dict[str, Array]], tuple[Array, tuple]]:
+    """(parameters, slots) → the loss times the loss scale, and (loss, accuracy, forward statistics, running ones).
+
+    ``forward`` and ``units`` say which statistics of the forward pass are taken.
+    """
+    arch, key = spec.architecture, step_key(state)
+    told = Pass(hp, train=True, forward=forward, units=units, key=key if arch.random else None)
+    inputs = _with_noise(batch[0], jax.random.fold_in(key, 2**32 - 1), hp) if spec.noisy else batch[0]
+    graph = graph_of(arch, hp)
+
+    def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, tuple]:
+        model = nnx.merge(graph, params, state.rest, copy=True)
+        logits, statistics = model(inputs, slots, told)
+        losses, hits = losses_and_hits(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
+        loss, accuracy = jnp.mean(losses), jnp.mean(hits)
+        return loss * state.loss_scale.value, (loss, accuracy, statistics, nnx.state(model, nnx.Not(nnx.Param)))
+
+    return objective
+
+
+def _with_noise(x: Array, key: Array, hp: HP) -> Array:
+    return x + (hp["train.input_noise"] * jax.random.normal(key, x.shape)).astype(x.dtype)

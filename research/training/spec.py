@@ -1,0 +1,28 @@
+"""What a program is compiled for."""
+
+import dataclasses
+
+from research.models.architecture import Architecture
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """All that the compiled code depends on, besides the shapes of its arguments."""
+
+    architecture: Architecture
+    optimizer: str
+    schedule: str
+    clip: str
+    loss: str
+    batch_size: int
+    level: str  # off, norms or full
+    every: int  # steps between measured steps
+    capacity: int = 64  # the most steps that one call of ``chunk`` takes
+    noisy: bool = False  # whether inputs get noise in training
+    loss_scaling: str = "none"  # none, static or dynamic
+    stochastic_rounding: bool = False  # of the stored weights
+
+    @property
+    def full_batch(self) -> bool:
+        """Whether every step sees every example."""
+        return self.optimizer == "gd"
