@@ -63,6 +63,20 @@ class Steps:
         return {name: np.asarray(values[0, 0]) for name, values in row.items()}
 
 
+class Counted(Steps):
+    """``measure=full`` with the exponents counted at its default interval: seconds a step of that interval."""
+
+    def time(self) -> float:
+        """As ``Steps``, with the share of one count."""
+        state = self.initial()
+        count = lambda: jax.block_until_ready(self.program.exponents(state, self.job.hp, self.job.data))  # noqa: E731
+        count()
+        start = time.perf_counter()
+        count()
+        assert self.job.exponents_every
+        return (time.perf_counter() - start) / self.job.exponents_every + super().time()
+
+
 class Products:
     """The matrix products of a train step: forward, for the gradients of weights, for those of layers' inputs."""
 
@@ -100,6 +114,10 @@ def _steps(tick: Tick, *, subject: tuple[str, ...], against: tuple[str, ...]) ->
     return side_by_side(Steps(*SIZES, *subject).time, Steps(*SIZES, *against).time, 40, tick)
 
 
+def _exponents(tick: Tick) -> Measured:
+    return side_by_side(Counted(*SIZES, "measure=full").time, Steps(*SIZES, "measure=off").time, 40, tick)
+
+
 def _blas(tick: Tick) -> Measured:
     steps = Steps(*SIZES, "measure=off")
     arch, batch = steps.job.spec.architecture, steps.job.spec.batch_size
@@ -130,6 +148,12 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "gauges": functools.partial(_steps, subject=("measure=norms",), against=("measure=off",)),
     "gauges_skip": functools.partial(_steps, subject=("measure=norms", _SKIP), against=("measure=off", _SKIP)),
     "full": functools.partial(_steps, subject=("measure=full",), against=("measure=off",)),
+    "exponents": _exponents,
+    "dynamic": functools.partial(
+        _steps, subject=("measure=off", "precision.loss_scaling=dynamic"), against=("measure=off",)
+    ),
+    "bfloat16": functools.partial(_steps, subject=("precision=mixed_bfloat16",), against=("precision=float32",)),
+    "float16": functools.partial(_steps, subject=("precision=mixed_float16",), against=("precision=float32",)),
     "torch": functools.partial(_torch, style="hooks"),
     "torch_tuned": functools.partial(_torch, style="tuned"),
     "torch_bare": functools.partial(_torch, style="bare"),

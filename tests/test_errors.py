@@ -44,7 +44,7 @@ MISTAKES = [  # what is typed, and what the line must hold
     (["model=transformer", "model.heads=5"], ["model.heads must be a divisor of model.width=64: 1, 2, 4", "got 5"]),
     (["skip=deepnorm", "norm=none"], ["model must be transformer (skip=deepnorm is defined for one), got mlp"]),
     (["data=python_docs"], ["model must be transformer or rnn (python_docs holds text), got mlp"]),
-    (["precision=float12"], ["precision=float12", "did you mean float16?"]),
+    (["precision=float12"], ["precision=float12", "did you mean float32?", "mixed_float16"]),
     (["precision.loss_scale=0"], ["precision.loss_scale must be a number > 0, got 0"]),
     (["precision=float16", "precision.loss_scale=1024"], ["precision.loss_scaling must be static or dynamic", "1024"]),
     (

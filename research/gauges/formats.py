@@ -119,3 +119,30 @@ def _fractions(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     counts = np.asarray(counts, np.float64)
     fractions = counts / counts.sum(-1, keepdims=True)
     return fractions[..., :BINS], fractions[..., BINS], fractions[..., BINS + 1]
+
+
+def lost_on_the_way(histograms: np.ndarray, format_: str, scale: float = 1.0) -> np.ndarray:
+    """``lost`` at each layer of a plain network that rounds in every layer, from its histograms [N+1, BINS] in float32.
+
+    Rounding changes the mean square of what a layer passes on, upward where elements about half the least number
+    become that number, and downward where they become 0. The gradient of the layers below, a sum of many such
+    elements, is that of float32 times the root of all changes above it. Weights and activations are taken as exact.
+    """
+    flushed, factor = np.full(len(histograms), np.nan), 1.0
+    for layer in reversed(range(len(histograms))):
+        if factor == 0:
+            flushed[: layer + 1] = 1.0
+            break
+        flushed[layer] = lost(histograms[layer], format_, scale * np.sqrt(factor))
+        factor *= _gain(histograms[layer], format_, scale * np.sqrt(factor))
+    return flushed
+
+
+def _gain(histogram: np.ndarray, format_: str, scale: float) -> float:
+    """The mean square of the rounded elements over that of the elements, for mantissas that lie evenly in a bin."""
+    used, limits = histogram > 0, FORMATS[format_]
+    within = 1 + (np.arange(64) + 0.5) / 64
+    x = scale * np.exp2(EXPONENTS[used].astype(float))[:, None] * within
+    unit = np.exp2(np.maximum(np.floor(np.log2(x)), limits.least_normal) - (limits.least_normal - limits.flush - 1))
+    squares = [histogram[used] @ np.mean(y * y, axis=1) for y in (np.round(x / unit) * unit, x)]
+    return squares[0] / squares[1] if squares[1] else 0.0

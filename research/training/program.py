@@ -33,7 +33,7 @@ from research.training.objective import (
 )
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.rounding import stored
-from research.training.scaling import can_go_on, first_scale, is_finite, kept_where, next_scale
+from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
 from research.training.spec import Spec
 from research.training.state import TrainState
 from research.training.trees import stages_of
@@ -150,16 +150,20 @@ def _step(
     slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
     objective = make_objective(spec, state, hp, batch, forward=measured, units=full)
     grads, (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
-    finite = jnp.isfinite(loss) & is_finite(grads[0])
     grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, grads)
-    params, opt_state, rate = _update(spec, state, hp, grads)
-    new = params, opt_state, jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
-    params, opt_state, rest = kept_where(finite, new, (state.params, state.opt_state, state.rest))
-    row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}
-    row |= {"loss_scale": state.loss_scale.value, "skipped": ~finite}
-    row["finite"] = can_go_on(spec.loss_scaling, state.loss_scale, loss, finite)
+    row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "loss_scale": state.loss_scale.value}
+    row["learning_rate"] = learning_rate(spec.schedule, state.step, hp)
     if measured:
         row["profile"], row["grad_norm"] = _gradient_gauges(arch, forward | backward, grads)
+    finite = jnp.isfinite(loss) & (jnp.isfinite(row["grad_norm"]) if measured else is_finite(grads))
+    row |= {"skipped": ~finite, "finite": can_go_on(spec.loss_scaling, state.loss_scale, loss, finite)}
+
+    def updated() -> tuple:
+        running = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
+        return *_update(spec, state, hp, grads, row["learning_rate"]), running
+
+    kept = state.params, state.opt_state, state.rest
+    params, opt_state, rest = lax.cond(finite, updated, lambda: kept)  # a selection would read and write all of them
     if full:
         updates = update_gauges(stages_of(arch, state.params), stages_of(arch, params))
         row["profile"] |= {name: jnp.broadcast_to(values, arch.layers) for name, values in updates.items()}
@@ -186,16 +190,15 @@ def _gradient_gauges(arch: Architecture, profile: Metrics, grads: Any) -> tuple[
     return profile | {"grad_norm": layers}, euclidean(jnp.concatenate([outer, layers]))
 
 
-def _update(spec: Spec, state: TrainState, hp: HP, grads: Any) -> tuple[Any, Any, Array]:
+def _update(spec: Spec, state: TrainState, hp: HP, grads: Any, rate: Array) -> tuple[Any, Any]:
     """The parameters after the step, computed in float32 or wider and rounded to the weights' format once."""
     params = _widened(state.params)
     optimizer = make_optimizer(spec.optimizer, hp)
     clipped = clip(spec.clip, grads, params, hp["optimizer.clip_threshold"])
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
-    rate = learning_rate(spec.schedule, state.step, hp)
     new = jax.tree.map(lambda old, change: old - rate * change, params, direction)
     key = jax.random.fold_in(step_key(state), 2**32 - 2) if spec.stochastic_rounding else None
-    return stored(new, state.params, key), opt_state, rate
+    return stored(new, state.params, key), opt_state
 
 
 def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:

@@ -48,8 +48,3 @@ def is_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every element is a number: a maximum is the cheapest reduction that keeps both infinite and NaN."""
     peaks = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.isfinite(jnp.stack(peaks)))
-
-
-def kept_where(finite: Bool[Array, ""], new: Any, old: Any) -> Any:
-    """``new``, or all of ``old`` where the step is left out."""
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)

@@ -21,7 +21,7 @@ def histogram(x):
     return counts / len(x)
 
 
-def spread(octaves=30, count=50_000):
+def spread(octaves=40, count=50_000):
     """Elements of either sign over so many powers of two, half of them zero."""
     generator = np.random.default_rng(0)
     x = generator.choice([-1.0, 1.0], count) * 2.0 ** generator.uniform(-octaves, octaves / 3, count)
@@ -37,7 +37,7 @@ def converted(x, format_, scale):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("format_", NARROW)
 def test_what_a_conversion_flushes_is_predicted_exactly_at_powers_of_two(format_, scale):
-    x = spread(145 if format_ == "bfloat16" else 30)
+    x = spread(145 if format_ == "bfloat16" else 40)
     alive = x != 0
     expected = np.mean(converted(x[alive], format_, scale) == 0)
     assert lost(histogram(x), format_, scale) == pytest.approx(expected, abs=1e-12)
