@@ -6,7 +6,7 @@ import operator
 import re
 
 from research.combinations import check_combinations
-from research.config import Config, Data, leaves
+from research.config import INSPECTIONS, Config, Data, leaves
 
 _SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
@@ -24,6 +24,9 @@ def check(config: Config) -> None:
         raise ValueError(f"name must be a folder's name of letters, digits and . , = + - _, got {config.name}")
     if not config.data.shape or min(config.data.shape) < 1:
         raise ValueError(f"data.shape must be {valid('data.shape')}, got {config.data.shape}")
+    for name in config.measure.inspect:
+        if name not in INSPECTIONS:
+            raise ValueError(f"measure.inspect must hold some of {', '.join(INSPECTIONS)}, got {name}")
     check_combinations(config)
     _check_data(config)
 

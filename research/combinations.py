@@ -21,6 +21,7 @@ def _broken(config: Config) -> Iterator[tuple[str, str, object, str]]:
     yield from _skips(config)
     yield from _norms(config)
     yield from _precisions(config)
+    yield from _inspections(config)
     if config.init.kind.name == "delta_orthogonal" and config.model.kind.name not in ("cnn", "resnet_cifar"):
         yield "init", "orthogonal", "delta_orthogonal", "delta_orthogonal is for model=cnn and model=resnet_cifar"
 
@@ -117,6 +118,16 @@ def _precisions(config: Config) -> Iterator[tuple[str, str, object, str]]:
     if scaling == "none" and precision.loss_scale != Precision.loss_scale:
         why = f"without, precision.loss_scale={precision.loss_scale:.10g} has no effect"
         yield "precision.loss_scaling", "static or dynamic", scaling, why
+
+
+def _inspections(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    model, (_, text) = config.model.kind.name, example(config)
+    uniform = {"jacobian_spectrum": ("mlp",), "gradient_correlation": ("mlp", "cnn", "transformer")}
+    for name in config.measure.inspect:
+        if model not in uniform.get(name, (model,)):
+            yield "model", " or ".join(uniform[name]), model, f"{name} compares layers of one shape"
+        if name == "input_gradient" and text:
+            yield "data", "one of numbers", config.data.name.name, "a token has no gradient"
 
 
 def example(config: Config) -> tuple[tuple[int, ...], bool]:

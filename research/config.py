@@ -19,22 +19,8 @@ Transition = enum.Enum("Transition", ["pad", "projection"])
 Padding = enum.Enum("Padding", ["zero", "circular"])
 SkipKind = enum.Enum(
     "SkipKind",
-    [
-        "none",
-        "identity",
-        "scaled",
-        "inv_sqrt_depth",
-        "rezero",
-        "skipinit",
-        "fixup",
-        "highway",
-        "gated",
-        "projection",
-        "dropout",
-        "deepnorm",
-        "stochastic_depth",
-        "dense",
-    ],
+    "none identity scaled inv_sqrt_depth rezero skipinit fixup highway gated projection dropout deepnorm "
+    "stochastic_depth dense",
 )
 NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
 Placement = enum.Enum("Placement", ["pre", "post", "branch"])
@@ -59,6 +45,7 @@ LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 DataKind = enum.Enum("DataKind", ["digits", "mnist", "fashion_mnist", "cifar10", "python_docs", "noise"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
+INSPECTIONS = ("sharpness", "jacobian_spectrum", "gradient_correlation", "input_gradient", "difference_errors")
 
 
 def number(default: Any, *, traced: bool = False, **bounds: float) -> Any:
@@ -195,6 +182,8 @@ class Measure:
     level: Level = Level.norms
     every: int = number(1, ge=1)
     exponents_every: int = number(100, ge=1)  # full: steps between histograms of the gradients' exponents
+    inspect: list[str] = field(default_factory=list)  # slower measurements beside the step, some of INSPECTIONS
+    inspect_every: int = number(50, ge=1)
 
 
 @dataclass

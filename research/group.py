@@ -65,11 +65,11 @@ class Group:
         return (when - self._trained) / (steps - 1) if steps > 1 else None
 
     def take(
-        self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any], exponents: dict[str, Any]
+        self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any], beside: dict[str, Any]
     ) -> None:
-        """Fetches a chunk's rows once and hands each member its own; ``exponents`` are of its first step, or empty."""
+        """Fetches a chunk's rows once and hands each member its own; ``beside`` is of its first step."""
         # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
-        fetched, held_out, counted = jax.tree.map(np.asarray, (rows, evaluation, exponents))
+        fetched, held_out, counted = jax.tree.map(np.asarray, (rows, evaluation, beside))
 
         def hand_over(lane: int, recording: Recording) -> None:
             own = jax.tree.map(lambda column: column[lane, :steps].copy(), fetched)  # not a view: it would keep all

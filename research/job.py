@@ -35,7 +35,7 @@ class Job:
     steps: int
     per_epoch: int
     eval_every: int
-    exponents_every: int | None  # measured steps alone; None: exponents are not counted
+    beside: dict[str, int]  # functions of the program that measure beside the step, and every how many steps
 
 
 def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
@@ -63,12 +63,13 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     }
     placed = place(layout, hp, per_run=True), place(layout, dataset.arrays(), per_run=False)
     eval_every = config.train.eval_every or per_epoch
-    return Job(spec, layout, *placed, dataset, steps, per_epoch, eval_every, _exponents_every(config))
+    return Job(spec, layout, *placed, dataset, steps, per_epoch, eval_every, _beside(config))
 
 
-def _exponents_every(config: Config) -> int | None:
-    every = config.measure.every
-    return -(-config.measure.exponents_every // every) * every if config.measure.level.name == "full" else None
+def _beside(config: Config) -> dict[str, int]:
+    measure, every = config.measure, config.measure.every
+    exponents = {"exponents": -(-measure.exponents_every // every) * every} if measure.level.name == "full" else {}
+    return exponents | ({"inspections": measure.inspect_every} if measure.inspect else {})
 
 
 def _format(path: str, value: float, wide: type) -> type:
@@ -135,6 +136,7 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         noisy=config.train.input_noise > 0,
         loss_scaling=config.precision.loss_scaling.name,
         stochastic_rounding=config.precision.stochastic_rounding,
+        inspections=tuple(config.measure.inspect),
     )
 
 

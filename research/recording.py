@@ -46,10 +46,10 @@ class Recording:
         self._trained = time.monotonic()
         self.trackers.start()
 
-    def take(self, start: int, rows: dict[str, Any], held_out: dict[str, float], exponents: dict[str, Any]) -> None:
+    def take(self, start: int, rows: dict[str, Any], held_out: dict[str, float], beside: dict[str, Any]) -> None:
         """Hands the rows of steps from ``start`` on to the record and the trackers.
 
-        ``exponents`` are those of the chunk's first step, or empty.
+        ``beside`` was measured in front of step ``start``: ``exponents`` or ``inspections`` or neither.
 
         Rows behind the first that is not finite mean nothing and are dropped.
         """
@@ -65,10 +65,11 @@ class Recording:
         self._metrics.append(metrics)
         if profiles:
             self._signal.append({name: profiles[name] for name in ("step", "signal_grad")})
-        self._record(metrics, profiles, self._gauged(start, exponents))
+        self._record(metrics, profiles, self._gauged(start, beside.get("exponents")))
+        self.record.inspect(start, beside.get("inspections", {}))
         self.trackers.log(metrics, profiles)
 
-    def _gauged(self, step: int, exponents: dict[str, Any]) -> Columns:
+    def _gauged(self, step: int, exponents: dict[str, Any] | None) -> Columns:
         """Gauges of the exponents that were counted at ``step``."""
         if not exponents:
             return {}

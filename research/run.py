@@ -67,13 +67,13 @@ def _loop(job: Job, group: Group, precision: str) -> None:
     group.count(state.params)
     pending = None
     seconds = SECONDS_A_CHUNK * group.patience
-    cuts = tuple(filter(None, (job.eval_every, job.exponents_every)))
+    cuts = job.eval_every, *job.beside.values()
     for start, steps in chunks(job.steps, cuts, job.spec.capacity, group.pace, seconds):
-        counted = job.exponents_every and start % job.exponents_every == 0
-        exponents = program.exponents(state, job.hp, job.data) if counted else {}
+        due = [name for name, every in job.beside.items() if start % every == 0]
+        beside = {name: getattr(program, name)(state, job.hp, job.data) for name in due}
         state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
-        due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
-        evaluation = program.evaluate(state, job.hp, job.data) if due else {}
+        evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
+        evaluation = program.evaluate(state, job.hp, job.data) if evaluated else {}
         if pending:
             group.take(*pending)
         if group.ended:
@@ -81,7 +81,7 @@ def _loop(job: Job, group: Group, precision: str) -> None:
         if start == 0:
             jax.block_until_ready(rows)
             group.compiled()
-        pending = (start, steps, rows, evaluation, exponents)
+        pending = (start, steps, rows, evaluation, beside)
     if pending:
         group.take(*pending)
 

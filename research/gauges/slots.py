@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from research.gauges.exponents import exponent_counts
 from research.gauges.norms import euclidean, tree_euclidean
 
-Slot = Float[Array, ""] | Float[Array, " bins"]
+Slot = Float[Array, ""] | Float[Array, " bins"] | Float[Array, "B ..."]
 Statistics = dict[str, Array]
 
 
@@ -39,12 +39,15 @@ _count.defvjp(
 def tap(h: Any, slot: Slot | None) -> Any:
     """The identity; the gradient with respect to ``slot`` is ‖∂L/∂h‖₂ over all of ``h``, the batch included.
 
-    Where the slot is a vector instead of a number, it is how many elements of ∂L/∂h have which exponent.
+    Where the slot is a vector instead of a number, it is how many elements of ∂L/∂h have which exponent; where it has
+    the shape of ``h`` (two axes or more), it is ∂L/∂h itself.
     ``h`` is an array or a tree of them: of weights that several layers share, tapped in one layer, it is the part of
     the gradient that comes from that layer. Without a slot nothing is compiled at all.
     """
     if slot is None:
         return h
+    if slot.ndim > 1:
+        return h + slot
     return _count(h, slot) if slot.ndim else _tap(h, slot)
 
 

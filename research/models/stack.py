@@ -49,19 +49,21 @@ class Stack(nnx.Module):
         """
         first = {name: slot[0] for name, slot in slots.items() if name == "signal_grad"}
         inner = {name: slot[1:] if name == "signal_grad" else slot for name, slot in slots.items()}
-        h = tap(self._begin(x, told), first.get("signal_grad"))
+        h = tap(self.begin(x, told), first.get("signal_grad"))
         begun = jax.tree.map(lambda s: s[None], forward(self.arch, h, told, 0))
-        h, statistics = self._through_time(x, h, inner, told) if self.arch.shared else self._stages(h, inner, told)
+        h, statistics = self._through_time(x, h, inner, told) if self.arch.shared else self.through(h, inner, told)
         return self._end(h, told), _concatenate([begun, *statistics])
 
-    def _begin(self, x: Array, told: Pass) -> Array:
+    def begin(self, x: Array, told: Pass) -> Array:
+        """The first layer's input."""
         if self.arch.shared:
             return jnp.zeros((len(x), self.arch.state), self.arch.dtype)
         h = self.embed(x, told.train) if self.arch.kind != "mlp" else self.embed(x)
         wider = self.arch.stream - h.shape[-1] if self.arch.skip == "dense" else 0
         return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, wider)]) if wider else h
 
-    def _stages(self, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
+    def through(self, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
+        """The last layer's output, and the statistics of each stage; of networks whose layers have weights each."""
         collected, start, stack = [], 0, 0
         for stage in self.arch.plan:
             layers = stage.blocks * len(stage.parts)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-METRICS, PROFILES = "metrics", "profiles"
+METRICS, PROFILES, INSPECTIONS = "metrics", "profiles", "inspections"
 
 
 class Run:
@@ -46,6 +46,11 @@ class Run:
         NaN in steps where a gauge has no value, as exponents have in most.
         """
         return {name: _array(column) for name, column in _columns(self.directory, PROFILES)}
+
+    @functools.cached_property
+    def inspections(self) -> dict[str, np.ndarray]:
+        """What was measured beside the step: numbers [S] or arrays [S, …] by name, and their ``step`` [S]."""
+        return {name: _array(column) for name, column in _columns(self.directory, INSPECTIONS)}
 
     def __getitem__(self, path: str) -> Any:
         return self.config[path]

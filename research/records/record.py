@@ -1,4 +1,4 @@
-"""The run directory, the local source of truth: ``run.json``, ``metrics.parquet``, ``profiles.parquet``.
+"""The run directory, the local source of truth: ``run.json``, and the tables metrics, profiles and inspections.
 
 While a run lasts, rows lie in numbered part files; every file is written beside its place and renamed into it, so
 a killed run reads back up to its last flush.
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FLUSH_SECONDS = 2.0
-TABLES = ("metrics", "profiles")
+TABLES = ("metrics", "profiles", "inspections")
 Columns = dict[str, np.ndarray]
 
 
@@ -43,11 +43,18 @@ class Record:
     def add(self, metrics: Columns, profiles: Columns) -> None:
         """Appends rows: columns of one length each, profile columns [S, N]."""
         self._tables["metrics"].add(metrics)
-        self._tables["profiles"].add(profiles)
+        self._tables["profiles"].add({name: _narrow(values) for name, values in profiles.items()})
         if time.monotonic() - self._flushed > FLUSH_SECONDS * self.patience:
             for table in self._tables.values():
                 table.flush()
             self._flushed = time.monotonic()
+
+    def inspect(self, step: int, found: dict[str, np.ndarray]) -> None:
+        """Appends what was measured beside one step: numbers or arrays of any shape, as wide as they are."""
+        if found:
+            self._tables["inspections"].add(
+                {name: np.asarray(value)[None] for name, value in {"step": step, **found}.items()}
+            )
 
     def close(self, **changes: Any) -> None:
         """Joins the parts into one file a table and writes the final ``run.json``."""
@@ -123,11 +130,15 @@ def _column(values: np.ndarray) -> pa.Array:
     """A plain column, a list column for [S, N], lists of lists for [S, N, K]; NaN stays NaN, masked becomes null."""
     if values.ndim == 1:
         return pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
-    column = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+    column = pa.array(np.ascontiguousarray(values).reshape(-1))
     for axis in reversed(range(1, values.ndim)):
         rows, length = math.prod(values.shape[:axis]), values.shape[axis]
         column = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, column)
     return column
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    return values if values.ndim == 1 else values.astype(np.float32)
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

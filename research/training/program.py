@@ -19,6 +19,7 @@ from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
 from research.training.exponents import count_exponents
+from research.training.inspections import inspect
 from research.training.losses import losses_and_hits
 from research.training.mesh import ALONE, Layout, over_runs
 from research.training.objective import (
@@ -50,13 +51,14 @@ class Program:
 
     ``init(hp)`` → state. ``chunk(state, hp, data, start, steps)`` → state and metrics with a steps axis after M, of
     which the first ``steps`` rows count. ``evaluate(state, hp, data)`` → the held-out split's loss and accuracy.
-    ``exponents(state, hp, data)`` → see ``count_exponents``.
+    ``exponents(state, hp, data)`` → see ``count_exponents``; ``inspections`` → see ``inspect``.
     """
 
     init: jax.stages.Wrapped
     chunk: jax.stages.Wrapped
     evaluate: jax.stages.Wrapped
     exponents: jax.stages.Wrapped
+    inspections: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=256)
@@ -75,6 +77,7 @@ def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
         ),
         evaluate=jax.jit(runs(_evaluate, 2, 1)),
         exponents=jax.jit(runs(count_exponents, 2, 1)),
+        inspections=jax.jit(runs(inspect, 2, 1)),
     )
 
 

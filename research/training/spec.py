@@ -21,6 +21,7 @@ class Spec:
     noisy: bool = False  # whether inputs get noise in training
     loss_scaling: str = "none"  # none, static or dynamic
     stochastic_rounding: bool = False  # of the stored weights
+    inspections: tuple[str, ...] = ()  # what is measured beside the step
 
     @property
     def full_batch(self) -> bool:

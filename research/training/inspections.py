@@ -1,0 +1,129 @@
+"""Slower measurements of a run's present state, beside the step and on an interval: see ``measure.inspect``.
+
+They are taken with float32 arithmetic or wider, of the training loss with the batch's own statistics, of the first
+training examples in their order; what the run draws at random, they draw as its next step would.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
+
+from research.gauges.curvature import difference_errors, mean_cosine, sharpness, singular_values
+from research.gauges.norms import euclidean
+from research.models.architecture import Pass
+from research.models.stack import Stack
+from research.training.objective import HP, graph_of, make_objective, read_inputs
+from research.training.spec import Spec
+from research.training.state import LossScale, TrainState
+
+EXAMPLES = 1024  # the most that sharpness is averaged over, but for full batches
+COMPARED = 256  # the most examples whose gradients are compared or kept one by one
+STEPS = 10.0 ** -(0.5 * np.arange(2, 29))  # of numerical derivatives, in units of the weights' norm
+
+Data = Mapping[str, Array]
+Found = dict[str, Array]
+
+
+def inspect(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """Everything that ``spec.inspections`` names, by the names of the columns that it is recorded in."""
+    wide = _widened(spec, state)
+    return {name: value for kind in spec.inspections for name, value in _KINDS[kind](*wide, hp, data).items()}
+
+
+def _widened(spec: Spec, state: TrainState) -> tuple[Spec, TrainState]:
+    arch = spec.architecture
+    formats = {name: str(jnp.promote_types(getattr(arch, name), jnp.float32)) for name in ("dtype", "param_dtype")}
+    params = jax.tree.map(lambda leaf: leaf.astype(formats["param_dtype"]), state.params)
+    unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.clean)
+    state = dataclasses.replace(state, params=params, loss_scale=unscaled)
+    return dataclasses.replace(spec, architecture=dataclasses.replace(arch, rounding="", **formats)), state
+
+
+def _loss(spec: Spec, state: TrainState, hp: HP, data: Data, rows: Array) -> Callable[[Any], Array]:
+    batch = read_inputs(spec.architecture, data, data["x"][rows]), data["y"][rows]
+    objective = make_objective(spec, state, hp, batch)
+    return lambda params: objective(params, {})[0]
+
+
+def _sharpness(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """The greatest eigenvalue of the Hessian of the training loss, and the error bound of ``curvature.sharpness``."""
+    examples = len(data["x"])
+    batches = 1 if spec.full_batch else max(1, min(examples, EXAMPLES) // spec.batch_size)
+    rows = jnp.arange(batches * (examples if spec.full_batch else spec.batch_size)).reshape(batches, -1)
+
+    def gradient(params: Any) -> Any:
+        each = lax.map(lambda part: jax.grad(_loss(spec, state, hp, data, part))(params), rows)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
+
+    value, bound = sharpness(gradient, state.params, jax.random.fold_in(state.key, 3))
+    return {"sharpness": value, "sharpness_bound": bound}
+
+
+def _network(spec: Spec, state: TrainState, hp: HP) -> Stack:
+    return nnx.merge(graph_of(spec.architecture, hp), state.params, state.rest, copy=True)
+
+
+def _told(spec: Spec, state: TrainState, hp: HP) -> Pass:
+    return Pass(hp, train=True, key=jax.random.fold_in(state.key, 4) if spec.architecture.random else None)
+
+
+def _jacobian_spectrum(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """Singular values [D] of ∂h_N/∂h_0 at the first example, the greatest first; batch norm as in evaluation."""
+    told = Pass(hp, train=False)
+    first = read_inputs(spec.architecture, data, data["x"][:1])
+    h = _network(spec, state, hp).begin(first, told)
+    through = lambda h: _network(spec, state, hp).through(h[None], {}, told)[0][0]  # noqa: E731
+    return {"jacobian_spectrum": singular_values(through, h[0])}
+
+
+def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """The mean cosine [N+1] between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with one random v for all of them.
+
+    References:
+        Balduzzi et al., The shattered gradients problem, 2017.
+    """
+    told, model = _told(spec, state, hp), _network(spec, state, hp)
+    h = model.begin(read_inputs(spec.architecture, data, data["x"][:COMPARED]), told)
+    v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
+    layers = jnp.zeros((spec.architecture.layers, *h.shape), h.dtype)
+
+    def forward(h: Array, slots: Array) -> Array:
+        return jnp.sum(_network(spec, state, hp).through(h, {"signal_grad": slots}, told)[0] * v[None])
+
+    first, others = jax.grad(forward, (0, 1))(h, layers)
+    return {"gradient_correlation": lax.map(mean_cosine, jnp.concatenate([first[None], others]))}
+
+
+def _input_gradient(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """The gradient [K, inputs] of the first output with respect to each of the first examples."""
+    told, x = _told(spec, state, hp), read_inputs(spec.architecture, data, data["x"][:COMPARED])
+    first = lambda x: jnp.sum(_network(spec, state, hp)(x, {}, told)[0][..., 0])  # noqa: E731
+    return {"input_gradient": jax.grad(first)(x)}
+
+
+def _difference_errors(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """Errors [H] of numerical derivatives of the first batch's loss, along a direction as long as the weights."""
+    loss = _loss(spec, state, hp, data, jnp.arange(spec.batch_size))
+    flat, restore = ravel_pytree(state.params)
+    direction = jax.random.normal(jax.random.fold_in(state.key, 6), flat.shape, flat.dtype)
+    direction *= euclidean(flat) / euclidean(direction)
+    steps = jnp.asarray(STEPS, flat.dtype)
+    errors = difference_errors(lambda flat: loss(restore(flat)), flat, direction, steps)
+    return {"difference_step": steps} | {f"{name}_difference_error": error for name, error in errors.items()}
+
+
+_KINDS = {
+    "sharpness": _sharpness,
+    "jacobian_spectrum": _jacobian_spectrum,
+    "gradient_correlation": _gradient_correlation,
+    "input_gradient": _input_gradient,
+    "difference_errors": _difference_errors,
+}

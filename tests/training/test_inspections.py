@@ -1,0 +1,109 @@
+"""Measurements beside the step against dense derivatives of the same small network, in float64."""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.config import INSPECTIONS
+from research.gauges.curvature import mean_cosine
+from research.training.inspections import _KINDS, _network, _told
+from research.training.objective import make_objective, read_inputs
+from research.training.precision import scope
+from research.training.program import make_program
+
+NUMBERS = {"init.sigma_w": 1.0, "init.sigma_b": 0.1}
+
+
+@pytest.fixture
+def inspected(make_spec, make_numbers, make_data):
+    """What is found at the initial state; besides the program's arguments, of one run."""
+
+    def run(*kinds, **changes):
+        spec = make_spec(**({"precision": "float64", "depth": 3, "width": 5} | changes), inspections=kinds)
+        wide = "float64" if spec.architecture.dtype == "float64" else "float32"
+        program, hp, data = make_program(spec), make_numbers(NUMBERS, dtype=wide), make_data(24)
+        state = program.init(hp)
+        found = {name: np.asarray(value)[0] for name, value in program.inspections(state, hp, data).items()}
+        one = jax.tree.map(lambda leaf: leaf[0], (state, hp))
+        return found, (spec, *one, data)
+
+    return run
+
+
+def test_every_inspection_that_can_be_asked_for_exists():
+    assert set(_KINDS) == set(INSPECTIONS)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "gd"])
+def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(inspected, optimizer):
+    with scope("float64"):
+        batch = {"batch_size": 24} if optimizer == "gd" else {}
+        found, (spec, state, hp, data) = inspected("sharpness", optimizer=optimizer, activation="tanh", **batch)
+        flat, restore = jax.flatten_util.ravel_pytree(state.params)
+        objective = make_objective(spec, state, hp, (read_inputs(spec.architecture, data, data["x"]), data["y"]))
+        hessian = jax.hessian(lambda flat: objective(restore(flat), {})[0])(flat)
+        np.testing.assert_allclose(found["sharpness"], np.linalg.eigvalsh(hessian)[-1], rtol=1e-5)
+        assert found["sharpness_bound"] < 1e-3 * found["sharpness"]
+
+
+@pytest.mark.parametrize("init, activation", [("gaussian", "linear"), ("gaussian", "tanh"), ("orthogonal", "linear")])
+def test_the_jacobian_spectrum_is_that_of_the_product_of_layers(inspected, init, activation):
+    with scope("float64"):
+        found, (spec, state, hp, data) = inspected("jacobian_spectrum", init=init, activation=activation)
+        (kernels,) = [stack["branch"]["weights"][0]["kernel"] for stack in state.params["stages"].values()]
+        h = _network(spec, state, hp).begin(
+            read_inputs(spec.architecture, data, data["x"][:1]), _told(spec, state, hp)
+        )[0]
+        biases = state.params["stages"][0]["branch"]["weights"][0]["bias"]
+        jacobian = np.eye(5)
+        for kernel, bias in zip(np.asarray(kernels), biases, strict=True):
+            slope = 1 - np.tanh(h) ** 2 if activation == "tanh" else np.ones(5)
+            jacobian = jacobian @ (np.asarray(slope)[:, None] * kernel)
+            h = (np.tanh(h) if activation == "tanh" else h) @ kernel + bias
+        np.testing.assert_allclose(found["jacobian_spectrum"], np.linalg.svd(jacobian, compute_uv=False), rtol=1e-10)
+        if init == "orthogonal":
+            np.testing.assert_allclose(found["jacobian_spectrum"], 1, rtol=1e-12)
+
+
+def test_gradients_of_a_linear_network_have_cosine_one_and_of_a_rectifier_less_with_every_layer(inspected):
+    with scope("float64"):
+        linear, _ = inspected("gradient_correlation", activation="linear")
+        np.testing.assert_allclose(linear["gradient_correlation"], 1, rtol=1e-12)
+        found, (spec, state, hp, data) = inspected("gradient_correlation", activation="relu")
+        model, told = _network(spec, state, hp), _told(spec, state, hp)
+        h = model.begin(read_inputs(spec.architecture, data, data["x"]), told)
+        v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
+        rows = [jax.grad(lambda row: jnp.vdot(model.through(row[None], {}, told)[0][0], v))(row) for row in h]
+        np.testing.assert_allclose(found["gradient_correlation"][0], mean_cosine(jnp.stack(rows)), rtol=1e-10)
+        np.testing.assert_allclose(found["gradient_correlation"][-1], 1, rtol=1e-12)
+        assert np.all(np.diff(found["gradient_correlation"]) > 0)
+
+
+def test_the_input_gradient_is_a_difference_quotient(inspected):
+    with scope("float64"):
+        found, (spec, state, hp, data) = inspected("input_gradient", activation="tanh")
+        model, told = _network(spec, state, hp), _told(spec, state, hp)
+        x, step = read_inputs(spec.architecture, data, data["x"]), 1e-6
+        output = lambda x: model(x, {}, told)[0][:, 0]  # noqa: E731
+        for n in range(x.shape[1]):
+            moved = step * jnp.eye(x.shape[1])[n][None]
+            np.testing.assert_allclose(
+                found["input_gradient"][:, n], (output(x + moved) - output(x - moved)) / (2 * step), rtol=1e-6
+            )
+
+
+def test_difference_errors_are_least_near_the_roots_of_the_rounding_error(inspected):
+    with scope("float64"):
+        found, _ = inspected("difference_errors", activation="tanh")
+        forward, central = (found[f"{name}_difference_error"] for name in ("forward", "central"))
+        assert 1e-9 <= found["difference_step"][np.argmin(forward)] <= 1e-7 and np.min(forward) < 1e-6
+        assert 1e-7 <= found["difference_step"][np.argmin(central)] <= 1e-4 and np.min(central) < 1e-8
+
+
+def test_a_run_in_few_bits_is_inspected_in_float32(inspected):
+    found, _ = inspected("sharpness", "jacobian_spectrum", precision="bfloat16")
+    exact, _ = inspected("sharpness", precision="float32")
+    assert all(value.dtype == np.float32 for value in found.values())
+    assert found["sharpness"] == pytest.approx(exact["sharpness"], rel=0.1)  # its weights are rounded to eight bits
