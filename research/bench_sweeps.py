@@ -25,7 +25,7 @@ from research.sweep import jobs_of
 from research.train import folder, prepare_jax, register, train_group
 from research.training.program import make_program
 
-SEEDS, RATES = 16, (0.1, 0.01)
+SEEDS, RATES = 16, (0.01, 0.003)
 RUNS = SEEDS * len(RATES)
 SAMPLE = 4  # runs of those that are each compiled alone: the others would take as long
 STEPS = 340
