@@ -141,6 +141,23 @@ def test_a_member_that_cannot_be_written_leaves_the_others(sweep, alone, monkeyp
     assert all(same(runs[seed], alone[seed]) for seed in (0, 2, 3, 4))
 
 
+def test_an_interruption_ends_the_whole_group_and_keeps_what_was_measured(sweep, alone, monkeypatch):
+    add = Record.add
+
+    def interrupted(record, metrics, profiles):
+        add(record, metrics, profiles)
+        if record.info["seed"] == 1 and metrics["step"][-1] >= 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Record, "add", interrupted)
+    runs, (code, _, err) = sweep(SEEDS)
+    assert code == 1 and "interrupted" in err
+    assert {run.info["status"] for run in runs.values()} == {"interrupted"}
+    for seed, run in runs.items():
+        steps = len(run.metrics["step"])
+        assert steps and np.array_equal(run.metrics["train_loss"], alone[seed].metrics["train_loss"][:steps])
+
+
 def too_little_for(runs, allowed, error):
     """Memory checks that let at most ``allowed`` of ``runs`` runs pass, going by the first amount asked for."""
     first = []
