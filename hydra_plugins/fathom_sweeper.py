@@ -68,7 +68,7 @@ def _say_plan(missing: list[Any], runs: int) -> None:
     from research.member import group_key
 
     programs = len({group_key(member.config) for member in missing})
-    there = f", the other {runs - len(missing)} are there" if len(missing) < runs else ""
+    there = f"; there already: {runs - len(missing)}" if len(missing) < runs else ""
     plural = "" if programs == 1 else "s"
     print(f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}", file=sys.stderr)
 
