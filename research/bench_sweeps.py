@@ -143,7 +143,7 @@ def _compose() -> float:
         loader = GlobalHydra.instance().config_loader()
         start = time.perf_counter()
         master = loader.load_configuration("config", ["name=x"], run_mode=RunMode.MULTIRUN)
-        composer, jobs = Composer(loader), jobs_of({}, JOBS)
+        composer, jobs = Composer(loader), jobs_of({}, arguments=JOBS)
         identities = {composer.checked(master, job).identity for job in jobs}
         assert len(identities) == 1000
         return time.perf_counter() - start
