@@ -19,6 +19,7 @@ from research.gauges import theory
 from research.gauges.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
+from research.training.data_parallel import check_split, on_every_device
 from research.training.precision import POLICIES
 from research.training.program import Spec
 
@@ -39,9 +40,10 @@ class Job:
 def run_id(study: str, config: Config) -> str:
     """The hash of the folder's name and the resolved configuration: the same run, the same id.
 
-    Trackers are left out: where a run is mirrored does not make it another run.
+    Trackers and devices are left out: where a run is mirrored or trained does not make it another run.
     """
-    settings = {path: value for path, value in plain(config).items() if not path.startswith("tracker.")}
+    elsewhere = ("tracker.", "mesh.")
+    settings = {path: value for path, value in plain(config).items() if not path.startswith(elsewhere)}
     text = json.dumps([study, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -60,8 +62,9 @@ def prepare(config: Config) -> Job:
     wide = np.float64 if config.precision.kind.name == "float64" else np.float32
     numbers = traced(config) | {"train.steps": steps}
     hp = {path: np.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
+    check_split(batch, full_batch=full_batch)
     spec = _spec(config, dataset, batch)
-    hp, data = jax.device_put((hp, dataset.arrays()))
+    hp, data = on_every_device((hp, dataset.arrays()))
     return Job(spec, hp, data, dataset, steps, per_epoch, config.train.eval_every or per_epoch)
 
 

@@ -56,3 +56,13 @@ class Progress:
         if done >= self.runs:
             return ""
         return f"  about {(time.monotonic() - self.started) * (self.runs / done - 1):.0f} s left"
+
+
+class Silent(Progress):
+    """Shows nothing: another process does."""
+
+    def begin(self, name: str) -> None:
+        """Says nothing."""
+
+    def step(self, done: int, total: int, **values: float) -> None:
+        """Says nothing."""

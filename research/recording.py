@@ -11,9 +11,10 @@ import numpy as np
 from research.config import Config, plain, tree
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
+from research.processes import is_first
 from research.progress import Progress
 from research.provenance import git, versions
-from research.records.record import Record
+from research.records.record import Record, Unwritten
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
 
@@ -27,8 +28,9 @@ class Recording:
 
     def __init__(self, config: Config, job: Job, directory: Path, identity: str, progress: Progress):
         self.config, self.job, self.progress = config, job, progress
-        self.record = Record(directory, _described(config, job, identity))
-        self.trackers = Background(_trackers(config, directory, identity))
+        writes = is_first()
+        self.record = Record(directory, _described(config, job, identity)) if writes else Unwritten()
+        self.trackers = Background(_trackers(config, directory, identity) if writes else [])
         self.diverged: tuple[int, int | None] | None = None  # step and layer of the first value that is not finite
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []

@@ -1,18 +1,21 @@
 """One run: the host loop. All numbers come from the program; what becomes of them is the recording's business."""
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from research.config import Config
 from research.job import Job, prepare, run_id
+from research.processes import agreed, together
 from research.progress import Progress
 from research.recording import Recording
 from research.records.record import read_finished
+from research.training.data_parallel import over_devices, placed
 from research.training.precision import scope
 from research.training.program import Program, make_program
 from research.training.state import TrainState
@@ -28,12 +31,14 @@ def train(config: Config, directory: Path, progress: Progress) -> dict[str, Any]
     """
     identity = run_id(directory.absolute().parent.name, config)
     finished = read_finished(directory, identity)
-    if finished:
-        return finished | {"already": True}
+    if agreed(float(bool(finished))):
+        return (finished or {"status": "done"}) | {"already": True}
+    devices = functools.partial(over_devices, config.mesh.kind.name)
     with scope(config.precision.kind.name):
-        job = prepare(config)
-        recording = Recording(config, job, directory, identity, progress)
-        with recording:
+        with devices():
+            job = together(functools.partial(prepare, config))
+        recording = together(functools.partial(Recording, config, job, directory, identity, progress))
+        with recording, devices():  # what becomes of the numbers is no business of the other devices
             _loop(job, recording)
     return recording.record.info
 
@@ -41,31 +46,32 @@ def train(config: Config, directory: Path, progress: Progress) -> dict[str, Any]
 def _loop(job: Job, recording: Recording) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec)
-    state = _begun(program, job, recording.config.precision.kind.name)
+    state = _begun(program, job, recording.config)
     recording.count(state.params)
     pending = None
-    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, recording.pace):
-        state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
+    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, lambda: agreed(recording.pace())):
+        state, rows = program.chunk(state, job.hp, job.data, np.int32(start), np.int32(steps))
         due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
         evaluation = program.evaluate(state, job.hp, job.data) if due else {}
         if pending:
-            recording.take(*pending)
+            together(functools.partial(recording.take, *pending))
         if recording.diverged:
             return
         if start == 0:
             jax.block_until_ready(rows)
-            recording.compiled()
+            together(recording.compiled)
         pending = (start, steps, rows, evaluation)
     if pending:
-        recording.take(*pending)
+        together(functools.partial(recording.take, *pending))
 
 
-def _begun(program: Program, job: Job, precision: str) -> TrainState:
+def _begun(program: Program, job: Job, config: Config) -> TrainState:
     """The initial state; while it is made, the step is compiled on another core."""
 
     def compile_step(shapes: TrainState) -> None:
-        with scope(precision):  # scopes do not reach from one thread into another
-            program.chunk.lower(shapes, job.hp, job.data, jnp.int32(0), jnp.int32(0)).compile()
+        # Contexts do not reach from one thread into another.
+        with scope(config.precision.kind.name), over_devices(config.mesh.kind.name):
+            program.chunk.lower(placed(shapes), job.hp, job.data, np.int32(0), np.int32(0)).compile()
 
     with ThreadPoolExecutor(1) as other:
         compiled = other.submit(compile_step, jax.eval_shape(program.init, job.hp))

@@ -21,7 +21,7 @@ from research import config as schema
 from research import errors
 from research.checks import check
 from research.naming import run_name
-from research.progress import Progress
+from research.progress import Progress, Silent
 
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 
@@ -67,11 +67,23 @@ class CheckFirst(Callback):
     """Refuses a wrong configuration before Hydra makes its directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks a single run; sweeps are checked by the sweeper."""
+        """Checks a single run, and meets the processes that train it; sweeps are checked by the sweeper."""
         try:
-            typed(config)
+            _meet(typed(config), config)
         except Exception as error:
             refuse(error)
+
+
+def _meet(config: schema.Config, composed: DictConfig) -> None:
+    """Of the processes of one run, all but the first leave the run's directory alone and say nothing."""
+    if config.mesh.kind.name != "distributed":
+        return
+    from research.processes import is_first, join, scratch
+
+    join(config.mesh)
+    if not is_first():
+        composed.hydra.run.dir, composed.hydra.output_subdir = scratch(), None
+        Session.progress = Silent()
 
 
 def refuse(error: Exception) -> NoReturn:
@@ -171,11 +183,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _end(result: dict[str, Any]) -> int:
     """Says what came of a single run; the exit code."""
+    from research.processes import Stopped, is_first, leave
     from research.report import say_run
 
-    if "error" in result and isinstance(result["error"], Exception):
-        refuse(result["error"])
-    say_run(result)
+    error = result.get("error")
+    if isinstance(error, Stopped):
+        return leave(error)
+    if isinstance(error, Exception):
+        refuse(error)
+    if is_first():
+        say_run(result)
     return 0 if result["status"] == "done" else 1
 
 

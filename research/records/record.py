@@ -56,6 +56,24 @@ class Record:
         os.close(self._lock)
 
 
+class Unwritten:
+    """A record that is kept by another process."""
+
+    def __init__(self) -> None:
+        self.info: dict[str, Any] = {}
+
+    def update(self, **changes: Any) -> None:
+        """Changes entries, in memory."""
+        self.info |= changes
+
+    def add(self, metrics: Columns, profiles: Columns) -> None:
+        """Leaves the rows to the other process."""
+
+    def close(self, **changes: Any) -> None:
+        """Notes how the run ended."""
+        self.update(**changes)
+
+
 def _lock(directory: Path) -> int:
     """Locks the directory itself until the descriptor is closed or the process ends."""
     descriptor = os.open(directory, os.O_RDONLY)

@@ -19,6 +19,7 @@ from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
 from research.models.stack import Stack
+from research.training.data_parallel import devices, split, whole
 from research.training.losses import losses_and_hits
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.state import TrainState
@@ -66,9 +67,12 @@ class Program:
 
 @functools.lru_cache(maxsize=256)
 def make_program(spec: Spec) -> Program:
-    """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
+    """The program of ``spec``; asked again, the same one, so that nothing is traced twice.
+
+    On a mesh of devices each takes its part of every batch, and all results lie whole on each of them.
+    """
     return Program(
-        init=jax.jit(lambda hp: lax.map(functools.partial(_init, spec), hp), compiler_options=ONCE),
+        init=jax.jit(lambda hp: whole(lax.map(functools.partial(_init, spec), hp)), compiler_options=ONCE),
         chunk=jax.jit(
             functools.partial(_over_runs, functools.partial(_chunk, spec)),
             donate_argnums=0,
@@ -84,7 +88,7 @@ def _convolves_on_cpu(spec: Spec) -> bool:
 
 
 def _over_runs(function: Callable, state: TrainState, hp: HP, *shared: Any) -> Any:
-    return lax.map(lambda run: function(*run, *shared), (state, hp))
+    return whole(lax.map(lambda run: function(*run, *shared), (state, hp)))
 
 
 def _model(spec: Spec, hp: HP, key: Array) -> Stack:
@@ -138,7 +142,7 @@ def _chunk(
             order = lax.cond(position == 0, lambda: _order(state, epoch, examples), lambda: order)
             chosen = lax.dynamic_slice_in_dim(order, position * spec.batch_size, spec.batch_size)
             batch = data["x"][chosen], data["y"][chosen]
-        batch = _inputs(arch, data, batch[0]), batch[1]
+        batch = split((_inputs(arch, data, batch[0]), batch[1]))
         state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
         put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
         return state, order, jax.tree.map(lambda column, value: put(column, value), rows, row)
@@ -248,10 +252,11 @@ def _update(spec: Spec, state: TrainState, hp: HP, grads: Any) -> tuple[Any, Any
 def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
     """Loss and accuracy of the held-out split, batch by batch."""
     graph, examples = _graph(spec, hp), data["eval_x"].shape[0]
-    size = min(spec.batch_size, examples)
+    size = -(-min(spec.batch_size, examples) // devices()) * devices()
 
     def sums(rows: Array) -> Array:
         model = nnx.merge(graph, state.params, state.rest, copy=True)
+        rows = split(rows)
         real, rows = rows < examples, jnp.minimum(rows, examples - 1)
         logits, _ = model(_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
         each = losses_and_hits(spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype)))
