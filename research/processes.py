@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -20,20 +20,13 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 from research.config import Mesh
-from research.errors import explain
+from research.errors import Lost, Stopped, explain
+from research.member import Result
 
 T = TypeVar("T")
 LONGEST = 400  # bytes of a message
 SECONDS_TO_LEAVE = 20  # the others are waited for so long at the end
 FINE, WRONG, FAILED, INTERRUPTED = range(4)
-
-
-class Stopped(Exception):
-    """Another process could not go on; ``str`` is for the first one to say."""
-
-
-class Lost(Stopped):
-    """Another process is gone without a word."""
 
 
 class _Signals:
@@ -113,6 +106,11 @@ def agreed(value: float | None) -> float | None:
         return value
     told = float(_exchanged(broadcast_one_to_all, np.float32(np.nan if value is None else value)))
     return None if np.isnan(told) else told
+
+
+def as_the_first_sees(ended: Sequence[Result | None]) -> list[Result | None]:
+    """Of runs that may be there already, what the first process found; the others cannot see it."""
+    return [info or {"status": "done"} if agreed(float(bool(info))) else None for info in ended]
 
 
 def _exchanged(how: Callable, value: Any) -> Any:

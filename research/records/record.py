@@ -50,17 +50,23 @@ class Record:
 
     def close(self, **changes: Any) -> None:
         """Joins the parts into one file a table and writes the final ``run.json``."""
-        for table in self._tables.values():
-            table.join()
-        self.update(**changes)
+        try:
+            for table in self._tables.values():
+                table.join()
+            self.update(**changes)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Lets others write this run."""
         os.close(self._lock)
 
 
-class Unwritten:
-    """A record that is kept by another process."""
+class Unwritten(Record):
+    """A record that another process writes."""
 
-    def __init__(self) -> None:
-        self.info: dict[str, Any] = {}
+    def __init__(self, info: dict[str, Any]):
+        self.info = info
 
     def update(self, **changes: Any) -> None:
         """Changes entries, in memory."""
@@ -72,6 +78,9 @@ class Unwritten:
     def close(self, **changes: Any) -> None:
         """Notes how the run ended."""
         self.update(**changes)
+
+    def release(self) -> None:
+        """Holds nothing."""
 
 
 def _lock(directory: Path) -> int:
@@ -87,13 +96,12 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
-def read_finished(directory: Path, identity: str) -> dict[str, Any] | None:
-    """``run.json`` of a run that ended by itself under the same configuration."""
+def read_info(directory: Path) -> dict[str, Any] | None:
+    """``run.json``; None where there is none that can be read."""
     try:
-        info = json.loads((directory / "run.json").read_text())
+        return json.loads((directory / "run.json").read_text())
     except (OSError, json.JSONDecodeError):
         return None
-    return info if info.get("id") == identity and info.get("status") in ("done", "diverged") else None
 
 
 class _Parts:

@@ -19,8 +19,8 @@ from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
 from research.models.stack import Stack
-from research.training.data_parallel import devices, split, whole
 from research.training.losses import losses_and_hits
+from research.training.mesh import ALONE, Layout, over_runs, sharing, split
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.state import TrainState
 
@@ -66,29 +66,26 @@ class Program:
 
 
 @functools.lru_cache(maxsize=256)
-def make_program(spec: Spec) -> Program:
-    """The program of ``spec``; asked again, the same one, so that nothing is traced twice.
+def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
+    """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
 
-    On a mesh of devices each takes its part of every batch, and all results lie whole on each of them.
-    """
+    def runs(function: Callable, own: int, shared: int = 0) -> Callable:
+        return over_runs(layout, functools.partial(function, spec), own=own, shared=shared)
+
     return Program(
-        init=jax.jit(lambda hp: whole(lax.map(functools.partial(_init, spec), hp)), compiler_options=ONCE),
+        init=jax.jit(runs(_init, 1), compiler_options=ONCE),
         chunk=jax.jit(
-            functools.partial(_over_runs, functools.partial(_chunk, spec)),
+            runs(_chunk, 2, 3),
             donate_argnums=0,
             compiler_options=ON_ALL_CORES if _convolves_on_cpu(spec) else None,
         ),
-        evaluate=jax.jit(functools.partial(_over_runs, functools.partial(_evaluate, spec))),
+        evaluate=jax.jit(runs(_evaluate, 2, 1)),
     )
 
 
 def _convolves_on_cpu(spec: Spec) -> bool:
     images = spec.architecture.kind in ("cnn", "resnet_cifar", "resnet")
     return images and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
-
-
-def _over_runs(function: Callable, state: TrainState, hp: HP, *shared: Any) -> Any:
-    return whole(lax.map(lambda run: function(*run, *shared), (state, hp)))
 
 
 def _model(spec: Spec, hp: HP, key: Array) -> Stack:
@@ -252,7 +249,7 @@ def _update(spec: Spec, state: TrainState, hp: HP, grads: Any) -> tuple[Any, Any
 def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
     """Loss and accuracy of the held-out split, batch by batch."""
     graph, examples = _graph(spec, hp), data["eval_x"].shape[0]
-    size = -(-min(spec.batch_size, examples) // devices()) * devices()
+    size = -(-min(spec.batch_size, examples) // sharing()) * sharing()
 
     def sums(rows: Array) -> Array:
         model = nnx.merge(graph, state.params, state.rest, copy=True)
