@@ -65,7 +65,7 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
 def _loop(job: Job, group: Group, precision: str) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec, job.layout)
-    state = _begun(program, job, precision)
+    state = together(partial(_begun, program, job, precision))
     group.count(state.params)
     pending = None
     for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, lambda: agreed(group.pace())):
