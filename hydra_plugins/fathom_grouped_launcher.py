@@ -31,15 +31,15 @@ class GroupedLauncher(Launcher):
     """Runs a sweep's jobs in this process, group by group; what fails takes nothing else along."""
 
     def __init__(self, within: Within, devices: int | None, most: int | None):
-        for name, value in {"devices": devices, "most": most}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"hydra.launcher.{name} must be a whole number ≥ 1 or null, got {value}")
         self.within, self.devices, self.most = within, devices, most
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before ``launch``."""
         from research.composition import Composer
 
+        for name, value in {"devices": self.devices, "most": self.most}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"hydra.launcher.{name} must be a whole number ≥ 1 or null, got {value}")
         self.composer, self.config = Composer.of(hydra_context.config_loader), config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

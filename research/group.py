@@ -20,12 +20,14 @@ class Group:
     def __init__(self, members: Sequence[Member], job: Job, progress: Progress):
         self.job, self.progress = job, progress
         self.results: list[Result] = [{"directory": str(member.directory)} for member in members]
+        self.patience = len(members) ** 0.5  # the host's work grows with each look and each member: look less often
         self._open: dict[int, Recording] = {}
         self._began = self._trained = time.monotonic()
         self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
         for lane, member in enumerate(members):
             try:
-                self._open[lane] = Recording(member.config, job, member.directory, member.identity, len(members))
+                self._open[lane] = Recording(member, job, len(members))
+                self._open[lane].record.patience = self.patience
             except Exception as error:
                 if jax.process_count() > 1:
                     raise

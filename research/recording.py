@@ -1,15 +1,15 @@
 """What becomes of a run's rows: its record, its trackers, and at the end the verdict."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from research.config import Config, plain, tree
+from research.config import plain, tree
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
+from research.member import Member
 from research.processes import is_first
 from research.provenance import git, versions
 from research.records.record import Record, Unwritten
@@ -24,13 +24,12 @@ HELD_OUT = ("eval_loss", "eval_accuracy")
 class Recording:
     """A run while it lasts."""
 
-    def __init__(self, config: Config, job: Job, directory: Path, identity: str, together: int):
-        """``together``: how many runs are trained as one program; its seconds are those of all."""
-        self.config, self.job = config, job
-        writes = is_first()
-        described = _described(config, job, identity) | {"together": together}
-        self.record = Record(directory, described) if writes else Unwritten(described)
-        self.trackers = Background(_trackers(config, directory, identity) if writes else [])
+    def __init__(self, member: Member, job: Job, together: int):
+        """``together``: how many runs are trained as one program; the run's seconds are those of all."""
+        self.config, self.job = member.config, job
+        writes, described = is_first(), _described(member, job) | {"together": together}
+        self.record = Record(member.directory, described) if writes else Unwritten(described)
+        self.trackers = Background(_trackers(member) if writes else [])
         self.diverged: tuple[int, int | None] | None = None  # step and layer of the first value that is not finite
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []
@@ -134,15 +133,15 @@ def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
     return None
 
 
-def _trackers(config: Config, directory: Path, identity: str) -> list[Any]:
-    if not config.tracker.wandb:
+def _trackers(member: Member) -> list[Any]:
+    if not member.config.tracker.wandb:
         return []
-    resolved = tree(config)
-    names = {"name": directory.name, "group": directory.absolute().parent.name}
-    return [WandbTracker(settings=resolved["tracker"], run_id=identity, config=resolved, **names)]
+    resolved = tree(member.config)
+    names = {"name": member.directory.name, "group": member.directory.absolute().parent.name}
+    return [WandbTracker(settings=resolved["tracker"], run_id=member.identity, config=resolved, **names)]
 
 
-def _described(config: Config, job: Job, identity: str) -> dict[str, Any]:
+def _described(member: Member, job: Job) -> dict[str, Any]:
     """``run.json`` as it stands when the run starts."""
     device = jax.devices()[0]
     data = job.dataset
@@ -150,8 +149,8 @@ def _described(config: Config, job: Job, identity: str) -> dict[str, Any]:
     if data.vocabulary:
         fingerprint |= {"symbols": data.symbols, "unigram_entropy": data.unigram_entropy}
     return {
-        "id": identity,
-        "seed": config.seed,
+        "id": member.identity,
+        "seed": member.config.seed,
         "versions": versions(),
         "git": git(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},

@@ -18,7 +18,7 @@ from research.training.precision import scope
 from research.training.program import Program, make_program
 from research.training.state import TrainState
 
-SECONDS_A_CHUNK = 0.5  # about how long the device works before the host looks
+SECONDS_A_CHUNK = 0.5  # about how long the device works on a single run before the host looks
 
 
 def train(
@@ -68,7 +68,8 @@ def _loop(job: Job, group: Group, precision: str) -> None:
     state = together(partial(_begun, program, job, precision))
     group.count(state.params)
     pending = None
-    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, lambda: agreed(group.pace())):
+    seconds, pace = SECONDS_A_CHUNK * group.patience, lambda: agreed(group.pace())  # noqa: E731
+    for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, pace, seconds):
         state, rows = program.chunk(state, job.hp, job.data, np.int32(start), np.int32(steps))
         due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
         evaluation = program.evaluate(state, job.hp, job.data) if due else {}
@@ -106,16 +107,22 @@ def _begun(program: Program, job: Job, precision: str) -> TrainState:
     return state
 
 
-def chunks(steps: int, eval_every: int, capacity: int, pace: Callable[[], float | None]) -> Iterator[tuple[int, int]]:
+def chunks(
+    steps: int,
+    eval_every: int,
+    capacity: int,
+    pace: Callable[[], float | None],
+    seconds_a_chunk: float = SECONDS_A_CHUNK,
+) -> Iterator[tuple[int, int]]:
     """(start, count) of the pieces a run is trained in: single steps until the pace is known, then longer ones.
 
-    Pieces end at evaluations and are as long as ``SECONDS_A_CHUNK`` allows at ``pace()`` seconds a step; how a run is
+    Pieces end at evaluations and are as long as ``seconds_a_chunk`` allows at ``pace()`` seconds a step; how a run is
     cut does not change its numbers.
     """
     start = 0
     while start < steps:
         seconds = pace()
-        affordable = 1 if seconds is None else max(1, int(SECONDS_A_CHUNK / max(seconds, 1e-9)))
+        affordable = 1 if seconds is None else max(1, int(seconds_a_chunk / max(seconds, 1e-9)))
         count = min(eval_every - start % eval_every, steps - start, capacity, affordable)
         yield start, count
         start += count

@@ -38,7 +38,7 @@ def without_doubles(jobs: Sequence[Sequence[str]], members: Sequence[Member]) ->
 
 
 def groups_of(configs: Mapping[int, Config], most: int | None = None) -> list[list[int]]:
-    """The numbers of runs that are trained together, in groups of at most ``most``, as equal in size as can be."""
+    """The numbers of runs that are trained together, in groups of at most ``most`` and of like size."""
     alike: dict[str, list[int]] = {}
     for number, config in configs.items():
         alike.setdefault(group_key(config), []).append(number)

@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 2)  # what is shared out among devices, on any machine
+
 from research import config
 from research.models.architecture import Architecture
 

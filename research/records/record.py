@@ -31,6 +31,7 @@ class Record:
         self.directory = directory
         self.info = info
         self._tables = {name: _Parts(directory, name) for name in TABLES}
+        self.patience = 1.0  # how much longer rows may wait than those of a run alone
         self._flushed = time.monotonic()
         self.update(status="running")
 
@@ -43,7 +44,7 @@ class Record:
         """Appends rows: columns of one length each, profile columns [S, N]."""
         self._tables["metrics"].add(metrics)
         self._tables["profiles"].add(profiles)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+        if time.monotonic() - self._flushed > FLUSH_SECONDS * self.patience:
             for table in self._tables.values():
                 table.flush()
             self._flushed = time.monotonic()
