@@ -67,7 +67,7 @@ class Unwritten(Record):
     """A record that another process writes."""
 
     def __init__(self, info: dict[str, Any]):
-        self.info = info
+        self.info, self.patience = info, 1.0
 
     def update(self, **changes: Any) -> None:
         """Changes entries, in memory."""
