@@ -56,6 +56,7 @@ LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 DataKind = enum.Enum("DataKind", ["digits", "mnist", "fashion_mnist", "cifar10", "python_docs", "noise"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
 MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
+Within = enum.Enum("Within", ["auto", "map", "vmap"])  # of the launchers; here, since Hydra loads plugins twice
 
 
 def number(default: Any, *, traced: bool = False, **bounds: float) -> Any:

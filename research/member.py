@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,15 @@ from research.config import Config, plain, traced
 from research.records.analysis import flat
 
 Result = dict[str, Any]  # a run's ``run.json`` and its ``directory``; where it raised, the exception as ``error``
+
+
+class Found(dict[str, Any]):
+    """A run's result as a number that a search makes small: its last held-out loss; infinite where it went wrong."""
+
+    def __float__(self) -> float:
+        loss = (self.get("final") or {}).get("eval_loss")
+        return float(loss) if self.get("status") == "done" and loss is not None else math.inf
+
 
 SWITCHES = ("model.dropout", "train.input_noise")  # zero or not decides whether the step draws random numbers
 OUTSIDE = ("tracker.", "mesh.")  # where a run is mirrored or trained does not make it another run

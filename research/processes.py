@@ -109,7 +109,16 @@ def agreed(value: float | None) -> float | None:
 
 
 def as_the_first_sees(ended: Sequence[Result | None]) -> list[Result | None]:
-    """Of runs that may be there already, what the first process found; the others cannot see it."""
+    """Of runs that may be there already, what the first process found; the others cannot see it.
+
+    Raises:
+        ValueError: where the processes never met.
+    """
+    if not jax.distributed.is_initialized():
+        raise ValueError(
+            "mesh=distributed in a sweep needs jobs of several processes: hydra/launcher=submitit_slurm "
+            "hydra.launcher.tasks_per_node=N"
+        )
     return [info or {"status": "done"} if agreed(float(bool(info))) else None for info in ended]
 
 

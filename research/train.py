@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from research import config as schema
 from research import errors
 from research.checks import check
-from research.member import Member, Result, read_ended
+from research.member import Found, Member, Result, read_ended
 from research.naming import run_name
 from research.progress import Progress, Silent
 from research.records.analysis import flat
@@ -206,12 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
 
     def task(composed: DictConfig) -> dict[str, Any]:
-        results.append(job(composed))
+        results.append(Found(job(composed)))
         return results[-1]
 
     entry = hydra.main(version_base="1.3", config_path=str(folder("conf").absolute()), config_name="config")
     try:
-        with _full_errors(), _terminable(), Session.progress:
+        with _full_errors(), terminable(), Session.progress:
             entry(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
@@ -250,7 +250,7 @@ def _full_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does: what was measured is written, trackers are closed."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
