@@ -1,7 +1,6 @@
 """The grouped launcher, ``hydra/launcher=grouped``: jobs that differ in traced numbers alone run as one program."""
 
-import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-Within = enum.Enum("Within", ["auto", "map", "vmap"])
+from research.config import Within
 
 
 @dataclass
@@ -50,20 +49,27 @@ class GroupedLauncher(Launcher):
         jobs = {initial_job_idx + n: overrides for n, overrides in enumerate(job_overrides)}
         configs = {number: self.composer.checked(self.config, overrides).config for number, overrides in jobs.items()}
         largest = max(len(group) for group in groups_of(configs, self.most))
+        groups = groups_of(configs, min(largest, most_together(largest)))
         results: dict[int, Any] = {}
-        for numbers in groups_of(configs, min(largest, most_together(largest))):
-            results |= self._run({number: jobs[number] for number in numbers})
+        for group, trained in self.trained([{number: jobs[number] for number in numbers} for numbers in groups]):
+            results |= dict(zip(group, trained, strict=True))
         return [_returned(jobs[number], results[number]) for number in jobs]
 
-    def _run(self, jobs: dict[int, Sequence[str]]) -> dict[int, Any]:
+    def members(self, group: dict[int, Sequence[str]]) -> list[Any]:
+        """The runs of a group of jobs, with the files that Hydra's own launcher would write."""
+        return [self.composer.member(self.config, overrides, number) for number, overrides in group.items()]
+
+    def trained(self, groups: Sequence[dict[int, Sequence[str]]]) -> Iterator[tuple[dict[int, Any], list[Any]]]:
+        """Trains group by group; yields each with what came of its runs."""
         from research.train import train_group
 
-        members = [self.composer.member(self.config, overrides, number) for number, overrides in jobs.items()]
-        results = train_group(members, within=self.within.name, devices=self.devices)
-        return dict(zip(jobs, results, strict=True))
+        for group in groups:
+            yield group, train_group(self.members(group), within=self.within.name, devices=self.devices)
 
 
 def _returned(overrides: Sequence[str], result: Any) -> JobReturn:
+    from research.member import Found
+
     returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
-    returned.return_value = result
+    returned.return_value = Found(result)
     return returned

@@ -6,7 +6,7 @@ import operator
 import re
 
 from research.combinations import check_combinations
-from research.config import INSPECTIONS, Config, Data, leaves
+from research.config import INSPECTIONS, Config, Data, Mesh, leaves
 
 _SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
@@ -28,7 +28,22 @@ def check(config: Config) -> None:
         if name not in INSPECTIONS:
             raise ValueError(f"measure.inspect must hold some of {', '.join(INSPECTIONS)}, got {name}")
     check_combinations(config)
+    _check_mesh(config.mesh)
     _check_data(config)
+
+
+def _check_mesh(mesh: Mesh) -> None:
+    """Without a cluster manager every process must be told all three."""
+    if mesh.kind.name != "distributed":
+        return
+    told = {name: getattr(mesh, name) for name in ("coordinator", "processes", "process")}
+    missing = [f"mesh.{name}" for name, value in told.items() if value is None]
+    if 0 < len(missing) < 3:
+        raise ValueError(f"{missing[0]} must be given too: a process needs to know the first one, all, and itself")
+    if mesh.process is not None and mesh.processes is not None and mesh.process >= mesh.processes:
+        raise ValueError(f"mesh.process must be < mesh.processes={mesh.processes}, got {mesh.process}")
+    if mesh.coordinator is not None and not re.fullmatch(r".+:\d+", mesh.coordinator):
+        raise ValueError(f"mesh.coordinator must be host:port of the first process, got {mesh.coordinator}")
 
 
 def _check_data(config: Config) -> None:

@@ -46,6 +46,8 @@ LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 DataKind = enum.Enum("DataKind", ["digits", "mnist", "fashion_mnist", "cifar10", "python_docs", "noise"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
 INSPECTIONS = ("sharpness", "jacobian_spectrum", "gradient_correlation", "input_gradient", "difference_errors")
+MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
+Within = enum.Enum("Within", ["auto", "map", "vmap"])  # of the launchers; here, since Hydra loads plugins twice
 
 
 def number(default: Any, *, traced: bool = False, **bounds: float) -> Any:
@@ -198,6 +200,16 @@ class Tracker:
 
 
 @dataclass
+class Mesh:
+    """Over which devices a run's batch is split; it changes no number but by rounding."""
+
+    kind: MeshKind = MeshKind.auto
+    coordinator: str | None = None  # distributed, where no cluster manager tells: host:port of the first process
+    processes: int | None = number(None, ge=1)  # likewise: how many there are
+    process: int | None = number(None, ge=0)  # likewise: which one this is, from 0
+
+
+@dataclass
 class Config:
     """One run. Groups are folders of ``conf/``; ``name`` names the folder under outputs/."""
 
@@ -215,6 +227,7 @@ class Config:
     data: Data = field(default_factory=Data)
     measure: Measure = field(default_factory=Measure)
     tracker: Tracker = field(default_factory=Tracker)
+    mesh: Mesh = field(default_factory=Mesh)
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:

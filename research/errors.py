@@ -12,6 +12,14 @@ class Refused(SystemExit):
     """The request was wrong; the line has been said. Passes through code that swallows exceptions."""
 
 
+class Stopped(Exception):
+    """Another process of the same run could not go on; ``str`` is for the first of them to say."""
+
+
+class Lost(Stopped):
+    """Another process of the same run is gone without a word."""
+
+
 SPOKEN = {  # what the options are also called, where people look for them
     "residual": "identity",
     "shortcut": "identity",

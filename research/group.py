@@ -29,6 +29,8 @@ class Group:
                 self._open[lane] = Recording(member, job, len(members))
                 self._open[lane].record.patience = self.patience
             except Exception as error:
+                if jax.process_count() > 1:
+                    raise
                 self.results[lane] |= {"status": "failed", "error": error}
 
     def __enter__(self) -> "Group":
@@ -90,6 +92,8 @@ class Group:
             try:
                 act(lane, recording)
             except Exception as error:
+                if jax.process_count() > 1:  # the processes of a run end together
+                    raise
                 self._end(lane, error)
             else:
                 if recording.diverged:

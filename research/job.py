@@ -18,7 +18,7 @@ from research.gauges import theory
 from research.gauges.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
-from research.training.mesh import ALONE, Layout, place
+from research.training.mesh import ALONE, Layout, check_split, place
 from research.training.precision import POLICIES
 from research.training.spec import Spec
 
@@ -44,7 +44,7 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     They are checked ones: the data hold at least one batch.
 
     Raises:
-        ValueError: for runs that do not share what is compiled.
+        ValueError: for runs that do not share what is compiled, and batches that the devices cannot share.
     """
     dataset = _load(json.dumps(tree(config.data)))
     examples = len(dataset.x)
@@ -52,6 +52,7 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     batch = examples if full_batch else config.train.batch_size
     per_epoch = examples // batch
     steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
+    check_split(layout, batch, "data.limit" if full_batch else "train.batch_size")
     spec = _spec(config, dataset, batch)
     if any(_spec(other, dataset, batch) != spec for other in others):
         raise ValueError("runs of one group must differ only in numbers that are passed in")

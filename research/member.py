@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,17 @@ from research.records.analysis import flat
 
 Result = dict[str, Any]  # a run's ``run.json`` and its ``directory``; where it raised, the exception as ``error``
 
+
+class Found(dict[str, Any]):
+    """A run's result as a number that a search makes small: its last held-out loss; infinite where it went wrong."""
+
+    def __float__(self) -> float:
+        loss = (self.get("final") or {}).get("eval_loss")
+        return float(loss) if self.get("status") == "done" and loss is not None else math.inf
+
+
 SWITCHES = ("model.dropout", "train.input_noise")  # zero or not decides whether the step draws random numbers
+OUTSIDE = ("tracker.", "mesh.")  # where a run is mirrored or trained does not make it another run
 ELSEWHERE = ("name", "tracker.")  # not part of what is computed
 SHOWN = 3  # settings that a message names before it says how many more there are
 
@@ -21,9 +32,9 @@ SHOWN = 3  # settings that a message names before it says how many more there ar
 def run_id(study: str, config: Config) -> str:
     """The hash of the folder's name and the resolved configuration: the same run, the same id.
 
-    Trackers are left out: where a run is mirrored does not make it another run.
+    Trackers and devices are left out.
     """
-    settings = {path: value for path, value in plain(config).items() if not path.startswith("tracker.")}
+    settings = {path: value for path, value in plain(config).items() if not path.startswith(OUTSIDE)}
     return _hash([study, settings])
 
 
@@ -77,7 +88,7 @@ def _difference(member: Member) -> str:
         before = flat(yaml.safe_load((member.directory / ".hydra" / "config.yaml").read_text()))
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
-    now = {path: value for path, value in plain(member.config).items() if not path.startswith("tracker.")}
+    now = {path: value for path, value in plain(member.config).items() if not path.startswith(OUTSIDE)}
     said = [f"{path} was {before.get(path)}, is {value}" for path, value in now.items() if before.get(path) != value]
     more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
     return ", ".join(said[:SHOWN]) + more or "its folder had another name"

@@ -17,7 +17,7 @@ def check_memory(total: int, devices: int) -> None:
 
 def memory_a_device(devices: int) -> int | None:
     """Bytes that each of ``devices`` devices can still give; on CPUs their share of the host's; None: unknown."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     if jax.default_backend() != "cpu":

@@ -67,3 +67,13 @@ class Progress:
         if done >= self.runs or done < EARLY * self.runs:
             return ""
         return f"  about {(time.monotonic() - self.started) * (self.runs / done - 1):.0f} s left"
+
+
+class Silent(Progress):
+    """Shows nothing: another process does."""
+
+    def begin(self, name: str, together: int = 1) -> None:
+        """Says nothing."""
+
+    def step(self, done: int, total: int, **values: float) -> None:
+        """Says nothing."""

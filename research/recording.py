@@ -12,8 +12,9 @@ from research.gauges.underflow import judge_underflow
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
 from research.member import Member
+from research.processes import is_first
 from research.provenance import git, versions
-from research.records.record import Record
+from research.records.record import Record, Unwritten
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
 from research.training.precision import POLICIES
@@ -29,8 +30,9 @@ class Recording:
     def __init__(self, member: Member, job: Job, together: int):
         """``together``: how many runs are trained as one program; the run's seconds are those of all."""
         self.config, self.job = member.config, job
-        self.record = Record(member.directory, _described(member, job) | {"together": together})
-        self.trackers = Background(_trackers(member))
+        writes, described = is_first(), _described(member, job) | {"together": together}
+        self.record = Record(member.directory, described) if writes else Unwritten(described)
+        self.trackers = Background(_trackers(member) if writes else [])
         self.diverged: tuple[int, int | None] | None = None  # step and layer of the first value that is not finite
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []

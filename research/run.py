@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from research.group import Group, is_out_of_memory
 from research.job import Job, prepare
 from research.member import Member, Result
 from research.memory import check_memory, needed, size
+from research.processes import agreed, together
 from research.progress import Progress
 from research.training.mesh import make_layout, placed_shapes
 from research.training.precision import scope
@@ -51,11 +53,11 @@ def _in_halves(members: Sequence[Member], progress: Progress, within: str, devic
 
 def _together(members: Sequence[Member], progress: Progress, within: str, devices: int | None) -> list[Result]:
     configs = [member.config for member in members]
-    layout = make_layout(len(members), within=within, devices=devices)
-    spare = [configs[-1]] * (-len(members) % layout.devices)  # trained once more so that devices have equal shares
+    layout = make_layout(len(members), kind=configs[0].mesh.kind.name, within=within, devices=devices)
+    spare = [configs[-1]] * (-len(members) % layout.lanes)  # trained once more so that devices have equal shares
     with scope(configs[0].precision.kind.name):
-        job = prepare(*configs, *spare, layout=layout)
-        with Group(members, job, progress) as group:
+        job = together(partial(prepare, *configs, *spare, layout=layout))
+        with together(partial(Group, members, job, progress)) as group:
             _loop(job, group, configs[0].precision.kind.name)
     return group.results
 
@@ -63,27 +65,27 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
 def _loop(job: Job, group: Group, precision: str) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec, job.layout)
-    state = _begun(program, job, precision)
+    state = together(partial(_begun, program, job, precision))
     group.count(state.params)
     pending = None
-    seconds = SECONDS_A_CHUNK * group.patience
+    seconds, pace = SECONDS_A_CHUNK * group.patience, lambda: agreed(group.pace())  # noqa: E731
     cuts = job.eval_every, *job.beside.values()
-    for start, steps in chunks(job.steps, cuts, job.spec.capacity, group.pace, seconds):
+    for start, steps in chunks(job.steps, cuts, job.spec.capacity, pace, seconds):
         due = [name for name, every in job.beside.items() if start % every == 0]
         beside = {name: getattr(program, name)(state, job.hp, job.data) for name in due}
-        state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
+        state, rows = program.chunk(state, job.hp, job.data, np.int32(start), np.int32(steps))
         evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
         evaluation = program.evaluate(state, job.hp, job.data) if evaluated else {}
         if pending:
-            group.take(*pending)
+            together(partial(group.take, *pending))
         if group.ended:
             return
         if start == 0:
             jax.block_until_ready(rows)
-            group.compiled()
+            together(group.compiled)
         pending = (start, steps, rows, evaluation, beside)
     if pending:
-        group.take(*pending)
+        together(partial(group.take, *pending))
 
 
 def _begun(program: Program, job: Job, precision: str) -> TrainState:
@@ -93,12 +95,13 @@ def _begun(program: Program, job: Job, precision: str) -> TrainState:
         MemoryError: before anything is allocated, where the runs do not fit.
     """
     shapes = placed_shapes(job.layout, jax.eval_shape(program.init, job.hp))
-    check_memory(2 * size(shapes), job.layout.devices)  # the state of a step and of the next one
+    here = min(job.layout.devices, jax.local_device_count())
+    check_memory(2 * here * size(shapes) // job.layout.lanes, here)  # the state of a step and of the next one
 
     def compile_step() -> None:
         with scope(precision):  # scopes do not reach from one thread into another
-            compiled = program.chunk.lower(shapes, job.hp, job.data, jnp.int32(0), jnp.int32(0)).compile()
-        check_memory(job.layout.devices * needed(compiled), job.layout.devices)
+            compiled = program.chunk.lower(shapes, job.hp, job.data, np.int32(0), np.int32(0)).compile()
+        check_memory(here * needed(compiled), here)
 
     with ThreadPoolExecutor(1) as other:
         compiled = other.submit(compile_step)

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from research import config as schema
 from research import errors
 from research.checks import check
-from research.member import Member, Result, read_ended
+from research.member import Found, Member, Result, read_ended
 from research.naming import run_name
-from research.progress import Progress
+from research.progress import Progress, Silent
 from research.records.analysis import flat
 
 KNOBS = frozenset(schema.knobs())
@@ -65,15 +65,34 @@ class CheckFirst(Callback):
     """Refuses a wrong configuration before Hydra makes its directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks a single run; sweeps are checked by the sweeper."""
+        """Checks a single run, and meets the processes that train it; sweeps are checked by the sweeper."""
         try:
-            read_ended(Member(typed(config), Path(str(config.hydra.run.dir))))
+            member = Member(typed(config), Path(str(config.hydra.run.dir)))
+            if member.config.mesh.kind.name == "distributed":
+                _meet(member, config)
+            else:
+                read_ended(member)
         except Exception as error:
             refuse(error)
 
 
+def _meet(member: Member, composed: DictConfig) -> None:
+    """Of the processes of one run, all but the first leave the run's directory alone and say nothing."""
+    from research.processes import is_first, join, scratch, together
+
+    join(member.config.mesh)
+    if not is_first():
+        composed.hydra.run.dir, composed.hydra.output_subdir = scratch(), None
+        Session.progress = Silent()
+    together(lambda: read_ended(member) if is_first() else None)
+
+
 def refuse(error: Exception) -> NoReturn:
     """Says in one line what was wrong and ends with exit code 2; an error of ours goes on as it is."""
+    if isinstance(error, errors.Stopped):
+        from research.processes import leave
+
+        raise errors.Refused(leave(error))
     message = errors.explain(error)
     if message is None:
         raise error
@@ -100,7 +119,12 @@ def train_group(members: Sequence[Member], *, within: str = "auto", devices: int
     Returns:
         What came of each, in order; where it raised, the exception as ``error``, so that a sweep goes on.
     """
-    there = {member.directory: info for member in members if (info := read_ended(member))}
+    ended = [read_ended(member) for member in members]
+    if members[0].config.mesh.kind.name == "distributed":
+        from research.processes import as_the_first_sees
+
+        ended = as_the_first_sees(ended)
+    there = {member.directory: info for member, info in zip(members, ended, strict=True) if info}
     missing = [member for member in members if member.directory not in there]
     trained = dict(zip([member.directory for member in missing], _train(missing, within, devices), strict=True))
     already = {folder: info | {"directory": str(folder), "already": True} for folder, info in there.items()}
@@ -182,12 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
 
     def task(composed: DictConfig) -> dict[str, Any]:
-        results.append(job(composed))
+        results.append(Found(job(composed)))
         return results[-1]
 
     entry = hydra.main(version_base="1.3", config_path=str(folder("conf").absolute()), config_name="config")
     try:
-        with _full_errors(), _terminable(), Session.progress:
+        with _full_errors(), terminable(), Session.progress:
             entry(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
@@ -201,11 +225,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _end(result: dict[str, Any]) -> int:
     """Says what came of a single run; the exit code."""
+    from research.processes import is_first
     from research.report import say_run
 
     if "error" in result and isinstance(result["error"], Exception):
         refuse(result["error"])
-    say_run(result)
+    if is_first():
+        say_run(result)
     return 0 if result["status"] == "done" else 1
 
 
@@ -224,7 +250,7 @@ def _full_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does: what was measured is written, trackers are closed."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -61,6 +61,10 @@ MISTAKES = [  # what is typed, and what the line must hold
     (["-m", "seed=0,1", "model.depth=2,-1"], ["model.depth must be a whole number ≥ 1, got -1"]),
     (["-m", "skip=none,residul"], ["skip=residul", "did you mean identity?"]),
     (["-m", "model.dpeth=2,3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
+    (["mesh=data_paralel"], ["did you mean data_parallel?"]),
+    (["mesh=distributed", "mesh.process=0"], ["mesh.coordinator must be given too"]),
+    (["mesh=distributed", "mesh.coordinator=h", "mesh.processes=2", "mesh.process=0"], ["host:port", "got h"]),
+    (["mesh=distributed", "mesh.coordinator=h:1", "mesh.processes=2", "mesh.process=2"], ["must be < ", "got 2"]),
     (["-m", "data=noise", "train.batch_size=8,5000"], ["train.batch_size must be ≤ 1024", "got 5000"]),
 ]
 

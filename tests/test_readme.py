@@ -58,6 +58,7 @@ def test_the_error_shown_is_the_error_said(capsys, tmp_path, monkeypatch):
         ("precision", config.PrecisionKind),
         ("loss", config.LossKind),
         ("measure", config.Level),
+        ("mesh", config.MeshKind),
     ],
 )
 def test_the_table_names_every_option(group, kind):

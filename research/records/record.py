@@ -70,6 +70,27 @@ class Record:
         os.close(self._lock)
 
 
+class Unwritten(Record):
+    """A record that another process writes."""
+
+    def __init__(self, info: dict[str, Any]):
+        self.info, self.patience = info, 1.0
+
+    def update(self, **changes: Any) -> None:
+        """Changes entries, in memory."""
+        self.info |= changes
+
+    def add(self, metrics: Columns, profiles: Columns) -> None:
+        """Leaves the rows to the other process."""
+
+    def close(self, **changes: Any) -> None:
+        """Notes how the run ended."""
+        self.update(**changes)
+
+    def release(self) -> None:
+        """Holds nothing."""
+
+
 def _lock(directory: Path) -> int:
     """Locks the directory itself until the descriptor is closed or the process ends."""
     descriptor = os.open(directory, os.O_RDONLY)

@@ -1,4 +1,8 @@
-"""How many runs share the hardware: a mesh axis ``runs`` over the devices, and several runs on each device."""
+"""How runs are spread over the devices: whole runs over the mesh axis ``runs``, or each batch over the axis ``batch``.
+
+A run whose batches are split is the same run: weights, state and data lie whole on every device, and sums over the
+batch are sums over all devices: losses, gradients, statistics and gauges are those of one device but for rounding.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,21 +16,36 @@ from jax.sharding import PartitionSpec as P
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How M runs are spread: over ``devices``, of which M is a multiple, and ``within`` each of them.
+    """How M runs are spread: over ``devices`` along ``axis``, and ``within`` each of them.
 
-    ``map`` takes the runs of a device one after the other, each exactly as it would be alone; ``vmap`` takes them
+    Along ``runs`` a device takes whole runs, of which M is a multiple; along ``batch`` its part of every batch of every
+    run. ``map`` takes the runs of a device one after the other, each exactly as it would be alone; ``vmap`` takes them
     together, which a wide device needs to be kept busy, and rounds differently.
     """
 
     within: str = "map"
     devices: int = 1
+    axis: str = "runs"
+
+    @property
+    def lanes(self) -> int:
+        """How many devices have runs of their own."""
+        return self.devices if self.axis == "runs" else 1
 
 
 ALONE = Layout()
 
 
-def make_layout(runs: int, *, within: str = "auto", devices: int | None = None) -> Layout:
-    """The layout of ``runs`` runs on at most ``devices`` devices, None for all; ``auto`` is ``map`` on CPUs."""
+def make_layout(runs: int, *, kind: str = "auto", within: str = "auto", devices: int | None = None) -> Layout:
+    """The layout of ``runs`` runs on at most ``devices`` devices, None for all; ``auto`` is ``map`` on CPUs.
+
+    ``kind`` is that of the configuration's mesh: ``single`` takes one device, ``data_parallel`` and ``distributed``
+    split batches over all that there are, in all processes.
+    """
+    if kind in ("data_parallel", "distributed"):
+        return Layout("map", jax.device_count(), "batch")
+    if kind == "single":
+        devices = 1
     if within == "auto":
         within = "map" if jax.default_backend() == "cpu" else "vmap"
     return Layout(within, min(devices or jax.device_count(), jax.device_count(), runs))
@@ -43,8 +62,40 @@ def over_runs(layout: Layout, function: Callable, *, own: int, shared: int = 0) 
 
     if layout.devices == 1:
         return runs
+    if layout.axis == "batch":
+        return _splitting(layout, runs)
     specs = (P("runs"),) * own + (P(),) * shared
     return jax.shard_map(runs, mesh=_mesh(layout), in_specs=specs, out_specs=P("runs"), check_vma=False)
+
+
+def _splitting(layout: Layout, runs: Callable) -> Callable:
+    """Lets ``split`` know the devices; what comes out lies whole on all of them."""
+
+    def on_mesh(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(_mesh(layout).abstract_mesh):
+            return _constrained(runs(*arguments), P())
+
+    return on_mesh
+
+
+def split(tree: Any) -> Any:
+    """Within a program: each device of the axis ``batch`` takes its part of the leading axis B of all leaves."""
+    return _constrained(tree, P("batch")) if sharing() > 1 else tree
+
+
+def sharing() -> int:
+    """Within a program: how many devices share a batch."""
+    return jax.sharding.get_abstract_mesh().shape.get("batch", 1)
+
+
+def _constrained(tree: Any, spec: P) -> Any:
+    return lax.with_sharding_constraint(tree, jax.tree.map(lambda _: spec, tree))
+
+
+def check_split(layout: Layout, batch: int, path: str) -> None:
+    """Raises ValueError, naming the setting at ``path``, where devices could not take equal parts of a batch."""
+    if layout.axis == "batch" and batch % layout.devices:
+        raise ValueError(f"{path} must be a multiple of {layout.devices}, the devices that share a batch, got {batch}")
 
 
 def place(layout: Layout, tree: Any, *, per_run: bool) -> Any:
@@ -62,9 +113,11 @@ def placed_shapes(layout: Layout, shapes: Any) -> Any:
 
 def _mesh(layout: Layout) -> jax.sharding.Mesh:
     chosen = jax.devices()[: layout.devices]
-    return jax.make_mesh((layout.devices,), ("runs",), axis_types=(AxisType.Auto,), devices=chosen)
+    return jax.make_mesh((layout.devices,), (layout.axis,), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def _sharding(layout: Layout, per_run: bool) -> NamedSharding | None:
     """None for a single device: jax's own choice."""
-    return None if layout.devices == 1 else NamedSharding(_mesh(layout), P("runs") if per_run else P())
+    if layout.devices == 1:
+        return None
+    return NamedSharding(_mesh(layout), P("runs") if per_run and layout.axis == "runs" else P())

@@ -21,7 +21,7 @@ from research.models.architecture import Architecture, Pass
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
 from research.training.losses import losses_and_hits
-from research.training.mesh import ALONE, Layout, over_runs
+from research.training.mesh import ALONE, Layout, over_runs, sharing, split
 from research.training.objective import (
     HP,
     graph_of,
@@ -116,7 +116,7 @@ def _chunk(
             order = lax.cond(position == 0, lambda: order_of(state, epoch, examples), lambda: order)
             chosen = rows_of(spec, order, position)
             batch = data["x"][chosen], data["y"][chosen]
-        batch = read_inputs(arch, data, batch[0]), batch[1]
+        batch = split((read_inputs(arch, data, batch[0]), batch[1]))
         state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
         put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
         return state, order, jax.tree.map(lambda column, value: put(column, value), rows, row)
@@ -207,10 +207,11 @@ def _update(spec: Spec, state: TrainState, hp: HP, grads: Any, rate: Array) -> t
 def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
     """Loss and accuracy of the held-out split, batch by batch."""
     graph, examples = graph_of(spec.architecture, hp), data["eval_x"].shape[0]
-    size = min(spec.batch_size, examples)
+    size = -(-min(spec.batch_size, examples) // sharing()) * sharing()
 
     def sums(rows: Array) -> Array:
         model = nnx.merge(graph, state.params, state.rest, copy=True)
+        rows = split(rows)
         real, rows = rows < examples, jnp.minimum(rows, examples - 1)
         logits, _ = model(read_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
         each = losses_and_hits(spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype)))
