@@ -26,6 +26,7 @@ class Group:
         self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
         for lane, member in enumerate(members):
             try:
+                member.begin()
                 self._open[lane] = Recording(member, job, len(members))
                 self._open[lane].record.patience = self.patience
             except Exception as error:
