@@ -15,7 +15,10 @@ from research.records.analysis import flat
 from research.train import folder, register, typed
 
 CONF = folder("conf")
-OPTIONS = [(file.parent.name, file.stem) for file in sorted(CONF.glob("*/*.yaml"))]
+FILES = [
+    file for file in sorted(CONF.glob("*/*.yaml")) if file.parent.name != "wandb"
+]  # those are for W&B's own command
+OPTIONS = [(file.parent.name, file.stem) for file in FILES]
 EXPERIMENTS = [option for group, option in OPTIONS if group == "experiment"]
 PRESETS = {("model", "linear")}  # options that set more than their group
 COMPANIONS = {  # what an option needs beside it
@@ -100,8 +103,22 @@ def test_a_deep_linear_network_is_the_mlp_without_nonlinearity():
     assert {path: linear[path] for path in plain if plain[path] != linear[path]} == {"activation.kind": "linear"}
 
 
+@pytest.mark.parametrize("file", sorted(CONF.glob("wandb/*.yaml")), ids=str)
+def test_a_search_of_wandb_runs_our_command_on_settings_that_there_are(file):
+    search = yaml.safe_load(file.read_text())
+    *command, name, arguments = search["command"]
+    assert command == ["${env}", "fathom", "train"] and arguments == "${args_no_hyphens}"
+    assert search["metric"]["name"] == "eval/loss"
+    ends = [
+        [space[end] for end in ("min", "max")] if "min" in space else space["values"]
+        for space in search["parameters"].values()
+    ]
+    for which in (0, -1):
+        check(composed(name, *(f"{path}={end[which]}" for path, end in zip(search["parameters"], ends, strict=True))))
+
+
 def test_files_hold_values_and_no_interpolation():
-    for file in CONF.glob("*/*.yaml"):
+    for file in FILES:
         assert "_target_" not in file.read_text() and "${" not in file.read_text(), file
 
 

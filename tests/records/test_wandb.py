@@ -341,6 +341,14 @@ def test_an_online_run_sends_its_rows(mirror, server):
     assert [(row["train/step"], row["train/loss"]) for row in rows[:10]] == [(n, 1 / (1 + n)) for n in range(10)]
 
 
+def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_waits_for(mirror, server, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "search")
+    monkeypatch.setenv("WANDB_RUN_ID", "trial")
+    mirror()
+    assert set(server.runs) == {"trial"} and server.runs["trial"]["sweep"] == "search"
+    assert len(server.rows["trial"]) >= 10
+
+
 @pytest.fixture
 def offline(finished, workplace):
     """An offline run below outputs/, ready to be uploaded."""

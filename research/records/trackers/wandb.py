@@ -48,6 +48,7 @@ class WandbTracker:
     def __init__(self, *, settings: dict[str, Any], run_id: str, name: str, group: str, config: dict[str, Any]):
         """``settings``: the ``tracker`` group. ``config``: the resolved configuration as a tree."""
         self._settings, self._config = settings, config
+        run_id = os.environ.get("WANDB_RUN_ID", run_id) if _is_trial() else run_id  # the agent waits for its own
         self._identity = {"id": run_id, "name": name, "group": group, "tags": tags(config), "job_type": "train"}
         self._rows: list[Columns] = []
         self._last = np.zeros(0)
@@ -156,9 +157,17 @@ def tags(config: dict[str, Any]) -> list[str]:
     ]
 
 
+def _is_trial() -> bool:
+    """Whether ``wandb agent`` has started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
 def _mode() -> Any:
-    """``WANDB_MODE`` where the user set it, else offline; online falls back to offline where no server answers."""
-    mode = os.environ.get("WANDB_MODE", "offline")
+    """``WANDB_MODE`` where the user set it, else offline, but for trials of a W&B server's search.
+
+    Online falls back to offline where no server answers.
+    """
+    mode = os.environ.get("WANDB_MODE", "online" if _is_trial() else "offline")
     if mode != "online":
         return mode
     address = server_address()
