@@ -1,26 +1,26 @@
 """From a configuration to a job: what is compiled, what is passed in, on which data; and what theory expects."""
 
-import functools
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 
-from research.config import Config, plain, traced, tree
-from research.data.catalog import load_images
+from research.config import Config, plain, traced
 from research.data.dataset import Dataset
-from research.data.digits import load_digits
-from research.data.noise import make_noise
-from research.data.python_docs import load_python_docs
+from research.data.sources import load
+from research.data.streamed import Places, Stream
 from research.gauges import theory
 from research.gauges.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
 from research.training.precision import POLICIES
-from research.training.program import Spec
+from research.training.program import Program, Spec, order
+from research.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,30 @@ class Job:
     steps: int
     per_epoch: int
     eval_every: int
+    stream: Stream | None = None
+
+    def feed(self, start: int, steps: int) -> dict[str, Any]:
+        """What the program reads for ``steps`` steps from ``start`` on."""
+        return self.data if self.stream is None else self.data | self.stream.chunk(start, steps)
+
+    def evaluate(self, program: Program, state: TrainState) -> dict[str, jax.Array]:
+        """The held-out split's loss and accuracy; where it is streamed, of one block after the other."""
+        if self.stream is None:
+            return program.evaluate(state, self.hp, self.data)
+        sums: dict[str, jax.Array] = {}
+        for share, block in self.stream.held_out_blocks():
+            part = program.evaluate(state, self.hp, self.data | block)
+            sums = {name: sums.get(name, 0) + share * value for name, value in part.items()}
+        return sums
 
 
 def run_id(study: str, config: Config) -> str:
     """The hash of the folder's name and the resolved configuration: the same run, the same id.
 
-    Trackers are left out: where a run is mirrored does not make it another run.
+    Trackers are left out, and where data come from: neither makes it another run.
     """
-    settings = {path: value for path, value in plain(config).items() if not path.startswith("tracker.")}
+    left_out = ("tracker.", "data.raw_dir", "data.download")
+    settings = {path: value for path, value in plain(config).items() if not path.startswith(left_out)}
     text = json.dumps([study, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -51,8 +67,8 @@ def prepare(config: Config) -> Job:
 
     The configuration is a checked one: the data hold at least one batch.
     """
-    dataset = _load(json.dumps(tree(config.data)))
-    examples = len(dataset.x)
+    dataset = load(config.data)
+    examples = dataset.examples
     full_batch = config.optimizer.kind.name == "gd"
     batch = examples if full_batch else config.train.batch_size
     per_epoch = examples // batch
@@ -61,27 +77,34 @@ def prepare(config: Config) -> Job:
     numbers = traced(config) | {"train.steps": steps}
     hp = {path: np.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
     spec = _spec(config, dataset, batch)
+    stream = None
+    if dataset.train is not None:
+        stream = _stream(config, dataset, batch)
+        spec = dataclasses.replace(spec, streamed=True, capacity=stream.capacity)
     hp, data = jax.device_put((hp, dataset.arrays()))
-    return Job(spec, hp, data, dataset, steps, per_epoch, config.train.eval_every or per_epoch)
+    return Job(spec, hp, data, dataset, steps, per_epoch, config.train.eval_every or per_epoch, stream)
+
+
+def _stream(config: Config, dataset: Dataset, batch: int) -> Stream:
+    if config.optimizer.kind.name == "gd":
+        raise ValueError(f"optimizer must be another than gd, which reads all examples at once: {dataset.name} streams")
+    assert dataset.train is not None and dataset.held_out is not None
+    examples, key = dataset.examples, jax.random.key(config.seed)
+    places = Places(
+        dataset.train,
+        lambda epoch: np.asarray(order(key, epoch, examples)),
+        batch=batch,
+        seed=config.seed,
+        shard=jax.process_index(),
+        shards=jax.process_count(),
+    )
+    return Stream(places, dataset.held_out, Spec.capacity)
 
 
 def _format(path: str, value: float, wide: type) -> type:
     if path == "seed":
         return np.uint32
     return np.int32 if isinstance(value, int) else wide
-
-
-@functools.lru_cache(maxsize=8)
-def _load(settings: str) -> Dataset:
-    data = json.loads(settings)
-    if data["name"] == "noise":
-        return make_noise(data["shape"], data["classes"], data["examples"], data["limit"])
-    splits, limit = (data["split"], data["eval_split"]), data["limit"]
-    if data["name"] == "python_docs":
-        return load_python_docs(*splits, data["length"], limit)
-    if data["name"] == "digits":
-        return load_digits(*splits, limit)
-    return load_images(data["name"], *splits, limit)
 
 
 def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
@@ -92,7 +115,9 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         shape=tuple(dataset.shape),
         classes=dataset.classes,
         vocabulary=dataset.vocabulary,
-        language=dataset.y.ndim == 2,
+        language=dataset.language,
+        padded=dataset.padded,
+        one_hot=config.data.word_vectors.name == "one_hot",
         depth=model.depth,
         width=model.width,
         bias=model.bias,
@@ -125,6 +150,8 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         level=config.measure.level.name,
         every=config.measure.every,
         noisy=config.train.input_noise > 0,
+        crop=config.data.crop,
+        flip=config.data.flip,
     )
 
 

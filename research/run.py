@@ -45,9 +45,9 @@ def _loop(job: Job, recording: Recording) -> None:
     recording.count(state.params)
     pending = None
     for start, steps in chunks(job.steps, job.eval_every, job.spec.capacity, recording.pace):
-        state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
+        state, rows = program.chunk(state, job.hp, job.feed(start, steps), jnp.int32(start), jnp.int32(steps))
         due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
-        evaluation = program.evaluate(state, job.hp, job.data) if due else {}
+        evaluation = job.evaluate(program, state) if due else {}
         if pending:
             recording.take(*pending)
         if recording.diverged:
@@ -62,10 +62,11 @@ def _loop(job: Job, recording: Recording) -> None:
 
 def _begun(program: Program, job: Job, precision: str) -> TrainState:
     """The initial state; while it is made, the step is compiled on another core."""
+    data = job.feed(0, 0)
 
     def compile_step(shapes: TrainState) -> None:
         with scope(precision):  # scopes do not reach from one thread into another
-            program.chunk.lower(shapes, job.hp, job.data, jnp.int32(0), jnp.int32(0)).compile()
+            program.chunk.lower(shapes, job.hp, data, jnp.int32(0), jnp.int32(0)).compile()
 
     with ThreadPoolExecutor(1) as other:
         compiled = other.submit(compile_step, jax.eval_shape(program.init, job.hp))

@@ -1,16 +1,18 @@
 import enum
 import functools
+import itertools
 import json
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
+from PIL import Image
 
 from research import config
 from research.checks import check
-from research.data.catalog import SHAPES
 from research.records.analysis import flat
 from research.train import folder, register, typed
 
@@ -22,6 +24,13 @@ COMPANIONS = {  # what an option needs beside it
     ("skip", "deepnorm"): ("model=transformer", "norm=layer", "norm.placement=post"),
     ("init", "delta_orthogonal"): ("model=cnn",),
     ("data", "python_docs"): ("model=transformer",),
+    ("data", "tiny_shakespeare"): ("model=transformer",),
+    ("data", "imdb_reviews"): ("model=transformer",),
+    ("data", "trec"): ("model=transformer",),
+    ("data", "function"): ("loss=mse",),
+    ("data", "folder"): ("data.path=pets",),
+    ("data", "arrays"): ("data.path=own.npz",),
+    ("data", "tfds"): ("data.dataset=kmnist",),
 }
 
 
@@ -46,14 +55,35 @@ def composed(*overrides):
         return typed(compose("config", list(overrides)))
 
 
+IMAGE = {"pythonClassName": "features.Image", "image": {"shape": {"dimensions": ["32", "32", "3"]}}}
+TEXT = {"pythonClassName": "features.Text"}
+LABEL = {"pythonClassName": "features.ClassLabel", "classLabel": {"numClasses": "10"}}
+TEXTS = {"tiny_shakespeare": (), "imdb_reviews/plain_text": ("label",), "trec": ("label-fine", "label-coarse")}
+IMAGE_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "imagenette/160px-v2", "imagenet2012")
+
+
 @pytest.fixture
-def image_sets(tmp_path, monkeypatch):
-    """Descriptions of prepared image sets, which is all that a check reads of them."""
-    splits = [{"name": split, "shardLengths": ["1000"]} for split in ("train", "test")]
-    for name in SHAPES:
-        (tmp_path / name / "1.0.0").mkdir(parents=True)
-        description = json.dumps({"fileFormat": "array_record", "version": "1.0.0", "splits": splits})
-        (tmp_path / name / "1.0.0" / "dataset_info.json").write_text(description)
+def own_data(tmp_path, monkeypatch):
+    """Descriptions of prepared datasets, which is all that a check reads of them but for texts without a label."""
+    parts = [{"name": split, "shardLengths": ["1000"]} for split in ("train", "test", "validation")]
+    info = {"fileFormat": "array_record", "version": "1.0.0", "splits": parts}
+    features = {name: {"image": IMAGE, "label": LABEL} for name in (*IMAGE_SETS, "kmnist")}
+    features |= {name: {"text": TEXT} | {label: LABEL for label in labels} for name, labels in TEXTS.items()}
+    for name, described in features.items():
+        folder = tmp_path / name / "1.0.0"
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+        (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": described}}))
+    for part in ("train", "test", "validation"):
+        text = np.frombuffer(b"to be or not to be" * 1000, np.uint8)
+        file = tmp_path / "tiny_shakespeare" / "1.0.0" / f"decoded-{part}-text.npz"
+        np.savez(file, text=text, ends=[len(text)], y=np.zeros(1, np.int32))
+    for split, name in itertools.product(("train", "test"), ("cats", "dogs")):
+        (tmp_path / "pets" / split / name).mkdir(parents=True)
+        for number in range(64):
+            Image.new("L", (8, 8)).save(tmp_path / "pets" / split / name / f"{number}.png")
+    np.savez(tmp_path / "own.npz", x=np.zeros((200, 3)), y=np.arange(200) % 2)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
 
 
@@ -70,7 +100,7 @@ def test_every_option_has_a_file_and_every_file_an_option(group):
 @pytest.mark.parametrize(
     ("group", "option"), [option for option in OPTIONS if option[0] not in ("experiment", "debug")]
 )
-def test_every_option_composes(image_sets, group, option):
+def test_every_option_composes(own_data, group, option):
     chosen = composed(f"{group}={option}", *COMPANIONS.get((group, option), ()))
     check(chosen)
     if group in CHOICES and (group, option) not in PRESETS:

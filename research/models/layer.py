@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -50,8 +51,11 @@ class Layer(nnx.Module):
         z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
         branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
         branch = self._normed(branch, "branch", told)
-        h = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
-        h = tap(ACTIVATIONS[self.after](h), slots.get("signal_grad"))
+        out = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
+        out = ACTIVATIONS[self.after](out)
+        if self.recurrent and told.real is not None:  # behind a text's end its state stays what it is
+            out = jnp.where(told.real[:, None], out, h)
+        h = tap(out, slots.get("signal_grad"))
         return h, statistics | forward(h, told)
 
 
@@ -62,4 +66,6 @@ def forward(h: Array, told: Pass) -> Statistics:
 
 def pieces(arch: Architecture) -> int:
     """How many numbers of the example a recurrent layer reads."""
-    return arch.width if arch.vocabulary else arch.inputs // arch.depth
+    if arch.vocabulary:
+        return arch.vocabulary if arch.one_hot else arch.width
+    return arch.inputs // arch.depth

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
+from research.data.augment import augmented
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
@@ -44,6 +45,9 @@ class Spec:
     every: int  # steps between measured steps
     capacity: int = 64  # the most steps that one call of ``chunk`` takes
     noisy: bool = False  # whether inputs get noise in training
+    crop: int = 0  # zeros put around a training image before it is cut at random
+    flip: bool = False  # whether half of the training images are mirrored
+    streamed: bool = False  # whether batches come ready made, in order
 
     @property
     def full_batch(self) -> bool:
@@ -108,9 +112,9 @@ def _widened(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
 
 
-def _order(state: TrainState, epoch: Array, examples: int) -> Array:
-    """The order of the examples: a pure function of (seed, epoch)."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), epoch), examples)
+def order(key: Array, epoch: Array | int, examples: int) -> Array:
+    """The order of the examples [n]: a pure function of (seed, epoch), ``key`` being the seed's."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), examples)
 
 
 def _inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
@@ -123,32 +127,39 @@ def _inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array
 def _chunk(
     spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array], start: Array, steps: Array
 ) -> tuple[TrainState, Metrics]:
-    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device."""
+    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device.
+
+    Where they are streamed, ``x`` and ``y`` hold the batches of these steps instead: [capacity, B, …].
+    """
     examples = data["x"].shape[0]
-    per_epoch = examples // spec.batch_size
+    per_epoch = max(1, examples // spec.batch_size)  # of streamed batches it is not asked
     arch, measured = spec.architecture, spec.level != "off"
 
     def train(i: Array, carry: tuple) -> tuple:
-        state, order, rows = carry
+        state, places, rows = carry
         step = start + i
         if spec.full_batch:
             batch = data["x"], data["y"]
+        elif spec.streamed:
+            batch = data["x"][i], data["y"][i]
         else:
             position, epoch = step % per_epoch, step // per_epoch
-            order = lax.cond(position == 0, lambda: _order(state, epoch, examples), lambda: order)
-            chosen = lax.dynamic_slice_in_dim(order, position * spec.batch_size, spec.batch_size)
+            places = lax.cond(position == 0, lambda: order(state.key, epoch, examples), lambda: places)
+            chosen = lax.dynamic_slice_in_dim(places, position * spec.batch_size, spec.batch_size)
             batch = data["x"][chosen], data["y"][chosen]
-        batch = _inputs(arch, data, batch[0]), batch[1]
+        batch = augmented(_inputs(arch, data, batch[0]), arch.shape, spec.crop, spec.flip, state.key, step), batch[1]
         state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
         put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
-        return state, order, jax.tree.map(lambda column, value: put(column, value), rows, row)
+        return state, places, jax.tree.map(lambda column, value: put(column, value), rows, row)
 
-    order = jnp.arange(examples) if spec.full_batch else _order(state, start // per_epoch, examples)
-    first = data["x"][: spec.batch_size], data["y"][: spec.batch_size]
+    shuffled = not (spec.full_batch or spec.streamed)
+    places = order(state.key, start // per_epoch, examples) if shuffled else jnp.arange(0)
+    some = 0 if spec.streamed else slice(spec.batch_size)
+    first = data["x"][some], data["y"][some]
     batch_of_one = lambda rows, labels: _step(spec, measured, state, hp, (_inputs(arch, data, rows), labels))  # noqa: E731
     shapes = jax.eval_shape(batch_of_one, *first)[1]
     rows = jax.tree.map(lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), shapes)
-    state, _, rows = lax.fori_loop(0, steps, train, (state, order, rows))
+    state, _, rows = lax.fori_loop(0, steps, train, (state, places, rows))
     return state, rows
 
 
