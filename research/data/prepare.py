@@ -62,8 +62,7 @@ def main(argument: str) -> int:
     request = json.loads(argument)
     out, says = os.dup(1), os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        os.dup2(1, 2)  # what TensorFlow's own code writes there is no progress
+    os.dup2(1, 2)  # what TensorFlow's own code writes there is no progress
     sys.stderr = says if says.isatty() else sys.stderr
     code, line = _answered(request, says)
     os.write(out, f"{line}\n".encode())
@@ -79,10 +78,14 @@ def _answered(request: Mapping[str, Any], says: Any) -> tuple[int, str]:
     except ValueError as error:
         return 2, str(error).strip().split("\n")[0]
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
-        return 2, f"data={name} cannot be prepared in {data_dir() / name}: {reason}"
+        return 2, f"data={name} cannot be prepared in {data_dir() / name}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """TFDS wraps what the system said in pages of its own."""
+    if "No space left" in str(error):
+        return "no space left on the device"
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
 
 
 def _prepare(name: str, raw_dir: str | None, download: bool, says: Any) -> Path:
@@ -115,8 +118,9 @@ def _built(name: str, fetched: Fetched, manual: str | None, says: Any) -> Path:
     from absl import logging
 
     place = data_dir() / name.partition("/")[0]
-    for left in [*place.glob("incomplete.*"), *place.glob("*/incomplete.*")]:
-        shutil.rmtree(left, ignore_errors=True)
+    extracted = fetched.downloads / "extracted" / place.name  # by dataset: TFDS extracts by bare file names
+    for left in [*place.glob("**/incomplete.*"), *extracted.glob("incomplete.*")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     logging.set_verbosity(logging.ERROR)
     if not says.isatty():
         tfds.disable_progress_bar()
@@ -124,7 +128,7 @@ def _built(name: str, fetched: Fetched, manual: str | None, says: Any) -> Path:
     began = time.monotonic()
     builder = tfds.builder(name, data_dir=str(data_dir()), file_format="array_record")
     config = tfds.download.DownloadConfig(
-        extract_dir=str(fetched.downloads / "extracted" / builder.name),  # extraction goes by bare file names
+        extract_dir=str(extracted),
         manual_dir=manual,
         compute_stats=tfds.download.ComputeStatsMode.SKIP,
         verify_ssl=True,
@@ -146,10 +150,10 @@ def _builder_class(name: str) -> Any:
 
     gcs_utils._is_gcs_disabled = True  # asks the network for descriptions, and waits where there is none
     bare, _, configuration = name.partition("/")
-    try:
-        kind = tfds.builder_cls(bare)
-    except Exception:
-        raise ValueError(f"the TFDS catalogue has no {bare}{_nearest(bare, tfds.list_builders())}") from None
+    names = tfds.list_builders(with_community_datasets=False)
+    if bare not in names:
+        raise ValueError(f"the TFDS catalogue has no {bare}{_nearest(bare, names)}")
+    kind = tfds.builder_cls(bare)
     configurations = list(getattr(kind, "builder_configs", None) or {})
     if configuration and configuration not in configurations:
         listed = ", ".join(configurations[:20]) or "none"
