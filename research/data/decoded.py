@@ -53,18 +53,19 @@ def _keep(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def source(make_builder: Callable[[], Any], split: str) -> Any:
     """A split's examples by number, read without TensorFlow."""
-    with _quiet():
+    with quiet():
         return make_builder().as_data_source(split)
 
 
 def all_examples(source_: Any) -> list[Example]:
     """All of a split's examples; at once: a third faster than one by one."""
-    return source_.__getitems__(range(len(source_)))
+    with quiet():
+        return source_.__getitems__(range(len(source_)))
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """TFDS reports preparation on standard error, where progress of our own stands."""
+def quiet() -> Iterator[None]:
+    """TFDS reports preparation on standard error, and once what decodes images; progress of our own stands there."""
     from absl import logging
 
     level = logging.get_verbosity()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from research.data.dataset import Columns, Examples, relabelled
+from research.data.decoded import quiet
 from research.data.pictures import fitted, random_part
 
 SAMPLE = 2048  # examples that offset, scale and fingerprint of streamed data are taken from
@@ -54,7 +55,8 @@ class Recorded:
 def sampled(examples: Examples, most: int) -> Columns:
     """Examples at even distances: ``x`` [n, features] and ``y`` [n] int32."""
     places = np.unique(np.linspace(0, len(examples) - 1, min(most, len(examples)), dtype=int))
-    rows, labels = zip(*(examples.read(int(place), None) for place in places), strict=True)
+    with quiet():
+        rows, labels = zip(*(examples.read(int(place), None) for place in places), strict=True)
     return np.stack(rows), np.array(labels, np.int32)
 
 
