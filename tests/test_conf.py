@@ -1,20 +1,18 @@
 import enum
 import functools
-import itertools
-import json
 import sys
 
-import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
-from PIL import Image
 
 from research import config
 from research.checks import check
 from research.records.analysis import flat
 from research.train import folder, register, typed
+
+from .described import own_data as own_data
 
 CONF = folder("conf")
 OPTIONS = [(file.parent.name, file.stem) for file in sorted(CONF.glob("*/*.yaml"))]
@@ -28,8 +26,8 @@ COMPANIONS = {  # what an option needs beside it
     ("data", "imdb_reviews"): ("model=transformer",),
     ("data", "trec"): ("model=transformer",),
     ("data", "function"): ("loss=mse",),
-    ("data", "folder"): ("data.path=pets",),
-    ("data", "arrays"): ("data.path=own.npz",),
+    ("data", "folder"): ("data.path=photos",),
+    ("data", "arrays"): ("data.path=mine.npz",),
     ("data", "tfds"): ("data.dataset=kmnist",),
 }
 
@@ -55,38 +53,6 @@ def composed(*overrides):
         return typed(compose("config", list(overrides)))
 
 
-IMAGE = {"pythonClassName": "features.Image", "image": {"shape": {"dimensions": ["32", "32", "3"]}}}
-TEXT = {"pythonClassName": "features.Text"}
-LABEL = {"pythonClassName": "features.ClassLabel", "classLabel": {"numClasses": "10"}}
-TEXTS = {"tiny_shakespeare": (), "imdb_reviews/plain_text": ("label",), "trec": ("label-fine", "label-coarse")}
-IMAGE_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "imagenette/160px-v2", "imagenet2012")
-
-
-@pytest.fixture
-def own_data(tmp_path, monkeypatch):
-    """Descriptions of prepared datasets, which is all that a check reads of them but for texts without a label."""
-    parts = [{"name": split, "shardLengths": ["1000"]} for split in ("train", "test", "validation")]
-    info = {"fileFormat": "array_record", "version": "1.0.0", "splits": parts}
-    features = {name: {"image": IMAGE, "label": LABEL} for name in (*IMAGE_SETS, "kmnist")}
-    features |= {name: {"text": TEXT} | {label: LABEL for label in labels} for name, labels in TEXTS.items()}
-    for name, described in features.items():
-        folder = tmp_path / name / "1.0.0"
-        folder.mkdir(parents=True)
-        (folder / "dataset_info.json").write_text(json.dumps(info))
-        (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": described}}))
-    for part in ("train", "test", "validation"):
-        text = np.frombuffer(b"to be or not to be" * 1000, np.uint8)
-        file = tmp_path / "tiny_shakespeare" / "1.0.0" / f"decoded-{part}-text.npz"
-        np.savez(file, text=text, ends=[len(text)], y=np.zeros(1, np.int32))
-    for split, name in itertools.product(("train", "test"), ("cats", "dogs")):
-        (tmp_path / "pets" / split / name).mkdir(parents=True)
-        for number in range(64):
-            Image.new("L", (8, 8)).save(tmp_path / "pets" / split / name / f"{number}.png")
-    np.savez(tmp_path / "own.npz", x=np.zeros((200, 3)), y=np.arange(200) % 2)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-
-
 def test_every_group_with_options_is_known():
     assert set(CHOICES) | {"tracker", "experiment", "debug"} == {group for group, _ in OPTIONS}
 
@@ -100,7 +66,8 @@ def test_every_option_has_a_file_and_every_file_an_option(group):
 @pytest.mark.parametrize(
     ("group", "option"), [option for option in OPTIONS if option[0] not in ("experiment", "debug")]
 )
-def test_every_option_composes(own_data, group, option):
+@pytest.mark.usefixtures("own_data")
+def test_every_option_composes(group, option):
     chosen = composed(f"{group}={option}", *COMPANIONS.get((group, option), ()))
     check(chosen)
     if group in CHOICES and (group, option) not in PRESETS:

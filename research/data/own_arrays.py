@@ -58,7 +58,7 @@ def _read(file: Path, changed: int) -> dict[str, Columns]:
             arrays = {name: content[name] for name in content.files if name in ("x", "y", "x_test", "y_test")}
             names = list(content.files)
     except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
+        if "allow_pickle" in str(error) and zipfile.is_zipfile(file):
             raise ValueError(f"{file} holds pickled objects, which are never read: save arrays of numbers") from None
         raise ValueError(f"{file} is no .npz file, or a damaged one: numpy.savez(file, x=…, y=…) makes one") from None
     if not {"x", "y"} <= set(arrays):

@@ -66,9 +66,8 @@ def test_the_order_goes_on_from_any_step(both):
     whole = first(both[1], 0, 10)
     for start in (1, 4, 5, 9):
         again = first(both[1], start, 10 - start)
-        assert all(
-            np.array_equal(a, b) for one, two in zip(whole[start:], again, strict=True) for a, b in zip(one, two)
-        )
+        for (x, y), (same_x, same_y) in zip(whole[start:], again, strict=True):
+            assert np.array_equal(x, same_x) and np.array_equal(y, same_y)
 
 
 def test_an_epoch_holds_every_example_once_and_another_has_another_order(both):
@@ -109,6 +108,7 @@ def test_held_out_examples_are_given_once_in_blocks(both):
 def test_chance_depends_on_the_place_in_the_run_alone(prepared):
     job = prepare(configured(resized_crop=True, size=20))
     (x, _), (again, _) = (first(job, 2, 1)[0] for _ in range(2))
+    assert job.dataset.train is not None
     plain = sampled(job.dataset.train, 30)[0]
     assert np.array_equal(x, again) and x.shape == (6, 400)
     assert not {row.tobytes() for row in x} & {row.tobytes() for row in plain}
