@@ -1,6 +1,7 @@
 """What each row of the performance table times: our step and what it is compared with."""
 
 import functools
+import importlib
 import importlib.util
 import os
 import time
@@ -116,15 +117,16 @@ def _torch(tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int
     return against_ours(tick, sizes, style=style, steps=steps, repetitions=count)
 
 
-def _process(row: str) -> Callable[[Tick], Measured]:
-    def measure(tick: Tick) -> Measured:
-        from research import bench_processes
+def _later(module: str, row: str) -> Callable[[Tick], Measured]:
+    """A row of another file, which is imported when it is asked for."""
 
-        return getattr(bench_processes, f"{row}_row")(tick)
+    def measure(tick: Tick) -> Measured:
+        return getattr(importlib.import_module(f"research.{module}"), f"{row}_row")(tick)
 
     return measure
 
 
+_process, _data = functools.partial(_later, "bench_processes"), functools.partial(_later, "bench_data")
 _SKIP = "skip=inv_sqrt_depth"
 MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "gauges": functools.partial(_steps, subject=("measure=norms",), against=("measure=off",)),
@@ -137,6 +139,9 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "blas": _blas,
     "depth": _process("depth"),
     "depth_resnet": _process("depth_resnet"),
+    "data": _data("cost"),
+    "data_memory": _data("memory"),
+    "data_stream": _data("stream"),
     "wandb": _process("wandb"),
     "help": _process("help"),
     "first_step_cold": _process("cold"),
