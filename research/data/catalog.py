@@ -58,11 +58,9 @@ def _load_images(found: Found, data: Data) -> Dataset:
     about = name, found.version, data.split
     if data.resized_crop or math.prod(shape) * sum(found.splits.values()) > data.in_memory_limit * 1e9:
         records = _recorded(found, data, shape)
-        columns = sampled(records[0], SAMPLE), sampled(records[1], SAMPLE)
-        (x, y), (eval_x, eval_y) = columns
-        numbers = standardised(x)
-        return Dataset(*about, x, y, eval_x, eval_y, shape, found.classes, *numbers, train=records[0],
-                       held_out=records[1])  # fmt: skip
+        rows = *sampled(records[0], SAMPLE), *sampled(records[1], SAMPLE)
+        numbers = standardised(rows[0])
+        return Dataset(*about, *rows, shape, found.classes, *numbers, train=records[0], held_out=records[1])
     x, y, eval_x, eval_y = chosen(data, found.splits, functools.partial(_pixels, found, shape), found.classes)
     if x.shape[1] != math.prod(shape):
         raise ValueError(f"{name} in {found.folder} must hold images of {math.prod(shape)} numbers, got {x.shape[1]}")

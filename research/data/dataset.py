@@ -139,6 +139,9 @@ def chosen(
     )
     x, y = read(split)
     eval_x, eval_y = read(eval_split) if eval_split != split else (x, y)
+    for path, labels in (("split", y[part]), ("eval_split", eval_y[eval_part])):
+        if classes and labels.dtype.kind != "f" and labels.min() < 0:
+            raise ValueError(f"data.{path} must have labels: those of {getattr(data, path)} are missing")
     x, y = x[part], relabelled(y[part], classes, data.label_noise)
     return x[: data.limit], y[: data.limit], eval_x[eval_part], eval_y[eval_part]
 

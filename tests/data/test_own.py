@@ -8,6 +8,7 @@ from PIL import Image
 
 from research.checks import check
 from research.config import Config, DataKind
+from research.data.dataset import chosen
 from research.data.function import FUNCTIONS
 from research.data.settings import Data, Function
 from research.data.sources import describe, load
@@ -77,6 +78,12 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(ValueError, match=f"{tmp_path / 'a.npz'} is no .npz file, or a damaged one"):
         describe(arrays(tmp_path / "a.npz"))
+
+
+def test_examples_without_a_label_are_refused_by_their_split():
+    read = {"train": (X, Y), "unsupervised": (X, np.full(100, -1))}
+    with pytest.raises(ValueError, match="^data.split must have labels: those of unsupervised are missing$"):
+        chosen(Data(split="unsupervised", eval_split="train"), dict.fromkeys(read, 100), read.__getitem__, 4)
 
 
 def pets(place, *, shape=(6, 8), splits=("",), mode="RGB"):
