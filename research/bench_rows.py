@@ -134,7 +134,9 @@ def _torch(tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int
     return against_ours(tick, sizes, style=style, steps=steps, repetitions=count)
 
 
-def _process(row: str, module: str = "processes") -> Callable[[Tick], Measured]:
+def _later(row: str, module: str = "processes") -> Callable[[Tick], Measured]:
+    """A row of another file, which is imported when it is asked for."""
+
     def measure(tick: Tick) -> Measured:
         return getattr(importlib.import_module(f"research.bench_{module}"), f"{row}_row")(tick)
 
@@ -157,15 +159,18 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "torch_bare": functools.partial(_torch, style="bare"),
     "torch_resnet": functools.partial(_torch, style="tuned", sizes=RESNET_20, steps=4, count=7),
     "blas": _blas,
-    "depth": _process("depth"),
-    "depth_resnet": _process("depth_resnet"),
-    "sweep_compiled": _process("compiled", "sweeps"),
-    "sweep_shared": _process("shared", "sweeps"),
-    "sweep_cores": _process("cores", "sweeps"),
-    "sweep_torch": _process("torch", "sweeps"),
-    "sweep_compose": _process("compose", "sweeps"),
-    "wandb": _process("wandb"),
-    "help": _process("help"),
-    "first_step_cold": _process("cold"),
-    "first_step_warm": _process("warm"),
+    "depth": _later("depth"),
+    "depth_resnet": _later("depth_resnet"),
+    "sweep_compiled": _later("compiled", "sweeps"),
+    "sweep_shared": _later("shared", "sweeps"),
+    "sweep_cores": _later("cores", "sweeps"),
+    "sweep_torch": _later("torch", "sweeps"),
+    "sweep_compose": _later("compose", "sweeps"),
+    "data": _later("cost", "data"),
+    "data_memory": _later("memory", "data"),
+    "data_stream": _later("stream", "data"),
+    "wandb": _later("wandb"),
+    "help": _later("help"),
+    "first_step_cold": _later("cold"),
+    "first_step_warm": _later("warm"),
 }

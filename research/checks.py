@@ -6,7 +6,7 @@ import operator
 import re
 
 from research.combinations import check_combinations
-from research.config import INSPECTIONS, Config, Data, Mesh, leaves
+from research.config import INSPECTIONS, Config, Mesh, leaves
 
 _SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
@@ -48,26 +48,19 @@ def _check_mesh(mesh: Mesh) -> None:
 
 def _check_data(config: Config) -> None:
     """What can be known of the data before it is loaded."""
-    data, name, splits = config.data, config.data.name.name, _splits(config.data)
-    for path in ("split", "eval_split") if name != "noise" else ():
-        if getattr(data, path) not in splits:
-            raise ValueError(f"data.{path} must be one of {', '.join(splits)}, got {getattr(data, path)}")
-    whole = data.examples if name == "noise" else splits[data.split]
+    from research.data.sources import describe
+    from research.data.splits import cut
+
+    data, name = config.data, config.data.name.name
+    splits = describe(data).splits
+    part = slice(0, data.examples)
+    if name != "noise":
+        _, part = cut(data.split, splits)
+        cut(data.eval_split, splits, "data.eval_split")
+    whole = part.stop - part.start
     examples, batch = min(whole, data.limit or whole), config.train.batch_size
     if config.optimizer.kind.name != "gd" and batch > examples:
         raise ValueError(f"train.batch_size must be ≤ {examples}, the examples of {name}, got {batch}")
-
-
-def _splits(data: Data) -> dict[str, int]:
-    """How many examples each split has; none where the data have no splits."""
-    from research.data import catalog, digits, python_docs
-
-    name = data.name.name
-    if name == "python_docs":
-        return python_docs.splits(data.length)
-    if name in catalog.SHAPES:
-        return catalog.splits(name)
-    return digits.SPLITS if name == "digits" else {}
 
 
 def valid(path: str) -> str:

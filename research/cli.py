@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "train":  # everything behind it belongs to Hydra
         from research.train import main as train
 
-        return train(arguments[1:])
+        return train([_spelled(word) for word in arguments[1:]])
     parsed = _parser().parse_args(arguments)
     try:
         return _ACTIONS[parsed.command](parsed.words)
@@ -45,6 +45,15 @@ def run(arguments: Sequence[str]) -> int:
             raise
         print(f"fathom: {message}", file=sys.stderr)
         return 2
+
+
+def _spelled(word: str) -> str:
+    """A slice of a split, such as train[:10%], in the quotes that Hydra's grammar wants around brackets."""
+    path, _, value = word.partition("=")
+    if path not in ("data.split", "data.eval_split") or "[" not in value or value[0] in "'\"":
+        return word
+    quoted = ",".join(f"'{split}'" for split in value.split(","))
+    return f"{path}={quoted}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,8 +4,11 @@ import math
 from collections.abc import Iterator
 
 from research.config import Config, Precision
+from research.data.dataset import Known
+from research.data.sources import describe
 from research.models.plan import BLOCKS, IMAGES
 
+HELD_IN_MEMORY = ("digits", "noise", "arrays")
 CELLS_WITH_GATES = ("gru", "lstm")
 
 
@@ -17,34 +20,20 @@ def check_combinations(config: Config) -> None:
 
 def _broken(config: Config) -> Iterator[tuple[str, str, object, str]]:
     """(path, what would be valid, what it is, why) of everything that is wrong."""
-    yield from _shapes(config)
     yield from _skips(config)
     yield from _norms(config)
+    yield from _depths(config)
+    yield from _shapes(config)
     yield from _precisions(config)
     yield from _inspections(config)
     if config.init.kind.name == "delta_orthogonal" and config.model.kind.name not in ("cnn", "resnet_cifar"):
         yield "init", "orthogonal", "delta_orthogonal", "delta_orthogonal is for model=cnn and model=resnet_cifar"
 
 
-def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    model, kind = config.model, config.model.kind.name
-    shape, text = example(config)
-    if text and kind not in ("transformer", "rnn"):
-        yield "model", "transformer or rnn", kind, f"{config.data.name.name} holds text"
-    if model.tied and not (text and kind == "transformer"):
-        yield "model.tied", "false", "true", "only a transformer that reads text has an embedding to share"
-    if text and config.train.input_noise:
-        yield (
-            "train.input_noise",
-            "0",
-            config.train.input_noise,
-            f"the tokens of {config.data.name.name} are no numbers",
-        )
-    if kind in IMAGES and len(shape) not in (2, 3):
-        yield "data.shape", "height, width and channels", list(shape), f"{kind} reads images"
-    if kind == "rnn" and model.dropout:
-        yield "model.dropout", "0", model.dropout, "it stands in front of a branch's last weights, and a cell has none"
-    match kind:
+def _depths(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    """What needs no look at the data."""
+    model = config.model
+    match model.kind.name:
         case "resnet_cifar" if model.depth < 8 or (model.depth - 2) % 6:
             below = max(8, 6 * ((model.depth - 2) // 6) + 2)
             yield "model.depth", f"6n+2 for resnet_cifar: {below} or {below + 6}, say", model.depth, ""
@@ -53,20 +42,52 @@ def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
         case "transformer" if model.width % model.heads:
             yield "model.heads", f"a divisor of model.width={model.width}: {_divisors(model.width)}", model.heads, ""
         case "transformer" if model.positions.name == "rotary" and (model.width // model.heads) % 2:
-            why, heads = (
-                "positions=rotary turns pairs of units",
-                [h for h in _dividing(model.width) if model.width % (2 * h) == 0],
-            )
+            why = "positions=rotary turns pairs of units"
+            heads = [h for h in _dividing(model.width) if model.width % (2 * h) == 0]
             if heads:
                 yield "model.heads", f"one of {_listed(heads)}", model.heads, why
             else:
                 yield "model.width", "even", model.width, why
+        case "rnn" if model.dropout:
+            why = "it stands in front of a branch's last weights, and a cell has none"
+            yield "model.dropout", "0", model.dropout, why
+
+
+def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    model, kind, name, data = config.model, config.model.kind.name, config.data.name.name, config.data
+    known = describe(data)
+    shape, text = known.shape, known.text
+    yield from _targets(config, known)
+    if text and kind not in ("transformer", "rnn"):
+        yield "model", "transformer or rnn", kind, f"{name} holds text"
+    if model.tied and not (known.language and kind == "transformer" and data.word_vectors.name == "learned"):
+        yield "model.tied", "false", "true", "only a transformer that predicts the next token has vectors to share"
+    if text and config.train.input_noise:
+        yield "train.input_noise", "0", config.train.input_noise, f"the tokens of {name} are no numbers"
+    if kind in IMAGES and len(shape) not in (2, 3):
+        yield "data.shape", "height, width and channels", list(shape), f"{kind} reads images"
+    match kind:
         case "rnn" if text and model.depth != shape[0]:
-            yield "model.depth", f"data.length={shape[0]}", model.depth, "an rnn has one step for each character"
+            yield "model.depth", f"data.length={shape[0]}", model.depth, "an rnn has one step for each token"
         case "rnn" if not text and math.prod(shape) % model.depth:
             numbers = math.prod(shape)
             why = f"an example's {numbers} numbers are read in as many equal pieces"
             yield "model.depth", f"a divisor of {numbers}: {_divisors(numbers)}", model.depth, why
+
+
+def _targets(config: Config, known: Known) -> Iterator[tuple[str, str, object, str]]:
+    data, name, image = config.data, config.data.name.name, len(known.shape) == 3 and not known.text
+    if known.real and config.loss.kind.name != "mse":
+        yield "loss", "mse", config.loss.kind.name, f"the targets of {name} are numbers, not classes"
+    if known.real and config.loss.label_smoothing:
+        yield "loss.label_smoothing", "0", config.loss.label_smoothing, f"the targets of {name} are numbers"
+    if data.label_noise and (known.real or known.language):
+        yield "data.label_noise", "0", data.label_noise, f"the targets of {name} are no classes"
+    if (data.crop or data.flip) and not image:
+        path = "data.crop" if data.crop else "data.flip"
+        yield path, "left out", str(getattr(data, path[5:])).lower(), f"{name} holds no images"
+    if data.resized_crop and (not image or name in HELD_IN_MEMORY):
+        yield "data.resized_crop", "false", "true", f"{name} is read whole"
 
 
 def _skips(config: Config) -> Iterator[tuple[str, str, object, str]]:
@@ -121,23 +142,13 @@ def _precisions(config: Config) -> Iterator[tuple[str, str, object, str]]:
 
 
 def _inspections(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    model, (_, text) = config.model.kind.name, example(config)
+    model = config.model.kind.name
     uniform = {"jacobian_spectrum": ("mlp",), "gradient_correlation": ("mlp", "cnn", "transformer")}
     for name in config.measure.inspect:
         if model not in uniform.get(name, (model,)):
             yield "model", " or ".join(uniform[name]), model, f"{name} compares layers of one shape"
-        if name == "input_gradient" and text:
+        if name == "input_gradient" and describe(config.data).text:
             yield "data", "one of numbers", config.data.name.name, "a token has no gradient"
-
-
-def example(config: Config) -> tuple[tuple[int, ...], bool]:
-    """The shape of an example of the data, and whether it is text."""
-    from research.data.catalog import SHAPES
-
-    name = config.data.name.name
-    if name == "python_docs":
-        return (config.data.length,), True
-    return {"digits": (8, 8, 1), "noise": tuple(config.data.shape), **SHAPES}[name], False
 
 
 def _dividing(number: int) -> list[int]:

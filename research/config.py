@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from research.data.settings import Data as Data
+from research.data.settings import DataKind as DataKind
+from research.ranges import number
+
 ModelKind = enum.Enum("ModelKind", ["mlp", "cnn", "resnet_cifar", "resnet", "transformer", "rnn"])
 Cell = enum.Enum("Cell", ["elman", "gru", "lstm"])
 Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
@@ -43,16 +47,10 @@ PrecisionKind = enum.Enum(
 )
 LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
-DataKind = enum.Enum("DataKind", ["digits", "mnist", "fashion_mnist", "cifar10", "python_docs", "noise"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
 INSPECTIONS = ("sharpness", "jacobian_spectrum", "gradient_correlation", "input_gradient", "difference_errors")
 MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
 Within = enum.Enum("Within", ["auto", "map", "vmap"])  # of the launchers; here, since Hydra loads plugins twice
-
-
-def number(default: Any, *, traced: bool = False, **bounds: float) -> Any:
-    """A numeric field with its range (``gt``, ``ge``, ``lt``, ``le``) and whether it is traced."""
-    return field(default=default, metadata={"traced": traced, "bounds": bounds})
 
 
 @dataclass
@@ -161,20 +159,6 @@ class Loss:
 
     kind: LossKind = LossKind.cross_entropy
     label_smoothing: float = number(0.0, ge=0, lt=1, traced=True)
-
-
-@dataclass
-class Data:
-    """The dataset; ``shape``, ``classes`` and ``examples`` concern ``noise`` only, ``length`` text."""
-
-    name: DataKind = DataKind.digits
-    split: str = "train"
-    eval_split: str = "test"
-    limit: int | None = number(None, ge=1)  # keep only the first examples of the training split
-    shape: list[int] = field(default_factory=lambda: [64])
-    classes: int = number(10, ge=2)
-    examples: int = number(1024, ge=2)
-    length: int = number(64, ge=2)  # characters an example
 
 
 @dataclass

@@ -82,7 +82,8 @@ def _missing_option(error: BaseException) -> str:
     if not group:
         return _first_line(error)
     valid = ", ".join(sorted(options))
-    return f"there is no {group}={option}{nearest(option, options)} (valid: {valid})"
+    other = f"; another one of the TFDS catalogue is data=tfds data.dataset={option}" if group == "data" else ""
+    return f"there is no {group}={option}{nearest(option, options)} (valid: {valid}{other})"
 
 
 def _bad_value(cause: BaseException, said: str) -> str:

@@ -86,7 +86,8 @@ class Group:
         if lanes:
             last = {"loss": fetched["train_loss"][:, steps - 1]} | held_out
             means = {name: float(np.mean(values[lanes])) for name, values in last.items()}
-            self.progress.step(start + steps, self.job.steps, **means)
+            shown = {name: value for name, value in means.items() if value == value}  # no accuracy of real targets
+            self.progress.step(start + steps, self.job.steps, **shown)
 
     def _each(self, act: Callable[[int, Recording], None]) -> None:
         for lane, recording in list(self._open.items()):

@@ -1,26 +1,27 @@
 """From a configuration to a job: what is compiled, what is passed in, on which data; and what theory expects."""
 
-import functools
-import json
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 
-from research.config import Config, traced, tree
-from research.data.catalog import load_images
+from research.config import Config, traced
 from research.data.dataset import Dataset
-from research.data.digits import load_digits
-from research.data.noise import make_noise
-from research.data.python_docs import load_python_docs
+from research.data.sources import load
+from research.data.streamed import Places, Stream
 from research.gauges import theory
 from research.gauges.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
 from research.training.mesh import ALONE, Layout, check_split, place
+from research.training.objective import order_of
 from research.training.precision import POLICIES
+from research.training.program import Program
 from research.training.spec import Spec
+from research.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,21 @@ class Job:
     per_epoch: int
     eval_every: int
     beside: dict[str, int]  # functions of the program that measure beside the step, and every how many steps
+    stream: Stream | None = None
+
+    def feed(self, start: int, steps: int) -> dict[str, Any]:
+        """What the program reads for ``steps`` steps from ``start`` on."""
+        return self.data if self.stream is None else self.data | self.stream.chunk(start, steps)
+
+    def evaluate(self, program: Program, state: TrainState) -> dict[str, jax.Array]:
+        """The held-out split's loss and accuracy; where it is streamed, of one block after the other."""
+        if self.stream is None:
+            return program.evaluate(state, self.hp, self.data)
+        sums: dict[str, jax.Array] = {}
+        for share, block in self.stream.held_out_blocks():
+            part = program.evaluate(state, self.hp, self.data | block)
+            sums = {name: sums.get(name, 0) + share * value for name, value in part.items()}
+        return sums
 
 
 def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
@@ -46,8 +62,8 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     Raises:
         ValueError: for runs that do not share what is compiled, and batches that the devices cannot share.
     """
-    dataset = _load(json.dumps(tree(config.data)))
-    examples = len(dataset.x)
+    dataset = load(config.data)
+    examples = dataset.examples
     full_batch = config.optimizer.kind.name == "gd"
     batch = examples if full_batch else config.train.batch_size
     per_epoch = examples // batch
@@ -56,6 +72,10 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     spec = _spec(config, dataset, batch)
     if any(_spec(other, dataset, batch) != spec for other in others):
         raise ValueError("runs of one group must differ only in numbers that are passed in")
+    stream = None
+    if dataset.train is not None:
+        stream = _stream(config, dataset, batch)
+        spec = dataclasses.replace(spec, streamed=True, capacity=stream.capacity)
     wide = np.dtype(POLICIES[config.precision.kind.name].accumulation).type
     numbers = [traced(each) | {"train.steps": steps} for each in (config, *others)]
     hp = {
@@ -64,7 +84,7 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     }
     placed = place(layout, hp, per_run=True), place(layout, dataset.arrays(), per_run=False)
     eval_every = config.train.eval_every or per_epoch
-    return Job(spec, layout, *placed, dataset, steps, per_epoch, eval_every, _beside(config))
+    return Job(spec, layout, *placed, dataset, steps, per_epoch, eval_every, _beside(config), stream)
 
 
 def _beside(config: Config) -> dict[str, int]:
@@ -73,23 +93,28 @@ def _beside(config: Config) -> dict[str, int]:
     return exponents | ({"inspections": measure.inspect_every} if measure.inspect else {})
 
 
+def _stream(config: Config, dataset: Dataset, batch: int) -> Stream:
+    if config.optimizer.kind.name == "gd":
+        raise ValueError(f"optimizer must be another than gd, which reads all examples at once: {dataset.name} streams")
+    if jax.process_count() > 1:
+        raise ValueError(f"mesh must be single or data_parallel: {dataset.name} streams, which one process alone can")
+    assert dataset.train is not None and dataset.held_out is not None
+    examples, key = dataset.examples, jax.random.key(config.seed)
+    places = Places(
+        dataset.train,
+        lambda epoch: np.asarray(order_of(key, epoch, examples)),
+        batch=batch,
+        seed=config.seed,
+        shard=0,
+        shards=1,
+    )
+    return Stream(places, dataset.held_out, Spec.capacity)
+
+
 def _format(path: str, value: float, wide: type) -> type:
     if path == "seed":
         return np.uint32
     return np.int32 if isinstance(value, int) else wide
-
-
-@functools.lru_cache(maxsize=8)
-def _load(settings: str) -> Dataset:
-    data = json.loads(settings)
-    if data["name"] == "noise":
-        return make_noise(data["shape"], data["classes"], data["examples"], data["limit"])
-    splits, limit = (data["split"], data["eval_split"]), data["limit"]
-    if data["name"] == "python_docs":
-        return load_python_docs(*splits, data["length"], limit)
-    if data["name"] == "digits":
-        return load_digits(*splits, limit)
-    return load_images(data["name"], *splits, limit)
 
 
 def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
@@ -100,7 +125,9 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         shape=tuple(dataset.shape),
         classes=dataset.classes,
         vocabulary=dataset.vocabulary,
-        language=dataset.y.ndim == 2,
+        language=dataset.language,
+        padded=dataset.padded,
+        one_hot=config.data.word_vectors.name == "one_hot",
         depth=model.depth,
         width=model.width,
         bias=model.bias,
@@ -138,6 +165,8 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         loss_scaling=config.precision.loss_scaling.name,
         stochastic_rounding=config.precision.stochastic_rounding,
         inspections=tuple(config.measure.inspect),
+        crop=config.data.crop,
+        flip=config.data.flip,
     )
 
 

@@ -91,6 +91,9 @@ class Recording:
         """The rows as columns of ``metrics.parquet`` and ``profiles.parquet``."""
         metrics: Columns = {"step": step, "epoch": step / self.job.per_epoch}
         metrics |= {name: rows[name] for name in SCALARS}
+        if self.job.dataset.real:
+            metrics["train_accuracy"] = np.ma.masked_all(len(step))
+            held_out = {name: value for name, value in held_out.items() if name != "eval_accuracy"}
         for name in HELD_OUT:
             metrics[name] = np.ma.masked_all(len(step))
             if name in held_out:
@@ -124,9 +127,10 @@ class Recording:
         if not self._metrics:
             return {}
         column = {name: np.ma.concatenate([m[name] for m in self._metrics]) for name in (*SCALARS[:2], *HELD_OUT)}
-        final: dict[str, float | None] = {
-            name: float(np.mean(column[name][-self.job.per_epoch :])) for name in SCALARS[:2]
-        }
+        final: dict[str, float | None] = {}
+        for name in SCALARS[:2]:
+            last = np.ma.compressed(column[name][-self.job.per_epoch :])
+            final[name] = float(np.mean(last)) if len(last) else None
         seen = {name: np.ma.compressed(column[name]) for name in HELD_OUT}
         return final | {name: float(values[-1]) if len(values) else None for name, values in seen.items()}
 
@@ -173,6 +177,7 @@ def _described(member: Member, job: Job) -> dict[str, Any]:
     device = jax.devices()[0]
     data = job.dataset
     fingerprint = {"name": data.name, "version": data.version, "split": data.split, "fingerprint": data.fingerprint()}
+    fingerprint |= {"examples": data.examples, "class_counts": data.class_counts}
     if data.vocabulary:
         fingerprint |= {"symbols": data.symbols, "unigram_entropy": data.unigram_entropy}
     return {

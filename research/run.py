@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from research.data.sources import load
 from research.group import Group, is_out_of_memory
 from research.job import Job, prepare
 from research.member import Member, Result
@@ -26,11 +27,14 @@ def train(
 ) -> list[Result]:
     """Trains runs that differ only in numbers that are passed in, as one program, and records each in its directory.
 
-    A run alone is a group of one. A group that needs more memory than there is is trained in halves.
+    A run alone is a group of one. A group that needs more memory than there is is trained in halves; runs whose data
+    are streamed, each in the order of its own seed, are trained one by one.
 
     Returns:
         What came of each, in order.
     """
+    if len(members) > 1 and load(members[0].config.data).train is not None:
+        return [train([member], progress, within=within, devices=devices)[0] for member in members]
     name = members[0].directory.name if len(members) == 1 else f"{len(members)} runs"
     progress.begin(name, len(members))
     try:
@@ -67,11 +71,12 @@ def _loop(job: Job, group: Group, precision: str) -> None:
     seconds, pace = SECONDS_A_CHUNK * group.patience, lambda: agreed(group.pace())  # noqa: E731
     cuts = job.eval_every, *job.beside.values()
     for start, steps in chunks(job.steps, cuts, job.spec.capacity, pace, seconds):
+        data = job.feed(start, steps)
         due = [name for name, every in job.beside.items() if start % every == 0]
-        beside = {name: getattr(program, name)(state, job.hp, job.data) for name in due}
-        state, rows = program.chunk(state, job.hp, job.data, np.int32(start), np.int32(steps))
+        beside = {name: getattr(program, name)(state, job.hp, data) for name in due}
+        state, rows = program.chunk(state, job.hp, data, np.int32(start), np.int32(steps))
         evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
-        evaluation = program.evaluate(state, job.hp, job.data) if evaluated else {}
+        evaluation = job.evaluate(program, state) if evaluated else {}
         if pending:
             together(partial(group.take, *pending))
         if group.ended:
@@ -90,13 +95,13 @@ def _begun(program: Program, job: Job, precision: str) -> TrainState:
     Raises:
         MemoryError: before anything is allocated, where the runs do not fit.
     """
-    shapes = placed_shapes(job.layout, jax.eval_shape(program.init, job.hp))
+    shapes, data = placed_shapes(job.layout, jax.eval_shape(program.init, job.hp)), job.feed(0, 0)
     here = min(job.layout.devices, jax.local_device_count())
     check_memory(2 * here * size(shapes) // job.layout.lanes, here)  # the state of a step and of the next one
 
     def compile_step() -> None:
         with scope(precision):  # scopes do not reach from one thread into another
-            compiled = program.chunk.lower(shapes, job.hp, job.data, np.int32(0), np.int32(0)).compile()
+            compiled = program.chunk.lower(shapes, job.hp, data, np.int32(0), np.int32(0)).compile()
         check_memory(here * needed(compiled), here)
 
     with ThreadPoolExecutor(1) as other:

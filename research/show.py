@@ -1,7 +1,7 @@
 """Runs looked at from the terminal: the table of all, and one with its profile over depth and its loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,23 @@ def show_run(word: str) -> None:
     chosen = ("model.depth", "model.width", "activation.kind", "skip.kind", "norm.kind", "init.kind", "optimizer.kind")
     settings = [f"{path.removesuffix('.kind')}={run[path]}" for path in (*chosen, "optimizer.learning_rate", "seed")]
     out.print("  ".join(settings), soft_wrap=True)
+    out.print(_data(info.get("data") or {}), soft_wrap=True)
     names = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy")
     out.print("  ".join(f"{name.replace('_', ' ')} {number(final.get(name))}" for name in names))
     if verdict:
         out.print(Text(verdict["sentence"], style=COLOURS.get(verdict["kind"], "")), soft_wrap=True)
     _show_profile(run, out)
     _show_loss(run, out)
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    """The dataset and how its training examples are shared out among the classes."""
+    counts = data.get("class_counts") or []
+    line = f"data {data.get('name')} {data.get('version')} {data.get('split')}: {data.get('examples')} examples"
+    if not counts:
+        return line
+    least, most = (f"class {counts.index(count)} {count}" for count in (min(counts), max(counts)))
+    return f"{line} of {len(counts)} classes: fewest of {least}, most of {most} ({max(counts) / sum(counts):.0%})"
 
 
 def _show_profile(run: Run, out: Any) -> None:

@@ -1,6 +1,5 @@
 import enum
 import functools
-import json
 import sys
 
 import pytest
@@ -10,9 +9,10 @@ from hydra.core.plugins import Plugins
 
 from research import config
 from research.checks import check
-from research.data.catalog import SHAPES
 from research.records.analysis import flat
 from research.train import folder, register, typed
+
+from .described import own_data as own_data
 
 CONF = folder("conf")
 FILES = [
@@ -25,6 +25,13 @@ COMPANIONS = {  # what an option needs beside it
     ("skip", "deepnorm"): ("model=transformer", "norm=layer", "norm.placement=post"),
     ("init", "delta_orthogonal"): ("model=cnn",),
     ("data", "python_docs"): ("model=transformer",),
+    ("data", "tiny_shakespeare"): ("model=transformer",),
+    ("data", "imdb_reviews"): ("model=transformer",),
+    ("data", "trec"): ("model=transformer",),
+    ("data", "function"): ("loss=mse",),
+    ("data", "folder"): ("data.path=photos",),
+    ("data", "arrays"): ("data.path=mine.npz",),
+    ("data", "tfds"): ("data.dataset=kmnist",),
 }
 
 
@@ -49,17 +56,6 @@ def composed(*overrides):
         return typed(compose("config", list(overrides)))
 
 
-@pytest.fixture
-def image_sets(tmp_path, monkeypatch):
-    """Descriptions of prepared image sets, which is all that a check reads of them."""
-    splits = [{"name": split, "shardLengths": ["1000"]} for split in ("train", "test")]
-    for name in SHAPES:
-        (tmp_path / name / "1.0.0").mkdir(parents=True)
-        description = json.dumps({"fileFormat": "array_record", "version": "1.0.0", "splits": splits})
-        (tmp_path / name / "1.0.0" / "dataset_info.json").write_text(description)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-
-
 def test_every_group_with_options_is_known():
     assert set(CHOICES) | {"tracker", "experiment", "debug"} == {group for group, _ in OPTIONS}
 
@@ -73,7 +69,8 @@ def test_every_option_has_a_file_and_every_file_an_option(group):
 @pytest.mark.parametrize(
     ("group", "option"), [option for option in OPTIONS if option[0] not in ("experiment", "debug")]
 )
-def test_every_option_composes(image_sets, group, option):
+@pytest.mark.usefixtures("own_data")
+def test_every_option_composes(group, option):
     chosen = composed(f"{group}={option}", *COMPANIONS.get((group, option), ()))
     check(chosen)
     if group in CHOICES and (group, option) not in PRESETS:

@@ -12,6 +12,8 @@ from research.cli import COMMANDS
 from research.experiment import names
 from research.train import folder, main, register, typed
 
+from .described import own_data as own_data
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
 LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
@@ -19,6 +21,7 @@ COMMAND_LINES = [line for line in LINES if re.search(r"(^|/|\s)fathom [a-z]+", l
 
 
 @pytest.mark.parametrize("line", [line for line in COMMAND_LINES if "fathom train" in line])
+@pytest.mark.usefixtures("own_data")
 def test_training_commands_compose(line):
     register()
     words = [word for word in shlex.split(line.split("fathom train", 1)[1]) if word != "-m"]

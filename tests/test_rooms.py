@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "research"
 MAY_IMPORT = {
     "gauges": {"gauges"},
     "models": {"models", "gauges.slots"},
-    "data": {"data"},
+    "data": {"data", "ranges"},
     "records": {"records"},
     "training": {"training", "models", "gauges", "data"},
 }

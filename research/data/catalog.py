@@ -1,72 +1,159 @@
-"""Image sets of the TFDS catalogue, read where they lie prepared. Preparing them needs TensorFlow; reading does not."""
+"""Image and text sets of the TFDS catalogue, decoded from where they lie prepared."""
 
-import json
+import contextlib
+import functools
 import math
-import re
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-from research.data.dataset import Dataset, standardised
-from research.data.decoded import data_dir, read_rows
+import numpy as np
 
-SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}  # height, width, channels
-CLASSES = 10
+from research.data.dataset import Columns, Dataset, Known, chosen, standardised
+from research.data.decoded import all_examples, kept, read_rows, source
+from research.data.pictures import fitted
+from research.data.prepared import Found, dataset_name, find
+from research.data.settings import Data
+from research.data.splits import cut
+from research.data.streamed import SAMPLE, Recorded, sampled
+from research.data.text import Vocabulary, make_vocabulary, windows
 
 
-def load_images(name: str, split: str, eval_split: str, limit: int | None) -> Dataset:
-    """A prepared image set, decoded on first use."""
-    folder, info = _prepared(name)
+def describe(data: Data) -> Known:
+    """What is known of a prepared dataset from its description alone; of a text without a label, by reading it."""
+    found = find(data)
+    with _named_when_damaged(found, data):
+        return _described(found, data)
+
+
+def _described(found: Found, data: Data) -> Known:
+    if found.image:
+        return Known(found.splits, _shape(found, data))
+    if found.label:
+        return Known(found.splits, (data.length,), text=True)
+    sizes = {split: (len(_tokens(found, data.unit.name, split)) - 1) // data.length for split in found.splits}
+    if not min(sizes.values()):
+        raise ValueError(f"data.length must be shorter than the splits of {data.name.name}, got {data.length}")
+    return Known(sizes, (data.length,), text=True, language=True)
+
+
+def load_catalog(data: Data) -> Dataset:
+    """A prepared dataset: in memory, or streamed where its images are larger than ``data.in_memory_limit``."""
+    found = find(data)
+    with _named_when_damaged(found, data):
+        return _load_images(found, data) if found.image else _load_text(found, data)
+
+
+@contextlib.contextmanager
+def _named_when_damaged(found: Found, data: Data) -> Iterator[None]:
     try:
-        (x, y), (eval_x, eval_y) = (read_rows(folder, part, lambda: _builder(folder)) for part in (split, eval_split))
+        yield
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"data={name}: the files in {folder} are damaged; remove it and prepare it again") from error
-    x, y = x[:limit], y[:limit]
-    if x.shape[1] != math.prod(SHAPES[name]):
-        raise ValueError(f"{name} in {folder} must hold images of {math.prod(SHAPES[name])} numbers, got {x.shape[1]}")
-    offset, scale = standardised(x)
-    return Dataset(name, info["version"], split, x, y, eval_x, eval_y, SHAPES[name], CLASSES, offset, scale)
+        name = dataset_name(data)
+        raise ValueError(
+            f"data={name}: the files in {found.folder} are damaged; remove it and prepare it again"
+        ) from error
 
 
-def splits(name: str) -> dict[str, int]:
-    """How many examples each split of a prepared image set has, from its description alone.
+def _load_images(found: Found, data: Data) -> Dataset:
+    shape, name = _shape(found, data), dataset_name(data)
+    about = name, found.version, data.split
+    if data.resized_crop or math.prod(shape) * sum(found.splits.values()) > data.in_memory_limit * 1e9:
+        records = _recorded(found, data, shape)
+        rows = *sampled(records[0], SAMPLE), *sampled(records[1], SAMPLE)
+        numbers = standardised(rows[0])
+        return Dataset(*about, *rows, shape, found.classes, *numbers, train=records[0], held_out=records[1])
+    x, y, eval_x, eval_y = chosen(data, found.splits, functools.partial(_pixels, found, shape), found.classes)
+    if x.shape[1] != math.prod(shape):
+        raise ValueError(f"{name} in {found.folder} must hold images of {math.prod(shape)} numbers, got {x.shape[1]}")
+    return Dataset(*about, x, y, eval_x, eval_y, shape, found.classes, *standardised(x))
+
+
+def _pixels(found: Found, shape: tuple[int, ...], split: str) -> Columns:
+    if (found.image, found.label) == ("image", "label") and found.shape == shape:
+        return read_rows(found.folder, split, found.builder)
+
+    def decode() -> dict[str, np.ndarray]:
+        examples = all_examples(source(found.builder, split))
+        x = np.stack([fitted(example[found.image], shape).reshape(-1) for example in examples])
+        return {"x": x, "y": np.array([example[found.label] for example in examples], np.int32)}
+
+    columns = kept(found.folder / f"decoded-{split}-{found.label}-{shape[0]}x{shape[1]}.npz", decode)
+    return columns["x"], columns["y"]
+
+
+def _recorded(found: Found, data: Data, shape: tuple[int, ...]) -> tuple[Recorded, Recorded]:
+    (split, part), (eval_split, eval_part) = (
+        cut(data.split, found.splits),
+        cut(data.eval_split, found.splits, "data.eval_split"),
+    )
+    features = (found.image, found.label, found.classes)
+    train, held_out = (source(found.builder, split), source(found.builder, eval_split))
+    return (
+        Recorded(train, part, data.limit, shape, *features, data.label_noise, data.resized_crop),
+        Recorded(held_out, eval_part, None, shape, *features),
+    )
+
+
+def _load_text(found: Found, data: Data) -> Dataset:
+    name, known = dataset_name(data), describe(data)
+    if found.label:
+        vocabulary = _vocabulary(found, data.unit.name, True)
+        classes = found.classes
+
+        def read(split: str) -> Columns:
+            texts, labels = _texts(found, split)
+            return vocabulary.padded_rows(texts, data.length), labels
+    else:
+        vocabulary = _vocabulary(found, data.unit.name, False)
+        classes = len(vocabulary)
+
+        def read(split: str) -> Columns:
+            return windows(_tokens(found, data.unit.name, split), data.length)
+
+    columns = chosen(data, known.splits, read, classes)
+    about = name, found.version, data.split
+    return Dataset(*about, *columns, known.shape, classes, 0.0, 1.0, *vocabulary.described())
+
+
+@functools.lru_cache(maxsize=4)
+def _texts(found: Found, split: str) -> tuple[list[str], np.ndarray]:
+    """A split's texts and labels [n], zeros where there is no label."""
+
+    def decode() -> dict[str, np.ndarray]:
+        examples = all_examples(source(found.builder, split))
+        texts = [bytes(example[found.text]) for example in examples]
+        labels = [example[found.label] if found.label else 0 for example in examples]
+        return {
+            "text": np.frombuffer(b"".join(texts), np.uint8),
+            "ends": np.cumsum([len(text) for text in texts]),
+            "y": np.array(labels, np.int32),
+        }
+
+    columns = kept(found.folder / f"decoded-{split}-{found.label or found.text}.npz", decode)
+    whole, ends = columns["text"].tobytes(), [0, *columns["ends"].tolist()]
+    texts = [whole[start:end].decode(errors="replace") for start, end in zip(ends, ends[1:], strict=False)]
+    return texts, columns["y"]
+
+
+@functools.lru_cache(maxsize=4)
+def _vocabulary(found: Found, unit: str, padded: bool) -> Vocabulary:
+    """That of the whole training split, whatever is left of it."""
+    return make_vocabulary(_texts(found, "train")[0], unit, padded=padded)
+
+
+@functools.lru_cache(maxsize=8)
+def _tokens(found: Found, unit: str, split: str) -> np.ndarray:
+    """All of a split's texts one behind the other."""
+    return _vocabulary(found, unit, False).encode("\n\n".join(_texts(found, split)[0]))
+
+
+def _shape(found: Found, data: Data) -> tuple[int, ...]:
+    """Height, width and channels of what the network reads.
 
     Raises:
-        ValueError: it is not prepared, or in a format that only TensorFlow reads.
+        ValueError: images are not all alike, and there is no size to bring them to.
     """
-    _, info = _prepared(name)
-    return {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
-
-
-def _prepared(name: str) -> tuple[Path, dict[str, Any]]:
-    """The folder of the newest prepared version, and its description."""
-    place = data_dir() / name
-    found = {folder: _description(folder) for folder in _versions(place)}
-    for folder, info in found.items():
-        if "array_record" in [info.get("fileFormat"), *info.get("alternativeFileFormats", [])]:
-            return folder, info
-    call = f"tfds.builder('{name}', file_format='array_record').download_and_prepare()"
-    command = f'python -c "import tensorflow_datasets as tfds; {call}"'
-    if any(found.values()):
-        state = f"is in {place}, but not as array_record: move it away or set TFDS_DATA_DIR to another folder"
-    else:
-        state = f"is not prepared in {place}"
-    raise ValueError(f"data={name} {state}; prepare it once, where TensorFlow is installed: {command}")
-
-
-def _versions(place: Path) -> list[Path]:
-    """The folders of versions, newest first; what is being prepared has another name."""
-    folders = [folder for folder in place.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
-    return sorted(folders, key=lambda folder: [int(part) for part in folder.name.split(".")], reverse=True)
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "dataset_info.json").read_text())
-    except (OSError, ValueError):  # not there, or cut short
-        return {}
-
-
-def _builder(folder: Path) -> Any:
-    import tensorflow_datasets as tfds
-
-    return tfds.builder_from_directory(folder, file_format="array_record")
+    if data.size:
+        return data.size, data.size, found.shape[-1]
+    if 0 in found.shape:
+        raise ValueError(f"data.size must be given: the images of {dataset_name(data)} are of many sizes")
+    return found.shape

@@ -9,18 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from research.data.dataset import Dataset, standardised
+from research.data.dataset import Dataset, Known, chosen, standardised
 from research.data.decoded import data_dir, read_rows
+from research.data.lock import lock
+from research.data.settings import Data
 
 SPLITS = {"train": 1400, "test": 397}  # examples
+CLASSES = 10
 
 
-def load_digits(split: str, eval_split: str, limit: int | None) -> Dataset:
+def describe(data: Data) -> Known:
+    """What is known without reading them."""
+    return Known(SPLITS, (8, 8, 1))
+
+
+def load_digits(data: Data) -> Dataset:
     """The digits from the TFDS directory, prepared there on first use (seconds, no network)."""
-    (x, y), (eval_x, eval_y) = _rows(split), _rows(eval_split)
-    x, y = x[:limit], y[:limit]
-    offset, scale = standardised(x)
-    return Dataset("digits", "1.0.0", split, x, y, eval_x, eval_y, (8, 8, 1), 10, offset, scale)
+    columns = chosen(data, SPLITS, _rows, CLASSES)
+    return Dataset("digits", "1.0.0", data.split, *columns, (8, 8, 1), CLASSES, *standardised(columns[0]))
 
 
 def _rows(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +38,7 @@ def _prepared_builder() -> Any:
     builder = _builder()
     if builder.is_prepared():
         return builder
-    with _lock(Path(builder.data_dir).parent):
+    with lock(Path(builder.data_dir).parent):
         builder = _builder()  # reads again what is there: another process may have prepared it meanwhile
         if not builder.is_prepared():
             import tensorflow_datasets as tfds
@@ -47,17 +53,6 @@ def _builder() -> Any:
     return _builder_class()(data_dir=str(data_dir()), file_format="array_record")
 
 
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One preparing process at a time: two that prepare one dataset at once destroy each other's files."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 @functools.cache
 def _builder_class() -> type:
     """The builder, defined once and on first use: TFDS takes most of a second to import, and a name only once."""
@@ -69,7 +64,7 @@ def _builder_class() -> type:
 
         def _info(self) -> tfds.core.DatasetInfo:
             image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)
-            features = {"image": image, "label": tfds.features.ClassLabel(num_classes=10)}
+            features = {"image": image, "label": tfds.features.ClassLabel(num_classes=CLASSES)}
             return tfds.core.DatasetInfo(
                 builder=self, description="8×8 digits, 0..16.", features=tfds.features.FeaturesDict(features)
             )

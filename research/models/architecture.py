@@ -32,6 +32,8 @@ class Architecture:
     kind: str = "mlp"
     vocabulary: int = 0  # tokens; 0: the examples are numbers
     language: bool = False  # a target at every position, which sees none behind it
+    padded: bool = False  # token 0 stands behind the end of a text, and nothing may depend on it
+    one_hot: bool = False  # tokens are read as unit vectors by the first weights, without vectors of their own
     groups: int = 8
     heads: int = 4
     expansion: int = 4
@@ -135,6 +137,7 @@ class Pass:
     forward: bool = False  # activation_rms, activation_mean
     units: bool = False  # saturated, dead
     key: Array | None = None  # where the architecture is random, in training
+    real: Array | None = None  # [B, T], of one step in time [B]: which places hold tokens, where texts are padded
 
     def layer_key(self, layer: int | Array, use: int) -> Array:
         """The key of one use in one layer: 0 the shortcut's, 1 dropout."""

@@ -17,8 +17,8 @@ from research.models.dense import make_linear
 class Attention(nnx.Module):
     """F(z) = W_o · concat_heads softmax(QKᵀ/√K) V with Q, K, V linear in z (Vaswani et al. 2017, eq. 1).
 
-    A language model's positions see none behind them. There is no nonlinearity of units, so ``saturated`` and ``dead``
-    have no value. Under ``deepnorm`` W_v and W_o begin β times as large.
+    A language model's positions see none behind them, and none sees padding. There is no nonlinearity of units, so
+    ``saturated`` and ``dead`` have no value. Under ``deepnorm`` W_v and W_o begin β times as large.
     """
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
@@ -38,6 +38,8 @@ class Attention(nnx.Module):
         if self.causal:
             seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
             scores = jnp.where(seen, scores, -jnp.inf)
+        if told.real is not None:
+            scores = jnp.where(told.real[:, None, None, :], scores, -jnp.inf)
         weights = jax.nn.softmax(scores).astype(z.dtype)
         mixed = dropped(self.arch, jnp.einsum("bhts,bshk->bthk", weights, v).reshape(z.shape), told, layer)
         nothing = {name: jnp.full((), jnp.nan, jnp.float32) for name in ("saturated", "dead")}

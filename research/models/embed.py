@@ -22,7 +22,7 @@ def make_embed(arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs) -
     if arch.kind == "transformer":
         return Sequence(arch, hp, rngs=rngs)
     if arch.kind == "rnn":
-        return Table(arch, rngs=rngs) if arch.vocabulary else None
+        return Table(arch, rngs=rngs) if arch.vocabulary and not arch.one_hot else None
     return Stem(arch, hp, rngs=rngs)
 
 
@@ -75,8 +75,10 @@ class Sequence(nnx.Module):
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
         self.arch, length = arch, arch.shape[0]
-        if arch.vocabulary:
+        if arch.vocabulary and not arch.one_hot:
             self.table = Table(arch, rngs=rngs)
+        elif arch.vocabulary:
+            self.linear = make_linear(arch.vocabulary, arch.width, **arch.weights(hp, rngs))
         else:
             self.linear = make_linear(arch.inputs // length, arch.width, **arch.weights(hp, rngs))
         shape = (length, arch.width)
@@ -86,8 +88,16 @@ class Sequence(nnx.Module):
 
     def __call__(self, x: Array, train: bool) -> Float[Array, "B T D"]:
         """The stream of positions."""
-        h = self.table(x, train) if hasattr(self, "table") else self.linear(x.reshape(len(x), self.arch.shape[0], -1))
+        if hasattr(self, "table"):
+            h = self.table(x, train)
+        else:
+            h = self.linear(unit_vectors(self.arch, x).reshape(len(x), self.arch.shape[0], -1))
         return h if self.positions is None else h + self.positions[...].astype(h.dtype)[None]
+
+
+def unit_vectors(arch: Architecture, x: Array) -> Array:
+    """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as it is."""
+    return jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype) if arch.vocabulary and arch.one_hot else x
 
 
 def _drawn(draw: jax.nn.initializers.Initializer, rngs: nnx.Rngs, shape: tuple[int, ...], dtype: str) -> Array:

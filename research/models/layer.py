@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -52,10 +53,12 @@ class Layer(nnx.Module):
         )
         branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
         branch = self._normed(branch, "branch", told)
-        h = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
+        out = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
         if self.arch.activates_sum:
-            h = ACTIVATIONS[self.arch.activation](self.branch.shifted(h, 0, 0))
-        h = tap(h, slots.get("signal_grad"))
+            out = ACTIVATIONS[self.arch.activation](self.branch.shifted(out, 0, 0))
+        if self.recurrent and told.real is not None:  # behind a text's end its state stays what it is
+            out = jnp.where(told.real[:, None], out, h)
+        h = tap(out, slots.get("signal_grad"))
         return h, statistics | forward(self.arch, h, told, layer + 1)
 
 
@@ -66,4 +69,6 @@ def forward(arch: Architecture, h: Array, told: Pass, layer: int | Array) -> Sta
 
 def pieces(arch: Architecture) -> int:
     """How many numbers of the example a recurrent layer reads."""
-    return arch.width if arch.vocabulary else arch.inputs // arch.depth
+    if arch.vocabulary:
+        return arch.vocabulary if arch.one_hot else arch.width
+    return arch.inputs // arch.depth

@@ -1,18 +1,19 @@
 """The network: embedding → stages of identical blocks → head, each stage one scan over stacked parameters."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from research.gauges.slots import Statistics, tap
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import Architecture, Pass
 from research.models.dense import make_linear
-from research.models.embed import make_embed
+from research.models.embed import make_embed, unit_vectors
 from research.models.layer import Layer, Slots, forward
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
@@ -47,6 +48,7 @@ class Stack(nnx.Module):
                 ``grad_norm`` [N]; a name left out is not measured.
             told: the numbers of this pass and what to measure.
         """
+        told = dataclasses.replace(told, real=x != 0) if self.arch.padded else told
         first = {name: slot[0] for name, slot in slots.items() if name == "signal_grad"}
         inner = {name: slot[1:] if name == "signal_grad" else slot for name, slot in slots.items()}
         h = tap(self.begin(x, told), first.get("signal_grad"))
@@ -78,16 +80,20 @@ class Stack(nnx.Module):
 
     def _through_time(self, x: Array, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
         """One layer a step, each with its own tap on the weights that all of them share."""
-        given = x.reshape(len(x), self.arch.depth, -1) if self.embed is None else self.embed(x, told.train)
+        if self.embed is None:
+            given = unit_vectors(self.arch, x).reshape(len(x), self.arch.depth, -1)
+        else:
+            given = self.embed(x, told.train)
         graph, params, rest = nnx.split(self.cell, nnx.Param, ...)
 
         def body(h: Array, step: tuple) -> tuple[Array, tuple]:
-            layer, piece, slots = step
+            layer, piece, slots, real = step
             cell = nnx.merge(graph, tap(params, slots.get("grad_norm")), rest)
-            h, statistics = cell(h, slots, told, layer, piece)
+            h, statistics = cell(h, slots, dataclasses.replace(told, real=real), layer, piece)
             return h, (h if self.arch.language else None, statistics)
 
-        steps = jnp.arange(self.arch.depth), given.swapaxes(0, 1), slots
+        real = None if told.real is None else told.real.T
+        steps = jnp.arange(self.arch.depth), given.swapaxes(0, 1), slots, real
         body = jax.checkpoint(body, prevent_cse=False) if self.arch.recompute else body
         h, (states, statistics) = jax.lax.scan(body, h, steps)
         return states.swapaxes(0, 1) if self.arch.language else h, [statistics]
@@ -100,9 +106,17 @@ class Stack(nnx.Module):
             h = ACTIVATIONS[arch.activation](h)
         if arch.shared:
             h = h[..., -arch.width :]  # of an LSTM's [c, h] the latter
+        elif told.real is not None:
+            h = masked_mean(h, told.real)
         elif h.ndim > 2 and not arch.language:
             h = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
         return self.head(h) if self.head is not None else h @ self.embed.table.vectors[...].astype(h.dtype).T
+
+
+def masked_mean(h: Float[Array, "B T D"], real: Bool[Array, "B T"]) -> Float[Array, "B D"]:
+    """The mean over the positions that hold tokens."""
+    weights = real / jnp.sum(real, axis=1, keepdims=True)
+    return jnp.sum(h * weights[..., None].astype(h.dtype), axis=1)
 
 
 def _stacks(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> list[nnx.Module]:

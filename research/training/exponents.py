@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from research.gauges.exponents import exponent_counts
 from research.gauges.formats import BINS
-from research.training.objective import HP, make_objective, order_of, read_inputs, rows_of
+from research.training.objective import HP, make_objective, next_batch
 from research.training.spec import Spec
 from research.training.state import LossScale, TrainState
 from research.training.trees import stages_of
@@ -27,27 +27,21 @@ def count_exponents(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Ar
     ``signal`` [N+1, bins] of the backward signal, ``grad`` [N, bins] of the parameters' gradient, both below ``own`` as
     the run computes them, times the loss scale, and below ``exact`` in float32 with a loss scale of 1.
     """
-    examples = data["x"].shape[0]
-    per_epoch = examples // spec.batch_size
-    rows = jnp.arange(examples)
-    if not spec.full_batch:
-        rows = rows_of(spec, order_of(state, state.step // per_epoch, examples), state.step % per_epoch)
     arch = spec.architecture
     wide = dataclasses.replace(arch, dtype=str(jnp.promote_types(arch.dtype, jnp.float32)), rounding="")
-    found = {"own": _counts(spec, state, hp, data, rows)}
+    found = {"own": _counts(spec, state, hp, data)}
     if wide != arch:
         unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.clean)
         exact = dataclasses.replace(spec, architecture=wide), dataclasses.replace(state, loss_scale=unscaled)
-        found["exact"] = _counts(*exact, hp, data, rows)
+        found["exact"] = _counts(*exact, hp, data)
     return found
 
 
-def _counts(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array], rows: Array) -> Counts:
+def _counts(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Counts:
     arch = spec.architecture
-    batch = read_inputs(arch, data, data["x"][rows]), data["y"][rows]
     lengths = {"signal_grad": arch.layers + 1} | ({"grad_norm": arch.layers} if arch.shared else {})
     slots = {name: jnp.zeros((length, BINS + 2), jnp.float32) for name, length in lengths.items()}
-    objective = make_objective(spec, state, hp, batch)
+    objective = make_objective(spec, state, hp, next_batch(spec, state, data))
     grads, counted = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)[0]
     if arch.shared:
         return {"signal": counted["signal_grad"], "grad": counted["grad_norm"]}

@@ -33,7 +33,12 @@ Found = dict[str, Array]
 
 
 def inspect(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
-    """Everything that ``spec.inspections`` names, by the names of the columns that it is recorded in."""
+    """Everything that ``spec.inspections`` names, by the names of the columns that it is recorded in.
+
+    Where data are streamed, the first examples are those of the present batch.
+    """
+    if spec.streamed:
+        data = {**data, "x": data["x"][0], "y": data["y"][0]}
     wide = _widened(spec, state)
     return {name: value for kind in spec.inspections for name, value in _KINDS[kind](*wide, hp, data).items()}
 

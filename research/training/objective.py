@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from research.data.augment import augmented
 from research.models.architecture import Architecture, Pass
 from research.models.stack import Stack
 from research.training.losses import losses_and_hits
+from research.training.mesh import split
 from research.training.spec import Spec
 from research.training.state import TrainState
 
@@ -28,9 +30,9 @@ def graph_of(arch: Architecture, hp: HP) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: make_model(arch, hp, jax.random.key(0))))
 
 
-def order_of(state: TrainState, epoch: Array, examples: int) -> Array:
-    """The order of the examples: a pure function of (seed, epoch)."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), epoch), examples)
+def order_of(key: Array, epoch: Array | int, examples: int) -> Array:
+    """The order of the examples [n]: a pure function of (seed, epoch), ``key`` being the seed's."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), examples)
 
 
 def rows_of(spec: Spec, order: Array, position: Array) -> Array:
@@ -43,6 +45,24 @@ def read_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> A
     if arch.vocabulary:
         return rows.astype(jnp.int32)
     return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)
+
+
+def read_batch(spec: Spec, state: TrainState, data: Mapping[str, Array], rows: Array, labels: Array) -> Batch:
+    """The batch as the present step sees it: images augmented, and each device's part on that device."""
+    arch, inputs = spec.architecture, read_inputs(spec.architecture, data, rows)
+    return split((augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels))
+
+
+def next_batch(spec: Spec, state: TrainState, data: Mapping[str, Array]) -> Batch:
+    """The batch of the step that comes next; where data are streamed, they are those of the steps from there on."""
+    if spec.full_batch:
+        return read_batch(spec, state, data, data["x"], data["y"])
+    if spec.streamed:
+        return read_batch(spec, state, data, data["x"][0], data["y"][0])
+    examples = data["x"].shape[0]
+    epoch, position = jnp.divmod(state.step, examples // spec.batch_size)
+    rows = rows_of(spec, order_of(state.key, epoch, examples), position)
+    return read_batch(spec, state, data, data["x"][rows], data["y"][rows])
 
 
 def step_key(state: TrainState) -> Array:

@@ -28,6 +28,7 @@ from research.training.objective import (
     make_model,
     make_objective,
     order_of,
+    read_batch,
     read_inputs,
     rows_of,
     step_key,
@@ -101,32 +102,39 @@ def _widened(tree: Any) -> Any:
 def _chunk(
     spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array], start: Array, steps: Array
 ) -> tuple[TrainState, Metrics]:
-    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device."""
+    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device.
+
+    Where they are streamed, ``x`` and ``y`` hold the batches of these steps instead: [capacity, B, …].
+    """
     examples = data["x"].shape[0]
-    per_epoch = examples // spec.batch_size
-    arch, measured = spec.architecture, spec.level != "off"
+    per_epoch = max(1, examples // spec.batch_size)  # of streamed batches it is not asked
+    measured = spec.level != "off"
 
     def train(i: Array, carry: tuple) -> tuple:
-        state, order, rows = carry
+        state, places, rows = carry
         step = start + i
         if spec.full_batch:
             batch = data["x"], data["y"]
+        elif spec.streamed:
+            batch = data["x"][i], data["y"][i]
         else:
             position, epoch = step % per_epoch, step // per_epoch
-            order = lax.cond(position == 0, lambda: order_of(state, epoch, examples), lambda: order)
-            chosen = rows_of(spec, order, position)
+            places = lax.cond(position == 0, lambda: order_of(state.key, epoch, examples), lambda: places)
+            chosen = rows_of(spec, places, position)
             batch = data["x"][chosen], data["y"][chosen]
-        batch = split((read_inputs(arch, data, batch[0]), batch[1]))
+        batch = read_batch(spec, state, data, *batch)
         state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
         put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
-        return state, order, jax.tree.map(lambda column, value: put(column, value), rows, row)
+        return state, places, jax.tree.map(lambda column, value: put(column, value), rows, row)
 
-    order = jnp.arange(examples) if spec.full_batch else order_of(state, start // per_epoch, examples)
-    first = data["x"][: spec.batch_size], data["y"][: spec.batch_size]
-    batch_of_one = lambda rows, labels: _step(spec, measured, state, hp, (read_inputs(arch, data, rows), labels))  # noqa: E731
+    shuffled = not (spec.full_batch or spec.streamed)
+    places = order_of(state.key, start // per_epoch, examples) if shuffled else jnp.arange(0)
+    some = 0 if spec.streamed else slice(spec.batch_size)
+    first = data["x"][some], data["y"][some]
+    batch_of_one = lambda x, y: _step(spec, measured, state, hp, read_batch(spec, state, data, x, y))  # noqa: E731
     shapes = jax.eval_shape(batch_of_one, *first)[1]
     rows = jax.tree.map(lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), shapes)
-    state, _, rows = lax.fori_loop(0, steps, train, (state, order, rows))
+    state, _, rows = lax.fori_loop(0, steps, train, (state, places, rows))
     return state, rows
 
 

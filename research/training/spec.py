@@ -19,6 +19,9 @@ class Spec:
     every: int  # steps between measured steps
     capacity: int = 64  # the most steps that one call of ``chunk`` takes
     noisy: bool = False  # whether inputs get noise in training
+    crop: int = 0  # zeros put around a training image before it is cut at random
+    flip: bool = False  # whether half of the training images are mirrored
+    streamed: bool = False  # whether batches come ready made, in order
     loss_scaling: str = "none"  # none, static or dynamic
     stochastic_rounding: bool = False  # of the stored weights
     inspections: tuple[str, ...] = ()  # what is measured beside the step

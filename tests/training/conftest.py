@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.data.noise import make_noise
+from research.data.noise import load_noise
+from research.data.settings import Data
 from research.models.architecture import Architecture
 from research.training.precision import POLICIES
 from research.training.program import Spec, make_program
@@ -46,7 +47,7 @@ def make_data():
     """Random examples as a program reads them."""
 
     def make(examples=24, *, inputs=5, classes=4):
-        arrays = make_noise([inputs], classes, examples, None).arrays()
+        arrays = load_noise(Data(shape=[inputs], classes=classes, examples=examples)).arrays()
         return {name: jnp.asarray(array) for name, array in arrays.items()}
 
     return make

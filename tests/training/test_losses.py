@@ -89,3 +89,10 @@ def test_positions_of_a_sequence_are_averaged(kind):
     expected = [formula(kind, logits[i], labels[i], 0.0) for i in range(3)]
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
     np.testing.assert_allclose(hits, np.mean(np.argmax(logits, axis=-1) == labels, axis=1))
+
+
+def test_numbers_to_be_met_are_met_by_distance_and_have_no_accuracy():
+    targets = GENERATOR.standard_normal((6, 5))
+    loss, accuracy = measure("mse", LOGITS, targets.astype(np.float32))
+    np.testing.assert_allclose(loss, np.mean(np.sum((LOGITS - targets) ** 2, axis=1) / 2), rtol=1e-6)
+    assert np.isnan(accuracy)
