@@ -1,13 +1,14 @@
 """The sweeper: composes and checks every job before the first one starts, and reports all failures at the end."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -17,69 +18,81 @@ class FathomSweeperConf:
     _target_: str = "hydra_plugins.fathom_sweeper.FathomSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = field(default_factory=dict)
+    arms: dict[str, dict[str, str]] = field(default_factory=dict)  # grids of their own, by name, each beside ``params``
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="fathom", node=FathomSweeperConf, provider="fathom")
 
 
 class FathomSweeper(BasicSweeper):
-    """The grid of Hydra's own sweeper, checked whole beforehand and reported whole afterwards."""
+    """The grid of Hydra's own sweeper, checked whole beforehand, taken up where it ended, reported whole afterwards."""
+
+    def __init__(self, max_batch_size: int | None, params: Any, arms: Any):
+        super().__init__(max_batch_size, params)
+        self.arms = arms
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before ``sweep``; from here on jobs are composed cheaply, the launcher's too."""
+        from research.composition import Composer
+
+        self.composer = Composer.of(hydra_context.config_loader)
+        cheap = HydraContext(self.composer, hydra_context.callbacks)
+        super().setup(hydra_context=cheap, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Runs the grid; raises SweepEnded with the exit code once its table is shown."""
+        """Runs what is missing of the grid; raises SweepEnded with the exit code once its table is shown."""
         from research.errors import SweepEnded
+        from research.member import read_ended
+        from research.sweep import jobs_of, without_doubles
 
-        jobs = self._checked(self._jobs(arguments))
-        returns = self._launch(jobs)
-        raise SweepEnded(_report(returns))
+        assert self.config is not None
+        jobs = jobs_of(self.params or {}, self.arms, arguments, self.composer)
+        members = [self.composer.checked(self.config, overrides) for overrides in jobs]
+        numbers = without_doubles(jobs, members)
+        ended = {number: read_ended(members[number]) for number in numbers}
+        missing = [number for number in numbers if not ended[number]]
+        _say_plan([members[number] for number in missing], len(numbers))
+        returns = self._launch([jobs[number] for number in missing])
+        results = {n: info | {"directory": str(members[n].directory)} for n, info in ended.items() if info}
+        results |= dict(zip(missing, returns, strict=True))
+        raise SweepEnded(_report([results[number] for number in numbers], len(missing)))
 
-    def _jobs(self, arguments: list[str]) -> list[list[str]]:
-        given = [f"{name}={values}" for name, values in (self.params or {}).items()]
-        assert self.hydra_context
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides([*given, *arguments])
-        return [list(job) for batch in self.split_arguments(_last_of_each(parsed), None) for job in batch]
-
-    def _checked(self, jobs: list[list[str]]) -> list[list[str]]:
-        """All jobs, composed and checked, so that a mistake in the last one is seen before the first one starts."""
-        from research.train import typed
-
-        assert self.hydra_context and self.config
-        for overrides in jobs:
-            typed(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
-        return jobs
-
-    def _launch(self, jobs: list[list[str]]) -> list[JobReturn]:
+    def _launch(self, jobs: list[list[str]]) -> list[dict[str, Any]]:
         from research.train import Session
 
-        assert self.launcher and self.config
-        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        assert self.launcher
+        if not jobs:
+            return []
         Session.progress.runs = len(jobs)
-        return list(self.launcher.launch(jobs, initial_job_idx=0))
+        return [returned.return_value for returned in self.launcher.launch(jobs, initial_job_idx=0)]
 
 
-def _last_of_each(overrides: list[Any]) -> list[Any]:
-    """The command line wins over the swept values of an experiment's file."""
-    return list({override.get_key_element(): override for override in overrides}.values())
+def _say_plan(missing: list[Any], runs: int) -> None:
+    from research.member import group_key
+
+    programs = len({group_key(member.config) for member in missing})
+    there = f", the other {runs - len(missing)} are there" if len(missing) < runs else ""
+    plural = "" if programs == 1 else "s"
+    if missing:
+        print(f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}", file=sys.stderr)
 
 
-def _report(returns: list[JobReturn]) -> int:
+def _report(results: list[dict[str, Any]], trained: int) -> int:
     """Shows the table of what ended and lists what did not end well; the exit code."""
     from research.records.analysis import Run
     from research.report import console, runs_table, say_failures
 
-    results = [run.return_value for run in returns]
     recorded = [Path(result["directory"]) for result in results if _has_record(result)]
     if recorded:
         console(pipe_width=1000).print(runs_table([Run(directory) for directory in recorded]))
-    already = sum(bool(result.get("already")) for result in results)
-    if already:
+    if trained < len(results):
+        already = len(results) - trained
         console().print(
             f"{already} of {len(results)} runs were there already, ended by themselves, and were left alone"
         )
     bad = [(Path(result["directory"]).name, _reason(result)) for result in results if result["status"] != "done"]
     if bad:
-        say_failures(bad, len(returns))
+        say_failures(bad, len(results))
     return 1 if bad else 0
 
 

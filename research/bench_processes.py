@@ -85,6 +85,7 @@ class _Silent(Progress):
 
 def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, float]]:
     """Wall seconds of whole runs, in turns with W&B offline and without trackers, after a short one of each kind."""
+    from research.member import Member
     from research.run import train
 
     def run(tracker: str, steps: int) -> float:
@@ -92,7 +93,7 @@ def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, flo
         directory.mkdir()
         settings = (f"tracker={tracker}", f"tracker.dir={root}", f"train.steps={steps}", "model.depth=100")
         config, start = configured(*settings), time.perf_counter()
-        train(config, directory, _Silent())
+        train([Member(config, directory)], _Silent())
         return time.perf_counter() - start
 
     with tempfile.TemporaryDirectory() as root:

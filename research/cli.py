@@ -69,15 +69,20 @@ def _reproduce(words: Sequence[str]) -> int:
     wanted = [word for word in words if "=" not in word]
     chosen = names() if wanted == ["all"] else [checked(word) for word in wanted]
     for override in overrides:
-        if not override.startswith(("name=", "tracker", "hydra.sweep.dir=")):
+        if not override.startswith(("name=", "tracker", "hydra.sweep.dir=", "hydra/launcher=", "hydra.launcher.")):
             raise ValueError(f"{override} would make it another experiment: fathom train -m experiment=NAME {override}")
     if not chosen:
         raise ValueError(f"reproduce what? one or several of {', '.join(names())}, or all")
     codes = []
     for name in chosen:
         print(f"{name}: training", flush=True)
-        code = train([f"experiment={name}", *overrides])
-        codes.append(code or int(not draw_and_judge(name, _directory(name, overrides))))
+        code = train([f"experiment={name}", "hydra/launcher=grouped", *overrides])
+        try:  # a run that diverged is a result for the claims to judge
+            codes.append(int(not draw_and_judge(name, _directory(name, overrides))))
+        except ValueError:  # one that failed leaves nothing to draw, and is listed already
+            if not code:
+                raise
+            codes.append(code)
     return max(codes)
 
 

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterator
 
 from research.config import Config, Precision
+from research.models.plan import BLOCKS, IMAGES
 
-IMAGES = ("cnn", "resnet_cifar", "resnet")
-RESNET_DEPTHS = (18, 34, 50, 101, 152)
 CELLS_WITH_GATES = ("gru", "lstm")
 
 
@@ -48,13 +47,19 @@ def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
         case "resnet_cifar" if model.depth < 8 or (model.depth - 2) % 6:
             below = max(8, 6 * ((model.depth - 2) // 6) + 2)
             yield "model.depth", f"6n+2 for resnet_cifar: {below} or {below + 6}, say", model.depth, ""
-        case "resnet" if model.depth not in RESNET_DEPTHS:
-            yield "model.depth", f"one of {_listed(RESNET_DEPTHS)} for resnet", model.depth, ""
+        case "resnet" if model.depth not in BLOCKS:
+            yield "model.depth", f"one of {_listed(list(BLOCKS))} for resnet", model.depth, ""
         case "transformer" if model.width % model.heads:
             yield "model.heads", f"a divisor of model.width={model.width}: {_divisors(model.width)}", model.heads, ""
         case "transformer" if model.positions.name == "rotary" and (model.width // model.heads) % 2:
-            heads = [h for h in _dividing(model.width) if (model.width // h) % 2 == 0]
-            yield "model.heads", f"one of {_listed(heads)}", model.heads, "positions=rotary turns pairs of units"
+            why, heads = (
+                "positions=rotary turns pairs of units",
+                [h for h in _dividing(model.width) if model.width % (2 * h) == 0],
+            )
+            if heads:
+                yield "model.heads", f"one of {_listed(heads)}", model.heads, why
+            else:
+                yield "model.width", "even", model.width, why
         case "rnn" if text and model.depth != shape[0]:
             yield "model.depth", f"data.length={shape[0]}", model.depth, "an rnn has one step for each character"
         case "rnn" if not text and math.prod(shape) % model.depth:
@@ -95,6 +100,8 @@ def _norms(config: Config) -> Iterator[tuple[str, str, object, str]]:
         yield "norm", "none", norm, f"a {cell} keeps its state in bounds by itself"
     if norm == "batch" and model in ("transformer", "rnn"):
         yield "norm", "none, layer, rms, group or dyt", norm, f"over the batch, positions of a {model} would mix"
+    if norm == "batch" and model == "mlp" and config.train.batch_size == 1 and config.optimizer.kind.name != "gd":
+        yield "train.batch_size", "≥ 2", 1, "norm=batch takes from a single example its own mean: nothing is left"
     if norm == "group" and config.model.width % config.norm.groups:
         width = config.model.width
         yield "norm.groups", f"a divisor of model.width={width}: {_divisors(width)}", config.norm.groups, ""

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.util
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from research.records.claims import Claim
 from research.records.figures import style
 from research.records.record import write_json
 from research.report import console, number
+from research.sweep import jobs_of
 from research.train import folder
 
 FORMATS = ("png", "svg", "pdf")
@@ -42,13 +42,9 @@ def checked(name: str) -> str:
 
 def expected_runs(name: str) -> list[str]:
     """The names of the run directories that the experiment's sweep makes."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     composed = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())
-    params = composed.get("hydra", {}).get("sweeper", {}).get("params", {})
-    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
-    return [run_name(job) for job in itertools.chain(*BasicSweeper.split_arguments(parsed, None))]
+    sweeper = composed.get("hydra", {}).get("sweeper", {})
+    return [run_name(job) for job in jobs_of(sweeper.get("params", {}), sweeper.get("arms"))]
 
 
 def finished_runs(name: str, directory: Path) -> list[Run]:

@@ -1,7 +1,6 @@
 """From a configuration to a job: what is compiled, what is passed in, on which data; and what theory expects."""
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from research.config import Config, plain, traced, tree
+from research.config import Config, traced, tree
 from research.data.catalog import load_images
 from research.data.dataset import Dataset
 from research.data.digits import load_digits
@@ -19,16 +18,18 @@ from research.gauges import theory
 from research.gauges.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
+from research.training.mesh import ALONE, Layout, place
 from research.training.precision import POLICIES
 from research.training.spec import Spec
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run made ready: what is compiled, what is passed in, and how long it lasts."""
+    """Runs made ready: what is compiled, what is passed in, and how long they last."""
 
     spec: Spec
-    hp: dict[str, jax.Array]  # every leaf [M = 1]
+    layout: Layout
+    hp: dict[str, jax.Array]  # every leaf [M]
     data: dict[str, jax.Array]
     dataset: Dataset
     steps: int
@@ -37,20 +38,13 @@ class Job:
     exponents_every: int | None  # measured steps alone; None: exponents are not counted
 
 
-def run_id(study: str, config: Config) -> str:
-    """The hash of the folder's name and the resolved configuration: the same run, the same id.
+def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
+    """Loads the data and splits the configurations into what is compiled and what is passed in.
 
-    Trackers are left out: where a run is mirrored does not make it another run.
-    """
-    settings = {path: value for path, value in plain(config).items() if not path.startswith("tracker.")}
-    text = json.dumps([study, settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    They are checked ones: the data hold at least one batch.
 
-
-def prepare(config: Config) -> Job:
-    """Loads the data and splits the configuration into what is compiled and what is passed in.
-
-    The configuration is a checked one: the data hold at least one batch.
+    Raises:
+        ValueError: for runs that do not share what is compiled.
     """
     dataset = _load(json.dumps(tree(config.data)))
     examples = len(dataset.x)
@@ -58,13 +52,18 @@ def prepare(config: Config) -> Job:
     batch = examples if full_batch else config.train.batch_size
     per_epoch = examples // batch
     steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
-    wide = np.dtype(POLICIES[config.precision.kind.name].accumulation).type
-    numbers = traced(config) | {"train.steps": steps}
-    hp = {path: np.asarray([value], _format(path, value, wide)) for path, value in numbers.items()}
     spec = _spec(config, dataset, batch)
-    hp, data = jax.device_put((hp, dataset.arrays()))
+    if any(_spec(other, dataset, batch) != spec for other in others):
+        raise ValueError("runs of one group must differ only in numbers that are passed in")
+    wide = np.dtype(POLICIES[config.precision.kind.name].accumulation).type
+    numbers = [traced(each) | {"train.steps": steps} for each in (config, *others)]
+    hp = {
+        path: np.asarray([each[path] for each in numbers], _format(path, value, wide))
+        for path, value in numbers[0].items()
+    }
+    placed = place(layout, hp, per_run=True), place(layout, dataset.arrays(), per_run=False)
     eval_every = config.train.eval_every or per_epoch
-    return Job(spec, hp, data, dataset, steps, per_epoch, eval_every, _exponents_every(config))
+    return Job(spec, layout, *placed, dataset, steps, per_epoch, eval_every, _exponents_every(config))
 
 
 def _exponents_every(config: Config) -> int | None:

@@ -5,13 +5,14 @@ import time
 from types import TracebackType
 
 SECONDS_A_LINE = 10.0  # between lines in a pipe
+EARLY = 0.02  # of the whole: before, what has passed is compiling and says nothing of what is left
 
 
 class Progress:
-    """Shows ``runs`` runs, one after the other, on standard error."""
+    """Shows ``runs`` runs, one after the other or several together, on standard error."""
 
     def __init__(self, runs: int = 1):
-        self.runs, self.run = runs, 0
+        self.runs, self.run, self.together = runs, 0, 1  # run: the last of those that are on, counted from 1
         self.name = ""
         self.bar = None
         self.started = self.last = time.monotonic()
@@ -33,26 +34,36 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def begin(self, name: str) -> None:
-        """The next run starts."""
-        self.run, self.name = self.run + 1, name
+    def begin(self, name: str, together: int = 1) -> None:
+        """The next run starts, or the next ``together`` runs at once."""
+        self.run, self.together, self.name = self.run + together, together, name
         if self.bar:
-            self.bar.update(self.task, description=f"{self._position()}{name}: compiling", completed=self.run - 1)
+            description = f"{self._position()}{name}: compiling"
+            self.bar.update(self.task, total=self.runs, description=description, completed=self._done(0))
+
+    def take_back(self) -> None:
+        """What was begun last begins once more, in other parts."""
+        self.run -= self.together
 
     def step(self, done: int, total: int, **values: float) -> None:
-        """``done`` of ``total`` steps of the present run."""
+        """``done`` of ``total`` steps of what is on; the values of several runs are their means."""
         text = f"{self._position()}{self.name}: step {done}/{total}"
         numbers = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
         if self.bar:
-            self.bar.update(self.task, description=f"{text}  {numbers}", completed=self.run - 1 + done / total)
+            self.bar.update(self.task, description=f"{text}  {numbers}", completed=self._done(done / total))
         elif done == total or time.monotonic() - self.last > SECONDS_A_LINE:
             self.last = time.monotonic()
-            print(f"{text}  {numbers}{self._left(self.run - 1 + done / total)}", file=sys.stderr, flush=True)
+            print(f"{text}  {numbers}{self._left(self._done(done / total))}", file=sys.stderr, flush=True)
+
+    def _done(self, fraction: float) -> float:
+        """Runs that are done, with the share of those that are on."""
+        return self.run - self.together * (1 - fraction)
 
     def _position(self) -> str:
-        return f"[{self.run}/{self.runs}] " if self.runs > 1 else ""
+        first = f"{self.run - self.together + 1}-" if self.together > 1 else ""
+        return f"[{first}{self.run}/{self.runs}] " if self.runs > 1 else ""
 
     def _left(self, done: float) -> str:
-        if done >= self.runs:
+        if done >= self.runs or done < EARLY * self.runs:
             return ""
         return f"  about {(time.monotonic() - self.started) * (self.runs / done - 1):.0f} s left"

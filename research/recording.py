@@ -1,19 +1,17 @@
-"""What becomes of a run's rows: its record, its trackers, the display, and at the end the verdict."""
+"""What becomes of a run's rows: its record, its trackers, and at the end the verdict."""
 
 import time
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 
-from research.config import Config, plain, tree
+from research.config import plain, tree
 from research.gauges.formats import read_counts
 from research.gauges.underflow import judge_underflow
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
-from research.progress import Progress
+from research.member import Member
 from research.provenance import git, versions
 from research.records.record import Record
 from research.records.trackers import Background
@@ -26,52 +24,36 @@ HELD_OUT = ("eval_loss", "eval_accuracy")
 
 
 class Recording:
-    """A run while it lasts; whatever ends it, leaving the context writes what was measured."""
+    """A run while it lasts."""
 
-    def __init__(self, config: Config, job: Job, directory: Path, identity: str, progress: Progress):
-        self.config, self.job, self.progress = config, job, progress
-        self.record = Record(directory, _described(config, job, identity))
-        self.trackers = Background(_trackers(config, directory, identity))
+    def __init__(self, member: Member, job: Job, together: int):
+        """``together``: how many runs are trained as one program; the run's seconds are those of all."""
+        self.config, self.job = member.config, job
+        self.record = Record(member.directory, _described(member, job) | {"together": together})
+        self.trackers = Background(_trackers(member))
         self.diverged: tuple[int, int | None] | None = None  # step and layer of the first value that is not finite
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []
         self._exponents: dict[int, Columns] = {}  # by step
         self._began = self._trained = time.monotonic()
-        self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
 
-    def __enter__(self) -> "Recording":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        status = "diverged" if self.diverged else "done"
-        if error is not None:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        self._close(status, error)
-
-    def count(self, params: Any) -> None:
+    def count(self, parameters: int) -> None:
         """Notes how many parameters the network has."""
-        self.record.update(parameters=sum(leaf.size for leaf in jax.tree.leaves(params)))
+        self.record.update(parameters=parameters)
 
     def compiled(self) -> None:
         """The first step is done: from here on time is training time. Trackers open now, behind the first step."""
         self._trained = time.monotonic()
         self.trackers.start()
 
-    def pace(self) -> float | None:
-        """Seconds a step behind the first, from rows that have arrived; None before there are any."""
-        steps, when = self._fetched
-        return (when - self._trained) / (steps - 1) if steps > 1 else None
+    def take(self, start: int, rows: dict[str, Any], held_out: dict[str, float], exponents: dict[str, Any]) -> None:
+        """Hands the rows of steps from ``start`` on to the record and the trackers.
 
-    def take(self, start: int, steps: int, rows: Any, evaluation: dict[str, Any], exponents: dict[str, Any]) -> None:
-        """Fetches a chunk's rows and hands them to the record, the trackers and the display.
-
-        ``exponents`` are those of the chunk's first step, or empty.
+        ``exponents`` are the counts of the first of them, or empty.
 
         Rows behind the first that is not finite mean nothing and are dropped.
         """
-        # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
-        rows = jax.tree.map(lambda column: np.asarray(column)[0, :steps], rows)
-        held_out = {name: float(np.asarray(value)[0]) for name, value in evaluation.items()}
+        steps = len(rows["finite"])
         bad = np.flatnonzero(~rows["finite"])
         if len(bad):
             steps, held_out = int(bad[0]) + 1, {}
@@ -81,20 +63,17 @@ class Recording:
             self.diverged = step, first_bad_layer(rows.get("profile", {}), steps - 1) if measured else None
         metrics, profiles = self._columns(np.arange(start, start + steps), rows, held_out)
         self._metrics.append(metrics)
-        self._fetched = start + steps, time.monotonic()
         if profiles:
             self._signal.append({name: profiles[name] for name in ("step", "signal_grad")})
         self._record(metrics, profiles, self._gauged(start, exponents))
         self.trackers.log(metrics, profiles)
-        self.progress.step(start + steps, self.job.steps, loss=float(rows["train_loss"][-1]), **held_out)
 
     def _gauged(self, step: int, exponents: dict[str, Any]) -> Columns:
         """Gauges of the exponents that were counted at ``step``."""
         if not exponents:
             return {}
         policy = POLICIES[self.config.precision.kind.name]
-        counts = jax.tree.map(lambda counted: np.asarray(counted)[0], exponents)
-        self._exponents[step] = read_counts(counts, policy.compute, policy.narrowest)
+        self._exponents[step] = read_counts(exponents, policy.compute, policy.narrowest)
         return self._exponents[step]
 
     def _record(self, metrics: Columns, profiles: Columns, gauged: Columns) -> None:
@@ -120,17 +99,22 @@ class Recording:
         profiles = {name: values[measured] for name, values in rows["profile"].items()}
         return metrics, {"step": step[measured]} | profiles
 
-    def _close(self, status: str, error: BaseException | None) -> None:
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends the run and writes what was measured; ``error``: what ended it before its time."""
+        status = "diverged" if self.diverged else "done"
+        if error is not None:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         now = time.monotonic()
         compiling = self._trained - self._began
         seconds = {"compile": compiling, "train": now - self._trained, "total": now - self._began}
-        self.record.update(**self.trackers.described())
+        ended: dict[str, Any] = {"status": status, "seconds": seconds, **self.trackers.described()}
         if status == "failed":
-            self.record.update(error=f"{type(error).__name__}: {error}")
-        steps = int(self._metrics[-1]["step"][-1]) + 1 if self._metrics else 0
-        final, verdict = self._final(), self._verdict()
-        self.record.close(status=status, seconds=seconds, steps=steps, final=final, verdict=verdict)
-        self.trackers.finish(self.record.info)
+            ended["error"] = f"{type(error).__name__}: {error}"
+        ended["steps"] = int(self._metrics[-1]["step"][-1]) + 1 if self._metrics else 0
+        try:
+            self.record.close(**ended, final=self._final(), verdict=self._verdict())
+        finally:
+            self.trackers.finish(self.record.info)
 
     def _final(self) -> dict[str, float | None]:
         """Training numbers as means over the last epoch, held-out numbers as last seen."""
@@ -151,7 +135,8 @@ class Recording:
         if not len(measured["step"]) and not self.diverged:
             return None
         theory = predicted_factor(self.config, self.job)
-        told = {"settings": plain(self.config), "theory": theory, "diverged": self.diverged}
+        first = 1 if self.job.spec.architecture.shared else 0  # a recurrent network begins with zeros
+        told = {"settings": plain(self.config), "theory": theory, "diverged": self.diverged, "first": first}
         verdict = judge(measured["step"], measured["signal_grad"], **told)
         narrowest = POLICIES[self.config.precision.kind.name].narrowest
         counted = list(self._exponents), list(self._exponents.values())
@@ -172,15 +157,15 @@ def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
     return None
 
 
-def _trackers(config: Config, directory: Path, identity: str) -> list[Any]:
-    if not config.tracker.wandb:
+def _trackers(member: Member) -> list[Any]:
+    if not member.config.tracker.wandb:
         return []
-    resolved = tree(config)
-    names = {"name": directory.name, "group": directory.absolute().parent.name}
-    return [WandbTracker(settings=resolved["tracker"], run_id=identity, config=resolved, **names)]
+    resolved = tree(member.config)
+    names = {"name": member.directory.name, "group": member.directory.absolute().parent.name}
+    return [WandbTracker(settings=resolved["tracker"], run_id=member.identity, config=resolved, **names)]
 
 
-def _described(config: Config, job: Job, identity: str) -> dict[str, Any]:
+def _described(member: Member, job: Job) -> dict[str, Any]:
     """``run.json`` as it stands when the run starts."""
     device = jax.devices()[0]
     data = job.dataset
@@ -188,8 +173,8 @@ def _described(config: Config, job: Job, identity: str) -> dict[str, Any]:
     if data.vocabulary:
         fingerprint |= {"symbols": data.symbols, "unigram_entropy": data.unigram_entropy}
     return {
-        "id": identity,
-        "seed": config.seed,
+        "id": member.identity,
+        "seed": member.config.seed,
         "versions": versions(),
         "git": git(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},

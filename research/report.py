@@ -3,16 +3,17 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from research.config import Config, plain
 from research.naming import SHARED
 from research.records.analysis import Run
 
+DEFAULTS = plain(Config())
 COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",
@@ -91,16 +92,22 @@ def runs_table(runs: Sequence[Run]) -> Table:
         table.add_column(name, justify="left" if name in ("status", "gradient") else "right", no_wrap=True)
     for run in runs:
         study = [run.directory.absolute().parent.name] if len(studies) > 1 else []
-        settings = [str(run.config.get(path)) for path in differing]
+        settings = [_setting(run, path) for path in differing]
         table.add_row(*(study + settings or [run.directory.name]), *_results(run.info))
     return table
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
     """The settings that are not the same in all runs, the fewest values first."""
-    values = {path: {str(run.config.get(path)) for run in runs} for run in runs for path in run.config}
+    values = {path: {_setting(run, path) for run in runs} for run in runs for path in run.config}
     paths = [path for path in values if len(values[path]) > 1 and path.split(".")[0] not in SHARED]
     return sorted(paths, key=lambda path: (len(values[path]), path))
+
+
+def _setting(run: Run, path: str) -> str:
+    """A setting in a cell: the default where an earlier version did not know it, a dash where it is left open."""
+    value = run.config.get(path, DEFAULTS.get(path))
+    return "–" if value is None else str(value)
 
 
 def _short(path: str) -> str:
@@ -151,11 +158,3 @@ def bars(values: Sequence[float], height: int = 8, width: int = 80) -> list[str]
     lines[0] += f"  {high:.3g}"
     lines[-1] += f"  {low:.3g}"
     return lines
-
-
-def relative(path: Path) -> str:
-    """A path as the user would type it from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

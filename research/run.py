@@ -1,94 +1,127 @@
-"""One run: the host loop. All numbers come from the program; what becomes of them is the recording's business."""
+"""The host loop of a group of runs. All numbers come from the program; what becomes of them is the group's business."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from research.config import Config
-from research.job import Job, prepare, run_id
+from research.group import Group, is_out_of_memory
+from research.job import Job, prepare
+from research.member import Member, Result
+from research.memory import check_memory, needed, size
 from research.progress import Progress
-from research.recording import Recording
-from research.records.record import read_finished
+from research.training.mesh import make_layout, placed_shapes
 from research.training.precision import scope
 from research.training.program import Program, make_program
 from research.training.state import TrainState
 
-SECONDS_A_CHUNK = 0.5  # about how long the device works before the host looks
+SECONDS_A_CHUNK = 0.5  # about how long the device works on a single run before the host looks
 
 
-def train(config: Config, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Trains one run and records it in ``directory``; a run that is there already, done, is left as it is.
+def train(
+    members: Sequence[Member], progress: Progress, *, within: str = "auto", devices: int | None = None
+) -> list[Result]:
+    """Trains runs that differ only in numbers that are passed in, as one program, and records each in its directory.
+
+    A run alone is a group of one. A group that needs more memory than there is is trained in halves.
 
     Returns:
-        The content of ``run.json``.
+        What came of each, in order.
     """
-    identity = run_id(directory.absolute().parent.name, config)
-    finished = read_finished(directory, identity)
-    if finished:
-        return finished | {"already": True}
-    with scope(config.precision.kind.name):
-        job = prepare(config)
-        recording = Recording(config, job, directory, identity, progress)
-        with recording:
-            _loop(job, recording)
-    return recording.record.info
+    return _in_halves(members, progress, within, devices)
 
 
-def _loop(job: Job, recording: Recording) -> None:
+def _in_halves(members: Sequence[Member], progress: Progress, within: str, devices: int | None) -> list[Result]:
+    name = members[0].directory.name if len(members) == 1 else f"{len(members)} runs"
+    progress.begin(name, len(members))
+    try:
+        return _together(members, progress, within, devices)
+    except Exception as error:
+        if len(members) == 1 or not is_out_of_memory(error):
+            return [{"directory": str(member.directory), "status": "failed", "error": error} for member in members]
+    middle = -(-len(members) // 2)  # behind the except clause: the error's trace would keep the arrays
+    progress.take_back()
+    return [
+        result
+        for half in (members[:middle], members[middle:])
+        for result in _in_halves(half, progress, within, devices)
+    ]
+
+
+def _together(members: Sequence[Member], progress: Progress, within: str, devices: int | None) -> list[Result]:
+    configs = [member.config for member in members]
+    layout = make_layout(len(members), within=within, devices=devices)
+    spare = [configs[-1]] * (-len(members) % layout.devices)  # trained once more so that devices have equal shares
+    with scope(configs[0].precision.kind.name):
+        job = prepare(*configs, *spare, layout=layout)
+        with Group(members, job, progress) as group:
+            _loop(job, group, configs[0].precision.kind.name)
+    return group.results
+
+
+def _loop(job: Job, group: Group, precision: str) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
-    program = make_program(job.spec)
-    state = _begun(program, job, recording.config.precision.kind.name)
-    recording.count(state.params)
+    program = make_program(job.spec, job.layout)
+    state = _begun(program, job, precision)
+    group.count(state.params)
     pending = None
-    cuts = tuple(filter(None, (job.eval_every, job.exponents_every)))
-    for start, steps in chunks(job.steps, cuts, job.spec.capacity, recording.pace):
+    seconds, cuts = SECONDS_A_CHUNK * group.patience, tuple(filter(None, (job.eval_every, job.exponents_every)))
+    for start, steps in chunks(job.steps, cuts, job.spec.capacity, group.pace, seconds):
         counted = job.exponents_every and start % job.exponents_every == 0
         exponents = program.exponents(state, job.hp, job.data) if counted else {}
         state, rows = program.chunk(state, job.hp, job.data, jnp.int32(start), jnp.int32(steps))
         due = (start + steps) % job.eval_every == 0 or start + steps == job.steps
         evaluation = program.evaluate(state, job.hp, job.data) if due else {}
         if pending:
-            recording.take(*pending)
-        if recording.diverged:
+            group.take(*pending)
+        if group.ended:
             return
         if start == 0:
             jax.block_until_ready(rows)
-            recording.compiled()
+            group.compiled()
         pending = (start, steps, rows, evaluation, exponents)
     if pending:
-        recording.take(*pending)
+        group.take(*pending)
 
 
 def _begun(program: Program, job: Job, precision: str) -> TrainState:
-    """The initial state; while it is made, the step is compiled on another core."""
+    """The initial state; while it is made, the step is compiled on another core.
 
-    def compile_step(shapes: TrainState) -> None:
+    Raises:
+        MemoryError: before anything is allocated, where the runs do not fit.
+    """
+    shapes = placed_shapes(job.layout, jax.eval_shape(program.init, job.hp))
+    check_memory(2 * size(shapes), job.layout.devices)  # the state of a step and of the next one
+
+    def compile_step() -> None:
         with scope(precision):  # scopes do not reach from one thread into another
-            program.chunk.lower(shapes, job.hp, job.data, jnp.int32(0), jnp.int32(0)).compile()
+            compiled = program.chunk.lower(shapes, job.hp, job.data, jnp.int32(0), jnp.int32(0)).compile()
+        check_memory(job.layout.devices * needed(compiled), job.layout.devices)
 
     with ThreadPoolExecutor(1) as other:
-        compiled = other.submit(compile_step, jax.eval_shape(program.init, job.hp))
+        compiled = other.submit(compile_step)
         state = program.init(job.hp)
         compiled.result()
     return state
 
 
 def chunks(
-    steps: int, cuts: Sequence[int], capacity: int, pace: Callable[[], float | None]
+    steps: int,
+    cuts: Sequence[int],
+    capacity: int,
+    pace: Callable[[], float | None],
+    seconds_a_chunk: float = SECONDS_A_CHUNK,
 ) -> Iterator[tuple[int, int]]:
     """(start, count) of the pieces a run is trained in: single steps until the pace is known, then longer ones.
 
-    Pieces end at multiples of each of ``cuts`` and are as long as ``SECONDS_A_CHUNK`` allows at ``pace()`` seconds a
+    Pieces end at multiples of each of ``cuts`` and are as long as ``seconds_a_chunk`` allows at ``pace()`` seconds a
     step; how a run is cut does not change its numbers.
     """
     start = 0
     while start < steps:
         seconds = pace()
-        affordable = 1 if seconds is None else max(1, int(SECONDS_A_CHUNK / max(seconds, 1e-9)))
+        affordable = 1 if seconds is None else max(1, int(seconds_a_chunk / max(seconds, 1e-9)))
         count = min(*(every - start % every for every in cuts), steps - start, capacity, affordable)
         yield start, count
         start += count

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,9 +20,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from research import config as schema
 from research import errors
 from research.checks import check
+from research.member import Member, Result, read_ended
 from research.naming import run_name
 from research.progress import Progress
+from research.records.analysis import flat
 
+KNOBS = frozenset(schema.knobs())
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
@@ -38,22 +41,17 @@ def typed(composed: DictConfig) -> schema.Config:
     Raises:
         ValueError: naming the setting that is unknown or out of its range.
     """
-    tree = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(tree, dict)
-    tree.pop("hydra", None)
-    for path in _paths(tree):
-        if path not in set(schema.knobs()):
+    nodes: dict[str, Any] = {str(name): node for name, node in composed.items() if name != "hydra"}
+    for path in flat({name: _plain(node, OmegaConf.to_container) for name, node in nodes.items()}):
+        if path not in KNOBS:
             raise ValueError(errors.unknown(path))
-    bare = OmegaConf.create({name: node for name, node in composed.items() if name != "hydra"})
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Config), bare))
-    assert isinstance(config, schema.Config)
+    config = schema.Config(**{name: _plain(node, OmegaConf.to_object) for name, node in nodes.items()})
     check(config)
     return config
 
 
-def _paths(tree: dict[Any, Any], prefix: str = "") -> list[str]:
-    nested = [_paths(v, f"{prefix}{k}.") if isinstance(v, dict) else [f"{prefix}{k}"] for k, v in tree.items()]
-    return [path for paths in nested for path in paths]
+def _plain(node: Any, convert: Callable[[Any], Any]) -> Any:
+    return convert(node) if OmegaConf.is_config(node) else node
 
 
 class Session:
@@ -69,7 +67,7 @@ class CheckFirst(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a single run; sweeps are checked by the sweeper."""
         try:
-            typed(config)
+            read_ended(Member(typed(config), Path(str(config.hydra.run.dir))))
         except Exception as error:
             refuse(error)
 
@@ -85,27 +83,53 @@ def refuse(error: Exception) -> NoReturn:
     raise errors.Refused(2)
 
 
-def job(composed: DictConfig) -> dict[str, Any]:
-    """Trains one composed run in the directory that Hydra made for it.
+def job(composed: DictConfig) -> Result:
+    """Trains one composed run in the directory that Hydra made for it."""
+    (result,) = train_group([Member(typed(composed), Path(HydraConfig.get().runtime.output_dir))])
+    return result
+
+
+def train_group(members: Sequence[Member], *, within: str = "auto", devices: int | None = 1) -> list[Result]:
+    """Trains runs that share a program, in this process; an engine carries this call to wherever it may run.
+
+    Args:
+        members: the runs; their ``files`` are written first.
+        within: how the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
+        devices: the most devices that are used, None for all.
 
     Returns:
-        Its ``run.json`` and ``directory``; where it raised, the exception as ``error``, so that a sweep goes on.
+        What came of each, in order; where it raised, the exception as ``error``, so that a sweep goes on.
     """
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    Session.progress.begin(directory.name)
-    try:
-        config = typed(composed)
-        _prepare_jax()
-        from research.run import train
+    there = {member.directory: info for member in members if (info := read_ended(member))}
+    missing = [member for member in members if member.directory not in there]
+    trained = dict(zip([member.directory for member in missing], _train(missing, within, devices), strict=True))
+    already = {folder: info | {"directory": str(folder), "already": True} for folder, info in there.items()}
+    return [(already | trained)[member.directory] for member in members]
 
-        gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
-        return train(config, directory, Session.progress) | {"directory": str(directory)}
-    except Exception as error:
-        if not (directory / "run.json").exists():
-            _unmake(directory)
-        if Session.shows_traces:
+
+def _train(members: Sequence[Member], within: str, devices: int | None) -> list[Result]:
+    if not members:
+        return []
+    prepare_jax(devices)
+    from research.run import train
+
+    for member in members:
+        _write(member)
+    gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
+    results = train(members, Session.progress, within=within, devices=devices)
+    for member, result in zip(members, results, strict=True):
+        error = result.get("error")
+        if isinstance(error, Exception) and Session.shows_traces:
             traceback.print_exception(error)
-        return {"status": "failed", "error": error, "directory": str(directory)}
+        if isinstance(error, Exception) and not (member.directory / "run.json").exists():
+            _unmake(member.directory)
+    return results
+
+
+def _write(member: Member) -> None:
+    for name, text in member.files.items():
+        (member.directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (member.directory / name).write_text(text)
 
 
 def _unmake(directory: Path) -> None:
@@ -121,14 +145,20 @@ def _unmake(directory: Path) -> None:
             return
 
 
-def _prepare_jax() -> None:
-    """Lets compiled programs outlive the process, unless the user keeps a cache elsewhere."""
+def prepare_jax(devices: int | None = 1) -> None:
+    """Lets compiled programs outlive the process, unless the user keeps a cache elsewhere.
+
+    Each CPU core becomes a device where more than one is to be used, which can be said before jax starts only.
+    """
     import jax
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "fathom" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
+        with contextlib.suppress(RuntimeError):  # it runs already, with the devices that it has
+            jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
 
 
 def register() -> None:

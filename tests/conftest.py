@@ -34,6 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 2)  # what is shared out among devices, on any machine
+
 from research import config
 from research.models.architecture import Architecture
 
@@ -308,19 +310,20 @@ def _unrolled(arch, params, x, hp, *, nudges=None, running=None, kept=None):
             lambda h: _normed(arch, h, layer["skip"], rest.get("skip"), seen),
         )  # fmt: skip
 
-    width = arch.width + arch.depth * arch.growth if arch.skip == "dense" else arch.width
+    growth = arch.growth if arch.skip == "dense" else 0
+    width = arch.width + arch.depth * growth
     h = jnp.pad(_linear(x, params["embed"]), ((0, 0), (0, width - arch.width)))
     h = nudge("signal_grad", 0, h)
-    seen["signals"].append(h)
+    seen["signals"].append(h[:, : arch.width])
     (stage,), running = params["stages"].values(), running or {}
     for n in range(arch.depth):
         layer = jax.tree.map(lambda leaf: leaf[n], stage)  # noqa: B023
         rest = jax.tree.map(lambda leaf: leaf[n], running["stages"][0]) if running else {}  # noqa: B023
-        written = arch.width + n * arch.growth if arch.skip == "dense" else width
+        written = arch.width + n * growth
         z = normed(nudge("branch_grad", n, h), "pre", layer, rest)
         branch = normed(_branch(arch, z, layer["branch"], written, seen), "branch", layer, rest)
         h = SKIPS[arch.skip](nudge("skip_grad", n, h), branch, shortcut(n, layer, rest, written))
         h = nudge("signal_grad", n + 1, normed(h, "post", layer, rest))
-        seen["signals"].append(h)
+        seen["signals"].append(h[:, : written + growth])
     h = normed(h, "pre", params, running)
     return _linear(ACTIVATIONS[arch.activation](h), params["head"]), seen

@@ -76,6 +76,8 @@ WRONG = [  # what is set, and what the line says
         ["model=transformer", "model.heads=4", "model.width=12", "model.positions=rotary"],
         "model.heads must be one of 1, 2, 3, 6 (positions=rotary turns pairs of units), got 4",
     ),
+    (["model=transformer", "model.heads=3", "model.width=15", "model.positions=rotary"], "model.width must be even"),
+    (["norm=batch", "train.batch_size=1"], "train.batch_size must be ≥ 2"),
     (["model=rnn", "model.depth=5"], "a divisor of 64: 1, 2, 4, 8, 16, 32, 64"),
     (["model=rnn", "data=python_docs", "model.depth=16"], "model.depth must be data.length=64"),
     (["model=mlp", "model.tied=true"], "model.tied must be false"),

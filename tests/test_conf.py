@@ -124,7 +124,8 @@ def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(fathom, wor
     Plugins.instance()  # loads the sweeper anew
     with monkeypatch.context() as patch:
         sweeper = sys.modules["hydra_plugins.fathom_sweeper"].FathomSweeper
-        patch.setattr(sweeper, "_launch", lambda _, jobs: planned.extend(jobs) or [])
+        ended = {"directory": "nowhere", "status": "done"}
+        patch.setattr(sweeper, "_launch", lambda _, jobs: planned.extend(jobs) or [ended] * len(jobs))
         assert fathom("train", f"experiment={name}", "tracker=none").code == 0
     assert planned and len({tuple(sorted(job)) for job in planned}) == len(planned)
     said = fathom("train", f"experiment={name}", *planned[0], "train.steps=2", "tracker=none")

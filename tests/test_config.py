@@ -8,7 +8,8 @@ import pytest
 
 from research.checks import check, valid
 from research.config import Config, knobs, leaves, plain, traced, tree
-from research.job import prepare, run_id
+from research.job import prepare
+from research.member import run_id
 
 
 def changed(path, value):

@@ -221,7 +221,7 @@ def test_float64_leaves_nothing_behind_in_the_process(finished, trained):
 
 
 def test_an_interruption_before_the_first_step_is_said_in_one_line(fathom, small, workplace, monkeypatch):
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("research.run.make_program", interrupted)

@@ -68,16 +68,16 @@ def breaking(monkeypatch):
     """Makes the run with seed 1 raise; the seeds that were trained."""
     from research import run
 
-    train, seeds = run.train, []
+    prepare, seeds = run.prepare, []
 
-    def start(config, directory, progress, *, raises):
+    def start(config, *others, raises, **settings):
         seeds.append(config.seed)
         if config.seed == 1 and raises:
             raise raises
-        return train(config, directory, progress)
+        return prepare(config, *others, **settings)
 
     def breaks(error):
-        monkeypatch.setattr(run, "train", lambda *args: start(*args, raises=error))
+        monkeypatch.setattr(run, "prepare", lambda *configs, **settings: start(*configs, raises=error, **settings))
         return seeds
 
     return breaks

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from research.records.analysis import Run
-from research.records.figures import PALETTE, band, new_figure
+from research.records.figures import PALETTE, band, decades, new_figure
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 SKIPS = {"none": ("plain", PALETTE[1]), "inv_sqrt_depth": ("skip, branch /√depth", PALETTE[0])}
@@ -72,7 +72,7 @@ def _log_axis(axes: Axes) -> None:
     low, high = axes.get_ylim()
     axes.set(xlim=(0, 64), ylim=(min(low, -3), max(high, 3)))
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")
+    decades(axes)
 
 
 def _loss(axes: Axes, runs: Sequence[Run]) -> None:

@@ -15,6 +15,7 @@ from research.gauges.exponents import exponent_counts
 from research.gauges.norms import euclidean, tree_euclidean
 
 Slot = Float[Array, ""] | Float[Array, " bins"]
+Statistics = dict[str, Array]
 
 
 @jax.custom_vjp
@@ -47,8 +48,12 @@ def tap(h: Any, slot: Slot | None) -> Any:
     return _count(h, slot) if slot.ndim else _tap(h, slot)
 
 
-def forward_statistics(h: Float[Array, "..."]) -> dict[str, Float[Array, ""]]:
-    """Root mean square and mean of ``h`` over all its elements, outside differentiation."""
+def forward_statistics(h: Float[Array, "..."], share: float | Array = 1.0) -> Statistics:
+    """Root mean square and mean of ``h``, scalars, outside differentiation.
+
+    ``share`` of the elements have a value; the others are 0 and do not count.
+    """
     h = jax.lax.stop_gradient(h)
     norm = euclidean(h)
-    return {"activation_rms": norm / h.size**0.5, "activation_mean": jnp.mean(h, dtype=norm.dtype)}
+    mean = jnp.mean(h, dtype=norm.dtype)
+    return {"activation_rms": norm / jnp.sqrt(h.size * share).astype(norm.dtype), "activation_mean": mean / share}

@@ -72,21 +72,22 @@ def log_profile(signal: np.ndarray) -> np.ndarray:
         return logs - logs[..., -1:]
 
 
-def fit(profile: np.ndarray) -> Fit:
-    """Fits one log profile [N+1].
+def fit(profile: np.ndarray, first: int = 0) -> Fit:
+    """Fits one log profile, that of the layers from ``first`` on.
 
     The slope is by least squares. The increments from layer to layer are independent, their sums are not, so the
     interval comes from the increments' spread: the slope of a random walk of m increments with standard deviation s
     has standard error s·√(6/5m) (1.2 s²/m is the variance of a least-squares slope on a random walk, m large).
     """
     slope, margin, total = _slope(profile), _margin(profile), float(profile[0])
+    outside = _first_outside(profile)
     return Fit(
         kind=_kind(profile),
         factor_per_layer=_exp(slope),
         interval=(_exp(slope - margin), _exp(slope + margin)) if math.isfinite(slope) else (0.0, 0.0),
         ratio=_exp(total),
         log10_ratio=total / math.log(10),
-        first_layer=_first_outside(profile),
+        first_layer=None if outside is None else outside + first,
     )
 
 
@@ -134,6 +135,7 @@ def judge(
     settings: Mapping[str, object],
     theory: float | None = None,
     diverged: tuple[int, int | None] | None = None,
+    first: int = 0,
 ) -> Verdict:
     """Judges a run by ``signal_grad`` [S, N+1], measured at ``steps`` [S].
 
@@ -143,12 +145,13 @@ def judge(
         settings: the run's configuration by dotted path, which the remedy is taken from.
         theory: the predicted factor per layer at initialisation, if there is a prediction.
         diverged: the (step, layer) of the first value that was not finite.
+        first: the first layer that is judged: 1 where the signal begins with a constant, of which nothing can learn.
     """
     kept = np.isfinite(signal).all(axis=1)
     steps, signal = steps[kept], signal[kept]
     silent = signal[:, -1] == 0
-    profiles = log_profile(signal)
-    initial = fit(profiles[0]) if len(steps) and not silent[0] else None
+    profiles = log_profile(signal)[:, first:]
+    initial = fit(profiles[0], first) if len(steps) and not silent[0] else None
     if diverged:
         step, layer = diverged
         sentence = _diverged_sentence(step, layer) + remedy("diverged", settings)
@@ -158,7 +161,7 @@ def judge(
         since = int(steps[_since(kinds, "dead")]) if len(steps) else None
         sentence = f"dead: no gradient leaves the loss since step {since}." + remedy("dead", settings)
         return Verdict("dead", since, None, initial, theory, sentence)
-    end = fit(_mean_of_last(profiles[~silent]))
+    end = fit(_mean_of_last(profiles[~silent]), first)
     verdict = Verdict(end.kind, int(steps[_since(kinds, end.kind)]), end, initial, theory, "")
     return dataclasses.replace(verdict, sentence=_sentence(verdict, signal.shape[1] - 1) + remedy(end.kind, settings))
 

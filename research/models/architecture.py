@@ -1,38 +1,16 @@
-"""What a network is made of: its shapes and options, and the plan of stages that follows from them."""
+"""What a network is made of: its shapes and options, and what follows from them."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array
 
-RESNETS = ("resnet_cifar", "resnet")
-SEQUENCES = ("transformer", "rnn")
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
-
-@dataclass(frozen=True)
-class Part:
-    """One layer of a block: what its branch is, and the units (channels) it takes and gives."""
-
-    kind: str
-    inputs: int
-    outputs: int
-    stride: int = 1
-
-    @property
-    def reshapes(self) -> bool:
-        """Whether the output has another shape than the input."""
-        return self.inputs != self.outputs or self.stride != 1
-
-
-class Stage(NamedTuple):
-    """So many identical blocks, each of some layers one behind the other; run as one scan."""
-
-    blocks: int
-    parts: tuple[Part, ...]
+from research.models.plan import IMAGES, PLANS, RESNETS, Stage
 
 
 @dataclass(frozen=True)
@@ -68,6 +46,10 @@ class Architecture:
     rounding: str = ""  # the format that what a layer reads, and the gradient there, are rounded through
     tensor_scale: bool = False  # whether each array is shifted to the top of that format's range first
 
+    def weights(self, hp: Mapping[str, Array], rngs: nnx.Rngs, **changes: Any) -> dict[str, Any]:
+        """How every map with weights is made, as ``Conv`` and ``make_linear`` take it."""
+        return {"init": self.init, "bias": self.bias, "hp": hp, **self.formats, "rngs": rngs} | changes
+
     @property
     def formats(self) -> dict[str, jnp.dtype]:
         """The arithmetic's and the parameters' number formats, as layers take them."""
@@ -81,7 +63,7 @@ class Architecture:
     @property
     def plan(self) -> tuple[Stage, ...]:
         """The stages, in forward order."""
-        return _PLANS[self.kind](self)
+        return PLANS[self.kind](self)
 
     @property
     def layers(self) -> int:
@@ -104,6 +86,16 @@ class Architecture:
         return self.kind == "rnn"
 
     @property
+    def convolves(self) -> bool:
+        """Whether its layers are convolutions."""
+        return self.kind in IMAGES
+
+    @property
+    def normalises_inside(self) -> bool:
+        """Whether the norm stands in front of each nonlinearity of a branch, and replaces the biases: ResNets."""
+        return self.kind in RESNETS and self.norm != "none"
+
+    @property
     def activates_sum(self) -> bool:
         """Whether the nonlinearity stands behind the sum of branch and shortcut: the original order of ResNets."""
         return self.kind in RESNETS and not self.pre_activated
@@ -112,6 +104,21 @@ class Architecture:
     def pre_activated(self) -> bool:
         """Whether a ResNet's stream is normalised and activated in front of branches and head alone."""
         return self.kind in RESNETS and self.placement == "pre"
+
+    @property
+    def activates_end(self) -> bool:
+        """Whether a nonlinearity stands in front of the head: where the layers begin with theirs."""
+        elman = self.kind == "rnn" and self.cell == "elman"
+        return self.kind in ("mlp", "cnn") or elman or self.pre_activated
+
+    @property
+    def deepnorm(self) -> tuple[float, float]:
+        """α of the shortcut and β of the initial weights, (2·depth)^¼ and (8·depth)^-¼ (Wang et al. 2022, Fig. 2)."""
+        return (2 * self.depth) ** 0.25, (8 * self.depth) ** -0.25
+
+    def written(self, layer: int | Array) -> int | Array:
+        """Units of the stream that have a value in front of layer ``layer``: with ``dense`` each layer adds some."""
+        return self.width + layer * self.growth if self.skip == "dense" else self.stream
 
     @property
     def random(self) -> bool:
@@ -129,41 +136,7 @@ class Pass:
     units: bool = False  # saturated, dead
     key: Array | None = None  # where the architecture is random, in training
 
-
-def _uniform(arch: Architecture, *kinds: str) -> tuple[Stage, ...]:
-    width = arch.width + arch.depth * arch.growth if arch.skip == "dense" else arch.width
-    return (Stage(arch.depth, tuple(Part(kind, width, width) for kind in kinds)),)
-
-
-def _cifar(arch: Architecture) -> tuple[Stage, ...]:
-    """He et al. 2016, §4.2: three times n blocks of two 3×3 convolutions, depth 6n+2."""
-    n, w = (arch.depth - 2) // 6, arch.width
-    return _groups("basic", w, ((n, w, 1), (n, 2 * w, 2), (n, 4 * w, 2)))
-
-
-def _imagenet(arch: Architecture) -> tuple[Stage, ...]:
-    """He et al. 2016, Table 1."""
-    kind, wider = ("basic", 1) if arch.depth < 50 else ("bottleneck", 4)
-    widths = [arch.width * wider * 2**i for i in range(4)]
-    return _groups(kind, arch.width, tuple(zip(BLOCKS[arch.depth], widths, (1, 2, 2, 2), strict=True)))
-
-
-def _groups(kind: str, inputs: int, groups: tuple[tuple[int, int, int], ...]) -> tuple[Stage, ...]:
-    """Groups of (blocks, width, stride); a first block that changes the shape is a stage of its own."""
-    stages = []
-    for blocks, width, stride in groups:
-        first, rest = Part(kind, inputs, width, stride), Part(kind, width, width)
-        opened = [Stage(1, (first,))] if first.reshapes else []
-        stages += [*opened, Stage(blocks - len(opened), (rest,))]
-        inputs = width
-    return tuple(stage for stage in stages if stage.blocks)
-
-
-_PLANS = {
-    "mlp": lambda arch: _uniform(arch, "dense"),
-    "cnn": lambda arch: _uniform(arch, "conv"),
-    "resnet_cifar": _cifar,
-    "resnet": _imagenet,
-    "transformer": lambda arch: _uniform(arch, "attention", "feedforward"),
-    "rnn": lambda arch: (Stage(arch.depth, (Part("cell", arch.state, arch.state),)),),
-}
+    def layer_key(self, layer: int | Array, use: int) -> Array:
+        """The key of one use in one layer: 0 the shortcut's, 1 dropout."""
+        assert self.key is not None
+        return jax.random.fold_in(jax.random.fold_in(self.key, layer), use)

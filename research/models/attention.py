@@ -8,26 +8,24 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.gauges.slots import Statistics
 from research.models.architecture import Architecture, Pass
 from research.models.chain import dropped
 from research.models.dense import make_linear
-
-Statistics = dict[str, Array]
 
 
 class Attention(nnx.Module):
     """F(z) = W_o · concat_heads softmax(QKᵀ/√K) V with Q, K, V linear in z (Vaswani et al. 2017, eq. 1).
 
     A language model's positions see none behind them. There is no nonlinearity of units, so ``saturated`` and ``dead``
-    have no value. Under ``deepnorm`` W_v and W_o begin (8·depth)^-¼ times as large (Wang et al. 2022, Fig. 2).
+    have no value. Under ``deepnorm`` W_v and W_o begin β times as large.
     """
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
         self.arch = arch
         self.heads, self.causal, self.rotary = arch.heads, arch.language, arch.positions == "rotary"
-        how = {"init": arch.init, "bias": arch.bias, "hp": hp, **arch.formats, "rngs": rngs}
-        late = (8 * arch.depth) ** -0.25 if arch.skip == "deepnorm" else 1.0
-        make = lambda factor: make_linear(arch.width, arch.width, **how, factor=factor)  # noqa: E731
+        late = arch.deepnorm[1] if arch.skip == "deepnorm" else 1.0
+        make = lambda factor: make_linear(arch.width, arch.width, **arch.weights(hp, rngs), factor=factor)  # noqa: E731
         self.query, self.key, self.value, self.out = make(1.0), make(1.0), make(late), make(late)
 
     def __call__(self, z: Float[Array, "B T D"], told: Pass, layer: Array) -> tuple[Float[Array, "B T D"], Statistics]:

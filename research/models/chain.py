@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.gauges.slots import Statistics
 from research.models.activation import ACTIVATIONS, unit_statistics
-from research.models.architecture import RESNETS, Architecture, Part, Pass
+from research.models.architecture import Architecture, Pass
 from research.models.conv import Conv
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
-
-Statistics = dict[str, Array]
+from research.models.plan import Part
 
 
 class Chain(nnx.Module):
@@ -27,22 +27,21 @@ class Chain(nnx.Module):
 
     Of the weights, ``fixup`` begins the last with 0 and the others N^(-1/(2m-2)) times as large, and puts a scalar
     bias in front of every nonlinearity and weight (Zhang, Dauphin, Ma 2019, §3); ``deepnorm`` begins all of them
-    (8·depth)^-¼ times as large (Wang et al. 2022, Fig. 2).
+    β times as large.
     """
 
     def __init__(self, arch: Architecture, part: Part, layer: Array, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
         self.arch = arch
         self.first = not arch.activates_sum and part.kind != "feedforward"
-        bias = arch.bias and not (arch.kind in RESNETS and arch.norm != "none") and arch.skip != "fixup"
-        how = {"init": arch.init, "bias": bias, "hp": hp, **arch.formats, "rngs": rngs}
+        bias = arch.bias and not arch.normalises_inside and arch.skip != "fixup"
+        how = arch.weights(hp, rngs, bias=bias)
         widths = _widths(arch, part)
         factors = _factors(arch, len(widths), layer)
         self.weights = nnx.List(
             [_weight(arch, *width, **how, factor=factor) for width, factor in zip(widths, factors, strict=True)]
         )
-        kind = arch.norm if arch.kind in RESNETS else "none"
-        inner = [make_norm(kind, width[0], groups=arch.groups, **arch.formats, rngs=rngs) for width in widths[1:]]
-        self.norms = nnx.List([None, *inner]) if kind != "none" else None
+        inner = [make_norm(arch.norm, width[0], groups=arch.groups, **arch.formats, rngs=rngs) for width in widths[1:]]
+        self.norms = nnx.List([None, *inner]) if arch.normalises_inside else None
         self.shifts = nnx.Param(jnp.zeros((len(widths), 2), arch.param_dtype)) if arch.skip == "fixup" else None
 
     def __call__(self, z: Float[Array, "..."], told: Pass, layer: Array) -> tuple[Float[Array, "..."], Statistics]:
@@ -51,21 +50,22 @@ class Chain(nnx.Module):
         for n, weight in enumerate(self.weights):
             if n or self.first:
                 z = apply_norm(self.norms[n], z, train=told.train) if self.norms else z
-                z = self._shifted(z, n, 0)
+                z = self.shifted(z, n, 0)
                 counted = self._written(z, layer) if self.arch.skip == "dense" else None
                 statistics += [unit_statistics(self.arch.activation, z, counted=counted)] if told.units else []
                 z = self._masked(ACTIVATIONS[self.arch.activation](z), layer)
             if n == len(self.weights) - 1:
                 z = dropped(self.arch, z, told, layer)
-            z = weight(self._shifted(z, n, 1))
+            z = weight(self.shifted(z, n, 1))
         return z, jax.tree.map(lambda *each: sum(each) / len(each), *statistics) if statistics else {}
 
-    def _shifted(self, z: Array, n: int, place: int) -> Array:
+    def shifted(self, z: Array, n: int, place: int) -> Array:
+        """Fixup's bias in front of nonlinearity (``place`` 0) or weight (1) ``n``; elsewhere ``z`` as it is."""
         return z if self.shifts is None else z + self.shifts[n, place].astype(z.dtype)
 
     def _written(self, z: Array, layer: Array) -> Array:
         """Which units of a stream that layers write into one after the other are written already."""
-        return jnp.arange(z.shape[-1]) < self.arch.width + layer * self.arch.growth
+        return jnp.arange(z.shape[-1]) < self.arch.written(layer)
 
     def _masked(self, z: Array, layer: Array) -> Array:
         if self.arch.skip != "dense":
@@ -77,10 +77,8 @@ def dropped(arch: Architecture, z: Array, told: Pass, layer: Array) -> Array:
     """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
     if not (arch.dropout and told.train):
         return z
-    assert told.key is not None
     rate = told.hp["model.dropout"]
-    key = jax.random.fold_in(jax.random.fold_in(told.key, layer), 1)
-    return z * (jax.random.bernoulli(key, 1 - rate, z.shape) / (1 - rate)).astype(z.dtype)
+    return z * (jax.random.bernoulli(told.layer_key(layer, 1), 1 - rate, z.shape) / (1 - rate)).astype(z.dtype)
 
 
 def _widths(arch: Architecture, part: Part) -> list[tuple[int, int, int, int]]:
@@ -109,7 +107,7 @@ def _factors(arch: Architecture, weights: int, layer: Array) -> list[Any]:
             inner = weights - 1
             return [arch.layers ** (-1 / (2 * inner))] * inner + [0.0] if inner else [0.0]
         case "deepnorm":
-            return [(8 * arch.depth) ** -0.25] * weights
+            return [arch.deepnorm[1]] * weights
         case "dense":  # the fan is that of the units written already
-            return [jnp.sqrt(arch.stream / (arch.width + layer * arch.growth))]
+            return [jnp.sqrt(arch.stream / arch.written(layer))]
     return [1.0] * weights

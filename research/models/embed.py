@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from research.models.activation import ACTIVATIONS
-from research.models.architecture import RESNETS, Architecture
+from research.models.architecture import Architecture
 from research.models.conv import Conv
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
@@ -18,16 +18,12 @@ from research.models.norm import apply_norm, make_norm
 def make_embed(arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs) -> Any:
     """The embedding, a module; none for a recurrent network that reads numbers: its cell reads them as they are."""
     if arch.kind == "mlp":
-        return make_linear(arch.inputs, arch.width, **_how(arch, hp, rngs))
+        return make_linear(arch.inputs, arch.width, **arch.weights(hp, rngs))
     if arch.kind == "transformer":
         return Sequence(arch, hp, rngs=rngs)
     if arch.kind == "rnn":
         return Table(arch, rngs=rngs) if arch.vocabulary else None
     return Stem(arch, hp, rngs=rngs)
-
-
-def _how(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> dict[str, Any]:
-    return {"init": arch.init, "bias": arch.bias, "hp": hp, **arch.formats, "rngs": rngs}
 
 
 class Stem(nnx.Module):
@@ -38,10 +34,8 @@ class Stem(nnx.Module):
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
         self.arch, self.pools = arch, arch.kind == "resnet"
-        residual = arch.kind in RESNETS
         size, stride = (7, 2) if self.pools else (3, 1)
-        how = _how(arch, hp, rngs)
-        how["bias"] = arch.bias and not (residual and arch.norm != "none")
+        how = arch.weights(hp, rngs, bias=arch.bias and not arch.normalises_inside)
         self.conv = Conv(_image(arch)[-1], arch.width, size=size, stride=stride, padding=arch.padding, **how)
         kind = arch.norm if arch.activates_sum else "none"
         self.norm = make_norm(kind, arch.width, groups=arch.groups, **arch.formats, rngs=rngs)
@@ -84,7 +78,7 @@ class Sequence(nnx.Module):
         if arch.vocabulary:
             self.table = Table(arch, rngs=rngs)
         else:
-            self.linear = make_linear(arch.inputs // length, arch.width, **_how(arch, hp, rngs))
+            self.linear = make_linear(arch.inputs // length, arch.width, **arch.weights(hp, rngs))
         shape = (length, arch.width)
         draw = jax.nn.initializers.normal(0.02)  # Radford et al. 2018
         learned = arch.positions == "learned"

@@ -6,26 +6,25 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.gauges.slots import forward_statistics, tap
+from research.gauges.slots import Statistics, forward_statistics, tap
 from research.models.activation import ACTIVATIONS
-from research.models.architecture import Architecture, Part, Pass
+from research.models.architecture import Architecture, Pass
 from research.models.attention import Attention
 from research.models.chain import Chain
 from research.models.norm import apply_norm, make_norm
+from research.models.plan import Part
 from research.models.recurrent import Cell
 from research.models.rounding import rounded
 from research.models.skip import Skip
 
 Slots = dict[str, Array]
-Statistics = dict[str, Array]
 
 
 class Layer(nnx.Module):
     """skip(h, branch(h)), with its normalisation before the branch, behind it, or behind the sum."""
 
     def __init__(self, arch: Architecture, part: Part, layer: Array, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.placement, self.rounding = arch.placement, (arch.rounding, arch.tensor_scale)
-        self.after = arch.activation if arch.activates_sum else "linear"
+        self.arch = arch
         width = part.inputs if arch.placement == "pre" else part.outputs
         self.norm = make_norm(arch.norm, width, groups=arch.groups, **arch.formats, rngs=rngs)
         self.recurrent = part.kind == "cell"
@@ -39,7 +38,7 @@ class Layer(nnx.Module):
         self.skip = Skip(arch, part, hp, rngs=rngs)
 
     def _normed(self, h: Array, place: str, told: Pass) -> Array:
-        return apply_norm(self.norm, h, train=told.train) if place == self.placement else h
+        return apply_norm(self.norm, h, train=told.train) if place == self.arch.placement else h
 
     def __call__(
         self, h: Float[Array, "..."], slots: Slots, told: Pass, layer: Array, piece: Array | None = None
@@ -48,17 +47,20 @@ class Layer(nnx.Module):
 
         ``piece`` [B, P] is what a recurrent layer reads of the example.
         """
-        z = rounded(self._normed(tap(h, slots.get("branch_grad")), "pre", told), *self.rounding)
+        z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
+        z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
         branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
         branch = self._normed(branch, "branch", told)
         h = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
-        h = tap(ACTIVATIONS[self.after](h), slots.get("signal_grad"))
-        return h, statistics | forward(h, told)
+        if self.arch.activates_sum:
+            h = ACTIVATIONS[self.arch.activation](self.branch.shifted(h, 0, 0))
+        h = tap(h, slots.get("signal_grad"))
+        return h, statistics | forward(self.arch, h, told, layer + 1)
 
 
-def forward(h: Array, told: Pass) -> Statistics:
-    """The statistics of a signal, where they are asked for."""
-    return forward_statistics(h) if told.forward else {}
+def forward(arch: Architecture, h: Array, told: Pass, layer: int | Array) -> Statistics:
+    """The statistics of the signal in front of layer ``layer``, over the units that have a value."""
+    return forward_statistics(h, arch.written(layer) / arch.stream) if told.forward else {}
 
 
 def pieces(arch: Architecture) -> int:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.gauges.slots import Statistics
 from research.models.activation import ACTIVATIONS, unit_statistics
 from research.models.architecture import Architecture, Pass
 from research.models.init import bias_initializer, weight_initializer
 
-Statistics = dict[str, Array]
 GATES = {"elman": 1, "gru": 3, "lstm": 4}
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.models.architecture import Architecture, Part, Pass
+from research.models.architecture import Architecture, Pass
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
+from research.models.plan import Part
 
 LEARNED_SCALE = {"rezero": 0.0, "fixup": 1.0}  # what α begins as; that of skipinit is a number of the program
 GATED = ("highway", "gated")
@@ -27,7 +28,7 @@ class Skip(nnx.Module):
     ``projection``: W_s h + F(h), 1×1 and normalised where there is a norm (ibid.). ``dropout``: mask·h + F(h) in
     training and (1−rate)·h + F(h) in evaluation (ibid.). ``stochastic_depth``: the branch of layer l left out with
     probability rate·l/N for the whole batch, in evaluation multiplied by what is left (Huang et al. 2016, eq. 2 to 5).
-    ``deepnorm``: (2·depth)^¼·h + F(h) (Wang et al. 2022). ``dense``: F(h) written behind what h holds already (Huang et
+    ``deepnorm``: α·h + F(h) (Wang et al. 2022). ``dense``: F(h) written behind what h holds already (Huang et
     al. 2017).
 
     Where a layer changes the shape, the shortcut is subsampled, and widened with zeros (``pad``: He et al. 2016,
@@ -36,11 +37,9 @@ class Skip(nnx.Module):
 
     def __init__(self, arch: Architecture, part: Part, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
         self.kind, self.arch, self.part = arch.skip, arch, part
-        linear = {"use_bias": False, **arch.formats, "rngs": rngs}
         learned = self.kind == "projection" or (part.reshapes and arch.transition == "projection")
         if self.kind != "none" and learned:
-            how = {"init": arch.init, "bias": False, "hp": hp, **arch.formats, "rngs": rngs}
-            self.projection = make_linear(part.inputs, part.outputs, **how)
+            self.projection = make_linear(part.inputs, part.outputs, **arch.weights(hp, rngs, bias=False))
             self.norm = make_norm(arch.norm, part.outputs, groups=arch.groups, **arch.formats, rngs=rngs)
         if self.kind in (*LEARNED_SCALE, "skipinit"):
             start = hp["skip.branch_scale"] if self.kind == "skipinit" else LEARNED_SCALE[self.kind]
@@ -48,7 +47,7 @@ class Skip(nnx.Module):
         if self.kind in GATED:
             small = jax.nn.initializers.normal(0.1 * part.outputs**-0.5)
             bias = lambda key, shape, dtype: jnp.full(shape, hp["skip.gate_bias"], dtype)  # noqa: E731
-            gate = linear | {"use_bias": True, "kernel_init": small, "bias_init": bias}
+            gate = {"kernel_init": small, "bias_init": bias, **arch.formats, "rngs": rngs}
             self.gate = nnx.Linear(part.outputs, part.outputs, **gate)
 
     def _shortcut(self, h: Array, train: bool) -> Array:
@@ -65,7 +64,7 @@ class Skip(nnx.Module):
         if self.kind == "none":
             return branch
         if self.kind == "dense":
-            return jax.lax.dynamic_update_slice_in_dim(h, branch, self.arch.width + layer * self.arch.growth, -1)
+            return jax.lax.dynamic_update_slice_in_dim(h, branch, self.arch.written(layer), -1)
         return self._sum(self._shortcut(h, told.train), branch, told, layer)
 
     def _sum(self, h: Array, branch: Array, told: Pass, layer: Array) -> Array:
@@ -88,7 +87,7 @@ class Skip(nnx.Module):
                 rate = told.hp["skip.rate"] * (layer + 1) / self.arch.layers
                 return h + number(_kept(told, layer, rate, ())) * branch
             case "deepnorm":
-                return (2 * self.arch.depth) ** 0.25 * h + branch
+                return self.arch.deepnorm[0] * h + branch
         raise ValueError(f"skip must be one of those described above, got {self.kind}")
 
 
@@ -96,5 +95,4 @@ def _kept(told: Pass, layer: Array, rate: Array, shape: tuple[int, ...]) -> Arra
     """In training 1 or, with probability ``rate``, 0; in evaluation its mean."""
     if not told.train:
         return 1 - rate
-    assert told.key is not None
-    return jax.random.bernoulli(jax.random.fold_in(told.key, layer), 1 - rate, shape)
+    return jax.random.bernoulli(told.layer_key(layer, 0), 1 - rate, shape)

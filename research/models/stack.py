@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.gauges.slots import tap
+from research.gauges.slots import Statistics, tap
 from research.models.activation import ACTIVATIONS
-from research.models.architecture import Architecture, Part, Pass, Stage
+from research.models.architecture import Architecture, Pass
 from research.models.dense import make_linear
 from research.models.embed import make_embed
-from research.models.layer import Layer, Slots, Statistics, forward
+from research.models.layer import Layer, Slots, forward
 from research.models.norm import apply_norm, make_norm
+from research.models.plan import Part, Stage
 
 
 class Stack(nnx.Module):
@@ -32,10 +33,9 @@ class Stack(nnx.Module):
             self.stages = nnx.List(_stacks(arch, hp, rngs))
         last = arch.norm if arch.placement == "pre" else "none"
         self.norm = make_norm(last, arch.stream, groups=arch.groups, **arch.formats, rngs=rngs)
-        linear = {"init": arch.init, "bias": arch.bias, "hp": hp, **arch.formats, "rngs": rngs}
         factor = 0.0 if arch.skip == "fixup" else 1.0  # Zhang, Dauphin, Ma 2019, §3, rule 1
         width = arch.width if arch.shared else arch.stream
-        self.head = None if arch.tied else make_linear(width, arch.classes, **linear, factor=factor)
+        self.head = None if arch.tied else make_linear(width, arch.classes, **arch.weights(hp, rngs), factor=factor)
 
     def __call__(self, x: Array, slots: Slots, told: Pass) -> tuple[Float[Array, "..."], Statistics]:
         """Logits [B, C] (of a language model [B, T, C]), and the forward statistics of every layer in forward order.
@@ -50,7 +50,7 @@ class Stack(nnx.Module):
         first = {name: slot[0] for name, slot in slots.items() if name == "signal_grad"}
         inner = {name: slot[1:] if name == "signal_grad" else slot for name, slot in slots.items()}
         h = tap(self._begin(x, told), first.get("signal_grad"))
-        begun = jax.tree.map(lambda s: s[None], forward(h, told))
+        begun = jax.tree.map(lambda s: s[None], forward(self.arch, h, told, 0))
         h, statistics = self._through_time(x, h, inner, told) if self.arch.shared else self._stages(h, inner, told)
         return self._end(h, told), _concatenate([begun, *statistics])
 
@@ -94,7 +94,7 @@ class Stack(nnx.Module):
         """From the last layer's output to logits."""
         arch = self.arch
         h = apply_norm(self.norm, h, train=told.train)
-        if arch.kind in ("mlp", "cnn") or (arch.kind == "rnn" and arch.cell == "elman") or arch.pre_activated:
+        if arch.activates_end:
             h = ACTIVATIONS[arch.activation](h)
         if arch.shared:
             h = h[..., -arch.width :]  # of an LSTM's [c, h] the latter

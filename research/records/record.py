@@ -31,6 +31,7 @@ class Record:
         self.directory = directory
         self.info = info
         self._tables = {name: _Parts(directory, name) for name in TABLES}
+        self.patience = 1.0  # how much longer rows may wait than those of a run alone
         self._flushed = time.monotonic()
         self.update(status="running")
 
@@ -43,16 +44,22 @@ class Record:
         """Appends rows: columns of one length each, profile columns [S, N]."""
         self._tables["metrics"].add(metrics)
         self._tables["profiles"].add(profiles)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+        if time.monotonic() - self._flushed > FLUSH_SECONDS * self.patience:
             for table in self._tables.values():
                 table.flush()
             self._flushed = time.monotonic()
 
     def close(self, **changes: Any) -> None:
         """Joins the parts into one file a table and writes the final ``run.json``."""
-        for table in self._tables.values():
-            table.join()
-        self.update(**changes)
+        try:
+            for table in self._tables.values():
+                table.join()
+            self.update(**changes)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Lets others write this run."""
         os.close(self._lock)
 
 
@@ -69,13 +76,12 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
-def read_finished(directory: Path, identity: str) -> dict[str, Any] | None:
-    """``run.json`` of a run that ended by itself under the same configuration."""
+def read_info(directory: Path) -> dict[str, Any] | None:
+    """``run.json``; None where there is none that can be read."""
     try:
-        info = json.loads((directory / "run.json").read_text())
+        return json.loads((directory / "run.json").read_text())
     except (OSError, json.JSONDecodeError):
         return None
-    return info if info.get("id") == identity and info.get("status") in ("done", "diverged") else None
 
 
 class _Parts:

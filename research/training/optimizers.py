@@ -115,8 +115,9 @@ def learning_rate(schedule: str, step: Array, hp: Mapping[str, Array]) -> Float[
 def clip(kind: str, grads: Any, params: Any, threshold: Array) -> Any:
     """Bounds the gradient: its global norm, each element, or each unit relative to its weights.
 
-    ``adaptive`` is that of Brock et al. 2021, eq. 3, unit by unit of each layer: stacked layers are clipped as if
-    they lay apart. Norms are those of ``gauges.norms``: an exploded gradient is bounded, not turned into zeros.
+    ``adaptive`` is that of Brock et al. 2021, eq. 3, unit by unit of each layer: stacked layers, and the gates of a
+    cell, are clipped as if they lay apart. Norms are those of ``gauges.norms``: an exploded gradient is bounded, not
+    turned into zeros.
     """
     match kind:
         case "none":
@@ -128,9 +129,17 @@ def clip(kind: str, grads: Any, params: Any, threshold: Array) -> Any:
             return jax.tree.map(lambda grad: jnp.clip(grad, -threshold, threshold), grads)
         case "adaptive":
             one = functools.partial(_clip_units, threshold=threshold)
-            by_layer = lambda path, *pair: (jax.vmap(one) if path[0].key == "stages" else one)(*pair)  # noqa: E731
+            by_layer = lambda path, *pair: (jax.vmap(one) if _is_stacked(path) else one)(*pair)  # noqa: E731
             return jax.tree_util.tree_map_with_path(by_layer, grads, params)
     raise ValueError(f"clip must be none, global_norm, value or adaptive, got {kind}")
+
+
+def _is_stacked(path: tuple) -> bool:
+    """Whether the first axis there is one of layers, or of the gates of a cell."""
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return names[0] == "stages" or (
+        names[0] == "cell" and names[-1] in ("recurrent", "input", "bias") and "norm" not in names
+    )
 
 
 def _clip_units(grad: Array, param: Array, *, threshold: Array) -> Array:

@@ -20,6 +20,7 @@ from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
 from research.training.exponents import count_exponents
 from research.training.losses import losses_and_hits
+from research.training.mesh import ALONE, Layout, over_runs
 from research.training.objective import (
     HP,
     graph_of,
@@ -59,27 +60,26 @@ class Program:
 
 
 @functools.lru_cache(maxsize=256)
-def make_program(spec: Spec) -> Program:
+def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
     """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
+
+    def runs(function: Callable, own: int, shared: int = 0) -> Callable:
+        return over_runs(layout, functools.partial(function, spec), own=own, shared=shared)
+
     return Program(
-        init=jax.jit(lambda hp: lax.map(functools.partial(_init, spec), hp), compiler_options=ONCE),
+        init=jax.jit(runs(_init, 1), compiler_options=ONCE),
         chunk=jax.jit(
-            functools.partial(_over_runs, functools.partial(_chunk, spec)),
+            runs(_chunk, 2, 3),
             donate_argnums=0,
             compiler_options=ON_ALL_CORES if _convolves_on_cpu(spec) else None,
         ),
-        evaluate=jax.jit(functools.partial(_over_runs, functools.partial(_evaluate, spec))),
-        exponents=jax.jit(functools.partial(_over_runs, functools.partial(count_exponents, spec))),
+        evaluate=jax.jit(runs(_evaluate, 2, 1)),
+        exponents=jax.jit(runs(count_exponents, 2, 1)),
     )
 
 
 def _convolves_on_cpu(spec: Spec) -> bool:
-    images = spec.architecture.kind in ("cnn", "resnet_cifar", "resnet")
-    return images and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
-
-
-def _over_runs(function: Callable, state: TrainState, hp: HP, *shared: Any) -> Any:
-    return lax.map(lambda run: function(*run, *shared), (state, hp))
+    return spec.architecture.convolves and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
 
 
 def _init(spec: Spec, hp: HP) -> TrainState:

@@ -6,25 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.gauges import theory
-from research.gauges.theory import NONLINEARITIES, predict_profile
+from research.gauges import mean_field, theory
+from research.gauges.mean_field import NONLINEARITIES
+from research.gauges.theory import predict_profile
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 NAMES = sorted(NONLINEARITIES)
 NORMS = [("none", "pre"), ("layer", "pre"), ("layer", "branch"), ("layer", "post")]
-TABLE = {  # E φ, E φ², E φ'², σ_w² that keeps the variance 1, χ₁ there
-    "linear": (0, 1, 1, 1, 1),
-    "relu": (0.3989, 0.5, 0.5, 2, 1),
-    "abs": (0.7979, 1, 1, 1, 1),
-    "tanh": (0, 0.3943, 0.4644, 2.5362, 1.1778),
-    "sigmoid": (0.5, 0.2934, 0.0448, 3.4086, 0.1528),
-    "softsign": (0, 0.1830, 0.2277, 5.4641, 1.2440),
-    "gelu": (0.2821, 0.4252, 0.4559, 2.3517, 1.0720),
-    "silu": (0.2066, 0.3558, 0.3795, 2.8108, 1.0666),
-    "elu": (0.1605, 0.6449, 0.6681, 1.5505, 1.0359),
-    "selu": (0, 1, 1.0716, 1, 1.0716),
-}
 PLAIN = {"branch_scale": 1.0, "shortcut_scale": 0.0}
 RESIDUAL = {"branch_scale": 1.0, "shortcut_scale": 1.0}
 
@@ -44,107 +33,11 @@ def predicted(activation: str, **changes: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_slopes_are_central_differences(name):
-    phi, slope = NONLINEARITIES[name]
-    x, step = np.linspace(-5, 5, 200), 1e-5  # an even number of points: none on the kink at 0
-    np.testing.assert_allclose(slope(x), (phi(x + step) - phi(x - step)) / (2 * step), atol=1e-9)  # rounding: eps/step
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_moments_at_variance_one(name):
-    np.testing.assert_allclose(theory.moments(name), TABLE[name], atol=1e-4)
-
-
-@pytest.mark.parametrize("q", [1e-30, 1e-3, 1.0, 1e6, 1e12])
-def test_expectation_has_the_closed_forms_of_gaussian_integrals(q):
-    assert theory.expectation(lambda x: np.exp(-x * x), q) == pytest.approx((1 + 2 * q) ** -0.5, rel=1e-10)
-    assert theory.expectation(np.abs, q) == pytest.approx(math.sqrt(2 * q / math.pi), rel=1e-12)
-    assert theory.expectation(lambda x: x**4, q) == pytest.approx(3 * q * q, rel=1e-12)
-
-
-@pytest.mark.parametrize("q", [0.3, 7.0, 100.0])
-@pytest.mark.parametrize("name", NAMES)
-def test_expectation_is_the_sum_over_a_fine_grid(name, q):
-    z = (np.arange(-90_000, 90_000) + 0.5) * 1e-4
-    for f in NONLINEARITIES[name]:
-        grid = np.sum(f(math.sqrt(q) * z) ** 2 * np.exp(-z * z / 2)) * 1e-4 / math.sqrt(2 * math.pi)
-        assert theory.expectation(lambda x, f=f: f(x) ** 2, q) == pytest.approx(grid, rel=1e-6)  # the grid's, h² q
-
-
-@pytest.mark.parametrize("q", [0.0, 1e-320, 1e-30])
-@pytest.mark.parametrize("name", NAMES)
-def test_no_variance_is_too_small_for_the_slope(name, q):
-    slope = NONLINEARITIES[name][1]
-    sides = slope(np.array([-1e-12, 1e-12]))
-    assert theory.expectation(lambda x: slope(x) ** 2, q) == pytest.approx(np.mean(sides**2), rel=1e-10)
-
-
-def test_arc_cosine_kernels_at_their_ends_and_by_sampling():
-    assert [theory.kappa_0(c) for c in (-1.0, 0.0, 1.0)] == pytest.approx([0, 1 / 2, 1])
-    assert [theory.kappa_1(c) for c in (-1.0, 0.0, 1.0)] == pytest.approx([0, 1 / math.pi, 1])
-    u, w = np.random.default_rng(0).standard_normal((2, 400_000))
-    v = 0.6 * u + 0.8 * w
-    both = (u > 0) & (v > 0)
-    assert 2 * np.mean(both) == pytest.approx(theory.kappa_0(0.6), abs=0.006)  # 4 standard errors of 2·mean
-    assert 2 * np.mean(u * v * both) == pytest.approx(theory.kappa_1(0.6), abs=0.012)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_variance_stays_at_its_fixed_point(name):
-    sigma_w2 = 0.8 * theory.moments(name).sigma_w2
-    fixed = theory.fixed_point(name, sigma_w2, 0.05)
-    assert theory.variance_map(name, fixed, sigma_w2, 0.05) == pytest.approx(fixed, rel=1e-12)
-    q = 1.0
-    for _ in range(2000):
-        q = theory.variance_map(name, q, sigma_w2, 0.05)
-    assert q == pytest.approx(fixed, rel=1e-9)
-
-
-def test_fixed_points_at_the_ends_of_the_line():
-    assert theory.fixed_point("relu", 1.0, 0.5) == 1.0
-    assert theory.fixed_point("relu", 2.0, 0.0, start=3.0) == 3.0  # every variance is one
-    assert theory.fixed_point("relu", 2.0, 0.1) == math.inf
-    assert theory.fixed_point("gelu", 3.0, 0.0) == math.inf
-    assert theory.fixed_point("gelu", 2.0, 0.0) == 0.0
-    assert theory.fixed_point("tanh", 0.0, 0.0) == 0.0
-    assert theory.fixed_point("tanh", 0.5, 1e-30) == pytest.approx(2e-30, rel=1e-12)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_edge_of_chaos_has_factor_one(name):
-    sigma_w2 = theory.critical_sigma_w2(name, 1.0)
-    assert sigma_w2 is not None
-    assert theory.chi_1(name, sigma_w2, 1.0) == pytest.approx(1, abs=1e-6)
-    assert theory.chi_1(name, 0.99 * sigma_w2, 1.0) < 1 < theory.chi_1(name, 1.01 * sigma_w2, 1.0)
-
-
-@pytest.mark.parametrize("name", ["gelu", "silu"])
-def test_no_edge_of_chaos_where_the_fixed_point_leaps(name):
-    assert theory.critical_sigma_w2(name, 0.0) is None
-
-
-def test_tanh_from_order_to_chaos():
-    found = [theory.critical_sigma_w2("tanh", sigma_b2) for sigma_b2 in (0.0, 0.01, 0.05, 0.1, 0.3)]
-    np.testing.assert_allclose(np.array(found, np.float64), [1.0, 1.4242, 1.7610, 1.9861, 2.5051], atol=1e-3)
-    assert theory.fixed_point("tanh", 1.7610, 0.05) == pytest.approx(0.570, abs=1e-3)
-    found = [theory.chi_1("tanh", sigma_w2, 0.05) for sigma_w2 in (0.5, 1.0, 1.5, 1.76, 2.0, 2.5, 3.0, 4.0)]
-    expected = [0.4320, 0.7590, 0.9386, 0.9998, 1.0477, 1.1335, 1.2089, 1.3424]
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-
-
-def test_depth_scales_of_tanh():
-    found = [6 * theory.depth_scale("tanh", sigma_w2, 0.05) for sigma_w2 in (0.6, 0.9, 1.2, 1.5)]
-    np.testing.assert_allclose(found, [8.9, 17.3, 35.7, 94.7], atol=0.06)
-    assert theory.depth_scale("relu", 2.0, 0.0) == math.inf
-    assert [theory.depth_scale("relu", sigma_w2, 0.0) for sigma_w2 in (1.0, 4.0)] == [1 / math.log(2)] * 2
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_plain_network_at_its_fixed_point_changes_by_chi_a_layer(name):
-    sigma_w2 = 0.8 * theory.moments(name).sigma_w2
-    q0 = theory.fixed_point(name, sigma_w2, 0.05)
+    sigma_w2 = 0.8 * mean_field.moments(name).sigma_w2
+    q0 = mean_field.fixed_point(name, sigma_w2, 0.05)
     profile = predicted(name, sigma_w2=sigma_w2, sigma_b2=0.05, q0=q0)
-    expected = np.arange(20, -1, -1) * math.log(theory.chi_1(name, sigma_w2, 0.05))
+    expected = np.arange(20, -1, -1) * math.log(mean_field.chi_1(name, sigma_w2, 0.05))
     np.testing.assert_allclose(profile, expected, atol=1e-9)
 
 
@@ -196,7 +89,7 @@ def test_a_silent_branch_leaves_the_gradient_alone(name, norm, placement):
 def test_plain_layer_norm_makes_every_scale_keep_the_variance(name, placement):
     for sigma_w2 in (0.3, 1.0, 5.0):
         profile = predicted(name, sigma_w2=sigma_w2, norm="layer", placement=placement)
-        np.testing.assert_allclose(-np.diff(profile[1:]), math.log(theory.moments(name).chi_1), atol=1e-12)
+        np.testing.assert_allclose(-np.diff(profile[1:]), math.log(mean_field.moments(name).chi_1), atol=1e-12)
 
 
 @pytest.mark.parametrize("placement", ["pre", "branch"])
@@ -220,7 +113,7 @@ def test_plain_batch_norm_explodes_at_its_rate_inside(activation, batch):
     rate = theory.batch_norm_rate(activation, batch)
     assert rate is not None
     np.testing.assert_allclose(-np.diff(profile)[1:-1], math.log(rate), rtol=1e-10)
-    k1 = theory.kappa_1(-1 / (batch - 1)) if activation == "relu" else -1 / (batch - 1)
+    k1 = mean_field.kappa_1(-1 / (batch - 1)) if activation == "relu" else -1 / (batch - 1)
     top = (batch - 2) / ((batch - 3) * (1 - k1))  # the cotangent still has a mean over the batch
     assert profile[-2] == pytest.approx(math.log(top), abs=1e-12)
 

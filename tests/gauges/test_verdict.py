@@ -231,3 +231,13 @@ def test_every_remedy_can_be_typed():
     assert typed
     for path, value in typed:
         assert path in config.knobs() or (folder("conf") / path / f"{value}.yaml").exists(), f"{path}={value}"
+
+
+def test_a_first_layer_that_is_not_judged_bends_nothing():
+    """A recurrent network begins with zeros: what arrives there is as large as a norm's divisor is small."""
+    bent = np.concatenate([[1e6], VANISHING])
+    whole, rest = judged(VANISHING), judged(bent, first=1)
+    assert whole.end and rest.end and whole.end.first_layer is not None
+    assert rest.end.first_layer == whole.end.first_layer + 1
+    assert rest.end.factor_per_layer == whole.end.factor_per_layer and rest.end.ratio == whole.end.ratio
+    assert judged(bent).end != rest.end

@@ -22,7 +22,7 @@ from flax import nnx
 
 from research import config, job
 from research.combinations import check_combinations
-from research.models import architecture
+from research.models import architecture, plan
 from research.models.stack import Stack
 from research.training import program
 from research.training.precision import scope
@@ -217,7 +217,7 @@ def test_every_combination_builds_and_steps(model, skip, monkeypatch):
     ``resnet`` with one block a stage instead of two, which halves the time.
     """
     layers = 4 if model[0] == "resnet" else LAYERS[model[0]]
-    monkeypatch.setitem(architecture.BLOCKS, 18, (1, 1, 1, 1))
+    monkeypatch.setitem(plan.BLOCKS, 18, (1, 1, 1, 1))
     for options in MATRIX:
         if options[:2] == (model, skip):
             spec, hp, batch = prepared(options)
@@ -378,7 +378,7 @@ def test_training_is_random_by_its_key_alone_and_evaluation_not_at_all(model, sk
     (one, state), (same, _), (other, _) = map(trained, (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     np.testing.assert_array_equal(one[0], other[0])  # without noise the key has no part in it
-    assert np.all(np.isfinite(one)) and np.all(one[1:] != other[1:])
+    assert np.all(np.isfinite(one)) and np.all(np.any(one[1:] != other[1:], axis=1))  # in one of the two steps
     evaluations = [
         functions.evaluate(
             dataclasses.replace(state, key=jax.vmap(jax.random.key)(jnp.arange(runs) + n)), hp, ready.data

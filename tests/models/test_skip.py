@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from research import config
-from research.models.architecture import Part, Pass
+from research.models.architecture import Pass
+from research.models.plan import Part
 from research.models.skip import Skip
 from research.training.precision import scope
 

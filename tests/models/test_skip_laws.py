@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.models.architecture import Part, Pass
+from research.models.architecture import Pass
 from research.models.chain import Chain
 from research.models.layer import Layer
+from research.models.plan import Part
 from research.models.stack import Stack
 from research.training.precision import scope
 
@@ -165,6 +166,19 @@ def test_fixup_has_a_shift_in_front_of_every_nonlinearity_and_weight(make_archit
         inner, outer = (kernel[1, 1] for kernel in kernels)  # of one pixel, its own weights alone
         expected = (np.tanh((np.tanh(h + z[0]) + z[1]) @ inner + z[2]) + z[3]) @ outer
         np.testing.assert_allclose(out, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_every_shift_of_fixup_has_a_part_in_the_loss(make_architecture, make_numbers, shaken, placement):
+    """In the original order of ResNets the first stands in front of the nonlinearity behind the sum."""
+    arch = make_architecture(kind="resnet_cifar", depth=8, width=4, shape=(4, 4, 1), skip="fixup", placement=placement)
+    hp, x = make_numbers(runs=None), jnp.asarray(np.random.default_rng(0).standard_normal((3, 16)), jnp.float32)
+    graph, params, rest = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    out = lambda params: jnp.sum(nnx.merge(graph, params, rest)(x, {}, Pass(hp, train=True))[0] ** 2)  # noqa: E731
+    with jax.disable_jit():
+        grads = nnx.to_pure_dict(jax.grad(out)(shaken(params)))
+    shifts = np.concatenate([stack["branch"]["shifts"].ravel() for stack in grads["stages"].values()])
+    assert len(shifts) == 4 * arch.layers and np.all(shifts != 0)
 
 
 def test_stochastic_depth_trains_one_of_the_networks_it_contains(network, unrolled, build, make_architecture):

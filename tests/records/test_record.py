@@ -10,7 +10,7 @@ import pytest
 
 from research.records import record
 from research.records.analysis import Run
-from research.records.record import Record, read_finished, write_json
+from research.records.record import Record, write_json
 
 LAYERS = 3
 
@@ -225,23 +225,3 @@ def test_a_new_attempt_drops_what_the_last_one_left(tmp_path, at_once):
     assert Run(tmp_path).metrics["step"].tolist() == [0, 1]
     last.close()
     assert Run(tmp_path).metrics["step"].tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("content", "finished"),
-    [
-        ('{"id": "x", "status": "done"}', True),
-        ('{"id": "x", "status": "diverged"}', True),
-        ('{"id": "x", "status": "running"}', False),
-        ('{"id": "x", "status": "interrupted"}', False),
-        ('{"id": "x", "status": "failed"}', False),
-        ('{"id": "y", "status": "done"}', False),
-        ('{"id": "x", "sta', False),
-        ("", False),
-        (None, False),
-    ],
-)
-def test_a_run_is_finished_if_it_ended_by_itself_under_the_same_configuration(tmp_path, content, finished):
-    if content is not None:
-        (tmp_path / "run.json").write_text(content)
-    assert (read_finished(tmp_path, "x") is not None) == finished

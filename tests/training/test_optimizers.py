@@ -106,11 +106,15 @@ def clipped_by_unit(g, p, bound):
 
 
 def apart(tree):
-    """Every array by its path, each layer of a stage under a path of its own."""
+    """Every array by its path, each layer of a stage and each gate of a cell under a path of its own."""
     found = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         name = jax.tree_util.keystr(path)
-        found |= {(name, n): leaf[n] for n in range(len(leaf))} if "stages" in name else {(name, None): leaf}
+        found |= (
+            {(name, n): leaf[n] for n in range(len(leaf))}
+            if "stages" in name or "cell" in name
+            else {(name, None): leaf}
+        )
     return found
 
 
@@ -350,14 +354,14 @@ def test_schedules_begin_and_end_where_they_say(make_numbers):
 
 
 def gradient_and_weights(size):
-    """Two stacked layers and a head, as a program holds them."""
+    """Two stacked layers, a cell of three gates and a head, as programs hold them."""
     generator = np.random.default_rng(0)
 
     def draw(scale):
         shapes = {"stages": {"0": {"kernel": (2, 4, 4), "bias": (2, 4), "alpha": (2,)}}, "head": {"kernel": (4, 3)}}
         is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
         return jax.tree.map(
-            lambda s: jnp.asarray(scale * generator.standard_normal(s), jnp.float32), shapes, is_leaf=is_shape
+            lambda s: jnp.asarray(scale * generator.standard_normal(s), jnp.float32), shapes | CELL, is_leaf=is_shape
         )
 
     return draw(size), draw(1.0)

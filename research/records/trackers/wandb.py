@@ -3,6 +3,7 @@
 import functools
 import http.client
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class WandbTracker:
 
         folder = Path(os.environ.get("WANDB_DIR") or self._settings["dir"]).absolute()  # the service has its own place
         folder.mkdir(parents=True, exist_ok=True)
+        _drop_earlier_tries(folder, self._identity["id"])
         self._run = wandb.init(
             project=self._settings["project"],
             entity=self._settings["entity"],
@@ -112,6 +114,16 @@ class WandbTracker:
         columns: list[Any] = ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
         table = wandb.Table(columns=columns, data=_by_layer(signal, self._last))
         return {"profile/heat_map": picture, "profile/table": table}
+
+
+def _drop_earlier_tries(folder: Path, identity: str) -> None:
+    """Removes what an earlier try of the same run recorded offline and nobody uploaded, as its record was dropped.
+
+    Both would be uploaded into one run and give its rows twice.
+    """
+    for earlier in (folder / "wandb").glob(f"offline-run-*-{identity}"):
+        if not list(earlier.glob("*.synced")):
+            shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:

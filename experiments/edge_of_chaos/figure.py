@@ -1,0 +1,81 @@
+"""The phase diagram of tanh networks, gradients over depth on both sides of its edge, and the depth scale."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from research.gauges import mean_field
+from research.gauges.verdict import log_profile
+from research.records.analysis import Run
+from research.records.figures import PALETTE, band, decades, depth_colours, new_figure
+
+BIAS = 0.05  # σ_b²
+
+
+def figure(runs: Sequence[Run]) -> Figure:
+    """Left order and chaos, in the middle the gradient over depth, right the depth scale over σ_w²."""
+    canvas, axes = new_figure(7.2, 2.7, 1, 3)
+    groups = _by_variance(runs)
+    _phases(axes[0, 0], sorted(groups))
+    _gradients(axes[0, 1], groups)
+    _depth_scales(axes[0, 2], groups)
+    canvas.suptitle(
+        "Random tanh networks: gradients vanish in order, explode in chaos, and travel far only between", fontsize=9
+    )
+    return canvas
+
+
+def _by_variance(runs: Sequence[Run]) -> dict[float, list[Run]]:
+    variances = sorted({run["init.sigma_w"] for run in runs})
+    return {round(sigma**2, 6): [run for run in runs if run["init.sigma_w"] == sigma] for sigma in variances}
+
+
+def _phases(axes: Axes, variances: Sequence[float]) -> None:
+    biases = np.linspace(0, 0.55, 30) ** 2
+    edge = np.array([mean_field.critical_sigma_w2("tanh", bias) for bias in biases], float)
+    axes.fill_betweenx(biases, 0, edge, color="0.9", linewidth=0)
+    axes.plot(edge, biases, color="black", linewidth=1.2)
+    axes.text(0.35, 0.21, "order:\ngradients\nvanish", fontsize=7)
+    axes.text(2.6, 0.21, "chaos:\ngradients\nexplode", fontsize=7)
+    axes.annotate(
+        "$\\chi_1=1$", (edge[23], biases[23]), xytext=(2.75, 0.12), fontsize=7, arrowprops={"arrowstyle": "-"}
+    )
+    colours = depth_colours(len(variances))
+    axes.scatter(variances, [BIAS] * len(variances), c=colours, s=16, zorder=3, clip_on=False)
+    axes.set(
+        xlim=(0, 4),
+        ylim=(0, 0.3),
+        xlabel="$\\sigma_w^2$",
+        ylabel="$\\sigma_b^2$",
+        title="phases; dots: measured here",
+    )
+
+
+def _gradients(axes: Axes, groups: dict[float, list[Run]]) -> None:
+    for colour, (variance, group) in zip(depth_colours(len(groups)), groups.items(), strict=True):
+        curves = np.stack([log_profile(run.profiles["signal_grad"][0]) for run in group]) / math.log(10)
+        layers = np.arange(curves.shape[1])
+        band(axes, layers, curves, color=colour)
+        theory = math.log10(mean_field.chi_1("tanh", variance, BIAS)) * layers[::-1]
+        axes.plot(layers, theory, color="black", linestyle="--", linewidth=0.7)
+        axes.annotate(f"{variance:g}", (0, curves[:, 0].mean()), xytext=(-3, 0), textcoords="offset points",
+                      fontsize=5.5, ha="right", va="center")  # fmt: skip
+    axes.plot([], [], color="black", linestyle="--", linewidth=0.7, label="theory $\\chi_1$")
+    axes.legend(loc="lower right")
+    decades(axes)
+    axes.set(xlim=(-7, 50), xlabel="layer", title="squared gradient, last layer = 1")
+
+
+def _depth_scales(axes: Axes, groups: dict[float, list[Run]]) -> None:
+    fine = np.linspace(0.4, 4.1, 120)
+    theory = [mean_field.depth_scale("tanh", variance, BIAS) for variance in fine]
+    axes.plot(fine, theory, color="black", linestyle="--", linewidth=0.9, label="theory $1/|\\ln\\chi_1|$")
+    for variance, group in groups.items():
+        factors = [run.info["verdict"]["initial"]["factor_per_layer"] for run in group]
+        scale = 1 / abs(float(np.mean(np.log(factors))))
+        axes.plot(variance, scale, "o", color=PALETTE[0], markersize=4, label="measured" if variance == 4 else None)
+    axes.legend(loc="upper right")
+    axes.set(yscale="log", ylim=(1, 400), xlabel="$\\sigma_w^2$", title="depth scale, in layers")

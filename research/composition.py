@@ -1,0 +1,91 @@
+"""Many jobs composed cheaply: Hydra once for each choice of groups, then the values that differ. No jax."""
+
+import dataclasses
+import functools
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from research.member import Member
+from research.train import typed
+
+
+class Composer(ConfigLoaderImpl):
+    """Hydra's loader, but for a sweep's jobs: what they share is composed once. The result is the same."""
+
+    def __init__(self, loader: ConfigLoader):
+        assert isinstance(loader, ConfigLoaderImpl)
+        super().__init__(loader.config_search_path)
+        self._bases: dict[tuple[str, ...], bytes] = {}
+        self._checked: dict[tuple[str, ...], Member] = {}
+        self._is_group = functools.cache(self.repository.group_exists)
+        self._parsed = functools.cache(OverridesParser.create().parse_override)
+
+    @classmethod
+    def of(cls, loader: ConfigLoader) -> "Composer":
+        """The loader itself where it is one already, with all that it has composed."""
+        return loader if isinstance(loader, cls) else cls(loader)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one job."""
+        parsed = [self._parsed(override) for override in sweep_overrides]
+        groups = tuple(override.input_line or "" for override in parsed if self._chooses(override))
+        if groups not in self._bases:
+            self._bases[groups] = pickle.dumps(super().load_sweep_config(master_config, list(groups)))
+        composed: DictConfig = pickle.loads(self._bases[groups])  # half the time of a deepcopy
+        try:
+            self._apply_overrides_to_config([override for override in parsed if not self._chooses(override)], composed)
+        except OmegaConfBaseException as error:
+            raise ConfigCompositionException from error
+        settings = composed.hydra.job.config.override_dirname
+        task = [override for override in parsed if not override.is_hydra_override()]
+        composed.hydra.overrides.task = [override.input_line for override in task]
+        composed.hydra.job.override_dirname = get_overrides_dirname(
+            task, kv_sep=settings.kv_sep, item_sep=settings.item_sep, exclude_keys=settings.exclude_keys
+        )
+        return composed
+
+    def _chooses(self, override: Override) -> bool:
+        return self._is_group(override.key_or_group) and not isinstance(override.value(), dict)
+
+    def checked(self, master: DictConfig, overrides: Sequence[str]) -> Member:
+        """The job as a run, composed and checked once; its files are not among it.
+
+        Raises:
+            ValueError: naming the setting that is unknown or out of its range.
+        """
+        key = tuple(overrides)
+        if key not in self._checked:
+            composed = self.load_sweep_config(master, overrides)
+            self._checked[key] = Member(typed(composed), _directory(composed))
+        return self._checked[key]
+
+    def member(self, master: DictConfig, overrides: Sequence[str], number: int) -> Member:
+        """The job as a run, with the files that Hydra's own launcher would write beside the record."""
+        member, composed = self.checked(master, overrides), self.load_sweep_config(master, overrides)
+        with read_write(composed.hydra), open_dict(composed.hydra):
+            composed.hydra.job.id = composed.hydra.job.num = number
+            composed.hydra.runtime.output_dir = os.path.abspath(member.directory)
+        parts = {
+            "config": OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"]),
+            "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
+            "overrides": composed.hydra.overrides.task,
+        }
+        folder = composed.hydra.output_subdir
+        files = {f"{folder}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()} if folder else {}
+        return dataclasses.replace(member, files=files)
+
+
+def _directory(composed: DictConfig) -> Path:
+    return Path(str(OmegaConf.select(composed, "hydra.sweep.dir"))) / str(
+        OmegaConf.select(composed, "hydra.sweep.subdir")
+    )

@@ -1,0 +1,110 @@
+"""Runs that are trained as one program, seen from the host: each has a record of its own and an end of its own."""
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.job import Job
+from research.member import Member, Result
+from research.progress import Progress
+from research.recording import Recording
+
+
+class Group:
+    """The members of a group while they last; what befalls one of them leaves the others."""
+
+    def __init__(self, members: Sequence[Member], job: Job, progress: Progress):
+        self.job, self.progress = job, progress
+        self.results: list[Result] = [{"directory": str(member.directory)} for member in members]
+        self.patience = len(members) ** 0.5  # the host's work grows with each look and each member: look less often
+        self._open: dict[int, Recording] = {}
+        self._began = self._trained = time.monotonic()
+        self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
+        for lane, member in enumerate(members):
+            try:
+                self._open[lane] = Recording(member, job, len(members))
+                self._open[lane].record.patience = self.patience
+            except Exception as error:
+                self.results[lane] |= {"status": "failed", "error": error}
+
+    def __enter__(self) -> "Group":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Whatever ends the group, what was measured is written; an error becomes each open run's own."""
+        if error is not None and is_out_of_memory(error) and len(self._open) > 1 and not self._fetched[0]:
+            for recording in self._open.values():
+                recording.record.release()
+            return False
+        for lane in list(self._open):
+            self._end(lane, error)
+        return isinstance(error, Exception)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no member is left to train."""
+        return not self._open
+
+    def count(self, params: Any) -> None:
+        """Notes how many parameters each network has, from those of all."""
+        parameters = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params))
+        self._each(lambda _, recording: recording.count(parameters))
+
+    def compiled(self) -> None:
+        """The first step is done: from here on time is training time."""
+        self._trained = time.monotonic()
+        self._each(lambda _, recording: recording.compiled())
+
+    def pace(self) -> float | None:
+        """Seconds a step behind the first, from rows that have arrived; None before there are any."""
+        steps, when = self._fetched
+        return (when - self._trained) / (steps - 1) if steps > 1 else None
+
+    def take(
+        self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any], exponents: dict[str, Any]
+    ) -> None:
+        """Fetches a chunk's rows, and what was counted in front of it, once and hands each member its own."""
+        # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
+        fetched, held_out, counts = jax.tree.map(np.asarray, (rows, evaluation, exponents))
+
+        def hand_over(lane: int, recording: Recording) -> None:
+            own = jax.tree.map(lambda column: column[lane, :steps].copy(), fetched)  # not a view: it would keep all
+            evaluated = {name: float(values[lane]) for name, values in held_out.items()}
+            recording.take(start, own, evaluated, jax.tree.map(lambda counted: counted[lane], counts))
+
+        self._each(hand_over)
+        self._fetched = start + steps, time.monotonic()
+        lanes = list(self._open)
+        if lanes:
+            last = {"loss": fetched["train_loss"][:, steps - 1]} | held_out
+            means = {name: float(np.mean(values[lanes])) for name, values in last.items()}
+            self.progress.step(start + steps, self.job.steps, **means)
+
+    def _each(self, act: Callable[[int, Recording], None]) -> None:
+        for lane, recording in list(self._open.items()):
+            try:
+                act(lane, recording)
+            except Exception as error:
+                self._end(lane, error)
+            else:
+                if recording.diverged:
+                    self._end(lane)
+
+    def _end(self, lane: int, error: BaseException | None = None) -> None:
+        recording = self._open.pop(lane)
+        try:
+            recording.close(error)
+        except Exception as of_closing:
+            error = error or of_closing
+        self.results[lane] |= recording.record.info
+        if error is not None:
+            self.results[lane] |= {"status": "failed", "error": error}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or a device had too little memory."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

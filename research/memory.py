@@ -1,0 +1,57 @@
+"""How much memory the devices have, and how much runs need."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_memory(total: int, devices: int) -> None:
+    """Raises MemoryError where ``total`` bytes, an equal share on each of ``devices`` devices, are not free there."""
+    free = memory_a_device(devices)
+    if free is not None and total > free * devices:
+        raise MemoryError(f"{total / 1e9:.2f} GB are needed on {devices} devices, {free * devices / 1e9:.2f} GB free")
+
+
+def memory_a_device(devices: int) -> int | None:
+    """Bytes that each of ``devices`` devices can still give; on CPUs their share of the host's; None: unknown."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    if jax.default_backend() != "cpu":
+        return None
+    free = [amount for amount in (_available_here(), _left_to_the_container()) if amount is not None]
+    return min(free) // devices if free else None
+
+
+def _available_here() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":") for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _left_to_the_container() -> int | None:
+    try:
+        most, used = ((CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return None
+    return None if most == "max" else int(most) - int(used)
+
+
+def needed(compiled: jax.stages.Compiled) -> int:
+    """Bytes that a call of a compiled program takes on each device, its arguments among them; 0: unknown."""
+    seen = compiled.memory_analysis()
+    if seen is None:
+        return 0
+    return seen.argument_size_in_bytes + seen.output_size_in_bytes + seen.temp_size_in_bytes - seen.alias_size_in_bytes
+
+
+def size(shapes: Any) -> int:
+    """Bytes of a tree of arrays or shapes."""
+    leaves = jax.tree.leaves(shapes)
+    return sum(leaf.size * getattr(leaf.dtype, "itemsize", 4) for leaf in leaves)

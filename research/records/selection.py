@@ -1,0 +1,43 @@
+"""Recorded runs picked by what was set, and numbers taken from them: what claims and figures are made of."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from research.records.analysis import Run
+
+
+def where(runs: Sequence[Run], settings: Mapping[str, object]) -> list[Run]:
+    """The runs whose configuration has these values, by dotted path.
+
+    Raises:
+        ValueError: there is none, so that nothing is ever said of no runs at all.
+    """
+    chosen = [run for run in runs if all(run[path] == value for path, value in settings.items())]
+    if not chosen:
+        raise ValueError(f"no run has {', '.join(f'{path}={value}' for path, value in settings.items())}")
+    return chosen
+
+
+def final(run: Run, name: str) -> float:
+    """A final number of ``run.json``, infinite where a run diverged before there was one."""
+    value = run.info["final"].get(name)
+    return math.inf if value is None or not math.isfinite(value) or run.info["status"] == "diverged" else value
+
+
+def best_of(runs: Sequence[Run], path: str, score: Callable[[Run], float]) -> list[Run]:
+    """Of the values that were tried of one setting, the runs with that whose mean score is the lowest."""
+    tried = sorted({run[path] for run in runs})
+    grids = [where(runs, {path: value}) for value in tried]
+    return min(grids, key=lambda grid: sum(score(run) for run in grid) / len(grid))
+
+
+def by_seed(runs: Sequence[Run]) -> dict[int, Run]:
+    """The runs of one setting by seed.
+
+    Raises:
+        ValueError: two have the same seed: something else differs too.
+    """
+    found = {run["seed"]: run for run in runs}
+    if len(found) != len(runs):
+        raise ValueError(f"{len(runs)} runs have {len(found)} seeds: they differ in more")
+    return found
