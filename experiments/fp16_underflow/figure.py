@@ -70,14 +70,14 @@ def _final(axes: Axes, runs: Sequence[Run]) -> None:
     band(axes, np.log2(scales), curves, color=PALETTE[0], marker="o", markersize=3, label="float16, static scale")
     ended = [np.log2(run["precision.loss_scale"]) for run in static if run.info["status"] == "diverged"]
     heights = [run.info["final"]["train_loss"] for run in static if run.info["status"] == "diverged"]
-    axes.plot(ended, heights, "x", color=PALETTE[1], markersize=5, label="overflow: ended at that step")
+    axes.plot(ended, heights, "x", color=PALETTE[1], markersize=5, label="50 overflows in a row: ended")
     for kind, colour in (("float32", "black"), ("mixed_bfloat16", PALETTE[2])):
         losses = _loss([run for run in runs if run["precision.kind"] == kind])
         axes.axhline(losses.mean(), color=colour, linestyle=DASHED, linewidth=1, label=kind.removeprefix("mixed_"))
     dynamic = _loss([run for run in runs if run["precision.loss_scaling"] == "dynamic"])
     axes.errorbar([25], [dynamic.mean()], [[dynamic.mean() - dynamic.min()], [dynamic.max() - dynamic.mean()]],
                   fmt="D", color=PALETTE[3], markersize=4, label="float16, dynamic from 2²⁵")  # fmt: skip
-    axes.set(yscale="log", xlabel="log₂ of the loss scale", ylabel="training loss (nats), last epoch")
+    axes.set(yscale="log", ylim=(0.04, 200), xlabel="log₂ of the loss scale", ylabel="training loss (nats), last epoch")
     axes.legend(loc="upper left")
     axes.set_title("training: 12 layers of 64, Adam, 150 steps")
 

@@ -82,8 +82,8 @@ def exponent_map(axes: Axes, exponents: np.ndarray, histogram: np.ndarray, limit
     )
     for (label, limit), colour in zip(limits.items(), PALETTE[1:], strict=False):
         axes.axhline(limit, color=colour, linestyle="--", linewidth=1)
-        axes.annotate(label, (0.99, limit), xycoords=("axes fraction", "data"), color=colour, fontsize=6.5,
-                      xytext=(0, 2), textcoords="offset points", ha="right")  # fmt: skip
+        axes.annotate(label, (0.02, limit), xycoords=("axes fraction", "data"), color=colour, fontsize=6.5,
+                      xytext=(0, 2), textcoords="offset points", ha="left")  # fmt: skip
     axes.grid(False)
     return image
 
