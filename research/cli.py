@@ -86,7 +86,12 @@ def _reproduce(words: Sequence[str]) -> int:
     for name in chosen:
         print(f"{name}: training", flush=True)
         code = train([f"experiment={name}", "hydra/launcher=grouped", *overrides])
-        codes.append(code or int(not draw_and_judge(name, _directory(name, overrides))))
+        try:  # a run that diverged is a result for the claims to judge
+            codes.append(int(not draw_and_judge(name, _directory(name, overrides))))
+        except ValueError:  # one that failed leaves nothing to draw, and is listed already
+            if not code:
+                raise
+            codes.append(code)
     return max(codes)
 
 

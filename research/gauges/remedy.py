@@ -42,7 +42,8 @@ def _advice(kind: str, settings: Settings) -> tuple[str, list[str]]:
         case "underflow":
             return "The number format has no room below", _wider(settings)
         case "diverged" if _overflows(settings):
-            why = f"The step was too large, or the gradient beyond the greatest {settings['precision.kind']} number"
+            format_ = str(settings["precision.kind"]).removeprefix("mixed_")
+            why = f"The step was too large, or the gradient beyond the greatest {format_} number"
             return why, ["precision.loss_scaling=dynamic", rate, "optimizer.clip=global_norm"]
         case "diverged":
             return "The step was too large", [rate, "optimizer.clip=global_norm"]

@@ -48,9 +48,8 @@ class Layer(nnx.Module):
 
         ``piece`` [B, P] is what a recurrent layer reads of the example.
         """
-        z = rounded(
-            self._normed(tap(h, slots.get("branch_grad")), "pre", told), self.arch.rounding, self.arch.tensor_scale
-        )
+        z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
+        z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
         branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
         branch = self._normed(branch, "branch", told)
         out = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)

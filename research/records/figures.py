@@ -1,7 +1,7 @@
 """The one plotting style, and panels that more than one figure uses."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -62,6 +62,30 @@ def band(
 def decades(axes: Axes) -> None:
     """Names the ticks of an axis of log₁₀ values as powers of ten."""
     axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")
+
+
+def exponent_map(axes: Axes, exponents: np.ndarray, histogram: np.ndarray, limits: Mapping[str, float]) -> Any:
+    """The share of each layer's nonzero elements by exponent: layers across, powers of two up; for a colour bar.
+
+    ``histogram`` [N, K] holds the share of elements between 2^e and 2^(e+1) for each of ``exponents`` [K]. ``limits``
+    are drawn as lines, named, at these powers of two.
+    """
+    seen = np.flatnonzero(histogram.max(axis=0) > 0)
+    shown = slice(seen[0], seen[-1] + 1)
+    shares = histogram[:, shown] / histogram.sum(axis=1, keepdims=True)
+    image = axes.pcolormesh(
+        np.arange(len(histogram) + 1) - 0.5,
+        np.append(exponents[shown], exponents[shown][-1] + 1),
+        np.ma.masked_less_equal(shares.T, 0),
+        cmap="Blues",
+        rasterized=True,
+    )
+    for (label, limit), colour in zip(limits.items(), PALETTE[1:], strict=False):
+        axes.axhline(limit, color=colour, linestyle="--", linewidth=1)
+        axes.annotate(label, (0.02, limit), xycoords=("axes fraction", "data"), color=colour, fontsize=6.5,
+                      xytext=(0, 2), textcoords="offset points", ha="left")  # fmt: skip
+    axes.grid(False)
+    return image
 
 
 def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Image.Image:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool
 
 from research.training.state import LossScale
 
+PATIENCE = 50  # so many steps in a row beyond the format's range under a static scale: the run has diverged
 LEAST = 2.0**-14  # a gradient that overflows even at this scale has diverged; 65504 · 2^14 is 1e9
 
 
@@ -28,9 +29,9 @@ def next_scale(mode: str, scale: LossScale, finite: Bool[Array, ""], hp: Mapping
     ``dynamic``: times ``backoff_factor`` behind a gradient that was not, down to ``LEAST``; times ``growth_factor``
     behind ``growth_interval`` finite ones in a row. Otherwise it stays.
     """
+    clean = jnp.where(finite, jnp.maximum(scale.clean, 0) + 1, jnp.minimum(scale.clean, 0) - 1)
     if mode != "dynamic":
-        return scale
-    clean = jnp.where(finite, scale.clean + 1, 0)
+        return LossScale(scale.value, clean)
     due = clean >= hp["precision.growth_interval"]
     grown = scale.value * hp["precision.growth_factor"]
     higher = jnp.where(due & jnp.isfinite(grown), grown, scale.value)
@@ -39,9 +40,9 @@ def next_scale(mode: str, scale: LossScale, finite: Bool[Array, ""], hp: Mapping
 
 
 def can_go_on(mode: str, scale: LossScale, loss: Array, finite: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether the run has not diverged: the loss is a number, and so is the gradient, now or at a lower scale."""
-    curable = (mode == "dynamic") & (scale.value > LEAST)
-    return jnp.isfinite(loss) & (finite | curable)
+    """Whether the run has not diverged: the loss is a number, and so is the gradient, now or in a step to come."""
+    hope = {"none": jnp.array(False), "static": scale.clean > 1 - PATIENCE, "dynamic": scale.value > LEAST}
+    return jnp.isfinite(loss) & (finite | hope[mode])
 
 
 def is_finite(tree: Any) -> Bool[Array, ""]:

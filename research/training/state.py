@@ -10,7 +10,7 @@ from jaxtyping import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossScale:
-    """The present factor on the loss, and how many steps in a row had a finite gradient since it last changed."""
+    """The present factor on the loss, and how many steps in a row had a finite gradient; below 0, how many had not."""
 
     value: Array
     clean: Array  # int32

@@ -7,7 +7,7 @@ import pytest
 
 from research import config
 from research.training.program import make_program
-from research.training.scaling import LEAST, can_go_on, is_finite, next_scale
+from research.training.scaling import LEAST, PATIENCE, can_go_on, is_finite, next_scale
 from research.training.state import LossScale
 
 MODES = [option.name for option in config.LossScaling]
@@ -45,7 +45,7 @@ def test_an_overflow_leaves_everything_as_it_was(prepared, train, assert_equal, 
     after, rows = train(spec, numbers, data, (3,))
     assert_equal(everything_but_the_clock(after), everything_but_the_clock(start))
     assert np.all(rows["skipped"]) and np.all(np.isfinite(rows["train_loss"]))
-    assert np.all(rows["finite"]) == (mode == "dynamic")  # a static scale does not recover: the run has diverged
+    assert np.all(rows["finite"])
     assert after.step == 3
 
 
@@ -96,12 +96,14 @@ def test_scales_share_one_program(prepared):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_goes_on_behind_an_overflow_only_where_a_lower_scale_may_help(mode):
-    def answer(value, loss, finite):
-        return bool(can_go_on(mode, LossScale(jnp.float32(value), jnp.int32(0)), jnp.float32(loss), jnp.array(finite)))
+    def answer(value, loss, finite, clean=0):
+        scale = LossScale(jnp.float32(value), jnp.int32(clean))
+        return bool(can_go_on(mode, scale, jnp.float32(loss), jnp.array(finite)))
 
     assert answer(1.0, 2.0, True)
-    assert answer(1.0, 2.0, False) == (mode == "dynamic")
-    assert not answer(LEAST, 2.0, False)
+    assert answer(1.0, 2.0, False) == (mode != "none")
+    assert answer(LEAST, 2.0, False) == (mode == "static")
+    assert answer(1.0, 2.0, False, 1 - PATIENCE) == (mode == "dynamic")
     assert not answer(1.0, np.nan, False) and not answer(1.0, np.inf, True)
 
 
