@@ -46,7 +46,9 @@ class FathomSweeper(BasicSweeper):
         numbers = without_doubles(jobs, members)
         ended = {number: read_ended(members[number]) for number in numbers}
         missing = [number for number in numbers if not ended[number]]
-        _say_plan([members[number] for number in missing], len(numbers))
+        if missing:
+            Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+            _say_plan([members[number] for number in missing], len(numbers))
         returns = self._launch([jobs[number] for number in missing])
         results = {n: info | {"directory": str(members[n].directory)} for n, info in ended.items() if info}
         results |= dict(zip(missing, returns, strict=True))
@@ -66,10 +68,9 @@ def _say_plan(missing: list[Any], runs: int) -> None:
     from research.member import group_key
 
     programs = len({group_key(member.config) for member in missing})
-    there = f", the other {runs - len(missing)} are there" if len(missing) < runs else ""
+    there = f"; there already: {runs - len(missing)}" if len(missing) < runs else ""
     plural = "" if programs == 1 else "s"
-    if missing:
-        print(f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}", file=sys.stderr)
+    print(f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}", file=sys.stderr)
 
 
 def _report(results: list[dict[str, Any]], trained: int) -> int:

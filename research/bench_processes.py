@@ -26,11 +26,9 @@ def _environment(**changes: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in hidden} | changes
 
 
-def _fresh(call: str) -> Iterator[Any]:
-    """What the iterator ``call`` of this module yields in a fresh process without a compilation cache."""
-    code = (
-        f"import json, research.bench_processes as rows\nfor value in rows.{call}: print(json.dumps(value), flush=True)"
-    )
+def fresh(module: str, call: str) -> Iterator[Any]:
+    """What the iterator ``call`` of a module yields in a fresh process without a compilation cache."""
+    code = f"import json, {module} as rows\nfor value in rows.{call}: print(json.dumps(value), flush=True)"
     environment = _environment(JAX_ENABLE_COMPILATION_CACHE="false")
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
@@ -51,7 +49,7 @@ def depth_resnet_row(tick: Tick) -> Measured:
 
 def _starts(tick: Tick, repetitions: int, depths: tuple[int, int], *overrides: str) -> Measured:
     def start(depth: int) -> float:
-        (seconds,) = _fresh(f"seconds_to_start{(f'model.depth={depth}', *overrides)}")
+        (seconds,) = fresh(__name__, f"seconds_to_start{(f'model.depth={depth}', *overrides)}")
         return seconds
 
     return side_by_side(lambda: start(depths[0]), lambda: start(depths[1]), repetitions, tick)
@@ -72,13 +70,15 @@ def seconds_to_start(*overrides: str) -> Iterator[float]:
 def wandb_row(tick: Tick, repetitions: int = 5) -> Measured:
     """What logging costs a run."""
     pairs = []
-    for pair in _fresh(f"host_loops({repetitions})"):
+    for pair in fresh(__name__, f"host_loops({repetitions})"):
         pairs.append(pair)
         tick(len(pairs), repetitions)
     return ratio(pairs)
 
 
-class _Silent(Progress):
+class Silent(Progress):
+    """No display of its own."""
+
     def step(self, done: int, total: int, **values: float) -> None:
         """Says nothing: the display belongs to the rows."""
 
@@ -93,7 +93,7 @@ def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, flo
         directory.mkdir()
         settings = (f"tracker={tracker}", f"tracker.dir={root}", f"train.steps={steps}", "model.depth=100")
         config, start = configured(*settings), time.perf_counter()
-        train([Member(config, directory)], _Silent())
+        train([Member(config, directory)], Silent())
         return time.perf_counter() - start
 
     with tempfile.TemporaryDirectory() as root:

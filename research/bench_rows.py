@@ -1,6 +1,7 @@
 """What each row of the performance table times: our step and what it is compared with."""
 
 import functools
+import importlib
 import importlib.util
 import os
 import time
@@ -116,11 +117,9 @@ def _torch(tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int
     return against_ours(tick, sizes, style=style, steps=steps, repetitions=count)
 
 
-def _process(row: str) -> Callable[[Tick], Measured]:
+def _process(row: str, module: str = "processes") -> Callable[[Tick], Measured]:
     def measure(tick: Tick) -> Measured:
-        from research import bench_processes
-
-        return getattr(bench_processes, f"{row}_row")(tick)
+        return getattr(importlib.import_module(f"research.bench_{module}"), f"{row}_row")(tick)
 
     return measure
 
@@ -137,6 +136,11 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "blas": _blas,
     "depth": _process("depth"),
     "depth_resnet": _process("depth_resnet"),
+    "sweep_compiled": _process("compiled", "sweeps"),
+    "sweep_shared": _process("shared", "sweeps"),
+    "sweep_cores": _process("cores", "sweeps"),
+    "sweep_torch": _process("torch", "sweeps"),
+    "sweep_compose": _process("compose", "sweeps"),
     "wandb": _process("wandb"),
     "help": _process("help"),
     "first_step_cold": _process("cold"),

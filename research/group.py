@@ -26,6 +26,7 @@ class Group:
         self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
         for lane, member in enumerate(members):
             try:
+                member.begin()
                 self._open[lane] = Recording(member, job, len(members))
                 self._open[lane].record.patience = self.patience
             except Exception as error:
@@ -38,7 +39,8 @@ class Group:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         """Whatever ends the group, what was measured is written; an error becomes each open run's own."""
-        if error is not None and is_out_of_memory(error) and len(self._open) > 1 and not self._fetched[0]:
+        nothing_yet = self._trained == self._began  # and no tracker knows of it: the runs can begin once more
+        if error is not None and is_out_of_memory(error) and nothing_yet and len(self.results) > 1:
             for recording in self._open.values():
                 recording.record.release()
             return False

@@ -63,6 +63,13 @@ class Member:
         """The run's id."""
         return run_id(self.directory.absolute().parent.name, self.config)
 
+    def begin(self) -> None:
+        """Makes the directory and writes the files that belong into it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            (self.directory / name).parent.mkdir(exist_ok=True)
+            (self.directory / name).write_text(text)
+
 
 def read_ended(member: Member) -> dict[str, Any] | None:
     """``run.json`` of a run that is there already and ended by itself; None for one that is missing or unfinished.

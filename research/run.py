@@ -31,10 +31,6 @@ def train(
     Returns:
         What came of each, in order.
     """
-    return _in_halves(members, progress, within, devices)
-
-
-def _in_halves(members: Sequence[Member], progress: Progress, within: str, devices: int | None) -> list[Result]:
     name = members[0].directory.name if len(members) == 1 else f"{len(members)} runs"
     progress.begin(name, len(members))
     try:
@@ -47,7 +43,7 @@ def _in_halves(members: Sequence[Member], progress: Progress, within: str, devic
     return [
         result
         for half in (members[:middle], members[middle:])
-        for result in _in_halves(half, progress, within, devices)
+        for result in train(half, progress, within=within, devices=devices)
     ]
 
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from research import config as schema
 from research import errors
 from research.checks import check
+from research.limits import raise_open_files
 from research.member import Found, Member, Result, read_ended
 from research.naming import run_name
 from research.progress import Progress, Silent
@@ -112,21 +113,24 @@ def train_group(members: Sequence[Member], *, within: str = "auto", devices: int
     """Trains runs that share a program, in this process; an engine carries this call to wherever it may run.
 
     Args:
-        members: the runs; their ``files`` are written first.
+        members: the runs; those that have ended already are left alone.
         within: how the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
         devices: the most devices that are used, None for all.
 
     Returns:
         What came of each, in order; where it raised, the exception as ``error``, so that a sweep goes on.
     """
-    ended = [read_ended(member) for member in members]
-    if members[0].config.mesh.kind.name == "distributed":
-        from research.processes import as_the_first_sees
+    try:
+        ended = [read_ended(member) for member in members]
+        if members[0].config.mesh.kind.name == "distributed":
+            from research.processes import as_the_first_sees
 
-        ended = as_the_first_sees(ended)
-    there = {member.directory: info for member, info in zip(members, ended, strict=True) if info}
-    missing = [member for member in members if member.directory not in there]
-    trained = dict(zip([member.directory for member in missing], _train(missing, within, devices), strict=True))
+            ended = as_the_first_sees(ended)
+        there = {member.directory: info for member, info in zip(members, ended, strict=True) if info}
+        missing = [member for member in members if member.directory not in there]
+        trained = dict(zip([member.directory for member in missing], _train(missing, within, devices), strict=True))
+    except Exception as error:
+        return [{"directory": str(member.directory), "status": "failed", "error": error} for member in members]
     already = {folder: info | {"directory": str(folder), "already": True} for folder, info in there.items()}
     return [(already | trained)[member.directory] for member in members]
 
@@ -134,11 +138,10 @@ def train_group(members: Sequence[Member], *, within: str = "auto", devices: int
 def _train(members: Sequence[Member], within: str, devices: int | None) -> list[Result]:
     if not members:
         return []
+    raise_open_files()
     prepare_jax(devices)
     from research.run import train
 
-    for member in members:
-        _write(member)
     gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
     results = train(members, Session.progress, within=within, devices=devices)
     for member, result in zip(members, results, strict=True):
@@ -148,12 +151,6 @@ def _train(members: Sequence[Member], within: str, devices: int | None) -> list[
         if isinstance(error, Exception) and not (member.directory / "run.json").exists():
             _unmake(member.directory)
     return results
-
-
-def _write(member: Member) -> None:
-    for name, text in member.files.items():
-        (member.directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (member.directory / name).write_text(text)
 
 
 def _unmake(directory: Path) -> None:
@@ -182,7 +179,8 @@ def prepare_jax(devices: int | None = 1) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # it runs already, with the devices that it has
-            jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            jax.config.update("jax_num_cpu_devices", devices or cores)
 
 
 def register() -> None:

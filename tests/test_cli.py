@@ -145,6 +145,17 @@ def test_a_column_bears_the_name_that_a_filter_takes(fathom, finished, workplace
     assert fathom("runs").out.splitlines()[0].split()[0] == "data"
 
 
+def test_a_setting_that_an_earlier_version_did_not_know_has_its_default(fathom, finished, workplace):
+    for name, heads in (("one", None), ("two", 2)):
+        directory = workplace / "outputs" / "study" / name
+        place(finished[0], directory, {"model.heads": heads, "train.steps": None if heads else 25}, {})
+    file = workplace / "outputs" / "study" / "one" / ".hydra" / "config.yaml"
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if "heads" not in line))
+    out = fathom("runs").out
+    assert column(out, "heads") == ["4", "2"] and column(out, "train.steps") == ["25", "–"]
+    assert "None" not in out
+
+
 def test_a_single_run_is_named(fathom, finished, workplace):
     place(finished[0], workplace / "outputs" / "a" / "only", {}, {})
     assert fathom("runs").out.splitlines()[1].split()[0] == "only"

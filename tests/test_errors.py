@@ -91,10 +91,10 @@ def test_a_mistake_costs_no_file_that_was_there_before(fathom, kept, mode, words
 
 @pytest.mark.parametrize("mode", MINE, ids=str)
 def test_a_run_that_cannot_begin_costs_no_file_that_was_there_before(fathom, kept, monkeypatch, mode):
-    def fails(*_):
+    def fails(*_, **__):
         raise ValueError("the data cannot be read")
 
-    monkeypatch.setattr("research.run.train", fails)
+    monkeypatch.setattr("research.run.prepare", fails)
     assert fathom("train", *mode, "tracker.wandb=false").code != 0
 
 
@@ -166,10 +166,10 @@ def test_a_mistake_is_one_line_also_behind_a_command_that_trained(listen, workpl
 
 
 def test_a_defect_of_ours_keeps_its_traceback(fathom, workplace, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise KeyError("oops")
 
-    monkeypatch.setattr("research.run.train", broken)
+    monkeypatch.setattr("research.run.prepare", broken)
     with pytest.raises(KeyError, match="oops"):
         fathom("train", "tracker=none", "name=x")
     assert explain(KeyError("oops")) is None

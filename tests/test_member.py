@@ -69,3 +69,12 @@ def test_runs_that_differ_otherwise_do_not(changes):
 
 def test_a_number_that_is_not_zero_may_change():
     assert group_key(Config(model=Model(dropout=0.1))) == group_key(Config(model=Model(dropout=0.2)))
+
+
+def test_what_does_not_share_a_program_is_not_trained_as_one():
+    from research.job import prepare
+
+    with pytest.raises(ValueError, match="differ only in numbers that are passed in"):
+        prepare(Config(), Config(model=Model(depth=3)))
+    job = prepare(Config(), Config(seed=3))
+    assert job.hp["seed"].tolist() == [0, 3]

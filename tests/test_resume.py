@@ -59,7 +59,7 @@ def test_a_killed_sweep_is_completed_by_the_same_command(workplace, process, fat
     written = {file: file.stat().st_mtime_ns for file in files}
 
     again = fathom(*GROUPED)
-    assert again.code == 0 and "2 of 4 runs to train, 1 compiled program, the other 2 are there" in again.err
+    assert again.code == 0 and "2 of 4 runs to train, 1 compiled program; there already: 2" in again.err
     after = runs_in(workplace)
     assert {file: file.stat().st_mtime_ns for file in files} == written
     assert {run.info["status"] for run in after.values()} == {"done"}
