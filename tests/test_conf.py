@@ -15,9 +15,7 @@ from research.train import folder, register, typed
 from .described import own_data as own_data
 
 CONF = folder("conf")
-FILES = [
-    file for file in sorted(CONF.glob("*/*.yaml")) if file.parent.name != "wandb"
-]  # those are for W&B's own command
+FILES = [file for file in sorted(CONF.glob("*/*.yaml")) if file.parent.name != "wandb"]  # W&B's own
 OPTIONS = [(file.parent.name, file.stem) for file in FILES]
 EXPERIMENTS = [option for group, option in OPTIONS if group == "experiment"]
 PRESETS = {("model", "linear")}  # options that set more than their group

@@ -90,11 +90,13 @@ def test_a_sweep_comes_back_whole(name, most, fathom, workplace):
 def test_optuna_minimises_the_held_out_loss(launcher, fathom, workplace):
     words = ["model.depth=2", "model.width=8", "train.steps=10", "tracker=none", "name=s", f"hydra/launcher={launcher}"]
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
-    said = fathom("train", "-m", *words, *search, "optimizer.learning_rate=choice(0.001,0.01,1e30)")
+    said = fathom(
+        "train", "-m", *words, *search, "optimizer.learning_rate=interval(0.001,0.1)", "hydra.sweeper.sampler.seed=1"
+    )
     runs = [Run(file.parent) for file in workplace.glob("outputs/s/*/run.json")]
     best = yaml.safe_load((workplace / "outputs/s/optimization_results.yaml").read_text())
     losses = [run.info["final"]["eval_loss"] for run in runs if run.info["status"] == "done"]
-    assert best["best_value"] == min(losses), said.err
+    assert len(losses) == 4 and best["best_value"] == min(losses), said.err
 
 
 def test_the_record_of_a_lost_job_says_so(workplace):
