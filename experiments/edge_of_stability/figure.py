@@ -1,0 +1,31 @@
+"""Loss and sharpness over training for several step sizes, and the edge 2/η that each of them has."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from research.records.analysis import Run
+from research.records.figures import PALETTE, band, new_figure
+from research.records.selection import where
+
+RATES = {0.05: PALETTE[6], 0.1: PALETTE[2], 0.2: PALETTE[1], 0.4: PALETTE[0]}
+
+
+def figure(runs: Sequence[Run]) -> Figure:
+    """Left the loss, right the sharpness; a line a step size, the range over seeds as a shade."""
+    canvas, axes = new_figure(7.0, 2.9, 1, 2)
+    loss, sharpness = axes[0]
+    for rate, colour in RATES.items():
+        group = where(runs, {"optimizer.learning_rate": rate})
+        steps = group[0].inspections["step"].astype(int)
+        losses = np.stack([run.metrics["train_loss"][steps] for run in group])
+        band(loss, steps, losses, color=colour, label=f"$\\eta={rate:g}$")
+        band(sharpness, steps, np.stack([run.inspections["sharpness"] for run in group]), color=colour)
+        sharpness.axhline(2 / rate, color=colour, linestyle="--", linewidth=0.9)
+        sharpness.text(4000, 2 / rate * 1.03, f"$2/{rate:g}$", color=colour, fontsize=6.5, ha="right", va="bottom")
+    loss.set(yscale="log", xlabel="step of gradient descent", ylabel="training loss")
+    sharpness.set(yscale="log", xlabel="step of gradient descent", ylabel="sharpness\n(greatest Hessian eigenvalue)")
+    loss.legend(loc="lower left")
+    canvas.suptitle("Sharpness rises to 2/η and stays there, and the loss goes on falling", fontsize=9)
+    return canvas
