@@ -128,7 +128,7 @@ def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(fathom, wor
         patch.setattr(sweeper, "_launch", lambda _, jobs: planned.extend(jobs) or [ended] * len(jobs))
         assert fathom("train", f"experiment={name}", "tracker=none").code == 0
     assert planned and len({tuple(sorted(job)) for job in planned}) == len(planned)
-    said = fathom("train", f"experiment={name}", *planned[0], "train.steps=2", "tracker=none")
+    said = fathom("train", f"experiment={name}", *planned[0], "train.steps=2", "tracker=none", "hydra.mode=RUN")
     assert said.code == 0, said.err
     (run,) = workplace.glob(f"outputs/{name}/*/run.json")
     assert yaml.safe_load(run.read_text())["steps"] == 2
