@@ -71,8 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(words: Sequence[str]) -> int:
-    from research.experiment import checked, draw_and_judge, names
-    from research.train import main as train
+    from research.experiment import checked, names
 
     overrides = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word]
@@ -85,14 +84,22 @@ def _reproduce(words: Sequence[str]) -> int:
     codes = []
     for name in chosen:
         print(f"{name}: training", flush=True)
-        code = train([f"experiment={name}", "hydra/launcher=grouped", *overrides])
-        try:  # a run that diverged is a result for the claims to judge
-            codes.append(int(not draw_and_judge(name, _directory(name, overrides))))
-        except ValueError:  # one that failed leaves nothing to draw, and is listed already
-            if not code:
-                raise
-            codes.append(code)
+        codes.append(_reproduced(name, overrides))
     return max(codes)
+
+
+def _reproduced(name: str, overrides: Sequence[str]) -> int:
+    """A run that diverged has ended: of a grid of learning rates it is a result, which the claims judge."""
+    from research.experiment import draw_and_judge, finished_runs
+    from research.train import main as train
+
+    code, directory = train([f"experiment={name}", "hydra/launcher=grouped", *overrides]), _directory(name, overrides)
+    if code:
+        try:
+            finished_runs(name, directory)
+        except ValueError:
+            return code  # what went wrong is said
+    return code if code > 1 else int(not draw_and_judge(name, directory))
 
 
 def _directory(name: str, overrides: Sequence[str] = ()) -> Path:
