@@ -24,7 +24,7 @@ class Found(dict[str, Any]):
 
 
 SWITCHES = ("model.dropout", "train.input_noise")  # zero or not decides whether the step draws random numbers
-OUTSIDE = ("tracker.", "mesh.", "data.raw_dir", "data.download")  # where a run is mirrored or trained does not make it another run
+OUTSIDE = ("tracker.", "mesh.", "data.raw_dir", "data.download")  # where a run is mirrored, trained, fed from
 ELSEWHERE = ("name", "tracker.")  # not part of what is computed
 SHOWN = 3  # settings that a message names before it says how many more there are
 

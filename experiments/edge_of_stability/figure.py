@@ -9,7 +9,7 @@ from research.records.analysis import Run
 from research.records.figures import PALETTE, band, new_figure
 from research.records.selection import where
 
-RATES = {0.05: PALETTE[6], 0.1: PALETTE[2], 0.2: PALETTE[1], 0.4: PALETTE[0]}
+RATES = {0.015: PALETTE[6], 0.03: PALETTE[2], 0.06: PALETTE[1], 0.12: PALETTE[0]}
 
 
 def figure(runs: Sequence[Run]) -> Figure:
@@ -26,6 +26,6 @@ def figure(runs: Sequence[Run]) -> Figure:
         sharpness.text(4000, 2 / rate * 1.03, f"$2/{rate:g}$", color=colour, fontsize=6.5, ha="right", va="bottom")
     loss.set(yscale="log", xlabel="step of gradient descent", ylabel="training loss")
     sharpness.set(yscale="log", xlabel="step of gradient descent", ylabel="sharpness\n(greatest Hessian eigenvalue)")
-    loss.legend(loc="lower left")
-    canvas.suptitle("Sharpness rises to 2/η and stays there, and the loss goes on falling", fontsize=9)
+    loss.legend(loc="upper right")
+    canvas.suptitle("Where 2/η is within reach, the sharpness settles on it while the loss goes on falling", fontsize=9)
     return canvas
