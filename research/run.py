@@ -14,7 +14,7 @@ from research.member import Member, Result
 from research.memory import check_memory, needed, size
 from research.processes import agreed, together
 from research.progress import Progress
-from research.training.mesh import make_layout, placed_shapes
+from research.training.mesh import gathered, make_layout, place, placed_shapes
 from research.training.precision import scope
 from research.training.program import Program, make_program
 from research.training.state import TrainState
@@ -106,7 +106,7 @@ def _begun(program: Program, job: Job, precision: str) -> TrainState:
 
     with ThreadPoolExecutor(1) as other:
         compiled = other.submit(compile_step)
-        state = program.init(job.hp)
+        state = place(job.layout, program.init(gathered(job.layout, job.hp)), per_run=True)
         compiled.result()
     return state
 

@@ -212,3 +212,8 @@ def test_a_directory_of_another_configuration_is_refused(sweep, tmp_path):
     _, (code, _, err) = sweep("seed=1,0", place=tmp_path)
     assert code == 2 and err.count("\n") == 1 and "seed=0" in err and "give another name=" in err
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == written
+
+
+def test_initial_states_are_made_on_one_device():
+    """Matrix decompositions on several CPU devices at once wait for one another for ever."""
+    assert at_the_start(Layout("map", 2)) == Layout("map", 1) and at_the_start(Layout("vmap", 4, "batch")).devices == 1

@@ -98,6 +98,19 @@ def check_split(layout: Layout, batch: int, path: str) -> None:
         raise ValueError(f"{path} must be a multiple of {layout.devices}, the devices that share a batch, got {batch}")
 
 
+def at_the_start(layout: Layout) -> Layout:
+    """The layout that initial states are made in, before ``place`` spreads them: one device of a process.
+
+    Matrix decompositions on several CPU devices at once wait for one another for ever (jaxlib 0.10.2).
+    """
+    return layout if jax.process_count() > 1 else dataclasses.replace(layout, devices=1)
+
+
+def gathered(layout: Layout, tree: Any) -> Any:
+    """Placed arrays on the devices of ``at_the_start``."""
+    return tree if at_the_start(layout) == layout else jax.device_put(tree, jax.devices()[0])
+
+
 def place(layout: Layout, tree: Any, *, per_run: bool) -> Any:
     """Puts arrays on the layout's devices: each run's with the run (axis 0 is M), or all of them everywhere."""
     return jax.device_put(tree, _sharding(layout, per_run))

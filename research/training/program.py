@@ -21,7 +21,7 @@ from research.models.architecture import Architecture, Pass
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
 from research.training.losses import losses_and_hits
-from research.training.mesh import ALONE, Layout, over_runs, sharing, split
+from research.training.mesh import ALONE, Layout, at_the_start, over_runs, sharing, split
 from research.training.objective import (
     HP,
     graph_of,
@@ -70,7 +70,7 @@ def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
         return over_runs(layout, functools.partial(function, spec), own=own, shared=shared)
 
     return Program(
-        init=jax.jit(runs(_init, 1), compiler_options=ONCE),
+        init=jax.jit(over_runs(at_the_start(layout), functools.partial(_init, spec), own=1), compiler_options=ONCE),
         chunk=jax.jit(
             runs(_chunk, 2, 3),
             donate_argnums=0,
