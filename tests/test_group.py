@@ -11,6 +11,7 @@ import yaml
 from research import run as host
 from research.records.analysis import Run
 from research.records.record import Record
+from research.training.mesh import Layout, at_the_start
 
 TABLES = ("metrics", "profiles")
 SEEDS = "seed=range(0,5)"  # more than the devices, and no multiple of them
