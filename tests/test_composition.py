@@ -29,7 +29,11 @@ def loaders():
 def options():
     """Jobs that choose every option of every group between them, one of each group at a time."""
     groups = sorted(path for path in folder("conf").iterdir() if path.is_dir())
-    chosen = [[f"{group.name}={file.stem}" for file in sorted(group.glob("*.yaml"))] for group in groups]
+    chosen = [
+        [f"{group.name}={file.stem}" for file in sorted(group.glob("*.yaml"))]
+        for group in groups
+        if group.name != "wandb"
+    ]
     return [[option for option in row if option] for row in itertools.zip_longest(*[row for row in chosen if row])]
 
 

@@ -162,7 +162,7 @@ def test_no_token_is_seen_before_its_turn(skip, norm, placement, positions, make
 def through(graph, state, h, hp):
     """From embedded positions to logits."""
     model = nnx.merge(graph, state, copy=True)
-    h, _ = model._stages(h, {}, told(hp))
+    h, _ = model.through(h, {}, told(hp))
     return model._end(h, told(hp))
 
 
@@ -172,7 +172,7 @@ def test_without_positions_permuted_tokens_give_permuted_outputs(positions, make
     order, x = np.array([3, 0, 4, 1, 2]), DRAW((2, LENGTH, 3))
 
     def stream(x):
-        return np.asarray(model._stages(model._begin(jnp.asarray(x).reshape(2, -1), told(hp)), {}, told(hp))[0])
+        return np.asarray(model.through(model.begin(jnp.asarray(x).reshape(2, -1), told(hp)), {}, told(hp))[0])
 
     permuted, whole = stream(x[:, order]), stream(x)[:, order]
     logits = [model(jnp.asarray(each).reshape(2, -1), {}, told(hp))[0] for each in (x, x[:, order])]
