@@ -27,7 +27,7 @@ def figure(runs: Sequence[Run]) -> Figure:
 
 
 def _spectrum(axes: Axes, runs: Sequence[Run]) -> None:
-    bins = np.linspace(-4, 1, 41)
+    bins = np.linspace(-4, 1, 41).tolist()
     for init, (label, colour, _) in INITS.items():
         group = where(runs, {"activation.kind": "tanh", "model.depth": 20, "init.kind": init})
         values = np.concatenate([run.inspections["jacobian_spectrum"][0] for run in group])
