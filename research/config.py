@@ -28,9 +28,7 @@ SkipKind = enum.Enum(
 )
 NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
 Placement = enum.Enum("Placement", ["pre", "post", "branch"])
-ActivationKind = enum.Enum(
-    "ActivationKind", ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softsign", "linear"]
-)
+ActivationKind = enum.Enum("ActivationKind", "relu tanh sigmoid gelu silu elu selu softsign linear")
 InitKind = enum.Enum(
     "InitKind",
     ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal", "delta_orthogonal", "zeros"],
@@ -42,8 +40,7 @@ OptimizerKind = enum.Enum(
 Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
-    "PrecisionKind",
-    ["float32", "float64", "bfloat16", "mixed_bfloat16", "float16", "mixed_float16", "float8_e4m3", "float8_e5m2"],
+    "PrecisionKind", "float32 float64 bfloat16 mixed_bfloat16 float16 mixed_float16 float8_e4m3 float8_e5m2"
 )
 LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from research.records.analysis import Run
 from research.records.claims import Claim, claim
-from research.records.selection import best_of, by_seed, final, where
+from research.records.selection import at_best_rate, by_seed, final, where
 
 PLAIN, RESIDUAL = "none", "inv_sqrt_depth"
 SOURCE = "He, Zhang, Ren, Sun 2016, Fig. 1, 4 and 6"
@@ -30,7 +30,7 @@ def at_rate(arm: Sequence[Run]) -> list[Run]:
 
 def best(arm: Sequence[Run]) -> list[Run]:
     """The runs at the learning rate that ends lowest."""
-    return best_of(arm, "optimizer.learning_rate", loss)
+    return at_best_rate(arm)
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from research.records.analysis import Run
 from research.records.figures import PALETTE, band, new_figure
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 ARMS = {"none": ("plain", PALETTE[1], "v"), "inv_sqrt_depth": ("residual", PALETTE[0], "o")}
 STYLES: dict[int, Any] = {8: ":", 64: "-"}
@@ -45,7 +45,7 @@ def _ends(axes: Axes, runs: Sequence[Run], usual: Sequence[Run]) -> None:
     for place, (skip, (_, colour, _)) in enumerate(ARMS.items()):
         for column, depth in enumerate((8, 24, 64)):
             arm = {"norm.kind": "none", "skip.kind": skip, "model.depth": depth}
-            best = best_of(where(runs, arm), "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+            best = at_best_rate(where(runs, arm))
             _bar(axes, column + 0.36 * place - 0.18, [final(run, "train_loss") for run in where(usual, arm)], colour)
             _bar_mark(axes, column + 0.36 * place - 0.18, [final(run, "train_loss") for run in best])
     normalised = [final(run, "train_loss") for run in where(usual, {"norm.kind": "batch"})]

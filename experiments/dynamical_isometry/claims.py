@@ -6,11 +6,10 @@ import numpy as np
 
 from research.records.analysis import Run
 from research.records.claims import Claim, claim
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 SAXE = "Saxe, McClelland, Ganguli 2014"
 PENNINGTON = "Pennington, Schoenholz, Ganguli 2017"
-RATE = "optimizer.learning_rate"
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
@@ -33,7 +32,7 @@ def linear(runs: Sequence[Run], init: str, depth: int) -> list[Run]:
 def trained(runs: Sequence[Run], init: str) -> list[Run]:
     """The tanh networks of depth 200, at the learning rate with the lowest mean loss."""
     group = where(runs, {"model.depth": 200, "init.kind": init})
-    return best_of(group, RATE, lambda run: final(run, "train_loss"))
+    return at_best_rate(group)
 
 
 def _orthogonal(runs: Sequence[Run]) -> Claim:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from research.records.analysis import Run
 from research.records.figures import PALETTE, band, new_figure
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, where
 
 INITS = {"lecun": ("Gaussian", PALETTE[1], "--"), "orthogonal": ("orthogonal", PALETTE[0], "-")}
 DEPTHS = (1, 2, 5, 10, 20)
@@ -53,7 +53,7 @@ def _linear(runs: Sequence[Run], depth: int) -> list[Run]:
 def _training(axes: Axes, runs: Sequence[Run]) -> None:
     for init, (label, colour, line) in INITS.items():
         group = where(runs, {"model.depth": 200, "init.kind": init})
-        best = best_of(group, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+        best = at_best_rate(group)
         losses = np.stack([run.metrics["train_loss"] for run in best])
         band(axes, np.arange(losses.shape[1]), losses, color=colour, linestyle=line, label=label)
     axes.axhline(np.log(10), color="0.5", linewidth=0.7)

@@ -13,9 +13,7 @@ from research.records.selection import where
 
 VARIANCES = (0.5, 1.0, 1.5, 1.76, 2.0, 2.5, 3.0, 4.0)  # σ_w²
 BIAS = 0.05  # σ_b²
-SETTLED = (
-    12  # layers until the variance is at its fixed point, from that of the input; then follow 38 that are measured
-)
+SETTLED = 12  # layers until the variance is at its fixed point, from that of the input; 38 are measured behind them
 SOURCE = "Poole et al. 2016; Schoenholz et al. 2017"
 
 

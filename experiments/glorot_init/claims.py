@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from research.records.analysis import Run
 from research.records.claims import Claim, claim
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 SCHEMES = {"old_uniform": ("U(±1/√n)", 1 / 3), "glorot_uniform": ("normalised", 1.0)}  # name: (in words, σ_w²)
 FACTORS = {"old_uniform": (0.28, 0.34), "glorot_uniform": (0.65, 0.95)}
@@ -87,7 +87,7 @@ def _stalls(runs: Sequence[Run]) -> Claim:
 
 
 def _trains(runs: Sequence[Run], activation: str) -> Claim:
-    best = best_of(trained(runs, activation), "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+    best = at_best_rate(trained(runs, activation))
     values = [final(run, "train_loss") for run in best]
     return claim(
         f"{activation}, 6 hidden layers, 300 steps on digits: training loss at the best of three learning rates",

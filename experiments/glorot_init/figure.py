@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from research.gauges import theory
 from research.records.analysis import Run
 from research.records.figures import PALETTE, band, decades, new_figure
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, where
 
 SCHEMES = {
     "old_uniform": ("$U(\\pm1/\\sqrt{n})$", PALETTE[1], 1 / 3),
@@ -68,7 +68,7 @@ def _theory(activation: str, variance: float) -> np.ndarray:
 def _training(axes: Axes, runs: Sequence[Run]) -> None:
     for activation, (colour, marker) in TRAINED.items():
         group = where(runs, {"activation.kind": activation})
-        best = best_of(group, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+        best = at_best_rate(group)
         curves = np.stack([run.metrics["train_loss"].reshape(-1, 10).mean(axis=1) for run in best])
         label = {"relu": "ReLU"}.get(activation, activation)
         steps = np.arange(curves.shape[1]) * 10 + 5

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.records.analysis import Run
 from research.records.claims import Claim, claim
-from research.records.selection import best_of, by_seed, final, where
+from research.records.selection import at_best_rate, by_seed, final, where
 
 XAVIER, HE = 1, 2  # σ_w²
 SOURCE = "He, Zhang, Ren, Sun 2015, Fig. 2 and 3"
@@ -21,7 +21,7 @@ def of_variance(runs: Sequence[Run], layers: int, variance: float) -> list[Run]:
 
 def best(runs: Sequence[Run], layers: int, variance: float) -> list[Run]:
     """Those at the learning rate that ends lowest."""
-    return best_of(of_variance(runs, layers, variance), "optimizer.learning_rate", loss)
+    return at_best_rate(of_variance(runs, layers, variance))
 
 
 def loss(run: Run) -> float:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from research.gauges.verdict import log_profile
 from research.records.analysis import Run
 from research.records.figures import PALETTE, band, decades, new_figure
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, where
 
 ARMS = {1: ("Xavier, $1/n$", PALETTE[1], "v"), 2: ("He, $2/n$", PALETTE[0], "o")}
 STEPS = 10  # of a curve's means
@@ -34,7 +34,7 @@ def figure(runs: Sequence[Run]) -> Figure:
 def _losses(axes: Axes, runs: Sequence[Run]) -> None:
     for variance, (label, colour, marker) in ARMS.items():
         arm = where(runs, {"init.sigma_w": math.sqrt(variance)})
-        best = best_of(arm, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+        best = at_best_rate(arm)
         curves = np.stack([run.metrics["train_loss"].reshape(-1, STEPS).mean(axis=1) for run in best])
         steps = np.arange(curves.shape[1]) * STEPS + STEPS / 2
         band(axes, steps, curves, label=label, color=colour, marker=marker, markevery=6, markersize=3.5)

@@ -6,7 +6,7 @@ import numpy as np
 
 from research.records.analysis import Run
 from research.records.claims import Claim, claim
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 REZERO = "Bachlechner et al. 2020"
 TRAINED = {256: (0.9, 100), 1000: (0.85, 60)}  # layers: (least accuracy, steps)
@@ -23,7 +23,7 @@ def _accuracy(runs: Sequence[Run], depth: int) -> Claim:
     """Of the last epoch, at the learning rate with the lowest loss."""
     least, steps = TRAINED[depth]
     deep = where(runs, {"model.depth": depth})
-    best = best_of(deep, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+    best = at_best_rate(deep)
     values = [final(run, "train_accuracy") for run in best]
     return claim(
         f"{depth} layers, {steps} steps at the best learning rate: training accuracy of the last epoch",

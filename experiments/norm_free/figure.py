@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from research.records.analysis import Run
 from research.records.figures import PALETTE, band, new_figure
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, where
 
 DEPTHS = {64: (PALETTE[5], "^"), 256: (PALETTE[1], "s"), 1000: (PALETTE[0], "o")}
 
@@ -26,7 +26,7 @@ def figure(runs: Sequence[Run]) -> Figure:
 def _training(axes: Axes, runs: Sequence[Run]) -> None:
     for depth, (colour, marker) in DEPTHS.items():
         deep = where(runs, {"model.depth": depth})
-        best = best_of(deep, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+        best = at_best_rate(deep)
         curves = np.stack([run.metrics["train_loss"].reshape(-1, 10).mean(axis=1) for run in best])
         label = f"{depth} layers" + (", Adam" if best[0]["optimizer.kind"] == "adam" else "")
         steps = np.arange(curves.shape[1]) * 10 + 5

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from research.records.analysis import Run
 from research.records.claims import Claim, claim
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 TABLE = "He, Zhang, Ren, Sun 2016 (Identity mappings), Table 1"
 HIGHWAY = "Srivastava, Greff, Schmidhuber 2015; He et al. 2016, Table 1"
@@ -13,7 +13,7 @@ HIGHWAY = "Srivastava, Greff, Schmidhuber 2015; He et al. 2016, Table 1"
 def best(runs: Sequence[Run], **settings: object) -> list[float]:
     """The training loss of the last epoch by seed, at the learning rate that ends lowest."""
     arm = where(runs, {f"skip.{name}": value for name, value in settings.items()})
-    chosen = best_of(arm, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+    chosen = at_best_rate(arm)
     return [final(run, "train_loss") for run in chosen]
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from research.records.analysis import Run
 from research.records.figures import PALETTE, band, new_figure
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 STEPS = 10  # of a curve's means
 LAYERS = 32
@@ -47,7 +47,7 @@ def figure(runs: Sequence[Run]) -> Figure:
 
 
 def _best(runs: Sequence[Run], settings: Mapping[str, Any]) -> list[Run]:
-    return best_of(where(runs, settings), "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+    return at_best_rate(where(runs, settings))
 
 
 def _ends(runs: Sequence[Run], settings: Mapping[str, Any]) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from research.gauges import mean_field
 from research.records.analysis import Run
 from research.records.claims import Claim, claim
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 BIAS = 0.05  # σ_b²
 SOURCE = "Schoenholz et al. 2017, Fig. 5"
@@ -57,7 +57,7 @@ def _scale(variance: float) -> float:
 def _accuracies(runs: Sequence[Run], depth: int, sigma: float) -> list[float]:
     """By seed, where the loss ends lower."""
     cell = where(runs, {"model.depth": depth, "init.sigma_w": sigma})
-    best = best_of(cell, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+    best = at_best_rate(cell)
     return [final(run, "train_accuracy") for run in best]
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from research.gauges import mean_field
 from research.records.analysis import Run
 from research.records.figures import depth_colours, new_figure
-from research.records.selection import best_of, final, where
+from research.records.selection import at_best_rate, final, where
 
 BIAS = 0.05  # σ_b²
 
@@ -30,7 +30,7 @@ def figure(runs: Sequence[Run]) -> Figure:
 
 def _accuracies(runs: Sequence[Run], depth: int, sigma: float) -> list[float]:
     cell = where(runs, {"model.depth": depth, "init.sigma_w": sigma})
-    best = best_of(cell, "optimizer.learning_rate", lambda run: final(run, "train_loss"))
+    best = at_best_rate(cell)
     return [final(run, "train_accuracy") for run in best]
 
 

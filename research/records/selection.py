@@ -1,7 +1,7 @@
 """Recorded runs picked by what was set, and numbers taken from them: what claims and figures are made of."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from research.records.analysis import Run
 
@@ -24,11 +24,11 @@ def final(run: Run, name: str) -> float:
     return math.inf if value is None or not math.isfinite(value) or run.info["status"] == "diverged" else value
 
 
-def best_of(runs: Sequence[Run], path: str, score: Callable[[Run], float]) -> list[Run]:
-    """Of the values that were tried of one setting, the runs with that whose mean score is the lowest."""
-    tried = sorted({run[path] for run in runs})
-    grids = [where(runs, {path: value}) for value in tried]
-    return min(grids, key=lambda grid: sum(score(run) for run in grid) / len(grid))
+def at_best_rate(runs: Sequence[Run]) -> list[Run]:
+    """Of the learning rates that were tried, the runs at that whose mean training loss ends lowest."""
+    rate = "optimizer.learning_rate"
+    grids = [where(runs, {rate: value}) for value in sorted({run[rate] for run in runs})]
+    return min(grids, key=lambda grid: sum(final(run, "train_loss") for run in grid) / len(grid))
 
 
 def by_seed(runs: Sequence[Run]) -> dict[int, Run]:
