@@ -14,6 +14,7 @@ from typing import Any
 
 from research.data.settings import Data as Data
 from research.data.settings import DataKind as DataKind
+from research.keeping import Checkpoint as Checkpoint
 from research.ranges import number
 
 ModelKind = enum.Enum("ModelKind", ["mlp", "cnn", "resnet_cifar", "resnet", "transformer", "rnn"])
@@ -33,10 +34,7 @@ InitKind = enum.Enum(
     "InitKind",
     ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal", "delta_orthogonal", "zeros"],
 )
-OptimizerKind = enum.Enum(
-    "OptimizerKind",
-    ["gd", "sgd", "momentum", "adam", "adamw", "nesterov", "rmsprop", "adagrad", "lion", "muon"],
-)
+OptimizerKind = enum.Enum("OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon")
 Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
@@ -209,6 +207,7 @@ class Config:
     measure: Measure = field(default_factory=Measure)
     tracker: Tracker = field(default_factory=Tracker)
     mesh: Mesh = field(default_factory=Mesh)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:

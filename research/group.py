@@ -10,8 +10,19 @@ import numpy as np
 
 from research.job import Job
 from research.member import Member, Result
+from research.processes import is_first, of_the_first
 from research.progress import Progress
 from research.recording import Recording
+from research.training.checkpoint import Arrays, Checkpoint, Writer, fetch
+from research.training.state import TrainState
+
+
+class Apart(Exception):
+    """Members that go on from different steps; ``parts`` are those that can be trained together."""
+
+    def __init__(self, parts: list[list[Member]]):
+        super().__init__(parts)
+        self.parts = parts
 
 
 class Group:
@@ -21,7 +32,9 @@ class Group:
         self.job, self.progress = job, progress
         self.results: list[Result] = [{"directory": str(member.directory)} for member in members]
         self.patience = len(members) ** 0.5  # the host's work grows with each look and each member: look less often
-        self._open: dict[int, Recording] = {}
+        self.begin = 0  # the step that the runs go on from
+        self._members, self._open = members, dict[int, Recording]()
+        self._writer = Writer(members[0].config.checkpoint.every)
         self._began = self._trained = time.monotonic()
         self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
         for lane, member in enumerate(members):
@@ -40,13 +53,46 @@ class Group:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         """Whatever ends the group, what was measured is written; an error becomes each open run's own."""
         nothing_yet = self._trained == self._began  # and no tracker knows of it: the runs can begin once more
-        if error is not None and is_out_of_memory(error) and nothing_yet and len(self.results) > 1:
+        too_large = error is not None and is_out_of_memory(error) and nothing_yet and len(self.results) > 1
+        if too_large or isinstance(error, Apart):
             for recording in self._open.values():
                 recording.record.release()
             return False
         for lane in list(self._open):
             self._end(lane, error)
         return isinstance(error, Exception)
+
+    def begin_together(self) -> None:
+        """Finds the step that the runs go on from.
+
+        Raises:
+            Apart: where they go on from different ones.
+        """
+        steps = [0] * len(self._members)
+        for lane, recording in self._open.items():
+            steps[lane] = recording.checkpoint.step if recording.checkpoint else 0
+        steps = of_the_first({"steps": np.array(steps, np.int32)})["steps"].tolist()
+        if len({steps[lane] for lane in self._open}) > 1:
+            parts = {step: [] for step in sorted(steps, reverse=True)}
+            for member, step in zip(self._members, steps, strict=True):
+                parts[step].append(member)
+            raise Apart(list(parts.values()))
+        self.begin = max(steps)
+        self._fetched = self.begin, self._began
+        if self.begin:
+            self.progress.go_on(self.begin, self.job.steps)
+
+    def checkpoints(self) -> dict[int, Checkpoint]:
+        """What the runs go on from, by their place in the group; they are not kept here."""
+        found = {lane: recording.checkpoint for lane, recording in self._open.items() if recording.checkpoint}
+        for recording in self._open.values():
+            recording.checkpoint = None
+        return found
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the state behind the present chunk is to be kept."""
+        return is_first() and self._writer.is_due
 
     @property
     def ended(self) -> bool:
@@ -66,12 +112,22 @@ class Group:
     def pace(self) -> float | None:
         """Seconds a step behind the first, from rows that have arrived; None before there are any."""
         steps, when = self._fetched
+        steps -= self.begin
         return (when - self._trained) / (steps - 1) if steps > 1 else None
 
     def take(
-        self, start: int, steps: int, rows: dict[str, Any], evaluation: dict[str, Any], beside: dict[str, Any]
+        self,
+        start: int,
+        steps: int,
+        rows: dict[str, Any],
+        evaluation: dict[str, Any],
+        beside: dict[str, Any],
+        state: Arrays | None = None,
     ) -> None:
-        """Fetches a chunk's rows once and hands each member its own; ``beside`` is of its first step."""
+        """Fetches a chunk's rows once and hands each member its own.
+
+        ``beside`` is of its first step; ``state``, behind its last one, is kept.
+        """
         # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
         fetched, held_out, counted = jax.tree.map(np.asarray, (rows, evaluation, beside))
 
@@ -88,6 +144,26 @@ class Group:
             means = {name: float(np.mean(values[lanes])) for name, values in last.items()}
             shown = {name: value for name, value in means.items() if value == value}  # no accuracy of real targets
             self.progress.step(start + steps, self.job.steps, **shown)
+        if state:
+            self._keep(state)
+
+    def leave(self, state: TrainState) -> None:
+        """Keeps the state behind the last rows where they are not the last ones, or where the runs say so."""
+        steps, checkpoint = self._fetched[0], self._members[0].config.checkpoint
+        unfinished = steps < self.job.steps and checkpoint.every is not None
+        if is_first() and steps > self.begin and self._open and (unfinished or checkpoint.keep):
+            self._keep(fetch(state))
+
+    def _keep(self, state: Arrays) -> None:
+        """Has a checkpoint of each run written that is not at its end."""
+        runs = []
+
+        def cut(lane: int, recording: Recording) -> None:
+            own = {path: array[lane, ...] for path, array in state.items()}
+            runs.append((recording.checkpoints, Checkpoint(self._fetched[0], own, recording.notes())))
+
+        self._each(cut)
+        self._writer.write(runs)
 
     def _each(self, act: Callable[[int, Recording], None]) -> None:
         for lane, recording in list(self._open.items()):
@@ -103,6 +179,7 @@ class Group:
 
     def _end(self, lane: int, error: BaseException | None = None) -> None:
         recording = self._open.pop(lane)
+        self._writer.wait()
         try:
             recording.close(error)
         except Exception as of_closing:

@@ -24,7 +24,7 @@ class Found(dict[str, Any]):
 
 
 SWITCHES = ("model.dropout", "train.input_noise")  # zero or not decides whether the step draws random numbers
-OUTSIDE = ("tracker.", "mesh.", "data.raw_dir", "data.download")  # where a run is mirrored, trained, fed from
+OUTSIDE = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")  # how it is kept, trained, fed
 ELSEWHERE = ("name", "tracker.")  # not part of what is computed
 SHOWN = 3  # settings that a message names before it says how many more there are
 
@@ -32,7 +32,7 @@ SHOWN = 3  # settings that a message names before it says how many more there ar
 def run_id(study: str, config: Config) -> str:
     """The hash of the folder's name and the resolved configuration: the same run, the same id.
 
-    Trackers and devices are left out.
+    Trackers, devices and checkpoints are left out.
     """
     settings = {path: value for path, value in plain(config).items() if not path.startswith(OUTSIDE)}
     return _hash([study, settings])

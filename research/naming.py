@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 LONGEST = 80  # bytes
-SHARED = ("name", "experiment", "tracker", "mesh")  # what the runs of one folder share, or what changes no number
+SHARED = ("name", "experiment", "tracker", "mesh", "checkpoint")  # what a folder shares, or what changes no number
 
 
 def run_name(overrides: Sequence[str]) -> str:

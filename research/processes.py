@@ -5,14 +5,16 @@ leave the others waiting for its part of a sum, so whatever ends the work of one
 """
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -56,7 +58,7 @@ def join(mesh: Mesh) -> None:
 
 
 def _note(*_: Any) -> None:
-    """A signal is heeded at the next meeting."""
+    """A signal is heeded between two chunks."""
     _Signals.pending = True
 
 
@@ -84,8 +86,6 @@ def together(work: Callable[[], T]) -> T:
         return work()
     result, error = None, None
     try:
-        if _Signals.pending:
-            raise KeyboardInterrupt
         result = work()
     except (Exception, KeyboardInterrupt) as raised:
         error = raised
@@ -106,6 +106,54 @@ def agreed(value: float | None) -> float | None:
         return value
     told = float(_exchanged(broadcast_one_to_all, np.float32(np.nan if value is None else value)))
     return None if np.isnan(told) else told
+
+
+def of_the_first(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the first process has there, bit for bit; the others have arrays of the same shapes and formats."""
+    if jax.process_count() == 1:
+        return arrays
+    raw = {name: np.ascontiguousarray(array).reshape(-1).view(np.uint8) for name, array in arrays.items()}
+    told = _exchanged(broadcast_one_to_all, raw)
+    return {name: np.array(told[name]).view(array.dtype).reshape(array.shape) for name, array in arrays.items()}
+
+
+def interrupted() -> bool:
+    """Whether a signal has asked one of the processes to end; see ``noting``."""
+    if jax.process_count() == 1:
+        return _Signals.pending
+    return bool(np.any(_exchanged(process_allgather, np.array([_Signals.pending]))))
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[None]:
+    """What goes on within is not cut short by the first SIGINT or SIGTERM, but asks ``interrupted``; a second one does.
+
+    Raises:
+        KeyboardInterrupt: behind it, where there was one; Stopped in all processes but the first.
+    """
+    before: dict[int, Any] = {}
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in found.items() if handler not in (None, signal.SIG_IGN)}
+        _Signals.pending = False
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(*_: Any) -> None:
+        _note()
+        give_back()
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        give_back()
+    if interrupted():
+        _Signals.pending = False
+        raise KeyboardInterrupt if is_first() else Stopped
 
 
 def as_the_first_sees(ended: Sequence[Result | None]) -> list[Result | None]:

@@ -14,6 +14,7 @@ class Progress:
     def __init__(self, runs: int = 1):
         self.runs, self.run, self.together = runs, 0, 1  # run: the last of those that are on, counted from 1
         self.name = ""
+        self.skipped = 0.0  # runs, as shares, that earlier attempts did
         self.bar = None
         self.started = self.last = time.monotonic()
 
@@ -45,6 +46,11 @@ class Progress:
         """What was begun last begins once more, in other parts."""
         self.run -= self.together
 
+    def go_on(self, done: int, total: int) -> None:
+        """What was begun last goes on behind ``done`` of ``total`` steps."""
+        self.skipped += self.together * done / total
+        print(f"{self._position()}{self.name}: goes on from step {done}/{total}", file=sys.stderr, flush=True)
+
     def step(self, done: int, total: int, **values: float) -> None:
         """``done`` of ``total`` steps of what is on; the values of several runs are their means."""
         text = f"{self._position()}{self.name}: step {done}/{total}"
@@ -64,15 +70,19 @@ class Progress:
         return f"[{first}{self.run}/{self.runs}] " if self.runs > 1 else ""
 
     def _left(self, done: float) -> str:
-        if done >= self.runs or done < EARLY * self.runs:
+        now = done - self.skipped
+        if done >= self.runs or now < EARLY * self.runs:
             return ""
-        return f"  about {(time.monotonic() - self.started) * (self.runs / done - 1):.0f} s left"
+        return f"  about {(time.monotonic() - self.started) * (self.runs - done) / now:.0f} s left"
 
 
 class Silent(Progress):
     """Shows nothing: another process does."""
 
     def begin(self, name: str, together: int = 1) -> None:
+        """Says nothing."""
+
+    def go_on(self, done: int, total: int) -> None:
         """Says nothing."""
 
     def step(self, done: int, total: int, **values: float) -> None:

@@ -14,9 +14,11 @@ from research.job import Job, predicted_factor
 from research.member import Member
 from research.processes import is_first
 from research.provenance import git, versions
-from research.records.record import Record, Unwritten
+from research.records.record import Unwritten
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
+from research.resume import take_up
+from research.training.checkpoint import Checkpoints
 from research.training.precision import POLICIES
 
 Columns = dict[str, np.ndarray]
@@ -30,23 +32,57 @@ class Recording:
     def __init__(self, member: Member, job: Job, together: int):
         """``together``: how many runs are trained as one program; the run's seconds are those of all."""
         self.config, self.job = member.config, job
-        writes, described = is_first(), _described(member, job) | {"together": together}
-        self.record = Record(member.directory, described) if writes else Unwritten(described)
-        self.trackers = Background(_trackers(member) if writes else [])
+        described = _described(member, job) | {"together": together}
+        if is_first():
+            self.record, self.checkpoint, self._recalled = take_up(member, job, described)
+        else:
+            self.record, self.checkpoint, self._recalled = Unwritten(described), None, []
+        self.checkpoints = Checkpoints(member.directory)
+        self.trackers = Background(_trackers(member) if is_first() else [])
         self.diverged: tuple[int, int | None] | None = None  # step and layer of the first value that is not finite
         self._metrics: list[Columns] = []
         self._signal: list[Columns] = []
         self._exponents: dict[int, Columns] = {}  # by step
         self._began = self._trained = time.monotonic()
+        self._before = {"compile": 0.0, "train": 0.0}  # seconds of earlier attempts
+        if self.checkpoint:
+            self._before = self.checkpoint.notes["seconds"]
+            self._recall(*self._recalled)
+
+    def _recall(self, metrics: Columns, profiles: Columns) -> None:
+        """Knows again what an earlier attempt recorded."""
+        self._metrics = [metrics]
+        self._signal = [{name: profiles[name] for name in ("step", "signal_grad")}] if profiles else []
+        counted = profiles.get("signal_exponent", np.zeros((0, 1, 1)))
+        for row in np.flatnonzero(~np.isnan(counted[:, 0, 0])):
+            self._exponents[int(profiles["step"][row])] = {name: values[row] for name, values in profiles.items()}
 
     def count(self, parameters: int) -> None:
         """Notes how many parameters the network has."""
         self.record.update(parameters=parameters)
 
     def compiled(self) -> None:
-        """The first step is done: from here on time is training time. Trackers open now, behind the first step."""
+        """The first step is done: from here on time is training time. Trackers open now, behind the first step.
+
+        They get the rows of an earlier attempt too, and leave out those that they have.
+        """
         self._trained = time.monotonic()
         self.trackers.start()
+        if self._recalled:
+            self.trackers.log(*self._recalled)
+            self._recalled = []
+
+    def notes(self) -> dict[str, Any]:
+        """What a checkpoint of this moment holds beside the state; the rows up to here are written by then."""
+        info = self.record.info
+        told = {"id": info["id"], "data": info["data"]["fingerprint"], "resumed": info.get("resumed", [])}
+        return told | {"seconds": self._seconds(), "rows": self.record.flush()}
+
+    def _seconds(self) -> dict[str, float]:
+        """Of all attempts, as far as they count."""
+        now, before = time.monotonic(), self._before
+        compiling, training = self._trained - self._began, now - self._trained
+        return {"compile": before["compile"] + compiling, "train": before["train"] + training}
 
     def take(self, start: int, rows: dict[str, Any], held_out: dict[str, float], beside: dict[str, Any]) -> None:
         """Hands the rows of steps from ``start`` on to the record and the trackers.
@@ -107,18 +143,22 @@ class Recording:
 
     def close(self, error: BaseException | None = None) -> None:
         """Ends the run and writes what was measured; ``error``: what ended it before its time."""
+        steps = int(self._metrics[-1]["step"][-1]) + 1 if self._metrics else 0
         status = "diverged" if self.diverged else "done"
-        if error is not None:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        now = time.monotonic()
-        compiling = self._trained - self._began
-        seconds = {"compile": compiling, "train": now - self._trained, "total": now - self._began}
-        ended: dict[str, Any] = {"status": status, "seconds": seconds, **self.trackers.described()}
+        if isinstance(error, KeyboardInterrupt):
+            status = status if self.diverged or steps == self.job.steps else "interrupted"
+        elif error is not None:
+            status = "failed"
+        seconds = self._seconds()
+        seconds["total"] = seconds["compile"] + seconds["train"]
+        ended: dict[str, Any] = {"status": status, "seconds": seconds, "steps": steps, **self.trackers.described()}
         if status == "failed":
             ended["error"] = f"{type(error).__name__}: {error}"
-        ended["steps"] = int(self._metrics[-1]["step"][-1]) + 1 if self._metrics else 0
+        goes_on = status in ("interrupted", "failed") and self.checkpoints.exist
         try:
-            self.record.close(**ended, final=self._final(), verdict=self._verdict())
+            self.record.close(**ended, goes_on=goes_on, final=self._final(), verdict=self._verdict())
+            if is_first() and not goes_on and not self.config.checkpoint.keep:
+                self.checkpoints.remove()
         finally:
             self.trackers.finish(self.record.info)
 

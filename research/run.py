@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from research.data.sources import load
-from research.group import Group, is_out_of_memory
+from research.group import Apart, Group, is_out_of_memory
 from research.job import Job, prepare
 from research.member import Member, Result
 from research.memory import check_memory, needed, size
-from research.processes import agreed, together
+from research.processes import agreed, interrupted, noting, of_the_first, together
 from research.progress import Progress
-from research.training.mesh import gathered, make_layout, place, placed_shapes
+from research.training.checkpoint import fetch, restored, stacked
+from research.training.mesh import at_the_start, gathered, make_layout, over_runs, place, placed_shapes
 from research.training.precision import scope
 from research.training.program import Program, make_program
 from research.training.state import TrainState
@@ -27,8 +28,9 @@ def train(
 ) -> list[Result]:
     """Trains runs that differ only in numbers that are passed in, as one program, and records each in its directory.
 
-    A run alone is a group of one. A group that needs more memory than there is is trained in halves; runs whose data
-    are streamed, each in the order of its own seed, are trained one by one.
+    A run alone is a group of one, and each goes on from its last checkpoint; runs whose checkpoints are of different
+    steps are trained apart. A group that needs more memory than there is is trained in halves; runs whose data are
+    streamed, each in the order of its own seed, are trained one by one.
 
     Returns:
         What came of each, in order.
@@ -40,15 +42,26 @@ def train(
     try:
         return _together(members, progress, within, devices)
     except Exception as error:
-        if len(members) == 1 or not is_out_of_memory(error):
+        parts = _parts(members, error)
+        if not parts:
             return [{"directory": str(member.directory), "status": "failed", "error": error} for member in members]
-    middle = -(-len(members) // 2)  # behind the except clause: the error's trace would keep the arrays
-    progress.take_back()
-    return [
-        result
-        for half in (members[:middle], members[middle:])
-        for result in train(half, progress, within=within, devices=devices)
-    ]
+    progress.take_back()  # behind the except clause: the error's trace would keep the arrays
+    results = {
+        member.directory: result
+        for part in parts
+        for member, result in zip(part, train(part, progress, within=within, devices=devices), strict=True)
+    }
+    return [results[member.directory] for member in members]
+
+
+def _parts(members: Sequence[Member], error: Exception) -> Sequence[Sequence[Member]]:
+    """The smaller groups that members are trained in behind what they could not be together; none: it is an error."""
+    if isinstance(error, Apart):
+        return error.parts
+    if len(members) == 1 or not is_out_of_memory(error):
+        return []
+    middle = -(-len(members) // 2)
+    return members[:middle], members[middle:]
 
 
 def _together(members: Sequence[Member], progress: Progress, within: str, devices: int | None) -> list[Result]:
@@ -58,6 +71,7 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
     with scope(configs[0].precision.kind.name):
         job = together(partial(prepare, *configs, *spare, layout=layout))
         with together(partial(Group, members, job, progress)) as group:
+            together(group.begin_together)
             _loop(job, group, configs[0].precision.kind.name)
     return group.results
 
@@ -65,32 +79,38 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
 def _loop(job: Job, group: Group, precision: str) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec, job.layout)
-    state = together(partial(_begun, program, job, precision))
+    state = together(partial(_begun, program, job, group, precision))
     group.count(state.params)
+    if group.begin == job.steps:
+        together(group.compiled)
     pending = None
     seconds, pace = SECONDS_A_CHUNK * group.patience, lambda: agreed(group.pace())  # noqa: E731
     cuts = job.eval_every, *job.beside.values()
-    for start, steps in chunks(job.steps, cuts, job.spec.capacity, pace, seconds):
-        data = job.feed(start, steps)
-        due = [name for name, every in job.beside.items() if start % every == 0]
-        beside = {name: getattr(program, name)(state, job.hp, data) for name in due}
-        state, rows = program.chunk(state, job.hp, data, np.int32(start), np.int32(steps))
-        evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
-        evaluation = job.evaluate(program, state) if evaluated else {}
+    with noting():
+        for start, steps in chunks(job.steps, cuts, job.spec.capacity, pace, seconds, begin=group.begin):
+            if interrupted():
+                break
+            data = job.feed(start, steps)
+            due = [name for name, every in job.beside.items() if start % every == 0]
+            beside = {name: getattr(program, name)(state, job.hp, data) for name in due}
+            state, rows = program.chunk(state, job.hp, data, np.int32(start), np.int32(steps))
+            evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
+            evaluation = job.evaluate(program, state) if evaluated else {}
+            if pending:
+                together(partial(group.take, *pending))
+            if group.ended:
+                return
+            if start == group.begin:
+                jax.block_until_ready(rows)
+                together(group.compiled)
+            pending = (start, steps, rows, evaluation, beside, fetch(state) if group.is_due else None)
         if pending:
             together(partial(group.take, *pending))
-        if group.ended:
-            return
-        if start == 0:
-            jax.block_until_ready(rows)
-            together(group.compiled)
-        pending = (start, steps, rows, evaluation, beside)
-    if pending:
-        together(partial(group.take, *pending))
+        together(partial(group.leave, state))
 
 
-def _begun(program: Program, job: Job, precision: str) -> TrainState:
-    """The initial state; while it is made, the step is compiled on another core.
+def _begun(program: Program, job: Job, group: Group, precision: str) -> TrainState:
+    """The state that the runs begin with or go on from; while it is made, the step is compiled on another core.
 
     Raises:
         MemoryError: before anything is allocated, where the runs do not fit.
@@ -106,9 +126,16 @@ def _begun(program: Program, job: Job, precision: str) -> TrainState:
 
     with ThreadPoolExecutor(1) as other:
         compiled = other.submit(compile_step)
-        state = place(job.layout, program.init(gathered(job.layout, job.hp)), per_run=True)
+        state = _restored(job, group, shapes) if group.begin else program.init(gathered(job.layout, job.hp))
         compiled.result()
-    return state
+    return place(job.layout, state, per_run=True)
+
+
+def _restored(job: Job, group: Group, shapes: TrainState) -> TrainState:
+    """The state of the runs' checkpoints, which the first process alone has read."""
+    arrays = of_the_first(stacked(shapes, group.checkpoints()))
+    keys = jax.jit(over_runs(at_the_start(job.layout), jax.random.key, own=1))
+    return restored(shapes, arrays, keys(gathered(job.layout, job.hp)["seed"]))
 
 
 def chunks(
@@ -117,13 +144,14 @@ def chunks(
     capacity: int,
     pace: Callable[[], float | None],
     seconds_a_chunk: float = SECONDS_A_CHUNK,
+    begin: int = 0,
 ) -> Iterator[tuple[int, int]]:
-    """(start, count) of the pieces a run is trained in: single steps until the pace is known, then longer ones.
+    """(start, count) of the pieces a run is trained in from ``begin`` on: single steps until the pace is known.
 
     Pieces end at multiples of each of ``cuts`` and are as long as ``seconds_a_chunk`` allows at ``pace()`` seconds a
     step; how a run is cut does not change its numbers.
     """
-    start = 0
+    start = begin
     while start < steps:
         seconds = pace()
         affordable = 1 if seconds is None else max(1, int(seconds_a_chunk / max(seconds, 1e-9)))

@@ -150,7 +150,7 @@ def _other(path):
 
 def test_the_same_configuration_has_the_same_id_and_any_other_has_another():
     choices = [path for path, value in VALUES.items() if not isinstance(value, enum.Enum) or len(type(value)) > 1]
-    left_out = ("tracker.", "mesh.", "data.raw_dir", "data.download")
+    left_out = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")
     mirrors = [path for path in choices if path.startswith(left_out)]  # change no number
     ids = {path: run_id("study", changed(path, _other(path))) for path in choices}
     ids |= {"": run_id("study", Config()), "elsewhere": run_id("elsewhere", Config())}

@@ -45,12 +45,12 @@ class Run:
 
         NaN in steps where a gauge has no value, as exponents have in most.
         """
-        return {name: _array(column) for name, column in _columns(self.directory, PROFILES)}
+        return {name: as_array(column) for name, column in _columns(self.directory, PROFILES)}
 
     @functools.cached_property
     def inspections(self) -> dict[str, np.ndarray]:
         """What was measured beside the step: numbers [S] or arrays [S, …] by name, and their ``step`` [S]."""
-        return {name: _array(column) for name, column in _columns(self.directory, INSPECTIONS)}
+        return {name: as_array(column) for name, column in _columns(self.directory, INSPECTIONS)}
 
     def __getitem__(self, path: str) -> Any:
         return self.config[path]
@@ -78,8 +78,8 @@ def _columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
     return ((name, whole.column(name).combine_chunks()) for name in whole.column_names)
 
 
-def _array(column: Any) -> np.ndarray:
-    """The values, in lists of one length each, as an array; rows that are null as NaN."""
+def as_array(column: Any) -> np.ndarray:
+    """A column's values, in lists of one length each, as an array; rows that are null as NaN."""
     if "list" not in str(column.type):
         return column.to_numpy(zero_copy_only=False)
     filled = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))

@@ -1,36 +1,46 @@
 """The run directory, the local source of truth: ``run.json``, and the tables metrics, profiles and inspections.
 
 While a run lasts, rows lie in numbered part files; every file is written beside its place and renamed into it, so
-a killed run reads back up to its last flush.
+a killed run reads back up to its last flush. Parts are as wide as what was measured, the profiles' final table is
+float32. Where a run ends before its time with a checkpoint to go on from, the parts stay beside the tables: the next
+attempt keeps the rows in front of that checkpoint and drops the others.
 """
 
 import fcntl
 import json
 import math
 import os
-import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+from research.records.parts import Columns, Damaged, Parts
 
 FLUSH_SECONDS = 2.0
 TABLES = ("metrics", "profiles", "inspections")
-Columns = dict[str, np.ndarray]
 
 
 class Record:
-    """Writes one run's directory; whatever an earlier attempt left there is dropped."""
+    """Writes one run's directory."""
 
-    def __init__(self, directory: Path, info: dict[str, Any]):
-        """Raises ValueError where another process is writing the same run."""
+    def __init__(self, directory: Path, info: dict[str, Any], kept: Mapping[str, int] | None = None):
+        """``kept``: how many rows of each table stay of an earlier attempt; all else that it left is dropped.
+
+        Raises:
+            ValueError: where another process is writing the same run.
+            Damaged: where there are fewer rows than are to stay.
+        """
         self._lock = _lock(directory)
         self.directory = directory
         self.info = info
-        self._tables = {name: _Parts(directory, name) for name in TABLES}
+        try:
+            self._tables = {name: Parts(directory, name, (kept or {}).get(name, 0)) for name in TABLES}
+        except Damaged:
+            self.release()
+            raise
         self.patience = 1.0  # how much longer rows may wait than those of a run alone
         self._flushed = time.monotonic()
         self.update(status="running")
@@ -43,11 +53,24 @@ class Record:
     def add(self, metrics: Columns, profiles: Columns) -> None:
         """Appends rows: columns of one length each, profile columns [S, N]."""
         self._tables["metrics"].add(metrics)
-        self._tables["profiles"].add({name: _narrow(values) for name, values in profiles.items()})
+        self._tables["profiles"].add(profiles)
         if time.monotonic() - self._flushed > FLUSH_SECONDS * self.patience:
-            for table in self._tables.values():
-                table.flush()
-            self._flushed = time.monotonic()
+            self.flush()
+
+    def flush(self) -> dict[str, int]:
+        """Writes the rows that wait; how many each table holds by then."""
+        for table in self._tables.values():
+            table.flush()
+        self._flushed = time.monotonic()
+        return {name: table.rows for name, table in self._tables.items()}
+
+    def read(self, table: str) -> Columns:
+        """The rows that were written so far, as they were added.
+
+        Raises:
+            Damaged: where they cannot be read.
+        """
+        return self._tables[table].read()
 
     def inspect(self, step: int, found: dict[str, np.ndarray]) -> None:
         """Appends what was measured beside one step: numbers or arrays of any shape, as wide as they are."""
@@ -56,12 +79,17 @@ class Record:
                 {name: np.asarray(value)[None] for name, value in {"step": step, **found}.items()}
             )
 
-    def close(self, **changes: Any) -> None:
-        """Joins the parts into one file a table and writes the final ``run.json``."""
+    def close(self, *, goes_on: bool = False, **changes: Any) -> None:
+        """Joins the parts into one file a table and writes the final ``run.json``.
+
+        ``goes_on``: there is a checkpoint, so the parts stay too.
+        """
         try:
             for table in self._tables.values():
                 table.join()
             self.update(**changes)
+            for table in self._tables.values() if not goes_on else ():
+                table.drop()  # not before run.json says that the run is over
         finally:
             self.release()
 
@@ -83,7 +111,11 @@ class Unwritten(Record):
     def add(self, metrics: Columns, profiles: Columns) -> None:
         """Leaves the rows to the other process."""
 
-    def close(self, **changes: Any) -> None:
+    def flush(self) -> dict[str, int]:
+        """Holds no rows."""
+        return {}
+
+    def close(self, *, goes_on: bool = False, **changes: Any) -> None:
         """Notes how the run ended."""
         self.update(**changes)
 
@@ -110,62 +142,6 @@ def read_info(directory: Path) -> dict[str, Any] | None:
         return json.loads((directory / "run.json").read_text())
     except (OSError, json.JSONDecodeError):
         return None
-
-
-class _Parts:
-    def __init__(self, directory: Path, name: str):
-        self.file = directory / f"{name}.parquet"
-        self.folder = directory / f"{name}.parts"
-        self.pending: list[pa.Table] = []
-        self.count = 0
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.file.unlink(missing_ok=True)
-
-    def add(self, columns: Columns) -> None:
-        if columns and len(next(iter(columns.values()))):
-            self.pending.append(pa.table({name: _column(values) for name, values in columns.items()}))
-
-    def flush(self) -> None:
-        if self.pending:
-            self.folder.mkdir(exist_ok=True)
-            _write_table(self.folder / f"{self.count:06d}.parquet", _concatenate(self.pending))
-            self.pending, self.count = [], self.count + 1
-
-    def join(self) -> None:
-        tables = [*read_parts(self.folder), *self.pending]
-        if tables:
-            _write_table(self.file, _concatenate(tables))
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def read_parts(folder: Path) -> list[pa.Table]:
-    """The part files of an unfinished table, in order."""
-    return [pq.read_table(file) for file in sorted(folder.glob("*.parquet"))]
-
-
-def _concatenate(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(tables, promote_options="default")
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    """A plain column, a list column for [S, N], lists of lists for [S, N, K]; NaN stays NaN, masked becomes null."""
-    if values.ndim == 1:
-        return pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
-    column = pa.array(np.ascontiguousarray(values).reshape(-1))
-    for axis in reversed(range(1, values.ndim)):
-        rows, length = math.prod(values.shape[:axis]), values.shape[axis]
-        column = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, column)
-    return column
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-    return values if values.ndim == 1 else values.astype(np.float32)
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    beside = path.with_suffix(".tmp")
-    pq.write_table(table, beside)
-    os.replace(beside, path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -159,7 +159,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, at_once, monkeypatch):
     written = Record(tmp_path, {})
     written.add(*rows(0, 4))
     with monkeypatch.context() as patch:
-        patch.setattr(record.pq, "write_table", lambda table, path: half(path))
+        patch.setattr(pq, "write_table", lambda table, path: half(path))
         with pytest.raises(OSError, match="No space left"):
             written.add(*rows(4, 4))
     assert Run(tmp_path).metrics["step"].tolist() == [0, 1, 2, 3]
