@@ -55,7 +55,8 @@ class Recording:
         self._signal = [{name: profiles[name] for name in ("step", "signal_grad")}] if profiles else []
         counted = profiles.get("signal_exponent", np.zeros((0, 1, 1)))
         for row in np.flatnonzero(~np.isnan(counted[:, 0, 0])):
-            self._exponents[int(profiles["step"][row])] = {name: values[row] for name, values in profiles.items()}
+            gauges = {name: values[row] for name, values in profiles.items() if name != "step"}
+            self._exponents[int(profiles["step"][row])] = gauges
 
     def count(self, parameters: int) -> None:
         """Notes how many parameters the network has."""

@@ -2,8 +2,10 @@
 
 import functools
 import http.client
+import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ class WandbTracker:
         self._settings, self._config = settings, config
         run_id = os.environ.get("WANDB_RUN_ID", run_id) if _is_trial() else run_id  # the agent waits for its own
         self._identity = {"id": run_id, "name": name, "group": group, "tags": tags(config), "job_type": "train"}
+        self._there = 0  # rows that an earlier try has left on the server
         self._rows: list[Columns] = []
         self._last = np.zeros(0)
         self._run: Any = None
@@ -60,7 +63,7 @@ class WandbTracker:
 
         folder = Path(os.environ.get("WANDB_DIR") or self._settings["dir"]).absolute()  # the service has its own place
         folder.mkdir(parents=True, exist_ok=True)
-        _drop_earlier_tries(folder, self._identity["id"])
+        uploaded = _drop_earlier_tries(folder, self._identity["id"])
         self._run = wandb.init(
             project=self._settings["project"],
             entity=self._settings["entity"],
@@ -72,6 +75,7 @@ class WandbTracker:
             settings=wandb.Settings(**QUIET),
             **self._identity,
         )
+        self._there = max(uploaded, self._run.starting_step)
         self._run.define_metric("train/step", hidden=True, summary="none")
         for key in METRICS.values():
             self._run.define_metric(key, step_metric="train/step")
@@ -79,13 +83,18 @@ class WandbTracker:
         return {} if self._run.disabled else {"wandb": str(Path(self._run.dir).parent)}
 
     def log(self, metrics: Columns, profiles: Columns) -> None:
-        """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well."""
+        """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well.
+
+        Steps that an earlier try of the run has sent are left out: each try has the same numbers.
+        """
         by_step = {int(step): row for row, step in enumerate(profiles.get("step", []))}
         if profiles:
             self._rows.append({name: profiles[name] for name in ("step", "signal_grad")})
             self._last = profiles["grad_norm"][-1] if len(profiles["step"]) else self._last
         columns = {METRICS[name]: values.tolist() for name, values in metrics.items() if name in METRICS}
         for row, step in enumerate(metrics["step"].tolist()):
+            if step < self._there:
+                continue
             values = {key: column[row] for key, column in columns.items() if column[row] is not None}
             values["train/step"] = step
             if step in by_step and step % self._settings["every"] == 0:
@@ -93,13 +102,13 @@ class WandbTracker:
             self._run.log(values)
 
     def finish(self, info: dict[str, Any]) -> None:
-        """Writes summary, heat map and table, and closes the run."""
+        """Writes the summary, of a run that has come to its end map and table too, and closes the run."""
         summary = {f"final/{key}": value for key, value in info.get("final", {}).items()}
         verdict = info.get("verdict") or {}
         self._run.summary.update(summary | {f"verdict/{key}": value for key, value in verdict.items()})
         self._run.summary["status"] = info["status"]
         try:
-            if self._rows:
+            if self._rows and info["status"] in ("done", "diverged"):  # one row more: others may go on here
                 self._run.log(self._pictures(), commit=True)
         finally:
             self._run.finish(exit_code=0 if info["status"] == "done" else 1)
@@ -117,14 +126,29 @@ class WandbTracker:
         return {"profile/heat_map": picture, "profile/table": table}
 
 
-def _drop_earlier_tries(folder: Path, identity: str) -> None:
-    """Removes what an earlier try of the same run recorded offline and nobody uploaded, as its record was dropped.
+def _drop_earlier_tries(folder: Path, identity: str) -> int:
+    """Removes what earlier tries of the same run recorded offline and nobody uploaded: the present one has it all.
 
     Both would be uploaded into one run and give its rows twice.
+
+    Returns:
+        How many steps were uploaded already.
     """
+    steps = 0
     for earlier in (folder / "wandb").glob(f"offline-run-*-{identity}"):
-        if not list(earlier.glob("*.synced")):
+        if list(earlier.glob("*.synced")):
+            steps = max(steps, _steps_in(earlier))
+        else:
             shutil.rmtree(earlier, ignore_errors=True)
+    return steps
+
+
+def _steps_in(offline: Path) -> int:
+    """How many steps the folder of an offline run holds, as W&B's own command reads it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [record["history"]["item"] for record in map(json.loads, lines) if record["type"] == "history"]
+    return max((row["train/step"] + 1 for row in rows if "train/step" in row), default=0)
 
 
 def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
