@@ -1,10 +1,12 @@
-"""A sweep whose process dies, and what the same command makes of it."""
+"""A run or a sweep whose process dies or is told to end, and what the same command makes of it."""
 
+import os
 import signal
 
 import pyarrow.parquet as pq
 import pytest
 
+from research.group import Group
 from research.records.analysis import Run
 
 KILLED = """
@@ -12,11 +14,16 @@ import os, signal, sys
 from research import cli
 from research.group import Group
 
+from research.training import checkpoint
+
+checkpoint.REST = 0
 take = Group.take
 
-def dies(self, start, steps, rows, evaluation):
-    take(self, start, steps, rows, evaluation)
+def dies(self, start, *rest):
+    take(self, start, *rest)
     if self.job.spec.architecture.depth == 3 and start >= 10:
+        if {checkpointed}:
+            self._writer.wait()
         os.kill(os.getpid(), signal.SIGKILL)
 
 Group.take = dies
@@ -35,6 +42,7 @@ print("misses", seen.count(cache + "misses"), "hits", seen.count(cache + "hits")
 sys.exit(code)
 """
 GRID = ["train", "-m", "model.depth=2,3", "seed=0,1", "model.width=8", "train.steps=25", "name=study"]
+TABLES = ("metrics", "profiles")
 GROUPED = [*GRID, "hydra/launcher=grouped"]
 
 
@@ -48,8 +56,12 @@ def steps_of(records):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_is_completed_by_the_same_command(workplace, process, fathom, wandb_records, monkeypatch):
-    killed = process("-c", KILLED, *GROUPED)
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_killed_sweep_is_completed_by_the_same_command(
+    workplace, process, fathom, wandb_records, monkeypatch, checkpointed
+):
+    every = "checkpoint.every=1e-9" if checkpointed else "checkpoint.every=null"
+    killed = process("-c", KILLED.format(checkpointed=checkpointed), *GROUPED, every)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     before = runs_in(workplace)
@@ -60,9 +72,11 @@ def test_a_killed_sweep_is_completed_by_the_same_command(workplace, process, fat
 
     again = fathom(*GROUPED)
     assert again.code == 0 and "2 of 4 runs to train, 1 compiled program; there already: 2" in again.err
+    assert ("2 runs: goes on from step " in again.err) == checkpointed, again.err
     after = runs_in(workplace)
     assert {file: file.stat().st_mtime_ns for file in files} == written
     assert {run.info["status"] for run in after.values()} == {"done"}
+    assert sum("resumed" in run.info for run in after.values()) == (2 if checkpointed else 0)
     for run in after.values():
         folders = list(workplace.glob(f"outputs/wandb/offline-run-*-{run.info['id']}"))
         assert [str(folder) for folder in folders] == [str(workplace / run.info["wandb"])]
@@ -74,8 +88,94 @@ def test_a_killed_sweep_is_completed_by_the_same_command(workplace, process, fat
     whole = runs_in(workplace / "whole")
     assert sorted(whole) == sorted(after)
     for name, run in whole.items():
+        assert (run.info["final"], run.info["verdict"]) == (after[name].info["final"], after[name].info["verdict"])
         for table in ("metrics.parquet", "profiles.parquet"):
             assert pq.read_table(run.directory / table).equals(pq.read_table(after[name].directory / table))
+
+
+SMALL = ["train", "model.depth=2", "model.width=8", "train.steps=25", "train.eval_every=5", "name=study"]
+
+
+@pytest.fixture
+def told_to_end(fathom, monkeypatch):
+    """Trains the small run, which is sent a signal while it takes the rows from step ``at`` on."""
+    take = Group.take
+
+    def start(*words, at, signal=signal.SIGTERM):
+        def signalled(group, start, *rest):
+            if start >= at and not told:
+                told.append(start)
+                os.kill(os.getpid(), signal)
+            take(group, start, *rest)
+
+        told = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Group, "take", signalled)
+            return fathom(*SMALL, *words)
+
+    return start
+
+
+@pytest.fixture
+def whole(fathom, workplace, monkeypatch):
+    (workplace / "whole").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(workplace / "whole")
+        assert fathom(*SMALL, "tracker=none").code == 0
+    (run,) = runs_in(workplace / "whole").values()
+    return run
+
+
+def same(run, other):
+    tables = [[pq.read_table(each.directory / f"{name}.parquet") for name in TABLES] for each in (run, other)]
+    return all(a.equals(b) for a, b in zip(*tables, strict=True)) and run.info["verdict"] == other.info["verdict"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_goes_on_from_where_it_ended(workplace, fathom, told_to_end, whole, number):
+    """Nothing of what was measured is lost, whatever the checkpoints' interval is."""
+    said = told_to_end("tracker=none", at=6, signal=number)
+    (run,) = runs_in(workplace).values()
+    steps = run.info["steps"]
+    assert said.code == 1 and said.err.count("interrupted") == 1 and run.info["status"] == "interrupted"
+    assert [place.name for place in (run.directory / "checkpoints").iterdir()] == [str(steps)]
+    assert run.metrics["step"].tolist() == list(range(steps)) and 6 < steps < 25
+    assert fathom(*SMALL, "tracker=none").code == 0
+    (run,) = runs_in(workplace).values()
+    assert run.info["resumed"] == [steps] and same(run, whole)
+    assert sorted(file.name for file in run.directory.iterdir()) == sorted(f.name for f in whole.directory.iterdir())
+
+
+def test_without_checkpoints_a_run_begins_anew(workplace, fathom, told_to_end, whole):
+    told_to_end("tracker=none", "checkpoint.every=null", at=6)
+    assert fathom(*SMALL, "tracker=none").code == 0
+    (run,) = runs_in(workplace).values()
+    assert "resumed" not in run.info and same(run, whole)
+
+
+def test_a_run_that_is_told_to_end_at_its_last_step_is_done(workplace, told_to_end, whole):
+    """But what comes behind it ends."""
+    said = told_to_end("tracker=none", at=20)
+    (run,) = runs_in(workplace).values()
+    assert said.code == 1 and run.info["status"] in ("done", "interrupted")
+    assert (run.info["status"] == "done") == (run.info["steps"] == 25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_each_row_reaches_wandb_once(workplace, fathom, told_to_end, wandb_records, uploaded):
+    """Also where the first part was uploaded before the run went on."""
+    told_to_end(at=6)
+    (run,) = runs_in(workplace).values()
+    (first,) = workplace.glob("outputs/wandb/offline-run-*")
+    sent = steps_of(wandb_records(first))
+    assert sent == list(range(run.info["steps"])) and len(sent) > 6
+    if uploaded:
+        (first / f"run-{run.info['id']}.wandb.synced").touch()
+        first.rename(first.with_name(f"offline-run-20250101_000000-{run.info['id']}"))
+    assert fathom(*SMALL).code == 0
+    parts = [steps_of(wandb_records(folder)) for folder in sorted(workplace.glob("outputs/wandb/offline-run-*"))]
+    assert parts == ([sent, list(range(len(sent), 25))] if uploaded else [list(range(25))])
 
 
 @pytest.mark.slow
