@@ -15,7 +15,7 @@ from research.memory import check_memory, needed, size
 from research.processes import agreed, interrupted, noting, of_the_first, together
 from research.progress import Progress
 from research.training.checkpoint import fetch, restored, stacked
-from research.training.mesh import at_the_start, gathered, make_layout, over_runs, place, placed_shapes
+from research.training.mesh import at_the_start, gathered, make_layout, over_runs, place, placed_shapes, spread
 from research.training.precision import scope
 from research.training.program import Program, make_program
 from research.training.state import TrainState
@@ -128,14 +128,14 @@ def _begun(program: Program, job: Job, group: Group, precision: str) -> TrainSta
         compiled = other.submit(compile_step)
         state = _restored(job, group, shapes) if group.begin else program.init(gathered(job.layout, job.hp))
         compiled.result()
-    return place(job.layout, state, per_run=True)
+    return spread(job.layout, state)
 
 
 def _restored(job: Job, group: Group, shapes: TrainState) -> TrainState:
     """The state of the runs' checkpoints, which the first process alone has read."""
-    arrays = of_the_first(stacked(shapes, group.checkpoints()))
-    keys = jax.jit(over_runs(at_the_start(job.layout), jax.random.key, own=1))
-    return restored(shapes, arrays, keys(gathered(job.layout, job.hp)["seed"]))
+    layout, arrays = at_the_start(job.layout), of_the_first(stacked(shapes, group.checkpoints()))
+    keys = jax.jit(over_runs(layout, jax.random.key, own=1))
+    return restored(shapes, place(layout, arrays, per_run=True), keys(gathered(job.layout, job.hp)["seed"]))
 
 
 def chunks(

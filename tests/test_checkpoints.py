@@ -171,7 +171,8 @@ def rewrite(run, arrays=None, **notes):
 
 
 def of_another_width(run):
-    arrays = {path: array[..., :1] for path, array in parameters(run, ended=False).items()}
+    arrays = parameters(run, ended=False)
+    arrays = {path: array[..., :1] if array.ndim else array for path, array in arrays.items()}
     rewrite(run, arrays, sum=checkpoint._sum(arrays))
 
 

@@ -4,6 +4,7 @@ import signal
 import socket
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from research.records.analysis import Run
@@ -164,3 +165,25 @@ def test_a_process_that_is_killed_ends_the_other(two, workplace):
     assert err.endswith("fathom: another of the 2 processes of the run is gone; what was measured is written\n")
     run = read(workplace, "long")
     assert run.info["status"] == "failed" and run.metrics["step"].tolist() == list(range(run.info["steps"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_processes_that_are_told_to_end_go_on_from_there(two, workplace, victim):
+    """The first one alone has the checkpoint; the others hear of it bit for bit."""
+    words = ["norm=batch", "optimizer=adam", "train.steps=60", "train.eval_every=10"]
+    code = [IN_PIECES[1]] * 2
+    code[victim] = AT_30.format(what="os.kill(os.getpid(), signal.SIGTERM)")
+    cut = [each.communicate() for each in two(*words, "name=cut", code=code)]
+    run = read(workplace, "cut")
+    steps = run.info["steps"]
+    assert run.info["status"] == "interrupted" and 30 < steps < 60, cut
+    assert [place.name for place in (run.directory / "checkpoints").iterdir()] == [str(steps)]
+    again = [each.communicate() for each in two(*words, "name=cut")[2:]]
+    whole = [each.communicate() for each in two(*words, "name=whole")[4:]]
+    runs = read(workplace, "cut"), read(workplace, "whole")
+    assert f"goes on from step {steps}/60" in again[0][1] and said("".join(again[1])) == "", (again, whole)
+    assert runs[0].info["resumed"] == [steps] and runs[0].info["verdict"] == runs[1].info["verdict"]
+    for table in ("metrics", "profiles"):
+        mine, its = (pq.read_table(each.directory / f"{table}.parquet") for each in runs)
+        assert mine.equals(its)

@@ -99,7 +99,7 @@ def check_split(layout: Layout, batch: int, path: str) -> None:
 
 
 def at_the_start(layout: Layout) -> Layout:
-    """The layout that initial states are made in, before ``place`` spreads them: one device of a process.
+    """The layout that initial states are made in, before they are ``spread``: one device of a process.
 
     Matrix decompositions on several CPU devices at once wait for one another for ever (jaxlib 0.10.2).
     """
@@ -109,6 +109,11 @@ def at_the_start(layout: Layout) -> Layout:
 def gathered(layout: Layout, tree: Any) -> Any:
     """Placed arrays on the devices of ``at_the_start``."""
     return tree if at_the_start(layout) == layout else jax.device_put(tree, jax.devices()[0])
+
+
+def spread(layout: Layout, state: Any) -> Any:
+    """A state made in ``at_the_start`` on the layout's devices, where several processes have it already."""
+    return state if at_the_start(layout) == layout else place(layout, state, per_run=True)
 
 
 def place(layout: Layout, tree: Any, *, per_run: bool) -> Any:
