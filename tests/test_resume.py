@@ -1,5 +1,6 @@
 """A run or a sweep whose process dies or is told to end, and what the same command makes of it."""
 
+import contextlib
 import os
 import signal
 
@@ -116,13 +117,12 @@ def told_to_end(fathom, monkeypatch):
     return start
 
 
-@pytest.fixture
-def whole(fathom, workplace, monkeypatch):
-    (workplace / "whole").mkdir()
-    with monkeypatch.context() as patch:
-        patch.chdir(workplace / "whole")
+@pytest.fixture(scope="module")
+def whole(fathom, tmp_path_factory):
+    place = tmp_path_factory.mktemp("whole")
+    with contextlib.chdir(place):
         assert fathom(*SMALL, "tracker=none").code == 0
-    (run,) = runs_in(workplace / "whole").values()
+        (run,) = runs_in(place).values()
     return run
 
 
