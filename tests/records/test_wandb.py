@@ -136,7 +136,7 @@ def test_a_run_is_closed_there_also_where_its_pictures_fail(finished, monkeypatc
     )
     tracker._rows = [{"step": np.zeros(0), "signal_grad": np.zeros((0, 3))}]  # a picture of nothing
     with contextlib.suppress(Exception):
-        tracker.finish({"status": "failed", "final": {}, "verdict": None})
+        tracker.finish({"status": "diverged", "final": {}, "verdict": None})
     assert closed == [1]
 
 
@@ -252,11 +252,20 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": None}}
         return {
             "Viewer": {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}},
-            "RunResumeStatus": {"model": {"name": "fathom", "entity": {"name": "me"}, "bucket": None}},
+            "RunResumeStatus": {"model": bucket["project"] | {"bucket": self._known(variables.get("name"))}},
             "CreateRunFiles": {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}},
             "ArtifactType": {"project": {"artifact": None}},
             "CreateArtifact": {"createArtifact": {"artifact": artifact}},
         }.get(name, {})
+
+    def _known(self, name):
+        """What is there of a run, for the next part of it; ``t`` is how W&B tells one that was begun."""
+        rows = self.server.rows.get(name)
+        if not rows:
+            return None
+        lines = {"historyLineCount": len(rows), "eventsLineCount": 0, "logLineCount": 0, "eventsTail": "[]"}
+        described = {"name": name, "id": "r", "displayName": name, "config": "{}", "summaryMetrics": "{}", "tags": []}
+        return described | lines | {"historyTail": json.dumps([json.dumps(rows[-1])]), "wandbConfig": '{"t": 1}'}
 
     def _body(self):
         sent = self.rfile.read(int(self.headers["content-length"] or 0))
@@ -302,20 +311,20 @@ from research.records.trackers.wandb import WandbTracker
 config = yaml.safe_load(open(sys.argv[1]))
 tracker = WandbTracker(settings=config["tracker"], run_id="abc", name="first run", group="study", config=config)
 print(tracker.start()["wandb"])
-for start in (0, 5):
+for start in range(0, int(sys.argv[2]), 5):
     step = np.arange(start, start + 5)
     profiles = {"step": step, "signal_grad": np.ones((5, 3)), "grad_norm": np.ones((5, 2))}
     tracker.log({"step": step, "train_loss": 1.0 / (1 + step)}, profiles)
-tracker.finish({"status": "done", "final": {}, "verdict": None})
+tracker.finish({"status": sys.argv[3], "final": {}, "verdict": None})
 """
 
 
 @pytest.fixture
 def mirror(finished, workplace, process):
-    """Mirrors ten steps in a process of its own that asks for the server: the W&B folder, and what was said."""
+    """Mirrors some steps in a process of its own that asks for the server: the W&B folder, and what was said."""
 
-    def run():
-        started = process("-c", MIRRORS, finished[0] / ".hydra" / "config.yaml", WANDB_MODE="online")
+    def run(steps=10, status="done"):
+        started = process("-c", MIRRORS, finished[0] / ".hydra" / "config.yaml", steps, status, WANDB_MODE="online")
         try:
             out, err = started.communicate(timeout=60)
         finally:
@@ -340,6 +349,15 @@ def test_an_online_run_sends_its_rows(mirror, server):
     assert "depth:2" in run["tags"]
     rows = server.rows["abc"]
     assert [(row["train/step"], row["train/loss"]) for row in rows[:10]] == [(n, 1 / (1 + n)) for n in range(10)]
+
+
+@pytest.mark.slow
+def test_an_online_run_that_goes_on_sends_each_row_once(mirror, server):
+    """The next part hands the tracker all rows from the first one on."""
+    mirror(steps=5, status="interrupted")
+    assert [row["train/step"] for row in server.rows["abc"]] == list(range(5))
+    mirror()
+    assert [row["train/step"] for row in server.rows["abc"] if "train/step" in row] == list(range(10))
 
 
 def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_waits_for(mirror, server, monkeypatch):
