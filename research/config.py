@@ -33,10 +33,7 @@ InitKind = enum.Enum(
     "InitKind",
     ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal", "delta_orthogonal", "zeros"],
 )
-OptimizerKind = enum.Enum(
-    "OptimizerKind",
-    ["gd", "sgd", "momentum", "adam", "adamw", "nesterov", "rmsprop", "adagrad", "lion", "muon"],
-)
+OptimizerKind = enum.Enum("OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon")
 Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
@@ -45,7 +42,10 @@ PrecisionKind = enum.Enum(
 LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
-INSPECTIONS = ("sharpness", "jacobian_spectrum", "gradient_correlation", "input_gradient", "difference_errors")
+INSPECTIONS = (
+    "sharpness jacobian_spectrum gradient_correlation input_gradient difference_errors scale_derivative "
+    "scale_invariance balance"
+).split()
 MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
 Within = enum.Enum("Within", ["auto", "map", "vmap"])  # of the launchers; here, since Hydra loads plugins twice
 
