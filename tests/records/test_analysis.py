@@ -4,6 +4,7 @@ import pytest
 from research.records import record
 from research.records.analysis import Run, find_runs, flat
 from research.records.record import Record
+from research.records.selection import autocorrelation
 
 
 def recorded(directory, layers=3, *, closed=True, flush=-1.0):
@@ -75,3 +76,11 @@ run.info, run.metrics, run.profiles
 print([name for name in ("jax", "pandas", "wandb") if name in sys.modules])
 """
     assert process("-c", code, tmp_path / "run").communicate() == ("[]\n", "")
+
+
+def test_the_autocorrelation_of_noise_is_one_place_long_and_of_a_wave_the_wave():
+    noise = np.random.default_rng(0).standard_normal(100_000)
+    np.testing.assert_allclose(autocorrelation(noise + 7, 3), [1, 0, 0, 0], atol=0.01)
+    wave = np.sin(2 * np.pi * np.arange(10_000) / 20)
+    np.testing.assert_allclose(autocorrelation(wave, 20), np.cos(2 * np.pi * np.arange(21) / 20), atol=0.003)
+    np.testing.assert_allclose(autocorrelation(np.array([1.0, 2.0, 4.0]), 2), np.array([42, -1, -20]) / 42)
