@@ -43,6 +43,14 @@ def test_a_run_that_measured_nothing_says_so(tmp_path):
         _ = Run(tmp_path).profiles
 
 
+def test_a_damaged_table_is_named(tmp_path):
+    recorded(tmp_path / "run", 3, closed=True)
+    file = tmp_path / "run" / "profiles.parquet"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match="run holds damaged profiles: remove that folder"):
+        _ = Run(tmp_path / "run").profiles
+
+
 def test_the_configuration_is_read_by_dotted_path(finished):
     run = Run(finished[0])
     assert (run["model.depth"], run["skip.kind"], run["optimizer.clip"]) == (2, "none", "none")
