@@ -40,7 +40,7 @@ MISTAKES = [  # what is typed, and what the line must hold
     (["measure.inspect=[balance]", "skip=identity"], ["skip must be none (balance is of units", "got identity"]),
     (
         ["measure.inspect=[scale_derivative]", "model=rnn"],
-        ["model must be mlp or cnn", "weights of their own), got rnn"],
+        ["model must be mlp or cnn", "of their own), got rnn"],
     ),
     (
         ["data=function", "loss=mse", "data.function=surface", "data.grid=true", "data.examples=1000"],
