@@ -141,12 +141,25 @@ def _precisions(config: Config) -> Iterator[tuple[str, str, object, str]]:
         yield "precision.loss_scaling", "static or dynamic", scaling, why
 
 
+_INSPECTED = {  # name: the models that it can be asked of, and why no others
+    "jacobian_spectrum": (("mlp",), "compares layers of one shape"),
+    "gradient_correlation": (("mlp", "cnn", "transformer"), "compares layers of one shape"),
+    "balance": (("mlp",), "is of units between two layers"),
+    **dict.fromkeys(
+        ("scale_derivative", "scale_invariance"),
+        (("mlp", *IMAGES, "transformer"), "compares layers with weights of their own"),
+    ),
+}
+
+
 def _inspections(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    model = config.model.kind.name
-    uniform = {"jacobian_spectrum": ("mlp",), "gradient_correlation": ("mlp", "cnn", "transformer")}
+    model, skip = config.model.kind.name, config.skip.kind.name
     for name in config.measure.inspect:
-        if model not in uniform.get(name, (model,)):
-            yield "model", " or ".join(uniform[name]), model, f"{name} compares layers of one shape"
+        models, why = _INSPECTED.get(name, ((model,), ""))
+        if model not in models:
+            yield "model", " or ".join(models), model, f"{name} {why}"
+        if name == "balance" and skip != "none":
+            yield "skip", "none", skip, "balance is of units whose weights all enter from one layer"
         if name == "input_gradient" and describe(config.data).text:
             yield "data", "one of numbers", config.data.name.name, "a token has no gradient"
 

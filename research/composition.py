@@ -4,19 +4,23 @@ import dataclasses
 import functools
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from research.member import Member
-from research.train import typed
+from research.records.analysis import flat
+from research.train import folder, register, typed
 
 
 class Composer(ConfigLoaderImpl):
@@ -83,6 +87,18 @@ class Composer(ConfigLoaderImpl):
         folder = composed.hydra.output_subdir
         files = {f"{folder}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()} if folder else {}
         return dataclasses.replace(member, files=files)
+
+
+def composed_jobs(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """What each job of a sweep is set to, by dotted path, unchecked; ``words`` are what the jobs have in common."""
+    register()
+    loader = Composer(ConfigLoaderImpl(create_config_search_path(str(folder("conf").absolute()))))
+    master = loader.load_configuration("config", list(words), run_mode=RunMode.MULTIRUN)
+    for job in jobs:
+        composed = loader.load_sweep_config(master, [*words, *job])
+        own = {str(name): node for name, node in composed.items() if name != "hydra"}
+        plain = lambda node: OmegaConf.to_container(node, enum_to_str=True) if OmegaConf.is_config(node) else node  # noqa: E731
+        yield flat({name: plain(node) for name, node in own.items()})
 
 
 def _directory(composed: DictConfig) -> Path:

@@ -43,7 +43,10 @@ PrecisionKind = enum.Enum(
 LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
-INSPECTIONS = ("sharpness", "jacobian_spectrum", "gradient_correlation", "input_gradient", "difference_errors")
+INSPECTIONS = (
+    "sharpness jacobian_spectrum gradient_correlation input_gradient difference_errors scale_derivative "
+    "scale_invariance balance"
+).split()
 MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
 Within = enum.Enum("Within", ["auto", "map", "vmap"])  # of the launchers; here, since Hydra loads plugins twice
 

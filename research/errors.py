@@ -61,6 +61,8 @@ def explain(error: BaseException) -> str | None:
         return f"{_first_line(error)}: several values make a sweep, fathom train -m …"
     if isinstance(error, HydraException | ValueError):
         return _first_line(error)
+    if isinstance(error, FileNotFoundError) and not error.filename:  # of our own words
+        return _first_line(error)
     if isinstance(error, OSError) and error.filename:
         return f"cannot write {error.filename}: {error.strerror}"
     return None

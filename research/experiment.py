@@ -6,17 +6,19 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import yaml
 from rich.table import Table
 
 from research.errors import nearest
+from research.member import OUTSIDE
 from research.naming import run_name
 from research.records.analysis import Run, find_runs
 from research.records.claims import Claim
 from research.records.figures import style
-from research.records.record import write_json
-from research.report import console, number
+from research.records.record import read_info, write_json
+from research.report import DEFAULTS, console, number
 from research.sweep import jobs_of
 from research.train import folder
 
@@ -40,30 +42,53 @@ def checked(name: str) -> str:
     return name
 
 
-def expected_runs(name: str) -> list[str]:
-    """The names of the run directories that the experiment's sweep makes."""
-    composed = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())
-    sweeper = composed.get("hydra", {}).get("sweeper", {})
-    return [run_name(job) for job in jobs_of(sweeper.get("params", {}), sweeper.get("arms"))]
+def expected_runs(name: str) -> dict[str, dict[str, Any]]:
+    """What each run of the experiment's sweep is set to, by dotted path, by the name of its directory."""
+    from research.composition import composed_jobs
+
+    sweeper = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
+    jobs = jobs_of(sweeper.get("params", {}), sweeper.get("arms"))
+    settings = composed_jobs([f"experiment={name}"], jobs)
+    return {run_name(job): own for job, own in zip(jobs, settings, strict=True)}
 
 
 def finished_runs(name: str, directory: Path) -> list[Run]:
-    """The experiment's runs in ``directory``, all of them.
+    """The experiment's runs in ``directory``, all of them and no others.
 
     Raises:
-        ValueError: naming a run that is missing or has not ended, since a figure of the rest would mislead.
+        ValueError: naming a run that is missing, has not ended, or is of another configuration: a figure of what is
+            there would mislead.
     """
-    found = {run.directory.name: run for run in find_runs(directory)}
-    wanted = expected_runs(name)
-    missing = [run for run in wanted if run not in found]
+    wanted, again = expected_runs(name), f"fathom reproduce {name}"
+    found = {run.directory: run for run in find_runs(directory)}
+    runs = {directory / run: settings for run, settings in wanted.items()}
+    for run in found:
+        if run not in runs:
+            raise ValueError(f"{run} is no run of {name}: move it elsewhere")
+    missing = [run.name for run in runs if run not in found or not read_info(run)]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"{directory} lacks the run {missing[0]}{more}: fathom reproduce {name}")
-    open_runs = [run for run in wanted if found[run].info["status"] not in ("done", "diverged")]
-    if open_runs:
-        status = found[open_runs[0]].info["status"]
-        raise ValueError(f"{directory / open_runs[0]} is {status}, not done: fathom reproduce {name}")
-    return [found[run] for run in wanted]
+        raise ValueError(f"{directory} lacks the run {missing[0]}{more}: {again}")
+    for run, settings in runs.items():
+        if difference := _difference(found[run], settings):
+            raise ValueError(f"{run} does not belong to {name} ({difference}): remove that folder, then {again}")
+        if (status := found[run].info["status"]) not in ("done", "diverged"):
+            raise ValueError(f"{run} is {status}, not done: {again}")
+    return [found[run] for run in runs]
+
+
+def _difference(run: Run, settings: dict[str, Any]) -> str:
+    """The first setting that the run was trained with and the experiment does not have, in words; nothing if none.
+
+    A setting that a record of an earlier version does not know is what it is by default.
+    """
+    if not (run.directory / ".hydra" / "config.yaml").exists():
+        return "its configuration is missing"
+    for path, value in settings.items():
+        recorded = run.config.get(path, DEFAULTS.get(path))
+        if recorded != value and path != "name" and not path.startswith(OUTSIDE):
+            return f"{path} is {recorded} there and {value} in the experiment"
+    return ""
 
 
 @functools.cache

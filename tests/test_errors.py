@@ -37,6 +37,15 @@ MISTAKES = [  # what is typed, and what the line must hold
     (["data.split=train[5%:5%]"], ["data.split must hold examples: train has 1400, got train[5%:5%]"]),
     (["data=function"], ["loss must be mse (the targets of function are numbers, not classes)"]),
     (["data=function", "loss=mse", "data.flip=true"], ["data.flip must be left out (function holds no images)"]),
+    (["measure.inspect=[balance]", "skip=identity"], ["skip must be none (balance is of units", "got identity"]),
+    (
+        ["measure.inspect=[scale_derivative]", "model=rnn"],
+        ["model must be mlp or cnn", "of their own), got rnn"],
+    ),
+    (
+        ["data=function", "loss=mse", "data.function=surface", "data.grid=true", "data.examples=1000"],
+        ["data.examples must be n^2 where data.grid is true: 961 or 1024, say, got 1000"],
+    ),
     (["data.resized_crop=true"], ["data.resized_crop must be false (digits is read whole)"]),
     (["data=arrays"], ["data.path must be a .npz file with x and y", "got none"]),
     (["data=folder", "data.path=nowhere"], ["data.path must be a folder", "got nowhere"]),

@@ -1,6 +1,70 @@
+import json
+import shutil
+
 import pytest
+import yaml
 
 from research import cli, experiment, train
+
+NAME = "relu_growth"
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    return experiment.expected_runs(NAME)
+
+
+@pytest.fixture
+def records(wanted, tmp_path):
+    """A folder in which every run of the experiment has ended."""
+    for run, settings in wanted.items():
+        (tmp_path / NAME / run / ".hydra").mkdir(parents=True)
+        (tmp_path / NAME / run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(settings))
+        (tmp_path / NAME / run / "run.json").write_text(json.dumps({"status": "done"}))
+    return tmp_path / NAME
+
+
+def changed(path, **settings):
+    file = path / ".hydra" / "config.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | settings))
+
+
+def status(path, status):
+    (path / "run.json").write_text(json.dumps({"status": status}))
+
+
+BROKEN = {
+    "gone": (shutil.rmtree, "lacks the run .*: fathom reproduce relu_growth"),
+    "unreadable": (lambda run: (run / "run.json").write_text('{"id"'), "lacks the run "),
+    "unfinished": (lambda run: status(run, "running"), "is running, not done: fathom reproduce relu_growth"),
+    "failed": (lambda run: status(run, "failed"), "is failed, not done"),
+    "changed": (lambda run: changed(run, **{"train.steps": 7}), "train.steps is 7 there and 1 in the experiment"),
+    "unknown": (lambda run: shutil.rmtree(run / ".hydra"), "does not belong .*its configuration is missing"),
+    "stranger": (lambda run: shutil.copytree(run, run.parent / "copy"), "copy is no run of relu_growth"),
+    "swapped": (lambda run: changed(run, seed=99), "seed is 99 there and . in the experiment"),
+}
+
+
+def test_records_of_the_whole_sweep_are_taken(wanted, records):
+    assert [run.directory.name for run in experiment.finished_runs(NAME, records)] == list(wanted) and len(wanted) == 30
+
+
+def test_a_record_that_does_not_know_a_newer_setting_has_its_default(records):
+    file = next(records.iterdir()) / ".hydra" / "config.yaml"
+    older = {path: value for path, value in yaml.safe_load(file.read_text()).items() if path != "data.grid"}
+    file.write_text(yaml.safe_dump(older | {"name": "another", "tracker.wandb": False}))
+    assert len(experiment.finished_runs(NAME, records)) == 30
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_figure_of_anything_else_is_refused_in_one_line(records, monkeypatch, capsys, name):
+    spoil, said = BROKEN[name]
+    spoil(sorted(records.iterdir())[3])
+    monkeypatch.chdir(records.parent)
+    with pytest.raises(ValueError, match=said):
+        experiment.finished_runs(NAME, records)
+    assert cli.run(["figure", NAME, f"hydra.sweep.dir={records}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not (records / "figure.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class Data:
     classes: int = number(10, ge=2)  # noise
     examples: int = number(1024, ge=2)  # noise, function
     function: Function = Function.sine  # function
+    grid: bool = False  # function: training inputs evenly spaced, not drawn
     noise: float = number(0.0, ge=0)  # function: standard deviation of what is added to the training targets
     unit: Unit = Unit.characters  # text: what a token is
     length: int = number(64, ge=2)  # text: tokens an example

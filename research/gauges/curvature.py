@@ -87,3 +87,14 @@ def difference_errors(
     ahead, behind = (lax.map(lambda h: function(at + h * direction), sign * steps) for sign in (1, -1))
     error = lambda measured: jnp.abs(measured - exact) / jnp.abs(exact)  # noqa: E731
     return {"forward": error((ahead - here) / steps), "central": error((ahead - behind) / (2 * steps))}
+
+
+def mode_error(
+    function: Callable[[Array], Array], at: Float[Array, "..."], direction: Float[Array, "..."]
+) -> Float[Array, ""]:
+    """The relative difference between the derivative along ``direction`` in forward mode and in reverse mode.
+
+    Both are exact but for rounding: what is left is the rounding of automatic differentiation.
+    """
+    forward = jax.jvp(function, (at,), (direction,))[1]
+    return jnp.abs(_product(jax.grad(function)(at), direction) - forward) / jnp.abs(forward)

@@ -1,5 +1,6 @@
 """Gauges of a layer's parameters: how large are its gradient, its weights and its update."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,13 +10,22 @@ from jaxtyping import Array, Float
 from research.gauges.norms import accumulator, tree_euclidean
 
 
-def layer_norms(stages: list[list[Any]]) -> Float[Array, " N"]:
-    """The Euclidean norm over all parameters of each layer, in forward order.
+def each_layer(measure: Callable[..., Array], *stages: list[list[Any]]) -> Float[Array, " N"]:
+    """``measure`` of each layer's parameters, in forward order.
 
-    A stage holds, for each layer of its blocks, the tree of the blocks' parameters, stacked on a leading axis.
+    A stage holds, for each layer of its blocks, the tree of the blocks' parameters, stacked on a leading axis, which
+    ``measure`` keeps. Of more than one list of stages it gets as many trees.
     """
-    norms = [jnp.stack([tree_euclidean(stack, batch_axes=1) for stack in stage], axis=1) for stage in stages]
-    return jnp.concatenate([norm.reshape(-1) for norm in norms])
+    parts = [
+        jnp.stack([measure(*stacks) for stacks in zip(*stage, strict=True)], axis=1)
+        for stage in zip(*stages, strict=True)
+    ]
+    return jnp.concatenate([part.reshape(-1) for part in parts])
+
+
+def layer_norms(stages: list[list[Any]]) -> Float[Array, " N"]:
+    """The Euclidean norm over all parameters of each layer, in forward order; ``stages`` as for ``each_layer``."""
+    return each_layer(lambda stack: tree_euclidean(stack, batch_axes=1), stages)
 
 
 def update_gauges(before: list[list[Any]], after: list[list[Any]]) -> dict[str, Float[Array, " N"]]:

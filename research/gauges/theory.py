@@ -111,6 +111,28 @@ def predict_profile(
     return profile if np.all(np.isfinite(profile)) else None
 
 
+def correlation_profile(
+    *, sigma_w2: float, depth: int, q0: float, branch_scale: float, shortcut_scale: float, norm: str = "none"
+) -> np.ndarray:
+    """The cosine between the gradients of two independent inputs at h_l, l = 0..N, [N+1], of rectifiers without biases.
+
+    Both have the same cotangent at h_N. A layer multiplies the square of a gradient by s² + a²d, d = σ_w²/2, and the
+    product of two by s² + a²d κ₀(c), c_l the correlation of the two signals: a plain network has Π κ₀(c_l). With batch
+    norm before the branch d = σ_w²/(2 q) and c = 0, and q, the variance over the batch, which a rectifier's mean has no
+    part in, grows by a²(1 − 1/π)σ_w²/2 (Balduzzi et al. 2017, Theorems 1 to 3, where gates are independent draws).
+    """
+    a2, s2, half = branch_scale**2, shortcut_scale**2, sigma_w2 / 2
+    q, c, ratios = q0, 0.0, []
+    for _ in range(depth):
+        seen, d = (0.0, half / q) if norm == "batch" else (c, half)
+        ratios.append((s2 + a2 * d * kappa_0(seen)) / (s2 + a2 * d))
+        if norm == "batch":
+            q = s2 * q + a2 * half * (1 - kappa_1(0.0))
+        else:
+            c = (s2 * c + a2 * half * kappa_1(c)) / (s2 + a2 * half)
+    return np.cumprod([1.0, *ratios[::-1]])[::-1]
+
+
 def factor_per_layer(profile: np.ndarray, skip_first: int = 0) -> float:
     """exp(−slope) of the least-squares line through ``profile`` from index ``skip_first`` on; NaN below two points."""
     y = profile[skip_first:]

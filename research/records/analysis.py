@@ -74,7 +74,10 @@ def _columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
     files = [file] if file.exists() else parts
     if not files:
         raise FileNotFoundError(f"{directory} holds no {table}: it measured nothing, or was not let to end")
-    whole = pa.concat_tables([pq.read_table(part) for part in files], promote_options="default")
+    try:
+        whole = pa.concat_tables([pq.read_table(part) for part in files], promote_options="default")
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{directory} holds damaged {table}: remove that folder and train it again") from error
     return ((name, whole.column(name).combine_chunks()) for name in whole.column_names)
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from research.records.analysis import Run
 
 
@@ -41,3 +43,12 @@ def by_seed(runs: Sequence[Run]) -> dict[int, Run]:
     if len(found) != len(runs):
         raise ValueError(f"{len(runs)} runs have {len(found)} seeds: they differ in more")
     return found
+
+
+def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
+    """The correlation of a series with itself, 0 to ``lags`` places on: [lags + 1]; 1 at 0.
+
+    Σ (v_i − v̄)(v_{i+k} − v̄)/Σ (v_i − v̄)², over the pairs that there are (Box & Jenkins 1970, §2.1).
+    """
+    apart = np.asarray(values, float) - np.mean(values)
+    return np.array([np.sum(apart[: len(apart) - k] * apart[k:]) for k in range(lags + 1)]) / np.sum(apart**2)

@@ -16,13 +16,17 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from research.gauges.curvature import difference_errors, mean_cosine, sharpness, singular_values
+from research.gauges.curvature import difference_errors, mean_cosine, mode_error, sharpness, singular_values
+from research.gauges.layers import layer_norms
 from research.gauges.norms import euclidean
+from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
 from research.models.architecture import Pass
 from research.models.stack import Stack
+from research.training.losses import losses_and_hits
 from research.training.objective import HP, graph_of, make_objective, read_inputs
 from research.training.spec import Spec
 from research.training.state import LossScale, TrainState
+from research.training.trees import is_kernel, kernels_of
 
 EXAMPLES = 1024  # the most that sharpness is averaged over, but for full batches
 COMPARED = 256  # the most examples whose gradients are compared or kept one by one
@@ -92,19 +96,23 @@ def _jacobian_spectrum(spec: Spec, state: TrainState, hp: HP, data: Data) -> Fou
 def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     """The mean cosine [N+1] between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with one random v for all of them.
 
+    Behind batch norm an example's gradient has parts that come from the others' outputs: these have random signs, which
+    are taken off again, so that in the mean over pairs those parts cancel.
+
     References:
         Balduzzi et al., The shattered gradients problem, 2017.
     """
     told, model = _told(spec, state, hp), _network(spec, state, hp)
     h = model.begin(read_inputs(spec.architecture, data, data["x"][:COMPARED]), told)
     v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
+    signs = jax.random.rademacher(jax.random.fold_in(state.key, 7), (len(h),) + (1,) * (h.ndim - 1), h.dtype)
     layers = jnp.zeros((spec.architecture.layers, *h.shape), h.dtype)
 
     def forward(h: Array, slots: Array) -> Array:
-        return jnp.sum(_network(spec, state, hp).through(h, {"signal_grad": slots}, told)[0] * v[None])
+        return jnp.sum(_network(spec, state, hp).through(h, {"signal_grad": slots}, told)[0] * v[None] * signs)
 
     first, others = jax.grad(forward, (0, 1))(h, layers)
-    return {"gradient_correlation": lax.map(mean_cosine, jnp.concatenate([first[None], others]))}
+    return {"gradient_correlation": lax.map(mean_cosine, jnp.concatenate([first[None], others]) * signs[None])}
 
 
 def _input_gradient(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
@@ -115,14 +123,65 @@ def _input_gradient(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
 
 
 def _difference_errors(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
-    """Errors [H] of numerical derivatives of the first batch's loss, along a direction as long as the weights."""
+    """Errors [H] of numerical derivatives of the first batch's loss, along a direction as long as the weights.
+
+    ``mode_error`` is how far the automatic ones, in forward and in reverse mode, are from each other.
+    """
     loss = _loss(spec, state, hp, data, jnp.arange(spec.batch_size))
     flat, restore = ravel_pytree(state.params)
     direction = jax.random.normal(jax.random.fold_in(state.key, 6), flat.shape, flat.dtype)
     direction *= euclidean(flat) / euclidean(direction)
-    steps = jnp.asarray(STEPS, flat.dtype)
-    errors = difference_errors(lambda flat: loss(restore(flat)), flat, direction, steps)
-    return {"difference_step": steps} | {f"{name}_difference_error": error for name, error in errors.items()}
+    steps, along = jnp.asarray(STEPS, flat.dtype), lambda flat: loss(restore(flat))
+    errors = difference_errors(along, flat, direction, steps)
+    found = {f"{name}_difference_error": error for name, error in errors.items()}
+    return {"difference_step": steps, "mode_error": mode_error(along, flat, direction)} | found
+
+
+def _scale_derivative(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """⟨W, ∂L/∂W⟩ [N] of each layer's weights, and ⟨f, ∂L/∂f⟩ of the first batch's outputs f.
+
+    All are one number where the outputs are linear along each layer's weights (Euler): for rectifiers and linear
+    units without biases, norms and shortcuts.
+    """
+    arch, told, graph = spec.architecture, _told(spec, state, hp), graph_of(spec.architecture, hp)
+    x, y = read_inputs(arch, data, data["x"][: spec.batch_size]), data["y"][: spec.batch_size]
+    network = lambda params: nnx.merge(graph, params, state.rest, copy=True)(x, {}, told)[0]  # noqa: E731
+    outputs, back = jax.vjp(network, state.params)
+    loss = lambda f: jnp.mean(losses_and_hits(spec.loss, f, y, hp["loss.label_smoothing"])[0])  # noqa: E731
+    at_outputs = jax.grad(loss)(outputs)
+    weights, gradients = kernels_of(arch, state.params), kernels_of(arch, back(at_outputs)[0])
+    return {
+        "scale_derivative": scale_derivatives(weights, gradients),
+        "output_scale_derivative": jnp.vdot(outputs, at_outputs),
+    }
+
+
+def _scale_invariance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """Three numbers a layer [N] that are 0 where the first batch's loss does not depend on the scale of its weights W.
+
+    The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; ‖2g(2W) − g(W)‖/‖g(W)‖, with
+    g = ∂L/∂W and all layers' weights, not the head's, doubled at once (van Laarhoven 2017, §2).
+    """
+    arch, gradient = spec.architecture, jax.grad(_loss(spec, state, hp, data, jnp.arange(spec.batch_size)))
+    inside = lambda path: path[0].key == "stages" and is_kernel(path)  # noqa: E731
+    doubled = jax.tree.map_with_path(lambda path, leaf: 2 * leaf if inside(path) else leaf, state.params)
+    trees = state.params, gradient(state.params), gradient(doubled)
+    weights, here, there = (kernels_of(arch, tree) for tree in trees)
+    change = jax.tree.map(lambda g, g2: 2 * g2 - g, here, there)
+    return {
+        "layer_cosine": layer_cosines(weights, here),
+        "unit_cosine": unit_cosines(weights, here),
+        "rescaling_error": layer_norms(change) / layer_norms(here),
+    }
+
+
+def _balance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, which gradient flow keeps in rectifier and linear networks."""
+    embed, layers, head = state.params["embed"], state.params["stages"][0]["branch"]["weights"][0], state.params["head"]
+    weights = [part["kernel"][...] for part in (embed, layers, head)]
+    biased = spec.architecture.bias
+    biases = jnp.concatenate([embed["bias"][None], layers["bias"][...]]) if biased else None
+    return {"balance": balance(*weights, biases)}
 
 
 _KINDS = {
@@ -131,4 +190,7 @@ _KINDS = {
     "gradient_correlation": _gradient_correlation,
     "input_gradient": _input_gradient,
     "difference_errors": _difference_errors,
+    "scale_derivative": _scale_derivative,
+    "scale_invariance": _scale_invariance,
+    "balance": _balance,
 }

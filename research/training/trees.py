@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from jaxtyping import Array
 
 from research.models.architecture import Architecture
 
@@ -13,3 +14,14 @@ def stages_of(arch: Architecture, params: Any) -> list[list[Any]]:
         return [[jax.tree.map(lambda leaf: leaf[None], params["cell"])]]
     stacks = iter(params["stages"].values())
     return [[next(stacks) for _ in stage.parts] for stage in arch.plan]
+
+
+def kernels_of(arch: Architecture, params: Any) -> list[list[list[Array]]]:
+    """``stages_of`` without biases and the scales of norms: of each layer a list of its weights."""
+    weights = lambda stack: [leaf for path, leaf in jax.tree.leaves_with_path(stack) if is_kernel(path)]  # noqa: E731
+    return [[weights(stack) for stack in stage] for stage in stages_of(arch, params)]
+
+
+def is_kernel(path: tuple[Any, ...]) -> bool:
+    """Whether the leaf at ``path`` is a matrix or a convolution's kernel."""
+    return any(getattr(key, "key", None) == "kernel" for key in path)

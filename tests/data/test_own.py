@@ -161,6 +161,22 @@ def test_a_function_is_met_where_it_is_drawn(name):
     assert (noisy.y - read.y).std() == pytest.approx(0.5, rel=0.1) and np.array_equal(noisy.eval_y, read.eval_y)
 
 
+@pytest.mark.parametrize("name, side", [("sine", 256), ("surface", 16)])
+def test_a_grid_is_evenly_spaced_in_training_alone(name, side):
+    drawn, grid = (load(Data(name=DataKind["function"], function=Function[name], examples=256, grid=g)) for g in (0, 1))
+    axis = np.linspace(-1, 1, side)
+    expected = [[a] for a in axis] if name == "sine" else [[a, b] for a in axis for b in axis]
+    np.testing.assert_allclose(grid.x, expected, atol=1e-7)
+    assert grid.y[:, 0] == pytest.approx(FUNCTIONS[name][1](grid.x.astype(float)), abs=1e-5)
+    assert np.array_equal(grid.eval_x, drawn.eval_x)
+
+
+def test_a_grid_of_two_inputs_needs_a_square_of_examples():
+    data = Data(name=DataKind["function"], function=Function["surface"], examples=1000, grid=True)
+    with pytest.raises(ValueError, match=r"^data.examples must be n\^2 where data.grid is true: 961 or 1024, say, got"):
+        describe(data)
+
+
 def test_numbers_to_be_met_need_a_loss_for_them():
     config = Config()
     config.data.name = DataKind["function"]

@@ -4,6 +4,7 @@ import pytest
 from research.records import record
 from research.records.analysis import Run, find_runs, flat
 from research.records.record import Record
+from research.records.selection import autocorrelation
 
 
 def recorded(directory, layers=3, *, closed=True, flush=-1.0):
@@ -42,6 +43,14 @@ def test_a_run_that_measured_nothing_says_so(tmp_path):
         _ = Run(tmp_path).profiles
 
 
+def test_a_damaged_table_is_named(tmp_path):
+    recorded(tmp_path / "run", 3, closed=True)
+    file = tmp_path / "run" / "profiles.parquet"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match="run holds damaged profiles: remove that folder"):
+        _ = Run(tmp_path / "run").profiles
+
+
 def test_the_configuration_is_read_by_dotted_path(finished):
     run = Run(finished[0])
     assert (run["model.depth"], run["skip.kind"], run["optimizer.clip"]) == (2, "none", "none")
@@ -75,3 +84,11 @@ run.info, run.metrics, run.profiles
 print([name for name in ("jax", "pandas", "wandb") if name in sys.modules])
 """
     assert process("-c", code, tmp_path / "run").communicate() == ("[]\n", "")
+
+
+def test_the_autocorrelation_of_noise_is_one_place_long_and_of_a_wave_the_wave():
+    noise = np.random.default_rng(0).standard_normal(100_000)
+    np.testing.assert_allclose(autocorrelation(noise + 7, 3), [1, 0, 0, 0], atol=0.01)
+    wave = np.sin(2 * np.pi * np.arange(10_000) / 20)
+    np.testing.assert_allclose(autocorrelation(wave, 20), np.cos(2 * np.pi * np.arange(21) / 20), atol=0.003)
+    np.testing.assert_allclose(autocorrelation(np.array([1.0, 2.0, 4.0]), 2), np.array([42, -1, -20]) / 42)

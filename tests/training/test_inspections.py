@@ -1,5 +1,7 @@
 """Measurements beside the step against dense derivatives of the same small network, in float64."""
 
+import functools
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -100,6 +102,83 @@ def test_difference_errors_are_least_near_the_roots_of_the_rounding_error(inspec
         forward, central = (found[f"{name}_difference_error"] for name in ("forward", "central"))
         assert 1e-9 <= found["difference_step"][np.argmin(forward)] <= 1e-7 and np.min(forward) < 1e-6
         assert 1e-7 <= found["difference_step"][np.argmin(central)] <= 1e-4 and np.min(central) < 1e-8
+
+
+def test_forward_and_reverse_mode_agree_to_rounding(inspected):
+    with scope("float64"):
+        found, _ = inspected("difference_errors", activation="tanh", norm="layer", skip="identity")
+        assert 0 <= found["mode_error"] < 1e-13
+
+
+@pytest.fixture
+def by_loop(weights, loss_of, make_numbers):
+    """The layers' weights, scaled, the gradient of the mean loss there by the loop over layers, and all parameters."""
+
+    def of(spec, state, data, factor=1.0):
+        params = weights(jax.tree.map(lambda leaf: leaf[None], state.params))
+        kernel = params["stages"][0]["branch"]["weights"][0]
+        kernel["kernel"] = factor * kernel["kernel"]
+        losses = loss_of(spec, make_numbers(NUMBERS, dtype="float64"), data)
+        gradient = jax.grad(lambda params: jnp.mean(losses(params)))(params)
+        return kernel["kernel"], np.asarray(gradient["stages"][0]["branch"]["weights"][0]["kernel"]), params
+
+    return of
+
+
+@pytest.mark.parametrize("activation, bias, loss", [("relu", False, "cross_entropy"), ("tanh", True, "mse")])
+def test_scale_derivatives_are_products_and_one_if_homogeneous(inspected, by_loop, activation, bias, loss):
+    with scope("float64"):
+        how = {"activation": activation, "bias": bias, "loss": loss, "batch_size": 24}
+        found, (spec, state, _, data) = inspected("scale_derivative", **how)
+        weights, gradient, _ = by_loop(spec, state, data)
+        np.testing.assert_allclose(found["scale_derivative"], np.sum(weights * gradient, axis=(1, 2)), rtol=1e-10)
+        apart = np.abs(found["scale_derivative"] / found["output_scale_derivative"] - 1)
+        assert np.all(apart < 1e-12) if activation == "relu" else np.all(apart > 1e-3)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+def test_scale_invariance_is_that_of_a_loop_and_holds_in_front_of_a_norm(inspected, by_loop, norm):
+    with scope("float64"):
+        found, (spec, state, _, data) = inspected("scale_invariance", norm=norm, width=8, batch_size=24, bias=False)
+        (w, g, _), (_, there, _) = by_loop(spec, state, data), by_loop(spec, state, data, factor=2.0)
+        length = lambda x, axes: np.sqrt(np.sum(x**2, axes))  # noqa: E731
+        cosines = lambda axes: np.sum(w * g, axes) / length(w, axes) / length(g, axes)  # noqa: E731
+        error = length(2 * there - g, (1, 2)) / length(g, (1, 2))
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-12)
+        close(found["layer_cosine"], cosines((1, 2)))
+        close(found["unit_cosine"], np.max(np.abs(cosines(1)), axis=1))
+        close(found["rescaling_error"], error)
+        kept = {"none": (), "layer": ("layer_cosine", "rescaling_error"), "batch": tuple(found)}[norm]
+        for name, values in found.items():
+            assert np.max(np.abs(values)) < 1e-3 if name in kept else np.max(np.abs(values)) > 0.01
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_balance_is_that_of_the_weights_and_biases(inspected, by_loop, bias):
+    with scope("float64"):
+        found, (spec, state, _, data) = inspected("balance", bias=bias, activation="relu")
+        layers, _, params = by_loop(spec, state, data)
+        into, out = [params["embed"]["kernel"], *layers], [*layers, params["head"]["kernel"]]
+        stage = params["stages"][0]["branch"]["weights"][0]
+        biases = [params["embed"]["bias"], *stage["bias"]] if bias else np.zeros((4, 5))
+        expected = [
+            np.sum(w**2, axis=0) + b**2 - np.sum(v**2, axis=1) for w, b, v in zip(into, biases, out, strict=True)
+        ]
+        np.testing.assert_allclose(found["balance"], expected, rtol=1e-10)
+
+
+def test_behind_batch_norm_the_correlation_is_that_of_each_examples_own_output(inspected):
+    with scope("float64"):
+        how = {"norm": "batch", "skip": "identity", "activation": "relu", "width": 48, "batch_size": 24}
+        found, (spec, state, hp, data) = inspected("gradient_correlation", **how)
+        model, told = _network(spec, state, hp), _told(spec, state, hp)
+        h = model.begin(read_inputs(spec.architecture, data, data["x"]), told)
+        v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
+        through = lambda h: _network(spec, state, hp).through(h, {}, told)[0] @ v  # noqa: E731
+        jacobian = jax.jacrev(through)(h)
+        own = float(mean_cosine(jacobian[jnp.arange(24), jnp.arange(24)]))
+        alike = float(mean_cosine(jnp.sum(jacobian, axis=0)))
+        assert found["gradient_correlation"][0] == pytest.approx(own, abs=0.03) and abs(alike - own) > 0.06
 
 
 def test_a_run_in_few_bits_is_inspected_in_float32(inspected):
