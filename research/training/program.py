@@ -153,6 +153,7 @@ def _measured_at_interval(
     return lax.cond(step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # asked for its shapes, then for itself: traced once
 def _step(
     spec: Spec, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
 ) -> tuple[TrainState, Metrics]:
