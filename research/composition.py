@@ -12,7 +12,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -30,6 +30,7 @@ class Composer(ConfigLoaderImpl):
         assert isinstance(loader, ConfigLoaderImpl)
         super().__init__(loader.config_search_path)
         self._bases: dict[tuple[str, ...], bytes] = {}
+        self._workpieces: dict[tuple[str, ...], DictConfig] = {}
         self._checked: dict[tuple[str, ...], Member] = {}
         self._is_group = functools.cache(self.repository.group_exists)
         self._parsed = functools.cache(OverridesParser.create().parse_override)
@@ -42,10 +43,26 @@ class Composer(ConfigLoaderImpl):
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
         parsed = [self._parsed(override) for override in sweep_overrides]
+        return self._changed(self._base(master_config, parsed), parsed)
+
+    def _base(self, master: DictConfig, parsed: Sequence[Override]) -> DictConfig:
+        """A configuration of the job's groups, of its own."""
         groups = tuple(override.input_line or "" for override in parsed if self._chooses(override))
         if groups not in self._bases:
-            self._bases[groups] = pickle.dumps(super().load_sweep_config(master_config, list(groups)))
-        composed: DictConfig = pickle.loads(self._bases[groups])  # half the time of a deepcopy
+            self._bases[groups] = pickle.dumps(super().load_sweep_config(master, list(groups)))
+        return pickle.loads(self._bases[groups])  # half the time of a deepcopy
+
+    def _workpiece(self, master: DictConfig, parsed: Sequence[Override]) -> DictConfig:
+        """The same, used again by jobs that set the same settings: each of them is set anew, whatever it was."""
+        if any(o.type != OverrideType.CHANGE or isinstance(o.value(), dict) for o in parsed):
+            return self._base(master, parsed)  # what is added, taken away or merged would stay
+        key = tuple((o.input_line if self._chooses(o) else o.key_or_group) or "" for o in parsed)
+        if key not in self._workpieces:
+            self._workpieces[key] = self._base(master, parsed)
+        return self._workpieces[key]
+
+    def _changed(self, composed: DictConfig, parsed: Sequence[Override]) -> DictConfig:
+        """``composed`` with the values that the job sets."""
         try:
             self._apply_overrides_to_config([override for override in parsed if not self._chooses(override)], composed)
         except OmegaConfBaseException as error:
@@ -69,7 +86,8 @@ class Composer(ConfigLoaderImpl):
         """
         key = tuple(overrides)
         if key not in self._checked:
-            composed = self.load_sweep_config(master, overrides)
+            parsed = [self._parsed(override) for override in overrides]
+            composed = self._changed(self._workpiece(master, parsed), parsed)
             self._checked[key] = Member(typed(composed), _directory(composed))
         return self._checked[key]
 

@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +25,6 @@ from research.limits import raise_open_files
 from research.member import Found, Member, Result, read_ended
 from research.naming import run_name
 from research.progress import Progress, Silent
-from research.records.analysis import flat
 
 KNOBS = frozenset(schema.knobs())
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -42,17 +42,26 @@ def typed(composed: DictConfig) -> schema.Config:
     Raises:
         ValueError: naming the setting that is unknown or out of its range.
     """
-    nodes: dict[str, Any] = {str(name): node for name, node in composed.items() if name != "hydra"}
-    for path in flat({name: _plain(node, OmegaConf.to_container) for name, node in nodes.items()}):
+    nodes = {str(name): node for name, node in composed.items() if name != "hydra"}
+    values: dict[str, Any] = {
+        name: OmegaConf.to_object(node) if OmegaConf.is_config(node) else node for name, node in nodes.items()
+    }
+    for path in _paths(values):
         if path not in KNOBS:
             raise ValueError(errors.unknown(path))
-    config = schema.Config(**{name: _plain(node, OmegaConf.to_object) for name, node in nodes.items()})
+    config = schema.Config(**values)
     check(config)
     return config
 
 
-def _plain(node: Any, convert: Callable[[Any], Any]) -> Any:
-    return convert(node) if OmegaConf.is_config(node) else node
+def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted path that was set; what the schema has not lies in a group as another attribute."""
+    for name, value in values.items():
+        inner = vars(value) if is_dataclass(value) else value
+        if isinstance(inner, dict):
+            yield from _paths(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 class Session:
@@ -139,10 +148,12 @@ def _train(members: Sequence[Member], within: str, devices: int | None) -> list[
     if not members:
         return []
     raise_open_files()
+    gc.disable()  # while modules are imported nothing becomes garbage: to look for it takes a tenth of the time
     prepare_jax(devices)
     from research.run import train
 
     gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
+    gc.enable()
     results = train(members, Session.progress, within=within, devices=devices)
     for member, result in zip(members, results, strict=True):
         error = result.get("error")

@@ -59,6 +59,29 @@ def test_what_is_composed_is_what_hydra_composes(loaders, job):
             assert OmegaConf.to_yaml(composed, resolve=True) == OmegaConf.to_yaml(expected, resolve=True)
 
 
+ONE_BEHIND_ANOTHER = [
+    ["seed=1", "data.shape=[3,4]"],
+    ["seed=2", "data.shape=[5]"],
+    ["train.steps=${model.depth}", "model.depth=3"],
+    ["train.steps=null", "model.depth=4"],
+    ["model={depth:3}"],
+    ["model={width:4}"],
+    ["skip=identity", "skip.rate=0.1"],
+    ["skip=none", "skip.rate=0.2"],
+    ["seed=1", "+hydra.job.env_set.A=x"],
+    ["seed=2", "+hydra.job.env_set.A=y"],
+]
+
+
+def test_a_job_keeps_nothing_of_the_jobs_before_it(loaders):
+    hydra, ours, master = loaders
+    alone = [Composer(hydra).checked(master, job) for job in ONE_BEHIND_ANOTHER]
+    assert [ours.checked(master, job) for job in ONE_BEHIND_ANOTHER] == alone
+    with pytest.raises(ValueError, match="model.depth must be"):
+        ours.checked(master, ["seed=9", "model.depth=0"])
+    assert ours.checked(master, ["seed=8", "model.depth=2"]).config.model.depth == 2
+
+
 @pytest.mark.parametrize("job", [["model.depht=3"], ["model.depth=x"], ["skip=foo"], ["~seeds"]])
 def test_what_hydra_refuses_is_refused(loaders, job):
     hydra, ours, master = loaders

@@ -13,6 +13,7 @@ from research.models.architecture import Architecture, Pass
 from research.models.stack import Stack
 from research.training.losses import losses_and_hits
 from research.training.mesh import split
+from research.training.permutation import permutation
 from research.training.spec import Spec
 from research.training.state import TrainState
 
@@ -32,7 +33,7 @@ def graph_of(arch: Architecture, hp: HP) -> nnx.GraphDef:
 
 def order_of(key: Array, epoch: Array | int, examples: int) -> Array:
     """The order of the examples [n]: a pure function of (seed, epoch), ``key`` being the seed's."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), examples)
+    return permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), examples)
 
 
 def rows_of(spec: Spec, order: Array, position: Array) -> Array:

@@ -119,7 +119,8 @@ def _chunk(
             batch = data["x"][i], data["y"][i]
         else:
             position, epoch = step % per_epoch, step // per_epoch
-            places = lax.cond(position == 0, lambda: order_of(state.key, epoch, examples), lambda: places)
+            begins = (position == 0) | (i == 0)
+            places = lax.cond(begins, lambda: order_of(state.key, epoch, examples), lambda: places)
             chosen = rows_of(spec, places, position)
             batch = data["x"][chosen], data["y"][chosen]
         batch = read_batch(spec, state, data, *batch)
@@ -128,7 +129,7 @@ def _chunk(
         return state, places, jax.tree.map(lambda column, value: put(column, value), rows, row)
 
     shuffled = not (spec.full_batch or spec.streamed)
-    places = order_of(state.key, start // per_epoch, examples) if shuffled else jnp.arange(0)
+    places = jnp.zeros(examples if shuffled else 0, jnp.int32)
     some = 0 if spec.streamed else slice(spec.batch_size)
     first = data["x"][some], data["y"][some]
     batch_of_one = lambda x, y: _step(spec, measured, state, hp, read_batch(spec, state, data, x, y))  # noqa: E731
@@ -152,6 +153,7 @@ def _measured_at_interval(
     return lax.cond(step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # asked for its shapes, then for itself: traced once
 def _step(
     spec: Spec, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
 ) -> tuple[TrainState, Metrics]:
