@@ -53,7 +53,7 @@ class FathomSweeper(BasicSweeper):
         missing = [number for number in numbers if not ended[number]]
         if missing:
             Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-            _say_plan([members[number] for number in missing], len(numbers))
+            _say_plan([members[number] for number in missing], len(numbers), len(jobs) - len(numbers))
         returns = self._launch([jobs[number] for number in missing])
         results = {n: info | {"directory": str(members[n].directory)} for n, info in ended.items() if info}
         results |= dict(zip(missing, returns, strict=True))
@@ -69,13 +69,15 @@ class FathomSweeper(BasicSweeper):
         return [returned.return_value for returned in self.launcher.launch(jobs, initial_job_idx=0)]
 
 
-def _say_plan(missing: list[Any], runs: int) -> None:
+def _say_plan(missing: list[Any], runs: int, doubles: int) -> None:
     from research.member import group_key
 
     programs = len({group_key(member.config) for member in missing})
     there = f"; there already: {runs - len(missing)}" if len(missing) < runs else ""
     plural = "" if programs == 1 else "s"
-    print(f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}", file=sys.stderr)
+    twice = f"; asked for more than once and trained once: {doubles}" if doubles else ""
+    said = f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}{twice}"
+    print(said, file=sys.stderr)
 
 
 def _report(results: list[dict[str, Any]], trained: int) -> int:

@@ -55,7 +55,7 @@ Within = enum.Enum("Within", ["auto", "map", "vmap"])  # of the launchers; here,
 class Train:
     """How long to train, on how many examples at once; ``steps`` wins where given."""
 
-    steps: int | None = number(None, ge=1)
+    steps: int | None = number(None, ge=1, lt=2**31)
     epochs: float = number(30.0, gt=0)
     batch_size: int = number(128, ge=1)
     eval_every: int | None = number(None, ge=1)  # steps between evaluations; null: once an epoch
@@ -131,7 +131,7 @@ class Optimizer:
     epsilon: float = number(1e-8, ge=0, traced=True)
     weight_decay: float = number(0.0, ge=0, traced=True)
     schedule: Schedule = Schedule.constant
-    warmup_steps: int = number(0, ge=0, traced=True)  # warmup_cosine only
+    warmup_steps: int = number(0, ge=0, lt=2**31, traced=True)  # warmup_cosine only
     decay_factor: float = number(0.1, ge=0, le=1, traced=True)  # step only: at 1/2 and 3/4 of the run
     clip: Clip = Clip.none
     clip_threshold: float = number(1.0, gt=0, traced=True)
@@ -145,9 +145,9 @@ class Precision:
     stochastic_rounding: bool = False  # bfloat16: of the weights, behind each update
     tensor_scale: bool = False  # float8: each array is shifted to the top of the format's range before it is rounded
     loss_scaling: LossScaling = LossScaling.none
-    loss_scale: float = number(2.0**15, gt=0, traced=True)  # static; dynamic: the first one
+    loss_scale: float = number(2.0**15, gt=1e-38, lt=1e38, traced=True)  # static; dynamic: the first one
     growth_factor: float = number(2.0, gt=1, traced=True)  # dynamic: behind growth_interval finite steps
-    growth_interval: int = number(2000, ge=1, traced=True)
+    growth_interval: int = number(2000, ge=1, lt=2**31, traced=True)
     backoff_factor: float = number(0.5, gt=0, lt=1, traced=True)  # dynamic: behind a step that is left out
 
 

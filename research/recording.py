@@ -104,9 +104,10 @@ class Recording:
         self._metrics.append(metrics)
         if profiles:
             self._signal.append({name: profiles[name] for name in ("step", "signal_grad")})
-        self._record(metrics, profiles, self._gauged(start, beside.get("exponents")))
-        self.record.inspect(start, beside.get("inspections", {}))
-        self.trackers.log(metrics, profiles)
+        gauged, inspected = self._gauged(start, beside.get("exponents")), beside.get("inspections", {})
+        self._record(metrics, profiles, gauged)
+        self.record.inspect(start, inspected)
+        self.trackers.log(metrics, profiles, gauged | inspected)
 
     def _gauged(self, step: int, exponents: dict[str, Any] | None) -> Columns:
         """Gauges of the exponents that were counted at ``step``."""

@@ -63,7 +63,9 @@ MISTAKES = [  # what is typed, and what the line must hold
     (["skip=deepnorm", "norm=none"], ["model must be transformer (skip=deepnorm is defined for one), got mlp"]),
     (["data=python_docs"], ["model must be transformer or rnn (python_docs holds text), got mlp"]),
     (["precision=float12"], ["precision=float12", "did you mean float32?", "mixed_float16"]),
-    (["precision.loss_scale=0"], ["precision.loss_scale must be a number > 0, got 0"]),
+    (["precision.loss_scale=0"], ["precision.loss_scale must be a number > 1e-38 and < 1e+38, got 0"]),
+    (["precision.loss_scaling=static", "precision.loss_scale=1e300"], ["precision.loss_scale must be", "got 1e+300"]),
+    (["precision.growth_interval=3000000000"], ["precision.growth_interval must be a whole number", "got 3000000000"]),
     (["precision=float16", "precision.loss_scale=1024"], ["precision.loss_scaling must be static or dynamic", "1024"]),
     (
         ["precision=float16", "precision.loss_scaling=dynamic", "precision.growth_factor=0.5"],

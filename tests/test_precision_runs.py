@@ -7,16 +7,17 @@ import pytest
 from research.gauges.formats import BINS
 from research.records.analysis import Run, find_runs
 
-SHRINKING = ["model.depth=20", "model.width=32", "init=gaussian", "init.sigma_b=0.3", "train.steps=20", "tracker=none"]
+SHRINKING = ["model.depth=20", "model.width=32", "init=gaussian", "init.sigma_b=0.3", "train.steps=20"]
 
 
 @pytest.fixture(scope="module")
 def underflowing(fathom, tmp_path_factory):
     """A run in float16 whose gradient ends within the network, exponents counted twice."""
     place = tmp_path_factory.mktemp("underflow") / "run"
+    mirrored = ["tracker=wandb", f"tracker.dir={place.parent}"]
     scaled = ["precision=float16", "precision.loss_scaling=static", "precision.loss_scale=0.001"]
     measured = ["measure=full", "measure.every=1", "measure.exponents_every=15", f"hydra.run.dir={place}"]
-    return Run(place), fathom("train", *scaled, *measured, *SHRINKING)
+    return Run(place), fathom("train", *scaled, *measured, *SHRINKING, *mirrored)
 
 
 def test_exponents_are_recorded_where_they_were_counted_and_null_elsewhere(underflowing):
@@ -43,13 +44,27 @@ def test_underflow_is_told_from_vanishing(underflowing):
     assert "try precision.loss_scaling=dynamic" in said.out
 
 
+def test_the_dashboard_shows_what_each_layer_loses_where_it_was_counted(underflowing, wandb_records):
+    run, _ = underflowing
+    records = [record["history"]["item"] for record in wandb_records(run.info["wandb"]) if record["type"] == "history"]
+    rows = [row for row in records if "train/loss" in row]
+    for name, layers in (("signal_zero", 21), ("signal_lost", 21), ("grad_zero", 20), ("grad_lost", 20)):
+        for step, row in enumerate(rows):
+            shown = {key: value for key, value in row.items() if key.startswith(f"{name}/layer_")}
+            assert len(shown) == (layers if step in (0, 15) else 0)
+            np.testing.assert_allclose(list(shown.values()), run.profiles[name][step][: len(shown)], rtol=1e-6)
+    scales = [(row["train/loss_scale"], row["train/skipped"], type(row["train/skipped"])) for row in rows]
+    assert scales == [(pytest.approx(0.001), 0, int)] * 20
+
+
 @pytest.mark.slow
 def test_a_sweep_over_formats_in_one_process_leaks_nothing(fathom, workplace):
-    """The first float32 run and the last are equal, bit by bit."""
+    """The first float32 run and the last are equal, bit by bit; within a sweep the same run is trained once."""
     small = ["model.depth=2", "model.width=8", "train.steps=5", "tracker=none"]
-    sweep = fathom("train", "-m", "precision=float32,float64,float16,bfloat16", *small, "name=x")
+    sweep = fathom("train", "-m", "precision=float32,float64,float16,bfloat16,float32", *small, "name=x")
     again = fathom("train", "precision=float32", *small, "name=y")
     assert sweep.code == again.code == 0, sweep.err + again.err
+    assert "4 of 4 runs to train, 4 compiled programs; asked for more than once and trained once: 1\n" in sweep.err
     (last,) = find_runs(workplace / "outputs" / "y")
     runs = {run["precision.kind"]: run for run in find_runs(workplace / "outputs" / "x")}
     for table in ("metrics", "profiles"):

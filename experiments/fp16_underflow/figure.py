@@ -71,9 +71,9 @@ def _final(axes: Axes, runs: Sequence[Run]) -> None:
     ended = [np.log2(run["precision.loss_scale"]) for run in static if run.info["status"] == "diverged"]
     heights = [run.info["final"]["train_loss"] for run in static if run.info["status"] == "diverged"]
     axes.plot(ended, heights, "x", color=PALETTE[1], markersize=5, label="50 overflows in a row: ended")
-    for kind, colour in (("float32", "black"), ("mixed_bfloat16", PALETTE[2])):
+    for kind, colour, width in (("float32", "0.6", 2.6), ("mixed_bfloat16", PALETTE[2], 1)):
         losses = _loss([run for run in runs if run["precision.kind"] == kind])
-        axes.axhline(losses.mean(), color=colour, linestyle=DASHED, linewidth=1, label=kind.removeprefix("mixed_"))
+        axes.axhline(losses.mean(), color=colour, linestyle=DASHED, linewidth=width, label=kind.removeprefix("mixed_"))
     dynamic = _loss([run for run in runs if run["precision.loss_scaling"] == "dynamic"])
     axes.errorbar([25], [dynamic.mean()], [[dynamic.mean() - dynamic.min()], [dynamic.max() - dynamic.mean()]],
                   fmt="D", color=PALETTE[3], markersize=4, label="float16, dynamic from 2²⁵")  # fmt: skip

@@ -121,28 +121,50 @@ def _fractions(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return fractions[..., :BINS], fractions[..., BINS], fractions[..., BINS + 1]
 
 
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+_WEIGHTS /= _WEIGHTS.sum()
+_GRID = (np.arange(2000) + 0.5) / 250  # standard deviations of a Gaussian, to 8
+_DENSITY = np.exp(-(_GRID**2) / 2)
+_MEAN_LOG = -(np.euler_gamma + np.log(2)) / np.log(4)  # of log₂|N(0, 1)|
+_VARIANCE_LOG = np.pi**2 / (8 * np.log(2) ** 2)
+
+
 def lost_on_the_way(histograms: np.ndarray, format_: str, scale: float = 1.0) -> np.ndarray:
     """``lost`` at each layer of a plain network that rounds in every layer, from its histograms [N+1, BINS] in float32.
 
-    Rounding changes the mean square of what a layer passes on, upward where elements about half the least number
-    become that number, and downward where they become 0. The gradient of the layers below, a sum of many such
-    elements, is that of float32 times the root of all changes above it. Weights and activations are taken as exact.
+    A layer's gradient is taken as Gaussian with a size for each example: log-normal over the examples, as wide as the
+    histogram is wider than a Gaussian's, and in one order in all layers. Rounding changes the mean square of what a
+    layer passes on, upward where elements about half the least number become that number, and downward where they
+    become 0. The gradient of the layers below, a sum of many such elements, is that of float32 times the root of all
+    changes above it, for large examples other ones than for small. What these Gaussians lose more than in one
+    rounding is added to ``lost``. Weights and activations are taken as exact.
     """
-    flushed, factor = np.full(len(histograms), np.nan), 1.0
-    for layer in reversed(range(len(histograms))):
-        if factor == 0:
-            flushed[: layer + 1] = 1.0
-            break
-        flushed[layer] = lost(histograms[layer], format_, scale * np.sqrt(factor))
-        factor *= _gain(histograms[layer], format_, scale * np.sqrt(factor))
+    from scipy.special import erf  # a third of a second to import
+
+    limits, change = FORMATS[format_], np.zeros(len(_NODES))
+    flushed = lost(histograms, format_, scale)
+    for layer in reversed(np.flatnonzero(np.isfinite(flushed))):
+        sizes = _sizes(histograms[layer]) + np.log2(scale)
+        once, again = (_WEIGHTS @ erf(np.exp2(limits.flush - each) / np.sqrt(2)) for each in (sizes, sizes + change))
+        kept = min(1.0, (1 - again) / (1 - once)) if once < 1 else 0.0  # of what the Gaussians do not tell
+        flushed[layer] = np.clip(again + kept * (flushed[layer] - once), 0, 1)
+        with np.errstate(divide="ignore"):
+            change += np.log2(_gains(sizes + change, limits)) / 2
     return flushed
 
 
-def _gain(histogram: np.ndarray, format_: str, scale: float) -> float:
-    """The mean square of the rounded elements over that of the elements, for mantissas that lie evenly in a bin."""
-    used, limits = histogram > 0, FORMATS[format_]
-    within = 1 + (np.arange(64) + 0.5) / 64
-    x = scale * np.exp2(EXPONENTS[used].astype(float))[:, None] * within
+def _sizes(histogram: np.ndarray) -> np.ndarray:
+    """log₂ of the root mean squares at the nodes of a log-normal population of Gaussians, by two moments of log₂|x|."""
+    shares, middles = np.asarray(histogram, np.float64) / np.sum(histogram), EXPONENTS + 0.5
+    mean = shares @ middles
+    variance = shares @ (middles - mean) ** 2 - 1 / 12  # of the logarithms themselves, which lie evenly in a bin
+    return mean - _MEAN_LOG + np.sqrt(max(0.0, variance - _VARIANCE_LOG)) * _NODES
+
+
+def _gains(sizes: np.ndarray, limits: Format) -> np.ndarray:
+    """The mean square of rounded Gaussian numbers over theirs, where their log₂ rms is ``sizes``; subnormals kept."""
+    gains, some = np.zeros(len(sizes)), sizes > limits.flush - 5  # of the others no element in a million is left
+    x = np.exp2(sizes[some])[:, None] * _GRID
     unit = np.exp2(np.maximum(np.floor(np.log2(x)), limits.least_normal) - (limits.least_normal - limits.flush - 1))
-    squares = [histogram[used] @ np.mean(y * y, axis=1) for y in (np.round(x / unit) * unit, x)]
-    return squares[0] / squares[1] if squares[1] else 0.0
+    gains[some] = (np.round(x / unit) * unit) ** 2 @ _DENSITY / (x**2 @ _DENSITY)
+    return gains

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from research.gauges.formats import BINS, FORMATS, LOWEST, keeping_scale, log_squares, lost, overflowing
+from research.gauges.formats import (
+    BINS,
+    FORMATS,
+    LOWEST,
+    keeping_scale,
+    log_squares,
+    lost,
+    lost_on_the_way,
+    overflowing,
+)
 
 NARROW = ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
 SCALES = [2.0**k for k in (-12, 0, 3, 10, 25)]
@@ -66,6 +75,39 @@ def test_a_gaussian_loses_erf(octaves):
     rms = 2.0**octaves
     x = rms * np.random.default_rng(1).standard_normal(200_000)
     assert lost(histogram(x), "float16") == pytest.approx(erf(2.0**-25 / (rms * math.sqrt(2))), abs=0.004)
+
+
+def through_layers(format_, spread, scale, *, layers=24, examples=60, width=3000):
+    """Histograms [N, BINS] of a gradient that falls by √½ a layer towards layer 0, and what is lost of it [N].
+
+    Each layer's elements are Gaussian; ``spread`` is the deviation of the logarithms of the examples' sizes. The other
+    gradient is rounded in every layer and has, in the next one, the size that rounding left of each example.
+    """
+    draw = np.random.default_rng(4).standard_normal
+    exact = rounded = 2.0**-20 * np.exp(spread * draw(examples))[:, None]
+    found = []
+    for _ in range(layers):
+        elements = draw((examples, width))
+        there = converted(rounded * elements, format_, scale) / scale
+        found.insert(0, (histogram((exact * elements).ravel()), np.mean(there == 0)))
+        exact, rounded = exact / np.sqrt(2), np.sqrt(np.mean(there**2, axis=1, keepdims=True) / 2)
+    return np.stack([each for each, _ in found]), np.array([flushed for _, flushed in found])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+@pytest.mark.parametrize(("format_", "scale"), [("float16", 1.0), ("float16", 8.0), ("float8_e5m2", 2.0**8)])
+def test_what_a_chain_of_layers_loses_is_foretold(format_, scale, spread):
+    rows, flushed = through_layers(format_, spread, scale)
+    foretold = lost_on_the_way(rows, format_, scale)
+    np.testing.assert_allclose(foretold, flushed, atol=0.01)
+    assert flushed[0] > 0.9 and flushed[-1] < 0.05 and np.ptp(foretold - lost(rows, format_, scale)) > 0.08
+
+
+def test_where_nothing_was_lost_before_one_rounding_tells_all():
+    rows = np.stack([histogram(spread()), np.zeros(BINS), histogram(spread()), histogram(np.ones(10))])
+    foretold = lost_on_the_way(rows, "float16", 2.0)
+    np.testing.assert_allclose(foretold[2:], lost(rows, "float16", 2.0)[2:], atol=1e-6)
+    assert np.isnan(foretold[1]) and foretold[0] >= foretold[2] - 0.02
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -75,10 +75,12 @@ def test_everything_is_drawn_over_the_training_step(mirrored):
     metrics = {metric.get("name") or metric["glob_name"]: metric for metric in records["metric"]}
     axes = {name: metric.get("step_metric") for name, metric in metrics.items()}
     assert axes.pop("train/step") is None and set(axes.values()) == {"train/step"}
-    assert [name for name in axes if "*" in name] == ["grad_norm/layer_*"]
+    patterns = {name for name in axes if "*" in name}
+    assert {"grad_norm/layer_*", "signal_lost/layer_*", "inspect/*"} <= patterns
+    assert len({name.partition("/")[0] for name in axes if "*" in name}) == len(patterns), "patterns overlap"
     assert metrics["grad_norm/layer_*"]["summary"] == {"none": True}
     logged = {key for record in records["history"][:25] for key in record["item"] if not key.startswith("_")}
-    assert {key for key in logged if "layer" not in key} == set(axes) - {"grad_norm/layer_*"} | {"train/step"}
+    assert {key for key in logged if "layer" not in key} == set(axes) - patterns | {"train/step"}
 
 
 def test_the_summary_holds_the_end_and_the_verdict(mirrored):
@@ -108,7 +110,7 @@ def test_there_are_a_map_and_a_table_of_the_profile(mirrored):
     ("layers", "first", "last"), [(1, "layer_000", "layer_000"), (1001, "layer_0000", "layer_1000")]
 )
 def test_layers_have_names_of_one_width_and_are_not_too_many(layers, first, last):
-    values = layer_values(np.arange(layers))
+    values = layer_values("grad_norm", np.arange(layers))
     assert len({len(name) for name in values}) == 1 and len(values) == min(layers, MOST_LAYERS)
     assert list(values) == sorted(values)
     assert (list(values)[0], list(values)[-1]) == (f"grad_norm/{first}", f"grad_norm/{last}")
@@ -122,7 +124,7 @@ def test_rows_that_were_not_measured_carry_no_gradient(finished):
     tracker._run = types.SimpleNamespace(log=logged.append)
     norm = np.ma.masked_array([1.0, 2, 3, 4], [False, True, False, True])
     profiles = {"step": np.array([10, 12]), "signal_grad": np.ones((2, 3)), "grad_norm": np.ones((2, 2))}
-    tracker.log({"step": np.arange(10, 14), "train_loss": np.ones(4), "grad_norm": norm}, profiles)
+    tracker.log({"step": np.arange(10, 14), "train_loss": np.ones(4), "grad_norm": norm}, profiles, {})
     assert ["grad_norm/total" in row for row in logged] == [True, False, True, False]
     assert ["grad_norm/layer_001" in row for row in logged] == [True, False, False, False]  # every tenth step
 
@@ -196,7 +198,7 @@ def test_one_failing_tracker_leaves_the_others_alone(capsys):
             self.calls.append("start")
             return {"place": "here"}
 
-        def log(self, metrics, profiles):
+        def log(self, metrics, profiles, beside):
             self.calls.append(metrics["step"])
             if self.broken:
                 raise OSError("gone")
@@ -208,7 +210,7 @@ def test_one_failing_tracker_leaves_the_others_alone(capsys):
     trackers = Background([bad, good])
     trackers.start()
     for step in range(5):
-        trackers.log({"step": step}, {})  # type: ignore[dict-item]
+        trackers.log({"step": step}, {}, {})  # type: ignore[dict-item]
     assert trackers.described() == {"place": "here"}
     trackers.finish({"status": "done"})
     assert good.calls == ["start", 0, 1, 2, 3, 4, "done"] and bad.calls == ["start", 0]
@@ -314,7 +316,7 @@ print(tracker.start()["wandb"])
 for start in range(0, int(sys.argv[2]), 5):
     step = np.arange(start, start + 5)
     profiles = {"step": step, "signal_grad": np.ones((5, 3)), "grad_norm": np.ones((5, 2))}
-    tracker.log({"step": step, "train_loss": 1.0 / (1 + step)}, profiles)
+    tracker.log({"step": step, "train_loss": 1.0 / (1 + step)}, profiles, {})
 tracker.finish({"status": sys.argv[3], "final": {}, "verdict": None})
 """
 

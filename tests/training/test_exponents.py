@@ -17,24 +17,31 @@ NUMBERS = {"init.sigma_w": 1.0, "init.sigma_b": 0.5}
 
 @pytest.fixture(scope="module")
 def count(make_spec, make_numbers, make_data):
-    """The counts of the first step [N(+1), bins], and what gives the profile of the step itself."""
+    """The counts of the first step [N(+1), bins], and what gives the profile of the step itself; of all ``seeds``."""
 
-    def counted(precision, scale=1.0, **changes):
+    def counted(precision, scale=1.0, seeds=None, **changes):
         with scope(precision):
             dtype = POLICIES[precision].accumulation
-            hp = make_numbers(NUMBERS | {"precision.loss_scale": scale}, dtype=dtype)
+            numbers = NUMBERS | {"precision.loss_scale": scale} | ({"seed": range(seeds)} if seeds else {})
+            hp = make_numbers(numbers, runs=seeds or 1, dtype=dtype)
             program = make_program(make_spec(precision=precision, loss_scaling="static", **changes))
             state, data = program.init(hp), make_data()
-            found = jax.tree.map(lambda counts: np.asarray(counts)[0], program.exponents(state, hp, data))
+            found = jax.tree.map(
+                lambda counts: np.asarray(counts)[slice(None) if seeds else 0], program.exponents(state, hp, data)
+            )
             return found, lambda: program.chunk(state, hp, data, np.int32(0), np.int32(1))[1]["profile"]
 
     return counted
 
 
-# At what scale the range ends in the middle of the network. In 8 bits the forward pass is rounded so coarsely that
-# units change sides: as many as leave a layer of 256 come to it, give or take a few percent.
-LOSING = {"float16": (2.0**-10, 0.02), "mixed_float16": (2.0**-8, 0.02), "float8_e5m2": (1.0, 0.05)}
-LOSING |= {"float8_e4m3": (2.0**6, 0.05)}
+# At what scale the range ends in the middle of the network, and how many networks are averaged over: in one, a layer
+# holds a few hundred independent numbers, and its fraction is good to a few percent.
+LOSING = {
+    "float16": (2.0**-10, 16),
+    "mixed_float16": (2.0**-8, 16),
+    "float8_e5m2": (1.0, 32),
+    "float8_e4m3": (2.0**6, 32),
+}
 
 
 @pytest.mark.parametrize(
@@ -42,12 +49,13 @@ LOSING |= {"float8_e4m3": (2.0**6, 0.05)}
 )
 def test_float32_foretells_what_each_layer_loses(count, kind):
     """In layers that lose nothing, some, and nearly all of their gradient."""
-    scale, tolerance = LOSING[kind]
+    scale, networks = LOSING[kind]
     formats = POLICIES[kind].compute, POLICIES[kind].narrowest
-    gauges = read_counts(count(kind, scale, **SHRINKING)[0], *formats)
-    foretold = lost_on_the_way(gauges["signal_exponent_float32"], POLICIES[kind].narrowest, scale)
+    gauges = read_counts(count(kind, scale, networks, **SHRINKING)[0], *formats)
+    each = [lost_on_the_way(rows, formats[1], scale) for rows in gauges["signal_exponent_float32"]]
+    foretold, lost = np.mean(each, axis=0), gauges["signal_lost"].mean(0)
     inner = slice(0, -1) if kind.startswith("float8") else slice(None)  # the head reads no 8-bit numbers
-    np.testing.assert_allclose(gauges["signal_lost"][inner], foretold[inner], atol=tolerance)
+    np.testing.assert_allclose(lost[inner], foretold[inner], atol=0.02)
     assert foretold[-1] < 0.05 and foretold[0] > 0.9 and np.any((foretold > 0.1) & (foretold < 0.5))
 
 

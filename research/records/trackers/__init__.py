@@ -4,6 +4,7 @@ Trackers run on a thread of their own: logging never blocks a step, and a tracke
 left out, since the local record is complete without it.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,8 +22,11 @@ class Tracker(Protocol):
         """Opens the run there; returns what ``run.json`` should say of it."""
         ...
 
-    def log(self, metrics: Columns, profiles: Columns) -> None:
-        """Takes recorded rows: columns [S], and profiles [S', N] with their own ``step`` column."""
+    def log(self, metrics: Columns, profiles: Columns, beside: Columns) -> None:
+        """Takes recorded rows: columns [S], and profiles [S', N] with their own ``step`` column.
+
+        ``beside``: what was measured in front of the first of the rows, without an axis of steps.
+        """
         ...
 
     def finish(self, info: dict[str, Any]) -> None:
@@ -42,10 +46,11 @@ class Background:
         """Opens every tracker's run, without waiting for it."""
         self._starts = [self._thread.submit(self._guarded, tracker, tracker.start) for tracker in self._trackers]
 
-    def log(self, metrics: Columns, profiles: Columns) -> None:
+    def log(self, metrics: Columns, profiles: Columns, beside: Columns) -> None:
         """Hands rows on, without waiting."""
         for tracker in list(self._trackers):
-            self._thread.submit(self._guarded, tracker, lambda tracker=tracker: tracker.log(metrics, profiles))
+            log = functools.partial(tracker.log, metrics, profiles, beside)
+            self._thread.submit(self._guarded, tracker, log)
 
     def described(self) -> dict[str, Any]:
         """What the trackers said of themselves when they started, waiting for that."""

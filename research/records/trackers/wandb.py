@@ -42,6 +42,8 @@ METRICS = {
     "eval_accuracy": "eval/accuracy",
     "grad_norm": "grad_norm/total",
 }
+NUMBERS_BESIDE = ("sharpness", "sharpness_bound")
+LAYERS_BESIDE = ("signal_zero", "signal_lost", "grad_zero", "grad_lost", "gradient_correlation")
 
 
 class WandbTracker:
@@ -79,26 +81,32 @@ class WandbTracker:
         self._run.define_metric("train/step", hidden=True, summary="none")
         for key in METRICS.values():
             self._run.define_metric(key, step_metric="train/step")
-        self._run.define_metric("grad_norm/layer_*", step_metric="train/step", summary="none")
+        for name in ("grad_norm", *LAYERS_BESIDE):
+            self._run.define_metric(f"{name}/layer_*", step_metric="train/step", summary="none")
+        self._run.define_metric("inspect/*", step_metric="train/step")
         return {} if self._run.disabled else {"wandb": str(Path(self._run.dir).parent)}
 
-    def log(self, metrics: Columns, profiles: Columns) -> None:
+    def log(self, metrics: Columns, profiles: Columns, beside: Columns) -> None:
         """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well.
 
-        Steps that an earlier try of the run has sent are left out: each try has the same numbers.
+        The first row carries what was measured ``beside`` it, where that is a number or one value a layer. Steps that an
+        earlier try of the run has sent are left out: each try has the same numbers.
         """
         by_step = {int(step): row for row, step in enumerate(profiles.get("step", []))}
         if profiles:
             self._rows.append({name: profiles[name] for name in ("step", "signal_grad")})
             self._last = profiles["grad_norm"][-1] if len(profiles["step"]) else self._last
-        columns = {METRICS[name]: values.tolist() for name, values in metrics.items() if name in METRICS}
+        # charts leave truth values out: plus 0 makes numbers of them
+        columns = {METRICS[name]: (values + 0).tolist() for name, values in metrics.items() if name in METRICS}
         for row, step in enumerate(metrics["step"].tolist()):
             if step < self._there:
                 continue
             values = {key: column[row] for key, column in columns.items() if column[row] is not None}
             values["train/step"] = step
             if step in by_step and step % self._settings["every"] == 0:
-                values |= layer_values(profiles["grad_norm"][by_step[step]])
+                values |= layer_values("grad_norm", profiles["grad_norm"][by_step[step]])
+            if row == 0:
+                values |= _beside(beside)
             self._run.log(values)
 
     def finish(self, info: dict[str, Any]) -> None:
@@ -162,11 +170,19 @@ def _spaced(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def layer_values(profile: np.ndarray) -> dict[str, float]:
-    """``grad_norm/layer_000`` …, of fixed width; evenly spaced layers where there are too many."""
+def _beside(beside: Columns) -> dict[str, float]:
+    """``inspect/sharpness``, ``signal_lost/layer_000`` …; histograms, spectra and the like are in the record alone."""
+    values = {f"inspect/{name}": float(beside[name]) for name in NUMBERS_BESIDE if name in beside}
+    for name in LAYERS_BESIDE:
+        values |= layer_values(name, beside[name]) if name in beside else {}
+    return values
+
+
+def layer_values(name: str, profile: np.ndarray) -> dict[str, float]:
+    """``NAME/layer_000`` …, of fixed width; evenly spaced layers where there are too many."""
     width = max(3, len(str(len(profile) - 1)))
     layers = _spaced(len(profile), MOST_LAYERS)
-    return {f"grad_norm/layer_{layer:0{width}d}": float(profile[layer]) for layer in layers}
+    return {f"{name}/layer_{layer:0{width}d}": float(profile[layer]) for layer in layers}
 
 
 def tags(config: dict[str, Any]) -> list[str]:
