@@ -47,7 +47,7 @@ class Recording:
         self._before = {"compile": 0.0, "train": 0.0}  # seconds of earlier attempts
         if self.checkpoint:
             self._before = self.checkpoint.notes["seconds"]
-            self._recall(*self._recalled)
+            self._recall(*self._recalled[:2])
 
     def _recall(self, metrics: Columns, profiles: Columns) -> None:
         """Knows again what an earlier attempt recorded."""
@@ -70,7 +70,8 @@ class Recording:
         self._trained = time.monotonic()
         self.trackers.start()
         if self._recalled:
-            self.trackers.log(*self._recalled)
+            metrics, profiles, inspections = self._recalled
+            self.trackers.log(metrics, profiles, _by_step(inspections, self._exponents))
             self._recalled = []
 
     def notes(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class Recording:
         gauged, inspected = self._gauged(start, beside.get("exponents")), beside.get("inspections", {})
         self._record(metrics, profiles, gauged)
         self.record.inspect(start, inspected)
-        self.trackers.log(metrics, profiles, gauged | inspected)
+        self.trackers.log(metrics, profiles, {start: gauged | inspected})
 
     def _gauged(self, step: int, exponents: dict[str, Any] | None) -> Columns:
         """Gauges of the exponents that were counted at ``step``."""
@@ -190,6 +191,14 @@ class Recording:
         narrowest = POLICIES[self.config.precision.kind.name].narrowest
         counted = list(self._exponents), list(self._exponents.values())
         return judge_underflow(verdict, *counted, format_=narrowest, settings=told["settings"]).as_dict()
+
+
+def _by_step(inspections: Columns, exponents: dict[int, Columns]) -> dict[int, Columns]:
+    """What was measured beside each step, from the rows that were recorded of it."""
+    beside = {step: dict(gauges) for step, gauges in exponents.items()}
+    for row, step in enumerate(inspections.get("step", np.zeros(0, int)).tolist()):
+        beside[step] = beside.get(step, {}) | {name: values[row] for name, values in inspections.items()}
+    return beside
 
 
 def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:

@@ -13,7 +13,7 @@ from research.records.record import Record
 from research.training.checkpoint import Checkpoint, Checkpoints, Form, Unusable, form
 from research.training.program import make_program
 
-RECALLED = ("metrics", "profiles")  # what the end of a run is judged by
+RECALLED = ("metrics", "profiles", "inspections")  # what a run is judged by, and what trackers are sent
 
 
 def take_up(member: Member, job: Job, described: dict[str, Any]) -> tuple[Record, Checkpoint | None, list[Columns]]:

@@ -6,13 +6,14 @@ left out, since the local record is complete without it.
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 Columns = dict[str, np.ndarray]
+Beside = Mapping[int, Columns]  # by step: what was measured in front of it, without an axis of steps
 
 
 class Tracker(Protocol):
@@ -22,11 +23,8 @@ class Tracker(Protocol):
         """Opens the run there; returns what ``run.json`` should say of it."""
         ...
 
-    def log(self, metrics: Columns, profiles: Columns, beside: Columns) -> None:
-        """Takes recorded rows: columns [S], and profiles [S', N] with their own ``step`` column.
-
-        ``beside``: what was measured in front of the first of the rows, without an axis of steps.
-        """
+    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
+        """Takes recorded rows: columns [S], and profiles [S', N] with their own ``step`` column."""
         ...
 
     def finish(self, info: dict[str, Any]) -> None:
@@ -46,7 +44,7 @@ class Background:
         """Opens every tracker's run, without waiting for it."""
         self._starts = [self._thread.submit(self._guarded, tracker, tracker.start) for tracker in self._trackers]
 
-    def log(self, metrics: Columns, profiles: Columns, beside: Columns) -> None:
+    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
         """Hands rows on, without waiting."""
         for tracker in list(self._trackers):
             log = functools.partial(tracker.log, metrics, profiles, beside)

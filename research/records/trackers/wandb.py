@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from research.records.trackers import Columns
+from research.records.trackers import Beside, Columns
 
 PROBE_SECONDS = 5
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
@@ -86,10 +86,10 @@ class WandbTracker:
         self._run.define_metric("inspect/*", step_metric="train/step")
         return {} if self._run.disabled else {"wandb": str(Path(self._run.dir).parent)}
 
-    def log(self, metrics: Columns, profiles: Columns, beside: Columns) -> None:
+    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
         """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well.
 
-        The first row carries what was measured ``beside`` it, where that is a number or one value a layer. Steps that an
+        What was measured ``beside`` a step is carried along where it is a number or one value a layer. Steps that an
         earlier try of the run has sent are left out: each try has the same numbers.
         """
         by_step = {int(step): row for row, step in enumerate(profiles.get("step", []))}
@@ -105,9 +105,7 @@ class WandbTracker:
             values["train/step"] = step
             if step in by_step and step % self._settings["every"] == 0:
                 values |= layer_values("grad_norm", profiles["grad_norm"][by_step[step]])
-            if row == 0:
-                values |= _beside(beside)
-            self._run.log(values)
+            self._run.log(values | _beside(beside.get(step, {})))
 
     def finish(self, info: dict[str, Any]) -> None:
         """Writes the summary, of a run that has come to its end map and table too, and closes the run."""
