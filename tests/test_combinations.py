@@ -135,4 +135,4 @@ def test_what_makes_sense_passes(changes):
     made.model.tied = changes.get("tied", False)
     made.data.name = config.DataKind[changes.get("data", "noise")]
     made.data.shape = changes.get("shape", [8, 8, 1])
-    check(made)
+    assert check(made) is None

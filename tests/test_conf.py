@@ -77,7 +77,7 @@ def test_every_option_composes(group, option):
 
 @pytest.mark.parametrize(("group", "option"), [option for option in OPTIONS if option[0] in ("experiment", "debug")])
 def test_every_file_of_differences_composes(group, option):
-    check(composed(f"{group}={option}"))
+    assert check(composed(f"{group}={option}")) is None
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "skip"])
@@ -130,6 +130,7 @@ def test_an_experiment_states_differences_below_its_claim(name):
     assert not {path: value for path, value in flat(settings).items() if without[path] == value}
 
 
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(fathom, workplace, monkeypatch, name):
     planned = []

@@ -60,7 +60,7 @@ def test_a_number_beyond_its_range_is_refused_with_path_range_and_value(path, ki
 def test_a_number_at_the_end_of_its_range_is_taken(path, kind, bound):
     config = changed(path, bound)
     config.train.batch_size = 1  # so that one example is a batch
-    check(config)
+    assert check(config) is None
 
 
 def test_every_count_and_every_number_has_a_range():
@@ -83,7 +83,7 @@ def test_a_shape_is_a_list_of_sizes(shape):
 
 
 def test_the_defaults_are_in_their_ranges():
-    check(Config())
+    assert check(Config()) is None
 
 
 def test_the_range_in_words_holds_the_very_bounds():

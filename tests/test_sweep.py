@@ -21,6 +21,7 @@ def sweep(fathom, small, workplace):
 GRID = ["model.depth=2,3", "skip=none,identity", "seed=0,1"]
 
 
+@pytest.mark.usefixtures("quickly_compiled")
 def test_a_grid_makes_one_folder_of_runs_one_group_and_one_table(sweep, workplace, wandb_records):
     runs, (code, out, err) = sweep(*GRID, "measure=off")  # four programs, the smallest ones
     assert code == 0, err

@@ -12,11 +12,18 @@ from research.models.architecture import Pass
 from research.models.stack import Stack
 from research.training.precision import scope
 
+from ..compiling import quick
+
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.standard_normal((6, 5))
 COTANGENT = GENERATOR.standard_normal((6, 4))
 NUMBERS = {"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9, "skip.gate_bias": -0.5, "skip.rate": 0.3}
 NUMBERS |= {"init.sigma_b": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def _quickly(quickly_compiled):
+    """No test of this room is about how well code is optimised."""
 
 
 @pytest.fixture(scope="session")
@@ -61,15 +68,7 @@ def _pass(arch, train):
     return run
 
 
-# Compiling is most of these tests' time; how well the code is optimised is not what they are about.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-_compiled = functools.lru_cache(lambda arch, train: jax.jit(_pass(arch, train), compiler_options=QUICK))
-
-
-@pytest.fixture(scope="session")
-def quick():
-    """Compiles a function that runs once."""
-    return functools.partial(jax.jit, compiler_options=QUICK)
+_compiled = functools.lru_cache(lambda arch, train: quick(_pass(arch, train)))
 
 
 @pytest.fixture(scope="session")

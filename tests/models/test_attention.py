@@ -1,8 +1,6 @@
-"""Attention and transformers: loops in float64, causality by gradient, symmetries, DeepNorm's constants."""
+"""Attention by itself and in a transformer: loops in float64, causality by gradient, symmetries."""
 
-import functools
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,45 +12,11 @@ from research.combinations import check_combinations
 from research.config import Config, ModelKind, NormKind, Placement, SkipKind
 from research.models.architecture import Pass
 from research.models.attention import Attention, rotate
-from research.models.stack import Stack
-from research.training.precision import scope
 
-TOKENS, LENGTH, WIDTH, HEADS = 7, 5, 8, 2
-DRAW = np.random.default_rng(0).standard_normal
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-FLOAT64: dict[str, Any] = dict(dtype="float64", param_dtype="float64")
-USUAL: dict[str, Any] = dict(
-    kind="transformer", depth=2, width=WIDTH, heads=HEADS, expansion=2, groups=2, skip="identity", **FLOAT64
-)
-TEXT: dict[str, Any] = dict(shape=(LENGTH,), vocabulary=TOKENS, classes=TOKENS, language=True)
-VECTORS: dict[str, Any] = dict(shape=(LENGTH, 3), classes=4)
-
-
-@pytest.fixture(scope="session")
-def make_network(make_architecture, make_numbers, build):
-    """A transformer in float64, its parameters moved off their initial values: the function of embedded positions."""
-
-    def make(**changes):
-        arch = make_architecture(**(USUAL | changes))
-        hp = make_numbers({"init.sigma_b": 0.1, "skip.gate_bias": -0.5}, runs=None, dtype="float64")
-        with jax.disable_jit():
-            params, rest = build(arch, hp)
-        params = jax.tree.map(lambda leaf: leaf + 0.1 * DRAW(leaf.shape), params)
-        return (
-            arch,
-            hp,
-            params,
-            nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))), params, rest),
-        )
-
-    return make
-
-
-@pytest.fixture
-def float64():
-    with scope("float64"):
-        yield
-
+from ..compiling import quick
+from .transformers import DRAW, HEADS, LENGTH, TEXT, USUAL, VECTORS, WIDTH, told
+from .transformers import float64 as float64
+from .transformers import make_network as make_network
 
 # --- Attention alone --------------------------------------------------------------------------------------------------
 
@@ -130,30 +94,29 @@ def test_rotary_positions_keep_norms_and_their_scores_depend_on_distance_alone(f
 # --- The whole transformer --------------------------------------------------------------------------------------------
 
 
-def told(hp, *, train=False, forward=False):
-    return Pass(hp, train=train, forward=forward)
-
-
 def allowed():
-    """Every norm and placement that a transformer has, and DeepNorm."""
-    for skip, norm, placement in itertools.product(("identity", "deepnorm"), NormKind, Placement):
+    """Every norm and placement that a transformer has, and DeepNorm; each of them once always."""
+    options = itertools.product(("identity", "deepnorm"), NormKind, Placement, ("learned", "rotary"))
+    for skip, norm, placement, positions in options:
         made = Config()
         made.model.kind, made.skip.kind = ModelKind.transformer, SkipKind[skip]
         made.norm.kind, made.norm.placement = norm, placement
+        always = positions == "learned" and (placement.name == "pre" or norm.name == "layer")
+        always |= positions == "rotary" and norm.name == "none" and placement.name == "pre"
         try:
             check_combinations(made)
-            yield skip, norm.name, placement.name
+            marks = [] if always else [pytest.mark.slow]
+            yield pytest.param(skip, norm.name, placement.name, positions, marks=marks)
         except ValueError:
             continue
 
 
-@pytest.mark.parametrize(("skip", "norm", "placement"), list(allowed()))
-@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize(("skip", "norm", "placement", "positions"), list(allowed()))
 def test_no_token_is_seen_before_its_turn(skip, norm, placement, positions, make_network, float64):
     """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""
     arch, hp, _, model = make_network(**TEXT, skip=skip, norm=norm, placement=placement, positions=positions, depth=1)
     graph, state = nnx.split(model)
-    jacobian = jax.jit(jax.jacrev(lambda h: through(graph, state, h, hp)), compiler_options=QUICK)
+    jacobian = quick(jax.jacrev(lambda h: through(graph, state, h, hp)))
     found = np.abs(jacobian(jnp.asarray(DRAW((1, LENGTH, WIDTH)))))[0][:, :, 0].max((1, 3))  # [t, s]
     np.testing.assert_array_equal(np.triu(found, 1), 0)
     assert np.all(found[np.tril_indices(LENGTH)] > 1e-8)
@@ -171,139 +134,16 @@ def test_without_positions_permuted_tokens_give_permuted_outputs(positions, make
     arch, hp, _, model = make_network(**VECTORS, positions=positions, norm="layer")
     order, x = np.array([3, 0, 4, 1, 2]), DRAW((2, LENGTH, 3))
 
-    def stream(x):
-        return np.asarray(model.through(model.begin(jnp.asarray(x).reshape(2, -1), told(hp)), {}, told(hp))[0])
+    @quick
+    def stream_and_logits(x):
+        rows = x.reshape(2, -1)
+        return model.through(model.begin(rows, told(hp)), {}, told(hp))[0], model(rows, {}, told(hp))[0]
 
-    permuted, whole = stream(x[:, order]), stream(x)[:, order]
-    logits = [model(jnp.asarray(each).reshape(2, -1), {}, told(hp))[0] for each in (x, x[:, order])]
+    streams, logits = zip(*(stream_and_logits(jnp.asarray(each)) for each in (x, x[:, order])), strict=True)
+    whole, permuted = np.asarray(streams[0])[:, order], np.asarray(streams[1])
     if positions == "none":
         np.testing.assert_allclose(permuted, whole, rtol=1e-11, atol=1e-13)
         np.testing.assert_allclose(*logits, rtol=1e-11)  # and the mean over positions does not see the order at all
     else:
         assert np.max(np.abs(permuted - whole)) > 1e-3
         assert np.max(np.abs(logits[0] - logits[1])) > 1e-4
-
-
-# --- Gauges against the formula ---------------------------------------------------------------------------------------
-
-
-def standardised(h, norm):
-    mean, var = jnp.mean(h, -1, keepdims=True), jnp.var(h, -1, keepdims=True)
-    row = lambda name: norm[name][None, None]  # noqa: E731
-    return (h - mean) / jnp.sqrt(var + 1e-6) * row("scale") + row("bias")
-
-
-def mapped(h, linear):
-    return h @ linear["kernel"] + linear["bias"][None, None]
-
-
-def heads_mixed(z, layer, causal):
-    q, k, v = (mapped(z, layer[name]) for name in ("query", "key", "value"))
-    size, out = WIDTH // HEADS, []
-    for h in range(HEADS):
-        own = slice(h * size, (h + 1) * size)
-        scores = jnp.einsum("bti,bsi->bts", q[..., own], k[..., own]) / np.sqrt(size)
-        weights = jnp.exp(scores) * (np.tril(np.ones((LENGTH, LENGTH))) if causal else np.ones((LENGTH, LENGTH)))[None]
-        out.append(jnp.einsum("bts,bsi->bti", weights / jnp.sum(weights, -1, keepdims=True), v[..., own]))
-    return mapped(jnp.concatenate(out, -1), layer["out"])
-
-
-def transformer(params, x, nudges, *, language, placement, alpha, tied):
-    """Blocks of attention and tanh feed-forward parts, layer norm before, behind the branch, or behind the sum."""
-    embed, depth, nudges = params["embed"], USUAL["depth"], iter(nudges)
-    tapped = lambda h: h + next(nudges, jnp.zeros_like(h))  # noqa: E731
-    h = embed["table"]["vectors"][x] if language else mapped(x.reshape(len(x), LENGTH, -1), embed["linear"])
-    h = tapped(h + embed["positions"][None])
-    seen = [h]
-    for block, part in itertools.product(range(depth), range(2)):
-        layer = jax.tree.map(lambda leaf: leaf[block], params["stages"][part])  # noqa: B023
-        z, shortcut = tapped(h), tapped(h)
-        seen += [z, shortcut]
-        z = standardised(z, layer["norm"]) if placement == "pre" else z
-        if part == 0:
-            z = heads_mixed(z, layer["branch"], language)
-        else:
-            first, second = layer["branch"]["weights"].values()
-            z = mapped(jnp.tanh(mapped(z, first)), second)
-        z = standardised(z, layer["norm"]) if placement == "branch" else z
-        h = alpha * shortcut + z
-        h = tapped(standardised(h, layer["norm"]) if placement == "post" else h)
-        seen.append(h)
-    h = standardised(h, params["norm"]) if placement == "pre" else h
-    h = h if language else jnp.mean(h, 1)
-    if tied:
-        return h @ embed["table"]["vectors"].T, seen
-    return h @ params["head"]["kernel"] + params["head"]["bias"].reshape((1,) * (h.ndim - 1) + (-1,)), seen
-
-
-CASES = [(False, False, "pre", "identity"), (False, False, "branch", "identity"), (False, False, "post", "deepnorm")]
-CASES += [(True, False, "post", "identity"), (True, True, "pre", "identity"), (True, True, "post", "deepnorm")]
-
-
-@pytest.mark.parametrize(("language", "tied", "placement", "skip"), CASES)
-def test_a_transformer_and_its_gauges_are_those_of_the_formula(language, tied, placement, skip, make_network, float64):
-    task = TEXT if language else VECTORS
-    arch, hp, params, model = make_network(**task, tied=tied, placement=placement, skip=skip, norm="layer")
-    x = jnp.asarray(np.arange(3 * LENGTH).reshape(3, -1) ** 2 % TOKENS if language else DRAW((3, LENGTH * 3)))
-    cotangent = jnp.asarray(DRAW((3, LENGTH, TOKENS) if language else (3, 4)))
-    graph, _, rest = nnx.split(model, nnx.Param, ...)
-    alpha = 1.0 if skip == "identity" else (2 * USUAL["depth"]) ** 0.25
-
-    def objective(params, slots):
-        logits, statistics = nnx.merge(graph, params, rest, copy=True)(x, slots, told(hp, train=True, forward=True))
-        return jnp.sum(logits * cotangent), (logits, statistics)
-
-    def expected(params, nudges):
-        how = dict(language=language, placement=placement, alpha=alpha, tied=tied)
-        logits, seen = transformer(params, x, nudges, **how)
-        return jnp.sum(logits * cotangent), (logits, seen)
-
-    slots = {"signal_grad": jnp.zeros(5), "branch_grad": jnp.zeros(4), "skip_grad": jnp.zeros(4)}
-    quick, plain = functools.partial(jax.jit, compiler_options=QUICK), nnx.to_pure_dict(params)
-    (grads, gauges), (logits, statistics) = quick(jax.grad(objective, (0, 1), has_aux=True))(params, slots)
-    nudges = [jnp.zeros((3, LENGTH, WIDTH))] * 13
-    (wanted, nudged), (like, seen) = quick(jax.grad(expected, (0, 1), has_aux=True))(plain, nudges)
-    close, norms = functools.partial(np.testing.assert_allclose, rtol=1e-10), [np.linalg.norm(each) for each in nudged]
-    close(logits, like)
-    close(gauges["signal_grad"], [norms[0], *norms[3::3]])
-    close(gauges["branch_grad"], norms[1::3])
-    close(gauges["skip_grad"], norms[2::3])
-    close(statistics["activation_rms"], [np.sqrt(np.mean(np.asarray(h) ** 2)) for h in [seen[0], *seen[3::3]]])
-    # A bias on all keys moves no softmax, so its gradient is zero but for rounding: hence the absolute part.
-    jax.tree.map(lambda a, b: close(a, b, atol=1e-11 * float(max(norms))), nnx.to_pure_dict(grads), wanted)
-
-
-# --- DeepNorm ---------------------------------------------------------------------------------------------------------
-
-
-def test_deepnorm_begins_with_the_papers_constants(make_architecture, make_numbers):
-    """Wang et al. 2022, Table 1, encoder or decoder alone: β = (8N)^-¼ on values, outputs and feed-forward weights."""
-    depth = 5
-    hp = make_numbers(runs=None)
-    how = USUAL | VECTORS | dict(dtype="float32", param_dtype="float32", depth=depth, norm="layer", placement="post")
-    with jax.disable_jit():
-        deep, usual = (
-            nnx.to_pure_dict(
-                nnx.state(Stack(make_architecture(**how | {"skip": skip}), hp, rngs=nnx.Rngs(0)), nnx.Param)
-            )
-            for skip in ("deepnorm", "identity")
-        )
-    assert jax.tree.structure(deep) == jax.tree.structure(usual)
-    beta = (8 * depth) ** -0.25
-    for (path, a), b in zip(jax.tree.leaves_with_path(deep), jax.tree.leaves(usual), strict=True):
-        name = jax.tree_util.keystr(path)
-        late = "kernel" in name and any(part in name for part in ("'value'", "'out'", "'weights'"))
-        np.testing.assert_allclose(a, (beta if late else 1) * np.asarray(b), rtol=1e-6, err_msg=name)
-    late = [name for name in map(jax.tree_util.keystr, dict(jax.tree.leaves_with_path(deep))) if "kernel" in name]
-    assert len(late) == 1 + 4 + 2 + 1  # embedding, attention, feed-forward, head
-
-
-def test_deepnorm_multiplies_the_shortcut_by_the_papers_constant(make_network, float64):
-    """α = (2N)^¼, N the blocks of attention and feed-forward part together: half the layers."""
-    depth = 3
-    arch, hp, _, model = make_network(**VECTORS, skip="deepnorm", norm="layer", placement="post", depth=depth)
-    assert arch.layers == 2 * depth
-    h, branch = (jnp.asarray(DRAW((1, LENGTH, WIDTH))) for _ in range(2))
-    graph, stacked = nnx.split(model.stages[0])
-    skip = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked)).skip
-    np.testing.assert_allclose(skip(h, branch, told(hp), jnp.int32(0)), 6**0.25 * h + branch, rtol=1e-14)

@@ -13,11 +13,12 @@ from research.models.architecture import Pass
 from research.models.stack import Stack
 from research.training.precision import scope
 
+from ..compiling import quick
+
 CELLS = [cell.name for cell in config.Cell]
 PLACES = [place.name for place in config.Placement]
 B, T, P, D, C = 3, 5, 2, 4, 6  # P: numbers of the example that a step reads
 DRAW = np.random.default_rng(0).standard_normal
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 RNN = dict(kind="rnn", shape=(T, P), depth=T, width=D, classes=C, dtype="float64", param_dtype="float64")
 TEXT = dict(shape=(T,), vocabulary=C, language=True)
 X, TOKENS = DRAW((B, T * P)), np.arange(B * T).reshape(B, T) ** 2 % C
@@ -54,7 +55,7 @@ def measured(arch, hp, params, x, cotangent):
         logits, statistics = nnx.merge(graph, params, nnx.State({}), copy=True)(jnp.asarray(x), slots, told)
         return jnp.sum(logits * cotangent), (logits, statistics)
 
-    gradient = jax.jit(jax.grad(objective, (0, 1), has_aux=True), compiler_options=QUICK)
+    gradient = quick(jax.grad(objective, (0, 1), has_aux=True))
     (grads, gauges), (logits, statistics) = gradient(params, {name: jnp.zeros(n) for name, n in lengths.items()})
     return logits, statistics, nnx.to_pure_dict(grads), gauges
 
@@ -252,7 +253,7 @@ def test_no_step_sees_what_comes_after_it(cell, skip, norm, placement, make_netw
         model.embed = lambda x, train: x
         return model(vectors, {}, Pass(hp, train=True))[0]
 
-    jacobian = jax.jit(jax.jacrev(logits), compiler_options=QUICK)(jnp.asarray(DRAW((1, T, 8))))
+    jacobian = quick(jax.jacrev(logits))(jnp.asarray(DRAW((1, T, 8))))
     found = np.abs(jacobian[0][:, :, 0]).max((1, 3))  # [t, s]
     np.testing.assert_array_equal(np.triu(found, 1), 0)
     assert np.all(found[np.tril_indices(T)] > 1e-8)

@@ -15,6 +15,8 @@ from research.models.plan import Part
 from research.models.stack import Stack
 from research.training.precision import scope
 
+from ..compiling import quick
+
 FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
 MODELS = {
     "mlp": {"kind": "mlp"},
@@ -106,7 +108,7 @@ def test_at_rate_zero_nothing_is_left_out(layers, model, skip, train):
 
 @pytest.mark.parametrize("placement", ["pre", "branch"])
 @pytest.mark.parametrize("model", MODELS.values(), ids=names)
-def test_fixup_begins_with_branches_and_head_at_zero(make_architecture, make_numbers, quick, model, placement):
+def test_fixup_begins_with_branches_and_head_at_zero(make_architecture, make_numbers, model, placement):
     """Zhang, Dauphin, Ma 2019, §3, rules 1 and 2: the classifier and the last weights of every branch begin at 0."""
     arch = make_architecture(**model, skip="fixup", placement=placement, activation="relu", init="he")
     hp, generator = make_numbers({"init.sigma_b": 0.1}, runs=None), np.random.default_rng(0)
@@ -122,10 +124,13 @@ def test_fixup_begins_with_branches_and_head_at_zero(make_architecture, make_num
     if arch.kind != "resnet_cifar":  # there the signal changes its shape on the way
         np.testing.assert_array_equal(rms, rms[0])
     for part in {part for stage in arch.plan for part in stage.parts}:
-        branch = Chain(arch, part, jnp.int32(0), hp, rngs=nnx.Rngs(1))
+
+        def out(z, part=part):
+            branch = Chain(arch, part, jnp.int32(0), hp, rngs=nnx.Rngs(1))
+            return branch(z, Pass(hp, train=True), jnp.int32(0))[0]
+
         z = generator.standard_normal((3, *arch.shape[:2], part.inputs) if arch.kind != "mlp" else (3, 8))
-        out, _ = branch(jnp.asarray(z, jnp.float32), Pass(hp, train=True), jnp.int32(0))
-        np.testing.assert_array_equal(out, 0)
+        np.testing.assert_array_equal(quick(out)(jnp.asarray(z, jnp.float32)), 0)
 
 
 BRANCHES = [("resnet_cifar", 8, "basic", 2), ("resnet_cifar", 20, "basic", 2), ("resnet", 50, "bottleneck", 3)]
@@ -175,8 +180,7 @@ def test_every_shift_of_fixup_has_a_part_in_the_loss(make_architecture, make_num
     hp, x = make_numbers(runs=None), jnp.asarray(np.random.default_rng(0).standard_normal((3, 16)), jnp.float32)
     graph, params, rest = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(0)), nnx.Param, ...)
     out = lambda params: jnp.sum(nnx.merge(graph, params, rest)(x, {}, Pass(hp, train=True))[0] ** 2)  # noqa: E731
-    with jax.disable_jit():
-        grads = nnx.to_pure_dict(jax.grad(out)(shaken(params)))
+    grads = nnx.to_pure_dict(quick(jax.grad(out))(shaken(params)))
     shifts = np.concatenate([stack["branch"]["shifts"].ravel() for stack in grads["stages"].values()])
     assert len(shifts) == 4 * arch.layers and np.all(shifts != 0)
 

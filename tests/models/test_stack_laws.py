@@ -11,6 +11,8 @@ from research.models.architecture import Pass
 from research.models.stack import Stack
 from research.training.precision import scope
 
+from ..compiling import quick
+
 PLACEMENTS = [option.name for option in config.Placement]
 FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
 SINGLE = 1e-5  # rounding through three layers, forward and backward
@@ -87,7 +89,7 @@ def test_batch_norm_evaluates_with_its_running_statistics(network, measured, ass
 
 @pytest.mark.parametrize("transition", ["pad", "projection"])
 def test_convolutions_in_front_of_batch_norm_are_orthogonal_to_their_gradient(
-    make_architecture, make_numbers, build, shaken, quick, transition
+    make_architecture, make_numbers, build, shaken, transition
 ):
     """⟨w, ∂L/∂w⟩ = 0 for each of a residual network's channels, in the stem, in both places of every block and where
     the shape changes: a norm stands behind each of them. Large weights, as above."""

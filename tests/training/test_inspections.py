@@ -15,6 +15,9 @@ from research.training.objective import make_objective, read_inputs
 from research.training.precision import scope
 from research.training.program import make_program
 
+from ..compiling import quick
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 NUMBERS = {"init.sigma_w": 1.0, "init.sigma_b": 0.1}
 
 
@@ -45,7 +48,7 @@ def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(inspected, o
         found, (spec, state, hp, data) = inspected("sharpness", optimizer=optimizer, activation="tanh", **batch)
         flat, restore = jax.flatten_util.ravel_pytree(state.params)
         objective = make_objective(spec, state, hp, (read_inputs(spec.architecture, data, data["x"]), data["y"]))
-        hessian = jax.hessian(lambda flat: objective(restore(flat), {})[0])(flat)
+        hessian = quick(jax.hessian(lambda flat: objective(restore(flat), {})[0]))(flat)
         np.testing.assert_allclose(found["sharpness"], np.linalg.eigvalsh(hessian)[-1], rtol=1e-5)
         assert found["sharpness_bound"] < 1e-3 * found["sharpness"]
 

@@ -1,5 +1,6 @@
-"""Update rules, schedules and clipping against their formulas in float64."""
+"""Update rules against their formulas in float64, by themselves and in whole programs."""
 
+import functools
 import itertools
 
 import jax
@@ -7,127 +8,44 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import config
-from research.training.optimizers import clip, learning_rate, make_optimizer
+from research.training.optimizers import learning_rate, make_optimizer
 from research.training.precision import scope
 from research.training.program import make_program
 
-OPTIMIZERS, SCHEDULES, CLIPS = (
-    [option.name for option in options] for options in (config.OptimizerKind, config.Schedule, config.Clip)
+from ..compiling import quick
+from .formulas import (
+    CELL,
+    CLIPS,
+    DECOUPLED,
+    NUMBERS,
+    OPTIMIZERS,
+    SCHEDULES,
+    SHAPES,
+    STEPS,
+    apart,
+    clipped,
+    direction,
+    draw,
+    is_hidden,
+    rate,
 )
-STEPS = 3
-NUMBERS = {
-    "optimizer.learning_rate": 0.1, "optimizer.weight_decay": 0.03, "optimizer.momentum": 0.8, "optimizer.beta1": 0.7,
-    "optimizer.beta2": 0.95, "optimizer.epsilon": 1e-3, "optimizer.warmup_steps": 2, "optimizer.decay_factor": 0.3,
-    "optimizer.clip_threshold": 0.02, "loss.label_smoothing": 0.1, "train.steps": STEPS,
-}  # fmt: skip
 
-
-DECOUPLED = ("adamw", "lion", "muon")
 READS = {
     "momentum": {"momentum"}, "nesterov": {"momentum"}, "rmsprop": {"beta2", "epsilon"}, "adagrad": {"epsilon"},
     "adam": {"beta1", "beta2", "epsilon"}, "adamw": {"beta1", "beta2", "epsilon"}, "lion": {"beta1", "beta2"},
     "muon": {"momentum", "beta1", "beta2", "epsilon"},
 }  # fmt: skip
 
-
-def direction(kind, g, p, memory, t, *, hidden, decay, mu, b1, b2, eps):
-    """What the learning rate multiplies at update t = 1, 2, …, of one array; ``memory`` is changed in place."""
-    if kind in DECOUPLED:
-        return undecayed(kind, g, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps) + decay * p
-    return undecayed(kind, g + decay * p, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps)
-
-
-def undecayed(kind, g, memory, t, *, hidden, mu, b1, b2, eps):
-    m, v = memory.get("m", 0), memory.get("v", 0)
-    if kind in ("gd", "sgd"):
-        return g
-    if kind in ("momentum", "nesterov"):
-        memory["m"] = mu * m + g
-        return memory["m"] if kind == "momentum" else g + mu * memory["m"]
-    if kind == "adagrad":
-        memory["v"] = v + g**2
-        return g / np.sqrt(memory["v"] + eps)
-    if kind == "rmsprop":
-        memory["v"] = b2 * v + (1 - b2) * g**2
-        return g / (np.sqrt(memory["v"]) + eps)
-    if kind == "lion":
-        memory["m"] = b2 * m + (1 - b2) * g
-        return np.sign(b1 * m + (1 - b1) * g)
-    if kind == "muon" and hidden:
-        memory["m"] = mu * m + (1 - mu) * g
-        return orthogonalised(mu * memory["m"] / (1 - mu ** (t + 1)) + (1 - mu) * g / (1 - mu**t), eps)
-    memory["m"], memory["v"] = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-    return memory["m"] / (1 - b1**t) / (np.sqrt(memory["v"] / (1 - b2**t)) + eps)
-
-
-def orthogonalised(x, eps):
-    """Jordan et al. 2024: X ← aX + b(XXᵀ)X + c(XXᵀ)²X, five times from X/(‖X‖+ε), all axes but the last being rows."""
-    u, s, v = np.linalg.svd(x.reshape(-1, x.shape[-1]), full_matrices=False)
-    s = s / (np.linalg.norm(s) + eps)
-    for _ in range(5):
-        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-    return np.sqrt(max(1, v.shape[1] / u.shape[0])) * ((u * s) @ v).reshape(x.shape)
-
-
-def rate(schedule, step, numbers):
-    """The learning rate of update ``step`` = 0, 1, …"""
-    names = ("optimizer.learning_rate", "train.steps", "optimizer.warmup_steps", "optimizer.decay_factor")
-    peak, total, warmup, factor = map(numbers.get, names)
-    cosine = np.cos(np.pi * min(1, (step - warmup) / max(total - warmup, 1)))
-    return (
-        peak
-        * {
-            "constant": 1,
-            "warmup_cosine": (step + 1) / warmup if step < warmup else (1 + cosine) / 2,
-            "step": factor ** (int(step >= total / 2) + int(step >= 3 * total / 4)),
-            "linear": 1 - step / total,
-        }[schedule]
+# Each optimizer with some schedule, clipping and loss; the first of them, which have every option of these, always.
+PROGRAMS = [
+    pytest.param(*options, marks=[] if n < max(len(SCHEDULES), len(CLIPS)) else pytest.mark.slow)
+    for n, options in enumerate(
+        zip(OPTIMIZERS, itertools.cycle(SCHEDULES), itertools.cycle(CLIPS), itertools.cycle(["mse", "cross_entropy"]))
     )
+]
 
 
-def clipped(kind, grads, params, bound):
-    """``grads`` and ``params`` by path, stacked layers taken apart: each array is one layer's."""
-    if kind == "global_norm":
-        norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
-        return {path: g * min(1, bound / norm) for path, g in grads.items()}
-    if kind == "value":
-        return {path: np.clip(g, -bound, bound) for path, g in grads.items()}
-    if kind == "adaptive":
-        return {path: clipped_by_unit(g, params[path], bound) for path, g in grads.items()}
-    return {"none": grads}[kind]
-
-
-def clipped_by_unit(g, p, bound):
-    """Brock et al. 2021, eq. 3: ‖G_i‖ ≤ λ max(‖W_i‖, 10⁻³), a unit being a column of a matrix, or a whole vector."""
-    units = 0 if g.ndim == 2 else None
-    norm, weight = (np.sqrt(np.sum(x**2, axis=units, keepdims=True)) for x in (g, p))
-    return g * np.minimum(1, bound * np.maximum(weight, 1e-3) / np.maximum(norm, 1e-6))
-
-
-def apart(tree):
-    """Every array by its path, each layer of a stage and each gate of a cell under a path of its own."""
-    found = {}
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        name = jax.tree_util.keystr(path)
-        found |= (
-            {(name, n): leaf[n] for n in range(len(leaf))}
-            if "stages" in name or "cell" in name
-            else {(name, None): leaf}
-        )
-    return found
-
-
-def is_hidden(path):
-    return path[1] is not None and "kernel" in path[0]
-
-
-# Each optimizer with some schedule, clipping and loss, so that every option of these is met in a whole program.
-PROGRAMS = list(
-    zip(OPTIMIZERS, itertools.cycle(SCHEDULES), itertools.cycle(CLIPS), itertools.cycle(["mse", "cross_entropy"]))
-)
-
-
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("kind, schedule, clipping, loss", PROGRAMS)
 def test_program_follows_the_formulas(
     kind, schedule, clipping, loss, make_spec, make_numbers, make_data, train, weights, loss_of
@@ -139,7 +57,7 @@ def test_program_follows_the_formulas(
         spec = make_spec(**how, precision="float64", skip="rezero", depth=2, level=level)
         numbers, data = make_numbers(NUMBERS, dtype="float64"), make_data(8)
         losses = loss_of(spec, numbers, data)
-        gradient = jax.grad(lambda params: jnp.mean(losses(params)))
+        gradient = quick(jax.grad(lambda params: jnp.mean(losses(params))))
         params = weights(make_program(spec).init(numbers).params)
         state, rows = train(spec, numbers, data, (1,) * STEPS)
         memories = {path: {} for path in apart(params)}
@@ -180,28 +98,17 @@ def check_update_gauges(profile, before, after):
     np.testing.assert_allclose(profile["update_ratio"], update / weight, rtol=1e-9)
 
 
-SHAPES = {
-    "embed": {"kernel": (5, 4)},
-    "stages": {
-        0: {"weights": {0: {"kernel": (2, 4, 6), "bias": (2, 6)}, 1: {"kernel": (2, 6, 4)}}, "shifts": (2, 2, 2)},
-        1: {"conv": {"kernel": (3, 3, 3, 2, 4)}, "norm": {"scale": (3, 4)}, "skip": {"alpha": (3,)}},
-    },
-    "head": {"kernel": (4, 3), "bias": (3,)},
-}
-CELL = {"cell": {"branch": {"recurrent": (3, 4, 4), "input": (3, 2, 4), "bias": (3, 4)}}}
-
-
-def draw(shapes, seed, dtype="float64"):
-    generator = np.random.default_rng(seed)
-    normal = lambda shape: jnp.asarray(generator.standard_normal(shape), dtype)  # noqa: E731
-    return jax.tree.map(normal, shapes, is_leaf=lambda node: isinstance(node, tuple))
+@functools.cache
+def compiled(kind):
+    """An optimizer's two functions, its numbers being arguments as in a program."""
+    init = quick(lambda hp, params: make_optimizer(kind, hp).init(params))
+    return init, quick(lambda hp, *how: make_optimizer(kind, hp).update(*how))
 
 
 def directions(kind, gradients, params, hp):
-    """The direction of each update of the same weights, the numbers being arguments as in a program."""
-    state = jax.jit(lambda hp, params: make_optimizer(kind, hp).init(params))(hp, params)
-    update = jax.jit(lambda hp, *how: make_optimizer(kind, hp).update(*how))
-    found = []
+    """The direction of each update of the same weights."""
+    init, update = compiled(kind)
+    state, found = init(hp, params), []
     for grads in gradients:
         change, state = update(hp, grads, state, params)
         found.append(change)
@@ -304,7 +211,7 @@ def test_the_optimum_of_a_quadratic_is_found(kind, make_numbers):
         now = learning_rate("linear", i, hp)
         return jax.tree.map(lambda p, d: p - now * d, params, change), state
 
-    train = jax.jit(lambda params: jax.lax.fori_loop(0, 1000, step, (params, optimizer.init(params)))[0])
+    train = quick(lambda params: jax.lax.fori_loop(0, 1000, step, (params, optimizer.init(params)))[0])
     jax.tree.map(lambda w, best: np.testing.assert_allclose(w, best, atol=0.01), train(start), optimum)
 
 
@@ -312,7 +219,7 @@ def test_the_optimum_of_a_quadratic_is_found(kind, make_numbers):
 def test_numbers_of_an_optimizer_are_traced(kind, make_numbers):
     (params, grads, others), traces = (draw(SHAPES, seed, "float32") for seed in range(3)), []
 
-    @jax.jit
+    @quick
     def two_updates(hp):
         traces.append(kind)
         optimizer = make_optimizer(kind, hp)
@@ -330,77 +237,3 @@ def test_numbers_of_an_optimizer_are_traced(kind, make_numbers):
         if any(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(usual, jax.tree.leaves(result), strict=True))
     }
     assert moved == {"weight_decay"} | READS.get(kind, set())
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("steps, warmup", [(12, 3), (7, 0), (1, 0), (4, 9)])
-def test_schedule(schedule, steps, warmup, make_numbers):
-    numbers = NUMBERS | {"train.steps": steps, "optimizer.warmup_steps": warmup}
-    hp = make_numbers(numbers, runs=None)
-    rates = [float(learning_rate(schedule, jnp.int32(step), hp)) for step in range(steps)]
-    np.testing.assert_allclose(rates, [rate(schedule, step, numbers) for step in range(steps)], rtol=1e-5, atol=1e-8)
-
-
-def test_schedules_begin_and_end_where_they_say(make_numbers):
-    hp = make_numbers({"train.steps": 100, "optimizer.warmup_steps": 10, "optimizer.learning_rate": 2.0}, runs=None)
-    at = lambda schedule, step: float(learning_rate(schedule, jnp.int32(step), hp))  # noqa: E731
-    assert [at("constant", step) for step in (0, 99)] == [2.0, 2.0]
-    np.testing.assert_allclose([at("linear", step) for step in (0, 50, 99)], [2.0, 1.0, 0.02], rtol=1e-5)
-    np.testing.assert_allclose([at("warmup_cosine", step) for step in (0, 9, 10, 55)], [0.2, 2.0, 2.0, 1.0], rtol=1e-5)
-    assert at("warmup_cosine", 99) < 0.001
-    np.testing.assert_allclose(
-        [at("step", step) for step in (0, 49, 50, 74, 75, 99)], [2, 2, 0.2, 0.2, 0.02, 0.02], rtol=1e-5
-    )
-
-
-def gradient_and_weights(size):
-    """Two stacked layers, a cell of three gates and a head, as programs hold them."""
-    generator = np.random.default_rng(0)
-
-    def draw(scale):
-        shapes = {"stages": {"0": {"kernel": (2, 4, 4), "bias": (2, 4), "alpha": (2,)}}, "head": {"kernel": (4, 3)}}
-        is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
-        return jax.tree.map(
-            lambda s: jnp.asarray(scale * generator.standard_normal(s), jnp.float32), shapes | CELL, is_leaf=is_shape
-        )
-
-    return draw(size), draw(1.0)
-
-
-compiled_clip = jax.jit(clip, static_argnums=0)
-
-
-def assert_clipped(kind, grads, params, bound=0.1):
-    measured = compiled_clip(kind, grads, params, jnp.float32(bound))
-    wide_grads, wide_params = (
-        {path: np.asarray(x, np.float64) for path, x in apart(tree).items()} for tree in (grads, params)
-    )
-    expected = clipped(kind, wide_grads, wide_params, bound)
-    for path, values in apart(measured).items():
-        np.testing.assert_allclose(values, expected[path], rtol=1e-5, atol=1e-30, err_msg=str(path))
-
-
-@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, 1e12])
-@pytest.mark.parametrize("kind", CLIPS)
-def test_clip(kind, size):
-    assert_clipped(kind, *gradient_and_weights(size))
-
-
-@pytest.mark.parametrize("size", [1e20, 1e30])
-@pytest.mark.parametrize("kind", CLIPS)
-def test_clip_bounds_a_gradient_whose_squares_overflow(kind, size):
-    """An exploded gradient keeps its direction: it comes out as long as the threshold allows, not as zero."""
-    assert_clipped(kind, *gradient_and_weights(size))
-
-
-REFUSED = {
-    "optimizer": lambda hp: make_optimizer("newton", hp),
-    "schedule": lambda hp: learning_rate("newton", jnp.int32(0), hp),
-    "clip": lambda hp: clip("newton", {}, {}, hp["optimizer.clip_threshold"]),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_unknown_names_are_refused(what, make_numbers):
-    with pytest.raises(ValueError, match=f"{what} must be .*, got newton"):
-        REFUSED[what](make_numbers(runs=None))

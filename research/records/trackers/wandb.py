@@ -18,6 +18,7 @@ from research.records.trackers import Beside, Columns
 PROBE_SECONDS = 5
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
 MOST_ROWS = 1000  # of a table: longer ones are cut by the dashboard
+MOST_COLUMNS = 500  # of the heat map: about one a pixel; of 3,000 it takes twice as long to draw
 QUIET = {
     "x_disable_stats": True,
     "x_disable_meta": True,
@@ -126,7 +127,8 @@ class WandbTracker:
 
         profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
         step, signal = profiles["step"], profiles["signal_grad"]
-        picture = wandb.Image(heat_map(step, signal, label="log₁₀ ‖∂L/∂h‖"))
+        shown = _spaced(len(step), MOST_COLUMNS)
+        picture = wandb.Image(heat_map(step[shown], signal[shown], label="log₁₀ ‖∂L/∂h‖"))
         columns: list[Any] = ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
         table = wandb.Table(columns=columns, data=_by_layer(signal, self._last))
         return {"profile/heat_map": picture, "profile/table": table}
@@ -164,7 +166,7 @@ def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
 
 
 def _spaced(count: int, most: int) -> np.ndarray:
-    """At most ``most`` of ``count`` layers, evenly spaced, the first and the last among them."""
+    """At most ``most`` of ``count`` layers or steps, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
