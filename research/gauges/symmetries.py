@@ -18,7 +18,11 @@ Kernels = list[list[Any]]  # as ``layers.each_layer`` takes them, a layer's bein
 
 def scale_derivatives(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:
     """⟨W, ∂L/∂W⟩ over all weights of each layer: the derivative of the loss by the logarithm of their scale."""
-    return each_layer(lambda ws, gs: sum(_sum(w * g, 1) for w, g in zip(ws, gs, strict=True)), weights, gradients)
+
+    def products(ws: list[Array], gs: list[Array]) -> Array:
+        return jnp.sum(jnp.stack([_sum(w * g, 1) for w, g in zip(ws, gs, strict=True)]), axis=0)
+
+    return each_layer(products, weights, gradients)
 
 
 def layer_cosines(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:

@@ -178,10 +178,10 @@ def _scale_invariance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Foun
 def _balance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, which gradient flow keeps in rectifier and linear networks."""
     embed, layers, head = state.params["embed"], state.params["stages"][0]["branch"]["weights"][0], state.params["head"]
-    weights = [part["kernel"][...] for part in (embed, layers, head)]
     biased = spec.architecture.bias
     biases = jnp.concatenate([embed["bias"][None], layers["bias"][...]]) if biased else None
-    return {"balance": balance(*weights, biases)}
+    kept = balance(embed["kernel"][...], layers["kernel"][...], head["kernel"][...], biases)
+    return {"balance": kept}
 
 
 _KINDS = {

@@ -163,7 +163,9 @@ def test_a_function_is_met_where_it_is_drawn(name):
 
 @pytest.mark.parametrize("name, side", [("sine", 256), ("surface", 16)])
 def test_a_grid_is_evenly_spaced_in_training_alone(name, side):
-    drawn, grid = (load(Data(name=DataKind["function"], function=Function[name], examples=256, grid=g)) for g in (0, 1))
+    drawn, grid = (
+        load(Data(name=DataKind["function"], function=Function[name], examples=256, grid=g)) for g in (False, True)
+    )
     axis = np.linspace(-1, 1, side)
     expected = [[a] for a in axis] if name == "sine" else [[a, b] for a in axis for b in axis]
     np.testing.assert_allclose(grid.x, expected, atol=1e-7)

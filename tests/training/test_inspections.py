@@ -18,6 +18,7 @@ from research.training.program import make_program
 from ..compiling import quick
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
+SLOW = functools.partial(pytest.param, marks=pytest.mark.slow)
 NUMBERS = {"init.sigma_w": 1.0, "init.sigma_b": 0.1}
 
 
@@ -107,6 +108,7 @@ def test_difference_errors_are_least_near_the_roots_of_the_rounding_error(inspec
         assert 1e-7 <= found["difference_step"][np.argmin(central)] <= 1e-4 and np.min(central) < 1e-8
 
 
+@pytest.mark.slow
 def test_forward_and_reverse_mode_agree_to_rounding(inspected):
     with scope("float64"):
         found, _ = inspected("difference_errors", activation="tanh", norm="layer", skip="identity")
@@ -128,7 +130,7 @@ def by_loop(weights, loss_of, make_numbers):
     return of
 
 
-@pytest.mark.parametrize("activation, bias, loss", [("relu", False, "cross_entropy"), ("tanh", True, "mse")])
+@pytest.mark.parametrize("activation, bias, loss", [("relu", False, "cross_entropy"), SLOW("tanh", True, "mse")])
 def test_scale_derivatives_are_products_and_one_if_homogeneous(inspected, by_loop, activation, bias, loss):
     with scope("float64"):
         how = {"activation": activation, "bias": bias, "loss": loss, "batch_size": 24}
@@ -139,7 +141,7 @@ def test_scale_derivatives_are_products_and_one_if_homogeneous(inspected, by_loo
         assert np.all(apart < 1e-12) if activation == "relu" else np.all(apart > 1e-3)
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("norm", [SLOW("none"), "batch", SLOW("layer")])
 def test_scale_invariance_is_that_of_a_loop_and_holds_in_front_of_a_norm(inspected, by_loop, norm):
     with scope("float64"):
         found, (spec, state, _, data) = inspected("scale_invariance", norm=norm, width=8, batch_size=24, bias=False)
@@ -156,7 +158,7 @@ def test_scale_invariance_is_that_of_a_loop_and_holds_in_front_of_a_norm(inspect
             assert np.max(np.abs(values)) < 1e-3 if name in kept else np.max(np.abs(values)) > 0.01
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias", [True, SLOW(False)])
 def test_the_balance_is_that_of_the_weights_and_biases(inspected, by_loop, bias):
     with scope("float64"):
         found, (spec, state, _, data) = inspected("balance", bias=bias, activation="relu")
@@ -170,6 +172,7 @@ def test_the_balance_is_that_of_the_weights_and_biases(inspected, by_loop, bias)
         np.testing.assert_allclose(found["balance"], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_behind_batch_norm_the_correlation_is_that_of_each_examples_own_output(inspected):
     with scope("float64"):
         how = {"norm": "batch", "skip": "identity", "activation": "relu", "width": 48, "batch_size": 24}
