@@ -13,7 +13,7 @@ RATES = (0.05, 0.1, 0.2, 0.4)
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left the loss, right the sharpness; a line a step size, the range over seeds as a shade; no line for what diverged."""
+    """Left the loss, right the sharpness; a line a step size but for what diverged, the range over seeds as a shade."""
     canvas, axes = new_figure(7.0, 2.9, 1, 2)
     loss, sharpness = axes[0]
     for rate, colour in zip(RATES, depth_colours(len(RATES)), strict=True):
