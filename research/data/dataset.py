@@ -171,8 +171,9 @@ def standardised_per_feature(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A feature that is the same in all rows is not scaled.
     """
-    offset = sum(block.sum(axis=0, keepdims=True) for block in _blocks(rows)) / len(rows)
-    variance = sum(((block - offset) ** 2).sum(axis=0, keepdims=True) for block in _blocks(rows)) / len(rows)
+    nothing = np.zeros((1, rows.shape[1]))
+    offset = sum((block.sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing) / len(rows)
+    variance = sum((((block - offset) ** 2).sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing) / len(rows)
     return offset, 1 / np.sqrt(np.where(variance > 0, variance, 1))
 
 
