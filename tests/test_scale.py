@@ -17,8 +17,8 @@ from .described import own_data as own_data
 
 KEYS = names("paper")
 STAND_INS = {  # of the shape of the data that these need and that are not at hand
-    "cifar10": ("data=noise", "data.shape=[32,32,3]"),
-    "mnist": ("data=noise", "data.shape=[28,28,1]"),
+    "cifar10": ("data=noise", "data.shape=[32,32,3]", "data.examples=16"),
+    "mnist": ("data=noise", "data.shape=[28,28,1]", "data.examples=16"),
     "tiny_shakespeare": ("data=python_docs",),
 }
 STEPS, TESTED = 200, 50
