@@ -9,15 +9,16 @@ from pathlib import Path
 COMMANDS = {
     "train": ("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
     "reproduce": (
-        "NAME… | all [name=…] [tracker=…]",
+        "NAME… | all [--scale paper] [name=…] [tracker=…]",
         "train an experiment's sweep, then draw its figure and test its claims",
     ),
-    "figure": ("NAME…", "draw the figure and test the claims again from the records; trains nothing"),
+    "figure": ("NAME… [--scale paper]", "draw the figure and test the claims again from the records; trains nothing"),
     "runs": ("[FILTER…]", "the runs under outputs/ as a table, e.g. fathom runs skip=none model.depth=64"),
     "show": ("RUN", "one run in the terminal: verdict, profile over depth, loss"),
     "sync": ("", "upload every run that was recorded offline to Weights & Biases"),
     "bench": ("[ROW…]", "measure this machine against the budgets and write the table"),
 }
+SCALED = ("reproduce", "figure")
 
 
 def main() -> None:
@@ -31,9 +32,13 @@ def run(arguments: Sequence[str]) -> int:
         from research.train import main as train
 
         return train([_spelled(word) for word in arguments[1:]])
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed, behind = parser.parse_known_args(arguments)  # words behind an option are left over
+    if any(word.startswith("-") for word in behind):
+        parser.error(f"unrecognized arguments: {' '.join(behind)}")
     try:
-        return _ACTIONS[parsed.command](parsed.words)
+        further = {"scale": parsed.scale} if parsed.command in SCALED else {}
+        return _ACTIONS[parsed.command]([*parsed.words, *behind], **further)
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stdout = open(os.devnull, "w")
         return 0
@@ -67,15 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     for name, (words, meaning) in COMMANDS.items():
         command = commands.add_parser(name, help=meaning, description=meaning, usage=f"fathom {name} {words}")
         command.add_argument("words", nargs="*", metavar=words or "-")
+        if name in SCALED:
+            command.add_argument("--scale", default="", help="paper: as large as the paper has it, for accelerators")
     return parser
 
 
-def _reproduce(words: Sequence[str]) -> int:
-    from research.experiment import checked, names
+def _reproduce(words: Sequence[str], scale: str) -> int:
+    from research.experiment import checked, names, study
 
     overrides = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word]
-    chosen = names() if wanted == ["all"] else [checked(word) for word in wanted]
+    chosen = names(scale) if wanted == ["all"] else [checked(word, scale) for word in wanted]
     for override in overrides:
         if not override.startswith(("name=", "tracker", "hydra.sweep.dir=", "hydra/launcher=", "hydra.launcher.")):
             raise ValueError(f"{override} would make it another experiment: fathom train -m experiment=NAME {override}")
@@ -83,14 +90,14 @@ def _reproduce(words: Sequence[str]) -> int:
         raise ValueError(f"reproduce what? one or several of {', '.join(names())}, or all")
     codes = []
     for name in chosen:
-        print(f"{name}: training", flush=True)
+        print(f"{study(name)}: training", flush=True)
         codes.append(_reproduced(name, overrides))
     return max(codes)
 
 
 def _reproduced(name: str, overrides: Sequence[str]) -> int:
     """A run that diverged has ended: of a grid of learning rates it is a result, which the claims judge."""
-    from research.experiment import draw_and_judge, finished_runs
+    from research.experiment import draw_and_judge, finished_runs, mirror
     from research.train import main as train
 
     code, directory = train([f"experiment={name}", "hydra/launcher=grouped", *overrides]), _directory(name, overrides)
@@ -99,20 +106,27 @@ def _reproduced(name: str, overrides: Sequence[str]) -> int:
             finished_runs(name, directory)
         except ValueError:
             return code  # what went wrong is said
-    return code if code > 1 else int(not draw_and_judge(name, directory))
+    if code > 1:
+        return code
+    holds = draw_and_judge(name, directory)
+    if "tracker=none" not in overrides:
+        mirror(name, directory)
+    return int(not holds)
 
 
 def _directory(name: str, overrides: Sequence[str] = ()) -> Path:
     """Where an experiment's runs lie: its own folder, or the one that ``name=`` or ``hydra.sweep.dir=`` gave."""
+    from research.experiment import study
+
     given = dict(override.split("=", 1) for override in overrides)
-    return Path(given.get("hydra.sweep.dir") or Path("outputs") / given.get("name", name))
+    return Path(given.get("hydra.sweep.dir") or Path("outputs") / given.get("name", study(name)))
 
 
-def _figure(words: Sequence[str]) -> int:
+def _figure(words: Sequence[str], scale: str) -> int:
     from research.experiment import checked, draw_and_judge, names
 
     overrides = [word for word in words if "=" in word]
-    chosen = [checked(word) for word in words if "=" not in word]
+    chosen = [checked(word, scale) for word in words if "=" not in word]
     if not chosen:
         raise ValueError(f"a figure of what? one or several of {', '.join(names())}")
     return max([int(not draw_and_judge(name, _directory(name, overrides))) for name in chosen])
@@ -147,7 +161,7 @@ def _bench(words: Sequence[str]) -> int:
     return bench(words)
 
 
-_ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
+_ACTIONS: dict[str, Callable[..., int]] = {
     "reproduce": _reproduce,
     "figure": _figure,
     "runs": _runs,

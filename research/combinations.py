@@ -64,6 +64,8 @@ def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
         yield "model.tied", "false", "true", "only a transformer that predicts the next token has vectors to share"
     if text and config.train.input_noise:
         yield "train.input_noise", "0", config.train.input_noise, f"the tokens of {name} are no numbers"
+    if text and data.scaling.name != "jointly":
+        yield "data.scaling", "jointly", data.scaling.name, f"the tokens of {name} are no numbers"
     if kind in IMAGES and len(shape) not in (2, 3):
         yield "data.shape", "height, width and channels", list(shape), f"{kind} reads images"
     match kind:

@@ -35,7 +35,7 @@ InitKind = enum.Enum(
     ["he", "glorot", "glorot_uniform", "lecun", "old_uniform", "gaussian", "orthogonal", "delta_orthogonal", "zeros"],
 )
 OptimizerKind = enum.Enum("OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon")
-Schedule = enum.Enum("Schedule", ["constant", "warmup_cosine", "step", "linear"])
+Schedule = enum.Enum("Schedule", ["constant", "warmup", "warmup_cosine", "step", "linear"])
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
     "PrecisionKind", "float32 float64 bfloat16 mixed_bfloat16 float16 mixed_float16 float8_e4m3 float8_e5m2"
@@ -43,10 +43,8 @@ PrecisionKind = enum.Enum(
 LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
-INSPECTIONS = (
-    "sharpness jacobian_spectrum gradient_correlation input_gradient difference_errors scale_derivative "
-    "scale_invariance balance"
-).split()
+INSPECTIONS = "sharpness jacobian_spectrum gradient_correlation input_gradient output_change difference_errors".split()
+INSPECTIONS += ["scale_derivative", "scale_invariance", "balance"]
 MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
 Within = enum.Enum("Within", ["auto", "map", "vmap"])  # of the launchers; here, since Hydra loads plugins twice
 
@@ -131,7 +129,7 @@ class Optimizer:
     epsilon: float = number(1e-8, ge=0, traced=True)
     weight_decay: float = number(0.0, ge=0, traced=True)
     schedule: Schedule = Schedule.constant
-    warmup_steps: int = number(0, ge=0, lt=2**31, traced=True)  # warmup_cosine only
+    warmup_steps: int = number(0, ge=0, lt=2**31, traced=True)  # warmup, warmup_cosine
     decay_factor: float = number(0.1, ge=0, le=1, traced=True)  # step only: at 1/2 and 3/4 of the run
     clip: Clip = Clip.none
     clip_threshold: float = number(1.0, gt=0, traced=True)

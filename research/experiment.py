@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -26,20 +27,42 @@ FORMATS = ("png", "svg", "pdf")
 DATELESS = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same runs, the same bytes
 
 
-def names() -> list[str]:
-    """Every reproduction that has a configuration, a figure and claims."""
-    return sorted(file.stem for file in (folder("conf") / "experiment").glob("*.yaml"))
+SCALES = ("paper",)  # larger configurations, for accelerators
 
 
-def checked(name: str) -> str:
-    """``name``, if there is such a reproduction.
+def names(scale: str = "") -> list[str]:
+    """Every reproduction that has a configuration, a figure and claims; at a ``scale`` as ``paper/NAME``.
+
+    Raises:
+        ValueError: there is no such scale.
+    """
+    if scale and scale not in SCALES:
+        raise ValueError(f"there is no scale {scale}{nearest(scale, SCALES)} valid: {', '.join(SCALES)}")
+    place = folder("conf") / "experiment"
+    return sorted(str(file.relative_to(place).with_suffix("")) for file in (place / scale).glob("*.yaml"))
+
+
+def checked(name: str, scale: str = "") -> str:
+    """The reproduction ``name`` at a ``scale``, if there is one.
 
     Raises:
         ValueError: with the nearest name and all names.
     """
-    if name not in names():
-        raise ValueError(f"there is no experiment {name}{nearest(name, names())} valid: {', '.join(names())}")
-    return name
+    known = {key.rpartition("/")[2]: key for key in names(scale)}
+    if name not in known:
+        what = f"no experiment {name}" + f" at --scale {scale}" * bool(scale)
+        raise ValueError(f"there is {what}{nearest(name, known)} valid: {', '.join(known)}")
+    return known[name]
+
+
+def study(key: str) -> str:
+    """The folder under outputs/ that an experiment's runs lie in: NAME, or NAME-paper."""
+    return "-".join(reversed(key.split("/")))
+
+
+def _command(key: str) -> str:
+    scale, _, name = key.rpartition("/")
+    return f"fathom reproduce {name}" + f" --scale {scale}" * bool(scale)
 
 
 def expected_runs(name: str) -> dict[str, dict[str, Any]]:
@@ -59,7 +82,7 @@ def finished_runs(name: str, directory: Path) -> list[Run]:
         ValueError: naming a run that is missing, has not ended, or is of another configuration: a figure of what is
             there would mislead.
     """
-    wanted, again = expected_runs(name), f"fathom reproduce {name}"
+    wanted, again = expected_runs(name), _command(name)
     found = {run.directory: run for run in find_runs(directory)}
     runs = {directory / run: settings for run, settings in wanted.items()}
     for run in found:
@@ -93,8 +116,9 @@ def _difference(run: Run, settings: dict[str, Any]) -> str:
 
 @functools.cache
 def _module(name: str, part: str) -> ModuleType:
-    file = folder("experiments") / name / f"{part}.py"
-    spec = importlib.util.spec_from_file_location(f"experiments.{name}.{part}", file)
+    place = "/".join(reversed(name.split("/")))  # NAME, or NAME/paper
+    file = folder("experiments") / place / f"{part}.py"
+    spec = importlib.util.spec_from_file_location(f"experiments.{place.replace('/', '.')}.{part}", file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -114,6 +138,25 @@ def draw_and_judge(name: str, directory: Path) -> bool:
     out.print(claims_table(claims))
     out.print(f"figure: {directory}/figure.png .svg .pdf   claims: {directory}/claims.json", soft_wrap=True)
     return all(claim.holds for claim in claims)
+
+
+def mirror(name: str, directory: Path) -> None:
+    """Writes figure and claims into a W&B run of their own, in the group of the runs, where those are recorded there.
+
+    A dashboard's failure is told in one line: the files in ``directory`` are complete without it.
+    """
+    first = Run(directory / expected_runs(name)[0])
+    if not first.info.get("wandb"):
+        return
+    from research.records.trackers import Background
+    from research.records.trackers.summary import WandbSummary
+
+    settings = {name: first[f"tracker.{name}"] for name in ("dir", "project", "entity")}
+    claims = json.loads((directory / "claims.json").read_text())
+    group, figure = directory.absolute().name, directory / "figure.png"
+    summary = Background([WandbSummary(settings=settings, group=group, figure=figure, claims=claims)])
+    summary.start()
+    summary.finish({})
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

@@ -84,6 +84,7 @@ WRONG = [  # what is set, and what the line says
     (["model=transformer", "model.tied=true"], "model.tied must be false"),
     (["model=rnn", "model.dropout=0.1"], "model.dropout must be 0 (it stands"),
     (["model=transformer", "data=python_docs", "train.input_noise=0.1"], "train.input_noise must be 0 (the tokens"),
+    (["model=transformer", "data=python_docs", "data.scaling=per_feature"], "data.scaling must be jointly (the tokens"),
     (["model=cnn", "data=python_docs"], "model must be transformer or rnn"),
     (["model=cnn", "data=noise", "data.shape=[64]"], "data.shape must be height, width and channels"),
     (["model=resnet", "data=noise", "data.shape=[2,2,2,2]"], "data.shape must be height, width and channels"),

@@ -9,7 +9,7 @@ from research.records.claims import Claim, claim
 from research.records.selection import where
 
 COHEN = "Cohen, Kaur, Li, Kolter, Talwalkar 2021"
-AT_THE_EDGE, BELOW = (0.09, 0.12), 0.015  # step sizes
+AT_THE_EDGE, BELOW = (0.3, 0.4), 0.05  # step sizes
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
@@ -29,7 +29,9 @@ def share(run: Run) -> np.ndarray:
 
 
 def increasing(run: Run) -> float:
-    """The fraction of inspected steps with a greater loss than the one before."""
+    """The fraction of inspected steps with a greater loss than the one before; NaN for a run that diverged."""
+    if run.info["status"] == "diverged":
+        return np.nan
     loss = run.metrics["train_loss"][run.inspections["step"].astype(int)]
     return float(np.mean(np.diff(loss) > 0))
 

@@ -6,18 +6,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from research.records.analysis import Run
-from research.records.figures import PALETTE, band, new_figure
+from research.records.figures import band, depth_colours, new_figure
 from research.records.selection import where
 
-RATES = {0.015: PALETTE[6], 0.03: PALETTE[2], 0.06: PALETTE[1], 0.12: PALETTE[0]}
+RATES = (0.05, 0.1, 0.2, 0.4)
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left the loss, right the sharpness; a line a step size, the range over seeds as a shade."""
+    """Left the loss, right the sharpness; a line a step size but for what diverged, the range over seeds as a shade."""
     canvas, axes = new_figure(7.0, 2.9, 1, 2)
     loss, sharpness = axes[0]
-    for rate, colour in RATES.items():
-        group = where(runs, {"optimizer.learning_rate": rate})
+    for rate, colour in zip(RATES, depth_colours(len(RATES)), strict=True):
+        group = [run for run in where(runs, {"optimizer.learning_rate": rate}) if run.info["status"] == "done"]
+        if not group:
+            continue
         steps = group[0].inspections["step"].astype(int)
         losses = np.stack([run.metrics["train_loss"][steps] for run in group])
         band(loss, steps, losses, color=colour, label=f"$\\eta={rate:g}$")
@@ -26,6 +28,8 @@ def figure(runs: Sequence[Run]) -> Figure:
         sharpness.text(4000, 2 / rate * 1.03, f"$2/{rate:g}$", color=colour, fontsize=6.5, ha="right", va="bottom")
     loss.set(yscale="log", xlabel="step of gradient descent", ylabel="training loss")
     sharpness.set(yscale="log", xlabel="step of gradient descent", ylabel="sharpness\n(greatest Hessian eigenvalue)")
+    sharpness.set_yticks((5, 10, 20, 40), ("5", "10", "20", "40"))
+    sharpness.set_yticks([], minor=True)
     loss.legend(loc="upper right")
     canvas.suptitle("Where 2/η is within reach, the sharpness settles on it while the loss goes on falling", fontsize=9)
     return canvas

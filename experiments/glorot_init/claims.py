@@ -24,11 +24,12 @@ def trained(runs: Sequence[Run], activation: str) -> list[Run]:
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
-    """Factor and ratio of tanh networks, the sigmoid's bound, and who trains."""
+    """Factor and ratio of tanh networks, a layer's singular values, the sigmoid's bound, and who trains."""
     return [
         *(_factor(runs, scheme) for scheme in SCHEMES),
         _ratio(runs, "old_uniform", "≤ 1e-4 on every seed", 0, 1e-4),
         _ratio(runs, "glorot_uniform", "≥ 1e-2 on every seed", 1e-2, math.inf),
+        *(_singular(runs, scheme) for scheme in SCHEMES),
         *(_sigmoid(runs, scheme) for scheme in SCHEMES),
         _stalls(runs),
         *(_trains(runs, activation) for activation in ("tanh", "relu")),
@@ -59,6 +60,21 @@ def _ratio(runs: Sequence[Run], scheme: str, expected: str, low: float, high: fl
         expected=expected,
         values=values,
         holds=low <= min(values) and max(values) <= high,
+    )
+
+
+def _singular(runs: Sequence[Run], scheme: str) -> Claim:
+    """Of a square matrix of independent entries of variance σ_w²/n: 8σ_w/(3π), by the quarter-circle law."""
+    words, variance = SCHEMES[scheme]
+    theory = 8 * math.sqrt(variance) / (3 * math.pi)
+    spectra = [run.inspections["jacobian_spectrum"][0] for run in initial(runs, "linear", scheme)]
+    values = [float(spectrum.mean()) for spectrum in spectra]
+    return claim(
+        f"{words}: mean singular value of a layer's Jacobian where the nonlinearity has slope 1",
+        source=f"{SOURCE}, §4.2.1",
+        expected=f"{theory:.3f} ± 0.02 = 8σ_w/(3π) on every seed",
+        values=values,
+        holds=max(abs(value - theory) for value in values) <= 0.02,
     )
 
 

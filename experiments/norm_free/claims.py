@@ -61,9 +61,27 @@ def _exact(runs: Sequence[Run]) -> list[Claim]:
         "activation_rms": "first step, every depth: range over layers of the rms of h, over its value in the last",
     }
     norms = [_zero(words, [_spread(run, gauge) for run in runs]) for gauge, words in statements.items()]
+    distances = [float(run.inspections["jacobian_distance"][0]) for run in runs]
     through = [float(run.profiles["branch_grad"][0].max()) for run in runs]
     words = "first step, every depth: greatest gradient that arrives through a branch; with it, those of its weights"
-    return [*norms, _zero(words, through)]
+    return [_zero("first step, every depth: max |J − I| of the Jacobian J = ∂h_N/∂h_0", distances), *norms,
+            _zero(words, through), _one_element(runs)]  # fmt: skip
+
+
+def _one_element(runs: Sequence[Run]) -> Claim:
+    """Of W, the biases and α of a layer, by the exact count of the elements of its gradient that are 0."""
+    counts = []
+    for run in runs:
+        width = run["model.width"]
+        elements = (1 - run.profiles["grad_zero"][0].astype(float)) * (width * (width + 1) + 1)
+        counts.append(float(elements[np.argmax(np.abs(elements - 1))]))
+    return claim(
+        "first step, every depth: elements of a layer's gradient that are not 0, of the layer farthest from 1",
+        source=REZERO,
+        expected="1, α's (to rounding of the fraction): max |g_W| = 0, |g_α| > 0",
+        values=counts,
+        holds=max(abs(count - 1) for count in counts) < 0.01,
+    )
 
 
 def _zero(statement: str, values: Sequence[float]) -> Claim:

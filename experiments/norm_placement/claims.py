@@ -1,4 +1,4 @@
-"""Thresholds of the placement of layer norm in transformers at initialisation, set before the runs."""
+"""Thresholds of the placement of layer norm in transformers, at initialisation and in training, set before the runs."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,14 @@ KINDS = {  # name: settings
     "DeepNorm": {"skip.kind": "deepnorm"},
 }
 DEPTHS = (2, 4, 8, 16, 32)
+TRAINED = 10  # blocks
+WARMUP = 100  # steps
 FIRST, LAST = 1, -1  # feed-forward parts among the layers, which alternate with attention
-XIONG, WANG = "Xiong et al. 2020, Theorem 1", "Wang et al. 2022"
+XIONG, XIONG_3, WANG = "Xiong et al. 2020, Theorem 1", "Xiong et al. 2020, §3.2", "Wang et al. 2022"
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
-    """How the last part's gradient goes with depth, and how it differs from the first's."""
+    """How the last part's gradient goes with depth, how it differs from the first's; what a step moves; who trains."""
     post, pre = (slopes(runs, kind) for kind in ("Post-LN", "Pre-LN"))
     words = "gradient norm of the last feed-forward part as a power of depth, 2 to 32 blocks"
     return [
@@ -30,6 +32,8 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
             "Pre-LN, 32 blocks: gradient norm, first feed-forward part over last", XIONG, ratios(runs, "Pre-LN"), 3
         ),
         _within("DeepNorm, 32 blocks: the same ratio", WANG, ratios(runs, "DeepNorm"), 0.9, 1.1),
+        _update(runs),
+        *_training(runs),
     ]
 
 
@@ -44,6 +48,52 @@ def ratios(runs: Sequence[Run], kind: str) -> list[float]:
     """The first part's gradient over the last's in the deepest networks."""
     profiles = [run.profiles["grad_norm"][0] for run in where(runs, {**KINDS[kind], "model.depth": DEPTHS[-1]})]
     return [float(norms[FIRST] / norms[LAST]) for norms in profiles]
+
+
+def changes(runs: Sequence[Run], kind: str) -> np.ndarray:
+    """What one step of gradient descent changes the outputs by, root mean square, by seed and depth."""
+    grids = [by_seed(where(runs, {**KINDS[kind], "model.depth": depth})) for depth in DEPTHS]
+    return np.array([[grid[seed].inspections["output_change"][0] for grid in grids] for seed in sorted(grids[0])])
+
+
+def _update(runs: Sequence[Run]) -> Claim:
+    means = changes(runs, "DeepNorm").mean(axis=0)
+    ratio = float(means.max() / means.min())
+    return claim(
+        "DeepNorm: what a step of descent changes outputs by, mean over seeds, greatest over least of 2 to 32 blocks",
+        source=f"{WANG}, §4.2",
+        expected="≤ 1.15",
+        values=[ratio],
+        holds=ratio <= 1.15,
+    )
+
+
+def losses(runs: Sequence[Run], kind: str, warmup: int) -> np.ndarray:
+    """The training loss of the language models over the last tenth of the steps, by seed."""
+    settings = {**KINDS[kind], "model.depth": TRAINED, "optimizer.warmup_steps": warmup}
+    grid = by_seed(where(runs, settings))
+    return np.array([last(grid[seed]) for seed in sorted(grid)])
+
+
+def last(run: Run) -> float:
+    """The mean training loss of the last tenth of the steps: single batches of so few characters scatter."""
+    values = run.metrics["train_loss"]
+    return float(np.mean(values[-(len(values) // 10) :]))
+
+
+def _training(runs: Sequence[Run]) -> list[Claim]:
+    without = losses(runs, "Post-LN", 0) - losses(runs, "Pre-LN", 0)
+    gains = [losses(runs, kind, 0) - losses(runs, kind, WARMUP) for kind in ("Post-LN", "Pre-LN")]
+    words = f"{TRAINED} blocks, Adam, 250 steps: "
+    return [
+        _within(f"{words}final loss of Post-LN minus that of Pre-LN, no warm-up", XIONG_3, without.tolist(), 0.4),
+        _within(
+            f"{words}what warm-up gains Post-LN minus what it gains Pre-LN",
+            XIONG_3,
+            (gains[0] - gains[1]).tolist(),
+            0.05,
+        ),
+    ]
 
 
 def _within(statement: str, source: str, values: Sequence[float], low: float, high: float = np.inf) -> Claim:

@@ -1,4 +1,4 @@
-"""Gradients of transformers' feed-forward parts over depth and over the layers, for three places of layer norm."""
+"""Gradients of transformers' feed-forward parts, a step's change and training, for three places of layer norm."""
 
 from collections.abc import Sequence
 
@@ -19,18 +19,42 @@ DEPTHS = (2, 4, 8, 16, 32)
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left the last feed-forward part over depth, right all of them in the deepest network."""
-    canvas, axes = new_figure(7.0, 2.9, 1, 2)
+    """Above the last feed-forward part over depth, and all of the deepest; below what a step changes, and training."""
+    canvas, axes = new_figure(7.0, 5.4, 2, 2)
     for name, (settings, colour, marker) in KINDS.items():
-        mine, style = where(runs, settings), {"color": colour, "marker": marker, "markersize": 4}
+        mine, style = where(runs, {**settings, "train.steps": 1}), {"color": colour, "marker": marker, "markersize": 4}
         grids = [by_seed(where(mine, {"model.depth": depth})) for depth in DEPTHS]
         last = np.array([[grid[seed].profiles["grad_norm"][0, -1] for grid in grids] for seed in grids[0]])
         band(axes[0, 0], DEPTHS, last, label=name, **style)
         deepest = np.stack([run.profiles["grad_norm"][0, 1::2] for run in grids[-1].values()])
         band(axes[0, 1], np.arange(1, 33), deepest, label=name, markevery=4, **style)
+        change = np.array([[grid[seed].inspections["output_change"][0] for grid in grids] for seed in grids[0]])
+        band(axes[1, 0], DEPTHS, change, label=name, **style)
+        _training(axes[1, 1], where(runs, {**settings, "train.steps": 250}), name, style)
     _finish(axes[0, 0], axes[0, 1])
-    canvas.suptitle("Transformers' gradients at initialisation depend on where layer norm stands", fontsize=9)
+    _finish_below(axes[1, 0], axes[1, 1])
+    canvas.suptitle(
+        "Where layer norm stands decides transformers' gradients, and whether they need warm-up", fontsize=9
+    )
     return canvas
+
+
+def _training(axes: Axes, runs: Sequence[Run], name: str, style: dict) -> None:
+    """Means of ten steps; dashed with warm-up."""
+    for warmup in sorted({run["optimizer.warmup_steps"] for run in runs}):
+        losses = [run.metrics["train_loss"] for run in where(runs, {"optimizer.warmup_steps": warmup})]
+        curves = np.stack([each.reshape(-1, 10).mean(axis=1) for each in losses])
+        label, line = (f"{name}, warm-up", "--") if warmup else (name, "-")
+        steps = np.arange(curves.shape[1]) * 10 + 5
+        band(axes, steps, curves, label=label, linestyle=line, markevery=5, **style)
+
+
+def _finish_below(left: Axes, right: Axes) -> None:
+    left.set(xscale="log", yscale="log", xlabel="blocks", title="change of the outputs by a step of descent, rms")
+    left.set_xticks(DEPTHS, [str(depth) for depth in DEPTHS])
+    left.set_xticks([], minor=True)
+    right.set(xlabel="step", ylim=(2.3, 4.2), title="training loss (nats a character), 10 blocks")
+    right.legend(loc="upper right")
 
 
 def _finish(left: Axes, right: Axes) -> None:

@@ -39,8 +39,8 @@ class Dataset:
     """Training and held-out examples as flat rows.
 
     ``x`` [n, features] (any number format) and ``y`` [n] int32, likewise ``eval_x`` and ``eval_y``. Inputs to the
-    network are (row - offset)·scale. Where numbers are to be met, ``y`` is [n, outputs] float32 and ``classes`` are the
-    outputs.
+    network are (row - offset)·scale, with one number each or one a feature [1, features]. Where numbers are to be met,
+    ``y`` is [n, outputs] float32 and ``classes`` are the outputs.
 
     Of a language model, rows are windows of T tokens: ``x`` [n, T] with values below ``vocabulary``, ``y`` [n, T] the
     next token at every position; ``classes`` is the vocabulary. ``symbols``: the characters or words by token number,
@@ -59,8 +59,8 @@ class Dataset:
     eval_y: np.ndarray
     shape: tuple[int, ...]
     classes: int
-    offset: float
-    scale: float
+    offset: float | np.ndarray
+    scale: float | np.ndarray
     vocabulary: int = 0  # 0: rows are numbers
     symbols: str | tuple[str, ...] = ""
     padded: bool = False
@@ -164,6 +164,17 @@ def standardised(rows: np.ndarray) -> tuple[float, float]:
     offset = sum(float(block.sum()) for block in _blocks(rows)) / rows.size
     variance = sum(float(((block - offset) ** 2).sum()) for block in _blocks(rows)) / rows.size
     return offset, 1 / max(math.sqrt(variance), math.ulp(1.0))
+
+
+def standardised_per_feature(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The offsets and scales [1, features] that give each feature mean 0 and standard deviation 1 over the rows.
+
+    A feature that is the same in all rows is not scaled.
+    """
+    nothing = np.zeros((1, rows.shape[1]))
+    offset = sum((block.sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing) / len(rows)
+    variance = sum((((block - offset) ** 2).sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing) / len(rows)
+    return offset, 1 / np.sqrt(np.where(variance > 0, variance, 1))
 
 
 def _blocks(rows: np.ndarray, elements: int = 2**22) -> Iterator[np.ndarray]:

@@ -30,6 +30,7 @@ DataKind = enum.Enum(
 Function = enum.Enum("Function", ["sine", "step", "polynomial", "surface"])
 Unit = enum.Enum("Unit", ["characters", "bytes", "words"])
 WordVectors = enum.Enum("WordVectors", ["learned", "one_hot"])
+Scaling = enum.Enum("Scaling", ["jointly", "per_feature"])
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Data:
     split: str = "train"  # or a slice of one: train[:10%], train[100:200]
     eval_split: str = "test"
     limit: int | None = number(None, ge=1)  # keep only the first examples of the training split
+    scaling: Scaling = Scaling.jointly  # mean 0 and deviation 1 over all elements, or of each pixel or number by itself
     label: str | None = None  # the target's name; null: the first there is, or of text without one the next token
     label_noise: float = number(0.0, ge=0, le=1)  # share of the training labels that are drawn anew
     path: str | None = None  # folder: classes as sub-folders; arrays: a .npz with x and y

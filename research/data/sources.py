@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from research.data.dataset import Dataset, Known
+from research.data.dataset import Dataset, Known, standardised_per_feature
 from research.data.settings import Data
 
 SOURCES = {  # of every name: the module and its loader; all others are of the TFDS catalogue
@@ -54,7 +54,11 @@ class _Settings:
 
 @functools.lru_cache(maxsize=8)
 def _load(settings: _Settings) -> Dataset:
-    return _of(settings.data, SOURCES.get(settings.data.name.name, CATALOG)[1])(settings.data)
+    dataset = _of(settings.data, SOURCES.get(settings.data.name.name, CATALOG)[1])(settings.data)
+    if settings.data.scaling.name == "jointly":
+        return dataset
+    offset, scale = standardised_per_feature(dataset.x)
+    return dataclasses.replace(dataset, offset=offset, scale=scale)
 
 
 def _of(data: Data, name: str) -> Callable[[Data], Any]:

@@ -56,9 +56,11 @@ def _scaled(tree: Any, factor: Array) -> Any:
     return jax.tree.map(lambda leaf: (leaf * factor).astype(leaf.dtype), tree)
 
 
-def singular_values(function: Callable[[Array], Array], at: Float[Array, " D"]) -> Float[Array, " D"]:
-    """The singular values of the Jacobian of ``function`` at a point, the greatest first."""
-    return jnp.linalg.svd(jax.jacrev(function)(at), compute_uv=False)
+def isometry(function: Callable[[Array], Array], at: Float[Array, " D"]) -> tuple[Float[Array, " D"], Float[Array, ""]]:
+    """The singular values of the Jacobian J of ``function`` at a point, the greatest first, and max |J − I|."""
+    jacobian = jax.jacrev(function)(at)
+    distance = jnp.max(jnp.abs(jacobian - jnp.eye(len(at), dtype=jacobian.dtype)))
+    return jnp.linalg.svd(jacobian, compute_uv=False), distance
 
 
 def mean_cosine(gradients: Float[Array, "B ..."]) -> Float[Array, ""]:

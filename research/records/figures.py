@@ -59,6 +59,21 @@ def band(
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
+def beside_published(axes: Axes, measured: Mapping[str, Sequence[float]], published: Mapping[str, float]) -> None:
+    """A row a name, from above: the mean of what was measured with its range, and the paper's number as a diamond."""
+    for row, (name, values) in enumerate(measured.items()):
+        axes.plot([min(values), max(values)], [row, row], color=PALETTE[0], alpha=0.5)
+        axes.plot(
+            sum(values) / len(values), row, "o", color=PALETTE[0], label="measured, range over seeds" * (row == 0)
+        )
+        if name in published:
+            label = "" if axes.get_legend_handles_labels()[1][1:] else "the paper"
+            axes.plot(published[name], row, "D", markerfacecolor="none", color=PALETTE[1], label=label)
+    axes.set_yticks(range(len(measured)), list(measured))
+    axes.invert_yaxis()
+    axes.legend(loc="best")
+
+
 def decades(axes: Axes) -> None:
     """Names the ticks of an axis of log₁₀ values as powers of ten."""
     axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")

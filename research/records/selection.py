@@ -26,6 +26,12 @@ def final(run: Run, name: str) -> float:
     return math.inf if value is None or not math.isfinite(value) or run.info["status"] == "diverged" else value
 
 
+def error(run: Run, split: str) -> float:
+    """The final error in per cent on ``train`` (mean over the last epoch) or ``eval``; 100 for a run that diverged."""
+    accuracy = final(run, f"{split}_accuracy")
+    return 100 * (1 - accuracy) if math.isfinite(accuracy) else 100.0
+
+
 def at_best_rate(runs: Sequence[Run]) -> list[Run]:
     """Of the learning rates that were tried, the runs at that whose mean training loss ends lowest."""
     rate = "optimizer.learning_rate"

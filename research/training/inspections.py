@@ -16,7 +16,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from research.gauges.curvature import difference_errors, mean_cosine, mode_error, sharpness, singular_values
+from research.gauges.curvature import difference_errors, isometry, mean_cosine, mode_error, sharpness
 from research.gauges.layers import layer_norms
 from research.gauges.norms import euclidean
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
@@ -85,12 +85,16 @@ def _told(spec: Spec, state: TrainState, hp: HP) -> Pass:
 
 
 def _jacobian_spectrum(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
-    """Singular values [D] of ∂h_N/∂h_0 at the first example, the greatest first; batch norm as in evaluation."""
+    """Singular values [D] of J = ∂h_N/∂h_0 at the first example, the greatest first, and the greatest |J − I|.
+
+    Batch norm as in evaluation.
+    """
     told = Pass(hp, train=False)
     first = read_inputs(spec.architecture, data, data["x"][:1])
     h = _network(spec, state, hp).begin(first, told)
     through = lambda h: _network(spec, state, hp).through(h[None], {}, told)[0][0]  # noqa: E731
-    return {"jacobian_spectrum": singular_values(through, h[0])}
+    values, distance = isometry(through, h[0])
+    return {"jacobian_spectrum": values, "jacobian_distance": distance}
 
 
 def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
@@ -120,6 +124,30 @@ def _input_gradient(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     told, x = _told(spec, state, hp), read_inputs(spec.architecture, data, data["x"][:COMPARED])
     first = lambda x: jnp.sum(_network(spec, state, hp)(x, {}, told)[0][..., 0])  # noqa: E731
     return {"input_gradient": jax.grad(first)(x)}
+
+
+def _output_change(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+    """The root mean square, over the first batch's outputs, of what one step of gradient descent changes them by.
+
+    The step is W − η·∂L/∂W of all weights and vectors of tokens, with that batch's loss L and the run's learning rate
+    η, whatever the run's optimizer. Biases, norms' parameters and learned scales stay, as in the theory: N of them
+    that lie on the stream itself would add N times the same.
+
+    References:
+        Wang et al., DeepNet, 2022, §4.2: the model update.
+    """
+    rows, told = jnp.arange(spec.batch_size), _told(spec, state, hp)
+    x = read_inputs(spec.architecture, data, data["x"][rows])
+    gradient = jax.grad(_loss(spec, state, hp, data, rows))(state.params)
+    stepped = jax.tree_util.tree_map_with_path(
+        lambda path, old, g: old if _is_kept(path) else old - hp["optimizer.learning_rate"] * g, state.params, gradient
+    )
+    before, after = (
+        _network(spec, dataclasses.replace(state, params=params), hp)(x, {}, told)[0]
+        for params in (state.params, stepped)
+    )
+    change = after - before
+    return {"output_change": euclidean(change) / change.size**0.5}
 
 
 def _difference_errors(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
@@ -184,11 +212,17 @@ def _balance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     return {"balance": kept}
 
 
+def _is_kept(path: tuple) -> bool:
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return names[-1] in ("alpha", "bias", "inner", "scale", "shifts")
+
+
 _KINDS = {
     "sharpness": _sharpness,
     "jacobian_spectrum": _jacobian_spectrum,
     "gradient_correlation": _gradient_correlation,
     "input_gradient": _input_gradient,
+    "output_change": _output_change,
     "difference_errors": _difference_errors,
     "scale_derivative": _scale_derivative,
     "scale_invariance": _scale_invariance,

@@ -42,7 +42,7 @@ def rows_of(spec: Spec, order: Array, position: Array) -> Array:
 
 
 def read_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
-    """What the network reads: standardised numbers, or tokens as they are."""
+    """What the network reads: numbers brought to scale, or tokens as they are."""
     if arch.vocabulary:
         return rows.astype(jnp.int32)
     return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)

@@ -89,18 +89,21 @@ def _scaled_by_shape(leaf: Array) -> Array:
 def learning_rate(schedule: str, step: Array, hp: Mapping[str, Array]) -> Float[Array, ""]:
     """The learning rate of update ``step`` (from 0) of ``train.steps`` in all.
 
-    ``warmup_cosine``: linear over ``warmup_steps``, from rate/warmup_steps, then half a cosine to 0 (Loshchilov &
-    Hutter 2017).
+    ``warmup``: linear over ``warmup_steps``, from rate/warmup_steps, then constant; ``warmup_cosine``: then half a
+    cosine to 0 (Loshchilov & Hutter 2017).
     ``step``: times ``decay_factor`` at one half and again at three quarters of the run (He et al. 2016).
     ``linear``: straight to 0.
     """
     peak = hp["optimizer.learning_rate"]
-    step, total = step.astype(peak.dtype), hp["train.steps"].astype(peak.dtype)
+    step, total, warmup = (
+        number.astype(peak.dtype) for number in (step, hp["train.steps"], hp["optimizer.warmup_steps"])
+    )
     match schedule:
         case "constant":
             return peak
+        case "warmup":
+            return peak * jnp.minimum(1, (step + 1) / jnp.maximum(warmup, 1))
         case "warmup_cosine":
-            warmup = hp["optimizer.warmup_steps"].astype(peak.dtype)
             progress = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
             rising = (step + 1) / jnp.maximum(warmup, 1)
             return peak * jnp.where(step < warmup, rising, 0.5 * (1 + jnp.cos(jnp.pi * progress)))
@@ -109,7 +112,7 @@ def learning_rate(schedule: str, step: Array, hp: Mapping[str, Array]) -> Float[
             return peak * hp["optimizer.decay_factor"] ** passed
         case "linear":
             return peak * (1 - step / total)
-    raise ValueError(f"schedule must be constant, warmup_cosine, step or linear, got {schedule}")
+    raise ValueError(f"schedule must be constant, warmup, warmup_cosine, step or linear, got {schedule}")
 
 
 def clip(kind: str, grads: Any, params: Any, threshold: Array) -> Any:

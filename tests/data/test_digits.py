@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -5,7 +6,9 @@ from research.checks import check
 from research.config import Config
 from research.data.digits import SPLITS, load_digits
 from research.data.noise import load_noise
-from research.data.settings import Data
+from research.data.settings import Data, Scaling
+from research.data.sources import load
+from research.training.objective import read_inputs
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,25 @@ def test_inputs_have_mean_0_and_mean_square_1(digits):
     assert (inputs**2).mean() == pytest.approx(1, rel=1e-12) == digits.mean_square
 
 
+def test_each_pixel_by_itself_has_mean_0_and_mean_square_1_but_those_that_never_change(digits):
+    alone = load(Data(scaling=Scaling.per_feature))
+    inputs = (digits.x - alone.offset) * alone.scale
+    changes = np.ptp(digits.x, axis=0) > 0
+    assert 0 < np.sum(changes) < 64 and np.array_equal(alone.x, digits.x)
+    np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose((inputs**2).mean(axis=0), changes, rtol=1e-12)
+    assert alone.mean_square == pytest.approx(changes.mean(), rel=1e-12)
+    assert np.abs((alone.eval_x - alone.offset) * alone.scale).max() < 100  # also where a pixel never changed before
+    assert (load(Data()).offset, load(Data()).scale) == (digits.offset, digits.scale)
+
+
+def test_the_network_reads_each_pixel_by_its_own_scale(digits, make_architecture):
+    alone = load(Data(scaling=Scaling.per_feature))
+    arrays = {name: jnp.asarray(array) for name, array in alone.arrays().items()}
+    read = read_inputs(make_architecture(shape=(8, 8, 1)), arrays, arrays["x"])
+    np.testing.assert_allclose(read, (digits.x - alone.offset) * alone.scale, rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_stored_is_small_and_exact(digits):
     assert digits.x.dtype == np.uint8 and digits.y.dtype == np.int32
     assert digits.x.min() == 0 and digits.x.max() == 16
@@ -69,7 +91,9 @@ def test_a_split_that_does_not_exist_is_refused_by_name(splits):
 PREPARES = """
 import sys
 from research.data.digits import load_digits
-from research.data.settings import Data
+from research.data.settings import Data, Scaling
+from research.data.sources import load
+from research.training.objective import read_inputs
 print(load_digits(Data()).fingerprint(), "tensorflow" in sys.modules)
 """
 

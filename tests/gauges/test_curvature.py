@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.gauges.curvature import difference_errors, mean_cosine, sharpness, singular_values
+from research.gauges.curvature import difference_errors, isometry, mean_cosine, sharpness
 from research.training.precision import scope
 
 GENERATOR = np.random.default_rng(0)
@@ -65,8 +65,11 @@ def test_sharpness_is_zero_where_the_loss_is_flat():
 def test_singular_values_of_a_linear_map():
     with scope("float64"):
         matrix = GENERATOR.standard_normal((6, 6))
-        values = singular_values(lambda h: jnp.asarray(matrix) @ h, jnp.zeros(6))
+        values, distance = isometry(lambda h: jnp.asarray(matrix) @ h, jnp.zeros(6))
         np.testing.assert_allclose(values, np.linalg.svd(matrix, compute_uv=False), rtol=1e-12)
+        np.testing.assert_allclose(distance, np.abs(matrix - np.eye(6)).max(), rtol=1e-12)
+        turned, far = isometry(lambda h: h[::-1], jnp.zeros(6))  # an isometry, and yet not the identity
+        assert np.array_equal(turned, np.ones(6)) and far == 1
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])

@@ -67,6 +67,7 @@ def rate(schedule, step, numbers):
         peak
         * {
             "constant": 1,
+            "warmup": (step + 1) / warmup if step < warmup else 1,
             "warmup_cosine": (step + 1) / warmup if step < warmup else (1 + cosine) / 2,
             "step": factor ** (int(step >= total / 2) + int(step >= 3 * total / 4)),
             "linear": 1 - step / total,

@@ -1,5 +1,6 @@
 """Measurements beside the step against dense derivatives of the same small network, in float64."""
 
+import dataclasses
 import functools
 
 import jax
@@ -98,6 +99,35 @@ def test_the_input_gradient_is_a_difference_quotient(inspected):
             np.testing.assert_allclose(
                 found["input_gradient"][:, n], (output(x + moved) - output(x - moved)) / (2 * step), rtol=1e-6
             )
+
+
+def test_a_residual_network_whose_branches_are_switched_off_has_the_identity_as_jacobian(inspected):
+    with scope("float64"):
+        off, _ = inspected("jacobian_spectrum", skip="rezero")
+        on, _ = inspected("jacobian_spectrum", skip="identity")
+    assert off["jacobian_distance"] == 0 and np.array_equal(off["jacobian_spectrum"], np.ones(5))
+    assert on["jacobian_distance"] > 0.1
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_the_output_change_is_that_of_one_step_of_gradient_descent(inspected, kind):
+    """Of a small step: learning rate times the outputs' derivative along the gradient; biases stay."""
+    with scope("float64"):
+        found, (spec, state, hp, data) = inspected("output_change", kind=kind, activation="tanh", shape=(1, 5, 1))
+        batch = read_inputs(spec.architecture, data, data["x"][:8]), data["y"][:8]
+        gradient = jax.grad(lambda params: make_objective(spec, state, hp, batch)(params, {})[0])(state.params)
+
+        def outputs(size):
+            weights = lambda path, g: g * ("bias" not in jax.tree_util.keystr(path))  # noqa: E731
+            step = jax.tree_util.tree_map_with_path(weights, gradient)
+            params = jax.tree.map(lambda leaf, g: leaf - size * g, state.params, step)
+            moved = dataclasses.replace(state, params=params)
+            return _network(spec, moved, hp)(batch[0], {}, _told(spec, moved, hp))[0]
+
+        rate = float(hp["optimizer.learning_rate"])
+        slope = (outputs(1e-6) - outputs(-1e-6)) / 2e-6
+        np.testing.assert_allclose(found["output_change"], rate * np.sqrt(np.mean(slope**2)), rtol=0.05)
+        np.testing.assert_allclose(found["output_change"], np.sqrt(np.mean((outputs(rate) - outputs(0)) ** 2)))
 
 
 def test_difference_errors_are_least_near_the_roots_of_the_rounding_error(inspected):

@@ -24,6 +24,7 @@ def test_schedules_begin_and_end_where_they_say(make_numbers):
     at = lambda schedule, step: float(learning_rate(schedule, jnp.int32(step), hp))  # noqa: E731
     assert [at("constant", step) for step in (0, 99)] == [2.0, 2.0]
     np.testing.assert_allclose([at("linear", step) for step in (0, 50, 99)], [2.0, 1.0, 0.02], rtol=1e-5)
+    np.testing.assert_allclose([at("warmup", step) for step in (0, 9, 10, 99)], [0.2, 2.0, 2.0, 2.0], rtol=1e-5)
     np.testing.assert_allclose([at("warmup_cosine", step) for step in (0, 9, 10, 55)], [0.2, 2.0, 2.0, 1.0], rtol=1e-5)
     assert at("warmup_cosine", 99) < 0.001
     np.testing.assert_allclose(

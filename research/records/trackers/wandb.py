@@ -62,22 +62,7 @@ class WandbTracker:
 
     def start(self) -> dict[str, Any]:
         """Opens the W&B run; returns its folder for ``run.json``."""
-        import wandb
-
-        folder = Path(os.environ.get("WANDB_DIR") or self._settings["dir"]).absolute()  # the service has its own place
-        folder.mkdir(parents=True, exist_ok=True)
-        uploaded = _drop_earlier_tries(folder, self._identity["id"])
-        self._run = wandb.init(
-            project=self._settings["project"],
-            entity=self._settings["entity"],
-            dir=str(folder),
-            mode=_mode(),
-            resume="allow",
-            reinit="create_new",
-            config=self._config,
-            settings=wandb.Settings(**QUIET),
-            **self._identity,
-        )
+        self._run, uploaded = open_run(self._settings, self._config, self._identity)
         self._there = max(uploaded, self._run.starting_step)
         self._run.define_metric("train/step", hidden=True, summary="none")
         for key in METRICS.values():
@@ -132,6 +117,31 @@ class WandbTracker:
         columns: list[Any] = ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
         table = wandb.Table(columns=columns, data=_by_layer(signal, self._last))
         return {"profile/heat_map": picture, "profile/table": table}
+
+
+def open_run(settings: dict[str, Any], config: dict[str, Any], identity: dict[str, Any]) -> tuple[Any, int]:
+    """Opens a W&B run in the folder of the settings or of ``WANDB_DIR``; what ``identity`` names is what W&B names.
+
+    Returns:
+        The run, and how many steps earlier tries of it have uploaded.
+    """
+    import wandb
+
+    folder = Path(os.environ.get("WANDB_DIR") or settings["dir"]).absolute()  # the service has its own place
+    folder.mkdir(parents=True, exist_ok=True)
+    uploaded = _drop_earlier_tries(folder, identity["id"])
+    run = wandb.init(
+        project=settings["project"],
+        entity=settings["entity"],
+        dir=str(folder),
+        mode=_mode(),
+        resume="allow",
+        reinit="create_new",
+        config=config,
+        settings=wandb.Settings(**QUIET),
+        **identity,
+    )
+    return run, uploaded
 
 
 def _drop_earlier_tries(folder: Path, identity: str) -> int:

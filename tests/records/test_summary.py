@@ -1,0 +1,55 @@
+"""An experiment's figure and claims in the W&B group of its runs, read back by W&B's own command."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from research import experiment
+
+CLAIMS = [
+    {"statement": "a", "source": "b", "expected": "≤ 1", "measured": 0.5, "interval": [0, 1], "n": 3, "holds": True},
+    {"statement": "c", "source": "d", "expected": "≥ 2", "measured": 1.5, "interval": [1, 2], "n": 4, "holds": False},
+]
+
+
+@pytest.fixture
+def judged(finished, workplace, monkeypatch):
+    """An experiment's folder once its claims were tested: one run, the figure, the claims."""
+    directory = workplace / "outputs" / "first"
+    shutil.copytree(finished[0], directory / finished[0].name)
+    Image.new("L", (40, 30), 200).save(directory / "figure.png")
+    (directory / "claims.json").write_text(json.dumps(CLAIMS))
+    monkeypatch.setattr(experiment, "expected_runs", lambda _: [finished[0].name])
+    return directory
+
+
+def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_written(judged, wandb_records, workplace):
+    for _ in range(2):
+        experiment.mirror("relu_growth", judged)
+    (folder,) = workplace.glob("outputs/wandb/offline-run-*")
+    records = wandb_records(folder)
+    (described,) = (record["run"] for record in records if record["type"] == "run")
+    assert (described["job_type"], described["run_group"], described["display_name"]) == ("summary", "first", "summary")
+    (picture,) = (folder / "files" / "media" / "images").glob("figure*.png")
+    assert picture.read_bytes() == (judged / "figure.png").read_bytes()
+    (table,) = (folder / "files" / "media" / "table").glob("claims*.json")
+    written = json.loads(table.read_text())
+    assert written["columns"] == ["statement", "source", "expected", "measured", "low", "high", "n", "holds"]
+    assert written["data"] == [["a", "b", "≤ 1", 0.5, 0, 1, 3, True], ["c", "d", "≥ 2", 1.5, 1, 2, 4, False]]
+    summary = {k: v for record in records for k, v in record.get("summary", {}).get("update", {}).items()}
+    assert (summary["claims/held"], summary["claims/all"]) == (1, 2)
+
+
+def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
+    (file,) = judged.glob("*/run.json")
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "wandb"}))
+    experiment.mirror("relu_growth", judged)
+    assert not (workplace / "outputs" / "wandb").exists()
+
+
+def test_a_summary_that_fails_is_one_line(judged, workplace, capsys):
+    (judged / "figure.png").unlink()
+    experiment.mirror("relu_growth", judged)
+    assert "WandbSummary stopped" in (said := capsys.readouterr().err) and said.count("\n") == 1
