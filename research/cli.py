@@ -78,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(words: Sequence[str], scale: str) -> int:
-    from research.experiment import checked, names, study
+    from research.experiment import checked, closing_table, names, study
+    from research.report import console
 
     overrides = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word]
@@ -88,16 +89,21 @@ def _reproduce(words: Sequence[str], scale: str) -> int:
             raise ValueError(f"{override} would make it another experiment: fathom train -m experiment=NAME {override}")
     if not chosen:
         raise ValueError(f"reproduce what? one or several of {', '.join(names())}, or all")
-    codes = []
+    ended = {}
     for name in chosen:
         print(f"{study(name)}: training", flush=True)
-        codes.append(_reproduced(name, overrides))
-    return max(codes)
+        ended[_directory(name, overrides)] = _reproduced(name, overrides)
+    if len(chosen) > 1:
+        console().print(closing_table({directory: judged for directory, (_, judged) in ended.items()}))
+    return max(code for code, _ in ended.values())
 
 
-def _reproduced(name: str, overrides: Sequence[str]) -> int:
-    """A run that diverged has ended: of a grid of learning rates it is a result, which the claims judge."""
-    from research.experiment import draw_and_judge, finished_runs, mirror
+def _reproduced(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
+    """The exit code, and whether the claims were judged.
+
+    A run that diverged has ended: of a grid of learning rates it is a result, which the claims judge.
+    """
+    from research.experiment import draw_and_judge, finished_runs, mirror, results
     from research.train import main as train
 
     code, directory = train([f"experiment={name}", "hydra/launcher=grouped", *overrides]), _directory(name, overrides)
@@ -105,13 +111,14 @@ def _reproduced(name: str, overrides: Sequence[str]) -> int:
         try:
             finished_runs(name, directory)
         except ValueError:
-            return code  # what went wrong is said
+            return code, False  # what went wrong is said
     if code > 1:
-        return code
+        return code, False
+    before = results(directory)
     holds = draw_and_judge(name, directory)
-    if "tracker=none" not in overrides:
-        mirror(name, directory)
-    return int(not holds)
+    if "tracker=none" not in overrides and results(directory) != before:
+        mirror(directory)
+    return int(not holds), True
 
 
 def _directory(name: str, overrides: Sequence[str] = ()) -> Path:

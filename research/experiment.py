@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import yaml
 from rich.table import Table
+from rich.text import Text
 
 from research.errors import nearest
 from research.member import OUTSIDE
@@ -25,8 +26,6 @@ from research.train import folder
 
 FORMATS = ("png", "svg", "pdf")
 DATELESS = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same runs, the same bytes
-
-
 SCALES = ("paper",)  # larger configurations, for accelerators
 
 
@@ -140,12 +139,12 @@ def draw_and_judge(name: str, directory: Path) -> bool:
     return all(claim.holds for claim in claims)
 
 
-def mirror(name: str, directory: Path) -> None:
+def mirror(directory: Path) -> None:
     """Writes figure and claims into a W&B run of their own, in the group of the runs, where those are recorded there.
 
     A dashboard's failure is told in one line: the files in ``directory`` are complete without it.
     """
-    first = Run(directory / expected_runs(name)[0])
+    first = find_runs(directory)[0]
     if not first.info.get("wandb"):
         return
     from research.records.trackers import Background
@@ -157,6 +156,27 @@ def mirror(name: str, directory: Path) -> None:
     summary = Background([WandbSummary(settings=settings, group=group, figure=figure, claims=claims)])
     summary.start()
     summary.finish({})
+
+
+def results(directory: Path) -> list[bytes]:
+    """The files that a dashboard is sent, as they lie there."""
+    files = (directory / name for name in ("figure.png", "claims.json"))
+    return [file.read_bytes() for file in files if file.exists()]
+
+
+def closing_table(judged: Mapping[Path, bool]) -> Table:
+    """One row an experiment, by its directory and whether its claims were judged: how many hold, and which do not."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("experiment", "claims that hold", "what does not hold (measured; expected)"):
+        table.add_column(column, overflow="fold")
+    for directory, is_judged in judged.items():
+        if not is_judged:
+            table.add_row(directory.name, "[red]none: runs failed[/]", "")
+            continue
+        claims = json.loads((directory / "claims.json").read_text())
+        wrong = [f"{c['statement']} ({number(c['measured'])}; {c['expected']})" for c in claims if not c["holds"]]
+        table.add_row(directory.name, f"{len(claims) - len(wrong)} of {len(claims)}", Text("\n".join(wrong), "red"))
+    return table
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

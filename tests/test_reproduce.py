@@ -83,15 +83,33 @@ def test_claims_decide_once_every_run_has_ended(monkeypatch, trained, ended, hol
         if not ended:
             raise ValueError(f"{directory} lacks a run of {name}")
 
-    judged, mirrored = [], []
+    judged, mirrored, changes = [], [], [True]
     monkeypatch.setattr(train, "main", lambda _: trained)
     monkeypatch.setattr(experiment, "finished_runs", finished)
     monkeypatch.setattr(experiment, "draw_and_judge", lambda *of: judged.append(of) or holds)
+    monkeypatch.setattr(experiment, "results", lambda _: [len(judged)] if changes else [])
     monkeypatch.setattr(experiment, "mirror", lambda *of: mirrored.append(of))
     assert cli.run(["reproduce", "relu_growth"]) == code
     assert bool(judged) == bool(mirrored) == (ended and trained < 2)
     assert cli.run(["reproduce", "relu_growth", "tracker=none"]) == code
-    assert len(mirrored) == bool(judged)
+    changes.clear()  # figure and claims are what they were
+    assert cli.run(["reproduce", "relu_growth"]) == code
+    assert len(mirrored) == bool(mirrored)
+
+
+def test_several_experiments_end_with_a_table_of_what_does_not_hold(monkeypatch, workplace, capsys):
+    def judge(name, directory):
+        claims = [{"statement": "factor a layer", "expected": "1 ± 0.1", "measured": 1.25, "holds": name == "he_init"}]
+        directory.mkdir(parents=True)
+        (directory / "claims.json").write_text(json.dumps(claims))
+        return claims[0]["holds"]
+
+    monkeypatch.setattr(train, "main", lambda words: "experiment=glorot_init" in words)
+    monkeypatch.setattr(experiment, "draw_and_judge", judge)
+    assert cli.run(["reproduce", "he_init", "relu_growth", "glorot_init", "tracker=none"]) == 1
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "he_init 1 of 1" in rows and "glorot_init none: runs failed" in rows
+    assert "relu_growth 0 of 1 factor a layer (1.25; 1 ± 0.1)" in rows
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from research.records.trackers import Columns
+from research.records.trackers import Beside, Columns
 from research.records.trackers.wandb import open_run
 
 BEFORE, BEHIND = ("statement", "source", "expected", "measured"), ("n", "holds")  # columns, around the interval's two
@@ -25,7 +25,7 @@ class WandbSummary:
         self._run, _ = open_run(self._settings, {}, self._identity)
         return {}
 
-    def log(self, metrics: Columns, profiles: Columns) -> None:
+    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
         """An experiment has no rows of its own."""
 
     def finish(self, info: dict[str, Any]) -> None:
