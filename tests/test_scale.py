@@ -90,7 +90,7 @@ def as_published(settings):
 @pytest.mark.parametrize("key", [key if key in CHEAP else pytest.param(key, marks=pytest.mark.slow) for key in KEYS])
 def test_claims_and_figure_are_made_of_the_records_of_all_runs(planned, key):
     jobs, members = planned(key)
-    assert [member.directory.name for member in members] == expected_runs(key)
+    assert [member.directory.name for member in members] == list(expected_runs(key))
     assert {member.directory.parent.name for member in members} == {experiment.study(key)}
     claims, figure = (experiment._module(key, part) for part in ("claims", "figure"))
     good = claims.claims([recorded(member, as_published) for member in members])

@@ -27,7 +27,7 @@ def judged(finished, workplace, monkeypatch):
 
 def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_written(judged, wandb_records, workplace):
     for _ in range(2):
-        experiment.mirror("relu_growth", judged)
+        experiment.mirror(judged)
     (folder,) = workplace.glob("outputs/wandb/offline-run-*")
     records = wandb_records(folder)
     (described,) = (record["run"] for record in records if record["type"] == "run")
@@ -45,11 +45,11 @@ def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_writt
 def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
     (file,) = judged.glob("*/run.json")
     file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "wandb"}))
-    experiment.mirror("relu_growth", judged)
+    experiment.mirror(judged)
     assert not (workplace / "outputs" / "wandb").exists()
 
 
 def test_a_summary_that_fails_is_one_line(judged, workplace, capsys):
     (judged / "figure.png").unlink()
-    experiment.mirror("relu_growth", judged)
+    experiment.mirror(judged)
     assert "WandbSummary stopped" in (said := capsys.readouterr().err) and said.count("\n") == 1
