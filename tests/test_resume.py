@@ -99,8 +99,11 @@ SMALL = ["train", "model.depth=2", "model.width=8", "train.steps=25", "train.eva
 
 @pytest.fixture
 def told_to_end(fathom, monkeypatch):
-    """Trains the small run, which is sent a signal while it takes the rows from step ``at`` on."""
-    take = Group.take
+    """Trains the small run, which is sent a signal while it takes the rows from step ``at`` on.
+
+    In the background of a shell SIGINT is ignored, by its children too.
+    """
+    take, heeded = Group.take, signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*words, at, signal=signal.SIGTERM):
         def signalled(group, start, *rest):
@@ -114,7 +117,8 @@ def told_to_end(fathom, monkeypatch):
             patch.setattr(Group, "take", signalled)
             return fathom(*SMALL, *words)
 
-    return start
+    yield start
+    signal.signal(signal.SIGINT, heeded)
 
 
 @pytest.fixture(scope="module")
