@@ -19,6 +19,9 @@ COMMANDS = {
     "bench": ("[ROW…]", "measure this machine against the budgets and write the table"),
 }
 SCALED = ("reproduce", "figure")
+# What of an experiment's settings decides where it is trained and recorded, and changes no number.
+LEAVES_IT_THE_SAME = ("name=", "tracker", "checkpoint.", "mesh", "data.raw_dir=", "data.download=", "hydra.sweep.dir=")
+LEAVES_IT_THE_SAME += ("hydra/launcher=", "hydra.launcher.")
 
 
 def main() -> None:
@@ -80,22 +83,40 @@ def _parser() -> argparse.ArgumentParser:
 def _reproduce(words: Sequence[str], scale: str) -> int:
     from research.experiment import checked, closing_table, names, study
     from research.report import console
+    from research.train import Session
 
     overrides = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word]
     chosen = names(scale) if wanted == ["all"] else [checked(word, scale) for word in wanted]
     for override in overrides:
-        if not override.startswith(("name=", "tracker", "hydra.sweep.dir=", "hydra/launcher=", "hydra.launcher.")):
+        if not override.startswith(LEAVES_IT_THE_SAME):
             raise ValueError(f"{override} would make it another experiment: fathom train -m experiment=NAME {override}")
+        if override.startswith(("name=", "hydra.sweep.dir=")) and len(chosen) > 1:
+            raise ValueError(f"{override} is the folder of one experiment, {len(chosen)} are asked for")
     if not chosen:
-        raise ValueError(f"reproduce what? one or several of {', '.join(names())}, or all")
+        raise ValueError(f"reproduce what? one or several of {', '.join(names(scale))}, or all")
     ended = {}
     for name in chosen:
         print(f"{study(name)}: training", flush=True)
-        ended[_directory(name, overrides)] = _reproduced(name, overrides)
+        ended[_directory(name, overrides)] = _attempted(name, overrides)
+        if Session.interrupted:
+            break
     if len(chosen) > 1:
         console().print(closing_table({directory: judged for directory, (_, judged) in ended.items()}))
     return max(code for code, _ in ended.values())
+
+
+def _attempted(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
+    """As ``_reproduced``; what is refused is said and leaves other experiments alone."""
+    from research.errors import Refused, explain
+
+    try:
+        return _reproduced(name, overrides)
+    except Refused as refused:
+        return int(str(refused.code)), False
+    except ValueError as error:
+        print(f"fathom: {explain(error)}", file=sys.stderr)
+        return 2, False
 
 
 def _reproduced(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
@@ -104,14 +125,17 @@ def _reproduced(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
     A run that diverged has ended: of a grid of learning rates it is a result, which the claims judge.
     """
     from research.experiment import draw_and_judge, finished_runs, mirror, results
+    from research.train import Session
     from research.train import main as train
 
     code, directory = train([f"experiment={name}", "hydra/launcher=grouped", *overrides]), _directory(name, overrides)
     if code:
         try:
             finished_runs(name, directory)
-        except ValueError:
-            return code, False  # what went wrong is said
+        except ValueError as error:
+            if not Session.interrupted:
+                print(f"fathom: {error}", file=sys.stderr)
+            return code, False
     if code > 1:
         return code, False
     before = results(directory)

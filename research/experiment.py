@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import yaml
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -135,7 +136,8 @@ def draw_and_judge(name: str, directory: Path) -> bool:
     write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
     out = console()
     out.print(claims_table(claims))
-    out.print(f"figure: {directory}/figure.png .svg .pdf   claims: {directory}/claims.json", soft_wrap=True)
+    place = escape(str(directory))
+    out.print(f"figure: {place}/figure.png .svg .pdf   claims: {place}/claims.json", soft_wrap=True)
     return all(claim.holds for claim in claims)
 
 

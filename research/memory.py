@@ -1,11 +1,15 @@
 """How much memory the devices have, and how much runs need."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from research.training.program import make_program
+
 CGROUP = Path("/sys/fs/cgroup")
+MAPS, MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
 def check_memory(total: int, devices: int) -> None:
@@ -41,6 +45,25 @@ def _left_to_the_container() -> int | None:
     except OSError:
         return None
     return None if most == "max" else int(most) - int(used)
+
+
+def release_programs() -> None:
+    """Forgets compiled programs where they hold half of the memory maps that the system grants a process.
+
+    Each has hundreds of them, and Linux ends a process that asks for more than some 65,000: a sweep over a hundred
+    depths would not come to its end.
+    """
+    try:
+        with MAPS.open("rb") as lines:
+            held = sum(1 for _ in lines)
+        most = int(MOST_MAPS.read_text())
+    except OSError:  # no Linux, no such limit
+        return
+    if held > most / 2:
+        make_program.cache_clear()
+        jax.clear_caches()
+        gc.unfreeze()
+        gc.collect()
 
 
 def needed(compiled: jax.stages.Compiled) -> int:

@@ -24,7 +24,11 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%"),
+            )
             times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
             self.bar = Bar(*columns, *times, console=Console(stderr=True), transient=True)
             self.task = self.bar.add_task("starting", total=self.runs)

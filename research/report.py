@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -60,7 +61,8 @@ def say_run(info: Mapping[str, Any]) -> None:
     if verdict:
         kind, _, rest = verdict["sentence"].partition(":")
         out.print(Text(f"{kind}:", style=COLOURS.get(kind, "")) + Text(rest), soft_wrap=True)
-    out.print(f"record: {info['directory']}   look again: fathom show {info['directory']}", soft_wrap=True)
+    place = escape(str(info["directory"]))
+    out.print(f"record: {place}   look again: fathom show {place}", soft_wrap=True)
 
 
 RESULTS = (

@@ -11,7 +11,7 @@ from research.data.sources import load
 from research.group import Apart, Group, is_out_of_memory
 from research.job import Job, prepare
 from research.member import Member, Result
-from research.memory import check_memory, needed, size
+from research.memory import check_memory, needed, release_programs, size
 from research.processes import agreed, interrupted, noting, of_the_first, together
 from research.progress import Progress
 from research.training.checkpoint import fetch, restored, stacked
@@ -68,6 +68,7 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
     configs = [member.config for member in members]
     layout = make_layout(len(members), kind=configs[0].mesh.kind.name, within=within, devices=devices)
     spare = [configs[-1]] * (-len(members) % layout.lanes)  # trained once more so that devices have equal shares
+    release_programs()
     with scope(configs[0].precision.kind.name):
         job = together(partial(prepare, *configs, *spare, layout=layout))
         with together(partial(Group, members, job, progress)) as group:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from rich.markup import escape
 from rich.text import Text
 
 from research.errors import nearest
@@ -72,7 +73,7 @@ def show_run(word: str) -> None:
     """One run in the terminal: what it was, its verdict, its profile over depth, its loss."""
     run, out = find_run(word), console()
     info, verdict, final = run.info, run.info.get("verdict") or {}, run.info.get("final") or {}
-    out.print(f"[bold]{run.directory}[/]  {info['status']}  {info.get('steps', 0)} steps", soft_wrap=True)
+    out.print(f"[bold]{escape(str(run.directory))}[/]  {info['status']}  {info.get('steps', 0)} steps", soft_wrap=True)
     chosen = ("model.depth", "model.width", "activation.kind", "skip.kind", "norm.kind", "init.kind", "optimizer.kind")
     settings = [f"{path.removesuffix('.kind')}={run[path]}" for path in (*chosen, "optimizer.learning_rate", "seed")]
     out.print("  ".join(settings), soft_wrap=True)

@@ -69,6 +69,7 @@ class Session:
 
     progress = Progress()
     shows_traces = False
+    interrupted = False  # by the user: what would come next is not wanted either
 
 
 class CheckFirst(Callback):
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         multirun = [word for word in arguments if word in ("-m", "--multirun")]  # Hydra wants it first
         sys.argv = ["fathom train", *multirun[:1], *(word for word in arguments if word not in multirun)]
     register()
-    Session.progress = Progress()
+    Session.progress, Session.interrupted = Progress(), False
     results: list[dict[str, Any]] = []
 
     def task(composed: DictConfig) -> dict[str, Any]:
@@ -225,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except errors.SweepEnded as ended:
         return ended.exit_code
     except KeyboardInterrupt:
+        Session.interrupted = True
         print("fathom: interrupted; what was measured is written", file=sys.stderr)
         return 1
     except Exception as error:

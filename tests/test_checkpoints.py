@@ -116,9 +116,9 @@ def assert_same(run, other):
 def test_a_run_goes_on_as_if_nobody_had_interrupted_it(train, photos, words):
     words = words.replace("photos", str(photos)).split()
     whole = train("whole", *words)[0][0]
-    cut, said = train("cut", *words, stop=11)
+    cut, said = train("cut [1]", *words, stop=11)
     assert said.code == 1 and cut[0].info["status"] == "interrupted" and 11 <= cut[0].info["steps"] < 25
-    again, said = train("cut", *words)
+    again, said = train("cut [1]", *words)
     (begun,) = again[0].info["resumed"]
     assert said.code == 0 and begun >= 11 and f"goes on from step {begun}/25" in said.err, said.err
     assert_same(again[0], whole)

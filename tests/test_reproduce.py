@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from research import cli, experiment, train
+from research import cli, errors, experiment, train
 
 NAME = "relu_growth"
 
@@ -137,3 +137,35 @@ def test_a_scale_has_runs_and_a_folder_of_its_own(monkeypatch):
     assert cli.run(["figure", "--scale=paper", "degradation"]) == 0
     assert trained == [["experiment=paper/degradation", "hydra/launcher=grouped", "tracker=none"]]
     assert judged == [("paper/degradation", Path("outputs/degradation-paper"))] * 2
+
+
+def test_who_interrupts_one_experiment_interrupts_those_behind_it(monkeypatch, workplace):
+    trained = []
+
+    def interrupted(words):
+        trained.append(words[0])
+        train.Session.interrupted = True
+        return 1
+
+    monkeypatch.setattr(train.Session, "interrupted", False)
+    monkeypatch.setattr(train, "main", interrupted)
+    assert cli.run(["reproduce", "he_init", "relu_growth"]) == 1 and trained == ["experiment=he_init"]
+
+
+def test_what_is_refused_of_one_experiment_leaves_the_others_alone(monkeypatch, workplace, capsys):
+    def train_one(words):
+        if "experiment=he_init" in words:
+            raise errors.Refused(2)
+        return 0
+
+    judged = []
+    monkeypatch.setattr(train, "main", train_one)
+    monkeypatch.setattr(experiment, "draw_and_judge", lambda name, _: judged.append(name))
+    monkeypatch.setattr(experiment, "closing_table", lambda ended: str(list(ended.values())))
+    assert cli.run(["reproduce", "he_init", "relu_growth", "tracker=none"]) == 2 and judged == ["relu_growth"]
+    assert "[False, True]" in capsys.readouterr().out
+
+
+def test_one_folder_is_not_for_several_experiments(fathom, workplace):
+    said = fathom("reproduce", "he_init", "relu_growth", "name=x")
+    assert said.code == 2 and "name=x is the folder of one experiment, 2 are asked for" in said.err

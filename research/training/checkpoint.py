@@ -4,12 +4,14 @@ They hold arrays and a line of JSON; nothing that is read back is executed. Orba
 written or read: it takes most of a second, which a short run does not pay.
 """
 
+import contextlib
 import dataclasses
 import shutil
 import sys
+import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +103,8 @@ class Checkpoints:
         self._drop(lambda name: not name.isdigit())
         try:
             notes = checkpoint.notes | {"sum": _sum(checkpoint.arrays)}
-            with _checkpointer() as orbax:
-                orbax.save(place, checkpoint.arrays, custom_metadata=notes)
+            with _checkpointer() as orbax, _without_brackets(self.folder) as folder:
+                orbax.save(folder / place.name, checkpoint.arrays, custom_metadata=notes)
         except BaseException:
             self._drop(lambda name: not name.isdigit())
             raise
@@ -116,12 +118,14 @@ class Checkpoints:
         """
         if not self.exist:
             return None
-        place = self.folder / str(max(self._steps()))
+        place, expected = self.folder / str(max(self._steps())), form()
         try:
             with _checkpointer() as orbax:
                 arrays, notes = orbax.restore(place), dict(orbax.metadata(place).custom_metadata)
             whole = notes.pop("sum") == _sum(arrays)
-            same = {path: (array.shape, array.dtype) for path, array in arrays.items()} == form()
+            same = {path: (array.shape, array.dtype) for path, array in arrays.items()} == expected
+        except (MemoryError, ImportError, PermissionError):  # not the checkpoint's fault: it may be read another time
+            raise
         except Exception as error:  # of any kind: the file system, two formats, JSON
             raise Unusable(f"it cannot be read ({type(error).__name__})") from error
         if not same:
@@ -141,6 +145,14 @@ class Checkpoints:
         for place in self.folder.iterdir():
             if unwanted(place.name):
                 shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _without_brackets(folder: Path) -> Iterator[Path]:
+    """The same folder under a path that Orbax can search: it takes brackets in one for a pattern, and joins nothing."""
+    with tempfile.TemporaryDirectory() as place:
+        (link := Path(place) / FOLDER).symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def _checkpointer() -> Any:
