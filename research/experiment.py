@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,20 +125,38 @@ def _module(name: str, part: str) -> ModuleType:
     return module
 
 
-def draw_and_judge(name: str, directory: Path) -> bool:
-    """Draws the figure and tests the claims from the records in ``directory``; returns whether all hold."""
-    runs = finished_runs(name, directory)
-    claims: list[Claim] = _module(name, "claims").claims(runs)
-    with style():
-        figure = _module(name, "figure").figure(runs)
-        for suffix in FORMATS:
-            figure.savefig(directory / f"figure.{suffix}", metadata=DATELESS[suffix])
-    write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
-    out = console()
+def draw_and_judge(name: str, directory: Path, again: bool = True) -> bool:
+    """Draws the figure and tests the claims from the records in ``directory``; returns whether all hold.
+
+    Without ``again`` what lies there is left as it is where it is newer than all that it is made of.
+    """
+    claims = [] if again else _judged(name, directory)
+    if not claims:
+        runs = finished_runs(name, directory)
+        claims = _module(name, "claims").claims(runs)
+        with style():
+            figure = _module(name, "figure").figure(runs)
+            for suffix in FORMATS:
+                figure.savefig(directory / f"figure.{suffix}", metadata=DATELESS[suffix])
+        write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
+    out, place = console(), escape(str(directory))
     out.print(claims_table(claims))
-    place = escape(str(directory))
     out.print(f"figure: {place}/figure.png .svg .pdf   claims: {place}/claims.json", soft_wrap=True)
     return all(claim.holds for claim in claims)
+
+
+def _judged(name: str, directory: Path) -> list[Claim]:
+    """The claims as they were judged, if since then neither the records nor the code have changed; else none."""
+    made = [directory / "claims.json", *(directory / f"figure.{suffix}" for suffix in FORMATS)]
+    package, place = Path(__file__).parent, folder("experiments") / "/".join(reversed(name.split("/")))
+    sources = [*directory.glob("*/run.json"), *package.rglob("*.py"), *place.glob("*.py")]
+    if not all(file.exists() for file in made) or _changed(made, min) <= _changed(sources, max):
+        return []
+    return [Claim(**claim) for claim in json.loads(made[0].read_text())]
+
+
+def _changed(files: Sequence[Path], which: Callable) -> float:
+    return which(file.stat().st_mtime for file in files)
 
 
 def mirror(directory: Path) -> None:

@@ -1,11 +1,15 @@
 import json
+import os
 import shutil
+import types
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import yaml
 
 from research import cli, errors, experiment, train
+from research.records.claims import Claim
 
 NAME = "relu_growth"
 
@@ -98,7 +102,7 @@ def test_claims_decide_once_every_run_has_ended(monkeypatch, trained, ended, hol
 
 
 def test_several_experiments_end_with_a_table_of_what_does_not_hold(monkeypatch, workplace, capsys):
-    def judge(name, directory):
+    def judge(name, directory, again):
         claims = [{"statement": "factor a layer", "expected": "1 ± 0.1", "measured": 1.25, "holds": name == "he_init"}]
         directory.mkdir(parents=True)
         (directory / "claims.json").write_text(json.dumps(claims))
@@ -132,7 +136,7 @@ def test_an_experiment_or_scale_that_does_not_exist_is_one_line(fathom, workplac
 def test_a_scale_has_runs_and_a_folder_of_its_own(monkeypatch):
     trained, judged = [], []
     monkeypatch.setattr(train, "main", lambda words: trained.append(words) or 0)
-    monkeypatch.setattr(experiment, "draw_and_judge", lambda *of: judged.append(of) or True)
+    monkeypatch.setattr(experiment, "draw_and_judge", lambda *of: judged.append(of[:2]) or True)
     assert cli.run(["reproduce", "degradation", "--scale", "paper", "tracker=none"]) == 0
     assert cli.run(["figure", "--scale=paper", "degradation"]) == 0
     assert trained == [["experiment=paper/degradation", "hydra/launcher=grouped", "tracker=none"]]
@@ -160,7 +164,7 @@ def test_what_is_refused_of_one_experiment_leaves_the_others_alone(monkeypatch, 
 
     judged = []
     monkeypatch.setattr(train, "main", train_one)
-    monkeypatch.setattr(experiment, "draw_and_judge", lambda name, _: judged.append(name))
+    monkeypatch.setattr(experiment, "draw_and_judge", lambda name, *_: judged.append(name))
     monkeypatch.setattr(experiment, "closing_table", lambda ended: str(list(ended.values())))
     assert cli.run(["reproduce", "he_init", "relu_growth", "tracker=none"]) == 2 and judged == ["relu_growth"]
     assert "[False, True]" in capsys.readouterr().out
@@ -169,3 +173,19 @@ def test_what_is_refused_of_one_experiment_leaves_the_others_alone(monkeypatch, 
 def test_one_folder_is_not_for_several_experiments(fathom, workplace):
     said = fathom("reproduce", "he_init", "relu_growth", "name=x")
     assert said.code == 2 and "name=x is the folder of one experiment, 2 are asked for" in said.err
+
+
+def test_what_is_newer_than_all_it_is_made_of_is_left_as_it_is(monkeypatch, tmp_path):
+    claim = Claim("a", "b", "≤ 1", 0.5, (0.0, 1.0), 3, True)
+    drawn, parts = [], types.SimpleNamespace(claims=lambda _: [claim], figure=lambda _: plt.figure())
+    monkeypatch.setattr(experiment, "finished_runs", lambda *_: drawn.append(1))
+    monkeypatch.setattr(experiment, "_module", lambda *_: parts)
+    (run := tmp_path / "run" / "run.json").parent.mkdir()
+    run.write_text("{}")
+    for again, times in ((False, 1), (False, 1), (True, 2)):
+        assert experiment.draw_and_judge("he_init", tmp_path, again) and len(drawn) == times
+    later = (tmp_path / "claims.json").stat().st_mtime + 10
+    os.utime(run, (later, later))
+    assert experiment.draw_and_judge("he_init", tmp_path, False) and len(drawn) == 3
+    (tmp_path / "figure.pdf").unlink()
+    assert experiment.draw_and_judge("he_init", tmp_path, False) and len(drawn) == 4

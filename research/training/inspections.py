@@ -1,7 +1,8 @@
 """Slower measurements of a run's present state, beside the step and on an interval: see ``measure.inspect``.
 
 They are taken with float32 arithmetic or wider, of the training loss with the batch's own statistics, of the first
-training examples in their order; what the run draws at random, a loss draws as the next step would, outputs always alike.
+training examples in their order. What the run draws at random a loss draws as the next step would, outputs always
+alike.
 """
 
 import dataclasses

@@ -75,8 +75,8 @@ class WandbTracker:
     def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
         """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well.
 
-        Of what was measured ``beside`` a step, ``NUMBERS_BESIDE`` and ``LAYERS_BESIDE`` are carried along. What an earlier
-        try of the run has sent is left out: each try has the same numbers.
+        Of what was measured ``beside`` a step, ``NUMBERS_BESIDE`` and ``LAYERS_BESIDE`` are carried along. What an
+        earlier try of the run has sent is left out: each try has the same numbers.
         """
         by_step = {int(step): row for row, step in enumerate(profiles.get("step", []))}
         if profiles:
