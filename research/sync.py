@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from research.records.record import is_being_written, read_info
 from research.records.trackers.wandb import server_address, server_answers
 
 
@@ -14,13 +15,24 @@ def offline_runs(root: Path) -> list[Path]:
     return [folder for folder in folders if not list(folder.glob("*.synced"))]
 
 
+def being_trained(root: Path) -> set[str]:
+    """The ids of runs under ``root`` that a process is training: their W&B folders are not whole yet."""
+    directories = [file.parent for file in root.glob("*/*/run.json")]
+    return {str((read_info(run) or {}).get("id")) for run in directories if is_being_written(run)}
+
+
 def sync() -> int:
     """Uploads every offline run; returns the exit code.
 
     ``wandb sync`` ends with 0 also where it failed, so the mark that it leaves behind an upload is what counts.
     """
     root = Path(os.environ.get("WANDB_DIR") or "outputs")
-    folders = offline_runs(root)
+    busy = being_trained(Path("outputs"))
+    there = offline_runs(root)
+    folders = [folder for folder in there if folder.name.rpartition("-")[2] not in busy]
+    for folder in there:
+        if folder not in folders:
+            print(f"{folder.name}: still being trained, left for later")
     if not folders:
         print(f"nothing to upload: no offline run under {root / 'wandb'} that is not uploaded already")
         return 0

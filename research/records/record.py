@@ -136,6 +136,15 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
+def is_being_written(directory: Path) -> bool:
+    """Whether a process is training the run in ``directory``."""
+    try:
+        os.close(_lock(directory))
+    except ValueError:
+        return True
+    return False
+
+
 def read_info(directory: Path) -> dict[str, Any] | None:
     """``run.json``; None where there is none that can be read."""
     try:

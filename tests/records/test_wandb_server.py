@@ -1,5 +1,6 @@
 """Where there is a W&B server: online runs, uploads, its searches; and where there is none."""
 
+import fcntl
 import gzip
 import http.server
 import json
@@ -230,6 +231,19 @@ def test_an_offline_run_is_uploaded_once(fathom, offline, server):
     server.runs.clear()
     code, out, _ = fathom("sync")
     assert code == 0 and "nothing to upload" in out and not server.runs
+
+
+def test_a_run_that_is_being_trained_is_left_for_later(fathom, finished, offline, server, workplace):
+    """W&B marks a folder as uploaded whatever is added to it later."""
+    run = workplace / "outputs" / "first" / "run"
+    run.mkdir(parents=True)
+    shutil.copy(finished[0] / "run.json", run)
+    lock = os.open(run, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    code, out, _ = fathom("sync")
+    assert code == 0 and f"{offline.name}: still being trained" in out and not server.runs
+    os.close(lock)
+    assert fathom("sync").out.endswith(": uploaded\n") and server.runs
 
 
 def test_what_cannot_be_uploaded_is_said_in_one_line_a_run(offline, process, no_server):
