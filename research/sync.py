@@ -17,8 +17,9 @@ def offline_runs(root: Path) -> list[Path]:
 
 def being_trained(root: Path) -> set[str]:
     """The ids of runs under ``root`` that a process is training: their W&B folders are not whole yet."""
-    directories = [file.parent for file in root.glob("*/*/run.json")]
-    return {str((read_info(run) or {}).get("id")) for run in directories if is_being_written(run)}
+    runs = {file.parent: read_info(file.parent) or {} for file in root.glob("*/*/run.json")}
+    # Asking takes the lock for a moment: not of runs that are over, which might be about to begin elsewhere.
+    return {info["id"] for run, info in runs.items() if info.get("status") == "running" and is_being_written(run)}
 
 
 def sync() -> int:
@@ -28,11 +29,12 @@ def sync() -> int:
     """
     root = Path(os.environ.get("WANDB_DIR") or "outputs")
     busy = being_trained(Path("outputs"))
-    there = offline_runs(root)
-    folders = [folder for folder in there if folder.name.rpartition("-")[2] not in busy]
-    for folder in there:
-        if folder not in folders:
+    folders = []
+    for folder in offline_runs(root):
+        if folder.name.rpartition("-")[2] in busy:
             print(f"{folder.name}: still being trained, left for later")
+        else:
+            folders.append(folder)
     if not folders:
         print(f"nothing to upload: no offline run under {root / 'wandb'} that is not uploaded already")
         return 0

@@ -85,6 +85,11 @@ def _told(spec: Spec, state: TrainState, hp: HP) -> Pass:
     return Pass(hp, train=True, key=jax.random.fold_in(state.key, 4) if spec.architecture.random else None)
 
 
+def _outputs(spec: Spec, state: TrainState, hp: HP, params: Any, x: Array, told: Pass) -> Array:
+    """The network's outputs with other parameters than the state's."""
+    return _network(spec, dataclasses.replace(state, params=params), hp)(x, {}, told)[0]
+
+
 def _jacobian_spectrum(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     """Singular values [D] of J = ∂h_N/∂h_0 at the first example, the greatest first, and the greatest |J − I|.
 
@@ -143,10 +148,7 @@ def _output_change(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     stepped = jax.tree_util.tree_map_with_path(
         lambda path, old, g: old if _is_kept(path) else old - hp["optimizer.learning_rate"] * g, state.params, gradient
     )
-    before, after = (
-        _network(spec, dataclasses.replace(state, params=params), hp)(x, {}, told)[0]
-        for params in (state.params, stepped)
-    )
+    before, after = (_outputs(spec, state, hp, params, x, told) for params in (state.params, stepped))
     change = after - before
     return {"output_change": euclidean(change) / change.size**0.5}
 
@@ -172,9 +174,9 @@ def _scale_derivative(spec: Spec, state: TrainState, hp: HP, data: Data) -> Foun
     All are one number where the outputs are linear along each layer's weights (Euler): for rectifiers and linear
     units without biases, norms and shortcuts.
     """
-    arch, told, graph = spec.architecture, _told(spec, state, hp), graph_of(spec.architecture, hp)
+    arch, told = spec.architecture, _told(spec, state, hp)
     x, y = read_inputs(arch, data, data["x"][: spec.batch_size]), data["y"][: spec.batch_size]
-    network = lambda params: nnx.merge(graph, params, state.rest, copy=True)(x, {}, told)[0]  # noqa: E731
+    network = lambda params: _outputs(spec, state, hp, params, x, told)  # noqa: E731
     outputs, back = jax.vjp(network, state.params)
     loss = lambda f: jnp.mean(losses_and_hits(spec.loss, f, y, hp["loss.label_smoothing"])[0])  # noqa: E731
     at_outputs = jax.grad(loss)(outputs)

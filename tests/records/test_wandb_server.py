@@ -237,7 +237,8 @@ def test_a_run_that_is_being_trained_is_left_for_later(fathom, finished, offline
     """W&B marks a folder as uploaded whatever is added to it later."""
     run = workplace / "outputs" / "first" / "run"
     run.mkdir(parents=True)
-    shutil.copy(finished[0] / "run.json", run)
+    info = json.loads((finished[0] / "run.json").read_text()) | {"status": "running"}
+    (run / "run.json").write_text(json.dumps(info))
     lock = os.open(run, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     code, out, _ = fathom("sync")
