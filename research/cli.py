@@ -187,7 +187,7 @@ def _sync(_: Sequence[str]) -> int:
 
 
 def _bench(words: Sequence[str]) -> int:
-    from research.bench import bench
+    from research.benchmark.table import bench
 
     return bench(words)
 

@@ -22,7 +22,7 @@ from research.records.claims import Claim
 from research.records.figures import style
 from research.records.record import read_info, write_json
 from research.report import DEFAULTS, console, number
-from research.sweep import jobs_of
+from research.sweeps.jobs import jobs_of
 from research.train import folder
 
 FORMATS = ("png", "svg", "pdf")
@@ -67,7 +67,7 @@ def _command(key: str) -> str:
 
 def expected_runs(name: str) -> dict[str, dict[str, Any]]:
     """What each run of the experiment's sweep is set to, by dotted path, by the name of its directory."""
-    from research.composition import composed_jobs
+    from research.sweeps.composition import composed_jobs
 
     sweeper = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
     jobs = jobs_of(sweeper.get("params", {}), sweeper.get("arms"))

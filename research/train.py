@@ -21,10 +21,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from research import config as schema
 from research import errors
 from research.checks import check
-from research.limits import raise_open_files
 from research.member import Found, Member, Result, read_ended
 from research.naming import run_name
-from research.progress import Progress, Silent
+from research.running.limits import raise_open_files
+from research.running.progress import Progress, Silent
 
 KNOBS = frozenset(schema.knobs())
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -89,7 +89,7 @@ class CheckFirst(Callback):
 
 def _meet(member: Member, composed: DictConfig) -> None:
     """Of the processes of one run, all but the first leave the run's directory alone and say nothing."""
-    from research.processes import is_first, join, scratch, together
+    from research.running.processes import is_first, join, scratch, together
 
     join(member.config.mesh)
     if not is_first():
@@ -101,7 +101,7 @@ def _meet(member: Member, composed: DictConfig) -> None:
 def refuse(error: Exception) -> NoReturn:
     """Says in one line what was wrong and ends with exit code 2; an error of ours goes on as it is."""
     if isinstance(error, errors.Stopped):
-        from research.processes import leave
+        from research.running.processes import leave
 
         raise errors.Refused(leave(error))
     message = errors.explain(error)
@@ -133,7 +133,7 @@ def train_group(members: Sequence[Member], *, within: str = "auto", devices: int
     try:
         ended = [read_ended(member) for member in members]
         if members[0].config.mesh.kind.name == "distributed":
-            from research.processes import as_the_first_sees
+            from research.running.processes import as_the_first_sees
 
             ended = as_the_first_sees(ended)
         there = {member.directory: info for member, info in zip(members, ended, strict=True) if info}
@@ -236,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _end(result: dict[str, Any]) -> int:
     """Says what came of a single run; the exit code."""
-    from research.processes import is_first
     from research.report import say_run
+    from research.running.processes import is_first
 
     if "error" in result and isinstance(result["error"], Exception):
         refuse(result["error"])

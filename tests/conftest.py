@@ -121,7 +121,7 @@ def listen() -> Callable[[Callable[[], int]], Said]:
     """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
 
     def call(function: Callable[[], int]) -> Said:
-        from research.progress import Progress
+        from research.running.progress import Progress
         from research.train import Session
 
         out, err, on_termination = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from research.recording import Recording
 from research.records.analysis import Run
+from research.running.recording import Recording
 from research.training import checkpoint
 from research.training.checkpoint import Checkpoints, Writer
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from research.job import Job
 from research.member import Member, Result
-from research.processes import is_first, of_the_first
-from research.progress import Progress
-from research.recording import Recording
+from research.running.processes import is_first, of_the_first
+from research.running.progress import Progress
+from research.running.recording import Recording
 from research.training.checkpoint import Arrays, Checkpoint, Writer, fetch
 from research.training.state import TrainState
 

@@ -12,12 +12,12 @@ from research.gauges.underflow import judge_underflow
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
 from research.member import Member
-from research.processes import is_first
-from research.provenance import git, versions
 from research.records.record import Unwritten
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
-from research.resume import take_up
+from research.running.processes import is_first
+from research.running.provenance import git, versions
+from research.running.resume import take_up
 from research.training.checkpoint import Checkpoints
 from research.training.precision import POLICIES
 

@@ -10,9 +10,9 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from research.composition import Composer
 from research.member import Member
-from research.sweep import groups_of, jobs_of, without_doubles
+from research.sweeps.composition import Composer
+from research.sweeps.jobs import groups_of, jobs_of, without_doubles
 from research.train import folder, register
 
 
