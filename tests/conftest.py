@@ -129,6 +129,7 @@ def listen() -> Callable[[Callable[[], int]], Said]:
             patch.setenv("HYDRA_FULL_ERROR", "")
             patch.setattr(sys, "argv", ["fathom"])
             patch.setattr(Session, "progress", Progress())
+            patch.setattr(Session, "interrupted", False)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
                     code = function()
