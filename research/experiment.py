@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from research.composed import folder
 from research.errors import nearest
 from research.member import OUTSIDE
 from research.naming import run_name
@@ -23,7 +24,6 @@ from research.records.figures import style
 from research.records.record import read_info, write_json
 from research.report import DEFAULTS, console, number
 from research.sweeps.jobs import jobs_of
-from research.train import folder
 
 FORMATS = ("png", "svg", "pdf")
 DATELESS = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same runs, the same bytes

@@ -3,65 +3,23 @@
 import contextlib
 import gc
 import os
-import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
-from research import config as schema
 from research import errors
-from research.checks import check
+from research.composed import folder, register, typed
 from research.member import Found, Member, Result, read_ended
-from research.naming import run_name
 from research.running.limits import raise_open_files
 from research.running.progress import Progress, Silent
-
-KNOBS = frozenset(schema.knobs())
-STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def folder(name: str) -> Path:
-    """``conf`` or ``experiments``: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).parent
-    return package / name if (package / name).is_dir() else package.parent / name
-
-
-def typed(composed: DictConfig) -> schema.Config:
-    """The checked configuration of one run.
-
-    Raises:
-        ValueError: naming the setting that is unknown or out of its range.
-    """
-    nodes = {str(name): node for name, node in composed.items() if name != "hydra"}
-    values: dict[str, Any] = {
-        name: OmegaConf.to_object(node) if OmegaConf.is_config(node) else node for name, node in nodes.items()
-    }
-    for path in _paths(values):
-        if path not in KNOBS:
-            raise ValueError(errors.unknown(path))
-    config = schema.Config(**values)
-    check(config)
-    return config
-
-
-def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every dotted path that was set; what the schema has not lies in a group as another attribute."""
-    for name, value in values.items():
-        inner = vars(value) if is_dataclass(value) else value
-        if isinstance(inner, dict):
-            yield from _paths(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+from research.running.signals import terminable
 
 
 class Session:
@@ -195,17 +153,6 @@ def prepare_jax(devices: int | None = 1) -> None:
             jax.config.update("jax_num_cpu_devices", devices or cores)
 
 
-def register() -> None:
-    """Makes schema and resolvers known to Hydra."""
-    ConfigStore.instance().store(name="schema", node=schema.Config)
-    names = {
-        "fathom.study": lambda name: name or STARTED,
-        "fathom.run": lambda overrides: run_name(list(overrides)) if isinstance(overrides, ListConfig) else overrides,
-    }
-    for name, resolver in names.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the arguments ask for; returns the exit code, or ends with 2 where the request was wrong."""
     if arguments is not None:
@@ -258,20 +205,6 @@ def _full_errors() -> Iterator[None]:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: what was measured is written, trackers are closed."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

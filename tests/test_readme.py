@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 
 from research import config
 from research.cli import COMMANDS
+from research.composed import folder, register, typed
 from research.experiment import names
-from research.train import folder, main, register, typed
+from research.train import main
 
 from .described import own_data as own_data
 

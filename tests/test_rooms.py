@@ -13,9 +13,9 @@ MAY_IMPORT = {
     "records": {"records"},
     "training": {"training", "models", "gauges", "data"},
     "running": {"running", "training", "gauges", "records", "config", "errors", "job", "member"},
-    "sweeps": {"sweeps", "running", "records", "config", "errors", "member", "train"},
+    "sweeps": {"sweeps", "running", "records", "composed", "config", "errors", "member", "train"},
     "benchmark": {"benchmark", "sweeps", "running", "training", "data", "config", "errors", "job", "member"}
-    | {"cli", "report", "run", "train"},
+    | {"cli", "composed", "report", "run", "train"},
 }
 
 

@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
 from research.benchmark.table import Clock, Measured, Tick, side_by_side
+from research.composed import folder, register, typed
 from research.config import Config
 from research.job import prepare
-from research.train import folder, register, typed
 from research.training.program import make_program
 from research.training.state import TrainState
 

@@ -18,11 +18,12 @@ from hydra.types import RunMode
 from research.benchmark.processes import Silent, fresh
 from research.benchmark.rows import Steps, configured
 from research.benchmark.table import Measured, Tick, in_seconds, ratio
+from research.composed import folder, register
 from research.job import prepare
 from research.member import Member
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import jobs_of
-from research.train import folder, prepare_jax, register, train_group
+from research.train import prepare_jax, train_group
 from research.training.program import make_program
 
 SEEDS, RATES = 16, (0.01, 0.003)

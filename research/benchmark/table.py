@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from research.composed import folder
 from research.errors import nearest
 from research.report import console
 from research.running.progress import Progress
-from research.train import folder
 
 Clock = Callable[[], float]  # does something once, and returns the seconds it took
 Tick = Callable[[int, int], None]  # takes how many timings of how many are done
