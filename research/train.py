@@ -108,11 +108,13 @@ def _train(members: Sequence[Member], within: str, devices: int | None) -> list[
         return []
     raise_open_files()
     gc.disable()  # while modules are imported nothing becomes garbage: to look for it takes a tenth of the time
-    prepare_jax(devices)
-    from research.run import train
+    try:
+        prepare_jax(devices)
+        from research.run import train
 
-    gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
-    gc.enable()
+        gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
+    finally:
+        gc.enable()
     results = train(members, Session.progress, within=within, devices=devices)
     for member, result in zip(members, results, strict=True):
         error = result.get("error")
