@@ -23,6 +23,8 @@ from research.training.program import Program
 from research.training.spec import Spec
 from research.training.state import TrainState
 
+BRIEF = 1  # steps of a run for which it does not pay to have them compiled well
+
 
 @dataclass(frozen=True)
 class Job:
@@ -72,6 +74,7 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     spec = _spec(config, dataset, batch)
     if any(_spec(other, dataset, batch) != spec for other in others):
         raise ValueError("runs of one group must differ only in numbers that are passed in")
+    spec = dataclasses.replace(spec, brief=steps <= BRIEF)
     stream = None
     if dataset.train is not None:
         stream = _stream(config, dataset, batch)

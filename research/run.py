@@ -1,8 +1,9 @@
 """The host loop of a group of runs. All numbers come from the program; what becomes of them is the group's business."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,16 +72,16 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
     release_programs()
     with scope(configs[0].precision.kind.name):
         job = together(partial(prepare, *configs, *spare, layout=layout))
-        with together(partial(Group, members, job, progress)) as group:
+        with together(partial(Group, members, job, progress)) as group, ThreadPoolExecutor(1) as other:
             together(group.begin_together)
-            _loop(job, group, configs[0].precision.kind.name)
+            _loop(job, group, configs[0].precision.kind.name, other)
     return group.results
 
 
-def _loop(job: Job, group: Group, precision: str) -> None:
+def _loop(job: Job, group: Group, precision: str, other: Executor) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec, job.layout)
-    state = together(partial(_begun, program, job, group, precision))
+    state, evaluates = together(partial(_begun, program, job, group, precision, other))
     group.count(state.params)
     if group.begin == job.steps:
         together(group.compiled)
@@ -96,6 +97,8 @@ def _loop(job: Job, group: Group, precision: str) -> None:
             beside = {name: getattr(program, name)(state, job.hp, data) for name in due}
             state, rows = program.chunk(state, job.hp, data, np.int32(start), np.int32(steps))
             evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
+            if evaluated and evaluates:
+                evaluates.result()
             evaluation = job.evaluate(program, state) if evaluated else {}
             if pending:
                 together(partial(group.take, *pending))
@@ -110,8 +113,12 @@ def _loop(job: Job, group: Group, precision: str) -> None:
         together(partial(group.leave, state))
 
 
-def _begun(program: Program, job: Job, group: Group, precision: str) -> TrainState:
-    """The state that the runs begin with or go on from; while it is made, the step is compiled on another core.
+def _begun(
+    program: Program, job: Job, group: Group, precision: str, other: Executor
+) -> tuple[TrainState, Future | None]:
+    """The state that the runs begin with or go on from; while it is made, the step is compiled on the ``other`` core.
+
+    Behind the step comes the evaluation, which is needed later: what is returned with the state says when it is there.
 
     Raises:
         MemoryError: before anything is allocated, where the runs do not fit.
@@ -120,16 +127,17 @@ def _begun(program: Program, job: Job, group: Group, precision: str) -> TrainSta
     here = min(job.layout.devices, jax.local_device_count())
     check_memory(2 * here * size(shapes) // job.layout.lanes, here)  # the state of a step and of the next one
 
-    def compile_step() -> None:
+    def compiled(function: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
         with scope(precision):  # scopes do not reach from one thread into another
-            compiled = program.chunk.lower(shapes, job.hp, data, np.int32(0), np.int32(0)).compile()
-        check_memory(here * needed(compiled), here)
+            return function.lower(shapes, job.hp, *arguments).compile()
 
-    with ThreadPoolExecutor(1) as other:
-        compiled = other.submit(compile_step)
-        state = _restored(job, group, shapes) if group.begin else program.init(gathered(job.layout, job.hp))
-        compiled.result()
-    return spread(job.layout, state)
+    step = other.submit(compiled, program.chunk, data, np.int32(0), np.int32(0))
+    evaluates = other.submit(compiled, program.evaluate, job.data) if job.stream is None else None
+    state = _restored(job, group, shapes) if group.begin else program.init(gathered(job.layout, job.hp))
+    for name in job.beside:
+        compiled(getattr(program, name), data)
+    check_memory(here * needed(step.result()), here)
+    return spread(job.layout, state), evaluates
 
 
 def _restored(job: Job, group: Group, shapes: TrainState) -> TrainState:

@@ -8,8 +8,9 @@ import functools
 import jax
 import pytest
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-quick = functools.partial(jax.jit, compiler_options=QUICK)
+from research.training.program import QUICKLY
+
+quick = functools.partial(jax.jit, compiler_options=QUICKLY)
 
 
 def one_in(step, cases):

@@ -50,8 +50,9 @@ def _strict_jax():
 
 
 @pytest.fixture
-def quickly_compiled():
-    """Lets a whole program be compiled as ``quick`` compiles a function."""
+def quickly_compiled(monkeypatch):
+    """Has all runs compiled as those of a single step are, and functions nearly so."""
+    monkeypatch.setattr("research.job.BRIEF", 10**9)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -40,9 +40,10 @@ from research.training.spec import Spec
 from research.training.state import TrainState
 from research.training.trees import stages_of
 
-# XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all. Known in 0.10.
+# XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all.
 ON_ALL_CORES = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-ONCE = {"xla_backend_optimization_level": 0}  # runs once: a third of the compile time is worth more than its speed
+# Of what runs once: a fifth of the time to compile, and two to three times that to run.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 Metrics = dict[str, Any]
 
 
@@ -69,21 +70,22 @@ def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
     def runs(function: Callable, own: int, shared: int = 0) -> Callable:
         return over_runs(layout, functools.partial(function, spec), own=own, shared=shared)
 
+    once = _on_cpu(QUICKLY)
+    beside = once if spec.brief else None
+    step = (_on_cpu(ON_ALL_CORES) if spec.architecture.convolves else {}) | (once if spec.brief else {})
+    start = over_runs(at_the_start(layout), functools.partial(_init, spec), own=1)
     return Program(
-        init=jax.jit(over_runs(at_the_start(layout), functools.partial(_init, spec), own=1), compiler_options=ONCE),
-        chunk=jax.jit(
-            runs(_chunk, 2, 3),
-            donate_argnums=0,
-            compiler_options=ON_ALL_CORES if _convolves_on_cpu(spec) else None,
-        ),
-        evaluate=jax.jit(runs(_evaluate, 2, 1)),
-        exponents=jax.jit(runs(count_exponents, 2, 1)),
-        inspections=jax.jit(runs(inspect, 2, 1)),
+        init=jax.jit(start, compiler_options=once),
+        chunk=jax.jit(runs(_chunk, 2, 3), donate_argnums=0, compiler_options=step),
+        evaluate=jax.jit(runs(_evaluate, 2, 1), compiler_options=beside),
+        exponents=jax.jit(runs(count_exponents, 2, 1), compiler_options=beside),
+        inspections=jax.jit(runs(inspect, 2, 1), compiler_options=beside),
     )
 
 
-def _convolves_on_cpu(spec: Spec) -> bool:
-    return spec.architecture.convolves and jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
+def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of the CPU's compiler, where it is the one and its version is known to have them."""
+    return options if jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11) else {}
 
 
 def _init(spec: Spec, hp: HP) -> TrainState:

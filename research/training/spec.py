@@ -18,6 +18,7 @@ class Spec:
     level: str  # off, norms or full
     every: int  # steps between measured steps
     capacity: int = 64  # the most steps that one call of ``chunk`` takes
+    brief: bool = False  # whether a run is a single step: compiled quickly rather than well
     noisy: bool = False  # whether inputs get noise in training
     crop: int = 0  # zeros put around a training image before it is cut at random
     flip: bool = False  # whether half of the training images are mirrored

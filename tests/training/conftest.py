@@ -27,7 +27,7 @@ def make_spec(make_architecture):
         usual: dict[str, Any] = dict(
             optimizer="momentum", schedule="constant", clip="none", loss="cross_entropy", batch_size=8
         )
-        usual |= dict(level="norms", every=1, capacity=16)
+        usual |= dict(level="norms", every=1, capacity=16, brief=True)
         formats = dict(dtype=policy.compute, param_dtype=policy.params, rounding=policy.rounding)
         architecture = make_architecture(**(formats | network))
         return Spec(architecture, **(usual | {name: changes[name] for name in set(changes) - shapes}))
