@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -113,7 +114,12 @@ def gathered(layout: Layout, tree: Any) -> Any:
 
 def spread(layout: Layout, state: Any) -> Any:
     """A state made in ``at_the_start`` on the layout's devices, where several processes have it already."""
-    return state if at_the_start(layout) == layout else place(layout, state, per_run=True)
+    return state if at_the_start(layout) == layout else place(layout, jax.tree.map(_read, state), per_run=True)
+
+
+def _read(leaf: jax.Array) -> Any:
+    """The numbers on the host: those on a device are cut by a program that is compiled for each shape."""
+    return leaf if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 def place(layout: Layout, tree: Any, *, per_run: bool) -> Any:
