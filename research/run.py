@@ -74,7 +74,8 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
         job = together(partial(prepare, *configs, *spare, layout=layout))
         with together(partial(Group, members, job, progress)) as group, ThreadPoolExecutor(1) as other:
             together(group.begin_together)
-            _loop(job, group, configs[0].precision.kind.name, other)
+            if not group.ended:  # another process is at them, or was
+                _loop(job, group, configs[0].precision.kind.name, other)
     return group.results
 
 

@@ -11,7 +11,7 @@ from research.records.trackers.wandb import server_address, server_answers
 
 def offline_runs(root: Path) -> list[Path]:
     """The folders of W&B runs under ``root``/wandb that have not been uploaded."""
-    folders = sorted((root / "wandb").glob("offline-run-*"))
+    folders = sorted((root.absolute() / "wandb").glob("offline-run-*"))  # W&B's own process may be elsewhere
     return [folder for folder in folders if not list(folder.glob("*.synced"))]
 
 

@@ -115,12 +115,15 @@ def _train(members: Sequence[Member], within: str, devices: int | None) -> list[
         gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
     finally:
         gc.enable()
+    from research.records.record import Taken
+
     results = train(members, Session.progress, within=within, devices=devices)
     for member, result in zip(members, results, strict=True):
         error = result.get("error")
         if isinstance(error, Exception) and Session.shows_traces:
             traceback.print_exception(error)
-        if isinstance(error, Exception) and not (member.directory / "run.json").exists():
+        began = (member.directory / "run.json").exists() or isinstance(error, Taken)
+        if isinstance(error, Exception) and not began:
             _unmake(member.directory)
     return results
 

@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import wandb
 
 jax.config.update("jax_num_cpu_devices", 2)  # what is shared out among devices, on any machine
 
@@ -167,6 +168,7 @@ def wandb_records(process) -> Callable[[Path], list[dict]]:
     """Everything that a W&B run holds, as its own command reads it back."""
 
     def read(folder: Path) -> list[dict]:
+        wandb.teardown()  # behind the end of a run its own process is still writing
         out, err = process("-m", "wandb", "leet", "inspect", "--json", folder).communicate()
         assert out, err
         return [json.loads(line) for line in out.splitlines()]
@@ -193,6 +195,7 @@ def finished(fathom, small, tmp_path_factory) -> tuple[Path, Said]:
     place = tmp_path_factory.mktemp("finished")
     with contextlib.chdir(place):
         said = fathom("train", *small, "name=first")
+    wandb.teardown()  # what its own process was still writing lies there now
     return place / "outputs" / "first" / ",".join(small), said
 
 

@@ -1,5 +1,6 @@
 """What becomes of a run's rows: its record, its trackers, and at the end the verdict."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -158,12 +159,12 @@ class Recording:
         if status == "failed":
             ended["error"] = f"{type(error).__name__}: {error}"
         goes_on = status in ("interrupted", "failed") and self.checkpoints.exist
-        try:
+        with contextlib.ExitStack() as behind:
+            behind.callback(self.record.release)  # once all is written, trackers' files too
+            behind.callback(lambda: self.trackers.finish(self.record.info))
             self.record.close(**ended, goes_on=goes_on, final=self._final(), verdict=self._verdict())
             if is_first() and not goes_on and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
-        finally:
-            self.trackers.finish(self.record.info)
 
     def _final(self) -> dict[str, float | None]:
         """Training numbers as means over the last epoch, held-out numbers as last seen."""
