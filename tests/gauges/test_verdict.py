@@ -241,3 +241,9 @@ def test_a_first_layer_that_is_not_judged_bends_nothing():
     assert rest.end.first_layer == whole.end.first_layer + 1
     assert rest.end.factor_per_layer == whole.end.factor_per_layer and rest.end.ratio == whole.end.ratio
     assert judged(bent).end != rest.end
+
+
+@pytest.mark.parametrize(("points", "first", "told"), [(2, 0, False), (2, 1, False), (3, 1, False), (3, 0, True)])
+def test_no_factor_per_layer_is_told_of_fewer_than_two_increments(points, first, told):
+    sentence = judged(geometric(0.9, points - 1), first=first, theory=1.0).sentence
+    assert ("a layer" in sentence, "theory" in sentence) == (told, told), sentence
