@@ -25,7 +25,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     _lost(axes[0, 1], deep)
     _final(axes[1, 0], trained)
     _dynamic(axes[1, 1], [run for run in trained if run["precision.loss_scaling"] == "dynamic"])
-    canvas.suptitle("float16 loses the gradient of deep layers; a loss scale of $2^k$ wins $2k$ layers back", fontsize=9.5)
+    title = "float16 loses the gradient of deep layers; a loss scale of $2^k$ wins $2k$ layers back"
+    canvas.suptitle(title, fontsize=9.5)
     return canvas
 
 
