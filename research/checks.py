@@ -1,9 +1,11 @@
 """Whether a configuration makes sense: ranges of numbers, and what can be known of the data before it is loaded."""
 
+import dataclasses
 import enum
 import math
 import operator
 import re
+from collections.abc import Mapping
 
 from research.combinations import check_combinations
 from research.config import INSPECTIONS, Config, Mesh, leaves
@@ -30,6 +32,20 @@ def check(config: Config) -> None:
     check_combinations(config)
     _check_mesh(config.mesh)
     _check_data(config)
+
+
+def check_choices(choices: Mapping[str, str | None], config: Config) -> None:
+    """Raises ValueError where a group has several options, which would be merged, or one takes another's meaning.
+
+    ``choices`` maps each group of which one option was chosen to its name.
+    """
+    for group, settings in vars(config).items():
+        if dataclasses.is_dataclass(settings) and isinstance(next(iter(vars(settings).values())), enum.Enum):
+            if group not in choices:
+                raise ValueError(f"{group} must be one option; several make a sweep, fathom train -m {group}=…,…")
+    activation = config.activation.kind.name
+    if choices["model"] == "linear" and activation != "linear":
+        raise ValueError(f"model must be mlp (linear is an mlp without activation), got linear and {activation}")
 
 
 def _check_mesh(mesh: Mesh) -> None:
@@ -69,6 +85,7 @@ def valid(path: str) -> str:
     if isinstance(item.default, enum.Enum):
         return f"one of {', '.join(option.name for option in type(item.default))}"
     words = {
+        "list[str]": f"a list of some of {', '.join(INSPECTIONS)}, in brackets",
         "list": "a list of whole numbers ≥ 1",
         "int": "a whole number",
         "float": "a number",

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 COMMANDS = {
     "train": ("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
@@ -34,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "train":  # everything behind it belongs to Hydra
         from research.train import main as train
 
-        return train([_spelled(word) for word in arguments[1:]])
+        return train([_spelled(word) for word in _in_order(arguments[1:])])
     parser = _parser()
     parsed, behind = parser.parse_known_args(arguments)  # words behind an option are left over
     if any(word.startswith("-") for word in behind):
@@ -53,6 +54,26 @@ def run(arguments: Sequence[str]) -> int:
             raise
         print(f"fathom: {message}", file=sys.stderr)
         return 2
+
+
+def _in_order(words: Sequence[str]) -> list[str]:
+    """Settings first, then Hydra's options: its parser takes no settings behind one."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.error = _refuse  # its own says how it is used, in ten lines
+    parsed, left = parser.parse_known_args(words)
+    for word in left:
+        if word.startswith("-"):
+            meant = f"; did you mean {word.lstrip('-')}?" if "=" in word else ""
+            _refuse(f"{word} is no option{meant} (fathom train --help lists the options; a setting is path=value)")
+    settings = [*parsed.overrides, *left]
+    return [*settings, *(word for word in words if word not in settings)]
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"fathom: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _spelled(word: str) -> str:

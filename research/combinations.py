@@ -66,8 +66,10 @@ def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
         yield "train.input_noise", "0", config.train.input_noise, f"the tokens of {name} are no numbers"
     if text and data.scaling.name != "jointly":
         yield "data.scaling", "jointly", data.scaling.name, f"the tokens of {name} are no numbers"
-    if kind in IMAGES and len(shape) not in (2, 3):
+    if kind in IMAGES and len(shape) not in (2, 3) and name == "noise":
         yield "data.shape", "height, width and channels", list(shape), f"{kind} reads images"
+    elif kind in IMAGES and len(shape) not in (2, 3):
+        yield "model", "mlp, transformer or rnn", kind, f"{name} holds no images"
     match kind:
         case "rnn" if text and model.depth != shape[0]:
             yield "model.depth", f"data.length={shape[0]}", model.depth, "an rnn has one step for each token"
@@ -106,10 +108,10 @@ def _skips(config: Config) -> Iterator[tuple[str, str, object, str]]:
         yield "norm", "layer or rms", norm, "skip=deepnorm normalises behind the sum"
     if skip == "deepnorm" and config.norm.placement.name != "post":
         yield "norm.placement", "post", config.norm.placement.name, "skip=deepnorm normalises behind the sum"
-    if skip == "fixup" and norm != "none":
-        yield "norm", "none", norm, "skip=fixup is an initialisation in place of one"
     if skip == "fixup" and model not in ("mlp", *IMAGES):
         yield "skip", "rezero or deepnorm", skip, f"fixup is not defined for a {model}"
+    if skip == "fixup" and norm != "none":
+        yield "norm", "none", norm, "skip=fixup is an initialisation in place of one"
     if skip == "dense" and model not in ("mlp", "cnn"):
         yield "model", "mlp or cnn", model, "skip=dense needs a stream that can grow"
     if skip == "dense" and norm not in ("none", "batch"):
@@ -129,6 +131,9 @@ def _norms(config: Config) -> Iterator[tuple[str, str, object, str]]:
     if norm == "group" and config.model.width % config.norm.groups:
         width = config.model.width
         yield "norm.groups", f"a divisor of model.width={width}: {_divisors(width)}", config.norm.groups, ""
+    if norm == "group" and config.norm.groups == config.model.width and model not in IMAGES:
+        why = "norm=group takes from a single unit its own mean: nothing is left"
+        yield "norm.groups", f"< model.width={config.model.width}", config.norm.groups, why
 
 
 def _precisions(config: Config) -> Iterator[tuple[str, str, object, str]]:

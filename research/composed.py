@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from research import config as schema
 from research import errors
-from research.checks import check
+from research.checks import check, check_choices
 from research.naming import run_name
 
 KNOBS = frozenset(schema.knobs())
@@ -49,6 +49,8 @@ def typed(composed: DictConfig) -> schema.Config:
         if path not in KNOBS:
             raise ValueError(errors.unknown(path))
     config = schema.Config(**values)
+    if "hydra" in composed:
+        check_choices(composed.hydra.runtime.choices, config)
     check(config)
     return config
 

@@ -20,7 +20,7 @@ class Lost(Stopped):
     """Another process of the same run is gone without a word."""
 
 
-SPOKEN = {  # what the options are also called, where people look for them
+SPOKEN = {  # what options and settings are also called, where people look for them
     "residual": "identity",
     "shortcut": "identity",
     "plain": "none",
@@ -32,6 +32,20 @@ SPOKEN = {  # what the options are also called, where people look for them
     "half": "float16",
     "fp16": "float16",
     "bf16": "bfloat16",
+    "lstm": "rnn",
+    "gru": "rnn",
+    "gpt": "transformer",
+    "vit": "transformer",
+    "rope": "rotary",
+    "sgdm": "momentum",
+    "l2": "mse",
+    "before": "pre",
+    "after": "post",
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "alpha": "branch_scale",
+    "layers": "depth",
+    "hidden": "width",
 }
 
 
@@ -107,9 +121,10 @@ def _bad_value(cause: BaseException, said: str) -> str:
 
 
 def unknown(path: str) -> str:
-    """The line for a knob that does not exist."""
+    """The line for a knob that does not exist: one of the same last word is nearest."""
     names = list(knobs())
     leaf = path.rpartition(".")[2]
+    leaf = SPOKEN.get(leaf, leaf)
     same_leaf = [name for name in names if name.rpartition(".")[2] == leaf]
     hint = f"; did you mean {same_leaf[0]}?" if same_leaf else nearest(path, names)
     group = path.rpartition(".")[0]

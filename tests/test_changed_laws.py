@@ -21,11 +21,26 @@ from research.models.skip import Skip
 put_together = Skip._sum
 Skip._sum = lambda self, h, branch, *rest: put_together(self, h, 1.25 * branch, *rest)
 """,
+    "no gradient through a norm's statistics": """
+import jax
+from flax.nnx.nn import normalization
+statistics = normalization._compute_stats
+normalization._compute_stats = lambda *of, **how: jax.lax.stop_gradient(statistics(*of, **how))
+""",
+    "learned scales that begin at 1e-4": """
+from research.models.skip import LEARNED_SCALE
+LEARNED_SCALE["rezero"] = 1e-4
+""",
 }
 DEPENDENT = {
     "relu_growth": "weights of 5 % more variance",
     "edge_of_chaos": "weights of 5 % more variance",
+    "glorot_init": "weights of 5 % more variance",
+    "dynamical_isometry": "weights of 5 % more variance",
     "residual_growth": "branches times 1.25",
+    "gradient_identities": "no gradient through a norm's statistics",
+    "batch_norm_explosion": "no gradient through a norm's statistics",
+    "norm_free": "learned scales that begin at 1e-4",
 }
 
 

@@ -262,3 +262,8 @@ def test_numbers_are_short_and_a_dash_stands_for_none(value, text):
 )
 def test_ratios_also_where_they_overflow(log10, text):
     assert power(log10) == text
+
+
+def test_settings_may_stand_behind_hydras_options(fathom, workplace):
+    said = fathom("train", "model.depth=3", "--cfg", "job", "skip=identity")
+    assert said.code == 0 and "depth: 3" in said.out and "kind: identity" in said.out and not said.err

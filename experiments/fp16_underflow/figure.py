@@ -25,7 +25,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     _lost(axes[0, 1], deep)
     _final(axes[1, 0], trained)
     _dynamic(axes[1, 1], [run for run in trained if run["precision.loss_scaling"] == "dynamic"])
-    canvas.suptitle("float16 loses the gradient of deep layers; a loss scale of 2^k wins 2k layers back", fontsize=9.5)
+    title = "float16 loses the gradient of deep layers; a loss scale of $2^k$ wins $2k$ layers back"
+    canvas.suptitle(title, fontsize=9.5)
     return canvas
 
 
@@ -54,9 +55,9 @@ def _lost(axes: Axes, runs: Sequence[Run]) -> None:
         axes.plot(layers, np.mean(foretold, axis=0), color=colour, linestyle=DASHED, linewidth=2.2, alpha=0.6)
     handles = [*axes.get_legend_handles_labels()[0], Line2D([], [], color="0.3", linestyle=DASHED)]
     labels = [*axes.get_legend_handles_labels()[1], "foretold from float32"]
-    axes.legend(handles, labels, loc="upper right")
+    axes.legend(handles, labels, loc="upper right", handlelength=1.2, bbox_to_anchor=(1.04, 1.0))
     axes.set(xlabel="layer (0: the embedding's output)", ylabel="fraction that is zero in float16 alone", xlim=(0, 60))
-    axes.set_title("lost in one step (σ_w² = 1, ReLU)")
+    axes.set_title("lost in one step ($\\sigma_w^2=1$, ReLU)")
 
 
 def _loss(runs: Sequence[Run]) -> np.ndarray:

@@ -74,7 +74,7 @@ def _training(axes: Axes, runs: Sequence[Run]) -> None:
         steps = np.arange(curves.shape[1]) * 10 + 5
         band(axes, steps, curves, color=colour, marker=marker, markevery=5, markersize=3.5, label=label)
     axes.axhline(math.log(10), color="0.5", linestyle=":", linewidth=0.8)
-    axes.text(300, math.log(10) * 1.15, "chance: ln 10", fontsize=7, ha="right")
+    axes.text(300, math.log(10) * 1.35, "chance: ln 10", fontsize=7, ha="right")
     axes.legend(loc="lower left")
     axes.set(yscale="log", ylim=(2e-4, 6), xlabel="step", title="training loss on digits, best learning rate")
 

@@ -1,4 +1,4 @@
-"""Training without normalisation at three depths, its first step's gradient, and branches behind batch norm."""
+"""Training without normalisation at three depths, its first step's Jacobian and gradient, branches behind a norm."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,17 @@ from research.records.figures import PALETTE, band, new_figure
 from research.records.selection import at_best_rate, where
 
 DEPTHS = {64: (PALETTE[5], "^"), 256: (PALETTE[1], "s"), 1000: (PALETTE[0], "o")}
+ROUNDING = 2.0**-24  # from 1 to the number before it in float32
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left training, in the middle the gradients of the first step, right branches behind batch norm."""
-    canvas, axes = new_figure(7.2, 2.8, 1, 3)
-    _training(axes[0, 0], where(runs, {"skip.kind": "rezero"}))
-    _first_step(axes[0, 1], where(runs, {"skip.kind": "rezero", "model.depth": 1000}))
-    _branches(axes[0, 2], where(runs, {"norm.kind": "batch"}))
+    """Above training and the Jacobian of the first step, below its gradients and branches behind batch norm."""
+    canvas, axes = new_figure(6.4, 5.0, 2, 2)
+    rezero = where(runs, {"skip.kind": "rezero"})
+    _training(axes[0, 0], rezero)
+    _jacobian(axes[0, 1], rezero)
+    _first_step(axes[1, 0], where(rezero, {"model.depth": 1000}))
+    _branches(axes[1, 1], where(runs, {"norm.kind": "batch"}))
     canvas.suptitle("A learned scale begun at 0 trains a thousand layers without normalisation", fontsize=9)
     return canvas
 
@@ -33,6 +36,22 @@ def _training(axes: Axes, runs: Sequence[Run]) -> None:
         band(axes, steps, curves, color=colour, marker=marker, markevery=3, markersize=3.5, label=label)
     axes.legend(loc="upper right")
     axes.set(yscale="log", ylim=(4e-3, 8), xlabel="step", title="training loss (10 steps)")
+
+
+def _jacobian(axes: Axes, runs: Sequence[Run]) -> None:
+    """Every run is a mark; the axis is linear below 1e-9, so that 0 has a place on it."""
+    for depth, (colour, marker) in DEPTHS.items():
+        distances = [run.inspections["jacobian_distance"][0] for run in where(runs, {"model.depth": depth})]
+        axes.plot([depth] * len(distances), distances, marker, color=colour, markersize=7, clip_on=False)
+    axes.axhline(ROUNDING, color="black", linestyle="--", linewidth=0.9)
+    axes.annotate("from 1 to the next float32: $2^{-24}$", (64, ROUNDING), (0, 4),
+                  textcoords="offset points", fontsize=7)  # fmt: skip
+    axes.set_yscale("symlog", linthresh=1e-9)
+    axes.set(xscale="log", xlim=(45, 1400), ylim=(-4e-10, 1), xlabel="layers")
+    axes.set_yticks([0, 1e-8, 1e-6, 1e-4, 1e-2, 1])
+    axes.set_xticks(list(DEPTHS), map(str, DEPTHS))
+    axes.minorticks_off()
+    axes.set_title("first step: greatest $|J-I|$ of\nthe Jacobian $J=\\partial h_N/\\partial h_0$")
 
 
 def _first_step(axes: Axes, runs: Sequence[Run]) -> None:

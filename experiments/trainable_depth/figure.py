@@ -49,6 +49,7 @@ def _map(axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracy: np.
                 ha="center",
                 va="center",
                 color=colour,
+                bbox={"facecolor": image.cmap(value), "edgecolor": "none", "pad": 0.6},
                 zorder=4,
             )
     fine = np.linspace(columns[0], columns[-1], 150)

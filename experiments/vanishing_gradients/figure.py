@@ -13,7 +13,11 @@ from research.records.analysis import Run
 from research.records.figures import PALETTE, band, decades, new_figure
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
-SKIPS = {"none": ("plain", PALETTE[1]), "inv_sqrt_depth": ("skip, branch /√depth", PALETTE[0])}
+LABELS = {"none": "plain", "inv_sqrt_depth": "skip, branch /√depth"}
+LOOKS: dict[str, dict[str, Any]] = {
+    "none": {"color": PALETTE[1], "marker": "v", "markersize": 4},
+    "inv_sqrt_depth": {"color": PALETTE[0], "marker": "o", "markersize": 3.5},
+}
 DEPTHS = (4, 16, 64)
 DASHED: Any = (0, (4, 3))
 STYLES: dict[int, Any] = {4: ":", 16: "--", 64: "-"}
@@ -47,10 +51,12 @@ def _relative(run: Run, row: int) -> np.ndarray:
 
 
 def _initial(axes: Axes, runs: Sequence[Run]) -> None:
-    for skip, (_, colour) in SKIPS.items():
+    for skip, look in LOOKS.items():
         for depth in DEPTHS:
             curves = np.stack([_relative(run, 0) for run in _group(runs, skip, depth)])
-            band(axes, np.arange(depth + 1), curves, color=colour, linestyle=STYLES[depth])
+            band(
+                axes, np.arange(depth + 1), curves, **look, markevery=list(range(8, depth, 12)), linestyle=STYLES[depth]
+            )
         slope = np.log10(_group(runs, skip, 64)[0].info["verdict"]["theory"])
         layers = np.arange(65)
         axes.plot(layers, slope * (64 - layers), color="black", linestyle=DASHED, linewidth=0.9)
@@ -58,11 +64,11 @@ def _initial(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 def _training(axes: Axes, runs: Sequence[Run]) -> None:
-    for skip, (_, colour) in SKIPS.items():
+    for skip, look in LOOKS.items():
         group = _group(runs, skip, 64)
         for step, shade in SHADES.items():
             mean = np.mean([_relative(run, step) for run in group], axis=0)
-            axes.plot(np.arange(65), mean, color=colour, alpha=shade, linewidth=1.1)
+            axes.plot(np.arange(65), mean, **look, markevery=13, alpha=shade, linewidth=1.1)
     _log_axis(axes)
     axes.set_xlabel("layer (0: the embedding's output)")
 
@@ -76,21 +82,20 @@ def _log_axis(axes: Axes) -> None:
 
 
 def _loss(axes: Axes, runs: Sequence[Run]) -> None:
-    for skip, (_, colour) in SKIPS.items():
+    for skip, look in LOOKS.items():
         for depth in DEPTHS:
             curves = np.stack([_smoothed(run.metrics["train_loss"]) for run in _group(runs, skip, depth)])
             steps = np.arange(curves.shape[1]) * 10 + 5
-            band(axes, steps, curves, color=colour, linestyle=STYLES[depth])
+            band(axes, steps, curves, **look, markevery=(DEPTHS.index(depth) * 2, 6), linestyle=STYLES[depth])
     axes.set(yscale="log", ylim=(3e-4, 5), xlabel="training step")
 
 
 def _legends(axes: np.ndarray) -> None:
-    handles = [Line2D([], [], color=colour, label=label) for label, colour in SKIPS.values()]
+    handles = [Line2D([], [], **look, label=LABELS[skip]) for skip, look in LOOKS.items()]
     handles.append(Line2D([], [], color="black", linestyle=DASHED, linewidth=0.9, label="mean-field theory"))
     axes[0, 0].legend(handles=handles, loc="lower right")
-    shades = [
-        Line2D([], [], color=SKIPS["none"][1], alpha=shade, label=f"step {step}") for step, shade in SHADES.items()
-    ]
+    plain = LOOKS["none"]["color"]
+    shades = [Line2D([], [], color=plain, alpha=shade, label=f"step {step}") for step, shade in SHADES.items()]
     axes[1, 1].legend(handles=shades, loc="lower right")
     depths = [Line2D([], [], color="0.3", linestyle=STYLES[depth], label=f"depth {depth}") for depth in DEPTHS]
     axes[2, 0].legend(handles=depths, loc="lower left")

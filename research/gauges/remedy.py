@@ -5,9 +5,12 @@ from collections.abc import Mapping
 Settings = Mapping[str, object]
 
 
-def remedy(kind: str, settings: Settings) -> str:
-    """One or two sentences for a verdict's kind, with a leading space; nothing where there is nothing to try."""
-    why, candidates = _advice(kind, settings)
+def remedy(kind: str, settings: Settings, since: int | None = None) -> str:
+    """One or two sentences for a verdict's kind, with a leading space; nothing where there is nothing to try.
+
+    What holds ``since`` step 0 may have held before any step was made.
+    """
+    why, candidates = (_advice_at_start(kind, settings) if since == 0 else None) or _advice(kind, settings)
     fresh = [candidate for candidate in candidates if not _is_set(candidate, settings)]
     if not fresh:
         return ""
@@ -48,6 +51,16 @@ def _advice(kind: str, settings: Settings) -> tuple[str, list[str]]:
         case "diverged":
             return "The step was too large", [rate, "optimizer.clip=global_norm"]
     return "", []
+
+
+def _advice_at_start(kind: str, settings: Settings) -> tuple[str, list[str]] | None:
+    """Where it differs from that of a run which made steps."""
+    match kind:
+        case "dead" if settings["init.kind"] == "zeros":
+            return "All weights begin at 0", ["init=he"]
+        case "diverged" if not _overflows(settings):
+            return "The weights begin too large", [f"a smaller init.gain (now {settings['init.gain']:g})"]
+    return None
 
 
 def _wider(settings: Settings) -> list[str]:

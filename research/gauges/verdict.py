@@ -154,16 +154,17 @@ def judge(
     initial = fit(profiles[0], first) if len(steps) and not silent[0] else None
     if diverged:
         step, layer = diverged
-        sentence = _diverged_sentence(step, layer) + remedy("diverged", settings)
+        sentence = _diverged_sentence(step, layer) + remedy("diverged", settings, step)
         return Verdict("diverged", step, None, initial, theory, sentence, layer)
     kinds = ["dead" if quiet else _kind(profile) for quiet, profile in zip(silent, profiles, strict=True)]
     if not len(steps) or silent[-1]:
         since = int(steps[_since(kinds, "dead")]) if len(steps) else None
-        sentence = f"dead: no gradient leaves the loss since step {since}." + remedy("dead", settings)
+        sentence = f"dead: no gradient leaves the loss since step {since}." + remedy("dead", settings, since)
         return Verdict("dead", since, None, initial, theory, sentence)
     end = fit(_mean_of_last(profiles[~silent]), first)
     verdict = Verdict(end.kind, int(steps[_since(kinds, end.kind)]), end, initial, theory, "")
-    return dataclasses.replace(verdict, sentence=_sentence(verdict, signal.shape[1] - 1) + remedy(end.kind, settings))
+    sentence = _sentence(verdict, signal.shape[1] - 1, first) + remedy(end.kind, settings, verdict.since_step)
+    return dataclasses.replace(verdict, sentence=sentence)
 
 
 def _mean_of_last(profiles: np.ndarray) -> np.ndarray:
@@ -178,15 +179,18 @@ def _since(kinds: list[str], kind: str) -> int:
     return since
 
 
-def _sentence(verdict: Verdict, depth: int) -> str:
+def _sentence(verdict: Verdict, depth: int, first: int) -> str:
+    """In words; without the factor per layer where fewer than two increments leave no interval for it."""
     end, initial = verdict.end, verdict.initial
     assert end
     words = [
         f"{verdict.kind}: the first layer receives {ratio_in_words(end.log10_ratio)} the squared gradient of the last"
     ]
-    low, high = end.interval
-    words.append(f"{_factor(end.factor_per_layer)} a layer (95 % {_factor(low)} to {_factor(high)})")
-    if initial and verdict.theory is not None:
+    several = depth - first > 1
+    if several:
+        low, high = end.interval
+        words.append(f"{_factor(end.factor_per_layer)} a layer (95 % {_factor(low)} to {_factor(high)})")
+    if several and initial and verdict.theory is not None:
         words.append(f"at initialisation {_factor(initial.factor_per_layer)}, theory {_factor(verdict.theory)}")
     if end.first_layer is not None:
         words.append(f"outside the healthy band from layer {end.first_layer} of {depth} down")

@@ -167,6 +167,8 @@ def test_a_diverged_run_names_step_and_layer():
     verdict = judged(HEALTHY, HEALTHY, diverged=(1, 7), settings=settings(optimizer__learning_rate=3.5))
     assert verdict.as_dict() | {"kind": "diverged", "since_step": 1, "first_layer": 7} == verdict.as_dict()
     assert "step 1" in verdict.sentence and "layer 7" in verdict.sentence and "3.5" in verdict.sentence
+    assert "try a smaller init.gain (now 1)." in judged(HEALTHY, diverged=(0, 7)).sentence  # no step was made yet
+    assert "All weights begin at 0: try init=he." in judged(SILENT, settings=settings(init__kind="zeros")).sentence
 
 
 CUT = np.where(np.arange(DEPTH + 1) < 10, 0, HEALTHY)
@@ -211,7 +213,7 @@ def _said(profile, skip, norm, activation, init, clip):
     told = settings(skip__kind=skip, norm__kind=norm, activation__kind=activation, init__kind=init)
     told |= {"optimizer.clip": clip}
     if isinstance(profile, str):
-        return told, judged(HEALTHY, settings=told, diverged=(0, 1)).sentence
+        return told, judged(HEALTHY, settings=told, diverged=(1, 1)).sentence
     return told, judged(profile, settings=told).sentence
 
 
@@ -241,3 +243,8 @@ def test_a_first_layer_that_is_not_judged_bends_nothing():
     assert rest.end.first_layer == whole.end.first_layer + 1
     assert rest.end.factor_per_layer == whole.end.factor_per_layer and rest.end.ratio == whole.end.ratio
     assert judged(bent).end != rest.end
+
+
+@pytest.mark.parametrize(("points", "first", "told"), [(2, 0, False), (2, 1, False), (3, 1, False), (3, 0, True)])
+def test_no_factor_per_layer_is_told_of_fewer_than_two_increments(points, first, told):
+    assert ("a layer" in judged(geometric(0.9, points - 1), first=first).sentence) == told

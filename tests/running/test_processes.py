@@ -14,7 +14,10 @@ FULL = ["measure=full", "measure.every=2"]
 RUNS = [
     ["norm=batch"],
     pytest.param(["norm=layer", "skip=identity", "model.dropout=0.2", "train.input_noise=0.1"], marks=pytest.mark.slow),
-    pytest.param(["model=cnn", "norm=batch", "optimizer.clip=global_norm", *FULL], marks=pytest.mark.slow),
+    # without biases: in front of batch norm their gradients are 0, and what rounding leaves of it has any exponent
+    pytest.param(
+        ["model=cnn", "norm=batch", "model.bias=false", "optimizer.clip=global_norm", *FULL], marks=pytest.mark.slow
+    ),
     pytest.param(["model=resnet_cifar", "model.depth=8", "norm=group", *FULL], marks=pytest.mark.slow),
     pytest.param(["optimizer=gd", "data.limit=128", "precision=float64"], marks=pytest.mark.slow),
 ]
@@ -38,7 +41,10 @@ def read(workplace, name):
 
 
 def assert_same(run, other):
-    """To 1e-6; means, which cancel, relative to the signal they are means of."""
+    """To 1e-6; means, which cancel, relative to the signal they are means of.
+
+    Of histograms of exponents one element in 10⁴ may lie elsewhere: rounding moves what is close to a power of two.
+    """
     assert run.info["id"] != other.info["id"]  # of another folder
     assert run.directory.name == other.directory.name and run.info["steps"] == other.info["steps"] == 4
     tables = [(run.metrics, other.metrics), (run.profiles, other.profiles)]
@@ -46,7 +52,9 @@ def assert_same(run, other):
         assert set(mine) == set(its)
         for name in mine:
             scale = its["activation_rms"] if name == "activation_mean" else np.abs(its[name])
-            near = np.abs(mine[name] - its[name]) <= 1e-6 * scale
+            apart = np.abs(mine[name] - its[name])
+            moved = apart.sum(axis=-1, keepdims=True) / 2
+            near = moved <= 1e-4 if name.endswith("_exponent") else apart <= 1e-6 * scale
             assert np.all(near | np.isnan(mine[name]) & np.isnan(its[name])), name
 
 
