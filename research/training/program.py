@@ -18,10 +18,11 @@ from jaxtyping import Array
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
+from research.models.sharing import own, sharing, total
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
 from research.training.losses import losses_and_hits
-from research.training.mesh import ALONE, Layout, at_the_start, over_runs, sharing, split
+from research.training.mesh import ALONE, Layout, at_the_start, over_batch, over_runs, unshared
 from research.training.objective import (
     HP,
     graph_of,
@@ -78,7 +79,7 @@ def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
         ),
         evaluate=jax.jit(runs(_evaluate, 2, 1)),
         exponents=jax.jit(runs(count_exponents, 2, 1)),
-        inspections=jax.jit(runs(inspect, 2, 1)),
+        inspections=jax.jit(over_runs(unshared(layout), functools.partial(inspect, spec), own=2, shared=1)),
     )
 
 
@@ -164,10 +165,11 @@ def _step(
     objective = make_objective(spec, state, hp, batch, forward=measured, units=full)
     grads, (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
     grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, grads)
+    grads, (loss, accuracy), profile = over_batch(grads, (loss, accuracy), forward | backward)
     row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "loss_scale": state.loss_scale.value}
     row["learning_rate"] = learning_rate(spec.schedule, state.step, hp)
     if measured:
-        row["profile"], row["grad_norm"] = _gradient_gauges(arch, forward | backward, grads)
+        row["profile"], row["grad_norm"] = _gradient_gauges(arch, profile, grads)
     finite = jnp.isfinite(loss) & (jnp.isfinite(row["grad_norm"]) if measured else is_finite(grads))
     row |= {"skipped": ~finite, "finite": can_go_on(spec.loss_scaling, state.loss_scale, loss, finite)}
 
@@ -221,12 +223,12 @@ def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) 
 
     def sums(rows: Array) -> Array:
         model = nnx.merge(graph, state.params, state.rest, copy=True)
-        rows = split(rows)
+        rows = own(rows)
         real, rows = rows < examples, jnp.minimum(rows, examples - 1)
         logits, _ = model(read_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
         each = losses_and_hits(spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype)))
         return jnp.stack([jnp.sum(jnp.where(real, values, 0)) for values in each])
 
     batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)
-    loss, accuracy = jnp.sum(lax.map(sums, batches), axis=0) / examples
+    loss, accuracy = total(jnp.sum(lax.map(sums, batches), axis=0)) / examples
     return {"eval_loss": loss, "eval_accuracy": accuracy}
