@@ -60,7 +60,11 @@ def total(tree: Any) -> Any:
     if sharing() == 1:
         return tree
     flat, restore = ravel_pytree(tree)
-    return restore(lax.psum(flat, AXIS))
+    placed, start = jnp.zeros_like(flat), 0
+    for leaf in jax.tree.leaves(tree):  # on CPUs a concatenation may be computed together with its parts, at their cost
+        placed = lax.dynamic_update_slice(placed, leaf.astype(flat.dtype).reshape(-1), (start,))
+        start += leaf.size
+    return restore(lax.psum(placed, AXIS))
 
 
 def greatest(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -163,13 +163,14 @@ def _step(
     full = measured and spec.level == "full"
     slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
     objective = make_objective(spec, state, hp, batch, forward=measured, units=full)
-    grads, (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
-    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, grads)
+    (grads, backward), (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
     grads, (loss, accuracy), profile = over_batch(grads, (loss, accuracy), forward | backward)
+    scaled = grads, {name: profile[name] for name in backward}
+    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
     row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "loss_scale": state.loss_scale.value}
     row["learning_rate"] = learning_rate(spec.schedule, state.step, hp)
     if measured:
-        row["profile"], row["grad_norm"] = _gradient_gauges(arch, profile, grads)
+        row["profile"], row["grad_norm"] = _gradient_gauges(arch, profile | backward, grads)
     finite = jnp.isfinite(loss) & (jnp.isfinite(row["grad_norm"]) if measured else is_finite(grads))
     row |= {"skipped": ~finite, "finite": can_go_on(spec.loss_scaling, state.loss_scale, loss, finite)}
 

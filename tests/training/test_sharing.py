@@ -14,14 +14,21 @@ from research.training.program import make_program
 
 SHARED = Layout("map", 2, "batch")
 ROUNDING = 1e-10  # of float64, behind some steps
-NUMBERS = {"seed": [0, 1], "model.dropout": 0.3, "skip.rate": 0.4, "train.input_noise": 0.2, "loss.label_smoothing": 0.1}
+NUMBERS = {
+    "seed": [0, 1],
+    "model.dropout": 0.3,
+    "skip.rate": 0.4,
+    "train.input_noise": 0.2,
+    "loss.label_smoothing": 0.1,
+}
 NUMBERS |= {"optimizer.clip_threshold": 0.3, "precision.growth_interval": 2, "precision.loss_scale": 1e308}
 CHANCE = {"dropout": True, "noisy": True, "clip": "global_norm", "loss_scaling": "dynamic", "bias": False}
 IMAGES = {"kind": "cnn", "shape": (6, 6, 1), "crop": 1, "flip": True, "activation": "relu", "optimizer": "gd"}
 EIGHT_BITS = {"rounding": "float8_e5m2", "tensor_scale": True}
 TEXTS = {"shape": (4,), "vocabulary": 5, "padded": True, "streamed": True}
 CASES = {
-    "chance and batch norm": CHANCE | {"norm": "batch", "skip": "dropout", "activation": "relu", "level": "full", "every": 2},
+    "chance and batch norm": CHANCE
+    | {"norm": "batch", "skip": "dropout", "activation": "relu", "level": "full", "every": 2},
     "moved images in eight bits": IMAGES | EIGHT_BITS | {"skip": "stochastic_depth", "level": "full"},
     "texts and shared weights": TEXTS | {"kind": "rnn", "depth": 4, "level": "full"},
 }
@@ -66,8 +73,10 @@ def read_by(spec, data):
 
 
 def trained(layout, spec, numbers, data, steps=4):
-    program, numbers, data = make_program(spec, layout), place(layout, numbers, per_run=True), place(
-        layout, data, per_run=False
+    program, numbers, data = (
+        make_program(spec, layout),
+        place(layout, numbers, per_run=True),
+        place(layout, data, per_run=False),
     )
     state = spread(layout, program.init(jax.device_get(numbers)))
     found = {"exponents": program.exponents(state, numbers, data)}
@@ -94,4 +103,6 @@ def test_two_devices_are_one(on_both, case):
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "option"), EACH)
 def test_two_devices_are_one_with_each_option(on_both, group, option):
-    assert_same(*on_both(**{group: option, "placement": "post" if option == "deepnorm" else "pre"} | SHAPES.get(option, {})))
+    assert_same(
+        *on_both(**{group: option, "placement": "post" if option == "deepnorm" else "pre"} | SHAPES.get(option, {}))
+    )
