@@ -96,7 +96,7 @@ class _EngineLauncher(GroupedLauncher):
 
     def trained(self, groups: Sequence[dict[int, Sequence[str]]]) -> Iterator[tuple[dict[int, Any], list[Any]]]:
         """Each group with what came of its runs, as they end."""
-        from research.engines import Load
+        from research.sweeps.engines import Load
         from research.train import Session
 
         loads = [Load(self.members(group), self.within.name, self.devices, Path.cwd()) for group in groups]
@@ -117,7 +117,7 @@ class JoblibLauncher(_EngineLauncher):
         """Processes of this machine."""
         from joblib import effective_n_jobs
 
-        from research.engines import on_processes
+        from research.sweeps.engines import on_processes
 
         return on_processes(loads, jobs=min(len(loads), effective_n_jobs(self.settings["n_jobs"])))
 
@@ -127,7 +127,7 @@ class SubmititLauncher(_EngineLauncher):
 
     def engine(self, loads: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Jobs of a cluster; submitit wants the names of Slurm's own settings with a prefix."""
-        from research.engines import as_jobs
+        from research.sweeps.engines import as_jobs
 
         settings = {name: value for name, value in self.settings.items() if value is not None and name != "cluster"}
         shared = SubmititLocalConf.__dataclass_fields__
@@ -141,6 +141,6 @@ class RayLauncher(_EngineLauncher):
 
     def engine(self, loads: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Tasks of Ray."""
-        from research.engines import on_ray
+        from research.sweeps.engines import on_ray
 
         return on_ray(loads, init=self.settings["init"], remote=self.settings["remote"])

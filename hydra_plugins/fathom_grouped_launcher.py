@@ -34,7 +34,7 @@ class GroupedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before ``launch``."""
-        from research.composition import Composer
+        from research.sweeps.composition import Composer
 
         for name, value in {"devices": self.devices, "most": self.most}.items():
             if value is not None and value < 1:
@@ -43,8 +43,8 @@ class GroupedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Trains every job; returns what came of each, in order."""
-        from research.limits import most_together
-        from research.sweep import groups_of
+        from research.running.limits import most_together
+        from research.sweeps.jobs import groups_of
 
         jobs = {initial_job_idx + n: overrides for n, overrides in enumerate(job_overrides)}
         configs = {number: self.composer.checked(self.config, overrides).config for number, overrides in jobs.items()}

@@ -33,7 +33,7 @@ class FathomSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before ``sweep``; from here on jobs are composed cheaply, the launcher's too."""
-        from research.composition import Composer
+        from research.sweeps.composition import Composer
 
         self.composer = Composer.of(hydra_context.config_loader)
         cheap = HydraContext(self.composer, hydra_context.callbacks)
@@ -43,7 +43,7 @@ class FathomSweeper(BasicSweeper):
         """Runs what is missing of the grid; raises SweepEnded with the exit code once its table is shown."""
         from research.errors import SweepEnded
         from research.member import read_ended
-        from research.sweep import jobs_of, without_doubles
+        from research.sweeps.jobs import jobs_of, without_doubles
 
         assert self.config is not None
         jobs = jobs_of(self.params or {}, self.arms, arguments, self.composer)

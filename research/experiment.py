@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from research.composed import folder
 from research.errors import nearest
 from research.member import OUTSIDE
 from research.naming import run_name
@@ -22,8 +24,7 @@ from research.records.claims import Claim
 from research.records.figures import style
 from research.records.record import read_info, write_json
 from research.report import DEFAULTS, console, number
-from research.sweep import jobs_of
-from research.train import folder
+from research.sweeps.jobs import jobs_of
 
 FORMATS = ("png", "svg", "pdf")
 DATELESS = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same runs, the same bytes
@@ -67,7 +68,7 @@ def _command(key: str) -> str:
 
 def expected_runs(name: str) -> dict[str, dict[str, Any]]:
     """What each run of the experiment's sweep is set to, by dotted path, by the name of its directory."""
-    from research.composition import composed_jobs
+    from research.sweeps.composition import composed_jobs
 
     sweeper = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
     jobs = jobs_of(sweeper.get("params", {}), sweeper.get("arms"))
@@ -162,10 +163,11 @@ def _changed(files: Sequence[Path], which: Callable) -> float:
 def mirror(directory: Path) -> None:
     """Writes figure and claims into a W&B run of their own, in the group of the runs, where those are recorded there.
 
-    A dashboard's failure is told in one line: the files in ``directory`` are complete without it.
+    What W&B has already is left as it is. A dashboard's failure is told in one line, and the next call tries again:
+    the files in ``directory`` are complete without it.
     """
-    first = find_runs(directory)[0]
-    if not first.info.get("wandb"):
+    first, sent, mark = find_runs(directory)[0], _fingerprint(directory), directory / "mirrored.json"
+    if not first.info.get("wandb") or (mark.exists() and json.loads(mark.read_text())["sent"] == sent):
         return
     from research.records.trackers import Background
     from research.records.trackers.summary import WandbSummary
@@ -175,13 +177,16 @@ def mirror(directory: Path) -> None:
     group, figure = directory.absolute().name, directory / "figure.png"
     summary = Background([WandbSummary(settings=settings, group=group, figure=figure, claims=claims)])
     summary.start()
+    place = summary.described()
     summary.finish({})
+    if summary.is_whole and place:
+        write_json(mark, place | {"sent": sent})
 
 
-def results(directory: Path) -> list[bytes]:
-    """The files that a dashboard is sent, as they lie there."""
+def _fingerprint(directory: Path) -> str:
+    """Of the files that a dashboard is sent, as they lie there."""
     files = (directory / name for name in ("figure.png", "claims.json"))
-    return [file.read_bytes() for file in files if file.exists()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
 def closing_table(judged: Mapping[Path, bool]) -> Table:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.train import folder
+from research.composed import folder
 
 HEAD = """# Reproductions
 

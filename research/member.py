@@ -64,8 +64,7 @@ class Member:
         return run_id(self.directory.absolute().parent.name, self.config)
 
     def begin(self) -> None:
-        """Makes the directory and writes the files that belong into it."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Writes the files that belong into the directory."""
         for name, text in self.files.items():
             (self.directory / name).parent.mkdir(exist_ok=True)
             (self.directory / name).write_text(text)

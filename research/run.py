@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from research.data.sources import load
-from research.group import Apart, Group, is_out_of_memory
 from research.job import Job, prepare
 from research.member import Member, Result
-from research.memory import check_memory, needed, release_programs, size
-from research.processes import agreed, interrupted, noting, of_the_first, together
-from research.progress import Progress
+from research.running.group import Apart, Group, is_out_of_memory
+from research.running.memory import check_memory, needed, release_programs, size
+from research.running.processes import agreed, interrupted, noting, of_the_first, together
+from research.running.progress import Progress
 from research.training.checkpoint import fetch, restored, stacked
 from research.training.mesh import at_the_start, gathered, make_layout, over_runs, place, placed_shapes, spread
 from research.training.precision import scope
@@ -73,7 +73,8 @@ def _together(members: Sequence[Member], progress: Progress, within: str, device
         job = together(partial(prepare, *configs, *spare, layout=layout))
         with together(partial(Group, members, job, progress)) as group:
             together(group.begin_together)
-            _loop(job, group, configs[0].precision.kind.name)
+            if not group.ended:  # another process is at them, or was
+                _loop(job, group, configs[0].precision.kind.name)
     return group.results
 
 

@@ -1,6 +1,7 @@
 """Runs looked at from the terminal: the table of all, and one with its profile over depth and its loss."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,20 +29,33 @@ def show_runs(filters: Sequence[str]) -> None:
         raise ValueError(f"there are no runs under {ROOT.absolute()}: fathom train makes one")
     kept = [run for run in runs if all(_keeps(run, word) for word in filters)]
     if not kept:
-        raise ValueError(f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(filters)}")
+        said = f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(filters)}"
+        raise ValueError(f"{said}{_setting_named(filters, runs[0])}")
     console(pipe_width=1000).print(runs_table(kept))
 
 
 def _keeps(run: Run, word: str) -> bool:
-    """``path=value`` compares a setting, the status or the verdict; any other word is looked for in the name."""
+    """``path=value`` compares a setting, the status or the verdict; any other word is looked for in the name.
+
+    Of a run's name these are the values: the settings in it would fit every run that a sweep has of them.
+    """
     path, equals, value = word.partition("=")
     if not equals:
-        return word in str(run.directory)
+        return word in str(run.directory.with_name(re.sub(r"(^|,)[\w.]+=", r"\1", run.directory.name)))
     known = run.config | {"status": run.info.get("status"), "verdict": (run.info.get("verdict") or {}).get("kind")}
     for name in (path, f"{path}.kind", f"{path}.name"):
         if name in known:
             return str(known[name]) == value or known[name] == yaml.safe_load(value) or _same_number(known[name], value)
     raise ValueError(f"{path} is not a setting{nearest(path, [*known, *(name.split('.')[0] for name in known)])}")
+
+
+def _setting_named(filters: Sequence[str], run: Run) -> str:
+    """How to filter by the setting that one of the words names without a value."""
+    for path in run.config:
+        short = path.removesuffix(".kind").removesuffix(".name")
+        for word in {path, short, short.rpartition(".")[2]}.intersection(filters):
+            return f"; {word} is a setting: {short}=VALUE"
+    return ""
 
 
 def _same_number(known: Any, value: str) -> bool:

@@ -3,65 +3,23 @@
 import contextlib
 import gc
 import os
-import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
-from research import config as schema
 from research import errors
-from research.checks import check
-from research.limits import raise_open_files
+from research.composed import folder, register, typed
 from research.member import Found, Member, Result, read_ended
-from research.naming import run_name
-from research.progress import Progress, Silent
-
-KNOBS = frozenset(schema.knobs())
-STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def folder(name: str) -> Path:
-    """``conf`` or ``experiments``: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).parent
-    return package / name if (package / name).is_dir() else package.parent / name
-
-
-def typed(composed: DictConfig) -> schema.Config:
-    """The checked configuration of one run.
-
-    Raises:
-        ValueError: naming the setting that is unknown or out of its range.
-    """
-    nodes = {str(name): node for name, node in composed.items() if name != "hydra"}
-    values: dict[str, Any] = {
-        name: OmegaConf.to_object(node) if OmegaConf.is_config(node) else node for name, node in nodes.items()
-    }
-    for path in _paths(values):
-        if path not in KNOBS:
-            raise ValueError(errors.unknown(path))
-    config = schema.Config(**values)
-    check(config)
-    return config
-
-
-def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every dotted path that was set; what the schema has not lies in a group as another attribute."""
-    for name, value in values.items():
-        inner = vars(value) if is_dataclass(value) else value
-        if isinstance(inner, dict):
-            yield from _paths(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+from research.running.limits import raise_open_files
+from research.running.progress import Progress, Silent
+from research.running.signals import terminable
 
 
 class Session:
@@ -89,7 +47,7 @@ class CheckFirst(Callback):
 
 def _meet(member: Member, composed: DictConfig) -> None:
     """Of the processes of one run, all but the first leave the run's directory alone and say nothing."""
-    from research.processes import is_first, join, scratch, together
+    from research.running.processes import is_first, join, scratch, together
 
     join(member.config.mesh)
     if not is_first():
@@ -101,7 +59,7 @@ def _meet(member: Member, composed: DictConfig) -> None:
 def refuse(error: Exception) -> NoReturn:
     """Says in one line what was wrong and ends with exit code 2; an error of ours goes on as it is."""
     if isinstance(error, errors.Stopped):
-        from research.processes import leave
+        from research.running.processes import leave
 
         raise errors.Refused(leave(error))
     message = errors.explain(error)
@@ -133,7 +91,7 @@ def train_group(members: Sequence[Member], *, within: str = "auto", devices: int
     try:
         ended = [read_ended(member) for member in members]
         if members[0].config.mesh.kind.name == "distributed":
-            from research.processes import as_the_first_sees
+            from research.running.processes import as_the_first_sees
 
             ended = as_the_first_sees(ended)
         there = {member.directory: info for member, info in zip(members, ended, strict=True) if info}
@@ -150,17 +108,22 @@ def _train(members: Sequence[Member], within: str, devices: int | None) -> list[
         return []
     raise_open_files()
     gc.disable()  # while modules are imported nothing becomes garbage: to look for it takes a tenth of the time
-    prepare_jax(devices)
-    from research.run import train
+    try:
+        prepare_jax(devices)
+        from research.run import train
 
-    gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
-    gc.enable()
+        gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
+    finally:
+        gc.enable()
+    from research.records.record import Taken
+
     results = train(members, Session.progress, within=within, devices=devices)
     for member, result in zip(members, results, strict=True):
         error = result.get("error")
         if isinstance(error, Exception) and Session.shows_traces:
             traceback.print_exception(error)
-        if isinstance(error, Exception) and not (member.directory / "run.json").exists():
+        began = (member.directory / "run.json").exists() or isinstance(error, Taken)
+        if isinstance(error, Exception) and not began:
             _unmake(member.directory)
     return results
 
@@ -195,17 +158,6 @@ def prepare_jax(devices: int | None = 1) -> None:
             jax.config.update("jax_num_cpu_devices", devices or cores)
 
 
-def register() -> None:
-    """Makes schema and resolvers known to Hydra."""
-    ConfigStore.instance().store(name="schema", node=schema.Config)
-    names = {
-        "fathom.study": lambda name: name or STARTED,
-        "fathom.run": lambda overrides: run_name(list(overrides)) if isinstance(overrides, ListConfig) else overrides,
-    }
-    for name, resolver in names.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the arguments ask for; returns the exit code, or ends with 2 where the request was wrong."""
     if arguments is not None:
@@ -236,8 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _end(result: dict[str, Any]) -> int:
     """Says what came of a single run; the exit code."""
-    from research.processes import is_first
     from research.report import say_run
+    from research.running.processes import is_first
 
     if "error" in result and isinstance(result["error"], Exception):
         refuse(result["error"])
@@ -258,20 +210,6 @@ def _full_errors() -> Iterator[None]:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: what was measured is written, trackers are closed."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def listen() -> Callable[[Callable[[], int]], Said]:
     """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
 
     def call(function: Callable[[], int]) -> Said:
-        from research.progress import Progress
+        from research.running.progress import Progress
         from research.train import Session
 
         out, err, on_termination = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
@@ -129,6 +129,7 @@ def listen() -> Callable[[Callable[[], int]], Said]:
             patch.setenv("HYDRA_FULL_ERROR", "")
             patch.setattr(sys, "argv", ["fathom"])
             patch.setattr(Session, "progress", Progress())
+            patch.setattr(Session, "interrupted", False)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
                     code = function()

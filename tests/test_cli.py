@@ -97,6 +97,8 @@ def test_the_table_of_all_runs_reads_well_in_a_pipe(fathom, several):
         (["verdict=vanishing"], 1),
         (["one/"], 3),
         (["one/", "model.depth=2"], 2),
+        (["identity"], 1),  # a value in a run's name
+        (["e/64"], 1),
         (["optimizer.learning_rate=1e-2", "skip=none", "one/"], 2),
         (["optimizer.learning_rate=0.010", "skip=none", "one/"], 2),
         (["model.bias=true", "one/"], 3),
@@ -114,6 +116,10 @@ def test_filters_keep_the_runs_that_fit_them_all(fathom, several, filters, kept)
     ("filters", "parts"),
     [
         (["skip=rezero"], ["none of the 5 runs", "skip=rezero"]),
+        (["depth"], ["none of the 5 runs", "fits depth; depth is a setting: model.depth=VALUE"]),
+        (["one/", "skip"], ["fits one/ skip; skip is a setting: skip=VALUE"]),
+        (["model.depth"], ["; model.depth is a setting: model.depth=VALUE"]),
+        (["nix"], ["fits nix\n"]),
         (["skp=none"], ["skp", "did you mean skip"]),
         (["model.dpeth=2"], ["model.dpeth", "did you mean model.depth?"]),
     ],

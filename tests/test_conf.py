@@ -9,8 +9,8 @@ from hydra.core.plugins import Plugins
 
 from research import config
 from research.checks import check
+from research.composed import folder, register, typed
 from research.records.analysis import flat
-from research.train import folder, register, typed
 
 from .described import own_data as own_data
 

@@ -1,8 +1,8 @@
 import pytest
 
+from research.composed import folder
 from research.experiment import names
 from research.gallery import gallery
-from research.train import folder
 
 
 def test_the_gallery_is_that_of_the_experiments_pages():

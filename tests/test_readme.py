@@ -1,5 +1,6 @@
 """What the README says is so: its commands compose, its error is the one a user gets, its options are all there are."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -9,8 +10,9 @@ from hydra import compose, initialize_config_dir
 
 from research import config
 from research.cli import COMMANDS
+from research.composed import folder, register, typed
 from research.experiment import names
-from research.train import folder, main, register, typed
+from research.train import main
 
 from .described import own_data as own_data
 
@@ -67,3 +69,12 @@ def test_the_error_shown_is_the_error_said(capsys, tmp_path, monkeypatch):
 def test_the_table_names_every_option(group, kind):
     row = re.search(rf"^\| `{group}` \| ([^;|]*)", README, re.M)
     assert row and re.findall(r"`([a-z0-9_]+)`", row.group(1)) == [option.name for option in kind]
+
+
+@pytest.mark.parametrize("group, schema", [("train", config.Train), ("checkpoint", config.Checkpoint)])
+def test_the_table_names_every_setting_of_a_group_without_options(group, schema):
+    row = re.search(rf"^\| `{group}` \| (.*)", README, re.M)
+    settings = [item.name for item in dataclasses.fields(schema)]
+    assert row and re.findall(rf"`(?:{group})?\.([a-z_]+)`", row.group(1)) == settings
+    for name, default in re.findall(r"\.([a-z_]+)`[^;`]*\((\d+)", row.group(1)):
+        assert getattr(schema(), name) == float(default)

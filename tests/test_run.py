@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from research.records.analysis import Run
-from research.records.record import Record
+from research.records.record import Lock, Record
 from research.run import chunks
 
 TABLES = ("metrics", "profiles")
@@ -163,11 +163,14 @@ def test_float64_leaves_nothing_behind_in_the_process(finished, trained):
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
-    first = Record(tmp_path, {})
+    first = Record(Lock(tmp_path), {})
     with pytest.raises(ValueError, match="being trained by another process"):
-        Record(tmp_path, {})
+        Record(Lock(tmp_path), {})
     first.close(status="done")
-    Record(tmp_path, {}).close()
+    with pytest.raises(ValueError, match="being trained by another process"):
+        Lock(tmp_path)
+    first.release()
+    Record(Lock(tmp_path), {}).close()
 
 
 def test_pieces_cover_every_step_once_and_stop_where_they_are_cut():

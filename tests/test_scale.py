@@ -9,9 +9,9 @@ import yaml
 from hydra.core.plugins import Plugins
 
 from research import config, experiment
+from research.composed import folder
 from research.experiment import expected_runs, names
 from research.records.figures import style
-from research.train import folder
 
 from .described import own_data as own_data
 

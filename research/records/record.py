@@ -17,30 +17,46 @@ from typing import Any
 
 import numpy as np
 
-from research.records.parts import Columns, Damaged, Parts
+from research.records.parts import Columns, Parts
 
 FLUSH_SECONDS = 2.0
 TABLES = ("metrics", "profiles", "inspections")
 
 
+class Taken(ValueError):
+    """Another process is writing the run."""
+
+
+class Lock:
+    """The right to look after the run in ``directory``, until it is released or the process ends."""
+
+    def __init__(self, directory: Path):
+        """Raises Taken where another process has it."""
+        self.directory = directory
+        self._descriptor = os.open(directory, os.O_RDONLY)  # it is the directory itself that is locked
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.release()
+            said = f"{directory} is being trained by another process: wait for it, or give another name="
+            raise Taken(said) from None
+
+    def release(self) -> None:
+        """Lets others have it."""
+        os.close(self._descriptor)
+
+
 class Record:
     """Writes one run's directory."""
 
-    def __init__(self, directory: Path, info: dict[str, Any], kept: Mapping[str, int] | None = None):
+    def __init__(self, lock: Lock, info: dict[str, Any], kept: Mapping[str, int] | None = None):
         """``kept``: how many rows of each table stay of an earlier attempt; all else that it left is dropped.
 
         Raises:
-            ValueError: where another process is writing the same run.
             Damaged: where there are fewer rows than are to stay.
         """
-        self._lock = _lock(directory)
-        self.directory = directory
-        self.info = info
-        try:
-            self._tables = {name: Parts(directory, name, (kept or {}).get(name, 0)) for name in TABLES}
-        except Damaged:
-            self.release()
-            raise
+        self._lock, self.directory, self.info = lock, lock.directory, info
+        self._tables = {name: Parts(lock.directory, name, (kept or {}).get(name, 0)) for name in TABLES}
         self.patience = 1.0  # how much longer rows may wait than those of a run alone
         self._flushed = time.monotonic()
         self.update(status="running")
@@ -80,22 +96,19 @@ class Record:
             )
 
     def close(self, *, goes_on: bool = False, **changes: Any) -> None:
-        """Joins the parts into one file a table and writes the final ``run.json``.
+        """Joins the parts into one file a table and writes the final ``run.json``; the run stays locked.
 
         ``goes_on``: there is a checkpoint, so the parts stay too.
         """
-        try:
-            for table in self._tables.values():
-                table.join()
-            self.update(**changes)
-            for table in self._tables.values() if not goes_on else ():
-                table.drop()  # not before run.json says that the run is over
-        finally:
-            self.release()
+        for table in self._tables.values():
+            table.join()
+        self.update(**changes)
+        for table in self._tables.values() if not goes_on else ():
+            table.drop()  # not before run.json says that the run is over
 
     def release(self) -> None:
-        """Lets others write this run."""
-        os.close(self._lock)
+        """Lets others look after this run."""
+        self._lock.release()
 
 
 class Unwritten(Record):
@@ -123,24 +136,11 @@ class Unwritten(Record):
         """Holds nothing."""
 
 
-def _lock(directory: Path) -> int:
-    """Locks the directory itself until the descriptor is closed or the process ends."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ValueError(
-            f"{directory} is being trained by another process: wait for it, or give another name="
-        ) from None
-    return descriptor
-
-
 def is_being_written(directory: Path) -> bool:
     """Whether a process is training the run in ``directory``."""
     try:
-        os.close(_lock(directory))
-    except ValueError:
+        Lock(directory).release()
+    except Taken:
         return True
     return False
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from research import config
+from research.composed import folder
 from research.gauges.verdict import BAND, fit, judge, log_profile, skipped_layers
-from research.train import folder
 
 pytestmark = pytest.mark.filterwarnings("error")  # a run's user would read them
 DEPTH = 32

@@ -10,7 +10,7 @@ import pytest
 
 from research.records import record
 from research.records.analysis import Run
-from research.records.record import Record, write_json
+from research.records.record import Lock, Record, write_json
 
 LAYERS = 3
 
@@ -44,7 +44,7 @@ def files(directory):
 
 
 def test_while_a_run_lasts_its_rows_lie_in_whole_parts(tmp_path, at_once):
-    written = Record(tmp_path, {})
+    written = Record(Lock(tmp_path), {})
     for start in (0, 1, 5):
         written.add(*rows(start, 1 if start == 0 else 4))
     parts = [f"{table}.parts/{part:06d}.parquet" for table in ("metrics", "profiles") for part in range(3)]
@@ -53,7 +53,7 @@ def test_while_a_run_lasts_its_rows_lie_in_whole_parts(tmp_path, at_once):
 
 
 def test_closing_joins_the_parts_in_order(tmp_path, at_once):
-    written = Record(tmp_path, {})
+    written = Record(Lock(tmp_path), {})
     for start in (0, 4, 8):
         written.add(*rows(start, 4))
     written.close(status="done")
@@ -66,7 +66,7 @@ def test_how_often_a_record_is_flushed_does_not_change_it(tmp_path, monkeypatch)
     for name, seconds in (("often", -1.0), ("once", 1e9)):
         monkeypatch.setattr(record, "FLUSH_SECONDS", seconds)
         (tmp_path / name).mkdir()
-        written = Record(tmp_path / name, {})
+        written = Record(Lock(tmp_path / name), {})
         for start in range(0, 12, 3):
             written.add(*rows(start, 3))
         written.close()
@@ -76,7 +76,7 @@ def test_how_often_a_record_is_flushed_does_not_change_it(tmp_path, monkeypatch)
 
 
 def test_profiles_are_lists_of_float32_one_a_layer(tmp_path):
-    written = Record(tmp_path, {})
+    written = Record(Lock(tmp_path), {})
     written.add(*rows(0, 4))
     written.close()
     table = pq.read_table(tmp_path / "profiles.parquet")
@@ -88,7 +88,7 @@ def test_profiles_are_lists_of_float32_one_a_layer(tmp_path):
 
 
 def test_where_there_is_no_number_there_is_null_and_nan_stays_nan(tmp_path):
-    written = Record(tmp_path, {})
+    written = Record(Lock(tmp_path), {})
     metrics = {"step": np.arange(3), "a": np.ma.masked_array([1.0, 2, 3], [True, False, True]), "b": [1, np.nan, 2]}
     metrics["b"] = np.array(metrics["b"])
     written.add(metrics, {})
@@ -100,7 +100,7 @@ def test_where_there_is_no_number_there_is_null_and_nan_stays_nan(tmp_path):
 
 def test_it_is_read_without_pandas(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    written = Record(tmp_path, {})
+    written = Record(Lock(tmp_path), {})
     written.add(*rows(0, 4))
     written.close()
     assert pq.read_table(tmp_path / "metrics.parquet").to_pylist()[3] == {
@@ -112,7 +112,7 @@ def test_it_is_read_without_pandas(tmp_path, monkeypatch):
 
 
 def test_a_run_that_measures_nothing_has_no_profiles(tmp_path, at_once):
-    written = Record(tmp_path, {})
+    written = Record(Lock(tmp_path), {})
     written.add(rows(0, 3)[0], {})
     written.close()
     assert files(tmp_path) == {"run.json", "metrics.parquet"}
@@ -120,7 +120,7 @@ def test_a_run_that_measures_nothing_has_no_profiles(tmp_path, at_once):
 
 def test_a_record_that_is_not_closed_reads_back_to_its_last_flush(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "FLUSH_SECONDS", -1.0)
-    written = Record(tmp_path, {"id": "x"})
+    written = Record(Lock(tmp_path), {"id": "x"})
     written.add(*rows(0, 4))
     monkeypatch.setattr(record, "FLUSH_SECONDS", 1e9)
     written.add(*rows(4, 4))
@@ -134,7 +134,7 @@ def test_a_killed_process_reads_back_to_its_last_flush(tmp_path, process):
 import os, signal, sys, pathlib, numpy as np
 from research.records import record
 record.FLUSH_SECONDS = -1.0
-written = record.Record(pathlib.Path(sys.argv[1]), {})
+written = record.Record(record.Lock(pathlib.Path(sys.argv[1])), {})
 for step in range(40):
     written.add({"step": np.array([step])}, {"step": np.array([step]), "signal_grad": np.ones((1, 3))})
 record.FLUSH_SECONDS = 1e9
@@ -156,7 +156,7 @@ def half(path, *_):
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path, at_once, monkeypatch):
-    written = Record(tmp_path, {})
+    written = Record(Lock(tmp_path), {})
     written.add(*rows(0, 4))
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", lambda table, path: half(path))
@@ -167,7 +167,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, at_once, monkeypatch):
 
 
 def test_run_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    written = Record(tmp_path, {"id": "x"})
+    written = Record(Lock(tmp_path), {"id": "x"})
     monkeypatch.setattr(Path, "write_text", lambda path, *_, **__: half(path))
     with pytest.raises(OSError, match="No space left"):
         written.update(status="done")
@@ -176,7 +176,7 @@ def test_run_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_nobody_sees_run_json_between_two_states(tmp_path, monkeypatch):
     """It is replaced in one step by a file that is complete by then."""
-    written, seen = Record(tmp_path, {}), []
+    written, seen = Record(Lock(tmp_path), {}), []
     replace = os.replace
 
     def watched(source, target):
@@ -213,14 +213,15 @@ def test_json_that_every_reader_takes(tmp_path, value, kept):
 
 
 def test_a_new_attempt_drops_what_the_last_one_left(tmp_path, at_once):
-    first = Record(tmp_path, {})
+    first = Record(Lock(tmp_path), {})
     first.add(*rows(0, 4))
     first.close()
-    killed = Record(tmp_path, {})
+    first.release()
+    killed = Record(Lock(tmp_path), {})
     killed.add(*rows(0, 4))
     killed.add(*rows(4, 4))
-    os.close(killed._lock)  # as the end of its process does
-    last = Record(tmp_path, {})
+    killed.release()  # as the end of its process does
+    last = Record(Lock(tmp_path), {})
     last.add(*rows(0, 2))
     assert Run(tmp_path).metrics["step"].tolist() == [0, 1]
     last.close()

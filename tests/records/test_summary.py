@@ -26,7 +26,8 @@ def judged(finished, workplace, monkeypatch):
 
 
 def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_written(judged, wandb_records, workplace):
-    for _ in range(2):
+    for claims in ([], CLAIMS):
+        (judged / "claims.json").write_text(json.dumps(claims))
         experiment.mirror(judged)
     (folder,) = workplace.glob("outputs/wandb/offline-run-*")
     records = wandb_records(folder)
@@ -49,7 +50,29 @@ def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
     assert not (workplace / "outputs" / "wandb").exists()
 
 
-def test_a_summary_that_fails_is_one_line(judged, workplace, capsys):
-    (judged / "figure.png").unlink()
+@pytest.mark.parametrize("broken", ["wandb.init", "wandb.Image"])
+def test_a_summary_that_fails_is_one_line_and_is_tried_again(judged, workplace, capsys, monkeypatch, broken):
+    def breaks(*_, **__):
+        raise TimeoutError("no answer")
+
+    def sent_again():
+        shutil.rmtree(workplace / "outputs" / "wandb", ignore_errors=True)
+        experiment.mirror(judged)
+        return len(list(workplace.glob("outputs/wandb/offline-run-*")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, breaks)
+        experiment.mirror(judged)
+    said = capsys.readouterr().err
+    assert "WandbSummary stopped (TimeoutError: no answer)" in said and said.count("\n") == 1
+    assert [sent_again(), sent_again()] == [1, 0]  # once W&B has it, no more
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_written_while_wandb_was_switched_off_is_sent_later(judged, workplace, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        experiment.mirror(judged)
+    assert not list(workplace.glob("outputs/wandb/*run-*"))
     experiment.mirror(judged)
-    assert "WandbSummary stopped" in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert len(list(workplace.glob("outputs/wandb/offline-run-*"))) == 1

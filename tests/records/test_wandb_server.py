@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from research.composed import folder
 from research.records.analysis import Run
-from research.train import folder
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -36,7 +36,7 @@ class Background:
     """Runs trackers on one thread, in order; ``finish`` waits for them."""
 
     def __init__(self, trackers: list[Tracker]):
-        self._trackers = trackers
+        self._trackers, self._count = trackers, len(trackers)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracker")
         self._starts: list[Future] = []
 
@@ -53,6 +53,11 @@ class Background:
     def described(self) -> dict[str, Any]:
         """What the trackers said of themselves when they started, waiting for that."""
         return {name: value for start in self._starts for name, value in (start.result() or {}).items()}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no tracker has failed; once ``finish`` is over, all is written then."""
+        return len(self._trackers) == self._count
 
     def finish(self, info: dict[str, Any]) -> None:
         """Closes every tracker's run and waits until all is written."""

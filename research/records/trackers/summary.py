@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from research.records.trackers import Beside, Columns
-from research.records.trackers.wandb import open_run
+from research.records.trackers.wandb import folder_of, open_run
 
 BEFORE, BEHIND = ("statement", "source", "expected", "measured"), ("n", "holds")  # columns, around the interval's two
 
@@ -21,9 +21,9 @@ class WandbSummary:
         self._run: Any = None
 
     def start(self) -> dict[str, Any]:
-        """Opens the run."""
+        """Opens the run; returns its folder, nothing where W&B is switched off."""
         self._run, _ = open_run(self._settings, {}, self._identity)
-        return {}
+        return folder_of(self._run)
 
     def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
         """An experiment has no rows of its own."""

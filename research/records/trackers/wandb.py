@@ -30,6 +30,7 @@ QUIET = {
     "silent": True,
     "init_timeout": 30,
     "finish_timeout": 60,
+    "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
 }
 METRICS = {
@@ -70,7 +71,7 @@ class WandbTracker:
         for name in ("grad_norm", *LAYERS_BESIDE):
             self._run.define_metric(f"{name}/layer_*", step_metric="train/step", summary="none")
         self._run.define_metric("inspect/*", step_metric="train/step")
-        return {} if self._run.disabled else {"wandb": str(Path(self._run.dir).parent)}
+        return folder_of(self._run)
 
     def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
         """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well.
@@ -142,6 +143,11 @@ def open_run(settings: dict[str, Any], config: dict[str, Any], identity: dict[st
         **identity,
     )
     return run, uploaded
+
+
+def folder_of(run: Any) -> dict[str, Any]:
+    """Where a W&B run lies, as records name it; nothing where W&B is switched off."""
+    return {} if run.disabled else {"wandb": str(Path(run.dir).parent)}
 
 
 def _drop_earlier_tries(folder: Path, identity: str) -> int:

@@ -15,9 +15,9 @@ import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
 from torch.linalg import vector_norm  # pyright: ignore[reportMissingImports]  # an extra
 
-from research.bench import Measured, Tick, side_by_side
-from research.bench_networks import Network, network
-from research.bench_rows import Steps, best_served
+from research.benchmark.networks import Network, network
+from research.benchmark.rows import Steps, best_served
+from research.benchmark.table import Measured, Tick, side_by_side
 from research.job import Job
 
 TOLERANCE = 1e-3  # relative: two ways of rounding 50 layers forward and backward in float32

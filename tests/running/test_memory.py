@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from research import memory
+from research.running import memory
 
 
 @pytest.mark.parametrize(("most", "released"), [("1", True), ("1000000000", False), (None, False)])

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real Slurm on this machine alone, and on it the tests of the engine: bash tests/engines/slurm.sh
+# A real Slurm on this machine alone, and on it the tests of the engine: bash tests/sweeps/slurm.sh
 #
 # Needs root and Debian's slurm-wlm, slurmdbd, munge and mariadb-server, which it installs where they are missing. All
 # that it starts lies in a scratch directory and is stopped at the end, whatever the end is.
@@ -102,4 +102,4 @@ echo "slurm.sh: Slurm $(sinfo --version | cut -d' ' -f2) runs here"
 
 .venv/bin/python -c 'import submitit' 2>/dev/null ||
     .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test,cluster]'
-.venv/bin/python -m pytest -n 0 -m '' tests/engines -k slurm "$@"
+.venv/bin/python -m pytest -n 0 -m '' tests/sweeps -k slurm "$@"

@@ -15,14 +15,15 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from research.bench import Measured, Tick, in_seconds, ratio
-from research.bench_processes import Silent, fresh
-from research.bench_rows import Steps, configured
-from research.composition import Composer
+from research.benchmark.processes import Silent, fresh
+from research.benchmark.rows import Steps, configured
+from research.benchmark.table import Measured, Tick, in_seconds, ratio
+from research.composed import folder, register
 from research.job import prepare
 from research.member import Member
-from research.sweep import jobs_of
-from research.train import folder, prepare_jax, register, train_group
+from research.sweeps.composition import Composer
+from research.sweeps.jobs import jobs_of
+from research.train import prepare_jax, train_group
 from research.training.program import make_program
 
 SEEDS, RATES = 16, (0.01, 0.003)
@@ -118,8 +119,8 @@ def torch_row(tick: Tick) -> Measured:
         return Measured(None, "not measured: pip install 'fathom-gradients[bench]'")
     import torch  # pyright: ignore[reportMissingImports]  # an extra
 
-    from research.bench_rows import best_served
-    from research.bench_torch import EagerSteps
+    from research.benchmark.eager import EagerSteps
+    from research.benchmark.rows import best_served
 
     ours = Steps("measure=norms", "train.batch_size=128")
     eager = EagerSteps(ours.job, ours.initial().params, style="hooks")

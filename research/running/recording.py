@@ -1,5 +1,6 @@
 """What becomes of a run's rows: its record, its trackers, and at the end the verdict."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -12,12 +13,12 @@ from research.gauges.underflow import judge_underflow
 from research.gauges.verdict import judge
 from research.job import Job, predicted_factor
 from research.member import Member
-from research.processes import is_first
-from research.provenance import git, versions
 from research.records.record import Unwritten
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
-from research.resume import take_up
+from research.running.processes import is_first
+from research.running.provenance import git, versions
+from research.running.resume import take_up
 from research.training.checkpoint import Checkpoints
 from research.training.precision import POLICIES
 
@@ -158,12 +159,12 @@ class Recording:
         if status == "failed":
             ended["error"] = f"{type(error).__name__}: {error}"
         goes_on = status in ("interrupted", "failed") and self.checkpoints.exist
-        try:
+        with contextlib.ExitStack() as behind:
+            behind.callback(self.record.release)  # once all is written, trackers' files too
+            behind.callback(lambda: self.trackers.finish(self.record.info))
             self.record.close(**ended, goes_on=goes_on, final=self._final(), verdict=self._verdict())
             if is_first() and not goes_on and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
-        finally:
-            self.trackers.finish(self.record.info)
 
     def _final(self) -> dict[str, float | None]:
         """Training numbers as means over the last epoch, held-out numbers as last seen."""

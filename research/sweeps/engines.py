@@ -30,15 +30,16 @@ class Load:
     def __call__(self) -> list[Result]:
         """What came of each run; errors as lines, since not every exception travels."""
         from research import train
-        from research.progress import Silent
+        from research.running.progress import Silent
+        from research.running.signals import terminable
 
         os.chdir(self.place)
         train.Session.progress = Silent()
         if self.members[0].config.mesh.kind.name == "distributed":
-            from research.processes import join
+            from research.running.processes import join
 
             join(self.members[0].config.mesh)
-        with train.terminable():
+        with terminable():
             results = train.train_group(self.members, within=self.within, devices=self.devices)
         return [result | _in_words(result.get("error")) for result in results]
 

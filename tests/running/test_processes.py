@@ -121,7 +121,7 @@ LONG = ["train.steps=1000000", "train.eval_every=10", "name=long"]
 AT_30 = """
 import os, signal, sys
 from research import cli
-from research.recording import Recording
+from research.running.recording import Recording
 
 take = Recording.take
 

@@ -14,10 +14,10 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
-from research.bench import Clock, Measured, Tick, side_by_side
+from research.benchmark.table import Clock, Measured, Tick, side_by_side
+from research.composed import folder, register, typed
 from research.config import Config
 from research.job import prepare
-from research.train import folder, register, typed
 from research.training.program import make_program
 from research.training.state import TrainState
 
@@ -129,7 +129,7 @@ def _blas(tick: Tick) -> Measured:
 def _torch(tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int = STEPS, count: int = 20) -> Measured:
     if not importlib.util.find_spec("torch"):
         return Measured(None, "not measured: pip install 'fathom-gradients[bench]'")
-    from research.bench_torch import against_ours
+    from research.benchmark.eager import against_ours
 
     return against_ours(tick, sizes, style=style, steps=steps, repetitions=count)
 
@@ -138,7 +138,7 @@ def _later(row: str, module: str = "processes") -> Callable[[Tick], Measured]:
     """A row of another file, which is imported when it is asked for."""
 
     def measure(tick: Tick) -> Measured:
-        return getattr(importlib.import_module(f"research.bench_{module}"), f"{row}_row")(tick)
+        return getattr(importlib.import_module(f"research.benchmark.{module}"), f"{row}_row")(tick)
 
     return measure
 

@@ -7,13 +7,13 @@ import signal
 import pyarrow.parquet as pq
 import pytest
 
-from research.group import Group
 from research.records.analysis import Run
+from research.running.group import Group
 
 KILLED = """
 import os, signal, sys
 from research import cli
-from research.group import Group
+from research.running.group import Group
 
 from research.training import checkpoint
 

@@ -18,9 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from research.composed import folder, register, typed
 from research.member import Member
 from research.records.analysis import flat
-from research.train import folder, register, typed
 
 
 class Composer(ConfigLoaderImpl):

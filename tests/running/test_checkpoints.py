@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from research.recording import Recording
 from research.records.analysis import Run
+from research.running.recording import Recording
 from research.training import checkpoint
 from research.training.checkpoint import Checkpoints, Writer
 
@@ -153,11 +153,11 @@ def interrupted(fathom, tmp_path_factory):
 
 
 def flip(run):
-    """One bit of the numbers."""
-    largest = max((run.directory / "checkpoints").rglob("d/*"), key=lambda file: file.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    """One bit of the numbers, wherever they lie: in some files are those of an earlier checkpoint, or none."""
+    for file in (run.directory / "checkpoints").rglob("d/*"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
 
 
 def rewrite(run, arrays=None, **notes):

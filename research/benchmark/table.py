@@ -1,6 +1,6 @@
 """The performance table of this machine: what the instrument costs, row by row against its budget.
 
-What each row times stands in ``bench_rows``.
+What each row times stands in ``rows``.
 """
 
 import importlib.metadata
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from research.composed import folder
 from research.errors import nearest
-from research.progress import Progress
 from research.report import console
-from research.train import folder
+from research.running.progress import Progress
 
 Clock = Callable[[], float]  # does something once, and returns the seconds it took
 Tick = Callable[[int, int], None]  # takes how many timings of how many are done
@@ -119,7 +119,7 @@ def bench(words: Sequence[str]) -> int:
         ValueError: for a row that does not exist.
     """
     names = chosen(words)
-    from research.bench_rows import MEASURES
+    from research.benchmark.rows import MEASURES
 
     measured = {}
     with Progress(len(names)) as progress:

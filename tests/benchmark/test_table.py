@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from research import bench, bench_rows, cli
-from research.bench import ROWS, Measured
+from research import cli
+from research.benchmark import rows, table
+from research.benchmark.table import ROWS, Measured
 
 
 def silent(done, total):
@@ -31,25 +32,25 @@ def measures(monkeypatch, tmp_path):
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "experiments").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bench, "folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(table, "folder", lambda name: tmp_path / name)
     seen = {name: within(name) for name in ROWS}
 
     def measure(tick, name):
         tick(1, 1)
         return seen[name]
 
-    monkeypatch.setattr(bench_rows, "MEASURES", {name: functools.partial(measure, name=name) for name in ROWS})
+    monkeypatch.setattr(rows, "MEASURES", {name: functools.partial(measure, name=name) for name in ROWS})
     return seen
 
 
 def printed(measured):
     out = io.StringIO()
-    Console(file=out, width=200).print(bench.table(measured))
+    Console(file=out, width=200).print(table.table(measured))
     return out.getvalue()
 
 
 def test_every_row_has_a_way_to_be_measured_and_every_way_a_row():
-    assert list(bench_rows.MEASURES) == list(ROWS)
+    assert list(rows.MEASURES) == list(ROWS)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -61,14 +62,14 @@ def test_a_row_is_a_comparison_with_a_bound_or_for_information(name):
 
 @pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name].bound])
 def test_a_budget_holds_on_its_own_side_only(name):
-    assert bench.holds(name, within(name)) is True
-    assert bench.holds(name, Measured(ROWS[name].budget, "exactly")) is True
-    assert bench.holds(name, beyond(name)) is False
+    assert table.holds(name, within(name)) is True
+    assert table.holds(name, Measured(ROWS[name].budget, "exactly")) is True
+    assert table.holds(name, beyond(name)) is False
 
 
 def test_what_has_no_budget_or_was_not_measured_neither_holds_nor_fails():
-    assert bench.holds("torch_bare", Measured(0.1, "")) is None
-    assert bench.holds("torch", Measured(None, "absent")) is None
+    assert table.holds("torch_bare", Measured(0.1, "")) is None
+    assert table.holds("torch", Measured(None, "absent")) is None
 
 
 def test_the_table_says_row_number_budget_and_verdict():
@@ -82,11 +83,11 @@ def test_the_table_says_row_number_budget_and_verdict():
     ("name", "value", "shown"), [("gauges", 1.1001, "1.11×"), ("gauges", 1.1, "1.10×"), ("torch", 5.999, "5.99×")]
 )
 def test_a_number_never_looks_as_if_it_held_where_it_does_not(name, value, shown):
-    assert bench.cells(name, Measured(value, ""))[2] == shown
+    assert table.cells(name, Measured(value, ""))[2] == shown
 
 
 def test_the_page_holds_every_row_the_command_and_the_machine():
-    page = bench.markdown({name: within(name) for name in ROWS}, "fathom bench")
+    page = table.markdown({name: within(name) for name in ROWS}, "fathom bench")
     for name in ROWS:
         assert f"| {name} | {ROWS[name].compares} | " in page
     assert "- command: `fathom bench`" in page
@@ -137,15 +138,15 @@ def test_an_unknown_row_is_one_line_with_the_nearest_name(measures, capsys):
 
 
 def test_without_pytorch_its_rows_say_how_to_get_it_and_do_not_fail(monkeypatch):
-    monkeypatch.setattr(bench_rows.importlib.util, "find_spec", lambda name: None)
-    seen = bench_rows.MEASURES["torch"](silent)
+    monkeypatch.setattr(rows.importlib.util, "find_spec", lambda name: None)
+    seen = rows.MEASURES["torch"](silent)
     assert seen == Measured(None, "not measured: pip install 'fathom-gradients[bench]'")
-    assert bench.cells("torch", seen)[2:5] == ("–", "≥ 6.00×", "–")
+    assert table.cells("torch", seen)[2:5] == ("–", "≥ 6.00×", "–")
 
 
 def test_a_ratio_is_the_median_over_pairs_so_that_a_slow_moment_bears_on_both_sides():
     pairs = [(2.0, 1.0), (2.2, 1.0), (200.0, 100.0), (2.1, 1.0), (1.9, 1.0)]
-    seen = bench.ratio(pairs, ", noted")
+    seen = table.ratio(pairs, ", noted")
     assert seen.value == pytest.approx(2.0)
     assert seen.note == "2.10 s / 1.00 s [2.00 to 2.10], noted"
 
@@ -156,14 +157,14 @@ def test_two_things_are_timed_in_turns_each_going_first_as_often():
     def clock(name, seconds):
         return lambda: order.append(name) or seconds
 
-    seen = bench.side_by_side(clock("a", 3.0), clock("b", 2.0), 4, lambda done, total: ticks.append((done, total)))
+    seen = table.side_by_side(clock("a", 3.0), clock("b", 2.0), 4, lambda done, total: ticks.append((done, total)))
     assert seen.value == pytest.approx(1.5)
     assert "".join(order) in ("abbaabba", "baabbaab")
     assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_the_matrix_products_are_those_of_the_network():
-    products = bench_rows.Products(5, 8, 3, depth=2, batch=4)
+    products = rows.Products(5, 8, 3, depth=2, batch=4)
     products.time()
     assert [w.shape for _, w, _ in products.layers] == [(5, 8), (8, 8), (8, 8), (8, 3)]
     for n, ((x, w, g), (of_x, of_w, out)) in enumerate(zip(products.layers, products.results, strict=True)):
@@ -180,7 +181,7 @@ SMALL = ("data=noise", "model.depth=4", "model.width=16", "init=gaussian", "init
 @pytest.mark.parametrize("style", ["hooks", "tuned"])
 def test_pytorch_and_we_measure_the_same_numbers_from_the_same_weights(style):
     pytest.importorskip("torch")
-    from research.bench_torch import disagreement
+    from research.benchmark.eager import disagreement
 
     assert disagreement(style, *SMALL) < 1e-4
 
@@ -188,7 +189,7 @@ def test_pytorch_and_we_measure_the_same_numbers_from_the_same_weights(style):
 @pytest.mark.parametrize("style", ["hooks", "tuned"])
 def test_so_they_do_on_a_residual_network(style):
     pytest.importorskip("torch")
-    from research.bench_torch import disagreement
+    from research.benchmark.eager import disagreement
 
     small = ("model=resnet_cifar", "model.depth=14", "model.width=4", "data=noise", "data.shape=[9,9,2]")
     assert disagreement(style, *small) < 1e-3  # batch norm divides by small deviations
@@ -197,13 +198,13 @@ def test_so_they_do_on_a_residual_network(style):
 @pytest.mark.parametrize("style", ["hooks", "tuned"])
 def test_pytorch_trains_as_we_do(style):
     pytest.importorskip("torch")
-    from research.bench_torch import EagerSteps
+    from research.benchmark.eager import EagerSteps
 
-    steps = bench_rows.Steps(*SMALL, "measure=norms", "train.batch_size=128", "data.limit=128")
-    rows = steps.program.chunk(steps.initial(), steps.job.hp, steps.job.data, np.int32(0), np.int32(8))[1]
+    steps = rows.Steps(*SMALL, "measure=norms", "train.batch_size=128", "data.limit=128")
+    trained = steps.program.chunk(steps.initial(), steps.job.hp, steps.job.data, np.int32(0), np.int32(8))[1]
     eager = EagerSteps(steps.job, steps.initial().params, style=style)
     trainer = eager.trainer()
     for _ in range(8):  # the training set is one batch, whose order does not matter
         trainer.step(eager.x, eager.y)
-    assert trainer.last()["train_loss"] == pytest.approx(float(rows["train_loss"][0, 7]), rel=1e-4)
-    np.testing.assert_allclose(trainer.last()["signal_grad"], rows["profile"]["signal_grad"][0, 7], rtol=1e-3)
+    assert trainer.last()["train_loss"] == pytest.approx(float(trained["train_loss"][0, 7]), rel=1e-4)
+    np.testing.assert_allclose(trainer.last()["signal_grad"], trained["profile"]["signal_grad"][0, 7], rtol=1e-3)

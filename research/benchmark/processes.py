@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.bench import Measured, Tick, in_seconds, ratio, side_by_side
-from research.bench_rows import configured
+from research.benchmark.rows import configured
+from research.benchmark.table import Measured, Tick, in_seconds, ratio, side_by_side
 from research.job import prepare
-from research.progress import Progress
+from research.running.progress import Progress
 from research.training.program import make_program
 
 
@@ -121,7 +121,7 @@ def _help() -> float:
 _TELLING = """
 import time
 from research.cli import main
-from research.recording import Recording
+from research.running.recording import Recording
 
 def tell(self):
     print("first step done at", time.time())

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from research.recording import first_bad_layer
 from research.records.analysis import Run
 from research.records.record import Record
+from research.running.recording import first_bad_layer
 
 
 def only_run(place):
@@ -91,7 +91,7 @@ def test_a_defect_is_recorded_with_what_was_measured(fathom, small, workplace, m
 TERMINATED = """
 import os, signal, sys
 from research import cli
-from research.progress import Progress
+from research.running.progress import Progress
 
 def step(self, done, total, **values):
     if done >= 30:

@@ -10,10 +10,10 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from research.composition import Composer
+from research.composed import folder, register
 from research.member import Member
-from research.sweep import groups_of, jobs_of, without_doubles
-from research.train import folder, register
+from research.sweeps.composition import Composer
+from research.sweeps.jobs import groups_of, jobs_of, without_doubles
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.bench import Measured, Tick, side_by_side
-from research.bench_rows import Steps
+from research.benchmark.rows import Steps
+from research.benchmark.table import Measured, Tick, side_by_side
 from research.data.settings import Data, DataKind
 from research.data.sources import load
 from research.data.streamed import Places, Stream

@@ -10,9 +10,10 @@ import numpy as np
 
 from research.job import Job
 from research.member import Member, Result
-from research.processes import is_first, of_the_first
-from research.progress import Progress
-from research.recording import Recording
+from research.running.processes import is_first, of_the_first
+from research.running.progress import Progress
+from research.running.recording import Recording
+from research.running.resume import Ended
 from research.training.checkpoint import Arrays, Checkpoint, Writer, fetch
 from research.training.state import TrainState
 
@@ -39,13 +40,13 @@ class Group:
         self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
         for lane, member in enumerate(members):
             try:
-                member.begin()
                 self._open[lane] = Recording(member, job, len(members))
                 self._open[lane].record.patience = self.patience
             except Exception as error:
                 if jax.process_count() > 1:
                     raise
-                self.results[lane] |= {"status": "failed", "error": error}
+                found = error.info | {"already": True} if isinstance(error, Ended) else {}
+                self.results[lane] |= found or {"status": "failed", "error": error}
 
     def __enter__(self) -> "Group":
         return self

@@ -2,7 +2,7 @@ import resource
 
 import pytest
 
-from research import limits
+from research.running import limits
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The extra ray, and with it the engines' tests, on a Ray of this machine alone: bash tests/engines/ray.sh
+# The extra ray, and with it the engines' tests, on a Ray of this machine alone: bash tests/sweeps/ray.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 .venv/bin/python -c 'import ray' 2>/dev/null ||
     .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test,ray]'
-.venv/bin/python -m pytest -n 0 -m '' tests/engines -k ray "$@"
+.venv/bin/python -m pytest -n 0 -m '' tests/sweeps -k ray "$@"

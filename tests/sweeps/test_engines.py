@@ -1,5 +1,5 @@
-"""What each engine brings back: results, and of a job that the system killed that it was. bash tests/engines/slurm.sh
-and bash tests/engines/ray.sh make the two that a machine may lack."""
+"""What each engine brings back: results, and of a job that the system killed that it was. bash tests/sweeps/slurm.sh
+and bash tests/sweeps/ray.sh make the two that a machine may lack."""
 
 import importlib.util
 import json
@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from research.config import Config
-from research.engines import Load, as_jobs, on_processes, on_ray
 from research.member import Member
 from research.records.analysis import Run
+from research.sweeps.engines import Load, as_jobs, on_processes, on_ray
 
 
 def is_there(module):
