@@ -34,11 +34,12 @@ OPTIONS = {
 }
 EACH = [(group, option.name) for group, options in OPTIONS.items() for option in options]
 SHAPES = {
-    "transformer": TEXTS | {"heads": 2, "expansion": 2},
+    "transformer": TEXTS | {"heads": 2, "expansion": 2, "bias": False},
     "rnn": TEXTS | {"depth": 4, "cell": "lstm"},
     "cnn": {"shape": (8, 8, 1)},
-    "resnet_cifar": {"shape": (8, 8, 1), "depth": 8, "norm": "batch"},
-    "resnet": {"shape": (8, 8, 1), "depth": 18, "norm": "batch"},
+    "resnet_cifar": {"shape": (8, 8, 1), "depth": 8, "norm": "batch", "bias": False},
+    "resnet": {"shape": (8, 8, 1), "depth": 18, "norm": "batch", "bias": False},
+    "batch": {"bias": False},
     "deepnorm": {"placement": "post"},
 }
 
@@ -69,6 +70,7 @@ def read_by(spec, data):
 def trained(layout, spec, numbers, data):
     program, state = make_program(spec, layout), spread(layout, make_program(spec).init(numbers))
     numbers, data = place(layout, numbers, per_run=True), place(layout, data, per_run=False)
+    # In front of batch norm, and of keys, biases have a gradient of nothing but rounding, which has any exponents.
     found = {"exponents": program.exponents(state, numbers, data)} if spec.architecture.bias else {}
     state, found["rows"] = program.chunk(state, numbers, data, np.int32(0), np.int32(4))
     found["evaluation"] = program.evaluate(state, numbers, data)
