@@ -115,7 +115,7 @@ def test_a_step_waits_for_the_other_devices_once(make_spec, make_numbers, make_d
 
 
 def test_norms_of_parts_make_the_norm_over_the_whole_range():
-    sizes = np.float32([0, 1e-35, 1e-25, 1, 1e25, 1e36, np.inf, np.nan])
+    sizes = np.array([0, 1e-35, 1e-25, 1, 1e25, 1e36, np.inf, np.nan], np.float32)
     names = {"signal_grad": 2**0.5, "activation_rms": 1.0, "activation_mean": 1.0}
 
     def of_part(number):
