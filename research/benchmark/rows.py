@@ -18,6 +18,7 @@ from research.benchmark.table import Clock, Measured, Tick, side_by_side
 from research.composed import folder, register, typed
 from research.config import Config
 from research.job import prepare
+from research.training.mesh import ALONE, Layout, gathered, spread
 from research.training.program import make_program
 from research.training.state import TrainState
 
@@ -36,15 +37,16 @@ def configured(*overrides: str) -> Config:
 class Steps:
     """Our train step, compiled; ``steps`` of them a timing."""
 
-    def __init__(self, *overrides: str, steps: int = STEPS):
+    def __init__(self, *overrides: str, steps: int = STEPS, layout: Layout = ALONE):
         self.steps = steps
-        self.job = prepare(configured(*overrides))
-        self.program = make_program(self.job.spec)
+        self.job = prepare(configured(*overrides), layout=layout)
+        self.program = make_program(self.job.spec, layout)
         self.time()
 
     def initial(self) -> TrainState:
         """The state before the first step."""
-        return jax.block_until_ready(self.program.init(self.job.hp))
+        layout = self.job.layout
+        return jax.block_until_ready(spread(layout, self.program.init(gathered(layout, self.job.hp))))
 
     def _chunk(self, state: TrainState, steps: int) -> tuple[TrainState, dict[str, Any]]:
         return self.program.chunk(state, self.job.hp, self.job.data, jnp.int32(0), jnp.int32(steps))
@@ -159,6 +161,8 @@ MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "torch_bare": functools.partial(_torch, style="bare"),
     "torch_resnet": functools.partial(_torch, style="tuned", sizes=RESNET_20, steps=4, count=7),
     "blas": _blas,
+    "split": _later("split", "shared"),
+    "split_gauges": _later("split_gauges", "shared"),
     "depth": _later("depth"),
     "depth_resnet": _later("depth_resnet"),
     "sweep_compiled": _later("compiled", "sweeps"),

@@ -48,6 +48,8 @@ ROWS = {
     "torch_bare": Row("PyTorch eager without hooks / bare step"),
     "torch_resnet": Row("ResNet-20 on 28×28 pixels, batch 128: PyTorch tuned, measuring the same / our step", "≥", 1.0),
     "blas": Row("bare step / its matrix products alone, in NumPy", "≤", 1.6),
+    "split": Row("step with the default gauges on one device / its batch shared by all cores", "≥", 1.2),
+    "split_gauges": Row("the same, shared by all cores: step with the default gauges / bare step", "≤", 1.10),
     "depth": Row("time to the first step, less the step itself: depth 10,000 / depth 10", "≤", 1.3),
     "depth_resnet": Row("the same of resnet_cifar: depth 110 / depth 20", "≤", 1.3),
     "sweep_compiled": Row("32 runs of the default network: one process that compiles each / grouped", "≥", 10),

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from research.models.sharing import everywhere
+
 Nonlinearity = Callable[[Array], Array]
 
 ACTIVATIONS: dict[str, Nonlinearity] = {
@@ -44,7 +46,7 @@ def unit_statistics(
     """
     z = jax.lax.stop_gradient(z)
     asleep = jnp.abs(slope(activation, z)) < flat * greatest_slope(activation)
-    silent = jnp.all(ACTIVATIONS[activation](z) == 0, axis=tuple(range(z.ndim - 1)))
+    silent = everywhere(jnp.all(ACTIVATIONS[activation](z) == 0, axis=tuple(range(z.ndim - 1))))
     units = None if counted is None else jnp.broadcast_to(counted.reshape((1,) * (z.ndim - 1) + (-1,)), z.shape)
     return {
         "saturated": jnp.mean(asleep, dtype=jnp.float32, where=units),

@@ -1,6 +1,7 @@
 """The branch of a layer without memory: weights in a row, each behind a nonlinearity."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from research.models.conv import Conv
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
+from research.models.sharing import drawn
 
 
 class Chain(nnx.Module):
@@ -78,7 +80,8 @@ def dropped(arch: Architecture, z: Array, told: Pass, layer: Array) -> Array:
     if not (arch.dropout and told.train):
         return z
     rate = told.hp["model.dropout"]
-    return z * (jax.random.bernoulli(told.layer_key(layer, 1), 1 - rate, z.shape) / (1 - rate)).astype(z.dtype)
+    kept = drawn(partial(jax.random.bernoulli, told.layer_key(layer, 1), 1 - rate), z.shape)
+    return z * (kept / (1 - rate)).astype(z.dtype)
 
 
 def _widths(arch: Architecture, part: Part) -> list[tuple[int, int, int, int]]:

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.models import sharing
+
 
 def make_norm(
     kind: str, width: int, *, groups: int = 1, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs
@@ -28,7 +30,7 @@ def make_norm(
         case "batch":
             wide = jnp.promote_types(dtype, jnp.float32)  # or running statistics would be rounded in evaluation
             formats["dtype"] = wide
-            return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, **formats)
+            return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, axis_name=sharing.axis(), **formats)
         case "rms":
             return nnx.RMSNorm(width, **formats)
         case "group":

@@ -1,6 +1,7 @@
 """Shortcuts: how a block's input and its branch are put together."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from research.models.architecture import Architecture, Pass
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
+from research.models.sharing import drawn
 
 LEARNED_SCALE = {"rezero": 0.0, "fixup": 1.0}  # what α begins as; that of skipinit is a number of the program
 GATED = ("highway", "gated")
@@ -95,4 +97,4 @@ def _kept(told: Pass, layer: Array, rate: Array, shape: tuple[int, ...]) -> Arra
     """In training 1 or, with probability ``rate``, 0; in evaluation its mean."""
     if not told.train:
         return 1 - rate
-    return jax.random.bernoulli(told.layer_key(layer, 0), 1 - rate, shape)
+    return drawn(partial(jax.random.bernoulli, told.layer_key(layer, 0), 1 - rate), shape)

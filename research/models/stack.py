@@ -17,6 +17,7 @@ from research.models.embed import make_embed, unit_vectors
 from research.models.layer import Layer, Slots, forward
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
+from research.models.sharing import total
 
 
 class Stack(nnx.Module):
@@ -88,7 +89,7 @@ class Stack(nnx.Module):
 
         def body(h: Array, step: tuple) -> tuple[Array, tuple]:
             layer, piece, slots, real = step
-            cell = nnx.merge(graph, tap(params, slots.get("grad_norm")), rest)
+            cell = nnx.merge(graph, tap(params, slots.get("grad_norm"), whole=total), rest)
             h, statistics = cell(h, slots, dataclasses.replace(told, real=real), layer, piece)
             return h, (h if self.arch.language else None, statistics)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from research.gauges.exponents import exponent_counts
 from research.gauges.formats import BINS
+from research.models.sharing import total
 from research.training.objective import HP, make_objective, next_batch
 from research.training.spec import Spec
 from research.training.state import LossScale, TrainState
@@ -43,10 +44,11 @@ def _counts(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) ->
     slots = {name: jnp.zeros((length, BINS + 2), jnp.float32) for name, length in lengths.items()}
     objective = make_objective(spec, state, hp, next_batch(spec, state, data))
     grads, counted = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)[0]
+    grads, signal = total((grads, counted["signal_grad"]))
     if arch.shared:
-        return {"signal": counted["signal_grad"], "grad": counted["grad_norm"]}
+        return {"signal": signal, "grad": counted["grad_norm"]}
     layers = [jnp.stack([exponent_counts(stack, 1) for stack in stage], axis=1) for stage in stages_of(arch, grads)]
     return {
-        "signal": counted["signal_grad"],
+        "signal": signal,
         "grad": jnp.concatenate([stage.reshape(-1, BINS + 2) for stage in layers]),
     }

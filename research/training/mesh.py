@@ -9,10 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from research.gauges.norms import tree_euclidean
+from research.models.sharing import AXIS, sharing, total
+
+NORMS, RMS = ("signal_grad", "branch_grad", "skip_grad"), "activation_rms"  # of a profile, over the batch too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,34 +70,38 @@ def over_runs(layout: Layout, function: Callable, *, own: int, shared: int = 0) 
 
     if layout.devices == 1:
         return runs
-    if layout.axis == "batch":
-        return _splitting(layout, runs)
-    specs = (P("runs"),) * own + (P(),) * shared
-    return jax.shard_map(runs, mesh=_mesh(layout), in_specs=specs, out_specs=P("runs"), check_vma=False)
+    mine = P("runs") if layout.axis == "runs" else P()
+    specs = (mine,) * own + (P(),) * shared
+    return jax.shard_map(runs, mesh=_mesh(layout), in_specs=specs, out_specs=mine, check_vma=False)
 
 
-def _splitting(layout: Layout, runs: Callable) -> Callable:
-    """Lets ``split`` know the devices; what comes out lies whole on all of them."""
-
-    def on_mesh(*arguments: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(_mesh(layout).abstract_mesh):
-            return _constrained(runs(*arguments), P())
-
-    return on_mesh
+def unshared(layout: Layout) -> Layout:
+    """The layout of what each device that shares a batch does whole by itself, from arrays that lie on all of them."""
+    return dataclasses.replace(layout, devices=1) if layout.axis == AXIS else layout
 
 
-def split(tree: Any) -> Any:
-    """Within a program: each device of the axis ``batch`` takes its part of the leading axis B of all leaves."""
-    return _constrained(tree, P("batch")) if sharing() > 1 else tree
+def over_batch(grads: Any, means: Any, profile: dict[str, Array]) -> tuple[Any, Any, dict[str, Array]]:
+    """Within a program: from what each device has of its examples to what one would have of the whole batch.
+
+    ``grads`` are parts of a sum, ``means`` of as many examples each, ``profile`` what the network measured: norms and
+    root mean squares of a part, which are put together over the whole range of the number format, and means. Weights
+    that layers share have measured their whole gradient already. All of it takes one all-reduce.
+    """
+    devices = sharing()
+    if devices == 1:
+        return grads, means, profile
+    apart = {name: _among(devices, values) for name, values in profile.items() if name in (*NORMS, RMS)}
+    others = {name: values for name, values in profile.items() if name not in apart}
+    means, others = jax.tree.map(lambda mean: mean / devices, (means, others))
+    grads, means, others, apart = total((grads, means, others, apart))
+    norms = {name: tree_euclidean(rows, batch_axes=1) for name, rows in apart.items()}
+    norms |= {RMS: norms[RMS] / devices**0.5} if RMS in norms else {}
+    return grads, means, others | norms
 
 
-def sharing() -> int:
-    """Within a program: how many devices share a batch."""
-    return jax.sharding.get_abstract_mesh().shape.get("batch", 1)
-
-
-def _constrained(tree: Any, spec: P) -> Any:
-    return lax.with_sharding_constraint(tree, jax.tree.map(lambda _: spec, tree))
+def _among(devices: int, values: Float[Array, " N"]) -> Float[Array, "N devices"]:
+    """What the sum over the devices turns into the values of each."""
+    return jnp.zeros((len(values), devices), values.dtype).at[:, lax.axis_index(AXIS)].set(values)
 
 
 def check_split(layout: Layout, batch: int, path: str) -> None:
@@ -119,7 +130,7 @@ def spread(layout: Layout, state: Any) -> Any:
 
 def _read(leaf: jax.Array) -> Any:
     """The numbers on the host: those on a device are cut by a program that is compiled for each shape."""
-    return leaf if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
+    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 def place(layout: Layout, tree: Any, *, per_run: bool) -> Any:

@@ -1,6 +1,7 @@
 """From a batch to the scaled loss, as a function of parameters and slots: what every gradient is taken of."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,9 +11,9 @@ from jaxtyping import Array
 
 from research.data.augment import augmented
 from research.models.architecture import Architecture, Pass
+from research.models.sharing import drawn, own, part
 from research.models.stack import Stack
 from research.training.losses import losses_and_hits
-from research.training.mesh import split
 from research.training.permutation import permutation
 from research.training.spec import Spec
 from research.training.state import TrainState
@@ -49,9 +50,9 @@ def read_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> A
 
 
 def read_batch(spec: Spec, state: TrainState, data: Mapping[str, Array], rows: Array, labels: Array) -> Batch:
-    """The batch as the present step sees it: images augmented, and each device's part on that device."""
+    """The batch as the present step sees it: images augmented, and of it this device's part."""
     arch, inputs = spec.architecture, read_inputs(spec.architecture, data, rows)
-    return split((augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels))
+    return own((augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels))
 
 
 def next_batch(spec: Spec, state: TrainState, data: Mapping[str, Array]) -> Batch:
@@ -76,6 +77,9 @@ def make_objective(
 ) -> Callable[[Any, dict[str, Array]], tuple[Array, tuple]]:
     """(parameters, slots) → the loss times the loss scale, and (loss, accuracy, forward statistics, running ones).
 
+    Where devices share the batch, all but the running statistics are of this device's examples, and the first is its
+    part of the mean over the batch.
+
     ``forward`` and ``units`` say which statistics of the forward pass are taken.
     """
     arch, key = spec.architecture, step_key(state)
@@ -88,10 +92,10 @@ def make_objective(
         logits, statistics = model(inputs, slots, told)
         losses, hits = losses_and_hits(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
         loss, accuracy = jnp.mean(losses), jnp.mean(hits)
-        return loss * state.loss_scale.value, (loss, accuracy, statistics, nnx.state(model, nnx.Not(nnx.Param)))
+        return part(loss) * state.loss_scale.value, (loss, accuracy, statistics, nnx.state(model, nnx.Not(nnx.Param)))
 
     return objective
 
 
 def _with_noise(x: Array, key: Array, hp: HP) -> Array:
-    return x + (hp["train.input_noise"] * jax.random.normal(key, x.shape)).astype(x.dtype)
+    return x + (hp["train.input_noise"] * drawn(partial(jax.random.normal, key), x.shape)).astype(x.dtype)

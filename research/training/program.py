@@ -18,10 +18,11 @@ from jaxtyping import Array
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
+from research.models.sharing import own, sharing, total
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
 from research.training.losses import losses_and_hits
-from research.training.mesh import ALONE, Layout, at_the_start, over_runs, sharing, split
+from research.training.mesh import ALONE, Layout, at_the_start, over_batch, over_runs, unshared
 from research.training.objective import (
     HP,
     graph_of,
@@ -67,19 +68,18 @@ class Program:
 def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
     """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
 
-    def runs(function: Callable, own: int, shared: int = 0) -> Callable:
-        return over_runs(layout, functools.partial(function, spec), own=own, shared=shared)
+    def mapped(function: Callable, own: int, shared: int = 0, at: Layout = layout) -> Callable:
+        return over_runs(at, functools.partial(function, spec), own=own, shared=shared)
 
     once = _on_cpu(QUICKLY)
     beside = once if spec.brief else None
     step = (_on_cpu(ON_ALL_CORES) if spec.architecture.convolves else {}) | (once if spec.brief else {})
-    start = over_runs(at_the_start(layout), functools.partial(_init, spec), own=1)
     return Program(
-        init=jax.jit(start, compiler_options=once),
-        chunk=jax.jit(runs(_chunk, 2, 3), donate_argnums=0, compiler_options=step),
-        evaluate=jax.jit(runs(_evaluate, 2, 1), compiler_options=beside),
-        exponents=jax.jit(runs(count_exponents, 2, 1), compiler_options=beside),
-        inspections=jax.jit(runs(inspect, 2, 1), compiler_options=beside),
+        init=jax.jit(mapped(_init, 1, at=at_the_start(layout)), compiler_options=once),
+        chunk=jax.jit(mapped(_chunk, 2, 3), donate_argnums=0, compiler_options=step),
+        evaluate=jax.jit(mapped(_evaluate, 2, 1), compiler_options=beside),
+        exponents=jax.jit(mapped(count_exponents, 2, 1), compiler_options=beside),
+        inspections=jax.jit(mapped(inspect, 2, 1, at=unshared(layout)), compiler_options=beside),
     )
 
 
@@ -164,12 +164,14 @@ def _step(
     full = measured and spec.level == "full"
     slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
     objective = make_objective(spec, state, hp, batch, forward=measured, units=full)
-    grads, (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
-    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, grads)
+    (grads, backward), (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
+    grads, (loss, accuracy), profile = over_batch(grads, (loss, accuracy), forward | backward)
+    scaled = grads, {name: profile[name] for name in backward}
+    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
     row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "loss_scale": state.loss_scale.value}
     row["learning_rate"] = learning_rate(spec.schedule, state.step, hp)
     if measured:
-        row["profile"], row["grad_norm"] = _gradient_gauges(arch, forward | backward, grads)
+        row["profile"], row["grad_norm"] = _gradient_gauges(arch, profile | backward, grads)
     finite = jnp.isfinite(loss) & (jnp.isfinite(row["grad_norm"]) if measured else is_finite(grads))
     row |= {"skipped": ~finite, "finite": can_go_on(spec.loss_scaling, state.loss_scale, loss, finite)}
 
@@ -223,12 +225,12 @@ def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) 
 
     def sums(rows: Array) -> Array:
         model = nnx.merge(graph, state.params, state.rest, copy=True)
-        rows = split(rows)
+        rows = own(rows)
         real, rows = rows < examples, jnp.minimum(rows, examples - 1)
         logits, _ = model(read_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
         each = losses_and_hits(spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype)))
         return jnp.stack([jnp.sum(jnp.where(real, values, 0)) for values in each])
 
     batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)
-    loss, accuracy = jnp.sum(lax.map(sums, batches), axis=0) / examples
+    loss, accuracy = total(jnp.sum(lax.map(sums, batches), axis=0)) / examples
     return {"eval_loss": loss, "eval_accuracy": accuracy}
