@@ -5,6 +5,7 @@ and W&B are left out on both sides.
 """
 
 import importlib.util
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def cores_row(tick: Tick) -> Measured:
     for n in range(3):
         pairs.append((steps(1), steps(None)) if n % 2 else (steps(None), steps(1))[::-1])
         tick(n + 1, 3)
-    return ratio(pairs, f", {jax.device_count()} cores")
+    return ratio(pairs, f", {os.cpu_count()} cores")
 
 
 def seconds_of_steps(devices: int | None) -> Iterator[float]:

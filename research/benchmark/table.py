@@ -153,15 +153,20 @@ def holds(name: str, seen: Measured) -> bool | None:
 def cells(name: str, seen: Measured) -> tuple[str, ...]:
     """One line of the table, by ``COLUMNS``."""
     row = ROWS[name]
-    value = "–" if seen.value is None else f"{_rounded(seen.value, row.bound):.2f}{row.unit}"
+    value = "–" if seen.value is None else f"{_number(seen.value, row.bound)}{row.unit}"
     budget = f"{row.bound} {row.budget:.2f}{row.unit}" if row.bound else "–"
     return name, row.compares, value, budget, {True: "yes", False: "NO", None: "–"}[holds(name, seen)], seen.note
 
 
-def _rounded(value: float, bound: str) -> float:
-    """To two digits, towards the side where the budget ends: what is missed by little must not look as if it held."""
+def _number(value: float, bound: str) -> str:
+    """With two digits, towards the side where the budget ends: what is missed by little must not look as if it held.
+
+    From a thousand on three figures: more would say what the next run does not.
+    """
+    if value >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
     towards = {"≤": math.ceil, "≥": math.floor, "": round}[bound]
-    return towards(round(value * 100, 6)) / 100
+    return f"{towards(round(value * 100, 6)) / 100:.2f}"
 
 
 def table(measured: Mapping[str, Measured]) -> Table:

@@ -80,7 +80,9 @@ def test_the_table_says_row_number_budget_and_verdict():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "shown"), [("gauges", 1.1001, "1.11×"), ("gauges", 1.1, "1.10×"), ("torch", 5.999, "5.99×")]
+    ("name", "value", "shown"),
+    [("gauges", 1.1001, "1.11×"), ("gauges", 1.1, "1.10×"), ("torch", 5.999, "5.99×")]
+    + [("data_stream", 2264.9, "2,260 a second")],
 )
 def test_a_number_never_looks_as_if_it_held_where_it_does_not(name, value, shown):
     assert table.cells(name, Measured(value, ""))[2] == shown
