@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from research.records.record import is_being_written, read_info
-from research.records.trackers.wandb import server_address, server_answers
+from research.records.trackers.server import server_address, server_answers
 
 
 def offline_runs(root: Path) -> list[Path]:

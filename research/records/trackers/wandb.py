@@ -1,7 +1,5 @@
 """Weights & Biases: one W&B run a training run, offline unless ``WANDB_MODE`` says otherwise."""
 
-import functools
-import http.client
 import json
 import os
 import shutil
@@ -9,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 
 from research.records.trackers import Beside, Columns
+from research.records.trackers.server import server_address, server_answers
 
-PROBE_SECONDS = 5
 MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
 MOST_ROWS = 1000  # of a table: longer ones are cut by the dashboard
 MOST_COLUMNS = 500  # of the heat map: about one a pixel; of 3,000 it takes twice as long to draw
@@ -231,26 +228,3 @@ def _mode() -> Any:
         return mode
     print(f"fathom: {address} does not answer: recording offline, upload with `fathom sync`", file=sys.stderr)
     return "offline"
-
-
-def server_address() -> str:
-    """The W&B server of the environment, or else of the user's settings."""
-    import wandb
-
-    return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
-
-
-@functools.cache
-def server_answers(address: str) -> bool:
-    """Whether a W&B server takes a connection there and answers a request within ``PROBE_SECONDS``."""
-    url = urlparse(address)
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(url.hostname or "", url.port, timeout=PROBE_SECONDS)
-    try:
-        connection.request("GET", "/")
-        connection.getresponse()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
