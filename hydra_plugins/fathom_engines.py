@@ -66,7 +66,9 @@ class RayConf(GroupedLauncherConf):
     _target_: str = f"{HERE}.RayLauncher"
     devices: int | None = 1
     most: int | None = 1
-    init: dict[str, Any] = field(default_factory=dict)  # address: a cluster's; none: one is started here
+    init: dict[str, Any] = field(
+        default_factory=dict
+    )  # address: a cluster's; none: one is started here
     remote: dict[str, Any] = field(default_factory=dict)  # num_cpus, num_gpus of a job
 
 
@@ -86,7 +88,9 @@ class _EngineLauncher(GroupedLauncher):
     def __init__(self, within: Any, devices: int | None, most: int | None, **settings: Any):
         super().__init__(within, devices, most)
         self.settings: dict[str, Any] = {
-            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            name: OmegaConf.to_container(value, resolve=True)
+            if OmegaConf.is_config(value)
+            else value
             for name, value in settings.items()
         }
 
@@ -94,17 +98,24 @@ class _EngineLauncher(GroupedLauncher):
         """Yields the number of each load with what came of it."""
         raise NotImplementedError
 
-    def trained(self, groups: Sequence[dict[int, Sequence[str]]]) -> Iterator[tuple[dict[int, Any], list[Any]]]:
+    def trained(
+        self, groups: Sequence[dict[int, Sequence[str]]]
+    ) -> Iterator[tuple[dict[int, Any], list[Any]]]:
         """Each group with what came of its runs, as they end."""
+        from research.cli.train import Session
         from research.sweeps.engines import Load
-        from research.train import Session
 
-        loads = [Load(self.members(group), self.within.name, self.devices, Path.cwd()) for group in groups]
+        loads = [
+            Load(self.members(group), self.within.name, self.devices, Path.cwd())
+            for group in groups
+        ]
         for number, outcome in self.engine(loads):
             load = loads[number]
             results = load.failed(outcome) if isinstance(outcome, BaseException) else outcome
             several = len(results) > 1
-            Session.progress.begin(f"{len(results)} runs" if several else load.members[0].directory.name, len(results))
+            Session.progress.begin(
+                f"{len(results)} runs" if several else load.members[0].directory.name, len(results)
+            )
             steps = max((result.get("steps") or 0 for result in results), default=0)
             Session.progress.step(steps or 1, steps or 1)
             yield groups[number], results
@@ -129,9 +140,15 @@ class SubmititLauncher(_EngineLauncher):
         """Jobs of a cluster; submitit wants the names of Slurm's own settings with a prefix."""
         from research.sweeps.engines import as_jobs
 
-        settings = {name: value for name, value in self.settings.items() if value is not None and name != "cluster"}
+        settings = {
+            name: value
+            for name, value in self.settings.items()
+            if value is not None and name != "cluster"
+        }
         shared = SubmititLocalConf.__dataclass_fields__
-        prefixed = {name if name in shared else f"slurm_{name}": value for name, value in settings.items()}
+        prefixed = {
+            name if name in shared else f"slurm_{name}": value for name, value in settings.items()
+        }
         folder = Path(str(self.config.hydra.sweep.dir)).absolute() / ".submitit" / "%j"
         return as_jobs(loads, cluster=self.settings["cluster"], folder=folder, settings=prefixed)
 

@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from research.config import Within
+from research.config.schema import Within
 
 
 @dataclass
@@ -18,57 +18,83 @@ class GroupedLauncherConf:
     """The launcher's node in Hydra's configuration."""
 
     _target_: str = "hydra_plugins.fathom_grouped_launcher.GroupedLauncher"
-    within: Within = Within.auto  # on one device: one run after the other, or together; auto: map on CPUs, else vmap
+    within: Within = (
+        Within.auto
+    )  # on one device: one run after the other, or together; auto: map on CPUs, else vmap
     devices: int | None = None  # the most that are used; null: all, each CPU core being one
     most: int | None = None  # runs a group; null: as many as memory and open files allow
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="grouped", node=GroupedLauncherConf, provider="fathom")
+ConfigStore.instance().store(
+    group="hydra/launcher", name="grouped", node=GroupedLauncherConf, provider="fathom"
+)
 
 
 class GroupedLauncher(Launcher):
     """Runs a sweep's jobs in this process, group by group; what fails takes nothing else along."""
 
     def __init__(self, within: Within, devices: int | None, most: int | None):
-        self.within, self.devices, self.most = within, devices, most
+        self.within = within
+        self.devices = devices
+        self.most = most
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Called by Hydra before ``launch``."""
         from research.sweeps.composition import Composer
 
         for name, value in {"devices": self.devices, "most": self.most}.items():
             if value is not None and value < 1:
-                raise ValueError(f"hydra.launcher.{name} must be a whole number ≥ 1 or null, got {value}")
-        self.composer, self.config = Composer.of(hydra_context.config_loader), config
+                raise ValueError(
+                    f"hydra.launcher.{name} must be a whole number ≥ 1 or null, got {value}"
+                )
+        self.composer = Composer.of(hydra_context.config_loader)
+        self.config = config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         """Trains every job; returns what came of each, in order."""
-        from research.running.limits import most_together
+        from research.runner.limits import most_together
         from research.sweeps.jobs import groups_of
 
         jobs = {initial_job_idx + n: overrides for n, overrides in enumerate(job_overrides)}
-        configs = {number: self.composer.checked(self.config, overrides).config for number, overrides in jobs.items()}
+        configs = {
+            number: self.composer.checked(self.config, overrides).config
+            for number, overrides in jobs.items()
+        }
         largest = max(len(group) for group in groups_of(configs, self.most))
         groups = groups_of(configs, min(largest, most_together(largest)))
         results: dict[int, Any] = {}
-        for group, trained in self.trained([{number: jobs[number] for number in numbers} for numbers in groups]):
+        for group, trained in self.trained(
+            [{number: jobs[number] for number in numbers} for numbers in groups]
+        ):
             results |= dict(zip(group, trained, strict=True))
         return [_returned(jobs[number], results[number]) for number in jobs]
 
     def members(self, group: dict[int, Sequence[str]]) -> list[Any]:
         """The runs of a group of jobs, with the files that Hydra's own launcher would write."""
-        return [self.composer.member(self.config, overrides, number) for number, overrides in group.items()]
+        return [
+            self.composer.member(self.config, overrides, number)
+            for number, overrides in group.items()
+        ]
 
-    def trained(self, groups: Sequence[dict[int, Sequence[str]]]) -> Iterator[tuple[dict[int, Any], list[Any]]]:
+    def trained(
+        self, groups: Sequence[dict[int, Sequence[str]]]
+    ) -> Iterator[tuple[dict[int, Any], list[Any]]]:
         """Trains group by group; yields each with what came of its runs."""
-        from research.train import train_group
+        from research.cli.train import train_group
 
         for group in groups:
-            yield group, train_group(self.members(group), within=self.within.name, devices=self.devices)
+            yield (
+                group,
+                train_group(self.members(group), within=self.within.name, devices=self.devices),
+            )
 
 
 def _returned(overrides: Sequence[str], result: Any) -> JobReturn:
-    from research.member import Found
+    from research.runner.run_spec import Found
 
     returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
     returned.return_value = Found(result)

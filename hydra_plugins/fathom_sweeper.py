@@ -18,10 +18,14 @@ class FathomSweeperConf:
     _target_: str = "hydra_plugins.fathom_sweeper.FathomSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = field(default_factory=dict)
-    arms: dict[str, dict[str, str]] = field(default_factory=dict)  # grids of their own, by name, each beside ``params``
+    arms: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # grids of their own, by name, each beside ``params``
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="fathom", node=FathomSweeperConf, provider="fathom")
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="fathom", node=FathomSweeperConf, provider="fathom"
+)
 
 
 class FathomSweeper(BasicSweeper):
@@ -31,7 +35,9 @@ class FathomSweeper(BasicSweeper):
         super().__init__(max_batch_size, params)
         self.arms = arms
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Called by Hydra before ``sweep``; from here on jobs are composed cheaply, the launcher's too."""
         from research.sweeps.composition import Composer
 
@@ -41,8 +47,8 @@ class FathomSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs what is missing of the grid; raises SweepEnded with the exit code once its table is shown."""
-        from research.errors import SweepEnded
-        from research.member import read_ended
+        from research.config.errors import SweepEnded
+        from research.runner.run_spec import read_ended
         from research.sweeps.jobs import jobs_of, without_doubles
 
         assert self.config is not None
@@ -53,14 +59,18 @@ class FathomSweeper(BasicSweeper):
         missing = [number for number in numbers if not ended[number]]
         if missing:
             Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-            _say_plan([members[number] for number in missing], len(numbers), len(jobs) - len(numbers))
+            _say_plan(
+                [members[number] for number in missing], len(numbers), len(jobs) - len(numbers)
+            )
         returns = self._launch([jobs[number] for number in missing])
-        results = {n: info | {"directory": str(members[n].directory)} for n, info in ended.items() if info}
+        results = {
+            n: info | {"directory": str(members[n].directory)} for n, info in ended.items() if info
+        }
         results |= dict(zip(missing, returns, strict=True))
         raise SweepEnded(_report([results[number] for number in numbers], len(missing)))
 
     def _launch(self, jobs: list[list[str]]) -> list[dict[str, Any]]:
-        from research.train import Session
+        from research.cli.train import Session
 
         assert self.launcher
         if not jobs:
@@ -70,20 +80,22 @@ class FathomSweeper(BasicSweeper):
 
 
 def _say_plan(missing: list[Any], runs: int, doubles: int) -> None:
-    from research.member import group_key
+    from research.runner.run_spec import group_key
 
     programs = len({group_key(member.config) for member in missing})
     there = f"; there already: {runs - len(missing)}" if len(missing) < runs else ""
     plural = "" if programs == 1 else "s"
     twice = f"; asked for more than once and trained once: {doubles}" if doubles else ""
-    said = f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}{twice}"
+    said = (
+        f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}{twice}"
+    )
     print(said, file=sys.stderr)
 
 
 def _report(results: list[dict[str, Any]], trained: int) -> int:
     """Shows the table of what ended and lists what did not end well; the exit code."""
-    from research.records.analysis import Run
-    from research.report import console, runs_table, say_failures
+    from research.records.runs import Run
+    from research.reporting.tables import console, runs_table, say_failures
 
     recorded = [Path(result["directory"]) for result in results if _has_record(result)]
     if recorded:
@@ -93,7 +105,11 @@ def _report(results: list[dict[str, Any]], trained: int) -> int:
         console().print(
             f"{already} of {len(results)} runs were there already, ended by themselves, and were left alone"
         )
-    bad = [(Path(result["directory"]).name, _reason(result)) for result in results if result["status"] != "done"]
+    bad = [
+        (Path(result["directory"]).name, _reason(result))
+        for result in results
+        if result["status"] != "done"
+    ]
     if bad:
         say_failures(bad, len(results))
     return 1 if bad else 0
@@ -104,7 +120,7 @@ def _has_record(result: dict[str, Any]) -> bool:
 
 
 def _reason(result: dict[str, Any]) -> str:
-    from research.errors import explain
+    from research.config.errors import explain
 
     error = result.get("error")
     if isinstance(error, Exception):

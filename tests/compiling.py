@@ -15,4 +15,7 @@ quick = functools.partial(jax.jit, compiler_options=QUICKLY)
 
 def one_in(step, cases):
     """All cases, of which one in ``step`` is run always and the others where slow tests are asked for."""
-    return [pytest.param(*case, marks=[pytest.mark.slow] if n % step else []) for n, case in enumerate(cases)]
+    return [
+        pytest.param(*case, marks=[pytest.mark.slow] if n % step else [])
+        for n, case in enumerate(cases)
+    ]

@@ -36,9 +36,9 @@ import wandb
 
 jax.config.update("jax_num_cpu_devices", 2)  # what is shared out among devices, on any machine
 
-from research import config
+from research.config import schema as config
 from research.models.architecture import Architecture
-from research.records.analysis import Run
+from research.records.runs import Run
 
 from . import oracle
 
@@ -53,7 +53,7 @@ def _strict_jax():
 @pytest.fixture
 def quickly_compiled(monkeypatch):
     """Has all runs compiled as those of a single step are, and functions nearly so."""
-    monkeypatch.setattr("research.job.BRIEF", 10**9)
+    monkeypatch.setattr("research.runner.run_setup.BRIEF", 10**9)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -62,7 +62,9 @@ def quickly_compiled(monkeypatch):
 @pytest.fixture(scope="session")
 def make_architecture():
     """A small network, but for the changes that are asked for."""
-    usual: dict[str, Any] = dict(shape=(5,), classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun")
+    usual: dict[str, Any] = dict(
+        shape=(5,), classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun"
+    )
     usual |= dict(skip="none", norm="none", placement="pre", dtype="float32", param_dtype="float32")
     usual |= dict(groups=2, growth=3)
     return lambda **changes: Architecture(**(usual | changes))
@@ -91,7 +93,9 @@ def distance():
     """‖a - b‖ / ‖b‖ over all leaves of two trees, in float64."""
 
     def flat(tree):
-        return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+        return np.concatenate(
+            [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
+        )
 
     return lambda a, b: np.linalg.norm(flat(a) - flat(b)) / np.linalg.norm(flat(b))
 
@@ -123,10 +127,12 @@ def listen() -> Callable[[Callable[[], int]], Said]:
     """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
 
     def call(function: Callable[[], int]) -> Said:
-        from research.running.progress import Progress
-        from research.train import Session
+        from research.cli.train import Session
+        from research.runner.progress import Progress
 
-        out, err, on_termination = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+        out = io.StringIO()
+        err = io.StringIO()
+        on_termination = signal.getsignal(signal.SIGTERM)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HYDRA_FULL_ERROR", "")
             patch.setattr(sys, "argv", ["fathom"])
@@ -146,7 +152,7 @@ def listen() -> Callable[[Callable[[], int]], Said]:
 @pytest.fixture(scope="session")
 def fathom(listen) -> Callable[..., Said]:
     """Runs a command line of ``fathom`` in this process, in the present directory."""
-    from research import cli
+    from research.cli import main as cli
 
     return lambda *arguments: listen(lambda: cli.run(arguments))
 
@@ -156,7 +162,9 @@ def process() -> Callable[..., subprocess.Popen]:
     """Starts Python in a process of its own, in the present directory, without this one's W&B service."""
 
     def start(*arguments: object, **environment: str) -> subprocess.Popen:
-        inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"} | environment
+        inherited = {
+            name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
+        } | environment
         command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=inherited)
 
@@ -204,9 +212,19 @@ def trained(fathom, small, workplace) -> Callable[..., tuple[Run, Said]]:
     """Trains a small run without a tracker and reads it back: the run, and what was said."""
 
     def train(*overrides, code=0):
-        said = fathom("train", *small, "tracker=none", f"name={len(list(workplace.glob('outputs/*')))}", *overrides)
+        said = fathom(
+            "train",
+            *small,
+            "tracker=none",
+            f"name={len(list(workplace.glob('outputs/*')))}",
+            *overrides,
+        )
         assert said.code == code, said.err
-        return Run(max(workplace.glob("outputs/*/*/run.json"), key=lambda file: file.stat().st_mtime_ns).parent), said
+        return Run(
+            max(
+                workplace.glob("outputs/*/*/run.json"), key=lambda file: file.stat().st_mtime_ns
+            ).parent
+        ), said
 
     return train
 

@@ -10,8 +10,20 @@ from PIL import Image
 IMAGE = {"pythonClassName": "features.Image", "image": {"shape": {"dimensions": ["32", "32", "3"]}}}
 TEXT = {"pythonClassName": "features.Text"}
 LABEL = {"pythonClassName": "features.ClassLabel", "classLabel": {"numClasses": "10"}}
-TEXTS = {"tiny_shakespeare": (), "imdb_reviews/plain_text": ("label",), "trec": ("label-fine", "label-coarse")}
-IMAGE_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "imagenette/160px-v2", "imagenet2012")
+TEXTS = {
+    "tiny_shakespeare": (),
+    "imdb_reviews/plain_text": ("label",),
+    "trec": ("label-fine", "label-coarse"),
+}
+IMAGE_SETS = (
+    "mnist",
+    "fashion_mnist",
+    "cifar10",
+    "cifar100",
+    "svhn_cropped",
+    "imagenette/160px-v2",
+    "imagenet2012",
+)
 
 
 @pytest.fixture
@@ -20,7 +32,9 @@ def own_data(tmp_path, monkeypatch):
     parts = [{"name": split, "shardLengths": ["1000"]} for split in ("train", "test", "validation")]
     info = {"fileFormat": "array_record", "version": "1.0.0", "splits": parts}
     features = {name: {"image": IMAGE, "label": LABEL} for name in (*IMAGE_SETS, "kmnist")}
-    features |= {name: {"text": TEXT} | {label: LABEL for label in labels} for name, labels in TEXTS.items()}
+    features |= {
+        name: {"text": TEXT} | {label: LABEL for label in labels} for name, labels in TEXTS.items()
+    }
     for name, described in features.items():
         folder = tmp_path / name / "1.0.0"
         folder.mkdir(parents=True)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
 ACTIVATIONS = {
     "relu": lambda z: jnp.where(z > 0, z, 0),
     "tanh": lambda z: 1 - 2 / (jnp.exp(2 * z) + 1),
@@ -15,7 +16,9 @@ ACTIVATIONS = {
     "gelu": lambda z: z * 0.5 * (1 + jax.scipy.special.erf(z / 2**0.5)),
     "silu": lambda z: z / (1 + jnp.exp(-z)),
     "elu": lambda z: jnp.where(z > 0, z, jnp.exp(jnp.minimum(z, 0)) - 1),
-    "selu": lambda z: SELU_SCALE * jnp.where(z > 0, z, SELU_ALPHA * (jnp.exp(jnp.minimum(z, 0)) - 1)),
+    "selu": lambda z: (
+        SELU_SCALE * jnp.where(z > 0, z, SELU_ALPHA * (jnp.exp(jnp.minimum(z, 0)) - 1))
+    ),
     "softsign": lambda z: z / (1 + jnp.abs(z)),
     "linear": lambda z: z,
 }
@@ -35,7 +38,9 @@ class Shortcut(NamedTuple):
 
     def gate(self, h):
         gate = self.learned["gate"]
-        return 1 / (1 + jnp.exp(-(h @ gate["kernel"] + gate["bias"].reshape((1,) * (h.ndim - 1) + (-1,)))))
+        return 1 / (
+            1 + jnp.exp(-(h @ gate["kernel"] + gate["bias"].reshape((1,) * (h.ndim - 1) + (-1,))))
+        )
 
     def mask(self, rate):
         return 1 - rate if self.kept is None else self.kept
@@ -44,7 +49,9 @@ class Shortcut(NamedTuple):
 SKIPS: dict[str, Callable[[Any, Any, Shortcut], Any]] = {
     "none": lambda h, branch, at: branch,
     "identity": lambda h, branch, at: h + branch,
-    "scaled": lambda h, branch, at: at.hp["skip.shortcut_scale"] * h + at.hp["skip.branch_scale"] * branch,
+    "scaled": lambda h, branch, at: (
+        at.hp["skip.shortcut_scale"] * h + at.hp["skip.branch_scale"] * branch
+    ),
     "inv_sqrt_depth": lambda h, branch, at: h + branch / np.sqrt(at.layers),
     "rezero": lambda h, branch, at: h + at.learned["alpha"] * branch,
     "skipinit": lambda h, branch, at: h + at.learned["alpha"] * branch,
@@ -53,7 +60,9 @@ SKIPS: dict[str, Callable[[Any, Any, Shortcut], Any]] = {
     "gated": lambda h, branch, at: branch + (1 - at.gate(h)) * h,
     "projection": lambda h, branch, at: at.normed(h @ at.learned["projection"]["kernel"]) + branch,
     "dropout": lambda h, branch, at: at.mask(at.hp["skip.rate"]) * h + branch,
-    "stochastic_depth": lambda h, branch, at: h + at.mask(at.hp["skip.rate"] * (at.layer + 1) / at.layers) * branch,
+    "stochastic_depth": lambda h, branch, at: (
+        h + at.mask(at.hp["skip.rate"] * (at.layer + 1) / at.layers) * branch
+    ),
     "deepnorm": lambda h, branch, at: (2 * at.depth) ** 0.25 * h + branch,
     "dense": lambda h, branch, at: jnp.concatenate(
         [h[..., : at.written], branch, h[..., at.written + branch.shape[-1] :]], axis=-1
@@ -76,14 +85,23 @@ def _moments(kind, h, groups):
 def _normed(arch, h, params, running, seen):
     if arch.norm == "none":
         return h
-    norm, row = params["norm"], lambda leaf: leaf[None]
+    norm = params["norm"]
+
+    def row(leaf):
+        return leaf[None]
+
     if arch.norm == "dyt":
         return row(norm["scale"]) * jnp.tanh(norm["alpha"] * h) + row(norm["bias"])
     mean, square = _moments(arch.norm, h, arch.groups)
     seen["moments"].append((mean, square))
     if arch.norm == "batch" and running:
-        mean, square = row(running["norm"]["mean"]), row(running["norm"]["var"])
-    out = (h - mean) / jnp.sqrt(square + (1e-5 if arch.norm == "batch" else 1e-6)) * row(norm["scale"])
+        mean = row(running["norm"]["mean"])
+        square = row(running["norm"]["var"])
+    out = (
+        (h - mean)
+        / jnp.sqrt(square + (1e-5 if arch.norm == "batch" else 1e-6))
+        * row(norm["scale"])
+    )
     return out if arch.norm == "rms" else out + row(norm["bias"])
 
 
@@ -97,7 +115,9 @@ def _branch(arch, z, params, written, seen):
     (weight,) = params["weights"].values()
     z = z[:, :written] + before
     seen["into_branch"].append(z)
-    return _linear(ACTIVATIONS[arch.activation](z) + behind, weight | {"kernel": weight["kernel"][:written]})
+    return _linear(
+        ACTIVATIONS[arch.activation](z) + behind, weight | {"kernel": weight["kernel"][:written]}
+    )
 
 
 def unrolled(arch, params, x, hp, *, nudges=None, running=None, kept=None):
@@ -127,10 +147,11 @@ def unrolled(arch, params, x, hp, *, nudges=None, running=None, kept=None):
     h = jnp.pad(_linear(x, params["embed"]), ((0, 0), (0, width - arch.width)))
     h = nudge("signal_grad", 0, h)
     seen["signals"].append(h[:, : arch.width])
-    (stage,), running = params["stages"].values(), running or {}
+    (stage,) = params["stages"].values()
+    running = running or {}
     for n in range(arch.depth):
-        layer = jax.tree.map(lambda leaf: leaf[n], stage)  # noqa: B023
-        rest = jax.tree.map(lambda leaf: leaf[n], running["stages"][0]) if running else {}  # noqa: B023
+        layer = jax.tree.map(lambda leaf: leaf[n], stage)
+        rest = jax.tree.map(lambda leaf: leaf[n], running["stages"][0]) if running else {}
         written = arch.width + n * growth
         z = normed(nudge("branch_grad", n, h), "pre", layer, rest)
         branch = normed(_branch(arch, z, layer["branch"], written, seen), "branch", layer, rest)

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from research import config
-from research.cli import COMMANDS
-from research.composed import folder, register, typed
-from research.experiment import names
-from research.train import main
+from research.cli.main import COMMANDS
+from research.cli.train import main
+from research.config import schema as config
+from research.config.hydra_config import folder, register, typed
+from research.reproduce.experiments import names
 
 from .described import own_data as own_data
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
 LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-COMMAND_LINES = [line for line in LINES if re.search(r"(^|/|\s)fathom [a-z]+", line) and not line.startswith("$")]
+COMMAND_LINES = [
+    line for line in LINES if re.search(r"(^|/|\s)fathom [a-z]+", line) and not line.startswith("$")
+]
 
 
 @pytest.mark.parametrize("line", [line for line in COMMAND_LINES if "fathom train" in line])
@@ -71,7 +73,9 @@ def test_the_table_names_every_option(group, kind):
     assert row and re.findall(r"`([a-z0-9_]+)`", row.group(1)) == [option.name for option in kind]
 
 
-@pytest.mark.parametrize("group, schema", [("train", config.Train), ("checkpoint", config.Checkpoint)])
+@pytest.mark.parametrize(
+    "group, schema", [("train", config.Train), ("checkpoint", config.Checkpoint)]
+)
 def test_the_table_names_every_setting_of_a_group_without_options(group, schema):
     row = re.search(rf"^\| `{group}` \| (.*)", README, re.M)
     settings = [item.name for item in dataclasses.fields(schema)]

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.gauges import theory
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import where
+from research.diagnosis.verdict import log_profile
+from research.records.queries import where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory import profiles as theory
 
 SKIPPED = 2  # layers: their input is not yet that of a deep network
-DIGITS = (2 * math.log(1.2112), 63)  # ln factor a layer of the squared gradient, and the layers between first and last
+DIGITS = (
+    2 * math.log(1.2112),
+    63,
+)  # ln factor a layer of the squared gradient, and the layers between first and last
 YANG = "Yang et al. 2019, Theorem 8"
 
 

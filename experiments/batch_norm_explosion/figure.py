@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.gauges import theory
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.figures import PALETTE, band, decades, new_figure
-from research.records.selection import where
+from research.diagnosis.verdict import log_profile
+from research.records.queries import where
+from research.records.runs import Run
+from research.reporting.figures import PALETTE, band, decades, new_figure
+from research.theory import profiles as theory
 
 BATCHES = {8: (PALETTE[3], "s"), 32: (PALETTE[5], "^"), 256: (PALETTE[1], "o")}
 SKIPPED = 2  # layers, left out of the fit
@@ -26,7 +26,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     _profiles(axes[0, 0], noise)
     _factors(axes[0, 1], where(noise, {"norm.kind": "batch", "skip.kind": "none"}))
     canvas.suptitle(
-        "Batch norm makes plain networks explode, by a factor a layer that depends on the batch size alone", fontsize=9
+        "Batch norm makes plain networks explode, by a factor a layer that depends on the batch size alone",
+        fontsize=9,
     )
     return canvas
 
@@ -39,12 +40,28 @@ def _profiles(axes: Axes, runs: Sequence[Run]) -> None:
         rate = theory.batch_norm_rate("relu", batch)
         assert rate is not None
         axes.plot([0, 30], [30 * math.log10(rate), 0], color="black", linestyle="--", linewidth=0.8)
-    _curve(axes, where(runs, {"skip.kind": "identity"}), label="with shortcuts", color=PALETTE[2], marker="v")
-    _curve(axes, where(runs, {"norm.kind": "none"}), label="no batch norm", color=PALETTE[0], marker="D")
+    _curve(
+        axes,
+        where(runs, {"skip.kind": "identity"}),
+        label="with shortcuts",
+        color=PALETTE[2],
+        marker="v",
+    )
+    _curve(
+        axes,
+        where(runs, {"norm.kind": "none"}),
+        label="no batch norm",
+        color=PALETTE[0],
+        marker="D",
+    )
     axes.plot([], [], color="black", linestyle="--", linewidth=0.8, label="theory")
     axes.legend(loc="upper right")
     decades(axes)
-    axes.set(xlabel="layer", ylabel="squared gradient\nrelative to the last layer", title="ReLU, 30 layers")
+    axes.set(
+        xlabel="layer",
+        ylabel="squared gradient\nrelative to the last layer",
+        title="ReLU, 30 layers",
+    )
 
 
 def _curve(axes: Axes, runs: Sequence[Run], **style: Any) -> None:
@@ -61,7 +78,15 @@ def _factors(axes: Axes, runs: Sequence[Run]) -> None:
         batches = [run["train.batch_size"] for run in group]
         label = {"relu": "ReLU", "linear": "linear"}[activation]
         factors = [_factor(run) for run in group]
-        axes.plot(batches, factors, linestyle="none", color=colour, marker=marker, markersize=4, label=label)
+        axes.plot(
+            batches,
+            factors,
+            linestyle="none",
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=label,
+        )
     axes.plot([], [], color="black", linestyle="--", linewidth=0.8, label="theory")
     axes.axhline(LIMIT, color="0.5", linewidth=0.8, linestyle=":")
     axes.text(13, LIMIT - 0.015, "$\\pi/(\\pi-1)$", fontsize=7, va="top")

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, by_seed, final, where
+from research.records.queries import at_best_rate, by_seed, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
-PLAIN, RESIDUAL = "none", "inv_sqrt_depth"
+PLAIN = "none"
+RESIDUAL = "inv_sqrt_depth"
 SOURCE = "He, Zhang, Ren, Sun 2016, Fig. 1, 4 and 6"
 RATE = 0.001
 Pick = Callable[[Sequence[Run]], list[Run]]

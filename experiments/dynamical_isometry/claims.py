@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, final, where
+from research.records.queries import at_best_rate, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 SAXE = "Saxe, McClelland, Ganguli 2014"
 PENNINGTON = "Pennington, Schoenholz, Ganguli 2017"
@@ -70,7 +70,9 @@ def _greatest(runs: Sequence[Run], depth: int) -> Claim:
 
 
 def _training(runs: Sequence[Run]) -> list[Claim]:
-    orthogonal, gaussian = ([final(run, "train_accuracy") for run in trained(runs, i)] for i in ("orthogonal", "lecun"))
+    orthogonal, gaussian = (
+        [final(run, "train_accuracy") for run in trained(runs, i)] for i in ("orthogonal", "lecun")
+    )
     return [
         claim(
             "tanh, depth 200, orthogonal, best learning rate: training accuracy after 150 steps",

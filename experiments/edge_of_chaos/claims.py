@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.gauges import mean_field
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import where
+from research.diagnosis.verdict import log_profile
+from research.records.queries import where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory import mean_field
 
 VARIANCES = (0.5, 1.0, 1.5, 1.76, 2.0, 2.5, 3.0, 4.0)  # σ_w²
 BIAS = 0.05  # σ_b²
@@ -24,7 +24,12 @@ def of_variance(runs: Sequence[Run], variance: float) -> list[Run]:
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """The factor per layer and the variance at every σ_w², and where the edge lies."""
-    return [*(_factor(runs, variance) for variance in VARIANCES), _variance(runs), _edge(), _crossing(runs)]
+    return [
+        *(_factor(runs, variance) for variance in VARIANCES),
+        _variance(runs),
+        _edge(),
+        _crossing(runs),
+    ]
 
 
 def log_factor(run: Run) -> float:
@@ -49,7 +54,9 @@ def _variance(runs: Sequence[Run]) -> Claim:
     """Mean over layers and seeds: a single layer of 256 units scatters by √(2/256) = 9 % over its weights."""
     errors = []
     for variance in VARIANCES:
-        squares = [run.profiles["activation_rms"][0, SETTLED:] ** 2 for run in of_variance(runs, variance)]
+        squares = [
+            run.profiles["activation_rms"][0, SETTLED:] ** 2 for run in of_variance(runs, variance)
+        ]
         errors.append(float(np.mean(squares)) / mean_field.fixed_point("tanh", variance, BIAS) - 1)
     return claim(
         "every σ_w²: variance of the signal over its fixed point q*, minus 1",
@@ -74,7 +81,10 @@ def _edge() -> Claim:
 
 def _crossing(runs: Sequence[Run]) -> Claim:
     """Where the measured factor is 1, on a line between the two variances around it."""
-    means = [float(np.mean([log_factor(run) for run in of_variance(runs, variance)])) for variance in VARIANCES]
+    means = [
+        float(np.mean([log_factor(run) for run in of_variance(runs, variance)]))
+        for variance in VARIANCES
+    ]
     crossing = float(np.interp(0.0, means, VARIANCES))
     return claim(
         "σ_w² with a measured factor of 1, interpolated",

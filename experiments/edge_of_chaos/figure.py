@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.gauges import mean_field
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.figures import PALETTE, band, decades, depth_colours, new_figure
+from research.diagnosis.verdict import log_profile
+from research.records.runs import Run
+from research.reporting.figures import PALETTE, band, decades, depth_colours, new_figure
+from research.theory import mean_field
 
 BIAS = 0.05  # σ_b²
 
@@ -23,14 +23,18 @@ def figure(runs: Sequence[Run]) -> Figure:
     _gradients(axes[0, 1], groups)
     _depth_scales(axes[0, 2], groups)
     canvas.suptitle(
-        "Random tanh networks: gradients vanish in order, explode in chaos, and travel far only between", fontsize=9
+        "Random tanh networks: gradients vanish in order, explode in chaos, and travel far only between",
+        fontsize=9,
     )
     return canvas
 
 
 def _by_variance(runs: Sequence[Run]) -> dict[float, list[Run]]:
     variances = sorted({run["init.sigma_w"] for run in runs})
-    return {round(sigma**2, 6): [run for run in runs if run["init.sigma_w"] == sigma] for sigma in variances}
+    return {
+        round(sigma**2, 6): [run for run in runs if run["init.sigma_w"] == sigma]
+        for sigma in variances
+    }
 
 
 def _phases(axes: Axes, variances: Sequence[float]) -> None:
@@ -41,7 +45,11 @@ def _phases(axes: Axes, variances: Sequence[float]) -> None:
     axes.text(0.35, 0.21, "order:\ngradients\nvanish", fontsize=7)
     axes.text(2.6, 0.21, "chaos:\ngradients\nexplode", fontsize=7)
     axes.annotate(
-        "$\\chi_1=1$", (edge[23], biases[23]), xytext=(2.75, 0.12), fontsize=7, arrowprops={"arrowstyle": "-"}
+        "$\\chi_1=1$",
+        (edge[23], biases[23]),
+        xytext=(2.75, 0.12),
+        fontsize=7,
+        arrowprops={"arrowstyle": "-"},
     )
     colours = depth_colours(len(variances))
     axes.scatter(variances, [BIAS] * len(variances), c=colours, s=16, zorder=3, clip_on=False)
@@ -56,7 +64,9 @@ def _phases(axes: Axes, variances: Sequence[float]) -> None:
 
 def _gradients(axes: Axes, groups: dict[float, list[Run]]) -> None:
     for colour, (variance, group) in zip(depth_colours(len(groups)), groups.items(), strict=True):
-        curves = np.stack([log_profile(run.profiles["signal_grad"][0]) for run in group]) / math.log(10)
+        curves = np.stack(
+            [log_profile(run.profiles["signal_grad"][0]) for run in group]
+        ) / math.log(10)
         layers = np.arange(curves.shape[1])
         band(axes, layers, curves, color=colour)
         theory = math.log10(mean_field.chi_1("tanh", variance, BIAS)) * layers[::-1]
@@ -72,10 +82,19 @@ def _gradients(axes: Axes, groups: dict[float, list[Run]]) -> None:
 def _depth_scales(axes: Axes, groups: dict[float, list[Run]]) -> None:
     fine = np.linspace(0.4, 4.1, 120)
     theory = [mean_field.depth_scale("tanh", variance, BIAS) for variance in fine]
-    axes.plot(fine, theory, color="black", linestyle="--", linewidth=0.9, label="theory $1/|\\ln\\chi_1|$")
+    axes.plot(
+        fine, theory, color="black", linestyle="--", linewidth=0.9, label="theory $1/|\\ln\\chi_1|$"
+    )
     for variance, group in groups.items():
         factors = [run.info["verdict"]["initial"]["factor_per_layer"] for run in group]
         scale = 1 / abs(float(np.mean(np.log(factors))))
-        axes.plot(variance, scale, "o", color=PALETTE[0], markersize=4, label="measured" if variance == 4 else None)
+        axes.plot(
+            variance,
+            scale,
+            "o",
+            color=PALETTE[0],
+            markersize=4,
+            label="measured" if variance == 4 else None,
+        )
     axes.legend(loc="upper right")
     axes.set(yscale="log", ylim=(1, 400), xlabel="$\\sigma_w^2$", title="depth scale, in layers")

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import erf
 
-from research.gauges.formats import lost_on_the_way
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import by_seed, final, where
+from research.records.queries import by_seed, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory.formats import lost_on_the_way
 from research.training.rounding import stochastically
 
 MICIKEVICIUS = "Micikevicius et al. 2018, §3 and Fig. 2-3"
-FORETOLD = "research/gauges/formats.py"
+FORETOLD = "research/theory/formats.py"
 ROUNDING = "Gupta et al. 2015; Zamirai et al. 2020"
 FLUSH = 2.0**-25  # half the least number of float16: what is smaller becomes 0
 SHIFTS = {8: 6, 64: 12, 1024: 20}  # by loss scale: 2 layers for each factor of 2
@@ -31,12 +31,21 @@ SEEDS = 4
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """Every statement of the experiment, tested on all of its seeds."""
-    return [_gaussian(), _per_layer(), *_shifts(runs), *_foretold(runs), *_trained(runs), *_weights()]
+    return [
+        _gaussian(),
+        _per_layer(),
+        *_shifts(runs),
+        *_foretold(runs),
+        *_trained(runs),
+        *_weights(),
+    ]
 
 
 def rounded(runs: Sequence[Run], scale: float) -> list[Run]:
     """The deep networks' steps in float16 under a loss scale."""
-    return where(runs, {"model.depth": 60, "precision.kind": "mixed_float16", "precision.loss_scale": scale})
+    return where(
+        runs, {"model.depth": 60, "precision.kind": "mixed_float16", "precision.loss_scale": scale}
+    )
 
 
 def half_lost(run: Run) -> float:
@@ -50,17 +59,26 @@ def _gaussian() -> Claim:
     draw = np.random.default_rng(0).standard_normal
     differences = []
     for octave in (-31, -28, -26, -25, -24, -21):
-        zero = [np.mean((2.0**octave * draw(100_000)).astype(np.float16) == 0) for _ in range(SEEDS)]
+        zero = [
+            np.mean((2.0**octave * draw(100_000)).astype(np.float16) == 0) for _ in range(SEEDS)
+        ]
         differences += [float(value) - erf(FLUSH / (2.0**octave * math.sqrt(2))) for value in zero]
     statement = "Gaussian numbers of rms s in float16: fraction that is zero minus erf(2⁻²⁵/(s√2)), s from 2⁻³¹ to 2⁻²¹"
     return _within(0.01, statement, differences)
 
 
 def _within(
-    bound: float, statement: str, values: Sequence[float], *, what: str = "", source: str = MICIKEVICIUS
+    bound: float,
+    statement: str,
+    values: Sequence[float],
+    *,
+    what: str = "",
+    source: str = MICIKEVICIUS,
 ) -> Claim:
     holds = bool(np.max(np.abs(values)) <= bound)
-    return claim(statement, source=source, expected=f"within ±{bound}{what}", values=values, holds=holds)
+    return claim(
+        statement, source=source, expected=f"within ±{bound}{what}", values=values, holds=holds
+    )
 
 
 def gradients(seed: int, *, width: int = 256, depth: int = 60, batch: int = 64) -> list[np.ndarray]:
@@ -70,7 +88,8 @@ def gradients(seed: int, *, width: int = 256, depth: int = 60, batch: int = 64) 
     """
     draw = np.random.default_rng(seed).standard_normal
     weights = [draw((width, width)) / math.sqrt(width) for _ in range(depth)]
-    h, masks = draw((batch, width)), []
+    h = draw((batch, width))
+    masks = []
     for weight in weights:
         masks.append(h > 0)
         h = np.maximum(h, 0) @ weight
@@ -86,11 +105,12 @@ def _per_layer() -> Claim:
     for seed in range(SEEDS):
         layers = gradients(seed)
         for scale in (1, *SHIFTS):
-            differences = [np.mean((scale * g[g != 0]).astype(np.float16) == 0) - _erf_of(scale * g) for g in layers]
+            differences = [
+                np.mean((scale * g[g != 0]).astype(np.float16) == 0) - _erf_of(scale * g)
+                for g in layers
+            ]
             worst.append(float(max(differences, key=abs)))
-    statement = (
-        "plain ReLU network of depth 60, gradient of each layer in float16: fraction lost minus erf, worst layer"
-    )
+    statement = "plain ReLU network of depth 60, gradient of each layer in float16: fraction lost minus erf, worst layer"
     return _within(0.02, statement, worst, what=IN_SCALES)
 
 
@@ -112,13 +132,17 @@ def _shifts(runs: Sequence[Run]) -> list[Claim]:
             holds=all(abs(value - expected) <= 2 for value in values),
         )
         for scale, expected in SHIFTS.items()
-        for values in [[half_lost(ones[run["seed"]]) - half_lost(run) for run in rounded(runs, scale)]]
+        for values in [
+            [half_lost(ones[run["seed"]]) - half_lost(run) for run in rounded(runs, scale)]
+        ]
     ]
 
 
 def _foretold(runs: Sequence[Run]) -> list[Claim]:
     """Of the whole signal; of each layer's mean over networks; and of single layers, with what is chance in them."""
-    exact = {seed: run.profiles["signal_exponent"][0] for seed, run in by_seed(_exact(runs, 60)).items()}
+    exact = {
+        seed: run.profiles["signal_exponent"][0] for seed, run in by_seed(_exact(runs, 60)).items()
+    }
     missed = np.stack([
         [_lost(run) - lost_on_the_way(exact[run["seed"]], "float16", scale) for run in rounded(runs, scale)]
         for scale in (1, *SHIFTS)
@@ -142,7 +166,10 @@ def _foretold(runs: Sequence[Run]) -> list[Claim]:
         values=_worst(np.stack(nudged)).tolist(),
         holds=np.max(np.abs(nudged)) > 0.02,
     )
-    return [*(_within(0.02, statement, values.tolist(), **told) for statement, values in kinds.items()), chance]
+    return [
+        *(_within(0.02, statement, values.tolist(), **told) for statement, values in kinds.items()),
+        chance,
+    ]
 
 
 def _exact(runs: Sequence[Run], depth: int) -> list[Run]:
@@ -162,9 +189,15 @@ def _trained(runs: Sequence[Run]) -> list[Claim]:
     """Final losses over those of float32 with the same seed; at 2²⁵ there is no loss to speak of."""
     exact = {seed: final(run, "train_loss") for seed, run in by_seed(_exact(runs, 12)).items()}
     how = {"model.depth": 12, "precision.kind": "mixed_float16", "precision.loss_scaling": "static"}
-    static, dynamic = (where(runs, how | {"precision.loss_scaling": scaling}) for scaling in ("static", "dynamic"))
-    low, high = ([run for run in static if run["precision.loss_scale"] in some] for some in (LOW, (2.0**25,)))
-    (near, far) = ([final(run, "train_loss") / exact[run["seed"]] for run in some] for some in (low, dynamic))
+    static, dynamic = (
+        where(runs, how | {"precision.loss_scaling": scaling}) for scaling in ("static", "dynamic")
+    )
+    low, high = (
+        [run for run in static if run["precision.loss_scale"] in some] for some in (LOW, (2.0**25,))
+    )
+    (near, far) = (
+        [final(run, "train_loss") / exact[run["seed"]] for run in some] for some in (low, dynamic)
+    )
     steps = [float(np.sum(1 - run.metrics["skipped"])) for run in high]
     first = "float16 with float32 weights, Adam, loss scales 1 to 2¹⁵"
     behind = "final training loss over that of float32"
@@ -227,7 +260,8 @@ def _least_squares(form: Form) -> np.ndarray:
 
     def run(key: jax.Array) -> jax.Array:
         ours = jax.random.split(key, 4)
-        x, true = jax.random.normal(ours[0], (256, 32)), jax.random.normal(ours[1], (32,))
+        x = jax.random.normal(ours[0], (256, 32))
+        true = jax.random.normal(ours[1], (32,))
         y = x @ true + 0.01 * jax.random.normal(ours[2], (256,))
 
         def update(weights: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:

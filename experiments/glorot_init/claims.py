@@ -3,11 +3,14 @@
 import math
 from collections.abc import Sequence
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, final, where
+from research.records.queries import at_best_rate, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
-SCHEMES = {"old_uniform": ("U(±1/√n)", 1 / 3), "glorot_uniform": ("normalised", 1.0)}  # name: (in words, σ_w²)
+SCHEMES = {
+    "old_uniform": ("U(±1/√n)", 1 / 3),
+    "glorot_uniform": ("normalised", 1.0),
+}  # name: (in words, σ_w²)
 FACTORS = {"old_uniform": (0.28, 0.34), "glorot_uniform": (0.65, 0.95)}
 CHANCE = math.log(10)  # the loss of equal shares of ten classes
 SOURCE = "Glorot & Bengio 2010"
@@ -37,7 +40,10 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
 
 
 def _factors(runs: Sequence[Run], activation: str, scheme: str) -> list[float]:
-    return [run.info["verdict"]["initial"]["factor_per_layer"] for run in initial(runs, activation, scheme)]
+    return [
+        run.info["verdict"]["initial"]["factor_per_layer"]
+        for run in initial(runs, activation, scheme)
+    ]
 
 
 def _factor(runs: Sequence[Run], scheme: str) -> Claim:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from research.gauges import theory
-from research.records.analysis import Run
-from research.records.figures import PALETTE, band, decades, new_figure
-from research.records.selection import at_best_rate, where
+from research.records.queries import at_best_rate, where
+from research.records.runs import Run
+from research.reporting.figures import PALETTE, band, decades, new_figure
+from research.theory import profiles as theory
 
 SCHEMES = {
     "old_uniform": ("$U(\\pm1/\\sqrt{n})$", PALETTE[1], 1 / 3),
@@ -36,7 +36,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     axes[1, 0].set_title("squared gradient of the weights, last layer = 1")
     _legends(axes)
     canvas.suptitle(
-        "Normalised initial weights keep the back-propagated gradient; a sigmoid loses it anyhow", fontsize=9
+        "Normalised initial weights keep the back-propagated gradient; a sigmoid loses it anyhow",
+        fontsize=9,
     )
     return canvas
 
@@ -51,14 +52,26 @@ def _profiles(axes: Axes, runs: Sequence[Run], gauge: str, *, end: int) -> None:
             layers = np.arange(logs.shape[1]) + (gauge == "grad_norm")
             band(axes, layers, logs - logs[:, [end]], color=colour, marker=marker, markersize=3.5)
             if gauge == "signal_grad":
-                axes.plot(layers, _theory(activation, variance), color="black", linestyle="--", linewidth=0.7)
+                axes.plot(
+                    layers,
+                    _theory(activation, variance),
+                    color="black",
+                    linestyle="--",
+                    linewidth=0.7,
+                )
     decades(axes)
     axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.set(xlabel="layer")
 
 
 def _theory(activation: str, variance: float) -> np.ndarray:
-    settings: dict[str, Any] = {"sigma_b2": 0.0, "depth": 10, "branch_scale": 1.0, "shortcut_scale": 0.0, "batch": 128}
+    settings: dict[str, Any] = {
+        "sigma_b2": 0.0,
+        "depth": 10,
+        "branch_scale": 1.0,
+        "shortcut_scale": 0.0,
+        "batch": 128,
+    }
     how = settings | {"norm": "none", "placement": "pre", "sigma_w2": variance, "q0": variance}
     profile = theory.predict_profile(activation=activation, **how)
     assert profile is not None
@@ -72,17 +85,33 @@ def _training(axes: Axes, runs: Sequence[Run]) -> None:
         curves = np.stack([run.metrics["train_loss"].reshape(-1, 10).mean(axis=1) for run in best])
         label = {"relu": "ReLU"}.get(activation, activation)
         steps = np.arange(curves.shape[1]) * 10 + 5
-        band(axes, steps, curves, color=colour, marker=marker, markevery=5, markersize=3.5, label=label)
+        band(
+            axes,
+            steps,
+            curves,
+            color=colour,
+            marker=marker,
+            markevery=5,
+            markersize=3.5,
+            label=label,
+        )
     axes.axhline(math.log(10), color="0.5", linestyle=":", linewidth=0.8)
     axes.text(300, math.log(10) * 1.35, "chance: ln 10", fontsize=7, ha="right")
     axes.legend(loc="lower left")
-    axes.set(yscale="log", ylim=(2e-4, 6), xlabel="step", title="training loss on digits, best learning rate")
+    axes.set(
+        yscale="log",
+        ylim=(2e-4, 6),
+        xlabel="step",
+        title="training loss on digits, best learning rate",
+    )
 
 
 def _legends(axes: np.ndarray) -> None:
     colours = [Line2D([], [], color=colour, label=label) for label, colour, _ in SCHEMES.values()]
     markers = [
-        Line2D([], [], color="0.3", linestyle="none", marker=marker, markersize=3.5, label=activation)
+        Line2D(
+            [], [], color="0.3", linestyle="none", marker=marker, markersize=3.5, label=activation
+        )
         for activation, marker in MARKERS.items()
     ]
     dashed = Line2D([], [], color="black", linestyle="--", linewidth=0.7, label="theory")

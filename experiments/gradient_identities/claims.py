@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import where
+from research.records.queries import where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 BAYDIN = "Baydin, Pearlmutter, Radul, Siskind 2018"
 ORDERS = {"forward": 1, "central": 2}  # of the truncation error
@@ -43,7 +43,9 @@ def normalised(runs: Sequence[Run], norm: str, gain: float) -> list[Run]:
 
 def roots(precision: str) -> dict[str, float]:
     """The steps at which truncation and cancellation are of one size: ε^(1/2) and ε^(1/3)."""
-    return {kind: float(np.finfo(precision).eps) ** (1 / (order + 1)) for kind, order in ORDERS.items()}
+    return {
+        kind: float(np.finfo(precision).eps) ** (1 / (order + 1)) for kind, order in ORDERS.items()
+    }
 
 
 def curve(run: Run, kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, by_seed, final, where
+from research.records.queries import at_best_rate, by_seed, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
-XAVIER, HE = 1, 2  # σ_w²
+# σ_w²
+XAVIER = 1
+HE = 2
 SOURCE = "He, Zhang, Ren, Sun 2015, Fig. 2 and 3"
 STEPS = 10  # of a curve's means: an epoch
 
@@ -77,7 +79,8 @@ def _at_least(runs: Sequence[Run], layers: int, variance: float, limit: float) -
 
 
 def _apart(runs: Sequence[Run]) -> Claim:
-    xavier, he = by_seed(best(runs, 22, XAVIER)), by_seed(best(runs, 22, HE))
+    xavier = by_seed(best(runs, 22, XAVIER))
+    he = by_seed(best(runs, 22, HE))
     ratios = [loss(xavier[seed]) / loss(he[seed]) for seed in he]
     return claim(
         "22 layers, best learning rates: training loss, Xavier's over He's",
@@ -89,7 +92,8 @@ def _apart(runs: Sequence[Run]) -> Claim:
 
 
 def _earlier(runs: Sequence[Run]) -> Claim:
-    xavier, he = by_seed(best(runs, 22, XAVIER)), by_seed(best(runs, 22, HE))
+    xavier = by_seed(best(runs, 22, XAVIER))
+    he = by_seed(best(runs, 22, HE))
     later = [_halved(xavier[seed]) - _halved(he[seed]) for seed in he]
     return claim(
         "22 layers, best learning rates: steps by which Xavier halves ln 10 later than He (300 where it never does)",
@@ -107,7 +111,9 @@ def _halved(run: Run) -> int:
 
 def _gradient(runs: Sequence[Run], variance: float) -> Claim:
     """The drift −5/2n a layer and three standard deviations √(5/nL) of its mean, at width n = 64 and L = 29."""
-    once = by_seed(best(runs, 30, variance))  # before the first step the learning rate does not matter
+    once = by_seed(
+        best(runs, 30, variance)
+    )  # before the first step the learning rate does not matter
     factors = [run.info["verdict"]["initial"]["factor_per_layer"] for run in once.values()]
     values = [math.log(factor) - math.log(variance / 2) for factor in factors]
     tolerance = 3 * math.sqrt(5 / (64 * 29)) + 5 / (2 * 64)

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.figures import PALETTE, band, decades, new_figure
-from research.records.selection import at_best_rate, where
+from research.diagnosis.verdict import log_profile
+from research.records.queries import at_best_rate, where
+from research.records.runs import Run
+from research.reporting.figures import PALETTE, band, decades, new_figure
 
 ARMS = {1: ("Xavier, $1/n$", PALETTE[1], "v"), 2: ("He, $2/n$", PALETTE[0], "o")}
 STEPS = 10  # of a curve's means
@@ -35,9 +35,20 @@ def _losses(axes: Axes, runs: Sequence[Run]) -> None:
     for variance, (label, colour, marker) in ARMS.items():
         arm = where(runs, {"init.sigma_w": math.sqrt(variance)})
         best = at_best_rate(arm)
-        curves = np.stack([run.metrics["train_loss"].reshape(-1, STEPS).mean(axis=1) for run in best])
+        curves = np.stack(
+            [run.metrics["train_loss"].reshape(-1, STEPS).mean(axis=1) for run in best]
+        )
         steps = np.arange(curves.shape[1]) * STEPS + STEPS / 2
-        band(axes, steps, curves, label=label, color=colour, marker=marker, markevery=6, markersize=3.5)
+        band(
+            axes,
+            steps,
+            curves,
+            label=label,
+            color=colour,
+            marker=marker,
+            markevery=6,
+            markersize=3.5,
+        )
     axes.axhline(math.log(10), color="black", linestyle=":", linewidth=0.9)
     axes.text(295, 2.34, "chance: ln 10", fontsize=7, ha="right", va="bottom")
     axes.set(ylim=(0, 2.6), xlabel="training step")
@@ -48,13 +59,37 @@ def _gradients(axes: Axes, runs: Sequence[Run]) -> None:
         profiles = [log_profile(run.profiles["signal_grad"][0]) for run in _once(runs, variance)]
         curves = np.stack(profiles) / math.log(10)
         layers = np.arange(curves.shape[1])
-        band(axes, layers, curves, label=label, color=colour, marker=marker, markevery=7, markersize=3.5)
-        axes.plot(layers, math.log10(variance / 2) * layers[::-1], color="black", linestyle="--", linewidth=0.9)
-    axes.plot([], [], color="black", linestyle="--", linewidth=0.9, label="theory, $\\sigma_w^2/2$ a layer")
+        band(
+            axes,
+            layers,
+            curves,
+            label=label,
+            color=colour,
+            marker=marker,
+            markevery=7,
+            markersize=3.5,
+        )
+        axes.plot(
+            layers,
+            math.log10(variance / 2) * layers[::-1],
+            color="black",
+            linestyle="--",
+            linewidth=0.9,
+        )
+    axes.plot(
+        [],
+        [],
+        color="black",
+        linestyle="--",
+        linewidth=0.9,
+        label="theory, $\\sigma_w^2/2$ a layer",
+    )
     decades(axes)
     axes.legend(loc="lower right")
     axes.set(ylim=(-11, 2), xlabel="layer", title="30 layers before training")
-    axes.set_ylabel("squared gradient $\\|\\partial L/\\partial h\\|^2$\nrelative to the last layer")
+    axes.set_ylabel(
+        "squared gradient $\\|\\partial L/\\partial h\\|^2$\nrelative to the last layer"
+    )
 
 
 def _once(runs: Sequence[Run], variance: float) -> list[Run]:

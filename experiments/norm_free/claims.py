@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, final, where
+from research.records.queries import at_best_rate, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 REZERO = "Bachlechner et al. 2020"
 TRAINED = {256: (0.9, 100), 1000: (0.85, 60)}  # layers: (least accuracy, steps)
@@ -15,8 +15,15 @@ TRAINED = {256: (0.9, 100), 1000: (0.85, 60)}  # layers: (least accuracy, steps)
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """Who trains how fast, and what holds exactly at the start."""
     rezero = where(runs, {"skip.kind": "rezero"})
-    first = list({(run["model.depth"], run["seed"]): run for run in rezero}.values())  # learning rates are not felt yet
-    return [*(_accuracy(rezero, depth) for depth in TRAINED), _loss(rezero), *_exact(first), _learns(first)]
+    first = list(
+        {(run["model.depth"], run["seed"]): run for run in rezero}.values()
+    )  # learning rates are not felt yet
+    return [
+        *(_accuracy(rezero, depth) for depth in TRAINED),
+        _loss(rezero),
+        *_exact(first),
+        _learns(first),
+    ]
 
 
 def _accuracy(runs: Sequence[Run], depth: int) -> Claim:
@@ -60,7 +67,9 @@ def _exact(runs: Sequence[Run]) -> list[Claim]:
         "signal_grad": "first step, every depth: range over layers of the norm of ∂L/∂h, over its value in the last",
         "activation_rms": "first step, every depth: range over layers of the rms of h, over its value in the last",
     }
-    norms = [_zero(words, [_spread(run, gauge) for run in runs]) for gauge, words in statements.items()]
+    norms = [
+        _zero(words, [_spread(run, gauge) for run in runs]) for gauge, words in statements.items()
+    ]
     distances = [float(run.inspections["jacobian_distance"][0]) for run in runs]
     through = [float(run.profiles["branch_grad"][0].max()) for run in runs]
     words = "first step, every depth: greatest gradient that arrives through a branch; with it, those of its weights"
@@ -85,7 +94,9 @@ def _one_element(runs: Sequence[Run]) -> Claim:
 
 
 def _zero(statement: str, values: Sequence[float]) -> Claim:
-    return claim(statement, source=REZERO, expected="exactly 0", values=values, holds=max(values) == 0)
+    return claim(
+        statement, source=REZERO, expected="exactly 0", values=values, holds=max(values) == 0
+    )
 
 
 def _learns(runs: Sequence[Run]) -> Claim:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import by_seed, where
+from research.diagnosis.verdict import log_profile
+from research.records.queries import by_seed, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 VARIANCES = (1, 2, 3)  # σ_w²
 HE = "He, Zhang, Ren, Sun 2015, eq. 14"
@@ -22,12 +22,19 @@ def of_variance(runs: Sequence[Run], variance: float) -> list[Run]:
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """Factors per layer backward and forward, and the exact distance between the curves."""
     backward = [_slope(runs, variance) for variance in VARIANCES]
-    return [*backward, _every_seed(runs), _exact(runs, "signal_grad"), _exact(runs, "activation_rms")]
+    return [
+        *backward,
+        _every_seed(runs),
+        _exact(runs, "signal_grad"),
+        _exact(runs, "activation_rms"),
+    ]
 
 
 def _errors(runs: Sequence[Run], variance: float) -> list[float]:
     """Measured minus predicted logarithm of the factor per layer, by seed."""
-    factors = [run.info["verdict"]["initial"]["factor_per_layer"] for run in of_variance(runs, variance)]
+    factors = [
+        run.info["verdict"]["initial"]["factor_per_layer"] for run in of_variance(runs, variance)
+    ]
     return [math.log(factor) - math.log(variance / 2) for factor in factors]
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import where
+from research.diagnosis.verdict import log_profile
+from research.records.queries import where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 DEPTHS = (25, 50, 100)
 SCALES: dict[str, Callable[[int], float]] = {  # the branch's scale a, of a network of L layers
@@ -47,12 +47,18 @@ def growth(run: Run) -> np.ndarray:
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """The gradient over depth for four scales of rectifier branches, and both laws of tanh branches."""
     tanh = where(runs, {"activation.kind": "tanh"})
-    return [*(_rectifier(runs, scale) for scale in SCALES), _exponent(tanh), _coefficient(tanh), _variance(tanh)]
+    return [
+        *(_rectifier(runs, scale) for scale in SCALES),
+        _exponent(tanh),
+        _coefficient(tanh),
+        _variance(tanh),
+    ]
 
 
 def _rectifier(runs: Sequence[Run], scale: str) -> Claim:
     """Mean over seeds: the logarithm of one walks by about √(a²L/n)·2/(1+a²), more for great a."""
-    values, holds = [], []
+    values = []
+    holds = []
     for depth in DEPTHS:
         theory = expected(scale, depth)
         errors = [log_ratio(run) - theory for run in rectifiers(runs, scale, depth)]
@@ -69,7 +75,9 @@ def _rectifier(runs: Sequence[Run], scale: str) -> Claim:
 
 def _exponent(runs: Sequence[Run]) -> Claim:
     layers = np.arange(SETTLED, runs[0]["model.depth"] + 1)
-    values = [float(np.polyfit(np.log(layers), np.log(growth(run)[SETTLED:]), 1)[0]) for run in runs]
+    values = [
+        float(np.polyfit(np.log(layers), np.log(growth(run)[SETTLED:]), 1)[0]) for run in runs
+    ]
     return claim(
         "tanh, a = 1: ln of the gradient's growth over l layers goes as a power of l; its exponent, mean over seeds",
         source=TANH,
@@ -100,5 +108,5 @@ def _variance(runs: Sequence[Run]) -> Claim:
         source=TANH,
         expected="within 0.7 to 1.05 for l ≥ 50",
         values=values,
-        holds=0.7 <= min(values) and max(values) <= 1.05,
+        holds=min(values) >= 0.7 and max(values) <= 1.05,
     )

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.gauges.verdict import log_profile
-from research.records.analysis import Run
-from research.records.figures import PALETTE, decades, new_figure
-from research.records.selection import where
+from research.diagnosis.verdict import log_profile
+from research.records.queries import where
+from research.records.runs import Run
+from research.reporting.figures import PALETTE, decades, new_figure
 
 DEPTHS = (25, 50, 100)
 SCALES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -19,7 +19,13 @@ SCALES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "1/\\sqrt{L}": lambda depth: depth**-0.5,
     "1/L": lambda depth: 1 / depth,
 }
-STYLES = dict(zip(SCALES, ((PALETTE[1], "^"), (PALETTE[3], "s"), (PALETTE[0], "o"), (PALETTE[2], "v")), strict=True))
+STYLES = dict(
+    zip(
+        SCALES,
+        ((PALETTE[1], "^"), (PALETTE[3], "s"), (PALETTE[0], "o"), (PALETTE[2], "v")),
+        strict=True,
+    )
+)
 COEFFICIENT = 8 / 3 / math.sqrt(2 * math.pi)  # of √l under tanh branches
 
 
@@ -30,7 +36,10 @@ def figure(runs: Sequence[Run]) -> Figure:
     _scales(axes[0, 0], rectifiers, tuple(SCALES), math.log(10))
     _scales(axes[0, 1], rectifiers, ("1/\\sqrt{L}", "1/L"), 1.0)
     _tanh(axes[0, 2], where(runs, {"activation.kind": "tanh"}))
-    canvas.suptitle("Residual networks keep their gradient at any depth if branches are scaled by 1/√depth", fontsize=9)
+    canvas.suptitle(
+        "Residual networks keep their gradient at any depth if branches are scaled by 1/√depth",
+        fontsize=9,
+    )
     return canvas
 
 
@@ -39,12 +48,27 @@ def _scales(axes: Axes, runs: Sequence[Run], names: Sequence[str], unit: float) 
     fine = np.linspace(1, 100, 100)
     for name in names:
         colour, marker = STYLES[name]
-        axes.plot(fine, fine * np.log1p(SCALES[name](fine) ** 2) / unit, color="black", linestyle="--", linewidth=0.8)
+        axes.plot(
+            fine,
+            fine * np.log1p(SCALES[name](fine) ** 2) / unit,
+            color="black",
+            linestyle="--",
+            linewidth=0.8,
+        )
         for depth in DEPTHS:
             logs = np.array([_log_ratio(run) for run in _group(runs, name, depth)]) / unit
             bar = [[logs.mean() - logs.min()], [logs.max() - logs.mean()]]
             label = f"$a={name}$" if depth == DEPTHS[-1] else None
-            axes.errorbar(depth, logs.mean(), bar, color=colour, marker=marker, markersize=4.5, capsize=2, label=label)
+            axes.errorbar(
+                depth,
+                logs.mean(),
+                bar,
+                color=colour,
+                marker=marker,
+                markersize=4.5,
+                capsize=2,
+                label=label,
+            )
     axes.set(xlim=(0, 106), xlabel="depth $L$")
     if unit == 1.0:
         axes.plot([], [], color="black", linestyle="--", linewidth=0.8, label="$L\\,\\ln(1+a^2)$")
@@ -59,7 +83,11 @@ def _scales(axes: Axes, runs: Sequence[Run], names: Sequence[str], unit: float) 
 
 def _group(runs: Sequence[Run], name: str, depth: int) -> list[Run]:
     scale = float(SCALES[name](np.array(float(depth))))
-    return [run for run in where(runs, {"model.depth": depth}) if math.isclose(run["skip.branch_scale"], scale)]
+    return [
+        run
+        for run in where(runs, {"model.depth": depth})
+        if math.isclose(run["skip.branch_scale"], scale)
+    ]
 
 
 def _log_ratio(run: Run) -> float:
@@ -75,9 +103,21 @@ def _tanh(axes: Axes, runs: Sequence[Run]) -> None:
         (squares, PALETTE[5], "D", "variance of $h_l$"),
         (growth, PALETTE[0], "o", "ln of gradient's growth"),
     ):
-        axes.plot(layers, curves.mean(0), color=colour, marker=marker, markevery=0.12, markersize=3.5, label=label)
-        axes.fill_between(layers, curves.min(0), curves.max(0), color=colour, alpha=0.25, linewidth=0)
-    axes.plot(layers, COEFFICIENT * np.sqrt(layers), "k--", linewidth=0.9, label="$1.064\\,\\sqrt{l}$")
+        axes.plot(
+            layers,
+            curves.mean(0),
+            color=colour,
+            marker=marker,
+            markevery=0.12,
+            markersize=3.5,
+            label=label,
+        )
+        axes.fill_between(
+            layers, curves.min(0), curves.max(0), color=colour, alpha=0.25, linewidth=0
+        )
+    axes.plot(
+        layers, COEFFICIENT * np.sqrt(layers), "k--", linewidth=0.9, label="$1.064\\,\\sqrt{l}$"
+    )
     axes.plot(layers, layers, "k:", linewidth=0.9, label="$l$")
     axes.legend(loc="upper left")
     axes.set(xscale="log", yscale="log", ylim=(0.5, 3000), xlabel="layer $l$", title="tanh, $a=1$")

@@ -6,28 +6,41 @@ from typing import Any
 
 import numpy as np
 
-from research.gauges import theory
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import autocorrelation, where
+from research.records.queries import autocorrelation, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory import profiles as theory
 
 BALDUZZI = "Balduzzi et al. 2017"
 LAG = 5  # points of the grid
-PLAIN_DEPTHS, RESIDUAL_DEPTHS, NORMALISED_DEPTHS = (2, 4, 8, 16), (2, 4, 8, 16, 32, 64), (8, 16, 32, 64)
+PLAIN_DEPTHS = (2, 4, 8, 16)
+RESIDUAL_DEPTHS = (2, 4, 8, 16, 32, 64)
+NORMALISED_DEPTHS = (8, 16, 32, 64)
 BATCH = {"norm.kind": "batch", "skip.kind": "identity"}
 ROOT = {"skip.kind": "inv_sqrt_depth"}
 PLAIN = {"activation.kind": "relu", "skip.kind": "none"}
 LINES = (  # name, settings, threshold, which side
     ("one hidden layer", {"skip.kind": "rezero"}, 0.85, "≥"),
     ("50 layers", {"skip.kind": "none", "model.depth": 50}, 0.5, "≤"),
-    ("50 layers with shortcuts, branches × 0.1", {"skip.kind": "scaled", "skip.branch_scale": 0.1}, 0.75, "≥"),
+    (
+        "50 layers with shortcuts, branches × 0.1",
+        {"skip.kind": "scaled", "skip.branch_scale": 0.1},
+        0.75,
+        "≥",
+    ),
 )
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """Along a line of inputs, then between random ones."""
     gates = [_gates(runs, skip, law) for skip, law in (("none", 1 / 2), ("identity", 3 / 4))]
-    return [*(_line(runs, *case) for case in LINES), *gates, _plain(runs), *_scaled(runs), _normalised(runs)]
+    return [
+        *(_line(runs, *case) for case in LINES),
+        *gates,
+        _plain(runs),
+        *_scaled(runs),
+        _normalised(runs),
+    ]
 
 
 def on_a_line(runs: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
@@ -52,12 +65,15 @@ def cosines(run: Run) -> np.ndarray:
 
 def mean_cosine(runs: Sequence[Run], settings: dict[str, Any], depth: int) -> float:
     """The mean over seeds, of the gradient behind ``depth`` layers."""
-    return float(np.mean([cosines(run)[0] for run in between(runs, {**settings, "model.depth": depth})]))
+    return float(
+        np.mean([cosines(run)[0] for run in between(runs, {**settings, "model.depth": depth})])
+    )
 
 
 def expected(run: Run) -> np.ndarray:
     """What theory says of ``cosines``."""
-    depth, kind = run["model.depth"], run["skip.kind"]
+    depth = run["model.depth"]
+    kind = run["skip.kind"]
     return theory.correlation_profile(
         sigma_w2=2.0,
         depth=depth,
@@ -68,7 +84,9 @@ def expected(run: Run) -> np.ndarray:
     )
 
 
-def _line(runs: Sequence[Run], name: str, settings: dict[str, Any], threshold: float, side: str) -> Claim:
+def _line(
+    runs: Sequence[Run], name: str, settings: dict[str, Any], threshold: float, side: str
+) -> Claim:
     values = [autocorrelation(gradient(run), LAG)[LAG] for run in on_a_line(runs, settings)]
     mean = float(np.mean(values))
     return claim(
@@ -95,8 +113,13 @@ def _gates(runs: Sequence[Run], skip: str, law: float) -> Claim:
 
 def _errors(runs: Sequence[Run], settings: dict[str, Any], depths: Sequence[int]) -> list[float]:
     """Measured, in the mean over seeds, minus what theory says, by depth."""
-    theories = [float(expected(between(runs, {**settings, "model.depth": depth})[0])[0]) for depth in depths]
-    return [mean_cosine(runs, settings, depth) - own for depth, own in zip(depths, theories, strict=True)]
+    theories = [
+        float(expected(between(runs, {**settings, "model.depth": depth})[0])[0]) for depth in depths
+    ]
+    return [
+        mean_cosine(runs, settings, depth) - own
+        for depth, own in zip(depths, theories, strict=True)
+    ]
 
 
 def _plain(runs: Sequence[Run]) -> Claim:
@@ -136,7 +159,9 @@ def _scaled(runs: Sequence[Run]) -> list[Claim]:
 
 
 def _normalised(runs: Sequence[Run]) -> Claim:
-    slope = _slope(NORMALISED_DEPTHS, [mean_cosine(runs, BATCH, depth) for depth in NORMALISED_DEPTHS])
+    slope = _slope(
+        NORMALISED_DEPTHS, [mean_cosine(runs, BATCH, depth) for depth in NORMALISED_DEPTHS]
+    )
     return claim(
         "ReLU, batch norm and shortcuts, L = 8 to 64: slope of ln cosine over ln L",
         source=f"{BALDUZZI}, Theorem 3",

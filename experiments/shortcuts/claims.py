@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, final, where
+from research.records.queries import at_best_rate, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 TABLE = "He, Zhang, Ren, Sun 2016 (Identity mappings), Table 1"
 HIGHWAY = "Srivastava, Greff, Schmidhuber 2015; He et al. 2016, Table 1"

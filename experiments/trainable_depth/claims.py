@@ -4,22 +4,35 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.gauges import mean_field
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, final, where
+from research.records.queries import at_best_rate, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory import mean_field
 
 BIAS = 0.05  # σ_b²
 SOURCE = "Schoenholz et al. 2017, Fig. 5"
-SCALES = {0.6: 8.9, 0.9: 17.3, 1.2: 35.7, 1.5: 94.7, 2.1: 116.0, 2.5: 70.8, 3.2: 50.7, 4.0: 41.9}  # 6 ξ_c by σ_w²
+SCALES = {
+    0.6: 8.9,
+    0.9: 17.3,
+    1.2: 35.7,
+    1.5: 94.7,
+    2.1: 116.0,
+    2.5: 70.8,
+    3.2: 50.7,
+    4.0: 41.9,
+}  # 6 ξ_c by σ_w²
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """What trains, what does not, the order between, and the depth scale itself."""
-    cells = [(depth / _scale(sigma**2), _accuracies(runs, depth, sigma)) for depth, sigma in _grid(runs)]
+    cells = [
+        (depth / _scale(sigma**2), _accuracies(runs, depth, sigma)) for depth, sigma in _grid(runs)
+    ]
     shallow = [value for relative, cell in cells if relative <= 3 for value in cell]
     deep = [value for relative, cell in cells if relative >= 12 for value in cell]
-    order = _spearman([-relative for relative, _ in cells], [float(np.mean(cell)) for _, cell in cells])
+    order = _spearman(
+        [-relative for relative, _ in cells], [float(np.mean(cell)) for _, cell in cells]
+    )
     return [
         claim(
             "networks no deeper than 3 ξ_c: training accuracy",

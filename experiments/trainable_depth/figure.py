@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.gauges import mean_field
-from research.records.analysis import Run
-from research.records.figures import depth_colours, new_figure
-from research.records.selection import at_best_rate, final, where
+from research.records.queries import at_best_rate, final, where
+from research.records.runs import Run
+from research.reporting.figures import depth_colours, new_figure
+from research.theory import mean_field
 
 BIAS = 0.05  # σ_b²
 
@@ -23,7 +23,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     _map(axes[0, 0], depths, np.square(sigmas), cells.mean(axis=2))
     _collapse(axes[0, 1], depths, np.square(sigmas), cells)
     canvas.suptitle(
-        "A random tanh network trains if information travels through it: to a few times $\\xi_c$", fontsize=9
+        "A random tanh network trains if information travels through it: to a few times $\\xi_c$",
+        fontsize=9,
     )
     return canvas
 
@@ -35,8 +36,11 @@ def _accuracies(runs: Sequence[Run], depth: int, sigma: float) -> list[float]:
 
 
 def _map(axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracy: np.ndarray) -> None:
-    columns, rows = _edges(variances), np.exp(_edges(np.log(np.array(depths))))
-    image = axes.pcolormesh(columns, rows, accuracy, cmap="viridis", vmin=0, vmax=1, rasterized=True)
+    columns = _edges(variances)
+    rows = np.exp(_edges(np.log(np.array(depths))))
+    image = axes.pcolormesh(
+        columns, rows, accuracy, cmap="viridis", vmin=0, vmax=1, rasterized=True
+    )
     for row, depth in enumerate(depths):
         for column, variance in enumerate(variances):
             value = accuracy[row, column]
@@ -53,12 +57,16 @@ def _map(axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracy: np.
                 zorder=4,
             )
     fine = np.linspace(columns[0], columns[-1], 150)
-    scales = np.array([mean_field.correlation_depth_scale("tanh", variance, BIAS) for variance in fine])
+    scales = np.array(
+        [mean_field.correlation_depth_scale("tanh", variance, BIAS) for variance in fine]
+    )
     axes.plot(fine, 6 * scales, color="black", linewidth=1.2)
     axes.plot(fine, 6 * scales, color="white", linestyle="--", linewidth=1.2)
     axes.annotate("$6\\,\\xi_c$", (0.62, 8.9), xytext=(0.72, 6.2), fontsize=8, color="black")
     axes.grid(False)
-    axes.set(yscale="log", ylim=(rows[0], rows[-1]), xlabel="$\\sigma_w^2$", ylabel="depth, in layers")
+    axes.set(
+        yscale="log", ylim=(rows[0], rows[-1]), xlabel="$\\sigma_w^2$", ylabel="depth, in layers"
+    )
     axes.set_yticks(depths, [str(depth) for depth in depths])
     axes.minorticks_off()
     axes.set_title("training accuracy after 200 steps")
@@ -72,14 +80,19 @@ def _edges(centres: np.ndarray) -> np.ndarray:
 
 def _collapse(axes: Axes, depths: Sequence[int], variances: np.ndarray, cells: np.ndarray) -> None:
     edge = mean_field.critical_sigma_w2("tanh", BIAS)
-    scales = np.array([mean_field.correlation_depth_scale("tanh", variance, BIAS) for variance in variances])
+    scales = np.array(
+        [mean_field.correlation_depth_scale("tanh", variance, BIAS) for variance in variances]
+    )
     for depth, colour, row in zip(depths, depth_colours(len(depths)), cells, strict=True):
         for side, marker in ((variances < edge, "o"), (variances > edge, "s")):
-            x, values = depth / scales[side], row[side]
+            x = depth / scales[side]
+            values = row[side]
             mean = values.mean(axis=1)
             spread = [mean - values.min(axis=1), values.max(axis=1) - mean]
             label = f"depth {depth}" if marker == "o" else None
-            axes.errorbar(x, mean, spread, fmt=marker, color=colour, markersize=4, linewidth=0.8, label=label)
+            axes.errorbar(
+                x, mean, spread, fmt=marker, color=colour, markersize=4, linewidth=0.8, label=label
+            )
     axes.plot([], [], "s", color="0.5", markersize=4, label="squares: chaos")
     for relative, limit, text in ((3, 0.8, "claim: above"), (12, 0.3, "below")):
         left, right = (7e-4, relative) if relative == 3 else (relative, 60)
@@ -88,4 +101,10 @@ def _collapse(axes: Axes, depths: Sequence[int], variances: np.ndarray, cells: n
     axes.axvline(6, color="black", linestyle="--", linewidth=0.9)
     axes.text(5.6, 0.02, "$6\\,\\xi_c$", fontsize=8, ha="right")
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.05))
-    axes.set(xscale="log", xlim=(7e-4, 60), ylim=(0, 1.05), xlabel="depth / $\\xi_c$", ylabel="training accuracy")
+    axes.set(
+        xscale="log",
+        xlim=(7e-4, 60),
+        ylim=(0, 1.05),
+        xlabel="depth / $\\xi_c$",
+        ylabel="training accuracy",
+    )

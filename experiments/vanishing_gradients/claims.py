@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.gauges import theory
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory import profiles as theory
 
 SOURCES = {
     "vanishing": "Hochreiter 1991; Glorot & Bengio 2010",
@@ -22,7 +22,9 @@ STEPS_PER_EPOCH = 10  # 1400 digits in batches of 128
 def chosen(runs: Sequence[Run], **settings: object) -> list[Run]:
     """The runs with these settings; ``activation`` and ``skip`` by kind, ``depth`` by number."""
     paths = {"activation": "activation.kind", "skip": "skip.kind", "depth": "model.depth"}
-    return [run for run in runs if all(run[paths[name]] == value for name, value in settings.items())]
+    return [
+        run for run in runs if all(run[paths[name]] == value for name, value in settings.items())
+    ]
 
 
 def log_ratio(run: Run, row: int = 0) -> float:
@@ -51,7 +53,10 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
 
 
 def _vanishing_sigmoid(runs: Sequence[Run]) -> Claim:
-    values = [math.exp(log_ratio(run)) for run in chosen(runs, activation="sigmoid", skip="none", depth=64)]
+    values = [
+        math.exp(log_ratio(run))
+        for run in chosen(runs, activation="sigmoid", skip="none", depth=64)
+    ]
     return claim(
         "plain sigmoid, depth 64, at initialisation: first layer's share of the last layer's squared gradient",
         source=SOURCES["vanishing"],
@@ -63,7 +68,9 @@ def _vanishing_sigmoid(runs: Sequence[Run]) -> Claim:
 
 def _sigmoid_bound(runs: Sequence[Run]) -> Claim:
     values = [
-        _factor(run) for depth in (16, 64) for run in chosen(runs, activation="sigmoid", skip="none", depth=depth)
+        _factor(run)
+        for depth in (16, 64)
+        for run in chosen(runs, activation="sigmoid", skip="none", depth=depth)
     ]
     return claim(
         "plain sigmoid, depth 16 and 64, at initialisation: factor of the squared gradient a layer",
@@ -87,7 +94,8 @@ def _theory(runs: Sequence[Run], skip: str) -> Claim:
     """
     deep = [run for run in chosen(runs, skip=skip, depth=64)]
     values = [math.log(_factor(run)) - math.log(run.info["verdict"]["theory"]) for run in deep]
-    plain, formula = skip == "none", "3·√(5/nL) + 5/2n" if skip == "none" else "3·2/(L√n)"
+    plain = skip == "none"
+    formula = "3·√(5/nL) + 5/2n" if skip == "none" else "3·2/(L√n)"
     tolerance = 3 * math.sqrt(5 / (64 * 64)) + 5 / (2 * 64) if plain else 6 / (64 * math.sqrt(64))
     return claim(
         f"depth 64, skip={skip}, at initialisation: ln factor a layer minus mean-field theory, all activations",
@@ -147,7 +155,10 @@ def _trains(runs: Sequence[Run]) -> Claim:
 
 def _chance(runs: Sequence[Run]) -> Claim:
     """Chance is the most frequent class's share; 1.5 times that leaves room for the last epoch's batches."""
-    values = [final(run, "train_accuracy") for run in chosen(runs, activation="sigmoid", skip="none", depth=64)]
+    values = [
+        final(run, "train_accuracy")
+        for run in chosen(runs, activation="sigmoid", skip="none", depth=64)
+    ]
     return claim(
         "plain sigmoid, depth 64: training accuracy stays at chance (0.1)",
         source=SOURCES["vanishing"],

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from research.records.analysis import Run
-from research.records.figures import PALETTE, band, decades, new_figure
+from research.records.runs import Run
+from research.reporting.figures import PALETTE, band, decades, new_figure
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 LABELS = {"none": "plain", "inv_sqrt_depth": "skip, branch /√depth"}
@@ -37,7 +37,10 @@ def figure(runs: Sequence[Run]) -> Figure:
     axes[0, 0].set_ylabel("at initialisation\n‖∂L/∂h‖² relative to last layer")
     axes[1, 0].set_ylabel("depth 64 during training\n‖∂L/∂h‖² relative to last layer")
     axes[2, 0].set_ylabel("training loss\n(nats, mean of 10 steps)")
-    canvas.suptitle("With depth, plain networks lose their gradient; scaled skip connections keep it", fontsize=9.5)
+    canvas.suptitle(
+        "With depth, plain networks lose their gradient; scaled skip connections keep it",
+        fontsize=9.5,
+    )
     return canvas
 
 
@@ -55,7 +58,12 @@ def _initial(axes: Axes, runs: Sequence[Run]) -> None:
         for depth in DEPTHS:
             curves = np.stack([_relative(run, 0) for run in _group(runs, skip, depth)])
             band(
-                axes, np.arange(depth + 1), curves, **look, markevery=list(range(8, depth, 12)), linestyle=STYLES[depth]
+                axes,
+                np.arange(depth + 1),
+                curves,
+                **look,
+                markevery=list(range(8, depth, 12)),
+                linestyle=STYLES[depth],
             )
         slope = np.log10(_group(runs, skip, 64)[0].info["verdict"]["theory"])
         layers = np.arange(65)
@@ -84,20 +92,37 @@ def _log_axis(axes: Axes) -> None:
 def _loss(axes: Axes, runs: Sequence[Run]) -> None:
     for skip, look in LOOKS.items():
         for depth in DEPTHS:
-            curves = np.stack([_smoothed(run.metrics["train_loss"]) for run in _group(runs, skip, depth)])
+            curves = np.stack(
+                [_smoothed(run.metrics["train_loss"]) for run in _group(runs, skip, depth)]
+            )
             steps = np.arange(curves.shape[1]) * 10 + 5
-            band(axes, steps, curves, **look, markevery=(DEPTHS.index(depth) * 2, 6), linestyle=STYLES[depth])
+            band(
+                axes,
+                steps,
+                curves,
+                **look,
+                markevery=(DEPTHS.index(depth) * 2, 6),
+                linestyle=STYLES[depth],
+            )
     axes.set(yscale="log", ylim=(3e-4, 5), xlabel="training step")
 
 
 def _legends(axes: np.ndarray) -> None:
     handles = [Line2D([], [], **look, label=LABELS[skip]) for skip, look in LOOKS.items()]
-    handles.append(Line2D([], [], color="black", linestyle=DASHED, linewidth=0.9, label="mean-field theory"))
+    handles.append(
+        Line2D([], [], color="black", linestyle=DASHED, linewidth=0.9, label="mean-field theory")
+    )
     axes[0, 0].legend(handles=handles, loc="lower right")
     plain = LOOKS["none"]["color"]
-    shades = [Line2D([], [], color=plain, alpha=shade, label=f"step {step}") for step, shade in SHADES.items()]
+    shades = [
+        Line2D([], [], color=plain, alpha=shade, label=f"step {step}")
+        for step, shade in SHADES.items()
+    ]
     axes[1, 1].legend(handles=shades, loc="lower right")
-    depths = [Line2D([], [], color="0.3", linestyle=STYLES[depth], label=f"depth {depth}") for depth in DEPTHS]
+    depths = [
+        Line2D([], [], color="0.3", linestyle=STYLES[depth], label=f"depth {depth}")
+        for depth in DEPTHS
+    ]
     axes[2, 0].legend(handles=depths, loc="lower left")
 
 

@@ -14,14 +14,18 @@ from jax import lax
 
 from research.benchmark.rows import Steps
 from research.benchmark.table import Measured, Tick, side_by_side
-from research.data.settings import Data, DataKind
+from research.config.data_settings import Data, DataKind
 from research.data.sources import load
 from research.data.streamed import Places, Stream
 from research.training.objective import order_of
 from research.training.program import make_program
 
-BATCH, IMAGES, PIXELS = 128, 10_240, 784
-PHOTOS, SIDE = 512, 160  # JPEG files, and their pixels a side
+BATCH = 128
+IMAGES = 10_240
+PIXELS = 784
+# JPEG files, and their pixels a side
+PHOTOS = 512
+SIDE = 160
 
 
 class Ready(Steps):
@@ -30,9 +34,13 @@ class Ready(Steps):
     def __init__(self, *overrides: str):
         super().__init__(*overrides)
         batch = self.job.spec.batch_size
-        rows = np.arange(self.job.spec.capacity * batch).reshape(-1, batch) % self.job.dataset.examples
+        rows = (
+            np.arange(self.job.spec.capacity * batch).reshape(-1, batch) % self.job.dataset.examples
+        )
         lying = {name: self.job.data[name][rows] for name in ("x", "y")}
-        self.job = replace(self.job, spec=replace(self.job.spec, streamed=True), data=self.job.data | lying)
+        self.job = replace(
+            self.job, spec=replace(self.job.spec, streamed=True), data=self.job.data | lying
+        )
         self.program = make_program(self.job.spec)
         self.time()
 
@@ -66,7 +74,10 @@ def stream_row(tick: Tick) -> Measured:
         _write_photos(Path(place))
         dataset = load(Data(name=DataKind["folder"], path=place, size=128, resized_crop=True))
         assert dataset.train is not None and dataset.held_out is not None
-        turn = lambda epoch: np.random.default_rng(epoch).permutation(dataset.examples)  # noqa: E731
+
+        def turn(epoch):
+            return np.random.default_rng(epoch).permutation(dataset.examples)
+
         stream = Stream(Places(dataset.train, turn, BATCH, 0, 0, 1), dataset.held_out, 3)
         first = _seconds(lambda: stream.chunk(0, 1))
         return _rate(lambda n: stream.chunk(1 + 3 * n, 3), 3 * BATCH, first, tick)
@@ -77,10 +88,14 @@ def _write_photos(place: Path) -> None:
 
     generator = np.random.default_rng(0)
     for n in range(PHOTOS):
-        coarse = generator.integers(256, size=(20, 20, 3), dtype=np.uint8)  # as smooth as photographs are
+        coarse = generator.integers(
+            256, size=(20, 20, 3), dtype=np.uint8
+        )  # as smooth as photographs are
         file = place / f"class_{n % 2}" / f"{n}.jpg"
         file.parent.mkdir(exist_ok=True)
-        Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file, quality=90)
+        Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(
+            file, quality=90
+        )
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -89,7 +104,9 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _rate(run: Callable[[int], object], images: int, first: float, tick: Tick, repetitions: int = 10) -> Measured:
+def _rate(
+    run: Callable[[int], object], images: int, first: float, tick: Tick, repetitions: int = 10
+) -> Measured:
     seconds = []
     for n in range(repetitions):
         seconds.append(_seconds(functools.partial(run, n)))

@@ -18,7 +18,7 @@ from torch.linalg import vector_norm  # pyright: ignore[reportMissingImports]  #
 from research.benchmark.networks import Network, network
 from research.benchmark.rows import Steps, best_served
 from research.benchmark.table import Measured, Tick, side_by_side
-from research.job import Job
+from research.runner.run_setup import Job
 
 TOLERANCE = 1e-3  # relative: two ways of rounding 50 layers forward and backward in float32
 SGD = ("lr", "momentum")
@@ -30,9 +30,14 @@ class Trainer:
 
     def __init__(self, network: Network, numbers: Mapping[str, Any], *, gauges: bool):
         self.network = network
-        self.counts = [len(list(layer.parameters())) for layer in (network.embed, *network.blocks, network.head)]
+        self.counts = [
+            len(list(layer.parameters()))
+            for layer in (network.embed, *network.blocks, network.head)
+        ]
         self.parameters = list(self.network.parameters())
-        rate, momentum = (float(numbers[f"optimizer.{name}"][0]) for name in ("learning_rate", "momentum"))
+        rate, momentum = (
+            float(numbers[f"optimizer.{name}"][0]) for name in ("learning_rate", "momentum")
+        )
         self.optimizer = torch.optim.SGD(self.parameters, rate, momentum, fused=True)
         self.gauges = gauges
         self.forward: list[Tensor] = []
@@ -66,7 +71,8 @@ class Trainer:
         layers = torch.stack([vector_norm(layer) for layer in norms.split(self.counts)])
         forward = torch.stack(self.forward).view(-1, 2)
         signal = torch.stack(self.backward).flip(0)
-        self.forward, self.backward = [], []
+        self.forward = []
+        self.backward = []
         return vector_norm(layers), forward[:, 0], forward[:, 1], signal, layers[1:-1]
 
     def last(self) -> dict[str, np.ndarray]:
@@ -80,7 +86,9 @@ class Hooked(Trainer):
 
     def __init__(self, network: Network, numbers: Mapping[str, Any]):
         super().__init__(network, numbers, gauges=False)
-        self.optimizer = torch.optim.SGD(self.parameters, **{name: self.optimizer.defaults[name] for name in SGD})
+        self.optimizer = torch.optim.SGD(
+            self.parameters, **{name: self.optimizer.defaults[name] for name in SGD}
+        )
         self.seen: dict[str, list[float]] = {name: [] for name in ("rms", "mean", "signal")}
         self.norms = [0.0] * len(self.parameters)
         for layer in (self.network.embed, *self.network.blocks):
@@ -105,7 +113,9 @@ class Hooked(Trainer):
         """As ``GAUGES`` orders them; backward hooks run from the last layer to the first."""
         seen = {name: torch.tensor(values) for name, values in self.seen.items()}
         self.seen = {name: [] for name in self.seen}
-        layers = torch.stack([vector_norm(layer) for layer in torch.tensor(self.norms).split(self.counts)])
+        layers = torch.stack(
+            [vector_norm(layer) for layer in torch.tensor(self.norms).split(self.counts)]
+        )
         return vector_norm(layers), seen["rms"], seen["mean"], seen["signal"].flip(0), layers[1:-1]
 
 
@@ -120,8 +130,12 @@ class EagerSteps:
     """PyTorch's train step on the data of ``job``, from the weights ``params`` of ours, in one of ``STYLES``."""
 
     def __init__(self, job: Job, params: Any, *, style: str):
-        self.job, self.params, self.style = job, params, style
-        rows, scale, offset = (np.asarray(job.data[name], np.float32) for name in ("x", "scale", "offset"))
+        self.job = job
+        self.params = params
+        self.style = style
+        rows, scale, offset = (
+            np.asarray(job.data[name], np.float32) for name in ("x", "scale", "offset")
+        )
         self.x = torch.from_numpy((rows - offset) * scale)
         self.y = torch.from_numpy(np.asarray(job.data["y"], np.int64))
         self.batch = job.spec.batch_size
@@ -133,7 +147,8 @@ class EagerSteps:
     def time(self, steps: int) -> float:
         """Trains so many steps from the initial weights; returns seconds a step."""
         trainer = self.trainer()
-        start, per_epoch = time.perf_counter(), len(self.x) // self.batch
+        start = time.perf_counter()
+        per_epoch = len(self.x) // self.batch
         for step in range(steps):
             position = step % per_epoch
             if position == 0:
@@ -149,11 +164,15 @@ class EagerSteps:
         return trainer.last()
 
 
-def against_ours(tick: Tick, sizes: Sequence[str], *, style: str, steps: int, repetitions: int) -> Measured:
+def against_ours(
+    tick: Tick, sizes: Sequence[str], *, style: str, steps: int, repetitions: int
+) -> Measured:
     """PyTorch's step / ours, both measuring all gauges or none; refuses to compare what measures different numbers."""
     worst = max(disagreement(name, *sizes) for name in ("hooks", "tuned"))
     if not worst < TOLERANCE:
-        raise RuntimeError(f"PyTorch and Fathom measure different numbers from the same weights, by {worst:.2g}")
+        raise RuntimeError(
+            f"PyTorch and Fathom measure different numbers from the same weights, by {worst:.2g}"
+        )
     ours = Steps(*sizes, "measure=off" if style == "bare" else "measure=norms", steps=steps)
     theirs = functools.partial(EagerSteps(ours.job, ours.initial().params, style=style).time, steps)
     threads = best_served(theirs, torch.set_num_threads)
@@ -166,6 +185,9 @@ def disagreement(style: str, *overrides: str) -> float:
     On a training set of one batch, so that its order does not matter. A mean is compared on the scale of its RMS.
     """
     ours = Steps(*overrides, "measure=norms", "train.batch_size=128", "data.limit=128", steps=1)
-    theirs, seen = EagerSteps(ours.job, ours.initial().params, style=style).first_step(), ours.first_step()
+    theirs = EagerSteps(ours.job, ours.initial().params, style=style).first_step()
+    seen = ours.first_step()
     scales = seen | {"activation_mean": seen["activation_rms"]}
-    return float(max(np.max(np.abs(seen[name] - value) / scales[name]) for name, value in theirs.items()))
+    return float(
+        max(np.max(np.abs(seen[name] - value) / scales[name]) for name, value in theirs.items())
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
 
-from research.job import Job
+from research.runner.run_setup import Job
 
 
 class Network(nn.Module):
@@ -14,7 +14,9 @@ class Network(nn.Module):
 
     def __init__(self, embed: nn.Module, blocks: list[nn.Module], head: nn.Module):
         super().__init__()
-        self.embed, self.blocks, self.head = embed, nn.ModuleList(blocks), head
+        self.embed = embed
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of ``x`` [B, inputs]."""
@@ -26,7 +28,9 @@ class Network(nn.Module):
 
 def network(job: Job, params: Any) -> Network:
     """The counterpart of the job's network (``mlp`` or ``resnet_cifar``) with its parameters of one run (M = 1)."""
-    return {"mlp": _mlp, "resnet_cifar": _resnet}[job.spec.architecture.kind](job, _of_first_run(params))
+    return {"mlp": _mlp, "resnet_cifar": _resnet}[job.spec.architecture.kind](
+        job, _of_first_run(params)
+    )
 
 
 def _of_first_run(params: Any) -> dict[str, Any]:
@@ -39,7 +43,10 @@ def _of_first_run(params: Any) -> dict[str, Any]:
 def _mlp(_: Job, params: dict[str, Any]) -> Network:
     """Blocks h ← W relu(h) + b."""
     stacked = params["stages"][0]["branch"]["weights"][0]
-    blocks = [_linear({name: leaf[n] for name, leaf in stacked.items()}) for n in range(len(stacked["kernel"]))]
+    blocks = [
+        _linear({name: leaf[n] for name, leaf in stacked.items()})
+        for n in range(len(stacked["kernel"]))
+    ]
     return Network(
         _linear(params["embed"]),
         [nn.Sequential(nn.ReLU(), block) for block in blocks],
@@ -84,18 +91,25 @@ class Block(nn.Module):
     def __init__(self, ours: dict[str, Any], stride: int):
         super().__init__()
         weights = ours["branch"]["weights"]
-        self.first, self.second = _conv(weights[0]["kernel"], stride), _conv(weights[1]["kernel"], 1)
-        self.inner, self.outer = _norm(ours["branch"]["norms"][1]), _norm(ours["norm"])
+        self.first = _conv(weights[0]["kernel"], stride)
+        self.second = _conv(weights[1]["kernel"], 1)
+        self.inner = _norm(ours["branch"]["norms"][1])
+        self.outer = _norm(ours["norm"])
 
     def forward(self, h: Tensor) -> Tensor:
         """The block's output."""
-        stride, wider = self.first.stride[0], self.first.out_channels - self.first.in_channels
-        shortcut = nn.functional.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, wider)) if wider else h
+        stride = self.first.stride[0]
+        wider = self.first.out_channels - self.first.in_channels
+        shortcut = (
+            nn.functional.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, wider)) if wider else h
+        )
         return torch.relu(shortcut + self.outer(self.second(torch.relu(self.inner(self.first(h))))))
 
 
 def _row(stack: dict[str, Any], n: int) -> dict[str, Any]:
-    return {key: _row(value, n) if isinstance(value, dict) else value[n] for key, value in stack.items()}
+    return {
+        key: _row(value, n) if isinstance(value, dict) else value[n] for key, value in stack.items()
+    }
 
 
 def _conv(kernel: np.ndarray, stride: int) -> nn.Conv2d:

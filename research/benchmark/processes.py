@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from research.benchmark.rows import configured
 from research.benchmark.table import Measured, Tick, in_seconds, ratio, side_by_side
-from research.job import prepare
-from research.running.progress import Progress
+from research.runner.progress import Progress
+from research.runner.run_setup import prepare
 from research.training.program import make_program
 
 
@@ -30,7 +30,9 @@ def fresh(module: str, call: str) -> Iterator[Any]:
     """What the iterator ``call`` of a module yields in a fresh process without a compilation cache."""
     code = f"import json, {module} as rows\nfor value in rows.{call}: print(json.dumps(value), flush=True)"
     environment = _environment(JAX_ENABLE_COMPILATION_CACHE="false")
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout
         yield from map(json.loads, child.stdout)
     if child.returncode:
@@ -58,7 +60,8 @@ def _starts(tick: Tick, repetitions: int, depths: tuple[int, int], *overrides: s
 def seconds_to_start(*overrides: str) -> Iterator[float]:
     """Seconds from a configuration to the end of the first step, less those of the same calls once compiled."""
     job = prepare(configured(*overrides))
-    program, seconds = make_program(job.spec), []
+    program = make_program(job.spec)
+    seconds = []
     for _ in range(2):
         start = time.perf_counter()
         state = program.init(job.hp)
@@ -85,13 +88,18 @@ class Silent(Progress):
 
 def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, float]]:
     """Wall seconds of whole runs, in turns with W&B offline and without trackers, after a short one of each kind."""
-    from research.member import Member
-    from research.run import train
+    from research.runner.loop import train
+    from research.runner.run_spec import Member
 
     def run(tracker: str, steps: int) -> float:
         directory = Path(tempfile.mkdtemp(dir=root)) / "run"
         directory.mkdir()
-        settings = (f"tracker={tracker}", f"tracker.dir={root}", f"train.steps={steps}", "model.depth=100")
+        settings = (
+            f"tracker={tracker}",
+            f"tracker.dir={root}",
+            f"train.steps={steps}",
+            "model.depth=100",
+        )
         config, start = configured(*settings), time.perf_counter()
         train([Member(config, directory)], Silent())
         return time.perf_counter() - start
@@ -113,15 +121,15 @@ def help_row(tick: Tick) -> Measured:
 def _help() -> float:
     """Wall seconds of ``fathom --help``, from the start of its process to its end."""
     start = time.perf_counter()
-    command = [sys.executable, "-c", "from research.cli import main; main()", "--help"]
+    command = [sys.executable, "-c", "from research.cli.main import main; main()", "--help"]
     subprocess.run(command, env=_environment(), check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 _TELLING = """
 import time
-from research.cli import main
-from research.running.recording import Recording
+from research.cli.main import main
+from research.runner.run_writer import Recording
 
 def tell(self):
     print("first step done at", time.time())
@@ -140,8 +148,12 @@ def _first_step(caches: str) -> float:
     with tempfile.TemporaryDirectory() as directory:
         words = ("train", "train.steps=2", "tracker=none", f"hydra.run.dir={directory}/run")
         command, start = [sys.executable, "-c", _TELLING, *words], time.time()
-        said = subprocess.run(command, env=_environment(XDG_CACHE_HOME=caches), check=True, capture_output=True)
-    (line,) = (line for line in said.stdout.decode().splitlines() if line.startswith("first step done at"))
+        said = subprocess.run(
+            command, env=_environment(XDG_CACHE_HOME=caches), check=True, capture_output=True
+        )
+    (line,) = (
+        line for line in said.stdout.decode().splitlines() if line.startswith("first step done at")
+    )
     return float(line.split()[-1]) - start
 
 

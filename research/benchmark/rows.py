@@ -15,15 +15,21 @@ from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
 from research.benchmark.table import Clock, Measured, Tick, side_by_side
-from research.composed import folder, register, typed
-from research.config import Config
-from research.job import prepare
-from research.training.mesh import ALONE, Layout, gathered, spread
+from research.config.hydra_config import folder, register, typed
+from research.config.schema import Config
+from research.parallel.mesh import ALONE, Layout, gathered, spread
+from research.runner.run_setup import prepare
 from research.training.program import make_program
 from research.training.state import TrainState
 
 SIZES = ("model.depth=50", "model.width=64", "train.batch_size=128", "data=digits")
-RESNET_20 = ("model=resnet_cifar", "data=noise", "data.shape=[28,28,1]", "data.examples=640", "train.batch_size=128")
+RESNET_20 = (
+    "model=resnet_cifar",
+    "data=noise",
+    "data.shape=[28,28,1]",
+    "data.examples=640",
+    "train.batch_size=128",
+)
 STEPS = 60  # steps a timing: whole intervals of measure=full, and no more than one call of the program takes
 
 
@@ -46,7 +52,9 @@ class Steps:
     def initial(self) -> TrainState:
         """The state before the first step."""
         layout = self.job.layout
-        return jax.block_until_ready(spread(layout, self.program.init(gathered(layout, self.job.hp))))
+        return jax.block_until_ready(
+            spread(layout, self.program.init(gathered(layout, self.job.hp)))
+        )
 
     def _chunk(self, state: TrainState, steps: int) -> tuple[TrainState, dict[str, Any]]:
         return self.program.chunk(state, self.job.hp, self.job.data, jnp.int32(0), jnp.int32(steps))
@@ -72,7 +80,10 @@ class Counted(Steps):
     def time(self) -> float:
         """As ``Steps``, with the share of one count."""
         state = self.initial()
-        count = lambda: jax.block_until_ready(self.program.exponents(state, self.job.hp, self.job.data))  # noqa: E731
+
+        def count():
+            return jax.block_until_ready(self.program.exponents(state, self.job.hp, self.job.data))
+
         count()
         start = time.perf_counter()
         count()
@@ -94,7 +105,9 @@ class Products:
         for _ in range(STEPS):
             for (x, w, _g), (_x, _w, out) in zip(self.layers, self.results, strict=True):
                 np.matmul(x, w, out=out)
-            for layer, ((x, w, g), (of_x, of_w, _)) in enumerate(zip(self.layers, self.results, strict=True)):
+            for layer, ((x, w, g), (of_x, of_w, _)) in enumerate(
+                zip(self.layers, self.results, strict=True)
+            ):
                 np.matmul(x.T, g, out=of_w)
                 if layer:  # nobody asks for the gradient of the data
                     np.matmul(g, w.T, out=of_x)
@@ -117,18 +130,23 @@ def _steps(tick: Tick, *, subject: tuple[str, ...], against: tuple[str, ...]) ->
 
 
 def _exponents(tick: Tick) -> Measured:
-    return side_by_side(Counted(*SIZES, "measure=full").time, Steps(*SIZES, "measure=off").time, 40, tick)
+    return side_by_side(
+        Counted(*SIZES, "measure=full").time, Steps(*SIZES, "measure=off").time, 40, tick
+    )
 
 
 def _blas(tick: Tick) -> Measured:
     steps = Steps(*SIZES, "measure=off")
-    arch, batch = steps.job.spec.architecture, steps.job.spec.batch_size
+    arch = steps.job.spec.architecture
+    batch = steps.job.spec.batch_size
     products = Products(arch.inputs, arch.width, arch.classes, depth=arch.depth, batch=batch)
     threads = best_served(products.time, lambda count: threadpool_limits(count, "blas"))
     return side_by_side(steps.time, products.time, 40, tick, f", BLAS threads: {threads}")
 
 
-def _torch(tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int = STEPS, count: int = 20) -> Measured:
+def _torch(
+    tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int = STEPS, count: int = 20
+) -> Measured:
     if not importlib.util.find_spec("torch"):
         return Measured(None, "not measured: pip install 'fathom-gradients[bench]'")
     from research.benchmark.eager import against_ours
@@ -148,14 +166,20 @@ def _later(row: str, module: str = "processes") -> Callable[[Tick], Measured]:
 _SKIP = "skip=inv_sqrt_depth"
 MEASURES: dict[str, Callable[[Tick], Measured]] = {
     "gauges": functools.partial(_steps, subject=("measure=norms",), against=("measure=off",)),
-    "gauges_skip": functools.partial(_steps, subject=("measure=norms", _SKIP), against=("measure=off", _SKIP)),
+    "gauges_skip": functools.partial(
+        _steps, subject=("measure=norms", _SKIP), against=("measure=off", _SKIP)
+    ),
     "full": functools.partial(_steps, subject=("measure=full",), against=("measure=off",)),
     "exponents": _exponents,
     "dynamic": functools.partial(
         _steps, subject=("measure=off", "precision.loss_scaling=dynamic"), against=("measure=off",)
     ),
-    "bfloat16": functools.partial(_steps, subject=("precision=mixed_bfloat16",), against=("precision=float32",)),
-    "float16": functools.partial(_steps, subject=("precision=mixed_float16",), against=("precision=float32",)),
+    "bfloat16": functools.partial(
+        _steps, subject=("precision=mixed_bfloat16",), against=("precision=float32",)
+    ),
+    "float16": functools.partial(
+        _steps, subject=("precision=mixed_float16",), against=("precision=float32",)
+    ),
     "torch": functools.partial(_torch, style="hooks"),
     "torch_tuned": functools.partial(_torch, style="tuned"),
     "torch_bare": functools.partial(_torch, style="bare"),

@@ -19,44 +19,60 @@ from hydra.types import RunMode
 from research.benchmark.processes import Silent, fresh
 from research.benchmark.rows import Steps, configured
 from research.benchmark.table import Measured, Tick, in_seconds, ratio
-from research.composed import folder, register
-from research.job import prepare
-from research.member import Member
+from research.cli.train import prepare_jax, train_group
+from research.config.hydra_config import folder, register
+from research.runner.run_setup import prepare
+from research.runner.run_spec import Member
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import jobs_of
-from research.train import prepare_jax, train_group
 from research.training.program import make_program
 
-SEEDS, RATES = 16, (0.01, 0.003)
+SEEDS = 16
+RATES = (0.01, 0.003)
 RUNS = SEEDS * len(RATES)
 SAMPLE = 4  # runs of those that are each compiled alone: the others would take as long
 STEPS = 340
-JOBS = ["seed=range(0,250)", "optimizer.learning_rate=0.1,0.01", "skip=none,identity"]  # 1,000 of them
+JOBS = [
+    "seed=range(0,250)",
+    "optimizer.learning_rate=0.1,0.01",
+    "skip=none,identity",
+]  # 1,000 of them
 
 
 def _members(root: str) -> list[Member]:
-    overrides = [(f"seed={seed}", f"optimizer.learning_rate={rate}") for seed in range(SEEDS) for rate in RATES]
-    made = [Member(configured("tracker=none", f"train.steps={STEPS}", *job), Path(root, *job)) for job in overrides]
+    overrides = [
+        (f"seed={seed}", f"optimizer.learning_rate={rate}")
+        for seed in range(SEEDS)
+        for rate in RATES
+    ]
+    made = [
+        Member(configured("tracker=none", f"train.steps={STEPS}", *job), Path(root, *job))
+        for job in overrides
+    ]
     for member in made:
         member.directory.mkdir(parents=True)
     return made
 
 
-def _seconds(groups: list[list[Member]], *, devices: int | None = None, forget: bool = False) -> float:
+def _seconds(
+    groups: list[list[Member]], *, devices: int | None = None, forget: bool = False
+) -> float:
     """Trains the groups one after the other; with ``forget``, each is compiled as if it were the first."""
     start = time.perf_counter()
     for group in groups:
         if forget:
             make_program.cache_clear()
             jax.clear_caches()
-        failed = [result for result in train_group(group, devices=devices) if result["status"] != "done"]
+        failed = [
+            result for result in train_group(group, devices=devices) if result["status"] != "done"
+        ]
         assert not failed, failed[0]
     return time.perf_counter() - start
 
 
 def sweep_seconds(kind: str) -> Iterator[float]:
     """Wall seconds of the 32 runs in this process: ``grouped``, ``one_core``, ``shared`` or ``compiled`` (each)."""
-    from research.train import Session
+    from research.cli.train import Session
 
     Session.progress = Silent()
     prepare_jax(1 if kind in ("shared", "compiled") else None)
@@ -64,7 +80,11 @@ def sweep_seconds(kind: str) -> Iterator[float]:
     with tempfile.TemporaryDirectory() as root:
         members = _members(root)
         if kind == "compiled":
-            yield _seconds([[member] for member in members[:SAMPLE]], devices=1, forget=True) * RUNS / SAMPLE
+            yield (
+                _seconds([[member] for member in members[:SAMPLE]], devices=1, forget=True)
+                * RUNS
+                / SAMPLE
+            )
         elif kind == "shared":
             yield _seconds([[member] for member in members], devices=1)
         else:
@@ -106,7 +126,7 @@ def cores_row(tick: Tick) -> Measured:
 
 def seconds_of_steps(devices: int | None) -> Iterator[float]:
     """Seconds from the end of the first step to the end of the last one, all 32 runs as one group."""
-    from research.train import Session
+    from research.cli.train import Session
 
     Session.progress = Silent()
     prepare_jax(None)
@@ -145,7 +165,8 @@ def _compose() -> float:
         loader = GlobalHydra.instance().config_loader()
         start = time.perf_counter()
         master = loader.load_configuration("config", ["name=x"], run_mode=RunMode.MULTIRUN)
-        composer, jobs = Composer(loader), jobs_of({}, arguments=JOBS)
+        composer = Composer(loader)
+        jobs = jobs_of({}, arguments=JOBS)
         identities = {composer.checked(master, job).identity for job in jobs}
         assert len(identities) == 1000
         return time.perf_counter() - start

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from research.composed import folder
-from research.errors import nearest
-from research.report import console
-from research.running.progress import Progress
+from research.config.errors import nearest
+from research.config.hydra_config import folder
+from research.reporting.tables import console
+from research.runner.progress import Progress
 
 Clock = Callable[[], float]  # does something once, and returns the seconds it took
 Tick = Callable[[int, int], None]  # takes how many timings of how many are done
@@ -39,31 +39,61 @@ ROWS = {
     "gauges": Row("step with the default gauges / bare step", "≤", 1.10),
     "gauges_skip": Row("the same with skip=inv_sqrt_depth", "≤", 1.10),
     "full": Row("step with measure=full at its default interval / bare step", "≤", 1.10),
-    "exponents": Row("100 steps of measure=full and one count of exponents / 100 bare steps", "≤", 1.10),
+    "exponents": Row(
+        "100 steps of measure=full and one count of exponents / 100 bare steps", "≤", 1.10
+    ),
     "dynamic": Row("bare step with dynamic loss scaling / bare step", "≤", 1.03),
     "bfloat16": Row("step of mixed_bfloat16 with the default gauges / of float32"),
     "float16": Row("step of mixed_float16 with the default gauges / of float32"),
-    "torch": Row("PyTorch eager with hooks that measure the same / step with the default gauges", "≥", 6.0),
-    "torch_tuned": Row("the same, PyTorch tuned by hand: norms in one call, fused SGD / step with the default gauges"),
+    "torch": Row(
+        "PyTorch eager with hooks that measure the same / step with the default gauges", "≥", 6.0
+    ),
+    "torch_tuned": Row(
+        "the same, PyTorch tuned by hand: norms in one call, fused SGD / step with the default gauges"
+    ),
     "torch_bare": Row("PyTorch eager without hooks / bare step"),
-    "torch_resnet": Row("ResNet-20 on 28×28 pixels, batch 128: PyTorch tuned, measuring the same / our step", "≥", 1.0),
+    "torch_resnet": Row(
+        "ResNet-20 on 28×28 pixels, batch 128: PyTorch tuned, measuring the same / our step",
+        "≥",
+        1.0,
+    ),
     "blas": Row("bare step / its matrix products alone, in NumPy", "≤", 1.6),
-    "split": Row("step with the default gauges on one device / its batch shared by all cores", "≥", 1.2),
-    "split_gauges": Row("the same, shared by all cores: step with the default gauges / bare step", "≤", 1.10),
+    "split": Row(
+        "step with the default gauges on one device / its batch shared by all cores", "≥", 1.2
+    ),
+    "split_gauges": Row(
+        "the same, shared by all cores: step with the default gauges / bare step", "≤", 1.10
+    ),
     "depth": Row("time to the first step, less the step itself: depth 10,000 / depth 10", "≤", 1.3),
     "depth_resnet": Row("the same of resnet_cifar: depth 110 / depth 20", "≤", 1.3),
-    "sweep_compiled": Row("32 runs of the default network: one process that compiles each / grouped", "≥", 10),
+    "sweep_compiled": Row(
+        "32 runs of the default network: one process that compiles each / grouped", "≥", 10
+    ),
     "sweep_shared": Row("the same: one after the other with one shared program / grouped"),
     "sweep_cores": Row("the same grouped, steps alone: on one core / on all cores", "≥", 1.7),
-    "sweep_torch": Row("the same: PyTorch eager in a loop with hooks that measure the same / grouped", "≥", 12.0),
+    "sweep_torch": Row(
+        "the same: PyTorch eager in a loop with hooks that measure the same / grouped", "≥", 12.0
+    ),
     "sweep_compose": Row("1,000 jobs of a sweep composed and checked", "≤", 5.0, " s"),
-    "data": Row("default step, its data in memory / the same step on batches that lie ready", "≤", 1.03),
-    "data_memory": Row("images of 28×28 pixels a second, shuffled and gathered on the device", unit=" a second"),
-    "data_stream": Row("JPEGs of 160×160 pixels a second, streamed, random parts at 128×128", unit=" a second"),
-    "wandb": Row("run with W&B offline, 100 layers recorded every 10 steps / without trackers", "≤", 1.05),
+    "data": Row(
+        "default step, its data in memory / the same step on batches that lie ready", "≤", 1.03
+    ),
+    "data_memory": Row(
+        "images of 28×28 pixels a second, shuffled and gathered on the device", unit=" a second"
+    ),
+    "data_stream": Row(
+        "JPEGs of 160×160 pixels a second, streamed, random parts at 128×128", unit=" a second"
+    ),
+    "wandb": Row(
+        "run with W&B offline, 100 layers recorded every 10 steps / without trackers", "≤", 1.05
+    ),
     "help": Row("fathom --help", "≤", 0.7, " s"),
-    "first_step_cold": Row("first step of the default run, nothing compiled before", "≤", 5.0, " s"),
-    "first_step_warm": Row("first step of the default run, compilation cache filled", "≤", 3.0, " s"),
+    "first_step_cold": Row(
+        "first step of the default run, nothing compiled before", "≤", 5.0, " s"
+    ),
+    "first_step_warm": Row(
+        "first step of the default run, compilation cache filled", "≤", 3.0, " s"
+    ),
 }
 COLUMNS = ("row", "compared", "measured", "budget", "holds", "this run")
 PREFACE = """\
@@ -84,12 +114,16 @@ class Measured:
 
 def ratio(pairs: Sequence[tuple[float, float]], note: str = "") -> Measured:
     """The median ratio of pairs of seconds; noted: the median seconds, and the middle half of the ratios."""
-    low, middle, high = np.quantile([subject / against for subject, against in pairs], (0.25, 0.5, 0.75))
+    low, middle, high = np.quantile(
+        [subject / against for subject, against in pairs], (0.25, 0.5, 0.75)
+    )
     times = " / ".join(_short(seconds) for seconds in np.median(pairs, axis=0))
     return Measured(float(middle), f"{times} [{low:.2f} to {high:.2f}]{note}")
 
 
-def side_by_side(subject: Clock, against: Clock, repetitions: int, tick: Tick, note: str = "") -> Measured:
+def side_by_side(
+    subject: Clock, against: Clock, repetitions: int, tick: Tick, note: str = ""
+) -> Measured:
     """The ratio of two things timed in turns, now the one first and now the other."""
     pairs = []
     for n in range(repetitions):
@@ -138,7 +172,9 @@ def chosen(words: Sequence[str]) -> list[str]:
     """The rows that are asked for, in the table's order; no word asks for all."""
     for word in words:
         if word not in ROWS:
-            raise ValueError(f"there is no row {word}{nearest(word, ROWS)} (valid: {', '.join(ROWS)})")
+            raise ValueError(
+                f"there is no row {word}{nearest(word, ROWS)} (valid: {', '.join(ROWS)})"
+            )
     return [name for name in ROWS if name in words or not words]
 
 
@@ -155,7 +191,14 @@ def cells(name: str, seen: Measured) -> tuple[str, ...]:
     row = ROWS[name]
     value = "–" if seen.value is None else f"{_number(seen.value, row.bound)}{row.unit}"
     budget = f"{row.bound} {row.budget:.2f}{row.unit}" if row.bound else "–"
-    return name, row.compares, value, budget, {True: "yes", False: "NO", None: "–"}[holds(name, seen)], seen.note
+    return (
+        name,
+        row.compares,
+        value,
+        budget,
+        {True: "yes", False: "NO", None: "–"}[holds(name, seen)],
+        seen.note,
+    )
 
 
 def _number(value: float, bound: str) -> str:
@@ -173,7 +216,9 @@ def table(measured: Mapping[str, Measured]) -> Table:
     """The rows for a terminal."""
     out = Table(box=None, pad_edge=False, header_style="bold")
     for column in COLUMNS:
-        out.add_column(column, justify="right" if column in ("measured", "budget") else "left", overflow="fold")
+        out.add_column(
+            column, justify="right" if column in ("measured", "budget") else "left", overflow="fold"
+        )
     for name, seen in measured.items():
         *front, verdict, note = cells(name, seen)
         colour = {"yes": "[green]yes[/]", "NO": "[red]NO[/]"}
@@ -183,9 +228,15 @@ def table(measured: Mapping[str, Measured]) -> Table:
 
 def markdown(measured: Mapping[str, Measured], command: str) -> str:
     """The rows as a page, with the machine and the versions that they were measured on."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells(name, seen) for name, seen in measured.items())]
+    lines = [
+        COLUMNS,
+        ["---"] * len(COLUMNS),
+        *(cells(name, seen) for name, seen in measured.items()),
+    ]
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    facts = "\n".join(f"- {name}: {value}" for name, value in ({"command": f"`{command}`"} | machine()).items())
+    facts = "\n".join(
+        f"- {name}: {value}" for name, value in ({"command": f"`{command}`"} | machine()).items()
+    )
     return f"# Benchmark\n\n{PREFACE}\n\n{rows}\n\n{facts}\n"
 
 
@@ -194,7 +245,9 @@ def machine() -> dict[str, str]:
     import jax
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = [name for name in ("jax", "flax", "numpy", "torch") if importlib.util.find_spec(name)]
+    packages = [
+        name for name in ("jax", "flax", "numpy", "torch") if importlib.util.find_spec(name)
+    ]
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return {
         "date": time.strftime("%Y-%m-%d"),

@@ -7,7 +7,12 @@ from jaxtyping import Array, Float
 
 
 def augmented(
-    rows: Float[Array, "B inputs"], shape: tuple[int, ...], crop: int, flip: bool, key: Array, step: Array
+    rows: Float[Array, "B inputs"],
+    shape: tuple[int, ...],
+    crop: int,
+    flip: bool,
+    key: Array,
+    step: Array,
 ) -> Float[Array, "B inputs"]:
     """Images [B, H·W·C] mirrored with probability ½ where ``flip``, and moved by up to ``crop`` pixels each way.
 
@@ -23,5 +28,7 @@ def augmented(
     if crop:
         places = jax.random.randint(second, (len(images), 2), 0, 2 * crop + 1)
         wider = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
-        images = jax.vmap(lambda image, at: lax.dynamic_slice(image, (at[0], at[1], 0), shape))(wider, places)
+        images = jax.vmap(lambda image, at: lax.dynamic_slice(image, (at[0], at[1], 0), shape))(
+            wider, places
+        )
     return images.reshape(rows.shape)

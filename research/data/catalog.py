@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from research.config.data_settings import Data
 from research.data.dataset import Columns, Dataset, Known, chosen, standardised
 from research.data.decoded import all_examples, kept, read_rows, source
 from research.data.pictures import fitted
 from research.data.prepared import Found, dataset_name, find
-from research.data.settings import Data
 from research.data.splits import cut
 from research.data.streamed import SAMPLE, Recorded, sampled
 from research.data.text import Vocabulary, make_vocabulary, windows
@@ -29,9 +29,14 @@ def _described(found: Found, data: Data) -> Known:
         return Known(found.splits, _shape(found, data))
     if found.label:
         return Known(found.splits, (data.length,), text=True)
-    sizes = {split: (len(_tokens(found, data.unit.name, split)) - 1) // data.length for split in found.splits}
+    sizes = {
+        split: (len(_tokens(found, data.unit.name, split)) - 1) // data.length
+        for split in found.splits
+    }
     if not min(sizes.values()):
-        raise ValueError(f"data.length must be shorter than the splits of {data.name.name}, got {data.length}")
+        raise ValueError(
+            f"data.length must be shorter than the splits of {data.name.name}, got {data.length}"
+        )
     return Known(sizes, (data.length,), text=True, language=True)
 
 
@@ -54,16 +59,26 @@ def _named_when_damaged(found: Found, data: Data) -> Iterator[None]:
 
 
 def _load_images(found: Found, data: Data) -> Dataset:
-    shape, name = _shape(found, data), dataset_name(data)
+    shape = _shape(found, data)
+    name = dataset_name(data)
     about = name, found.version, data.split
-    if data.resized_crop or math.prod(shape) * sum(found.splits.values()) > data.in_memory_limit * 1e9:
+    if (
+        data.resized_crop
+        or math.prod(shape) * sum(found.splits.values()) > data.in_memory_limit * 1e9
+    ):
         records = _recorded(found, data, shape)
         rows = *sampled(records[0], SAMPLE), *sampled(records[1], SAMPLE)
         numbers = standardised(rows[0])
-        return Dataset(*about, *rows, shape, found.classes, *numbers, train=records[0], held_out=records[1])
-    x, y, eval_x, eval_y = chosen(data, found.splits, functools.partial(_pixels, found, shape), found.classes)
+        return Dataset(
+            *about, *rows, shape, found.classes, *numbers, train=records[0], held_out=records[1]
+        )
+    x, y, eval_x, eval_y = chosen(
+        data, found.splits, functools.partial(_pixels, found, shape), found.classes
+    )
     if x.shape[1] != math.prod(shape):
-        raise ValueError(f"{name} in {found.folder} must hold images of {math.prod(shape)} numbers, got {x.shape[1]}")
+        raise ValueError(
+            f"{name} in {found.folder} must hold images of {math.prod(shape)} numbers, got {x.shape[1]}"
+        )
     return Dataset(*about, x, y, eval_x, eval_y, shape, found.classes, *standardised(x))
 
 
@@ -76,17 +91,18 @@ def _pixels(found: Found, shape: tuple[int, ...], split: str) -> Columns:
         x = np.stack([fitted(example[found.image], shape).reshape(-1) for example in examples])
         return {"x": x, "y": np.array([example[found.label] for example in examples], np.int32)}
 
-    columns = kept(found.folder / f"decoded-{split}-{found.label}-{shape[0]}x{shape[1]}.npz", decode)
+    columns = kept(
+        found.folder / f"decoded-{split}-{found.label}-{shape[0]}x{shape[1]}.npz", decode
+    )
     return columns["x"], columns["y"]
 
 
 def _recorded(found: Found, data: Data, shape: tuple[int, ...]) -> tuple[Recorded, Recorded]:
-    (split, part), (eval_split, eval_part) = (
-        cut(data.split, found.splits),
-        cut(data.eval_split, found.splits, "data.eval_split"),
-    )
+    (split, part) = cut(data.split, found.splits)
+    (eval_split, eval_part) = cut(data.eval_split, found.splits, "data.eval_split")
     features = (found.image, found.label, found.classes)
-    train, held_out = (source(found.builder, split), source(found.builder, eval_split))
+    train = source(found.builder, split)
+    held_out = source(found.builder, eval_split)
     return (
         Recorded(train, part, data.limit, shape, *features, data.label_noise, data.resized_crop),
         Recorded(held_out, eval_part, None, shape, *features),
@@ -94,7 +110,8 @@ def _recorded(found: Found, data: Data, shape: tuple[int, ...]) -> tuple[Recorde
 
 
 def _load_text(found: Found, data: Data) -> Dataset:
-    name, known = dataset_name(data), describe(data)
+    name = dataset_name(data)
+    known = describe(data)
     if found.label:
         vocabulary = _vocabulary(found, data.unit.name, True)
         classes = found.classes
@@ -130,7 +147,10 @@ def _texts(found: Found, split: str) -> tuple[list[str], np.ndarray]:
 
     columns = kept(found.folder / f"decoded-{split}-{found.label or found.text}.npz", decode)
     whole, ends = columns["text"].tobytes(), [0, *columns["ends"].tolist()]
-    texts = [whole[start:end].decode(errors="replace") for start, end in zip(ends, ends[1:], strict=False)]
+    texts = [
+        whole[start:end].decode(errors="replace")
+        for start, end in zip(ends, ends[1:], strict=False)
+    ]
     return texts, columns["y"]
 
 
@@ -155,5 +175,7 @@ def _shape(found: Found, data: Data) -> tuple[int, ...]:
     if data.size:
         return data.size, data.size, found.shape[-1]
     if 0 in found.shape:
-        raise ValueError(f"data.size must be given: the images of {dataset_name(data)} are of many sizes")
+        raise ValueError(
+            f"data.size must be given: the images of {dataset_name(data)} are of many sizes"
+        )
     return found.shape

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from research.data.settings import Data
+from research.config.data_settings import Data
 from research.data.splits import cut
 
 Columns = tuple[np.ndarray, np.ndarray]  # examples and their targets
@@ -90,7 +90,13 @@ class Dataset:
         """
         if self.vocabulary:
             return 1.0
-        return sum(float((((block - self.offset) * self.scale) ** 2).sum()) for block in _blocks(self.x)) / self.x.size
+        return (
+            sum(
+                float((((block - self.offset) * self.scale) ** 2).sum())
+                for block in _blocks(self.x)
+            )
+            / self.x.size
+        )
 
     @property
     def unigram_entropy(self) -> float:
@@ -120,7 +126,10 @@ class Dataset:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What the program reads, by the names it reads it under; of streamed data what does not change."""
-        numbers = {"offset": np.asarray(self.offset, np.float32), "scale": np.asarray(self.scale, np.float32)}
+        numbers = {
+            "offset": np.asarray(self.offset, np.float32),
+            "scale": np.asarray(self.scale, np.float32),
+        }
         if self.train is not None:
             return numbers
         return {"x": self.x, "y": self.y, "eval_x": self.eval_x, "eval_y": self.eval_y} | numbers
@@ -133,16 +142,17 @@ def chosen(
 
     Of class labels below ``classes``, a share of ``data.label_noise`` of the training ones is drawn anew.
     """
-    (split, part), (eval_split, eval_part) = (
-        cut(data.split, sizes),
-        cut(data.eval_split, sizes, "data.eval_split"),
-    )
+    (split, part) = cut(data.split, sizes)
+    (eval_split, eval_part) = cut(data.eval_split, sizes, "data.eval_split")
     x, y = read(split)
     eval_x, eval_y = read(eval_split) if eval_split != split else (x, y)
     for path, labels in (("split", y[part]), ("eval_split", eval_y[eval_part])):
         if classes and labels.dtype.kind != "f" and labels.min() < 0:
-            raise ValueError(f"data.{path} must have labels: those of {getattr(data, path)} are missing")
-    x, y = x[part], relabelled(y[part], classes, data.label_noise)
+            raise ValueError(
+                f"data.{path} must have labels: those of {getattr(data, path)} are missing"
+            )
+    x = x[part]
+    y = relabelled(y[part], classes, data.label_noise)
     return x[: data.limit], y[: data.limit], eval_x[eval_part], eval_y[eval_part]
 
 
@@ -155,7 +165,8 @@ def relabelled(y: np.ndarray, classes: int, share: float) -> np.ndarray:
     if not share:
         return y
     generator = np.random.default_rng(1)
-    rank, drawn = generator.random(len(y)), generator.integers(classes, size=len(y), dtype=y.dtype)
+    rank = generator.random(len(y))
+    drawn = generator.integers(classes, size=len(y), dtype=y.dtype)
     return np.where(rank < share, drawn, y)
 
 
@@ -173,7 +184,9 @@ def standardised_per_feature(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     nothing = np.zeros((1, rows.shape[1]))
     offset = sum((block.sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing) / len(rows)
-    variance = sum((((block - offset) ** 2).sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing) / len(rows)
+    variance = sum(
+        (((block - offset) ** 2).sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing
+    ) / len(rows)
     return offset, 1 / np.sqrt(np.where(variance > 0, variance, 1))
 
 

@@ -26,13 +26,21 @@ def kept(file: Path, decode: Callable[[], dict[str, np.ndarray]]) -> dict[str, n
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there yet, or cut short
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+    ):  # not there yet, or cut short
         decoded = decode()
         _keep(file, decoded)
         return decoded
 
 
-def read_rows(folder: Path, split: str, make_builder: Callable[[], Any]) -> tuple[np.ndarray, np.ndarray]:
+def read_rows(
+    folder: Path, split: str, make_builder: Callable[[], Any]
+) -> tuple[np.ndarray, np.ndarray]:
     """A split's images [n, features] and labels [n] int32; the builder is made only where they were not decoded yet."""
 
     def decode() -> dict[str, np.ndarray]:

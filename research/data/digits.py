@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from research.config.data_settings import Data
 from research.data.dataset import Dataset, Known, chosen, standardised
 from research.data.decoded import data_dir, read_rows
 from research.data.lock import lock
-from research.data.settings import Data
 
 SPLITS = {"train": 1400, "test": 397}  # examples
 CLASSES = 10
@@ -26,7 +26,9 @@ def describe(data: Data) -> Known:
 def load_digits(data: Data) -> Dataset:
     """The digits from the TFDS directory, prepared there on first use (seconds, no network)."""
     columns = chosen(data, SPLITS, _rows, CLASSES)
-    return Dataset("digits", "1.0.0", data.split, *columns, (8, 8, 1), CLASSES, *standardised(columns[0]))
+    return Dataset(
+        "digits", "1.0.0", data.split, *columns, (8, 8, 1), CLASSES, *standardised(columns[0])
+    )
 
 
 def _rows(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +41,9 @@ def _prepared_builder() -> Any:
     if builder.is_prepared():
         return builder
     with lock(Path(builder.data_dir).parent):
-        builder = _builder()  # reads again what is there: another process may have prepared it meanwhile
+        builder = (
+            _builder()
+        )  # reads again what is there: another process may have prepared it meanwhile
         if not builder.is_prepared():
             import tensorflow_datasets as tfds
 
@@ -66,7 +70,9 @@ def _builder_class() -> type:
             image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)
             features = {"image": image, "label": tfds.features.ClassLabel(num_classes=CLASSES)}
             return tfds.core.DatasetInfo(
-                builder=self, description="8×8 digits, 0..16.", features=tfds.features.FeaturesDict(features)
+                builder=self,
+                description="8×8 digits, 0..16.",
+                features=tfds.features.FeaturesDict(features),
             )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -78,9 +84,14 @@ def _builder_class() -> type:
             images = digits.images.astype(np.uint8)[order][..., None]
             labels = digits.target[order]
             parts = {"train": slice(None, SPLITS["train"]), "test": slice(SPLITS["train"], None)}
-            return {name: self._generate_examples(images[part], labels[part]) for name, part in parts.items()}
+            return {
+                name: self._generate_examples(images[part], labels[part])
+                for name, part in parts.items()
+            }
 
-        def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
+        def _generate_examples(
+            self, images: np.ndarray, labels: np.ndarray
+        ) -> Iterator[tuple[int, dict]]:
             for i, (image, label) in enumerate(zip(images, labels, strict=True)):
                 yield i, {"image": image, "label": int(label)}
 

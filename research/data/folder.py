@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.config.data_settings import Data
 from research.data.dataset import Columns, Dataset, Known, chosen, standardised
 from research.data.pictures import fitted
-from research.data.settings import Data
 from research.data.splits import cut
 from research.data.streamed import SAMPLE, Recorded, sampled
 
@@ -29,7 +29,8 @@ class Files:
     """Image files as examples by number."""
 
     def __init__(self, files: Labelled, channels: int):
-        self.files, self.channels = files, channels
+        self.files = files
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -52,20 +53,31 @@ def describe(data: Data) -> Known:
 def load_folder(data: Data) -> Dataset:
     """The images, in memory or streamed; classes are numbered in the order of their names."""
     listed = _found(data)
-    shape, sizes = _shape(listed, data), {name: len(files) for name, files in listed.splits.items()}
-    about, classes = ("folder", Path(data.path or "").name, data.split), len(listed.classes)
+    shape = _shape(listed, data)
+    sizes = {name: len(files) for name, files in listed.splits.items()}
+    about = ("folder", Path(data.path or "").name, data.split)
+    classes = len(listed.classes)
     if data.resized_crop or math.prod(shape) * sum(sizes.values()) > data.in_memory_limit * 1e9:
         train, held_out = _streamed(listed, data, shape)
-        (x, y), (eval_x, eval_y) = sampled(train, SAMPLE), sampled(held_out, SAMPLE)
+        (x, y) = sampled(train, SAMPLE)
+        (eval_x, eval_y) = sampled(held_out, SAMPLE)
         rows = (x, y, eval_x, eval_y)
-        return Dataset(*about, *rows, shape, classes, *standardised(x), train=train, held_out=held_out)
-    columns = chosen(data, sizes, lambda split: _pixels(listed.splits[split], shape, resize=bool(data.size)), classes)
+        return Dataset(
+            *about, *rows, shape, classes, *standardised(x), train=train, held_out=held_out
+        )
+    columns = chosen(
+        data,
+        sizes,
+        lambda split: _pixels(listed.splits[split], shape, resize=bool(data.size)),
+        classes,
+    )
     return Dataset(*about, *columns, shape, classes, *standardised(columns[0]))
 
 
 def _streamed(listed: Listed, data: Data, shape: tuple[int, ...]) -> tuple[Recorded, Recorded]:
     sizes = {name: len(files) for name, files in listed.splits.items()}
-    (split, part), (eval_split, eval_part) = cut(data.split, sizes), cut(data.eval_split, sizes, "data.eval_split")
+    (split, part) = cut(data.split, sizes)
+    (eval_split, eval_part) = cut(data.eval_split, sizes, "data.eval_split")
     files, eval_files = (Files(listed.splits[name], shape[-1]) for name in (split, eval_split))
     features = ("image", "label", len(listed.classes))
     return (
@@ -109,10 +121,14 @@ def _shape(listed: Listed, data: Data) -> tuple[int, int, int]:
 
 def _found(data: Data) -> Listed:
     if not data.path:
-        raise ValueError("data.path must be a folder with a sub-folder of images for each class, got none")
+        raise ValueError(
+            "data.path must be a folder with a sub-folder of images for each class, got none"
+        )
     folder = Path(data.path).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"data.path must be a folder with a sub-folder for each class, got {folder}, which is none")
+        raise ValueError(
+            f"data.path must be a folder with a sub-folder for each class, got {folder}, which is none"
+        )
     return _listed(folder, folder.stat().st_mtime_ns)
 
 
@@ -124,7 +140,9 @@ def _listed(folder: Path, changed: int) -> Listed:
         classes = sorted({own.name for part in parted for own in _folders(part)})
         splits = {part.name: _labelled(part, classes) for part in parted}
         if "train" not in splits:
-            raise ValueError(f"{folder} must hold a folder train beside {', '.join(sorted(splits))}")
+            raise ValueError(
+                f"{folder} must hold a folder train beside {', '.join(sorted(splits))}"
+            )
     else:
         classes = [own.name for own in inner]
         splits = _parted(_labelled(folder, classes))
@@ -136,14 +154,20 @@ def _listed(folder: Path, changed: int) -> Listed:
 
 def _parted(files: Labelled) -> dict[str, Labelled]:
     """A tenth of the files held out, drawn once and for all."""
-    order, held_out = np.random.default_rng(0).permutation(len(files)), max(1, len(files) // 10)
-    return {"train": [files[n] for n in sorted(order[held_out:])], "test": [files[n] for n in sorted(order[:held_out])]}
+    order = np.random.default_rng(0).permutation(len(files))
+    held_out = max(1, len(files) // 10)
+    return {
+        "train": [files[n] for n in sorted(order[held_out:])],
+        "test": [files[n] for n in sorted(order[:held_out])],
+    }
 
 
 def _labelled(folder: Path, classes: list[str]) -> Labelled:
     found: Labelled = []
     for number, name in enumerate(classes):
-        own = [file for file in sorted((folder / name).glob("**/*")) if file.suffix.lower() in SUFFIXES]
+        own = [
+            file for file in sorted((folder / name).glob("**/*")) if file.suffix.lower() in SUFFIXES
+        ]
         if not own:
             raise ValueError(f"{folder / name} must hold images ({', '.join(SUFFIXES)}), got none")
         found += [(file, number) for file in own]
@@ -151,7 +175,9 @@ def _labelled(folder: Path, classes: list[str]) -> Labelled:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(part for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
+    return sorted(
+        part for part in folder.iterdir() if part.is_dir() and not part.name.startswith(".")
+    )
 
 
 def _first_shape(files: Labelled) -> tuple[int, int, int]:

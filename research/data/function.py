@@ -5,13 +5,18 @@ from collections.abc import Callable
 
 import numpy as np
 
+from research.config.data_settings import Data
 from research.data.dataset import Dataset, Known, chosen
-from research.data.settings import Data
 
-FUNCTIONS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {  # inputs, and f of x [n, inputs]
+FUNCTIONS: dict[
+    str, tuple[int, Callable[[np.ndarray], np.ndarray]]
+] = {  # inputs, and f of x [n, inputs]
     "sine": (1, lambda x: np.sin(2 * np.pi * x[:, 0])),
     "step": (1, lambda x: np.where(x[:, 0] > 0, 1.0, 0.0)),
-    "polynomial": (1, lambda x: 4 * x[:, 0] ** 3 - 3 * x[:, 0]),  # Chebyshev's third: between -1 and 1 too
+    "polynomial": (
+        1,
+        lambda x: 4 * x[:, 0] ** 3 - 3 * x[:, 0],
+    ),  # Chebyshev's third: between -1 and 1 too
     "surface": (2, lambda x: np.sin(np.pi * x[:, 0]) * np.cos(np.pi * x[:, 1])),
 }
 
@@ -25,13 +30,16 @@ def describe(data: Data) -> Known:
     inputs, _ = FUNCTIONS[data.function.name]
     if data.grid and (side := _side(data.examples, inputs)) ** inputs != data.examples:
         near = f"{side**inputs} or {(side + 1) ** inputs}"
-        raise ValueError(f"data.examples must be n^{inputs} where data.grid is true: {near}, say, got {data.examples}")
+        raise ValueError(
+            f"data.examples must be n^{inputs} where data.grid is true: {near}, say, got {data.examples}"
+        )
     return Known({"train": data.examples, "test": data.examples}, (inputs,), real=True)
 
 
 def load_function(data: Data) -> Dataset:
     """Draws that are the same for every run of these sizes; ``data.noise`` is added to training targets alone."""
-    known, (inputs, f) = describe(data), FUNCTIONS[data.function.name]
+    known = describe(data)
+    (inputs, f) = FUNCTIONS[data.function.name]
 
     def read(split: str) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng(list(known.splits).index(split))

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from research.config.data_settings import Data
 from research.data.dataset import Dataset, Known, relabelled
-from research.data.settings import Data
 
 
 def describe(data: Data) -> Known:
@@ -22,4 +22,16 @@ def load_noise(data: Data) -> Dataset:
     held_out = slice(data.examples, None)
     labels = relabelled(y, data.classes, data.label_noise)[train]
     shape = tuple(data.shape)
-    return Dataset("noise", "1.0.0", "train", x[train], labels, x[held_out], y[held_out], shape, data.classes, 0.0, 1.0)
+    return Dataset(
+        "noise",
+        "1.0.0",
+        "train",
+        x[train],
+        labels,
+        x[held_out],
+        y[held_out],
+        shape,
+        data.classes,
+        0.0,
+        1.0,
+    )

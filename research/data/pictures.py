@@ -11,7 +11,8 @@ def fitted(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if image.shape[:2] == shape[:2]:
         return image
     scale = min(height / shape[0], width / shape[1])
-    top, left = (height - scale * shape[0]) / 2, (width - scale * shape[1]) / 2
+    top = (height - scale * shape[0]) / 2
+    left = (width - scale * shape[1]) / 2
     return resized(image, shape, (left, top, left + scale * shape[1], top + scale * shape[0]))
 
 
@@ -19,10 +20,13 @@ def random_part(image: np.ndarray, shape: tuple[int, ...], draw: np.random.Gener
     """A part of the image, resized: 8 % to all of its area, proportions 3:4 to 4:3 (Szegedy et al. 2015, §6)."""
     height, width = image.shape[:2]
     for _ in range(10):
-        area, proportion = height * width * draw.uniform(0.08, 1), np.exp(draw.uniform(np.log(3 / 4), np.log(4 / 3)))
-        w, h = np.sqrt(area * proportion), np.sqrt(area / proportion)
+        area = height * width * draw.uniform(0.08, 1)
+        proportion = np.exp(draw.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w = np.sqrt(area * proportion)
+        h = np.sqrt(area / proportion)
         if w <= width and h <= height:
-            left, top = draw.uniform(0, width - w), draw.uniform(0, height - h)
+            left = draw.uniform(0, width - w)
+            top = draw.uniform(0, height - h)
             return resized(image, shape, (left, top, left + w, top + h))
     return fitted(image, shape)
 

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from research.config.data_settings import Data
 from research.data.decoded import data_dir
 from research.data.lock import lock
 from research.data.raw_files import Fetched, place_raw_files
-from research.data.settings import Data
 
 OFFLINE = ("digits", "python_docs", "function", "noise", "folder", "arrays")
 
@@ -40,7 +40,11 @@ def ensure_prepared(data: Data, name: str) -> Path:
     said = ended.stdout.strip().rpartition("\n")[2]
     if ended.returncode == 0:
         return Path(said)
-    raise ValueError(said if ended.returncode == 2 and said else f"data={name}: preparing it was ended from outside")
+    raise ValueError(
+        said
+        if ended.returncode == 2 and said
+        else f"data={name}: preparing it was ended from outside"
+    )
 
 
 def offline() -> str:
@@ -54,13 +58,16 @@ def offline() -> str:
         except ValueError:  # there, but in a format of its own or in several configurations
             found.append(place.name)
     catalog = ", ".join(name for name in found if name != "fathom_digits")
-    return f"offline there are {', '.join(OFFLINE)}{f' and, prepared, {catalog}' if catalog else ''}"
+    return (
+        f"offline there are {', '.join(OFFLINE)}{f' and, prepared, {catalog}' if catalog else ''}"
+    )
 
 
 def main(argument: str) -> int:
     """The other process: writes the folder, or what was wrong in one line; 0 or 2."""
     request = json.loads(argument)
-    out, says = os.dup(1), os.fdopen(os.dup(2), "w", buffering=1)
+    out = os.dup(1)
+    says = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)  # what TensorFlow's own code writes there is no progress
     sys.stderr = says if says.isatty() else sys.stderr
@@ -85,7 +92,10 @@ def _reason(error: Exception) -> str:
     """TFDS wraps what the system said in pages of its own."""
     if "No space left" in str(error):
         return "no space left on the device"
-    return getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+    return (
+        getattr(error, "strerror", None)
+        or f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+    )
 
 
 def _prepare(name: str, raw_dir: str | None, download: bool, says: Any) -> Path:
@@ -100,9 +110,15 @@ def _prepare(name: str, raw_dir: str | None, download: bool, says: Any) -> Path:
             f"data.raw_dir: {' '.join(instructions.split())}"
         )
     fetched = Fetched(name, dict(kind.url_infos), downloads, download)
-    missing = [] if instructions else place_raw_files(fetched, Path(raw_dir).expanduser() if raw_dir else None)
+    missing = (
+        []
+        if instructions
+        else place_raw_files(fetched, Path(raw_dir).expanduser() if raw_dir else None)
+    )
     if missing and len(missing) == len(fetched.infos):
-        fetched.refuse_unless_reachable(missing[0])  # before TensorFlow is imported, which takes seconds
+        fetched.refuse_unless_reachable(
+            missing[0]
+        )  # before TensorFlow is imported, which takes seconds
     with lock(data_dir() / name.partition("/")[0]):
         folder = prepared(name)
         if folder:
@@ -118,7 +134,9 @@ def _built(name: str, fetched: Fetched, manual: str | None, says: Any) -> Path:
     from absl import logging
 
     place = data_dir() / name.partition("/")[0]
-    extracted = fetched.downloads / "extracted" / place.name  # by dataset: TFDS extracts by bare file names
+    extracted = (
+        fetched.downloads / "extracted" / place.name
+    )  # by dataset: TFDS extracts by bare file names
     for left in [*place.glob("**/incomplete.*"), *extracted.glob("incomplete.*")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     logging.set_verbosity(logging.ERROR)
@@ -148,7 +166,9 @@ def _builder_class(name: str) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import gcs_utils
 
-    gcs_utils._is_gcs_disabled = True  # asks the network for descriptions, and waits where there is none
+    gcs_utils._is_gcs_disabled = (
+        True  # asks the network for descriptions, and waits where there is none
+    )
     bare, _, configuration = name.partition("/")
     names = tfds.list_builders(with_community_datasets=False)
     if bare not in names:
@@ -157,7 +177,9 @@ def _builder_class(name: str) -> Any:
     configurations = list(getattr(kind, "builder_configs", None) or {})
     if configuration and configuration not in configurations:
         listed = ", ".join(configurations[:20]) or "none"
-        raise ValueError(f"data.dataset must name a configuration of {bare}: {listed}; got {configuration}")
+        raise ValueError(
+            f"data.dataset must name a configuration of {bare}: {listed}; got {configuration}"
+        )
     return kind
 
 

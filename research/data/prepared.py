@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from research.config.data_settings import Data
 from research.data.decoded import data_dir
-from research.data.settings import Data
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +46,9 @@ def dataset_name(data: Data) -> str:
         ValueError: ``data=tfds`` without a name.
     """
     if data.name.name == "tfds" and not data.dataset:
-        raise ValueError("data.dataset must be a name of the TFDS catalogue for data=tfds, such as kmnist, got none")
+        raise ValueError(
+            "data.dataset must be a name of the TFDS catalogue for data=tfds, such as kmnist, got none"
+        )
     return data.dataset or data.name.name
 
 
@@ -65,13 +67,16 @@ def find(data: Data) -> Found:
 
 @functools.lru_cache(maxsize=32)
 def _found(folder: Path, changed: int, name: str, label: str | None) -> Found:
-    info, features = _description(folder), _features(folder)
+    info = _description(folder)
+    features = _features(folder)
     splits = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
     images = [key for key, value in features.items() if value["kind"] == "Image"]
     texts = [key for key, value in features.items() if value["kind"] == "Text"]
     labels = [key for key, value in features.items() if value["kind"] == "ClassLabel"]
     if label is not None and label not in labels:
-        raise ValueError(f"data.label must be one of {', '.join(labels) or 'none'} for {name}, got {label}")
+        raise ValueError(
+            f"data.label must be one of {', '.join(labels) or 'none'} for {name}, got {label}"
+        )
     target = label or ("label" if "label" in labels else (labels or [""])[0])
     if not (images and target) and not texts:
         raise ValueError(
@@ -92,7 +97,9 @@ def _features(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         described = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
     except (OSError, ValueError, KeyError):
-        raise ValueError(f"{folder / 'features.json'} is damaged; remove {folder} and prepare it again") from None
+        raise ValueError(
+            f"{folder / 'features.json'} is damaged; remove {folder} and prepare it again"
+        ) from None
     return {name: _feature(feature) for name, feature in described.items()}
 
 
@@ -100,7 +107,11 @@ def _feature(feature: dict[str, Any]) -> dict[str, Any]:
     kind = feature["pythonClassName"].rpartition(".")[2]
     dimensions = feature.get("image", {}).get("shape", {}).get("dimensions", [])
     classes = int(feature.get("classLabel", {}).get("numClasses", 0))
-    return {"kind": kind, "shape": tuple(max(0, int(side)) for side in dimensions), "classes": classes}
+    return {
+        "kind": kind,
+        "shape": tuple(max(0, int(side)) for side in dimensions),
+        "classes": classes,
+    }
 
 
 def prepared(name: str) -> Path | None:
@@ -112,10 +123,14 @@ def prepared(name: str) -> Path | None:
     place = data_dir() / name
     whole = [folder for folder in _versions(place) if _description(folder)]
     if not whole and "/" not in name:
-        inner = [folder for folder in sorted(place.glob("*")) if folder.is_dir() and _versions(folder)]
+        inner = [
+            folder for folder in sorted(place.glob("*")) if folder.is_dir() and _versions(folder)
+        ]
         if len(inner) > 1:
             configurations = ", ".join(f"{name}/{folder.name}" for folder in inner)
-            raise ValueError(f"data.dataset must be one of {configurations}: all are prepared in {place}")
+            raise ValueError(
+                f"data.dataset must be one of {configurations}: all are prepared in {place}"
+            )
         whole = [folder for folder in _versions(inner[0]) if _description(folder)] if inner else []
     for folder in whole:
         info = _description(folder)
@@ -131,7 +146,9 @@ def prepared(name: str) -> Path | None:
 def _versions(place: Path) -> list[Path]:
     """The folders of versions, newest first; what is being prepared has another name."""
     folders = [folder for folder in place.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
-    return sorted(folders, key=lambda folder: [int(part) for part in folder.name.split(".")], reverse=True)
+    return sorted(
+        folders, key=lambda folder: [int(part) for part in folder.name.split(".")], reverse=True
+    )
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import platform
 
 import numpy as np
 
+from research.config.data_settings import Data
 from research.data.dataset import Dataset, Known, chosen
-from research.data.settings import Data
 from research.data.text import Vocabulary, make_vocabulary, windows
 
 FEWEST = 20  # paragraphs of a topic that is a class
@@ -20,10 +20,18 @@ def describe(data: Data) -> Known:
         ValueError: there is no such label, or a split is too short for one window.
     """
     if data.label not in (None, "topic"):
-        raise ValueError(f"data.label must be topic for python_docs, or null for a language model, got {data.label}")
+        raise ValueError(
+            f"data.label must be topic for python_docs, or null for a language model, got {data.label}"
+        )
     if data.label:
-        return Known({name: len(texts) for name, (texts, _) in _paragraphs().items()}, (data.length,), text=True)
-    targets = {name: len(_vocabulary(data.unit.name).encode(text)) - 1 for name, text in _texts().items()}
+        return Known(
+            {name: len(texts) for name, (texts, _) in _paragraphs().items()},
+            (data.length,),
+            text=True,
+        )
+    targets = {
+        name: len(_vocabulary(data.unit.name).encode(text)) - 1 for name, text in _texts().items()
+    }
     if data.length > min(targets.values()):
         raise ValueError(
             f"data.length must be ≤ {min(targets.values())}, the held-out text of python_docs, got {data.length}"
@@ -87,7 +95,9 @@ def _topics() -> dict[str, list[str]]:
     seen: set[str] = set()
     found: dict[str, list[str]] = {}
     for name in sorted(topics):
-        found[name] = [part for part in dict.fromkeys(topics[name].split("\n\n")) if part not in seen]
+        found[name] = [
+            part for part in dict.fromkeys(topics[name].split("\n\n")) if part not in seen
+        ]
         seen |= set(found[name])
     long = {name: [part for part in own if len(part) >= SHORTEST] for name, own in found.items()}
     return {name: own for name, own in long.items() if len(own) >= FEWEST}

@@ -29,7 +29,11 @@ class Fetched:
         """Where TFDS looks for a file before it downloads it."""
         from tensorflow_datasets.core.download import resource
 
-        folder = self.downloads / self.name.partition("/")[0] / resource.Resource(url=url).relative_download_dir
+        folder = (
+            self.downloads
+            / self.name.partition("/")[0]
+            / resource.Resource(url=url).relative_download_dir
+        )
         return Path(folder) / resource.get_dl_fname(url, self.infos[url].checksum)
 
     def file_name(self, url: str) -> str:
@@ -76,10 +80,15 @@ class Fetched:
 
     def _report(self, says: Any, ended: threading.Event) -> None:
         while not ended.wait(SECONDS_A_LINE):
-            with contextlib.suppress(OSError):  # a file may be renamed between being seen and being measured
+            with contextlib.suppress(
+                OSError
+            ):  # a file may be renamed between being seen and being measured
                 partial = [*self.downloads.glob("**/*.tmp.*/*")]
                 arrived = sum(file.stat().st_size for file in partial) / 2**20
-                print(f"preparing {self.name}: {f'{arrived:.0f} MiB arrived' if partial else 'working'}", file=says)
+                print(
+                    f"preparing {self.name}: {f'{arrived:.0f} MiB arrived' if partial else 'working'}",
+                    file=says,
+                )
 
 
 def place_raw_files(fetched: Fetched, raw_dir: Path | None) -> list[str]:
@@ -124,7 +133,11 @@ def _link(file: Path, place: Path, url: str, info: Any, fetched: Fetched) -> Non
     os.replace(beside, place)
     bare = fetched.name.partition("/")[0]
     resource.write_info_file(
-        url=url, path=epath.Path(place), dataset_name=bare, original_fname=fetched.file_name(url), url_info=info
+        url=url,
+        path=epath.Path(place),
+        dataset_name=bare,
+        original_fname=fetched.file_name(url),
+        url_info=info,
     )
 
 
@@ -143,15 +156,24 @@ def is_reachable(url: str) -> bool:
     """Whether the address's host, or the proxy before it, takes a connection within ``SECONDS_TO_ANSWER``."""
     address = urllib.parse.urlparse(url)
     proxy = urllib.request.getproxies().get(address.scheme)
-    target = urllib.parse.urlparse(proxy) if proxy and not urllib.request.proxy_bypass(address.netloc) else address
+    target = (
+        urllib.parse.urlparse(proxy)
+        if proxy and not urllib.request.proxy_bypass(address.netloc)
+        else address
+    )
     port = target.port or {"https": 443, "ftp": 21}.get(target.scheme, 80)
     answers: list[bool] = []
 
     def connect() -> None:
-        with contextlib.suppress(OSError), socket.create_connection((target.hostname, port), SECONDS_TO_ANSWER):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((target.hostname, port), SECONDS_TO_ANSWER),
+        ):
             answers.append(True)
 
-    asking = threading.Thread(target=connect, daemon=True)  # looking a name up keeps to no time limit
+    asking = threading.Thread(
+        target=connect, daemon=True
+    )  # looking a name up keeps to no time limit
     asking.start()
     asking.join(SECONDS_TO_ANSWER)
     return bool(answers)

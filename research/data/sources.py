@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from research.config.data_settings import Data
 from research.data.dataset import Dataset, Known, standardised_per_feature
-from research.data.settings import Data
 
 SOURCES = {  # of every name: the module and its loader; all others are of the TFDS catalogue
     "digits": ("digits", "load_digits"),

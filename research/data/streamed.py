@@ -16,7 +16,9 @@ from research.data.pictures import fitted, random_part
 
 SAMPLE = 2048  # examples that offset, scale and fingerprint of streamed data are taken from
 BYTES_A_CHUNK = 2**26
-THREADS, AHEAD = 8, 8  # that read, and batches that are read before they are asked for
+# that read, and batches that are read before they are asked for
+THREADS = 8
+AHEAD = 8
 Order = Callable[[int], np.ndarray]  # an epoch's examples by number [n]
 
 
@@ -35,7 +37,10 @@ class Recorded:
         self, source: Source, part: slice, limit: int | None, shape: tuple[int, ...], image: str,
         label: str, classes: int, label_noise: float = 0.0, resized_crop: bool = False,
     ):  # fmt: skip
-        self.source, self.shape, self.image, self.label = source, shape, image, label
+        self.source = source
+        self.shape = shape
+        self.image = image
+        self.label = label
         self.numbers = range(part.start, part.stop)[:limit]
         self.resized_crop = resized_crop
         kept = np.full(part.stop - part.start, -1, np.int32)  # -1: the label that the example has
@@ -47,9 +52,15 @@ class Recorded:
     def read(self, index: int, draw: np.random.Generator | None) -> tuple[np.ndarray, int]:
         """An image's numbers [features] and its label, drawn anew for those that noise falls on."""
         example = self.source[self.numbers[index]]
-        cut = functools.partial(random_part, draw=draw) if draw is not None and self.resized_crop else fitted
+        cut = (
+            functools.partial(random_part, draw=draw)
+            if draw is not None and self.resized_crop
+            else fitted
+        )
         label = int(self.labels[index])
-        return cut(example[self.image], self.shape).reshape(-1), int(example[self.label]) if label < 0 else label
+        return cut(example[self.image], self.shape).reshape(-1), int(
+            example[self.label]
+        ) if label < 0 else label
 
 
 def sampled(examples: Examples, most: int) -> Columns:
@@ -63,11 +74,19 @@ def sampled(examples: Examples, most: int) -> Columns:
 class Places:
     """The examples of a run in the order they are used in, for grain: place i is row i mod B of step i // B."""
 
-    def __init__(self, examples: Examples, order: Order, batch: int, seed: int, shard: int, shards: int):
+    def __init__(
+        self, examples: Examples, order: Order, batch: int, seed: int, shard: int, shards: int
+    ):
         if batch % shards:
-            raise ValueError(f"train.batch_size must be a multiple of the {shards} hosts, got {batch}")
-        self.examples, self.batch, self.seed, self.own = examples, batch, seed, batch // shards
-        self.first, self.per_epoch = shard * self.own, len(examples) // batch
+            raise ValueError(
+                f"train.batch_size must be a multiple of the {shards} hosts, got {batch}"
+            )
+        self.examples = examples
+        self.batch = batch
+        self.seed = seed
+        self.own = batch // shards
+        self.first = shard * self.own
+        self.per_epoch = len(examples) // batch
         self.order = functools.lru_cache(maxsize=4)(order)
 
     def __len__(self) -> int:
@@ -85,19 +104,26 @@ def batches(places: Places, start: int) -> Iterator[Columns]:
     """The batches ``x`` [b, features] and ``y`` [b] int32 of this host from step ``start`` on, without end."""
     import grain
 
-    dataset = grain.MapDataset.source(places).slice(slice(start * places.own, None)).batch(places.own)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)))
+    dataset = (
+        grain.MapDataset.source(places).slice(slice(start * places.own, None)).batch(places.own)
+    )
+    return iter(
+        dataset.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
+    )
 
 
 class Stream:
     """Batches for the program, some steps at a time, and the held-out examples, some batches at a time."""
 
     def __init__(self, train: Places, held_out: Examples, most: int):
-        self.train, self.held_out = train, held_out
+        self.train = train
+        self.held_out = held_out
         x, _ = train.examples.read(0, None)
-        self.features, self.format = x.shape, x.dtype
+        self.features = x.shape
+        self.format = x.dtype
         self.capacity = min(most, max(1, BYTES_A_CHUNK // (x.nbytes * train.own)))
-        self._position, self._batches = -1, iter(())
+        self._position = -1
+        self._batches = iter(())
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape and format of what ``chunk`` gives, by name."""
@@ -109,7 +135,9 @@ class Stream:
         if start != self._position:
             self._batches = batches(self.train, start)
         self._position = start + steps
-        arrays = {name: np.zeros(shape, format_) for name, (shape, format_) in self.shapes().items()}
+        arrays = {
+            name: np.zeros(shape, format_) for name, (shape, format_) in self.shapes().items()
+        }
         for step in range(steps):
             arrays["x"][step], arrays["y"][step] = next(self._batches)
         return arrays
@@ -119,7 +147,9 @@ class Stream:
         import grain
 
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
-        one = grain.MapDataset.range(len(self.held_out)).map(lambda index: _pair(self.held_out.read(index, None)))
+        one = grain.MapDataset.range(len(self.held_out)).map(
+            lambda index: _pair(self.held_out.read(index, None))
+        )
         for x, y in one.batch(self.capacity * self.train.own).to_iter_dataset(options):
             yield len(x) / len(self.held_out), {"eval_x": x, "eval_y": y}
 

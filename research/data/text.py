@@ -9,7 +9,10 @@ import numpy as np
 
 UNKNOWN = "\ufffd"  # stands for everything that is rare or that the training text lacks
 PADDING = 0  # the token behind the end of a padded example
-RARE = {"characters": 10, "words": 2}  # occurrences in the training text, below which there is no token of its own
+RARE = {
+    "characters": 10,
+    "words": 2,
+}  # occurrences in the training text, below which there is no token of its own
 WORDS = 20_000  # the most that a vocabulary holds, the most frequent ones
 
 
@@ -29,15 +32,23 @@ class Vocabulary:
 
     def described(self) -> tuple[int, str | tuple[str, ...], bool]:
         """How many tokens there are, what they stand for as the record keeps it, and whether texts are padded."""
-        return len(self), "".join(self.symbols) if self.unit == "characters" else self.symbols, self.padded
+        return (
+            len(self),
+            "".join(self.symbols) if self.unit == "characters" else self.symbols,
+            self.padded,
+        )
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens' numbers [n], uint8 where all fit and int32 otherwise; what has none is the unknown token."""
         format_ = np.uint8 if len(self) <= 256 else np.int32
         if self.unit == "bytes":
-            return (np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.padded).astype(format_)
+            return (np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.padded).astype(
+                format_
+            )
         numbers = {symbol: number for number, symbol in enumerate(self.symbols, self.padded)}
-        return np.array([numbers.get(piece, self.padded) for piece in pieces(text, self.unit)], format_)
+        return np.array(
+            [numbers.get(piece, self.padded) for piece in pieces(text, self.unit)], format_
+        )
 
     def padded_rows(self, texts: Sequence[str], length: int) -> np.ndarray:
         """Texts as rows [n, T] of their first ``length`` tokens, zeros behind them; an empty text is one unknown."""
@@ -57,7 +68,9 @@ def make_vocabulary(texts: Iterable[str], unit: str, *, padded: bool = False) ->
         return Vocabulary(unit, (), padded)
     counts = collections.Counter(piece for text in texts for piece in pieces(text, unit))
     frequent = [symbol for symbol, count in counts.most_common(WORDS - 1) if count >= RARE[unit]]
-    return Vocabulary(unit, (UNKNOWN, *(sorted(frequent) if unit == "characters" else frequent)), padded)
+    return Vocabulary(
+        unit, (UNKNOWN, *(sorted(frequent) if unit == "characters" else frequent)), padded
+    )
 
 
 def pieces(text: str, unit: str) -> Sequence[str]:
@@ -68,4 +81,6 @@ def pieces(text: str, unit: str) -> Sequence[str]:
 def windows(tokens: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """All whole windows [n, T] of a text, and the next token at every position [n, T] int32."""
     end = (len(tokens) - 1) // length * length
-    return tokens[:end].reshape(-1, length), tokens[1 : end + 1].reshape(-1, length).astype(np.int32)
+    return tokens[:end].reshape(-1, length), tokens[1 : end + 1].reshape(-1, length).astype(
+        np.int32
+    )

@@ -26,7 +26,8 @@ def sharpness(
         Eigenvalue Problem, 1998, §13.2 (the bound |β_k s_k|).
     """
     draws = [
-        jax.random.normal(jax.random.fold_in(key, n), leaf.shape) for n, leaf in enumerate(jax.tree.leaves(params))
+        jax.random.normal(jax.random.fold_in(key, n), leaf.shape)
+        for n, leaf in enumerate(jax.tree.leaves(params))
     ]
     start = jax.tree.unflatten(jax.tree.structure(params), draws)
     start = jax.tree.map(lambda draw, leaf: draw.astype(leaf.dtype), start, params)
@@ -38,16 +39,25 @@ def sharpness(
         alpha = _product(vector, image)
         rest = jax.tree.map(lambda a, v, b: a - alpha * v - beta * b, image, vector, before)
         length = tree_euclidean(rest)
-        return (vector, _scaled(rest, 1 / jnp.where(length > 0, length, 1)), length), (alpha, length)
+        return (vector, _scaled(rest, 1 / jnp.where(length > 0, length, 1)), length), (
+            alpha,
+            length,
+        )
 
     nothing = jax.tree.map(jnp.zeros_like, start)
-    _, (alphas, betas) = lax.scan(iterate, (nothing, start, jnp.zeros_like(_product(start, start))), length=iterations)
-    values, vectors = jnp.linalg.eigh(jnp.diag(alphas) + jnp.diag(betas[:-1], 1) + jnp.diag(betas[:-1], -1))
+    _, (alphas, betas) = lax.scan(
+        iterate, (nothing, start, jnp.zeros_like(_product(start, start))), length=iterations
+    )
+    values, vectors = jnp.linalg.eigh(
+        jnp.diag(alphas) + jnp.diag(betas[:-1], 1) + jnp.diag(betas[:-1], -1)
+    )
     return values[-1], jnp.abs(betas[-1] * vectors[-1, -1])
 
 
 def _product(a: Any, b: Any) -> Float[Array, ""]:
-    wide = lambda leaf: leaf.astype(accumulator(leaf.dtype))  # noqa: E731
+    def wide(leaf):
+        return leaf.astype(accumulator(leaf.dtype))
+
     products = jax.tree.map(lambda x, y: jnp.vdot(wide(x), wide(y)), a, b)
     return jax.tree.reduce(jnp.add, products)
 
@@ -56,7 +66,9 @@ def _scaled(tree: Any, factor: Array) -> Any:
     return jax.tree.map(lambda leaf: (leaf * factor).astype(leaf.dtype), tree)
 
 
-def isometry(function: Callable[[Array], Array], at: Float[Array, " D"]) -> tuple[Float[Array, " D"], Float[Array, ""]]:
+def isometry(
+    function: Callable[[Array], Array], at: Float[Array, " D"]
+) -> tuple[Float[Array, " D"], Float[Array, ""]]:
     """The singular values of the Jacobian J of ``function`` at a point, the greatest first, and max |J − I|."""
     jacobian = jax.jacrev(function)(at)
     distance = jnp.max(jnp.abs(jacobian - jnp.eye(len(at), dtype=jacobian.dtype)))
@@ -86,9 +98,17 @@ def difference_errors(
     ``forward`` (f(x+hv) − f(x))/h, ``central`` (f(x+hv) − f(x−hv))/2h (Baydin et al. 2018, §2.1).
     """
     here, exact = jax.jvp(function, (at,), (direction,))
-    ahead, behind = (lax.map(lambda h: function(at + h * direction), sign * steps) for sign in (1, -1))
-    error = lambda measured: jnp.abs(measured - exact) / jnp.abs(exact)  # noqa: E731
-    return {"forward": error((ahead - here) / steps), "central": error((ahead - behind) / (2 * steps))}
+    ahead, behind = (
+        lax.map(lambda h: function(at + h * direction), sign * steps) for sign in (1, -1)
+    )
+
+    def error(measured):
+        return jnp.abs(measured - exact) / jnp.abs(exact)
+
+    return {
+        "forward": error((ahead - here) / steps),
+        "central": error((ahead - behind) / (2 * steps)),
+    }
 
 
 def mode_error(

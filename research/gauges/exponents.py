@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from research.gauges.formats import BINS, HIGHEST, LOWEST
+from research.theory.formats import BINS, HIGHEST, LOWEST
 
 
 def exponent_counts(tree: Any, batch_axes: int = 0) -> Float[Array, "... bins"]:

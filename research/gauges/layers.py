@@ -35,7 +35,8 @@ def update_gauges(before: list[list[Any]], after: list[list[Any]]) -> dict[str, 
     where the weights are all zero.
     """
     change = jax.tree.map(lambda new, old: _wide(new) - _wide(old), after, before)
-    weight, update = layer_norms(before), layer_norms(change)
+    weight = layer_norms(before)
+    update = layer_norms(change)
     ratio = jnp.where(weight > 0, update / jnp.where(weight > 0, weight, 1), jnp.nan)
     return {"weight_norm": weight, "update_norm": update, "update_ratio": ratio}
 

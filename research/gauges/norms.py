@@ -40,7 +40,9 @@ def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
     # Above this floor, elements whose squares underflow are too small to matter in the sum.
     floor = 2.0 ** (int(jnp.finfo(wide).minexp) // 2 - 7)
     trusted = jnp.all((squares > floor) & (squares < jnp.inf))
-    return lax.cond(trusted, lambda _: jnp.sqrt(squares), lambda xs: _scaled(xs, batch_axes), leaves)
+    return lax.cond(
+        trusted, lambda _: jnp.sqrt(squares), lambda xs: _scaled(xs, batch_axes), leaves
+    )
 
 
 def _inner(x: Array, batch_axes: int) -> tuple[int, ...]:
@@ -56,7 +58,10 @@ def _scaled(leaves: list[Array], batch_axes: int) -> Array:
     shift = 2.0 ** (jnp.finfo(greatest.dtype).maxexp // 2)
     factor = jnp.where(greatest > 1, 1 / shift, shift)
     divisor = jnp.where(usable, greatest * factor, 1)
-    spread = lambda value, x: jnp.expand_dims(value, _inner(x, batch_axes))  # noqa: E731
+
+    def spread(value, x):
+        return jnp.expand_dims(value, _inner(x, batch_axes))
+
     ratios = [x * spread(factor, x) / spread(divisor, x) for x in leaves]
     norm = greatest * jnp.sqrt(sum(jnp.sum(x * x, _inner(x, batch_axes)) for x in ratios))
     return jnp.where(usable, norm, greatest)

@@ -38,11 +38,16 @@ def _count(h: Any, slot: Array, whole: Callable) -> Any:
 
 _count.defvjp(
     lambda h, slot, whole: (h, slot),
-    lambda whole, slot, cotangent: (cotangent, exponent_counts(whole(cotangent)).astype(slot.dtype)),
+    lambda whole, slot, cotangent: (
+        cotangent,
+        exponent_counts(whole(cotangent)).astype(slot.dtype),
+    ),
 )
 
 
-def tap(h: Any, slot: Slot | None, *, whole: Callable[[Any], Any] = lambda cotangent: cotangent) -> Any:
+def tap(
+    h: Any, slot: Slot | None, *, whole: Callable[[Any], Any] = lambda cotangent: cotangent
+) -> Any:
     """The identity; the gradient with respect to ``slot`` is ‖∂L/∂h‖₂ over all of ``h``, the batch included.
 
     Where the slot is a vector instead of a number, it is how many elements of ∂L/∂h have which exponent; where it has
@@ -66,4 +71,7 @@ def forward_statistics(h: Float[Array, "..."], share: float | Array = 1.0) -> St
     h = jax.lax.stop_gradient(h)
     norm = euclidean(h)
     mean = jnp.mean(h, dtype=norm.dtype)
-    return {"activation_rms": norm / jnp.sqrt(h.size * share).astype(norm.dtype), "activation_mean": mean / share}
+    return {
+        "activation_rms": norm / jnp.sqrt(h.size * share).astype(norm.dtype),
+        "activation_mean": mean / share,
+    }

@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 from research.gauges.layers import each_layer, layer_norms
 from research.gauges.norms import tree_euclidean
 
-Kernels = list[list[Any]]  # as ``layers.each_layer`` takes them, a layer's being lists of weights [n, …, units]
+Kernels = list[
+    list[Any]
+]  # as ``layers.each_layer`` takes them, a layer's being lists of weights [n, …, units]
 
 
 def scale_derivatives(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:

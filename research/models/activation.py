@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from research.models.sharing import everywhere
+from research.parallel.collectives import everywhere
 
 Nonlinearity = Callable[[Array], Array]
 
@@ -36,7 +36,10 @@ def greatest_slope(activation: str) -> float:
 
 
 def unit_statistics(
-    activation: str, z: Float[Array, "... D"], flat: float = 0.05, counted: Bool[Array, " D"] | None = None
+    activation: str,
+    z: Float[Array, "... D"],
+    flat: float = 0.05,
+    counted: Bool[Array, " D"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """How much of a layer's nonlinearity is asleep, from the input ``z`` it receives: of all units or of ``counted``.
 
@@ -47,7 +50,11 @@ def unit_statistics(
     z = jax.lax.stop_gradient(z)
     asleep = jnp.abs(slope(activation, z)) < flat * greatest_slope(activation)
     silent = everywhere(jnp.all(ACTIVATIONS[activation](z) == 0, axis=tuple(range(z.ndim - 1))))
-    units = None if counted is None else jnp.broadcast_to(counted.reshape((1,) * (z.ndim - 1) + (-1,)), z.shape)
+    units = (
+        None
+        if counted is None
+        else jnp.broadcast_to(counted.reshape((1,) * (z.ndim - 1) + (-1,)), z.shape)
+    )
     return {
         "saturated": jnp.mean(asleep, dtype=jnp.float32, where=units),
         "dead": jnp.mean(silent, dtype=jnp.float32, where=counted),

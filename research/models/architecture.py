@@ -33,7 +33,9 @@ class Architecture:
     vocabulary: int = 0  # tokens; 0: the examples are numbers
     language: bool = False  # a target at every position, which sees none behind it
     padded: bool = False  # token 0 stands behind the end of a text, and nothing may depend on it
-    one_hot: bool = False  # tokens are read as unit vectors by the first weights, without vectors of their own
+    one_hot: bool = (
+        False  # tokens are read as unit vectors by the first weights, without vectors of their own
+    )
     groups: int = 8
     heads: int = 4
     expansion: int = 4
@@ -45,12 +47,22 @@ class Architecture:
     growth: int = 12
     dropout: bool = False
     recompute: bool = False
-    rounding: str = ""  # the format that what a layer reads, and the gradient there, are rounded through
-    tensor_scale: bool = False  # whether each array is shifted to the top of that format's range first
+    rounding: str = (
+        ""  # the format that what a layer reads, and the gradient there, are rounded through
+    )
+    tensor_scale: bool = (
+        False  # whether each array is shifted to the top of that format's range first
+    )
 
     def weights(self, hp: Mapping[str, Array], rngs: nnx.Rngs, **changes: Any) -> dict[str, Any]:
         """How every map with weights is made, as ``Conv`` and ``make_linear`` take it."""
-        return {"init": self.init, "bias": self.bias, "hp": hp, **self.formats, "rngs": rngs} | changes
+        return {
+            "init": self.init,
+            "bias": self.bias,
+            "hp": hp,
+            **self.formats,
+            "rngs": rngs,
+        } | changes
 
     @property
     def formats(self) -> dict[str, jnp.dtype]:
@@ -137,7 +149,9 @@ class Pass:
     forward: bool = False  # activation_rms, activation_mean
     units: bool = False  # saturated, dead
     key: Array | None = None  # where the architecture is random, in training
-    real: Array | None = None  # [B, T], of one step in time [B]: which places hold tokens, where texts are padded
+    real: Array | None = (
+        None  # [B, T], of one step in time [B]: which places hold tokens, where texts are padded
+    )
 
     def layer_key(self, layer: int | Array, use: int) -> Array:
         """The key of one use in one layer: 0 the shortcut's, 1 dropout."""

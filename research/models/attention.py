@@ -23,25 +23,40 @@ class Attention(nnx.Module):
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
         self.arch = arch
-        self.heads, self.causal, self.rotary = arch.heads, arch.language, arch.positions == "rotary"
+        self.heads = arch.heads
+        self.causal = arch.language
+        self.rotary = arch.positions == "rotary"
         late = arch.deepnorm[1] if arch.skip == "deepnorm" else 1.0
-        make = lambda factor: make_linear(arch.width, arch.width, **arch.weights(hp, rngs), factor=factor)  # noqa: E731
-        self.query, self.key, self.value, self.out = make(1.0), make(1.0), make(late), make(late)
 
-    def __call__(self, z: Float[Array, "B T D"], told: Pass, layer: Array) -> tuple[Float[Array, "B T D"], Statistics]:
+        def make(factor):
+            return make_linear(arch.width, arch.width, **arch.weights(hp, rngs), factor=factor)
+
+        self.query = make(1.0)
+        self.key = make(1.0)
+        self.value = make(late)
+        self.out = make(late)
+
+    def __call__(
+        self, z: Float[Array, "B T D"], told: Pass, layer: Array
+    ) -> tuple[Float[Array, "B T D"], Statistics]:
         """The branch's output; the softmax is taken in float32 or wider."""
         q, k, v = (self._split(part(z)) for part in (self.query, self.key, self.value))
         if self.rotary:
-            q, k = rotate(q), rotate(k)
+            q = rotate(q)
+            k = rotate(k)
         wide = jnp.promote_types(z.dtype, jnp.float32)
-        scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+        scores = (
+            jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+        )
         if self.causal:
             seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
             scores = jnp.where(seen, scores, -jnp.inf)
         if told.real is not None:
             scores = jnp.where(told.real[:, None, None, :], scores, -jnp.inf)
         weights = jax.nn.softmax(scores).astype(z.dtype)
-        mixed = dropped(self.arch, jnp.einsum("bhts,bshk->bthk", weights, v).reshape(z.shape), told, layer)
+        mixed = dropped(
+            self.arch, jnp.einsum("bhts,bshk->bthk", weights, v).reshape(z.shape), told, layer
+        )
         nothing = {name: jnp.full((), jnp.nan, jnp.float32) for name in ("saturated", "dead")}
         return self.out(mixed), nothing if told.units else {}
 
@@ -54,5 +69,6 @@ def rotate(x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
     half = x.shape[-1] // 2
     angles = np.arange(x.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
     cos, sin = (jnp.asarray(f(angles), x.dtype)[None, :, None] for f in (np.cos, np.sin))
-    first, second = x[..., :half], x[..., half:]
+    first = x[..., :half]
+    second = x[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -16,7 +16,7 @@ from research.models.conv import Conv
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
-from research.models.sharing import drawn
+from research.parallel.collectives import drawn
 
 
 class Chain(nnx.Module):
@@ -32,7 +32,15 @@ class Chain(nnx.Module):
     β times as large.
     """
 
-    def __init__(self, arch: Architecture, part: Part, layer: Array, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        part: Part,
+        layer: Array,
+        hp: Mapping[str, Array],
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         self.first = not arch.activates_sum and part.kind != "feedforward"
         bias = arch.bias and not arch.normalises_inside and arch.skip != "fixup"
@@ -40,13 +48,25 @@ class Chain(nnx.Module):
         widths = _widths(arch, part)
         factors = _factors(arch, len(widths), layer)
         self.weights = nnx.List(
-            [_weight(arch, *width, **how, factor=factor) for width, factor in zip(widths, factors, strict=True)]
+            [
+                _weight(arch, *width, **how, factor=factor)
+                for width, factor in zip(widths, factors, strict=True)
+            ]
         )
-        inner = [make_norm(arch.norm, width[0], groups=arch.groups, **arch.formats, rngs=rngs) for width in widths[1:]]
+        inner = [
+            make_norm(arch.norm, width[0], groups=arch.groups, **arch.formats, rngs=rngs)
+            for width in widths[1:]
+        ]
         self.norms = nnx.List([None, *inner]) if arch.normalises_inside else None
-        self.shifts = nnx.Param(jnp.zeros((len(widths), 2), arch.param_dtype)) if arch.skip == "fixup" else None
+        self.shifts = (
+            nnx.Param(jnp.zeros((len(widths), 2), arch.param_dtype))
+            if arch.skip == "fixup"
+            else None
+        )
 
-    def __call__(self, z: Float[Array, "..."], told: Pass, layer: Array) -> tuple[Float[Array, "..."], Statistics]:
+    def __call__(
+        self, z: Float[Array, "..."], told: Pass, layer: Array
+    ) -> tuple[Float[Array, "..."], Statistics]:
         """The branch's output and, where they are asked for, the mean statistics of its nonlinearities."""
         statistics = []
         for n, weight in enumerate(self.weights):
@@ -54,12 +74,18 @@ class Chain(nnx.Module):
                 z = apply_norm(self.norms[n], z, train=told.train) if self.norms else z
                 z = self.shifted(z, n, 0)
                 counted = self._written(z, layer) if self.arch.skip == "dense" else None
-                statistics += [unit_statistics(self.arch.activation, z, counted=counted)] if told.units else []
+                statistics += (
+                    [unit_statistics(self.arch.activation, z, counted=counted)]
+                    if told.units
+                    else []
+                )
                 z = self._masked(ACTIVATIONS[self.arch.activation](z), layer)
             if n == len(self.weights) - 1:
                 z = dropped(self.arch, z, told, layer)
             z = weight(self.shifted(z, n, 1))
-        return z, jax.tree.map(lambda *each: sum(each) / len(each), *statistics) if statistics else {}
+        return z, jax.tree.map(
+            lambda *each: sum(each) / len(each), *statistics
+        ) if statistics else {}
 
     def shifted(self, z: Array, n: int, place: int) -> Array:
         """Fixup's bias in front of nonlinearity (``place`` 0) or weight (1) ``n``; elsewhere ``z`` as it is."""
@@ -86,18 +112,26 @@ def dropped(arch: Architecture, z: Array, told: Pass, layer: Array) -> Array:
 
 def _widths(arch: Architecture, part: Part) -> list[tuple[int, int, int, int]]:
     """Inputs, outputs, kernel size and stride of each weight; size 0 is a map of the last axis alone."""
-    inputs, outputs = part.inputs, arch.growth if arch.skip == "dense" else part.outputs
-    narrow, wide = outputs // 4, arch.width * arch.expansion
+    inputs = part.inputs
+    outputs = arch.growth if arch.skip == "dense" else part.outputs
+    narrow = outputs // 4
+    wide = arch.width * arch.expansion
     return {
         "dense": [(inputs, outputs, 0, 1)],
         "conv": [(inputs, outputs, 3, 1)],
         "basic": [(inputs, outputs, 3, part.stride), (outputs, outputs, 3, 1)],
-        "bottleneck": [(inputs, narrow, 0, 1), (narrow, narrow, 3, part.stride), (narrow, outputs, 0, 1)],
+        "bottleneck": [
+            (inputs, narrow, 0, 1),
+            (narrow, narrow, 3, part.stride),
+            (narrow, outputs, 0, 1),
+        ],
         "feedforward": [(inputs, wide, 0, 1), (wide, outputs, 0, 1)],
     }[part.kind]
 
 
-def _weight(arch: Architecture, inputs: int, outputs: int, size: int, stride: int, **how: Any) -> nnx.Module:
+def _weight(
+    arch: Architecture, inputs: int, outputs: int, size: int, stride: int, **how: Any
+) -> nnx.Module:
     if not size:
         return make_linear(inputs, outputs, **how)
     return Conv(inputs, outputs, size=size, stride=stride, padding=arch.padding, **how)

@@ -32,13 +32,26 @@ class Conv(nnx.Module):
         param_dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        self.stride, self.circular, self.dtype = stride, padding == "circular", dtype
+        self.stride = stride
+        self.circular = padding == "circular"
+        self.dtype = dtype
         shape = (size, size, inputs, outputs)
-        self.kernel = nnx.Param(weight_initializer(init, hp, factor)(rngs.params(), shape, param_dtype))
-        self.bias = nnx.Param(bias_initializer(hp)(rngs.params(), (outputs,), param_dtype)) if bias else None
+        self.kernel = nnx.Param(
+            weight_initializer(init, hp, factor)(rngs.params(), shape, param_dtype)
+        )
+        self.bias = (
+            nnx.Param(bias_initializer(hp)(rngs.params(), (outputs,), param_dtype))
+            if bias
+            else None
+        )
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H_ W_ F"]:
         """Convolves the images, whose sides the stride divides, rounded up."""
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        x = x.astype(self.dtype)
+        kernel = self.kernel[...].astype(self.dtype)
         out = convolve(x, kernel, stride=self.stride, circular=self.circular)
-        return out if self.bias is None else out + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+        return (
+            out
+            if self.bias is None
+            else out + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+        )

@@ -16,7 +16,11 @@ from jaxtyping import Array, Float
 
 
 def convolve(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C F"], *, stride: int = 1, circular: bool = False
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k k C F"],
+    *,
+    stride: int = 1,
+    circular: bool = False,
 ) -> Float[Array, "B H_ W_ F"]:
     """y[b,h,w,f] = Σ_ijc x[b, sh+i-p, sw+j-p, c] · kernel[i,j,c,f] with s = ``stride``, p = (k-1)/2.
 
@@ -28,7 +32,9 @@ def convolve(
         ValueError: The kernel's sides are even or differ, or the formats of x and kernel do.
     """
     if kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
-        raise ValueError(f"kernel must be square with odd sides, got {kernel.shape[0]}×{kernel.shape[1]}")
+        raise ValueError(
+            f"kernel must be square with odd sides, got {kernel.shape[0]}×{kernel.shape[1]}"
+        )
     if x.dtype != kernel.dtype:
         raise ValueError(f"x and kernel must have one format, got {x.dtype} and {kernel.dtype}")
     return _convolve(x, kernel, stride, circular)
@@ -40,15 +46,23 @@ def _convolve(x: Array, kernel: Array, stride: int, circular: bool) -> Array:
     return _on_platform(partial(_on_cpu, **form), partial(_as_convolution, **form), x, kernel)
 
 
-def _forward(x: Array, kernel: Array, stride: int, circular: bool) -> tuple[Array, tuple[Array, Array]]:
+def _forward(
+    x: Array, kernel: Array, stride: int, circular: bool
+) -> tuple[Array, tuple[Array, Array]]:
     return _convolve(x, kernel, stride, circular), (x, kernel)
 
 
-def _backward(stride: int, circular: bool, kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+def _backward(
+    stride: int, circular: bool, kept: tuple[Array, Array], grad: Array
+) -> tuple[Array, Array]:
     def pull(x: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
-        return jax.vjp(partial(_as_convolution, stride=stride, circular=circular), x, kernel)[1](grad)
+        return jax.vjp(partial(_as_convolution, stride=stride, circular=circular), x, kernel)[1](
+            grad
+        )
 
-    return _on_platform(partial(_gradients_on_cpu, stride=stride, circular=circular), pull, *kept, grad)
+    return _on_platform(
+        partial(_gradients_on_cpu, stride=stride, circular=circular), pull, *kept, grad
+    )
 
 
 _convolve.defvjp(_forward, _backward)
@@ -74,21 +88,29 @@ def _plain(x: Array, kernel: Array, stride: int, sides: list[tuple[int, int]]) -
 
 
 def _on_cpu(x: Array, kernel: Array, *, stride: int, circular: bool) -> Array:
-    form = partial(_as_convolution, stride=1) if stride == 1 else partial(_from_patches, stride=stride)
+    form = (
+        partial(_as_convolution, stride=1) if stride == 1 else partial(_from_patches, stride=stride)
+    )
     return form(_wide(x), _wide(kernel), circular=circular).astype(x.dtype)
 
 
-def _gradients_on_cpu(x: Array, kernel: Array, grad: Array, *, stride: int, circular: bool) -> tuple[Array, Array]:
+def _gradients_on_cpu(
+    x: Array, kernel: Array, grad: Array, *, stride: int, circular: bool
+) -> tuple[Array, Array]:
     """Patches are gathered a second time: they are k² times the image, and cost less than their memory."""
     wide = _wide(x), _wide(kernel), _wide(grad)
     if stride == 1:
         grads = _gradients_in_forward_form(*wide, circular=circular)
     else:
-        grads = jax.vjp(partial(_from_patches, stride=stride, circular=circular), *wide[:2])[1](wide[2])
+        grads = jax.vjp(partial(_from_patches, stride=stride, circular=circular), *wide[:2])[1](
+            wide[2]
+        )
     return grads[0].astype(x.dtype), grads[1].astype(kernel.dtype)
 
 
-def _gradients_in_forward_form(x: Array, kernel: Array, grad: Array, *, circular: bool) -> tuple[Array, Array]:
+def _gradients_in_forward_form(
+    x: Array, kernel: Array, grad: Array, *, circular: bool
+) -> tuple[Array, Array]:
     """∂L/∂x is ∂L/∂y convolved with the kernel turned round; ∂L/∂kernel is x convolved with ∂L/∂y over B."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     of_x = _as_convolution(grad, turned, stride=1, circular=circular)
@@ -98,7 +120,8 @@ def _gradients_in_forward_form(x: Array, kernel: Array, grad: Array, *, circular
 
 
 def _from_patches(x: Array, kernel: Array, *, stride: int, circular: bool) -> Array:
-    size, (_, height, width, _) = kernel.shape[0], x.shape
+    size = kernel.shape[0]
+    (_, height, width, _) = x.shape
     padded = _padded(x, size // 2, circular)
     taps = itertools.product(range(size), repeat=2)
     patches = [padded[:, i : i + height : stride, j : j + width : stride] for i, j in taps]

@@ -9,7 +9,14 @@ from research.models.init import bias_initializer, weight_initializer
 
 
 def make_linear(
-    inputs: int, outputs: int, *, init: str, bias: bool, hp: Mapping[str, Array], factor: float | Array = 1.0, **how
+    inputs: int,
+    outputs: int,
+    *,
+    init: str,
+    bias: bool,
+    hp: Mapping[str, Array],
+    factor: float | Array = 1.0,
+    **how,
 ) -> nnx.Linear:
     """A linear map of the last axis; weights and biases begin as the scheme ``init`` and the numbers ``hp`` say.
 

@@ -33,10 +33,13 @@ class Stem(nnx.Module):
     """
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.arch, self.pools = arch, arch.kind == "resnet"
+        self.arch = arch
+        self.pools = arch.kind == "resnet"
         size, stride = (7, 2) if self.pools else (3, 1)
         how = arch.weights(hp, rngs, bias=arch.bias and not arch.normalises_inside)
-        self.conv = Conv(_image(arch)[-1], arch.width, size=size, stride=stride, padding=arch.padding, **how)
+        self.conv = Conv(
+            _image(arch)[-1], arch.width, size=size, stride=stride, padding=arch.padding, **how
+        )
         kind = arch.norm if arch.activates_sum else "none"
         self.norm = make_norm(kind, arch.width, groups=arch.groups, **arch.formats, rngs=rngs)
 
@@ -62,11 +65,15 @@ class Table(nnx.Module):
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(arch.dtype)
         draw = jax.nn.initializers.normal(arch.width**-0.5)
-        self.vectors = nnx.Param(_drawn(draw, rngs, (arch.vocabulary, arch.width), arch.param_dtype))
+        self.vectors = nnx.Param(
+            _drawn(draw, rngs, (arch.vocabulary, arch.width), arch.param_dtype)
+        )
 
     def __call__(self, tokens: Array, train: bool) -> Float[Array, "B T D"]:
         """The tokens' vectors."""
-        wide = jnp.promote_types(self.dtype, jnp.float32)  # a frequent token's gradient is a sum over many places
+        wide = jnp.promote_types(
+            self.dtype, jnp.float32
+        )  # a frequent token's gradient is a sum over many places
         return self.vectors[...].astype(wide)[tokens].astype(self.dtype)
 
 
@@ -74,7 +81,8 @@ class Sequence(nnx.Module):
     """Tokens, or the first axis of an example as positions, to vectors; with a learned vector a position or none."""
 
     def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.arch, length = arch, arch.shape[0]
+        self.arch = arch
+        length = arch.shape[0]
         if arch.vocabulary and not arch.one_hot:
             self.table = Table(arch, rngs=rngs)
         elif arch.vocabulary:
@@ -97,9 +105,15 @@ class Sequence(nnx.Module):
 
 def unit_vectors(arch: Architecture, x: Array) -> Array:
     """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as it is."""
-    return jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype) if arch.vocabulary and arch.one_hot else x
+    return (
+        jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype)
+        if arch.vocabulary and arch.one_hot
+        else x
+    )
 
 
-def _drawn(draw: jax.nn.initializers.Initializer, rngs: nnx.Rngs, shape: tuple[int, ...], dtype: str) -> Array:
+def _drawn(
+    draw: jax.nn.initializers.Initializer, rngs: nnx.Rngs, shape: tuple[int, ...], dtype: str
+) -> Array:
     wide = jnp.promote_types(dtype, jnp.float32)
     return draw(rngs.params(), shape, wide).astype(dtype)

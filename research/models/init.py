@@ -9,7 +9,9 @@ from jaxtyping import Array
 
 Initializer = Callable[..., Array]
 
-_VARIANCE_SCALING: dict[str, tuple[float, Any, Any]] = {  # name: (scale, mode, distribution) of Var W = scale / fan
+_VARIANCE_SCALING: dict[
+    str, tuple[float, Any, Any]
+] = {  # name: (scale, mode, distribution) of Var W = scale / fan
     "he": (2.0, "fan_in", "normal"),  # He, Zhang, Ren, Sun 2015, eq. 10
     "glorot": (1.0, "fan_avg", "normal"),  # Glorot & Bengio 2010, eq. 12
     "glorot_uniform": (1.0, "fan_avg", "uniform"),  # Glorot & Bengio 2010, eq. 16
@@ -19,7 +21,9 @@ _VARIANCE_SCALING: dict[str, tuple[float, Any, Any]] = {  # name: (scale, mode, 
 }
 
 
-def weight_initializer(scheme: str, hp: Mapping[str, Array], factor: float | Array = 1.0) -> Initializer:
+def weight_initializer(
+    scheme: str, hp: Mapping[str, Array], factor: float | Array = 1.0
+) -> Initializer:
     """Draws weights by ``scheme``, times ``init.gain`` (and ``init.sigma_w`` for ``gaussian``), times ``factor``.
 
     Drawn in float32 or wider and then rounded to the parameters' format, since decompositions need it.
@@ -27,7 +31,9 @@ def weight_initializer(scheme: str, hp: Mapping[str, Array], factor: float | Arr
     scale = hp["init.gain"] * hp["init.sigma_w"] if scheme == "gaussian" else hp["init.gain"]
     scale = scale * factor
 
-    def draw(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object) -> Array:
+    def draw(
+        key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object
+    ) -> Array:
         wide = jnp.promote_types(dtype, jnp.float32)
         return (scale * _scheme(scheme)(key, shape, wide)).astype(dtype)
 
@@ -57,14 +63,18 @@ def _delta_orthogonal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> A
 def bias_initializer(hp: Mapping[str, Array]) -> Initializer:
     """Draws biases from N(0, init.sigma_b²)."""
 
-    def draw(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object) -> Array:
+    def draw(
+        key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object
+    ) -> Array:
         wide = jnp.promote_types(dtype, jnp.float32)
         return (hp["init.sigma_b"] * jax.random.normal(key, shape, wide)).astype(dtype)
 
     return draw
 
 
-def theoretical_variance(scheme: str, fan_in: int, fan_out: int, *, gain: float = 1.0, sigma_w: float = 1.0) -> float:
+def theoretical_variance(
+    scheme: str, fan_in: int, fan_out: int, *, gain: float = 1.0, sigma_w: float = 1.0
+) -> float:
     """σ_w² = fan_in · E[W²] of a layer, the number that mean-field theory speaks of."""
     factor = gain * sigma_w if scheme == "gaussian" else gain
     if scheme == "zeros":

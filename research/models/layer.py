@@ -24,7 +24,15 @@ Slots = dict[str, Array]
 class Layer(nnx.Module):
     """skip(h, branch(h)), with its normalisation before the branch, behind it, or behind the sum."""
 
-    def __init__(self, arch: Architecture, part: Part, layer: Array, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        part: Part,
+        layer: Array,
+        hp: Mapping[str, Array],
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         width = part.inputs if arch.placement == "pre" else part.outputs
         self.norm = make_norm(arch.norm, width, groups=arch.groups, **arch.formats, rngs=rngs)
@@ -42,7 +50,12 @@ class Layer(nnx.Module):
         return apply_norm(self.norm, h, train=told.train) if place == self.arch.placement else h
 
     def __call__(
-        self, h: Float[Array, "..."], slots: Slots, told: Pass, layer: Array, piece: Array | None = None
+        self,
+        h: Float[Array, "..."],
+        slots: Slots,
+        told: Pass,
+        layer: Array,
+        piece: Array | None = None,
     ) -> tuple[Float[Array, "..."], Statistics]:
         """The output and the forward statistics of layer ``layer``; ``slots`` receive what arrives backward.
 
@@ -50,12 +63,18 @@ class Layer(nnx.Module):
         """
         z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
         z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
-        branch, statistics = self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
+        branch, statistics = (
+            self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
+        )
         branch = self._normed(branch, "branch", told)
-        out = self._normed(self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told)
+        out = self._normed(
+            self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told
+        )
         if self.arch.activates_sum:
             out = ACTIVATIONS[self.arch.activation](self.branch.shifted(out, 0, 0))
-        if self.recurrent and told.real is not None:  # behind a text's end its state stays what it is
+        if (
+            self.recurrent and told.real is not None
+        ):  # behind a text's end its state stays what it is
             out = jnp.where(told.real[:, None], out, h)
         h = tap(out, slots.get("signal_grad"))
         return h, statistics | forward(self.arch, h, told, layer + 1)

@@ -4,11 +4,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.models import sharing
+from research.parallel import collectives as sharing
 
 
 def make_norm(
-    kind: str, width: int, *, groups: int = 1, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs
+    kind: str,
+    width: int,
+    *,
+    groups: int = 1,
+    dtype: jnp.dtype,
+    param_dtype: jnp.dtype,
+    rngs: nnx.Rngs,
 ) -> nnx.Module | None:
     """The normalisation of ``width`` units or channels; None for ``none``.
 
@@ -28,9 +34,13 @@ def make_norm(
         case "layer":
             return nnx.LayerNorm(width, use_fast_variance=False, **formats)
         case "batch":
-            wide = jnp.promote_types(dtype, jnp.float32)  # or running statistics would be rounded in evaluation
+            wide = jnp.promote_types(
+                dtype, jnp.float32
+            )  # or running statistics would be rounded in evaluation
             formats["dtype"] = wide
-            return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, axis_name=sharing.axis(), **formats)
+            return nnx.BatchNorm(
+                width, momentum=0.9, use_fast_variance=False, axis_name=sharing.axis(), **formats
+            )
         case "rms":
             return nnx.RMSNorm(width, **formats)
         case "group":
@@ -51,12 +61,16 @@ class DynamicTanh(nnx.Module):
 
     def __call__(self, h: Float[Array, "..."]) -> Float[Array, "..."]:
         """Squashes ``h``, whose last axis holds the units."""
-        alpha, scale, bias = (leaf[...].astype(self.dtype) for leaf in (self.alpha, self.scale, self.bias))
+        alpha, scale, bias = (
+            leaf[...].astype(self.dtype) for leaf in (self.alpha, self.scale, self.bias)
+        )
         row = (1,) * (h.ndim - 1) + (-1,)
         return scale.reshape(row) * jnp.tanh(alpha * h) + bias.reshape(row)
 
 
-def apply_norm(norm: nnx.Module | None, h: Float[Array, "..."], *, train: bool) -> Float[Array, "..."]:
+def apply_norm(
+    norm: nnx.Module | None, h: Float[Array, "..."], *, train: bool
+) -> Float[Array, "..."]:
     """Normalises ``h``; batch norm uses the batch's statistics in training and its running ones otherwise.
 
     Positions of a sequence [B, T, D] are normalised each by itself.

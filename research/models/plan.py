@@ -5,7 +5,13 @@ from typing import Any, NamedTuple
 
 RESNETS = ("resnet_cifar", "resnet")
 IMAGES = ("cnn", *RESNETS)  # networks of convolutions
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ def _uniform(arch: Any, *kinds: str) -> tuple[Stage, ...]:
 
 def _cifar(arch: Any) -> tuple[Stage, ...]:
     """He et al. 2016, §4.2: three times n blocks of two 3×3 convolutions, depth 6n+2."""
-    n, w = (arch.depth - 2) // 6, arch.width
+    n = (arch.depth - 2) // 6
+    w = arch.width
     return _groups("basic", w, ((n, w, 1), (n, 2 * w, 2), (n, 4 * w, 2)))
 
 
@@ -45,14 +52,17 @@ def _imagenet(arch: Any) -> tuple[Stage, ...]:
     """He et al. 2016, Table 1."""
     kind, wider = ("basic", 1) if arch.depth < 50 else ("bottleneck", 4)
     widths = [arch.width * wider * 2**i for i in range(4)]
-    return _groups(kind, arch.width, tuple(zip(BLOCKS[arch.depth], widths, (1, 2, 2, 2), strict=True)))
+    return _groups(
+        kind, arch.width, tuple(zip(BLOCKS[arch.depth], widths, (1, 2, 2, 2), strict=True))
+    )
 
 
 def _groups(kind: str, inputs: int, groups: tuple[tuple[int, int, int], ...]) -> tuple[Stage, ...]:
     """Groups of (blocks, width, stride); a first block that changes the shape is a stage of its own."""
     stages = []
     for blocks, width, stride in groups:
-        first, rest = Part(kind, inputs, width, stride), Part(kind, width, width)
+        first = Part(kind, inputs, width, stride)
+        rest = Part(kind, width, width)
         opened = [Stage(1, (first,))] if first.reshapes else []
         stages += [*opened, Stage(blocks - len(opened), (rest,))]
         inputs = width

@@ -26,22 +26,32 @@ class Cell(nnx.Module):
     """
 
     def __init__(self, arch: Architecture, pieces: int, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.kind, self.activation, self.dtype = arch.cell, arch.activation, jnp.dtype(arch.dtype)
-        gates, width, format_ = GATES[arch.cell], arch.width, jnp.dtype(arch.param_dtype)
-        weights, biases = weight_initializer(arch.init, hp), bias_initializer(hp)
+        self.kind = arch.cell
+        self.activation = arch.activation
+        self.dtype = jnp.dtype(arch.dtype)
+        gates = GATES[arch.cell]
+        width = arch.width
+        format_ = jnp.dtype(arch.param_dtype)
+        weights = weight_initializer(arch.init, hp)
+        biases = bias_initializer(hp)
 
         def draw(rows: int) -> nnx.Param:
             keys = jax.random.split(rngs.params(), gates)
             return nnx.Param(jax.vmap(lambda key: weights(key, (rows, width), format_))(keys))
 
-        self.recurrent, self.input = draw(width), draw(pieces)
+        self.recurrent = draw(width)
+        self.input = draw(pieces)
         bias = biases(rngs.params(), (gates, width), format_)
         if arch.cell == "lstm":
             bias = bias.at[1].add(1)
         self.bias = nnx.Param(bias) if arch.bias else None
-        self.inner = nnx.Param(jnp.zeros(width, format_)) if arch.bias and arch.cell == "gru" else None
+        self.inner = (
+            nnx.Param(jnp.zeros(width, format_)) if arch.bias and arch.cell == "gru" else None
+        )
 
-    def __call__(self, z: Float[Array, "B S"], x: Float[Array, "B P"], told: Pass) -> tuple[Array, Statistics]:
+    def __call__(
+        self, z: Float[Array, "B S"], x: Float[Array, "B P"], told: Pass
+    ) -> tuple[Array, Statistics]:
         """The branch's output, and where they are asked for the statistics of its nonlinearities."""
         step = {"elman": self._elman, "gru": self._gru, "lstm": self._lstm}[self.kind]
         given = jnp.einsum("bp,gpd->gbd", x, self.input[...].astype(self.dtype))
@@ -59,7 +69,8 @@ class Cell(nnx.Module):
 
     def _gru(self, h: Array, given: Array) -> tuple[Array, list]:
         own = self._from_state(h)
-        r, update = given[0] + own[0], given[1] + own[1]
+        r = given[0] + own[0]
+        update = given[1] + own[1]
         inner = own[2] if self.inner is None else own[2] + self.inner[...].astype(self.dtype)[None]
         new = given[2] + jax.nn.sigmoid(r) * inner
         kept = jax.nn.sigmoid(update)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from research.models import sharing
+from research.parallel import collectives as sharing
 
 
 def nearest(x: Float[Array, "..."], format_: str) -> Float[Array, "..."]:
@@ -22,7 +22,9 @@ def nearest(x: Float[Array, "..."], format_: str) -> Float[Array, "..."]:
     unit = _power(exponent - info.nmant, x.dtype)
     rounded = jnp.round(x / unit) * unit
     beyond = jnp.where(rounded > 0, jnp.inf, -jnp.inf) if format_ == "float8_e5m2" else jnp.nan
-    return jnp.where(jnp.abs(rounded) <= greatest, rounded, jnp.where(jnp.isnan(x), x, beyond)).astype(x.dtype)
+    return jnp.where(
+        jnp.abs(rounded) <= greatest, rounded, jnp.where(jnp.isnan(x), x, beyond)
+    ).astype(x.dtype)
 
 
 def _exponent(x: Array) -> Array:

@@ -12,9 +12,12 @@ from research.models.architecture import Architecture, Pass
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
-from research.models.sharing import drawn
+from research.parallel.collectives import drawn
 
-LEARNED_SCALE = {"rezero": 0.0, "fixup": 1.0}  # what α begins as; that of skipinit is a number of the program
+LEARNED_SCALE = {
+    "rezero": 0.0,
+    "fixup": 1.0,
+}  # what α begins as; that of skipinit is a number of the program
 GATED = ("highway", "gated")
 
 
@@ -38,17 +41,26 @@ class Skip(nnx.Module):
     """
 
     def __init__(self, arch: Architecture, part: Part, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.kind, self.arch, self.part = arch.skip, arch, part
+        self.kind = arch.skip
+        self.arch = arch
+        self.part = part
         learned = self.kind == "projection" or (part.reshapes and arch.transition == "projection")
         if self.kind != "none" and learned:
-            self.projection = make_linear(part.inputs, part.outputs, **arch.weights(hp, rngs, bias=False))
-            self.norm = make_norm(arch.norm, part.outputs, groups=arch.groups, **arch.formats, rngs=rngs)
+            self.projection = make_linear(
+                part.inputs, part.outputs, **arch.weights(hp, rngs, bias=False)
+            )
+            self.norm = make_norm(
+                arch.norm, part.outputs, groups=arch.groups, **arch.formats, rngs=rngs
+            )
         if self.kind in (*LEARNED_SCALE, "skipinit"):
             start = hp["skip.branch_scale"] if self.kind == "skipinit" else LEARNED_SCALE[self.kind]
             self.alpha = nnx.Param(jnp.asarray(start, arch.param_dtype))
         if self.kind in GATED:
             small = jax.nn.initializers.normal(0.1 * part.outputs**-0.5)
-            bias = lambda key, shape, dtype: jnp.full(shape, hp["skip.gate_bias"], dtype)  # noqa: E731
+
+            def bias(key, shape, dtype):
+                return jnp.full(shape, hp["skip.gate_bias"], dtype)
+
             gate = {"kernel_init": small, "bias_init": bias, **arch.formats, "rngs": rngs}
             self.gate = nnx.Linear(part.outputs, part.outputs, **gate)
 
@@ -70,12 +82,17 @@ class Skip(nnx.Module):
         return self._sum(self._shortcut(h, told.train), branch, told, layer)
 
     def _sum(self, h: Array, branch: Array, told: Pass, layer: Array) -> Array:
-        number = lambda value: jnp.asarray(value).astype(h.dtype)  # noqa: E731
+        def number(value):
+            return jnp.asarray(value).astype(h.dtype)
+
         match self.kind:
             case "identity" | "projection":
                 return h + branch
             case "scaled":
-                return number(told.hp["skip.shortcut_scale"]) * h + number(told.hp["skip.branch_scale"]) * branch
+                return (
+                    number(told.hp["skip.shortcut_scale"]) * h
+                    + number(told.hp["skip.branch_scale"]) * branch
+                )
             case "inv_sqrt_depth":
                 return h + branch * self.arch.layers**-0.5
             case "rezero" | "skipinit" | "fixup":

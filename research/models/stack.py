@@ -17,7 +17,7 @@ from research.models.embed import make_embed, unit_vectors
 from research.models.layer import Layer, Slots, forward
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
-from research.models.sharing import total
+from research.parallel.collectives import total
 
 
 class Stack(nnx.Module):
@@ -37,9 +37,15 @@ class Stack(nnx.Module):
         self.norm = make_norm(last, arch.stream, groups=arch.groups, **arch.formats, rngs=rngs)
         factor = 0.0 if arch.skip == "fixup" else 1.0  # Zhang, Dauphin, Ma 2019, §3, rule 1
         width = arch.width if arch.shared else arch.stream
-        self.head = None if arch.tied else make_linear(width, arch.classes, **arch.weights(hp, rngs), factor=factor)
+        self.head = (
+            None
+            if arch.tied
+            else make_linear(width, arch.classes, **arch.weights(hp, rngs), factor=factor)
+        )
 
-    def __call__(self, x: Array, slots: Slots, told: Pass) -> tuple[Float[Array, "..."], Statistics]:
+    def __call__(
+        self, x: Array, slots: Slots, told: Pass
+    ) -> tuple[Float[Array, "..."], Statistics]:
         """Logits [B, C] (of a language model [B, T, C]), and the forward statistics of every layer in forward order.
 
         Args:
@@ -54,7 +60,11 @@ class Stack(nnx.Module):
         inner = {name: slot[1:] if name == "signal_grad" else slot for name, slot in slots.items()}
         h = tap(self.begin(x, told), first.get("signal_grad"))
         begun = jax.tree.map(lambda s: s[None], forward(self.arch, h, told, 0))
-        h, statistics = self._through_time(x, h, inner, told) if self.arch.shared else self.through(h, inner, told)
+        h, statistics = (
+            self._through_time(x, h, inner, told)
+            if self.arch.shared
+            else self.through(h, inner, told)
+        )
         return self._end(h, told), _concatenate([begun, *statistics])
 
     def begin(self, x: Array, told: Pass) -> Array:
@@ -67,7 +77,9 @@ class Stack(nnx.Module):
 
     def through(self, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
         """The last layer's output, and the statistics of each stage; of networks whose layers have weights each."""
-        collected, start, stack = [], 0, 0
+        collected = []
+        start = 0
+        stack = 0
         for stage in self.arch.plan:
             layers = stage.blocks * len(stage.parts)
             form = stage.blocks, len(stage.parts)
@@ -76,10 +88,13 @@ class Stack(nnx.Module):
             stacks = list(self.stages)[stack : stack + len(stage.parts)]
             h, statistics = _scan(stacks, stage, start, h, own, told, self.arch.recompute)
             collected.append(statistics)
-            start, stack = start + layers, stack + len(stage.parts)
+            start = start + layers
+            stack = stack + len(stage.parts)
         return h, collected
 
-    def _through_time(self, x: Array, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
+    def _through_time(
+        self, x: Array, h: Array, slots: Slots, told: Pass
+    ) -> tuple[Array, list[Statistics]]:
         """One layer a step, each with its own tap on the weights that all of them share."""
         if self.embed is None:
             given = unit_vectors(self.arch, x).reshape(len(x), self.arch.depth, -1)
@@ -111,7 +126,11 @@ class Stack(nnx.Module):
             h = masked_mean(h, told.real)
         elif h.ndim > 2 and not arch.language:
             h = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
-        return self.head(h) if self.head is not None else h @ self.embed.table.vectors[...].astype(h.dtype).T
+        return (
+            self.head(h)
+            if self.head is not None
+            else h @ self.embed.table.vectors[...].astype(h.dtype).T
+        )
 
 
 def masked_mean(h: Float[Array, "B T D"], real: Bool[Array, "B T"]) -> Float[Array, "B D"]:
@@ -121,7 +140,8 @@ def masked_mean(h: Float[Array, "B T D"], real: Bool[Array, "B T"]) -> Float[Arr
 
 
 def _stacks(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> list[nnx.Module]:
-    stacks, start = [], 0
+    stacks = []
+    start = 0
     for stage in arch.plan:
         for place, part in enumerate(stage.parts):
             layers = start + place + len(stage.parts) * jnp.arange(stage.blocks)
@@ -130,7 +150,9 @@ def _stacks(arch: Architecture, hp: Mapping[str, Array], rngs: nnx.Rngs) -> list
     return stacks
 
 
-def _stack(arch: Architecture, part: Part, layers: Array, hp: Mapping[str, Array], rngs: nnx.Rngs) -> nnx.Module:
+def _stack(
+    arch: Architecture, part: Part, layers: Array, hp: Mapping[str, Array], rngs: nnx.Rngs
+) -> nnx.Module:
     """One layer for each number in ``layers``, parameters stacked on a leading axis."""
     make = nnx.vmap(lambda keys, layer: Layer(arch, part, layer, hp, rngs=keys))
     return make(rngs.split(len(layers)), layers)
@@ -138,18 +160,24 @@ def _stack(arch: Architecture, part: Part, layers: Array, hp: Mapping[str, Array
 
 def _concatenate(parts: list[Statistics]) -> Statistics:
     names = {name for part in parts for name in part}
-    return {name: jnp.concatenate([part[name] for part in parts if name in part]) for name in sorted(names)}
+    return {
+        name: jnp.concatenate([part[name] for part in parts if name in part])
+        for name in sorted(names)
+    }
 
 
 def _scan(
     stacks: list[Any], stage: Stage, start: int, h: Array, slots: Slots, told: Pass, recompute: bool
 ) -> tuple[Array, Statistics]:
     """Runs a stage's blocks one after the other; running statistics are put back into ``stacks``."""
-    graphs, params, rests = zip(*(nnx.split(stack, nnx.Param, ...) for stack in stacks), strict=True)
+    graphs, params, rests = zip(
+        *(nnx.split(stack, nnx.Param, ...) for stack in stacks), strict=True
+    )
 
     def body(h: Array, block: tuple) -> tuple[Array, tuple]:
         number, params, rests, slots = block
-        seen, collected = [], []
+        seen = []
+        collected = []
         for place, graph in enumerate(graphs):
             layer = nnx.merge(graph, params[place], rests[place])
             own = {name: slot[place] for name, slot in slots.items()}
@@ -160,7 +188,9 @@ def _scan(
 
     # Only in a scan is the compiler kept from merging the second computation with the first by itself.
     body = jax.checkpoint(body, prevent_cse=stage.blocks == 1) if recompute else body
-    h, (rests, statistics) = _in_turn(body, h, (jnp.arange(stage.blocks), params, rests, slots), stage.blocks)
+    h, (rests, statistics) = _in_turn(
+        body, h, (jnp.arange(stage.blocks), params, rests, slots), stage.blocks
+    )
     for stack, rest in zip(stacks, rests, strict=True):
         nnx.update(stack, rest)
     return h, jax.tree.map(lambda values: values.reshape(-1), statistics)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from research.records.parts import Columns, Parts
+from research.records.table_writer import Columns, Parts
 
 FLUSH_SECONDS = 2.0
 TABLES = ("metrics", "profiles", "inspections")
@@ -33,7 +33,9 @@ class Lock:
     def __init__(self, directory: Path):
         """Raises Taken where another process has it."""
         self.directory = directory
-        self._descriptor = os.open(directory, os.O_RDONLY)  # it is the directory itself that is locked
+        self._descriptor = os.open(
+            directory, os.O_RDONLY
+        )  # it is the directory itself that is locked
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -55,8 +57,12 @@ class Record:
         Raises:
             Damaged: where there are fewer rows than are to stay.
         """
-        self._lock, self.directory, self.info = lock, lock.directory, info
-        self._tables = {name: Parts(lock.directory, name, (kept or {}).get(name, 0)) for name in TABLES}
+        self._lock = lock
+        self.directory = lock.directory
+        self.info = info
+        self._tables = {
+            name: Parts(lock.directory, name, (kept or {}).get(name, 0)) for name in TABLES
+        }
         self.patience = 1.0  # how much longer rows may wait than those of a run alone
         self._flushed = time.monotonic()
         self.update(status="running")
@@ -115,7 +121,8 @@ class Unwritten(Record):
     """A record that another process writes."""
 
     def __init__(self, info: dict[str, Any]):
-        self.info, self.patience = info, 1.0
+        self.info = info
+        self.patience = 1.0
 
     def update(self, **changes: Any) -> None:
         """Changes entries, in memory."""
@@ -156,7 +163,9 @@ def read_info(directory: Path) -> dict[str, Any] | None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all; what is not finite becomes null."""
     beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    beside.write_text(
+        json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     os.replace(beside, path)
 
 

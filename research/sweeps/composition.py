@@ -18,9 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from research.composed import folder, register, typed
-from research.member import Member
-from research.records.analysis import flat
+from research.config.hydra_config import folder, register, typed
+from research.records.runs import flat
+from research.runner.run_spec import Member
 
 
 class Composer(ConfigLoaderImpl):
@@ -40,7 +40,9 @@ class Composer(ConfigLoaderImpl):
         """The loader itself where it is one already, with all that it has composed."""
         return loader if isinstance(loader, cls) else cls(loader)
 
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: Sequence[str]
+    ) -> DictConfig:
         """The configuration of one job."""
         parsed = [self._parsed(override) for override in sweep_overrides]
         return self._changed(self._base(master_config, parsed), parsed)
@@ -64,14 +66,19 @@ class Composer(ConfigLoaderImpl):
     def _changed(self, composed: DictConfig, parsed: Sequence[Override]) -> DictConfig:
         """``composed`` with the values that the job sets."""
         try:
-            self._apply_overrides_to_config([override for override in parsed if not self._chooses(override)], composed)
+            self._apply_overrides_to_config(
+                [override for override in parsed if not self._chooses(override)], composed
+            )
         except OmegaConfBaseException as error:
             raise ConfigCompositionException from error
         settings = composed.hydra.job.config.override_dirname
         task = [override for override in parsed if not override.is_hydra_override()]
         composed.hydra.overrides.task = [override.input_line for override in task]
         composed.hydra.job.override_dirname = get_overrides_dirname(
-            task, kv_sep=settings.kv_sep, item_sep=settings.item_sep, exclude_keys=settings.exclude_keys
+            task,
+            kv_sep=settings.kv_sep,
+            item_sep=settings.item_sep,
+            exclude_keys=settings.exclude_keys,
         )
         return composed
 
@@ -93,17 +100,24 @@ class Composer(ConfigLoaderImpl):
 
     def member(self, master: DictConfig, overrides: Sequence[str], number: int) -> Member:
         """The job as a run, with the files that Hydra's own launcher would write beside the record."""
-        member, composed = self.checked(master, overrides), self.load_sweep_config(master, overrides)
+        member = self.checked(master, overrides)
+        composed = self.load_sweep_config(master, overrides)
         with read_write(composed.hydra), open_dict(composed.hydra):
             composed.hydra.job.id = composed.hydra.job.num = number
             composed.hydra.runtime.output_dir = os.path.abspath(member.directory)
         parts = {
-            "config": OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"]),
+            "config": OmegaConf.masked_copy(
+                composed, [str(name) for name in composed if name != "hydra"]
+            ),
             "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
             "overrides": composed.hydra.overrides.task,
         }
         folder = composed.hydra.output_subdir
-        files = {f"{folder}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()} if folder else {}
+        files = (
+            {f"{folder}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
+            if folder
+            else {}
+        )
         return dataclasses.replace(member, files=files)
 
 
@@ -115,7 +129,14 @@ def composed_jobs(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> Iterat
     for job in jobs:
         composed = loader.load_sweep_config(master, [*words, *job])
         own = {str(name): node for name, node in composed.items() if name != "hydra"}
-        plain = lambda node: OmegaConf.to_container(node, enum_to_str=True) if OmegaConf.is_config(node) else node  # noqa: E731
+
+        def plain(node):
+            return (
+                OmegaConf.to_container(node, enum_to_str=True)
+                if OmegaConf.is_config(node)
+                else node
+            )
+
         yield flat({name: plain(node) for name, node in own.items()})
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.member import Member, Result
+from research.runner.run_spec import Member, Result
 
 Outcome = list[Result] | BaseException
 SECONDS_A_LOOK = 0.5  # between looks for results
@@ -29,14 +29,14 @@ class Load:
 
     def __call__(self) -> list[Result]:
         """What came of each run; errors as lines, since not every exception travels."""
-        from research import train
-        from research.running.progress import Silent
-        from research.running.signals import terminable
+        from research.cli import train
+        from research.runner.progress import Silent
+        from research.runner.signals import terminable
 
         os.chdir(self.place)
         train.Session.progress = Silent()
         if self.members[0].config.mesh.kind.name == "distributed":
-            from research.running.processes import join
+            from research.parallel.processes import join
 
             join(self.members[0].config.mesh)
         with terminable():
@@ -53,7 +53,7 @@ class Load:
 
 
 def _in_words(error: Any) -> Result:
-    from research.errors import explain
+    from research.config.errors import explain
 
     if not isinstance(error, Exception):
         return {}
@@ -89,7 +89,9 @@ def on_processes(loads: Sequence[Load], *, jobs: int) -> Iterator[tuple[int, Out
     broken = []
     pool = ProcessPoolExecutor(jobs)
     try:
-        waiting: dict[Any, int] = {pool.submit(_call, load): number for number, load in enumerate(loads)}
+        waiting: dict[Any, int] = {
+            pool.submit(_call, load): number for number, load in enumerate(loads)
+        }
         for future in as_completed(waiting):
             if future.exception() is None:
                 yield waiting[future], future.result()
@@ -133,18 +135,23 @@ def _outcome(results: Callable[[], list[Any]]) -> Outcome:
         return error
 
 
-def on_ray(loads: Sequence[Load], *, init: dict[str, Any], remote: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
+def on_ray(
+    loads: Sequence[Load], *, init: dict[str, Any], remote: dict[str, Any]
+) -> Iterator[tuple[int, Outcome]]:
     """As tasks of Ray: of the cluster that ``init`` names, or of one that is started here."""
     import logging
 
     import ray  # pyright: ignore[reportMissingImports]  # an extra
 
-    ray.init(**{"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR} | init)
+    ray.init(
+        **{"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        | init
+    )
     try:
         task = ray.remote(max_retries=0, **remote)(_call)
         waiting = {task.remote(load): number for number, load in enumerate(loads)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(done), _outcome(lambda: [ray.get(done)])  # noqa: B023
+            yield waiting.pop(done), _outcome(lambda: [ray.get(done)])
     finally:
         ray.shutdown()

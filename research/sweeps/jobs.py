@@ -10,8 +10,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from research.config import Config
-from research.member import Member, group_key
+from research.config.schema import Config
+from research.runner.run_spec import Member, group_key
 
 
 def jobs_of(
@@ -25,7 +25,10 @@ def jobs_of(
     jobs = []
     for arm in (arms or {"": {}}).values():
         given = [f"{name}={values}" for name, values in {**params, **arm}.items()]
-        last = {override.get_key_element(): override for override in parser.parse_overrides([*given, *arguments])}
+        last = {
+            override.get_key_element(): override
+            for override in parser.parse_overrides([*given, *arguments])
+        }
         jobs += itertools.chain(*BasicSweeper.split_arguments(list(last.values()), None))
     return jobs
 
@@ -41,7 +44,9 @@ def without_doubles(jobs: Sequence[Sequence[str]], members: Sequence[Member]) ->
         other = first.setdefault(member.directory, number)
         if member.identity != members[other].identity:
             both = " and ".join(" ".join(jobs[n]) or "no override" for n in (other, number))
-            raise ValueError(f"{both} would both be recorded in {member.directory}: hydra.sweep.subdir must tell them")
+            raise ValueError(
+                f"{both} would both be recorded in {member.directory}: hydra.sweep.subdir must tell them"
+            )
     return list(first.values())
 
 

@@ -46,12 +46,17 @@ def fetch(state: TrainState) -> Arrays:
 
     These are copies: the program is given the state itself and overwrites it.
     """
-    return {path: np.array(leaf) for path, leaf in _by_path(jax.device_get(_without_key(state))).items()}
+    return {
+        path: np.array(leaf) for path, leaf in _by_path(jax.device_get(_without_key(state))).items()
+    }
 
 
 def form(shapes: TrainState) -> Form:
     """Shape and format of every array in the checkpoint of one run, from the state of M."""
-    return {path: (leaf.shape[1:], np.dtype(leaf.dtype)) for path, leaf in _by_path(_without_key(shapes)).items()}
+    return {
+        path: (leaf.shape[1:], np.dtype(leaf.dtype))
+        for path, leaf in _by_path(_without_key(shapes)).items()
+    }
 
 
 def stacked(shapes: TrainState, checkpoints: Mapping[int, Checkpoint]) -> Arrays:
@@ -87,7 +92,8 @@ class Checkpoints:
     """The checkpoints of the run in ``directory``, of which the last one stays."""
 
     def __init__(self, directory: Path):
-        self.run, self.folder = directory.name, directory.absolute() / FOLDER
+        self.run = directory.name
+        self.folder = directory.absolute() / FOLDER
 
     @property
     def exist(self) -> bool:
@@ -118,13 +124,19 @@ class Checkpoints:
         """
         if not self.exist:
             return None
-        place, expected = self.folder / str(max(self._steps())), form()
+        place = self.folder / str(max(self._steps()))
+        expected = form()
         try:
             with _checkpointer() as orbax:
-                arrays, notes = orbax.restore(place), dict(orbax.metadata(place).custom_metadata)
+                arrays = orbax.restore(place)
+                notes = dict(orbax.metadata(place).custom_metadata)
             whole = notes.pop("sum") == _sum(arrays)
             same = {path: (array.shape, array.dtype) for path, array in arrays.items()} == expected
-        except (MemoryError, ImportError, PermissionError):  # not the checkpoint's fault: it may be read another time
+        except (
+            MemoryError,
+            ImportError,
+            PermissionError,
+        ):  # not the checkpoint's fault: it may be read another time
             raise
         except Exception as error:  # of any kind: the file system, two formats, JSON
             raise Unusable(f"it cannot be read ({type(error).__name__})") from error
@@ -166,7 +178,9 @@ def _checkpointer() -> Any:
 def _sum(arrays: Mapping[str, np.ndarray]) -> int:
     value = 0
     for path in sorted(arrays):
-        value = zlib.crc32(np.ascontiguousarray(arrays[path]).reshape(-1).view(np.uint8).data, value)
+        value = zlib.crc32(
+            np.ascontiguousarray(arrays[path]).reshape(-1).view(np.uint8).data, value
+        )
     return value
 
 
@@ -178,7 +192,8 @@ class Writer:
         self.every = every
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
-        self._last, self._took = time.monotonic(), 0.0
+        self._last = time.monotonic()
+        self._took = 0.0
         self._said = False
 
     @property
@@ -210,5 +225,8 @@ class Writer:
     def _say(self, run: str, error: Exception) -> None:
         if not self._said:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            print(f"fathom: {run}: no checkpoint can be written ({reason}); training goes on", file=sys.stderr)
+            print(
+                f"fathom: {run}: no checkpoint can be written ({reason}); training goes on",
+                file=sys.stderr,
+            )
         self._said = True

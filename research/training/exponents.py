@@ -12,28 +12,35 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from research.gauges.exponents import exponent_counts
-from research.gauges.formats import BINS
-from research.models.sharing import total
+from research.parallel.collectives import total
+from research.theory.formats import BINS
+from research.training.layer_params import stages_of
 from research.training.objective import HP, make_objective, next_batch
-from research.training.spec import Spec
+from research.training.program_config import Spec
 from research.training.state import LossScale, TrainState
-from research.training.trees import stages_of
 
 Counts = dict[str, Array]
 
 
-def count_exponents(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> dict[str, Counts]:
+def count_exponents(
+    spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]
+) -> dict[str, Counts]:
     """Counts of the step that comes next, as ``gauges.exponents`` gives them.
 
     ``signal`` [N+1, bins] of the backward signal, ``grad`` [N, bins] of the parameters' gradient, both below ``own`` as
     the run computes them, times the loss scale, and below ``exact`` in float32 with a loss scale of 1.
     """
     arch = spec.architecture
-    wide = dataclasses.replace(arch, dtype=str(jnp.promote_types(arch.dtype, jnp.float32)), rounding="")
+    wide = dataclasses.replace(
+        arch, dtype=str(jnp.promote_types(arch.dtype, jnp.float32)), rounding=""
+    )
     found = {"own": _counts(spec, state, hp, data)}
     if wide != arch:
         unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.clean)
-        exact = dataclasses.replace(spec, architecture=wide), dataclasses.replace(state, loss_scale=unscaled)
+        exact = (
+            dataclasses.replace(spec, architecture=wide),
+            dataclasses.replace(state, loss_scale=unscaled),
+        )
         found["exact"] = _counts(*exact, hp, data)
     return found
 
@@ -47,7 +54,10 @@ def _counts(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) ->
     grads, signal = total((grads, counted["signal_grad"]))
     if arch.shared:
         return {"signal": signal, "grad": counted["grad_norm"]}
-    layers = [jnp.stack([exponent_counts(stack, 1) for stack in stage], axis=1) for stage in stages_of(arch, grads)]
+    layers = [
+        jnp.stack([exponent_counts(stack, 1) for stack in stage], axis=1)
+        for stage in stages_of(arch, grads)
+    ]
     return {
         "signal": signal,
         "grad": jnp.concatenate([stage.reshape(-1, BINS + 2) for stage in layers]),

@@ -17,17 +17,23 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from research.gauges.curvature import difference_errors, isometry, mean_cosine, mode_error, sharpness
+from research.gauges.curvature import (
+    difference_errors,
+    isometry,
+    mean_cosine,
+    mode_error,
+    sharpness,
+)
 from research.gauges.layers import layer_norms
 from research.gauges.norms import euclidean
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
 from research.models.architecture import Pass
 from research.models.stack import Stack
+from research.training.layer_params import is_kernel, kernels_of
 from research.training.losses import losses_and_hits
 from research.training.objective import HP, graph_of, make_objective, read_inputs
-from research.training.spec import Spec
+from research.training.program_config import Spec
 from research.training.state import LossScale, TrainState
-from research.training.trees import is_kernel, kernels_of
 
 EXAMPLES = 1024  # the most that sharpness is averaged over, but for full batches
 COMPARED = 256  # the most examples whose gradients are compared or kept one by one
@@ -45,16 +51,25 @@ def inspect(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     if spec.streamed:
         data = {**data, "x": data["x"][0], "y": data["y"][0]}
     wide = _widened(spec, state)
-    return {name: value for kind in spec.inspections for name, value in _KINDS[kind](*wide, hp, data).items()}
+    return {
+        name: value
+        for kind in spec.inspections
+        for name, value in _KINDS[kind](*wide, hp, data).items()
+    }
 
 
 def _widened(spec: Spec, state: TrainState) -> tuple[Spec, TrainState]:
     arch = spec.architecture
-    formats = {name: str(jnp.promote_types(getattr(arch, name), jnp.float32)) for name in ("dtype", "param_dtype")}
+    formats = {
+        name: str(jnp.promote_types(getattr(arch, name), jnp.float32))
+        for name in ("dtype", "param_dtype")
+    }
     params = jax.tree.map(lambda leaf: leaf.astype(formats["param_dtype"]), state.params)
     unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.clean)
     state = dataclasses.replace(state, params=params, loss_scale=unscaled)
-    return dataclasses.replace(spec, architecture=dataclasses.replace(arch, rounding="", **formats)), state
+    return dataclasses.replace(
+        spec, architecture=dataclasses.replace(arch, rounding="", **formats)
+    ), state
 
 
 def _loss(spec: Spec, state: TrainState, hp: HP, data: Data, rows: Array) -> Callable[[Any], Array]:
@@ -67,7 +82,9 @@ def _sharpness(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     """The greatest eigenvalue of the Hessian of the training loss, and the error bound of ``curvature.sharpness``."""
     examples = len(data["x"])
     batches = 1 if spec.full_batch else max(1, min(examples, EXAMPLES) // spec.batch_size)
-    rows = jnp.arange(batches * (examples if spec.full_batch else spec.batch_size)).reshape(batches, -1)
+    rows = jnp.arange(batches * (examples if spec.full_batch else spec.batch_size)).reshape(
+        batches, -1
+    )
 
     def gradient(params: Any) -> Any:
         each = lax.map(lambda part: jax.grad(_loss(spec, state, hp, data, part))(params), rows)
@@ -82,7 +99,9 @@ def _network(spec: Spec, state: TrainState, hp: HP) -> Stack:
 
 
 def _told(spec: Spec, state: TrainState, hp: HP) -> Pass:
-    return Pass(hp, train=True, key=jax.random.fold_in(state.key, 4) if spec.architecture.random else None)
+    return Pass(
+        hp, train=True, key=jax.random.fold_in(state.key, 4) if spec.architecture.random else None
+    )
 
 
 def _outputs(spec: Spec, state: TrainState, hp: HP, params: Any, x: Array, told: Pass) -> Array:
@@ -98,7 +117,10 @@ def _jacobian_spectrum(spec: Spec, state: TrainState, hp: HP, data: Data) -> Fou
     told = Pass(hp, train=False)
     first = read_inputs(spec.architecture, data, data["x"][:1])
     h = _network(spec, state, hp).begin(first, told)
-    through = lambda h: _network(spec, state, hp).through(h[None], {}, told)[0][0]  # noqa: E731
+
+    def through(h):
+        return _network(spec, state, hp).through(h[None], {}, told)[0][0]
+
     values, distance = isometry(through, h[0])
     return {"jacobian_spectrum": values, "jacobian_distance": distance}
 
@@ -112,23 +134,36 @@ def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> 
     References:
         Balduzzi et al., The shattered gradients problem, 2017.
     """
-    told, model = _told(spec, state, hp), _network(spec, state, hp)
+    told = _told(spec, state, hp)
+    model = _network(spec, state, hp)
     h = model.begin(read_inputs(spec.architecture, data, data["x"][:COMPARED]), told)
     v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
-    signs = jax.random.rademacher(jax.random.fold_in(state.key, 7), (len(h),) + (1,) * (h.ndim - 1), h.dtype)
+    signs = jax.random.rademacher(
+        jax.random.fold_in(state.key, 7), (len(h),) + (1,) * (h.ndim - 1), h.dtype
+    )
     layers = jnp.zeros((spec.architecture.layers, *h.shape), h.dtype)
 
     def forward(h: Array, slots: Array) -> Array:
-        return jnp.sum(_network(spec, state, hp).through(h, {"signal_grad": slots}, told)[0] * v[None] * signs)
+        return jnp.sum(
+            _network(spec, state, hp).through(h, {"signal_grad": slots}, told)[0] * v[None] * signs
+        )
 
     first, others = jax.grad(forward, (0, 1))(h, layers)
-    return {"gradient_correlation": lax.map(mean_cosine, jnp.concatenate([first[None], others]) * signs[None])}
+    return {
+        "gradient_correlation": lax.map(
+            mean_cosine, jnp.concatenate([first[None], others]) * signs[None]
+        )
+    }
 
 
 def _input_gradient(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     """The gradient [K, inputs] of the first output with respect to each of the first examples."""
-    told, x = _told(spec, state, hp), read_inputs(spec.architecture, data, data["x"][:COMPARED])
-    first = lambda x: jnp.sum(_network(spec, state, hp)(x, {}, told)[0][..., 0])  # noqa: E731
+    told = _told(spec, state, hp)
+    x = read_inputs(spec.architecture, data, data["x"][:COMPARED])
+
+    def first(x):
+        return jnp.sum(_network(spec, state, hp)(x, {}, told)[0][..., 0])
+
     return {"input_gradient": jax.grad(first)(x)}
 
 
@@ -142,13 +177,18 @@ def _output_change(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     References:
         Wang et al., DeepNet, 2022, §4.2: the model update.
     """
-    rows, told = jnp.arange(spec.batch_size), _told(spec, state, hp)
+    rows = jnp.arange(spec.batch_size)
+    told = _told(spec, state, hp)
     x = read_inputs(spec.architecture, data, data["x"][rows])
     gradient = jax.grad(_loss(spec, state, hp, data, rows))(state.params)
     stepped = jax.tree_util.tree_map_with_path(
-        lambda path, old, g: old if _is_kept(path) else old - hp["optimizer.learning_rate"] * g, state.params, gradient
+        lambda path, old, g: old if _is_kept(path) else old - hp["optimizer.learning_rate"] * g,
+        state.params,
+        gradient,
     )
-    before, after = (_outputs(spec, state, hp, params, x, told) for params in (state.params, stepped))
+    before, after = (
+        _outputs(spec, state, hp, params, x, told) for params in (state.params, stepped)
+    )
     change = after - before
     return {"output_change": euclidean(change) / change.size**0.5}
 
@@ -162,7 +202,11 @@ def _difference_errors(spec: Spec, state: TrainState, hp: HP, data: Data) -> Fou
     flat, restore = ravel_pytree(state.params)
     direction = jax.random.normal(jax.random.fold_in(state.key, 6), flat.shape, flat.dtype)
     direction *= euclidean(flat) / euclidean(direction)
-    steps, along = jnp.asarray(STEPS, flat.dtype), lambda flat: loss(restore(flat))
+    steps = jnp.asarray(STEPS, flat.dtype)
+
+    def along(flat):
+        return loss(restore(flat))
+
     errors = difference_errors(along, flat, direction, steps)
     found = {f"{name}_difference_error": error for name, error in errors.items()}
     return {"difference_step": steps, "mode_error": mode_error(along, flat, direction)} | found
@@ -174,13 +218,22 @@ def _scale_derivative(spec: Spec, state: TrainState, hp: HP, data: Data) -> Foun
     All are one number where the outputs are linear along each layer's weights (Euler): for rectifiers and linear
     units without biases, norms and shortcuts.
     """
-    arch, told = spec.architecture, _told(spec, state, hp)
-    x, y = read_inputs(arch, data, data["x"][: spec.batch_size]), data["y"][: spec.batch_size]
-    network = lambda params: _outputs(spec, state, hp, params, x, told)  # noqa: E731
+    arch = spec.architecture
+    told = _told(spec, state, hp)
+    x = read_inputs(arch, data, data["x"][: spec.batch_size])
+    y = data["y"][: spec.batch_size]
+
+    def network(params):
+        return _outputs(spec, state, hp, params, x, told)
+
     outputs, back = jax.vjp(network, state.params)
-    loss = lambda f: jnp.mean(losses_and_hits(spec.loss, f, y, hp["loss.label_smoothing"])[0])  # noqa: E731
+
+    def loss(f):
+        return jnp.mean(losses_and_hits(spec.loss, f, y, hp["loss.label_smoothing"])[0])
+
     at_outputs = jax.grad(loss)(outputs)
-    weights, gradients = kernels_of(arch, state.params), kernels_of(arch, back(at_outputs)[0])
+    weights = kernels_of(arch, state.params)
+    gradients = kernels_of(arch, back(at_outputs)[0])
     return {
         "scale_derivative": scale_derivatives(weights, gradients),
         "output_scale_derivative": jnp.vdot(outputs, at_outputs),
@@ -193,9 +246,15 @@ def _scale_invariance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Foun
     The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; ‖2g(2W) − g(W)‖/‖g(W)‖, with
     g = ∂L/∂W and all layers' weights, not the head's, doubled at once (van Laarhoven 2017, §2).
     """
-    arch, gradient = spec.architecture, jax.grad(_loss(spec, state, hp, data, jnp.arange(spec.batch_size)))
-    inside = lambda path: path[0].key == "stages" and is_kernel(path)  # noqa: E731
-    doubled = jax.tree.map_with_path(lambda path, leaf: 2 * leaf if inside(path) else leaf, state.params)
+    arch = spec.architecture
+    gradient = jax.grad(_loss(spec, state, hp, data, jnp.arange(spec.batch_size)))
+
+    def inside(path):
+        return path[0].key == "stages" and is_kernel(path)
+
+    doubled = jax.tree.map_with_path(
+        lambda path, leaf: 2 * leaf if inside(path) else leaf, state.params
+    )
     trees = state.params, gradient(state.params), gradient(doubled)
     weights, here, there = (kernels_of(arch, tree) for tree in trees)
     change = jax.tree.map(lambda g, g2: 2 * g2 - g, here, there)
@@ -208,7 +267,9 @@ def _scale_invariance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Foun
 
 def _balance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, which gradient flow keeps in rectifier and linear networks."""
-    embed, layers, head = state.params["embed"], state.params["stages"][0]["branch"]["weights"][0], state.params["head"]
+    embed = state.params["embed"]
+    layers = state.params["stages"][0]["branch"]["weights"][0]
+    head = state.params["head"]
     biased = spec.architecture.bias
     biases = jnp.concatenate([embed["bias"][None], layers["bias"][...]]) if biased else None
     kept = balance(embed["kernel"][...], layers["kernel"][...], head["kernel"][...], biases)

@@ -8,7 +8,10 @@ from research.gauges.norms import accumulator
 
 
 def losses_and_hits(
-    kind: str, logits: Float[Array, "B ... C"], labels: Num[Array, "B ..."], smoothing: Float[Array, ""]
+    kind: str,
+    logits: Float[Array, "B ... C"],
+    labels: Num[Array, "B ..."],
+    smoothing: Float[Array, ""],
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """The loss of each example, and whether the greatest output names its label; means over T where there is one.
 
@@ -21,7 +24,9 @@ def losses_and_hits(
         losses = 0.5 * jnp.sum((logits - labels.astype(logits.dtype)) ** 2, axis=-1)
         return losses, jnp.full_like(losses, jnp.nan)
     classes = logits.shape[-1]
-    targets = (1 - smoothing) * jax.nn.one_hot(labels, classes, dtype=logits.dtype) + smoothing / classes
+    targets = (1 - smoothing) * jax.nn.one_hot(
+        labels, classes, dtype=logits.dtype
+    ) + smoothing / classes
     if kind == "cross_entropy":
         losses = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
     else:

@@ -11,11 +11,11 @@ from jaxtyping import Array
 
 from research.data.augment import augmented
 from research.models.architecture import Architecture, Pass
-from research.models.sharing import drawn, own, part
 from research.models.stack import Stack
+from research.parallel.collectives import drawn, own, part
 from research.training.losses import losses_and_hits
 from research.training.permutation import permutation
-from research.training.spec import Spec
+from research.training.program_config import Spec
 from research.training.state import TrainState
 
 HP = Mapping[str, Array]
@@ -49,9 +49,12 @@ def read_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> A
     return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)
 
 
-def read_batch(spec: Spec, state: TrainState, data: Mapping[str, Array], rows: Array, labels: Array) -> Batch:
+def read_batch(
+    spec: Spec, state: TrainState, data: Mapping[str, Array], rows: Array, labels: Array
+) -> Batch:
     """The batch as the present step sees it: images augmented, and of it this device's part."""
-    arch, inputs = spec.architecture, read_inputs(spec.architecture, data, rows)
+    arch = spec.architecture
+    inputs = read_inputs(spec.architecture, data, rows)
     return own((augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels))
 
 
@@ -73,7 +76,13 @@ def step_key(state: TrainState) -> Array:
 
 
 def make_objective(
-    spec: Spec, state: TrainState, hp: HP, batch: Batch, *, forward: bool = False, units: bool = False
+    spec: Spec,
+    state: TrainState,
+    hp: HP,
+    batch: Batch,
+    *,
+    forward: bool = False,
+    units: bool = False,
 ) -> Callable[[Any, dict[str, Array]], tuple[Array, tuple]]:
     """(parameters, slots) → the loss times the loss scale, and (loss, accuracy, forward statistics, running ones).
 
@@ -82,20 +91,31 @@ def make_objective(
 
     ``forward`` and ``units`` say which statistics of the forward pass are taken.
     """
-    arch, key = spec.architecture, step_key(state)
+    arch = spec.architecture
+    key = step_key(state)
     told = Pass(hp, train=True, forward=forward, units=units, key=key if arch.random else None)
-    inputs = _with_noise(batch[0], jax.random.fold_in(key, 2**32 - 1), hp) if spec.noisy else batch[0]
+    inputs = (
+        _with_noise(batch[0], jax.random.fold_in(key, 2**32 - 1), hp) if spec.noisy else batch[0]
+    )
     graph = graph_of(arch, hp)
 
     def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, tuple]:
         model = nnx.merge(graph, params, state.rest, copy=True)
         logits, statistics = model(inputs, slots, told)
         losses, hits = losses_and_hits(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
-        loss, accuracy = jnp.mean(losses), jnp.mean(hits)
-        return part(loss) * state.loss_scale.value, (loss, accuracy, statistics, nnx.state(model, nnx.Not(nnx.Param)))
+        loss = jnp.mean(losses)
+        accuracy = jnp.mean(hits)
+        return part(loss) * state.loss_scale.value, (
+            loss,
+            accuracy,
+            statistics,
+            nnx.state(model, nnx.Not(nnx.Param)),
+        )
 
     return objective
 
 
 def _with_noise(x: Array, key: Array, hp: HP) -> Array:
-    return x + (hp["train.input_noise"] * drawn(partial(jax.random.normal, key), x.shape)).astype(x.dtype)
+    return x + (hp["train.input_noise"] * drawn(partial(jax.random.normal, key), x.shape)).astype(
+        x.dtype
+    )

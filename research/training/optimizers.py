@@ -30,7 +30,9 @@ def make_optimizer(kind: str, hp: Mapping[str, Array]) -> optax.GradientTransfor
     (Chen et al. 2023) and ``muon`` (Liu et al. 2025).
     """
     decay = optax.add_decayed_weights(hp["optimizer.weight_decay"])
-    mu, b1, b2, eps = (hp[f"optimizer.{name}"] for name in ("momentum", "beta1", "beta2", "epsilon"))
+    mu, b1, b2, eps = (
+        hp[f"optimizer.{name}"] for name in ("momentum", "beta1", "beta2", "epsilon")
+    )
     match kind:
         case "gd" | "sgd":
             return decay
@@ -52,7 +54,9 @@ def make_optimizer(kind: str, hp: Mapping[str, Array]) -> optax.GradientTransfor
     raise ValueError(f"optimizer must be {known}, got {kind}")
 
 
-def _muon(mu: Array, adam: optax.GradientTransformation, eps: Array) -> optax.GradientTransformation:
+def _muon(
+    mu: Array, adam: optax.GradientTransformation, eps: Array
+) -> optax.GradientTransformation:
     """Momentum of hidden matrices with all singular values brought near 1; ``adam`` for everything else.
 
     Of a matrix with I inputs and O outputs √max(1, O/I)·U·p(S)·Vᵀ, where U·S·Vᵀ is the Nesterov momentum over its
@@ -60,13 +64,22 @@ def _muon(mu: Array, adam: optax.GradientTransformation, eps: Array) -> optax.Gr
     optax has it. Stacked layers and the gates of a cell are matrices of their own; a convolution's inputs are its
     kernel's pixels and channels.
     """
-    matrix = lambda leaf: optax.contrib.MuonDimensionNumbers(_input_axes(leaf), leaf.ndim - 1)  # noqa: E731
+
+    def matrix(leaf):
+        return optax.contrib.MuonDimensionNumbers(_input_axes(leaf), leaf.ndim - 1)
+
     axes = functools.partial(jax.tree.map, matrix)
     orthogonal = optax.contrib.scale_by_muon(beta=mu, eps=eps, weight_dimension_numbers=axes)
-    hidden = optax.chain(orthogonal, optax.stateless(lambda updates, _: jax.tree.map(_scaled_by_shape, updates)))
-    label = lambda path, _: "hidden" if _is_hidden_matrix(path) else "other"  # noqa: E731
+    hidden = optax.chain(
+        orthogonal, optax.stateless(lambda updates, _: jax.tree.map(_scaled_by_shape, updates))
+    )
+
+    def label(path, _):
+        return "hidden" if _is_hidden_matrix(path) else "other"
+
     return optax.partition(
-        {"hidden": hidden, "other": adam}, functools.partial(jax.tree_util.tree_map_with_path, label)
+        {"hidden": hidden, "other": adam},
+        functools.partial(jax.tree_util.tree_map_with_path, label),
     )
 
 
@@ -96,7 +109,8 @@ def learning_rate(schedule: str, step: Array, hp: Mapping[str, Array]) -> Float[
     """
     peak = hp["optimizer.learning_rate"]
     step, total, warmup = (
-        number.astype(peak.dtype) for number in (step, hp["train.steps"], hp["optimizer.warmup_steps"])
+        number.astype(peak.dtype)
+        for number in (step, hp["train.steps"], hp["optimizer.warmup_steps"])
     )
     match schedule:
         case "constant":
@@ -112,7 +126,9 @@ def learning_rate(schedule: str, step: Array, hp: Mapping[str, Array]) -> Float[
             return peak * hp["optimizer.decay_factor"] ** passed
         case "linear":
             return peak * (1 - step / total)
-    raise ValueError(f"schedule must be constant, warmup, warmup_cosine, step or linear, got {schedule}")
+    raise ValueError(
+        f"schedule must be constant, warmup, warmup_cosine, step or linear, got {schedule}"
+    )
 
 
 def clip(kind: str, grads: Any, params: Any, threshold: Array) -> Any:
@@ -132,7 +148,10 @@ def clip(kind: str, grads: Any, params: Any, threshold: Array) -> Any:
             return jax.tree.map(lambda grad: jnp.clip(grad, -threshold, threshold), grads)
         case "adaptive":
             one = functools.partial(_clip_units, threshold=threshold)
-            by_layer = lambda path, *pair: (jax.vmap(one) if _is_stacked(path) else one)(*pair)  # noqa: E731
+
+            def by_layer(path, *pair):
+                return (jax.vmap(one) if _is_stacked(path) else one)(*pair)
+
             return jax.tree_util.tree_map_with_path(by_layer, grads, params)
     raise ValueError(f"clip must be none, global_norm, value or adaptive, got {kind}")
 
@@ -147,7 +166,9 @@ def _is_stacked(path: tuple) -> bool:
 
 def _clip_units(grad: Array, param: Array, *, threshold: Array) -> Array:
     """Each column of a matrix, or a whole vector, against ``threshold`` times its weights' norm, at least 1e-3."""
-    units = (lambda x: x.reshape(-1, x.shape[-1]).T) if grad.ndim > 1 else (lambda x: x.reshape(1, -1))
+    units = (
+        (lambda x: x.reshape(-1, x.shape[-1]).T) if grad.ndim > 1 else (lambda x: x.reshape(1, -1))
+    )
     limit = threshold * jnp.maximum(tree_euclidean(units(param), 1), 1e-3)
     shrink = _shrink(limit, tree_euclidean(units(grad), 1))
     return grad * (shrink.reshape((1,) * (grad.ndim - 1) + (-1,)) if grad.ndim > 1 else shrink[0])

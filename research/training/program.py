@@ -18,11 +18,12 @@ from jaxtyping import Array
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.models.architecture import Architecture, Pass
-from research.models.sharing import own, sharing, total
+from research.parallel.collectives import own, sharing, total
+from research.parallel.mesh import ALONE, Layout, at_the_start, over_batch, over_runs, unshared
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
+from research.training.layer_params import stages_of
 from research.training.losses import losses_and_hits
-from research.training.mesh import ALONE, Layout, at_the_start, over_batch, over_runs, unshared
 from research.training.objective import (
     HP,
     graph_of,
@@ -35,11 +36,10 @@ from research.training.objective import (
     step_key,
 )
 from research.training.optimizers import clip, learning_rate, make_optimizer
+from research.training.program_config import Spec
 from research.training.rounding import stored
 from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
-from research.training.spec import Spec
 from research.training.state import TrainState
-from research.training.trees import stages_of
 
 # XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all.
 ON_ALL_CORES = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
@@ -73,7 +73,9 @@ def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
 
     once = _on_cpu(QUICKLY)
     beside = once if spec.brief else None
-    step = (_on_cpu(ON_ALL_CORES) if spec.architecture.convolves else {}) | (once if spec.brief else {})
+    step = (_on_cpu(ON_ALL_CORES) if spec.architecture.convolves else {}) | (
+        once if spec.brief else {}
+    )
     return Program(
         init=jax.jit(mapped(_init, 1, at=at_the_start(layout)), compiler_options=once),
         chunk=jax.jit(mapped(_chunk, 2, 3), donate_argnums=0, compiler_options=step),
@@ -90,11 +92,17 @@ def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
 
 def _init(spec: Spec, hp: HP) -> TrainState:
     key = jax.random.key(hp["seed"])
-    _, params, rest = nnx.split(make_model(spec.architecture, hp, jax.random.fold_in(key, 0)), nnx.Param, ...)
+    _, params, rest = nnx.split(
+        make_model(spec.architecture, hp, jax.random.fold_in(key, 0)), nnx.Param, ...
+    )
     optimizer = make_optimizer(spec.optimizer, hp)
     opt_state = optimizer.init(_widened(params))
-    running = jax.tree.map(lambda leaf: leaf.astype(accumulator(jnp.dtype(spec.architecture.dtype))), rest)
-    return TrainState(jnp.int32(0), params, running, opt_state, key, first_scale(spec.loss_scaling, hp))
+    running = jax.tree.map(
+        lambda leaf: leaf.astype(accumulator(jnp.dtype(spec.architecture.dtype))), rest
+    )
+    return TrainState(
+        jnp.int32(0), params, running, opt_state, key, first_scale(spec.loss_scaling, hp)
+    )
 
 
 def _widened(tree: Any) -> Any:
@@ -120,7 +128,8 @@ def _chunk(
         elif spec.streamed:
             batch = data["x"][i], data["y"][i]
         else:
-            position, epoch = step % per_epoch, step // per_epoch
+            position = step % per_epoch
+            epoch = step // per_epoch
             begins = (position == 0) | (i == 0)
             places = lax.cond(begins, lambda: order_of(state.key, epoch, examples), lambda: places)
             chosen = rows_of(spec, places, position)
@@ -134,7 +143,10 @@ def _chunk(
     places = jnp.zeros(examples if shuffled else 0, jnp.int32)
     some = 0 if spec.streamed else slice(spec.batch_size)
     first = data["x"][some], data["y"][some]
-    batch_of_one = lambda x, y: _step(spec, measured, state, hp, read_batch(spec, state, data, x, y))  # noqa: E731
+
+    def batch_of_one(x, y):
+        return _step(spec, measured, state, hp, read_batch(spec, state, data, x, y))
+
     shapes = jax.eval_shape(batch_of_one, *first)[1]
     rows = jax.tree.map(lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), shapes)
     state, _, rows = lax.fori_loop(0, steps, train, (state, places, rows))
@@ -150,40 +162,60 @@ def _measured_at_interval(
 
     def bare(state: TrainState) -> tuple[TrainState, Metrics]:
         state, row = _step(spec, False, state, hp, batch)
-        return state, jax.tree.map(lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), shapes) | row
+        return state, jax.tree.map(
+            lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), shapes
+        ) | row
 
-    return lax.cond(step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state)
+    return lax.cond(
+        step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # asked for its shapes, then for itself: traced once
+@functools.partial(
+    jax.jit, static_argnums=(0, 1), inline=True
+)  # asked for its shapes, then for itself: traced once
 def _step(
     spec: Spec, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
 ) -> tuple[TrainState, Metrics]:
     """One update; the row holds numbers of the step and, where ``measured``, a profile over layers."""
-    arch, wide = spec.architecture, accumulator(jnp.dtype(spec.architecture.dtype))
+    arch = spec.architecture
+    wide = accumulator(jnp.dtype(spec.architecture.dtype))
     full = measured and spec.level == "full"
     slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
     objective = make_objective(spec, state, hp, batch, forward=measured, units=full)
-    (grads, backward), (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)
+    (grads, backward), (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(
+        state.params, slots
+    )
     grads, (loss, accuracy), profile = over_batch(grads, (loss, accuracy), forward | backward)
     scaled = grads, {name: profile[name] for name in backward}
     grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
-    row: Metrics = {"train_loss": loss, "train_accuracy": accuracy, "loss_scale": state.loss_scale.value}
+    row: Metrics = {
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+        "loss_scale": state.loss_scale.value,
+    }
     row["learning_rate"] = learning_rate(spec.schedule, state.step, hp)
     if measured:
         row["profile"], row["grad_norm"] = _gradient_gauges(arch, profile | backward, grads)
     finite = jnp.isfinite(loss) & (jnp.isfinite(row["grad_norm"]) if measured else is_finite(grads))
-    row |= {"skipped": ~finite, "finite": can_go_on(spec.loss_scaling, state.loss_scale, loss, finite)}
+    row |= {
+        "skipped": ~finite,
+        "finite": can_go_on(spec.loss_scaling, state.loss_scale, loss, finite),
+    }
 
     def updated() -> tuple:
         running = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
         return *_update(spec, state, hp, grads, row["learning_rate"]), running
 
     kept = state.params, state.opt_state, state.rest
-    params, opt_state, rest = lax.cond(finite, updated, lambda: kept)  # a selection would read and write all of them
+    params, opt_state, rest = lax.cond(
+        finite, updated, lambda: kept
+    )  # a selection would read and write all of them
     if full:
         updates = update_gauges(stages_of(arch, state.params), stages_of(arch, params))
-        row["profile"] |= {name: jnp.broadcast_to(values, arch.layers) for name, values in updates.items()}
+        row["profile"] |= {
+            name: jnp.broadcast_to(values, arch.layers) for name, values in updates.items()
+        }
     scale = next_scale(spec.loss_scaling, state.loss_scale, finite, hp)
     return TrainState(state.step + 1, params, rest, opt_state, state.key, scale), row
 
@@ -220,15 +252,21 @@ def _update(spec: Spec, state: TrainState, hp: HP, grads: Any, rate: Array) -> t
 
 def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
     """Loss and accuracy of the held-out split, batch by batch."""
-    graph, examples = graph_of(spec.architecture, hp), data["eval_x"].shape[0]
+    graph = graph_of(spec.architecture, hp)
+    examples = data["eval_x"].shape[0]
     size = -(-min(spec.batch_size, examples) // sharing()) * sharing()
 
     def sums(rows: Array) -> Array:
         model = nnx.merge(graph, state.params, state.rest, copy=True)
         rows = own(rows)
-        real, rows = rows < examples, jnp.minimum(rows, examples - 1)
-        logits, _ = model(read_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False))
-        each = losses_and_hits(spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype)))
+        real = rows < examples
+        rows = jnp.minimum(rows, examples - 1)
+        logits, _ = model(
+            read_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False)
+        )
+        each = losses_and_hits(
+            spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype))
+        )
         return jnp.stack([jnp.sum(jnp.where(real, values, 0)) for values in each])
 
     batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)

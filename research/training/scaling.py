@@ -23,7 +23,9 @@ def first_scale(mode: str, hp: Mapping[str, Array]) -> LossScale:
     return LossScale(jnp.ones_like(scale) if mode == "none" else scale, jnp.int32(0))
 
 
-def next_scale(mode: str, scale: LossScale, finite: Bool[Array, ""], hp: Mapping[str, Array]) -> LossScale:
+def next_scale(
+    mode: str, scale: LossScale, finite: Bool[Array, ""], hp: Mapping[str, Array]
+) -> LossScale:
     """The factor of the next step, from whether this step's gradient was ``finite``.
 
     ``dynamic``: times ``backoff_factor`` behind a gradient that was not, down to ``LEAST``; times ``growth_factor``
@@ -41,7 +43,11 @@ def next_scale(mode: str, scale: LossScale, finite: Bool[Array, ""], hp: Mapping
 
 def can_go_on(mode: str, scale: LossScale, loss: Array, finite: Bool[Array, ""]) -> Bool[Array, ""]:
     """Whether the run has not diverged: the loss is a number, and so is the gradient, now or in a step to come."""
-    hope = {"none": jnp.array(False), "static": scale.clean > 1 - PATIENCE, "dynamic": scale.value > LEAST}
+    hope = {
+        "none": jnp.array(False),
+        "static": scale.clean > 1 - PATIENCE,
+        "dynamic": scale.value > LEAST,
+    }
     return jnp.isfinite(loss) & (finite | hope[mode])
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from research import cli
 from research.benchmark import rows, table
 from research.benchmark.table import ROWS, Measured
+from research.cli import main as cli
 
 
 def silent(done, total):
@@ -39,7 +39,9 @@ def measures(monkeypatch, tmp_path):
         tick(1, 1)
         return seen[name]
 
-    monkeypatch.setattr(rows, "MEASURES", {name: functools.partial(measure, name=name) for name in ROWS})
+    monkeypatch.setattr(
+        rows, "MEASURES", {name: functools.partial(measure, name=name) for name in ROWS}
+    )
     return seen
 
 
@@ -73,9 +75,16 @@ def test_what_has_no_budget_or_was_not_measured_neither_holds_nor_fails():
 
 
 def test_the_table_says_row_number_budget_and_verdict():
-    lines = printed({"gauges": Measured(1.23, "a [1.2 to 1.3]"), "help": Measured(0.5, "b")}).splitlines()
+    lines = printed(
+        {"gauges": Measured(1.23, "a [1.2 to 1.3]"), "help": Measured(0.5, "b")}
+    ).splitlines()
     assert lines[0].split() == ["row", "compared", "measured", "budget", "holds", "this", "run"]
-    assert "1.23×" in lines[1] and "≤ 1.10×" in lines[1] and "NO" in lines[1] and "a [1.2 to 1.3]" in lines[1]
+    assert (
+        "1.23×" in lines[1]
+        and "≤ 1.10×" in lines[1]
+        and "NO" in lines[1]
+        and "a [1.2 to 1.3]" in lines[1]
+    )
     assert "0.50 s" in lines[2] and "≤ 0.70 s" in lines[2] and "yes" in lines[2]
 
 
@@ -108,7 +117,11 @@ def test_all_rows_are_printed_and_written(measures, tmp_path, capsys):
 
 def test_some_rows_are_printed_and_nothing_is_written(measures, tmp_path, capsys):
     assert cli.run(["bench", "help", "gauges"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["row", "gauges", "help"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "row",
+        "gauges",
+        "help",
+    ]
     assert not list((tmp_path / "experiments").iterdir())
 
 
@@ -154,12 +167,15 @@ def test_a_ratio_is_the_median_over_pairs_so_that_a_slow_moment_bears_on_both_si
 
 
 def test_two_things_are_timed_in_turns_each_going_first_as_often():
-    order, ticks = [], []
+    order = []
+    ticks = []
 
     def clock(name, seconds):
         return lambda: order.append(name) or seconds
 
-    seen = table.side_by_side(clock("a", 3.0), clock("b", 2.0), 4, lambda done, total: ticks.append((done, total)))
+    seen = table.side_by_side(
+        clock("a", 3.0), clock("b", 2.0), 4, lambda done, total: ticks.append((done, total))
+    )
     assert seen.value == pytest.approx(1.5)
     assert "".join(order) in ("abbaabba", "baabbaab")
     assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -169,7 +185,9 @@ def test_the_matrix_products_are_those_of_the_network():
     products = rows.Products(5, 8, 3, depth=2, batch=4)
     products.time()
     assert [w.shape for _, w, _ in products.layers] == [(5, 8), (8, 8), (8, 8), (8, 3)]
-    for n, ((x, w, g), (of_x, of_w, out)) in enumerate(zip(products.layers, products.results, strict=True)):
+    for n, ((x, w, g), (of_x, of_w, out)) in enumerate(
+        zip(products.layers, products.results, strict=True)
+    ):
         np.testing.assert_allclose(out, x @ w, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(of_w, x.T @ g, rtol=1e-4, atol=1e-5)
         if n:
@@ -177,7 +195,14 @@ def test_the_matrix_products_are_those_of_the_network():
 
 
 # Biases away from zero, so that one that is left out of a copy or of a layer's norm shows.
-SMALL = ("data=noise", "model.depth=4", "model.width=16", "init=gaussian", "init.sigma_w=1.4", "init.sigma_b=0.3")
+SMALL = (
+    "data=noise",
+    "model.depth=4",
+    "model.width=16",
+    "init=gaussian",
+    "init.sigma_w=1.4",
+    "init.sigma_b=0.3",
+)
 
 
 @pytest.mark.parametrize("style", ["hooks", "tuned"])
@@ -193,7 +218,13 @@ def test_so_they_do_on_a_residual_network(style):
     pytest.importorskip("torch")
     from research.benchmark.eager import disagreement
 
-    small = ("model=resnet_cifar", "model.depth=14", "model.width=4", "data=noise", "data.shape=[9,9,2]")
+    small = (
+        "model=resnet_cifar",
+        "model.depth=14",
+        "model.width=4",
+        "data=noise",
+        "data.shape=[9,9,2]",
+    )
     assert disagreement(style, *small) < 1e-3  # batch norm divides by small deviations
 
 
@@ -203,10 +234,16 @@ def test_pytorch_trains_as_we_do(style):
     from research.benchmark.eager import EagerSteps
 
     steps = rows.Steps(*SMALL, "measure=norms", "train.batch_size=128", "data.limit=128")
-    trained = steps.program.chunk(steps.initial(), steps.job.hp, steps.job.data, np.int32(0), np.int32(8))[1]
+    trained = steps.program.chunk(
+        steps.initial(), steps.job.hp, steps.job.data, np.int32(0), np.int32(8)
+    )[1]
     eager = EagerSteps(steps.job, steps.initial().params, style=style)
     trainer = eager.trainer()
     for _ in range(8):  # the training set is one batch, whose order does not matter
         trainer.step(eager.x, eager.y)
-    assert trainer.last()["train_loss"] == pytest.approx(float(trained["train_loss"][0, 7]), rel=1e-4)
-    np.testing.assert_allclose(trainer.last()["signal_grad"], trained["profile"]["signal_grad"][0, 7], rtol=1e-3)
+    assert trainer.last()["train_loss"] == pytest.approx(
+        float(trained["train_loss"][0, 7]), rel=1e-4
+    )
+    np.testing.assert_allclose(
+        trainer.last()["signal_grad"], trained["profile"]["signal_grad"][0, 7], rtol=1e-3
+    )

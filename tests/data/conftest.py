@@ -9,10 +9,19 @@ import pytest
 SIZES = {"train": 30, "test": 20}
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 QUESTIONS = {
-    "train": [("Who wrote it ?", 1), ("Where is it , and who wrote it ?", 0), ("", 1), ("Who is it ?", 1)],
+    "train": [
+        ("Who wrote it ?", 1),
+        ("Where is it , and who wrote it ?", 0),
+        ("", 1),
+        ("Who is it ?", 1),
+    ],
     "test": [("Where is she ?", 0), ("Who ?", 1)],
 }
-PLAY = {"train": "to be, or not to be: " * 40, "validation": "to be or not " * 20, "test": "that is the question " * 20}
+PLAY = {
+    "train": "to be, or not to be: " * 40,
+    "validation": "to be or not " * 20,
+    "test": "that is the question " * 20,
+}
 
 
 def drawn(name, split):
@@ -50,7 +59,10 @@ def _pictures(name):
     def own(split):
         images, labels = drawn(name, split)
         pairs = zip(images, labels, strict=True)
-        return [{"image": Image.fromarray(image.squeeze()), "label": int(label)} for image, label in pairs]
+        return [
+            {"image": Image.fromarray(image.squeeze()), "label": int(label)}
+            for image, label in pairs
+        ]
 
     return {split: own(split) for split in SIZES}
 
@@ -59,15 +71,31 @@ def _pictures(name):
 def all_prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     for name, shape in SHAPES.items():
-        features = lambda f, shape=shape: {"image": f.Image(shape=shape), "label": f.ClassLabel(num_classes=10)}  # noqa: E731
+
+        def features(f, shape=shape):
+            return {
+                "image": f.Image(shape=shape),
+                "label": f.ClassLabel(num_classes=10),
+            }
+
         _write(name, folder, features, _pictures(name))
     labels = ("label-fine", "label-coarse")
     questions = {
         split: [{"text": text, "label-coarse": label, "label-fine": 2} for text, label in own]
         for split, own in QUESTIONS.items()
     }
-    _write("trec", folder, lambda f: {"text": f.Text()} | {n: f.ClassLabel(num_classes=3) for n in labels}, questions)
-    _write("tiny_shakespeare", folder, lambda f: {"text": f.Text()}, {k: [{"text": v}] for k, v in PLAY.items()})
+    _write(
+        "trec",
+        folder,
+        lambda f: {"text": f.Text()} | {n: f.ClassLabel(num_classes=3) for n in labels},
+        questions,
+    )
+    _write(
+        "tiny_shakespeare",
+        folder,
+        lambda f: {"text": f.Text()},
+        {k: [{"text": v}] for k, v in PLAY.items()},
+    )
     return folder
 
 

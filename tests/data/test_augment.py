@@ -25,7 +25,12 @@ def test_each_image_is_moved_by_no_more_than_the_crop_and_zeros_come_in():
     images, out, seen = IMAGES.reshape(-1, *SHAPE), at(0, crop=1), set()
     wider = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     for n, image in enumerate(out):
-        fits = [(i, j) for i in range(3) for j in range(3) if np.array_equal(wider[n, i : i + 6, j : j + 5], image)]
+        fits = [
+            (i, j)
+            for i in range(3)
+            for j in range(3)
+            if np.array_equal(wider[n, i : i + 6, j : j + 5], image)
+        ]
         assert len(fits) == 1
         seen |= set(fits)
     assert len(seen) == 9

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.checks import check
-from research.config import Config, DataKind
+from research.config.data_settings import Data, Unit
+from research.config.schema import Config, DataKind
+from research.config.validation import check
 from research.data.catalog import describe, load_catalog
 from research.data.dataset import standardised
-from research.data.settings import Data, Unit
 
 from .conftest import PLAY, QUESTIONS, SHAPES, SIZES, drawn
 
@@ -51,7 +51,9 @@ def test_what_was_prepared_is_what_is_read(prepared, name):
 def test_an_image_set_is_standardised_over_its_training_elements(prepared):
     read = load_images("cifar10", "train", "test", 20)
     inputs = (read.x.astype(float) - read.offset) * read.scale
-    assert inputs.mean() == pytest.approx(0, abs=1e-12) and inputs.std() == pytest.approx(1, rel=1e-12)
+    assert inputs.mean() == pytest.approx(0, abs=1e-12) and inputs.std() == pytest.approx(
+        1, rel=1e-12
+    )
     assert read.mean_square == pytest.approx(1, rel=1e-12)
     whole = load_images("cifar10", "train", "test", None)
     assert np.array_equal(read.x, whole.x[:20]) and np.array_equal(read.eval_x, whole.eval_x)
@@ -62,20 +64,24 @@ def test_the_deviation_of_many_rows_is_that_of_all_at_once():
     """More elements than are looked at at a time."""
     rows = np.random.default_rng(0).integers(256, size=(1700, 3072), dtype=np.uint8)
     offset, scale = standardised(rows)
-    assert offset == pytest.approx(rows.mean(), rel=1e-12) and 1 / scale == pytest.approx(rows.std(), rel=1e-12)
+    assert offset == pytest.approx(rows.mean(), rel=1e-12) and 1 / scale == pytest.approx(
+        rows.std(), rel=1e-12
+    )
 
 
 READS = """
 import sys
 from research.data.catalog import load_catalog
-from research.data.settings import Data, DataKind
+from research.config.data_settings import Data, DataKind
 print(load_catalog(Data(name=DataKind.mnist)).fingerprint())
 print(*(module in sys.modules for module in ("tensorflow", "tensorflow_datasets")))
 """
 
 
 def test_reading_needs_no_tensorflow_and_the_second_time_no_tfds(prepared, process):
-    first, second = (process("-c", READS, TFDS_DATA_DIR=str(prepared)).communicate() for _ in range(2))
+    first, second = (
+        process("-c", READS, TFDS_DATA_DIR=str(prepared)).communicate() for _ in range(2)
+    )
     fingerprint = load_images("mnist", "train", "test", None).fingerprint()
     assert first == (f"{fingerprint}\nFalse True\n", "")
     assert second == (f"{fingerprint}\nFalse False\n", "")
@@ -104,14 +110,20 @@ def test_decoded_rows_that_were_damaged_are_decoded_again(prepared):
 def test_prepared_files_that_were_damaged_are_named(prepared, damage):
     (records,) = prepared.glob("mnist/3.0.1/mnist-train.array_record*")
     damage(records)
-    with pytest.raises(ValueError, match=f"data=mnist: .*{prepared / 'mnist' / '3.0.1'} are damaged") as refused:
+    with pytest.raises(
+        ValueError, match=f"data=mnist: .*{prepared / 'mnist' / '3.0.1'} are damaged"
+    ) as refused:
         load_images("mnist", "train", "test", None)
     assert "\n" not in str(refused.value)
 
 
 def test_images_of_another_size_are_refused(prepared):
     shutil.copy(prepared / "cifar10" / "3.0.1" / "features.json", prepared / "mnist" / "3.0.1")
-    np.savez(prepared / "mnist" / "3.0.1" / "decoded-train.npz", x=np.zeros((30, 784), np.uint8), y=np.zeros(30, int))
+    np.savez(
+        prepared / "mnist" / "3.0.1" / "decoded-train.npz",
+        x=np.zeros((30, 784), np.uint8),
+        y=np.zeros(30, int),
+    )
     with pytest.raises(ValueError, match="^mnist in .* must hold images of 3072 numbers, got 784$"):
         load_images("mnist", "train", "test", None)
 
@@ -124,12 +136,20 @@ def test_what_is_not_prepared_is_named_with_what_is_there_without(tmp_path, monk
     folder = tmp_path / "mnist" / ("incomplete.8CCFZ9_3.0.1" if left == "incomplete" else "3.0.1")
     if left is not None:
         folder.mkdir(parents=True)
-        (folder / "dataset_info.json").write_text('{"fileFormat": "array_record"}' if left == "incomplete" else left)
+        (folder / "dataset_info.json").write_text(
+            '{"fileFormat": "array_record"}' if left == "incomplete" else left
+        )
     with pytest.raises(ValueError) as refused:
         check(chosen("mnist"))
     said = str(refused.value)
-    assert said.startswith(f"data=mnist is not prepared in {tmp_path / 'mnist'}, ") and "\n" not in said
-    assert "fathom-gradients[catalog]" in said and "offline there are digits, python_docs, function" in said
+    assert (
+        said.startswith(f"data=mnist is not prepared in {tmp_path / 'mnist'}, ")
+        and "\n" not in said
+    )
+    assert (
+        "fathom-gradients[catalog]" in said
+        and "offline there are digits, python_docs, function" in said
+    )
 
 
 def test_another_format_is_not_taken_for_one_that_can_be_read(prepared):
@@ -138,7 +158,9 @@ def test_another_format_is_not_taken_for_one_that_can_be_read(prepared):
     description.write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
     with pytest.raises(ValueError, match="^data=mnist is in .*, but not as array_record: "):
         check(chosen("mnist"))
-    description.write_text(json.dumps(info | {"fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"]}))
+    description.write_text(
+        json.dumps(info | {"fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"]})
+    )
     check(chosen("mnist"))
 
 
@@ -148,7 +170,9 @@ def test_the_newest_version_is_read(prepared):
         description = json.loads((prepared / "mnist" / "3.0.1" / "dataset_info.json").read_text())
         shutil.copy(prepared / "mnist" / "3.0.1" / "features.json", prepared / "mnist" / version)
         few = {"name": "train", "shardLengths": [version.rpartition(".")[2]]}
-        (prepared / "mnist" / version / "dataset_info.json").write_text(json.dumps(description | {"splits": [few]}))
+        (prepared / "mnist" / version / "dataset_info.json").write_text(
+            json.dumps(description | {"splits": [few]})
+        )
     assert splits("mnist") == {"train": 10}
 
 
@@ -172,7 +196,9 @@ def test_a_split_that_an_image_set_lacks_is_refused_by_name(prepared, changes, s
 def test_a_batch_is_no_larger_than_the_split(prepared):
     config = chosen("mnist", split="test")
     config.train.batch_size = 21
-    with pytest.raises(ValueError, match="train.batch_size must be ≤ 20, the examples of mnist, got 21"):
+    with pytest.raises(
+        ValueError, match="train.batch_size must be ≤ 20, the examples of mnist, got 21"
+    ):
         check(config)
 
 
@@ -181,7 +207,9 @@ def test_a_description_without_image_or_text_is_refused_with_what_it_has(prepare
     described = json.loads(features.read_text())
     del described["featuresDict"]["features"]["image"]
     features.write_text(json.dumps(described))
-    with pytest.raises(ValueError, match="data=mnist has label: what is trained on is an image with"):
+    with pytest.raises(
+        ValueError, match="data=mnist has label: what is trained on is an image with"
+    ):
         splits("mnist")
 
 
@@ -196,7 +224,12 @@ def test_any_other_name_is_read_by_its_features_and_needs_no_name_of_ours(prepar
     shutil.move(prepared / "cifar10", prepared / "somebodys_images")
     data = Data(name=DataKind["tfds"], dataset="somebodys_images")
     read = load_catalog(data)
-    assert (read.name, read.shape, read.classes, len(read.x)) == ("somebodys_images", SHAPES["cifar10"], 10, 30)
+    assert (read.name, read.shape, read.classes, len(read.x)) == (
+        "somebodys_images",
+        SHAPES["cifar10"],
+        10,
+        30,
+    )
     with pytest.raises(ValueError, match="^data.dataset must be a name of the TFDS catalogue"):
         describe(Data(name=DataKind["tfds"]))
 
@@ -212,7 +245,10 @@ def test_one_of_several_configurations_must_be_chosen(prepared):
 
 
 def question_data(**changes):
-    return Data(name=DataKind["trec"], **{"label": "label-coarse", "unit": Unit.words, "length": 6} | changes)
+    return Data(
+        name=DataKind["trec"],
+        **{"label": "label-coarse", "unit": Unit.words, "length": 6} | changes,
+    )
 
 
 def test_questions_are_padded_words_and_their_class(prepared):
@@ -232,7 +268,9 @@ def test_questions_are_padded_words_and_their_class(prepared):
 
 def test_another_label_is_another_target_and_an_unknown_one_is_refused(prepared):
     assert set(load_catalog(question_data(label="label-fine")).y) == {2}
-    with pytest.raises(ValueError, match="data.label must be one of label-.*, label-.* for trec, got topic"):
+    with pytest.raises(
+        ValueError, match="data.label must be one of label-.*, label-.* for trec, got topic"
+    ):
         describe(question_data(label="topic"))
 
 

@@ -2,11 +2,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.checks import check
-from research.config import Config
+from research.config.data_settings import Data, Scaling
+from research.config.schema import Config
+from research.config.validation import check
 from research.data.digits import SPLITS, load_digits
 from research.data.noise import load_noise
-from research.data.settings import Data, Scaling
 from research.data.sources import load
 from research.training.objective import read_inputs
 
@@ -27,7 +27,9 @@ def test_every_digit_of_the_source_is_in_one_split_once(digits):
 
     images, labels = datasets.load_digits(return_X_y=True)
     wanted = np.column_stack([images, labels])
-    ours = np.column_stack([np.vstack([digits.x, digits.eval_x]), np.concatenate([digits.y, digits.eval_y])])
+    ours = np.column_stack(
+        [np.vstack([digits.x, digits.eval_x]), np.concatenate([digits.y, digits.eval_y])]
+    )
     assert np.array_equal(ours[np.lexsort(ours.T)], wanted[np.lexsort(wanted.T)])
 
 
@@ -56,7 +58,9 @@ def test_each_pixel_by_itself_has_mean_0_and_mean_square_1_but_those_that_never_
     np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose((inputs**2).mean(axis=0), changes, rtol=1e-12)
     assert alone.mean_square == pytest.approx(changes.mean(), rel=1e-12)
-    assert np.abs((alone.eval_x - alone.offset) * alone.scale).max() < 100  # also where a pixel never changed before
+    assert (
+        np.abs((alone.eval_x - alone.offset) * alone.scale).max() < 100
+    )  # also where a pixel never changed before
     assert (load(Data()).offset, load(Data()).scale) == (digits.offset, digits.scale)
 
 
@@ -91,14 +95,16 @@ def test_a_split_that_does_not_exist_is_refused_by_name(splits):
 PREPARES = """
 import sys
 from research.data.digits import load_digits
-from research.data.settings import Data, Scaling
+from research.config.data_settings import Data, Scaling
 from research.data.sources import load
 from research.training.objective import read_inputs
 print(load_digits(Data()).fingerprint(), "tensorflow" in sys.modules)
 """
 
 
-def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(digits, tmp_path, process):
+def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(
+    digits, tmp_path, process
+):
     three = [process("-c", PREPARES, TFDS_DATA_DIR=str(tmp_path / "fresh")) for _ in range(3)]
     said = [one.communicate() for one in three]
     assert [out for out, _ in said] == [f"{digits.fingerprint()} False\n"] * 3, said
@@ -106,10 +112,8 @@ def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(di
 
 
 def test_noise_is_the_same_for_every_run_of_its_sizes():
-    one, same = (
-        load_noise(Data(shape=[2, 3], classes=4, examples=100)),
-        load_noise(Data(shape=[2, 3], classes=4, examples=100)),
-    )
+    one = load_noise(Data(shape=[2, 3], classes=4, examples=100))
+    same = load_noise(Data(shape=[2, 3], classes=4, examples=100))
     assert one.fingerprint() == same.fingerprint()
     assert one.x.shape == one.eval_x.shape == (100, 6) and one.shape == (2, 3)
     assert set(one.y) == set(one.eval_y) == {0, 1, 2, 3}
@@ -117,10 +121,8 @@ def test_noise_is_the_same_for_every_run_of_its_sizes():
 
 
 def test_a_limit_of_noise_leaves_the_held_out_examples_as_they_are():
-    one, few = (
-        load_noise(Data(shape=[3], classes=2, examples=100)),
-        load_noise(Data(shape=[3], classes=2, examples=100, limit=10)),
-    )
+    one = load_noise(Data(shape=[3], classes=2, examples=100))
+    few = load_noise(Data(shape=[3], classes=2, examples=100, limit=10))
     assert np.array_equal(few.x, one.x[:10]) and np.array_equal(few.eval_x, one.eval_x)
     assert np.array_equal(load_noise(Data(shape=[3], classes=2, examples=100, limit=1000)).x, one.x)
 

@@ -28,7 +28,9 @@ def fetched(tmp_path):
     from tensorflow_datasets.core.utils import Size
 
     infos = {
-        url: UrlInfo(size=Size(len(content)), checksum=hashlib.sha256(content).hexdigest(), filename=None)
+        url: UrlInfo(
+            size=Size(len(content)), checksum=hashlib.sha256(content).hexdigest(), filename=None
+        )
         for url, content in URLS.items()
     }
     return Fetched("somebodys/small", infos, tmp_path / "downloads", True)
@@ -46,7 +48,10 @@ def test_files_are_taken_by_their_content_whatever_their_name(fetched, raw):
     (raw / "a.txt").write_bytes(b"wrong")  # of another dataset, say: the right one is there too
     assert place_raw_files(fetched, raw) == []
     for url, content in URLS.items():
-        assert fetched.place(url).read_bytes() == content and Path(f"{fetched.place(url)}.INFO").exists()
+        assert (
+            fetched.place(url).read_bytes() == content
+            and Path(f"{fetched.place(url)}.INFO").exists()
+        )
     assert place_raw_files(fetched, None) == []  # from now on they are there
 
 
@@ -65,7 +70,9 @@ def test_what_is_missing_is_named_and_what_is_damaged_is_refused_by_name(fetched
     (raw / "renamed").unlink()
     assert place_raw_files(fetched, raw) == ["http://there.example/a.txt"]
     (raw / "other" / "a.txt").write_bytes(b"frst")
-    with pytest.raises(ValueError, match=f"^{raw / 'other' / 'a.txt'} is damaged: .* needs 5 bytes .*, got 4 bytes"):
+    with pytest.raises(
+        ValueError, match=f"^{raw / 'other' / 'a.txt'} is damaged: .* needs 5 bytes .*, got 4 bytes"
+    ):
         place_raw_files(fetched, raw)
     with pytest.raises(ValueError, match="^data.raw_dir must be a folder, got "):
         place_raw_files(fetched, raw / "nowhere")
@@ -87,7 +94,9 @@ def test_a_host_is_probed_and_a_refusal_says_how_to_do_without(fetched, monkeypa
     with pytest.raises(ValueError) as refused:
         fetched.refuse_unless_reachable("http://there.example/a.txt")
     said = str(refused.value)
-    assert said.startswith("data=somebodys/small is not prepared, and there.example cannot be reached: put a.txt")
+    assert said.startswith(
+        "data=somebodys/small is not prepared, and there.example cannot be reached: put a.txt"
+    )
     assert "data.raw_dir=" in said and "offline there are digits" in said and "\n" not in said
 
 
@@ -104,7 +113,10 @@ def test_nothing_is_downloaded_that_may_not_be(fetched, monkeypatch):
     [
         ("cifar_10", "the TFDS catalogue has no cifar_10; did you mean cifar10?"),
         ("imagenette/tiny", "data.dataset must name a configuration of imagenette: "),
-        ("imagenet2012", "data=imagenet2012 is not prepared and its files are not for download: put them in a folder"),
+        (
+            "imagenet2012",
+            "data=imagenet2012 is not prepared and its files are not for download: put them in a folder",
+        ),
         ("kmnist", "data=kmnist is not prepared, and data.download=false: put "),
     ],
 )
@@ -120,7 +132,10 @@ def test_the_other_process_answers_in_one_line(name, said, tmp_path, monkeypatch
     ("error", "said"),
     [
         (OSError(28, "No space left on device"), "no space left on the device"),
-        (RuntimeError("Error while extracting a\nto b; No space left on device"), "no space left on the device"),
+        (
+            RuntimeError("Error while extracting a\nto b; No space left on device"),
+            "no space left on the device",
+        ),
         (PermissionError(13, "Permission denied", "/x"), "Permission denied"),
         (RuntimeError("first line\nsecond"), "RuntimeError: first line"),
     ],
@@ -137,13 +152,14 @@ def test_what_the_system_said_is_said_in_one_line(error, said, tmp_path, monkeyp
 
 
 needs_tensorflow = pytest.mark.skipif(
-    not (importlib.util.find_spec("tensorflow") and RAW.is_dir()), reason="needs TensorFlow and the raw files"
+    not (importlib.util.find_spec("tensorflow") and RAW.is_dir()),
+    reason="needs TensorFlow and the raw files",
 )
 TRAINS = """
 import atexit, sys
 atexit.register(lambda: print("tensorflow" in sys.modules))
-import research.cli
-research.cli.main()
+import research.cli.main
+research.cli.main.main()
 """
 FEW = ("tracker=none", "train.steps=2", "model.depth=2", "model.width=8")
 
@@ -152,11 +168,14 @@ FEW = ("tracker=none", "train.steps=2", "model.depth=2", "model.width=8")
 @needs_tensorflow
 def test_three_processes_prepare_and_train_at_once_and_none_imports_tensorflow(workplace, process):
     words = ["train", "data=trec", f"data.raw_dir={RAW}", "model=transformer", *FEW]
-    three = [process("-c", TRAINS, *words, f"name=n{n}", TFDS_DATA_DIR=str(workplace / "t")) for n in range(3)]
+    three = [
+        process("-c", TRAINS, *words, f"name=n{n}", TFDS_DATA_DIR=str(workplace / "t"))
+        for n in range(3)
+    ]
     said = [one.communicate() for one in three]
-    assert [(one.returncode, out.splitlines()[-1]) for one, (out, _) in zip(three, said, strict=True)] == [
-        (0, "False")
-    ] * 3, said
+    assert [
+        (one.returncode, out.splitlines()[-1]) for one, (out, _) in zip(three, said, strict=True)
+    ] == [(0, "False")] * 3, said
     runs = [json.loads(run.read_text())["data"] for run in workplace.glob("outputs/*/*/run.json")]
     assert len(runs) == 3 and len({run["fingerprint"] for run in runs}) == 1
     assert sum(runs[0]["class_counts"]) == runs[0]["examples"] == 5452
@@ -173,7 +192,9 @@ def test_mnist_prepared_behind_fashion_mnist_is_mnist(workplace, process):
         with np.load(workplace / "t" / name / "3.0.1" / "decoded-train.npz") as kept:
             rows = sorted(row.tobytes() for row in kept["x"])
         pixels = gzip.decompress((RAW / name / "train-images-idx3-ubyte.gz").read_bytes())[16:]
-        assert rows == sorted(row.tobytes() for row in np.frombuffer(pixels, np.uint8).reshape(-1, 784))
+        assert rows == sorted(
+            row.tobytes() for row in np.frombuffer(pixels, np.uint8).reshape(-1, 784)
+        )
 
 
 @pytest.mark.slow

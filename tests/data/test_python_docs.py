@@ -4,15 +4,17 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from research.checks import check
-from research.config import Config, DataKind, ModelKind
+from research.config.data_settings import Data
+from research.config.schema import Config, DataKind, ModelKind
+from research.config.validation import check
 from research.data import python_docs
 from research.data.python_docs import describe, load_python_docs
-from research.data.settings import Data
 from research.data.text import RARE, UNKNOWN, Vocabulary, windows
 
 PARAGRAPHS = "\n\n".join(topics[name] for name in sorted(topics)).split("\n\n")
-TEXT = "\n\n".join(text for n, text in enumerate(PARAGRAPHS) if text not in PARAGRAPHS[:n])  # each where it is first
+TEXT = "\n\n".join(
+    text for n, text in enumerate(PARAGRAPHS) if text not in PARAGRAPHS[:n]
+)  # each where it is first
 HELD_OUT = len(TEXT) // 10  # characters
 PARTS = {"train": TEXT[:-HELD_OUT], "test": TEXT[-HELD_OUT:]}
 T = 64
@@ -40,10 +42,13 @@ def known(text, symbols):
 def test_windows_and_their_targets_spell_the_text(length):
     docs = load_python_docs(docs_of(length=length))
     for split, x, y in (("train", docs.x, docs.y), ("test", docs.eval_x, docs.eval_y)):
-        text, end = known(PARTS[split], docs.symbols), x.size
+        text = known(PARTS[split], docs.symbols)
+        end = x.size
         assert x.shape == y.shape == (describe(docs_of(length=length)).splits[split], length)
         assert read(x, docs.symbols) == text[:end] and read(y, docs.symbols) == text[1 : end + 1]
-        assert end + 1 <= len(text) <= end + length  # not one window more would have had its targets
+        assert (
+            end + 1 <= len(text) <= end + length
+        )  # not one window more would have had its targets
     assert docs.shape == (length,) and docs.version == platform.python_version()
 
 
@@ -51,7 +56,10 @@ def test_no_training_character_is_held_out(docs):
     """The splits are two ends of one text, and no training window's last target is the first held-out character."""
     assert PARTS["train"] + PARTS["test"] == TEXT
     assert docs.x.size < len(PARTS["train"])
-    assert load_python_docs(docs_of(split="test", eval_split="train")).x.tobytes() == docs.eval_x.tobytes()
+    assert (
+        load_python_docs(docs_of(split="test", eval_split="train")).x.tobytes()
+        == docs.eval_x.tobytes()
+    )
 
 
 def test_no_held_out_window_occurs_in_the_training_text(docs):
@@ -62,16 +70,25 @@ def test_no_held_out_window_occurs_in_the_training_text(docs):
 
 
 def test_the_vocabulary_is_the_characters_that_are_not_rare_in_training(docs):
-    assert docs.symbols[0] == UNKNOWN and docs.vocabulary == docs.classes == len(docs.symbols) <= 256
+    assert (
+        docs.symbols[0] == UNKNOWN and docs.vocabulary == docs.classes == len(docs.symbols) <= 256
+    )
     assert len(set(docs.symbols)) == len(docs.symbols)
-    assert set(docs.symbols[1:]) == {c for c in set(TEXT) if PARTS["train"].count(c) >= RARE["characters"]}
-    assert docs.x.dtype == docs.eval_x.dtype == np.uint8 and docs.y.dtype == docs.eval_y.dtype == np.int32
+    assert set(docs.symbols[1:]) == {
+        c for c in set(TEXT) if PARTS["train"].count(c) >= RARE["characters"]
+    }
+    assert (
+        docs.x.dtype == docs.eval_x.dtype == np.uint8
+        and docs.y.dtype == docs.eval_y.dtype == np.int32
+    )
     assert max(docs.x.max(), docs.eval_x.max(), docs.y.max(), docs.eval_y.max()) < docs.vocabulary
     assert (docs.x == 0).mean() < 1e-3  # nearly every character has a token
 
 
 def test_topics_stand_in_the_order_of_their_names_and_ten_occurrences_are_enough(monkeypatch):
-    monkeypatch.setattr("pydoc_data.topics.topics", {"second": "b" * 9 + "c" * 20, "first": "a" * 10})
+    monkeypatch.setattr(
+        "pydoc_data.topics.topics", {"second": "b" * 9 + "c" * 20, "first": "a" * 10}
+    )
     for kept in (python_docs._texts, python_docs._vocabulary):
         monkeypatch.setattr(python_docs, kept.__name__, kept.__wrapped__)
     docs = load_python_docs(docs_of(length=2))
@@ -82,7 +99,9 @@ def test_topics_stand_in_the_order_of_their_names_and_ten_occurrences_are_enough
 def test_what_has_no_token_is_replaced_and_many_symbols_are_wider():
     assert Vocabulary("characters", ("?", "a", "b")).encode("abcz").tolist() == [1, 2, 0, 0]
     many = tuple(map(chr, range(257)))
-    narrow, wide = (Vocabulary("characters", symbols).encode("".join(symbols)) for symbols in (many[:-1], many))
+    narrow, wide = (
+        Vocabulary("characters", symbols).encode("".join(symbols)) for symbols in (many[:-1], many)
+    )
     assert narrow.dtype == np.uint8 and wide.dtype == np.int32 and wide.tolist() == list(range(257))
 
 
@@ -100,7 +119,9 @@ def test_a_limit_keeps_the_first_windows_and_the_vocabulary(docs):
 
 
 def test_the_unigram_entropy_is_that_of_the_training_characters(docs):
-    _, counts = np.unique(list(known(PARTS["train"][1 : docs.y.size + 1], docs.symbols)), return_counts=True)
+    _, counts = np.unique(
+        list(known(PARTS["train"][1 : docs.y.size + 1], docs.symbols)), return_counts=True
+    )
     shares = counts / counts.sum()
     assert docs.unigram_entropy == pytest.approx(-np.sum(shares * np.log(shares)), rel=1e-12)
     assert 1 < docs.unigram_entropy < np.log(docs.vocabulary)
@@ -118,7 +139,8 @@ def test_other_symbols_of_the_same_tokens_are_another_dataset(docs):
 
 def chosen(**changes):
     config = Config()
-    config.data.name, config.model.kind = DataKind["python_docs"], ModelKind["transformer"]
+    config.data.name = DataKind["python_docs"]
+    config.model.kind = ModelKind["transformer"]
     for path, value in changes.items():
         setattr(config.data, path, value)
     return config
@@ -134,12 +156,15 @@ def test_a_window_no_longer_than_the_held_out_text_is_taken():
 def test_a_batch_is_no_larger_than_the_windows():
     config = chosen(length=4096)
     with pytest.raises(
-        ValueError, match=f"train.batch_size must be ≤ {describe(docs_of(length=4096)).splits['train']}, .* got 128"
+        ValueError,
+        match=f"train.batch_size must be ≤ {describe(docs_of(length=4096)).splits['train']}, .* got 128",
     ):
         check(config)
 
 
 @pytest.mark.parametrize("path", ["split", "eval_split"])
 def test_a_split_that_does_not_exist_is_refused_by_name(path):
-    with pytest.raises(ValueError, match=f"^data.{path} must be one of train, test, got validation"):
+    with pytest.raises(
+        ValueError, match=f"^data.{path} must be one of train, test, got validation"
+    ):
         check(chosen(**{path: "validation"}))

@@ -28,7 +28,9 @@ def test_all_parts_together_are_the_whole():
     assert [n for part in parts for n in range(part.start, part.stop)] == list(range(30))
 
 
-@pytest.mark.parametrize("split", ["trian", "train[", "train[5]", "train[a:]", "train[:10%", "", "train+test", "[:3]"])
+@pytest.mark.parametrize(
+    "split", ["trian", "train[", "train[5]", "train[a:]", "train[:10%", "", "train+test", "[:3]"]
+)
 def test_what_is_no_split_is_refused_with_those_there_are(split):
     with pytest.raises(ValueError, match="^data.split must be one of train, test") as refused:
         cut(split, SIZES)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config import Config, DataKind
+from research.config.schema import Config, DataKind
 from research.data.pictures import fitted, random_part
 from research.data.streamed import Places, batches, sampled
-from research.job import prepare
+from research.runner.run_setup import prepare
 from research.training.objective import order_of
 from research.training.program import make_program
 
@@ -17,7 +17,10 @@ B = 7  # of 30 examples: 4 batches an epoch, 2 examples left over
 
 def configured(**changes):
     config = Config()
-    config.data.name, config.train.batch_size, config.model.depth, config.model.width = DataKind["mnist"], B, 2, 4
+    config.data.name = DataKind["mnist"]
+    config.train.batch_size = B
+    config.model.depth = 2
+    config.model.width = 4
     config.train.steps = 11
     for path, value in changes.items():
         setattr(config.data, path, value)
@@ -35,9 +38,13 @@ def both(prepared):
 
 def trained(job, pieces):
     program = make_program(job.spec)
-    state, start, losses = program.init(job.hp), 0, []
+    state = program.init(job.hp)
+    start = 0
+    losses = []
     for steps in pieces:
-        state, rows = program.chunk(state, job.hp, job.feed(start, steps), jnp.int32(start), jnp.int32(steps))
+        state, rows = program.chunk(
+            state, job.hp, job.feed(start, steps), jnp.int32(start), jnp.int32(steps)
+        )
         losses.append(np.asarray(rows["train_loss"])[0, :steps])
         start += steps
     return np.concatenate(losses), job.evaluate(program, state)
@@ -45,7 +52,8 @@ def trained(job, pieces):
 
 def test_a_streamed_run_is_the_run_in_memory(both):
     """Bit for bit in training; held-out means are summed in another order."""
-    (ours, ours_held_out), (streamed, held_out) = trained(both[0], [11]), trained(both[1], [1, 4, 6])
+    (ours, ours_held_out) = trained(both[0], [11])
+    (streamed, held_out) = trained(both[1], [1, 4, 6])
     assert np.array_equal(ours, streamed)
     for name, value in ours_held_out.items():
         assert float(held_out[name][0]) == pytest.approx(float(value[0]), rel=1e-6)
@@ -54,7 +62,10 @@ def test_a_streamed_run_is_the_run_in_memory(both):
 
 def places(job, shard=0, shards=1):
     key = jax.random.key(0)
-    order_ = lambda epoch: np.asarray(order_of(key, epoch, job.dataset.examples))  # noqa: E731
+
+    def order_(epoch):
+        return np.asarray(order_of(key, epoch, job.dataset.examples))
+
     return Places(job.dataset.train, order_, batch=6, seed=0, shard=shard, shards=shards)
 
 
@@ -86,7 +97,9 @@ def test_the_parts_of_all_hosts_make_the_batch(both, shards):
 
 
 def test_a_batch_that_hosts_cannot_share_evenly_is_refused(both):
-    with pytest.raises(ValueError, match="train.batch_size must be a multiple of the 4 hosts, got 6"):
+    with pytest.raises(
+        ValueError, match="train.batch_size must be a multiple of the 4 hosts, got 6"
+    ):
         places(both[1], shards=4)
 
 
@@ -102,8 +115,14 @@ def test_held_out_examples_are_given_once_in_blocks(both):
     stream = both[1].stream
     stream.capacity = 1
     shares, blocks = zip(*stream.held_out_blocks(), strict=True)
-    assert sum(shares) == pytest.approx(1) and [len(block["eval_x"]) for block in blocks] == [7, 7, 6]
-    assert np.array_equal(np.concatenate([block["eval_x"] for block in blocks]), both[0].dataset.eval_x)
+    assert sum(shares) == pytest.approx(1) and [len(block["eval_x"]) for block in blocks] == [
+        7,
+        7,
+        6,
+    ]
+    assert np.array_equal(
+        np.concatenate([block["eval_x"] for block in blocks]), both[0].dataset.eval_x
+    )
 
 
 def test_chance_depends_on_the_place_in_the_run_alone(prepared):
@@ -116,7 +135,7 @@ def test_chance_depends_on_the_place_in_the_run_alone(prepared):
 
 
 def test_full_batches_cannot_be_streamed(prepared):
-    from research.config import OptimizerKind
+    from research.config.schema import OptimizerKind
 
     config = configured(in_memory_limit=0.0)
     config.optimizer.kind = OptimizerKind["gd"]
@@ -127,11 +146,15 @@ def test_full_batches_cannot_be_streamed(prepared):
 @pytest.mark.parametrize("size", [(30, 20), (20, 30), (12, 12)])
 def test_an_image_is_cut_in_its_middle_and_resized(size):
     """A ramp stays a ramp of the middle's slope; what has the shape already stays as it is."""
-    image = np.broadcast_to(np.arange(size[1], dtype=np.uint8)[None, :, None] * 4, (*size, 3)).copy()
+    image = np.broadcast_to(
+        np.arange(size[1], dtype=np.uint8)[None, :, None] * 4, (*size, 3)
+    ).copy()
     out = fitted(image, (10, 10, 3))
     side = min(size)
     wanted = 4 * ((size[1] - side) / 2 + (np.arange(10) + 0.5) * side / 10 - 0.5)
-    assert out.shape == (10, 10, 3) and out[3, 1:-1, 0].astype(float) == pytest.approx(wanted[1:-1], abs=1.01)
+    assert out.shape == (10, 10, 3) and out[3, 1:-1, 0].astype(float) == pytest.approx(
+        wanted[1:-1], abs=1.01
+    )
     assert fitted(out, (10, 10, 3)) is out
 
 

@@ -19,13 +19,18 @@ def quadratic(eigenvalues):
     """½ xᵀ H x in two pieces, H with these eigenvalues."""
     basis = np.linalg.qr(GENERATOR.standard_normal((len(eigenvalues),) * 2))[0]
     hessian = jnp.asarray(basis * np.asarray(eigenvalues) @ basis.T)
-    join = lambda tree: jnp.concatenate([tree["a"], tree["b"].ravel()])  # noqa: E731
+
+    def join(tree):
+        return jnp.concatenate([tree["a"], tree["b"].ravel()])
+
     gradient = jax.grad(lambda tree: 0.5 * join(tree) @ hessian @ join(tree))
     at = {"a": jnp.zeros(len(eigenvalues) - 4), "b": jnp.zeros((2, 2))}
     return gradient, at
 
 
-@pytest.mark.parametrize("eigenvalues", [np.arange(1.0, 25), [-50.0, *np.linspace(-1, 3, 30)], -np.arange(1.0, 9)])
+@pytest.mark.parametrize(
+    "eigenvalues", [np.arange(1.0, 25), [-50.0, *np.linspace(-1, 3, 30)], -np.arange(1.0, 9)]
+)
 def test_sharpness_is_the_greatest_eigenvalue_not_the_one_of_greatest_magnitude(eigenvalues):
     with scope("float64"):
         gradient, at = quadratic(eigenvalues)
@@ -50,7 +55,10 @@ def test_sharpness_of_a_network_equals_that_of_its_dense_hessian():
             "v": jnp.asarray(GENERATOR.standard_normal((5, 8))),
             "w": jnp.asarray(GENERATOR.standard_normal((8, 3))),
         }
-        loss = lambda w: 0.5 * jnp.mean(jnp.sum((jnp.tanh(x @ w["v"]) @ w["w"] - y) ** 2, axis=1))  # noqa: E731
+
+        def loss(w):
+            return 0.5 * jnp.mean(jnp.sum((jnp.tanh(x @ w["v"]) @ w["w"] - y) ** 2, axis=1))
+
         flat, restore = jax.flatten_util.ravel_pytree(weights)
         expected = np.linalg.eigvalsh(jax.hessian(lambda w: loss(restore(w)))(flat))[-1]
         value, _ = sharpness(jax.grad(loss), weights, jax.random.key(KEY))
@@ -68,7 +76,9 @@ def test_singular_values_of_a_linear_map():
         values, distance = isometry(lambda h: jnp.asarray(matrix) @ h, jnp.zeros(6))
         np.testing.assert_allclose(values, np.linalg.svd(matrix, compute_uv=False), rtol=1e-12)
         np.testing.assert_allclose(distance, np.abs(matrix - np.eye(6)).max(), rtol=1e-12)
-        turned, far = isometry(lambda h: h[::-1], jnp.zeros(6))  # an isometry, and yet not the identity
+        turned, far = isometry(
+            lambda h: h[::-1], jnp.zeros(6)
+        )  # an isometry, and yet not the identity
         assert np.array_equal(turned, np.ones(6)) and far == 1
 
 
@@ -77,7 +87,10 @@ def test_mean_cosine_over_all_pairs(size):
     """Whatever the lengths; an example without a gradient is no example."""
     rows = GENERATOR.standard_normal((7, 3, 4)).astype("float32")
     flat = rows.reshape(7, -1).astype(float)
-    cosine = lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b)  # noqa: E731
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
     expected = np.mean([cosine(*pair) for pair in itertools.combinations(flat, 2)])
     lengths = size * 10.0 ** np.arange(-3, 4)[:, None, None]
     rows = np.concatenate([rows * lengths, np.zeros((2, 3, 4))]).astype("float32")
@@ -89,7 +102,9 @@ def test_difference_errors_fall_with_the_step_and_rise_again():
     """Forward h/2·|f''|, central h²/6·|f'''| over |f'| of f = exp, until rounding divides by h (papers: √ε and ∛ε)."""
     with scope("float64"):
         steps = 10.0 ** -np.arange(1.0, 13)
-        errors = difference_errors(lambda x: jnp.exp(x[0]), jnp.zeros(1), jnp.ones(1), jnp.asarray(steps))
+        errors = difference_errors(
+            lambda x: jnp.exp(x[0]), jnp.zeros(1), jnp.ones(1), jnp.asarray(steps)
+        )
         forward, central = (np.asarray(errors[name]) for name in ("forward", "central"))
         np.testing.assert_allclose(forward[1:6], steps[1:6] / 2, rtol=0.01)
         np.testing.assert_allclose(central[1:3], steps[1:3] ** 2 / 6, rtol=0.01)

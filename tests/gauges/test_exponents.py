@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from research.gauges.exponents import exponent_counts
-from research.gauges.formats import BINS, FORMATS, HIGHEST, LOWEST, read_counts
 from research.gauges.slots import tap
+from research.theory.formats import BINS, FORMATS, HIGHEST, LOWEST, read_counts
 from research.training.precision import scope
 
 KINDS = ["float16", "bfloat16", "float32", "float64"]
@@ -20,9 +20,12 @@ def numbers(kind):
     dtype = np.dtype(getattr(ml_dtypes, kind, None) or kind)
     if dtype.itemsize == 2:
         return np.arange(ALL, dtype=np.uint16).view(dtype)
-    generator, info = np.random.default_rng(0), np.finfo(kind)
+    generator = np.random.default_rng(0)
+    info = np.finfo(kind)
     drawn = np.frombuffer(generator.bytes(ALL * dtype.itemsize), dtype)
-    tiny = (generator.integers(1, 2**info.nmant, ALL)).astype(f"uint{info.bits}").view(dtype)  # subnormal
+    tiny = (
+        (generator.integers(1, 2**info.nmant, ALL)).astype(f"uint{info.bits}").view(dtype)
+    )  # subnormal
     edges = [0, -0.0, np.inf, -np.inf, np.nan, info.tiny, -info.smallest_subnormal, info.max, 1, -2]
     return np.concatenate([drawn, tiny, np.array(edges, dtype)])
 
@@ -34,7 +37,8 @@ def in_float64(x):
 
 def counted_by_numpy(x):
     wide = in_float64(x)
-    finite, counts = np.isfinite(wide), np.zeros(BINS + 2)
+    finite = np.isfinite(wide)
+    counts = np.zeros(BINS + 2)
     exponent = np.clip(np.frexp(wide[finite & (wide != 0)])[1] - 1, LOWEST, HIGHEST)
     np.add.at(counts, exponent - LOWEST, 1)
     counts[BINS:] = np.sum(wide == 0), np.sum(~finite)
@@ -61,7 +65,9 @@ def test_fractions_are_those_of_numpy(kind):
         expected = [np.mean(wide == 0), np.mean(subnormal), np.mean(~np.isfinite(wide))]
         measured = [read[f"{name}_{gauge}"] for gauge in ("zero", "subnormal", "nonfinite")]
         np.testing.assert_allclose(measured, expected, rtol=1e-12)
-        assert read[f"{name}_exponent"].sum() + expected[0] + expected[2] == pytest.approx(1, abs=1e-12)
+        assert read[f"{name}_exponent"].sum() + expected[0] + expected[2] == pytest.approx(
+            1, abs=1e-12
+        )
     assert FORMATS[kind].least_normal == np.log2(float(ml_dtypes.finfo(x.dtype).smallest_normal))
 
 
@@ -70,7 +76,9 @@ def test_leaves_are_counted_together_and_layers_apart():
     tree = {"kernel": x, "bias": 1e-9 * x[:, 0]}
     measured = jax.jit(lambda tree: exponent_counts(tree, 1))(tree)
     for layer in range(3):
-        expected = counted_by_numpy(np.concatenate([tree["kernel"][layer].ravel(), tree["bias"][layer]]))
+        expected = counted_by_numpy(
+            np.concatenate([tree["kernel"][layer].ravel(), tree["bias"][layer]])
+        )
         np.testing.assert_array_equal(measured[layer], expected)
 
 
@@ -78,7 +86,9 @@ def through(kind, tapped=True):
     """The gradient with respect to the slots of sixty layers, each of which multiplies by 2^-3."""
 
     def loss(h, slots):
-        body = lambda h, slot: (jnp.asarray(0.125, h.dtype) * (tap(h, slot) if tapped else h), None)  # noqa: E731
+        def body(h, slot):
+            return (jnp.asarray(0.125, h.dtype) * (tap(h, slot) if tapped else h), None)
+
         return jnp.sum(jax.lax.scan(body, h, slots)[0].astype(jnp.float32))
 
     return jax.jit(jax.grad(loss, (0, 1)))(jnp.ones((4, 6), kind), jnp.zeros((60, BINS + 2)))

@@ -58,7 +58,8 @@ def test_what_the_format_swallows_is_no_update():
 
 
 def test_the_ratio_to_weights_of_zero_is_no_number():
-    zeros, ones = jnp.zeros((1, 4)), jnp.ones((1, 4))
+    zeros = jnp.zeros((1, 4))
+    ones = jnp.ones((1, 4))
     gauges = update_gauges([[jnp.concatenate([zeros, ones])]], [[jnp.concatenate([ones, ones])]])
     np.testing.assert_array_equal(gauges["update_ratio"], [np.nan, 0])
 

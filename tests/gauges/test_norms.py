@@ -25,7 +25,9 @@ def oracle(*arrays):
 
 def test_float32_norms_are_right_from_1e_minus_37_to_1e37():
     for size in MAGNITUDES:
-        x = np.float32(size / 3) * np.ones(9, np.float32)  # every element a normal number, down to the last one
+        x = np.float32(size / 3) * np.ones(
+            9, np.float32
+        )  # every element a normal number, down to the last one
         np.testing.assert_allclose(norm(x), oracle(x), rtol=ROUNDING, err_msg=f"norm {size:g}")
 
 
@@ -41,7 +43,9 @@ def test_norms_are_right_up_to_the_greatest_number(dtype, part):
     """Above a quarter of it, its reciprocal is a subnormal number, which counts as zero."""
     with scope(dtype):
         greatest = part * jnp.finfo(dtype).max
-        np.testing.assert_allclose(norm(jnp.zeros(4, dtype).at[1].set(greatest)), greatest, rtol=ROUNDING)
+        np.testing.assert_allclose(
+            norm(jnp.zeros(4, dtype).at[1].set(greatest)), greatest, rtol=ROUNDING
+        )
 
 
 def test_both_sides_of_the_switch_to_scaling_agree():
@@ -68,7 +72,9 @@ def test_float64_norms_keep_their_range_and_precision(size):
         np.testing.assert_allclose(result / size, np.linalg.norm(np.asarray(x) / size), rtol=1e-14)
 
 
-@pytest.mark.parametrize("narrow, wide", [("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32")])
+@pytest.mark.parametrize(
+    "narrow, wide", [("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32")]
+)
 def test_accumulator_is_float32_or_wider(narrow, wide):
     assert accumulator(jnp.dtype(narrow)) == jnp.dtype(wide)
     with scope("float64"):
@@ -96,16 +102,22 @@ def test_accumulator_is_float32_or_wider(narrow, wide):
     ],
 )
 def test_special_values_and_mixed_magnitudes(elements, expected):
-    np.testing.assert_allclose(norm(np.array(elements, np.float32)), np.float32(expected), rtol=ROUNDING)
+    np.testing.assert_allclose(
+        norm(np.array(elements, np.float32)), np.float32(expected), rtol=ROUNDING
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3), (2, 0, 3)])
 def test_any_shape_counts_whole(shape):
-    np.testing.assert_allclose(norm(jnp.full(shape, 1e-30)), 1e-30 * np.sqrt(np.prod(shape)), rtol=ROUNDING)
+    np.testing.assert_allclose(
+        norm(jnp.full(shape, 1e-30)), 1e-30 * np.sqrt(np.prod(shape)), rtol=ROUNDING
+    )
 
 
 # Layers of one tree, each of another magnitude, with the two leaves of the last layers far apart.
-LAYERS = np.array([[1e-37, 1e-37], [1e-30, 1e-30], [0, 0], [1, 1], [1e30, 1e30], [1e-30, 1e30], [1, 0]])
+LAYERS = np.array(
+    [[1e-37, 1e-37], [1e-30, 1e-30], [0, 0], [1, 1], [1e30, 1e30], [1e-30, 1e30], [1, 0]]
+)
 
 
 def layered(dtype=np.float32):
@@ -130,7 +142,9 @@ def test_one_bad_layer_leaves_the_others_right(bad):
 def test_no_two_and_all_batch_axes():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5)), jnp.float32)
     np.testing.assert_allclose(tree_euclidean([x]), np.linalg.norm(x), rtol=ROUNDING)
-    np.testing.assert_allclose(tree_euclidean([x], batch_axes=2), np.linalg.norm(x, axis=-1), rtol=ROUNDING)
+    np.testing.assert_allclose(
+        tree_euclidean([x], batch_axes=2), np.linalg.norm(x, axis=-1), rtol=ROUNDING
+    )
     np.testing.assert_array_equal(tree_euclidean([x], batch_axes=3), np.abs(x))
 
 
@@ -151,12 +165,17 @@ def test_transformations_do_not_change_the_norm(by_layer):
 def test_norm_of_a_tree_is_the_norm_of_its_leaves_norms():
     tree, expected = layered()
     np.testing.assert_allclose(tree_euclidean(tree), oracle(*tree.values()), rtol=ROUNDING)
-    np.testing.assert_allclose(euclidean(tree_euclidean(tree, batch_axes=1)), oracle(expected), rtol=ROUNDING)
+    np.testing.assert_allclose(
+        euclidean(tree_euclidean(tree, batch_axes=1)), oracle(expected), rtol=ROUNDING
+    )
 
 
 @pytest.mark.parametrize("order", [("float32", "float64"), ("float64", "float32")])
 def test_leaves_of_different_formats_are_summed_in_the_wider_one(order):
     with scope("float64"):
-        sizes = {"float32": 1e-30, "float64": 1e-60}  # the square of the first is below float32, not below float64
+        sizes = {
+            "float32": 1e-30,
+            "float64": 1e-60,
+        }  # the square of the first is below float32, not below float64
         leaves = [jnp.full(4, sizes[dtype], dtype) for dtype in order]
         np.testing.assert_allclose(tree_euclidean(leaves), 2e-30, rtol=ROUNDING)

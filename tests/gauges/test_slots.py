@@ -28,7 +28,8 @@ def test_the_gradient_passes_a_tap_unchanged():
 
 def test_the_slot_receives_the_norm_of_the_gradient():
     measured = jax.grad(lambda slot: loss(tap(H, slot)))(ZERO)
-    h, w = np.asarray(H, np.float64), np.asarray(W, np.float64)
+    h = np.asarray(H, np.float64)
+    w = np.asarray(W, np.float64)
     expected = np.linalg.norm(np.cos(h @ w) @ w.T)
     np.testing.assert_allclose(measured, expected, rtol=1e-6)
 
@@ -48,15 +49,21 @@ def test_cotangents_of_every_magnitude(size):
 
 @pytest.mark.parametrize("size", [np.inf, np.nan])
 def test_cotangents_that_are_no_numbers(size):
-    np.testing.assert_equal(np.asarray(jax.grad(lambda slot: jnp.sum(size * tap(H, slot)))(ZERO)), np.float32(size))
+    np.testing.assert_equal(
+        np.asarray(jax.grad(lambda slot: jnp.sum(size * tap(H, slot)))(ZERO)), np.float32(size)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_a_slot_is_measured_in_float32_or_wider(dtype):
     with scope(dtype):
         wide = "float64" if dtype == "float64" else "float32"
-        h = jnp.full((50, 50), 3.0, dtype)  # the sum of squares, 22500 per 1, is beyond float16 at a factor of 2
-        measured = jax.grad(lambda slot: jnp.sum(jnp.asarray(2.0, dtype) * tap(h, slot)))(jnp.zeros((), wide))
+        h = jnp.full(
+            (50, 50), 3.0, dtype
+        )  # the sum of squares, 22500 per 1, is beyond float16 at a factor of 2
+        measured = jax.grad(lambda slot: jnp.sum(jnp.asarray(2.0, dtype) * tap(h, slot)))(
+            jnp.zeros((), wide)
+        )
         assert measured.dtype == wide
         np.testing.assert_allclose(measured, 100.0, rtol=1e-6)
 
@@ -69,7 +76,9 @@ def test_every_layer_of_a_scan_is_measured_apart():
         return jnp.sum(jax.lax.scan(lambda h, slot: (2.0 * tap(h, slot), None), H, slots)[0])
 
     measured = jax.jit(jax.grad(through))(jnp.zeros(layers))
-    np.testing.assert_allclose(measured, np.sqrt(H.size) * 2.0 ** (layers - np.arange(layers)), rtol=1e-6)
+    np.testing.assert_allclose(
+        measured, np.sqrt(H.size) * 2.0 ** (layers - np.arange(layers)), rtol=1e-6
+    )
 
 
 def test_a_scan_equals_the_loop_over_its_layers():
@@ -79,7 +88,9 @@ def test_a_scan_equals_the_loop_over_its_layers():
         weight, slot = layer
         return jnp.tanh(tap(h, slot) @ weight), None
 
-    scanned = jax.grad(lambda slots: jnp.sum(jax.lax.scan(body, H, (weights, slots))[0]))(jnp.zeros(3))
+    scanned = jax.grad(lambda slots: jnp.sum(jax.lax.scan(body, H, (weights, slots))[0]))(
+        jnp.zeros(3)
+    )
     for layer in range(3):
 
         def rest(h, first=layer):
@@ -101,7 +112,9 @@ def test_each_member_of_a_vmap_has_its_own_slot():
 
 
 def test_an_unused_output_measures_zero():
-    np.testing.assert_array_equal(jax.grad(lambda slot: jnp.sum(0 * tap(H, slot)) + jnp.sum(H))(ZERO), 0)
+    np.testing.assert_array_equal(
+        jax.grad(lambda slot: jnp.sum(0 * tap(H, slot)) + jnp.sum(H))(ZERO), 0
+    )
 
 
 def test_without_a_slot_nothing_is_compiled():
@@ -115,14 +128,18 @@ def test_forward_statistics_against_numpy(size):
     h = np.float32(size) * (H + np.float32(0.5))
     measured = jax.jit(forward_statistics)(h)
     wide = np.asarray(h, np.float64)
-    np.testing.assert_allclose(measured["activation_rms"], np.sqrt(np.mean((wide / size) ** 2)) * size, rtol=1e-6)
+    np.testing.assert_allclose(
+        measured["activation_rms"], np.sqrt(np.mean((wide / size) ** 2)) * size, rtol=1e-6
+    )
     np.testing.assert_allclose(measured["activation_mean"], np.mean(wide), rtol=1e-5)
 
 
 def test_forward_statistics_of_float16_are_not_summed_in_float16():
     h = jnp.full((100, 100), 300, jnp.float16)
     measured = forward_statistics(h)
-    np.testing.assert_allclose([measured["activation_rms"], measured["activation_mean"]], 300, rtol=1e-6)
+    np.testing.assert_allclose(
+        [measured["activation_rms"], measured["activation_mean"]], 300, rtol=1e-6
+    )
     assert {value.dtype for value in measured.values()} == {jnp.dtype("float32")}
 
 

@@ -17,7 +17,12 @@ from ..compiling import quick
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.standard_normal((6, 5))
 COTANGENT = GENERATOR.standard_normal((6, 4))
-NUMBERS = {"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9, "skip.gate_bias": -0.5, "skip.rate": 0.3}
+NUMBERS = {
+    "skip.branch_scale": 0.7,
+    "skip.shortcut_scale": 0.9,
+    "skip.gate_bias": -0.5,
+    "skip.rate": 0.3,
+}
 NUMBERS |= {"init.sigma_b": 0.1}
 
 
@@ -45,7 +50,9 @@ def shaken():
     def shake(params):
         generator = np.random.default_rng(1)
         draw = generator.standard_normal
-        return jax.tree.map(lambda leaf: leaf + jnp.asarray(0.2 * draw(leaf.shape), leaf.dtype), params)
+        return jax.tree.map(
+            lambda leaf: leaf + jnp.asarray(0.2 * draw(leaf.shape), leaf.dtype), params
+        )
 
     return shake
 
@@ -60,9 +67,15 @@ def _pass(arch, train):
         def objective(params, slots):
             model = nnx.merge(graph, params, rest, copy=True)
             logits, statistics = model(x, slots, Pass(hp, train=train, forward=True, units=True))
-            return jnp.sum(logits * cotangent), (logits, statistics, nnx.state(model, nnx.Not(nnx.Param)))
+            return jnp.sum(logits * cotangent), (
+                logits,
+                statistics,
+                nnx.state(model, nnx.Not(nnx.Param)),
+            )
 
-        (grads, backward), (logits, forward, rest_after) = jax.grad(objective, (0, 1), has_aux=True)(params, slots)
+        (grads, backward), (logits, forward, rest_after) = jax.grad(
+            objective, (0, 1), has_aux=True
+        )(params, slots)
         return {"logits": logits, "grads": grads, "gauges": forward | backward, "rest": rest_after}
 
     return run
@@ -79,7 +92,13 @@ def measured():
     """
 
     def measure(arch, params, rest, hp, *, train=True, compiled=True):
-        arguments = (params, rest, jnp.asarray(X, arch.dtype), jnp.asarray(COTANGENT, arch.dtype), hp)
+        arguments = (
+            params,
+            rest,
+            jnp.asarray(X, arch.dtype),
+            jnp.asarray(COTANGENT, arch.dtype),
+            hp,
+        )
         if compiled:
             return _compiled(arch, train)(*arguments)
         with jax.disable_jit():
@@ -99,8 +118,15 @@ def network(make_architecture, make_numbers, build, shaken, measured):
         arch = make_architecture(**changes)
         hp = make_numbers(NUMBERS, runs=None, dtype=arch.param_dtype)
         params, rest = build(arch, hp)
-        params, rest = (shaken(params), shaken(rest) if arch.random else rest) if move else (params, rest)
-        return measured(arch, params, rest, hp, train=not arch.random, compiled=compiled), arch, hp, params
+        params, rest = (
+            (shaken(params), shaken(rest) if arch.random else rest) if move else (params, rest)
+        )
+        return (
+            measured(arch, params, rest, hp, train=not arch.random, compiled=compiled),
+            arch,
+            hp,
+            params,
+        )
 
     return make
 
@@ -115,13 +141,22 @@ def oracle(unrolled, formulas):
             return jnp.sum(logits * COTANGENT), (logits, seen)
 
         with scope("float64"):
-            params, running = (in_float64(nnx.to_pure_dict(tree)) if tree else None for tree in (params, running))
+            params, running = (
+                in_float64(nnx.to_pure_dict(tree)) if tree else None for tree in (params, running)
+            )
             hp = in_float64(dict(hp))
-            (grads, backward), (logits, seen) = jax.grad(objective, (0, 1), has_aux=True)(params, no_nudges(arch))
+            (grads, backward), (logits, seen) = jax.grad(objective, (0, 1), has_aux=True)(
+                params, no_nudges(arch)
+            )
             gauges = {name: np.linalg.norm(nudge, axis=(1, 2)) for name, nudge in backward.items()}
-            gauges["activation_rms"] = np.array([np.sqrt(np.mean(np.square(h))) for h in seen["signals"]])
+            gauges["activation_rms"] = np.array(
+                [np.sqrt(np.mean(np.square(h))) for h in seen["signals"]]
+            )
             gauges["activation_mean"] = np.array([np.mean(h) for h in seen["signals"]])
-            units = [asleep(formulas["activation"][arch.activation], np.asarray(z)) for z in seen["into_branch"]]
+            units = [
+                asleep(formulas["activation"][arch.activation], np.asarray(z))
+                for z in seen["into_branch"]
+            ]
             gauges["saturated"], gauges["dead"] = np.array(units).T
             found = {"logits": logits, "grads": grads, "gauges": gauges, "moments": seen["moments"]}
             return jax.tree.map(np.asarray, found)
@@ -164,15 +199,25 @@ def assert_same_pass(oracle, distance):
 def assert_same_gradients(measured, expected, tolerance):
     total = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(expected)))
     assert jax.tree.structure(measured) == jax.tree.structure(expected)
-    for (path, got), wanted in zip(jax.tree.leaves_with_path(measured), jax.tree.leaves(expected), strict=True):
+    for (path, got), wanted in zip(
+        jax.tree.leaves_with_path(measured), jax.tree.leaves(expected), strict=True
+    ):
         error = np.linalg.norm(np.asarray(got, np.float64) - wanted)
         # Some leaves' gradient is zero but for rounding (a bias in front of batch norm): hence a part of the whole.
-        assert error <= tolerance * np.linalg.norm(wanted) + 0.1 * tolerance * total, jax.tree_util.keystr(path)
+        assert error <= tolerance * np.linalg.norm(wanted) + 0.1 * tolerance * total, (
+            jax.tree_util.keystr(path)
+        )
 
 
 def assert_same_gauges(measured, expected, tolerance):
     assert set(measured) == set(expected)
     for name, values in expected.items():
         # A mean cancels, so its error is that of the elements; fractions are kept in float32.
-        slack = {"activation_mean": tolerance * expected["activation_rms"].max(), "saturated": 1e-7, "dead": 1e-7}
-        np.testing.assert_allclose(measured[name], values, rtol=tolerance, atol=slack.get(name, 0), err_msg=name)
+        slack = {
+            "activation_mean": tolerance * expected["activation_rms"].max(),
+            "saturated": 1e-7,
+            "dead": 1e-7,
+        }
+        np.testing.assert_allclose(
+            measured[name], values, rtol=tolerance, atol=slack.get(name, 0), err_msg=name
+        )

@@ -3,14 +3,20 @@
 import functools
 import itertools
 
-from research import config, job
-from research.combinations import check_combinations
+from research.config import schema as config
+from research.config.compatibility import check_combinations
+from research.runner import run_setup as job
 from research.training.precision import scope
 
-KINDS = [(kind.name, "elman") for kind in config.ModelKind] + [("rnn", cell.name) for cell in config.Cell][1:]
+KINDS = [(kind.name, "elman") for kind in config.ModelKind] + [
+    ("rnn", cell.name) for cell in config.Cell
+][1:]
 GROUPS = (
     KINDS,
-    *([option.name for option in group] for group in (config.SkipKind, config.NormKind, config.Placement)),
+    *(
+        [option.name for option in group]
+        for group in (config.SkipKind, config.NormKind, config.Placement)
+    ),
 )
 DEPTHS = {"mlp": 3, "cnn": 3, "resnet_cifar": 8, "resnet": 18, "transformer": 2, "rnn": 4}
 LAYERS = {
@@ -21,8 +27,24 @@ LAYERS = {
     "transformer": 4,
     "rnn": 4,
 }  # resnet: with one block a stage
-ALLOWED = {"mlp": 205, "cnn": 205, "resnet_cifar": 201, "resnet": 201, "transformer": 167, "rnn": 60 + 3 + 3}
-INSIDE = {"grad_norm", "branch_grad", "skip_grad", "saturated", "dead", "weight_norm", "update_norm", "update_ratio"}
+ALLOWED = {
+    "mlp": 205,
+    "cnn": 205,
+    "resnet_cifar": 201,
+    "resnet": 201,
+    "transformer": 167,
+    "rnn": 60 + 3 + 3,
+}
+INSIDE = {
+    "grad_norm",
+    "branch_grad",
+    "skip_grad",
+    "saturated",
+    "dead",
+    "weight_norm",
+    "update_norm",
+    "update_ratio",
+}
 SIGNALS = {"signal_grad", "activation_rms", "activation_mean"}
 
 
@@ -30,11 +52,14 @@ def configured(model, skip, norm, placement, *, depth=None, precision="float32")
     """A small network of these options, everything measured."""
     kind, cell = model
     made = config.Config()
-    made.model = config.Model(config.ModelKind[kind], depth or DEPTHS[kind], width=4, heads=2, expansion=2)
+    made.model = config.Model(
+        config.ModelKind[kind], depth or DEPTHS[kind], width=4, heads=2, expansion=2
+    )
     made.model.cell = config.Cell[cell]
     made.skip = config.Skip(config.SkipKind[skip], branch_scale=0.7, shortcut_scale=0.9, growth=2)
     made.norm = config.Norm(config.NormKind[norm], groups=2, placement=config.Placement[placement])
-    made.activation.kind, made.init.kind = config.ActivationKind.tanh, config.InitKind.lecun
+    made.activation.kind = config.ActivationKind.tanh
+    made.init.kind = config.InitKind.lecun
     made.init.sigma_b = 0.1
     made.optimizer = config.Optimizer(config.OptimizerKind.sgd, learning_rate=0.5)
     made.precision.kind = config.PrecisionKind[precision]

@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import config
+from research.config import schema as config
 from research.models.activation import ACTIVATIONS, greatest_slope, slope, unit_statistics
 from research.training.precision import scope
 
-every_activation = pytest.mark.parametrize("name", [option.name for option in config.ActivationKind])
+every_activation = pytest.mark.parametrize(
+    "name", [option.name for option in config.ActivationKind]
+)
 Z = np.linspace(-7, 7, 1000)  # 0 itself, where rectifiers have no slope, is not among them
 
 
@@ -20,14 +22,18 @@ def by_difference(phi, z, h=1e-5):
 def test_value_and_slope(name, formulas):
     phi = formulas["activation"][name]
     with scope("float64"):
-        np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(Z)), phi(Z), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            ACTIVATIONS[name](jnp.asarray(Z)), phi(Z), rtol=1e-12, atol=1e-13
+        )
         np.testing.assert_allclose(slope(name, jnp.asarray(Z)), by_difference(phi, Z), atol=1e-9)
 
 
 @every_activation
 def test_greatest_slope(name, formulas):
     with scope("float64"):
-        finest = np.max(np.abs(by_difference(formulas["activation"][name], np.linspace(-6, 6, 10**5))))
+        finest = np.max(
+            np.abs(by_difference(formulas["activation"][name], np.linspace(-6, 6, 10**5)))
+        )
     np.testing.assert_allclose(greatest_slope(name), finest, rtol=3e-4)
 
 
@@ -60,7 +66,11 @@ def test_saturated_elements_lie_where_the_slope_is_flat():
 def test_statistics_against_numpy_with_a_time_axis(name, formulas):
     z = 3 * np.random.default_rng(0).standard_normal((2, 3, 6)) - 2 * np.arange(6)
     measured = unit_statistics(name, jnp.asarray(z, jnp.float32))
-    slopes = np.abs(by_difference(formulas["activation"][name], z)) if name != "relu" else (z > 0).astype(float)
+    slopes = (
+        np.abs(by_difference(formulas["activation"][name], z))
+        if name != "relu"
+        else (z > 0).astype(float)
+    )
     greatest = {"relu": 1, "tanh": 1, "sigmoid": 0.25}[name]
     np.testing.assert_allclose(measured["saturated"], np.mean(slopes < 0.05 * greatest), rtol=1e-6)
     silent = (z <= 0).all((0, 1)) if name == "relu" else np.zeros(6)

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research import config, job
+from research.config import schema as config
 from research.models import plan
+from research.runner import run_setup as job
 from research.training import program
 from research.training.precision import scope
 
@@ -33,10 +34,17 @@ def test_as_many_are_allowed_as_the_rules_leave():
     """12 shortcuts that suit every network, fixup without norms alone, and the rules of combinations.py."""
     found = {kind: sum(model[0] == kind for model, *_ in MATRIX) for kind in ALLOWED}
     assert found == ALLOWED
-    free, placements, norms = 11, 3, 6  # all shortcuts but fixup, deepnorm and dense
-    assert ALLOWED["mlp"] == free * norms * placements + placements + (placements + 1)  # fixup; dense
+    # all shortcuts but fixup, deepnorm and dense
+    free = 11
+    placements = 3
+    norms = 6
+    assert ALLOWED["mlp"] == free * norms * placements + placements + (
+        placements + 1
+    )  # fixup; dense
     assert ALLOWED["resnet"] == free * norms * placements + placements
-    assert ALLOWED["transformer"] == free * (norms - 1) * placements + 2  # deepnorm with layer and with rms
+    assert (
+        ALLOWED["transformer"] == free * (norms - 1) * placements + 2
+    )  # deepnorm with layer and with rms
     assert ALLOWED["rnn"] == 4 * (norms - 1) * placements + 2 * placements
 
 
@@ -49,7 +57,9 @@ def assert_complete(row, layers):
 
 
 @pytest.mark.parametrize(
-    ("model", "skip"), one_in(19, itertools.product(KINDS, GROUPS[1])), ids=lambda part: "".join(part)
+    ("model", "skip"),
+    one_in(19, itertools.product(KINDS, GROUPS[1])),
+    ids=lambda part: "".join(part),
 )
 def test_every_combination_builds_and_steps(model, skip, monkeypatch):
     """By shapes: a step takes a state to one of the same shapes, and measures every gauge in every layer.
@@ -61,7 +71,9 @@ def test_every_combination_builds_and_steps(model, skip, monkeypatch):
         if options[:2] == (model, skip):
             spec, hp, batch = prepared(options)
             state = jax.eval_shape(functools.partial(program._init, spec), hp)
-            after, row = jax.eval_shape(functools.partial(program._step, spec, True), state, hp, batch)
+            after, row = jax.eval_shape(
+                functools.partial(program._step, spec, True), state, hp, batch
+            )
             assert jax.tree.structure(after) == jax.tree.structure(state), options
             assert [(a.shape, a.dtype) for a in jax.tree.leaves(after)] == [
                 (b.shape, b.dtype) for b in jax.tree.leaves(state)
@@ -94,7 +106,7 @@ def scans_written_out(monkeypatch):
     def loop(body, carry, xs):
         outs = []
         for n in range(len(jax.tree.leaves(xs)[0])):
-            carry, out = body(carry, jax.tree.map(lambda leaf: leaf[n], xs))  # noqa: B023
+            carry, out = body(carry, jax.tree.map(lambda leaf: leaf[n], xs))
             outs.append(out)
         return carry, jax.tree.map(lambda *each: jnp.stack(each), *outs)
 
@@ -109,8 +121,11 @@ def in_numpy(tree):
 
 def assert_same_step(one, other, before, tolerance):
     """Loss, every gauge, running statistics and every parameter's change, which is its gradient."""
-    (state, row), (wanted, expected) = one, other
-    old, new, like = (in_numpy(nnx.to_pure_dict(part)) for part in (before.params, state.params, wanted.params))
+    (state, row) = one
+    (wanted, expected) = other
+    old, new, like = (
+        in_numpy(nnx.to_pure_dict(part)) for part in (before.params, state.params, wanted.params)
+    )
     moved, should = (jax.tree.map(lambda a, b: a - b, part, old) for part in (new, like))
     whole = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(should)))
     for (path, a), b in zip(jax.tree.leaves_with_path(moved), jax.tree.leaves(should), strict=True):
@@ -119,7 +134,9 @@ def assert_same_step(one, other, before, tolerance):
         assert np.linalg.norm(a - b) <= slack, jax.tree_util.keystr(path)
     rows = in_numpy((row, state.rest)), in_numpy((expected, wanted.rest))
     signals = np.max(rows[1][0]["profile"]["activation_rms"])
-    for (path, a), b in zip(jax.tree.leaves_with_path(rows[0]), jax.tree.leaves(rows[1]), strict=True):
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(rows[0]), jax.tree.leaves(rows[1]), strict=True
+    ):
         name = jax.tree_util.keystr(path)
         # A mean cancels, so its error is that of the elements.
         size = signals if "mean" in name else np.max(np.abs(np.nan_to_num(b)), initial=0)
@@ -134,15 +151,21 @@ def named(options):
 def first_of_each(cases, always):
     """Cases whose first part is a model: the first one of each of the models ``always``, the others where slow."""
     firsts = [next(case for case in cases if case[0][0] == model) for model in always]
-    return [pytest.param(case, marks=[] if case in firsts else [pytest.mark.slow]) for case in cases]
+    return [
+        pytest.param(case, marks=[] if case in firsts else [pytest.mark.slow]) for case in cases
+    ]
 
 
 # That of resnet_cifar is compared with its formula in test_residual_networks.py.
-@pytest.mark.parametrize("options", first_of_each(COVERING, ("mlp", "cnn", "transformer", "rnn")), ids=named)
+@pytest.mark.parametrize(
+    "options", first_of_each(COVERING, ("mlp", "cnn", "transformer", "rnn")), ids=named
+)
 def test_two_steps_are_finite_and_scan_equals_unrolled(options, monkeypatch):
     """In float64, so that 1e-9 tells another computation from another order of the same sums."""
     kind = options[0][0]
-    deep = {"depth": 14} if kind == "resnet_cifar" else {}  # at 8 there is one block a stage, and no scan
+    deep = (
+        {"depth": 14} if kind == "resnet_cifar" else {}
+    )  # at 8 there is one block a stage, and no scan
     with scope("float64"):
         spec, hp, batch = prepared(options, precision="float64", **deep)
         with jax.disable_jit():
@@ -170,34 +193,56 @@ def test_a_resnet_for_imagenet_takes_two_steps(options, monkeypatch):
         assert row["finite"]
 
 
-AGAIN = [options for options in MATRIX if options[1:] == ("identity", "layer", "branch") and options[0][0] != "resnet"]
+AGAIN = [
+    options
+    for options in MATRIX
+    if options[1:] == ("identity", "layer", "branch") and options[0][0] != "resnet"
+]
 
 
 @pytest.mark.parametrize("options", first_of_each(AGAIN, ("mlp", "transformer", "rnn")), ids=named)
 def test_computing_activations_again_changes_no_number(options):
     with scope("float64"):
         spec, hp, batch = prepared(options, precision="float64")
-        again = dataclasses.replace(spec, architecture=dataclasses.replace(spec.architecture, recompute=True))
+        again = dataclasses.replace(
+            spec, architecture=dataclasses.replace(spec.architecture, recompute=True)
+        )
         with jax.disable_jit():
             state = program._init(spec, hp)
-        one, other = (quick(functools.partial(program._step, each, True))(state, hp, batch) for each in (spec, again))
+        one, other = (
+            quick(functools.partial(program._step, each, True))(state, hp, batch)
+            for each in (spec, again)
+        )
         assert_same_step(other, one, state, 1e-12)
 
 
 # --- What is random ---------------------------------------------------------------------------------------------------
 
-SOURCES = ("skip.rate", "train.input_noise", "model.dropout")  # the last one of a recurrent network is refused
+SOURCES = (
+    "skip.rate",
+    "train.input_noise",
+    "model.dropout",
+)  # the last one of a recurrent network is refused
 RANDOM = [("mlp", "dropout"), ("transformer", "stochastic_depth"), ("rnn", "none")]
-SLOW = [("cnn", "dropout"), ("resnet_cifar", "dropout"), ("transformer", "dropout"), ("mlp", "stochastic_depth")]
+SLOW = [
+    ("cnn", "dropout"),
+    ("resnet_cifar", "dropout"),
+    ("transformer", "dropout"),
+    ("mlp", "stochastic_depth"),
+]
 RANDOM += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
 @pytest.mark.parametrize(("model", "skip"), RANDOM)
 def test_training_is_random_by_its_key_alone_and_evaluation_not_at_all(model, skip):
     """Two steps of full-batch descent, of runs that have none of the sources of noise or a single one."""
-    sources = SOURCES[: 2 if skip != "none" else 0] + (SOURCES[2:] if model != "rnn" else ()) or SOURCES[1:2]
+    sources = (
+        SOURCES[: 2 if skip != "none" else 0] + (SOURCES[2:] if model != "rnn" else ())
+        or SOURCES[1:2]
+    )
     made = configured((model, "elman"), skip, "none", "pre")
-    made.optimizer.kind, made.train.input_noise = config.OptimizerKind.gd, 0.5
+    made.optimizer.kind = config.OptimizerKind.gd
+    made.train.input_noise = 0.5
     made.model.dropout = 0.5 if model != "rnn" else 0.0
     ready = job.prepare(made)
     runs = 1 + len(sources)
@@ -209,16 +254,22 @@ def test_training_is_random_by_its_key_alone_and_evaluation_not_at_all(model, sk
     def trained(seed):
         state = functions.init(hp)
         keys = jax.vmap(jax.random.key)(jnp.full(runs, seed, jnp.uint32))
-        state, rows = functions.chunk(dataclasses.replace(state, key=keys), hp, ready.data, np.int32(0), np.int32(2))
+        state, rows = functions.chunk(
+            dataclasses.replace(state, key=keys), hp, ready.data, np.int32(0), np.int32(2)
+        )
         return np.asarray(rows["train_loss"])[:, :2], state
 
     (one, state), (same, _), (other, _) = map(trained, (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     np.testing.assert_array_equal(one[0], other[0])  # without noise the key has no part in it
-    assert np.all(np.isfinite(one)) and np.all(np.any(one[1:] != other[1:], axis=1))  # in one of the two steps
+    assert np.all(np.isfinite(one)) and np.all(
+        np.any(one[1:] != other[1:], axis=1)
+    )  # in one of the two steps
     evaluations = [
         functions.evaluate(
-            dataclasses.replace(state, key=jax.vmap(jax.random.key)(jnp.arange(runs) + n)), hp, ready.data
+            dataclasses.replace(state, key=jax.vmap(jax.random.key)(jnp.arange(runs) + n)),
+            hp,
+            ready.data,
         )
         for n in range(2)
     ]

@@ -16,7 +16,9 @@ from research.training import precision
 
 FORMS = list(itertools.product((1, 3, 7), (1, 2), (False, True)))  # size, stride, circular
 CASES = [("float64", (7, 8), *form) for form in FORMS]
-CASES += [("float64", (2, 5), 7, 1, circular) for circular in (False, True)]  # reaches beyond the opposite side
+CASES += [
+    ("float64", (2, 5), 7, 1, circular) for circular in (False, True)
+]  # reaches beyond the opposite side
 CASES += [("float32", (7, 8), 3, stride, False) for stride in (1, 2)]
 TOLERANCES = {"float32": 2e-6, "float64": 1e-13}
 
@@ -43,12 +45,19 @@ def output_and_gradients(convolution, x, kernel, grad, **form):
 def by_definition(x, kernel, grad, *, stride, circular):
     """The same in NumPy and float64, tap by tap: row h of the output sees row s·h + i - p of the image."""
     x, kernel, grad = (np.asarray(array, np.float64) for array in (x, kernel, grad))
-    y, dx, dkernel = np.zeros_like(grad), np.zeros_like(x), np.zeros_like(kernel)
-    seen = [stride * np.arange(side)[:, None] + np.arange(len(kernel)) - len(kernel) // 2 for side in grad.shape[1:3]]
+    y = np.zeros_like(grad)
+    dx = np.zeros_like(x)
+    dkernel = np.zeros_like(kernel)
+    seen = [
+        stride * np.arange(side)[:, None] + np.arange(len(kernel)) - len(kernel) // 2
+        for side in grad.shape[1:3]
+    ]
     for h, w, i, j in itertools.product(*map(range, (*grad.shape[1:3], *kernel.shape[:2]))):
-        row, column = seen[0][h, i], seen[1][w, j]
+        row = seen[0][h, i]
+        column = seen[1][w, j]
         if circular:
-            row, column = row % x.shape[1], column % x.shape[2]
+            row = row % x.shape[1]
+            column = column % x.shape[2]
         if 0 <= row < x.shape[1] and 0 <= column < x.shape[2]:
             y[:, h, w] += x[:, row, column] @ kernel[i, j]
             dx[:, row, column] += grad[:, h, w] @ kernel[i, j].T
@@ -60,26 +69,37 @@ def assert_near(measured, expected, tolerance):
     """Every number, to within ``tolerance`` times the largest of its array."""
     for ours, theirs in zip(measured, expected, strict=True):
         theirs = np.asarray(theirs, np.float64)
-        np.testing.assert_allclose(np.asarray(ours, np.float64), theirs, rtol=0, atol=tolerance * abs(theirs).max())
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float64), theirs, rtol=0, atol=tolerance * abs(theirs).max()
+        )
 
 
 @pytest.mark.parametrize("kind, sides, size, stride, circular", CASES)
-def test_output_and_gradients_follow_the_definition_on_both_platforms(kind, sides, size, stride, circular):
+def test_output_and_gradients_follow_the_definition_on_both_platforms(
+    kind, sides, size, stride, circular
+):
     """By products and by XLA's own convolution, which is what accelerators run."""
     form = {"stride": stride, "circular": circular}
     with precision.scope(kind):
         case = arguments(size, stride, sides, dtype=kind)
         expected = by_definition(*case, **form)
         assert_near(output_and_gradients(convolve, *case, **form), expected, TOLERANCES[kind])
-        assert_near(output_and_gradients(convolution._as_convolution, *case, **form), expected, TOLERANCES[kind])
+        assert_near(
+            output_and_gradients(convolution._as_convolution, *case, **form),
+            expected,
+            TOLERANCES[kind],
+        )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_samples_lie_where_pytorch_puts_them(stride):
     """At 0, 2, 4, …: the kernel's middle lies on the first pixel whatever the side, unlike in TensorFlow's "SAME"."""
-    x, identity = arguments(3, stride)[0], np.zeros((3, 3, 3, 3), np.float32)
+    x = arguments(3, stride)[0]
+    identity = np.zeros((3, 3, 3, 3), np.float32)
     identity[1, 1] = np.eye(3)
-    np.testing.assert_array_equal(convolve(x, jnp.asarray(identity), stride=stride), x[:, ::stride, ::stride])
+    np.testing.assert_array_equal(
+        convolve(x, jnp.asarray(identity), stride=stride), x[:, ::stride, ::stride]
+    )
 
 
 def test_a_circular_convolution_commutes_with_circular_shifts():
@@ -95,7 +115,9 @@ def test_gradients_are_the_limits_of_differences(stride):
         along = draw(x.shape, 3, "float64"), draw(kernel.shape, 4, "float64")
 
         def smooth(t):
-            return jnp.sum(grad * jnp.tanh(convolve(x + t * along[0], kernel + t * along[1], stride=stride)))
+            return jnp.sum(
+                grad * jnp.tanh(convolve(x + t * along[0], kernel + t * along[1], stride=stride))
+            )
 
         step = 1e-5
         difference = (smooth(step) - smooth(-step)) / (2 * step)
@@ -109,9 +131,13 @@ def test_16_bit_formats_are_summed_in_float32_and_rounded_once(kind, stride):
     case = arguments(3, stride, (12, 12), channels=64, features=64, dtype=kind)
     half_a_place = float(jnp.finfo(kind).eps) / 2
     measured = output_and_gradients(convolve, *case, stride=stride)
-    for ours, exact in zip(measured, by_definition(*case, stride=stride, circular=False), strict=True):
+    for ours, exact in zip(
+        measured, by_definition(*case, stride=stride, circular=False), strict=True
+    ):
         assert ours.dtype == kind
-        np.testing.assert_allclose(np.asarray(ours, np.float64), exact, rtol=1.001 * half_a_place, atol=1e-4)
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float64), exact, rtol=1.001 * half_a_place, atol=1e-4
+        )
 
 
 def in_fori_loop(function, *stacked):
@@ -127,7 +153,9 @@ def in_fori_loop(function, *stacked):
 TRANSFORMS = {
     "vmap": lambda function, *stacked: jax.vmap(function)(*stacked),
     "map": lambda function, *stacked: lax.map(lambda each: function(*each), stacked),
-    "scan": lambda function, *stacked: lax.scan(lambda _, each: (None, function(*each)), None, stacked)[1],
+    "scan": lambda function, *stacked: lax.scan(
+        lambda _, each: (None, function(*each)), None, stacked
+    )[1],
     "fori_loop": in_fori_loop,
 }
 
@@ -172,7 +200,11 @@ def training(convolution, *, stride):
         _, (dx, dkernel) = step(x, kernel)
         return x - dx, kernel - dkernel
 
-    return jax.jit(lambda x, kernels: lax.fori_loop(0, 3, lambda _, state: lax.scan(layer, *state), (x, kernels)))
+    return jax.jit(
+        lambda x, kernels: lax.fori_loop(
+            0, 3, lambda _, state: lax.scan(layer, *state), (x, kernels)
+        )
+    )
 
 
 @pytest.mark.parametrize("stride, count", [(1, 3), (2, 0)])
@@ -196,7 +228,12 @@ def forms(convolution, x, kernels, *, stride):
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_accelerators_convolve_by_themselves(platform):
-    text = jax.jit(convolve).trace(*arguments(3, 1)[:2]).lower(lowering_platforms=(platform,)).as_text()
+    text = (
+        jax.jit(convolve)
+        .trace(*arguments(3, 1)[:2])
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+    )
     assert "stablehlo.convolution(" in text and "dot_general" not in text
 
 

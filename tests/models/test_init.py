@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research import config
+from research.config import schema as config
 from research.models.conv import Conv
 from research.models.init import bias_initializer, theoretical_variance, weight_initializer
 from research.training.precision import scope
@@ -22,7 +22,9 @@ def draw(make_numbers):
 
     def weights(scheme, shape=(200, 300), dtype="float32", factor=1.0, **numbers):
         wide = jnp.promote_types(dtype, "float32")
-        hp = make_numbers({f"init.{name}": value for name, value in numbers.items()}, runs=None, dtype=wide)
+        hp = make_numbers(
+            {f"init.{name}": value for name, value in numbers.items()}, runs=None, dtype=wide
+        )
         return weight_initializer(scheme, hp, factor)(jax.random.key(3), shape, jnp.dtype(dtype))
 
     return weights
@@ -35,21 +37,31 @@ def test_variance_is_the_theoretical_one(draw, scheme, fans):
     # The mean of n squares has a relative standard deviation of at most √(2/n) = 0.006 here: five of them.
     tolerance = 1e-5 if "orthogonal" in scheme else 5 * np.sqrt(2 / weights.size)
     np.testing.assert_allclose(
-        fans[0] * np.mean(weights**2), theoretical_variance(scheme, *fans, **NUMBERS), rtol=tolerance
+        fans[0] * np.mean(weights**2),
+        theoretical_variance(scheme, *fans, **NUMBERS),
+        rtol=tolerance,
     )
     assert abs(np.mean(weights)) <= 5 * np.std(weights) / np.sqrt(weights.size)
 
 
 @pytest.mark.parametrize(
     "scheme, variance",
-    [("he", 2.0), ("lecun", 1.0), ("glorot", 1.0), ("glorot_uniform", 1.0), ("old_uniform", 1 / 3), ("gaussian", 1.0)],
+    [
+        ("he", 2.0),
+        ("lecun", 1.0),
+        ("glorot", 1.0),
+        ("glorot_uniform", 1.0),
+        ("old_uniform", 1 / 3),
+        ("gaussian", 1.0),
+    ],
 )
 def test_variances_of_square_layers_as_published(scheme, variance):
     np.testing.assert_allclose(theoretical_variance(scheme, 64, 64), variance)
     np.testing.assert_allclose(theoretical_variance(scheme, 64, 64, gain=3.0), 9 * variance)
     # Only gaussian knows σ_w.
     np.testing.assert_allclose(
-        theoretical_variance(scheme, 64, 64, sigma_w=2.0), variance * (4 if scheme == "gaussian" else 1)
+        theoretical_variance(scheme, 64, 64, sigma_w=2.0),
+        variance * (4 if scheme == "gaussian" else 1),
     )
 
 
@@ -66,7 +78,9 @@ def test_orthogonal_is_orthogonal(draw, scheme, fans):
     np.testing.assert_allclose(gram, 1.5**2 * np.eye(min(fans)), atol=1e-5)
 
 
-@pytest.mark.parametrize("scheme, bound", [("old_uniform", 1 / np.sqrt(200)), ("glorot_uniform", np.sqrt(6 / 500))])
+@pytest.mark.parametrize(
+    "scheme, bound", [("old_uniform", 1 / np.sqrt(200)), ("glorot_uniform", np.sqrt(6 / 500))]
+)
 def test_uniform_schemes_fill_their_interval(draw, scheme, bound):
     greatest = np.max(np.abs(draw(scheme)))
     assert 0.999 * bound < greatest <= bound * (1 + 1e-6)
@@ -83,7 +97,11 @@ def test_scale_multiplies_one_draw(draw, scheme):
 @pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_factor_multiplies_the_same_draw(draw, scheme, traced):
-    drawn = jax.jit(lambda factor: draw(scheme, factor=factor))(0.25) if traced else draw(scheme, factor=0.25)
+    drawn = (
+        jax.jit(lambda factor: draw(scheme, factor=factor))(0.25)
+        if traced
+        else draw(scheme, factor=0.25)
+    )
     np.testing.assert_allclose(drawn, 0.25 * draw(scheme), rtol=1e-6)
 
 
@@ -116,8 +134,11 @@ def test_delta_orthogonal_has_one_matrix_at_the_centre(draw, shape):
 @pytest.mark.parametrize("shape", KERNELS, ids=str)
 def test_delta_orthogonal_has_its_theoretical_variance(draw, shape):
     """Fans count the kernel's pixels."""
-    weights, pixels = np.asarray(draw("delta_orthogonal", shape, gain=1.5), np.float64), shape[0] * shape[1]
-    expected = theoretical_variance("delta_orthogonal", pixels * shape[2], pixels * shape[3], gain=1.5)
+    weights = np.asarray(draw("delta_orthogonal", shape, gain=1.5), np.float64)
+    pixels = shape[0] * shape[1]
+    expected = theoretical_variance(
+        "delta_orthogonal", pixels * shape[2], pixels * shape[3], gain=1.5
+    )
     np.testing.assert_allclose(pixels * shape[2] * np.mean(weights**2), expected, rtol=1e-6)
 
 
@@ -126,8 +147,15 @@ def test_a_delta_orthogonal_circular_convolution_keeps_norms(make_numbers, outpu
     """Of every image and, without bias, every gradient: that is what depth 10,000 was trained with (ibid., §1)."""
     formats = {"dtype": jnp.dtype("float64"), "param_dtype": jnp.dtype("float64")}
     with scope("float64"):
-        hp, generator = make_numbers(runs=None, dtype="float64"), np.random.default_rng(0)
-        how = {"padding": "circular", "init": "delta_orthogonal", "bias": False, "hp": hp, **formats}
+        hp = make_numbers(runs=None, dtype="float64")
+        generator = np.random.default_rng(0)
+        how = {
+            "padding": "circular",
+            "init": "delta_orthogonal",
+            "bias": False,
+            "hp": hp,
+            **formats,
+        }
         conv = Conv(4, outputs, **how, rngs=nnx.Rngs(0))
         x = jnp.asarray(generator.standard_normal((3, 6, 5, 4)))
         out, back = jax.vjp(conv, x)
@@ -141,5 +169,7 @@ def norms(images):
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5])
 def test_biases_are_normal_with_sigma_b(make_numbers, sigma):
-    bias = bias_initializer(make_numbers({"init.sigma_b": sigma}, runs=None))(jax.random.key(0), (20000,))
+    bias = bias_initializer(make_numbers({"init.sigma_b": sigma}, runs=None))(
+        jax.random.key(0), (20000,)
+    )
     np.testing.assert_allclose(np.std(bias), sigma, rtol=5 * np.sqrt(1 / (2 * bias.size)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research import config
+from research.config import schema as config
 from research.models.norm import DynamicTanh, apply_norm, make_norm
 from research.training.precision import scope
 
@@ -23,12 +23,16 @@ def make(kind, dtype="float32"):
     formats = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.promote_types(dtype, "float32")}
     norm = make_norm(kind, 8, groups=GROUPS, **formats, rngs=nnx.Rngs(0))
     if norm is not None:  # running statistics begin in float32
-        nnx.update(norm, jax.tree.map(lambda leaf: leaf.astype(formats["param_dtype"]), nnx.state(norm)))
+        nnx.update(
+            norm, jax.tree.map(lambda leaf: leaf.astype(formats["param_dtype"]), nnx.state(norm))
+        )
     return norm
 
 
 def normed(kind, h, dtype="float32", norm=None):
-    return np.asarray(apply_norm(norm or make(kind, dtype), jnp.asarray(h, dtype), train=True), np.float64)
+    return np.asarray(
+        apply_norm(norm or make(kind, dtype), jnp.asarray(h, dtype), train=True), np.float64
+    )
 
 
 def formula(kind, h):
@@ -42,7 +46,9 @@ def formula(kind, h):
     if kind == "group":
         pixels = (1, 2) if h.ndim == 4 else ()
         halves = [(half, (*pixels, -1)) for half in np.split(h, GROUPS, -1)]
-        return np.concatenate([_standardised(half, axes, EPSILON[kind]) for half, axes in halves], -1)
+        return np.concatenate(
+            [_standardised(half, axes, EPSILON[kind]) for half, axes in halves], -1
+        )
     return _standardised(h, -1 if kind == "layer" else tuple(range(h.ndim - 1)), EPSILON[kind])
 
 
@@ -54,10 +60,17 @@ def _standardised(h, axes, epsilon):
 @pytest.mark.parametrize("kind", KINDS)
 def test_formula(kind, h):
     with scope("float64"):
-        np.testing.assert_allclose(normed(kind, h, "float64"), formula(kind, h), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            normed(kind, h, "float64"), formula(kind, h), rtol=1e-12, atol=1e-13
+        )
 
 
-LEARNED = {"layer": {"scale", "bias"}, "batch": {"scale", "bias"}, "group": {"scale", "bias"}, "rms": {"scale"}}
+LEARNED = {
+    "layer": {"scale", "bias"},
+    "batch": {"scale", "bias"},
+    "group": {"scale", "bias"},
+    "rms": {"scale"},
+}
 LEARNED |= {"none": set(), "dyt": {"alpha", "scale", "bias"}}
 
 
@@ -71,8 +84,12 @@ def test_scale_and_shift_are_learned(kind, h):
         for name, value in {"scale": scale, "bias": bias}.items() if norm else ():
             if name in LEARNED[kind]:
                 getattr(norm, name)[...] = jnp.asarray(value)
-        expected = formula(kind, h) * (scale if norm else 1) + (bias if "bias" in LEARNED[kind] else 0)
-        np.testing.assert_allclose(normed(kind, h, "float64", norm), expected, rtol=1e-12, atol=1e-13)
+        expected = formula(kind, h) * (scale if norm else 1) + (
+            bias if "bias" in LEARNED[kind] else 0
+        )
+        np.testing.assert_allclose(
+            normed(kind, h, "float64", norm), expected, rtol=1e-12, atol=1e-13
+        )
 
 
 def test_the_slope_of_dynamic_tanh_is_learned():
@@ -89,12 +106,15 @@ def test_positions_of_a_sequence_are_normalised_apart(kind):
     """What a position becomes does not depend on the others, least of all on later ones."""
     other = SEQUENCE.copy()
     other[:, 3] += 5 * np.arange(8)
-    one, two = normed(kind, SEQUENCE), normed(kind, other)
+    one = normed(kind, SEQUENCE)
+    two = normed(kind, other)
     np.testing.assert_array_equal(np.delete(one, 3, 1), np.delete(two, 3, 1))
     assert np.all(np.any(one[:, 3] != two[:, 3], axis=-1))
 
 
-@pytest.mark.parametrize("kind, offset, factor", [("layer", 3, 7), ("group", 3, 7), ("batch", 3, 7), ("rms", 0, 7)])
+@pytest.mark.parametrize(
+    "kind, offset, factor", [("layer", 3, 7), ("group", 3, 7), ("batch", 3, 7), ("rms", 0, 7)]
+)
 def test_what_a_norm_takes_off_has_no_effect(kind, offset, factor):
     """The inputs are large, so that the constant next to the variance, 1e-5 or less, counts for nothing."""
     with scope("float64"):
@@ -121,10 +141,13 @@ def test_float16_statistics_are_taken_in_float32(kind, h):
 
 def test_batch_norm_alone_evaluates_with_what_it_kept():
     for kind in KINDS:
-        norm, h = make(kind), jnp.asarray(H, jnp.float32)
+        norm = make(kind)
+        h = jnp.asarray(H, jnp.float32)
         trained, evaluated = (apply_norm(norm, h, train=train) for train in (True, False))
         assert np.array_equal(trained, evaluated) == (kind != "batch"), kind
-        assert len(jax.tree.leaves(nnx.state(norm, nnx.BatchStat) if norm else {})) == 2 * (kind == "batch")
+        assert len(jax.tree.leaves(nnx.state(norm, nnx.BatchStat) if norm else {})) == 2 * (
+            kind == "batch"
+        )
 
 
 def test_an_unknown_norm_is_refused():

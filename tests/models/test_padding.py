@@ -23,8 +23,14 @@ def make(make_architecture, make_numbers):
     def network(kind, length, **changes):
         name = "rnn" if kind in ("rnn", "lstm") else "transformer"
         depth = length if name == "rnn" else 2
-        more = {"vocabulary": 7, "padded": True, "norm": "layer" if name == "transformer" else "none"}
-        arch = make_architecture(kind=name, shape=(length,), depth=depth, **KINDS[kind], **(more | changes))
+        more = {
+            "vocabulary": 7,
+            "padded": True,
+            "norm": "layer" if name == "transformer" else "none",
+        }
+        arch = make_architecture(
+            kind=name, shape=(length,), depth=depth, **KINDS[kind], **(more | changes)
+        )
         return Stack(arch, make_numbers(runs=None), rngs=nnx.Rngs(jax.random.key(0))), Pass(
             make_numbers(runs=None), False
         )
@@ -41,8 +47,11 @@ def longer(tokens, by):
 def test_more_padding_changes_no_logit(make, kind, one_hot):
     short, told = make(kind, 4, one_hot=one_hot)
     long, _ = make(kind, 9, one_hot=one_hot)
-    a, b = short(longer(TEXT, 0), {}, told)[0], long(longer(TEXT, 5), {}, told)[0]
-    assert a.shape == b.shape == (3, 4) and np.asarray(a) == pytest.approx(np.asarray(b), rel=1e-5, abs=1e-6)
+    a = short(longer(TEXT, 0), {}, told)[0]
+    b = long(longer(TEXT, 5), {}, told)[0]
+    assert a.shape == b.shape == (3, 4) and np.asarray(a) == pytest.approx(
+        np.asarray(b), rel=1e-5, abs=1e-6
+    )
     unmasked, _ = make(kind, 9, one_hot=one_hot, padded=False)
     assert np.abs(np.asarray(unmasked(longer(TEXT, 5), {}, told)[0] - b)).max() > 1e-3
 
@@ -51,10 +60,12 @@ def test_more_padding_changes_no_logit(make, kind, one_hot):
 def test_padding_receives_no_gradient(make, kind):
     network, told = make(kind, 4)
     graph, params, rest = nnx.split(network, nnx.Param, ...)
-    grads = jax.grad(lambda params: jnp.sum(nnx.merge(graph, params, rest)(jnp.asarray(TEXT), {}, told)[0] ** 2))(
-        params
+    grads = jax.grad(
+        lambda params: jnp.sum(nnx.merge(graph, params, rest)(jnp.asarray(TEXT), {}, told)[0] ** 2)
+    )(params)
+    embed = (
+        grads["embed"]["table"]["vectors"] if kind == "transformer" else grads["embed"]["vectors"]
     )
-    embed = grads["embed"]["table"]["vectors"] if kind == "transformer" else grads["embed"]["vectors"]
     gradient = np.asarray(embed.get_value() if hasattr(embed, "get_value") else embed)
     assert not gradient[0].any() and all(gradient[token].any() for token in range(1, 7))
 
@@ -63,19 +74,27 @@ def test_the_signal_of_a_recurrent_network_goes_through_padding_unchanged(make):
     """Behind all texts' ends nothing happens: the gradient that arrives there is the one at the last word."""
     network, told = make("rnn", 9)
     tokens = longer(TEXT, 5)
-    signal = jax.grad(lambda slot: jnp.sum(network(tokens, {"signal_grad": slot}, told)[0] ** 2))(jnp.zeros(10))
-    assert np.asarray(signal[4:]) == pytest.approx(float(signal[9]), rel=1e-6) and float(signal[9]) > 0
+    signal = jax.grad(lambda slot: jnp.sum(network(tokens, {"signal_grad": slot}, told)[0] ** 2))(
+        jnp.zeros(10)
+    )
+    assert (
+        np.asarray(signal[4:]) == pytest.approx(float(signal[9]), rel=1e-6) and float(signal[9]) > 0
+    )
 
 
 def test_the_mean_is_that_of_the_real_positions():
     h = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
     wanted = [row[mask].mean(0) for row, mask in zip(h, TEXT != 0, strict=True)]
-    assert np.asarray(masked_mean(jnp.asarray(h), jnp.asarray(TEXT != 0))) == pytest.approx(np.stack(wanted), rel=1e-5)
+    assert np.asarray(masked_mean(jnp.asarray(h), jnp.asarray(TEXT != 0))) == pytest.approx(
+        np.stack(wanted), rel=1e-5
+    )
 
 
 def test_unit_vectors_are_read_by_the_first_weights(make):
     """A transformer's by a dense layer [V, D], a recurrent network's by its cell [V, D]: no vectors of their own."""
     transformer, _ = make("transformer", 4, one_hot=True)
     rnn, _ = make("rnn", 4, one_hot=True)
-    assert transformer.embed.linear.kernel.shape == (7, 8) and not hasattr(transformer.embed, "table")
+    assert transformer.embed.linear.kernel.shape == (7, 8) and not hasattr(
+        transformer.embed, "table"
+    )
     assert rnn.embed is None and rnn.cell.branch.input.shape == (1, 7, 8)

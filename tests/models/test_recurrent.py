@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research import config
+from research.config import schema as config
 from research.models.architecture import Pass
 from research.models.stack import Stack
 from research.training.precision import scope
@@ -17,11 +17,19 @@ from ..compiling import quick
 
 CELLS = [cell.name for cell in config.Cell]
 PLACES = [place.name for place in config.Placement]
-B, T, P, D, C = 3, 5, 2, 4, 6  # P: numbers of the example that a step reads
+# P: numbers of the example that a step reads
+B = 3
+T = 5
+P = 2
+D = 4
+C = 6
 DRAW = np.random.default_rng(0).standard_normal
-RNN = dict(kind="rnn", shape=(T, P), depth=T, width=D, classes=C, dtype="float64", param_dtype="float64")
+RNN = dict(
+    kind="rnn", shape=(T, P), depth=T, width=D, classes=C, dtype="float64", param_dtype="float64"
+)
 TEXT = dict(shape=(T,), vocabulary=C, language=True)
-X, TOKENS = DRAW((B, T * P)), np.arange(B * T).reshape(B, T) ** 2 % C
+X = DRAW((B, T * P))
+TOKENS = np.arange(B * T).reshape(B, T) ** 2 % C
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +44,9 @@ def make_network(make_architecture, make_numbers, build):
 
     def make(move=0.3, **changes):
         arch = make_architecture(**(RNN | changes))
-        hp = make_numbers({"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9}, runs=None, dtype="float64")
+        hp = make_numbers(
+            {"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9}, runs=None, dtype="float64"
+        )
         with jax.disable_jit():
             params, rest = build(arch, hp)
         assert not jax.tree.leaves(rest)
@@ -52,11 +62,15 @@ def measured(arch, hp, params, x, cotangent):
 
     def objective(params, slots):
         told = Pass(hp, train=True, forward=True, units=True)
-        logits, statistics = nnx.merge(graph, params, nnx.State({}), copy=True)(jnp.asarray(x), slots, told)
+        logits, statistics = nnx.merge(graph, params, nnx.State({}), copy=True)(
+            jnp.asarray(x), slots, told
+        )
         return jnp.sum(logits * cotangent), (logits, statistics)
 
     gradient = quick(jax.grad(objective, (0, 1), has_aux=True))
-    (grads, gauges), (logits, statistics) = gradient(params, {name: jnp.zeros(n) for name, n in lengths.items()})
+    (grads, gauges), (logits, statistics) = gradient(
+        params, {name: jnp.zeros(n) for name, n in lengths.items()}
+    )
     return logits, statistics, nnx.to_pure_dict(grads), gauges
 
 
@@ -69,13 +83,16 @@ def elman(h, x, cell):
 
 
 def gru(h, x, cell):
-    from_state, given = h @ cell["recurrent"], x @ cell["input"] + cell["bias"][:, None]
-    r, z = sigmoid(given[0] + from_state[0]), sigmoid(given[1] + from_state[1])
+    from_state = h @ cell["recurrent"]
+    given = x @ cell["input"] + cell["bias"][:, None]
+    r = sigmoid(given[0] + from_state[0])
+    z = sigmoid(given[1] + from_state[1])
     return (1 - z) * np.tanh(given[2] + r * (from_state[2] + cell["inner"])) + z * h
 
 
 def lstm(state, x, cell):
-    c, h = state[:, :D], state[:, D:]
+    c = state[:, :D]
+    h = state[:, D:]
     i, f, o, g = h @ cell["recurrent"] + x @ cell["input"] + cell["bias"][:, None]
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return np.concatenate([c, sigmoid(o) * np.tanh(c)], axis=1)
@@ -96,14 +113,18 @@ def normed(h, norm):
     """Layer norm; without one, nothing."""
     if norm is None:
         return h
-    mean, var = h.mean(1, keepdims=True), h.var(1, keepdims=True)
+    mean = h.mean(1, keepdims=True)
+    var = h.var(1, keepdims=True)
     return (h - mean) / np.sqrt(var + 1e-6) * norm["scale"] + norm["bias"]
 
 
 def states(arch, pieces, layers, nudges=None):
     """h_0 = 0, h_1, …, h_T, with one copy of the weights a step; ``nudges`` are added where the gauges sit."""
     nudges = nudges or {}
-    nudge = lambda name, t, h: h + nudges[name][t] if name in nudges else h  # noqa: E731
+
+    def nudge(name, t, h):
+        return h + nudges[name][t] if name in nudges else h
+
     seen = [nudge("signal_grad", 0, np.zeros((B, arch.state)))]
     for t, layer in enumerate(layers):
         norms = {arch.placement: layer.get("norm")}
@@ -116,7 +137,9 @@ def states(arch, pieces, layers, nudges=None):
 
 def read_out(arch, h, params):
     h = normed(h, params.get("norm"))
-    return (np.tanh(h) if arch.cell == "elman" else h[:, -D:]) @ params["head"]["kernel"] + params["head"]["bias"]
+    return (np.tanh(h) if arch.cell == "elman" else h[:, -D:]) @ params["head"]["kernel"] + params[
+        "head"
+    ]["bias"]
 
 
 def pieces_of(x, params):
@@ -145,7 +168,9 @@ def slopes(function, tree, step=1e-5):
             for sign in (1, -1):
                 moved = leaf.copy()
                 moved[place] += sign * step
-                ends.append(function(jax.tree.unflatten(structure, [*leaves[:n], moved, *leaves[n + 1 :]])))
+                ends.append(
+                    function(jax.tree.unflatten(structure, [*leaves[:n], moved, *leaves[n + 1 :]]))
+                )
             slope[place] = (ends[0] - ends[1]) / (2 * step)
         found.append(slope)
     return jax.tree.unflatten(structure, found)
@@ -153,10 +178,15 @@ def slopes(function, tree, step=1e-5):
 
 NETWORKS = [dict(cell=cell, **task) for cell in CELLS for task in ({}, TEXT)]
 NETWORKS += [dict(cell="elman", skip=skip, norm="layer", placement="pre") for skip in SKIPS]
-NETWORKS += [dict(cell="elman", skip="scaled", norm="layer", placement=place, **TEXT) for place in ("branch", "post")]
+NETWORKS += [
+    dict(cell="elman", skip="scaled", norm="layer", placement=place, **TEXT)
+    for place in ("branch", "post")
+]
 
 
-@pytest.mark.parametrize("changes", NETWORKS, ids=lambda changes: "-".join(map(str, changes.values())))
+@pytest.mark.parametrize(
+    "changes", NETWORKS, ids=lambda changes: "-".join(map(str, changes.values()))
+)
 def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes, make_network):
     """signal_grad[t] is ‖∂L/∂h_t‖, grad_norm[t] the part of the shared weights' gradient that comes from step t."""
     arch, hp, params = make_network(**changes)
@@ -165,20 +195,30 @@ def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes, make_
     plain = in_numpy(params)
     np.testing.assert_allclose(logits, logits_of(arch, plain, x), rtol=1e-11)
     seen = states(arch, pieces_of(x, plain), [plain["cell"]] * T)
-    np.testing.assert_allclose(statistics["activation_rms"], [np.sqrt(np.mean(h**2)) for h in seen], rtol=1e-11)
+    np.testing.assert_allclose(
+        statistics["activation_rms"], [np.sqrt(np.mean(h**2)) for h in seen], rtol=1e-11
+    )
 
     def value(**how):
         return np.sum(logits_of(arch, plain, x, **how) * cotangent)
 
     close = functools.partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-8)
     for name, length in {"signal_grad": T + 1, "branch_grad": T, "skip_grad": T}.items():
-        nudges, moved = np.zeros((length, B, arch.state)), lambda nudges: value(nudges={name: nudges})  # noqa: B023
+        nudges, moved = (
+            np.zeros((length, B, arch.state)),
+            lambda nudges: value(nudges={name: nudges}),
+        )
         nudged = slopes(moved, nudges)
-        if arch.norm != "none" and arch.placement == "pre":  # of h_0 = 0 it is ε alone that the norm divides by
+        if (
+            arch.norm != "none" and arch.placement == "pre"
+        ):  # of h_0 = 0 it is ε alone that the norm divides by
             nudged[0] = slopes(moved, nudges, step=1e-8)[0]
         close(gauges[name], np.linalg.norm(nudged, axis=(1, 2)), err_msg=name)
     parts = slopes(lambda copies: value(layers=copies), [plain["cell"]] * T)
-    norm_of = lambda part: np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(part)))  # noqa: E731
+
+    def norm_of(part):
+        return np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(part)))
+
     close(gauges["grad_norm"], [norm_of(part) for part in parts])
     jax.tree.map(close, grads["cell"], jax.tree.map(lambda *each: sum(each), *parts))
     others = {name: part for name, part in plain.items() if name != "cell"}
@@ -193,7 +233,9 @@ def test_saturated_gates_are_counted(cell, make_network):
     bias = params["cell"]["branch"]["bias"]
     bias[...] = jnp.full(bias.shape, 100.0)
     _, statistics, _, _ = measured(arch, hp, params, X, np.ones((B, C)))
-    np.testing.assert_array_equal(statistics["saturated"], [0.0 if cell == "elman" else 1.0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(
+        statistics["saturated"], [0.0 if cell == "elman" else 1.0, 1, 1, 1, 1]
+    )
 
 
 def test_an_orthogonal_linear_network_sends_its_gradient_back_through_time_unchanged(make_network):
@@ -207,13 +249,18 @@ def test_an_orthogonal_linear_network_sends_its_gradient_back_through_time_uncha
 def test_the_gradient_through_time_is_the_product_of_jacobians(make_network):
     """∂h_t/∂h_{t-1} = diag φ'(h_{t-1}) W of an Elman cell, example by example."""
     arch, hp, params = make_network(cell="elman")
-    cotangent, plain = DRAW((B, C)), in_numpy(params)
+    cotangent = DRAW((B, C))
+    plain = in_numpy(params)
     _, _, _, gauges = measured(arch, hp, params, X, cotangent)
-    seen, weights = states(arch, X.reshape(B, T, P), [plain["cell"]] * T), plain["cell"]["branch"]["recurrent"][0]
-    expected, delta = [], (1 - np.tanh(seen[-1]) ** 2) * (cotangent @ plain["head"]["kernel"].T)
+    seen = states(arch, X.reshape(B, T, P), [plain["cell"]] * T)
+    weights = plain["cell"]["branch"]["recurrent"][0]
+    expected = []
+    delta = (1 - np.tanh(seen[-1]) ** 2) * (cotangent @ plain["head"]["kernel"].T)
     for h in reversed(seen[:-1]):
         expected.append(np.linalg.norm(delta))
-        delta = np.stack([np.diag(1 - np.tanh(own) ** 2) @ weights @ d for own, d in zip(h, delta, strict=True)])
+        delta = np.stack(
+            [np.diag(1 - np.tanh(own) ** 2) @ weights @ d for own, d in zip(h, delta, strict=True)]
+        )
     expected.append(np.linalg.norm(delta))
     np.testing.assert_allclose(gauges["signal_grad"], expected[::-1], rtol=1e-12)
 
@@ -223,10 +270,15 @@ def test_an_lstm_that_forgets_nothing_and_takes_nothing_keeps_its_cell(make_netw
     arch, hp, params = make_network(cell="lstm")
     bias = params["cell"]["branch"]["bias"]
     bias[...] = jnp.stack([jnp.full(D, value) for value in (-500.0, 500.0, 0.0, 0.0)])
-    stack = nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))), params, nnx.State({}))
+    stack = nnx.merge(
+        nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))),
+        params,
+        nnx.State({}),
+    )
     begun = jnp.asarray(DRAW((B, 2 * D)))
+    state = begun
     for t in range(T):
-        piece, state = jnp.asarray(X.reshape(B, T, P)[:, t]), begun if t == 0 else state  # noqa: F821
+        piece = jnp.asarray(X.reshape(B, T, P)[:, t])
         state, _ = stack.cell(state, {}, Pass(hp, train=True), jnp.int32(t), piece)
     np.testing.assert_array_equal(state[:, :D], begun[:, :D])
     assert np.all(np.abs(state[:, D:]) < np.abs(np.tanh(begun[:, :D])))
@@ -235,17 +287,26 @@ def test_an_lstm_that_forgets_nothing_and_takes_nothing_keeps_its_cell(make_netw
 def test_an_lstm_begins_with_its_forget_gate_open(make_network):
     """Jozefowicz et al. 2015, §2.2: 1 on the second of the gates i, f, o, g; the scale of biases is 0 here."""
     _, _, params = make_network(move=0.0, cell="lstm")
-    np.testing.assert_array_equal(params["cell"]["branch"]["bias"], np.array([[0.0], [1], [0], [0]]) * np.ones(D))
+    np.testing.assert_array_equal(
+        params["cell"]["branch"]["bias"], np.array([[0.0], [1], [0], [0]]) * np.ones(D)
+    )
 
 
 @pytest.mark.parametrize(
     ("cell", "skip", "norm", "placement"),
     [(cell, "none", "none", "pre") for cell in CELLS]
-    + [("elman", skip, norm, place) for skip in ("none", "scaled") for norm in ("layer", "group") for place in PLACES],
+    + [
+        ("elman", skip, norm, place)
+        for skip in ("none", "scaled")
+        for norm in ("layer", "group")
+        for place in PLACES
+    ],
 )
 def test_no_step_sees_what_comes_after_it(cell, skip, norm, placement, make_network):
     """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""
-    arch, hp, params = make_network(cell=cell, skip=skip, norm=norm, placement=placement, width=8, **TEXT)
+    arch, hp, params = make_network(
+        cell=cell, skip=skip, norm=norm, placement=placement, width=8, **TEXT
+    )
     graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
 
     def logits(vectors):

@@ -26,12 +26,16 @@ def numbers(format_):
     """Random bit patterns, every number of the format, every tie between two of them, and both sides of each tie."""
     generator = np.random.default_rng(0)
     drawn = np.frombuffer(generator.bytes(4 * 100_000), np.float32)
-    near = (generator.standard_normal(100_000) * 2.0 ** generator.integers(-20, 20, 100_000)).astype(np.float32)
+    near = (
+        generator.standard_normal(100_000) * 2.0 ** generator.integers(-20, 20, 100_000)
+    ).astype(np.float32)
     own = np.arange(256, dtype=np.uint8).view(getattr(ml_dtypes, format_)).astype(np.float32)
     finite = np.sort(own[np.isfinite(own)])
     ties = (finite[1:] + finite[:-1]) / 2
     sides = [np.nextafter(ties, np.float32(toward)) for toward in (-np.inf, np.inf)]
-    return np.concatenate([drawn, near, own, ties, *sides, np.array([464, 465, 61439, 61440], np.float32)])
+    return np.concatenate(
+        [drawn, near, own, ties, *sides, np.array([464, 465, 61439, 61440], np.float32)]
+    )
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -43,7 +47,9 @@ def test_every_number_is_rounded_as_ml_dtypes_converts_it(format_):
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_values_are_rounded_forward_and_gradients_backward(format_):
-    x, g = (np.random.default_rng(seed).standard_normal((4, 5)).astype(np.float32) for seed in (0, 1))
+    x, g = (
+        np.random.default_rng(seed).standard_normal((4, 5)).astype(np.float32) for seed in (0, 1)
+    )
     y, back = jax.vjp(jax.jit(lambda x: rounded(x, format_, False)), x)
     np.testing.assert_array_equal(bits(y), bits(converted(x, format_)))
     np.testing.assert_array_equal(bits(back(jnp.asarray(g))[0]), bits(converted(g, format_)))
@@ -54,7 +60,9 @@ def test_values_are_rounded_forward_and_gradients_backward(format_):
 def test_a_scale_for_the_tensor_keeps_the_relative_precision_of_any_size(format_, size):
     """Elements within 2^12 of the greatest are normal then, but for e4m3's shorter range; none overflows."""
     x = np.random.default_rng(0).standard_normal((50, 50)).astype(np.float32)
-    measured = np.asarray(rounded(jnp.asarray(x * np.float32(size)), format_, True)) / np.float32(size)
+    measured = np.asarray(rounded(jnp.asarray(x * np.float32(size)), format_, True)) / np.float32(
+        size
+    )
     unit = 2.0 ** -(ml_dtypes.finfo(format_).nmant + 1)
     normal = np.abs(x) > np.abs(x).max() / 2**12
     assert np.max(np.abs(measured / x - 1)[normal]) <= unit * 1.001
@@ -63,7 +71,9 @@ def test_a_scale_for_the_tensor_keeps_the_relative_precision_of_any_size(format_
 @pytest.mark.parametrize("greatest", [0.0, np.inf, np.nan])
 def test_a_tensor_without_a_greatest_finite_number_is_not_shifted(greatest):
     x = jnp.asarray([greatest, 0.0, 1.0], jnp.float32) if greatest else jnp.zeros(3)
-    np.testing.assert_array_equal(bits(rounded(x, "float8_e5m2", True)), bits(converted(x, "float8_e5m2")))
+    np.testing.assert_array_equal(
+        bits(rounded(x, "float8_e5m2", True)), bits(converted(x, "float8_e5m2"))
+    )
 
 
 def test_without_a_format_nothing_is_compiled():

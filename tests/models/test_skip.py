@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research import config
+from research.config import schema as config
 from research.models.architecture import Pass
 from research.models.plan import Part
 from research.models.skip import Skip
@@ -16,8 +16,15 @@ KINDS = [option.name for option in config.SkipKind]
 RANDOM = ["dropout", "stochastic_depth"]
 GENERATOR = np.random.default_rng(0)
 H, BRANCH = GENERATOR.standard_normal((2, 3, 4))
-LAYER, LAYERS = 2, 5  # the third of five
-NUMBERS = {"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9, "skip.gate_bias": -0.5, "skip.rate": 0.3}
+# the third of five
+LAYER = 2
+LAYERS = 5
+NUMBERS = {
+    "skip.branch_scale": 0.7,
+    "skip.shortcut_scale": 0.9,
+    "skip.gate_bias": -0.5,
+    "skip.rate": 0.3,
+}
 FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
 UNITS = Part("dense", 4, 4)
 SMALLER = Part("basic", 2, 4, stride=2)  # half the height and the width, twice the channels
@@ -33,7 +40,10 @@ def make(make_architecture, make_numbers, shaken):
         hp = make_numbers(numbers, runs=None, dtype=jnp.promote_types(arch.param_dtype, "float32"))
         made = Skip(arch, part, hp, rngs=nnx.Rngs(0))
         if move:
-            nnx.update(made, shaken(jax.tree.map(lambda leaf: leaf.astype(arch.param_dtype), nnx.state(made))))
+            nnx.update(
+                made,
+                shaken(jax.tree.map(lambda leaf: leaf.astype(arch.param_dtype), nnx.state(made))),
+            )
         return made, hp
 
     return skip
@@ -46,7 +56,9 @@ def expected(formulas):
     def out(skip, hp, h, branch, **more):
         learned = nnx.to_pure_dict(nnx.state(skip, nnx.Param))
         arch = skip.arch
-        at = formulas["at"](hp, LAYER, arch.layers, arch.depth, learned, arch.width + LAYER * arch.growth, **more)
+        at = formulas["at"](
+            hp, LAYER, arch.layers, arch.depth, learned, arch.width + LAYER * arch.growth, **more
+        )
         return formulas["skip"][arch.skip](h, branch, at)
 
     return out
@@ -71,7 +83,9 @@ def test_formula(kind, make, expected):
 def test_training_and_evaluation_are_the_same_unless_random(kind, make):
     skip, hp = make(kind)
     passes = (Pass(hp, train=train, key=jax.random.key(0)) for train in (True, False))
-    np.testing.assert_array_equal(*(skip(*example(kind, "float32"), told, jnp.int32(LAYER)) for told in passes))
+    np.testing.assert_array_equal(
+        *(skip(*example(kind, "float32"), told, jnp.int32(LAYER)) for told in passes)
+    )
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -98,11 +112,15 @@ def test_a_gate_begins_almost_closed_and_alike_for_all(kind, make):
     skip, _ = make(kind, Part("dense", 100, 100), move=False)
     np.testing.assert_array_equal(skip.gate.bias[...], -0.5)
     # Of 10⁴ draws the standard deviation is known to 1/√(2·10⁴) of itself: five of those.
-    np.testing.assert_allclose(np.std(skip.gate.kernel[...]), 0.1 / np.sqrt(100), rtol=5 / np.sqrt(2e4))
+    np.testing.assert_allclose(
+        np.std(skip.gate.kernel[...]), 0.1 / np.sqrt(100), rtol=5 / np.sqrt(2e4)
+    )
 
 
 WITH_SHORTCUT = [kind for kind in KINDS if kind not in ("none", "dense", "deepnorm")]
-IMAGE = GENERATOR.standard_normal((2, 5, 4, 2))  # an odd side and an even one: 3 and 2 pixels are left
+IMAGE = GENERATOR.standard_normal(
+    (2, 5, 4, 2)
+)  # an odd side and an even one: 3 and 2 pixels are left
 
 
 def even_pixels(image, channels):
@@ -122,7 +140,9 @@ def test_where_the_shape_changes_pixels_are_left_out_and_channels_are_zero(kind,
         assert hasattr(skip, "projection") == (kind == "projection")
         shortcut = even_pixels(IMAGE, 2 if kind == "projection" else 4)
         arguments = jnp.asarray(IMAGE), jnp.asarray(branch), Pass(hp, train=False), jnp.int32(LAYER)
-        np.testing.assert_allclose(skip(*arguments), expected(skip, hp, shortcut, branch), rtol=1e-13, atol=1e-14)
+        np.testing.assert_allclose(
+            skip(*arguments), expected(skip, hp, shortcut, branch), rtol=1e-13, atol=1e-14
+        )
 
 
 def test_a_padded_shortcut_is_exact(make):
@@ -141,7 +161,9 @@ def test_where_the_shape_changes_a_map_may_stand(kind, norm, make, expected):
     """Option B of He et al. 2016, §3.3, normalised as the branch is."""
     branch = GENERATOR.standard_normal((2, 3, 2, 4))
     with scope("float64"):
-        skip, hp = make(kind, SMALLER, transition="projection", norm=norm, shape=(5, 4, 2), **FLOAT64)
+        skip, hp = make(
+            kind, SMALLER, transition="projection", norm=norm, shape=(5, 4, 2), **FLOAT64
+        )
         kernel = np.asarray(skip.projection.kernel[...])
         assert kernel.shape == (2, 4) and skip.projection.bias is None
         shortcut = even_pixels(IMAGE, 2) @ kernel
@@ -155,7 +177,10 @@ def test_where_the_shape_changes_a_map_may_stand(kind, norm, make, expected):
 
 def drawn(skip, hp, h, branch, keys, layer=LAYER):
     """The outputs for many random keys [keys, B, D]."""
-    call = lambda key: skip(h, branch, Pass(hp, train=True, key=key), jnp.int32(layer))  # noqa: E731
+
+    def call(key):
+        return skip(h, branch, Pass(hp, train=True, key=key), jnp.int32(layer))
+
     return np.asarray(jax.vmap(call)(jax.random.split(jax.random.key(7), keys)))
 
 
@@ -166,7 +191,8 @@ def assert_frequency(outcomes, probability):
     assert abs(np.mean(outcomes) - probability) <= 4 * error
 
 
-ONES, ZEROS = jnp.ones((3, 4)), jnp.zeros((3, 4))
+ONES = jnp.ones((3, 4))
+ZEROS = jnp.zeros((3, 4))
 KEYS = 2000
 
 
@@ -185,7 +211,9 @@ def test_stochastic_depth_leaves_out_branches_the_more_the_deeper(layer, make):
     """1 - p_l = rate·l/N, l = 1..N: Huang et al. 2016, eq. 4."""
     skip, hp = make("stochastic_depth", numbers={"skip.rate": 0.4})
     kept = drawn(skip, hp, ZEROS, ONES, KEYS, layer)
-    np.testing.assert_array_equal(kept, np.broadcast_to(kept[:, :1, :1], kept.shape))  # the whole batch, or nothing
+    np.testing.assert_array_equal(
+        kept, np.broadcast_to(kept[:, :1, :1], kept.shape)
+    )  # the whole batch, or nothing
     assert_frequency(kept[:, 0, 0], 1 - 0.4 * [1, 2, 3, 4, 5][layer] / 5)
     np.testing.assert_array_equal(drawn(skip, hp, ONES, ZEROS, 3, layer), 1)  # the shortcut stays
 

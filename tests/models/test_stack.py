@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research import config
-from research.combinations import check_combinations
+from research.config import schema as config
+from research.config.compatibility import check_combinations
 from research.models.architecture import Pass
 from research.models.stack import Stack
 from research.training.precision import scope
@@ -18,7 +18,9 @@ from ..compiling import one_in
 
 X = np.random.default_rng(0).standard_normal((6, 5))
 FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
-SINGLE, DOUBLE = 1e-5, 1e-11  # rounding through three layers, forward and backward, in float32 and in float64
+# rounding through three layers, forward and backward, in float32 and in float64
+SINGLE = 1e-5
+DOUBLE = 1e-11
 
 
 def names(options):
@@ -36,8 +38,10 @@ OPTIONS = {
 
 def is_possible(case):
     """Whether an MLP can have these options together, as the configuration's own check says."""
-    kind, place = config.NormKind[case.get("norm", "none")], config.Placement[case.get("placement", "pre")]
-    skip, norm = config.Skip(kind=config.SkipKind[case.get("skip", "none")]), config.Norm(kind=kind, placement=place)
+    kind = config.NormKind[case.get("norm", "none")]
+    place = config.Placement[case.get("placement", "pre")]
+    skip = config.Skip(kind=config.SkipKind[case.get("skip", "none")])
+    norm = config.Norm(kind=kind, placement=place)
     try:
         check_combinations(config.Config(skip=skip, norm=norm))
     except ValueError:
@@ -48,8 +52,13 @@ def is_possible(case):
 def covering(*groups, size=2, together=()):
     """Networks that hold every choice of options of ``size`` groups, and every combination of those ``together``."""
     products = itertools.product(*(OPTIONS[group] for group in groups))
-    cases = [case for options in products if is_possible(case := dict(zip(groups, options, strict=True)))]
-    parts = [set(itertools.combinations(case.items(), size)) | {tuple(map(case.get, together))} for case in cases]
+    cases = [
+        case for options in products if is_possible(case := dict(zip(groups, options, strict=True)))
+    ]
+    parts = [
+        set(itertools.combinations(case.items(), size)) | {tuple(map(case.get, together))}
+        for case in cases
+    ]
     missing, chosen = set().union(*parts), []
     while missing:
         best = max(range(len(cases)), key=lambda i: len(parts[i] & missing))
@@ -76,12 +85,22 @@ def test_every_option_of_a_network_is_among_them():
         assert {case[group] for case in WIRINGS} == set(OPTIONS[group]) - {"deepnorm"}
 
 
-@parametrize([case | {"activation": phi} for case, phi in zip(BEGINNINGS, itertools.cycle(OPTIONS["activation"]))])
-def test_every_norm_begins_finite_with_every_initialisation(make_architecture, make_numbers, changes):
-    arch, hp = make_architecture(**changes, depth=2), make_numbers({"init.sigma_b": 0.1}, runs=None)
+@parametrize(
+    [
+        case | {"activation": phi}
+        for case, phi in zip(BEGINNINGS, itertools.cycle(OPTIONS["activation"]))
+    ]
+)
+def test_every_norm_begins_finite_with_every_initialisation(
+    make_architecture, make_numbers, changes
+):
+    arch = make_architecture(**changes, depth=2)
+    hp = make_numbers({"init.sigma_b": 0.1}, runs=None)
     stack = Stack(arch, hp, rngs=nnx.Rngs(0))
     with jax.disable_jit():
-        logits, _ = stack(jnp.asarray(X, jnp.float32), {}, Pass(hp, train=True, key=jax.random.key(1)))
+        logits, _ = stack(
+            jnp.asarray(X, jnp.float32), {}, Pass(hp, train=True, key=jax.random.key(1))
+        )
     assert np.all(np.isfinite(logits))
 
 
@@ -92,7 +111,9 @@ def test_every_wiring_equals_its_formulas(network, assert_same_pass, changes):
 
 @pytest.mark.parametrize("activation", OPTIONS["activation"])
 def test_every_activation_equals_its_formula(network, assert_same_pass, activation):
-    assert_same_pass(*network(activation=activation, skip="identity", depth=2, compiled=False), SINGLE)
+    assert_same_pass(
+        *network(activation=activation, skip="identity", depth=2, compiled=False), SINGLE
+    )
 
 
 @parametrize(covering("skip", "norm", "placement", size=1, together=("norm", "placement")))
@@ -113,11 +134,15 @@ def test_a_network_of_one_layer(network, assert_same_pass):
 def test_in_float64_nothing_is_rounded_to_float32(network, assert_same_pass, norm, placement):
     with scope("float64"):
         out, *told = network(skip="rezero", norm=norm, placement=placement, **FLOAT64)
-        assert {leaf.dtype for leaf in jax.tree.leaves((out["logits"], out["grads"]))} == {jnp.dtype("float64")}
+        assert {leaf.dtype for leaf in jax.tree.leaves((out["logits"], out["grads"]))} == {
+            jnp.dtype("float64")
+        }
         assert_same_pass(out, *told, DOUBLE)
 
 
-def test_the_oracle_against_finite_differences(unrolled, make_architecture, make_numbers, build, shaken):
+def test_the_oracle_against_finite_differences(
+    unrolled, make_architecture, make_numbers, build, shaken
+):
     with scope("float64"):
         arch = make_architecture(skip="scaled", norm="layer", placement="post", **FLOAT64)
         hp = make_numbers({"skip.branch_scale": 0.7}, runs=None, dtype="float64")
@@ -138,21 +163,29 @@ def test_the_oracle_against_finite_differences(unrolled, make_architecture, make
 
 
 def test_what_is_not_asked_for_is_not_measured(make_architecture, make_numbers):
-    arch, hp = make_architecture(norm="layer", skip="identity"), make_numbers(runs=None)
-    stack, x = Stack(arch, hp, rngs=nnx.Rngs(0)), jnp.asarray(X, jnp.float32)
+    arch = make_architecture(norm="layer", skip="identity")
+    hp = make_numbers(runs=None)
+    stack = Stack(arch, hp, rngs=nnx.Rngs(0))
+    x = jnp.asarray(X, jnp.float32)
     logits, statistics = stack(x, {}, Pass(hp, train=True))
     assert statistics == {}
     slots = {"signal_grad": jnp.zeros(4), "branch_grad": jnp.zeros(3)}
     tapped, statistics = stack(x, slots, Pass(hp, train=True, forward=True, units=True))
     np.testing.assert_array_equal(logits, tapped)
     assert set(statistics) == {"activation_rms", "activation_mean", "saturated", "dead"}
-    assert "custom_vjp" not in str(jax.make_jaxpr(lambda x: stack(x, {}, Pass(hp, train=True))[0])(x))
+    assert "custom_vjp" not in str(
+        jax.make_jaxpr(lambda x: stack(x, {}, Pass(hp, train=True))[0])(x)
+    )
 
 
 def test_one_seed_one_network(make_architecture, make_numbers, build, distance):
-    arch, hp = make_architecture(), make_numbers(runs=None)
+    arch = make_architecture()
+    hp = make_numbers(runs=None)
     first, again, other = (build(arch, hp, seed)[0] for seed in (0, 0, 1))
     assert distance(first, again) == 0
-    kernels, others = (np.asarray(params["stages"][0]["branch"]["weights"][0]["kernel"]) for params in (first, other))
+    kernels, others = (
+        np.asarray(params["stages"][0]["branch"]["weights"][0]["kernel"])
+        for params in (first, other)
+    )
     assert not np.any(kernels == others)
     assert len(np.unique(kernels)) == kernels.size  # every layer has a draw of its own

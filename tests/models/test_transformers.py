@@ -18,8 +18,12 @@ from .transformers import make_network as make_network
 
 
 def standardised(h, norm):
-    mean, var = jnp.mean(h, -1, keepdims=True), jnp.var(h, -1, keepdims=True)
-    row = lambda name: norm[name][None, None]  # noqa: E731
+    mean = jnp.mean(h, -1, keepdims=True)
+    var = jnp.var(h, -1, keepdims=True)
+
+    def row(name):
+        return norm[name][None, None]
+
     return (h - mean) / jnp.sqrt(var + 1e-6) * row("scale") + row("bias")
 
 
@@ -29,25 +33,41 @@ def mapped(h, linear):
 
 def heads_mixed(z, layer, causal):
     q, k, v = (mapped(z, layer[name]) for name in ("query", "key", "value"))
-    size, out = WIDTH // HEADS, []
+    size = WIDTH // HEADS
+    out = []
     for h in range(HEADS):
         own = slice(h * size, (h + 1) * size)
         scores = jnp.einsum("bti,bsi->bts", q[..., own], k[..., own]) / np.sqrt(size)
-        weights = jnp.exp(scores) * (np.tril(np.ones((LENGTH, LENGTH))) if causal else np.ones((LENGTH, LENGTH)))[None]
-        out.append(jnp.einsum("bts,bsi->bti", weights / jnp.sum(weights, -1, keepdims=True), v[..., own]))
+        weights = (
+            jnp.exp(scores)
+            * (np.tril(np.ones((LENGTH, LENGTH))) if causal else np.ones((LENGTH, LENGTH)))[None]
+        )
+        out.append(
+            jnp.einsum("bts,bsi->bti", weights / jnp.sum(weights, -1, keepdims=True), v[..., own])
+        )
     return mapped(jnp.concatenate(out, -1), layer["out"])
 
 
 def transformer(params, x, nudges, *, language, placement, alpha, tied):
     """Blocks of attention and tanh feed-forward parts, layer norm before, behind the branch, or behind the sum."""
-    embed, depth, nudges = params["embed"], USUAL["depth"], iter(nudges)
-    tapped = lambda h: h + next(nudges, jnp.zeros_like(h))  # noqa: E731
-    h = embed["table"]["vectors"][x] if language else mapped(x.reshape(len(x), LENGTH, -1), embed["linear"])
+    embed = params["embed"]
+    depth = USUAL["depth"]
+    nudges = iter(nudges)
+
+    def tapped(h):
+        return h + next(nudges, jnp.zeros_like(h))
+
+    h = (
+        embed["table"]["vectors"][x]
+        if language
+        else mapped(x.reshape(len(x), LENGTH, -1), embed["linear"])
+    )
     h = tapped(h + embed["positions"][None])
     seen = [h]
     for block, part in itertools.product(range(depth), range(2)):
-        layer = jax.tree.map(lambda leaf: leaf[block], params["stages"][part])  # noqa: B023
-        z, shortcut = tapped(h), tapped(h)
+        layer = jax.tree.map(lambda leaf: leaf[block], params["stages"][part])
+        z = tapped(h)
+        shortcut = tapped(h)
         seen += [z, shortcut]
         z = standardised(z, layer["norm"]) if placement == "pre" else z
         if part == 0:
@@ -63,24 +83,42 @@ def transformer(params, x, nudges, *, language, placement, alpha, tied):
     h = h if language else jnp.mean(h, 1)
     if tied:
         return h @ embed["table"]["vectors"].T, seen
-    return h @ params["head"]["kernel"] + params["head"]["bias"].reshape((1,) * (h.ndim - 1) + (-1,)), seen
+    return h @ params["head"]["kernel"] + params["head"]["bias"].reshape(
+        (1,) * (h.ndim - 1) + (-1,)
+    ), seen
 
 
-CASES = [(False, False, "pre", "identity"), (False, False, "branch", "identity"), (False, False, "post", "deepnorm")]
-CASES += [(True, False, "post", "identity"), (True, True, "pre", "identity"), (True, True, "post", "deepnorm")]
+CASES = [
+    (False, False, "pre", "identity"),
+    (False, False, "branch", "identity"),
+    (False, False, "post", "deepnorm"),
+]
+CASES += [
+    (True, False, "post", "identity"),
+    (True, True, "pre", "identity"),
+    (True, True, "post", "deepnorm"),
+]
 
 
 @pytest.mark.parametrize(("language", "tied", "placement", "skip"), CASES)
-def test_a_transformer_and_its_gauges_are_those_of_the_formula(language, tied, placement, skip, make_network, float64):
+def test_a_transformer_and_its_gauges_are_those_of_the_formula(
+    language, tied, placement, skip, make_network, float64
+):
     task = TEXT if language else VECTORS
-    arch, hp, params, model = make_network(**task, tied=tied, placement=placement, skip=skip, norm="layer")
-    x = jnp.asarray(np.arange(3 * LENGTH).reshape(3, -1) ** 2 % TOKENS if language else DRAW((3, LENGTH * 3)))
+    arch, hp, params, model = make_network(
+        **task, tied=tied, placement=placement, skip=skip, norm="layer"
+    )
+    x = jnp.asarray(
+        np.arange(3 * LENGTH).reshape(3, -1) ** 2 % TOKENS if language else DRAW((3, LENGTH * 3))
+    )
     cotangent = jnp.asarray(DRAW((3, LENGTH, TOKENS) if language else (3, 4)))
     graph, _, rest = nnx.split(model, nnx.Param, ...)
     alpha = 1.0 if skip == "identity" else (2 * USUAL["depth"]) ** 0.25
 
     def objective(params, slots):
-        logits, statistics = nnx.merge(graph, params, rest, copy=True)(x, slots, told(hp, train=True, forward=True))
+        logits, statistics = nnx.merge(graph, params, rest, copy=True)(
+            x, slots, told(hp, train=True, forward=True)
+        )
         return jnp.sum(logits * cotangent), (logits, statistics)
 
     def expected(params, nudges):
@@ -90,17 +128,25 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(language, tied, p
 
     slots = {"signal_grad": jnp.zeros(5), "branch_grad": jnp.zeros(4), "skip_grad": jnp.zeros(4)}
     plain = nnx.to_pure_dict(params)
-    (grads, gauges), (logits, statistics) = quick(jax.grad(objective, (0, 1), has_aux=True))(params, slots)
+    (grads, gauges), (logits, statistics) = quick(jax.grad(objective, (0, 1), has_aux=True))(
+        params, slots
+    )
     nudges = [jnp.zeros((3, LENGTH, WIDTH))] * 13
     (wanted, nudged), (like, seen) = quick(jax.grad(expected, (0, 1), has_aux=True))(plain, nudges)
-    close, norms = functools.partial(np.testing.assert_allclose, rtol=1e-10), [np.linalg.norm(each) for each in nudged]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-10)
+    norms = [np.linalg.norm(each) for each in nudged]
     close(logits, like)
     close(gauges["signal_grad"], [norms[0], *norms[3::3]])
     close(gauges["branch_grad"], norms[1::3])
     close(gauges["skip_grad"], norms[2::3])
-    close(statistics["activation_rms"], [np.sqrt(np.mean(np.asarray(h) ** 2)) for h in [seen[0], *seen[3::3]]])
+    close(
+        statistics["activation_rms"],
+        [np.sqrt(np.mean(np.asarray(h) ** 2)) for h in [seen[0], *seen[3::3]]],
+    )
     # A bias on all keys moves no softmax, so its gradient is zero but for rounding: hence the absolute part.
-    jax.tree.map(lambda a, b: close(a, b, atol=1e-11 * float(max(norms))), nnx.to_pure_dict(grads), wanted)
+    jax.tree.map(
+        lambda a, b: close(a, b, atol=1e-11 * float(max(norms))), nnx.to_pure_dict(grads), wanted
+    )
 
 
 # --- DeepNorm ---------------------------------------------------------------------------------------------------------
@@ -110,11 +156,18 @@ def test_deepnorm_begins_with_the_papers_constants(make_architecture, make_numbe
     """Wang et al. 2022, Table 1, encoder or decoder alone: β = (8N)^-¼ on values, outputs and feed-forward weights."""
     depth = 5
     hp = make_numbers(runs=None)
-    how = USUAL | VECTORS | dict(dtype="float32", param_dtype="float32", depth=depth, norm="layer", placement="post")
+    how = (
+        USUAL
+        | VECTORS
+        | dict(dtype="float32", param_dtype="float32", depth=depth, norm="layer", placement="post")
+    )
     with jax.disable_jit():
         deep, usual = (
             nnx.to_pure_dict(
-                nnx.state(Stack(make_architecture(**how | {"skip": skip}), hp, rngs=nnx.Rngs(0)), nnx.Param)
+                nnx.state(
+                    Stack(make_architecture(**how | {"skip": skip}), hp, rngs=nnx.Rngs(0)),
+                    nnx.Param,
+                )
             )
             for skip in ("deepnorm", "identity")
         )
@@ -123,17 +176,27 @@ def test_deepnorm_begins_with_the_papers_constants(make_architecture, make_numbe
     for (path, a), b in zip(jax.tree.leaves_with_path(deep), jax.tree.leaves(usual), strict=True):
         name = jax.tree_util.keystr(path)
         late = "kernel" in name and any(part in name for part in ("'value'", "'out'", "'weights'"))
-        np.testing.assert_allclose(a, (beta if late else 1) * np.asarray(b), rtol=1e-6, err_msg=name)
-    late = [name for name in map(jax.tree_util.keystr, dict(jax.tree.leaves_with_path(deep))) if "kernel" in name]
+        np.testing.assert_allclose(
+            a, (beta if late else 1) * np.asarray(b), rtol=1e-6, err_msg=name
+        )
+    late = [
+        name
+        for name in map(jax.tree_util.keystr, dict(jax.tree.leaves_with_path(deep)))
+        if "kernel" in name
+    ]
     assert len(late) == 1 + 4 + 2 + 1  # embedding, attention, feed-forward, head
 
 
 def test_deepnorm_multiplies_the_shortcut_by_the_papers_constant(make_network, float64):
     """α = (2N)^¼, N the blocks of attention and feed-forward part together: half the layers."""
     depth = 3
-    arch, hp, _, model = make_network(**VECTORS, skip="deepnorm", norm="layer", placement="post", depth=depth)
+    arch, hp, _, model = make_network(
+        **VECTORS, skip="deepnorm", norm="layer", placement="post", depth=depth
+    )
     assert arch.layers == 2 * depth
     h, branch = (jnp.asarray(DRAW((1, LENGTH, WIDTH))) for _ in range(2))
     graph, stacked = nnx.split(model.stages[0])
     skip = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked)).skip
-    np.testing.assert_allclose(skip(h, branch, told(hp), jnp.int32(0)), 6**0.25 * h + branch, rtol=1e-14)
+    np.testing.assert_allclose(
+        skip(h, branch, told(hp), jnp.int32(0)), 6**0.25 * h + branch, rtol=1e-14
+    )

@@ -11,11 +11,21 @@ from research.models.architecture import Pass
 from research.models.stack import Stack
 from research.training.precision import scope
 
-TOKENS, LENGTH, WIDTH, HEADS = 7, 5, 8, 2
+TOKENS = 7
+LENGTH = 5
+WIDTH = 8
+HEADS = 2
 DRAW = np.random.default_rng(0).standard_normal
 FLOAT64: dict[str, Any] = dict(dtype="float64", param_dtype="float64")
 USUAL: dict[str, Any] = dict(
-    kind="transformer", depth=2, width=WIDTH, heads=HEADS, expansion=2, groups=2, skip="identity", **FLOAT64
+    kind="transformer",
+    depth=2,
+    width=WIDTH,
+    heads=HEADS,
+    expansion=2,
+    groups=2,
+    skip="identity",
+    **FLOAT64,
 )
 TEXT: dict[str, Any] = dict(shape=(LENGTH,), vocabulary=TOKENS, classes=TOKENS, language=True)
 VECTORS: dict[str, Any] = dict(shape=(LENGTH, 3), classes=4)
@@ -35,7 +45,11 @@ def make_network(make_architecture, make_numbers, build):
             arch,
             hp,
             params,
-            nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))), params, rest),
+            nnx.merge(
+                nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))),
+                params,
+                rest,
+            ),
         )
 
     return make

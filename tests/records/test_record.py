@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.records import record
-from research.records.analysis import Run
 from research.records.record import Lock, Record, write_json
+from research.records.runs import Run
 
 LAYERS = 3
 
@@ -23,7 +23,11 @@ def rows(start, count):
     measured = step[step % 2 == 0]
     layers = measured[:, None] + np.arange(LAYERS + 1) / 10
     metrics = {"step": step, "train_loss": np.float32(1) / (1 + step), "eval_loss": seen}
-    profiles = {"step": measured, "signal_grad": layers, "grad_norm": layers[:, 1:].astype(np.float32)}
+    profiles = {
+        "step": measured,
+        "signal_grad": layers,
+        "grad_norm": layers[:, 1:].astype(np.float32),
+    }
     return metrics, profiles if len(measured) else {}
 
 
@@ -47,9 +51,18 @@ def test_while_a_run_lasts_its_rows_lie_in_whole_parts(tmp_path, at_once):
     written = Record(Lock(tmp_path), {})
     for start in (0, 1, 5):
         written.add(*rows(start, 1 if start == 0 else 4))
-    parts = [f"{table}.parts/{part:06d}.parquet" for table in ("metrics", "profiles") for part in range(3)]
+    parts = [
+        f"{table}.parts/{part:06d}.parquet"
+        for table in ("metrics", "profiles")
+        for part in range(3)
+    ]
     assert files(tmp_path) == {"run.json", *parts}
-    assert pq.read_table(tmp_path / "metrics.parts" / "000001.parquet")["step"].to_pylist() == [1, 2, 3, 4]
+    assert pq.read_table(tmp_path / "metrics.parts" / "000001.parquet")["step"].to_pylist() == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_closing_joins_the_parts_in_order(tmp_path, at_once):
@@ -71,7 +84,9 @@ def test_how_often_a_record_is_flushed_does_not_change_it(tmp_path, monkeypatch)
             written.add(*rows(start, 3))
         written.close()
     for table in ("metrics", "profiles"):
-        often, once = (pq.read_table(tmp_path / name / f"{table}.parquet") for name in ("often", "once"))
+        often, once = (
+            pq.read_table(tmp_path / name / f"{table}.parquet") for name in ("often", "once")
+        )
         assert often.equals(once)
 
 
@@ -84,12 +99,18 @@ def test_profiles_are_lists_of_float32_one_a_layer(tmp_path):
     for name, length in (("signal_grad", LAYERS + 1), ("grad_norm", LAYERS)):
         assert table.schema.field(name).type == pa.list_(pa.float32())
         assert {len(values) for values in table[name].to_pylist()} == {length}
-    assert table["signal_grad"].to_pylist()[1] == [float(np.float32(2 + layer / 10)) for layer in range(LAYERS + 1)]
+    assert table["signal_grad"].to_pylist()[1] == [
+        float(np.float32(2 + layer / 10)) for layer in range(LAYERS + 1)
+    ]
 
 
 def test_where_there_is_no_number_there_is_null_and_nan_stays_nan(tmp_path):
     written = Record(Lock(tmp_path), {})
-    metrics = {"step": np.arange(3), "a": np.ma.masked_array([1.0, 2, 3], [True, False, True]), "b": [1, np.nan, 2]}
+    metrics = {
+        "step": np.arange(3),
+        "a": np.ma.masked_array([1.0, 2, 3], [True, False, True]),
+        "b": [1, np.nan, 2],
+    }
     metrics["b"] = np.array(metrics["b"])
     written.add(metrics, {})
     written.close()
@@ -176,7 +197,8 @@ def test_run_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_nobody_sees_run_json_between_two_states(tmp_path, monkeypatch):
     """It is replaced in one step by a file that is complete by then."""
-    written, seen = Record(Lock(tmp_path), {}), []
+    written = Record(Lock(tmp_path), {})
+    seen = []
     replace = os.replace
 
     def watched(source, target):

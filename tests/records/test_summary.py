@@ -6,11 +6,27 @@ import shutil
 import pytest
 from PIL import Image
 
-from research import experiment
+from research.reproduce import experiments as experiment
 
 CLAIMS = [
-    {"statement": "a", "source": "b", "expected": "≤ 1", "measured": 0.5, "interval": [0, 1], "n": 3, "holds": True},
-    {"statement": "c", "source": "d", "expected": "≥ 2", "measured": 1.5, "interval": [1, 2], "n": 4, "holds": False},
+    {
+        "statement": "a",
+        "source": "b",
+        "expected": "≤ 1",
+        "measured": 0.5,
+        "interval": [0, 1],
+        "n": 3,
+        "holds": True,
+    },
+    {
+        "statement": "c",
+        "source": "d",
+        "expected": "≥ 2",
+        "measured": 1.5,
+        "interval": [1, 2],
+        "n": 4,
+        "holds": False,
+    },
 ]
 
 
@@ -25,33 +41,59 @@ def judged(finished, workplace, monkeypatch):
     return directory
 
 
-def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_written(judged, wandb_records, workplace):
+def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_written(
+    judged, wandb_records, workplace
+):
     for claims in ([], CLAIMS):
         (judged / "claims.json").write_text(json.dumps(claims))
         experiment.mirror(judged)
     (folder,) = workplace.glob("outputs/wandb/offline-run-*")
     records = wandb_records(folder)
     (described,) = (record["run"] for record in records if record["type"] == "run")
-    assert (described["job_type"], described["run_group"], described["display_name"]) == ("summary", "first", "summary")
+    assert (described["job_type"], described["run_group"], described["display_name"]) == (
+        "summary",
+        "first",
+        "summary",
+    )
     (picture,) = (folder / "files" / "media" / "images").glob("figure*.png")
     assert picture.read_bytes() == (judged / "figure.png").read_bytes()
     (table,) = (folder / "files" / "media" / "table").glob("claims*.json")
     written = json.loads(table.read_text())
-    assert written["columns"] == ["statement", "source", "expected", "measured", "low", "high", "n", "holds"]
-    assert written["data"] == [["a", "b", "≤ 1", 0.5, 0, 1, 3, True], ["c", "d", "≥ 2", 1.5, 1, 2, 4, False]]
-    summary = {k: v for record in records for k, v in record.get("summary", {}).get("update", {}).items()}
+    assert written["columns"] == [
+        "statement",
+        "source",
+        "expected",
+        "measured",
+        "low",
+        "high",
+        "n",
+        "holds",
+    ]
+    assert written["data"] == [
+        ["a", "b", "≤ 1", 0.5, 0, 1, 3, True],
+        ["c", "d", "≥ 2", 1.5, 1, 2, 4, False],
+    ]
+    summary = {
+        k: v for record in records for k, v in record.get("summary", {}).get("update", {}).items()
+    }
     assert (summary["claims/held"], summary["claims/all"]) == (1, 2)
 
 
 def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
     (file,) = judged.glob("*/run.json")
-    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "wandb"}))
+    file.write_text(
+        json.dumps(
+            {key: value for key, value in json.loads(file.read_text()).items() if key != "wandb"}
+        )
+    )
     experiment.mirror(judged)
     assert not (workplace / "outputs" / "wandb").exists()
 
 
 @pytest.mark.parametrize("broken", ["wandb.init", "wandb.Image"])
-def test_a_summary_that_fails_is_one_line_and_is_tried_again(judged, workplace, capsys, monkeypatch, broken):
+def test_a_summary_that_fails_is_one_line_and_is_tried_again(
+    judged, workplace, capsys, monkeypatch, broken
+):
     def breaks(*_, **__):
         raise TimeoutError("no answer")
 
@@ -69,7 +111,9 @@ def test_a_summary_that_fails_is_one_line_and_is_tried_again(judged, workplace, 
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_written_while_wandb_was_switched_off_is_sent_later(judged, workplace, monkeypatch):
+def test_what_was_written_while_wandb_was_switched_off_is_sent_later(
+    judged, workplace, monkeypatch
+):
     with monkeypatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
         experiment.mirror(judged)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from research.records.analysis import Run, flat
+from research.records.runs import Run, flat
 from research.records.trackers import Background
 from research.records.trackers.wandb import MOST_LAYERS, WandbTracker, layer_values, tags
 
@@ -26,7 +26,11 @@ def mirrored(finished, wandb_records):
 
 def merged(records):
     """The summary as a dashboard shows it: later values replace earlier ones."""
-    return {key: value for record in records["summary"] for key, value in record.get("update", {}).items()}
+    return {
+        key: value
+        for record in records["summary"]
+        for key, value in record.get("update", {}).items()
+    }
 
 
 def test_the_configuration_is_the_resolved_tree(mirrored):
@@ -40,16 +44,26 @@ def test_the_run_is_found_by_id_name_group_and_tags(mirrored):
     run, folder, records = mirrored
     described = records["run"][0]
     assert described["run_id"] == run.info["id"] and folder.name.endswith(run.info["id"])
-    assert (described["project"], described["run_group"], described["job_type"]) == ("fathom", "first", "train")
+    assert (described["project"], described["run_group"], described["job_type"]) == (
+        "fathom",
+        "first",
+        "train",
+    )
     assert described["display_name"] == run.directory.name
-    assert {"depth:2", "skip:none", "activation:relu", "optimizer:momentum", "data:digits"} <= set(described["tags"])
+    assert {"depth:2", "skip:none", "activation:relu", "optimizer:momentum", "data:digits"} <= set(
+        described["tags"]
+    )
 
 
 def test_there_is_one_row_a_step_with_the_numbers_of_the_record(mirrored):
     run, _, records = mirrored
     rows = [record["item"] for record in records["history"] if "train/loss" in record["item"]]
     assert [row["train/step"] for row in rows] == list(range(25))
-    for key, column in (("train/loss", "train_loss"), ("grad_norm/total", "grad_norm"), ("train/epoch", "epoch")):
+    for key, column in (
+        ("train/loss", "train_loss"),
+        ("grad_norm/total", "grad_norm"),
+        ("train/epoch", "epoch"),
+    ):
         assert np.allclose([row[key] for row in rows], run.metrics[column], rtol=1e-7)
     evaluated = {row["train/step"]: row["eval/accuracy"] for row in rows if "eval/accuracy" in row}
     assert evaluated == {step: run.metrics["eval_accuracy"][step] for step in (9, 19, 24)}
@@ -58,8 +72,12 @@ def test_there_is_one_row_a_step_with_the_numbers_of_the_record(mirrored):
 def test_every_tenth_row_carries_one_value_a_layer(mirrored):
     run, _, records = mirrored
     for step, record in enumerate(records["history"][:25]):
-        layers = {key: value for key, value in record["item"].items() if key.startswith("grad_norm/layer")}
-        assert list(layers) == (["grad_norm/layer_000", "grad_norm/layer_001"] if step % 10 == 0 else [])
+        layers = {
+            key: value for key, value in record["item"].items() if key.startswith("grad_norm/layer")
+        }
+        assert list(layers) == (
+            ["grad_norm/layer_000", "grad_norm/layer_001"] if step % 10 == 0 else []
+        )
         assert list(layers.values()) == (run.profiles["grad_norm"][step].tolist() if layers else [])
 
 
@@ -71,9 +89,16 @@ def test_everything_is_drawn_over_the_training_step(mirrored):
     assert axes.pop("train/step") is None and set(axes.values()) == {"train/step"}
     patterns = {name for name in axes if "*" in name}
     assert {"grad_norm/layer_*", "signal_lost/layer_*", "inspect/*"} <= patterns
-    assert len({name.partition("/")[0] for name in axes if "*" in name}) == len(patterns), "patterns overlap"
+    assert len({name.partition("/")[0] for name in axes if "*" in name}) == len(patterns), (
+        "patterns overlap"
+    )
     assert metrics["grad_norm/layer_*"]["summary"] == {"none": True}
-    logged = {key for record in records["history"][:25] for key in record["item"] if not key.startswith("_")}
+    logged = {
+        key
+        for record in records["history"][:25]
+        for key in record["item"]
+        if not key.startswith("_")
+    }
     assert {key for key in logged if "layer" not in key} == set(axes) - patterns | {"train/step"}
 
 
@@ -91,12 +116,22 @@ def test_the_summary_holds_the_end_and_the_verdict(mirrored):
 def test_there_are_a_map_and_a_table_of_the_profile(mirrored):
     run, folder, records = mirrored
     (picture,) = (folder / "files" / "media").rglob("heat_map*.png")
-    assert min(Image.open(picture).size) > 300 and len(set(Image.open(picture).convert("L").get_flattened_data())) > 20
+    assert (
+        min(Image.open(picture).size) > 300
+        and len(set(Image.open(picture).convert("L").get_flattened_data())) > 20
+    )
     (file,) = (folder / "files" / "media").rglob("table*.json")
     table = json.loads(file.read_text())
     signal, norms = run.profiles["signal_grad"], [*run.profiles["grad_norm"][-1].tolist(), None]
-    assert table["columns"] == ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
-    assert table["data"] == [[n, *values] for n, values in enumerate(zip(signal[0], signal[-1], norms, strict=True))]
+    assert table["columns"] == [
+        "layer",
+        "signal_grad_first_step",
+        "signal_grad_last_step",
+        "grad_norm",
+    ]
+    assert table["data"] == [
+        [n, *values] for n, values in enumerate(zip(signal[0], signal[-1], norms, strict=True))
+    ]
     assert len(records["history"]) == 26
 
 
@@ -113,19 +148,34 @@ def test_layers_have_names_of_one_width_and_are_not_too_many(layers, first, last
 
 def test_rows_that_were_not_measured_carry_no_gradient(finished):
     config = yaml.safe_load((finished[0] / ".hydra" / "config.yaml").read_text())
-    tracker = WandbTracker(settings=config["tracker"], run_id="x", name="x", group="x", config=config)
+    tracker = WandbTracker(
+        settings=config["tracker"], run_id="x", name="x", group="x", config=config
+    )
     logged = []
     tracker._run = types.SimpleNamespace(log=logged.append)
     norm = np.ma.masked_array([1.0, 2, 3, 4], [False, True, False, True])
-    profiles = {"step": np.array([10, 12]), "signal_grad": np.ones((2, 3)), "grad_norm": np.ones((2, 2))}
-    tracker.log({"step": np.arange(10, 14), "train_loss": np.ones(4), "grad_norm": norm}, profiles, {})
+    profiles = {
+        "step": np.array([10, 12]),
+        "signal_grad": np.ones((2, 3)),
+        "grad_norm": np.ones((2, 2)),
+    }
+    tracker.log(
+        {"step": np.arange(10, 14), "train_loss": np.ones(4), "grad_norm": norm}, profiles, {}
+    )
     assert ["grad_norm/total" in row for row in logged] == [True, False, True, False]
-    assert ["grad_norm/layer_001" in row for row in logged] == [True, False, False, False]  # every tenth step
+    assert ["grad_norm/layer_001" in row for row in logged] == [
+        True,
+        False,
+        False,
+        False,
+    ]  # every tenth step
 
 
 def test_a_run_is_closed_there_also_where_its_pictures_fail(finished, monkeypatch):
     config = yaml.safe_load((finished[0] / ".hydra" / "config.yaml").read_text())
-    tracker = WandbTracker(settings=config["tracker"], run_id="x", name="x", group="x", config=config)
+    tracker = WandbTracker(
+        settings=config["tracker"], run_id="x", name="x", group="x", config=config
+    )
     closed = []
     tracker._run = types.SimpleNamespace(
         log=lambda _: None, summary={}, finish=lambda exit_code: closed.append(exit_code)
@@ -138,7 +188,11 @@ def test_a_run_is_closed_there_also_where_its_pictures_fail(finished, monkeypatc
 
 def test_tags_name_every_choice_but_where_a_run_is_trained(finished):
     config = yaml.safe_load((finished[0] / ".hydra" / "config.yaml").read_text())
-    kinds = {path.removesuffix(".kind"): value for path, value in flat(config).items() if path.endswith(".kind")}
+    kinds = {
+        path.removesuffix(".kind"): value
+        for path, value in flat(config).items()
+        if path.endswith(".kind")
+    }
     kinds.pop("mesh")
     assert {f"{group}:{value}" for group, value in kinds.items()} <= set(tags(config))
 
@@ -166,11 +220,15 @@ def test_each_folder_of_one_process_keeps_its_runs(fathom, small, workplace, mon
         (workplace / place).mkdir()
         monkeypatch.chdir(workplace / place)
         assert fathom("train", *small, "name=x").code == 0
-        assert list((workplace / place / "outputs" / "wandb").glob("offline-run-*/run-*.wandb")), place
+        assert list((workplace / place / "outputs" / "wandb").glob("offline-run-*/run-*.wandb")), (
+            place
+        )
 
 
 @pytest.mark.parametrize("method", ["start", "log", "finish"])
-def test_a_tracker_that_fails_is_reported_once_and_the_run_goes_on(fathom, small, workplace, monkeypatch, method):
+def test_a_tracker_that_fails_is_reported_once_and_the_run_goes_on(
+    fathom, small, workplace, monkeypatch, method
+):
     def breaks(*_):
         raise RuntimeError("the dashboard is gone")
 
@@ -186,7 +244,8 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_goes_on(fathom, small
 def test_one_failing_tracker_leaves_the_others_alone(capsys):
     class Recorder:
         def __init__(self, broken):
-            self.broken, self.calls = broken, []
+            self.broken = broken
+            self.calls = []
 
         def start(self):
             self.calls.append("start")
@@ -200,7 +259,8 @@ def test_one_failing_tracker_leaves_the_others_alone(capsys):
         def finish(self, info):
             self.calls.append(info["status"])
 
-    good, bad = Recorder(False), Recorder(True)
+    good = Recorder(False)
+    bad = Recorder(True)
     trackers = Background([bad, good])
     trackers.start()
     for step in range(5):

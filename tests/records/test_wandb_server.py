@@ -15,8 +15,8 @@ import pytest
 import wandb
 import yaml
 
-from research.composed import folder
-from research.records.analysis import Run
+from research.config.hydra_config import folder
+from research.records.runs import Run
 from research.records.trackers.wandb import QUIET
 
 from .server import Server
@@ -62,7 +62,14 @@ def mirror(finished, workplace, process):
     """Mirrors some steps in a process of its own that asks for the server: the W&B folder, and what was said."""
 
     def run(steps=10, status="done"):
-        started = process("-c", MIRRORS, finished[0] / ".hydra" / "config.yaml", steps, status, WANDB_MODE="online")
+        started = process(
+            "-c",
+            MIRRORS,
+            finished[0] / ".hydra" / "config.yaml",
+            steps,
+            status,
+            WANDB_MODE="online",
+        )
         try:
             out, err = started.communicate(timeout=60)
         finally:
@@ -86,7 +93,9 @@ def test_an_online_run_sends_its_rows(mirror, server):
     assert (run["groupName"], run["displayName"], run["jobType"]) == ("study", "first run", "train")
     assert "depth:2" in run["tags"]
     rows = server.rows["abc"]
-    assert [(row["train/step"], row["train/loss"]) for row in rows[:10]] == [(n, 1 / (1 + n)) for n in range(10)]
+    assert [(row["train/step"], row["train/loss"]) for row in rows[:10]] == [
+        (n, 1 / (1 + n)) for n in range(10)
+    ]
 
 
 @pytest.mark.slow
@@ -95,10 +104,14 @@ def test_an_online_run_that_goes_on_sends_each_row_once(mirror, server):
     mirror(steps=5, status="interrupted")
     assert [row["train/step"] for row in server.rows["abc"]] == list(range(5))
     mirror()
-    assert [row["train/step"] for row in server.rows["abc"] if "train/step" in row] == list(range(10))
+    assert [row["train/step"] for row in server.rows["abc"] if "train/step" in row] == list(
+        range(10)
+    )
 
 
-def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_waits_for(mirror, server, monkeypatch):
+def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_waits_for(
+    mirror, server, monkeypatch
+):
     monkeypatch.setenv("WANDB_SWEEP_ID", "search")
     monkeypatch.setenv("WANDB_RUN_ID", "trial")
     mirror()
@@ -110,7 +123,9 @@ def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_waits_for(mirro
 def test_an_agent_of_wandb_trains_what_its_server_chooses(server, workplace, process, monkeypatch):
     """``wandb sweep`` and ``wandb agent`` as they are, with the search that the README names, and one trial of it."""
     monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
     search = folder("conf") / "wandb" / "rate_and_depth.yaml"
     _, err = process("-m", "wandb", "sweep", search.absolute()).communicate(timeout=60)
     (path,) = re.findall(r"sweep agent with: wandb agent (\S+)", err)
@@ -127,7 +142,9 @@ def test_an_agent_of_wandb_trains_what_its_server_chooses(server, workplace, pro
     (file,) = workplace.glob("outputs/rate_and_depth/*/run.json")
     run = Run(file.parent)
     assert agent.returncode == 0 and run.info["status"] == "done", err
-    assert [run[path] for path in ("optimizer.learning_rate", "model.depth", "skip.kind")] == list(chosen.values())
+    assert [run[path] for path in ("optimizer.learning_rate", "model.depth", "skip.kind")] == list(
+        chosen.values()
+    )
     assert server.runs["trial"]["sweep"] == "search" and set(server.runs) == {"trial"}
     held_out = [row["eval/loss"] for row in server.rows["trial"] if "eval/loss" in row]
     assert held_out[-1] == run.info["final"]["eval_loss"]  # what the search makes small
@@ -163,7 +180,9 @@ def test_an_offline_run_is_uploaded_once(fathom, offline, server):
     assert code == 0 and "nothing to upload" in out and not server.runs
 
 
-def test_a_run_that_is_being_trained_is_left_for_later(fathom, finished, offline, server, workplace):
+def test_a_run_that_is_being_trained_is_left_for_later(
+    fathom, finished, offline, server, workplace
+):
     """W&B marks a folder as uploaded whatever is added to it later."""
     run = workplace / "outputs" / "first" / "run"
     run.mkdir(parents=True)
@@ -180,13 +199,15 @@ def test_a_run_that_is_being_trained_is_left_for_later(fathom, finished, offline
 def test_what_cannot_be_uploaded_is_said_in_one_line_a_run(offline, process, no_server):
     """In bounded time: W&B itself would ask an absent server again for hours."""
     shutil.copytree(offline, offline.with_name("offline-run-20250101_000000-abcdefgh"))
-    ended = process("-c", "import sys; from research import cli; sys.exit(cli.run(['sync']))")
+    ended = process("-c", "import sys; from research.cli.main import run; sys.exit(run(['sync']))")
     try:
         out, _ = ended.communicate(timeout=20)
     finally:
         ended.kill()
     assert ended.returncode == 1
-    assert len(out.splitlines()) == 2 and all("offline-run" in line for line in out.splitlines()), out
+    assert len(out.splitlines()) == 2 and all("offline-run" in line for line in out.splitlines()), (
+        out
+    )
     assert no_server in out and "option" not in out, out
 
 

@@ -10,8 +10,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from research.composed import folder, register
-from research.member import Member
+from research.config.hydra_config import folder, register
+from research.runner.run_spec import Member
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import groups_of, jobs_of, without_doubles
 
@@ -23,7 +23,11 @@ def loaders():
     with initialize_config_dir(str(folder("conf").absolute()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         words = ["name=x", "hydra/launcher=grouped", "hydra.launcher.devices=1"]
-        yield loader, Composer(loader), loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
+        yield (
+            loader,
+            Composer(loader),
+            loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN),
+        )
 
 
 def options():
@@ -34,10 +38,19 @@ def options():
         for group in groups
         if group.name != "wandb"
     ]
-    return [[option for option in row if option] for row in itertools.zip_longest(*[row for row in chosen if row])]
+    return [
+        [option for option in row if option]
+        for row in itertools.zip_longest(*[row for row in chosen if row])
+    ]
 
 
-VALUES = ["seed=3", "model.depth=7", "optimizer.learning_rate=1e-3", "data.shape=[3,4]", "tracker.project='a b'"]
+VALUES = [
+    "seed=3",
+    "model.depth=7",
+    "optimizer.learning_rate=1e-3",
+    "data.shape=[3,4]",
+    "tracker.project='a b'",
+]
 ODD = [
     ["model={depth:3}"],
     ["+model.foo=3"],
@@ -51,12 +64,19 @@ ODD = [
 @pytest.mark.parametrize("job", [*(row + VALUES for row in options()), *ODD], ids=" ".join)
 def test_what_is_composed_is_what_hydra_composes(loaders, job):
     hydra, ours, master = loaders
-    for overrides in (job, [word.replace("seed=3", "seed=4") for word in job]):  # the second one from what is kept
-        expected, composed = (loader.load_sweep_config(master, overrides) for loader in (hydra, ours))
+    for overrides in (
+        job,
+        [word.replace("seed=3", "seed=4") for word in job],
+    ):  # the second one from what is kept
+        expected, composed = (
+            loader.load_sweep_config(master, overrides) for loader in (hydra, ours)
+        )
         assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
         assert composed == expected
         if "+model.foo=3" not in overrides:
-            assert OmegaConf.to_yaml(composed, resolve=True) == OmegaConf.to_yaml(expected, resolve=True)
+            assert OmegaConf.to_yaml(composed, resolve=True) == OmegaConf.to_yaml(
+                expected, resolve=True
+            )
 
 
 ONE_BEHIND_ANOTHER = [
@@ -95,12 +115,20 @@ def test_what_hydra_refuses_is_refused(loaders, job):
 
 def test_each_choice_of_groups_is_composed_once(loaders, monkeypatch):
     hydra, _, master = loaders
-    calls, compose = [], Composer.load_configuration
-    monkeypatch.setattr(Composer, "load_configuration", lambda *args, **kw: calls.append(1) or compose(*args, **kw))
+    calls = []
+    compose = Composer.load_configuration
+    monkeypatch.setattr(
+        Composer, "load_configuration", lambda *args, **kw: calls.append(1) or compose(*args, **kw)
+    )
     ours = Composer(hydra)
     jobs = jobs_of({"skip": "none,identity"}, arguments=["seed=range(0,50)"])
     members = [ours.checked(master, job) for job in jobs]
-    assert len(jobs) == len({member.identity for member in members}) == len({m.directory for m in members}) == 100
+    assert (
+        len(jobs)
+        == len({member.identity for member in members})
+        == len({m.directory for m in members})
+        == 100
+    )
     assert len(calls) == 2
 
 
@@ -114,22 +142,30 @@ def test_the_same_run_asked_for_twice_is_one_run(loaders):
 
 
 @pytest.mark.parametrize(
-    ("most", "sizes"), [(None, [7, 3]), (3, [3, 3, 1, 3]), (4, [4, 3, 3]), (1, [1] * 10), (100, [7, 3])]
+    ("most", "sizes"),
+    [(None, [7, 3]), (3, [3, 3, 1, 3]), (4, [4, 3, 3]), (1, [1] * 10), (100, [7, 3])],
 )
 def test_runs_that_differ_in_numbers_form_groups_of_like_size(loaders, most, sizes):
     _, ours, master = loaders
     jobs = jobs_of({}, arguments=["seed=range(0,7)", "model.depth=2"]) + jobs_of(
         {}, arguments=["seed=range(0,3)", "model.depth=3"]
     )
-    groups = groups_of({number: ours.checked(master, job).config for number, job in enumerate(jobs)}, most)
+    groups = groups_of(
+        {number: ours.checked(master, job).config for number, job in enumerate(jobs)}, most
+    )
     assert [len(group) for group in groups] == sizes
     assert sorted(itertools.chain(*groups)) == list(range(10))
 
 
 def test_arms_are_grids_of_their_own_beside_what_they_share():
-    arms = {"deep": {"model.depth": "8,16", "skip": "identity"}, "wide": {"model.width": 128, "seed": "5"}}
+    arms = {
+        "deep": {"model.depth": "8,16", "skip": "identity"},
+        "wide": {"model.width": 128, "seed": "5"},
+    }
     jobs = jobs_of({"seed": "0,1"}, arms, ["optimizer.learning_rate=0.1"])
     deep = [["model.depth=8", "skip=identity"], ["model.depth=16", "skip=identity"]]
-    expected = [["seed=" + seed, *settings] for seed in "01" for settings in deep] + [["seed=5", "model.width=128"]]
+    expected = [["seed=" + seed, *settings] for seed in "01" for settings in deep] + [
+        ["seed=5", "model.width=128"]
+    ]
     wanted = {frozenset([*job, "optimizer.learning_rate=0.1"]) for job in expected}
     assert len(jobs) == 5 and {frozenset(job) for job in jobs} == wanted

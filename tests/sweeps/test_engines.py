@@ -11,9 +11,9 @@ import subprocess
 import pytest
 import yaml
 
-from research.config import Config
-from research.member import Member
-from research.records.analysis import Run
+from research.config.schema import Config
+from research.records.runs import Run
+from research.runner.run_spec import Member
 from research.sweeps.engines import Load, as_jobs, on_processes, on_ray
 
 
@@ -22,7 +22,10 @@ def is_there(module):
 
 
 def slurm_runs():
-    return bool(shutil.which("sinfo")) and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+    return (
+        bool(shutil.which("sinfo"))
+        and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+    )
 
 
 def needs(condition, what):
@@ -32,7 +35,9 @@ def needs(condition, what):
 NAMES = [
     pytest.param("joblib", marks=pytest.mark.slow),
     pytest.param("submitit_local", marks=needs(is_there("submitit"), "the extra cluster")),
-    pytest.param("submitit_slurm", marks=needs(is_there("submitit") and slurm_runs(), "a running Slurm")),
+    pytest.param(
+        "submitit_slurm", marks=needs(is_there("submitit") and slurm_runs(), "a running Slurm")
+    ),
     pytest.param("ray", marks=needs(is_there("ray"), "the extra ray")),
 ]
 
@@ -62,7 +67,9 @@ def test_a_job_that_is_killed_leaves_the_others(name, workplace):
 
     came = carry(name, [works(0), is_killed, works(2), breaks, works(4)], workplace)
     assert {number: came[number] for number in (0, 2, 4)} == {n: [{"number": n}] for n in (0, 2, 4)}
-    assert isinstance(came[1], BaseException) and isinstance(came[3], BaseException) and len(came) == 5
+    assert (
+        isinstance(came[1], BaseException) and isinstance(came[3], BaseException) and len(came) == 5
+    )
     assert "out of luck" in str(came[3])
 
 
@@ -81,17 +88,31 @@ def test_a_sweep_comes_back_whole(name, most, fathom, workplace):
     written = [file.stat().st_mtime_ns for file in sorted(workplace.glob("outputs/s/*/run.json"))]
     again = fathom("train", "-m", *words, rates, "seed=0,1", *launcher)
     assert "4 of 4 runs were there already" in again.out
-    assert [file.stat().st_mtime_ns for file in sorted(workplace.glob("outputs/s/*/run.json"))] == written
+    assert [
+        file.stat().st_mtime_ns for file in sorted(workplace.glob("outputs/s/*/run.json"))
+    ] == written
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_there("optuna"), reason="needs the extra search")
 @pytest.mark.parametrize("launcher", ["basic", "grouped"])
 def test_optuna_minimises_the_held_out_loss(launcher, fathom, workplace):
-    words = ["model.depth=2", "model.width=8", "train.steps=10", "tracker=none", "name=s", f"hydra/launcher={launcher}"]
+    words = [
+        "model.depth=2",
+        "model.width=8",
+        "train.steps=10",
+        "tracker=none",
+        "name=s",
+        f"hydra/launcher={launcher}",
+    ]
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
     said = fathom(
-        "train", "-m", *words, *search, "optimizer.learning_rate=interval(0.001,0.1)", "hydra.sweeper.sampler.seed=1"
+        "train",
+        "-m",
+        *words,
+        *search,
+        "optimizer.learning_rate=interval(0.001,0.1)",
+        "hydra.sweeper.sampler.seed=1",
     )
     runs = [Run(file.parent) for file in workplace.glob("outputs/s/*/run.json")]
     best = yaml.safe_load((workplace / "outputs/s/optimization_results.yaml").read_text())

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from research.records.analysis import Run
+from research.records.runs import Run
 
 
 @pytest.fixture
@@ -11,7 +11,9 @@ def sweep(fathom, small, workplace):
 
     def start(*overrides):
         arguments = [word for word in small if word.split("=")[0] not in " ".join(overrides)]
-        said = fathom("train", "-m", *arguments, "name=study", f"tracker.dir={workplace}/w", *overrides)
+        said = fathom(
+            "train", "-m", *arguments, "name=study", f"tracker.dir={workplace}/w", *overrides
+        )
         files = sorted(workplace.glob("outputs/study/*/run.json"))
         return {file.parent.name: Run(file.parent) for file in files}, said
 
@@ -26,7 +28,9 @@ def test_a_grid_makes_one_folder_of_runs_one_group_and_one_table(sweep, workplac
     runs, (code, out, err) = sweep(*GRID, "measure=off")  # four programs, the smallest ones
     assert code == 0, err
     settings = {(run["model.depth"], run["skip.kind"], run["seed"]) for run in runs.values()}
-    assert settings == {(depth, skip, seed) for depth in (2, 3) for skip in ("none", "identity") for seed in (0, 1)}
+    assert settings == {
+        (depth, skip, seed) for depth in (2, 3) for skip in ("none", "identity") for seed in (0, 1)
+    }
     assert {run.info["status"] for run in runs.values()} == {"done"}
     assert len({run.info["id"] for run in runs.values()}) == len(runs) == 8
     assert "measure=off,model.depth=3,model.width=8,seed=1,skip=identity,train.steps=25" in runs
@@ -67,9 +71,10 @@ def test_a_diverging_run_is_listed_and_the_others_finish(sweep):
 @pytest.fixture
 def breaking(monkeypatch):
     """Makes the run with seed 1 raise; the seeds that were trained."""
-    from research import run
+    from research.runner import loop as run
 
-    prepare, seeds = run.prepare, []
+    prepare = run.prepare
+    seeds = []
 
     def start(config, *others, raises, **settings):
         seeds.append(config.seed)
@@ -78,7 +83,9 @@ def breaking(monkeypatch):
         return prepare(config, *others, **settings)
 
     def breaks(error):
-        monkeypatch.setattr(run, "prepare", lambda *configs, **settings: start(*configs, raises=error, **settings))
+        monkeypatch.setattr(
+            run, "prepare", lambda *configs, **settings: start(*configs, raises=error, **settings)
+        )
         return seeds
 
     return breaks
@@ -113,35 +120,54 @@ def test_a_sweep_started_again_trains_what_is_missing(sweep, breaking, monkeypat
     with monkeypatch.context():
         breaking(RuntimeError("out of luck"))
         before, _ = sweep("seed=0,1,2", "tracker=none")
-    written = {name: (run.directory / "metrics.parquet").stat().st_mtime_ns for name, run in before.items()}
+    written = {
+        name: (run.directory / "metrics.parquet").stat().st_mtime_ns for name, run in before.items()
+    }
     breaking(None)
     after, (code, out, err) = sweep("seed=0,1,2", "tracker=none")
     assert code == 0, err
     assert [run["seed"] for run in after.values()] == [0, 1, 2]
-    assert len(out.splitlines()) == 5 and out.splitlines()[-1].startswith("2 of 3 runs were there already")
-    assert {name: (after[name].directory / "metrics.parquet").stat().st_mtime_ns for name in written} == written
+    assert len(out.splitlines()) == 5 and out.splitlines()[-1].startswith(
+        "2 of 3 runs were there already"
+    )
+    assert {
+        name: (after[name].directory / "metrics.parquet").stat().st_mtime_ns for name in written
+    } == written
 
 
 def test_a_finished_run_in_a_sweep_is_one_that_is_finished_alone(sweep, fathom, small, workplace):
     """Alone or in a sweep, a setting lies in the same place under the same id."""
     runs, _ = sweep("seed=0,1", "tracker=none")
-    written = {name: (run.directory / "metrics.parquet").stat().st_mtime_ns for name, run in runs.items()}
-    assert fathom("train", *small, "name=study", "seed=1", "tracker=none", "tracker.dir=w").code == 0
-    again = {file.parent.name: file.stat().st_mtime_ns for file in workplace.glob("outputs/study/*/metrics.parquet")}
+    written = {
+        name: (run.directory / "metrics.parquet").stat().st_mtime_ns for name, run in runs.items()
+    }
+    assert (
+        fathom("train", *small, "name=study", "seed=1", "tracker=none", "tracker.dir=w").code == 0
+    )
+    again = {
+        file.parent.name: file.stat().st_mtime_ns
+        for file in workplace.glob("outputs/study/*/metrics.parquet")
+    }
     assert again == written
 
 
 def test_two_sweeps_of_one_process_count_their_own_runs(listen, small, workplace):
-    from research.train import main
+    from research.cli.train import main
 
     def both():
-        codes = [main(["-m", *small, f"name={name}", "seed=0,1", "tracker=none"]) for name in ("one", "two")]
+        codes = [
+            main(["-m", *small, f"name={name}", "seed=0,1", "tracker=none"])
+            for name in ("one", "two")
+        ]
         return max(codes)
 
     said = listen(both)
     assert said.code == 0
     counts = [line.split("]")[0] for line in said.err.splitlines() if line.startswith("[")]
-    assert [counts.count(f"[{n}/2") for n in (1, 2)] == [2, 2] and set(counts) == {"[1/2", "[2/2"}, said.err
+    assert [counts.count(f"[{n}/2") for n in (1, 2)] == [2, 2] and set(counts) == {
+        "[1/2",
+        "[2/2",
+    }, said.err
 
 
 def test_the_last_word_about_a_setting_counts(sweep):
@@ -152,5 +178,10 @@ def test_the_last_word_about_a_setting_counts(sweep):
 def test_the_folder_of_the_sweep_is_the_one_that_was_given(sweep, workplace):
     _, (code, _, _) = sweep("seed=0,1", "tracker=none", "hydra.sweep.dir=elsewhere")
     assert code == 0
-    assert len(list(workplace.glob("elsewhere/*/run.json"))) == 2 and not (workplace / "outputs").exists()
-    assert {json.loads(file.read_text())["status"] for file in workplace.glob("elsewhere/*/run.json")} == {"done"}
+    assert (
+        len(list(workplace.glob("elsewhere/*/run.json"))) == 2
+        and not (workplace / "outputs").exists()
+    )
+    assert {
+        json.loads(file.read_text())["status"] for file in workplace.glob("elsewhere/*/run.json")
+    } == {"done"}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from research.config.data_settings import Data
 from research.data.noise import load_noise
-from research.data.settings import Data
 from research.models.architecture import Architecture
 from research.training.precision import POLICIES
 from research.training.program import Spec, make_program
@@ -25,12 +25,18 @@ def make_spec(make_architecture):
         shapes = {field.name for field in dataclasses.fields(Architecture)}
         network = {name: value for name, value in changes.items() if name in shapes}
         usual: dict[str, Any] = dict(
-            optimizer="momentum", schedule="constant", clip="none", loss="cross_entropy", batch_size=8
+            optimizer="momentum",
+            schedule="constant",
+            clip="none",
+            loss="cross_entropy",
+            batch_size=8,
         )
         usual |= dict(level="norms", every=1, capacity=16, brief=True)
         formats = dict(dtype=policy.compute, param_dtype=policy.params, rounding=policy.rounding)
         architecture = make_architecture(**(formats | network))
-        return Spec(architecture, **(usual | {name: changes[name] for name in set(changes) - shapes}))
+        return Spec(
+            architecture, **(usual | {name: changes[name] for name in set(changes) - shapes})
+        )
 
     return make
 
@@ -38,7 +44,14 @@ def make_spec(make_architecture):
 @pytest.fixture(scope="session")
 def pairs(make_spec):
     """A rectifier network without biases that sees two examples a step, of two classes."""
-    how = {"activation": "relu", "init": "gaussian", "bias": False, "classes": 2, "depth": 6, "width": 16}
+    how = {
+        "activation": "relu",
+        "init": "gaussian",
+        "bias": False,
+        "classes": 2,
+        "depth": 6,
+        "width": 16,
+    }
     return make_spec(batch_size=2, **how)
 
 
@@ -59,7 +72,9 @@ def train():
 
     def run(spec, numbers, data, pieces=(10,)):
         program = make_program(spec)
-        state, start, parts = program.init(numbers), 0, []
+        state = program.init(numbers)
+        start = 0
+        parts = []
         for steps in pieces:
             state, rows = program.chunk(state, numbers, data, np.int32(start), np.int32(steps))
             parts.append(jax.tree.map(lambda row, steps=steps: np.array(row)[:, :steps], rows))
@@ -85,9 +100,12 @@ def loss_of(unrolled):
 
     def make(spec, numbers, data, split="", run=0):
         hp = {path: np.float64(value[run]) for path, value in numbers.items()}
-        x, y = np.asarray(data[f"{split}x"], np.float64), np.asarray(data[f"{split}y"])
+        x = np.asarray(data[f"{split}x"], np.float64)
+        y = np.asarray(data[f"{split}y"])
         smoothing = hp["loss.label_smoothing"]
-        targets = (1 - smoothing) * np.eye(spec.architecture.classes)[y] + smoothing / spec.architecture.classes
+        targets = (1 - smoothing) * np.eye(spec.architecture.classes)[
+            y
+        ] + smoothing / spec.architecture.classes
 
         def losses(params, running=None):
             logits, _ = unrolled(spec.architecture, params, x, hp, running=running)
@@ -106,8 +124,12 @@ def assert_equal():
 
     def check(one, other):
         assert jax.tree.structure(one) == jax.tree.structure(other)
-        for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True):
-            np.testing.assert_array_equal(numbers_in(a), numbers_in(b), err_msg=jax.tree_util.keystr(path))
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True
+        ):
+            np.testing.assert_array_equal(
+                numbers_in(a), numbers_in(b), err_msg=jax.tree_util.keystr(path)
+            )
 
     return check
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research import config
+from research.config import schema as config
 
 OPTIMIZERS, SCHEDULES, CLIPS = (
-    [option.name for option in options] for options in (config.OptimizerKind, config.Schedule, config.Clip)
+    [option.name for option in options]
+    for options in (config.OptimizerKind, config.Schedule, config.Clip)
 )
 STEPS = 3
 NUMBERS = {
@@ -22,12 +23,15 @@ DECOUPLED = ("adamw", "lion", "muon")
 def direction(kind, g, p, memory, t, *, hidden, decay, mu, b1, b2, eps):
     """What the learning rate multiplies at update t = 1, 2, …, of one array; ``memory`` is changed in place."""
     if kind in DECOUPLED:
-        return undecayed(kind, g, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps) + decay * p
+        return (
+            undecayed(kind, g, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps) + decay * p
+        )
     return undecayed(kind, g + decay * p, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps)
 
 
 def undecayed(kind, g, memory, t, *, hidden, mu, b1, b2, eps):
-    m, v = memory.get("m", 0), memory.get("v", 0)
+    m = memory.get("m", 0)
+    v = memory.get("v", 0)
     if kind in ("gd", "sgd"):
         return g
     if kind in ("momentum", "nesterov"):
@@ -44,7 +48,9 @@ def undecayed(kind, g, memory, t, *, hidden, mu, b1, b2, eps):
         return np.sign(b1 * m + (1 - b1) * g)
     if kind == "muon" and hidden:
         memory["m"] = mu * m + (1 - mu) * g
-        return orthogonalised(mu * memory["m"] / (1 - mu ** (t + 1)) + (1 - mu) * g / (1 - mu**t), eps)
+        return orthogonalised(
+            mu * memory["m"] / (1 - mu ** (t + 1)) + (1 - mu) * g / (1 - mu**t), eps
+        )
     memory["m"], memory["v"] = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
     return memory["m"] / (1 - b1**t) / (np.sqrt(memory["v"] / (1 - b2**t)) + eps)
 
@@ -60,7 +66,12 @@ def orthogonalised(x, eps):
 
 def rate(schedule, step, numbers):
     """The learning rate of update ``step`` = 0, 1, …"""
-    names = ("optimizer.learning_rate", "train.steps", "optimizer.warmup_steps", "optimizer.decay_factor")
+    names = (
+        "optimizer.learning_rate",
+        "train.steps",
+        "optimizer.warmup_steps",
+        "optimizer.decay_factor",
+    )
     peak, total, warmup, factor = map(numbers.get, names)
     cosine = np.cos(np.pi * min(1, (step - warmup) / max(total - warmup, 1)))
     return (
@@ -114,8 +125,15 @@ def is_hidden(path):
 SHAPES = {
     "embed": {"kernel": (5, 4)},
     "stages": {
-        0: {"weights": {0: {"kernel": (2, 4, 6), "bias": (2, 6)}, 1: {"kernel": (2, 6, 4)}}, "shifts": (2, 2, 2)},
-        1: {"conv": {"kernel": (3, 3, 3, 2, 4)}, "norm": {"scale": (3, 4)}, "skip": {"alpha": (3,)}},
+        0: {
+            "weights": {0: {"kernel": (2, 4, 6), "bias": (2, 6)}, 1: {"kernel": (2, 6, 4)}},
+            "shifts": (2, 2, 2),
+        },
+        1: {
+            "conv": {"kernel": (3, 3, 3, 2, 4)},
+            "norm": {"scale": (3, 4)},
+            "skip": {"alpha": (3,)},
+        },
     },
     "head": {"kernel": (4, 3), "bias": (3,)},
 }
@@ -124,5 +142,8 @@ CELL = {"cell": {"branch": {"recurrent": (3, 4, 4), "input": (3, 2, 4), "bias": 
 
 def draw(shapes, seed, dtype="float64"):
     generator = np.random.default_rng(seed)
-    normal = lambda shape: jnp.asarray(generator.standard_normal(shape), dtype)  # noqa: E731
+
+    def normal(shape):
+        return jnp.asarray(generator.standard_normal(shape), dtype)
+
     return jax.tree.map(normal, shapes, is_leaf=lambda node: isinstance(node, tuple))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from research.gauges.formats import BINS, LOWEST, log_squares, lost_on_the_way, read_counts
+from research.theory.formats import BINS, LOWEST, log_squares, lost_on_the_way, read_counts
 from research.training.precision import POLICIES, scope
 from research.training.program import make_program
 
@@ -22,14 +22,22 @@ def count(make_spec, make_numbers, make_data):
     def counted(precision, scale=1.0, seeds=None, **changes):
         with scope(precision):
             dtype = POLICIES[precision].accumulation
-            numbers = NUMBERS | {"precision.loss_scale": scale} | ({"seed": range(seeds)} if seeds else {})
+            numbers = (
+                NUMBERS
+                | {"precision.loss_scale": scale}
+                | ({"seed": range(seeds)} if seeds else {})
+            )
             hp = make_numbers(numbers, runs=seeds or 1, dtype=dtype)
             program = make_program(make_spec(precision=precision, loss_scaling="static", **changes))
-            state, data = program.init(hp), make_data()
+            state = program.init(hp)
+            data = make_data()
             found = jax.tree.map(
-                lambda counts: np.asarray(counts)[slice(None) if seeds else 0], program.exponents(state, hp, data)
+                lambda counts: np.asarray(counts)[slice(None) if seeds else 0],
+                program.exponents(state, hp, data),
             )
-            return found, lambda: program.chunk(state, hp, data, np.int32(0), np.int32(1))[1]["profile"]
+            return found, lambda: program.chunk(state, hp, data, np.int32(0), np.int32(1))[1][
+                "profile"
+            ]
 
     return counted
 
@@ -45,7 +53,8 @@ LOSING = {
 
 
 @pytest.mark.parametrize(
-    "kind", [kind if kind == "float16" else pytest.param(kind, marks=pytest.mark.slow) for kind in LOSING]
+    "kind",
+    [kind if kind == "float16" else pytest.param(kind, marks=pytest.mark.slow) for kind in LOSING],
 )
 def test_float32_foretells_what_each_layer_loses(count, kind):
     """In layers that lose nothing, some, and nearly all of their gradient."""
@@ -53,8 +62,11 @@ def test_float32_foretells_what_each_layer_loses(count, kind):
     formats = POLICIES[kind].compute, POLICIES[kind].narrowest
     gauges = read_counts(count(kind, scale, networks, **SHRINKING)[0], *formats)
     each = [lost_on_the_way(rows, formats[1], scale) for rows in gauges["signal_exponent_float32"]]
-    foretold, lost = np.mean(each, axis=0), gauges["signal_lost"].mean(0)
-    inner = slice(0, -1) if kind.startswith("float8") else slice(None)  # the head reads no 8-bit numbers
+    foretold = np.mean(each, axis=0)
+    lost = gauges["signal_lost"].mean(0)
+    inner = (
+        slice(0, -1) if kind.startswith("float8") else slice(None)
+    )  # the head reads no 8-bit numbers
     np.testing.assert_allclose(lost[inner], foretold[inner], atol=0.02)
     assert foretold[-1] < 0.05 and foretold[0] > 0.9 and np.any((foretold > 0.1) & (foretold < 0.5))
 
@@ -92,13 +104,17 @@ def test_the_loss_scale_shifts_the_exponents_and_the_exact_ones_stay(count):
     one, other = (count("mixed_float16", scale, **sizes)[0] for scale in (2.0**8, 2.0**12))
     jax.tree.map(np.testing.assert_array_equal, one["exact"], other["exact"])
     shifted = np.roll(one["own"]["signal"][:, :BINS], 4, axis=-1)
-    top = slice(-10 - LOWEST, None)  # far from what is subnormal, rounding is the same at each scale
+    top = slice(
+        -10 - LOWEST, None
+    )  # far from what is subnormal, rounding is the same at each scale
     np.testing.assert_array_equal(shifted[:, top], other["own"]["signal"][:, top.start : BINS])
 
 
 def test_counting_leaves_the_state_as_it_is(make_spec, make_numbers, make_data, assert_equal):
     """And is that of the batch and the random numbers of the step that comes next: the same at the same step."""
-    program, hp, data = make_program(make_spec(dropout=True, noisy=True)), make_numbers(), make_data()
+    program = make_program(make_spec(dropout=True, noisy=True))
+    hp = make_numbers()
+    data = make_data()
     state = program.init(hp)
     first, again = (program.exponents(state, hp, data) for _ in range(2))
     assert_equal(first, again)

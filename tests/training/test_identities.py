@@ -21,7 +21,8 @@ def homogeneous(make_spec, make_numbers, make_data, train, weights, loss_of):
     """
     with scope("float64"):
         spec = make_spec(precision="float64", optimizer="gd", activation="relu", bias=False)
-        numbers, data = make_numbers({"optimizer.learning_rate": 1.0}, dtype="float64"), make_data(8)
+        numbers = make_numbers({"optimizer.learning_rate": 1.0}, dtype="float64")
+        data = make_data(8)
         params = weights(make_program(spec).init(numbers).params)
         state, rows = train(spec, numbers, data, (1,))
         gradient = jax.tree.map(np.subtract, params, weights(state.params))
@@ -32,14 +33,20 @@ def homogeneous(make_spec, make_numbers, make_data, train, weights, loss_of):
 def by_layer(tree):
     """The weights of the embedding, of every layer, and of the head."""
     (stage,) = tree["stages"].values()
-    return [tree["embed"]["kernel"], *stage["branch"]["weights"][0]["kernel"], tree["head"]["kernel"]]
+    return [
+        tree["embed"]["kernel"],
+        *stage["branch"]["weights"][0]["kernel"],
+        tree["head"]["kernel"],
+    ]
 
 
 def test_every_layer_has_the_same_product_with_its_gradient(homogeneous, unrolled):
     """⟨W_l, ∂L/∂W_l⟩ = ⟨f, ∂L/∂f⟩ for every l, since f is linear in each W_l along itself (Euler)."""
     spec, data, params, gradient, _, _ = homogeneous
     with scope("float64"):
-        logits = np.asarray(unrolled(spec.architecture, params, np.asarray(data["x"], float), {})[0])
+        logits = np.asarray(
+            unrolled(spec.architecture, params, np.asarray(data["x"], float), {})[0]
+        )
     probabilities = np.exp(logits) / np.sum(np.exp(logits), axis=1, keepdims=True)
     at_output = np.sum(logits * (probabilities - np.eye(4)[np.asarray(data["y"])])) / len(logits)
     products = [np.sum(w * g) for w, g in zip(by_layer(params), by_layer(gradient), strict=True)]
@@ -53,7 +60,9 @@ def moved(params, direction, length):
 def slope_along(loss, params, direction, h=1e-5):
     """The central difference along a direction of length 1."""
     with scope("float64"):
-        return float(loss(moved(params, direction, h)) - loss(moved(params, direction, -h))) / (2 * h)
+        return float(loss(moved(params, direction, h)) - loss(moved(params, direction, -h))) / (
+            2 * h
+        )
 
 
 def test_the_gradient_against_finite_differences_along_random_directions(homogeneous):
@@ -63,7 +72,9 @@ def test_the_gradient_against_finite_differences_along_random_directions(homogen
         direction = jax.tree.map(lambda p: generator.standard_normal(p.shape), params)
         length = np.sqrt(sum(np.sum(d**2) for d in jax.tree.leaves(direction)))
         direction = jax.tree.map(lambda d, length=length: d / length, direction)
-        expected = sum(np.sum(g * d) for g, d in zip(by_layer(gradient), by_layer(direction), strict=True))
+        expected = sum(
+            np.sum(g * d) for g, d in zip(by_layer(gradient), by_layer(direction), strict=True)
+        )
         np.testing.assert_allclose(slope_along(loss, params, direction), expected, rtol=1e-7)
 
 
@@ -72,7 +83,9 @@ def test_gradient_norms_are_the_steepest_slopes(homogeneous):
     _, _, params, gradient, loss, rows = homogeneous
     for layer, norm in enumerate(rows["profile"]["grad_norm"][0, 0]):
         direction = jax.tree.map(np.zeros_like, params)
-        kernels = [tree["stages"][0]["branch"]["weights"][0]["kernel"] for tree in (direction, gradient)]
+        kernels = [
+            tree["stages"][0]["branch"]["weights"][0]["kernel"] for tree in (direction, gradient)
+        ]
         kernels[0][layer] = kernels[1][layer] / norm
         np.testing.assert_allclose(slope_along(loss, params, direction), norm, rtol=1e-7)
 
@@ -80,13 +93,22 @@ def test_gradient_norms_are_the_steepest_slopes(homogeneous):
 def test_forward_mode_equals_reverse_mode(make_architecture, make_numbers):
     """⟨u, J v⟩ = ⟨Jᵀ u, v⟩: the one without gauges, the other with every slot in place."""
     with scope("float64"):
-        arch = make_architecture(skip="scaled", norm="layer", dtype="float64", param_dtype="float64")
+        arch = make_architecture(
+            skip="scaled", norm="layer", dtype="float64", param_dtype="float64"
+        )
         hp = make_numbers({"skip.branch_scale": 0.7}, runs=None, dtype="float64")
         graph, params, rest = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(0)), nnx.Param, ...)
         generator = np.random.default_rng(0)
-        x, u = (jnp.asarray(generator.standard_normal((6, size))) for size in (arch.inputs, arch.classes))
+        x, u = (
+            jnp.asarray(generator.standard_normal((6, size)))
+            for size in (arch.inputs, arch.classes)
+        )
         v = jax.tree.map(lambda leaf: jnp.asarray(generator.standard_normal(leaf.shape)), params)
-        slots = {"signal_grad": jnp.zeros(4), "branch_grad": jnp.zeros(3), "skip_grad": jnp.zeros(3)}
+        slots = {
+            "signal_grad": jnp.zeros(4),
+            "branch_grad": jnp.zeros(3),
+            "skip_grad": jnp.zeros(3),
+        }
 
         def network(params, slots):
             return nnx.merge(graph, params, rest)(x, slots, Pass(hp, train=True))[0]
@@ -99,10 +121,14 @@ def test_forward_mode_equals_reverse_mode(make_architecture, make_numbers):
 
         forward, backward = both_ways(params)
         pairs = zip(jax.tree.leaves(backward), jax.tree.leaves(v), strict=True)
-        np.testing.assert_allclose(forward, sum(np.sum(np.asarray(g) * np.asarray(d)) for g, d in pairs), rtol=EXACT)
+        np.testing.assert_allclose(
+            forward, sum(np.sum(np.asarray(g) * np.asarray(d)) for g, d in pairs), rtol=EXACT
+        )
 
 
-def test_scaling_a_rectifier_network_tilts_its_log_profile_exactly(pairs, make_numbers, make_data, train):
+def test_scaling_a_rectifier_network_tilts_its_log_profile_exactly(
+    pairs, make_numbers, make_data, train
+):
     """One draw with σ_w² = 1, 2, 3 has the same gates, so that ln‖∂L/∂h_l‖² differs by ln 2 and ln 3/2 more a layer.
 
     Two classes and one example, seen twice in each batch: then the gradient at the output has one direction, whatever

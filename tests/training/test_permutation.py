@@ -15,5 +15,11 @@ def test_permutations_are_those_of_jax(n):
 
 @pytest.mark.parametrize("n", [1, 2, 1000, 2**11, 2**16 + 1])
 def test_equal_keys_keep_their_order(n):
-    keys = np.random.default_rng(0).choice([0, 1, 2**20 - 1, 2**20, 2**31, 2**32 - 1], n).astype(np.uint32)
-    np.testing.assert_array_equal(_places_by_size(jax.numpy.asarray(keys)), np.argsort(keys, kind="stable"))
+    keys = (
+        np.random.default_rng(0)
+        .choice([0, 1, 2**20 - 1, 2**20, 2**31, 2**32 - 1], n)
+        .astype(np.uint32)
+    )
+    np.testing.assert_array_equal(
+        _places_by_size(jax.numpy.asarray(keys)), np.argsort(keys, kind="stable")
+    )

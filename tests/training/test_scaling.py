@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import config
+from research.config import schema as config
 from research.training.program import make_program
 from research.training.scaling import LEAST, PATIENCE, can_go_on, is_finite, next_scale
 from research.training.state import LossScale
@@ -34,12 +34,17 @@ def everything_but_the_clock(state):
 OVERFLOWS = [
     ("static", "float16", "batch"),
     ("dynamic", "float16", "none"),
-    *(pytest.param("dynamic", kind, "batch", marks=pytest.mark.slow) for kind in ("mixed_float16", "float8_e4m3")),
+    *(
+        pytest.param("dynamic", kind, "batch", marks=pytest.mark.slow)
+        for kind in ("mixed_float16", "float8_e4m3")
+    ),
 ]
 
 
 @pytest.mark.parametrize(("mode", "precision", "norm"), OVERFLOWS)
-def test_an_overflow_leaves_everything_as_it_was(prepared, train, assert_equal, mode, precision, norm):
+def test_an_overflow_leaves_everything_as_it_was(
+    prepared, train, assert_equal, mode, precision, norm
+):
     spec, numbers, data = prepared(mode, precision=precision, norm=norm, loss_scale=BEYOND)
     start = make_program(spec).init(numbers)
     after, rows = train(spec, numbers, data, (3,))
@@ -49,7 +54,9 @@ def test_an_overflow_leaves_everything_as_it_was(prepared, train, assert_equal, 
     assert after.step == 3
 
 
-def test_what_overflows_without_scaling_leaves_the_weights_too(prepared, train, assert_equal, make_spec, make_numbers):
+def test_what_overflows_without_scaling_leaves_the_weights_too(
+    prepared, train, assert_equal, make_spec, make_numbers
+):
     spec, numbers, data = prepared("none")
     numbers |= make_numbers({"init.gain": 4e4})
     after, rows = train(spec, numbers, data, (2,))
@@ -62,7 +69,8 @@ def test_the_dynamic_scale_follows_its_rule(prepared, train):
     rule = {"growth_factor": 2.0, "backoff_factor": 0.25, "growth_interval": 3}
     spec, numbers, data = prepared("dynamic", loss_scale=BEYOND, **rule)
     _, rows = train(spec, numbers, data, (16, 16, 16))
-    scale, clean = BEYOND, 0
+    scale = BEYOND
+    clean = 0
     for recorded, skipped in zip(rows["loss_scale"][0], rows["skipped"][0], strict=True):
         assert recorded == scale
         clean = 0 if skipped else clean + 1
@@ -77,14 +85,19 @@ def test_steps_that_are_left_out_are_as_if_they_had_not_been(prepared, train, di
     """Adam counts the updates that were made: its first one has the bias correction of a first one."""
     spec, numbers, data = prepared("dynamic", loss_scale=BEYOND, growth_interval=10**6)
     after, rows = train(spec, numbers, data, (16, 16))
-    (count,) = {int(leaf[0]) for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == jnp.int32}
+    (count,) = {
+        int(leaf[0]) for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == jnp.int32
+    }
     assert count == np.sum(~rows["skipped"]) < 32 == after.step
 
 
 def test_in_float32_the_scale_changes_no_bit(prepared, train, assert_equal):
     """Powers of two move exponents alone."""
     scales = (1.0, 2.0**15)
-    one, other = (train(*prepared("dynamic", precision="float32", loss_scale=scale), (10,)) for scale in scales)
+    one, other = (
+        train(*prepared("dynamic", precision="float32", loss_scale=scale), (10,))
+        for scale in scales
+    )
     assert_equal(everything_but_the_clock(one[0]), everything_but_the_clock(other[0]))
     assert [run[1]["loss_scale"][0, -1] for run in (one, other)] == list(scales)
 
@@ -111,7 +124,9 @@ def test_the_scale_stays_in_its_range(make_numbers):
     hp = make_numbers({"precision.growth_interval": 1}, runs=None)
     ends = [(LEAST, False, LEAST), (2.0**127, True, 2.0**127)]
     for value, finite, expected in ends:
-        after = next_scale("dynamic", LossScale(jnp.float32(value), jnp.int32(0)), jnp.array(finite), hp)
+        after = next_scale(
+            "dynamic", LossScale(jnp.float32(value), jnp.int32(0)), jnp.array(finite), hp
+        )
         assert after.value == expected
 
 

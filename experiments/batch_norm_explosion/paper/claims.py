@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.gauges import theory
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import at_best_rate, final, where
+from research.records.queries import at_best_rate, final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory import profiles as theory
 
 BATCHES = (32, 128)
 TRAINED = 0.5  # training accuracy of the last epoch
@@ -45,7 +45,8 @@ def boundary(depths: Sequence[int], means: Sequence[float]) -> float:
     below = np.flatnonzero(np.asarray(means) < TRAINED)
     if not len(below) or below[0] == 0:
         return float(depths[below[0]] if len(below) else depths[-1])
-    last, first = below[0] - 1, below[0]
+    last = below[0] - 1
+    first = below[0]
     share = (means[last] - TRAINED) / (means[last] - means[first])
     return depths[last] + share * (depths[first] - depths[last])
 

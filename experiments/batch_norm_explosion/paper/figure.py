@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from research.gauges import theory
-from research.records.analysis import Run
-from research.records.figures import PALETTE, band, new_figure
-from research.records.selection import at_best_rate, by_seed, final, where
+from research.records.queries import at_best_rate, by_seed, final, where
+from research.records.runs import Run
+from research.reporting.figures import PALETTE, band, new_figure
+from research.theory import profiles as theory
 
 BATCHES = {32: (PALETTE[1], "s"), 128: (PALETTE[0], "o")}
 
@@ -21,9 +21,19 @@ def figure(runs: Sequence[Run]) -> Figure:
         group = where(runs, {"train.batch_size": batch})
         depths = sorted({run["model.depth"] for run in group})
         cells = [by_seed(at_best_rate(where(group, {"model.depth": depth}))) for depth in depths]
-        curves = np.array([[final(cell[seed], "train_accuracy") for cell in cells] for seed in cells[0]])
+        curves = np.array(
+            [[final(cell[seed], "train_accuracy") for cell in cells] for seed in cells[0]]
+        )
         curves[~np.isfinite(curves)] = 0.1
-        band(axes[0, 0], depths, curves, color=colour, marker=marker, markersize=4, label=f"B = {batch}")
+        band(
+            axes[0, 0],
+            depths,
+            curves,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=f"B = {batch}",
+        )
         rate = theory.batch_norm_rate("relu", batch)
         assert rate is not None
         axes[0, 0].axvline(16 / math.log(rate), color=colour, linestyle="--", linewidth=0.9)

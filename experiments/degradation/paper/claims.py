@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import by_seed, error, where
+from research.records.queries import by_seed, error, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 PUBLISHED = {
     20: (8.75, 0.6),
@@ -25,7 +25,11 @@ def errors(runs: Sequence[Run], skip: str, depth: int, split: str = "eval") -> d
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """Residual test errors beside the published ones, their order, and the order of plain training errors."""
     residual = {depth: list(errors(runs, "identity", depth).values()) for depth in PUBLISHED}
-    return [*(_close(depth, values) for depth, values in residual.items()), _order(residual), _plain(runs)]
+    return [
+        *(_close(depth, values) for depth, values in residual.items()),
+        _order(residual),
+        _plain(runs),
+    ]
 
 
 def _close(depth: int, values: Sequence[float]) -> Claim:

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.analysis import Run
-from research.records.figures import band, depth_colours, new_figure
-from research.records.selection import where
+from research.records.queries import where
+from research.records.runs import Run
+from research.reporting.figures import band, depth_colours, new_figure
 
 DEPTHS = {"none": (20, 56), "identity": (20, 56, 110)}
 PUBLISHED = {20: 8.75, 56: 6.97, 110: 6.43}  # test errors of the residual ones
@@ -19,13 +19,24 @@ def figure(runs: Sequence[Run]) -> Figure:
     canvas, axes = new_figure(7.0, 2.9, 1, 2)
     for place, (skip, depths) in enumerate(DEPTHS.items()):
         for depth, colour in zip(depths, depth_colours(3), strict=False):
-            _errors(axes[0, place], where(runs, {"skip.kind": skip, "model.depth": depth}), colour, f"{depth} layers")
+            _errors(
+                axes[0, place],
+                where(runs, {"skip.kind": skip, "model.depth": depth}),
+                colour,
+                f"{depth} layers",
+            )
             if skip == "identity":
-                axes[0, place].plot(runs[0]["train.steps"], PUBLISHED[depth], "D", color=colour, markersize=4)
-        axes[0, place].set(title={"none": "plain", "identity": "residual"}[skip], xlabel="step", ylim=(0, 30))
+                axes[0, place].plot(
+                    runs[0]["train.steps"], PUBLISHED[depth], "D", color=colour, markersize=4
+                )
+        axes[0, place].set(
+            title={"none": "plain", "identity": "residual"}[skip], xlabel="step", ylim=(0, 30)
+        )
         axes[0, place].legend(loc="upper right")
     axes[0, 0].set_ylabel("error in % (dashed: training)")
-    canvas.suptitle("CIFAR-10: plain networks get worse with depth, residual ones better", fontsize=9)
+    canvas.suptitle(
+        "CIFAR-10: plain networks get worse with depth, residual ones better", fontsize=9
+    )
     return canvas
 
 

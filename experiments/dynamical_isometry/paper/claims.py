@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import final, where
+from research.records.queries import final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 DEPTHS = (1250, 5000, 10000)
 

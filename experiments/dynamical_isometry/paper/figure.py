@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from research.records.analysis import Run
-from research.records.figures import band, depth_colours, new_figure
-from research.records.selection import where
+from research.records.queries import where
+from research.records.runs import Run
+from research.reporting.figures import band, depth_colours, new_figure
 
 DEPTHS = (1250, 5000, 10000)
 
@@ -20,7 +20,8 @@ def figure(runs: Sequence[Run]) -> Figure:
         if not ended:
             continue
         tested = np.flatnonzero(np.isfinite(ended[0].metrics["eval_accuracy"]))
-        epochs, starts = ended[0].metrics["epoch"][tested], np.r_[0, tested[:-1] + 1]
+        epochs = ended[0].metrics["epoch"][tested]
+        starts = np.r_[0, tested[:-1] + 1]
         train = np.stack([np.add.reduceat(run.metrics["train_accuracy"], starts) for run in ended])
         train /= np.diff(np.r_[starts, len(ended[0].metrics["train_accuracy"])])
         band(axes[0, 0], epochs, train, color=colour, label=f"{depth:,} layers")

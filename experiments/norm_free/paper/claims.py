@@ -4,11 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import error, where
+from research.records.queries import error, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
-KINDS = {"fixup": "Zhang, Dauphin, Ma 2019", "skipinit": "De & Smith 2020", "rezero": "Bachlechner et al. 2020"}
+KINDS = {
+    "fixup": "Zhang, Dauphin, Ma 2019",
+    "skipinit": "De & Smith 2020",
+    "rezero": "Bachlechner et al. 2020",
+}
 DEPTHS = (56, 110)
 GAP = 1.5  # points of test error above batch norm's
 NORMALISED = 8.5  # per cent of test error at most with batch norm, else nothing was trained that could be compared with

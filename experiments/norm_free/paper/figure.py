@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from research.records.analysis import Run
-from research.records.figures import beside_published, new_figure
-from research.records.selection import error, where
+from research.records.queries import error, where
+from research.records.runs import Run
+from research.reporting.figures import beside_published, new_figure
 
 KINDS = {"identity": "batch norm", "fixup": "Fixup", "skipinit": "SkipInit", "rezero": "ReZero"}
 PUBLISHED = {56: {"batch norm": 6.97}, 110: {"batch norm": 6.61, "Fixup": 7.24}}
@@ -17,7 +17,9 @@ def figure(runs: Sequence[Run]) -> Figure:
     canvas, axes = new_figure(7.0, 2.6, 1, 2)
     for panel, (depth, published) in zip(axes[0], PUBLISHED.items(), strict=True):
         found = {
-            name: [error(run, "eval") for run in where(runs, {"skip.kind": kind, "model.depth": depth})]
+            name: [
+                error(run, "eval") for run in where(runs, {"skip.kind": kind, "model.depth": depth})
+            ]
             for kind, name in KINDS.items()
         }
         beside_published(panel, found, published)

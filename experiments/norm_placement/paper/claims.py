@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import final, where
+from research.records.queries import final, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 KINDS = {  # name: settings
     "Post-LN": {"skip.kind": "identity", "norm.placement": "post"},
@@ -12,8 +12,11 @@ KINDS = {  # name: settings
     "DeepNorm": {"skip.kind": "deepnorm"},
 }
 DEPTHS = (6, 12, 24, 48, 96)
-STALLED, LEARNED = 0.9, 0.75  # of the entropy of single characters, the loss of the best guess that ignores the context
-XIONG, WANG = "Xiong et al. 2020, §3.2", "Wang et al. 2022"
+# of the entropy of single characters, the loss of the best guess that ignores the context
+STALLED = 0.9
+LEARNED = 0.75
+XIONG = "Xiong et al. 2020, §3.2"
+WANG = "Wang et al. 2022"
 
 
 def shares(runs: Sequence[Run], kind: str, depth: int, warmup: int) -> list[float]:

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from research.records.analysis import Run
-from research.records.claims import Claim, claim
-from research.records.selection import error, where
+from research.records.queries import error, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
 
 FAIL = 20.0  # % of test error from which the paper says "fail"
-ROWS: dict[str, tuple[Mapping[str, object], float]] = {  # settings, and the published median; FAIL: failed
+ROWS: dict[
+    str, tuple[Mapping[str, object], float]
+] = {  # settings, and the published median; FAIL: failed
     "identity": ({"skip.kind": "identity"}, 6.61),
     "none": ({"skip.kind": "none"}, FAIL),
     "0.5, branch × 1": ({"skip.kind": "scaled", "skip.branch_scale": 1.0}, FAIL),
@@ -34,7 +36,11 @@ def errors(runs: Sequence[Run], name: str) -> list[float]:
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """The order of the table, and what fails."""
     medians = [float(np.median(errors(runs, name))) for name in ROWS]
-    order = float(np.corrcoef(rankdata(medians), rankdata([published for _, published in ROWS.values()]))[0, 1])
+    order = float(
+        np.corrcoef(rankdata(medians), rankdata([published for _, published in ROWS.values()]))[
+            0, 1
+        ]
+    )
     agreement = claim(
         f"rank correlation of the {len(ROWS)} shortcuts' median test errors with the published ones",
         source=TABLE,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from research.records.analysis import Run
-from research.records.figures import beside_published, new_figure
-from research.records.selection import error
+from research.records.queries import error
+from research.records.runs import Run
+from research.reporting.figures import beside_published, new_figure
 
 FAIL = 20.0
 NAMES = {  # kind, and what else tells it: its name, and the published median
@@ -31,8 +31,12 @@ def figure(runs: Sequence[Run]) -> Figure:
     found: dict[tuple, list[float]] = {key: [] for key in NAMES}
     for run in runs:
         kind = run["skip.kind"]
-        found[kind, run[TOLD_BY[kind]] if kind in TOLD_BY else None].append(min(error(run, "eval"), FAIL))
-    beside_published(axes[0, 0], {NAMES[key][0]: values for key, values in found.items()}, dict(NAMES.values()))
+        found[kind, run[TOLD_BY[kind]] if kind in TOLD_BY else None].append(
+            min(error(run, "eval"), FAIL)
+        )
+    beside_published(
+        axes[0, 0], {NAMES[key][0]: values for key, values in found.items()}, dict(NAMES.values())
+    )
     axes[0, 0].set(xlabel="test error in %; 20: fail", xlim=(5, 21))
     canvas.suptitle("CIFAR-10, ResNet-110: what is on the shortcut decides", fontsize=9)
     return canvas

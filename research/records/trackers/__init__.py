@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 Columns = dict[str, np.ndarray]
-Beside = Mapping[int, Columns]  # by step: what was measured in front of it, without an axis of steps
+Beside = Mapping[
+    int, Columns
+]  # by step: what was measured in front of it, without an axis of steps
 
 
 class Tracker(Protocol):
@@ -36,13 +38,16 @@ class Background:
     """Runs trackers on one thread, in order; ``finish`` waits for them."""
 
     def __init__(self, trackers: list[Tracker]):
-        self._trackers, self._count = trackers, len(trackers)
+        self._trackers = trackers
+        self._count = len(trackers)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracker")
         self._starts: list[Future] = []
 
     def start(self) -> None:
         """Opens every tracker's run, without waiting for it."""
-        self._starts = [self._thread.submit(self._guarded, tracker, tracker.start) for tracker in self._trackers]
+        self._starts = [
+            self._thread.submit(self._guarded, tracker, tracker.start) for tracker in self._trackers
+        ]
 
     def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
         """Hands rows on, without waiting."""
@@ -52,7 +57,9 @@ class Background:
 
     def described(self) -> dict[str, Any]:
         """What the trackers said of themselves when they started, waiting for that."""
-        return {name: value for start in self._starts for name, value in (start.result() or {}).items()}
+        return {
+            name: value for start in self._starts for name, value in (start.result() or {}).items()
+        }
 
     @property
     def is_whole(self) -> bool:
@@ -62,7 +69,9 @@ class Background:
     def finish(self, info: dict[str, Any]) -> None:
         """Closes every tracker's run and waits until all is written."""
         for tracker in list(self._trackers) if self._starts else []:
-            self._thread.submit(self._guarded, tracker, lambda tracker=tracker: tracker.finish(info))
+            self._thread.submit(
+                self._guarded, tracker, lambda tracker=tracker: tracker.finish(info)
+            )
         self._thread.shutdown(wait=True)
 
     def _guarded(self, tracker: Tracker, call: Callable[[], Any]) -> Any:
@@ -74,6 +83,7 @@ class Background:
             self._trackers.remove(tracker)
             name = type(tracker).__name__
             print(
-                f"fathom: {name} stopped ({type(error).__name__}: {error}); the local record goes on", file=sys.stderr
+                f"fathom: {name} stopped ({type(error).__name__}: {error}); the local record goes on",
+                file=sys.stderr,
             )
             return None

@@ -7,15 +7,21 @@ from typing import Any
 from research.records.trackers import Beside, Columns
 from research.records.trackers.wandb import folder_of, open_run
 
-BEFORE, BEHIND = ("statement", "source", "expected", "measured"), ("n", "holds")  # columns, around the interval's two
+# columns, around the interval's two
+BEFORE = ("statement", "source", "expected", "measured")
+BEHIND = ("n", "holds")
 
 
 class WandbSummary:
     """The run ``summary`` in the group of an experiment's runs; written again, it is the same run."""
 
-    def __init__(self, *, settings: dict[str, Any], group: str, figure: Path, claims: list[dict[str, Any]]):
+    def __init__(
+        self, *, settings: dict[str, Any], group: str, figure: Path, claims: list[dict[str, Any]]
+    ):
         """``settings``: the ``tracker`` group. ``claims``: as ``claims.json`` holds them."""
-        self._settings, self._figure, self._claims = settings, figure, claims
+        self._settings = settings
+        self._figure = figure
+        self._claims = claims
         run_id = hashlib.sha256(f"summary of {group}".encode()).hexdigest()[:12]
         self._identity = {"id": run_id, "name": "summary", "group": group, "job_type": "summary"}
         self._run: Any = None
@@ -32,7 +38,10 @@ class WandbSummary:
         """Writes figure and claims, and closes the run."""
         import wandb
 
-        rows = [[*_picked(claim, BEFORE), *claim["interval"], *_picked(claim, BEHIND)] for claim in self._claims]
+        rows = [
+            [*_picked(claim, BEFORE), *claim["interval"], *_picked(claim, BEHIND)]
+            for claim in self._claims
+        ]
         table = wandb.Table(columns=[*BEFORE, "low", "high", *BEHIND], data=rows)
         held = sum(claim["holds"] for claim in self._claims)
         try:

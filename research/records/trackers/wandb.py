@@ -48,11 +48,28 @@ LAYERS_BESIDE = ("signal_zero", "signal_lost", "grad_zero", "grad_lost", "gradie
 class WandbTracker:
     """Mirrors a run: ``train/*``, ``eval/*``, ``grad_norm/*`` on ``train/step``, and at the end map and table."""
 
-    def __init__(self, *, settings: dict[str, Any], run_id: str, name: str, group: str, config: dict[str, Any]):
+    def __init__(
+        self,
+        *,
+        settings: dict[str, Any],
+        run_id: str,
+        name: str,
+        group: str,
+        config: dict[str, Any],
+    ):
         """``settings``: the ``tracker`` group. ``config``: the resolved configuration as a tree."""
-        self._settings, self._config = settings, config
-        run_id = os.environ.get("WANDB_RUN_ID", run_id) if _is_trial() else run_id  # the agent waits for its own
-        self._identity = {"id": run_id, "name": name, "group": group, "tags": tags(config), "job_type": "train"}
+        self._settings = settings
+        self._config = config
+        run_id = (
+            os.environ.get("WANDB_RUN_ID", run_id) if _is_trial() else run_id
+        )  # the agent waits for its own
+        self._identity = {
+            "id": run_id,
+            "name": name,
+            "group": group,
+            "tags": tags(config),
+            "job_type": "train",
+        }
         self._there = 0  # rows that an earlier try has left on the server
         self._rows: list[Columns] = []
         self._last = np.zeros(0)
@@ -81,11 +98,17 @@ class WandbTracker:
             self._rows.append({name: profiles[name] for name in ("step", "signal_grad")})
             self._last = profiles["grad_norm"][-1] if len(profiles["step"]) else self._last
         # charts leave truth values out: plus 0 makes numbers of them
-        columns = {METRICS[name]: (values + 0).tolist() for name, values in metrics.items() if name in METRICS}
+        columns = {
+            METRICS[name]: (values + 0).tolist()
+            for name, values in metrics.items()
+            if name in METRICS
+        }
         for row, step in enumerate(metrics["step"].tolist()):
             if step < self._there:
                 continue
-            values = {key: column[row] for key, column in columns.items() if column[row] is not None}
+            values = {
+                key: column[row] for key, column in columns.items() if column[row] is not None
+            }
             values["train/step"] = step
             if step in by_step and step % self._settings["every"] == 0:
                 values |= layer_values("grad_norm", profiles["grad_norm"][by_step[step]])
@@ -95,10 +118,15 @@ class WandbTracker:
         """Writes the summary, of a run that has come to its end map and table too, and closes the run."""
         summary = {f"final/{key}": value for key, value in info.get("final", {}).items()}
         verdict = info.get("verdict") or {}
-        self._run.summary.update(summary | {f"verdict/{key}": value for key, value in verdict.items()})
+        self._run.summary.update(
+            summary | {f"verdict/{key}": value for key, value in verdict.items()}
+        )
         self._run.summary["status"] = info["status"]
         try:
-            if self._rows and info["status"] in ("done", "diverged"):  # one row more: others may go on here
+            if self._rows and info["status"] in (
+                "done",
+                "diverged",
+            ):  # one row more: others may go on here
                 self._run.log(self._pictures(), commit=True)
         finally:
             self._run.finish(exit_code=0 if info["status"] == "done" else 1)
@@ -106,18 +134,30 @@ class WandbTracker:
     def _pictures(self) -> dict[str, Any]:
         import wandb
 
-        from research.records.figures import heat_map  # not before the end: matplotlib takes long to import
+        from research.reporting.figures import (
+            heat_map,  # not before the end: matplotlib takes long to import
+        )
 
-        profiles = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
-        step, signal = profiles["step"], profiles["signal_grad"]
+        profiles = {
+            name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]
+        }
+        step = profiles["step"]
+        signal = profiles["signal_grad"]
         shown = _spaced(len(step), MOST_COLUMNS)
         picture = wandb.Image(heat_map(step[shown], signal[shown], label="log₁₀ ‖∂L/∂h‖"))
-        columns: list[Any] = ["layer", "signal_grad_first_step", "signal_grad_last_step", "grad_norm"]
+        columns: list[Any] = [
+            "layer",
+            "signal_grad_first_step",
+            "signal_grad_last_step",
+            "grad_norm",
+        ]
         table = wandb.Table(columns=columns, data=_by_layer(signal, self._last))
         return {"profile/heat_map": picture, "profile/table": table}
 
 
-def open_run(settings: dict[str, Any], config: dict[str, Any], identity: dict[str, Any]) -> tuple[Any, int]:
+def open_run(
+    settings: dict[str, Any], config: dict[str, Any], identity: dict[str, Any]
+) -> tuple[Any, int]:
     """Opens a W&B run in the folder of the settings or of ``WANDB_DIR``; what ``identity`` names is what W&B names.
 
     Returns:
@@ -125,7 +165,9 @@ def open_run(settings: dict[str, Any], config: dict[str, Any], identity: dict[st
     """
     import wandb
 
-    folder = Path(os.environ.get("WANDB_DIR") or settings["dir"]).absolute()  # the service has its own place
+    folder = Path(
+        os.environ.get("WANDB_DIR") or settings["dir"]
+    ).absolute()  # the service has its own place
     folder.mkdir(parents=True, exist_ok=True)
     uploaded = _drop_earlier_tries(folder, identity["id"])
     run = wandb.init(
@@ -168,13 +210,19 @@ def _steps_in(offline: Path) -> int:
     """How many steps the folder of an offline run holds, as W&B's own command reads it."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [record["history"]["item"] for record in map(json.loads, lines) if record["type"] == "history"]
+    rows = [
+        record["history"]["item"]
+        for record in map(json.loads, lines)
+        if record["type"] == "history"
+    ]
     return max((row["train/step"] + 1 for row in rows if "train/step" in row), default=0)
 
 
 def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
     """The first and the last signal at each block's input and the block's last gradient; at the end the output."""
-    rows = list(zip(signal[0].tolist(), signal[-1].tolist(), [*grad_norm.tolist(), None], strict=True))
+    rows = list(
+        zip(signal[0].tolist(), signal[-1].tolist(), [*grad_norm.tolist(), None], strict=True)
+    )
     return [(int(layer), *rows[layer]) for layer in _spaced(len(rows), MOST_ROWS)]
 
 
@@ -226,5 +274,8 @@ def _mode() -> Any:
     address = server_address()
     if server_answers(address):
         return mode
-    print(f"fathom: {address} does not answer: recording offline, upload with `fathom sync`", file=sys.stderr)
+    print(
+        f"fathom: {address} does not answer: recording offline, upload with `fathom sync`",
+        file=sys.stderr,
+    )
     return "offline"

@@ -1,0 +1,1 @@
+"""The configuration: dataclasses with ranges and meaning, validation, and Hydra's side. No jax."""

@@ -1,0 +1,1 @@
+"""What a measured run means: the verdict in words, and advice."""

@@ -1,0 +1,1 @@
+"""Experiments by name: their sweeps, figures, claims and the gallery."""

@@ -1,0 +1,34 @@
+"""A paper's statement, tested on recorded runs against a threshold that was set before them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One statement and what was measured.
+
+    ``expected`` names the threshold in words and numbers. ``interval`` is the range of ``measured`` over its ``n``
+    independent runs (seeds, or seeds × settings), not an error bar of the mean.
+    """
+
+    statement: str
+    source: str
+    expected: str
+    measured: float
+    interval: tuple[float, float]
+    n: int
+    holds: bool
+
+
+def claim(
+    statement: str, *, source: str, expected: str, values: Sequence[float], holds: bool
+) -> Claim:
+    """A claim about ``values``, one number a run: their median and range are shown."""
+    array = np.asarray(values, float)
+    spread = (float(array.min()), float(array.max()))
+    return Claim(
+        statement, source, expected, float(np.median(array)), spread, len(array), bool(holds)
+    )

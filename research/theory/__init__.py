@@ -1,0 +1,1 @@
+"""Closed-form predictions for wide networks, and what a number format loses. No jax."""
