@@ -1,6 +1,6 @@
 """Launchers that have groups of runs trained elsewhere: ``joblib``, ``submitit_local``, ``submitit_slurm``, ``ray``.
 
-A job is a group of ``most`` runs, of one unless it is asked for more; null: all that share a program.
+A job is a group of ``max_group_size`` runs, of one unless it is asked for more; null: all that share a program.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ class JoblibConf(GroupedLauncherConf):
 
     _target_: str = f"{HERE}.JoblibLauncher"
     devices: int | None = 1
-    most: int | None = 1
+    max_group_size: int | None = 1
     n_jobs: int = -1  # processes at once; -1: one for each core
 
 
@@ -32,7 +32,7 @@ class SubmititLocalConf(GroupedLauncherConf):
 
     _target_: str = f"{HERE}.SubmititLauncher"
     devices: int | None = 1
-    most: int | None = 1
+    max_group_size: int | None = 1
     cluster: str = "local"
     name: str = "fathom"
     timeout_min: int = 60
@@ -65,7 +65,7 @@ class RayConf(GroupedLauncherConf):
 
     _target_: str = f"{HERE}.RayLauncher"
     devices: int | None = 1
-    most: int | None = 1
+    max_group_size: int | None = 1
     init: dict[str, Any] = field(
         default_factory=dict
     )  # address: a cluster's; none: one is started here
@@ -85,8 +85,10 @@ for _name, _node in CONFIGURATIONS.items():
 class _EngineLauncher(GroupedLauncher):
     """Has the groups trained by an engine; what takes a job along is the failure of its runs alone."""
 
-    def __init__(self, within: Any, devices: int | None, most: int | None, **settings: Any):
-        super().__init__(within, devices, most)
+    def __init__(
+        self, map_mode: Any, devices: int | None, max_group_size: int | None, **settings: Any
+    ):
+        super().__init__(map_mode, devices, max_group_size)
         self.settings: dict[str, Any] = {
             name: OmegaConf.to_container(value, resolve=True)
             if OmegaConf.is_config(value)
@@ -102,11 +104,11 @@ class _EngineLauncher(GroupedLauncher):
         self, groups: Sequence[dict[int, Sequence[str]]]
     ) -> Iterator[tuple[dict[int, Any], list[Any]]]:
         """Each group with what came of its runs, as they end."""
-        from research.cli.train import Session
+        from research.runner.session import Session
         from research.sweeps.engines import Load
 
         loads = [
-            Load(self.members(group), self.within.name, self.devices, Path.cwd())
+            Load(self.members(group), self.map_mode.name, self.devices, Path.cwd())
             for group in groups
         ]
         for number, outcome in self.engine(loads):

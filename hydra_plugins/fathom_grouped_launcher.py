@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from research.config.schema import Within
+from research.config.schema import MapMode
 
 
 @dataclass
@@ -18,11 +18,11 @@ class GroupedLauncherConf:
     """The launcher's node in Hydra's configuration."""
 
     _target_: str = "hydra_plugins.fathom_grouped_launcher.GroupedLauncher"
-    within: Within = (
-        Within.auto
+    map_mode: MapMode = (
+        MapMode.auto
     )  # on one device: one run after the other, or together; auto: map on CPUs, else vmap
     devices: int | None = None  # the most that are used; null: all, each CPU core being one
-    most: int | None = None  # runs a group; null: as many as memory and open files allow
+    max_group_size: int | None = None  # runs a group; null: as many as memory and open files allow
 
 
 ConfigStore.instance().store(
@@ -33,10 +33,10 @@ ConfigStore.instance().store(
 class GroupedLauncher(Launcher):
     """Runs a sweep's jobs in this process, group by group; what fails takes nothing else along."""
 
-    def __init__(self, within: Within, devices: int | None, most: int | None):
-        self.within = within
+    def __init__(self, map_mode: MapMode, devices: int | None, max_group_size: int | None):
+        self.map_mode = map_mode
         self.devices = devices
-        self.most = most
+        self.max_group_size = max_group_size
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -44,7 +44,7 @@ class GroupedLauncher(Launcher):
         """Called by Hydra before ``launch``."""
         from research.sweeps.composition import Composer
 
-        for name, value in {"devices": self.devices, "most": self.most}.items():
+        for name, value in {"devices": self.devices, "max_group_size": self.max_group_size}.items():
             if value is not None and value < 1:
                 raise ValueError(
                     f"hydra.launcher.{name} must be a whole number ≥ 1 or null, got {value}"
@@ -64,7 +64,7 @@ class GroupedLauncher(Launcher):
             number: self.composer.checked(self.config, overrides).config
             for number, overrides in jobs.items()
         }
-        largest = max(len(group) for group in groups_of(configs, self.most))
+        largest = max(len(group) for group in groups_of(configs, self.max_group_size))
         groups = groups_of(configs, min(largest, most_together(largest)))
         results: dict[int, Any] = {}
         for group, trained in self.trained(
@@ -84,18 +84,18 @@ class GroupedLauncher(Launcher):
         self, groups: Sequence[dict[int, Sequence[str]]]
     ) -> Iterator[tuple[dict[int, Any], list[Any]]]:
         """Trains group by group; yields each with what came of its runs."""
-        from research.cli.train import train_group
+        from research.runner.session import train_group
 
         for group in groups:
             yield (
                 group,
-                train_group(self.members(group), within=self.within.name, devices=self.devices),
+                train_group(self.members(group), map_mode=self.map_mode.name, devices=self.devices),
             )
 
 
 def _returned(overrides: Sequence[str], result: Any) -> JobReturn:
-    from research.runner.run_spec import Found
+    from research.runner.run_spec import Objective
 
     returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
-    returned.return_value = Found(result)
+    returned.return_value = Objective(result)
     return returned

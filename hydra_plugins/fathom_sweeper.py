@@ -70,7 +70,7 @@ class FathomSweeper(BasicSweeper):
         raise SweepEnded(_report([results[number] for number in numbers], len(missing)))
 
     def _launch(self, jobs: list[list[str]]) -> list[dict[str, Any]]:
-        from research.cli.train import Session
+        from research.runner.session import Session
 
         assert self.launcher
         if not jobs:

@@ -8,9 +8,9 @@ import functools
 import jax
 import pytest
 
-from research.training.program import QUICKLY
+from research.training.program import FAST_COMPILE_OPTIONS
 
-quick = functools.partial(jax.jit, compiler_options=QUICKLY)
+quick = functools.partial(jax.jit, compiler_options=FAST_COMPILE_OPTIONS)
 
 
 def one_in(step, cases):

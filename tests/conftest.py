@@ -53,7 +53,7 @@ def _strict_jax():
 @pytest.fixture
 def quickly_compiled(monkeypatch):
     """Has all runs compiled as those of a single step are, and functions nearly so."""
-    monkeypatch.setattr("research.runner.run_setup.BRIEF", 10**9)
+    monkeypatch.setattr("research.runner.run_setup.FAST_COMPILE_STEPS", 10**9)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -127,8 +127,8 @@ def listen() -> Callable[[Callable[[], int]], Said]:
     """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
 
     def call(function: Callable[[], int]) -> Said:
-        from research.cli.train import Session
         from research.runner.progress import Progress
+        from research.runner.session import Session
 
         out = io.StringIO()
         err = io.StringIO()

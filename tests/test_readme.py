@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from research.cli.main import COMMANDS
 from research.cli.train import main
 from research.config import schema as config
-from research.config.hydra_config import folder, register, typed
+from research.config.hydra_config import register, resource_dir, to_config
 from research.reproduce.experiments import names
 
 from .described import own_data as own_data
@@ -30,8 +30,8 @@ def test_training_commands_compose(line):
     register()
     words = [word for word in shlex.split(line.split("fathom train", 1)[1]) if word != "-m"]
     singles = [word.split(",")[0].replace("range(0", "0").rstrip(")") for word in words]
-    with initialize_config_dir(str(folder("conf").absolute()), version_base="1.3"):
-        assert isinstance(typed(compose("config", singles)), config.Config)
+    with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
+        assert isinstance(to_config(compose("config", singles)), config.Config)
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)

@@ -15,7 +15,7 @@ from research.records.queries import by_seed, final, where
 from research.records.runs import Run
 from research.reproduce.claims import Claim, claim
 from research.theory.formats import lost_on_the_way
-from research.training.rounding import stochastically
+from research.training.rounding import round_stochastically
 
 MICIKEVICIUS = "Micikevicius et al. 2018, §3 and Fig. 2-3"
 FORETOLD = "research/theory/formats.py"
@@ -221,9 +221,9 @@ def in_float32(x: jax.Array, _: jax.Array) -> jax.Array:
 
 
 def _weights() -> list[Claim]:
-    nearest, stochastic = (_moved(form) for form in (to_nearest, stochastically))
+    nearest, stochastic = (_moved(form) for form in (to_nearest, round_stochastically))
     exact = _least_squares(in_float32)
-    ratios = [_least_squares(form) / exact for form in (to_nearest, stochastically)]
+    ratios = [_least_squares(form) / exact for form in (to_nearest, round_stochastically)]
     bfloat16 = "bfloat16 weight at 1, 100 updates of 0.49 units in the last place"
     squares = "least squares with bfloat16 weights"
     return [

@@ -17,7 +17,7 @@ from research.benchmark.table import Measured, Tick, side_by_side
 from research.config.data_settings import Data, DataKind
 from research.data.sources import load
 from research.data.streamed import Places, Stream
-from research.training.objective import order_of
+from research.training.objective import epoch_permutation
 from research.training.program import make_program
 
 BATCH = 128
@@ -56,7 +56,7 @@ def memory_row(tick: Tick) -> Measured:
 
     @jax.jit
     def epoch(x: jax.Array, number: jax.Array) -> jax.Array:
-        places = order_of(jax.random.key(0), number, IMAGES)
+        places = epoch_permutation(jax.random.key(0), number, IMAGES)
 
         def batch(i: jax.Array, total: jax.Array) -> jax.Array:
             rows = x[lax.dynamic_slice_in_dim(places, i * BATCH, BATCH)]

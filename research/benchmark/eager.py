@@ -18,7 +18,7 @@ from torch.linalg import vector_norm  # pyright: ignore[reportMissingImports]  #
 from research.benchmark.networks import Network, network
 from research.benchmark.rows import Steps, best_served
 from research.benchmark.table import Measured, Tick, side_by_side
-from research.runner.run_setup import Job
+from research.runner.run_setup import RunSetup
 
 TOLERANCE = 1e-3  # relative: two ways of rounding 50 layers forward and backward in float32
 SGD = ("lr", "momentum")
@@ -129,7 +129,7 @@ STYLES = {
 class EagerSteps:
     """PyTorch's train step on the data of ``job``, from the weights ``params`` of ours, in one of ``STYLES``."""
 
-    def __init__(self, job: Job, params: Any, *, style: str):
+    def __init__(self, job: RunSetup, params: Any, *, style: str):
         self.job = job
         self.params = params
         self.style = style

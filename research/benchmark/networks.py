@@ -6,7 +6,7 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
 
-from research.runner.run_setup import Job
+from research.runner.run_setup import RunSetup
 
 
 class Network(nn.Module):
@@ -26,7 +26,7 @@ class Network(nn.Module):
         return self.head(h)
 
 
-def network(job: Job, params: Any) -> Network:
+def network(job: RunSetup, params: Any) -> Network:
     """The counterpart of the job's network (``mlp`` or ``resnet_cifar``) with its parameters of one run (M = 1)."""
     return {"mlp": _mlp, "resnet_cifar": _resnet}[job.spec.architecture.kind](
         job, _of_first_run(params)
@@ -40,7 +40,7 @@ def _of_first_run(params: Any) -> dict[str, Any]:
     }
 
 
-def _mlp(_: Job, params: dict[str, Any]) -> Network:
+def _mlp(_: RunSetup, params: dict[str, Any]) -> Network:
     """Blocks h ← W relu(h) + b."""
     stacked = params["stages"][0]["branch"]["weights"][0]
     blocks = [
@@ -62,7 +62,7 @@ def _linear(ours: dict[str, np.ndarray]) -> nn.Linear:
     return layer
 
 
-def _resnet(job: Job, params: dict[str, Any]) -> Network:
+def _resnet(job: RunSetup, params: dict[str, Any]) -> Network:
     """The original order (He et al. 2016): convolutions and batch norms with shortcuts of option A."""
     height, width, channels = job.spec.architecture.shape
     image = nn.Unflatten(1, (height, width, channels))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from research.benchmark.rows import configured
 from research.benchmark.table import Measured, Tick, in_seconds, ratio, side_by_side
 from research.runner.progress import Progress
-from research.runner.run_setup import prepare
+from research.runner.run_setup import make_run_setup
 from research.training.program import make_program
 
 
@@ -59,7 +59,7 @@ def _starts(tick: Tick, repetitions: int, depths: tuple[int, int], *overrides: s
 
 def seconds_to_start(*overrides: str) -> Iterator[float]:
     """Seconds from a configuration to the end of the first step, less those of the same calls once compiled."""
-    job = prepare(configured(*overrides))
+    job = make_run_setup(configured(*overrides))
     program = make_program(job.spec)
     seconds = []
     for _ in range(2):
@@ -88,8 +88,8 @@ class Silent(Progress):
 
 def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, float]]:
     """Wall seconds of whole runs, in turns with W&B offline and without trackers, after a short one of each kind."""
-    from research.runner.loop import train
-    from research.runner.run_spec import Member
+    from research.runner.loop import train_runs
+    from research.runner.run_spec import RunSpec
 
     def run(tracker: str, steps: int) -> float:
         directory = Path(tempfile.mkdtemp(dir=root)) / "run"
@@ -101,7 +101,7 @@ def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, flo
             "model.depth=100",
         )
         config, start = configured(*settings), time.perf_counter()
-        train([Member(config, directory)], Silent())
+        train_runs([RunSpec(config, directory)], Silent())
         return time.perf_counter() - start
 
     with tempfile.TemporaryDirectory() as root:
@@ -159,7 +159,7 @@ def _first_step(caches: str) -> float:
 
 def cold_row(tick: Tick) -> Measured:
     """The first step of the default run, nothing compiled before."""
-    prepare(configured())  # so that the dataset is there
+    make_run_setup(configured())  # so that the dataset is there
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as caches:

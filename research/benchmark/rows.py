@@ -15,10 +15,10 @@ from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
 from research.benchmark.table import Clock, Measured, Tick, side_by_side
-from research.config.hydra_config import folder, register, typed
+from research.config.hydra_config import register, resource_dir, to_config
 from research.config.schema import Config
-from research.parallel.mesh import ALONE, Layout, gathered, spread
-from research.runner.run_setup import prepare
+from research.parallel.mesh import SINGLE_DEVICE, Layout, shard_state, to_init_device
+from research.runner.run_setup import make_run_setup
 from research.training.program import make_program
 from research.training.state import TrainState
 
@@ -36,16 +36,16 @@ STEPS = 60  # steps a timing: whole intervals of measure=full, and no more than 
 def configured(*overrides: str) -> Config:
     """The configuration that ``fathom train`` runs with these overrides."""
     register()
-    with initialize_config_dir(str(folder("conf").absolute()), version_base="1.3"):
-        return typed(compose("config", list(overrides)))
+    with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
+        return to_config(compose("config", list(overrides)))
 
 
 class Steps:
     """Our train step, compiled; ``steps`` of them a timing."""
 
-    def __init__(self, *overrides: str, steps: int = STEPS, layout: Layout = ALONE):
+    def __init__(self, *overrides: str, steps: int = STEPS, layout: Layout = SINGLE_DEVICE):
         self.steps = steps
-        self.job = prepare(configured(*overrides), layout=layout)
+        self.job = make_run_setup(configured(*overrides), layout=layout)
         self.program = make_program(self.job.spec, layout)
         self.time()
 
@@ -53,7 +53,7 @@ class Steps:
         """The state before the first step."""
         layout = self.job.layout
         return jax.block_until_ready(
-            spread(layout, self.program.init(gathered(layout, self.job.hp)))
+            shard_state(layout, self.program.init(to_init_device(layout, self.job.hp)))
         )
 
     def _chunk(self, state: TrainState, steps: int) -> tuple[TrainState, dict[str, Any]]:

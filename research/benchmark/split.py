@@ -8,8 +8,8 @@ import jax
 from research.benchmark.processes import fresh
 from research.benchmark.rows import SIZES, Steps
 from research.benchmark.table import Measured, Tick, ratio
-from research.cli.train import prepare_jax
-from research.parallel.mesh import ALONE, Layout
+from research.parallel.mesh import SINGLE_DEVICE, Layout
+from research.runner.session import prepare_jax
 
 PAIRS = 40
 
@@ -38,7 +38,7 @@ def pairs(*sides: tuple[str, bool]) -> Iterator[list[float]]:
     batch = next(int(word.split("=")[1]) for word in SIZES if word.startswith("train.batch_size"))
     cores = Layout("map", math.gcd(batch, jax.device_count()), "batch")
     steps = [
-        Steps(*SIZES, f"measure={level}", layout=cores if shared else ALONE)
+        Steps(*SIZES, f"measure={level}", layout=cores if shared else SINGLE_DEVICE)
         for level, shared in sides
     ]
     for n in range(PAIRS):

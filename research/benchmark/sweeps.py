@@ -19,10 +19,10 @@ from hydra.types import RunMode
 from research.benchmark.processes import Silent, fresh
 from research.benchmark.rows import Steps, configured
 from research.benchmark.table import Measured, Tick, in_seconds, ratio
-from research.cli.train import prepare_jax, train_group
-from research.config.hydra_config import folder, register
-from research.runner.run_setup import prepare
-from research.runner.run_spec import Member
+from research.config.hydra_config import register, resource_dir
+from research.runner.run_setup import make_run_setup
+from research.runner.run_spec import RunSpec
+from research.runner.session import prepare_jax, train_group
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import jobs_of
 from research.training.program import make_program
@@ -39,14 +39,14 @@ JOBS = [
 ]  # 1,000 of them
 
 
-def _members(root: str) -> list[Member]:
+def _members(root: str) -> list[RunSpec]:
     overrides = [
         (f"seed={seed}", f"optimizer.learning_rate={rate}")
         for seed in range(SEEDS)
         for rate in RATES
     ]
     made = [
-        Member(configured("tracker=none", f"train.steps={STEPS}", *job), Path(root, *job))
+        RunSpec(configured("tracker=none", f"train.steps={STEPS}", *job), Path(root, *job))
         for job in overrides
     ]
     for member in made:
@@ -55,7 +55,7 @@ def _members(root: str) -> list[Member]:
 
 
 def _seconds(
-    groups: list[list[Member]], *, devices: int | None = None, forget: bool = False
+    groups: list[list[RunSpec]], *, devices: int | None = None, forget: bool = False
 ) -> float:
     """Trains the groups one after the other; with ``forget``, each is compiled as if it were the first."""
     start = time.perf_counter()
@@ -72,11 +72,11 @@ def _seconds(
 
 def sweep_seconds(kind: str) -> Iterator[float]:
     """Wall seconds of the 32 runs in this process: ``grouped``, ``one_core``, ``shared`` or ``compiled`` (each)."""
-    from research.cli.train import Session
+    from research.runner.session import Session
 
     Session.progress = Silent()
     prepare_jax(1 if kind in ("shared", "compiled") else None)
-    prepare(configured("tracker=none"))  # reads the data
+    make_run_setup(configured("tracker=none"))  # reads the data
     with tempfile.TemporaryDirectory() as root:
         members = _members(root)
         if kind == "compiled":
@@ -126,7 +126,7 @@ def cores_row(tick: Tick) -> Measured:
 
 def seconds_of_steps(devices: int | None) -> Iterator[float]:
     """Seconds from the end of the first step to the end of the last one, all 32 runs as one group."""
-    from research.cli.train import Session
+    from research.runner.session import Session
 
     Session.progress = Silent()
     prepare_jax(None)
@@ -161,7 +161,7 @@ def compose_row(tick: Tick) -> Measured:
 
 def _compose() -> float:
     register()
-    with initialize_config_dir(str(folder("conf").absolute()), version_base="1.3"):
+    with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         start = time.perf_counter()
         master = loader.load_configuration("config", ["name=x"], run_mode=RunMode.MULTIRUN)

@@ -17,7 +17,7 @@ import numpy as np
 from rich.table import Table
 
 from research.config.errors import nearest
-from research.config.hydra_config import folder
+from research.config.hydra_config import resource_dir
 from research.reporting.tables import console
 from research.runner.progress import Progress
 
@@ -269,7 +269,7 @@ def _processor() -> str:
 
 def write(page: str) -> Path:
     """Writes the page to the checkout's experiments/benchmark, or under outputs/ where that cannot be; says where."""
-    experiments = folder("experiments")
+    experiments = resource_dir("experiments")
     try:
         if not (experiments.parent / "pyproject.toml").exists():
             raise FileNotFoundError("not a checkout")

@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "train":  # everything behind it belongs to Hydra
         from research.cli.train import main as train
 
-        return train([_spelled(word) for word in _in_order(arguments[1:])])
+        return train([_quote_split(word) for word in _in_order(arguments[1:])])
     parser = _parser()
     parsed, behind = parser.parse_known_args(arguments)  # words behind an option are left over
     if any(word.startswith("-") for word in behind):
@@ -92,7 +92,7 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _spelled(word: str) -> str:
+def _quote_split(word: str) -> str:
     """A slice of a split, such as train[:10%], in the quotes that Hydra's grammar wants around brackets."""
     path, _, value = word.partition("=")
     if path not in ("data.split", "data.eval_split") or "[" not in value or value[0] in "'\"":
@@ -122,9 +122,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(words: Sequence[str], scale: str) -> int:
-    from research.cli.train import Session
     from research.reporting.tables import console
     from research.reproduce.experiments import checked, closing_table, names, study
+    from research.runner.session import Session
 
     overrides = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word]
@@ -155,11 +155,11 @@ def _reproduce(words: Sequence[str], scale: str) -> int:
 
 def _attempted(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
     """As ``_reproduced``; what is refused is said and leaves other experiments alone."""
-    from research.config.errors import Refused, explain
+    from research.config.errors import UsageError, explain
 
     try:
         return _reproduced(name, overrides)
-    except Refused as refused:
+    except UsageError as refused:
         return int(str(refused.code)), False
     except ValueError as error:
         print(f"fathom: {explain(error)}", file=sys.stderr)
@@ -171,9 +171,9 @@ def _reproduced(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
 
     A run that diverged has ended: of a grid of learning rates it is a result, which the claims judge.
     """
-    from research.cli.train import Session
     from research.cli.train import main as train
     from research.reproduce.experiments import draw_and_judge, finished_runs, mirror
+    from research.runner.session import Session
 
     code, directory = (
         train([f"experiment={name}", "hydra/launcher=grouped", *overrides]),

@@ -12,7 +12,7 @@ HELD_IN_MEMORY = ("digits", "noise", "arrays")
 CELLS_WITH_GATES = ("gru", "lstm")
 
 
-def check_combinations(config: Config) -> None:
+def check_compatibility(config: Config) -> None:
     """Raises ValueError with what would be valid, for the first combination that makes no sense."""
     for path, valid, got, why in _broken(config):
         raise ValueError(f"{path} must be {valid}{f' ({why})' if why else ''}, got {got}")

@@ -4,23 +4,23 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from research.config.schema import knobs
+from research.config.schema import setting_paths
 from research.config.validation import valid
 
 
-class Refused(SystemExit):
+class UsageError(SystemExit):
     """The request was wrong; the line has been said. Passes through code that swallows exceptions."""
 
 
-class Stopped(Exception):
+class PeerFailed(Exception):
     """Another process of the same run could not go on; ``str`` is for the first of them to say."""
 
 
-class Lost(Stopped):
+class ProcessLost(PeerFailed):
     """Another process of the same run is gone without a word."""
 
 
-SPOKEN = {  # what options and settings are also called, where people look for them
+ALIASES = {  # what options and settings are also called, where people look for them
     "residual": "identity",
     "shortcut": "identity",
     "plain": "none",
@@ -52,7 +52,7 @@ SPOKEN = {  # what options and settings are also called, where people look for t
 def nearest(word: str, words: Iterable[str]) -> str:
     """``; did you mean X?`` where a name, or another word for it, comes close, else nothing."""
     names = {name: name for name in words}
-    names |= {spoken: name for spoken, name in SPOKEN.items() if name in names}
+    names |= {spoken: name for spoken, name in ALIASES.items() if name in names}
     close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
     return f"; did you mean {names[close[0]]}?" if close else ""
 
@@ -127,9 +127,9 @@ def _bad_value(cause: BaseException, said: str) -> str:
 
 def unknown(path: str) -> str:
     """The line for a knob that does not exist: one of the same last word is nearest."""
-    names = list(knobs())
+    names = list(setting_paths())
     leaf = path.rpartition(".")[2]
-    leaf = SPOKEN.get(leaf, leaf)
+    leaf = ALIASES.get(leaf, leaf)
     same_leaf = [name for name in names if name.rpartition(".")[2] == leaf]
     hint = f"; did you mean {same_leaf[0]}?" if same_leaf else nearest(path, names)
     group = path.rpartition(".")[0]

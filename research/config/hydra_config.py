@@ -13,11 +13,11 @@ from research.config import errors, schema
 from research.config.naming import run_name
 from research.config.validation import check, check_choices
 
-KNOBS = frozenset(schema.knobs())
+KNOBS = frozenset(schema.setting_paths())
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def folder(name: str) -> Path:
+def resource_dir(name: str) -> Path:
     """``conf`` or ``experiments``: beside the package in a checkout, inside it once installed."""
     package = Path(__file__).parent.parent
     return package / name if (package / name).is_dir() else package.parent / name
@@ -36,7 +36,7 @@ def register() -> None:
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def typed(composed: DictConfig) -> schema.Config:
+def to_config(composed: DictConfig) -> schema.Config:
     """The checked configuration of one run.
 
     Raises:

@@ -66,8 +66,8 @@ INSPECTIONS = [
 ]
 INSPECTIONS += ["scale_derivative", "scale_invariance", "balance"]
 MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
-Within = enum.Enum(
-    "Within", ["auto", "map", "vmap"]
+MapMode = enum.Enum(
+    "MapMode", ["auto", "map", "vmap"]
 )  # of the launchers; here, since Hydra loads plugins twice
 
 
@@ -259,44 +259,44 @@ class Config:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+def iter_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
     """Every (dotted path, field, value) of a configuration, groups descended into."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         path = f"{prefix}{item.name}"
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{path}.")
+            yield from iter_fields(value, f"{path}.")
         else:
             yield path, item, value
 
 
 def traced(config: Config) -> dict[str, float | int]:
     """The numbers that enter the compiled program as arguments, by dotted path."""
-    return {path: value for path, item, value in leaves(config) if item.metadata.get("traced")}
+    return {path: value for path, item, value in iter_fields(config) if item.metadata.get("traced")}
 
 
-def plain(config: Config) -> dict[str, Any]:
+def flatten(config: Config) -> dict[str, Any]:
     """The configuration as a flat dictionary of dotted paths to JSON values."""
     return {
         path: value.name if isinstance(value, enum.Enum) else value
-        for path, _, value in leaves(config)
+        for path, _, value in iter_fields(config)
     }
 
 
-def knobs(schema: type = Config, prefix: str = "") -> Iterator[str]:
+def setting_paths(schema: type = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted path that can be set, from the schema alone."""
     for name, hint in typing.get_type_hints(schema).items():
         if dataclasses.is_dataclass(hint):
-            yield from knobs(typing.cast(type, hint), f"{prefix}{name}.")
+            yield from setting_paths(typing.cast(type, hint), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
 
-def tree(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as nested dictionaries of JSON values."""
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     return {
-        name: tree(value)
+        name: to_dict(value)
         if dataclasses.is_dataclass(value)
         else value.name
         if isinstance(value, enum.Enum)

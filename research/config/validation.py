@@ -7,15 +7,15 @@ import operator
 import re
 from collections.abc import Mapping
 
-from research.config.compatibility import check_combinations
-from research.config.schema import INSPECTIONS, Config, Mesh, leaves
+from research.config.compatibility import check_compatibility
+from research.config.schema import INSPECTIONS, Config, Mesh, iter_fields
 
 _SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
 def check(config: Config) -> None:
     """Raises ValueError, naming the path, the range and the value, for the first number out of its range."""
-    for path, item, value in leaves(config):
+    for path, item, value in iter_fields(config):
         for number_ in value if isinstance(value, list) else [value]:
             if isinstance(number_, float) and not math.isfinite(number_):
                 raise ValueError(f"{path} must be finite, got {number_}")
@@ -35,7 +35,7 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"measure.inspect must hold some of {', '.join(INSPECTIONS)}, got {name}"
             )
-    check_combinations(config)
+    check_compatibility(config)
     _check_mesh(config.mesh)
     _check_data(config)
 
@@ -103,7 +103,7 @@ def _check_data(config: Config) -> None:
 
 def valid(path: str) -> str:
     """What the setting at ``path`` takes, in words: ``a whole number ≥ 1``."""
-    item = next(item for known, item, _ in leaves(Config()) if known == path)
+    item = next(item for known, item, _ in iter_fields(Config()) if known == path)
     if isinstance(item.default, enum.Enum):
         return f"one of {', '.join(option.name for option in type(item.default))}"
     words = {

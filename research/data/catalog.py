@@ -11,7 +11,7 @@ from research.config.data_settings import Data
 from research.data.dataset import Columns, Dataset, Known, chosen, standardised
 from research.data.decoded import all_examples, kept, read_rows, source
 from research.data.pictures import fitted
-from research.data.prepared import Found, dataset_name, find
+from research.data.prepared import PreparedDataset, dataset_name, find
 from research.data.splits import cut
 from research.data.streamed import SAMPLE, Recorded, sampled
 from research.data.text import Vocabulary, make_vocabulary, windows
@@ -24,7 +24,7 @@ def describe(data: Data) -> Known:
         return _described(found, data)
 
 
-def _described(found: Found, data: Data) -> Known:
+def _described(found: PreparedDataset, data: Data) -> Known:
     if found.image:
         return Known(found.splits, _shape(found, data))
     if found.label:
@@ -48,7 +48,7 @@ def load_catalog(data: Data) -> Dataset:
 
 
 @contextlib.contextmanager
-def _named_when_damaged(found: Found, data: Data) -> Iterator[None]:
+def _named_when_damaged(found: PreparedDataset, data: Data) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -58,7 +58,7 @@ def _named_when_damaged(found: Found, data: Data) -> Iterator[None]:
         ) from error
 
 
-def _load_images(found: Found, data: Data) -> Dataset:
+def _load_images(found: PreparedDataset, data: Data) -> Dataset:
     shape = _shape(found, data)
     name = dataset_name(data)
     about = name, found.version, data.split
@@ -82,7 +82,7 @@ def _load_images(found: Found, data: Data) -> Dataset:
     return Dataset(*about, x, y, eval_x, eval_y, shape, found.classes, *standardised(x))
 
 
-def _pixels(found: Found, shape: tuple[int, ...], split: str) -> Columns:
+def _pixels(found: PreparedDataset, shape: tuple[int, ...], split: str) -> Columns:
     if (found.image, found.label) == ("image", "label") and found.shape == shape:
         return read_rows(found.folder, split, found.builder)
 
@@ -97,7 +97,9 @@ def _pixels(found: Found, shape: tuple[int, ...], split: str) -> Columns:
     return columns["x"], columns["y"]
 
 
-def _recorded(found: Found, data: Data, shape: tuple[int, ...]) -> tuple[Recorded, Recorded]:
+def _recorded(
+    found: PreparedDataset, data: Data, shape: tuple[int, ...]
+) -> tuple[Recorded, Recorded]:
     (split, part) = cut(data.split, found.splits)
     (eval_split, eval_part) = cut(data.eval_split, found.splits, "data.eval_split")
     features = (found.image, found.label, found.classes)
@@ -109,7 +111,7 @@ def _recorded(found: Found, data: Data, shape: tuple[int, ...]) -> tuple[Recorde
     )
 
 
-def _load_text(found: Found, data: Data) -> Dataset:
+def _load_text(found: PreparedDataset, data: Data) -> Dataset:
     name = dataset_name(data)
     known = describe(data)
     if found.label:
@@ -132,7 +134,7 @@ def _load_text(found: Found, data: Data) -> Dataset:
 
 
 @functools.lru_cache(maxsize=4)
-def _texts(found: Found, split: str) -> tuple[list[str], np.ndarray]:
+def _texts(found: PreparedDataset, split: str) -> tuple[list[str], np.ndarray]:
     """A split's texts and labels [n], zeros where there is no label."""
 
     def decode() -> dict[str, np.ndarray]:
@@ -155,18 +157,18 @@ def _texts(found: Found, split: str) -> tuple[list[str], np.ndarray]:
 
 
 @functools.lru_cache(maxsize=4)
-def _vocabulary(found: Found, unit: str, padded: bool) -> Vocabulary:
+def _vocabulary(found: PreparedDataset, unit: str, padded: bool) -> Vocabulary:
     """That of the whole training split, whatever is left of it."""
     return make_vocabulary(_texts(found, "train")[0], unit, padded=padded)
 
 
 @functools.lru_cache(maxsize=8)
-def _tokens(found: Found, unit: str, split: str) -> np.ndarray:
+def _tokens(found: PreparedDataset, unit: str, split: str) -> np.ndarray:
     """All of a split's texts one behind the other."""
     return _vocabulary(found, unit, False).encode("\n\n".join(_texts(found, split)[0]))
 
 
-def _shape(found: Found, data: Data) -> tuple[int, ...]:
+def _shape(found: PreparedDataset, data: Data) -> tuple[int, ...]:
     """Height, width and channels of what the network reads.
 
     Raises:

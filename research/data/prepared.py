@@ -15,7 +15,7 @@ from research.data.decoded import data_dir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Found:
+class PreparedDataset:
     """A prepared dataset: its folder, its examples by split, and the features that are used."""
 
     folder: Path
@@ -52,7 +52,7 @@ def dataset_name(data: Data) -> str:
     return data.dataset or data.name.name
 
 
-def find(data: Data) -> Found:
+def find(data: Data) -> PreparedDataset:
     """The newest prepared version; it is prepared where there is none.
 
     Raises:
@@ -66,7 +66,7 @@ def find(data: Data) -> Found:
 
 
 @functools.lru_cache(maxsize=32)
-def _found(folder: Path, changed: int, name: str, label: str | None) -> Found:
+def _found(folder: Path, changed: int, name: str, label: str | None) -> PreparedDataset:
     info = _description(folder)
     features = _features(folder)
     splits = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
@@ -85,7 +85,7 @@ def _found(folder: Path, changed: int, name: str, label: str | None) -> Found:
     image = images[0] if images else ""
     shape = features[image]["shape"] if image else ()
     classes = features[target]["classes"] if target else 0
-    return Found(folder, splits, image, shape, "" if image else texts[0], target, classes)
+    return PreparedDataset(folder, splits, image, shape, "" if image else texts[0], target, classes)
 
 
 def _features(folder: Path) -> dict[str, dict[str, Any]]:

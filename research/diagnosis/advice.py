@@ -5,7 +5,7 @@ from collections.abc import Mapping
 Settings = Mapping[str, object]
 
 
-def remedy(kind: str, settings: Settings, since: int | None = None) -> str:
+def advice(kind: str, settings: Settings, since: int | None = None) -> str:
     """One or two sentences for a verdict's kind, with a leading space; nothing where there is nothing to try.
 
     What holds ``since`` step 0 may have held before any step was made.

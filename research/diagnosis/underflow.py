@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from research.diagnosis.advice import Settings, remedy
+from research.diagnosis.advice import Settings, advice
 from research.diagnosis.verdict import Verdict, ratio_in_words
 from research.theory.formats import keeping_scale, log_squares
 
@@ -41,7 +41,7 @@ def judge_underflow(
     if not len(layers) or verdict.kind == "diverged":
         return verdict
     words = [_where(layers, lost, format_), _advice(last, format_, settings), _in_float32(last)]
-    sentence = "; ".join(word for word in words if word) + "." + remedy("underflow", settings)
+    sentence = "; ".join(word for word in words if word) + "." + advice("underflow", settings)
     since = int(
         steps[_since([bool(np.any(profile["signal_lost"] > NOTICED)) for profile in profiles])]
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from research.diagnosis.advice import remedy
+from research.diagnosis.advice import advice
 
 BAND = 1e4
 CONFIDENCE = 0.95
@@ -161,20 +161,20 @@ def judge(
     initial = fit(profiles[0], first) if len(steps) and not silent[0] else None
     if diverged:
         step, layer = diverged
-        sentence = _diverged_sentence(step, layer) + remedy("diverged", settings, step)
+        sentence = _diverged_sentence(step, layer) + advice("diverged", settings, step)
         return Verdict("diverged", step, None, initial, theory, sentence, layer)
     kinds = [
         "dead" if quiet else _kind(profile) for quiet, profile in zip(silent, profiles, strict=True)
     ]
     if not len(steps) or silent[-1]:
         since = int(steps[_since(kinds, "dead")]) if len(steps) else None
-        sentence = f"dead: no gradient leaves the loss since step {since}." + remedy(
+        sentence = f"dead: no gradient leaves the loss since step {since}." + advice(
             "dead", settings, since
         )
         return Verdict("dead", since, None, initial, theory, sentence)
     end = fit(_mean_of_last(profiles[~silent]), first)
     verdict = Verdict(end.kind, int(steps[_since(kinds, end.kind)]), end, initial, theory, "")
-    sentence = _sentence(verdict, signal.shape[1] - 1, first) + remedy(
+    sentence = _sentence(verdict, signal.shape[1] - 1, first) + advice(
         end.kind, settings, verdict.since_step
     )
     return dataclasses.replace(verdict, sentence=sentence)

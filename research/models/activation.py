@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from research.parallel.collectives import everywhere
+from research.parallel.collectives import all_true
 
 Nonlinearity = Callable[[Array], Array]
 
@@ -49,7 +49,7 @@ def unit_statistics(
     """
     z = jax.lax.stop_gradient(z)
     asleep = jnp.abs(slope(activation, z)) < flat * greatest_slope(activation)
-    silent = everywhere(jnp.all(ACTIVATIONS[activation](z) == 0, axis=tuple(range(z.ndim - 1))))
+    silent = all_true(jnp.all(ACTIVATIONS[activation](z) == 0, axis=tuple(range(z.ndim - 1))))
     units = (
         None
         if counted is None

@@ -141,15 +141,15 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What one pass through the network is told: its numbers, whether it trains, what it is asked to measure."""
+class ForwardContext:
+    """What one pass through the network is ctx: its numbers, whether it trains, what it is asked to measure."""
 
     hp: Mapping[str, Array]
     train: bool
-    forward: bool = False  # activation_rms, activation_mean
-    units: bool = False  # saturated, dead
+    collect_activations: bool = False  # activation_rms, activation_mean
+    collect_unit_stats: bool = False  # saturated, dead
     key: Array | None = None  # where the architecture is random, in training
-    real: Array | None = (
+    padding_mask: Array | None = (
         None  # [B, T], of one step in time [B]: which places hold tokens, where texts are padded
     )
 

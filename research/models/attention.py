@@ -9,9 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from research.gauges.slots import Statistics
-from research.models.architecture import Architecture, Pass
-from research.models.chain import dropped
+from research.models.architecture import Architecture, ForwardContext
 from research.models.dense import make_linear
+from research.models.feed_forward import dropout
 
 
 class Attention(nnx.Module):
@@ -37,7 +37,7 @@ class Attention(nnx.Module):
         self.out = make(late)
 
     def __call__(
-        self, z: Float[Array, "B T D"], told: Pass, layer: Array
+        self, z: Float[Array, "B T D"], ctx: ForwardContext, layer: Array
     ) -> tuple[Float[Array, "B T D"], Statistics]:
         """The branch's output; the softmax is taken in float32 or wider."""
         q, k, v = (self._split(part(z)) for part in (self.query, self.key, self.value))
@@ -51,14 +51,14 @@ class Attention(nnx.Module):
         if self.causal:
             seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
             scores = jnp.where(seen, scores, -jnp.inf)
-        if told.real is not None:
-            scores = jnp.where(told.real[:, None, None, :], scores, -jnp.inf)
+        if ctx.padding_mask is not None:
+            scores = jnp.where(ctx.padding_mask[:, None, None, :], scores, -jnp.inf)
         weights = jax.nn.softmax(scores).astype(z.dtype)
-        mixed = dropped(
-            self.arch, jnp.einsum("bhts,bshk->bthk", weights, v).reshape(z.shape), told, layer
+        mixed = dropout(
+            self.arch, jnp.einsum("bhts,bshk->bthk", weights, v).reshape(z.shape), ctx, layer
         )
         nothing = {name: jnp.full((), jnp.nan, jnp.float32) for name in ("saturated", "dead")}
-        return self.out(mixed), nothing if told.units else {}
+        return self.out(mixed), nothing if ctx.collect_unit_stats else {}
 
     def _split(self, x: Array) -> Float[Array, "B T H K"]:
         return x.reshape(*x.shape[:-1], self.heads, -1)

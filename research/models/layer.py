@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 from research.gauges.slots import Statistics, forward_statistics, tap
 from research.models.activation import ACTIVATIONS
-from research.models.architecture import Architecture, Pass
+from research.models.architecture import Architecture, ForwardContext
 from research.models.attention import Attention
-from research.models.chain import Chain
+from research.models.feed_forward import FeedForwardBranch
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
 from research.models.recurrent import Cell
@@ -43,17 +43,17 @@ class Layer(nnx.Module):
         elif self.recurrent:
             self.branch = Cell(arch, pieces(arch), hp, rngs=rngs)
         else:
-            self.branch = Chain(arch, part, layer, hp, rngs=rngs)
+            self.branch = FeedForwardBranch(arch, part, layer, hp, rngs=rngs)
         self.skip = Skip(arch, part, hp, rngs=rngs)
 
-    def _normed(self, h: Array, place: str, told: Pass) -> Array:
-        return apply_norm(self.norm, h, train=told.train) if place == self.arch.placement else h
+    def _normed(self, h: Array, place: str, ctx: ForwardContext) -> Array:
+        return apply_norm(self.norm, h, train=ctx.train) if place == self.arch.placement else h
 
     def __call__(
         self,
         h: Float[Array, "..."],
         slots: Slots,
-        told: Pass,
+        ctx: ForwardContext,
         layer: Array,
         piece: Array | None = None,
     ) -> tuple[Float[Array, "..."], Statistics]:
@@ -61,28 +61,30 @@ class Layer(nnx.Module):
 
         ``piece`` [B, P] is what a recurrent layer reads of the example.
         """
-        z = self._normed(tap(h, slots.get("branch_grad")), "pre", told)
+        z = self._normed(tap(h, slots.get("branch_grad")), "pre", ctx)
         z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
         branch, statistics = (
-            self.branch(z, piece, told) if self.recurrent else self.branch(z, told, layer)
+            self.branch(z, piece, ctx) if self.recurrent else self.branch(z, ctx, layer)
         )
-        branch = self._normed(branch, "branch", told)
+        branch = self._normed(branch, "branch", ctx)
         out = self._normed(
-            self.skip(tap(h, slots.get("skip_grad")), branch, told, layer), "post", told
+            self.skip(tap(h, slots.get("skip_grad")), branch, ctx, layer), "post", ctx
         )
         if self.arch.activates_sum:
             out = ACTIVATIONS[self.arch.activation](self.branch.shifted(out, 0, 0))
         if (
-            self.recurrent and told.real is not None
+            self.recurrent and ctx.padding_mask is not None
         ):  # behind a text's end its state stays what it is
-            out = jnp.where(told.real[:, None], out, h)
+            out = jnp.where(ctx.padding_mask[:, None], out, h)
         h = tap(out, slots.get("signal_grad"))
-        return h, statistics | forward(self.arch, h, told, layer + 1)
+        return h, statistics | forward(self.arch, h, ctx, layer + 1)
 
 
-def forward(arch: Architecture, h: Array, told: Pass, layer: int | Array) -> Statistics:
+def forward(arch: Architecture, h: Array, ctx: ForwardContext, layer: int | Array) -> Statistics:
     """The statistics of the signal in front of layer ``layer``, over the units that have a value."""
-    return forward_statistics(h, arch.written(layer) / arch.stream) if told.forward else {}
+    return (
+        forward_statistics(h, arch.written(layer) / arch.stream) if ctx.collect_activations else {}
+    )
 
 
 def pieces(arch: Architecture) -> int:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from research.gauges.slots import Statistics
 from research.models.activation import ACTIVATIONS, unit_statistics
-from research.models.architecture import Architecture, Pass
+from research.models.architecture import Architecture, ForwardContext
 from research.models.init import bias_initializer, weight_initializer
 
 GATES = {"elman": 1, "gru": 3, "lstm": 4}
@@ -50,14 +50,18 @@ class Cell(nnx.Module):
         )
 
     def __call__(
-        self, z: Float[Array, "B S"], x: Float[Array, "B P"], told: Pass
+        self, z: Float[Array, "B S"], x: Float[Array, "B P"], ctx: ForwardContext
     ) -> tuple[Array, Statistics]:
         """The branch's output, and where they are asked for the statistics of its nonlinearities."""
         step = {"elman": self._elman, "gru": self._gru, "lstm": self._lstm}[self.kind]
         given = jnp.einsum("bp,gpd->gbd", x, self.input[...].astype(self.dtype))
         given = given if self.bias is None else given + self.bias[...].astype(self.dtype)[:, None]
         out, nonlinear = step(z, given)
-        each = [unit_statistics(kind, into) for kind, into in nonlinear] if told.units else []
+        each = (
+            [unit_statistics(kind, into) for kind, into in nonlinear]
+            if ctx.collect_unit_stats
+            else []
+        )
         return out, jax.tree.map(lambda *values: sum(values) / len(values), *each) if each else {}
 
     def _from_state(self, h: Array) -> Float[Array, "G B D"]:

@@ -46,7 +46,7 @@ def _through(x: Array, format_: str, tensor_scale: bool) -> Array:
     """``nearest``, of all elements times the power of two that brings the greatest to the last octave but one."""
     if not tensor_scale:
         return nearest(x, format_)
-    greatest = sharing.greatest(jnp.max(jnp.abs(x)))
+    greatest = sharing.pmax(jnp.max(jnp.abs(x)))
     top = int(jnp.finfo(format_).maxexp) - 2
     usable = (greatest > 0) & jnp.isfinite(greatest)
     shift = _power(jnp.where(usable, top - jnp.clip(_exponent(greatest), -100, 100), 0), x.dtype)

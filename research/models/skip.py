@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.models.architecture import Architecture, Pass
+from research.models.architecture import Architecture, ForwardContext
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
-from research.parallel.collectives import drawn
+from research.parallel.collectives import sample_then_shard
 
 LEARNED_SCALE = {
     "rezero": 0.0,
@@ -72,16 +72,16 @@ class Skip(nnx.Module):
         return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, wider)]) if wider else h
 
     def __call__(
-        self, h: Float[Array, "..."], branch: Float[Array, "..."], told: Pass, layer: Array
+        self, h: Float[Array, "..."], branch: Float[Array, "..."], ctx: ForwardContext, layer: Array
     ) -> Float[Array, "..."]:
         """The output of layer ``layer`` (0..N-1)."""
         if self.kind == "none":
             return branch
         if self.kind == "dense":
             return jax.lax.dynamic_update_slice_in_dim(h, branch, self.arch.written(layer), -1)
-        return self._sum(self._shortcut(h, told.train), branch, told, layer)
+        return self._sum(self._shortcut(h, ctx.train), branch, ctx, layer)
 
-    def _sum(self, h: Array, branch: Array, told: Pass, layer: Array) -> Array:
+    def _sum(self, h: Array, branch: Array, ctx: ForwardContext, layer: Array) -> Array:
         def number(value):
             return jnp.asarray(value).astype(h.dtype)
 
@@ -90,8 +90,8 @@ class Skip(nnx.Module):
                 return h + branch
             case "scaled":
                 return (
-                    number(told.hp["skip.shortcut_scale"]) * h
-                    + number(told.hp["skip.branch_scale"]) * branch
+                    number(ctx.hp["skip.shortcut_scale"]) * h
+                    + number(ctx.hp["skip.branch_scale"]) * branch
                 )
             case "inv_sqrt_depth":
                 return h + branch * self.arch.layers**-0.5
@@ -101,17 +101,19 @@ class Skip(nnx.Module):
                 t = jax.nn.sigmoid(self.gate(h))
                 return (t * branch if self.kind == "highway" else branch) + (1 - t) * h
             case "dropout":
-                return number(_kept(told, layer, told.hp["skip.rate"], h.shape)) * h + branch
+                return number(_kept(ctx, layer, ctx.hp["skip.rate"], h.shape)) * h + branch
             case "stochastic_depth":
-                rate = told.hp["skip.rate"] * (layer + 1) / self.arch.layers
-                return h + number(_kept(told, layer, rate, ())) * branch
+                rate = ctx.hp["skip.rate"] * (layer + 1) / self.arch.layers
+                return h + number(_kept(ctx, layer, rate, ())) * branch
             case "deepnorm":
                 return self.arch.deepnorm[0] * h + branch
         raise ValueError(f"skip must be one of those described above, got {self.kind}")
 
 
-def _kept(told: Pass, layer: Array, rate: Array, shape: tuple[int, ...]) -> Array:
+def _kept(ctx: ForwardContext, layer: Array, rate: Array, shape: tuple[int, ...]) -> Array:
     """In training 1 or, with probability ``rate``, 0; in evaluation its mean."""
-    if not told.train:
+    if not ctx.train:
         return 1 - rate
-    return drawn(partial(jax.random.bernoulli, told.layer_key(layer, 0), 1 - rate), shape)
+    return sample_then_shard(
+        partial(jax.random.bernoulli, ctx.layer_key(layer, 0), 1 - rate), shape
+    )

@@ -11,13 +11,13 @@ from jaxtyping import Array, Bool, Float
 
 from research.gauges.slots import Statistics, tap
 from research.models.activation import ACTIVATIONS
-from research.models.architecture import Architecture, Pass
+from research.models.architecture import Architecture, ForwardContext
 from research.models.dense import make_linear
 from research.models.embed import make_embed, unit_vectors
 from research.models.layer import Layer, Slots, forward
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
-from research.parallel.collectives import total
+from research.parallel.collectives import psum_tree
 
 
 class Stack(nnx.Module):
@@ -44,7 +44,7 @@ class Stack(nnx.Module):
         )
 
     def __call__(
-        self, x: Array, slots: Slots, told: Pass
+        self, x: Array, slots: Slots, ctx: ForwardContext
     ) -> tuple[Float[Array, "..."], Statistics]:
         """Logits [B, C] (of a language model [B, T, C]), and the forward statistics of every layer in forward order.
 
@@ -53,29 +53,31 @@ class Stack(nnx.Module):
             slots: zeros, by the name of the gauge that comes back as their gradient: ``signal_grad`` [N+1] (index
                 0 is the embedding's output), ``branch_grad`` and ``skip_grad`` [N], of a recurrent network
                 ``grad_norm`` [N]; a name left out is not measured.
-            told: the numbers of this pass and what to measure.
+            ctx: the numbers of this pass and what to measure.
         """
-        told = dataclasses.replace(told, real=x != 0) if self.arch.padded else told
+        ctx = dataclasses.replace(ctx, padding_mask=x != 0) if self.arch.padded else ctx
         first = {name: slot[0] for name, slot in slots.items() if name == "signal_grad"}
         inner = {name: slot[1:] if name == "signal_grad" else slot for name, slot in slots.items()}
-        h = tap(self.begin(x, told), first.get("signal_grad"))
-        begun = jax.tree.map(lambda s: s[None], forward(self.arch, h, told, 0))
+        h = tap(self.begin(x, ctx), first.get("signal_grad"))
+        begun = jax.tree.map(lambda s: s[None], forward(self.arch, h, ctx, 0))
         h, statistics = (
-            self._through_time(x, h, inner, told)
+            self._through_time(x, h, inner, ctx)
             if self.arch.shared
-            else self.through(h, inner, told)
+            else self.through(h, inner, ctx)
         )
-        return self._end(h, told), _concatenate([begun, *statistics])
+        return self._end(h, ctx), _concatenate([begun, *statistics])
 
-    def begin(self, x: Array, told: Pass) -> Array:
+    def begin(self, x: Array, ctx: ForwardContext) -> Array:
         """The first layer's input."""
         if self.arch.shared:
             return jnp.zeros((len(x), self.arch.state), self.arch.dtype)
-        h = self.embed(x, told.train) if self.arch.kind != "mlp" else self.embed(x)
+        h = self.embed(x, ctx.train) if self.arch.kind != "mlp" else self.embed(x)
         wider = self.arch.stream - h.shape[-1] if self.arch.skip == "dense" else 0
         return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, wider)]) if wider else h
 
-    def through(self, h: Array, slots: Slots, told: Pass) -> tuple[Array, list[Statistics]]:
+    def through(
+        self, h: Array, slots: Slots, ctx: ForwardContext
+    ) -> tuple[Array, list[Statistics]]:
         """The last layer's output, and the statistics of each stage; of networks whose layers have weights each."""
         collected = []
         start = 0
@@ -86,44 +88,46 @@ class Stack(nnx.Module):
             own = {name: slot[start : start + layers] for name, slot in slots.items()}
             own = {name: slot.reshape(*form, *slot.shape[1:]) for name, slot in own.items()}
             stacks = list(self.stages)[stack : stack + len(stage.parts)]
-            h, statistics = _scan(stacks, stage, start, h, own, told, self.arch.recompute)
+            h, statistics = _scan(stacks, stage, start, h, own, ctx, self.arch.recompute)
             collected.append(statistics)
             start = start + layers
             stack = stack + len(stage.parts)
         return h, collected
 
     def _through_time(
-        self, x: Array, h: Array, slots: Slots, told: Pass
+        self, x: Array, h: Array, slots: Slots, ctx: ForwardContext
     ) -> tuple[Array, list[Statistics]]:
         """One layer a step, each with its own tap on the weights that all of them share."""
         if self.embed is None:
             given = unit_vectors(self.arch, x).reshape(len(x), self.arch.depth, -1)
         else:
-            given = self.embed(x, told.train)
+            given = self.embed(x, ctx.train)
         graph, params, rest = nnx.split(self.cell, nnx.Param, ...)
 
         def body(h: Array, step: tuple) -> tuple[Array, tuple]:
             layer, piece, slots, real = step
-            cell = nnx.merge(graph, tap(params, slots.get("grad_norm"), whole=total), rest)
-            h, statistics = cell(h, slots, dataclasses.replace(told, real=real), layer, piece)
+            cell = nnx.merge(graph, tap(params, slots.get("grad_norm"), whole=psum_tree), rest)
+            h, statistics = cell(
+                h, slots, dataclasses.replace(ctx, padding_mask=real), layer, piece
+            )
             return h, (h if self.arch.language else None, statistics)
 
-        real = None if told.real is None else told.real.T
+        real = None if ctx.padding_mask is None else ctx.padding_mask.T
         steps = jnp.arange(self.arch.depth), given.swapaxes(0, 1), slots, real
         body = jax.checkpoint(body, prevent_cse=False) if self.arch.recompute else body
         h, (states, statistics) = jax.lax.scan(body, h, steps)
         return states.swapaxes(0, 1) if self.arch.language else h, [statistics]
 
-    def _end(self, h: Array, told: Pass) -> Array:
+    def _end(self, h: Array, ctx: ForwardContext) -> Array:
         """From the last layer's output to logits."""
         arch = self.arch
-        h = apply_norm(self.norm, h, train=told.train)
+        h = apply_norm(self.norm, h, train=ctx.train)
         if arch.activates_end:
             h = ACTIVATIONS[arch.activation](h)
         if arch.shared:
             h = h[..., -arch.width :]  # of an LSTM's [c, h] the latter
-        elif told.real is not None:
-            h = masked_mean(h, told.real)
+        elif ctx.padding_mask is not None:
+            h = masked_mean(h, ctx.padding_mask)
         elif h.ndim > 2 and not arch.language:
             h = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
         return (
@@ -167,7 +171,13 @@ def _concatenate(parts: list[Statistics]) -> Statistics:
 
 
 def _scan(
-    stacks: list[Any], stage: Stage, start: int, h: Array, slots: Slots, told: Pass, recompute: bool
+    stacks: list[Any],
+    stage: Stage,
+    start: int,
+    h: Array,
+    slots: Slots,
+    ctx: ForwardContext,
+    recompute: bool,
 ) -> tuple[Array, Statistics]:
     """Runs a stage's blocks one after the other; running statistics are put back into ``stacks``."""
     graphs, params, rests = zip(
@@ -181,7 +191,7 @@ def _scan(
         for place, graph in enumerate(graphs):
             layer = nnx.merge(graph, params[place], rests[place])
             own = {name: slot[place] for name, slot in slots.items()}
-            h, statistics = layer(h, own, told, start + number * len(graphs) + place)
+            h, statistics = layer(h, own, ctx, start + number * len(graphs) + place)
             seen.append(nnx.state(layer, nnx.Not(nnx.Param)))
             collected.append(statistics)
         return h, (tuple(seen), jax.tree.map(lambda *each: jnp.stack(each), *collected))

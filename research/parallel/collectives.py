@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 AXIS = "batch"
 
 
-def sharing() -> int:
+def batch_axis_size() -> int:
     """How many devices share the batch."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape[AXIS] if AXIS in mesh.manual_axes else 1
@@ -24,12 +24,12 @@ def sharing() -> int:
 
 def axis() -> str | None:
     """The axis that the batch is shared along, where it is."""
-    return AXIS if sharing() > 1 else None
+    return AXIS if batch_axis_size() > 1 else None
 
 
-def own(tree: Any) -> Any:
+def shard_batch(tree: Any) -> Any:
     """This device's rows of leaves that hold the whole batch along their leading axis."""
-    devices = sharing()
+    devices = batch_axis_size()
     if devices == 1:
         return tree
 
@@ -40,24 +40,24 @@ def own(tree: Any) -> Any:
     return jax.tree.map(rows, tree)
 
 
-def part(mean: Array) -> Array:
+def local_loss_share(mean: Array) -> Array:
     """Of the mean over this device's examples, what it adds to the mean over the batch."""
-    return mean / sharing() if sharing() > 1 else mean
+    return mean / batch_axis_size() if batch_axis_size() > 1 else mean
 
 
-def drawn(draw: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
+def sample_then_shard(draw: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
     """What ``draw`` gives of a shape, for an array [B, …] with this device's examples, or () for all alike.
 
     Drawn for the whole batch, so that chance does not depend on how many devices share it.
     """
-    if sharing() == 1 or not shape:
+    if batch_axis_size() == 1 or not shape:
         return draw(shape)
-    return own(draw((shape[0] * sharing(), *shape[1:])))
+    return shard_batch(draw((shape[0] * batch_axis_size(), *shape[1:])))
 
 
-def total(tree: Any) -> Any:
+def psum_tree(tree: Any) -> Any:
     """The sum over the devices that share the batch, of all leaves in one all-reduce: each has to wait for all."""
-    if sharing() == 1:
+    if batch_axis_size() == 1:
         return tree
     flat, restore = ravel_pytree(tree)
     placed = jnp.zeros_like(flat)
@@ -70,11 +70,11 @@ def total(tree: Any) -> Any:
     return restore(lax.psum(placed, AXIS))
 
 
-def greatest(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def pmax(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The greatest of the numbers that the devices have here."""
-    return lax.pmax(x, AXIS) if sharing() > 1 else x
+    return lax.pmax(x, AXIS) if batch_axis_size() > 1 else x
 
 
-def everywhere(x: Bool[Array, "..."]) -> Bool[Array, "..."]:
+def all_true(x: Bool[Array, "..."]) -> Bool[Array, "..."]:
     """Whether it holds on all devices."""
-    return lax.pmin(x.astype(jnp.int32), AXIS) > 0 if sharing() > 1 else x
+    return lax.pmin(x.astype(jnp.int32), AXIS) > 0 if batch_axis_size() > 1 else x

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from research.gauges.norms import tree_euclidean
-from research.parallel.collectives import AXIS, sharing, total
+from research.parallel.collectives import AXIS, batch_axis_size, psum_tree
 
 # of a profile, over the batch too
 NORMS = ("signal_grad", "branch_grad", "skip_grad")
@@ -26,28 +26,28 @@ RMS = "activation_rms"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How M runs are spread: over ``devices`` along ``axis``, and ``within`` each of them.
+    """How M runs are spread: over ``devices`` along ``axis``, and ``map_mode`` each of them.
 
     Along ``runs`` a device takes whole runs, of which M is a multiple; along ``batch`` its part of every batch of every
     run. ``map`` takes the runs of a device one after the other, each exactly as it would be alone; ``vmap`` takes them
     together, which a wide device needs to be kept busy, and rounds differently.
     """
 
-    within: str = "map"
+    map_mode: str = "map"
     devices: int = 1
     axis: str = "runs"
 
     @property
-    def lanes(self) -> int:
+    def num_run_shards(self) -> int:
         """How many devices have runs of their own."""
         return self.devices if self.axis == "runs" else 1
 
 
-ALONE = Layout()
+SINGLE_DEVICE = Layout()
 
 
 def make_layout(
-    runs: int, *, kind: str = "auto", within: str = "auto", devices: int | None = None
+    runs: int, *, kind: str = "auto", map_mode: str = "auto", devices: int | None = None
 ) -> Layout:
     """The layout of ``runs`` runs on at most ``devices`` devices, None for all; ``auto`` is ``map`` on CPUs.
 
@@ -58,34 +58,36 @@ def make_layout(
         return Layout("map", jax.device_count(), "batch")
     if kind == "single":
         devices = 1
-    if within == "auto":
-        within = "map" if jax.default_backend() == "cpu" else "vmap"
-    return Layout(within, min(devices or jax.device_count(), jax.device_count(), runs))
+    if map_mode == "auto":
+        map_mode = "map" if jax.default_backend() == "cpu" else "vmap"
+    return Layout(map_mode, min(devices or jax.device_count(), jax.device_count(), runs))
 
 
-def over_runs(layout: Layout, function: Callable, *, own: int, shared: int = 0) -> Callable:
-    """``function`` of one run as one of M: ``own`` arguments gain a leading runs axis, then ``shared`` ones do not."""
+def map_runs(
+    layout: Layout, function: Callable, *, num_mapped: int, num_broadcast: int = 0
+) -> Callable:
+    """``function`` of one run as one of M: the first ``num_mapped`` arguments gain a leading runs axis, then the ``num_broadcast`` others do not."""
 
     def runs(*arguments: Any) -> Any:
-        members = arguments[:own]
-        rest = arguments[own:]
-        if layout.within == "vmap":
+        members = arguments[:num_mapped]
+        rest = arguments[num_mapped:]
+        if layout.map_mode == "vmap":
             return jax.vmap(lambda *member: function(*member, *rest))(*members)
         return lax.map(lambda member: function(*member, *rest), members)
 
     if layout.devices == 1:
         return runs
     mine = P("runs") if layout.axis == "runs" else P()
-    specs = (mine,) * own + (P(),) * shared
+    specs = (mine,) * num_mapped + (P(),) * num_broadcast
     return jax.shard_map(runs, mesh=_mesh(layout), in_specs=specs, out_specs=mine, check_vma=False)
 
 
-def unshared(layout: Layout) -> Layout:
+def replicated(layout: Layout) -> Layout:
     """The layout of what each device that shares a batch does whole by itself, from arrays that lie on all of them."""
     return dataclasses.replace(layout, devices=1) if layout.axis == AXIS else layout
 
 
-def over_batch(
+def all_reduce_step(
     grads: Any, means: Any, profile: dict[str, Array]
 ) -> tuple[Any, Any, dict[str, Array]]:
     """Within a program: from what each device has of its examples to what one would have of the whole batch.
@@ -94,7 +96,7 @@ def over_batch(
     root mean squares of a part, which are put together over the whole range of the number format, and means. Weights
     that layers share have measured their whole gradient already. All of it takes one all-reduce.
     """
-    devices = sharing()
+    devices = batch_axis_size()
     if devices == 1:
         return grads, means, profile
     apart = {
@@ -102,7 +104,7 @@ def over_batch(
     }
     others = {name: values for name, values in profile.items() if name not in apart}
     means, others = jax.tree.map(lambda mean: mean / devices, (means, others))
-    grads, means, others, apart = total((grads, means, others, apart))
+    grads, means, others, apart = psum_tree((grads, means, others, apart))
     norms = {name: tree_euclidean(rows, batch_axes=1) for name, rows in apart.items()}
     norms |= {RMS: norms[RMS] / devices**0.5} if RMS in norms else {}
     return grads, means, others | norms
@@ -121,7 +123,7 @@ def check_split(layout: Layout, batch: int, path: str) -> None:
         )
 
 
-def at_the_start(layout: Layout) -> Layout:
+def init_layout(layout: Layout) -> Layout:
     """The layout that initial states are made in, before they are ``spread``: one device of a process.
 
     Matrix decompositions on several CPU devices at once wait for one another for ever (jaxlib 0.10.2).
@@ -129,16 +131,16 @@ def at_the_start(layout: Layout) -> Layout:
     return layout if jax.process_count() > 1 else dataclasses.replace(layout, devices=1)
 
 
-def gathered(layout: Layout, tree: Any) -> Any:
+def to_init_device(layout: Layout, tree: Any) -> Any:
     """Placed arrays on the devices of ``at_the_start``."""
-    return tree if at_the_start(layout) == layout else jax.device_put(tree, jax.devices()[0])
+    return tree if init_layout(layout) == layout else jax.device_put(tree, jax.devices()[0])
 
 
-def spread(layout: Layout, state: Any) -> Any:
+def shard_state(layout: Layout, state: Any) -> Any:
     """A state made in ``at_the_start`` on the layout's devices, where several processes have it already."""
     return (
         state
-        if at_the_start(layout) == layout
+        if init_layout(layout) == layout
         else place(layout, jax.tree.map(_read, state), per_run=True)
     )
 

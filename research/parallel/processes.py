@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
-from research.config.errors import Lost, Stopped, explain
+from research.config.errors import PeerFailed, ProcessLost, explain
 from research.config.schema import Mesh
 from research.runner.run_spec import Result
 
@@ -35,7 +35,7 @@ class _Signals:
     pending = False
 
 
-def join(mesh: Mesh) -> None:
+def join_processes(mesh: Mesh) -> None:
     """Makes this process one of those that train the run, and waits for the others.
 
     Raises:
@@ -65,7 +65,7 @@ def _note(*_: Any) -> None:
     _Signals.pending = True
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process writes and speaks."""
     return jax.process_index() == 0
 
@@ -77,7 +77,7 @@ def scratch() -> str:
     return directory
 
 
-def together(work: Callable[[], T]) -> T:
+def run_on_all_processes(work: Callable[[], T]) -> T:
     """Does ``work`` in every process and meets the others; where it failed in one of them, it fails in all.
 
     Raises:
@@ -97,14 +97,14 @@ def together(work: Callable[[], T]) -> T:
     failed = [n for n, message in enumerate(heard) if message[0] != FINE]
     if not failed:
         return result  # type: ignore[return-value]
-    if is_first():
+    if is_primary():
         raise error or _unpacked(failed[0], heard[failed[0]])
     if error is not None and heard[jax.process_index()][0] == FAILED:
         traceback.print_exception(error)  # a defect shows where it happened
-    raise Stopped from error
+    raise PeerFailed from error
 
 
-def agreed(value: float | None) -> float | None:
+def broadcast_scalar(value: float | None) -> float | None:
     """What the first process has there, in all of them."""
     if jax.process_count() == 1:
         return value
@@ -112,7 +112,7 @@ def agreed(value: float | None) -> float | None:
     return None if np.isnan(told) else told
 
 
-def of_the_first(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def broadcast_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the first process has there, bit for bit; the others have arrays of the same shapes and formats."""
     if jax.process_count() == 1:
         return arrays
@@ -127,7 +127,7 @@ def of_the_first(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def interrupted() -> bool:
+def is_interrupted() -> bool:
     """Whether a signal has asked one of the processes to end; see ``noting``."""
     if jax.process_count() == 1:
         return _Signals.pending
@@ -135,7 +135,7 @@ def interrupted() -> bool:
 
 
 @contextlib.contextmanager
-def noting() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """What goes on within is not cut short by the first SIGINT or SIGTERM, but asks ``interrupted``; a second one does.
 
     Raises:
@@ -165,9 +165,9 @@ def noting() -> Iterator[None]:
         yield
     finally:
         give_back()
-    if interrupted():
+    if is_interrupted():
         _Signals.pending = False
-        raise KeyboardInterrupt if is_first() else Stopped
+        raise KeyboardInterrupt if is_primary() else PeerFailed
 
 
 def as_the_first_sees(ended: Sequence[Result | None]) -> list[Result | None]:
@@ -181,21 +181,26 @@ def as_the_first_sees(ended: Sequence[Result | None]) -> list[Result | None]:
             "mesh=distributed in a sweep needs jobs of several processes: hydra/launcher=submitit_slurm "
             "hydra.launcher.tasks_per_node=N"
         )
-    return [info or {"status": "done"} if agreed(float(bool(info))) else None for info in ended]
+    return [
+        info or {"status": "done"} if broadcast_scalar(float(bool(info))) else None
+        for info in ended
+    ]
 
 
 def _exchanged(how: Callable, value: Any) -> Any:
     try:
         return how(value)
     except jax.errors.JaxRuntimeError as error:
-        raise Lost(f"another of the {jax.process_count()} processes of the run is gone") from error
+        raise ProcessLost(
+            f"another of the {jax.process_count()} processes of the run is gone"
+        ) from error
 
 
-def leave(error: Stopped) -> int:
+def leave(error: PeerFailed) -> int:
     """The end of a process that another one has stopped; the exit code."""
-    if is_first():
+    if is_primary():
         print(f"fathom: {error}; what was measured is written", file=sys.stderr, flush=True)
-    if isinstance(error, Lost):
+    if isinstance(error, ProcessLost):
         os._exit(1)  # at an orderly end jax would wait for the one that is gone
     return 1
 
@@ -221,5 +226,5 @@ def _unpacked(process: int, message: np.ndarray) -> BaseException:
     text = bytes(message[1:]).rstrip(b"\0").decode(errors="ignore")
     if message[0] == INTERRUPTED:
         return KeyboardInterrupt()
-    kind = ValueError if message[0] == WRONG else Stopped
+    kind = ValueError if message[0] == WRONG else PeerFailed
     return kind(f"process {process} of {jax.process_count()}: {text}")

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from research.records.table_writer import Columns, Parts
+from research.records.table_writer import Columns, TableWriter
 
 FLUSH_SECONDS = 2.0
 TABLES = ("metrics", "profiles", "inspections")
 
 
-class Taken(ValueError):
+class RunLocked(ValueError):
     """Another process is writing the run."""
 
 
@@ -41,14 +41,14 @@ class Lock:
         except OSError:
             self.release()
             said = f"{directory} is being trained by another process: wait for it, or give another name="
-            raise Taken(said) from None
+            raise RunLocked(said) from None
 
     def release(self) -> None:
         """Lets others have it."""
         os.close(self._descriptor)
 
 
-class Record:
+class RunRecord:
     """Writes one run's directory."""
 
     def __init__(self, lock: Lock, info: dict[str, Any], kept: Mapping[str, int] | None = None):
@@ -61,7 +61,7 @@ class Record:
         self.directory = lock.directory
         self.info = info
         self._tables = {
-            name: Parts(lock.directory, name, (kept or {}).get(name, 0)) for name in TABLES
+            name: TableWriter(lock.directory, name, (kept or {}).get(name, 0)) for name in TABLES
         }
         self.patience = 1.0  # how much longer rows may wait than those of a run alone
         self._flushed = time.monotonic()
@@ -117,7 +117,7 @@ class Record:
         self._lock.release()
 
 
-class Unwritten(Record):
+class NullRecord(RunRecord):
     """A record that another process writes."""
 
     def __init__(self, info: dict[str, Any]):
@@ -147,7 +147,7 @@ def is_being_written(directory: Path) -> bool:
     """Whether a process is training the run in ``directory``."""
     try:
         Lock(directory).release()
-    except Taken:
+    except RunLocked:
         return True
     return False
 

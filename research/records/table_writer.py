@@ -14,11 +14,11 @@ from research.records.runs import as_array
 Columns = dict[str, np.ndarray]
 
 
-class Damaged(ValueError):
+class CorruptTable(ValueError):
     """Rows that a record should hold are not there; ``str`` says which."""
 
 
-class Parts:
+class TableWriter:
     """The rows of one table while its run lasts: numbered files, and what waits to be written."""
 
     def __init__(self, directory: Path, name: str, kept: int):
@@ -34,7 +34,7 @@ class Parts:
             else:
                 part.unlink()
         if self.rows != kept:
-            raise Damaged(f"{kept} rows of its {name} should be there, found {self.rows}")
+            raise CorruptTable(f"{kept} rows of its {name} should be there, found {self.rows}")
         self.file.unlink(missing_ok=True)
 
     def add(self, columns: Columns) -> None:
@@ -58,7 +58,7 @@ class Parts:
         try:
             tables = read_parts(self.folder)
         except (OSError, pa.ArrowException) as error:
-            raise Damaged(f"its {self.file.stem} cannot be read") from error
+            raise CorruptTable(f"its {self.file.stem} cannot be read") from error
         whole = _concatenate(tables) if tables else pa.table({})
         return {name: _values(whole.column(name).combine_chunks()) for name in whole.column_names}
 
@@ -78,7 +78,7 @@ def _rows(part: Path) -> int:
     try:
         return pq.read_metadata(part).num_rows
     except (OSError, pa.ArrowException) as error:
-        raise Damaged(f"{part.parent.name}/{part.name} cannot be read") from error
+        raise CorruptTable(f"{part.parent.name}/{part.name} cannot be read") from error
 
 
 def read_parts(folder: Path) -> list[pa.Table]:

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from research.config.naming import SHARED
-from research.config.schema import Config, plain
+from research.config.schema import Config, flatten
 from research.records.runs import Run
 
-DEFAULTS = plain(Config())
+DEFAULTS = flatten(Config())
 COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.config.errors import nearest
-from research.config.hydra_config import folder
+from research.config.hydra_config import resource_dir
 from research.config.naming import run_name
 from research.records.record import read_info, write_json
 from research.records.runs import Run, find_runs
@@ -45,7 +45,7 @@ def names(scale: str = "") -> list[str]:
         raise ValueError(
             f"there is no scale {scale}{nearest(scale, SCALES)} valid: {', '.join(SCALES)}"
         )
-    place = folder("conf") / "experiment"
+    place = resource_dir("conf") / "experiment"
     return sorted(
         str(file.relative_to(place).with_suffix("")) for file in (place / scale).glob("*.yaml")
     )
@@ -78,9 +78,9 @@ def expected_runs(name: str) -> dict[str, dict[str, Any]]:
     """What each run of the experiment's sweep is set to, by dotted path, by the name of its directory."""
     from research.sweeps.composition import composed_jobs
 
-    sweeper = yaml.safe_load((folder("conf") / "experiment" / f"{name}.yaml").read_text())["hydra"][
-        "sweeper"
-    ]
+    sweeper = yaml.safe_load((resource_dir("conf") / "experiment" / f"{name}.yaml").read_text())[
+        "hydra"
+    ]["sweeper"]
     jobs = jobs_of(sweeper.get("params", {}), sweeper.get("arms"))
     settings = composed_jobs([f"experiment={name}"], jobs)
     return {run_name(job): own for job, own in zip(jobs, settings, strict=True)}
@@ -131,7 +131,7 @@ def _difference(run: Run, settings: dict[str, Any]) -> str:
 @functools.cache
 def _module(name: str, part: str) -> ModuleType:
     place = "/".join(reversed(name.split("/")))  # NAME, or NAME/paper
-    file = folder("experiments") / place / f"{part}.py"
+    file = resource_dir("experiments") / place / f"{part}.py"
     spec = importlib.util.spec_from_file_location(
         f"experiments.{place.replace('/', '.')}.{part}", file
     )
@@ -166,7 +166,7 @@ def _judged(name: str, directory: Path) -> list[Claim]:
     """The claims as they were judged, if since then neither the records nor the code have changed; else none."""
     made = [directory / "claims.json", *(directory / f"figure.{suffix}" for suffix in FORMATS)]
     package = Path(__file__).parent.parent
-    place = folder("experiments") / "/".join(reversed(name.split("/")))
+    place = resource_dir("experiments") / "/".join(reversed(name.split("/")))
     sources = [*directory.glob("*/run.json"), *package.rglob("*.py"), *place.glob("*.py")]
     if not all(file.exists() for file in made) or _changed(made, min) <= _changed(sources, max):
         return []

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.config.hydra_config import folder
+from research.config.hydra_config import resource_dir
 
 HEAD = """# Reproductions
 
@@ -55,5 +55,5 @@ def _holding(text: str) -> str:
 
 
 if __name__ == "__main__":
-    place = folder("experiments")
+    place = resource_dir("experiments")
     (place / "README.md").write_text(gallery(place))

@@ -8,28 +8,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.parallel.processes import is_first, of_the_first
+from research.parallel.processes import broadcast_arrays, is_primary
 from research.runner.progress import Progress
-from research.runner.resume import Ended
-from research.runner.run_setup import Job
-from research.runner.run_spec import Member, Result
-from research.runner.run_writer import Recording
+from research.runner.resume import AlreadyFinished
+from research.runner.run_setup import RunSetup
+from research.runner.run_spec import Result, RunSpec
+from research.runner.run_writer import RunWriter
 from research.training.checkpoint import Arrays, Checkpoint, Writer, fetch
 from research.training.state import TrainState
 
 
-class Apart(Exception):
+class CheckpointStepMismatch(Exception):
     """Members that go on from different steps; ``parts`` are those that can be trained together."""
 
-    def __init__(self, parts: list[list[Member]]):
+    def __init__(self, parts: list[list[RunSpec]]):
         super().__init__(parts)
         self.parts = parts
 
 
-class Group:
+class RunGroup:
     """The members of a group while they last; what befalls one of them leaves the others."""
 
-    def __init__(self, members: Sequence[Member], job: Job, progress: Progress):
+    def __init__(self, members: Sequence[RunSpec], job: RunSetup, progress: Progress):
         self.job = job
         self.progress = progress
         self.results: list[Result] = [{"directory": str(member.directory)} for member in members]
@@ -38,21 +38,21 @@ class Group:
         )  # the host's work grows with each look and each member: look less often
         self.begin = 0  # the step that the runs go on from
         self._members = members
-        self._open = dict[int, Recording]()
+        self._open = dict[int, RunWriter]()
         self._writer = Writer(members[0].config.checkpoint.every)
         self._began = self._trained = time.monotonic()
         self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
         for lane, member in enumerate(members):
             try:
-                self._open[lane] = Recording(member, job, len(members))
+                self._open[lane] = RunWriter(member, job, len(members))
                 self._open[lane].record.patience = self.patience
             except Exception as error:
                 if jax.process_count() > 1:
                     raise
-                found = error.info | {"already": True} if isinstance(error, Ended) else {}
+                found = error.info | {"already": True} if isinstance(error, AlreadyFinished) else {}
                 self.results[lane] |= found or {"status": "failed", "error": error}
 
-    def __enter__(self) -> "Group":
+    def __enter__(self) -> "RunGroup":
         return self
 
     def __exit__(
@@ -65,7 +65,7 @@ class Group:
         too_large = (
             error is not None and is_out_of_memory(error) and nothing_yet and len(self.results) > 1
         )
-        if too_large or isinstance(error, Apart):
+        if too_large or isinstance(error, CheckpointStepMismatch):
             for recording in self._open.values():
                 recording.record.release()
             return False
@@ -82,12 +82,12 @@ class Group:
         steps = [0] * len(self._members)
         for lane, recording in self._open.items():
             steps[lane] = recording.checkpoint.step if recording.checkpoint else 0
-        steps = of_the_first({"steps": np.array(steps, np.int32)})["steps"].tolist()
+        steps = broadcast_arrays({"steps": np.array(steps, np.int32)})["steps"].tolist()
         if len({steps[lane] for lane in self._open}) > 1:
             parts = {step: [] for step in sorted(steps, reverse=True)}
             for member, step in zip(self._members, steps, strict=True):
                 parts[step].append(member)
-            raise Apart(list(parts.values()))
+            raise CheckpointStepMismatch(list(parts.values()))
         self.begin = max(steps)
         self._fetched = self.begin, self._began
         if self.begin:
@@ -107,7 +107,7 @@ class Group:
     @property
     def is_due(self) -> bool:
         """Whether the state behind the present chunk is to be kept."""
-        return is_first() and self._writer.is_due
+        return is_primary() and self._writer.is_due
 
     @property
     def ended(self) -> bool:
@@ -146,7 +146,7 @@ class Group:
         # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
         fetched, held_out, counted = jax.tree.map(np.asarray, (rows, evaluation, beside))
 
-        def hand_over(lane: int, recording: Recording) -> None:
+        def hand_over(lane: int, recording: RunWriter) -> None:
             own = jax.tree.map(
                 lambda column: column[lane, :steps].copy(), fetched
             )  # not a view: it would keep all
@@ -171,14 +171,14 @@ class Group:
         steps = self._fetched[0]
         checkpoint = self._members[0].config.checkpoint
         unfinished = steps < self.job.steps and checkpoint.every is not None
-        if is_first() and steps > self.begin and self._open and (unfinished or checkpoint.keep):
+        if is_primary() and steps > self.begin and self._open and (unfinished or checkpoint.keep):
             self._keep(fetch(state))
 
     def _keep(self, state: Arrays) -> None:
         """Has a checkpoint of each run written that is not at its end."""
         runs = []
 
-        def cut(lane: int, recording: Recording) -> None:
+        def cut(lane: int, recording: RunWriter) -> None:
             own = {path: array[lane, ...] for path, array in state.items()}
             runs.append(
                 (recording.checkpoints, Checkpoint(self._fetched[0], own, recording.notes()))
@@ -187,7 +187,7 @@ class Group:
         self._each(cut)
         self._writer.write(runs)
 
-    def _each(self, act: Callable[[int, Recording], None]) -> None:
+    def _each(self, act: Callable[[int, RunWriter], None]) -> None:
         for lane, recording in list(self._open.items()):
             try:
                 act(lane, recording)

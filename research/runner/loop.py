@@ -10,20 +10,26 @@ import numpy as np
 
 from research.data.sources import load
 from research.parallel.mesh import (
-    at_the_start,
-    gathered,
+    init_layout,
     make_layout,
-    over_runs,
+    map_runs,
     place,
     placed_shapes,
-    spread,
+    shard_state,
+    to_init_device,
 )
-from research.parallel.processes import agreed, interrupted, noting, of_the_first, together
-from research.runner.group import Apart, Group, is_out_of_memory
+from research.parallel.processes import (
+    broadcast_arrays,
+    broadcast_scalar,
+    defer_signals,
+    is_interrupted,
+    run_on_all_processes,
+)
+from research.runner.group import CheckpointStepMismatch, RunGroup, is_out_of_memory
 from research.runner.memory import check_memory, needed, release_programs, size
 from research.runner.progress import Progress
-from research.runner.run_setup import Job, prepare
-from research.runner.run_spec import Member, Result
+from research.runner.run_setup import RunSetup, make_run_setup
+from research.runner.run_spec import Result, RunSpec
 from research.training.checkpoint import fetch, restored, stacked
 from research.training.precision import scope
 from research.training.program import Program, make_program
@@ -32,11 +38,11 @@ from research.training.state import TrainState
 SECONDS_A_CHUNK = 0.5  # about how long the device works on a single run before the host looks
 
 
-def train(
-    members: Sequence[Member],
+def train_runs(
+    members: Sequence[RunSpec],
     progress: Progress,
     *,
-    within: str = "auto",
+    map_mode: str = "auto",
     devices: int | None = None,
 ) -> list[Result]:
     """Trains runs that differ only in numbers that are passed in, as one program, and records each in its directory.
@@ -49,11 +55,14 @@ def train(
         What came of each, in order.
     """
     if len(members) > 1 and load(members[0].config.data).train is not None:
-        return [train([member], progress, within=within, devices=devices)[0] for member in members]
+        return [
+            train_runs([member], progress, map_mode=map_mode, devices=devices)[0]
+            for member in members
+        ]
     name = members[0].directory.name if len(members) == 1 else f"{len(members)} runs"
     progress.begin(name, len(members))
     try:
-        return _together(members, progress, within, devices)
+        return _train_group(members, progress, map_mode, devices)
     except Exception as error:
         parts = _parts(members, error)
         if not parts:
@@ -66,15 +75,15 @@ def train(
         member.directory: result
         for part in parts
         for member, result in zip(
-            part, train(part, progress, within=within, devices=devices), strict=True
+            part, train_runs(part, progress, map_mode=map_mode, devices=devices), strict=True
         )
     }
     return [results[member.directory] for member in members]
 
 
-def _parts(members: Sequence[Member], error: Exception) -> Sequence[Sequence[Member]]:
+def _parts(members: Sequence[RunSpec], error: Exception) -> Sequence[Sequence[RunSpec]]:
     """The smaller groups that members are trained in behind what they could not be together; none: it is an error."""
-    if isinstance(error, Apart):
+    if isinstance(error, CheckpointStepMismatch):
         return error.parts
     if len(members) == 1 or not is_out_of_memory(error):
         return []
@@ -82,48 +91,50 @@ def _parts(members: Sequence[Member], error: Exception) -> Sequence[Sequence[Mem
     return members[:middle], members[middle:]
 
 
-def _together(
-    members: Sequence[Member], progress: Progress, within: str, devices: int | None
+def _train_group(
+    members: Sequence[RunSpec], progress: Progress, map_mode: str, devices: int | None
 ) -> list[Result]:
     configs = [member.config for member in members]
     layout = make_layout(
-        len(members), kind=configs[0].mesh.kind.name, within=within, devices=devices
+        len(members), kind=configs[0].mesh.kind.name, map_mode=map_mode, devices=devices
     )
     spare = [configs[-1]] * (
-        -len(members) % layout.lanes
+        -len(members) % layout.num_run_shards
     )  # trained once more so that devices have equal shares
     release_programs()
     with scope(configs[0].precision.kind.name):
-        job = together(partial(prepare, *configs, *spare, layout=layout))
+        job = run_on_all_processes(partial(make_run_setup, *configs, *spare, layout=layout))
         with (
-            together(partial(Group, members, job, progress)) as group,
+            run_on_all_processes(partial(RunGroup, members, job, progress)) as group,
             ThreadPoolExecutor(1) as other,
         ):
-            together(group.begin_together)
+            run_on_all_processes(group.begin_together)
             if not group.ended:  # another process is at them, or was
                 _loop(job, group, configs[0].precision.kind.name, other)
     return group.results
 
 
-def _loop(job: Job, group: Group, precision: str, other: Executor) -> None:
+def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec, job.layout)
-    state, evaluates = together(partial(_begun, program, job, group, precision, other))
+    state, evaluates = run_on_all_processes(
+        partial(_compile_and_init, program, job, group, precision, other)
+    )
     group.count(state.params)
     if group.begin == job.steps:
-        together(group.compiled)
+        run_on_all_processes(group.compiled)
     pending = None
     seconds = SECONDS_A_CHUNK * group.patience
 
     def pace():
-        return agreed(group.pace())
+        return broadcast_scalar(group.pace())
 
     cuts = job.eval_every, *job.beside.values()
-    with noting():
+    with defer_signals():
         for start, steps in chunks(
             job.steps, cuts, job.spec.capacity, pace, seconds, begin=group.begin
         ):
-            if interrupted():
+            if is_interrupted():
                 break
             data = job.feed(start, steps)
             due = [name for name, every in job.beside.items() if start % every == 0]
@@ -134,12 +145,12 @@ def _loop(job: Job, group: Group, precision: str, other: Executor) -> None:
                 evaluates.result()
             evaluation = job.evaluate(program, state) if evaluated else {}
             if pending:
-                together(partial(group.take, *pending))
+                run_on_all_processes(partial(group.take, *pending))
             if group.ended:
                 return
             if start == group.begin:
                 jax.block_until_ready(rows)
-                together(group.compiled)
+                run_on_all_processes(group.compiled)
             pending = (
                 start,
                 steps,
@@ -149,12 +160,12 @@ def _loop(job: Job, group: Group, precision: str, other: Executor) -> None:
                 fetch(state) if group.is_due else None,
             )
         if pending:
-            together(partial(group.take, *pending))
-        together(partial(group.leave, state))
+            run_on_all_processes(partial(group.take, *pending))
+        run_on_all_processes(partial(group.leave, state))
 
 
-def _begun(
-    program: Program, job: Job, group: Group, precision: str, other: Executor
+def _compile_and_init(
+    program: Program, job: RunSetup, group: RunGroup, precision: str, other: Executor
 ) -> tuple[TrainState, Future | None]:
     """The state that the runs begin with or go on from; while it is made, the step is compiled on the ``other`` core.
 
@@ -167,7 +178,7 @@ def _begun(
     data = job.feed(0, 0)
     here = min(job.layout.devices, jax.local_device_count())
     check_memory(
-        2 * here * size(shapes) // job.layout.lanes, here
+        2 * here * size(shapes) // job.layout.num_run_shards, here
     )  # the state of a step and of the next one
 
     def compiled(function: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
@@ -177,21 +188,25 @@ def _begun(
     step = other.submit(compiled, program.chunk, data, np.int32(0), np.int32(0))
     evaluates = other.submit(compiled, program.evaluate, job.data) if job.stream is None else None
     state = (
-        _restored(job, group, shapes) if group.begin else program.init(gathered(job.layout, job.hp))
+        _restored(job, group, shapes)
+        if group.begin
+        else program.init(to_init_device(job.layout, job.hp))
     )
     for name in job.beside:
         compiled(getattr(program, name), data)
     check_memory(here * needed(step.result()), here)
-    return spread(job.layout, state), evaluates
+    return shard_state(job.layout, state), evaluates
 
 
-def _restored(job: Job, group: Group, shapes: TrainState) -> TrainState:
+def _restored(job: RunSetup, group: RunGroup, shapes: TrainState) -> TrainState:
     """The state of the runs' checkpoints, which the first process alone has read."""
-    layout = at_the_start(job.layout)
-    arrays = of_the_first(stacked(shapes, group.checkpoints()))
-    keys = jax.jit(over_runs(layout, jax.random.key, own=1))
+    layout = init_layout(job.layout)
+    arrays = broadcast_arrays(stacked(shapes, group.checkpoints()))
+    keys = jax.jit(map_runs(layout, jax.random.key, num_mapped=1))
     return restored(
-        shapes, place(layout, arrays, per_run=True), keys(gathered(job.layout, job.hp)["seed"])
+        shapes,
+        place(layout, arrays, per_run=True),
+        keys(to_init_device(job.layout, job.hp)["seed"]),
     )
 
 

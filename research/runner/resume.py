@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from research.records.record import Lock, Record
-from research.records.table_writer import Columns, Damaged
-from research.runner.run_setup import Job
-from research.runner.run_spec import Member, read_ended
-from research.training.checkpoint import Checkpoint, Checkpoints, Form, Unusable, form
+from research.records.record import Lock, RunRecord
+from research.records.table_writer import Columns, CorruptTable
+from research.runner.run_setup import RunSetup
+from research.runner.run_spec import RunSpec, read_ended
+from research.training.checkpoint import Checkpoint, Checkpoints, Form, InvalidCheckpoint, form
 from research.training.program import make_program
 
 RECALLED = (
@@ -20,10 +20,10 @@ RECALLED = (
 )  # what a run is judged by, and what trackers are sent
 
 
-class Ended(ValueError):
+class AlreadyFinished(ValueError):
     """Another process has trained the run to its end in the meantime; ``info`` is its ``run.json``."""
 
-    def __init__(self, member: Member, info: dict[str, Any]):
+    def __init__(self, member: RunSpec, info: dict[str, Any]):
         super().__init__(
             f"{member.directory} was trained by another process just now: the same command shows it"
         )
@@ -31,8 +31,8 @@ class Ended(ValueError):
 
 
 def take_up(
-    member: Member, job: Job, described: dict[str, Any]
-) -> tuple[Record, Checkpoint | None, list[Columns]]:
+    member: RunSpec, job: RunSetup, described: dict[str, Any]
+) -> tuple[RunRecord, Checkpoint | None, list[Columns]]:
     """Locks a run and opens its record: at its last checkpoint where an earlier attempt left one, else empty.
 
     Returns:
@@ -49,7 +49,7 @@ def take_up(
     try:
         info = read_ended(member)
         if info:
-            raise Ended(member, info)
+            raise AlreadyFinished(member, info)
         member.begin()
         return _opened(lock, job, described)
     except BaseException:
@@ -58,37 +58,37 @@ def take_up(
 
 
 def _opened(
-    lock: Lock, job: Job, described: dict[str, Any]
-) -> tuple[Record, Checkpoint | None, list[Columns]]:
+    lock: Lock, job: RunSetup, described: dict[str, Any]
+) -> tuple[RunRecord, Checkpoint | None, list[Columns]]:
     checkpoints = Checkpoints(lock.directory)
     try:
         checkpoint = checkpoints.read(partial(_form, job))
         if checkpoint is None:
-            return Record(lock, described), None, []
+            return RunRecord(lock, described), None, []
         return _gone_on(lock, checkpoint, described)
-    except (Unusable, Damaged) as error:
+    except (InvalidCheckpoint, CorruptTable) as error:
         checkpoints.remove()
         print(
             f"fathom: {lock.directory.name} begins anew, its checkpoint is of no use: {error}",
             file=sys.stderr,
         )
-        return Record(lock, described), None, []
+        return RunRecord(lock, described), None, []
 
 
 def _gone_on(
     lock: Lock, checkpoint: Checkpoint, described: dict[str, Any]
-) -> tuple[Record, Checkpoint, list[Columns]]:
+) -> tuple[RunRecord, Checkpoint, list[Columns]]:
     notes = checkpoint.notes
     if (notes.get("id"), notes.get("data")) != (described["id"], described["data"]["fingerprint"]):
-        raise Unusable(
+        raise InvalidCheckpoint(
             "it is of another run"
             if notes.get("id") != described["id"]
             else "the data are others now"
         )
     resumed = {"resumed": [*notes["resumed"], checkpoint.step]}
-    record = Record(lock, described | resumed, kept=notes["rows"])
+    record = RunRecord(lock, described | resumed, kept=notes["rows"])
     return record, checkpoint, [record.read(table) for table in RECALLED]
 
 
-def _form(job: Job) -> Form:
+def _form(job: RunSetup) -> Form:
     return form(jax.eval_shape(make_program(job.spec, job.layout).init, job.hp))

@@ -15,22 +15,22 @@ from research.data.streamed import Places, Stream
 from research.diagnosis.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
-from research.parallel.mesh import ALONE, Layout, check_split, place
+from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place
 from research.theory import profiles as theory
-from research.training.objective import order_of
+from research.training.objective import epoch_permutation
 from research.training.precision import POLICIES
 from research.training.program import Program
-from research.training.program_config import Spec
+from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
 
-BRIEF = 1  # steps of a run for which it does not pay to have them compiled well
+FAST_COMPILE_STEPS = 1  # steps of a run for which it does not pay to have them compiled well
 
 
 @dataclass(frozen=True)
-class Job:
+class RunSetup:
     """Runs made ready: what is compiled, what is passed in, and how long they last."""
 
-    spec: Spec
+    spec: ProgramConfig
     layout: Layout
     hp: dict[str, jax.Array]  # every leaf [M]
     data: dict[str, jax.Array]
@@ -58,7 +58,7 @@ class Job:
         return sums
 
 
-def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
+def make_run_setup(config: Config, *others: Config, layout: Layout = SINGLE_DEVICE) -> RunSetup:
     """Loads the data and splits the configurations into what is compiled and what is passed in.
 
     They are checked ones: the data hold at least one batch.
@@ -76,7 +76,7 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     spec = _spec(config, dataset, batch)
     if any(_spec(other, dataset, batch) != spec for other in others):
         raise ValueError("runs of one group must differ only in numbers that are passed in")
-    spec = dataclasses.replace(spec, brief=steps <= BRIEF)
+    spec = dataclasses.replace(spec, fast_compile=steps <= FAST_COMPILE_STEPS)
     stream = None
     if dataset.train is not None:
         stream = _stream(config, dataset, batch)
@@ -89,7 +89,7 @@ def prepare(config: Config, *others: Config, layout: Layout = ALONE) -> Job:
     }
     placed = place(layout, hp, per_run=True), place(layout, dataset.arrays(), per_run=False)
     eval_every = config.train.eval_every or per_epoch
-    return Job(
+    return RunSetup(
         spec, layout, *placed, dataset, steps, per_epoch, eval_every, _beside(config), stream
     )
 
@@ -119,13 +119,13 @@ def _stream(config: Config, dataset: Dataset, batch: int) -> Stream:
     key = jax.random.key(config.seed)
     places = Places(
         dataset.train,
-        lambda epoch: np.asarray(order_of(key, epoch, examples)),
+        lambda epoch: np.asarray(epoch_permutation(key, epoch, examples)),
         batch=batch,
         seed=config.seed,
         shard=0,
         shards=1,
     )
-    return Stream(places, dataset.held_out, Spec.capacity)
+    return Stream(places, dataset.held_out, ProgramConfig.capacity)
 
 
 def _format(path: str, value: float, wide: type) -> type:
@@ -134,7 +134,7 @@ def _format(path: str, value: float, wide: type) -> type:
     return np.int32 if isinstance(value, int) else wide
 
 
-def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
+def _spec(config: Config, dataset: Dataset, batch: int) -> ProgramConfig:
     policy = POLICIES[config.precision.kind.name]
     model = config.model
     skip = config.skip
@@ -171,7 +171,7 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
         rounding=policy.rounding,
         tensor_scale=config.precision.tensor_scale,
     )
-    return Spec(
+    return ProgramConfig(
         architecture,
         optimizer=config.optimizer.kind.name,
         schedule=config.optimizer.schedule.name,
@@ -189,7 +189,7 @@ def _spec(config: Config, dataset: Dataset, batch: int) -> Spec:
     )
 
 
-def predicted_profile(config: Config, job: Job) -> np.ndarray | None:
+def predicted_profile(config: Config, job: RunSetup) -> np.ndarray | None:
     """What mean-field theory expects at initialisation: ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²), l = 0..N; None for no theory."""
     if (
         config.model.kind.name != "mlp"
@@ -233,7 +233,7 @@ def scales(config: Config) -> tuple[float, float]:
     return _SCALES[config.skip.kind.name](config)
 
 
-def predicted_factor(config: Config, job: Job) -> float | None:
+def predicted_factor(config: Config, job: RunSetup) -> float | None:
     """The predicted factor per layer at initialisation, fitted over the layers that the verdict fits."""
     profile = predicted_profile(config, job)
     return (

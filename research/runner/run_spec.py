@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.config.schema import Config, plain, traced
+from research.config.schema import Config, flatten, traced
 from research.records.runs import flat
 
 Result = dict[
@@ -17,7 +17,7 @@ Result = dict[
 ]  # a run's ``run.json`` and its ``directory``; where it raised, the exception as ``error``
 
 
-class Found(dict[str, Any]):
+class Objective(dict[str, Any]):
     """A run's result as a number that a search makes small: its last held-out loss; infinite where it went wrong."""
 
     def __float__(self) -> float:
@@ -46,7 +46,7 @@ def run_id(study: str, config: Config) -> str:
     Trackers, devices and checkpoints are left out.
     """
     settings = {
-        path: value for path, value in plain(config).items() if not path.startswith(OUTSIDE)
+        path: value for path, value in flatten(config).items() if not path.startswith(OUTSIDE)
     }
     return _hash([study, settings])
 
@@ -55,7 +55,7 @@ def group_key(config: Config) -> str:
     """The same for runs that can be trained as one program: they differ in traced numbers alone."""
     passed_in = traced(config)
     settings = {
-        path: value for path, value in plain(config).items() if not path.startswith(ELSEWHERE)
+        path: value for path, value in flatten(config).items() if not path.startswith(ELSEWHERE)
     }
     fixed = {path: value for path, value in settings.items() if path not in passed_in}
     return _hash([fixed, [settings[path] > 0 for path in SWITCHES]])
@@ -66,7 +66,7 @@ def _hash(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Member:
+class RunSpec:
     """A run of a group: what it is, and where it is recorded. Another process can be handed it."""
 
     config: Config
@@ -87,7 +87,7 @@ class Member:
             (self.directory / name).write_text(text)
 
 
-def read_ended(member: Member) -> dict[str, Any] | None:
+def read_ended(member: RunSpec) -> dict[str, Any] | None:
     """``run.json`` of a run that is there already and ended by itself; None for one that is missing or unfinished.
 
     Raises:
@@ -103,7 +103,7 @@ def read_ended(member: Member) -> dict[str, Any] | None:
     return info if info and info.get("status") in ("done", "diverged") else None
 
 
-def _difference(member: Member) -> str:
+def _difference(member: RunSpec) -> str:
     """What is not as in the configuration that lies in the directory."""
     import yaml
 
@@ -112,7 +112,9 @@ def _difference(member: Member) -> str:
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
     now = {
-        path: value for path, value in plain(member.config).items() if not path.startswith(OUTSIDE)
+        path: value
+        for path, value in flatten(member.config).items()
+        if not path.startswith(OUTSIDE)
     }
     said = [
         f"{path} was {before.get(path)}, is {value}"

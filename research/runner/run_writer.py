@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.config.schema import plain, tree
+from research.config.schema import flatten, to_dict
 from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
-from research.parallel.processes import is_first
-from research.records.record import Unwritten
+from research.parallel.processes import is_primary
+from research.records.record import NullRecord
 from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
 from research.runner.provenance import git, versions
 from research.runner.resume import take_up
-from research.runner.run_setup import Job, predicted_factor
-from research.runner.run_spec import Member
+from research.runner.run_setup import RunSetup, predicted_factor
+from research.runner.run_spec import RunSpec
 from research.theory.formats import read_counts
 from research.training.checkpoint import Checkpoints
 from research.training.precision import POLICIES
@@ -27,22 +27,22 @@ SCALARS = ("train_loss", "train_accuracy", "learning_rate", "loss_scale", "skipp
 HELD_OUT = ("eval_loss", "eval_accuracy")
 
 
-class Recording:
+class RunWriter:
     """A run while it lasts."""
 
-    def __init__(self, member: Member, job: Job, together: int):
+    def __init__(self, member: RunSpec, job: RunSetup, together: int):
         """``together``: how many runs are trained as one program; the run's seconds are those of all."""
         self.config = member.config
         self.job = job
         described = _described(member, job) | {"together": together}
-        if is_first():
+        if is_primary():
             self.record, self.checkpoint, self._recalled = take_up(member, job, described)
         else:
-            self.record = Unwritten(described)
+            self.record = NullRecord(described)
             self.checkpoint = None
             self._recalled = []
         self.checkpoints = Checkpoints(member.directory)
-        self.trackers = Background(_trackers(member) if is_first() else [])
+        self.trackers = Background(_trackers(member) if is_primary() else [])
         self.diverged: tuple[int, int | None] | None = (
             None  # step and layer of the first value that is not finite
         )
@@ -192,7 +192,7 @@ class Recording:
             self.record.close(
                 **ended, goes_on=goes_on, final=self._final(), verdict=self._verdict()
             )
-            if is_first() and not goes_on and not self.config.checkpoint.keep:
+            if is_primary() and not goes_on and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
 
     def _final(self) -> dict[str, float | None]:
@@ -227,7 +227,7 @@ class Recording:
             1 if self.job.spec.architecture.shared else 0
         )  # a recurrent network begins with zeros
         told = {
-            "settings": plain(self.config),
+            "settings": flatten(self.config),
             "theory": theory,
             "diverged": self.diverged,
             "first": first,
@@ -264,17 +264,17 @@ def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
     return None
 
 
-def _trackers(member: Member) -> list[Any]:
+def _trackers(member: RunSpec) -> list[Any]:
     if not member.config.tracker.wandb:
         return []
-    resolved = tree(member.config)
+    resolved = to_dict(member.config)
     names = {"name": member.directory.name, "group": member.directory.absolute().parent.name}
     return [
         WandbTracker(settings=resolved["tracker"], run_id=member.identity, config=resolved, **names)
     ]
 
 
-def _described(member: Member, job: Job) -> dict[str, Any]:
+def _described(member: RunSpec, job: RunSetup) -> dict[str, Any]:
     """``run.json`` as it stands when the run starts."""
     device = jax.devices()[0]
     data = job.dataset

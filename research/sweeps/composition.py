@@ -18,9 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from research.config.hydra_config import folder, register, typed
+from research.config.hydra_config import register, resource_dir, to_config
 from research.records.runs import flat
-from research.runner.run_spec import Member
+from research.runner.run_spec import RunSpec
 
 
 class Composer(ConfigLoaderImpl):
@@ -31,7 +31,7 @@ class Composer(ConfigLoaderImpl):
         super().__init__(loader.config_search_path)
         self._bases: dict[tuple[str, ...], bytes] = {}
         self._workpieces: dict[tuple[str, ...], DictConfig] = {}
-        self._checked: dict[tuple[str, ...], Member] = {}
+        self._checked: dict[tuple[str, ...], RunSpec] = {}
         self._is_group = functools.cache(self.repository.group_exists)
         self._parsed = functools.cache(OverridesParser.create().parse_override)
 
@@ -85,7 +85,7 @@ class Composer(ConfigLoaderImpl):
     def _chooses(self, override: Override) -> bool:
         return self._is_group(override.key_or_group) and not isinstance(override.value(), dict)
 
-    def checked(self, master: DictConfig, overrides: Sequence[str]) -> Member:
+    def checked(self, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
         """The job as a run, composed and checked once; its files are not among it.
 
         Raises:
@@ -95,10 +95,10 @@ class Composer(ConfigLoaderImpl):
         if key not in self._checked:
             parsed = [self._parsed(override) for override in overrides]
             composed = self._changed(self._workpiece(master, parsed), parsed)
-            self._checked[key] = Member(typed(composed), _directory(composed))
+            self._checked[key] = RunSpec(to_config(composed), _directory(composed))
         return self._checked[key]
 
-    def member(self, master: DictConfig, overrides: Sequence[str], number: int) -> Member:
+    def member(self, master: DictConfig, overrides: Sequence[str], number: int) -> RunSpec:
         """The job as a run, with the files that Hydra's own launcher would write beside the record."""
         member = self.checked(master, overrides)
         composed = self.load_sweep_config(master, overrides)
@@ -112,10 +112,10 @@ class Composer(ConfigLoaderImpl):
             "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
             "overrides": composed.hydra.overrides.task,
         }
-        folder = composed.hydra.output_subdir
+        resource_dir = composed.hydra.output_subdir
         files = (
-            {f"{folder}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
-            if folder
+            {f"{resource_dir}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
+            if resource_dir
             else {}
         )
         return dataclasses.replace(member, files=files)
@@ -124,7 +124,9 @@ class Composer(ConfigLoaderImpl):
 def composed_jobs(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
     """What each job of a sweep is set to, by dotted path, unchecked; ``words`` are what the jobs have in common."""
     register()
-    loader = Composer(ConfigLoaderImpl(create_config_search_path(str(folder("conf").absolute()))))
+    loader = Composer(
+        ConfigLoaderImpl(create_config_search_path(str(resource_dir("conf").absolute())))
+    )
     master = loader.load_configuration("config", list(words), run_mode=RunMode.MULTIRUN)
     for job in jobs:
         composed = loader.load_sweep_config(master, [*words, *job])

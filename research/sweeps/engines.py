@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.runner.run_spec import Member, Result
+from research.runner.run_spec import Result, RunSpec
 
 Outcome = list[Result] | BaseException
 SECONDS_A_LOOK = 0.5  # between looks for results
@@ -22,25 +22,27 @@ SECONDS_A_QUESTION = 15.0  # between questions to the cluster's accounting, whic
 class Load:
     """A group of runs as it travels; calling it trains them."""
 
-    members: Sequence[Member]
-    within: str
+    members: Sequence[RunSpec]
+    map_mode: str
     devices: int | None
     place: Path  # paths of the runs are relative to it
 
     def __call__(self) -> list[Result]:
         """What came of each run; errors as lines, since not every exception travels."""
-        from research.cli import train
+        from research.runner import session
         from research.runner.progress import Silent
         from research.runner.signals import terminable
 
         os.chdir(self.place)
-        train.Session.progress = Silent()
+        session.Session.progress = Silent()
         if self.members[0].config.mesh.kind.name == "distributed":
-            from research.parallel.processes import join
+            from research.parallel.processes import join_processes
 
-            join(self.members[0].config.mesh)
+            join_processes(self.members[0].config.mesh)
         with terminable():
-            results = train.train_group(self.members, within=self.within, devices=self.devices)
+            results = session.train_group(
+                self.members, map_mode=self.map_mode, devices=self.devices
+            )
         return [result | _in_words(result.get("error")) for result in results]
 
     def failed(self, error: BaseException) -> list[Result]:

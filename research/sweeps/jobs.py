@@ -11,7 +11,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from research.config.schema import Config
-from research.runner.run_spec import Member, group_key
+from research.runner.run_spec import RunSpec, group_key
 
 
 def jobs_of(
@@ -33,7 +33,7 @@ def jobs_of(
     return jobs
 
 
-def without_doubles(jobs: Sequence[Sequence[str]], members: Sequence[Member]) -> list[int]:
+def without_doubles(jobs: Sequence[Sequence[str]], members: Sequence[RunSpec]) -> list[int]:
     """The jobs' numbers, but for those that ask for the same run once more.
 
     Raises:

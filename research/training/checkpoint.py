@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 Form = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
-class Unusable(ValueError):
+class InvalidCheckpoint(ValueError):
     """A checkpoint that a run cannot go on from; ``str`` says why."""
 
 
@@ -139,11 +139,11 @@ class Checkpoints:
         ):  # not the checkpoint's fault: it may be read another time
             raise
         except Exception as error:  # of any kind: the file system, two formats, JSON
-            raise Unusable(f"it cannot be read ({type(error).__name__})") from error
+            raise InvalidCheckpoint(f"it cannot be read ({type(error).__name__})") from error
         if not same:
-            raise Unusable("it holds the arrays of another network")
+            raise InvalidCheckpoint("it holds the arrays of another network")
         if not whole:
-            raise Unusable("it is damaged")
+            raise InvalidCheckpoint("it is damaged")
         return Checkpoint(int(place.name), arrays, notes)
 
     def remove(self) -> None:

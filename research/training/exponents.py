@@ -12,18 +12,18 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from research.gauges.exponents import exponent_counts
-from research.parallel.collectives import total
+from research.parallel.collectives import psum_tree
 from research.theory.formats import BINS
 from research.training.layer_params import stages_of
 from research.training.objective import HP, make_objective, next_batch
-from research.training.program_config import Spec
+from research.training.program_config import ProgramConfig
 from research.training.state import LossScale, TrainState
 
 Counts = dict[str, Array]
 
 
 def count_exponents(
-    spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]
+    spec: ProgramConfig, state: TrainState, hp: HP, data: Mapping[str, Array]
 ) -> dict[str, Counts]:
     """Counts of the step that comes next, as ``gauges.exponents`` gives them.
 
@@ -36,7 +36,7 @@ def count_exponents(
     )
     found = {"own": _counts(spec, state, hp, data)}
     if wide != arch:
-        unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.clean)
+        unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.finite_streak)
         exact = (
             dataclasses.replace(spec, architecture=wide),
             dataclasses.replace(state, loss_scale=unscaled),
@@ -45,13 +45,13 @@ def count_exponents(
     return found
 
 
-def _counts(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Counts:
+def _counts(spec: ProgramConfig, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Counts:
     arch = spec.architecture
     lengths = {"signal_grad": arch.layers + 1} | ({"grad_norm": arch.layers} if arch.shared else {})
     slots = {name: jnp.zeros((length, BINS + 2), jnp.float32) for name, length in lengths.items()}
     objective = make_objective(spec, state, hp, next_batch(spec, state, data))
     grads, counted = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)[0]
-    grads, signal = total((grads, counted["signal_grad"]))
+    grads, signal = psum_tree((grads, counted["signal_grad"]))
     if arch.shared:
         return {"signal": signal, "grad": counted["grad_norm"]}
     layers = [

@@ -27,12 +27,12 @@ from research.gauges.curvature import (
 from research.gauges.layers import layer_norms
 from research.gauges.norms import euclidean
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.layer_params import is_kernel, kernels_of
-from research.training.losses import losses_and_hits
-from research.training.objective import HP, graph_of, make_objective, read_inputs
-from research.training.program_config import Spec
+from research.training.losses import loss_and_accuracy
+from research.training.objective import HP, graph_of, make_objective, normalize_inputs
+from research.training.program_config import ProgramConfig
 from research.training.state import LossScale, TrainState
 
 EXAMPLES = 1024  # the most that sharpness is averaged over, but for full batches
@@ -40,10 +40,10 @@ COMPARED = 256  # the most examples whose gradients are compared or kept one by 
 STEPS = 10.0 ** -(0.5 * np.arange(2, 29))  # of numerical derivatives, in units of the weights' norm
 
 Data = Mapping[str, Array]
-Found = dict[str, Array]
+Diagnostics = dict[str, Array]
 
 
-def inspect(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def inspect(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """Everything that ``spec.inspections`` names, by the names of the columns that it is recorded in.
 
     Where data are streamed, the first examples are those of the present batch.
@@ -58,27 +58,29 @@ def inspect(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     }
 
 
-def _widened(spec: Spec, state: TrainState) -> tuple[Spec, TrainState]:
+def _widened(spec: ProgramConfig, state: TrainState) -> tuple[ProgramConfig, TrainState]:
     arch = spec.architecture
     formats = {
         name: str(jnp.promote_types(getattr(arch, name), jnp.float32))
         for name in ("dtype", "param_dtype")
     }
     params = jax.tree.map(lambda leaf: leaf.astype(formats["param_dtype"]), state.params)
-    unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.clean)
+    unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.finite_streak)
     state = dataclasses.replace(state, params=params, loss_scale=unscaled)
     return dataclasses.replace(
         spec, architecture=dataclasses.replace(arch, rounding="", **formats)
     ), state
 
 
-def _loss(spec: Spec, state: TrainState, hp: HP, data: Data, rows: Array) -> Callable[[Any], Array]:
-    batch = read_inputs(spec.architecture, data, data["x"][rows]), data["y"][rows]
+def _loss(
+    spec: ProgramConfig, state: TrainState, hp: HP, data: Data, rows: Array
+) -> Callable[[Any], Array]:
+    batch = normalize_inputs(spec.architecture, data, data["x"][rows]), data["y"][rows]
     objective = make_objective(spec, state, hp, batch)
     return lambda params: objective(params, {})[0]
 
 
-def _sharpness(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _sharpness(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """The greatest eigenvalue of the Hessian of the training loss, and the error bound of ``curvature.sharpness``."""
     examples = len(data["x"])
     batches = 1 if spec.full_batch else max(1, min(examples, EXAMPLES) // spec.batch_size)
@@ -94,38 +96,42 @@ def _sharpness(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
     return {"sharpness": value, "sharpness_bound": bound}
 
 
-def _network(spec: Spec, state: TrainState, hp: HP) -> Stack:
-    return nnx.merge(graph_of(spec.architecture, hp), state.params, state.rest, copy=True)
+def _network(spec: ProgramConfig, state: TrainState, hp: HP) -> Stack:
+    return nnx.merge(graph_of(spec.architecture, hp), state.params, state.model_state, copy=True)
 
 
-def _told(spec: Spec, state: TrainState, hp: HP) -> Pass:
-    return Pass(
+def _told(spec: ProgramConfig, state: TrainState, hp: HP) -> ForwardContext:
+    return ForwardContext(
         hp, train=True, key=jax.random.fold_in(state.key, 4) if spec.architecture.random else None
     )
 
 
-def _outputs(spec: Spec, state: TrainState, hp: HP, params: Any, x: Array, told: Pass) -> Array:
+def _outputs(
+    spec: ProgramConfig, state: TrainState, hp: HP, params: Any, x: Array, ctx: ForwardContext
+) -> Array:
     """The network's outputs with other parameters than the state's."""
-    return _network(spec, dataclasses.replace(state, params=params), hp)(x, {}, told)[0]
+    return _network(spec, dataclasses.replace(state, params=params), hp)(x, {}, ctx)[0]
 
 
-def _jacobian_spectrum(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _jacobian_spectrum(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """Singular values [D] of J = ∂h_N/∂h_0 at the first example, the greatest first, and the greatest |J − I|.
 
     Batch norm as in evaluation.
     """
-    told = Pass(hp, train=False)
-    first = read_inputs(spec.architecture, data, data["x"][:1])
-    h = _network(spec, state, hp).begin(first, told)
+    ctx = ForwardContext(hp, train=False)
+    first = normalize_inputs(spec.architecture, data, data["x"][:1])
+    h = _network(spec, state, hp).begin(first, ctx)
 
     def through(h):
-        return _network(spec, state, hp).through(h[None], {}, told)[0][0]
+        return _network(spec, state, hp).through(h[None], {}, ctx)[0][0]
 
     values, distance = isometry(through, h[0])
     return {"jacobian_spectrum": values, "jacobian_distance": distance}
 
 
-def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _gradient_correlation(
+    spec: ProgramConfig, state: TrainState, hp: HP, data: Data
+) -> Diagnostics:
     """The mean cosine [N+1] between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with one random v for all of them.
 
     Behind batch norm an example's gradient has parts that come from the others' outputs: these have random signs, which
@@ -134,9 +140,9 @@ def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> 
     References:
         Balduzzi et al., The shattered gradients problem, 2017.
     """
-    told = _told(spec, state, hp)
+    ctx = _told(spec, state, hp)
     model = _network(spec, state, hp)
-    h = model.begin(read_inputs(spec.architecture, data, data["x"][:COMPARED]), told)
+    h = model.begin(normalize_inputs(spec.architecture, data, data["x"][:COMPARED]), ctx)
     v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
     signs = jax.random.rademacher(
         jax.random.fold_in(state.key, 7), (len(h),) + (1,) * (h.ndim - 1), h.dtype
@@ -145,7 +151,7 @@ def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> 
 
     def forward(h: Array, slots: Array) -> Array:
         return jnp.sum(
-            _network(spec, state, hp).through(h, {"signal_grad": slots}, told)[0] * v[None] * signs
+            _network(spec, state, hp).through(h, {"signal_grad": slots}, ctx)[0] * v[None] * signs
         )
 
     first, others = jax.grad(forward, (0, 1))(h, layers)
@@ -156,18 +162,18 @@ def _gradient_correlation(spec: Spec, state: TrainState, hp: HP, data: Data) -> 
     }
 
 
-def _input_gradient(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _input_gradient(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """The gradient [K, inputs] of the first output with respect to each of the first examples."""
-    told = _told(spec, state, hp)
-    x = read_inputs(spec.architecture, data, data["x"][:COMPARED])
+    ctx = _told(spec, state, hp)
+    x = normalize_inputs(spec.architecture, data, data["x"][:COMPARED])
 
     def first(x):
-        return jnp.sum(_network(spec, state, hp)(x, {}, told)[0][..., 0])
+        return jnp.sum(_network(spec, state, hp)(x, {}, ctx)[0][..., 0])
 
     return {"input_gradient": jax.grad(first)(x)}
 
 
-def _output_change(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _output_change(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """The root mean square, over the first batch's outputs, of what one step of gradient descent changes them by.
 
     The step is W − η·∂L/∂W of all weights and vectors of tokens, with that batch's loss L and the run's learning rate
@@ -178,8 +184,8 @@ def _output_change(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
         Wang et al., DeepNet, 2022, §4.2: the model update.
     """
     rows = jnp.arange(spec.batch_size)
-    told = _told(spec, state, hp)
-    x = read_inputs(spec.architecture, data, data["x"][rows])
+    ctx = _told(spec, state, hp)
+    x = normalize_inputs(spec.architecture, data, data["x"][rows])
     gradient = jax.grad(_loss(spec, state, hp, data, rows))(state.params)
     stepped = jax.tree_util.tree_map_with_path(
         lambda path, old, g: old if _is_kept(path) else old - hp["optimizer.learning_rate"] * g,
@@ -187,13 +193,13 @@ def _output_change(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
         gradient,
     )
     before, after = (
-        _outputs(spec, state, hp, params, x, told) for params in (state.params, stepped)
+        _outputs(spec, state, hp, params, x, ctx) for params in (state.params, stepped)
     )
     change = after - before
     return {"output_change": euclidean(change) / change.size**0.5}
 
 
-def _difference_errors(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _difference_errors(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """Errors [H] of numerical derivatives of the first batch's loss, along a direction as long as the weights.
 
     ``mode_error`` is how far the automatic ones, in forward and in reverse mode, are from each other.
@@ -212,24 +218,24 @@ def _difference_errors(spec: Spec, state: TrainState, hp: HP, data: Data) -> Fou
     return {"difference_step": steps, "mode_error": mode_error(along, flat, direction)} | found
 
 
-def _scale_derivative(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _scale_derivative(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """⟨W, ∂L/∂W⟩ [N] of each layer's weights, and ⟨f, ∂L/∂f⟩ of the first batch's outputs f.
 
     All are one number where the outputs are linear along each layer's weights (Euler): for rectifiers and linear
     units without biases, norms and shortcuts.
     """
     arch = spec.architecture
-    told = _told(spec, state, hp)
-    x = read_inputs(arch, data, data["x"][: spec.batch_size])
+    ctx = _told(spec, state, hp)
+    x = normalize_inputs(arch, data, data["x"][: spec.batch_size])
     y = data["y"][: spec.batch_size]
 
     def network(params):
-        return _outputs(spec, state, hp, params, x, told)
+        return _outputs(spec, state, hp, params, x, ctx)
 
     outputs, back = jax.vjp(network, state.params)
 
     def loss(f):
-        return jnp.mean(losses_and_hits(spec.loss, f, y, hp["loss.label_smoothing"])[0])
+        return jnp.mean(loss_and_accuracy(spec.loss, f, y, hp["loss.label_smoothing"])[0])
 
     at_outputs = jax.grad(loss)(outputs)
     weights = kernels_of(arch, state.params)
@@ -240,7 +246,7 @@ def _scale_derivative(spec: Spec, state: TrainState, hp: HP, data: Data) -> Foun
     }
 
 
-def _scale_invariance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _scale_invariance(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """Three numbers a layer [N] that are 0 where the first batch's loss does not depend on the scale of its weights W.
 
     The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; ‖2g(2W) − g(W)‖/‖g(W)‖, with
@@ -265,7 +271,7 @@ def _scale_invariance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Foun
     }
 
 
-def _balance(spec: Spec, state: TrainState, hp: HP, data: Data) -> Found:
+def _balance(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
     """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, which gradient flow keeps in rectifier and linear networks."""
     embed = state.params["embed"]
     layers = state.params["stages"][0]["branch"]["weights"][0]

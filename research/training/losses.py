@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Num
 from research.gauges.norms import accumulator
 
 
-def losses_and_hits(
+def loss_and_accuracy(
     kind: str,
     logits: Float[Array, "B ... C"],
     labels: Num[Array, "B ..."],

@@ -10,12 +10,12 @@ from flax import nnx
 from jaxtyping import Array
 
 from research.data.augment import augmented
-from research.models.architecture import Architecture, Pass
+from research.models.architecture import Architecture, ForwardContext
 from research.models.stack import Stack
-from research.parallel.collectives import drawn, own, part
-from research.training.losses import losses_and_hits
+from research.parallel.collectives import local_loss_share, sample_then_shard, shard_batch
+from research.training.losses import loss_and_accuracy
 from research.training.permutation import permutation
-from research.training.program_config import Spec
+from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
 
 HP = Mapping[str, Array]
@@ -32,42 +32,44 @@ def graph_of(arch: Architecture, hp: HP) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: make_model(arch, hp, jax.random.key(0))))
 
 
-def order_of(key: Array, epoch: Array | int, examples: int) -> Array:
+def epoch_permutation(key: Array, epoch: Array | int, examples: int) -> Array:
     """The order of the examples [n]: a pure function of (seed, epoch), ``key`` being the seed's."""
     return permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), examples)
 
 
-def rows_of(spec: Spec, order: Array, position: Array) -> Array:
+def batch_indices(spec: ProgramConfig, order: Array, position: Array) -> Array:
     """Which examples are in the batch at ``position`` of an epoch in this ``order``."""
     return jax.lax.dynamic_slice_in_dim(order, position * spec.batch_size, spec.batch_size)
 
 
-def read_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
+def normalize_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
     """What the network reads: numbers brought to scale, or tokens as they are."""
     if arch.vocabulary:
         return rows.astype(jnp.int32)
     return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)
 
 
-def read_batch(
-    spec: Spec, state: TrainState, data: Mapping[str, Array], rows: Array, labels: Array
+def augment_and_shard(
+    spec: ProgramConfig, state: TrainState, data: Mapping[str, Array], rows: Array, labels: Array
 ) -> Batch:
     """The batch as the present step sees it: images augmented, and of it this device's part."""
     arch = spec.architecture
-    inputs = read_inputs(spec.architecture, data, rows)
-    return own((augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels))
+    inputs = normalize_inputs(spec.architecture, data, rows)
+    return shard_batch(
+        (augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels)
+    )
 
 
-def next_batch(spec: Spec, state: TrainState, data: Mapping[str, Array]) -> Batch:
+def next_batch(spec: ProgramConfig, state: TrainState, data: Mapping[str, Array]) -> Batch:
     """The batch of the step that comes next; where data are streamed, they are those of the steps from there on."""
     if spec.full_batch:
-        return read_batch(spec, state, data, data["x"], data["y"])
+        return augment_and_shard(spec, state, data, data["x"], data["y"])
     if spec.streamed:
-        return read_batch(spec, state, data, data["x"][0], data["y"][0])
+        return augment_and_shard(spec, state, data, data["x"][0], data["y"][0])
     examples = data["x"].shape[0]
     epoch, position = jnp.divmod(state.step, examples // spec.batch_size)
-    rows = rows_of(spec, order_of(state.key, epoch, examples), position)
-    return read_batch(spec, state, data, data["x"][rows], data["y"][rows])
+    rows = batch_indices(spec, epoch_permutation(state.key, epoch, examples), position)
+    return augment_and_shard(spec, state, data, data["x"][rows], data["y"][rows])
 
 
 def step_key(state: TrainState) -> Array:
@@ -76,7 +78,7 @@ def step_key(state: TrainState) -> Array:
 
 
 def make_objective(
-    spec: Spec,
+    spec: ProgramConfig,
     state: TrainState,
     hp: HP,
     batch: Batch,
@@ -93,19 +95,25 @@ def make_objective(
     """
     arch = spec.architecture
     key = step_key(state)
-    told = Pass(hp, train=True, forward=forward, units=units, key=key if arch.random else None)
+    ctx = ForwardContext(
+        hp,
+        train=True,
+        collect_activations=forward,
+        collect_unit_stats=units,
+        key=key if arch.random else None,
+    )
     inputs = (
         _with_noise(batch[0], jax.random.fold_in(key, 2**32 - 1), hp) if spec.noisy else batch[0]
     )
     graph = graph_of(arch, hp)
 
     def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, tuple]:
-        model = nnx.merge(graph, params, state.rest, copy=True)
-        logits, statistics = model(inputs, slots, told)
-        losses, hits = losses_and_hits(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
+        model = nnx.merge(graph, params, state.model_state, copy=True)
+        logits, statistics = model(inputs, slots, ctx)
+        losses, hits = loss_and_accuracy(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
         loss = jnp.mean(losses)
         accuracy = jnp.mean(hits)
-        return part(loss) * state.loss_scale.value, (
+        return local_loss_share(loss) * state.loss_scale.value, (
             loss,
             accuracy,
             statistics,
@@ -116,6 +124,6 @@ def make_objective(
 
 
 def _with_noise(x: Array, key: Array, hp: HP) -> Array:
-    return x + (hp["train.input_noise"] * drawn(partial(jax.random.normal, key), x.shape)).astype(
-        x.dtype
-    )
+    return x + (
+        hp["train.input_noise"] * sample_then_shard(partial(jax.random.normal, key), x.shape)
+    ).astype(x.dtype)

@@ -17,34 +17,41 @@ from jaxtyping import Array
 
 from research.gauges.layers import layer_norms, update_gauges
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
-from research.models.architecture import Architecture, Pass
-from research.parallel.collectives import own, sharing, total
-from research.parallel.mesh import ALONE, Layout, at_the_start, over_batch, over_runs, unshared
+from research.models.architecture import Architecture, ForwardContext
+from research.parallel.collectives import batch_axis_size, psum_tree, shard_batch
+from research.parallel.mesh import (
+    SINGLE_DEVICE,
+    Layout,
+    all_reduce_step,
+    init_layout,
+    map_runs,
+    replicated,
+)
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
 from research.training.layer_params import stages_of
-from research.training.losses import losses_and_hits
+from research.training.losses import loss_and_accuracy
 from research.training.objective import (
     HP,
+    augment_and_shard,
+    batch_indices,
+    epoch_permutation,
     graph_of,
     make_model,
     make_objective,
-    order_of,
-    read_batch,
-    read_inputs,
-    rows_of,
+    normalize_inputs,
     step_key,
 )
 from research.training.optimizers import clip, learning_rate, make_optimizer
-from research.training.program_config import Spec
-from research.training.rounding import stored
+from research.training.program_config import ProgramConfig
+from research.training.rounding import cast_params
 from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
 from research.training.state import TrainState
 
 # XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all.
-ON_ALL_CORES = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+ALL_CORES_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 # Of what runs once: a fifth of the time to compile, and two to three times that to run.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+FAST_COMPILE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 Metrics = dict[str, Any]
 
 
@@ -65,23 +72,30 @@ class Program:
 
 
 @functools.lru_cache(maxsize=256)
-def make_program(spec: Spec, layout: Layout = ALONE) -> Program:
+def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program:
     """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
 
-    def mapped(function: Callable, own: int, shared: int = 0, at: Layout = layout) -> Callable:
-        return over_runs(at, functools.partial(function, spec), own=own, shared=shared)
+    def mapped(
+        function: Callable, num_mapped: int, num_broadcast: int = 0, at: Layout = layout
+    ) -> Callable:
+        return map_runs(
+            at,
+            functools.partial(function, spec),
+            num_mapped=num_mapped,
+            num_broadcast=num_broadcast,
+        )
 
-    once = _on_cpu(QUICKLY)
-    beside = once if spec.brief else None
-    step = (_on_cpu(ON_ALL_CORES) if spec.architecture.convolves else {}) | (
-        once if spec.brief else {}
+    once = _on_cpu(FAST_COMPILE_OPTIONS)
+    beside = once if spec.fast_compile else None
+    step = (_on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}) | (
+        once if spec.fast_compile else {}
     )
     return Program(
-        init=jax.jit(mapped(_init, 1, at=at_the_start(layout)), compiler_options=once),
+        init=jax.jit(mapped(_init, 1, at=init_layout(layout)), compiler_options=once),
         chunk=jax.jit(mapped(_chunk, 2, 3), donate_argnums=0, compiler_options=step),
         evaluate=jax.jit(mapped(_evaluate, 2, 1), compiler_options=beside),
         exponents=jax.jit(mapped(count_exponents, 2, 1), compiler_options=beside),
-        inspections=jax.jit(mapped(inspect, 2, 1, at=unshared(layout)), compiler_options=beside),
+        inspections=jax.jit(mapped(inspect, 2, 1, at=replicated(layout)), compiler_options=beside),
     )
 
 
@@ -90,7 +104,7 @@ def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
     return options if jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11) else {}
 
 
-def _init(spec: Spec, hp: HP) -> TrainState:
+def _init(spec: ProgramConfig, hp: HP) -> TrainState:
     key = jax.random.key(hp["seed"])
     _, params, rest = nnx.split(
         make_model(spec.architecture, hp, jax.random.fold_in(key, 0)), nnx.Param, ...
@@ -110,7 +124,12 @@ def _widened(tree: Any) -> Any:
 
 
 def _chunk(
-    spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array], start: Array, steps: Array
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HP,
+    data: Mapping[str, Array],
+    start: Array,
+    steps: Array,
 ) -> tuple[TrainState, Metrics]:
     """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device.
 
@@ -131,10 +150,12 @@ def _chunk(
             position = step % per_epoch
             epoch = step // per_epoch
             begins = (position == 0) | (i == 0)
-            places = lax.cond(begins, lambda: order_of(state.key, epoch, examples), lambda: places)
-            chosen = rows_of(spec, places, position)
+            places = lax.cond(
+                begins, lambda: epoch_permutation(state.key, epoch, examples), lambda: places
+            )
+            chosen = batch_indices(spec, places, position)
             batch = data["x"][chosen], data["y"][chosen]
-        batch = read_batch(spec, state, data, *batch)
+        batch = augment_and_shard(spec, state, data, *batch)
         state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
         put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
         return state, places, jax.tree.map(lambda column, value: put(column, value), rows, row)
@@ -145,7 +166,7 @@ def _chunk(
     first = data["x"][some], data["y"][some]
 
     def batch_of_one(x, y):
-        return _step(spec, measured, state, hp, read_batch(spec, state, data, x, y))
+        return _step(spec, measured, state, hp, augment_and_shard(spec, state, data, x, y))
 
     shapes = jax.eval_shape(batch_of_one, *first)[1]
     rows = jax.tree.map(lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), shapes)
@@ -154,7 +175,7 @@ def _chunk(
 
 
 def _measured_at_interval(
-    spec: Spec, measured: bool, step: Array, state: TrainState, hp: HP, batch: tuple
+    spec: ProgramConfig, measured: bool, step: Array, state: TrainState, hp: HP, batch: tuple
 ) -> tuple[TrainState, Metrics]:
     if not measured or spec.every == 1:
         return _step(spec, measured, state, hp, batch)
@@ -175,7 +196,7 @@ def _measured_at_interval(
     jax.jit, static_argnums=(0, 1), inline=True
 )  # asked for its shapes, then for itself: traced once
 def _step(
-    spec: Spec, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
+    spec: ProgramConfig, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
 ) -> tuple[TrainState, Metrics]:
     """One update; the row holds numbers of the step and, where ``measured``, a profile over layers."""
     arch = spec.architecture
@@ -186,7 +207,7 @@ def _step(
     (grads, backward), (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(
         state.params, slots
     )
-    grads, (loss, accuracy), profile = over_batch(grads, (loss, accuracy), forward | backward)
+    grads, (loss, accuracy), profile = all_reduce_step(grads, (loss, accuracy), forward | backward)
     scaled = grads, {name: profile[name] for name in backward}
     grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
     row: Metrics = {
@@ -204,10 +225,10 @@ def _step(
     }
 
     def updated() -> tuple:
-        running = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.rest)
+        running = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.model_state)
         return *_update(spec, state, hp, grads, row["learning_rate"]), running
 
-    kept = state.params, state.opt_state, state.rest
+    kept = state.params, state.opt_state, state.model_state
     params, opt_state, rest = lax.cond(
         finite, updated, lambda: kept
     )  # a selection would read and write all of them
@@ -239,7 +260,9 @@ def _gradient_gauges(arch: Architecture, profile: Metrics, grads: Any) -> tuple[
     return profile | {"grad_norm": layers}, euclidean(jnp.concatenate([outer, layers]))
 
 
-def _update(spec: Spec, state: TrainState, hp: HP, grads: Any, rate: Array) -> tuple[Any, Any]:
+def _update(
+    spec: ProgramConfig, state: TrainState, hp: HP, grads: Any, rate: Array
+) -> tuple[Any, Any]:
     """The parameters after the step, computed in float32 or wider and rounded to the weights' format once."""
     params = _widened(state.params)
     optimizer = make_optimizer(spec.optimizer, hp)
@@ -247,28 +270,30 @@ def _update(spec: Spec, state: TrainState, hp: HP, grads: Any, rate: Array) -> t
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
     new = jax.tree.map(lambda old, change: old - rate * change, params, direction)
     key = jax.random.fold_in(step_key(state), 2**32 - 2) if spec.stochastic_rounding else None
-    return stored(new, state.params, key), opt_state
+    return cast_params(new, state.params, key), opt_state
 
 
-def _evaluate(spec: Spec, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
+def _evaluate(spec: ProgramConfig, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
     """Loss and accuracy of the held-out split, batch by batch."""
     graph = graph_of(spec.architecture, hp)
     examples = data["eval_x"].shape[0]
-    size = -(-min(spec.batch_size, examples) // sharing()) * sharing()
+    size = -(-min(spec.batch_size, examples) // batch_axis_size()) * batch_axis_size()
 
     def sums(rows: Array) -> Array:
-        model = nnx.merge(graph, state.params, state.rest, copy=True)
-        rows = own(rows)
+        model = nnx.merge(graph, state.params, state.model_state, copy=True)
+        rows = shard_batch(rows)
         real = rows < examples
         rows = jnp.minimum(rows, examples - 1)
         logits, _ = model(
-            read_inputs(spec.architecture, data, data["eval_x"][rows]), {}, Pass(hp, train=False)
+            normalize_inputs(spec.architecture, data, data["eval_x"][rows]),
+            {},
+            ForwardContext(hp, train=False),
         )
-        each = losses_and_hits(
+        each = loss_and_accuracy(
             spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype))
         )
         return jnp.stack([jnp.sum(jnp.where(real, values, 0)) for values in each])
 
     batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)
-    loss, accuracy = total(jnp.sum(lax.map(sums, batches), axis=0)) / examples
+    loss, accuracy = psum_tree(jnp.sum(lax.map(sums, batches), axis=0)) / examples
     return {"eval_loss": loss, "eval_accuracy": accuracy}

@@ -6,7 +6,7 @@ from research.models.architecture import Architecture
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class ProgramConfig:
     """All that the compiled code depends on, besides the shapes of its arguments."""
 
     architecture: Architecture
@@ -18,7 +18,7 @@ class Spec:
     level: str  # off, norms or full
     every: int  # steps between measured steps
     capacity: int = 64  # the most steps that one call of ``chunk`` takes
-    brief: bool = False  # whether a run is a single step: compiled quickly rather than well
+    fast_compile: bool = False  # whether a run is a single step: compiled quickly rather than well
     noisy: bool = False  # whether inputs get noise in training
     crop: int = 0  # zeros put around a training image before it is cut at random
     flip: bool = False  # whether half of the training images are mirrored

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, BFloat16, Float32
 
 
-def stochastically(x: Float32[Array, "..."], key: Array) -> BFloat16[Array, "..."]:
+def round_stochastically(x: Float32[Array, "..."], key: Array) -> BFloat16[Array, "..."]:
     """Rounds to one of the two nearest bfloat16 numbers, up with the probability that keeps the mean.
 
     Both formats share sign and exponent, so the 16 bits that are cut off are the distance to the lower neighbour: a
@@ -24,10 +24,12 @@ def stochastically(x: Float32[Array, "..."], key: Array) -> BFloat16[Array, "...
     return lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
 
 
-def stored(wide: Any, like: Any, key: Array | None) -> Any:
+def cast_params(wide: Any, like: Any, key: Array | None) -> Any:
     """The tree ``wide`` in the formats of ``like``: rounded to nearest or, with a ``key``, stochastically."""
     if key is None:
         return jax.tree.map(lambda new, old: new.astype(old.dtype), wide, like)
     leaves, form = jax.tree.flatten(wide)
-    rounded = [stochastically(leaf, jax.random.fold_in(key, n)) for n, leaf in enumerate(leaves)]
+    rounded = [
+        round_stochastically(leaf, jax.random.fold_in(key, n)) for n, leaf in enumerate(leaves)
+    ]
     return jax.tree.unflatten(form, rounded)

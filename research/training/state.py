@@ -13,7 +13,7 @@ class LossScale:
     """The present factor on the loss, and how many steps in a row had a finite gradient; below 0, how many had not."""
 
     value: Array
-    clean: Array  # int32
+    finite_streak: Array  # int32
 
 
 @jax.tree_util.register_dataclass
@@ -23,7 +23,7 @@ class TrainState:
 
     step: Array  # int32: updates done
     params: Any
-    rest: Any  # running statistics of the network
+    model_state: Any  # running statistics of the network
     opt_state: Any
     key: Array  # the run's typed random key, from its seed
     loss_scale: LossScale

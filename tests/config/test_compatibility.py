@@ -6,7 +6,7 @@ import re
 import pytest
 
 from research.config import schema as config
-from research.config.compatibility import check_combinations
+from research.config.compatibility import check_compatibility
 from research.config.validation import check
 
 MODELS = [(kind.name, "elman") for kind in config.ModelKind] + [
@@ -34,7 +34,7 @@ def configured(chosen):
 def complaint(chosen):
     """Path, valid values and value of the line that refuses; None where nothing does."""
     try:
-        check_combinations(configured(chosen))
+        check_compatibility(configured(chosen))
     except ValueError as error:
         line = LINE.fullmatch(str(error))
         assert line, error

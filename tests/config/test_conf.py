@@ -8,13 +8,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
 from research.config import schema as config
-from research.config.hydra_config import folder, register, typed
+from research.config.hydra_config import register, resource_dir, to_config
 from research.config.validation import check
 from research.records.runs import flat
 
 from ..described import own_data as own_data
 
-CONF = folder("conf")
+CONF = resource_dir("conf")
 FILES = [file for file in sorted(CONF.glob("*/*.yaml")) if file.parent.name != "wandb"]  # W&B's own
 OPTIONS = [(file.parent.name, file.stem) for file in FILES]
 EXPERIMENTS = [option for group, option in OPTIONS if group == "experiment"]
@@ -36,7 +36,7 @@ COMPANIONS = {  # what an option needs beside it
 def choices():
     """Of every group with options: the setting that names the option, and the options that the schema has."""
     found = {}
-    for path, _, value in config.leaves(config.Config()):
+    for path, _, value in config.iter_fields(config.Config()):
         group, _, name = path.partition(".")
         if isinstance(value, enum.Enum) and name in ("kind", "name", "level"):
             found[group] = name, {option.name for option in type(value)}
@@ -51,7 +51,7 @@ def composed(*overrides):
     """The checked configuration of a command line."""
     register()
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
-        return typed(compose("config", list(overrides)))
+        return to_config(compose("config", list(overrides)))
 
 
 def test_every_group_with_options_is_known():
@@ -86,7 +86,7 @@ def test_every_file_of_differences_composes(group, option):
 def test_an_option_leaves_other_groups_alone(option):
     companions = COMPANIONS.get(("skip", option), ())
     default, chosen = (
-        config.plain(composed(*companions, *words))
+        config.flatten(composed(*companions, *words))
         for words in (["skip=identity"], [f"skip={option}"])
     )
     assert all(path.startswith("skip.") for path in default if default[path] != chosen[path])
@@ -94,14 +94,14 @@ def test_an_option_leaves_other_groups_alone(option):
 
 def test_the_composed_default_is_that_of_the_schema():
     """But for the tracker, which code that makes a Config does not want by itself."""
-    default = config.plain(composed())
-    schema = config.plain(config.Config())
+    default = config.flatten(composed())
+    schema = config.flatten(config.Config())
     assert {path for path in default if default[path] != schema[path]} == {"tracker.wandb"}
 
 
 def test_a_deep_linear_network_is_the_mlp_without_nonlinearity():
-    plain = config.plain(composed())
-    linear = config.plain(composed("model=linear"))
+    plain = config.flatten(composed())
+    linear = config.flatten(composed("model=linear"))
     assert {path: linear[path] for path in plain if plain[path] != linear[path]} == {
         "activation.kind": "linear"
     }
@@ -147,7 +147,7 @@ def test_an_experiment_states_differences_below_its_claim(name):
         for key, option in part.items()
     ]
     settings.pop("hydra", None)
-    without = config.plain(composed(*chosen))
+    without = config.flatten(composed(*chosen))
     assert not {path: value for path, value in flat(settings).items() if without[path] == value}
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from research.config.errors import explain, nearest, unknown
-from research.config.schema import knobs
+from research.config.schema import setting_paths
 
 MISTAKES = [  # what is typed, and what the line must hold
     (
@@ -234,7 +234,7 @@ def test_a_run_that_cannot_begin_costs_no_file_that_was_there_before(
     def fails(*_, **__):
         raise ValueError("the data cannot be read")
 
-    monkeypatch.setattr("research.runner.loop.prepare", fails)
+    monkeypatch.setattr("research.runner.loop.make_run_setup", fails)
     assert fathom("train", *mode, "tracker.wandb=false").code != 0
 
 
@@ -318,13 +318,13 @@ def test_a_defect_of_ours_keeps_its_traceback(fathom, workplace, monkeypatch):
     def broken(*_, **__):
         raise KeyError("oops")
 
-    monkeypatch.setattr("research.runner.loop.prepare", broken)
+    monkeypatch.setattr("research.runner.loop.make_run_setup", broken)
     with pytest.raises(KeyError, match="oops"):
         fathom("train", "tracker=none", "name=x")
     assert explain(KeyError("oops")) is None
 
 
-@pytest.mark.parametrize("path", list(knobs()))
+@pytest.mark.parametrize("path", list(setting_paths()))
 def test_a_letter_left_out_leads_back_to_the_setting(path):
     typed = path[:-2] + path[-1]
     assert f"did you mean {path}?" in unknown(typed)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.config.schema import Config, knobs, leaves, plain, traced, tree
+from research.config.schema import Config, flatten, iter_fields, setting_paths, to_dict, traced
 from research.config.validation import check, valid
-from research.runner.run_setup import prepare
+from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import run_id
 
 
@@ -34,7 +34,7 @@ def fields(schema: Any = Config, prefix=""):
 
 
 FIELDS = fields()
-VALUES = {path: value for path, _, value in leaves(Config())}
+VALUES = {path: value for path, _, value in iter_fields(Config())}
 BOUNDS = [
     (path, *bound)
     for path, item in FIELDS.items()
@@ -116,10 +116,10 @@ def test_the_range_in_words_holds_the_very_bounds():
 
 def test_every_walk_over_the_schema_finds_the_same_paths():
     assert (
-        list(knobs())
+        list(setting_paths())
         == list(FIELDS)
-        == [path for path, _, _ in leaves(Config())]
-        == list(plain(Config()))
+        == [path for path, _, _ in iter_fields(Config())]
+        == list(flatten(Config()))
     )
 
 
@@ -139,7 +139,7 @@ def test_traced_are_exactly_the_marked_numbers():
 @pytest.mark.parametrize("path", traced(Config()))
 def test_a_traced_number_leaves_the_program_as_it_is_and_reaches_it(path):
     values = (0.1, 0.2) if path in SWITCHES else (VALUES[path], _other(path))
-    before, after = (prepare(_on_noise(changed(path, value))) for value in values)
+    before, after = (make_run_setup(_on_noise(changed(path, value))) for value in values)
     assert after.spec == before.spec
     same = {name for name in before.hp if np.array_equal(before.hp[name], after.hp[name])}
     assert set(before.hp) - same == {path}
@@ -150,7 +150,7 @@ SWITCHES = ("model.dropout", "train.input_noise")  # draw no random numbers at 0
 
 @pytest.mark.parametrize("path", SWITCHES)
 def test_what_costs_nothing_at_0_is_another_program_beyond(path):
-    before, after = (prepare(_on_noise(changed(path, value))) for value in (0.0, 0.1))
+    before, after = (make_run_setup(_on_noise(changed(path, value))) for value in (0.0, 0.1))
     assert after.spec != before.spec
 
 
@@ -168,7 +168,7 @@ def test_what_costs_nothing_at_0_is_another_program_beyond(path):
 )
 def test_what_changes_the_code_changes_the_program(path):
     before, after = (
-        prepare(_on_noise(config)) for config in (Config(), changed(path, _other(path)))
+        make_run_setup(_on_noise(config)) for config in (Config(), changed(path, _other(path)))
     )
     assert after.spec != before.spec
 
@@ -210,8 +210,8 @@ def test_the_same_configuration_has_the_same_id_and_any_other_has_another():
 
 
 def test_the_tree_and_the_flat_configuration_say_the_same():
-    nested = tree(changed("model.depth", 7))
-    for path, value in plain(changed("model.depth", 7)).items():
+    nested = to_dict(changed("model.depth", 7))
+    for path, value in flatten(changed("model.depth", 7)).items():
         node = nested
         for name in path.split("."):
             node = node[name]

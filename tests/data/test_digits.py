@@ -8,7 +8,7 @@ from research.config.validation import check
 from research.data.digits import SPLITS, load_digits
 from research.data.noise import load_noise
 from research.data.sources import load
-from research.training.objective import read_inputs
+from research.training.objective import normalize_inputs
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_each_pixel_by_itself_has_mean_0_and_mean_square_1_but_those_that_never_
 def test_the_network_reads_each_pixel_by_its_own_scale(digits, make_architecture):
     alone = load(Data(scaling=Scaling.per_feature))
     arrays = {name: jnp.asarray(array) for name, array in alone.arrays().items()}
-    read = read_inputs(make_architecture(shape=(8, 8, 1)), arrays, arrays["x"])
+    read = normalize_inputs(make_architecture(shape=(8, 8, 1)), arrays, arrays["x"])
     np.testing.assert_allclose(read, (digits.x - alone.offset) * alone.scale, rtol=1e-5, atol=1e-5)
 
 

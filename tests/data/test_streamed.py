@@ -8,8 +8,8 @@ import pytest
 from research.config.schema import Config, DataKind
 from research.data.pictures import fitted, random_part
 from research.data.streamed import Places, batches, sampled
-from research.runner.run_setup import prepare
-from research.training.objective import order_of
+from research.runner.run_setup import make_run_setup
+from research.training.objective import epoch_permutation
 from research.training.program import make_program
 
 B = 7  # of 30 examples: 4 batches an epoch, 2 examples left over
@@ -31,7 +31,7 @@ def configured(**changes):
 def both(prepared):
     """One run's job in memory and streamed."""
     changes = {"flip": True, "crop": 2, "label_noise": 0.5, "limit": 29}
-    jobs = [prepare(configured(in_memory_limit=limit, **changes)) for limit in (1.0, 0.0)]
+    jobs = [make_run_setup(configured(in_memory_limit=limit, **changes)) for limit in (1.0, 0.0)]
     assert jobs[0].stream is None and jobs[1].stream is not None
     return jobs
 
@@ -64,7 +64,7 @@ def places(job, shard=0, shards=1):
     key = jax.random.key(0)
 
     def order_(epoch):
-        return np.asarray(order_of(key, epoch, job.dataset.examples))
+        return np.asarray(epoch_permutation(key, epoch, job.dataset.examples))
 
     return Places(job.dataset.train, order_, batch=6, seed=0, shard=shard, shards=shards)
 
@@ -126,7 +126,7 @@ def test_held_out_examples_are_given_once_in_blocks(both):
 
 
 def test_chance_depends_on_the_place_in_the_run_alone(prepared):
-    job = prepare(configured(resized_crop=True, size=20))
+    job = make_run_setup(configured(resized_crop=True, size=20))
     (x, _), (again, _) = (first(job, 2, 1)[0] for _ in range(2))
     assert job.dataset.train is not None
     plain = sampled(job.dataset.train, 30)[0]
@@ -140,7 +140,7 @@ def test_full_batches_cannot_be_streamed(prepared):
     config = configured(in_memory_limit=0.0)
     config.optimizer.kind = OptimizerKind["gd"]
     with pytest.raises(ValueError, match="optimizer must be another than gd"):
-        prepare(config)
+        make_run_setup(config)
 
 
 @pytest.mark.parametrize("size", [(30, 20), (20, 30), (12, 12)])

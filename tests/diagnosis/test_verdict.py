@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from research.config import schema as config
-from research.config.hydra_config import folder
+from research.config.hydra_config import resource_dir
 from research.diagnosis.verdict import BAND, fit, judge, log_profile, skipped_layers
 
 pytestmark = pytest.mark.filterwarnings("error")  # a run's user would read them
@@ -16,7 +16,7 @@ DEPTH = 32
 
 def settings(**changes):
     """The default configuration by dotted path, but for the changes; a double underscore stands for a dot."""
-    return config.plain(config.Config()) | {
+    return config.flatten(config.Config()) | {
         path.replace("__", "."): value for path, value in changes.items()
     }
 
@@ -276,9 +276,10 @@ def test_every_remedy_can_be_typed():
     }
     assert typed
     for path, value in typed:
-        assert path in config.knobs() or (folder("conf") / path / f"{value}.yaml").exists(), (
-            f"{path}={value}"
-        )
+        assert (
+            path in config.setting_paths()
+            or (resource_dir("conf") / path / f"{value}.yaml").exists()
+        ), f"{path}={value}"
 
 
 def test_a_first_layer_that_is_not_judged_bends_nothing():

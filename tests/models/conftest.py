@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.precision import scope
 
@@ -66,7 +66,11 @@ def _pass(arch, train):
 
         def objective(params, slots):
             model = nnx.merge(graph, params, rest, copy=True)
-            logits, statistics = model(x, slots, Pass(hp, train=train, forward=True, units=True))
+            logits, statistics = model(
+                x,
+                slots,
+                ForwardContext(hp, train=train, collect_activations=True, collect_unit_stats=True),
+            )
             return jnp.sum(logits * cotangent), (
                 logits,
                 statistics,
@@ -109,7 +113,7 @@ def measured():
 
 @pytest.fixture(scope="session")
 def network(make_architecture, make_numbers, build, shaken, measured):
-    """What a network measures in one pass, its architecture, numbers and parameters; shaken unless told otherwise.
+    """What a network measures in one pass, its architecture, numbers and parameters; shaken unless ctx otherwise.
 
     In training, unless that is random.
     """

@@ -4,7 +4,7 @@ import functools
 import itertools
 
 from research.config import schema as config
-from research.config.compatibility import check_combinations
+from research.config.compatibility import check_compatibility
 from research.runner import run_setup as job
 from research.training.precision import scope
 
@@ -71,7 +71,7 @@ def configured(model, skip, norm, placement, *, depth=None, precision="float32")
 
 def is_allowed(options):
     try:
-        check_combinations(configured(*options))
+        check_compatibility(configured(*options))
     except ValueError:
         return False
     return True
@@ -85,6 +85,6 @@ def prepared(options, **changes):
     """The program's description and the numbers of one run."""
     made = configured(*options, **changes)
     with scope(made.precision.kind.name):
-        ready = job.prepare(made)
+        ready = job.make_run_setup(made)
         batch = ready.data["x"][:4].astype(ready.spec.architecture.dtype), ready.data["y"][:4]
         return ready.spec, {path: value[0] for path, value in ready.hp.items()}, batch

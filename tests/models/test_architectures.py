@@ -132,7 +132,7 @@ def assert_same_step(one, other, before, tolerance):
         # Some gradients are zero but for rounding (a bias in front of batch norm): hence a part of the whole.
         slack = tolerance * np.linalg.norm(b) + 0.1 * tolerance * whole
         assert np.linalg.norm(a - b) <= slack, jax.tree_util.keystr(path)
-    rows = in_numpy((row, state.rest)), in_numpy((expected, wanted.rest))
+    rows = in_numpy((row, state.model_state)), in_numpy((expected, wanted.model_state))
     signals = np.max(rows[1][0]["profile"]["activation_rms"])
     for (path, a), b in zip(
         jax.tree.leaves_with_path(rows[0]), jax.tree.leaves(rows[1]), strict=True
@@ -244,7 +244,7 @@ def test_training_is_random_by_its_key_alone_and_evaluation_not_at_all(model, sk
     made.optimizer.kind = config.OptimizerKind.gd
     made.train.input_noise = 0.5
     made.model.dropout = 0.5 if model != "rnn" else 0.0
-    ready = job.prepare(made)
+    ready = job.make_run_setup(made)
     runs = 1 + len(sources)
     hp = {path: jnp.broadcast_to(value, (runs,)) for path, value in ready.hp.items()}
     hp |= {path: jnp.zeros(runs) for path in SOURCES}

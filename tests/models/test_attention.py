@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.config.compatibility import check_combinations
+from research.config.compatibility import check_compatibility
 from research.config.schema import Config, ModelKind, NormKind, Placement, SkipKind
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.attention import Attention, rotate
 
 from ..compiling import quick
-from .transformers import DRAW, HEADS, LENGTH, TEXT, USUAL, VECTORS, WIDTH, told
+from .transformers import DRAW, HEADS, LENGTH, TEXT, USUAL, VECTORS, WIDTH, ctx
 from .transformers import float64 as float64
 from .transformers import make_network as make_network
 
@@ -65,7 +65,9 @@ def test_attention_is_the_loop_over_heads_and_positions(
     attention = Attention(arch, hp, rngs=nnx.Rngs(0))
     z = DRAW((3, LENGTH, WIDTH))
     params = nnx.to_pure_dict(nnx.state(attention, nnx.Param))
-    out, statistics = attention(jnp.asarray(z), Pass(hp, train=True, units=True), jnp.int32(0))
+    out, statistics = attention(
+        jnp.asarray(z), ForwardContext(hp, train=True, collect_unit_stats=True), jnp.int32(0)
+    )
     np.testing.assert_allclose(
         out, attended(z, params, causal=causal, rotary=positions == "rotary"), rtol=1e-12
     )
@@ -82,9 +84,9 @@ def test_dropout_stands_in_front_of_the_last_map(make_architecture, make_numbers
     attention.out.kernel[...] = jnp.eye(WIDTH)
     z = jnp.asarray(DRAW((200, LENGTH, WIDTH)))
     key = jax.random.key(0)
-    whole, _ = attention(z, Pass(hp, train=False), jnp.int32(0))
-    dropped, _ = attention(z, Pass(hp, train=True, key=key), jnp.int32(0))
-    elsewhere, _ = attention(z, Pass(hp, train=True, key=key), jnp.int32(1))
+    whole, _ = attention(z, ForwardContext(hp, train=False), jnp.int32(0))
+    dropped, _ = attention(z, ForwardContext(hp, train=True, key=key), jnp.int32(0))
+    elsewhere, _ = attention(z, ForwardContext(hp, train=True, key=key), jnp.int32(1))
     kept = dropped != 0
     np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-12)
     assert abs(np.mean(kept) - 0.75) < 5 * np.sqrt(0.25 * 0.75 / z.size)  # five standard deviations
@@ -125,7 +127,7 @@ def allowed():
         always = positions == "learned" and (placement.name == "pre" or norm.name == "layer")
         always |= positions == "rotary" and norm.name == "none" and placement.name == "pre"
         try:
-            check_combinations(made)
+            check_compatibility(made)
             marks = [] if always else [pytest.mark.slow]
             yield pytest.param(skip, norm.name, placement.name, positions, marks=marks)
         except ValueError:
@@ -150,8 +152,8 @@ def test_no_token_is_seen_before_its_turn(skip, norm, placement, positions, make
 def through(graph, state, h, hp):
     """From embedded positions to logits."""
     model = nnx.merge(graph, state, copy=True)
-    h, _ = model.through(h, {}, told(hp))
-    return model._end(h, told(hp))
+    h, _ = model.through(h, {}, ctx(hp))
+    return model._end(h, ctx(hp))
 
 
 @pytest.mark.parametrize("positions", ["none", "learned", "rotary"])
@@ -163,9 +165,9 @@ def test_without_positions_permuted_tokens_give_permuted_outputs(positions, make
     @quick
     def stream_and_logits(x):
         rows = x.reshape(2, -1)
-        return model.through(model.begin(rows, told(hp)), {}, told(hp))[0], model(
-            rows, {}, told(hp)
-        )[0]
+        return model.through(model.begin(rows, ctx(hp)), {}, ctx(hp))[0], model(rows, {}, ctx(hp))[
+            0
+        ]
 
     streams, logits = zip(
         *(stream_and_logits(jnp.asarray(each)) for each in (x, x[:, order])), strict=True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack, masked_mean
 
 TEXT = np.array([[3, 1, 4, 1], [2, 5, 0, 0], [6, 0, 0, 0]], np.int32)
@@ -31,9 +31,9 @@ def make(make_architecture, make_numbers):
         arch = make_architecture(
             kind=name, shape=(length,), depth=depth, **KINDS[kind], **(more | changes)
         )
-        return Stack(arch, make_numbers(runs=None), rngs=nnx.Rngs(jax.random.key(0))), Pass(
-            make_numbers(runs=None), False
-        )
+        return Stack(
+            arch, make_numbers(runs=None), rngs=nnx.Rngs(jax.random.key(0))
+        ), ForwardContext(make_numbers(runs=None), False)
 
     return network
 
@@ -45,23 +45,23 @@ def longer(tokens, by):
 @pytest.mark.parametrize("one_hot", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_padding_changes_no_logit(make, kind, one_hot):
-    short, told = make(kind, 4, one_hot=one_hot)
+    short, ctx = make(kind, 4, one_hot=one_hot)
     long, _ = make(kind, 9, one_hot=one_hot)
-    a = short(longer(TEXT, 0), {}, told)[0]
-    b = long(longer(TEXT, 5), {}, told)[0]
+    a = short(longer(TEXT, 0), {}, ctx)[0]
+    b = long(longer(TEXT, 5), {}, ctx)[0]
     assert a.shape == b.shape == (3, 4) and np.asarray(a) == pytest.approx(
         np.asarray(b), rel=1e-5, abs=1e-6
     )
     unmasked, _ = make(kind, 9, one_hot=one_hot, padded=False)
-    assert np.abs(np.asarray(unmasked(longer(TEXT, 5), {}, told)[0] - b)).max() > 1e-3
+    assert np.abs(np.asarray(unmasked(longer(TEXT, 5), {}, ctx)[0] - b)).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["transformer", "rnn"])
 def test_padding_receives_no_gradient(make, kind):
-    network, told = make(kind, 4)
+    network, ctx = make(kind, 4)
     graph, params, rest = nnx.split(network, nnx.Param, ...)
     grads = jax.grad(
-        lambda params: jnp.sum(nnx.merge(graph, params, rest)(jnp.asarray(TEXT), {}, told)[0] ** 2)
+        lambda params: jnp.sum(nnx.merge(graph, params, rest)(jnp.asarray(TEXT), {}, ctx)[0] ** 2)
     )(params)
     embed = (
         grads["embed"]["table"]["vectors"] if kind == "transformer" else grads["embed"]["vectors"]
@@ -72,9 +72,9 @@ def test_padding_receives_no_gradient(make, kind):
 
 def test_the_signal_of_a_recurrent_network_goes_through_padding_unchanged(make):
     """Behind all texts' ends nothing happens: the gradient that arrives there is the one at the last word."""
-    network, told = make("rnn", 9)
+    network, ctx = make("rnn", 9)
     tokens = longer(TEXT, 5)
-    signal = jax.grad(lambda slot: jnp.sum(network(tokens, {"signal_grad": slot}, told)[0] ** 2))(
+    signal = jax.grad(lambda slot: jnp.sum(network(tokens, {"signal_grad": slot}, ctx)[0] ** 2))(
         jnp.zeros(10)
     )
     assert (

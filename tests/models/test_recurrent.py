@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from research.config import schema as config
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.precision import scope
 
@@ -40,7 +40,7 @@ def _float64():
 
 @pytest.fixture(scope="session")
 def make_network(make_architecture, make_numbers, build):
-    """A recurrent network, what it is told, and its parameters, moved off their initial values."""
+    """A recurrent network, what it is ctx, and its parameters, moved off their initial values."""
 
     def make(move=0.3, **changes):
         arch = make_architecture(**(RNN | changes))
@@ -61,9 +61,9 @@ def measured(arch, hp, params, x, cotangent):
     lengths = {"signal_grad": T + 1, "grad_norm": T, "branch_grad": T, "skip_grad": T}
 
     def objective(params, slots):
-        told = Pass(hp, train=True, forward=True, units=True)
+        ctx = ForwardContext(hp, train=True, collect_activations=True, collect_unit_stats=True)
         logits, statistics = nnx.merge(graph, params, nnx.State({}), copy=True)(
-            jnp.asarray(x), slots, told
+            jnp.asarray(x), slots, ctx
         )
         return jnp.sum(logits * cotangent), (logits, statistics)
 
@@ -279,7 +279,7 @@ def test_an_lstm_that_forgets_nothing_and_takes_nothing_keeps_its_cell(make_netw
     state = begun
     for t in range(T):
         piece = jnp.asarray(X.reshape(B, T, P)[:, t])
-        state, _ = stack.cell(state, {}, Pass(hp, train=True), jnp.int32(t), piece)
+        state, _ = stack.cell(state, {}, ForwardContext(hp, train=True), jnp.int32(t), piece)
     np.testing.assert_array_equal(state[:, :D], begun[:, :D])
     assert np.all(np.abs(state[:, D:]) < np.abs(np.tanh(begun[:, :D])))
 
@@ -312,7 +312,7 @@ def test_no_step_sees_what_comes_after_it(cell, skip, norm, placement, make_netw
     def logits(vectors):
         model = nnx.merge(graph, params, nnx.State({}), copy=True)
         model.embed = lambda x, train: x
-        return model(vectors, {}, Pass(hp, train=True))[0]
+        return model(vectors, {}, ForwardContext(hp, train=True))[0]
 
     jacobian = quick(jax.jacrev(logits))(jnp.asarray(DRAW((1, T, 8))))
     found = np.abs(jacobian[0][:, :, 0]).max((1, 3))  # [t, s]

@@ -119,8 +119,8 @@ def test_a_residual_network_and_its_gauges_are_those_of_the_formula(
         }
 
         def objective(params, slots):
-            told = architecture.Pass(hp, train=True, forward=True)
-            logits, statistics = nnx.merge(graph, params, rest, copy=True)(x, slots, told)
+            ctx = architecture.ForwardContext(hp, train=True, collect_activations=True)
+            logits, statistics = nnx.merge(graph, params, rest, copy=True)(x, slots, ctx)
             return jnp.sum(logits * cotangent), (logits, statistics)
 
         def expected(params, nudges):

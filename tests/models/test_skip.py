@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from research.config import schema as config
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.plan import Part
 from research.models.skip import Skip
 from research.training.precision import scope
@@ -32,7 +32,7 @@ SMALLER = Part("basic", 2, 4, stride=2)  # half the height and the width, twice 
 
 @pytest.fixture
 def make(make_architecture, make_numbers, shaken):
-    """A shortcut, shaken unless told otherwise, and the numbers it is told."""
+    """A shortcut, shaken unless ctx otherwise, and the numbers it is ctx."""
 
     def skip(kind, part=UNITS, *, move=True, numbers=NUMBERS, **changes):
         model = {"kind": "transformer"} if kind == "deepnorm" else {}
@@ -75,16 +75,16 @@ def test_formula(kind, make, expected):
     with scope("float64"):
         skip, hp = make(kind, **FLOAT64)
         h, branch = example(kind)
-        out = skip(h, branch, Pass(hp, train=False), jnp.int32(LAYER))
+        out = skip(h, branch, ForwardContext(hp, train=False), jnp.int32(LAYER))
         np.testing.assert_allclose(out, expected(skip, hp, h, branch), rtol=1e-14)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in RANDOM])
 def test_training_and_evaluation_are_the_same_unless_random(kind, make):
     skip, hp = make(kind)
-    passes = (Pass(hp, train=train, key=jax.random.key(0)) for train in (True, False))
+    passes = (ForwardContext(hp, train=train, key=jax.random.key(0)) for train in (True, False))
     np.testing.assert_array_equal(
-        *(skip(*example(kind, "float32"), told, jnp.int32(LAYER)) for told in passes)
+        *(skip(*example(kind, "float32"), ctx, jnp.int32(LAYER)) for ctx in passes)
     )
 
 
@@ -95,8 +95,8 @@ def test_the_number_format_is_kept(kind, dtype, train, make):
     for weights in (dtype, "float32"):
         skip, hp = make(kind, dtype=dtype, param_dtype=weights)
         assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(skip))} <= {jnp.dtype(weights)}
-        told = Pass(hp, train=train, key=jax.random.key(0))
-        assert skip(*example(kind, dtype), told, jnp.int32(LAYER)).dtype == dtype
+        ctx = ForwardContext(hp, train=train, key=jax.random.key(0))
+        assert skip(*example(kind, dtype), ctx, jnp.int32(LAYER)).dtype == dtype
 
 
 @pytest.mark.parametrize("kind, start", [("rezero", 0), ("fixup", 1), ("skipinit", 0.7)])
@@ -139,7 +139,12 @@ def test_where_the_shape_changes_pixels_are_left_out_and_channels_are_zero(kind,
         skip, hp = make(kind, SMALLER, transition="pad", shape=(5, 4, 2), **FLOAT64)
         assert hasattr(skip, "projection") == (kind == "projection")
         shortcut = even_pixels(IMAGE, 2 if kind == "projection" else 4)
-        arguments = jnp.asarray(IMAGE), jnp.asarray(branch), Pass(hp, train=False), jnp.int32(LAYER)
+        arguments = (
+            jnp.asarray(IMAGE),
+            jnp.asarray(branch),
+            ForwardContext(hp, train=False),
+            jnp.int32(LAYER),
+        )
         np.testing.assert_allclose(
             skip(*arguments), expected(skip, hp, shortcut, branch), rtol=1e-13, atol=1e-14
         )
@@ -148,7 +153,7 @@ def test_where_the_shape_changes_pixels_are_left_out_and_channels_are_zero(kind,
 def test_a_padded_shortcut_is_exact(make):
     skip, hp = make("identity", SMALLER, shape=(5, 4, 2))
     image = jnp.asarray(IMAGE, jnp.float32)
-    out = skip(image, jnp.zeros((2, 3, 2, 4)), Pass(hp, train=True), jnp.int32(LAYER))
+    out = skip(image, jnp.zeros((2, 3, 2, 4)), ForwardContext(hp, train=True), jnp.int32(LAYER))
     np.testing.assert_array_equal(out, even_pixels(np.asarray(image), 4))
 
 
@@ -170,7 +175,12 @@ def test_where_the_shape_changes_a_map_may_stand(kind, norm, make, expected):
         if norm == "batch":
             mean, var, scale, bias = (np.asarray(getattr(skip.norm, name)[...]) for name in NORM)
             shortcut = (shortcut - mean) / np.sqrt(var + 1e-5) * scale + bias
-        out = skip(jnp.asarray(IMAGE), jnp.asarray(branch), Pass(hp, train=False), jnp.int32(LAYER))
+        out = skip(
+            jnp.asarray(IMAGE),
+            jnp.asarray(branch),
+            ForwardContext(hp, train=False),
+            jnp.int32(LAYER),
+        )
         wanted = shortcut + branch if kind == "projection" else expected(skip, hp, shortcut, branch)
         np.testing.assert_allclose(out, wanted, rtol=1e-12, atol=1e-13)
 
@@ -179,7 +189,7 @@ def drawn(skip, hp, h, branch, keys, layer=LAYER):
     """The outputs for many random keys [keys, B, D]."""
 
     def call(key):
-        return skip(h, branch, Pass(hp, train=True, key=key), jnp.int32(layer))
+        return skip(h, branch, ForwardContext(hp, train=True, key=key), jnp.int32(layer))
 
     return np.asarray(jax.vmap(call)(jax.random.split(jax.random.key(7), keys)))
 
@@ -230,7 +240,7 @@ def test_layers_draw_independently(kind, make):
 def test_evaluation_is_the_mean_of_training(kind, make):
     skip, hp = make(kind)
     outs = drawn(skip, hp, *example(kind, "float32"), KEYS)
-    evaluated = skip(*example(kind, "float32"), Pass(hp, train=False), jnp.int32(LAYER))
+    evaluated = skip(*example(kind, "float32"), ForwardContext(hp, train=False), jnp.int32(LAYER))
     error = np.std(outs, axis=0) / np.sqrt(KEYS)
     assert np.all(np.abs(np.mean(outs, axis=0) - evaluated) <= 4 * error)
 
@@ -245,4 +255,4 @@ def test_one_key_one_mask(kind, make):
 def test_an_unknown_shortcut_is_refused(make):
     skip, hp = make("loop")
     with pytest.raises(ValueError, match="got loop"):
-        skip(ONES, ONES, Pass(hp, train=True), jnp.int32(LAYER))
+        skip(ONES, ONES, ForwardContext(hp, train=True), jnp.int32(LAYER))

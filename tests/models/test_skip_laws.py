@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.models.architecture import Pass
-from research.models.chain import Chain
+from research.models.architecture import ForwardContext
+from research.models.feed_forward import FeedForwardBranch
 from research.models.layer import Layer
 from research.models.plan import Part
 from research.models.stack import Stack
@@ -48,7 +48,7 @@ def layers(make_architecture, make_numbers):
 
         def run(h):
             for n, layer in enumerate(each):
-                h, _ = layer(h, {}, Pass(hp, train=train, key=key), jnp.int32(n))
+                h, _ = layer(h, {}, ForwardContext(hp, train=train, key=key), jnp.int32(n))
             return h
 
         return run
@@ -136,7 +136,7 @@ def test_fixup_begins_with_branches_and_head_at_zero(
 
     def begin(x):
         stack = Stack(arch, hp, rngs=nnx.Rngs(0))
-        _, statistics = stack(x, {}, Pass(hp, train=True, forward=True))
+        _, statistics = stack(x, {}, ForwardContext(hp, train=True, collect_activations=True))
         return vars(stack.head)["kernel"][...], statistics["activation_rms"]
 
     head, rms = quick(begin)(x)
@@ -146,8 +146,8 @@ def test_fixup_begins_with_branches_and_head_at_zero(
     for part in {part for stage in arch.plan for part in stage.parts}:
 
         def out(z, part=part):
-            branch = Chain(arch, part, jnp.int32(0), hp, rngs=nnx.Rngs(1))
-            return branch(z, Pass(hp, train=True), jnp.int32(0))[0]
+            branch = FeedForwardBranch(arch, part, jnp.int32(0), hp, rngs=nnx.Rngs(1))
+            return branch(z, ForwardContext(hp, train=True), jnp.int32(0))[0]
 
         z = generator.standard_normal(
             (3, *arch.shape[:2], part.inputs) if arch.kind != "mlp" else (3, 8)
@@ -171,7 +171,7 @@ def test_fixup_scales_the_inner_weights_of_a_branch(
     branches = {("resnet_cifar", 8): 3, ("resnet_cifar", 20): 9, ("resnet", 50): 16}
     usual = {"kind": kind, "depth": depth, "shape": (8, 8, 1), "bias": False, "init": "he"}
     fixup, he = (
-        Chain(
+        FeedForwardBranch(
             make_architecture(**usual, skip=skip),
             Part(part, 8, 8),
             jnp.int32(0),
@@ -200,7 +200,7 @@ def test_fixup_has_a_shift_in_front_of_every_nonlinearity_and_weight(
         )
         hp = make_numbers(runs=None, dtype="float64")
         generator = np.random.default_rng(0)
-        chain = Chain(arch, Part("basic", 3, 4), jnp.int32(0), hp, rngs=nnx.Rngs(0))
+        chain = FeedForwardBranch(arch, Part("basic", 3, 4), jnp.int32(0), hp, rngs=nnx.Rngs(0))
         kernels, z = (
             [generator.standard_normal((3, 3, *size)) for size in ((3, 4), (4, 4))],
             [0.3, -0.2, 0.5, 1.1],
@@ -210,7 +210,7 @@ def test_fixup_has_a_shift_in_front_of_every_nonlinearity_and_weight(
         assert chain.shifts is not None
         chain.shifts[...] = jnp.asarray(z).reshape(2, 2)
         h = generator.standard_normal((2, 1, 1, 3))
-        out, _ = chain(jnp.asarray(h), Pass(hp, train=True), jnp.int32(0))
+        out, _ = chain(jnp.asarray(h), ForwardContext(hp, train=True), jnp.int32(0))
         inner, outer = (kernel[1, 1] for kernel in kernels)  # of one pixel, its own weights alone
         expected = (np.tanh((np.tanh(h + z[0]) + z[1]) @ inner + z[2]) + z[3]) @ outer
         np.testing.assert_allclose(out, expected, rtol=1e-13)
@@ -229,7 +229,9 @@ def test_every_shift_of_fixup_has_a_part_in_the_loss(
     graph, params, rest = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(0)), nnx.Param, ...)
 
     def out(params):
-        return jnp.sum(nnx.merge(graph, params, rest)(x, {}, Pass(hp, train=True))[0] ** 2)
+        return jnp.sum(
+            nnx.merge(graph, params, rest)(x, {}, ForwardContext(hp, train=True))[0] ** 2
+        )
 
     grads = nnx.to_pure_dict(quick(jax.grad(out))(shaken(params)))
     shifts = np.concatenate(
@@ -251,7 +253,7 @@ def test_stochastic_depth_trains_one_of_the_networks_it_contains(
 
         def call(key):
             return nnx.merge(graph, params, rest)(
-                jnp.asarray(x), {}, Pass(hp, train=True, key=key)
+                jnp.asarray(x), {}, ForwardContext(hp, train=True, key=key)
             )[0]
 
         outs = np.asarray(jax.vmap(call)(jax.random.split(jax.random.key(0), 500)))
@@ -280,7 +282,7 @@ def test_a_layer_of_a_dense_network_changes_nothing_that_is_written(
             layer = Layer(arch, arch.plan[0].parts[0], jnp.int32(n), hp, rngs=nnx.Rngs(n))
 
             def run(h, layer=layer, n=n):
-                return layer(h, {}, Pass(hp, train=True), jnp.int32(n))[0]
+                return layer(h, {}, ForwardContext(hp, train=True), jnp.int32(n))[0]
 
             jacobian = np.asarray(jax.jacobian(lambda one: run(one[None])[0])(jnp.asarray(h[0])))
             old = np.delete(np.arange(17), np.arange(8 + 3 * n, 11 + 3 * n))
@@ -297,7 +299,7 @@ def test_a_dense_layer_begins_with_the_variance_of_the_units_it_reads(
 ):
     """He: Var W = 2 / fan-in, the fan that of the units written already, not of the whole stream."""
     arch = make_architecture(skip="dense", width=100, growth=50, depth=4, init="he")
-    chain = Chain(
+    chain = FeedForwardBranch(
         arch, arch.plan[0].parts[0], jnp.int32(layer), make_numbers(runs=None), rngs=nnx.Rngs(0)
     )
     kernel = np.asarray(kernel_of(chain, 0)[...])
@@ -319,14 +321,14 @@ def linear(make_architecture, make_numbers):
             kind=kind, dropout=True, activation="linear", shape=(2, 2, 1), depth=8
         )
         hp = make_numbers({"model.dropout": RATE}, runs=None)
-        branch = Chain(arch, Part(part, 8, 8), jnp.int32(1), hp, rngs=nnx.Rngs(0))
+        branch = FeedForwardBranch(arch, Part(part, 8, 8), jnp.int32(1), hp, rngs=nnx.Rngs(0))
         shape = (2, 8) if part == "dense" else (2, 2, 2, 8)
         z = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
 
         def call(key, layer=1):
-            return branch(z, Pass(hp, train=True, key=key), jnp.int32(layer))[0]
+            return branch(z, ForwardContext(hp, train=True, key=key), jnp.int32(layer))[0]
 
-        whole = branch(z, Pass(hp, train=False), jnp.int32(1))[0]
+        whole = branch(z, ForwardContext(hp, train=False), jnp.int32(1))[0]
         return branch, z, whole, jax.vmap(call, (0, None))
 
     return make

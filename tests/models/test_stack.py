@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from research.config import schema as config
-from research.config.compatibility import check_combinations
-from research.models.architecture import Pass
+from research.config.compatibility import check_compatibility
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.precision import scope
 
@@ -43,7 +43,7 @@ def is_possible(case):
     skip = config.Skip(kind=config.SkipKind[case.get("skip", "none")])
     norm = config.Norm(kind=kind, placement=place)
     try:
-        check_combinations(config.Config(skip=skip, norm=norm))
+        check_compatibility(config.Config(skip=skip, norm=norm))
     except ValueError:
         return False
     return kind.name != "none" or place.name == "pre"
@@ -99,7 +99,7 @@ def test_every_norm_begins_finite_with_every_initialisation(
     stack = Stack(arch, hp, rngs=nnx.Rngs(0))
     with jax.disable_jit():
         logits, _ = stack(
-            jnp.asarray(X, jnp.float32), {}, Pass(hp, train=True, key=jax.random.key(1))
+            jnp.asarray(X, jnp.float32), {}, ForwardContext(hp, train=True, key=jax.random.key(1))
         )
     assert np.all(np.isfinite(logits))
 
@@ -122,22 +122,22 @@ def test_scan_equals_the_loop(network, assert_same_pass, changes):
 
 
 def test_a_network_of_one_layer(network, assert_same_pass):
-    out, *told = network(depth=1, skip="inv_sqrt_depth")
+    out, *ctx = network(depth=1, skip="inv_sqrt_depth")
     assert {name: len(values) for name, values in out["gauges"].items()} == {
         "signal_grad": 2, "branch_grad": 1, "skip_grad": 1, "activation_rms": 2, "activation_mean": 2,
         "saturated": 1, "dead": 1,
     }  # fmt: skip
-    assert_same_pass(out, *told, SINGLE)
+    assert_same_pass(out, *ctx, SINGLE)
 
 
 @pytest.mark.parametrize("norm, placement", [("layer", "branch"), ("batch", "post")])
 def test_in_float64_nothing_is_rounded_to_float32(network, assert_same_pass, norm, placement):
     with scope("float64"):
-        out, *told = network(skip="rezero", norm=norm, placement=placement, **FLOAT64)
+        out, *ctx = network(skip="rezero", norm=norm, placement=placement, **FLOAT64)
         assert {leaf.dtype for leaf in jax.tree.leaves((out["logits"], out["grads"]))} == {
             jnp.dtype("float64")
         }
-        assert_same_pass(out, *told, DOUBLE)
+        assert_same_pass(out, *ctx, DOUBLE)
 
 
 def test_the_oracle_against_finite_differences(
@@ -167,14 +167,16 @@ def test_what_is_not_asked_for_is_not_measured(make_architecture, make_numbers):
     hp = make_numbers(runs=None)
     stack = Stack(arch, hp, rngs=nnx.Rngs(0))
     x = jnp.asarray(X, jnp.float32)
-    logits, statistics = stack(x, {}, Pass(hp, train=True))
+    logits, statistics = stack(x, {}, ForwardContext(hp, train=True))
     assert statistics == {}
     slots = {"signal_grad": jnp.zeros(4), "branch_grad": jnp.zeros(3)}
-    tapped, statistics = stack(x, slots, Pass(hp, train=True, forward=True, units=True))
+    tapped, statistics = stack(
+        x, slots, ForwardContext(hp, train=True, collect_activations=True, collect_unit_stats=True)
+    )
     np.testing.assert_array_equal(logits, tapped)
     assert set(statistics) == {"activation_rms", "activation_mean", "saturated", "dead"}
     assert "custom_vjp" not in str(
-        jax.make_jaxpr(lambda x: stack(x, {}, Pass(hp, train=True))[0])(x)
+        jax.make_jaxpr(lambda x: stack(x, {}, ForwardContext(hp, train=True))[0])(x)
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from research.config import schema as config
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.precision import scope
 
@@ -138,7 +138,9 @@ def test_convolutions_in_front_of_batch_norm_are_orthogonal_to_their_gradient(
         x, cotangent = (jnp.asarray(generator.standard_normal((6, size))) for size in (64, 4))
 
         def objective(params):
-            logits, _ = nnx.merge(graph, params, rest, copy=True)(x, {}, Pass(hp, train=True))
+            logits, _ = nnx.merge(graph, params, rest, copy=True)(
+                x, {}, ForwardContext(hp, train=True)
+            )
             return jnp.sum(logits * cotangent)
 
         grads = jax.tree.leaves_with_path(quick(jax.grad(objective))(params))

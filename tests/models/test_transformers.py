@@ -12,7 +12,7 @@ from flax import nnx
 from research.models.stack import Stack
 
 from ..compiling import quick
-from .transformers import DRAW, HEADS, LENGTH, TEXT, TOKENS, USUAL, VECTORS, WIDTH, told
+from .transformers import DRAW, HEADS, LENGTH, TEXT, TOKENS, USUAL, VECTORS, WIDTH, ctx
 from .transformers import float64 as float64
 from .transformers import make_network as make_network
 
@@ -117,7 +117,7 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(
 
     def objective(params, slots):
         logits, statistics = nnx.merge(graph, params, rest, copy=True)(
-            x, slots, told(hp, train=True, forward=True)
+            x, slots, ctx(hp, train=True, collect_activations=True)
         )
         return jnp.sum(logits * cotangent), (logits, statistics)
 
@@ -198,5 +198,5 @@ def test_deepnorm_multiplies_the_shortcut_by_the_papers_constant(make_network, f
     graph, stacked = nnx.split(model.stages[0])
     skip = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked)).skip
     np.testing.assert_allclose(
-        skip(h, branch, told(hp), jnp.int32(0)), 6**0.25 * h + branch, rtol=1e-14
+        skip(h, branch, ctx(hp), jnp.int32(0)), 6**0.25 * h + branch, rtol=1e-14
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.models.architecture import Pass
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.precision import scope
 
@@ -61,5 +61,5 @@ def float64():
         yield
 
 
-def told(hp, *, train=False, forward=False):
-    return Pass(hp, train=train, forward=forward)
+def ctx(hp, *, train=False, collect_activations=False):
+    return ForwardContext(hp, train=train, collect_activations=collect_activations)

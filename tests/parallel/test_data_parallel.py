@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from research.config import schema as config
-from research.parallel.mesh import ALONE, Layout, over_batch, over_runs, place, spread
+from research.parallel.mesh import (
+    SINGLE_DEVICE,
+    Layout,
+    all_reduce_step,
+    map_runs,
+    place,
+    shard_state,
+)
 from research.training.precision import scope
 from research.training.program import make_program
 
@@ -69,7 +76,8 @@ def on_both(make_spec, make_numbers, make_data, quickly_compiled):
             data = make_data(inputs=spec.architecture.inputs)
             numbers = make_numbers(NUMBERS, runs=2, dtype="float64")
             return [
-                trained(layout, spec, numbers, read_by(spec, data)) for layout in (ALONE, SHARED)
+                trained(layout, spec, numbers, read_by(spec, data))
+                for layout in (SINGLE_DEVICE, SHARED)
             ]
 
     return run
@@ -87,14 +95,14 @@ def read_by(spec, data):
 
 def trained(layout, spec, numbers, data):
     program = make_program(spec, layout)
-    state = spread(layout, make_program(spec).init(numbers))
+    state = shard_state(layout, make_program(spec).init(numbers))
     numbers = place(layout, numbers, per_run=True)
     data = place(layout, data, per_run=False)
     # In front of batch norm, and of keys, biases have a gradient of nothing but rounding, which has any exponents.
     found = {"exponents": program.exponents(state, numbers, data)} if spec.architecture.bias else {}
     state, found["rows"] = program.chunk(state, numbers, data, np.int32(0), np.int32(4))
     found["evaluation"] = program.evaluate(state, numbers, data)
-    found["state"] = state.params, state.rest, state.opt_state, state.loss_scale
+    found["state"] = state.params, state.model_state, state.opt_state, state.loss_scale
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(found))
     return jax.device_get(found)
 
@@ -140,9 +148,9 @@ def test_norms_of_parts_make_the_norm_over_the_whole_range():
     names = {"signal_grad": 2**0.5, "activation_rms": 1.0, "activation_mean": 1.0}
 
     def of_part(number):
-        return over_batch({"grad": number}, number, dict.fromkeys(names, jnp.asarray(sizes)))
+        return all_reduce_step({"grad": number}, number, dict.fromkeys(names, jnp.asarray(sizes)))
 
-    grads, mean, profile = over_runs(SHARED, of_part, own=1)(jnp.float32([2.0]))
+    grads, mean, profile = map_runs(SHARED, of_part, num_mapped=1)(jnp.float32([2.0]))
     assert (grads["grad"][0], mean[0]) == (4, 2)
     for name, values in profile.items():
         np.testing.assert_allclose(values[0], names[name] * sizes, 1e-6, err_msg=name)

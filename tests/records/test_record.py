@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.records import record
-from research.records.record import Lock, Record, write_json
+from research.records.record import Lock, RunRecord, write_json
 from research.records.runs import Run
 
 LAYERS = 3
@@ -48,7 +48,7 @@ def files(directory):
 
 
 def test_while_a_run_lasts_its_rows_lie_in_whole_parts(tmp_path, at_once):
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     for start in (0, 1, 5):
         written.add(*rows(start, 1 if start == 0 else 4))
     parts = [
@@ -66,7 +66,7 @@ def test_while_a_run_lasts_its_rows_lie_in_whole_parts(tmp_path, at_once):
 
 
 def test_closing_joins_the_parts_in_order(tmp_path, at_once):
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     for start in (0, 4, 8):
         written.add(*rows(start, 4))
     written.close(status="done")
@@ -79,7 +79,7 @@ def test_how_often_a_record_is_flushed_does_not_change_it(tmp_path, monkeypatch)
     for name, seconds in (("often", -1.0), ("once", 1e9)):
         monkeypatch.setattr(record, "FLUSH_SECONDS", seconds)
         (tmp_path / name).mkdir()
-        written = Record(Lock(tmp_path / name), {})
+        written = RunRecord(Lock(tmp_path / name), {})
         for start in range(0, 12, 3):
             written.add(*rows(start, 3))
         written.close()
@@ -91,7 +91,7 @@ def test_how_often_a_record_is_flushed_does_not_change_it(tmp_path, monkeypatch)
 
 
 def test_profiles_are_lists_of_float32_one_a_layer(tmp_path):
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     written.add(*rows(0, 4))
     written.close()
     table = pq.read_table(tmp_path / "profiles.parquet")
@@ -105,7 +105,7 @@ def test_profiles_are_lists_of_float32_one_a_layer(tmp_path):
 
 
 def test_where_there_is_no_number_there_is_null_and_nan_stays_nan(tmp_path):
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     metrics = {
         "step": np.arange(3),
         "a": np.ma.masked_array([1.0, 2, 3], [True, False, True]),
@@ -121,7 +121,7 @@ def test_where_there_is_no_number_there_is_null_and_nan_stays_nan(tmp_path):
 
 def test_it_is_read_without_pandas(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     written.add(*rows(0, 4))
     written.close()
     assert pq.read_table(tmp_path / "metrics.parquet").to_pylist()[3] == {
@@ -133,7 +133,7 @@ def test_it_is_read_without_pandas(tmp_path, monkeypatch):
 
 
 def test_a_run_that_measures_nothing_has_no_profiles(tmp_path, at_once):
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     written.add(rows(0, 3)[0], {})
     written.close()
     assert files(tmp_path) == {"run.json", "metrics.parquet"}
@@ -141,7 +141,7 @@ def test_a_run_that_measures_nothing_has_no_profiles(tmp_path, at_once):
 
 def test_a_record_that_is_not_closed_reads_back_to_its_last_flush(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "FLUSH_SECONDS", -1.0)
-    written = Record(Lock(tmp_path), {"id": "x"})
+    written = RunRecord(Lock(tmp_path), {"id": "x"})
     written.add(*rows(0, 4))
     monkeypatch.setattr(record, "FLUSH_SECONDS", 1e9)
     written.add(*rows(4, 4))
@@ -177,7 +177,7 @@ def half(path, *_):
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path, at_once, monkeypatch):
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     written.add(*rows(0, 4))
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", lambda table, path: half(path))
@@ -188,7 +188,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, at_once, monkeypatch):
 
 
 def test_run_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    written = Record(Lock(tmp_path), {"id": "x"})
+    written = RunRecord(Lock(tmp_path), {"id": "x"})
     monkeypatch.setattr(Path, "write_text", lambda path, *_, **__: half(path))
     with pytest.raises(OSError, match="No space left"):
         written.update(status="done")
@@ -197,7 +197,7 @@ def test_run_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_nobody_sees_run_json_between_two_states(tmp_path, monkeypatch):
     """It is replaced in one step by a file that is complete by then."""
-    written = Record(Lock(tmp_path), {})
+    written = RunRecord(Lock(tmp_path), {})
     seen = []
     replace = os.replace
 
@@ -235,15 +235,15 @@ def test_json_that_every_reader_takes(tmp_path, value, kept):
 
 
 def test_a_new_attempt_drops_what_the_last_one_left(tmp_path, at_once):
-    first = Record(Lock(tmp_path), {})
+    first = RunRecord(Lock(tmp_path), {})
     first.add(*rows(0, 4))
     first.close()
     first.release()
-    killed = Record(Lock(tmp_path), {})
+    killed = RunRecord(Lock(tmp_path), {})
     killed.add(*rows(0, 4))
     killed.add(*rows(4, 4))
     killed.release()  # as the end of its process does
-    last = Record(Lock(tmp_path), {})
+    last = RunRecord(Lock(tmp_path), {})
     last.add(*rows(0, 2))
     assert Run(tmp_path).metrics["step"].tolist() == [0, 1]
     last.close()

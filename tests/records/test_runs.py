@@ -3,7 +3,7 @@ import pytest
 
 from research.records import record
 from research.records.queries import autocorrelation
-from research.records.record import Lock, Record
+from research.records.record import Lock, RunRecord
 from research.records.runs import Run, find_runs, flat
 
 
@@ -12,7 +12,7 @@ def recorded(directory, layers=3, *, closed=True, flush=-1.0):
     directory.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "FLUSH_SECONDS", flush)
-        written = Record(Lock(directory), {"id": "x"})
+        written = RunRecord(Lock(directory), {"id": "x"})
         signal = np.arange(2.0 * (layers + 1)).reshape(2, -1) ** 2
         for start in (0, 3):
             seen = np.ma.masked_all(3)

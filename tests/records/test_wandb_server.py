@@ -15,7 +15,7 @@ import pytest
 import wandb
 import yaml
 
-from research.config.hydra_config import folder
+from research.config.hydra_config import resource_dir
 from research.records.runs import Run
 from research.records.trackers.wandb import QUIET
 
@@ -81,14 +81,14 @@ def mirror(finished, workplace, process):
 
 
 def test_without_a_server_an_online_run_goes_on_offline(mirror, no_server):
-    folder, said = mirror()
+    resource_dir, said = mirror()
     assert said.count(no_server) == 1 and "fathom sync" in said
-    assert folder.name.startswith("offline-run-") and list(folder.glob("run-*.wandb"))
+    assert resource_dir.name.startswith("offline-run-") and list(resource_dir.glob("run-*.wandb"))
 
 
 def test_an_online_run_sends_its_rows(mirror, server):
-    folder, _ = mirror()
-    assert folder.name.startswith("run-")
+    resource_dir, _ = mirror()
+    assert resource_dir.name.startswith("run-")
     run = server.runs["abc"]
     assert (run["groupName"], run["displayName"], run["jobType"]) == ("study", "first run", "train")
     assert "depth:2" in run["tags"]
@@ -126,7 +126,7 @@ def test_an_agent_of_wandb_trains_what_its_server_chooses(server, workplace, pro
     monkeypatch.setenv(
         "PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
-    search = folder("conf") / "wandb" / "rate_and_depth.yaml"
+    search = resource_dir("conf") / "wandb" / "rate_and_depth.yaml"
     _, err = process("-m", "wandb", "sweep", search.absolute()).communicate(timeout=60)
     (path,) = re.findall(r"sweep agent with: wandb agent (\S+)", err)
     assert yaml.safe_load(server.search)["command"] == yaml.safe_load(search.read_text())["command"]

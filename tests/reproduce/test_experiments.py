@@ -13,6 +13,7 @@ from research.cli import train
 from research.config import errors
 from research.reproduce import experiments as experiment
 from research.reproduce.claims import Claim
+from research.runner.session import Session
 
 NAME = "relu_growth"
 
@@ -105,7 +106,7 @@ def test_a_figure_of_anything_else_is_refused_in_one_line(records, monkeypatch, 
 )
 def test_claims_decide_once_every_run_has_ended(monkeypatch, trained, ended, holds, code):
     def refuse():
-        raise errors.Refused(2)
+        raise errors.UsageError(2)
 
     def finished(name, directory):
         if not ended:
@@ -191,10 +192,10 @@ def test_who_interrupts_one_experiment_interrupts_those_behind_it(monkeypatch, w
 
     def interrupted(words):
         trained.append(words[0])
-        train.Session.interrupted = True
+        Session.interrupted = True
         return 1
 
-    monkeypatch.setattr(train.Session, "interrupted", False)
+    monkeypatch.setattr(Session, "interrupted", False)
     monkeypatch.setattr(train, "main", interrupted)
     assert cli.run(["reproduce", "he_init", "relu_growth"]) == 1 and trained == [
         "experiment=he_init"
@@ -204,7 +205,7 @@ def test_who_interrupts_one_experiment_interrupts_those_behind_it(monkeypatch, w
 def test_what_is_refused_of_one_experiment_leaves_the_others_alone(monkeypatch, workplace, capsys):
     def train_one(words):
         if "experiment=he_init" in words:
-            raise errors.Refused(2)
+            raise errors.UsageError(2)
         return 0
 
     judged = []

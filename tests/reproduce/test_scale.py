@@ -9,7 +9,7 @@ import yaml
 from hydra.core.plugins import Plugins
 
 from research.config import schema as config
-from research.config.hydra_config import folder
+from research.config.hydra_config import resource_dir
 from research.reporting.figures import style
 from research.reproduce import experiments as experiment
 from research.reproduce.experiments import expected_runs, names
@@ -53,7 +53,7 @@ def planned(fathom, own_data, monkeypatch):
 
 def recorded(member, better):
     """A run as it might have ended; ``better`` maps its settings to an accuracy."""
-    settings = config.plain(member.config)
+    settings = config.flatten(member.config)
     accuracy = better(settings)
     tested = np.full(STEPS, np.nan)
     tested[TESTED - 1 :: TESTED] = accuracy
@@ -128,14 +128,14 @@ def test_claims_and_figure_are_made_of_the_records_of_all_runs(planned, key):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_larger_configuration_states_its_claim_and_belongs_to_an_experiment(key):
-    text = (folder("conf") / "experiment" / f"{key}.yaml").read_text()
+    text = (resource_dir("conf") / "experiment" / f"{key}.yaml").read_text()
     package, claim = text.splitlines()[:2]
     name = key.removeprefix("paper/")
     assert package == "# @package _global_" and claim.startswith("# ") and name in names()
     assert f"fathom reproduce {name} --scale paper" in text and yaml.safe_load(text)[
         "name"
     ] == experiment.study(key)
-    assert "--scale paper" in (folder("experiments") / name / "README.md").read_text()
+    assert "--scale paper" in (resource_dir("experiments") / name / "README.md").read_text()
 
 
 @pytest.mark.slow

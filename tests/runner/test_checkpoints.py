@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from research.records.runs import Run
-from research.runner.run_writer import Recording
+from research.runner.run_writer import RunWriter
 from research.training import checkpoint
 from research.training.checkpoint import Checkpoints, Writer
 
@@ -53,7 +53,7 @@ def _behind_every_chunk():
 
 def starter(fathom, place, monkeypatch):
     """Trains in a folder of that name, up to ``stop`` where it is interrupted without a word; the runs by seed."""
-    take = Recording.take
+    take = RunWriter.take
 
     def start(folder, *words, stop=None, raised=KeyboardInterrupt):
         def dies(recording, start, *rest):
@@ -64,7 +64,7 @@ def starter(fathom, place, monkeypatch):
         (place / folder).mkdir(exist_ok=True)
         with monkeypatch.context() as patch:
             patch.chdir(place / folder)
-            patch.setattr(Recording, "take", dies)
+            patch.setattr(RunWriter, "take", dies)
             said = fathom("train", *SMALL, "checkpoint.every=1e-9", "name=study", *words)
             runs = [Run(file.parent.absolute()) for file in Path().glob("outputs/study/*/run.json")]
         return {run["seed"]: run for run in runs}, said

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from research.records.record import Record
+from research.records.record import RunRecord
 from research.records.runs import Run
 from research.runner.run_writer import first_bad_layer
 
@@ -86,14 +86,14 @@ def test_an_interruption_before_the_first_step_is_said_in_one_line(
 
 def test_a_defect_is_recorded_with_what_was_measured(fathom, small, workplace, monkeypatch):
 
-    add = Record.add
+    add = RunRecord.add
 
     def breaks(record, metrics, profiles):
         add(record, metrics, profiles)
         if metrics["step"][-1] >= 9:
             raise KeyError("oops")
 
-    monkeypatch.setattr(Record, "add", breaks)
+    monkeypatch.setattr(RunRecord, "add", breaks)
     with pytest.raises(KeyError, match="oops"):
         fathom("train", *small, "tracker=none")
     run = only_run(workplace)

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from research.parallel.mesh import Layout, at_the_start
-from research.records.record import Record
+from research.parallel.mesh import Layout, init_layout
+from research.records.record import RunRecord
 from research.records.runs import Run
 from research.runner import loop as host
 
@@ -115,7 +115,7 @@ def test_each_member_has_a_wandb_run_in_one_group(together, wandb_records):
 
 @pytest.mark.slow
 def test_members_trained_side_by_side_round_differently_and_little(sweep, alone):
-    runs, said = sweep(SEEDS, "hydra.launcher.within=vmap", "train.steps=10")
+    runs, said = sweep(SEEDS, "hydra.launcher.map_mode=vmap", "train.steps=10")
     assert said.code == 0 and len(runs) == 5
     for seed, run in runs.items():
         for table in TABLES:
@@ -156,14 +156,14 @@ def test_a_group_that_diverges_as_a_whole_ends_early(sweep):
 
 
 def test_a_member_that_cannot_be_written_leaves_the_others(sweep, alone, monkeypatch):
-    add = Record.add
+    add = RunRecord.add
 
     def full(record, metrics, profiles):
         if record.info["seed"] == 1 and metrics["step"][-1] >= 9:
             raise OSError(28, "No space left on device", str(record.directory))
         add(record, metrics, profiles)
 
-    monkeypatch.setattr(Record, "add", full)
+    monkeypatch.setattr(RunRecord, "add", full)
     runs, (code, out, err) = sweep(SEEDS)
     assert code == 1 and "1 of 5 runs did not end well" in err and "No space left on device" in err
     assert runs[1].info["status"] == "failed" and "No space left" in runs[1].info["error"]
@@ -173,14 +173,14 @@ def test_a_member_that_cannot_be_written_leaves_the_others(sweep, alone, monkeyp
 def test_an_interruption_ends_the_whole_group_and_keeps_what_was_measured(
     sweep, alone, monkeypatch
 ):
-    add = Record.add
+    add = RunRecord.add
 
     def interrupted(record, metrics, profiles):
         add(record, metrics, profiles)
         if record.info["seed"] == 1 and metrics["step"][-1] >= 9:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Record, "add", interrupted)
+    monkeypatch.setattr(RunRecord, "add", interrupted)
     runs, (code, _, err) = sweep(SEEDS)
     assert code == 1 and "interrupted" in err
     assert {run.info["status"] for run in runs.values()} == {"interrupted"}
@@ -230,14 +230,14 @@ def test_runs_that_do_not_fit_at_all_are_listed_with_the_reason(sweep, monkeypat
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("hydra.launcher.within=side", "within must be one of auto, map, vmap, got side"),
+        ("hydra.launcher.map_mode=side", "map_mode must be one of auto, map, vmap, got side"),
         (
             "hydra.launcher.devices=0",
             "hydra.launcher.devices must be a whole number ≥ 1 or null, got 0",
         ),
         (
-            "hydra.launcher.most=-1",
-            "hydra.launcher.most must be a whole number ≥ 1 or null, got -1",
+            "hydra.launcher.max_group_size=-1",
+            "hydra.launcher.max_group_size must be a whole number ≥ 1 or null, got -1",
         ),
         ("optimizer.learning_rate=0.1,-1", "optimizer.learning_rate must be a number ≥ 0, got -1"),
     ],
@@ -260,6 +260,6 @@ def test_a_directory_of_another_configuration_is_refused(sweep, tmp_path):
 def test_initial_states_are_made_on_one_device():
     """Matrix decompositions on several CPU devices at once wait for one another for ever."""
     assert (
-        at_the_start(Layout("map", 2)) == Layout("map", 1)
-        and at_the_start(Layout("vmap", 4, "batch")).devices == 1
+        init_layout(Layout("map", 2)) == Layout("map", 1)
+        and init_layout(Layout("vmap", 4, "batch")).devices == 1
     )

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from research.records.record import Lock, Record
+from research.records.record import Lock, RunRecord
 from research.records.runs import Run
 from research.runner.loop import chunks
 
@@ -212,14 +212,14 @@ def test_float64_leaves_nothing_behind_in_the_process(finished, trained):
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
-    first = Record(Lock(tmp_path), {})
+    first = RunRecord(Lock(tmp_path), {})
     with pytest.raises(ValueError, match="being trained by another process"):
-        Record(Lock(tmp_path), {})
+        RunRecord(Lock(tmp_path), {})
     first.close(status="done")
     with pytest.raises(ValueError, match="being trained by another process"):
         Lock(tmp_path)
     first.release()
-    Record(Lock(tmp_path), {}).close()
+    RunRecord(Lock(tmp_path), {}).close()
 
 
 def test_pieces_cover_every_step_once_and_stop_where_they_are_cut():

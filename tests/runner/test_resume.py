@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.records.runs import Run
-from research.runner.group import Group
+from research.runner.group import RunGroup
 
 KILLED = """
 import os, signal, sys
@@ -128,7 +128,7 @@ def told_to_end(fathom, monkeypatch):
 
     In the background of a shell SIGINT is ignored, by its children too.
     """
-    take = Group.take
+    take = RunGroup.take
     heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*words, at, signal=signal.SIGTERM):
@@ -140,7 +140,7 @@ def told_to_end(fathom, monkeypatch):
 
         told = []
         with monkeypatch.context() as patch:
-            patch.setattr(Group, "take", signalled)
+            patch.setattr(RunGroup, "take", signalled)
             return fathom(*SMALL, *words)
 
     yield start

@@ -6,13 +6,13 @@ import pickle
 import pytest
 
 from research.config.schema import Config, Data, Model, Train
-from research.runner.run_spec import Member, group_key, read_ended
+from research.runner.run_spec import RunSpec, group_key, read_ended
 
 
 @pytest.fixture
 def member(tmp_path):
     (tmp_path / "study" / "run").mkdir(parents=True)
-    return Member(Config(), tmp_path / "study" / "run")
+    return RunSpec(Config(), tmp_path / "study" / "run")
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_number_that_is_not_zero_may_change():
 
 
 def test_what_does_not_share_a_program_is_not_trained_as_one():
-    from research.runner.run_setup import prepare
+    from research.runner.run_setup import make_run_setup
 
     with pytest.raises(ValueError, match="differ only in numbers that are passed in"):
-        prepare(Config(), Config(model=Model(depth=3)))
-    job = prepare(Config(), Config(seed=3))
+        make_run_setup(Config(), Config(model=Model(depth=3)))
+    job = make_run_setup(Config(), Config(seed=3))
     assert job.hp["seed"].tolist() == [0, 3]

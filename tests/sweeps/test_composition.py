@@ -10,8 +10,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from research.config.hydra_config import folder, register
-from research.runner.run_spec import Member
+from research.config.hydra_config import register, resource_dir
+from research.runner.run_spec import RunSpec
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import groups_of, jobs_of, without_doubles
 
@@ -20,7 +20,7 @@ from research.sweeps.jobs import groups_of, jobs_of, without_doubles
 def loaders():
     """Hydra's loader, ours, and what a sweep starts from."""
     register()
-    with initialize_config_dir(str(folder("conf").absolute()), version_base="1.3"):
+    with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         words = ["name=x", "hydra/launcher=grouped", "hydra.launcher.devices=1"]
         yield (
@@ -32,7 +32,7 @@ def loaders():
 
 def options():
     """Jobs that choose every option of every group between them, one of each group at a time."""
-    groups = sorted(path for path in folder("conf").iterdir() if path.is_dir())
+    groups = sorted(path for path in resource_dir("conf").iterdir() if path.is_dir())
     chosen = [
         [f"{group.name}={file.stem}" for file in sorted(group.glob("*.yaml"))]
         for group in groups
@@ -138,7 +138,7 @@ def test_the_same_run_asked_for_twice_is_one_run(loaders):
     members = [ours.checked(master, job) for job in jobs]
     assert without_doubles(jobs, members) == [0, 2]
     with pytest.raises(ValueError, match="would both be recorded in x: hydra.sweep.subdir"):
-        without_doubles(jobs, [Member(member.config, Path("x")) for member in members])
+        without_doubles(jobs, [RunSpec(member.config, Path("x")) for member in members])
 
 
 @pytest.mark.parametrize(

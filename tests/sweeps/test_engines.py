@@ -13,7 +13,7 @@ import yaml
 
 from research.config.schema import Config
 from research.records.runs import Run
-from research.runner.run_spec import Member
+from research.runner.run_spec import RunSpec
 from research.sweeps.engines import Load, as_jobs, on_processes, on_ray
 
 
@@ -78,7 +78,7 @@ def test_a_job_that_is_killed_leaves_the_others(name, workplace):
 def test_a_sweep_comes_back_whole(name, most, fathom, workplace):
     words = ["model.depth=2", "model.width=8", "train.steps=10", "tracker=none", "name=s"]
     rates = "optimizer.learning_rate=0.01,1e30"
-    launcher = [f"hydra/launcher={name}", f"hydra.launcher.most={most}"]
+    launcher = [f"hydra/launcher={name}", f"hydra.launcher.max_group_size={most}"]
     code, out, err = fathom("train", "-m", *words, rates, "seed=0,1", *launcher)
     assert code == 1 and "2 of 4 runs did not end well" in err, err
     runs = [Run(file.parent) for file in workplace.glob("outputs/s/*/run.json")]
@@ -125,7 +125,7 @@ def test_the_record_of_a_lost_job_says_so(workplace):
     for name, status in (("a", "running"), ("b", "done")):
         (workplace / name).mkdir()
         (workplace / name / "run.json").write_text(json.dumps({"status": status}))
-    load = Load([Member(Config(), workplace / name) for name in "abc"], "auto", 1, workplace)
+    load = Load([RunSpec(Config(), workplace / name) for name in "abc"], "auto", 1, workplace)
     results = load.failed(RuntimeError("gone"))
     infos = [json.loads((workplace / name / "run.json").read_text()) for name in "ab"]
     assert [result["status"] for result in results] == ["failed"] * 3

@@ -73,7 +73,7 @@ def breaking(monkeypatch):
     """Makes the run with seed 1 raise; the seeds that were trained."""
     from research.runner import loop as run
 
-    prepare = run.prepare
+    prepare = run.make_run_setup
     seeds = []
 
     def start(config, *others, raises, **settings):
@@ -84,7 +84,9 @@ def breaking(monkeypatch):
 
     def breaks(error):
         monkeypatch.setattr(
-            run, "prepare", lambda *configs, **settings: start(*configs, raises=error, **settings)
+            run,
+            "make_run_setup",
+            lambda *configs, **settings: start(*configs, raises=error, **settings),
         )
         return seeds
 

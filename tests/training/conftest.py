@@ -13,7 +13,7 @@ from research.config.data_settings import Data
 from research.data.noise import load_noise
 from research.models.architecture import Architecture
 from research.training.precision import POLICIES
-from research.training.program import Spec, make_program
+from research.training.program import ProgramConfig, make_program
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +31,10 @@ def make_spec(make_architecture):
             loss="cross_entropy",
             batch_size=8,
         )
-        usual |= dict(level="norms", every=1, capacity=16, brief=True)
+        usual |= dict(level="norms", every=1, capacity=16, fast_compile=True)
         formats = dict(dtype=policy.compute, param_dtype=policy.params, rounding=policy.rounding)
         architecture = make_architecture(**(formats | network))
-        return Spec(
+        return ProgramConfig(
             architecture, **(usual | {name: changes[name] for name in set(changes) - shapes})
         )
 

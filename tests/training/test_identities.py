@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.models.stack import Pass, Stack
+from research.models.stack import ForwardContext, Stack
 from research.training.precision import scope
 from research.training.program import make_program
 
@@ -111,7 +111,7 @@ def test_forward_mode_equals_reverse_mode(make_architecture, make_numbers):
         }
 
         def network(params, slots):
-            return nnx.merge(graph, params, rest)(x, slots, Pass(hp, train=True))[0]
+            return nnx.merge(graph, params, rest)(x, slots, ForwardContext(hp, train=True))[0]
 
         @jax.jit
         def both_ways(params):

@@ -12,7 +12,7 @@ import pytest
 from research.config.schema import INSPECTIONS
 from research.gauges.curvature import mean_cosine
 from research.training.inspections import _KINDS, _network, _told
-from research.training.objective import make_objective, read_inputs
+from research.training.objective import make_objective, normalize_inputs
 from research.training.precision import scope
 from research.training.program import make_program
 
@@ -59,7 +59,7 @@ def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(inspected, o
         )
         flat, restore = jax.flatten_util.ravel_pytree(state.params)
         objective = make_objective(
-            spec, state, hp, (read_inputs(spec.architecture, data, data["x"]), data["y"])
+            spec, state, hp, (normalize_inputs(spec.architecture, data, data["x"]), data["y"])
         )
         hessian = quick(jax.hessian(lambda flat: objective(restore(flat), {})[0]))(flat)
         np.testing.assert_allclose(found["sharpness"], np.linalg.eigvalsh(hessian)[-1], rtol=1e-5)
@@ -78,7 +78,7 @@ def test_the_jacobian_spectrum_is_that_of_the_product_of_layers(inspected, init,
             stack["branch"]["weights"][0]["kernel"] for stack in state.params["stages"].values()
         ]
         h = _network(spec, state, hp).begin(
-            read_inputs(spec.architecture, data, data["x"][:1]), _told(spec, state, hp)
+            normalize_inputs(spec.architecture, data, data["x"][:1]), _told(spec, state, hp)
         )[0]
         biases = state.params["stages"][0]["branch"]["weights"][0]["bias"]
         jacobian = np.eye(5)
@@ -101,11 +101,11 @@ def test_gradients_of_a_linear_network_have_cosine_one_and_of_a_rectifier_less_w
         np.testing.assert_allclose(linear["gradient_correlation"], 1, rtol=1e-12)
         found, (spec, state, hp, data) = inspected("gradient_correlation", activation="relu")
         model = _network(spec, state, hp)
-        told = _told(spec, state, hp)
-        h = model.begin(read_inputs(spec.architecture, data, data["x"]), told)
+        ctx = _told(spec, state, hp)
+        h = model.begin(normalize_inputs(spec.architecture, data, data["x"]), ctx)
         v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
         rows = [
-            jax.grad(lambda row: jnp.vdot(model.through(row[None], {}, told)[0][0], v))(row)
+            jax.grad(lambda row: jnp.vdot(model.through(row[None], {}, ctx)[0][0], v))(row)
             for row in h
         ]
         np.testing.assert_allclose(
@@ -119,12 +119,12 @@ def test_the_input_gradient_is_a_difference_quotient(inspected):
     with scope("float64"):
         found, (spec, state, hp, data) = inspected("input_gradient", activation="tanh")
         model = _network(spec, state, hp)
-        told = _told(spec, state, hp)
-        x = read_inputs(spec.architecture, data, data["x"])
+        ctx = _told(spec, state, hp)
+        x = normalize_inputs(spec.architecture, data, data["x"])
         step = 1e-6
 
         def output(x):
-            return model(x, {}, told)[0][:, 0]
+            return model(x, {}, ctx)[0][:, 0]
 
         for n in range(x.shape[1]):
             moved = step * jnp.eye(x.shape[1])[n][None]
@@ -150,7 +150,7 @@ def test_the_output_change_is_that_of_one_step_of_gradient_descent(inspected, ki
         found, (spec, state, hp, data) = inspected(
             "output_change", kind=kind, activation="tanh", shape=(1, 5, 1)
         )
-        batch = read_inputs(spec.architecture, data, data["x"][:8]), data["y"][:8]
+        batch = normalize_inputs(spec.architecture, data, data["x"][:8]), data["y"][:8]
         gradient = jax.grad(lambda params: make_objective(spec, state, hp, batch)(params, {})[0])(
             state.params
         )
@@ -283,12 +283,12 @@ def test_behind_batch_norm_the_correlation_is_that_of_each_examples_own_output(i
         }
         found, (spec, state, hp, data) = inspected("gradient_correlation", **how)
         model = _network(spec, state, hp)
-        told = _told(spec, state, hp)
-        h = model.begin(read_inputs(spec.architecture, data, data["x"]), told)
+        ctx = _told(spec, state, hp)
+        h = model.begin(normalize_inputs(spec.architecture, data, data["x"]), ctx)
         v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
 
         def through(h):
-            return _network(spec, state, hp).through(h, {}, told)[0] @ v
+            return _network(spec, state, hp).through(h, {}, ctx)[0] @ v
 
         jacobian = jax.jacrev(through)(h)
         own = float(mean_cosine(jacobian[jnp.arange(24), jnp.arange(24)]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.config import schema as config
-from research.training.losses import losses_and_hits
+from research.training.losses import loss_and_accuracy
 from research.training.precision import scope
 
 GENERATOR = np.random.default_rng(0)
@@ -16,7 +16,7 @@ LABELS = GENERATOR.integers(5, size=6)
 
 def measure(kind, logits, labels, smoothing=0.0, dtype="float32"):
     wide = jnp.promote_types(dtype, "float32")
-    each = losses_and_hits(
+    each = loss_and_accuracy(
         kind, jnp.asarray(logits, dtype), jnp.asarray(labels), jnp.asarray(smoothing, wide)
     )
     return tuple(map(jnp.mean, each))
@@ -76,7 +76,9 @@ def test_the_gradient_of_cross_entropy_is_probability_minus_target():
     with scope("float64"):
         smoothing = jnp.asarray(0.1)
         grad = jax.grad(
-            lambda f: losses_and_hits("cross_entropy", f, jnp.asarray(LABELS), smoothing)[0].mean()
+            lambda f: loss_and_accuracy("cross_entropy", f, jnp.asarray(LABELS), smoothing)[
+                0
+            ].mean()
         )(jnp.asarray(LOGITS))
     probabilities = np.exp(LOGITS) / np.sum(np.exp(LOGITS), axis=1, keepdims=True)
     np.testing.assert_allclose(
@@ -95,7 +97,7 @@ def test_huge_logits_cost_their_difference(size):
 def test_positions_of_a_sequence_are_averaged(kind):
     logits = GENERATOR.standard_normal((3, 4, 5))
     labels = GENERATOR.integers(5, size=(3, 4))
-    losses, hits = losses_and_hits(
+    losses, hits = loss_and_accuracy(
         kind, jnp.asarray(logits, "float32"), jnp.asarray(labels), jnp.zeros(())
     )
     expected = [formula(kind, logits[i], labels[i], 0.0) for i in range(3)]

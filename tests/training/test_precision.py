@@ -78,7 +78,7 @@ def test_formats_stay_from_step_to_step(kind, make_spec, make_numbers, make_data
         assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
             lambda leaf: leaf.dtype, state
         )
-        assert dtypes(state.rest) <= {wide(kind)}  # running statistics
+        assert dtypes(state.model_state) <= {wide(kind)}  # running statistics
         evaluated = jax.eval_shape(program.evaluate, after, numbers, make_data())
         assert dtypes(evaluated) == {wide(kind)}
 

@@ -212,7 +212,7 @@ def test_evaluation_with_running_statistics(
     plainly = loss_of(
         spec, make_numbers(), make_data(), split="eval_"
     )  # no smoothing in evaluation
-    expected = plainly(weights(state.params), running=weights(state.rest))
+    expected = plainly(weights(state.params), running=weights(state.model_state))
     np.testing.assert_allclose(measured["eval_loss"], [np.mean(expected)], rtol=1e-5)
     assert measured["eval_accuracy"].shape == (1,)
 
@@ -227,7 +227,7 @@ def test_running_statistics_go_on_from_step_to_step(
     data |= {name: jnp.repeat(data[name][:1], 24, axis=0) for name in ("x", "y")}
     state, _ = train(spec, numbers, data, (2, 3))
     params = weights(state.params)
-    running = weights(state.rest)["stages"][0]["norm"]
+    running = weights(state.model_state)["stages"][0]["norm"]
     first = (
         np.asarray(data["x"][0], np.float64) @ params["embed"]["kernel"] + params["embed"]["bias"]
     )

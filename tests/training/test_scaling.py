@@ -7,7 +7,13 @@ import pytest
 
 from research.config import schema as config
 from research.training.program import make_program
-from research.training.scaling import LEAST, PATIENCE, can_go_on, is_finite, next_scale
+from research.training.scaling import (
+    MAX_SKIPPED_STEPS,
+    MIN_LOSS_SCALE,
+    can_go_on,
+    is_finite,
+    next_scale,
+)
 from research.training.state import LossScale
 
 MODES = [option.name for option in config.LossScaling]
@@ -28,7 +34,7 @@ def prepared(make_spec, make_numbers, make_data):
 
 
 def everything_but_the_clock(state):
-    return state.params, state.opt_state, state.rest
+    return state.params, state.opt_state, state.model_state
 
 
 OVERFLOWS = [
@@ -115,14 +121,14 @@ def test_a_run_goes_on_behind_an_overflow_only_where_a_lower_scale_may_help(mode
 
     assert answer(1.0, 2.0, True)
     assert answer(1.0, 2.0, False) == (mode != "none")
-    assert answer(LEAST, 2.0, False) == (mode == "static")
-    assert answer(1.0, 2.0, False, 1 - PATIENCE) == (mode == "dynamic")
+    assert answer(MIN_LOSS_SCALE, 2.0, False) == (mode == "static")
+    assert answer(1.0, 2.0, False, 1 - MAX_SKIPPED_STEPS) == (mode == "dynamic")
     assert not answer(1.0, np.nan, False) and not answer(1.0, np.inf, True)
 
 
 def test_the_scale_stays_in_its_range(make_numbers):
     hp = make_numbers({"precision.growth_interval": 1}, runs=None)
-    ends = [(LEAST, False, LEAST), (2.0**127, True, 2.0**127)]
+    ends = [(MIN_LOSS_SCALE, False, MIN_LOSS_SCALE), (2.0**127, True, 2.0**127)]
     for value, finite, expected in ends:
         after = next_scale(
             "dynamic", LossScale(jnp.float32(value), jnp.int32(0)), jnp.array(finite), hp

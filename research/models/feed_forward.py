@@ -11,15 +11,15 @@ from jaxtyping import Array, Float
 
 from research.gauges.slots import Statistics
 from research.models.activation import ACTIVATIONS, unit_statistics
-from research.models.architecture import Architecture, Pass
+from research.models.architecture import Architecture, ForwardContext
 from research.models.conv import Conv
 from research.models.dense import make_linear
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
-from research.parallel.collectives import drawn
+from research.parallel.collectives import sample_then_shard
 
 
-class Chain(nnx.Module):
+class FeedForwardBranch(nnx.Module):
     """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for ``bottleneck``.
 
     Nonlinearity first: the order that mean-field theory is written in, and that of pre-activation residual networks.
@@ -65,23 +65,23 @@ class Chain(nnx.Module):
         )
 
     def __call__(
-        self, z: Float[Array, "..."], told: Pass, layer: Array
+        self, z: Float[Array, "..."], ctx: ForwardContext, layer: Array
     ) -> tuple[Float[Array, "..."], Statistics]:
         """The branch's output and, where they are asked for, the mean statistics of its nonlinearities."""
         statistics = []
         for n, weight in enumerate(self.weights):
             if n or self.first:
-                z = apply_norm(self.norms[n], z, train=told.train) if self.norms else z
+                z = apply_norm(self.norms[n], z, train=ctx.train) if self.norms else z
                 z = self.shifted(z, n, 0)
                 counted = self._written(z, layer) if self.arch.skip == "dense" else None
                 statistics += (
                     [unit_statistics(self.arch.activation, z, counted=counted)]
-                    if told.units
+                    if ctx.collect_unit_stats
                     else []
                 )
                 z = self._masked(ACTIVATIONS[self.arch.activation](z), layer)
             if n == len(self.weights) - 1:
-                z = dropped(self.arch, z, told, layer)
+                z = dropout(self.arch, z, ctx, layer)
             z = weight(self.shifted(z, n, 1))
         return z, jax.tree.map(
             lambda *each: sum(each) / len(each), *statistics
@@ -101,12 +101,14 @@ class Chain(nnx.Module):
         return z * self._written(z, layer).astype(z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
 
 
-def dropped(arch: Architecture, z: Array, told: Pass, layer: Array) -> Array:
+def dropout(arch: Architecture, z: Array, ctx: ForwardContext, layer: Array) -> Array:
     """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
-    if not (arch.dropout and told.train):
+    if not (arch.dropout and ctx.train):
         return z
-    rate = told.hp["model.dropout"]
-    kept = drawn(partial(jax.random.bernoulli, told.layer_key(layer, 1), 1 - rate), z.shape)
+    rate = ctx.hp["model.dropout"]
+    kept = sample_then_shard(
+        partial(jax.random.bernoulli, ctx.layer_key(layer, 1), 1 - rate), z.shape
+    )
     return z * (kept / (1 - rate)).astype(z.dtype)
 
 

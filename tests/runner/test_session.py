@@ -6,13 +6,13 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from research.cli import train
 from research.config.schema import Checkpoint, Config, Model, Tracker, Train
 from research.parallel import processes
-from research.records.record import Record, Taken, is_being_written
+from research.records.record import RunLocked, RunRecord, is_being_written
 from research.records.runs import Run
-from research.runner.group import Group
-from research.runner.run_spec import Member
+from research.runner import session
+from research.runner.group import RunGroup
+from research.runner.run_spec import RunSpec
 from research.training.checkpoint import Checkpoints
 
 STEPS = 25
@@ -22,8 +22,8 @@ def test_garbage_is_collected_again_also_where_jax_cannot_be_imported(monkeypatc
     def absent(_):
         raise ImportError("no jax here")
 
-    monkeypatch.setattr(train, "prepare_jax", absent)
-    (result,) = train.train_group([Member(Config(), tmp_path / "run")])
+    monkeypatch.setattr(session, "prepare_jax", absent)
+    (result,) = session.train_group([RunSpec(Config(), tmp_path / "run")])
     assert str(result["error"]) == "no jax here" and gc.isenabled()
 
 
@@ -31,7 +31,7 @@ def test_garbage_is_collected_again_also_where_jax_cannot_be_imported(monkeypatc
 def member(tmp_path):
     kept = {"tracker": Tracker(wandb=False), "checkpoint": Checkpoint(every=1e-9)}
     config = Config(model=Model(depth=2, width=8), train=Train(steps=STEPS, eval_every=5), **kept)
-    return Member(config, tmp_path / "study" / "run", {".hydra/config.yaml": "seed: 0\n"})
+    return RunSpec(config, tmp_path / "study" / "run", {".hydra/config.yaml": "seed: 0\n"})
 
 
 def contents(member):
@@ -42,15 +42,15 @@ def contents(member):
 
 def interrupted(member):
     """Trains some of the steps and leaves a checkpoint."""
-    take = Group.take
+    take = RunGroup.take
 
     def until(group, start, *rest):
         processes._Signals.pending = start > 0
         take(group, start, *rest)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Group, "take", until)
-        train.train_group([member])
+        patch.setattr(RunGroup, "take", until)
+        session.train_group([member])
     assert (
         Checkpoints(member.directory).exist
         and Run(member.directory).info["status"] == "interrupted"
@@ -58,7 +58,7 @@ def interrupted(member):
 
 
 def test_a_run_that_another_process_ends_behind_the_look_is_left_as_it_is(member, monkeypatch):
-    look = train.read_ended
+    look = session.read_ended
     left = []
 
     def slowly(member):
@@ -66,13 +66,13 @@ def test_a_run_that_another_process_ends_behind_the_look_is_left_as_it_is(member
         if not left:
             left.append(None)
             assert (
-                train.train_group([member])[0]["status"] == "done"
+                session.train_group([member])[0]["status"] == "done"
             )  # the other process, from beginning to end
             left.append(contents(member))
         return found
 
-    monkeypatch.setattr(train, "read_ended", slowly)
-    (second,) = train.train_group([member])
+    monkeypatch.setattr(session, "read_ended", slowly)
+    (second,) = session.train_group([member])
     assert second["already"] and second["status"] == "done" and "error" not in second
     assert contents(member) == left[1] and not is_being_written(member.directory)
 
@@ -86,14 +86,14 @@ def test_who_comes_second_is_refused_and_changes_nothing(member, monkeypatch, be
 
     def found_out(checkpoints, form):
         before = contents(member)
-        seen.append(train.train_group([member])[0])  # the other process
+        seen.append(session.train_group([member])[0])  # the other process
         seen.append(contents(member) == before)
         return read(checkpoints, form)
 
     monkeypatch.setattr(Checkpoints, "read", found_out)
-    (first,) = train.train_group([member])
+    (first,) = session.train_group([member])
     refused, unchanged = seen
-    assert isinstance(refused["error"], Taken) and unchanged
+    assert isinstance(refused["error"], RunLocked) and unchanged
     assert first["status"] == "done" and ("resumed" in first) == (begin is interrupted)
     assert Run(member.directory).metrics["step"].tolist() == list(range(STEPS))
 
@@ -111,9 +111,9 @@ def test_a_run_is_locked_until_nothing_of_it_is_left_to_write(member, monkeypatc
 
         monkeypatch.setattr(owner, name, look)
 
-    watched(Record, "close")
+    watched(RunRecord, "close")
     watched(Checkpoints, "remove")
-    train.train_group([member])
+    session.train_group([member])
     assert seen == [("close", "done", True), ("remove", "done", True)]
     assert not is_being_written(member.directory) and not Checkpoints(member.directory).exist
 
