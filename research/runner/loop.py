@@ -129,7 +129,7 @@ def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> No
     def pace():
         return broadcast_scalar(group.pace())
 
-    cuts = job.eval_every, *job.beside.values()
+    cuts = job.eval_every, *job.diagnostic_intervals.values()
     with defer_signals():
         for start, steps in chunks(
             job.steps, cuts, job.spec.capacity, pace, seconds, begin=group.begin
@@ -137,7 +137,7 @@ def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> No
             if is_interrupted():
                 break
             data = job.feed(start, steps)
-            due = [name for name, every in job.beside.items() if start % every == 0]
+            due = [name for name, every in job.diagnostic_intervals.items() if start % every == 0]
             beside = {name: getattr(program, name)(state, job.hp, data) for name in due}
             state, rows = program.chunk(state, job.hp, data, np.int32(start), np.int32(steps))
             evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
@@ -192,7 +192,7 @@ def _compile_and_init(
         if group.begin
         else program.init(to_init_device(job.layout, job.hp))
     )
-    for name in job.beside:
+    for name in job.diagnostic_intervals:
         compiled(getattr(program, name), data)
     check_memory(here * needed(step.result()), here)
     return shard_state(job.layout, state), evaluates
