@@ -22,7 +22,6 @@ from research.parallel.collectives import batch_axis_size, psum_tree, shard_batc
 from research.parallel.mesh import (
     SINGLE_DEVICE,
     Layout,
-    all_reduce_step,
     init_layout,
     map_runs,
     replicated,
@@ -44,6 +43,7 @@ from research.training.objective import (
 )
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.program_config import ProgramConfig
+from research.training.reduction import all_reduce_step
 from research.training.rounding import cast_params
 from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
 from research.training.state import TrainState
