@@ -9,7 +9,7 @@ from research.runner import limits
 
 @pytest.fixture
 def set_limits(monkeypatch):
-    """Makes the system report limits on open files; returns the limits that are set, last one last."""
+    """Makes the system report limits on open files; returns the history of limits."""
 
     def set_limits(soft, hard):
         history = [(soft, hard)]
