@@ -59,7 +59,7 @@ def _checkpoint_after_every_chunk():
 
 
 def make_trainer(fathom, place, monkeypatch):
-    """A function that trains in a subdirectory; it returns the runs by seed and the command's output.
+    """A function that trains in a subdirectory; it returns the runs by seed and the output.
 
     Where ``stop`` is given, the run of seed 0 raises ``error`` instead of writing these rows.
     """
