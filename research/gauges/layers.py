@@ -28,17 +28,15 @@ def layer_norms(stages: list[list[Any]]) -> Float[Array, " N"]:
     return each_layer(lambda stack: tree_euclidean(stack, batch_axes=1), stages)
 
 
-def update_gauges(before: list[list[Any]], after: list[list[Any]]) -> dict[str, Float[Array, " N"]]:
-    """Norms per layer of the weights before the step and of what the step changed in them, and their ratio.
+def layer_sizes_and_updates(
+    before: list[list[Any]], after: list[list[Any]]
+) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+    """Norms of each layer's parameters before an update, and of what the update changed in them.
 
-    ``update_norm`` compares stored parameters, so it holds what the number format let through. The ratio is NaN
-    where the weights are all zero.
+    Compares stored parameters. ``before`` and ``after`` are stages as for ``each_layer``.
     """
     change = jax.tree.map(lambda new, old: _wide(new) - _wide(old), after, before)
-    weight = layer_norms(before)
-    update = layer_norms(change)
-    ratio = jnp.where(weight > 0, update / jnp.where(weight > 0, weight, 1), jnp.nan)
-    return {"weight_norm": weight, "update_norm": update, "update_ratio": ratio}
+    return layer_norms(before), layer_norms(change)
 
 
 def _wide(x: Array) -> Array:

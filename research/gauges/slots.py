@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.gauges.exponents import exponent_counts
-from research.gauges.norms import euclidean, tree_euclidean
+from research.gauges.norms import tree_euclidean
 
 Slot = Float[Array, ""] | Float[Array, " bins"] | Float[Array, "B ..."]
 Statistics = dict[str, Array]
@@ -61,17 +60,3 @@ def tap(
     if slot.ndim > 1:
         return h + slot
     return _count(h, slot, whole) if slot.ndim else _tap(h, slot, whole)
-
-
-def forward_statistics(h: Float[Array, "..."], share: float | Array = 1.0) -> Statistics:
-    """Root mean square and mean of ``h``, scalars, outside differentiation.
-
-    ``share`` of the elements have a value; the others are 0 and do not count.
-    """
-    h = jax.lax.stop_gradient(h)
-    norm = euclidean(h)
-    mean = jnp.mean(h, dtype=norm.dtype)
-    return {
-        "activation_rms": norm / jnp.sqrt(h.size * share).astype(norm.dtype),
-        "activation_mean": mean / share,
-    }
