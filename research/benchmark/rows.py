@@ -87,7 +87,8 @@ class Counted(Steps):
         count()
         start = time.perf_counter()
         count()
-        return (time.perf_counter() - start) / self.job.beside["exponents"] + super().time()
+        interval = self.job.diagnostic_intervals["exponents"]
+        return (time.perf_counter() - start) / interval + super().time()
 
 
 class Products:

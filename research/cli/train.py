@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from research.config import errors
 from research.config.hydra_config import register, resource_dir, to_config
+from research.parallel.errors import PeerFailed
 from research.runner.progress import Progress, Silent
 from research.runner.run_spec import Objective, Result, RunSpec, read_ended
 from research.runner.session import Session, train_group
@@ -41,24 +42,29 @@ def _meet(member: RunSpec, composed: DictConfig) -> None:
     from research.parallel.processes import (
         is_primary,
         join_processes,
+        make_scratch_directory,
         run_on_all_processes,
-        scratch,
     )
 
-    join_processes(member.config.mesh)
+    mesh = member.config.mesh
+    join_processes(
+        coordinator=mesh.coordinator, num_processes=mesh.processes, process_id=mesh.process
+    )
     if not is_primary():
-        composed.hydra.run.dir = scratch()
+        composed.hydra.run.dir = make_scratch_directory()
         composed.hydra.output_subdir = None
         Session.progress = Silent()
-    run_on_all_processes(lambda: read_ended(member) if is_primary() else None)
+    run_on_all_processes(
+        lambda: read_ended(member) if is_primary() else None, describe_error=errors.explain
+    )
 
 
 def refuse(error: Exception) -> NoReturn:
     """Says in one line what was wrong and ends with exit code 2; an error of ours goes on as it is."""
-    if isinstance(error, errors.PeerFailed):
-        from research.parallel.processes import leave
+    if isinstance(error, PeerFailed):
+        from research.parallel.processes import report_peer_failure
 
-        raise errors.UsageError(leave(error))
+        raise errors.UsageError(report_peer_failure(error))
     message = errors.explain(error)
     if message is None:
         raise error

@@ -12,14 +12,6 @@ class UsageError(SystemExit):
     """The request was wrong; the line has been said. Passes through code that swallows exceptions."""
 
 
-class PeerFailed(Exception):
-    """Another process of the same run could not go on; ``str`` is for the first of them to say."""
-
-
-class ProcessLost(PeerFailed):
-    """Another process of the same run is gone without a word."""
-
-
 ALIASES = {  # what options and settings are also called, where people look for them
     "residual": "identity",
     "shortcut": "identity",

@@ -1,1 +1,1 @@
-"""Devices and processes: the mesh, collectives over a shared batch, and several processes of one run."""
+"""Devices and processes: the mesh, collectives over a batch, and several processes of a run."""

@@ -1,7 +1,8 @@
-"""A batch that several devices share: what couples its examples inside the network, and this device's part of it.
+"""Collectives over a batch whose examples are split over several devices.
 
-Within a program that is mapped over the axis ``batch`` each device holds its own examples, as many as any other, and
-everything else whole. Elsewhere one device holds the whole batch, and nothing here does anything.
+Inside a program that is mapped over the mesh axis ``batch``, each device holds an equal share of
+the examples and a full copy of everything else. Outside such a program one device holds the whole
+batch, and the functions here return their arguments unchanged.
 """
 
 from collections.abc import Callable
@@ -17,64 +18,84 @@ AXIS = "batch"
 
 
 def batch_axis_size() -> int:
-    """How many devices share the batch."""
+    """The number of devices that share the batch."""
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.shape[AXIS] if AXIS in mesh.manual_axes else 1
+    if AXIS not in mesh.manual_axes:
+        return 1
+    return mesh.shape[AXIS]
 
 
 def axis() -> str | None:
-    """The axis that the batch is shared along, where it is."""
+    """The name of the mesh axis that splits the batch; None where one device holds all of it."""
     return AXIS if batch_axis_size() > 1 else None
 
 
 def shard_batch(tree: Any) -> Any:
-    """This device's rows of leaves that hold the whole batch along their leading axis."""
-    devices = batch_axis_size()
-    if devices == 1:
+    """This device's rows of arrays whose leading axis is the whole batch."""
+    num_devices = batch_axis_size()
+    if num_devices == 1:
         return tree
 
-    def rows(leaf: Array) -> Array:
-        size = len(leaf) // devices
-        return lax.dynamic_slice_in_dim(leaf, lax.axis_index(AXIS) * size, size)
+    def take_rows(leaf: Array) -> Array:
+        size = len(leaf) // num_devices
+        start = lax.axis_index(AXIS) * size
+        return lax.dynamic_slice_in_dim(leaf, start, size)
 
-    return jax.tree.map(rows, tree)
+    return jax.tree.map(take_rows, tree)
 
 
 def local_loss_share(mean: Array) -> Array:
-    """Of the mean over this device's examples, what it adds to the mean over the batch."""
-    return mean / batch_axis_size() if batch_axis_size() > 1 else mean
+    """What the mean over this device's examples contributes to the mean over the batch."""
+    num_devices = batch_axis_size()
+    if num_devices == 1:
+        return mean
+    return mean / num_devices
 
 
 def sample_then_shard(draw: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
-    """What ``draw`` gives of a shape, for an array [B, …] with this device's examples, or () for all alike.
+    """Draws random numbers for the whole batch and returns this device's share of them.
 
-    Drawn for the whole batch, so that chance does not depend on how many devices share it.
+    The result therefore does not depend on the number of devices.
+
+    Args:
+        draw: returns random numbers of a given shape.
+        shape: the shape of the result: [B, …] with this device's B examples, or () for one number
+            that all examples share.
     """
-    if batch_axis_size() == 1 or not shape:
+    num_devices = batch_axis_size()
+    if num_devices == 1 or not shape:
         return draw(shape)
-    return shard_batch(draw((shape[0] * batch_axis_size(), *shape[1:])))
+    num_examples = shape[0] * num_devices
+    return shard_batch(draw((num_examples, *shape[1:])))
 
 
 def psum_tree(tree: Any) -> Any:
-    """The sum over the devices that share the batch, of all leaves in one all-reduce: each has to wait for all."""
+    """The sum of every leaf over the devices that share the batch, in a single all-reduce.
+
+    The devices wait for one another in every all-reduce, so one for all leaves is the fastest.
+    """
     if batch_axis_size() == 1:
         return tree
-    flat, restore = ravel_pytree(tree)
-    placed = jnp.zeros_like(flat)
+    flat, unravel = ravel_pytree(tree)
+    # Not a concatenation: XLA may fuse it with the computation of its parts, slow on CPUs.
+    buffer = jnp.zeros_like(flat)
     start = 0
-    for leaf in jax.tree.leaves(
-        tree
-    ):  # on CPUs a concatenation may be computed together with its parts, at their cost
-        placed = lax.dynamic_update_slice(placed, leaf.astype(flat.dtype).reshape(-1), (start,))
+    for leaf in jax.tree.leaves(tree):
+        values = leaf.astype(flat.dtype).reshape(-1)
+        buffer = lax.dynamic_update_slice(buffer, values, (start,))
         start += leaf.size
-    return restore(lax.psum(placed, AXIS))
+    return unravel(lax.psum(buffer, AXIS))
 
 
 def pmax(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The greatest of the numbers that the devices have here."""
-    return lax.pmax(x, AXIS) if batch_axis_size() > 1 else x
+    """The elementwise maximum over the devices that share the batch."""
+    if batch_axis_size() == 1:
+        return x
+    return lax.pmax(x, AXIS)
 
 
 def all_true(x: Bool[Array, "..."]) -> Bool[Array, "..."]:
-    """Whether it holds on all devices."""
-    return lax.pmin(x.astype(jnp.int32), AXIS) > 0 if batch_axis_size() > 1 else x
+    """Whether each element is true on all devices that share the batch."""
+    if batch_axis_size() == 1:
+        return x
+    return lax.pmin(x.astype(jnp.int32), AXIS) > 0

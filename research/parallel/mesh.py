@@ -1,7 +1,9 @@
-"""How runs are spread over the devices: whole runs over the mesh axis ``runs``, or each batch over the axis ``batch``.
+"""How M runs are laid out on the devices: split by run, or each batch split by example.
 
-A run whose batches are split is the same run: weights, state and data lie whole on every device, and sums over the
-batch are sums over all devices: losses, gradients, statistics and gauges are those of one device but for rounding.
+Along the mesh axis ``runs`` every device trains whole runs. Along the mesh axis ``batch`` every
+device holds all weights, state and data, and trains on its share of each batch. Splitting a batch
+does not change the run: losses, gradients, statistics and gauges are reduced over all devices and
+equal those of a single device up to rounding.
 """
 
 import dataclasses
@@ -14,23 +16,21 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
 
-from research.gauges.norms import tree_euclidean
-from research.parallel.collectives import AXIS, batch_axis_size, psum_tree
-
-# of a profile, over the batch too
-NORMS = ("signal_grad", "branch_grad", "skip_grad")
-RMS = "activation_rms"
+from research.parallel.collectives import AXIS
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How M runs are spread: over ``devices`` along ``axis``, and ``map_mode`` each of them.
+    """How M runs are laid out on devices.
 
-    Along ``runs`` a device takes whole runs, of which M is a multiple; along ``batch`` its part of every batch of every
-    run. ``map`` takes the runs of a device one after the other, each exactly as it would be alone; ``vmap`` takes them
-    together, which a wide device needs to be kept busy, and rounds differently.
+    Attributes:
+        map_mode: how one device trains several runs. ``map`` trains them one after the other, and
+            each gives exactly the numbers of the run alone. ``vmap`` trains them at once, which
+            keeps an accelerator busy but rounds differently.
+        devices: the number of devices.
+        axis: the mesh axis. Along ``runs`` each device trains M / ``devices`` runs; along
+            ``batch`` the devices split every batch of every run.
     """
 
     map_mode: str = "map"
@@ -39,7 +39,7 @@ class Layout:
 
     @property
     def num_run_shards(self) -> int:
-        """How many devices have runs of their own."""
+        """The number of devices that the runs are split over."""
         return self.devices if self.axis == "runs" else 1
 
 
@@ -47,133 +47,160 @@ SINGLE_DEVICE = Layout()
 
 
 def make_layout(
-    runs: int, *, kind: str = "auto", map_mode: str = "auto", devices: int | None = None
+    num_runs: int, *, kind: str = "auto", map_mode: str = "auto", devices: int | None = None
 ) -> Layout:
-    """The layout of ``runs`` runs on at most ``devices`` devices, None for all; ``auto`` is ``map`` on CPUs.
+    """The layout of ``num_runs`` runs.
 
-    ``kind`` is that of the configuration's mesh: ``single`` takes one device, ``data_parallel`` and ``distributed``
-    split batches over all that there are, in all processes.
+    Args:
+        num_runs: the number of runs M.
+        kind: the option of the configuration group ``mesh``. ``auto`` splits the runs over the
+            devices, ``single`` uses one device, ``data_parallel`` and ``distributed`` split each
+            batch over all devices of all processes.
+        map_mode: as in ``Layout``; ``auto`` is ``map`` on CPUs and ``vmap`` elsewhere.
+        devices: the largest number of devices to use; None for all.
     """
+    num_devices = jax.device_count()
     if kind in ("data_parallel", "distributed"):
-        return Layout("map", jax.device_count(), "batch")
+        return Layout("map", num_devices, "batch")
     if kind == "single":
         devices = 1
     if map_mode == "auto":
         map_mode = "map" if jax.default_backend() == "cpu" else "vmap"
-    return Layout(map_mode, min(devices or jax.device_count(), jax.device_count(), runs))
+    return Layout(map_mode, min(devices or num_devices, num_devices, num_runs))
 
 
 def map_runs(
     layout: Layout, function: Callable, *, num_mapped: int, num_broadcast: int = 0
 ) -> Callable:
-    """``function`` of one run as one of M: the first ``num_mapped`` arguments gain a leading runs axis, then the ``num_broadcast`` others do not."""
+    """Turns a function of one run into a function of M runs.
 
-    def runs(*arguments: Any) -> Any:
-        members = arguments[:num_mapped]
-        rest = arguments[num_mapped:]
+    Args:
+        layout: how the runs are laid out.
+        function: a function of one run.
+        num_mapped: how many leading arguments gain a leading runs axis, as do all results.
+        num_broadcast: how many further arguments are the same for all runs.
+    """
+
+    def map_local_runs(*arguments: Any) -> Any:
+        mapped = arguments[:num_mapped]
+        broadcast = arguments[num_mapped:]
+
+        def call_one(*of_run: Any) -> Any:
+            return function(*of_run, *broadcast)
+
         if layout.map_mode == "vmap":
-            return jax.vmap(lambda *member: function(*member, *rest))(*members)
-        return lax.map(lambda member: function(*member, *rest), members)
+            return jax.vmap(call_one)(*mapped)
+        return lax.map(lambda of_run: call_one(*of_run), mapped)
 
     if layout.devices == 1:
-        return runs
-    mine = P("runs") if layout.axis == "runs" else P()
-    specs = (mine,) * num_mapped + (P(),) * num_broadcast
-    return jax.shard_map(runs, mesh=_mesh(layout), in_specs=specs, out_specs=mine, check_vma=False)
+        return map_local_runs
+    per_run = P("runs") if layout.axis == "runs" else P()
+    in_specs = (per_run,) * num_mapped + (P(),) * num_broadcast
+    return jax.shard_map(
+        map_local_runs,
+        mesh=_make_mesh(layout),
+        in_specs=in_specs,
+        out_specs=per_run,
+        check_vma=False,
+    )
 
 
 def replicated(layout: Layout) -> Layout:
-    """The layout of what each device that shares a batch does whole by itself, from arrays that lie on all of them."""
-    return dataclasses.replace(layout, devices=1) if layout.axis == AXIS else layout
+    """The layout for work on whole batches, which devices that share a batch each do by themselves.
 
-
-def all_reduce_step(
-    grads: Any, means: Any, profile: dict[str, Array]
-) -> tuple[Any, Any, dict[str, Array]]:
-    """Within a program: from what each device has of its examples to what one would have of the whole batch.
-
-    ``grads`` are parts of a sum, ``means`` of as many examples each, ``profile`` what the network measured: norms and
-    root mean squares of a part, which are put together over the whole range of the number format, and means. Weights
-    that layers share have measured their whole gradient already. All of it takes one all-reduce.
+    All arrays already lie on every one of these devices.
     """
-    devices = batch_axis_size()
-    if devices == 1:
-        return grads, means, profile
-    apart = {
-        name: _among(devices, values) for name, values in profile.items() if name in (*NORMS, RMS)
-    }
-    others = {name: values for name, values in profile.items() if name not in apart}
-    means, others = jax.tree.map(lambda mean: mean / devices, (means, others))
-    grads, means, others, apart = psum_tree((grads, means, others, apart))
-    norms = {name: tree_euclidean(rows, batch_axes=1) for name, rows in apart.items()}
-    norms |= {RMS: norms[RMS] / devices**0.5} if RMS in norms else {}
-    return grads, means, others | norms
+    if layout.axis == AXIS:
+        return dataclasses.replace(layout, devices=1)
+    return layout
 
 
-def _among(devices: int, values: Float[Array, " N"]) -> Float[Array, "N devices"]:
-    """What the sum over the devices turns into the values of each."""
-    return jnp.zeros((len(values), devices), values.dtype).at[:, lax.axis_index(AXIS)].set(values)
+def check_split(layout: Layout, batch_size: int, path: str) -> None:
+    """Checks that the devices can share a batch equally.
 
+    Args:
+        layout: how the runs are laid out.
+        batch_size: the number of examples in a batch.
+        path: the setting that decides the batch size, for the message.
 
-def check_split(layout: Layout, batch: int, path: str) -> None:
-    """Raises ValueError, naming the setting at ``path``, where devices could not take equal parts of a batch."""
-    if layout.axis == "batch" and batch % layout.devices:
+    Raises:
+        ValueError: the batch size is not a multiple of the number of devices.
+    """
+    if layout.axis == AXIS and batch_size % layout.devices:
         raise ValueError(
-            f"{path} must be a multiple of {layout.devices}, the devices that share a batch, got {batch}"
+            f"{path} must be a multiple of {layout.devices}, "
+            f"the number of devices that share a batch, got {batch_size}"
         )
 
 
 def init_layout(layout: Layout) -> Layout:
-    """The layout that initial states are made in, before they are ``spread``: one device of a process.
+    """The layout in which initial states are made: a single device of the process.
 
-    Matrix decompositions on several CPU devices at once wait for one another for ever (jaxlib 0.10.2).
+    Matrix decompositions that run on several CPU devices at once deadlock (jaxlib 0.10.2). With
+    several processes each has its own devices, so the layout stays as it is.
     """
-    return layout if jax.process_count() > 1 else dataclasses.replace(layout, devices=1)
+    if jax.process_count() > 1:
+        return layout
+    return dataclasses.replace(layout, devices=1)
 
 
 def to_init_device(layout: Layout, tree: Any) -> Any:
-    """Placed arrays on the devices of ``at_the_start``."""
-    return tree if init_layout(layout) == layout else jax.device_put(tree, jax.devices()[0])
+    """Copies arrays to the device of ``init_layout``."""
+    if init_layout(layout) == layout:
+        return tree
+    return jax.device_put(tree, jax.devices()[0])
 
 
 def shard_state(layout: Layout, state: Any) -> Any:
-    """A state made in ``at_the_start`` on the layout's devices, where several processes have it already."""
-    return (
-        state
-        if init_layout(layout) == layout
-        else place(layout, jax.tree.map(_read, state), per_run=True)
-    )
+    """Copies a state made in ``init_layout`` to the devices of the layout."""
+    if init_layout(layout) == layout:
+        return state
+    return place(layout, jax.tree.map(_to_host, state), per_run=True)
 
 
-def _read(leaf: jax.Array) -> Any:
-    """The numbers on the host: those on a device are cut by a program that is compiled for each shape."""
-    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
+def _to_host(leaf: jax.Array) -> Any:
+    """Fetches an array: resharding it on the device would compile a program for each shape."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return np.asarray(leaf)
 
 
 def place(layout: Layout, tree: Any, *, per_run: bool) -> Any:
-    """Puts arrays on the layout's devices: each run's with the run (axis 0 is M), or all of them everywhere."""
+    """Puts arrays on the devices of the layout.
+
+    Args:
+        layout: how the runs are laid out.
+        tree: arrays.
+        per_run: whether axis 0 is the runs axis, which is split along with the runs. Otherwise
+            every device gets a full copy.
+    """
     return jax.device_put(tree, _sharding(layout, per_run))
 
 
 def placed_shapes(layout: Layout, shapes: Any) -> Any:
-    """Shapes with a runs axis as those of arrays that lie where the layout has them, for compiling ahead."""
+    """Adds the layout's sharding to shapes with a leading runs axis, to compile ahead of time."""
     if layout.devices == 1:
         return shapes
-    sharding = _sharding(layout, True)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
+    sharding = _sharding(layout, per_run=True)
+
+    def place_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place_shape, shapes)
 
 
-def _mesh(layout: Layout) -> jax.sharding.Mesh:
-    chosen = jax.devices()[: layout.devices]
+def _make_mesh(layout: Layout) -> jax.sharding.Mesh:
     return jax.make_mesh(
-        (layout.devices,), (layout.axis,), axis_types=(AxisType.Auto,), devices=chosen
+        (layout.devices,),
+        (layout.axis,),
+        axis_types=(AxisType.Auto,),
+        devices=jax.devices()[: layout.devices],
     )
 
 
 def _sharding(layout: Layout, per_run: bool) -> NamedSharding | None:
-    """None for a single device: jax's own choice."""
+    """The sharding of arrays; None lets JAX choose, where there is a single device."""
     if layout.devices == 1:
         return None
-    return NamedSharding(_mesh(layout), P("runs") if per_run and layout.axis == "runs" else P())
+    is_split = per_run and layout.axis == "runs"
+    return NamedSharding(_make_mesh(layout), P("runs") if is_split else P())

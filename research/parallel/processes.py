@@ -1,11 +1,14 @@
-"""The processes that train one run together (``mesh=distributed``): which of them speaks, how they stay in step.
+"""The processes that train one run together (``mesh=distributed``).
 
-All run the same program; the first one alone writes records and says anything. A process that left on its own would
-leave the others waiting for its part of a sum, so whatever ends the work of one is heard of by all at the next meeting.
+All of them run the same program; only the primary one (index 0) writes records and prints. Every
+process waits for the others in each all-reduce, so none may stop alone: ``run_on_all_processes``
+lets all of them know when one has failed or was interrupted.
 """
 
 import atexit
 import contextlib
+import dataclasses
+import enum
 import functools
 import os
 import shutil
@@ -21,210 +24,286 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
-from research.config.errors import PeerFailed, ProcessLost, explain
-from research.config.schema import Mesh
-from research.runner.run_spec import Result
+from research.parallel.errors import PeerFailed, ProcessLost
 
 T = TypeVar("T")
-LONGEST = 400  # bytes of a message
-SECONDS_TO_LEAVE = 20  # the others are waited for so long at the end
-FINE, WRONG, FAILED, INTERRUPTED = range(4)
+MAX_MESSAGE_BYTES = 400
+SHUTDOWN_SECONDS = 20  # how long a process that exits waits for the others
+DEFERRED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Signals:
-    pending = False
+class Outcome(enum.IntEnum):
+    """How a piece of work ended in one process."""
+
+    SUCCEEDED = 0
+    USER_ERROR = 1
+    FAILED = 2
+    INTERRUPTED = 3
 
 
-def join_processes(mesh: Mesh) -> None:
-    """Makes this process one of those that train the run, and waits for the others.
+@dataclasses.dataclass
+class _SignalFlag:
+    is_set: bool = False
+
+
+# Module state, because a signal handler belongs to the whole process.
+_signal_flag = _SignalFlag()
+
+
+def join_processes(
+    *, coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Connects this process to the others that train the run, and waits for them.
+
+    Where all arguments are None, JAX asks the cluster manager (Slurm, for instance). From here on
+    SIGINT and SIGTERM are deferred, see ``is_interrupted``.
+
+    Args:
+        coordinator: ``host:port`` of the primary process.
+        num_processes: the number of processes.
+        process_id: the index of this process, from 0.
 
     Raises:
-        ValueError: Nothing tells the processes of each other, or one of them does not come.
+        ValueError: the processes are not configured, or one of them does not connect.
     """
     if jax.distributed.is_initialized():
         return
     try:
         jax.distributed.initialize(
-            mesh.coordinator,
-            mesh.processes,
-            mesh.process,
-            shutdown_timeout_seconds=SECONDS_TO_LEAVE,
+            coordinator,
+            num_processes,
+            process_id,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"mesh=distributed: the processes did not find each other ({reason}): start it with srun, or give each of "
-            "them mesh.coordinator=host:port, mesh.processes and mesh.process"
+            f"mesh=distributed: the processes did not find each other ({reason}): "
+            "start the run with srun, or give each process mesh.coordinator=host:port, "
+            "mesh.processes and mesh.process"
         ) from error
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _note)
+    for number in DEFERRED_SIGNALS:
+        signal.signal(number, _set_signal_flag)
 
 
-def _note(*_: Any) -> None:
-    """A signal is heeded between two chunks."""
-    _Signals.pending = True
+def _set_signal_flag(*_: Any) -> None:
+    _signal_flag.is_set = True
 
 
 def is_primary() -> bool:
-    """Whether this process writes and speaks."""
+    """Whether this process is the one that writes records and prints."""
     return jax.process_index() == 0
 
 
-def scratch() -> str:
-    """A directory for what another process writes already; it goes with this one."""
+def make_scratch_directory() -> str:
+    """A temporary directory that is removed when this process exits."""
     directory = tempfile.mkdtemp(prefix="fathom-")
     atexit.register(functools.partial(shutil.rmtree, directory, ignore_errors=True))
     return directory
 
 
-def run_on_all_processes(work: Callable[[], T]) -> T:
-    """Does ``work`` in every process and meets the others; where it failed in one of them, it fails in all.
+def run_on_all_processes(
+    work: Callable[[], T], *, describe_error: Callable[[BaseException], str | None]
+) -> T:
+    """Calls ``work`` in every process and waits for all; if it fails in one, it fails in all.
+
+    Args:
+        work: what this process does.
+        describe_error: one line for an error that the user can correct, None for a defect.
+
+    Returns:
+        What ``work`` returned in this process.
 
     Raises:
-        ValueError, KeyboardInterrupt: in the first process, for what a user can mend, naming the process that failed.
-        Stopped: in all others.
-        Lost: where one of them is gone, killed by the system for instance. Accelerators notice it after 100 s.
+        ValueError: in the primary process, where an error that the user can correct stopped
+            another process; the message names that process.
+        KeyboardInterrupt: in the primary process, where another one was interrupted.
+        PeerFailed: in the primary process, where another one has a defect; in every other process,
+            whatever the reason.
+        ProcessLost: a process is gone, for instance because the system killed it. Accelerators
+            notice it after 100 s.
     """
     if jax.process_count() == 1:
         return work()
-    result = None
     error = None
     try:
         result = work()
     except (Exception, KeyboardInterrupt) as raised:
         error = raised
-    heard = _exchanged(process_allgather, _packed(error))
-    failed = [n for n, message in enumerate(heard) if message[0] != FINE]
-    if not failed:
-        return result  # type: ignore[return-value]
+    messages = _exchange(process_allgather, _pack_outcome(error, describe_error))
+    outcomes = messages[:, 0]
+    if np.all(outcomes == Outcome.SUCCEEDED):
+        return result  # type: ignore[reportPossiblyUnbound]
     if is_primary():
-        raise error or _unpacked(failed[0], heard[failed[0]])
-    if error is not None and heard[jax.process_index()][0] == FAILED:
-        traceback.print_exception(error)  # a defect shows where it happened
+        first_failed = int(np.flatnonzero(outcomes != Outcome.SUCCEEDED)[0])
+        raise error or _unpack_error(first_failed, messages[first_failed])
+    if error is not None and outcomes[jax.process_index()] == Outcome.FAILED:
+        traceback.print_exception(error)  # the primary process does not have the traceback
     raise PeerFailed from error
 
 
 def broadcast_scalar(value: float | None) -> float | None:
-    """What the first process has there, in all of them."""
+    """The value of the primary process, in float32, in all processes."""
     if jax.process_count() == 1:
         return value
-    told = float(_exchanged(broadcast_one_to_all, np.float32(np.nan if value is None else value)))
-    return None if np.isnan(told) else told
+    sent = np.float32(np.nan if value is None else value)
+    received = float(_exchange(broadcast_one_to_all, sent))
+    return None if np.isnan(received) else received
 
 
 def broadcast_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the first process has there, bit for bit; the others have arrays of the same shapes and formats."""
+    """The arrays of the primary process, bit for bit, in all processes.
+
+    The other processes pass arrays of the same names, shapes and dtypes.
+    """
     if jax.process_count() == 1:
         return arrays
-    raw = {
-        name: np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        for name, array in arrays.items()
-    }
-    told = _exchanged(broadcast_one_to_all, raw)
-    return {
-        name: np.array(told[name]).view(array.dtype).reshape(array.shape)
-        for name, array in arrays.items()
-    }
+    sent = {}
+    for name, array in arrays.items():
+        sent[name] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    received = _exchange(broadcast_one_to_all, sent)
+    result = {}
+    for name, array in arrays.items():
+        values = np.array(received[name]).view(array.dtype)
+        result[name] = values.reshape(array.shape)
+    return result
 
 
 def is_interrupted() -> bool:
-    """Whether a signal has asked one of the processes to end; see ``noting``."""
+    """Whether one of the processes has received a signal that ``defer_signals`` deferred."""
     if jax.process_count() == 1:
-        return _Signals.pending
-    return bool(np.any(_exchanged(process_allgather, np.array([_Signals.pending]))))
+        return _signal_flag.is_set
+    flags = _exchange(process_allgather, np.array([_signal_flag.is_set]))
+    return bool(np.any(flags))
 
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """What goes on within is not cut short by the first SIGINT or SIGTERM, but asks ``interrupted``; a second one does.
+    """Defers the first SIGINT or SIGTERM: the body asks ``is_interrupted`` and ends by itself.
+
+    A second signal ends the body at once. With several processes, ``join_processes`` has deferred
+    the signals already.
 
     Raises:
-        KeyboardInterrupt: behind it, where there was one; Stopped in all processes but the first.
+        KeyboardInterrupt: after the body, where a signal was received.
+        PeerFailed: in that case, in all processes but the primary one.
     """
-    before: dict[int, Any] = {}
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        before = {
-            number: handler
-            for number, handler in found.items()
-            if handler not in (None, signal.SIG_IGN)
-        }
-        _Signals.pending = False
+    handlers: dict[int, Any] = {}
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if jax.process_count() == 1 and is_main_thread:
+        handlers = _replaceable_handlers()
+        _signal_flag.is_set = False
 
-    def give_back() -> None:
-        for number, handler in before.items():
+    def restore_handlers() -> None:
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
-    def note(*_: Any) -> None:
-        _note()
-        give_back()
+    def defer(*_: Any) -> None:
+        _set_signal_flag()
+        restore_handlers()
 
-    for number in before:
-        signal.signal(number, note)
+    for number in handlers:
+        signal.signal(number, defer)
     try:
         yield
     finally:
-        give_back()
+        restore_handlers()
     if is_interrupted():
-        _Signals.pending = False
+        _signal_flag.is_set = False
         raise KeyboardInterrupt if is_primary() else PeerFailed
 
 
-def as_the_first_sees(ended: Sequence[Result | None]) -> list[Result | None]:
-    """Of runs that may be there already, what the first process found; the others cannot see it.
+def _replaceable_handlers() -> dict[int, Any]:
+    """The present handlers of the signals that are not ignored."""
+    handlers = {}
+    for number in DEFERRED_SIGNALS:
+        handler = signal.getsignal(number)
+        if handler not in (None, signal.SIG_IGN):
+            handlers[number] = handler
+    return handlers
+
+
+def broadcast_finished_runs(
+    infos: Sequence[dict[str, Any] | None],
+) -> list[dict[str, Any] | None]:
+    """Tells all processes which runs have finished, as only the primary one sees the records.
+
+    Args:
+        infos: ``run.json`` of each finished run, None for the others. Those of the primary process
+            count.
+
+    Returns:
+        In the primary process, ``infos``; elsewhere an entry that says ``done`` for each finished
+        run.
 
     Raises:
-        ValueError: where the processes never met.
+        ValueError: this process has not joined the others.
     """
     if not jax.distributed.is_initialized():
         raise ValueError(
-            "mesh=distributed in a sweep needs jobs of several processes: hydra/launcher=submitit_slurm "
-            "hydra.launcher.tasks_per_node=N"
+            "mesh=distributed in a sweep needs jobs of several processes: "
+            "hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=N"
         )
-    return [
-        info or {"status": "done"} if broadcast_scalar(float(bool(info))) else None
-        for info in ended
-    ]
+    result = []
+    for info in infos:
+        is_finished = broadcast_scalar(float(bool(info)))
+        result.append((info or {"status": "done"}) if is_finished else None)
+    return result
 
 
-def _exchanged(how: Callable, value: Any) -> Any:
+def report_peer_failure(error: PeerFailed) -> int:
+    """Prints why the run ended, in the primary process, and returns the exit code.
+
+    Does not return where a process is lost: an orderly exit would wait for it.
+    """
+    if is_primary():
+        print(f"fathom: {error}; what was measured is written", file=sys.stderr, flush=True)
+    if isinstance(error, ProcessLost):
+        os._exit(1)
+    return 1
+
+
+def _exchange(collective: Callable, value: Any) -> Any:
+    """Calls a collective of all processes on the host.
+
+    Raises:
+        ProcessLost: one of them does not take part.
+    """
     try:
-        return how(value)
+        return collective(value)
     except jax.errors.JaxRuntimeError as error:
         raise ProcessLost(
             f"another of the {jax.process_count()} processes of the run is gone"
         ) from error
 
 
-def leave(error: PeerFailed) -> int:
-    """The end of a process that another one has stopped; the exit code."""
-    if is_primary():
-        print(f"fathom: {error}; what was measured is written", file=sys.stderr, flush=True)
-    if isinstance(error, ProcessLost):
-        os._exit(1)  # at an orderly end jax would wait for the one that is gone
-    return 1
-
-
-def _packed(error: BaseException | None) -> np.ndarray:
-    """One byte for what it is, then its line."""
-    message = np.zeros(1 + LONGEST, np.uint8)
-    if error is not None:
-        line = explain(error)
-        message[0] = (
-            INTERRUPTED
-            if isinstance(error, KeyboardInterrupt)
-            else FAILED
-            if line is None
-            else WRONG
-        )
-        text = (line or f"{type(error).__name__}: {error}").encode()[:LONGEST]
-        message[1 : 1 + len(text)] = np.frombuffer(text, np.uint8)
+def _pack_outcome(
+    error: BaseException | None, describe_error: Callable[[BaseException], str | None]
+) -> np.ndarray:
+    """The outcome in one byte, then the line that describes the error in UTF-8."""
+    message = np.zeros(1 + MAX_MESSAGE_BYTES, np.uint8)
+    if error is None:
+        return message
+    line = describe_error(error)
+    if isinstance(error, KeyboardInterrupt):
+        message[0] = Outcome.INTERRUPTED
+    elif line is None:
+        message[0] = Outcome.FAILED
+    else:
+        message[0] = Outcome.USER_ERROR
+    text = line or f"{type(error).__name__}: {error}"
+    encoded = text.encode()[:MAX_MESSAGE_BYTES]
+    message[1 : 1 + len(encoded)] = np.frombuffer(encoded, np.uint8)
     return message
 
 
-def _unpacked(process: int, message: np.ndarray) -> BaseException:
-    text = bytes(message[1:]).rstrip(b"\0").decode(errors="ignore")
-    if message[0] == INTERRUPTED:
+def _unpack_error(process: int, message: np.ndarray) -> BaseException:
+    """The error to raise in the primary process for a message of another one."""
+    outcome = message[0]
+    if outcome == Outcome.INTERRUPTED:
         return KeyboardInterrupt()
-    kind = ValueError if message[0] == WRONG else PeerFailed
-    return kind(f"process {process} of {jax.process_count()}: {text}")
+    text = bytes(message[1:]).rstrip(b"\0").decode(errors="ignore")
+    line = f"process {process} of {jax.process_count()}: {text}"
+    if outcome == Outcome.USER_ERROR:
+        return ValueError(line)
+    return PeerFailed(line)

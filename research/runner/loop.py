@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+from research.config.errors import explain
 from research.data.sources import load
 from research.parallel.mesh import (
     init_layout,
@@ -35,6 +36,7 @@ from research.training.precision import scope
 from research.training.program import Program, make_program
 from research.training.state import TrainState
 
+T = TypeVar("T")
 SECONDS_A_CHUNK = 0.5  # about how long the device works on a single run before the host looks
 
 
@@ -81,6 +83,10 @@ def train_runs(
     return [results[member.directory] for member in members]
 
 
+def _on_all_processes(work: Callable[[], T]) -> T:
+    return run_on_all_processes(work, describe_error=explain)
+
+
 def _parts(members: Sequence[RunSpec], error: Exception) -> Sequence[Sequence[RunSpec]]:
     """The smaller groups that members are trained in behind what they could not be together; none: it is an error."""
     if isinstance(error, CheckpointStepMismatch):
@@ -103,12 +109,12 @@ def _train_group(
     )  # trained once more so that devices have equal shares
     release_programs()
     with scope(configs[0].precision.kind.name):
-        job = run_on_all_processes(partial(make_run_setup, *configs, *spare, layout=layout))
+        job = _on_all_processes(partial(make_run_setup, *configs, *spare, layout=layout))
         with (
-            run_on_all_processes(partial(RunGroup, members, job, progress)) as group,
+            _on_all_processes(partial(RunGroup, members, job, progress)) as group,
             ThreadPoolExecutor(1) as other,
         ):
-            run_on_all_processes(group.begin_together)
+            _on_all_processes(group.begin_together)
             if not group.ended:  # another process is at them, or was
                 _loop(job, group, configs[0].precision.kind.name, other)
     return group.results
@@ -117,19 +123,19 @@ def _train_group(
 def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> None:
     """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
     program = make_program(job.spec, job.layout)
-    state, evaluates = run_on_all_processes(
+    state, evaluates = _on_all_processes(
         partial(_compile_and_init, program, job, group, precision, other)
     )
     group.count(state.params)
     if group.begin == job.steps:
-        run_on_all_processes(group.compiled)
+        _on_all_processes(group.compiled)
     pending = None
     seconds = SECONDS_A_CHUNK * group.patience
 
     def pace():
         return broadcast_scalar(group.pace())
 
-    cuts = job.eval_every, *job.beside.values()
+    cuts = job.eval_every, *job.diagnostic_intervals.values()
     with defer_signals():
         for start, steps in chunks(
             job.steps, cuts, job.spec.capacity, pace, seconds, begin=group.begin
@@ -137,7 +143,7 @@ def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> No
             if is_interrupted():
                 break
             data = job.feed(start, steps)
-            due = [name for name, every in job.beside.items() if start % every == 0]
+            due = [name for name, every in job.diagnostic_intervals.items() if start % every == 0]
             beside = {name: getattr(program, name)(state, job.hp, data) for name in due}
             state, rows = program.chunk(state, job.hp, data, np.int32(start), np.int32(steps))
             evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
@@ -145,12 +151,12 @@ def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> No
                 evaluates.result()
             evaluation = job.evaluate(program, state) if evaluated else {}
             if pending:
-                run_on_all_processes(partial(group.take, *pending))
+                _on_all_processes(partial(group.take, *pending))
             if group.ended:
                 return
             if start == group.begin:
                 jax.block_until_ready(rows)
-                run_on_all_processes(group.compiled)
+                _on_all_processes(group.compiled)
             pending = (
                 start,
                 steps,
@@ -160,8 +166,8 @@ def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> No
                 fetch(state) if group.is_due else None,
             )
         if pending:
-            run_on_all_processes(partial(group.take, *pending))
-        run_on_all_processes(partial(group.leave, state))
+            _on_all_processes(partial(group.take, *pending))
+        _on_all_processes(partial(group.leave, state))
 
 
 def _compile_and_init(
@@ -192,7 +198,7 @@ def _compile_and_init(
         if group.begin
         else program.init(to_init_device(job.layout, job.hp))
     )
-    for name in job.beside:
+    for name in job.diagnostic_intervals:
         compiled(getattr(program, name), data)
     check_memory(here * needed(step.result()), here)
     return shard_state(job.layout, state), evaluates

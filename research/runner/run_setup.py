@@ -38,9 +38,8 @@ class RunSetup:
     steps: int
     per_epoch: int
     eval_every: int
-    beside: dict[
-        str, int
-    ]  # functions of the program that measure beside the step, and every how many steps
+    # The program's diagnostic functions that run, by name, with the interval of each in steps.
+    diagnostic_intervals: dict[str, int]
     stream: Stream | None = None
 
     def feed(self, start: int, steps: int) -> dict[str, Any]:
@@ -90,11 +89,19 @@ def make_run_setup(config: Config, *others: Config, layout: Layout = SINGLE_DEVI
     placed = place(layout, hp, per_run=True), place(layout, dataset.arrays(), per_run=False)
     eval_every = config.train.eval_every or per_epoch
     return RunSetup(
-        spec, layout, *placed, dataset, steps, per_epoch, eval_every, _beside(config), stream
+        spec,
+        layout,
+        *placed,
+        dataset,
+        steps,
+        per_epoch,
+        eval_every,
+        _diagnostic_intervals(config),
+        stream,
     )
 
 
-def _beside(config: Config) -> dict[str, int]:
+def _diagnostic_intervals(config: Config) -> dict[str, int]:
     measure = config.measure
     every = config.measure.every
     exponents = (

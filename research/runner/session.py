@@ -36,9 +36,9 @@ def train_group(
     try:
         ended = [read_ended(member) for member in members]
         if members[0].config.mesh.kind.name == "distributed":
-            from research.parallel.processes import as_the_first_sees
+            from research.parallel.processes import broadcast_finished_runs
 
-            ended = as_the_first_sees(ended)
+            ended = broadcast_finished_runs(ended)
         there = {
             member.directory: info for member, info in zip(members, ended, strict=True) if info
         }

@@ -38,7 +38,10 @@ class Load:
         if self.members[0].config.mesh.kind.name == "distributed":
             from research.parallel.processes import join_processes
 
-            join_processes(self.members[0].config.mesh)
+            mesh = self.members[0].config.mesh
+            join_processes(
+                coordinator=mesh.coordinator, num_processes=mesh.processes, process_id=mesh.process
+            )
         with terminable():
             results = session.train_group(
                 self.members, map_mode=self.map_mode, devices=self.devices

@@ -97,8 +97,8 @@ def test_a_batch_that_cannot_be_split_is_refused(workplace, process):
     _, err = ended.communicate()
     assert ended.returncode == 2
     assert (
-        err
-        == "fathom: train.batch_size must be a multiple of 4, the devices that share a batch, got 66\n"
+        err == "fathom: train.batch_size must be a multiple of 4, "
+        "the number of devices that share a batch, got 66\n"
     )
     assert not list(workplace.rglob("*.json")) and not list(workplace.glob("outputs/*"))
 
@@ -157,16 +157,16 @@ LONG = ["train.steps=1000000", "train.eval_every=10", "name=long"]
 AT_30 = """
 import os, signal, sys
 from research.cli import main as cli
-from research.runner.run_writer import Recording
+from research.runner.run_writer import RunWriter
 
-take = Recording.take
+take = RunWriter.take
 
 def taken(self, start, steps, *rest):
     take(self, start, steps, *rest)
     if start >= 30:
         {what}
 
-Recording.take = taken
+RunWriter.take = taken
 sys.argv[0] = "fathom"
 cli.main()
 """

@@ -9,13 +9,13 @@ from research.config import schema as config
 from research.parallel.mesh import (
     SINGLE_DEVICE,
     Layout,
-    all_reduce_step,
     map_runs,
     place,
     shard_state,
 )
 from research.training.precision import scope
 from research.training.program import make_program
+from research.training.reduction import all_reduce_step
 
 SHARED = Layout("map", 2, "batch")
 ROUNDING = 1e-8  # of float64, behind steps of networks whose weights begin three times too large
