@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from research.config.schema import MapMode
+from research.config.options import MapMode
 
 
 @dataclass

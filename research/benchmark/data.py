@@ -14,7 +14,7 @@ from jax import lax
 
 from research.benchmark.rows import Steps
 from research.benchmark.table import Measured, Tick, side_by_side
-from research.config.data_settings import Data, DataKind
+from research.config.data_options import Data, DataKind
 from research.data.sources import load
 from research.data.streamed import Places, Stream
 from research.training.objective import epoch_permutation

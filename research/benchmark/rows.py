@@ -15,10 +15,11 @@ from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
 from research.benchmark.table import Clock, Measured, Tick, side_by_side
-from research.config.hydra_config import register, resource_dir, to_config
+from research.config.hydra_config import register, resource_dir
 from research.config.schema import Config
 from research.parallel.mesh import SINGLE_DEVICE, Layout, shard_state, to_init_device
 from research.runner.run_setup import make_run_setup
+from research.runner.run_spec import checked_config
 from research.training.program import make_program
 from research.training.state import TrainState
 
@@ -37,7 +38,7 @@ def configured(*overrides: str) -> Config:
     """The configuration that ``fathom train`` runs with these overrides."""
     register()
     with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
-        return to_config(compose("config", list(overrides)))
+        return checked_config(compose("config", list(overrides)))
 
 
 class Steps:

@@ -14,10 +14,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from research.config import errors
-from research.config.hydra_config import register, resource_dir, to_config
+from research.config.hydra_config import register, resource_dir
 from research.parallel.errors import PeerFailed
 from research.runner.progress import Progress, Silent
-from research.runner.run_spec import Objective, Result, RunSpec, read_ended
+from research.runner.run_spec import Objective, Result, RunSpec, checked_config, read_ended
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 
@@ -28,7 +28,7 @@ class CheckFirst(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a single run, and meets the processes that train it; sweeps are checked by the sweeper."""
         try:
-            member = RunSpec(to_config(config), Path(str(config.hydra.run.dir)))
+            member = RunSpec(checked_config(config), Path(str(config.hydra.run.dir)))
             if member.config.mesh.kind.name == "distributed":
                 _meet(member, config)
             else:
@@ -77,7 +77,7 @@ def refuse(error: Exception) -> NoReturn:
 def job(composed: DictConfig) -> Result:
     """Trains one composed run in the directory that Hydra made for it."""
     (result,) = train_group(
-        [RunSpec(to_config(composed), Path(HydraConfig.get().runtime.output_dir))]
+        [RunSpec(checked_config(composed), Path(HydraConfig.get().runtime.output_dir))]
     )
     return result
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.dataset import Columns, Dataset, Known, chosen, standardised
 
 

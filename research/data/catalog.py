@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.dataset import Columns, Dataset, Known, chosen, standardised
 from research.data.decoded import all_examples, kept, read_rows, source
 from research.data.pictures import fitted

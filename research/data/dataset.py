@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.splits import cut
 
 Columns = tuple[np.ndarray, np.ndarray]  # examples and their targets
@@ -152,7 +152,7 @@ def chosen(
                 f"data.{path} must have labels: those of {getattr(data, path)} are missing"
             )
     x = x[part]
-    y = relabelled(y[part], classes, data.label_noise)
+    y = relabelled(y[part], classes, getattr(data, "label_noise", 0.0))
     return x[: data.limit], y[: data.limit], eval_x[eval_part], eval_y[eval_part]
 
 

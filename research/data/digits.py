@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.dataset import Dataset, Known, chosen, standardised
 from research.data.decoded import data_dir, read_rows
 from research.data.lock import lock

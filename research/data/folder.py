@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.dataset import Columns, Dataset, Known, chosen, standardised
 from research.data.pictures import fitted
 from research.data.splits import cut

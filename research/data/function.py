@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.dataset import Dataset, Known, chosen
 
 FUNCTIONS: dict[

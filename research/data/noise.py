@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.dataset import Dataset, Known, relabelled
 
 

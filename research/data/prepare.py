@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.decoded import data_dir
 from research.data.lock import lock
 from research.data.raw_files import Fetched, place_raw_files

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.decoded import data_dir
 
 

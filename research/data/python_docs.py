@@ -5,7 +5,7 @@ import platform
 
 import numpy as np
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.dataset import Dataset, Known, chosen
 from research.data.text import Vocabulary, make_vocabulary, windows
 

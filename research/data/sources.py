@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from research.config.data_settings import Data
+from research.config.data_options import Data, Scaling
 from research.data.dataset import Dataset, Known, standardised_per_feature
 
 SOURCES = {  # of every name: the module and its loader; all others are of the TFDS catalogue
@@ -55,7 +55,7 @@ class _Settings:
 @functools.lru_cache(maxsize=8)
 def _load(settings: _Settings) -> Dataset:
     dataset = _of(settings.data, SOURCES.get(settings.data.name.name, CATALOG)[1])(settings.data)
-    if settings.data.scaling.name == "jointly":
+    if getattr(settings.data, "scaling", Scaling.jointly) is Scaling.jointly:
         return dataset
     offset, scale = standardised_per_feature(dataset.x)
     return dataclasses.replace(dataset, offset=offset, scale=scale)

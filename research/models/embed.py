@@ -99,11 +99,9 @@ class Sequence(nnx.Module):
         else:
             numbers = arch.vocabulary or arch.inputs // length
             self.linear = make_linear(numbers, width, **arch.weights(hp, rngs))
-        self.positions = None
-        if isinstance(arch.model, Transformer) and arch.model.positions is Positions.learned:
-            initializer = jax.nn.initializers.normal(0.02)  # Radford et al. 2018
-            vectors = _draw_wide(initializer, rngs, (length, width), arch.param_dtype)
-            self.positions = nnx.Param(vectors)
+        assert isinstance(arch.model, Transformer)
+        has_positions = arch.model.positions is Positions.learned
+        self.positions = _make_positions(arch, length, rngs) if has_positions else None
 
     def __call__(self, x: Array, train: bool) -> Float[Array, "B T D"]:
         """The first layer's input."""
@@ -114,6 +112,12 @@ class Sequence(nnx.Module):
         if self.positions is None:
             return h
         return h + self.positions[...].astype(h.dtype)[None]
+
+
+def _make_positions(arch: Architecture, length: int, rngs: nnx.Rngs) -> nnx.Param:
+    initializer = jax.nn.initializers.normal(0.02)  # Radford et al. 2018
+    shape = (length, arch.model.width)
+    return nnx.Param(_draw_wide(initializer, rngs, shape, arch.param_dtype))
 
 
 def unit_vectors(arch: Architecture, x: Array) -> Array:

@@ -61,9 +61,8 @@ class FeedForwardBranch(nnx.Module):
         for shape in shapes[1:]:  # made in any case: each one advances the random keys
             inner_norms.append(make_norm(arch.norm, shape.inputs, **arch.formats, rngs=rngs))
         self.norms = nnx.List([None, *inner_norms]) if arch.normalises_inside else None
-        self.shifts = None
-        if has_fixup:
-            self.shifts = nnx.Param(jnp.zeros((len(shapes), 2), arch.param_dtype))
+        shifts = jnp.zeros((len(shapes), 2), arch.param_dtype)
+        self.shifts = nnx.Param(shifts) if has_fixup else None
 
     def __call__(
         self, z: Float[Array, "..."], ctx: ForwardContext, layer: Array

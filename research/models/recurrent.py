@@ -54,9 +54,8 @@ class Cell(nnx.Module):
         if self.kind is CellKind.lstm:
             bias = bias.at[FORGET_GATE].add(1)
         self.bias = nnx.Param(bias) if arch.model.bias else None
-        self.inner = None
-        if arch.model.bias and self.kind is CellKind.gru:
-            self.inner = nnx.Param(jnp.zeros(width, param_dtype))
+        has_inner_bias = arch.model.bias and self.kind is CellKind.gru
+        self.inner = nnx.Param(jnp.zeros(width, param_dtype)) if has_inner_bias else None
 
     def __call__(
         self, z: Float[Array, "B S"], x: Float[Array, "B P"], ctx: ForwardContext

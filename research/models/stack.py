@@ -39,13 +39,7 @@ class Stack(nnx.Module):
             self.stages = nnx.List(_make_stacks(arch, hp, rngs))
         width = arch.residual_width
         self.norm = make_norm(arch.head_norm, width, **arch.formats, rngs=rngs)
-        self.head = None
-        if not _is_tied(arch):
-            # Fixup, rule 1: the head's weights are initially 0 (Zhang, Dauphin, Ma 2019, §3).
-            factor = 0.0 if arch.skip.kind is SkipKind.fixup else 1.0
-            width = arch.model.width if arch.shares_weights else width
-            weights = arch.weights(hp, rngs)
-            self.head = make_linear(width, arch.classes, **weights, factor=factor)
+        self.head = None if _is_tied(arch) else _make_head(arch, hp, rngs)
 
     def __call__(
         self, x: Array, slots: Slots, ctx: ForwardContext
@@ -161,6 +155,13 @@ def masked_mean(h: Float[Array, "B T D"], padding_mask: Bool[Array, "B T"]) -> F
 
 def _is_tied(arch: Architecture) -> bool:
     return isinstance(arch.model, Transformer) and arch.model.tied
+
+
+def _make_head(arch: Architecture, hp: HParams, rngs: nnx.Rngs) -> nnx.Linear:
+    width = arch.model.width if arch.shares_weights else arch.residual_width
+    # Fixup, rule 1: the head's weights are initially 0 (Zhang, Dauphin, Ma 2019, §3).
+    factor = 0.0 if arch.skip.kind is SkipKind.fixup else 1.0
+    return make_linear(width, arch.classes, **arch.weights(hp, rngs), factor=factor)
 
 
 def _make_stacks(arch: Architecture, hp: HParams, rngs: nnx.Rngs) -> list[nnx.Module]:

@@ -212,7 +212,7 @@ def _restored(job: RunSetup, group: RunGroup, shapes: TrainState) -> TrainState:
     return restored(
         shapes,
         place(layout, arrays, per_run=True),
-        keys(to_init_device(job.layout, job.hp)["seed"]),
+        keys(to_init_device(job.layout, job.hp).seed),
     )
 
 

@@ -9,8 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.config.schema import Config, flatten, traced
+from research.config.fields import to_plain
+from research.config.schema import Config, flatten, iter_fields
+from research.data.compatibility import check_data
 from research.records.runs import flat
+
+
+def checked_config(composed: Any) -> Config:
+    """The configuration of one run as Hydra composed it, checked also against its data.
+
+    Raises:
+        ValueError: naming the first setting that is wrong and what would be valid.
+    """
+    from research.config.hydra_config import to_config
+
+    config = to_config(composed)
+    check_data(config)
+    return config
+
 
 Result = dict[
     str, Any
@@ -25,10 +41,6 @@ class Objective(dict[str, Any]):
         return float(loss) if self.get("status") == "done" and loss is not None else math.inf
 
 
-SWITCHES = (
-    "model.dropout",
-    "train.input_noise",
-)  # zero or not decides whether the step draws random numbers
 OUTSIDE = (
     "tracker.",
     "mesh.",
@@ -53,12 +65,16 @@ def run_id(study: str, config: Config) -> str:
 
 def group_key(config: Config) -> str:
     """The same for runs that can be trained as one program: they differ in traced numbers alone."""
-    passed_in = traced(config)
-    settings = {
-        path: value for path, value in flatten(config).items() if not path.startswith(ELSEWHERE)
-    }
-    fixed = {path: value for path, value in settings.items() if path not in passed_in}
-    return _hash([fixed, [settings[path] > 0 for path in SWITCHES]])
+    fixed = {}
+    for item in iter_fields(config):
+        if item.path.startswith(ELSEWHERE):
+            continue
+        declared = item.declared
+        if declared is None or not declared.traced or declared.shared:
+            fixed[item.path] = to_plain(item.value)
+        elif declared.switch:
+            fixed[item.path] = item.value > 0
+    return _hash(fixed)
 
 
 def _hash(value: Any) -> str:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from research.config.schema import flatten, to_dict
+from research.diagnosis.prediction import predicted_factor
 from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
 from research.parallel.processes import is_primary
@@ -16,7 +17,7 @@ from research.records.trackers import Background
 from research.records.trackers.wandb import WandbTracker
 from research.runner.provenance import git, versions
 from research.runner.resume import take_up
-from research.runner.run_setup import RunSetup, predicted_factor
+from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec
 from research.theory.formats import read_counts
 from research.training.checkpoint import Checkpoints
@@ -116,7 +117,7 @@ class RunWriter:
             held_out = {}
             rows = jax.tree.map(lambda column: column[:steps], rows)
             step = start + steps - 1
-            measured = step % self.config.measure.every == 0
+            measured = step % self.job.spec.measure_every == 0
             self.diverged = (
                 step,
                 first_bad_layer(rows.get("profile", {}), steps - 1) if measured else None,
@@ -162,7 +163,7 @@ class RunWriter:
                 metrics[name][-1] = held_out[name]
         if "profile" not in rows:
             return metrics, {}
-        measured = step % self.config.measure.every == 0
+        measured = step % self.job.spec.measure_every == 0
         metrics["grad_norm"] = np.ma.masked_array(rows["grad_norm"], ~measured)
         profiles = {name: values[measured] for name, values in rows["profile"].items()}
         return metrics, {"step": step[measured]} | profiles
@@ -222,9 +223,14 @@ class RunWriter:
             measured[name] = np.concatenate([rows[name] for rows in self._signal])
         if not len(measured["step"]) and not self.diverged:
             return None
-        theory = predicted_factor(self.config, self.job)
+        theory = predicted_factor(
+            self.config,
+            inputs=self.job.spec.architecture.inputs,
+            mean_square=self.job.dataset.mean_square,
+            batch_size=self.job.spec.batch_size,
+        )
         first = (
-            1 if self.job.spec.architecture.shared else 0
+            1 if self.job.spec.architecture.shares_weights else 0
         )  # a recurrent network begins with zeros
         told = {
             "settings": flatten(self.config),

@@ -18,9 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from research.config.hydra_config import register, resource_dir, to_config
+from research.config.hydra_config import register, resource_dir
 from research.records.runs import flat
-from research.runner.run_spec import RunSpec
+from research.runner.run_spec import RunSpec, checked_config
 
 
 class Composer(ConfigLoaderImpl):
@@ -95,7 +95,7 @@ class Composer(ConfigLoaderImpl):
         if key not in self._checked:
             parsed = [self._parsed(override) for override in overrides]
             composed = self._changed(self._workpiece(master, parsed), parsed)
-            self._checked[key] = RunSpec(to_config(composed), _directory(composed))
+            self._checked[key] = RunSpec(checked_config(composed), _directory(composed))
         return self._checked[key]
 
     def member(self, master: DictConfig, overrides: Sequence[str], number: int) -> RunSpec:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.config.data_settings import Data, Unit
+from research.config.data_options import Data, Unit
 from research.config.schema import Config, DataKind
 from research.config.validation import check
 from research.data.catalog import describe, load_catalog
@@ -72,7 +72,7 @@ def test_the_deviation_of_many_rows_is_that_of_all_at_once():
 READS = """
 import sys
 from research.data.catalog import load_catalog
-from research.config.data_settings import Data, DataKind
+from research.config.data_options import Data, DataKind
 print(load_catalog(Data(name=DataKind.mnist)).fingerprint())
 print(*(module in sys.modules for module in ("tensorflow", "tensorflow_datasets")))
 """

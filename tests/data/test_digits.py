@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config.data_settings import Data, Scaling
+from research.config.data_options import Data, Scaling
 from research.config.schema import Config
 from research.config.validation import check
 from research.data.digits import SPLITS, load_digits
@@ -95,7 +95,7 @@ def test_a_split_that_does_not_exist_is_refused_by_name(splits):
 PREPARES = """
 import sys
 from research.data.digits import load_digits
-from research.config.data_settings import Data, Scaling
+from research.config.data_options import Data, Scaling
 from research.data.sources import load
 from research.training.objective import read_inputs
 print(load_digits(Data()).fingerprint(), "tensorflow" in sys.modules)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.config.data_settings import Data, Function
+from research.config.data_options import Data, Function
 from research.config.schema import Config, DataKind
 from research.config.validation import check
 from research.data.dataset import chosen

@@ -4,7 +4,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.config.schema import Config, DataKind, ModelKind
 from research.config.validation import check
 from research.data import python_docs
