@@ -138,21 +138,21 @@ def unrolled(arch, params, x, hp, *, nudges=None, running=None, kept=None):
 
     def shortcut(n, layer, rest, written):
         return Shortcut(
-            hp, n, arch.depth, arch.depth, layer.get("skip", {}), written, None if kept is None else kept[n],
+            hp, n, arch.model.depth, arch.model.depth, layer.get("skip", {}), written, None if kept is None else kept[n],
             lambda h: _normed(arch, h, layer["skip"], rest.get("skip"), seen),
         )  # fmt: skip
 
     growth = arch.growth if arch.skip == "dense" else 0
-    width = arch.width + arch.depth * growth
-    h = jnp.pad(_linear(x, params["embed"]), ((0, 0), (0, width - arch.width)))
+    width = arch.model.width + arch.model.depth * growth
+    h = jnp.pad(_linear(x, params["embed"]), ((0, 0), (0, width - arch.model.width)))
     h = nudge("signal_grad", 0, h)
-    seen["signals"].append(h[:, : arch.width])
+    seen["signals"].append(h[:, : arch.model.width])
     (stage,) = params["stages"].values()
     running = running or {}
-    for n in range(arch.depth):
+    for n in range(arch.model.depth):
         layer = jax.tree.map(lambda leaf: leaf[n], stage)
         rest = jax.tree.map(lambda leaf: leaf[n], running["stages"][0]) if running else {}
-        written = arch.width + n * growth
+        written = arch.model.width + n * growth
         z = normed(nudge("branch_grad", n, h), "pre", layer, rest)
         branch = normed(_branch(arch, z, layer["branch"], written, seen), "branch", layer, rest)
         h = SKIPS[arch.skip](nudge("skip_grad", n, h), branch, shortcut(n, layer, rest, written))

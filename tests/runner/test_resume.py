@@ -22,7 +22,7 @@ take = Group.take
 
 def dies(self, start, *rest):
     take(self, start, *rest)
-    if self.job.spec.architecture.depth == 3 and start >= 10:
+    if self.job.spec.architecture.model.depth == 3 and start >= 10:
         if {checkpointed}:
             self._writer.wait()
         os.kill(os.getpid(), signal.SIGKILL)

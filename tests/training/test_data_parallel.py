@@ -99,7 +99,7 @@ def trained(layout, spec, numbers, data):
     numbers = place(layout, numbers, per_run=True)
     data = place(layout, data, per_run=False)
     # In front of batch norm, and of keys, biases have a gradient of nothing but rounding, which has any exponents.
-    found = {"exponents": program.exponents(state, numbers, data)} if spec.architecture.bias else {}
+    found = {"exponents": program.exponents(state, numbers, data)} if spec.architecture.model.bias else {}
     state, found["rows"] = program.chunk(state, numbers, data, np.int32(0), np.int32(4))
     found["evaluation"] = program.evaluate(state, numbers, data)
     found["state"] = state.params, state.model_state, state.opt_state, state.loss_scale
