@@ -9,7 +9,7 @@ from research.config.validation import valid
 
 
 class UsageError(SystemExit):
-    """The request was wrong; the line has been said. Passes through code that swallows exceptions."""
+    """The request was wrong, and the user has been told. Not caught by ``except Exception``."""
 
 
 ALIASES = {  # what options and settings are also called, where people look for them

@@ -16,7 +16,8 @@ class Setting:
     Attributes:
         meaning: one line for the reference page and ``fathom train --help``.
         bounds: the range, by the names ``gt``, ``ge``, ``lt`` and ``le``.
-        traced: the number is an argument of the compiled program, so runs that differ in it share one program.
+        traced: the number is an argument of the compiled program, so runs that differ in it share
+            one program.
         shared: it is an argument, but all runs of one group have the same value.
         switch: zero or not zero is part of the compiled program.
         only_with: the setting acts only while these other fields of the same option have one of

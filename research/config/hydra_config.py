@@ -1,4 +1,6 @@
-"""The configuration as Hydra composes it: where ``conf/`` lies, its schemas and resolvers, and the typed result."""
+"""The configuration as Hydra composes it: where ``conf/`` lies, its schemas and resolvers, and the
+typed result.
+"""
 
 import dataclasses
 import time
@@ -30,8 +32,8 @@ def resource_dir(name: str) -> Path:
 def register() -> None:
     """Makes the schemas and resolvers known to Hydra.
 
-    ``schema`` types the settings that every run has. Each option of a group has a schema of its own,
-    such as ``skip/schema/scaled``, from which ``conf/skip/scaled.yaml`` begins.
+    ``schema`` types the settings that every run has. Each option of a group has a schema of its
+    own, such as ``skip/schema/scaled``, from which ``conf/skip/scaled.yaml`` begins.
     """
     store = ConfigStore.instance()
     store.store(name="schema", node=_root_schema())

@@ -1,9 +1,10 @@
-"""The options of every configuration group: one dataclass for each set of settings that options have in common.
+"""The options of every configuration group: one dataclass for each set of settings that options
+have in common.
 
 A setting is one field of one dataclass and exists only for the options that it acts on. Each field
 declares its default, meaning and range, and whether it is *traced*: a traced number does not change
-shapes, so it enters the compiled program as an argument, and runs that differ only in traced numbers
-share one program. Everything else selects the program.
+shapes, so it enters the compiled program as an argument, and runs that differ only in traced
+numbers share one program. Everything else selects the program.
 """
 
 import enum
@@ -398,7 +399,7 @@ class BFloat16(Precision):
 
 @dataclass(frozen=True)
 class Float8(Precision):
-    """``float8_e4m3`` and ``float8_e5m2``: what layers read, and its gradient, rounded to 8 bits."""
+    """``float8_e4m3``, ``float8_e5m2``: inputs of layers and their gradients in 8 bits."""
 
     kind: PrecisionKind = PrecisionKind.float8_e4m3
     tensor_scale: bool = setting(
@@ -463,7 +464,9 @@ class Mesh:
 
 @dataclass(frozen=True)
 class DistributedMesh(Mesh):
-    """``distributed``: several processes; the three settings are for where no cluster manager tells."""
+    """``distributed``: several processes; the three settings are for where no cluster manager
+    tells.
+    """
 
     kind: MeshKind = MeshKind.distributed
     coordinator: str | None = setting(None, "host:port of the first process.")

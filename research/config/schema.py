@@ -1,4 +1,4 @@
-"""The typed configuration of one run: the root, the table of options, and walks over all settings."""
+"""The typed configuration of one run: its root, the table of options, walks over all settings."""
 
 import dataclasses
 import enum
@@ -214,7 +214,8 @@ class DeclaredSetting:
 def iter_declared() -> Iterator[DeclaredSetting]:
     """Every setting that can be set, from the dataclasses alone.
 
-    A setting whose default differs between options appears once for each dataclass that declares it.
+    A setting whose default differs between options appears once for each dataclass that declares
+    it.
     """
     for item in dataclasses.fields(Config):
         if is_group(item.default):

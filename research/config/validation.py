@@ -1,4 +1,6 @@
-"""Whether a configuration makes sense by itself: ranges of numbers, and settings that have an effect."""
+"""Whether a configuration makes sense by itself: ranges of numbers, and settings that have an
+effect.
+"""
 
 import dataclasses
 import enum

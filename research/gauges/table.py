@@ -2,11 +2,11 @@
 
 ``GAUGES`` are measured inside the step, one value for each layer. A gauge says when it is measured,
 where, how the parts of several devices are combined, and what it means. The program's slots, the
-all-reduce, the columns of ``profiles.parquet``, the trackers' keys and the reference page follow from
-the table, so a new gauge is one entry here, together with the function that measures it.
+all-reduce, the columns of ``profiles.parquet``, the trackers' keys and the reference page follow
+from the table, so a new gauge is one entry here, together with the function that measures it.
 
-``METRICS`` are the numbers of a step as a whole. ``EXPONENT_GAUGES`` and ``DIAGNOSTICS`` are measured
-beside the step, on an interval.
+``METRICS`` are the numbers of a step as a whole. ``EXPONENT_GAUGES`` and ``DIAGNOSTICS`` are
+measured beside the step, on an interval.
 
 The functions import JAX when they are called, so that records can read the table without it.
 """

@@ -31,8 +31,8 @@ RANDOM_SKIPS = (SkipKind.dropout, SkipKind.stochastic_depth)
 class Architecture:
     """What decides the shapes and the operations of a network; hashable.
 
-    The options are those of the configuration with their traced numbers at the defaults, so that two
-    runs which differ only in traced numbers have the same architecture.
+    The options are those of the configuration with their traced numbers at the defaults, so that
+    two runs which differ only in traced numbers have the same architecture.
 
     Attributes:
         shape: shape of an example, without the batch.
@@ -65,7 +65,9 @@ class Architecture:
     tensor_scale: bool = False
 
     def weights(self, hp: HParams, rngs: nnx.Rngs, **changes: Any) -> dict[str, Any]:
-        """The keyword arguments of every map with weights, as ``Conv`` and ``make_linear`` take them."""
+        """The keyword arguments of every map with weights, as ``Conv`` and ``make_linear`` take
+        them.
+        """
         usual = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
         return usual | changes
 
@@ -117,7 +119,7 @@ class Architecture:
 
     @property
     def normalises_inside(self) -> bool:
-        """Whether a norm precedes each nonlinearity of a branch and replaces the biases: ResNets."""
+        """Whether a norm precedes each nonlinearity of a branch and replaces biases: ResNets."""
         return self.is_resnet and self.norm.kind is not NormKind.none
 
     @property
@@ -157,7 +159,9 @@ class Architecture:
         return self.skip.growth if isinstance(self.skip, DenseSkip) else 0
 
     def num_active_units(self, layer: int | Array) -> int | Array:
-        """Units of the input of layer ``layer`` that have a value: with ``dense`` each layer adds some."""
+        """Units of the input of layer ``layer`` that have a value: with ``dense`` each layer adds
+        some.
+        """
         if self.growth:
             return self.model.width + layer * self.growth
         return self.residual_width
@@ -182,7 +186,8 @@ class ForwardContext:
         train: whether the network trains.
         level: which gauges are measured.
         key: random key, needed in training where ``Architecture.is_random``.
-        padding_mask: which positions hold tokens, [B, T], of one time step [B]; None without padding.
+        padding_mask: which positions hold tokens, [B, T], of one time step [B]; None without
+            padding.
     """
 
     hp: HParams

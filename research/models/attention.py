@@ -16,11 +16,12 @@ from research.models.hparams import HParams
 
 
 class Attention(nnx.Module):
-    """F(z) = W_o · concat_heads softmax(QKᵀ/√K) V with Q, K, V linear in z (Vaswani et al. 2017, eq. 1).
+    """F(z) = W_o · concat_heads softmax(QKᵀ/√K) V with Q, K, V linear in z (Vaswani et al. 2017,
+    eq. 1).
 
-    A language model's positions do not attend to later ones, and none attends to padding. There is no
-    nonlinearity of units, so ``saturated`` and ``dead`` are NaN. ``deepnorm`` scales the initial W_v
-    and W_o by β.
+    A language model's positions do not attend to later ones, and none attends to padding. There is
+    no nonlinearity of units, so ``saturated`` and ``dead`` are NaN. ``deepnorm`` scales the initial
+    W_v and W_o by β.
     """
 
     def __init__(self, arch: Architecture, hp: HParams, *, rngs: nnx.Rngs):
@@ -77,7 +78,9 @@ class Attention(nnx.Module):
 
 
 def rotate(x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
-    """Turns the pair (i, i+K/2) of position t by the angle t·10000^(-2i/K) (Su et al. 2021, eq. 34)."""
+    """Turns the pair (i, i+K/2) of position t by the angle t·10000^(-2i/K) (Su et al. 2021, eq.
+    34).
+    """
     half = x.shape[-1] // 2
     angles = np.arange(x.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
     cos = jnp.asarray(np.cos(angles), x.dtype)[None, :, None]

@@ -10,7 +10,8 @@ from research.models.init import bias_initializer, weight_initializer
 
 
 class Conv(nnx.Module):
-    """A k×k convolution over images, each side padded by (k−1)/2, with zeros or with the other side's pixels.
+    """A k×k convolution over images, each side padded by (k−1)/2, with zeros or with the other
+    side's pixels.
 
     Fans count the kernel's pixels: a unit has k²·C inputs (He et al. 2015, §2.2).
     """

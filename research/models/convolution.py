@@ -1,8 +1,9 @@
 """Two-dimensional convolution that stays fast inside a compiled training loop.
 
-Every step of training is inside a ``while``, where XLA's CPU backend is fast for convolutions of one form alone, that
-of a forward pass with stride 1; the gradients that it makes of them take 15 to 40 times as long there. So on CPU
-both gradients are written in that form, and strides as products of patches; elsewhere XLA's own are the right ones.
+Every step of training is inside a ``while``, where XLA's CPU backend is fast for convolutions of
+one form alone, that of a forward pass with stride 1; the gradients that it makes of them take 15 to
+40 times as long there. So on CPU both gradients are written in that form, and strides as products
+of patches; elsewhere XLA's own are the right ones.
 """
 
 import itertools
@@ -22,11 +23,13 @@ def convolve(
     stride: int = 1,
     circular: bool = False,
 ) -> Float[Array, "B H_ W_ F"]:
-    """y[b,h,w,f] = Σ_ijc x[b, sh+i-p, sw+j-p, c] · kernel[i,j,c,f] with s = ``stride``, p = (k-1)/2.
+    """y[b,h,w,f] = Σ_ijc x[b, sh+i-p, sw+j-p, c] · kernel[i,j,c,f] with s = ``stride``, p =
+    (k-1)/2.
 
-    Beyond its sides the image is zero or, where ``circular``, itself again. H_ = ⌈H/s⌉ and W_ = ⌈W/s⌉: both sides are
-    padded alike, as in PyTorch, and not as in TensorFlow's "SAME". Products are summed in float32 or wider and rounded
-    once. Reverse mode only; the backward pass keeps x and the kernel and no patches.
+    Beyond its sides the image is zero or, where ``circular``, itself again. H_ = ⌈H/s⌉ and W_ =
+    ⌈W/s⌉: both sides are padded alike, as in PyTorch, and not as in TensorFlow's "SAME". Products
+    are summed in float32 or wider and rounded once. Reverse mode only; the backward pass keeps x
+    and the kernel and no patches.
 
     Raises:
         ValueError: The kernel's sides are even or differ, or the formats of x and kernel do.
@@ -76,7 +79,8 @@ def _on_platform(cpu: Callable, default: Callable, *operands: Array):
 def _as_convolution(x: Array, kernel: Array, *, stride: int, circular: bool) -> Array:
     """Accelerators sum products of 16-bit formats in float32 unasked.
 
-    Asked by ``preferred_element_type``, JAX would convert both operands of each gradient to float32, off the fast path.
+    Asked by ``preferred_element_type``, JAX would convert both operands of each gradient to
+    float32, off the fast path.
     """
     x, sides = _sides(x, kernel.shape[0] // 2, circular)
     return _plain(x, kernel, stride, sides)
@@ -97,7 +101,9 @@ def _on_cpu(x: Array, kernel: Array, *, stride: int, circular: bool) -> Array:
 def _gradients_on_cpu(
     x: Array, kernel: Array, grad: Array, *, stride: int, circular: bool
 ) -> tuple[Array, Array]:
-    """Patches are gathered a second time: they are k² times the image, and cost less than their memory."""
+    """Patches are gathered a second time: they are k² times the image, and cost less than their
+    memory.
+    """
     wide = _wide(x), _wide(kernel), _wide(grad)
     if stride == 1:
         grads = _gradients_in_forward_form(*wide, circular=circular)
@@ -111,7 +117,9 @@ def _gradients_on_cpu(
 def _gradients_in_forward_form(
     x: Array, kernel: Array, grad: Array, *, circular: bool
 ) -> tuple[Array, Array]:
-    """∂L/∂x is ∂L/∂y convolved with the kernel turned round; ∂L/∂kernel is x convolved with ∂L/∂y over B."""
+    """∂L/∂x is ∂L/∂y convolved with the kernel turned round; ∂L/∂kernel is x convolved with ∂L/∂y
+    over B.
+    """
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     of_x = _as_convolution(grad, turned, stride=1, circular=circular)
     x, sides = _sides(x, kernel.shape[0] // 2, circular)
@@ -143,5 +151,7 @@ def _padded(x: Array, pad: int, circular: bool) -> Array:
 
 
 def _product(x: Array, matrix: Array) -> Array:
-    """Over the last axis, as a product of two matrices: XLA's CPU products are fast in no other form."""
+    """Over the last axis, as a product of two matrices: XLA's CPU products are fast in no other
+    form.
+    """
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)

@@ -17,7 +17,7 @@ from research.models.norm import apply_norm, make_norm
 
 
 def make_embed(arch: Architecture, hp: HParams, *, rngs: nnx.Rngs) -> Any:
-    """The embedding, a module; None for a recurrent network whose cell reads numbers as they are."""
+    """The embedding; None for a recurrent network whose cell reads numbers as they are."""
     match arch.model.kind:
         case ModelKind.mlp:
             return make_linear(arch.inputs, arch.model.width, **arch.weights(hp, rngs))
@@ -32,9 +32,9 @@ def make_embed(arch: Architecture, hp: HParams, *, rngs: nnx.Rngs) -> Any:
 class Stem(nnx.Module):
     """Images to the first stage.
 
-    A 3×3 convolution; of ``resnet`` 7×7 with stride 2, followed by 3×3 max pooling with stride 2. In
-    ResNets it is normalised and activated where their blocks' outputs are (He et al. 2016, Table 1 and
-    §4.2).
+    A 3×3 convolution; of ``resnet`` 7×7 with stride 2, followed by 3×3 max pooling with stride 2.
+    In ResNets it is normalised and activated where their blocks' outputs are (He et al. 2016, Table
+    1 and §4.2).
     """
 
     def __init__(self, arch: Architecture, hp: HParams, *, rngs: nnx.Rngs):
@@ -88,7 +88,9 @@ class Table(nnx.Module):
 
 
 class Sequence(nnx.Module):
-    """Tokens, or the first axis of an example as positions, to vectors, plus a vector for each position."""
+    """Tokens, or the first axis of an example as positions, to vectors, plus a vector for each
+    position.
+    """
 
     def __init__(self, arch: Architecture, hp: HParams, *, rngs: nnx.Rngs):
         self.arch = arch
@@ -121,7 +123,9 @@ def _make_positions(arch: Architecture, length: int, rngs: nnx.Rngs) -> nnx.Para
 
 
 def unit_vectors(arch: Architecture, x: Array) -> Array:
-    """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as it is."""
+    """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as
+    it is.
+    """
     if arch.vocabulary and arch.one_hot:
         return jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype)
     return x

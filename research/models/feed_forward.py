@@ -31,17 +31,18 @@ class WeightShape:
 
 
 class FeedForwardBranch(nnx.Module):
-    """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for ``bottleneck``.
+    """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for
+    ``bottleneck``.
 
     The nonlinearity comes first: the order of mean-field theory and of pre-activation residual
-    networks. It does not come first where it follows the sum (the original order of ResNets), and in
-    ``feedforward``, W_2 φ(W_1 z). Inside ResNets' branches a normalisation precedes each nonlinearity
-    (He et al. 2016, Fig. 5); a bottleneck's stride is that of its 3×3 convolution, where theirs is that
-    of the 1×1 before it.
+    networks. It does not come first where it follows the sum (the original order of ResNets), and
+    in ``feedforward``, W_2 φ(W_1 z). Inside ResNets' branches a normalisation precedes each
+    nonlinearity (He et al. 2016, Fig. 5); a bottleneck's stride is that of its 3×3 convolution,
+    where theirs is that of the 1×1 before it.
 
     ``fixup`` initialises the last weights to 0 and scales the others by N^(-1/(2m-2)), and adds a
-    scalar bias before every nonlinearity and weight (Zhang, Dauphin, Ma 2019, §3). ``deepnorm`` scales
-    all weights by β.
+    scalar bias before every nonlinearity and weight (Zhang, Dauphin, Ma 2019, §3). ``deepnorm``
+    scales all weights by β.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class FeedForwardBranch(nnx.Module):
     def __call__(
         self, z: Float[Array, "..."], ctx: ForwardContext, layer: Array
     ) -> tuple[Float[Array, "..."], Statistics]:
-        """The branch's output and, where they are asked for, the mean statistics of its nonlinearities."""
+        """The branch's output and, where they are asked for, the mean statistics of its
+        nonlinearities.
+        """
         activation = self.arch.activation.kind.name
         statistics = []
         last = len(self.weights) - 1
@@ -85,7 +88,9 @@ class FeedForwardBranch(nnx.Module):
         return z, mean_statistics(statistics)
 
     def shift(self, z: Array, n: int, place: int) -> Array:
-        """Adds fixup's bias before nonlinearity (``place`` 0) or weight (1) ``n``; else ``z`` as it is."""
+        """Adds fixup's bias before nonlinearity (``place`` 0) or weight (1) ``n``; else ``z`` as it
+        is.
+        """
         if self.shifts is None:
             return z
         return z + self.shifts[n, place].astype(z.dtype)

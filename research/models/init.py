@@ -1,4 +1,4 @@
-"""Initial weights and biases by scheme; their scale is an argument of the program, not part of it."""
+"""Initial weights and biases by scheme; their scale is an argument of the program."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,8 @@ Initializer = Callable[..., Array]
 
 
 def weight_initializer(init: Init, factor: float | Array = 1.0) -> Initializer:
-    """Draws weights by the scheme, times ``gain`` (and ``sigma_w`` for ``gaussian``), times ``factor``.
+    """Draws weights by the scheme, times ``gain`` (and ``sigma_w`` for ``gaussian``), times
+    ``factor``.
 
     Draws in float32 or wider, which decompositions need, and rounds to the parameters' format.
 
@@ -46,7 +47,8 @@ def _scheme(kind: InitKind) -> Initializer:
 
 
 def _delta_orthogonal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """An orthogonal matrix at a kernel's centre, zeros around it; matrices are orthogonal as they are.
+    """An orthogonal matrix at a kernel's centre, zeros around it; matrices are orthogonal as they
+    are.
 
     Outputs beyond the inputs lie in the span of the others, so norms are kept where there are at
     least as many outputs as inputs (Xiao et al. 2018, algorithm 1).

@@ -18,8 +18,8 @@ def make_norm(
 ) -> nnx.Module | None:
     """The normalisation of ``width`` units or channels; None for ``none``.
 
-    ``layer`` and ``rms`` normalise over the last axis, ``batch`` over all others, ``group`` over the
-    units of each group and, of images, over their pixels. ``dyt`` is tanh(α·h) instead of a
+    ``layer`` and ``rms`` normalise over the last axis, ``batch`` over all others, ``group`` over
+    the units of each group and, of images, over their pixels. ``dyt`` is tanh(α·h) instead of a
     normalisation. All learn a scale, and all but ``rms`` a shift.
 
     Args:
@@ -30,9 +30,9 @@ def make_norm(
         rngs: random keys.
 
     References:
-        Ba, Kiros, Hinton, Layer Normalization, 2016. Ioffe & Szegedy, Batch Normalization, 2015. Zhang &
-        Sennrich, Root Mean Square Layer Normalization, 2019. Wu & He, Group Normalization, 2018. Zhu et
-        al., Transformers without Normalization, 2025.
+        Ba, Kiros, Hinton, Layer Normalization, 2016. Ioffe & Szegedy, Batch Normalization, 2015.
+        Zhang & Sennrich, Root Mean Square Layer Normalization, 2019. Wu & He, Group Normalization,
+        2018. Zhu et al., Transformers without Normalization, 2025.
     """
     formats = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
     match norm:

@@ -23,10 +23,10 @@ class Cell(nnx.Module):
 
     - ``elman``: W φ(h) + U x + b, the state before its nonlinearity (Elman 1990); so shortcuts and
       normalisations mean the same as in a deep network.
-    - ``gru``: r = σ(U_r x + W_r h), z = σ(U_z x + W_z h), n = tanh(U_n x + r ∘ (W_n h + c)), next state
-      (1−z) ∘ n + z ∘ h (Cho et al. 2014, with r after W_n).
-    - ``lstm``: the state holds [c, h]; i, f, o = σ(…), g = tanh(…), c' = f ∘ c + i ∘ g,
-      h' = o ∘ tanh(c') (Hochreiter & Schmidhuber 1997; Gers et al. 2000), with the forget gate's bias
+    - ``gru``: r = σ(U_r x + W_r h), z = σ(U_z x + W_z h), n = tanh(U_n x + r ∘ (W_n h + c)), next
+      state (1−z) ∘ n + z ∘ h (Cho et al. 2014, with r after W_n).
+    - ``lstm``: the state holds [c, h]; i, f, o = σ(…), g = tanh(…), c' = f ∘ c + i ∘ g, h' = o ∘
+      tanh(c') (Hochreiter & Schmidhuber 1997; Gers et al. 2000), with the forget gate's bias
       initially 1 (Jozefowicz et al. 2015).
 
     ``saturated`` counts the gates too.

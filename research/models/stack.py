@@ -1,4 +1,6 @@
-"""The network: embedding → stages of identical blocks → head, each stage one scan over stacked parameters."""
+"""The network: embedding → stages of identical blocks → head, each stage one scan over stacked
+parameters.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -24,7 +26,8 @@ from research.parallel.collectives import psum_tree
 
 
 class Stack(nnx.Module):
-    """The network. Layers are numbered through all stages in forward order, within a block part by part.
+    """The network. Layers are numbered through all stages in forward order, within a block part by
+    part.
 
     ``stages`` holds for each stage and part the stack of its layers; a recurrent network has one
     ``cell`` instead.
@@ -48,9 +51,10 @@ class Stack(nnx.Module):
 
         Args:
             x: numbers [B, inputs] or tokens [B, T].
-            slots: zeros, by the name of the gauge that is returned as their gradient: ``signal_grad``
-                [N+1] (index 0 is the embedding's output), ``branch_grad`` and ``skip_grad`` [N], of a
-                recurrent network ``grad_norm`` [N]; a gauge without a slot is not measured.
+            slots: zeros, by the name of the gauge that is returned as their gradient:
+                ``signal_grad`` [N+1] (index 0 is the embedding's output), ``branch_grad`` and
+                ``skip_grad`` [N], of a recurrent network ``grad_norm`` [N]; a gauge without a slot
+                is not measured.
             ctx: what this pass needs to know, and what to measure.
 
         Returns:
@@ -85,7 +89,7 @@ class Stack(nnx.Module):
     def run_layers(
         self, h: Array, slots: Slots, ctx: ForwardContext
     ) -> tuple[Array, list[Statistics]]:
-        """The last layer's output and the statistics of each stage, where each layer has weights."""
+        """The last layer's output and the statistics of each stage, without weight sharing."""
         collected = []
         first_layer = 0
         stacks = list(self.stages)

@@ -1,8 +1,9 @@
-"""The exponents of one step's gradients, counted in a backward pass of its own, so the step pays nothing.
+"""The exponents of one step's gradients, counted in a backward pass of its own, so the step pays
+nothing.
 
-The pass is that of the step: the same weights, batch and random numbers. Where the run computes in less
-than float32, a second pass in float32 separates what the format lost from what is zero in exact
-arithmetic.
+The pass is that of the step: the same weights, batch and random numbers. Where the run computes in
+less than float32, a second pass in float32 separates what the format lost from what is zero in
+exact arithmetic.
 """
 
 import dataclasses
@@ -38,8 +39,8 @@ def count_exponents(
 
     Returns:
         ``signal`` [N+1, bins] of the backward signal and ``grad`` [N, bins] of the parameters'
-        gradient; under ``own`` as the run computes them, times the loss scale, and under ``exact`` in
-        float32 with a loss scale of 1, where that differs.
+        gradient; under ``own`` as the run computes them, times the loss scale, and under ``exact``
+        in float32 with a loss scale of 1, where that differs.
     """
     counts = {"own": _count(spec, state, hp, data)}
     arch = spec.architecture

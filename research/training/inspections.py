@@ -1,8 +1,9 @@
-"""Slower measurements of a run's present state, beside the step and on an interval: see ``measure.inspect``.
+"""Slower measurements of a run's present state, beside the step and on an interval: see
+``measure.inspect``.
 
-They use float32 arithmetic or wider, the training loss with the batch's own statistics, and the first
-training examples in their stored order. Random draws of a loss are those of the next step; random draws
-of outputs are always the same.
+They use float32 arithmetic or wider, the training loss with the batch's own statistics, and the
+first training examples in their stored order. Random draws of a loss are those of the next step;
+random draws of outputs are always the same.
 """
 
 import dataclasses
@@ -159,7 +160,8 @@ def _sharpness(snapshot: Snapshot) -> Diagnostics:
 
 
 def _jacobian_spectrum(snapshot: Snapshot) -> Diagnostics:
-    """Singular values [D] of J = ∂h_N/∂h_0 at the first example, in descending order, and max |J − I|.
+    """Singular values [D] of J = ∂h_N/∂h_0 at the first example, in descending order, and max |J −
+    I|.
 
     Batch norm uses its running statistics.
     """
@@ -174,10 +176,12 @@ def _jacobian_spectrum(snapshot: Snapshot) -> Diagnostics:
 
 
 def _gradient_correlation(snapshot: Snapshot) -> Diagnostics:
-    """The mean cosine [N+1] between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with one random v.
+    """The mean cosine [N+1] between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with one random
+    v.
 
     After batch norm an example's gradient has parts that come from other examples' outputs. These
-    outputs get random signs, which are removed again, so that in the mean over pairs those parts cancel.
+    outputs get random signs, which are removed again, so that in the mean over pairs those parts
+    cancel.
 
     References:
         Balduzzi et al., The shattered gradients problem, 2017.
@@ -212,8 +216,9 @@ def _output_change(snapshot: Snapshot) -> Diagnostics:
     """The root mean square change of the first batch's outputs by one step of gradient descent.
 
     The step is W − η·∂L/∂W of all weights and token vectors, with that batch's loss L and the run's
-    learning rate η, whatever the run's optimizer. Biases, norms' parameters and learned scales stay, as
-    in the theory: N of them that act on the residual stream itself would each add the same change.
+    learning rate η, whatever the run's optimizer. Biases, norms' parameters and learned scales
+    stay, as in the theory: N of them that act on the residual stream itself would each add the same
+    change.
 
     References:
         Wang et al., DeepNet, 2022, §4.2: the model update.
@@ -266,8 +271,8 @@ def _difference_errors(snapshot: Snapshot) -> Diagnostics:
 def _scale_derivative(snapshot: Snapshot) -> Diagnostics:
     """⟨W, ∂L/∂W⟩ [N] of each layer's weights, and ⟨f, ∂L/∂f⟩ of the first batch's outputs f.
 
-    All are equal where the outputs are linear along each layer's weights (Euler): for rectifiers and
-    linear units without biases, norms and shortcuts.
+    All are equal where the outputs are linear along each layer's weights (Euler): for rectifiers
+    and linear units without biases, norms and shortcuts.
     """
     x = snapshot.inputs(slice(snapshot.spec.batch_size))
     labels = snapshot.data["y"][: snapshot.spec.batch_size]
@@ -291,10 +296,11 @@ def _scale_derivative(snapshot: Snapshot) -> Diagnostics:
 
 
 def _scale_invariance(snapshot: Snapshot) -> Diagnostics:
-    """Three numbers a layer [N] that are 0 where the loss does not depend on the scale of its weights W.
+    """Three numbers a layer [N] that are 0 where the loss does not depend on the scale of its
+    weights W.
 
-    The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; and
-    ‖2g(2W) − g(W)‖/‖g(W)‖, with g = ∂L/∂W of the first batch's loss and all layers' weights, but not the
+    The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; and ‖2g(2W) −
+    g(W)‖/‖g(W)‖, with g = ∂L/∂W of the first batch's loss and all layers' weights, but not the
     head's, doubled at once (van Laarhoven 2017, §2).
     """
     params = snapshot.state.params
@@ -317,7 +323,9 @@ def _scale_invariance(snapshot: Snapshot) -> Diagnostics:
 
 
 def _balance(snapshot: Snapshot) -> Diagnostics:
-    """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, constant under gradient flow without curvature of φ."""
+    """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, constant under gradient flow without curvature
+    of φ.
+    """
     params = snapshot.state.params
     embed = params["embed"]
     layers = params["stages"][0]["branch"]["weights"][0]

@@ -15,13 +15,14 @@ def loss_and_accuracy(
 
     - ``cross_entropy``, in nats, against the targets (1-s)·onehot + s/C with the label smoothing s
       (Szegedy et al. 2016, eq. 3).
-    - ``mse``: half the squared distance to those targets, summed over C (Cohen et al. 2021, appendix).
+    - ``mse``: half the squared distance to those targets, summed over C (Cohen et al. 2021,
+    appendix).
 
     Args:
         loss: the option, with an array for the label smoothing.
         logits: the network's outputs.
-        labels: class labels; or real numbers [B, C], which are the targets of a regression, where the
-            accuracy is NaN.
+        labels: class labels; or real numbers [B, C], which are the targets of a regression, where
+            the accuracy is NaN.
     """
     logits = logits.astype(accumulator(logits.dtype))
     if jnp.issubdtype(labels.dtype, jnp.floating):

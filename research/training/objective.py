@@ -1,4 +1,6 @@
-"""From a batch to the scaled loss, as a function of parameters and slots: the function that every gradient is of."""
+"""From a batch to the scaled loss, as a function of parameters and slots: the function that every
+gradient is of.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -139,7 +141,8 @@ def make_objective(
 ) -> Callable[[Any, dict[str, Array]], tuple[Array, ForwardOutputs]]:
     """The function (parameters, slots) → (loss times loss scale, ``ForwardOutputs``).
 
-    Where devices share the batch, the first output is this device's share of the mean over the batch.
+    Where devices share the batch, the first output is this device's share of the mean over the
+    batch.
 
     Args:
         spec: the network and the loss.

@@ -31,16 +31,17 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     initially 0:
 
     - ``gd``, ``sgd``: g; they differ in the batch alone.
-    - ``momentum``: m ← μ·m + g. ``nesterov``: g + μ·m of that m (Nesterov 1983, as in Sutskever et al.
-      2013).
+    - ``momentum``: m ← μ·m + g. ``nesterov``: g + μ·m of that m (Nesterov 1983, as in Sutskever et
+      al. 2013).
     - ``adagrad``: g/√(v + ε), v ← v + g² (Duchi et al. 2011, with ε under the root).
-    - ``rmsprop``: g/(√v + ε), v ← β₂·v + (1−β₂)·g² (Tieleman & Hinton 2012; without bias correction).
+    - ``rmsprop``: g/(√v + ε), v ← β₂·v + (1−β₂)·g² (Tieleman & Hinton 2012; without bias
+    correction).
     - ``adam``, ``adamw``: Kingma & Ba 2015, Algorithm 1.
     - ``lion``: sign(β₁·m + (1−β₁)·g), then m ← β₂·m + (1−β₂)·g (Chen et al. 2023, Algorithm 2).
     - ``muon``: see ``_scale_by_muon`` (Jordan et al. 2024).
 
-    Weight decay is added to the gradient, except where it is decoupled: ``adamw`` (Loshchilov & Hutter
-    2019), ``lion`` (Chen et al. 2023) and ``muon`` (Liu et al. 2025).
+    Weight decay is added to the gradient, except where it is decoupled: ``adamw`` (Loshchilov &
+    Hutter 2019), ``lion`` (Chen et al. 2023) and ``muon`` (Liu et al. 2025).
 
     Args:
         optimizer: the option, with arrays for its traced numbers.
@@ -70,12 +71,13 @@ def _scale_by_adam(optimizer: Adam) -> optax.GradientTransformation:
 
 
 def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
-    """Momentum of hidden matrices with all singular values brought near 1; Adam for everything else.
+    """Momentum of hidden matrices with all singular values brought near 1; Adam for everything
+    else.
 
-    A matrix with I inputs and O outputs becomes √max(1, O/I)·U·p(S)·Vᵀ, where U·S·Vᵀ is the Nesterov
-    momentum over its Frobenius norm + ε, and p five Newton-Schulz steps (Jordan et al. 2024); the
-    momentum is a bias-corrected average, as in optax. Stacked layers and the gates of a cell are matrices
-    of their own; a convolution's inputs are its kernel's pixels and channels.
+    A matrix with I inputs and O outputs becomes √max(1, O/I)·U·p(S)·Vᵀ, where U·S·Vᵀ is the
+    Nesterov momentum over its Frobenius norm + ε, and p five Newton-Schulz steps (Jordan et al.
+    2024); the momentum is a bias-corrected average, as in optax. Stacked layers and the gates of a
+    cell are matrices of their own; a convolution's inputs are its kernel's pixels and channels.
     """
 
     def matrix(leaf: Array) -> optax.contrib.MuonDimensionNumbers:
@@ -101,7 +103,9 @@ def _names(path: tuple) -> list[str]:
 
 
 def _is_hidden_matrix(path: tuple) -> bool:
-    """Whether weights between hidden units lie there: not the embedding, the head, or a cell's input."""
+    """Whether weights between hidden units lie there: not the embedding, the head, or a cell's
+    input.
+    """
     names = _names(path)
     return names[0] in ("stages", "cell") and names[-1] in ("kernel", "recurrent")
 
@@ -157,9 +161,9 @@ def learning_rate(optimizer: Optimizer, step: Array, total_steps: Array) -> Floa
 def clip(optimizer: Optimizer, grads: Any, params: Any) -> Any:
     """Bounds the gradient: its global norm, each element, or each unit relative to its weights.
 
-    ``adaptive`` is that of Brock et al. 2021, eq. 3, unit by unit of each layer: stacked layers, and the
-    gates of a cell, are clipped separately. Norms are those of ``gauges.norms``, so an exploded gradient
-    is bounded, not turned into zeros.
+    ``adaptive`` is that of Brock et al. 2021, eq. 3, unit by unit of each layer: stacked layers,
+    and the gates of a cell, are clipped separately. Norms are those of ``gauges.norms``, so an
+    exploded gradient is bounded, not turned into zeros.
 
     Args:
         optimizer: the option, with arrays for its traced numbers.

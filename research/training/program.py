@@ -1,7 +1,8 @@
 """The program: a run as a pure function of its hyperparameters.
 
-``make_program`` compiles what decides shapes and operations; every other number is an argument, so runs
-that differ in those alone share it. All functions carry a leading axis M of runs; a run is a batch of one.
+``make_program`` compiles what decides shapes and operations; every other number is an argument, so
+runs that differ in those alone share it. All functions carry a leading axis M of runs; a run is a
+batch of one.
 """
 
 import dataclasses
@@ -48,7 +49,8 @@ from research.training.rounding import cast_params
 from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
 from research.training.state import TrainState
 
-# XLA's CPU backend gives smaller convolutions to a library that uses one core; without it they use all.
+# XLA's CPU backend gives smaller convolutions to a library that uses one core; without it they use
+# all.
 ALL_CORES_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 # For what runs once: a fifth of the time to compile, and two to three times the time to run.
 FAST_COMPILE_OPTIONS = {
@@ -65,8 +67,8 @@ class Program:
 
     Attributes:
         init: (hp) → state.
-        chunk: (state, hp, data, start, steps) → state, and metrics with a steps axis after M, of which
-            the first ``steps`` rows count.
+        chunk: (state, hp, data, start, steps) → state, and metrics with a steps axis after M, of
+            which the first ``steps`` rows count.
         evaluate: (state, hp, data) → loss and accuracy of the evaluation split.
         exponents: (state, hp, data) → see ``count_exponents``.
         inspections: (state, hp, data) → see ``inspect``.
@@ -81,7 +83,9 @@ class Program:
 
 @functools.lru_cache(maxsize=256)
 def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program:
-    """The program of ``spec`` on the devices of ``layout``; cached, so that nothing is traced twice."""
+    """The program of ``spec`` on the devices of ``layout``; cached, so that nothing is traced
+    twice.
+    """
 
     def mapped(
         function: Callable, num_mapped: int, num_broadcast: int = 0, on: Layout = layout
@@ -140,14 +144,15 @@ def _chunk(
     start: Array,
     steps: Array,
 ) -> tuple[TrainState, Metrics]:
-    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device.
+    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the
+    device.
 
     Args:
         spec: the program.
         state: the state before step ``start``.
         hp: the hyperparameters.
-        data: the training examples; where they are streamed, ``x`` and ``y`` hold the batches of these
-            steps instead: [capacity, B, …].
+        data: the training examples; where they are streamed, ``x`` and ``y`` hold the batches of
+            these steps instead: [capacity, B, …].
         start: the number of the first step.
         steps: how many steps to train.
     """

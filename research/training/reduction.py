@@ -18,7 +18,8 @@ FROM_SQUARES = (Reduction.NORM, Reduction.RMS)
 def all_reduce_step(
     grads: Any, means: Any, profile: dict[str, Array]
 ) -> tuple[Any, Any, dict[str, Array]]:
-    """Combines what each device has of its examples to what one device would have of the whole batch.
+    """Combines what each device has of its examples to what one device would have of the whole
+    batch.
 
     Norms and root mean squares are combined over the whole range of the number format.
 
@@ -51,6 +52,8 @@ def all_reduce_step(
 
 
 def _place_among_devices(devices: int, values: Float[Array, " N"]) -> Float[Array, "N devices"]:
-    """This device's values in its own column of zeros, so that a sum over devices keeps all columns."""
+    """This device's values in its own column of zeros, so that a sum over devices keeps all
+    columns.
+    """
     columns = jnp.zeros((len(values), devices), values.dtype)
     return columns.at[:, lax.axis_index(AXIS)].set(values)

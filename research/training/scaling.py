@@ -72,6 +72,8 @@ def can_go_on(
 
 
 def is_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether every element is finite: a maximum is the cheapest reduction that keeps infinity and NaN."""
+    """Whether every element is finite: a maximum is the cheapest reduction that keeps infinity and
+    NaN.
+    """
     peaks = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.isfinite(jnp.stack(peaks)))
