@@ -36,7 +36,11 @@ class Config:
     checkpoint: options.Checkpoint = options.Checkpoint()
 
 
-def _by_kind(kinds: type[enum.Enum], usual: type, **others: type) -> dict[str, type]:
+def _by_kind(
+    kinds: type[enum.Enum],
+    usual: type,
+    **others: type,
+) -> dict[str, type]:
     """The dataclass of each option of a group: ``usual``, except for those named."""
     classes = {}
     for kind in kinds:
@@ -122,7 +126,11 @@ def selector_of(group: str) -> str:
     return SELECTORS.get(group, "kind")
 
 
-def make_option(group: str, name: str, **values: Any) -> Any:
+def make_option(
+    group: str,
+    name: str,
+    **values: Any,
+) -> Any:
     """An option of a group with its default values, except for those given.
 
     >>> make_option("skip", "scaled", branch_scale=0.5).branch_scale

@@ -105,7 +105,11 @@ def _mean(h: "Array", active_share: "float | Array") -> "Array":
 FLAT = 0.05  # slopes below this fraction of the greatest slope count as flat
 
 
-def _saturated(nonlinearity: Any, z: "Array", counted: "Array | None") -> "Array":
+def _saturated(
+    nonlinearity: Any,
+    z: "Array",
+    counted: "Array | None",
+) -> "Array":
     """The fraction of elements whose slope |φ'(z)| is flat."""
     import jax.numpy as jnp
 
@@ -117,7 +121,11 @@ def _saturated(nonlinearity: Any, z: "Array", counted: "Array | None") -> "Array
     return jnp.mean(is_flat, dtype=jnp.float32, where=counted_elements)
 
 
-def _dead(nonlinearity: Any, z: "Array", counted: "Array | None") -> "Array":
+def _dead(
+    nonlinearity: Any,
+    z: "Array",
+    counted: "Array | None",
+) -> "Array":
     """The fraction of units (last axis) with φ(z) = 0 on the whole batch."""
     import jax.numpy as jnp
 
@@ -262,7 +270,11 @@ def gauges_at(site: Site, level: Level) -> Iterator[Gauge]:
             yield gauge
 
 
-def measure_at(site: Site, level: Level, *arguments: Any) -> "dict[str, Array]":
+def measure_at(
+    site: Site,
+    level: Level,
+    *arguments: Any,
+) -> "dict[str, Array]":
     """What the gauges of a site measure, by name.
 
     Args:

@@ -52,7 +52,12 @@ def _register_options() -> None:
 _register_options()
 
 
-def make_hparams(configs: Sequence[Config], *, steps: int, dtype: type) -> HParams:
+def make_hparams(
+    configs: Sequence[Config],
+    *,
+    steps: int,
+    dtype: type,
+) -> HParams:
     """The hyperparameters [M] of runs that differ only in traced numbers, on the host.
 
     Args:
@@ -76,7 +81,11 @@ def _only_traced(train: options.Train, steps: int) -> options.Train:
 
 
 def _stack_options(variants: Sequence[Any], dtype: type) -> Any:
-    def stack(name: str, declared: Setting, value: Any) -> np.ndarray:
+    def stack(
+        name: str,
+        declared: Setting,
+        value: Any,
+    ) -> np.ndarray:
         del declared
         values = [getattr(variant, name) for variant in variants]
         return np.asarray(values, np.int32 if isinstance(value, int) else dtype)

@@ -45,7 +45,11 @@ def _power(exponent: Array, dtype: jnp.dtype) -> Array:
     return lax.bitcast_convert_type(field << info.nmant, dtype)
 
 
-def _through(x: Array, format_: str, tensor_scale: bool) -> Array:
+def _through(
+    x: Array,
+    format_: str,
+    tensor_scale: bool,
+) -> Array:
     """``nearest``, of all elements times the power of two that brings the greatest to the last
     octave but one.
     """
@@ -59,7 +63,11 @@ def _through(x: Array, format_: str, tensor_scale: bool) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _rounded(x: Array, format_: str, tensor_scale: bool) -> Array:
+def _rounded(
+    x: Array,
+    format_: str,
+    tensor_scale: bool,
+) -> Array:
     return _through(x, format_, tensor_scale)
 
 
@@ -69,7 +77,11 @@ _rounded.defvjp(
 )
 
 
-def rounded(x: Float[Array, "..."], format_: str, tensor_scale: bool) -> Float[Array, "..."]:
+def rounded(
+    x: Float[Array, "..."],
+    format_: str,
+    tensor_scale: bool,
+) -> Float[Array, "..."]:
     """``x`` rounded through ``format_`` on the way forward, its gradient on the way back; ``x``
     itself for no format.
 

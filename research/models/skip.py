@@ -53,7 +53,14 @@ class Skip(nnx.Module):
     et al. 2016, option A) or by a normalised 1×1 map (``projection``: option B).
     """
 
-    def __init__(self, arch: Architecture, part: Part, hp: HParams, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        part: Part,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         self.part = part
         if _has_projection(arch, part):
@@ -69,7 +76,11 @@ class Skip(nnx.Module):
                 self.gate = _make_gate(arch, part.outputs, gate_bias, rngs)
 
     def __call__(
-        self, h: Float[Array, "..."], branch: Float[Array, "..."], ctx: ForwardContext, layer: Array
+        self,
+        h: Float[Array, "..."],
+        branch: Float[Array, "..."],
+        ctx: ForwardContext,
+        layer: Array,
     ) -> Float[Array, "..."]:
         """The output of layer ``layer`` (0..N-1)."""
         match self.arch.skip:
@@ -92,7 +103,13 @@ class Skip(nnx.Module):
             return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, missing)])
         return h
 
-    def _combine(self, h: Array, branch: Array, ctx: ForwardContext, layer: Array) -> Array:
+    def _combine(
+        self,
+        h: Array,
+        branch: Array,
+        ctx: ForwardContext,
+        layer: Array,
+    ) -> Array:
         def cast(value: Array | float) -> Array:
             return jnp.asarray(value).astype(h.dtype)
 
@@ -128,8 +145,17 @@ def _has_projection(arch: Architecture, part: Part) -> bool:
     return arch.skip.kind is SkipKind.projection or option_b
 
 
-def _make_gate(arch: Architecture, width: int, gate_bias: Array, rngs: nnx.Rngs) -> nnx.Linear:
-    def initial_bias(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+def _make_gate(
+    arch: Architecture,
+    width: int,
+    gate_bias: Array,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    def initial_bias(
+        key: Array,
+        shape: tuple[int, ...],
+        dtype: jnp.dtype,
+    ) -> Array:
         del key
         return jnp.full(shape, gate_bias, dtype)
 
@@ -139,7 +165,12 @@ def _make_gate(arch: Architecture, width: int, gate_bias: Array, rngs: nnx.Rngs)
     )
 
 
-def _keep_mask(ctx: ForwardContext, layer: Array, rate: Array, shape: tuple[int, ...]) -> Array:
+def _keep_mask(
+    ctx: ForwardContext,
+    layer: Array,
+    rate: Array,
+    shape: tuple[int, ...],
+) -> Array:
     """In training 1 or, with probability ``rate``, 0; in evaluation its mean."""
     if not ctx.train:
         return 1 - rate

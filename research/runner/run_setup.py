@@ -72,7 +72,11 @@ class RunSetup:
         return sums
 
 
-def make_run_setup(config: Config, *others: Config, layout: Layout = SINGLE_DEVICE) -> RunSetup:
+def make_run_setup(
+    config: Config,
+    *others: Config,
+    layout: Layout = SINGLE_DEVICE,
+) -> RunSetup:
     """Loads the data and splits checked configurations into what is compiled and what is passed in.
 
     Args:
@@ -126,7 +130,11 @@ def _diagnostic_intervals(config: Config) -> dict[str, int]:
     return intervals
 
 
-def _make_stream(config: Config, dataset: Dataset, batch_size: int) -> Stream:
+def _make_stream(
+    config: Config,
+    dataset: Dataset,
+    batch_size: int,
+) -> Stream:
     name = dataset.name
     if config.optimizer.kind.name == "gd":
         raise ValueError(
@@ -154,7 +162,11 @@ def _make_stream(config: Config, dataset: Dataset, batch_size: int) -> Stream:
     return Stream(places, dataset.held_out, ProgramConfig.capacity)
 
 
-def _for_length(spec: ProgramConfig, steps: int, stream: Stream | None) -> ProgramConfig:
+def _for_length(
+    spec: ProgramConfig,
+    steps: int,
+    stream: Stream | None,
+) -> ProgramConfig:
     """The program for runs of ``steps`` steps, in chunks as long as those of the stream."""
     spec = replace(spec, fast_compile=steps <= FAST_COMPILE_STEPS)
     if stream is None:

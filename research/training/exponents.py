@@ -27,7 +27,10 @@ Counts = dict[str, Array]
 
 
 def count_exponents(
-    spec: ProgramConfig, state: TrainState, hp: HParams, data: Mapping[str, Array]
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Mapping[str, Array],
 ) -> dict[str, Counts]:
     """Counts of the next step's gradients, as ``gauges.exponents`` gives them.
 
@@ -53,7 +56,10 @@ def count_exponents(
 
 
 def _count(
-    spec: ProgramConfig, state: TrainState, hp: HParams, data: Mapping[str, Array]
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Mapping[str, Array],
 ) -> Counts:
     arch = spec.architecture
     gauges = [SIGNAL_GRAD, GRAD_NORM] if arch.shares_weights else [SIGNAL_GRAD]
