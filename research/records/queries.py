@@ -38,6 +38,11 @@ def final_values(runs: Sequence[Run], name: str) -> list[float]:
     return [final(run, name) for run in runs]
 
 
+def final_by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
+    """``final`` of the runs of one setting, by seed."""
+    return {seed: final(run, name) for seed, run in by_seed(runs).items()}
+
+
 def error(run: Run, split: str) -> float:
     """The final error in per cent on ``train`` (mean over the last epoch) or ``eval``; 100 for a run that diverged."""
     accuracy = final(run, f"{split}_accuracy")
@@ -110,14 +115,16 @@ def evaluated_rows(run: Run) -> np.ndarray:
     return np.flatnonzero(np.isfinite(run.metrics["eval_accuracy"]))
 
 
-def means_between(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The mean of ``values`` over each interval that ends at one of ``rows``.
+def means_up_to_evaluations(runs: Sequence[Run], name: str) -> np.ndarray:
+    """A metric in means over the steps that lead up to each evaluation, [runs, evaluations].
 
-    An interval starts after the previous row. The last one continues to the end of ``values``.
+    The first mean starts at the first step; the last one includes steps after the last evaluation.
     """
-    starts = np.r_[0, rows[:-1] + 1]
-    counts = np.diff(np.r_[starts, len(values)])
-    return np.add.reduceat(values, starts) / counts
+    ends = evaluated_rows(runs[0])
+    starts = np.r_[0, ends[:-1] + 1]
+    sums = np.stack([np.add.reduceat(run.metrics[name], starts) for run in runs])
+    counts = np.diff(np.r_[starts, len(runs[0].metrics[name])])
+    return sums / counts
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
