@@ -33,7 +33,7 @@ ACTIVATIONS = {
     "relu": CurveStyle("ReLU", PALETTE[1], "o"),
     "linear": CurveStyle("linear", PALETTE[4], "s"),
 }
-SMALLEST_BATCH = {"relu": 6, "linear": 4.5}  # where the curve of the theory begins
+SMALLEST_BATCH = {"relu": 6, "linear": 4.5}  # the left end of the predicted curve
 SKIPPED = 2  # layers left out of the fit
 LIMIT = math.pi / (math.pi - 1)
 

@@ -1,4 +1,4 @@
-"""Training loss over steps and over depth, plain against residual, beside the published errors."""
+"""Training loss over steps and over depth, plain against residual, and the published errors."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -28,7 +28,7 @@ PUBLISHED = {  # by layers
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
-    """Residual test errors beside the published ones, then how errors change with depth."""
+    """Residual test errors against the published ones, then how errors change with depth."""
     residual = {}
     for depth in PUBLISHED:
         residual[depth] = list(errors(runs, "identity", depth, "eval").values())
