@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import at_best_rate, final_values, metric_curves, where
+from research.records.queries import at_best_rate, final_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, range_bars
+from research.reporting.figures import PALETTE, CurveStyle, new_figure, plot_metric, range_bars
 
 ARMS = {
     "none": CurveStyle("plain", PALETTE[1], "v"),
@@ -43,12 +43,11 @@ def _plot_curves(axes: Axes, runs: Sequence[Run]) -> None:
     for skip, style in ARMS.items():
         for depth, line in LINES.items():
             group = where(runs, {"skip.kind": skip, "model.depth": depth})
-            curves = metric_curves(group, "train_loss", WINDOW)
-            steps = np.arange(curves.shape[1]) * WINDOW + WINDOW / 2
-            band(
+            plot_metric(
                 axes,
-                steps,
-                curves,
+                group,
+                "train_loss",
+                window=WINDOW,
                 label=f"{style.label}-{depth}",
                 color=style.color,
                 linestyle=line,

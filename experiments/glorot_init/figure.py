@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from research.records.queries import at_best_rate, initial_profiles, metric_curves, where
+from research.records.queries import at_best_rate, initial_profiles, where
 from research.records.runs import Run
 from research.reporting.figures import (
     PALETTE,
@@ -18,6 +18,7 @@ from research.reporting.figures import (
     band,
     decades,
     new_figure,
+    plot_metric,
     plot_theory,
 )
 from research.theory import profiles as theory
@@ -145,17 +146,16 @@ def _predict_gradient(activation: str, variance: float) -> np.ndarray:
 def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
     for activation, style in TRAINED.items():
         best = at_best_rate(where(runs, {"activation.kind": activation}))
-        curves = metric_curves(best, "train_loss", WINDOW)
-        steps = np.arange(curves.shape[1]) * WINDOW + WINDOW / 2
-        band(
+        plot_metric(
             axes,
-            steps,
-            curves,
+            best,
+            "train_loss",
+            window=WINDOW,
+            label=style.label,
             color=style.color,
             marker=style.marker,
             markevery=5,
             markersize=3.5,
-            label=style.label,
         )
     axes.axhline(math.log(10), color="0.5", linestyle=":", linewidth=0.8)
     axes.text(300, math.log(10) * 1.35, "chance: ln 10", fontsize=7, ha="right")

@@ -11,7 +11,6 @@ from research.diagnosis.verdict import log_profile
 from research.records.queries import (
     at_best_rate,
     initial_profiles,
-    metric_curves,
     one_per_seed,
     where,
 )
@@ -22,6 +21,7 @@ from research.reporting.figures import (
     band,
     decades,
     new_figure,
+    plot_metric,
     plot_theory,
 )
 
@@ -53,12 +53,11 @@ def figure(runs: Sequence[Run]) -> Figure:
 def _plot_losses(axes: Axes, runs: Sequence[Run]) -> None:
     for variance, style in ARMS.items():
         group = where(runs, {"init.sigma_w": math.sqrt(variance)})
-        curves = metric_curves(at_best_rate(group), "train_loss", WINDOW)
-        steps = np.arange(curves.shape[1]) * WINDOW + WINDOW / 2
-        band(
+        plot_metric(
             axes,
-            steps,
-            curves,
+            at_best_rate(group),
+            "train_loss",
+            window=WINDOW,
             label=style.label,
             color=style.color,
             marker=style.marker,
