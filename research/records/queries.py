@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,19 @@ def final(run: Run, name: str) -> float:
     )
 
 
+def final_values(runs: Sequence[Run], name: str) -> list[float]:
+    """``final`` of each run."""
+    return [final(run, name) for run in runs]
+
+
+def final_by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
+    """``final`` of the runs of one setting, by seed."""
+    values = {}
+    for seed, run in by_seed(runs).items():
+        values[seed] = final(run, name)
+    return values
+
+
 def error(run: Run, split: str) -> float:
     """The final error in per cent on ``train`` (mean over the last epoch) or ``eval``; 100 for a run that diverged."""
     accuracy = final(run, f"{split}_accuracy")
@@ -55,6 +69,77 @@ def by_seed(runs: Sequence[Run]) -> dict[int, Run]:
     if len(found) != len(runs):
         raise ValueError(f"{len(runs)} runs have {len(found)} seeds: they differ in more")
     return found
+
+
+def one_per_seed(runs: Sequence[Run]) -> list[Run]:
+    """The last run of each seed, for measurements that other settings do not influence."""
+    last_runs = {}
+    for run in runs:
+        last_runs[run["seed"]] = run
+    return list(last_runs.values())
+
+
+def completed(runs: Sequence[Run]) -> list[Run]:
+    """The runs that trained to their last step, without those that diverged."""
+    return [run for run in runs if run.info["status"] == "done"]
+
+
+def setting_values(runs: Sequence[Run], path: str) -> list[Any]:
+    """The distinct values that ``runs`` have for the setting ``path``, in ascending order."""
+    return sorted({run[path] for run in runs})
+
+
+def initial_factors(runs: Sequence[Run]) -> list[float]:
+    """For each run, the fitted factor per layer of the squared gradient before the first step."""
+    factors = []
+    for run in runs:
+        fit = run.info["verdict"]["initial"]
+        factors.append(fit["factor_per_layer"])
+    return factors
+
+
+def initial_profiles(runs: Sequence[Run], gauge: str) -> np.ndarray:
+    """A gauge of every layer at the first measured step, [runs, layers]."""
+    return np.stack([run.profiles[gauge][0] for run in runs])
+
+
+def metric_curves(runs: Sequence[Run], name: str, window: int = 1) -> np.ndarray:
+    """A metric over training, in means of ``window`` steps, [runs, windows].
+
+    Args:
+        runs: runs that recorded the same number of steps.
+        name: a column of the metrics, such as ``train_loss``.
+        window: how many consecutive steps one mean covers; an incomplete last window is dropped.
+    """
+    curves = []
+    for run in runs:
+        curves.append(window_means(run.metrics[name], window))
+    return np.stack(curves)
+
+
+def window_means(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of each ``window`` consecutive values; an incomplete last window is dropped."""
+    complete = len(values) // window * window
+    return values[:complete].reshape(-1, window).mean(axis=1)
+
+
+def evaluated_rows(run: Run) -> np.ndarray:
+    """The rows of the metrics in which the evaluation split was measured."""
+    return np.flatnonzero(np.isfinite(run.metrics["eval_accuracy"]))
+
+
+def means_up_to_evaluations(runs: Sequence[Run], name: str) -> np.ndarray:
+    """A metric in means over the steps that lead up to each evaluation, [runs, evaluations].
+
+    The first mean starts at the first step; the last one includes steps after the last evaluation.
+    """
+    ends = evaluated_rows(runs[0])
+    starts = np.r_[0, ends[:-1] + 1]
+    counts = np.diff(np.r_[starts, len(runs[0].metrics[name])])
+    means = []
+    for run in runs:
+        means.append(np.add.reduceat(run.metrics[name], starts) / counts)
+    return np.stack(means)
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The one plotting style, and panels that more than one figure uses."""
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -8,8 +9,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from PIL import Image
+
+from research.records.queries import metric_curves
+from research.records.runs import Run
 
 # Okabe & Ito 2008: distinguishable with any colour vision. The order alternates in lightness, for grey prints.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -65,6 +70,53 @@ def band(
         low = np.nanmin(curves, axis=0)
         high = np.nanmax(curves, axis=0)
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveStyle:
+    """How one group of runs looks in every panel of a figure."""
+
+    label: str
+    color: str
+    marker: str | None = None
+    linestyle: str = "-"
+
+
+def plot_metric(
+    axes: Axes, runs: Sequence[Run], name: str, *, window: int, label: str, **style: object
+) -> None:
+    """A metric over training steps: the mean over seeds as a line, their range as a shade.
+
+    Args:
+        axes: where to draw.
+        runs: one run for each seed.
+        name: a column of the metrics, such as ``train_loss``.
+        window: how many steps one point is the mean of.
+        label: the name in the legend.
+        style: settings of the line.
+    """
+    curves = metric_curves(runs, name, window)
+    steps = np.arange(curves.shape[1]) * window + window / 2
+    band(axes, steps, curves, label=label, **style)
+
+
+def range_bars(values: Sequence[float] | np.ndarray) -> list[list[float]]:
+    """The range of ``values`` around their mean, as ``yerr`` of one bar or one point."""
+    mean = float(np.mean(values))
+    return [[mean - min(values)], [max(values) - mean]]
+
+
+def plot_theory(
+    axes: Axes, x: Any, y: Any, *, label: str | None = None, linewidth: float = 0.9
+) -> None:
+    """Draws a prediction as a dashed black line; empty ``x`` and ``y`` add only a legend entry."""
+    axes.plot(x, y, color="black", linestyle="--", linewidth=linewidth, label=label)
+
+
+def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
+    """Shows exactly these ticks on ``axes.xaxis`` or ``axes.yaxis``, as plain numbers."""
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 def beside_published(
