@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from research.config.schema import Config, Precision
-from research.data.dataset import Known
+from research.data.dataset import DatasetInfo
 from research.data.sources import describe
 from research.models.plan import BLOCKS, IMAGES
 
@@ -118,25 +118,25 @@ def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
             yield "model.depth", f"a divisor of {numbers}: {_divisors(numbers)}", model.depth, why
 
 
-def _targets(config: Config, known: Known) -> Iterator[tuple[str, str, object, str]]:
+def _targets(config: Config, known: DatasetInfo) -> Iterator[tuple[str, str, object, str]]:
     data = config.data
     name = config.data.name.name
     image = len(known.shape) == 3 and not known.text
-    if known.real and config.loss.kind.name != "mse":
+    if known.is_regression and config.loss.kind.name != "mse":
         yield (
             "loss",
             "mse",
             config.loss.kind.name,
             f"the targets of {name} are numbers, not classes",
         )
-    if known.real and config.loss.label_smoothing:
+    if known.is_regression and config.loss.label_smoothing:
         yield (
             "loss.label_smoothing",
             "0",
             config.loss.label_smoothing,
             f"the targets of {name} are numbers",
         )
-    if data.label_noise and (known.real or known.language):
+    if data.label_noise and (known.is_regression or known.language):
         yield "data.label_noise", "0", data.label_noise, f"the targets of {name} are no classes"
     if (data.crop or data.flip) and not image:
         path = "data.crop" if data.crop else "data.flip"

@@ -83,15 +83,15 @@ def _check_mesh(mesh: Mesh) -> None:
 def _check_data(config: Config) -> None:
     """What can be known of the data before it is loaded."""
     from research.data.sources import describe
-    from research.data.splits import cut
+    from research.data.splits import parse_split
 
     data = config.data
     name = config.data.name.name
     splits = describe(data).splits
     part = slice(0, data.examples)
     if name != "noise":
-        _, part = cut(data.split, splits)
-        cut(data.eval_split, splits, "data.eval_split")
+        _, part = parse_split(data.split, splits)
+        parse_split(data.eval_split, splits, "data.eval_split")
     whole = part.stop - part.start
     examples = min(whole, data.limit or whole)
     batch = config.train.batch_size

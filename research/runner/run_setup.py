@@ -11,7 +11,7 @@ import numpy as np
 from research.config.schema import Config, traced
 from research.data.dataset import Dataset
 from research.data.sources import load
-from research.data.streamed import Places, Stream
+from research.data.streaming import ShuffledSource, Stream
 from research.diagnosis.verdict import skipped_layers
 from research.models.architecture import Architecture
 from research.models.init import theoretical_variance
@@ -52,7 +52,7 @@ class RunSetup:
         if self.stream is None:
             return program.evaluate(state, self.hp, self.data)
         sums: dict[str, jax.Array] = {}
-        for share, block in self.stream.held_out_blocks():
+        for share, block in self.stream.evaluation_blocks():
             part = program.evaluate(state, self.hp, self.data | block)
             sums = {name: sums.get(name, 0) + share * value for name, value in part.items()}
         return sums
@@ -78,7 +78,7 @@ def make_run_setup(config: Config, *others: Config, layout: Layout = SINGLE_DEVI
         raise ValueError("runs of one group must differ only in numbers that are passed in")
     spec = dataclasses.replace(spec, fast_compile=steps <= FAST_COMPILE_STEPS)
     stream = None
-    if dataset.train is not None:
+    if dataset.train_source is not None:
         stream = _stream(config, dataset, batch)
         spec = dataclasses.replace(spec, streamed=True, capacity=stream.capacity)
     wide = np.dtype(POLICIES[config.precision.kind.name].accumulation).type
@@ -114,18 +114,18 @@ def _stream(config: Config, dataset: Dataset, batch: int) -> Stream:
         raise ValueError(
             f"mesh must be single or data_parallel: {dataset.name} streams, which one process alone can"
         )
-    assert dataset.train is not None and dataset.held_out is not None
+    assert dataset.train_source is not None and dataset.eval_source is not None
     examples = dataset.examples
     key = jax.random.key(config.seed)
-    places = Places(
-        dataset.train,
+    places = ShuffledSource(
+        dataset.train_source,
         lambda epoch: np.asarray(epoch_permutation(key, epoch, examples)),
-        batch=batch,
+        batch_size=batch,
         seed=config.seed,
         shard=0,
-        shards=1,
+        num_shards=1,
     )
-    return Stream(places, dataset.held_out, ProgramConfig.capacity)
+    return Stream(places, dataset.eval_source, ProgramConfig.capacity)
 
 
 def _format(path: str, value: float, wide: type) -> type:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from research.data.augment import augmented
+from research.data.augment import augment_images
 from research.models.architecture import Architecture, ForwardContext
 from research.models.stack import Stack
 from research.parallel.collectives import local_loss_share, sample_then_shard, shard_batch
@@ -56,7 +56,7 @@ def augment_and_shard(
     arch = spec.architecture
     inputs = normalize_inputs(spec.architecture, data, rows)
     return shard_batch(
-        (augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels)
+        (augment_images(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels)
     )
 
 
