@@ -10,9 +10,9 @@ import numpy as np
 from research.config.data_settings import Data
 from research.data.dataset import Dataset, DatasetInfo, LabeledArrays, select_splits
 
-UNKNOWN = "\ufffd"  # the symbol for everything that has no token of its own
+UNKNOWN = "\ufffd"  # the symbol for everything that has no token
 PADDING = 0  # the token that fills a row after the end of its text
-MIN_OCCURRENCES = {"characters": 10, "words": 2}  # in the training text, for a token of its own
+MIN_OCCURRENCES = {"characters": 10, "words": 2}  # in the training text, to get a token
 MAX_SYMBOLS = 20_000  # of a vocabulary, which keeps the most frequent ones
 
 
@@ -30,7 +30,7 @@ class Vocabulary:
 
     Attributes:
         unit: What a token is: ``characters``, ``bytes`` or ``words``.
-        symbols: Characters or words by token number; empty for bytes, which are their own numbers.
+        symbols: Characters or words by token number; empty for bytes, whose values are the tokens.
         padded: Whether token 0 is padding, which moves all symbols by one.
     """
 

@@ -1,0 +1,206 @@
+"""Streaming reads the same examples in the same order as in memory, from any step on, on any host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.config.schema import Config, DataKind, OptimizerKind
+from research.data.images import center_crop_and_resize, random_resized_crop
+from research.data.streaming import ShuffledSource, iter_batches, sample_evenly
+from research.runner.run_setup import make_run_setup
+from research.training.objective import epoch_permutation
+from research.training.program import make_program
+
+BATCH_SIZE = 7  # of 29 examples: 4 batches an epoch, 1 example left over
+
+
+def make_config(**data_settings):
+    config = Config()
+    config.data.name = DataKind["mnist"]
+    config.train.batch_size = BATCH_SIZE
+    config.model.depth = 2
+    config.model.width = 4
+    config.train.steps = 11
+    for name, value in data_settings.items():
+        setattr(config.data, name, value)
+    return config
+
+
+def setup_with(in_memory_limit):
+    config = make_config(
+        flip=True,
+        crop=2,
+        label_noise=0.5,
+        limit=29,
+        in_memory_limit=in_memory_limit,
+    )
+    return make_run_setup(config)
+
+
+@pytest.fixture
+def in_memory(prepared):
+    """A run on data in memory."""
+    setup = setup_with(in_memory_limit=1.0)
+    assert setup.stream is None
+    return setup
+
+
+@pytest.fixture
+def streamed(prepared):
+    """The same run on streamed data."""
+    setup = setup_with(in_memory_limit=0.0)
+    assert setup.stream is not None
+    return setup
+
+
+def train(setup, chunk_steps):
+    """The loss of every step, and the evaluation after the last one."""
+    program = make_program(setup.spec)
+    state = program.init(setup.hp)
+    start = 0
+    losses = []
+    for steps in chunk_steps:
+        data = setup.feed(start, steps)
+        state, rows = program.chunk(state, setup.hp, data, jnp.int32(start), jnp.int32(steps))
+        losses.append(np.asarray(rows["train_loss"])[0, :steps])
+        start += steps
+    return np.concatenate(losses), setup.evaluate(program, state)
+
+
+def test_a_streamed_run_is_the_run_in_memory(in_memory, streamed):
+    """Bit for bit in training. The means over the evaluation examples are summed in another order."""
+    expected_losses, expected_evaluation = train(in_memory, [11])
+    losses, evaluation = train(streamed, [1, 4, 6])
+    assert np.array_equal(expected_losses, losses)
+    for name, expected in expected_evaluation.items():
+        assert float(evaluation[name][0]) == pytest.approx(float(expected[0]), rel=1e-6)
+    assert in_memory.steps == streamed.steps
+    assert in_memory.per_epoch == streamed.per_epoch == 4
+
+
+def shuffle(setup, shard=0, num_shards=1):
+    key = jax.random.key(0)
+
+    def order(epoch):
+        return np.asarray(epoch_permutation(key, epoch, setup.dataset.examples))
+
+    return ShuffledSource(
+        setup.dataset.train_source,
+        order,
+        batch_size=6,
+        seed=0,
+        shard=shard,
+        num_shards=num_shards,
+    )
+
+
+def read_batches(setup, start, count, **shard):
+    batches = iter_batches(shuffle(setup, **shard), start)
+    return [next(batches) for _ in range(count)]
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 9])
+def test_the_order_goes_on_from_any_step(streamed, start):
+    from_the_beginning = read_batches(streamed, 0, 10)
+    resumed = read_batches(streamed, start, 10 - start)
+    for (x, y), (resumed_x, resumed_y) in zip(from_the_beginning[start:], resumed, strict=True):
+        assert np.array_equal(x, resumed_x)
+        assert np.array_equal(y, resumed_y)
+
+
+def test_an_epoch_holds_every_example_once_and_another_has_another_order(streamed):
+    rows = []
+    for x, _ in read_batches(streamed, 0, 8):
+        rows += [row.tobytes() for row in x]
+    assert len(set(rows[:24])) == 24
+    assert rows[:24] != rows[24:]
+
+
+@pytest.mark.parametrize("num_shards", [2, 3])
+def test_the_parts_of_all_hosts_make_the_batch(streamed, num_shards):
+    whole = read_batches(streamed, 3, 2)
+    hosts = []
+    for shard in range(num_shards):
+        hosts.append(read_batches(streamed, 3, 2, shard=shard, num_shards=num_shards))
+    for (x, y), *parts in zip(whole, *hosts, strict=True):
+        assert np.array_equal(np.concatenate([part_x for part_x, _ in parts]), x)
+        assert np.array_equal(np.concatenate([part_y for _, part_y in parts]), y)
+
+
+def test_a_batch_that_hosts_cannot_share_evenly_is_refused(streamed):
+    message = "train.batch_size must be a multiple of the 4 hosts, got 6"
+    with pytest.raises(ValueError, match=message):
+        shuffle(streamed, num_shards=4)
+
+
+def test_a_chunk_starts_at_the_requested_step(streamed):
+    later = streamed.stream.chunk(0, 5)
+    earlier = streamed.stream.chunk(2, 2)
+    assert np.array_equal(earlier["x"][:2], later["x"][2:4])
+    assert not earlier["x"][2:].any()
+    assert earlier["x"].shape == (streamed.spec.capacity, BATCH_SIZE, 784)
+
+
+def test_evaluation_examples_are_read_once_in_blocks(in_memory, streamed):
+    stream = streamed.stream
+    stream.capacity = 1
+    fractions = []
+    blocks = []
+    for fraction, block in stream.evaluation_blocks():
+        fractions.append(fraction)
+        blocks.append(block["eval_x"])
+    assert sum(fractions) == pytest.approx(1)
+    assert [len(block) for block in blocks] == [7, 7, 6]
+    assert np.array_equal(np.concatenate(blocks), in_memory.dataset.eval_x)
+
+
+def test_augmentation_depends_on_the_position_in_the_run_alone(prepared):
+    setup = make_run_setup(make_config(resized_crop=True, size=20))
+    [(x, _)] = read_batches(setup, 2, 1)
+    [(again, _)] = read_batches(setup, 2, 1)
+    assert x.shape == (6, 400)
+    assert np.array_equal(x, again)
+    assert setup.dataset.train_source is not None
+    not_augmented = sample_evenly(setup.dataset.train_source, 30)
+    rows = {row.tobytes() for row in x}
+    assert rows.isdisjoint(row.tobytes() for row in not_augmented.x)
+
+
+def test_full_batches_cannot_be_streamed(prepared):
+    config = make_config(in_memory_limit=0.0)
+    config.optimizer.kind = OptimizerKind["gd"]
+    with pytest.raises(ValueError, match="optimizer must be another than gd"):
+        make_run_setup(config)
+
+
+@pytest.mark.parametrize("size", [(30, 20), (20, 30), (12, 12)])
+def test_an_image_is_cropped_to_its_center_and_resized(size):
+    """A ramp stays a ramp with the slope of its center."""
+    height, width = size
+    ramp = np.arange(width, dtype=np.uint8) * 4
+    image = np.tile(ramp[None, :, None], (height, 1, 3))
+
+    resized = center_crop_and_resize(image, (10, 10, 3))
+
+    side = min(size)
+    pixel_centers = (np.arange(10) + 0.5) * side / 10 - 0.5
+    expected = 4 * ((width - side) / 2 + pixel_centers)
+    row = resized[3, 1:-1, 0].astype(float)
+    assert resized.shape == (10, 10, 3)
+    assert row == pytest.approx(expected[1:-1], abs=1.01)
+
+
+def test_an_image_of_the_right_shape_is_returned_unchanged():
+    image = np.zeros((10, 10, 3), np.uint8)
+    assert center_crop_and_resize(image, (10, 10, 3)) is image
+
+
+def test_a_random_crop_is_a_part_of_the_image():
+    generator = np.random.default_rng(0)
+    image = generator.integers(100, 200, (40, 60, 1), dtype=np.uint8)
+    for seed in range(20):
+        crop = random_resized_crop(image, (16, 16, 1), np.random.default_rng(seed))
+        assert crop.shape == (16, 16, 1)
+        assert image.min() <= crop.min()
+        assert crop.max() <= image.max()
