@@ -1,6 +1,8 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.data_settings import Data, Scaling
 from research.config.schema import Config
@@ -8,6 +10,8 @@ from research.config.validation import check
 from research.data.digits import SPLITS, load_digits
 from research.data.sources import load
 from research.training.objective import normalize_inputs
+
+from .rows import have_common_rows
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +25,12 @@ def per_feature():
     return load(Data(scaling=Scaling.per_feature))
 
 
-def row_set(rows):
-    return {row.tobytes() for row in rows}
-
-
 def test_the_sizes_of_the_splits(digits):
-    assert len(digits.x) == len(digits.y) == SPLITS["train"] == 1400
-    assert len(digits.eval_x) == len(digits.eval_y) == 397
-    assert digits.x.shape[1] == digits.eval_x.shape[1] == 64
+    assert SPLITS == {"train": 1400, "test": 397}
+    assert digits.x.shape == (1400, 64)
+    assert digits.y.shape == (1400,)
+    assert digits.eval_x.shape == (397, 64)
+    assert digits.eval_y.shape == (397,)
 
 
 def sort_rows(rows):
@@ -43,11 +45,11 @@ def test_every_digit_of_the_source_is_in_one_split_once(digits):
     all_images = np.vstack([digits.x, digits.eval_x])
     all_labels = np.concatenate([digits.y, digits.eval_y])
     actual = np.column_stack([all_images, all_labels])
-    assert np.array_equal(sort_rows(actual), sort_rows(expected))
+    assert_array_equal(sort_rows(actual), sort_rows(expected))
 
 
 def test_no_training_example_is_in_the_test_split(digits):
-    assert row_set(digits.x).isdisjoint(row_set(digits.eval_x))
+    assert not have_common_rows(digits.x, digits.eval_x)
 
 
 def test_both_splits_hold_every_class_equally_often(digits):
@@ -57,39 +59,46 @@ def test_both_splits_hold_every_class_equally_often(digits):
         assert fractions == pytest.approx(0.1, abs=0.05)
 
 
+def standardize(rows, dataset):
+    return (rows.astype(float) - dataset.offset) * dataset.scale
+
+
 def test_inputs_have_mean_0_and_mean_square_1(digits):
-    inputs = (digits.x.astype(float) - digits.offset) * digits.scale
+    inputs = standardize(digits.x, digits)
+    mean_square = (inputs**2).mean()
     assert inputs.mean() == pytest.approx(0, abs=1e-12)
-    assert (inputs**2).mean() == pytest.approx(1, rel=1e-12) == digits.mean_square
+    assert mean_square == pytest.approx(1, rel=1e-12) == digits.mean_square
 
 
 def test_each_pixel_has_mean_0_and_mean_square_1_unless_it_is_constant(digits, per_feature):
-    inputs = (digits.x - per_feature.offset) * per_feature.scale
+    inputs = standardize(digits.x, per_feature)
+    mean = inputs.mean(axis=0)
+    mean_square = (inputs**2).mean(axis=0)
     varies = np.ptp(digits.x, axis=0) > 0
-    assert 0 < np.sum(varies) < 64
-    np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose((inputs**2).mean(axis=0), varies, rtol=1e-12)
+    assert 0 < varies.sum() < 64
+    assert_allclose(mean, 0, atol=1e-12)
+    assert_allclose(mean_square, varies, rtol=1e-12)
     assert per_feature.mean_square == pytest.approx(varies.mean(), rel=1e-12)
 
 
 def test_a_pixel_that_is_constant_in_training_stays_small_in_evaluation(per_feature):
-    inputs = (per_feature.eval_x - per_feature.offset) * per_feature.scale
+    inputs = standardize(per_feature.eval_x, per_feature)
     assert np.abs(inputs).max() < 100
 
 
 def test_scaling_per_feature_leaves_the_examples_and_the_usual_dataset_alone(digits, per_feature):
     usual = load(Data())
-    assert np.array_equal(per_feature.x, digits.x)
+    assert_array_equal(per_feature.x, digits.x)
     assert usual.offset == digits.offset
     assert usual.scale == digits.scale
 
 
 def test_the_network_reads_each_pixel_in_its_scale(digits, per_feature, make_architecture):
-    arrays = {name: jnp.asarray(array) for name, array in per_feature.arrays().items()}
+    arrays = jax.tree.map(jnp.asarray, per_feature.arrays())
     architecture = make_architecture(shape=(8, 8, 1))
     inputs = normalize_inputs(architecture, arrays, arrays["x"])
-    expected = (digits.x - per_feature.offset) * per_feature.scale
-    np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-5)
+    expected = standardize(digits.x, per_feature)
+    assert_allclose(inputs, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_stored_is_small_and_exact(digits):
@@ -101,14 +110,16 @@ def test_what_is_stored_is_small_and_exact(digits):
 
 def test_a_limit_keeps_the_first_training_examples_and_the_whole_test_split(digits):
     few = load_digits(Data(limit=50))
-    assert np.array_equal(few.x, digits.x[:50])
-    assert np.array_equal(few.eval_x, digits.eval_x)
+    assert_array_equal(few.x, digits.x[:50])
+    assert_array_equal(few.eval_x, digits.eval_x)
     assert few.mean_square == pytest.approx(1, rel=1e-12)
 
 
 def test_the_fingerprint_is_that_of_the_examples(digits):
-    assert load_digits(Data()).fingerprint() == digits.fingerprint()
-    assert load_digits(Data(limit=50)).fingerprint() != digits.fingerprint()
+    again = load_digits(Data())
+    few = load_digits(Data(limit=50))
+    assert again.fingerprint() == digits.fingerprint()
+    assert few.fingerprint() != digits.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -133,9 +144,10 @@ print(load_digits(Data()).fingerprint(), "tensorflow" in sys.modules)
 def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(
     digits, tmp_path, process
 ):
+    data_dir = str(tmp_path / "fresh")
     processes = []
     for _ in range(3):
-        processes.append(process("-c", PREPARE, TFDS_DATA_DIR=str(tmp_path / "fresh")))
+        processes.append(process("-c", PREPARE, TFDS_DATA_DIR=data_dir))
     for each in processes:
         assert each.communicate() == (f"{digits.fingerprint()} False\n", "")
 

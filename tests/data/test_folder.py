@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from PIL import Image
 
 from research.config.data_settings import Data
@@ -18,7 +19,8 @@ def settings(path, **changes):
 
 def write_pets(folder, *, mode="RGB"):
     """20 images of 6×8 pixels for each of two classes; all pixels of an image have one value."""
-    for name, values in (("cats", CAT_VALUES), ("dogs", DOG_VALUES)):
+    classes = {"cats": CAT_VALUES, "dogs": DOG_VALUES}
+    for name, values in classes.items():
         (folder / name).mkdir(parents=True)
         for number, value in enumerate(values):
             pixels = np.full((6, 8, 3), value, np.uint8)
@@ -32,10 +34,11 @@ def test_images_have_the_class_of_their_folder(tmp_path, mode, channels):
     dataset = load(settings(tmp_path / "pets"))
     assert dataset.shape == (6, 8, channels)
     assert dataset.classes == 2
-    assert np.array_equal(dataset.x[:, 0] >= 100, dataset.y == 1)
-    assert np.array_equal(dataset.eval_x[:, 0] >= 100, dataset.eval_y == 1)
-    values = np.concatenate([dataset.x[:, 0], dataset.eval_x[:, 0]])
-    assert sorted(values.tolist()) == CAT_VALUES + DOG_VALUES
+    values = dataset.x[:, 0]
+    eval_values = dataset.eval_x[:, 0]
+    assert_array_equal(values >= 100, dataset.y == 1)
+    assert_array_equal(eval_values >= 100, dataset.eval_y == 1)
+    assert sorted([*values, *eval_values]) == CAT_VALUES + DOG_VALUES
     assert len(dataset.eval_x) == 4
 
 
@@ -45,7 +48,8 @@ def split_folder(tmp_path):
     folder = tmp_path / "pets"
     write_pets(folder / "train")
     write_pets(folder / "test")
-    Image.new("RGB", (30, 30)).save(folder / "test" / "dogs" / "large.jpg")
+    large = Image.new("RGB", (30, 30))
+    large.save(folder / "test" / "dogs" / "large.jpg")
     return folder
 
 
@@ -71,7 +75,7 @@ def test_a_folder_streams_the_same_images(tmp_path):
     assert len(source) == streamed.examples == len(in_memory.x) == 36
     for position in range(36):
         x, y = source.read(position, None)
-        assert np.array_equal(x, in_memory.x[position])
+        assert_array_equal(x, in_memory.x[position])
         assert y == in_memory.y[position]
 
 

@@ -1,11 +1,12 @@
 """Preparing: raw files found by their content, errors in one line, and builders without a network.
 
-Tests that need TensorFlow and raw files are slow. The files are in FATHOM_RAW_DIR or ../shared/data.
+Tests that need TensorFlow and raw files are slow. FATHOM_RAW_DIR names the folder of the files.
 """
 
 import gzip
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import socket
@@ -18,7 +19,8 @@ import pytest
 from research.data import prepare, raw_files
 from research.data.raw_files import RawFiles, is_reachable, place_raw_files
 
-RAW_DIR = Path(os.environ.get("FATHOM_RAW_DIR") or Path(__file__).parents[3] / "shared" / "data")
+DEFAULT_RAW_DIR = Path(__file__).parents[3] / "shared" / "data"
+RAW_DIR = Path(os.environ.get("FATHOM_RAW_DIR") or DEFAULT_RAW_DIR)
 URL_A = "http://there.example/a.txt"
 URL_B = "http://there.example/b.txt"
 CONTENTS = {URL_A: b"first", URL_B: b"second"}
@@ -31,7 +33,8 @@ def make_raw_files(download_dir, *, may_download=True):
     url_infos = {}
     for url, content in CONTENTS.items():
         checksum = hashlib.sha256(content).hexdigest()
-        url_infos[url] = UrlInfo(size=Size(len(content)), checksum=checksum, filename=None)
+        size = Size(len(content))
+        url_infos[url] = UrlInfo(size=size, checksum=checksum, filename=None)
     return RawFiles("somebodys/small", url_infos, download_dir, may_download)
 
 
@@ -156,7 +159,7 @@ def data_dir(tmp_path, monkeypatch):
 )
 def test_the_separate_process_answers_in_one_line(name, message, data_dir, capsys):
     request = {"name": name, "raw_dir": None, "download": False}
-    code, line = prepare.answer_request(request, None)
+    code, line = prepare.answer_request(request, io.StringIO())
     assert code == 2
     assert line.startswith(message)
     assert "\n" not in line
@@ -181,7 +184,7 @@ def test_an_error_of_the_system_is_given_in_one_line(error, reason, data_dir, mo
 
     monkeypatch.setattr(prepare, "prepare_dataset", fail)
     request = {"name": "mnist", "raw_dir": None, "download": True}
-    code, line = prepare.answer_request(request, None)
+    code, line = prepare.answer_request(request, io.StringIO())
     assert code == 2
     assert line == f"data=mnist cannot be prepared in {data_dir / 'mnist'}: {reason}"
 

@@ -6,6 +6,7 @@ from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from research.config.data_settings import Data
 from research.config.schema import Config, DataKind, ModelKind
@@ -36,9 +37,13 @@ def settings(length=T, **changes):
     return Data(name=DataKind["python_docs"], length=length, **changes)
 
 
+def load_docs(length=T, **changes):
+    return load_python_docs(settings(length, **changes))
+
+
 @pytest.fixture(scope="module")
 def docs():
-    return load_python_docs(settings())
+    return load_docs()
 
 
 def decode(tokens, symbols):
@@ -52,16 +57,28 @@ def replace_unknown(text, symbols):
 
 @pytest.mark.parametrize("length", [2, 63, T, 1000])
 def test_windows_and_their_targets_spell_the_text(length):
-    docs = load_python_docs(settings(length))
+    docs = load_docs(length)
+    assert_windows_spell(SPLITS["train"], docs.x, docs.y, docs.symbols)
+    assert_windows_spell(SPLITS["test"], docs.eval_x, docs.eval_y, docs.symbols)
+
+
+def assert_windows_spell(text, x, y, symbols):
+    _, length = x.shape
+    end = x.size
+    text = replace_unknown(text, symbols)
+    assert x.shape == y.shape
+    assert decode(x, symbols) == text[:end]
+    assert decode(y, symbols) == text[1 : end + 1]
+    # One window more would not have all its targets.
+    assert end + 1 <= len(text) <= end + length
+
+
+@pytest.mark.parametrize("length", [2, 63, T, 1000])
+def test_the_number_of_windows_is_known_before_they_are_loaded(length):
     sizes = describe(settings(length)).splits
-    for split, x, y in (("train", docs.x, docs.y), ("test", docs.eval_x, docs.eval_y)):
-        text = replace_unknown(SPLITS[split], docs.symbols)
-        end = x.size
-        assert x.shape == y.shape == (sizes[split], length)
-        assert decode(x, docs.symbols) == text[:end]
-        assert decode(y, docs.symbols) == text[1 : end + 1]
-        # One window more would not have all its targets.
-        assert end + 1 <= len(text) <= end + length
+    docs = load_docs(length)
+    assert docs.x.shape == (sizes["train"], length)
+    assert docs.eval_x.shape == (sizes["test"], length)
 
 
 def test_the_dataset_has_the_version_of_the_interpreter(docs):
@@ -76,7 +93,7 @@ def test_no_training_character_is_in_the_test_split(docs):
 
 
 def test_the_splits_can_be_exchanged(docs):
-    exchanged = load_python_docs(settings(split="test", eval_split="train"))
+    exchanged = load_docs(split="test", eval_split="train")
     assert exchanged.x.tobytes() == docs.eval_x.tobytes()
 
 
@@ -102,8 +119,8 @@ def test_the_vocabulary_is_the_characters_that_are_frequent_in_training(docs):
 def test_tokens_are_small_and_nearly_every_character_has_one(docs):
     assert docs.x.dtype == docs.eval_x.dtype == np.uint8
     assert docs.y.dtype == docs.eval_y.dtype == np.int32
-    for tokens in (docs.x, docs.eval_x, docs.y, docs.eval_y):
-        assert tokens.max() < docs.vocabulary
+    assert max(docs.x.max(), docs.y.max()) < docs.vocabulary
+    assert max(docs.eval_x.max(), docs.eval_y.max()) < docs.vocabulary
     assert (docs.x == 0).mean() < 1e-3
 
 
@@ -123,9 +140,10 @@ def clear_caches():
 
 
 def test_topics_are_in_alphabetical_order_and_ten_occurrences_are_enough(two_topics):
-    docs = load_python_docs(settings(length=2))
+    docs = load_docs(length=2)
     assert docs.symbols == f"{UNKNOWN}ac"
-    assert decode(docs.x, docs.symbols) == "a" * 10 + UNKNOWN * 11 + "c" * 15
+    expected = "a" * 10 + UNKNOWN * 11 + "c" * 15
+    assert decode(docs.x, docs.symbols) == expected
 
 
 def test_a_character_without_a_token_becomes_the_unknown_token():
@@ -133,7 +151,7 @@ def test_a_character_without_a_token_becomes_the_unknown_token():
     assert vocabulary.encode("abcz").tolist() == [1, 2, 0, 0]
 
 
-@pytest.mark.parametrize(("size", "dtype"), [(256, np.uint8), (257, np.int32)])
+@pytest.mark.parametrize(("size", "dtype"), [(256, "uint8"), (257, "int32")])
 def test_tokens_of_large_vocabularies_have_a_larger_type(size, dtype):
     symbols = tuple(map(chr, range(size)))
     tokens = Vocabulary("characters", symbols).encode("".join(symbols))
@@ -142,28 +160,32 @@ def test_tokens_of_large_vocabularies_have_a_larger_type(size, dtype):
 
 
 def test_windows_do_not_overlap_and_each_has_all_its_targets():
-    windows = make_windows(np.arange(9), 4)
-    assert windows.x.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert windows.y.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert len(make_windows(np.arange(8), 4)) == 1
+    tokens = np.arange(9)
+    windows = make_windows(tokens, 4)
+    assert_array_equal(windows.x, tokens[:8].reshape(2, 4))
+    assert_array_equal(windows.y, tokens[1:].reshape(2, 4))
+    assert len(make_windows(tokens[:8], 4)) == 1
 
 
 def test_a_limit_keeps_the_first_windows_and_the_vocabulary(docs):
-    few = load_python_docs(settings(limit=5))
-    assert np.array_equal(few.x, docs.x[:5])
-    assert np.array_equal(few.y, docs.y[:5])
-    assert np.array_equal(few.eval_x, docs.eval_x)
+    few = load_docs(limit=5)
+    assert_array_equal(few.x, docs.x[:5])
+    assert_array_equal(few.y, docs.y[:5])
+    assert_array_equal(few.eval_x, docs.eval_x)
     assert few.symbols == docs.symbols
 
 
 def test_the_fingerprint_is_that_of_the_examples(docs):
-    assert load_python_docs(settings()).fingerprint() == docs.fingerprint()
-    assert load_python_docs(settings(limit=5)).fingerprint() != docs.fingerprint()
+    again = load_docs()
+    few = load_docs(limit=5)
+    assert again.fingerprint() == docs.fingerprint()
+    assert few.fingerprint() != docs.fingerprint()
 
 
 def test_other_symbols_of_the_same_tokens_are_another_dataset(docs):
-    reversed_symbols = dataclasses.replace(docs, symbols=docs.symbols[::-1])
-    assert reversed_symbols.fingerprint() != docs.fingerprint()
+    symbols = docs.symbols[::-1]
+    other = dataclasses.replace(docs, symbols=symbols)
+    assert other.fingerprint() != docs.fingerprint()
 
 
 def test_the_unigram_entropy_is_that_of_the_training_characters(docs):
