@@ -46,13 +46,20 @@ def test_whole_numbers_are_classes_and_inputs_are_standardized(file):
 
 def test_a_test_split_in_the_file_is_used(file):
     x_test = X[:7] + 1
-    np.savez(file, x=X, y=Y, x_test=x_test, y_test=Y[:7])
+    y_test = Y[:7]
+    np.savez(file, x=X, y=Y, x_test=x_test, y_test=y_test)
     dataset = load(settings(file))
     assert len(dataset.x) == 100
     assert_array_equal(dataset.eval_x, x_test.reshape(7, 6))
 
 
-@pytest.mark.parametrize("targets", [np.linspace(-1, 1, 100), np.ones((100, 2))])
+FLOAT_TARGETS = [
+    np.linspace(-1, 1, 100),
+    np.ones((100, 2)),
+]
+
+
+@pytest.mark.parametrize("targets", FLOAT_TARGETS)
 def test_targets_that_are_not_integers_are_regression_targets(file, targets):
     np.savez(file, x=X, y=targets)
     dataset = load(settings(file))

@@ -55,7 +55,8 @@ def test_no_training_example_is_in_the_test_split(digits):
 def test_both_splits_hold_every_class_equally_often(digits):
     """Binomial: the fraction of a class in 397 examples has a standard deviation of 1.5 %."""
     for labels in (digits.y, digits.eval_y):
-        fractions = np.bincount(labels, minlength=10) / len(labels)
+        counts = np.bincount(labels, minlength=10)
+        fractions = counts / len(labels)
         assert fractions == pytest.approx(0.1, abs=0.05)
 
 
@@ -158,5 +159,6 @@ def test_cached_rows_that_were_cut_short_are_decoded_again(digits, tmp_path, mon
     [cache] = tmp_path.rglob("decoded-train.npz")
     content = cache.read_bytes()
     cache.write_bytes(content[: len(content) // 2])
-    assert load_digits(Data()).fingerprint() == digits.fingerprint()
+    again = load_digits(Data())
+    assert again.fingerprint() == digits.fingerprint()
     assert len(cache.read_bytes()) == len(content)

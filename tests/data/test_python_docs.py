@@ -13,9 +13,10 @@ from research.config.schema import Config, DataKind, ModelKind
 from research.config.validation import check
 from research.data import python_docs
 from research.data.python_docs import describe, load_python_docs
-from research.data.text import MIN_OCCURRENCES, UNKNOWN, Vocabulary, make_windows
+from research.data.text import MIN_OCCURRENCES, UNKNOWN
 
 T = 64
+LENGTHS = [2, 63, T, 1000]
 
 
 def unique_text():
@@ -30,7 +31,8 @@ def unique_text():
 
 TEXT = unique_text()
 TEST_CHARACTERS = len(TEXT) // 10
-SPLITS = {"train": TEXT[:-TEST_CHARACTERS], "test": TEXT[-TEST_CHARACTERS:]}
+TRAIN_TEXT = TEXT[:-TEST_CHARACTERS]
+TEST_TEXT = TEXT[-TEST_CHARACTERS:]
 
 
 def settings(length=T, **changes):
@@ -55,11 +57,11 @@ def replace_unknown(text, symbols):
     return "".join(character if character in symbols else UNKNOWN for character in text)
 
 
-@pytest.mark.parametrize("length", [2, 63, T, 1000])
+@pytest.mark.parametrize("length", LENGTHS)
 def test_windows_and_their_targets_spell_the_text(length):
     docs = load_docs(length)
-    assert_windows_spell(SPLITS["train"], docs.x, docs.y, docs.symbols)
-    assert_windows_spell(SPLITS["test"], docs.eval_x, docs.eval_y, docs.symbols)
+    assert_windows_spell(TRAIN_TEXT, docs.x, docs.y, docs.symbols)
+    assert_windows_spell(TEST_TEXT, docs.eval_x, docs.eval_y, docs.symbols)
 
 
 def assert_windows_spell(text, x, y, symbols):
@@ -73,7 +75,7 @@ def assert_windows_spell(text, x, y, symbols):
     assert end + 1 <= len(text) <= end + length
 
 
-@pytest.mark.parametrize("length", [2, 63, T, 1000])
+@pytest.mark.parametrize("length", LENGTHS)
 def test_the_number_of_windows_is_known_before_they_are_loaded(length):
     sizes = describe(settings(length)).splits
     docs = load_docs(length)
@@ -88,8 +90,8 @@ def test_the_dataset_has_the_version_of_the_interpreter(docs):
 
 def test_no_training_character_is_in_the_test_split(docs):
     """The splits are two ends of one text, and no training target is the first test character."""
-    assert SPLITS["train"] + SPLITS["test"] == TEXT
-    assert docs.x.size < len(SPLITS["train"])
+    assert TRAIN_TEXT + TEST_TEXT == TEXT
+    assert docs.x.size < len(TRAIN_TEXT)
 
 
 def test_the_splits_can_be_exchanged(docs):
@@ -108,7 +110,7 @@ def test_no_test_window_occurs_in_the_training_text(docs):
 def test_the_vocabulary_is_the_characters_that_are_frequent_in_training(docs):
     frequent = set()
     for character in set(TEXT):
-        if SPLITS["train"].count(character) >= MIN_OCCURRENCES["characters"]:
+        if TRAIN_TEXT.count(character) >= MIN_OCCURRENCES["characters"]:
             frequent.add(character)
     assert docs.symbols[0] == UNKNOWN
     assert set(docs.symbols[1:]) == frequent
@@ -119,15 +121,20 @@ def test_the_vocabulary_is_the_characters_that_are_frequent_in_training(docs):
 def test_tokens_are_small_and_nearly_every_character_has_one(docs):
     assert docs.x.dtype == docs.eval_x.dtype == np.uint8
     assert docs.y.dtype == docs.eval_y.dtype == np.int32
-    assert max(docs.x.max(), docs.y.max()) < docs.vocabulary
-    assert max(docs.eval_x.max(), docs.eval_y.max()) < docs.vocabulary
+    assert docs.x.max() < docs.vocabulary
+    assert docs.y.max() < docs.vocabulary
+    assert docs.eval_x.max() < docs.vocabulary
+    assert docs.eval_y.max() < docs.vocabulary
     assert (docs.x == 0).mean() < 1e-3
 
 
 @pytest.fixture
 def two_topics(monkeypatch):
     """Replaces the topics of Python by two short ones."""
-    few = {"second": "b" * 9 + "c" * 20, "first": "a" * 10}
+    few = {
+        "second": "b" * 9 + "c" * 20,
+        "first": "a" * 10,
+    }
     monkeypatch.setattr("pydoc_data.topics.topics", few)
     clear_caches()
     yield
@@ -144,27 +151,6 @@ def test_topics_are_in_alphabetical_order_and_ten_occurrences_are_enough(two_top
     assert docs.symbols == f"{UNKNOWN}ac"
     expected = "a" * 10 + UNKNOWN * 11 + "c" * 15
     assert decode(docs.x, docs.symbols) == expected
-
-
-def test_a_character_without_a_token_becomes_the_unknown_token():
-    vocabulary = Vocabulary("characters", ("?", "a", "b"))
-    assert vocabulary.encode("abcz").tolist() == [1, 2, 0, 0]
-
-
-@pytest.mark.parametrize(("size", "dtype"), [(256, "uint8"), (257, "int32")])
-def test_tokens_of_large_vocabularies_have_a_larger_type(size, dtype):
-    symbols = tuple(map(chr, range(size)))
-    tokens = Vocabulary("characters", symbols).encode("".join(symbols))
-    assert tokens.dtype == dtype
-    assert tokens.tolist() == list(range(size))
-
-
-def test_windows_do_not_overlap_and_each_has_all_its_targets():
-    tokens = np.arange(9)
-    windows = make_windows(tokens, 4)
-    assert_array_equal(windows.x, tokens[:8].reshape(2, 4))
-    assert_array_equal(windows.y, tokens[1:].reshape(2, 4))
-    assert len(make_windows(tokens[:8], 4)) == 1
 
 
 def test_a_limit_keeps_the_first_windows_and_the_vocabulary(docs):
@@ -189,7 +175,7 @@ def test_other_symbols_of_the_same_tokens_are_another_dataset(docs):
 
 
 def test_the_unigram_entropy_is_that_of_the_training_characters(docs):
-    targets = SPLITS["train"][1 : docs.y.size + 1]
+    targets = TRAIN_TEXT[1 : docs.y.size + 1]
     characters = list(replace_unknown(targets, docs.symbols))
     _, counts = np.unique(characters, return_counts=True)
     frequencies = counts / counts.sum()

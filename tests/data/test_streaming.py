@@ -7,7 +7,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.schema import Config, DataKind, OptimizerKind
-from research.data.images import center_crop_and_resize, random_resized_crop
 from research.data.streaming import ShuffledSource, iter_batches, sample_evenly
 from research.runner.run_setup import make_run_setup
 from research.training.objective import epoch_permutation
@@ -136,7 +135,8 @@ def test_the_parts_of_all_hosts_make_the_batch(streamed, num_shards):
     whole = read_batches(streamed, 3, 2)
     hosts = []
     for shard in range(num_shards):
-        hosts.append(read_batches(streamed, 3, 2, shard=shard, num_shards=num_shards))
+        batches = read_batches(streamed, 3, 2, shard=shard, num_shards=num_shards)
+        hosts.append(batches)
     joined = []
     for parts in zip(*hosts, strict=True):
         joined.append(jax.tree.map(join_arrays, *parts))
@@ -191,36 +191,3 @@ def test_full_batches_cannot_be_streamed(prepared):
     config.optimizer.kind = OptimizerKind["gd"]
     with pytest.raises(ValueError, match="optimizer must be another than gd"):
         make_run_setup(config)
-
-
-@pytest.mark.parametrize("size", [(30, 20), (20, 30), (12, 12)])
-def test_an_image_is_cropped_to_its_center_and_resized(size):
-    """A ramp stays a ramp with the slope of its center."""
-    height, width = size
-    ramp = np.arange(width, dtype=np.uint8) * 4
-    image = np.tile(ramp[None, :, None], (height, 1, 3))
-
-    resized = center_crop_and_resize(image, (10, 10, 3))
-
-    side = min(size)
-    pixel_centers = (np.arange(10) + 0.5) * side / 10 - 0.5
-    expected = 4 * ((width - side) / 2 + pixel_centers)
-    row = resized[3, 1:-1, 0].astype(float)
-    assert resized.shape == (10, 10, 3)
-    assert row == pytest.approx(expected[1:-1], abs=1.01)
-
-
-def test_an_image_of_the_right_shape_is_returned_unchanged():
-    image = np.zeros((10, 10, 3), np.uint8)
-    assert center_crop_and_resize(image, (10, 10, 3)) is image
-
-
-def test_a_random_crop_is_a_part_of_the_image():
-    generator = np.random.default_rng(0)
-    image = generator.integers(100, 200, (40, 60, 1), dtype=np.uint8)
-    for seed in range(20):
-        generator = np.random.default_rng(seed)
-        crop = random_resized_crop(image, (16, 16, 1), generator)
-        assert crop.shape == (16, 16, 1)
-        assert image.min() <= crop.min()
-        assert crop.max() <= image.max()
