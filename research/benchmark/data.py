@@ -16,7 +16,7 @@ from research.benchmark.rows import Steps
 from research.benchmark.table import Measured, Tick, side_by_side
 from research.config.data_options import Data, DataKind
 from research.data.sources import load
-from research.data.streamed import Places, Stream
+from research.data.streaming import ShuffledSource, Stream
 from research.training.objective import epoch_permutation
 from research.training.program import make_program
 
@@ -73,12 +73,14 @@ def stream_row(tick: Tick) -> Measured:
     with tempfile.TemporaryDirectory() as place:
         _write_photos(Path(place))
         dataset = load(Data(name=DataKind["folder"], path=place, size=128, resized_crop=True))
-        assert dataset.train is not None and dataset.held_out is not None
+        assert dataset.train_source is not None and dataset.eval_source is not None
 
         def turn(epoch):
             return np.random.default_rng(epoch).permutation(dataset.examples)
 
-        stream = Stream(Places(dataset.train, turn, BATCH, 0, 0, 1), dataset.held_out, 3)
+        stream = Stream(
+            ShuffledSource(dataset.train_source, turn, BATCH, 0, 0, 1), dataset.eval_source, 3
+        )
         first = _seconds(lambda: stream.chunk(0, 1))
         return _rate(lambda n: stream.chunk(1 + 3 * n, 3), 3 * BATCH, first, tick)
 

@@ -154,7 +154,7 @@ class RunWriter:
         """The rows as columns of ``metrics.parquet`` and ``profiles.parquet``."""
         metrics: Columns = {"step": step, "epoch": step / self.job.per_epoch}
         metrics |= {name: rows[name] for name in SCALARS}
-        if self.job.dataset.real:
+        if self.job.dataset.is_regression:
             metrics["train_accuracy"] = np.ma.masked_all(len(step))
             held_out = {name: value for name, value in held_out.items() if name != "eval_accuracy"}
         for name in HELD_OUT:
