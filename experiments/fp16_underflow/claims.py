@@ -14,7 +14,7 @@ from scipy.special import erf
 from research.records.queries import by_seed, final, where
 from research.records.runs import Run
 from research.reproduce.claims import Claim, claim
-from research.theory.formats import lost_on_the_way
+from research.theory.formats import layerwise_underflow
 from research.training.rounding import round_stochastically
 
 MICIKEVICIUS = "Micikevicius et al. 2018, §3 and Fig. 2-3"
@@ -144,7 +144,7 @@ def _foretold(runs: Sequence[Run]) -> list[Claim]:
         seed: run.profiles["signal_exponent"][0] for seed, run in by_seed(_exact(runs, 60)).items()
     }
     missed = np.stack([
-        [_lost(run) - lost_on_the_way(exact[run["seed"]], "float16", scale) for run in rounded(runs, scale)]
+        [_lost(run) - layerwise_underflow(exact[run["seed"]], "float16", scale) for run in rounded(runs, scale)]
         for scale in (1, *SHIFTS)
     ])  # fmt: skip
     nudged = [

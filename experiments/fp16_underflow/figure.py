@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from research.records.runs import Run
 from research.reporting.figures import PALETTE, band, depth_colours, exponent_map, new_figure
-from research.theory.formats import EXPONENTS, FORMATS, lost_on_the_way
+from research.theory.formats import EXPONENTS, FORMATS, layerwise_underflow
 
 SCALES = (1, 8, 64, 1024)
 DASHED: Any = (0, (4, 3))
@@ -37,8 +37,8 @@ def _exponents(canvas: Figure, axes: Axes, runs: Sequence[Run]) -> None:
         "float8_e5m2": "float8 e5m2 ends",
         "float8_e4m3fn": "float8 e4m3 ends",
     }
-    limits = {label: float(FORMATS[name].flush) for name, label in named.items()}
-    limits["float16: least normal number"] = float(FORMATS["float16"].least_normal)
+    limits = {label: float(FORMATS[name].underflow) for name, label in named.items()}
+    limits["float16: least normal number"] = float(FORMATS["float16"].smallest_normal)
     image = exponent_map(axes, EXPONENTS, histogram, limits)
     axes.set(
         xlabel="layer (0: the embedding's output)",
@@ -64,7 +64,7 @@ def _lost(axes: Axes, runs: Sequence[Run]) -> None:
         curves = np.stack([run.profiles["signal_lost"][0] for run in _group(runs, scale)])
         band(axes, layers, curves, color=colour, label=f"loss scale {scale}")
         foretold = [
-            lost_on_the_way(run.profiles["signal_exponent"][0], "float16", scale) for run in exact
+            layerwise_underflow(run.profiles["signal_exponent"][0], "float16", scale) for run in exact
         ]
         axes.plot(
             layers,

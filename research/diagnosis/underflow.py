@@ -7,7 +7,7 @@ import numpy as np
 
 from research.diagnosis.advice import Settings, advice
 from research.diagnosis.verdict import Verdict, ratio_in_words
-from research.theory.formats import keeping_scale, log_squares
+from research.theory.formats import smallest_safe_loss_scale, log_mean_square
 
 NOTICED = 0.1  # a layer that loses more of its gradient suffers from underflow
 KEEP = 0.99
@@ -26,7 +26,7 @@ def judge_underflow(
     Args:
         verdict: the judgement by norms; that a run has diverged stands.
         steps: where exponents were counted.
-        profiles: what was found there, as ``formats.read_counts`` gives it; the last one counts.
+        profiles: what was found there, as ``formats.gauges_from_counts`` gives it; the last one counts.
         format_: the format that loses first.
         settings: the run's configuration by dotted path.
     """
@@ -64,14 +64,14 @@ def _where(layers: np.ndarray, lost: np.ndarray, format_: str) -> str:
 def _advice(profile: Mapping[str, np.ndarray], format_: str, settings: Settings) -> str:
     if settings["precision.tensor_scale"]:
         return ""
-    scale = keeping_scale(profile["signal_exponent_float32"], format_, KEEP)
+    scale = smallest_safe_loss_scale(profile["signal_exponent_float32"], format_, KEEP)
     if scale is None:
         return f"no loss scale would keep {KEEP:.0%} without overflow".replace("%", " %")
     return f"a loss scale of 2^{int(np.log2(scale))} would keep {KEEP:.0%}".replace("%", " %")
 
 
 def _in_float32(profile: Mapping[str, np.ndarray]) -> str:
-    logs = log_squares(profile["signal_exponent_float32"])
+    logs = log_mean_square(profile["signal_exponent_float32"])
     if not np.isfinite(logs[[0, -1]]).all():
         return ""
     ratio = ratio_in_words((logs[0] - logs[-1]) / np.log(10))
