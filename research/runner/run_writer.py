@@ -230,7 +230,7 @@ class RunWriter:
             "settings": flatten(self.config),
             "theory": theory,
             "diverged": self.diverged,
-            "first": first,
+            "start_layer": first,
         }
         verdict = judge(measured["step"], measured["signal_grad"], **told)
         narrowest = POLICIES[self.config.precision.kind.name].narrowest
