@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from research.gauges.norms import accumulator, nonzero_or_one, tree_euclidean
 
 ITERATIONS = 32
+Scalar = Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +30,7 @@ def sharpness(
     params: Any,
     key: Array,
     iterations: int = ITERATIONS,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Scalar, Scalar]:
     """The largest eigenvalue of the Hessian, by Lanczos' method on Hessian-vector products.
 
     Vectors are not orthogonalised again: that repeats eigenvalues that were already found but
@@ -50,7 +51,7 @@ def sharpness(
     """
 
     def iterate(state: _LanczosState, _: None) -> tuple[_LanczosState, tuple[Array, Array]]:
-        image = jax.jvp(gradient, (params,), (state.vector,))[1]
+        _, image = jax.jvp(gradient, (params,), (state.vector,))
         alpha = _inner_product(state.vector, image)
 
         def remove_projections(image: Array, vector: Array, previous: Array) -> Array:
@@ -87,7 +88,8 @@ def _random_unit_vector(params: Any, key: Array) -> Any:
     leaves = jax.tree.leaves(params)
     draws = []
     for n, leaf in enumerate(leaves):
-        draws.append(jax.random.normal(jax.random.fold_in(key, n), leaf.shape))
+        leaf_key = jax.random.fold_in(key, n)
+        draws.append(jax.random.normal(leaf_key, leaf.shape))
     typed = []
     for draw, leaf in zip(draws, leaves, strict=True):
         typed.append(draw.astype(leaf.dtype))
@@ -95,7 +97,7 @@ def _random_unit_vector(params: Any, key: Array) -> Any:
     return _scale_tree(vector, 1 / tree_euclidean(vector))
 
 
-def _inner_product(a: Any, b: Any) -> Float[Array, ""]:
+def _inner_product(a: Any, b: Any) -> Scalar:
     """⟨a, b⟩ over all leaves, in float32 or wider."""
 
     def leaf_product(x: Array, y: Array) -> Array:
@@ -110,12 +112,15 @@ def _widen(x: Array) -> Array:
 
 
 def _scale_tree(tree: Any, factor: Array) -> Any:
-    return jax.tree.map(lambda leaf: (leaf * factor).astype(leaf.dtype), tree)
+    def scale(leaf: Array) -> Array:
+        return (leaf * factor).astype(leaf.dtype)
+
+    return jax.tree.map(scale, tree)
 
 
 def isometry(
     function: Callable[[Array], Array], at: Float[Array, " D"]
-) -> tuple[Float[Array, " D"], Float[Array, ""]]:
+) -> tuple[Float[Array, " D"], Scalar]:
     """Measures how far a function from R^D to R^D is from an isometry and from the identity.
 
     Returns:
@@ -128,7 +133,7 @@ def isometry(
     return jnp.linalg.svd(jacobian, compute_uv=False), distance
 
 
-def mean_cosine(gradients: Float[Array, "B ..."]) -> Float[Array, ""]:
+def mean_cosine(gradients: Float[Array, "B ..."]) -> Scalar:
     """The mean cosine between the gradients of two different examples; zero gradients do not count.
 
     With the sum s of the m unit vectors it is (‖s‖² − m)/(m(m−1)). It is NaN for fewer than two.
@@ -138,8 +143,10 @@ def mean_cosine(gradients: Float[Array, "B ..."]) -> Float[Array, ""]:
     lengths = tree_euclidean(rows, batch_axes=1)
     units = rows / nonzero_or_one(lengths)[:, None]
     m = jnp.sum(lengths > 0)
-    squared_norm = jnp.sum(jnp.sum(units, axis=0) ** 2)
-    return (squared_norm - m) / jnp.where(m > 1, m * (m - 1), jnp.nan)
+    total = jnp.sum(units, axis=0)
+    products = jnp.sum(total**2) - m
+    pairs = jnp.where(m > 1, m * (m - 1), jnp.nan)
+    return products / pairs
 
 
 def difference_errors(
@@ -180,7 +187,7 @@ def mode_error(
     function: Callable[[Array], Array],
     at: Float[Array, "..."],
     direction: Float[Array, "..."],
-) -> Float[Array, ""]:
+) -> Scalar:
     """The relative difference between forward-mode and reverse-mode automatic differentiation.
 
     Both are exact except for rounding, so this is the rounding error of automatic differentiation.
@@ -190,6 +197,6 @@ def mode_error(
         at: where the derivative is taken.
         direction: the direction of the derivative.
     """
-    forward = jax.jvp(function, (at,), (direction,))[1]
+    _, forward = jax.jvp(function, (at,), (direction,))
     reverse = _inner_product(jax.grad(function)(at), direction)
     return jnp.abs(reverse - forward) / jnp.abs(forward)

@@ -59,9 +59,11 @@ def _bin_of(x: Array) -> Int[Array, "..."]:
     field = (bits >> info.nmant) & exponent_mask
     field = field.astype(jnp.int32)
 
-    highest_bit = info.bits - 1 - lax.clz(mantissa).astype(jnp.int32)
-    is_subnormal = field == 0
-    exponent = jnp.where(is_subnormal, highest_bit - info.nmant, field - 1) + int(info.minexp)
+    leading_zeros = lax.clz(mantissa).astype(jnp.int32)
+    highest_bit = info.bits - 1 - leading_zeros
+    is_subnormal = field == 0  # or zero
+    exponent = jnp.where(is_subnormal, highest_bit - info.nmant, field - 1)
+    exponent = exponent + int(info.minexp)
     index = jnp.clip(exponent, LOWEST, HIGHEST) - LOWEST
     index = jnp.where(field == exponent_mask, BINS + 1, index)
     return jnp.where((field == 0) & (mantissa == 0), BINS, index)

@@ -9,8 +9,11 @@ from jaxtyping import Array, Float
 
 from research.gauges.norms import accumulator, nonzero_or_one, tree_euclidean
 
+Stage = list[Any]  # one tree of parameters for each layer of the stage's block
+PerLayer = Float[Array, " N"]
 
-def each_layer(measure: Callable[..., Array], *stages: list[list[Any]]) -> Float[Array, " N"]:
+
+def each_layer(measure: Callable[..., Array], *stages: list[Stage]) -> PerLayer:
     """Applies ``measure`` to each layer's parameters, in forward order.
 
     A stage is a list with one tree for each layer of its block. The parameters of the stage's
@@ -32,18 +35,22 @@ def each_layer(measure: Callable[..., Array], *stages: list[list[Any]]) -> Float
     return jnp.concatenate([stage.reshape(-1) for stage in measured])
 
 
-def layer_norms(stages: list[list[Any]]) -> Float[Array, " N"]:
+def layer_norms(stages: list[Stage]) -> PerLayer:
     """The Euclidean norm over all parameters of each layer; ``stages`` as for ``each_layer``."""
-    return each_layer(lambda stack: tree_euclidean(stack, batch_axes=1), stages)
+
+    def norms_of_blocks(stack: Any) -> Array:
+        return tree_euclidean(stack, batch_axes=1)
+
+    return each_layer(norms_of_blocks, stages)
 
 
-def update_gauges(before: list[list[Any]], after: list[list[Any]]) -> dict[str, Float[Array, " N"]]:
+def update_gauges(before: list[Stage], after: list[Stage]) -> dict[str, PerLayer]:
     """Norms of the weights before a step and of the update that the step made, and their ratio.
 
     ``update_norm`` compares stored parameters, so it does not include what the number format rounds
     away. The ratio is NaN where the weights are all zero.
     """
-    change = jax.tree.map(lambda new, old: _widen(new) - _widen(old), after, before)
+    change = jax.tree.map(_difference, after, before)
     weight = layer_norms(before)
     update = layer_norms(change)
     is_nonzero = weight > 0
@@ -55,5 +62,7 @@ def update_gauges(before: list[list[Any]], after: list[list[Any]]) -> dict[str, 
     }
 
 
-def _widen(x: Array) -> Array:
-    return x.astype(accumulator(x.dtype))
+def _difference(new: Array, old: Array) -> Array:
+    """``new`` − ``old``, in float32 or wider."""
+    wide = accumulator(new.dtype)
+    return new.astype(wide) - old.astype(wide)

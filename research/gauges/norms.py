@@ -39,7 +39,8 @@ def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
     leaves = [leaf.astype(dtype) for leaf in leaves]
     squares = _sum_of_squares(leaves, batch_axes)
     # Above this floor, elements whose squares underflow are too small to matter in the sum.
-    floor = 2.0 ** (int(jnp.finfo(dtype).minexp) // 2 - 7)
+    smallest_exponent = int(jnp.finfo(dtype).minexp)
+    floor = 2.0 ** (smallest_exponent // 2 - 7)
     is_trustworthy = (squares > floor) & (squares < jnp.inf)
 
     def plain_norm(_: list[Array]) -> Array:
@@ -64,7 +65,8 @@ def _inner_axes(x: Array, batch_axes: int) -> tuple[int, ...]:
 def _sum_of_squares(leaves: list[Array], batch_axes: int) -> Array:
     total: Any = 0
     for x in leaves:
-        total = total + jnp.sum(x * x, _inner_axes(x, batch_axes))
+        axes = _inner_axes(x, batch_axes)
+        total = total + jnp.sum(x * x, axes)
     return total
 
 
@@ -72,12 +74,14 @@ def _scaled_norm(leaves: list[Array], batch_axes: int) -> Array:
     """The norm by division by the largest magnitude: slower, but right for every finite number."""
     magnitudes = []
     for x in leaves:
-        magnitudes.append(jnp.max(jnp.abs(x), _inner_axes(x, batch_axes), initial=0))
+        axes = _inner_axes(x, batch_axes)
+        magnitudes.append(jnp.max(jnp.abs(x), axes, initial=0))
     largest = functools.reduce(jnp.maximum, magnitudes)
     is_usable = (largest > 0) & (largest < jnp.inf)
     # The reciprocal of a number near either end of the range is no normal number, so both are
     # shifted towards 1 first.
-    shift = 2.0 ** (jnp.finfo(largest.dtype).maxexp // 2)
+    largest_exponent = jnp.finfo(largest.dtype).maxexp
+    shift = 2.0 ** (largest_exponent // 2)
     factor = jnp.where(largest > 1, 1 / shift, shift)
     divisor = jnp.where(is_usable, largest * factor, 1)
 

@@ -9,19 +9,16 @@ References:
     laws in deep learning dynamics, 2021.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.gauges.layers import each_layer, layer_norms
+from research.gauges.layers import PerLayer, Stage, each_layer, layer_norms
 from research.gauges.norms import nonzero_or_one, tree_euclidean
 
-# Stages as ``layers.each_layer`` takes them; a layer is a list of weights [blocks, …, units].
-Kernels = list[list[Any]]
+Kernels = list[Stage]  # a layer is a list of weights [blocks, …, units]
 
 
-def scale_derivatives(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:
+def scale_derivatives(weights: Kernels, gradients: Kernels) -> PerLayer:
     """⟨W, ∂L/∂W⟩ of each layer, the derivative of the loss by the log of its weights' scale."""
     return each_layer(_inner_product, weights, gradients)
 
@@ -34,14 +31,14 @@ def _inner_product(weights: list[Array], gradients: list[Array]) -> Array:
     return jnp.sum(jnp.stack(products), axis=0)
 
 
-def layer_cosines(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:
+def layer_cosines(weights: Kernels, gradients: Kernels) -> PerLayer:
     """The cosine between each layer's weights and their gradient; 0 where there is no gradient."""
     lengths = layer_norms(weights) * layer_norms(gradients)
     products = scale_derivatives(weights, gradients)
     return products / nonzero_or_one(lengths)
 
 
-def unit_cosines(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:
+def unit_cosines(weights: Kernels, gradients: Kernels) -> PerLayer:
     """The largest |cosine| between a unit's incoming weights and their gradient, in each layer."""
     return each_layer(_largest_unit_cosine, weights, gradients)
 
