@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from research.config.schema import Config, flatten, traced
-from research.records.runs import flat
+from research.records.runs import flatten_dict
 
 Result = dict[
     str, Any
@@ -108,7 +108,9 @@ def _difference(member: RunSpec) -> str:
     import yaml
 
     try:
-        before = flat(yaml.safe_load((member.directory / ".hydra" / "config.yaml").read_text()))
+        before = flatten_dict(
+            yaml.safe_load((member.directory / ".hydra" / "config.yaml").read_text())
+        )
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
     now = {

@@ -155,7 +155,7 @@ def test_a_killed_process_reads_back_to_its_last_flush(tmp_path, process):
 import os, signal, sys, pathlib, numpy as np
 from research.records import record
 record.FLUSH_SECONDS = -1.0
-written = record.Record(record.Lock(pathlib.Path(sys.argv[1])), {})
+written = record.RunRecord(record.Lock(pathlib.Path(sys.argv[1])), {})
 for step in range(40):
     written.add({"step": np.array([step])}, {"step": np.array([step]), "signal_grad": np.ones((1, 3))})
 record.FLUSH_SECONDS = 1e9

@@ -4,7 +4,7 @@ import pytest
 from research.records import record
 from research.records.queries import autocorrelation
 from research.records.record import Lock, RunRecord
-from research.records.runs import Run, find_runs, flat
+from research.records.runs import Run, find_runs, flatten_dict
 
 
 def recorded(directory, layers=3, *, closed=True, flush=-1.0):
@@ -65,7 +65,7 @@ def test_the_configuration_is_read_by_dotted_path(finished):
 
 
 def test_nested_settings_become_paths():
-    assert flat({"a": 1, "b": {"c": {"d": [2]}, "e": None}, "f": {}}) == {
+    assert flatten_dict({"a": 1, "b": {"c": {"d": [2]}, "e": None}, "f": {}}) == {
         "a": 1,
         "b.c.d": [2],
         "b.e": None,
