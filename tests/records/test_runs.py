@@ -37,11 +37,11 @@ def make_run(directory, layers=3, *, closed=True):
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize(("closed", "status"), [(True, "done"), (False, "running")])
-def test_a_run_reads_the_same_finished_and_not(tmp_path, layers, closed, status):
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_run_reads_the_same_finished_and_not(tmp_path, layers, closed):
     signal = make_run(tmp_path / "run", layers, closed=closed)
     run = Run(tmp_path / "run")
-    assert run.info["status"] == status
+    assert run.info["status"] == ("done" if closed else "running")
     assert run.metrics["step"].tolist() == [0, 1, 2, 3, 4, 5]
     eval_loss = [np.nan, np.nan, 0, np.nan, np.nan, 3]
     assert np.array_equal(run.metrics["eval_loss"], eval_loss, equal_nan=True)
@@ -88,7 +88,8 @@ def test_runs_are_found_at_any_depth_in_order(tmp_path):
     for name in reversed(names):
         make_run(tmp_path / name)
     (tmp_path / "a" / "figures").mkdir()
-    assert [run.directory for run in find_runs(tmp_path)] == [tmp_path / name for name in names]
+    found = [str(run.directory.relative_to(tmp_path)) for run in find_runs(tmp_path)]
+    assert found == names
     assert find_runs(tmp_path / "nowhere") == []
 
 
@@ -117,7 +118,8 @@ def test_reading_needs_neither_jax_nor_pandas_nor_wandb(tmp_path, process):
 
 def test_the_autocorrelation_of_noise_is_zero_except_at_lag_0():
     noise = np.random.default_rng(0).standard_normal(100_000)
-    np.testing.assert_allclose(autocorrelation(noise + 7, 3), [1, 0, 0, 0], atol=0.01)
+    found = autocorrelation(noise + 7, 3)
+    np.testing.assert_allclose(found, [1, 0, 0, 0], atol=0.01)
 
 
 def test_the_autocorrelation_of_a_sine_is_a_cosine():
