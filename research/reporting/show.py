@@ -1,6 +1,5 @@
 """Prints the table of all runs (``fathom runs``) and one run (``fathom show``)."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,7 +141,10 @@ def show_run(word: str) -> None:
     directory = escape(str(run.directory))
     steps = info.get("steps", 0)
     out.print(f"[bold]{directory}[/]  {info['status']}  {steps} steps", soft_wrap=True)
-    settings = [f"{path.removesuffix('.kind')}={run[path]}" for path in SHOWN_SETTINGS]
+    settings = []
+    for path in SHOWN_SETTINGS:
+        name = path.removesuffix(".kind")
+        settings.append(f"{name}={run[path]}")
     out.print("  ".join(settings), soft_wrap=True)
     out.print(describe_data(info.get("data") or {}), soft_wrap=True)
     out.print(format_final(info.get("final") or {}))
@@ -189,13 +191,12 @@ def _print_signal(signal: np.ndarray, which: str, out: Console) -> None:
     """Prints the gradient at each layer [N+1] in the first or the last measured step."""
     with np.errstate(divide="ignore"):
         logs = 2 * np.log10(signal)
-    if np.isfinite(logs).any():
-        last_layer = len(logs) - 1
-        out.print(
-            f"\nlog₁₀ ‖∂L/∂h‖² at the {which} step, "
-            f"from layer 0 (the input, left) to layer {last_layer} (right)"
-        )
-        _print_lines(bar_chart(logs.tolist()), out)
+    last_layer = len(logs) - 1
+    title = (
+        f"log₁₀ ‖∂L/∂h‖² at the {which} step, "
+        f"from layer 0 (the input, left) to layer {last_layer} (right)"
+    )
+    _print_chart(title, logs.tolist(), out)
 
 
 def _print_loss(run: Run, out: Console) -> None:
@@ -207,11 +208,13 @@ def _print_loss(run: Run, out: Console) -> None:
     num_bars = min(len(loss), LOSS_BARS)
     pieces = np.array_split(loss, num_bars)
     means = [float(np.mean(piece)) for piece in pieces]
-    if any(math.isfinite(mean) for mean in means):
-        out.print(f"\ntrain loss, step 0 to {len(loss) - 1}")
-        _print_lines(bar_chart(means), out)
+    _print_chart(f"train loss, step 0 to {len(loss) - 1}", means, out)
 
 
-def _print_lines(lines: Sequence[str], out: Console) -> None:
+def _print_chart(title: str, values: Sequence[float], out: Console) -> None:
+    """Prints a bar chart below its title; nothing if no value is finite."""
+    lines = bar_chart(values)
+    if lines:
+        out.print(f"\n{title}")
     for line in lines:
         out.print(f"  {line}", markup=False, soft_wrap=True)
