@@ -95,7 +95,7 @@ def _say_plan(missing: list[Any], runs: int, doubles: int) -> None:
 def _report(results: list[dict[str, Any]], trained: int) -> int:
     """Shows the table of what ended and lists what did not end well; the exit code."""
     from research.records.runs import Run
-    from research.reporting.tables import console, runs_table, say_failures
+    from research.reporting.tables import console, runs_table, print_failures
 
     recorded = [Path(result["directory"]) for result in results if _has_record(result)]
     if recorded:
@@ -111,7 +111,7 @@ def _report(results: list[dict[str, Any]], trained: int) -> int:
         if result["status"] != "done"
     ]
     if bad:
-        say_failures(bad, len(results))
+        print_failures(bad, len(results))
     return 1 if bad else 0
 
 

@@ -122,12 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _end(result: dict[str, Any]) -> int:
     """Says what came of a single run; the exit code."""
     from research.parallel.processes import is_primary
-    from research.reporting.tables import say_run
+    from research.reporting.tables import print_run
 
     if "error" in result and isinstance(result["error"], Exception):
         refuse(result["error"])
     if is_primary():
-        say_run(result)
+        print_run(result)
     return 0 if result["status"] == "done" else 1
 
 

@@ -21,7 +21,7 @@ from research.config.naming import run_name
 from research.records.record import read_info, write_json
 from research.records.runs import Run, find_runs
 from research.reporting.figures import style
-from research.reporting.tables import DEFAULTS, console, number
+from research.reporting.tables import DEFAULTS, console, format_number
 from research.reproduce.claims import Claim
 from research.runner.run_spec import OUTSIDE
 from research.sweeps.jobs import jobs_of
@@ -190,20 +190,20 @@ def mirror(directory: Path) -> None:
         mark.exists() and json.loads(mark.read_text())["sent"] == sent
     ):
         return
-    from research.records.trackers import Background
+    from research.records.trackers import BackgroundTrackers
     from research.records.trackers.summary import WandbSummary
 
     settings = {name: first[f"tracker.{name}"] for name in ("dir", "project", "entity")}
     claims = json.loads((directory / "claims.json").read_text())
     group = directory.absolute().name
     figure = directory / "figure.png"
-    summary = Background(
+    summary = BackgroundTrackers(
         [WandbSummary(settings=settings, group=group, figure=figure, claims=claims)]
     )
     summary.start()
-    place = summary.described()
+    place = summary.start_info()
     summary.finish({})
-    if summary.is_whole and place:
+    if summary.all_working and place:
         write_json(mark, place | {"sent": sent})
 
 
@@ -226,7 +226,7 @@ def closing_table(judged: Mapping[Path, bool]) -> Table:
             continue
         claims = json.loads((directory / "claims.json").read_text())
         wrong = [
-            f"{c['statement']} ({number(c['measured'])}; {c['expected']})"
+            f"{c['statement']} ({format_number(c['measured'])}; {c['expected']})"
             for c in claims
             if not c["holds"]
         ]
@@ -245,7 +245,9 @@ def claims_table(claims: Sequence[Claim]) -> Table:
         table.add_column(column, overflow="fold", justify="right" if column == "n" else "left")
     for claim in claims:
         low, high = claim.interval
-        measured = f"{number(claim.measured)} ({number(low)} to {number(high)})"
+        measured = (
+            f"{format_number(claim.measured)} ({format_number(low)} to {format_number(high)})"
+        )
         holds = "[green]yes[/]" if claim.holds else "[red]NO[/]"
         table.add_row(claim.statement, claim.source, claim.expected, measured, str(claim.n), holds)
     return table

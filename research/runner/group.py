@@ -45,7 +45,7 @@ class RunGroup:
         for lane, member in enumerate(members):
             try:
                 self._open[lane] = RunWriter(member, job, len(members))
-                self._open[lane].record.patience = self.patience
+                self._open[lane].record.flush_scale = self.patience
             except Exception as error:
                 if jax.process_count() > 1:
                     raise

@@ -86,7 +86,7 @@ def _gone_on(
             else "the data are others now"
         )
     resumed = {"resumed": [*notes["resumed"], checkpoint.step]}
-    record = RunRecord(lock, described | resumed, kept=notes["rows"])
+    record = RunRecord(lock, described | resumed, keep_rows=notes["rows"])
     return record, checkpoint, [record.read(table) for table in RECALLED]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from research.config.fields import to_plain
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data
-from research.records.runs import flat
+from research.records.runs import flatten_dict
 
 
 def checked_config(composed: Any) -> Config:
@@ -124,7 +124,9 @@ def _difference(member: RunSpec) -> str:
     import yaml
 
     try:
-        before = flat(yaml.safe_load((member.directory / ".hydra" / "config.yaml").read_text()))
+        before = flatten_dict(
+            yaml.safe_load((member.directory / ".hydra" / "config.yaml").read_text())
+        )
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
     now = {

@@ -13,7 +13,7 @@ from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
-from research.records.trackers import Background
+from research.records.trackers import BackgroundTrackers
 from research.records.trackers.wandb import WandbTracker
 from research.runner.provenance import git, versions
 from research.runner.resume import take_up
@@ -43,7 +43,7 @@ class RunWriter:
             self.checkpoint = None
             self._recalled = []
         self.checkpoints = Checkpoints(member.directory)
-        self.trackers = Background(_trackers(member) if is_primary() else [])
+        self.trackers = BackgroundTrackers(_trackers(member) if is_primary() else [])
         self.diverged: tuple[int, int | None] | None = (
             None  # step and layer of the first value that is not finite
         )
@@ -129,7 +129,7 @@ class RunWriter:
         gauged = self._gauged(start, beside.get("exponents"))
         inspected = beside.get("inspections", {})
         self._record(metrics, profiles, gauged)
-        self.record.inspect(start, inspected)
+        self.record.add_inspections(start, inspected)
         self.trackers.log(metrics, profiles, {start: gauged | inspected})
 
     def _gauged(self, step: int, exponents: dict[str, Any] | None) -> Columns:
@@ -182,7 +182,7 @@ class RunWriter:
             "status": status,
             "seconds": seconds,
             "steps": steps,
-            **self.trackers.described(),
+            **self.trackers.start_info(),
         }
         if status == "failed":
             ended["error"] = f"{type(error).__name__}: {error}"
@@ -191,7 +191,7 @@ class RunWriter:
             behind.callback(self.record.release)  # once all is written, trackers' files too
             behind.callback(lambda: self.trackers.finish(self.record.info))
             self.record.close(
-                **ended, goes_on=goes_on, final=self._final(), verdict=self._verdict()
+                **ended, keep_parts=goes_on, final=self._final(), verdict=self._verdict()
             )
             if is_primary() and not goes_on and not self.config.checkpoint.keep:
                 self.checkpoints.remove()

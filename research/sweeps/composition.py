@@ -19,8 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from research.config.hydra_config import register, resource_dir
-from research.records.runs import flat
 from research.runner.run_spec import RunSpec, checked_config
+from research.config.hydra_config import register, resource_dir, to_config
+from research.records.runs import flatten_dict
+from research.runner.run_spec import RunSpec
 
 
 class Composer(ConfigLoaderImpl):
@@ -139,7 +141,7 @@ def composed_jobs(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> Iterat
                 else node
             )
 
-        yield flat({name: plain(node) for name, node in own.items()})
+        yield flatten_dict({name: plain(node) for name, node in own.items()})
 
 
 def _directory(composed: DictConfig) -> Path:

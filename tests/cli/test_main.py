@@ -8,7 +8,7 @@ import yaml
 
 from research.cli import main as cli
 from research.records.runs import Run
-from research.reporting.tables import bars, number, power
+from research.reporting.tables import bar_chart, format_number, format_ratio
 
 STATES = {  # study/run: the settings and the end of a run that differ from the finished one
     "one/model.depth=2,skip=none": ({}, {}),
@@ -225,7 +225,7 @@ def test_show_says_the_verdict_and_draws_profile_and_loss(fathom, several):
     ] == [True] * 3
     charts = [line for line in said.out.splitlines() if re.search("[▁▂▃▄▅▆▇█]", line)]
     assert len(charts) == 3 * 8
-    assert number(run.info["final"]["eval_accuracy"]) in said.out
+    assert format_number(run.info["final"]["eval_accuracy"]) in said.out
 
 
 @pytest.mark.parametrize(
@@ -288,24 +288,24 @@ def test_show_of_a_run_that_has_only_started(fathom, finished, workplace):
 
 @pytest.mark.parametrize("count", [1, 2, 79, 80, 81, 1000])
 def test_bars_fit_the_terminal_and_name_their_ends(count):
-    lines = bars([float(n) for n in range(count)])
+    lines = bar_chart([float(n) for n in range(count)])
     assert len(lines) == 8 and max(len(line.rstrip()) for line in lines) <= 100
     assert lines[0].split()[-1].replace("e+02", "") and lines[-1].endswith("  0")
     assert lines[-1][0] in "▁█"
 
 
 def test_bars_leave_a_gap_where_there_is_no_number():
-    lines = bars([1.0, math.nan, 2.0, -math.inf, 3.0])
+    lines = bar_chart([1.0, math.nan, 2.0, -math.inf, 3.0])
     assert (
         all(line[1] == line[3] == " " for line in lines)
         and lines[0].endswith("  3")
         and lines[-1].endswith("  1")
     )
-    assert bars([math.nan, math.inf]) == [] == bars([])
+    assert bar_chart([math.nan, math.inf]) == [] == bar_chart([])
 
 
 def test_bars_of_one_value_stand_equally_high():
-    for line in bars([2.0, 2.0, 2.0]):
+    for line in bar_chart([2.0, 2.0, 2.0]):
         assert len(set(line[:3])) == 1
 
 
@@ -314,7 +314,7 @@ def test_bars_of_one_value_stand_equally_high():
     [(None, "–"), (math.nan, "–"), (0.123456, "0.123"), (1e-30, "1e-30"), (12, "12")],
 )
 def test_numbers_are_short_and_a_dash_stands_for_none(value, text):
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_numbers_are_short_and_a_dash_stands_for_none(value, text):
     ],
 )
 def test_ratios_also_where_they_overflow(log10, text):
-    assert power(log10) == text
+    assert format_ratio(log10) == text
 
 
 def test_settings_may_stand_behind_hydras_options(fathom, workplace):

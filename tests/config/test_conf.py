@@ -10,7 +10,7 @@ from hydra.core.plugins import Plugins
 from research.config import schema as config
 from research.config.hydra_config import register, resource_dir, to_config
 from research.config.validation import check
-from research.records.runs import flat
+from research.records.runs import flatten_dict
 
 from ..described import own_data as own_data
 
@@ -148,7 +148,9 @@ def test_an_experiment_states_differences_below_its_claim(name):
     ]
     settings.pop("hydra", None)
     without = config.flatten(composed(*chosen))
-    assert not {path: value for path, value in flat(settings).items() if without[path] == value}
+    assert not {
+        path: value for path, value in flatten_dict(settings).items() if without[path] == value
+    }
 
 
 @pytest.mark.usefixtures("quickly_compiled")

@@ -59,9 +59,11 @@ def test_the_balance_of_classes_is_shown():
         "examples": 100,
         "class_counts": [30, 60, 10],
     }
-    line = show._data(data)
+    line = show.describe_data(data)
     assert (
         line
-        == "data trec 1.0.0 train: 100 examples of 3 classes: fewest of class 2 10, most of class 1 60 (60%)"
+        == "data trec 1.0.0 train: 100 examples of 3 classes, from 10 of class 2 to 60 of class 1 (60%)"
     )
-    assert show._data(data | {"class_counts": None}) == "data trec 1.0.0 train: 100 examples"
+    assert (
+        show.describe_data(data | {"class_counts": None}) == "data trec 1.0.0 train: 100 examples"
+    )

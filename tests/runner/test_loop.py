@@ -138,7 +138,7 @@ def test_a_finished_run_is_left_as_it_is_and_another_setting_goes_elsewhere(trai
     assert (
         again.directory == run.directory and [file.stat().st_mtime_ns for file in files] == written
     )
-    assert "nothing trained" in said_again.out and said_again.out.endswith(said.out)
+    assert "nothing was trained" in said_again.out and said_again.out.endswith(said.out)
     assert trained("name=x", "seed=1")[0].directory.parent == run.directory.parent
     assert len(list(workplace.glob("outputs/x/*/run.json"))) == 2
 
@@ -176,7 +176,7 @@ def test_a_run_that_measures_nothing(finished, trained):
     assert run.info["verdict"] is None and not (run.directory / "profiles.parquet").exists()
     assert "grad_norm" not in run.metrics
     assert np.allclose(run.metrics["train_loss"], Run(finished[0]).metrics["train_loss"], rtol=1e-4)
-    assert "held out: loss" in said.out
+    assert "eval loss" in said.out
 
 
 def test_the_smallest_run_on_noise(trained):
