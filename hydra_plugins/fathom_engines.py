@@ -115,7 +115,7 @@ class _EngineLauncher(GroupedLauncher):
             load = loads[number]
             results = load.failed(outcome) if isinstance(outcome, BaseException) else outcome
             several = len(results) > 1
-            Session.progress.begin(
+            Session.progress.start_runs(
                 f"{len(results)} runs" if several else load.members[0].directory.name, len(results)
             )
             steps = max((result.get("steps") or 0 for result in results), default=0)

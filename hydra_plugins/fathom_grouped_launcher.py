@@ -56,7 +56,7 @@ class GroupedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Trains every job; returns what came of each, in order."""
-        from research.runner.limits import most_together
+        from research.runner.limits import max_open_runs
         from research.sweeps.jobs import groups_of
 
         jobs = {initial_job_idx + n: overrides for n, overrides in enumerate(job_overrides)}
@@ -65,7 +65,7 @@ class GroupedLauncher(Launcher):
             for number, overrides in jobs.items()
         }
         largest = max(len(group) for group in groups_of(configs, self.max_group_size))
-        groups = groups_of(configs, min(largest, most_together(largest)))
+        groups = groups_of(configs, min(largest, max_open_runs(largest)))
         results: dict[int, Any] = {}
         for group, trained in self.trained(
             [{number: jobs[number] for number in numbers} for numbers in groups]

@@ -129,13 +129,13 @@ def _help() -> float:
 _TELLING = """
 import time
 from research.cli.main import main
-from research.runner.run_writer import Recording
+from research.runner.run_writer import RunWriter
 
 def tell(self):
     print("first step done at", time.time())
-    compiled(self)
+    start_training(self)
 
-compiled, Recording.compiled = Recording.compiled, tell
+start_training, RunWriter.start_training = RunWriter.start_training, tell
 main()
 """
 

@@ -160,7 +160,7 @@ def bench(words: Sequence[str]) -> int:
     measured = {}
     with Progress(len(names)) as progress:
         for name in names:
-            progress.begin(name)
+            progress.start_runs(name)
             measured[name] = MEASURES[name](progress.step)
     console().print(table(measured))
     if len(names) == len(ROWS):

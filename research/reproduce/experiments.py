@@ -23,7 +23,7 @@ from research.records.runs import Run, find_runs
 from research.reporting.figures import style
 from research.reporting.tables import DEFAULTS, console, format_number
 from research.reproduce.claims import Claim
-from research.runner.run_spec import OUTSIDE
+from research.runner.run_spec import NOT_IN_RUN_ID
 from research.sweeps.jobs import jobs_of
 
 FORMATS = ("png", "svg", "pdf")
@@ -123,7 +123,7 @@ def _difference(run: Run, settings: dict[str, Any]) -> str:
         return "its configuration is missing"
     for path, value in settings.items():
         recorded = run.config.get(path, DEFAULTS.get(path))
-        if recorded != value and path != "name" and not path.startswith(OUTSIDE):
+        if recorded != value and path != "name" and not path.startswith(NOT_IN_RUN_ID):
             return f"{path} is {recorded} there and {value} in the experiment"
     return ""
 

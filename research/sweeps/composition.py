@@ -20,9 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from research.config.hydra_config import register, resource_dir
 from research.runner.run_spec import RunSpec, checked_config
-from research.config.hydra_config import register, resource_dir, to_config
 from research.records.runs import flatten_dict
-from research.runner.run_spec import RunSpec
 
 
 class Composer(ConfigLoaderImpl):
