@@ -106,7 +106,7 @@ class Stack(nnx.Module):
 
         def body(h: Array, step: tuple) -> tuple[Array, tuple]:
             layer, piece, slots, real = step
-            cell = nnx.merge(graph, tap(params, slots.get("grad_norm"), whole=psum_tree), rest)
+            cell = nnx.merge(graph, tap(params, slots.get("grad_norm"), reduce=psum_tree), rest)
             h, statistics = cell(
                 h, slots, dataclasses.replace(ctx, padding_mask=real), layer, piece
             )

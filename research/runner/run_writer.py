@@ -18,7 +18,7 @@ from research.runner.provenance import git, versions
 from research.runner.resume import take_up
 from research.runner.run_setup import RunSetup, predicted_factor
 from research.runner.run_spec import RunSpec
-from research.theory.formats import read_counts
+from research.theory.formats import gauges_from_counts
 from research.training.checkpoint import Checkpoints
 from research.training.precision import POLICIES
 
@@ -136,7 +136,7 @@ class RunWriter:
         if not exponents:
             return {}
         policy = POLICIES[self.config.precision.kind.name]
-        self._exponents[step] = read_counts(exponents, policy.compute, policy.narrowest)
+        self._exponents[step] = gauges_from_counts(exponents, policy.compute, policy.narrowest)
         return self._exponents[step]
 
     def _record(self, metrics: Columns, profiles: Columns, gauged: Columns) -> None:
@@ -230,7 +230,7 @@ class RunWriter:
             "settings": flatten(self.config),
             "theory": theory,
             "diverged": self.diverged,
-            "first": first,
+            "start_layer": first,
         }
         verdict = judge(measured["step"], measured["signal_grad"], **told)
         narrowest = POLICIES[self.config.precision.kind.name].narrowest

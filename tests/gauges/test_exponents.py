@@ -8,7 +8,7 @@ import pytest
 
 from research.gauges.exponents import exponent_counts
 from research.gauges.slots import tap
-from research.theory.formats import BINS, FORMATS, HIGHEST, LOWEST, read_counts
+from research.theory.formats import BINS, FORMATS, HIGHEST, LOWEST, gauges_from_counts
 from research.training.precision import scope
 
 KINDS = ["float16", "bfloat16", "float32", "float64"]
@@ -58,7 +58,7 @@ def test_fractions_are_those_of_numpy(kind):
     """Zero, subnormal and not finite, each in its own format."""
     x = numbers(kind)
     counts = np.asarray(jax.jit(exponent_counts)(jnp.asarray(x)))
-    read = read_counts({"own": {"signal": counts, "grad": counts}}, kind, kind)
+    read = gauges_from_counts({"own": {"signal": counts, "grad": counts}}, kind, kind)
     wide = in_float64(x)
     subnormal = (wide != 0) & (np.abs(wide) < float(ml_dtypes.finfo(x.dtype).smallest_normal))
     for name in ("signal", "grad"):
@@ -68,7 +68,7 @@ def test_fractions_are_those_of_numpy(kind):
         assert read[f"{name}_exponent"].sum() + expected[0] + expected[2] == pytest.approx(
             1, abs=1e-12
         )
-    assert FORMATS[kind].least_normal == np.log2(float(ml_dtypes.finfo(x.dtype).smallest_normal))
+    assert FORMATS[kind].smallest_normal == np.log2(float(ml_dtypes.finfo(x.dtype).smallest_normal))
 
 
 def test_leaves_are_counted_together_and_layers_apart():
@@ -103,9 +103,9 @@ def test_a_tap_with_a_vector_counts_what_arrives_at_each_layer_of_a_scan(kind):
         exponent = -3 * (60 - layer)
         (place,) = np.flatnonzero(row)
         assert row[place] == 24
-        if exponent >= FORMATS[kind].least_normal:
+        if exponent >= FORMATS[kind].smallest_normal:
             assert place == exponent - LOWEST
         else:
             assert place in (exponent - LOWEST, BINS)  # a backend may flush what is subnormal
-        if exponent < FORMATS[kind].flush:
+        if exponent < FORMATS[kind].underflow:
             assert place == BINS

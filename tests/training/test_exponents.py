@@ -6,7 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from research.theory.formats import BINS, LOWEST, log_squares, lost_on_the_way, read_counts
+from research.theory.formats import (
+    BINS,
+    LOWEST,
+    gauges_from_counts,
+    layerwise_underflow,
+    log_mean_square,
+)
 from research.training.precision import POLICIES, scope
 from research.training.program import make_program
 
@@ -60,8 +66,10 @@ def test_float32_foretells_what_each_layer_loses(count, kind):
     """In layers that lose nothing, some, and nearly all of their gradient."""
     scale, networks = LOSING[kind]
     formats = POLICIES[kind].compute, POLICIES[kind].narrowest
-    gauges = read_counts(count(kind, scale, networks, **SHRINKING)[0], *formats)
-    each = [lost_on_the_way(rows, formats[1], scale) for rows in gauges["signal_exponent_float32"]]
+    gauges = gauges_from_counts(count(kind, scale, networks, **SHRINKING)[0], *formats)
+    each = [
+        layerwise_underflow(rows, formats[1], scale) for rows in gauges["signal_exponent_float32"]
+    ]
     foretold = np.mean(each, axis=0)
     lost = gauges["signal_lost"].mean(0)
     inner = (
@@ -73,7 +81,7 @@ def test_float32_foretells_what_each_layer_loses(count, kind):
 
 def squares(counts):
     """Ln of the mean square, to a few percent."""
-    return log_squares(counts[:, :BINS] / counts.sum(-1, keepdims=True))
+    return log_mean_square(counts[:, :BINS] / counts.sum(-1, keepdims=True))
 
 
 @pytest.mark.parametrize("kind", ["mlp", pytest.param("rnn", marks=pytest.mark.slow)])
