@@ -123,12 +123,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reproduce(words: Sequence[str], scale: str) -> int:
     from research.reporting.tables import console
-    from research.reproduce.experiments import checked, closing_table, names, study
+    from research.reproduce.experiments import experiment_names, find_experiment, output_name
+    from research.reproduce.tables import summary_table
     from research.runner.session import Session
 
     overrides = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word]
-    chosen = names(scale) if wanted == ["all"] else [checked(word, scale) for word in wanted]
+    if wanted == ["all"]:
+        chosen = experiment_names(scale)
+    else:
+        chosen = [find_experiment(word, scale) for word in wanted]
     for override in overrides:
         if not override.startswith(LEAVES_IT_THE_SAME):
             raise ValueError(
@@ -139,16 +143,17 @@ def _reproduce(words: Sequence[str], scale: str) -> int:
                 f"{override} is the folder of one experiment, {len(chosen)} are asked for"
             )
     if not chosen:
-        raise ValueError(f"reproduce what? one or several of {', '.join(names(scale))}, or all")
+        valid = ", ".join(experiment_names(scale))
+        raise ValueError(f"reproduce what? one or several of {valid}, or all")
     ended = {}
     for name in chosen:
-        print(f"{study(name)}: training", flush=True)
+        print(f"{output_name(name)}: training", flush=True)
         ended[_directory(name, overrides)] = _attempted(name, overrides)
         if Session.interrupted:
             break
     if len(chosen) > 1:
         console().print(
-            closing_table({directory: judged for directory, (_, judged) in ended.items()})
+            summary_table({directory: tested for directory, (_, tested) in ended.items()})
         )
     return max(code for code, _ in ended.values())
 
@@ -167,12 +172,13 @@ def _attempted(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
 
 
 def _reproduced(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
-    """The exit code, and whether the claims were judged.
+    """The exit code, and whether the claims were tested.
 
-    A run that diverged has ended: of a grid of learning rates it is a result, which the claims judge.
+    A run that diverged has ended: of a grid of learning rates it is a result, which the claims test.
     """
     from research.cli.train import main as train
-    from research.reproduce.experiments import draw_and_judge, finished_runs, mirror
+    from research.reproduce.experiments import finished_runs
+    from research.reproduce.results import draw_and_test, upload_results
     from research.runner.session import Session
 
     code, directory = (
@@ -186,28 +192,30 @@ def _reproduced(name: str, overrides: Sequence[str]) -> tuple[int, bool]:
             if not Session.interrupted:
                 print(f"fathom: {error}", file=sys.stderr)
             return code, False
-    holds = draw_and_judge(name, directory, False)
+    holds = draw_and_test(name, directory, redo=False)
     if "tracker=none" not in overrides:
-        mirror(directory)
+        upload_results(directory)
     return int(not holds), True
 
 
 def _directory(name: str, overrides: Sequence[str] = ()) -> Path:
     """Where an experiment's runs lie: its own folder, or the one that ``name=`` or ``hydra.sweep.dir=`` gave."""
-    from research.reproduce.experiments import study
+    from research.reproduce.experiments import output_name
 
     given = dict(override.split("=", 1) for override in overrides)
-    return Path(given.get("hydra.sweep.dir") or Path("outputs") / given.get("name", study(name)))
+    name = given.get("name", output_name(name))
+    return Path(given.get("hydra.sweep.dir") or Path("outputs") / name)
 
 
 def _figure(words: Sequence[str], scale: str) -> int:
-    from research.reproduce.experiments import checked, draw_and_judge, names
+    from research.reproduce.experiments import experiment_names, find_experiment
+    from research.reproduce.results import draw_and_test
 
     overrides = [word for word in words if "=" in word]
-    chosen = [checked(word, scale) for word in words if "=" not in word]
+    chosen = [find_experiment(word, scale) for word in words if "=" not in word]
     if not chosen:
-        raise ValueError(f"a figure of what? one or several of {', '.join(names())}")
-    return max([int(not draw_and_judge(name, _directory(name, overrides))) for name in chosen])
+        raise ValueError(f"a figure of what? one or several of {', '.join(experiment_names())}")
+    return max([int(not draw_and_test(name, _directory(name, overrides))) for name in chosen])
 
 
 def _runs(words: Sequence[str]) -> int:

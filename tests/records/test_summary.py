@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from research.reproduce import experiments as experiment
+from research.reproduce.results import upload_results
 
 CLAIMS = [
     {
@@ -31,13 +31,12 @@ CLAIMS = [
 
 
 @pytest.fixture
-def judged(finished, workplace, monkeypatch):
+def judged(finished, workplace):
     """An experiment's folder once its claims were tested: one run, the figure, the claims."""
     directory = workplace / "outputs" / "first"
     shutil.copytree(finished[0], directory / finished[0].name)
     Image.new("L", (40, 30), 200).save(directory / "figure.png")
     (directory / "claims.json").write_text(json.dumps(CLAIMS))
-    monkeypatch.setattr(experiment, "expected_runs", lambda _: [finished[0].name])
     return directory
 
 
@@ -46,7 +45,7 @@ def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_writt
 ):
     for claims in ([], CLAIMS):
         (judged / "claims.json").write_text(json.dumps(claims))
-        experiment.mirror(judged)
+        upload_results(judged)
     (folder,) = workplace.glob("outputs/wandb/offline-run-*")
     records = wandb_records(folder)
     (described,) = (record["run"] for record in records if record["type"] == "run")
@@ -86,7 +85,7 @@ def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
             {key: value for key, value in json.loads(file.read_text()).items() if key != "wandb"}
         )
     )
-    experiment.mirror(judged)
+    upload_results(judged)
     assert not (workplace / "outputs" / "wandb").exists()
 
 
@@ -99,12 +98,12 @@ def test_a_summary_that_fails_is_one_line_and_is_tried_again(
 
     def sent_again():
         shutil.rmtree(workplace / "outputs" / "wandb", ignore_errors=True)
-        experiment.mirror(judged)
+        upload_results(judged)
         return len(list(workplace.glob("outputs/wandb/offline-run-*")))
 
     with monkeypatch.context() as patch:
         patch.setattr(broken, breaks)
-        experiment.mirror(judged)
+        upload_results(judged)
     said = capsys.readouterr().err
     assert "WandbSummary stopped (TimeoutError: no answer)" in said and said.count("\n") == 1
     assert [sent_again(), sent_again()] == [1, 0]  # once W&B has it, no more
@@ -116,7 +115,7 @@ def test_what_was_written_while_wandb_was_switched_off_is_sent_later(
 ):
     with monkeypatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        experiment.mirror(judged)
+        upload_results(judged)
     assert not list(workplace.glob("outputs/wandb/*run-*"))
-    experiment.mirror(judged)
+    upload_results(judged)
     assert len(list(workplace.glob("outputs/wandb/offline-run-*"))) == 1
