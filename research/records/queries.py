@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,11 @@ def final(run: Run, name: str) -> float:
     )
 
 
+def final_values(runs: Sequence[Run], name: str) -> list[float]:
+    """``final`` of each run."""
+    return [final(run, name) for run in runs]
+
+
 def error(run: Run, split: str) -> float:
     """The final error in per cent on ``train`` (mean over the last epoch) or ``eval``; 100 for a run that diverged."""
     accuracy = final(run, f"{split}_accuracy")
@@ -55,6 +61,63 @@ def by_seed(runs: Sequence[Run]) -> dict[int, Run]:
     if len(found) != len(runs):
         raise ValueError(f"{len(runs)} runs have {len(found)} seeds: they differ in more")
     return found
+
+
+def one_per_seed(runs: Sequence[Run]) -> list[Run]:
+    """The last run of each seed, where what is asked does not depend on the other settings."""
+    return list({run["seed"]: run for run in runs}.values())
+
+
+def completed(runs: Sequence[Run]) -> list[Run]:
+    """The runs that trained to their last step: not those that diverged."""
+    return [run for run in runs if run.info["status"] == "done"]
+
+
+def setting_values(runs: Sequence[Run], path: str) -> list[Any]:
+    """The distinct values that ``runs`` have for the setting ``path``, in ascending order."""
+    return sorted({run[path] for run in runs})
+
+
+def initial_factors(runs: Sequence[Run]) -> list[float]:
+    """For each run, the fitted factor per layer of the squared gradient before the first step."""
+    return [run.info["verdict"]["initial"]["factor_per_layer"] for run in runs]
+
+
+def initial_profiles(runs: Sequence[Run], gauge: str) -> np.ndarray:
+    """A gauge of every layer at the first measured step, [runs, layers]."""
+    return np.stack([run.profiles[gauge][0] for run in runs])
+
+
+def metric_curves(runs: Sequence[Run], name: str, window: int = 1) -> np.ndarray:
+    """A metric over training, in means of ``window`` steps, [runs, windows].
+
+    Args:
+        runs: runs that recorded the same number of steps.
+        name: a column of the metrics, such as ``train_loss``.
+        window: how many consecutive steps one mean covers; an incomplete last window is dropped.
+    """
+    return np.stack([window_means(run.metrics[name], window) for run in runs])
+
+
+def window_means(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of each ``window`` consecutive values; an incomplete last window is dropped."""
+    complete = len(values) // window * window
+    return values[:complete].reshape(-1, window).mean(axis=1)
+
+
+def evaluated_rows(run: Run) -> np.ndarray:
+    """The rows of the metrics in which the evaluation split was measured."""
+    return np.flatnonzero(np.isfinite(run.metrics["eval_accuracy"]))
+
+
+def means_between(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The mean of ``values`` over each interval that ends at one of ``rows``.
+
+    An interval starts after the previous row. The last one continues to the end of ``values``.
+    """
+    starts = np.r_[0, rows[:-1] + 1]
+    counts = np.diff(np.r_[starts, len(values)])
+    return np.add.reduceat(values, starts) / counts
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:

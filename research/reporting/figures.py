@@ -1,5 +1,6 @@
 """The one plotting style, and panels that more than one figure uses."""
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -8,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -65,6 +67,35 @@ def band(
         low = np.nanmin(curves, axis=0)
         high = np.nanmax(curves, axis=0)
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveStyle:
+    """How one group of runs looks in every panel of a figure."""
+
+    label: str
+    color: str
+    marker: str | None = None
+    linestyle: str = "-"
+
+
+def range_bars(values: Sequence[float] | np.ndarray) -> list[list[float]]:
+    """The range of ``values`` around their mean, as ``yerr`` of one bar or one point."""
+    mean = float(np.mean(values))
+    return [[mean - min(values)], [max(values) - mean]]
+
+
+def plot_theory(
+    axes: Axes, x: Any, y: Any, *, label: str | None = None, linewidth: float = 0.9
+) -> None:
+    """Draws a prediction as a dashed black line; empty ``x`` and ``y`` add only a legend entry."""
+    axes.plot(x, y, color="black", linestyle="--", linewidth=linewidth, label=label)
+
+
+def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
+    """Shows exactly these ticks on ``axes.xaxis`` or ``axes.yaxis``, as plain numbers."""
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 def beside_published(

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from research.diagnosis.verdict import log_profile
+from research.records.runs import Run
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -45,3 +48,13 @@ def claim(
         n=len(array),
         holds=bool(holds),
     )
+
+
+def log_factor(run: Run, *, first_layer: int) -> float:
+    """Ln of the factor per layer, towards the input, of the squared gradient before the first step.
+
+    Least-squares slope of ln‖∂L/∂h_l‖² over the layers from ``first_layer`` on.
+    """
+    logs = log_profile(run.profiles["signal_grad"][0])[first_layer:]
+    slope = np.polyfit(np.arange(len(logs)), logs, 1)[0]
+    return -float(slope)
