@@ -24,7 +24,7 @@ from research.reporting.figures import style
 from research.reporting.tables import DEFAULTS, console, number
 from research.reproduce.claims import Claim
 from research.runner.run_spec import OUTSIDE
-from research.sweeps.jobs import jobs_of
+from research.sweeps.jobs import expand_jobs
 
 FORMATS = ("png", "svg", "pdf")
 DATELESS = {
@@ -76,13 +76,13 @@ def _command(key: str) -> str:
 
 def expected_runs(name: str) -> dict[str, dict[str, Any]]:
     """What each run of the experiment's sweep is set to, by dotted path, by the name of its directory."""
-    from research.sweeps.composition import composed_jobs
+    from research.sweeps.composition import compose_jobs
 
     sweeper = yaml.safe_load((resource_dir("conf") / "experiment" / f"{name}.yaml").read_text())[
         "hydra"
     ]["sweeper"]
-    jobs = jobs_of(sweeper.get("params", {}), sweeper.get("arms"))
-    settings = composed_jobs([f"experiment={name}"], jobs)
+    jobs = expand_jobs(sweeper.get("params", {}), sweeper.get("arms"))
+    settings = compose_jobs([f"experiment={name}"], jobs)
     return {run_name(job): own for job, own in zip(jobs, settings, strict=True)}
 
 

@@ -13,7 +13,6 @@ from research.cli import train
 from research.config import errors
 from research.reproduce import experiments as experiment
 from research.reproduce.claims import Claim
-from research.runner.session import Session
 
 NAME = "relu_growth"
 
@@ -114,7 +113,7 @@ def test_claims_decide_once_every_run_has_ended(monkeypatch, trained, ended, hol
 
     judged = []
     mirrored = []
-    monkeypatch.setattr(train, "main", lambda _: trained if trained < 2 else refuse())
+    monkeypatch.setattr(train, "main", lambda *_: trained if trained < 2 else refuse())
     monkeypatch.setattr(experiment, "finished_runs", finished)
     monkeypatch.setattr(experiment, "draw_and_judge", lambda *of: judged.append(of) or holds)
     monkeypatch.setattr(experiment, "mirror", lambda *of: mirrored.append(of))
@@ -138,7 +137,7 @@ def test_several_experiments_end_with_a_table_of_what_does_not_hold(monkeypatch,
         (directory / "claims.json").write_text(json.dumps(claims))
         return claims[0]["holds"]
 
-    monkeypatch.setattr(train, "main", lambda words: "experiment=glorot_init" in words)
+    monkeypatch.setattr(train, "main", lambda words, _: "experiment=glorot_init" in words)
     monkeypatch.setattr(experiment, "draw_and_judge", judge)
     assert cli.run(["reproduce", "he_init", "relu_growth", "glorot_init", "tracker=none"]) == 1
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -179,7 +178,7 @@ def test_an_experiment_or_scale_that_does_not_exist_is_one_line(
 def test_a_scale_has_runs_and_a_folder_of_its_own(monkeypatch):
     trained = []
     judged = []
-    monkeypatch.setattr(train, "main", lambda words: trained.append(words) or 0)
+    monkeypatch.setattr(train, "main", lambda words, _: trained.append(words) or 0)
     monkeypatch.setattr(experiment, "draw_and_judge", lambda *of: judged.append(of[:2]) or True)
     assert cli.run(["reproduce", "degradation", "--scale", "paper", "tracker=none"]) == 0
     assert cli.run(["figure", "--scale=paper", "degradation"]) == 0
@@ -190,12 +189,11 @@ def test_a_scale_has_runs_and_a_folder_of_its_own(monkeypatch):
 def test_who_interrupts_one_experiment_interrupts_those_behind_it(monkeypatch, workplace):
     trained = []
 
-    def interrupted(words):
+    def interrupted(words, session):
         trained.append(words[0])
-        Session.interrupted = True
+        session.interrupted = True
         return 1
 
-    monkeypatch.setattr(Session, "interrupted", False)
     monkeypatch.setattr(train, "main", interrupted)
     assert cli.run(["reproduce", "he_init", "relu_growth"]) == 1 and trained == [
         "experiment=he_init"
@@ -203,7 +201,7 @@ def test_who_interrupts_one_experiment_interrupts_those_behind_it(monkeypatch, w
 
 
 def test_what_is_refused_of_one_experiment_leaves_the_others_alone(monkeypatch, workplace, capsys):
-    def train_one(words):
+    def train_one(words, _):
         if "experiment=he_init" in words:
             raise errors.UsageError(2)
         return 0

@@ -39,11 +39,11 @@ def planned(fathom, own_data, monkeypatch):
 
         def keep(self, these):
             jobs.extend(these)
-            members.extend(self.composer.checked(self.config, job) for job in these)
+            members.extend(self.composer.make_run_spec(self.config, job) for job in these)
             return [{"directory": "nowhere", "status": "done"}] * len(these)
 
         with monkeypatch.context() as patch:
-            patch.setattr(sweeper, "_launch", keep)
+            patch.setattr(sweeper, "launch_jobs", keep)
             said = fathom("train", f"experiment={key}", "tracker=none")
         assert said.code == 0, said.err
         return jobs, members

@@ -1,0 +1,23 @@
+"""``fathom figure``: draws figures and tests claims from the records, without training."""
+
+from collections.abc import Sequence
+
+from research.cli.reproduce import experiment_directory
+from research.reproduce import experiments
+
+
+def main(words: Sequence[str], scale: str) -> int:
+    """Draws and judges the named experiments; returns 1 where a claim does not hold, else 0.
+
+    Raises:
+        ValueError: no experiment is named, one does not exist, or its records are incomplete.
+    """
+    overrides = [word for word in words if "=" in word]
+    chosen = [experiments.checked(word, scale) for word in words if "=" not in word]
+    if not chosen:
+        raise ValueError(f"a figure of what? one or several of {', '.join(experiments.names())}")
+    exit_code = 0
+    for name in chosen:
+        if not experiments.draw_and_judge(name, experiment_directory(name, overrides)):
+            exit_code = 1
+    return exit_code
