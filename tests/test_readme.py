@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from research.cli.main import COMMANDS
+from research.cli.parser import COMMANDS
 from research.cli.train import main
 from research.config import schema as config
 from research.config.hydra_config import register, resource_dir, to_config

@@ -19,7 +19,7 @@ from research.records.record import read_info
 from research.records.runs import Run, find_runs
 from research.reporting.tables import DEFAULTS
 from research.runner.run_spec import OUTSIDE
-from research.sweeps.jobs import jobs_of
+from research.sweeps.jobs import expand_jobs
 
 SCALES = ("paper",)  # larger configurations, for accelerators
 FINISHED = ("done", "diverged")
@@ -83,14 +83,14 @@ def load_module(key: str, part: str) -> ModuleType:
 
 def expected_runs(key: str) -> dict[str, dict[str, Any]]:
     """The settings of each run of an experiment, by dotted path; keys are names of directories."""
-    from research.sweeps.composition import composed_jobs
+    from research.sweeps.composition import compose_jobs
 
     file = resource_dir("conf") / "experiment" / f"{key}.yaml"
     experiment = yaml.safe_load(file.read_text())
     sweeper = experiment["hydra"]["sweeper"]
     params = sweeper.get("params", {})
-    jobs = jobs_of(params, sweeper.get("arms"))
-    settings = composed_jobs([f"experiment={key}"], jobs)
+    jobs = expand_jobs(params, sweeper.get("arms"))
+    settings = compose_jobs([f"experiment={key}"], jobs)
     directories = map(run_name, jobs)
     return dict(zip(directories, settings, strict=True))
 

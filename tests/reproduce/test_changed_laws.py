@@ -1,4 +1,4 @@
-"""A reproduction is worth what its claims can refuse: with a law changed, some of them must fail."""
+"""A reproduction is worth what its claims can refuse: with a law changed, a claim must fail."""
 
 import json
 from pathlib import Path

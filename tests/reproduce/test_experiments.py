@@ -9,7 +9,6 @@ from research.cli import main as cli
 from research.cli import train
 from research.config.errors import UsageError
 from research.reproduce import experiments, results, tables
-from research.runner.session import Session
 
 NAME = "relu_growth"
 
@@ -133,7 +132,7 @@ class Reproduction:
         monkeypatch.setattr(results, "draw_and_test", self.draw_and_test)
         monkeypatch.setattr(results, "upload_results", self.uploaded.append)
 
-    def train(self, words):
+    def train(self, words, session):
         self.trained.append(words)
         if self.code == 2:
             raise UsageError(2)
@@ -179,7 +178,7 @@ def test_claims_decide_once_every_run_has_finished(reproduction, trained, finish
 
 
 def test_several_experiments_end_with_a_table_of_what_does_not_hold(monkeypatch, workplace, capsys):
-    def train_all_but_glorot(words):
+    def train_all_but_glorot(words, session):
         return "experiment=glorot_init" in words
 
     def write_one_claim(key, directory, redo):
@@ -254,19 +253,18 @@ def test_a_scale_has_runs_and_a_folder_of_its_own(reproduction):
 def test_an_interrupt_of_one_experiment_ends_the_following_ones(monkeypatch, workplace):
     trained = []
 
-    def interrupt(words):
+    def interrupt(words, session):
         trained.append(words[0])
-        Session.interrupted = True
+        session.interrupted = True
         return 1
 
-    monkeypatch.setattr(Session, "interrupted", False)
     monkeypatch.setattr(train, "main", interrupt)
     assert cli.run(["reproduce", "he_init", "relu_growth"]) == 1
     assert trained == ["experiment=he_init"]
 
 
 def test_a_refused_experiment_leaves_the_others_alone(monkeypatch, workplace, capsys):
-    def train_all_but_he_init(words):
+    def train_all_but_he_init(words, session):
         if "experiment=he_init" in words:
             raise UsageError(2)
         return 0

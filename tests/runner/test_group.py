@@ -133,14 +133,14 @@ def test_more_seeds_run_only_the_new_ones(sweep, tmp_path):
     after, (code, out, err) = sweep("seed=0,1", place=tmp_path)
     assert code == 0 and sorted(after) == [0, 1]
     assert (
-        "1 of 2 runs to train, 1 compiled program; there already: 1\n" in err and "[1/1" not in err
+        "1 of 2 runs to train, 1 compiled program; already finished: 1\n" in err and "[1/1" not in err
     )
     assert (after[0].info, (after[0].directory / "metrics.parquet").stat().st_mtime_ns) == written
     _, (code, out, err) = sweep("seed=0,1", place=tmp_path)
     assert (
         code == 0
         and err == ""
-        and out.splitlines()[-1].startswith("2 of 2 runs were there already")
+        and out.splitlines()[-1].startswith("2 of 2 runs had already finished")
     )
 
 

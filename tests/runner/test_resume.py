@@ -84,7 +84,7 @@ def test_a_killed_sweep_is_completed_by_the_same_command(
     again = fathom(*GROUPED)
     assert (
         again.code == 0
-        and "2 of 4 runs to train, 1 compiled program; there already: 2" in again.err
+        and "2 of 4 runs to train, 1 compiled program; already finished: 2" in again.err
     )
     assert ("2 runs: goes on from step " in again.err) == checkpointed, again.err
     after = runs_in(workplace)

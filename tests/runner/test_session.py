@@ -13,6 +13,7 @@ from research.records.runs import Run
 from research.runner import session
 from research.runner.group import RunGroup
 from research.runner.run_spec import RunSpec
+from research.runner.session import Session
 from research.training.checkpoint import Checkpoints
 
 STEPS = 25
@@ -23,7 +24,7 @@ def test_garbage_is_collected_again_also_where_jax_cannot_be_imported(monkeypatc
         raise ImportError("no jax here")
 
     monkeypatch.setattr(session, "prepare_jax", absent)
-    (result,) = session.train_group([RunSpec(Config(), tmp_path / "run")])
+    (result,) = session.train_group([RunSpec(Config(), tmp_path / "run")], Session())
     assert str(result["error"]) == "no jax here" and gc.isenabled()
 
 
@@ -50,7 +51,7 @@ def interrupted(member):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RunGroup, "take", until)
-        session.train_group([member])
+        session.train_group([member], Session())
     assert (
         Checkpoints(member.directory).exist
         and Run(member.directory).info["status"] == "interrupted"
@@ -66,13 +67,13 @@ def test_a_run_that_another_process_ends_behind_the_look_is_left_as_it_is(member
         if not left:
             left.append(None)
             assert (
-                session.train_group([member])[0]["status"] == "done"
+                session.train_group([member], Session())[0]["status"] == "done"
             )  # the other process, from beginning to end
             left.append(contents(member))
         return found
 
     monkeypatch.setattr(session, "read_ended", slowly)
-    (second,) = session.train_group([member])
+    (second,) = session.train_group([member], Session())
     assert second["already"] and second["status"] == "done" and "error" not in second
     assert contents(member) == left[1] and not is_being_written(member.directory)
 
@@ -86,12 +87,12 @@ def test_who_comes_second_is_refused_and_changes_nothing(member, monkeypatch, be
 
     def found_out(checkpoints, form):
         before = contents(member)
-        seen.append(session.train_group([member])[0])  # the other process
+        seen.append(session.train_group([member], Session())[0])  # the other process
         seen.append(contents(member) == before)
         return read(checkpoints, form)
 
     monkeypatch.setattr(Checkpoints, "read", found_out)
-    (first,) = session.train_group([member])
+    (first,) = session.train_group([member], Session())
     refused, unchanged = seen
     assert isinstance(refused["error"], RunLocked) and unchanged
     assert first["status"] == "done" and ("resumed" in first) == (begin is interrupted)
@@ -113,7 +114,7 @@ def test_a_run_is_locked_until_nothing_of_it_is_left_to_write(member, monkeypatc
 
     watched(RunRecord, "close")
     watched(Checkpoints, "remove")
-    session.train_group([member])
+    session.train_group([member], Session())
     assert seen == [("close", "done", True), ("remove", "done", True)]
     assert not is_being_written(member.directory) and not Checkpoints(member.directory).exist
 
