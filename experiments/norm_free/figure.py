@@ -68,7 +68,8 @@ def _draw_jacobian(axes: Axes, runs: Sequence[Run]) -> None:
         axes.plot(
             [depth] * len(distances),
             distances,
-            style.marker,
+            linestyle="none",
+            marker=style.marker,
             color=style.color,
             markersize=7,
             clip_on=False,

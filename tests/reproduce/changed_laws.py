@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 
 from research.cli import main as cli
@@ -15,7 +16,7 @@ from research.models.skip import LEARNED_SCALE, Skip
 MORE_VARIANCE = 1.05
 
 
-def enlarge_weights():
+def enlarge_weights(patch):
     """All initial weights get 5 % more variance."""
     initializers = jax.nn.initializers
     variance_scaling = initializers.variance_scaling
@@ -27,18 +28,18 @@ def enlarge_weights():
     def enlarged_orthogonal():
         return orthogonal(scale=MORE_VARIANCE**0.5)
 
-    initializers.variance_scaling = enlarged_variance_scaling
-    initializers.orthogonal = enlarged_orthogonal
+    patch.setattr(initializers, "variance_scaling", enlarged_variance_scaling)
+    patch.setattr(initializers, "orthogonal", enlarged_orthogonal)
 
 
-def enlarge_branches():
+def enlarge_branches(patch):
     """All branches are multiplied by 1.25 before they are added to their shortcut."""
     call = Skip.__call__
 
     def call_with_enlarged_branch(self, h, branch, *arguments):
         return call(self, h, 1.25 * branch, *arguments)
 
-    Skip.__call__ = call_with_enlarged_branch
+    patch.setattr(Skip, "__call__", call_with_enlarged_branch)
 
 
 def normalise(x, axis, norm):
@@ -51,7 +52,7 @@ def normalise(x, axis, norm):
     return normalised * norm.scale[...] + norm.bias[...]
 
 
-def cut_gradient_of_statistics():
+def cut_gradient_of_statistics(patch):
     """Batch norm and layer norm pass no gradient through their statistics."""
     evaluate_batch_norm = nnx.BatchNorm.__call__
 
@@ -63,13 +64,13 @@ def cut_gradient_of_statistics():
     def layer_norm(self, x):
         return normalise(x, -1, self)
 
-    nnx.BatchNorm.__call__ = batch_norm
-    nnx.LayerNorm.__call__ = layer_norm
+    patch.setattr(nnx.BatchNorm, "__call__", batch_norm)
+    patch.setattr(nnx.LayerNorm, "__call__", layer_norm)
 
 
-def begin_scales_above_zero():
+def begin_scales_above_zero(patch):
     """ReZero's learned scales begin at 1e-4."""
-    LEARNED_SCALE["rezero"] = 1e-4
+    patch.setitem(LEARNED_SCALE, "rezero", 1e-4)
 
 
 LAWS = {
@@ -82,5 +83,7 @@ LAWS = {
 
 if __name__ == "__main__":
     law, experiment = sys.argv[1:]
-    LAWS[law]()
-    sys.exit(cli.run(["reproduce", experiment, "tracker=none"]))
+    with pytest.MonkeyPatch.context() as patch:
+        LAWS[law](patch)
+        code = cli.run(["reproduce", experiment, "tracker=none"])
+    sys.exit(code)

@@ -1,4 +1,4 @@
-"""The larger configurations of experiments: every run composes, and claims and figure can be made."""
+"""The larger configurations of experiments: every run composes and has results."""
 
 import sys
 
@@ -154,7 +154,7 @@ PUBLISHED = {  # by experiment, the accuracy that its paper leads one to expect
 }
 
 
-def make_expensive_slow(key):
+def mark_slow(key):
     return key if key in CHEAP else pytest.param(key, marks=pytest.mark.slow)
 
 
@@ -164,7 +164,7 @@ def holding(key, runs):
     return np.array([claim.holds for claim in claims])
 
 
-@pytest.mark.parametrize("key", map(make_expensive_slow, KEYS))
+@pytest.mark.parametrize("key", [mark_slow(key) for key in KEYS])
 def test_claims_and_figure_are_made_of_the_records_of_all_runs(plan_experiment, key):
     plan = plan_experiment(key)
     names = [run_spec.directory.name for run_spec in plan.run_specs]
