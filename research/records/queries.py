@@ -38,6 +38,14 @@ def final_values(runs: Sequence[Run], name: str) -> list[float]:
     return [final(run, name) for run in runs]
 
 
+def final_by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
+    """``final`` of the runs of one setting, by seed."""
+    values = {}
+    for seed, run in by_seed(runs).items():
+        values[seed] = final(run, name)
+    return values
+
+
 def error(run: Run, split: str) -> float:
     """The final error in per cent on ``train`` (mean over the last epoch) or ``eval``; 100 for a run that diverged."""
     accuracy = final(run, f"{split}_accuracy")
@@ -64,12 +72,15 @@ def by_seed(runs: Sequence[Run]) -> dict[int, Run]:
 
 
 def one_per_seed(runs: Sequence[Run]) -> list[Run]:
-    """The last run of each seed, where what is asked does not depend on the other settings."""
-    return list({run["seed"]: run for run in runs}.values())
+    """The last run of each seed, for measurements that other settings do not influence."""
+    last_runs = {}
+    for run in runs:
+        last_runs[run["seed"]] = run
+    return list(last_runs.values())
 
 
 def completed(runs: Sequence[Run]) -> list[Run]:
-    """The runs that trained to their last step: not those that diverged."""
+    """The runs that trained to their last step, without those that diverged."""
     return [run for run in runs if run.info["status"] == "done"]
 
 
@@ -80,7 +91,11 @@ def setting_values(runs: Sequence[Run], path: str) -> list[Any]:
 
 def initial_factors(runs: Sequence[Run]) -> list[float]:
     """For each run, the fitted factor per layer of the squared gradient before the first step."""
-    return [run.info["verdict"]["initial"]["factor_per_layer"] for run in runs]
+    factors = []
+    for run in runs:
+        fit = run.info["verdict"]["initial"]
+        factors.append(fit["factor_per_layer"])
+    return factors
 
 
 def initial_profiles(runs: Sequence[Run], gauge: str) -> np.ndarray:
@@ -119,7 +134,10 @@ def metric_curves(runs: Sequence[Run], name: str, window: int = 1) -> np.ndarray
         name: a column of the metrics, such as ``train_loss``.
         window: how many consecutive steps one mean covers; an incomplete last window is dropped.
     """
-    return np.stack([window_means(run.metrics[name], window) for run in runs])
+    curves = []
+    for run in runs:
+        curves.append(window_means(run.metrics[name], window))
+    return np.stack(curves)
 
 
 def window_means(values: np.ndarray, window: int) -> np.ndarray:
@@ -133,14 +151,18 @@ def evaluated_rows(run: Run) -> np.ndarray:
     return np.flatnonzero(np.isfinite(run.metrics["eval_accuracy"]))
 
 
-def means_between(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The mean of ``values`` over each interval that ends at one of ``rows``.
+def means_up_to_evaluations(runs: Sequence[Run], name: str) -> np.ndarray:
+    """A metric in means over the steps that lead up to each evaluation, [runs, evaluations].
 
-    An interval starts after the previous row. The last one continues to the end of ``values``.
+    The first mean starts at the first step; the last one includes steps after the last evaluation.
     """
-    starts = np.r_[0, rows[:-1] + 1]
-    counts = np.diff(np.r_[starts, len(values)])
-    return np.add.reduceat(values, starts) / counts
+    ends = evaluated_rows(runs[0])
+    starts = np.r_[0, ends[:-1] + 1]
+    counts = np.diff(np.r_[starts, len(runs[0].metrics[name])])
+    means = []
+    for run in runs:
+        means.append(np.add.reduceat(run.metrics[name], starts) / counts)
+    return np.stack(means)
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:

@@ -13,6 +13,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from PIL import Image
 
+from research.records.queries import metric_curves
+from research.records.runs import Run
+
 # Okabe & Ito 2008: distinguishable with any colour vision. The order alternates in lightness, for grey prints.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLE: dict[Any, Any] = {
@@ -77,6 +80,24 @@ class CurveStyle:
     color: str
     marker: str | None = None
     linestyle: str = "-"
+
+
+def plot_metric(
+    axes: Axes, runs: Sequence[Run], name: str, *, window: int, label: str, **style: object
+) -> None:
+    """A metric over training steps: the mean over seeds as a line, their range as a shade.
+
+    Args:
+        axes: where to draw.
+        runs: one run for each seed.
+        name: a column of the metrics, such as ``train_loss``.
+        window: how many steps one point is the mean of.
+        label: the name in the legend.
+        style: settings of the line.
+    """
+    curves = metric_curves(runs, name, window)
+    steps = np.arange(curves.shape[1]) * window + window / 2
+    band(axes, steps, curves, label=label, **style)
 
 
 def range_bars(values: Sequence[float] | np.ndarray) -> list[list[float]]:
