@@ -13,19 +13,24 @@ from research.records.queries import (
     at_best_rate,
     initial_inspections,
     initial_profiles,
-    metric_curves,
     one_per_seed,
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
+from research.reporting.figures import (
+    PALETTE,
+    CurveStyle,
+    band,
+    new_figure,
+    plot_metric,
+    plot_theory,
+)
 
 STYLES = {  # by depth
     64: CurveStyle("64 layers, Adam", PALETTE[5], "^"),
     256: CurveStyle("256 layers", PALETTE[1], "s"),
     1000: CurveStyle("1000 layers", PALETTE[0], "o"),
 }
-WINDOW = 10  # steps that one mean of the loss covers
 ROUNDING = 2.0**-24  # from 1 to the number before it in float32
 
 
@@ -46,11 +51,11 @@ def figure(runs: Sequence[Run]) -> Figure:
 def _draw_training(axes: Axes, runs: Sequence[Run]) -> None:
     for depth, style in STYLES.items():
         best = at_best_rate(where(runs, {"model.depth": depth}))
-        curves = metric_curves(best, "train_loss", WINDOW)
-        band(
+        plot_metric(
             axes,
-            np.arange(curves.shape[1]) * WINDOW + WINDOW // 2,
-            curves,
+            best,
+            "train_loss",
+            window=10,
             color=style.color,
             marker=style.marker,
             markevery=3,

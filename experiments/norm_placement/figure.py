@@ -9,13 +9,19 @@ from matplotlib.figure import Figure
 
 from research.records.queries import (
     initial_profiles,
-    metric_curves,
     setting_values,
     tabulate_by_seed,
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure, plot_theory, set_ticks
+from research.reporting.figures import (
+    PALETTE,
+    band,
+    new_figure,
+    plot_metric,
+    plot_theory,
+    set_ticks,
+)
 
 SETTINGS = {
     "Post-LN": {"skip.kind": "identity", "norm.placement": "post"},
@@ -28,7 +34,6 @@ STYLES: dict[str, dict[str, Any]] = {
     "DeepNorm": {"color": PALETTE[2], "marker": "^", "markersize": 4},
 }
 DEPTHS = (2, 4, 8, 16, 32)
-WINDOW = 10  # steps that one mean of the loss covers
 
 
 def figure(runs: Sequence[Run]) -> Figure:
@@ -100,11 +105,11 @@ def _draw_training(axes: Axes, runs: Sequence[Run]) -> None:
         group = where(runs, settings)
         for warmup in setting_values(group, "optimizer.warmup_steps"):
             alike = where(group, {"optimizer.warmup_steps": warmup})
-            curves = metric_curves(alike, "train_loss", WINDOW)
-            band(
+            plot_metric(
                 axes,
-                np.arange(curves.shape[1]) * WINDOW + WINDOW // 2,
-                curves,
+                alike,
+                "train_loss",
+                window=10,
                 label=f"{name}, warm-up" if warmup else name,
                 linestyle="--" if warmup else "-",
                 markevery=5,

@@ -6,12 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import (
-    autocorrelation,
-    initial_inspections,
-    setting_values,
-    where,
-)
+from research.records.queries import autocorrelation, initial_inspections, setting_values, where
 from research.records.runs import Run
 from research.reporting.figures import PALETTE, CurveStyle, band, plot_theory, set_ticks
 from research.theory.profiles import correlation_profile
@@ -137,7 +132,7 @@ def _draw_cosines(axes: Axes, runs: Sequence[Run]) -> None:
         xlabel="layers $L$",
         ylabel="cosine of two inputs' gradients",
     )
-    set_ticks(axes.xaxis, [1, 2, 4, 8, 16, 32, 64])
+    set_ticks(axes.xaxis, (1, 2, 4, 8, 16, 32, 64))
 
 
 def _draw_network(axes: Axes, runs: Sequence[Run], style: CurveStyle) -> None:

@@ -11,14 +11,18 @@ from matplotlib.figure import Figure
 from research.records.queries import (
     at_best_rate,
     final_values,
-    metric_curves,
     setting_values,
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure, plot_theory, range_bars
+from research.reporting.figures import (
+    PALETTE,
+    new_figure,
+    plot_metric,
+    plot_theory,
+    range_bars,
+)
 
-WINDOW = 10  # steps that one mean of the loss covers
 LAYERS = 32
 
 
@@ -84,11 +88,11 @@ def _final_losses(runs: Sequence[Run], settings: Mapping[str, object]) -> np.nda
 def _draw_curves(axes: Axes, runs: Sequence[Run]) -> None:
     for name, linestyle in LINESTYLES.items():
         best = at_best_rate(where(runs, SHORTCUTS[name].settings))
-        curves = metric_curves(best, "train_loss", WINDOW)
-        band(
+        plot_metric(
             axes,
-            np.arange(curves.shape[1]) * WINDOW + WINDOW / 2,
-            curves,
+            best,
+            "train_loss",
+            window=10,
             label=name.removeprefix("exclusive "),
             color=_colour(name),
             linestyle=linestyle,

@@ -102,14 +102,8 @@ def _draw_loss(axes: Axes, runs: Sequence[Run]) -> None:
     for skip, style in SKIP_STYLES.items():
         for number, (depth, line) in enumerate(DEPTH_LINES.items()):
             curves = metric_curves(_group(runs, skip, depth), "train_loss", WINDOW)
-            band(
-                axes,
-                np.arange(curves.shape[1]) * WINDOW + WINDOW // 2,
-                curves,
-                markevery=(number * 2, 6),
-                linestyle=line,
-                **style,
-            )
+            steps = np.arange(curves.shape[1]) * WINDOW + WINDOW / 2
+            band(axes, steps, curves, markevery=(number * 2, 6), linestyle=line, **style)
     axes.set(yscale="log", ylim=(3e-4, 5), xlabel="training step")
 
 
