@@ -7,7 +7,7 @@ from research.reproduce import experiments, results
 
 
 def main(words: Sequence[str], scale: str) -> int:
-    """Draws and judges the named experiments; returns 1 where a claim does not hold, else 0.
+    """Draws figures and tests claims of experiments; returns 1 if a claim does not hold, else 0.
 
     Raises:
         ValueError: no experiment is named, one does not exist, or its records are incomplete.

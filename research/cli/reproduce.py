@@ -31,7 +31,7 @@ class Outcome:
     """How the reproduction of one experiment ended."""
 
     exit_code: int
-    is_judged: bool = False
+    is_tested: bool = False
     interrupted: bool = False
 
 
@@ -48,16 +48,16 @@ def main(words: Sequence[str], scale: str) -> int:
         known = ", ".join(experiments.experiment_names(scale))
         raise ValueError(f"reproduce what? one or several of {known}, or all")
     exit_codes = []
-    judged = {}
+    tested = {}
     for name in chosen:
         print(f"{experiments.output_name(name)}: training", flush=True)
         outcome = _reproduce_or_report(name, overrides)
         exit_codes.append(outcome.exit_code)
-        judged[experiment_directory(name, overrides)] = outcome.is_judged
+        tested[experiment_directory(name, overrides)] = outcome.is_tested
         if outcome.interrupted:
             break
     if len(chosen) > 1:
-        console().print(tables.summary_table(judged))
+        console().print(tables.summary_table(tested))
     return max(exit_codes)
 
 
@@ -103,10 +103,10 @@ def _reproduce_or_report(name: str, overrides: Sequence[str]) -> Outcome:
 
 
 def _reproduce(name: str, overrides: Sequence[str]) -> Outcome:
-    """Trains, draws and judges one experiment.
+    """Trains one experiment, draws its figure and tests its claims.
 
-    A diverged run is a result that the claims judge, for example in a grid of learning rates, so a
-    failed sweep is judged too if every run finished or diverged.
+    A diverged run is a result that the claims test, for example in a grid of learning rates, so a
+    failed sweep is tested too if every run finished or diverged.
     """
     session = Session()
     words = [f"experiment={name}", "hydra/launcher=grouped", *overrides]
@@ -124,6 +124,6 @@ def _reproduce(name: str, overrides: Sequence[str]) -> Outcome:
         results.upload_results(directory)
     return Outcome(
         exit_code=0 if all_hold else 1,
-        is_judged=True,
+        is_tested=True,
         interrupted=session.interrupted,
     )

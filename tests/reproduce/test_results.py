@@ -11,8 +11,8 @@ CLAIM = Claim("a", "b", "≤ 1", 0.5, (0.0, 1.0), 3, True)
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """Stands in for an experiment of one claim; a list with an entry for each time it is drawn."""
+def drawings(monkeypatch):
+    """Stands in for an experiment of one claim; a list with an entry for each drawing of its figure."""
     times = []
     code = types.SimpleNamespace(claims=lambda _: [CLAIM], figure=lambda _: plt.figure())
     monkeypatch.setattr(results, "finished_runs", lambda *_: times.append(1))
@@ -29,25 +29,25 @@ def run_info(tmp_path):
     return file
 
 
-def test_results_that_are_newer_than_their_sources_are_kept(drawn, run_info, tmp_path):
+def test_results_that_are_newer_than_their_sources_are_kept(drawings, run_info, tmp_path):
     assert results.draw_and_test("he_init", tmp_path, redo=False)
-    assert len(drawn) == 1
+    assert len(drawings) == 1
     assert results.draw_and_test("he_init", tmp_path, redo=False)
-    assert len(drawn) == 1
+    assert len(drawings) == 1
     assert results.draw_and_test("he_init", tmp_path, redo=True)
-    assert len(drawn) == 2
+    assert len(drawings) == 2
 
 
-def test_results_are_made_again_if_a_record_is_newer(drawn, run_info, tmp_path):
+def test_results_are_made_again_if_a_record_is_newer(drawings, run_info, tmp_path):
     results.draw_and_test("he_init", tmp_path)
     later = (tmp_path / "claims.json").stat().st_mtime + 10
     os.utime(run_info, (later, later))
     assert results.draw_and_test("he_init", tmp_path, redo=False)
-    assert len(drawn) == 2
+    assert len(drawings) == 2
 
 
-def test_results_are_made_again_if_one_is_missing(drawn, run_info, tmp_path):
+def test_results_are_made_again_if_one_is_missing(drawings, run_info, tmp_path):
     results.draw_and_test("he_init", tmp_path)
     (tmp_path / "figure.pdf").unlink()
     assert results.draw_and_test("he_init", tmp_path, redo=False)
-    assert len(drawn) == 2
+    assert len(drawings) == 2
