@@ -12,7 +12,7 @@ CLAIM = Claim("a", "b", "≤ 1", 0.5, (0.0, 1.0), 3, True)
 
 @pytest.fixture
 def drawings(monkeypatch):
-    """Stands in for an experiment of one claim; a list with an entry for each drawing of its figure."""
+    """Stands in for an experiment of one claim; has an entry for each drawing of its figure."""
     times = []
     code = types.SimpleNamespace(claims=lambda _: [CLAIM], figure=lambda _: plt.figure())
     monkeypatch.setattr(results, "finished_runs", lambda *_: times.append(1))
