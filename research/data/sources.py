@@ -5,7 +5,7 @@ import functools
 import importlib
 
 from research.config.data_options import Data, Scaling
-from research.data.dataset import Data, Scalingset, DatasetInfo, fit_standardization_per_feature
+from research.data.dataset import Data, DatasetInfo, fit_standardization_per_feature
 from research.data.tfds_directory import OFFLINE_DATASETS
 
 

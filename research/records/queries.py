@@ -1,7 +1,7 @@
 """Selecting recorded runs by their settings, and the numbers that claims and figures use."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,29 @@ def initial_factors(runs: Sequence[Run]) -> list[float]:
 def initial_profiles(runs: Sequence[Run], gauge: str) -> np.ndarray:
     """A gauge of every layer at the first measured step, [runs, layers]."""
     return np.stack([run.profiles[gauge][0] for run in runs])
+
+
+def initial_inspections(runs: Sequence[Run], name: str) -> np.ndarray:
+    """An inspection at the first step at which it was measured, [runs, …]."""
+    return np.stack([run.inspections[name][0] for run in runs])
+
+
+def tabulate_by_seed(
+    runs: Sequence[Run], path: str, values: Sequence[object], measure: Callable[[Run], float]
+) -> np.ndarray:
+    """One number for each run, [seeds, values], with the seeds in ascending order.
+
+    Args:
+        runs: one run for each seed and each of ``values``.
+        path: the setting that differs between the columns.
+        values: the setting's value in each column.
+        measure: returns the number of one run.
+    """
+    columns = []
+    for value in values:
+        column = by_seed(where(runs, {path: value}))
+        columns.append([measure(column[seed]) for seed in sorted(column)])
+    return np.stack(columns, axis=1)
 
 
 def metric_curves(runs: Sequence[Run], name: str, window: int = 1) -> np.ndarray:

@@ -164,7 +164,7 @@ def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(
         sweeper = sys.modules["hydra_plugins.fathom_sweeper"].FathomSweeper
         ended = {"directory": "nowhere", "status": "done"}
         patch.setattr(
-            sweeper, "_launch", lambda _, jobs: planned.extend(jobs) or [ended] * len(jobs)
+            sweeper, "launch_jobs", lambda _, jobs: planned.extend(jobs) or [ended] * len(jobs)
         )
         assert fathom("train", f"experiment={name}", "tracker=none").code == 0
     assert planned and len({tuple(sorted(job)) for job in planned}) == len(planned)

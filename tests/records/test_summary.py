@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from research.reproduce import experiments
+from research.reproduce.results import upload_results
 
 CLAIMS = [
     {
@@ -51,7 +51,7 @@ def summary(judged, workplace):
     """The W&B folder of a summary that was written twice, the second time with the claims."""
     for claims in ([], CLAIMS):
         (judged / "claims.json").write_text(json.dumps(claims))
-        experiments.mirror(judged)
+        upload_results(judged)
     (folder,) = offline_runs(workplace)
     return folder
 
@@ -96,7 +96,7 @@ def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
     info = json.loads(file.read_text())
     del info["wandb"]
     file.write_text(json.dumps(info))
-    experiments.mirror(judged)
+    upload_results(judged)
     assert not (workplace / "outputs" / "wandb").exists()
 
 
@@ -109,12 +109,12 @@ def test_a_summary_that_fails_is_one_line_and_is_tried_again(
 
     def count_new_runs():
         shutil.rmtree(workplace / "outputs" / "wandb", ignore_errors=True)
-        experiments.mirror(judged)
+        upload_results(judged)
         return len(offline_runs(workplace))
 
     with monkeypatch.context() as patch:
         patch.setattr(broken, fail)
-        experiments.mirror(judged)
+        upload_results(judged)
     err = capsys.readouterr().err
     assert "WandbSummary failed" in err
     assert "TimeoutError: no answer" in err
@@ -129,7 +129,7 @@ def test_a_summary_that_was_not_sent_because_wandb_was_disabled_is_sent_later(
 ):
     with monkeypatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        experiments.mirror(judged)
+        upload_results(judged)
     assert not list(workplace.glob("outputs/wandb/*run-*"))
-    experiments.mirror(judged)
+    upload_results(judged)
     assert len(offline_runs(workplace)) == 1
