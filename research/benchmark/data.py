@@ -25,6 +25,7 @@ NUM_PHOTOS = 512
 PHOTO_SIZE = 160  # pixels on each side
 BATCHES_PER_CHUNK = 3
 REPETITIONS = 10
+ReadImages = Callable[[int], object]  # takes the number of the repetition
 
 
 class ReadyBatchesTimer(StepTimer):
@@ -33,12 +34,14 @@ class ReadyBatchesTimer(StepTimer):
     def __init__(self, *overrides: str):
         super().__init__(*overrides)
         spec = self.setup.spec
-        examples = np.arange(spec.capacity * spec.batch_size) % self.setup.dataset.examples
-        batches = examples.reshape(-1, spec.batch_size)
+        num_examples = self.setup.dataset.examples
+        positions = np.arange(spec.capacity * spec.batch_size) % num_examples
+        batches = positions.reshape(-1, spec.batch_size)
         data = dict(self.setup.data)
         for name in ("x", "y"):
             data[name] = data[name][batches]
-        self.setup = replace(self.setup, spec=replace(spec, streamed=True), data=data)
+        streamed_spec = replace(spec, streamed=True)
+        self.setup = replace(self.setup, spec=streamed_spec, data=data)
         self.program = make_program(self.setup.spec)
         self.time()
 
@@ -110,14 +113,14 @@ def _write_photos(directory: Path) -> None:
         photo.save(folder / f"{number}.jpg", quality=90)
 
 
-def _time_call(run: Callable[[int], object], repetition: int) -> float:
+def _time_call(read: ReadImages, repetition: int) -> float:
     start = time.perf_counter()
-    jax.block_until_ready(run(repetition))
+    jax.block_until_ready(read(repetition))
     return time.perf_counter() - start
 
 
 def _measure_rate(
-    run: Callable[[int], object],
+    read: ReadImages,
     images: int,
     first_seconds: float,
     report_progress: ReportProgress,
@@ -125,14 +128,14 @@ def _measure_rate(
     """Images a second.
 
     Args:
-        run: Reads ``images`` images; takes the number of the repetition.
-        images: The number of images in a timing.
+        read: What is timed.
+        images: The number of images that it reads.
         first_seconds: The seconds to the first batch, for the note.
         report_progress: Called after each timing.
     """
     seconds = []
     for repetition in range(REPETITIONS):
-        seconds.append(_time_call(run, repetition))
+        seconds.append(_time_call(read, repetition))
         report_progress(repetition + 1, REPETITIONS)
     rate = images / float(np.median(seconds))
     return Measurement(rate, f"first batch after {first_seconds:.2f} s")

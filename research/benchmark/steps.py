@@ -1,6 +1,7 @@
 """Rows about the train step: what gauges and precisions cost, and how it compares with NumPy."""
 
 import functools
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -65,7 +66,8 @@ class StepTimer:
     def train(self, state: TrainState, steps: int) -> tuple[TrainState, dict[str, Any]]:
         """Trains the first steps; returns the new state and what the steps measured."""
         setup = self.setup
-        return self.program.chunk(state, setup.hp, setup.data, jnp.int32(0), jnp.int32(steps))
+        first = jnp.int32(0)
+        return self.program.chunk(state, setup.hp, setup.data, first, jnp.int32(steps))
 
     def first_step(self) -> dict[str, np.ndarray]:
         """What the first step measures, by name; the layers' norms are ``layer_grad_norm``."""
@@ -131,7 +133,7 @@ class MatrixProducts:
         draw = functools.partial(generator.standard_normal, dtype=np.float32)
         widths = [inputs, *[width] * (depth + 1), classes]
         self.layers: list[LayerProducts] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             layer = LayerProducts(
                 inputs=draw((batch, fan_in)),
                 weights=draw((fan_in, fan_out)),

@@ -9,6 +9,8 @@ from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extr
 
 from research.runner.run_setup import RunSetup
 
+Params = dict[str, Any]  # our parameters: nested by name, the leaves are arrays
+
 
 class Network(nn.Module):
     """embed → blocks → head; ``parameters()`` yields them in this order."""
@@ -40,7 +42,7 @@ def make_network(setup: RunSetup, params: Any) -> Network:
     return _make_mlp(params_of_first_run)
 
 
-def _select_first_run(params: Any) -> dict[str, Any]:
+def _select_first_run(params: Any) -> Params:
     selected = {}
     for key, value in params.items():
         if hasattr(value, "items"):
@@ -50,7 +52,7 @@ def _select_first_run(params: Any) -> dict[str, Any]:
     return selected
 
 
-def _select_layer(stacked: dict[str, Any], layer: int) -> dict[str, Any]:
+def _select_layer(stacked: Params, layer: int) -> Params:
     """The parameters of one layer, from parameters that are stacked on a leading layer axis."""
     selected = {}
     for key, value in stacked.items():
@@ -61,7 +63,7 @@ def _select_layer(stacked: dict[str, Any], layer: int) -> dict[str, Any]:
     return selected
 
 
-def _make_mlp(params: dict[str, Any]) -> Network:
+def _make_mlp(params: Params) -> Network:
     """The blocks are h ← W relu(h) + b."""
     stacked = params["stages"][0]["branch"]["weights"][0]
     blocks = []
@@ -73,15 +75,21 @@ def _make_mlp(params: dict[str, Any]) -> Network:
     return Network(embed, blocks, head)
 
 
-def _make_linear(params: dict[str, np.ndarray]) -> nn.Linear:
-    layer = nn.Linear(*params["kernel"].shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(params["kernel"].T.copy()))
-        layer.bias.copy_(torch.from_numpy(params["bias"].copy()))
+def _make_linear(params: Params) -> nn.Linear:
+    kernel = params["kernel"]
+    layer = nn.Linear(*kernel.shape)
+    _copy(kernel.T, to=layer.weight)
+    _copy(params["bias"], to=layer.bias)
     return layer
 
 
-def _make_resnet(setup: RunSetup, params: dict[str, Any]) -> Network:
+def _copy(values: np.ndarray, *, to: Tensor) -> None:
+    contiguous = values.copy()
+    with torch.no_grad():
+        to.copy_(torch.from_numpy(contiguous))
+
+
+def _make_resnet(setup: RunSetup, params: Params) -> Network:
     """The original residual network for CIFAR (He et al. 2016), with shortcuts of option A."""
     architecture = setup.spec.architecture
     height, width, channels = architecture.shape
@@ -113,7 +121,7 @@ class ChannelsFirst(nn.Module):
 class ResidualBlock(nn.Module):
     """relu(shortcut(h) + norm(conv(relu(norm(conv(h))))))."""
 
-    def __init__(self, params: dict[str, Any], stride: int):
+    def __init__(self, params: Params, stride: int):
         super().__init__()
         weights = params["branch"]["weights"]
         self.stride = stride
@@ -133,17 +141,17 @@ class ResidualBlock(nn.Module):
         new_channels = self.first_conv.out_channels - self.first_conv.in_channels
         if not new_channels:
             return h
-        subsampled = h[:, :, :: self.stride, :: self.stride]
+        stride = self.stride
+        subsampled = h[:, :, ::stride, ::stride]
         return nn.functional.pad(subsampled, (0, 0, 0, 0, 0, new_channels))
 
 
 def _make_conv(kernel: np.ndarray, stride: int) -> nn.Conv2d:
     _, _, inputs, outputs = kernel.shape
     layer = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()))
+    _copy(kernel.transpose(3, 2, 0, 1), to=layer.weight)
     return layer
 
 
-def _make_norm(params: dict[str, np.ndarray]) -> nn.BatchNorm2d:
+def _make_norm(params: Params) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(len(params["scale"]))

@@ -21,7 +21,7 @@ from research.benchmark.steps import StepTimer
 from research.benchmark.torch_networks import Network, make_network
 from research.runner.run_setup import RunSetup
 
-GAUGES = ("grad_norm", "activation_rms", "activation_mean", "signal_grad", "layer_grad_norm")
+Numbers = Mapping[str, Any]  # our traced numbers by dotted path, each with an axis over runs
 
 
 class Trainer:
@@ -29,11 +29,11 @@ class Trainer:
 
     Args:
         network: The network, which is trained in place.
-        numbers: Our traced numbers, by dotted path, with a leading axis over runs.
+        numbers: The learning rate and the momentum are read from it.
         gauges: Whether the gradients and activations of every layer are measured.
     """
 
-    def __init__(self, network: Network, numbers: Mapping[str, Any], *, gauges: bool):
+    def __init__(self, network: Network, numbers: Numbers, *, gauges: bool):
         self.network = network
         self.num_parameters = []  # of each layer
         for layer in (network.embed, *network.blocks, network.head):
@@ -47,7 +47,7 @@ class Trainer:
         self.gauges = gauges
         self.forward_statistics: list[Tensor] = []
         self.backward_statistics: list[Tensor] = []
-        self.measured: list[tuple[Tensor, ...]] = []  # of each step: loss, accuracy, GAUGES
+        self.measured: list[dict[str, Tensor]] = []  # of each step, by name
         if gauges:
             for layer in (network.embed, *network.blocks):
                 layer.register_forward_hook(self._measure_forward)
@@ -68,14 +68,15 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         with torch.no_grad():
-            accuracy = (logits.argmax(1) == y).float().mean()
-            self.measured.append((loss.detach(), accuracy, *self.read_gauges()))
+            correct = logits.argmax(1) == y
+            metrics = {"train_loss": loss.detach(), "train_accuracy": correct.float().mean()}
+            self.measured.append(metrics | self.read_gauges())
         self.optimizer.step()
 
-    def read_gauges(self) -> tuple[Tensor, ...]:
-        """What this step has measured, in the order of ``GAUGES``; nothing without gauges."""
+    def read_gauges(self) -> dict[str, Tensor]:
+        """What this step has measured, by name; nothing without gauges."""
         if not self.gauges:
-            return ()
+            return {}
         gradients = []
         for parameter in self.parameters:
             if parameter.grad is not None:
@@ -89,21 +90,23 @@ class Trainer:
         signal = torch.stack(self.backward_statistics).flip(0)
         self.forward_statistics = []
         self.backward_statistics = []
-        return vector_norm(layer_norms), forward[:, 0], forward[:, 1], signal, layer_norms[1:-1]
+        return {
+            "grad_norm": vector_norm(layer_norms),
+            "activation_rms": forward[:, 0],
+            "activation_mean": forward[:, 1],
+            "signal_grad": signal,
+            "layer_grad_norm": layer_norms[1:-1],
+        }
 
     def last_step(self) -> dict[str, np.ndarray]:
         """What the last step measured, by name."""
-        names = ("train_loss", "train_accuracy", *GAUGES)
-        values = {}
-        for name, value in zip(names, self.measured[-1], strict=False):
-            values[name] = value.numpy()
-        return values
+        return {name: value.numpy() for name, value in self.measured[-1].items()}
 
 
 class HookTrainer(Trainer):
     """Trains with a hook for each layer and gauge, each of which reads its number out."""
 
-    def __init__(self, network: Network, numbers: Mapping[str, Any]):
+    def __init__(self, network: Network, numbers: Numbers):
         super().__init__(network, numbers, gauges=False)
         self.optimizer = torch.optim.SGD(self.parameters, self.learning_rate, self.momentum)
         self._clear()
@@ -122,25 +125,33 @@ class HookTrainer(Trainer):
 
     def _measure_forward(self, layer: nn.Module, inputs: tuple, h: Tensor) -> None:
         h.register_hook(self._measure_backward)
-        self.rms.append(h.detach().square().mean().sqrt().item())
-        self.mean.append(h.detach().mean().item())
+        rms = h.detach().square().mean().sqrt()
+        mean = h.detach().mean()
+        self.rms.append(rms.item())
+        self.mean.append(mean.item())
 
     def _measure_backward(self, gradient: Tensor) -> None:
         self.signal.append(gradient.norm().item())
 
     def _measure_parameter(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        self.parameter_norms[self.positions[id(parameter)]] = parameter.grad.norm().item()
+        position = self.positions[id(parameter)]
+        self.parameter_norms[position] = parameter.grad.norm().item()
 
-    def read_gauges(self) -> tuple[Tensor, ...]:
-        """What this step has measured, in the order of ``GAUGES``."""
-        rms = torch.tensor(self.rms)
-        mean = torch.tensor(self.mean)
-        # The backward pass goes from the last layer to the first.
-        signal = torch.tensor(self.signal).flip(0)
+    def read_gauges(self) -> dict[str, Tensor]:
+        """What this step has measured, by name."""
+        norms = torch.tensor(self.parameter_norms)
+        layer_norms = _norms_of_layers(norms, self.num_parameters)
+        gauges = {
+            "grad_norm": vector_norm(layer_norms),
+            "activation_rms": torch.tensor(self.rms),
+            "activation_mean": torch.tensor(self.mean),
+            # The backward pass goes from the last layer to the first.
+            "signal_grad": torch.tensor(self.signal).flip(0),
+            "layer_grad_norm": layer_norms[1:-1],
+        }
         self._clear()
-        layer_norms = _norms_of_layers(torch.tensor(self.parameter_norms), self.num_parameters)
-        return vector_norm(layer_norms), rms, mean, signal, layer_norms[1:-1]
+        return gauges
 
 
 def _norms_of_layers(parameter_norms: Tensor, num_parameters: list[int]) -> Tensor:
@@ -169,11 +180,13 @@ class TorchStepTimer:
         self.setup = setup
         self.params = params
         self.style = style
-        rows = np.asarray(setup.data["x"], np.float32)
-        scale = np.asarray(setup.data["scale"], np.float32)
-        offset = np.asarray(setup.data["offset"], np.float32)
+        data = setup.data
+        rows = np.asarray(data["x"], np.float32)
+        scale = np.asarray(data["scale"], np.float32)
+        offset = np.asarray(data["offset"], np.float32)
+        labels = np.asarray(data["y"], np.int64)
         self.x = torch.from_numpy((rows - offset) * scale)
-        self.y = torch.from_numpy(np.asarray(setup.data["y"], np.int64))
+        self.y = torch.from_numpy(labels)
         self.batch_size = setup.spec.batch_size
 
     def make_trainer(self) -> Trainer:
@@ -198,7 +211,9 @@ class TorchStepTimer:
     def first_step(self) -> dict[str, np.ndarray]:
         """What the first step measures on the first examples."""
         trainer = self.make_trainer()
-        trainer.step(self.x[: self.batch_size], self.y[: self.batch_size])
+        x = self.x[: self.batch_size]
+        y = self.y[: self.batch_size]
+        trainer.step(x, y)
         return trainer.last_step()
 
 
