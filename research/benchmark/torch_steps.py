@@ -9,7 +9,6 @@ plain sums of squares.
 
 import functools
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,29 +20,24 @@ from research.benchmark.steps import StepTimer
 from research.benchmark.torch_networks import Network, make_network
 from research.runner.run_setup import RunSetup
 
-Numbers = Mapping[str, Any]  # our traced numbers by dotted path, each with an axis over runs
-
 
 class Trainer:
     """Trains a network step by step and keeps what each step measured.
 
     Args:
         network: The network, which is trained in place.
-        numbers: The learning rate and the momentum are read from it.
+        learning_rate: The optimizer's learning rate.
+        momentum: The optimizer's momentum.
         gauges: Whether the gradients and activations of every layer are measured.
     """
 
-    def __init__(self, network: Network, numbers: Numbers, *, gauges: bool):
+    def __init__(self, network: Network, learning_rate: float, momentum: float, *, gauges: bool):
         self.network = network
         self.num_parameters = []  # of each layer
         for layer in (network.embed, *network.blocks, network.head):
             self.num_parameters.append(len(list(layer.parameters())))
         self.parameters = list(network.parameters())
-        self.learning_rate = float(numbers["optimizer.learning_rate"][0])
-        self.momentum = float(numbers["optimizer.momentum"][0])
-        self.optimizer = torch.optim.SGD(
-            self.parameters, self.learning_rate, self.momentum, fused=True
-        )
+        self.optimizer = torch.optim.SGD(self.parameters, learning_rate, momentum, fused=True)
         self.gauges = gauges
         self.forward_statistics: list[Tensor] = []
         self.backward_statistics: list[Tensor] = []
@@ -106,9 +100,9 @@ class Trainer:
 class HookTrainer(Trainer):
     """Trains with a hook for each layer and gauge, each of which reads its number out."""
 
-    def __init__(self, network: Network, numbers: Numbers):
-        super().__init__(network, numbers, gauges=False)
-        self.optimizer = torch.optim.SGD(self.parameters, self.learning_rate, self.momentum)
+    def __init__(self, network: Network, learning_rate: float, momentum: float):
+        super().__init__(network, learning_rate, momentum, gauges=False)
+        self.optimizer = torch.optim.SGD(self.parameters, learning_rate, momentum)
         self._clear()
         self.parameter_norms = [0.0] * len(self.parameters)
         for layer in (network.embed, *network.blocks):
@@ -192,7 +186,10 @@ class TorchStepTimer:
     def make_trainer(self) -> Trainer:
         """A trainer with the initial weights."""
         network = make_network(self.setup, self.params)
-        return STYLES[self.style](network, self.setup.hp)
+        hp = self.setup.hp
+        learning_rate = float(hp["optimizer.learning_rate"][0])
+        momentum = float(hp["optimizer.momentum"][0])
+        return STYLES[self.style](network, learning_rate, momentum)
 
     def time(self, steps: int) -> float:
         """Trains ``steps`` steps from the initial weights; returns the seconds of a step."""
