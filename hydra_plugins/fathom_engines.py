@@ -12,9 +12,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from hydra_plugins.fathom_grouped_launcher import GroupedLauncher, GroupedLauncherConf, JobGroup
+from hydra_plugins.fathom_grouped_launcher import (
+    GroupedLauncher,
+    GroupedLauncherConf,
+    JobGroup,
+    TrainedGroup,
+)
 
 MODULE = "hydra_plugins.fathom_engines"
+Outcomes = Iterator[tuple[int, Any]]  # of each task, with its position
 
 
 @dataclass
@@ -109,11 +115,11 @@ class EngineLauncher(GroupedLauncher):
                 value = OmegaConf.to_container(value, resolve=True)
             self.settings[name] = value
 
-    def run_tasks(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
         """Yields the position of each task with its outcome; see ``research.sweeps.engines``."""
         raise NotImplementedError
 
-    def train_groups(self, groups: Sequence[JobGroup]) -> Iterator[tuple[JobGroup, list[Any]]]:
+    def train_groups(self, groups: Sequence[JobGroup]) -> Iterator[TrainedGroup]:
         """Yields each group with the results of its runs, in the order in which groups end."""
         from research.sweeps.engines import GroupTask
 
@@ -152,7 +158,7 @@ class EngineLauncher(GroupedLauncher):
 class JoblibLauncher(EngineLauncher):
     """``hydra/launcher=joblib``."""
 
-    def run_tasks(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
         """Runs the tasks in processes of this machine."""
         from joblib import effective_n_jobs
 
@@ -165,7 +171,7 @@ class JoblibLauncher(EngineLauncher):
 class SubmititLauncher(EngineLauncher):
     """``hydra/launcher=submitit_local`` and ``submitit_slurm``."""
 
-    def run_tasks(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
         """Runs the tasks as an array of submitit jobs."""
         from research.sweeps.engines import run_with_submitit
 
@@ -192,7 +198,7 @@ class SubmititLauncher(EngineLauncher):
 class RayLauncher(EngineLauncher):
     """``hydra/launcher=ray``."""
 
-    def run_tasks(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
         """Runs the tasks as Ray tasks."""
         from research.sweeps.engines import run_with_ray
 

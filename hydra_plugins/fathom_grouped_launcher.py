@@ -1,6 +1,6 @@
 """The launcher ``grouped``: jobs that differ only in traced numbers are trained as one program."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 
 from research.config.options import MapMode
 
-JobGroup = dict[int, Sequence[str]]  # the overrides of each job of a group, by the job's number
+JobGroup = dict[int, Sequence[str]]  # the overrides of each job, by the job's number
+TrainedGroup = tuple[JobGroup, list[Any]]  # a group and the results of its runs
 
 
 @dataclass
@@ -79,7 +80,7 @@ class GroupedLauncher(Launcher):
             job_returns.append(_make_job_return(overrides, results[number]))
         return job_returns
 
-    def train_groups(self, groups: Sequence[JobGroup]) -> Iterator[tuple[JobGroup, list[Any]]]:
+    def train_groups(self, groups: Sequence[JobGroup]) -> Iterator[TrainedGroup]:
         """Trains group by group and yields each with the results of its runs."""
         from research.runner.session import train_group
 
@@ -96,21 +97,24 @@ class GroupedLauncher(Launcher):
         """The runs of a group, with the files that Hydra's own launcher would write for them."""
         run_specs = []
         for number, overrides in group.items():
-            run_specs.append(self.composer.make_run_spec_with_files(self.config, overrides, number))
+            run_spec = self.composer.make_run_spec_with_files(self.config, overrides, number)
+            run_specs.append(run_spec)
         return run_specs
 
-    def _group(self, jobs: Mapping[int, Sequence[str]]) -> list[JobGroup]:
+    def _group(self, jobs: JobGroup) -> list[JobGroup]:
         """Groups the jobs that share a program, as far as open files allow."""
         from research.runner.limits import most_together
         from research.sweeps.jobs import group_jobs
 
         configs = {}
         for number, overrides in jobs.items():
-            configs[number] = self.composer.make_run_spec(self.config, overrides).config
+            run_spec = self.composer.make_run_spec(self.config, overrides)
+            configs[number] = run_spec.config
         largest_group = max(group_jobs(configs, self.max_group_size), key=len)
-        largest = len(largest_group)
+        wanted = len(largest_group)
+        max_group_size = min(wanted, most_together(wanted))
         groups = []
-        for numbers in group_jobs(configs, min(largest, most_together(largest))):
+        for numbers in group_jobs(configs, max_group_size):
             groups.append({number: jobs[number] for number in numbers})
         return groups
 

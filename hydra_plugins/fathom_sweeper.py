@@ -11,6 +11,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+Result = dict[str, Any]  # a run's ``run.json`` and its directory
+
 
 @dataclass
 class FathomSweeperConf:
@@ -68,16 +70,18 @@ class FathomSweeper(BasicSweeper):
         jobs = expand_jobs(self.params or {}, self.arms, arguments, self.composer)
         run_specs = [self.composer.make_run_spec(self.config, job) for job in jobs]
         numbers = find_unique_jobs(jobs, run_specs)
-        results: dict[int, dict[str, Any]] = {}
+        results: dict[int, Result] = {}
         missing = []
         for number in numbers:
             info = read_ended(run_specs[number])
             if info:
-                results[number] = info | {"directory": str(run_specs[number].directory)}
+                directory = str(run_specs[number].directory)
+                results[number] = info | {"directory": directory}
             else:
                 missing.append(number)
         if missing:
-            Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+            sweep_directory = Path(self.config.hydra.sweep.dir)
+            sweep_directory.mkdir(parents=True, exist_ok=True)
             _print_plan(
                 [run_specs[number] for number in missing],
                 num_runs=len(numbers),
@@ -91,7 +95,7 @@ class FathomSweeper(BasicSweeper):
         )
         raise SweepEnded(exit_code)
 
-    def launch_jobs(self, jobs: list[list[str]]) -> list[dict[str, Any]]:
+    def launch_jobs(self, jobs: list[list[str]]) -> list[Result]:
         """Has the launcher train the jobs and returns the result of each."""
         assert self.launcher is not None
         self.session.progress.runs = len(jobs)
@@ -113,7 +117,7 @@ def _print_plan(missing: Sequence[Any], num_runs: int, num_duplicates: int) -> N
     print(message, file=sys.stderr)
 
 
-def _report(results: Sequence[dict[str, Any]], num_finished_before: int) -> int:
+def _report(results: Sequence[Result], num_finished_before: int) -> int:
     """Prints a table of the runs and a list of the failures; returns the exit code."""
     from research.records.runs import Run
     from research.reporting.tables import console, print_failures, runs_table
@@ -139,7 +143,7 @@ def _report(results: Sequence[dict[str, Any]], num_finished_before: int) -> int:
     return 0
 
 
-def _failure_reason(result: dict[str, Any]) -> str:
+def _failure_reason(result: Result) -> str:
     from research.config.errors import explain
 
     error = result.get("error")

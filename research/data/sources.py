@@ -5,7 +5,7 @@ import functools
 import importlib
 
 from research.config.data_options import Data, Scaling
-from research.data.dataset import Data, DatasetInfo, fit_standardization_per_feature
+from research.data.dataset import Dataset, DatasetInfo, fit_standardization_per_feature
 from research.data.tfds_directory import OFFLINE_DATASETS
 
 
@@ -25,26 +25,11 @@ def load(data: Data) -> Dataset:
     Raises:
         ValueError: The data is missing or damaged, or it does not fit the settings.
     """
-    return _load_cached(_SettingsKey(data))
-
-
-class _SettingsKey:
-    """Settings that can be hashed: equal if every value is equal."""
-
-    def __init__(self, data: Data):
-        self.data = dataclasses.replace(data)
-        self.key = repr(data)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SettingsKey) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
+    return _load_cached(data)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_cached(settings: _SettingsKey) -> Dataset:
-    data = settings.data
+def _load_cached(data: Data) -> Dataset:
     name = _module_name(data)
     module = importlib.import_module(f"research.data.{name}")
     load_dataset = getattr(module, f"load_{name}")

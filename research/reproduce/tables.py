@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from research.reporting.tables import format_number
 from research.reproduce.claims import Claim
 
 

@@ -79,8 +79,8 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
     finished = {}
     for run_spec, info in zip(run_specs, infos, strict=True):
         if info:
-            directory = run_spec.directory
-            finished[directory] = info | {"directory": str(directory), "already": True}
+            result = info | {"directory": str(run_spec.directory), "already": True}
+            finished[run_spec.directory] = result
     return finished
 
 
@@ -129,7 +129,9 @@ def _has_record(run_spec: RunSpec, error: Exception) -> bool:
     """Whether the run's directory holds a record, or will: another process is writing it."""
     from research.records.record import RunLocked
 
-    return (run_spec.directory / "run.json").exists() or isinstance(error, RunLocked)
+    if isinstance(error, RunLocked):
+        return True
+    return (run_spec.directory / "run.json").exists()
 
 
 def _remove_hydra_files(directory: Path) -> None:
@@ -157,12 +159,19 @@ def prepare_jax(devices: int | None = 1) -> None:
     import jax
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "fathom" / "xla"))
+        cache = _user_cache() / "fathom" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has
             jax.config.update("jax_num_cpu_devices", devices or _num_cores())
+
+
+def _user_cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if cache:
+        return Path(cache)
+    return Path.home() / ".cache"
 
 
 def _num_cores() -> int:

@@ -25,6 +25,8 @@ from research.config.hydra_config import register, resource_dir
 from research.records.runs import flatten_dict
 from research.runner.run_spec import RunSpec, checked_config
 
+CacheKey = tuple[str, ...]
+
 
 class Composer(ConfigLoaderImpl):
     """Hydra's configuration loader for the jobs of a sweep.
@@ -36,9 +38,9 @@ class Composer(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoader):
         assert isinstance(loader, ConfigLoaderImpl)
         super().__init__(loader.config_search_path)
-        self._pickled_configs: dict[tuple[str, ...], bytes] = {}
-        self._reusable_configs: dict[tuple[str, ...], DictConfig] = {}
-        self._run_specs: dict[tuple[str, ...], RunSpec] = {}
+        self._pickled_configs: dict[CacheKey, bytes] = {}
+        self._reusable_configs: dict[CacheKey, DictConfig] = {}
+        self._run_specs: dict[CacheKey, RunSpec] = {}
         self._is_group = functools.cache(self.repository.group_exists)
         self._parse_override = functools.cache(OverridesParser.create().parse_override)
 
@@ -52,8 +54,9 @@ class Composer(ConfigLoaderImpl):
     ) -> DictConfig:
         """The configuration of one job."""
         overrides = [self._parse_override(override) for override in sweep_overrides]
-        config = self._load_groups(master_config, overrides)
-        return self._set_values(config, overrides)
+        composed = self._load_groups(master_config, overrides)
+        self._set_values(composed, overrides)
+        return composed
 
     def make_run_spec(self, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
         """The run of a job, composed and checked once, without the files that Hydra writes.
@@ -64,9 +67,10 @@ class Composer(ConfigLoaderImpl):
         key = tuple(overrides)
         if key not in self._run_specs:
             parsed = [self._parse_override(override) for override in overrides]
-            config = self._load_reusable(master, parsed)
-            composed = self._set_values(config, parsed)
-            self._run_specs[key] = RunSpec(checked_config(composed), _sweep_directory(composed))
+            composed = self._load_reusable(master, parsed)
+            self._set_values(composed, parsed)
+            directory = _sweep_directory(composed)
+            self._run_specs[key] = RunSpec(checked_config(composed), directory)
         return self._run_specs[key]
 
     def make_run_spec_with_files(
@@ -105,19 +109,20 @@ class Composer(ConfigLoaderImpl):
         Each of these jobs overwrites the values of the job before it. That does not work for
         settings that a job adds, deletes or merges, so such a job gets a new configuration.
         """
-        key = []
+        words = []
         for override in overrides:
             if override.type != OverrideType.CHANGE or isinstance(override.value(), dict):
                 return self._load_groups(master, overrides)
             is_group = self._selects_group(override)
             word = override.input_line if is_group else override.key_or_group
-            key.append(word or "")
-        if tuple(key) not in self._reusable_configs:
-            self._reusable_configs[tuple(key)] = self._load_groups(master, overrides)
-        return self._reusable_configs[tuple(key)]
+            words.append(word or "")
+        key = tuple(words)
+        if key not in self._reusable_configs:
+            self._reusable_configs[key] = self._load_groups(master, overrides)
+        return self._reusable_configs[key]
 
-    def _set_values(self, composed: DictConfig, overrides: Sequence[Override]) -> DictConfig:
-        """Sets the values of a job in ``composed`` and returns it."""
+    def _set_values(self, composed: DictConfig, overrides: Sequence[Override]) -> None:
+        """Sets the values of a job in ``composed``."""
         values = [override for override in overrides if not self._selects_group(override)]
         try:
             self._apply_overrides_to_config(values, composed)
@@ -132,11 +137,12 @@ class Composer(ConfigLoaderImpl):
             item_sep=dirname_settings.item_sep,
             exclude_keys=dirname_settings.exclude_keys,
         )
-        return composed
 
     def _selects_group(self, override: Override) -> bool:
         """Whether the override selects an option of a group; others set values."""
-        return self._is_group(override.key_or_group) and not isinstance(override.value(), dict)
+        if not self._is_group(override.key_or_group):
+            return False
+        return not isinstance(override.value(), dict)  # model={depth:3} merges values
 
 
 def compose_jobs(
@@ -183,7 +189,10 @@ def _hydra_files(composed: DictConfig) -> Mapping[str, str]:
         "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
         "overrides": composed.hydra.overrides.task,
     }
-    return {f"{folder}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
+    files = {}
+    for name, part in parts.items():
+        files[f"{folder}/{name}.yaml"] = OmegaConf.to_yaml(part)
+    return files
 
 
 def _sweep_directory(composed: DictConfig) -> Path:

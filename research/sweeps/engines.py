@@ -16,6 +16,8 @@ from typing import Any
 from research.runner.run_spec import Result, RunSpec
 
 Outcome = list[Result] | BaseException
+Outcomes = Iterator[tuple[int, Outcome]]  # of each task, with its position
+Settings = dict[str, Any]
 SECONDS_BETWEEN_CHECKS = 0.5  # for result files
 SECONDS_BETWEEN_QUERIES = 15.0  # of the cluster's accounting, which serves many users
 
@@ -113,9 +115,7 @@ def _call(task: GroupTask) -> list[Result]:
     return task()
 
 
-def run_with_joblib(
-    tasks: Sequence[GroupTask], *, num_workers: int
-) -> Iterator[tuple[int, Outcome]]:
+def run_with_joblib(tasks: Sequence[GroupTask], *, num_workers: int) -> Outcomes:
     """Runs the tasks in up to ``num_workers`` processes of this machine, through joblib's pool.
 
     A worker that is killed breaks the whole pool, and with it the tasks of the other workers. Those
@@ -143,8 +143,8 @@ def run_with_joblib(
 
 
 def run_with_submitit(
-    tasks: Sequence[GroupTask], *, cluster: str, folder: Path, settings: dict[str, Any]
-) -> Iterator[tuple[int, Outcome]]:
+    tasks: Sequence[GroupTask], *, cluster: str, folder: Path, settings: Settings
+) -> Outcomes:
     """Runs the tasks as one array of submitit jobs.
 
     Args:
@@ -183,9 +183,7 @@ def _first_outcome(get_outcomes: Callable[[], list[Any]]) -> Outcome:
         return error
 
 
-def run_with_ray(
-    tasks: Sequence[GroupTask], *, init: dict[str, Any], remote: dict[str, Any]
-) -> Iterator[tuple[int, Outcome]]:
+def run_with_ray(tasks: Sequence[GroupTask], *, init: Settings, remote: Settings) -> Outcomes:
     """Runs the tasks as Ray tasks.
 
     Args:

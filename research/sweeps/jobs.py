@@ -15,17 +15,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from research.config.schema import Config
 from research.runner.run_spec import RunSpec, group_key
 
+Job = list[str]  # overrides
+Grid = Mapping[str, Any]  # the values of each setting, separated by commas
+
 
 def expand_jobs(
-    params: Mapping[str, Any],
-    arms: Mapping[str, Mapping[str, Any]] | None = None,
+    params: Grid,
+    arms: Mapping[str, Grid] | None = None,
     arguments: Sequence[str] = (),
     loader: ConfigLoader | None = None,
-) -> list[list[str]]:
+) -> list[Job]:
     """Expands a sweep's grids into the overrides of each job.
 
     Args:
-        params: The grid: for each setting its values, separated by commas.
+        params: The grid.
         arms: Further grids by name. Each is combined with ``params``, whose settings it may
             replace. Without any, ``params`` alone is the grid.
         arguments: Overrides from the command line. They replace those of ``params`` and ``arms``.
@@ -48,15 +51,15 @@ def expand_jobs(
     return jobs
 
 
-def find_unique_jobs(jobs: Sequence[Sequence[str]], run_specs: Sequence[RunSpec]) -> list[int]:
+def find_unique_jobs(jobs: Sequence[Job], run_specs: Sequence[RunSpec]) -> list[int]:
     """The positions of the jobs, except those that ask for a run that an earlier job asks for.
 
     Raises:
         ValueError: Two different runs would be recorded in one directory.
     """
-    first_position: dict[Path, int] = {}
+    first_positions: dict[Path, int] = {}
     for position, run_spec in enumerate(run_specs):
-        first = first_position.setdefault(run_spec.directory, position)
+        first = first_positions.setdefault(run_spec.directory, position)
         if run_spec.identity != run_specs[first].identity:
             first_job = " ".join(jobs[first]) or "no override"
             this_job = " ".join(jobs[position]) or "no override"
@@ -64,7 +67,7 @@ def find_unique_jobs(jobs: Sequence[Sequence[str]], run_specs: Sequence[RunSpec]
                 f"{first_job} and {this_job} would both be recorded in {run_spec.directory}: "
                 "set hydra.sweep.subdir so that their directories differ"
             )
-    return list(first_position.values())
+    return list(first_positions.values())
 
 
 def group_jobs(configs: Mapping[int, Config], max_group_size: int | None = None) -> list[list[int]]:
@@ -83,7 +86,8 @@ def group_jobs(configs: Mapping[int, Config], max_group_size: int | None = None)
         numbers_by_key.setdefault(group_key(config), []).append(number)
     groups = []
     for numbers in numbers_by_key.values():
-        groups.extend(_split_evenly(numbers, max_group_size or len(numbers)))
+        max_size = max_group_size or len(numbers)
+        groups.extend(_split_evenly(numbers, max_size))
     return groups
 
 

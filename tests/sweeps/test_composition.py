@@ -33,19 +33,6 @@ def loaders():
         yield Loaders(hydra, Composer(hydra), master)
 
 
-def jobs_that_select_every_option():
-    """Each job selects one option of every group that has options left."""
-    groups = []
-    for folder in sorted(resource_dir("conf").iterdir()):
-        options = []
-        for file in sorted(folder.glob("*.yaml")):
-            options.append(f"{folder.name}={file.stem}")
-        if options and folder.name != "wandb":
-            groups.append(options)
-    for row in itertools.zip_longest(*groups):
-        yield [option for option in row if option is not None]
-
-
 VALUES = [
     "seed=3",
     "model.depth=7",
@@ -53,6 +40,24 @@ VALUES = [
     "data.shape=[3,4]",
     "tracker.project='a b'",
 ]
+
+
+def jobs_that_select_every_option():
+    """Jobs that each select an option of every group that has options left, and set values."""
+    groups = []
+    for folder in sorted(resource_dir("conf").iterdir()):
+        options = []
+        for file in sorted(folder.glob("*.yaml")):
+            options.append(f"{folder.name}={file.stem}")
+        if options and folder.name != "wandb":
+            groups.append(options)
+    jobs = []
+    for row in itertools.zip_longest(*groups):
+        options = [option for option in row if option is not None]
+        jobs.append(options + VALUES)
+    return jobs
+
+
 UNUSUAL_JOBS = [
     ["model={depth:3}"],
     ["+model.foo=3"],
@@ -61,10 +66,9 @@ UNUSUAL_JOBS = [
     ["skip.kind=identity", "skip=none"],
     [],
 ]
-JOBS = [*(options + VALUES for options in jobs_that_select_every_option()), *UNUSUAL_JOBS]
 
 
-@pytest.mark.parametrize("job", JOBS, ids=" ".join)
+@pytest.mark.parametrize("job", jobs_that_select_every_option() + UNUSUAL_JOBS, ids=" ".join)
 def test_the_composed_config_equals_that_of_hydra(loaders, job):
     similar_job = [word.replace("seed=3", "seed=4") for word in job]  # composed from the cache
     for overrides in (job, similar_job):
@@ -104,12 +108,12 @@ def test_a_job_keeps_nothing_of_an_invalid_job_before_it(loaders):
     assert run_spec.config.model.depth == 2
 
 
-@pytest.mark.parametrize("job", [["model.depht=3"], ["model.depth=x"], ["skip=foo"], ["~seeds"]])
-def test_what_hydra_refuses_is_refused(loaders, job):
+@pytest.mark.parametrize("override", ["model.depht=3", "model.depth=x", "skip=foo", "~seeds"])
+def test_what_hydra_refuses_is_refused(loaders, override):
     with pytest.raises(Exception) as expected:
-        loaders.hydra.load_sweep_config(loaders.master, job)
+        loaders.hydra.load_sweep_config(loaders.master, [override])
     with pytest.raises(type(expected.value)) as raised:
-        loaders.composer.load_sweep_config(loaders.master, job)
+        loaders.composer.load_sweep_config(loaders.master, [override])
     assert str(raised.value) == str(expected.value)
     assert isinstance(raised.value, ConfigCompositionException) or "skip" in str(raised.value)
 
@@ -135,18 +139,21 @@ def test_each_choice_of_groups_is_composed_once(loaders, monkeypatch):
     assert len(calls) == 2
 
 
+def make_run_specs(loaders, jobs):
+    return [loaders.composer.make_run_spec(loaders.master, job) for job in jobs]
+
+
 def test_jobs_that_ask_for_the_same_run_are_one_run(loaders):
     jobs = expand_jobs({}, arguments=["optimizer.learning_rate=0.01,1e-2,0.1"])
-    run_specs = [loaders.composer.make_run_spec(loaders.master, job) for job in jobs]
+    run_specs = make_run_specs(loaders, jobs)
     assert find_unique_jobs(jobs, run_specs) == [0, 2]
 
 
 def test_different_runs_cannot_share_a_directory(loaders):
     jobs = [["seed=1"], ["seed=2"]]
     run_specs = []
-    for job in jobs:
-        config = loaders.composer.make_run_spec(loaders.master, job).config
-        run_specs.append(RunSpec(config, Path("x")))
+    for run_spec in make_run_specs(loaders, jobs):
+        run_specs.append(RunSpec(run_spec.config, Path("x")))
     expected = "seed=1 and seed=2 would both be recorded in x: set hydra.sweep.subdir"
     with pytest.raises(ValueError, match=expected):
         find_unique_jobs(jobs, run_specs)
@@ -154,15 +161,19 @@ def test_different_runs_cannot_share_a_directory(loaders):
 
 @pytest.mark.parametrize(
     ("max_group_size", "sizes"),
-    [(None, [7, 3]), (3, [3, 3, 1, 3]), (4, [4, 3, 3]), (1, [1] * 10), (100, [7, 3])],
+    [
+        (None, [7, 3]),
+        (3, [3, 3, 1, 3]),
+        (4, [4, 3, 3]),
+        (1, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        (100, [7, 3]),
+    ],
 )
 def test_runs_that_differ_in_numbers_form_groups_of_similar_size(loaders, max_group_size, sizes):
     jobs = expand_jobs({}, arguments=["seed=range(0,7)", "model.depth=2"])
     jobs += expand_jobs({}, arguments=["seed=range(0,3)", "model.depth=3"])
-    configs = {}
-    for number, job in enumerate(jobs):
-        configs[number] = loaders.composer.make_run_spec(loaders.master, job).config
-    groups = group_jobs(configs, max_group_size)
+    configs = [run_spec.config for run_spec in make_run_specs(loaders, jobs)]
+    groups = group_jobs(dict(enumerate(configs)), max_group_size)
     assert [len(group) for group in groups] == sizes
     assert sorted(itertools.chain(*groups)) == list(range(10))
 

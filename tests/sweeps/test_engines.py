@@ -98,13 +98,14 @@ def test_a_killed_task_does_not_stop_the_others(name, workplace):
 
 
 def recorded_runs(workplace):
-    files = sorted(workplace.glob("outputs/s/*/run.json"))
-    return [Run(file.parent) for file in files]
+    return [Run(file.parent) for file in workplace.glob("outputs/s/*/run.json")]
 
 
 def modification_times(workplace):
-    files = sorted(workplace.glob("outputs/s/*/run.json"))
-    return [file.stat().st_mtime_ns for file in files]
+    times = {}
+    for file in workplace.glob("outputs/s/*/run.json"):
+        times[file] = file.stat().st_mtime_ns
+    return times
 
 
 @pytest.mark.parametrize("group_size", [1, 2])
@@ -168,11 +169,21 @@ def read_info(directory):
 
 def test_the_failure_of_a_killed_task_is_recorded(workplace):
     """A killed process cannot do so itself: its record says that the run is still running."""
-    running, finished, absent = (workplace / name for name in "abc")
+    running = workplace / "running"
+    finished = workplace / "finished"
+    absent = workplace / "absent"
     write_status(running, "running")
     write_status(finished, "done")
-    run_specs = [RunSpec(Config(), directory) for directory in (running, finished, absent)]
-    task = GroupTask(run_specs, map_mode="auto", devices=1, working_dir=workplace)
+    task = GroupTask(
+        run_specs=[
+            RunSpec(Config(), running),
+            RunSpec(Config(), finished),
+            RunSpec(Config(), absent),
+        ],
+        map_mode="auto",
+        devices=1,
+        working_dir=workplace,
+    )
     results = task.record_failure(RuntimeError("gone"))
     assert len(results) == 3
     for result in results:
