@@ -148,7 +148,7 @@ class EngineLauncher(GroupedLauncher):
         name = task.run_specs[0].directory.name
         if len(results) > 1:
             name = f"{len(results)} runs"
-        progress.begin(name, len(results))
+        progress.start_runs(name, len(results))
         steps = 1  # shown for runs that did not train at all
         for result in results:
             steps = max(steps, result.get("steps") or 0)

@@ -103,7 +103,7 @@ class GroupedLauncher(Launcher):
 
     def _group(self, jobs: JobGroup) -> list[JobGroup]:
         """Groups the jobs that share a program, as far as open files allow."""
-        from research.runner.limits import most_together
+        from research.runner.limits import max_open_runs
         from research.sweeps.jobs import group_jobs
 
         configs = {}
@@ -112,7 +112,7 @@ class GroupedLauncher(Launcher):
             configs[number] = run_spec.config
         largest_group = max(group_jobs(configs, self.max_group_size), key=len)
         wanted = len(largest_group)
-        max_group_size = min(wanted, most_together(wanted))
+        max_group_size = min(wanted, max_open_runs(wanted))
         groups = []
         for numbers in group_jobs(configs, max_group_size):
             groups.append({number: jobs[number] for number in numbers})

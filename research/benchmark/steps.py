@@ -194,9 +194,9 @@ def compare_with_numpy(report_progress: ReportProgress) -> Measurement:
     architecture = step.setup.spec.architecture
     products = MatrixProducts(
         architecture.inputs,
-        architecture.width,
+        architecture.model.width,
         architecture.classes,
-        depth=architecture.depth,
+        depth=architecture.model.depth,
         batch=step.setup.spec.batch_size,
     )
 

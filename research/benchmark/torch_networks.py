@@ -7,6 +7,7 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
 
+from research.config.options import ModelKind
 from research.runner.run_setup import RunSetup
 
 Params = dict[str, Any]  # our parameters: nested by name, the leaves are arrays
@@ -37,7 +38,7 @@ def make_network(setup: RunSetup, params: Any) -> Network:
         params: Our parameters, with a leading axis M over runs.
     """
     params_of_first_run = _select_first_run(params)
-    if setup.spec.architecture.kind == "resnet_cifar":
+    if setup.spec.architecture.model.kind is ModelKind.resnet_cifar:
         return _make_resnet(setup, params_of_first_run)
     return _make_mlp(params_of_first_run)
 

@@ -186,9 +186,9 @@ class TorchStepTimer:
     def make_trainer(self) -> Trainer:
         """A trainer with the initial weights."""
         network = make_network(self.setup, self.params)
-        hp = self.setup.hp
-        learning_rate = float(hp.optimizer.learning_rate[0])
-        momentum = float(hp.optimizer.momentum[0])
+        optimizer: Any = self.setup.hp.optimizer
+        learning_rate = float(optimizer.learning_rate[0])
+        momentum = float(optimizer.momentum[0])
         return STYLES[self.style](network, learning_rate, momentum)
 
     def time(self, steps: int) -> float:

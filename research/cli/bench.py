@@ -21,7 +21,7 @@ def main(words: Sequence[str]) -> int:
     measured_rows = []
     with Progress(len(rows)) as progress:
         for row in rows:
-            progress.begin(row.name)
+            progress.start_runs(row.name)
             measured_rows.append(MeasuredRow(row, row.measure(progress.step)))
     console().print(terminal_table(measured_rows))
     if len(rows) == len(ROWS):

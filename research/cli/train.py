@@ -17,6 +17,8 @@ from omegaconf import DictConfig
 from research.cli.overrides import prepare_arguments
 from research.config import errors
 from research.config.hydra_config import register, resource_dir
+from research.config.options import DistributedMesh
+from research.parallel.errors import PeerFailed
 from research.runner.progress import Silent
 from research.runner.run_spec import Objective, RunSpec, checked_config, read_ended
 from research.runner.session import Session, train_group
@@ -55,13 +57,19 @@ def _join_processes(run_spec: RunSpec, composed: DictConfig, session: Session) -
     from research.parallel.processes import (
         is_primary,
         join_processes,
+        make_scratch_directory,
         run_on_all_processes,
-        scratch,
     )
 
-    join_processes(run_spec.config.mesh)
+    mesh = run_spec.config.mesh
+    assert isinstance(mesh, DistributedMesh)
+    join_processes(
+        coordinator=mesh.coordinator,
+        num_processes=mesh.processes,
+        process_id=mesh.process,
+    )
     if not is_primary():
-        composed.hydra.run.dir = scratch()
+        composed.hydra.run.dir = make_scratch_directory()
         composed.hydra.output_subdir = None
         session.progress = Silent()
 
@@ -69,7 +77,7 @@ def _join_processes(run_spec: RunSpec, composed: DictConfig, session: Session) -
         if is_primary():
             read_ended(run_spec)
 
-    run_on_all_processes(check)
+    run_on_all_processes(check, describe_error=errors.explain)
 
 
 class TrainTask:
@@ -133,10 +141,10 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
 
 def refuse(error: Exception, *, show_traces: bool) -> NoReturn:
     """Reports a user's mistake in one line and raises UsageError; raises a defect of ours again."""
-    if isinstance(error, errors.PeerFailed):
-        from research.parallel.processes import leave
+    if isinstance(error, PeerFailed):
+        from research.parallel.processes import report_peer_failure
 
-        raise errors.UsageError(leave(error))
+        raise errors.UsageError(report_peer_failure(error))
     message = errors.explain(error)
     if message is None:
         raise error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import ArrayData
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -21,7 +21,7 @@ ARRAY_NAMES = ("x", "y", "x_test", "y_test")
 NUMBER_KINDS = "buif"  # numpy's letters for booleans, unsigned and signed integers, and floats
 
 
-def describe(data: Data) -> DatasetInfo:
+def describe(data: ArrayData) -> DatasetInfo:
     """What the file holds.
 
     Raises:
@@ -36,7 +36,7 @@ def describe(data: Data) -> DatasetInfo:
     )
 
 
-def load_arrays(data: Data) -> Dataset:
+def load_arrays(data: ArrayData) -> Dataset:
     """The arrays of a file.
 
     Whole numbers are the classes 0 to C-1. Other targets, [n] or [n, k], are for regression.
@@ -71,7 +71,7 @@ def _count_classes(splits: dict[str, LabeledArrays]) -> int:
     return max(largest) + 1
 
 
-def _load_splits(data: Data) -> dict[str, LabeledArrays]:
+def _load_splits(data: ArrayData) -> dict[str, LabeledArrays]:
     if not data.path:
         raise ValueError("data.path must be a .npz file with x and y for data=arrays, got none")
     file = Path(data.path).expanduser()

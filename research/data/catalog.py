@@ -4,10 +4,10 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from research.config.data_options import Data
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -37,7 +37,7 @@ from research.data.tfds_reader import (
 )
 
 
-def describe(data: Data) -> DatasetInfo:
+def describe(data: Any) -> DatasetInfo:
     """What the description of a prepared dataset says.
 
     Texts without labels are also read, to count their windows.
@@ -50,7 +50,7 @@ def describe(data: Data) -> DatasetInfo:
         return _describe(prepared, data)
 
 
-def load_catalog(data: Data) -> Dataset:
+def load_catalog(data: Any) -> Dataset:
     """A prepared dataset: in memory, or streamed if it is larger than ``data.in_memory_limit``.
 
     Raises:
@@ -66,7 +66,7 @@ def load_catalog(data: Data) -> Dataset:
 
 
 @contextlib.contextmanager
-def _explain_damage(prepared: PreparedDataset, data: Data) -> Iterator[None]:
+def _explain_damage(prepared: PreparedDataset, data: Any) -> Iterator[None]:
     """Turn errors of TFDS and the file system into one that says what to do."""
     try:
         yield
@@ -77,7 +77,7 @@ def _explain_damage(prepared: PreparedDataset, data: Data) -> Iterator[None]:
         ) from error
 
 
-def _describe(prepared: PreparedDataset, data: Data) -> DatasetInfo:
+def _describe(prepared: PreparedDataset, data: Any) -> DatasetInfo:
     if prepared.image:
         return DatasetInfo(
             splits=prepared.splits,
@@ -92,7 +92,7 @@ def _describe(prepared: PreparedDataset, data: Data) -> DatasetInfo:
     return _describe_windows(prepared, data)
 
 
-def _describe_windows(prepared: PreparedDataset, data: Data) -> DatasetInfo:
+def _describe_windows(prepared: PreparedDataset, data: Any) -> DatasetInfo:
     sizes = {}
     for split in prepared.splits:
         tokens = _encode_split(prepared, data.unit.name, split)
@@ -109,7 +109,7 @@ def _describe_windows(prepared: PreparedDataset, data: Data) -> DatasetInfo:
     )
 
 
-def _load_images(prepared: PreparedDataset, data: Data) -> Dataset:
+def _load_images(prepared: PreparedDataset, data: Any) -> Dataset:
     name = dataset_name(data)
     shape = _image_shape(prepared, data)
     if must_stream(data, shape, prepared.splits):
@@ -158,7 +158,7 @@ def _read_images(prepared: PreparedDataset, shape: Shape, split: str) -> Labeled
     return load_cached_examples(prepared.folder / file_name, decode)
 
 
-def _load_labeled_texts(prepared: PreparedDataset, data: Data) -> Dataset:
+def _load_labeled_texts(prepared: PreparedDataset, data: Any) -> Dataset:
     vocabulary = _build_vocabulary(prepared, data.unit.name, padded=True)
 
     def read(split: str) -> LabeledArrays:
@@ -177,7 +177,7 @@ def _load_labeled_texts(prepared: PreparedDataset, data: Data) -> Dataset:
     )
 
 
-def _load_windows(prepared: PreparedDataset, data: Data) -> Dataset:
+def _load_windows(prepared: PreparedDataset, data: Any) -> Dataset:
     """Windows of all texts of a split, with the next token at every position as target."""
     info = _describe(prepared, data)
     vocabulary = _build_vocabulary(prepared, data.unit.name, padded=False)
@@ -239,7 +239,7 @@ def _encode_split(prepared: PreparedDataset, unit: str, split: str) -> np.ndarra
     return vocabulary.encode("\n\n".join(examples.texts))
 
 
-def _image_shape(prepared: PreparedDataset, data: Data) -> Shape:
+def _image_shape(prepared: PreparedDataset, data: Any) -> Shape:
     """Height, width and channels of what the network reads.
 
     Raises:

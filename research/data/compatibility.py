@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from research.config.compatibility import Conflict, divisors, listed, raise_first
-from research.config.data_options import DataKind, NoiseData, Scaling, WordVectors
+from research.config.data_options import DataKind, NoiseData, Scaling, SplitData, WordVectors
 from research.config.options import (
     CONVOLUTIONAL,
     LossKind,
@@ -37,6 +37,7 @@ def _check_batch_size(config: Config, info: DatasetInfo) -> None:
     if isinstance(data, NoiseData):
         size = data.examples
     else:
+        assert isinstance(data, SplitData)
         _, part = parse_split(data.split, info.splits)
         parse_split(data.eval_split, info.splits, "data.eval_split")
         size = part.stop - part.start

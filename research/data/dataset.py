@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import SplitData
 from research.data.splits import parse_split
 
 MAX_BLOCK_ELEMENTS = 2**22  # that are converted to float64 at once
@@ -245,7 +245,7 @@ def make_standardized_dataset(
 
 
 def select_splits(
-    data: Data,
+    data: SplitData,
     sizes: Mapping[str, int],
     read: Callable[[str], LabeledArrays],
     classes: int = 0,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import ImageData
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -27,12 +27,12 @@ CLASSES = 10
 DATASET_VERSION = "1.0.0"
 
 
-def describe(data: Data) -> DatasetInfo:
+def describe(data: ImageData) -> DatasetInfo:
     """What is known without reading the images."""
     return DatasetInfo(splits=SPLITS, shape=SHAPE)
 
 
-def load_digits(data: Data) -> Dataset:
+def load_digits(data: ImageData) -> Dataset:
     """The digits from the TFDS directory, prepared there on first use (seconds, no network)."""
     return make_standardized_dataset(
         select_splits(data, SPLITS, _read_split, CLASSES),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import FolderData
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -68,7 +68,7 @@ class ImageFileSource:
         return {"image": image, "label": file.label}
 
 
-def describe(data: Data) -> DatasetInfo:
+def describe(data: FolderData) -> DatasetInfo:
     """What the folder holds; only its first image is opened.
 
     Raises:
@@ -81,7 +81,7 @@ def describe(data: Data) -> DatasetInfo:
     )
 
 
-def load_folder(data: Data) -> Dataset:
+def load_folder(data: FolderData) -> Dataset:
     """The images, in memory or streamed. Classes are numbered in alphabetical order."""
     folder = _find_images(data)
     shape = _image_shape(folder, data)
@@ -148,14 +148,14 @@ def _read_images(files: list[ImageFile], shape: ImageShape, *, resize: bool) -> 
     return stack_examples(rows, labels)
 
 
-def _image_shape(folder: ImageFolder, data: Data) -> ImageShape:
+def _image_shape(folder: ImageFolder, data: FolderData) -> ImageShape:
     if data.size:
         channels = folder.shape[-1]
         return (data.size, data.size, channels)
     return folder.shape
 
 
-def _find_images(data: Data) -> ImageFolder:
+def _find_images(data: FolderData) -> ImageFolder:
     if not data.path:
         raise ValueError(
             "data.path must be a folder with a sub-folder of images for each class, got none"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import FunctionData
 from research.data.dataset import Dataset, DatasetInfo, LabeledArrays, select_splits
 
 
@@ -43,7 +43,7 @@ FUNCTIONS = {
 }
 
 
-def describe(data: Data) -> DatasetInfo:
+def describe(data: FunctionData) -> DatasetInfo:
     """Both splits have ``data.examples`` examples.
 
     Raises:
@@ -60,7 +60,7 @@ def describe(data: Data) -> DatasetInfo:
     )
 
 
-def load_function(data: Data) -> Dataset:
+def load_function(data: FunctionData) -> Dataset:
     """Random examples, the same for every run with these sizes.
 
     Only the training targets have noise, with standard deviation ``data.noise``.
@@ -84,7 +84,7 @@ def load_function(data: Data) -> Dataset:
     )
 
 
-def _generate_split(data: Data, *, is_train: bool) -> LabeledArrays:
+def _generate_split(data: FunctionData, *, is_train: bool) -> LabeledArrays:
     function = FUNCTIONS[data.function.name]
     shape = (data.examples, function.num_inputs)
     generator = np.random.default_rng(0 if is_train else 1)

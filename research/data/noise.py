@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import NoiseData
 from research.data.dataset import Dataset, DatasetInfo, add_label_noise
 
 
-def describe(data: Data) -> DatasetInfo:
+def describe(data: NoiseData) -> DatasetInfo:
     """There is one split; as many evaluation examples come with it."""
     return DatasetInfo(
         splits={"train": data.examples},
@@ -16,7 +16,7 @@ def describe(data: Data) -> DatasetInfo:
     )
 
 
-def load_noise(data: Data) -> Dataset:
+def load_noise(data: NoiseData) -> Dataset:
     """Standard normal inputs and uniform labels, the same for every run with these sizes."""
     generator = np.random.default_rng(0)
     total = 2 * data.examples

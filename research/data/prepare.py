@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from research.config.data_options import Data
+from research.config.data_options import CatalogData
 from research.data.lock import lock_folder
 from research.data.raw_files import RawFiles, place_raw_files
 from research.data.tfds_directory import (
@@ -31,7 +31,7 @@ STDERR = 2
 MAX_LISTED_CONFIGURATIONS = 20
 
 
-def ensure_prepared(data: Data, name: str) -> Path:
+def ensure_prepared(data: CatalogData, name: str) -> Path:
     """Prepare a dataset in a separate process, with its progress on standard error.
 
     Args:

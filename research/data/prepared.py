@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from research.config.data_options import Data
+from research.config.data_options import CatalogData
 from research.data.dataset import Shape
 from research.data.prepare import ensure_prepared
 from research.data.tfds_directory import data_dir, find_prepared_folder, read_dataset_info
@@ -59,7 +59,7 @@ class Feature:
     classes: int
 
 
-def dataset_name(data: Data) -> str:
+def dataset_name(data: CatalogData) -> str:
     """The name in the catalogue, with a slash and the configuration if one is selected.
 
     Raises:
@@ -73,7 +73,7 @@ def dataset_name(data: Data) -> str:
     return data.dataset or data.name.name
 
 
-def find_or_prepare(data: Data) -> PreparedDataset:
+def find_or_prepare(data: CatalogData) -> PreparedDataset:
     """The newest prepared version of a dataset. Prepares the dataset if there is none.
 
     Raises:

@@ -5,7 +5,7 @@ import platform
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import TextData
 from research.data.dataset import Dataset, DatasetInfo, LabeledArrays
 from research.data.text import (
     LabeledTexts,
@@ -19,7 +19,7 @@ MIN_PARAGRAPHS = 20  # of a topic, to be a class
 MIN_CHARACTERS = 20  # of a paragraph, to be an example
 
 
-def describe(data: Data) -> DatasetInfo:
+def describe(data: TextData) -> DatasetInfo:
     """Windows for a language model; with ``data.label=topic``, paragraphs to classify by topic.
 
     Raises:
@@ -35,7 +35,7 @@ def describe(data: Data) -> DatasetInfo:
     return _describe_windows(data)
 
 
-def _describe_paragraphs(data: Data) -> DatasetInfo:
+def _describe_paragraphs(data: TextData) -> DatasetInfo:
     sizes = {}
     for split, paragraphs in labeled_paragraphs().items():
         sizes[split] = len(paragraphs.texts)
@@ -46,7 +46,7 @@ def _describe_paragraphs(data: Data) -> DatasetInfo:
     )
 
 
-def _describe_windows(data: Data) -> DatasetInfo:
+def _describe_windows(data: TextData) -> DatasetInfo:
     vocabulary = text_vocabulary(data.unit.name)
     num_targets = {}
     for split, text in split_text().items():
@@ -67,7 +67,7 @@ def _describe_windows(data: Data) -> DatasetInfo:
     )
 
 
-def load_python_docs(data: Data) -> Dataset:
+def load_python_docs(data: TextData) -> Dataset:
     """Consecutive windows of ``data.length`` tokens; the target of a position is its next token.
 
     With ``data.label=topic``, padded paragraphs with the number of their topic. The vocabulary

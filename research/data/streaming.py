@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import StreamedImages
 from research.data.dataset import (
     Dataset,
     ExampleSource,
@@ -117,7 +117,7 @@ class ImageSource:
         return pixels.reshape(-1), label
 
 
-def must_stream(data: Data, shape: Shape, sizes: Mapping[str, int]) -> bool:
+def must_stream(data: StreamedImages, shape: Shape, sizes: Mapping[str, int]) -> bool:
     """Whether images are streamed: if they are too large for memory, or cropped at random.
 
     Args:
@@ -130,7 +130,7 @@ def must_stream(data: Data, shape: Shape, sizes: Mapping[str, int]) -> bool:
 
 
 def make_streamed_dataset(
-    data: Data,
+    data: StreamedImages,
     sizes: Mapping[str, int],
     open_records: Callable[[str], RecordSource],
     image_format: ImageFormat,

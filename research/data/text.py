@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from research.config.data_options import Data
+from research.config.data_options import SplitData
 from research.data.dataset import Dataset, DatasetInfo, LabeledArrays, select_splits
 
 UNKNOWN = "\ufffd"  # the symbol for everything that has no token
@@ -117,7 +117,7 @@ def make_windows(tokens: np.ndarray, length: int) -> LabeledArrays:
 
 
 def make_text_dataset(
-    data: Data,
+    data: SplitData,
     info: DatasetInfo,
     vocabulary: Vocabulary,
     read: Callable[[str], LabeledArrays],

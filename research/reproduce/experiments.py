@@ -18,7 +18,7 @@ from research.config.naming import run_name
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
 from research.reporting.tables import DEFAULTS
-from research.runner.run_spec import OUTSIDE
+from research.runner.run_spec import NOT_IN_RUN_ID
 from research.sweeps.jobs import expand_jobs
 
 SCALES = ("paper",)  # larger configurations, for accelerators
@@ -150,7 +150,7 @@ def _find_difference(run: Run, settings: Mapping[str, Any]) -> str:
     if not config_file.exists():
         return "its configuration is missing"
     for path, value in settings.items():
-        if path == "name" or path.startswith(OUTSIDE):
+        if path == "name" or path.startswith(NOT_IN_RUN_ID):
             continue
         default = DEFAULTS.get(path)
         recorded = run.config.get(path, default)

@@ -91,7 +91,7 @@ def train_runs(
 
 def _is_streamed(spec: RunSpec) -> bool:
     dataset = load(spec.config.data)
-    return dataset.train is not None
+    return dataset.train_source is not None
 
 
 def _display_name(group: Sequence[RunSpec]) -> str:

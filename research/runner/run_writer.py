@@ -19,7 +19,7 @@ from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec
-from research.theory.formats import read_counts
+from research.theory.formats import gauges_from_counts
 from research.training.checkpoint import Checkpoints
 from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
@@ -221,7 +221,7 @@ class RunWriter:
         """The gauges of the exponents that were counted at a step; empty without counts."""
         if not counts:
             return {}
-        gauges = read_counts(counts, self._policy.compute, self._policy.narrowest)
+        gauges = gauges_from_counts(counts, self._policy.compute, self._policy.narrowest)
         self._exponents[step] = gauges
         return gauges
 
@@ -319,7 +319,8 @@ class RunWriter:
                 batch_size=self.setup.spec.batch_size,
             ),
             diverged=self.diverged,
-            first=1 if architecture.shares_weights else 0,  # the first state of a recurrent network is zero
+            # The first state of a recurrent network is zero.
+            start_layer=1 if architecture.shares_weights else 0,
         )
         verdict = judge_underflow(
             verdict,

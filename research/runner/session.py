@@ -73,9 +73,9 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
     """The results of the runs that have finished already, by directory."""
     infos = [read_ended(run_spec) for run_spec in run_specs]
     if run_specs[0].config.mesh.kind.name == "distributed":
-        from research.parallel.processes import as_the_first_sees
+        from research.parallel.processes import broadcast_finished_runs
 
-        infos = as_the_first_sees(infos)
+        infos = broadcast_finished_runs(infos)
     finished = {}
     for run_spec, info in zip(run_specs, infos, strict=True):
         if info:

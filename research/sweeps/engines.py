@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from research.config.options import DistributedMesh
 from research.runner.run_spec import Result, RunSpec
 
 Outcome = list[Result] | BaseException
@@ -50,10 +51,14 @@ class GroupTask:
 
         os.chdir(self.working_dir)
         mesh = self.run_specs[0].config.mesh
-        if mesh.kind.name == "distributed":
+        if isinstance(mesh, DistributedMesh):
             from research.parallel.processes import join_processes
 
-            join_processes(mesh)
+            join_processes(
+                coordinator=mesh.coordinator,
+                num_processes=mesh.processes,
+                process_id=mesh.process,
+            )
         with terminable():
             results = train_group(
                 self.run_specs,
