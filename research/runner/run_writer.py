@@ -11,6 +11,14 @@ from research.config.schema import flatten, to_dict
 from research.diagnosis.prediction import predicted_factor
 from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
+from research.gauges.table import (
+    ACTIVATION_RMS,
+    GRAD_NORM,
+    METRICS,
+    SIGNAL_GRAD,
+    MetricSource,
+    metric_names,
+)
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
 from research.records.trackers import BackgroundTrackers
@@ -26,9 +34,8 @@ from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
 Divergence = tuple[int, int | None]  # a step, and a layer where it is known
-TRAIN_METRICS = ("train_loss", "train_accuracy")
-STEP_METRICS = (*TRAIN_METRICS, "learning_rate", "loss_scale", "skipped")
-EVALUATION_METRICS = ("eval_loss", "eval_accuracy")
+STEP_METRICS = metric_names(MetricSource.STEP)
+EVALUATION_METRICS = metric_names(MetricSource.EVALUATION)
 
 
 class RunWriter:
@@ -100,7 +107,7 @@ class RunWriter:
 
     def _add_signal_grads(self, profiles: Columns) -> None:
         self._steps.append(profiles["step"])
-        self._signal_grads.append(profiles["signal_grad"])
+        self._signal_grads.append(profiles[SIGNAL_GRAD.name])
 
     def record_parameter_count(self, parameters: int) -> None:
         """Records how many parameters the network has."""
@@ -284,13 +291,17 @@ class RunWriter:
         final: dict[str, float | None] = {}
         if not self._metrics:
             return final
-        for name in TRAIN_METRICS:
-            values = self._all_values(name)
-            last_epoch = np.ma.compressed(values[-self.setup.per_epoch :])
-            final[name] = float(np.mean(last_epoch)) if len(last_epoch) else None
-        for name in EVALUATION_METRICS:
-            evaluations = np.ma.compressed(self._all_values(name))
-            final[name] = float(evaluations[-1]) if len(evaluations) else None
+        for metric in METRICS:
+            if not metric.is_final:
+                continue
+            values = self._all_values(metric.name)
+            if metric.source is MetricSource.STEP:
+                values = values[-self.setup.per_epoch :]
+            present = np.ma.compressed(values)
+            final[metric.name] = None
+            if len(present):
+                is_average = metric.source is MetricSource.STEP
+                final[metric.name] = float(np.mean(present) if is_average else present[-1])
         return final
 
     def _all_values(self, name: str) -> np.ma.MaskedArray:
@@ -355,11 +366,11 @@ def first_nonfinite_layer(profile: dict[str, np.ndarray], row: int) -> int | Non
     """
     if not profile:
         return None
-    layers = _nonfinite_layers(profile["activation_rms"][row])
+    layers = _nonfinite_layers(profile[ACTIVATION_RMS.name][row])
     if len(layers):
         return int(layers[0])
-    for name in ("signal_grad", "grad_norm"):
-        layers = _nonfinite_layers(profile[name][row])
+    for gauge in (SIGNAL_GRAD, GRAD_NORM):
+        layers = _nonfinite_layers(profile[gauge.name][row])
         if len(layers):
             return int(layers[-1])
     return None

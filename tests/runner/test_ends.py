@@ -10,6 +10,8 @@ from research.records.record import RunRecord
 from research.records.runs import Run
 from research.runner.run_writer import first_nonfinite_layer
 
+from .reading import find_wandb_rows
+
 TRAIN_UNTIL = Path(__file__).parent / "train_until.py"
 NAN = math.nan
 INF = math.inf
@@ -32,8 +34,8 @@ def test_a_diverging_run_names_step_and_layer(trained):
     assert run.info["steps"] == step + 1
     assert run.metrics["step"].tolist() == list(range(step + 1))
     assert np.isfinite(run.metrics["train_loss"][:step]).all()
-    gauges = [run.profiles[name] for name in ("signal_grad", "grad_norm", "activation_rms")]
-    assert not all(np.isfinite(values[step]).all() for values in gauges)
+    gauges = ("signal_grad", "grad_norm", "activation_rms")
+    assert not all(np.isfinite(run.profiles[name][step]).all() for name in gauges)
     for text in (f"step {step}", f"layer {layer}", "1e+30"):
         assert text in said.out
     assert "nan" not in said.out
@@ -127,8 +129,7 @@ def test_termination_leaves_a_readable_record_and_a_finished_wandb_run(
     assert len(steps) >= 30
     assert run.metrics["step"].tolist() == run.profiles["step"].tolist() == steps
     records = wandb_records(workplace / run.info["wandb"])
-    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
-    assert [row["train/step"] for row in rows if "train/loss" in row] == steps
+    assert [row["train/step"] for row in find_wandb_rows(records)] == steps
     codes = [record["exit"]["exit_code"] for record in records if record["type"] == "exit"]
     assert codes == [1]
 
