@@ -45,7 +45,13 @@ def subtract_in_float64(a, b):
     return np.asarray(a, np.float64) - np.asarray(b, np.float64)
 
 
-@pytest.mark.parametrize("sizes", [(1.0,), (1e25, 1.0, 1e-25)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1.0,),
+        (1e25, 1.0, 1e-25),
+    ],
+)
 def test_layers_are_numbered_through_all_stages(sizes, make_stack):
     stages = []
     for n, size in enumerate(sizes):
