@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from research.gauges.layers import layer_norms, update_gauges
+from research.config.options import Level
+from research.gauges.layers import layer_norms, layer_sizes_and_updates
+from research.gauges.table import Site, measure_at
 
 
 @pytest.fixture
@@ -39,6 +41,11 @@ def norms_of_stages(stages):
     for (stack,) in stages:
         norms.append(norms_with_numpy(stack))
     return np.concatenate(norms)
+
+
+def update_gauges(before, after):
+    weights, updates = layer_sizes_and_updates(before, after)
+    return measure_at(Site.UPDATE, Level.full, weights, updates)
 
 
 def subtract_in_float64(a, b):
