@@ -313,8 +313,8 @@ class Metric:
         meaning: one line for the reference page.
         key: its name in trackers.
         source: when it has a value.
-        is_final: whether ``run.json`` has its final value: the mean over the last epoch, or the last
-            evaluation.
+        is_final: whether ``run.json`` has its final value: the mean over the last epoch, or the
+            last evaluation.
     """
 
     name: str
