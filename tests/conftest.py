@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -29,18 +29,15 @@ CHECKED += ["training.rounding", "training.scaling"]
 install_import_hook([f"research.{room}" for room in CHECKED], "beartype.beartype")
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import wandb
 
 jax.config.update("jax_num_cpu_devices", 2)  # what is shared out among devices, on any machine
 
-from research.config import schema as config
-from research.models.architecture import Architecture
 from research.records.runs import Run
 
-from . import oracle
+from . import builders, oracle
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -62,30 +59,13 @@ def quickly_compiled(monkeypatch):
 @pytest.fixture(scope="session")
 def make_architecture():
     """A small network, but for the changes that are asked for."""
-    usual: dict[str, Any] = dict(
-        shape=(5,), classes=4, depth=3, width=8, bias=True, activation="tanh", init="lecun"
-    )
-    usual |= dict(skip="none", norm="none", placement="pre", dtype="float32", param_dtype="float32")
-    usual |= dict(groups=2, growth=3)
-    return lambda **changes: Architecture(**(usual | changes))
+    return builders.make_architecture
 
 
 @pytest.fixture(scope="session")
-def make_numbers():
-    """Every traced number of the configuration, and ``train.steps``; a list holds one value for each of the runs."""
-
-    def make(changes=None, *, runs=1, dtype="float32"):
-        values = config.traced(config.Config()) | {"train.steps": 10} | (changes or {})
-        unknown = set(changes or {}) - set(config.traced(config.Config())) - {"train.steps"}
-        assert not unknown, f"not traced: {unknown}"
-        counts = {"seed": np.uint32} | dict.fromkeys(
-            ("optimizer.warmup_steps", "train.steps", "precision.growth_interval"), np.int32
-        )
-        shape = () if runs is None else (runs,)
-        wide = {path: np.asarray(value, counts.get(path, dtype)) for path, value in values.items()}
-        return {path: jnp.asarray(np.broadcast_to(value, shape)) for path, value in wide.items()}
-
-    return make
+def make_hparams():
+    """The hyperparameters of a program or a network, but for the changes that are asked for."""
+    return builders.make_hparams
 
 
 @pytest.fixture(scope="session")
@@ -127,17 +107,12 @@ def listen() -> Callable[[Callable[[], int]], Said]:
     """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
 
     def call(function: Callable[[], int]) -> Said:
-        from research.runner.progress import Progress
-        from research.runner.session import Session
-
         out = io.StringIO()
         err = io.StringIO()
         on_termination = signal.getsignal(signal.SIGTERM)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HYDRA_FULL_ERROR", "")
             patch.setattr(sys, "argv", ["fathom"])
-            patch.setattr(Session, "progress", Progress())
-            patch.setattr(Session, "interrupted", False)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
                     code = function()

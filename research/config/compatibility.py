@@ -1,280 +1,254 @@
-"""Which options go together: every combination of model, skip, norm and data that makes no sense has its reason."""
+"""Which options go together: every combination of options that makes no sense has its reason.
 
-import math
-from collections.abc import Iterator
+Combinations that depend on the data are in ``research.data.compatibility``.
+"""
 
-from research.config.schema import Config, Precision
-from research.data.dataset import Known
-from research.data.sources import describe
-from research.models.plan import BLOCKS, IMAGES
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-HELD_IN_MEMORY = ("digits", "noise", "arrays")
-CELLS_WITH_GATES = ("gru", "lstm")
+from research.config.options import (
+    CONVOLUTIONAL,
+    RESNET_DEPTHS,
+    RESNETS,
+    Cell,
+    GroupNorm,
+    InitKind,
+    ModelKind,
+    NormKind,
+    OptimizerKind,
+    Placement,
+    Positions,
+    Recurrent,
+    SkipKind,
+    Transformer,
+)
+from research.config.schema import Config
+
+RECURRENT_SKIPS = (
+    SkipKind.none,
+    SkipKind.identity,
+    SkipKind.scaled,
+    SkipKind.inv_sqrt_depth,
+)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A setting that does not go with the others.
+
+    Attributes:
+        path: the setting or group that has to change.
+        valid: what would be valid, in words.
+        got: what it is.
+        reason: why, or nothing where ``valid`` says it all.
+    """
+
+    path: str
+    valid: str
+    got: object
+    reason: str = ""
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.path} must be {self.valid}{reason}, got {self.got}"
+
+
+def raise_first(conflicts: Iterator[Conflict]) -> None:
+    """Raises ValueError for the first conflict, if there is one."""
+    for conflict in conflicts:
+        raise ValueError(str(conflict))
 
 
 def check_compatibility(config: Config) -> None:
-    """Raises ValueError with what would be valid, for the first combination that makes no sense."""
-    for path, valid, got, why in _broken(config):
-        raise ValueError(f"{path} must be {valid}{f' ({why})' if why else ''}, got {got}")
+    """Checks combinations of options.
+
+    Raises:
+        ValueError: saying what would be valid, for the first combination that makes no sense.
+    """
+    raise_first(_conflicts(config))
 
 
-def _broken(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    """(path, what would be valid, what it is, why) of everything that is wrong."""
-    yield from _skips(config)
-    yield from _norms(config)
-    yield from _depths(config)
-    yield from _shapes(config)
-    yield from _precisions(config)
-    yield from _inspections(config)
-    if config.init.kind.name == "delta_orthogonal" and config.model.kind.name not in (
-        "cnn",
-        "resnet_cifar",
-    ):
-        yield (
-            "init",
-            "orthogonal",
-            "delta_orthogonal",
-            "delta_orthogonal is for model=cnn and model=resnet_cifar",
-        )
-
-
-def _depths(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    """What needs no look at the data."""
-    model = config.model
-    match model.kind.name:
-        case "resnet_cifar" if model.depth < 8 or (model.depth - 2) % 6:
-            below = max(8, 6 * ((model.depth - 2) // 6) + 2)
-            yield (
-                "model.depth",
-                f"6n+2 for resnet_cifar: {below} or {below + 6}, say",
-                model.depth,
-                "",
-            )
-        case "resnet" if model.depth not in BLOCKS:
-            yield "model.depth", f"one of {_listed(list(BLOCKS))} for resnet", model.depth, ""
-        case "transformer" if model.width % model.heads:
-            yield (
-                "model.heads",
-                f"a divisor of model.width={model.width}: {_divisors(model.width)}",
-                model.heads,
-                "",
-            )
-        case "transformer" if model.positions.name == "rotary" and (model.width // model.heads) % 2:
-            why = "positions=rotary turns pairs of units"
-            heads = [h for h in _dividing(model.width) if model.width % (2 * h) == 0]
-            if heads:
-                yield "model.heads", f"one of {_listed(heads)}", model.heads, why
-            else:
-                yield "model.width", "even", model.width, why
-        case "rnn" if model.dropout:
-            why = "it stands in front of a branch's last weights, and a cell has none"
-            yield "model.dropout", "0", model.dropout, why
-
-
-def _shapes(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    model = config.model
-    kind = config.model.kind.name
-    name = config.data.name.name
-    data = config.data
-    known = describe(data)
-    shape = known.shape
-    text = known.text
-    yield from _targets(config, known)
-    if text and kind not in ("transformer", "rnn"):
-        yield "model", "transformer or rnn", kind, f"{name} holds text"
-    if model.tied and not (
-        known.language and kind == "transformer" and data.word_vectors.name == "learned"
-    ):
-        yield (
-            "model.tied",
-            "false",
-            "true",
-            "only a transformer that predicts the next token has vectors to share",
-        )
-    if text and config.train.input_noise:
-        yield (
-            "train.input_noise",
-            "0",
-            config.train.input_noise,
-            f"the tokens of {name} are no numbers",
-        )
-    if text and data.scaling.name != "jointly":
-        yield "data.scaling", "jointly", data.scaling.name, f"the tokens of {name} are no numbers"
-    if kind in IMAGES and len(shape) not in (2, 3) and name == "noise":
-        yield "data.shape", "height, width and channels", list(shape), f"{kind} reads images"
-    elif kind in IMAGES and len(shape) not in (2, 3):
-        yield "model", "mlp, transformer or rnn", kind, f"{name} holds no images"
-    match kind:
-        case "rnn" if text and model.depth != shape[0]:
-            yield (
-                "model.depth",
-                f"data.length={shape[0]}",
-                model.depth,
-                "an rnn has one step for each token",
-            )
-        case "rnn" if not text and math.prod(shape) % model.depth:
-            numbers = math.prod(shape)
-            why = f"an example's {numbers} numbers are read in as many equal pieces"
-            yield "model.depth", f"a divisor of {numbers}: {_divisors(numbers)}", model.depth, why
-
-
-def _targets(config: Config, known: Known) -> Iterator[tuple[str, str, object, str]]:
-    data = config.data
-    name = config.data.name.name
-    image = len(known.shape) == 3 and not known.text
-    if known.real and config.loss.kind.name != "mse":
-        yield (
-            "loss",
-            "mse",
-            config.loss.kind.name,
-            f"the targets of {name} are numbers, not classes",
-        )
-    if known.real and config.loss.label_smoothing:
-        yield (
-            "loss.label_smoothing",
-            "0",
-            config.loss.label_smoothing,
-            f"the targets of {name} are numbers",
-        )
-    if data.label_noise and (known.real or known.language):
-        yield "data.label_noise", "0", data.label_noise, f"the targets of {name} are no classes"
-    if (data.crop or data.flip) and not image:
-        path = "data.crop" if data.crop else "data.flip"
-        yield path, "left out", str(getattr(data, path[5:])).lower(), f"{name} holds no images"
-    if data.resized_crop and (not image or name in HELD_IN_MEMORY):
-        yield "data.resized_crop", "false", "true", f"{name} is read whole"
-
-
-def _skips(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    model = config.model.kind.name
-    skip = config.skip.kind.name
-    norm = config.norm.kind.name
-    cell = config.model.cell.name
-    if model == "rnn" and cell in CELLS_WITH_GATES and skip != "none":
-        yield "skip", "none", skip, f"a {cell} has gates of its own"
-    shared = ("none", "identity", "scaled", "inv_sqrt_depth")
-    if model == "rnn" and skip not in shared:
-        yield "skip", f"one of {', '.join(shared)}", skip, "the steps of an rnn share one layer"
-    if skip == "deepnorm" and model != "transformer":
-        yield "model", "transformer", model, "skip=deepnorm is defined for one"
-    if skip == "deepnorm" and norm not in ("layer", "rms"):
-        yield "norm", "layer or rms", norm, "skip=deepnorm normalises behind the sum"
-    if skip == "deepnorm" and config.norm.placement.name != "post":
-        yield (
-            "norm.placement",
-            "post",
-            config.norm.placement.name,
-            "skip=deepnorm normalises behind the sum",
-        )
-    if skip == "fixup" and model not in ("mlp", *IMAGES):
-        yield "skip", "rezero or deepnorm", skip, f"fixup is not defined for a {model}"
-    if skip == "fixup" and norm != "none":
-        yield "norm", "none", norm, "skip=fixup is an initialisation in place of one"
-    if skip == "dense" and model not in ("mlp", "cnn"):
-        yield "model", "mlp or cnn", model, "skip=dense needs a stream that can grow"
-    if skip == "dense" and norm not in ("none", "batch"):
-        yield (
-            "norm",
-            "none or batch",
-            norm,
-            "with skip=dense units that are not written yet must not count",
-        )
-    if skip == "dense" and norm == "batch" and config.norm.placement.name != "pre":
-        yield (
-            "norm.placement",
-            "pre",
-            config.norm.placement.name,
-            "skip=dense normalises what a layer reads",
-        )
-
-
-def _norms(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    model = config.model.kind.name
-    norm = config.norm.kind.name
-    cell = config.model.cell.name
-    if model == "rnn" and cell in CELLS_WITH_GATES and norm != "none":
-        yield "norm", "none", norm, f"a {cell} keeps its state in bounds by itself"
-    if norm == "batch" and model in ("transformer", "rnn"):
-        yield (
-            "norm",
-            "none, layer, rms, group or dyt",
-            norm,
-            f"over the batch, positions of a {model} would mix",
-        )
-    if (
-        norm == "batch"
-        and model == "mlp"
-        and config.train.batch_size == 1
-        and config.optimizer.kind.name != "gd"
-    ):
-        yield (
+def _conflicts(config: Config) -> Iterator[Conflict]:
+    yield from _skip_conflicts(config)
+    yield from _norm_conflicts(config)
+    yield from _model_conflicts(config)
+    yield from _init_conflicts(config)
+    yield from _inspection_conflicts(config)
+    if config.optimizer.kind is OptimizerKind.gd and config.train.batch_size != 128:
+        yield Conflict(
             "train.batch_size",
-            "≥ 2",
-            1,
-            "norm=batch takes from a single example its own mean: nothing is left",
+            "left out",
+            config.train.batch_size,
+            "optimizer=gd uses all training examples in every step",
         )
-    if norm == "group" and config.model.width % config.norm.groups:
-        width = config.model.width
-        yield (
-            "norm.groups",
-            f"a divisor of model.width={width}: {_divisors(width)}",
-            config.norm.groups,
-            "",
-        )
-    if norm == "group" and config.norm.groups == config.model.width and model not in IMAGES:
-        why = "norm=group takes from a single unit its own mean: nothing is left"
-        yield "norm.groups", f"< model.width={config.model.width}", config.norm.groups, why
 
 
-def _precisions(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    precision = config.precision
-    kind = precision.kind.name
-    scaling = precision.loss_scaling.name
-    if precision.stochastic_rounding and kind != "bfloat16":
-        yield (
-            "precision.stochastic_rounding",
-            "false",
-            "true",
-            f"{kind} stores no weights in bfloat16",
-        )
-    if precision.tensor_scale and not kind.startswith("float8"):
-        yield "precision.tensor_scale", "false", "true", f"{kind} rounds nothing to 8 bits"
-    if scaling == "none" and precision.loss_scale != Precision.loss_scale:
-        why = f"without, precision.loss_scale={precision.loss_scale:.10g} has no effect"
-        yield "precision.loss_scaling", "static or dynamic", scaling, why
+def _skip_conflicts(config: Config) -> Iterator[Conflict]:
+    kind = config.skip.kind
+    if isinstance(config.model, Recurrent):
+        yield from _recurrent_skip_conflicts(config.model, kind)
+    match kind:
+        case SkipKind.deepnorm:
+            yield from _deepnorm_conflicts(config)
+        case SkipKind.fixup:
+            yield from _fixup_conflicts(config)
+        case SkipKind.dense:
+            yield from _dense_conflicts(config)
 
 
-_INSPECTED = {  # name: the models that it can be asked of, and why no others
-    "jacobian_spectrum": (("mlp",), "compares layers of one shape"),
-    "gradient_correlation": (("mlp", "cnn", "transformer"), "compares layers of one shape"),
-    "balance": (("mlp",), "is of units between two layers"),
-    **dict.fromkeys(
-        ("scale_derivative", "scale_invariance"),
-        (("mlp", *IMAGES, "transformer"), "compares layers with weights of their own"),
+def _recurrent_skip_conflicts(model: Recurrent, kind: SkipKind) -> Iterator[Conflict]:
+    if model.cell is not Cell.elman and kind is not SkipKind.none:
+        reason = f"a {model.cell.name} has gates of its own"
+        yield Conflict("skip", "none", kind.name, reason)
+    if kind not in RECURRENT_SKIPS:
+        names = ", ".join(skip.name for skip in RECURRENT_SKIPS)
+        yield Conflict("skip", f"one of {names}", kind.name, "the steps of an rnn share one layer")
+
+
+def _deepnorm_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    norm = config.norm
+    if model is not ModelKind.transformer:
+        yield Conflict("model", "transformer", model.name, "skip=deepnorm is defined for one")
+    reason = "skip=deepnorm normalises after the sum"
+    if norm.kind not in (NormKind.layer, NormKind.rms):
+        yield Conflict("norm", "layer or rms", norm.kind.name, reason)
+    if norm.placement is not Placement.post:
+        yield Conflict("norm.placement", "post", norm.placement.name, reason)
+
+
+def _fixup_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    if model not in (ModelKind.mlp, *CONVOLUTIONAL):
+        reason = f"fixup is not defined for a {model.name}"
+        yield Conflict("skip", "rezero or deepnorm", "fixup", reason)
+    if config.norm.kind is not NormKind.none:
+        reason = "skip=fixup is an initialisation that replaces normalisation"
+        yield Conflict("norm", "none", config.norm.kind.name, reason)
+
+
+def _dense_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    norm = config.norm
+    if model not in (ModelKind.mlp, ModelKind.cnn):
+        reason = "skip=dense needs layers whose width can grow"
+        yield Conflict("model", "mlp or cnn", model.name, reason)
+    if norm.kind not in (NormKind.none, NormKind.batch):
+        reason = "with skip=dense units that no layer has written yet must not count"
+        yield Conflict("norm", "none or batch", norm.kind.name, reason)
+    if norm.kind is NormKind.batch and norm.placement is not Placement.pre:
+        reason = "skip=dense normalises what a layer reads"
+        yield Conflict("norm.placement", "pre", norm.placement.name, reason)
+
+
+def _norm_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model
+    kind = config.norm.kind
+    if isinstance(model, Recurrent) and model.cell is not Cell.elman and kind is not NormKind.none:
+        reason = f"a {model.cell.name} keeps its state in bounds by itself"
+        yield Conflict("norm", "none", kind.name, reason)
+    placement = config.norm.placement
+    acts = kind is not NormKind.none or model.kind in RESNETS
+    if not acts and placement is not Placement.pre:
+        reason = "without a norm it has an effect only on ResNets"
+        yield Conflict("norm.placement", "pre", placement.name, reason)
+    if kind is NormKind.batch:
+        yield from _batch_norm_conflicts(config)
+    if isinstance(config.norm, GroupNorm):
+        yield from _group_norm_conflicts(config.norm, config)
+
+
+def _batch_norm_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    if model in (ModelKind.transformer, ModelKind.rnn):
+        reason = f"over the batch, positions of a {model.name} would mix"
+        yield Conflict("norm", "none, layer, rms, group or dyt", "batch", reason)
+    full_batch = config.optimizer.kind is OptimizerKind.gd
+    if model is ModelKind.mlp and config.train.batch_size == 1 and not full_batch:
+        reason = "norm=batch subtracts from a single example its own mean, which leaves nothing"
+        yield Conflict("train.batch_size", "≥ 2", 1, reason)
+
+
+def _group_norm_conflicts(norm: GroupNorm, config: Config) -> Iterator[Conflict]:
+    width = config.model.width
+    if width % norm.groups:
+        valid = f"a divisor of model.width={width}: {listed(divisors(width))}"
+        yield Conflict("norm.groups", valid, norm.groups)
+    if norm.groups == width and config.model.kind not in CONVOLUTIONAL:
+        reason = "norm=group subtracts from a single unit its own mean, which leaves nothing"
+        yield Conflict("norm.groups", f"< model.width={width}", norm.groups, reason)
+
+
+def _model_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model
+    match model.kind:
+        case ModelKind.resnet_cifar if model.depth < 8 or (model.depth - 2) % 6:
+            below = max(8, 6 * ((model.depth - 2) // 6) + 2)
+            valid = f"6n+2 for resnet_cifar: {below} or {below + 6}, say"
+            yield Conflict("model.depth", valid, model.depth)
+        case ModelKind.resnet if model.depth not in RESNET_DEPTHS:
+            valid = f"one of {listed(RESNET_DEPTHS)} for resnet"
+            yield Conflict("model.depth", valid, model.depth)
+    if isinstance(model, Transformer):
+        yield from _head_conflicts(model)
+
+
+def _head_conflicts(model: Transformer) -> Iterator[Conflict]:
+    width = model.width
+    if width % model.heads:
+        valid = f"a divisor of model.width={width}: {listed(divisors(width))}"
+        yield Conflict("model.heads", valid, model.heads)
+    elif model.positions is Positions.rotary and (width // model.heads) % 2:
+        reason = "positions=rotary turns pairs of units"
+        possible = [heads for heads in divisors(width) if width % (2 * heads) == 0]
+        if possible:
+            yield Conflict("model.heads", f"one of {listed(possible)}", model.heads, reason)
+        else:
+            yield Conflict("model.width", "even", width, reason)
+
+
+def _init_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    convolutions = (ModelKind.cnn, ModelKind.resnet_cifar)
+    if config.init.kind is InitKind.delta_orthogonal and model not in convolutions:
+        reason = "delta_orthogonal is for model=cnn and model=resnet_cifar"
+        yield Conflict("init", "orthogonal", "delta_orthogonal", reason)
+    if config.init.sigma_b and not config.model.bias:
+        reason = "model.bias=false leaves no biases"
+        yield Conflict("init.sigma_b", "0", config.init.sigma_b, reason)
+
+
+PER_LAYER = (ModelKind.mlp, *CONVOLUTIONAL, ModelKind.transformer)
+INSPECTED_MODELS = {
+    "jacobian_spectrum": ((ModelKind.mlp,), "compares layers of one shape"),
+    "gradient_correlation": (
+        (ModelKind.mlp, ModelKind.cnn, ModelKind.transformer),
+        "compares layers of one shape",
     ),
+    "balance": ((ModelKind.mlp,), "is of units between two layers"),
+    "scale_derivative": (PER_LAYER, "compares layers with weights of their own"),
+    "scale_invariance": (PER_LAYER, "compares layers with weights of their own"),
 }
 
 
-def _inspections(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    model = config.model.kind.name
-    skip = config.skip.kind.name
+def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    skip = config.skip.kind
     for name in config.measure.inspect:
-        models, why = _INSPECTED.get(name, ((model,), ""))
+        models, reason = INSPECTED_MODELS.get(name, ((model,), ""))
         if model not in models:
-            yield "model", " or ".join(models), model, f"{name} {why}"
-        if name == "balance" and skip != "none":
-            yield "skip", "none", skip, "balance is of units whose weights all enter from one layer"
-        if name == "input_gradient" and describe(config.data).text:
-            yield "data", "one of numbers", config.data.name.name, "a token has no gradient"
+            valid = " or ".join(kind.name for kind in models)
+            yield Conflict("model", valid, model.name, f"{name} {reason}")
+        if name == "balance" and skip is not SkipKind.none:
+            reason = "balance is of units whose weights all enter from one layer"
+            yield Conflict("skip", "none", skip.name, reason)
 
 
-def _dividing(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """The divisors of a number, ascending."""
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _divisors(number: int) -> str:
-    return _listed(_dividing(number))
-
-
-def _listed(numbers: list[int] | tuple[int, ...]) -> str:
+def listed(numbers: Sequence[int]) -> str:
+    """The numbers with commas."""
     return ", ".join(map(str, numbers))

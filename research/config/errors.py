@@ -2,14 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from research.config.schema import setting_paths
+from research.config.schema import options_with, setting_paths
 from research.config.validation import valid
 
 
 class UsageError(SystemExit):
-    """The request was wrong; the line has been said. Passes through code that swallows exceptions."""
+    """The request was wrong, and the user has been told. Not caught by ``except Exception``."""
 
 
 ALIASES = {  # what options and settings are also called, where people look for them
@@ -104,7 +104,7 @@ def _bad_value(cause: BaseException, said: str) -> str:
     message = _first_line(cause)
     if "not in" in message or "not in" in said.split("\n")[0] or "Could not override" in said:
         match = re.search(r"Could not override '([^']+)'", said)
-        return unknown(max(path, match.group(1) if match else "", key=len))
+        return unknown_setting(max(path, match.group(1) if match else "", key=len))
     if path and ("not Optional" in message or "not a ListConfig" in message):
         return f"{path} must be {valid(path)}"
     value = re.search(r"[Vv]alue '([^']*)'", message)
@@ -117,18 +117,29 @@ def _bad_value(cause: BaseException, said: str) -> str:
     return f"{path} must be {valid(path)}, got {value.group(1)}"
 
 
-def unknown(path: str) -> str:
-    """The line for a knob that does not exist: one of the same last word is nearest."""
-    names = list(setting_paths())
-    leaf = path.rpartition(".")[2]
+def unknown_setting(path: str) -> str:
+    """The line for a setting that does not exist, or not for the option that was chosen."""
+    options = options_with(path)
+    if options:
+        group = path.partition(".")[0]
+        return f"{path} is not a setting of the chosen {group}: it belongs to {_joined(options)}"
+    names = setting_paths()
+    group, _, leaf = path.rpartition(".")
     leaf = ALIASES.get(leaf, leaf)
     same_leaf = [name for name in names if name.rpartition(".")[2] == leaf]
     hint = f"; did you mean {same_leaf[0]}?" if same_leaf else nearest(path, names)
-    group = path.rpartition(".")[0]
     siblings = [name for name in names if group and name.startswith(f"{group}.")]
-    within = ", ".join(name.removeprefix(f"{group}.") for name in siblings)
-    listed = f" ({group} has: {within})" if siblings else ""
-    return f"{path} is not a setting{hint}{listed}"
+    if not siblings:
+        return f"{path} is not a setting{hint}"
+    listed = ", ".join(name.removeprefix(f"{group}.") for name in siblings)
+    return f"{path} is not a setting{hint} ({group} has: {listed})"
+
+
+def _joined(words: Sequence[str]) -> str:
+    """The words with commas, and ``and`` before the last."""
+    if len(words) == 1:
+        return words[0]
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 class SweepEnded(Exception):

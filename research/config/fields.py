@@ -1,9 +1,122 @@
-"""Fields of the configuration that carry their range."""
+"""Fields of the configuration: each carries its default, meaning, range, and how it acts."""
 
-from dataclasses import field
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
-def number(default: Any, *, traced: bool = False, **bounds: float) -> Any:
-    """A numeric field with its range (``gt``, ``ge``, ``lt``, ``le``) and whether it is traced."""
-    return field(default=default, metadata={"traced": traced, "bounds": bounds})
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field of the configuration declares about itself.
+
+    Attributes:
+        meaning: one line for the reference page and ``fathom train --help``.
+        bounds: the range, by the names ``gt``, ``ge``, ``lt`` and ``le``.
+        traced: the number is an argument of the compiled program, so runs that differ in it share
+            one program.
+        shared: it is an argument, but all runs of one group have the same value.
+        switch: zero or not zero is part of the compiled program.
+        only_with: the setting acts only while these other fields of the same option have one of
+            these values.
+        needs: the setting acts only while this other field of the same option is set.
+    """
+
+    meaning: str
+    bounds: dict[str, float]
+    traced: bool = False
+    shared: bool = False
+    switch: bool = False
+    only_with: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    needs: str | None = None
+
+    def acts(self, option: Any) -> bool:
+        """Whether the setting has an effect, given the other fields of ``option``."""
+        for name, values in self.only_with.items():
+            if getattr(option, name) not in values:
+                return False
+        return self.needs is None or bool(getattr(option, self.needs))
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    traced: bool = False,
+    shared: bool = False,
+    switch: bool = False,
+    only_with: dict[str, tuple[Any, ...]] | None = None,
+    needs: str | None = None,
+    **bounds: float,
+) -> Any:
+    """A field of an option's dataclass.
+
+    Args:
+        default: its default value.
+        meaning: what it does, in one line.
+        traced: see ``Setting``, as are ``shared``, ``switch`` and ``only_with``.
+        shared: whether all runs of one group have the same value.
+        switch: whether zero or not zero selects the compiled program.
+        only_with: other fields of the option and the values at which this one acts.
+        needs: another field of the option without which this one has no effect.
+        **bounds: the range: ``gt``, ``ge``, ``lt``, ``le``.
+    """
+    declared = Setting(meaning, bounds, traced, shared, switch, only_with or {}, needs)
+    return field(default=default, metadata={"setting": declared})
+
+
+def setting_of(item: dataclasses.Field) -> Setting:
+    """What a dataclass field declares about itself."""
+    return item.metadata["setting"]
+
+
+def settings_of(option: Any) -> Iterator[tuple[str, Setting]]:
+    """The name and declaration of every setting of an option, a class or an instance of one."""
+    for item in dataclasses.fields(option):
+        if "setting" in item.metadata:
+            yield item.name, setting_of(item)
+
+
+def traced_names(option: Any) -> list[str]:
+    """The fields of an option that are arguments of the compiled program."""
+    return [name for name, declared in settings_of(option) if declared.traced]
+
+
+def replace_traced(option: Any, convert: Callable[[str, Setting, Any], Any]) -> Any:
+    """The option with each traced value replaced by ``convert(name, setting, value)``."""
+    changes = {}
+    for name, declared in settings_of(option):
+        if declared.traced:
+            changes[name] = convert(name, declared, getattr(option, name))
+    return dataclasses.replace(option, **changes)
+
+
+def without_traced_values(option: Any) -> Any:
+    """The option with traced values at their defaults: what the compiled program depends on.
+
+    Of a switch, whether it is zero stays: 0 or 1.
+    """
+    defaults = {item.name: item.default for item in dataclasses.fields(option)}
+
+    def reset(
+        name: str,
+        declared: Setting,
+        value: Any,
+    ) -> Any:
+        if declared.switch:
+            return 1.0 if value > 0 else 0.0
+        return defaults[name]
+
+    return replace_traced(option, reset)
+
+
+def to_plain(value: Any) -> Any:
+    """A setting's value as JSON has it: the name of an enumeration's member, a list for a tuple."""
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, tuple):
+        return list(value)
+    return value

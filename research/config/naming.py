@@ -15,7 +15,8 @@ SHARED = (
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """The sorted overrides joined by commas; past ``LONGEST`` bytes, or where a folder cannot hold them, a hash.
+    """The sorted overrides joined by commas; past ``LONGEST`` bytes, or where a folder cannot hold
+    them, a hash.
 
     >>> run_name(["seed=1", "model.depth=64", "experiment=degradation"])
     'model.depth=64,seed=1'

@@ -1,305 +1,268 @@
-"""The typed configuration: every knob, its range, and whether it is *traced*.
-
-A traced number does not change shapes: it enters the compiled program as an argument, so two runs that differ
-only in traced numbers share one program. Everything else selects the program. No jax here: this module is read
-before anything heavy is imported.
-"""
+"""The typed configuration of one run: its root, the table of options, walks over all settings."""
 
 import dataclasses
 import enum
-import typing
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from research.config.checkpoint_config import Checkpoint as Checkpoint
-from research.config.data_settings import Data as Data
-from research.config.data_settings import DataKind as DataKind
-from research.config.fields import number
+from research.config import data_options, options
+from research.config.fields import Setting, setting, setting_of, settings_of, to_plain
 
-ModelKind = enum.Enum("ModelKind", ["mlp", "cnn", "resnet_cifar", "resnet", "transformer", "rnn"])
-Cell = enum.Enum("Cell", ["elman", "gru", "lstm"])
-Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
-Transition = enum.Enum("Transition", ["pad", "projection"])
-Padding = enum.Enum("Padding", ["zero", "circular"])
-SkipKind = enum.Enum(
-    "SkipKind",
-    "none identity scaled inv_sqrt_depth rezero skipinit fixup highway gated projection dropout deepnorm "
-    "stochastic_depth dense",
-)
-NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
-Placement = enum.Enum("Placement", ["pre", "post", "branch"])
-ActivationKind = enum.Enum("ActivationKind", "relu tanh sigmoid gelu silu elu selu softsign linear")
-InitKind = enum.Enum(
-    "InitKind",
-    [
-        "he",
-        "glorot",
-        "glorot_uniform",
-        "lecun",
-        "old_uniform",
-        "gaussian",
-        "orthogonal",
-        "delta_orthogonal",
-        "zeros",
-    ],
-)
-OptimizerKind = enum.Enum(
-    "OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon"
-)
-Schedule = enum.Enum("Schedule", ["constant", "warmup", "warmup_cosine", "step", "linear"])
-Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
-PrecisionKind = enum.Enum(
-    "PrecisionKind",
-    "float32 float64 bfloat16 mixed_bfloat16 float16 mixed_float16 float8_e4m3 float8_e5m2",
-)
-LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
-LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
-Level = enum.Enum("Level", ["off", "norms", "full"])
-INSPECTIONS = [
-    "sharpness",
-    "jacobian_spectrum",
-    "gradient_correlation",
-    "input_gradient",
-    "output_change",
-    "difference_errors",
-]
-INSPECTIONS += ["scale_derivative", "scale_invariance", "balance"]
-MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
-MapMode = enum.Enum(
-    "MapMode", ["auto", "map", "vmap"]
-)  # of the launchers; here, since Hydra loads plugins twice
+SELECTORS = {"data": "name", "measure": "level"}  # the field that names the option: else "kind"
 
 
-@dataclass
-class Train:
-    """How long to train, on how many examples at once; ``steps`` wins where given."""
-
-    steps: int | None = number(None, ge=1, lt=2**31)
-    epochs: float = number(30.0, gt=0)
-    batch_size: int = number(128, ge=1)
-    eval_every: int | None = number(None, ge=1)  # steps between evaluations; null: once an epoch
-    input_noise: float = number(
-        0.0, ge=0, traced=True
-    )  # standard deviation of the noise added to each input
-
-
-@dataclass
-class Model:
-    """The network between an embedding and a head; ``depth`` counts as its paper does, for ``rnn`` it is time."""
-
-    kind: ModelKind = ModelKind.mlp
-    depth: int = number(16, ge=1)
-    width: int = number(64, ge=1)  # of resnet_cifar and resnet: that of the first stage
-    bias: bool = True
-    dropout: float = number(0.0, ge=0, lt=1, traced=True)  # in front of each branch's last weights
-    recompute: bool = False  # activations again in the backward pass, instead of keeping them
-    heads: int = number(4, ge=1)  # transformer
-    expansion: int = number(4, ge=1)  # transformer: units of the feed-forward part, in widths
-    positions: Positions = Positions.learned  # transformer
-    tied: bool = False  # transformer on text: the head uses the embedding's weights
-    cell: Cell = Cell.elman  # rnn
-    transition: Transition = (
-        Transition.pad
-    )  # resnet_cifar, resnet: the shortcut where the shape changes
-    padding: Padding = Padding.zero  # cnn, resnet_cifar, resnet
-
-
-@dataclass
-class Skip:
-    """The shortcut around each block: h + F(h), scaled as ``kind`` says."""
-
-    kind: SkipKind = SkipKind.none
-    branch_scale: float = number(
-        1.0, traced=True
-    )  # scaled; skipinit: the learned scale at the start
-    shortcut_scale: float = number(1.0, traced=True)  # scaled
-    gate_bias: float = number(-2.0, traced=True)  # highway, gated
-    rate: float = number(
-        0.5, ge=0, lt=1, traced=True
-    )  # dropout; stochastic_depth: that of the last layer
-    growth: int = number(12, ge=1)  # dense: units that each layer adds
-
-
-@dataclass
-class Norm:
-    """The normalisation of each block and where it stands."""
-
-    kind: NormKind = NormKind.none
-    groups: int = number(8, ge=1)  # group
-    placement: Placement = Placement.pre
-
-
-@dataclass
-class Activation:
-    """The nonlinearity."""
-
-    kind: ActivationKind = ActivationKind.relu
-
-
-@dataclass
-class Init:
-    """How weights (``gain`` times the scheme's draw) and biases (sigma_b times a standard normal) begin."""
-
-    kind: InitKind = InitKind.he
-    gain: float = number(1.0, ge=0, traced=True)
-    sigma_w: float = number(1.0, ge=0, traced=True)  # gaussian only: Var W = sigma_w^2 / fan_in
-    sigma_b: float = number(0.0, ge=0, traced=True)
-
-
-@dataclass
-class Optimizer:
-    """The update rule, its schedule and its gradient clipping."""
-
-    kind: OptimizerKind = OptimizerKind.momentum
-    learning_rate: float = number(0.01, ge=0, traced=True)
-    momentum: float = number(
-        0.9, ge=0, lt=1, traced=True
-    )  # momentum, nesterov; muon: that of hidden matrices
-    beta1: float = number(0.9, ge=0, lt=1, traced=True)  # adam, adamw, lion, muon
-    beta2: float = number(0.999, ge=0, lt=1, traced=True)  # adam, adamw, lion, muon, rmsprop
-    epsilon: float = number(1e-8, ge=0, traced=True)
-    weight_decay: float = number(0.0, ge=0, traced=True)
-    schedule: Schedule = Schedule.constant
-    warmup_steps: int = number(0, ge=0, lt=2**31, traced=True)  # warmup, warmup_cosine
-    decay_factor: float = number(
-        0.1, ge=0, le=1, traced=True
-    )  # step only: at 1/2 and 3/4 of the run
-    clip: Clip = Clip.none
-    clip_threshold: float = number(1.0, gt=0, traced=True)
-
-
-@dataclass
-class Precision:
-    """The number formats of weights and arithmetic, and the factor on the loss before the backward pass."""
-
-    kind: PrecisionKind = PrecisionKind.float32
-    stochastic_rounding: bool = False  # bfloat16: of the weights, behind each update
-    tensor_scale: bool = (
-        False  # float8: each array is shifted to the top of the format's range before it is rounded
-    )
-    loss_scaling: LossScaling = LossScaling.none
-    loss_scale: float = number(
-        2.0**15, gt=1e-38, lt=1e38, traced=True
-    )  # static; dynamic: the first one
-    growth_factor: float = number(
-        2.0, gt=1, traced=True
-    )  # dynamic: behind growth_interval finite steps
-    growth_interval: int = number(2000, ge=1, lt=2**31, traced=True)
-    backoff_factor: float = number(
-        0.5, gt=0, lt=1, traced=True
-    )  # dynamic: behind a step that is left out
-
-
-@dataclass
-class Loss:
-    """What is minimised."""
-
-    kind: LossKind = LossKind.cross_entropy
-    label_smoothing: float = number(0.0, ge=0, lt=1, traced=True)
-
-
-@dataclass
-class Measure:
-    """Which gauges run inside the step, and every how many steps."""
-
-    level: Level = Level.norms
-    every: int = number(1, ge=1)
-    exponents_every: int = number(
-        100, ge=1
-    )  # full: steps between histograms of the gradients' exponents
-    inspect: list[str] = field(
-        default_factory=list
-    )  # slower measurements beside the step, some of INSPECTIONS
-    inspect_every: int = number(50, ge=1)
-
-
-@dataclass
-class Tracker:
-    """Where the record is mirrored, besides the run directory."""
-
-    wandb: bool = False
-    dir: str = "outputs"  # W&B makes its folder wandb/ in it; WANDB_DIR wins
-    project: str = "fathom"
-    entity: str | None = None
-    every: int = number(10, ge=1)  # steps between rows that carry one value a layer
-
-
-@dataclass
-class Mesh:
-    """Over which devices a run's batch is split; it changes no number but by rounding."""
-
-    kind: MeshKind = MeshKind.auto
-    coordinator: str | None = (
-        None  # distributed, where no cluster manager tells: host:port of the first process
-    )
-    processes: int | None = number(None, ge=1)  # likewise: how many there are
-    process: int | None = number(None, ge=0)  # likewise: which one this is, from 0
-
-
-@dataclass
+@dataclass(frozen=True)
 class Config:
-    """One run. Groups are folders of ``conf/``; ``name`` names the folder under outputs/."""
+    """One run. A group is a folder of ``conf/`` and holds one of its options."""
 
-    seed: int = number(0, ge=0, lt=2**32, traced=True)
-    name: str | None = None
-    train: Train = field(default_factory=Train)
-    model: Model = field(default_factory=Model)
-    skip: Skip = field(default_factory=Skip)
-    norm: Norm = field(default_factory=Norm)
-    activation: Activation = field(default_factory=Activation)
-    init: Init = field(default_factory=Init)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    precision: Precision = field(default_factory=Precision)
-    loss: Loss = field(default_factory=Loss)
-    data: Data = field(default_factory=Data)
-    measure: Measure = field(default_factory=Measure)
-    tracker: Tracker = field(default_factory=Tracker)
-    mesh: Mesh = field(default_factory=Mesh)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    seed: int = setting(0, "Seed of every random draw of the run.", ge=0, lt=2**32, traced=True)
+    name: str | None = setting(
+        None, "Folder of the run under outputs/; null: the time of the start."
+    )
+    train: options.Train = options.Train()
+    model: options.Model = options.FeedForward()
+    skip: options.Skip = options.Skip()
+    norm: options.Norm = options.Norm()
+    activation: options.Activation = options.Activation()
+    init: options.Init = options.ScaledInit()
+    optimizer: options.Optimizer = options.Momentum()
+    precision: options.Precision = options.Precision()
+    loss: options.Loss = options.Loss()
+    data: data_options.Data = data_options.ImageData()
+    measure: options.Measure = options.MeasureNorms()
+    tracker: options.Tracker = options.Tracker()
+    mesh: options.Mesh = options.Mesh()
+    checkpoint: options.Checkpoint = options.Checkpoint()
 
 
-def iter_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
-    """Every (dotted path, field, value) of a configuration, groups descended into."""
+def _by_kind(
+    kinds: type[enum.Enum],
+    usual: type,
+    **others: type,
+) -> dict[str, type]:
+    """The dataclass of each option of a group: ``usual``, except for those named."""
+    classes = {}
+    for kind in kinds:
+        classes[kind.name] = others.get(kind.name, usual)
+    return classes
+
+
+OPTIONS: Mapping[str, Mapping[str, type]] = {
+    "model": _by_kind(
+        options.ModelKind,
+        options.FeedForward,
+        cnn=options.Convolutional,
+        resnet_cifar=options.ResNet,
+        resnet=options.ResNet,
+        transformer=options.Transformer,
+        rnn=options.Recurrent,
+    ),
+    "skip": _by_kind(
+        options.SkipKind,
+        options.Skip,
+        scaled=options.ScaledSkip,
+        skipinit=options.SkipInit,
+        highway=options.GatedSkip,
+        gated=options.GatedSkip,
+        dropout=options.RandomSkip,
+        stochastic_depth=options.RandomSkip,
+        dense=options.DenseSkip,
+    ),
+    "norm": _by_kind(options.NormKind, options.Norm, group=options.GroupNorm),
+    "activation": _by_kind(options.ActivationKind, options.Activation),
+    "init": _by_kind(
+        options.InitKind,
+        options.ScaledInit,
+        gaussian=options.GaussianInit,
+        zeros=options.Init,
+    ),
+    "optimizer": _by_kind(
+        options.OptimizerKind,
+        options.Optimizer,
+        momentum=options.Momentum,
+        nesterov=options.Momentum,
+        adagrad=options.AdaGrad,
+        rmsprop=options.RMSProp,
+        adam=options.Adam,
+        adamw=options.Adam,
+        lion=options.Lion,
+        muon=options.Muon,
+    ),
+    "precision": _by_kind(
+        options.PrecisionKind,
+        options.Precision,
+        bfloat16=options.BFloat16,
+        float8_e4m3=options.Float8,
+        float8_e5m2=options.Float8,
+    ),
+    "loss": _by_kind(options.LossKind, options.Loss),
+    "data": _by_kind(
+        data_options.DataKind,
+        data_options.CatalogImages,
+        digits=data_options.ImageData,
+        python_docs=data_options.TextData,
+        function=data_options.FunctionData,
+        noise=data_options.NoiseData,
+        folder=data_options.FolderData,
+        arrays=data_options.ArrayData,
+        tiny_shakespeare=data_options.CatalogText,
+        imdb_reviews=data_options.CatalogText,
+        trec=data_options.CatalogText,
+        tfds=data_options.AnyCatalogData,
+    ),
+    "measure": _by_kind(
+        options.Level,
+        options.Measure,
+        norms=options.MeasureNorms,
+        full=options.MeasureFull,
+    ),
+    "mesh": _by_kind(options.MeshKind, options.Mesh, distributed=options.DistributedMesh),
+}
+
+
+def selector_of(group: str) -> str:
+    """The field of a group that names the option."""
+    return SELECTORS.get(group, "kind")
+
+
+def make_option(
+    group: str,
+    name: str,
+    **values: Any,
+) -> Any:
+    """An option of a group with its default values, except for those given.
+
+    >>> make_option("skip", "scaled", branch_scale=0.5).branch_scale
+    0.5
+    """
+    kinds: Any = type(getattr(OPTIONS[group][name](), selector_of(group)))
+    return OPTIONS[group][name](**{selector_of(group): kinds[name]}, **values)
+
+
+def is_group(value: Any) -> bool:
+    """Whether a field of ``Config`` holds an option rather than a value."""
+    return dataclasses.is_dataclass(value)
+
+
+@dataclass(frozen=True)
+class SettingValue:
+    """A setting of one configuration.
+
+    Attributes:
+        path: its dotted path.
+        value: what it is set to.
+        declared: what its field declares; None for the field that names the option.
+    """
+
+    path: str
+    value: Any
+    declared: Setting | None
+
+
+def iter_fields(config: Config) -> Iterator[SettingValue]:
+    """Every setting of a configuration that has an effect, in order."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        path = f"{prefix}{item.name}"
-        if dataclasses.is_dataclass(value):
-            yield from iter_fields(value, f"{path}.")
+        if is_group(value):
+            yield from _fields_of_option(item.name, value)
         else:
-            yield path, item, value
+            yield SettingValue(item.name, value, setting_of(item))
 
 
-def traced(config: Config) -> dict[str, float | int]:
-    """The numbers that enter the compiled program as arguments, by dotted path."""
-    return {path: value for path, item, value in iter_fields(config) if item.metadata.get("traced")}
+def _fields_of_option(group: str, option: Any) -> Iterator[SettingValue]:
+    declarations = dict(settings_of(option))
+    for item in dataclasses.fields(option):
+        declared = declarations.get(item.name)
+        if declared is None or declared.acts(option):
+            yield SettingValue(f"{group}.{item.name}", getattr(option, item.name), declared)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """The configuration as a flat dictionary of dotted paths to JSON values."""
+    """Every setting that has an effect, by dotted path, as JSON values."""
+    return {item.path: to_plain(item.value) for item in iter_fields(config)}
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The same as nested dictionaries."""
+    nested: dict[str, Any] = {}
+    for path, value in flatten(config).items():
+        group, _, name = path.rpartition(".")
+        inside = nested.setdefault(group, {}) if group else nested
+        inside[name] = value
+    return nested
+
+
+def traced(config: Config) -> dict[str, float | int | None]:
+    """The numbers that enter the compiled program as arguments, by dotted path."""
     return {
-        path: value.name if isinstance(value, enum.Enum) else value
-        for path, _, value in iter_fields(config)
+        item.path: item.value
+        for item in iter_fields(config)
+        if item.declared is not None and item.declared.traced
     }
 
 
-def setting_paths(schema: type = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted path that can be set, from the schema alone."""
-    for name, hint in typing.get_type_hints(schema).items():
-        if dataclasses.is_dataclass(hint):
-            yield from setting_paths(typing.cast(type, hint), f"{prefix}{name}.")
+@dataclass(frozen=True)
+class DeclaredSetting:
+    """A setting that at least one option has.
+
+    Attributes:
+        path: its dotted path.
+        field: the dataclass field, with its type and default.
+        declared: what the field declares; None for the field that names the option.
+        options: the options that have it, such as ``skip=scaled``; empty where all have it.
+    """
+
+    path: str
+    field: dataclasses.Field
+    declared: Setting | None
+    options: tuple[str, ...]
+
+
+def iter_declared() -> Iterator[DeclaredSetting]:
+    """Every setting that can be set, from the dataclasses alone.
+
+    A setting whose default differs between options appears once for each dataclass that declares
+    it.
+    """
+    for item in dataclasses.fields(Config):
+        if is_group(item.default):
+            yield from _declared_in_group(item.name, type(item.default))
         else:
-            yield f"{prefix}{name}"
+            yield DeclaredSetting(item.name, item, setting_of(item), ())
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as nested dictionaries of JSON values."""
-    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-    return {
-        name: to_dict(value)
-        if dataclasses.is_dataclass(value)
-        else value.name
-        if isinstance(value, enum.Enum)
-        else value
-        for name, value in values.items()
-    }
+def _declared_in_group(group: str, default: type) -> Iterator[DeclaredSetting]:
+    classes = OPTIONS.get(group, {group: default})
+    fields: dict[tuple[str, int], dataclasses.Field] = {}
+    having: dict[tuple[str, int], list[str]] = {}
+    for option, cls in classes.items():
+        for item in dataclasses.fields(cls):
+            key = item.name, id(item.metadata.get("setting"))  # one for each declaration
+            fields.setdefault(key, item)
+            having.setdefault(key, []).append(f"{group}={option}")
+    for key, item in fields.items():
+        names = having[key]
+        some_lack_it = len(names) < len(classes)
+        yield DeclaredSetting(
+            path=f"{group}.{item.name}",
+            field=item,
+            declared=item.metadata.get("setting"),
+            options=tuple(names) if some_lack_it else (),
+        )
+
+
+@functools.cache
+def setting_paths() -> tuple[str, ...]:
+    """Every dotted path that some option has."""
+    return tuple(dict.fromkeys(declared.path for declared in iter_declared()))
+
+
+def options_with(path: str) -> tuple[str, ...]:
+    """The options that have the setting at ``path``: empty where all options of its group do."""
+    names: list[str] = []
+    for declared in iter_declared():
+        if declared.path == path:
+            names += declared.options
+    return tuple(names)

@@ -1,58 +1,121 @@
-"""Whether a configuration makes sense: ranges of numbers, and what can be known of the data before it is loaded."""
+"""Whether a configuration makes sense by itself: ranges of numbers, and settings that have an
+effect.
+"""
 
 import dataclasses
 import enum
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from research.config import options, schema
 from research.config.compatibility import check_compatibility
-from research.config.schema import INSPECTIONS, Config, Mesh, iter_fields
+from research.config.fields import BOUNDS, Setting, settings_of, to_plain
 
-_SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
 
-def check(config: Config) -> None:
-    """Raises ValueError, naming the path, the range and the value, for the first number out of its range."""
-    for path, item, value in iter_fields(config):
-        for number_ in value if isinstance(value, list) else [value]:
-            if isinstance(number_, float) and not math.isfinite(number_):
-                raise ValueError(f"{path} must be finite, got {number_}")
-        bounds = item.metadata.get("bounds", {})
-        if value is not None and not all(
-            getattr(operator, kind)(value, bound) for kind, bound in bounds.items()
-        ):
-            raise ValueError(f"{path} must be {valid(path)}, got {value}")
-    if config.name is not None and not re.fullmatch(r"[\w.,=+-]*\w[\w.,=+-]*", config.name):
+def check(config: schema.Config) -> None:
+    """Checks everything that can be known without looking at the data.
+
+    Raises:
+        ValueError: naming the first setting that is wrong, what would be valid, and its value.
+    """
+    for item in schema.iter_fields(config):
+        if item.declared is not None:
+            _check_range(item.path, item.value, item.declared)
+    if config.name is not None and not NAME.fullmatch(config.name):
         raise ValueError(
             f"name must be a folder's name of letters, digits and . , = + - _, got {config.name}"
         )
-    if not config.data.shape or min(config.data.shape) < 1:
-        raise ValueError(f"data.shape must be {valid('data.shape')}, got {config.data.shape}")
+    shape = getattr(config.data, "shape", (1,))
+    if not shape or min(shape) < 1:
+        raise ValueError(f"data.shape must be {valid('data.shape')}, got {list(shape)}")
     for name in config.measure.inspect:
-        if name not in INSPECTIONS:
-            raise ValueError(
-                f"measure.inspect must hold some of {', '.join(INSPECTIONS)}, got {name}"
-            )
+        if name not in options.INSPECTIONS:
+            known = ", ".join(options.INSPECTIONS)
+            raise ValueError(f"measure.inspect must hold some of {known}, got {name}")
+    _check_selectors(config)
+    _check_effects(config)
     check_compatibility(config)
     _check_mesh(config.mesh)
-    _check_data(config)
 
 
-def check_choices(choices: Mapping[str, str | None], config: Config) -> None:
-    """Raises ValueError where a group has several options, which would be merged, or one takes another's meaning.
+def _check_range(
+    path: str,
+    value: Any,
+    declared: Setting,
+) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path} must be finite, got {value}")
+    if value is None:
+        return
+    for kind, bound in declared.bounds.items():
+        if not getattr(operator, kind)(value, bound):
+            raise ValueError(f"{path} must be {valid(path)}, got {value}")
 
-    ``choices`` maps each group of which one option was chosen to its name.
+
+def _check_selectors(config: schema.Config) -> None:
+    """An option is chosen as a group, not by the field that names it."""
+    for group, classes in schema.OPTIONS.items():
+        option = getattr(config, group)
+        selector = schema.selector_of(group)
+        name = getattr(option, selector).name
+        if type(option) is not classes[name]:
+            raise ValueError(f"{group}.{selector} cannot be set: choose {group}={name} instead")
+
+
+def _check_effects(config: schema.Config) -> None:
+    """A setting that has no effect must not be set."""
+    for group, option in _groups(config):
+        defaults = {item.name: item.default for item in dataclasses.fields(option)}
+        for name, declared in settings_of(option):
+            value = getattr(option, name)
+            if value != defaults[name] and not declared.acts(option):
+                raise ValueError(_without_effect(group, name, value, declared))
+
+
+def _groups(config: schema.Config) -> Iterator[tuple[str, Any]]:
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if schema.is_group(value):
+            yield item.name, value
+
+
+def _without_effect(
+    group: str,
+    name: str,
+    value: Any,
+    declared: Setting,
+) -> str:
+    conditions = []
+    for other, values in declared.only_with.items():
+        wanted = [str(to_plain(each)) for each in values]
+        conditions.append(f"{group}.{other}={' or '.join(wanted)}")
+    if declared.needs:
+        conditions.append(f"{group}.{declared.needs}")
+    needed = " and ".join(conditions)
+    return f"{group}.{name} has an effect only with {needed}, got {group}.{name}={to_plain(value)}"
+
+
+def check_choices(choices: Mapping[str, str | None], config: schema.Config) -> None:
+    """Checks the options that were chosen for the groups.
+
+    Args:
+        choices: the name of the option of each group of which one option was chosen.
+        config: the configuration that they gave.
+
+    Raises:
+        ValueError: several options of a group were chosen, which Hydra would merge, or one option
+            contradicts another.
     """
-    for group, settings in vars(config).items():
-        if dataclasses.is_dataclass(settings) and isinstance(
-            next(iter(vars(settings).values())), enum.Enum
-        ):
-            if group not in choices:
-                raise ValueError(
-                    f"{group} must be one option; several make a sweep, fathom train -m {group}=…,…"
-                )
+    for group in schema.OPTIONS:
+        if group not in choices:
+            raise ValueError(
+                f"{group} must be one option; several make a sweep, fathom train -m {group}=…,…"
+            )
     activation = config.activation.kind.name
     if choices["model"] == "linear" and activation != "linear":
         raise ValueError(
@@ -60,15 +123,15 @@ def check_choices(choices: Mapping[str, str | None], config: Config) -> None:
         )
 
 
-def _check_mesh(mesh: Mesh) -> None:
-    """Without a cluster manager every process must be told all three."""
-    if mesh.kind.name != "distributed":
+def _check_mesh(mesh: options.Mesh) -> None:
+    """Without a cluster manager every process needs all three settings."""
+    if not isinstance(mesh, options.DistributedMesh):
         return
-    told = {name: getattr(mesh, name) for name in ("coordinator", "processes", "process")}
-    missing = [f"mesh.{name}" for name, value in told.items() if value is None]
+    missing = [name for name, _ in settings_of(mesh) if getattr(mesh, name) is None]
     if 0 < len(missing) < 3:
         raise ValueError(
-            f"{missing[0]} must be given too: a process needs to know the first one, all, and itself"
+            f"mesh.{missing[0]} must be given too: a process needs to know the address of the "
+            "first process, how many there are, and which one it is"
         )
     if mesh.process is not None and mesh.processes is not None and mesh.process >= mesh.processes:
         raise ValueError(
@@ -80,42 +143,37 @@ def _check_mesh(mesh: Mesh) -> None:
         )
 
 
-def _check_data(config: Config) -> None:
-    """What can be known of the data before it is loaded."""
-    from research.data.sources import describe
-    from research.data.splits import cut
-
-    data = config.data
-    name = config.data.name.name
-    splits = describe(data).splits
-    part = slice(0, data.examples)
-    if name != "noise":
-        _, part = cut(data.split, splits)
-        cut(data.eval_split, splits, "data.eval_split")
-    whole = part.stop - part.start
-    examples = min(whole, data.limit or whole)
-    batch = config.train.batch_size
-    if config.optimizer.kind.name != "gd" and batch > examples:
-        raise ValueError(
-            f"train.batch_size must be ≤ {examples}, the examples of {name}, got {batch}"
-        )
+NOUNS = {
+    "tuple[str": f"a list of some of {', '.join(options.INSPECTIONS)}, in brackets",
+    "tuple[int": "a list of whole numbers ≥ 1",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+}
 
 
 def valid(path: str) -> str:
-    """What the setting at ``path`` takes, in words: ``a whole number ≥ 1``."""
-    item = next(item for known, item, _ in iter_fields(Config()) if known == path)
-    if isinstance(item.default, enum.Enum):
-        return f"one of {', '.join(option.name for option in type(item.default))}"
-    words = {
-        "list[str]": f"a list of some of {', '.join(INSPECTIONS)}, in brackets",
-        "list": "a list of whole numbers ≥ 1",
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-        "str": "a text",
-    }
-    noun = next((words[name] for name in words if name in str(item.type)), str(item.type))
-    bounds = " and ".join(
-        f"{_SYMBOLS[kind]} {bound:.10g}" for kind, bound in item.metadata.get("bounds", {}).items()
+    """What the setting at ``path`` takes, in words.
+
+    >>> valid("model.depth")
+    'a whole number ≥ 1'
+    """
+    declared = next(item for item in schema.iter_declared() if item.path == path)
+    default = declared.field.default
+    if isinstance(default, enum.Enum):
+        return f"one of {', '.join(option.name for option in type(default))}"
+    written = _type_in_words(declared.field.type)
+    noun = next((NOUNS[name] for name in NOUNS if name in written), written)
+    if declared.declared is None:
+        return noun
+    bounds = [f"{BOUNDS[kind]} {bound:.10g}" for kind, bound in declared.declared.bounds.items()]
+    return f"{noun} {' and '.join(bounds)}".strip()
+
+
+def _type_in_words(written: Any) -> str:
+    return (
+        written.__name__
+        if isinstance(written, type) and not hasattr(written, "__args__")
+        else str(written)
     )
-    return f"{noun} {bounds}".strip()

@@ -2,6 +2,6 @@
 
 One file a family of ingredients. Nothing here trains, measures by itself, or reads a configuration.
 
-Axis letters, everywhere in the project: B batch, T time, D model width, H heads, K head width, F hidden width,
-V vocabulary, C classes, N layers, M runs, S steps.
+Axis letters, everywhere in the project: B batch, T time, D model width, H heads, K head width, F
+hidden width, V vocabulary, C classes, N layers, M runs, S steps.
 """

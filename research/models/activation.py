@@ -1,17 +1,17 @@
 """Nonlinearities by name."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from research.parallel.collectives import all_true
+from research.config.options import Level
+from research.gauges.slots import Statistics
+from research.gauges.table import Site, measure_at
 
-Nonlinearity = Callable[[Array], Array]
-
-ACTIVATIONS: dict[str, Nonlinearity] = {
+ACTIVATIONS = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
@@ -24,38 +24,47 @@ ACTIVATIONS: dict[str, Nonlinearity] = {
 }
 
 
-def slope(activation: str, z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The derivative φ'(z), elementwise."""
-    return jax.jvp(ACTIVATIONS[activation], (z,), (jnp.ones_like(z),))[1]
+class Nonlinearity:
+    """A nonlinearity φ, elementwise, by its name in ``ACTIVATIONS``."""
 
+    def __init__(self, name: str):
+        self.name = name
+        self.function = ACTIVATIONS[name]
 
-def greatest_slope(activation: str) -> float:
-    """The greatest |φ'(z)| on a fine grid: the unit that saturation is measured in."""
-    with jax.ensure_compile_time_eval():
-        return float(np.max(np.abs(slope(activation, jnp.linspace(-6, 6, 2401)))))
+    def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """φ(z)."""
+        return self.function(z)
+
+    def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The derivative φ'(z)."""
+        return jax.jvp(self.function, (z,), (jnp.ones_like(z),))[1]
+
+    def greatest_slope(self) -> float:
+        """The greatest |φ'(z)| on a fine grid: the unit in which saturation is measured."""
+        with jax.ensure_compile_time_eval():
+            return float(np.max(np.abs(self.slope(jnp.linspace(-6, 6, 2401)))))
 
 
 def unit_statistics(
     activation: str,
     z: Float[Array, "... D"],
-    flat: float = 0.05,
+    level: Level = Level.full,
     counted: Bool[Array, " D"] | None = None,
-) -> dict[str, Float[Array, ""]]:
-    """How much of a layer's nonlinearity is asleep, from the input ``z`` it receives: of all units or of ``counted``.
+) -> Statistics:
+    """What the gauges of a nonlinearity measure, outside differentiation.
 
-    Returns:
-        ``saturated``: the fraction of all elements whose slope |φ'(z)| is below ``flat`` times the greatest slope
-        of φ. ``dead``: the fraction of units (last axis) with φ(z) = 0 on everything else of the batch.
+    Args:
+        activation: name of the nonlinearity.
+        z: its input.
+        level: which gauges are measured.
+        counted: which units count; None for all.
     """
     z = jax.lax.stop_gradient(z)
-    asleep = jnp.abs(slope(activation, z)) < flat * greatest_slope(activation)
-    silent = all_true(jnp.all(ACTIVATIONS[activation](z) == 0, axis=tuple(range(z.ndim - 1))))
-    units = (
-        None
-        if counted is None
-        else jnp.broadcast_to(counted.reshape((1,) * (z.ndim - 1) + (-1,)), z.shape)
-    )
-    return {
-        "saturated": jnp.mean(asleep, dtype=jnp.float32, where=units),
-        "dead": jnp.mean(silent, dtype=jnp.float32, where=counted),
-    }
+    return measure_at(Site.NONLINEARITY, level, Nonlinearity(activation), z, counted)
+
+
+def mean_statistics(statistics: Sequence[Statistics]) -> Statistics:
+    """The mean of each statistic over several nonlinearities; nothing where none was measured."""
+    if not statistics:
+        return {}
+    return jax.tree.map(lambda *each: sum(each) / len(each), *statistics)

@@ -1,7 +1,6 @@
-"""What a network is made of: its shapes and options, and what follows from them."""
+"""What a network is made of: its options, what the data decide, and what follows from them."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,63 +9,76 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from research.models.plan import IMAGES, PLANS, RESNETS, Stage
+from research.config import options
+from research.config.options import (
+    CONVOLUTIONAL,
+    RESNETS,
+    Cell,
+    DenseSkip,
+    Level,
+    ModelKind,
+    NormKind,
+    Placement,
+    SkipKind,
+)
+from research.models.hparams import HParams
+from research.models.plan import PLANS, Stage
+
+RANDOM_SKIPS = (SkipKind.dropout, SkipKind.stochastic_depth)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What decides the shapes and the operations of a network: all names and integers, hashable."""
+    """What decides the shapes and the operations of a network; hashable.
 
-    shape: tuple[int, ...]  # of an example, without the batch
+    The options are those of the configuration with their traced numbers at the defaults, so that
+    two runs which differ only in traced numbers have the same architecture.
+
+    Attributes:
+        shape: shape of an example, without the batch.
+        classes: number of outputs.
+        dtype: number format of the arithmetic.
+        param_dtype: number format of the parameters.
+        vocabulary: number of tokens; 0 where examples are numbers.
+        language: whether every position has a target and must not see later positions.
+        padded: whether token 0 marks padding, on which nothing may depend.
+        one_hot: whether tokens are read as unit vectors, without an embedding table.
+        rounding: a narrower format that the inputs of layers, and their gradients, are rounded
+            through; none where it is empty.
+        tensor_scale: whether each array is shifted to the top of that format's range first.
+    """
+
+    shape: tuple[int, ...]
     classes: int
-    depth: int
-    width: int
-    bias: bool
-    activation: str
-    init: str
-    skip: str
-    norm: str
-    placement: str
+    model: options.Model
+    skip: options.Skip
+    norm: options.Norm
+    activation: options.Activation
+    init: options.Init
     dtype: str
     param_dtype: str
-    kind: str = "mlp"
-    vocabulary: int = 0  # tokens; 0: the examples are numbers
-    language: bool = False  # a target at every position, which sees none behind it
-    padded: bool = False  # token 0 stands behind the end of a text, and nothing may depend on it
-    one_hot: bool = (
-        False  # tokens are read as unit vectors by the first weights, without vectors of their own
-    )
-    groups: int = 8
-    heads: int = 4
-    expansion: int = 4
-    positions: str = "learned"
-    tied: bool = False
-    cell: str = "elman"
-    transition: str = "pad"
-    padding: str = "zero"
-    growth: int = 12
-    dropout: bool = False
-    recompute: bool = False
-    rounding: str = (
-        ""  # the format that what a layer reads, and the gradient there, are rounded through
-    )
-    tensor_scale: bool = (
-        False  # whether each array is shifted to the top of that format's range first
-    )
+    vocabulary: int = 0
+    language: bool = False
+    padded: bool = False
+    one_hot: bool = False
+    rounding: str = ""
+    tensor_scale: bool = False
 
-    def weights(self, hp: Mapping[str, Array], rngs: nnx.Rngs, **changes: Any) -> dict[str, Any]:
-        """How every map with weights is made, as ``Conv`` and ``make_linear`` take it."""
-        return {
-            "init": self.init,
-            "bias": self.bias,
-            "hp": hp,
-            **self.formats,
-            "rngs": rngs,
-        } | changes
+    def weights(
+        self,
+        hp: HParams,
+        rngs: nnx.Rngs,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """The keyword arguments of every map with weights, as ``Conv`` and ``make_linear`` take
+        them.
+        """
+        usual = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
+        return usual | changes
 
     @property
     def formats(self) -> dict[str, jnp.dtype]:
-        """The arithmetic's and the parameters' number formats, as layers take them."""
+        """The number formats of the arithmetic and the parameters, as layers take them."""
         return {"dtype": jnp.dtype(self.dtype), "param_dtype": jnp.dtype(self.param_dtype)}
 
     @property
@@ -77,83 +89,119 @@ class Architecture:
     @property
     def plan(self) -> tuple[Stage, ...]:
         """The stages, in forward order."""
-        return PLANS[self.kind](self)
+        return PLANS[self.model.kind](self)
 
     @property
     def layers(self) -> int:
-        """N: the layers of all stages together."""
+        """N: the layers of all stages."""
         return sum(stage.blocks * len(stage.parts) for stage in self.plan)
 
     @property
-    def stream(self) -> int:
-        """Units of what reaches the end of the last stage."""
+    def residual_width(self) -> int:
+        """Units of the last layer's output."""
         return self.plan[-1].parts[-1].outputs
 
     @property
-    def state(self) -> int:
-        """Units of a recurrent network's state; that of an LSTM is twice as wide."""
-        return 2 * self.width if self.cell == "lstm" else self.width
+    def state_width(self) -> int:
+        """Units of a recurrent network's state; an LSTM's holds cell and hidden state."""
+        is_lstm = getattr(self.model, "cell", None) is Cell.lstm
+        return 2 * self.model.width if is_lstm else self.model.width
 
     @property
-    def shared(self) -> bool:
+    def shares_weights(self) -> bool:
         """Whether all layers have the same weights."""
-        return self.kind == "rnn"
+        return self.model.kind is ModelKind.rnn
 
     @property
     def convolves(self) -> bool:
         """Whether its layers are convolutions."""
-        return self.kind in IMAGES
+        return self.model.kind in CONVOLUTIONAL
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether it is a ResNet, in which ``norm.placement`` is the order of operations."""
+        return self.model.kind in RESNETS
 
     @property
     def normalises_inside(self) -> bool:
-        """Whether the norm stands in front of each nonlinearity of a branch, and replaces the biases: ResNets."""
-        return self.kind in RESNETS and self.norm != "none"
-
-    @property
-    def activates_sum(self) -> bool:
-        """Whether the nonlinearity stands behind the sum of branch and shortcut: the original order of ResNets."""
-        return self.kind in RESNETS and not self.pre_activated
+        """Whether a norm precedes each nonlinearity of a branch and replaces biases: ResNets."""
+        return self.is_resnet and self.norm.kind is not NormKind.none
 
     @property
     def pre_activated(self) -> bool:
-        """Whether a ResNet's stream is normalised and activated in front of branches and head alone."""
-        return self.kind in RESNETS and self.placement == "pre"
+        """Whether a ResNet normalises and activates only the inputs of branches and head."""
+        return self.is_resnet and self.norm.placement is Placement.pre
+
+    @property
+    def activates_sum(self) -> bool:
+        """Whether the nonlinearity follows the sum of branch and shortcut: the original ResNet."""
+        return self.is_resnet and not self.pre_activated
 
     @property
     def activates_end(self) -> bool:
-        """Whether a nonlinearity stands in front of the head: where the layers begin with theirs."""
-        elman = self.kind == "rnn" and self.cell == "elman"
-        return self.kind in ("mlp", "cnn") or elman or self.pre_activated
+        """Whether a nonlinearity precedes the head: where layers begin with theirs."""
+        is_elman = getattr(self.model, "cell", None) is Cell.elman
+        plain = self.model.kind in (ModelKind.mlp, ModelKind.cnn)
+        return plain or is_elman or self.pre_activated
+
+    @property
+    def head_norm(self) -> options.Norm:
+        """The normalisation before the head: the blocks' one, where it precedes each branch."""
+        return self.norm if self.norm.placement is Placement.pre else options.Norm()
 
     @property
     def deepnorm(self) -> tuple[float, float]:
-        """α of the shortcut and β of the initial weights, (2·depth)^¼ and (8·depth)^-¼ (Wang et al. 2022, Fig. 2)."""
-        return (2 * self.depth) ** 0.25, (8 * self.depth) ** -0.25
+        """α of the shortcut and β of the initial weights.
 
-    def written(self, layer: int | Array) -> int | Array:
-        """Units of the stream that have a value in front of layer ``layer``: with ``dense`` each layer adds some."""
-        return self.width + layer * self.growth if self.skip == "dense" else self.stream
+        (2·depth)^¼ and (8·depth)^-¼ (Wang et al. 2022, Fig. 2).
+        """
+        depth = self.model.depth
+        return (2 * depth) ** 0.25, (8 * depth) ** -0.25
 
     @property
-    def random(self) -> bool:
+    def growth(self) -> int:
+        """Units that each layer adds to the residual stream: 0 except for ``skip=dense``."""
+        return self.skip.growth if isinstance(self.skip, DenseSkip) else 0
+
+    def num_active_units(self, layer: int | Array) -> int | Array:
+        """Units of the input of layer ``layer`` that have a value: with ``dense`` each layer adds
+        some.
+        """
+        if self.growth:
+            return self.model.width + layer * self.growth
+        return self.residual_width
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether branches have dropout."""
+        return getattr(self.model, "dropout", 0) > 0
+
+    @property
+    def is_random(self) -> bool:
         """Whether a training step draws random numbers inside the network."""
-        return self.dropout or self.skip in ("dropout", "stochastic_depth")
+        return self.has_dropout or self.skip.kind in RANDOM_SKIPS
 
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """What one pass through the network is ctx: its numbers, whether it trains, what it is asked to measure."""
+    """What one pass through the network needs to know.
 
-    hp: Mapping[str, Array]
+    Attributes:
+        hp: the hyperparameters.
+        train: whether the network trains.
+        level: which gauges are measured.
+        key: random key, needed in training where ``Architecture.is_random``.
+        padding_mask: which positions hold tokens, [B, T], of one time step [B]; None without
+            padding.
+    """
+
+    hp: HParams
     train: bool
-    collect_activations: bool = False  # activation_rms, activation_mean
-    collect_unit_stats: bool = False  # saturated, dead
-    key: Array | None = None  # where the architecture is random, in training
-    padding_mask: Array | None = (
-        None  # [B, T], of one step in time [B]: which places hold tokens, where texts are padded
-    )
+    level: Level = Level.off
+    key: Array | None = None
+    padding_mask: Array | None = None
 
     def layer_key(self, layer: int | Array, use: int) -> Array:
-        """The key of one use in one layer: 0 the shortcut's, 1 dropout."""
+        """The random key of one use in one layer: 0 for the shortcut, 1 for dropout."""
         assert self.key is not None
         return jax.random.fold_in(jax.random.fold_in(self.key, layer), use)

@@ -1,17 +1,17 @@
 """The convolution with weights."""
 
-from collections.abc import Mapping
-
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.config.options import Init
 from research.models.convolution import convolve
 from research.models.init import bias_initializer, weight_initializer
 
 
 class Conv(nnx.Module):
-    """A k×k convolution over images, each side padded by (k−1)/2, with zeros or with the other side's pixels.
+    """A k×k convolution over images, each side padded by (k−1)/2, with zeros or with the other
+    side's pixels.
 
     Fans count the kernel's pixels: a unit has k²·C inputs (He et al. 2015, §2.2).
     """
@@ -24,9 +24,8 @@ class Conv(nnx.Module):
         size: int = 3,
         stride: int = 1,
         padding: str = "zero",
-        init: str,
+        init: Init,
         bias: bool,
-        hp: Mapping[str, Array],
         factor: float | Array = 1.0,
         dtype: jnp.dtype,
         param_dtype: jnp.dtype,
@@ -36,11 +35,9 @@ class Conv(nnx.Module):
         self.circular = padding == "circular"
         self.dtype = dtype
         shape = (size, size, inputs, outputs)
-        self.kernel = nnx.Param(
-            weight_initializer(init, hp, factor)(rngs.params(), shape, param_dtype)
-        )
+        self.kernel = nnx.Param(weight_initializer(init, factor)(rngs.params(), shape, param_dtype))
         self.bias = (
-            nnx.Param(bias_initializer(hp)(rngs.params(), (outputs,), param_dtype))
+            nnx.Param(bias_initializer(init)(rngs.params(), (outputs,), param_dtype))
             if bias
             else None
         )

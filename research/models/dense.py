@@ -1,10 +1,11 @@
 """The fully connected map."""
 
-from collections.abc import Mapping
+from typing import Any
 
 from flax import nnx
 from jaxtyping import Array
 
+from research.config.options import Init
 from research.models.init import bias_initializer, weight_initializer
 
 
@@ -12,21 +13,26 @@ def make_linear(
     inputs: int,
     outputs: int,
     *,
-    init: str,
+    init: Init,
     bias: bool,
-    hp: Mapping[str, Array],
     factor: float | Array = 1.0,
-    **how,
+    **formats: Any,
 ) -> nnx.Linear:
-    """A linear map of the last axis; weights and biases begin as the scheme ``init`` and the numbers ``hp`` say.
+    """A linear map of the last axis.
 
-    The weights are drawn times ``factor``. ``how`` holds the number formats and the random keys.
+    Args:
+        inputs: units that it reads.
+        outputs: units that it gives.
+        init: how its weights and biases are initialised, with arrays for traced numbers.
+        bias: whether it has biases.
+        factor: a further scale factor on the initial weights.
+        **formats: ``dtype``, ``param_dtype`` and ``rngs`` of ``nnx.Linear``.
     """
     return nnx.Linear(
         inputs,
         outputs,
         use_bias=bias,
-        kernel_init=weight_initializer(init, hp, factor),
-        bias_init=bias_initializer(hp),
-        **how,
+        kernel_init=weight_initializer(init, factor),
+        bias_init=bias_initializer(init),
+        **formats,
     )

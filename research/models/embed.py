@@ -1,6 +1,5 @@
-"""From an example to the stream of the first layer."""
+"""From an example to the input of the first layer."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,52 +7,76 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.config.options import ModelKind, Norm, Padding, Positions, Transformer
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import Architecture
 from research.models.conv import Conv
 from research.models.dense import make_linear
+from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 
 
-def make_embed(arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs) -> Any:
-    """The embedding, a module; none for a recurrent network that reads numbers: its cell reads them as they are."""
-    if arch.kind == "mlp":
-        return make_linear(arch.inputs, arch.width, **arch.weights(hp, rngs))
-    if arch.kind == "transformer":
-        return Sequence(arch, hp, rngs=rngs)
-    if arch.kind == "rnn":
-        return Table(arch, rngs=rngs) if arch.vocabulary and not arch.one_hot else None
+def make_embed(
+    arch: Architecture,
+    hp: HParams,
+    *,
+    rngs: nnx.Rngs,
+) -> Any:
+    """The embedding; None for a recurrent network whose cell reads numbers as they are."""
+    match arch.model.kind:
+        case ModelKind.mlp:
+            return make_linear(arch.inputs, arch.model.width, **arch.weights(hp, rngs))
+        case ModelKind.transformer:
+            return Sequence(arch, hp, rngs=rngs)
+        case ModelKind.rnn:
+            has_table = arch.vocabulary and not arch.one_hot
+            return Table(arch, rngs=rngs) if has_table else None
     return Stem(arch, hp, rngs=rngs)
 
 
 class Stem(nnx.Module):
-    """Images to the first stage: a 3×3 convolution; of ``resnet`` 7×7 with stride 2 and 3×3 max pooling with stride 2.
+    """Images to the first stage.
 
-    Of ResNets normalised, and activated where their stream is (He et al. 2016, Table 1 and §4.2).
+    A 3×3 convolution; of ``resnet`` 7×7 with stride 2, followed by 3×3 max pooling with stride 2.
+    In ResNets it is normalised and activated where their blocks' outputs are (He et al. 2016, Table
+    1 and §4.2).
     """
 
-    def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
-        self.pools = arch.kind == "resnet"
-        size, stride = (7, 2) if self.pools else (3, 1)
-        how = arch.weights(hp, rngs, bias=arch.bias and not arch.normalises_inside)
+        self.pools = arch.model.kind is ModelKind.resnet
+        width = arch.model.width
+        has_bias = arch.model.bias and not arch.normalises_inside
         self.conv = Conv(
-            _image(arch)[-1], arch.width, size=size, stride=stride, padding=arch.padding, **how
+            _image_shape(arch)[-1],
+            width,
+            size=7 if self.pools else 3,
+            stride=2 if self.pools else 1,
+            padding=getattr(arch.model, "padding", Padding.zero).name,
+            **arch.weights(hp, rngs, bias=has_bias),
         )
-        kind = arch.norm if arch.activates_sum else "none"
-        self.norm = make_norm(kind, arch.width, groups=arch.groups, **arch.formats, rngs=rngs)
+        norm = arch.norm if arch.activates_sum else Norm()
+        self.norm = make_norm(norm, width, **arch.formats, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B inputs"], train: bool) -> Float[Array, "B H W D"]:
         """The first stage's input."""
-        h = apply_norm(self.norm, self.conv(x.reshape(-1, *_image(self.arch))), train=train)
-        h = ACTIVATIONS[self.arch.activation](h) if self.arch.activates_sum else h
+        images = x.reshape(-1, *_image_shape(self.arch))
+        h = apply_norm(self.norm, self.conv(images), train=train)
+        if self.arch.activates_sum:
+            h = ACTIVATIONS[self.arch.activation.kind.name](h)
         if not self.pools:
             return h
-        sides: Any = ((1, 1), (1, 1))  # typed as a name alone
+        sides: Any = ((1, 1), (1, 1))  # nnx types it as a name alone
         return nnx.max_pool(h, (3, 3), strides=(2, 2), padding=sides)
 
 
-def _image(arch: Architecture) -> tuple[int, int, int]:
+def _image_shape(arch: Architecture) -> tuple[int, int, int]:
     """Height, width and channels."""
     height, width, *_ = arch.shape
     return height, width, arch.inputs // (height * width)
@@ -64,56 +87,77 @@ class Table(nnx.Module):
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(arch.dtype)
-        draw = jax.nn.initializers.normal(arch.width**-0.5)
-        self.vectors = nnx.Param(
-            _drawn(draw, rngs, (arch.vocabulary, arch.width), arch.param_dtype)
-        )
+        initializer = jax.nn.initializers.normal(arch.model.width**-0.5)
+        shape = (arch.vocabulary, arch.model.width)
+        self.vectors = nnx.Param(_draw_wide(initializer, rngs, shape, arch.param_dtype))
 
     def __call__(self, tokens: Array, train: bool) -> Float[Array, "B T D"]:
         """The tokens' vectors."""
-        wide = jnp.promote_types(
-            self.dtype, jnp.float32
-        )  # a frequent token's gradient is a sum over many places
+        # The gradient of a frequent token is a sum over many positions.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
         return self.vectors[...].astype(wide)[tokens].astype(self.dtype)
 
 
 class Sequence(nnx.Module):
-    """Tokens, or the first axis of an example as positions, to vectors; with a learned vector a position or none."""
+    """Tokens, or the first axis of an example as positions, to vectors, plus a vector for each
+    position.
+    """
 
-    def __init__(self, arch: Architecture, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         length = arch.shape[0]
+        width = arch.model.width
         if arch.vocabulary and not arch.one_hot:
             self.table = Table(arch, rngs=rngs)
-        elif arch.vocabulary:
-            self.linear = make_linear(arch.vocabulary, arch.width, **arch.weights(hp, rngs))
         else:
-            self.linear = make_linear(arch.inputs // length, arch.width, **arch.weights(hp, rngs))
-        shape = (length, arch.width)
-        draw = jax.nn.initializers.normal(0.02)  # Radford et al. 2018
-        learned = arch.positions == "learned"
-        self.positions = nnx.Param(_drawn(draw, rngs, shape, arch.param_dtype)) if learned else None
+            numbers = arch.vocabulary or arch.inputs // length
+            self.linear = make_linear(numbers, width, **arch.weights(hp, rngs))
+        assert isinstance(arch.model, Transformer)
+        has_positions = arch.model.positions is Positions.learned
+        self.positions = _make_positions(arch, length, rngs) if has_positions else None
 
     def __call__(self, x: Array, train: bool) -> Float[Array, "B T D"]:
-        """The stream of positions."""
+        """The first layer's input."""
         if hasattr(self, "table"):
             h = self.table(x, train)
         else:
             h = self.linear(unit_vectors(self.arch, x).reshape(len(x), self.arch.shape[0], -1))
-        return h if self.positions is None else h + self.positions[...].astype(h.dtype)[None]
+        if self.positions is None:
+            return h
+        return h + self.positions[...].astype(h.dtype)[None]
+
+
+def _make_positions(
+    arch: Architecture,
+    length: int,
+    rngs: nnx.Rngs,
+) -> nnx.Param:
+    initializer = jax.nn.initializers.normal(0.02)  # Radford et al. 2018
+    shape = (length, arch.model.width)
+    return nnx.Param(_draw_wide(initializer, rngs, shape, arch.param_dtype))
 
 
 def unit_vectors(arch: Architecture, x: Array) -> Array:
-    """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as it is."""
-    return (
-        jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype)
-        if arch.vocabulary and arch.one_hot
-        else x
-    )
+    """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as
+    it is.
+    """
+    if arch.vocabulary and arch.one_hot:
+        return jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype)
+    return x
 
 
-def _drawn(
-    draw: jax.nn.initializers.Initializer, rngs: nnx.Rngs, shape: tuple[int, ...], dtype: str
+def _draw_wide(
+    initializer: jax.nn.initializers.Initializer,
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    dtype: str,
 ) -> Array:
+    """Draws in float32 or wider and rounds to ``dtype``."""
     wide = jnp.promote_types(dtype, jnp.float32)
-    return draw(rngs.params(), shape, wide).astype(dtype)
+    return initializer(rngs.params(), shape, wide).astype(dtype)

@@ -1,35 +1,48 @@
-"""The branch of a layer without memory: weights in a row, each behind a nonlinearity."""
+"""The branch of a layer without memory: weights in a row, each after a nonlinearity."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.config.options import Padding, SkipKind, Transformer
 from research.gauges.slots import Statistics
-from research.models.activation import ACTIVATIONS, unit_statistics
+from research.models.activation import ACTIVATIONS, mean_statistics, unit_statistics
 from research.models.architecture import Architecture, ForwardContext
 from research.models.conv import Conv
 from research.models.dense import make_linear
+from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
-from research.models.plan import Part
+from research.models.plan import BOTTLENECK_EXPANSION, Part
 from research.parallel.collectives import sample_then_shard
 
 
+@dataclass(frozen=True)
+class WeightShape:
+    """Inputs, outputs, kernel size and stride of a map; size 0 is a map of the last axis alone."""
+
+    inputs: int
+    outputs: int
+    size: int = 0
+    stride: int = 1
+
+
 class FeedForwardBranch(nnx.Module):
-    """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for ``bottleneck``.
+    """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for
+    ``bottleneck``.
 
-    Nonlinearity first: the order that mean-field theory is written in, and that of pre-activation residual networks.
-    Not first where it stands behind the sum (the original order of ResNets), and in ``feedforward``, W_2 φ(W_1 z).
-    Inside ResNets' branches a normalisation stands in front of each nonlinearity (He et al. 2016, Fig. 5); a
-    bottleneck's stride is that of its 3×3 convolution, where theirs is that of the 1×1 before it.
+    The nonlinearity comes first: the order of mean-field theory and of pre-activation residual
+    networks. It does not come first where it follows the sum (the original order of ResNets), and
+    in ``feedforward``, W_2 φ(W_1 z). Inside ResNets' branches a normalisation precedes each
+    nonlinearity (He et al. 2016, Fig. 5); a bottleneck's stride is that of its 3×3 convolution,
+    where theirs is that of the 1×1 before it.
 
-    Of the weights, ``fixup`` begins the last with 0 and the others N^(-1/(2m-2)) times as large, and puts a scalar
-    bias in front of every nonlinearity and weight (Zhang, Dauphin, Ma 2019, §3); ``deepnorm`` begins all of them
-    β times as large.
+    ``fixup`` initialises the last weights to 0 and scales the others by N^(-1/(2m-2)), and adds a
+    scalar bias before every nonlinearity and weight (Zhang, Dauphin, Ma 2019, §3). ``deepnorm``
+    scales all weights by β.
     """
 
     def __init__(
@@ -37,116 +50,152 @@ class FeedForwardBranch(nnx.Module):
         arch: Architecture,
         part: Part,
         layer: Array,
-        hp: Mapping[str, Array],
+        hp: HParams,
         *,
         rngs: nnx.Rngs,
     ):
         self.arch = arch
-        self.first = not arch.activates_sum and part.kind != "feedforward"
-        bias = arch.bias and not arch.normalises_inside and arch.skip != "fixup"
-        how = arch.weights(hp, rngs, bias=bias)
-        widths = _widths(arch, part)
-        factors = _factors(arch, len(widths), layer)
-        self.weights = nnx.List(
-            [
-                _weight(arch, *width, **how, factor=factor)
-                for width, factor in zip(widths, factors, strict=True)
-            ]
-        )
-        inner = [
-            make_norm(arch.norm, width[0], groups=arch.groups, **arch.formats, rngs=rngs)
-            for width in widths[1:]
-        ]
-        self.norms = nnx.List([None, *inner]) if arch.normalises_inside else None
-        self.shifts = (
-            nnx.Param(jnp.zeros((len(widths), 2), arch.param_dtype))
-            if arch.skip == "fixup"
-            else None
-        )
+        self.activates_first = not arch.activates_sum and part.kind != "feedforward"
+        has_fixup = arch.skip.kind is SkipKind.fixup
+        has_bias = arch.model.bias and not arch.normalises_inside and not has_fixup
+        weights = arch.weights(hp, rngs, bias=has_bias)
+        shapes = _weight_shapes(arch, part)
+        factors = _initial_factors(arch, len(shapes), layer)
+        self.weights = nnx.List()
+        for shape, factor in zip(shapes, factors, strict=True):
+            self.weights.append(_make_weight(arch, shape, factor=factor, **weights))
+        inner_norms = []
+        for shape in shapes[1:]:  # made in any case: each one advances the random keys
+            inner_norms.append(make_norm(arch.norm, shape.inputs, **arch.formats, rngs=rngs))
+        self.norms = nnx.List([None, *inner_norms]) if arch.normalises_inside else None
+        shifts = jnp.zeros((len(shapes), 2), arch.param_dtype)
+        self.shifts = nnx.Param(shifts) if has_fixup else None
 
     def __call__(
-        self, z: Float[Array, "..."], ctx: ForwardContext, layer: Array
+        self,
+        z: Float[Array, "..."],
+        ctx: ForwardContext,
+        layer: Array,
     ) -> tuple[Float[Array, "..."], Statistics]:
-        """The branch's output and, where they are asked for, the mean statistics of its nonlinearities."""
+        """The branch's output and, where they are asked for, the mean statistics of its
+        nonlinearities.
+        """
+        activation = self.arch.activation.kind.name
         statistics = []
+        last = len(self.weights) - 1
         for n, weight in enumerate(self.weights):
-            if n or self.first:
-                z = apply_norm(self.norms[n], z, train=ctx.train) if self.norms else z
-                z = self.shifted(z, n, 0)
-                counted = self._written(z, layer) if self.arch.skip == "dense" else None
-                statistics += (
-                    [unit_statistics(self.arch.activation, z, counted=counted)]
-                    if ctx.collect_unit_stats
-                    else []
-                )
-                z = self._masked(ACTIVATIONS[self.arch.activation](z), layer)
-            if n == len(self.weights) - 1:
+            if n > 0 or self.activates_first:
+                if self.norms:
+                    z = apply_norm(self.norms[n], z, train=ctx.train)
+                z = self.shift(z, n, 0)
+                active = self._active_units(z, layer)
+                statistics.append(unit_statistics(activation, z, ctx.level, active))
+                z = self._mask_inactive(ACTIVATIONS[activation](z), layer)
+            if n == last:
                 z = dropout(self.arch, z, ctx, layer)
-            z = weight(self.shifted(z, n, 1))
-        return z, jax.tree.map(
-            lambda *each: sum(each) / len(each), *statistics
-        ) if statistics else {}
+            z = weight(self.shift(z, n, 1))
+        return z, mean_statistics(statistics)
 
-    def shifted(self, z: Array, n: int, place: int) -> Array:
-        """Fixup's bias in front of nonlinearity (``place`` 0) or weight (1) ``n``; elsewhere ``z`` as it is."""
-        return z if self.shifts is None else z + self.shifts[n, place].astype(z.dtype)
-
-    def _written(self, z: Array, layer: Array) -> Array:
-        """Which units of a stream that layers write into one after the other are written already."""
-        return jnp.arange(z.shape[-1]) < self.arch.written(layer)
-
-    def _masked(self, z: Array, layer: Array) -> Array:
-        if self.arch.skip != "dense":
+    def shift(
+        self,
+        z: Array,
+        n: int,
+        place: int,
+    ) -> Array:
+        """Adds fixup's bias before nonlinearity (``place`` 0) or weight (1) ``n``; else ``z`` as it
+        is.
+        """
+        if self.shifts is None:
             return z
-        return z * self._written(z, layer).astype(z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
+        return z + self.shifts[n, place].astype(z.dtype)
+
+    def _active_units(self, z: Array, layer: Array) -> Array | None:
+        """Which units of a growing stream have been written; None where all have."""
+        if not self.arch.growth:
+            return None
+        return jnp.arange(z.shape[-1]) < self.arch.num_active_units(layer)
+
+    def _mask_inactive(self, z: Array, layer: Array) -> Array:
+        active = self._active_units(z, layer)
+        if active is None:
+            return z
+        units_last = (1,) * (z.ndim - 1) + (-1,)
+        return z * active.astype(z.dtype).reshape(units_last)
 
 
-def dropout(arch: Architecture, z: Array, ctx: ForwardContext, layer: Array) -> Array:
+def dropout(
+    arch: Architecture,
+    z: Array,
+    ctx: ForwardContext,
+    layer: Array,
+) -> Array:
     """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
-    if not (arch.dropout and ctx.train):
+    if not (arch.has_dropout and ctx.train):
         return z
-    rate = ctx.hp["model.dropout"]
-    kept = sample_then_shard(
-        partial(jax.random.bernoulli, ctx.layer_key(layer, 1), 1 - rate), z.shape
-    )
+    rate = ctx.hp.dropout_rate
+    draw = partial(jax.random.bernoulli, ctx.layer_key(layer, 1), 1 - rate)
+    kept = sample_then_shard(draw, z.shape)
     return z * (kept / (1 - rate)).astype(z.dtype)
 
 
-def _widths(arch: Architecture, part: Part) -> list[tuple[int, int, int, int]]:
-    """Inputs, outputs, kernel size and stride of each weight; size 0 is a map of the last axis alone."""
+def _weight_shapes(arch: Architecture, part: Part) -> list[WeightShape]:
     inputs = part.inputs
-    outputs = arch.growth if arch.skip == "dense" else part.outputs
-    narrow = outputs // 4
-    wide = arch.width * arch.expansion
-    return {
-        "dense": [(inputs, outputs, 0, 1)],
-        "conv": [(inputs, outputs, 3, 1)],
-        "basic": [(inputs, outputs, 3, part.stride), (outputs, outputs, 3, 1)],
-        "bottleneck": [
-            (inputs, narrow, 0, 1),
-            (narrow, narrow, 3, part.stride),
-            (narrow, outputs, 0, 1),
-        ],
-        "feedforward": [(inputs, wide, 0, 1), (wide, outputs, 0, 1)],
-    }[part.kind]
+    outputs = arch.growth or part.outputs
+    match part.kind:
+        case "dense":
+            return [WeightShape(inputs, outputs)]
+        case "conv":
+            return [WeightShape(inputs, outputs, 3)]
+        case "basic":
+            return [WeightShape(inputs, outputs, 3, part.stride), WeightShape(outputs, outputs, 3)]
+        case "bottleneck":
+            narrow = outputs // BOTTLENECK_EXPANSION
+            return [
+                WeightShape(inputs, narrow),
+                WeightShape(narrow, narrow, 3, part.stride),
+                WeightShape(narrow, outputs),
+            ]
+        case "feedforward":
+            assert isinstance(arch.model, Transformer)
+            wide = arch.model.width * arch.model.expansion
+            return [WeightShape(inputs, wide), WeightShape(wide, outputs)]
+    raise ValueError(f"a branch must be one of those described above, got {part.kind}")
 
 
-def _weight(
-    arch: Architecture, inputs: int, outputs: int, size: int, stride: int, **how: Any
+def _make_weight(
+    arch: Architecture,
+    shape: WeightShape,
+    *,
+    factor: float | Array,
+    **weights,
 ) -> nnx.Module:
-    if not size:
-        return make_linear(inputs, outputs, **how)
-    return Conv(inputs, outputs, size=size, stride=stride, padding=arch.padding, **how)
+    if not shape.size:
+        return make_linear(shape.inputs, shape.outputs, factor=factor, **weights)
+    return Conv(
+        shape.inputs,
+        shape.outputs,
+        size=shape.size,
+        stride=shape.stride,
+        padding=getattr(arch.model, "padding", Padding.zero).name,
+        factor=factor,
+        **weights,
+    )
 
 
-def _factors(arch: Architecture, weights: int, layer: Array) -> list[Any]:
-    """What the weights are drawn times of."""
-    match arch.skip:
-        case "fixup":
-            inner = weights - 1
-            return [arch.layers ** (-1 / (2 * inner))] * inner + [0.0] if inner else [0.0]
-        case "deepnorm":
-            return [arch.deepnorm[1]] * weights
-        case "dense":  # the fan is that of the units written already
-            return [jnp.sqrt(arch.stream / arch.written(layer))]
-    return [1.0] * weights
+def _initial_factors(
+    arch: Architecture,
+    count: int,
+    layer: Array,
+) -> list[float | Array]:
+    """Scale factors applied to the initial weights of a branch with ``count`` weights."""
+    match arch.skip.kind:
+        case SkipKind.fixup:
+            inner = count - 1
+            if not inner:
+                return [0.0]
+            return [arch.layers ** (-1 / (2 * inner))] * inner + [0.0]
+        case SkipKind.deepnorm:
+            return [arch.deepnorm[1]] * count
+        case SkipKind.dense:  # the fan-in counts the units that have been written
+            return [jnp.sqrt(arch.residual_width / arch.num_active_units(layer))]
+    return [1.0] * count

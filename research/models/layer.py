@@ -1,17 +1,20 @@
 """One layer: its branch, its normalisation, its shortcut, and the probes that measure it."""
 
-from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.gauges.slots import Statistics, forward_statistics, tap
+from research.config.options import Placement
+from research.gauges.slots import Statistics, tap
+from research.gauges.table import BRANCH_GRAD, SIGNAL_GRAD, SKIP_GRAD, Site, measure_at
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import Architecture, ForwardContext
 from research.models.attention import Attention
 from research.models.feed_forward import FeedForwardBranch
+from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
 from research.models.recurrent import Cell
@@ -22,32 +25,30 @@ Slots = dict[str, Array]
 
 
 class Layer(nnx.Module):
-    """skip(h, branch(h)), with its normalisation before the branch, behind it, or behind the sum."""
+    """skip(h, branch(h)), normalised before the branch, at its end, or after the sum."""
 
     def __init__(
         self,
         arch: Architecture,
         part: Part,
         layer: Array,
-        hp: Mapping[str, Array],
+        hp: HParams,
         *,
         rngs: nnx.Rngs,
     ):
         self.arch = arch
-        width = part.inputs if arch.placement == "pre" else part.outputs
-        self.norm = make_norm(arch.norm, width, groups=arch.groups, **arch.formats, rngs=rngs)
-        self.recurrent = part.kind == "cell"
+        self.is_recurrent = part.kind == "cell"
+        before_branch = arch.norm.placement is Placement.pre
+        width = part.inputs if before_branch else part.outputs
+        self.norm = make_norm(arch.norm, width, **arch.formats, rngs=rngs)
         self.branch: Any
         if part.kind == "attention":
             self.branch = Attention(arch, hp, rngs=rngs)
-        elif self.recurrent:
-            self.branch = Cell(arch, pieces(arch), hp, rngs=rngs)
+        elif self.is_recurrent:
+            self.branch = Cell(arch, numbers_per_step(arch), hp, rngs=rngs)
         else:
             self.branch = FeedForwardBranch(arch, part, layer, hp, rngs=rngs)
         self.skip = Skip(arch, part, hp, rngs=rngs)
-
-    def _normed(self, h: Array, place: str, ctx: ForwardContext) -> Array:
-        return apply_norm(self.norm, h, train=ctx.train) if place == self.arch.placement else h
 
     def __call__(
         self,
@@ -55,40 +56,65 @@ class Layer(nnx.Module):
         slots: Slots,
         ctx: ForwardContext,
         layer: Array,
-        piece: Array | None = None,
+        step_input: Array | None = None,
     ) -> tuple[Float[Array, "..."], Statistics]:
-        """The output and the forward statistics of layer ``layer``; ``slots`` receive what arrives backward.
+        """The output and the forward statistics of layer ``layer``.
 
-        ``piece`` [B, P] is what a recurrent layer reads of the example.
+        Args:
+            h: the layer's input.
+            slots: zeros whose gradients become what arrives backward, by gauge.
+            ctx: what this pass needs to know.
+            layer: the layer's number, from 0.
+            step_input: what a recurrent layer reads of the example, [B, P].
         """
-        z = self._normed(tap(h, slots.get("branch_grad")), "pre", ctx)
+        z = self._normalize(tap(h, slots.get(BRANCH_GRAD.name)), Placement.pre, ctx)
         z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
-        branch, statistics = (
-            self.branch(z, piece, ctx) if self.recurrent else self.branch(z, ctx, layer)
-        )
-        branch = self._normed(branch, "branch", ctx)
-        out = self._normed(
-            self.skip(tap(h, slots.get("skip_grad")), branch, ctx, layer), "post", ctx
-        )
+        if self.is_recurrent:
+            branch, statistics = self.branch(z, step_input, ctx)
+        else:
+            branch, statistics = self.branch(z, ctx, layer)
+        branch = self._normalize(branch, Placement.branch, ctx)
+        out = self.skip(tap(h, slots.get(SKIP_GRAD.name)), branch, ctx, layer)
+        out = self._normalize(out, Placement.post, ctx)
         if self.arch.activates_sum:
-            out = ACTIVATIONS[self.arch.activation](self.branch.shifted(out, 0, 0))
-        if (
-            self.recurrent and ctx.padding_mask is not None
-        ):  # behind a text's end its state stays what it is
+            out = ACTIVATIONS[self.arch.activation.kind.name](self.branch.shift(out, 0, 0))
+        if self.is_recurrent and ctx.padding_mask is not None:
+            # After the end of a text the state stays what it is.
             out = jnp.where(ctx.padding_mask[:, None], out, h)
-        h = tap(out, slots.get("signal_grad"))
-        return h, statistics | forward(self.arch, h, ctx, layer + 1)
+        h = tap(out, slots.get(SIGNAL_GRAD.name))
+        return h, statistics | signal_statistics(self.arch, h, ctx, layer + 1)
+
+    def _normalize(
+        self,
+        h: Array,
+        place: Placement,
+        ctx: ForwardContext,
+    ) -> Array:
+        if place is not self.arch.norm.placement:
+            return h
+        return apply_norm(self.norm, h, train=ctx.train)
 
 
-def forward(arch: Architecture, h: Array, ctx: ForwardContext, layer: int | Array) -> Statistics:
-    """The statistics of the signal in front of layer ``layer``, over the units that have a value."""
-    return (
-        forward_statistics(h, arch.written(layer) / arch.stream) if ctx.collect_activations else {}
-    )
+def signal_statistics(
+    arch: Architecture,
+    h: Array,
+    ctx: ForwardContext,
+    layer: int | Array,
+) -> Statistics:
+    """The statistics of the input of layer ``layer``, over the units that have a value.
+
+    Args:
+        arch: the network.
+        h: the input.
+        ctx: whether they are asked for.
+        layer: the layer's number; N is the output of the last layer.
+    """
+    active_share = arch.num_active_units(layer) / arch.residual_width
+    return measure_at(Site.FORWARD, ctx.level, jax.lax.stop_gradient(h), active_share)
 
 
-def pieces(arch: Architecture) -> int:
+def numbers_per_step(arch: Architecture) -> int:
     """How many numbers of the example a recurrent layer reads."""
-    if arch.vocabulary:
-        return arch.vocabulary if arch.one_hot else arch.width
-    return arch.inputs // arch.depth
+    if not arch.vocabulary:
+        return arch.inputs // arch.model.depth
+    return arch.vocabulary if arch.one_hot else arch.model.width

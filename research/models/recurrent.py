@@ -1,89 +1,125 @@
-"""Recurrent cells: one layer is one step in time, all of them with the same weights."""
-
-from collections.abc import Mapping
+"""Recurrent cells: one layer is one time step, and all of them share the same weights."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.config.options import Cell as CellKind
+from research.config.options import Recurrent
 from research.gauges.slots import Statistics
-from research.models.activation import ACTIVATIONS, unit_statistics
+from research.models.activation import ACTIVATIONS, mean_statistics, unit_statistics
 from research.models.architecture import Architecture, ForwardContext
+from research.models.hparams import HParams
 from research.models.init import bias_initializer, weight_initializer
 
-GATES = {"elman": 1, "gru": 3, "lstm": 4}
+Nonlinearities = list[tuple[str, Array]]  # names and inputs
+GATES = {CellKind.elman: 1, CellKind.gru: 3, CellKind.lstm: 4}
+FORGET_GATE = 1  # of an LSTM's i, f, o, g
 
 
 class Cell(nnx.Module):
-    """The next state from the state h and the piece x of the example that belongs to this step.
+    """The next state from the state h and the part x of the example that belongs to this step.
 
-    ``elman``: W φ(h) + U x + b, the state before its nonlinearity (Elman 1990); with it shortcuts and normalisations
-    mean the same as in a deep network. ``gru``: r = σ(U_r x + W_r h), z = σ(U_z x + W_z h),
-    n = tanh(U_n x + r ∘ (W_n h + c)), next (1−z) ∘ n + z ∘ h (Cho et al. 2014, with r behind W_n). ``lstm``: the state
-    holds [c, h]; i, f, o = σ(…), g = tanh(…), c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c') (Hochreiter & Schmidhuber 1997;
-    Gers et al. 2000), the forget gate's bias begun at 1 (Jozefowicz et al. 2015). ``saturated`` counts the gates too.
+    - ``elman``: W φ(h) + U x + b, the state before its nonlinearity (Elman 1990); so shortcuts and
+      normalisations mean the same as in a deep network.
+    - ``gru``: r = σ(U_r x + W_r h), z = σ(U_z x + W_z h), n = tanh(U_n x + r ∘ (W_n h + c)), next
+      state (1−z) ∘ n + z ∘ h (Cho et al. 2014, with r after W_n).
+    - ``lstm``: the state holds [c, h]; i, f, o = σ(…), g = tanh(…), c' = f ∘ c + i ∘ g, h' = o ∘
+      tanh(c') (Hochreiter & Schmidhuber 1997; Gers et al. 2000), with the forget gate's bias
+      initially 1 (Jozefowicz et al. 2015).
+
+    ``saturated`` counts the gates too.
     """
 
-    def __init__(self, arch: Architecture, pieces: int, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.kind = arch.cell
-        self.activation = arch.activation
+    def __init__(
+        self,
+        arch: Architecture,
+        inputs: int,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        assert isinstance(arch.model, Recurrent)
+        self.kind = arch.model.cell
+        self.activation = arch.activation.kind.name
         self.dtype = jnp.dtype(arch.dtype)
-        gates = GATES[arch.cell]
-        width = arch.width
-        format_ = jnp.dtype(arch.param_dtype)
-        weights = weight_initializer(arch.init, hp)
-        biases = bias_initializer(hp)
+        gates = GATES[self.kind]
+        width = arch.model.width
+        param_dtype = jnp.dtype(arch.param_dtype)
+        initialize_weights = weight_initializer(hp.init)
+        initialize_bias = bias_initializer(hp.init)
 
-        def draw(rows: int) -> nnx.Param:
+        def draw_weights(rows: int) -> nnx.Param:
             keys = jax.random.split(rngs.params(), gates)
-            return nnx.Param(jax.vmap(lambda key: weights(key, (rows, width), format_))(keys))
+            draw = jax.vmap(lambda key: initialize_weights(key, (rows, width), param_dtype))
+            return nnx.Param(draw(keys))
 
-        self.recurrent = draw(width)
-        self.input = draw(pieces)
-        bias = biases(rngs.params(), (gates, width), format_)
-        if arch.cell == "lstm":
-            bias = bias.at[1].add(1)
-        self.bias = nnx.Param(bias) if arch.bias else None
-        self.inner = (
-            nnx.Param(jnp.zeros(width, format_)) if arch.bias and arch.cell == "gru" else None
-        )
+        self.recurrent = draw_weights(width)
+        self.input = draw_weights(inputs)
+        bias = initialize_bias(rngs.params(), (gates, width), param_dtype)
+        if self.kind is CellKind.lstm:
+            bias = bias.at[FORGET_GATE].add(1)
+        self.bias = nnx.Param(bias) if arch.model.bias else None
+        has_inner_bias = arch.model.bias and self.kind is CellKind.gru
+        self.inner = nnx.Param(jnp.zeros(width, param_dtype)) if has_inner_bias else None
 
     def __call__(
-        self, z: Float[Array, "B S"], x: Float[Array, "B P"], ctx: ForwardContext
+        self,
+        z: Float[Array, "B S"],
+        x: Float[Array, "B P"],
+        ctx: ForwardContext,
     ) -> tuple[Array, Statistics]:
-        """The branch's output, and where they are asked for the statistics of its nonlinearities."""
-        step = {"elman": self._elman, "gru": self._gru, "lstm": self._lstm}[self.kind]
-        given = jnp.einsum("bp,gpd->gbd", x, self.input[...].astype(self.dtype))
-        given = given if self.bias is None else given + self.bias[...].astype(self.dtype)[:, None]
-        out, nonlinear = step(z, given)
-        each = (
-            [unit_statistics(kind, into) for kind, into in nonlinear]
-            if ctx.collect_unit_stats
-            else []
-        )
-        return out, jax.tree.map(lambda *values: sum(values) / len(values), *each) if each else {}
+        """The branch's output and, where they are asked for, the statistics of its nonlinearities.
+
+        Args:
+            z: the state.
+            x: the part of the example.
+            ctx: whether statistics are asked for.
+        """
+        from_input = jnp.einsum("bp,gpd->gbd", x, self.input[...].astype(self.dtype))
+        if self.bias is not None:
+            from_input = from_input + self.bias[...].astype(self.dtype)[:, None]
+        match self.kind:
+            case CellKind.elman:
+                out, nonlinearities = self._elman(z, from_input)
+            case CellKind.gru:
+                out, nonlinearities = self._gru(z, from_input)
+            case CellKind.lstm:
+                out, nonlinearities = self._lstm(z, from_input)
+        statistics = []
+        for activation, z in nonlinearities:
+            statistics.append(unit_statistics(activation, z, ctx.level))
+        return out, mean_statistics(statistics)
 
     def _from_state(self, h: Array) -> Float[Array, "G B D"]:
         return jnp.einsum("bd,gde->gbe", h, self.recurrent[...].astype(self.dtype))
 
-    def _elman(self, z: Array, given: Array) -> tuple[Array, list]:
-        (out,) = self._from_state(ACTIVATIONS[self.activation](z)) + given
+    def _elman(self, z: Array, from_input: Array) -> tuple[Array, Nonlinearities]:
+        activated = ACTIVATIONS[self.activation](z)
+        (out,) = self._from_state(activated) + from_input
         return out, [(self.activation, z)]
 
-    def _gru(self, h: Array, given: Array) -> tuple[Array, list]:
-        own = self._from_state(h)
-        r = given[0] + own[0]
-        update = given[1] + own[1]
-        inner = own[2] if self.inner is None else own[2] + self.inner[...].astype(self.dtype)[None]
-        new = given[2] + jax.nn.sigmoid(r) * inner
+    def _gru(self, h: Array, from_input: Array) -> tuple[Array, Nonlinearities]:
+        from_state = self._from_state(h)
+        reset = from_input[0] + from_state[0]
+        update = from_input[1] + from_state[1]
+        inner = from_state[2]
+        if self.inner is not None:
+            inner = inner + self.inner[...].astype(self.dtype)[None]
+        candidate = from_input[2] + jax.nn.sigmoid(reset) * inner
         kept = jax.nn.sigmoid(update)
-        out = (1 - kept) * jnp.tanh(new) + kept * h
-        return out, [("sigmoid", r), ("sigmoid", update), ("tanh", new)]
+        out = (1 - kept) * jnp.tanh(candidate) + kept * h
+        return out, [
+            ("sigmoid", reset),
+            ("sigmoid", update),
+            ("tanh", candidate),
+        ]
 
-    def _lstm(self, state: Array, given: Array) -> tuple[Array, list]:
+    def _lstm(self, state: Array, from_input: Array) -> tuple[Array, Nonlinearities]:
         c, h = jnp.split(state, 2, axis=-1)
-        i, f, o, g = given + self._from_state(h)
+        i, f, o, g = from_input + self._from_state(h)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        out = jnp.concatenate([c, jax.nn.sigmoid(o) * jnp.tanh(c)], axis=-1)
         gates = [("sigmoid", gate) for gate in (i, f, o)]
-        return jnp.concatenate([c, jax.nn.sigmoid(o) * jnp.tanh(c)], axis=-1), [*gates, ("tanh", g)]
+        return out, [*gates, ("tanh", g)]

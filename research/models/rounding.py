@@ -1,4 +1,6 @@
-"""Values that pass through a narrower number format and stay in their own: 8-bit arithmetic on any device."""
+"""Values that pass through a narrower number format and stay in their own: 8-bit arithmetic on any
+device.
+"""
 
 import functools
 
@@ -13,8 +15,9 @@ from research.parallel import collectives as sharing
 def nearest(x: Float[Array, "..."], format_: str) -> Float[Array, "..."]:
     """``x`` rounded to the nearest number of ``format_``, ties to even, subnormals kept.
 
-    What lies beyond the greatest number is infinite or, in a format that has no infinity, NaN: as a conversion gives
-    it. No conversion is used, since compilers take pairs of them away. ``x`` is float32 or wider.
+    What lies beyond the greatest number is infinite or, in a format that has no infinity, NaN: as a
+    conversion gives it. No conversion is used, since compilers take pairs of them away. ``x`` is
+    float32 or wider.
     """
     info = jnp.finfo(format_)
     greatest = float(info.max)
@@ -42,8 +45,14 @@ def _power(exponent: Array, dtype: jnp.dtype) -> Array:
     return lax.bitcast_convert_type(field << info.nmant, dtype)
 
 
-def _through(x: Array, format_: str, tensor_scale: bool) -> Array:
-    """``nearest``, of all elements times the power of two that brings the greatest to the last octave but one."""
+def _through(
+    x: Array,
+    format_: str,
+    tensor_scale: bool,
+) -> Array:
+    """``nearest``, of all elements times the power of two that brings the greatest to the last
+    octave but one.
+    """
     if not tensor_scale:
         return nearest(x, format_)
     greatest = sharing.pmax(jnp.max(jnp.abs(x)))
@@ -54,7 +63,11 @@ def _through(x: Array, format_: str, tensor_scale: bool) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _rounded(x: Array, format_: str, tensor_scale: bool) -> Array:
+def _rounded(
+    x: Array,
+    format_: str,
+    tensor_scale: bool,
+) -> Array:
     return _through(x, format_, tensor_scale)
 
 
@@ -64,10 +77,16 @@ _rounded.defvjp(
 )
 
 
-def rounded(x: Float[Array, "..."], format_: str, tensor_scale: bool) -> Float[Array, "..."]:
-    """``x`` rounded through ``format_`` on the way forward, its gradient on the way back; ``x`` itself for no format.
+def rounded(
+    x: Float[Array, "..."],
+    format_: str,
+    tensor_scale: bool,
+) -> Float[Array, "..."]:
+    """``x`` rounded through ``format_`` on the way forward, its gradient on the way back; ``x``
+    itself for no format.
 
     References:
-        Micikevicius et al., FP8 formats for deep learning, 2022: the formats, and a scale for each tensor.
+        Micikevicius et al., FP8 formats for deep learning, 2022: the formats, and a scale for each
+        tensor.
     """
     return _rounded(x, format_, tensor_scale) if format_ else x

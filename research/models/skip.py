@@ -1,119 +1,179 @@
-"""Shortcuts: how a block's input and its branch are put together."""
+"""Shortcuts: how the input of a block and its branch are combined."""
 
-from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from research.config.options import (
+    DenseSkip,
+    GatedSkip,
+    RandomSkip,
+    ScaledSkip,
+    SkipInit,
+    SkipKind,
+    Transition,
+)
+from research.config.options import Skip as SkipOption
 from research.models.architecture import Architecture, ForwardContext
 from research.models.dense import make_linear
+from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
 from research.parallel.collectives import sample_then_shard
 
-LEARNED_SCALE = {
-    "rezero": 0.0,
-    "fixup": 1.0,
-}  # what α begins as; that of skipinit is a number of the program
-GATED = ("highway", "gated")
+INITIAL_ALPHA = {SkipKind.rezero: 0.0, SkipKind.fixup: 1.0}
 
 
 class Skip(nnx.Module):
     """The shortcut around one layer, from its input h and its branch F(h).
 
-    ``none``: F(h). ``identity``: h + F(h) (He et al. 2016). ``scaled``: s·h + a·F(h), with s and a arguments of the
-    program (He et al. 2016b, §3.1). ``inv_sqrt_depth``: h + F(h)/√N (Hayou et al. 2021). ``rezero``: h + α·F(h), α
-    learned from 0 (Bachlechner et al. 2020). ``skipinit``: the same from ``skip.branch_scale`` (De & Smith 2020).
-    ``fixup``: the same from 1, the branch begun at 0 (Zhang, Dauphin, Ma 2019). ``highway``: t·F(h) + (1−t)·h with
-    t = σ(W_t h + b_t) (Srivastava, Greff, Schmidhuber 2015, eq. 3; F as everywhere here begins with its nonlinearity,
-    where theirs ends with it). ``gated``: F(h) + (1−t)·h, the shortcut-only gate (He et al. 2016b, §3.1).
-    ``projection``: W_s h + F(h), 1×1 and normalised where there is a norm (ibid.). ``dropout``: mask·h + F(h) in
-    training and (1−rate)·h + F(h) in evaluation (ibid.). ``stochastic_depth``: the branch of layer l left out with
-    probability rate·l/N for the whole batch, in evaluation multiplied by what is left (Huang et al. 2016, eq. 2 to 5).
-    ``deepnorm``: α·h + F(h) (Wang et al. 2022). ``dense``: F(h) written behind what h holds already (Huang et
-    al. 2017).
+    - ``none``: F(h).
+    - ``identity``: h + F(h) (He et al. 2016).
+    - ``scaled``: s·h + a·F(h), with s and a arguments of the program (He et al. 2016b, §3.1).
+    - ``inv_sqrt_depth``: h + F(h)/√N (Hayou et al. 2021).
+    - ``rezero``: h + α·F(h) with a learned α, initially 0 (Bachlechner et al. 2020).
+    - ``skipinit``: the same with α initially ``skip.branch_scale`` (De & Smith 2020).
+    - ``fixup``: the same with α initially 1 and a branch that is initially 0 (Zhang, Dauphin, Ma
+      2019).
+    - ``highway``: t·F(h) + (1−t)·h with t = σ(W_t h + b_t) (Srivastava, Greff, Schmidhuber 2015,
+      eq. 3; F begins with its nonlinearity here, theirs ends with it).
+    - ``gated``: F(h) + (1−t)·h, the shortcut-only gate (He et al. 2016b, §3.1).
+    - ``projection``: W_s h + F(h), 1×1 and normalised where there is a norm (ibid.).
+    - ``dropout``: mask·h + F(h) in training and (1−rate)·h + F(h) in evaluation (ibid.).
+    - ``stochastic_depth``: in training the branch of layer l is left out with probability rate·l/N
+      for the whole batch; in evaluation it is multiplied by the probability that it stays (Huang et
+      al. 2016, eq. 2 to 5).
+    - ``deepnorm``: α·h + F(h) (Wang et al. 2022).
+    - ``dense``: F(h) is written after the units that h holds already (Huang et al. 2017).
 
-    Where a layer changes the shape, the shortcut is subsampled, and widened with zeros (``pad``: He et al. 2016,
-    option A) or by a normalised 1×1 map (``projection``: option B).
+    Where a layer changes the shape, the shortcut is subsampled, and widened with zeros (``pad``: He
+    et al. 2016, option A) or by a normalised 1×1 map (``projection``: option B).
     """
 
-    def __init__(self, arch: Architecture, part: Part, hp: Mapping[str, Array], *, rngs: nnx.Rngs):
-        self.kind = arch.skip
+    def __init__(
+        self,
+        arch: Architecture,
+        part: Part,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         self.part = part
-        learned = self.kind == "projection" or (part.reshapes and arch.transition == "projection")
-        if self.kind != "none" and learned:
-            self.projection = make_linear(
-                part.inputs, part.outputs, **arch.weights(hp, rngs, bias=False)
-            )
-            self.norm = make_norm(
-                arch.norm, part.outputs, groups=arch.groups, **arch.formats, rngs=rngs
-            )
-        if self.kind in (*LEARNED_SCALE, "skipinit"):
-            start = hp["skip.branch_scale"] if self.kind == "skipinit" else LEARNED_SCALE[self.kind]
-            self.alpha = nnx.Param(jnp.asarray(start, arch.param_dtype))
-        if self.kind in GATED:
-            small = jax.nn.initializers.normal(0.1 * part.outputs**-0.5)
-
-            def bias(key, shape, dtype):
-                return jnp.full(shape, hp["skip.gate_bias"], dtype)
-
-            gate = {"kernel_init": small, "bias_init": bias, **arch.formats, "rngs": rngs}
-            self.gate = nnx.Linear(part.outputs, part.outputs, **gate)
-
-    def _shortcut(self, h: Array, train: bool) -> Array:
-        h = h[:, :: self.part.stride, :: self.part.stride] if self.part.stride > 1 else h
-        if hasattr(self, "projection"):
-            return apply_norm(self.norm, self.projection(h), train=train)
-        wider = self.part.outputs - self.part.inputs
-        return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, wider)]) if wider else h
+        if _has_projection(arch, part):
+            weights = arch.weights(hp, rngs, bias=False)
+            self.projection = make_linear(part.inputs, part.outputs, **weights)
+            self.norm = make_norm(arch.norm, part.outputs, **arch.formats, rngs=rngs)
+        match hp.skip:
+            case SkipInit(branch_scale=alpha):
+                self.alpha = nnx.Param(jnp.asarray(alpha, arch.param_dtype))
+            case SkipOption(kind=SkipKind.rezero | SkipKind.fixup as kind):
+                self.alpha = nnx.Param(jnp.asarray(INITIAL_ALPHA[kind], arch.param_dtype))
+            case GatedSkip(gate_bias=gate_bias):
+                self.gate = _make_gate(arch, part.outputs, gate_bias, rngs)
 
     def __call__(
-        self, h: Float[Array, "..."], branch: Float[Array, "..."], ctx: ForwardContext, layer: Array
+        self,
+        h: Float[Array, "..."],
+        branch: Float[Array, "..."],
+        ctx: ForwardContext,
+        layer: Array,
     ) -> Float[Array, "..."]:
         """The output of layer ``layer`` (0..N-1)."""
-        if self.kind == "none":
-            return branch
-        if self.kind == "dense":
-            return jax.lax.dynamic_update_slice_in_dim(h, branch, self.arch.written(layer), -1)
-        return self._sum(self._shortcut(h, ctx.train), branch, ctx, layer)
+        match self.arch.skip:
+            case SkipOption(kind=SkipKind.none):
+                return branch
+            case DenseSkip():
+                start = self.arch.num_active_units(layer)
+                return jax.lax.dynamic_update_slice_in_dim(h, branch, start, -1)
+        return self._combine(self._shortcut(h, ctx.train), branch, ctx, layer)
 
-    def _sum(self, h: Array, branch: Array, ctx: ForwardContext, layer: Array) -> Array:
-        def number(value):
+    def _shortcut(self, h: Array, train: bool) -> Array:
+        """The input in the shape of the output."""
+        stride = self.part.stride
+        if stride > 1:
+            h = h[:, ::stride, ::stride]
+        if hasattr(self, "projection"):
+            return apply_norm(self.norm, self.projection(h), train=train)
+        missing = self.part.outputs - self.part.inputs
+        if missing:
+            return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, missing)])
+        return h
+
+    def _combine(
+        self,
+        h: Array,
+        branch: Array,
+        ctx: ForwardContext,
+        layer: Array,
+    ) -> Array:
+        def cast(value: Array | float) -> Array:
             return jnp.asarray(value).astype(h.dtype)
 
-        match self.kind:
-            case "identity" | "projection":
+        match ctx.hp.skip:
+            case ScaledSkip(shortcut_scale=shortcut_scale, branch_scale=branch_scale):
+                return cast(shortcut_scale) * h + cast(branch_scale) * branch
+            case GatedSkip(kind=kind):
+                gate = jax.nn.sigmoid(self.gate(h))
+                gated_branch = gate * branch if kind is SkipKind.highway else branch
+                return gated_branch + (1 - gate) * h
+            case RandomSkip(kind=SkipKind.dropout, rate=rate):
+                return cast(_keep_mask(ctx, layer, rate, h.shape)) * h + branch
+            case RandomSkip(rate=rate):
+                layer_rate = rate * (layer + 1) / self.arch.layers
+                return h + cast(_keep_mask(ctx, layer, layer_rate, ())) * branch
+            case SkipOption(kind=SkipKind.identity | SkipKind.projection):
                 return h + branch
-            case "scaled":
-                return (
-                    number(ctx.hp["skip.shortcut_scale"]) * h
-                    + number(ctx.hp["skip.branch_scale"]) * branch
-                )
-            case "inv_sqrt_depth":
+            case SkipOption(kind=SkipKind.inv_sqrt_depth):
                 return h + branch * self.arch.layers**-0.5
-            case "rezero" | "skipinit" | "fixup":
-                return h + number(self.alpha[...]) * branch
-            case "highway" | "gated":
-                t = jax.nn.sigmoid(self.gate(h))
-                return (t * branch if self.kind == "highway" else branch) + (1 - t) * h
-            case "dropout":
-                return number(_kept(ctx, layer, ctx.hp["skip.rate"], h.shape)) * h + branch
-            case "stochastic_depth":
-                rate = ctx.hp["skip.rate"] * (layer + 1) / self.arch.layers
-                return h + number(_kept(ctx, layer, rate, ())) * branch
-            case "deepnorm":
+            case SkipOption(kind=SkipKind.rezero | SkipKind.skipinit | SkipKind.fixup):
+                return h + cast(self.alpha[...]) * branch
+            case SkipOption(kind=SkipKind.deepnorm):
                 return self.arch.deepnorm[0] * h + branch
-        raise ValueError(f"skip must be one of those described above, got {self.kind}")
+        raise ValueError(f"skip must be one of those described above, got {ctx.hp.skip.kind.name}")
 
 
-def _kept(ctx: ForwardContext, layer: Array, rate: Array, shape: tuple[int, ...]) -> Array:
+def _has_projection(arch: Architecture, part: Part) -> bool:
+    """Whether the shortcut has weights of its own."""
+    if arch.skip.kind is SkipKind.none:
+        return False
+    transition = getattr(arch.model, "transition", Transition.pad)
+    option_b = part.reshapes and transition is Transition.projection
+    return arch.skip.kind is SkipKind.projection or option_b
+
+
+def _make_gate(
+    arch: Architecture,
+    width: int,
+    gate_bias: Any,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    def initial_bias(
+        key: Array,
+        shape: tuple[int, ...],
+        dtype: jnp.dtype,
+    ) -> Array:
+        del key
+        return jnp.full(shape, gate_bias, dtype)
+
+    gate: dict[str, Any] = dict(arch.formats)
+    gate["kernel_init"] = jax.nn.initializers.normal(0.1 * width**-0.5)
+    gate["bias_init"] = initial_bias
+    return nnx.Linear(width, width, **gate, rngs=rngs)
+
+
+def _keep_mask(
+    ctx: ForwardContext,
+    layer: Array,
+    rate: Any,
+    shape: tuple[int, ...],
+) -> Array:
     """In training 1 or, with probability ``rate``, 0; in evaluation its mean."""
     if not ctx.train:
         return 1 - rate
-    return sample_then_shard(
-        partial(jax.random.bernoulli, ctx.layer_key(layer, 0), 1 - rate), shape
-    )
+    draw = partial(jax.random.bernoulli, ctx.layer_key(layer, 0), 1 - rate)
+    return sample_then_shard(draw, shape)

@@ -96,7 +96,7 @@ class RunGroup:
             else:
                 result.update(status="failed", error=error)
         else:
-            writer.record.patience = self.flush_scale
+            writer.record.flush_scale = self.flush_scale
             self._writers.append(writer)
 
     def __enter__(self) -> "RunGroup":

@@ -91,7 +91,7 @@ def train_runs(
 
 def _is_streamed(spec: RunSpec) -> bool:
     dataset = load(spec.config.data)
-    return dataset.train is not None
+    return dataset.train_source is not None
 
 
 def _display_name(group: Sequence[RunSpec]) -> str:
@@ -267,7 +267,7 @@ def _restore_state(setup: RunSetup, group: RunGroup, shapes: TrainState) -> Trai
     arrays = place(layout, broadcast_arrays(arrays), per_run=True)
     make_key = map_runs(layout, jax.random.key, num_mapped=1)
     hp = to_init_device(setup.layout, setup.hp)
-    return restored(shapes, arrays, jax.jit(make_key)(hp["seed"]))
+    return restored(shapes, arrays, jax.jit(make_key)(hp.seed))
 
 
 def plan_chunks(

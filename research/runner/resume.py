@@ -92,7 +92,7 @@ def _resume_run(lock: Lock, checkpoint: Checkpoint, info: dict[str, Any]) -> Ope
     if notes.get("data") != info["data"]["fingerprint"]:
         raise InvalidCheckpoint("the data have changed")
     resumed = {"resumed": [*notes["resumed"], checkpoint.step]}
-    record = RunRecord(lock, info | resumed, kept=notes["rows"])
+    record = RunRecord(lock, info | resumed, keep_rows=notes["rows"])
     earlier_rows = EarlierRows(
         metrics=record.read("metrics"),
         profiles=record.read("profiles"),

@@ -1,250 +1,216 @@
-"""From a configuration to a job: what is compiled, what is passed in, on which data; and what theory expects."""
+"""From configurations to runs made ready: what is compiled, what is passed in, and on which data."""
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from research.config.schema import Config, traced
+from research.config.data_options import WordVectors
+from research.config.fields import without_traced_values
+from research.config.options import Float8, MeasureFull
+from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
-from research.data.streamed import Places, Stream
-from research.diagnosis.verdict import skipped_layers
+from research.data.streaming import ShuffledSource, Stream
 from research.models.architecture import Architecture
-from research.models.init import theoretical_variance
+from research.models.hparams import HParams, make_hparams, static_train
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place
-from research.theory import profiles as theory
 from research.training.objective import epoch_permutation
 from research.training.precision import POLICIES
 from research.training.program import Program
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
 
-FAST_COMPILE_STEPS = 1  # steps of a run for which it does not pay to have them compiled well
+FAST_COMPILE_STEPS = 1  # a run of so few steps does not repay an optimised compilation
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """Runs made ready: what is compiled, what is passed in, and how long they last."""
+    """Runs made ready.
+
+    Attributes:
+        spec: what is compiled.
+        layout: on which devices.
+        hp: what is passed in; every leaf [M].
+        data: the arrays of the dataset; without training examples where they are streamed.
+        dataset: the dataset.
+        steps: updates of each run.
+        per_epoch: updates in an epoch.
+        eval_every: steps between evaluations.
+        diagnostic_intervals: the functions of the program that measure beside the step, by name,
+            and every how many steps.
+        stream: the source of streamed examples.
+    """
 
     spec: ProgramConfig
     layout: Layout
-    hp: dict[str, jax.Array]  # every leaf [M]
+    hp: HParams
     data: dict[str, jax.Array]
     dataset: Dataset
     steps: int
     per_epoch: int
     eval_every: int
-    # The program's diagnostic functions that run, by name, with the interval of each in steps.
     diagnostic_intervals: dict[str, int]
     stream: Stream | None = None
 
     def feed(self, start: int, steps: int) -> dict[str, Any]:
-        """What the program reads for ``steps`` steps from ``start`` on."""
-        return self.data if self.stream is None else self.data | self.stream.chunk(start, steps)
+        """The arrays that the program reads for ``steps`` steps from ``start`` on."""
+        if self.stream is None:
+            return self.data
+        return self.data | self.stream.chunk(start, steps)
 
     def evaluate(self, program: Program, state: TrainState) -> dict[str, jax.Array]:
-        """The held-out split's loss and accuracy; where it is streamed, of one block after the other."""
+        """Loss and accuracy [M] of the evaluation split; streamed examples are read block by block."""
         if self.stream is None:
             return program.evaluate(state, self.hp, self.data)
         sums: dict[str, jax.Array] = {}
-        for share, block in self.stream.held_out_blocks():
-            part = program.evaluate(state, self.hp, self.data | block)
-            sums = {name: sums.get(name, 0) + share * value for name, value in part.items()}
+        for share, block in self.stream.evaluation_blocks():
+            means = program.evaluate(state, self.hp, self.data | block)
+            for name, value in means.items():
+                sums[name] = sums.get(name, 0) + share * value
         return sums
 
 
-def make_run_setup(config: Config, *others: Config, layout: Layout = SINGLE_DEVICE) -> RunSetup:
-    """Loads the data and splits the configurations into what is compiled and what is passed in.
+def make_run_setup(
+    config: Config,
+    *others: Config,
+    layout: Layout = SINGLE_DEVICE,
+) -> RunSetup:
+    """Loads the data and splits checked configurations into what is compiled and what is passed in.
 
-    They are checked ones: the data hold at least one batch.
+    Args:
+        config: the first of the M runs.
+        *others: the others, which differ from it only in traced numbers.
+        layout: the devices that they are trained on.
 
     Raises:
-        ValueError: for runs that do not share what is compiled, and batches that the devices cannot share.
+        ValueError: the runs do not share what is compiled, or the devices cannot share the batches.
     """
     dataset = load(config.data)
-    examples = dataset.examples
-    full_batch = config.optimizer.kind.name == "gd"
-    batch = examples if full_batch else config.train.batch_size
-    per_epoch = examples // batch
+    spec = _make_program_config(config, dataset)
+    for other in others:
+        if _make_program_config(other, dataset) != spec:
+            raise ValueError("runs of one group must differ only in numbers that are passed in")
+    batch_setting = "data.limit" if spec.full_batch else "train.batch_size"
+    check_split(layout, spec.batch_size, batch_setting)
+    per_epoch = dataset.examples // spec.batch_size
     steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
-    check_split(layout, batch, "data.limit" if full_batch else "train.batch_size")
-    spec = _spec(config, dataset, batch)
-    if any(_spec(other, dataset, batch) != spec for other in others):
-        raise ValueError("runs of one group must differ only in numbers that are passed in")
-    spec = dataclasses.replace(spec, fast_compile=steps <= FAST_COMPILE_STEPS)
     stream = None
-    if dataset.train is not None:
-        stream = _stream(config, dataset, batch)
-        spec = dataclasses.replace(spec, streamed=True, capacity=stream.capacity)
-    wide = np.dtype(POLICIES[config.precision.kind.name].accumulation).type
-    numbers = [traced(each) | {"train.steps": steps} for each in (config, *others)]
-    hp = {
-        path: np.asarray([each[path] for each in numbers], _format(path, value, wide))
-        for path, value in numbers[0].items()
-    }
-    placed = place(layout, hp, per_run=True), place(layout, dataset.arrays(), per_run=False)
-    eval_every = config.train.eval_every or per_epoch
+    if dataset.train_source is not None:
+        stream = _make_stream(config, dataset, spec.batch_size)
+    hp = make_hparams((config, *others), steps=steps, dtype=_accumulation_dtype(config))
     return RunSetup(
-        spec,
-        layout,
-        *placed,
-        dataset,
-        steps,
-        per_epoch,
-        eval_every,
-        _diagnostic_intervals(config),
-        stream,
+        spec=_for_length(spec, steps, stream),
+        layout=layout,
+        hp=place(layout, hp, per_run=True),
+        data=place(layout, dataset.arrays(), per_run=False),
+        dataset=dataset,
+        steps=steps,
+        per_epoch=per_epoch,
+        eval_every=config.train.eval_every or per_epoch,
+        diagnostic_intervals=_diagnostic_intervals(config),
+        stream=stream,
     )
+
+
+def _accumulation_dtype(config: Config) -> type:
+    policy = POLICIES[config.precision.kind.name]
+    return np.dtype(policy.accumulation).type
 
 
 def _diagnostic_intervals(config: Config) -> dict[str, int]:
     measure = config.measure
-    every = config.measure.every
-    exponents = (
-        {"exponents": -(-measure.exponents_every // every) * every}
-        if measure.level.name == "full"
-        else {}
-    )
-    return exponents | ({"inspections": measure.inspect_every} if measure.inspect else {})
+    intervals = {}
+    if isinstance(measure, MeasureFull):
+        measured_steps = -(-measure.exponents_every // measure.every)
+        intervals["exponents"] = measured_steps * measure.every
+    if measure.inspect:
+        intervals["inspections"] = measure.inspect_every
+    return intervals
 
 
-def _stream(config: Config, dataset: Dataset, batch: int) -> Stream:
+def _make_stream(
+    config: Config,
+    dataset: Dataset,
+    batch_size: int,
+) -> Stream:
+    name = dataset.name
     if config.optimizer.kind.name == "gd":
         raise ValueError(
-            f"optimizer must be another than gd, which reads all examples at once: {dataset.name} streams"
+            f"optimizer must be another than gd, which reads all examples at once: {name} streams"
         )
     if jax.process_count() > 1:
         raise ValueError(
-            f"mesh must be single or data_parallel: {dataset.name} streams, which one process alone can"
+            f"mesh must be single or data_parallel: {name} streams, which needs a single process"
         )
-    assert dataset.train is not None and dataset.held_out is not None
-    examples = dataset.examples
+    assert dataset.train_source is not None and dataset.eval_source is not None
     key = jax.random.key(config.seed)
-    places = Places(
-        dataset.train,
-        lambda epoch: np.asarray(epoch_permutation(key, epoch, examples)),
-        batch=batch,
+    examples = dataset.examples
+
+    def order_of_epoch(epoch: int) -> np.ndarray:
+        return np.asarray(epoch_permutation(key, epoch, examples))
+
+    source = ShuffledSource(
+        dataset.train_source,
+        order_of_epoch,
+        batch_size=batch_size,
         seed=config.seed,
         shard=0,
-        shards=1,
+        num_shards=1,
     )
-    return Stream(places, dataset.held_out, ProgramConfig.capacity)
+    return Stream(source, dataset.eval_source, ProgramConfig.capacity)
 
 
-def _format(path: str, value: float, wide: type) -> type:
-    if path == "seed":
-        return np.uint32
-    return np.int32 if isinstance(value, int) else wide
+def _for_length(
+    spec: ProgramConfig,
+    steps: int,
+    stream: Stream | None,
+) -> ProgramConfig:
+    """The program for runs of ``steps`` steps, in chunks as long as those of the stream."""
+    spec = replace(spec, fast_compile=steps <= FAST_COMPILE_STEPS)
+    if stream is None:
+        return spec
+    return replace(spec, streamed=True, capacity=stream.capacity)
 
 
-def _spec(config: Config, dataset: Dataset, batch: int) -> ProgramConfig:
+def _make_program_config(config: Config, dataset: Dataset) -> ProgramConfig:
+    architecture = _make_architecture(config, dataset)
+    optimizer = without_traced_values(config.optimizer)
+    spec = ProgramConfig(
+        architecture=architecture,
+        train=static_train(config.train),
+        optimizer=optimizer,
+        precision=without_traced_values(config.precision),
+        loss=without_traced_values(config.loss),
+        measure=config.measure,
+        batch_size=config.train.batch_size,
+        crop=getattr(config.data, "crop", 0),
+        flip=getattr(config.data, "flip", False),
+    )
+    if spec.full_batch:
+        return replace(spec, batch_size=dataset.examples)
+    return spec
+
+
+def _make_architecture(config: Config, dataset: Dataset) -> Architecture:
     policy = POLICIES[config.precision.kind.name]
-    model = config.model
-    skip = config.skip
-    norm = config.norm
-    architecture = Architecture(
-        kind=model.kind.name,
+    precision = config.precision
+    word_vectors = getattr(config.data, "word_vectors", WordVectors.learned)
+    return Architecture(
         shape=tuple(dataset.shape),
         classes=dataset.classes,
         vocabulary=dataset.vocabulary,
         language=dataset.language,
         padded=dataset.padded,
-        one_hot=config.data.word_vectors.name == "one_hot",
-        depth=model.depth,
-        width=model.width,
-        bias=model.bias,
-        heads=model.heads,
-        expansion=model.expansion,
-        positions=model.positions.name,
-        tied=model.tied,
-        cell=model.cell.name,
-        transition=model.transition.name,
-        padding=model.padding.name,
-        dropout=model.dropout > 0,
-        recompute=model.recompute,
-        activation=config.activation.kind.name,
-        init=config.init.kind.name,
-        skip=skip.kind.name,
-        growth=skip.growth,
-        norm=norm.kind.name,
-        groups=norm.groups,
-        placement=norm.placement.name,
+        one_hot=word_vectors is WordVectors.one_hot,
+        model=without_traced_values(config.model),
+        skip=without_traced_values(config.skip),
+        norm=without_traced_values(config.norm),
+        activation=config.activation,
+        init=without_traced_values(config.init),
         dtype=policy.compute,
         param_dtype=policy.params,
         rounding=policy.rounding,
-        tensor_scale=config.precision.tensor_scale,
-    )
-    return ProgramConfig(
-        architecture,
-        optimizer=config.optimizer.kind.name,
-        schedule=config.optimizer.schedule.name,
-        clip=config.optimizer.clip.name,
-        loss=config.loss.kind.name,
-        batch_size=batch,
-        level=config.measure.level.name,
-        every=config.measure.every,
-        noisy=config.train.input_noise > 0,
-        loss_scaling=config.precision.loss_scaling.name,
-        stochastic_rounding=config.precision.stochastic_rounding,
-        inspections=tuple(config.measure.inspect),
-        crop=config.data.crop,
-        flip=config.data.flip,
-    )
-
-
-def predicted_profile(config: Config, job: RunSetup) -> np.ndarray | None:
-    """What mean-field theory expects at initialisation: ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²), l = 0..N; None for no theory."""
-    if (
-        config.model.kind.name != "mlp"
-        or config.skip.kind.name not in _SCALES
-        or config.model.dropout
-    ):
-        return None
-    scheme = config.init.kind.name
-    numbers = {"gain": config.init.gain, "sigma_w": config.init.sigma_w}
-    width = config.model.width
-    arch = job.spec.architecture
-    embedding = theoretical_variance(scheme, arch.inputs, width, **numbers)
-    sigma_b2 = config.init.sigma_b**2 if config.model.bias else 0.0
-    branch, shortcut = scales(config)
-    return theory.predict_profile(
-        activation=arch.activation,
-        sigma_w2=theoretical_variance(scheme, width, width, **numbers),
-        sigma_b2=sigma_b2,
-        depth=arch.depth,
-        q0=embedding * job.dataset.mean_square + sigma_b2,
-        branch_scale=branch,
-        shortcut_scale=shortcut,
-        norm=arch.norm,
-        placement=arch.placement,
-        batch=job.spec.batch_size,
-    )
-
-
-_SCALES: dict[str, Callable[[Config], tuple[float, float]]] = {
-    "none": lambda config: (1.0, 0.0),
-    "identity": lambda config: (1.0, 1.0),
-    "scaled": lambda config: (config.skip.branch_scale, config.skip.shortcut_scale),
-    "inv_sqrt_depth": lambda config: (config.model.depth**-0.5, 1.0),
-    "rezero": lambda config: (0.0, 1.0),
-    "skipinit": lambda config: (config.skip.branch_scale, 1.0),
-}
-
-
-def scales(config: Config) -> tuple[float, float]:
-    """What the branch and the shortcut of each block are multiplied by at initialisation."""
-    return _SCALES[config.skip.kind.name](config)
-
-
-def predicted_factor(config: Config, job: RunSetup) -> float | None:
-    """The predicted factor per layer at initialisation, fitted over the layers that the verdict fits."""
-    profile = predicted_profile(config, job)
-    return (
-        None
-        if profile is None
-        else theory.factor_per_layer(profile, skipped_layers(job.spec.architecture.layers))
+        tensor_scale=isinstance(precision, Float8) and precision.tensor_scale,
     )

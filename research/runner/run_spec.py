@@ -9,19 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.config.schema import Config, flatten, traced
-from research.records.runs import flat
+from research.config.fields import to_plain
+from research.config.schema import Config, flatten, iter_fields
+from research.data.compatibility import check_data
+from research.records.runs import flatten_dict
 
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
 Result = dict[str, Any]
 
-# A step draws random numbers where these settings are not zero, so that changes the program.
-RANDOMNESS_SETTINGS = ("model.dropout", "train.input_noise")
 # Settings that do not change a run's numbers, so they are not part of its id.
 NOT_IN_RUN_ID = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")
 # Settings that do not change the program.
 NOT_IN_PROGRAM = ("name", "tracker.")
 MAX_LISTED_DIFFERENCES = 3
+
+
+def checked_config(composed: Any) -> Config:
+    """The configuration of one run as Hydra composed it, checked also against its data.
+
+    Raises:
+        ValueError: naming the first setting that is wrong and what would be valid.
+    """
+    from research.config.hydra_config import to_config
+
+    config = to_config(composed)
+    check_data(config)
+    return config
 
 
 class Objective(dict[str, Any]):
@@ -53,14 +66,16 @@ def _identifying_settings(config: Config) -> dict[str, Any]:
 
 def group_key(config: Config) -> str:
     """The hash of what is compiled: runs with the same key differ only in traced numbers."""
-    traced_paths = traced(config)
-    settings = flatten(config)
     compiled = {}
-    for path, value in settings.items():
-        if path not in traced_paths and not path.startswith(NOT_IN_PROGRAM):
-            compiled[path] = value
-    is_random = [settings[path] > 0 for path in RANDOMNESS_SETTINGS]
-    return _hash([compiled, is_random])
+    for item in iter_fields(config):
+        if item.path.startswith(NOT_IN_PROGRAM):
+            continue
+        declared = item.declared
+        if declared is None or not declared.traced or declared.shared:
+            compiled[item.path] = to_plain(item.value)
+        elif declared.switch:
+            compiled[item.path] = item.value > 0
+    return _hash(compiled)
 
 
 def _hash(value: Any) -> str:
@@ -122,7 +137,7 @@ def _describe_difference(spec: RunSpec) -> str:
 
     file = spec.directory / ".hydra" / "config.yaml"
     try:
-        recorded = flat(yaml.safe_load(file.read_text()))
+        recorded = flatten_dict(yaml.safe_load(file.read_text()))
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
     differences = []

@@ -8,26 +8,35 @@ import jax
 import numpy as np
 
 from research.config.schema import flatten, to_dict
+from research.diagnosis.prediction import predicted_factor
 from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
+from research.gauges.table import (
+    ACTIVATION_RMS,
+    GRAD_NORM,
+    METRICS,
+    SIGNAL_GRAD,
+    Metric,
+    MetricSource,
+    metric_names,
+)
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
-from research.records.trackers import Background
+from research.records.trackers import BackgroundTrackers
 from research.records.trackers.wandb import WandbTracker
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
-from research.runner.run_setup import RunSetup, predicted_factor
+from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec
-from research.theory.formats import read_counts
+from research.theory.formats import gauges_from_counts
 from research.training.checkpoint import Checkpoints
 from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
 Divergence = tuple[int, int | None]  # a step, and a layer where it is known
-TRAIN_METRICS = ("train_loss", "train_accuracy")
-STEP_METRICS = (*TRAIN_METRICS, "learning_rate", "loss_scale", "skipped")
-EVALUATION_METRICS = ("eval_loss", "eval_accuracy")
+STEP_METRICS = metric_names(MetricSource.STEP)
+EVALUATION_METRICS = metric_names(MetricSource.EVALUATION)
 
 
 class RunWriter:
@@ -73,7 +82,7 @@ class RunWriter:
         self.record = opened.record
         self.checkpoint = opened.checkpoint
         self._unsent_rows = opened.earlier_rows  # for the trackers, once they have started
-        self.trackers = Background(trackers)
+        self.trackers = BackgroundTrackers(trackers)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
         if self.checkpoint:
@@ -99,7 +108,7 @@ class RunWriter:
 
     def _add_signal_grads(self, profiles: Columns) -> None:
         self._steps.append(profiles["step"])
-        self._signal_grads.append(profiles["signal_grad"])
+        self._signal_grads.append(profiles[SIGNAL_GRAD.name])
 
     def record_parameter_count(self, parameters: int) -> None:
         """Records how many parameters the network has."""
@@ -172,7 +181,7 @@ class RunWriter:
         exponents = self._exponent_gauges(start, diagnostics.get("exponents"))
         inspections = diagnostics.get("inspections", {})
         self._record_rows(metrics, profiles, exponents)
-        self.record.inspect(start, inspections)
+        self.record.add_inspections(start, inspections)
         self.trackers.log(metrics, profiles, {start: exponents | inspections})
 
     def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
@@ -187,7 +196,7 @@ class RunWriter:
         return POLICIES[self.config.precision.kind.name]
 
     def _is_measured(self, step: Any) -> Any:
-        return step % self.config.measure.every == 0
+        return step % self.setup.spec.measure_every == 0
 
     def _metric_columns(self, steps: np.ndarray, rows: Metrics, evaluation: Metrics) -> Columns:
         """The rows as columns of ``metrics.parquet``."""
@@ -200,7 +209,7 @@ class RunWriter:
             columns[name] = np.ma.masked_all(len(steps))
             if name in evaluation:
                 columns[name][-1] = evaluation[name]
-        if self.setup.dataset.real:  # regression has no accuracy
+        if self.setup.dataset.is_regression:  # regression has no accuracy
             columns["train_accuracy"] = np.ma.masked_all(len(steps))
             columns["eval_accuracy"] = np.ma.masked_all(len(steps))
         if "profile" in rows:
@@ -220,7 +229,7 @@ class RunWriter:
         if not counts:
             return {}
         policy = self._policy
-        gauges = read_counts(counts, policy.compute, policy.narrowest)
+        gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
         self._exponents[step] = gauges
         return gauges
 
@@ -247,7 +256,7 @@ class RunWriter:
             "status": status,
             "seconds": seconds,
             "steps": num_steps,
-            **self.trackers.described(),
+            **self.trackers.start_info(),
         }
         if status == "failed":
             info["error"] = f"{type(error).__name__}: {error}"
@@ -258,7 +267,7 @@ class RunWriter:
             cleanup.callback(lambda: self.trackers.finish(self.record.info))
             info["final"] = self._final_metrics()
             info["verdict"] = self._verdict()
-            self.record.close(**info, goes_on=can_resume)
+            self.record.close(**info, keep_parts=can_resume)
             if is_primary() and not can_resume and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
 
@@ -282,18 +291,19 @@ class RunWriter:
         final: dict[str, float | None] = {}
         if not self._metrics:
             return final
-        for name in TRAIN_METRICS:
-            values = self._all_values(name)
-            last_epoch = np.ma.compressed(values[-self.setup.per_epoch :])
-            final[name] = None
-            if len(last_epoch):
-                final[name] = float(np.mean(last_epoch))
-        for name in EVALUATION_METRICS:
-            evaluations = np.ma.compressed(self._all_values(name))
-            final[name] = None
-            if len(evaluations):
-                final[name] = float(evaluations[-1])
+        for metric in METRICS:
+            if metric.is_final:
+                final[metric.name] = self._final_value(metric)
         return final
+
+    def _final_value(self, metric: Metric) -> float | None:
+        """The mean over the last epoch of a training metric, or the last evaluation."""
+        values = self._all_values(metric.name)
+        if metric.source is MetricSource.STEP:
+            last_epoch = np.ma.compressed(values[-self.setup.per_epoch :])
+            return float(np.mean(last_epoch)) if len(last_epoch) else None
+        evaluations = np.ma.compressed(values)
+        return float(evaluations[-1]) if len(evaluations) else None
 
     def _all_values(self, name: str) -> np.ma.MaskedArray:
         values = [columns[name] for columns in self._metrics]
@@ -314,9 +324,15 @@ class RunWriter:
             steps,
             signal_grads,
             settings=settings,
-            theory=predicted_factor(self.config, self.setup),
+            theory=predicted_factor(
+                self.config,
+                inputs=architecture.inputs,
+                mean_square=self.setup.dataset.mean_square,
+                batch_size=self.setup.spec.batch_size,
+            ),
             diverged=self.diverged,
-            first=1 if architecture.shared else 0,  # the first state of a recurrent network is zero
+            # The first state of a recurrent network is zero.
+            start_layer=1 if architecture.shares_weights else 0,
         )
         verdict = judge_underflow(
             verdict,
@@ -355,11 +371,11 @@ def first_nonfinite_layer(profile: dict[str, np.ndarray], row: int) -> int | Non
     """
     if not profile:
         return None
-    layers = _nonfinite_layers(profile["activation_rms"][row])
+    layers = _nonfinite_layers(profile[ACTIVATION_RMS.name][row])
     if len(layers):
         return int(layers[0])
-    for name in ("signal_grad", "grad_norm"):
-        layers = _nonfinite_layers(profile[name][row])
+    for gauge in (SIGNAL_GRAD, GRAD_NORM):
+        layers = _nonfinite_layers(profile[gauge.name][row])
         if len(layers):
             return int(layers[-1])
     return None

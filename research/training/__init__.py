@@ -1,1 +1,3 @@
-"""Training as a pure function: the program and what it is made of. No files, no printing, no configuration."""
+"""Training as a pure function: the program and what it is made of. No files, no printing, no
+configuration.
+"""

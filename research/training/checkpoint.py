@@ -1,7 +1,8 @@
-"""Checkpoints of a run: its state behind a step, written by Orbax whole or not at all, in ``checkpoints/STEP``.
+"""Checkpoints of a run: its state behind a step, written by Orbax whole or not at all, in
+``checkpoints/STEP``.
 
-They hold arrays and a line of JSON; nothing that is read back is executed. Orbax is imported when the first one is
-written or read: it takes most of a second, which a short run does not pay.
+They hold arrays and a line of JSON; nothing that is read back is executed. Orbax is imported when
+the first one is written or read: it takes most of a second, which a short run does not pay.
 """
 
 import contextlib
@@ -34,7 +35,9 @@ class InvalidCheckpoint(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run behind ``step`` steps: the arrays of its state by path, and ``notes``, the JSON that is kept with them."""
+    """A run behind ``step`` steps: the arrays of its state by path, and ``notes``, the JSON that is
+    kept with them.
+    """
 
     step: int
     arrays: Arrays
@@ -42,7 +45,8 @@ class Checkpoint:
 
 
 def fetch(state: TrainState) -> Arrays:
-    """The state of all runs on the host, by path: [M, …]. The key is left out: the seed says what it is.
+    """The state of all runs on the host, by path: [M, …]. The key is left out: the seed says what
+    it is.
 
     These are copies: the program is given the state itself and overwrites it.
     """
@@ -72,7 +76,11 @@ def stacked(shapes: TrainState, checkpoints: Mapping[int, Checkpoint]) -> Arrays
     return {path: np.stack([arrays[path] for arrays in lanes]) for path in leaves}
 
 
-def restored(shapes: TrainState, arrays: Mapping[str, Any], key: jax.Array) -> TrainState:
+def restored(
+    shapes: TrainState,
+    arrays: Mapping[str, Any],
+    key: jax.Array,
+) -> TrainState:
     """The state, from what ``fetch`` gave and the runs' keys [M]."""
     bare = _without_key(shapes)
     leaves = [arrays[path] for path in _by_path(bare)]
@@ -161,7 +169,9 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _without_brackets(folder: Path) -> Iterator[Path]:
-    """The same folder under a path that Orbax can search: it takes brackets in one for a pattern, and joins nothing."""
+    """The same folder under a path that Orbax can search: it takes brackets in one for a pattern,
+    and joins nothing.
+    """
     with tempfile.TemporaryDirectory() as place:
         (link := Path(place) / FOLDER).symlink_to(folder, target_is_directory=True)
         yield link
@@ -185,7 +195,9 @@ def _sum(arrays: Mapping[str, np.ndarray]) -> int:
 
 
 class Writer:
-    """Writes the checkpoints of a group's runs on a thread of its own; what cannot be written is said once."""
+    """Writes the checkpoints of a group's runs on a thread of its own; what cannot be written is
+    said once.
+    """
 
     def __init__(self, every: float | None):
         """``every``: seconds between checkpoints; None: there are none."""

@@ -1,7 +1,9 @@
-"""The exponents of one step's gradients, counted in a backward pass of its own: nothing is added to the step.
+"""The exponents of one step's gradients, counted in a backward pass of its own, so the step pays
+nothing.
 
-The pass is that of the step: the same weights, batch and random numbers. Where the run computes in less than float32, a
-second pass in float32 tells what the format lost from what is zero in exact arithmetic.
+The pass is that of the step: the same weights, batch and random numbers. Where the run computes in
+less than float32, a second pass in float32 separates what the format lost from what is zero in
+exact arithmetic.
 """
 
 import dataclasses
@@ -12,53 +14,66 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from research.gauges.exponents import exponent_counts
+from research.gauges.table import GRAD_NORM, SIGNAL_GRAD
+from research.models.hparams import HParams
 from research.parallel.collectives import psum_tree
 from research.theory.formats import BINS
 from research.training.layer_params import stages_of
-from research.training.objective import HP, make_objective, next_batch
+from research.training.objective import make_objective, next_batch
 from research.training.program_config import ProgramConfig
-from research.training.state import LossScale, TrainState
+from research.training.state import TrainState, without_loss_scale
 
 Counts = dict[str, Array]
 
 
 def count_exponents(
-    spec: ProgramConfig, state: TrainState, hp: HP, data: Mapping[str, Array]
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Mapping[str, Array],
 ) -> dict[str, Counts]:
-    """Counts of the step that comes next, as ``gauges.exponents`` gives them.
+    """Counts of the next step's gradients, as ``gauges.exponents`` gives them.
 
-    ``signal`` [N+1, bins] of the backward signal, ``grad`` [N, bins] of the parameters' gradient, both below ``own`` as
-    the run computes them, times the loss scale, and below ``exact`` in float32 with a loss scale of 1.
+    Args:
+        spec: the program.
+        state: the state before the step.
+        hp: the hyperparameters.
+        data: the training examples.
+
+    Returns:
+        ``signal`` [N+1, bins] of the backward signal and ``grad`` [N, bins] of the parameters'
+        gradient: under ``run`` as the run computes them, times the loss scale, and under
+        ``float32`` in float32 with a loss scale of 1, where that differs.
     """
+    counts = {"run": _count(spec, state, hp, data)}
     arch = spec.architecture
-    wide = dataclasses.replace(
-        arch, dtype=str(jnp.promote_types(arch.dtype, jnp.float32)), rounding=""
-    )
-    found = {"own": _counts(spec, state, hp, data)}
+    wide_dtype = str(jnp.promote_types(arch.dtype, jnp.float32))
+    wide = dataclasses.replace(arch, dtype=wide_dtype, rounding="")
     if wide != arch:
-        unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.finite_streak)
-        exact = (
-            dataclasses.replace(spec, architecture=wide),
-            dataclasses.replace(state, loss_scale=unscaled),
-        )
-        found["exact"] = _counts(*exact, hp, data)
-    return found
+        wide_spec = dataclasses.replace(spec, architecture=wide)
+        counts["float32"] = _count(wide_spec, without_loss_scale(state), hp, data)
+    return counts
 
 
-def _counts(spec: ProgramConfig, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Counts:
+def _count(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Mapping[str, Array],
+) -> Counts:
     arch = spec.architecture
-    lengths = {"signal_grad": arch.layers + 1} | ({"grad_norm": arch.layers} if arch.shared else {})
-    slots = {name: jnp.zeros((length, BINS + 2), jnp.float32) for name, length in lengths.items()}
+    gauges = [SIGNAL_GRAD, GRAD_NORM] if arch.shares_weights else [SIGNAL_GRAD]
+    slots = {}
+    for gauge in gauges:
+        slots[gauge.name] = jnp.zeros((gauge.length(arch.layers), BINS + 2), jnp.float32)
     objective = make_objective(spec, state, hp, next_batch(spec, state, data))
-    grads, counted = jax.grad(objective, (0, 1), has_aux=True)(state.params, slots)[0]
-    grads, signal = psum_tree((grads, counted["signal_grad"]))
-    if arch.shared:
-        return {"signal": signal, "grad": counted["grad_norm"]}
-    layers = [
-        jnp.stack([exponent_counts(stack, 1) for stack in stage], axis=1)
-        for stage in stages_of(arch, grads)
-    ]
-    return {
-        "signal": signal,
-        "grad": jnp.concatenate([stage.reshape(-1, BINS + 2) for stage in layers]),
-    }
+    gradient = jax.grad(objective, (0, 1), has_aux=True)
+    (grads, counted), _ = gradient(state.params, slots)
+    grads, signal = psum_tree((grads, counted[SIGNAL_GRAD.name]))
+    if arch.shares_weights:
+        return {"signal": signal, "grad": counted[GRAD_NORM.name]}
+    counts = []
+    for stage in stages_of(arch, grads):
+        of_parts = [exponent_counts(stack, 1) for stack in stage]
+        counts.append(jnp.stack(of_parts, axis=1).reshape(-1, BINS + 2))
+    return {"signal": signal, "grad": jnp.concatenate(counts)}

@@ -1,12 +1,14 @@
-"""Slower measurements of a run's present state, beside the step and on an interval: see ``measure.inspect``.
+"""Slower measurements of a run's present state, beside the step and on an interval: see
+``measure.inspect``.
 
-They are taken with float32 arithmetic or wider, of the training loss with the batch's own statistics, of the first
-training examples in their order. What the run draws at random a loss draws as the next step would, outputs always
-alike.
+They use float32 arithmetic or wider, the training loss with the batch's own statistics, and the
+first training examples in their stored order. Random draws of a loss are those of the next step;
+random draws of outputs are always the same.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,243 +29,306 @@ from research.gauges.curvature import (
 from research.gauges.layers import layer_norms
 from research.gauges.norms import euclidean
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
-from research.models.architecture import ForwardContext
+from research.gauges.table import SIGNAL_GRAD
+from research.models.architecture import Architecture, ForwardContext
+from research.models.hparams import HParams
 from research.models.stack import Stack
 from research.training.layer_params import is_kernel, kernels_of
 from research.training.losses import loss_and_accuracy
-from research.training.objective import HP, graph_of, make_objective, normalize_inputs
+from research.training.objective import graph_of, make_objective, normalize_inputs
 from research.training.program_config import ProgramConfig
-from research.training.state import LossScale, TrainState
+from research.training.state import TrainState, without_loss_scale
 
-EXAMPLES = 1024  # the most that sharpness is averaged over, but for full batches
-COMPARED = 256  # the most examples whose gradients are compared or kept one by one
-STEPS = 10.0 ** -(0.5 * np.arange(2, 29))  # of numerical derivatives, in units of the weights' norm
+MAX_SHARPNESS_EXAMPLES = 1024  # that sharpness is averaged over, except for full batches
+MAX_COMPARED_EXAMPLES = 256  # whose gradients are compared or recorded one by one
+# Step sizes of numerical derivatives, in units of the weights' norm.
+DIFFERENCE_STEPS = 10.0 ** -(0.5 * np.arange(2, 29))
 
 Data = Mapping[str, Array]
 Diagnostics = dict[str, Array]
 
 
-def inspect(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
-    """Everything that ``spec.inspections`` names, by the names of the columns that it is recorded in.
+@dataclass(frozen=True)
+class Snapshot:
+    """A run's state at a step, in float32 or wider, and what it can be asked.
 
-    Where data are streamed, the first examples are those of the present batch.
+    Attributes:
+        spec: the program.
+        state: the state, with a loss scale of 1.
+        hp: the hyperparameters.
+        data: the training examples; of streamed data the present batch.
+    """
+
+    spec: ProgramConfig
+    state: TrainState
+    hp: HParams
+    data: Data
+
+    @property
+    def arch(self) -> Architecture:
+        """The network's architecture."""
+        return self.spec.architecture
+
+    @property
+    def ctx(self) -> ForwardContext:
+        """The context of a training pass whose random draws are always the same."""
+        key = jax.random.fold_in(self.state.key, 4) if self.arch.is_random else None
+        return ForwardContext(self.hp, train=True, key=key)
+
+    @property
+    def first_batch(self) -> Array:
+        """The numbers of the first batch's examples."""
+        return jnp.arange(self.spec.batch_size)
+
+    def key(self, use: int) -> Array:
+        """A random key for one use."""
+        return jax.random.fold_in(self.state.key, use)
+
+    def inputs(self, indices: Array | slice) -> Array:
+        """What the network reads of some training examples."""
+        return normalize_inputs(self.arch, self.data, self.data["x"][indices])
+
+    def compared_inputs(self) -> Array:
+        """What the network reads of the examples that are compared one by one."""
+        return self.inputs(slice(MAX_COMPARED_EXAMPLES))
+
+    def network(self) -> Stack:
+        """The network with its present weights."""
+        graph = graph_of(self.arch, self.hp)
+        return nnx.merge(graph, self.state.params, self.state.model_state, copy=True)
+
+    def outputs(self, params: Any, x: Array) -> Array:
+        """The network's outputs for inputs ``x`` with other parameters."""
+        state = dataclasses.replace(self.state, params=params)
+        return dataclasses.replace(self, state=state).network()(x, {}, self.ctx)[0]
+
+    def loss(self, indices: Array) -> Callable[[Any], Array]:
+        """The training loss of some examples as a function of the parameters."""
+        batch = self.inputs(indices), self.data["y"][indices]
+        objective = make_objective(self.spec, self.state, self.hp, batch)
+        return lambda params: objective(params, {})[0]
+
+
+def inspect(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Data,
+) -> Diagnostics:
+    """Everything that ``measure.inspect`` asks for, by the columns that it is recorded in.
+
+    Args:
+        spec: the program.
+        state: the state to look at.
+        hp: the hyperparameters.
+        data: the training examples; streamed data hold the batches from the present step on.
     """
     if spec.streamed:
         data = {**data, "x": data["x"][0], "y": data["y"][0]}
-    wide = _widened(spec, state)
-    return {
-        name: value
-        for kind in spec.inspections
-        for name, value in _KINDS[kind](*wide, hp, data).items()
-    }
+    snapshot = _wide_snapshot(spec, state, hp, data)
+    diagnostics = {}
+    for name in spec.measure.inspect:
+        diagnostics |= INSPECTIONS[name](snapshot)
+    return diagnostics
 
 
-def _widened(spec: ProgramConfig, state: TrainState) -> tuple[ProgramConfig, TrainState]:
+def _wide_snapshot(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Data,
+) -> Snapshot:
     arch = spec.architecture
-    formats = {
-        name: str(jnp.promote_types(getattr(arch, name), jnp.float32))
-        for name in ("dtype", "param_dtype")
-    }
-    params = jax.tree.map(lambda leaf: leaf.astype(formats["param_dtype"]), state.params)
-    unscaled = LossScale(jnp.ones_like(state.loss_scale.value), state.loss_scale.finite_streak)
-    state = dataclasses.replace(state, params=params, loss_scale=unscaled)
-    return dataclasses.replace(
-        spec, architecture=dataclasses.replace(arch, rounding="", **formats)
-    ), state
-
-
-def _loss(
-    spec: ProgramConfig, state: TrainState, hp: HP, data: Data, rows: Array
-) -> Callable[[Any], Array]:
-    batch = normalize_inputs(spec.architecture, data, data["x"][rows]), data["y"][rows]
-    objective = make_objective(spec, state, hp, batch)
-    return lambda params: objective(params, {})[0]
-
-
-def _sharpness(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
-    """The greatest eigenvalue of the Hessian of the training loss, and the error bound of ``curvature.sharpness``."""
-    examples = len(data["x"])
-    batches = 1 if spec.full_batch else max(1, min(examples, EXAMPLES) // spec.batch_size)
-    rows = jnp.arange(batches * (examples if spec.full_batch else spec.batch_size)).reshape(
-        batches, -1
+    param_dtype = str(jnp.promote_types(arch.param_dtype, jnp.float32))
+    wide = dataclasses.replace(
+        arch,
+        dtype=str(jnp.promote_types(arch.dtype, jnp.float32)),
+        param_dtype=param_dtype,
+        rounding="",
     )
+    params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), state.params)
+    state = dataclasses.replace(without_loss_scale(state), params=params)
+    return Snapshot(dataclasses.replace(spec, architecture=wide), state, hp, data)
+
+
+def _sharpness(snapshot: Snapshot) -> Diagnostics:
+    """The greatest eigenvalue of the Hessian of the training loss, and its error bound."""
+    spec = snapshot.spec
+    examples = len(snapshot.data["x"])
+    batch_size = examples if spec.full_batch else spec.batch_size
+    batches = 1
+    if not spec.full_batch:
+        batches = max(1, min(examples, MAX_SHARPNESS_EXAMPLES) // batch_size)
+    indices = jnp.arange(batches * batch_size).reshape(batches, -1)
 
     def gradient(params: Any) -> Any:
-        each = lax.map(lambda part: jax.grad(_loss(spec, state, hp, data, part))(params), rows)
+        each = lax.map(lambda batch: jax.grad(snapshot.loss(batch))(params), indices)
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
 
-    value, bound = sharpness(gradient, state.params, jax.random.fold_in(state.key, 3))
+    value, bound = sharpness(gradient, snapshot.state.params, snapshot.key(3))
     return {"sharpness": value, "sharpness_bound": bound}
 
 
-def _network(spec: ProgramConfig, state: TrainState, hp: HP) -> Stack:
-    return nnx.merge(graph_of(spec.architecture, hp), state.params, state.model_state, copy=True)
+def _jacobian_spectrum(snapshot: Snapshot) -> Diagnostics:
+    """Singular values [D] of J = ∂h_N/∂h_0 at the first example, in descending order, and max |J −
+    I|.
 
-
-def _told(spec: ProgramConfig, state: TrainState, hp: HP) -> ForwardContext:
-    return ForwardContext(
-        hp, train=True, key=jax.random.fold_in(state.key, 4) if spec.architecture.random else None
-    )
-
-
-def _outputs(
-    spec: ProgramConfig, state: TrainState, hp: HP, params: Any, x: Array, ctx: ForwardContext
-) -> Array:
-    """The network's outputs with other parameters than the state's."""
-    return _network(spec, dataclasses.replace(state, params=params), hp)(x, {}, ctx)[0]
-
-
-def _jacobian_spectrum(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
-    """Singular values [D] of J = ∂h_N/∂h_0 at the first example, the greatest first, and the greatest |J − I|.
-
-    Batch norm as in evaluation.
+    Batch norm uses its running statistics.
     """
-    ctx = ForwardContext(hp, train=False)
-    first = normalize_inputs(spec.architecture, data, data["x"][:1])
-    h = _network(spec, state, hp).begin(first, ctx)
+    ctx = ForwardContext(snapshot.hp, train=False)
+    h = snapshot.network().first_input(snapshot.inputs(slice(1)), ctx)
 
-    def through(h):
-        return _network(spec, state, hp).through(h[None], {}, ctx)[0][0]
+    def last_output(h: Array) -> Array:
+        return snapshot.network().run_layers(h[None], {}, ctx)[0][0]
 
-    values, distance = isometry(through, h[0])
+    values, distance = isometry(last_output, h[0])
     return {"jacobian_spectrum": values, "jacobian_distance": distance}
 
 
-def _gradient_correlation(
-    spec: ProgramConfig, state: TrainState, hp: HP, data: Data
-) -> Diagnostics:
-    """The mean cosine [N+1] between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with one random v for all of them.
+def _gradient_correlation(snapshot: Snapshot) -> Diagnostics:
+    """The mean cosine [N+1] between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with one random
+    v.
 
-    Behind batch norm an example's gradient has parts that come from the others' outputs: these have random signs, which
-    are taken off again, so that in the mean over pairs those parts cancel.
+    After batch norm an example's gradient has parts that come from other examples' outputs. These
+    outputs get random signs, which are removed again, so that in the mean over pairs those parts
+    cancel.
 
     References:
         Balduzzi et al., The shattered gradients problem, 2017.
     """
-    ctx = _told(spec, state, hp)
-    model = _network(spec, state, hp)
-    h = model.begin(normalize_inputs(spec.architecture, data, data["x"][:COMPARED]), ctx)
-    v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
-    signs = jax.random.rademacher(
-        jax.random.fold_in(state.key, 7), (len(h),) + (1,) * (h.ndim - 1), h.dtype
-    )
-    layers = jnp.zeros((spec.architecture.layers, *h.shape), h.dtype)
+    ctx = snapshot.ctx
+    h = snapshot.network().first_input(snapshot.compared_inputs(), ctx)
+    v = jax.random.normal(snapshot.key(5), h.shape[1:], h.dtype)
+    one_per_example = (len(h),) + (1,) * (h.ndim - 1)
+    signs = jax.random.rademacher(snapshot.key(7), one_per_example, h.dtype)
+    slots = jnp.zeros((snapshot.arch.layers, *h.shape), h.dtype)
 
-    def forward(h: Array, slots: Array) -> Array:
-        return jnp.sum(
-            _network(spec, state, hp).through(h, {"signal_grad": slots}, ctx)[0] * v[None] * signs
-        )
+    def projection(h: Array, slots: Array) -> Array:
+        output, _ = snapshot.network().run_layers(h, {SIGNAL_GRAD.name: slots}, ctx)
+        return jnp.sum(output * v[None] * signs)
 
-    first, others = jax.grad(forward, (0, 1))(h, layers)
-    return {
-        "gradient_correlation": lax.map(
-            mean_cosine, jnp.concatenate([first[None], others]) * signs[None]
-        )
-    }
+    first, others = jax.grad(projection, (0, 1))(h, slots)
+    gradients = jnp.concatenate([first[None], others]) * signs[None]
+    return {"gradient_correlation": lax.map(mean_cosine, gradients)}
 
 
-def _input_gradient(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
+def _input_gradient(snapshot: Snapshot) -> Diagnostics:
     """The gradient [K, inputs] of the first output with respect to each of the first examples."""
-    ctx = _told(spec, state, hp)
-    x = normalize_inputs(spec.architecture, data, data["x"][:COMPARED])
+    ctx = snapshot.ctx
 
-    def first(x):
-        return jnp.sum(_network(spec, state, hp)(x, {}, ctx)[0][..., 0])
+    def first_outputs(x: Array) -> Array:
+        return jnp.sum(snapshot.network()(x, {}, ctx)[0][..., 0])
 
-    return {"input_gradient": jax.grad(first)(x)}
+    return {"input_gradient": jax.grad(first_outputs)(snapshot.compared_inputs())}
 
 
-def _output_change(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
-    """The root mean square, over the first batch's outputs, of what one step of gradient descent changes them by.
+def _output_change(snapshot: Snapshot) -> Diagnostics:
+    """The root mean square change of the first batch's outputs by one step of gradient descent.
 
-    The step is W − η·∂L/∂W of all weights and vectors of tokens, with that batch's loss L and the run's learning rate
-    η, whatever the run's optimizer. Biases, norms' parameters and learned scales stay, as in the theory: N of them
-    that lie on the stream itself would add N times the same.
+    The step is W − η·∂L/∂W of all weights and token vectors, with that batch's loss L and the run's
+    learning rate η, whatever the run's optimizer. Biases, norms' parameters and learned scales
+    stay, as in the theory: N of them that act on the residual stream itself would each add the same
+    change.
 
     References:
         Wang et al., DeepNet, 2022, §4.2: the model update.
     """
-    rows = jnp.arange(spec.batch_size)
-    ctx = _told(spec, state, hp)
-    x = normalize_inputs(spec.architecture, data, data["x"][rows])
-    gradient = jax.grad(_loss(spec, state, hp, data, rows))(state.params)
-    stepped = jax.tree_util.tree_map_with_path(
-        lambda path, old, g: old if _is_kept(path) else old - hp["optimizer.learning_rate"] * g,
-        state.params,
-        gradient,
-    )
-    before, after = (
-        _outputs(spec, state, hp, params, x, ctx) for params in (state.params, stepped)
-    )
-    change = after - before
+    params = snapshot.state.params
+    gradient = jax.grad(snapshot.loss(snapshot.first_batch))(params)
+
+    def descend(
+        path: tuple,
+        old: Array,
+        slope: Array,
+    ) -> Array:
+        if _is_kept(path):
+            return old
+        return old - snapshot.hp.optimizer.learning_rate * slope
+
+    x = snapshot.inputs(snapshot.first_batch)
+    stepped = jax.tree_util.tree_map_with_path(descend, params, gradient)
+    change = snapshot.outputs(stepped, x) - snapshot.outputs(params, x)
     return {"output_change": euclidean(change) / change.size**0.5}
 
 
-def _difference_errors(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
-    """Errors [H] of numerical derivatives of the first batch's loss, along a direction as long as the weights.
+def _is_kept(path: tuple) -> bool:
+    """Whether the leaf at ``path`` is neither a weight nor a token vector."""
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return names[-1] in ("alpha", "bias", "inner", "scale", "shifts")
 
-    ``mode_error`` is how far the automatic ones, in forward and in reverse mode, are from each other.
+
+def _difference_errors(snapshot: Snapshot) -> Diagnostics:
+    """Errors [H] of numerical derivatives of the first batch's loss, along a random direction.
+
+    The direction is as long as the weights. ``mode_error`` is the difference between the automatic
+    derivatives in forward and in reverse mode.
     """
-    loss = _loss(spec, state, hp, data, jnp.arange(spec.batch_size))
-    flat, restore = ravel_pytree(state.params)
-    direction = jax.random.normal(jax.random.fold_in(state.key, 6), flat.shape, flat.dtype)
+    loss = snapshot.loss(snapshot.first_batch)
+    flat, restore = ravel_pytree(snapshot.state.params)
+    direction = jax.random.normal(snapshot.key(6), flat.shape, flat.dtype)
     direction *= euclidean(flat) / euclidean(direction)
-    steps = jnp.asarray(STEPS, flat.dtype)
+    steps = jnp.asarray(DIFFERENCE_STEPS, flat.dtype)
 
-    def along(flat):
+    def loss_of_flat(flat: Array) -> Array:
         return loss(restore(flat))
 
-    errors = difference_errors(along, flat, direction, steps)
-    found = {f"{name}_difference_error": error for name, error in errors.items()}
-    return {"difference_step": steps, "mode_error": mode_error(along, flat, direction)} | found
+    diagnostics = {
+        "difference_step": steps,
+        "mode_error": mode_error(loss_of_flat, flat, direction),
+    }
+    errors = difference_errors(loss_of_flat, flat, direction, steps)
+    for name, error in errors.items():
+        diagnostics[f"{name}_difference_error"] = error
+    return diagnostics
 
 
-def _scale_derivative(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
+def _scale_derivative(snapshot: Snapshot) -> Diagnostics:
     """⟨W, ∂L/∂W⟩ [N] of each layer's weights, and ⟨f, ∂L/∂f⟩ of the first batch's outputs f.
 
-    All are one number where the outputs are linear along each layer's weights (Euler): for rectifiers and linear
-    units without biases, norms and shortcuts.
+    All are equal where the outputs are linear along each layer's weights (Euler): for rectifiers
+    and linear units without biases, norms and shortcuts.
     """
-    arch = spec.architecture
-    ctx = _told(spec, state, hp)
-    x = normalize_inputs(arch, data, data["x"][: spec.batch_size])
-    y = data["y"][: spec.batch_size]
+    x = snapshot.inputs(slice(snapshot.spec.batch_size))
+    labels = snapshot.data["y"][: snapshot.spec.batch_size]
+    params = snapshot.state.params
 
-    def network(params):
-        return _outputs(spec, state, hp, params, x, ctx)
+    def network(params: Any) -> Array:
+        return snapshot.outputs(params, x)
 
-    outputs, back = jax.vjp(network, state.params)
+    def loss(outputs: Array) -> Array:
+        losses, _ = loss_and_accuracy(snapshot.hp.loss, outputs, labels)
+        return jnp.mean(losses)
 
-    def loss(f):
-        return jnp.mean(loss_and_accuracy(spec.loss, f, y, hp["loss.label_smoothing"])[0])
-
+    outputs, pull_back = jax.vjp(network, params)
     at_outputs = jax.grad(loss)(outputs)
-    weights = kernels_of(arch, state.params)
-    gradients = kernels_of(arch, back(at_outputs)[0])
+    weights = kernels_of(snapshot.arch, params)
+    gradients = kernels_of(snapshot.arch, pull_back(at_outputs)[0])
     return {
         "scale_derivative": scale_derivatives(weights, gradients),
         "output_scale_derivative": jnp.vdot(outputs, at_outputs),
     }
 
 
-def _scale_invariance(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
-    """Three numbers a layer [N] that are 0 where the first batch's loss does not depend on the scale of its weights W.
+def _scale_invariance(snapshot: Snapshot) -> Diagnostics:
+    """Three numbers a layer [N] that are 0 where the loss does not depend on the scale of its
+    weights W.
 
-    The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; ‖2g(2W) − g(W)‖/‖g(W)‖, with
-    g = ∂L/∂W and all layers' weights, not the head's, doubled at once (van Laarhoven 2017, §2).
+    The cosine between W and ∂L/∂W; the greatest |cosine| of one unit's part of them; and ‖2g(2W) −
+    g(W)‖/‖g(W)‖, with g = ∂L/∂W of the first batch's loss and all layers' weights, but not the
+    head's, doubled at once (van Laarhoven 2017, §2).
     """
-    arch = spec.architecture
-    gradient = jax.grad(_loss(spec, state, hp, data, jnp.arange(spec.batch_size)))
+    params = snapshot.state.params
+    gradient = jax.grad(snapshot.loss(snapshot.first_batch))
 
-    def inside(path):
-        return path[0].key == "stages" and is_kernel(path)
+    def double(path: tuple, leaf: Array) -> Array:
+        is_of_layer = path[0].key == "stages" and is_kernel(path)
+        return 2 * leaf if is_of_layer else leaf
 
-    doubled = jax.tree.map_with_path(
-        lambda path, leaf: 2 * leaf if inside(path) else leaf, state.params
-    )
-    trees = state.params, gradient(state.params), gradient(doubled)
-    weights, here, there = (kernels_of(arch, tree) for tree in trees)
-    change = jax.tree.map(lambda g, g2: 2 * g2 - g, here, there)
+    doubled = jax.tree.map_with_path(double, params)
+    weights = kernels_of(snapshot.arch, params)
+    here = kernels_of(snapshot.arch, gradient(params))
+    there = kernels_of(snapshot.arch, gradient(doubled))
+    change = jax.tree.map(lambda g, g_doubled: 2 * g_doubled - g, here, there)
     return {
         "layer_cosine": layer_cosines(weights, here),
         "unit_cosine": unit_cosines(weights, here),
@@ -271,23 +336,22 @@ def _scale_invariance(spec: ProgramConfig, state: TrainState, hp: HP, data: Data
     }
 
 
-def _balance(spec: ProgramConfig, state: TrainState, hp: HP, data: Data) -> Diagnostics:
-    """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, which gradient flow keeps in rectifier and linear networks."""
-    embed = state.params["embed"]
-    layers = state.params["stages"][0]["branch"]["weights"][0]
-    head = state.params["head"]
-    biased = spec.architecture.bias
-    biases = jnp.concatenate([embed["bias"][None], layers["bias"][...]]) if biased else None
-    kept = balance(embed["kernel"][...], layers["kernel"][...], head["kernel"][...], biases)
-    return {"balance": kept}
+def _balance(snapshot: Snapshot) -> Diagnostics:
+    """‖w_in‖² + b² − ‖w_out‖² [N+1, D] of each unit, constant under gradient flow without curvature
+    of φ.
+    """
+    params = snapshot.state.params
+    embed = params["embed"]
+    layers = params["stages"][0]["branch"]["weights"][0]
+    head = params["head"]
+    biases = None
+    if snapshot.arch.model.bias:
+        biases = jnp.concatenate([embed["bias"][None], layers["bias"][...]])
+    values = balance(embed["kernel"][...], layers["kernel"][...], head["kernel"][...], biases)
+    return {"balance": values}
 
 
-def _is_kept(path: tuple) -> bool:
-    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-    return names[-1] in ("alpha", "bias", "inner", "scale", "shifts")
-
-
-_KINDS = {
+INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "sharpness": _sharpness,
     "jacobian_spectrum": _jacobian_spectrum,
     "gradient_correlation": _gradient_correlation,

@@ -1,4 +1,4 @@
-"""Where in the tree of parameters each layer lies."""
+"""Where each layer lies in the tree of parameters."""
 
 from typing import Any
 
@@ -10,19 +10,27 @@ from research.models.architecture import Architecture
 
 def stages_of(arch: Architecture, params: Any) -> list[list[Any]]:
     """The parameters as ``gauges.layers`` takes them; shared ones as those of a single layer."""
-    if arch.shared:
+    if arch.shares_weights:
         return [[jax.tree.map(lambda leaf: leaf[None], params["cell"])]]
-    stacks = iter(params["stages"].values())
-    return [[next(stacks) for _ in stage.parts] for stage in arch.plan]
+    stacks = list(params["stages"].values())
+    stages = []
+    for stage in arch.plan:
+        parts = len(stage.parts)
+        stages.append(stacks[:parts])
+        stacks = stacks[parts:]
+    return stages
 
 
 def kernels_of(arch: Architecture, params: Any) -> list[list[list[Array]]]:
     """``stages_of`` without biases and the scales of norms: of each layer a list of its weights."""
+    stages = []
+    for stage in stages_of(arch, params):
+        stages.append([_kernels(stack) for stack in stage])
+    return stages
 
-    def weights(stack):
-        return [leaf for path, leaf in jax.tree.leaves_with_path(stack) if is_kernel(path)]
 
-    return [[weights(stack) for stack in stage] for stage in stages_of(arch, params)]
+def _kernels(stack: Any) -> list[Array]:
+    return [leaf for path, leaf in jax.tree.leaves_with_path(stack) if is_kernel(path)]
 
 
 def is_kernel(path: tuple[Any, ...]) -> bool:

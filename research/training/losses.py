@@ -4,30 +4,38 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from research.config.options import Loss, LossKind
 from research.gauges.norms import accumulator
 
 
 def loss_and_accuracy(
-    kind: str,
+    loss: Loss,
     logits: Float[Array, "B ... C"],
     labels: Num[Array, "B ..."],
-    smoothing: Float[Array, ""],
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """The loss of each example, and whether the greatest output names its label; means over T where there is one.
+    """The loss of each example, and whether the greatest output names its label; means over T.
 
-    ``cross_entropy``, in nats, against targets (1-s)·onehot + s/C (Szegedy et al. 2016, eq. 3).
-    ``mse``: half the squared distance to those targets, summed over C (Cohen et al. 2021, appendix). Where ``labels``
-    are numbers to be met [B, C], they are the targets themselves, and accuracy means nothing: NaN.
+    - ``cross_entropy``, in nats, against the targets (1-s)·onehot + s/C with the label smoothing s
+      (Szegedy et al. 2016, eq. 3).
+    - ``mse``: half the squared distance to those targets, summed over C (Cohen et al. 2021,
+    appendix).
+
+    Args:
+        loss: the option, with an array for the label smoothing.
+        logits: the network's outputs.
+        labels: class labels; or real numbers [B, C], which are the targets of a regression, where
+            the accuracy is NaN.
     """
     logits = logits.astype(accumulator(logits.dtype))
     if jnp.issubdtype(labels.dtype, jnp.floating):
-        losses = 0.5 * jnp.sum((logits - labels.astype(logits.dtype)) ** 2, axis=-1)
+        distances = logits - labels.astype(logits.dtype)
+        losses = 0.5 * jnp.sum(distances**2, axis=-1)
         return losses, jnp.full_like(losses, jnp.nan)
     classes = logits.shape[-1]
-    targets = (1 - smoothing) * jax.nn.one_hot(
-        labels, classes, dtype=logits.dtype
-    ) + smoothing / classes
-    if kind == "cross_entropy":
+    smoothing = loss.label_smoothing
+    one_hot = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
+    targets = (1 - smoothing) * one_hot + smoothing / classes
+    if loss.kind is LossKind.cross_entropy:
         losses = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
     else:
         losses = 0.5 * jnp.sum((logits - targets) ** 2, axis=-1)

@@ -1,6 +1,9 @@
-"""From a batch to the scaled loss, as a function of parameters and slots: what every gradient is taken of."""
+"""From a batch to the scaled loss, as a function of parameters and slots: the function that every
+gradient is of.
+"""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,8 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from research.data.augment import augmented
+from research.config.options import Level
+from research.data.augment import augment_images
 from research.models.architecture import Architecture, ForwardContext
+from research.models.hparams import HParams
 from research.models.stack import Stack
 from research.parallel.collectives import local_loss_share, sample_then_shard, shard_batch
 from research.training.losses import loss_and_accuracy
@@ -18,58 +23,122 @@ from research.training.permutation import permutation
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
 
-HP = Mapping[str, Array]
+Data = Mapping[str, Array]
 Batch = tuple[Array, Array]
+NOISE = 2**32 - 1  # which random key of a step is for the noise on inputs
 
 
-def make_model(arch: Architecture, hp: HP, key: Array) -> Stack:
+def make_model(
+    arch: Architecture,
+    hp: HParams,
+    key: Array,
+) -> Stack:
     """The network with its initial weights."""
     return Stack(arch, hp, rngs=nnx.Rngs(key))
 
 
-def graph_of(arch: Architecture, hp: HP) -> nnx.GraphDef:
+def graph_of(arch: Architecture, hp: HParams) -> nnx.GraphDef:
     """The network without its weights."""
-    return nnx.graphdef(nnx.eval_shape(lambda: make_model(arch, hp, jax.random.key(0))))
+    model = nnx.eval_shape(lambda: make_model(arch, hp, jax.random.key(0)))
+    return nnx.graphdef(model)
 
 
-def epoch_permutation(key: Array, epoch: Array | int, examples: int) -> Array:
-    """The order of the examples [n]: a pure function of (seed, epoch), ``key`` being the seed's."""
-    return permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), examples)
+def epoch_permutation(
+    key: Array,
+    epoch: Array | int,
+    examples: int,
+) -> Array:
+    """The order of the examples [n]: a pure function of the run's ``key`` and the epoch."""
+    epoch_key = jax.random.fold_in(jax.random.fold_in(key, 1), epoch)
+    return permutation(epoch_key, examples)
 
 
-def batch_indices(spec: ProgramConfig, order: Array, position: Array) -> Array:
-    """Which examples are in the batch at ``position`` of an epoch in this ``order``."""
-    return jax.lax.dynamic_slice_in_dim(order, position * spec.batch_size, spec.batch_size)
+def batch_indices(
+    spec: ProgramConfig,
+    order: Array,
+    position: Array,
+) -> Array:
+    """Which examples are in the batch at ``position`` of an epoch with this ``order``."""
+    start = position * spec.batch_size
+    return jax.lax.dynamic_slice_in_dim(order, start, spec.batch_size)
 
 
-def normalize_inputs(arch: Architecture, data: Mapping[str, Array], rows: Array) -> Array:
-    """What the network reads: numbers brought to scale, or tokens as they are."""
+def steps_per_epoch(spec: ProgramConfig, data: Data) -> int:
+    """Batches in an epoch; of streamed data it has no meaning."""
+    return max(1, data["x"].shape[0] // spec.batch_size)
+
+
+def select_batch(
+    spec: ProgramConfig,
+    data: Data,
+    step: Array,
+    place: Array | int,
+    order: Array,
+) -> Batch:
+    """The stored examples and labels of a step.
+
+    Args:
+        spec: how batches are made.
+        data: the training examples; of streamed data the batches of a chunk of steps.
+        step: the number of the step.
+        place: the place of the step in the chunk, for streamed data.
+        order: the order of the examples in the step's epoch, for shuffled data.
+    """
+    if spec.full_batch:
+        return data["x"], data["y"]
+    if spec.streamed:
+        return data["x"][place], data["y"][place]
+    position = step % steps_per_epoch(spec, data)
+    chosen = batch_indices(spec, order, position)
+    return data["x"][chosen], data["y"][chosen]
+
+
+def normalize_inputs(
+    arch: Architecture,
+    data: Data,
+    rows: Array,
+) -> Array:
+    """What the network reads: standardised numbers, or tokens as they are."""
     if arch.vocabulary:
         return rows.astype(jnp.int32)
-    return ((rows.astype(data["scale"].dtype) - data["offset"]) * data["scale"]).astype(arch.dtype)
+    numbers = rows.astype(data["scale"].dtype)
+    return ((numbers - data["offset"]) * data["scale"]).astype(arch.dtype)
 
 
 def augment_and_shard(
-    spec: ProgramConfig, state: TrainState, data: Mapping[str, Array], rows: Array, labels: Array
+    spec: ProgramConfig,
+    state: TrainState,
+    data: Data,
+    rows: Array,
+    labels: Array,
 ) -> Batch:
-    """The batch as the present step sees it: images augmented, and of it this device's part."""
+    """This device's share of a batch as the present step sees it, with augmented images.
+
+    Args:
+        spec: how images are augmented.
+        state: the key and the number of the step.
+        data: offset and scale of the inputs.
+        rows: the stored examples of the whole batch.
+        labels: their targets.
+    """
     arch = spec.architecture
-    inputs = normalize_inputs(spec.architecture, data, rows)
-    return shard_batch(
-        (augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step), labels)
-    )
+    inputs = normalize_inputs(arch, data, rows)
+    inputs = augment_images(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step)
+    return shard_batch((inputs, labels))
 
 
-def next_batch(spec: ProgramConfig, state: TrainState, data: Mapping[str, Array]) -> Batch:
-    """The batch of the step that comes next; where data are streamed, they are those of the steps from there on."""
-    if spec.full_batch:
-        return augment_and_shard(spec, state, data, data["x"], data["y"])
-    if spec.streamed:
-        return augment_and_shard(spec, state, data, data["x"][0], data["y"][0])
-    examples = data["x"].shape[0]
-    epoch, position = jnp.divmod(state.step, examples // spec.batch_size)
-    rows = batch_indices(spec, epoch_permutation(state.key, epoch, examples), position)
-    return augment_and_shard(spec, state, data, data["x"][rows], data["y"][rows])
+def next_batch(
+    spec: ProgramConfig,
+    state: TrainState,
+    data: Data,
+) -> Batch:
+    """The batch of the next step; streamed data hold the batches from that step on."""
+    order = jnp.zeros(0, jnp.int32)
+    if spec.shuffled:
+        epoch = state.step // steps_per_epoch(spec, data)
+        order = epoch_permutation(state.key, epoch, data["x"].shape[0])
+    rows, labels = select_batch(spec, data, state.step, 0, order)
+    return augment_and_shard(spec, state, data, rows, labels)
 
 
 def step_key(state: TrainState) -> Array:
@@ -77,53 +146,69 @@ def step_key(state: TrainState) -> Array:
     return jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ForwardOutputs:
+    """What a forward pass returns besides the scaled loss, of this device's examples.
+
+    Attributes:
+        loss: mean loss, unscaled.
+        accuracy: mean accuracy.
+        statistics: what the forward gauges measured, by name.
+        model_state: the network's running statistics.
+    """
+
+    loss: Any
+    accuracy: Any
+    statistics: Any
+    model_state: Any
+
+
 def make_objective(
     spec: ProgramConfig,
     state: TrainState,
-    hp: HP,
+    hp: HParams,
     batch: Batch,
     *,
-    forward: bool = False,
-    units: bool = False,
-) -> Callable[[Any, dict[str, Array]], tuple[Array, tuple]]:
-    """(parameters, slots) → the loss times the loss scale, and (loss, accuracy, forward statistics, running ones).
+    level: Level = Level.off,
+) -> Callable[[Any, dict[str, Array]], tuple[Array, ForwardOutputs]]:
+    """The function (parameters, slots) → (loss times loss scale, ``ForwardOutputs``).
 
-    Where devices share the batch, all but the running statistics are of this device's examples, and the first is its
-    part of the mean over the batch.
+    Where devices share the batch, the first output is this device's share of the mean over the
+    batch.
 
-    ``forward`` and ``units`` say which statistics of the forward pass are taken.
+    Args:
+        spec: the network and the loss.
+        state: the step's key, loss scale and running statistics.
+        hp: the hyperparameters.
+        batch: this device's examples and labels.
+        level: which forward gauges are measured.
     """
     arch = spec.architecture
     key = step_key(state)
-    ctx = ForwardContext(
-        hp,
-        train=True,
-        collect_activations=forward,
-        collect_unit_stats=units,
-        key=key if arch.random else None,
-    )
-    inputs = (
-        _with_noise(batch[0], jax.random.fold_in(key, 2**32 - 1), hp) if spec.noisy else batch[0]
-    )
+    ctx = ForwardContext(hp, train=True, level=level, key=key if arch.is_random else None)
+    inputs, labels = batch
+    if spec.train.input_noise:
+        inputs = _add_noise(inputs, jax.random.fold_in(key, NOISE), hp)
     graph = graph_of(arch, hp)
 
-    def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, tuple]:
+    def objective(params: Any, slots: dict[str, Array]) -> tuple[Array, ForwardOutputs]:
         model = nnx.merge(graph, params, state.model_state, copy=True)
         logits, statistics = model(inputs, slots, ctx)
-        losses, hits = loss_and_accuracy(spec.loss, logits, batch[1], hp["loss.label_smoothing"])
+        losses, hits = loss_and_accuracy(hp.loss, logits, labels)
         loss = jnp.mean(losses)
         accuracy = jnp.mean(hits)
-        return local_loss_share(loss) * state.loss_scale.value, (
-            loss,
-            accuracy,
-            statistics,
-            nnx.state(model, nnx.Not(nnx.Param)),
-        )
+        model_state = nnx.state(model, nnx.Not(nnx.Param))
+        scaled_share = local_loss_share(loss) * state.loss_scale.value
+        return scaled_share, ForwardOutputs(loss, accuracy, statistics, model_state)
 
     return objective
 
 
-def _with_noise(x: Array, key: Array, hp: HP) -> Array:
-    return x + (
-        hp["train.input_noise"] * sample_then_shard(partial(jax.random.normal, key), x.shape)
-    ).astype(x.dtype)
+def _add_noise(
+    x: Array,
+    key: Array,
+    hp: HParams,
+) -> Array:
+    noise = sample_then_shard(partial(jax.random.normal, key), x.shape)
+    return x + (hp.train.input_noise * noise).astype(x.dtype)

@@ -1,4 +1,6 @@
-"""Random permutations, number for number those of ``jax.random``, in less than half its time on CPUs."""
+"""Random permutations, number for number those of ``jax.random``, in less than half its time on
+CPUs.
+"""
 
 import math
 
@@ -23,8 +25,8 @@ def permutation(key: Array, n: int) -> Array:
 def _places_by_size(keys: Array) -> Array:
     """A stable argsort of uint32 keys [n].
 
-    XLA's sort on CPUs takes single integers six times as fast as pairs: hence digit by digit, the lowest one first,
-    each as the upper bits of a number whose lower ones say where it stood.
+    XLA's sort on CPUs takes single integers six times as fast as pairs: hence digit by digit, the
+    lowest one first, each as the upper bits of a number whose lower ones say where it stood.
     """
     n = len(keys)
     low = max(1, (n - 1).bit_length())  # bits that tell places apart

@@ -10,8 +10,8 @@ import jax
 class Policy:
     """``params``: the weights' format. ``compute``: that of activations and gradients.
 
-    ``rounding``: the narrower format that what each layer reads, and the gradient that leaves it there, are rounded
-    through; none where it is empty.
+    ``rounding``: the narrower format that what each layer reads, and the gradient that leaves it
+    there, are rounded through; none where it is empty.
     """
 
     params: str
@@ -42,5 +42,7 @@ POLICIES = {
 
 
 def scope(kind: str) -> contextlib.AbstractContextManager:
-    """The context in which everything of a run of this precision happens; it changes no global setting."""
+    """The context in which everything of a run of this precision happens; it changes no global
+    setting.
+    """
     return jax.enable_x64(kind == "float64")

@@ -1,12 +1,14 @@
-"""The program: a run as a pure function of its numbers.
+"""The program: a run as a pure function of its hyperparameters.
 
-``make_program`` compiles what decides shapes and operations; every other number is an argument, so runs that
-differ in those alone share it. All functions carry a leading axis M of runs; a run is a batch of one.
+``make_program`` compiles what decides shapes and operations; every other number is an argument, so
+runs that differ in those alone share it. All functions carry a leading axis M of runs; a run is a
+batch of one.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,31 +17,30 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
-from research.gauges.layers import layer_norms, update_gauges
+from research.config.options import BFloat16, Level, Precision
+from research.gauges.layers import layer_norms, layer_sizes_and_updates
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
+from research.gauges.table import GRAD_NORM, Site, gauges_at, measure_at
 from research.models.architecture import Architecture, ForwardContext
+from research.models.hparams import HParams
 from research.parallel.collectives import batch_axis_size, psum_tree, shard_batch
-from research.parallel.mesh import (
-    SINGLE_DEVICE,
-    Layout,
-    init_layout,
-    map_runs,
-    replicated,
-)
+from research.parallel.mesh import SINGLE_DEVICE, Layout, init_layout, map_runs, replicated
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
 from research.training.layer_params import stages_of
 from research.training.losses import loss_and_accuracy
 from research.training.objective import (
-    HP,
+    Batch,
+    Data,
     augment_and_shard,
-    batch_indices,
     epoch_permutation,
     graph_of,
     make_model,
     make_objective,
     normalize_inputs,
+    select_batch,
     step_key,
+    steps_per_epoch,
 )
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.program_config import ProgramConfig
@@ -48,20 +49,29 @@ from research.training.rounding import cast_params
 from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
 from research.training.state import TrainState
 
-# XLA's CPU backend hands smaller convolutions to a library that uses one core: without it they use all.
+# XLA's CPU backend gives smaller convolutions to a library that uses one core; without it they use
+# all.
 ALL_CORES_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-# Of what runs once: a fifth of the time to compile, and two to three times that to run.
-FAST_COMPILE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# For what runs once: a fifth of the time to compile, and two to three times the time to run.
+FAST_COMPILE_OPTIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+}
+ROUNDING = 2**32 - 2  # which random key of a step is for stochastic rounding
 Metrics = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Program:
     """The compiled functions of a family of runs.
 
-    ``init(hp)`` → state. ``chunk(state, hp, data, start, steps)`` → state and metrics with a steps axis after M, of
-    which the first ``steps`` rows count. ``evaluate(state, hp, data)`` → the held-out split's loss and accuracy.
-    ``exponents(state, hp, data)`` → see ``count_exponents``; ``inspections`` → see ``inspect``.
+    Attributes:
+        init: (hp) → state.
+        chunk: (state, hp, data, start, steps) → state, and metrics with a steps axis after M, of
+            which the first ``steps`` rows count.
+        evaluate: (state, hp, data) → loss and accuracy of the evaluation split.
+        exponents: (state, hp, data) → see ``count_exponents``.
+        inspections: (state, hp, data) → see ``inspect``.
     """
 
     init: jax.stages.Wrapped
@@ -73,226 +83,308 @@ class Program:
 
 @functools.lru_cache(maxsize=256)
 def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program:
-    """The program of ``spec``; asked again, the same one, so that nothing is traced twice."""
+    """The program of ``spec`` on the devices of ``layout``; cached, so that nothing is traced
+    twice.
+    """
 
     def mapped(
-        function: Callable, num_mapped: int, num_broadcast: int = 0, at: Layout = layout
+        function: Callable,
+        num_mapped: int,
+        num_broadcast: int = 0,
+        on: Layout = layout,
     ) -> Callable:
-        return map_runs(
-            at,
-            functools.partial(function, spec),
-            num_mapped=num_mapped,
-            num_broadcast=num_broadcast,
-        )
+        of_spec = functools.partial(function, spec)
+        return map_runs(on, of_spec, num_mapped=num_mapped, num_broadcast=num_broadcast)
 
     once = _on_cpu(FAST_COMPILE_OPTIONS)
-    beside = once if spec.fast_compile else None
-    step = (_on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}) | (
-        once if spec.fast_compile else {}
-    )
+    usual = once if spec.fast_compile else None
+    step_options = _on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
+    if spec.fast_compile:
+        step_options = step_options | once
+    init = mapped(_init, 1, on=init_layout(layout))
+    inspections = mapped(inspect, 2, 1, on=replicated(layout))
     return Program(
-        init=jax.jit(mapped(_init, 1, at=init_layout(layout)), compiler_options=once),
-        chunk=jax.jit(mapped(_chunk, 2, 3), donate_argnums=0, compiler_options=step),
-        evaluate=jax.jit(mapped(_evaluate, 2, 1), compiler_options=beside),
-        exponents=jax.jit(mapped(count_exponents, 2, 1), compiler_options=beside),
-        inspections=jax.jit(mapped(inspect, 2, 1, at=replicated(layout)), compiler_options=beside),
+        init=jax.jit(init, compiler_options=once),
+        chunk=jax.jit(mapped(_chunk, 2, 3), donate_argnums=0, compiler_options=step_options),
+        evaluate=jax.jit(mapped(_evaluate, 2, 1), compiler_options=usual),
+        exponents=jax.jit(mapped(count_exponents, 2, 1), compiler_options=usual),
+        inspections=jax.jit(inspections, compiler_options=usual),
     )
 
 
 def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of the CPU's compiler, where it is the one and its version is known to have them."""
-    return options if jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11) else {}
+    """Compiler options for a CPU whose XLA version is known to have them; else none."""
+    has_them = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
+    return options if has_them else {}
 
 
-def _init(spec: ProgramConfig, hp: HP) -> TrainState:
-    key = jax.random.key(hp["seed"])
-    _, params, rest = nnx.split(
-        make_model(spec.architecture, hp, jax.random.fold_in(key, 0)), nnx.Param, ...
-    )
-    optimizer = make_optimizer(spec.optimizer, hp)
-    opt_state = optimizer.init(_widened(params))
-    running = jax.tree.map(
-        lambda leaf: leaf.astype(accumulator(jnp.dtype(spec.architecture.dtype))), rest
-    )
+def _init(spec: ProgramConfig, hp: HParams) -> TrainState:
+    """The state before the first step."""
+    arch = spec.architecture
+    key = jax.random.key(hp.seed)
+    model = make_model(arch, hp, jax.random.fold_in(key, 0))
+    _, params, model_state = nnx.split(model, nnx.Param, ...)
+    wide = accumulator(jnp.dtype(arch.dtype))
     return TrainState(
-        jnp.int32(0), params, running, opt_state, key, first_scale(spec.loss_scaling, hp)
+        step=jnp.int32(0),
+        params=params,
+        model_state=jax.tree.map(lambda leaf: leaf.astype(wide), model_state),
+        opt_state=make_optimizer(hp.optimizer).init(_widen(params)),
+        key=key,
+        loss_scale=first_scale(hp.precision),
     )
 
 
-def _widened(tree: Any) -> Any:
+def _widen(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
 
 
 def _chunk(
     spec: ProgramConfig,
     state: TrainState,
-    hp: HP,
-    data: Mapping[str, Array],
+    hp: HParams,
+    data: Data,
     start: Array,
     steps: Array,
 ) -> tuple[TrainState, Metrics]:
-    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the device.
+    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the
+    device.
 
-    Where they are streamed, ``x`` and ``y`` hold the batches of these steps instead: [capacity, B, …].
+    Args:
+        spec: the program.
+        state: the state before step ``start``.
+        hp: the hyperparameters.
+        data: the training examples; where they are streamed, ``x`` and ``y`` hold the batches of
+            these steps instead: [capacity, B, …].
+        start: the number of the first step.
+        steps: how many steps to train.
     """
     examples = data["x"].shape[0]
-    per_epoch = max(1, examples // spec.batch_size)  # of streamed batches it is not asked
-    measured = spec.level != "off"
+    is_measured = spec.level is not Level.off
 
-    def train(i: Array, carry: tuple) -> tuple:
-        state, places, rows = carry
-        step = start + i
-        if spec.full_batch:
-            batch = data["x"], data["y"]
-        elif spec.streamed:
-            batch = data["x"][i], data["y"][i]
-        else:
-            position = step % per_epoch
-            epoch = step // per_epoch
-            begins = (position == 0) | (i == 0)
-            places = lax.cond(
-                begins, lambda: epoch_permutation(state.key, epoch, examples), lambda: places
+    def train_step(place: Array, carry: tuple) -> tuple:
+        state, order, rows = carry
+        step = start + place
+        if spec.shuffled:
+            epoch_start = step % steps_per_epoch(spec, data) == 0
+            epoch = step // steps_per_epoch(spec, data)
+            order = lax.cond(
+                epoch_start | (place == 0),
+                lambda: epoch_permutation(state.key, epoch, examples),
+                lambda: order,
             )
-            chosen = batch_indices(spec, places, position)
-            batch = data["x"][chosen], data["y"][chosen]
-        batch = augment_and_shard(spec, state, data, *batch)
-        state, row = _measured_at_interval(spec, measured, step, state, hp, batch)
-        put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
-        return state, places, jax.tree.map(lambda column, value: put(column, value), rows, row)
+        stored = select_batch(spec, data, step, place, order)
+        batch = augment_and_shard(spec, state, data, *stored)
+        state, row = _step_at_interval(spec, is_measured, step, state, hp, batch)
+        write = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)
+        return state, order, jax.tree.map(write, rows, row)
 
-    shuffled = not (spec.full_batch or spec.streamed)
-    places = jnp.zeros(examples if shuffled else 0, jnp.int32)
-    some = 0 if spec.streamed else slice(spec.batch_size)
-    first = data["x"][some], data["y"][some]
+    def first_row() -> Metrics:
+        stored = select_batch(spec, data, start, 0, no_order)
+        batch = augment_and_shard(spec, state, data, *stored)
+        return _step(spec, is_measured, state, hp, batch)[1]
 
-    def batch_of_one(x, y):
-        return _step(spec, measured, state, hp, augment_and_shard(spec, state, data, x, y))
-
-    shapes = jax.eval_shape(batch_of_one, *first)[1]
-    rows = jax.tree.map(lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), shapes)
-    state, _, rows = lax.fori_loop(0, steps, train, (state, places, rows))
+    no_order = jnp.zeros(examples if spec.shuffled else 0, jnp.int32)
+    rows = jax.tree.map(
+        lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), jax.eval_shape(first_row)
+    )
+    state, _, rows = lax.fori_loop(0, steps, train_step, (state, no_order, rows))
     return state, rows
 
 
-def _measured_at_interval(
-    spec: ProgramConfig, measured: bool, step: Array, state: TrainState, hp: HP, batch: tuple
+def _step_at_interval(
+    spec: ProgramConfig,
+    is_measured: bool,
+    step: Array,
+    state: TrainState,
+    hp: HParams,
+    batch: Batch,
 ) -> tuple[TrainState, Metrics]:
-    if not measured or spec.every == 1:
-        return _step(spec, measured, state, hp, batch)
-    shapes = jax.eval_shape(functools.partial(_step, spec, True), state, hp, batch)[1]
+    """A step that measures only every ``measure.every`` steps; gauges of other steps are NaN."""
+    if not is_measured or spec.measure_every == 1:
+        return _step(spec, is_measured, state, hp, batch)
+    row_shapes = jax.eval_shape(functools.partial(_step, spec, True), state, hp, batch)[1]
 
-    def bare(state: TrainState) -> tuple[TrainState, Metrics]:
+    def measured_step(state: TrainState) -> tuple[TrainState, Metrics]:
+        return _step(spec, True, state, hp, batch)
+
+    def bare_step(state: TrainState) -> tuple[TrainState, Metrics]:
         state, row = _step(spec, False, state, hp, batch)
-        return state, jax.tree.map(
-            lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), shapes
-        ) | row
+        blank = jax.tree.map(lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), row_shapes)
+        return state, blank | row
 
-    return lax.cond(
-        step % spec.every == 0, lambda state: _step(spec, True, state, hp, batch), bare, state
-    )
+    return lax.cond(step % spec.measure_every == 0, measured_step, bare_step, state)
 
 
-@functools.partial(
-    jax.jit, static_argnums=(0, 1), inline=True
-)  # asked for its shapes, then for itself: traced once
+# jit: the step is asked for the shapes of its outputs and then called, and is traced once for both.
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _step(
-    spec: ProgramConfig, measured: bool, state: TrainState, hp: HP, batch: tuple[Array, Array]
+    spec: ProgramConfig,
+    is_measured: bool,
+    state: TrainState,
+    hp: HParams,
+    batch: Batch,
 ) -> tuple[TrainState, Metrics]:
-    """One update; the row holds numbers of the step and, where ``measured``, a profile over layers."""
+    """One update.
+
+    Args:
+        spec: the program.
+        is_measured: whether the gauges run.
+        state: the state before the step.
+        hp: the hyperparameters.
+        batch: this device's examples and labels.
+
+    Returns:
+        The state after the step, and its row: numbers of the step and, where it is measured, the
+        profile of every gauge.
+    """
     arch = spec.architecture
-    wide = accumulator(jnp.dtype(spec.architecture.dtype))
-    full = measured and spec.level == "full"
-    slots = {name: jnp.zeros(length, wide) for name, length in _slots(arch, measured, full).items()}
-    objective = make_objective(spec, state, hp, batch, forward=measured, units=full)
-    (grads, backward), (loss, accuracy, forward, rest) = jax.grad(objective, (0, 1), has_aux=True)(
-        state.params, slots
-    )
-    grads, (loss, accuracy), profile = all_reduce_step(grads, (loss, accuracy), forward | backward)
+    wide = accumulator(jnp.dtype(arch.dtype))
+    level = spec.level if is_measured else Level.off
+
+    objective = make_objective(spec, state, hp, batch, level=level)
+    gradient = jax.grad(objective, (0, 1), has_aux=True)
+    (grads, backward), forward = gradient(state.params, _make_slots(arch, level, wide))
+    means = (forward.loss, forward.accuracy)
+    grads, (loss, accuracy), profile = all_reduce_step(grads, means, forward.statistics | backward)
+
     scaled = grads, {name: profile[name] for name in backward}
     grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
+    profile = profile | backward
+    rate = learning_rate(hp.optimizer, state.step, hp.total_steps)
     row: Metrics = {
         "train_loss": loss,
         "train_accuracy": accuracy,
         "loss_scale": state.loss_scale.value,
+        "learning_rate": rate,
     }
-    row["learning_rate"] = learning_rate(spec.schedule, state.step, hp)
-    if measured:
-        row["profile"], row["grad_norm"] = _gradient_gauges(arch, profile | backward, grads)
-    finite = jnp.isfinite(loss) & (jnp.isfinite(row["grad_norm"]) if measured else is_finite(grads))
-    row |= {
-        "skipped": ~finite,
-        "finite": can_go_on(spec.loss_scaling, state.loss_scale, loss, finite),
-    }
+    if is_measured:
+        profile, row["grad_norm"] = _add_gradient_norms(arch, profile, grads)
+        grads_are_finite = jnp.isfinite(row["grad_norm"])
+    else:
+        grads_are_finite = is_finite(grads)
+    finite = jnp.isfinite(loss) & grads_are_finite
+    row["skipped"] = ~finite
+    row["finite"] = can_go_on(hp.precision, state.loss_scale, loss, finite)
 
     def updated() -> tuple:
-        running = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, state.model_state)
-        return *_update(spec, state, hp, grads, row["learning_rate"]), running
+        params, opt_state = _update(state, hp, grads, rate)
+        model_state = jax.tree.map(
+            lambda new, old: new.astype(old.dtype), forward.model_state, state.model_state
+        )
+        return params, opt_state, model_state
 
-    kept = state.params, state.opt_state, state.model_state
-    params, opt_state, rest = lax.cond(
-        finite, updated, lambda: kept
-    )  # a selection would read and write all of them
-    if full:
-        updates = update_gauges(stages_of(arch, state.params), stages_of(arch, params))
-        row["profile"] |= {
-            name: jnp.broadcast_to(values, arch.layers) for name, values in updates.items()
-        }
-    scale = next_scale(spec.loss_scaling, state.loss_scale, finite, hp)
-    return TrainState(state.step + 1, params, rest, opt_state, state.key, scale), row
+    def unchanged() -> tuple:
+        return state.params, state.opt_state, state.model_state
+
+    # A branch, because a selection would read and write all parameters.
+    params, opt_state, model_state = lax.cond(finite, updated, unchanged)
+    if is_measured:
+        row["profile"] = profile | _update_gauges(arch, level, state.params, params)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        model_state=model_state,
+        opt_state=opt_state,
+        key=state.key,
+        loss_scale=next_scale(hp.precision, state.loss_scale, finite),
+    )
+    return new_state, row
 
 
-def _slots(arch: Architecture, measured: bool, full: bool) -> dict[str, int]:
-    """The lengths of the slots that are measured with."""
-    n = arch.layers
-    lengths = {"signal_grad": n + 1} | ({"grad_norm": n} if arch.shared else {}) if measured else {}
-    return lengths | ({"branch_grad": n, "skip_grad": n} if full else {})
+def _make_slots(
+    arch: Architecture,
+    level: Level,
+    dtype: jnp.dtype,
+) -> dict[str, Array]:
+    """Zeros whose gradients become what the backward gauges measure."""
+    gauges = list(gauges_at(Site.BACKWARD, level))
+    if arch.shares_weights and GRAD_NORM.is_measured(level):
+        gauges.append(GRAD_NORM)
+    return {gauge.name: jnp.zeros(gauge.length(arch.layers), dtype) for gauge in gauges}
 
 
-def _gradient_gauges(arch: Architecture, profile: Metrics, grads: Any) -> tuple[Metrics, Array]:
+def _add_gradient_norms(
+    arch: Architecture,
+    profile: dict[str, Array],
+    grads: Any,
+) -> tuple[dict[str, Array], Array]:
     """The profile with the norm of each layer's gradient, and the norm of the whole gradient.
 
-    Layers that share their weights have measured their parts of the gradient by themselves.
+    Layers that share their weights have measured their parts of the gradient with probes.
     """
-    if arch.shared:
+    if arch.shares_weights:
         return profile, tree_euclidean(grads)
     layers = layer_norms(stages_of(arch, grads))
-    outer = jnp.stack([tree_euclidean(grads[part]) for part in grads if part != "stages"])
-    return profile | {"grad_norm": layers}, euclidean(jnp.concatenate([outer, layers]))
+    others = [tree_euclidean(grads[part]) for part in grads if part != "stages"]
+    total = euclidean(jnp.concatenate([jnp.stack(others), layers]))
+    return profile | {GRAD_NORM.name: layers}, total
+
+
+def _update_gauges(
+    arch: Architecture,
+    level: Level,
+    before: Any,
+    after: Any,
+) -> dict[str, Array]:
+    """What the gauges of the update measure, one value a layer."""
+    if not list(gauges_at(Site.UPDATE, level)):
+        return {}
+    weights, updates = layer_sizes_and_updates(stages_of(arch, before), stages_of(arch, after))
+    measured = measure_at(Site.UPDATE, level, weights, updates)
+    return {name: jnp.broadcast_to(values, arch.layers) for name, values in measured.items()}
 
 
 def _update(
-    spec: ProgramConfig, state: TrainState, hp: HP, grads: Any, rate: Array
+    state: TrainState,
+    hp: HParams,
+    grads: Any,
+    rate: Array,
 ) -> tuple[Any, Any]:
-    """The parameters after the step, computed in float32 or wider and rounded to the weights' format once."""
-    params = _widened(state.params)
-    optimizer = make_optimizer(spec.optimizer, hp)
-    clipped = clip(spec.clip, grads, params, hp["optimizer.clip_threshold"])
+    """The parameters and the optimizer's state after the step.
+
+    Computed in float32 or wider and rounded to the parameters' format once.
+    """
+    params = _widen(state.params)
+    clipped = clip(hp.optimizer, grads, params)
+    optimizer = make_optimizer(hp.optimizer)
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
-    new = jax.tree.map(lambda old, change: old - rate * change, params, direction)
-    key = jax.random.fold_in(step_key(state), 2**32 - 2) if spec.stochastic_rounding else None
-    return cast_params(new, state.params, key), opt_state
+    new_params = jax.tree.map(lambda old, change: old - rate * change, params, direction)
+    key = None
+    if _rounds_stochastically(hp.precision):
+        key = jax.random.fold_in(step_key(state), ROUNDING)
+    return cast_params(new_params, state.params, key), opt_state
 
 
-def _evaluate(spec: ProgramConfig, state: TrainState, hp: HP, data: Mapping[str, Array]) -> Metrics:
-    """Loss and accuracy of the held-out split, batch by batch."""
-    graph = graph_of(spec.architecture, hp)
+def _rounds_stochastically(precision: Precision) -> bool:
+    return isinstance(precision, BFloat16) and precision.stochastic_rounding
+
+
+def _evaluate(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Mapping[str, Array],
+) -> Metrics:
+    """Loss and accuracy of the evaluation split, batch by batch; labels are not smoothed."""
+    arch = spec.architecture
+    graph = graph_of(arch, hp)
+    ctx = ForwardContext(hp, train=False)
     examples = data["eval_x"].shape[0]
-    size = -(-min(spec.batch_size, examples) // batch_axis_size()) * batch_axis_size()
+    devices = batch_axis_size()
+    size = -(-min(spec.batch_size, examples) // devices) * devices
 
-    def sums(rows: Array) -> Array:
+    def sums(indices: Array) -> Array:
         model = nnx.merge(graph, state.params, state.model_state, copy=True)
-        rows = shard_batch(rows)
-        real = rows < examples
-        rows = jnp.minimum(rows, examples - 1)
-        logits, _ = model(
-            normalize_inputs(spec.architecture, data, data["eval_x"][rows]),
-            {},
-            ForwardContext(hp, train=False),
-        )
-        each = loss_and_accuracy(
-            spec.loss, logits, data["eval_y"][rows], jnp.zeros((), accumulator(logits.dtype))
-        )
-        return jnp.stack([jnp.sum(jnp.where(real, values, 0)) for values in each])
+        indices = shard_batch(indices)
+        exists = indices < examples
+        indices = jnp.minimum(indices, examples - 1)
+        inputs = normalize_inputs(arch, data, data["eval_x"][indices])
+        logits, _ = model(inputs, {}, ctx)
+        zero = jnp.zeros((), accumulator(logits.dtype))
+        loss = dataclasses.replace(hp.loss, label_smoothing=zero)
+        losses, hits = loss_and_accuracy(loss, logits, data["eval_y"][indices])
+        return jnp.stack([jnp.sum(jnp.where(exists, values, 0)) for values in (losses, hits)])
 
     batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)
     loss, accuracy = psum_tree(jnp.sum(lax.map(sums, batches), axis=0)) / examples

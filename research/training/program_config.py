@@ -1,33 +1,57 @@
 """What a program is compiled for."""
 
-import dataclasses
+from dataclasses import dataclass
 
+from research.config import options
+from research.config.options import Level, OptimizerKind
 from research.models.architecture import Architecture
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ProgramConfig:
-    """All that the compiled code depends on, besides the shapes of its arguments."""
+    """Everything that the compiled code depends on, besides the shapes of its arguments.
+
+    The options have their traced numbers at the defaults, so that runs which differ only in traced
+    numbers share a program.
+
+    Attributes:
+        batch_size: examples of an update.
+        capacity: the greatest number of steps of one call of ``chunk``.
+        fast_compile: whether to compile quickly rather than well, for a run of a single step.
+        crop: pixels of zeros around a training image before it is cropped at random.
+        flip: whether half of the training images are mirrored.
+        streamed: whether batches arrive ready-made, in order.
+    """
 
     architecture: Architecture
-    optimizer: str
-    schedule: str
-    clip: str
-    loss: str
+    train: options.Train
+    optimizer: options.Optimizer
+    precision: options.Precision
+    loss: options.Loss
+    measure: options.Measure
     batch_size: int
-    level: str  # off, norms or full
-    every: int  # steps between measured steps
-    capacity: int = 64  # the most steps that one call of ``chunk`` takes
-    fast_compile: bool = False  # whether a run is a single step: compiled quickly rather than well
-    noisy: bool = False  # whether inputs get noise in training
-    crop: int = 0  # zeros put around a training image before it is cut at random
-    flip: bool = False  # whether half of the training images are mirrored
-    streamed: bool = False  # whether batches come ready made, in order
-    loss_scaling: str = "none"  # none, static or dynamic
-    stochastic_rounding: bool = False  # of the stored weights
-    inspections: tuple[str, ...] = ()  # what is measured beside the step
+    capacity: int = 64
+    fast_compile: bool = False
+    crop: int = 0
+    flip: bool = False
+    streamed: bool = False
 
     @property
     def full_batch(self) -> bool:
-        """Whether every step sees every example."""
-        return self.optimizer == "gd"
+        """Whether every step uses every example."""
+        return self.optimizer.kind is OptimizerKind.gd
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether each epoch has an order of its own, from which the batches are taken."""
+        return not (self.full_batch or self.streamed)
+
+    @property
+    def level(self) -> Level:
+        """Which gauges a measured step has."""
+        return self.measure.level
+
+    @property
+    def measure_every(self) -> int:
+        """Steps between measured steps."""
+        return getattr(self.measure, "every", 1)

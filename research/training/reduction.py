@@ -1,4 +1,4 @@
-"""Reduces the results of a train step over the devices that share a batch."""
+"""What one step reduces over the devices that share its batch, in a single all-reduce."""
 
 from typing import Any
 
@@ -8,51 +8,54 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from research.gauges.norms import tree_euclidean
+from research.gauges.table import GAUGES, Reduction
 from research.parallel.collectives import AXIS, batch_axis_size, psum_tree
 
-NORMS = ("signal_grad", "branch_grad", "skip_grad")  # gauges that are norms over the batch
-RMS = "activation_rms"  # the gauge that is a root mean square over the batch
+REDUCTIONS = {gauge.name: gauge.reduction for gauge in GAUGES}
+FROM_SQUARES = (Reduction.NORM, Reduction.RMS)
 
 
 def all_reduce_step(
-    grads: Any, means: Any, profile: dict[str, Array]
+    grads: Any,
+    means: Any,
+    profile: dict[str, Array],
 ) -> tuple[Any, Any, dict[str, Array]]:
-    """Combines the results of the devices that share a batch into those of the whole batch.
+    """Combines what each device has of its examples to what one device would have of the whole
+    batch.
 
-    Norms are combined without overflow or underflow of their squares. Layers that share their
-    weights have measured their whole gradient, so their gauges are means like any other. Everything
-    is exchanged in a single all-reduce.
+    Norms and root mean squares are combined over the whole range of the number format.
 
     Args:
-        grads: gradients of the shares that ``local_loss_share`` gives, so the batch has their sum.
-        means: means over equal numbers of examples.
-        profile: gauges of each layer [N]: norms and root mean squares over the device's examples
-            (``NORMS`` and ``RMS``), and means.
+        grads: shares of a sum.
+        means: means over equally many examples each.
+        profile: gauges by name, combined as their entry in the table says.
 
     Returns:
-        The gradients, means and profile of the whole batch, on every device.
+        The three of the whole batch.
     """
-    num_devices = batch_axis_size()
-    if num_devices == 1:
+    devices = batch_axis_size()
+    if devices == 1:
         return grads, means, profile
-    norms = {}
-    profile_means = {}
+    squared = {}
+    averaged = {}
     for name, values in profile.items():
-        if name in (*NORMS, RMS):
-            norms[name] = _in_column_of_device(values, num_devices)
+        if REDUCTIONS[name] in FROM_SQUARES:
+            squared[name] = _place_among_devices(devices, values)
         else:
-            profile_means[name] = values
-    local_means = (means, profile_means)
-    shares = jax.tree.map(lambda mean: mean / num_devices, local_means)
-    grads, (means, reduced), norms = psum_tree((grads, shares, norms))
-    for name, of_devices in norms.items():
-        reduced[name] = tree_euclidean(of_devices, batch_axes=1)
-    if RMS in norms:
-        reduced[RMS] = reduced[RMS] / num_devices**0.5
-    return grads, means, reduced
+            averaged[name] = values / devices
+    means = jax.tree.map(lambda mean: mean / devices, means)
+    grads, means, averaged, squared = psum_tree((grads, means, averaged, squared))
+    combined = dict(averaged)
+    for name, rows in squared.items():
+        norm = tree_euclidean(rows, batch_axes=1)
+        is_rms = REDUCTIONS[name] is Reduction.RMS
+        combined[name] = norm / devices**0.5 if is_rms else norm
+    return grads, means, combined
 
 
-def _in_column_of_device(values: Float[Array, " N"], num_devices: int) -> Float[Array, "N devices"]:
-    """Zeros but for this device's column, so that the sum over devices has all columns."""
-    columns = jnp.zeros((len(values), num_devices), values.dtype)
+def _place_among_devices(devices: int, values: Float[Array, " N"]) -> Float[Array, "N devices"]:
+    """This device's values in its own column of zeros, so that a sum over devices keeps all
+    columns.
+    """
+    columns = jnp.zeros((len(values), devices), values.dtype)
     return columns.at[:, lax.axis_index(AXIS)].set(values)

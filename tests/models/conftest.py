@@ -61,15 +61,15 @@ def _pass(arch, train):
     def run(params, rest, x, cotangent, hp):
         graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
         wide = jnp.promote_types(arch.dtype, "float32")
-        slots = {"signal_grad": jnp.zeros(arch.depth + 1, wide)}
-        slots |= {name: jnp.zeros(arch.depth, wide) for name in ("branch_grad", "skip_grad")}
+        slots = {"signal_grad": jnp.zeros(arch.model.depth + 1, wide)}
+        slots |= {name: jnp.zeros(arch.model.depth, wide) for name in ("branch_grad", "skip_grad")}
 
         def objective(params, slots):
             model = nnx.merge(graph, params, rest, copy=True)
             logits, statistics = model(
                 x,
                 slots,
-                ForwardContext(hp, train=train, collect_activations=True, collect_unit_stats=True),
+                ForwardContext(hp, train=train, level=Level.full),
             )
             return jnp.sum(logits * cotangent), (
                 logits,
@@ -123,10 +123,10 @@ def network(make_architecture, make_numbers, build, shaken, measured):
         hp = make_numbers(NUMBERS, runs=None, dtype=arch.param_dtype)
         params, rest = build(arch, hp)
         params, rest = (
-            (shaken(params), shaken(rest) if arch.random else rest) if move else (params, rest)
+            (shaken(params), shaken(rest) if arch.is_random else rest) if move else (params, rest)
         )
         return (
-            measured(arch, params, rest, hp, train=not arch.random, compiled=compiled),
+            measured(arch, params, rest, hp, train=not arch.is_random, compiled=compiled),
             arch,
             hp,
             params,
@@ -173,8 +173,8 @@ def in_float64(tree):
 
 
 def no_nudges(arch):
-    layers = {"signal_grad": arch.depth + 1, "branch_grad": arch.depth, "skip_grad": arch.depth}
-    return {name: np.zeros((length, len(X), arch.stream)) for name, length in layers.items()}
+    layers = {"signal_grad": arch.model.depth + 1, "branch_grad": arch.model.depth, "skip_grad": arch.model.depth}
+    return {name: np.zeros((length, len(X), arch.residual_width)) for name, length in layers.items()}
 
 
 def asleep(phi, z, h=1e-5):
@@ -192,7 +192,7 @@ def assert_same_pass(oracle, distance):
     """That a measured pass equals the loop's: logits, gradient of every parameter, every gauge."""
 
     def check(out, arch, hp, params, tolerance, running=None):
-        expected = oracle(arch, params, hp, out["rest"] if arch.random else running)
+        expected = oracle(arch, params, hp, out["rest"] if arch.is_random else running)
         assert distance(out["logits"], expected["logits"]) < tolerance
         assert_same_gradients(nnx.to_pure_dict(out["grads"]), expected["grads"], tolerance)
         assert_same_gauges(out["gauges"], expected["gauges"], tolerance)

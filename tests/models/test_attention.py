@@ -66,7 +66,7 @@ def test_attention_is_the_loop_over_heads_and_positions(
     z = DRAW((3, LENGTH, WIDTH))
     params = nnx.to_pure_dict(nnx.state(attention, nnx.Param))
     out, statistics = attention(
-        jnp.asarray(z), ForwardContext(hp, train=True, collect_unit_stats=True), jnp.int32(0)
+        jnp.asarray(z), ForwardContext(hp, train=True, level=Level.full), jnp.int32(0)
     )
     np.testing.assert_allclose(
         out, attended(z, params, causal=causal, rotary=positions == "rotary"), rtol=1e-12
@@ -152,7 +152,7 @@ def test_no_token_is_seen_before_its_turn(skip, norm, placement, positions, make
 def through(graph, state, h, hp):
     """From embedded positions to logits."""
     model = nnx.merge(graph, state, copy=True)
-    h, _ = model.through(h, {}, ctx(hp))
+    h, _ = model.run_layers(h, {}, ctx(hp))
     return model._end(h, ctx(hp))
 
 
@@ -165,7 +165,7 @@ def test_without_positions_permuted_tokens_give_permuted_outputs(positions, make
     @quick
     def stream_and_logits(x):
         rows = x.reshape(2, -1)
-        return model.through(model.begin(rows, ctx(hp)), {}, ctx(hp))[0], model(rows, {}, ctx(hp))[
+        return model.run_layers(model.first_input(rows, ctx(hp)), {}, ctx(hp))[0], model(rows, {}, ctx(hp))[
             0
         ]
 

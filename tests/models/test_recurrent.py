@@ -61,7 +61,7 @@ def measured(arch, hp, params, x, cotangent):
     lengths = {"signal_grad": T + 1, "grad_norm": T, "branch_grad": T, "skip_grad": T}
 
     def objective(params, slots):
-        ctx = ForwardContext(hp, train=True, collect_activations=True, collect_unit_stats=True)
+        ctx = ForwardContext(hp, train=True, level=Level.full)
         logits, statistics = nnx.merge(graph, params, nnx.State({}), copy=True)(
             jnp.asarray(x), slots, ctx
         )
@@ -129,7 +129,7 @@ def states(arch, pieces, layers, nudges=None):
     for t, layer in enumerate(layers):
         norms = {arch.placement: layer.get("norm")}
         z = normed(nudge("branch_grad", t, seen[-1]), norms.get("pre"))
-        branch = normed(STEPS[arch.cell](z, pieces[:, t], layer["branch"]), norms.get("branch"))
+        branch = normed(STEPS[arch.model.cell](z, pieces[:, t], layer["branch"]), norms.get("branch"))
         h = normed(SKIPS[arch.skip](nudge("skip_grad", t, seen[-1]), branch), norms.get("post"))
         seen.append(nudge("signal_grad", t + 1, h))
     return seen
@@ -137,7 +137,7 @@ def states(arch, pieces, layers, nudges=None):
 
 def read_out(arch, h, params):
     h = normed(h, params.get("norm"))
-    return (np.tanh(h) if arch.cell == "elman" else h[:, -D:]) @ params["head"]["kernel"] + params[
+    return (np.tanh(h) if arch.model.cell == "elman" else h[:, -D:]) @ params["head"]["kernel"] + params[
         "head"
     ]["bias"]
 

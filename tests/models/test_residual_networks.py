@@ -119,7 +119,7 @@ def test_a_residual_network_and_its_gauges_are_those_of_the_formula(
         }
 
         def objective(params, slots):
-            ctx = architecture.ForwardContext(hp, train=True, collect_activations=True)
+            ctx = architecture.ForwardContext(hp, train=True, level=Level.norms)
             logits, statistics = nnx.merge(graph, params, rest, copy=True)(x, slots, ctx)
             return jnp.sum(logits * cotangent), (logits, statistics)
 

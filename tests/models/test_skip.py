@@ -57,7 +57,7 @@ def expected(formulas):
         learned = nnx.to_pure_dict(nnx.state(skip, nnx.Param))
         arch = skip.arch
         at = formulas["at"](
-            hp, LAYER, arch.layers, arch.depth, learned, arch.width + LAYER * arch.growth, **more
+            hp, LAYER, arch.layers, arch.model.depth, learned, arch.model.width + LAYER * arch.growth, **more
         )
         return formulas["skip"][arch.skip](h, branch, at)
 

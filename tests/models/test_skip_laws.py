@@ -44,7 +44,7 @@ def layers(make_architecture, make_numbers):
         arch = make_architecture(**(changes | FLOAT64))
         hp = make_numbers({"init.sigma_b": 0.1} | (numbers or {}), runs=None, dtype="float64")
         part = arch.plan[0].parts[0]
-        each = [Layer(arch, part, jnp.int32(n), hp, rngs=nnx.Rngs(n)) for n in range(arch.depth)]
+        each = [Layer(arch, part, jnp.int32(n), hp, rngs=nnx.Rngs(n)) for n in range(arch.model.depth)]
 
         def run(h):
             for n, layer in enumerate(each):
@@ -136,7 +136,7 @@ def test_fixup_begins_with_branches_and_head_at_zero(
 
     def begin(x):
         stack = Stack(arch, hp, rngs=nnx.Rngs(0))
-        _, statistics = stack(x, {}, ForwardContext(hp, train=True, collect_activations=True))
+        _, statistics = stack(x, {}, ForwardContext(hp, train=True, level=Level.norms))
         return vars(stack.head)["kernel"][...], statistics["activation_rms"]
 
     head, rms = quick(begin)(x)

@@ -171,7 +171,7 @@ def test_what_is_not_asked_for_is_not_measured(make_architecture, make_numbers):
     assert statistics == {}
     slots = {"signal_grad": jnp.zeros(4), "branch_grad": jnp.zeros(3)}
     tapped, statistics = stack(
-        x, slots, ForwardContext(hp, train=True, collect_activations=True, collect_unit_stats=True)
+        x, slots, ForwardContext(hp, train=True, level=Level.full)
     )
     np.testing.assert_array_equal(logits, tapped)
     assert set(statistics) == {"activation_rms", "activation_mean", "saturated", "dead"}

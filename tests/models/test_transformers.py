@@ -117,7 +117,7 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(
 
     def objective(params, slots):
         logits, statistics = nnx.merge(graph, params, rest, copy=True)(
-            x, slots, ctx(hp, train=True, collect_activations=True)
+            x, slots, ctx(hp, train=True, level=Level.norms)
         )
         return jnp.sum(logits * cotangent), (logits, statistics)
 

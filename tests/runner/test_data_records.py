@@ -75,8 +75,8 @@ def test_the_record_counts_the_examples_and_those_of_each_class(finished, regres
     [
         (
             [30, 60, 10],
-            "data trec 1.0.0 train: 100 examples of 3 classes: "
-            "fewest of class 2 10, most of class 1 60 (60%)",
+            "data trec 1.0.0 train: 100 examples of 3 classes, "
+            "from 10 of class 2 to 60 of class 1 (60%)",
         ),
         (None, "data trec 1.0.0 train: 100 examples"),
     ],

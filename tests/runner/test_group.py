@@ -147,14 +147,14 @@ def test_of_more_seeds_only_the_new_ones_are_trained(sweep, tmp_path):
 
     assert code == 0
     assert sorted(after) == [0, 1]
-    assert "1 of 2 runs to train, 1 compiled program; there already: 1\n" in err
+    assert "1 of 2 runs to train, 1 compiled program; already finished: 1\n" in err
     assert "[1/1" not in err
     assert after[0].info == info
     assert modification_times(after[0].directory) == written
     _, (code, out, err) = sweep("seed=0,1", place=tmp_path)
     assert code == 0
     assert err == ""
-    assert out.splitlines()[-1].startswith("2 of 2 runs were there already")
+    assert out.splitlines()[-1].startswith("2 of 2 runs had already finished")
 
 
 def test_a_run_that_diverges_leaves_the_others(sweep, alone):

@@ -154,7 +154,7 @@ def test_a_finished_run_is_left_as_it_is_and_another_setting_goes_elsewhere(trai
 
     assert again.directory == run.directory
     assert [file.stat().st_mtime_ns for file in files] == written
-    assert "nothing trained" in result_again.out
+    assert "nothing was trained" in result_again.out
     assert result_again.out.endswith(result.out)
     other, _ = trained("name=x", "seed=1")
     assert other.directory.parent == run.directory.parent
@@ -205,7 +205,7 @@ def test_a_run_that_measures_nothing(finished_run, trained):
     assert "grad_norm" not in run.metrics
     losses = finished_run.metrics["train_loss"]
     assert np.allclose(run.metrics["train_loss"], losses, rtol=1e-4)
-    assert "held out: loss" in result.out
+    assert "eval loss" in result.out
 
 
 def test_the_smallest_run_on_noise(trained):

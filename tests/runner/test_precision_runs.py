@@ -115,9 +115,7 @@ def test_a_sweep_over_formats_in_one_process_leaks_nothing(fathom, workplace):
 
     assert sweep.code == 0, sweep.err
     assert again.code == 0, again.err
-    line = (
-        "4 of 4 runs to train, 4 compiled programs; asked for more than once and trained once: 1\n"
-    )
+    line = "4 of 4 runs to train, 4 compiled programs; duplicate jobs, trained once: 1\n"
     assert line in sweep.err
     runs = {run["precision.kind"]: run for run in find_runs(workplace / "outputs" / "x")}
     (last,) = find_runs(workplace / "outputs" / "y")

@@ -79,7 +79,7 @@ def test_a_killed_sweep_is_completed_by_the_same_command(
     again = fathom(*GROUPED)
 
     assert again.code == 0
-    assert "2 of 4 runs to train, 1 compiled program; there already: 2" in again.err
+    assert "2 of 4 runs to train, 1 compiled program; already finished: 2" in again.err
     assert ("2 runs: resumes at step " in again.err) == checkpointed, again.err
     assert [modification_times(run.directory) for run in finished] == written
     after = find_runs(workplace)

@@ -13,6 +13,7 @@ from research.records.runs import Run
 from research.runner import session
 from research.runner.group import RunGroup
 from research.runner.run_spec import RunSpec
+from research.runner.session import Session
 from research.training.checkpoint import Checkpoints
 
 from .reading import have_same_tables
@@ -26,7 +27,7 @@ def test_garbage_is_collected_again_also_where_jax_cannot_be_imported(monkeypatc
 
     monkeypatch.setattr(session, "prepare_jax", fail_to_import)
 
-    (result,) = session.train_group([RunSpec(Config(), tmp_path / "run")])
+    (result,) = session.train_group([RunSpec(Config(), tmp_path / "run")], Session())
 
     assert str(result["error"]) == "no jax here"
     assert gc.isenabled()
@@ -66,7 +67,7 @@ def train_until_interrupted(spec):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RunGroup, "write_chunk", write_chunk_after_signal)
-        session.train_group([spec])
+        session.train_group([spec], Session())
     assert Checkpoints(spec.directory).exist
     assert Run(spec.directory).info["status"] == "interrupted"
 
@@ -78,14 +79,14 @@ def test_a_run_that_another_process_finishes_after_the_first_look_stays_as_it_is
     def read_ended_slowly(spec):
         info = read_ended(spec)
         monkeypatch.setattr(session, "read_ended", read_ended)
-        (result,) = session.train_group([spec])  # the other process, from start to end
+        (result,) = session.train_group([spec], Session())  # the other process, from start to end
         assert result["status"] == "done"
         files.update(read_files(spec))
         return info
 
     monkeypatch.setattr(session, "read_ended", read_ended_slowly)
 
-    (second,) = session.train_group([spec])
+    (second,) = session.train_group([spec], Session())
 
     assert second["already"]
     assert second["status"] == "done"
@@ -104,13 +105,13 @@ def test_a_second_process_is_refused_and_changes_nothing(spec, monkeypatch, is_i
 
     def read_while_another_process_starts(checkpoints, form):
         files = read_files(spec)
-        refused.extend(session.train_group([spec]))  # the other process
+        refused.extend(session.train_group([spec], Session()))  # the other process
         assert read_files(spec) == files
         return read_checkpoint(checkpoints, form)
 
     monkeypatch.setattr(Checkpoints, "read", read_while_another_process_starts)
 
-    (first,) = session.train_group([spec])
+    (first,) = session.train_group([spec], Session())
 
     (second,) = refused
     assert isinstance(second["error"], RunLocked)
@@ -135,7 +136,7 @@ def test_a_run_is_locked_until_nothing_is_left_to_write(spec, monkeypatch):
     watch(RunRecord, "close")
     watch(Checkpoints, "remove")
 
-    session.train_group([spec])
+    session.train_group([spec], Session())
 
     assert calls == [("close", "done", True), ("remove", "done", True)]
     assert not is_being_written(spec.directory)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from research.config.data_settings import Data
+from research.config.data_options import Data
 from research.data.noise import load_noise
 from research.models.architecture import Architecture
 from research.training.precision import POLICIES

@@ -113,7 +113,7 @@ def train(spec, layout, numbers, data):
     results = {}
     # Biases before batch norm, and those of keys, have gradients of nothing but rounding errors,
     # whose exponents can be any.
-    if spec.architecture.bias:
+    if spec.architecture.model.bias:
         results["exponents"] = program.exponents(state, numbers, data)
     state, rows = program.chunk(state, numbers, data, np.int32(0), np.int32(STEPS))
     results["rows"] = rows

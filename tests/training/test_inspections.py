@@ -102,10 +102,10 @@ def test_gradients_of_a_linear_network_have_cosine_one_and_of_a_rectifier_less_w
         found, (spec, state, hp, data) = inspected("gradient_correlation", activation="relu")
         model = _network(spec, state, hp)
         ctx = _told(spec, state, hp)
-        h = model.begin(normalize_inputs(spec.architecture, data, data["x"]), ctx)
+        h = model.first_input(normalize_inputs(spec.architecture, data, data["x"]), ctx)
         v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
         rows = [
-            jax.grad(lambda row: jnp.vdot(model.through(row[None], {}, ctx)[0][0], v))(row)
+            jax.grad(lambda row: jnp.vdot(model.run_layers(row[None], {}, ctx)[0][0], v))(row)
             for row in h
         ]
         np.testing.assert_allclose(
@@ -284,7 +284,7 @@ def test_behind_batch_norm_the_correlation_is_that_of_each_examples_own_output(i
         found, (spec, state, hp, data) = inspected("gradient_correlation", **how)
         model = _network(spec, state, hp)
         ctx = _told(spec, state, hp)
-        h = model.begin(normalize_inputs(spec.architecture, data, data["x"]), ctx)
+        h = model.first_input(normalize_inputs(spec.architecture, data, data["x"]), ctx)
         v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
 
         def through(h):

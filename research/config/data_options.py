@@ -1,0 +1,162 @@
+"""The options of the group ``data``: one dataclass for each kind of source."""
+
+import enum
+from dataclasses import dataclass
+
+from research.config.fields import setting
+
+DataKind = enum.Enum(
+    "DataKind",
+    "digits python_docs function noise folder arrays mnist fashion_mnist cifar10 cifar100 "
+    "svhn_cropped imagenette imagenet2012 tiny_shakespeare imdb_reviews trec tfds",
+)
+Function = enum.Enum("Function", ["sine", "step", "polynomial", "surface"])
+Unit = enum.Enum("Unit", ["characters", "bytes", "words"])
+WordVectors = enum.Enum("WordVectors", ["learned", "one_hot"])
+Scaling = enum.Enum("Scaling", ["jointly", "per_feature"])
+
+
+@dataclass(frozen=True)
+class Data:
+    """The dataset, and how much of it is used."""
+
+    name: DataKind = DataKind.digits
+    limit: int | None = setting(None, "Keep only the first training examples.", ge=1)
+
+
+@dataclass(frozen=True)
+class SplitData(Data):
+    """Datasets with named splits."""
+
+    split: str = setting("train", "Training split, or a slice of one: train[:10%], train[100:200].")
+    eval_split: str = setting("test", "Evaluation split, or a slice of one.")
+
+
+@dataclass(frozen=True)
+class FunctionData(SplitData):
+    """``function``: y = f(x), a regression."""
+
+    name: DataKind = DataKind.function
+    scaling: Scaling = setting(
+        Scaling.jointly,
+        "Standardise over all elements of all examples, or each feature by itself.",
+    )
+    examples: int = setting(1024, "Examples of each split.", ge=2)
+    function: Function = setting(Function.sine, "The function f.")
+    grid: bool = setting(False, "Whether training inputs are evenly spaced instead of random.")
+    noise: float = setting(0.0, "Standard deviation of noise on training targets.", ge=0)
+
+
+@dataclass(frozen=True)
+class NoiseData(Data):
+    """``noise``: standard normal inputs with uniform labels."""
+
+    name: DataKind = DataKind.noise
+    scaling: Scaling = setting(
+        Scaling.jointly,
+        "Standardise over all elements of all examples, or each feature by itself.",
+    )
+    label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
+    crop: int = setting(
+        0, "Pixels of zeros around a training image before it is cropped at random.", ge=0
+    )
+    flip: bool = setting(False, "Whether half of the training images are mirrored.")
+    shape: tuple[int, ...] = setting((64,), "Shape of an example.")
+    classes: int = setting(10, "Number of classes.", ge=2)
+    examples: int = setting(1024, "Examples of each split.", ge=2)
+
+
+@dataclass(frozen=True)
+class ImageData(SplitData):
+    """``digits``: examples that may be images, with class labels."""
+
+    scaling: Scaling = setting(
+        Scaling.jointly,
+        "Standardise over all elements of all examples, or each feature by itself.",
+    )
+    label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
+    crop: int = setting(
+        0, "Pixels of zeros around a training image before it is cropped at random.", ge=0
+    )
+    flip: bool = setting(False, "Whether half of the training images are mirrored.")
+
+
+@dataclass(frozen=True)
+class ArrayData(ImageData):
+    """``arrays``: your own arrays."""
+
+    name: DataKind = DataKind.arrays
+    path: str | None = setting(None, "An .npz file with x and y.")
+
+
+@dataclass(frozen=True)
+class StreamedImages(ImageData):
+    """Images that are streamed from disk where they are larger than memory."""
+
+    size: int | None = setting(None, "Pixels a side that images are resized to.", ge=1)
+    resized_crop: bool = setting(
+        False, "Whether a random part of each training image is resized to size; always streams."
+    )
+    in_memory_limit: float = setting(
+        2.0, "Gigabytes above which examples are streamed from disk.", ge=0
+    )
+
+
+@dataclass(frozen=True)
+class FolderData(StreamedImages):
+    """``folder``: your own images, one sub-folder a class."""
+
+    name: DataKind = DataKind.folder
+    path: str | None = setting(None, "The folder.")
+
+
+@dataclass(frozen=True)
+class TextData(SplitData):
+    """``python_docs``: text, as a language model's or a classifier's examples."""
+
+    name: DataKind = DataKind.python_docs
+    label: str | None = setting(None, "The target; null: the next token.")
+    label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
+    unit: Unit = setting(Unit.characters, "What a token is.")
+    length: int = setting(64, "Tokens of an example.", ge=2)
+    word_vectors: WordVectors = setting(WordVectors.learned, "How a token is read.")
+
+
+@dataclass(frozen=True)
+class CatalogImages(StreamedImages):
+    """Image datasets of the TFDS catalogue."""
+
+    name: DataKind = DataKind.mnist
+    dataset: str | None = setting(
+        None,
+        "Name in the catalogue, with its configuration after a slash; null: the option's name.",
+    )
+    label: str | None = setting(None, "The target; null: the first that there is.")
+    raw_dir: str | None = setting(None, "A folder with files that were downloaded before.")
+    download: bool = setting(True, "Whether missing files may be downloaded.")
+
+
+@dataclass(frozen=True)
+class CatalogText(TextData):
+    """Text datasets of the TFDS catalogue."""
+
+    name: DataKind = DataKind.tiny_shakespeare
+    dataset: str | None = setting(
+        None,
+        "Name in the catalogue, with its configuration after a slash; null: the option's name.",
+    )
+    raw_dir: str | None = setting(None, "A folder with files that were downloaded before.")
+    download: bool = setting(True, "Whether missing files may be downloaded.")
+
+
+@dataclass(frozen=True)
+class AnyCatalogData(CatalogImages):
+    """``tfds``: any dataset of the TFDS catalogue, images or text."""
+
+    name: DataKind = DataKind.tfds
+    unit: Unit = setting(Unit.characters, "Text: what a token is.")
+    length: int = setting(64, "Text: tokens of an example.", ge=2)
+    word_vectors: WordVectors = setting(WordVectors.learned, "Text: how a token is read.")
+
+
+CatalogData = CatalogImages | CatalogText

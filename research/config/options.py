@@ -1,0 +1,484 @@
+"""The options of every configuration group: one dataclass for each set of settings that options
+have in common.
+
+A setting is one field of one dataclass and exists only for the options that it acts on. Each field
+declares its default, meaning and range, and whether it is *traced*: a traced number does not change
+shapes, so it enters the compiled program as an argument, and runs that differ only in traced
+numbers share one program. Everything else selects the program.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from research.config.fields import setting
+
+ModelKind = enum.Enum("ModelKind", ["mlp", "cnn", "resnet_cifar", "resnet", "transformer", "rnn"])
+Cell = enum.Enum("Cell", ["elman", "gru", "lstm"])
+Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
+Transition = enum.Enum("Transition", ["pad", "projection"])
+Padding = enum.Enum("Padding", ["zero", "circular"])
+SkipKind = enum.Enum(
+    "SkipKind",
+    "none identity scaled inv_sqrt_depth rezero skipinit fixup highway gated projection dropout "
+    "deepnorm stochastic_depth dense",
+)
+NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
+Placement = enum.Enum("Placement", ["pre", "post", "branch"])
+ActivationKind = enum.Enum("ActivationKind", "relu tanh sigmoid gelu silu elu selu softsign linear")
+InitKind = enum.Enum(
+    "InitKind",
+    "he glorot glorot_uniform lecun old_uniform gaussian orthogonal delta_orthogonal zeros",
+)
+OptimizerKind = enum.Enum(
+    "OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon"
+)
+Schedule = enum.Enum("Schedule", ["constant", "warmup", "warmup_cosine", "step", "linear"])
+Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
+PrecisionKind = enum.Enum(
+    "PrecisionKind",
+    "float32 float64 bfloat16 mixed_bfloat16 float16 mixed_float16 float8_e4m3 float8_e5m2",
+)
+LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
+LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
+Level = enum.Enum("Level", ["off", "norms", "full"])
+MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
+MapMode = enum.Enum("MapMode", ["auto", "map", "vmap"])  # of the launchers
+
+RESNET_DEPTHS = (18, 34, 50, 101, 152)
+RESNETS = (ModelKind.resnet_cifar, ModelKind.resnet)
+CONVOLUTIONAL = (ModelKind.cnn, *RESNETS)
+INSPECTIONS = (
+    "sharpness",
+    "jacobian_spectrum",
+    "gradient_correlation",
+    "input_gradient",
+    "output_change",
+    "difference_errors",
+    "scale_derivative",
+    "scale_invariance",
+    "balance",
+)
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long to train, and on how many examples at once."""
+
+    steps: int | None = setting(
+        None,
+        "Number of updates; null: as many as the epochs take.",
+        ge=1,
+        lt=2**31,
+        traced=True,
+        shared=True,
+    )
+    epochs: float = setting(30.0, "Passes over the training examples, unless steps is set.", gt=0)
+    batch_size: int = setting(128, "Examples in each update.", ge=1)
+    eval_every: int | None = setting(None, "Steps between evaluations; null: once an epoch.", ge=1)
+    input_noise: float = setting(
+        0.0,
+        "Standard deviation of Gaussian noise added to each training input.",
+        ge=0,
+        traced=True,
+        switch=True,
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network between an embedding and a head."""
+
+    kind: ModelKind = ModelKind.mlp
+    depth: int = setting(16, "Layers, counted as the network's paper counts them.", ge=1)
+    width: int = setting(64, "Units or channels of a layer; of ResNets, of the first stage.", ge=1)
+    bias: bool = setting(True, "Whether weights have biases.")
+    recompute: bool = setting(
+        False, "Compute a block's activations again in the backward pass instead of storing them."
+    )
+
+
+@dataclass(frozen=True)
+class FeedForward(Model):
+    """``mlp`` and ``linear``: fully connected layers of one width."""
+
+    dropout: float = setting(
+        0.0,
+        "Dropout rate before the last weights of each branch.",
+        ge=0,
+        lt=1,
+        traced=True,
+        switch=True,
+    )
+
+
+@dataclass(frozen=True)
+class Convolutional(FeedForward):
+    """``cnn``: 3×3 convolutions of one width."""
+
+    kind: ModelKind = ModelKind.cnn
+    padding: Padding = setting(Padding.zero, "What lies outside an image.")
+
+
+@dataclass(frozen=True)
+class ResNet(Convolutional):
+    """``resnet_cifar`` and ``resnet``: stages of residual blocks."""
+
+    kind: ModelKind = ModelKind.resnet_cifar
+    transition: Transition = setting(
+        Transition.pad, "The shortcut where the shape changes: zero padding or a 1×1 projection."
+    )
+
+
+@dataclass(frozen=True)
+class Transformer(FeedForward):
+    """``transformer``: an encoder on images, a causal language model on text."""
+
+    kind: ModelKind = ModelKind.transformer
+    heads: int = setting(4, "Attention heads; a divisor of the width.", ge=1)
+    expansion: int = setting(4, "Hidden units of the feed-forward layer, in widths.", ge=1)
+    positions: Positions = setting(Positions.learned, "How positions are encoded.")
+    tied: bool = setting(
+        False, "Whether the head of a language model uses the embedding's weights."
+    )
+
+
+@dataclass(frozen=True)
+class Recurrent(Model):
+    """``rnn``: the depth is the number of time steps, and all of them share one layer."""
+
+    kind: ModelKind = ModelKind.rnn
+    cell: Cell = setting(Cell.elman, "The recurrent cell.")
+
+
+@dataclass(frozen=True)
+class Skip:
+    """The shortcut around each block: the block's output is skip(h, F(h))."""
+
+    kind: SkipKind = SkipKind.none
+
+
+@dataclass(frozen=True)
+class ScaledSkip(Skip):
+    """``scaled``: shortcut_scale·h + branch_scale·F(h)."""
+
+    kind: SkipKind = SkipKind.scaled
+    branch_scale: float = setting(1.0, "Factor on the branch.", traced=True)
+    shortcut_scale: float = setting(1.0, "Factor on the shortcut.", traced=True)
+
+
+@dataclass(frozen=True)
+class SkipInit(Skip):
+    """``skipinit``: h + α·F(h) with a learned α (De & Smith 2020)."""
+
+    kind: SkipKind = SkipKind.skipinit
+    branch_scale: float = setting(0.0, "Initial value of the learned factor α.", traced=True)
+
+
+@dataclass(frozen=True)
+class GatedSkip(Skip):
+    """``highway`` and ``gated``: a learned gate on the shortcut."""
+
+    kind: SkipKind = SkipKind.highway
+    gate_bias: float = setting(
+        -2.0,
+        "Initial bias of the gate; the more negative, the more the shortcut passes.",
+        traced=True,
+    )
+
+
+@dataclass(frozen=True)
+class RandomSkip(Skip):
+    """``dropout`` and ``stochastic_depth``: random masks on the shortcut or the branch."""
+
+    kind: SkipKind = SkipKind.dropout
+    rate: float = setting(
+        0.5,
+        "Probability of dropping; of stochastic_depth, that of the last layer.",
+        ge=0,
+        lt=1,
+        traced=True,
+    )
+
+
+@dataclass(frozen=True)
+class DenseSkip(Skip):
+    """``dense``: each layer reads the outputs of all layers before it (Huang et al. 2017)."""
+
+    kind: SkipKind = SkipKind.dense
+    growth: int = setting(12, "Units that each layer adds.", ge=1)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The normalisation of each block."""
+
+    kind: NormKind = NormKind.none
+    placement: Placement = setting(
+        Placement.pre,
+        "Before the branch, after the sum, or at the end of the branch; of ResNets, their order.",
+    )
+
+
+@dataclass(frozen=True)
+class GroupNorm(Norm):
+    """``group``: normalisation over groups of units (Wu & He 2018)."""
+
+    kind: NormKind = NormKind.group
+    groups: int = setting(8, "Groups of units; a divisor of the width.", ge=1)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The nonlinearity."""
+
+    kind: ActivationKind = ActivationKind.relu
+
+
+@dataclass(frozen=True)
+class Init:
+    """The distribution of initial weights and biases."""
+
+    kind: InitKind = InitKind.he
+    sigma_b: float = setting(0.0, "Standard deviation of initial biases.", ge=0, traced=True)
+
+
+@dataclass(frozen=True)
+class ScaledInit(Init):
+    """Every scheme but ``zeros``: ``gain`` times what the scheme draws."""
+
+    gain: float = setting(1.0, "Factor on the initial weights.", ge=0, traced=True)
+
+
+@dataclass(frozen=True)
+class GaussianInit(ScaledInit):
+    """``gaussian``: Var W = (gain·sigma_w)² / fan_in (Poole et al. 2016)."""
+
+    kind: InitKind = InitKind.gaussian
+    sigma_w: float = setting(
+        1.0, "Standard deviation of initial weights, times √fan_in.", ge=0, traced=True
+    )
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The update rule, its schedule and its gradient clipping."""
+
+    kind: OptimizerKind = OptimizerKind.sgd
+    learning_rate: float = setting(0.01, "Peak learning rate.", ge=0, traced=True)
+    weight_decay: float = setting(0.0, "Weight decay.", ge=0, traced=True)
+    schedule: Schedule = setting(Schedule.constant, "How the learning rate changes over the run.")
+    warmup_steps: int = setting(
+        0,
+        "Steps over which the learning rate rises linearly.",
+        ge=0,
+        lt=2**31,
+        traced=True,
+        only_with={"schedule": (Schedule.warmup, Schedule.warmup_cosine)},
+    )
+    decay_factor: float = setting(
+        0.1,
+        "Factor on the learning rate at one half and three quarters of the run.",
+        ge=0,
+        le=1,
+        traced=True,
+        only_with={"schedule": (Schedule.step,)},
+    )
+    clip: Clip = setting(Clip.none, "How the gradient is clipped before the update.")
+    clip_threshold: float = setting(
+        1.0,
+        "The bound that clipping enforces.",
+        gt=0,
+        traced=True,
+        only_with={"clip": (Clip.global_norm, Clip.value, Clip.adaptive)},
+    )
+
+
+@dataclass(frozen=True)
+class Momentum(Optimizer):
+    """``momentum`` and ``nesterov``."""
+
+    kind: OptimizerKind = OptimizerKind.momentum
+    momentum: float = setting(0.9, "Decay of the momentum.", ge=0, lt=1, traced=True)
+
+
+@dataclass(frozen=True)
+class Lion(Optimizer):
+    """``lion`` (Chen et al. 2023)."""
+
+    kind: OptimizerKind = OptimizerKind.lion
+    beta1: float = setting(0.9, "Weight of the momentum in the update.", ge=0, lt=1, traced=True)
+    beta2: float = setting(0.999, "Decay of the momentum.", ge=0, lt=1, traced=True)
+
+
+@dataclass(frozen=True)
+class AdaGrad(Optimizer):
+    """``adagrad`` (Duchi et al. 2011)."""
+
+    kind: OptimizerKind = OptimizerKind.adagrad
+    epsilon: float = setting(1e-8, "Added to the denominator.", ge=0, traced=True)
+
+
+@dataclass(frozen=True)
+class RMSProp(AdaGrad):
+    """``rmsprop`` (Tieleman & Hinton 2012)."""
+
+    kind: OptimizerKind = OptimizerKind.rmsprop
+    beta2: float = setting(
+        0.999, "Decay of the average of squared gradients.", ge=0, lt=1, traced=True
+    )
+
+
+@dataclass(frozen=True)
+class Adam(RMSProp):
+    """``adam`` and ``adamw``."""
+
+    kind: OptimizerKind = OptimizerKind.adam
+    beta1: float = setting(0.9, "Decay of the average of gradients.", ge=0, lt=1, traced=True)
+
+
+@dataclass(frozen=True)
+class Muon(Adam):
+    """``muon`` (Jordan et al. 2024); the numbers of Adam are for everything but hidden matrices."""
+
+    kind: OptimizerKind = OptimizerKind.muon
+    momentum: float = setting(
+        0.9, "Decay of the momentum of hidden matrices.", ge=0, lt=1, traced=True
+    )
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The number formats of weights and arithmetic, and loss scaling."""
+
+    kind: PrecisionKind = PrecisionKind.float32
+    loss_scaling: LossScaling = setting(
+        LossScaling.none, "Whether the loss is multiplied before the backward pass."
+    )
+    loss_scale: float = setting(
+        2.0**15,
+        "Factor on the loss; of dynamic scaling, the first one.",
+        gt=1e-38,
+        lt=1e38,
+        traced=True,
+        only_with={"loss_scaling": (LossScaling.static, LossScaling.dynamic)},
+    )
+    growth_factor: float = setting(
+        2.0,
+        "Factor on the loss scale after growth_interval finite steps.",
+        gt=1,
+        traced=True,
+        only_with={"loss_scaling": (LossScaling.dynamic,)},
+    )
+    growth_interval: int = setting(
+        2000,
+        "Finite steps in a row after which the loss scale grows.",
+        ge=1,
+        lt=2**31,
+        traced=True,
+        only_with={"loss_scaling": (LossScaling.dynamic,)},
+    )
+    backoff_factor: float = setting(
+        0.5,
+        "Factor on the loss scale after a step whose gradient is not finite.",
+        gt=0,
+        lt=1,
+        traced=True,
+        only_with={"loss_scaling": (LossScaling.dynamic,)},
+    )
+
+
+@dataclass(frozen=True)
+class BFloat16(Precision):
+    """``bfloat16``: weights, activations and gradients in bfloat16."""
+
+    kind: PrecisionKind = PrecisionKind.bfloat16
+    stochastic_rounding: bool = setting(
+        False, "Whether updated weights are rounded stochastically."
+    )
+
+
+@dataclass(frozen=True)
+class Float8(Precision):
+    """``float8_e4m3``, ``float8_e5m2``: inputs of layers and their gradients in 8 bits."""
+
+    kind: PrecisionKind = PrecisionKind.float8_e4m3
+    tensor_scale: bool = setting(
+        False, "Whether each array is shifted to the top of the format's range before rounding."
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised."""
+
+    kind: LossKind = LossKind.cross_entropy
+    label_smoothing: float = setting(
+        0.0, "Share of the target that is spread evenly over all classes.", ge=0, lt=1, traced=True
+    )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Which gauges run inside the step, and at which interval."""
+
+    level: Level = Level.off
+    inspect: tuple[str, ...] = setting(
+        (), f"Slower measurements beside the step: {', '.join(INSPECTIONS)}."
+    )
+    inspect_every: int = setting(50, "Steps between two of them.", ge=1, needs="inspect")
+
+
+@dataclass(frozen=True)
+class MeasureNorms(Measure):
+    """``norms``: norms of gradients and activations."""
+
+    level: Level = Level.norms
+    every: int = setting(1, "Steps between measured steps.", ge=1)
+
+
+@dataclass(frozen=True)
+class MeasureFull(MeasureNorms):
+    """``full``: every gauge, and histograms of the gradients' exponents."""
+
+    level: Level = Level.full
+    exponents_every: int = setting(100, "Steps between histograms of exponents.", ge=1)
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Dashboards that mirror the record, besides the run directory."""
+
+    wandb: bool = setting(False, "Whether runs are mirrored to Weights & Biases.")
+    dir: str = setting("outputs", "Where W&B makes its folder; WANDB_DIR wins.", needs="wandb")
+    project: str = setting("fathom", "The W&B project.", needs="wandb")
+    entity: str | None = setting(None, "The W&B entity.", needs="wandb")
+    every: int = setting(10, "Steps between rows with one value a layer.", ge=1, needs="wandb")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Over which devices a run's batch is split; results change by rounding only."""
+
+    kind: MeshKind = MeshKind.auto
+
+
+@dataclass(frozen=True)
+class DistributedMesh(Mesh):
+    """``distributed``: several processes; the three settings are for where no cluster manager
+    tells.
+    """
+
+    kind: MeshKind = MeshKind.distributed
+    coordinator: str | None = setting(None, "host:port of the first process.")
+    processes: int | None = setting(None, "How many processes there are.", ge=1)
+    process: int | None = setting(None, "Which of them this one is, from 0.", ge=0)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How often a run's state is saved, so that the same command continues from there."""
+
+    every: float | None = setting(
+        30.0, "Seconds between checkpoints, more where saving takes long; null: none.", gt=0
+    )
+    keep: bool = setting(False, "Whether the last checkpoint stays after the run has ended.")

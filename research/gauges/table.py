@@ -1,0 +1,526 @@
+"""Everything that a run measures, declared once.
+
+``GAUGES`` are measured inside the step, one value for each layer. A gauge says when it is measured,
+where, how the parts of several devices are combined, and what it means. The program's slots, the
+all-reduce, the columns of ``profiles.parquet``, the trackers' keys and the reference page follow
+from the table, so a new gauge is one entry here, together with the function that measures it.
+
+``METRICS`` are the numbers of a step as a whole. ``EXPONENT_GAUGES`` and ``DIAGNOSTICS`` are
+measured beside the step, on an interval.
+
+The functions import JAX when they are called, so that records can read the table without it.
+"""
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from research.config.options import Level
+
+if TYPE_CHECKING:
+    from jax import Array
+
+LEVELS = (Level.off, Level.norms, Level.full)
+
+
+class Entries(enum.Enum):
+    """What the entries of a gauge stand for."""
+
+    LAYERS = "[N]"
+    """One entry for each layer."""
+    SIGNALS = "[N+1]"
+    """One entry for the input of each layer and one for the output of the last layer."""
+
+
+class Site(enum.Enum):
+    """Where a gauge is measured."""
+
+    BACKWARD = "the gradient that arrives at a probe"
+    FORWARD = "a layer's input or output"
+    NONLINEARITY = "the input of a nonlinearity"
+    GRADIENT = "the gradient of a layer's parameters"
+    UPDATE = "a layer's parameters before and after the update"
+
+
+class Reduction(enum.Enum):
+    """How the values of devices that share a batch are combined."""
+
+    NORM = "square root of the sum of squares"
+    RMS = "square root of the mean of squares"
+    MEAN = "mean"
+    NONE = "every device has the value of the whole batch"
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A quantity that is measured inside the step, for every layer.
+
+    Attributes:
+        name: its column in ``profiles.parquet``.
+        meaning: one line for the reference page.
+        entries: whether it has an entry for each layer, or for each signal between layers.
+        level: the least level of ``measure`` that measures it.
+        site: where it is measured.
+        reduction: how the values of several devices are combined.
+        measure: computes one entry from what its site offers; None where the probe itself does.
+        tracked: whether trackers get one value a layer.
+    """
+
+    name: str
+    meaning: str
+    entries: Entries
+    level: Level
+    site: Site
+    reduction: Reduction = Reduction.NONE
+    measure: "Callable[..., Array] | None" = None
+    tracked: bool = False
+
+    def is_measured(self, level: Level) -> bool:
+        """Whether a step at this level measures it."""
+        return LEVELS.index(level) >= LEVELS.index(self.level)
+
+    def length(self, layers: int) -> int:
+        """Its number of entries in a network of N layers."""
+        return layers + 1 if self.entries is Entries.SIGNALS else layers
+
+
+def _root_mean_square(h: "Array", active_share: "float | Array") -> "Array":
+    import jax.numpy as jnp
+
+    from research.gauges.norms import euclidean
+
+    norm = euclidean(h)
+    return norm / jnp.sqrt(h.size * active_share).astype(norm.dtype)
+
+
+def _mean(h: "Array", active_share: "float | Array") -> "Array":
+    import jax.numpy as jnp
+
+    from research.gauges.norms import accumulator
+
+    return jnp.mean(h, dtype=accumulator(h.dtype)) / active_share
+
+
+FLAT = 0.05  # slopes below this fraction of the greatest slope count as flat
+
+
+def _saturated(
+    nonlinearity: Any,
+    z: "Array",
+    counted: "Array | None",
+) -> "Array":
+    """The fraction of elements whose slope |φ'(z)| is flat."""
+    import jax.numpy as jnp
+
+    is_flat = jnp.abs(nonlinearity.slope(z)) < FLAT * nonlinearity.greatest_slope()
+    counted_elements = None
+    if counted is not None:
+        units_last = (1,) * (z.ndim - 1) + (-1,)
+        counted_elements = jnp.broadcast_to(counted.reshape(units_last), z.shape)
+    return jnp.mean(is_flat, dtype=jnp.float32, where=counted_elements)
+
+
+def _dead(
+    nonlinearity: Any,
+    z: "Array",
+    counted: "Array | None",
+) -> "Array":
+    """The fraction of units (last axis) with φ(z) = 0 on the whole batch."""
+    import jax.numpy as jnp
+
+    from research.parallel.collectives import all_true
+
+    all_but_units = tuple(range(z.ndim - 1))
+    is_dead = all_true(jnp.all(nonlinearity(z) == 0, axis=all_but_units))
+    return jnp.mean(is_dead, dtype=jnp.float32, where=counted)
+
+
+def _weight_norm(weight: "Array", update: "Array") -> "Array":
+    del update
+    return weight
+
+
+def _update_norm(weight: "Array", update: "Array") -> "Array":
+    del weight
+    return update
+
+
+def _update_ratio(weight: "Array", update: "Array") -> "Array":
+    """NaN where the weights are all zero."""
+    import jax.numpy as jnp
+
+    from research.gauges.norms import nonzero_or_one
+
+    ratio = update / nonzero_or_one(weight)
+    return jnp.where(weight > 0, ratio, jnp.nan)
+
+
+SIGNAL_GRAD = Gauge(
+    "signal_grad",
+    "‖∂L/∂h‖: the gradient that arrives at the layer's output.",
+    Entries.SIGNALS,
+    Level.norms,
+    Site.BACKWARD,
+    Reduction.NORM,
+)
+BRANCH_GRAD = Gauge(
+    "branch_grad",
+    "The part of that gradient that returns through the branch.",
+    Entries.LAYERS,
+    Level.full,
+    Site.BACKWARD,
+    Reduction.NORM,
+)
+SKIP_GRAD = Gauge(
+    "skip_grad",
+    "The part of that gradient that returns through the shortcut.",
+    Entries.LAYERS,
+    Level.full,
+    Site.BACKWARD,
+    Reduction.NORM,
+)
+GRAD_NORM = Gauge(
+    "grad_norm",
+    "‖∂L/∂θ‖ over all parameters of the layer.",
+    Entries.LAYERS,
+    Level.norms,
+    Site.GRADIENT,
+    Reduction.NONE,
+    tracked=True,
+)
+ACTIVATION_RMS = Gauge(
+    "activation_rms",
+    "Root mean square of the forward signal.",
+    Entries.SIGNALS,
+    Level.norms,
+    Site.FORWARD,
+    Reduction.RMS,
+    _root_mean_square,
+)
+ACTIVATION_MEAN = Gauge(
+    "activation_mean",
+    "Mean of the forward signal.",
+    Entries.SIGNALS,
+    Level.norms,
+    Site.FORWARD,
+    Reduction.MEAN,
+    _mean,
+)
+SATURATED = Gauge(
+    "saturated",
+    "Fraction of elements on the flat part of the activation.",
+    Entries.LAYERS,
+    Level.full,
+    Site.NONLINEARITY,
+    Reduction.MEAN,
+    _saturated,
+)
+DEAD = Gauge(
+    "dead",
+    "Fraction of units that are zero on the whole batch.",
+    Entries.LAYERS,
+    Level.full,
+    Site.NONLINEARITY,
+    Reduction.MEAN,
+    _dead,
+)
+WEIGHT_NORM = Gauge(
+    "weight_norm",
+    "‖θ‖ before the update.",
+    Entries.LAYERS,
+    Level.full,
+    Site.UPDATE,
+    measure=_weight_norm,
+)
+UPDATE_NORM = Gauge(
+    "update_norm",
+    "‖Δθ‖ of the parameters as stored, so it holds what the number format let through.",
+    Entries.LAYERS,
+    Level.full,
+    Site.UPDATE,
+    measure=_update_norm,
+)
+UPDATE_RATIO = Gauge(
+    "update_ratio",
+    "‖Δθ‖/‖θ‖.",
+    Entries.LAYERS,
+    Level.full,
+    Site.UPDATE,
+    measure=_update_ratio,
+)
+
+GAUGES = (
+    SIGNAL_GRAD,
+    BRANCH_GRAD,
+    SKIP_GRAD,
+    GRAD_NORM,
+    ACTIVATION_RMS,
+    ACTIVATION_MEAN,
+    SATURATED,
+    DEAD,
+    WEIGHT_NORM,
+    UPDATE_NORM,
+    UPDATE_RATIO,
+)
+
+
+def gauges_at(site: Site, level: Level) -> Iterator[Gauge]:
+    """The gauges that a step at this level measures at a site."""
+    for gauge in GAUGES:
+        if gauge.site is site and gauge.is_measured(level):
+            yield gauge
+
+
+def measure_at(
+    site: Site,
+    level: Level,
+    *arguments: Any,
+) -> "dict[str, Array]":
+    """What the gauges of a site measure, by name.
+
+    Args:
+        site: where.
+        level: the level of the step.
+        *arguments: what the gauges' functions take at this site.
+    """
+    measured = {}
+    for gauge in gauges_at(site, level):
+        assert gauge.measure is not None
+        measured[gauge.name] = gauge.measure(*arguments)
+    return measured
+
+
+class MetricSource(enum.Enum):
+    """When a metric has a value."""
+
+    STEP = "every step"
+    """From the step itself."""
+    MEASURED_STEP = "measured steps"
+    """From the gauges."""
+    EVALUATION = "steps with an evaluation"
+    """From the evaluation split."""
+    HOST = "every step, computed on the host"
+    """From the number of the step."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a step as a whole.
+
+    Attributes:
+        name: its column in ``metrics.parquet``.
+        meaning: one line for the reference page.
+        key: its name in trackers.
+        source: when it has a value.
+        is_final: whether ``run.json`` has its final value: the mean over the last epoch, or the
+            last evaluation.
+    """
+
+    name: str
+    meaning: str
+    key: str
+    source: MetricSource = MetricSource.STEP
+    is_final: bool = False
+
+
+METRICS = (
+    Metric(
+        "train_loss",
+        "Training loss of the step's batch, in nats.",
+        "train/loss",
+        is_final=True,
+    ),
+    Metric(
+        "train_accuracy",
+        "Accuracy on the step's batch.",
+        "train/accuracy",
+        is_final=True,
+    ),
+    Metric(
+        "learning_rate",
+        "Learning rate of the step.",
+        "train/learning_rate",
+    ),
+    Metric(
+        "loss_scale",
+        "Factor on the loss in the backward pass.",
+        "train/loss_scale",
+    ),
+    Metric(
+        "skipped",
+        "Whether the step left the weights as they were.",
+        "train/skipped",
+    ),
+    Metric(
+        "epoch",
+        "Passes over the training examples so far.",
+        "train/epoch",
+        MetricSource.HOST,
+    ),
+    Metric(
+        "eval_loss",
+        "Loss on the evaluation split.",
+        "eval/loss",
+        MetricSource.EVALUATION,
+        is_final=True,
+    ),
+    Metric(
+        "eval_accuracy",
+        "Accuracy on the evaluation split.",
+        "eval/accuracy",
+        MetricSource.EVALUATION,
+        is_final=True,
+    ),
+    Metric(
+        "grad_norm",
+        "Norm of the whole gradient, before clipping.",
+        "grad_norm/total",
+        MetricSource.MEASURED_STEP,
+    ),
+)
+
+
+def metric_names(source: MetricSource) -> list[str]:
+    """The metrics that have a value at the same steps."""
+    return [metric.name for metric in METRICS if metric.source is source]
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """A quantity that is measured beside the step, on an interval.
+
+    Attributes:
+        name: its column, in ``profiles.parquet`` for exponents and else in ``inspections.parquet``.
+        meaning: one line for the reference page.
+        shape: its shape, in the package's axis letters.
+        inspection: the entry of ``measure.inspect`` that asks for it; empty for exponents, which
+            ``measure=full`` counts.
+        tracked: whether trackers get it: a number as ``inspect/NAME``, layers as ``NAME/layer_…``.
+    """
+
+    name: str
+    meaning: str
+    shape: str
+    inspection: str = ""
+    tracked: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a single number rather than one for each layer."""
+        return self.shape == "[]"
+
+
+def _exponent_gauges() -> Iterator[Diagnostic]:
+    """The same gauges of the backward signal and of the parameters' gradient."""
+    for name, entries, what in (
+        ("signal", "N+1", "the backward signal"),
+        ("grad", "N", "the parameters' gradient"),
+    ):
+        shape = f"[{entries}]"
+        histogram = f"[{entries}, bins]"
+        elements = f"Fraction of the elements of {what}"
+        yield Diagnostic(f"{name}_zero", f"{elements} that are zero.", shape, tracked=True)
+        yield Diagnostic(f"{name}_subnormal", f"{elements} that are subnormal.", shape)
+        yield Diagnostic(f"{name}_nonfinite", f"{elements} that are not finite.", shape)
+        yield Diagnostic(
+            f"{name}_exponent",
+            f"Histogram of ⌊log₂|element|⌋ of {what}, times the loss scale, as fractions.",
+            histogram,
+        )
+        yield Diagnostic(
+            f"{name}_exponent_float32",
+            "The same in float32 with a loss scale of 1.",
+            histogram,
+        )
+        yield Diagnostic(
+            f"{name}_lost",
+            f"Of the nonzero elements of {what} in float32, the fraction that is zero in the run's "
+            "format.",
+            shape,
+            tracked=True,
+        )
+
+
+EXPONENT_GAUGES = tuple(_exponent_gauges())
+DIAGNOSTICS = (
+    Diagnostic(
+        "sharpness",
+        "Greatest eigenvalue of the Hessian of the training loss, by Lanczos' method.",
+        "[]",
+        "sharpness",
+        tracked=True,
+    ),
+    Diagnostic("sharpness_bound", "Its greatest possible error.", "[]", "sharpness", tracked=True),
+    Diagnostic(
+        "jacobian_spectrum",
+        "Singular values of J = ∂h_N/∂h_0 at the first example (mlp).",
+        "[D]",
+        "jacobian_spectrum",
+    ),
+    Diagnostic("jacobian_distance", "Greatest |J − I|.", "[]", "jacobian_spectrum"),
+    Diagnostic(
+        "gradient_correlation",
+        "Mean cosine between the gradients of two examples.",
+        "[N+1]",
+        "gradient_correlation",
+        tracked=True,
+    ),
+    Diagnostic(
+        "input_gradient",
+        "Gradient of the first output with respect to each of the first 256 examples.",
+        "[K, inputs]",
+        "input_gradient",
+    ),
+    Diagnostic(
+        "output_change",
+        "Root mean square of the change of the first batch's outputs by one step of gradient "
+        "descent on the weights, at the run's learning rate.",
+        "[]",
+        "output_change",
+    ),
+    Diagnostic(
+        "difference_step", "Step sizes of numerical derivatives.", "[H]", "difference_errors"
+    ),
+    Diagnostic(
+        "forward_difference_error",
+        "Error of the forward difference of the loss, for each step size.",
+        "[H]",
+        "difference_errors",
+    ),
+    Diagnostic(
+        "central_difference_error",
+        "Error of the central difference of the loss, for each step size.",
+        "[H]",
+        "difference_errors",
+    ),
+    Diagnostic(
+        "mode_error",
+        "Difference between derivatives in forward and in reverse mode.",
+        "[]",
+        "difference_errors",
+    ),
+    Diagnostic(
+        "scale_derivative", "⟨W, ∂L/∂W⟩ of each layer's weights.", "[N]", "scale_derivative"
+    ),
+    Diagnostic("output_scale_derivative", "⟨f, ∂L/∂f⟩ of the outputs f.", "[]", "scale_derivative"),
+    Diagnostic("layer_cosine", "Cosine of W and ∂L/∂W.", "[N]", "scale_invariance"),
+    Diagnostic(
+        "unit_cosine", "Greatest |cosine| of one unit's part of them.", "[N]", "scale_invariance"
+    ),
+    Diagnostic(
+        "rescaling_error", "‖2g(2W) − g(W)‖/‖g(W)‖ with g = ∂L/∂W.", "[N]", "scale_invariance"
+    ),
+    Diagnostic(
+        "balance",
+        "‖w_in‖² + b² − ‖w_out‖² of each unit, constant under gradient flow (mlp).",
+        "[N+1, D]",
+        "balance",
+    ),
+)
+
+
+TRACKED_GAUGES = tuple(gauge for gauge in GAUGES if gauge.tracked)
+TRACKED_DIAGNOSTICS = tuple(
+    diagnostic for diagnostic in (*EXPONENT_GAUGES, *DIAGNOSTICS) if diagnostic.tracked
+)

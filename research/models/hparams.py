@@ -1,0 +1,108 @@
+"""The numbers of a run that enter the compiled program as arguments, as one typed pytree."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.config import options
+from research.config.fields import Setting, replace_traced, traced_names, without_traced_values
+from research.config.schema import OPTIONS, Config
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HParams:
+    """The options of a run with arrays in place of their traced numbers.
+
+    The arrays are the leaves of the pytree: scalars inside the program, [M] for M runs outside. All
+    other settings of an option are static, so code may branch on them: ``hp.optimizer.schedule``.
+    """
+
+    seed: Any  # uint32
+    train: options.Train  # with ``steps``: how many updates the run has in all
+    model: options.Model
+    skip: options.Skip
+    norm: options.Norm
+    activation: options.Activation
+    init: options.Init
+    optimizer: options.Optimizer
+    precision: options.Precision
+    loss: options.Loss
+
+    @property
+    def total_steps(self) -> Any:
+        """How many updates the run has, int32."""
+        return self.train.steps
+
+    @property
+    def dropout_rate(self) -> Any:
+        """The dropout rate; 0 for a model that has none."""
+        return getattr(self.model, "dropout", 0.0)
+
+
+GROUPS = tuple(item.name for item in dataclasses.fields(HParams) if item.name != "seed")
+
+
+def _register_options() -> None:
+    """Makes every option a pytree: traced numbers are its leaves, all other settings static."""
+    classes: dict[type, None] = {options.Train: None}
+    for group in GROUPS:
+        classes |= dict.fromkeys(OPTIONS.get(group, {}).values())
+    for cls in classes:
+        data_fields = traced_names(cls)
+        names = [item.name for item in dataclasses.fields(cls)]
+        meta_fields = [name for name in names if name not in data_fields]
+        jax.tree_util.register_dataclass(cls, data_fields, meta_fields)
+
+
+_register_options()
+
+
+def make_hparams(
+    configs: Sequence[Config],
+    *,
+    steps: int,
+    dtype: type,
+) -> HParams:
+    """The hyperparameters [M] of runs that differ only in traced numbers, on the host.
+
+    Args:
+        configs: the configurations of the M runs.
+        steps: how many updates each of them has.
+        dtype: the format of real numbers: float32 or float64.
+    """
+    groups = {}
+    for group in GROUPS:
+        variants = [getattr(config, group) for config in configs]
+        if group == "train":
+            variants = [_only_traced(variant, steps) for variant in variants]
+        groups[group] = _stack_options(variants, dtype)
+    seeds = np.asarray([config.seed for config in configs], np.uint32)
+    return HParams(seed=seeds, **groups)
+
+
+def _only_traced(train: options.Train, steps: int) -> options.Train:
+    """Without what the program does not depend on."""
+    return options.Train(steps=steps, input_noise=train.input_noise)
+
+
+def _stack_options(variants: Sequence[Any], dtype: type) -> Any:
+    def stack(
+        name: str,
+        declared: Setting,
+        value: Any,
+    ) -> np.ndarray:
+        del declared
+        values = [getattr(variant, name) for variant in variants]
+        return np.asarray(values, np.int32 if isinstance(value, int) else dtype)
+
+    return replace_traced(variants[0], stack)
+
+
+def static_train(train: options.Train) -> options.Train:
+    """What the compiled program depends on: whether inputs get noise."""
+    return without_traced_values(options.Train(input_noise=train.input_noise))

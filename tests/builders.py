@@ -1,0 +1,158 @@
+"""Configurations, architectures and hyperparameters for tests, from short names."""
+
+import dataclasses
+import enum
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from research.config import options
+from research.config.fields import settings_of, without_traced_values
+from research.config.schema import OPTIONS, Config, is_group, make_option
+from research.models.architecture import Architecture
+from research.models.hparams import HParams
+from research.training.program_config import ProgramConfig
+
+GROUPS_OF_A_NETWORK = ("model", "skip", "norm", "activation", "init")
+SETTINGS = {  # the short name of a setting, and its path
+    "kind": "model",
+    "placement": "norm.placement",
+    "groups": "norm.groups",
+    "growth": "skip.growth",
+}
+USUAL = {
+    "shape": (5,),
+    "classes": 4,
+    "depth": 3,
+    "width": 8,
+    "activation": "tanh",
+    "init": "lecun",
+    "groups": 2,
+    "growth": 3,
+    "dtype": "float32",
+    "param_dtype": "float32",
+}
+
+
+def make_config(changes: dict[str, Any] | None = None) -> Config:
+    """A configuration from options by group and settings by dotted path: {"skip": "scaled", …}.
+
+    A group whose option is not named has the option of ``Config()``.
+    """
+    changes = changes or {}
+    values = {}
+    for item in dataclasses.fields(Config):
+        if is_group(item.default):
+            values[item.name] = _option(item.name, item.default, changes)
+        elif item.name in changes:
+            values[item.name] = changes[item.name]
+    known = {path for path in changes if path in values or path.partition(".")[0] in values}
+    assert known == set(changes), f"unknown: {set(changes) - known}"
+    return Config(**values)
+
+
+def _option(group: str, default: Any, changes: dict[str, Any]) -> Any:
+    settings = {}
+    for path, value in changes.items():
+        of_group, _, name = path.partition(".")
+        if of_group == group and name:
+            settings[name] = value
+    if group in changes:
+        default = make_option(group, changes[group])
+    return dataclasses.replace(default, **_with_enums(default, settings))
+
+
+def _with_enums(option: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with members of enumerations in place of their names."""
+    converted = dict(settings)
+    for name, value in settings.items():
+        present = getattr(option, name)
+        if isinstance(present, enum.Enum) and isinstance(value, str):
+            converted[name] = type(present)[value]
+    return converted
+
+
+def make_architecture(**changes: Any) -> Architecture:
+    """A small network from short names: ``make_architecture(skip="dense", width=8)``.
+
+    Names are fields of ``Architecture``, options of a group, or settings of the model. Numbers in
+    ``USUAL`` that the chosen options lack are left out; a change that they lack is an error.
+    """
+    fields = {item.name for item in dataclasses.fields(Architecture)} - set(GROUPS_OF_A_NETWORK)
+    facts = {}
+    chosen = {}
+    for name, value in (USUAL | changes).items():
+        if name in fields:
+            facts[name] = value
+            continue
+        path = SETTINGS.get(name, name if name in GROUPS_OF_A_NETWORK else f"model.{name}")
+        if name in changes or _has(path, USUAL | changes):
+            chosen[path] = value
+    config = make_config(chosen)
+    network = {}
+    for group in GROUPS_OF_A_NETWORK:
+        network[group] = without_traced_values(getattr(config, group))
+    return Architecture(**facts, **network)
+
+
+def _has(path: str, names: dict[str, Any]) -> bool:
+    """Whether the chosen option of a group has a setting."""
+    group, _, setting = path.partition(".")
+    if not setting:
+        return True
+    by_default = {"model": "mlp", "skip": "none", "norm": "none"}
+    choice = names.get("kind" if group == "model" else group, by_default[group])
+    return setting in {item.name for item in dataclasses.fields(OPTIONS[group][choice])}
+
+
+def make_hparams(
+    target: ProgramConfig | Architecture,
+    changes: dict[str, Any] | None = None,
+    *,
+    runs: int | None = 1,
+    dtype: str = "float32",
+) -> HParams:
+    """The hyperparameters that belong to a program or a network, at their defaults but for ``changes``.
+
+    Args:
+        target: what they are passed to.
+        changes: numbers by dotted path, ``seed`` and ``train.steps`` among them; a list holds one value
+            for each of the runs.
+        runs: M; None for a single run without an axis.
+        dtype: format of real numbers.
+    """
+    values = {"train.steps": 10, "seed": 0} | (changes or {})
+    shape = () if runs is None else (runs,)
+    unused = set(values)
+
+    def to_array(path: str, default: Any) -> Any:
+        value = values.get(path, default)
+        unused.discard(path)
+        is_count = isinstance(default, int) or path == "train.steps"
+        format_ = np.int32 if is_count else dtype
+        if path == "seed":
+            format_ = np.uint32
+        return jnp.asarray(np.broadcast_to(np.asarray(value, format_), shape))
+
+    groups = {}
+    for group, option in _options_of(target).items():
+        arrays = {}
+        for name, declared in settings_of(option):
+            if declared.traced:
+                arrays[name] = to_array(f"{group}.{name}", getattr(option, name))
+        groups[group] = dataclasses.replace(option, **arrays)
+    hp = HParams(seed=to_array("seed", 0), **groups)
+    assert not unused, f"not traced, or not of these options: {unused}"
+    return hp
+
+
+def _options_of(target: ProgramConfig | Architecture) -> dict[str, Any]:
+    default = Config()
+    arch = target if isinstance(target, Architecture) else target.architecture
+    groups = {group: getattr(arch, group) for group in GROUPS_OF_A_NETWORK}
+    for group in ("optimizer", "precision", "loss"):
+        groups[group] = getattr(target, group, getattr(default, group))
+    train = getattr(target, "train", options.Train())
+    groups["train"] = options.Train(input_noise=train.input_noise)
+    return groups
