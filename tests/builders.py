@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config import options
-from research.config.fields import settings_of, without_traced_values
+from research.config.fields import settings_of, traced_names, without_traced_values
 from research.config.schema import OPTIONS, Config, is_group, make_option
 from research.models.architecture import Architecture
 from research.models.hparams import HParams
@@ -145,6 +145,16 @@ def make_hparams(
     hp = HParams(seed=to_array("seed", 0), **groups)
     assert not unused, f"not traced, or not of these options: {unused}"
     return hp
+
+
+def select_existing(arch: Architecture, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Those of the numbers, by dotted path, that the options of a network have."""
+    selected = {}
+    for path, value in numbers.items():
+        group, _, name = path.partition(".")
+        if name in traced_names(getattr(arch, group)):
+            selected[path] = value
+    return selected
 
 
 def _options_of(target: ProgramConfig | Architecture) -> dict[str, Any]:

@@ -1,162 +1,293 @@
-"""The network written out layer by layer in float64, sharing no line with the package."""
+"""An ``mlp`` written out layer by layer; it shares no code with the package."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
+
+
+def relu(z):
+    return jnp.where(z > 0, z, 0)
+
+
+def tanh(z):
+    return 1 - 2 / (jnp.exp(2 * z) + 1)
+
+
+def sigmoid(z):
+    return 1 / (1 + jnp.exp(-z))
+
+
+def gelu(z):
+    return z * 0.5 * (1 + jax.scipy.special.erf(z / 2**0.5))
+
+
+def silu(z):
+    return z / (1 + jnp.exp(-z))
+
+
+def elu(z):
+    return jnp.where(z > 0, z, jnp.exp(jnp.minimum(z, 0)) - 1)
+
+
+def selu(z):
+    negative_part = SELU_ALPHA * (jnp.exp(jnp.minimum(z, 0)) - 1)
+    return SELU_SCALE * jnp.where(z > 0, z, negative_part)
+
+
+def softsign(z):
+    return z / (1 + jnp.abs(z))
+
+
+def linear(z):
+    return z
+
+
 ACTIVATIONS = {
-    "relu": lambda z: jnp.where(z > 0, z, 0),
-    "tanh": lambda z: 1 - 2 / (jnp.exp(2 * z) + 1),
-    "sigmoid": lambda z: 1 / (1 + jnp.exp(-z)),
-    "gelu": lambda z: z * 0.5 * (1 + jax.scipy.special.erf(z / 2**0.5)),
-    "silu": lambda z: z / (1 + jnp.exp(-z)),
-    "elu": lambda z: jnp.where(z > 0, z, jnp.exp(jnp.minimum(z, 0)) - 1),
-    "selu": lambda z: (
-        SELU_SCALE * jnp.where(z > 0, z, SELU_ALPHA * (jnp.exp(jnp.minimum(z, 0)) - 1))
-    ),
-    "softsign": lambda z: z / (1 + jnp.abs(z)),
-    "linear": lambda z: z,
+    "relu": relu,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+    "gelu": gelu,
+    "silu": silu,
+    "elu": elu,
+    "selu": selu,
+    "softsign": softsign,
+    "linear": linear,
 }
 
 
-class Shortcut(NamedTuple):
-    """What is known where branch and shortcut meet: of layer ``layer`` = 0..N-1, and what was learned there."""
+def do_nothing(h):
+    return h
 
-    hp: Mapping[str, Any]
+
+@dataclass(frozen=True)
+class Shortcut:
+    """What the formula of a layer's shortcut depends on.
+
+    Attributes:
+        hp: the hyperparameters.
+        layer: the layer's number, from 0.
+        layers: N.
+        depth: ``model.depth``.
+        learned: the parameters of the shortcut.
+        num_active: with ``dense``, how many units hold a value.
+        kept: the value of the random mask; None for its mean.
+        normalize: the normalisation of a projected shortcut.
+    """
+
+    hp: Any
     layer: int
     layers: int
     depth: int
     learned: Mapping[str, Any]
-    written: int = 0  # units of a growing stream
-    kept: Any = None  # instead of its mean, what a random mask is
-    normed: Callable = lambda h: h
+    num_active: int = 0
+    kept: Any = None
+    normalize: Callable = do_nothing
 
     def gate(self, h):
-        gate = self.learned["gate"]
-        return 1 / (
-            1 + jnp.exp(-(h @ gate["kernel"] + gate["bias"].reshape((1,) * (h.ndim - 1) + (-1,))))
-        )
+        z = apply_linear(h, self.learned["gate"])
+        return 1 / (1 + jnp.exp(-z))
 
     def mask(self, rate):
         return 1 - rate if self.kept is None else self.kept
 
 
-SKIPS: dict[str, Callable[[Any, Any, Shortcut], Any]] = {
-    "none": lambda h, branch, at: branch,
-    "identity": lambda h, branch, at: h + branch,
-    "scaled": lambda h, branch, at: (
-        at.hp["skip.shortcut_scale"] * h + at.hp["skip.branch_scale"] * branch
-    ),
-    "inv_sqrt_depth": lambda h, branch, at: h + branch / np.sqrt(at.layers),
-    "rezero": lambda h, branch, at: h + at.learned["alpha"] * branch,
-    "skipinit": lambda h, branch, at: h + at.learned["alpha"] * branch,
-    "fixup": lambda h, branch, at: h + at.learned["alpha"] * branch,
-    "highway": lambda h, branch, at: at.gate(h) * branch + (1 - at.gate(h)) * h,
-    "gated": lambda h, branch, at: branch + (1 - at.gate(h)) * h,
-    "projection": lambda h, branch, at: at.normed(h @ at.learned["projection"]["kernel"]) + branch,
-    "dropout": lambda h, branch, at: at.mask(at.hp["skip.rate"]) * h + branch,
-    "stochastic_depth": lambda h, branch, at: (
-        h + at.mask(at.hp["skip.rate"] * (at.layer + 1) / at.layers) * branch
-    ),
-    "deepnorm": lambda h, branch, at: (2 * at.depth) ** 0.25 * h + branch,
-    "dense": lambda h, branch, at: jnp.concatenate(
-        [h[..., : at.written], branch, h[..., at.written + branch.shape[-1] :]], axis=-1
-    ),
-}
+def combine(kind, h, branch, at):
+    """The output of a layer.
+
+    Args:
+        kind: the name of the shortcut.
+        h: the layer's input.
+        branch: F(h).
+        at: what else the formula depends on.
+    """
+    match kind:
+        case "none":
+            return branch
+        case "identity":
+            return h + branch
+        case "scaled":
+            scales = at.hp.skip
+            return scales.shortcut_scale * h + scales.branch_scale * branch
+        case "inv_sqrt_depth":
+            return h + branch / at.layers**0.5
+        case "rezero" | "skipinit" | "fixup":
+            return h + at.learned["alpha"] * branch
+        case "highway":
+            return at.gate(h) * branch + (1 - at.gate(h)) * h
+        case "gated":
+            return branch + (1 - at.gate(h)) * h
+        case "projection":
+            projected = h @ at.learned["projection"]["kernel"]
+            return at.normalize(projected) + branch
+        case "dropout":
+            return at.mask(at.hp.skip.rate) * h + branch
+        case "stochastic_depth":
+            rate = at.hp.skip.rate * (at.layer + 1) / at.layers
+            return h + at.mask(rate) * branch
+        case "deepnorm":
+            return (2 * at.depth) ** 0.25 * h + branch
+        case "dense":
+            end = at.num_active + branch.shape[-1]
+            parts = [h[..., : at.num_active], branch, h[..., end:]]
+            return jnp.concatenate(parts, axis=-1)
+    raise ValueError(f"no formula for {kind}")
 
 
-def _moments(kind, h, groups):
-    """What is taken off, and the mean square that is divided by."""
-    if kind == "rms":
-        return 0, jnp.mean(h**2, 1, keepdims=True)
-    if kind == "group":
-        grouped = h.reshape(len(h), groups, -1)
-        each = jnp.mean(grouped, 2), jnp.var(grouped, 2)
-        return tuple(jnp.repeat(part, h.shape[1] // groups, 1) for part in each)
-    axis = {"layer": 1, "batch": 0}[kind]
+@dataclass
+class Trace:
+    """What a network computes from its input to its output.
+
+    Attributes:
+        signals: the N+1 signals between layers, [B, D] each, without units that hold no value.
+        activation_inputs: the inputs of the N nonlinearities.
+        moments: mean and mean square of each normalisation.
+    """
+
+    signals: list = field(default_factory=list)
+    activation_inputs: list = field(default_factory=list)
+    moments: list = field(default_factory=list)
+
+
+def _moments(norm, h):
+    """What a norm subtracts, and the mean square that it divides by."""
+    match norm.kind.name:
+        case "rms":
+            return 0, jnp.mean(h**2, 1, keepdims=True)
+        case "group":
+            units_per_group = h.shape[1] // norm.groups
+            grouped = h.reshape(len(h), norm.groups, -1)
+            mean = jnp.repeat(jnp.mean(grouped, 2), units_per_group, 1)
+            variance = jnp.repeat(jnp.var(grouped, 2), units_per_group, 1)
+            return mean, variance
+        case "layer":
+            axis = 1
+        case "batch":
+            axis = 0
     return jnp.mean(h, axis, keepdims=True), jnp.var(h, axis, keepdims=True)
 
 
-def _normed(arch, h, params, running, seen):
-    if arch.norm == "none":
-        return h
-    norm = params["norm"]
+def _normalize(norm, h, params, running, trace):
+    """The norm of an option.
 
-    def row(leaf):
-        return leaf[None]
-
-    if arch.norm == "dyt":
-        return row(norm["scale"]) * jnp.tanh(norm["alpha"] * h) + row(norm["bias"])
-    mean, square = _moments(arch.norm, h, arch.groups)
-    seen["moments"].append((mean, square))
-    if arch.norm == "batch" and running:
-        mean = row(running["norm"]["mean"])
-        square = row(running["norm"]["var"])
-    out = (
-        (h - mean)
-        / jnp.sqrt(square + (1e-5 if arch.norm == "batch" else 1e-6))
-        * row(norm["scale"])
-    )
-    return out if arch.norm == "rms" else out + row(norm["bias"])
-
-
-def _linear(h, params):
-    return h @ params["kernel"] + (params["bias"][None] if "bias" in params else 0)
-
-
-def _branch(arch, z, params, written, seen):
-    """W φ(z) of the units that are written; with Fixup a shift in front of each of the two."""
-    before, behind = params["shifts"][0] if arch.skip == "fixup" else (0, 0)
-    (weight,) = params["weights"].values()
-    z = z[:, :written] + before
-    seen["into_branch"].append(z)
-    return _linear(
-        ACTIVATIONS[arch.activation](z) + behind, weight | {"kernel": weight["kernel"][:written]}
-    )
-
-
-def unrolled(arch, params, x, hp, *, nudges=None, running=None, kept=None):
-    """The network of an ``Architecture`` as a loop over layers; what it computes on the way, by name.
-
-    ``nudges`` are added where the gauges sit, so that the gradient with respect to a nudge is the one that the
-    gauge of that name measures: ``signal_grad`` [N+1, B, D], ``branch_grad`` and ``skip_grad`` [N, B, D].
-    ``running`` holds the network's other state and switches batch norm to its running statistics. Random shortcuts are
-    as in evaluation, unless ``kept`` [N] says what becomes of each layer's.
+    Args:
+        norm: the option.
+        h: its input [B, D].
+        params: a tree with the norm's parameters under ``norm``.
+        running: the same tree of running statistics; empty for the statistics of the batch.
+        trace: where the moments are added.
     """
-    seen = {"signals": [], "into_branch": [], "moments": []}
+    kind = norm.kind.name
+    if kind == "none":
+        return h
+    learned = params["norm"]
+    scale = learned["scale"][None]
+    if kind == "dyt":
+        return scale * jnp.tanh(learned["alpha"] * h) + learned["bias"][None]
+    mean, square = _moments(norm, h)
+    trace.moments.append((mean, square))
+    if kind == "batch" and running:
+        mean = running["norm"]["mean"][None]
+        square = running["norm"]["var"][None]
+    epsilon = 1e-5 if kind == "batch" else 1e-6
+    out = (h - mean) / jnp.sqrt(square + epsilon) * scale
+    if kind == "rms":
+        return out
+    return out + learned["bias"][None]
 
-    def nudge(name, layer, h):
-        return h if nudges is None else h + nudges[name][layer]
 
-    def normed(h, place, params, running):
-        return _normed(arch, h, params, running, seen) if place == arch.placement else h
+def apply_linear(h, params):
+    """h W + b over the last axis; without b where there is none."""
+    out = h @ params["kernel"]
+    if "bias" not in params:
+        return out
+    units_last = (1,) * (h.ndim - 1) + (-1,)
+    return out + params["bias"].reshape(units_last)
 
-    def shortcut(n, layer, rest, written):
-        return Shortcut(
-            hp, n, arch.model.depth, arch.model.depth, layer.get("skip", {}), written, None if kept is None else kept[n],
-            lambda h: _normed(arch, h, layer["skip"], rest.get("skip"), seen),
-        )  # fmt: skip
 
-    growth = arch.growth if arch.skip == "dense" else 0
-    width = arch.model.width + arch.model.depth * growth
-    h = jnp.pad(_linear(x, params["embed"]), ((0, 0), (0, width - arch.model.width)))
-    h = nudge("signal_grad", 0, h)
-    seen["signals"].append(h[:, : arch.model.width])
-    (stage,) = params["stages"].values()
+def _branch(arch, z, params, num_active, trace):
+    """W φ(z) over the units that hold a value; ``fixup`` adds a number before φ and before W."""
+    (weight,) = params["weights"].values()
+    rows = {"kernel": weight["kernel"][:num_active]}
+    z = z[:, :num_active]
+    has_shifts = arch.skip.kind.name == "fixup"
+    if has_shifts:
+        z = z + params["shifts"][0, 0]
+    trace.activation_inputs.append(z)
+    activated = ACTIVATIONS[arch.activation.kind.name](z)
+    if has_shifts:
+        activated = activated + params["shifts"][0, 1]
+    return apply_linear(activated, weight | rows)
+
+
+def unrolled(arch, params, x, hp, *, perturbations=None, running=None, kept=None):
+    """The logits of a network, and its ``Trace``.
+
+    Args:
+        arch: the architecture of an ``mlp``.
+        params: its parameters.
+        x: inputs [B, inputs].
+        hp: the hyperparameters.
+        perturbations: arrays that are added where gauges measure the gradient, so that the gradient
+            with respect to one is what the gauge of that name measures: ``signal_grad`` [N+1, B, D],
+            ``branch_grad`` and ``skip_grad`` [N, B, D].
+        running: running statistics, for batch norm to use instead of those of the batch.
+        kept: the values [N] of the random masks; None for their means.
+    """
+    trace = Trace()
     running = running or {}
-    for n in range(arch.model.depth):
-        layer = jax.tree.map(lambda leaf: leaf[n], stage)
-        rest = jax.tree.map(lambda leaf: leaf[n], running["stages"][0]) if running else {}
-        written = arch.model.width + n * growth
-        z = normed(nudge("branch_grad", n, h), "pre", layer, rest)
-        branch = normed(_branch(arch, z, layer["branch"], written, seen), "branch", layer, rest)
-        h = SKIPS[arch.skip](nudge("skip_grad", n, h), branch, shortcut(n, layer, rest, written))
-        h = nudge("signal_grad", n + 1, normed(h, "post", layer, rest))
-        seen["signals"].append(h[:, : written + growth])
-    h = normed(h, "pre", params, running)
-    return _linear(ACTIVATIONS[arch.activation](h), params["head"]), seen
+    kind = arch.skip.kind.name
+    depth = arch.model.depth
+    growth = arch.skip.growth if kind == "dense" else 0
+
+    def perturb(name, layer, h):
+        if perturbations is None:
+            return h
+        return h + perturbations[name][layer]
+
+    def normalize_at(place, h, params, running):
+        if arch.norm.placement.name != place:
+            return h
+        return _normalize(arch.norm, h, params, running, trace)
+
+    def shortcut(number, layer, layer_running, num_active):
+        learned = layer.get("skip", {})
+        norm_running = layer_running.get("skip")
+
+        def normalize(h):
+            return _normalize(arch.norm, h, learned, norm_running, trace)
+
+        mask = None if kept is None else kept[number]
+        return Shortcut(hp, number, depth, depth, learned, num_active, mask, normalize)
+
+    num_active = arch.model.width
+    h = apply_linear(x, params["embed"])
+    h = jnp.pad(h, ((0, 0), (0, depth * growth)))
+    h = perturb("signal_grad", 0, h)
+    trace.signals.append(h[:, :num_active])
+    (stage,) = params["stages"].values()
+    for number in range(depth):
+        layer = _take_layer(stage, number)
+        layer_running = _take_layer(running["stages"][0], number) if running else {}
+        z = perturb("branch_grad", number, h)
+        z = normalize_at("pre", z, layer, layer_running)
+        branch = _branch(arch, z, layer["branch"], num_active, trace)
+        branch = normalize_at("branch", branch, layer, layer_running)
+        h = perturb("skip_grad", number, h)
+        h = combine(kind, h, branch, shortcut(number, layer, layer_running, num_active))
+        h = normalize_at("post", h, layer, layer_running)
+        h = perturb("signal_grad", number + 1, h)
+        num_active += growth
+        trace.signals.append(h[:, :num_active])
+    h = normalize_at("pre", h, params, running)
+    activated = ACTIVATIONS[arch.activation.kind.name](h)
+    return apply_linear(activated, params["head"]), trace
+
+
+def _take_layer(stage, number):
+    return jax.tree.map(lambda leaf: leaf[number], stage)
