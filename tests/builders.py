@@ -101,9 +101,16 @@ def _has(path: str, names: dict[str, Any]) -> bool:
     group, _, setting = path.partition(".")
     if not setting:
         return True
-    by_default = {"model": "mlp", "skip": "none", "norm": "none"}
-    choice = names.get("kind" if group == "model" else group, by_default[group])
-    return setting in {item.name for item in dataclasses.fields(OPTIONS[group][choice])}
+    default_options = {"model": "mlp", "skip": "none", "norm": "none"}
+    short_name = "kind" if group == "model" else group
+    option = names.get(short_name, default_options[group])
+    return has_setting(group, option, setting)
+
+
+def has_setting(group: str, option: str, name: str) -> bool:
+    """Whether an option of a group has a setting."""
+    fields = dataclasses.fields(OPTIONS[group][option])
+    return name in [item.name for item in fields]
 
 
 def make_hparams(

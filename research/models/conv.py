@@ -51,11 +51,10 @@ class Conv(nnx.Module):
         shape = (size, size, inputs, outputs)
         kernel = draw_kernel(rngs.params(), shape, param_dtype)
         self.kernel = nnx.Param(kernel)
-        self.bias = None
-        if bias:
-            draw_bias = bias_initializer(init)
-            initial_bias = draw_bias(rngs.params(), (outputs,), param_dtype)
-            self.bias = nnx.Param(initial_bias)
+        draw_bias = bias_initializer(init)
+        self.bias = (
+            nnx.Param(draw_bias(rngs.params(), (outputs,), param_dtype)) if bias else None
+        )
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H_ W_ F"]:
         """Convolves images; H_ = ⌈H/stride⌉ and W_ = ⌈W/stride⌉."""

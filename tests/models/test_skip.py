@@ -64,28 +64,28 @@ class TestedSkip:
         return combine(arch.skip.kind.name, h, branch, at)
 
 
-def make_skip(kind, part=UNITS, *, noise=True, numbers=NUMBERS, **changes):
+def make_skip(skip, part=UNITS, *, noise=True, numbers=NUMBERS, **changes):
     """A shortcut, with noise added to its parameters.
 
     Args:
-        kind: its name.
+        skip: its name.
         part: the layer that it belongs to.
         noise: False keeps the initial parameters.
         numbers: hyperparameters by dotted path.
         **changes: see ``make_architecture``.
     """
-    usual = {"skip": kind, "width": 4, "depth": LAYERS}
-    if kind == "deepnorm":
+    usual = {"skip": skip, "width": 4, "depth": LAYERS}
+    if skip == "deepnorm":
         usual["kind"] = "transformer"
     arch = make_architecture(**(usual | changes))
     wide = jnp.promote_types(arch.param_dtype, "float32")
     hp = make_hparams(arch, select_existing(arch, numbers), runs=None, dtype=wide)
-    skip = Skip(arch, part, hp, rngs=nnx.Rngs(0))
+    module = Skip(arch, part, hp, rngs=nnx.Rngs(0))
     if noise:
-        state = nnx.state(skip)
+        state = nnx.state(module)
         state = jax.tree.map(lambda leaf: leaf.astype(arch.param_dtype), state)
-        nnx.update(skip, add_noise(state))
-    return TestedSkip(skip, hp)
+        nnx.update(module, add_noise(state))
+    return TestedSkip(module, hp)
 
 
 def make_example(kind, dtype="float64"):
