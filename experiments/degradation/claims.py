@@ -1,63 +1,66 @@
-"""Thresholds of the degradation problem and its cure, set before the runs."""
+"""Claims about the degradation problem and its cure; their thresholds were set before the runs."""
 
 from collections.abc import Callable, Sequence
 
-from research.records.queries import at_best_rate, by_seed, final, where
+from research.records.queries import at_best_rate, final_by_seed, where
 from research.records.runs import Run
 from research.reproduce.claims import Claim, claim
 
 PLAIN = "none"
 RESIDUAL = "inv_sqrt_depth"
 SOURCE = "He, Zhang, Ren, Sun 2016, Fig. 1, 4 and 6"
-RATE = 0.001
-Pick = Callable[[Sequence[Run]], list[Run]]
-
-
-def loss(run: Run) -> float:
-    """The training loss of the last epoch."""
-    return final(run, "train_loss")
-
-
-def losses(runs: Sequence[Run], skip: str, depth: int, pick: Pick) -> dict[int, float]:
-    """By seed, without normalisation, at the learning rate that ``pick`` picks."""
-    arm = where(runs, {"norm.kind": "none", "skip.kind": skip, "model.depth": depth})
-    return {seed: loss(run) for seed, run in by_seed(pick(arm)).items()}
-
-
-def at_rate(arm: Sequence[Run]) -> list[Run]:
-    """The runs at Adam's usual learning rate."""
-    return where(arm, {"optimizer.learning_rate": RATE})
-
-
-def best(arm: Sequence[Run]) -> list[Run]:
-    """The runs at the learning rate that ends lowest."""
-    return at_best_rate(arm)
+RATE = 0.001  # Adam's usual learning rate
+SelectRate = Callable[[Sequence[Run]], list[Run]]
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
-    """Plain and residual losses at one learning rate, and the plain ones each at its best."""
+    """Plain and residual losses, at one learning rate for all and at the best of each depth."""
     return [
-        *_degrades(runs, at_rate, f"learning rate {RATE:g}"),
-        *_degrades(runs, best, "each at its best learning rate"),
-        _cured(runs, at_rate, f"learning rate {RATE:g}"),
-        _cured(runs, best, "best learning rate"),
+        *_degrades(runs, at_usual_rate, f"learning rate {RATE:g}"),
+        *_degrades(runs, at_best_rate, "each at its best learning rate"),
+        _cured(runs, at_usual_rate, f"learning rate {RATE:g}"),
+        _cured(runs, at_best_rate, "best learning rate"),
         _order(runs),
     ]
 
 
-def _degrades(runs: Sequence[Run], pick: Pick, at: str) -> list[Claim]:
-    shallow, deep = (losses(runs, PLAIN, depth, pick) for depth in (8, 64))
-    ratios = [deep[seed] / shallow[seed] for seed in deep]
+def at_usual_rate(runs: Sequence[Run]) -> list[Run]:
+    """The runs at Adam's usual learning rate."""
+    return where(runs, {"optimizer.learning_rate": RATE})
+
+
+def losses(runs: Sequence[Run], skip: str, depth: int, select_rate: SelectRate) -> dict[int, float]:
+    """Training losses of the last epoch by seed, without normalisation.
+
+    Args:
+        runs: all runs of the experiment.
+        skip: the kind of skip connection.
+        depth: the number of layers.
+        select_rate: picks the runs of one learning rate.
+    """
+    group = where(runs, {"norm.kind": "none", "skip.kind": skip, "model.depth": depth})
+    return final_by_seed(select_rate(group), "train_loss")
+
+
+def divide_by_seed(numerators: dict[int, float], denominators: dict[int, float]) -> list[float]:
+    """The ratio of two losses for each seed."""
+    return [numerators[seed] / denominators[seed] for seed in numerators]
+
+
+def _degrades(runs: Sequence[Run], select_rate: SelectRate, rate_name: str) -> list[Claim]:
+    shallow = losses(runs, PLAIN, 8, select_rate)
+    deep = losses(runs, PLAIN, 64, select_rate)
+    ratios = divide_by_seed(deep, shallow)
     return [
         claim(
-            f"{at}: training loss, plain-64 over plain-8",
+            f"{rate_name}: training loss, plain-64 over plain-8",
             source=SOURCE,
             expected="≥ 20 on every seed",
             values=ratios,
             holds=min(ratios) >= 20,
         ),
         claim(
-            f"{at}: training loss of plain-64",
+            f"{rate_name}: training loss of plain-64",
             source=SOURCE,
             expected="≥ 0.3 on every seed",
             values=list(deep.values()),
@@ -66,10 +69,10 @@ def _degrades(runs: Sequence[Run], pick: Pick, at: str) -> list[Claim]:
     ]
 
 
-def _cured(runs: Sequence[Run], pick: Pick, at: str) -> Claim:
-    values = list(losses(runs, RESIDUAL, 64, pick).values())
+def _cured(runs: Sequence[Run], select_rate: SelectRate, rate_name: str) -> Claim:
+    values = list(losses(runs, RESIDUAL, 64, select_rate).values())
     return claim(
-        f"{at}: training loss of residual-64",
+        f"{rate_name}: training loss of residual-64",
         source=SOURCE,
         expected="≤ 0.05 on every seed",
         values=values,
@@ -78,8 +81,9 @@ def _cured(runs: Sequence[Run], pick: Pick, at: str) -> Claim:
 
 
 def _order(runs: Sequence[Run]) -> Claim:
-    shallow, deep = (losses(runs, RESIDUAL, depth, at_rate) for depth in (8, 64))
-    ratios = [deep[seed] / shallow[seed] for seed in deep]
+    shallow = losses(runs, RESIDUAL, 8, at_usual_rate)
+    deep = losses(runs, RESIDUAL, 64, at_usual_rate)
+    ratios = divide_by_seed(deep, shallow)
     return claim(
         f"learning rate {RATE:g}: training loss, residual-64 over residual-8",
         source=SOURCE,

@@ -1,4 +1,4 @@
-"""Training loss over steps and over depth, plain against residual, beside the published errors."""
+"""Training loss over steps and over depth, plain against residual, and the published errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,26 +7,31 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import at_best_rate, final, where
+from research.records.queries import at_best_rate, final_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure
+from research.reporting.figures import PALETTE, CurveStyle, new_figure, plot_metric, range_bars
 
-ARMS = {"none": ("plain", PALETTE[1], "v"), "inv_sqrt_depth": ("residual", PALETTE[0], "o")}
-STYLES: dict[int, Any] = {8: ":", 64: "-"}
-STEPS = 10  # of a curve's means
-IMAGENET = {
+ARMS = {
+    "none": CurveStyle("plain", PALETTE[1], "v"),
+    "inv_sqrt_depth": CurveStyle("residual", PALETTE[0], "o"),
+}
+HATCHES = {"none": "////", "inv_sqrt_depth": None}
+LINES: dict[int, Any] = {8: ":", 64: "-"}
+DEPTHS = (8, 24, 64)
+WINDOW = 10  # training steps that one point of a curve is the mean of
+IMAGENET = {  # top-1 error, %, by depth: Table 2
     "none": {18: 27.94, 34: 28.54},
     "inv_sqrt_depth": {18: 27.88, 34: 25.03},
-}  # top-1 error, %: Table 2
+}
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left the loss over steps at one learning rate, in the middle its end over depth, right the paper's numbers."""
+    """Loss over steps at one learning rate, final loss over depth, and the paper's numbers."""
     canvas, axes = new_figure(7.2, 2.8, 1, 3)
     usual = where(runs, {"optimizer.learning_rate": 0.001})
-    _curves(axes[0, 0], where(usual, {"norm.kind": "none"}))
-    _ends(axes[0, 1], runs, usual)
-    _published(axes[0, 2])
+    _plot_curves(axes[0, 0], where(usual, {"norm.kind": "none"}))
+    _plot_final_losses(axes[0, 1], runs, usual)
+    _plot_published(axes[0, 2])
     canvas.suptitle(
         "More layers make plain networks train worse; with residual connections they train",
         fontsize=9,
@@ -34,22 +39,22 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _curves(axes: Axes, runs: Sequence[Run]) -> None:
-    for skip, (label, colour, marker) in ARMS.items():
-        for depth, style in STYLES.items():
-            arm = where(runs, {"skip.kind": skip, "model.depth": depth})
-            curves = np.stack(
-                [run.metrics["train_loss"].reshape(-1, STEPS).mean(axis=1) for run in arm]
+def _plot_curves(axes: Axes, runs: Sequence[Run]) -> None:
+    for skip, style in ARMS.items():
+        for depth, line in LINES.items():
+            group = where(runs, {"skip.kind": skip, "model.depth": depth})
+            plot_metric(
+                axes,
+                group,
+                "train_loss",
+                window=WINDOW,
+                label=f"{style.label}-{depth}",
+                color=style.color,
+                linestyle=line,
+                marker=style.marker,
+                markevery=6,
+                markersize=3.5,
             )
-            steps = np.arange(curves.shape[1]) * STEPS + STEPS / 2
-            drawn = {
-                "color": colour,
-                "linestyle": style,
-                "marker": marker,
-                "markevery": 6,
-                "markersize": 3.5,
-            }
-            band(axes, steps, curves, label=f"{label}-{depth}", **drawn)
     axes.legend(loc="lower left")
     axes.set(
         yscale="log",
@@ -60,62 +65,63 @@ def _curves(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set_title("Adam, 0.001")
 
 
-def _ends(axes: Axes, runs: Sequence[Run], usual: Sequence[Run]) -> None:
-    for place, (skip, (_, colour, _)) in enumerate(ARMS.items()):
-        for column, depth in enumerate((8, 24, 64)):
-            arm = {"norm.kind": "none", "skip.kind": skip, "model.depth": depth}
-            best = at_best_rate(where(runs, arm))
-            _bar(
-                axes,
-                column + 0.36 * place - 0.18,
-                [final(run, "train_loss") for run in where(usual, arm)],
-                colour,
-            )
-            _bar_mark(
-                axes, column + 0.36 * place - 0.18, [final(run, "train_loss") for run in best]
-            )
-    normalised = [final(run, "train_loss") for run in where(usual, {"norm.kind": "batch"})]
-    axes.plot(2.42, np.mean(normalised), "X", color="black", markersize=5)
-    axes.annotate("plain-64 with\nbatch norm", (2.4, np.mean(normalised)), xytext=(0.6, 1.0), fontsize=6.5, va="center",
-                  arrowprops={"arrowstyle": "-", "linewidth": 0.6})  # fmt: skip
+def _plot_final_losses(axes: Axes, runs: Sequence[Run], usual: Sequence[Run]) -> None:
+    """A bar for each depth at the usual learning rate, a mark on it at its best one."""
+    for offset, skip in zip((-0.18, 0.36 - 0.18), ARMS, strict=True):
+        for column, depth in enumerate(DEPTHS):
+            settings = {"norm.kind": "none", "skip.kind": skip, "model.depth": depth}
+            at_usual = final_values(where(usual, settings), "train_loss")
+            at_best = final_values(at_best_rate(where(runs, settings)), "train_loss")
+            _plot_bar(axes, column + offset, at_usual, skip)
+            _plot_mark(axes, column + offset, at_best)
+    _annotate_batch_norm(axes, where(usual, {"norm.kind": "batch"}))
     axes.plot([], [], "_", color="black", markersize=8, label="at its best rate")
     axes.legend(loc="upper left")
-    axes.set(
-        yscale="log", ylim=(5e-4, 6), xlabel="depth, in layers", title="bars: at the end, 0.001"
-    )
-    axes.set_xticks(range(3), ["8", "24", "64"])
+    axes.set(yscale="log", ylim=(5e-4, 6))
+    axes.set(xlabel="depth, in layers", title="bars: at the end, 0.001")
+    axes.set_xticks(range(3), [str(depth) for depth in DEPTHS])
 
 
-def _bar(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
-    mean = float(np.mean(values))
-    spread = [[mean - min(values)], [max(values) - mean]]
-    hatch = "////" if colour == ARMS["none"][1] else None
+def _plot_bar(axes: Axes, x: float, losses: Sequence[float], skip: str) -> None:
     axes.bar(
         x,
-        mean,
+        float(np.mean(losses)),
         0.34,
-        color=colour,
-        hatch=hatch,
+        color=ARMS[skip].color,
+        hatch=HATCHES[skip],
         edgecolor="white",
-        yerr=spread,
+        yerr=range_bars(losses),
         error_kw={"linewidth": 0.8},
     )
 
 
-def _bar_mark(axes: Axes, x: float, values: Sequence[float]) -> None:
-    axes.plot(x, np.mean(values), "_", color="black", markersize=11, markeredgewidth=1.5)
+def _plot_mark(axes: Axes, x: float, losses: Sequence[float]) -> None:
+    axes.plot(x, np.mean(losses), "_", color="black", markersize=11, markeredgewidth=1.5)
 
 
-def _published(axes: Axes) -> None:
-    for skip, (label, colour, marker) in ARMS.items():
+def _annotate_batch_norm(axes: Axes, runs: Sequence[Run]) -> None:
+    mean = np.mean(final_values(runs, "train_loss"))
+    axes.plot(2.42, mean, "X", color="black", markersize=5)
+    axes.annotate(
+        "plain-64 with\nbatch norm",
+        (2.4, mean),
+        xytext=(0.6, 1.0),
+        fontsize=6.5,
+        va="center",
+        arrowprops={"arrowstyle": "-", "linewidth": 0.6},
+    )
+
+
+def _plot_published(axes: Axes) -> None:
+    for skip, style in ARMS.items():
         errors = IMAGENET[skip]
         axes.plot(
             list(errors),
             list(errors.values()),
-            color=colour,
+            color=style.color,
             linestyle="--",
-            marker=marker,
-            label=label,
+            marker=style.marker,
+            label=style.label,
         )
     axes.legend(loc="lower left")
     axes.set(xlim=(14, 38), ylim=(24, 29.5), xlabel="depth, in layers", ylabel="top-1 error, %")

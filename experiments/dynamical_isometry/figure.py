@@ -1,4 +1,4 @@
-"""Singular values of input-output Jacobians, Gaussian against orthogonal, and training at depth 200."""
+"""Singular values of input-output Jacobians by initialisation, and training at depth 200."""
 
 from collections.abc import Sequence
 
@@ -6,34 +6,47 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import at_best_rate, where
+from research.records.queries import at_best_rate, metric_curves, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure
+from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
 
-INITS = {"lecun": ("Gaussian", PALETTE[1], "--"), "orthogonal": ("orthogonal", PALETTE[0], "-")}
+INITS = {
+    "lecun": CurveStyle("Gaussian", PALETTE[1], linestyle="--"),
+    "orthogonal": CurveStyle("orthogonal", PALETTE[0], linestyle="-"),
+}
 DEPTHS = (1, 2, 5, 10, 20)
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left the spectrum of tanh networks, in the middle its spread over depth, right training."""
+    """The spectrum of tanh networks, the spread of linear networks over depth, and training."""
     canvas, axes = new_figure(7.2, 2.7, 1, 3)
-    _spectrum(axes[0, 0], runs)
-    _spread(axes[0, 1], runs)
-    _training(axes[0, 2], runs)
+    _plot_spectrum(axes[0, 0], runs)
+    _plot_spread(axes[0, 1], runs)
+    _plot_training(axes[0, 2], runs)
     canvas.suptitle(
-        "Orthogonal weights keep the singular values together, and a tanh network of depth 200 trains",
+        "Orthogonal weights keep the singular values together, "
+        "and a tanh network of depth 200 trains",
         fontsize=9,
     )
     return canvas
 
 
-def _spectrum(axes: Axes, runs: Sequence[Run]) -> None:
+def _singular_values(run: Run) -> np.ndarray:
+    return run.inspections["jacobian_spectrum"][0]
+
+
+def _plot_spectrum(axes: Axes, runs: Sequence[Run]) -> None:
     bins = np.linspace(-4, 1, 41).tolist()
-    for init, (label, colour, _) in INITS.items():
-        group = where(runs, {"activation.kind": "tanh", "model.depth": 20, "init.kind": init})
-        values = np.concatenate([run.inspections["jacobian_spectrum"][0] for run in group])
+    for init, style in INITS.items():
+        settings = {"activation.kind": "tanh", "model.depth": 20, "init.kind": init}
+        values = np.concatenate([_singular_values(run) for run in where(runs, settings)])
         axes.hist(
-            np.log10(values).clip(-4, 1), bins, color=colour, alpha=0.75, label=label, density=True
+            np.log10(values).clip(-4, 1),
+            bins,
+            color=style.color,
+            alpha=0.75,
+            label=style.label,
+            density=True,
         )
     axes.set(
         xlabel="log₁₀ singular value\n(first bin: all below)",
@@ -43,15 +56,15 @@ def _spectrum(axes: Axes, runs: Sequence[Run]) -> None:
     axes.legend(loc="upper right")
 
 
-def _spread(axes: Axes, runs: Sequence[Run]) -> None:
-    variances = np.array(
-        [
-            [np.var(run.inspections["jacobian_spectrum"][0] ** 2) for run in _linear(runs, depth)]
-            for depth in DEPTHS
-        ]
-    )
-    band(axes, DEPTHS, variances.T, color=PALETTE[1], marker="o", markersize=3, label="Gaussian")
-    axes.plot(DEPTHS, DEPTHS, color="black", linestyle="--", linewidth=0.9, label="theory: L")
+def _plot_spread(axes: Axes, runs: Sequence[Run]) -> None:
+    linear = where(runs, {"activation.kind": "linear", "init.kind": "lecun"})
+    columns = []
+    for depth in DEPTHS:
+        group = where(linear, {"model.depth": depth})
+        columns.append([np.var(_singular_values(run) ** 2) for run in group])
+    variances = np.array(columns).T
+    band(axes, DEPTHS, variances, color=PALETTE[1], marker="o", markersize=3, label="Gaussian")
+    plot_theory(axes, DEPTHS, DEPTHS, label="theory: L")
     axes.set(
         xscale="log",
         yscale="log",
@@ -61,18 +74,22 @@ def _spread(axes: Axes, runs: Sequence[Run]) -> None:
     axes.legend(loc="upper left")
 
 
-def _linear(runs: Sequence[Run], depth: int) -> list[Run]:
-    return where(runs, {"activation.kind": "linear", "init.kind": "lecun", "model.depth": depth})
-
-
-def _training(axes: Axes, runs: Sequence[Run]) -> None:
-    for init, (label, colour, line) in INITS.items():
+def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
+    for init, style in INITS.items():
         group = where(runs, {"model.depth": 200, "init.kind": init})
-        best = at_best_rate(group)
-        losses = np.stack([run.metrics["train_loss"] for run in best])
-        band(axes, np.arange(losses.shape[1]), losses, color=colour, linestyle=line, label=label)
+        losses = metric_curves(at_best_rate(group), "train_loss")
+        band(
+            axes,
+            np.arange(losses.shape[1]),
+            losses,
+            color=style.color,
+            linestyle=style.linestyle,
+            label=style.label,
+        )
     axes.axhline(np.log(10), color="0.5", linewidth=0.7)
     axes.set(
-        xlabel="training step", ylabel="training loss (nats)", title="tanh, depth 200, best rate"
+        xlabel="training step",
+        ylabel="training loss (nats)",
+        title="tanh, depth 200, best rate",
     )
     axes.legend(loc="center right", bbox_to_anchor=(1.0, 0.38))

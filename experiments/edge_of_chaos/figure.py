@@ -1,4 +1,4 @@
-"""The phase diagram of tanh networks, gradients over depth on both sides of its edge, and the depth scale."""
+"""The phases of tanh networks, gradients over depth on both sides of the edge, the depth scale."""
 
 import math
 from collections.abc import Sequence
@@ -8,36 +8,45 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research.diagnosis.verdict import log_profile
+from research.records.queries import initial_factors, initial_profiles, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, decades, depth_colours, new_figure
+from research.reporting.figures import (
+    PALETTE,
+    band,
+    decades,
+    depth_colours,
+    new_figure,
+    plot_theory,
+)
 from research.theory import mean_field
 
 BIAS = 0.05  # σ_b²
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left order and chaos, in the middle the gradient over depth, right the depth scale over σ_w²."""
+    """Order and chaos, the gradient over depth, and the depth scale over σ_w²."""
     canvas, axes = new_figure(7.2, 2.7, 1, 3)
-    groups = _by_variance(runs)
-    _phases(axes[0, 0], sorted(groups))
-    _gradients(axes[0, 1], groups)
-    _depth_scales(axes[0, 2], groups)
+    groups = _group_by_variance(runs)
+    _plot_phases(axes[0, 0], list(groups))
+    _plot_gradients(axes[0, 1], groups)
+    _plot_depth_scales(axes[0, 2], groups)
     canvas.suptitle(
-        "Random tanh networks: gradients vanish in order, explode in chaos, and travel far only between",
+        "Random tanh networks: gradients vanish in order, explode in chaos, "
+        "and travel far only between",
         fontsize=9,
     )
     return canvas
 
 
-def _by_variance(runs: Sequence[Run]) -> dict[float, list[Run]]:
-    variances = sorted({run["init.sigma_w"] for run in runs})
-    return {
-        round(sigma**2, 6): [run for run in runs if run["init.sigma_w"] == sigma]
-        for sigma in variances
-    }
+def _group_by_variance(runs: Sequence[Run]) -> dict[float, list[Run]]:
+    """The runs by σ_w², in ascending order."""
+    groups = {}
+    for sigma in setting_values(runs, "init.sigma_w"):
+        groups[round(sigma**2, 6)] = where(runs, {"init.sigma_w": sigma})
+    return groups
 
 
-def _phases(axes: Axes, variances: Sequence[float]) -> None:
+def _plot_phases(axes: Axes, variances: Sequence[float]) -> None:
     biases = np.linspace(0, 0.55, 30) ** 2
     edge = np.array([mean_field.critical_sigma_w2("tanh", bias) for bias in biases], float)
     axes.fill_betweenx(biases, 0, edge, color="0.9", linewidth=0)
@@ -62,39 +71,36 @@ def _phases(axes: Axes, variances: Sequence[float]) -> None:
     )
 
 
-def _gradients(axes: Axes, groups: dict[float, list[Run]]) -> None:
+def _plot_gradients(axes: Axes, groups: dict[float, list[Run]]) -> None:
     for colour, (variance, group) in zip(depth_colours(len(groups)), groups.items(), strict=True):
-        curves = np.stack(
-            [log_profile(run.profiles["signal_grad"][0]) for run in group]
-        ) / math.log(10)
+        curves = log_profile(initial_profiles(group, "signal_grad")) / math.log(10)
         layers = np.arange(curves.shape[1])
         band(axes, layers, curves, color=colour)
-        theory = math.log10(mean_field.chi_1("tanh", variance, BIAS)) * layers[::-1]
-        axes.plot(layers, theory, color="black", linestyle="--", linewidth=0.7)
-        axes.annotate(f"{variance:g}", (0, curves[:, 0].mean()), xytext=(-3, 0), textcoords="offset points",
-                      fontsize=5.5, ha="right", va="center")  # fmt: skip
-    axes.plot([], [], color="black", linestyle="--", linewidth=0.7, label="theory $\\chi_1$")
+        log_chi = math.log10(mean_field.chi_1("tanh", variance, BIAS))
+        plot_theory(axes, layers, log_chi * layers[::-1], linewidth=0.7)
+        axes.annotate(
+            f"{variance:g}",
+            (0, curves[:, 0].mean()),
+            xytext=(-3, 0),
+            textcoords="offset points",
+            fontsize=5.5,
+            ha="right",
+            va="center",
+        )
+    plot_theory(axes, [], [], linewidth=0.7, label="theory $\\chi_1$")
     axes.legend(loc="lower right")
     decades(axes)
     axes.set(xlim=(-7, 50), xlabel="layer", title="squared gradient, last layer = 1")
 
 
-def _depth_scales(axes: Axes, groups: dict[float, list[Run]]) -> None:
-    fine = np.linspace(0.4, 4.1, 120)
-    theory = [mean_field.depth_scale("tanh", variance, BIAS) for variance in fine]
-    axes.plot(
-        fine, theory, color="black", linestyle="--", linewidth=0.9, label="theory $1/|\\ln\\chi_1|$"
-    )
+def _plot_depth_scales(axes: Axes, groups: dict[float, list[Run]]) -> None:
+    variances = np.linspace(0.4, 4.1, 120)
+    theory = [mean_field.depth_scale("tanh", variance, BIAS) for variance in variances]
+    plot_theory(axes, variances, theory, label="theory $1/|\\ln\\chi_1|$")
     for variance, group in groups.items():
-        factors = [run.info["verdict"]["initial"]["factor_per_layer"] for run in group]
-        scale = 1 / abs(float(np.mean(np.log(factors))))
-        axes.plot(
-            variance,
-            scale,
-            "o",
-            color=PALETTE[0],
-            markersize=4,
-            label="measured" if variance == 4 else None,
-        )
+        log_factors = np.log(initial_factors(group))
+        scale = 1 / abs(float(np.mean(log_factors)))
+        label = "measured" if variance == 4 else None
+        axes.plot(variance, scale, "o", color=PALETTE[0], markersize=4, label=label)
     axes.legend(loc="upper right")
     axes.set(yscale="log", ylim=(1, 400), xlabel="$\\sigma_w^2$", title="depth scale, in layers")

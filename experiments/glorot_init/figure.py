@@ -1,8 +1,8 @@
-"""Signal, gradient and weights' gradient over depth under both initialisations, and the training loss."""
+"""Signal and gradients over depth under both initialisations, and the training loss."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,31 +10,50 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from research.records.queries import at_best_rate, where
+from research.records.queries import at_best_rate, initial_profiles, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, decades, new_figure
+from research.reporting.figures import (
+    PALETTE,
+    CurveStyle,
+    band,
+    decades,
+    new_figure,
+    plot_metric,
+    plot_theory,
+)
 from research.theory import profiles as theory
 
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """An initialisation: its name in words, its colour, and σ_w²."""
+
+    label: str
+    color: str
+    variance: float
+
+
 SCHEMES = {
-    "old_uniform": ("$U(\\pm1/\\sqrt{n})$", PALETTE[1], 1 / 3),
-    "glorot_uniform": ("normalised", PALETTE[0], 1.0),
+    "old_uniform": Scheme("$U(\\pm1/\\sqrt{n})$", PALETTE[1], 1 / 3),
+    "glorot_uniform": Scheme("normalised", PALETTE[0], 1.0),
 }
 MARKERS = {"tanh": "o", "softsign": "^", "sigmoid": "s"}
-TRAINED = {"sigmoid": (PALETTE[1], "s"), "tanh": (PALETTE[0], "o"), "relu": (PALETTE[2], "v")}
+TRAINED = {
+    "sigmoid": CurveStyle("sigmoid", PALETTE[1], "s"),
+    "tanh": CurveStyle("tanh", PALETTE[0], "o"),
+    "relu": CurveStyle("ReLU", PALETTE[2], "v"),
+}
+WINDOW = 10  # training steps that one point of a curve is the mean of
 
 
 def figure(runs: Sequence[Run]) -> Figure:
     """Signal and gradient above, weights' gradient and training loss beneath."""
     canvas, axes = new_figure(7.0, 5.0, 2, 2)
     noise = where(runs, {"data.name": "noise"})
-    _profiles(axes[0, 0], noise, "activation_rms", end=0)
-    _profiles(axes[0, 1], noise, "signal_grad", end=-1)
-    _profiles(axes[1, 0], noise, "grad_norm", end=-1)
-    _training(axes[1, 1], where(runs, {"data.name": "digits"}))
-    axes[0, 0].set_title("signal: square of $h$, first layer = 1")
-    axes[0, 1].set_title("back-propagated: squared $\\partial L/\\partial h$, last layer = 1")
-    axes[1, 0].set_title("squared gradient of the weights, last layer = 1")
-    _legends(axes)
+    _plot_signal(axes[0, 0], noise)
+    _plot_gradient(axes[0, 1], noise)
+    _plot_weight_gradient(axes[1, 0], noise)
+    _plot_training(axes[1, 1], where(runs, {"data.name": "digits"}))
     canvas.suptitle(
         "Normalised initial weights keep the back-propagated gradient; a sigmoid loses it anyhow",
         fontsize=9,
@@ -42,58 +61,101 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _profiles(axes: Axes, runs: Sequence[Run], gauge: str, *, end: int) -> None:
-    for scheme, (_, colour, variance) in SCHEMES.items():
-        for activation, marker in MARKERS.items():
-            if gauge == "activation_rms" and activation == "sigmoid":
-                continue  # its outputs have the mean 1/2: another matter
-            group = where(runs, {"init.kind": scheme, "activation.kind": activation})
-            logs = np.stack([2 * np.log10(run.profiles[gauge][0].astype(float)) for run in group])
-            layers = np.arange(logs.shape[1]) + (gauge == "grad_norm")
-            band(axes, layers, logs - logs[:, [end]], color=colour, marker=marker, markersize=3.5)
-            if gauge == "signal_grad":
-                axes.plot(
-                    layers,
-                    _theory(activation, variance),
-                    color="black",
-                    linestyle="--",
-                    linewidth=0.7,
-                )
+def _log_squares(runs: Sequence[Run], gauge: str, scheme: str, activation: str) -> np.ndarray:
+    """log₁₀ of the square of a gauge at the first step, [seeds, layers]."""
+    group = where(runs, {"init.kind": scheme, "activation.kind": activation})
+    return 2 * np.log10(initial_profiles(group, gauge).astype(float))
+
+
+def _plot_profiles(
+    axes: Axes, layers: Sequence[int], curves: np.ndarray, scheme: str, activation: str
+) -> None:
+    color = SCHEMES[scheme].color
+    band(axes, layers, curves, color=color, marker=MARKERS[activation], markersize=3.5)
+
+
+def _plot_signal(axes: Axes, runs: Sequence[Run]) -> None:
+    """The sigmoid is left out: its outputs have the mean 1/2, which is another matter."""
+    for scheme in SCHEMES:
+        for activation in ("tanh", "softsign"):
+            logs = _log_squares(runs, "activation_rms", scheme, activation)
+            layers = range(logs.shape[1])
+            _plot_profiles(axes, layers, logs - logs[:, :1], scheme, activation)
+    _finish_profiles(axes, "signal: square of $h$, first layer = 1")
+    handles = []
+    for scheme in SCHEMES.values():
+        handles.append(Line2D([], [], color=scheme.color, label=scheme.label))
+    axes.legend(handles=handles, loc="lower left")
+
+
+def _plot_gradient(axes: Axes, runs: Sequence[Run]) -> None:
+    for name, scheme in SCHEMES.items():
+        for activation in MARKERS:
+            logs = _log_squares(runs, "signal_grad", name, activation)
+            layers = range(logs.shape[1])
+            _plot_profiles(axes, layers, logs - logs[:, -1:], name, activation)
+            predicted = _predict_gradient(activation, scheme.variance)
+            plot_theory(axes, layers, predicted, linewidth=0.7)
+    _finish_profiles(axes, "back-propagated: squared $\\partial L/\\partial h$, last layer = 1")
+    axes.legend(handles=_activation_handles(), loc="lower right")
+
+
+def _activation_handles() -> list[Line2D]:
+    """Legend entries of the markers and of the theory."""
+    common = {"color": "0.3", "linestyle": "none", "markersize": 3.5}
+    handles = []
+    for activation, marker in MARKERS.items():
+        handles.append(Line2D([], [], marker=marker, label=activation, **common))
+    handles.append(Line2D([], [], color="black", linestyle="--", linewidth=0.7, label="theory"))
+    return handles
+
+
+def _plot_weight_gradient(axes: Axes, runs: Sequence[Run]) -> None:
+    for scheme in SCHEMES:
+        for activation in MARKERS:
+            logs = _log_squares(runs, "grad_norm", scheme, activation)
+            layers = range(1, logs.shape[1] + 1)
+            _plot_profiles(axes, layers, logs - logs[:, -1:], scheme, activation)
+    _finish_profiles(axes, "squared gradient of the weights, last layer = 1")
+
+
+def _finish_profiles(axes: Axes, title: str) -> None:
     decades(axes)
     axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.set(xlabel="layer")
+    axes.set(xlabel="layer", title=title)
 
 
-def _theory(activation: str, variance: float) -> np.ndarray:
-    settings: dict[str, Any] = {
-        "sigma_b2": 0.0,
-        "depth": 10,
-        "branch_scale": 1.0,
-        "shortcut_scale": 0.0,
-        "batch": 128,
-    }
-    how = settings | {"norm": "none", "placement": "pre", "sigma_w2": variance, "q0": variance}
-    profile = theory.predict_profile(activation=activation, **how)
+def _predict_gradient(activation: str, variance: float) -> np.ndarray:
+    """log₁₀ of the squared gradient over the layers, relative to the last."""
+    profile = theory.predict_profile(
+        activation=activation,
+        norm="none",
+        placement="pre",
+        depth=10,
+        batch=128,
+        sigma_w2=variance,
+        sigma_b2=0.0,
+        q0=variance,
+        branch_scale=1.0,
+        shortcut_scale=0.0,
+    )
     assert profile is not None
     return profile / math.log(10)
 
 
-def _training(axes: Axes, runs: Sequence[Run]) -> None:
-    for activation, (colour, marker) in TRAINED.items():
-        group = where(runs, {"activation.kind": activation})
-        best = at_best_rate(group)
-        curves = np.stack([run.metrics["train_loss"].reshape(-1, 10).mean(axis=1) for run in best])
-        label = {"relu": "ReLU"}.get(activation, activation)
-        steps = np.arange(curves.shape[1]) * 10 + 5
-        band(
+def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
+    for activation, style in TRAINED.items():
+        best = at_best_rate(where(runs, {"activation.kind": activation}))
+        plot_metric(
             axes,
-            steps,
-            curves,
-            color=colour,
-            marker=marker,
+            best,
+            "train_loss",
+            window=WINDOW,
+            label=style.label,
+            color=style.color,
+            marker=style.marker,
             markevery=5,
             markersize=3.5,
-            label=label,
         )
     axes.axhline(math.log(10), color="0.5", linestyle=":", linewidth=0.8)
     axes.text(300, math.log(10) * 1.35, "chance: ln 10", fontsize=7, ha="right")
@@ -104,16 +166,3 @@ def _training(axes: Axes, runs: Sequence[Run]) -> None:
         xlabel="step",
         title="training loss on digits, best learning rate",
     )
-
-
-def _legends(axes: np.ndarray) -> None:
-    colours = [Line2D([], [], color=colour, label=label) for label, colour, _ in SCHEMES.values()]
-    markers = [
-        Line2D(
-            [], [], color="0.3", linestyle="none", marker=marker, markersize=3.5, label=activation
-        )
-        for activation, marker in MARKERS.items()
-    ]
-    dashed = Line2D([], [], color="black", linestyle="--", linewidth=0.7, label="theory")
-    axes[0, 0].legend(handles=colours, loc="lower left")
-    axes[0, 1].legend(handles=[*markers, dashed], loc="lower right")

@@ -1,5 +1,6 @@
-"""Errors of numerical derivatives over their step, and what the gradient of four kinds of networks keeps."""
+"""Errors of numerical derivatives over their step, and what the gradient of networks conserves."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,26 +9,40 @@ from matplotlib.figure import Figure
 
 from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure
+from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
 
-KINDS = {"forward": ("-", "o"), "central": ("--", "s")}
 PRECISIONS = {"float32": PALETTE[1], "float64": PALETTE[0]}
-ACTIVATIONS = {"relu": ("ReLU", PALETTE[0], "o"), "tanh": ("tanh", PALETTE[1], "s")}
+ACTIVATIONS = {
+    "relu": CurveStyle("ReLU", PALETTE[0], "o"),
+    "tanh": CurveStyle("tanh", PALETTE[1], "s"),
+}
+LEARNING_RATES = {0.001: "-", 0.01: "--"}
 GAINS = (1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """A cosine between weights and their gradient, before a norm."""
+
+    norm: str
+    gauge: str
+    style: CurveStyle
+
+
 COSINES = (
-    ("batch", "unit_cosine", "batch norm, a unit's weights", PALETTE[0], "o"),
-    ("layer", "layer_cosine", "layer norm, a layer's", PALETTE[2], "^"),
-    ("layer", "unit_cosine", "layer norm, a unit's", PALETTE[1], "s"),
+    Cosine("batch", "unit_cosine", CurveStyle("batch norm, a unit's weights", PALETTE[0], "o")),
+    Cosine("layer", "layer_cosine", CurveStyle("layer norm, a layer's", PALETTE[2], "^")),
+    Cosine("layer", "unit_cosine", CurveStyle("layer norm, a unit's", PALETTE[1], "s")),
 )
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Numerical derivatives; products over layers; orthogonality over the weights' size; balance over training."""
+    """Numerical derivatives; products by layer; orthogonality over gain; balance over training."""
     canvas, axes = new_figure(7.0, 5.4, 2, 2)
-    _differences(axes[0, 0], runs)
-    _products(axes[0, 1], runs)
-    _cosines(axes[1, 0], runs)
-    _balance(axes[1, 1], runs)
+    _plot_differences(axes[0, 0], where(runs, {"measure.inspect": ["difference_errors"]}))
+    _plot_products(axes[0, 1], runs)
+    _plot_cosines(axes[1, 0], runs)
+    _plot_balance(axes[1, 1], runs)
     canvas.suptitle(
         "Automatic differentiation is exact to rounding, and gradients keep what symmetries demand",
         fontsize=9,
@@ -35,94 +50,149 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _differences(axes: Axes, runs: Sequence[Run]) -> None:
-    group = where(runs, {"measure.inspect": ["difference_errors"]})
-    for precision, colour in PRECISIONS.items():
-        own = where(group, {"precision.kind": precision})
-        steps = own[0].inspections["difference_step"][0]
-        for kind, (line, marker) in KINDS.items():
-            errors = np.stack([run.inspections[f"{kind}_difference_error"][0] for run in own])
-            shown = np.exp(np.mean(np.log(np.maximum(errors, 1e-16)), axis=0))
-            style = {"linestyle": line, "marker": marker, "markersize": 3, "linewidth": 1.0}
-            filled = colour if precision == "float64" else "white"
-            axes.plot(
-                steps,
-                shown,
-                color=colour,
-                markerfacecolor=filled,
-                label=f"{kind}, {precision}",
-                **style,
-            )
-        floor = np.median([run.inspections["mode_error"][0] for run in own])
-        axes.axhline(floor, color=colour, linestyle=":", linewidth=1.2)
-        axes.text(1e-14, floor / 2, f"automatic, {precision}", fontsize=6.5, color=colour, va="top")
+def _plot_differences(axes: Axes, runs: Sequence[Run]) -> None:
+    for precision in PRECISIONS:
+        group = where(runs, {"precision.kind": precision})
+        _plot_quotient(axes, group, "forward", precision, linestyle="-", marker="o")
+        _plot_quotient(axes, group, "central", precision, linestyle="--", marker="s")
+        _plot_automatic(axes, group, precision)
     axes.set(
-        xscale="log", yscale="log", ylim=(1e-18, 1e7), xlabel="step $h$ (in lengths of the weights)"
-    )
-    axes.set(
+        xscale="log",
+        yscale="log",
+        ylim=(1e-18, 1e7),
+        xlabel="step $h$ (in lengths of the weights)",
         ylabel="relative error of the derivative",
         title="a numerical derivative against the automatic one",
     )
     axes.legend(loc="upper right", ncols=2, fontsize=6, handlelength=2.2, columnspacing=1)
 
 
-def _products(axes: Axes, runs: Sequence[Run]) -> None:
-    for activation, (label, colour, marker) in ACTIVATIONS.items():
-        group = where(
-            runs,
-            {"activation.kind": activation, "model.bias": False, "optimizer.learning_rate": 0.001},
+def _plot_quotient(
+    axes: Axes, runs: Sequence[Run], kind: str, precision: str, *, linestyle: str, marker: str
+) -> None:
+    """Draws the geometric mean over seeds of a difference quotient's error.
+
+    Args:
+        axes: where to draw.
+        runs: the runs of one number format.
+        kind: ``forward`` or ``central``.
+        precision: the number format.
+        linestyle: the style of the line.
+        marker: the shape of the markers, filled for float64.
+    """
+    errors = np.stack([run.inspections[f"{kind}_difference_error"][0] for run in runs])
+    colour = PRECISIONS[precision]
+    axes.plot(
+        runs[0].inspections["difference_step"][0],
+        np.exp(np.mean(np.log(np.maximum(errors, 1e-16)), axis=0)),
+        color=colour,
+        linestyle=linestyle,
+        linewidth=1.0,
+        marker=marker,
+        markersize=3,
+        markerfacecolor=colour if precision == "float64" else "white",
+        label=f"{kind}, {precision}",
+    )
+
+
+def _plot_automatic(axes: Axes, runs: Sequence[Run], precision: str) -> None:
+    colour = PRECISIONS[precision]
+    error = np.median([run.inspections["mode_error"][0] for run in runs])
+    axes.axhline(error, color=colour, linestyle=":", linewidth=1.2)
+    axes.text(1e-14, error / 2, f"automatic, {precision}", fontsize=6.5, color=colour, va="top")
+
+
+def _select_homogeneous(runs: Sequence[Run], activation: str, learning_rate: float) -> list[Run]:
+    """The networks without biases, at one learning rate."""
+    settings = {
+        "activation.kind": activation,
+        "model.bias": False,
+        "optimizer.learning_rate": learning_rate,
+    }
+    return where(runs, settings)
+
+
+def _plot_products(axes: Axes, runs: Sequence[Run]) -> None:
+    for activation, style in ACTIVATIONS.items():
+        ratios = []
+        for run in _select_homogeneous(runs, activation, 0.001):
+            layers = run.inspections["scale_derivative"][0]
+            output = run.inspections["output_scale_derivative"][0]
+            ratios.append(layers / output)
+        band(
+            axes,
+            range(1, len(ratios[0]) + 1),
+            np.stack(ratios),
+            color=style.color,
+            marker=style.marker,
+            markersize=3,
+            label=style.label,
         )
-        found = [run.inspections for run in group]
-        ratios = np.stack(
-            [own["scale_derivative"][0] / own["output_scale_derivative"][0] for own in found]
-        )
-        layers = np.arange(1, ratios.shape[1] + 1)
-        band(axes, layers, ratios, color=colour, marker=marker, markersize=3, label=label)
     axes.axhline(1, color="black", linestyle="--", linewidth=0.9, label="theory (homogeneous)")
-    axes.set(xlabel="layer", ylabel="$\\langle W_l,\\partial L/\\partial W_l\\rangle$ over "
-             "$\\langle f,\\partial L/\\partial f\\rangle$", title="networks without biases")  # fmt: skip
+    axes.set(
+        xlabel="layer",
+        ylabel="$\\langle W_l,\\partial L/\\partial W_l\\rangle$ over "
+        "$\\langle f,\\partial L/\\partial f\\rangle$",
+        title="networks without biases",
+    )
     axes.legend(loc="best")
 
 
-def _cosines(axes: Axes, runs: Sequence[Run]) -> None:
-    for norm, name, label, colour, marker in COSINES:
-        groups = [where(runs, {"norm.kind": norm, "init.gain": gain}) for gain in GAINS]
-        greatest = np.array(
-            [[np.max(np.abs(run.inspections[name][0])) for run in group] for group in groups]
+def _plot_cosines(axes: Axes, runs: Sequence[Run]) -> None:
+    for cosine in COSINES:
+        columns = []
+        for gain in GAINS:
+            group = where(runs, {"norm.kind": cosine.norm, "init.gain": gain})
+            columns.append([_greatest(run, cosine.gauge) for run in group])
+        band(
+            axes,
+            GAINS,
+            np.array(columns).T,
+            color=cosine.style.color,
+            marker=cosine.style.marker,
+            markersize=3,
+            label=cosine.style.label,
         )
-        band(axes, GAINS, greatest.T, color=colour, marker=marker, markersize=3, label=label)
     guide = 1e-5 * np.array(GAINS) ** -2.0
-    axes.plot(
-        GAINS, guide, color="black", linestyle="--", linewidth=0.9, label="slope −2: the norm's ε"
-    )
-    axes.set(xscale="log", yscale="log", ylim=(1e-19, 1e3), xlabel="initial weights, in He's")
+    plot_theory(axes, GAINS, guide, label="slope −2: the norm's ε")
     axes.set(
-        ylabel="greatest $|\\cos(w,\\partial L/\\partial w)|$", title="weights in front of a norm"
+        xscale="log",
+        yscale="log",
+        ylim=(1e-19, 1e3),
+        xlabel="initial weights, in He's",
+        ylabel="greatest $|\\cos(w,\\partial L/\\partial w)|$",
+        title="weights in front of a norm",
     )
     axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.83), fontsize=6.5)
 
 
-def _balance(axes: Axes, runs: Sequence[Run]) -> None:
-    for activation, (label, colour, marker) in ACTIVATIONS.items():
-        for rate, line in ((0.001, "-"), (0.01, "--")):
-            settings = {
-                "activation.kind": activation,
-                "model.bias": False,
-                "optimizer.learning_rate": rate,
-            }
-            group = where(runs, settings)
-            kept = np.stack([run.inspections["balance"] for run in group])
-            drift = np.max(np.abs(kept - kept[:, :1]), axis=(2, 3))[:, 1:]
-            style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 3}
+def _greatest(run: Run, name: str) -> float:
+    """The greatest absolute value over layers at the first inspected step."""
+    return np.max(np.abs(run.inspections[name][0]))
+
+
+def _plot_balance(axes: Axes, runs: Sequence[Run]) -> None:
+    for activation, style in ACTIVATIONS.items():
+        for learning_rate, linestyle in LEARNING_RATES.items():
+            group = _select_homogeneous(runs, activation, learning_rate)
+            balance = np.stack([run.inspections["balance"] for run in group])
+            change = np.abs(balance - balance[:, :1])
             band(
                 axes,
                 group[0].inspections["step"][1:],
-                drift,
-                label=f"{label}, $\\eta={rate:g}$",
-                **style,
+                np.max(change, axis=(2, 3))[:, 1:],
+                color=style.color,
+                linestyle=linestyle,
+                marker=style.marker,
+                markersize=3,
+                label=f"{style.label}, $\\eta={learning_rate:g}$",
             )
     axes.axhline(1e-4, color="0.5", linestyle=":", linewidth=0.9)
-    axes.set(yscale="log", ylim=(3e-6, 5), xlabel="step of gradient descent")
-    axes.set(title="balance of a unit, networks without biases")
-    axes.set(ylabel="greatest change of\n$\\|w_{in}\\|^2-\\|w_{out}\\|^2$")
+    axes.set(
+        yscale="log",
+        ylim=(3e-6, 5),
+        xlabel="step of gradient descent",
+        ylabel="greatest change of\n$\\|w_{in}\\|^2-\\|w_{out}\\|^2$",
+        title="balance of a unit, networks without biases",
+    )
     axes.legend(loc="upper left", ncols=2, fontsize=6.5)

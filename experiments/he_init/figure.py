@@ -1,4 +1,4 @@
-"""Training loss of 22 and 30 layers for two initialisations, and the gradient over depth before the first step."""
+"""Training loss of 22 and 30 layers for two initialisations, and the gradient before training."""
 
 import math
 from collections.abc import Sequence
@@ -8,44 +8,59 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research.diagnosis.verdict import log_profile
-from research.records.queries import at_best_rate, where
+from research.records.queries import (
+    at_best_rate,
+    initial_profiles,
+    one_per_seed,
+    where,
+)
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, decades, new_figure
+from research.reporting.figures import (
+    PALETTE,
+    CurveStyle,
+    band,
+    decades,
+    new_figure,
+    plot_metric,
+    plot_theory,
+)
 
-ARMS = {1: ("Xavier, $1/n$", PALETTE[1], "v"), 2: ("He, $2/n$", PALETTE[0], "o")}
-STEPS = 10  # of a curve's means
+ARMS = {  # by σ_w²
+    1: CurveStyle("Xavier, $1/n$", PALETTE[1], "v"),
+    2: CurveStyle("He, $2/n$", PALETTE[0], "o"),
+}
+WINDOW = 10  # training steps that one point of a curve is the mean of
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left and middle the loss over steps, right the gradient; a line an initialisation, its range as a shade."""
+    """Left and middle the loss over steps, right the gradient; the range over seeds is shaded."""
     canvas, axes = new_figure(7.2, 2.8, 1, 3)
-    for column, layers in enumerate((22, 30)):
-        _losses(axes[0, column], where(runs, {"model.depth": layers - 1}))
-        axes[0, column].set_title(f"{layers} layers")
+    deep = where(runs, {"model.depth": 29})
+    _plot_losses(axes[0, 0], where(runs, {"model.depth": 21}))
+    _plot_losses(axes[0, 1], deep)
+    _plot_gradients(axes[0, 2], deep)
+    axes[0, 0].set_title("22 layers")
+    axes[0, 1].set_title("30 layers")
     axes[0, 0].set_ylabel("training loss\n(nats, mean of 10 steps)")
-    _gradients(axes[0, 2], where(runs, {"model.depth": 29}))
     canvas.suptitle(
-        "Xavier's initialisation slows rectifier networks of 22 layers and stalls those of 30; He's trains both",
+        "Xavier's initialisation slows rectifier networks of 22 layers and stalls those of 30; "
+        "He's trains both",
         fontsize=9,
     )
     return canvas
 
 
-def _losses(axes: Axes, runs: Sequence[Run]) -> None:
-    for variance, (label, colour, marker) in ARMS.items():
-        arm = where(runs, {"init.sigma_w": math.sqrt(variance)})
-        best = at_best_rate(arm)
-        curves = np.stack(
-            [run.metrics["train_loss"].reshape(-1, STEPS).mean(axis=1) for run in best]
-        )
-        steps = np.arange(curves.shape[1]) * STEPS + STEPS / 2
-        band(
+def _plot_losses(axes: Axes, runs: Sequence[Run]) -> None:
+    for variance, style in ARMS.items():
+        group = where(runs, {"init.sigma_w": math.sqrt(variance)})
+        plot_metric(
             axes,
-            steps,
-            curves,
-            label=label,
-            color=colour,
-            marker=marker,
+            at_best_rate(group),
+            "train_loss",
+            window=WINDOW,
+            label=style.label,
+            color=style.color,
+            marker=style.marker,
             markevery=6,
             markersize=3.5,
         )
@@ -54,45 +69,27 @@ def _losses(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set(ylim=(0, 2.6), xlabel="training step")
 
 
-def _gradients(axes: Axes, runs: Sequence[Run]) -> None:
-    for variance, (label, colour, marker) in ARMS.items():
-        profiles = [log_profile(run.profiles["signal_grad"][0]) for run in _once(runs, variance)]
-        curves = np.stack(profiles) / math.log(10)
+def _plot_gradients(axes: Axes, runs: Sequence[Run]) -> None:
+    """The learning rate does not matter before the first step, so one run per seed is enough."""
+    for variance, style in ARMS.items():
+        group = one_per_seed(where(runs, {"init.sigma_w": math.sqrt(variance)}))
+        curves = log_profile(initial_profiles(group, "signal_grad")) / math.log(10)
         layers = np.arange(curves.shape[1])
         band(
             axes,
             layers,
             curves,
-            label=label,
-            color=colour,
-            marker=marker,
+            label=style.label,
+            color=style.color,
+            marker=style.marker,
             markevery=7,
             markersize=3.5,
         )
-        axes.plot(
-            layers,
-            math.log10(variance / 2) * layers[::-1],
-            color="black",
-            linestyle="--",
-            linewidth=0.9,
-        )
-    axes.plot(
-        [],
-        [],
-        color="black",
-        linestyle="--",
-        linewidth=0.9,
-        label="theory, $\\sigma_w^2/2$ a layer",
-    )
+        plot_theory(axes, layers, math.log10(variance / 2) * layers[::-1])
+    plot_theory(axes, [], [], label="theory, $\\sigma_w^2/2$ a layer")
     decades(axes)
     axes.legend(loc="lower right")
     axes.set(ylim=(-11, 2), xlabel="layer", title="30 layers before training")
     axes.set_ylabel(
         "squared gradient $\\|\\partial L/\\partial h\\|^2$\nrelative to the last layer"
     )
-
-
-def _once(runs: Sequence[Run], variance: float) -> list[Run]:
-    """One run a seed: the learning rate does not matter yet."""
-    arm = where(runs, {"init.sigma_w": math.sqrt(variance)})
-    return list({run["seed"]: run for run in arm}.values())

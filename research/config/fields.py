@@ -101,7 +101,11 @@ def without_traced_values(option: Any) -> Any:
     """
     defaults = {item.name: item.default for item in dataclasses.fields(option)}
 
-    def reset(name: str, declared: Setting, value: Any) -> Any:
+    def reset(
+        name: str,
+        declared: Setting,
+        value: Any,
+    ) -> Any:
         if declared.switch:
             return 1.0 if value > 0 else 0.0
         return defaults[name]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,11 @@ class Config:
     checkpoint: options.Checkpoint = options.Checkpoint()
 
 
-def _by_kind(kinds: type[enum.Enum], usual: type, **others: type) -> dict[str, type]:
+def _by_kind(
+    kinds: type[enum.Enum],
+    usual: type,
+    **others: type,
+) -> dict[str, type]:
     """The dataclass of each option of a group: ``usual``, except for those named."""
     classes = {}
     for kind in kinds:
@@ -122,13 +127,17 @@ def selector_of(group: str) -> str:
     return SELECTORS.get(group, "kind")
 
 
-def make_option(group: str, name: str, **values: Any) -> Any:
+def make_option(
+    group: str,
+    name: str,
+    **values: Any,
+) -> Any:
     """An option of a group with its default values, except for those given.
 
     >>> make_option("skip", "scaled", branch_scale=0.5).branch_scale
     0.5
     """
-    kinds = type(getattr(OPTIONS[group][name](), selector_of(group)))
+    kinds: Any = type(getattr(OPTIONS[group][name](), selector_of(group)))
     return OPTIONS[group][name](**{selector_of(group): kinds[name]}, **values)
 
 
@@ -244,9 +253,10 @@ def _declared_in_group(group: str, default: type) -> Iterator[DeclaredSetting]:
         )
 
 
-def setting_paths() -> list[str]:
+@functools.cache
+def setting_paths() -> tuple[str, ...]:
     """Every dotted path that some option has."""
-    return list(dict.fromkeys(declared.path for declared in iter_declared()))
+    return tuple(dict.fromkeys(declared.path for declared in iter_declared()))
 
 
 def options_with(path: str) -> tuple[str, ...]:

@@ -43,7 +43,11 @@ def check(config: schema.Config) -> None:
     _check_mesh(config.mesh)
 
 
-def _check_range(path: str, value: Any, declared: Setting) -> None:
+def _check_range(
+    path: str,
+    value: Any,
+    declared: Setting,
+) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{path} must be finite, got {value}")
     if value is None:
@@ -80,7 +84,12 @@ def _groups(config: schema.Config) -> Iterator[tuple[str, Any]]:
             yield item.name, value
 
 
-def _without_effect(group: str, name: str, value: Any, declared: Setting) -> str:
+def _without_effect(
+    group: str,
+    name: str,
+    value: Any,
+    declared: Setting,
+) -> str:
     conditions = []
     for other, values in declared.only_with.items():
         wanted = [str(to_plain(each)) for each in values]

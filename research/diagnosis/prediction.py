@@ -29,7 +29,11 @@ def skip_scales(config: Config) -> tuple[float, float] | None:
 
 
 def predicted_profile(
-    config: Config, *, inputs: int, mean_square: float, batch_size: int
+    config: Config,
+    *,
+    inputs: int,
+    mean_square: float,
+    batch_size: int,
 ) -> np.ndarray | None:
     """What mean-field theory expects of the backward signal at initialisation.
 
@@ -66,7 +70,11 @@ def predicted_profile(
 
 
 def predicted_factor(
-    config: Config, *, inputs: int, mean_square: float, batch_size: int
+    config: Config,
+    *,
+    inputs: int,
+    mean_square: float,
+    batch_size: int,
 ) -> float | None:
     """The predicted factor a layer at initialisation, fitted over the layers that the verdict fits.
 

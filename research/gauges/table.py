@@ -105,7 +105,11 @@ def _mean(h: "Array", active_share: "float | Array") -> "Array":
 FLAT = 0.05  # slopes below this fraction of the greatest slope count as flat
 
 
-def _saturated(nonlinearity: Any, z: "Array", counted: "Array | None") -> "Array":
+def _saturated(
+    nonlinearity: Any,
+    z: "Array",
+    counted: "Array | None",
+) -> "Array":
     """The fraction of elements whose slope |φ'(z)| is flat."""
     import jax.numpy as jnp
 
@@ -117,7 +121,11 @@ def _saturated(nonlinearity: Any, z: "Array", counted: "Array | None") -> "Array
     return jnp.mean(is_flat, dtype=jnp.float32, where=counted_elements)
 
 
-def _dead(nonlinearity: Any, z: "Array", counted: "Array | None") -> "Array":
+def _dead(
+    nonlinearity: Any,
+    z: "Array",
+    counted: "Array | None",
+) -> "Array":
     """The fraction of units (last axis) with φ(z) = 0 on the whole batch."""
     import jax.numpy as jnp
 
@@ -142,8 +150,10 @@ def _update_ratio(weight: "Array", update: "Array") -> "Array":
     """NaN where the weights are all zero."""
     import jax.numpy as jnp
 
-    is_positive = weight > 0
-    return jnp.where(is_positive, update / jnp.where(is_positive, weight, 1), jnp.nan)
+    from research.gauges.norms import nonzero_or_one
+
+    ratio = update / nonzero_or_one(weight)
+    return jnp.where(weight > 0, ratio, jnp.nan)
 
 
 SIGNAL_GRAD = Gauge(
@@ -262,7 +272,11 @@ def gauges_at(site: Site, level: Level) -> Iterator[Gauge]:
             yield gauge
 
 
-def measure_at(site: Site, level: Level, *arguments: Any) -> "dict[str, Array]":
+def measure_at(
+    site: Site,
+    level: Level,
+    *arguments: Any,
+) -> "dict[str, Array]":
     """What the gauges of a site measure, by name.
 
     Args:
@@ -277,6 +291,19 @@ def measure_at(site: Site, level: Level, *arguments: Any) -> "dict[str, Array]":
     return measured
 
 
+class MetricSource(enum.Enum):
+    """When a metric has a value."""
+
+    STEP = "every step"
+    """From the step itself."""
+    MEASURED_STEP = "measured steps"
+    """From the gauges."""
+    EVALUATION = "steps with an evaluation"
+    """From the evaluation split."""
+    HOST = "every step, computed on the host"
+    """From the number of the step."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number of a step as a whole.
@@ -285,26 +312,78 @@ class Metric:
         name: its column in ``metrics.parquet``.
         meaning: one line for the reference page.
         key: its name in trackers.
-        evaluation: whether it is measured on the evaluation split, after some steps only.
+        source: when it has a value.
+        is_final: whether ``run.json`` has its final value: the mean over the last epoch, or the
+            last evaluation.
     """
 
     name: str
     meaning: str
     key: str
-    evaluation: bool = False
+    source: MetricSource = MetricSource.STEP
+    is_final: bool = False
 
 
 METRICS = (
-    Metric("train_loss", "Training loss of the step's batch, in nats.", "train/loss"),
-    Metric("train_accuracy", "Accuracy on the step's batch.", "train/accuracy"),
-    Metric("learning_rate", "Learning rate of the step.", "train/learning_rate"),
-    Metric("loss_scale", "Factor on the loss in the backward pass.", "train/loss_scale"),
-    Metric("skipped", "Whether the step left the weights as they were.", "train/skipped"),
-    Metric("epoch", "Passes over the training examples so far.", "train/epoch"),
-    Metric("eval_loss", "Loss on the evaluation split.", "eval/loss", evaluation=True),
-    Metric("eval_accuracy", "Accuracy on the evaluation split.", "eval/accuracy", evaluation=True),
-    Metric("grad_norm", "Norm of the whole gradient, before clipping.", "grad_norm/total"),
+    Metric(
+        "train_loss",
+        "Training loss of the step's batch, in nats.",
+        "train/loss",
+        is_final=True,
+    ),
+    Metric(
+        "train_accuracy",
+        "Accuracy on the step's batch.",
+        "train/accuracy",
+        is_final=True,
+    ),
+    Metric(
+        "learning_rate",
+        "Learning rate of the step.",
+        "train/learning_rate",
+    ),
+    Metric(
+        "loss_scale",
+        "Factor on the loss in the backward pass.",
+        "train/loss_scale",
+    ),
+    Metric(
+        "skipped",
+        "Whether the step left the weights as they were.",
+        "train/skipped",
+    ),
+    Metric(
+        "epoch",
+        "Passes over the training examples so far.",
+        "train/epoch",
+        MetricSource.HOST,
+    ),
+    Metric(
+        "eval_loss",
+        "Loss on the evaluation split.",
+        "eval/loss",
+        MetricSource.EVALUATION,
+        is_final=True,
+    ),
+    Metric(
+        "eval_accuracy",
+        "Accuracy on the evaluation split.",
+        "eval/accuracy",
+        MetricSource.EVALUATION,
+        is_final=True,
+    ),
+    Metric(
+        "grad_norm",
+        "Norm of the whole gradient, before clipping.",
+        "grad_norm/total",
+        MetricSource.MEASURED_STEP,
+    ),
 )
+
+
+def metric_names(source: MetricSource) -> list[str]:
+    """The metrics that have a value at the same steps."""
+    return [metric.name for metric in METRICS if metric.source is source]
 
 
 @dataclass(frozen=True)
@@ -325,6 +404,11 @@ class Diagnostic:
     shape: str
     inspection: str = ""
     tracked: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a single number rather than one for each layer."""
+        return self.shape == "[]"
 
 
 def _exponent_gauges() -> Iterator[Diagnostic]:
@@ -433,4 +517,10 @@ DIAGNOSTICS = (
         "[N+1, D]",
         "balance",
     ),
+)
+
+
+TRACKED_GAUGES = tuple(gauge for gauge in GAUGES if gauge.tracked)
+TRACKED_DIAGNOSTICS = tuple(
+    diagnostic for diagnostic in (*EXPONENT_GAUGES, *DIAGNOSTICS) if diagnostic.tracked
 )

@@ -64,7 +64,12 @@ class Architecture:
     rounding: str = ""
     tensor_scale: bool = False
 
-    def weights(self, hp: HParams, rngs: nnx.Rngs, **changes: Any) -> dict[str, Any]:
+    def weights(
+        self,
+        hp: HParams,
+        rngs: nnx.Rngs,
+        **changes: Any,
+    ) -> dict[str, Any]:
         """The keyword arguments of every map with weights, as ``Conv`` and ``make_linear`` take
         them.
         """

@@ -24,7 +24,13 @@ class Attention(nnx.Module):
     W_v and W_o by β.
     """
 
-    def __init__(self, arch: Architecture, hp: HParams, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         assert isinstance(arch.model, Transformer)
         self.arch = arch
         self.heads = arch.model.heads
@@ -42,7 +48,10 @@ class Attention(nnx.Module):
         self.out = make(late_factor)
 
     def __call__(
-        self, z: Float[Array, "B T D"], ctx: ForwardContext, layer: Array
+        self,
+        z: Float[Array, "B T D"],
+        ctx: ForwardContext,
+        layer: Array,
     ) -> tuple[Float[Array, "B T D"], Statistics]:
         """The branch's output; the softmax is computed in float32 or wider.
 

@@ -16,7 +16,12 @@ from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 
 
-def make_embed(arch: Architecture, hp: HParams, *, rngs: nnx.Rngs) -> Any:
+def make_embed(
+    arch: Architecture,
+    hp: HParams,
+    *,
+    rngs: nnx.Rngs,
+) -> Any:
     """The embedding; None for a recurrent network whose cell reads numbers as they are."""
     match arch.model.kind:
         case ModelKind.mlp:
@@ -37,7 +42,13 @@ class Stem(nnx.Module):
     1 and §4.2).
     """
 
-    def __init__(self, arch: Architecture, hp: HParams, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         self.pools = arch.model.kind is ModelKind.resnet
         width = arch.model.width
@@ -92,7 +103,13 @@ class Sequence(nnx.Module):
     position.
     """
 
-    def __init__(self, arch: Architecture, hp: HParams, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         length = arch.shape[0]
         width = arch.model.width
@@ -116,7 +133,11 @@ class Sequence(nnx.Module):
         return h + self.positions[...].astype(h.dtype)[None]
 
 
-def _make_positions(arch: Architecture, length: int, rngs: nnx.Rngs) -> nnx.Param:
+def _make_positions(
+    arch: Architecture,
+    length: int,
+    rngs: nnx.Rngs,
+) -> nnx.Param:
     initializer = jax.nn.initializers.normal(0.02)  # Radford et al. 2018
     shape = (length, arch.model.width)
     return nnx.Param(_draw_wide(initializer, rngs, shape, arch.param_dtype))

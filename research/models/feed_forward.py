@@ -46,7 +46,13 @@ class FeedForwardBranch(nnx.Module):
     """
 
     def __init__(
-        self, arch: Architecture, part: Part, layer: Array, hp: HParams, *, rngs: nnx.Rngs
+        self,
+        arch: Architecture,
+        part: Part,
+        layer: Array,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
     ):
         self.arch = arch
         self.activates_first = not arch.activates_sum and part.kind != "feedforward"
@@ -66,7 +72,10 @@ class FeedForwardBranch(nnx.Module):
         self.shifts = nnx.Param(shifts) if has_fixup else None
 
     def __call__(
-        self, z: Float[Array, "..."], ctx: ForwardContext, layer: Array
+        self,
+        z: Float[Array, "..."],
+        ctx: ForwardContext,
+        layer: Array,
     ) -> tuple[Float[Array, "..."], Statistics]:
         """The branch's output and, where they are asked for, the mean statistics of its
         nonlinearities.
@@ -87,7 +96,12 @@ class FeedForwardBranch(nnx.Module):
             z = weight(self.shift(z, n, 1))
         return z, mean_statistics(statistics)
 
-    def shift(self, z: Array, n: int, place: int) -> Array:
+    def shift(
+        self,
+        z: Array,
+        n: int,
+        place: int,
+    ) -> Array:
         """Adds fixup's bias before nonlinearity (``place`` 0) or weight (1) ``n``; else ``z`` as it
         is.
         """
@@ -109,11 +123,16 @@ class FeedForwardBranch(nnx.Module):
         return z * active.astype(z.dtype).reshape(units_last)
 
 
-def dropout(arch: Architecture, z: Array, ctx: ForwardContext, layer: Array) -> Array:
+def dropout(
+    arch: Architecture,
+    z: Array,
+    ctx: ForwardContext,
+    layer: Array,
+) -> Array:
     """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
     if not (arch.has_dropout and ctx.train):
         return z
-    rate = ctx.hp.model.dropout
+    rate = ctx.hp.dropout_rate
     draw = partial(jax.random.bernoulli, ctx.layer_key(layer, 1), 1 - rate)
     kept = sample_then_shard(draw, z.shape)
     return z * (kept / (1 - rate)).astype(z.dtype)
@@ -144,7 +163,11 @@ def _weight_shapes(arch: Architecture, part: Part) -> list[WeightShape]:
 
 
 def _make_weight(
-    arch: Architecture, shape: WeightShape, *, factor: float | Array, **weights
+    arch: Architecture,
+    shape: WeightShape,
+    *,
+    factor: float | Array,
+    **weights,
 ) -> nnx.Module:
     if not shape.size:
         return make_linear(shape.inputs, shape.outputs, factor=factor, **weights)
@@ -159,7 +182,11 @@ def _make_weight(
     )
 
 
-def _initial_factors(arch: Architecture, count: int, layer: Array) -> list[float | Array]:
+def _initial_factors(
+    arch: Architecture,
+    count: int,
+    layer: Array,
+) -> list[float | Array]:
     """Scale factors applied to the initial weights of a branch with ``count`` weights."""
     match arch.skip.kind:
         case SkipKind.fixup:

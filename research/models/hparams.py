@@ -33,6 +33,16 @@ class HParams:
     precision: options.Precision
     loss: options.Loss
 
+    @property
+    def total_steps(self) -> Any:
+        """How many updates the run has, int32."""
+        return self.train.steps
+
+    @property
+    def dropout_rate(self) -> Any:
+        """The dropout rate; 0 for a model that has none."""
+        return getattr(self.model, "dropout", 0.0)
+
 
 GROUPS = tuple(item.name for item in dataclasses.fields(HParams) if item.name != "seed")
 
@@ -52,7 +62,12 @@ def _register_options() -> None:
 _register_options()
 
 
-def make_hparams(configs: Sequence[Config], *, steps: int, dtype: type) -> HParams:
+def make_hparams(
+    configs: Sequence[Config],
+    *,
+    steps: int,
+    dtype: type,
+) -> HParams:
     """The hyperparameters [M] of runs that differ only in traced numbers, on the host.
 
     Args:
@@ -76,7 +91,11 @@ def _only_traced(train: options.Train, steps: int) -> options.Train:
 
 
 def _stack_options(variants: Sequence[Any], dtype: type) -> Any:
-    def stack(name: str, declared: Setting, value: Any) -> np.ndarray:
+    def stack(
+        name: str,
+        declared: Setting,
+        value: Any,
+    ) -> np.ndarray:
         del declared
         values = [getattr(variant, name) for variant in variants]
         return np.asarray(values, np.int32 if isinstance(value, int) else dtype)

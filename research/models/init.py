@@ -26,7 +26,10 @@ def weight_initializer(init: Init, factor: float | Array = 1.0) -> Initializer:
     scheme = _scheme(init.kind)
 
     def draw(
-        key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object
+        key: Array,
+        shape: tuple[int, ...],
+        dtype: jnp.dtype = jnp.float32,
+        **_: object,
     ) -> Array:
         wide = jnp.promote_types(dtype, jnp.float32)
         return (scale * scheme(key, shape, wide)).astype(dtype)
@@ -46,7 +49,11 @@ def _scheme(kind: InitKind) -> Initializer:
     return jax.nn.initializers.variance_scaling(scaling.scale, scaling.mode, scaling.distribution)
 
 
-def _delta_orthogonal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+def _delta_orthogonal(
+    key: Array,
+    shape: tuple[int, ...],
+    dtype: jnp.dtype,
+) -> Array:
     """An orthogonal matrix at a kernel's centre, zeros around it; matrices are orthogonal as they
     are.
 
@@ -62,7 +69,10 @@ def bias_initializer(init: Init) -> Initializer:
     """Draws biases from N(0, sigma_b²)."""
 
     def draw(
-        key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object
+        key: Array,
+        shape: tuple[int, ...],
+        dtype: jnp.dtype = jnp.float32,
+        **_: object,
     ) -> Array:
         wide = jnp.promote_types(dtype, jnp.float32)
         return (init.sigma_b * jax.random.normal(key, shape, wide)).astype(dtype)

@@ -28,7 +28,13 @@ class Layer(nnx.Module):
     """skip(h, branch(h)), normalised before the branch, at its end, or after the sum."""
 
     def __init__(
-        self, arch: Architecture, part: Part, layer: Array, hp: HParams, *, rngs: nnx.Rngs
+        self,
+        arch: Architecture,
+        part: Part,
+        layer: Array,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
     ):
         self.arch = arch
         self.is_recurrent = part.kind == "cell"
@@ -78,14 +84,22 @@ class Layer(nnx.Module):
         h = tap(out, slots.get(SIGNAL_GRAD.name))
         return h, statistics | signal_statistics(self.arch, h, ctx, layer + 1)
 
-    def _normalize(self, h: Array, place: Placement, ctx: ForwardContext) -> Array:
+    def _normalize(
+        self,
+        h: Array,
+        place: Placement,
+        ctx: ForwardContext,
+    ) -> Array:
         if place is not self.arch.norm.placement:
             return h
         return apply_norm(self.norm, h, train=ctx.train)
 
 
 def signal_statistics(
-    arch: Architecture, h: Array, ctx: ForwardContext, layer: int | Array
+    arch: Architecture,
+    h: Array,
+    ctx: ForwardContext,
+    layer: int | Array,
 ) -> Statistics:
     """The statistics of the input of layer ``layer``, over the units that have a value.
 

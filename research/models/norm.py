@@ -59,7 +59,13 @@ def make_norm(
 class DynamicTanh(nnx.Module):
     """γ·tanh(α·h) + β, with a learned scalar α, initially 0.5 (Zhu et al. 2025, eq. 3)."""
 
-    def __init__(self, width: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype):
+    def __init__(
+        self,
+        width: int,
+        *,
+        dtype: jnp.dtype,
+        param_dtype: jnp.dtype,
+    ):
         self.dtype = dtype
         self.alpha = nnx.Param(jnp.full((), 0.5, param_dtype))
         self.scale = nnx.Param(jnp.ones(width, param_dtype))
@@ -75,7 +81,10 @@ class DynamicTanh(nnx.Module):
 
 
 def apply_norm(
-    norm: nnx.Module | None, h: Float[Array, "..."], *, train: bool
+    norm: nnx.Module | None,
+    h: Float[Array, "..."],
+    *,
+    train: bool,
 ) -> Float[Array, "..."]:
     """Normalises ``h``; each position of a sequence [B, T, D] is normalised by itself.
 

@@ -98,7 +98,11 @@ def _resnet(arch: Any) -> tuple[Stage, ...]:
     return _stages(kind, arch.model.width, groups)
 
 
-def _stages(kind: str, inputs: int, groups: list[Group]) -> tuple[Stage, ...]:
+def _stages(
+    kind: str,
+    inputs: int,
+    groups: list[Group],
+) -> tuple[Stage, ...]:
     """The stages of a ResNet: a first block that changes the shape is a stage of its own."""
     stages = []
     for group in groups:

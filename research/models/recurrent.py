@@ -32,7 +32,14 @@ class Cell(nnx.Module):
     ``saturated`` counts the gates too.
     """
 
-    def __init__(self, arch: Architecture, inputs: int, hp: HParams, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        inputs: int,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         assert isinstance(arch.model, Recurrent)
         self.kind = arch.model.cell
         self.activation = arch.activation.kind.name
@@ -58,7 +65,10 @@ class Cell(nnx.Module):
         self.inner = nnx.Param(jnp.zeros(width, param_dtype)) if has_inner_bias else None
 
     def __call__(
-        self, z: Float[Array, "B S"], x: Float[Array, "B P"], ctx: ForwardContext
+        self,
+        z: Float[Array, "B S"],
+        x: Float[Array, "B P"],
+        ctx: ForwardContext,
     ) -> tuple[Array, Statistics]:
         """The branch's output and, where they are asked for, the statistics of its nonlinearities.
 

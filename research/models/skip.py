@@ -1,6 +1,7 @@
 """Shortcuts: how the input of a block and its branch are combined."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,14 @@ class Skip(nnx.Module):
     et al. 2016, option A) or by a normalised 1×1 map (``projection``: option B).
     """
 
-    def __init__(self, arch: Architecture, part: Part, hp: HParams, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        part: Part,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         self.part = part
         if _has_projection(arch, part):
@@ -69,7 +77,11 @@ class Skip(nnx.Module):
                 self.gate = _make_gate(arch, part.outputs, gate_bias, rngs)
 
     def __call__(
-        self, h: Float[Array, "..."], branch: Float[Array, "..."], ctx: ForwardContext, layer: Array
+        self,
+        h: Float[Array, "..."],
+        branch: Float[Array, "..."],
+        ctx: ForwardContext,
+        layer: Array,
     ) -> Float[Array, "..."]:
         """The output of layer ``layer`` (0..N-1)."""
         match self.arch.skip:
@@ -92,7 +104,13 @@ class Skip(nnx.Module):
             return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, missing)])
         return h
 
-    def _combine(self, h: Array, branch: Array, ctx: ForwardContext, layer: Array) -> Array:
+    def _combine(
+        self,
+        h: Array,
+        branch: Array,
+        ctx: ForwardContext,
+        layer: Array,
+    ) -> Array:
         def cast(value: Array | float) -> Array:
             return jnp.asarray(value).astype(h.dtype)
 
@@ -128,18 +146,32 @@ def _has_projection(arch: Architecture, part: Part) -> bool:
     return arch.skip.kind is SkipKind.projection or option_b
 
 
-def _make_gate(arch: Architecture, width: int, gate_bias: Array, rngs: nnx.Rngs) -> nnx.Linear:
-    def initial_bias(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+def _make_gate(
+    arch: Architecture,
+    width: int,
+    gate_bias: Any,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    def initial_bias(
+        key: Array,
+        shape: tuple[int, ...],
+        dtype: jnp.dtype,
+    ) -> Array:
         del key
         return jnp.full(shape, gate_bias, dtype)
 
-    small = jax.nn.initializers.normal(0.1 * width**-0.5)
-    return nnx.Linear(
-        width, width, kernel_init=small, bias_init=initial_bias, **arch.formats, rngs=rngs
-    )
+    gate: dict[str, Any] = dict(arch.formats)
+    gate["kernel_init"] = jax.nn.initializers.normal(0.1 * width**-0.5)
+    gate["bias_init"] = initial_bias
+    return nnx.Linear(width, width, **gate, rngs=rngs)
 
 
-def _keep_mask(ctx: ForwardContext, layer: Array, rate: Array, shape: tuple[int, ...]) -> Array:
+def _keep_mask(
+    ctx: ForwardContext,
+    layer: Array,
+    rate: Any,
+    shape: tuple[int, ...],
+) -> Array:
     """In training 1 or, with probability ``rate``, 0; in evaluation its mean."""
     if not ctx.train:
         return 1 - rate

@@ -33,7 +33,13 @@ class Stack(nnx.Module):
     ``cell`` instead.
     """
 
-    def __init__(self, arch: Architecture, hp: HParams, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        arch: Architecture,
+        hp: HParams,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.arch = arch
         self.embed = make_embed(arch, hp, rngs=rngs)
         if arch.shares_weights:
@@ -45,7 +51,10 @@ class Stack(nnx.Module):
         self.head = None if _is_tied(arch) else _make_head(arch, hp, rngs)
 
     def __call__(
-        self, x: Array, slots: Slots, ctx: ForwardContext
+        self,
+        x: Array,
+        slots: Slots,
+        ctx: ForwardContext,
     ) -> tuple[Float[Array, "..."], Statistics]:
         """The logits, and the forward statistics of every layer in forward order.
 
@@ -87,7 +96,10 @@ class Stack(nnx.Module):
         return h
 
     def run_layers(
-        self, h: Array, slots: Slots, ctx: ForwardContext
+        self,
+        h: Array,
+        slots: Slots,
+        ctx: ForwardContext,
     ) -> tuple[Array, list[Statistics]]:
         """The last layer's output and the statistics of each stage, without weight sharing."""
         collected = []
@@ -110,7 +122,11 @@ class Stack(nnx.Module):
         return h, collected
 
     def _run_steps(
-        self, x: Array, h: Array, slots: Slots, ctx: ForwardContext
+        self,
+        x: Array,
+        h: Array,
+        slots: Slots,
+        ctx: ForwardContext,
     ) -> tuple[Array, list[Statistics]]:
         """One layer for each time step; each step has its own tap on the weights that all share."""
         arch = self.arch
@@ -122,7 +138,7 @@ class Stack(nnx.Module):
 
         def body(h: Array, step: tuple) -> tuple[Array, tuple]:
             layer, step_input, slots, padding_mask = step
-            tapped = tap(params, slots.get(GRAD_NORM.name), whole=psum_tree)
+            tapped = tap(params, slots.get(GRAD_NORM.name), reduce=psum_tree)
             cell = nnx.merge(graph, tapped, others)
             step_ctx = dataclasses.replace(ctx, padding_mask=padding_mask)
             h, statistics = cell(h, slots, step_ctx, layer, step_input)
@@ -161,14 +177,22 @@ def _is_tied(arch: Architecture) -> bool:
     return isinstance(arch.model, Transformer) and arch.model.tied
 
 
-def _make_head(arch: Architecture, hp: HParams, rngs: nnx.Rngs) -> nnx.Linear:
+def _make_head(
+    arch: Architecture,
+    hp: HParams,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
     width = arch.model.width if arch.shares_weights else arch.residual_width
     # Fixup, rule 1: the head's weights are initially 0 (Zhang, Dauphin, Ma 2019, §3).
     factor = 0.0 if arch.skip.kind is SkipKind.fixup else 1.0
     return make_linear(width, arch.classes, **arch.weights(hp, rngs), factor=factor)
 
 
-def _make_stacks(arch: Architecture, hp: HParams, rngs: nnx.Rngs) -> list[nnx.Module]:
+def _make_stacks(
+    arch: Architecture,
+    hp: HParams,
+    rngs: nnx.Rngs,
+) -> list[nnx.Module]:
     """For each stage and part the stack of its layers."""
     stacks = []
     first_layer = 0
@@ -182,7 +206,11 @@ def _make_stacks(arch: Architecture, hp: HParams, rngs: nnx.Rngs) -> list[nnx.Mo
 
 
 def _make_stack(
-    arch: Architecture, part: Part, layers: Array, hp: HParams, rngs: nnx.Rngs
+    arch: Architecture,
+    part: Part,
+    layers: Array,
+    hp: HParams,
+    rngs: nnx.Rngs,
 ) -> nnx.Module:
     """One layer for each number in ``layers``, parameters stacked on a leading axis."""
     make = nnx.vmap(lambda keys, layer: Layer(arch, part, layer, hp, rngs=keys))
@@ -253,7 +281,12 @@ def _run_stage(
     return h, jax.tree.map(lambda values: values.reshape(-1), statistics)
 
 
-def _run_in_order(body: Callable, h: Array, blocks: Any, count: int) -> tuple[Array, Any]:
+def _run_in_order(
+    body: Callable,
+    h: Array,
+    blocks: Any,
+    count: int,
+) -> tuple[Array, Any]:
     """A scan; a single block, which may change the shape of ``h``, runs without one."""
     if count > 1:
         return jax.lax.scan(body, h, blocks)

@@ -76,7 +76,11 @@ def stacked(shapes: TrainState, checkpoints: Mapping[int, Checkpoint]) -> Arrays
     return {path: np.stack([arrays[path] for arrays in lanes]) for path in leaves}
 
 
-def restored(shapes: TrainState, arrays: Mapping[str, Any], key: jax.Array) -> TrainState:
+def restored(
+    shapes: TrainState,
+    arrays: Mapping[str, Any],
+    key: jax.Array,
+) -> TrainState:
     """The state, from what ``fetch`` gave and the runs' keys [M]."""
     bare = _without_key(shapes)
     leaves = [arrays[path] for path in _by_path(bare)]

@@ -109,7 +109,12 @@ class Snapshot:
         return lambda params: objective(params, {})[0]
 
 
-def inspect(spec: ProgramConfig, state: TrainState, hp: HParams, data: Data) -> Diagnostics:
+def inspect(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Data,
+) -> Diagnostics:
     """Everything that ``measure.inspect`` asks for, by the columns that it is recorded in.
 
     Args:
@@ -127,7 +132,12 @@ def inspect(spec: ProgramConfig, state: TrainState, hp: HParams, data: Data) -> 
     return diagnostics
 
 
-def _wide_snapshot(spec: ProgramConfig, state: TrainState, hp: HParams, data: Data) -> Snapshot:
+def _wide_snapshot(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Data,
+) -> Snapshot:
     arch = spec.architecture
     param_dtype = str(jnp.promote_types(arch.param_dtype, jnp.float32))
     wide = dataclasses.replace(
@@ -226,7 +236,11 @@ def _output_change(snapshot: Snapshot) -> Diagnostics:
     params = snapshot.state.params
     gradient = jax.grad(snapshot.loss(snapshot.first_batch))(params)
 
-    def descend(path: tuple, old: Array, slope: Array) -> Array:
+    def descend(
+        path: tuple,
+        old: Array,
+        slope: Array,
+    ) -> Array:
         if _is_kept(path):
             return old
         return old - snapshot.hp.optimizer.learning_rate * slope

@@ -9,7 +9,9 @@ from research.gauges.norms import accumulator
 
 
 def loss_and_accuracy(
-    loss: Loss, logits: Float[Array, "B ... C"], labels: Num[Array, "B ..."]
+    loss: Loss,
+    logits: Float[Array, "B ... C"],
+    labels: Num[Array, "B ..."],
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """The loss of each example, and whether the greatest output names its label; means over T.
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from research.config.options import Level
-from research.data.augment import augmented
+from research.data.augment import augment_images
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
@@ -28,7 +28,11 @@ Batch = tuple[Array, Array]
 NOISE = 2**32 - 1  # which random key of a step is for the noise on inputs
 
 
-def make_model(arch: Architecture, hp: HParams, key: Array) -> Stack:
+def make_model(
+    arch: Architecture,
+    hp: HParams,
+    key: Array,
+) -> Stack:
     """The network with its initial weights."""
     return Stack(arch, hp, rngs=nnx.Rngs(key))
 
@@ -39,13 +43,21 @@ def graph_of(arch: Architecture, hp: HParams) -> nnx.GraphDef:
     return nnx.graphdef(model)
 
 
-def epoch_permutation(key: Array, epoch: Array | int, examples: int) -> Array:
+def epoch_permutation(
+    key: Array,
+    epoch: Array | int,
+    examples: int,
+) -> Array:
     """The order of the examples [n]: a pure function of the run's ``key`` and the epoch."""
     epoch_key = jax.random.fold_in(jax.random.fold_in(key, 1), epoch)
     return permutation(epoch_key, examples)
 
 
-def batch_indices(spec: ProgramConfig, order: Array, position: Array) -> Array:
+def batch_indices(
+    spec: ProgramConfig,
+    order: Array,
+    position: Array,
+) -> Array:
     """Which examples are in the batch at ``position`` of an epoch with this ``order``."""
     start = position * spec.batch_size
     return jax.lax.dynamic_slice_in_dim(order, start, spec.batch_size)
@@ -57,7 +69,11 @@ def steps_per_epoch(spec: ProgramConfig, data: Data) -> int:
 
 
 def select_batch(
-    spec: ProgramConfig, data: Data, step: Array, place: Array | int, order: Array
+    spec: ProgramConfig,
+    data: Data,
+    step: Array,
+    place: Array | int,
+    order: Array,
 ) -> Batch:
     """The stored examples and labels of a step.
 
@@ -77,7 +93,11 @@ def select_batch(
     return data["x"][chosen], data["y"][chosen]
 
 
-def normalize_inputs(arch: Architecture, data: Data, rows: Array) -> Array:
+def normalize_inputs(
+    arch: Architecture,
+    data: Data,
+    rows: Array,
+) -> Array:
     """What the network reads: standardised numbers, or tokens as they are."""
     if arch.vocabulary:
         return rows.astype(jnp.int32)
@@ -86,7 +106,11 @@ def normalize_inputs(arch: Architecture, data: Data, rows: Array) -> Array:
 
 
 def augment_and_shard(
-    spec: ProgramConfig, state: TrainState, data: Data, rows: Array, labels: Array
+    spec: ProgramConfig,
+    state: TrainState,
+    data: Data,
+    rows: Array,
+    labels: Array,
 ) -> Batch:
     """This device's share of a batch as the present step sees it, with augmented images.
 
@@ -99,11 +123,15 @@ def augment_and_shard(
     """
     arch = spec.architecture
     inputs = normalize_inputs(arch, data, rows)
-    inputs = augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step)
+    inputs = augment_images(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step)
     return shard_batch((inputs, labels))
 
 
-def next_batch(spec: ProgramConfig, state: TrainState, data: Data) -> Batch:
+def next_batch(
+    spec: ProgramConfig,
+    state: TrainState,
+    data: Data,
+) -> Batch:
     """The batch of the next step; streamed data hold the batches from that step on."""
     order = jnp.zeros(0, jnp.int32)
     if spec.shuffled:
@@ -137,7 +165,12 @@ class ForwardOutputs:
 
 
 def make_objective(
-    spec: ProgramConfig, state: TrainState, hp: HParams, batch: Batch, *, level: Level = Level.off
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    batch: Batch,
+    *,
+    level: Level = Level.off,
 ) -> Callable[[Any, dict[str, Array]], tuple[Array, ForwardOutputs]]:
     """The function (parameters, slots) → (loss times loss scale, ``ForwardOutputs``).
 
@@ -172,6 +205,10 @@ def make_objective(
     return objective
 
 
-def _add_noise(x: Array, key: Array, hp: HParams) -> Array:
+def _add_noise(
+    x: Array,
+    key: Array,
+    hp: HParams,
+) -> Array:
     noise = sample_then_shard(partial(jax.random.normal, key), x.shape)
     return x + (hp.train.input_noise * noise).astype(x.dtype)

@@ -121,7 +121,11 @@ def _scale_by_shape(leaf: Array) -> Array:
     return leaf * max(1, leaf.shape[-1] / inputs) ** 0.5
 
 
-def learning_rate(optimizer: Optimizer, step: Array, total_steps: Array) -> Float[Array, ""]:
+def learning_rate(
+    optimizer: Optimizer,
+    step: Array,
+    total_steps: Array,
+) -> Float[Array, ""]:
     """The learning rate of an update.
 
     - ``warmup``: rises linearly from rate/warmup_steps over ``warmup_steps``, then stays.
@@ -158,7 +162,11 @@ def learning_rate(optimizer: Optimizer, step: Array, total_steps: Array) -> Floa
     raise ValueError(f"unknown schedule {optimizer.schedule}")
 
 
-def clip(optimizer: Optimizer, grads: Any, params: Any) -> Any:
+def clip(
+    optimizer: Optimizer,
+    grads: Any,
+    params: Any,
+) -> Any:
     """Bounds the gradient: its global norm, each element, or each unit relative to its weights.
 
     ``adaptive`` is that of Brock et al. 2021, eq. 3, unit by unit of each layer: stacked layers,
@@ -182,7 +190,11 @@ def clip(optimizer: Optimizer, grads: Any, params: Any) -> Any:
         case Clip.adaptive:
             clip_layer = functools.partial(_clip_units, threshold=threshold)
 
-            def clip_leaf(path: tuple, grad: Array, param: Array) -> Array:
+            def clip_leaf(
+                path: tuple,
+                grad: Array,
+                param: Array,
+            ) -> Array:
                 clip_all = jax.vmap(clip_layer) if _is_stacked(path) else clip_layer
                 return clip_all(grad, param)
 
@@ -199,7 +211,12 @@ def _is_stacked(path: tuple) -> bool:
     return names[0] == "cell" and is_of_gates
 
 
-def _clip_units(grad: Array, param: Array, *, threshold: Array) -> Array:
+def _clip_units(
+    grad: Array,
+    param: Array,
+    *,
+    threshold: Any,
+) -> Array:
     """Bounds each column of a matrix, or a whole vector, by ``threshold`` times its weights' norm.
 
     The weights' norm counts as at least 1e-3.
@@ -218,5 +235,5 @@ def _units(x: Array) -> Array:
     return x.reshape(1, -1)
 
 
-def _shrink_factor(limit: Array, norm: Array) -> Array:
+def _shrink_factor(limit: Any, norm: Array) -> Array:
     return jnp.minimum(1, limit / jnp.where(norm > 0, norm, limit))

@@ -88,7 +88,10 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
     """
 
     def mapped(
-        function: Callable, num_mapped: int, num_broadcast: int = 0, on: Layout = layout
+        function: Callable,
+        num_mapped: int,
+        num_broadcast: int = 0,
+        on: Layout = layout,
     ) -> Callable:
         of_spec = functools.partial(function, spec)
         return map_runs(on, of_spec, num_mapped=num_mapped, num_broadcast=num_broadcast)
@@ -216,7 +219,11 @@ def _step_at_interval(
 # jit: the step is asked for the shapes of its outputs and then called, and is traced once for both.
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def run_step(
-    spec: ProgramConfig, is_measured: bool, state: TrainState, hp: HParams, batch: Batch
+    spec: ProgramConfig,
+    is_measured: bool,
+    state: TrainState,
+    hp: HParams,
+    batch: Batch,
 ) -> tuple[TrainState, Metrics]:
     """One update of one run.
 
@@ -244,7 +251,7 @@ def run_step(
     scaled = grads, {name: profile[name] for name in backward}
     grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
     profile = profile | backward
-    rate = learning_rate(hp.optimizer, state.step, hp.train.steps)
+    rate = learning_rate(hp.optimizer, state.step, hp.total_steps)
     row: Metrics = {
         "train_loss": loss,
         "train_accuracy": accuracy,
@@ -285,7 +292,11 @@ def run_step(
     return new_state, row
 
 
-def _make_slots(arch: Architecture, level: Level, dtype: jnp.dtype) -> dict[str, Array]:
+def _make_slots(
+    arch: Architecture,
+    level: Level,
+    dtype: jnp.dtype,
+) -> dict[str, Array]:
     """Zeros whose gradients become what the backward gauges measure."""
     gauges = list(gauges_at(Site.BACKWARD, level))
     if arch.shares_weights and GRAD_NORM.is_measured(level):
@@ -294,7 +305,9 @@ def _make_slots(arch: Architecture, level: Level, dtype: jnp.dtype) -> dict[str,
 
 
 def _add_gradient_norms(
-    arch: Architecture, profile: dict[str, Array], grads: Any
+    arch: Architecture,
+    profile: dict[str, Array],
+    grads: Any,
 ) -> tuple[dict[str, Array], Array]:
     """The profile with the norm of each layer's gradient, and the norm of the whole gradient.
 
@@ -308,7 +321,12 @@ def _add_gradient_norms(
     return profile | {GRAD_NORM.name: layers}, total
 
 
-def _update_gauges(arch: Architecture, level: Level, before: Any, after: Any) -> dict[str, Array]:
+def _update_gauges(
+    arch: Architecture,
+    level: Level,
+    before: Any,
+    after: Any,
+) -> dict[str, Array]:
     """What the gauges of the update measure, one value a layer."""
     if not list(gauges_at(Site.UPDATE, level)):
         return {}
@@ -317,7 +335,12 @@ def _update_gauges(arch: Architecture, level: Level, before: Any, after: Any) ->
     return {name: jnp.broadcast_to(values, arch.layers) for name, values in measured.items()}
 
 
-def _update(state: TrainState, hp: HParams, grads: Any, rate: Array) -> tuple[Any, Any]:
+def _update(
+    state: TrainState,
+    hp: HParams,
+    grads: Any,
+    rate: Array,
+) -> tuple[Any, Any]:
     """The parameters and the optimizer's state after the step.
 
     Computed in float32 or wider and rounded to the parameters' format once.
@@ -338,7 +361,10 @@ def _rounds_stochastically(precision: Precision) -> bool:
 
 
 def _evaluate(
-    spec: ProgramConfig, state: TrainState, hp: HParams, data: Mapping[str, Array]
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Mapping[str, Array],
 ) -> Metrics:
     """Loss and accuracy of the evaluation split, batch by batch; labels are not smoothed."""
     arch = spec.architecture

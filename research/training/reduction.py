@@ -16,7 +16,9 @@ FROM_SQUARES = (Reduction.NORM, Reduction.RMS)
 
 
 def all_reduce_step(
-    grads: Any, means: Any, profile: dict[str, Array]
+    grads: Any,
+    means: Any,
+    profile: dict[str, Array],
 ) -> tuple[Any, Any, dict[str, Array]]:
     """Combines what each device has of its examples to what one device would have of the whole
     batch.

@@ -26,7 +26,11 @@ def round_stochastically(x: Float32[Array, "..."], key: Array) -> BFloat16[Array
     return lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
 
 
-def cast_params(wide: Any, like: Any, key: Array | None) -> Any:
+def cast_params(
+    wide: Any,
+    like: Any,
+    key: Array | None,
+) -> Any:
     """The tree ``wide`` in the formats of ``like``: rounded to nearest or, with a ``key``,
     stochastically.
     """

@@ -27,7 +27,11 @@ def first_scale(precision: Precision) -> LossScale:
     return LossScale(scale, jnp.int32(0))
 
 
-def next_scale(precision: Precision, scale: LossScale, finite: Bool[Array, ""]) -> LossScale:
+def next_scale(
+    precision: Precision,
+    scale: LossScale,
+    finite: Bool[Array, ""],
+) -> LossScale:
     """The loss scale of the next step.
 
     Dynamic scaling multiplies it by ``backoff_factor`` after a gradient that is not finite, down to
@@ -51,7 +55,10 @@ def next_scale(precision: Precision, scale: LossScale, finite: Bool[Array, ""]) 
 
 
 def can_go_on(
-    precision: Precision, scale: LossScale, loss: Array, finite: Bool[Array, ""]
+    precision: Precision,
+    scale: LossScale,
+    loss: Array,
+    finite: Bool[Array, ""],
 ) -> Bool[Array, ""]:
     """Whether the run has not diverged: the loss is finite, and so is the gradient, now or later.
 

@@ -1,217 +1,247 @@
+"""The schema: ranges, which settings an option has, and what is traced."""
+
 import dataclasses
 import enum
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 
-from research.config.schema import Config, flatten, iter_fields, setting_paths, to_dict, traced
+from research.config.schema import (
+    OPTIONS,
+    Config,
+    flatten,
+    iter_declared,
+    iter_fields,
+    make_option,
+    options_with,
+    selector_of,
+    setting_paths,
+    to_dict,
+    traced,
+)
 from research.config.validation import check, valid
-from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import run_id
 
+from ..builders import make_config
 
-def changed(path, value):
-    """The default configuration but for one value."""
-    *groups, name = path.split(".")
-    config = node = Config()
-    for group in groups:
-        node = getattr(node, group)
-    setattr(node, name, value)
-    return config
+ALL_OPTIONS = [(group, name) for group, classes in OPTIONS.items() for name in classes]
+DECLARED = [item for item in iter_declared() if item.declared is not None]
+DECLARED_PATHS = [item.path for item in DECLARED]
 
 
-def fields(schema: Any = Config, prefix=""):
-    """Every (path, field) of the schema, from the dataclasses alone."""
-    found = {}
-    for item in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(item.type):
-            found |= fields(item.type, f"{prefix}{item.name}.")
-        else:
-            found[f"{prefix}{item.name}"] = item
-    return found
+def with_setting(item, value) -> Config:
+    """A configuration of an option that has the setting, set to ``value``."""
+    changes: dict[str, Any] = {item.path: value}
+    if item.options:
+        group, _, name = item.options[0].partition("=")
+        changes[group] = name
+    return make_config(conditions_of(item) | changes)
 
 
-FIELDS = fields()
-VALUES = {path: value for path, _, value in iter_fields(Config())}
-BOUNDS = [
-    (path, *bound)
-    for path, item in FIELDS.items()
-    for bound in item.metadata.get("bounds", {}).items()
-]
-FLOATS = [path for path, item in FIELDS.items() if item.type is float]
+def conditions_of(item) -> dict[str, Any]:
+    """What has to be set for the setting to act."""
+    group = item.path.partition(".")[0]
+    conditions = {}
+    if group == "mesh":
+        conditions = {"mesh.coordinator": "host:1", "mesh.processes": 1, "mesh.process": 0}
+    for name, values in item.declared.only_with.items():
+        conditions[f"{group}.{name}"] = values[0]
+    if item.declared.needs == "wandb":
+        conditions["tracker.wandb"] = True
+    if item.declared.needs == "inspect":
+        conditions["measure.inspect"] = ("sharpness",)
+    return conditions
 
 
-def beyond(path, kind, bound):
+def bounds():
+    for item in DECLARED:
+        for kind, bound in item.declared.bounds.items():
+            yield item, kind, bound
+
+
+def just_beyond(item, kind, bound):
     """The value nearest to ``bound`` that it excludes."""
     if kind in ("gt", "lt"):
         return bound
-    down = kind == "ge"
-    return (
-        math.nextafter(bound, -math.inf if down else math.inf)
-        if path in FLOATS
-        else bound + (-1 if down else 1)
-    )
+    is_lower = kind == "ge"
+    if "float" in str(item.field.type):
+        return math.nextafter(bound, -math.inf if is_lower else math.inf)
+    return bound - 1 if is_lower else bound + 1
 
 
-@pytest.mark.parametrize(("path", "kind", "bound"), BOUNDS)
-def test_a_number_beyond_its_range_is_refused_with_path_range_and_value(path, kind, bound):
-    value = beyond(path, kind, bound)
+BOUNDS = list(bounds())
+BOUND_IDS = [f"{item.path} {kind} {bound}" for item, kind, bound in BOUNDS]
+
+
+@pytest.mark.parametrize(("item", "kind", "bound"), BOUNDS, ids=BOUND_IDS)
+def test_a_number_beyond_its_range_is_refused_with_path_range_and_value(item, kind, bound):
+    value = just_beyond(item, kind, bound)
     with pytest.raises(ValueError) as refused:
-        check(changed(path, value))
-    said = str(refused.value)
-    assert (
-        said.startswith(f"{path} must be ")
-        and said.endswith(f"got {value}")
-        and valid(path) in said
-    )
+        check(with_setting(item, value))
+    message = str(refused.value)
+    assert message.startswith(f"{item.path} must be ")
+    assert message.endswith(f"got {value}")
+    assert valid(item.path) in message
 
 
 @pytest.mark.parametrize(
-    ("path", "kind", "bound"), [bound for bound in BOUNDS if bound[1] in ("ge", "le")]
+    ("item", "bound"),
+    [(item, bound) for item, kind, bound in BOUNDS if kind in ("ge", "le")],
+    ids=[name for name, (_, kind, _) in zip(BOUND_IDS, BOUNDS, strict=True) if "e" in kind],
 )
-def test_a_number_at_the_end_of_its_range_is_taken(path, kind, bound):
-    config = changed(path, bound)
-    config.train.batch_size = 1  # so that one example is a batch
+def test_a_number_at_the_end_of_its_range_is_accepted(item, bound):
+    config = with_setting(item, bound)
+    if item.path.startswith("model."):
+        return  # sizes that a network cannot have are refused by other rules
     assert check(config) is None
 
 
 def test_every_count_and_every_number_has_a_range():
-    free = {
-        "skip.branch_scale",
-        "skip.shortcut_scale",
-        "skip.gate_bias",
-    }  # any finite number is meaningful
-    numeric = {path for path, item in FIELDS.items() if item.type in (int, float, int | None)}
-    assert numeric - {path for path, _, _ in BOUNDS} == free
+    any_finite_number = {"skip.branch_scale", "skip.shortcut_scale", "skip.gate_bias"}
+    without_range = set()
+    for item in DECLARED:
+        is_number = item.field.type in (int, float, int | None, float | None)
+        if is_number and not item.declared.bounds:
+            without_range.add(item.path)
+    assert without_range == any_finite_number
+
+
+FLOATS = [item for item in DECLARED if item.field.type is float]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("path", FLOATS)
-def test_what_is_not_finite_is_refused(path, value):
-    with pytest.raises(ValueError, match=f"{path} must be"):
-        check(changed(path, value))
+@pytest.mark.parametrize("item", FLOATS, ids=[item.path for item in FLOATS])
+def test_what_is_not_finite_is_refused(item, value):
+    with pytest.raises(ValueError, match=f"{item.path} must be"):
+        check(with_setting(item, value))
 
 
-@pytest.mark.parametrize("shape", [[], [0], [8, -1]])
+@pytest.mark.parametrize("shape", [(), (0,), (8, -1)])
 def test_a_shape_is_a_list_of_sizes(shape):
     with pytest.raises(ValueError, match="data.shape must be"):
-        check(changed("data.shape", shape))
+        check(make_config({"data": "noise", "data.shape": shape}))
 
 
 def test_the_defaults_are_in_their_ranges():
     assert check(Config()) is None
 
 
-def test_the_range_in_words_holds_the_very_bounds():
-    """A bound that is rounded on the way to the reader would name a value that is refused."""
-    for path, _, bound in BOUNDS:
-        assert (
-            f"{bound}" in valid(path)
-            or f"{bound:g}" in valid(path)
-            and float(f"{bound:g}") == bound
-        ), valid(path)
+@pytest.mark.parametrize(("item", "kind", "bound"), BOUNDS, ids=BOUND_IDS)
+def test_the_range_in_words_holds_the_exact_bound(item, kind, bound):
+    """A bound that is rounded on its way to the reader would name a value that is refused."""
+    words = valid(item.path)
+    numbers = [float(word) for word in words.split() if word[0].isdigit()]
+    assert bound in numbers, words
 
 
-def test_every_walk_over_the_schema_finds_the_same_paths():
-    assert (
-        list(setting_paths())
-        == list(FIELDS)
-        == [path for path, _, _ in iter_fields(Config())]
-        == list(flatten(Config()))
-    )
+def test_every_setting_says_what_it_does():
+    for item in DECLARED:
+        assert item.declared.meaning.endswith("."), item.path
+        assert len(item.declared.meaning) > 10, item.path
 
 
-def test_traced_are_exactly_the_marked_numbers():
-    marked = {path for path, item in FIELDS.items() if item.metadata.get("traced")}
-    assert set(traced(Config())) == marked
-    assert marked >= {
-        "seed",
-        "optimizer.learning_rate",
-        "init.gain",
-        "skip.branch_scale",
-        "loss.label_smoothing",
-    }
-    assert all(FIELDS[path].type in (int, float) for path in marked)
+@pytest.mark.parametrize(("group", "name"), ALL_OPTIONS)
+def test_an_option_knows_its_own_name(group, name):
+    option = make_option(group, name)
+    assert getattr(option, selector_of(group)).name == name
 
 
-@pytest.mark.parametrize("path", traced(Config()))
-def test_a_traced_number_leaves_the_program_as_it_is_and_reaches_it(path):
-    values = (0.1, 0.2) if path in SWITCHES else (VALUES[path], _other(path))
-    before, after = (make_run_setup(_on_noise(changed(path, value))) for value in values)
-    assert after.spec == before.spec
-    same = {name for name in before.hp if np.array_equal(before.hp[name], after.hp[name])}
-    assert set(before.hp) - same == {path}
+@pytest.mark.parametrize(("group", "name"), ALL_OPTIONS)
+def test_options_are_frozen_and_hashable(group, name):
+    option = make_option(group, name)
+    assert hash(option) == hash(make_option(group, name))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(option, selector_of(group), None)
 
 
-SWITCHES = ("model.dropout", "train.input_noise")  # draw no random numbers at 0
+def test_a_setting_exists_only_for_the_options_that_it_acts_on():
+    assert options_with("skip.growth") == ("skip=dense",)
+    assert options_with("init.sigma_w") == ("init=gaussian",)
+    assert options_with("model.heads") == ("model=transformer",)
+    assert "optimizer=sgd" not in options_with("optimizer.beta1")
+    assert options_with("optimizer.learning_rate") == ()
 
 
-@pytest.mark.parametrize("path", SWITCHES)
-def test_what_costs_nothing_at_0_is_another_program_beyond(path):
-    before, after = (make_run_setup(_on_noise(changed(path, value))) for value in (0.0, 0.1))
-    assert after.spec != before.spec
+def test_a_setting_without_effect_is_not_part_of_the_configuration():
+    constant = make_config({"optimizer": "adam"})
+    warming = make_config({"optimizer": "adam", "optimizer.schedule": "warmup"})
+    assert "optimizer.warmup_steps" not in flatten(constant)
+    assert "optimizer.warmup_steps" in flatten(warming)
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("changes", "condition"),
     [
-        "model.depth",
-        "model.width",
-        "model.bias",
-        "train.batch_size",
-        "measure.every",
-        "skip.kind",
-        "init.kind",
+        ({"optimizer.warmup_steps": 5}, "optimizer.schedule=warmup or warmup_cosine"),
+        ({"optimizer.clip_threshold": 2.0}, "optimizer.clip=global_norm or value or adaptive"),
+        ({"precision.loss_scale": 8.0}, "precision.loss_scaling=static or dynamic"),
+        ({"precision.growth_factor": 3.0}, "precision.loss_scaling=dynamic"),
+        ({"measure.inspect_every": 5}, "measure.inspect"),
+        ({"tracker.project": "mine"}, "tracker.wandb"),
     ],
+    ids=str,
 )
-def test_what_changes_the_code_changes_the_program(path):
-    before, after = (
-        make_run_setup(_on_noise(config)) for config in (Config(), changed(path, _other(path)))
-    )
-    assert after.spec != before.spec
+def test_a_setting_that_is_set_without_effect_is_refused(changes, condition):
+    ((path, value),) = changes.items()
+    with pytest.raises(ValueError) as refused:
+        check(make_config(changes))
+    assert str(refused.value) == f"{path} has an effect only with {condition}, got {path}={value}"
 
 
-def _on_noise(config):
-    config.data.name = type(config.data.name).noise
-    return config
+def test_every_walk_over_the_schema_finds_the_same_paths():
+    default = [item.path for item in iter_fields(Config())]
+    assert default == list(flatten(Config()))
+    assert set(default) < set(setting_paths())
 
 
-def _other(path):
-    """A valid value that is not the default."""
-    value = VALUES[path]
+def test_traced_numbers_are_marked_at_their_field():
+    numbers = traced(Config())
+    assert numbers.keys() >= {"seed", "optimizer.learning_rate", "init.gain", "train.steps"}
+    for item in DECLARED:
+        if item.declared.traced:
+            assert item.field.type in (int, float, int | None), item.path
+
+
+def other_value(path, value):
+    """A valid value that is not the present one."""
     if isinstance(value, enum.Enum):
-        return next(option for option in type(value) if option != value)
+        return next(member for member in type(value) if member is not value)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
         return value / 2 or 0.25
-    return [3] if isinstance(value, list) else "other" if "str" in str(FIELDS[path].type) else 7
+    if isinstance(value, tuple):
+        return ("sharpness",) if path == "measure.inspect" else (3,)
+    return 7 if value is None and path in ("train.steps", "train.eval_every") else "other"
 
 
 def test_the_same_configuration_has_the_same_id_and_any_other_has_another():
-    choices = [
-        path
-        for path, value in VALUES.items()
-        if not isinstance(value, enum.Enum) or len(type(value)) > 1
-    ]
-    left_out = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")
-    mirrors = [path for path in choices if path.startswith(left_out)]  # change no number
-    ids = {path: run_id("study", changed(path, _other(path))) for path in choices}
-    ids |= {"": run_id("study", Config()), "elsewhere": run_id("elsewhere", Config())}
-    assert run_id("study", Config()) == ids[""] and {ids.pop(path) for path in mirrors} == {ids[""]}
-    assert len(set(ids.values())) == len(ids)
-    assert all(
-        identity.isalnum() and len(identity) <= 64 for identity in ids.values()
-    )  # what W&B takes
+    changes_no_number = ("tracker.", "mesh.", "checkpoint.")
+    base = run_id("study", Config())
+    ids = {"another study": run_id("another study", Config())}
+    for item in iter_fields(Config()):
+        if item.declared is None:
+            continue
+        changed = make_config({item.path: other_value(item.path, item.value)})
+        identity = run_id("study", changed)
+        if item.path.startswith(changes_no_number):
+            assert identity == base, item.path
+        else:
+            ids[item.path] = identity
+    assert run_id("study", Config()) == base
+    assert len({base, *ids.values()}) == len(ids) + 1
+    for identity in ids.values():  # what W&B accepts
+        assert identity.isalnum()
+        assert len(identity) <= 64
 
 
-def test_the_tree_and_the_flat_configuration_say_the_same():
-    nested = to_dict(changed("model.depth", 7))
-    for path, value in flatten(changed("model.depth", 7)).items():
+def test_the_nested_and_the_flat_configuration_say_the_same():
+    config = make_config({"model.depth": 7, "skip": "scaled"})
+    nested = to_dict(config)
+    for path, value in flatten(config).items():
         node = nested
         for name in path.split("."):
             node = node[name]
