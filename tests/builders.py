@@ -101,7 +101,11 @@ def _has(path: str, names: dict[str, Any]) -> bool:
     group, _, setting = path.partition(".")
     if not setting:
         return True
-    default_options = {"model": "mlp", "skip": "none", "norm": "none"}
+    default_options = {
+        "model": "mlp",
+        "skip": "none",
+        "norm": "none",
+    }
     short_name = "kind" if group == "model" else group
     option = names.get(short_name, default_options[group])
     return has_setting(group, option, setting)
@@ -120,12 +124,12 @@ def make_hparams(
     runs: int | None = 1,
     dtype: str = "float32",
 ) -> HParams:
-    """The hyperparameters that belong to a program or a network, at their defaults but for ``changes``.
+    """The hyperparameters of a program or a network: the defaults, except for ``changes``.
 
     Args:
         target: what they are passed to.
-        changes: numbers by dotted path, ``seed`` and ``train.steps`` among them; a list holds one value
-            for each of the runs.
+        changes: numbers by dotted path, such as ``seed`` and ``train.steps``; a list holds one
+            value for each run.
         runs: M; None for a single run without an axis.
         dtype: format of real numbers.
     """

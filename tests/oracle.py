@@ -172,7 +172,13 @@ def _moments(norm, h):
     return jnp.mean(h, axis, keepdims=True), jnp.var(h, axis, keepdims=True)
 
 
-def _normalize(norm, h, params, running, trace):
+def _normalize(
+    norm,
+    h,
+    params,
+    running,
+    trace,
+):
     """The norm of an option.
 
     Args:
@@ -210,7 +216,13 @@ def apply_linear(h, params):
     return out + params["bias"].reshape(units_last)
 
 
-def _branch(arch, z, params, num_active, trace):
+def _branch(
+    arch,
+    z,
+    params,
+    num_active,
+    trace,
+):
     """W φ(z) over the units that hold a value; ``fixup`` adds a number before φ and before W."""
     (weight,) = params["weights"].values()
     rows = {"kernel": weight["kernel"][:num_active]}
@@ -225,7 +237,16 @@ def _branch(arch, z, params, num_active, trace):
     return apply_linear(activated, weight | rows)
 
 
-def unrolled(arch, params, x, hp, *, perturbations=None, running=None, kept=None):
+def unrolled(
+    arch,
+    params,
+    x,
+    hp,
+    *,
+    perturbations=None,
+    running=None,
+    kept=None,
+):
     """The logits of a network, and its ``Trace``.
 
     Args:
@@ -233,8 +254,8 @@ def unrolled(arch, params, x, hp, *, perturbations=None, running=None, kept=None
         params: its parameters.
         x: inputs [B, inputs].
         hp: the hyperparameters.
-        perturbations: arrays that are added where gauges measure the gradient, so that the gradient
-            with respect to one is what the gauge of that name measures: ``signal_grad`` [N+1, B, D],
+        perturbations: arrays that are added where gauges measure the gradient. The gradient with
+            respect to one is what the gauge of that name measures: ``signal_grad`` [N+1, B, D],
             ``branch_grad`` and ``skip_grad`` [N, B, D].
         running: running statistics, for batch norm to use instead of those of the batch.
         kept: the values [N] of the random masks; None for their means.
@@ -272,8 +293,8 @@ def unrolled(arch, params, x, hp, *, perturbations=None, running=None, kept=None
     trace.signals.append(h[:, :num_active])
     (stage,) = params["stages"].values()
     for number in range(depth):
-        layer = _take_layer(stage, number)
-        layer_running = _take_layer(running["stages"][0], number) if running else {}
+        layer = take_layer(stage, number)
+        layer_running = take_layer(running["stages"][0], number) if running else {}
         z = perturb("branch_grad", number, h)
         z = normalize_at("pre", z, layer, layer_running)
         branch = _branch(arch, z, layer["branch"], num_active, trace)
@@ -289,5 +310,6 @@ def unrolled(arch, params, x, hp, *, perturbations=None, running=None, kept=None
     return apply_linear(activated, params["head"]), trace
 
 
-def _take_layer(stage, number):
+def take_layer(stage, number):
+    """The parameters of one layer of a stage."""
     return jax.tree.map(lambda leaf: leaf[number], stage)

@@ -52,9 +52,7 @@ class Conv(nnx.Module):
         kernel = draw_kernel(rngs.params(), shape, param_dtype)
         self.kernel = nnx.Param(kernel)
         draw_bias = bias_initializer(init)
-        self.bias = (
-            nnx.Param(draw_bias(rngs.params(), (outputs,), param_dtype)) if bias else None
-        )
+        self.bias = nnx.Param(draw_bias(rngs.params(), (outputs,), param_dtype)) if bias else None
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H_ W_ F"]:
         """Convolves images; H_ = ⌈H/stride⌉ and W_ = ⌈W/stride⌉."""

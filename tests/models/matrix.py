@@ -18,7 +18,14 @@ from ..builders import has_setting, make_config
 SKIPS = [kind.name for kind in options.SkipKind]
 NORMS = [kind.name for kind in options.NormKind]
 PLACEMENTS = [placement.name for placement in options.Placement]
-DEPTHS = {"mlp": 3, "cnn": 3, "resnet_cifar": 8, "resnet": 18, "transformer": 2, "rnn": 4}
+DEPTHS = {
+    "mlp": 3,
+    "cnn": 3,
+    "resnet_cifar": 8,
+    "resnet": 18,
+    "transformer": 2,
+    "rnn": 4,
+}
 LAYERS = {
     "mlp": 3,
     "cnn": 3,

@@ -19,6 +19,7 @@ from research.training.precision import scope
 from ..builders import make_architecture, make_hparams, select_existing
 from ..compiling import quick
 from ..oracle import ACTIVATIONS, unrolled
+from .taps import root_mean_square
 
 FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
 GENERATOR = np.random.default_rng(0)
@@ -31,6 +32,27 @@ NUMBERS = {
     "skip.rate": 0.3,
     "init.sigma_b": 0.1,
 }
+
+
+def normal(shape, seed=0):
+    """Normal random numbers in float64."""
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def make_numbers(arch, numbers=None):
+    """The hyperparameters of one run, in float32 or wider.
+
+    Args:
+        arch: the architecture.
+        numbers: hyperparameters by dotted path; the others have their defaults.
+    """
+    wide = jnp.promote_types(arch.param_dtype, "float32")
+    return make_hparams(arch, numbers, runs=None, dtype=wide)
+
+
+def params_of(module):
+    """The parameters of a module as nested dictionaries."""
+    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
 @dataclass(frozen=True)
@@ -62,12 +84,14 @@ class Network:
 
 def graph_of(arch, hp):
     """The structure of a network; no parameters are computed."""
-    return nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
+    shapes = nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))
+    return nnx.graphdef(shapes)
 
 
 def initialize(arch, hp, seed=0):
     """A network with its initial parameters."""
-    _, params, model_state = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(seed)), nnx.Param, ...)
+    stack = Stack(arch, hp, rngs=nnx.Rngs(seed))
+    _, params, model_state = nnx.split(stack, nnx.Param, ...)
     wide = jnp.promote_types(arch.dtype, "float32")
     model_state = jax.tree.map(lambda leaf: leaf.astype(wide), model_state)
     return Network(arch, hp, params, model_state)
@@ -93,14 +117,24 @@ def make_network(*, noise=True, **changes):
     """
     arch = make_architecture(**changes)
     numbers = select_existing(arch, NUMBERS)
-    hp = make_hparams(arch, numbers, runs=None, dtype=arch.param_dtype)
-    network = initialize(arch, hp)
+    network = initialize(arch, make_numbers(arch, numbers))
     if not noise:
         return network
     model_state = network.model_state
     if arch.is_random:
         model_state = add_noise(model_state)
-    return Network(arch, hp, add_noise(network.params), model_state)
+    params = add_noise(network.params)
+    return Network(arch, network.hp, params, model_state)
+
+
+class FixedEmbedding(nnx.Module):
+    """An embedding that ignores the tokens, so that a test can choose the embedded vectors."""
+
+    def __init__(self, embedded):
+        self.embedded = nnx.data(embedded)
+
+    def __call__(self, tokens, train):
+        return self.embedded
 
 
 @jax.tree_util.register_dataclass
@@ -135,7 +169,16 @@ def make_slots(arch):
     return slots
 
 
-def _run_pass(arch, train, level, params, model_state, hp, x, cotangent):
+def _run_pass(
+    arch,
+    train,
+    level,
+    params,
+    model_state,
+    hp,
+    x,
+    cotangent,
+):
     graph = graph_of(arch, hp)
 
     def objective(params, slots):
@@ -146,7 +189,9 @@ def _run_pass(arch, train, level, params, model_state, hp, x, cotangent):
         return jnp.sum(logits * cotangent), (logits, statistics, new_state)
 
     gradient = jax.grad(objective, (0, 1), has_aux=True)
-    (grads, backward), (logits, forward, new_state) = gradient(params, make_slots(arch))
+    gradients, outputs = gradient(params, make_slots(arch))
+    grads, backward = gradients
+    logits, forward, new_state = outputs
     return Pass(logits, grads, forward | backward, new_state)
 
 
@@ -155,7 +200,15 @@ def _compile_pass(arch, train, level):
     return quick(functools.partial(_run_pass, arch, train, level))
 
 
-def measure(network, x=X, cotangent=COTANGENT, *, train=None, level=Level.full, compiled=True):
+def measure(
+    network,
+    x=X,
+    cotangent=COTANGENT,
+    *,
+    train=None,
+    level=Level.full,
+    compiled=True,
+):
     """One pass forward and backward, with every gauge of the network.
 
     Args:
@@ -183,11 +236,19 @@ def measure(network, x=X, cotangent=COTANGENT, *, train=None, level=Level.full, 
 
 
 def to_float64(tree):
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), float), tree)
+    def convert(leaf):
+        return jnp.asarray(np.asarray(leaf), float)
+
+    return jax.tree.map(convert, tree)
 
 
 def to_numpy(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), nnx.to_pure_dict(tree))
+    """The same as nested dictionaries of arrays in float64."""
+
+    def convert(leaf):
+        return np.asarray(leaf, np.float64)
+
+    return jax.tree.map(convert, nnx.to_pure_dict(tree))
 
 
 def unperturbed(arch):
@@ -227,19 +288,22 @@ def expected_pass(network, running=None):
             return jnp.sum(logits * COTANGENT), (logits, vars(trace))
 
         gradient = jax.grad(objective, (0, 1), has_aux=True)
-        (grads, backward), (logits, trace) = gradient(params, unperturbed(arch))
+        gradients, outputs = gradient(params, unperturbed(arch))
+        grads, backward = gradients
+        logits, trace = outputs
         trace = jax.tree.map(np.asarray, trace)
         gauges = _forward_gauges(arch, trace)
         for name, array in backward.items():
             gauges[name] = np.linalg.norm(array, axis=(1, 2))
-    return jax.tree.map(np.asarray, Pass(logits, grads, gauges)), trace
+    expected = Pass(logits, grads, gauges)
+    return jax.tree.map(np.asarray, expected), trace
 
 
 def _forward_gauges(arch, trace):
     rms = []
     mean = []
     for h in trace["signals"]:
-        rms.append(np.sqrt(np.mean(np.square(h))))
+        rms.append(root_mean_square(h))
         mean.append(np.mean(h))
     saturated = []
     dead = []
@@ -289,7 +353,8 @@ def assert_same_pass(network, measured, tolerance, running=None):
 def assert_same_gradients(measured, expected, tolerance):
     assert jax.tree.structure(measured) == jax.tree.structure(expected)
     expected_leaves = jax.tree.leaves(expected)
-    total = np.linalg.norm([np.linalg.norm(leaf) for leaf in expected_leaves])
+    norms = [np.linalg.norm(leaf) for leaf in expected_leaves]
+    total = np.linalg.norm(norms)
     pairs = zip(jax.tree.leaves_with_path(measured), expected_leaves, strict=True)
     for (path, leaf), expected_leaf in pairs:
         error = np.linalg.norm(np.asarray(leaf, np.float64) - expected_leaf)
@@ -310,7 +375,13 @@ def assert_same_gauges(measured, expected, tolerance):
     }
     for name, values in expected.items():
         atol = absolute.get(name, 0)
-        assert_allclose(measured[name], values, rtol=tolerance, atol=atol, err_msg=name)
+        assert_allclose(
+            measured[name],
+            values,
+            rtol=tolerance,
+            atol=atol,
+            err_msg=name,
+        )
 
 
 def relative_distance(a, b):
@@ -321,5 +392,7 @@ def relative_distance(a, b):
 
 
 def _flatten(tree):
-    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
-    return np.concatenate(leaves)
+    vectors = []
+    for leaf in jax.tree.leaves(tree):
+        vectors.append(np.asarray(leaf, np.float64).ravel())
+    return np.concatenate(vectors)

@@ -25,6 +25,10 @@ class Taps:
         return h
 
 
+def root_mean_square(h):
+    return np.sqrt(np.mean(np.square(h)))
+
+
 def assert_same_signals(measured, signals, signal_grads, rtol):
     """Compares gauges of signals with a formula; returns the greatest norm of a gradient.
 
@@ -35,7 +39,7 @@ def assert_same_signals(measured, signals, signal_grads, rtol):
         rtol: relative tolerance.
     """
     norms = [np.linalg.norm(grad) for grad in signal_grads]
-    rms = [np.sqrt(np.mean(np.square(np.asarray(h)))) for h in signals]
+    rms = [root_mean_square(h) for h in signals]
     gauges = measured.gauges
     assert_allclose(gauges["signal_grad"], norms[::3], rtol=rtol)
     assert_allclose(gauges["branch_grad"], norms[1::3], rtol=rtol)

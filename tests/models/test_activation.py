@@ -80,7 +80,11 @@ def test_statistics_with_a_time_axis(name):
             "tanh": np.abs(central_difference(oracle.tanh, z)),
             "sigmoid": np.abs(central_difference(oracle.sigmoid, z)),
         }
-    greatest_slope = {"relu": 1, "tanh": 1, "sigmoid": 0.25}
+    greatest_slope = {
+        "relu": 1,
+        "tanh": 1,
+        "sigmoid": 0.25,
+    }
     is_dead = np.all(z <= 0, axis=(0, 1)) if name == "relu" else np.zeros(6)
 
     statistics = unit_statistics(name, jnp.asarray(z, jnp.float32))

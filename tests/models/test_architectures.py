@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.gauges.table import GAUGES, Entries
@@ -103,9 +102,7 @@ def one_block_per_group(monkeypatch):
     monkeypatch.setitem(plan.BLOCKS_PER_GROUP, 18, ONE_BLOCK_PER_GROUP)
 
 
-@pytest.mark.parametrize(
-    "network, skip", one_in(19, itertools.product(NETWORKS, SKIPS)), ids=str
-)
+@pytest.mark.parametrize("network, skip", one_in(19, itertools.product(NETWORKS, SKIPS)), ids=str)
 @pytest.mark.usefixtures("one_block_per_group")
 def test_every_combination_builds_and_steps(network, skip):
     """A step takes a state to one of the same shapes, and measures every gauge in every layer."""
@@ -305,7 +302,11 @@ SOURCES = {
     "train": "input_noise",
     "model": "dropout",
 }
-RANDOM = [("mlp", "dropout"), ("transformer", "stochastic_depth"), ("rnn", "none")]
+RANDOM = [
+    ("mlp", "dropout"),
+    ("transformer", "stochastic_depth"),
+    ("rnn", "none"),
+]
 SLOW_RANDOM = [
     ("cnn", "dropout"),
     ("resnet_cifar", "dropout"),

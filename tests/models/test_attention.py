@@ -14,9 +14,10 @@ from research.config.options import Level, NormKind, Placement
 from research.models.architecture import ForwardContext
 from research.models.attention import Attention, rotate
 
-from ..builders import make_architecture, make_config, make_hparams
+from ..builders import make_architecture, make_config
 from ..compiling import quick
 from ..oracle import apply_linear
+from .networks import FixedEmbedding, make_numbers, normal, params_of
 from .transformers import (
     HEADS,
     LENGTH,
@@ -24,7 +25,6 @@ from .transformers import (
     USUAL,
     VECTORS,
     WIDTH,
-    draw,
     head_units,
     make_transformer,
 )
@@ -78,7 +78,7 @@ def attend_by_loop(z, params, *, causal, rotary):
 
 
 def to_numpy(module):
-    params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    params = params_of(module)
     return jax.tree.map(np.asarray, params)
 
 
@@ -88,15 +88,20 @@ def test_attention_is_the_loop_over_heads_and_positions(causal, positions):
     task = TEXT if causal else VECTORS
     arch = make_architecture(**USUAL, **task, positions=positions)
     numbers = {"init.sigma_b": 1.0, "init.gain": 2.0}
-    hp = make_hparams(arch, numbers, runs=None, dtype="float64")
+    hp = make_numbers(arch, numbers)
     attention = Attention(arch, hp, rngs=nnx.Rngs(0))
-    z = draw((3, LENGTH, WIDTH))
+    z = normal((3, LENGTH, WIDTH))
     ctx = ForwardContext(hp, train=True, level=Level.full)
 
     out, statistics = attention(jnp.asarray(z), ctx, jnp.int32(0))
 
     is_rotary = positions == "rotary"
-    expected = attend_by_loop(z, to_numpy(attention), causal=causal, rotary=is_rotary)
+    expected = attend_by_loop(
+        z,
+        to_numpy(attention),
+        causal=causal,
+        rotary=is_rotary,
+    )
     assert_allclose(out, expected, rtol=1e-12)
     assert set(statistics) == {"saturated", "dead"}
     assert np.isnan(statistics["saturated"])
@@ -106,11 +111,17 @@ def test_attention_is_the_loop_over_heads_and_positions(causal, positions):
 def test_dropout_precedes_the_last_map():
     """With W_o = 1, each output is 0 with the dropout rate, or 1/(1 − rate) times as large."""
     rate = 0.25
-    arch = make_architecture(**USUAL, **VECTORS, positions="none", dropout=rate, bias=False)
-    hp = make_hparams(arch, {"model.dropout": rate}, runs=None, dtype="float64")
+    arch = make_architecture(
+        **USUAL,
+        **VECTORS,
+        positions="none",
+        dropout=rate,
+        bias=False,
+    )
+    hp = make_numbers(arch, {"model.dropout": rate})
     attention = Attention(arch, hp, rngs=nnx.Rngs(0))
     attention.out.kernel[...] = jnp.eye(WIDTH)
-    z = jnp.asarray(draw((200, LENGTH, WIDTH)))
+    z = jnp.asarray(normal((200, LENGTH, WIDTH)))
     evaluation = ForwardContext(hp, train=False)
     training = ForwardContext(hp, train=True, key=jax.random.key(0))
 
@@ -133,7 +144,7 @@ def rotate_everywhere(x, length):
 
 
 def test_rotary_positions_keep_norms():
-    q = draw(6)
+    q = normal(6)
     rotated = rotate_everywhere(q, 9)
     norms = np.linalg.norm(rotated, axis=1)
     assert_allclose(norms, np.linalg.norm(q), rtol=1e-14)
@@ -142,7 +153,7 @@ def test_rotary_positions_keep_norms():
 
 def test_rotary_scores_depend_on_the_distance_only():
     length = 9
-    q, k = draw((2, 6))
+    q, k = normal((2, 6))
     scores = rotate_everywhere(q, length) @ rotate_everywhere(k, length).T
     for distance in range(-length + 1, length):
         diagonal = np.diagonal(scores, distance)
@@ -152,6 +163,9 @@ def test_rotary_scores_depend_on_the_distance_only():
 
 
 # --- The whole transformer ----------------------------------------------------------------------
+
+
+NO_TOKENS = jnp.zeros((1, LENGTH), int)
 
 
 def is_allowed(skip, norm, placement):
@@ -169,7 +183,7 @@ def is_allowed(skip, norm, placement):
 
 
 def list_transformers():
-    """Every norm and placement of a transformer, and DeepNorm; each norm and placement runs once."""
+    """Every norm and placement of a transformer, and DeepNorm; a part of them is slow."""
     cases = []
     for skip, norm, placement, positions in itertools.product(
         ("identity", "deepnorm"),
@@ -179,11 +193,10 @@ def list_transformers():
     ):
         if not is_allowed(skip, norm, placement):
             continue
+        always_runs = norm == "none"
         if positions == "learned":
-            always = placement == "pre" or norm == "layer"
-        else:
-            always = norm == "none"
-        marks = [] if always else [pytest.mark.slow]
+            always_runs = placement == "pre" or norm == "layer"
+        marks = [] if always_runs else [pytest.mark.slow]
         cases.append(pytest.param(skip, norm, placement, positions, marks=marks))
     return cases
 
@@ -203,10 +216,10 @@ def test_no_position_depends_on_later_tokens(skip, norm, placement, positions):
 
     def logits(embedded):
         model = network.merge()
-        model.embed = lambda tokens, train: embedded
-        return model(jnp.zeros((1, LENGTH), int), {}, ctx)[0]
+        model.embed = FixedEmbedding(embedded)
+        return model(NO_TOKENS, {}, ctx)[0]
 
-    embedded = jnp.asarray(draw((1, LENGTH, WIDTH)))
+    embedded = jnp.asarray(normal((1, LENGTH, WIDTH)))
     jacobian = quick(jax.jacrev(logits))(embedded)  # [1, t, V, 1, s, D]
     largest = np.abs(jacobian).max((0, 2, 3, 5))
     assert_array_equal(np.triu(largest, 1), 0)
@@ -219,7 +232,7 @@ def test_without_positions_permuted_tokens_give_permuted_outputs(positions):
     model = network.merge()
     ctx = ForwardContext(network.hp, train=False)
     order = np.array([3, 0, 4, 1, 2])
-    x = draw((2, LENGTH, 3))
+    x = normal((2, LENGTH, 3))
 
     @quick
     def last_signal_and_logits(x):

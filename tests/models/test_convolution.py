@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from research.models.convolution import Window, convolve, xla_convolve
 from research.training.precision import scope
 
-from .networks import relative_distance
+from .networks import normal, relative_distance
 
 TOLERANCES = {"float32": 2e-6, "float64": 1e-13}
 both_strides = pytest.mark.parametrize("stride", [1, 2])
@@ -39,21 +39,30 @@ class Case:
 
 def list_cases():
     cases = []
-    for size, stride, circular in itertools.product((1, 3, 7), (1, 2), (False, True)):
+    boundaries = (False, True)
+    strides = (1, 2)
+    for size, stride, circular in itertools.product((1, 3, 7), strides, boundaries):
         cases.append(Case("float64", (7, 8), size, stride, circular))
-    for circular in (False, True):  # the kernel reaches beyond the opposite side
+    for circular in boundaries:  # the kernel reaches beyond the opposite side
         cases.append(Case("float64", (2, 5), 7, 1, circular))
-    for stride in (1, 2):
-        cases.append(Case("float32", (7, 8), 3, stride, False))
+    for stride in strides:
+        cases.append(Case("float32", (7, 8), 3, stride, circular=False))
     return cases
 
 
 def draw(shape, seed=0, dtype="float32"):
-    generator = np.random.default_rng(seed)
-    return jnp.asarray(generator.standard_normal(shape), dtype)
+    return jnp.asarray(normal(shape, seed), dtype)
 
 
-def make_arguments(size, stride, sides=(7, 8), *, channels=3, features=4, dtype="float32"):
+def make_arguments(
+    size,
+    stride,
+    sides=(7, 8),
+    *,
+    channels=3,
+    features=4,
+    dtype="float32",
+):
     """Images, a kernel, and the gradient of a loss with respect to the output."""
     out_height = -(-sides[0] // stride)
     out_width = -(-sides[1] // stride)
@@ -73,7 +82,14 @@ def output_and_gradients(function, x, kernel, grad):
     return run(x, kernel, grad)
 
 
-def by_definition(x, kernel, grad, *, stride, circular):
+def by_definition(
+    x,
+    kernel,
+    grad,
+    *,
+    stride,
+    circular,
+):
     """The same in NumPy and float64, one product of the sum after the other."""
     x = np.asarray(x, np.float64)
     kernel = np.asarray(kernel, np.float64)
@@ -83,9 +99,10 @@ def by_definition(x, kernel, grad, *, stride, circular):
     kernel_grad = np.zeros_like(kernel)
     _, height, width, _ = x.shape
     pad = len(kernel) // 2
-    out_pixels = itertools.product(range(grad.shape[1]), range(grad.shape[2]))
-    kernel_pixels = itertools.product(range(len(kernel)), range(len(kernel)))
-    for (h, w), (i, j) in itertools.product(out_pixels, kernel_pixels):
+    _, out_height, out_width, _ = grad.shape
+    size = len(kernel)
+    every_product = np.ndindex(out_height, out_width, size, size)
+    for h, w, i, j in every_product:
         row = stride * h + i - pad
         column = stride * w + j - pad
         if circular:
@@ -155,14 +172,22 @@ def test_gradients_are_the_limits_of_differences(stride):
 
     step = 1e-5
     difference = (loss(step) - loss(-step)) / (2 * step)
-    assert float(jax.grad(loss)(0.0)) == pytest.approx(float(difference), rel=1e-7)
+    derivative = jax.grad(loss)(0.0)
+    assert_allclose(derivative, difference, rtol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @both_strides
 def test_16_bit_formats_are_summed_in_float32_and_rounded_once(dtype, stride):
-    """A sum of 576 products in 16 bits, or a second rounding, has a larger error than half a place."""
-    arguments = make_arguments(3, stride, (12, 12), channels=64, features=64, dtype=dtype)
+    """A sum of 576 products in 16 bits, or a second rounding, is off by more than half a place."""
+    arguments = make_arguments(
+        3,
+        stride,
+        (12, 12),
+        channels=64,
+        features=64,
+        dtype=dtype,
+    )
     half_a_place = float(jnp.finfo(dtype).eps) / 2
     measured = output_and_gradients(partial(convolve, stride=stride), *arguments)
     expected = by_definition(*arguments, stride=stride, circular=False)

@@ -148,7 +148,12 @@ def test_zeros_are_zeros():
     assert not hasattr(init, "gain")
 
 
-KERNELS = [(3, 3, 4, 6), (5, 5, 6, 4), (1, 1, 5, 5), (3, 3, 6, 6)]
+KERNELS = [
+    (3, 3, 4, 6),
+    (5, 5, 6, 4),
+    (1, 1, 5, 5),
+    (3, 3, 6, 6),
+]
 every_kernel = pytest.mark.parametrize("shape", KERNELS, ids=str)
 
 

@@ -15,13 +15,20 @@ from research.config.schema import make_option
 from research.models.norm import DynamicTanh, apply_norm, make_norm
 from research.training.precision import scope
 
+from .networks import params_of
+
 KINDS = [kind.name for kind in NormKind]
 GENERATOR = np.random.default_rng(0)
 UNITS = np.arange(1, 9)
 H = GENERATOR.standard_normal((16, 8)) * UNITS
 SEQUENCE = GENERATOR.standard_normal((3, 5, 8)) * UNITS + 1
 IMAGE = GENERATOR.standard_normal((3, 4, 5, 8)) * UNITS + 1
-EPSILON = {"layer": 1e-6, "batch": 1e-5, "group": 1e-6, "rms": 1e-6}
+EPSILON = {
+    "layer": 1e-6,
+    "batch": 1e-5,
+    "group": 1e-6,
+    "rms": 1e-6,
+}
 GROUPS = 2  # of four units each
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -42,7 +49,13 @@ def make(kind, dtype="float32"):
     if kind == "group":
         option = dataclasses.replace(option, groups=GROUPS)
     wide = jnp.promote_types(dtype, "float32")
-    norm = make_norm(option, 8, dtype=jnp.dtype(dtype), param_dtype=wide, rngs=nnx.Rngs(0))
+    norm = make_norm(
+        option,
+        8,
+        dtype=jnp.dtype(dtype),
+        param_dtype=wide,
+        rngs=nnx.Rngs(0),
+    )
     if norm is not None:
         state = jax.tree.map(lambda leaf: leaf.astype(wide), nnx.state(norm))
         nnx.update(norm, state)
@@ -103,7 +116,7 @@ LEARNED = {
 def learned_names(norm):
     if norm is None:
         return set()
-    return set(nnx.to_pure_dict(nnx.state(norm, nnx.Param)))
+    return set(params_of(norm))
 
 
 @float64
@@ -151,7 +164,13 @@ def test_positions_of_a_sequence_are_normalised_separately(kind):
 
 
 @pytest.mark.parametrize(
-    "kind, offset, factor", [("layer", 3, 7), ("group", 3, 7), ("batch", 3, 7), ("rms", 0, 7)]
+    "kind, offset, factor",
+    [
+        ("layer", 3, 7),
+        ("group", 3, 7),
+        ("batch", 3, 7),
+        ("rms", 0, 7),
+    ],
 )
 def test_scale_and_offset_of_the_input_have_no_effect(kind, offset, factor):
     """The inputs are large, so that ε, 1e-5 or less, is negligible next to the variance."""
@@ -165,7 +184,7 @@ def test_scale_and_offset_of_the_input_have_no_effect(kind, offset, factor):
 
 @every_kind
 def test_a_large_common_offset_is_subtracted_before_squaring(kind):
-    """E x² − (E x)² would lose the variance: 1e8 has a spacing of 8 in float32, 1e4 one of 0.001."""
+    """E x² − (E x)² would lose the variance: the spacing of float32 is 8 at 1e8, 0.001 at 1e4."""
     h = (H + 1e4).astype(np.float32).astype(np.float64)
     assert_allclose(normalize(make(kind), h), formula(kind, h), rtol=2e-3, atol=2e-3)
 

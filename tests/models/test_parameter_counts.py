@@ -6,7 +6,8 @@ from flax import nnx
 
 from research.models.stack import Stack
 
-from ..builders import make_architecture, make_hparams
+from ..builders import make_architecture
+from .networks import make_numbers
 
 CIFAR = {
     "kind": "resnet_cifar",
@@ -28,15 +29,33 @@ IMAGENET = {
     "transition": "projection",
 }
 # The models of torchvision have the same numbers of parameters.
-IMAGENET_COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
-IMAGENET_MILLIONS = {18: 11.69, 34: 21.80, 50: 25.56, 101: 44.55, 152: 60.19}
-CIFAR_MILLIONS = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}
+IMAGENET_COUNTS = {
+    18: 11_689_512,
+    34: 21_797_672,
+    50: 25_557_032,
+    101: 44_549_160,
+    152: 60_192_808,
+}
+IMAGENET_MILLIONS = {
+    18: 11.69,
+    34: 21.80,
+    50: 25.56,
+    101: 44.55,
+    152: 60.19,
+}
+CIFAR_MILLIONS = {
+    20: "0.27",
+    32: "0.46",
+    44: "0.66",
+    56: "0.85",
+    110: "1.7",
+}
 
 
 def count_parameters(**changes):
     """How many parameters a network has, from its shapes alone."""
     arch = make_architecture(**changes)
-    hp = make_hparams(arch, runs=None)
+    hp = make_numbers(arch)
     network = nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))
     params = nnx.state(network, nnx.Param)
     return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -165,11 +184,22 @@ def test_gpt_2_has_its_parameters():
     assert measured == 124_439_808
 
 
-GATES = {"elman": 1, "gru": 3, "lstm": 4}
+GATES = {
+    "elman": 1,
+    "gru": 3,
+    "lstm": 4,
+}
 
 
-def recurrent_parameters(cell, bias, *, inputs, width, outputs):
-    """Each gate has W [D, D], U [P, D] and b [D]; a GRU has one more bias, inside its reset gate."""
+def recurrent_parameters(
+    cell,
+    bias,
+    *,
+    inputs,
+    width,
+    outputs,
+):
+    """Each gate has W [D, D], U [P, D] and b [D]; a GRU has one more bias, in its reset gate."""
     gates = GATES[cell]
     weights = gates * (width * width + inputs * width) + width * outputs
     biases = gates * width + outputs
@@ -190,7 +220,13 @@ def test_a_recurrent_network_on_numbers_has_the_parameters_of_the_formula(cell, 
         depth=5,
         classes=4,
     )
-    assert measured == recurrent_parameters(cell, bias, inputs=10, width=6, outputs=4)
+    assert measured == recurrent_parameters(
+        cell,
+        bias,
+        inputs=10,
+        width=6,
+        outputs=4,
+    )
 
 
 @pytest.mark.parametrize("cell", GATES)
@@ -208,5 +244,11 @@ def test_a_recurrent_language_model_has_the_parameters_of_the_formula(cell, bias
         language=True,
     )
     token_vectors = 11 * 6
-    of_layers_and_head = recurrent_parameters(cell, bias, inputs=6, width=6, outputs=11)
+    of_layers_and_head = recurrent_parameters(
+        cell,
+        bias,
+        inputs=6,
+        width=6,
+        outputs=11,
+    )
     assert measured == token_vectors + of_layers_and_head

@@ -12,9 +12,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from research.config.options import Cell, Placement
 from research.models.architecture import ForwardContext
 
-from ..builders import make_architecture, make_hparams, select_existing
+from ..builders import make_architecture, select_existing
 from ..compiling import quick
-from .networks import FLOAT64, NUMBERS, add_noise, initialize, measure, to_numpy
+from .networks import (
+    FLOAT64,
+    NUMBERS,
+    FixedEmbedding,
+    add_noise,
+    initialize,
+    make_numbers,
+    measure,
+    to_numpy,
+)
+from .taps import root_mean_square
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -33,7 +43,11 @@ RNN = {
     "classes": CLASSES,
     **FLOAT64,
 }
-TEXT = {"shape": (STEPS,), "vocabulary": CLASSES, "language": True}
+TEXT = {
+    "shape": (STEPS,),
+    "vocabulary": CLASSES,
+    "language": True,
+}
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.standard_normal((BATCH, STEPS * INPUTS))
 TOKENS = np.arange(BATCH * STEPS).reshape(BATCH, STEPS) ** 2 % CLASSES
@@ -45,7 +59,7 @@ def make_rnn(noise=0.3, **changes):
     """A recurrent network with noise added to its parameters."""
     arch = make_architecture(**(RNN | changes))
     numbers = select_existing(arch, {**NUMBERS, "init.sigma_b": 0.0})
-    hp = make_hparams(arch, numbers, runs=None, dtype="float64")
+    hp = make_numbers(arch, numbers)
     with jax.disable_jit():
         network = initialize(arch, hp)
     assert not jax.tree.leaves(network.model_state)
@@ -60,7 +74,9 @@ def sigmoid(z):
 
 
 def elman(h, x, params):
-    return np.tanh(h) @ params["recurrent"][0] + x @ params["input"][0] + params["bias"][0]
+    from_state = np.tanh(h) @ params["recurrent"][0]
+    from_input = x @ params["input"][0] + params["bias"][0]
+    return from_state + from_input
 
 
 def gru(h, x, params):
@@ -76,12 +92,19 @@ def gru(h, x, params):
 def lstm(state, x, params):
     c = state[:, :WIDTH]
     h = state[:, WIDTH:]
-    i, f, o, g = h @ params["recurrent"] + x @ params["input"] + params["bias"][:, None]
+    from_state = h @ params["recurrent"]
+    from_input = x @ params["input"] + params["bias"][:, None]
+    i, f, o, g = from_state + from_input
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    return np.concatenate([c, sigmoid(o) * np.tanh(c)], axis=1)
+    h = sigmoid(o) * np.tanh(c)
+    return np.concatenate([c, h], axis=1)
 
 
-CELL_FORMULAS = {"elman": elman, "gru": gru, "lstm": lstm}
+CELL_FORMULAS = {
+    "elman": elman,
+    "gru": gru,
+    "lstm": lstm,
+}
 
 
 def combine(kind, h, branch):
@@ -103,7 +126,8 @@ def layer_norm(h, norm):
         return h
     mean = h.mean(1, keepdims=True)
     variance = h.var(1, keepdims=True)
-    return (h - mean) / np.sqrt(variance + 1e-6) * norm["scale"] + norm["bias"]
+    standardized = (h - mean) / np.sqrt(variance + 1e-6)
+    return standardized * norm["scale"] + norm["bias"]
 
 
 def list_states(arch, step_inputs, layers, perturbations=None):
@@ -149,11 +173,18 @@ def read_inputs(x, params):
 
 def read_out(arch, h, params):
     h = layer_norm(h, params.get("norm"))
-    h = np.tanh(h) if arch.model.cell is Cell.elman else h[:, -WIDTH:]
-    return h @ params["head"]["kernel"] + params["head"]["bias"]
+    is_elman = arch.model.cell is Cell.elman
+    features = np.tanh(h) if is_elman else h[:, -WIDTH:]
+    return features @ params["head"]["kernel"] + params["head"]["bias"]
 
 
-def compute_logits(arch, params, x, layers=None, perturbations=None):
+def compute_logits(
+    arch,
+    params,
+    x,
+    layers=None,
+    perturbations=None,
+):
     layers = layers or [params["cell"]] * STEPS
     states = list_states(arch, read_inputs(x, params), layers, perturbations)
     if not arch.language:
@@ -191,10 +222,27 @@ def list_networks():
         networks.append({"cell": cell})
         networks.append({"cell": cell, **TEXT})
     for skip in ("none", "identity", "scaled", "inv_sqrt_depth"):
-        networks.append({"cell": "elman", "skip": skip, "norm": "layer", "placement": "pre"})
+        networks.append(
+            {
+                "cell": "elman",
+                "skip": skip,
+                "norm": "layer",
+                "placement": "pre",
+            }
+        )
     for placement in ("branch", "post"):
-        changes = {"skip": "scaled", "norm": "layer", "placement": placement}
-        networks.append({"cell": "elman", **changes, **TEXT})
+        changes = {
+            "skip": "scaled",
+            "norm": "layer",
+            "placement": placement,
+        }
+        networks.append(
+            {
+                "cell": "elman",
+                **changes,
+                **TEXT,
+            }
+        )
     return networks
 
 
@@ -225,12 +273,16 @@ def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes):
 
     # Forward.
     states = list_states(arch, read_inputs(x, params), copies)
-    rms = [np.sqrt(np.mean(h**2)) for h in states]
+    rms = [root_mean_square(h) for h in states]
     assert_allclose(measured.logits, compute_logits(arch, params, x), rtol=1e-11)
     assert_allclose(gauges["activation_rms"], rms, rtol=1e-11)
 
     # The gradient of signals.
-    lengths = {"signal_grad": STEPS + 1, "branch_grad": STEPS, "skip_grad": STEPS}
+    lengths = {
+        "signal_grad": STEPS + 1,
+        "branch_grad": STEPS,
+        "skip_grad": STEPS,
+    }
     for name, length in lengths.items():
 
         def perturbed_loss(perturbation, name=name):
@@ -276,7 +328,12 @@ def test_saturated_gates_are_counted(cell):
 
 def test_an_orthogonal_linear_network_keeps_the_norm_of_its_gradient_through_time():
     """∂L/∂h_t = ∂L/∂h_T · Wᵀ…Wᵀ, and an orthogonal W keeps norms (Saxe et al. 2014)."""
-    network = make_rnn(noise=0.0, cell="elman", activation="linear", init="orthogonal")
+    network = make_rnn(
+        noise=0.0,
+        cell="elman",
+        activation="linear",
+        init="orthogonal",
+    )
     signal = measure(network, X, COTANGENT).gauges["signal_grad"]
     assert_allclose(signal, signal[-1], rtol=1e-12)
     assert signal[-1] > 0.1
@@ -319,7 +376,8 @@ def test_an_lstm_with_open_forget_gate_and_closed_input_gate_keeps_its_cell():
 
     initial_cell = initial_state[:, :WIDTH]
     assert_array_equal(state[:, :WIDTH], initial_cell)
-    assert np.all(np.abs(state[:, WIDTH:]) < np.abs(np.tanh(initial_cell)))
+    greatest_hidden_state = np.abs(np.tanh(initial_cell))
+    assert np.all(np.abs(state[:, WIDTH:]) < greatest_hidden_state)
 
 
 def test_the_forget_gate_of_an_lstm_is_initially_open():
@@ -352,11 +410,12 @@ def test_no_step_depends_on_later_ones(cell, skip, norm, placement):
         **(TEXT | {"width": width}),
     )
     ctx = ForwardContext(network.hp, train=True)
+    no_tokens = jnp.zeros((1, STEPS), int)
 
     def logits(embedded):
         model = network.merge()
-        model.embed = lambda tokens, train: embedded
-        return model(jnp.zeros((1, STEPS), int), {}, ctx)[0]
+        model.embed = FixedEmbedding(embedded)
+        return model(no_tokens, {}, ctx)[0]
 
     embedded = jnp.asarray(GENERATOR.standard_normal((1, STEPS, width)))
     jacobian = quick(jax.jacrev(logits))(embedded)  # [1, t, C, 1, s, D]

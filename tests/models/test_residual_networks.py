@@ -5,17 +5,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 from numpy.testing import assert_allclose
 
 from research.config.options import Level, Placement, Transition
 
-from ..builders import make_architecture, make_hparams
+from ..builders import make_architecture
 from ..compiling import quick
 from ..oracle import apply_linear
-from .networks import FLOAT64, add_noise, initialize, measure
+from .networks import FLOAT64, add_noise, initialize, make_numbers, measure, normal
 from .taps import Taps, assert_same_signals
 
 
@@ -45,7 +44,8 @@ def batch_norm(h, norm):
     variance = jnp.var(h, (0, 1, 2), keepdims=True)
     scale = norm["scale"].reshape(1, 1, 1, -1)
     bias = norm["bias"].reshape(1, 1, 1, -1)
-    return (h - mean) / jnp.sqrt(variance + 1e-5) * scale + bias
+    standardized = (h - mean) / jnp.sqrt(variance + 1e-5)
+    return standardized * scale + bias
 
 
 def branch(z, layer, stride, placement):
@@ -67,11 +67,19 @@ def shortcut(h, layer, stride, channels):
         projected = h @ layer["skip"]["projection"]["kernel"]
         return batch_norm(projected, layer["skip"]["norm"])
     missing = channels - h.shape[-1]
-    return jnp.pad(h, ((0, 0), (0, 0), (0, 0), (0, missing)))
+    unchanged = (0, 0)
+    return jnp.pad(h, (unchanged, unchanged, unchanged, (0, missing)))
 
 
 # The stage and the block of each layer: a block that changes the shape is a stage by itself.
-BLOCKS = [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0), (4, 0)]
+BLOCKS = [
+    (0, 0),
+    (0, 1),
+    (1, 0),
+    (2, 0),
+    (3, 0),
+    (4, 0),
+]
 STRIDES = [1, 1, 2, 1, 2, 1]
 LAYERS = len(BLOCKS)
 
@@ -101,7 +109,8 @@ def residual_network(params, images, perturbations, placement):
         h = taps.add(h)
     if is_pre:
         h = jax.nn.relu(batch_norm(h, params["norm"]))
-    return apply_linear(jnp.mean(h, (1, 2)), params["head"]), taps.signals
+    logits = apply_linear(jnp.mean(h, (1, 2)), params["head"])
+    return logits, taps.signals
 
 
 def make_residual_network(placement, transition):
@@ -118,7 +127,7 @@ def make_residual_network(placement, transition):
         transition=transition,
         **FLOAT64,
     )
-    hp = make_hparams(arch, runs=None, dtype="float64")
+    hp = make_numbers(arch)
     with jax.disable_jit():
         network = initialize(arch, hp)
     return replace(network, params=add_noise(network.params))
@@ -128,16 +137,21 @@ def make_residual_network(placement, transition):
 @pytest.mark.usefixtures("float64")
 def test_a_residual_network_and_its_gauges_are_those_of_the_formula(placement, transition):
     network = make_residual_network(placement, transition)
-    generator = np.random.default_rng(0)
-    x = jnp.asarray(generator.standard_normal((3, 128)))
-    cotangent = jnp.asarray(generator.standard_normal((3, 4)))
+    x = jnp.asarray(normal((3, 128)))
+    cotangent = jnp.asarray(normal((3, 4), seed=1))
 
     def expected_objective(params, perturbations):
         images = x.reshape(3, 8, 8, 2)
         logits, signals = residual_network(params, images, perturbations, placement)
         return jnp.sum(logits * cotangent), (logits, signals)
 
-    measured = measure(network, x, cotangent, train=True, level=Level.norms)
+    measured = measure(
+        network,
+        x,
+        cotangent,
+        train=True,
+        level=Level.norms,
+    )
     params = nnx.to_pure_dict(network.params)
     _, (_, shapes) = jax.eval_shape(expected_objective, params, [])
     zeros = [jnp.zeros(signal.shape) for signal in shapes]

@@ -9,6 +9,8 @@ from numpy.testing import assert_array_equal
 
 from research.models.rounding import nearest, rounded
 
+from .networks import normal
+
 FORMATS = {
     "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
     "float8_e5m2": ml_dtypes.float8_e5m2,
@@ -35,8 +37,7 @@ def assert_same_bits(a, b):
 
 
 def draw(shape, seed=0):
-    generator = np.random.default_rng(seed)
-    return generator.standard_normal(shape).astype(np.float32)
+    return normal(shape, seed).astype(np.float32)
 
 
 def make_cases(name):
@@ -46,7 +47,8 @@ def make_cases(name):
     mantissas = generator.standard_normal(100_000)
     exponents = generator.integers(-20, 20, 100_000)
     moderate = (mantissas * 2.0**exponents).astype(np.float32)
-    every_number = np.arange(256, dtype=np.uint8).view(FORMATS[name]).astype(np.float32)
+    every_byte = np.arange(256, dtype=np.uint8)
+    every_number = every_byte.view(FORMATS[name]).astype(np.float32)
     finite = np.sort(every_number[np.isfinite(every_number)])
     ties = (finite[1:] + finite[:-1]) / 2
     below_ties = np.nextafter(ties, np.float32(-np.inf))
@@ -95,7 +97,15 @@ def test_a_scale_for_the_tensor_keeps_the_relative_precision_of_any_size(name, s
     assert np.max(relative_error[is_normal]) <= half_a_place * 1.001
 
 
-@pytest.mark.parametrize("values", [[0, 0, 0], [np.inf, 0, 1], [np.nan, 0, 1]], ids=str)
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0, 0, 0],
+        [np.inf, 0, 1],
+        [np.nan, 0, 1],
+    ],
+    ids=str,
+)
 def test_a_tensor_without_a_greatest_finite_number_is_not_scaled(values):
     x = jnp.asarray(values, jnp.float32)
     measured = rounded(x, "float8_e5m2", True)

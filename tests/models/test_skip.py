@@ -16,9 +16,9 @@ from research.models.architecture import ForwardContext
 from research.models.plan import Part
 from research.models.skip import Skip
 
-from ..builders import make_architecture, make_hparams, select_existing
+from ..builders import make_architecture, select_existing
 from ..oracle import Shortcut, combine
-from .networks import FLOAT64, NUMBERS, add_noise
+from .networks import FLOAT64, NUMBERS, add_noise, make_numbers, params_of
 from .statistics import assert_frequency, assert_mean
 
 KINDS = [kind.name for kind in SkipKind]
@@ -44,9 +44,19 @@ class TestedSkip:
     module: Skip
     hp: object
 
-    def __call__(self, h, branch, *, train=False, key=None, layer=LAYER):
+    def __call__(
+        self,
+        h,
+        branch,
+        *,
+        train=False,
+        key=None,
+        layer=LAYER,
+    ):
         ctx = ForwardContext(self.hp, train, key=key)
-        return self.module(jnp.asarray(h), jnp.asarray(branch), ctx, jnp.int32(layer))
+        h = jnp.asarray(h)
+        branch = jnp.asarray(branch)
+        return self.module(h, branch, ctx, jnp.int32(layer))
 
     def formula(self, h, branch, normalize=None):
         """What the formula says, in float64."""
@@ -57,7 +67,7 @@ class TestedSkip:
             layer=LAYER,
             layers=arch.layers,
             depth=arch.model.depth,
-            learned=nnx.to_pure_dict(nnx.state(self.module, nnx.Param)),
+            learned=params_of(self.module),
             num_active=arch.model.width + LAYER * arch.growth,
             **more,
         )
@@ -74,12 +84,15 @@ def make_skip(skip, part=UNITS, *, noise=True, numbers=NUMBERS, **changes):
         numbers: hyperparameters by dotted path.
         **changes: see ``make_architecture``.
     """
-    usual = {"skip": skip, "width": 4, "depth": LAYERS}
+    usual = {
+        "skip": skip,
+        "width": 4,
+        "depth": LAYERS,
+    }
     if skip == "deepnorm":
         usual["kind"] = "transformer"
     arch = make_architecture(**(usual | changes))
-    wide = jnp.promote_types(arch.param_dtype, "float32")
-    hp = make_hparams(arch, select_existing(arch, numbers), runs=None, dtype=wide)
+    hp = make_numbers(arch, select_existing(arch, numbers))
     module = Skip(arch, part, hp, rngs=nnx.Rngs(0))
     if noise:
         state = nnx.state(module)
@@ -129,7 +142,14 @@ def test_the_number_format_is_kept(kind, dtype, train):
         assert out.dtype == dtype
 
 
-@pytest.mark.parametrize("kind, expected", [("rezero", 0), ("fixup", 1), ("skipinit", 0.7)])
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("rezero", 0),
+        ("fixup", 1),
+        ("skipinit", 0.7),
+    ],
+)
 def test_the_learned_scale_has_its_published_initial_value(kind, expected):
     """Bachlechner et al. 2020, §3; Zhang, Dauphin, Ma 2019, §3, rule 3; De & Smith 2020."""
     skip = make_skip(kind, noise=False).module
@@ -151,7 +171,11 @@ def test_initial_gates_are_almost_closed_and_similar_for_all_units(kind):
 WITH_SHORTCUT = [kind for kind in KINDS if kind not in ("none", "dense", "deepnorm")]
 IMAGE = GENERATOR.standard_normal((2, 5, 4, 2))
 SMALLER_BRANCH = GENERATOR.standard_normal((2, 3, 2, 4))
-RESNET = {"kind": "resnet_cifar", "shape": (5, 4, 2), "depth": 14}
+RESNET = {
+    "kind": "resnet_cifar",
+    "shape": (5, 4, 2),
+    "depth": 14,
+}
 
 every_shortcut = pytest.mark.parametrize("kind", WITH_SHORTCUT)
 
@@ -169,7 +193,13 @@ def subsample(image, channels):
 @every_shortcut
 def test_option_a_subsamples_pixels_and_adds_channels_of_zeros(kind):
     """He et al. 2016, §3.3; ``projection`` has a projection everywhere."""
-    skip = make_skip(kind, SMALLER, transition="pad", **RESNET, **FLOAT64)
+    skip = make_skip(
+        kind,
+        SMALLER,
+        transition="pad",
+        **RESNET,
+        **FLOAT64,
+    )
     is_projection = kind == "projection"
     shortcut = subsample(IMAGE, 2 if is_projection else 4)
     expected = skip.formula(shortcut, SMALLER_BRANCH)
@@ -189,7 +219,14 @@ def test_a_padded_shortcut_is_exact():
 @every_shortcut
 def test_option_b_is_a_projection_normalised_as_the_branch_is(kind, norm):
     """He et al. 2016, §3.3."""
-    skip = make_skip(kind, SMALLER, transition="projection", norm=norm, **RESNET, **FLOAT64)
+    skip = make_skip(
+        kind,
+        SMALLER,
+        transition="projection",
+        norm=norm,
+        **RESNET,
+        **FLOAT64,
+    )
     projection = skip.module.projection
     kernel = np.asarray(projection.kernel[...])
     shortcut = subsample(IMAGE, 2) @ kernel
@@ -219,11 +256,23 @@ ZEROS = jnp.zeros((3, 4))
 KEYS = 2000
 
 
-def sample(skip, h, branch, keys=KEYS, layer=LAYER):
+def sample(
+    skip,
+    h,
+    branch,
+    keys=KEYS,
+    layer=LAYER,
+):
     """The outputs for many random keys [keys, B, D]."""
 
     def call(key):
-        return skip(h, branch, train=True, key=key, layer=layer)
+        return skip(
+            h,
+            branch,
+            train=True,
+            key=key,
+            layer=layer,
+        )
 
     random_keys = jax.random.split(jax.random.key(7), keys)
     return np.asarray(jax.vmap(call)(random_keys))
@@ -260,7 +309,16 @@ def test_stochastic_depth_drops_the_branches_of_deeper_layers_more_often(layer):
 @pytest.mark.parametrize("layer", range(LAYERS))
 def test_stochastic_depth_keeps_the_shortcut(layer):
     skip = make_skip("stochastic_depth", numbers={"skip.rate": 0.4})
-    assert_array_equal(sample(skip, ONES, ZEROS, keys=3, layer=layer), 1)
+    assert_array_equal(
+        sample(
+            skip,
+            ONES,
+            ZEROS,
+            keys=3,
+            layer=layer,
+        ),
+        1,
+    )
 
 
 BOTH_LAYERS_KEEP = {"dropout": 0.25, "stochastic_depth": 0.6 * 0.5}

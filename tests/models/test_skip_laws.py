@@ -16,15 +16,24 @@ from research.models.layer import Layer
 from research.models.plan import Part
 from research.models.stack import Stack
 
-from ..builders import make_architecture, make_hparams
+from ..builders import make_architecture
 from ..compiling import quick
 from ..oracle import unrolled
-from .networks import FLOAT64, add_noise, initialize, make_network
+from .networks import FLOAT64, add_noise, initialize, make_network, make_numbers, normal
 from .statistics import assert_frequency, assert_mean
 
 MLP = {"kind": "mlp"}
-CNN = {"kind": "cnn", "shape": (4, 3, 1), "width": 2}
-RESNET = {"kind": "resnet_cifar", "shape": (4, 3, 1), "width": 2, "depth": 8}
+CNN = {
+    "kind": "cnn",
+    "shape": (4, 3, 1),
+    "width": 2,
+}
+RESNET = {
+    "kind": "resnet_cifar",
+    "shape": (4, 3, 1),
+    "width": 2,
+    "depth": 8,
+}
 
 float64 = pytest.mark.usefixtures("float64")
 
@@ -38,9 +47,14 @@ mlp_and_cnn = pytest.mark.parametrize("model", [MLP, CNN], ids=name_model)
 
 def make_layers(model, skip, numbers=None, *, train=True, key=None, **changes):
     """The layers of a network as a function; the weights do not depend on the shortcut."""
-    arch = make_architecture(**model, skip=skip, **changes, **FLOAT64)
+    arch = make_architecture(
+        **model,
+        skip=skip,
+        **changes,
+        **FLOAT64,
+    )
     numbers = {"init.sigma_b": 0.1} | (numbers or {})
-    hp = make_hparams(arch, numbers, runs=None, dtype="float64")
+    hp = make_numbers(arch, numbers)
     ctx = ForwardContext(hp, train, key=key)
     part = arch.plan[0].parts[0]
     layers = []
@@ -62,7 +76,7 @@ def make_signal(model):
     if "shape" in model:
         height, width, _ = model["shape"]
         shape = (3, height, width, model["width"])
-    return jnp.asarray(np.random.default_rng(0).standard_normal(shape))
+    return jnp.asarray(normal(shape))
 
 
 def compute_jacobian(function, h):
@@ -74,7 +88,13 @@ def compute_jacobian(function, h):
 
 
 @pytest.mark.parametrize(
-    "norm, placement", [("none", "pre"), ("rms", "pre"), ("group", "branch"), ("dyt", "pre")]
+    "norm, placement",
+    [
+        ("none", "pre"),
+        ("rms", "pre"),
+        ("group", "branch"),
+        ("dyt", "pre"),
+    ],
 )
 @pytest.mark.parametrize("skip", ["rezero", "skipinit"])
 @float64
@@ -98,7 +118,11 @@ OPEN = 40.0
 
 @pytest.mark.parametrize(
     "skip, bias, limit",
-    [("highway", OPEN, "none"), ("gated", CLOSED, "identity"), ("gated", OPEN, "none")],
+    [
+        ("highway", OPEN, "none"),
+        ("gated", CLOSED, "identity"),
+        ("gated", OPEN, "none"),
+    ],
 )
 @float64
 @mlp_and_cnn
@@ -132,7 +156,13 @@ def test_a_closed_highway_is_the_identity(model):
 def test_at_rate_zero_nothing_is_dropped(model, skip, train):
     h = make_signal(model)
     key = jax.random.key(0)
-    run = make_layers(model, skip, {"skip.rate": 0.0}, train=train, key=key)
+    run = make_layers(
+        model,
+        skip,
+        {"skip.rate": 0.0},
+        train=train,
+        key=key,
+    )
     identity = make_layers(model, "identity", train=train, key=key)
     assert_array_equal(run(h), identity(h))
 
@@ -144,7 +174,7 @@ def test_stochastic_depth_trains_the_networks_that_it_contains():
     It occurs as often as the product of its layers' probabilities says.
     """
     network = make_network(skip="stochastic_depth", **FLOAT64)
-    x = np.random.default_rng(0).standard_normal((2, 5))
+    x = normal((2, 5))
     params = nnx.to_pure_dict(network.params)
     num_keys = 500
 
@@ -175,7 +205,12 @@ def kernel_of(branch, number):
 
 def list_fixup_networks():
     """Without a norm, ``norm.placement`` acts in ResNets only."""
-    return [(MLP, "pre"), (CNN, "pre"), (RESNET, "pre"), (RESNET, "branch")]
+    return [
+        (MLP, "pre"),
+        (CNN, "pre"),
+        (RESNET, "pre"),
+        (RESNET, "branch"),
+    ]
 
 
 @pytest.mark.parametrize("model, placement", list_fixup_networks())
@@ -188,8 +223,8 @@ def test_fixup_initially_has_a_head_and_branches_of_zero(model, placement):
         activation="relu",
         init="he",
     )
-    hp = make_hparams(arch, {"init.sigma_b": 0.1}, runs=None)
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, arch.inputs)), jnp.float32)
+    hp = make_numbers(arch, {"init.sigma_b": 0.1})
+    x = jnp.asarray(normal((3, arch.inputs)), jnp.float32)
 
     @quick
     def initialize_and_run(x):
@@ -213,14 +248,13 @@ def test_every_branch_of_fixup_is_initially_zero(model, placement):
         activation="relu",
         init="he",
     )
-    hp = make_hparams(arch, {"init.sigma_b": 0.1}, runs=None)
-    generator = np.random.default_rng(0)
+    hp = make_numbers(arch, {"init.sigma_b": 0.1})
     for stage in arch.plan:
         (part,) = stage.parts
         shape = (3, part.inputs)
         if arch.model.kind is not ModelKind.mlp:
             shape = (3, *arch.shape[:2], part.inputs)
-        z = jnp.asarray(generator.standard_normal(shape), jnp.float32)
+        z = jnp.asarray(normal(shape), jnp.float32)
 
         @quick
         def initialize_and_run(z, part=part):
@@ -240,7 +274,11 @@ def test_every_branch_of_fixup_is_initially_zero(model, placement):
     ],
 )
 def test_fixup_scales_the_inner_weights_of_a_branch(
-    kind, depth, branch, num_branches, num_weights
+    kind,
+    depth,
+    branch,
+    num_branches,
+    num_weights,
 ):
     """By N^(-1/(2m-2)) with N branches of m weights (ibid., rule 2); shifts are initially 0."""
 
@@ -253,7 +291,7 @@ def test_fixup_scales_the_inner_weights_of_a_branch(
             init="he",
             skip=skip,
         )
-        hp = make_hparams(arch, runs=None)
+        hp = make_numbers(arch)
         part = Part(branch, 8, 8)
         return FeedForwardBranch(arch, part, jnp.int32(0), hp, rngs=nnx.Rngs(0))
 
@@ -280,16 +318,15 @@ def test_fixup_adds_a_number_before_every_nonlinearity_and_weight():
         skip="fixup",
         **FLOAT64,
     )
-    hp = make_hparams(arch, runs=None, dtype="float64")
+    hp = make_numbers(arch)
     branch = FeedForwardBranch(arch, Part("basic", 3, 4), jnp.int32(0), hp, rngs=nnx.Rngs(0))
-    generator = np.random.default_rng(0)
-    first = generator.standard_normal((3, 3, 3, 4))
-    second = generator.standard_normal((3, 3, 4, 4))
+    first = normal((3, 3, 3, 4), seed=0)
+    second = normal((3, 3, 4, 4), seed=1)
     b = [0.3, -0.2, 0.5, 1.1]
     branch.weights[0].kernel[...] = jnp.asarray(first)
     branch.weights[1].kernel[...] = jnp.asarray(second)
     branch.shifts[...] = jnp.asarray(b).reshape(2, 2)
-    h = generator.standard_normal((2, 1, 1, 3))
+    h = normal((2, 1, 1, 3), seed=2)
 
     out, _ = branch(jnp.asarray(h), ForwardContext(hp, train=True), jnp.int32(0))
 
@@ -310,9 +347,9 @@ def test_the_loss_depends_on_every_shift_of_fixup(placement):
         skip="fixup",
         placement=placement,
     )
-    hp = make_hparams(arch, runs=None)
+    hp = make_numbers(arch)
     network = initialize(arch, hp)
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 16)), jnp.float32)
+    x = jnp.asarray(normal((3, 16)), jnp.float32)
 
     @quick
     @jax.grad
@@ -339,11 +376,16 @@ def test_a_layer_of_a_dense_network_only_adds_units(number):
     width = 8
     growth = 3
     total = width + 3 * growth
-    arch = make_architecture(skip="dense", width=width, growth=growth, **FLOAT64)
-    hp = make_hparams(arch, runs=None, dtype="float64")
+    arch = make_architecture(
+        skip="dense",
+        width=width,
+        growth=growth,
+        **FLOAT64,
+    )
+    hp = make_numbers(arch)
     part = arch.plan[0].parts[0]
     layer = Layer(arch, part, jnp.int32(number), hp, rngs=nnx.Rngs(number))
-    h = jnp.asarray(np.random.default_rng(0).standard_normal(total))
+    h = jnp.asarray(normal(total))
 
     def run(h):
         out, _ = layer(h[None], {}, ForwardContext(hp, train=True), jnp.int32(number))
@@ -361,8 +403,14 @@ def test_a_layer_of_a_dense_network_only_adds_units(number):
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_initial_variance_of_a_dense_layer_is_for_the_units_it_reads(number):
     """He: Var W = 2 / fan-in, where the fan-in counts the units that hold a value."""
-    arch = make_architecture(skip="dense", width=100, growth=50, depth=4, init="he")
-    hp = make_hparams(arch, runs=None)
+    arch = make_architecture(
+        skip="dense",
+        width=100,
+        growth=50,
+        depth=4,
+        init="he",
+    )
+    hp = make_numbers(arch)
     part = arch.plan[0].parts[0]
     branch = FeedForwardBranch(arch, part, jnp.int32(number), hp, rngs=nnx.Rngs(0))
     kernel = kernel_of(branch, 0)
@@ -382,14 +430,19 @@ class LinearBranch:
     """A linear branch with dropout and its input."""
 
     def __init__(self, kind="mlp", part="dense"):
-        changes = {"dropout": RATE, "activation": "linear", "shape": (2, 2, 1), "depth": 8}
+        changes = {
+            "dropout": RATE,
+            "activation": "linear",
+            "shape": (2, 2, 1),
+            "depth": 8,
+        }
         arch = make_architecture(kind=kind, **changes)
-        self.hp = make_hparams(arch, {"model.dropout": RATE}, runs=None)
+        self.hp = make_numbers(arch, {"model.dropout": RATE})
         part = Part(part, 8, 8)
         self.branch = FeedForwardBranch(arch, part, jnp.int32(1), self.hp, rngs=nnx.Rngs(0))
         is_image = part.kind in ("conv", "basic")
         shape = (2, 2, 2, 8) if is_image else (2, 8)
-        self.z = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+        self.z = jnp.asarray(normal(shape), jnp.float32)
 
     def call(self, *, train, key=None, layer=1):
         ctx = ForwardContext(self.hp, train, key=key)

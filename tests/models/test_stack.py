@@ -16,7 +16,7 @@ from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.precision import scope
 
-from ..builders import make_architecture, make_config, make_hparams
+from ..builders import make_architecture, make_config
 from ..compiling import one_in
 from ..oracle import unrolled
 from .networks import (
@@ -26,6 +26,7 @@ from .networks import (
     assert_same_pass,
     initialize,
     make_network,
+    make_numbers,
     measure,
     relative_distance,
     unperturbed,
@@ -103,12 +104,25 @@ def name_case(case):
 
 
 WIRINGS = cover("skip", "norm", "placement", size=2)
-WIRINGS_OF_NORMS = cover("skip", "norm", "placement", size=1, together=("norm", "placement"))
+WIRINGS_OF_NORMS = cover(
+    "skip",
+    "norm",
+    "placement",
+    size=1,
+    together=("norm", "placement"),
+)
 
 
 def list_initial_networks():
     """Every norm with every initialisation; activations take turns."""
-    cases = cover("norm", "init", "placement", "skip", size=1, together=("norm", "init"))
+    cases = cover(
+        "norm",
+        "init",
+        "placement",
+        "skip",
+        size=1,
+        together=("norm", "init"),
+    )
     activations = itertools.cycle(OPTIONS["activation"])
     return [case | {"activation": name} for case, name in zip(cases, activations, strict=False)]
 
@@ -124,7 +138,7 @@ def test_the_wirings_contain_every_option(group):
 def test_every_norm_is_finite_with_every_initialisation(case):
     arch = make_architecture(**case, depth=2)
     numbers = {"init.sigma_b": 0.1}
-    hp = make_hparams(arch, numbers, runs=None)
+    hp = make_numbers(arch, numbers)
     stack = Stack(arch, hp, rngs=nnx.Rngs(0))
     x = jnp.asarray(X, jnp.float32)
     ctx = ForwardContext(hp, train=True, key=jax.random.key(1))
@@ -172,7 +186,12 @@ def test_a_network_of_one_layer():
 @pytest.mark.parametrize("norm, placement", [("layer", "branch"), ("batch", "post")])
 def test_in_float64_nothing_is_rounded_to_float32(norm, placement):
     with scope("float64"):
-        network = make_network(skip="rezero", norm=norm, placement=placement, **FLOAT64)
+        network = make_network(
+            skip="rezero",
+            norm=norm,
+            placement=placement,
+            **FLOAT64,
+        )
         measured = measure(network)
         for leaf in jax.tree.leaves((measured.logits, measured.grads)):
             assert leaf.dtype == jnp.float64
@@ -181,8 +200,13 @@ def test_in_float64_nothing_is_rounded_to_float32(norm, placement):
 
 @pytest.mark.usefixtures("float64")
 def test_the_oracle_equals_finite_differences():
-    arch = make_architecture(skip="scaled", norm="layer", placement="post", **FLOAT64)
-    hp = make_hparams(arch, {"skip.branch_scale": 0.7}, runs=None, dtype="float64")
+    arch = make_architecture(
+        skip="scaled",
+        norm="layer",
+        placement="post",
+        **FLOAT64,
+    )
+    hp = make_numbers(arch, {"skip.branch_scale": 0.7})
     network = initialize(arch, hp)
     params = nnx.to_pure_dict(add_noise(network.params))
 
@@ -229,7 +253,7 @@ def test_only_the_requested_gauges_are_measured():
 
 def test_the_same_seed_gives_the_same_network():
     arch = make_architecture()
-    hp = make_hparams(arch, runs=None)
+    hp = make_numbers(arch)
     first = initialize(arch, hp, seed=0).params
     again = initialize(arch, hp, seed=0).params
     assert relative_distance(first, again) == 0
@@ -237,7 +261,7 @@ def test_the_same_seed_gives_the_same_network():
 
 def test_other_seeds_and_layers_have_other_weights():
     arch = make_architecture()
-    hp = make_hparams(arch, runs=None)
+    hp = make_numbers(arch)
     kernels = []
     for seed in (0, 1):
         params = initialize(arch, hp, seed).params

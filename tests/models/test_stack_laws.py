@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -11,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.options import Level, Placement
 
-from ..builders import make_architecture, make_hparams
+from ..builders import make_architecture
 from .networks import (
     FLOAT64,
     add_noise,
@@ -19,7 +18,9 @@ from .networks import (
     expected_pass,
     initialize,
     make_network,
+    make_numbers,
     measure,
+    normal,
     relative_distance,
 )
 
@@ -49,11 +50,21 @@ def test_at_alpha_zero_the_gradient_goes_through_the_shortcut():
 
 
 @pytest.mark.parametrize(
-    "norm, placement", [("none", "pre"), ("layer", "pre"), ("batch", "branch")]
+    "norm, placement",
+    [
+        ("none", "pre"),
+        ("layer", "pre"),
+        ("batch", "branch"),
+    ],
 )
 def test_rezero_is_initially_the_identity(norm, placement):
     """No branch weight has a gradient, and every α has one (Bachlechner et al. 2020, §3)."""
-    network = make_network(skip="rezero", norm=norm, placement=placement, noise=False)
+    network = make_network(
+        skip="rezero",
+        norm=norm,
+        placement=placement,
+        noise=False,
+    )
     measured = measure(network, compiled=False)
     for name in ("activation_rms", "activation_mean", "signal_grad"):
         values = measured.gauges[name]
@@ -134,7 +145,7 @@ def test_convolutions_before_batch_norm_are_orthogonal_to_their_gradient(transit
         transition=transition,
         **FLOAT64,
     )
-    hp = make_hparams(arch, runs=None, dtype="float64")
+    hp = make_numbers(arch)
     with jax.disable_jit():
         network = initialize(arch, hp)
 
@@ -143,9 +154,8 @@ def test_convolutions_before_batch_norm_are_orthogonal_to_their_gradient(transit
 
     params = jax.tree.map_with_path(enlarge, add_noise(network.params))
     network = replace(network, params=params)
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((6, 64))
-    cotangent = generator.standard_normal((6, 4))
+    x = normal((6, 64))
+    cotangent = normal((6, 4), seed=1)
 
     grads = measure(network, x, cotangent, level=Level.off).grads
 

@@ -14,10 +14,10 @@ from research.config.options import Level
 from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 
-from ..builders import make_architecture, make_hparams
+from ..builders import make_architecture
 from ..compiling import quick
-from ..oracle import apply_linear
-from .networks import measure
+from ..oracle import apply_linear, take_layer
+from .networks import make_numbers, measure, normal, params_of
 from .taps import Taps, assert_same_signals
 from .transformers import (
     HEADS,
@@ -27,7 +27,6 @@ from .transformers import (
     USUAL,
     VECTORS,
     WIDTH,
-    draw,
     head_units,
     make_transformer,
 )
@@ -41,7 +40,8 @@ def layer_norm(h, norm):
     variance = jnp.var(h, -1, keepdims=True)
     scale = norm["scale"][None, None]
     bias = norm["bias"][None, None]
-    return (h - mean) / jnp.sqrt(variance + 1e-6) * scale + bias
+    standardized = (h - mean) / jnp.sqrt(variance + 1e-6)
+    return standardized * scale + bias
 
 
 def attention(z, params, is_visible):
@@ -99,7 +99,7 @@ def transformer(case, params, x, perturbations):
     h = taps.add(h + embed["positions"][None])
     for number in range(LAYERS):
         block, part = divmod(number, 2)
-        layer = jax.tree.map(lambda leaf, block=block: leaf[block], params["stages"][part])
+        layer = take_layer(params["stages"][part], block)
         z = taps.add(h)
         shortcut = taps.add(h)
         if case.placement == "pre":
@@ -124,12 +124,42 @@ def transformer(case, params, x, perturbations):
 
 
 CASES = [
-    Case(language=False, tied=False, placement="pre", skip="identity"),
-    Case(language=False, tied=False, placement="branch", skip="identity"),
-    Case(language=False, tied=False, placement="post", skip="deepnorm"),
-    Case(language=True, tied=False, placement="post", skip="identity"),
-    Case(language=True, tied=True, placement="pre", skip="identity"),
-    Case(language=True, tied=True, placement="post", skip="deepnorm"),
+    Case(
+        language=False,
+        tied=False,
+        placement="pre",
+        skip="identity",
+    ),
+    Case(
+        language=False,
+        tied=False,
+        placement="branch",
+        skip="identity",
+    ),
+    Case(
+        language=False,
+        tied=False,
+        placement="post",
+        skip="deepnorm",
+    ),
+    Case(
+        language=True,
+        tied=False,
+        placement="post",
+        skip="identity",
+    ),
+    Case(
+        language=True,
+        tied=True,
+        placement="pre",
+        skip="identity",
+    ),
+    Case(
+        language=True,
+        tied=True,
+        placement="post",
+        skip="deepnorm",
+    ),
 ]
 
 
@@ -145,16 +175,22 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(case):
     )
     if case.language:
         x = jnp.asarray(np.arange(3 * LENGTH).reshape(3, -1) ** 2 % TOKENS)
-        cotangent = jnp.asarray(draw((3, LENGTH, TOKENS), seed=2))
+        cotangent = jnp.asarray(normal((3, LENGTH, TOKENS), seed=2))
     else:
-        x = jnp.asarray(draw((3, LENGTH * 3), seed=3))
-        cotangent = jnp.asarray(draw((3, 4), seed=2))
+        x = jnp.asarray(normal((3, LENGTH * 3), seed=3))
+        cotangent = jnp.asarray(normal((3, 4), seed=2))
 
     def expected_objective(params, perturbations):
         logits, signals = transformer(case, params, x, perturbations)
         return jnp.sum(logits * cotangent), (logits, signals)
 
-    measured = measure(network, x, cotangent, train=True, level=Level.norms)
+    measured = measure(
+        network,
+        x,
+        cotangent,
+        train=True,
+        level=Level.norms,
+    )
     params = nnx.to_pure_dict(network.params)
     num_taps = 1 + 3 * LAYERS
     zeros = [jnp.zeros((3, LENGTH, WIDTH))] * num_taps
@@ -182,10 +218,10 @@ def initial_params(skip, depth):
         "skip": skip,
     }
     arch = make_architecture(**(USUAL | VECTORS | changes))
-    hp = make_hparams(arch, runs=None)
+    hp = make_numbers(arch)
     with jax.disable_jit():
         stack = Stack(arch, hp, rngs=nnx.Rngs(0))
-    params = nnx.to_pure_dict(nnx.state(stack, nnx.Param))
+    params = params_of(stack)
     by_path = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         by_path[jax.tree_util.keystr(path)] = np.asarray(leaf)
@@ -225,8 +261,8 @@ def test_deepnorm_multiplies_the_shortcut_by_the_papers_constant():
     assert network.arch.layers == 2 * depth
     graph, stacked = nnx.split(network.merge().stages[0])
     first_layer = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked))
-    h = jnp.asarray(draw((1, LENGTH, WIDTH), seed=2))
-    branch = jnp.asarray(draw((1, LENGTH, WIDTH), seed=3))
+    h = jnp.asarray(normal((1, LENGTH, WIDTH), seed=2))
+    branch = jnp.asarray(normal((1, LENGTH, WIDTH), seed=3))
     ctx = ForwardContext(network.hp, train=False)
     out = first_layer.skip(h, branch, ctx, jnp.int32(0))
     assert_allclose(out, 6**0.25 * h + branch, rtol=1e-14)

@@ -4,10 +4,9 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
 
-from ..builders import make_architecture, make_hparams, select_existing
-from .networks import FLOAT64, NUMBERS, add_noise, initialize
+from ..builders import make_architecture, select_existing
+from .networks import FLOAT64, NUMBERS, add_noise, initialize, make_numbers
 
 TOKENS = 7
 LENGTH = 5
@@ -34,15 +33,10 @@ VECTORS: dict[str, Any] = {"shape": (LENGTH, 3), "classes": 4}
 def make_transformer(**changes):
     """A transformer with noise added to its parameters."""
     arch = make_architecture(**(USUAL | changes))
-    hp = make_hparams(arch, select_existing(arch, NUMBERS), runs=None, dtype="float64")
+    hp = make_numbers(arch, select_existing(arch, NUMBERS))
     with jax.disable_jit():
         network = initialize(arch, hp)
     return dataclasses.replace(network, params=add_noise(network.params, 0.1))
-
-
-def draw(shape, seed=0):
-    """Normal random numbers."""
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def head_units(head):
