@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from research.config.options import Init
 from research.models.convolution import convolve
 from research.models.init import bias_initializer, weight_initializer
+from research.models.units import align_units, read
 
 
 class Conv(nnx.Module):
@@ -51,15 +52,17 @@ class Conv(nnx.Module):
         shape = (size, size, inputs, outputs)
         kernel = draw_kernel(rngs.params(), shape, param_dtype)
         self.kernel = nnx.Param(kernel)
-        draw_bias = bias_initializer(init)
-        self.bias = nnx.Param(draw_bias(rngs.params(), (outputs,), param_dtype)) if bias else None
+        initial_bias = None
+        if bias:
+            draw_bias = bias_initializer(init)
+            initial_bias = nnx.Param(draw_bias(rngs.params(), (outputs,), param_dtype))
+        self.bias = initial_bias
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H_ W_ F"]:
         """Convolves images; H_ = ⌈H/stride⌉ and W_ = ⌈W/stride⌉."""
         x = x.astype(self.dtype)
-        kernel = self.kernel[...].astype(self.dtype)
+        kernel = read(self.kernel, self.dtype)
         out = convolve(x, kernel, stride=self.stride, circular=self.is_circular)
         if self.bias is None:
             return out
-        bias = self.bias[...].astype(self.dtype)
-        return out + bias.reshape(1, 1, 1, -1)
+        return out + align_units(read(self.bias, self.dtype), out)

@@ -14,6 +14,7 @@ from research.models.conv import Conv
 from research.models.dense import make_linear
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
+from research.models.units import read
 
 
 def make_embed(
@@ -95,7 +96,7 @@ class Table(nnx.Module):
         """The tokens' vectors."""
         # The gradient of a frequent token is a sum over many positions.
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        return self.vectors[...].astype(wide)[tokens].astype(self.dtype)
+        return read(self.vectors, wide)[tokens].astype(self.dtype)
 
 
 class Sequence(nnx.Module):
@@ -127,10 +128,12 @@ class Sequence(nnx.Module):
         if hasattr(self, "table"):
             h = self.table(x, train)
         else:
-            h = self.linear(unit_vectors(self.arch, x).reshape(len(x), self.arch.shape[0], -1))
+            length = self.arch.shape[0]
+            vectors = unit_vectors(self.arch, x).reshape(len(x), length, -1)
+            h = self.linear(vectors)
         if self.positions is None:
             return h
-        return h + self.positions[...].astype(h.dtype)[None]
+        return h + read(self.positions, h.dtype)[None]
 
 
 def _make_positions(

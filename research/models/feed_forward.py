@@ -17,6 +17,7 @@ from research.models.dense import make_linear
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import BOTTLENECK_EXPANSION, Part
+from research.models.units import align_units
 from research.parallel.collectives import sample_then_shard
 
 
@@ -119,8 +120,7 @@ class FeedForwardBranch(nnx.Module):
         active = self._active_units(z, layer)
         if active is None:
             return z
-        units_last = (1,) * (z.ndim - 1) + (-1,)
-        return z * active.astype(z.dtype).reshape(units_last)
+        return z * align_units(active.astype(z.dtype), z)
 
 
 def dropout(

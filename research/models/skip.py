@@ -23,6 +23,7 @@ from research.models.dense import make_linear
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
+from research.models.units import pad_units
 from research.parallel.collectives import sample_then_shard
 
 INITIAL_ALPHA = {SkipKind.rezero: 0.0, SkipKind.fixup: 1.0}
@@ -99,10 +100,7 @@ class Skip(nnx.Module):
             h = h[:, ::stride, ::stride]
         if hasattr(self, "projection"):
             return apply_norm(self.norm, self.projection(h), train=train)
-        missing = self.part.outputs - self.part.inputs
-        if missing:
-            return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, missing)])
-        return h
+        return pad_units(h, self.part.outputs - self.part.inputs)
 
     def _combine(
         self,
