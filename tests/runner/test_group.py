@@ -30,7 +30,7 @@ OUT_OF_MEMORY = [
 
 @pytest.fixture(scope="module")
 def sweep(fathom, small, tmp_path_factory):
-    """Sweeps the small run in a directory; returns the runs by seed, and what was said.
+    """Sweeps the small run in a directory; returns the runs by seed, and the command's output.
 
     Of several runs with the same seed it returns the one with the smallest learning rate.
     """
@@ -40,11 +40,11 @@ def sweep(fathom, small, tmp_path_factory):
         settings = ["name=study", "tracker=none", f"hydra/launcher={launcher}"]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(place)
-            said = fathom("train", "-m", *small, *settings, *overrides)
+            result = fathom("train", "-m", *small, *settings, *overrides)
             files = place.glob("outputs/study/*/run.json")
             runs = [Run(file.parent.absolute()) for file in files]
         runs.sort(key=lambda run: run["optimizer.learning_rate"], reverse=True)
-        return {run["seed"]: run for run in runs}, said
+        return {run["seed"]: run for run in runs}, result
 
     return start
 
@@ -58,7 +58,7 @@ def alone(sweep):
 
 @pytest.fixture(scope="module")
 def grouped(sweep):
-    """The same runs, trained as one group with W&B, and what was said."""
+    """The same runs, trained as one group with W&B, and the command's output."""
     return sweep(SEEDS, "tracker=wandb")
 
 
@@ -124,9 +124,9 @@ def test_each_run_has_a_wandb_run_in_one_group(grouped, wandb_records):
 
 @pytest.mark.slow
 def test_runs_under_vmap_round_differently_and_little(sweep, alone):
-    runs, said = sweep(SEEDS, "hydra.launcher.map_mode=vmap", "train.steps=10")
+    runs, result = sweep(SEEDS, "hydra.launcher.map_mode=vmap", "train.steps=10")
 
-    assert said.code == 0
+    assert result.code == 0
     assert len(runs) == 5
     for seed, run in runs.items():
         for table in TABLES:

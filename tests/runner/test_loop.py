@@ -146,16 +146,16 @@ def test_the_same_seed_gives_the_same_record_and_another_seed_another(finished_r
 
 
 def test_a_finished_run_is_left_as_it_is_and_another_setting_goes_elsewhere(trained, workplace):
-    run, said = trained("name=x")
+    run, result = trained("name=x")
     files = [run.directory / name for name in ("metrics.parquet", "profiles.parquet", "run.json")]
     written = [file.stat().st_mtime_ns for file in files]
 
-    again, said_again = trained("name=x")
+    again, result_again = trained("name=x")
 
     assert again.directory == run.directory
     assert [file.stat().st_mtime_ns for file in files] == written
-    assert "nothing was trained" in said_again.out
-    assert said_again.out.endswith(said.out)
+    assert "nothing was trained" in result_again.out
+    assert result_again.out.endswith(result.out)
     other, _ = trained("name=x", "seed=1")
     assert other.directory.parent == run.directory.parent
     assert len(list(workplace.glob("outputs/x/*/run.json"))) == 2
@@ -198,14 +198,14 @@ def test_profiles_at_an_interval(finished_run, trained):
 
 
 def test_a_run_that_measures_nothing(finished_run, trained):
-    run, said = trained("measure=off")
+    run, result = trained("measure=off")
 
     assert run.info["verdict"] is None
     assert not (run.directory / "profiles.parquet").exists()
     assert "grad_norm" not in run.metrics
     losses = finished_run.metrics["train_loss"]
     assert np.allclose(run.metrics["train_loss"], losses, rtol=1e-4)
-    assert "eval loss" in said.out
+    assert "eval loss" in result.out
 
 
 def test_the_smallest_run_on_noise(trained):

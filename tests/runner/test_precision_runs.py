@@ -22,7 +22,7 @@ LAYERS_PER_GAUGE = {
 def underflowing(fathom, tmp_path_factory):
     """A float16 run whose gradient underflows inside the network, with exponents counted twice."""
     place = tmp_path_factory.mktemp("underflow") / "run"
-    said = fathom(
+    result = fathom(
         "train",
         "precision=float16",
         "precision.loss_scaling=static",
@@ -39,13 +39,13 @@ def underflowing(fathom, tmp_path_factory):
         f"tracker.dir={place.parent}",
         f"hydra.run.dir={place}",
     )
-    return Run(place), said
+    return Run(place), result
 
 
 def test_exponents_are_recorded_where_they_were_counted_and_null_elsewhere(underflowing):
-    run, said = underflowing
+    run, result = underflowing
 
-    assert said.code == 0, said.err
+    assert result.code == 0, result.err
     table = read_table(run, "profiles")
     steps = table["step"].to_pylist()
     assert steps == list(range(STEPS))
@@ -67,7 +67,7 @@ def test_exponents_are_recorded_where_they_were_counted_and_null_elsewhere(under
 
 
 def test_underflow_is_told_from_vanishing(underflowing):
-    run, said = underflowing
+    run, result = underflowing
 
     verdict = run.info["verdict"]
     lost = np.nanmean(run.profiles["signal_lost"][15])
@@ -81,7 +81,7 @@ def test_underflow_is_told_from_vanishing(underflowing):
         "would keep 99 %",
     ):
         assert part in verdict["sentence"]
-    assert "try precision.loss_scaling=dynamic" in said.out
+    assert "try precision.loss_scaling=dynamic" in result.out
 
 
 def test_the_dashboard_shows_what_each_layer_loses_where_it_was_counted(
@@ -115,9 +115,7 @@ def test_a_sweep_over_formats_in_one_process_leaks_nothing(fathom, workplace):
 
     assert sweep.code == 0, sweep.err
     assert again.code == 0, again.err
-    line = (
-        "4 of 4 runs to train, 4 compiled programs; duplicate jobs, trained once: 1\n"
-    )
+    line = "4 of 4 runs to train, 4 compiled programs; duplicate jobs, trained once: 1\n"
     assert line in sweep.err
     runs = {run["precision.kind"]: run for run in find_runs(workplace / "outputs" / "x")}
     (last,) = find_runs(workplace / "outputs" / "y")

@@ -140,12 +140,12 @@ def test_an_interrupted_run_resumes_where_it_ended(
     workplace, fathom, train_until_signal, uninterrupted, number
 ):
     """Nothing that was measured is lost, whatever the interval of checkpoints is."""
-    said = train_until_signal("tracker=none", step=6, number=number)
+    result = train_until_signal("tracker=none", step=6, number=number)
 
     run = only_run(workplace)
     steps = run.info["steps"]
-    assert said.code == 1
-    assert said.err.count("interrupted") == 1
+    assert result.code == 1
+    assert result.err.count("interrupted") == 1
     assert run.info["status"] == "interrupted"
     assert 6 < steps < 25
     (checkpoint,) = (run.directory / "checkpoints").iterdir()
@@ -174,10 +174,10 @@ def test_without_checkpoints_a_run_starts_over(
 
 def test_a_run_that_is_interrupted_at_its_last_step_is_done(workplace, train_until_signal):
     """What would come after it ends."""
-    said = train_until_signal("tracker=none", step=20)
+    result = train_until_signal("tracker=none", step=20)
 
     run = only_run(workplace)
-    assert said.code == 1
+    assert result.code == 1
     assert run.info["status"] in ("done", "interrupted")
     assert (run.info["status"] == "done") == (run.info["steps"] == 25)
 
@@ -230,7 +230,7 @@ def test_a_second_process_compiles_nothing(workplace, process, launcher):
 
 @pytest.mark.slow
 def test_32_runs_are_one_program_and_one_group_of_32_wandb_runs(workplace, fathom, wandb_records):
-    said = fathom(
+    result = fathom(
         "train",
         "-m",
         "seed=range(0,16)",
@@ -241,8 +241,8 @@ def test_32_runs_are_one_program_and_one_group_of_32_wandb_runs(workplace, fatho
         "hydra/launcher=grouped",
     )
 
-    assert said.code == 0
-    assert "32 of 32 runs to train, 1 compiled program\n" in said.err, said.err
+    assert result.code == 0
+    assert "32 of 32 runs to train, 1 compiled program\n" in result.err, result.err
     runs = find_runs(workplace).values()
     assert len(runs) == len({run.info["id"] for run in runs}) == 32
     for run in runs:
