@@ -139,7 +139,7 @@ class Architecture:
 
     @property
     def activates_end(self) -> bool:
-        """Whether a nonlinearity precedes the head: where layers begin with theirs."""
+        """Whether a nonlinearity precedes the head: where it is the first step of each branch."""
         is_elman = getattr(self.model, "cell", None) is Cell.elman
         plain = self.model.kind in (ModelKind.mlp, ModelKind.cnn)
         return plain or is_elman or self.pre_activated

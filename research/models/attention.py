@@ -57,7 +57,7 @@ class Attention(nnx.Module):
 
         Args:
             z: the branch's input.
-            ctx: what this pass needs to know.
+            ctx: the context of the pass.
             layer: the layer's number.
         """
         q = self._split_heads(self.query(z))
@@ -80,8 +80,8 @@ class Attention(nnx.Module):
         scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide)
         scores = scores * q.shape[-1] ** -0.5
         if self.is_causal:
-            is_earlier = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-            scores = jnp.where(is_earlier[None, None], scores, -jnp.inf)
+            is_visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+            scores = jnp.where(is_visible[None, None], scores, -jnp.inf)
         if ctx.padding_mask is not None:
             is_token = ctx.padding_mask[:, None, None, :]
             scores = jnp.where(is_token, scores, -jnp.inf)

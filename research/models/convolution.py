@@ -4,7 +4,7 @@ Every training step runs inside a ``while`` loop. There, XLA's CPU backend has f
 form of convolution only, that of a forward pass with stride 1. The gradients that JAX derives have
 other forms and take 15 to 40 times as long. On CPU, this module therefore computes both gradients
 as convolutions of the fast form, and convolutions with a stride as matrix products of patches. On
-accelerators it uses XLA's own convolutions.
+accelerators it uses XLA's convolutions.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""From an example to the input of the first layer."""
+"""Embeddings, which turn an example into the input of the first layer."""
 
 from typing import Any
 
@@ -84,7 +84,7 @@ def _image_shape(arch: Architecture) -> tuple[int, int, int]:
 
 
 class Table(nnx.Module):
-    """A learned vector for each token, drawn from N(0, 1/D)."""
+    """A learned vector for each token, initially from N(0, 1/D)."""
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(arch.dtype)

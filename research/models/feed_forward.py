@@ -111,7 +111,7 @@ class FeedForwardBranch(nnx.Module):
         return z + self.shifts[n, place].astype(z.dtype)
 
     def _active_units(self, z: Array, layer: Array) -> Array | None:
-        """Which units of a growing stream have been written; None where all have."""
+        """Which units hold a value, with ``skip=dense``; None where all do."""
         if not self.arch.growth:
             return None
         return jnp.arange(z.shape[-1]) < self.arch.num_active_units(layer)
@@ -196,6 +196,6 @@ def _initial_factors(
             return [arch.layers ** (-1 / (2 * inner))] * inner + [0.0]
         case SkipKind.deepnorm:
             return [arch.deepnorm[1]] * count
-        case SkipKind.dense:  # the fan-in counts the units that have been written
+        case SkipKind.dense:  # the fan-in counts the units that hold a value
             return [jnp.sqrt(arch.residual_width / arch.num_active_units(layer))]
     return [1.0] * count

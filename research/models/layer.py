@@ -63,7 +63,7 @@ class Layer(nnx.Module):
         Args:
             h: the layer's input.
             slots: zeros whose gradients become what arrives backward, by gauge.
-            ctx: what this pass needs to know.
+            ctx: the context of the pass.
             layer: the layer's number, from 0.
             step_input: what a recurrent layer reads of the example, [B, P].
         """

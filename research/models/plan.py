@@ -107,7 +107,7 @@ def _stages(
     inputs: int,
     groups: list[Group],
 ) -> tuple[Stage, ...]:
-    """The stages of a ResNet: a first block that changes the shape is a stage of its own."""
+    """The stages of a ResNet: a first block that changes the shape is a stage by itself."""
     stages = []
     for group in groups:
         first = Part(kind, inputs, group.width, group.stride)

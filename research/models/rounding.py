@@ -1,6 +1,6 @@
 """Rounds values through a narrower number format: 8-bit arithmetic on any device.
 
-The values keep their own format; only their precision and range are those of the narrower one.
+The dtype of an array does not change; only precision and range are those of the narrower format.
 """
 
 import jax

@@ -103,7 +103,7 @@ class Stack(nnx.Module):
                 ``signal_grad`` [N+1] (index 0 is the embedding's output), ``branch_grad`` and
                 ``skip_grad`` [N], of a recurrent network ``grad_norm`` [N]; a gauge without a slot
                 is not measured.
-            ctx: what this pass needs to know, and what to measure.
+            ctx: the context of the pass, and what to measure.
 
         Returns:
             Logits [B, C], of a language model [B, T, C], and statistics [N] or [N+1] by gauge.
@@ -169,7 +169,7 @@ class Stack(nnx.Module):
         slots: Slots,
         ctx: ForwardContext,
     ) -> tuple[Array, list[Statistics]]:
-        """One layer for each time step; each step has its own tap on the weights that all share."""
+        """Runs one layer for each time step; each step taps the weights that all steps share."""
         arch = self.arch
         step_inputs = self._step_inputs(x, ctx)
         graph, params, others = nnx.split(self.cell, nnx.Param, ...)
@@ -311,10 +311,10 @@ def _run_stage(
     Args:
         stacks: for each part of a block its layers, stacked.
         stage: the blocks.
-        first_layer: the number of the first layer.
-        h: the input of the first block.
+        first_layer: the number of the stage's first layer.
+        h: the input of the stage.
         slots: zeros [blocks, parts] by gauge.
-        ctx: what this pass needs to know.
+        ctx: the context of the pass.
         recompute: whether the backward pass computes activations again.
 
     Returns:

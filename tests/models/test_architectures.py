@@ -46,7 +46,7 @@ from .networks import assert_same_gradients, to_numpy
 
 
 def test_as_many_combinations_are_allowed_as_the_rules_leave():
-    """Shortcuts without rules of their own go with everything; see ``compatibility.py``."""
+    """Most shortcuts go with everything; ``compatibility.py`` has the rules for the others."""
     free = len(SKIPS) - len({"fixup", "deepnorm", "dense"})
     placed = len(NORMS) - 1  # norms that have a placement: all but none
     placements = len(PLACEMENTS)
@@ -66,7 +66,7 @@ def test_as_many_combinations_are_allowed_as_the_rules_leave():
         "resnet_cifar": resnets,
         "resnet": resnets,
         "transformer": free * without_batch + deepnorm,
-        "rnn": 4 * without_batch + 2,  # four shortcuts of Elman cells; one network for each other
+        "rnn": 4 * without_batch + 2,  # four shortcuts for Elman cells; none for GRU and LSTM
     }
     assert counts == {
         "mlp": 179,

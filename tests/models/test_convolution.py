@@ -127,7 +127,7 @@ def assert_close(measured, expected, tolerance):
 
 @pytest.mark.parametrize("case", list_cases(), ids=str)
 def test_output_and_gradients_follow_the_definition_on_every_platform(case):
-    """By the code for CPUs, and by XLA's own convolution, which accelerators run."""
+    """By the code for CPUs, and by XLA's convolution, which accelerators run."""
     on_cpu = partial(convolve, stride=case.stride, circular=case.circular)
     on_accelerators = partial(xla_convolve, window=Window(case.stride, case.circular))
     tolerance = TOLERANCES[case.dtype]

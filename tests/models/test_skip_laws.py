@@ -372,7 +372,7 @@ def test_the_loss_depends_on_every_shift_of_fixup(placement):
 @pytest.mark.parametrize("number", range(3))
 @float64
 def test_a_layer_of_a_dense_network_only_adds_units(number):
-    """It reads the units that hold a value, and adds its own after them (Huang et al. 2017)."""
+    """It reads the units that hold a value, and adds more after them (Huang et al. 2017)."""
     width = 8
     growth = 3
     total = width + 3 * growth

@@ -76,19 +76,19 @@ def list_cases(*groups):
     return cases
 
 
-def cover(*groups, size, together=()):
+def cover(*groups, size, combined=()):
     """A few possible combinations of options that contain every choice of ``size`` of them.
 
     Args:
         *groups: the groups of options.
         size: how many options of a combination are looked at at once.
-        together: groups whose combinations must all occur.
+        combined: groups whose combinations must all occur.
     """
     cases = list_cases(*groups)
     parts = []
     for case in cases:
         choices = set(itertools.combinations(case.items(), size))
-        choices.add(tuple(map(case.get, together)))
+        choices.add(tuple(map(case.get, combined)))
         parts.append(choices)
     missing = set().union(*parts)
     chosen = []
@@ -109,7 +109,7 @@ WIRINGS_OF_NORMS = cover(
     "norm",
     "placement",
     size=1,
-    together=("norm", "placement"),
+    combined=("norm", "placement"),
 )
 
 
@@ -121,7 +121,7 @@ def list_initial_networks():
         "placement",
         "skip",
         size=1,
-        together=("norm", "init"),
+        combined=("norm", "init"),
     )
     activations = itertools.cycle(OPTIONS["activation"])
     return [case | {"activation": name} for case, name in zip(cases, activations, strict=False)]
