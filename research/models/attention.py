@@ -16,8 +16,9 @@ from research.models.hparams import HParams
 
 
 class Attention(nnx.Module):
-    """F(z) = W_o · concat_heads softmax(QKᵀ/√K) V with Q, K, V linear in z (Vaswani et al. 2017,
-    eq. 1).
+    """Multi-head attention: F(z) = W_o · concat_heads softmax(QKᵀ/√K) V.
+
+    Q, K and V are linear in z (Vaswani et al. 2017, eq. 1).
 
     A language model's positions do not attend to later ones, and none attends to padding. There is
     no nonlinearity of units, so ``saturated`` and ``dead`` are NaN. ``deepnorm`` scales the initial
@@ -92,8 +93,9 @@ class Attention(nnx.Module):
 
 
 def rotate(x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
-    """Turns the pair (i, i+K/2) of position t by the angle t·10000^(-2i/K) (Su et al. 2021, eq.
-    34).
+    """Rotary positions: rotates pairs of units by angles that are proportional to the position.
+
+    The pair (i, i+K/2) of position t is rotated by t·10000^(-2i/K) (Su et al. 2021, eq. 34).
     """
     half = x.shape[-1] // 2
     frequencies = 10000.0 ** (-np.arange(half) / half)

@@ -100,8 +100,9 @@ class Table(nnx.Module):
 
 
 class Sequence(nnx.Module):
-    """Tokens, or the first axis of an example as positions, to vectors, plus a vector for each
-    position.
+    """A vector for each position of a sequence, plus a vector that encodes the position.
+
+    The positions of an example that holds numbers are its first axis.
     """
 
     def __init__(
@@ -147,9 +148,7 @@ def _make_positions(
 
 
 def unit_vectors(arch: Architecture, x: Array) -> Array:
-    """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as
-    it is.
-    """
+    """Tokens [B, T] as unit vectors [B, T, V] where ``one_hot`` asks for them; otherwise ``x``."""
     if arch.vocabulary and arch.one_hot:
         return jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype)
     return x

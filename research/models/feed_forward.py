@@ -32,8 +32,9 @@ class WeightShape:
 
 
 class FeedForwardBranch(nnx.Module):
-    """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for
-    ``bottleneck``.
+    """Nonlinearities and weights in turn: F(z) = W_m φ(… W_1 φ(z)).
+
+    m is 1 for ``dense`` and ``conv``, 2 for ``basic``, and 3 for ``bottleneck``.
 
     The nonlinearity comes first: the order of mean-field theory and of pre-activation residual
     networks. It does not come first where it follows the sum (the original order of ResNets), and
@@ -78,9 +79,7 @@ class FeedForwardBranch(nnx.Module):
         ctx: ForwardContext,
         layer: Array,
     ) -> tuple[Float[Array, "..."], Statistics]:
-        """The branch's output and, where they are asked for, the mean statistics of its
-        nonlinearities.
-        """
+        """The branch's output, and the mean statistics of its nonlinearities."""
         activation = self.arch.activation.kind.name
         statistics = []
         last = len(self.weights) - 1
@@ -103,9 +102,7 @@ class FeedForwardBranch(nnx.Module):
         n: int,
         place: int,
     ) -> Array:
-        """Adds fixup's bias before nonlinearity (``place`` 0) or weight (1) ``n``; else ``z`` as it
-        is.
-        """
+        """With ``skip=fixup``, adds the bias before nonlinearity ``n`` (place 0) or weight (1)."""
         if self.shifts is None:
             return z
         return z + self.shifts[n, place].astype(z.dtype)

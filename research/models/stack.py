@@ -1,5 +1,6 @@
-"""The network: embedding → stages of identical blocks → head, each stage one scan over stacked
-parameters.
+"""The network: an embedding, stages of identical blocks, and a head.
+
+Each stage is one scan over stacked parameters.
 """
 
 import dataclasses
@@ -64,8 +65,9 @@ class Block:
 
 
 class Stack(nnx.Module):
-    """The network. Layers are numbered through all stages in forward order, within a block part by
-    part.
+    """The network.
+
+    Layers are numbered through all stages in forward order, within a block part by part.
 
     ``stages`` holds for each stage and part the stack of its layers; a recurrent network has one
     ``cell`` instead.
