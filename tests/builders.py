@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config import options
-from research.config.fields import settings_of, without_traced_values
+from research.config.fields import settings_of, traced_names, without_traced_values
 from research.config.schema import OPTIONS, Config, is_group, make_option
 from research.models.architecture import Architecture
 from research.models.hparams import HParams
@@ -101,9 +101,20 @@ def _has(path: str, names: dict[str, Any]) -> bool:
     group, _, setting = path.partition(".")
     if not setting:
         return True
-    by_default = {"model": "mlp", "skip": "none", "norm": "none"}
-    choice = names.get("kind" if group == "model" else group, by_default[group])
-    return setting in {item.name for item in dataclasses.fields(OPTIONS[group][choice])}
+    default_options = {
+        "model": "mlp",
+        "skip": "none",
+        "norm": "none",
+    }
+    short_name = "kind" if group == "model" else group
+    option = names.get(short_name, default_options[group])
+    return has_setting(group, option, setting)
+
+
+def has_setting(group: str, option: str, name: str) -> bool:
+    """Whether an option of a group has a setting."""
+    fields = dataclasses.fields(OPTIONS[group][option])
+    return name in [item.name for item in fields]
 
 
 def make_hparams(
@@ -113,12 +124,12 @@ def make_hparams(
     runs: int | None = 1,
     dtype: str = "float32",
 ) -> HParams:
-    """The hyperparameters that belong to a program or a network, at their defaults but for ``changes``.
+    """The hyperparameters of a program or a network: the defaults, except for ``changes``.
 
     Args:
         target: what they are passed to.
-        changes: numbers by dotted path, ``seed`` and ``train.steps`` among them; a list holds one value
-            for each of the runs.
+        changes: numbers by dotted path, such as ``seed`` and ``train.steps``; a list holds one
+            value for each run.
         runs: M; None for a single run without an axis.
         dtype: format of real numbers.
     """
@@ -145,6 +156,16 @@ def make_hparams(
     hp = HParams(seed=to_array("seed", 0), **groups)
     assert not unused, f"not traced, or not of these options: {unused}"
     return hp
+
+
+def select_existing(arch: Architecture, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Those of the numbers, by dotted path, that the options of a network have."""
+    selected = {}
+    for path, value in numbers.items():
+        group, _, name = path.partition(".")
+        if name in traced_names(getattr(arch, group)):
+            selected[path] = value
+    return selected
 
 
 def _options_of(target: ProgramConfig | Architecture) -> dict[str, Any]:
