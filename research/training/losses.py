@@ -18,7 +18,7 @@ def loss_and_accuracy(
     - ``cross_entropy``, in nats, against the targets (1-s)·onehot + s/C with the label smoothing s
       (Szegedy et al. 2016, eq. 3).
     - ``mse``: half the squared distance to those targets, summed over C (Cohen et al. 2021,
-    appendix).
+      appendix).
 
     Args:
         loss: the option, with an array for the label smoothing.

@@ -35,7 +35,7 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
       al. 2013).
     - ``adagrad``: g/√(v + ε), v ← v + g² (Duchi et al. 2011, with ε under the root).
     - ``rmsprop``: g/(√v + ε), v ← β₂·v + (1−β₂)·g² (Tieleman & Hinton 2012; without bias
-    correction).
+      correction).
     - ``adam``, ``adamw``: Kingma & Ba 2015, Algorithm 1.
     - ``lion``: sign(β₁·m + (1−β₁)·g), then m ← β₂·m + (1−β₂)·g (Chen et al. 2023, Algorithm 2).
     - ``muon``: see ``_scale_by_muon`` (Jordan et al. 2024).
@@ -63,7 +63,9 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         case Momentum(momentum=momentum, kind=kind):
             nesterov = kind is OptimizerKind.nesterov
             return optax.chain(decay, optax.trace(momentum, nesterov=nesterov))
-    return decay
+        case Optimizer(kind=OptimizerKind.gd | OptimizerKind.sgd):
+            return decay
+    raise ValueError(f"unknown optimizer {optimizer.kind}")
 
 
 def _scale_by_adam(optimizer: Adam) -> optax.GradientTransformation:
@@ -98,7 +100,7 @@ def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
     )
 
 
-def _names(path: tuple) -> list[str]:
+def _names(path: tuple) -> list[str | int]:
     return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
 
 
@@ -217,19 +219,21 @@ def _clip_units(
     *,
     threshold: Array,
 ) -> Array:
-    """Bounds each column of a matrix, or a whole vector, by ``threshold`` times its weights' norm.
+    """Bounds each column of a matrix, or a whole vector or scalar, by ``threshold`` times its
+    weights' norm.
 
     The weights' norm counts as at least 1e-3.
     """
     limit = threshold * jnp.maximum(tree_euclidean(_units(param), 1), 1e-3)
     factor = _shrink_factor(limit, tree_euclidean(_units(grad), 1))
-    if grad.ndim == 1:
-        return grad * factor[0]
-    return grad * factor.reshape((1,) * (grad.ndim - 1) + (-1,))
+    if grad.ndim > 1:
+        units_last = (1,) * (grad.ndim - 1) + (-1,)
+        return grad * factor.reshape(units_last)
+    return grad * factor[0]
 
 
 def _units(x: Array) -> Array:
-    """The units of a matrix as rows; a vector as a single row."""
+    """The units of a matrix as rows; a vector or a scalar as a single row."""
     if x.ndim > 1:
         return x.reshape(-1, x.shape[-1]).T
     return x.reshape(1, -1)
