@@ -1,6 +1,7 @@
-"""Launchers that have groups of runs trained elsewhere: ``joblib``, ``submitit_local``, ``submitit_slurm``, ``ray``.
+"""Launchers that train groups of runs outside this process.
 
-A job is a group of ``max_group_size`` runs, of one unless it is asked for more; null: all that share a program.
+They are ``joblib``, ``submitit_local``, ``submitit_slurm`` and ``ray``. By default each run is a
+group of its own; ``hydra.launcher.max_group_size`` allows larger groups.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,28 +12,44 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from hydra_plugins.fathom_grouped_launcher import GroupedLauncher, GroupedLauncherConf
+from hydra_plugins.fathom_grouped_launcher import (
+    GroupedLauncher,
+    GroupedLauncherConf,
+    JobGroup,
+    TrainedGroup,
+)
 
-HERE = "hydra_plugins.fathom_engines"
-
-
-@dataclass
-class JoblibConf(GroupedLauncherConf):
-    """Several processes of this machine."""
-
-    _target_: str = f"{HERE}.JoblibLauncher"
-    devices: int | None = 1
-    max_group_size: int | None = 1
-    n_jobs: int = -1  # processes at once; -1: one for each core
+MODULE = "hydra_plugins.fathom_engines"
+Outcomes = Iterator[tuple[int, Any]]  # of each task, with its position
 
 
 @dataclass
-class SubmititLocalConf(GroupedLauncherConf):
-    """Jobs as a cluster has them, on this machine, all at once; the names are those of submitit."""
+class EngineConf(GroupedLauncherConf):
+    """The settings that all of these launchers have."""
 
-    _target_: str = f"{HERE}.SubmititLauncher"
+    # The largest number of devices that a group uses; null: all.
     devices: int | None = 1
+    # The largest number of runs in a group; null: all runs that share a program.
     max_group_size: int | None = 1
+
+
+@dataclass
+class JoblibConf(EngineConf):
+    """Trains groups in several processes of this machine."""
+
+    _target_: str = f"{MODULE}.JoblibLauncher"
+    # The largest number of processes at once; -1: one for each core.
+    n_jobs: int = -1
+
+
+@dataclass
+class SubmititLocalConf(EngineConf):
+    """Trains groups in processes that submitit starts on this machine, all at once.
+
+    The settings are those of submitit.
+    """
+
+    _target_: str = f"{MODULE}.SubmititLauncher"
     cluster: str = "local"
     name: str = "fathom"
     timeout_min: int = 60
@@ -45,7 +62,10 @@ class SubmititLocalConf(GroupedLauncherConf):
 
 @dataclass
 class SubmititSlurmConf(SubmititLocalConf):
-    """An array of Slurm jobs; the names are those of submitit, without its prefix."""
+    """Trains groups in an array of Slurm jobs.
+
+    The settings are those of submitit, without its prefix ``slurm_``.
+    """
 
     cluster: str = "slurm"
     partition: str | None = None
@@ -55,21 +75,21 @@ class SubmititSlurmConf(SubmititLocalConf):
     constraint: str | None = None
     array_parallelism: int = 256
     signal_delay_s: int = 120
-    setup: list[str] | None = None  # lines of the shell before the job
-    additional_parameters: dict[str, Any] = field(default_factory=dict)  # what else sbatch knows
+    # Shell commands that run at the start of each Slurm job.
+    setup: list[str] | None = None
+    # Further options of sbatch.
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class RayConf(GroupedLauncherConf):
-    """Tasks of Ray; what ``ray.init`` and ``ray.remote`` take."""
+class RayConf(EngineConf):
+    """Trains groups as Ray tasks."""
 
-    _target_: str = f"{HERE}.RayLauncher"
-    devices: int | None = 1
-    max_group_size: int | None = 1
-    init: dict[str, Any] = field(
-        default_factory=dict
-    )  # address: a cluster's; none: one is started here
-    remote: dict[str, Any] = field(default_factory=dict)  # num_cpus, num_gpus of a job
+    _target_: str = f"{MODULE}.RayLauncher"
+    # What ray.init takes. Without an address, Ray is started on this machine.
+    init: dict[str, Any] = field(default_factory=dict)
+    # What ray.remote takes, such as num_cpus and num_gpus of a task.
+    remote: dict[str, Any] = field(default_factory=dict)
 
 
 CONFIGURATIONS = {
@@ -82,84 +102,104 @@ for _name, _node in CONFIGURATIONS.items():
     ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_node, provider="fathom")
 
 
-class _EngineLauncher(GroupedLauncher):
-    """Has the groups trained by an engine; what takes a job along is the failure of its runs alone."""
+class EngineLauncher(GroupedLauncher):
+    """Trains the groups with an engine; a task that is killed fails only the runs of its group."""
 
     def __init__(
         self, map_mode: Any, devices: int | None, max_group_size: int | None, **settings: Any
     ):
         super().__init__(map_mode, devices, max_group_size)
-        self.settings: dict[str, Any] = {
-            name: OmegaConf.to_container(value, resolve=True)
-            if OmegaConf.is_config(value)
-            else value
-            for name, value in settings.items()
-        }
+        self.settings: dict[str, Any] = {}
+        for name, value in settings.items():
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True)
+            self.settings[name] = value
 
-    def engine(self, loads: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Yields the number of each load with what came of it."""
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
+        """Yields the position of each task with its outcome; see ``research.sweeps.engines``."""
         raise NotImplementedError
 
-    def trained(
-        self, groups: Sequence[dict[int, Sequence[str]]]
-    ) -> Iterator[tuple[dict[int, Any], list[Any]]]:
-        """Each group with what came of its runs, as they end."""
-        from research.runner.session import Session
-        from research.sweeps.engines import Load
+    def train_groups(self, groups: Sequence[JobGroup]) -> Iterator[TrainedGroup]:
+        """Yields each group with the results of its runs, in the order in which groups end."""
+        from research.sweeps.engines import GroupTask
 
-        loads = [
-            Load(self.members(group), self.map_mode.name, self.devices, Path.cwd())
-            for group in groups
-        ]
-        for number, outcome in self.engine(loads):
-            load = loads[number]
-            results = load.failed(outcome) if isinstance(outcome, BaseException) else outcome
-            several = len(results) > 1
-            Session.progress.begin(
-                f"{len(results)} runs" if several else load.members[0].directory.name, len(results)
+        tasks = []
+        for group in groups:
+            tasks.append(
+                GroupTask(
+                    run_specs=self.make_run_specs(group),
+                    map_mode=self.map_mode.name,
+                    devices=self.devices,
+                    working_dir=Path.cwd(),
+                )
             )
-            steps = max((result.get("steps") or 0 for result in results), default=0)
-            Session.progress.step(steps or 1, steps or 1)
-            yield groups[number], results
+        for position, outcome in self.run_tasks(tasks):
+            task = tasks[position]
+            if isinstance(outcome, BaseException):
+                results = task.record_failure(outcome)
+            else:
+                results = outcome
+            self._show_progress(task, results)
+            yield groups[position], results
+
+    def _show_progress(self, task: Any, results: Sequence[dict[str, Any]]) -> None:
+        """Shows that all steps of a group are done; there is no progress to show before that."""
+        progress = self.session.progress
+        name = task.run_specs[0].directory.name
+        if len(results) > 1:
+            name = f"{len(results)} runs"
+        progress.start_runs(name, len(results))
+        steps = 1  # shown for runs that did not train at all
+        for result in results:
+            steps = max(steps, result.get("steps") or 0)
+        progress.step(steps, steps)
 
 
-class JoblibLauncher(_EngineLauncher):
+class JoblibLauncher(EngineLauncher):
     """``hydra/launcher=joblib``."""
 
-    def engine(self, loads: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Processes of this machine."""
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
+        """Runs the tasks in processes of this machine."""
         from joblib import effective_n_jobs
 
-        from research.sweeps.engines import on_processes
+        from research.sweeps.engines import run_with_joblib
 
-        return on_processes(loads, jobs=min(len(loads), effective_n_jobs(self.settings["n_jobs"])))
+        num_workers = min(len(tasks), effective_n_jobs(self.settings["n_jobs"]))
+        return run_with_joblib(tasks, num_workers=num_workers)
 
 
-class SubmititLauncher(_EngineLauncher):
+class SubmititLauncher(EngineLauncher):
     """``hydra/launcher=submitit_local`` and ``submitit_slurm``."""
 
-    def engine(self, loads: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Jobs of a cluster; submitit wants the names of Slurm's own settings with a prefix."""
-        from research.sweeps.engines import as_jobs
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
+        """Runs the tasks as an array of submitit jobs."""
+        from research.sweeps.engines import run_with_submitit
 
-        settings = {
-            name: value
-            for name, value in self.settings.items()
-            if value is not None and name != "cluster"
-        }
-        shared = SubmititLocalConf.__dataclass_fields__
-        prefixed = {
-            name if name in shared else f"slurm_{name}": value for name, value in settings.items()
-        }
-        folder = Path(str(self.config.hydra.sweep.dir)).absolute() / ".submitit" / "%j"
-        return as_jobs(loads, cluster=self.settings["cluster"], folder=folder, settings=prefixed)
+        sweep_directory = Path(str(self.config.hydra.sweep.dir)).absolute()
+        return run_with_submitit(
+            tasks,
+            cluster=self.settings["cluster"],
+            folder=sweep_directory / ".submitit" / "%j",
+            settings=self._submitit_settings(),
+        )
+
+    def _submitit_settings(self) -> dict[str, Any]:
+        """The settings by submitit's names, which has a prefix for those of Slurm alone."""
+        settings = {}
+        for name, value in self.settings.items():
+            if name == "cluster" or value is None:
+                continue
+            if name not in SubmititLocalConf.__dataclass_fields__:
+                name = f"slurm_{name}"
+            settings[name] = value
+        return settings
 
 
-class RayLauncher(_EngineLauncher):
+class RayLauncher(EngineLauncher):
     """``hydra/launcher=ray``."""
 
-    def engine(self, loads: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Tasks of Ray."""
-        from research.sweeps.engines import on_ray
+    def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
+        """Runs the tasks as Ray tasks."""
+        from research.sweeps.engines import run_with_ray
 
-        return on_ray(loads, init=self.settings["init"], remote=self.settings["remote"])
+        return run_with_ray(tasks, init=self.settings["init"], remote=self.settings["remote"])

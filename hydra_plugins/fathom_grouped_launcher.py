@@ -1,4 +1,4 @@
-"""The grouped launcher, ``hydra/launcher=grouped``: jobs that differ in traced numbers alone run as one program."""
+"""The launcher ``grouped``: jobs that differ only in traced numbers are trained as one program."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,22 @@ from omegaconf import DictConfig
 
 from research.config.options import MapMode
 
+JobGroup = dict[int, Sequence[str]]  # the overrides of each job, by the job's number
+TrainedGroup = tuple[JobGroup, list[Any]]  # a group and the results of its runs
+
 
 @dataclass
 class GroupedLauncherConf:
-    """The launcher's node in Hydra's configuration."""
+    """The settings under ``hydra.launcher``."""
 
     _target_: str = "hydra_plugins.fathom_grouped_launcher.GroupedLauncher"
-    map_mode: MapMode = (
-        MapMode.auto
-    )  # on one device: one run after the other, or together; auto: map on CPUs, else vmap
-    devices: int | None = None  # the most that are used; null: all, each CPU core being one
-    max_group_size: int | None = None  # runs a group; null: as many as memory and open files allow
+    # How the runs of one device are trained: one after the other (map) or at once (vmap).
+    # auto: map on CPUs, vmap on accelerators.
+    map_mode: MapMode = MapMode.auto
+    # The largest number of devices that are used; null: all. Each CPU core counts as a device.
+    devices: int | None = None
+    # The largest number of runs in a group; null: as many as memory and open files allow.
+    max_group_size: int | None = None
 
 
 ConfigStore.instance().store(
@@ -31,7 +36,10 @@ ConfigStore.instance().store(
 
 
 class GroupedLauncher(Launcher):
-    """Runs a sweep's jobs in this process, group by group; what fails takes nothing else along."""
+    """Trains the jobs of a sweep in this process, group by group.
+
+    A run that fails does not stop the others.
+    """
 
     def __init__(self, map_mode: MapMode, devices: int | None, max_group_size: int | None):
         self.map_mode = map_mode
@@ -42,60 +50,83 @@ class GroupedLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra before ``launch``."""
+        from research.runner.session import session_of
         from research.sweeps.composition import Composer
 
-        for name, value in {"devices": self.devices, "max_group_size": self.max_group_size}.items():
-            if value is not None and value < 1:
-                raise ValueError(
-                    f"hydra.launcher.{name} must be a whole number ≥ 1 or null, got {value}"
-                )
-        self.composer = Composer.of(hydra_context.config_loader)
+        _check_positive("devices", self.devices)
+        _check_positive("max_group_size", self.max_group_size)
+        self.session = session_of(task_function)
+        self.composer = Composer.from_loader(hydra_context.config_loader)
         self.config = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Trains every job; returns what came of each, in order."""
-        from research.runner.limits import most_together
-        from research.sweeps.jobs import groups_of
+        """Trains every job.
 
-        jobs = {initial_job_idx + n: overrides for n, overrides in enumerate(job_overrides)}
-        configs = {
-            number: self.composer.checked(self.config, overrides).config
-            for number, overrides in jobs.items()
-        }
-        largest = max(len(group) for group in groups_of(configs, self.max_group_size))
-        groups = groups_of(configs, min(largest, most_together(largest)))
+        Args:
+            job_overrides: The overrides of each job.
+            initial_job_idx: The number of the first job.
+
+        Returns:
+            The result of each job, in order.
+        """
+        jobs = dict(enumerate(job_overrides, start=initial_job_idx))
         results: dict[int, Any] = {}
-        for group, trained in self.trained(
-            [{number: jobs[number] for number in numbers} for numbers in groups]
-        ):
-            results |= dict(zip(group, trained, strict=True))
-        return [_returned(jobs[number], results[number]) for number in jobs]
+        for group, group_results in self.train_groups(self._group(jobs)):
+            results.update(zip(group, group_results, strict=True))
+        job_returns = []
+        for number, overrides in jobs.items():
+            job_returns.append(_make_job_return(overrides, results[number]))
+        return job_returns
 
-    def members(self, group: dict[int, Sequence[str]]) -> list[Any]:
-        """The runs of a group of jobs, with the files that Hydra's own launcher would write."""
-        return [
-            self.composer.member(self.config, overrides, number)
-            for number, overrides in group.items()
-        ]
-
-    def trained(
-        self, groups: Sequence[dict[int, Sequence[str]]]
-    ) -> Iterator[tuple[dict[int, Any], list[Any]]]:
-        """Trains group by group; yields each with what came of its runs."""
+    def train_groups(self, groups: Sequence[JobGroup]) -> Iterator[TrainedGroup]:
+        """Trains group by group and yields each with the results of its runs."""
         from research.runner.session import train_group
 
         for group in groups:
-            yield (
-                group,
-                train_group(self.members(group), map_mode=self.map_mode.name, devices=self.devices),
+            results = train_group(
+                self.make_run_specs(group),
+                self.session,
+                map_mode=self.map_mode.name,
+                devices=self.devices,
             )
+            yield group, results
+
+    def make_run_specs(self, group: JobGroup) -> list[Any]:
+        """The runs of a group, with the files that Hydra's own launcher would write for them."""
+        run_specs = []
+        for number, overrides in group.items():
+            run_spec = self.composer.make_run_spec_with_files(self.config, overrides, number)
+            run_specs.append(run_spec)
+        return run_specs
+
+    def _group(self, jobs: JobGroup) -> list[JobGroup]:
+        """Groups the jobs that share a program, as far as open files allow."""
+        from research.runner.limits import max_open_runs
+        from research.sweeps.jobs import group_jobs
+
+        configs = {}
+        for number, overrides in jobs.items():
+            run_spec = self.composer.make_run_spec(self.config, overrides)
+            configs[number] = run_spec.config
+        largest_group = max(group_jobs(configs, self.max_group_size), key=len)
+        wanted = len(largest_group)
+        max_group_size = min(wanted, max_open_runs(wanted))
+        groups = []
+        for numbers in group_jobs(configs, max_group_size):
+            groups.append({number: jobs[number] for number in numbers})
+        return groups
 
 
-def _returned(overrides: Sequence[str], result: Any) -> JobReturn:
+def _check_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"hydra.launcher.{name} must be a whole number ≥ 1 or null, got {value}")
+
+
+def _make_job_return(overrides: Sequence[str], result: Any) -> JobReturn:
     from research.runner.run_spec import Objective
 
-    returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
-    returned.return_value = Objective(result)
-    return returned
+    job_return = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+    job_return.return_value = Objective(result)
+    return job_return

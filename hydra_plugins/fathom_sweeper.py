@@ -1,6 +1,7 @@
-"""The sweeper: composes and checks every job before the first one starts, and reports all failures at the end."""
+"""The sweeper ``fathom``: composes and checks every job of a sweep before the first one starts."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,20 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+Result = dict[str, Any]  # a run's ``run.json`` and its directory
+
 
 @dataclass
 class FathomSweeperConf:
-    """The sweeper's node in Hydra's configuration."""
+    """The settings under ``hydra.sweeper``."""
 
     _target_: str = "hydra_plugins.fathom_sweeper.FathomSweeper"
+    # A setting of Hydra's own sweeper, without effect: all jobs are launched at once.
     max_batch_size: int | None = None
+    # The grid: the values of each setting, separated by commas.
     params: dict[str, str] | None = field(default_factory=dict)
-    arms: dict[str, dict[str, str]] = field(
-        default_factory=dict
-    )  # grids of their own, by name, each beside ``params``
+    # Further grids by name, each of which is combined with params.
+    arms: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(
@@ -29,7 +33,11 @@ ConfigStore.instance().store(
 
 
 class FathomSweeper(BasicSweeper):
-    """The grid of Hydra's own sweeper, checked whole beforehand, taken up where it ended, reported whole afterwards."""
+    """Sweeps a grid as Hydra's own sweeper does.
+
+    All jobs are checked before the first one starts, runs that have finished are not trained again,
+    and failures are reported at the end.
+    """
 
     def __init__(self, max_batch_size: int | None, params: Any, arms: Any):
         super().__init__(max_batch_size, params)
@@ -38,91 +46,108 @@ class FathomSweeper(BasicSweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Called by Hydra before ``sweep``; from here on jobs are composed cheaply, the launcher's too."""
+        """Called by Hydra before ``sweep``; gives the launcher a loader that composes quickly."""
+        from research.runner.session import session_of
         from research.sweeps.composition import Composer
 
-        self.composer = Composer.of(hydra_context.config_loader)
-        cheap = HydraContext(self.composer, hydra_context.callbacks)
-        super().setup(hydra_context=cheap, task_function=task_function, config=config)
+        self.session = session_of(task_function)
+        self.composer = Composer.from_loader(hydra_context.config_loader)
+        context = HydraContext(self.composer, hydra_context.callbacks)
+        super().setup(hydra_context=context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Runs what is missing of the grid; raises SweepEnded with the exit code once its table is shown."""
+        """Trains the runs of the grid that have not finished, and shows a table of all runs.
+
+        Raises:
+            SweepEnded: Always, with the exit code of the command.
+            ValueError: A job is not valid; nothing has been trained.
+        """
         from research.config.errors import SweepEnded
         from research.runner.run_spec import read_ended
-        from research.sweeps.jobs import jobs_of, without_doubles
+        from research.sweeps.jobs import expand_jobs, find_unique_jobs
 
         assert self.config is not None
-        jobs = jobs_of(self.params or {}, self.arms, arguments, self.composer)
-        members = [self.composer.checked(self.config, overrides) for overrides in jobs]
-        numbers = without_doubles(jobs, members)
-        ended = {number: read_ended(members[number]) for number in numbers}
-        missing = [number for number in numbers if not ended[number]]
+        jobs = expand_jobs(self.params or {}, self.arms, arguments, self.composer)
+        run_specs = [self.composer.make_run_spec(self.config, job) for job in jobs]
+        numbers = find_unique_jobs(jobs, run_specs)
+        results: dict[int, Result] = {}
+        missing = []
+        for number in numbers:
+            info = read_ended(run_specs[number])
+            if info:
+                directory = str(run_specs[number].directory)
+                results[number] = info | {"directory": directory}
+            else:
+                missing.append(number)
         if missing:
-            Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-            _say_plan(
-                [members[number] for number in missing], len(numbers), len(jobs) - len(numbers)
+            sweep_directory = Path(self.config.hydra.sweep.dir)
+            sweep_directory.mkdir(parents=True, exist_ok=True)
+            _print_plan(
+                [run_specs[number] for number in missing],
+                num_runs=len(numbers),
+                num_duplicates=len(jobs) - len(numbers),
             )
-        returns = self._launch([jobs[number] for number in missing])
-        results = {
-            n: info | {"directory": str(members[n].directory)} for n, info in ended.items() if info
-        }
-        results |= dict(zip(missing, returns, strict=True))
-        raise SweepEnded(_report([results[number] for number in numbers], len(missing)))
+            new_results = self.launch_jobs([jobs[number] for number in missing])
+            results.update(zip(missing, new_results, strict=True))
+        exit_code = _report(
+            [results[number] for number in numbers],
+            num_finished_before=len(numbers) - len(missing),
+        )
+        raise SweepEnded(exit_code)
 
-    def _launch(self, jobs: list[list[str]]) -> list[dict[str, Any]]:
-        from research.runner.session import Session
-
-        assert self.launcher
-        if not jobs:
-            return []
-        Session.progress.runs = len(jobs)
-        return [returned.return_value for returned in self.launcher.launch(jobs, initial_job_idx=0)]
+    def launch_jobs(self, jobs: list[list[str]]) -> list[Result]:
+        """Has the launcher train the jobs and returns the result of each."""
+        assert self.launcher is not None
+        self.session.progress.runs = len(jobs)
+        job_returns = self.launcher.launch(jobs, initial_job_idx=0)
+        return [job_return.return_value for job_return in job_returns]
 
 
-def _say_plan(missing: list[Any], runs: int, doubles: int) -> None:
+def _print_plan(missing: Sequence[Any], num_runs: int, num_duplicates: int) -> None:
     from research.runner.run_spec import group_key
 
-    programs = len({group_key(member.config) for member in missing})
-    there = f"; there already: {runs - len(missing)}" if len(missing) < runs else ""
-    plural = "" if programs == 1 else "s"
-    twice = f"; asked for more than once and trained once: {doubles}" if doubles else ""
-    said = (
-        f"{len(missing)} of {runs} runs to train, {programs} compiled program{plural}{there}{twice}"
-    )
-    print(said, file=sys.stderr)
+    programs = {group_key(run_spec.config) for run_spec in missing}
+    plural = "" if len(programs) == 1 else "s"
+    message = f"{len(missing)} of {num_runs} runs to train"
+    message += f", {len(programs)} compiled program{plural}"
+    if len(missing) < num_runs:
+        message += f"; already finished: {num_runs - len(missing)}"
+    if num_duplicates:
+        message += f"; duplicate jobs, trained once: {num_duplicates}"
+    print(message, file=sys.stderr)
 
 
-def _report(results: list[dict[str, Any]], trained: int) -> int:
-    """Shows the table of what ended and lists what did not end well; the exit code."""
+def _report(results: Sequence[Result], num_finished_before: int) -> int:
+    """Prints a table of the runs and a list of the failures; returns the exit code."""
     from research.records.runs import Run
-    from research.reporting.tables import console, runs_table, say_failures
+    from research.reporting.tables import console, print_failures, runs_table
 
-    recorded = [Path(result["directory"]) for result in results if _has_record(result)]
-    if recorded:
-        console(pipe_width=1000).print(runs_table([Run(directory) for directory in recorded]))
-    if trained < len(results):
-        already = len(results) - trained
+    runs = []
+    failures = []
+    for result in results:
+        directory = Path(result["directory"])
+        if (directory / "run.json").exists():
+            runs.append(Run(directory))
+        if result["status"] != "done":
+            failures.append((directory.name, _failure_reason(result)))
+    if runs:
+        console(pipe_width=1000).print(runs_table(runs))
+    if num_finished_before:
         console().print(
-            f"{already} of {len(results)} runs were there already, ended by themselves, and were left alone"
+            f"{num_finished_before} of {len(results)} runs had already finished "
+            "and were not trained again"
         )
-    bad = [
-        (Path(result["directory"]).name, _reason(result))
-        for result in results
-        if result["status"] != "done"
-    ]
-    if bad:
-        say_failures(bad, len(results))
-    return 1 if bad else 0
+    if failures:
+        print_failures(failures, len(results))
+        return 1
+    return 0
 
 
-def _has_record(result: dict[str, Any]) -> bool:
-    return (Path(result["directory"]) / "run.json").exists()
-
-
-def _reason(result: dict[str, Any]) -> str:
+def _failure_reason(result: Result) -> str:
     from research.config.errors import explain
 
     error = result.get("error")
     if isinstance(error, Exception):
         return explain(error) or f"{type(error).__name__}: {error}"
-    return (result.get("verdict") or {}).get("sentence", result["status"])
+    verdict = result.get("verdict") or {}
+    return verdict.get("sentence", result["status"])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -107,17 +107,12 @@ def listen() -> Callable[[Callable[[], int]], Said]:
     """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
 
     def call(function: Callable[[], int]) -> Said:
-        from research.runner.progress import Progress
-        from research.runner.session import Session
-
         out = io.StringIO()
         err = io.StringIO()
         on_termination = signal.getsignal(signal.SIGTERM)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HYDRA_FULL_ERROR", "")
             patch.setattr(sys, "argv", ["fathom"])
-            patch.setattr(Session, "progress", Progress())
-            patch.setattr(Session, "interrupted", False)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
                     code = function()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from research.cli.main import COMMANDS
+from research.cli.parser import COMMANDS
 from research.cli.train import main
 from research.config import schema as config
 from research.config.hydra_config import register, resource_dir, to_config
-from research.reproduce.experiments import names
+from research.reproduce.experiments import experiment_names
 
 from .described import own_data as own_data
 
@@ -41,8 +41,8 @@ def test_every_command_exists(line):
 
 
 def test_reproductions_named_are_the_ones_there_are():
-    assert set(re.findall(r"fathom reproduce ([a-z_]+)", README)) <= set(names())
-    assert all(f"`{name}`" in README for name in names())
+    assert set(re.findall(r"fathom reproduce ([a-z_]+)", README)) <= set(experiment_names())
+    assert all(f"`{name}`" in README for name in experiment_names())
 
 
 def test_the_error_shown_is_the_error_said(capsys, tmp_path, monkeypatch):

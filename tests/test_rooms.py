@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "research"
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
-    "theory": set(),
+    "theory": {"config"},
     "parallel": set(),
-    "gauges": {"parallel", "theory"},
+    "gauges": {"config", "parallel", "theory"},
     "data": {"config"},
     "records": {"config", "gauges"},
     "models": {"config", "gauges", "parallel", "theory"},

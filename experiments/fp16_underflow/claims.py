@@ -16,7 +16,7 @@ from scipy.special import erf
 from research.records.queries import by_seed, final, final_by_seed, where
 from research.records.runs import Run
 from research.reproduce.claims import Claim, claim
-from research.theory.formats import lost_on_the_way
+from research.theory.formats import layerwise_underflow
 from research.training.rounding import round_stochastically
 
 MICIKEVICIUS = "Micikevicius et al. 2018, §3 and Fig. 2-3"
@@ -220,7 +220,7 @@ def prediction_errors(runs: Sequence[Run]) -> np.ndarray:
         errors_of_scale = []
         for run in select_rounded(runs, scale):
             exponents = exact[run["seed"]].profiles["signal_exponent"][0]
-            predicted = lost_on_the_way(exponents, "float16", scale)
+            predicted = layerwise_underflow(exponents, "float16", scale)
             errors_of_scale.append(lost_fractions(run) - predicted)
         errors.append(errors_of_scale)
     return np.array(errors)

@@ -18,7 +18,7 @@ from research.reporting.figures import (
     new_figure,
     range_bars,
 )
-from research.theory.formats import EXPONENTS, FORMATS, lost_on_the_way
+from research.theory.formats import EXPONENTS, FORMATS, layerwise_underflow
 
 SCALES = (1, 8, 64, 1024)
 DASHED: Any = (0, (4, 3))
@@ -41,10 +41,10 @@ def figure(runs: Sequence[Run]) -> Figure:
 def _plot_exponents(canvas: Figure, axes: Axes, runs: Sequence[Run]) -> None:
     histogram = np.mean(initial_profiles(runs, "signal_exponent"), axis=0)
     limits = {
-        "float16 ends": float(FORMATS["float16"].flush),
-        "float8 e5m2 ends": float(FORMATS["float8_e5m2"].flush),
-        "float8 e4m3 ends": float(FORMATS["float8_e4m3fn"].flush),
-        "float16: least normal number": float(FORMATS["float16"].least_normal),
+        "float16 ends": float(FORMATS["float16"].underflow),
+        "float8 e5m2 ends": float(FORMATS["float8_e5m2"].underflow),
+        "float8 e4m3 ends": float(FORMATS["float8_e4m3fn"].underflow),
+        "float16: least normal number": float(FORMATS["float16"].smallest_normal),
     }
     image = exponent_map(axes, EXPONENTS, histogram, limits)
     axes.set(
@@ -94,7 +94,7 @@ def _predict_lost(runs: Sequence[Run], scale: float) -> np.ndarray:
     """The lost fraction by layer that the exponents of float32 runs predict, mean over seeds."""
     predicted = []
     for exponents in initial_profiles(runs, "signal_exponent"):
-        predicted.append(lost_on_the_way(exponents, "float16", scale))
+        predicted.append(layerwise_underflow(exponents, "float16", scale))
     return np.mean(predicted, axis=0)
 
 

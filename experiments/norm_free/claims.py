@@ -4,45 +4,59 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.records.queries import at_best_rate, final, where
+from research.records.queries import (
+    at_best_rate,
+    final_values,
+    initial_inspections,
+    where,
+)
 from research.records.runs import Run
 from research.reproduce.claims import Claim, claim
 
 REZERO = "Bachlechner et al. 2020"
-TRAINED = {256: (0.9, 100), 1000: (0.85, 60)}  # layers: (least accuracy, steps)
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
-    """Who trains how fast, and what holds exactly at the start."""
+    """How fast ReZero trains, and what holds exactly at its first step."""
     rezero = where(runs, {"skip.kind": "rezero"})
-    first = list(
-        {(run["model.depth"], run["seed"]): run for run in rezero}.values()
-    )  # learning rates are not felt yet
+    first_steps = _one_per_depth_and_seed(rezero)
     return [
-        *(_accuracy(rezero, depth) for depth in TRAINED),
-        _loss(rezero),
-        *_exact(first),
-        _learns(first),
+        _claim_accuracy(rezero, depth=256, steps=100, threshold=0.9),
+        _claim_accuracy(rezero, depth=1000, steps=60, threshold=0.85),
+        _claim_loss(rezero),
+        _claim_jacobian(first_steps),
+        _claim_equal_gradients(first_steps),
+        _claim_equal_signals(first_steps),
+        _claim_silent_branches(first_steps),
+        _claim_one_element(first_steps),
+        _claim_learns(first_steps),
     ]
 
 
-def _accuracy(runs: Sequence[Run], depth: int) -> Claim:
-    """Of the last epoch, at the learning rate with the lowest loss."""
-    least, steps = TRAINED[depth]
-    deep = where(runs, {"model.depth": depth})
-    best = at_best_rate(deep)
-    values = [final(run, "train_accuracy") for run in best]
+def _one_per_depth_and_seed(runs: Sequence[Run]) -> list[Run]:
+    """At the first step the learning rate has no effect yet, so one of the rates is enough."""
+    chosen = {}
+    for run in runs:
+        chosen[run["model.depth"], run["seed"]] = run
+    return list(chosen.values())
+
+
+def _claim_accuracy(runs: Sequence[Run], *, depth: int, steps: int, threshold: float) -> Claim:
+    best = at_best_rate(where(runs, {"model.depth": depth}))
+    values = final_values(best, "train_accuracy")
     return claim(
-        f"{depth} layers, {steps} steps at the best learning rate: training accuracy of the last epoch",
+        f"{depth} layers, {steps} steps at the best learning rate: "
+        "training accuracy of the last epoch",
         source=REZERO,
-        expected=f"≥ {least} on every seed",
+        expected=f"≥ {threshold} on every seed",
         values=values,
-        holds=min(values) >= least,
+        holds=min(values) >= threshold,
     )
 
 
-def _loss(runs: Sequence[Run]) -> Claim:
-    values = [final(run, "train_loss") for run in where(runs, {"optimizer.kind": "adam"})]
+def _claim_loss(runs: Sequence[Run]) -> Claim:
+    adam = where(runs, {"optimizer.kind": "adam"})
+    values = final_values(adam, "train_loss")
     return claim(
         "64 layers, Adam, 200 steps: training loss of the last epoch",
         source=REZERO,
@@ -52,40 +66,74 @@ def _loss(runs: Sequence[Run]) -> Claim:
     )
 
 
-def _spread(run: Run, gauge: str) -> float:
-    values = run.profiles[gauge][0]
-    return float(np.ptp(values) / values[-1])
+def _claim_jacobian(runs: Sequence[Run]) -> Claim:
+    distances = initial_inspections(runs, "jacobian_distance")
+    return _claim_zero(
+        "first step, every depth: max |J − I| of the Jacobian J = ∂h_N/∂h_0",
+        distances.tolist(),
+    )
 
 
-def _exact(runs: Sequence[Run]) -> list[Claim]:
-    """Every layer is the identity, to the last bit: norms over layers are the same number.
+def _claim_equal_gradients(runs: Sequence[Run]) -> Claim:
+    return _claim_zero(
+        "first step, every depth: range over layers of the norm of ∂L/∂h, "
+        "over its value in the last",
+        _relative_ranges(runs, "signal_grad"),
+    )
 
-    What arrives through a branch is D·Wᵀ·α·∂L/∂h. Where that is 0 for Gaussian W, drawn independently of the rest, so
-    is α·∂L/∂h, which the gradients of the branch's weights and biases are products of.
+
+def _claim_equal_signals(runs: Sequence[Run]) -> Claim:
+    return _claim_zero(
+        "first step, every depth: range over layers of the rms of h, over its value in the last",
+        _relative_ranges(runs, "activation_rms"),
+    )
+
+
+def _relative_ranges(runs: Sequence[Run], gauge: str) -> list[float]:
+    """The range of a gauge over layers, relative to the last layer.
+
+    Every layer is the identity, to the last bit, so norms are the same number in every layer.
     """
-    statements = {
-        "signal_grad": "first step, every depth: range over layers of the norm of ∂L/∂h, over its value in the last",
-        "activation_rms": "first step, every depth: range over layers of the rms of h, over its value in the last",
-    }
-    norms = [
-        _zero(words, [_spread(run, gauge) for run in runs]) for gauge, words in statements.items()
-    ]
-    distances = [float(run.inspections["jacobian_distance"][0]) for run in runs]
-    through = [float(run.profiles["branch_grad"][0].max()) for run in runs]
-    words = "first step, every depth: greatest gradient that arrives through a branch; with it, those of its weights"
-    return [_zero("first step, every depth: max |J − I| of the Jacobian J = ∂h_N/∂h_0", distances), *norms,
-            _zero(words, through), _one_element(runs)]  # fmt: skip
+    ranges = []
+    for run in runs:
+        values = run.profiles[gauge][0]
+        ranges.append(float(np.ptp(values) / values[-1]))
+    return ranges
 
 
-def _one_element(runs: Sequence[Run]) -> Claim:
-    """Of W, the biases and α of a layer, by the exact count of the elements of its gradient that are 0."""
+def _claim_silent_branches(runs: Sequence[Run]) -> Claim:
+    """A branch hands D·Wᵀ·α·∂L/∂h back to its input.
+
+    Where that is 0 for a random Gaussian W, α·∂L/∂h is 0 too, and the gradients of the branch's
+    weights and biases are products of it.
+    """
+    gradients = [float(run.profiles["branch_grad"][0].max()) for run in runs]
+    return _claim_zero(
+        "first step, every depth: greatest gradient that arrives through a branch; "
+        "with it, those of its weights",
+        gradients,
+    )
+
+
+def _claim_zero(statement: str, values: Sequence[float]) -> Claim:
+    return claim(
+        statement, source=REZERO, expected="exactly 0", values=values, holds=max(values) == 0
+    )
+
+
+def _claim_one_element(runs: Sequence[Run]) -> Claim:
+    """Of the elements of W, the biases and α of a layer, only α has a gradient that is not 0."""
     counts = []
     for run in runs:
         width = run["model.width"]
-        elements = (1 - run.profiles["grad_zero"][0].astype(float)) * (width * (width + 1) + 1)
-        counts.append(float(elements[np.argmax(np.abs(elements - 1))]))
+        num_elements = width * (width + 1) + 1
+        nonzero_fraction = 1 - run.profiles["grad_zero"][0].astype(float)
+        nonzero = nonzero_fraction * num_elements
+        farthest = np.argmax(np.abs(nonzero - 1))
+        counts.append(float(nonzero[farthest]))
     return claim(
-        "first step, every depth: elements of a layer's gradient that are not 0, of the layer farthest from 1",
+        "first step, every depth: elements of a layer's gradient that are not 0, "
+        "of the layer farthest from 1",
         source=REZERO,
         expected="1, α's (to rounding of the fraction): max |g_W| = 0, |g_α| > 0",
         values=counts,
@@ -93,16 +141,11 @@ def _one_element(runs: Sequence[Run]) -> Claim:
     )
 
 
-def _zero(statement: str, values: Sequence[float]) -> Claim:
-    return claim(
-        statement, source=REZERO, expected="exactly 0", values=values, holds=max(values) == 0
-    )
-
-
-def _learns(runs: Sequence[Run]) -> Claim:
+def _claim_learns(runs: Sequence[Run]) -> Claim:
     values = [float(run.profiles["grad_norm"][0].min()) for run in runs]
     return claim(
-        "first step, every depth: least norm of a layer's gradient, which is that of its α, the weights' being 0",
+        "first step, every depth: least norm of a layer's gradient, "
+        "which is that of its α, the weights' being 0",
         source=REZERO,
         expected="> 0",
         values=values,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.diagnosis.verdict import log_profile
-from research.records.queries import by_seed, where
+from research.records.queries import by_seed, initial_factors, where
 from research.records.runs import Run
 from research.reproduce.claims import Claim, claim
 
@@ -21,37 +21,42 @@ def of_variance(runs: Sequence[Run], variance: float) -> list[Run]:
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """Factors per layer backward and forward, and the exact distance between the curves."""
-    backward = [_slope(runs, variance) for variance in VARIANCES]
+    slopes = [_claim_slope(runs, variance) for variance in VARIANCES]
     return [
-        *backward,
-        _every_seed(runs),
-        _exact(runs, "signal_grad"),
-        _exact(runs, "activation_rms"),
+        *slopes,
+        _claim_slope_of_every_seed(runs),
+        _claim_exact_distance(runs, "signal_grad"),
+        _claim_exact_distance(runs, "activation_rms"),
     ]
 
 
 def _errors(runs: Sequence[Run], variance: float) -> list[float]:
     """Measured minus predicted logarithm of the factor per layer, by seed."""
-    factors = [
-        run.info["verdict"]["initial"]["factor_per_layer"] for run in of_variance(runs, variance)
-    ]
-    return [math.log(factor) - math.log(variance / 2) for factor in factors]
+    predicted = math.log(variance / 2)
+    errors = []
+    for factor in initial_factors(of_variance(runs, variance)):
+        errors.append(math.log(factor) - predicted)
+    return errors
 
 
-def _slope(runs: Sequence[Run], variance: float) -> Claim:
+def _claim_slope(runs: Sequence[Run], variance: float) -> Claim:
     errors = _errors(runs, variance)
+    mean_error = float(np.mean(errors))
     return claim(
-        f"σ_w² = {variance}: ln factor of the squared gradient a layer, minus ln σ_w²/2, mean over seeds",
+        f"σ_w² = {variance}: ln factor of the squared gradient a layer, "
+        "minus ln σ_w²/2, mean over seeds",
         source=HE,
         expected="within ±0.02",
         values=errors,
-        holds=abs(float(np.mean(errors))) <= 0.02,
+        holds=abs(mean_error) <= 0.02,
     )
 
 
-def _every_seed(runs: Sequence[Run]) -> Claim:
-    """The walk of the logarithm over 50 layers at width 256 gives a slope with a deviation of about 0.02."""
-    errors = [error for variance in VARIANCES for error in _errors(runs, variance)]
+def _claim_slope_of_every_seed(runs: Sequence[Run]) -> Claim:
+    """Over 50 layers of width 256 the logarithm walks; its slope deviates by about 0.02."""
+    errors = []
+    for variance in VARIANCES:
+        errors += _errors(runs, variance)
     return claim(
         "the same for every seed and σ_w²",
         source=f"{HE}; finite width: Hanin & Nica 2020",
@@ -61,22 +66,26 @@ def _every_seed(runs: Sequence[Run]) -> Claim:
     )
 
 
-def _steps(run: Run, gauge: str) -> np.ndarray:
-    """What each layer adds to ln of the squared norm, in the direction that the signal goes."""
-    steps = np.diff(log_profile(run.profiles[gauge][0]))
-    return -steps if gauge == "signal_grad" else steps
+def _increments(run: Run, gauge: str) -> np.ndarray:
+    """What each layer adds to ln of the squared norm, in the direction that the signal travels."""
+    increments = np.diff(log_profile(run.profiles[gauge][0]))
+    return -increments if gauge == "signal_grad" else increments
 
 
-def _exact(runs: Sequence[Run], gauge: str) -> Claim:
-    """Rectifiers are homogeneous: the same draw times another σ_w has the same gates."""
+def _claim_exact_distance(runs: Sequence[Run], gauge: str) -> Claim:
+    """Rectifiers are homogeneous: the same weights times another σ_w have the same gates."""
     errors = []
     for low, high in ((1, 2), (2, 3)):
-        lower, higher = (by_seed(of_variance(runs, variance)) for variance in (low, high))
+        lower = by_seed(of_variance(runs, low))
+        higher = by_seed(of_variance(runs, high))
+        distance = math.log(high / low)
         for seed, run in lower.items():
-            between = _steps(higher[seed], gauge) - _steps(run, gauge)
-            errors.append(float(np.max(np.abs(between - math.log(high / low)))))
+            measured = _increments(higher[seed], gauge) - _increments(run, gauge)
+            deviations = np.abs(measured - distance)
+            errors.append(float(np.max(deviations)))
     return claim(
-        f"{gauge} of one seed: what a layer adds to ln of the square differs by ln 2 and ln 3/2 between σ_w² = 1, 2, 3",
+        f"{gauge} of one seed: what a layer adds to ln of the square "
+        "differs by ln 2 and ln 3/2 between σ_w² = 1, 2, 3",
         source="homogeneity of rectifiers",
         expected="exactly: largest deviation ≤ 1e-5",
         values=errors,

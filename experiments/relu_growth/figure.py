@@ -1,4 +1,4 @@
-"""Squared gradient and squared signal over depth for three weight variances, with what theory expects."""
+"""Squared gradient and squared signal over depth for three weight variances, with theory."""
 
 import math
 from collections.abc import Sequence
@@ -8,50 +8,55 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research.diagnosis.verdict import log_profile
-from research.records.queries import where
+from research.records.queries import initial_profiles, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, decades, new_figure
+from research.reporting.figures import PALETTE, band, decades, new_figure, plot_theory
 
-COLOURS = {1: PALETTE[1], 2: PALETTE[0], 3: PALETTE[2]}
+COLOURS = {1: PALETTE[1], 2: PALETTE[0], 3: PALETTE[2]}  # by σ_w²
 MARKERS = {1: "v", 2: "o", 3: "^"}
+FIRST = 0
+LAST = -1
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Left the gradient, right the forward signal; a line a variance, its range over seeds as a shade."""
+    """Left the gradient, right the signal: a line for each variance, shaded over seeds."""
     canvas, axes = new_figure(7.0, 2.9, 1, 2)
-    _panel(axes[0, 0], runs, "signal_grad", end=-1)
-    _panel(axes[0, 1], runs, "activation_rms", end=0)
-    axes[0, 0].set_ylabel(
+    left = axes[0, 0]
+    right = axes[0, 1]
+    _draw_gauge(left, runs, "signal_grad", reference=LAST)
+    _draw_gauge(right, runs, "activation_rms", reference=FIRST)
+    left.set_ylabel(
         "squared gradient $\\|\\partial L/\\partial h\\|^2$\nrelative to the last layer"
     )
-    axes[0, 1].set_ylabel("squared signal $\\|h\\|^2$\nrelative to the first layer")
-    axes[0, 0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.02))
+    right.set_ylabel("squared signal $\\|h\\|^2$\nrelative to the first layer")
+    left.legend(loc="lower right", bbox_to_anchor=(1.0, 0.02))
     canvas.suptitle(
-        "Rectifier networks keep gradient and signal at $\\sigma_w^2=2$ alone: a factor $\\sigma_w^2/2$ a layer",
+        "Rectifier networks keep gradient and signal at $\\sigma_w^2=2$ alone: "
+        "a factor $\\sigma_w^2/2$ a layer",
         fontsize=9,
     )
     return canvas
 
 
-def _panel(axes: Axes, runs: Sequence[Run], gauge: str, *, end: int) -> None:
-    """Logarithms relative to one end: the last layer, where gradients come from, or the first."""
+def _draw_gauge(axes: Axes, runs: Sequence[Run], gauge: str, *, reference: int) -> None:
+    """Log₁₀ of the square relative to a reference layer: the last for gradients, else the first."""
     for variance, colour in COLOURS.items():
-        logs = [
-            log_profile(run.profiles[gauge][0])
-            for run in where(runs, {"init.sigma_w": math.sqrt(variance)})
-        ]
-        curves = np.stack([log - log[end] for log in logs]) / math.log(10)
+        group = where(runs, {"init.sigma_w": math.sqrt(variance)})
+        logs = log_profile(initial_profiles(group, gauge))
+        curves = (logs - logs[:, [reference]]) / math.log(10)
         layers = np.arange(curves.shape[1])
-        style = {"color": colour, "marker": MARKERS[variance], "markevery": 10, "markersize": 3.5}
-        band(axes, layers, curves, label=f"$\\sigma_w^2={variance}$", **style)
-        travelled = layers[::-1] if end else layers
-        axes.plot(
+        band(
+            axes,
             layers,
-            math.log10(variance / 2) * travelled,
-            color="black",
-            linestyle="--",
-            linewidth=0.9,
+            curves,
+            label=f"$\\sigma_w^2={variance}$",
+            color=colour,
+            marker=MARKERS[variance],
+            markevery=10,
+            markersize=3.5,
         )
-    axes.plot([], [], color="black", linestyle="--", linewidth=0.9, label="theory")
+        distance = layers[::-1] if reference == LAST else layers
+        plot_theory(axes, layers, math.log10(variance / 2) * distance)
+    plot_theory(axes, [], [], label="theory")
     decades(axes)
     axes.set_xlabel("layer (0: the embedding's output)")

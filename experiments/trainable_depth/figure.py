@@ -1,27 +1,31 @@
-"""Training accuracy over weight variance and depth, with the depth to which information travels."""
+"""Training accuracy over weight variance and depth, and how far information travels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import at_best_rate, final, where
+from research.records.queries import at_best_rate, final_values, setting_values, where
 from research.records.runs import Run
 from research.reporting.figures import depth_colours, new_figure
 from research.theory import mean_field
 
 BIAS = 0.05  # σ_b²
+# Depths in units of ξ_c: the axis on the right begins and ends there.
+SHALLOWEST = 7e-4
+DEEPEST = 60
 
 
 def figure(runs: Sequence[Run]) -> Figure:
     """Left the map of all cells with 6 ξ_c, right the same cells over depth in units of ξ_c."""
     canvas, axes = new_figure(7.2, 3.0, 1, 2)
-    depths = sorted({run["model.depth"] for run in runs})
-    sigmas = sorted({run["init.sigma_w"] for run in runs})
-    cells = np.array([[_accuracies(runs, depth, sigma) for sigma in sigmas] for depth in depths])
-    _map(axes[0, 0], depths, np.square(sigmas), cells.mean(axis=2))
-    _collapse(axes[0, 1], depths, np.square(sigmas), cells)
+    depths = setting_values(runs, "model.depth")
+    sigmas = setting_values(runs, "init.sigma_w")
+    accuracies = np.array([_read_row(runs, depth, sigmas) for depth in depths])
+    _draw_map(axes[0, 0], depths, np.square(sigmas), accuracies.mean(axis=2))
+    _draw_collapse(axes[0, 1], depths, np.square(sigmas), accuracies)
     canvas.suptitle(
         "A random tanh network trains if information travels through it: to a few times $\\xi_c$",
         fontsize=9,
@@ -29,43 +33,58 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _accuracies(runs: Sequence[Run], depth: int, sigma: float) -> list[float]:
-    cell = where(runs, {"model.depth": depth, "init.sigma_w": sigma})
-    best = at_best_rate(cell)
-    return [final(run, "train_accuracy") for run in best]
+def _read_row(runs: Sequence[Run], depth: int, sigmas: Sequence[float]) -> list[list[float]]:
+    """The accuracies at one depth by σ_w and seed, at the learning rate whose loss ends lower."""
+    row = []
+    for sigma in sigmas:
+        group = where(runs, {"model.depth": depth, "init.sigma_w": sigma})
+        row.append(final_values(at_best_rate(group), "train_accuracy"))
+    return row
 
 
-def _map(axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracy: np.ndarray) -> None:
-    columns = _edges(variances)
-    rows = np.exp(_edges(np.log(np.array(depths))))
+def _depth_scales(variances: np.ndarray) -> np.ndarray:
+    """The correlation depth scale ξ_c by σ_w²."""
+    scales = []
+    for variance in variances:
+        scales.append(mean_field.correlation_depth_scale("tanh", variance, BIAS))
+    return np.array(scales)
+
+
+def _draw_map(
+    axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracies: np.ndarray
+) -> None:
+    """The mean accuracies [depths, variances] as colours, each with its number."""
+    column_edges = _edges(variances)
+    row_edges = np.exp(_edges(np.log(np.array(depths))))
     image = axes.pcolormesh(
-        columns, rows, accuracy, cmap="viridis", vmin=0, vmax=1, rasterized=True
+        column_edges,
+        row_edges,
+        accuracies,
+        cmap="viridis",
+        vmin=0,
+        vmax=1,
+        rasterized=True,
     )
-    for row, depth in enumerate(depths):
-        for column, variance in enumerate(variances):
-            value = accuracy[row, column]
-            colour = "black" if value > 0.6 else "white"
+    for depth, row in zip(depths, accuracies, strict=True):
+        for variance, accuracy in zip(variances, row, strict=True):
             axes.text(
                 variance,
                 depth,
-                f"{value:.2f}".lstrip("0"),
+                f"{accuracy:.2f}".lstrip("0"),
                 fontsize=5.5,
                 ha="center",
                 va="center",
-                color=colour,
-                bbox={"facecolor": image.cmap(value), "edgecolor": "none", "pad": 0.6},
+                color="black" if accuracy > 0.6 else "white",
+                bbox={"facecolor": image.cmap(accuracy), "edgecolor": "none", "pad": 0.6},
                 zorder=4,
             )
-    fine = np.linspace(columns[0], columns[-1], 150)
-    scales = np.array(
-        [mean_field.correlation_depth_scale("tanh", variance, BIAS) for variance in fine]
-    )
-    axes.plot(fine, 6 * scales, color="black", linewidth=1.2)
-    axes.plot(fine, 6 * scales, color="white", linestyle="--", linewidth=1.2)
-    axes.annotate("$6\\,\\xi_c$", (0.62, 8.9), xytext=(0.72, 6.2), fontsize=8, color="black")
+    _draw_depth_scale(axes, np.linspace(column_edges[0], column_edges[-1], 150))
     axes.grid(False)
     axes.set(
-        yscale="log", ylim=(rows[0], rows[-1]), xlabel="$\\sigma_w^2$", ylabel="depth, in layers"
+        yscale="log",
+        ylim=(row_edges[0], row_edges[-1]),
+        xlabel="$\\sigma_w^2$",
+        ylabel="depth, in layers",
     )
     axes.set_yticks(depths, [str(depth) for depth in depths])
     axes.minorticks_off()
@@ -73,38 +92,59 @@ def _map(axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracy: np.
     axes.figure.colorbar(image, ax=axes, pad=0.02)
 
 
+def _draw_depth_scale(axes: Axes, variances: np.ndarray) -> None:
+    """6 ξ_c, dashed in black and white to be seen on any colour."""
+    depths = 6 * _depth_scales(variances)
+    axes.plot(variances, depths, color="black", linewidth=1.2)
+    axes.plot(variances, depths, color="white", linestyle="--", linewidth=1.2)
+    axes.annotate("$6\\,\\xi_c$", (0.62, 8.9), xytext=(0.72, 6.2), fontsize=8, color="black")
+
+
 def _edges(centres: np.ndarray) -> np.ndarray:
+    """The edges of cells with these centres."""
     middles = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - middles[0]], middles, [2 * centres[-1] - middles[-1]]])
+    first = 2 * centres[0] - middles[0]
+    last = 2 * centres[-1] - middles[-1]
+    return np.concatenate([[first], middles, [last]])
 
 
-def _collapse(axes: Axes, depths: Sequence[int], variances: np.ndarray, cells: np.ndarray) -> None:
-    edge = mean_field.critical_sigma_w2("tanh", BIAS)
-    scales = np.array(
-        [mean_field.correlation_depth_scale("tanh", variance, BIAS) for variance in variances]
-    )
-    for depth, colour, row in zip(depths, depth_colours(len(depths)), cells, strict=True):
-        for side, marker in ((variances < edge, "o"), (variances > edge, "s")):
-            x = depth / scales[side]
-            values = row[side]
-            mean = values.mean(axis=1)
-            spread = [mean - values.min(axis=1), values.max(axis=1) - mean]
-            label = f"depth {depth}" if marker == "o" else None
-            axes.errorbar(
-                x, mean, spread, fmt=marker, color=colour, markersize=4, linewidth=0.8, label=label
-            )
+def _draw_collapse(
+    axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracies: np.ndarray
+) -> None:
+    """The accuracies [depths, variances, seeds] over depth in units of ξ_c, all on one curve."""
+    critical = mean_field.critical_sigma_w2("tanh", BIAS)
+    scales = _depth_scales(variances)
+    is_ordered = variances < critical
+    is_chaotic = variances > critical
+    colours = depth_colours(len(depths))
+    for depth, colour, row in zip(depths, colours, accuracies, strict=True):
+        relative = depth / scales
+        label = f"depth {depth}"
+        _draw_cells(axes, relative[is_ordered], row[is_ordered], fmt="o", color=colour, label=label)
+        _draw_cells(axes, relative[is_chaotic], row[is_chaotic], fmt="s", color=colour)
     axes.plot([], [], "s", color="0.5", markersize=4, label="squares: chaos")
-    for relative, limit, text in ((3, 0.8, "claim: above"), (12, 0.3, "below")):
-        left, right = (7e-4, relative) if relative == 3 else (relative, 60)
-        axes.plot((left, right), (limit, limit), color="black", linestyle=":", linewidth=1)
-        axes.text(right / 2, limit - 0.02, text, fontsize=6.5, ha="right", va="top")
+    _draw_threshold(axes, SHALLOWEST, 3, 0.8, "claim: above")
+    _draw_threshold(axes, 12, DEEPEST, 0.3, "below")
     axes.axvline(6, color="black", linestyle="--", linewidth=0.9)
     axes.text(5.6, 0.02, "$6\\,\\xi_c$", fontsize=8, ha="right")
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.05))
     axes.set(
         xscale="log",
-        xlim=(7e-4, 60),
+        xlim=(SHALLOWEST, DEEPEST),
         ylim=(0, 1.05),
         xlabel="depth / $\\xi_c$",
         ylabel="training accuracy",
     )
+
+
+def _draw_cells(axes: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
+    """The mean of ``values`` [cells, seeds], with bars for the range over seeds."""
+    mean = values.mean(axis=1)
+    below = mean - values.min(axis=1)
+    above = values.max(axis=1) - mean
+    axes.errorbar(x, mean, [below, above], markersize=4, linewidth=0.8, **style)
+
+
+def _draw_threshold(axes: Axes, left: float, right: float, height: float, text: str) -> None:
+    axes.plot((left, right), (height, height), color="black", linestyle=":", linewidth=1)
+    axes.text(right / 2, height - 0.02, text, fontsize=6.5, ha="right", va="top")

@@ -1,4 +1,4 @@
-"""``fathom bench``: the performance table of this machine. Only the command line knows of it.
+"""``fathom bench``: the performance table of this machine.
 
-``table`` names the rows and their budgets and prints them, ``rows`` says what each times; the rest is what they time.
+``rows`` declares the rows and their budgets, ``table`` prints them, and the other modules measure.
 """

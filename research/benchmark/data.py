@@ -1,6 +1,5 @@
-"""The rows about data: what they cost a step in memory, and how many images a second each path gives."""
+"""Rows about data: what data in memory cost a step, and how fast each path reads images."""
 
-import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,103 +11,131 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.benchmark.rows import Steps
-from research.benchmark.table import Measured, Tick, side_by_side
-from research.config.data_options import Data, DataKind
+from research.benchmark.steps import BATCH_SIZE, PAIRS, StepTimer
+from research.benchmark.timing import Measurement, ReportProgress, compare
+from research.config.data_options import FolderData
 from research.data.sources import load
-from research.data.streamed import Places, Stream
+from research.data.streaming import ShuffledSource, Stream
 from research.training.objective import epoch_permutation
 from research.training.program import make_program
 
-BATCH = 128
-IMAGES = 10_240
-PIXELS = 784
-# JPEG files, and their pixels a side
-PHOTOS = 512
-SIDE = 160
+NUM_IMAGES = 10_240
+NUM_PIXELS = 784
+NUM_PHOTOS = 512
+PHOTO_SIZE = 160  # pixels on each side
+BATCHES_PER_CHUNK = 3
+REPETITIONS = 10
+ReadImages = Callable[[int], object]  # takes the number of the repetition
 
 
-class Ready(Steps):
-    """Our step on batches that lie in order: all but shuffling and gathering."""
+class ReadyBatchesTimer(StepTimer):
+    """Our step on batches that are ready in memory, without shuffling and gathering."""
 
     def __init__(self, *overrides: str):
         super().__init__(*overrides)
-        batch = self.job.spec.batch_size
-        rows = (
-            np.arange(self.job.spec.capacity * batch).reshape(-1, batch) % self.job.dataset.examples
-        )
-        lying = {name: self.job.data[name][rows] for name in ("x", "y")}
-        self.job = replace(
-            self.job, spec=replace(self.job.spec, streamed=True), data=self.job.data | lying
-        )
-        self.program = make_program(self.job.spec)
+        spec = self.setup.spec
+        num_examples = self.setup.dataset.examples
+        positions = np.arange(spec.capacity * spec.batch_size) % num_examples
+        batches = positions.reshape(-1, spec.batch_size)
+        data = dict(self.setup.data)
+        for name in ("x", "y"):
+            data[name] = data[name][batches]
+        streamed_spec = replace(spec, streamed=True)
+        self.setup = replace(self.setup, spec=streamed_spec, data=data)
+        self.program = make_program(self.setup.spec)
         self.time()
 
 
-def cost_row(tick: Tick) -> Measured:
-    """The default step against the same without the data's part in it."""
-    return side_by_side(Steps().time, Ready().time, 40, tick)
+def compare_ready_batches(report_progress: ReportProgress) -> Measurement:
+    """The default step / the same step on batches that are ready in memory."""
+    return compare(StepTimer().time, ReadyBatchesTimer().time, PAIRS, report_progress)
 
 
-def memory_row(tick: Tick) -> Measured:
-    """Images of 28×28 pixels, shuffled and gathered on the device."""
-    x = jnp.asarray(np.random.default_rng(0).integers(256, size=(IMAGES, PIXELS), dtype=np.uint8))
+def rate_in_memory(report_progress: ReportProgress) -> Measurement:
+    """Images of 28×28 pixels a second, shuffled and gathered on the device."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(256, size=(NUM_IMAGES, NUM_PIXELS), dtype=np.uint8)
+    x = jnp.asarray(images)
 
     @jax.jit
-    def epoch(x: jax.Array, number: jax.Array) -> jax.Array:
-        places = epoch_permutation(jax.random.key(0), number, IMAGES)
+    def read_epoch(x: jax.Array, epoch: jax.Array) -> jax.Array:
+        permutation = epoch_permutation(jax.random.key(0), epoch, NUM_IMAGES)
 
-        def batch(i: jax.Array, total: jax.Array) -> jax.Array:
-            rows = x[lax.dynamic_slice_in_dim(places, i * BATCH, BATCH)]
+        def read_batch(i: jax.Array, total: jax.Array) -> jax.Array:
+            rows = x[lax.dynamic_slice_in_dim(permutation, i * BATCH_SIZE, BATCH_SIZE)]
             return total + jnp.max(rows.astype(jnp.float32), axis=0)
 
-        return lax.fori_loop(0, IMAGES // BATCH, batch, jnp.zeros(PIXELS))
+        return lax.fori_loop(0, NUM_IMAGES // BATCH_SIZE, read_batch, jnp.zeros(NUM_PIXELS))
 
-    first = _seconds(lambda: epoch(x, jnp.int32(0)))
-    return _rate(lambda n: epoch(x, jnp.int32(n)), IMAGES, first, tick)
+    def read(repetition: int) -> jax.Array:
+        return read_epoch(x, jnp.int32(repetition))
+
+    first_seconds = _time_call(read, 0)
+    return _measure_rate(read, NUM_IMAGES, first_seconds, report_progress)
 
 
-def stream_row(tick: Tick) -> Measured:
-    """JPEG files of 160×160 pixels, random parts of them resized to 128×128, batched."""
-    with tempfile.TemporaryDirectory() as place:
-        _write_photos(Path(place))
-        dataset = load(Data(name=DataKind["folder"], path=place, size=128, resized_crop=True))
-        assert dataset.train is not None and dataset.held_out is not None
+def rate_streamed(report_progress: ReportProgress) -> Measurement:
+    """JPEG files a second: random parts of 160×160 pixels, resized to 128×128 and batched."""
+    with tempfile.TemporaryDirectory() as directory:
+        _write_photos(Path(directory))
+        settings = FolderData(path=directory, size=128, resized_crop=True)
+        dataset = load(settings)
+        assert dataset.train_source is not None and dataset.eval_source is not None
 
-        def turn(epoch):
+        def permute(epoch: int) -> np.ndarray:
             return np.random.default_rng(epoch).permutation(dataset.examples)
 
-        stream = Stream(Places(dataset.train, turn, BATCH, 0, 0, 1), dataset.held_out, 3)
-        first = _seconds(lambda: stream.chunk(0, 1))
-        return _rate(lambda n: stream.chunk(1 + 3 * n, 3), 3 * BATCH, first, tick)
+        source = ShuffledSource(dataset.train_source, permute, BATCH_SIZE, 0, 0, 1)
+        stream = Stream(source, dataset.eval_source, BATCHES_PER_CHUNK)
+
+        def read_first_batch(_: int) -> object:
+            return stream.chunk(0, 1)
+
+        def read_chunk(repetition: int) -> object:
+            return stream.chunk(1 + BATCHES_PER_CHUNK * repetition, BATCHES_PER_CHUNK)
+
+        first_seconds = _time_call(read_first_batch, 0)
+        images = BATCHES_PER_CHUNK * BATCH_SIZE
+        return _measure_rate(read_chunk, images, first_seconds, report_progress)
 
 
-def _write_photos(place: Path) -> None:
+def _write_photos(directory: Path) -> None:
     from PIL import Image
 
     generator = np.random.default_rng(0)
-    for n in range(PHOTOS):
-        coarse = generator.integers(
-            256, size=(20, 20, 3), dtype=np.uint8
-        )  # as smooth as photographs are
-        file = place / f"class_{n % 2}" / f"{n}.jpg"
-        file.parent.mkdir(exist_ok=True)
-        Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(
-            file, quality=90
-        )
+    for number in range(NUM_PHOTOS):
+        # Resized from a few pixels, the images are as smooth as photographs.
+        pixels = generator.integers(256, size=(20, 20, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels)
+        photo = image.resize((PHOTO_SIZE, PHOTO_SIZE), Image.Resampling.BICUBIC)
+        folder = directory / f"class_{number % 2}"
+        folder.mkdir(exist_ok=True)
+        photo.save(folder / f"{number}.jpg", quality=90)
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _time_call(read: ReadImages, repetition: int) -> float:
     start = time.perf_counter()
-    jax.block_until_ready(run())
+    jax.block_until_ready(read(repetition))
     return time.perf_counter() - start
 
 
-def _rate(
-    run: Callable[[int], object], images: int, first: float, tick: Tick, repetitions: int = 10
-) -> Measured:
+def _measure_rate(
+    read: ReadImages,
+    images: int,
+    first_seconds: float,
+    report_progress: ReportProgress,
+) -> Measurement:
+    """Images a second.
+
+    Args:
+        read: What is timed.
+        images: The number of images that it reads.
+        first_seconds: The seconds to the first batch, for the note.
+        report_progress: Called after each timing.
+    """
     seconds = []
-    for n in range(repetitions):
-        seconds.append(_seconds(functools.partial(run, n)))
-        tick(n + 1, repetitions)
-    return Measured(images / float(np.median(seconds)), f"first batch after {first:.2f} s")
+    for repetition in range(REPETITIONS):
+        seconds.append(_time_call(read, repetition))
+        report_progress(repetition + 1, REPETITIONS)
+    rate = images / float(np.median(seconds))
+    return Measurement(rate, f"first batch after {first_seconds:.2f} s")

@@ -1,175 +1,190 @@
-"""The rows of the performance table that time whole processes: compilation, trackers, the time to the first step."""
+"""Rows about whole processes: compilation, trackers, and the time to the first step."""
 
-import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from research.benchmark.rows import configured
-from research.benchmark.table import Measured, Tick, in_seconds, ratio, side_by_side
-from research.runner.progress import Progress
+from research.benchmark.fresh_process import (
+    call_in_fresh_process,
+    iterate_in_fresh_process,
+    make_environment,
+)
+from research.benchmark.steps import compose_config
+from research.benchmark.timing import (
+    Measurement,
+    ReportProgress,
+    TimingPair,
+    alternate,
+    compare,
+    median_ratio,
+    median_seconds,
+    report_each,
+)
+from research.runner.loop import train_runs
+from research.runner.progress import Silent
 from research.runner.run_setup import make_run_setup
+from research.runner.run_spec import RunSpec
 from research.training.program import make_program
 
-
-def _environment(**changes: str) -> dict[str, str]:
-    """Ours, less what would change the thing that a fresh process is to show."""
-    hidden = ("JAX_COMPILATION_CACHE_DIR", "WANDB_DIR", "WANDB_MODE")
-    return {name: value for name, value in os.environ.items() if name not in hidden} | changes
+WANDB_PAIRS = 5
+WANDB_STEPS = 3000
 
 
-def fresh(module: str, call: str) -> Iterator[Any]:
-    """What the iterator ``call`` of a module yields in a fresh process without a compilation cache."""
-    code = f"import json, {module} as rows\nfor value in rows.{call}: print(json.dumps(value), flush=True)"
-    environment = _environment(JAX_ENABLE_COMPILATION_CACHE="false")
-    with subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout
-        yield from map(json.loads, child.stdout)
-    if child.returncode:
-        raise RuntimeError(f"the process for {call} ended with code {child.returncode}")
+def compare_mlp_depths(report_progress: ReportProgress) -> Measurement:
+    """The time to the first step of a deep MLP / of a shallow one."""
+    overrides = ("model.width=32", "skip=inv_sqrt_depth")
+    return _compare_depths(report_progress, 3, (10_000, 10), overrides)
 
 
-def depth_row(tick: Tick) -> Measured:
-    """Whether depth costs compile time."""
-    return _starts(tick, 3, (10_000, 10), "model.width=32", "skip=inv_sqrt_depth")
+def compare_resnet_depths(report_progress: ReportProgress) -> Measurement:
+    """The same for a network whose blocks change shape."""
+    overrides = ("model=resnet_cifar", "train.batch_size=8")
+    return _compare_depths(report_progress, 1, (110, 20), overrides)
 
 
-def depth_resnet_row(tick: Tick) -> Measured:
-    """The same where blocks change shape."""
-    return _starts(tick, 1, (110, 20), "model=resnet_cifar", "train.batch_size=8")
+def _compare_depths(
+    report_progress: ReportProgress,
+    repetitions: int,
+    depths: tuple[int, int],
+    overrides: tuple[str, ...],
+) -> Measurement:
+    def start_deep() -> float:
+        return call_in_fresh_process(seconds_to_start, f"model.depth={depths[0]}", *overrides)
 
+    def start_shallow() -> float:
+        return call_in_fresh_process(seconds_to_start, f"model.depth={depths[1]}", *overrides)
 
-def _starts(tick: Tick, repetitions: int, depths: tuple[int, int], *overrides: str) -> Measured:
-    def start(depth: int) -> float:
-        (seconds,) = fresh(__name__, f"seconds_to_start{(f'model.depth={depth}', *overrides)}")
-        return seconds
-
-    return side_by_side(lambda: start(depths[0]), lambda: start(depths[1]), repetitions, tick)
+    return compare(start_deep, start_shallow, repetitions, report_progress)
 
 
 def seconds_to_start(*overrides: str) -> Iterator[float]:
-    """Seconds from a configuration to the end of the first step, less those of the same calls once compiled."""
-    job = make_run_setup(configured(*overrides))
-    program = make_program(job.spec)
+    """Yields the seconds to the end of the first step, less those of the step itself."""
+    setup = make_run_setup(compose_config(*overrides))
+    program = make_program(setup.spec)
     seconds = []
-    for _ in range(2):
+    for _ in range(2):  # the second time everything is compiled
         start = time.perf_counter()
-        state = program.init(job.hp)
-        jax.block_until_ready(program.chunk(state, job.hp, job.data, jnp.int32(0), jnp.int32(1)))
+        state = program.init(setup.hp)
+        result = program.chunk(state, setup.hp, setup.data, jnp.int32(0), jnp.int32(1))
+        jax.block_until_ready(result)
         seconds.append(time.perf_counter() - start)
     yield seconds[0] - seconds[1]
 
 
-def wandb_row(tick: Tick, repetitions: int = 5) -> Measured:
-    """What logging costs a run."""
-    pairs = []
-    for pair in fresh(__name__, f"host_loops({repetitions})"):
-        pairs.append(pair)
-        tick(len(pairs), repetitions)
-    return ratio(pairs)
+def compare_wandb(report_progress: ReportProgress) -> Measurement:
+    """A run with W&B offline / without trackers."""
+    pairs = _wandb_pairs_from_fresh_process()
+    return median_ratio(report_each(pairs, WANDB_PAIRS, report_progress))
 
 
-class Silent(Progress):
-    """No display of its own."""
-
-    def step(self, done: int, total: int, **values: float) -> None:
-        """Says nothing: the display belongs to the rows."""
+def _wandb_pairs_from_fresh_process() -> Iterator[TimingPair]:
+    for seconds in iterate_in_fresh_process(time_wandb_pairs):
+        yield TimingPair(*seconds)
 
 
-def host_loops(repetitions: int, steps: int = 3000) -> Iterator[tuple[float, float]]:
-    """Wall seconds of whole runs, in turns with W&B offline and without trackers, after a short one of each kind."""
-    from research.runner.loop import train_runs
-    from research.runner.run_spec import RunSpec
-
-    def run(tracker: str, steps: int) -> float:
-        directory = Path(tempfile.mkdtemp(dir=root)) / "run"
-        directory.mkdir()
-        settings = (
-            f"tracker={tracker}",
-            f"tracker.dir={root}",
-            f"train.steps={steps}",
-            "model.depth=100",
-        )
-        config, start = configured(*settings), time.perf_counter()
-        train_runs([RunSpec(config, directory)], Silent())
-        return time.perf_counter() - start
-
+def time_wandb_pairs() -> Iterator[tuple[float, float]]:
+    """Yields the seconds of a whole run with W&B offline and without trackers."""
     with tempfile.TemporaryDirectory() as root:
         for tracker in ("wandb", "none"):
-            run(tracker, 100)
-        for n in range(repetitions):
-            order = ("wandb", "none")[:: 1 if n % 2 else -1]
-            seconds = {tracker: run(tracker, steps) for tracker in order}
-            yield seconds["wandb"], seconds["none"]
+            _time_run(root, tracker, 100)  # compiles
+
+        def with_wandb() -> float:
+            return _time_run(root, "wandb", WANDB_STEPS)
+
+        def without_trackers() -> float:
+            return _time_run(root, "none", WANDB_STEPS)
+
+        for pair in alternate(with_wandb, without_trackers, WANDB_PAIRS):
+            yield pair.subject, pair.baseline
 
 
-def help_row(tick: Tick) -> Measured:
-    """``fathom --help``."""
-    return in_seconds(_help, tick)
-
-
-def _help() -> float:
-    """Wall seconds of ``fathom --help``, from the start of its process to its end."""
+def _time_run(root: str, tracker: str, steps: int) -> float:
+    directory = Path(tempfile.mkdtemp(dir=root)) / "run"
+    directory.mkdir()
+    config = compose_config(
+        f"tracker={tracker}",
+        f"tracker.dir={root}",
+        f"train.steps={steps}",
+        "model.depth=100",
+    )
     start = time.perf_counter()
-    command = [sys.executable, "-c", "from research.cli.main import main; main()", "--help"]
-    subprocess.run(command, env=_environment(), check=True, capture_output=True)
+    train_runs([RunSpec(config, directory)], Silent())
     return time.perf_counter() - start
 
 
-_TELLING = """
+def time_help(report_progress: ReportProgress) -> Measurement:
+    """Seconds of ``fathom --help``."""
+    return median_seconds(_time_help_once, report_progress)
+
+
+def _time_help_once() -> float:
+    start = time.perf_counter()
+    command = [sys.executable, "-c", "from research.cli.main import main; main()", "--help"]
+    subprocess.run(command, env=make_environment(), check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+FIRST_STEP_DONE = "first step done at"
+# Runs the command line and prints when the first step is done.
+TRAIN_AND_PRINT_TIME = f"""
 import time
 from research.cli.main import main
-from research.runner.run_writer import Recording
+from research.runner.run_writer import RunWriter
 
-def tell(self):
-    print("first step done at", time.time())
+compiled = RunWriter.start_training
+
+def print_time(self):
+    print("{FIRST_STEP_DONE}", time.time())
     compiled(self)
 
-compiled, Recording.compiled = Recording.compiled, tell
+RunWriter.start_training = print_time
 main()
 """
 
 
-def _first_step(caches: str) -> float:
-    """Seconds from a process's start to the end of the first step of the default run; programs are kept in ``caches``.
+def time_cold_start(report_progress: ReportProgress) -> Measurement:
+    """Seconds to the end of the first step of the default run, with nothing compiled."""
+    make_run_setup(compose_config())  # prepares the dataset
 
-    Two steps, so that the held-out set is evaluated after the first one.
+    def start() -> float:
+        with tempfile.TemporaryDirectory() as cache:
+            return _time_first_step(cache)
+
+    return median_seconds(start, report_progress)
+
+
+def time_warm_start(report_progress: ReportProgress) -> Measurement:
+    """The same with every program in the compilation cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        _time_first_step(cache)
+
+        def start() -> float:
+            return _time_first_step(cache)
+
+        return median_seconds(start, report_progress)
+
+
+def _time_first_step(cache: str) -> float:
+    """Seconds from the start of a process to the end of the first step of the default run.
+
+    The run has two steps, so that the evaluation on the held-out set comes after the first one.
+
+    Args:
+        cache: The directory of the compilation cache.
     """
     with tempfile.TemporaryDirectory() as directory:
-        words = ("train", "train.steps=2", "tracker=none", f"hydra.run.dir={directory}/run")
-        command, start = [sys.executable, "-c", _TELLING, *words], time.time()
-        said = subprocess.run(
-            command, env=_environment(XDG_CACHE_HOME=caches), check=True, capture_output=True
-        )
-    (line,) = (
-        line for line in said.stdout.decode().splitlines() if line.startswith("first step done at")
-    )
-    return float(line.split()[-1]) - start
-
-
-def cold_row(tick: Tick) -> Measured:
-    """The first step of the default run, nothing compiled before."""
-    make_run_setup(configured())  # so that the dataset is there
-
-    def run() -> float:
-        with tempfile.TemporaryDirectory() as caches:
-            return _first_step(caches)
-
-    return in_seconds(run, tick)
-
-
-def warm_row(tick: Tick) -> Measured:
-    """The same with every program compiled before."""
-    with tempfile.TemporaryDirectory() as caches:
-        _first_step(caches)
-        return in_seconds(lambda: _first_step(caches), tick)
+        words = ["train", "train.steps=2", "tracker=none", f"hydra.run.dir={directory}/run"]
+        command = [sys.executable, "-c", TRAIN_AND_PRINT_TIME, *words]
+        environment = make_environment(XDG_CACHE_HOME=cache)
+        start = time.time()
+        process = subprocess.run(command, env=environment, check=True, capture_output=True)
+    for line in process.stdout.decode().splitlines():
+        if line.startswith(FIRST_STEP_DONE):
+            return float(line.removeprefix(FIRST_STEP_DONE)) - start
+    raise RuntimeError(f"the run did not print when its first step was done: {words}")

@@ -1,29 +1,43 @@
-"""What each row of the performance table times: our step and what it is compared with."""
+"""The rows of the performance table: what each compares, its budget, and what measures it."""
 
 import functools
-import importlib
-import importlib.util
-import os
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from hydra import compose, initialize_config_dir
-from threadpoolctl import threadpool_limits
+from research.benchmark import data, processes, split, steps, sweeps, torch_rows
+from research.benchmark.timing import Measurement, ReportProgress
+from research.config.errors import nearest
 
-from research.benchmark.table import Clock, Measured, Tick, side_by_side
-from research.config.hydra_config import register, resource_dir
-from research.config.schema import Config
-from research.parallel.mesh import SINGLE_DEVICE, Layout, shard_state, to_init_device
-from research.runner.run_setup import make_run_setup
-from research.runner.run_spec import checked_config
-from research.training.program import make_program
-from research.training.state import TrainState
 
-SIZES = ("model.depth=50", "model.width=64", "train.batch_size=128", "data=digits")
+@dataclass(frozen=True)
+class Row:
+    """A row of the performance table.
+
+    Attributes:
+        name: The word of ``fathom bench`` that selects it.
+        compares: What is measured, in words.
+        measure: Measures the row; takes a function to which it reports its progress.
+        bound: ``≤`` or ``≥`` where the row has a budget; nothing where it is for information.
+        budget: The number that the measured one is compared with.
+        unit: The unit of both.
+    """
+
+    name: str
+    compares: str
+    measure: Callable[[ReportProgress], Measurement]
+    bound: str = ""
+    budget: float = 0.0
+    unit: str = "×"
+
+    def holds(self, measurement: Measurement) -> bool | None:
+        """Whether the budget holds; None without a budget or a number."""
+        if not self.bound or measurement.value is None:
+            return None
+        if self.bound == "≤":
+            return measurement.value <= self.budget
+        return measurement.value >= self.budget
+
+
 RESNET_20 = (
     "model=resnet_cifar",
     "data=noise",
@@ -31,176 +45,233 @@ RESNET_20 = (
     "data.examples=640",
     "train.batch_size=128",
 )
-STEPS = 60  # steps a timing: whole intervals of measure=full, and no more than one call of the program takes
-
-
-def configured(*overrides: str) -> Config:
-    """The configuration that ``fathom train`` runs with these overrides."""
-    register()
-    with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
-        return checked_config(compose("config", list(overrides)))
-
-
-class Steps:
-    """Our train step, compiled; ``steps`` of them a timing."""
-
-    def __init__(self, *overrides: str, steps: int = STEPS, layout: Layout = SINGLE_DEVICE):
-        self.steps = steps
-        self.job = make_run_setup(configured(*overrides), layout=layout)
-        self.program = make_program(self.job.spec, layout)
-        self.time()
-
-    def initial(self) -> TrainState:
-        """The state before the first step."""
-        layout = self.job.layout
-        return jax.block_until_ready(
-            shard_state(layout, self.program.init(to_init_device(layout, self.job.hp)))
-        )
-
-    def _chunk(self, state: TrainState, steps: int) -> tuple[TrainState, dict[str, Any]]:
-        return self.program.chunk(state, self.job.hp, self.job.data, jnp.int32(0), jnp.int32(steps))
-
-    def time(self) -> float:
-        """Trains from the initial weights; returns seconds a step."""
-        state = self.initial()
-        start = time.perf_counter()
-        jax.block_until_ready(self._chunk(state, self.steps))
-        return (time.perf_counter() - start) / self.steps
-
-    def first_step(self) -> dict[str, np.ndarray]:
-        """What the first step measures, by name; the norms per layer as ``layer_grad_norm``."""
-        row = self._chunk(self.initial(), 1)[1]
-        profile = row.pop("profile")
-        row |= profile | {"grad_norm": row["grad_norm"], "layer_grad_norm": profile["grad_norm"]}
-        return {name: np.asarray(values[0, 0]) for name, values in row.items()}
-
-
-class Counted(Steps):
-    """``measure=full`` with the exponents counted at its default interval: seconds a step of that interval."""
-
-    def time(self) -> float:
-        """As ``Steps``, with the share of one count."""
-        state = self.initial()
-
-        def count():
-            return jax.block_until_ready(self.program.exponents(state, self.job.hp, self.job.data))
-
-        count()
-        start = time.perf_counter()
-        count()
-        interval = self.job.diagnostic_intervals["exponents"]
-        return (time.perf_counter() - start) / interval + super().time()
-
-
-class Products:
-    """The matrix products of a train step: forward, for the gradients of weights, for those of layers' inputs."""
-
-    def __init__(self, inputs: int, width: int, classes: int, *, depth: int, batch: int):
-        shapes = [(inputs, width), *[(width, width)] * depth, (width, classes)]
-        draw = functools.partial(np.random.default_rng(0).standard_normal, dtype=np.float32)
-        self.layers = [(draw((batch, n)), draw((n, m)), draw((batch, m))) for n, m in shapes]
-        self.results = [tuple(np.empty_like(array) for array in layer) for layer in self.layers]
-
-    def time(self) -> float:
-        """Does those of ``STEPS`` steps; returns seconds a step."""
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            for (x, w, _g), (_x, _w, out) in zip(self.layers, self.results, strict=True):
-                np.matmul(x, w, out=out)
-            for layer, ((x, w, g), (of_x, of_w, _)) in enumerate(
-                zip(self.layers, self.results, strict=True)
-            ):
-                np.matmul(x.T, g, out=of_w)
-                if layer:  # nobody asks for the gradient of the data
-                    np.matmul(g, w.T, out=of_x)
-        return (time.perf_counter() - start) / STEPS
-
-
-def best_served(run: Clock, set_threads: Callable[[int], Any]) -> int:
-    """Leaves ``run`` with one thread or with one a core, whichever is faster: more can slow small products down."""
-    seconds = {}
-    for threads in (1, os.cpu_count() or 1):
-        set_threads(threads)
-        seconds[threads] = np.median([run() for _ in range(3)])
-    best = min(seconds, key=seconds.__getitem__)
-    set_threads(best)
-    return best
-
-
-def _steps(tick: Tick, *, subject: tuple[str, ...], against: tuple[str, ...]) -> Measured:
-    return side_by_side(Steps(*SIZES, *subject).time, Steps(*SIZES, *against).time, 40, tick)
-
-
-def _exponents(tick: Tick) -> Measured:
-    return side_by_side(
-        Counted(*SIZES, "measure=full").time, Steps(*SIZES, "measure=off").time, 40, tick
-    )
-
-
-def _blas(tick: Tick) -> Measured:
-    steps = Steps(*SIZES, "measure=off")
-    arch = steps.job.spec.architecture
-    batch = steps.job.spec.batch_size
-    products = Products(arch.inputs, arch.width, arch.classes, depth=arch.depth, batch=batch)
-    threads = best_served(products.time, lambda count: threadpool_limits(count, "blas"))
-    return side_by_side(steps.time, products.time, 40, tick, f", BLAS threads: {threads}")
-
-
-def _torch(
-    tick: Tick, *, style: str, sizes: tuple[str, ...] = SIZES, steps: int = STEPS, count: int = 20
-) -> Measured:
-    if not importlib.util.find_spec("torch"):
-        return Measured(None, "not measured: pip install 'fathom-gradients[bench]'")
-    from research.benchmark.eager import against_ours
-
-    return against_ours(tick, sizes, style=style, steps=steps, repetitions=count)
-
-
-def _later(row: str, module: str = "processes") -> Callable[[Tick], Measured]:
-    """A row of another file, which is imported when it is asked for."""
-
-    def measure(tick: Tick) -> Measured:
-        return getattr(importlib.import_module(f"research.benchmark.{module}"), f"{row}_row")(tick)
-
-    return measure
-
-
-_SKIP = "skip=inv_sqrt_depth"
-MEASURES: dict[str, Callable[[Tick], Measured]] = {
-    "gauges": functools.partial(_steps, subject=("measure=norms",), against=("measure=off",)),
-    "gauges_skip": functools.partial(
-        _steps, subject=("measure=norms", _SKIP), against=("measure=off", _SKIP)
+ALL_ROWS = (
+    Row(
+        "gauges",
+        "step with the default gauges / bare step",
+        functools.partial(
+            steps.compare_steps,
+            subject=("measure=norms",),
+            baseline=("measure=off",),
+        ),
+        bound="≤",
+        budget=1.10,
     ),
-    "full": functools.partial(_steps, subject=("measure=full",), against=("measure=off",)),
-    "exponents": _exponents,
-    "dynamic": functools.partial(
-        _steps, subject=("measure=off", "precision.loss_scaling=dynamic"), against=("measure=off",)
+    Row(
+        "gauges_skip",
+        "the same with skip=inv_sqrt_depth",
+        functools.partial(
+            steps.compare_steps,
+            subject=("measure=norms", "skip=inv_sqrt_depth"),
+            baseline=("measure=off", "skip=inv_sqrt_depth"),
+        ),
+        bound="≤",
+        budget=1.10,
     ),
-    "bfloat16": functools.partial(
-        _steps, subject=("precision=mixed_bfloat16",), against=("precision=float32",)
+    Row(
+        "full",
+        "step with measure=full at its default interval / bare step",
+        functools.partial(
+            steps.compare_steps,
+            subject=("measure=full",),
+            baseline=("measure=off",),
+        ),
+        bound="≤",
+        budget=1.10,
     ),
-    "float16": functools.partial(
-        _steps, subject=("precision=mixed_float16",), against=("precision=float32",)
+    Row(
+        "exponents",
+        "100 steps of measure=full and one count of exponents / 100 bare steps",
+        steps.compare_exponents,
+        bound="≤",
+        budget=1.10,
     ),
-    "torch": functools.partial(_torch, style="hooks"),
-    "torch_tuned": functools.partial(_torch, style="tuned"),
-    "torch_bare": functools.partial(_torch, style="bare"),
-    "torch_resnet": functools.partial(_torch, style="tuned", sizes=RESNET_20, steps=4, count=7),
-    "blas": _blas,
-    "split": _later("split", "shared"),
-    "split_gauges": _later("split_gauges", "shared"),
-    "depth": _later("depth"),
-    "depth_resnet": _later("depth_resnet"),
-    "sweep_compiled": _later("compiled", "sweeps"),
-    "sweep_shared": _later("shared", "sweeps"),
-    "sweep_cores": _later("cores", "sweeps"),
-    "sweep_torch": _later("torch", "sweeps"),
-    "sweep_compose": _later("compose", "sweeps"),
-    "data": _later("cost", "data"),
-    "data_memory": _later("memory", "data"),
-    "data_stream": _later("stream", "data"),
-    "wandb": _later("wandb"),
-    "help": _later("help"),
-    "first_step_cold": _later("cold"),
-    "first_step_warm": _later("warm"),
-}
+    Row(
+        "dynamic",
+        "bare step with dynamic loss scaling / bare step",
+        functools.partial(
+            steps.compare_steps,
+            subject=("measure=off", "precision.loss_scaling=dynamic"),
+            baseline=("measure=off",),
+        ),
+        bound="≤",
+        budget=1.03,
+    ),
+    Row(
+        "bfloat16",
+        "step of mixed_bfloat16 with the default gauges / of float32",
+        functools.partial(
+            steps.compare_steps,
+            subject=("precision=mixed_bfloat16",),
+            baseline=("precision=float32",),
+        ),
+    ),
+    Row(
+        "float16",
+        "step of mixed_float16 with the default gauges / of float32",
+        functools.partial(
+            steps.compare_steps,
+            subject=("precision=mixed_float16",),
+            baseline=("precision=float32",),
+        ),
+    ),
+    Row(
+        "torch",
+        "PyTorch eager with hooks that measure the same / step with the default gauges",
+        functools.partial(torch_rows.compare_torch_steps, style="hooks"),
+        bound="≥",
+        budget=6.0,
+    ),
+    Row(
+        "torch_tuned",
+        "the same, PyTorch tuned by hand: norms in one call, fused SGD / "
+        "step with the default gauges",
+        functools.partial(torch_rows.compare_torch_steps, style="tuned"),
+    ),
+    Row(
+        "torch_bare",
+        "PyTorch eager without hooks / bare step",
+        functools.partial(torch_rows.compare_torch_steps, style="bare"),
+    ),
+    Row(
+        "torch_resnet",
+        "ResNet-20 on 28×28 pixels, batch 128: PyTorch tuned, measuring the same / our step",
+        functools.partial(
+            torch_rows.compare_torch_steps,
+            style="tuned",
+            overrides=RESNET_20,
+            steps=4,
+            repetitions=7,
+        ),
+        bound="≥",
+        budget=1.0,
+    ),
+    Row(
+        "blas",
+        "bare step / its matrix products alone, in NumPy",
+        steps.compare_with_numpy,
+        bound="≤",
+        budget=1.6,
+    ),
+    Row(
+        "split",
+        "step with the default gauges on one device / its batch shared by all cores",
+        split.compare_one_with_all_cores,
+        bound="≥",
+        budget=1.2,
+    ),
+    Row(
+        "split_gauges",
+        "the same, shared by all cores: step with the default gauges / bare step",
+        split.compare_gauges_on_all_cores,
+        bound="≤",
+        budget=1.10,
+    ),
+    Row(
+        "depth",
+        "time to the first step, less the step itself: depth 10,000 / depth 10",
+        processes.compare_mlp_depths,
+        bound="≤",
+        budget=1.3,
+    ),
+    Row(
+        "depth_resnet",
+        "the same of resnet_cifar: depth 110 / depth 20",
+        processes.compare_resnet_depths,
+        bound="≤",
+        budget=1.3,
+    ),
+    Row(
+        "sweep_compiled",
+        "32 runs of the default network: one process that compiles each / grouped",
+        sweeps.compare_compiling_each,
+        bound="≥",
+        budget=10,
+    ),
+    Row(
+        "sweep_shared",
+        "the same: one after the other with one shared program / grouped",
+        sweeps.compare_shared_program,
+    ),
+    Row(
+        "sweep_cores",
+        "the same grouped, steps alone: on one core / on all cores",
+        sweeps.compare_cores,
+        bound="≥",
+        budget=1.7,
+    ),
+    Row(
+        "sweep_torch",
+        "the same: PyTorch eager in a loop with hooks that measure the same / grouped",
+        torch_rows.compare_torch_sweep,
+        bound="≥",
+        budget=12.0,
+    ),
+    Row(
+        "sweep_compose",
+        "1,000 jobs of a sweep composed and checked",
+        sweeps.time_composition,
+        bound="≤",
+        budget=5.0,
+        unit=" s",
+    ),
+    Row(
+        "data",
+        "default step, its data in memory / the same step on batches that lie ready",
+        data.compare_ready_batches,
+        bound="≤",
+        budget=1.03,
+    ),
+    Row(
+        "data_memory",
+        "images of 28×28 pixels a second, shuffled and gathered on the device",
+        data.rate_in_memory,
+        unit=" a second",
+    ),
+    Row(
+        "data_stream",
+        "JPEGs of 160×160 pixels a second, streamed, random parts at 128×128",
+        data.rate_streamed,
+        unit=" a second",
+    ),
+    Row(
+        "wandb",
+        "run with W&B offline, 100 layers recorded every 10 steps / without trackers",
+        processes.compare_wandb,
+        bound="≤",
+        budget=1.05,
+    ),
+    Row("help", "fathom --help", processes.time_help, bound="≤", budget=0.7, unit=" s"),
+    Row(
+        "first_step_cold",
+        "first step of the default run, nothing compiled before",
+        processes.time_cold_start,
+        bound="≤",
+        budget=5.0,
+        unit=" s",
+    ),
+    Row(
+        "first_step_warm",
+        "first step of the default run, compilation cache filled",
+        processes.time_warm_start,
+        bound="≤",
+        budget=3.0,
+        unit=" s",
+    ),
+)
+ROWS = {row.name: row for row in ALL_ROWS}
+
+
+def select_rows(names: Sequence[str]) -> list[Row]:
+    """The named rows in the table's order; all rows where none is named.
+
+    Raises:
+        ValueError: There is no row of that name.
+    """
+    for name in names:
+        if name not in ROWS:
+            valid = ", ".join(ROWS)
+            raise ValueError(f"there is no row {name}{nearest(name, ROWS)} (valid: {valid})")
+    if not names:
+        return list(ROWS.values())
+    return [row for row in ROWS.values() if row.name in names]

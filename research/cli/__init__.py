@@ -1,1 +1,1 @@
-"""The command line: one module for each subcommand. Nothing heavy is imported before it is needed."""
+"""The command line, one module for each subcommand. Imports nothing heavy at the top."""

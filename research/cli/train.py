@@ -1,10 +1,11 @@
-"""``fathom train``, the Hydra entry: from the command line to runs. Hydra ends here."""
+"""``fathom train``: from the command line to runs. Hydra ends here."""
 
 import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,32 +14,46 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from research.cli.overrides import prepare_arguments
 from research.config import errors
 from research.config.hydra_config import register, resource_dir
+from research.config.options import DistributedMesh
 from research.parallel.errors import PeerFailed
-from research.runner.progress import Progress, Silent
-from research.runner.run_spec import Objective, Result, RunSpec, checked_config, read_ended
+from research.runner.progress import Silent
+from research.runner.run_spec import Objective, RunSpec, checked_config, read_ended
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 
+_current_session: ContextVar[Session] = ContextVar("session")
+
+
+def current_session() -> Session:
+    """The session of the ``fathom train`` that is running.
+
+    Only for Hydra callbacks. Hydra creates and calls them without the task function, on which
+    launchers and sweepers find the session.
+    """
+    return _current_session.get()
+
 
 class CheckFirst(Callback):
-    """Refuses a wrong configuration before Hydra makes its directory."""
+    """Refuses a wrong configuration before Hydra creates the run's directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks a single run, and meets the processes that train it; sweeps are checked by the sweeper."""
+        """Checks a single run and joins the processes that train it; the sweeper checks sweeps."""
+        session = current_session()
         try:
-            member = RunSpec(checked_config(config), Path(str(config.hydra.run.dir)))
-            if member.config.mesh.kind.name == "distributed":
-                _meet(member, config)
+            run_spec = RunSpec(checked_config(config), Path(str(config.hydra.run.dir)))
+            if run_spec.config.mesh.kind.name == "distributed":
+                _join_processes(run_spec, config, session)
             else:
-                read_ended(member)
+                read_ended(run_spec)
         except Exception as error:
-            refuse(error)
+            refuse(error, show_traces=session.show_traces)
 
 
-def _meet(member: RunSpec, composed: DictConfig) -> None:
-    """Of the processes of one run, all but the first leave the run's directory alone and say nothing."""
+def _join_processes(run_spec: RunSpec, composed: DictConfig, session: Session) -> None:
+    """Joins the processes of a distributed run; only the primary one writes and reports."""
     from research.parallel.processes import (
         is_primary,
         join_processes,
@@ -46,21 +61,86 @@ def _meet(member: RunSpec, composed: DictConfig) -> None:
         run_on_all_processes,
     )
 
-    mesh = member.config.mesh
+    mesh = run_spec.config.mesh
+    assert isinstance(mesh, DistributedMesh)
     join_processes(
-        coordinator=mesh.coordinator, num_processes=mesh.processes, process_id=mesh.process
+        coordinator=mesh.coordinator,
+        num_processes=mesh.processes,
+        process_id=mesh.process,
     )
     if not is_primary():
         composed.hydra.run.dir = make_scratch_directory()
         composed.hydra.output_subdir = None
-        Session.progress = Silent()
-    run_on_all_processes(
-        lambda: read_ended(member) if is_primary() else None, describe_error=errors.explain
+        session.progress = Silent()
+
+    def check() -> None:
+        if is_primary():
+            read_ended(run_spec)
+
+    run_on_all_processes(check, describe_error=errors.explain)
+
+
+class TrainTask:
+    """The task function for Hydra: trains one composed run in the directory that Hydra made.
+
+    Attributes:
+        session: What the runs of this command share; launchers and sweepers read it here.
+        results: The result of each run that Hydra's own launcher has trained, oldest first.
+    """
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.results: list[Objective] = []
+
+    def __call__(self, composed: DictConfig) -> Objective:
+        """Trains the run and returns its result, which a search minimises."""
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        run_spec = RunSpec(checked_config(composed), directory)
+        (result,) = train_group([run_spec], self.session)
+        objective = Objective(result)
+        self.results.append(objective)
+        return objective
+
+
+def main(arguments: Sequence[str], session: Session | None = None) -> int:
+    """Trains what the arguments ask for and returns the exit code.
+
+    Args:
+        arguments: The words after ``fathom train``.
+        session: What the runs share, a new one by default. A caller that passes it can read
+            afterwards whether the user interrupted the command.
+
+    Raises:
+        UsageError: The request was wrong; the message has been printed.
+    """
+    session = session or Session()
+    session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    task = TrainTask(session)
+    sys.argv = ["fathom train", *prepare_arguments(arguments)]  # Hydra reads its arguments there
+    register()
+    run_hydra = hydra.main(
+        version_base="1.3",
+        config_path=str(resource_dir("conf").absolute()),
+        config_name="config",
     )
+    try:
+        with _hydra_raises(), terminable(), session.progress, _visible_to_callbacks(session):
+            run_hydra(task)()
+    except errors.SweepEnded as ended:
+        return ended.exit_code
+    except KeyboardInterrupt:
+        session.interrupted = True
+        print("fathom: interrupted; what was measured is written", file=sys.stderr)
+        return 1
+    except Exception as error:
+        refuse(error, show_traces=session.show_traces)
+    if not task.results:
+        return 0
+    return _report_run(task.results[-1], session)
 
 
-def refuse(error: Exception) -> NoReturn:
-    """Says in one line what was wrong and ends with exit code 2; an error of ours goes on as it is."""
+def refuse(error: Exception, *, show_traces: bool) -> NoReturn:
+    """Reports a user's mistake in one line and raises UsageError; raises a defect of ours again."""
     if isinstance(error, PeerFailed):
         from research.parallel.processes import report_peer_failure
 
@@ -68,78 +148,43 @@ def refuse(error: Exception) -> NoReturn:
     message = errors.explain(error)
     if message is None:
         raise error
-    if Session.shows_traces:
+    if show_traces:
         traceback.print_exception(error)
     print(f"fathom: {message}", file=sys.stderr)
     raise errors.UsageError(2)
 
 
-def job(composed: DictConfig) -> Result:
-    """Trains one composed run in the directory that Hydra made for it."""
-    (result,) = train_group(
-        [RunSpec(checked_config(composed), Path(HydraConfig.get().runtime.output_dir))]
-    )
-    return result
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what the arguments ask for; returns the exit code, or ends with 2 where the request was wrong."""
-    if arguments is not None:
-        multirun = [
-            word for word in arguments if word in ("-m", "--multirun")
-        ]  # Hydra wants it first
-        sys.argv = [
-            "fathom train",
-            *multirun[:1],
-            *(word for word in arguments if word not in multirun),
-        ]
-    register()
-    Session.progress = Progress()
-    Session.interrupted = False
-    results: list[dict[str, Any]] = []
-
-    def task(composed: DictConfig) -> dict[str, Any]:
-        results.append(Objective(job(composed)))
-        return results[-1]
-
-    entry = hydra.main(
-        version_base="1.3", config_path=str(resource_dir("conf").absolute()), config_name="config"
-    )
-    try:
-        with _full_errors(), terminable(), Session.progress:
-            entry(task)()
-    except errors.SweepEnded as ended:
-        return ended.exit_code
-    except KeyboardInterrupt:
-        Session.interrupted = True
-        print("fathom: interrupted; what was measured is written", file=sys.stderr)
-        return 1
-    except Exception as error:
-        refuse(error)
-    return _end(results[-1]) if results else 0
-
-
-def _end(result: dict[str, Any]) -> int:
-    """Says what came of a single run; the exit code."""
+def _report_run(result: dict[str, Any], session: Session) -> int:
+    """Prints how a single run ended and returns the exit code."""
     from research.parallel.processes import is_primary
-    from research.reporting.tables import say_run
+    from research.reporting.tables import print_run
 
-    if "error" in result and isinstance(result["error"], Exception):
-        refuse(result["error"])
+    error = result.get("error")
+    if isinstance(error, Exception):
+        refuse(error, show_traces=session.show_traces)
     if is_primary():
-        say_run(result)
+        print_run(result)
     return 0 if result["status"] == "done" else 1
 
 
 @contextlib.contextmanager
-def _full_errors() -> Iterator[None]:
-    """Hydra raises instead of printing; whether the user asked for traces is remembered."""
+def _visible_to_callbacks(session: Session) -> Iterator[None]:
+    token = _current_session.set(session)
+    try:
+        yield
+    finally:
+        _current_session.reset(token)
+
+
+@contextlib.contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Makes Hydra raise an error instead of printing it and ending the process."""
     before = os.environ.get("HYDRA_FULL_ERROR")
-    Session.shows_traces = before == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     finally:
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if before is not None:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
             os.environ["HYDRA_FULL_ERROR"] = before

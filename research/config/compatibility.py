@@ -151,7 +151,7 @@ def _norm_conflicts(config: Config) -> Iterator[Conflict]:
     acts = kind is not NormKind.none or model.kind in RESNETS
     if not acts and placement is not Placement.pre:
         reason = "without a norm it has an effect only on ResNets"
-        yield Conflict("norm.placement", "left out", placement.name, reason)
+        yield Conflict("norm.placement", "pre", placement.name, reason)
     if kind is NormKind.batch:
         yield from _batch_norm_conflicts(config)
     if isinstance(config.norm, GroupNorm):

@@ -157,3 +157,6 @@ class AnyCatalogData(CatalogImages):
     unit: Unit = setting(Unit.characters, "Text: what a token is.")
     length: int = setting(64, "Text: tokens of an example.", ge=2)
     word_vectors: WordVectors = setting(WordVectors.learned, "Text: how a token is read.")
+
+
+CatalogData = CatalogImages | CatalogText

@@ -136,7 +136,7 @@ def make_option(
     >>> make_option("skip", "scaled", branch_scale=0.5).branch_scale
     0.5
     """
-    kinds = type(getattr(OPTIONS[group][name](), selector_of(group)))
+    kinds: Any = type(getattr(OPTIONS[group][name](), selector_of(group)))
     return OPTIONS[group][name](**{selector_of(group): kinds[name]}, **values)
 
 

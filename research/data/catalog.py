@@ -1,183 +1,254 @@
-"""Image and text sets of the TFDS catalogue, decoded from where they lie prepared."""
+"""Image and text datasets of the TFDS catalogue, decoded from their prepared files."""
 
 import contextlib
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from research.config.data_options import Data
-from research.data.dataset import Columns, Dataset, Known, chosen, standardised
-from research.data.decoded import all_examples, kept, read_rows, source
-from research.data.pictures import fitted
-from research.data.prepared import PreparedDataset, dataset_name, find
-from research.data.splits import cut
-from research.data.streamed import SAMPLE, Recorded, sampled
-from research.data.text import Vocabulary, make_vocabulary, windows
+from research.data.dataset import (
+    Dataset,
+    DatasetInfo,
+    LabeledArrays,
+    Shape,
+    make_standardized_dataset,
+    select_splits,
+    stack_examples,
+)
+from research.data.images import center_crop_and_resize
+from research.data.prepared import PreparedDataset, dataset_name, find_or_prepare
+from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
+from research.data.text import (
+    LabeledTexts,
+    Vocabulary,
+    make_text_dataset,
+    make_vocabulary,
+    make_windows,
+)
+from research.data.tfds_reader import (
+    Arrays,
+    load_cached_arrays,
+    load_cached_examples,
+    open_split,
+    read_all_examples,
+    read_image_rows,
+)
 
 
-def describe(data: Data) -> Known:
-    """What is known of a prepared dataset from its description alone; of a text without a label, by reading it."""
-    found = find(data)
-    with _named_when_damaged(found, data):
-        return _described(found, data)
+def describe(data: Any) -> DatasetInfo:
+    """What the description of a prepared dataset says.
+
+    Texts without labels are also read, to count their windows.
+
+    Raises:
+        ValueError: The dataset cannot be prepared, it is damaged, or the settings do not fit it.
+    """
+    prepared = find_or_prepare(data)
+    with _explain_damage(prepared, data):
+        return _describe(prepared, data)
 
 
-def _described(found: PreparedDataset, data: Data) -> Known:
-    if found.image:
-        return Known(found.splits, _shape(found, data))
-    if found.label:
-        return Known(found.splits, (data.length,), text=True)
-    sizes = {
-        split: (len(_tokens(found, data.unit.name, split)) - 1) // data.length
-        for split in found.splits
-    }
-    if not min(sizes.values()):
-        raise ValueError(
-            f"data.length must be shorter than the splits of {data.name.name}, got {data.length}"
-        )
-    return Known(sizes, (data.length,), text=True, language=True)
+def load_catalog(data: Any) -> Dataset:
+    """A prepared dataset: in memory, or streamed if it is larger than ``data.in_memory_limit``.
 
-
-def load_catalog(data: Data) -> Dataset:
-    """A prepared dataset: in memory, or streamed where its images are larger than ``data.in_memory_limit``."""
-    found = find(data)
-    with _named_when_damaged(found, data):
-        return _load_images(found, data) if found.image else _load_text(found, data)
+    Raises:
+        ValueError: The dataset cannot be prepared, it is damaged, or the settings do not fit it.
+    """
+    prepared = find_or_prepare(data)
+    with _explain_damage(prepared, data):
+        if prepared.image:
+            return _load_images(prepared, data)
+        if prepared.label:
+            return _load_labeled_texts(prepared, data)
+        return _load_windows(prepared, data)
 
 
 @contextlib.contextmanager
-def _named_when_damaged(found: PreparedDataset, data: Data) -> Iterator[None]:
+def _explain_damage(prepared: PreparedDataset, data: Any) -> Iterator[None]:
+    """Turn errors of TFDS and the file system into one that says what to do."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        name = dataset_name(data)
         raise ValueError(
-            f"data={name}: the files in {found.folder} are damaged; remove it and prepare it again"
+            f"data={dataset_name(data)}: the files in {prepared.folder} are damaged; "
+            "remove it and prepare it again"
         ) from error
 
 
-def _load_images(found: PreparedDataset, data: Data) -> Dataset:
-    shape = _shape(found, data)
-    name = dataset_name(data)
-    about = name, found.version, data.split
-    if (
-        data.resized_crop
-        or math.prod(shape) * sum(found.splits.values()) > data.in_memory_limit * 1e9
-    ):
-        records = _recorded(found, data, shape)
-        rows = *sampled(records[0], SAMPLE), *sampled(records[1], SAMPLE)
-        numbers = standardised(rows[0])
-        return Dataset(
-            *about, *rows, shape, found.classes, *numbers, train=records[0], held_out=records[1]
+def _describe(prepared: PreparedDataset, data: Any) -> DatasetInfo:
+    if prepared.image:
+        return DatasetInfo(
+            splits=prepared.splits,
+            shape=_image_shape(prepared, data),
         )
-    x, y, eval_x, eval_y = chosen(
-        data, found.splits, functools.partial(_pixels, found, shape), found.classes
-    )
-    if x.shape[1] != math.prod(shape):
+    if prepared.label:
+        return DatasetInfo(
+            splits=prepared.splits,
+            shape=(data.length,),
+            text=True,
+        )
+    return _describe_windows(prepared, data)
+
+
+def _describe_windows(prepared: PreparedDataset, data: Any) -> DatasetInfo:
+    sizes = {}
+    for split in prepared.splits:
+        tokens = _encode_split(prepared, data.unit.name, split)
+        sizes[split] = (len(tokens) - 1) // data.length
+    if min(sizes.values()) == 0:
         raise ValueError(
-            f"{name} in {found.folder} must hold images of {math.prod(shape)} numbers, got {x.shape[1]}"
+            f"data.length must be shorter than the splits of {data.name.name}, got {data.length}"
         )
-    return Dataset(*about, x, y, eval_x, eval_y, shape, found.classes, *standardised(x))
-
-
-def _pixels(found: PreparedDataset, shape: tuple[int, ...], split: str) -> Columns:
-    if (found.image, found.label) == ("image", "label") and found.shape == shape:
-        return read_rows(found.folder, split, found.builder)
-
-    def decode() -> dict[str, np.ndarray]:
-        examples = all_examples(source(found.builder, split))
-        x = np.stack([fitted(example[found.image], shape).reshape(-1) for example in examples])
-        return {"x": x, "y": np.array([example[found.label] for example in examples], np.int32)}
-
-    columns = kept(
-        found.folder / f"decoded-{split}-{found.label}-{shape[0]}x{shape[1]}.npz", decode
-    )
-    return columns["x"], columns["y"]
-
-
-def _recorded(
-    found: PreparedDataset, data: Data, shape: tuple[int, ...]
-) -> tuple[Recorded, Recorded]:
-    (split, part) = cut(data.split, found.splits)
-    (eval_split, eval_part) = cut(data.eval_split, found.splits, "data.eval_split")
-    features = (found.image, found.label, found.classes)
-    train = source(found.builder, split)
-    held_out = source(found.builder, eval_split)
-    return (
-        Recorded(train, part, data.limit, shape, *features, data.label_noise, data.resized_crop),
-        Recorded(held_out, eval_part, None, shape, *features),
+    return DatasetInfo(
+        splits=sizes,
+        shape=(data.length,),
+        text=True,
+        language=True,
     )
 
 
-def _load_text(found: PreparedDataset, data: Data) -> Dataset:
+def _load_images(prepared: PreparedDataset, data: Any) -> Dataset:
     name = dataset_name(data)
-    known = describe(data)
-    if found.label:
-        vocabulary = _vocabulary(found, data.unit.name, True)
-        classes = found.classes
+    shape = _image_shape(prepared, data)
+    if must_stream(data, shape, prepared.splits):
+        return make_streamed_dataset(
+            data,
+            prepared.splits,
+            functools.partial(open_split, prepared.make_builder),
+            ImageFormat(shape, prepared.classes, prepared.image, prepared.label),
+            name=name,
+            version=prepared.version,
+        )
+    read = functools.partial(_read_images, prepared, shape)
+    selected = select_splits(data, prepared.splits, read, prepared.classes)
+    expected = math.prod(shape)
+    got = selected.train.x.shape[1]
+    if got != expected:
+        raise ValueError(
+            f"{name} in {prepared.folder} must hold images of {expected} numbers, got {got}"
+        )
+    return make_standardized_dataset(
+        selected,
+        name=name,
+        version=prepared.version,
+        split=data.split,
+        shape=shape,
+        classes=prepared.classes,
+    )
 
-        def read(split: str) -> Columns:
-            texts, labels = _texts(found, split)
-            return vocabulary.padded_rows(texts, data.length), labels
-    else:
-        vocabulary = _vocabulary(found, data.unit.name, False)
-        classes = len(vocabulary)
 
-        def read(split: str) -> Columns:
-            return windows(_tokens(found, data.unit.name, split), data.length)
+def _read_images(prepared: PreparedDataset, shape: Shape, split: str) -> LabeledArrays:
+    """All images of a split as rows [n, features], and their labels [n] int32."""
+    has_usual_names = prepared.image == "image" and prepared.label == "label"
+    if has_usual_names and prepared.shape == shape:
+        return read_image_rows(prepared.folder, split, prepared.make_builder)
 
-    columns = chosen(data, known.splits, read, classes)
-    about = name, found.version, data.split
-    return Dataset(*about, *columns, known.shape, classes, 0.0, 1.0, *vocabulary.described())
+    def decode() -> LabeledArrays:
+        rows = []
+        labels = []
+        for example in read_all_examples(open_split(prepared.make_builder, split)):
+            image = center_crop_and_resize(example[prepared.image], shape)
+            rows.append(image.reshape(-1))
+            labels.append(example[prepared.label])
+        return stack_examples(rows, labels)
+
+    file_name = f"decoded-{split}-{prepared.label}-{shape[0]}x{shape[1]}.npz"
+    return load_cached_examples(prepared.folder / file_name, decode)
+
+
+def _load_labeled_texts(prepared: PreparedDataset, data: Any) -> Dataset:
+    vocabulary = _build_vocabulary(prepared, data.unit.name, padded=True)
+
+    def read(split: str) -> LabeledArrays:
+        examples = _read_texts(prepared, split)
+        rows = vocabulary.encode_padded(examples.texts, data.length)
+        return LabeledArrays(rows, examples.labels)
+
+    return make_text_dataset(
+        data,
+        _describe(prepared, data),
+        vocabulary,
+        read,
+        name=dataset_name(data),
+        version=prepared.version,
+        classes=prepared.classes,
+    )
+
+
+def _load_windows(prepared: PreparedDataset, data: Any) -> Dataset:
+    """Windows of all texts of a split, with the next token at every position as target."""
+    info = _describe(prepared, data)
+    vocabulary = _build_vocabulary(prepared, data.unit.name, padded=False)
+
+    def read(split: str) -> LabeledArrays:
+        tokens = _encode_split(prepared, data.unit.name, split)
+        return make_windows(tokens, data.length)
+
+    return make_text_dataset(
+        data,
+        info,
+        vocabulary,
+        read,
+        name=dataset_name(data),
+        version=prepared.version,
+        classes=len(vocabulary),
+    )
 
 
 @functools.lru_cache(maxsize=4)
-def _texts(found: PreparedDataset, split: str) -> tuple[list[str], np.ndarray]:
-    """A split's texts and labels [n], zeros where there is no label."""
+def _read_texts(prepared: PreparedDataset, split: str) -> LabeledTexts:
+    """A split's texts and labels [n]; the labels are zeros if there are none."""
 
-    def decode() -> dict[str, np.ndarray]:
-        examples = all_examples(source(found.builder, split))
-        texts = [bytes(example[found.text]) for example in examples]
-        labels = [example[found.label] if found.label else 0 for example in examples]
+    def decode() -> Arrays:
+        texts = []
+        labels = []
+        for example in read_all_examples(open_split(prepared.make_builder, split)):
+            texts.append(bytes(example[prepared.text]))
+            labels.append(example[prepared.label] if prepared.label else 0)
         return {
             "text": np.frombuffer(b"".join(texts), np.uint8),
             "ends": np.cumsum([len(text) for text in texts]),
             "y": np.array(labels, np.int32),
         }
 
-    columns = kept(found.folder / f"decoded-{split}-{found.label or found.text}.npz", decode)
-    whole, ends = columns["text"].tobytes(), [0, *columns["ends"].tolist()]
-    texts = [
-        whole[start:end].decode(errors="replace")
-        for start, end in zip(ends, ends[1:], strict=False)
-    ]
-    return texts, columns["y"]
+    target = prepared.label or prepared.text
+    arrays = load_cached_arrays(prepared.folder / f"decoded-{split}-{target}.npz", decode)
+    whole = arrays["text"].tobytes()
+    texts = []
+    start = 0
+    for end in arrays["ends"].tolist():
+        texts.append(whole[start:end].decode(errors="replace"))
+        start = end
+    return LabeledTexts(texts, arrays["y"])
 
 
 @functools.lru_cache(maxsize=4)
-def _vocabulary(found: PreparedDataset, unit: str, padded: bool) -> Vocabulary:
-    """That of the whole training split, whatever is left of it."""
-    return make_vocabulary(_texts(found, "train")[0], unit, padded=padded)
+def _build_vocabulary(prepared: PreparedDataset, unit: str, *, padded: bool) -> Vocabulary:
+    """The vocabulary of the whole training split, whatever part of it is selected."""
+    examples = _read_texts(prepared, "train")
+    return make_vocabulary(examples.texts, unit, padded=padded)
 
 
 @functools.lru_cache(maxsize=8)
-def _tokens(found: PreparedDataset, unit: str, split: str) -> np.ndarray:
-    """All of a split's texts one behind the other."""
-    return _vocabulary(found, unit, False).encode("\n\n".join(_texts(found, split)[0]))
+def _encode_split(prepared: PreparedDataset, unit: str, split: str) -> np.ndarray:
+    """The tokens [n] of all texts of a split, joined."""
+    vocabulary = _build_vocabulary(prepared, unit, padded=False)
+    examples = _read_texts(prepared, split)
+    return vocabulary.encode("\n\n".join(examples.texts))
 
 
-def _shape(found: PreparedDataset, data: Data) -> tuple[int, ...]:
+def _image_shape(prepared: PreparedDataset, data: Any) -> Shape:
     """Height, width and channels of what the network reads.
 
     Raises:
-        ValueError: images are not all alike, and there is no size to bring them to.
+        ValueError: The images have different sizes, and ``data.size`` is not set.
     """
     if data.size:
-        return data.size, data.size, found.shape[-1]
-    if 0 in found.shape:
+        return data.size, data.size, prepared.shape[-1]
+    if 0 in prepared.shape:
         raise ValueError(
-            f"data.size must be given: the images of {dataset_name(data)} are of many sizes"
+            f"data.size must be given: the images of {dataset_name(data)} have different sizes"
         )
-    return found.shape
+    return prepared.shape

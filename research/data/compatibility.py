@@ -1,10 +1,10 @@
-"""Which settings go with the data: what can be known of a dataset before it is loaded."""
+"""Which settings go with the data: what can be info of a dataset before it is loaded."""
 
 import math
 from collections.abc import Iterator
 
 from research.config.compatibility import Conflict, divisors, listed, raise_first
-from research.config.data_options import DataKind, NoiseData, Scaling, WordVectors
+from research.config.data_options import DataKind, NoiseData, Scaling, SplitData, WordVectors
 from research.config.options import (
     CONVOLUTIONAL,
     LossKind,
@@ -14,9 +14,9 @@ from research.config.options import (
     Transformer,
 )
 from research.config.schema import Config
-from research.data.dataset import Known
+from research.data.dataset import DatasetInfo
 from research.data.sources import describe
-from research.data.splits import cut
+from research.data.splits import parse_split
 
 READ_WHOLE = (DataKind.digits, DataKind.noise, DataKind.arrays)
 
@@ -27,18 +27,19 @@ def check_data(config: Config) -> None:
     Raises:
         ValueError: saying what would be valid, for the first setting that does not fit the data.
     """
-    known = describe(config.data)
-    raise_first(_conflicts(config, known))
-    _check_batch_size(config, known)
+    info = describe(config.data)
+    raise_first(_conflicts(config, info))
+    _check_batch_size(config, info)
 
 
-def _check_batch_size(config: Config, known: Known) -> None:
+def _check_batch_size(config: Config, info: DatasetInfo) -> None:
     data = config.data
     if isinstance(data, NoiseData):
         size = data.examples
     else:
-        _, part = cut(data.split, known.splits)
-        cut(data.eval_split, known.splits, "data.eval_split")
+        assert isinstance(data, SplitData)
+        _, part = parse_split(data.split, info.splits)
+        parse_split(data.eval_split, info.splits, "data.eval_split")
         size = part.stop - part.start
     examples = min(size, data.limit or size)
     batch = config.train.batch_size
@@ -48,34 +49,34 @@ def _check_batch_size(config: Config, known: Known) -> None:
         )
 
 
-def _conflicts(config: Config, known: Known) -> Iterator[Conflict]:
-    yield from _target_conflicts(config, known)
-    yield from _augmentation_conflicts(config, known)
-    if known.text:
+def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
+    yield from _target_conflicts(config, info)
+    yield from _augmentation_conflicts(config, info)
+    if info.text:
         yield from _text_conflicts(config)
-    yield from _tying_conflicts(config, known)
-    yield from _shape_conflicts(config, known)
+    yield from _tying_conflicts(config, info)
+    yield from _shape_conflicts(config, info)
     if isinstance(config.model, Recurrent):
-        yield from _time_conflicts(config.model, known)
+        yield from _time_conflicts(config.model, info)
 
 
-def _target_conflicts(config: Config, known: Known) -> Iterator[Conflict]:
+def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     name = config.data.name.name
     label_noise = getattr(config.data, "label_noise", 0)
     numbers = f"the targets of {name} are numbers"
-    if known.real and config.loss.kind is not LossKind.mse:
+    if info.is_regression and config.loss.kind is not LossKind.mse:
         yield Conflict("loss", "mse", config.loss.kind.name, f"{numbers}, not classes")
-    if known.real and config.loss.label_smoothing:
+    if info.is_regression and config.loss.label_smoothing:
         yield Conflict("loss.label_smoothing", "0", config.loss.label_smoothing, numbers)
-    if label_noise and (known.real or known.language):
+    if label_noise and (info.is_regression or info.language):
         reason = f"the targets of {name} are no classes"
         yield Conflict("data.label_noise", "0", label_noise, reason)
 
 
-def _augmentation_conflicts(config: Config, known: Known) -> Iterator[Conflict]:
+def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     data = config.data
     name = data.name.name
-    is_image = len(known.shape) == 3 and not known.text
+    is_image = len(info.shape) == 3 and not info.text
     for setting in ("crop", "flip"):
         value = getattr(data, setting, False)
         if value and not is_image:
@@ -101,22 +102,22 @@ def _text_conflicts(config: Config) -> Iterator[Conflict]:
         yield Conflict("data", "one of numbers", name, "a token has no gradient")
 
 
-def _tying_conflicts(config: Config, known: Known) -> Iterator[Conflict]:
+def _tying_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     model = config.model
     if not isinstance(model, Transformer) or not model.tied:
         return
     vectors = getattr(config.data, "word_vectors", None)
-    if not known.language or vectors is not WordVectors.learned:
+    if not info.language or vectors is not WordVectors.learned:
         reason = "only a transformer that predicts the next token has vectors to share"
         yield Conflict("model.tied", "false", "true", reason)
 
 
-def _shape_conflicts(config: Config, known: Known) -> Iterator[Conflict]:
+def _shape_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     model = config.model.kind
-    if model not in CONVOLUTIONAL or known.text or len(known.shape) in (2, 3):
+    if model not in CONVOLUTIONAL or info.text or len(info.shape) in (2, 3):
         return
     if config.data.name is DataKind.noise:
-        shape = list(known.shape)
+        shape = list(info.shape)
         yield Conflict(
             "data.shape", "height, width and channels", shape, f"{model.name} reads images"
         )
@@ -125,14 +126,14 @@ def _shape_conflicts(config: Config, known: Known) -> Iterator[Conflict]:
         yield Conflict("model", "mlp, transformer or rnn", model.name, reason)
 
 
-def _time_conflicts(model: Recurrent, known: Known) -> Iterator[Conflict]:
-    if known.text:
-        if model.depth != known.shape[0]:
-            valid = f"data.length={known.shape[0]}"
+def _time_conflicts(model: Recurrent, info: DatasetInfo) -> Iterator[Conflict]:
+    if info.text:
+        if model.depth != info.shape[0]:
+            valid = f"data.length={info.shape[0]}"
             reason = "an rnn has one step for each token"
             yield Conflict("model.depth", valid, model.depth, reason)
         return
-    numbers = math.prod(known.shape)
+    numbers = math.prod(info.shape)
     if numbers % model.depth:
         valid = f"a divisor of {numbers}: {listed(divisors(numbers))}"
         reason = f"an example's {numbers} numbers are read in as many equal pieces"

@@ -1,53 +1,113 @@
-"""A dataset ready to train on: flat rows and labels, and how to turn rows into network inputs."""
+"""A dataset ready to train on: flat rows and targets, and how rows become network inputs."""
 
 import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from research.config.data_options import Data
-from research.data.splits import cut
+from research.config.data_options import SplitData
+from research.data.splits import parse_split
 
-Columns = tuple[np.ndarray, np.ndarray]  # examples and their targets
+MAX_BLOCK_ELEMENTS = 2**22  # that are converted to float64 at once
+
+Shape = tuple[int, ...]
 
 
-class Known(NamedTuple):
-    """What is known of a dataset before it is loaded: the examples of each split, and what one of them is."""
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What is known about a dataset before it is loaded.
+
+    Attributes:
+        splits: Number of examples in each split.
+        shape: Shape of one example; for text, the number of tokens.
+        text: Whether examples are tokens.
+        language: Whether the target is the next token at every position.
+        is_regression: Whether targets are numbers instead of classes.
+    """
 
     splits: Mapping[str, int]
-    shape: tuple[int, ...]
+    shape: Shape
     text: bool = False
-    language: bool = False  # text whose target is the next token
-    real: bool = False  # targets are numbers to be met, not classes
+    language: bool = False
+    is_regression: bool = False
 
 
-class Examples(Protocol):
-    """Examples that are read one by one, when they are needed."""
+@dataclasses.dataclass(frozen=True)
+class LabeledArrays:
+    """Examples ``x`` [n, ...] and their targets ``y`` [n] or [n, ...]."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def subset(self, index: slice | np.ndarray) -> "LabeledArrays":
+        """The examples that a slice or an array of positions selects."""
+        return LabeledArrays(self.x[index], self.y[index])
+
+
+def stack_examples(rows: list[np.ndarray], labels: list[int]) -> LabeledArrays:
+    """Examples [n, features] and labels [n] int32, from one row and one label for each example."""
+    return LabeledArrays(np.stack(rows), np.array(labels, np.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectedSplits:
+    """The examples to train on and those to evaluate on."""
+
+    train: LabeledArrays
+    evaluation: LabeledArrays
+
+
+class ExampleSource(Protocol):
+    """Examples that are decoded one at a time, when they are needed."""
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, draw: np.random.Generator | None) -> tuple[np.ndarray, int]:
-        """An example's numbers [features] and its label; ``draw`` is what chance there is in training."""
+    def read(self, index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, int]:
+        """Decode one example.
+
+        Args:
+            index: Position of the example in the split.
+            rng: Source of random augmentation; None decodes without augmentation.
+
+        Returns:
+            The features [features] and the label.
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Training and held-out examples as flat rows.
+    """Training and evaluation examples as flat rows.
 
-    ``x`` [n, features] (any number format) and ``y`` [n] int32, likewise ``eval_x`` and ``eval_y``. Inputs to the
-    network are (row - offset)·scale, with one number each or one a feature [1, features]. Where numbers are to be met,
-    ``y`` is [n, outputs] float32 and ``classes`` are the outputs.
+    The network reads (row - offset)·scale.
 
-    Of a language model, rows are windows of T tokens: ``x`` [n, T] with values below ``vocabulary``, ``y`` [n, T] the
-    next token at every position; ``classes`` is the vocabulary. ``symbols``: the characters or words by token number,
-    of padded texts by token number less 1. Where text is ``padded``, token 0 stands behind its end.
+    For a language model, rows are windows of T tokens: ``x`` [n, T] holds values below
+    ``vocabulary``, ``y`` [n, T] the next token at every position, and ``classes`` is the
+    vocabulary size.
 
-    Where data are streamed, ``x`` and ``y``, ``eval_x`` and ``eval_y`` are a sample of them, and ``train`` and
-    ``held_out`` give all.
+    Attributes:
+        name: Name of the dataset.
+        version: Version of the dataset.
+        split: Split or slice that the training examples come from.
+        x: Training examples [n, features] of any dtype; a sample of them if they are streamed.
+        y: Training targets [n] int32. For regression, [n, outputs] float32.
+        eval_x: Evaluation examples, like ``x``.
+        eval_y: Evaluation targets, like ``y``.
+        shape: Shape of one example before it is flattened.
+        classes: Number of classes. For regression, the number of outputs.
+        offset: Subtracted from each row: one number, or one for each feature [1, features].
+        scale: Factor after the offset, with the same shape.
+        vocabulary: Number of tokens; 0 if rows are numbers.
+        symbols: Characters or words by token number. For padded texts, by token number less 1.
+        padded: Whether token 0 fills rows after the end of a text.
+        train_source: All training examples, if they are streamed.
+        eval_source: All evaluation examples, if they are streamed.
     """
 
     name: str
@@ -57,20 +117,22 @@ class Dataset:
     y: np.ndarray
     eval_x: np.ndarray
     eval_y: np.ndarray
-    shape: tuple[int, ...]
+    shape: Shape
     classes: int
-    offset: float | np.ndarray
-    scale: float | np.ndarray
-    vocabulary: int = 0  # 0: rows are numbers
+    offset: float | np.ndarray = 0.0
+    scale: float | np.ndarray = 1.0
+    vocabulary: int = 0
     symbols: str | tuple[str, ...] = ""
     padded: bool = False
-    train: Examples | None = None
-    held_out: Examples | None = None
+    train_source: ExampleSource | None = None
+    eval_source: ExampleSource | None = None
 
     @property
     def examples(self) -> int:
-        """Training examples."""
-        return len(self.x) if self.train is None else len(self.train)
+        """Number of training examples."""
+        if self.train_source is not None:
+            return len(self.train_source)
+        return len(self.x)
 
     @property
     def language(self) -> bool:
@@ -78,120 +140,213 @@ class Dataset:
         return self.vocabulary > 0 and self.y.ndim == 2
 
     @property
-    def real(self) -> bool:
-        """Whether targets are numbers to be met."""
+    def is_regression(self) -> bool:
+        """Whether targets are numbers instead of classes."""
         return self.y.dtype.kind == "f"
 
     @property
     def mean_square(self) -> float:
         """The mean square of an input element: q of the input layer in mean-field theory.
 
-        1 for tokens: a token selects one row of the embedding, as it is.
+        1 for tokens: a token selects one row of the embedding without scaling it.
         """
         if self.vocabulary:
             return 1.0
-        return (
-            sum(
-                float((((block - self.offset) * self.scale) ** 2).sum())
-                for block in _blocks(self.x)
-            )
-            / self.x.size
-        )
+        square_sums = []
+        for block in _iter_float64_blocks(self.x):
+            inputs = (block - self.offset) * self.scale
+            square_sums.append(float((inputs**2).sum()))
+        return sum(square_sums) / self.x.size
 
     @property
     def unigram_entropy(self) -> float:
-        """-Σ p log p of the training targets' shares p, in nats: the loss of the best guess that ignores the input."""
+        """-Σ p log p in nats, with p the frequencies of the training targets.
+
+        This is the loss of the best prediction that ignores the input.
+        """
         counts = np.bincount(self.y.ravel(), minlength=self.classes)
-        shares = counts[counts > 0] / self.y.size
-        return float(-(shares * np.log(shares)).sum())
+        frequencies = counts[counts > 0] / self.y.size
+        return float(-(frequencies * np.log(frequencies)).sum())
 
     @property
     def class_counts(self) -> list[int] | None:
-        """Training examples of each class; None where there are no classes, or examples are streamed."""
-        if self.language or self.real or self.train is not None:
+        """Training examples of each class; None without classes or if examples are streamed."""
+        if self.language or self.is_regression or self.train_source is not None:
             return None
         return np.bincount(self.y, minlength=self.classes).tolist()
 
     def fingerprint(self) -> str:
-        """A hash of all examples and labels, in order, and of what the tokens stand for.
+        """A hash of all examples and targets, in order, and of the symbols that tokens stand for.
 
-        Where data are streamed, of a sample of them and of how many there are.
+        For streamed data, it covers a sample of the examples and their number.
         """
-        digest = hashlib.sha256("\0".join(self.symbols).encode() if self.vocabulary else b"")
+        symbols = "\0".join(self.symbols) if self.vocabulary else ""
+        digest = hashlib.sha256(symbols.encode())
         for array in (self.x, self.y, self.eval_x, self.eval_y):
             digest.update(np.ascontiguousarray(array).tobytes())
-        if self.train is not None and self.held_out is not None:
-            digest.update(f"{len(self.train)} {len(self.held_out)}".encode())
+        if self.train_source is not None and self.eval_source is not None:
+            sizes = f"{len(self.train_source)} {len(self.eval_source)}"
+            digest.update(sizes.encode())
         return digest.hexdigest()[:16]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What the program reads, by the names it reads it under; of streamed data what does not change."""
-        numbers = {
+        """The arrays that the compiled program reads, by name.
+
+        For streamed data, only those that stay the same in every step.
+        """
+        standardization = {
             "offset": np.asarray(self.offset, np.float32),
             "scale": np.asarray(self.scale, np.float32),
         }
-        if self.train is not None:
-            return numbers
-        return {"x": self.x, "y": self.y, "eval_x": self.eval_x, "eval_y": self.eval_y} | numbers
+        if self.train_source is not None:
+            return standardization
+        examples = {
+            "x": self.x,
+            "y": self.y,
+            "eval_x": self.eval_x,
+            "eval_y": self.eval_y,
+        }
+        return examples | standardization
 
 
-def chosen(
-    data: Data, sizes: Mapping[str, int], read: Callable[[str], Columns], classes: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The examples that the settings ask for, from those of whole splits: ``x``, ``y``, ``eval_x``, ``eval_y``.
+def make_standardized_dataset(
+    selected: SelectedSplits,
+    *,
+    name: str,
+    version: str,
+    split: str,
+    shape: Shape,
+    classes: int,
+) -> Dataset:
+    """A dataset in memory, standardized over all elements of the training examples.
 
-    Of class labels below ``classes``, a share of ``data.label_noise`` of the training ones is drawn anew.
+    Args:
+        selected: Training and evaluation examples, with ``x`` [n, features].
+        name: Name of the dataset.
+        version: Version of the dataset.
+        split: Split or slice that the training examples come from.
+        shape: Shape of one example before it is flattened.
+        classes: Number of classes. For regression, the number of outputs.
     """
-    (split, part) = cut(data.split, sizes)
-    (eval_split, eval_part) = cut(data.eval_split, sizes, "data.eval_split")
-    x, y = read(split)
-    eval_x, eval_y = read(eval_split) if eval_split != split else (x, y)
-    for path, labels in (("split", y[part]), ("eval_split", eval_y[eval_part])):
-        if classes and labels.dtype.kind != "f" and labels.min() < 0:
-            raise ValueError(
-                f"data.{path} must have labels: those of {getattr(data, path)} are missing"
-            )
-    x = x[part]
-    y = relabelled(y[part], classes, getattr(data, "label_noise", 0.0))
-    return x[: data.limit], y[: data.limit], eval_x[eval_part], eval_y[eval_part]
+    offset, scale = fit_standardization(selected.train.x)
+    return Dataset(
+        name=name,
+        version=version,
+        split=split,
+        x=selected.train.x,
+        y=selected.train.y,
+        eval_x=selected.evaluation.x,
+        eval_y=selected.evaluation.y,
+        shape=shape,
+        classes=classes,
+        offset=offset,
+        scale=scale,
+    )
 
 
-def relabelled(y: np.ndarray, classes: int, share: float) -> np.ndarray:
-    """A share of the labels [n] replaced by uniform draws, the right label among them (Zhang et al. 2017, §2.1).
+def select_splits(
+    data: SplitData,
+    sizes: Mapping[str, int],
+    read: Callable[[str], LabeledArrays],
+    classes: int = 0,
+) -> SelectedSplits:
+    """Select the examples that the settings ask for.
 
-    The same draws for every run: an example's new label and its rank among those that lose theirs depend on its place
-    alone, so that more noise keeps what less noise has changed.
+    A fraction ``data.label_noise`` of the training labels is replaced by random ones.
+
+    Args:
+        data: The settings; ``split``, ``eval_split``, ``limit`` and ``label_noise`` are used.
+        sizes: Number of examples in each split.
+        read: Reads all examples of a split.
+        classes: Number of classes; 0 if targets are not class labels.
+
+    Raises:
+        ValueError: There is no such split, or its examples have no labels.
     """
-    if not share:
-        return y
+    split, part = parse_split(data.split, sizes)
+    eval_split, eval_part = parse_split(data.eval_split, sizes, "data.eval_split")
+    whole = read(split)
+    eval_whole = whole if eval_split == split else read(eval_split)
+    train = whole.subset(part)
+    evaluation = eval_whole.subset(eval_part)
+    if classes:
+        _check_labels(train.y, "data.split", data.split)
+        _check_labels(evaluation.y, "data.eval_split", data.eval_split)
+    # Noise comes before the limit, so a limit does not change the labels of the examples it keeps.
+    label_noise = getattr(data, "label_noise", 0.0)
+    labels = add_label_noise(train.y, classes, label_noise)
+    noisy = LabeledArrays(train.x, labels)
+    return SelectedSplits(noisy.subset(slice(data.limit)), evaluation)
+
+
+def _check_labels(labels: np.ndarray, path: str, split: str) -> None:
+    """Raises ValueError for negative labels: TFDS marks examples without a label with -1."""
+    if labels.dtype.kind != "f" and labels.min() < 0:
+        raise ValueError(f"{path} must have labels: those of {split} are missing")
+
+
+def add_label_noise(labels: np.ndarray, classes: int, fraction: float) -> np.ndarray:
+    """Replace a fraction of the labels [n] by uniformly random classes, which may be the right one.
+
+    The random numbers are the same for every run, and each depends only on the example's position.
+    So a larger fraction keeps the replacements of a smaller one.
+
+    Args:
+        labels: Class labels [n].
+        classes: Number of classes.
+        fraction: Expected fraction of labels to replace, between 0 and 1.
+
+    Returns:
+        The labels [n] with noise.
+
+    References:
+        Zhang et al., Understanding deep learning requires rethinking generalization, 2017, §2.1.
+    """
+    if not fraction:
+        return labels
     generator = np.random.default_rng(1)
-    rank = generator.random(len(y))
-    drawn = generator.integers(classes, size=len(y), dtype=y.dtype)
-    return np.where(rank < share, drawn, y)
+    rank = generator.random(len(labels))
+    replacements = generator.integers(classes, size=len(labels), dtype=labels.dtype)
+    return np.where(rank < fraction, replacements, labels)
 
 
-def standardised(rows: np.ndarray) -> tuple[float, float]:
+def fit_standardization(rows: np.ndarray) -> tuple[float, float]:
     """The offset and scale that give the rows mean 0 and standard deviation 1 over all elements."""
-    offset = sum(float(block.sum()) for block in _blocks(rows)) / rows.size
-    variance = sum(float(((block - offset) ** 2).sum()) for block in _blocks(rows)) / rows.size
-    return offset, 1 / max(math.sqrt(variance), math.ulp(1.0))
+    sums = []
+    for block in _iter_float64_blocks(rows):
+        sums.append(float(block.sum()))
+    offset = sum(sums) / rows.size
+    square_sums = []
+    for block in _iter_float64_blocks(rows):
+        squares = (block - offset) ** 2
+        square_sums.append(float(squares.sum()))
+    variance = sum(square_sums) / rows.size
+    deviation = max(math.sqrt(variance), math.ulp(1.0))
+    return offset, 1 / deviation
 
 
-def standardised_per_feature(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The offsets and scales [1, features] that give each feature mean 0 and standard deviation 1 over the rows.
+def fit_standardization_per_feature(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The offsets and scales [1, features] that give each feature mean 0 and standard deviation 1.
 
-    A feature that is the same in all rows is not scaled.
+    A feature that has the same value in all rows is not scaled.
     """
-    nothing = np.zeros((1, rows.shape[1]))
-    offset = sum((block.sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing) / len(rows)
-    variance = sum(
-        (((block - offset) ** 2).sum(axis=0, keepdims=True) for block in _blocks(rows)), nothing
-    ) / len(rows)
-    return offset, 1 / np.sqrt(np.where(variance > 0, variance, 1))
+    num_rows, num_features = rows.shape
+    total = np.zeros((1, num_features))
+    for block in _iter_float64_blocks(rows):
+        total += block.sum(axis=0, keepdims=True)
+    offset = total / num_rows
+    square_total = np.zeros((1, num_features))
+    for block in _iter_float64_blocks(rows):
+        squares = (block - offset) ** 2
+        square_total += squares.sum(axis=0, keepdims=True)
+    variance = square_total / num_rows
+    positive_variance = np.where(variance > 0, variance, 1)
+    return offset, 1 / np.sqrt(positive_variance)
 
 
-def _blocks(rows: np.ndarray, elements: int = 2**22) -> Iterator[np.ndarray]:
-    """The rows in float64, a few at a time: all of CIFAR-10 at once would take a gigabyte."""
-    step = max(1, elements // rows.shape[1])
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step].astype(np.float64)
+def _iter_float64_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Blocks of rows as float64. All of CIFAR-10 at once would take a gigabyte."""
+    block_size = max(1, MAX_BLOCK_ELEMENTS // rows.shape[1])
+    for start in range(0, len(rows), block_size):
+        block = rows[start : start + block_size]
+        yield block.astype(np.float64)

@@ -1,4 +1,4 @@
-"""The 8×8 handwritten digits that ship with scikit-learn, as a TFDS builder that needs no TensorFlow."""
+"""The 8×8 handwritten digits of scikit-learn, as a TFDS builder that needs no TensorFlow."""
 
 import contextlib
 import functools
@@ -9,66 +9,88 @@ from typing import Any
 
 import numpy as np
 
-from research.config.data_options import Data
-from research.data.dataset import Dataset, Known, chosen, standardised
-from research.data.decoded import data_dir, read_rows
-from research.data.lock import lock
+from research.config.data_options import ImageData
+from research.data.dataset import (
+    Dataset,
+    DatasetInfo,
+    LabeledArrays,
+    make_standardized_dataset,
+    select_splits,
+)
+from research.data.lock import lock_folder
+from research.data.tfds_directory import data_dir
+from research.data.tfds_reader import read_image_rows
 
 SPLITS = {"train": 1400, "test": 397}  # examples
+SHAPE = (8, 8, 1)
 CLASSES = 10
+DATASET_VERSION = "1.0.0"
 
 
-def describe(data: Data) -> Known:
-    """What is known without reading them."""
-    return Known(SPLITS, (8, 8, 1))
+def describe(data: ImageData) -> DatasetInfo:
+    """What is known without reading the images."""
+    return DatasetInfo(splits=SPLITS, shape=SHAPE)
 
 
-def load_digits(data: Data) -> Dataset:
+def load_digits(data: ImageData) -> Dataset:
     """The digits from the TFDS directory, prepared there on first use (seconds, no network)."""
-    columns = chosen(data, SPLITS, _rows, CLASSES)
-    return Dataset(
-        "digits", "1.0.0", data.split, *columns, (8, 8, 1), CLASSES, *standardised(columns[0])
+    return make_standardized_dataset(
+        select_splits(data, SPLITS, _read_split, CLASSES),
+        name="digits",
+        version=DATASET_VERSION,
+        split=data.split,
+        shape=SHAPE,
+        classes=CLASSES,
     )
 
 
-def _rows(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """A split's images [n, 64] and labels [n]."""
-    return read_rows(data_dir() / "fathom_digits" / "1.0.0", split, _prepared_builder)
+def _read_split(split: str) -> LabeledArrays:
+    folder = data_dir() / "fathom_digits" / DATASET_VERSION
+    return read_image_rows(folder, split, _make_prepared_builder)
 
 
-def _prepared_builder() -> Any:
-    builder = _builder()
+def _make_prepared_builder() -> Any:
+    builder = _make_builder()
     if builder.is_prepared():
         return builder
-    with lock(Path(builder.data_dir).parent):
-        builder = (
-            _builder()
-        )  # reads again what is there: another process may have prepared it meanwhile
+    with lock_folder(Path(builder.data_dir).parent):
+        # Another process may have prepared the digits in the meantime; a new builder sees that.
+        builder = _make_builder()
         if not builder.is_prepared():
-            import tensorflow_datasets as tfds
-
-            tfds.disable_progress_bar()
-            with contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare()
+            _prepare(builder)
     return builder
 
 
-def _builder() -> Any:
-    return _builder_class()(data_dir=str(data_dir()), file_format="array_record")
+def _prepare(builder: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
+
+
+def _make_builder() -> Any:
+    builder_class = _define_builder_class()
+    return builder_class(data_dir=str(data_dir()), file_format="array_record")
 
 
 @functools.cache
-def _builder_class() -> type:
-    """The builder, defined once and on first use: TFDS takes most of a second to import, and a name only once."""
+def _define_builder_class() -> type:
+    """The builder class, defined on first use.
+
+    TFDS takes most of a second to import, and registers a name only once.
+    """
     import tensorflow_datasets as tfds
 
     class FathomDigits(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
+        VERSION = tfds.core.Version(DATASET_VERSION)
         pkg_dir_path: Path | None = Path(__file__).parent
 
         def _info(self) -> tfds.core.DatasetInfo:
-            image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)
-            features = {"image": image, "label": tfds.features.ClassLabel(num_classes=CLASSES)}
+            features = {
+                "image": tfds.features.Tensor(shape=SHAPE, dtype=np.uint8),
+                "label": tfds.features.ClassLabel(num_classes=CLASSES),
+            }
             return tfds.core.DatasetInfo(
                 builder=self,
                 description="8×8 digits, 0..16.",
@@ -79,20 +101,22 @@ def _builder_class() -> type:
             from sklearn.datasets import load_digits
 
             digits: Any = load_digits()
-            # The source is ordered by writer: a fixed shuffle makes both splits draws from one population.
+            # The source is ordered by writer; a fixed shuffle gives both splits one distribution.
             order = np.random.default_rng(0).permutation(len(digits.target))
-            images = digits.images.astype(np.uint8)[order][..., None]
+            images = digits.images.astype(np.uint8).reshape(-1, *SHAPE)
+            images = images[order]
             labels = digits.target[order]
-            parts = {"train": slice(None, SPLITS["train"]), "test": slice(SPLITS["train"], None)}
+            end = SPLITS["train"]
             return {
-                name: self._generate_examples(images[part], labels[part])
-                for name, part in parts.items()
+                "train": self._generate_examples(images[:end], labels[:end]),
+                "test": self._generate_examples(images[end:], labels[end:]),
             }
 
         def _generate_examples(
             self, images: np.ndarray, labels: np.ndarray
-        ) -> Iterator[tuple[int, dict]]:
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                yield i, {"image": image, "label": int(label)}
+        ) -> Iterator[tuple[int, dict[str, Any]]]:
+            pairs = zip(images, labels, strict=True)
+            for number, (image, label) in enumerate(pairs):
+                yield number, {"image": image, "label": int(label)}
 
     return FathomDigits

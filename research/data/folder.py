@@ -1,125 +1,161 @@
-"""Images of the user's own: a folder with a sub-folder for each class, or with such a folder for each split."""
+"""Image files: a folder with a sub-folder for each class, or with such a folder for each split."""
 
 import functools
-import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from research.config.data_options import Data
-from research.data.dataset import Columns, Dataset, Known, chosen, standardised
-from research.data.pictures import fitted
-from research.data.splits import cut
-from research.data.streamed import SAMPLE, Recorded, sampled
+from research.config.data_options import FolderData
+from research.data.dataset import (
+    Dataset,
+    DatasetInfo,
+    LabeledArrays,
+    make_standardized_dataset,
+    select_splits,
+    stack_examples,
+)
+from research.data.images import center_crop_and_resize
+from research.data.splits import choose_test_positions
+from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-Labelled = list[tuple[Path, int]]
+SPLIT_NAMES = ("train", "test", "validation", "val")
+GRAY_MODES = ("1", "L", "I", "I;16", "F")  # of Pillow's images
 
 
-class Listed(NamedTuple):
-    """The files of each split with their classes, the classes' names, and the first image's shape."""
-
-    splits: dict[str, Labelled]
-    classes: list[str]
-    shape: tuple[int, int, int]
+ImageShape = tuple[int, int, int]  # height, width and channels
 
 
-class Files:
-    """Image files as examples by number."""
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file and the number of its class."""
 
-    def __init__(self, files: Labelled, channels: int):
-        self.files = files
-        self.channels = channels
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The files of each split, the names of the classes, and the shape of the first image."""
+
+    splits: dict[str, list[ImageFile]]
+    class_names: list[str]
+    shape: ImageShape
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images in each split."""
+        sizes = {}
+        for split, files in self.splits.items():
+            sizes[split] = len(files)
+        return sizes
+
+
+class ImageFileSource:
+    """Image files as raw examples by position."""
+
+    def __init__(self, files: list[ImageFile], channels: int):
+        self._files = files
+        self._channels = channels
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, object]:
-        file, label = self.files[index]
-        return {"image": read_image(file, self.channels), "label": label}
+        file = self._files[index]
+        image = read_image(file.path, self._channels)
+        return {"image": image, "label": file.label}
 
 
-def describe(data: Data) -> Known:
-    """What the folder holds, by its first image.
+def describe(data: FolderData) -> DatasetInfo:
+    """What the folder holds; only its first image is opened.
 
     Raises:
-        ValueError: there is no such folder, it holds no classes, or a class holds no images.
+        ValueError: There is no such folder, it has no classes, or a class has no images.
     """
-    listed = _found(data)
-    return Known({name: len(files) for name, files in listed.splits.items()}, _shape(listed, data))
+    folder = _find_images(data)
+    return DatasetInfo(
+        splits=folder.sizes,
+        shape=_image_shape(folder, data),
+    )
 
 
-def load_folder(data: Data) -> Dataset:
-    """The images, in memory or streamed; classes are numbered in the order of their names."""
-    listed = _found(data)
-    shape = _shape(listed, data)
-    sizes = {name: len(files) for name, files in listed.splits.items()}
-    about = ("folder", Path(data.path or "").name, data.split)
-    classes = len(listed.classes)
-    if data.resized_crop or math.prod(shape) * sum(sizes.values()) > data.in_memory_limit * 1e9:
-        train, held_out = _streamed(listed, data, shape)
-        (x, y) = sampled(train, SAMPLE)
-        (eval_x, eval_y) = sampled(held_out, SAMPLE)
-        rows = (x, y, eval_x, eval_y)
-        return Dataset(
-            *about, *rows, shape, classes, *standardised(x), train=train, held_out=held_out
+def load_folder(data: FolderData) -> Dataset:
+    """The images, in memory or streamed. Classes are numbered in alphabetical order."""
+    folder = _find_images(data)
+    shape = _image_shape(folder, data)
+    classes = len(folder.class_names)
+    version = Path(data.path or "").name
+
+    def open_records(split: str) -> ImageFileSource:
+        return ImageFileSource(folder.splits[split], shape[-1])
+
+    def read(split: str) -> LabeledArrays:
+        return _read_images(folder.splits[split], shape, resize=data.size is not None)
+
+    if must_stream(data, shape, folder.sizes):
+        return make_streamed_dataset(
+            data,
+            folder.sizes,
+            open_records,
+            ImageFormat(shape, classes),
+            name="folder",
+            version=version,
         )
-    columns = chosen(
-        data,
-        sizes,
-        lambda split: _pixels(listed.splits[split], shape, resize=bool(data.size)),
-        classes,
-    )
-    return Dataset(*about, *columns, shape, classes, *standardised(columns[0]))
-
-
-def _streamed(listed: Listed, data: Data, shape: tuple[int, ...]) -> tuple[Recorded, Recorded]:
-    sizes = {name: len(files) for name, files in listed.splits.items()}
-    (split, part) = cut(data.split, sizes)
-    (eval_split, eval_part) = cut(data.eval_split, sizes, "data.eval_split")
-    files, eval_files = (Files(listed.splits[name], shape[-1]) for name in (split, eval_split))
-    features = ("image", "label", len(listed.classes))
-    return (
-        Recorded(files, part, data.limit, shape, *features, data.label_noise, data.resized_crop),
-        Recorded(eval_files, eval_part, None, shape, *features),
+    return make_standardized_dataset(
+        select_splits(data, folder.sizes, read, classes),
+        name="folder",
+        version=version,
+        split=data.split,
+        shape=shape,
+        classes=classes,
     )
 
 
-def _pixels(files: Labelled, shape: tuple[int, ...], *, resize: bool) -> Columns:
-    rows = []
-    for file, _ in files:
-        image = read_image(file, shape[-1])
-        if image.shape != shape and not resize:
-            raise ValueError(
-                f"{file} must be an image of {shape[0]}×{shape[1]} pixels as the first one is, got "
-                f"{image.shape[0]}×{image.shape[1]}: data.size=… brings all to one size"
-            )
-        rows.append(fitted(image, shape).reshape(-1))
-    return np.stack(rows), np.array([label for _, label in files], np.int32)
-
-
-def read_image(file: Path, channels: int) -> np.ndarray:
-    """An image [H, W, C] uint8, grey for one channel and in colour for three.
+def read_image(path: Path, channels: int) -> np.ndarray:
+    """An image [H, W, C] uint8, in gray for one channel and in color for three.
 
     Raises:
-        ValueError: the file is no image, or a damaged one.
+        ValueError: The file is not an image, or it is damaged.
     """
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        with Image.open(path) as image:
+            mode = "L" if channels == 1 else "RGB"
+            pixels = np.asarray(image.convert(mode))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise ValueError(f"{file} is no image, or a damaged one") from None
+        raise ValueError(f"{path} is not an image, or it is damaged") from None
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _shape(listed: Listed, data: Data) -> tuple[int, int, int]:
-    return (data.size, data.size, listed.shape[-1]) if data.size else listed.shape
+def _read_images(files: list[ImageFile], shape: ImageShape, *, resize: bool) -> LabeledArrays:
+    """All images as rows [n, features], and their labels [n] int32."""
+    rows = []
+    labels = []
+    for file in files:
+        image = read_image(file.path, shape[-1])
+        if image.shape != shape and not resize:
+            height, width, _ = image.shape
+            raise ValueError(
+                f"{file.path} must be an image of {shape[0]}×{shape[1]} pixels like the first one, "
+                f"got {height}×{width}: data.size=… resizes all images to one size"
+            )
+        resized = center_crop_and_resize(image, shape)
+        rows.append(resized.reshape(-1))
+        labels.append(file.label)
+    return stack_examples(rows, labels)
 
 
-def _found(data: Data) -> Listed:
+def _image_shape(folder: ImageFolder, data: FolderData) -> ImageShape:
+    if data.size:
+        channels = folder.shape[-1]
+        return (data.size, data.size, channels)
+    return folder.shape
+
+
+def _find_images(data: FolderData) -> ImageFolder:
     if not data.path:
         raise ValueError(
             "data.path must be a folder with a sub-folder of images for each class, got none"
@@ -127,66 +163,82 @@ def _found(data: Data) -> Listed:
     folder = Path(data.path).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            f"data.path must be a folder with a sub-folder for each class, got {folder}, which is none"
+            f"data.path must be a folder with a sub-folder for each class, "
+            f"got {folder}, which is not a folder"
         )
-    return _listed(folder, folder.stat().st_mtime_ns)
+    return _list_images(folder, folder.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=2)
-def _listed(folder: Path, changed: int) -> Listed:
-    inner = _folders(folder)
-    parted = [part for part in inner if part.name in ("train", "test", "validation", "val")]
-    if parted and len(parted) == len(inner):
-        classes = sorted({own.name for part in parted for own in _folders(part)})
-        splits = {part.name: _labelled(part, classes) for part in parted}
+def _list_images(folder: Path, modified_ns: int) -> ImageFolder:
+    """The images in a folder. ``modified_ns`` is part of the cache key, so a change is noticed."""
+    subfolders = _list_subfolders(folder)
+    if subfolders and all(subfolder.name in SPLIT_NAMES for subfolder in subfolders):
+        class_names = _list_class_names(subfolders)
+        splits = {}
+        for subfolder in subfolders:
+            splits[subfolder.name] = _list_files(subfolder, class_names)
         if "train" not in splits:
-            raise ValueError(
-                f"{folder} must hold a folder train beside {', '.join(sorted(splits))}"
-            )
+            found = ", ".join(sorted(splits))
+            raise ValueError(f"{folder} must hold a folder train next to {found}")
     else:
-        classes = [own.name for own in inner]
-        splits = _parted(_labelled(folder, classes))
-    if len(classes) < 2:
-        raise ValueError(f"{folder} must hold a sub-folder of images for each of two classes or more, got "
-                         f"{', '.join(classes) or 'none'}")  # fmt: skip
-    return Listed(splits, classes, _first_shape(splits["train"]))
+        class_names = [subfolder.name for subfolder in subfolders]
+        files = _list_files(folder, class_names)
+        train_positions, test_positions = choose_test_positions(len(files))
+        splits = {
+            "train": [files[n] for n in train_positions],
+            "test": [files[n] for n in test_positions],
+        }
+    if len(class_names) < 2:
+        raise ValueError(
+            f"{folder} must hold a sub-folder of images for each of at least two classes, "
+            f"got {', '.join(class_names) or 'none'}"
+        )
+    first_file = splits["train"][0]
+    return ImageFolder(splits, class_names, _read_shape(first_file.path))
 
 
-def _parted(files: Labelled) -> dict[str, Labelled]:
-    """A tenth of the files held out, drawn once and for all."""
-    order = np.random.default_rng(0).permutation(len(files))
-    held_out = max(1, len(files) // 10)
-    return {
-        "train": [files[n] for n in sorted(order[held_out:])],
-        "test": [files[n] for n in sorted(order[:held_out])],
-    }
+def _list_class_names(splits: list[Path]) -> list[str]:
+    """The classes of all splits, in alphabetical order."""
+    names = set()
+    for split in splits:
+        names.update(subfolder.name for subfolder in _list_subfolders(split))
+    return sorted(names)
 
 
-def _labelled(folder: Path, classes: list[str]) -> Labelled:
-    found: Labelled = []
-    for number, name in enumerate(classes):
-        own = [
-            file for file in sorted((folder / name).glob("**/*")) if file.suffix.lower() in SUFFIXES
-        ]
-        if not own:
+def _list_files(folder: Path, class_names: list[str]) -> list[ImageFile]:
+    """The images of every class.
+
+    Raises:
+        ValueError: A class has no images.
+    """
+    files = []
+    for label, name in enumerate(class_names):
+        images = []
+        for path in sorted((folder / name).glob("**/*")):
+            if path.suffix.lower() in SUFFIXES:
+                images.append(ImageFile(path, label))
+        if not images:
             raise ValueError(f"{folder / name} must hold images ({', '.join(SUFFIXES)}), got none")
-        found += [(file, number) for file in own]
-    return found
+        files += images
+    return files
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        part for part in folder.iterdir() if part.is_dir() and not part.name.startswith(".")
-    )
+def _list_subfolders(folder: Path) -> list[Path]:
+    subfolders = []
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            subfolders.append(path)
+    return sorted(subfolders)
 
 
-def _first_shape(files: Labelled) -> tuple[int, int, int]:
-    """Height, width, and one channel where the first image is grey."""
+def _read_shape(path: Path) -> ImageShape:
+    """Height, width, and the number of channels: one for a gray image, three for a color image."""
     from PIL import Image
 
-    file, _ = files[0]
     try:
-        with Image.open(file) as image:
-            return image.height, image.width, 1 if image.mode in ("1", "L", "I", "I;16", "F") else 3
+        with Image.open(path) as image:
+            channels = 1 if image.mode in GRAY_MODES else 3
+            return image.height, image.width, channels
     except OSError:
-        raise ValueError(f"{file} is no image, or a damaged one") from None
+        raise ValueError(f"{path} is not an image, or it is damaged") from None

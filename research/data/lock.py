@@ -1,4 +1,4 @@
-"""One preparing process at a time: two that prepare one dataset at once destroy each other's files."""
+"""A lock on the folder of a dataset, so that only one process at a time prepares it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Holds a dataset's folder, made where it is missing; waits for whoever holds it, also in other processes."""
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which is created if needed; waits while another process holds it."""
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)

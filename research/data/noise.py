@@ -1,37 +1,38 @@
-"""Random inputs with random labels: signal propagation without a dataset's structure."""
+"""Random inputs with random labels: signal propagation without the structure of a dataset."""
 
 import math
 
 import numpy as np
 
-from research.config.data_options import Data
-from research.data.dataset import Dataset, Known, relabelled
+from research.config.data_options import NoiseData
+from research.data.dataset import Dataset, DatasetInfo, add_label_noise
 
 
-def describe(data: Data) -> Known:
-    """There is one split, and the held-out examples are as many again."""
-    return Known({"train": data.examples}, tuple(data.shape))
+def describe(data: NoiseData) -> DatasetInfo:
+    """There is one split; as many evaluation examples come with it."""
+    return DatasetInfo(
+        splits={"train": data.examples},
+        shape=tuple(data.shape),
+    )
 
 
-def load_noise(data: Data) -> Dataset:
-    """Standard normal inputs, uniform labels; the same for every run of these sizes."""
+def load_noise(data: NoiseData) -> Dataset:
+    """Standard normal inputs and uniform labels, the same for every run with these sizes."""
     generator = np.random.default_rng(0)
-    x = generator.standard_normal((2 * data.examples, math.prod(data.shape)), np.float32)
-    y = generator.integers(data.classes, size=2 * data.examples, dtype=np.int32)
-    train = slice(None, min(data.examples, data.limit or data.examples))
-    held_out = slice(data.examples, None)
-    labels = relabelled(y, data.classes, data.label_noise)[train]
-    shape = tuple(data.shape)
+    total = 2 * data.examples
+    num_features = math.prod(data.shape)
+    x = generator.standard_normal((total, num_features), np.float32)
+    y = generator.integers(data.classes, size=total, dtype=np.int32)
+    noisy = add_label_noise(y, data.classes, data.label_noise)
+    num_train = min(data.examples, data.limit or data.examples)
     return Dataset(
-        "noise",
-        "1.0.0",
-        "train",
-        x[train],
-        labels,
-        x[held_out],
-        y[held_out],
-        shape,
-        data.classes,
-        0.0,
-        1.0,
+        name="noise",
+        version="1.0.0",
+        split="train",
+        x=x[:num_train],
+        y=noisy[:num_train],
+        eval_x=x[data.examples :],
+        eval_y=y[data.examples :],
+        shape=tuple(data.shape),
+        classes=data.classes,
     )

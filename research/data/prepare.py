@@ -1,193 +1,258 @@
-"""Preparing a dataset of the TFDS catalogue, once: in a process of its own, so that no run ever imports TensorFlow.
+"""Prepares a dataset of the TFDS catalogue in a separate process, so no run imports TensorFlow.
 
-In this order: what is prepared already wins; files in ``data.raw_dir`` are taken where their checksum is that of the
-catalogue; what is missing is downloaded where the network answers. Another dataset is never taken for it.
+A dataset that is already prepared is used as it is. Otherwise, files in ``data.raw_dir`` are used
+if their checksums are those of the catalogue, and missing files are downloaded. No other dataset
+is ever used instead.
 """
 
+import difflib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from research.config.data_options import Data
-from research.data.decoded import data_dir
-from research.data.lock import lock
-from research.data.raw_files import Fetched, place_raw_files
+from research.config.data_options import CatalogData
+from research.data.lock import lock_folder
+from research.data.raw_files import RawFiles, place_raw_files
+from research.data.tfds_directory import (
+    data_dir,
+    describe_offline_datasets,
+    find_prepared_folder,
+)
 
-OFFLINE = ("digits", "python_docs", "function", "noise", "folder", "arrays")
+STDOUT = 1
+STDERR = 2
+MAX_LISTED_CONFIGURATIONS = 20
 
 
-def ensure_prepared(data: Data, name: str) -> Path:
-    """Prepares a dataset that is not, with its progress on standard error; the folder it then lies in.
+def ensure_prepared(data: CatalogData, name: str) -> Path:
+    """Prepare a dataset in a separate process, with its progress on standard error.
+
+    Args:
+        data: The settings; ``raw_dir`` and ``download`` are used.
+        name: Name of the dataset, with a slash and its configuration if it has one.
+
+    Returns:
+        The folder of the prepared version.
 
     Raises:
-        ValueError: saying in one line what is missing, how to provide it, and what is there without.
+        ValueError: The dataset cannot be prepared. The message says in one line what is missing,
+            how to provide it, and which datasets are available offline.
     """
     if not importlib.util.find_spec("tensorflow"):
         raise ValueError(
-            f"data={name} is not prepared in {data_dir() / name}, and preparing needs TensorFlow, once: "
-            f"pip install 'fathom-gradients[catalog]'; {offline()}"
+            f"data={name} is not prepared in {data_dir() / name}, "
+            "and preparing needs TensorFlow, once: pip install 'fathom-gradients[catalog]'; "
+            f"{describe_offline_datasets()}"
         )
-    request = json.dumps({"name": name, "raw_dir": data.raw_dir, "download": data.download})
+    request = {
+        "name": name,
+        "raw_dir": data.raw_dir,
+        "download": data.download,
+    }
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "research.data.prepare", request]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | quiet)
-    said = ended.stdout.strip().rpartition("\n")[2]
-    if ended.returncode == 0:
-        return Path(said)
-    raise ValueError(
-        said
-        if ended.returncode == 2 and said
-        else f"data={name}: preparing it was ended from outside"
+    process = subprocess.run(
+        [sys.executable, "-m", "research.data.prepare", json.dumps(request)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | quiet,
     )
-
-
-def offline() -> str:
-    """Which datasets need no network, in words."""
-    from research.data.prepared import prepared
-
-    found = []
-    for place in sorted(data_dir().glob("*")) if data_dir().is_dir() else ():
-        try:
-            found += [place.name] if prepared(place.name) else []
-        except ValueError:  # there, but in a format of its own or in several configurations
-            found.append(place.name)
-    catalog = ", ".join(name for name in found if name != "fathom_digits")
-    return (
-        f"offline there are {', '.join(OFFLINE)}{f' and, prepared, {catalog}' if catalog else ''}"
-    )
+    _, _, answer = process.stdout.strip().rpartition("\n")
+    if process.returncode == 0:
+        return Path(answer)
+    if process.returncode == 2 and answer:
+        raise ValueError(answer)
+    raise ValueError(f"data={name}: the process that prepares it was killed")
 
 
 def main(argument: str) -> int:
-    """The other process: writes the folder, or what was wrong in one line; 0 or 2."""
+    """Answer one request in the separate process; the answer is the last line on standard output.
+
+    Args:
+        argument: The request as JSON.
+
+    Returns:
+        The exit code: 0, or 2 after an error.
+    """
     request = json.loads(argument)
-    out = os.dup(1)
-    says = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(1, 2)  # what TensorFlow's own code writes there is no progress
-    sys.stderr = says if says.isatty() else sys.stderr
-    code, line = _answered(request, says)
-    os.write(out, f"{line}\n".encode())
+    answer_stream = os.dup(STDOUT)
+    progress = os.fdopen(os.dup(STDERR), "w", buffering=1)
+    # Native code of TensorFlow writes to both streams; that is neither the answer nor progress.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    os.dup2(STDOUT, STDERR)
+    if progress.isatty():
+        sys.stderr = progress
+    code, answer = answer_request(request, progress)
+    os.write(answer_stream, f"{answer}\n".encode())
     return code
 
 
-def _answered(request: Mapping[str, Any], says: Any) -> tuple[int, str]:
+def answer_request(request: Mapping[str, Any], progress: TextIO) -> tuple[int, str]:
+    """Prepare a dataset and turn every error into one line.
+
+    Args:
+        request: ``name``, ``raw_dir`` and ``download``.
+        progress: Where progress is written.
+
+    Returns:
+        The exit code, and the folder of the prepared version or the error.
+    """
     name = request["name"]
     try:
-        return 0, str(_prepare(name, request["raw_dir"], request["download"], says))
+        folder = prepare_dataset(name, request["raw_dir"], request["download"], progress)
     except KeyboardInterrupt:
-        return 2, f"data={name}: interrupted; nothing of it is left behind"
+        return 2, f"data={name}: interrupted; no partial files remain"
     except ValueError as error:
-        return 2, str(error).strip().split("\n")[0]
+        return 2, _first_line(str(error))
     except Exception as error:
-        return 2, f"data={name} cannot be prepared in {data_dir() / name}: {_reason(error)}"
+        reason = _describe_error(error)
+        return 2, f"data={name} cannot be prepared in {data_dir() / name}: {reason}"
+    return 0, str(folder)
 
 
-def _reason(error: Exception) -> str:
-    """TFDS wraps what the system said in pages of its own."""
+def _describe_error(error: Exception) -> str:
+    """The reason in one line. TFDS wraps messages of the operating system in long ones."""
     if "No space left" in str(error):
         return "no space left on the device"
-    return (
-        getattr(error, "strerror", None)
-        or f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+    system_message = getattr(error, "strerror", None)
+    return system_message or _first_line(f"{type(error).__name__}: {str(error).strip()}")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n")[0]
+
+
+def prepare_dataset(name: str, raw_dir: str | None, download: bool, progress: TextIO) -> Path:
+    """Prepare a dataset in this process, which needs TensorFlow unless files are missing.
+
+    Args:
+        name: Name of the dataset, with a slash and its configuration if it has one.
+        raw_dir: Folder with raw files; None for none.
+        download: Whether missing files may be downloaded.
+        progress: Where progress is written.
+
+    Returns:
+        The folder of the prepared version.
+
+    Raises:
+        ValueError: There is no such dataset, or its files are missing or damaged.
+    """
+    builder_class = _find_builder_class(name)
+    raw_files = RawFiles(
+        dataset=name,
+        url_infos=dict(builder_class.url_infos),
+        download_dir=data_dir() / "downloads",
+        may_download=download,
     )
+    instructions = builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS or ""
+    instructions = " ".join(instructions.split())
+    manual_dir = None
+    if instructions:
+        if not raw_dir:
+            raise ValueError(
+                f"data={name} is not prepared and its files cannot be downloaded automatically: "
+                f"put them in a folder and give data.raw_dir: {instructions}"
+            )
+        manual_dir = raw_dir
+    else:
+        folder = Path(raw_dir).expanduser() if raw_dir else None
+        missing = place_raw_files(raw_files, folder)
+        if missing and len(missing) == len(raw_files.url_infos):
+            # TensorFlow takes seconds to import: find out first whether a download can start.
+            raw_files.check_can_download(missing[0])
+    with lock_folder(data_dir() / raw_files.base_name):
+        # Another process may have prepared the dataset while this one waited for the lock.
+        prepared = find_prepared_folder(name)
+        if prepared:
+            return prepared
+        return _build_dataset(raw_files, manual_dir, progress)
 
 
-def _prepare(name: str, raw_dir: str | None, download: bool, says: Any) -> Path:
-    from research.data.prepared import prepared
+def _build_dataset(raw_files: RawFiles, manual_dir: str | None, progress: TextIO) -> Path:
+    """Run the builder of the catalogue.
 
-    kind = _builder_class(name)
-    downloads = data_dir() / "downloads"
-    instructions = (kind.MANUAL_DOWNLOAD_INSTRUCTIONS or "").strip()
-    if instructions and not raw_dir:
-        raise ValueError(
-            f"data={name} is not prepared and its files are not for download: put them in a folder and give "
-            f"data.raw_dir: {' '.join(instructions.split())}"
-        )
-    fetched = Fetched(name, dict(kind.url_infos), downloads, download)
-    missing = (
-        []
-        if instructions
-        else place_raw_files(fetched, Path(raw_dir).expanduser() if raw_dir else None)
-    )
-    if missing and len(missing) == len(fetched.infos):
-        fetched.refuse_unless_reachable(
-            missing[0]
-        )  # before TensorFlow is imported, which takes seconds
-    with lock(data_dir() / name.partition("/")[0]):
-        folder = prepared(name)
-        if folder:
-            return folder
-        return _built(name, fetched, raw_dir if instructions else None, says)
+    Args:
+        raw_files: The raw files of the dataset.
+        manual_dir: Folder with files that cannot be downloaded automatically; None for none.
+        progress: Where progress is written.
 
-
-def _built(name: str, fetched: Fetched, manual: str | None, says: Any) -> Path:
-    """Prepares with the builder of the catalogue; what killed attempts have left is taken away first."""
-    import shutil
-
+    Returns:
+        The folder of the prepared version.
+    """
     import tensorflow_datasets as tfds
     from absl import logging
 
-    place = data_dir() / name.partition("/")[0]
-    extracted = (
-        fetched.downloads / "extracted" / place.name
-    )  # by dataset: TFDS extracts by bare file names
-    for left in [*place.glob("**/incomplete.*"), *extracted.glob("incomplete.*")]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    name = raw_files.dataset
+    folder = data_dir() / raw_files.base_name
+    # TFDS names extracted files by the archive alone, and datasets share such names.
+    extract_dir = raw_files.download_dir / "extracted" / raw_files.base_name
+    _remove_incomplete(folder.glob("**/incomplete.*"))
+    _remove_incomplete(extract_dir.glob("incomplete.*"))
     logging.set_verbosity(logging.ERROR)
-    if not says.isatty():
+    if not progress.isatty():
         tfds.disable_progress_bar()
-    print(f"preparing {name} in {place}, once", file=says)
-    began = time.monotonic()
+    print(f"preparing {name} in {folder}, once", file=progress)
+    start = time.monotonic()
     builder = tfds.builder(name, data_dir=str(data_dir()), file_format="array_record")
     config = tfds.download.DownloadConfig(
-        extract_dir=str(extracted),
-        manual_dir=manual,
+        extract_dir=str(extract_dir),
+        manual_dir=manual_dir,
         compute_stats=tfds.download.ComputeStatsMode.SKIP,
         verify_ssl=True,
     )
-    with fetched.watched(says):
-        builder.download_and_prepare(download_dir=str(fetched.downloads), download_config=config)
-    print(f"prepared {name} in {time.monotonic() - began:.0f} s", file=says)
+    with raw_files.watch_downloads(progress):
+        builder.download_and_prepare(
+            download_dir=str(raw_files.download_dir), download_config=config
+        )
+    seconds = time.monotonic() - start
+    print(f"prepared {name} in {seconds:.0f} s", file=progress)
     return Path(builder.data_dir)
 
 
-def _builder_class(name: str) -> Any:
-    """The catalogue's builder.
+def _remove_incomplete(paths: Iterable[Path]) -> None:
+    """Remove what a preparation left that was killed."""
+    for path in list(paths):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _find_builder_class(name: str) -> Any:
+    """The builder class of the catalogue.
 
     Raises:
-        ValueError: there is none of that name; the nearest is named.
+        ValueError: There is no dataset or configuration of this name; similar names are suggested.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import gcs_utils
 
-    gcs_utils._is_gcs_disabled = (
-        True  # asks the network for descriptions, and waits where there is none
-    )
-    bare, _, configuration = name.partition("/")
-    names = tfds.list_builders(with_community_datasets=False)
-    if bare not in names:
-        raise ValueError(f"the TFDS catalogue has no {bare}{_nearest(bare, names)}")
-    kind = tfds.builder_cls(bare)
-    configurations = list(getattr(kind, "builder_configs", None) or {})
+    # Otherwise TFDS asks the network for descriptions, and waits if there is none.
+    gcs_utils._is_gcs_disabled = True
+    base_name, _, configuration = name.partition("/")
+    known_names = tfds.list_builders(with_community_datasets=False)
+    if base_name not in known_names:
+        suggestion = _suggest_name(base_name, known_names)
+        raise ValueError(f"the TFDS catalogue has no {base_name}{suggestion}")
+    builder_class = tfds.builder_cls(base_name)
+    configurations = list(getattr(builder_class, "builder_configs", None) or {})
     if configuration and configuration not in configurations:
-        listed = ", ".join(configurations[:20]) or "none"
+        listed = ", ".join(configurations[:MAX_LISTED_CONFIGURATIONS]) or "none"
         raise ValueError(
-            f"data.dataset must name a configuration of {bare}: {listed}; got {configuration}"
+            f"data.dataset must name a configuration of {base_name}: {listed}; got {configuration}"
         )
-    return kind
+    return builder_class
 
 
-def _nearest(word: str, words: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+def _suggest_name(name: str, known_names: list[str]) -> str:
+    matches = difflib.get_close_matches(name, known_names, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 if __name__ == "__main__":

@@ -1,115 +1,158 @@
-"""The interpreter's own documentation topics as text: in every Python, no network."""
+"""The documentation topics of the Python interpreter as text, which need no network."""
 
 import functools
 import platform
 
 import numpy as np
 
-from research.config.data_options import Data
-from research.data.dataset import Dataset, Known, chosen
-from research.data.text import Vocabulary, make_vocabulary, windows
+from research.config.data_options import TextData
+from research.data.dataset import Dataset, DatasetInfo, LabeledArrays
+from research.data.text import (
+    LabeledTexts,
+    Vocabulary,
+    make_text_dataset,
+    make_vocabulary,
+    make_windows,
+)
 
-FEWEST = 20  # paragraphs of a topic that is a class
-SHORTEST = 20  # characters of a paragraph that is an example
+MIN_PARAGRAPHS = 20  # of a topic, to be a class
+MIN_CHARACTERS = 20  # of a paragraph, to be an example
 
 
-def describe(data: Data) -> Known:
-    """Windows of the next-token task, or with ``data.label=topic`` paragraphs whose topic is to be told.
+def describe(data: TextData) -> DatasetInfo:
+    """Windows for a language model; with ``data.label=topic``, paragraphs to classify by topic.
 
     Raises:
-        ValueError: there is no such label, or a split is too short for one window.
+        ValueError: There is no such label, or a split is too short for one window.
     """
     if data.label not in (None, "topic"):
         raise ValueError(
-            f"data.label must be topic for python_docs, or null for a language model, got {data.label}"
+            "data.label must be topic for python_docs, or null for a language model, "
+            f"got {data.label}"
         )
     if data.label:
-        return Known(
-            {name: len(texts) for name, (texts, _) in _paragraphs().items()},
-            (data.length,),
-            text=True,
-        )
-    targets = {
-        name: len(_vocabulary(data.unit.name).encode(text)) - 1 for name, text in _texts().items()
-    }
-    if data.length > min(targets.values()):
+        return _describe_paragraphs(data)
+    return _describe_windows(data)
+
+
+def _describe_paragraphs(data: TextData) -> DatasetInfo:
+    sizes = {}
+    for split, paragraphs in labeled_paragraphs().items():
+        sizes[split] = len(paragraphs.texts)
+    return DatasetInfo(
+        splits=sizes,
+        shape=(data.length,),
+        text=True,
+    )
+
+
+def _describe_windows(data: TextData) -> DatasetInfo:
+    vocabulary = text_vocabulary(data.unit.name)
+    num_targets = {}
+    for split, text in split_text().items():
+        num_targets[split] = len(vocabulary.encode(text)) - 1
+    longest = min(num_targets.values())
+    if data.length > longest:
         raise ValueError(
-            f"data.length must be ≤ {min(targets.values())}, the held-out text of python_docs, got {data.length}"
+            f"data.length must be ≤ {longest}, the held-out text of python_docs, got {data.length}"
         )
-    splits = {name: count // data.length for name, count in targets.items()}
-    return Known(splits, (data.length,), text=True, language=True)
+    sizes = {}
+    for split, count in num_targets.items():
+        sizes[split] = count // data.length
+    return DatasetInfo(
+        splits=sizes,
+        shape=(data.length,),
+        text=True,
+        language=True,
+    )
 
 
-def load_python_docs(data: Data) -> Dataset:
-    """Windows of ``data.length`` tokens, one after the other, with the next token at every position as target.
+def load_python_docs(data: TextData) -> Dataset:
+    """Consecutive windows of ``data.length`` tokens; the target of a position is its next token.
 
-    With ``data.label=topic`` padded paragraphs and the number of their topic. The vocabulary is that of the whole
-    training text, whatever ``data.split`` and ``data.limit`` leave of it.
+    With ``data.label=topic``, padded paragraphs with the number of their topic. The vocabulary
+    comes from the whole training text, whatever ``data.split`` and ``data.limit`` select.
     """
-    known = describe(data)
+    info = describe(data)
+    unit = data.unit.name
     if data.label:
-        vocabulary = make_vocabulary(_paragraphs()["train"][0], data.unit.name, padded=True)
-        classes = len(_topics())
+        paragraphs = labeled_paragraphs()["train"]
+        vocabulary = make_vocabulary(paragraphs.texts, unit, padded=True)
+        classes = len(_topic_paragraphs())
     else:
-        vocabulary = _vocabulary(data.unit.name)
+        vocabulary = text_vocabulary(unit)
         classes = len(vocabulary)
 
-    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+    def read(split: str) -> LabeledArrays:
         if not data.label:
-            return windows(vocabulary.encode(_texts()[split]), data.length)
-        texts, topics = _paragraphs()[split]
-        return vocabulary.padded_rows(texts, data.length), np.array(topics, np.int32)
+            tokens = vocabulary.encode(split_text()[split])
+            return make_windows(tokens, data.length)
+        paragraphs = labeled_paragraphs()[split]
+        rows = vocabulary.encode_padded(paragraphs.texts, data.length)
+        return LabeledArrays(rows, paragraphs.labels)
 
-    columns = chosen(data, known.splits, read, classes)
-    return Dataset(
-        "python_docs", platform.python_version(), data.split, *columns, known.shape, classes, 0.0, 1.0,
-        *vocabulary.described(),
-    )  # fmt: skip
+    return make_text_dataset(
+        data,
+        info,
+        vocabulary,
+        read,
+        name="python_docs",
+        version=platform.python_version(),
+        classes=classes,
+    )
 
 
 @functools.cache
-def _texts() -> dict[str, str]:
-    """All topics in the order of their names, the last tenth of the characters held out.
+def split_text() -> dict[str, str]:
+    """All topics in alphabetical order as one text, whose last tenth is the test split.
 
-    Topics quote one another: of a paragraph that occurs more than once the first place is kept, so that what is held
-    out is new.
+    Topics quote one another. A paragraph is kept only where it occurs first, so that the test
+    split is new text.
     """
     from pydoc_data.topics import topics
 
-    paragraphs = "\n\n".join(topics[name] for name in sorted(topics)).split("\n\n")
-    text = "\n\n".join(dict.fromkeys(paragraphs))
-    start = len(text) - len(text) // 10
-    return {"train": text[:start], "test": text[start:]}
+    whole = "\n\n".join(topics[name] for name in sorted(topics))
+    paragraphs = dict.fromkeys(whole.split("\n\n"))
+    text = "\n\n".join(paragraphs)
+    end = len(text) - len(text) // 10
+    return {"train": text[:end], "test": text[end:]}
 
 
 @functools.cache
-def _vocabulary(unit: str) -> Vocabulary:
-    return make_vocabulary([_texts()["train"]], unit)
+def text_vocabulary(unit: str) -> Vocabulary:
+    """The vocabulary of the training text."""
+    return make_vocabulary([split_text()["train"]], unit)
 
 
 @functools.cache
-def _topics() -> dict[str, list[str]]:
-    """The longer paragraphs of each topic that no earlier one holds, in the order of the names."""
+def labeled_paragraphs() -> dict[str, LabeledTexts]:
+    """Paragraphs with the numbers of their topics. Every tenth of a topic is for testing."""
+    texts: dict[str, list[str]] = {"train": [], "test": []}
+    labels: dict[str, list[int]] = {"train": [], "test": []}
+    for topic, paragraphs in enumerate(_topic_paragraphs()):
+        for position, paragraph in enumerate(paragraphs):
+            split = "test" if position % 10 == 9 else "train"
+            texts[split].append(paragraph)
+            labels[split].append(topic)
+    splits = {}
+    for split in ("train", "test"):
+        splits[split] = LabeledTexts(texts[split], np.array(labels[split], np.int32))
+    return splits
+
+
+@functools.cache
+def _topic_paragraphs() -> list[list[str]]:
+    """For each topic that is a class, its long paragraphs that no earlier topic has."""
     from pydoc_data.topics import topics
 
     seen: set[str] = set()
-    found: dict[str, list[str]] = {}
+    classes = []
     for name in sorted(topics):
-        found[name] = [
-            part for part in dict.fromkeys(topics[name].split("\n\n")) if part not in seen
-        ]
-        seen |= set(found[name])
-    long = {name: [part for part in own if len(part) >= SHORTEST] for name, own in found.items()}
-    return {name: own for name, own in long.items() if len(own) >= FEWEST}
-
-
-@functools.cache
-def _paragraphs() -> dict[str, tuple[list[str], list[int]]]:
-    """Paragraphs and the numbers of their topics; every tenth of a topic is held out."""
-    splits: dict[str, tuple[list[str], list[int]]] = {"train": ([], []), "test": ([], [])}
-    for number, own in enumerate(_topics().values()):
-        for place, text in enumerate(own):
-            texts, numbers = splits["test" if place % 10 == 9 else "train"]
-            texts.append(text)
-            numbers.append(number)
-    return splits
+        paragraphs = []
+        for paragraph in topics[name].split("\n\n"):
+            if paragraph not in seen and len(paragraph) >= MIN_CHARACTERS:
+                paragraphs.append(paragraph)
+            seen.add(paragraph)
+        if len(paragraphs) >= MIN_PARAGRAPHS:
+            classes.append(paragraphs)
+    return classes

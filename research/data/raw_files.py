@@ -1,4 +1,4 @@
-"""The files a dataset is prepared from: taken from a folder by their checksums, or downloaded where that can be."""
+"""The raw files of a dataset: found in a folder by their checksums, or downloaded."""
 
 import contextlib
 import hashlib
@@ -10,140 +10,151 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-SECONDS_TO_ANSWER = 2.0
-SECONDS_A_LINE = 10.0
+from research.data.tfds_directory import describe_offline_datasets
+
+CONNECT_SECONDS = 2.0
+REPORT_SECONDS = 10.0
+DEFAULT_PORTS = {"https": 443, "ftp": 21}
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A dataset's files by address, with the sizes and checksums that the catalogue has of them."""
+class RawFiles:
+    """The raw files of a dataset.
 
-    name: str
-    infos: Mapping[str, Any]
-    downloads: Path
-    download: bool
+    Attributes:
+        dataset: Name of the dataset, with a slash and its configuration if it has one.
+        url_infos: What the catalogue knows of each file by URL: size, checksum and name.
+        download_dir: Where TFDS keeps downloads.
+        may_download: Whether missing files may be downloaded.
+    """
 
-    def place(self, url: str) -> Path:
+    dataset: str
+    url_infos: Mapping[str, Any]
+    download_dir: Path
+    may_download: bool
+
+    @property
+    def base_name(self) -> str:
+        """Name of the dataset without its configuration."""
+        return self.dataset.partition("/")[0]
+
+    def cache_path(self, url: str) -> Path:
         """Where TFDS looks for a file before it downloads it."""
         from tensorflow_datasets.core.download import resource
 
-        folder = (
-            self.downloads
-            / self.name.partition("/")[0]
-            / resource.Resource(url=url).relative_download_dir
-        )
-        return Path(folder) / resource.get_dl_fname(url, self.infos[url].checksum)
+        source = resource.Resource(url=url)
+        folder = self.download_dir / self.base_name / source.relative_download_dir
+        info = self.url_infos[url]
+        return folder / resource.get_dl_fname(url, info.checksum)
 
     def file_name(self, url: str) -> str:
-        """The file's own name."""
-        known = self.infos[url].filename if url in self.infos else None
-        return known or os.path.basename(urllib.parse.urlparse(url).path)
+        """The name of a file, from the catalogue or from its URL."""
+        if url in self.url_infos and self.url_infos[url].filename:
+            return self.url_infos[url].filename
+        address = urllib.parse.urlparse(url)
+        return os.path.basename(address.path)
 
-    def refuse_unless_reachable(self, url: str) -> None:
-        """Raises ValueError, saying how to do without, where a file may or can not be downloaded."""
-        from research.data.prepare import offline
+    def check_can_download(self, url: str) -> None:
+        """Check that a file may be downloaded and its host answers.
 
-        host = urllib.parse.urlparse(url).hostname or url
-        if self.download and is_reachable(url):
+        Raises:
+            ValueError: The file cannot be downloaded. The message says how to provide it.
+        """
+        if self.may_download and is_reachable(url):
             return
-        why = f"{host} cannot be reached" if self.download else "data.download=false"
-        size = f" ({self.infos[url].size})" if url in self.infos else ""
+        host = urllib.parse.urlparse(url).hostname or url
+        reason = f"{host} cannot be reached" if self.may_download else "data.download=false"
+        size = f" ({self.url_infos[url].size})" if url in self.url_infos else ""
         raise ValueError(
-            f"data={self.name} is not prepared, and {why}: put {self.file_name(url)}{size} in a folder and give "
-            f"data.raw_dir=FOLDER, or prepare it where there is a network; {offline()}"
+            f"data={self.dataset} is not prepared, and {reason}: "
+            f"put {self.file_name(url)}{size} in a folder and give data.raw_dir=FOLDER, "
+            f"or prepare it where there is a network; {describe_offline_datasets()}"
         )
 
     @contextlib.contextmanager
-    def watched(self, says: Any) -> Iterator[None]:
-        """While TFDS prepares: each download asks first whether it can be, and a pipe hears how far they are."""
+    def watch_downloads(self, progress: TextIO) -> Iterator[None]:
+        """While TFDS prepares, check each file before its download and report progress.
+
+        Args:
+            progress: Where progress is written. On a terminal, TFDS shows its progress bar instead.
+        """
         from tensorflow_datasets.core.download import downloader
 
-        fetch = downloader._Downloader._sync_download
+        original = downloader._Downloader._sync_download
 
-        def ask_first(self_: Any, url: str, *rest: Any, **more: Any) -> Any:
+        def check_then_download(self_: Any, url: str, *args: Any, **kwargs: Any) -> Any:
             if url.startswith(("http", "ftp")):
-                self.refuse_unless_reachable(url)
-            return fetch(self_, url, *rest, **more)
+                self.check_can_download(url)
+            return original(self_, url, *args, **kwargs)
 
-        ended = threading.Event()
-        reporter = threading.Thread(target=self._report, args=(says, ended), daemon=True)
-        downloader._Downloader._sync_download = ask_first  # type: ignore[method-assign, assignment]
-        if not says.isatty():
+        finished = threading.Event()
+        reporter = threading.Thread(
+            target=self._report_progress, args=(progress, finished), daemon=True
+        )
+        downloader._Downloader._sync_download = check_then_download  # type: ignore[method-assign, assignment]
+        if not progress.isatty():
             reporter.start()
         try:
             yield
         finally:
-            ended.set()
-            downloader._Downloader._sync_download = fetch
+            finished.set()
+            downloader._Downloader._sync_download = original
 
-    def _report(self, says: Any, ended: threading.Event) -> None:
-        while not ended.wait(SECONDS_A_LINE):
-            with contextlib.suppress(
-                OSError
-            ):  # a file may be renamed between being seen and being measured
-                partial = [*self.downloads.glob("**/*.tmp.*/*")]
-                arrived = sum(file.stat().st_size for file in partial) / 2**20
-                print(
-                    f"preparing {self.name}: {f'{arrived:.0f} MiB arrived' if partial else 'working'}",
-                    file=says,
-                )
+    def _report_progress(self, progress: TextIO, finished: threading.Event) -> None:
+        while not finished.wait(REPORT_SECONDS):
+            # A file may be renamed after it is found and before its size is read.
+            with contextlib.suppress(OSError):
+                status = self._format_progress()
+                print(f"preparing {self.dataset}: {status}", file=progress)
+
+    def _format_progress(self) -> str:
+        partial_files = list(self.download_dir.glob("**/*.tmp.*/*"))
+        if not partial_files:
+            return "working"
+        sizes = [file.stat().st_size for file in partial_files]
+        mebibytes = sum(sizes) / 2**20
+        return f"{mebibytes:.0f} MiB arrived"
 
 
-def place_raw_files(fetched: Fetched, raw_dir: Path | None) -> list[str]:
-    """Puts the files of ``raw_dir`` and its folders where TFDS looks for downloads; the addresses of those missing.
+def place_raw_files(raw_files: RawFiles, raw_dir: Path | None) -> list[str]:
+    """Put the raw files of a folder where TFDS looks for downloads, as symbolic links.
 
-    A cached download whose content is damaged is taken away.
+    A cached download whose content is damaged is removed.
+
+    Args:
+        raw_files: The files that the dataset needs.
+        raw_dir: The folder, which is searched with its sub-folders; None for none.
+
+    Returns:
+        The URLs of the files that are still missing.
 
     Raises:
-        ValueError: there is no such folder, or a file has the name but not the content that is expected.
+        ValueError: There is no such folder, or a file has the right name but not the right content.
     """
     if raw_dir is not None and not raw_dir.is_dir():
         raise ValueError(f"data.raw_dir must be a folder, got {raw_dir}")
-    found = [file for file in sorted(raw_dir.rglob("*")) if file.is_file()] if raw_dir else []
+    available = _list_files(raw_dir) if raw_dir is not None else []
     missing = []
-    for url, info in fetched.infos.items():
-        place = fetched.place(url)
-        if place.exists() and is_whole(place, info):
+    for url, info in raw_files.url_infos.items():
+        cached = raw_files.cache_path(url)
+        if cached.exists() and is_intact(cached, info):
             continue
-        place.unlink(missing_ok=True)
-        match = next((file for file in found if is_whole(file, info)), None)
-        if match:
-            _link(match, place, url, info, fetched)
+        cached.unlink(missing_ok=True)
+        match = _find_intact_file(available, info)
+        if match is not None:
+            _link_file(raw_files, url, match)
             continue
-        named = [file for file in found if file.name == fetched.file_name(url)]
-        if named:
-            raise ValueError(
-                f"{named[0]} is damaged: data={fetched.name} needs {info.size} with SHA-256 {info.checksum}, "
-                f"got {named[0].stat().st_size} bytes with {checksum(named[0])}"
-            )
+        _check_not_damaged(raw_files, url, available)
         missing.append(url)
     return missing
 
 
-def _link(file: Path, place: Path, url: str, info: Any, fetched: Fetched) -> None:
-    """Not copied: raw files can be larger than what is free. Several processes may do so at once."""
-    from etils import epath
-    from tensorflow_datasets.core.download import resource
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f"{place.name}.{os.getpid()}")
-    beside.symlink_to(file.absolute())
-    os.replace(beside, place)
-    bare = fetched.name.partition("/")[0]
-    resource.write_info_file(
-        url=url,
-        path=epath.Path(place),
-        dataset_name=bare,
-        original_fname=fetched.file_name(url),
-        url_info=info,
-    )
-
-
-def is_whole(file: Path, info: Any) -> bool:
-    """Whether a file has the size and the content that the catalogue expects."""
-    return file.stat().st_size == int(info.size) and checksum(file) == info.checksum
+def is_intact(file: Path, info: Any) -> bool:
+    """Whether a file has the size and the checksum that the catalogue expects."""
+    has_expected_size = file.stat().st_size == int(info.size)
+    return has_expected_size and checksum(file) == info.checksum
 
 
 def checksum(file: Path) -> str:
@@ -153,27 +164,72 @@ def checksum(file: Path) -> str:
 
 
 def is_reachable(url: str) -> bool:
-    """Whether the address's host, or the proxy before it, takes a connection within ``SECONDS_TO_ANSWER``."""
-    address = urllib.parse.urlparse(url)
-    proxy = urllib.request.getproxies().get(address.scheme)
-    target = (
-        urllib.parse.urlparse(proxy)
-        if proxy and not urllib.request.proxy_bypass(address.netloc)
-        else address
-    )
-    port = target.port or {"https": 443, "ftp": 21}.get(target.scheme, 80)
-    answers: list[bool] = []
+    """Whether the host of a URL, or the proxy in use, accepts a connection in time."""
+    address = _address_to_connect(url)
+    port = address.port or DEFAULT_PORTS.get(address.scheme, 80)
+    connected = threading.Event()
 
     def connect() -> None:
         with (
             contextlib.suppress(OSError),
-            socket.create_connection((target.hostname, port), SECONDS_TO_ANSWER),
+            socket.create_connection((address.hostname, port), CONNECT_SECONDS),
         ):
-            answers.append(True)
+            connected.set()
 
-    asking = threading.Thread(
-        target=connect, daemon=True
-    )  # looking a name up keeps to no time limit
-    asking.start()
-    asking.join(SECONDS_TO_ANSWER)
-    return bool(answers)
+    # The name lookup ignores the timeout of a connection; only a thread can be left waiting.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    return connected.is_set()
+
+
+def _address_to_connect(url: str) -> urllib.parse.ParseResult:
+    """The address of a URL's host, or of the proxy that requests to it go through."""
+    address = urllib.parse.urlparse(url)
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if proxy and not urllib.request.proxy_bypass(address.netloc):
+        return urllib.parse.urlparse(proxy)
+    return address
+
+
+def _list_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _find_intact_file(files: list[Path], info: Any) -> Path | None:
+    for file in files:
+        if is_intact(file, info):
+            return file
+    return None
+
+
+def _check_not_damaged(raw_files: RawFiles, url: str, files: list[Path]) -> None:
+    """Raises ValueError if a file has the expected name: its content is not the expected one."""
+    info = raw_files.url_infos[url]
+    for file in files:
+        if file.name == raw_files.file_name(url):
+            raise ValueError(
+                f"{file} is damaged: data={raw_files.dataset} needs {info.size} "
+                f"with SHA-256 {info.checksum}, "
+                f"got {file.stat().st_size} bytes with {checksum(file)}"
+            )
+
+
+def _link_file(raw_files: RawFiles, url: str, file: Path) -> None:
+    """Link a file to where TFDS looks for it. A copy of a large file might not fit on the disk."""
+    from etils import epath
+    from tensorflow_datasets.core.download import resource
+
+    cached = raw_files.cache_path(url)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may link the same file: each makes a link under its own name and renames it.
+    temporary = cached.with_name(f"{cached.name}.{os.getpid()}")
+    temporary.symlink_to(file.absolute())
+    os.replace(temporary, cached)
+    resource.write_info_file(
+        url=url,
+        path=epath.Path(cached),
+        dataset_name=raw_files.base_name,
+        original_fname=raw_files.file_name(url),
+        url_info=raw_files.url_infos[url],
+    )

@@ -3,35 +3,62 @@
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 _BOUND = r"(-?\d+%?)?"
-_SLICE = re.compile(rf"(\w+)(?:\[{_BOUND}:{_BOUND}\])?")
+_SPLIT = re.compile(rf"(\w+)(?:\[{_BOUND}:{_BOUND}\])?")
 
 
-def cut(split: str, sizes: Mapping[str, int], path: str = "data.split") -> tuple[str, slice]:
-    """The split that is meant and the examples of it, first and last behind it as whole numbers.
+def parse_split(
+    split: str, sizes: Mapping[str, int], path: str = "data.split"
+) -> tuple[str, slice]:
+    """Parse a split or a slice of one, as TFDS writes them.
 
-    A percentage counts examples rounded to the nearest whole, as TFDS does by default; a negative bound counts from
-    the end.
+    A percentage is rounded to the nearest example, and a negative bound counts from the end.
 
-    >>> cut("train[25%:-10]", {"train": 200})
+    >>> parse_split("train[25%:-10]", {"train": 200})
     ('train', slice(50, 190, None))
 
+    Args:
+        split: A split such as ``train``, or a slice such as ``train[:10%]``.
+        sizes: Number of examples in each split.
+        path: The setting that error messages name.
+
+    Returns:
+        The name of the split, and the slice of its examples with bounds between 0 and their number.
+
     Raises:
-        ValueError: there is no such split, the slice is none, or it holds no example; ``path`` names the setting.
+        ValueError: There is no such split, the slice is malformed, or it holds no example.
     """
-    match = _SLICE.fullmatch(split)
-    if not match or match.group(1) not in sizes:
-        sliced = " or a slice such as train[:10%]" if "[" in split else ""
-        raise ValueError(f"{path} must be one of {', '.join(sizes)}{sliced}, got {split}")
-    name, *bounds = match.groups()
+    match = _SPLIT.fullmatch(split)
+    if match is None or match.group(1) not in sizes:
+        hint = " or a slice such as train[:10%]" if "[" in split else ""
+        raise ValueError(f"{path} must be one of {', '.join(sizes)}{hint}, got {split}")
+    name, lower, upper = match.groups()
     size = sizes[name]
-    start, stop, _ = slice(*(_examples(bound, size) for bound in bounds)).indices(size)
+    first = _parse_bound(lower, size)
+    last = _parse_bound(upper, size)
+    start, stop, _ = slice(first, last).indices(size)
     if stop <= start:
         raise ValueError(f"{path} must hold examples: {name} has {size}, got {split}")
     return name, slice(start, stop)
 
 
-def _examples(bound: str | None, size: int) -> int | None:
-    if bound is None or not bound.endswith("%"):
-        return None if bound is None else int(bound)
-    return round(size * int(bound[:-1]) / 100)
+def choose_test_positions(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose a tenth of ``count`` examples for the test split, the same ones in every run.
+
+    Returns:
+        The sorted positions of the training examples and those of the test examples.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    num_test = max(1, count // 10)
+    return np.sort(order[num_test:]), np.sort(order[:num_test])
+
+
+def _parse_bound(bound: str | None, size: int) -> int | None:
+    if bound is None:
+        return None
+    if bound.endswith("%"):
+        percentage = int(bound[:-1])
+        return round(size * percentage / 100)
+    return int(bound)

@@ -1,26 +1,37 @@
-"""Texts as tokens: vocabularies of characters, bytes or words, windows for language models, padded examples."""
+"""Texts as tokens: vocabularies, windows for language models, and padded examples."""
 
 import collections
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-UNKNOWN = "\ufffd"  # stands for everything that is rare or that the training text lacks
-PADDING = 0  # the token behind the end of a padded example
-RARE = {
-    "characters": 10,
-    "words": 2,
-}  # occurrences in the training text, below which there is no token of its own
-WORDS = 20_000  # the most that a vocabulary holds, the most frequent ones
+from research.config.data_options import SplitData
+from research.data.dataset import Dataset, DatasetInfo, LabeledArrays, select_splits
+
+UNKNOWN = "\ufffd"  # the symbol for everything that has no token
+PADDING = 0  # the token that fills a row after the end of its text
+MIN_OCCURRENCES = {"characters": 10, "words": 2}  # in the training text, to get a token
+MAX_SYMBOLS = 20_000  # of a vocabulary, which keeps the most frequent ones
+
+
+@dataclass(frozen=True)
+class LabeledTexts:
+    """Texts and their class labels [n]."""
+
+    texts: list[str]
+    labels: np.ndarray
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the tokens stand for: characters or words by token number; bytes are their own numbers.
+    """What the tokens stand for.
 
-    ``padded``: token 0 is padding, and whatever a token stands for is one place further on.
+    Attributes:
+        unit: What a token is: ``characters``, ``bytes`` or ``words``.
+        symbols: Characters or words by token number; empty for bytes, whose values are the tokens.
+        padded: Whether token 0 is padding, which moves all symbols by one.
     """
 
     unit: str
@@ -28,59 +39,119 @@ class Vocabulary:
     padded: bool = False
 
     def __len__(self) -> int:
-        return self.padded + (256 if self.unit == "bytes" else len(self.symbols))
+        num_symbols = 256 if self.unit == "bytes" else len(self.symbols)
+        return num_symbols + int(self.padded)
 
-    def described(self) -> tuple[int, str | tuple[str, ...], bool]:
-        """How many tokens there are, what they stand for as the record keeps it, and whether texts are padded."""
-        return (
-            len(self),
-            "".join(self.symbols) if self.unit == "characters" else self.symbols,
-            self.padded,
-        )
+    @property
+    def dtype(self) -> type[np.integer]:
+        """The smaller of uint8 and int32 that holds every token."""
+        return np.uint8 if len(self) <= 256 else np.int32
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens' numbers [n], uint8 where all fit and int32 otherwise; what has none is the unknown token."""
-        format_ = np.uint8 if len(self) <= 256 else np.int32
+        """The tokens [n] of a text. A symbol without a token becomes the unknown token."""
+        first_token = int(self.padded)
         if self.unit == "bytes":
-            return (np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.padded).astype(
-                format_
-            )
-        numbers = {symbol: number for number, symbol in enumerate(self.symbols, self.padded)}
-        return np.array(
-            [numbers.get(piece, self.padded) for piece in pieces(text, self.unit)], format_
-        )
+            values = np.frombuffer(text.encode(), np.uint8)
+            tokens = values.astype(np.int32) + first_token
+            return tokens.astype(self.dtype)
+        token_of = {}
+        for token, symbol in enumerate(self.symbols, first_token):
+            token_of[symbol] = token
+        tokens = []
+        for symbol in split_symbols(text, self.unit):
+            tokens.append(token_of.get(symbol, first_token))
+        return np.array(tokens, self.dtype)
 
-    def padded_rows(self, texts: Sequence[str], length: int) -> np.ndarray:
-        """Texts as rows [n, T] of their first ``length`` tokens, zeros behind them; an empty text is one unknown."""
-        rows = np.zeros((len(texts), length), np.uint8 if len(self) <= 256 else np.int32)
+    def encode_padded(self, texts: Sequence[str], length: int) -> np.ndarray:
+        """Rows [n, T] with the first ``length`` tokens of each text, then padding.
+
+        An empty text becomes one unknown token.
+        """
+        rows = np.full((len(texts), length), PADDING, self.dtype)
         for row, text in zip(rows, texts, strict=True):
             tokens = self.encode(text)[:length]
-            row[: max(1, len(tokens))] = tokens if len(tokens) else 1
+            if len(tokens):
+                row[: len(tokens)] = tokens
+            else:
+                row[0] = 1
         return rows
 
 
 def make_vocabulary(texts: Iterable[str], unit: str, *, padded: bool = False) -> Vocabulary:
     """The vocabulary of the training texts.
 
-    Characters stand in their own order, words in that of their frequency; the first symbol is the unknown one.
+    Characters are sorted, words are in order of frequency. The first symbol is the unknown one.
+
+    Args:
+        texts: The training texts.
+        unit: What a token is: ``characters``, ``bytes`` or ``words``.
+        padded: Whether token 0 is padding.
     """
     if unit == "bytes":
         return Vocabulary(unit, (), padded)
-    counts = collections.Counter(piece for text in texts for piece in pieces(text, unit))
-    frequent = [symbol for symbol, count in counts.most_common(WORDS - 1) if count >= RARE[unit]]
-    return Vocabulary(
-        unit, (UNKNOWN, *(sorted(frequent) if unit == "characters" else frequent)), padded
-    )
+    counts: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        counts.update(split_symbols(text, unit))
+    symbols = []
+    for symbol, count in counts.most_common(MAX_SYMBOLS - 1):
+        if count >= MIN_OCCURRENCES[unit]:
+            symbols.append(symbol)
+    if unit == "characters":
+        symbols.sort()
+    return Vocabulary(unit, (UNKNOWN, *symbols), padded)
 
 
-def pieces(text: str, unit: str) -> Sequence[str]:
-    """A text's characters, or its words in lower case, in which punctuation marks are words too."""
-    return text if unit == "characters" else re.findall(r"\w+|[^\w\s]", text.lower())
+def split_symbols(text: str, unit: str) -> Sequence[str]:
+    """The characters of a text, or its words in lower case; punctuation marks are words too."""
+    if unit == "characters":
+        return text
+    return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
-def windows(tokens: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """All whole windows [n, T] of a text, and the next token at every position [n, T] int32."""
+def make_windows(tokens: np.ndarray, length: int) -> LabeledArrays:
+    """All whole windows ``x`` [n, T], and the next token at every position, ``y`` [n, T] int32."""
     end = (len(tokens) - 1) // length * length
-    return tokens[:end].reshape(-1, length), tokens[1 : end + 1].reshape(-1, length).astype(
-        np.int32
+    x = tokens[:end].reshape(-1, length)
+    y = tokens[1 : end + 1].reshape(-1, length)
+    return LabeledArrays(x, y.astype(np.int32))
+
+
+def make_text_dataset(
+    data: SplitData,
+    info: DatasetInfo,
+    vocabulary: Vocabulary,
+    read: Callable[[str], LabeledArrays],
+    *,
+    name: str,
+    version: str,
+    classes: int,
+) -> Dataset:
+    """A dataset of tokens in memory.
+
+    Args:
+        data: The settings.
+        info: The splits, and the shape of an example.
+        vocabulary: What the tokens stand for.
+        read: Reads all examples of a split.
+        name: Name of the dataset.
+        version: Version of the dataset.
+        classes: Number of classes; for a language model, the size of the vocabulary.
+    """
+    selected = select_splits(data, info.splits, read, classes)
+    symbols = vocabulary.symbols
+    if vocabulary.unit == "characters":
+        symbols = "".join(symbols)
+    return Dataset(
+        name=name,
+        version=version,
+        split=data.split,
+        x=selected.train.x,
+        y=selected.train.y,
+        eval_x=selected.evaluation.x,
+        eval_y=selected.evaluation.y,
+        shape=info.shape,
+        classes=classes,
+        vocabulary=len(vocabulary),
+        symbols=symbols,
+        padded=vocabulary.padded,
     )

@@ -1,4 +1,7 @@
-"""Underflow told from vanishing: what the number format took of the gradient, where, and which loss scale keeps it."""
+"""Distinguishes underflow from vanishing: what the number format removed from the gradient.
+
+The sentence says in which layers, and which loss scale would avoid it.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,72 +10,109 @@ import numpy as np
 
 from research.diagnosis.advice import Settings, advice
 from research.diagnosis.verdict import Verdict, ratio_in_words
-from research.theory.formats import keeping_scale, log_squares
+from research.theory.formats import log_mean_square, smallest_safe_loss_scale
 
-NOTICED = 0.1  # a layer that loses more of its gradient suffers from underflow
-KEEP = 0.99
+NOTICED = 0.1  # a layer that loses a larger fraction of its gradient suffers from underflow
+PRESERVED = 0.99
+
+Profile = Mapping[str, np.ndarray]
 
 
 def judge_underflow(
     verdict: Verdict,
     steps: Sequence[int],
-    profiles: Sequence[Mapping[str, np.ndarray]],
+    profiles: Sequence[Profile],
     *,
     format_: str,
     settings: Settings,
 ) -> Verdict:
-    """The verdict with ``lost_fraction``, and of kind ``underflow`` where a layer lost a tenth of its gradient.
+    """Adds ``lost_fraction`` to a verdict.
+
+    The verdict becomes ``underflow`` where a layer lost more than a tenth of its gradient.
 
     Args:
-        verdict: the judgement by norms; that a run has diverged stands.
-        steps: where exponents were counted.
-        profiles: what was found there, as ``formats.read_counts`` gives it; the last one counts.
-        format_: the format that loses first.
+        verdict: the verdict from the norms. A diverged run stays diverged.
+        steps: the steps at which exponents were counted.
+        profiles: the gauges of each of these steps, as ``formats.gauges_from_counts`` returns them.
+            The last decides.
+        format_: the narrowest format that the gradient passes.
         settings: the run's configuration by dotted path.
     """
     if not profiles or "signal_lost" not in profiles[-1]:
         return verdict
     last = profiles[-1]
     lost = last["signal_lost"]
-    verdict = dataclasses.replace(
-        verdict, lost_fraction=float(np.nanmean(lost)) if np.any(lost >= 0) else None
-    )
+    mean_lost = float(np.nanmean(lost)) if np.any(lost >= 0) else None
+    verdict = dataclasses.replace(verdict, lost_fraction=mean_lost)
     layers = np.flatnonzero(lost > NOTICED)
     if not len(layers) or verdict.kind == "diverged":
         return verdict
-    words = [_where(layers, lost, format_), _advice(last, format_, settings), _in_float32(last)]
-    sentence = "; ".join(word for word in words if word) + "." + advice("underflow", settings)
-    since = int(
-        steps[_since([bool(np.any(profile["signal_lost"] > NOTICED)) for profile in profiles])]
-    )
+    since = _first_of_last_run([_has_underflow(profile) for profile in profiles])
     return dataclasses.replace(
-        verdict, kind="underflow", since_step=since, sentence=f"underflow: {sentence}"
+        verdict,
+        kind="underflow",
+        since_step=int(steps[since]),
+        sentence=_sentence(last, layers, format_, settings),
     )
 
 
-def _since(suffers: list[bool]) -> int:
-    return next((n + 1 for n in reversed(range(len(suffers))) if not suffers[n]), 0)
+def _has_underflow(profile: Profile) -> bool:
+    return bool(np.any(profile["signal_lost"] > NOTICED))
 
 
-def _where(layers: np.ndarray, lost: np.ndarray, format_: str) -> str:
-    runs = np.split(layers, np.flatnonzero(np.diff(layers) > 1) + 1)
-    named = ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+def _first_of_last_run(holds: list[bool]) -> int:
+    """The index from which on a condition holds until the end."""
+    first = len(holds)
+    while first > 0 and holds[first - 1]:
+        first -= 1
+    return first
+
+
+def _sentence(profile: Profile, layers: np.ndarray, format_: str, settings: Settings) -> str:
+    parts = [
+        _lost_in_layers(layers, profile["signal_lost"], format_),
+        _sufficient_loss_scale(profile, format_, settings),
+        _ratio_in_float32(profile),
+    ]
+    text = "; ".join(part for part in parts if part)
+    return f"underflow: {text}." + advice("underflow", settings)
+
+
+def _lost_in_layers(layers: np.ndarray, lost: np.ndarray, format_: str) -> str:
     noun = "layers" if len(layers) > 1 else "layer"
-    return f"{noun} {named}: {100 * np.mean(lost[layers]):.0f} % of the gradient is zero in {format_} alone"
+    where = f"{noun} {_ranges_in_words(layers)}"
+    percent = f"{100 * np.mean(lost[layers]):.0f} %"
+    return f"{where}: {percent} of the gradient is zero in {format_} but not in float32"
 
 
-def _advice(profile: Mapping[str, np.ndarray], format_: str, settings: Settings) -> str:
-    if settings["precision.tensor_scale"]:
+def _ranges_in_words(layers: np.ndarray) -> str:
+    """Ascending numbers with neighbours joined: 0–3, 7."""
+    is_gap = np.diff(layers) > 1
+    runs = np.split(layers, np.flatnonzero(is_gap) + 1)
+    words = []
+    for run in runs:
+        words.append(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]))
+    return ", ".join(words)
+
+
+def _sufficient_loss_scale(profile: Profile, format_: str, settings: Settings) -> str:
+    """Which loss scale would be enough; empty where each tensor has its scale anyway."""
+    if settings.get("precision.tensor_scale"):
         return ""
-    scale = keeping_scale(profile["signal_exponent_float32"], format_, KEEP)
+    percent = f"{100 * PRESERVED:.0f} %"
+    histogram = profile["signal_exponent_float32"]
+    scale = smallest_safe_loss_scale(histogram, format_, PRESERVED)
     if scale is None:
-        return f"no loss scale would keep {KEEP:.0%} without overflow".replace("%", " %")
-    return f"a loss scale of 2^{int(np.log2(scale))} would keep {KEEP:.0%}".replace("%", " %")
+        return f"no loss scale would keep {percent} without overflow"
+    return f"a loss scale of 2^{int(np.log2(scale))} would keep {percent}"
 
 
-def _in_float32(profile: Mapping[str, np.ndarray]) -> str:
-    logs = log_squares(profile["signal_exponent_float32"])
-    if not np.isfinite(logs[[0, -1]]).all():
+def _ratio_in_float32(profile: Profile) -> str:
+    """The first layer's squared gradient over the last layer's; empty where either is zero."""
+    logs = log_mean_square(profile["signal_exponent_float32"])
+    first = logs[0]
+    last = logs[-1]
+    if not (np.isfinite(first) and np.isfinite(last)):
         return ""
-    ratio = ratio_in_words((logs[0] - logs[-1]) / np.log(10))
+    ratio = ratio_in_words((first - last) / np.log(10))
     return f"in float32 the first layer receives {ratio} the squared gradient of the last"

@@ -1,5 +1,4 @@
-"""The instrument: what is measured inside the step, what theory expects, and the verdict in words.
+"""What is measured inside the train step: norms, probes, exponents, curvature and symmetries.
 
-``norms`` and ``slots`` measure, ``layers`` sums up a layer's parameters, ``theory`` predicts, ``verdict`` judges.
-Nothing here knows of networks, datasets or files.
+Nothing here knows networks, datasets or files, and nothing here judges.
 """

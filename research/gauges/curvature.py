@@ -1,6 +1,7 @@
-"""Slower measurements of a function: the curvature of a loss, the spectrum of a Jacobian, the error of differences."""
+"""Slower measurements of a function: curvature, Jacobian spectrum, errors of differences."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,83 +9,144 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from research.gauges.norms import accumulator, tree_euclidean
+from research.gauges.norms import accumulator, nonzero_or_one, tree_euclidean
 
 ITERATIONS = 32
+Scalar = Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _LanczosState:
+    """The last two unit vectors of Lanczos' method, and the length that the last one had."""
+
+    previous: Any
+    vector: Any
+    beta: Array
 
 
 def sharpness(
-    gradient: Callable[[Any], Any], params: Any, key: Array, iterations: int = ITERATIONS
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The greatest eigenvalue of the Hessian at ``params``, and a bound on its distance from a true eigenvalue.
+    gradient: Callable[[Any], Any],
+    params: Any,
+    key: Array,
+    iterations: int = ITERATIONS,
+) -> tuple[Scalar, Scalar]:
+    """The largest eigenvalue of the Hessian, by Lanczos' method on Hessian-vector products.
 
-    By Lanczos' method on Hessian-vector products, from a random start that ``key`` decides. Vectors are not made
-    orthogonal again: that repeats eigenvalues found already and spoils none (Paige 1980), and three vectors are kept.
+    Vectors are not orthogonalised again: that repeats eigenvalues that were already found but
+    spoils none (Paige 1980), and only three vectors are stored.
+
+    Args:
+        gradient: the gradient of the loss, a tree like ``params``.
+        params: where the Hessian is taken.
+        key: decides the random start vector.
+        iterations: how many Hessian-vector products are computed.
+
+    Returns:
+        The eigenvalue, and a bound on its distance from a true eigenvalue.
 
     References:
-        Lanczos, An iteration method for the solution of the eigenvalue problem, 1950. Parlett, The Symmetric
-        Eigenvalue Problem, 1998, §13.2 (the bound |β_k s_k|).
+        Lanczos, An iteration method for the solution of the eigenvalue problem, 1950. Parlett, The
+        Symmetric Eigenvalue Problem, 1998, §13.2 (the bound |β_k s_k|).
     """
-    draws = [
-        jax.random.normal(jax.random.fold_in(key, n), leaf.shape)
-        for n, leaf in enumerate(jax.tree.leaves(params))
-    ]
-    start = jax.tree.unflatten(jax.tree.structure(params), draws)
-    start = jax.tree.map(lambda draw, leaf: draw.astype(leaf.dtype), start, params)
-    start = _scaled(start, 1 / tree_euclidean(start))
 
-    def iterate(carry: tuple, _: None) -> tuple[tuple, tuple[Array, Array]]:
-        before, vector, beta = carry
-        image = jax.jvp(gradient, (params,), (vector,))[1]
-        alpha = _product(vector, image)
-        rest = jax.tree.map(lambda a, v, b: a - alpha * v - beta * b, image, vector, before)
+    def iterate(state: _LanczosState, _: None) -> tuple[_LanczosState, tuple[Array, Array]]:
+        _, image = jax.jvp(gradient, (params,), (state.vector,))
+        alpha = _inner_product(state.vector, image)
+
+        def remove_projections(image: Array, vector: Array, previous: Array) -> Array:
+            return image - alpha * vector - state.beta * previous
+
+        rest = jax.tree.map(remove_projections, image, state.vector, state.previous)
         length = tree_euclidean(rest)
-        return (vector, _scaled(rest, 1 / jnp.where(length > 0, length, 1)), length), (
-            alpha,
-            length,
+        following = _LanczosState(
+            previous=state.vector,
+            vector=_scale_tree(rest, 1 / nonzero_or_one(length)),
+            beta=length,
         )
+        return following, (alpha, length)
 
-    nothing = jax.tree.map(jnp.zeros_like, start)
-    _, (alphas, betas) = lax.scan(
-        iterate, (nothing, start, jnp.zeros_like(_product(start, start))), length=iterations
+    start = _random_unit_vector(params, key)
+    zeros = jax.tree.map(jnp.zeros_like, start)
+    state = _LanczosState(
+        previous=zeros,
+        vector=start,
+        beta=jnp.zeros_like(_inner_product(start, start)),
     )
-    values, vectors = jnp.linalg.eigh(
-        jnp.diag(alphas) + jnp.diag(betas[:-1], 1) + jnp.diag(betas[:-1], -1)
-    )
-    return values[-1], jnp.abs(betas[-1] * vectors[-1, -1])
+    _, (alphas, betas) = lax.scan(iterate, state, length=iterations)
+    tridiagonal = jnp.diag(alphas)
+    tridiagonal = tridiagonal + jnp.diag(betas[:-1], 1)
+    tridiagonal = tridiagonal + jnp.diag(betas[:-1], -1)
+    values, vectors = jnp.linalg.eigh(tridiagonal)
+    largest = values[-1]
+    bound = jnp.abs(betas[-1] * vectors[-1, -1])
+    return largest, bound
 
 
-def _product(a: Any, b: Any) -> Float[Array, ""]:
-    def wide(leaf):
-        return leaf.astype(accumulator(leaf.dtype))
+def _random_unit_vector(params: Any, key: Array) -> Any:
+    """A tree like ``params`` whose leaves are random and whose norm is 1."""
+    leaves = jax.tree.leaves(params)
+    draws = []
+    for n, leaf in enumerate(leaves):
+        leaf_key = jax.random.fold_in(key, n)
+        draws.append(jax.random.normal(leaf_key, leaf.shape))
+    typed = []
+    for draw, leaf in zip(draws, leaves, strict=True):
+        typed.append(draw.astype(leaf.dtype))
+    vector = jax.tree.unflatten(jax.tree.structure(params), typed)
+    return _scale_tree(vector, 1 / tree_euclidean(vector))
 
-    products = jax.tree.map(lambda x, y: jnp.vdot(wide(x), wide(y)), a, b)
+
+def _inner_product(a: Any, b: Any) -> Scalar:
+    """⟨a, b⟩ over all leaves, in float32 or wider."""
+
+    def leaf_product(x: Array, y: Array) -> Array:
+        return jnp.vdot(_widen(x), _widen(y))
+
+    products = jax.tree.map(leaf_product, a, b)
     return jax.tree.reduce(jnp.add, products)
 
 
-def _scaled(tree: Any, factor: Array) -> Any:
-    return jax.tree.map(lambda leaf: (leaf * factor).astype(leaf.dtype), tree)
+def _widen(x: Array) -> Array:
+    return x.astype(accumulator(x.dtype))
+
+
+def _scale_tree(tree: Any, factor: Array) -> Any:
+    def scale(leaf: Array) -> Array:
+        return (leaf * factor).astype(leaf.dtype)
+
+    return jax.tree.map(scale, tree)
 
 
 def isometry(
     function: Callable[[Array], Array], at: Float[Array, " D"]
-) -> tuple[Float[Array, " D"], Float[Array, ""]]:
-    """The singular values of the Jacobian J of ``function`` at a point, the greatest first, and max |J − I|."""
+) -> tuple[Float[Array, " D"], Scalar]:
+    """Measures how far a function from R^D to R^D is from an isometry and from the identity.
+
+    Returns:
+        The singular values of the Jacobian J at the point ``at``, the largest first, and max |J −
+        I|.
+    """
     jacobian = jax.jacrev(function)(at)
-    distance = jnp.max(jnp.abs(jacobian - jnp.eye(len(at), dtype=jacobian.dtype)))
+    identity = jnp.eye(len(at), dtype=jacobian.dtype)
+    distance = jnp.max(jnp.abs(jacobian - identity))
     return jnp.linalg.svd(jacobian, compute_uv=False), distance
 
 
-def mean_cosine(gradients: Float[Array, "B ..."]) -> Float[Array, ""]:
-    """The mean cosine between the gradients of two different examples; those that are 0 do not count.
+def mean_cosine(gradients: Float[Array, "B ..."]) -> Scalar:
+    """The mean cosine between the gradients of two different examples; zero gradients do not count.
 
-    NaN for fewer than two. From the sum s of the m unit vectors: (‖s‖² − m)/(m(m−1)).
+    With the sum s of the m unit vectors it is (‖s‖² − m)/(m(m−1)). It is NaN for fewer than two.
     """
-    rows = gradients.reshape(len(gradients), -1).astype(accumulator(gradients.dtype))
+    rows = gradients.reshape(len(gradients), -1)
+    rows = rows.astype(accumulator(gradients.dtype))
     lengths = tree_euclidean(rows, batch_axes=1)
-    units = rows / jnp.where(lengths > 0, lengths, 1)[:, None]
+    units = rows / nonzero_or_one(lengths)[:, None]
     m = jnp.sum(lengths > 0)
-    return (jnp.sum(jnp.sum(units, axis=0) ** 2) - m) / jnp.where(m > 1, m * (m - 1), jnp.nan)
+    total = jnp.sum(units, axis=0)
+    products = jnp.sum(total**2) - m
+    pairs = jnp.where(m > 1, m * (m - 1), jnp.nan)
+    return products / pairs
 
 
 def difference_errors(
@@ -93,30 +155,48 @@ def difference_errors(
     direction: Float[Array, "..."],
     steps: Float[Array, " H"],
 ) -> dict[str, Float[Array, " H"]]:
-    """Relative errors of a numerical derivative of a scalar along ``direction``, by step h, against the automatic one.
+    """Relative errors of numerical derivatives, compared with automatic differentiation.
 
-    ``forward`` (f(x+hv) − f(x))/h, ``central`` (f(x+hv) − f(x−hv))/2h (Baydin et al. 2018, §2.1).
+    Args:
+        function: a scalar function.
+        at: the point x.
+        direction: the direction v of the derivative.
+        steps: the steps h.
+
+    Returns:
+        For each step the errors of ``forward`` (f(x+hv) − f(x))/h and ``central`` (f(x+hv) −
+        f(x−hv))/2h differences (Baydin et al. 2018, §2.1).
     """
-    here, exact = jax.jvp(function, (at,), (direction,))
-    ahead, behind = (
-        lax.map(lambda h: function(at + h * direction), sign * steps) for sign in (1, -1)
-    )
+    value, exact = jax.jvp(function, (at,), (direction,))
 
-    def error(measured):
-        return jnp.abs(measured - exact) / jnp.abs(exact)
+    def evaluate(sign: int) -> Array:
+        return lax.map(lambda h: function(at + h * direction), sign * steps)
 
+    def relative_error(derivative: Array) -> Array:
+        return jnp.abs(derivative - exact) / jnp.abs(exact)
+
+    plus = evaluate(1)
+    minus = evaluate(-1)
     return {
-        "forward": error((ahead - here) / steps),
-        "central": error((ahead - behind) / (2 * steps)),
+        "forward": relative_error((plus - value) / steps),
+        "central": relative_error((plus - minus) / (2 * steps)),
     }
 
 
 def mode_error(
-    function: Callable[[Array], Array], at: Float[Array, "..."], direction: Float[Array, "..."]
-) -> Float[Array, ""]:
-    """The relative difference between the derivative along ``direction`` in forward mode and in reverse mode.
+    function: Callable[[Array], Array],
+    at: Float[Array, "..."],
+    direction: Float[Array, "..."],
+) -> Scalar:
+    """The relative difference between forward-mode and reverse-mode automatic differentiation.
 
-    Both are exact but for rounding: what is left is the rounding of automatic differentiation.
+    Both are exact except for rounding, so this is the rounding error of automatic differentiation.
+
+    Args:
+        function: a scalar function.
+        at: where the derivative is taken.
+        direction: the direction of the derivative.
     """
-    forward = jax.jvp(function, (at,), (direction,))[1]
-    return jnp.abs(_product(jax.grad(function)(at), direction) - forward) / jnp.abs(forward)
+    _, forward = jax.jvp(function, (at,), (direction,))
+    reverse = _inner_product(jax.grad(function)(at), direction)
+    return jnp.abs(reverse - forward) / jnp.abs(forward)

@@ -1,6 +1,8 @@
-"""How many elements have which exponent, from their bits: exact whatever the backend flushes to zero."""
+"""Counts the exponents of floating-point numbers from their bits.
 
-import functools
+The counts are exact, even on a backend that flushes subnormal numbers to zero.
+"""
+
 from typing import Any
 
 import jax
@@ -12,30 +14,56 @@ from research.theory.formats import BINS, HIGHEST, LOWEST
 
 
 def exponent_counts(tree: Any, batch_axes: int = 0) -> Float[Array, "... bins"]:
-    """How many elements of all leaves have each exponent from ``LOWEST`` to ``HIGHEST``, are zero, are not finite.
+    """Counts the elements of all leaves by exponent.
 
-    The exponent is ⌊log₂|x|⌋, of subnormal numbers too. Apart for each index of the leading ``batch_axes`` (0 or 1).
-    Exponents outside the range, which float64 alone has, count at its ends. Whole numbers up to 2²⁴ are exact.
+    The exponent is ⌊log₂|x|⌋, also for subnormal numbers. Exponents outside the range, which only
+    float64 has, count at its ends. Counts up to 2²⁴ are exact.
+
+    Args:
+        tree: floating-point arrays.
+        batch_axes: 0 or 1; with 1, each index of the leading axis is counted separately.
+
+    Returns:
+        The number of elements for each exponent from ``LOWEST`` to ``HIGHEST``, then of zeros, then
+        of non-finite
+        elements: [BINS + 2], or [L, BINS + 2] with a batch axis.
     """
     count = jax.vmap(_counts) if batch_axes else _counts
-    return functools.reduce(jnp.add, map(count, jax.tree.leaves(tree)))
+    first, *others = jax.tree.leaves(tree)
+    total = count(first)
+    for leaf in others:
+        total = total + count(leaf)
+    return total
 
 
 def _counts(x: Array) -> Array:
-    return jnp.zeros(BINS + 2, jnp.int32).at[_places(x).reshape(-1)].add(1).astype(jnp.float32)
+    counts = jnp.zeros(BINS + 2, jnp.int32)
+    bins = _bin_of(x).reshape(-1)
+    counts = counts.at[bins].add(1)
+    return counts.astype(jnp.float32)
 
 
-def _places(x: Array) -> Int[Array, "..."]:
-    """Where each element is counted: no operation on floating-point numbers, which takes subnormal ones for zeros.
+def _bin_of(x: Array) -> Int[Array, "..."]:
+    """The index at which each element is counted.
 
-    The barrier keeps the compiler from finding such an operation in the integers.
+    It is computed from integers only, because a floating-point operation may take subnormal numbers
+    for zeros. The barrier keeps the compiler from turning the integer operations into such an
+    operation.
     """
     info = jnp.finfo(x.dtype)
-    bits = lax.optimization_barrier(lax.bitcast_convert_type(x, f"uint{info.bits}"))
-    fraction = bits & ((1 << info.nmant) - 1)
-    field = ((bits >> info.nmant) & ((1 << info.nexp) - 1)).astype(jnp.int32)
-    leading = info.bits - 1 - lax.clz(fraction).astype(jnp.int32)
-    exponent = jnp.where(field == 0, leading - info.nmant, field - 1) + int(info.minexp)
-    place = jnp.clip(exponent, LOWEST, HIGHEST) - LOWEST
-    place = jnp.where(field == (1 << info.nexp) - 1, BINS + 1, place)
-    return jnp.where((field == 0) & (fraction == 0), BINS, place)
+    bits = lax.bitcast_convert_type(x, f"uint{info.bits}")
+    bits = lax.optimization_barrier(bits)
+    mantissa_mask = (1 << info.nmant) - 1
+    exponent_mask = (1 << info.nexp) - 1
+    mantissa = bits & mantissa_mask
+    field = (bits >> info.nmant) & exponent_mask
+    field = field.astype(jnp.int32)
+
+    leading_zeros = lax.clz(mantissa).astype(jnp.int32)
+    highest_bit = info.bits - 1 - leading_zeros
+    is_subnormal = field == 0  # or zero
+    exponent = jnp.where(is_subnormal, highest_bit - info.nmant, field - 1)
+    exponent = exponent + int(info.minexp)
+    index = jnp.clip(exponent, LOWEST, HIGHEST) - LOWEST
+    index = jnp.where(field == exponent_mask, BINS + 1, index)
+    return jnp.where((field == 0) & (mantissa == 0), BINS, index)

@@ -1,4 +1,4 @@
-"""Gauges of a layer's parameters: how large are its gradient, its weights and its update."""
+"""Gauges of a layer's parameters: the sizes of its gradient, its weights and its update."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,35 +9,51 @@ from jaxtyping import Array, Float
 
 from research.gauges.norms import accumulator, tree_euclidean
 
+Stage = list[Any]  # one tree of parameters for each layer of the stage's block
+PerLayer = Float[Array, " N"]
 
-def each_layer(measure: Callable[..., Array], *stages: list[list[Any]]) -> Float[Array, " N"]:
-    """``measure`` of each layer's parameters, in forward order.
 
-    A stage holds, for each layer of its blocks, the tree of the blocks' parameters, stacked on a leading axis, which
-    ``measure`` keeps. Of more than one list of stages it gets as many trees.
+def each_layer(measure: Callable[..., Array], *stages: list[Stage]) -> PerLayer:
+    """Applies ``measure`` to each layer's parameters, in forward order.
+
+    A stage is a list with one tree for each layer of its block. The parameters of the stage's
+    blocks are stacked on the leading axis of the leaves.
+
+    Args:
+        measure: maps a tree with a leading block axis to one number for each block.
+        stages: lists of stages of the same structure; ``measure`` gets one tree from each list.
+
+    Returns:
+        One number for each layer.
     """
-    parts = [
-        jnp.stack([measure(*stacks) for stacks in zip(*stage, strict=True)], axis=1)
-        for stage in zip(*stages, strict=True)
-    ]
-    return jnp.concatenate([part.reshape(-1) for part in parts])
+    measured = []
+    for stage in zip(*stages, strict=True):
+        by_layer = []
+        for stacks in zip(*stage, strict=True):
+            by_layer.append(measure(*stacks))
+        measured.append(jnp.stack(by_layer, axis=1))  # [blocks, layers of a block]
+    return jnp.concatenate([stage.reshape(-1) for stage in measured])
 
 
-def layer_norms(stages: list[list[Any]]) -> Float[Array, " N"]:
-    """The Euclidean norm over all parameters of each layer, in forward order; ``stages`` as for ``each_layer``."""
-    return each_layer(lambda stack: tree_euclidean(stack, batch_axes=1), stages)
+def layer_norms(stages: list[Stage]) -> PerLayer:
+    """The Euclidean norm over all parameters of each layer; ``stages`` as for ``each_layer``."""
+
+    def norms_of_blocks(stack: Any) -> Array:
+        return tree_euclidean(stack, batch_axes=1)
+
+    return each_layer(norms_of_blocks, stages)
 
 
-def layer_sizes_and_updates(
-    before: list[list[Any]], after: list[list[Any]]
-) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+def layer_sizes_and_updates(before: list[Stage], after: list[Stage]) -> tuple[PerLayer, PerLayer]:
     """Norms of each layer's parameters before an update, and of what the update changed in them.
 
-    Compares stored parameters. ``before`` and ``after`` are stages as for ``each_layer``.
+    Compares stored parameters; ``before`` and ``after`` are stages as for ``each_layer``.
     """
-    change = jax.tree.map(lambda new, old: _wide(new) - _wide(old), after, before)
+    change = jax.tree.map(_difference, after, before)
     return layer_norms(before), layer_norms(change)
 
 
-def _wide(x: Array) -> Array:
-    return x.astype(accumulator(x.dtype))
+def _difference(new: Array, old: Array) -> Array:
+    """``new`` − ``old``, in float32 or wider."""
+    wide = accumulator(new.dtype)
+    return new.astype(wide) - old.astype(wide)

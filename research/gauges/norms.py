@@ -1,8 +1,9 @@
 """Euclidean norms that are right over the whole range of the number format.
 
-The sum of squares of float32 numbers is 0 for every norm below 1e-23 or so, and infinite above 1.8e19: exactly
-where a vanishing or exploding gradient lives. The plain sum is used where it is trustworthy; elsewhere the array
-is divided by its greatest magnitude first, as LAPACK's ``nrm2`` does.
+The sum of squares of float32 numbers is 0 for every norm below about 1e-23, and infinite above
+1.8e19. Norms of vanishing and exploding gradients are there. The plain sum is used where it is
+trustworthy; elsewhere the array is divided by its largest magnitude first, as LAPACK's ``nrm2``
+does.
 """
 
 import functools
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The format that statistics of ``dtype`` are summed in: float64 for float64, else float32."""
+    """The format in which statistics of ``dtype`` are summed: float64 for float64, else float32."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -32,36 +33,63 @@ def euclidean(x: Float[Array, "..."]) -> Float[Array, ""]:
 
 
 def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
-    """``euclidean`` of all leaves of ``tree`` together, apart for each index of the leading ``batch_axes``."""
+    """The Euclidean norm over all leaves, for each index of the leading ``batch_axes``."""
     leaves = jax.tree.leaves(tree)
-    wide = jnp.result_type(jnp.float32, *leaves)
-    leaves = [leaf.astype(wide) for leaf in leaves]
-    squares = sum(jnp.sum(x * x, _inner(x, batch_axes)) for x in leaves)
+    dtype = jnp.result_type(jnp.float32, *leaves)
+    leaves = [leaf.astype(dtype) for leaf in leaves]
+    squares = _sum_of_squares(leaves, batch_axes)
     # Above this floor, elements whose squares underflow are too small to matter in the sum.
-    floor = 2.0 ** (int(jnp.finfo(wide).minexp) // 2 - 7)
-    trusted = jnp.all((squares > floor) & (squares < jnp.inf))
-    return lax.cond(
-        trusted, lambda _: jnp.sqrt(squares), lambda xs: _scaled(xs, batch_axes), leaves
-    )
+    smallest_exponent = int(jnp.finfo(dtype).minexp)
+    floor = 2.0 ** (smallest_exponent // 2 - 7)
+    is_trustworthy = (squares > floor) & (squares < jnp.inf)
+
+    def plain_norm(_: list[Array]) -> Array:
+        return jnp.sqrt(squares)
+
+    def scaled_norm(leaves: list[Array]) -> Array:
+        return _scaled_norm(leaves, batch_axes)
+
+    return lax.cond(jnp.all(is_trustworthy), plain_norm, scaled_norm, leaves)
 
 
-def _inner(x: Array, batch_axes: int) -> tuple[int, ...]:
+def nonzero_or_one(lengths: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Lengths to divide by: 1 where a length is 0 or NaN."""
+    return jnp.where(lengths > 0, lengths, 1)
+
+
+def _inner_axes(x: Array, batch_axes: int) -> tuple[int, ...]:
+    """All axes except the leading ``batch_axes``."""
     return tuple(range(batch_axes, x.ndim))
 
 
-def _scaled(leaves: list[Array], batch_axes: int) -> Array:
-    """The norm by division through the greatest magnitude: slower, right for every finite number."""
-    peaks = [jnp.max(jnp.abs(x), _inner(x, batch_axes), initial=0) for x in leaves]
-    greatest = functools.reduce(jnp.maximum, peaks)
-    usable = (greatest > 0) & (greatest < jnp.inf)
-    # The reciprocal of a number near either end of the range is no normal number: shift both towards 1 first.
-    shift = 2.0 ** (jnp.finfo(greatest.dtype).maxexp // 2)
-    factor = jnp.where(greatest > 1, 1 / shift, shift)
-    divisor = jnp.where(usable, greatest * factor, 1)
+def _sum_of_squares(leaves: list[Array], batch_axes: int) -> Array:
+    total: Any = 0
+    for x in leaves:
+        axes = _inner_axes(x, batch_axes)
+        total = total + jnp.sum(x * x, axes)
+    return total
 
-    def spread(value, x):
-        return jnp.expand_dims(value, _inner(x, batch_axes))
 
-    ratios = [x * spread(factor, x) / spread(divisor, x) for x in leaves]
-    norm = greatest * jnp.sqrt(sum(jnp.sum(x * x, _inner(x, batch_axes)) for x in ratios))
-    return jnp.where(usable, norm, greatest)
+def _scaled_norm(leaves: list[Array], batch_axes: int) -> Array:
+    """The norm by division by the largest magnitude: slower, but right for every finite number."""
+    magnitudes = []
+    for x in leaves:
+        axes = _inner_axes(x, batch_axes)
+        magnitudes.append(jnp.max(jnp.abs(x), axes, initial=0))
+    largest = functools.reduce(jnp.maximum, magnitudes)
+    is_usable = (largest > 0) & (largest < jnp.inf)
+    # The reciprocal of a number near either end of the range is no normal number, so both are
+    # shifted towards 1 first.
+    largest_exponent = jnp.finfo(largest.dtype).maxexp
+    shift = 2.0 ** (largest_exponent // 2)
+    factor = jnp.where(largest > 1, 1 / shift, shift)
+    divisor = jnp.where(is_usable, largest * factor, 1)
+
+    def divide(x: Array) -> Array:
+        axes = _inner_axes(x, batch_axes)
+        shifted = x * jnp.expand_dims(factor, axes)
+        return shifted / jnp.expand_dims(divisor, axes)
+
+    ratios = [divide(x) for x in leaves]
+    norm = largest * jnp.sqrt(_sum_of_squares(ratios, batch_axes))
+    return jnp.where(is_usable, norm, largest)

@@ -1,46 +1,56 @@
-"""What the symmetries of a network do to its gradient: where scaling weights changes nothing, and what then is kept.
+"""What the symmetries of a network imply for its gradient, measured.
+
+Where a change of the weights' scale leaves the network unchanged, some products of weights and
+gradients are conserved.
 
 References:
-    Du, Hu, Lee, Algorithmic regularization in learning deep homogeneous models: layers are automatically balanced,
-    2018. Kunin et al., Neural mechanics: symmetry and broken conservation laws in deep learning dynamics, 2021.
+    Du, Hu, Lee, Algorithmic regularization in learning deep homogeneous models: layers are
+    automatically balanced, 2018. Kunin et al., Neural mechanics: symmetry and broken conservation
+    laws in deep learning dynamics, 2021.
 """
-
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.gauges.layers import each_layer, layer_norms
-from research.gauges.norms import tree_euclidean
+from research.gauges.layers import PerLayer, Stage, each_layer, layer_norms
+from research.gauges.norms import nonzero_or_one, tree_euclidean
 
-Kernels = list[
-    list[Any]
-]  # as ``layers.each_layer`` takes them, a layer's being lists of weights [n, …, units]
+Kernels = list[Stage]  # a layer is a list of weights [blocks, …, units]
 
 
-def scale_derivatives(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:
-    """⟨W, ∂L/∂W⟩ over all weights of each layer: the derivative of the loss by the logarithm of their scale."""
-
-    def products(ws: list[Array], gs: list[Array]) -> Array:
-        return jnp.sum(jnp.stack([_sum(w * g, 1) for w, g in zip(ws, gs, strict=True)]), axis=0)
-
-    return each_layer(products, weights, gradients)
+def scale_derivatives(weights: Kernels, gradients: Kernels) -> PerLayer:
+    """⟨W, ∂L/∂W⟩ of each layer, the derivative of the loss by the log of its weights' scale."""
+    return each_layer(_inner_product, weights, gradients)
 
 
-def layer_cosines(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:
+def _inner_product(weights: list[Array], gradients: list[Array]) -> Array:
+    """The sum over all weights of a layer, [blocks]."""
+    products = []
+    for w, g in zip(weights, gradients, strict=True):
+        products.append(_sum_inner_axes(w * g, 1))
+    return jnp.sum(jnp.stack(products), axis=0)
+
+
+def layer_cosines(weights: Kernels, gradients: Kernels) -> PerLayer:
     """The cosine between each layer's weights and their gradient; 0 where there is no gradient."""
     lengths = layer_norms(weights) * layer_norms(gradients)
-    return scale_derivatives(weights, gradients) / jnp.where(lengths > 0, lengths, 1)
+    products = scale_derivatives(weights, gradients)
+    return products / nonzero_or_one(lengths)
 
 
-def unit_cosines(weights: Kernels, gradients: Kernels) -> Float[Array, " N"]:
-    """The greatest |cosine| between the weights that enter a unit and their gradient, of each layer's units."""
+def unit_cosines(weights: Kernels, gradients: Kernels) -> PerLayer:
+    """The largest |cosine| between a unit's incoming weights and their gradient, in each layer."""
+    return each_layer(_largest_unit_cosine, weights, gradients)
 
-    def greatest(ws: list[Array], gs: list[Array]) -> Array:
-        cosines = [_sum(_directions(w) * _directions(g), 2) for w, g in zip(ws, gs, strict=True)]
-        return jnp.max(jnp.abs(jnp.concatenate(cosines, axis=1)), axis=1)
 
-    return each_layer(greatest, weights, gradients)
+def _largest_unit_cosine(weights: list[Array], gradients: list[Array]) -> Array:
+    """The largest |cosine| over the units of a layer, [blocks]."""
+    cosines = []
+    for w, g in zip(weights, gradients, strict=True):
+        products = _incoming_directions(w) * _incoming_directions(g)
+        cosines.append(_sum_inner_axes(products, 2))
+    of_all_units = jnp.concatenate(cosines, axis=1)
+    return jnp.max(jnp.abs(of_all_units), axis=1)
 
 
 def balance(
@@ -49,19 +59,36 @@ def balance(
     head: Float[Array, "D C"],
     biases: Float[Array, "N1 D"] | None = None,
 ) -> Float[Array, "N1 D"]:
-    """‖w_in‖² + b² − ‖w_out‖² of each unit of h_0 to h_N: of what enters it and what leaves it (Du, Hu, Lee 2018)."""
-    entering = jnp.concatenate([jnp.sum(embed**2, axis=0)[None], jnp.sum(layers**2, axis=1)])
-    leaving = jnp.concatenate([jnp.sum(layers**2, axis=2), jnp.sum(head**2, axis=1)[None]])
-    return entering - leaving + (0 if biases is None else biases**2)
+    """‖w_in‖² + b² − ‖w_out‖² of each unit of h_0 to h_N, for incoming and outgoing weights.
+
+    Args:
+        embed: the weights into h_0.
+        layers: the weights from h_l to h_{l+1}.
+        head: the weights out of h_N.
+        biases: the biases of all units, if there are any.
+
+    References:
+        Du, Hu, Lee, Algorithmic regularization in learning deep homogeneous models, 2018.
+    """
+    into_first = jnp.sum(embed**2, axis=0)[None]
+    into_others = jnp.sum(layers**2, axis=1)
+    incoming = jnp.concatenate([into_first, into_others])
+    out_of_others = jnp.sum(layers**2, axis=2)
+    out_of_last = jnp.sum(head**2, axis=1)[None]
+    outgoing = jnp.concatenate([out_of_others, out_of_last])
+    difference = incoming - outgoing
+    squared_biases = 0 if biases is None else biases**2
+    return difference + squared_biases
 
 
-def _sum(x: Array, axes: int) -> Array:
-    """Over all axes but the first ones."""
-    return jnp.sum(x, axis=tuple(range(axes, x.ndim)))
+def _sum_inner_axes(x: Array, batch_axes: int) -> Array:
+    """The sum over all axes except the first ``batch_axes``."""
+    return jnp.sum(x, axis=tuple(range(batch_axes, x.ndim)))
 
 
-def _directions(x: Float[Array, "n ... units"]) -> Float[Array, "n units ..."]:
-    """What enters each unit, at length 1."""
-    rows = jnp.moveaxis(x, -1, 1).reshape(len(x), x.shape[-1], -1)
+def _incoming_directions(x: Float[Array, "n ... units"]) -> Float[Array, "n units ..."]:
+    """The weights into each unit as one vector of length 1."""
+    by_unit = jnp.moveaxis(x, -1, 1)
+    rows = by_unit.reshape(len(x), x.shape[-1], -1)
     lengths = tree_euclidean(rows, batch_axes=2)
-    return rows / jnp.where(lengths > 0, lengths, 1)[..., None]
+    return rows / nonzero_or_one(lengths)[..., None]

@@ -150,8 +150,10 @@ def _update_ratio(weight: "Array", update: "Array") -> "Array":
     """NaN where the weights are all zero."""
     import jax.numpy as jnp
 
-    is_positive = weight > 0
-    return jnp.where(is_positive, update / jnp.where(is_positive, weight, 1), jnp.nan)
+    from research.gauges.norms import nonzero_or_one
+
+    ratio = update / nonzero_or_one(weight)
+    return jnp.where(weight > 0, ratio, jnp.nan)
 
 
 SIGNAL_GRAD = Gauge(

@@ -132,7 +132,7 @@ def dropout(
     """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
     if not (arch.has_dropout and ctx.train):
         return z
-    rate = ctx.hp.model.dropout
+    rate = ctx.hp.dropout_rate
     draw = partial(jax.random.bernoulli, ctx.layer_key(layer, 1), 1 - rate)
     kept = sample_then_shard(draw, z.shape)
     return z * (kept / (1 - rate)).astype(z.dtype)

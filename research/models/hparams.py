@@ -33,6 +33,16 @@ class HParams:
     precision: options.Precision
     loss: options.Loss
 
+    @property
+    def total_steps(self) -> Any:
+        """How many updates the run has, int32."""
+        return self.train.steps
+
+    @property
+    def dropout_rate(self) -> Any:
+        """The dropout rate; 0 for a model that has none."""
+        return getattr(self.model, "dropout", 0.0)
+
 
 GROUPS = tuple(item.name for item in dataclasses.fields(HParams) if item.name != "seed")
 

@@ -1,6 +1,7 @@
 """Shortcuts: how the input of a block and its branch are combined."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +149,7 @@ def _has_projection(arch: Architecture, part: Part) -> bool:
 def _make_gate(
     arch: Architecture,
     width: int,
-    gate_bias: Array,
+    gate_bias: Any,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
     def initial_bias(
@@ -159,16 +160,16 @@ def _make_gate(
         del key
         return jnp.full(shape, gate_bias, dtype)
 
-    small = jax.nn.initializers.normal(0.1 * width**-0.5)
-    return nnx.Linear(
-        width, width, kernel_init=small, bias_init=initial_bias, **arch.formats, rngs=rngs
-    )
+    gate: dict[str, Any] = dict(arch.formats)
+    gate["kernel_init"] = jax.nn.initializers.normal(0.1 * width**-0.5)
+    gate["bias_init"] = initial_bias
+    return nnx.Linear(width, width, **gate, rngs=rngs)
 
 
 def _keep_mask(
     ctx: ForwardContext,
     layer: Array,
-    rate: Array,
+    rate: Any,
     shape: tuple[int, ...],
 ) -> Array:
     """In training 1 or, with probability ``rate``, 0; in evaluation its mean."""

@@ -138,7 +138,7 @@ class Stack(nnx.Module):
 
         def body(h: Array, step: tuple) -> tuple[Array, tuple]:
             layer, step_input, slots, padding_mask = step
-            tapped = tap(params, slots.get(GRAD_NORM.name), whole=psum_tree)
+            tapped = tap(params, slots.get(GRAD_NORM.name), reduce=psum_tree)
             cell = nnx.merge(graph, tapped, others)
             step_ctx = dataclasses.replace(ctx, padding_mask=padding_mask)
             h, statistics = cell(h, slots, step_ctx, layer, step_input)

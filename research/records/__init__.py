@@ -1,1 +1,1 @@
-"""What was measured: the run directory, its mirrors in dashboards, and how to read and draw it. No jax."""
+"""Writes run directories, reads them back, and mirrors them in dashboards. Does not import jax."""

@@ -1,7 +1,7 @@
-"""Recorded runs picked by what was set, and numbers taken from them: what claims and figures are made of."""
+"""Selecting recorded runs by their settings, and the numbers that claims and figures use."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,24 +13,25 @@ def where(runs: Sequence[Run], settings: Mapping[str, object]) -> list[Run]:
     """The runs whose configuration has these values, by dotted path.
 
     Raises:
-        ValueError: there is none, so that nothing is ever said of no runs at all.
+        ValueError: no run has them, so that no claim is made about an empty set of runs.
     """
-    chosen = [run for run in runs if all(run[path] == value for path, value in settings.items())]
-    if not chosen:
-        raise ValueError(
-            f"no run has {', '.join(f'{path}={value}' for path, value in settings.items())}"
-        )
-    return chosen
+    selected = [run for run in runs if _has_settings(run, settings)]
+    if not selected:
+        words = [f"{path}={value}" for path, value in settings.items()]
+        raise ValueError(f"no run has {', '.join(words)}")
+    return selected
+
+
+def _has_settings(run: Run, settings: Mapping[str, object]) -> bool:
+    return all(run[path] == value for path, value in settings.items())
 
 
 def final(run: Run, name: str) -> float:
-    """A final number of ``run.json``, infinite where a run diverged before there was one."""
+    """A final number of ``run.json``; infinite if the run diverged or recorded no finite value."""
     value = run.info["final"].get(name)
-    return (
-        math.inf
-        if value is None or not math.isfinite(value) or run.info["status"] == "diverged"
-        else value
-    )
+    if run.info["status"] == "diverged" or value is None:
+        return math.inf
+    return value if math.isfinite(value) else math.inf
 
 
 def final_values(runs: Sequence[Run], name: str) -> list[float]:
@@ -47,28 +48,47 @@ def final_by_seed(runs: Sequence[Run], name: str) -> dict[int, float]:
 
 
 def error(run: Run, split: str) -> float:
-    """The final error in per cent on ``train`` (mean over the last epoch) or ``eval``; 100 for a run that diverged."""
+    """The final error in per cent; 100 if the run diverged.
+
+    ``split`` is ``train``, for the mean over the last epoch, or ``eval``.
+    """
     accuracy = final(run, f"{split}_accuracy")
-    return 100 * (1 - accuracy) if math.isfinite(accuracy) else 100.0
+    if math.isinf(accuracy):
+        return 100.0
+    return 100 * (1 - accuracy)
 
 
 def at_best_rate(runs: Sequence[Run]) -> list[Run]:
-    """Of the learning rates that were tried, the runs at that whose mean training loss ends lowest."""
-    rate = "optimizer.learning_rate"
-    grids = [where(runs, {rate: value}) for value in sorted({run[rate] for run in runs})]
-    return min(grids, key=lambda grid: sum(final(run, "train_loss") for run in grid) / len(grid))
+    """The runs with the best learning rate.
+
+    It is the one whose runs have the lowest mean of their final training losses.
+    """
+    path = "optimizer.learning_rate"
+    rates = {run[path] for run in runs}
+    candidates = []
+    for rate in sorted(rates):
+        candidates.append(where(runs, {path: rate}))
+    return min(candidates, key=_mean_train_loss)
+
+
+def _mean_train_loss(runs: Sequence[Run]) -> float:
+    losses = [final(run, "train_loss") for run in runs]
+    return sum(losses) / len(losses)
 
 
 def by_seed(runs: Sequence[Run]) -> dict[int, Run]:
     """The runs of one setting by seed.
 
     Raises:
-        ValueError: two have the same seed: something else differs too.
+        ValueError: two runs have the same seed, so they also differ in another setting.
     """
-    found = {run["seed"]: run for run in runs}
-    if len(found) != len(runs):
-        raise ValueError(f"{len(runs)} runs have {len(found)} seeds: they differ in more")
-    return found
+    runs_by_seed = {run["seed"]: run for run in runs}
+    if len(runs_by_seed) != len(runs):
+        raise ValueError(
+            f"expected runs that differ only in their seed, "
+            f"got {len(runs)} runs with {len(runs_by_seed)} seeds"
+        )
+    return runs_by_seed
 
 
 def one_per_seed(runs: Sequence[Run]) -> list[Run]:
@@ -101,6 +121,29 @@ def initial_factors(runs: Sequence[Run]) -> list[float]:
 def initial_profiles(runs: Sequence[Run], gauge: str) -> np.ndarray:
     """A gauge of every layer at the first measured step, [runs, layers]."""
     return np.stack([run.profiles[gauge][0] for run in runs])
+
+
+def initial_inspections(runs: Sequence[Run], name: str) -> np.ndarray:
+    """An inspection at the first step at which it was measured, [runs, …]."""
+    return np.stack([run.inspections[name][0] for run in runs])
+
+
+def tabulate_by_seed(
+    runs: Sequence[Run], path: str, values: Sequence[object], measure: Callable[[Run], float]
+) -> np.ndarray:
+    """One number for each run, [seeds, values], with the seeds in ascending order.
+
+    Args:
+        runs: one run for each seed and each of ``values``.
+        path: the setting that differs between the columns.
+        values: the setting's value in each column.
+        measure: returns the number of one run.
+    """
+    columns = []
+    for value in values:
+        column = by_seed(where(runs, {path: value}))
+        columns.append([measure(column[seed]) for seed in sorted(column)])
+    return np.stack(columns, axis=1)
 
 
 def metric_curves(runs: Sequence[Run], name: str, window: int = 1) -> np.ndarray:
@@ -143,11 +186,19 @@ def means_up_to_evaluations(runs: Sequence[Run], name: str) -> np.ndarray:
 
 
 def autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
-    """The correlation of a series with itself, 0 to ``lags`` places on: [lags + 1]; 1 at 0.
+    """The autocorrelation of a series at lags 0 to ``lags``: [lags + 1], 1 at lag 0.
 
-    Σ (v_i − v̄)(v_{i+k} − v̄)/Σ (v_i − v̄)², over the pairs that there are (Box & Jenkins 1970, §2.1).
+    Σ (v_i − v̄)(v_{i+k} − v̄)/Σ (v_i − v̄)², with the first sum over the pairs within the series.
+
+    References:
+        Box, Jenkins, Time Series Analysis, 1970, §2.1.
     """
-    apart = np.asarray(values, float) - np.mean(values)
-    return np.array(
-        [np.sum(apart[: len(apart) - k] * apart[k:]) for k in range(lags + 1)]
-    ) / np.sum(apart**2)
+    deviations = np.asarray(values, float) - np.mean(values)
+    num_values = len(deviations)
+    sums = []
+    for lag in range(lags + 1):
+        earlier = deviations[: num_values - lag]
+        later = deviations[lag:]
+        sums.append(np.sum(earlier * later))
+    sum_of_squares = np.sum(deviations**2)
+    return np.array(sums) / sum_of_squares

@@ -1,9 +1,10 @@
-"""The run directory, the local source of truth: ``run.json``, and the tables metrics, profiles and inspections.
+"""Writes a run directory: ``run.json`` and the tables metrics, profiles and inspections.
 
-While a run lasts, rows lie in numbered part files; every file is written beside its place and renamed into it, so
-a killed run reads back up to its last flush. Parts are as wide as what was measured, the profiles' final table is
-float32. Where a run ends before its time with a checkpoint to go on from, the parts stay beside the tables: the next
-attempt keeps the rows in front of that checkpoint and drops the others.
+While a run lasts, its rows are in numbered part files. Every file is written under a temporary name
+and then renamed, so a killed run can be read up to its last flush. Part files keep the dtype of the
+measurement; the final profiles are float32. If a run is interrupted and has a checkpoint, its part
+files remain after the final tables are written: the next attempt keeps the rows up to that
+checkpoint and removes the others.
 """
 
 import fcntl
@@ -17,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from research.records.table_writer import Columns, TableWriter
+from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, JsonObject
+from research.records.table_writer import TableWriter
 
 FLUSH_SECONDS = 2.0
-TABLES = ("metrics", "profiles", "inspections")
+TABLES = (METRICS, PROFILES, INSPECTIONS)
 
 
 class RunLocked(ValueError):
@@ -28,43 +30,59 @@ class RunLocked(ValueError):
 
 
 class Lock:
-    """The right to look after the run in ``directory``, until it is released or the process ends."""
+    """The exclusive right to write a run directory, until it is released or the process ends."""
 
     def __init__(self, directory: Path):
-        """Raises Taken where another process has it."""
+        """Locks the directory itself; no file is created.
+
+        Raises:
+            RunLocked: another process holds the lock.
+        """
         self.directory = directory
-        self._descriptor = os.open(
-            directory, os.O_RDONLY
-        )  # it is the directory itself that is locked
+        self._descriptor = os.open(directory, os.O_RDONLY)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.release()
-            said = f"{directory} is being trained by another process: wait for it, or give another name="
-            raise RunLocked(said) from None
+            raise RunLocked(
+                f"{directory} is being trained by another process: "
+                "wait until it ends, or choose another name="
+            ) from None
 
     def release(self) -> None:
-        """Lets others have it."""
+        """Lets other processes lock the run."""
         os.close(self._descriptor)
 
 
 class RunRecord:
-    """Writes one run's directory."""
+    """Writes one run directory.
 
-    def __init__(self, lock: Lock, info: dict[str, Any], kept: Mapping[str, int] | None = None):
-        """``kept``: how many rows of each table stay of an earlier attempt; all else that it left is dropped.
+    Attributes:
+        directory: the run directory.
+        info: the content of ``run.json``.
+        flush_scale: factor on the time that rows may stay in memory, 1 for a single run.
+    """
+
+    def __init__(self, lock: Lock, info: JsonObject, keep_rows: Mapping[str, int] | None = None):
+        """Opens the tables and writes ``run.json`` with the status ``running``.
+
+        Args:
+            lock: the lock on the run directory.
+            info: the first content of ``run.json``.
+            keep_rows: how many rows of each table remain from an earlier attempt; by default none.
 
         Raises:
-            Damaged: where there are fewer rows than are to stay.
+            CorruptTable: a table does not hold as many rows as should remain.
         """
         self._lock = lock
         self.directory = lock.directory
         self.info = info
-        self._tables = {
-            name: TableWriter(lock.directory, name, (kept or {}).get(name, 0)) for name in TABLES
-        }
-        self.patience = 1.0  # how much longer rows may wait than those of a run alone
-        self._flushed = time.monotonic()
+        self._tables = {}
+        for name in TABLES:
+            num_kept = keep_rows.get(name, 0) if keep_rows else 0
+            self._tables[name] = TableWriter(self.directory, name, num_kept)
+        self.flush_scale = 1.0
+        self._last_flush = time.monotonic()
         self.update(status="running")
 
     def update(self, **changes: Any) -> None:
@@ -73,74 +91,85 @@ class RunRecord:
         write_json(self.directory / "run.json", self.info)
 
     def add(self, metrics: Columns, profiles: Columns) -> None:
-        """Appends rows: columns of one length each, profile columns [S, N]."""
-        self._tables["metrics"].add(metrics)
-        self._tables["profiles"].add(profiles)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS * self.patience:
+        """Appends rows: metrics [S], profiles [S', N] with their ``step`` [S']."""
+        self._tables[METRICS].add(metrics)
+        self._tables[PROFILES].add(profiles)
+        waiting = time.monotonic() - self._last_flush
+        if waiting > FLUSH_SECONDS * self.flush_scale:
             self.flush()
 
+    def add_inspections(self, step: int, inspections: Columns) -> None:
+        """Appends what one step measured: numbers or arrays of any shape, without a step axis."""
+        if not inspections:
+            return
+        row = {"step": np.array([step])}
+        for name, value in inspections.items():
+            row[name] = np.asarray(value)[None]
+        self._tables[INSPECTIONS].add(row)
+
     def flush(self) -> dict[str, int]:
-        """Writes the rows that wait; how many each table holds by then."""
+        """Writes the rows in memory to disk; returns the number of rows of each table."""
         for table in self._tables.values():
             table.flush()
-        self._flushed = time.monotonic()
-        return {name: table.rows for name, table in self._tables.items()}
+        self._last_flush = time.monotonic()
+        return {name: table.num_rows for name, table in self._tables.items()}
 
     def read(self, table: str) -> Columns:
-        """The rows that were written so far, as they were added.
+        """The rows of a table that are on disk, as they were added.
 
         Raises:
-            Damaged: where they cannot be read.
+            CorruptTable: the table cannot be read.
         """
         return self._tables[table].read()
 
-    def inspect(self, step: int, found: dict[str, np.ndarray]) -> None:
-        """Appends what was measured beside one step: numbers or arrays of any shape, as wide as they are."""
-        if found:
-            self._tables["inspections"].add(
-                {name: np.asarray(value)[None] for name, value in {"step": step, **found}.items()}
-            )
+    def close(self, *, keep_parts: bool = False, **changes: Any) -> None:
+        """Writes the final tables and the final ``run.json``. The run stays locked.
 
-    def close(self, *, goes_on: bool = False, **changes: Any) -> None:
-        """Joins the parts into one file a table and writes the final ``run.json``; the run stays locked.
-
-        ``goes_on``: there is a checkpoint, so the parts stay too.
+        Args:
+            keep_parts: keep the part files, because a later attempt can resume from a checkpoint.
+            **changes: entries of ``run.json``.
         """
         for table in self._tables.values():
-            table.join()
+            table.write_final_file()
         self.update(**changes)
-        for table in self._tables.values() if not goes_on else ():
-            table.drop()  # not before run.json says that the run is over
+        if keep_parts:
+            return
+        # Only now does run.json say that the run has ended, so that nobody needs the parts.
+        for table in self._tables.values():
+            table.remove_parts()
 
     def release(self) -> None:
-        """Lets others look after this run."""
+        """Lets other processes lock the run."""
         self._lock.release()
 
 
 class NullRecord(RunRecord):
-    """A record that another process writes."""
+    """Stands in for the record in processes that do not write it."""
 
-    def __init__(self, info: dict[str, Any]):
+    def __init__(self, info: JsonObject):
         self.info = info
-        self.patience = 1.0
+        self.flush_scale = 1.0
 
     def update(self, **changes: Any) -> None:
-        """Changes entries, in memory."""
+        """Changes entries in memory."""
         self.info |= changes
 
     def add(self, metrics: Columns, profiles: Columns) -> None:
-        """Leaves the rows to the other process."""
+        """Does nothing."""
+
+    def add_inspections(self, step: int, inspections: Columns) -> None:
+        """Does nothing."""
 
     def flush(self) -> dict[str, int]:
-        """Holds no rows."""
+        """Does nothing; there are no tables."""
         return {}
 
-    def close(self, *, goes_on: bool = False, **changes: Any) -> None:
-        """Notes how the run ended."""
+    def close(self, *, keep_parts: bool = False, **changes: Any) -> None:
+        """Changes entries in memory."""
         self.update(**changes)
 
     def release(self) -> None:
-        """Holds nothing."""
+        """Does nothing; there is no lock."""
 
 
 def is_being_written(directory: Path) -> bool:
@@ -152,28 +181,32 @@ def is_being_written(directory: Path) -> bool:
     return False
 
 
-def read_info(directory: Path) -> dict[str, Any] | None:
-    """``run.json``; None where there is none that can be read."""
+def read_info(directory: Path) -> JsonObject | None:
+    """The content of ``run.json``; None if it is missing or cannot be read."""
+    file = directory / "run.json"
     try:
-        return json.loads((directory / "run.json").read_text())
+        return json.loads(file.read_text())
     except (OSError, json.JSONDecodeError):
         return None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all; what is not finite becomes null."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(
-        json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
-    os.replace(beside, path)
+    """Writes a JSON file completely or not at all; NaN and infinities become null."""
+    value = _to_json_value(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(f"{text}\n")
+    os.replace(temporary, path)
 
 
-def _finite(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
+    """Converts NumPy numbers to Python numbers, and numbers that are not finite to None."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_to_json_value(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,4 +1,4 @@
-"""Run directories read back: summaries, tables of steps, profiles over layers. No jax."""
+"""Reads run directories: ``run.json``, the configuration, the tables. Does not import jax."""
 
 import functools
 import json
@@ -10,104 +10,147 @@ from typing import Any
 
 import numpy as np
 
+Columns = dict[str, np.ndarray]  # the columns of a table by name, rows on the first axis
+JsonObject = dict[str, Any]
+
 METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
 
 
 class Run:
-    """One run directory, read when asked."""
+    """One run directory. Each of its files is read when it is first needed."""
 
     def __init__(self, directory: Path):
         self.directory = Path(directory)
 
     @functools.cached_property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> JsonObject:
         """The content of ``run.json``."""
-        return json.loads((self.directory / "run.json").read_text())
+        text = (self.directory / "run.json").read_text()
+        return json.loads(text)
 
     @functools.cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The composed configuration by dotted path."""
         import yaml
 
-        return flat(yaml.safe_load((self.directory / ".hydra" / "config.yaml").read_text()))
+        file = self.directory / ".hydra" / "config.yaml"
+        return flatten_dict(yaml.safe_load(file.read_text()))
 
     @functools.cached_property
-    def metrics(self) -> dict[str, np.ndarray]:
-        """Columns over recorded steps; NaN where a step has no value."""
-        return {
-            name: np.array(column.to_numpy(zero_copy_only=False), float)
-            for name, column in _columns(self.directory, METRICS)
-        }
+    def metrics(self) -> Columns:
+        """Numbers by name, one for each recorded step [S]; NaN where a step has no value."""
+        metrics = {}
+        for name, column in _read_columns(self.directory, METRICS):
+            metrics[name] = np.array(column_to_array(column), float)
+        return metrics
 
     @functools.cached_property
-    def profiles(self) -> dict[str, np.ndarray]:
+    def profiles(self) -> Columns:
         """Gauges over measured steps [S, N], histograms [S, N, K], and their ``step`` [S].
 
-        NaN in steps where a gauge has no value, as exponents have in most.
+        Gauges that are measured less often, such as exponents, are NaN in the other steps.
         """
-        return {name: as_array(column) for name, column in _columns(self.directory, PROFILES)}
+        return _read_arrays(self.directory, PROFILES)
 
     @functools.cached_property
-    def inspections(self) -> dict[str, np.ndarray]:
-        """What was measured beside the step: numbers [S] or arrays [S, …] by name, and their ``step`` [S]."""
-        return {name: as_array(column) for name, column in _columns(self.directory, INSPECTIONS)}
+    def inspections(self) -> Columns:
+        """Measurements on an interval: numbers [S] or arrays [S, …], and their ``step`` [S]."""
+        return _read_arrays(self.directory, INSPECTIONS)
 
     def __getitem__(self, path: str) -> Any:
         return self.config[path]
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, by dotted path."""
-    nested = [
-        flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        for key, value in tree.items()
-    ]
-    return {path: value for part in nested for path, value in part.items()}
+def flatten_dict(tree: JsonObject, prefix: str = "") -> JsonObject:
+    """Flattens nested dictionaries into one dictionary whose keys are dotted paths.
+
+    >>> flatten_dict({"seed": 1, "model": {"depth": 4}})
+    {'seed': 1, 'model.depth': 4}
+    """
+    flat = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= flatten_dict(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
 
 
-def _columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
-    """The columns of a table: from its file, or from the parts of a run that has not ended."""
+def _read_arrays(directory: Path, table: str) -> Columns:
+    arrays = {}
+    for name, column in _read_columns(directory, table):
+        arrays[name] = column_to_array(column)
+    return arrays
+
+
+def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
+    """The names and Arrow columns of a table, from its part files while it has no final file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = directory / f"{table}.parquet"
-    parts = sorted((directory / f"{table}.parts").glob("*.parquet"))
-    files = [file] if file.exists() else parts
+    files = [directory / f"{table}.parquet"]
+    if not files[0].exists():
+        files = sorted((directory / f"{table}.parts").glob("*.parquet"))
     if not files:
         raise FileNotFoundError(
-            f"{directory} holds no {table}: it measured nothing, or was not let to end"
+            f"{directory} has no {table}: the run recorded no measurements, "
+            "or it was stopped before the first flush"
         )
     try:
-        whole = pa.concat_tables([pq.read_table(part) for part in files], promote_options="default")
+        parts = [pq.read_table(file) for file in files]
+        whole = pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{directory} holds damaged {table}: remove that folder and train it again"
+            f"the {table} of {directory} are damaged: remove that directory and train the run again"
         ) from error
-    return ((name, whole.column(name).combine_chunks()) for name in whole.column_names)
+    for name in whole.column_names:
+        yield name, whole.column(name).combine_chunks()
 
 
-def as_array(column: Any) -> np.ndarray:
-    """A column's values, in lists of one length each, as an array; rows that are null as NaN."""
-    if "list" not in str(column.type):
+def column_to_array(column: Any) -> np.ndarray:
+    """Converts an Arrow column to an array.
+
+    Args:
+        column: numbers, or lists (of lists) that have the same length in all rows.
+
+    Returns:
+        [S] for numbers, [S, N] for lists, [S, N, K] for lists of lists. Null lists become NaN.
+    """
+    if not _holds_lists(column):
         return column.to_numpy(zero_copy_only=False)
-    filled = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    rows = np.flatnonzero(column_to_array(column.is_valid()))
     values = column
-    shape = [len(filled)]
-    while "list" in str(values.type):
+    shape = [len(rows)]
+    while _holds_lists(values):
+        num_lists = max(math.prod(shape), 1)
         values = values.flatten()
-        shape.append(len(values) // max(math.prod(shape), 1))
-    rows = np.full((len(column), *shape[1:]), np.nan, values.type.to_pandas_dtype())
-    rows[filled] = values.to_numpy(zero_copy_only=False).reshape(shape)
-    return rows
+        shape.append(len(values) // num_lists)
+    dtype = values.type.to_pandas_dtype()
+    array = np.full((len(column), *shape[1:]), np.nan, dtype)
+    array[rows] = column_to_array(values).reshape(shape)
+    return array
+
+
+def _holds_lists(column: Any) -> bool:
+    return "list" in str(column.type)
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Every run below ``root``, by name, numbers in names by size."""
-    return [Run(file.parent) for file in sorted(root.glob("**/run.json"), key=_natural)]
+    """Every run below ``root``, sorted by path; numbers in a path are sorted by value."""
+    files = sorted(root.glob("**/run.json"), key=_natural_order)
+    return [Run(file.parent) for file in files]
 
 
-def _natural(path: Path) -> list[tuple[float, str]]:
+def _natural_order(path: Path) -> list[tuple[float, str]]:
+    """A sort key in which the numbers of a path compare by value and come before text."""
     pieces = re.split(r"(\d+\.?\d*)", str(path))
-    return [(float(piece), "") if i % 2 else (math.inf, piece) for i, piece in enumerate(pieces)]
+    key = []
+    for index, piece in enumerate(pieces):
+        if index % 2 == 1:  # re.split returns what the group matched at odd positions
+            key.append((float(piece), ""))
+        else:
+            key.append((math.inf, piece))
+    return key

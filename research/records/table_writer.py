@@ -1,4 +1,4 @@
-"""A table of a run directory in parts, each written beside its place and renamed into it, and its columns as arrays."""
+"""Writes one table of a run directory: part files while the run lasts, one file at its end."""
 
 import math
 import os
@@ -9,125 +9,164 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from research.records.runs import as_array
-
-Columns = dict[str, np.ndarray]
+from research.records.runs import Columns, column_to_array
 
 
 class CorruptTable(ValueError):
-    """Rows that a record should hold are not there; ``str`` says which."""
+    """A table has fewer rows than it should, or cannot be read."""
 
 
 class TableWriter:
-    """The rows of one table while its run lasts: numbered files, and what waits to be written."""
+    """One table: part files on disk, and rows in memory until the next flush.
 
-    def __init__(self, directory: Path, name: str, kept: int):
-        """Keeps the first ``kept`` rows that lie there; raises Damaged where there are fewer."""
-        self.file = directory / f"{name}.parquet"
-        self.folder = directory / f"{name}.parts"
-        self.pending: list[pa.Table] = []
-        self.rows = self.count = 0  # rows that are pending among them, parts
-        for part in sorted(self.folder.glob("*.parquet")):
-            if self.rows < kept:
-                self.rows = self.rows + _rows(part)
-                self.count = self.count + 1
+    Attributes:
+        num_rows: rows on disk and in memory.
+    """
+
+    def __init__(self, directory: Path, name: str, keep_rows: int):
+        """Opens a table and removes what an earlier attempt wrote after the rows to keep.
+
+        Args:
+            directory: the run directory.
+            name: ``metrics``, ``profiles`` or ``inspections``.
+            keep_rows: how many rows of an earlier attempt remain; they end where a part file ends.
+
+        Raises:
+            CorruptTable: the part files do not hold ``keep_rows`` rows, or cannot be read.
+        """
+        self.num_rows = 0
+        self._name = name
+        self._file = directory / f"{name}.parquet"
+        self._parts_dir = directory / f"{name}.parts"
+        self._num_parts = 0
+        self._buffer: list[pa.Table] = []
+        for part in sorted(self._parts_dir.glob("*.parquet")):
+            if self.num_rows < keep_rows:
+                self.num_rows += _count_rows(part)
+                self._num_parts += 1
             else:
                 part.unlink()
-        if self.rows != kept:
-            raise CorruptTable(f"{kept} rows of its {name} should be there, found {self.rows}")
-        self.file.unlink(missing_ok=True)
+        if self.num_rows != keep_rows:
+            raise CorruptTable(f"expected {keep_rows} rows of {name}, found {self.num_rows}")
+        self._file.unlink(missing_ok=True)
 
     def add(self, columns: Columns) -> None:
-        """Appends rows."""
-        if columns and len(next(iter(columns.values()))):
-            self.pending.append(
-                pa.table({name: _column(values) for name, values in columns.items()})
-            )
-            self.rows += self.pending[-1].num_rows
+        """Appends rows: columns of equal length, each [S, …]."""
+        arrow_columns = {}
+        for name, values in columns.items():
+            arrow_columns[name] = _array_to_column(values)
+        table = pa.table(arrow_columns)
+        if table.num_rows:
+            self._buffer.append(table)
+            self.num_rows += table.num_rows
 
     def flush(self) -> None:
-        """Writes what waits as the next part."""
-        if self.pending:
-            self.folder.mkdir(exist_ok=True)
-            write_table(self.folder / f"{self.count:06d}.parquet", _concatenate(self.pending))
-            self.pending = []
-            self.count = self.count + 1
+        """Writes the rows in memory as the next part file."""
+        if self._buffer:
+            self._parts_dir.mkdir(exist_ok=True)
+            part = self._parts_dir / f"{self._num_parts:06d}.parquet"
+            _write_table(part, _concatenate(self._buffer))
+            self._buffer = []
+            self._num_parts += 1
 
     def read(self) -> Columns:
-        """The rows of all parts; raises Damaged where one cannot be read."""
+        """The rows of all part files, as they were added.
+
+        Raises:
+            CorruptTable: a part file cannot be read.
+        """
         try:
-            tables = read_parts(self.folder)
+            parts = self._read_parts()
         except (OSError, pa.ArrowException) as error:
-            raise CorruptTable(f"its {self.file.stem} cannot be read") from error
-        whole = _concatenate(tables) if tables else pa.table({})
-        return {name: _values(whole.column(name).combine_chunks()) for name in whole.column_names}
+            raise CorruptTable(f"the {self._name} cannot be read") from error
+        if not parts:
+            return {}
+        whole = _concatenate(parts)
+        columns = {}
+        for name in whole.column_names:
+            column = whole.column(name).combine_chunks()
+            columns[name] = _column_to_array(column)
+        return columns
 
-    def join(self) -> None:
-        """Writes all rows as one file."""
-        tables = [*read_parts(self.folder), *self.pending]
-        if tables:
-            whole = _concatenate(tables)
-            write_table(self.file, _narrow(whole) if self.file.stem == "profiles" else whole)
+    def write_final_file(self) -> None:
+        """Writes all rows to one file. The part files remain."""
+        tables = [*self._read_parts(), *self._buffer]
+        if not tables:
+            return
+        whole = _concatenate(tables)
+        if self._name == "profiles":
+            whole = _cast_lists_to_float32(whole)
+        _write_table(self._file, whole)
 
-    def drop(self) -> None:
-        """Removes the parts."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def remove_parts(self) -> None:
+        """Removes the part files."""
+        shutil.rmtree(self._parts_dir, ignore_errors=True)
+
+    def _read_parts(self) -> list[pa.Table]:
+        files = sorted(self._parts_dir.glob("*.parquet"))
+        return [pq.read_table(file) for file in files]
 
 
-def _rows(part: Path) -> int:
+def _count_rows(part: Path) -> int:
     try:
         return pq.read_metadata(part).num_rows
     except (OSError, pa.ArrowException) as error:
         raise CorruptTable(f"{part.parent.name}/{part.name} cannot be read") from error
 
 
-def read_parts(folder: Path) -> list[pa.Table]:
-    """The part files of an unfinished table, in order."""
-    return [pq.read_table(file) for file in sorted(folder.glob("*.parquet"))]
-
-
 def _concatenate(tables: list[pa.Table]) -> pa.Table:
+    """Appends tables; a column that a table does not have is null in its rows."""
     return pa.concat_tables(tables, promote_options="default")
 
 
-def _column(values: np.ndarray) -> pa.Array:
-    """A plain column, a list column for [S, N], lists of lists for [S, N, K]; NaN stays NaN, masked becomes null."""
+def _array_to_column(values: np.ndarray) -> pa.Array:
+    """Numbers for [S], lists for [S, N], lists of lists for [S, N, K].
+
+    NaN stays NaN; masked values become null.
+    """
     if values.ndim == 1:
-        return pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
-    column = pa.array(np.ascontiguousarray(values).reshape(-1))
+        mask = np.ma.getmaskarray(values)
+        return pa.array(np.ma.getdata(values), mask=mask)
+    flat = np.ascontiguousarray(values).reshape(-1)
+    column = pa.array(flat)
     for axis in reversed(range(1, values.ndim)):
-        rows = math.prod(values.shape[:axis])
+        num_lists = math.prod(values.shape[:axis])
         length = values.shape[axis]
-        column = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, column)
+        offsets = np.arange(num_lists + 1, dtype=np.int32) * length
+        column = pa.ListArray.from_arrays(offsets, column)
     return column
 
 
-def _values(column: pa.Array) -> np.ndarray:
-    """What ``_column`` was given; rows of lists that are null are NaN."""
+def _column_to_array(column: pa.Array) -> np.ndarray:
+    """The inverse of ``_array_to_column``, but rows without a list are NaN."""
     if pa.types.is_list(column.type):
-        return as_array(column)
-    values = (column.fill_null(0) if column.null_count else column).to_numpy(zero_copy_only=False)
-    return (
-        np.ma.masked_array(values, column.is_null().to_numpy(zero_copy_only=False))
-        if column.null_count
-        else values
-    )
+        return column_to_array(column)
+    if not column.null_count:
+        return column_to_array(column)
+    values = column_to_array(column.fill_null(0))
+    mask = column_to_array(column.is_null())
+    return np.ma.masked_array(values, mask)
 
 
-def _narrow(table: pa.Table) -> pa.Table:
-    """Lists as lists of float32; numbers by themselves stay as they are."""
-    fields = [pa.field(field.name, _in_float32(field.type)) for field in table.schema]
+def _cast_lists_to_float32(table: pa.Table) -> pa.Table:
+    """Converts the numbers in lists to float32. Columns of numbers stay as they are."""
+    fields = []
+    for field in table.schema:
+        if pa.types.is_list(field.type):
+            field = field.with_type(_float32_list(field.type))
+        fields.append(field)
     return table.cast(pa.schema(fields))
 
 
-def _in_float32(type_: pa.DataType, inside: bool = False) -> pa.DataType:
+def _float32_list(type_: pa.DataType) -> pa.DataType:
+    """The type of a list, or of nested lists, with float32 as the type of its numbers."""
     if pa.types.is_list(type_):
-        return pa.list_(_in_float32(type_.value_type, inside=True))
-    return pa.float32() if inside else type_
+        return pa.list_(_float32_list(type_.value_type))
+    return pa.float32()
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a table whole or not at all."""
-    beside = path.with_suffix(".tmp")
-    pq.write_table(table, beside)
-    os.replace(beside, path)
+def _write_table(path: Path, table: pa.Table) -> None:
+    """Writes a file completely or not at all."""
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(table, temporary)
+    os.replace(temporary, path)

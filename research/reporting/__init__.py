@@ -1,1 +1,1 @@
-"""What people look at: terminal tables, one run in the terminal, and the figure style. No jax."""
+"""Terminal tables, one run in the terminal, and the style of figures. Does not import jax."""

@@ -1,7 +1,6 @@
-"""The one plotting style, and panels that more than one figure uses."""
+"""The style of all figures, and panels that several figures use."""
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,12 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from PIL import Image
 
 from research.records.queries import metric_curves
 from research.records.runs import Run
 
-# Okabe & Ito 2008: distinguishable with any colour vision. The order alternates in lightness, for grey prints.
+# Okabe & Ito 2008: distinguishable with any colour vision. Lightness alternates, for grey prints.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -39,21 +37,33 @@ STYLE: dict[Any, Any] = {
 
 
 def style() -> AbstractContextManager:
-    """The context in which figures are made and saved: matplotlib reads its settings at both times."""
+    """The context in which a figure is drawn and saved; both read matplotlib's settings."""
     return mpl.rc_context(STYLE)
 
 
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of ``width`` × ``height`` inches, and its axes [rows, columns]; within ``style()``."""
+    """Makes a figure; call it within ``style()``.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        rows: number of rows of panels.
+        columns: number of columns of panels.
+
+    Returns:
+        The figure and its axes [rows, columns].
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def depth_colours(count: int) -> list[tuple[float, ...]]:
-    """Colours that order ``count`` depths or steps, light to dark, legible in grey."""
-    return [tuple(colour) for colour in mpl.colormaps["viridis_r"](np.linspace(0.12, 0.95, count))]
+    """Colours for ``count`` depths or steps in order, from light to dark, legible in grey."""
+    positions = np.linspace(0.12, 0.95, count)
+    colours = mpl.colormaps["viridis_r"](positions)
+    return [tuple(colour) for colour in colours]
 
 
 def band(
@@ -64,12 +74,22 @@ def band(
     label: str | None = None,
     **style: object,
 ) -> None:
-    """The mean of ``curves`` [seeds, len(x)] as a line, their range over seeds as a shade."""
-    (line,) = axes.plot(x, np.nanmean(curves, axis=0), label=label, **style)  # type: ignore[arg-type]
+    """Draws the mean of several curves as a line and their range as a shaded band.
+
+    Args:
+        axes: where to draw.
+        x: positions [len(x)].
+        curves: one curve for each seed [seeds, len(x)].
+        label: the entry in the legend.
+        **style: passed to ``axes.plot``.
+    """
+    mean = np.nanmean(curves, axis=0)
+    (line,) = axes.plot(x, mean, label=label, **style)  # type: ignore[arg-type]
     if len(curves) > 1:
         low = np.nanmin(curves, axis=0)
         high = np.nanmax(curves, axis=0)
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        colour = line.get_color()
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,84 +142,79 @@ def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
 def beside_published(
     axes: Axes, measured: Mapping[str, Sequence[float]], published: Mapping[str, float]
 ) -> None:
-    """A row a name, from above: the mean of what was measured with its range, and the paper's number as a diamond."""
+    """Compares measured numbers with published ones, in one row for each name from top to bottom.
+
+    Args:
+        axes: where to draw.
+        measured: the values of all seeds by name, drawn as their mean and their range.
+        published: the number in the paper by name, drawn as a diamond; names may be missing.
+    """
+    measured_label = "measured, range over seeds"
+    published_label = "the paper"
     for row, (name, values) in enumerate(measured.items()):
-        axes.plot([min(values), max(values)], [row, row], color=PALETTE[0], alpha=0.5)
-        axes.plot(
-            sum(values) / len(values),
-            row,
-            "o",
-            color=PALETTE[0],
-            label="measured, range over seeds" * (row == 0),
-        )
+        mean = sum(values) / len(values)
+        low_and_high = [min(values), max(values)]
+        axes.plot(low_and_high, [row, row], color=PALETTE[0], alpha=0.5)
+        axes.plot(mean, row, "o", color=PALETTE[0], label=measured_label)
+        measured_label = ""  # the legend names each kind of marker once
         if name in published:
-            label = "" if axes.get_legend_handles_labels()[1][1:] else "the paper"
             axes.plot(
-                published[name], row, "D", markerfacecolor="none", color=PALETTE[1], label=label
+                published[name],
+                row,
+                "D",
+                markerfacecolor="none",
+                color=PALETTE[1],
+                label=published_label,
             )
+            published_label = ""
     axes.set_yticks(range(len(measured)), list(measured))
     axes.invert_yaxis()
     axes.legend(loc="best")
 
 
 def decades(axes: Axes) -> None:
-    """Names the ticks of an axis of log₁₀ values as powers of ten."""
+    """Labels the vertical axis, which shows log₁₀ values, with powers of ten."""
     axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")
 
 
 def exponent_map(
     axes: Axes, exponents: np.ndarray, histogram: np.ndarray, limits: Mapping[str, float]
 ) -> Any:
-    """The share of each layer's nonzero elements by exponent: layers across, powers of two up; for a colour bar.
+    """Draws how the nonzero elements of each layer are distributed over powers of two.
 
-    ``histogram`` [N, K] holds the share of elements between 2^e and 2^(e+1) for each of ``exponents`` [K]. ``limits``
-    are drawn as lines, named, at these powers of two.
+    Args:
+        axes: where to draw: layers on the horizontal axis, exponents on the vertical one.
+        exponents: the exponents e [K].
+        histogram: the share of elements between 2^e and 2^(e+1) in each layer [N, K].
+        limits: exponents by name, drawn as labelled lines.
+
+    Returns:
+        The image, for a colour bar.
     """
-    seen = np.flatnonzero(histogram.max(axis=0) > 0)
-    shown = slice(seen[0], seen[-1] + 1)
-    shares = histogram[:, shown] / histogram.sum(axis=1, keepdims=True)
+    nonempty = np.flatnonzero(histogram.max(axis=0) > 0)
+    shown = slice(nonempty[0], nonempty[-1] + 1)
+    totals = histogram.sum(axis=1, keepdims=True)
+    shares = histogram[:, shown] / totals
+    layer_edges = np.arange(len(histogram) + 1) - 0.5
+    last_edge = exponents[shown][-1] + 1
     image = axes.pcolormesh(
-        np.arange(len(histogram) + 1) - 0.5,
-        np.append(exponents[shown], exponents[shown][-1] + 1),
+        layer_edges,
+        np.append(exponents[shown], last_edge),
         np.ma.masked_less_equal(shares.T, 0),
         cmap="Blues",
         rasterized=True,
     )
     for (label, limit), colour in zip(limits.items(), PALETTE[1:], strict=False):
         axes.axhline(limit, color=colour, linestyle="--", linewidth=1)
-        axes.annotate(label, (0.02, limit), xycoords=("axes fraction", "data"), color=colour, fontsize=6.5,
-                      xytext=(0, 2), textcoords="offset points", ha="left")  # fmt: skip
+        axes.annotate(
+            label,
+            (0.02, limit),
+            xycoords=("axes fraction", "data"),
+            color=colour,
+            fontsize=6.5,
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="left",
+        )
     axes.grid(False)
     return image
-
-
-def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Image.Image:
-    """A picture of log₁₀ of a profile [S, N] over steps (across) and layers (up)."""
-    with style():
-        return _rendered(_heat_map(steps, profile, label))
-
-
-def _heat_map(steps: np.ndarray, profile: np.ndarray, label: str) -> Figure:
-    figure, axes = new_figure(4.5, 3.2)
-    with np.errstate(divide="ignore"):
-        logs = np.log10(np.asarray(profile, np.float64)).T
-    logs = np.ma.masked_invalid(logs)
-    image = axes[0, 0].pcolormesh(
-        _edges(steps), np.arange(len(logs) + 1) - 0.5, logs, cmap="viridis", rasterized=True
-    )
-    axes[0, 0].set(xlabel="training step", ylabel="layer", facecolor="0.85")
-    axes[0, 0].grid(False)
-    figure.colorbar(image, ax=axes[0, 0], label=label)
-    return figure
-
-
-def _rendered(figure: Figure) -> Image.Image:
-    """The figure as a picture, without pyplot and its global state."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return Image.open(buffer)
-
-
-def _edges(steps: np.ndarray) -> np.ndarray:
-    width = steps[1] - steps[0] if len(steps) > 1 else 1
-    return np.append(steps, steps[-1] + width)

@@ -1,6 +1,5 @@
-"""Runs looked at from the terminal: the table of all, and one with its profile over depth and its loss."""
+"""Prints the table of all runs (``fathom runs``) and one run (``fathom show``)."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,166 +7,214 @@ from typing import Any
 
 import numpy as np
 import yaml
+from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from research.config.errors import nearest
 from research.records.runs import Run, find_runs
-from research.reporting.tables import COLOURS, bars, console, number, runs_table
+from research.reporting.tables import (
+    VERDICT_COLOURS,
+    bar_chart,
+    console,
+    format_final,
+    runs_table,
+)
 
 ROOT = Path("outputs")
+SHOWN_SETTINGS = (
+    "model.depth",
+    "model.width",
+    "activation.kind",
+    "skip.kind",
+    "norm.kind",
+    "init.kind",
+    "optimizer.kind",
+    "optimizer.learning_rate",
+    "seed",
+)
+LOSS_BARS = 80
+NAMED_RUNS = 4  # how many runs an error message lists
 
 
 def show_runs(filters: Sequence[str]) -> None:
-    """The table of all runs under outputs/ that every filter keeps.
+    """Prints the table of all runs under outputs/ that match every filter.
 
     Raises:
-        ValueError: where there are no runs, none that the filters keep, or no such setting to filter by.
+        ValueError: there are no runs, none matches, or a filter names an unknown setting.
     """
     runs = find_runs(ROOT)
     if not runs:
-        raise ValueError(f"there are no runs under {ROOT.absolute()}: fathom train makes one")
-    kept = [run for run in runs if all(_keeps(run, word) for word in filters)]
-    if not kept:
-        said = f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(filters)}"
-        raise ValueError(f"{said}{_setting_named(filters, runs[0])}")
-    console(pipe_width=1000).print(runs_table(kept))
+        raise ValueError(f"there are no runs under {ROOT.absolute()}; fathom train makes one")
+    matching = runs
+    for word in filters:
+        matching = [run for run in matching if _matches(run, word)]
+    if not matching:
+        words = " ".join(filters)
+        hint = _filter_hint(filters, runs[0])
+        raise ValueError(f"none of the {len(runs)} runs under {ROOT.absolute()} fits {words}{hint}")
+    console(pipe_width=1000).print(runs_table(matching))
 
 
-def _keeps(run: Run, word: str) -> bool:
-    """``path=value`` compares a setting, the status or the verdict; any other word is looked for in the name.
+def _matches(run: Run, word: str) -> bool:
+    """Whether a run matches one filter.
 
-    Of a run's name these are the values: the settings in it would fit every run that a sweep has of them.
+    ``path=value`` compares a setting, the status or the verdict. Any other word must be a part of
+    the run's path.
     """
     path, equals, value = word.partition("=")
     if not equals:
-        return word in str(
-            run.directory.with_name(re.sub(r"(^|,)[\w.]+=", r"\1", run.directory.name))
-        )
-    known = run.config | {
-        "status": run.info.get("status"),
-        "verdict": (run.info.get("verdict") or {}).get("kind"),
-    }
+        return word in _path_without_setting_names(run)
+    verdict = run.info.get("verdict") or {}
+    known = dict(run.config)
+    known["status"] = run.info.get("status")
+    known["verdict"] = verdict.get("kind")
     for name in (path, f"{path}.kind", f"{path}.name"):
         if name in known:
-            return (
-                str(known[name]) == value
-                or known[name] == yaml.safe_load(value)
-                or _same_number(known[name], value)
-            )
-    raise ValueError(
-        f"{path} is not a setting{nearest(path, [*known, *(name.split('.')[0] for name in known)])}"
-    )
+            return _equals(known[name], value)
+    groups = [name.split(".")[0] for name in known]
+    raise ValueError(f"{path} is not a setting{nearest(path, [*known, *groups])}")
 
 
-def _setting_named(filters: Sequence[str], run: Run) -> str:
-    """How to filter by the setting that one of the words names without a value."""
-    for path in run.config:
-        short = path.removesuffix(".kind").removesuffix(".name")
-        for word in {path, short, short.rpartition(".")[2]}.intersection(filters):
-            return f"; {word} is a setting: {short}=VALUE"
-    return ""
+def _path_without_setting_names(run: Run) -> str:
+    """``outputs/grid/64,none`` for ``outputs/grid/model.depth=64,skip=none``.
+
+    All runs of a sweep have the same setting names in their path, so a search finds values only.
+    """
+    values = re.sub(r"(^|,)[\w.]+=", r"\1", run.directory.name)
+    return str(run.directory.with_name(values))
 
 
-def _same_number(known: Any, value: str) -> bool:
-    """Whether ``value`` is another way to write the number, such as 1e-2 for 0.01."""
+def _equals(setting: Any, text: str) -> bool:
+    """Whether ``text`` is a way to write a setting's value, such as 1e-2 for 0.01."""
+    if str(setting) == text or setting == yaml.safe_load(text):
+        return True
+    if isinstance(setting, bool | str | None):
+        return False
     try:
-        return not isinstance(known, bool | str | None) and float(known) == float(value)
+        return float(setting) == float(text)
     except (TypeError, ValueError):
         return False
 
 
+def _filter_hint(filters: Sequence[str], run: Run) -> str:
+    """How to filter by a setting that the user gave without a value; empty if there is none."""
+    for path in run.config:
+        short = path.removesuffix(".kind").removesuffix(".name")
+        last_word = short.rpartition(".")[2]
+        for word in (path, short, last_word):
+            if word in filters:
+                return f"; {word} is a setting: {short}=VALUE"
+    return ""
+
+
 def find_run(word: str) -> Run:
-    """The run of a directory, or the only one under outputs/ whose name holds ``word``.
+    """The run in the directory ``word``, or the only run under outputs/ whose path contains it.
 
     Raises:
-        ValueError: where none or several fit.
+        ValueError: no run or several runs match.
     """
     if (Path(word) / "run.json").exists():
         return Run(Path(word))
-    paths = {str(run.directory.relative_to(ROOT)): run for run in find_runs(ROOT)}
-    fits = [path for path in paths if path == word] or [path for path in paths if word in path]
-    if len(fits) == 1:
-        return paths[fits[0]]
-    if fits:
-        raise ValueError(
-            f"{word} fits {len(fits)} runs: {', '.join(fits[:4])}{' …' if len(fits) > 4 else ''}"
-        )
-    raise ValueError(f"there is no run {word} under {ROOT.absolute()}{nearest(word, paths)}")
+    runs = {}
+    for run in find_runs(ROOT):
+        path = run.directory.relative_to(ROOT)
+        runs[str(path)] = run
+    if word in runs:
+        return runs[word]
+    matching = [path for path in runs if word in path]
+    if not matching:
+        hint = nearest(word, runs)
+        raise ValueError(f"there is no run {word} under {ROOT.absolute()}{hint}")
+    if len(matching) > 1:
+        names = ", ".join(matching[:NAMED_RUNS])
+        more = " …" if len(matching) > NAMED_RUNS else ""
+        raise ValueError(f"{word} fits {len(matching)} runs: {names}{more}")
+    return runs[matching[0]]
 
 
 def show_run(word: str) -> None:
-    """One run in the terminal: what it was, its verdict, its profile over depth, its loss."""
+    """Prints one run: its settings, data, final numbers, verdict, profile over depth and loss."""
     run = find_run(word)
-    out = console()
     info = run.info
-    verdict = run.info.get("verdict") or {}
-    final = run.info.get("final") or {}
-    out.print(
-        f"[bold]{escape(str(run.directory))}[/]  {info['status']}  {info.get('steps', 0)} steps",
-        soft_wrap=True,
-    )
-    chosen = (
-        "model.depth",
-        "model.width",
-        "activation.kind",
-        "skip.kind",
-        "norm.kind",
-        "init.kind",
-        "optimizer.kind",
-    )
-    settings = [
-        f"{path.removesuffix('.kind')}={run[path]}"
-        for path in (*chosen, "optimizer.learning_rate", "seed")
-    ]
+    out = console()
+    directory = escape(str(run.directory))
+    steps = info.get("steps", 0)
+    out.print(f"[bold]{directory}[/]  {info['status']}  {steps} steps", soft_wrap=True)
+    settings = []
+    for path in SHOWN_SETTINGS:
+        name = path.removesuffix(".kind")
+        settings.append(f"{name}={run[path]}")
     out.print("  ".join(settings), soft_wrap=True)
-    out.print(_data(info.get("data") or {}), soft_wrap=True)
-    names = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy")
-    out.print("  ".join(f"{name.replace('_', ' ')} {number(final.get(name))}" for name in names))
+    out.print(describe_data(info.get("data") or {}), soft_wrap=True)
+    out.print(format_final(info.get("final") or {}))
+    verdict = info.get("verdict")
     if verdict:
-        out.print(Text(verdict["sentence"], style=COLOURS.get(verdict["kind"], "")), soft_wrap=True)
-    _show_profile(run, out)
-    _show_loss(run, out)
+        colour = VERDICT_COLOURS.get(verdict["kind"], "")
+        out.print(Text(verdict["sentence"], style=colour), soft_wrap=True)
+    _print_profile(run, out)
+    _print_loss(run, out)
 
 
-def _data(data: Mapping[str, Any]) -> str:
-    """The dataset and how its training examples are shared out among the classes."""
-    counts = data.get("class_counts") or []
-    line = f"data {data.get('name')} {data.get('version')} {data.get('split')}: {data.get('examples')} examples"
+def describe_data(data: Mapping[str, Any]) -> str:
+    """The dataset, its number of training examples, and its smallest and largest class.
+
+    Args:
+        data: the entry ``data`` of ``run.json``.
+    """
+    name = f"{data.get('name')} {data.get('version')} {data.get('split')}"
+    line = f"data {name}: {data.get('examples')} examples"
+    counts = data.get("class_counts")
     if not counts:
         return line
-    least, most = (f"class {counts.index(count)} {count}" for count in (min(counts), max(counts)))
-    return f"{line} of {len(counts)} classes: fewest of {least}, most of {most} ({max(counts) / sum(counts):.0%})"
+    fewest = min(counts)
+    most = max(counts)
+    share = most / sum(counts)
+    return (
+        f"{line} of {len(counts)} classes, "
+        f"from {fewest} of class {counts.index(fewest)} "
+        f"to {most} of class {counts.index(most)} ({share:.0%})"
+    )
 
 
-def _show_profile(run: Run, out: Any) -> None:
+def _print_profile(run: Run, out: Console) -> None:
     try:
         signal = run.profiles["signal_grad"]
     except FileNotFoundError:
-        out.print("no profile: this run measured nothing (measure=off), or has written nothing yet")
+        out.print("no profile: this run measured nothing (measure=off), or has not written any yet")
         return
-    for row, when in ((0, "at the first step"), (-1, "at the last step")):
-        with np.errstate(divide="ignore"):
-            logs = 2 * np.log10(signal[row])
-        if not np.isfinite(logs).any():
-            continue
-        out.print(f"\nlog₁₀ ‖∂L/∂h‖² {when}, layer 0 to {len(logs) - 1} (left is the input)")
-        _print_lines(bars(logs.tolist()), out)
+    _print_signal(signal[0], "first", out)
+    _print_signal(signal[-1], "last", out)
 
 
-def _show_loss(run: Run, out: Any) -> None:
+def _print_signal(signal: np.ndarray, which: str, out: Console) -> None:
+    """Prints the gradient at each layer [N+1] in the first or the last measured step."""
+    with np.errstate(divide="ignore"):
+        logs = 2 * np.log10(signal)
+    last_layer = len(logs) - 1
+    title = (
+        f"log₁₀ ‖∂L/∂h‖² at the {which} step, "
+        f"from layer 0 (the input, left) to layer {last_layer} (right)"
+    )
+    _print_chart(title, logs.tolist(), out)
+
+
+def _print_loss(run: Run, out: Console) -> None:
     try:
         loss = run.metrics["train_loss"]
     except FileNotFoundError:
         out.print("no steps yet")
         return
-    pieces = np.array_split(loss, min(len(loss), 80))
+    num_bars = min(len(loss), LOSS_BARS)
+    pieces = np.array_split(loss, num_bars)
     means = [float(np.mean(piece)) for piece in pieces]
-    if any(math.isfinite(mean) for mean in means):
-        out.print(f"\ntrain loss, step 0 to {len(loss) - 1}")
-        _print_lines(bars(means), out)
+    _print_chart(f"train loss, step 0 to {len(loss) - 1}", means, out)
 
 
-def _print_lines(lines: Sequence[str], out: Any) -> None:
+def _print_chart(title: str, values: Sequence[float], out: Console) -> None:
+    """Prints a bar chart below its title; nothing if no value is finite."""
+    lines = bar_chart(values)
+    if lines:
+        out.print(f"\n{title}")
     for line in lines:
         out.print(f"  {line}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Runs and claims as a reader sees them in a terminal: tables, one run's profile and loss."""
+"""Runs in the terminal: the table of many, the end of one, and bar charts of text."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ from research.config.schema import Config, flatten
 from research.records.runs import Run
 
 DEFAULTS = flatten(Config())
-COLOURS = {
+VERDICT_COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",
     "underflow": "yellow",
@@ -24,154 +24,219 @@ COLOURS = {
     "diverged": "red",
     "failed": "red",
 }
-
-
-class _Output(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # the command line knows that this is no error; the library would exit with 1
-
-
-def console(pipe_width: int = 150) -> Console:
-    """Standard output; a pipe gets plain lines of at most ``pipe_width``."""
-    return _Output(width=None if sys.stdout.isatty() else pipe_width, highlight=False)
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A short number, a dash for none."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
-
-
-def power(log10: float | None) -> str:
-    """A ratio from its log₁₀, also where the ratio itself would overflow."""
-    if log10 is None or not math.isfinite(log10):
-        return "–" if log10 is None or math.isnan(log10) else "0"
-    return f"{10**log10:.2g}" if abs(log10) < 3 else f"1e{log10:+.0f}"
-
-
-def say_run(info: Mapping[str, Any]) -> None:
-    """The end of a single run: its verdict and where the record lies."""
-    if info.get("already"):
-        console().print(
-            "this run is there already and ended by itself: nothing trained (name= makes a new one)"
-        )
-    out = console()
-    final = info.get("final") or {}
-    verdict = info.get("verdict")
-    out.print(
-        f"train loss {number(final.get('train_loss'))}  accuracy {number(final.get('train_accuracy'))}   "
-        f"held out: loss {number(final.get('eval_loss'))}  accuracy {number(final.get('eval_accuracy'))}   "
-        f"{info['steps']} steps in {info['seconds']['train']:.1f} s (compiled in {info['seconds']['compile']:.1f} s)"
-    )
-    if verdict:
-        kind, _, rest = verdict["sentence"].partition(":")
-        out.print(Text(f"{kind}:", style=COLOURS.get(kind, "")) + Text(rest), soft_wrap=True)
-    place = escape(str(info["directory"]))
-    out.print(f"record: {place}   look again: fathom show {place}", soft_wrap=True)
-
-
-RESULTS = (
+RESULT_HEADINGS = (
     "status",
     "steps",
     "train loss",
     "train acc",
     "eval acc",
-    "gradient",
-    "a layer",
+    "verdict",
+    "per layer",
     "at init",
     "theory",
-    "0/last",
+    "first/last",
 )
+LEFT_ALIGNED = ("status", "verdict")
+AMBIGUOUS_HEADINGS = ("kind", "level", "every")  # the last words of several settings
+BLOCKS = " ▁▂▃▄▅▆▇█"  # by the eighths of a line that a bar fills
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the command line ends quietly; rich would exit with code 1
+
+
+def console(pipe_width: int = 150) -> Console:
+    """Standard output. A pipe gets lines of at most ``pipe_width`` characters without colours."""
+    width = None if sys.stdout.isatty() else pipe_width
+    return _Output(width=width, highlight=False)
+
+
+def format_number(value: Any, digits: int = 3) -> str:
+    """A number with ``digits`` significant digits; a dash if it is missing or not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}"
+
+
+def format_ratio(log10: float | None) -> str:
+    """A ratio, given its log₁₀ because the ratio itself may overflow; a dash if it is missing."""
+    if log10 is None or math.isnan(log10):
+        return "–"
+    if math.isinf(log10):
+        return "0"
+    return f"{10**log10:.2g}" if abs(log10) < 3 else f"1e{log10:+.0f}"
+
+
+def format_final(final: Mapping[str, Any]) -> str:
+    """The final losses and accuracies of ``run.json`` in one line."""
+    numbers = []
+    for name in ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy"):
+        words = name.replace("_", " ")
+        numbers.append(f"{words} {format_number(final.get(name))}")
+    return "  ".join(numbers)
+
+
+def print_run(info: Mapping[str, Any]) -> None:
+    """Prints the end of a single run: its final numbers, its verdict and where its record is."""
+    out = console()
+    if info.get("already"):
+        out.print(
+            "This run already finished, so nothing was trained. Use name=… to start a new one."
+        )
+    steps = info["steps"]
+    training = info["seconds"]["train"]
+    compiling = info["seconds"]["compile"]
+    out.print(
+        f"{format_final(info.get('final') or {})}   "
+        f"{steps} steps in {training:.1f} s (compiled in {compiling:.1f} s)"
+    )
+    verdict = info.get("verdict")
+    if verdict:
+        kind, _, explanation = verdict["sentence"].partition(":")
+        colour = VERDICT_COLOURS.get(kind, "")
+        out.print(Text(f"{kind}:", colour) + Text(explanation), soft_wrap=True)
+    directory = escape(str(info["directory"]))
+    out.print(f"record: {directory}   show it again: fathom show {directory}", soft_wrap=True)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """One row a run: the settings that differ between the rows, how it ended, what its gradient does.
+    """One row for each run: the settings that differ between the runs, and the results.
 
-    ``a layer``, ``at init`` and ``theory`` are factors of the squared gradient per layer towards the input; ``0/last``
-    is the squared gradient of layer 0 over that of the last.
+    ``per layer``, ``at init`` and ``theory`` are the factors by which the squared gradient changes
+    from one layer to the layer below: at the end, at initialisation, and as predicted.
+    ``first/last`` is the squared gradient of the first layer over that of the last.
     """
-    differing = _differing(runs)
-    studies = {run.directory.absolute().parent.name for run in runs}
+    differing = _differing_settings(runs)
+    studies = {_study(run) for run in runs}
+    headings = [_heading(path) for path in differing]
+    if len(studies) > 1:
+        headings.insert(0, "study")
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    for name in (["study"] if len(studies) > 1 else []) + [_short(path) for path in differing] or [
-        "run"
-    ]:
-        table.add_column(name, overflow="fold")
-    for name in RESULTS:
-        table.add_column(
-            name, justify="left" if name in ("status", "gradient") else "right", no_wrap=True
-        )
+    for heading in headings or ["run"]:
+        table.add_column(heading, overflow="fold")
+    for heading in RESULT_HEADINGS:
+        justify = "left" if heading in LEFT_ALIGNED else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for run in runs:
-        study = [run.directory.absolute().parent.name] if len(studies) > 1 else []
-        settings = [_setting(run, path) for path in differing]
-        table.add_row(*(study + settings or [run.directory.name]), *_results(run.info))
+        cells = [_setting(run, path) for path in differing]
+        if len(studies) > 1:
+            cells.insert(0, _study(run))
+        cells = cells or [run.directory.name]
+        table.add_row(*cells, *_result_cells(run.info))
     return table
 
 
-def _differing(runs: Sequence[Run]) -> list[str]:
-    """The settings that are not the same in all runs, the fewest values first."""
-    values = {path: {_setting(run, path) for run in runs} for run in runs for path in run.config}
-    paths = [path for path in values if len(values[path]) > 1 and path.split(".")[0] not in SHARED]
-    return sorted(paths, key=lambda path: (len(values[path]), path))
+def _study(run: Run) -> str:
+    """The name of the folder that a run shares with the other runs of its sweep."""
+    return run.directory.absolute().parent.name
+
+
+def _differing_settings(runs: Sequence[Run]) -> list[str]:
+    """The paths of settings that differ between the runs, those with the fewest values first."""
+    num_values = {}
+    for path in _all_paths(runs):
+        group = path.split(".")[0]
+        values = {_setting(run, path) for run in runs}
+        if len(values) > 1 and group not in SHARED:
+            num_values[path] = len(values)
+    return sorted(num_values, key=lambda path: (num_values[path], path))
+
+
+def _all_paths(runs: Sequence[Run]) -> set[str]:
+    paths = set()
+    for run in runs:
+        paths |= run.config.keys()
+    return paths
 
 
 def _setting(run: Run, path: str) -> str:
-    """A setting in a cell: the default where an earlier version did not know it, a dash where it is left open."""
+    """A setting's value, or its default if the run does not have the setting; a dash for null."""
     value = run.config.get(path, DEFAULTS.get(path))
     return "–" if value is None else str(value)
 
 
-def _short(path: str) -> str:
+def _heading(path: str) -> str:
     """``model.depth`` → ``depth``, ``skip.kind`` → ``skip``, ``data.name`` → ``data``."""
-    short = path.removesuffix(".kind").removesuffix(".name").rpartition(".")[2].replace("_", " ")
-    return path if short in (*RESULTS, "kind", "level", "every") else short
+    group_or_setting = path.removesuffix(".kind").removesuffix(".name")
+    heading = group_or_setting.rpartition(".")[2].replace("_", " ")
+    is_taken = heading in RESULT_HEADINGS or heading in AMBIGUOUS_HEADINGS
+    return path if is_taken else heading
 
 
-def _results(info: Mapping[str, Any]) -> list[Any]:
+def _result_cells(info: Mapping[str, Any]) -> list[Any]:
+    """The cells below ``RESULT_HEADINGS``."""
     final = info.get("final") or {}
     verdict = info.get("verdict") or {}
-    kind = verdict.get("kind") or "–"
-    at = f" from layer {verdict['first_layer']}" if verdict.get("first_layer") is not None else ""
-    since = f" at step {verdict['since_step']}" if kind == "diverged" else ""
+    initial = verdict.get("initial") or {}
     return [
         info.get("status", "?"),
         str(info.get("steps", 0)),
-        *(number(final.get(name)) for name in ("train_loss", "train_accuracy", "eval_accuracy")),
-        Text(
-            f"{kind}{at.replace('from', 'in') if since else at}{since}", style=COLOURS.get(kind, "")
-        ),
-        number(verdict.get("factor_per_layer")),
-        number((verdict.get("initial") or {}).get("factor_per_layer")),
-        number(verdict.get("theory")),
-        power(verdict.get("log10_ratio")),
+        format_number(final.get("train_loss")),
+        format_number(final.get("train_accuracy")),
+        format_number(final.get("eval_accuracy")),
+        _verdict_cell(verdict),
+        format_number(verdict.get("factor_per_layer")),
+        format_number(initial.get("factor_per_layer")),
+        format_number(verdict.get("theory")),
+        format_ratio(verdict.get("log10_ratio")),
     ]
 
 
-def say_failures(failures: Sequence[tuple[str, str]], runs: int) -> None:
-    """What went wrong in a sweep, run by run."""
+def _verdict_cell(verdict: Mapping[str, Any]) -> Text:
+    """``vanishing from layer 40``, ``diverged in layer 3 at step 12``."""
+    kind = verdict.get("kind") or "–"
+    layer = verdict.get("first_layer")
+    words = kind
+    if layer is not None:
+        words += f" in layer {layer}" if kind == "diverged" else f" from layer {layer}"
+    if kind == "diverged":
+        words += f" at step {verdict['since_step']}"
+    return Text(words, style=VERDICT_COLOURS.get(kind, ""))
+
+
+def print_failures(failures: Sequence[tuple[str, str]], num_runs: int) -> None:
+    """Prints the names of the failed runs of a sweep and why they failed, on standard error."""
     out = Console(stderr=True, highlight=False, soft_wrap=True)
-    out.print(f"fathom: {len(failures)} of {runs} runs did not end well:")
+    out.print(f"fathom: {len(failures)} of {num_runs} runs did not end well:")
     for name, reason in failures:
         out.print(f"  {name}: {reason}", markup=False)
 
 
-def bars(values: Sequence[float], height: int = 8, width: int = 80) -> list[str]:
-    """A bar chart of finite values as text lines, top first; more values than ``width`` are thinned out."""
-    every = max(1, math.ceil(len(values) / width))
-    shown = [value for value in list(values)[::every]]
+def bar_chart(values: Sequence[float], height: int = 8, width: int = 80) -> list[str]:
+    """Draws a bar chart with text, scaled from the lowest to the highest finite value.
+
+    Args:
+        values: one bar each; values that are not finite leave a gap.
+        height: number of lines.
+        width: largest number of bars; from more values, every second, third … is drawn.
+
+    Returns:
+        The lines from top to bottom, empty if no value is finite. The first names the highest value
+        and the last one the lowest.
+    """
+    stride = max(1, math.ceil(len(values) / width))
+    shown = list(values)[::stride]
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return []
     low = min(finite)
     high = max(finite)
     span = (high - low) or 1.0
-    levels = [
-        (value - low) / span * (height * 8 - 1) + 1 if math.isfinite(value) else 0
-        for value in shown
-    ]
+    tops = []  # the height of each bar in eighths of a line
+    for value in shown:
+        if math.isfinite(value):
+            top = (value - low) / span * (height * 8 - 1) + 1
+            tops.append(round(top))
+        else:
+            tops.append(0)
     lines = []
     for row in reversed(range(height)):
-        eighths = [min(max(round(level) - row * 8, 0), 8) for level in levels]
-        lines.append("".join(" ▁▂▃▄▅▆▇█"[e] for e in eighths))
+        line = ""
+        for top in tops:
+            filled = min(max(top - row * 8, 0), 8)
+            line += BLOCKS[filled]
+        lines.append(line)
     lines[0] += f"  {high:.3g}"
     lines[-1] += f"  {low:.3g}"
     return lines

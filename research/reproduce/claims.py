@@ -13,8 +13,8 @@ from research.records.runs import Run
 class Claim:
     """One statement and what was measured.
 
-    ``expected`` names the threshold in words and numbers. ``interval`` is the range of ``measured`` over its ``n``
-    independent runs (seeds, or seeds × settings), not an error bar of the mean.
+    ``expected`` names the threshold in words and numbers. ``interval`` is the range of ``measured``
+    over its ``n`` independent runs (seeds, or seeds × settings), not an error bar of the mean.
     """
 
     statement: str
@@ -29,11 +29,24 @@ class Claim:
 def claim(
     statement: str, *, source: str, expected: str, values: Sequence[float], holds: bool
 ) -> Claim:
-    """A claim about ``values``, one number a run: their median and range are shown."""
+    """A claim about ``values``, summarised by their median and their range.
+
+    Args:
+        statement: what is claimed, and which quantity is measured.
+        source: the paper or law that states it.
+        expected: the threshold, in words and numbers.
+        values: the measured quantity, one number for each run.
+        holds: whether ``values`` meet the threshold.
+    """
     array = np.asarray(values, float)
-    spread = (float(array.min()), float(array.max()))
     return Claim(
-        statement, source, expected, float(np.median(array)), spread, len(array), bool(holds)
+        statement=statement,
+        source=source,
+        expected=expected,
+        measured=float(np.median(array)),
+        interval=(float(array.min()), float(array.max())),
+        n=len(array),
+        holds=bool(holds),
     )
 
 

@@ -1,59 +1,60 @@
-"""The gallery, ``experiments/README.md``: ``python -m research.reproduce.gallery`` makes it of the experiments' pages."""
+"""The gallery ``experiments/README.md``, made from the pages of the experiments.
+
+``python -m research.reproduce.gallery`` writes it.
+"""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from research.config.hydra_config import resource_dir
 
 HEAD = """# Reproductions
 
-One folder an experiment: its page with question, figure and claims as measured, `claims.py` and `figure.py`; what is
-trained is `conf/experiment/NAME.yaml`. `fathom reproduce NAME` does it all again. This page is made of theirs:
-`python -m research.reproduce.gallery`.
+Each experiment has a folder. Its page shows the question, the figure and the claims as measured;
+`claims.py` tests the claims and `figure.py` draws the figure. `conf/experiment/NAME.yaml` says what
+is trained. `fathom reproduce NAME` repeats all of it. `python -m research.reproduce.gallery` makes
+this page from the pages of the experiments.
 """
 
 
-def gallery(root: Path) -> str:
-    """The page of the experiments below ``root``: how many claims hold, then each question with its figure."""
-    pages = {page.parent.name: page.read_text() for page in sorted(root.glob("*/README.md"))}
-    pages = {name: text for name, text in pages.items() if (root / name / "claims.py").exists()}
-    return "\n".join(
-        [HEAD, *_overview(pages), *(line for page in pages.items() for line in _entry(*page))]
-    )
+def make_gallery(root: Path) -> str:
+    """The text of the gallery of the experiments below ``root``.
+
+    A table says how many claims of each experiment hold. Each question follows with its figure.
+    """
+    overview = ["| experiment | question | claims that hold |", "|---|---|---|"]
+    entries = []
+    for page in sorted(root.glob("*/README.md")):
+        folder = page.parent
+        if not (folder / "claims.py").exists():
+            continue
+        text = page.read_text()
+        question = _find_question(text)
+        link = f"[`{folder.name}`]({folder.name}/README.md)"
+        overview.append(f"| {link} | {question} | {_count_held_claims(text)} |")
+        entries += _entry(folder.name, text)
+    return "\n".join([HEAD, *overview, "", *entries])
 
 
-def _overview(pages: dict[str, str]) -> Iterator[str]:
-    yield from ("| experiment | question | claims that hold |", "|---|---|---|")
-    for name, text in pages.items():
-        yield f"| [`{name}`]({name}/README.md) | {_question(text)} | {_holding(text)} |"
-    yield ""
-
-
-def _entry(name: str, text: str) -> Iterator[str]:
+def _entry(name: str, text: str) -> list[str]:
     title = text.splitlines()[0].removeprefix("# ")
-    yield from (
-        f"## {title}",
-        "",
-        _question(text),
-        "",
-        f"[![{title}]({name}/figure.png)]({name}/README.md)",
-        "",
-    )
+    picture = f"![{title}]({name}/figure.png)"
+    return [f"## {title}", "", _find_question(text), "", f"[{picture}]({name}/README.md)", ""]
 
 
-def _question(text: str) -> str:
+def _find_question(text: str) -> str:
     found = re.search(r"\*\*Question\.\*\*(.*?)\n\n", text, re.S)
     if not found:
-        raise ValueError(f"{text.splitlines()[0]} has no paragraph that begins with **Question.**")
+        title = text.splitlines()[0]
+        raise ValueError(f"{title} has no paragraph that begins with **Question.**")
     return " ".join(found[1].split())
 
 
-def _holding(text: str) -> str:
+def _count_held_claims(text: str) -> str:
     verdicts = re.findall(r"^\|.*\| (yes|NO) \|$", text, re.M)
     return f"{verdicts.count('yes')} of {len(verdicts)}"
 
 
 if __name__ == "__main__":
-    place = resource_dir("experiments")
-    (place / "README.md").write_text(gallery(place))
+    folder = resource_dir("experiments")
+    (folder / "README.md").write_text(make_gallery(folder))

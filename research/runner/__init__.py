@@ -1,1 +1,1 @@
-"""The host loop: groups of runs, what is written of each, progress, resuming, memory and signals."""
+"""The host loop: groups of runs and their records, progress, resuming, memory and signals."""

@@ -1,8 +1,11 @@
-"""Runs that are trained as one program, seen from the host: each has a record of its own and an end of its own."""
+"""A group of runs that are trained as one program, as the host sees it.
+
+Every run has its own record and its own end: one that fails or diverges leaves the others alone.
+"""
 
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,202 +18,271 @@ from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
 from research.training.checkpoint import Arrays, Checkpoint, Writer, fetch
+from research.training.program import Metrics
 from research.training.state import TrainState
 
 
 class CheckpointStepMismatch(Exception):
-    """Members that go on from different steps; ``parts`` are those that can be trained together."""
+    """The runs resume at different steps; ``groups`` holds those that can be trained together."""
 
-    def __init__(self, parts: list[list[RunSpec]]):
-        super().__init__(parts)
-        self.parts = parts
+    def __init__(self, groups: list[list[RunSpec]]):
+        super().__init__(groups)
+        self.groups = groups
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The results of consecutive steps of M runs. The device may still be computing them.
+
+    Attributes:
+        start: the first step.
+        num_steps: the number of steps.
+        rows: metrics of each step, [M, capacity, …], of which the first ``num_steps`` rows count.
+        evaluation: held-out loss and accuracy after the last step, each [M]; may be empty.
+        diagnostics: results of the program's diagnostic functions before the first step, by the
+            name of the function, [M, …].
+        state: the state after the last step, on the host, where a checkpoint is due.
+    """
+
+    start: int
+    num_steps: int
+    rows: Metrics
+    evaluation: Metrics
+    diagnostics: Metrics
+    state: Arrays | None = None
 
 
 class RunGroup:
-    """The members of a group while they last; what befalls one of them leaves the others."""
+    """Writes the runs of a group, each until it ends.
 
-    def __init__(self, members: Sequence[RunSpec], job: RunSetup, progress: Progress):
-        self.job = job
+    Attributes:
+        setup: what the runs are trained with.
+        results: the result of each run; complete when the group is closed.
+        start_step: the step that the runs start from or resume at.
+        flush_scale: how much rarer the host looks at the runs than at a single one, because its
+            work grows with the number of runs.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], setup: RunSetup, progress: Progress):
+        self.setup = setup
         self.progress = progress
-        self.results: list[Result] = [{"directory": str(member.directory)} for member in members]
-        self.patience = (
-            len(members) ** 0.5
-        )  # the host's work grows with each look and each member: look less often
-        self.begin = 0  # the step that the runs go on from
-        self._members = members
-        self._open = dict[int, RunWriter]()
-        self._writer = Writer(members[0].config.checkpoint.every)
-        self._began = self._trained = time.monotonic()
-        self._fetched = 0, self._began  # steps whose rows have arrived, and when the last did
-        for lane, member in enumerate(members):
-            try:
-                self._open[lane] = RunWriter(member, job, len(members))
-                self._open[lane].record.patience = self.patience
-            except Exception as error:
-                if jax.process_count() > 1:
-                    raise
-                found = error.info | {"already": True} if isinstance(error, AlreadyFinished) else {}
-                self.results[lane] |= found or {"status": "failed", "error": error}
+        self.results: list[Result] = []
+        self.start_step = 0
+        self.flush_scale = len(specs) ** 0.5
+        self._specs = specs
+        self._writers: list[RunWriter] = []  # of the runs that have not ended
+        self._checkpoint_settings = specs[0].config.checkpoint
+        self._checkpoint_writer = Writer(self._checkpoint_settings.every)
+        self._created_at = time.monotonic()
+        self._compiled_at = self._created_at
+        self._steps_written = 0
+        self._written_at = self._created_at
+        for index in range(len(specs)):
+            self._open_run(index)
+
+    def _open_run(self, index: int) -> None:
+        """Opens the record of a run. One that cannot be opened ends here."""
+        spec = self._specs[index]
+        result: Result = {"directory": str(spec.directory)}
+        self.results.append(result)
+        try:
+            writer = RunWriter(spec, self.setup, index=index, group_size=len(self._specs))
+        except Exception as error:
+            if jax.process_count() > 1:
+                raise
+            if isinstance(error, AlreadyFinished):
+                result.update(error.info, already=True)
+            else:
+                result.update(status="failed", error=error)
+        else:
+            writer.record.flush_scale = self.flush_scale
+            self._writers.append(writer)
 
     def __enter__(self) -> "RunGroup":
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        """Whatever ends the group, what was measured is written; an error becomes each open run's own."""
-        nothing_yet = (
-            self._trained == self._began
-        )  # and no tracker knows of it: the runs can begin once more
-        too_large = (
-            error is not None and is_out_of_memory(error) and nothing_yet and len(self.results) > 1
-        )
-        if too_large or isinstance(error, CheckpointStepMismatch):
-            for recording in self._open.values():
-                recording.record.release()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        """Closes the runs that have not ended; an exception becomes the error of each.
+
+        Where the group can be trained in smaller groups instead, the records are released as they
+        are and the exception is raised.
+        """
+        if error and self._can_be_split(error):
+            for writer in self._writers:
+                writer.record.release()
             return False
-        for lane in list(self._open):
-            self._end(lane, error)
+        for writer in list(self._writers):
+            self._close_run(writer, error)
         return isinstance(error, Exception)
 
-    def begin_together(self) -> None:
-        """Finds the step that the runs go on from.
+    def _can_be_split(self, error: BaseException) -> bool:
+        if isinstance(error, CheckpointStepMismatch):
+            return True
+        # Trackers start after the first step: from then on the runs cannot start once more.
+        has_started = self._compiled_at != self._created_at
+        return is_out_of_memory(error) and not has_started and len(self._specs) > 1
+
+    def find_start_step(self) -> None:
+        """Sets ``start_step``.
 
         Raises:
-            Apart: where they go on from different ones.
+            CheckpointStepMismatch: the runs resume at different steps.
         """
-        steps = [0] * len(self._members)
-        for lane, recording in self._open.items():
-            steps[lane] = recording.checkpoint.step if recording.checkpoint else 0
-        steps = broadcast_arrays({"steps": np.array(steps, np.int32)})["steps"].tolist()
-        if len({steps[lane] for lane in self._open}) > 1:
-            parts = {step: [] for step in sorted(steps, reverse=True)}
-            for member, step in zip(self._members, steps, strict=True):
-                parts[step].append(member)
-            raise CheckpointStepMismatch(list(parts.values()))
-        self.begin = max(steps)
-        self._fetched = self.begin, self._began
-        if self.begin:
-            self.progress.go_on(self.begin, self.job.steps)
+        local_steps = np.zeros(len(self._specs), np.int32)
+        for writer in self._writers:
+            if writer.checkpoint:
+                local_steps[writer.index] = writer.checkpoint.step
+        steps = broadcast_arrays({"steps": local_steps})["steps"]
+        running = [writer.index for writer in self._writers]
+        if len(np.unique(steps[running])) > 1:
+            raise CheckpointStepMismatch(_group_by_step(self._specs, steps.tolist()))
+        self.start_step = int(max(steps))
+        self._steps_written = self.start_step
+        if self.start_step:
+            self.progress.resume(self.start_step, self.setup.steps)
 
-    def checkpoints(self) -> dict[int, Checkpoint]:
-        """What the runs go on from, by their place in the group; they are not kept here."""
-        found = {
-            lane: recording.checkpoint
-            for lane, recording in self._open.items()
-            if recording.checkpoint
-        }
-        for recording in self._open.values():
-            recording.checkpoint = None
-        return found
+    def pop_checkpoints(self) -> dict[int, Checkpoint]:
+        """The checkpoints that the runs resume from, by index; the group frees their memory."""
+        checkpoints = {}
+        for writer in self._writers:
+            if writer.checkpoint:
+                checkpoints[writer.index] = writer.checkpoint
+            writer.checkpoint = None
+        return checkpoints
 
     @property
-    def is_due(self) -> bool:
-        """Whether the state behind the present chunk is to be kept."""
-        return is_primary() and self._writer.is_due
+    def is_checkpoint_due(self) -> bool:
+        """Whether the state after the present chunk should be saved."""
+        return is_primary() and self._checkpoint_writer.is_due
 
     @property
-    def ended(self) -> bool:
-        """Whether no member is left to train."""
-        return not self._open
+    def has_ended(self) -> bool:
+        """Whether every run has ended."""
+        return not self._writers
 
-    def count(self, params: Any) -> None:
-        """Notes how many parameters each network has, from those of all."""
-        parameters = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params))
-        self._each(lambda _, recording: recording.count(parameters))
+    def record_parameter_count(self, params: Any) -> None:
+        """Records the number of parameters of a network, from the parameters [M, …] of all runs."""
+        count = 0
+        for leaf in jax.tree.leaves(params):
+            num_runs = leaf.shape[0]
+            count += leaf.size // num_runs
+        self._for_each_run(lambda writer: writer.record_parameter_count(count))
 
-    def compiled(self) -> None:
-        """The first step is done: from here on time is training time."""
-        self._trained = time.monotonic()
-        self._each(lambda _, recording: recording.compiled())
+    def start_training(self) -> None:
+        """Ends the compile time, after the first step, and starts the trackers."""
+        self._compiled_at = time.monotonic()
+        self._for_each_run(RunWriter.start_training)
 
-    def pace(self) -> float | None:
-        """Seconds a step behind the first, from rows that have arrived; None before there are any."""
-        steps, when = self._fetched
-        steps -= self.begin
-        return (when - self._trained) / (steps - 1) if steps > 1 else None
+    def seconds_per_step(self) -> float | None:
+        """The mean time of a step after the first one; None until such steps are written."""
+        num_steps = self._steps_written - self.start_step
+        if num_steps <= 1:
+            return None
+        seconds = self._written_at - self._compiled_at
+        return seconds / (num_steps - 1)
 
-    def take(
-        self,
-        start: int,
-        steps: int,
-        rows: dict[str, Any],
-        evaluation: dict[str, Any],
-        beside: dict[str, Any],
-        state: Arrays | None = None,
-    ) -> None:
-        """Fetches a chunk's rows once and hands each member its own.
+    def write_chunk(self, chunk: Chunk) -> None:
+        """Fetches the results of a chunk, and writes the rows of each run and its checkpoint."""
+        # Fetched whole: indexing on the device would wait for the chunk that it computes now.
+        rows = _to_host(chunk.rows)
+        evaluation = _to_host(chunk.evaluation)
+        diagnostics = _to_host(chunk.diagnostics)
 
-        ``beside`` is of its first step; ``state``, behind its last one, is kept.
-        """
-        # Indexing on the device would queue behind the chunk that it is working on: fetch whole, then cut.
-        fetched, held_out, counted = jax.tree.map(np.asarray, (rows, evaluation, beside))
-
-        def hand_over(lane: int, recording: RunWriter) -> None:
-            own = jax.tree.map(
-                lambda column: column[lane, :steps].copy(), fetched
-            )  # not a view: it would keep all
-            seen = {name: float(values[lane]) for name, values in held_out.items()}
-            recording.take(start, own, seen, jax.tree.map(lambda values: values[lane], counted))
-
-        self._each(hand_over)
-        self._fetched = start + steps, time.monotonic()
-        lanes = list(self._open)
-        if lanes:
-            last = {"loss": fetched["train_loss"][:, steps - 1]} | held_out
-            means = {name: float(np.mean(values[lanes])) for name, values in last.items()}
-            shown = {
-                name: value for name, value in means.items() if value == value
-            }  # no accuracy of real targets
-            self.progress.step(start + steps, self.job.steps, **shown)
-        if state:
-            self._keep(state)
-
-    def leave(self, state: TrainState) -> None:
-        """Keeps the state behind the last rows where they are not the last ones, or where the runs say so."""
-        steps = self._fetched[0]
-        checkpoint = self._members[0].config.checkpoint
-        unfinished = steps < self.job.steps and checkpoint.every is not None
-        if is_primary() and steps > self.begin and self._open and (unfinished or checkpoint.keep):
-            self._keep(fetch(state))
-
-    def _keep(self, state: Arrays) -> None:
-        """Has a checkpoint of each run written that is not at its end."""
-        runs = []
-
-        def cut(lane: int, recording: RunWriter) -> None:
-            own = {path: array[lane, ...] for path, array in state.items()}
-            runs.append(
-                (recording.checkpoints, Checkpoint(self._fetched[0], own, recording.notes()))
+        def write_rows(writer: RunWriter) -> None:
+            writer.write_rows(
+                chunk.start,
+                _rows_of_run(rows, writer.index, chunk.num_steps),
+                jax.tree.map(lambda values: float(values[writer.index]), evaluation),
+                jax.tree.map(lambda values: values[writer.index], diagnostics),
             )
 
-        self._each(cut)
-        self._writer.write(runs)
+        self._for_each_run(write_rows)
+        self._steps_written = chunk.start + chunk.num_steps
+        self._written_at = time.monotonic()
+        if self._writers:
+            losses = rows["train_loss"][:, chunk.num_steps - 1]
+            self._show_progress({"loss": losses, **evaluation})
+        if chunk.state:
+            self._save_checkpoints(chunk.state)
 
-    def _each(self, act: Callable[[int, RunWriter], None]) -> None:
-        for lane, recording in list(self._open.items()):
+    def _show_progress(self, metrics: Metrics) -> None:
+        """Shows the means of metrics [M] over the runs that have not ended."""
+        running = [writer.index for writer in self._writers]
+        means = {}
+        for name, values in metrics.items():
+            mean = np.mean(values[running])
+            if not np.isnan(mean):  # a regression has no accuracy
+                means[name] = float(mean)
+        self.progress.step(self._steps_written, self.setup.steps, **means)
+
+    def save_final_checkpoint(self, state: TrainState) -> None:
+        """Saves the state after the last chunk, where the runs are unfinished or ask for it."""
+        settings = self._checkpoint_settings
+        is_unfinished = self._steps_written < self.setup.steps
+        is_wanted = settings.keep or (is_unfinished and settings.every is not None)
+        has_trained = self._steps_written > self.start_step
+        if is_primary() and is_wanted and has_trained and self._writers:
+            self._save_checkpoints(fetch(state))
+
+    def _save_checkpoints(self, state: Arrays) -> None:
+        """Starts to write a checkpoint of each run that has not ended, from the state of all."""
+        checkpoints = []
+
+        def add_checkpoint(writer: RunWriter) -> None:
+            arrays = {}
+            for path, array in state.items():
+                arrays[path] = array[writer.index, ...]
+            notes = writer.checkpoint_notes()
+            checkpoint = Checkpoint(self._steps_written, arrays, notes)
+            checkpoints.append((writer.checkpoints, checkpoint))
+
+        self._for_each_run(add_checkpoint)
+        self._checkpoint_writer.write(checkpoints)
+
+    def _for_each_run(self, act: Callable[[RunWriter], None]) -> None:
+        """Calls ``act`` for each run that has not ended; closes it where it raises or diverges."""
+        for writer in list(self._writers):
             try:
-                act(lane, recording)
+                act(writer)
             except Exception as error:
                 if jax.process_count() > 1:  # the processes of a run end together
                     raise
-                self._end(lane, error)
+                self._close_run(writer, error)
             else:
-                if recording.diverged:
-                    self._end(lane)
+                if writer.diverged:
+                    self._close_run(writer)
 
-    def _end(self, lane: int, error: BaseException | None = None) -> None:
-        recording = self._open.pop(lane)
-        self._writer.wait()
+    def _close_run(self, writer: RunWriter, error: BaseException | None = None) -> None:
+        self._writers.remove(writer)
+        self._checkpoint_writer.wait()
         try:
-            recording.close(error)
-        except Exception as of_closing:
-            error = error or of_closing
-        self.results[lane] |= recording.record.info
+            writer.close(error)
+        except Exception as closing_error:
+            error = error or closing_error
+        result = self.results[writer.index]
+        result.update(writer.record.info)
         if error is not None:
-            self.results[lane] |= {"status": "failed", "error": error}
+            result.update(status="failed", error=error)
+
+
+def _to_host(tree: Metrics) -> Metrics:
+    return jax.tree.map(np.asarray, tree)
+
+
+def _rows_of_run(rows: Metrics, index: int, num_steps: int) -> Metrics:
+    """Copies the rows of one run, because views would keep those of all runs in memory."""
+    return jax.tree.map(lambda column: column[index, :num_steps].copy(), rows)
+
+
+def _group_by_step(specs: Sequence[RunSpec], steps: Sequence[int]) -> list[list[RunSpec]]:
+    """Groups runs by the step that they resume at, the largest step first."""
+    groups = []
+    for step in sorted(set(steps), reverse=True):
+        pairs = zip(specs, steps, strict=True)
+        groups.append([spec for spec, run_step in pairs if run_step == step])
+    return groups
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the host or a device had too little memory."""
+    """Whether the host or a device ran out of memory."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

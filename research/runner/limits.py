@@ -1,42 +1,45 @@
-"""What the system allows to have open at once. No jax."""
+"""The system's limit on open files. No jax."""
 
 import contextlib
 import resource
 import sys
 
-FILES_A_RUN = (
-    4  # its record's lock and its tables here, W&B's connection; W&B's own process keeps three
-)
-MANY = 2**20
-OTHER_FILES = 128  # the interpreter's, the data's, the compilers'
+# The lock and the tables of the record, and W&B's connection. W&B's own process opens three more.
+FILES_PER_RUN = 4
+OTHER_FILES = 128  # of the interpreter, the data and the compilers
+UNLIMITED_FILES = 2**20  # what to ask for where the system sets no limit
 
 
 def raise_open_files() -> int:
-    """Lets this process and those that it starts have as many files open as they may; returns how many."""
+    """Raises the limit of this process and its children as far as it can be; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = hard if hard != resource.RLIM_INFINITY else max(soft, MANY)
-    with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = hard
+    if hard == resource.RLIM_INFINITY:
+        limit = max(soft, UNLIMITED_FILES)
+    with contextlib.suppress(ValueError, OSError):  # some systems allow less than they report
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def most_together(wanted: int) -> int:
-    """How many of ``wanted`` runs can be open at once; past that, W&B would lose runs without a word.
+def max_open_runs(num_runs: int) -> int:
+    """The number of runs that can be open at once; beyond it W&B would lose runs silently.
+
+    Prints a line where it is less than ``num_runs``.
 
     Raises:
-        ValueError: where not even one can be.
+        ValueError: not even one run can be open.
     """
-    files = raise_open_files()
-    needed = OTHER_FILES + FILES_A_RUN * wanted
-    most = (files - OTHER_FILES) // FILES_A_RUN
-    if most < 1:
+    limit = raise_open_files()
+    needed = OTHER_FILES + FILES_PER_RUN * num_runs
+    possible = (limit - OTHER_FILES) // FILES_PER_RUN
+    if possible < 1:
         raise ValueError(
-            f"{files} open files are allowed, too few for a single run: ulimit -Hn {needed}"
+            f"{limit} open files are allowed, too few for a single run: ulimit -Hn {needed}"
         )
-    if most < wanted:
+    if possible < num_runs:
         print(
-            f"fathom: {files} open files are allowed, so that at most {most} runs are trained together; "
-            f"ulimit -Hn {needed} lets {wanted}",
+            f"fathom: {limit} open files are allowed, so at most {possible} runs are trained "
+            f"at once; ulimit -Hn {needed} allows {num_runs}",
             file=sys.stderr,
         )
-    return most
+    return possible

@@ -1,12 +1,14 @@
-"""The host loop of a group of runs. All numbers come from the program; what becomes of them is the group's business."""
+"""The host loop: trains a group of runs chunk by chunk and writes what each chunk measured."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.stages import Compiled, Wrapped
 
 from research.config.errors import explain
 from research.data.sources import load
@@ -26,213 +28,259 @@ from research.parallel.processes import (
     is_interrupted,
     run_on_all_processes,
 )
-from research.runner.group import CheckpointStepMismatch, RunGroup, is_out_of_memory
-from research.runner.memory import check_memory, needed, release_programs, size
+from research.runner.group import CheckpointStepMismatch, Chunk, RunGroup, is_out_of_memory
+from research.runner.memory import check_memory, program_bytes, release_programs, tree_bytes
 from research.runner.progress import Progress
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.runner.run_spec import Result, RunSpec
 from research.training.checkpoint import fetch, restored, stacked
 from research.training.precision import scope
-from research.training.program import Program, make_program
+from research.training.program import Metrics, Program, make_program
 from research.training.state import TrainState
 
 T = TypeVar("T")
-SECONDS_A_CHUNK = 0.5  # about how long the device works on a single run before the host looks
+SECONDS_PER_CHUNK = 0.5  # how long the device trains a single run before the host looks at it
 
 
 def train_runs(
-    members: Sequence[RunSpec],
+    specs: Sequence[RunSpec],
     progress: Progress,
     *,
     map_mode: str = "auto",
     devices: int | None = None,
 ) -> list[Result]:
-    """Trains runs that differ only in numbers that are passed in, as one program, and records each in its directory.
+    """Trains runs that differ only in traced numbers as one program, and records each of them.
 
-    A run alone is a group of one, and each goes on from its last checkpoint; runs whose checkpoints are of different
-    steps are trained apart. A group that needs more memory than there is is trained in halves; runs whose data are
-    streamed, each in the order of its own seed, are trained one by one.
+    Each run resumes from its last checkpoint. Where these are of different steps, and where the
+    group does not fit into memory, it is trained in smaller groups. Runs that stream their data,
+    each in its own order, are trained one by one.
+
+    Args:
+        specs: the runs.
+        progress: shows how far they are.
+        map_mode: how the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
+        devices: the largest number of devices to use; None for all.
 
     Returns:
-        What came of each, in order.
+        The result of each run, in order; where it raised, with the exception as ``error``.
     """
-    if len(members) > 1 and load(members[0].config.data).train is not None:
-        return [
-            train_runs([member], progress, map_mode=map_mode, devices=devices)[0]
-            for member in members
-        ]
-    name = members[0].directory.name if len(members) == 1 else f"{len(members)} runs"
-    progress.begin(name, len(members))
-    try:
-        return _train_group(members, progress, map_mode, devices)
-    except Exception as error:
-        parts = _parts(members, error)
-        if not parts:
-            return [
-                {"directory": str(member.directory), "status": "failed", "error": error}
-                for member in members
-            ]
-    progress.take_back()  # behind the except clause: the error's trace would keep the arrays
-    results = {
-        member.directory: result
-        for part in parts
-        for member, result in zip(
-            part, train_runs(part, progress, map_mode=map_mode, devices=devices), strict=True
-        )
-    }
-    return [results[member.directory] for member in members]
+    groups: list[Sequence[RunSpec]] = [specs]
+    if len(specs) > 1 and _is_streamed(specs[0]):
+        groups = [[spec] for spec in specs]
+    results: dict[Path, Result] = {}
+    while groups:
+        group = groups.pop(0)
+        progress.start_runs(_display_name(group), len(group))
+        group_results: list[Result] = []
+        smaller_groups: list[Sequence[RunSpec]] = []
+        try:
+            group_results = _train_group(group, progress, map_mode, devices)
+        except Exception as error:
+            smaller_groups = _split_group(group, error)
+            if not smaller_groups:
+                group_results = [_failed_result(spec, error) for spec in group]
+        # The error is gone here, and with its traceback the arrays of the whole group.
+        if smaller_groups:
+            progress.undo_start()
+            groups = [*smaller_groups, *groups]
+            continue
+        for spec, result in zip(group, group_results, strict=True):
+            results[spec.directory] = result
+    return [results[spec.directory] for spec in specs]
 
 
-def _on_all_processes(work: Callable[[], T]) -> T:
-    return run_on_all_processes(work, describe_error=explain)
+def _is_streamed(spec: RunSpec) -> bool:
+    dataset = load(spec.config.data)
+    return dataset.train_source is not None
 
 
-def _parts(members: Sequence[RunSpec], error: Exception) -> Sequence[Sequence[RunSpec]]:
-    """The smaller groups that members are trained in behind what they could not be together; none: it is an error."""
+def _display_name(group: Sequence[RunSpec]) -> str:
+    if len(group) > 1:
+        return f"{len(group)} runs"
+    return group[0].directory.name
+
+
+def _failed_result(spec: RunSpec, error: Exception) -> Result:
+    return {"directory": str(spec.directory), "status": "failed", "error": error}
+
+
+def _split_group(group: Sequence[RunSpec], error: Exception) -> list[Sequence[RunSpec]]:
+    """The smaller groups that can be trained after a group raised ``error``; none if it cannot."""
     if isinstance(error, CheckpointStepMismatch):
-        return error.parts
-    if len(members) == 1 or not is_out_of_memory(error):
+        return [*error.groups]
+    if len(group) == 1 or not is_out_of_memory(error):
         return []
-    middle = -(-len(members) // 2)
-    return members[:middle], members[middle:]
+    middle = -(-len(group) // 2)
+    return [group[:middle], group[middle:]]
 
 
 def _train_group(
-    members: Sequence[RunSpec], progress: Progress, map_mode: str, devices: int | None
+    specs: Sequence[RunSpec], progress: Progress, map_mode: str, devices: int | None
 ) -> list[Result]:
-    configs = [member.config for member in members]
+    configs = [spec.config for spec in specs]
     layout = make_layout(
-        len(members), kind=configs[0].mesh.kind.name, map_mode=map_mode, devices=devices
+        len(specs), kind=configs[0].mesh.kind.name, map_mode=map_mode, devices=devices
     )
-    spare = [configs[-1]] * (
-        -len(members) % layout.num_run_shards
-    )  # trained once more so that devices have equal shares
+    # Every device trains the same number of runs: copies of the last one fill up the places.
+    num_copies = -len(specs) % layout.num_run_shards
+    padding_configs = num_copies * [configs[-1]]
+    precision = configs[0].precision.kind.name
     release_programs()
-    with scope(configs[0].precision.kind.name):
-        job = _on_all_processes(partial(make_run_setup, *configs, *spare, layout=layout))
-        with (
-            _on_all_processes(partial(RunGroup, members, job, progress)) as group,
-            ThreadPoolExecutor(1) as other,
-        ):
-            _on_all_processes(group.begin_together)
-            if not group.ended:  # another process is at them, or was
-                _loop(job, group, configs[0].precision.kind.name, other)
+    with scope(precision):
+        setup = _on_all_processes(make_run_setup, *configs, *padding_configs, layout=layout)
+        opened = _on_all_processes(RunGroup, specs, setup, progress)
+        with opened as group, ThreadPoolExecutor(1) as compile_pool:
+            _on_all_processes(group.find_start_step)
+            if not group.has_ended:
+                _train_in_chunks(setup, group, precision, compile_pool)
     return group.results
 
 
-def _loop(job: RunSetup, group: RunGroup, precision: str, other: Executor) -> None:
-    """Trains in chunks; each chunk's rows are fetched while the device works on the next one."""
-    program = make_program(job.spec, job.layout)
-    state, evaluates = _on_all_processes(
-        partial(_compile_and_init, program, job, group, precision, other)
+def _on_all_processes(work: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Calls ``work`` in every process; an error in one of them ends the work in all."""
+    call = partial(work, *arguments, **named)
+    return run_on_all_processes(call, describe_error=explain)
+
+
+def _train_in_chunks(
+    setup: RunSetup, group: RunGroup, precision: str, compile_pool: Executor
+) -> None:
+    """Trains the runs. Each chunk is written while the device computes the next one."""
+    program = make_program(setup.spec, setup.layout)
+    state, compiled_evaluation = _on_all_processes(
+        _compile_and_init, program, setup, group, precision, compile_pool
     )
-    group.count(state.params)
-    if group.begin == job.steps:
-        _on_all_processes(group.compiled)
-    pending = None
-    seconds = SECONDS_A_CHUNK * group.patience
-
-    def pace():
-        return broadcast_scalar(group.pace())
-
-    cuts = job.eval_every, *job.diagnostic_intervals.values()
+    group.record_parameter_count(state.params)
+    if group.start_step == setup.steps:
+        _on_all_processes(group.start_training)
+    chunks = plan_chunks(
+        setup.steps,
+        cuts=[setup.eval_every, *setup.diagnostic_intervals.values()],
+        capacity=setup.spec.capacity,
+        seconds_per_step=lambda: broadcast_scalar(group.seconds_per_step()),
+        seconds_per_chunk=SECONDS_PER_CHUNK * group.flush_scale,
+        first_step=group.start_step,
+    )
+    previous: Chunk | None = None
     with defer_signals():
-        for start, steps in chunks(
-            job.steps, cuts, job.spec.capacity, pace, seconds, begin=group.begin
-        ):
+        for start, num_steps in chunks:
             if is_interrupted():
                 break
-            data = job.feed(start, steps)
-            due = [name for name, every in job.diagnostic_intervals.items() if start % every == 0]
-            beside = {name: getattr(program, name)(state, job.hp, data) for name in due}
-            state, rows = program.chunk(state, job.hp, data, np.int32(start), np.int32(steps))
-            evaluated = (start + steps) % job.eval_every == 0 or start + steps == job.steps
-            if evaluated and evaluates:
-                evaluates.result()
-            evaluation = job.evaluate(program, state) if evaluated else {}
-            if pending:
-                _on_all_processes(partial(group.take, *pending))
-            if group.ended:
+            end = start + num_steps
+            data = setup.feed(start, num_steps)
+            diagnostics = _measure_diagnostics(program, setup, start, state, data)
+            state, rows = program.chunk(state, setup.hp, data, np.int32(start), np.int32(num_steps))
+            evaluation = {}
+            if end % setup.eval_every == 0 or end == setup.steps:
+                if compiled_evaluation:
+                    compiled_evaluation.result()  # waits until it is compiled
+                evaluation = setup.evaluate(program, state)
+            if previous:
+                _on_all_processes(group.write_chunk, previous)
+            if group.has_ended:
                 return
-            if start == group.begin:
+            if start == group.start_step:
                 jax.block_until_ready(rows)
-                _on_all_processes(group.compiled)
-            pending = (
-                start,
-                steps,
-                rows,
-                evaluation,
-                beside,
-                fetch(state) if group.is_due else None,
-            )
-        if pending:
-            _on_all_processes(partial(group.take, *pending))
-        _on_all_processes(partial(group.leave, state))
+                _on_all_processes(group.start_training)
+            checkpoint = fetch(state) if group.is_checkpoint_due else None
+            previous = Chunk(start, num_steps, rows, evaluation, diagnostics, checkpoint)
+        if previous:
+            _on_all_processes(group.write_chunk, previous)
+        _on_all_processes(group.save_final_checkpoint, state)
+
+
+def _measure_diagnostics(
+    program: Program, setup: RunSetup, step: int, state: TrainState, data: dict[str, Any]
+) -> Metrics:
+    """Calls the diagnostic functions of the program whose interval ends at ``step``."""
+    diagnostics = {}
+    for name, interval in setup.diagnostic_intervals.items():
+        if step % interval == 0:
+            measure = getattr(program, name)
+            diagnostics[name] = measure(state, setup.hp, data)
+    return diagnostics
 
 
 def _compile_and_init(
-    program: Program, job: RunSetup, group: RunGroup, precision: str, other: Executor
+    program: Program, setup: RunSetup, group: RunGroup, precision: str, compile_pool: Executor
 ) -> tuple[TrainState, Future | None]:
-    """The state that the runs begin with or go on from; while it is made, the step is compiled on the ``other`` core.
+    """Makes or restores the state, while ``compile_pool`` compiles the step and the evaluation.
 
-    Behind the step comes the evaluation, which is needed later: what is returned with the state says when it is there.
+    Returns:
+        The state, and the future of the compiled evaluation, which is needed later than the step.
+        It is None where the evaluation is compiled at its first call.
 
     Raises:
-        MemoryError: before anything is allocated, where the runs do not fit.
+        MemoryError: the runs do not fit; nothing has been allocated then.
     """
-    shapes = placed_shapes(job.layout, jax.eval_shape(program.init, job.hp))
-    data = job.feed(0, 0)
-    here = min(job.layout.devices, jax.local_device_count())
-    check_memory(
-        2 * here * size(shapes) // job.layout.num_run_shards, here
-    )  # the state of a step and of the next one
+    layout = setup.layout
+    shapes = placed_shapes(layout, jax.eval_shape(program.init, setup.hp))
+    num_devices = min(layout.devices, jax.local_device_count())
+    num_bytes = 2 * num_devices * tree_bytes(shapes)  # the state before a step and after it
+    check_memory(num_bytes // layout.num_run_shards, num_devices)
 
-    def compiled(function: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
-        with scope(precision):  # scopes do not reach from one thread into another
-            return function.lower(shapes, job.hp, *arguments).compile()
+    def compile_function(function: Wrapped, *arguments: Any) -> Compiled:
+        with scope(precision):  # a scope holds in its own thread only
+            return function.lower(shapes, setup.hp, *arguments).compile()
 
-    step = other.submit(compiled, program.chunk, data, np.int32(0), np.int32(0))
-    evaluates = other.submit(compiled, program.evaluate, job.data) if job.stream is None else None
-    state = (
-        _restored(job, group, shapes)
-        if group.begin
-        else program.init(to_init_device(job.layout, job.hp))
-    )
-    for name in job.diagnostic_intervals:
-        compiled(getattr(program, name), data)
-    check_memory(here * needed(step.result()), here)
-    return shard_state(job.layout, state), evaluates
-
-
-def _restored(job: RunSetup, group: RunGroup, shapes: TrainState) -> TrainState:
-    """The state of the runs' checkpoints, which the first process alone has read."""
-    layout = init_layout(job.layout)
-    arrays = broadcast_arrays(stacked(shapes, group.checkpoints()))
-    keys = jax.jit(map_runs(layout, jax.random.key, num_mapped=1))
-    return restored(
-        shapes,
-        place(layout, arrays, per_run=True),
-        keys(to_init_device(job.layout, job.hp).seed),
-    )
+    data = setup.feed(0, 0)
+    step = np.int32(0)
+    compiled_chunk = compile_pool.submit(compile_function, program.chunk, data, step, step)
+    compiled_evaluation = None
+    if setup.stream is None:
+        compiled_evaluation = compile_pool.submit(compile_function, program.evaluate, setup.data)
+    if group.start_step:
+        state = _restore_state(setup, group, shapes)
+    else:
+        state = program.init(to_init_device(layout, setup.hp))
+    for name in setup.diagnostic_intervals:
+        compile_function(getattr(program, name), data)
+    needed = program_bytes(compiled_chunk.result())
+    check_memory(num_devices * needed, num_devices)
+    return shard_state(layout, state), compiled_evaluation
 
 
-def chunks(
-    steps: int,
+def _restore_state(setup: RunSetup, group: RunGroup, shapes: TrainState) -> TrainState:
+    """The state from the checkpoints of the runs, which only the primary process has read."""
+    layout = init_layout(setup.layout)
+    arrays = stacked(shapes, group.pop_checkpoints())
+    arrays = place(layout, broadcast_arrays(arrays), per_run=True)
+    make_key = map_runs(layout, jax.random.key, num_mapped=1)
+    hp = to_init_device(setup.layout, setup.hp)
+    return restored(shapes, arrays, jax.jit(make_key)(hp.seed))
+
+
+def plan_chunks(
+    num_steps: int,
+    *,
     cuts: Sequence[int],
     capacity: int,
-    pace: Callable[[], float | None],
-    seconds_a_chunk: float = SECONDS_A_CHUNK,
-    begin: int = 0,
+    seconds_per_step: Callable[[], float | None],
+    seconds_per_chunk: float = SECONDS_PER_CHUNK,
+    first_step: int = 0,
 ) -> Iterator[tuple[int, int]]:
-    """(start, count) of the pieces a run is trained in from ``begin`` on: single steps until the pace is known.
+    """Cuts a run into chunks, which does not change its numbers.
 
-    Pieces end at multiples of each of ``cuts`` and are as long as ``seconds_a_chunk`` allows at ``pace()`` seconds a
-    step; how a run is cut does not change its numbers.
+    Args:
+        num_steps: the steps of the run.
+        cuts: chunks end at every multiple of each of these numbers of steps.
+        capacity: the largest number of steps in a chunk.
+        seconds_per_step: the time of a step; while it is None, chunks are single steps.
+        seconds_per_chunk: about how long a chunk may last.
+        first_step: the first step of the first chunk.
+
+    Yields:
+        The first step and the number of steps of each chunk.
     """
-    start = begin
-    while start < steps:
-        seconds = pace()
-        affordable = 1 if seconds is None else max(1, int(seconds_a_chunk / max(seconds, 1e-9)))
-        count = min(*(every - start % every for every in cuts), steps - start, capacity, affordable)
-        yield start, count
-        start += count
+    start = first_step
+    while start < num_steps:
+        seconds = seconds_per_step()
+        longest = 1
+        if seconds is not None:
+            longest = max(1, int(seconds_per_chunk / max(seconds, 1e-9)))
+        end = min(num_steps, start + capacity, start + longest)
+        for interval in cuts:
+            next_cut = (start // interval + 1) * interval
+            end = min(end, next_cut)
+        yield start, end - start
+        start = end

@@ -1,4 +1,4 @@
-"""How much memory the devices have, and how much runs need."""
+"""How much memory is free on the devices, and how much a program needs."""
 
 import gc
 from pathlib import Path
@@ -10,83 +10,98 @@ from research.training.program import make_program
 
 CGROUP = Path("/sys/fs/cgroup")
 MAPS = Path("/proc/self/maps")
-MOST_MAPS = Path("/proc/sys/vm/max_map_count")
+MAX_MAPS = Path("/proc/sys/vm/max_map_count")
 
 
-def check_memory(total: int, devices: int) -> None:
-    """Raises MemoryError where ``total`` bytes, an equal share on each of ``devices`` devices, are not free there."""
-    free = memory_a_device(devices)
-    if free is not None and total > free * devices:
+def check_memory(num_bytes: int, num_devices: int) -> None:
+    """Checks that an equal share of ``num_bytes`` is free on each of ``num_devices`` devices.
+
+    Raises:
+        MemoryError: it is not.
+    """
+    free = free_bytes_per_device(num_devices)
+    if free is None:
+        return
+    free_in_all = free * num_devices
+    if num_bytes > free_in_all:
         raise MemoryError(
-            f"{total / 1e9:.2f} GB are needed on {devices} devices, {free * devices / 1e9:.2f} GB free"
+            f"{num_bytes / 1e9:.2f} GB are needed on {num_devices} devices, "
+            f"{free_in_all / 1e9:.2f} GB free"
         )
 
 
-def memory_a_device(devices: int) -> int | None:
-    """Bytes that each of ``devices`` devices can still give; on CPUs their share of the host's; None: unknown."""
+def free_bytes_per_device(num_devices: int) -> int | None:
+    """The free memory of each device in bytes; None where it is unknown.
+
+    CPU devices share the memory of the host equally.
+    """
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     if jax.default_backend() != "cpu":
         return None
-    free = [
-        amount for amount in (_available_here(), _left_to_the_container()) if amount is not None
-    ]
-    return min(free) // devices if free else None
+    amounts = (_free_bytes_of_host(), _free_bytes_of_container())
+    known = [amount for amount in amounts if amount is not None]
+    return min(known) // num_devices if known else None
 
 
-def _available_here() -> int | None:
+def _free_bytes_of_host() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        text = Path("/proc/meminfo").read_text()
     except OSError:
         return None
-    fields = dict(line.split(":") for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
 
 
-def _left_to_the_container() -> int | None:
+def _free_bytes_of_container() -> int | None:
     try:
-        most, used = (
-            (CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current")
-        )
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = (CGROUP / "memory.current").read_text().strip()
     except OSError:
         return None
-    return None if most == "max" else int(most) - int(used)
+    return None if limit == "max" else int(limit) - int(used)
 
 
 def release_programs() -> None:
-    """Forgets compiled programs where they hold half of the memory maps that the system grants a process.
+    """Drops all compiled programs where they use half of the memory maps that Linux allows.
 
-    Each has hundreds of them, and Linux ends a process that asks for more than some 65,000: a sweep over a hundred
-    depths would not come to its end.
+    Each program has hundreds of maps, and Linux kills a process that has more than some 65,000. A
+    sweep over a hundred depths would not finish.
     """
     try:
         with MAPS.open("rb") as lines:
-            held = sum(1 for _ in lines)
-        most = int(MOST_MAPS.read_text())
-    except OSError:  # no Linux, no such limit
+            num_maps = sum(1 for _ in lines)
+        max_maps = int(MAX_MAPS.read_text())
+    except OSError:  # not Linux, so there is no such limit
         return
-    if held > most / 2:
+    if num_maps > max_maps / 2:
         make_program.cache_clear()
         jax.clear_caches()
         gc.unfreeze()
         gc.collect()
 
 
-def needed(compiled: jax.stages.Compiled) -> int:
-    """Bytes that a call of a compiled program takes on each device, its arguments among them; 0: unknown."""
-    seen = compiled.memory_analysis()
-    if seen is None:
+def program_bytes(compiled: jax.stages.Compiled) -> int:
+    """What a call of a compiled program needs on each device, arguments included; 0 if unknown."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return 0
     return (
-        seen.argument_size_in_bytes
-        + seen.output_size_in_bytes
-        + seen.temp_size_in_bytes
-        - seen.alias_size_in_bytes
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
     )
 
 
-def size(shapes: Any) -> int:
-    """Bytes of a tree of arrays or shapes."""
-    leaves = jax.tree.leaves(shapes)
-    return sum(leaf.size * getattr(leaf.dtype, "itemsize", 4) for leaf in leaves)
+def tree_bytes(shapes: Any) -> int:
+    """The bytes of a tree of arrays or shapes."""
+    total = 0
+    for leaf in jax.tree.leaves(shapes):
+        itemsize = getattr(leaf.dtype, "itemsize", 4)
+        total += leaf.size * itemsize
+    return total

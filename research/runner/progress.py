@@ -1,41 +1,30 @@
-"""What a user sees while runs train: a bar with the time left on a terminal, plain lines in a pipe."""
+"""The progress of runs on standard error: a bar in a terminal, plain lines in a pipe."""
 
 import sys
 import time
 from types import TracebackType
 
-SECONDS_A_LINE = 10.0  # between lines in a pipe
-EARLY = 0.02  # of the whole: before, what has passed is compiling and says nothing of what is left
+SECONDS_PER_LINE = 10.0  # between two lines in a pipe
+# Below this fraction of all runs, most of the time went into compiling: no estimate is shown.
+MIN_FRACTION_FOR_ESTIMATE = 0.02
 
 
 class Progress:
-    """Shows ``runs`` runs, one after the other or several together, on standard error."""
+    """Shows the progress of ``runs`` runs, which are trained one after the other or in groups."""
 
     def __init__(self, runs: int = 1):
-        # run: the last of those that are on, counted from 1
         self.runs = runs
-        self.run = 0
-        self.together = 1
+        self.run = 0  # the number of the last run that has started, from 1
+        self.group_size = 1
         self.name = ""
-        self.skipped = 0.0  # runs, as shares, that earlier attempts did
+        self.skipped = 0.0  # how many runs, in fractions, earlier attempts have trained
         self.bar = None
-        self.started = self.last = time.monotonic()
+        self.started = time.monotonic()
+        self.last_line = self.started
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f}%"),
-            )
-            times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-            self.bar = Bar(*columns, *times, console=Console(stderr=True), transient=True)
-            self.task = self.bar.add_task("starting", total=self.runs)
-            self.bar.start()
+            self._show_bar()
         return self
 
     def __exit__(
@@ -44,71 +33,99 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def begin(self, name: str, together: int = 1) -> None:
-        """The next run starts, or the next ``together`` runs at once."""
-        self.run = self.run + together
-        self.together = together
+    def _show_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.task = self.bar.add_task("starting", total=self.runs)
+        self.bar.start()
+
+    def start_runs(self, name: str, num_runs: int = 1) -> None:
+        """Shows that the next ``num_runs`` runs start, as one group."""
+        self.run += num_runs
+        self.group_size = num_runs
         self.name = name
         if self.bar:
-            description = f"{self._position()}{name}: compiling"
             self.bar.update(
-                self.task, total=self.runs, description=description, completed=self._done(0)
+                self.task,
+                total=self.runs,
+                description=f"{self._position()}{name}: compiling",
+                completed=self._completed_runs(0),
             )
 
-    def take_back(self) -> None:
-        """What was begun last begins once more, in other parts."""
-        self.run -= self.together
+    def undo_start(self) -> None:
+        """Forgets the last ``start_runs``: the group will be split and start once more."""
+        self.run -= self.group_size
 
-    def go_on(self, done: int, total: int) -> None:
-        """What was begun last goes on behind ``done`` of ``total`` steps."""
-        self.skipped += self.together * done / total
-        print(
-            f"{self._position()}{self.name}: goes on from step {done}/{total}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def resume(self, step: int, total: int) -> None:
+        """Shows that the group resumes at ``step`` of ``total`` steps."""
+        self.skipped += self.group_size * step / total
+        self._print(f"{self._position()}{self.name}: resumes at step {step}/{total}")
 
     def step(self, done: int, total: int, **values: float) -> None:
-        """``done`` of ``total`` steps of what is on; the values of several runs are their means."""
-        text = f"{self._position()}{self.name}: step {done}/{total}"
-        numbers = "  ".join(
-            f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items()
-        )
-        if self.bar:
-            self.bar.update(
-                self.task, description=f"{text}  {numbers}", completed=self._done(done / total)
-            )
-        elif done == total or time.monotonic() - self.last > SECONDS_A_LINE:
-            self.last = time.monotonic()
-            print(
-                f"{text}  {numbers}{self._left(self._done(done / total))}",
-                file=sys.stderr,
-                flush=True,
-            )
+        """Shows that the group has done ``done`` of ``total`` steps.
 
-    def _done(self, fraction: float) -> float:
-        """Runs that are done, with the share of those that are on."""
-        return self.run - self.together * (1 - fraction)
+        Args:
+            done: steps that all runs of the group have done.
+            total: steps of each run.
+            values: numbers to show, as means over the group.
+        """
+        numbers = []
+        for name, value in values.items():
+            numbers.append(f"{name.replace('_', ' ')} {value:.4g}")
+        position = f"{self._position()}{self.name}: step {done}/{total}"
+        text = f"{position}  {'  '.join(numbers)}"
+        completed = self._completed_runs(done / total)
+        now = time.monotonic()
+        if self.bar:
+            self.bar.update(self.task, description=text, completed=completed)
+        elif done == total or now - self.last_line > SECONDS_PER_LINE:
+            self.last_line = now
+            self._print(f"{text}{self._time_left(completed)}")
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def _completed_runs(self, fraction: float) -> float:
+        """Runs that are done, plus the given fraction of the present group."""
+        return self.run - self.group_size * (1 - fraction)
 
     def _position(self) -> str:
-        first = f"{self.run - self.together + 1}-" if self.together > 1 else ""
-        return f"[{first}{self.run}/{self.runs}] " if self.runs > 1 else ""
-
-    def _left(self, done: float) -> str:
-        now = done - self.skipped
-        if done >= self.runs or now < EARLY * self.runs:
+        if self.runs <= 1:
             return ""
-        return f"  about {(time.monotonic() - self.started) * (self.runs - done) / now:.0f} s left"
+        first = self.run - self.group_size + 1
+        if self.group_size == 1:
+            return f"[{self.run}/{self.runs}] "
+        return f"[{first}-{self.run}/{self.runs}] "
+
+    def _time_left(self, completed: float) -> str:
+        trained_here = completed - self.skipped
+        if completed >= self.runs or trained_here < MIN_FRACTION_FOR_ESTIMATE * self.runs:
+            return ""
+        elapsed = time.monotonic() - self.started
+        seconds = elapsed * (self.runs - completed) / trained_here
+        return f"  about {seconds:.0f} s left"
 
 
 class Silent(Progress):
-    """Shows nothing: another process does."""
+    """Shows nothing, where another process shows the progress."""
 
-    def begin(self, name: str, together: int = 1) -> None:
-        """Says nothing."""
+    def start_runs(self, name: str, num_runs: int = 1) -> None:
+        """Does nothing."""
 
-    def go_on(self, done: int, total: int) -> None:
-        """Says nothing."""
+    def resume(self, step: int, total: int) -> None:
+        """Does nothing."""
 
     def step(self, done: int, total: int, **values: float) -> None:
-        """Says nothing."""
+        """Does nothing."""

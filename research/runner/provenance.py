@@ -1,4 +1,4 @@
-"""Where a run comes from: the versions and the commit that ``run.json`` names."""
+"""Where a run comes from: the versions and the commit that ``run.json`` records."""
 
 import functools
 import importlib.metadata
@@ -9,27 +9,36 @@ from typing import Any
 
 from research import __version__
 
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Fathom, Python, and the packages that decide numbers."""
-    packages = ("jax", "flax", "optax", "hydra-core", "wandb", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {"fathom": __version__, "python": platform.python_version()} | found
+PACKAGES = ("jax", "flax", "optax", "hydra-core", "wandb", "numpy")
 
 
 @functools.cache
-def git() -> dict[str, Any] | None:
-    """The commit of Fathom itself, where it runs from a checkout."""
-    package = str(Path(__file__).parent.parent)
+def package_versions() -> dict[str, str]:
+    """The versions of Fathom, Python and the packages that decide numbers."""
+    versions = {"fathom": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+@functools.cache
+def git_commit() -> dict[str, Any] | None:
+    """Fathom's commit and whether files differ from it; None outside a checkout."""
     try:
-        run = functools.partial(
-            subprocess.run, capture_output=True, text=True, timeout=5, check=True
-        )
-        commit = run(["git", "-C", package, "rev-parse", "HEAD"]).stdout.strip()
-        return {
-            "commit": commit,
-            "dirty": bool(run(["git", "-C", package, "status", "--porcelain"]).stdout.strip()),
-        }
+        commit = _run_git("rev-parse", "HEAD")
+        changes = _run_git("status", "--porcelain")
     except (OSError, subprocess.SubprocessError):
         return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _run_git(*arguments: str) -> str:
+    package = str(Path(__file__).parent.parent)
+    finished = subprocess.run(
+        ["git", "-C", package, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=True,
+    )
+    return finished.stdout.strip()

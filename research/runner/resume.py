@@ -1,6 +1,7 @@
-"""Taking a run up where its last checkpoint left it: its state, and the rows of its record up to there."""
+"""Opens the record of a run: empty, or as an earlier attempt left it at its last checkpoint."""
 
 import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,82 +14,93 @@ from research.runner.run_spec import RunSpec, read_ended
 from research.training.checkpoint import Checkpoint, Checkpoints, Form, InvalidCheckpoint, form
 from research.training.program import make_program
 
-RECALLED = (
-    "metrics",
-    "profiles",
-    "inspections",
-)  # what a run is judged by, and what trackers are sent
-
 
 class AlreadyFinished(ValueError):
-    """Another process has trained the run to its end in the meantime; ``info`` is its ``run.json``."""
+    """Another process has trained the run in the meantime; ``info`` is its ``run.json``."""
 
-    def __init__(self, member: RunSpec, info: dict[str, Any]):
+    def __init__(self, spec: RunSpec, info: dict[str, Any]):
         super().__init__(
-            f"{member.directory} was trained by another process just now: the same command shows it"
+            f"{spec.directory} was trained by another process in the meantime; "
+            "the same command shows the result"
         )
         self.info = info
 
 
-def take_up(
-    member: RunSpec, job: RunSetup, described: dict[str, Any]
-) -> tuple[RunRecord, Checkpoint | None, list[Columns]]:
-    """Locks a run and opens its record: at its last checkpoint where an earlier attempt left one, else empty.
+@dataclass(frozen=True)
+class EarlierRows:
+    """The rows that an earlier attempt recorded up to its last checkpoint, as columns."""
 
-    Returns:
-        The record; the checkpoint or None; the rows of ``RECALLED`` that the record holds.
+    metrics: Columns
+    profiles: Columns
+    inspections: Columns
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run whose record is open; where it resumes, with its checkpoint and its earlier rows."""
+
+    record: RunRecord
+    checkpoint: Checkpoint | None = None
+    earlier_rows: EarlierRows | None = None
+
+
+def open_run(spec: RunSpec, setup: RunSetup, info: dict[str, Any]) -> OpenedRun:
+    """Locks a run and opens its record, at the last checkpoint where there is one.
+
+    Args:
+        spec: the run.
+        setup: what the runs of the group are trained with.
+        info: the initial ``run.json``.
 
     Raises:
-        Taken: where another process is writing the run.
-        Ended: where one has done so since this one looked.
+        RunLocked: another process is writing the run.
+        AlreadyFinished: another process has finished the run since the caller looked.
     """
-    member.directory.mkdir(parents=True, exist_ok=True)
-    lock = Lock(
-        member.directory
-    )  # before anything is looked at or written: it is all of one attempt from here on
+    spec.directory.mkdir(parents=True, exist_ok=True)
+    # Locked before anything is read or written, so that no other attempt can change it in between.
+    lock = Lock(spec.directory)
     try:
-        info = read_ended(member)
-        if info:
-            raise AlreadyFinished(member, info)
-        member.begin()
-        return _opened(lock, job, described)
+        finished = read_ended(spec)
+        if finished:
+            raise AlreadyFinished(spec, finished)
+        spec.write_files()
+        return _open_locked_run(lock, setup, info)
     except BaseException:
         lock.release()
         raise
 
 
-def _opened(
-    lock: Lock, job: RunSetup, described: dict[str, Any]
-) -> tuple[RunRecord, Checkpoint | None, list[Columns]]:
+def _open_locked_run(lock: Lock, setup: RunSetup, info: dict[str, Any]) -> OpenedRun:
     checkpoints = Checkpoints(lock.directory)
     try:
-        checkpoint = checkpoints.read(partial(_form, job))
-        if checkpoint is None:
-            return RunRecord(lock, described), None, []
-        return _gone_on(lock, checkpoint, described)
+        checkpoint = checkpoints.read(partial(_expected_form, setup))
+        if checkpoint:
+            return _resume_run(lock, checkpoint, info)
     except (InvalidCheckpoint, CorruptTable) as error:
         checkpoints.remove()
         print(
-            f"fathom: {lock.directory.name} begins anew, its checkpoint is of no use: {error}",
+            f"fathom: {lock.directory.name} starts over, its checkpoint cannot be used: {error}",
             file=sys.stderr,
         )
-        return RunRecord(lock, described), None, []
+    return OpenedRun(RunRecord(lock, info))
 
 
-def _gone_on(
-    lock: Lock, checkpoint: Checkpoint, described: dict[str, Any]
-) -> tuple[RunRecord, Checkpoint, list[Columns]]:
+def _resume_run(lock: Lock, checkpoint: Checkpoint, info: dict[str, Any]) -> OpenedRun:
     notes = checkpoint.notes
-    if (notes.get("id"), notes.get("data")) != (described["id"], described["data"]["fingerprint"]):
-        raise InvalidCheckpoint(
-            "it is of another run"
-            if notes.get("id") != described["id"]
-            else "the data are others now"
-        )
+    if notes.get("id") != info["id"]:
+        raise InvalidCheckpoint("it belongs to another run")
+    if notes.get("data") != info["data"]["fingerprint"]:
+        raise InvalidCheckpoint("the data have changed")
     resumed = {"resumed": [*notes["resumed"], checkpoint.step]}
-    record = RunRecord(lock, described | resumed, kept=notes["rows"])
-    return record, checkpoint, [record.read(table) for table in RECALLED]
+    record = RunRecord(lock, info | resumed, keep_rows=notes["rows"])
+    earlier_rows = EarlierRows(
+        metrics=record.read("metrics"),
+        profiles=record.read("profiles"),
+        inspections=record.read("inspections"),
+    )
+    return OpenedRun(record, checkpoint, earlier_rows)
 
 
-def _form(job: RunSetup) -> Form:
-    return form(jax.eval_shape(make_program(job.spec, job.layout).init, job.hp))
+def _expected_form(setup: RunSetup) -> Form:
+    program = make_program(setup.spec, setup.layout)
+    return form(jax.eval_shape(program.init, setup.hp))

@@ -12,7 +12,7 @@ from research.config.options import Float8, MeasureFull
 from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
-from research.data.streamed import Places, Stream
+from research.data.streaming import ShuffledSource, Stream
 from research.models.architecture import Architecture
 from research.models.hparams import HParams, make_hparams, static_train
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place
@@ -65,7 +65,7 @@ class RunSetup:
         if self.stream is None:
             return program.evaluate(state, self.hp, self.data)
         sums: dict[str, jax.Array] = {}
-        for share, block in self.stream.held_out_blocks():
+        for share, block in self.stream.evaluation_blocks():
             means = program.evaluate(state, self.hp, self.data | block)
             for name, value in means.items():
                 sums[name] = sums.get(name, 0) + share * value
@@ -97,7 +97,7 @@ def make_run_setup(
     per_epoch = dataset.examples // spec.batch_size
     steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
     stream = None
-    if dataset.train is not None:
+    if dataset.train_source is not None:
         stream = _make_stream(config, dataset, spec.batch_size)
     hp = make_hparams((config, *others), steps=steps, dtype=_accumulation_dtype(config))
     return RunSetup(
@@ -144,22 +144,22 @@ def _make_stream(
         raise ValueError(
             f"mesh must be single or data_parallel: {name} streams, which needs a single process"
         )
-    assert dataset.train is not None and dataset.held_out is not None
+    assert dataset.train_source is not None and dataset.eval_source is not None
     key = jax.random.key(config.seed)
     examples = dataset.examples
 
     def order_of_epoch(epoch: int) -> np.ndarray:
         return np.asarray(epoch_permutation(key, epoch, examples))
 
-    places = Places(
-        dataset.train,
+    source = ShuffledSource(
+        dataset.train_source,
         order_of_epoch,
-        batch=batch_size,
+        batch_size=batch_size,
         seed=config.seed,
         shard=0,
-        shards=1,
+        num_shards=1,
     )
-    return Stream(places, dataset.held_out, ProgramConfig.capacity)
+    return Stream(source, dataset.eval_source, ProgramConfig.capacity)
 
 
 def _for_length(

@@ -1,4 +1,4 @@
-"""A run before it starts: its identity, its directory, and which runs can be trained as one program. No jax."""
+"""A run before it starts: its id, its directory, and the key of its program. No jax."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,16 @@ from typing import Any
 from research.config.fields import to_plain
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data
-from research.records.runs import flat
+from research.records.runs import flatten_dict
+
+# A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
+Result = dict[str, Any]
+
+# Settings that do not change a run's numbers, so they are not part of its id.
+NOT_IN_RUN_ID = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")
+# Settings that do not change the program.
+NOT_IN_PROGRAM = ("name", "tracker.")
+MAX_LISTED_DIFFERENCES = 3
 
 
 def checked_config(composed: Any) -> Config:
@@ -28,114 +37,111 @@ def checked_config(composed: Any) -> Config:
     return config
 
 
-Result = dict[
-    str, Any
-]  # a run's ``run.json`` and its ``directory``; where it raised, the exception as ``error``
-
-
 class Objective(dict[str, Any]):
-    """A run's result as a number that a search makes small: its last held-out loss; infinite where it went wrong."""
+    """A result as a number that a search minimises: the final held-out loss.
+
+    It is infinite for a run that failed or diverged.
+    """
 
     def __float__(self) -> float:
-        loss = (self.get("final") or {}).get("eval_loss")
-        return float(loss) if self.get("status") == "done" and loss is not None else math.inf
-
-
-OUTSIDE = (
-    "tracker.",
-    "mesh.",
-    "checkpoint.",
-    "data.raw_dir",
-    "data.download",
-)  # how it is kept, trained, fed
-ELSEWHERE = ("name", "tracker.")  # not part of what is computed
-SHOWN = 3  # settings that a message names before it says how many more there are
+        final = self.get("final") or {}
+        loss = final.get("eval_loss")
+        if self.get("status") != "done" or loss is None:
+            return math.inf
+        return float(loss)
 
 
 def run_id(study: str, config: Config) -> str:
-    """The hash of the folder's name and the resolved configuration: the same run, the same id.
+    """The hash of the study's name and the resolved configuration: the same run has the same id."""
+    return _hash([study, _identifying_settings(config)])
 
-    Trackers, devices and checkpoints are left out.
-    """
-    settings = {
-        path: value for path, value in flatten(config).items() if not path.startswith(OUTSIDE)
-    }
-    return _hash([study, settings])
+
+def _identifying_settings(config: Config) -> dict[str, Any]:
+    settings = flatten(config)
+    return {path: value for path, value in settings.items() if not path.startswith(NOT_IN_RUN_ID)}
 
 
 def group_key(config: Config) -> str:
-    """The same for runs that can be trained as one program: they differ in traced numbers alone."""
-    fixed = {}
+    """The hash of what is compiled: runs with the same key differ only in traced numbers."""
+    compiled = {}
     for item in iter_fields(config):
-        if item.path.startswith(ELSEWHERE):
+        if item.path.startswith(NOT_IN_PROGRAM):
             continue
         declared = item.declared
         if declared is None or not declared.traced or declared.shared:
-            fixed[item.path] = to_plain(item.value)
+            compiled[item.path] = to_plain(item.value)
         elif declared.switch:
-            fixed[item.path] = item.value > 0
-    return _hash(fixed)
+            compiled[item.path] = item.value > 0
+    return _hash(compiled)
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run of a group: what it is, and where it is recorded. Another process can be handed it."""
+    """A run to train. It can be pickled and sent to another process.
+
+    Attributes:
+        config: the configuration.
+        directory: where the run is recorded.
+        files: texts to write when the run starts, by path relative to ``directory``.
+    """
 
     config: Config
     directory: Path
-    files: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # under the directory, written as it starts
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def identity(self) -> str:
-        """The run's id."""
-        return run_id(self.directory.absolute().parent.name, self.config)
+        """The id of the run."""
+        study = self.directory.absolute().parent.name
+        return run_id(study, self.config)
 
-    def begin(self) -> None:
-        """Writes the files that belong into the directory."""
+    def write_files(self) -> None:
+        """Writes ``files`` into the directory."""
         for name, text in self.files.items():
-            (self.directory / name).parent.mkdir(exist_ok=True)
-            (self.directory / name).write_text(text)
+            file = self.directory / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
 
 
-def read_ended(member: RunSpec) -> dict[str, Any] | None:
-    """``run.json`` of a run that is there already and ended by itself; None for one that is missing or unfinished.
+def read_ended(spec: RunSpec) -> dict[str, Any] | None:
+    """``run.json`` of a run that is done or diverged; None for one that is missing or unfinished.
 
     Raises:
-        ValueError: where its directory holds a run of another configuration, which is left alone.
+        ValueError: the directory holds a run of another configuration, which is left alone.
     """
     from research.records.record import read_info
 
-    info = read_info(member.directory)
-    if info and info.get("id") != member.identity:
+    info = read_info(spec.directory)
+    if not info:
+        return None
+    if info.get("id") != spec.identity:
         raise ValueError(
-            f"{member.directory} holds another run ({_difference(member)}): give another name=, or remove that folder"
+            f"{spec.directory} holds another run ({_describe_difference(spec)}): "
+            "give another name=, or remove that folder"
         )
-    return info if info and info.get("status") in ("done", "diverged") else None
+    return info if info.get("status") in ("done", "diverged") else None
 
 
-def _difference(member: RunSpec) -> str:
-    """What is not as in the configuration that lies in the directory."""
+def _describe_difference(spec: RunSpec) -> str:
+    """Lists the settings that differ from the configuration in the run's directory."""
     import yaml
 
+    file = spec.directory / ".hydra" / "config.yaml"
     try:
-        before = flat(yaml.safe_load((member.directory / ".hydra" / "config.yaml").read_text()))
+        recorded = flatten_dict(yaml.safe_load(file.read_text()))
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
-    now = {
-        path: value
-        for path, value in flatten(member.config).items()
-        if not path.startswith(OUTSIDE)
-    }
-    said = [
-        f"{path} was {before.get(path)}, is {value}"
-        for path, value in now.items()
-        if before.get(path) != value
-    ]
-    more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
-    return ", ".join(said[:SHOWN]) + more or "its folder had another name"
+    differences = []
+    for path, value in _identifying_settings(spec.config).items():
+        if recorded.get(path) != value:
+            differences.append(f"{path} was {recorded.get(path)}, is {value}")
+    if not differences:
+        return "its folder had another name"
+    listed = ", ".join(differences[:MAX_LISTED_DIFFERENCES])
+    num_unlisted = len(differences) - MAX_LISTED_DIFFERENCES
+    return f"{listed} and {num_unlisted} more" if num_unlisted > 0 else listed

@@ -1,4 +1,4 @@
-"""What becomes of a run's rows: its record, its trackers, and at the end the verdict."""
+"""Writes one run: its rows go to its record and its trackers, and the run is judged at its end."""
 
 import contextlib
 import time
@@ -13,296 +13,405 @@ from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
-from research.records.trackers import Background
+from research.records.trackers import BackgroundTrackers
 from research.records.trackers.wandb import WandbTracker
-from research.runner.provenance import git, versions
-from research.runner.resume import take_up
+from research.runner.provenance import git_commit, package_versions
+from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec
-from research.theory.formats import read_counts
+from research.theory.formats import gauges_from_counts
 from research.training.checkpoint import Checkpoints
-from research.training.precision import POLICIES
+from research.training.precision import POLICIES, Policy
+from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
-SCALARS = ("train_loss", "train_accuracy", "learning_rate", "loss_scale", "skipped")
-HELD_OUT = ("eval_loss", "eval_accuracy")
+Divergence = tuple[int, int | None]  # a step, and a layer where it is known
+TRAIN_METRICS = ("train_loss", "train_accuracy")
+STEP_METRICS = (*TRAIN_METRICS, "learning_rate", "loss_scale", "skipped")
+EVALUATION_METRICS = ("eval_loss", "eval_accuracy")
 
 
 class RunWriter:
-    """A run while it lasts."""
+    """Writes a run while it is trained.
 
-    def __init__(self, member: RunSpec, job: RunSetup, together: int):
-        """``together``: how many runs are trained as one program; the run's seconds are those of all."""
-        self.config = member.config
-        self.job = job
-        described = _described(member, job) | {"together": together}
-        if is_primary():
-            self.record, self.checkpoint, self._recalled = take_up(member, job, described)
-        else:
-            self.record = NullRecord(described)
-            self.checkpoint = None
-            self._recalled = []
-        self.checkpoints = Checkpoints(member.directory)
-        self.trackers = Background(_trackers(member) if is_primary() else [])
-        self.diverged: tuple[int, int | None] | None = (
-            None  # step and layer of the first value that is not finite
-        )
+    Attributes:
+        record: the tables and ``run.json`` of the run.
+        checkpoint: what the run resumes from; None for a run from the start.
+        checkpoints: where the run's checkpoints are written.
+        diverged: the step and the layer of the first number that is not finite; None until then.
+            The layer is None at a step that is not measured.
+        index: the place of the run in its group.
+    """
+
+    def __init__(self, spec: RunSpec, setup: RunSetup, *, index: int, group_size: int):
+        """Opens the record of the run.
+
+        Args:
+            spec: the run.
+            setup: what the runs of the group are trained with.
+            index: the place of the run in its group.
+            group_size: how many runs are trained as one program. The seconds that are recorded
+                are those of the whole group.
+        """
+        self.config = spec.config
+        self.setup = setup
+        self.index = index
+        self.checkpoints = Checkpoints(spec.directory)
+        self.diverged: Divergence | None = None
         self._metrics: list[Columns] = []
-        self._signal: list[Columns] = []
+        self._steps: list[np.ndarray] = []  # that are measured
+        self._signal_grads: list[np.ndarray] = []  # at these steps
         self._exponents: dict[int, Columns] = {}  # by step
-        self._began = self._trained = time.monotonic()
-        self._before = {"compile": 0.0, "train": 0.0}  # seconds of earlier attempts
+        self._earlier_seconds = {"compile": 0.0, "train": 0.0}
+        info = _initial_info(spec, setup)
+        info["together"] = group_size
+        if is_primary():
+            opened = open_run(spec, setup, info)
+            trackers = _make_trackers(spec)
+        else:
+            opened = OpenedRun(NullRecord(info))
+            trackers = []
+        self.record = opened.record
+        self.checkpoint = opened.checkpoint
+        self._unsent_rows = opened.earlier_rows  # for the trackers, once they have started
+        self.trackers = BackgroundTrackers(trackers)
+        self._created_at = time.monotonic()
+        self._compiled_at = self._created_at
         if self.checkpoint:
-            self._before = self.checkpoint.notes["seconds"]
-            self._recall(*self._recalled[:2])
+            self._earlier_seconds = self.checkpoint.notes["seconds"]
+        if opened.earlier_rows:
+            self._add_earlier_rows(opened.earlier_rows)
 
-    def _recall(self, metrics: Columns, profiles: Columns) -> None:
-        """Knows again what an earlier attempt recorded."""
-        self._metrics = [metrics]
-        self._signal = (
-            [{name: profiles[name] for name in ("step", "signal_grad")}] if profiles else []
-        )
-        counted = profiles.get("signal_exponent", np.zeros((0, 1, 1)))
-        for row in np.flatnonzero(~np.isnan(counted[:, 0, 0])):
-            gauges = {name: values[row] for name, values in profiles.items() if name != "step"}
-            self._exponents[int(profiles["step"][row])] = gauges
+    def _add_earlier_rows(self, rows: EarlierRows) -> None:
+        """Adds what an earlier attempt recorded to what the run is judged by."""
+        profiles = rows.profiles
+        self._metrics.append(rows.metrics)
+        if not profiles:
+            return
+        self._add_signal_grads(profiles)
+        if "signal_exponent" not in profiles:
+            return
+        counts = profiles["signal_exponent"]
+        was_counted = ~np.isnan(counts[:, 0, 0])
+        for row in np.flatnonzero(was_counted):
+            gauges = {name: values[row] for name, values in profiles.items()}
+            step = gauges.pop("step")
+            self._exponents[int(step)] = gauges
 
-    def count(self, parameters: int) -> None:
-        """Notes how many parameters the network has."""
+    def _add_signal_grads(self, profiles: Columns) -> None:
+        self._steps.append(profiles["step"])
+        self._signal_grads.append(profiles["signal_grad"])
+
+    def record_parameter_count(self, parameters: int) -> None:
+        """Records how many parameters the network has."""
         self.record.update(parameters=parameters)
 
-    def compiled(self) -> None:
-        """The first step is done: from here on time is training time. Trackers open now, behind the first step.
+    def start_training(self) -> None:
+        """Ends the compile time, after the first step, and starts the trackers.
 
-        They get the rows of an earlier attempt too, and leave out those that they have.
+        The trackers are sent the rows of an earlier attempt too; they skip those that they have.
         """
-        self._trained = time.monotonic()
+        self._compiled_at = time.monotonic()
         self.trackers.start()
-        if self._recalled:
-            metrics, profiles, inspections = self._recalled
-            self.trackers.log(metrics, profiles, _by_step(inspections, self._exponents))
-            self._recalled = []
+        rows = self._unsent_rows
+        if rows:
+            diagnostics = _diagnostics_by_step(rows.inspections, self._exponents)
+            self.trackers.log(rows.metrics, rows.profiles, diagnostics)
+            self._unsent_rows = None
 
-    def notes(self) -> dict[str, Any]:
-        """What a checkpoint of this moment holds beside the state; the rows up to here are written by then."""
+    def checkpoint_notes(self) -> dict[str, Any]:
+        """What a checkpoint holds besides the state; the rows up to it are flushed first."""
         info = self.record.info
-        told = {
+        return {
             "id": info["id"],
             "data": info["data"]["fingerprint"],
             "resumed": info.get("resumed", []),
+            "seconds": self._seconds(),
+            "rows": self.record.flush(),
         }
-        return told | {"seconds": self._seconds(), "rows": self.record.flush()}
 
     def _seconds(self) -> dict[str, float]:
-        """Of all attempts, as far as they count."""
-        now = time.monotonic()
-        before = self._before
-        compiling = self._trained - self._began
-        training = now - self._trained
-        return {"compile": before["compile"] + compiling, "train": before["train"] + training}
+        """The seconds of this attempt and of the earlier ones that it resumes."""
+        seconds = dict(self._earlier_seconds)
+        seconds["compile"] += self._compiled_at - self._created_at
+        seconds["train"] += time.monotonic() - self._compiled_at
+        return seconds
 
-    def take(
-        self, start: int, rows: dict[str, Any], held_out: dict[str, float], beside: dict[str, Any]
+    def write_rows(
+        self,
+        start: int,
+        rows: Metrics,
+        evaluation: dict[str, float],
+        diagnostics: Metrics,
     ) -> None:
-        """Hands the rows of steps from ``start`` on to the record and the trackers.
+        """Hands the rows of consecutive steps to the record and the trackers.
 
-        ``beside`` was measured in front of step ``start``: ``exponents`` or ``inspections`` or neither.
+        Rows after the first step that is not finite mean nothing and are dropped.
 
-        Rows behind the first that is not finite mean nothing and are dropped.
+        Args:
+            start: the first step.
+            rows: metrics of each step, with axis 0 over the steps; ``profile`` holds those of
+                each layer.
+            evaluation: held-out loss and accuracy after the last step; may be empty.
+            diagnostics: what was measured before step ``start``: ``exponents``, ``inspections``,
+                both or neither.
         """
-        steps = len(rows["finite"])
-        bad = np.flatnonzero(~rows["finite"])
-        if len(bad):
-            steps = int(bad[0]) + 1
-            held_out = {}
-            rows = jax.tree.map(lambda column: column[:steps], rows)
-            step = start + steps - 1
-            measured = step % self.job.spec.measure_every == 0
-            self.diverged = (
-                step,
-                first_bad_layer(rows.get("profile", {}), steps - 1) if measured else None,
-            )
-        metrics, profiles = self._columns(np.arange(start, start + steps), rows, held_out)
+        num_steps = len(rows["finite"])
+        nonfinite = np.flatnonzero(~rows["finite"])
+        if len(nonfinite):
+            num_steps = int(nonfinite[0]) + 1
+            rows = jax.tree.map(lambda column: column[:num_steps], rows)
+            evaluation = {}
+            self.diverged = self._find_divergence(start + num_steps - 1, rows)
+        steps = np.arange(start, start + num_steps)
+        metrics = self._metric_columns(steps, rows, evaluation)
+        profiles = self._profile_columns(steps, rows)
         self._metrics.append(metrics)
         if profiles:
-            self._signal.append({name: profiles[name] for name in ("step", "signal_grad")})
-        gauged = self._gauged(start, beside.get("exponents"))
-        inspected = beside.get("inspections", {})
-        self._record(metrics, profiles, gauged)
-        self.record.inspect(start, inspected)
-        self.trackers.log(metrics, profiles, {start: gauged | inspected})
+            self._add_signal_grads(profiles)
+        exponents = self._exponent_gauges(start, diagnostics.get("exponents"))
+        inspections = diagnostics.get("inspections", {})
+        self._record_rows(metrics, profiles, exponents)
+        self.record.add_inspections(start, inspections)
+        self.trackers.log(metrics, profiles, {start: exponents | inspections})
 
-    def _gauged(self, step: int, exponents: dict[str, Any] | None) -> Columns:
-        """Gauges of the exponents that were counted at ``step``."""
-        if not exponents:
+    def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
+        """The step and the layer of the last row, whose numbers are not finite."""
+        if not self._is_measured(step):
+            return step, None
+        return step, first_nonfinite_layer(rows.get("profile", {}), -1)
+
+    @property
+    def _policy(self) -> Policy:
+        return POLICIES[self.config.precision.kind.name]
+
+    def _is_measured(self, step: Any) -> Any:
+        return step % self.setup.spec.measure_every == 0
+
+    def _metric_columns(
+        self, steps: np.ndarray, rows: Metrics, evaluation: dict[str, float]
+    ) -> Columns:
+        """The rows as columns of ``metrics.parquet``."""
+        columns: Columns = {"step": steps, "epoch": steps / self.setup.per_epoch}
+        for name in STEP_METRICS:
+            columns[name] = rows[name]
+        for name in EVALUATION_METRICS:
+            columns[name] = np.ma.masked_all(len(steps))
+            if name in evaluation:
+                columns[name][-1] = evaluation[name]
+        if self.setup.dataset.is_regression:  # regression has no accuracy
+            columns["train_accuracy"] = np.ma.masked_all(len(steps))
+            columns["eval_accuracy"] = np.ma.masked_all(len(steps))
+        if "profile" in rows:
+            is_missing = ~self._is_measured(steps)
+            columns["grad_norm"] = np.ma.masked_array(rows["grad_norm"], is_missing)
+        return columns
+
+    def _profile_columns(self, steps: np.ndarray, rows: Metrics) -> Columns:
+        """The measured rows as columns of ``profiles.parquet``; empty where none is measured."""
+        if "profile" not in rows:
             return {}
-        policy = POLICIES[self.config.precision.kind.name]
-        self._exponents[step] = read_counts(exponents, policy.compute, policy.narrowest)
-        return self._exponents[step]
+        is_measured = self._is_measured(steps)
+        columns = {"step": steps[is_measured]}
+        for name, values in rows["profile"].items():
+            columns[name] = values[is_measured]
+        return columns
 
-    def _record(self, metrics: Columns, profiles: Columns, gauged: Columns) -> None:
-        """``gauged`` is of the first of the measured steps alone: the others hold null there."""
-        if gauged and profiles:
-            first = {name: values[:1] for name, values in profiles.items()}
-            self.record.add({}, first | {name: values[None] for name, values in gauged.items()})
+    def _exponent_gauges(self, step: int, counts: Metrics | None) -> Columns:
+        """The gauges of the exponents that were counted at a step; empty without counts."""
+        if not counts:
+            return {}
+        gauges = gauges_from_counts(counts, self._policy.compute, self._policy.narrowest)
+        self._exponents[step] = gauges
+        return gauges
+
+    def _record_rows(self, metrics: Columns, profiles: Columns, exponents: Columns) -> None:
+        """Adds rows to the record. Exponents belong to the first measured step only."""
+        if exponents and profiles:
+            first_row = {name: values[:1] for name, values in profiles.items()}
+            for name, values in exponents.items():
+                first_row[name] = values[None]
+            self.record.add({}, first_row)
             profiles = {name: values[1:] for name, values in profiles.items()}
         self.record.add(metrics, profiles)
 
-    def _columns(
-        self, step: np.ndarray, rows: dict[str, Any], held_out: dict[str, float]
-    ) -> tuple[Columns, Columns]:
-        """The rows as columns of ``metrics.parquet`` and ``profiles.parquet``."""
-        metrics: Columns = {"step": step, "epoch": step / self.job.per_epoch}
-        metrics |= {name: rows[name] for name in SCALARS}
-        if self.job.dataset.real:
-            metrics["train_accuracy"] = np.ma.masked_all(len(step))
-            held_out = {name: value for name, value in held_out.items() if name != "eval_accuracy"}
-        for name in HELD_OUT:
-            metrics[name] = np.ma.masked_all(len(step))
-            if name in held_out:
-                metrics[name][-1] = held_out[name]
-        if "profile" not in rows:
-            return metrics, {}
-        measured = step % self.job.spec.measure_every == 0
-        metrics["grad_norm"] = np.ma.masked_array(rows["grad_norm"], ~measured)
-        profiles = {name: values[measured] for name, values in rows["profile"].items()}
-        return metrics, {"step": step[measured]} | profiles
-
     def close(self, error: BaseException | None = None) -> None:
-        """Ends the run and writes what was measured; ``error``: what ended it before its time."""
-        steps = int(self._metrics[-1]["step"][-1]) + 1 if self._metrics else 0
-        status = "diverged" if self.diverged else "done"
-        if isinstance(error, KeyboardInterrupt):
-            status = status if self.diverged or steps == self.job.steps else "interrupted"
-        elif error is not None:
-            status = "failed"
+        """Ends the run and writes what was measured.
+
+        Args:
+            error: what stopped the run before its last step; None for a run that ended by itself.
+        """
+        num_steps = self._num_steps()
+        status = self._final_status(error, num_steps)
         seconds = self._seconds()
         seconds["total"] = seconds["compile"] + seconds["train"]
-        ended: dict[str, Any] = {
+        info: dict[str, Any] = {
             "status": status,
             "seconds": seconds,
-            "steps": steps,
-            **self.trackers.described(),
+            "steps": num_steps,
+            **self.trackers.start_info(),
         }
         if status == "failed":
-            ended["error"] = f"{type(error).__name__}: {error}"
-        goes_on = status in ("interrupted", "failed") and self.checkpoints.exist
-        with contextlib.ExitStack() as behind:
-            behind.callback(self.record.release)  # once all is written, trackers' files too
-            behind.callback(lambda: self.trackers.finish(self.record.info))
-            self.record.close(
-                **ended, goes_on=goes_on, final=self._final(), verdict=self._verdict()
-            )
-            if is_primary() and not goes_on and not self.config.checkpoint.keep:
+            info["error"] = f"{type(error).__name__}: {error}"
+        is_unfinished = status in ("interrupted", "failed")
+        can_resume = is_unfinished and self.checkpoints.exist
+        with contextlib.ExitStack() as cleanup:  # runs in reverse order
+            cleanup.callback(self.record.release)
+            cleanup.callback(lambda: self.trackers.finish(self.record.info))
+            info["final"] = self._final_metrics()
+            info["verdict"] = self._verdict()
+            self.record.close(**info, keep_parts=can_resume)
+            if is_primary() and not can_resume and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
 
-    def _final(self) -> dict[str, float | None]:
-        """Training numbers as means over the last epoch, held-out numbers as last seen."""
+    def _num_steps(self) -> int:
+        """The steps of the run so far, with those of earlier attempts."""
         if not self._metrics:
-            return {}
-        column = {
-            name: np.ma.concatenate([m[name] for m in self._metrics])
-            for name in (*SCALARS[:2], *HELD_OUT)
-        }
+            return 0
+        last_rows = self._metrics[-1]
+        return int(last_rows["step"][-1]) + 1
+
+    def _final_status(self, error: BaseException | None, num_steps: int) -> str:
+        if isinstance(error, KeyboardInterrupt):
+            if not self.diverged and num_steps < self.setup.steps:
+                return "interrupted"
+        elif error is not None:
+            return "failed"
+        return "diverged" if self.diverged else "done"
+
+    def _final_metrics(self) -> dict[str, float | None]:
+        """Means over the last epoch of the training metrics, and the last evaluation."""
         final: dict[str, float | None] = {}
-        for name in SCALARS[:2]:
-            last = np.ma.compressed(column[name][-self.job.per_epoch :])
-            final[name] = float(np.mean(last)) if len(last) else None
-        seen = {name: np.ma.compressed(column[name]) for name in HELD_OUT}
-        return final | {
-            name: float(values[-1]) if len(values) else None for name, values in seen.items()
-        }
+        if not self._metrics:
+            return final
+        for name in TRAIN_METRICS:
+            values = self._all_values(name)
+            last_epoch = np.ma.compressed(values[-self.setup.per_epoch :])
+            final[name] = float(np.mean(last_epoch)) if len(last_epoch) else None
+        for name in EVALUATION_METRICS:
+            evaluations = np.ma.compressed(self._all_values(name))
+            final[name] = float(evaluations[-1]) if len(evaluations) else None
+        return final
+
+    def _all_values(self, name: str) -> np.ma.MaskedArray:
+        values = [columns[name] for columns in self._metrics]
+        return np.ma.concatenate(values)
 
     def _verdict(self) -> dict[str, Any] | None:
-        """None for a run that measured nothing and did not diverge."""
-        measured = {
-            "step": np.zeros(0, int),
-            "signal_grad": np.zeros((0, self.job.spec.architecture.layers + 1)),
-        }
-        for name in measured if self._signal else ():
-            measured[name] = np.concatenate([rows[name] for rows in self._signal])
-        if not len(measured["step"]) and not self.diverged:
+        """The verdict as JSON; None for a run that measured nothing and did not diverge."""
+        architecture = self.setup.spec.architecture
+        steps = np.zeros(0, int)
+        signal_grads = np.zeros((0, architecture.layers + 1))
+        if self._steps:
+            steps = np.concatenate(self._steps)
+            signal_grads = np.concatenate(self._signal_grads)
+        if not len(steps) and not self.diverged:
             return None
-        theory = predicted_factor(
-            self.config,
-            inputs=self.job.spec.architecture.inputs,
-            mean_square=self.job.dataset.mean_square,
-            batch_size=self.job.spec.batch_size,
+        settings = flatten(self.config)
+        verdict = judge(
+            steps,
+            signal_grads,
+            settings=settings,
+            theory=predicted_factor(
+                self.config,
+                inputs=architecture.inputs,
+                mean_square=self.setup.dataset.mean_square,
+                batch_size=self.setup.spec.batch_size,
+            ),
+            diverged=self.diverged,
+            # The first state of a recurrent network is zero.
+            start_layer=1 if architecture.shares_weights else 0,
         )
-        first = (
-            1 if self.job.spec.architecture.shares_weights else 0
-        )  # a recurrent network begins with zeros
-        told = {
-            "settings": flatten(self.config),
-            "theory": theory,
-            "diverged": self.diverged,
-            "first": first,
-        }
-        verdict = judge(measured["step"], measured["signal_grad"], **told)
-        narrowest = POLICIES[self.config.precision.kind.name].narrowest
-        counted = list(self._exponents), list(self._exponents.values())
-        return judge_underflow(
-            verdict, *counted, format_=narrowest, settings=told["settings"]
-        ).as_dict()
+        verdict = judge_underflow(
+            verdict,
+            list(self._exponents),
+            list(self._exponents.values()),
+            format_=self._policy.narrowest,
+            settings=settings,
+        )
+        return verdict.as_dict()
 
 
-def _by_step(inspections: Columns, exponents: dict[int, Columns]) -> dict[int, Columns]:
-    """What was measured beside each step, from the rows that were recorded of it."""
-    beside = {step: dict(gauges) for step, gauges in exponents.items()}
-    for row, step in enumerate(inspections.get("step", np.zeros(0, int)).tolist()):
-        beside[step] = beside.get(step, {}) | {
-            name: values[row] for name, values in inspections.items()
-        }
-    return beside
+def _diagnostics_by_step(inspections: Columns, exponents: dict[int, Columns]) -> dict[int, Columns]:
+    """What was measured at each step, from recorded inspections and exponents by step."""
+    diagnostics = {step: dict(gauges) for step, gauges in exponents.items()}
+    steps = inspections.get("step", np.zeros(0, int))
+    for row, step in enumerate(steps.tolist()):
+        at_step = diagnostics.setdefault(step, {})
+        for name, values in inspections.items():
+            at_step[name] = values[row]
+    return diagnostics
 
 
-def first_bad_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
-    """The layer where a step's numbers first stopped being finite: in forward order, else in backward order."""
+def first_nonfinite_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
+    """The layer where the numbers of a step first stopped being finite.
+
+    Args:
+        profile: gauges with axis 0 over the steps and axis 1 over the layers.
+        row: the step, as an index.
+
+    Returns:
+        The first layer in forward order, else the first one in backward order, else None.
+    """
     if not profile:
         return None
-    forward = np.flatnonzero(~np.isfinite(profile["activation_rms"][row]))
-    if len(forward):
-        return int(forward[0])
+    layers = _nonfinite_layers(profile["activation_rms"][row])
+    if len(layers):
+        return int(layers[0])
     for name in ("signal_grad", "grad_norm"):
-        backward = np.flatnonzero(~np.isfinite(profile[name][row]))
-        if len(backward):
-            return int(backward[-1])
+        layers = _nonfinite_layers(profile[name][row])
+        if len(layers):
+            return int(layers[-1])
     return None
 
 
-def _trackers(member: RunSpec) -> list[Any]:
-    if not member.config.tracker.wandb:
+def _nonfinite_layers(values: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(~np.isfinite(values))
+
+
+def _make_trackers(spec: RunSpec) -> list[Any]:
+    if not spec.config.tracker.wandb:
         return []
-    resolved = to_dict(member.config)
-    names = {"name": member.directory.name, "group": member.directory.absolute().parent.name}
-    return [
-        WandbTracker(settings=resolved["tracker"], run_id=member.identity, config=resolved, **names)
-    ]
+    config = to_dict(spec.config)
+    tracker = WandbTracker(
+        settings=config["tracker"],
+        run_id=spec.identity,
+        config=config,
+        name=spec.directory.name,
+        group=spec.directory.absolute().parent.name,
+    )
+    return [tracker]
 
 
-def _described(member: RunSpec, job: RunSetup) -> dict[str, Any]:
-    """``run.json`` as it stands when the run starts."""
+def _initial_info(spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
+    """``run.json`` when the run starts."""
     device = jax.devices()[0]
-    data = job.dataset
-    fingerprint = {
-        "name": data.name,
-        "version": data.version,
-        "split": data.split,
-        "fingerprint": data.fingerprint(),
-    }
-    fingerprint |= {"examples": data.examples, "class_counts": data.class_counts}
-    if data.vocabulary:
-        fingerprint |= {"symbols": data.symbols, "unigram_entropy": data.unigram_entropy}
     return {
-        "id": member.identity,
-        "seed": member.config.seed,
-        "versions": versions(),
-        "git": git(),
+        "id": spec.identity,
+        "seed": spec.config.seed,
+        "versions": package_versions(),
+        "git": git_commit(),
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
-        "layers": job.spec.architecture.layers,
-        "data": fingerprint,
+        "layers": setup.spec.architecture.layers,
+        "data": _data_info(setup),
     }
+
+
+def _data_info(setup: RunSetup) -> dict[str, Any]:
+    dataset = setup.dataset
+    info = {
+        "name": dataset.name,
+        "version": dataset.version,
+        "split": dataset.split,
+        "fingerprint": dataset.fingerprint(),
+        "examples": dataset.examples,
+        "class_counts": dataset.class_counts,
+    }
+    if dataset.vocabulary:
+        info["symbols"] = dataset.symbols
+        info["unigram_entropy"] = dataset.unigram_entropy
+    return info

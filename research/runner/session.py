@@ -1,121 +1,181 @@
-"""Runs trained in this process, and what the runs of one process share."""
+"""Trains runs in this process, and holds what the runs of one command share."""
 
 import contextlib
 import gc
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from research.runner.limits import raise_open_files
 from research.runner.progress import Progress
 from research.runner.run_spec import Result, RunSpec, read_ended
 
+HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
+
+@dataclass
 class Session:
-    """What the jobs of one process share."""
+    """What the runs of one command share.
 
-    progress = Progress()
-    shows_traces = False
-    interrupted = False  # by the user: what would come next is not wanted either
+    ``fathom train`` creates it and carries it on the task function that it hands to Hydra.
+
+    Attributes:
+        progress: The display of what is being trained.
+        show_traces: Whether the traceback of an error is printed as well as its message.
+        interrupted: Whether the user interrupted the command, so that nothing more should start.
+    """
+
+    progress: Progress = field(default_factory=Progress)
+    show_traces: bool = False
+    interrupted: bool = False
+
+
+def session_of(task_function: Any) -> Session:
+    """The session on the task function that Hydra hands to a launcher or sweeper."""
+    return task_function.session
 
 
 def train_group(
-    members: Sequence[RunSpec], *, map_mode: str = "auto", devices: int | None = 1
+    run_specs: Sequence[RunSpec],
+    session: Session,
+    *,
+    map_mode: str = "auto",
+    devices: int | None = 1,
 ) -> list[Result]:
-    """Trains runs that share a program, in this process; an engine carries this call to wherever it may run.
+    """Trains runs that share a program, in this process.
 
     Args:
-        members: the runs; those that have ended already are left alone.
-        map_mode: how the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
-        devices: the most devices that are used, None for all.
+        run_specs: The runs; those that have finished already are not trained again.
+        session: Shows the progress, and decides whether tracebacks are printed.
+        map_mode: How the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
+        devices: The largest number of devices that are used, None for all.
 
     Returns:
-        What came of each, in order; where it raised, the exception as ``error``, so that a sweep goes on.
+        The result of each run, in order. Where training raised, the result holds the exception as
+        ``error``, so that a sweep goes on.
     """
     try:
-        ended = [read_ended(member) for member in members]
-        if members[0].config.mesh.kind.name == "distributed":
-            from research.parallel.processes import broadcast_finished_runs
-
-            ended = broadcast_finished_runs(ended)
-        there = {
-            member.directory: info for member, info in zip(members, ended, strict=True) if info
-        }
-        missing = [member for member in members if member.directory not in there]
-        trained = dict(
-            zip(
-                [member.directory for member in missing],
-                _train(missing, map_mode, devices),
-                strict=True,
-            )
-        )
+        finished = _read_finished(run_specs)
+        missing = [run_spec for run_spec in run_specs if run_spec.directory not in finished]
+        results = _train_missing(missing, session, map_mode, devices)
     except Exception as error:
-        return [
-            {"directory": str(member.directory), "status": "failed", "error": error}
-            for member in members
-        ]
-    already = {
-        resource_dir: info | {"directory": str(resource_dir), "already": True}
-        for resource_dir, info in there.items()
-    }
-    return [(already | trained)[member.directory] for member in members]
+        return [_failed_result(run_spec, error) for run_spec in run_specs]
+    by_directory = dict(finished)
+    for run_spec, result in zip(missing, results, strict=True):
+        by_directory[run_spec.directory] = result
+    return [by_directory[run_spec.directory] for run_spec in run_specs]
 
 
-def _train(members: Sequence[RunSpec], map_mode: str, devices: int | None) -> list[Result]:
-    if not members:
+def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
+    """The results of the runs that have finished already, by directory."""
+    infos = [read_ended(run_spec) for run_spec in run_specs]
+    if run_specs[0].config.mesh.kind.name == "distributed":
+        from research.parallel.processes import broadcast_finished_runs
+
+        infos = broadcast_finished_runs(infos)
+    finished = {}
+    for run_spec, info in zip(run_specs, infos, strict=True):
+        if info:
+            result = info | {"directory": str(run_spec.directory), "already": True}
+            finished[run_spec.directory] = result
+    return finished
+
+
+def _failed_result(run_spec: RunSpec, error: Exception) -> Result:
+    return {"directory": str(run_spec.directory), "status": "failed", "error": error}
+
+
+def _train_missing(
+    run_specs: Sequence[RunSpec], session: Session, map_mode: str, devices: int | None
+) -> list[Result]:
+    if not run_specs:
         return []
     raise_open_files()
-    gc.disable()  # while modules are imported nothing becomes garbage: to look for it takes a tenth of the time
+    train_runs = _import_train_runs(devices)
+    results = train_runs(run_specs, session.progress, map_mode=map_mode, devices=devices)
+    for run_spec, result in zip(run_specs, results, strict=True):
+        error = result.get("error")
+        if not isinstance(error, Exception):
+            continue
+        if session.show_traces:
+            traceback.print_exception(error)
+        if not _has_record(run_spec, error):
+            _remove_hydra_files(run_spec.directory)
+    return results
+
+
+def _import_train_runs(devices: int | None) -> Callable[..., list[Result]]:
+    """Imports JAX and the host loop, with the garbage collector off while they are imported.
+
+    No garbage appears during imports, and looking for it takes a tenth of their time. What has been
+    imported is then exempt from collection, because scanning it repeatedly takes a sixth of the
+    time of tracing.
+    """
+    gc.disable()
     try:
         prepare_jax(devices)
         from research.runner.loop import train_runs
 
-        gc.freeze()  # what is imported stays: looking through it again and again takes a sixth of the time to trace
+        gc.freeze()
     finally:
         gc.enable()
+    return train_runs
+
+
+def _has_record(run_spec: RunSpec, error: Exception) -> bool:
+    """Whether the run's directory holds a record, or will: another process is writing it."""
     from research.records.record import RunLocked
 
-    results = train_runs(members, Session.progress, map_mode=map_mode, devices=devices)
-    for member, result in zip(members, results, strict=True):
-        error = result.get("error")
-        if isinstance(error, Exception) and Session.shows_traces:
-            traceback.print_exception(error)
-        began = (member.directory / "run.json").exists() or isinstance(error, RunLocked)
-        if isinstance(error, Exception) and not began:
-            _unmake(member.directory)
-    return results
+    if isinstance(error, RunLocked):
+        return True
+    return (run_spec.directory / "run.json").exists()
 
 
-def _unmake(directory: Path) -> None:
-    """Takes back what Hydra made for a run that never began; whatever else lies there stays."""
-    for file in ("config.yaml", "hydra.yaml", "overrides.yaml"):
-        (directory / ".hydra" / file).unlink(missing_ok=True)
-    for folder_ in (directory / ".hydra", directory, *directory.absolute().parents):
-        if folder_ == Path.cwd():
+def _remove_hydra_files(directory: Path) -> None:
+    """Removes what Hydra wrote for a run that has no record; keeps everything else."""
+    for name in HYDRA_FILES:
+        (directory / ".hydra" / name).unlink(missing_ok=True)
+    for folder in (directory / ".hydra", directory, *directory.absolute().parents):
+        if folder == Path.cwd():
             return
         try:
-            folder_.rmdir()
-        except OSError:  # not empty, or not ours
+            folder.rmdir()
+        except OSError:  # it is not empty, or not ours
             return
 
 
 def prepare_jax(devices: int | None = 1) -> None:
-    """Lets compiled programs outlive the process, unless the user keeps a cache elsewhere.
+    """Sets up JAX before its first use.
 
-    Each CPU core becomes a device where more than one is to be used, which can be said before jax starts only.
+    Compiled programs are cached on disk, unless the user has set a cache. Where more than one
+    device is asked for, each CPU core becomes a device, which JAX allows only before it starts.
+
+    Args:
+        devices: The largest number of devices that will be used, None for all.
     """
     import jax
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "fathom" / "xla"))
+        cache = _user_cache() / "fathom" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
-        with contextlib.suppress(RuntimeError):  # it runs already, with the devices that it has
-            cores = (
-                len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count() or 1
-            )
-            jax.config.update("jax_num_cpu_devices", devices or cores)
+        with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has
+            jax.config.update("jax_num_cpu_devices", devices or _num_cores())
+
+
+def _user_cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if cache:
+        return Path(cache)
+    return Path.home() / ".cache"
+
+
+def _num_cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a run does when it is told to end."""
+"""SIGTERM is handled like Ctrl-C."""
 
 import contextlib
 import signal
@@ -8,13 +8,13 @@ from typing import NoReturn
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: what was measured is written, trackers are closed."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    """Makes SIGTERM raise KeyboardInterrupt, so that rows are written and trackers are closed."""
+    handler = signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
-def _interrupt(*_: object) -> NoReturn:
+def _raise_interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt

@@ -1,1 +1,4 @@
-"""Many runs before they start: their jobs, composed cheaply, and the engines that carry them elsewhere. No jax."""
+"""Sweeps before they start: jobs are composed, checked and grouped; engines train groups elsewhere.
+
+Nothing here imports JAX.
+"""

@@ -1,10 +1,13 @@
-"""Many jobs composed cheaply: Hydra once for each choice of groups, then the values that differ. No jax."""
+"""Composes many jobs quickly: Hydra composes each choice of groups once, then only values change.
+
+Nothing here imports JAX.
+"""
 
 import dataclasses
 import functools
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,130 +22,180 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from research.config.hydra_config import register, resource_dir
-from research.records.runs import flat
+from research.records.runs import flatten_dict
 from research.runner.run_spec import RunSpec, checked_config
+
+CacheKey = tuple[str, ...]
 
 
 class Composer(ConfigLoaderImpl):
-    """Hydra's loader, but for a sweep's jobs: what they share is composed once. The result is the same."""
+    """Hydra's configuration loader for the jobs of a sweep.
+
+    It composes the same configurations as Hydra's own loader, but loads each choice of groups only
+    once.
+    """
 
     def __init__(self, loader: ConfigLoader):
         assert isinstance(loader, ConfigLoaderImpl)
         super().__init__(loader.config_search_path)
-        self._bases: dict[tuple[str, ...], bytes] = {}
-        self._workpieces: dict[tuple[str, ...], DictConfig] = {}
-        self._checked: dict[tuple[str, ...], RunSpec] = {}
+        self._pickled_configs: dict[CacheKey, bytes] = {}
+        self._reusable_configs: dict[CacheKey, DictConfig] = {}
+        self._run_specs: dict[CacheKey, RunSpec] = {}
         self._is_group = functools.cache(self.repository.group_exists)
-        self._parsed = functools.cache(OverridesParser.create().parse_override)
+        self._parse_override = functools.cache(OverridesParser.create().parse_override)
 
     @classmethod
-    def of(cls, loader: ConfigLoader) -> "Composer":
-        """The loader itself where it is one already, with all that it has composed."""
+    def from_loader(cls, loader: ConfigLoader) -> "Composer":
+        """``loader`` itself where it is a Composer, with all that it has cached; else a new one."""
         return loader if isinstance(loader, cls) else cls(loader)
 
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
         """The configuration of one job."""
-        parsed = [self._parsed(override) for override in sweep_overrides]
-        return self._changed(self._base(master_config, parsed), parsed)
-
-    def _base(self, master: DictConfig, parsed: Sequence[Override]) -> DictConfig:
-        """A configuration of the job's groups, of its own."""
-        groups = tuple(override.input_line or "" for override in parsed if self._chooses(override))
-        if groups not in self._bases:
-            self._bases[groups] = pickle.dumps(super().load_sweep_config(master, list(groups)))
-        return pickle.loads(self._bases[groups])  # half the time of a deepcopy
-
-    def _workpiece(self, master: DictConfig, parsed: Sequence[Override]) -> DictConfig:
-        """The same, used again by jobs that set the same settings: each of them is set anew, whatever it was."""
-        if any(o.type != OverrideType.CHANGE or isinstance(o.value(), dict) for o in parsed):
-            return self._base(master, parsed)  # what is added, taken away or merged would stay
-        key = tuple((o.input_line if self._chooses(o) else o.key_or_group) or "" for o in parsed)
-        if key not in self._workpieces:
-            self._workpieces[key] = self._base(master, parsed)
-        return self._workpieces[key]
-
-    def _changed(self, composed: DictConfig, parsed: Sequence[Override]) -> DictConfig:
-        """``composed`` with the values that the job sets."""
-        try:
-            self._apply_overrides_to_config(
-                [override for override in parsed if not self._chooses(override)], composed
-            )
-        except OmegaConfBaseException as error:
-            raise ConfigCompositionException from error
-        settings = composed.hydra.job.config.override_dirname
-        task = [override for override in parsed if not override.is_hydra_override()]
-        composed.hydra.overrides.task = [override.input_line for override in task]
-        composed.hydra.job.override_dirname = get_overrides_dirname(
-            task,
-            kv_sep=settings.kv_sep,
-            item_sep=settings.item_sep,
-            exclude_keys=settings.exclude_keys,
-        )
+        overrides = [self._parse_override(override) for override in sweep_overrides]
+        composed = self._load_groups(master_config, overrides)
+        self._set_values(composed, overrides)
         return composed
 
-    def _chooses(self, override: Override) -> bool:
-        return self._is_group(override.key_or_group) and not isinstance(override.value(), dict)
-
-    def checked(self, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
-        """The job as a run, composed and checked once; its files are not among it.
+    def make_run_spec(self, master: DictConfig, overrides: Sequence[str]) -> RunSpec:
+        """The run of a job, composed and checked once, without the files that Hydra writes.
 
         Raises:
-            ValueError: naming the setting that is unknown or out of its range.
+            ValueError: A setting is unknown or out of its range; the message names it.
         """
         key = tuple(overrides)
-        if key not in self._checked:
-            parsed = [self._parsed(override) for override in overrides]
-            composed = self._changed(self._workpiece(master, parsed), parsed)
-            self._checked[key] = RunSpec(checked_config(composed), _directory(composed))
-        return self._checked[key]
+        if key not in self._run_specs:
+            parsed = [self._parse_override(override) for override in overrides]
+            composed = self._load_reusable(master, parsed)
+            self._set_values(composed, parsed)
+            directory = _sweep_directory(composed)
+            self._run_specs[key] = RunSpec(checked_config(composed), directory)
+        return self._run_specs[key]
 
-    def member(self, master: DictConfig, overrides: Sequence[str], number: int) -> RunSpec:
-        """The job as a run, with the files that Hydra's own launcher would write beside the record."""
-        member = self.checked(master, overrides)
+    def make_run_spec_with_files(
+        self, master: DictConfig, overrides: Sequence[str], number: int
+    ) -> RunSpec:
+        """The run of a job, with the files that Hydra's own launcher would write for it.
+
+        Args:
+            master: The configuration that all jobs of the sweep have in common.
+            overrides: The job's overrides.
+            number: The job's number, which Hydra records.
+        """
+        run_spec = self.make_run_spec(master, overrides)
         composed = self.load_sweep_config(master, overrides)
         with read_write(composed.hydra), open_dict(composed.hydra):
-            composed.hydra.job.id = composed.hydra.job.num = number
-            composed.hydra.runtime.output_dir = os.path.abspath(member.directory)
-        parts = {
-            "config": OmegaConf.masked_copy(
-                composed, [str(name) for name in composed if name != "hydra"]
-            ),
-            "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
-            "overrides": composed.hydra.overrides.task,
-        }
-        resource_dir = composed.hydra.output_subdir
-        files = (
-            {f"{resource_dir}/{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
-            if resource_dir
-            else {}
+            composed.hydra.job.id = number
+            composed.hydra.job.num = number
+            composed.hydra.runtime.output_dir = os.path.abspath(run_spec.directory)
+        return dataclasses.replace(run_spec, files=_hydra_files(composed))
+
+    def _load_groups(self, master: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+        """A new configuration with the groups that a job selects, before its values are set."""
+        groups = []
+        for override in overrides:
+            if self._selects_group(override):
+                groups.append(override.input_line or "")
+        key = tuple(groups)
+        if key not in self._pickled_configs:
+            config = super().load_sweep_config(master, groups)
+            self._pickled_configs[key] = pickle.dumps(config)
+        return pickle.loads(self._pickled_configs[key])  # takes half the time of a deepcopy
+
+    def _load_reusable(self, master: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+        """As ``_load_groups``, but jobs that set the same settings share one configuration.
+
+        Each of these jobs overwrites the values of the job before it. That does not work for
+        settings that a job adds, deletes or merges, so such a job gets a new configuration.
+        """
+        words = []
+        for override in overrides:
+            if override.type != OverrideType.CHANGE or isinstance(override.value(), dict):
+                return self._load_groups(master, overrides)
+            is_group = self._selects_group(override)
+            word = override.input_line if is_group else override.key_or_group
+            words.append(word or "")
+        key = tuple(words)
+        if key not in self._reusable_configs:
+            self._reusable_configs[key] = self._load_groups(master, overrides)
+        return self._reusable_configs[key]
+
+    def _set_values(self, composed: DictConfig, overrides: Sequence[Override]) -> None:
+        """Sets the values of a job in ``composed``."""
+        values = [override for override in overrides if not self._selects_group(override)]
+        try:
+            self._apply_overrides_to_config(values, composed)
+        except OmegaConfBaseException as error:
+            raise ConfigCompositionException from error
+        dirname_settings = composed.hydra.job.config.override_dirname
+        task_overrides = [override for override in overrides if not override.is_hydra_override()]
+        composed.hydra.overrides.task = [override.input_line for override in task_overrides]
+        composed.hydra.job.override_dirname = get_overrides_dirname(
+            task_overrides,
+            kv_sep=dirname_settings.kv_sep,
+            item_sep=dirname_settings.item_sep,
+            exclude_keys=dirname_settings.exclude_keys,
         )
-        return dataclasses.replace(member, files=files)
+
+    def _selects_group(self, override: Override) -> bool:
+        """Whether the override selects an option of a group; others set values."""
+        if not self._is_group(override.key_or_group):
+            return False
+        return not isinstance(override.value(), dict)  # model={depth:3} merges values
 
 
-def composed_jobs(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """What each job of a sweep is set to, by dotted path, unchecked; ``words`` are what the jobs have in common."""
+def compose_jobs(
+    common_overrides: Sequence[str], jobs: Sequence[Sequence[str]]
+) -> Iterator[dict[str, Any]]:
+    """Composes the jobs of a sweep without checking them.
+
+    Args:
+        common_overrides: The overrides that all jobs have in common.
+        jobs: The further overrides of each job.
+
+    Yields:
+        The settings of each job, by dotted path.
+    """
     register()
-    loader = Composer(
-        ConfigLoaderImpl(create_config_search_path(str(resource_dir("conf").absolute())))
+    search_path = create_config_search_path(str(resource_dir("conf").absolute()))
+    composer = Composer(ConfigLoaderImpl(search_path))
+    master = composer.load_configuration(
+        "config", list(common_overrides), run_mode=RunMode.MULTIRUN
     )
-    master = loader.load_configuration("config", list(words), run_mode=RunMode.MULTIRUN)
     for job in jobs:
-        composed = loader.load_sweep_config(master, [*words, *job])
-        own = {str(name): node for name, node in composed.items() if name != "hydra"}
-
-        def plain(node):
-            return (
-                OmegaConf.to_container(node, enum_to_str=True)
-                if OmegaConf.is_config(node)
-                else node
-            )
-
-        yield flat({name: plain(node) for name, node in own.items()})
+        composed = composer.load_sweep_config(master, [*common_overrides, *job])
+        settings = {}
+        for name, node in composed.items():
+            if name != "hydra":
+                settings[str(name)] = _to_plain(node)
+        yield flatten_dict(settings)
 
 
-def _directory(composed: DictConfig) -> Path:
-    return Path(str(OmegaConf.select(composed, "hydra.sweep.dir"))) / str(
-        OmegaConf.select(composed, "hydra.sweep.subdir")
-    )
+def _to_plain(node: Any) -> Any:
+    if OmegaConf.is_config(node):
+        return OmegaConf.to_container(node, enum_to_str=True)
+    return node
+
+
+def _hydra_files(composed: DictConfig) -> Mapping[str, str]:
+    """The files that Hydra's own launcher writes: their text, by path in the run's directory."""
+    folder = composed.hydra.output_subdir
+    if not folder:
+        return {}
+    settings = [str(name) for name in composed if name != "hydra"]
+    parts = {
+        "config": OmegaConf.masked_copy(composed, settings),
+        "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
+        "overrides": composed.hydra.overrides.task,
+    }
+    files = {}
+    for name, part in parts.items():
+        files[f"{folder}/{name}.yaml"] = OmegaConf.to_yaml(part)
+    return files
+
+
+def _sweep_directory(composed: DictConfig) -> Path:
+    root = OmegaConf.select(composed, "hydra.sweep.dir")
+    subdirectory = OmegaConf.select(composed, "hydra.sweep.subdir")
+    return Path(str(root)) / str(subdirectory)

@@ -1,9 +1,11 @@
-"""Where groups of runs are trained besides this process: in others here, as jobs of a cluster, on Ray.
+"""Engines that train groups of runs outside this process: with joblib, submitit or Ray.
 
-An engine carries the groups there and yields, in any order, each group's number and what came of it: the runs' results
-or the exception that took the whole job along. Nothing heavy is imported before an engine is used.
+Each engine is a generator that takes tasks and yields, in any order, the position of a task with
+its outcome: the results of its runs, or the exception that ended the whole task. An engine imports
+its library only when it is used.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,67 +13,102 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from research.config.options import DistributedMesh
 from research.runner.run_spec import Result, RunSpec
 
 Outcome = list[Result] | BaseException
-SECONDS_A_LOOK = 0.5  # between looks for results
-SECONDS_A_QUESTION = 15.0  # between questions to the cluster's accounting, which many ask
+Outcomes = Iterator[tuple[int, Outcome]]  # of each task, with its position
+Settings = dict[str, Any]
+SECONDS_BETWEEN_CHECKS = 0.5  # for result files
+SECONDS_BETWEEN_QUERIES = 15.0  # of the cluster's accounting, which serves many users
 
 
 @dataclass(frozen=True)
-class Load:
-    """A group of runs as it travels; calling it trains them."""
+class GroupTask:
+    """Trains a group of runs where an engine calls it, in another process or on another machine.
 
-    members: Sequence[RunSpec]
+    Attributes:
+        run_specs: The runs of the group.
+        map_mode: How the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
+        devices: The largest number of devices that are used, None for all.
+        working_dir: The directory that the paths of the runs are relative to.
+    """
+
+    run_specs: Sequence[RunSpec]
     map_mode: str
     devices: int | None
-    place: Path  # paths of the runs are relative to it
+    working_dir: Path
 
     def __call__(self) -> list[Result]:
-        """What came of each run; errors as lines, since not every exception travels."""
-        from research.runner import session
+        """Trains the runs and returns their results.
+
+        An error is replaced by a ValueError with its message, because not every exception can be
+        pickled.
+        """
         from research.runner.progress import Silent
+        from research.runner.session import Session, train_group
         from research.runner.signals import terminable
 
-        os.chdir(self.place)
-        session.Session.progress = Silent()
-        if self.members[0].config.mesh.kind.name == "distributed":
+        os.chdir(self.working_dir)
+        mesh = self.run_specs[0].config.mesh
+        if isinstance(mesh, DistributedMesh):
             from research.parallel.processes import join_processes
 
-            mesh = self.members[0].config.mesh
             join_processes(
-                coordinator=mesh.coordinator, num_processes=mesh.processes, process_id=mesh.process
+                coordinator=mesh.coordinator,
+                num_processes=mesh.processes,
+                process_id=mesh.process,
             )
         with terminable():
-            results = session.train_group(
-                self.members, map_mode=self.map_mode, devices=self.devices
+            results = train_group(
+                self.run_specs,
+                Session(progress=Silent()),
+                map_mode=self.map_mode,
+                devices=self.devices,
             )
-        return [result | _in_words(result.get("error")) for result in results]
+        return [_with_picklable_error(result) for result in results]
 
-    def failed(self, error: BaseException) -> list[Result]:
-        """The results of runs whose job ended without a word, killed by the system for instance."""
-        reason = f"its job was killed or lost: {_first_line(error)}"
-        for member in self.members:
-            _note_end(member.directory, reason)
-        failure = {"status": "failed", "error": ValueError(reason)}
-        return [{"directory": str(member.directory)} | failure for member in self.members]
+    def record_failure(self, error: BaseException) -> list[Result]:
+        """Records that the task ended without results, because the system killed it for instance.
+
+        Returns:
+            A failed result for each run.
+        """
+        reason = f"its job was killed or lost: {_summarize(error)}"
+        results = []
+        for run_spec in self.run_specs:
+            _mark_as_failed(run_spec.directory, reason)
+            results.append(
+                {
+                    "directory": str(run_spec.directory),
+                    "status": "failed",
+                    "error": ValueError(reason),
+                }
+            )
+        return results
 
 
-def _in_words(error: Any) -> Result:
+def _with_picklable_error(result: Result) -> Result:
     from research.config.errors import explain
 
+    error = result.get("error")
     if not isinstance(error, Exception):
-        return {}
-    return {"error": ValueError(explain(error) or f"{type(error).__name__}: {error}")}
+        return result
+    message = explain(error) or f"{type(error).__name__}: {error}"
+    return result | {"error": ValueError(message)}
 
 
-def _first_line(error: BaseException) -> str:
+def _summarize(error: BaseException) -> str:
+    """The error's type and the first two lines of its message."""
+    kind = type(error).__name__
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__
+    if not lines:
+        return kind
+    return f"{kind}: {' '.join(lines[:2])}"
 
 
-def _note_end(directory: Path, reason: str) -> None:
-    """Writes into the record what the run itself could not."""
+def _mark_as_failed(directory: Path, reason: str) -> None:
+    """Writes the failure into the record of a run that was killed before it could do so."""
     from research.records.record import read_info, write_json
 
     info = read_info(directory)
@@ -79,84 +116,105 @@ def _note_end(directory: Path, reason: str) -> None:
         write_json(directory / "run.json", info | {"status": "failed", "error": reason})
 
 
-def _call(load: Load) -> list[Result]:
-    return load()
+def _call(task: GroupTask) -> list[Result]:
+    return task()
 
 
-def on_processes(loads: Sequence[Load], *, jobs: int) -> Iterator[tuple[int, Outcome]]:
-    """Here, in at most ``jobs`` processes at once, through joblib's pool.
+def run_with_joblib(tasks: Sequence[GroupTask], *, num_workers: int) -> Outcomes:
+    """Runs the tasks in up to ``num_workers`` processes of this machine, through joblib's pool.
 
-    A process that dies takes the pool along, and with it what the others were at: those groups are taken up once more,
-    each in a pool of its own.
+    A worker that is killed breaks the whole pool, and with it the tasks of the other workers. Those
+    tasks are run once more, each in a pool of its own.
     """
     from joblib.externals.loky import ProcessPoolExecutor, as_completed
 
     broken = []
-    pool = ProcessPoolExecutor(jobs)
+    pool = ProcessPoolExecutor(num_workers)
     try:
-        waiting: dict[Any, int] = {
-            pool.submit(_call, load): number for number, load in enumerate(loads)
-        }
-        for future in as_completed(waiting):
+        positions: dict[Any, int] = {}
+        for position, task in enumerate(tasks):
+            positions[pool.submit(_call, task)] = position
+        for future in as_completed(positions):
             if future.exception() is None:
-                yield waiting[future], future.result()
+                yield positions[future], future.result()
             else:
-                broken.append(waiting[future])
+                broken.append(positions[future])
     finally:
         pool.shutdown(kill_workers=True)
-    for number in broken:
-        with ProcessPoolExecutor(1) as alone:
-            future = alone.submit(_call, loads[number])
-            yield number, future.exception() or future.result()
+    for position in broken:
+        with ProcessPoolExecutor(1) as single_pool:
+            future = single_pool.submit(_call, tasks[position])
+            yield position, future.exception() or future.result()
 
 
-def as_jobs(
-    loads: Sequence[Load], *, cluster: str, folder: Path, settings: dict[str, Any]
-) -> Iterator[tuple[int, Outcome]]:
-    """As one array of jobs of ``cluster``, ``local`` or ``slurm``, through submitit; its logs lie in ``folder``."""
+def run_with_submitit(
+    tasks: Sequence[GroupTask], *, cluster: str, folder: Path, settings: Settings
+) -> Outcomes:
+    """Runs the tasks as one array of submitit jobs.
+
+    Args:
+        tasks: The tasks, one for each submitit job.
+        cluster: Where submitit submits them: ``local`` or ``slurm``.
+        folder: The folder of submitit's logs.
+        settings: What submitit's executor takes, such as ``timeout_min``.
+    """
     import submitit  # pyright: ignore[reportMissingImports]  # an extra
 
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(**settings)
-    waiting = dict(enumerate(executor.map_array(_call, loads)))
+    unfinished = dict(enumerate(executor.map_array(_call, tasks)))
     try:
-        asked = time.monotonic()
-        while waiting:
-            ask = time.monotonic() - asked > SECONDS_A_QUESTION
-            for number, job in list(waiting.items()):
-                if job.done(force_check=ask):
-                    yield number, _outcome(waiting.pop(number).results)
-                ask, asked = False, time.monotonic() if ask else asked  # one answer is about all
-            time.sleep(SECONDS_A_LOOK)
+        last_query = time.monotonic()
+        while unfinished:
+            query = time.monotonic() - last_query > SECONDS_BETWEEN_QUERIES
+            for position, submitit_job in list(unfinished.items()):
+                if submitit_job.done(force_check=query):
+                    del unfinished[position]
+                    yield position, _first_outcome(submitit_job.results)
+                if query:  # the answer covers all jobs, so that one query is enough
+                    last_query = time.monotonic()
+                    query = False
+            time.sleep(SECONDS_BETWEEN_CHECKS)
     finally:
-        for job in waiting.values():
-            job.cancel(check=False)
+        for submitit_job in unfinished.values():
+            submitit_job.cancel(check=False)
 
 
-def _outcome(results: Callable[[], list[Any]]) -> Outcome:
+def _first_outcome(get_outcomes: Callable[[], list[Any]]) -> Outcome:
+    """The outcome of the first process, which is the one that knows the results of all."""
     try:
-        return results()[0]  # of several processes the first one knows
+        return get_outcomes()[0]
     except Exception as error:
         return error
 
 
-def on_ray(
-    loads: Sequence[Load], *, init: dict[str, Any], remote: dict[str, Any]
-) -> Iterator[tuple[int, Outcome]]:
-    """As tasks of Ray: of the cluster that ``init`` names, or of one that is started here."""
+def run_with_ray(tasks: Sequence[GroupTask], *, init: Settings, remote: Settings) -> Outcomes:
+    """Runs the tasks as Ray tasks.
+
+    Args:
+        tasks: The tasks, one for each Ray task.
+        init: What ``ray.init`` takes. With ``address`` the tasks run on that cluster; otherwise Ray
+            is started on this machine.
+        remote: What ``ray.remote`` takes, such as ``num_gpus``.
+    """
     import logging
 
     import ray  # pyright: ignore[reportMissingImports]  # an extra
 
-    ray.init(
-        **{"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-        | init
-    )
+    defaults = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    ray.init(**(defaults | init))
     try:
-        task = ray.remote(max_retries=0, **remote)(_call)
-        waiting = {task.remote(load): number for number, load in enumerate(loads)}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(done), _outcome(lambda: [ray.get(done)])
+        remote_call = ray.remote(max_retries=0, **remote)(_call)
+        unfinished = {}
+        for position, task in enumerate(tasks):
+            unfinished[remote_call.remote(task)] = position
+        while unfinished:
+            done, _ = ray.wait(list(unfinished), num_returns=1)
+            position = unfinished.pop(done[0])
+            yield position, _first_outcome(functools.partial(ray.get, done))
     finally:
         ray.shutdown()

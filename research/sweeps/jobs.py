@@ -1,8 +1,10 @@
-"""A sweep before it starts: its jobs, which of them are done, which run together. No jax."""
+"""The jobs of a sweep: which there are, which are the same run, and which are trained as one group.
 
-import itertools
+A job is what Hydra calls one: the overrides of one run of a sweep. Nothing here imports JAX.
+"""
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +15,84 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from research.config.schema import Config
 from research.runner.run_spec import RunSpec, group_key
 
+Job = list[str]  # overrides
+Grid = Mapping[str, Any]  # the values of each setting, separated by commas
 
-def jobs_of(
-    params: Mapping[str, Any],
-    arms: Mapping[str, Mapping[str, Any]] | None = None,
+
+def expand_jobs(
+    params: Grid,
+    arms: Mapping[str, Grid] | None = None,
     arguments: Sequence[str] = (),
     loader: ConfigLoader | None = None,
-) -> list[Any]:
-    """The overrides of each job of a grid, or of one grid an arm; the command line wins over an experiment's file."""
+) -> list[Job]:
+    """Expands a sweep's grids into the overrides of each job.
+
+    Args:
+        params: The grid.
+        arms: Further grids by name. Each is combined with ``params``, whose settings it may
+            replace. Without any, ``params`` alone is the grid.
+        arguments: Overrides from the command line. They replace those of ``params`` and ``arms``.
+        loader: Hydra's loader, which tells groups from settings.
+
+    Returns:
+        The overrides of each job, grid by grid.
+    """
     parser = OverridesParser.create(config_loader=loader)
+    grids = list(arms.values()) if arms else [{}]
     jobs = []
-    for arm in (arms or {"": {}}).values():
-        given = [f"{name}={values}" for name, values in {**params, **arm}.items()]
-        last = {
-            override.get_key_element(): override
-            for override in parser.parse_overrides([*given, *arguments])
-        }
-        jobs += itertools.chain(*BasicSweeper.split_arguments(list(last.values()), None))
+    for grid in grids:
+        settings = {**params, **grid}
+        words = [f"{path}={values}" for path, values in settings.items()]
+        last_overrides = {}  # the last override of a setting replaces those before it
+        for override in parser.parse_overrides([*words, *arguments]):
+            last_overrides[override.get_key_element()] = override
+        for batch in BasicSweeper.split_arguments(list(last_overrides.values()), None):
+            jobs.extend(batch)
     return jobs
 
 
-def without_doubles(jobs: Sequence[Sequence[str]], members: Sequence[RunSpec]) -> list[int]:
-    """The jobs' numbers, but for those that ask for the same run once more.
+def find_unique_jobs(jobs: Sequence[Job], run_specs: Sequence[RunSpec]) -> list[int]:
+    """The positions of the jobs, except those that ask for a run that an earlier job asks for.
 
     Raises:
-        ValueError: where two different runs would be recorded in one directory.
+        ValueError: Two different runs would be recorded in one directory.
     """
-    first: dict[Path, int] = {}
-    for number, member in enumerate(members):
-        other = first.setdefault(member.directory, number)
-        if member.identity != members[other].identity:
-            both = " and ".join(" ".join(jobs[n]) or "no override" for n in (other, number))
+    first_positions: dict[Path, int] = {}
+    for position, run_spec in enumerate(run_specs):
+        first = first_positions.setdefault(run_spec.directory, position)
+        if run_spec.identity != run_specs[first].identity:
+            first_job = " ".join(jobs[first]) or "no override"
+            this_job = " ".join(jobs[position]) or "no override"
             raise ValueError(
-                f"{both} would both be recorded in {member.directory}: hydra.sweep.subdir must tell them"
+                f"{first_job} and {this_job} would both be recorded in {run_spec.directory}: "
+                "set hydra.sweep.subdir so that their directories differ"
             )
-    return list(first.values())
+    return list(first_positions.values())
 
 
-def groups_of(configs: Mapping[int, Config], most: int | None = None) -> list[list[int]]:
-    """The numbers of runs that are trained together, in groups of at most ``most`` and of like size."""
-    alike: dict[str, list[int]] = {}
+def group_jobs(configs: Mapping[int, Config], max_group_size: int | None = None) -> list[list[int]]:
+    """Groups the jobs whose runs can be trained as one program.
+
+    Args:
+        configs: The configuration of each job, by the job's number.
+        max_group_size: The largest number of runs in a group, None for no limit. Jobs that exceed
+            it are split into groups of about the same size.
+
+    Returns:
+        The job numbers of each group.
+    """
+    numbers_by_key: dict[str, list[int]] = {}
     for number, config in configs.items():
-        alike.setdefault(group_key(config), []).append(number)
-    return [part for numbers in alike.values() for part in _parts(numbers, most or len(numbers))]
+        numbers_by_key.setdefault(group_key(config), []).append(number)
+    groups = []
+    for numbers in numbers_by_key.values():
+        max_size = max_group_size or len(numbers)
+        groups.extend(_split_evenly(numbers, max_size))
+    return groups
 
 
-def _parts(numbers: list[int], most: int) -> list[list[int]]:
-    length = math.ceil(len(numbers) / math.ceil(len(numbers) / most))
-    return [numbers[start : start + length] for start in range(0, len(numbers), length)]
+def _split_evenly(numbers: list[int], max_size: int) -> Iterator[list[int]]:
+    num_parts = math.ceil(len(numbers) / max_size)
+    size = math.ceil(len(numbers) / num_parts)
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]

@@ -1,1 +1,4 @@
-"""Closed-form predictions for wide networks, and what a number format loses. No jax."""
+"""Closed-form predictions for wide networks, and what a number format loses.
+
+Nothing here needs JAX.
+"""

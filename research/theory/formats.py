@@ -1,10 +1,15 @@
-"""What a number format does to a gradient, read from the histogram of its exponents: nothing is trained.
+"""What a number format does to a gradient, predicted from the histogram of its exponents.
 
-A histogram [..., BINS] holds, from ``LOWEST`` to ``HIGHEST``, the fraction of all elements with ⌊log₂|x|⌋ = e; zeros
-and what is not finite make up the rest. A power of two as loss scale shifts it by whole bins, and half the least
-subnormal number of every format lies at the edge of a bin: what one rounding flushes is predicted exactly, but for
-elements at the limit itself. A run rounds in every layer on its way. That a layer's gradient is that of float32 until
-it is rounded there is an assumption, good while what is lost is small beside what is kept.
+A histogram [..., BINS] holds, for each exponent e from ``LOWEST`` to ``HIGHEST``, the fraction of
+all elements x with ⌊log₂|x|⌋ = e. Zeros and non-finite elements are in no bin, so a histogram sums
+to at most 1.
+
+A loss scale that is a power of two shifts a histogram by whole bins, and half the smallest
+subnormal number of every format lies on the edge of a bin. ``underflow_fraction`` is therefore
+exact for one rounding, except for elements that lie on the limit itself. A run rounds in every
+layer; ``underflow_fraction`` assumes that a layer's gradient has its float32 value until it is
+rounded there, which is accurate while most of the gradient survives. ``layerwise_underflow``
+includes the roundings of the layers above.
 """
 
 import dataclasses
@@ -17,6 +22,9 @@ LOWEST = -149
 HIGHEST = 127
 BINS = HIGHEST - LOWEST + 1
 EXPONENTS = np.arange(LOWEST, HIGHEST + 1)
+
+Histogram = np.ndarray  # [..., BINS]
+
 _TYPES = {
     "float64": np.float64,
     "float32": np.float32,
@@ -29,165 +37,305 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """The limits of a number format as exponents of two.
+    """The limits of a number format, each as a logarithm to base 2.
 
-    ``least_normal`` = log₂ of the least normal number. ``flush`` = log₂ of half the least subnormal one: what is
-    smaller is rounded to 0. ``overflow`` = log₂ of what is rounded beyond the greatest number.
+    ``smallest_normal``: of the smallest normal number. ``underflow``: of half the smallest
+    subnormal number; smaller numbers are rounded to 0. ``overflow``: of the number from which on
+    the format rounds to infinity or NaN.
     """
 
     name: str
-    least_normal: int
-    flush: int
+    smallest_normal: int
+    underflow: int
     overflow: float
 
 
-def _format(name: str) -> Format:
+def _make_format(name: str) -> Format:
     info = ml_dtypes.finfo(_TYPES[name])
-    highest = int(info.maxexp) - 1
-    midway = float(info.max) / 2.0**highest + 2.0 ** -(
-        info.nmant + 1
-    )  # between the greatest and what comes next
+    smallest_normal = int(info.minexp)
+    largest_exponent = int(info.maxexp) - 1
+    largest_mantissa = float(info.max) / 2.0**largest_exponent
+    # Numbers overflow from the midpoint between the largest number and the one that would follow
+    # it.
+    half_spacing = 2.0 ** -(info.nmant + 1)
+    midpoint = largest_mantissa + half_spacing
     return Format(
-        name, int(info.minexp), int(info.minexp) - info.nmant - 1, highest + float(np.log2(midway))
+        name=name,
+        smallest_normal=smallest_normal,
+        underflow=smallest_normal - info.nmant - 1,
+        overflow=largest_exponent + float(np.log2(midpoint)),
     )
 
 
-FORMATS = {name: _format(name) for name in _TYPES}
+FORMATS = {name: _make_format(name) for name in _TYPES}
 
 
-def lost(histogram: np.ndarray, format_: str, scale: float = 1.0) -> np.ndarray:
-    """The fraction of the nonzero elements that rounding to ``format_`` turns into 0 under the loss scale ``scale``.
+def underflow_fraction(
+    histogram: Histogram,
+    format_: str,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """The fraction of the nonzero elements that rounding to a format turns into 0.
 
-    Within a bin that the limit cuts, elements are taken to lie evenly. NaN where no element is nonzero and finite.
+    Elements are taken as evenly distributed within a bin that the limit cuts.
+
+    Args:
+        histogram: fractions [..., BINS] of the elements by exponent.
+        format_: a name in ``FORMATS``.
+        scale: the loss scale that multiplies the elements before they are rounded.
+
+    Returns:
+        The fractions [...]; NaN where no element is nonzero and finite.
     """
-    below = _below(FORMATS[format_].flush - np.log2(scale))
-    return _share(histogram, below)
+    limits = FORMATS[format_]
+    rounds_to_zero = _fraction_below(limits.underflow - np.log2(scale))
+    return _weighted_fraction(histogram, rounds_to_zero)
 
 
-def overflowing(histogram: np.ndarray, format_: str, scale: float = 1.0) -> np.ndarray:
-    """The fraction of the nonzero elements that ``format_`` cannot hold under the loss scale ``scale``; as ``lost``."""
-    return _share(histogram, 1 - _below(FORMATS[format_].overflow - np.log2(scale)))
+def overflow_fraction(
+    histogram: Histogram,
+    format_: str,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """The fraction of the nonzero elements that are too large for a format.
 
+    Args:
+        histogram: fractions [..., BINS] of the elements by exponent.
+        format_: a name in ``FORMATS``.
+        scale: the loss scale that multiplies the elements before they are rounded.
 
-def keeping_scale(histogram: np.ndarray, format_: str, keep: float = 0.99) -> float | None:
-    """The least power of two, from 1, as loss scale with which ``format_`` keeps ``keep`` of every row.
-
-    None where none does: the nonzero elements of ``histogram`` [N, BINS] span more than the format.
+    Returns:
+        The fractions [...]; NaN where no element is nonzero and finite.
     """
-    for k in range(HIGHEST):
-        if np.nanmax(lost(histogram, format_, 2.0**k), initial=0) <= 1 - keep:
-            fits = np.nanmax(overflowing(histogram, format_, 2.0**k), initial=0) == 0
-            return 2.0**k if fits else None
+    limits = FORMATS[format_]
+    fits = _fraction_below(limits.overflow - np.log2(scale))
+    return _weighted_fraction(histogram, 1 - fits)
+
+
+def smallest_safe_loss_scale(
+    histogram: Histogram,
+    format_: str,
+    preserved: float = 0.99,
+) -> float | None:
+    """The smallest loss scale that preserves enough of every layer's nonzero elements.
+
+    Args:
+        histogram: fractions [N, BINS] of the elements by exponent.
+        format_: a name in ``FORMATS``.
+        preserved: the fraction of the nonzero elements of each row that must not become 0.
+
+    Returns:
+        A power of two, 1 or larger; None where every such scale would make elements overflow.
+    """
+    for power in range(HIGHEST):
+        scale = 2.0**power
+        underflow = underflow_fraction(histogram, format_, scale)
+        if _largest(underflow) <= 1 - preserved:
+            overflow = overflow_fraction(histogram, format_, scale)
+            return scale if _largest(overflow) == 0 else None
     return None
 
 
-def _below(limit: float) -> np.ndarray:
-    """Of each bin [2^e, 2^(e+1)), the part of its elements below 2^limit."""
-    return np.clip(np.exp2(np.minimum(limit - EXPONENTS, 1.0)) - 1, 0, 1)
+def _largest(fractions: np.ndarray) -> float:
+    return np.nanmax(fractions, initial=0)
 
 
-def _share(histogram: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _fraction_below(log2_limit: float) -> np.ndarray:
+    """The fraction of each bin [2^e, 2^(e+1)) that lies below the limit; [BINS]."""
+    distance = np.minimum(log2_limit - EXPONENTS, 1.0)
+    fraction = np.exp2(distance) - 1
+    return np.clip(fraction, 0, 1)
+
+
+def _weighted_fraction(histogram: Histogram, weights: np.ndarray) -> np.ndarray:
+    """The mean of ``weights`` [BINS] over the elements of each histogram; NaN for an empty one."""
     histogram = np.asarray(histogram, np.float64)
-    whole = histogram.sum(-1)
-    return np.divide(histogram @ weights, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    total = histogram.sum(-1)
+    weighted = histogram @ weights
+    means = np.full(total.shape, np.nan)
+    return np.divide(weighted, total, out=means, where=total > 0)
 
 
-def log_squares(histogram: np.ndarray) -> np.ndarray:
-    """Logarithm of the mean square, up to a constant, for mantissas evenly in [1, 2); -inf where all is zero."""
-    histogram = np.asarray(histogram, np.float64)
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(histogram @ np.exp2(2.0 * EXPONENTS)))
+def log_mean_square(histogram: Histogram) -> np.ndarray:
+    """The logarithm of the mean square of all elements, up to a constant.
 
-
-def read_counts(
-    found: Mapping[str, Mapping[str, np.ndarray]], compute: str, narrowest: str
-) -> dict[str, np.ndarray]:
-    """Gauges by name from counts [..., BINS + 2], all as fractions of all elements; the gradients by ``compute``.
-
-    ``signal_exponent`` [..., BINS], ``signal_zero``, ``signal_subnormal``, ``signal_nonfinite``, and the same of
-    ``grad``. Where there are counts in float32 too, ``signal_exponent_float32`` and ``signal_lost``: of the elements
-    that are not zero there, the fraction that is zero here.
+    It is -inf where all elements are zero. The constant is the same for all histograms whose
+    mantissas are distributed evenly in [1, 2).
     """
-    columns = {}
-    for name, format_ in (("signal", narrowest), ("grad", compute)):
-        histogram, zero, nonfinite = _fractions(found["own"][name])
-        columns[f"{name}_exponent"] = histogram
-        columns[f"{name}_zero"], columns[f"{name}_nonfinite"] = zero, nonfinite
-        columns[f"{name}_subnormal"] = histogram[
-            ..., FORMATS[format_].least_normal > EXPONENTS
-        ].sum(-1)
-        if "exact" in found:
-            exact, zero_before, _ = _fractions(found["exact"][name])
-            alive = np.where(zero_before < 1, 1 - zero_before, np.nan)
-            columns[f"{name}_exponent_float32"] = exact
-            columns[f"{name}_lost"] = np.maximum(zero - zero_before, 0) / alive
-    return columns
+    histogram = np.asarray(histogram, np.float64)
+    squares = np.exp2(2.0 * EXPONENTS)
+    with np.errstate(divide="ignore"):
+        logarithm = np.log(histogram @ squares)
+    return np.asarray(logarithm)
 
 
-def _fractions(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class _Fractions:
+    """Fractions of all elements: by exponent [..., BINS], zero [...] and not finite [...]."""
+
+    histogram: Histogram
+    zero: np.ndarray
+    nonfinite: np.ndarray
+
+
+def _to_fractions(counts: np.ndarray) -> _Fractions:
+    """Divides counts [..., BINS + 2] by the number of all elements."""
     counts = np.asarray(counts, np.float64)
-    fractions = counts / counts.sum(-1, keepdims=True)
-    return fractions[..., :BINS], fractions[..., BINS], fractions[..., BINS + 1]
+    total = counts.sum(-1, keepdims=True)
+    fractions = counts / total
+    return _Fractions(
+        histogram=fractions[..., :BINS],
+        zero=fractions[..., BINS],
+        nonfinite=fractions[..., BINS + 1],
+    )
+
+
+def gauges_from_counts(
+    counts: Mapping[str, Mapping[str, np.ndarray]],
+    compute: str,
+    narrowest: str,
+) -> dict[str, np.ndarray]:
+    """Computes the gauges of a number format from counts of exponents.
+
+    Args:
+        counts: arrays [..., BINS + 2] by ``signal`` and ``grad``, once as the run computes them
+            (``own``) and, where the run computes in less than float32, once in float32 (``exact``).
+            The last two entries count zeros and non-finite elements.
+        compute: the format of the parameters' gradient.
+        narrowest: the format of the backward signal.
+
+    Returns:
+        For ``signal`` and ``grad``, as fractions of all elements: ``signal_exponent`` [..., BINS],
+        ``signal_zero``, ``signal_nonfinite`` and ``signal_subnormal`` [...]. With counts in float32
+        also ``signal_exponent_float32`` [..., BINS] and ``signal_lost`` [...]: of the elements that
+        are nonzero in float32, the fraction that is zero in the run.
+    """
+    formats = {"signal": narrowest, "grad": compute}
+    gauges = {}
+    for name, format_ in formats.items():
+        run = _to_fractions(counts["own"][name])
+        is_subnormal = FORMATS[format_].smallest_normal > EXPONENTS
+        subnormal = run.histogram[..., is_subnormal]
+        gauges[f"{name}_exponent"] = run.histogram
+        gauges[f"{name}_zero"] = run.zero
+        gauges[f"{name}_nonfinite"] = run.nonfinite
+        gauges[f"{name}_subnormal"] = subnormal.sum(-1)
+        if "exact" in counts:
+            exact = _to_fractions(counts["exact"][name])
+            gauges[f"{name}_exponent_float32"] = exact.histogram
+            gauges[f"{name}_lost"] = _lost_fraction(run.zero, exact.zero)
+    return gauges
+
+
+def _lost_fraction(zero: np.ndarray, zero_in_float32: np.ndarray) -> np.ndarray:
+    """Of the elements that are nonzero in float32, the fraction that is zero in the run."""
+    nonzero = 1 - zero_in_float32
+    lost = np.maximum(zero - zero_in_float32, 0)
+    return lost / np.where(zero_in_float32 < 1, nonzero, np.nan)
 
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 _WEIGHTS /= _WEIGHTS.sum()
-_GRID = (np.arange(2000) + 0.5) / 250  # standard deviations of a Gaussian, to 8
+_GRID = (np.arange(2000) + 0.5) / 250  # standard deviations of a Gaussian, up to 8
 _DENSITY = np.exp(-(_GRID**2) / 2)
-_MEAN_LOG = -(np.euler_gamma + np.log(2)) / np.log(4)  # of log₂|N(0, 1)|
-_VARIANCE_LOG = np.pi**2 / (8 * np.log(2) ** 2)
+_MEAN_LOG2_NORMAL = -(np.euler_gamma + np.log(2)) / np.log(4)  # E log₂|z|, z standard normal
+_VARIANCE_LOG2_NORMAL = np.pi**2 / (8 * np.log(2) ** 2)  # Var log₂|z|
 
 
-def lost_on_the_way(histograms: np.ndarray, format_: str, scale: float = 1.0) -> np.ndarray:
-    """``lost`` at each layer of a plain network that rounds in every layer, from its histograms [N+1, BINS] in float32.
+def layerwise_underflow(
+    histograms: Histogram,
+    format_: str,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Predicts ``underflow_fraction`` at each layer of a plain network that rounds in every layer.
 
-    A layer's gradient is taken as Gaussian with a size for each example: log-normal over the examples, as wide as the
-    histogram is wider than a Gaussian's, and in one order in all layers. Rounding changes the mean square of what a
-    layer passes on, upward where elements about half the least number become that number, and downward where they
-    become 0. The gradient of the layers below, a sum of many such elements, is that of float32 times the root of all
-    changes above it, for large examples other ones than for small. What these Gaussians lose more than in one
-    rounding is added to ``lost``. Weights and activations are taken as exact.
+    The model takes each example's gradient at a layer as Gaussian. The root mean squares of these
+    Gaussians are log-normal over the examples, wide enough to explain how much wider the histogram
+    is than that of one Gaussian, and the examples have the same order in all layers. Rounding
+    changes the mean square that a layer passes on: elements near half the smallest number become
+    either that number or 0. The gradient of a layer below is a sum of many such elements, so it is
+    its float32 value times the root of all these changes above it, a different factor for each
+    example. The additional loss of the Gaussians, compared with one rounding, is added to
+    ``underflow_fraction``. Weights and activations are taken as exact.
+
+    Args:
+        histograms: fractions [N+1, BINS] of the elements of each layer's gradient in float32.
+        format_: a name in ``FORMATS``.
+        scale: the loss scale.
+
+    Returns:
+        The fraction of the nonzero elements that become 0, [N+1]; NaN for a layer without nonzero
+        elements.
     """
-    from scipy.special import erf  # a third of a second to import
-
     limits = FORMATS[format_]
-    change = np.zeros(len(_NODES))
-    flushed = lost(histograms, format_, scale)
-    for layer in reversed(np.flatnonzero(np.isfinite(flushed))):
-        sizes = _sizes(histograms[layer]) + np.log2(scale)
-        once, again = (
-            _WEIGHTS @ erf(np.exp2(limits.flush - each) / np.sqrt(2))
-            for each in (sizes, sizes + change)
-        )
-        kept = (
-            min(1.0, (1 - again) / (1 - once)) if once < 1 else 0.0
-        )  # of what the Gaussians do not tell
-        flushed[layer] = np.clip(again + kept * (flushed[layer] - once), 0, 1)
+    log2_change = np.zeros(len(_NODES))
+    fractions = underflow_fraction(histograms, format_, scale)
+    is_measured = np.isfinite(fractions)
+    for layer in reversed(np.flatnonzero(is_measured)):
+        exact = _log2_rms_of_examples(histograms[layer]) + np.log2(scale)
+        rounded = exact + log2_change
+        one_rounding = _gaussian_underflow(exact, limits)
+        all_roundings = _gaussian_underflow(rounded, limits)
+        # The part of the loss that the Gaussians do not explain concerns only elements that survive
+        # so far.
+        unexplained = fractions[layer] - one_rounding
+        unexplained = _survival(one_rounding, all_roundings) * unexplained
+        fractions[layer] = np.clip(all_roundings + unexplained, 0, 1)
         with np.errstate(divide="ignore"):
-            change += np.log2(_gains(sizes + change, limits)) / 2
-    return flushed
+            log2_gain = np.log2(_rounding_gain(rounded, limits))
+        log2_change += log2_gain / 2
+    return fractions
 
 
-def _sizes(histogram: np.ndarray) -> np.ndarray:
-    """log₂ of the root mean squares at the nodes of a log-normal population of Gaussians, by two moments of log₂|x|."""
-    shares = np.asarray(histogram, np.float64) / np.sum(histogram)
-    middles = EXPONENTS + 0.5
-    mean = shares @ middles
-    variance = (
-        shares @ (middles - mean) ** 2 - 1 / 12
-    )  # of the logarithms themselves, which lie evenly in a bin
-    return mean - _MEAN_LOG + np.sqrt(max(0.0, variance - _VARIANCE_LOG)) * _NODES
+def _survival(one_rounding: float, all_roundings: float) -> float:
+    """Of the elements that survive one rounding, the fraction that survives all roundings."""
+    if one_rounding >= 1:
+        return 0.0
+    return min(1.0, (1 - all_roundings) / (1 - one_rounding))
 
 
-def _gains(sizes: np.ndarray, limits: Format) -> np.ndarray:
-    """The mean square of rounded Gaussian numbers over theirs, where their log₂ rms is ``sizes``; subnormals kept."""
-    # of the others no element in a million is left
-    gains = np.zeros(len(sizes))
-    some = sizes > limits.flush - 5
-    x = np.exp2(sizes[some])[:, None] * _GRID
-    unit = np.exp2(
-        np.maximum(np.floor(np.log2(x)), limits.least_normal)
-        - (limits.least_normal - limits.flush - 1)
-    )
-    gains[some] = (np.round(x / unit) * unit) ** 2 @ _DENSITY / (x**2 @ _DENSITY)
+def _gaussian_underflow(log2_rms: np.ndarray, limits: Format) -> float:
+    """The fraction of Gaussians with these root mean squares that becomes 0, over all examples."""
+    from scipy.special import erf  # this import takes a third of a second
+
+    limit_over_rms = np.exp2(limits.underflow - log2_rms)
+    return _WEIGHTS @ erf(limit_over_rms / np.sqrt(2))
+
+
+def _log2_rms_of_examples(histogram: Histogram) -> np.ndarray:
+    """log₂ of the examples' root mean squares at the quadrature nodes.
+
+    They are fitted to the mean and the variance of log₂|x| in the histogram [BINS].
+    """
+    total = np.sum(histogram)
+    fractions = np.asarray(histogram, np.float64) / total
+    centres = EXPONENTS + 0.5
+    mean = fractions @ centres
+    deviations = centres - mean
+    # Sheppard's correction: taking every element at the centre of its bin of width 1 adds 1/12.
+    variance = fractions @ deviations**2 - 1 / 12
+    excess_variance = max(0.0, variance - _VARIANCE_LOG2_NORMAL)
+    spread = np.sqrt(excess_variance) * _NODES
+    return mean - _MEAN_LOG2_NORMAL + spread
+
+
+def _rounding_gain(log2_rms: np.ndarray, limits: Format) -> np.ndarray:
+    """The mean square of rounded Gaussians over that of the exact ones."""
+    gains = np.zeros(len(log2_rms))
+    # Of smaller Gaussians not one element in a million survives.
+    survives = log2_rms > limits.underflow - 5
+    rms = np.exp2(log2_rms[survives])
+    exact = rms[:, None] * _GRID
+    rounded = _round_to_format(exact, limits)
+    mean_square = exact**2 @ _DENSITY
+    gains[survives] = rounded**2 @ _DENSITY / mean_square
     return gains
+
+
+def _round_to_format(x: np.ndarray, limits: Format) -> np.ndarray:
+    """Rounds positive numbers to a format with subnormal numbers; large numbers do not overflow."""
+    mantissa_bits = limits.smallest_normal - limits.underflow - 1
+    exponent = np.floor(np.log2(x))
+    exponent = np.maximum(exponent, limits.smallest_normal)
+    spacing = np.exp2(exponent - mantissa_bits)
+    return np.round(x / spacing) * spacing

@@ -1,98 +1,166 @@
-"""What mean-field theory expects at initialisation of a network of infinite width; None where it has no number.
+"""What mean-field theory predicts at initialisation of a network of infinite width.
 
-Notation: h_{l+1} = s·h_l + a·F(h_l), F(h) = W φ(norm(h)) + b, Var W = σ_w²/n, Var b = σ_b²; q_l is the variance of an
-element of h_l, z standard normal. A factor per layer is that of the gradient's squared norm, towards the input.
+Notation: h_{l+1} = s·h_l + a·F(h_l), F(h) = W φ(norm(h)) + b, Var W = σ_w²/n, Var b = σ_b². q_l is
+the variance of an element of h_l, z a standard normal variable. A factor per layer is that of the
+gradient's squared norm, towards the input.
 
 References:
-    Poole et al., Exponential expressivity in deep neural networks through transient chaos, 2016. Schoenholz et al.,
-    Deep information propagation, 2017. Yang & Schoenholz, Mean field residual networks, 2017. Yang et al., A mean field
-    theory of batch normalization, 2019. Cho & Saul, Kernel methods for deep learning, 2009.
+    Poole et al., Exponential expressivity in deep neural networks through transient chaos, 2016.
+    Schoenholz et al., Deep information propagation, 2017. Yang & Schoenholz, Mean field residual
+    networks, 2017. Yang et al., A mean field theory of batch normalization, 2019. Cho & Saul,
+    Kernel methods for deep learning, 2009.
 """
 
+import dataclasses
 import math
 
 import numpy as np
 
-from research.theory.mean_field import HOMOGENEOUS, NONLINEARITIES, kappa_0, kappa_1, squares
+from research.theory.mean_field import (
+    HOMOGENEOUS,
+    NONLINEARITIES,
+    kappa_0,
+    kappa_1,
+    second_moments,
+)
+
+# A norm adds an ε of 1e-5 or less to the variance. The predictions leave it out, so they need a
+# larger variance.
+_SMALLEST_VARIANCE = 1e-3
 
 
-def _batch_kappas(activation: str, batch: int) -> tuple[float, float]:
-    c = -1 / (batch - 1)  # the correlation of two samples of a normalised batch
-    return (kappa_0(c), kappa_1(c)) if activation == "relu" else (1.0, c)
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """The numbers of a network: ``branch_scale2`` is a², ``shortcut_scale2`` is s²."""
+
+    activation: str
+    sigma_w2: float
+    sigma_b2: float
+    depth: int
+    q0: float
+    branch_scale2: float
+    shortcut_scale2: float
+
+    def has_theory(self) -> bool:
+        """Whether the nonlinearity is known and all numbers are finite and possible."""
+        numbers = [
+            self.q0,
+            self.sigma_w2,
+            self.sigma_b2,
+            self.shortcut_scale2,
+            self.branch_scale2,
+        ]
+        is_known = self.activation in NONLINEARITIES
+        is_possible = self.q0 > 0 and self.sigma_b2 >= 0
+        return is_known and is_possible and bool(np.all(np.isfinite(numbers)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _BatchKernels:
+    """κ₀ and κ₁, or what replaces them for linear, for two samples of a normalised batch."""
+
+    kappa_0: float
+    kappa_1: float
+
+
+def _batch_kernels(activation: str, batch: int) -> _BatchKernels:
+    correlation = -1 / (batch - 1)
+    if activation == "relu":
+        return _BatchKernels(kappa_0(correlation), kappa_1(correlation))
+    return _BatchKernels(1.0, correlation)
 
 
 def batch_norm_rate(activation: str, batch: int) -> float | None:
     """The factor per layer deep inside a plain network with batch norm, whatever σ_w and σ_b.
 
-    [κ₀(c) + B − 1]/[(B−3)(1 − κ₁(c))] − 1/(B−3), c = −1/(B−1), for relu; κ₀ = 1, κ₁ = c make it (B−2)/(B−3) for linear
-    (Yang et al. 2019, Theorems 7 to 9). None for other nonlinearities, and for B < 4, where the mean diverges.
+    For relu it is [κ₀(c) + B − 1]/[(B−3)(1 − κ₁(c))] − 1/(B−3) with c = −1/(B−1). For linear κ₀ = 1
+    and κ₁ = c make it (B−2)/(B−3) (Yang et al. 2019, Theorems 7 to 9).
+
+    Returns:
+        The factor; None for other nonlinearities, and for B < 4, where the mean diverges.
     """
     if activation not in ("relu", "linear") or batch < 4:
         return None
-    k0, k1 = _batch_kappas(activation, batch)
-    return (k0 + batch - 1) / ((batch - 3) * (1 - k1)) - 1 / (batch - 3)
+    kernels = _batch_kernels(activation, batch)
+    numerator = kernels.kappa_0 + batch - 1
+    denominator = (batch - 3) * (1 - kernels.kappa_1)
+    return numerator / denominator - 1 / (batch - 3)
 
 
-def _divisor(variance: float) -> float:
-    return (
-        variance if variance >= 1e-3 else math.nan
-    )  # below, the ε of a norm (1e-5 or less), left out here, is felt
+def _nan_if_small(variance: float) -> float:
+    """The variance that a norm divides by, or NaN where the ε of the norm matters."""
+    return variance if variance >= _SMALLEST_VARIANCE else math.nan
 
 
-def _layer_norm_factors(
-    name: str, place: str, q: float, w2: float, b2: float, s2: float, a2: float, n: int
-) -> list:
-    """s² + a²d, with d = σ_w² E φ'² taken at the variance that φ sees; ``place`` is empty for no norm.
+def _layer_norm_factors(network: _Network, placement: str) -> list[float]:
+    """The factor s² + a²d of each layer, with d = σ_w² E φ'² at the variance that φ sees.
 
-    A norm sets the variance at its place to 1 and divides the squared gradient by what it was.
+    A norm sets the variance at its place to 1 and divides the squared gradient by the variance it
+    found there. ``placement`` is empty for a network without norm.
     """
+    q = network.q0
     factors = []
-    for _ in range(n):
-        square, slope = squares(name, 1.0 if place == "pre" else q)
-        f = w2 * square + b2
-        d = w2 * slope / (_divisor(q) if place == "pre" else 1)
-        if place == "branch":
-            f, d = 1.0, d / _divisor(f)
-        q = s2 * q + a2 * f
-        factor = s2 + a2 * d
-        if place == "post":
-            q, factor = 1.0, factor / _divisor(q)
+    for _ in range(network.depth):
+        seen = 1.0 if placement == "pre" else q
+        moments = second_moments(network.activation, seen)
+        branch_variance = network.sigma_w2 * moments.function + network.sigma_b2
+        branch_factor = network.sigma_w2 * moments.derivative
+        if placement == "pre":
+            branch_factor = branch_factor / _nan_if_small(q)
+        if placement == "branch":
+            branch_factor = branch_factor / _nan_if_small(branch_variance)
+            branch_variance = 1.0
+        q = network.shortcut_scale2 * q + network.branch_scale2 * branch_variance
+        factor = network.shortcut_scale2 + network.branch_scale2 * branch_factor
+        if placement == "post":
+            factor = factor / _nan_if_small(q)
+            q = 1.0
         factors.append(factor)
     return factors
 
 
-def _batch_norm_factors(
-    name: str, batch: int, q: float, w2: float, b2: float, s2: float, a2: float, n: int
-) -> list:
-    """Batch norm before the branch: Yang et al. 2019, Theorem 8, with a shortcut and from end to end.
+def _batch_norm_factors(network: _Network, batch: int) -> list[float]:
+    """The factor of each layer with batch norm before the branch.
 
-    The part t of q that differs between samples grows by a²σ_w² E φ²(1 − κ₁), and a unit's 1/variance has the mean
-    B/((B−3)t). The gradients' Gram matrix over the batch has the eigenvalue β on its mean and α elsewhere (diagonal p,
-    off it o). The branch's part a²σ_w² E tr[P φ'Πφ' P]/variance, P = 1 − 11ᵀ/B − zzᵀ/B, is without mean.
+    This is Yang et al. 2019, Theorem 8, extended by a shortcut. The gradients' Gram matrix over the
+    batch has one eigenvalue, ``mean``, for their mean over the batch and another, ``rest``, for
+    everything else. The branch's part a²σ_w² E tr[P φ'Πφ' P]/variance with P = 1 − 11ᵀ/B − zzᵀ/B
+    has no mean over the batch.
     """
-    (k0, k1) = _batch_kappas(name, batch)
-    gain = np.float64(a2 * w2 * HOMOGENEOUS[name])
-    t = [q - b2]  # the embedding's bias is common to all samples
-    for _ in range(n - 1):
-        t.append(s2 * t[-1] + gain * (1 - k1))
-    alpha = 1.0
-    beta = 1.0
+    kernels = _batch_kernels(network.activation, batch)
+    gain = np.float64(network.branch_scale2 * network.sigma_w2 * HOMOGENEOUS[network.activation])
+    variances = _variances_over_batch(network, growth=gain * (1 - kernels.kappa_1))
+    rest = 1.0
+    mean = 1.0
     factors = []
-    for variance in t[::-1][:n]:
-        p = ((batch - 1) * alpha + beta) / batch
-        o = (beta - alpha) / batch
-        branch = (
-            gain
-            * batch
-            / ((batch - 3) * _divisor(variance))
-            * ((batch - 2) * p - (batch - 1) * o * (k0 + k1))
-        )
-        alpha = s2 * alpha + branch / (batch - 1)
-        beta = s2 * beta
-        factors.append(((batch - 1) * alpha + beta) / (batch * p))
-        alpha = alpha / factors[-1]
-        beta = beta / factors[-1]
+    for variance in reversed(variances):
+        diagonal = ((batch - 1) * rest + mean) / batch
+        off_diagonal = (mean - rest) / batch
+        # The mean of a unit's 1/variance is B/((B−3)·variance).
+        scale = gain * batch / ((batch - 3) * _nan_if_small(variance))
+        from_diagonal = (batch - 2) * diagonal
+        from_pairs = (batch - 1) * off_diagonal * (kernels.kappa_0 + kernels.kappa_1)
+        branch = scale * (from_diagonal - from_pairs)
+        rest = network.shortcut_scale2 * rest + branch / (batch - 1)
+        mean = network.shortcut_scale2 * mean
+        factor = ((batch - 1) * rest + mean) / (batch * diagonal)
+        rest = rest / factor
+        mean = mean / factor
+        factors.append(factor)
     return factors[::-1]
+
+
+def _variances_over_batch(network: _Network, growth: float) -> list[float]:
+    """The part of each layer's variance that differs between samples.
+
+    A layer adds ``growth`` = a²σ_w² E φ²(1 − κ₁).
+    """
+    variance = network.q0 - network.sigma_b2  # the embedding's bias is the same for all samples
+    variances = []
+    for _ in range(network.depth):
+        variances.append(variance)
+        variance = network.shortcut_scale2 * variance + growth
+    return variances
 
 
 def predict_profile(
@@ -108,36 +176,52 @@ def predict_profile(
     placement: str,
     batch: int,
 ) -> np.ndarray | None:
-    """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) for l = 0..N, [N+1]: the sum of ln(s² + a² σ_w² E φ'(√q_k·z)²) over k = l..N−1.
+    """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) of a residual network at initialisation, for l = 0..N.
 
-    q_{l+1} = s² q_l + a² V(q_l) from ``q0``, the variance of all of h_0, bias included; a is ``branch_scale``, s is
-    ``shortcut_scale`` (1 and 0: plain). The cotangent at h_N is random and independent between samples (Poole et al.
-    2016; Schoenholz et al. 2017; Yang & Schoenholz 2017). Layer norm at every place follows in the same way. Batch norm
-    has a number before the branch, for relu and linear, if the inputs are centred and independent between samples.
-    None for all else: other names, numbers that are not finite, and where the ε of a normalisation would be felt.
+    The sum of ln(s² + a² σ_w² E φ'(√q_k·z)²) over k = l..N−1 with q_{l+1} = s² q_l + a² V(q_l). The
+    cotangent at h_N is taken as random and independent between samples (Poole et al. 2016;
+    Schoenholz et al. 2017; Yang & Schoenholz 2017). Layer norm at every place follows in the same
+    way. Batch norm has a prediction before the branch, for relu and linear, if the inputs are
+    centred and independent between samples.
+
+    Args:
+        activation: the nonlinearity φ.
+        sigma_w2: σ_w², the weights' variance times the width.
+        sigma_b2: σ_b², the biases' variance.
+        depth: N, the number of layers.
+        q0: the variance of the elements of h_0, bias included.
+        branch_scale: a, the factor on each branch.
+        shortcut_scale: s, the factor on each shortcut; 0 for a plain network.
+        norm: the kind of normalisation.
+        placement: where the norm is: ``pre``, ``branch`` or ``post``.
+        batch: B, the examples in a batch.
+
+    Returns:
+        The profile [N+1]; None where theory has no prediction: for other names, for numbers that
+        are not finite, and where the ε of a norm would matter.
     """
-    numbers = (q0, sigma_w2, sigma_b2, shortcut_scale * shortcut_scale, branch_scale * branch_scale)
-    if (
-        activation not in NONLINEARITIES
-        or not np.all(np.isfinite(numbers))
-        or q0 <= 0
-        or sigma_b2 < 0
-    ):
+    network = _Network(
+        activation=activation,
+        sigma_w2=sigma_w2,
+        sigma_b2=sigma_b2,
+        depth=depth,
+        q0=q0,
+        branch_scale2=branch_scale * branch_scale,
+        shortcut_scale2=shortcut_scale * shortcut_scale,
+    )
+    if not network.has_theory():
         return None
     with np.errstate(all="ignore"):
-        if norm == "none" or (norm == "layer" and placement in ("pre", "branch", "post")):
-            factors = _layer_norm_factors(
-                activation, placement if norm == "layer" else "", *numbers, depth
-            )
-        elif (
-            norm == "batch"
-            and placement == "pre"
-            and batch_norm_rate(activation, batch) is not None
-        ):
-            factors = _batch_norm_factors(activation, batch, *numbers, depth)
+        if norm == "none":
+            factors = _layer_norm_factors(network, placement="")
+        elif norm == "layer" and placement in ("pre", "branch", "post"):
+            factors = _layer_norm_factors(network, placement)
+        elif norm == "batch" and placement == "pre" and batch_norm_rate(activation, batch):
+            factors = _batch_norm_factors(network, batch)
         else:
             return None
-        profile = np.cumsum(np.log([1.0, *factors[::-1]]))[::-1]
+        log_factors = np.log([1.0, *factors[::-1]])
+        profile = np.cumsum(log_factors)[::-1]
     return profile if np.all(np.isfinite(profile)) else None
 
 
@@ -150,12 +234,28 @@ def correlation_profile(
     shortcut_scale: float,
     norm: str = "none",
 ) -> np.ndarray:
-    """The cosine between the gradients of two independent inputs at h_l, l = 0..N, [N+1], of rectifiers without biases.
+    """The cosine between the gradients of two independent inputs at h_l, for relu without biases.
 
-    Both have the same cotangent at h_N. A layer multiplies the square of a gradient by s² + a²d, d = σ_w²/2, and the
-    product of two by s² + a²d κ₀(c), c_l the correlation of the two signals: a plain network has Π κ₀(c_l). With batch
-    norm before the branch d = σ_w²/(2 q) and c = 0, and q, the variance over the batch, which a rectifier's mean has no
-    part in, grows by a²(1 − 1/π)σ_w²/2 (Balduzzi et al. 2017, Theorems 1 to 3, where gates are independent draws).
+    Both gradients have the same cotangent at h_N. A layer multiplies the square of a gradient by s²
+    + a²d with d = σ_w²/2, and the product of the two by s² + a²d κ₀(c_l), where c_l is the
+    correlation of the two signals. So a plain network has Π κ₀(c_l). With batch norm before the
+    branch d = σ_w²/(2 q) and c = 0; the variance q over the batch, to which the mean of a rectifier
+    does not contribute, grows by a²(1 − 1/π)σ_w²/2 a layer.
+
+    Args:
+        sigma_w2: σ_w², the weights' variance times the width.
+        depth: N, the number of layers.
+        q0: the variance of the elements of h_0.
+        branch_scale: a, the factor on each branch.
+        shortcut_scale: s, the factor on each shortcut; 0 for a plain network.
+        norm: ``none`` or ``batch``.
+
+    Returns:
+        The cosines [N+1] at h_0 to h_N.
+
+    References:
+        Balduzzi et al., The shattered gradients problem, 2017, Theorems 1 to 3, where gates are
+        independent draws.
     """
     a2 = branch_scale**2
     s2 = shortcut_scale**2
@@ -164,25 +264,39 @@ def correlation_profile(
     c = 0.0
     ratios = []
     for _ in range(depth):
-        seen, d = (0.0, half / q) if norm == "batch" else (c, half)
-        ratios.append((s2 + a2 * d * kappa_0(seen)) / (s2 + a2 * d))
         if norm == "batch":
+            branch = a2 * (half / q)
+            product = s2 + branch * kappa_0(0.0)
             q = s2 * q + a2 * half * (1 - kappa_1(0.0))
         else:
-            c = (s2 * c + a2 * half * kappa_1(c)) / (s2 + a2 * half)
+            branch = a2 * half
+            product = s2 + branch * kappa_0(c)
+            c = (s2 * c + branch * kappa_1(c)) / (s2 + branch)
+        ratios.append(product / (s2 + branch))
     return np.cumprod([1.0, *ratios[::-1]])[::-1]
 
 
 def factor_per_layer(profile: np.ndarray, skip_first: int = 0) -> float:
-    """exp(−slope) of the least-squares line through ``profile`` from index ``skip_first`` on; NaN below two points."""
-    y = profile[skip_first:]
-    return float(np.exp(-np.polyfit(np.arange(len(y)), y, 1)[0])) if len(y) > 1 else math.nan
+    """exp(−slope) of the least-squares line through ``profile`` from index ``skip_first`` on.
+
+    It is NaN for fewer than two points.
+    """
+    fitted = profile[skip_first:]
+    if len(fitted) < 2:
+        return math.nan
+    layers = np.arange(len(fitted))
+    slope = np.polyfit(layers, fitted, 1)[0]
+    return float(np.exp(-slope))
 
 
 def finite_width_band(depth: int, width: int) -> tuple[float, float]:
-    """Mean −5L/(2n) and standard deviation √(5L/n) of ln(‖∂L/∂h_0‖²/‖∂L/∂h_N‖²) in a plain He ReLU network.
+    """Mean −5L/(2n) and standard deviation √(5L/n) of ln(‖∂L/∂h_0‖²/‖∂L/∂h_N‖²).
 
-    A layer multiplies by (2/n) Σ_i b_i z_i² with Bernoulli b, of mean 1 and variance (4/n)(3/2 − 1/4) = 5/n; the
-    logarithm has the mean −5/(2n) and variance 5/n, and independent layers add up (Hanin & Nica 2020).
+    The network is plain, with ReLU and He initialisation, of depth L and width n.
+    A layer multiplies by (2/n) Σ_i b_i z_i² with Bernoulli b, of mean 1 and variance (4/n)(3/2 −
+    1/4) = 5/n. The logarithm has the mean −5/(2n) and variance 5/n, and independent layers add up
+    (Hanin & Nica 2020).
     """
-    return -2.5 * depth / width, math.sqrt(5 * depth / width)
+    mean = -2.5 * depth / width
+    deviation = math.sqrt(5 * depth / width)
+    return mean, deviation

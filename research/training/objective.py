@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from research.config.options import Level
-from research.data.augment import augmented
+from research.data.augment import augment_images
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
@@ -123,7 +123,7 @@ def augment_and_shard(
     """
     arch = spec.architecture
     inputs = normalize_inputs(arch, data, rows)
-    inputs = augmented(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step)
+    inputs = augment_images(inputs, arch.shape, spec.crop, spec.flip, state.key, state.step)
     return shard_batch((inputs, labels))
 
 

@@ -217,7 +217,7 @@ def _clip_units(
     grad: Array,
     param: Array,
     *,
-    threshold: Array,
+    threshold: Any,
 ) -> Array:
     """Bounds each column of a matrix, or a whole vector or scalar, by ``threshold`` times its
     weights' norm.
@@ -239,5 +239,5 @@ def _units(x: Array) -> Array:
     return x.reshape(1, -1)
 
 
-def _shrink_factor(limit: Array, norm: Array) -> Array:
+def _shrink_factor(limit: Any, norm: Array) -> Array:
     return jnp.minimum(1, limit / jnp.where(norm > 0, norm, limit))

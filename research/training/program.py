@@ -251,7 +251,7 @@ def _step(
     scaled = grads, {name: profile[name] for name in backward}
     grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
     profile = profile | backward
-    rate = learning_rate(hp.optimizer, state.step, hp.train.steps)
+    rate = learning_rate(hp.optimizer, state.step, hp.total_steps)
     row: Metrics = {
         "train_loss": loss,
         "train_accuracy": accuracy,

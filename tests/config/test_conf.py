@@ -10,7 +10,7 @@ from hydra.core.plugins import Plugins
 from research.config import schema as config
 from research.config.hydra_config import register, resource_dir, to_config
 from research.config.validation import check
-from research.records.runs import flat
+from research.records.runs import flatten_dict
 
 from ..described import own_data as own_data
 
@@ -148,7 +148,9 @@ def test_an_experiment_states_differences_below_its_claim(name):
     ]
     settings.pop("hydra", None)
     without = config.flatten(composed(*chosen))
-    assert not {path: value for path, value in flat(settings).items() if without[path] == value}
+    assert not {
+        path: value for path, value in flatten_dict(settings).items() if without[path] == value
+    }
 
 
 @pytest.mark.usefixtures("quickly_compiled")
@@ -162,7 +164,7 @@ def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(
         sweeper = sys.modules["hydra_plugins.fathom_sweeper"].FathomSweeper
         ended = {"directory": "nowhere", "status": "done"}
         patch.setattr(
-            sweeper, "_launch", lambda _, jobs: planned.extend(jobs) or [ended] * len(jobs)
+            sweeper, "launch_jobs", lambda _, jobs: planned.extend(jobs) or [ended] * len(jobs)
         )
         assert fathom("train", f"experiment={name}", "tracker=none").code == 0
     assert planned and len({tuple(sorted(job)) for job in planned}) == len(planned)

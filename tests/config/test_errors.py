@@ -101,7 +101,7 @@ MISTAKES = [  # what is typed, and what the line must hold
             "data.grid=true",
             "data.examples=1000",
         ],
-        ["data.examples must be n^2 where data.grid is true: 961 or 1024, say, got 1000"],
+        ["data.examples must be n^2 if data.grid is true, got 1000 (nearest: 961 and 1024)"],
     ),
     (["data.resized_crop=true"], ["data.resized_crop must be false (digits is read whole)"]),
     (["data=arrays"], ["data.path must be a .npz file with x and y", "got none"]),

@@ -1,282 +1,390 @@
+"""Datasets of the TFDS catalogue, read from their prepared files."""
+
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from research.config.data_options import Data, Unit
 from research.config.schema import Config, DataKind
 from research.config.validation import check
 from research.data.catalog import describe, load_catalog
-from research.data.dataset import standardised
+from research.data.dataset import fit_standardization
 
-from .conftest import PLAY, QUESTIONS, SHAPES, SIZES, drawn
-
-
-def load_images(name, split, eval_split, limit):
-    return load_catalog(Data(name=DataKind[name], split=split, eval_split=eval_split, limit=limit))
+from .sample_datasets import PLAY, QUESTIONS, SHAPES, SIZES, random_images
 
 
-def splits(name):
+def load_images(name, split="train", eval_split="test", limit=None):
+    data = Data(
+        name=DataKind[name],
+        split=split,
+        eval_split=eval_split,
+        limit=limit,
+    )
+    return load_catalog(data)
+
+
+def split_sizes(name):
     return describe(Data(name=DataKind[name])).splits
 
 
-def chosen(name, **changes):
-    """The default configuration with an image set."""
+def make_config(name, **data_settings):
+    """The default configuration with an image dataset."""
     config = Config()
     config.data.name = DataKind[name]
     config.train.batch_size = 8
-    for path, value in changes.items():
-        setattr(config.data, path, value)
+    for setting, value in data_settings.items():
+        setattr(config.data, setting, value)
     return config
 
 
-def ordered(x, y):
-    """Rows and labels side by side in an order of their own: TFDS shuffles what it prepares."""
-    return sorted(row.tobytes() + bytes([label]) for row, label in zip(x, y, strict=True))
+def sorted_examples(images, labels):
+    """The bytes of each image and its label, sorted: TFDS shuffles what it prepares."""
+    examples = []
+    for image, label in zip(images, labels, strict=True):
+        examples.append(image.tobytes() + bytes([label]))
+    return sorted(examples)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_was_prepared_is_what_is_read(prepared, name):
-    read = load_images(name, "train", "test", None)
-    assert ordered(read.x, read.y) == ordered(*drawn(name, "train"))
-    assert ordered(read.eval_x, read.eval_y) == ordered(*drawn(name, "test"))
-    assert (read.name, read.version, read.shape, read.classes) == (name, "3.0.1", SHAPES[name], 10)
-    assert read.x.dtype == np.uint8 and read.y.dtype == np.int32 and read.vocabulary == 0
-    assert splits(name) == SIZES
-    check(chosen(name))
+    dataset = load_images(name)
+    train = sorted_examples(dataset.x, dataset.y)
+    evaluation = sorted_examples(dataset.eval_x, dataset.eval_y)
+    assert train == sorted_examples(*random_images(name, "train"))
+    assert evaluation == sorted_examples(*random_images(name, "test"))
 
 
-def test_an_image_set_is_standardised_over_its_training_elements(prepared):
-    read = load_images("cifar10", "train", "test", 20)
-    inputs = (read.x.astype(float) - read.offset) * read.scale
-    assert inputs.mean() == pytest.approx(0, abs=1e-12) and inputs.std() == pytest.approx(
-        1, rel=1e-12
-    )
-    assert read.mean_square == pytest.approx(1, rel=1e-12)
-    whole = load_images("cifar10", "train", "test", None)
-    assert np.array_equal(read.x, whole.x[:20]) and np.array_equal(read.eval_x, whole.eval_x)
-    assert read.scale != whole.scale
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_image_dataset_is_described_by_its_files(prepared, name):
+    dataset = load_images(name)
+    assert dataset.name == name
+    assert dataset.version == "3.0.1"
+    assert dataset.shape == SHAPES[name]
+    assert dataset.classes == 10
+    assert dataset.vocabulary == 0
+    assert dataset.x.dtype == np.uint8
+    assert dataset.y.dtype == np.int32
+    assert split_sizes(name) == SIZES
+    check(make_config(name))
+
+
+def test_an_image_dataset_is_standardized_over_its_training_elements(prepared):
+    dataset = load_images("cifar10", limit=20)
+    inputs = (dataset.x.astype(float) - dataset.offset) * dataset.scale
+    assert inputs.mean() == pytest.approx(0, abs=1e-12)
+    assert inputs.std() == pytest.approx(1, rel=1e-12)
+    assert dataset.mean_square == pytest.approx(1, rel=1e-12)
+
+
+def test_a_limit_keeps_the_first_training_images(prepared):
+    few = load_images("cifar10", limit=20)
+    whole = load_images("cifar10")
+    assert_array_equal(few.x, whole.x[:20])
+    assert_array_equal(few.eval_x, whole.eval_x)
+    assert few.scale != whole.scale
 
 
 def test_the_deviation_of_many_rows_is_that_of_all_at_once():
-    """More elements than are looked at at a time."""
-    rows = np.random.default_rng(0).integers(256, size=(1700, 3072), dtype=np.uint8)
-    offset, scale = standardised(rows)
-    assert offset == pytest.approx(rows.mean(), rel=1e-12) and 1 / scale == pytest.approx(
-        rows.std(), rel=1e-12
-    )
+    """The rows have more elements than one block."""
+    generator = np.random.default_rng(0)
+    rows = generator.integers(256, size=(1700, 3072), dtype=np.uint8)
+    offset, scale = fit_standardization(rows)
+    assert offset == pytest.approx(rows.mean(), rel=1e-12)
+    assert 1 / scale == pytest.approx(rows.std(), rel=1e-12)
 
 
-READS = """
+READ = """
 import sys
 from research.data.catalog import load_catalog
 from research.config.data_options import Data, DataKind
 print(load_catalog(Data(name=DataKind.mnist)).fingerprint())
-print(*(module in sys.modules for module in ("tensorflow", "tensorflow_datasets")))
+print("tensorflow" in sys.modules, "tensorflow_datasets" in sys.modules)
 """
 
 
 def test_reading_needs_no_tensorflow_and_the_second_time_no_tfds(prepared, process):
-    first, second = (
-        process("-c", READS, TFDS_DATA_DIR=str(prepared)).communicate() for _ in range(2)
-    )
-    fingerprint = load_images("mnist", "train", "test", None).fingerprint()
-    assert first == (f"{fingerprint}\nFalse True\n", "")
-    assert second == (f"{fingerprint}\nFalse False\n", "")
+    first = process("-c", READ, TFDS_DATA_DIR=str(prepared))
+    first_said = first.communicate()
+    second = process("-c", READ, TFDS_DATA_DIR=str(prepared))
+    second_said = second.communicate()
+    fingerprint = load_images("mnist").fingerprint()
+    assert first_said == (f"{fingerprint}\nFalse True\n", "")
+    assert second_said == (f"{fingerprint}\nFalse False\n", "")
 
 
-def cut(file):
-    """Leaves the first half of a file; its size before."""
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    return len(whole)
+def truncate(file):
+    """Keep the first half of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
 
 
-def test_decoded_rows_that_were_damaged_are_decoded_again(prepared):
-    whole = load_images("mnist", "train", "test", None)
-    kept = prepared / "mnist" / "3.0.1" / "decoded-train.npz"
-    size = cut(kept)
-    assert load_images("mnist", "train", "test", None).fingerprint() == whole.fingerprint()
-    content = bytearray(kept.read_bytes())
-    assert len(content) == size
-    content[size // 2] ^= 1  # in the middle of the images
-    kept.write_bytes(content)
-    assert load_images("mnist", "train", "test", None).fingerprint() == whole.fingerprint()
+def flip_bit_in_the_middle(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
-def test_prepared_files_that_were_damaged_are_named(prepared, damage):
-    (records,) = prepared.glob("mnist/3.0.1/mnist-train.array_record*")
+@pytest.mark.parametrize("damage", [truncate, flip_bit_in_the_middle])
+def test_cached_rows_that_are_damaged_are_decoded_again(prepared, damage):
+    expected = load_images("mnist").fingerprint()
+    cache = prepared / "mnist" / "3.0.1" / "decoded-train.npz"
+    size = cache.stat().st_size
+    damage(cache)
+    assert load_images("mnist").fingerprint() == expected
+    assert cache.stat().st_size == size
+
+
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
+def test_prepared_files_that_are_damaged_are_named(prepared, damage):
+    folder = prepared / "mnist" / "3.0.1"
+    [records] = folder.glob("mnist-train.array_record*")
     damage(records)
-    with pytest.raises(
-        ValueError, match=f"data=mnist: .*{prepared / 'mnist' / '3.0.1'} are damaged"
-    ) as refused:
-        load_images("mnist", "train", "test", None)
+    with pytest.raises(ValueError, match=f"data=mnist: .*{folder} are damaged") as refused:
+        load_images("mnist")
     assert "\n" not in str(refused.value)
 
 
 def test_images_of_another_size_are_refused(prepared):
-    shutil.copy(prepared / "cifar10" / "3.0.1" / "features.json", prepared / "mnist" / "3.0.1")
-    np.savez(
-        prepared / "mnist" / "3.0.1" / "decoded-train.npz",
-        x=np.zeros((30, 784), np.uint8),
-        y=np.zeros(30, int),
-    )
+    folder = prepared / "mnist" / "3.0.1"
+    shutil.copy(prepared / "cifar10" / "3.0.1" / "features.json", folder)
+    rows = np.zeros((30, 784), np.uint8)
+    labels = np.zeros(30, int)
+    np.savez(folder / "decoded-train.npz", x=rows, y=labels)
     with pytest.raises(ValueError, match="^mnist in .* must hold images of 3072 numbers, got 784$"):
-        load_images("mnist", "train", "test", None)
+        load_images("mnist")
 
 
-@pytest.mark.parametrize("left", [None, "", '{"name": "mni', "incomplete"])
-def test_what_is_not_prepared_is_named_with_what_is_there_without(tmp_path, monkeypatch, left):
-    """Nothing there, an empty or half a description, or what a preparation that was killed has left."""
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    folder = tmp_path / "mnist" / ("incomplete.8CCFZ9_3.0.1" if left == "incomplete" else "3.0.1")
-    if left is not None:
-        folder.mkdir(parents=True)
-        (folder / "dataset_info.json").write_text(
-            '{"fileFormat": "array_record"}' if left == "incomplete" else left
-        )
-    with pytest.raises(ValueError) as refused:
-        check(chosen("mnist"))
-    said = str(refused.value)
-    assert (
-        said.startswith(f"data=mnist is not prepared in {tmp_path / 'mnist'}, ")
-        and "\n" not in said
-    )
-    assert (
-        "fathom-gradients[catalog]" in said
-        and "offline there are digits, python_docs, function" in said
-    )
+def leave_nothing(folder):
+    pass
 
 
-def test_another_format_is_not_taken_for_one_that_can_be_read(prepared):
-    description = prepared / "mnist" / "3.0.1" / "dataset_info.json"
-    info = json.loads(description.read_text())
-    description.write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
-    with pytest.raises(ValueError, match="^data=mnist is in .*, but not as array_record: "):
-        check(chosen("mnist"))
-    description.write_text(
-        json.dumps(info | {"fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"]})
-    )
-    check(chosen("mnist"))
+def leave_empty_description(folder):
+    write_description(folder / "3.0.1", "")
 
 
-def test_the_newest_version_is_read(prepared):
-    for version in ("3.0.2", "3.0.10", "1.9.9"):
-        (prepared / "mnist" / version).mkdir()
-        description = json.loads((prepared / "mnist" / "3.0.1" / "dataset_info.json").read_text())
-        shutil.copy(prepared / "mnist" / "3.0.1" / "features.json", prepared / "mnist" / version)
-        few = {"name": "train", "shardLengths": [version.rpartition(".")[2]]}
-        (prepared / "mnist" / version / "dataset_info.json").write_text(
-            json.dumps(description | {"splits": [few]})
-        )
-    assert splits("mnist") == {"train": 10}
+def leave_half_a_description(folder):
+    write_description(folder / "3.0.1", '{"name": "mni')
+
+
+def leave_killed_preparation(folder):
+    write_description(folder / "incomplete.8CCFZ9_3.0.1", '{"fileFormat": "array_record"}')
+
+
+def write_description(folder, content):
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text(content)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    "leave",
+    [leave_nothing, leave_empty_description, leave_half_a_description, leave_killed_preparation],
+)
+def test_a_dataset_that_is_not_prepared_is_named_with_those_that_need_nothing(
+    tmp_path, monkeypatch, leave
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    leave(tmp_path / "mnist")
+    with pytest.raises(ValueError) as refused:
+        check(make_config("mnist"))
+    message = str(refused.value)
+    assert message.startswith(f"data=mnist is not prepared in {tmp_path / 'mnist'}, ")
+    assert "fathom-gradients[catalog]" in message
+    assert "offline there are digits, python_docs, function" in message
+    assert "\n" not in message
+
+
+def read_json(file):
+    return json.loads(file.read_text())
+
+
+def update_json(file, **changes):
+    content = read_json(file)
+    file.write_text(json.dumps(content | changes))
+
+
+def test_another_file_format_is_refused(prepared):
+    description = prepared / "mnist" / "3.0.1" / "dataset_info.json"
+    update_json(description, fileFormat="tfrecord")
+    with pytest.raises(ValueError, match="^data=mnist is in .*, but not as array_record: "):
+        check(make_config("mnist"))
+
+
+def test_an_alternative_file_format_is_accepted(prepared):
+    description = prepared / "mnist" / "3.0.1" / "dataset_info.json"
+    update_json(description, fileFormat="tfrecord", alternativeFileFormats=["array_record"])
+    check(make_config("mnist"))
+
+
+@pytest.fixture
+def many_versions(prepared):
+    """Versions of mnist whose training splits have different sizes."""
+    folder = prepared / "mnist"
+    sizes = {"3.0.2": 2, "3.0.10": 10, "1.9.9": 9}
+    for version, size in sizes.items():
+        (folder / version).mkdir()
+        for file in ("dataset_info.json", "features.json"):
+            shutil.copy(folder / "3.0.1" / file, folder / version)
+        split = {"name": "train", "shardLengths": [str(size)]}
+        update_json(folder / version / "dataset_info.json", splits=[split])
+
+
+def test_the_newest_version_is_read(many_versions):
+    assert split_sizes("mnist") == {"train": 10}
+
+
+@pytest.mark.parametrize(
+    ("setting", "split", "message"),
     [
-        ({"split": "validation"}, "data.split must be one of train, test, got validation"),
+        ("split", "validation", "data.split must be one of train, test, got validation"),
         (
-            {"eval_split": "[1:"},
+            "eval_split",
+            "[1:",
             "data.eval_split must be one of train, test or a slice such as train[:10%], got [1:",
         ),
-        ({"split": "train[9:9]"}, "data.split must hold examples: train has 30, got train[9:9]"),
+        (
+            "split",
+            "train[9:9]",
+            "data.split must hold examples: train has 30, got train[9:9]",
+        ),
     ],
 )
-def test_a_split_that_an_image_set_lacks_is_refused_by_name(prepared, changes, said):
+def test_a_split_that_an_image_dataset_lacks_is_refused_by_name(prepared, setting, split, message):
     with pytest.raises(ValueError) as refused:
-        check(chosen("mnist", **changes))
-    assert str(refused.value) == said
+        check(make_config("mnist", **{setting: split}))
+    assert str(refused.value) == message
 
 
 def test_a_batch_is_no_larger_than_the_split(prepared):
-    config = chosen("mnist", split="test")
+    config = make_config("mnist", split="test")
     config.train.batch_size = 21
-    with pytest.raises(
-        ValueError, match="train.batch_size must be ≤ 20, the examples of mnist, got 21"
-    ):
+    message = "train.batch_size must be ≤ 20, the examples of mnist, got 21"
+    with pytest.raises(ValueError, match=message):
         check(config)
 
 
-def test_a_description_without_image_or_text_is_refused_with_what_it_has(prepared):
-    features = prepared / "mnist" / "3.0.1" / "features.json"
-    described = json.loads(features.read_text())
-    del described["featuresDict"]["features"]["image"]
-    features.write_text(json.dumps(described))
-    with pytest.raises(
-        ValueError, match="data=mnist has label: what is trained on is an image with"
-    ):
-        splits("mnist")
+def test_a_dataset_without_image_or_text_is_refused_with_its_features(prepared):
+    file = prepared / "mnist" / "3.0.1" / "features.json"
+    description = read_json(file)
+    del description["featuresDict"]["features"]["image"]
+    file.write_text(json.dumps(description))
+    message = "data=mnist must have images with class labels, or texts, got the features label"
+    with pytest.raises(ValueError, match=message):
+        split_sizes("mnist")
 
 
 def test_slices_are_those_of_the_whole_split(prepared):
-    whole = load_images("mnist", "train", "test", None)
-    part = load_images("mnist", "train[:50%]", "train[50%:]", None)
-    assert np.array_equal(np.vstack([part.x, part.eval_x]), whole.x)
-    assert np.array_equal(np.concatenate([part.y, part.eval_y]), whole.y)
+    whole = load_images("mnist")
+    halves = load_images("mnist", "train[:50%]", "train[50%:]")
+    x = np.vstack([halves.x, halves.eval_x])
+    y = np.concatenate([halves.y, halves.eval_y])
+    assert_array_equal(x, whole.x)
+    assert_array_equal(y, whole.y)
 
 
-def test_any_other_name_is_read_by_its_features_and_needs_no_name_of_ours(prepared):
+def test_any_other_name_is_read_by_its_features(prepared):
     shutil.move(prepared / "cifar10", prepared / "somebodys_images")
-    data = Data(name=DataKind["tfds"], dataset="somebodys_images")
-    read = load_catalog(data)
-    assert (read.name, read.shape, read.classes, len(read.x)) == (
-        "somebodys_images",
-        SHAPES["cifar10"],
-        10,
-        30,
-    )
+    dataset = load_catalog(Data(name=DataKind["tfds"], dataset="somebodys_images"))
+    assert dataset.name == "somebodys_images"
+    assert dataset.shape == SHAPES["cifar10"]
+    assert dataset.classes == 10
+    assert len(dataset.x) == 30
+
+
+def test_any_other_dataset_needs_its_name(prepared):
     with pytest.raises(ValueError, match="^data.dataset must be a name of the TFDS catalogue"):
         describe(Data(name=DataKind["tfds"]))
 
 
-def test_one_of_several_configurations_must_be_chosen(prepared):
+@pytest.fixture
+def configurations(prepared):
+    """A dataset with two prepared configurations."""
     for name in ("small", "large"):
         shutil.copytree(prepared / "mnist" / "3.0.1", prepared / "sized" / name / "3.0.1")
-    data = Data(name=DataKind["tfds"], dataset="sized")
+
+
+def test_one_of_several_configurations_must_be_selected(configurations):
     with pytest.raises(ValueError, match="data.dataset must be one of sized/large, sized/small"):
-        describe(data)
-    data.dataset = "sized/small"
-    assert load_catalog(data).version == "small/3.0.1"
+        describe(Data(name=DataKind["tfds"], dataset="sized"))
 
 
-def question_data(**changes):
+def test_a_selected_configuration_is_read(configurations):
+    dataset = load_catalog(Data(name=DataKind["tfds"], dataset="sized/small"))
+    assert dataset.version == "small/3.0.1"
+
+
+def question_settings(label="label-coarse"):
     return Data(
         name=DataKind["trec"],
-        **{"label": "label-coarse", "unit": Unit.words, "length": 6} | changes,
+        label=label,
+        unit=Unit.words,
+        length=6,
     )
 
 
+def decode_words(row, symbols):
+    """The words of a padded row."""
+    return " ".join(symbols[token - 1] for token in row if token)
+
+
 def test_questions_are_padded_words_and_their_class(prepared):
-    read = load_catalog(question_data())
-    rows = {
-        " ".join(read.symbols[token - 1] for token in row if token): label
-        for row, label in zip(read.x, read.y, strict=True)
+    dataset = load_catalog(question_settings())
+    labels = {}
+    for row, label in zip(dataset.x, dataset.y, strict=True):
+        labels[decode_words(row, dataset.symbols)] = label
+    unknown = dataset.symbols[0]
+    assert labels == {
+        "who wrote it ?": 1,
+        f"{unknown} is it {unknown} {unknown} who": 0,
+        unknown: 1,
+        "who is it ?": 1,
     }
-    unknown = read.symbols[0]
-    assert rows == {
-        "who wrote it ?": 1, f"{unknown} is it {unknown} {unknown} who": 0, unknown: 1, "who is it ?": 1,
-    }  # fmt: skip
-    assert read.padded and not read.language and read.classes == 3 and read.shape == (6,)
-    assert (read.x != 0).all(1).sum() == 1 and len(read.eval_x) == len(QUESTIONS["test"])
-    assert not (np.diff((read.x != 0).astype(int)) > 0).any()  # no token behind padding
 
 
-def test_another_label_is_another_target_and_an_unknown_one_is_refused(prepared):
-    assert set(load_catalog(question_data(label="label-fine")).y) == {2}
-    with pytest.raises(
-        ValueError, match="data.label must be one of label-.*, label-.* for trec, got topic"
-    ):
-        describe(question_data(label="topic"))
+def test_questions_are_a_padded_text_dataset(prepared):
+    dataset = load_catalog(question_settings())
+    assert dataset.padded
+    assert not dataset.language
+    assert dataset.classes == 3
+    assert dataset.shape == (6,)
+    assert len(dataset.eval_x) == len(QUESTIONS["test"])
 
 
-def test_the_play_is_windows_of_its_own_splits(prepared):
+def test_padding_comes_after_the_text_alone(prepared):
+    dataset = load_catalog(question_settings())
+    is_token = (dataset.x != 0).astype(int)
+    fills_the_row = is_token.all(axis=1)
+    assert fills_the_row.sum() == 1
+    assert not (np.diff(is_token) > 0).any()
+
+
+def test_another_label_is_another_target(prepared):
+    dataset = load_catalog(question_settings(label="label-fine"))
+    assert set(dataset.y) == {2}
+
+
+def test_a_label_that_does_not_exist_is_refused_by_name(prepared):
+    message = "data.label must be one of label-.*, label-.* for trec, got topic"
+    with pytest.raises(ValueError, match=message):
+        describe(question_settings(label="topic"))
+
+
+def test_the_play_is_windows_of_its_splits(prepared):
     data = Data(name=DataKind["tiny_shakespeare"], length=16)
-    read = load_catalog(data)
-    assert "".join(read.symbols[token] for token in read.x.ravel()) == PLAY["train"][: read.x.size]
-    assert read.language and read.y[0, :-1].tolist() == read.x[0, 1:].tolist()
-    assert describe(data).splits == {split: (len(text) - 1) // 16 for split, text in PLAY.items()}
+    dataset = load_catalog(data)
+    characters = [dataset.symbols[token] for token in dataset.x.ravel()]
+    assert "".join(characters) == PLAY["train"][: dataset.x.size]
+    assert dataset.language
+    assert_array_equal(dataset.y[0, :-1], dataset.x[0, 1:])
+
+
+def test_the_play_has_as_many_windows_as_its_splits_hold(prepared):
+    data = Data(name=DataKind["tiny_shakespeare"], length=16)
+    sizes = describe(data).splits
+    assert set(sizes) == set(PLAY)
+    for split, text in PLAY.items():
+        assert sizes[split] == (len(text) - 1) // 16

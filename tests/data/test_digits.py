@@ -1,14 +1,17 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.data_options import Data, Scaling
 from research.config.schema import Config
 from research.config.validation import check
 from research.data.digits import SPLITS, load_digits
-from research.data.noise import load_noise
 from research.data.sources import load
 from research.training.objective import normalize_inputs
+
+from .rows import have_common_rows
 
 
 @pytest.fixture(scope="module")
@@ -16,88 +19,125 @@ def digits():
     return load_digits(Data())
 
 
-def test_the_split(digits):
-    assert len(digits.x) == len(digits.y) == SPLITS["train"] == 1400
-    assert len(digits.eval_x) == len(digits.eval_y) == 397
-    assert digits.x.shape[1] == digits.eval_x.shape[1] == 64
+@pytest.fixture(scope="module")
+def per_feature():
+    """The digits, standardized for each pixel separately."""
+    return load(Data(scaling=Scaling.per_feature))
+
+
+def test_the_sizes_of_the_splits(digits):
+    assert SPLITS == {"train": 1400, "test": 397}
+    assert digits.x.shape == (1400, 64)
+    assert digits.y.shape == (1400,)
+    assert digits.eval_x.shape == (397, 64)
+    assert digits.eval_y.shape == (397,)
+
+
+def sort_rows(rows):
+    return rows[np.lexsort(rows.T)]
 
 
 def test_every_digit_of_the_source_is_in_one_split_once(digits):
     from sklearn import datasets
 
     images, labels = datasets.load_digits(return_X_y=True)
-    wanted = np.column_stack([images, labels])
-    ours = np.column_stack(
-        [np.vstack([digits.x, digits.eval_x]), np.concatenate([digits.y, digits.eval_y])]
-    )
-    assert np.array_equal(ours[np.lexsort(ours.T)], wanted[np.lexsort(wanted.T)])
+    expected = np.column_stack([images, labels])
+    all_images = np.vstack([digits.x, digits.eval_x])
+    all_labels = np.concatenate([digits.y, digits.eval_y])
+    actual = np.column_stack([all_images, all_labels])
+    assert_array_equal(sort_rows(actual), sort_rows(expected))
 
 
-def test_no_training_example_is_held_out(digits):
-    rows = {row.tobytes() for row in digits.x}
-    assert not rows & {row.tobytes() for row in digits.eval_x}
+def test_no_training_example_is_in_the_test_split(digits):
+    assert not have_common_rows(digits.x, digits.eval_x)
 
 
-def test_both_splits_hold_every_class_in_like_shares(digits):
-    """Binomial: the share of a class in 397 draws has a standard deviation of 1.5 %."""
+def test_both_splits_hold_every_class_equally_often(digits):
+    """Binomial: the fraction of a class in 397 examples has a standard deviation of 1.5 %."""
     for labels in (digits.y, digits.eval_y):
-        assert np.bincount(labels, minlength=10) / len(labels) == pytest.approx(0.1, abs=0.05)
+        counts = np.bincount(labels, minlength=10)
+        fractions = counts / len(labels)
+        assert fractions == pytest.approx(0.1, abs=0.05)
+
+
+def standardize(rows, dataset):
+    return (rows.astype(float) - dataset.offset) * dataset.scale
 
 
 def test_inputs_have_mean_0_and_mean_square_1(digits):
-    inputs = (digits.x.astype(float) - digits.offset) * digits.scale
+    inputs = standardize(digits.x, digits)
+    mean_square = (inputs**2).mean()
     assert inputs.mean() == pytest.approx(0, abs=1e-12)
-    assert (inputs**2).mean() == pytest.approx(1, rel=1e-12) == digits.mean_square
+    assert mean_square == pytest.approx(1, rel=1e-12) == digits.mean_square
 
 
-def test_each_pixel_by_itself_has_mean_0_and_mean_square_1_but_those_that_never_change(digits):
-    alone = load(Data(scaling=Scaling.per_feature))
-    inputs = (digits.x - alone.offset) * alone.scale
-    changes = np.ptp(digits.x, axis=0) > 0
-    assert 0 < np.sum(changes) < 64 and np.array_equal(alone.x, digits.x)
-    np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose((inputs**2).mean(axis=0), changes, rtol=1e-12)
-    assert alone.mean_square == pytest.approx(changes.mean(), rel=1e-12)
-    assert (
-        np.abs((alone.eval_x - alone.offset) * alone.scale).max() < 100
-    )  # also where a pixel never changed before
-    assert (load(Data()).offset, load(Data()).scale) == (digits.offset, digits.scale)
+def test_each_pixel_has_mean_0_and_mean_square_1_unless_it_is_constant(digits, per_feature):
+    inputs = standardize(digits.x, per_feature)
+    mean = inputs.mean(axis=0)
+    mean_square = (inputs**2).mean(axis=0)
+    varies = np.ptp(digits.x, axis=0) > 0
+    assert 0 < varies.sum() < 64
+    assert_allclose(mean, 0, atol=1e-12)
+    assert_allclose(mean_square, varies, rtol=1e-12)
+    assert per_feature.mean_square == pytest.approx(varies.mean(), rel=1e-12)
 
 
-def test_the_network_reads_each_pixel_by_its_own_scale(digits, make_architecture):
-    alone = load(Data(scaling=Scaling.per_feature))
-    arrays = {name: jnp.asarray(array) for name, array in alone.arrays().items()}
-    read = normalize_inputs(make_architecture(shape=(8, 8, 1)), arrays, arrays["x"])
-    np.testing.assert_allclose(read, (digits.x - alone.offset) * alone.scale, rtol=1e-5, atol=1e-5)
+def test_a_pixel_that_is_constant_in_training_stays_small_in_evaluation(per_feature):
+    inputs = standardize(per_feature.eval_x, per_feature)
+    assert np.abs(inputs).max() < 100
+
+
+def test_scaling_per_feature_leaves_the_examples_and_the_usual_dataset_alone(digits, per_feature):
+    usual = load(Data())
+    assert_array_equal(per_feature.x, digits.x)
+    assert usual.offset == digits.offset
+    assert usual.scale == digits.scale
+
+
+def test_the_network_reads_each_pixel_in_its_scale(digits, per_feature, make_architecture):
+    arrays = jax.tree.map(jnp.asarray, per_feature.arrays())
+    architecture = make_architecture(shape=(8, 8, 1))
+    inputs = normalize_inputs(architecture, arrays, arrays["x"])
+    expected = standardize(digits.x, per_feature)
+    assert_allclose(inputs, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_stored_is_small_and_exact(digits):
-    assert digits.x.dtype == np.uint8 and digits.y.dtype == np.int32
-    assert digits.x.min() == 0 and digits.x.max() == 16
+    assert digits.x.dtype == np.uint8
+    assert digits.y.dtype == np.int32
+    assert digits.x.min() == 0
+    assert digits.x.max() == 16
 
 
-def test_a_limit_keeps_the_first_training_examples_and_all_that_are_held_out(digits):
+def test_a_limit_keeps_the_first_training_examples_and_the_whole_test_split(digits):
     few = load_digits(Data(limit=50))
-    assert np.array_equal(few.x, digits.x[:50]) and np.array_equal(few.eval_x, digits.eval_x)
+    assert_array_equal(few.x, digits.x[:50])
+    assert_array_equal(few.eval_x, digits.eval_x)
     assert few.mean_square == pytest.approx(1, rel=1e-12)
-    assert few.fingerprint() != digits.fingerprint() == load_digits(Data()).fingerprint()
 
 
-@pytest.mark.parametrize("splits", [("trian", "test"), ("train", "tset"), ("", "test")])
-def test_a_split_that_does_not_exist_is_refused_by_name(splits):
+def test_the_fingerprint_is_that_of_the_examples(digits):
+    again = load_digits(Data())
+    few = load_digits(Data(limit=50))
+    assert again.fingerprint() == digits.fingerprint()
+    assert few.fingerprint() != digits.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("setting", "split"),
+    [("split", "trian"), ("eval_split", "tset"), ("split", "")],
+)
+def test_a_split_that_does_not_exist_is_refused_by_name(setting, split):
     config = Config()
-    config.data.split, config.data.eval_split = splits
-    wrong = "split" if splits[1] == "test" else "eval_split"
-    with pytest.raises(ValueError, match=f"^data.{wrong} must be one of train, test, got "):
+    setattr(config.data, setting, split)
+    with pytest.raises(ValueError, match=f"^data.{setting} must be one of train, test, got "):
         check(config)
 
 
-PREPARES = """
+PREPARE = """
 import sys
 from research.data.digits import load_digits
-from research.config.data_options import Data, Scaling
-from research.data.sources import load
-from research.training.objective import read_inputs
+from research.config.data_options import Data
 print(load_digits(Data()).fingerprint(), "tensorflow" in sys.modules)
 """
 
@@ -105,33 +145,20 @@ print(load_digits(Data()).fingerprint(), "tensorflow" in sys.modules)
 def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(
     digits, tmp_path, process
 ):
-    three = [process("-c", PREPARES, TFDS_DATA_DIR=str(tmp_path / "fresh")) for _ in range(3)]
-    said = [one.communicate() for one in three]
-    assert [out for out, _ in said] == [f"{digits.fingerprint()} False\n"] * 3, said
-    assert [err for _, err in said] == [""] * 3
+    data_dir = str(tmp_path / "fresh")
+    processes = []
+    for _ in range(3):
+        processes.append(process("-c", PREPARE, TFDS_DATA_DIR=data_dir))
+    for each in processes:
+        assert each.communicate() == (f"{digits.fingerprint()} False\n", "")
 
 
-def test_noise_is_the_same_for_every_run_of_its_sizes():
-    one = load_noise(Data(shape=[2, 3], classes=4, examples=100))
-    same = load_noise(Data(shape=[2, 3], classes=4, examples=100))
-    assert one.fingerprint() == same.fingerprint()
-    assert one.x.shape == one.eval_x.shape == (100, 6) and one.shape == (2, 3)
-    assert set(one.y) == set(one.eval_y) == {0, 1, 2, 3}
-    assert not {row.tobytes() for row in one.x} & {row.tobytes() for row in one.eval_x}
-
-
-def test_a_limit_of_noise_leaves_the_held_out_examples_as_they_are():
-    one = load_noise(Data(shape=[3], classes=2, examples=100))
-    few = load_noise(Data(shape=[3], classes=2, examples=100, limit=10))
-    assert np.array_equal(few.x, one.x[:10]) and np.array_equal(few.eval_x, one.eval_x)
-    assert np.array_equal(load_noise(Data(shape=[3], classes=2, examples=100, limit=1000)).x, one.x)
-
-
-def test_decoded_rows_that_were_cut_short_are_decoded_again(digits, tmp_path, monkeypatch):
+def test_cached_rows_that_were_cut_short_are_decoded_again(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     load_digits(Data())
-    (kept,) = tmp_path.rglob("decoded-train.npz")
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[: len(whole) // 2])
-    assert load_digits(Data()).fingerprint() == digits.fingerprint()
-    assert len(kept.read_bytes()) == len(whole)
+    [cache] = tmp_path.rglob("decoded-train.npz")
+    content = cache.read_bytes()
+    cache.write_bytes(content[: len(content) // 2])
+    again = load_digits(Data())
+    assert again.fingerprint() == digits.fingerprint()
+    assert len(cache.read_bytes()) == len(content)

@@ -1,11 +1,12 @@
-"""Preparing: files matched by their content, refusals in one line, and the catalogue's own builders without a network.
+"""Preparing: raw files found by their content, errors in one line, and builders without a network.
 
-What needs TensorFlow and the raw files is slow; the files are looked for in FATHOM_RAW_DIR or ../shared/data.
+Tests that need TensorFlow and raw files are slow. FATHOM_RAW_DIR names the folder of the files.
 """
 
 import gzip
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import socket
@@ -16,120 +17,157 @@ import numpy as np
 import pytest
 
 from research.data import prepare, raw_files
-from research.data.raw_files import Fetched, is_reachable, place_raw_files
+from research.data.raw_files import RawFiles, is_reachable, place_raw_files
 
-RAW = Path(os.environ.get("FATHOM_RAW_DIR") or Path(__file__).parents[3] / "shared" / "data")
-URLS = {"http://there.example/a.txt": b"first", "http://there.example/b.txt": b"second"}
+DEFAULT_RAW_DIR = Path(__file__).parents[3] / "shared" / "data"
+RAW_DIR = Path(os.environ.get("FATHOM_RAW_DIR") or DEFAULT_RAW_DIR)
+URL_A = "http://there.example/a.txt"
+URL_B = "http://there.example/b.txt"
+CONTENTS = {URL_A: b"first", URL_B: b"second"}
 
 
-@pytest.fixture
-def fetched(tmp_path):
+def make_raw_files(download_dir, *, may_download=True):
     from tensorflow_datasets.core.download.checksums import UrlInfo
     from tensorflow_datasets.core.utils import Size
 
-    infos = {
-        url: UrlInfo(
-            size=Size(len(content)), checksum=hashlib.sha256(content).hexdigest(), filename=None
-        )
-        for url, content in URLS.items()
-    }
-    return Fetched("somebodys/small", infos, tmp_path / "downloads", True)
+    url_infos = {}
+    for url, content in CONTENTS.items():
+        checksum = hashlib.sha256(content).hexdigest()
+        size = Size(len(content))
+        url_infos[url] = UrlInfo(size=size, checksum=checksum, filename=None)
+    return RawFiles("somebodys/small", url_infos, download_dir, may_download)
 
 
 @pytest.fixture
-def raw(tmp_path):
-    (tmp_path / "raw" / "other").mkdir(parents=True)
-    (tmp_path / "raw" / "renamed").write_bytes(b"first")
-    (tmp_path / "raw" / "other" / "b.txt").write_bytes(b"second")
-    return tmp_path / "raw"
+def needed(tmp_path):
+    """The raw files that a dataset needs."""
+    return make_raw_files(tmp_path / "downloads")
 
 
-def test_files_are_taken_by_their_content_whatever_their_name(fetched, raw):
-    (raw / "a.txt").write_bytes(b"wrong")  # of another dataset, say: the right one is there too
-    assert place_raw_files(fetched, raw) == []
-    for url, content in URLS.items():
-        assert (
-            fetched.place(url).read_bytes() == content
-            and Path(f"{fetched.place(url)}.INFO").exists()
-        )
-    assert place_raw_files(fetched, None) == []  # from now on they are there
+@pytest.fixture
+def raw_dir(tmp_path):
+    """A folder with both files, one of them under another name."""
+    folder = tmp_path / "raw"
+    (folder / "other").mkdir(parents=True)
+    (folder / "renamed").write_bytes(CONTENTS[URL_A])
+    (folder / "other" / "b.txt").write_bytes(CONTENTS[URL_B])
+    return folder
 
 
-def test_tfds_looks_where_the_files_are_put(fetched, raw):
+def test_files_are_found_by_their_content_whatever_their_name(needed, raw_dir):
+    (raw_dir / "a.txt").write_bytes(b"wrong")  # for example, of another dataset
+    assert place_raw_files(needed, raw_dir) == []
+    for url, content in CONTENTS.items():
+        cached = needed.cache_path(url)
+        assert cached.read_bytes() == content
+        assert Path(f"{cached}.INFO").exists()
+
+
+def test_files_that_were_placed_are_not_missing_later(needed, raw_dir):
+    place_raw_files(needed, raw_dir)
+    assert place_raw_files(needed, None) == []
+
+
+def test_tfds_looks_where_the_files_are_placed(needed, raw_dir):
     import tensorflow_datasets as tfds
 
-    place_raw_files(fetched, raw)
+    place_raw_files(needed, raw_dir)
     manager = tfds.download.DownloadManager(
-        download_dir=str(fetched.downloads), url_infos=dict(fetched.infos), dataset_name="somebodys"
+        download_dir=str(needed.download_dir),
+        url_infos=dict(needed.url_infos),
+        dataset_name="somebodys",
     )
-    found: Any = manager.download(list(URLS))
-    assert [Path(path).read_bytes() for path in found] == list(URLS.values())
+    paths: Any = manager.download(list(CONTENTS))
+    contents = [Path(path).read_bytes() for path in paths]
+    assert contents == list(CONTENTS.values())
 
 
-def test_what_is_missing_is_named_and_what_is_damaged_is_refused_by_name(fetched, raw):
-    (raw / "renamed").unlink()
-    assert place_raw_files(fetched, raw) == ["http://there.example/a.txt"]
-    (raw / "other" / "a.txt").write_bytes(b"frst")
-    with pytest.raises(
-        ValueError, match=f"^{raw / 'other' / 'a.txt'} is damaged: .* needs 5 bytes .*, got 4 bytes"
-    ):
-        place_raw_files(fetched, raw)
+def test_a_missing_file_is_named(needed, raw_dir):
+    (raw_dir / "renamed").unlink()
+    assert place_raw_files(needed, raw_dir) == [URL_A]
+
+
+def test_a_damaged_file_is_refused_by_name(needed, raw_dir):
+    (raw_dir / "renamed").unlink()
+    damaged = raw_dir / "other" / "a.txt"
+    damaged.write_bytes(b"frst")
+    message = f"^{damaged} is damaged: .* needs 5 bytes .*, got 4 bytes"
+    with pytest.raises(ValueError, match=message):
+        place_raw_files(needed, raw_dir)
+
+
+def test_a_folder_that_does_not_exist_is_refused(needed, raw_dir):
     with pytest.raises(ValueError, match="^data.raw_dir must be a folder, got "):
-        place_raw_files(fetched, raw / "nowhere")
+        place_raw_files(needed, raw_dir / "nowhere")
 
 
-def test_a_cached_download_that_was_damaged_is_not_taken_for_whole(fetched, raw):
-    place_raw_files(fetched, raw)
-    (raw / "renamed").write_bytes(b"frist")
-    assert place_raw_files(fetched, None) == ["http://there.example/a.txt"]
+def test_a_cached_download_that_is_damaged_counts_as_missing(needed, raw_dir):
+    place_raw_files(needed, raw_dir)
+    (raw_dir / "renamed").write_bytes(b"frist")
+    assert place_raw_files(needed, None) == [URL_A]
 
 
-def test_a_host_is_probed_and_a_refusal_says_how_to_do_without(fetched, monkeypatch):
+def test_a_host_is_reachable_while_it_listens(monkeypatch):
+    monkeypatch.setattr("urllib.request.getproxies", dict)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
-        monkeypatch.setattr("urllib.request.getproxies", lambda: {})
+        _, port = server.getsockname()
+        url = f"http://127.0.0.1:{port}/x"
         assert is_reachable(url)
     assert not is_reachable(url)
+
+
+def test_without_a_network_the_error_says_what_to_do(needed, monkeypatch):
     monkeypatch.setattr(raw_files, "is_reachable", lambda url: False)
     with pytest.raises(ValueError) as refused:
-        fetched.refuse_unless_reachable("http://there.example/a.txt")
-    said = str(refused.value)
-    assert said.startswith(
+        needed.check_can_download(URL_A)
+    message = str(refused.value)
+    assert message.startswith(
         "data=somebodys/small is not prepared, and there.example cannot be reached: put a.txt"
     )
-    assert "data.raw_dir=" in said and "offline there are digits" in said and "\n" not in said
+    assert "data.raw_dir=" in message
+    assert "offline there are digits" in message
+    assert "\n" not in message
 
 
-def test_nothing_is_downloaded_that_may_not_be(fetched, monkeypatch):
+def test_nothing_is_downloaded_if_the_setting_forbids_it(needed, monkeypatch):
     monkeypatch.setattr(raw_files, "is_reachable", lambda url: True)
-    fetched.refuse_unless_reachable("http://there.example/a.txt")
-    forbidden = Fetched(fetched.name, fetched.infos, fetched.downloads, False)
+    needed.check_can_download(URL_A)
+    forbidden = make_raw_files(needed.download_dir, may_download=False)
     with pytest.raises(ValueError, match="data.download=false"):
-        forbidden.refuse_unless_reachable("http://there.example/a.txt")
+        forbidden.check_can_download(URL_A)
+
+
+@pytest.fixture
+def data_dir(tmp_path, monkeypatch):
+    """An empty TFDS directory."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("cifar_10", "the TFDS catalogue has no cifar_10; did you mean cifar10?"),
         ("imagenette/tiny", "data.dataset must name a configuration of imagenette: "),
         (
             "imagenet2012",
-            "data=imagenet2012 is not prepared and its files are not for download: put them in a folder",
+            "data=imagenet2012 is not prepared and its files cannot be downloaded automatically: "
+            "put them in a folder",
         ),
         ("kmnist", "data=kmnist is not prepared, and data.download=false: put "),
     ],
 )
-def test_the_other_process_answers_in_one_line(name, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+def test_the_separate_process_answers_in_one_line(name, message, data_dir, capsys):
     request = {"name": name, "raw_dir": None, "download": False}
-    code, line = prepare._answered(request, None)
-    assert code == 2 and line.startswith(said) and "\n" not in line
-    assert not list(tmp_path.iterdir())
+    code, line = prepare.answer_request(request, io.StringIO())
+    assert code == 2
+    assert line.startswith(message)
+    assert "\n" not in line
+    assert not list(data_dir.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reason"),
     [
         (OSError(28, "No space left on device"), "no space left on the device"),
         (
@@ -140,71 +178,93 @@ def test_the_other_process_answers_in_one_line(name, said, tmp_path, monkeypatch
         (RuntimeError("first line\nsecond"), "RuntimeError: first line"),
     ],
 )
-def test_what_the_system_said_is_said_in_one_line(error, said, tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-
-    def fails(*_):
+def test_an_error_of_the_system_is_given_in_one_line(error, reason, data_dir, monkeypatch):
+    def fail(*_):
         raise error
 
-    monkeypatch.setattr(prepare, "_prepare", fails)
-    code, line = prepare._answered({"name": "mnist", "raw_dir": None, "download": True}, None)
-    assert (code, line) == (2, f"data=mnist cannot be prepared in {tmp_path / 'mnist'}: {said}")
+    monkeypatch.setattr(prepare, "prepare_dataset", fail)
+    request = {"name": "mnist", "raw_dir": None, "download": True}
+    code, line = prepare.answer_request(request, io.StringIO())
+    assert code == 2
+    assert line == f"data=mnist cannot be prepared in {data_dir / 'mnist'}: {reason}"
 
 
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 needs_tensorflow = pytest.mark.skipif(
-    not (importlib.util.find_spec("tensorflow") and RAW.is_dir()),
+    not HAS_TENSORFLOW or not RAW_DIR.is_dir(),
     reason="needs TensorFlow and the raw files",
 )
-TRAINS = """
+TRAIN = """
 import atexit, sys
 atexit.register(lambda: print("tensorflow" in sys.modules))
 import research.cli.main
 research.cli.main.main()
 """
-FEW = ("tracker=none", "train.steps=2", "model.depth=2", "model.width=8")
+SMALL = ["tracker=none", "train.steps=2", "model.depth=2", "model.width=8"]
+
+
+@pytest.fixture
+def start_training(workplace, process):
+    """Starts a process that prepares a dataset and trains on it."""
+
+    def start(data, *overrides):
+        settings = [f"data={data}", f"data.raw_dir={RAW_DIR}", *SMALL, *overrides]
+        data_dir = str(workplace / "tfds")
+        return process("-c", TRAIN, "train", *settings, TFDS_DATA_DIR=data_dir)
+
+    return start
+
+
+def assert_trained_without_tensorflow(process):
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == "False"
 
 
 @pytest.mark.slow
 @needs_tensorflow
-def test_three_processes_prepare_and_train_at_once_and_none_imports_tensorflow(workplace, process):
-    words = ["train", "data=trec", f"data.raw_dir={RAW}", "model=transformer", *FEW]
-    three = [
-        process("-c", TRAINS, *words, f"name=n{n}", TFDS_DATA_DIR=str(workplace / "t"))
-        for n in range(3)
-    ]
-    said = [one.communicate() for one in three]
-    assert [
-        (one.returncode, out.splitlines()[-1]) for one, (out, _) in zip(three, said, strict=True)
-    ] == [(0, "False")] * 3, said
-    runs = [json.loads(run.read_text())["data"] for run in workplace.glob("outputs/*/*/run.json")]
-    assert len(runs) == 3 and len({run["fingerprint"] for run in runs}) == 1
-    assert sum(runs[0]["class_counts"]) == runs[0]["examples"] == 5452
+def test_three_processes_prepare_and_train_at_once_and_none_imports_tensorflow(
+    workplace, start_training
+):
+    processes = []
+    for number in range(3):
+        processes.append(start_training("trec", "model=transformer", f"name=n{number}"))
+    for each in processes:
+        assert_trained_without_tensorflow(each)
+    fingerprints = set()
+    files = list(workplace.glob("outputs/*/*/run.json"))
+    for file in files:
+        record = json.loads(file.read_text())["data"]
+        fingerprints.add(record["fingerprint"])
+        assert sum(record["class_counts"]) == record["examples"] == 5452
+    assert len(files) == 3
+    assert len(fingerprints) == 1
 
 
 @pytest.mark.slow
 @needs_tensorflow
-def test_mnist_prepared_behind_fashion_mnist_is_mnist(workplace, process):
+def test_mnist_prepared_after_fashion_mnist_is_mnist(workplace, start_training):
     for name in ("fashion_mnist", "mnist"):
-        words = ["train", f"data={name}", f"data.raw_dir={RAW}", *FEW]
-        ended = process("-c", TRAINS, *words, TFDS_DATA_DIR=str(workplace / "t"))
-        out, err = ended.communicate()
-        assert ended.returncode == 0 and out.splitlines()[-1] == "False", err
-        with np.load(workplace / "t" / name / "3.0.1" / "decoded-train.npz") as kept:
-            rows = sorted(row.tobytes() for row in kept["x"])
-        pixels = gzip.decompress((RAW / name / "train-images-idx3-ubyte.gz").read_bytes())[16:]
-        assert rows == sorted(
-            row.tobytes() for row in np.frombuffer(pixels, np.uint8).reshape(-1, 784)
-        )
+        assert_trained_without_tensorflow(start_training(name))
+        with np.load(workplace / "tfds" / name / "3.0.1" / "decoded-train.npz") as cached:
+            rows = sorted(row.tobytes() for row in cached["x"])
+        assert rows == sorted(row.tobytes() for row in read_raw_images(name))
+
+
+def read_raw_images(name):
+    """The training images [n, 784] of the raw file, whose header has 16 bytes."""
+    compressed = (RAW_DIR / name / "train-images-idx3-ubyte.gz").read_bytes()
+    pixels = gzip.decompress(compressed)[16:]
+    return np.frombuffer(pixels, np.uint8).reshape(-1, 784)
 
 
 @pytest.mark.slow
 @needs_tensorflow
-def test_what_a_killed_preparation_left_is_taken_away(workplace, process):
-    left = workplace / "t" / "tiny_shakespeare" / "incomplete.ABC123_1.0.0"
-    left.mkdir(parents=True)
-    (left / "dataset_info.json").write_text("{}")
-    words = ["train", "data=tiny_shakespeare", f"data.raw_dir={RAW}", "model=transformer", *FEW]
-    ended = process("-c", TRAINS, *words, TFDS_DATA_DIR=str(workplace / "t"))
-    out, err = ended.communicate()
-    assert ended.returncode == 0 and out.splitlines()[-1] == "False", err
-    assert sorted(part.name for part in left.parent.iterdir()) == [".lock", "1.0.0"]
+def test_what_a_killed_preparation_left_is_removed(workplace, start_training):
+    folder = workplace / "tfds" / "tiny_shakespeare"
+    incomplete = folder / "incomplete.ABC123_1.0.0"
+    incomplete.mkdir(parents=True)
+    (incomplete / "dataset_info.json").write_text("{}")
+    process = start_training("tiny_shakespeare", "model=transformer")
+    assert_trained_without_tensorflow(process)
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "1.0.0"]

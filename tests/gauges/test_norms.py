@@ -4,79 +4,84 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.training.precision import scope
 
 ROUNDING = 1e-6  # a float32 sum of tens of squares: a few ulp of 6e-8 each
-MAGNITUDES = [10.0**e for e in range(-37, 38)]
+POWERS_OF_TEN = [10.0**e for e in range(-37, 38)]
 norm = jax.jit(euclidean)
 
 
-def directions(shape, seed=0):
-    """Random vectors of unit length along the last axis."""
-    x = np.random.default_rng(seed).standard_normal(shape)
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+def unit_vector(size):
+    x = np.random.default_rng(0).standard_normal(size)
+    return x / np.linalg.norm(x)
 
 
-def oracle(*arrays):
-    return np.sqrt(sum(np.sum(np.asarray(x, np.float64) ** 2) for x in arrays))
+def norm_in_float64(*arrays):
+    total = 0.0
+    for array in arrays:
+        wide = np.asarray(array, np.float64)
+        total += np.sum(wide**2)
+    return np.sqrt(total)
 
 
-def test_float32_norms_are_right_from_1e_minus_37_to_1e37():
-    for size in MAGNITUDES:
-        x = np.float32(size / 3) * np.ones(
-            9, np.float32
-        )  # every element a normal number, down to the last one
-        np.testing.assert_allclose(norm(x), oracle(x), rtol=ROUNDING, err_msg=f"norm {size:g}")
+@pytest.mark.parametrize("size", POWERS_OF_TEN)
+def test_float32_norms_are_right_from_1e_minus_37_to_1e37(size):
+    x = np.full(9, size / 3, np.float32)  # every element is a normal number
+    assert_allclose(norm(x), norm_in_float64(x), rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-23, 1e-19, 2.0**-35, 1.0, 1e18, 1e19, 1e30])
 def test_random_vectors_where_the_squares_leave_the_format(size):
-    x = (size * directions(40)).astype(np.float32)
-    np.testing.assert_allclose(norm(x), oracle(x), rtol=ROUNDING)
+    x = (size * unit_vector(40)).astype(np.float32)
+    assert_allclose(norm(x), norm_in_float64(x), rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("part", [0.2, 0.3, 0.99])
-def test_norms_are_right_up_to_the_greatest_number(dtype, part):
+@pytest.mark.parametrize("fraction", [0.2, 0.3, 0.99])
+def test_norms_are_right_up_to_the_largest_number(dtype, fraction):
     """Above a quarter of it, its reciprocal is a subnormal number, which counts as zero."""
     with scope(dtype):
-        greatest = part * jnp.finfo(dtype).max
-        np.testing.assert_allclose(
-            norm(jnp.zeros(4, dtype).at[1].set(greatest)), greatest, rtol=ROUNDING
-        )
+        element = fraction * jnp.finfo(dtype).max
+        x = jnp.zeros(4, dtype).at[1].set(element)
+        assert_allclose(norm(x), element, rtol=ROUNDING)
 
 
-def test_both_sides_of_the_switch_to_scaling_agree():
-    for exponent in np.linspace(-40, -30, 41):  # the squares' floor lies at 2^-70
-        x = (2.0**exponent * directions(40)).astype(np.float32)
-        np.testing.assert_allclose(norm(x), oracle(x), rtol=ROUNDING, err_msg=f"2^{exponent}")
+@pytest.mark.parametrize("exponent", np.linspace(-40, -30, 41))
+def test_both_sides_of_the_switch_to_scaling_agree(exponent):
+    """The floor of the squares is 2^-70."""
+    x = (2.0**exponent * unit_vector(40)).astype(np.float32)
+    assert_allclose(norm(x), norm_in_float64(x), rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("size", [3e-7, 1e-3, 1.0, 4e4])
 def test_narrow_formats_are_summed_in_float32(dtype, size):
-    x = jnp.asarray(size * (1 + np.arange(50) % 7 / 16), dtype)
+    elements = size * (1 + np.arange(50) % 7 / 16)
+    x = jnp.asarray(elements, dtype)
     result = norm(x)
     assert result.dtype == jnp.float32
-    np.testing.assert_allclose(result, oracle(x), rtol=ROUNDING)
+    assert_allclose(result, norm_in_float64(x), rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-170, 1e-150, 1.0, 1e150, 1e160, 1e300])
-def test_float64_norms_keep_their_range_and_precision(size):
+def test_float64_norms_have_the_range_and_precision_of_float64(size):
     with scope("float64"):
-        x = jnp.asarray(size * directions(40))
+        x = jnp.asarray(size * unit_vector(40))
         result = norm(x)
+        expected = np.linalg.norm(np.asarray(x) / size)
         assert result.dtype == jnp.float64
-        np.testing.assert_allclose(result / size, np.linalg.norm(np.asarray(x) / size), rtol=1e-14)
+        assert_allclose(result / size, expected, rtol=1e-14)
 
 
-@pytest.mark.parametrize(
-    "narrow, wide", [("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32")]
-)
-def test_accumulator_is_float32_or_wider(narrow, wide):
-    assert accumulator(jnp.dtype(narrow)) == jnp.dtype(wide)
+@pytest.mark.parametrize("narrow", ["float16", "bfloat16", "float32"])
+def test_the_accumulator_of_narrow_formats_is_float32(narrow):
+    assert accumulator(jnp.dtype(narrow)) == jnp.dtype("float32")
+
+
+def test_the_accumulator_of_float64_is_float64():
     with scope("float64"):
         assert accumulator(jnp.dtype("float64")) == jnp.dtype("float64")
 
@@ -102,80 +107,97 @@ def test_accumulator_is_float32_or_wider(narrow, wide):
     ],
 )
 def test_special_values_and_mixed_magnitudes(elements, expected):
-    np.testing.assert_allclose(
-        norm(np.array(elements, np.float32)), np.float32(expected), rtol=ROUNDING
-    )
+    result = norm(np.array(elements, np.float32))
+    assert_allclose(result, np.float32(expected), rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3), (2, 0, 3)])
-def test_any_shape_counts_whole(shape):
-    np.testing.assert_allclose(
-        norm(jnp.full(shape, 1e-30)), 1e-30 * np.sqrt(np.prod(shape)), rtol=ROUNDING
-    )
+def test_all_elements_of_any_shape_count(shape):
+    result = norm(jnp.full(shape, 1e-30))
+    expected = 1e-30 * np.sqrt(np.prod(shape))
+    assert_allclose(result, expected, rtol=ROUNDING)
 
 
-# Layers of one tree, each of another magnitude, with the two leaves of the last layers far apart.
-LAYERS = np.array(
-    [[1e-37, 1e-37], [1e-30, 1e-30], [0, 0], [1, 1], [1e30, 1e30], [1e-30, 1e30], [1, 0]]
+# Each row is a layer: the norms of its two leaves.
+LEAF_NORMS = np.array(
+    [
+        [1e-37, 1e-37],
+        [1e-30, 1e-30],
+        [0, 0],
+        [1, 1],
+        [1e30, 1e30],
+        [1e-30, 1e30],
+        [1, 0],
+    ]
 )
+LAYERS = len(LEAF_NORMS)
+LAYER_NORMS = np.hypot(LEAF_NORMS[:, 0], LEAF_NORMS[:, 1])
 
 
-def layered(dtype=np.float32):
-    """A tree with a leading layer axis, and its norm a layer."""
-    one = (LAYERS[:, :1] / 3 * np.ones((len(LAYERS), 9))).astype(dtype)
-    two = (LAYERS[:, 1, None, None] / 4 * np.ones((len(LAYERS), 4, 4))).astype(dtype)
-    return {"one": jnp.asarray(one), "two": jnp.asarray(two)}, np.hypot(LAYERS[:, 0], LAYERS[:, 1])
+@pytest.fixture
+def tree():
+    """Two leaves with a leading layer axis, whose norms are ``LEAF_NORMS``."""
+    nine_elements = LEAF_NORMS[:, :1] / 3 * np.ones((LAYERS, 9))
+    sixteen_elements = LEAF_NORMS[:, 1, None, None] / 4 * np.ones((LAYERS, 4, 4))
+    return {
+        "one": jnp.asarray(nine_elements.astype(np.float32)),
+        "two": jnp.asarray(sixteen_elements.astype(np.float32)),
+    }
 
 
-def test_layers_of_all_magnitudes_are_told_apart():
-    tree, expected = layered()
-    np.testing.assert_allclose(tree_euclidean(tree, batch_axes=1), expected, rtol=ROUNDING)
+def norm_by_layer(tree):
+    return tree_euclidean(tree, batch_axes=1)
+
+
+def test_layers_of_all_magnitudes_are_separate(tree):
+    assert_allclose(norm_by_layer(tree), LAYER_NORMS, rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_one_bad_layer_leaves_the_others_right(bad):
-    tree, expected = layered()
-    tree["one"], expected[3] = tree["one"].at[3, 0].set(bad), bad
-    np.testing.assert_allclose(tree_euclidean(tree, batch_axes=1), expected, rtol=ROUNDING)
+def test_a_layer_that_is_not_finite_leaves_the_others_right(bad, tree):
+    tree["one"] = tree["one"].at[3, 0].set(bad)
+    expected = LAYER_NORMS.copy()
+    expected[3] = bad
+    assert_allclose(norm_by_layer(tree), expected, rtol=ROUNDING)
 
 
 def test_no_two_and_all_batch_axes():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5)), jnp.float32)
-    np.testing.assert_allclose(tree_euclidean([x]), np.linalg.norm(x), rtol=ROUNDING)
-    np.testing.assert_allclose(
-        tree_euclidean([x], batch_axes=2), np.linalg.norm(x, axis=-1), rtol=ROUNDING
-    )
-    np.testing.assert_array_equal(tree_euclidean([x], batch_axes=3), np.abs(x))
+    of_everything = tree_euclidean([x])
+    of_last_axis = tree_euclidean([x], batch_axes=2)
+    of_elements = tree_euclidean([x], batch_axes=3)
+    assert_allclose(of_everything, np.linalg.norm(x), rtol=ROUNDING)
+    assert_allclose(of_last_axis, np.linalg.norm(x, axis=-1), rtol=ROUNDING)
+    assert_array_equal(of_elements, np.abs(x))
 
 
 TRANSFORMED = {
     "vmap": jax.vmap(tree_euclidean),
-    "jit": jax.jit(lambda tree: tree_euclidean(tree, batch_axes=1)),
+    "jit": jax.jit(norm_by_layer),
     "jit of vmap": jax.jit(jax.vmap(tree_euclidean)),
     "map": lambda tree: jax.lax.map(tree_euclidean, tree),
 }
 
 
-@pytest.mark.parametrize("by_layer", TRANSFORMED.values(), ids=TRANSFORMED)
-def test_transformations_do_not_change_the_norm(by_layer):
-    tree, expected = layered()
-    np.testing.assert_allclose(by_layer(tree), expected, rtol=ROUNDING)
+@pytest.mark.parametrize("transformed", TRANSFORMED.values(), ids=TRANSFORMED)
+def test_transformations_do_not_change_the_norm(transformed, tree):
+    assert_allclose(transformed(tree), LAYER_NORMS, rtol=ROUNDING)
 
 
-def test_norm_of_a_tree_is_the_norm_of_its_leaves_norms():
-    tree, expected = layered()
-    np.testing.assert_allclose(tree_euclidean(tree), oracle(*tree.values()), rtol=ROUNDING)
-    np.testing.assert_allclose(
-        euclidean(tree_euclidean(tree, batch_axes=1)), oracle(expected), rtol=ROUNDING
-    )
+def test_the_norm_of_a_tree_is_that_of_all_its_elements(tree):
+    expected = norm_in_float64(*tree.values())
+    assert_allclose(tree_euclidean(tree), expected, rtol=ROUNDING)
+
+
+def test_the_norm_of_a_tree_is_the_norm_of_its_layers_norms(tree):
+    measured = euclidean(norm_by_layer(tree))
+    assert_allclose(measured, norm_in_float64(LAYER_NORMS), rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("order", [("float32", "float64"), ("float64", "float32")])
 def test_leaves_of_different_formats_are_summed_in_the_wider_one(order):
+    """The square of 1e-30 is too small for float32, but not for float64."""
+    sizes = {"float32": 1e-30, "float64": 1e-60}
     with scope("float64"):
-        sizes = {
-            "float32": 1e-30,
-            "float64": 1e-60,
-        }  # the square of the first is below float32, not below float64
         leaves = [jnp.full(4, sizes[dtype], dtype) for dtype in order]
-        np.testing.assert_allclose(tree_euclidean(leaves), 2e-30, rtol=ROUNDING)
+        assert_allclose(tree_euclidean(leaves), 2e-30, rtol=ROUNDING)

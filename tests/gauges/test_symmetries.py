@@ -1,80 +1,138 @@
 """Products of weights with their gradients, and the balance of units, against loops in NumPy."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
 from research.training.precision import scope
 
-GENERATOR = np.random.default_rng(0)
+# Stages of layers of weights: 3 blocks of two layers, the second with two kernels, and 2 blocks of
+# one layer.
+SHAPES = [
+    [
+        [(3, 4, 5)],
+        [(3, 5, 4), (3, 3, 3, 2, 4)],
+    ],
+    [
+        [(2, 6, 3)],
+    ],
+]
+# The place of each layer in forward order: stage, block, layer of the block.
+LAYERS = [
+    (0, 0, 0),
+    (0, 0, 1),
+    (0, 1, 0),
+    (0, 1, 1),
+    (0, 2, 0),
+    (0, 2, 1),
+    (1, 0, 0),
+    (1, 1, 0),
+]
+
+
+class Kernel(NamedTuple):
+    """The weights of one kernel of one layer, and their gradient."""
+
+    weight: np.ndarray
+    gradient: np.ndarray
+
+
+class Network:
+    """Random weights and gradients, stacked for the gauges and by layer for loops."""
+
+    def __init__(self):
+        generator = np.random.default_rng(0)
+        self.weights = draw(SHAPES, generator)
+        self.gradients = draw(SHAPES, generator)
+
+    def layers(self):
+        for stage, block, layer in LAYERS:
+            kernels = []
+            weights = self.weights[stage][layer]
+            gradients = self.gradients[stage][layer]
+            for weight, gradient in zip(weights, gradients, strict=True):
+                kernels.append(Kernel(np.asarray(weight[block]), np.asarray(gradient[block])))
+            yield kernels
+
+
+def draw(shapes, generator):
+    """Arrays of the shapes in nested lists."""
+    if isinstance(shapes, tuple):
+        return jnp.asarray(generator.standard_normal(shapes))
+    return [draw(each, generator) for each in shapes]
 
 
 @pytest.fixture
 def network():
-    """Two stages of blocks, 3 of two layers and 2 of one: weights, gradients, and of each layer its pairs of them."""
-    shapes = [[[(3, 4, 5)], [(3, 5, 4), (3, 3, 3, 2, 4)]], [[(2, 6, 3)]]]
-
-    def draw(shape):
-        return GENERATOR.standard_normal(shape)
-
-    weights, gradients = (
-        [[[draw(s) for s in part] for part in stage] for stage in shapes] for _ in range(2)
-    )
-    pairs = [
-        [(w[n], g[n]) for w, g in zip(weights[stage][part], gradients[stage][part], strict=True)]
-        for stage, blocks in ((0, 3), (1, 2))
-        for n in range(blocks)
-        for part in range(len(shapes[stage]))
-    ]
-
-    def on_device(tree):
-        return [[[jnp.asarray(leaf) for leaf in part] for part in stage] for stage in tree]
-
     with scope("float64"):
-        yield on_device(weights), on_device(gradients), pairs
+        yield Network()
 
 
 def cosine(a, b):
     return np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def test_products_and_cosines_are_those_of_a_loop(network):
-    weights, gradients, pairs = network
-    flat = [
-        [np.concatenate([each[n].ravel() for each in layer]) for n in (0, 1)] for layer in pairs
-    ]
-    np.testing.assert_allclose(
-        scale_derivatives(weights, gradients), [np.sum(w * g) for w, g in flat], rtol=1e-12
-    )
-    np.testing.assert_allclose(
-        layer_cosines(weights, gradients), [cosine(w, g) for w, g in flat], rtol=1e-12
-    )
-    units = [
-        max(abs(cosine(w[..., j], g[..., j])) for w, g in layer for j in range(w.shape[-1]))
-        for layer in pairs
-    ]
-    np.testing.assert_allclose(unit_cosines(weights, gradients), units, rtol=1e-12)
+def test_scale_derivatives_are_those_of_a_loop(network):
+    expected = []
+    for kernels in network.layers():
+        expected.append(sum(np.sum(kernel.weight * kernel.gradient) for kernel in kernels))
+    measured = scale_derivatives(network.weights, network.gradients)
+    assert_allclose(measured, expected, rtol=1e-12)
 
 
-def test_cosines_of_a_vanishing_gradient_are_right_and_of_none_are_zero():
+def test_layer_cosines_are_those_of_a_loop(network):
+    expected = []
+    for kernels in network.layers():
+        weights = np.concatenate([kernel.weight.ravel() for kernel in kernels])
+        gradients = np.concatenate([kernel.gradient.ravel() for kernel in kernels])
+        expected.append(cosine(weights, gradients))
+    measured = layer_cosines(network.weights, network.gradients)
+    assert_allclose(measured, expected, rtol=1e-12)
+
+
+def test_unit_cosines_are_those_of_a_loop(network):
+    expected = []
+    for kernels in network.layers():
+        largest = 0.0
+        for kernel in kernels:
+            for unit in range(kernel.weight.shape[-1]):
+                value = cosine(kernel.weight[..., unit], kernel.gradient[..., unit])
+                largest = max(largest, abs(value))
+        expected.append(largest)
+    measured = unit_cosines(network.weights, network.gradients)
+    assert_allclose(measured, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("measure", [layer_cosines, unit_cosines])
+@pytest.mark.parametrize(("size", "expected"), [(1e-30, 1.0), (0.0, 0.0)])
+def test_cosines_of_a_vanishing_gradient_are_right_and_of_none_are_zero(size, expected, measure):
     weights = [[[jnp.ones((2, 3, 4))]]]
-    for size, expected in ((1e-30, 1.0), (0.0, 0.0)):
-        gradients = [[[jnp.full((2, 3, 4), size)]]]
-        for measure in (layer_cosines, unit_cosines):
-            np.testing.assert_allclose(measure(weights, gradients), [expected] * 2, rtol=1e-6)
+    gradients = [[[jnp.full((2, 3, 4), size)]]]
+    cosines = measure(weights, gradients)
+    assert_allclose(cosines, [expected, expected], rtol=1e-6)
 
 
 def test_the_balance_of_a_unit_is_what_enters_less_what_leaves():
-    embed, layers, head, biases = (
-        GENERATOR.standard_normal(s) for s in ((3, 4), (2, 4, 4), (4, 5), (3, 4))
-    )
-    into, out = [embed, *layers], [*layers, head]
-    expected = [
-        [np.sum(into[n][:, j] ** 2) + biases[n, j] ** 2 - np.sum(out[n][j] ** 2) for j in range(4)]
-        for n in range(3)
-    ]
+    generator = np.random.default_rng(0)
+    embed = generator.standard_normal((3, 4))
+    layers = generator.standard_normal((2, 4, 4))
+    head = generator.standard_normal((4, 5))
+    biases = generator.standard_normal((3, 4))
+    expected = np.zeros((3, 4))
+    for n, (into, out) in enumerate(
+        [(embed, layers[0]), (layers[0], layers[1]), (layers[1], head)]
+    ):
+        for unit in range(4):
+            incoming = np.sum(into[:, unit] ** 2)
+            outgoing = np.sum(out[unit] ** 2)
+            expected[n, unit] = incoming - outgoing
     with scope("float64"):
-        arrays = jnp.asarray(embed), jnp.asarray(layers), jnp.asarray(head)
-        np.testing.assert_allclose(balance(*arrays, jnp.asarray(biases)), expected, rtol=1e-12)
-        np.testing.assert_allclose(balance(*arrays), np.asarray(expected) - biases**2, rtol=1e-12)
+        weights = [jnp.asarray(embed), jnp.asarray(layers), jnp.asarray(head)]
+        without_biases = balance(*weights)
+        with_biases = balance(*weights, biases=jnp.asarray(biases))
+    assert_allclose(without_biases, expected, rtol=1e-12)
+    assert_allclose(with_biases, expected + biases**2, rtol=1e-12)

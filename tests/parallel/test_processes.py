@@ -149,7 +149,7 @@ def test_two_processes_agree_with_one_and_the_first_alone_writes(alone, two, wor
     assert "record: " in ends[0][0] and "step 4/4" in ends[0][1]
     assert said("".join(ends[1])) == ""
     again = [each.communicate() for each in two(*words, "name=shared")[2:]]
-    assert "nothing trained" in again[0][0] and said("".join(again[1])) == ""
+    assert "nothing was trained" in again[0][0] and said("".join(again[1])) == ""
     assert_same(shared, alone(words))
 
 

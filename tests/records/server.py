@@ -1,150 +1,159 @@
-"""A W&B server on the loopback address, as far as tests of uploads need one."""
+"""A W&B server on the loopback address that answers what uploads, resumed runs and searches ask."""
 
 import gzip
 import http.server
 import json
 import re
 
+PROJECT = {"name": "fathom", "entity": {"name": "me"}}
+VIEWER = {
+    "id": "u",
+    "entity": "me",
+    "username": "me",
+    "flags": "{}",
+    "teams": {"edges": []},
+}
+ARTIFACT = {
+    "id": "a",
+    "state": "COMMITTED",
+    "artifactSequence": {"id": "s", "latestArtifact": None},
+}
+
 
 class Server(http.server.ThreadingHTTPServer):
-    """A W&B server on the loopback address, as far as an upload needs one; it keeps what it receives."""
+    """Keeps what it receives.
+
+    Attributes:
+        address: its URL.
+        runs: for each run id, the variables with which it was created.
+        rows: for each run id, its history rows.
+        files: paths of uploaded files.
+        search: the configuration of the search, once there is one.
+        trials: the trials that the next agent gets.
+    """
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Answers)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         self.runs = {}
         self.rows = {}
         self.files = []
-        # the configuration of a search, and the trials that wait for an agent
         self.search = ""
         self.trials = []
 
 
-class _Answers(http.server.BaseHTTPRequestHandler):
+class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_POST(self):
-        asked = self._body()
+        content = self._read_content()
         data = {}
         if self.path == "/graphql":
-            data = self._graphql(
-                re.findall(r"(?:query|mutation)\s+(\w+)", asked["query"])[0],
-                asked.get("variables", {}),
-            )
+            request = json.loads(content)
+            operation = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
+            assert operation
+            data = self._answer_graphql(operation.group(1), request.get("variables", {}))
         elif self.path.endswith("/file_stream"):
-            for line in asked.get("files", {}).get("wandb-history.jsonl", {}).get("content", []):
-                self.server.rows.setdefault(self.path.split("/")[4], []).append(json.loads(line))
-        self._answer({"data": data})
+            self._keep_rows(json.loads(content))
+        self._send({"data": data})
 
     def do_PUT(self):
-        self.rfile.read(int(self.headers["content-length"]))
+        self._read_content()
         self.server.files.append(self.path)
-        self._answer({})
+        self._send({})
 
-    def _graphql(self, name, variables):
+    def _keep_rows(self, stream):
+        run_id = self.path.split("/")[4]
+        history = stream.get("files", {}).get("wandb-history.jsonl", {})
+        rows = self.server.rows.setdefault(run_id, [])
+        for line in history.get("content", []):
+            rows.append(json.loads(line))
+
+    def _answer_graphql(self, operation, variables):
+        if operation == "Viewer":
+            return {"viewer": VIEWER}
+        if operation == "UpsertBucket":
+            return self._create_run(variables)
+        if operation == "RunResumeStatus":
+            return {"model": PROJECT | {"bucket": self._describe_run(variables["name"])}}
+        if operation == "CreateRunFiles":
+            return self._create_files(variables["files"])
+        if operation == "ArtifactType":
+            return {"project": {"artifact": None}}
+        if operation == "CreateArtifact":
+            return {"createArtifact": {"artifact": ARTIFACT}}
+        return self._answer_about_search(operation, variables)
+
+    def _create_run(self, variables):
+        self.server.runs.setdefault(variables["name"], variables)
         bucket = {
-            "name": variables.get("name"),
-            "project": {"name": "fathom", "entity": {"name": "me"}},
+            "id": "r",
+            "name": variables["name"],
+            "displayName": "",
+            "sweepName": None,
+            "project": PROJECT,
         }
-        if name == "UpsertBucket":
-            self.server.runs.setdefault(variables["name"], variables)
-            return {
-                "upsertBucket": {
-                    "bucket": {"id": "r", "displayName": "", "sweepName": None} | bucket
-                }
-            }
-        files = [
-            {"name": file, "uploadUrl": f"{self.server.address}/{file}"}
-            for file in variables.get("files", [])
-        ]
-        artifact = {
-            "id": "a",
-            "state": "COMMITTED",
-            "artifactSequence": {"id": "s", "latestArtifact": None},
-        }
-        return {
-            "Viewer": {
-                "viewer": {
-                    "id": "u",
-                    "entity": "me",
-                    "username": "me",
-                    "flags": "{}",
-                    "teams": {"edges": []},
-                }
-            },
-            "RunResumeStatus": {
-                "model": bucket["project"] | {"bucket": self._known(variables.get("name"))}
-            },
-            "CreateRunFiles": {
-                "createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}
-            },
-            "ArtifactType": {"project": {"artifact": None}},
-            "CreateArtifact": {"createArtifact": {"artifact": artifact}},
-        }.get(name) or self._search(name, variables)
+        return {"upsertBucket": {"bucket": bucket}}
 
-    def _search(self, name, variables):
-        """An agent asks for its search's command, and with each sign of life for what it is to run."""
-        if name == "UpsertSweep":
+    def _create_files(self, names):
+        files = []
+        for name in names:
+            files.append({"name": name, "uploadUrl": f"{self.server.address}/{name}"})
+        return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+
+    def _answer_about_search(self, operation, variables):
+        """An agent asks for the configuration of its search, and in each heartbeat for trials."""
+        if operation == "UpsertSweep":
             self.server.search = variables["config"]
-            return {
-                "upsertSweep": {
-                    "sweep": {"name": "search", "project": None},
-                    "configValidationWarnings": [],
-                }
-            }
-        if name == "Heartbeat":
-            commands = self.server.trials
+            sweep = {"name": "search", "project": None}
+            return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+        if operation == "SweepWithRuns":
+            sweep = {"config": self.server.search, "runs": {"edges": []}}
+            return {"project": {"sweep": sweep}}
+        if operation == "CreateAgent":
+            return {"createAgent": {"agent": {"id": "agent"}}}
+        if operation == "Heartbeat":
+            commands = json.dumps(self.server.trials)
             self.server.trials = []
-            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
-        return {
-            "SweepWithRuns": {
-                "project": {"sweep": {"config": self.server.search, "runs": {"edges": []}}}
-            },
-            "CreateAgent": {"createAgent": {"agent": {"id": "agent"}}},
-            "GetDefaultEntity": {"viewer": {"id": "u", "entity": "me"}},
-        }.get(name, {})
+            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": commands}}
+        if operation == "GetDefaultEntity":
+            return {"viewer": {"id": "u", "entity": "me"}}
+        return {}
 
-    def _known(self, name):
-        """What is there of a run, for the next part of it; ``t`` is how W&B tells one that was begun."""
-        rows = self.server.rows.get(name)
+    def _describe_run(self, run_id):
+        """What a resumed run needs to know about itself; None if the server has no rows of it."""
+        rows = self.server.rows.get(run_id)
         if not rows:
             return None
-        lines = {
-            "historyLineCount": len(rows),
-            "eventsLineCount": 0,
-            "logLineCount": 0,
-            "eventsTail": "[]",
-        }
-        described = {
-            "name": name,
+        last_row = json.dumps(rows[-1])
+        return {
+            "name": run_id,
             "id": "r",
-            "displayName": name,
+            "displayName": run_id,
             "config": "{}",
+            "wandbConfig": '{"t": 1}',  # W&B takes a run without "t" for one that never started
             "summaryMetrics": "{}",
             "tags": [],
+            "historyLineCount": len(rows),
+            "historyTail": json.dumps([last_row]),
+            "eventsLineCount": 0,
+            "eventsTail": "[]",
+            "logLineCount": 0,
         }
-        return (
-            described
-            | lines
-            | {"historyTail": json.dumps([json.dumps(rows[-1])]), "wandbConfig": '{"t": 1}'}
-        )
 
-    def _body(self):
-        sent = self.rfile.read(int(self.headers["content-length"] or 0))
-        sent = gzip.decompress(sent) if self.headers.get("content-encoding") == "gzip" else sent
-        return (
-            json.loads(sent)
-            if self.path == "/graphql" or self.path.endswith("/file_stream")
-            else {}
-        )
+    def _read_content(self):
+        content = self.rfile.read(int(self.headers["content-length"] or 0))
+        if self.headers.get("content-encoding") == "gzip":
+            content = gzip.decompress(content)
+        return content
 
-    def _answer(self, value):
-        sent = json.dumps(value).encode()
+    def _send(self, value):
+        content = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(sent)))
+        self.send_header("content-length", str(len(content)))
         self.end_headers()
-        self.wfile.write(sent)
+        self.wfile.write(content)
 
     def log_message(self, *_):
-        pass
+        """Prints nothing."""

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from research.records.queries import (
     completed,
@@ -11,6 +12,7 @@ from research.records.queries import (
     metric_curves,
     one_per_seed,
     setting_values,
+    tabulate_by_seed,
     window_means,
 )
 from research.records.runs import Run
@@ -62,6 +64,26 @@ def test_the_last_run_of_each_seed_remains():
 
     assert one_per_seed([a, b, c]) == [c, b]
     assert setting_values([a, b, c], "seed") == [0, 2]
+
+
+def test_a_table_has_a_row_for_each_seed_and_a_column_for_each_value():
+    runs = []
+    for depth in (4, 2):
+        for seed in (1, 0):
+            run = MemoryRun(seed=seed)
+            run.config["model.depth"] = depth
+            runs.append(run)
+
+    table = tabulate_by_seed(
+        runs, "model.depth", [2, 4], lambda run: 10 * run["model.depth"] + run["seed"]
+    )
+
+    assert table.tolist() == [[20, 40], [21, 41]]
+
+
+def test_a_table_of_runs_that_differ_in_more_than_the_seed_is_refused():
+    with pytest.raises(ValueError, match="2 runs"):
+        tabulate_by_seed([MemoryRun(), MemoryRun()], "seed", [0], lambda run: run["seed"])
 
 
 def test_a_diverged_run_is_not_completed_and_its_final_loss_is_infinite():

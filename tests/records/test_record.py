@@ -1,3 +1,5 @@
+"""Writing run directories: part files, final tables, run.json, locks, and what a crash leaves."""
+
 import json
 import os
 import sys
@@ -9,209 +11,246 @@ import pyarrow.parquet as pq
 import pytest
 
 from research.records import record
-from research.records.record import Lock, RunRecord, write_json
+from research.records.record import Lock, NullRecord, RunRecord, write_json
 from research.records.runs import Run
+from research.records.table_writer import CorruptTable
 
-LAYERS = 3
+NUM_LAYERS = 3
+NEVER = 1e9
+ALWAYS = -1.0
 
 
-def rows(start, count):
-    """Columns as the host loop hands them over; every second step is measured."""
+def make_rows(start, count):
+    """Metrics and profiles of ``count`` steps. Even steps are measured, the last is evaluated."""
     step = np.arange(start, start + count)
-    seen = np.ma.masked_all(count)
-    seen[-1] = step[-1] / 2
+    eval_loss = np.ma.masked_all(count)
+    eval_loss[-1] = step[-1] / 2
+    metrics = {
+        "step": step,
+        "train_loss": np.float32(1) / (1 + step),
+        "eval_loss": eval_loss,
+    }
     measured = step[step % 2 == 0]
-    layers = measured[:, None] + np.arange(LAYERS + 1) / 10
-    metrics = {"step": step, "train_loss": np.float32(1) / (1 + step), "eval_loss": seen}
+    if not len(measured):
+        return metrics, {}
+    signal = measured[:, None] + np.arange(NUM_LAYERS + 1) / 10
     profiles = {
         "step": measured,
-        "signal_grad": layers,
-        "grad_norm": layers[:, 1:].astype(np.float32),
+        "signal_grad": signal,
+        "grad_norm": signal[:, 1:].astype(np.float32),
     }
-    return metrics, profiles if len(measured) else {}
+    return metrics, profiles
+
+
+def open_record(directory, **arguments):
+    directory.mkdir(exist_ok=True)
+    return RunRecord(Lock(directory), {}, **arguments)
 
 
 @pytest.fixture
-def at_once(monkeypatch):
-    """Every row is flushed as it comes."""
-    monkeypatch.setattr(record, "FLUSH_SECONDS", -1.0)
+def flush_always(monkeypatch):
+    monkeypatch.setattr(record, "FLUSH_SECONDS", ALWAYS)
 
 
-@pytest.fixture
-def rarely(monkeypatch):
-    """No row is flushed before the end."""
-    monkeypatch.setattr(record, "FLUSH_SECONDS", 1e9)
+def list_files(directory):
+    files = set()
+    for path in directory.rglob("*"):
+        if path.is_file():
+            files.add(str(path.relative_to(directory)))
+    return files
 
 
-def files(directory):
-    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+def recorded_steps(directory):
+    return Run(directory).metrics["step"].tolist()
 
 
-def test_while_a_run_lasts_its_rows_lie_in_whole_parts(tmp_path, at_once):
-    written = RunRecord(Lock(tmp_path), {})
-    for start in (0, 1, 5):
-        written.add(*rows(start, 1 if start == 0 else 4))
-    parts = [
-        f"{table}.parts/{part:06d}.parquet"
-        for table in ("metrics", "profiles")
-        for part in range(3)
-    ]
-    assert files(tmp_path) == {"run.json", *parts}
-    assert pq.read_table(tmp_path / "metrics.parts" / "000001.parquet")["step"].to_pylist() == [
-        1,
-        2,
-        3,
-        4,
-    ]
+def measured_steps(directory):
+    return Run(directory).profiles["step"].tolist()
 
 
-def test_closing_joins_the_parts_in_order(tmp_path, at_once):
-    written = RunRecord(Lock(tmp_path), {})
+def read_steps(file):
+    return pq.read_table(file)["step"].to_pylist()
+
+
+@pytest.mark.usefixtures("flush_always")
+def test_while_a_run_lasts_its_rows_are_in_part_files(tmp_path):
+    run_record = open_record(tmp_path)
+    run_record.add(*make_rows(0, 1))
+    run_record.add(*make_rows(1, 4))
+    run_record.add(*make_rows(5, 4))
+    expected = {"run.json"}
+    for part in range(3):
+        expected.add(f"metrics.parts/{part:06d}.parquet")
+        expected.add(f"profiles.parts/{part:06d}.parquet")
+    assert list_files(tmp_path) == expected
+    second_part = tmp_path / "metrics.parts" / "000001.parquet"
+    assert read_steps(second_part) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("flush_always")
+def test_closing_joins_the_parts_in_order(tmp_path):
+    run_record = open_record(tmp_path)
     for start in (0, 4, 8):
-        written.add(*rows(start, 4))
-    written.close(status="done")
-    assert files(tmp_path) == {"run.json", "metrics.parquet", "profiles.parquet"}
-    assert pq.read_table(tmp_path / "metrics.parquet")["step"].to_pylist() == list(range(12))
-    assert pq.read_table(tmp_path / "profiles.parquet")["step"].to_pylist() == list(range(0, 12, 2))
+        run_record.add(*make_rows(start, 4))
+    run_record.close(status="done")
+    assert list_files(tmp_path) == {"run.json", "metrics.parquet", "profiles.parquet"}
+    assert read_steps(tmp_path / "metrics.parquet") == list(range(12))
+    assert read_steps(tmp_path / "profiles.parquet") == list(range(0, 12, 2))
 
 
 def test_how_often_a_record_is_flushed_does_not_change_it(tmp_path, monkeypatch):
-    for name, seconds in (("often", -1.0), ("once", 1e9)):
+    for name, seconds in (("often", ALWAYS), ("once", NEVER)):
         monkeypatch.setattr(record, "FLUSH_SECONDS", seconds)
-        (tmp_path / name).mkdir()
-        written = RunRecord(Lock(tmp_path / name), {})
+        run_record = open_record(tmp_path / name)
         for start in range(0, 12, 3):
-            written.add(*rows(start, 3))
-        written.close()
+            run_record.add(*make_rows(start, 3))
+        run_record.close()
     for table in ("metrics", "profiles"):
-        often, once = (
-            pq.read_table(tmp_path / name / f"{table}.parquet") for name in ("often", "once")
-        )
+        often = pq.read_table(tmp_path / "often" / f"{table}.parquet")
+        once = pq.read_table(tmp_path / "once" / f"{table}.parquet")
         assert often.equals(once)
 
 
-def test_profiles_are_lists_of_float32_one_a_layer(tmp_path):
-    written = RunRecord(Lock(tmp_path), {})
-    written.add(*rows(0, 4))
-    written.close()
+@pytest.mark.parametrize(
+    ("gauge", "length"), [("signal_grad", NUM_LAYERS + 1), ("grad_norm", NUM_LAYERS)]
+)
+def test_profiles_are_lists_of_float32_with_one_value_per_layer(tmp_path, gauge, length):
+    run_record = open_record(tmp_path)
+    run_record.add(*make_rows(0, 4))
+    run_record.close()
     table = pq.read_table(tmp_path / "profiles.parquet")
     assert table.schema.field("step").type == pa.int64()
-    for name, length in (("signal_grad", LAYERS + 1), ("grad_norm", LAYERS)):
-        assert table.schema.field(name).type == pa.list_(pa.float32())
-        assert {len(values) for values in table[name].to_pylist()} == {length}
-    assert table["signal_grad"].to_pylist()[1] == [
-        float(np.float32(2 + layer / 10)) for layer in range(LAYERS + 1)
-    ]
+    assert table.schema.field(gauge).type == pa.list_(pa.float32())
+    lengths = {len(values) for values in table[gauge].to_pylist()}
+    assert lengths == {length}
 
 
-def test_where_there_is_no_number_there_is_null_and_nan_stays_nan(tmp_path):
-    written = RunRecord(Lock(tmp_path), {})
+def test_profiles_hold_the_values_rounded_to_float32(tmp_path):
+    run_record = open_record(tmp_path)
+    run_record.add(*make_rows(0, 4))
+    run_record.close()
+    table = pq.read_table(tmp_path / "profiles.parquet")
+    expected = np.float32(2 + np.arange(NUM_LAYERS + 1) / 10)
+    assert table["signal_grad"].to_pylist()[1] == expected.tolist()
+
+
+def test_missing_values_become_null_and_nan_stays_nan(tmp_path):
+    run_record = open_record(tmp_path)
     metrics = {
         "step": np.arange(3),
-        "a": np.ma.masked_array([1.0, 2, 3], [True, False, True]),
-        "b": [1, np.nan, 2],
+        "masked": np.ma.masked_array([1.0, 2, 3], [True, False, True]),
+        "nan": np.array([1, np.nan, 2]),
     }
-    metrics["b"] = np.array(metrics["b"])
-    written.add(metrics, {})
-    written.close()
+    run_record.add(metrics, {})
+    run_record.close()
     table = pq.read_table(tmp_path / "metrics.parquet")
-    assert table["a"].to_pylist() == [None, 2.0, None]
-    assert table["b"].null_count == 0 and np.isnan(table["b"].to_pylist()[1])
+    assert table["masked"].to_pylist() == [None, 2.0, None]
+    assert table["nan"].null_count == 0
+    assert np.isnan(table["nan"].to_pylist()[1])
 
 
 def test_it_is_read_without_pandas(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    written = RunRecord(Lock(tmp_path), {})
-    written.add(*rows(0, 4))
-    written.close()
-    assert pq.read_table(tmp_path / "metrics.parquet").to_pylist()[3] == {
-        "step": 3,
-        "train_loss": 0.25,
-        "eval_loss": 1.5,
-    }
-    assert b"pandas" not in (pq.read_schema(tmp_path / "metrics.parquet").metadata or {})
+    run_record = open_record(tmp_path)
+    run_record.add(*make_rows(0, 4))
+    run_record.close()
+    file = tmp_path / "metrics.parquet"
+    last_row = pq.read_table(file).to_pylist()[3]
+    assert last_row == {"step": 3, "train_loss": 0.25, "eval_loss": 1.5}
+    assert b"pandas" not in (pq.read_schema(file).metadata or {})
 
 
-def test_a_run_that_measures_nothing_has_no_profiles(tmp_path, at_once):
-    written = RunRecord(Lock(tmp_path), {})
-    written.add(rows(0, 3)[0], {})
-    written.close()
-    assert files(tmp_path) == {"run.json", "metrics.parquet"}
+@pytest.mark.usefixtures("flush_always")
+def test_a_run_that_measures_nothing_has_no_profiles(tmp_path):
+    run_record = open_record(tmp_path)
+    metrics, _ = make_rows(0, 3)
+    run_record.add(metrics, {})
+    run_record.close()
+    assert list_files(tmp_path) == {"run.json", "metrics.parquet"}
 
 
 def test_a_record_that_is_not_closed_reads_back_to_its_last_flush(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "FLUSH_SECONDS", -1.0)
-    written = RunRecord(Lock(tmp_path), {"id": "x"})
-    written.add(*rows(0, 4))
-    monkeypatch.setattr(record, "FLUSH_SECONDS", 1e9)
-    written.add(*rows(4, 4))
-    assert Run(tmp_path).metrics["step"].tolist() == [0, 1, 2, 3]
-    assert Run(tmp_path).profiles["step"].tolist() == [0, 2]
+    run_record = RunRecord(Lock(tmp_path), {"id": "x"})
+    monkeypatch.setattr(record, "FLUSH_SECONDS", ALWAYS)
+    run_record.add(*make_rows(0, 4))
+    monkeypatch.setattr(record, "FLUSH_SECONDS", NEVER)
+    run_record.add(*make_rows(4, 4))
+    assert recorded_steps(tmp_path) == [0, 1, 2, 3]
+    assert measured_steps(tmp_path) == [0, 2]
     assert Run(tmp_path).info == {"id": "x", "status": "running"}
 
 
-def test_a_killed_process_reads_back_to_its_last_flush(tmp_path, process):
-    code = """
-import os, signal, sys, pathlib, numpy as np
+KILLED = """
+import os, pathlib, signal, sys
+import numpy as np
 from research.records import record
+
+run_record = record.RunRecord(record.Lock(pathlib.Path(sys.argv[1])), {})
 record.FLUSH_SECONDS = -1.0
-written = record.Record(record.Lock(pathlib.Path(sys.argv[1])), {})
 for step in range(40):
-    written.add({"step": np.array([step])}, {"step": np.array([step]), "signal_grad": np.ones((1, 3))})
+    metrics = {"step": np.array([step])}
+    run_record.add(metrics, {"step": np.array([step]), "signal_grad": np.ones((1, 3))})
 record.FLUSH_SECONDS = 1e9
-written.add({"step": np.array([40])}, {})
+run_record.add({"step": np.array([40])}, {})
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = process("-c", code, tmp_path)
+
+
+def test_a_killed_process_reads_back_to_its_last_flush(tmp_path, process):
+    killed = process("-c", KILLED, tmp_path)
     killed.communicate()
     assert killed.returncode == -9
-    assert Run(tmp_path).metrics["step"].tolist() == list(range(40))
-    assert Run(tmp_path).profiles["signal_grad"].shape == (40, 3)
-    assert Run(tmp_path).info["status"] == "running"
+    assert recorded_steps(tmp_path) == list(range(40))
+    run = Run(tmp_path)
+    assert run.profiles["signal_grad"].shape == (40, 3)
+    assert run.info["status"] == "running"
 
 
-def half(path, *_):
-    """A writer that dies in the middle of a file."""
+def write_half(path):
+    """Fails in the middle of writing a file."""
     Path(path).write_bytes(b"PAR1 half")
     raise OSError(28, "No space left on device", str(path))
 
 
-def test_a_table_is_written_whole_or_not_at_all(tmp_path, at_once, monkeypatch):
-    written = RunRecord(Lock(tmp_path), {})
-    written.add(*rows(0, 4))
+@pytest.mark.usefixtures("flush_always")
+def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    run_record = open_record(tmp_path)
+    run_record.add(*make_rows(0, 4))
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", lambda table, path: half(path))
+        patch.setattr(pq, "write_table", lambda table, path: write_half(path))
         with pytest.raises(OSError, match="No space left"):
-            written.add(*rows(4, 4))
-    assert Run(tmp_path).metrics["step"].tolist() == [0, 1, 2, 3]
-    assert Run(tmp_path).profiles["step"].tolist() == [0, 2]
+            run_record.add(*make_rows(4, 4))
+    assert recorded_steps(tmp_path) == [0, 1, 2, 3]
+    assert measured_steps(tmp_path) == [0, 2]
 
 
 def test_run_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    written = RunRecord(Lock(tmp_path), {"id": "x"})
-    monkeypatch.setattr(Path, "write_text", lambda path, *_, **__: half(path))
+    run_record = RunRecord(Lock(tmp_path), {"id": "x"})
+    monkeypatch.setattr(Path, "write_text", lambda path, *_, **__: write_half(path))
     with pytest.raises(OSError, match="No space left"):
-        written.update(status="done")
-    assert json.loads((tmp_path / "run.json").read_bytes()) == {"id": "x", "status": "running"}
+        run_record.update(status="done")
+    written = json.loads((tmp_path / "run.json").read_bytes())
+    assert written == {"id": "x", "status": "running"}
 
 
-def test_nobody_sees_run_json_between_two_states(tmp_path, monkeypatch):
-    """It is replaced in one step by a file that is complete by then."""
-    written = RunRecord(Lock(tmp_path), {})
-    seen = []
+def test_run_json_is_replaced_in_one_step_by_a_complete_file(tmp_path, monkeypatch):
+    run_record = open_record(tmp_path)
+    replacements = []
     replace = os.replace
 
-    def watched(source, target):
-        seen.append((json.loads(Path(source).read_text()), json.loads(Path(target).read_text())))
+    def watched_replace(source, target):
+        new = json.loads(Path(source).read_text())
+        old = json.loads(Path(target).read_text())
+        replacements.append((new, old))
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", watched)
-    written.update(steps=3)
-    assert seen == [({"status": "running", "steps": 3}, {"status": "running"})]
+    monkeypatch.setattr(os, "replace", watched_replace)
+    run_record.update(steps=3)
+    assert replacements == [({"status": "running", "steps": 3}, {"status": "running"})]
 
 
 @pytest.mark.parametrize(
-    ("value", "kept"),
+    ("value", "expected"),
     [
         (np.nan, None),
         (-np.inf, None),
@@ -225,26 +264,75 @@ def test_nobody_sees_run_json_between_two_states(tmp_path, monkeypatch):
         (None, None),
     ],
 )
-def test_json_that_every_reader_takes(tmp_path, value, kept):
+def test_json_that_every_reader_accepts(tmp_path, value, expected):
     def refuse(constant):
         raise ValueError(constant)
 
-    write_json(tmp_path / "a.json", {"value": value})
-    read = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert read == {"value": kept} and type(read["value"]) is type(kept)
+    file = tmp_path / "a.json"
+    write_json(file, {"value": value})
+    read = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read == {"value": expected}
+    assert type(read["value"]) is type(expected)
 
 
-def test_a_new_attempt_drops_what_the_last_one_left(tmp_path, at_once):
-    first = RunRecord(Lock(tmp_path), {})
-    first.add(*rows(0, 4))
-    first.close()
-    first.release()
-    killed = RunRecord(Lock(tmp_path), {})
-    killed.add(*rows(0, 4))
-    killed.add(*rows(4, 4))
+@pytest.mark.usefixtures("flush_always")
+def test_a_new_attempt_removes_what_a_finished_one_and_a_killed_one_left(tmp_path):
+    finished = open_record(tmp_path)
+    finished.add(*make_rows(0, 4))
+    finished.close()
+    finished.release()
+    killed = open_record(tmp_path)
+    killed.add(*make_rows(0, 4))
+    killed.add(*make_rows(4, 4))
     killed.release()  # as the end of its process does
-    last = RunRecord(Lock(tmp_path), {})
-    last.add(*rows(0, 2))
-    assert Run(tmp_path).metrics["step"].tolist() == [0, 1]
+    last = open_record(tmp_path)
+    last.add(*make_rows(0, 2))
+    assert recorded_steps(tmp_path) == [0, 1]
     last.close()
-    assert Run(tmp_path).metrics["step"].tolist() == [0, 1]
+    assert recorded_steps(tmp_path) == [0, 1]
+
+
+@pytest.fixture
+def interrupted(tmp_path, flush_always):
+    """The directory of an interrupted run with the steps 0 to 7, and its rows after step 3."""
+    run_record = open_record(tmp_path)
+    run_record.add(*make_rows(0, 4))
+    run_record.add_inspections(0, {"sharpness": np.array(2.0)})
+    num_rows = run_record.flush()
+    run_record.add(*make_rows(4, 4))
+    run_record.close(keep_parts=True, status="interrupted")
+    run_record.release()
+    return tmp_path, num_rows
+
+
+def test_a_resumed_record_keeps_the_rows_up_to_its_checkpoint(interrupted):
+    directory, num_rows = interrupted
+    assert num_rows == {"metrics": 4, "profiles": 2, "inspections": 1}
+    resumed = open_record(directory, keep_rows=num_rows)
+    expected, _ = make_rows(0, 4)
+    kept = resumed.read("metrics")
+    assert np.array_equal(kept["train_loss"], expected["train_loss"])
+    assert kept["eval_loss"].tolist() == [None, None, None, 1.5]
+    assert resumed.read("inspections") == {"step": [0], "sharpness": [2]}
+    resumed.add(*make_rows(4, 2))
+    resumed.close(status="done")
+    assert recorded_steps(directory) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_table_with_fewer_rows_than_the_checkpoint_says_is_corrupt(interrupted):
+    directory, num_rows = interrupted
+    num_rows["metrics"] = 9
+    with pytest.raises(CorruptTable, match="expected 9 rows of metrics, found 8"):
+        open_record(directory, keep_rows=num_rows)
+
+
+def test_a_process_that_does_not_write_the_run_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    null_record = NullRecord({"id": "x"})
+    null_record.add(*make_rows(0, 4))
+    null_record.add_inspections(0, {"sharpness": np.array(2.0)})
+    assert null_record.flush() == {}
+    null_record.close(status="done")
+    null_record.release()
+    assert null_record.info == {"id": "x", "status": "done"}
+    assert list_files(tmp_path) == set()

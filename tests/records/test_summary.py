@@ -1,4 +1,4 @@
-"""An experiment's figure and claims in the W&B group of its runs, read back by W&B's own command."""
+"""An experiment's figure and claims in the W&B group of its runs."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from research.reproduce import experiments as experiment
+from research.reproduce.results import upload_results
 
 CLAIMS = [
     {
@@ -31,35 +31,50 @@ CLAIMS = [
 
 
 @pytest.fixture
-def judged(finished, workplace, monkeypatch):
-    """An experiment's folder once its claims were tested: one run, the figure, the claims."""
+def judged(finished, workplace):
+    """The folder of an experiment with a figure and claims, and with one run."""
+    run_directory, _ = finished
     directory = workplace / "outputs" / "first"
-    shutil.copytree(finished[0], directory / finished[0].name)
+    shutil.copytree(run_directory, directory / run_directory.name)
     Image.new("L", (40, 30), 200).save(directory / "figure.png")
     (directory / "claims.json").write_text(json.dumps(CLAIMS))
-    monkeypatch.setattr(experiment, "expected_runs", lambda _: [finished[0].name])
     return directory
 
 
-def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_written(
-    judged, wandb_records, workplace
-):
+def offline_runs(workplace):
+    return list(workplace.glob("outputs/wandb/offline-run-*"))
+
+
+@pytest.fixture
+def summary(judged, workplace):
+    """The W&B folder of a summary that was written twice, the second time with the claims."""
     for claims in ([], CLAIMS):
         (judged / "claims.json").write_text(json.dumps(claims))
-        experiment.mirror(judged)
-    (folder,) = workplace.glob("outputs/wandb/offline-run-*")
-    records = wandb_records(folder)
-    (described,) = (record["run"] for record in records if record["type"] == "run")
-    assert (described["job_type"], described["run_group"], described["display_name"]) == (
-        "summary",
-        "first",
-        "summary",
-    )
-    (picture,) = (folder / "files" / "media" / "images").glob("figure*.png")
+        upload_results(judged)
+    (folder,) = offline_runs(workplace)
+    return folder
+
+
+def test_the_summary_is_one_run_in_the_group_of_the_experiment(summary, wandb_records):
+    records = wandb_records(summary)
+    (run,) = (record["run"] for record in records if record["type"] == "run")
+    assert run["job_type"] == "summary"
+    assert run["run_group"] == "first"
+    assert run["display_name"] == "summary"
+    values = {}
+    for record in records:
+        values |= record.get("summary", {}).get("update", {})
+    assert values["claims/held"] == 1
+    assert values["claims/all"] == 2
+
+
+def test_the_summary_holds_the_figure_and_the_claims(summary, judged):
+    media = summary / "files" / "media"
+    (picture,) = media.glob("images/figure*.png")
+    (file,) = media.glob("table/claims*.json")
+    table = json.loads(file.read_text())
     assert picture.read_bytes() == (judged / "figure.png").read_bytes()
-    (table,) = (folder / "files" / "media" / "table").glob("claims*.json")
-    written = json.loads(table.read_text())
-    assert written["columns"] == [
+    assert table["columns"] == [
         "statement",
         "source",
         "expected",
@@ -69,24 +84,18 @@ def test_figure_and_claims_are_one_run_of_the_group_however_often_they_are_writt
         "n",
         "holds",
     ]
-    assert written["data"] == [
+    assert table["data"] == [
         ["a", "b", "≤ 1", 0.5, 0, 1, 3, True],
         ["c", "d", "≥ 2", 1.5, 1, 2, 4, False],
     ]
-    summary = {
-        k: v for record in records for k, v in record.get("summary", {}).get("update", {}).items()
-    }
-    assert (summary["claims/held"], summary["claims/all"]) == (1, 2)
 
 
 def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
     (file,) = judged.glob("*/run.json")
-    file.write_text(
-        json.dumps(
-            {key: value for key, value in json.loads(file.read_text()).items() if key != "wandb"}
-        )
-    )
-    experiment.mirror(judged)
+    info = json.loads(file.read_text())
+    del info["wandb"]
+    file.write_text(json.dumps(info))
+    upload_results(judged)
     assert not (workplace / "outputs" / "wandb").exists()
 
 
@@ -94,29 +103,32 @@ def test_runs_that_are_not_in_wandb_have_no_summary_there(judged, workplace):
 def test_a_summary_that_fails_is_one_line_and_is_tried_again(
     judged, workplace, capsys, monkeypatch, broken
 ):
-    def breaks(*_, **__):
+    def fail(*_, **__):
         raise TimeoutError("no answer")
 
-    def sent_again():
+    def count_new_runs():
         shutil.rmtree(workplace / "outputs" / "wandb", ignore_errors=True)
-        experiment.mirror(judged)
-        return len(list(workplace.glob("outputs/wandb/offline-run-*")))
+        upload_results(judged)
+        return len(offline_runs(workplace))
 
     with monkeypatch.context() as patch:
-        patch.setattr(broken, breaks)
-        experiment.mirror(judged)
-    said = capsys.readouterr().err
-    assert "WandbSummary stopped (TimeoutError: no answer)" in said and said.count("\n") == 1
-    assert [sent_again(), sent_again()] == [1, 0]  # once W&B has it, no more
+        patch.setattr(broken, fail)
+        upload_results(judged)
+    err = capsys.readouterr().err
+    assert "WandbSummary failed" in err
+    assert "TimeoutError: no answer" in err
+    assert err.count("\n") == 1
+    assert count_new_runs() == 1
+    assert count_new_runs() == 0  # W&B has the summary already
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_written_while_wandb_was_switched_off_is_sent_later(
+def test_a_summary_that_was_not_sent_because_wandb_was_disabled_is_sent_later(
     judged, workplace, monkeypatch
 ):
     with monkeypatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        experiment.mirror(judged)
+        upload_results(judged)
     assert not list(workplace.glob("outputs/wandb/*run-*"))
-    experiment.mirror(judged)
-    assert len(list(workplace.glob("outputs/wandb/offline-run-*"))) == 1
+    upload_results(judged)
+    assert len(offline_runs(workplace)) == 1

@@ -1,20 +1,25 @@
 import pytest
 
 from research.config.hydra_config import resource_dir
-from research.reproduce.experiments import names
-from research.reproduce.gallery import gallery
+from research.reproduce.experiments import experiment_names
+from research.reproduce.gallery import make_gallery
 
 
 def test_the_gallery_is_that_of_the_experiments_pages():
-    page = gallery(resource_dir("experiments"))
-    assert (resource_dir("experiments") / "README.md").read_text() == page, (
-        "python -m research.reproduce.gallery makes it anew"
+    root = resource_dir("experiments")
+    gallery = make_gallery(root)
+    assert (root / "README.md").read_text() == gallery, (
+        "python -m research.reproduce.gallery writes it again"
     )
-    assert all(f"[`{name}`]({name}/README.md)" in page for name in names())
+    for name in experiment_names():
+        assert f"[`{name}`]({name}/README.md)" in gallery
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_has_a_page_a_figure_and_its_claims_as_measured(name):
-    page = (resource_dir("experiments") / name / "README.md").read_text()
-    assert f"fathom reproduce {name}" in page and "![" in page and "| holds |" in page
-    assert (resource_dir("experiments") / name / "figure.png").stat().st_size > 10_000
+    folder = resource_dir("experiments") / name
+    page = (folder / "README.md").read_text()
+    assert f"fathom reproduce {name}" in page
+    assert "![" in page
+    assert "| holds |" in page
+    assert (folder / "figure.png").stat().st_size > 10_000

@@ -1,153 +1,220 @@
-"""The larger configurations of experiments: every run composes, claims and figure are made of their records alone."""
+"""The larger configurations of experiments: every run composes and has results."""
 
 import sys
-import types
 
 import numpy as np
 import pytest
 import yaml
 from hydra.core.plugins import Plugins
 
-from research.config import schema as config
 from research.config.hydra_config import resource_dir
+from research.config.schema import flatten
 from research.reporting.figures import style
-from research.reproduce import experiments as experiment
-from research.reproduce.experiments import expected_runs, names
+from research.reproduce.experiments import (
+    expected_runs,
+    experiment_names,
+    load_module,
+    output_name,
+)
 
 from ..described import own_data as own_data
 
-KEYS = names("paper")
-STAND_INS = {  # of the shape of the data that these need and that are not at hand
+KEYS = experiment_names("paper")
+STAND_INS = {  # of the same shape as data that has to be downloaded
     "cifar10": ("data=noise", "data.shape=[32,32,3]", "data.examples=16"),
     "mnist": ("data=noise", "data.shape=[28,28,1]", "data.examples=16"),
     "tiny_shakespeare": ("data=python_docs",),
 }
+FEW_STEPS = (
+    "train.steps=2",
+    "train.batch_size=4",
+    "data.limit=8",
+    "tracker=none",
+    "hydra.mode=RUN",
+)
 STEPS = 200
-TESTED = 50
+EVAL_EVERY = 50
 CHEAP = ("paper/degradation", "paper/norm_free")  # few jobs
 
 
+class Plan:
+    """The jobs of an experiment and the runs that they compose to."""
+
+    def __init__(self):
+        self.jobs = []
+        self.run_specs = []
+
+
 @pytest.fixture
-def planned(fathom, own_data, monkeypatch):
-    """The jobs of an experiment and the configurations that they compose to; nothing is trained."""
+def plan_experiment(fathom, own_data, monkeypatch):
+    """Has ``fathom train`` plan an experiment and returns its ``Plan``; nothing is trained."""
 
-    def plan(key):
-        Plugins.instance()  # loads the sweeper anew
-        jobs = []
-        members = []
-        sweeper = sys.modules["hydra_plugins.fathom_sweeper"].FathomSweeper
+    def plan_experiment(key):
+        plan = Plan()
 
-        def keep(self, these):
-            jobs.extend(these)
-            members.extend(self.composer.checked(self.config, job) for job in these)
-            return [{"directory": "nowhere", "status": "done"}] * len(these)
+        def record_jobs(sweeper, jobs):
+            for job in jobs:
+                plan.jobs.append(job)
+                plan.run_specs.append(sweeper.composer.make_run_spec(sweeper.config, job))
+            return [{"directory": "nowhere", "status": "done"}] * len(jobs)
 
+        Plugins.instance()  # loads the module of the sweeper
+        sweeper_module = sys.modules["hydra_plugins.fathom_sweeper"]
         with monkeypatch.context() as patch:
-            patch.setattr(sweeper, "_launch", keep)
+            patch.setattr(sweeper_module.FathomSweeper, "launch_jobs", record_jobs)
             said = fathom("train", f"experiment={key}", "tracker=none")
         assert said.code == 0, said.err
-        return jobs, members
+        return plan
 
-    return plan
-
-
-def recorded(member, better):
-    """A run as it might have ended; ``better`` maps its settings to an accuracy."""
-    settings = config.flatten(member.config)
-    accuracy = better(settings)
-    tested = np.full(STEPS, np.nan)
-    tested[TESTED - 1 :: TESTED] = accuracy
-    metrics = {
-        "eval_accuracy": tested,
-        "train_accuracy": np.full(STEPS, accuracy),
-        "epoch": np.arange(STEPS) / TESTED,
-    }
-    final = {f"{split}_accuracy": accuracy for split in ("train", "eval")}
-    final |= {f"{split}_loss": 3.3 * (1 - accuracy) for split in ("train", "eval")}
-    info = {"status": "done", "final": final, "data": {"unigram_entropy": 3.3}}
-    run = types.SimpleNamespace(config=settings, info=info, metrics=metrics)
-    return type("Recorded", (), {**vars(run), "__getitem__": lambda self, path: settings[path]})()
+    return plan_experiment
 
 
-SHORTCUT = {"identity": 0.935, "none": 0.1, "projection": 0.88, "dropout": 0.1}
+class InventedRun:
+    """A finished run whose accuracy follows from its settings, as claims and figures read it."""
+
+    def __init__(self, run_spec, accuracy_of):
+        self.config = flatten(run_spec.config)
+        accuracy = accuracy_of(self.config)
+        loss = 3.3 * (1 - accuracy)
+        eval_accuracy = np.full(STEPS, np.nan)
+        eval_accuracy[EVAL_EVERY - 1 :: EVAL_EVERY] = accuracy
+        self.metrics = {
+            "eval_accuracy": eval_accuracy,
+            "train_accuracy": np.full(STEPS, accuracy),
+            "epoch": np.arange(STEPS) / EVAL_EVERY,
+        }
+        self.info = {
+            "status": "done",
+            "final": {
+                "train_accuracy": accuracy,
+                "eval_accuracy": accuracy,
+                "train_loss": loss,
+                "eval_loss": loss,
+            },
+            "data": {"unigram_entropy": 3.3},
+        }
+
+    def __getitem__(self, path):
+        return self.config[path]
 
 
-def as_published(settings):
-    """The accuracy that the papers lead one to expect."""
-    skip = settings["skip.kind"]
-    norm = settings["norm.kind"]
+def invent_runs(plan, accuracy_of):
+    return [InventedRun(run_spec, accuracy_of) for run_spec in plan.run_specs]
+
+
+def degradation(settings):
     depth = settings["model.depth"]
-    match settings["name"]:
-        case "degradation-paper":
-            return {20: 0.9125, 56: 0.9303, 110: 0.9357}[depth] - (
-                depth / 500 if skip == "none" else 0
-            )
-        case "shortcuts-paper" if skip in ("scaled", "highway", "gated"):
-            gate = settings["skip.gate_bias"]
-            branch = settings["skip.branch_scale"]
-            known = {
-                "scaled": {0.5: 0.876, 1.0: 0.1}[branch],
-                "highway": {-6: 0.913, -7: 0.902}.get(gate, 0.1),
-            }
-            return known[skip] if skip in known else {0: 0.871}.get(gate, 0.931)
-        case "shortcuts-paper":
-            return SHORTCUT[skip]
-        case "norm_free-paper":
-            return 0.935 if norm == "batch" else 0.925
-        case "norm_placement-paper":
-            deep = settings["norm.placement"] == "post" and skip == "identity" and depth > 24
-            return 0.05 if deep and not settings["optimizer.warmup_steps"] else 0.4
-        case "batch_norm_explosion-paper":
-            return 0.97 if depth <= 40 else 0.12
+    residual = {20: 0.9125, 56: 0.9303, 110: 0.9357}
+    loss_without_skip = depth / 500 if settings["skip.kind"] == "none" else 0
+    return residual[depth] - loss_without_skip
+
+
+def shortcuts(settings):
+    gate = settings["skip.gate_bias"]
+    match settings["skip.kind"]:
+        case "identity":
+            return 0.935
+        case "projection":
+            return 0.88
+        case "scaled":
+            return {0.5: 0.876, 1.0: 0.1}[settings["skip.branch_scale"]]
+        case "highway":
+            return {-6: 0.913, -7: 0.902}.get(gate, 0.1)
+        case "gated":
+            return {0: 0.871}.get(gate, 0.931)
+    return 0.1
+
+
+def norm_free(settings):
+    return 0.935 if settings["norm.kind"] == "batch" else 0.925
+
+
+def norm_placement(settings):
+    is_post = settings["norm.placement"] == "post" and settings["skip.kind"] == "identity"
+    is_deep = settings["model.depth"] > 24
+    has_warmup = settings["optimizer.warmup_steps"] > 0
+    return 0.05 if is_post and is_deep and not has_warmup else 0.4
+
+
+def batch_norm_explosion(settings):
+    return 0.97 if settings["model.depth"] <= 40 else 0.12
+
+
+def dynamical_isometry(settings):
     return 0.95
 
 
-@pytest.mark.parametrize(
-    "key", [key if key in CHEAP else pytest.param(key, marks=pytest.mark.slow) for key in KEYS]
-)
-def test_claims_and_figure_are_made_of_the_records_of_all_runs(planned, key):
-    jobs, members = planned(key)
-    assert [member.directory.name for member in members] == list(expected_runs(key))
-    assert {member.directory.parent.name for member in members} == {experiment.study(key)}
-    claims, figure = (experiment._module(key, part) for part in ("claims", "figure"))
-    good = claims.claims([recorded(member, as_published) for member in members])
-    assert good and all(claim.holds for claim in good), [claim for claim in good if not claim.holds]
-    worlds = [
-        lambda settings: 0.95,
-        lambda settings: 0.1,
-        lambda settings: 1 - as_published(settings),
-    ]
-    others = [[recorded(member, world) for member in members] for world in worlds]
+PUBLISHED = {  # by experiment, the accuracy that its paper leads one to expect
+    "paper/batch_norm_explosion": batch_norm_explosion,
+    "paper/degradation": degradation,
+    "paper/dynamical_isometry": dynamical_isometry,
+    "paper/norm_free": norm_free,
+    "paper/norm_placement": norm_placement,
+    "paper/shortcuts": shortcuts,
+}
+
+
+def mark_slow(key):
+    return key if key in CHEAP else pytest.param(key, marks=pytest.mark.slow)
+
+
+def holding(key, runs):
+    """For each claim of an experiment, whether it holds for these runs."""
+    claims = load_module(key, "claims").claims(runs)
+    return np.array([claim.holds for claim in claims])
+
+
+@pytest.mark.parametrize("key", [mark_slow(key) for key in KEYS])
+def test_claims_and_figure_are_made_of_the_records_of_all_runs(plan_experiment, key):
+    plan = plan_experiment(key)
+    names = [run_spec.directory.name for run_spec in plan.run_specs]
+    folders = {run_spec.directory.parent.name for run_spec in plan.run_specs}
+    assert names == list(expected_runs(key))
+    assert folders == {output_name(key)}
+
+    accuracy_of = PUBLISHED[key]
+    as_published = invent_runs(plan, accuracy_of)
+    good = invent_runs(plan, lambda settings: 0.95)
+    bad = invent_runs(plan, lambda settings: 0.1)
+    reversed_order = invent_runs(plan, lambda settings: 1 - accuracy_of(settings))
+    holds_as_published = holding(key, as_published)
+    assert len(holds_as_published) > 0
+    assert np.all(holds_as_published)
     with np.errstate(invalid="ignore"):  # no correlation where all are alike
-        held = np.array([[claim.holds for claim in claims.claims(runs)] for runs in others])
-    assert not np.any(np.all(held, axis=0)), "a claim that holds whatever comes out"
+        holds_whatever_happens = (
+            holding(key, good) & holding(key, bad) & holding(key, reversed_order)
+        )
+    assert not np.any(holds_whatever_happens)
+
+    draw = load_module(key, "figure").figure
     with style():
-        for runs in ([recorded(member, as_published) for member in members], others[-1]):
-            figure.figure(runs).savefig("figure.png")
+        draw(as_published).savefig("figure.png")
+        draw(reversed_order).savefig("figure.png")
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_larger_configuration_states_its_claim_and_belongs_to_an_experiment(key):
-    text = (resource_dir("conf") / "experiment" / f"{key}.yaml").read_text()
-    package, claim = text.splitlines()[:2]
     name = key.removeprefix("paper/")
-    assert package == "# @package _global_" and claim.startswith("# ") and name in names()
-    assert f"fathom reproduce {name} --scale paper" in text and yaml.safe_load(text)[
-        "name"
-    ] == experiment.study(key)
-    assert "--scale paper" in (resource_dir("experiments") / name / "README.md").read_text()
+    text = (resource_dir("conf") / "experiment" / f"{key}.yaml").read_text()
+    page = (resource_dir("experiments") / name / "README.md").read_text()
+    package, claim = text.splitlines()[:2]
+    assert package == "# @package _global_"
+    assert claim.startswith("# ")
+    assert f"fathom reproduce {name} --scale paper" in text
+    assert yaml.safe_load(text)["name"] == output_name(key)
+    assert name in experiment_names()
+    assert "--scale paper" in page
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_the_first_run_of_a_larger_configuration_trains_two_steps(
-    planned, fathom, workplace, monkeypatch, key
+    plan_experiment, fathom, workplace, monkeypatch, key
 ):
-    jobs, members = planned(key)
+    plan = plan_experiment(key)
+    dataset = plan.run_specs[0].config.data.name.name
     monkeypatch.delenv("TFDS_DATA_DIR")
-    stand_in = STAND_INS[members[0].config.data.name.name]
-    few = ("train.steps=2", "train.batch_size=4", "data.limit=8", "tracker=none", "hydra.mode=RUN")
-    said = fathom("train", f"experiment={key}", *stand_in, *jobs[0], *few)
+    said = fathom("train", f"experiment={key}", *STAND_INS[dataset], *plan.jobs[0], *FEW_STEPS)
     assert said.code == 0, said.err
-    (run,) = workplace.glob(f"outputs/{experiment.study(key)}/*/run.json")
+    (run,) = workplace.glob(f"outputs/{output_name(key)}/*/run.json")
     assert yaml.safe_load(run.read_text())["steps"] == 2

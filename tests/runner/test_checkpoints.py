@@ -1,9 +1,11 @@
-"""A run that is taken up where its checkpoint left it is the run that nobody interrupted."""
+"""A run that resumes from its checkpoint is bit for bit the run without an interruption."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -20,248 +22,310 @@ SMALL = [
     "train.eval_every=5",
     "tracker=none",
     "checkpoint.keep=true",
+    "checkpoint.every=1e-9",
+    "name=study",
 ]
+GROUPED = ["-m", "hydra/launcher=grouped"]
 SLOW = [
     "optimizer=adam norm=batch model.dropout=0.2 train.input_noise=0.1 measure.every=2",
     "precision=bfloat16 precision.stochastic_rounding=true",
-    "precision=mixed_float16 precision.loss_scaling=dynamic precision.growth_interval=3 measure=full measure.every=3 "
-    "measure.exponents_every=7 measure.inspect=[sharpness] measure.inspect_every=6",
+    "precision=mixed_float16 precision.loss_scaling=dynamic precision.growth_interval=3 "
+    "measure=full measure.every=3 measure.exponents_every=7 measure.inspect=[sharpness] "
+    "measure.inspect_every=6",
     "precision=float64 measure=full skip=identity init.gain=1e-20 model.depth=8",
     "optimizer=gd optimizer.schedule=linear measure=off",
     "model=cnn norm=batch optimizer=muon optimizer.schedule=step",
     "model=transformer data=python_docs optimizer=adamw",
-    "data=folder data.path=photos data.in_memory_limit=0 train.batch_size=16 data.flip=true",
+    "data=folder data.path=PHOTOS data.in_memory_limit=0 train.batch_size=16 data.flip=true",
 ]
 KINDS = ["", *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW)]
 TABLES = ("metrics", "profiles", "inspections")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _behind_every_chunk():
-    """There is a checkpoint behind every chunk, and it is written before the next one."""
+def _checkpoint_after_every_chunk():
+    """Each checkpoint is written before the next chunk."""
     write = Writer.write
 
-    def at_once(writer, runs):
+    def write_and_wait(writer, runs):
         write(writer, runs)
         writer.wait()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Writer, "write", at_once)
+        patch.setattr(Writer, "write", write_and_wait)
         patch.setattr(checkpoint, "REST", 0)
         yield
 
 
-def starter(fathom, place, monkeypatch):
-    """Trains in a folder of that name, up to ``stop`` where it is interrupted without a word; the runs by seed."""
-    take = RunWriter.take
+def make_trainer(fathom, place, monkeypatch):
+    """A function that trains in a subdirectory; it returns the runs by seed and what was said.
 
-    def start(folder, *words, stop=None, raised=KeyboardInterrupt):
-        def dies(recording, start, *rest):
-            if stop is not None and start >= stop and recording.config.seed == 0:
-                raise raised
-            take(recording, start, *rest)
+    Where ``stop`` is given, the run of seed 0 raises ``error`` instead of writing these rows.
+    """
+    write_rows = RunWriter.write_rows
+
+    def train(folder, *words, stop=None, error=KeyboardInterrupt):
+        def write_rows_or_raise(writer, start, *rest):
+            if stop is not None and start >= stop and writer.config.seed == 0:
+                raise error
+            write_rows(writer, start, *rest)
 
         (place / folder).mkdir(exist_ok=True)
         with monkeypatch.context() as patch:
             patch.chdir(place / folder)
-            patch.setattr(RunWriter, "take", dies)
-            said = fathom("train", *SMALL, "checkpoint.every=1e-9", "name=study", *words)
-            runs = [Run(file.parent.absolute()) for file in Path().glob("outputs/study/*/run.json")]
+            patch.setattr(RunWriter, "write_rows", write_rows_or_raise)
+            said = fathom("train", *SMALL, *words)
+            files = Path().glob("outputs/study/*/run.json")
+            runs = [Run(file.parent.absolute()) for file in files]
         return {run["seed"]: run for run in runs}, said
 
-    return start
+    return train
 
 
 @pytest.fixture
 def train(fathom, tmp_path, monkeypatch):
-    return starter(fathom, tmp_path, monkeypatch)
+    return make_trainer(fathom, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Random images of two classes; 64 in training: four batches of 16 an epoch."""
     place = tmp_path_factory.mktemp("photos")
-    draw = np.random.default_rng(0)
-    for name in ("train/cats", "train/dogs", "test/cats", "test/dogs"):
-        (place / name).mkdir(parents=True)
-        for number in range(35 if "train" in name else 5):
-            Image.fromarray(draw.integers(256, size=(6, 6), dtype=np.uint8)).save(
-                place / name / f"{number}.png"
-            )
+    generator = np.random.default_rng(0)
+    for split, num_images in (("train", 35), ("test", 5)):
+        for label in ("cats", "dogs"):
+            folder = place / split / label
+            folder.mkdir(parents=True)
+            for number in range(num_images):
+                pixels = generator.integers(256, size=(6, 6), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
     return place
 
 
-def parameters(run, ended=True):
-    found = Checkpoints(run.directory).read(lambda: form(run))
-    assert found is not None and (found.step == run.info["steps"] or not ended)
-    return found.arrays
+def checkpoint_directory(run):
+    (directory,) = (run.directory / "checkpoints").iterdir()
+    return directory
 
 
-def form(run):
-    """The arrays' own: nothing is known of the network here."""
-    import orbax.checkpoint as ocp
+def read_checkpoint(run):
+    def form_on_disk():
+        with ocp.PyTreeCheckpointer() as orbax:
+            arrays = orbax.restore(checkpoint_directory(run))
+        return {path: (array.shape, array.dtype) for path, array in arrays.items()}
 
-    (place,) = (run.directory / "checkpoints").iterdir()
-    with ocp.PyTreeCheckpointer() as orbax:
-        return {path: (array.shape, array.dtype) for path, array in orbax.restore(place).items()}
+    found = Checkpoints(run.directory).read(form_on_disk)
+    assert found is not None
+    return found
 
 
-def same_rows(run, other):
-    files = [
-        (run.directory / f"{table}.parquet", other.directory / f"{table}.parquet")
-        for table in TABLES
-    ]
-    there = [(mine, its) for mine, its in files if mine.exists() or its.exists()]
-    return all(pq.read_table(mine).equals(pq.read_table(its)) for mine, its in there)
+def have_same_rows(run, other):
+    for name in TABLES:
+        file = run.directory / f"{name}.parquet"
+        other_file = other.directory / f"{name}.parquet"
+        if not file.exists() and not other_file.exists():
+            continue
+        if not pq.read_table(file).equals(pq.read_table(other_file)):
+            return False
+    return True
 
 
 def assert_same(run, other):
-    """Bit for bit, but for seconds."""
-    assert same_rows(run, other)
+    """Both runs recorded the same and ended in the same state, bit for bit."""
+    assert have_same_rows(run, other)
     for key in ("id", "status", "steps", "final", "verdict", "parameters", "data"):
         assert run.info[key] == other.info[key], key
-    ours = parameters(run)
-    theirs = parameters(other)
-    assert list(ours) == list(theirs)
-    assert all(ours[path].tobytes() == theirs[path].tobytes() for path in ours)
+    last = read_checkpoint(run)
+    other_last = read_checkpoint(other)
+    assert last.step == run.info["steps"]
+    assert other_last.step == other.info["steps"]
+    assert list(last.arrays) == list(other_last.arrays)
+    for path, array in last.arrays.items():
+        assert array.tobytes() == other_last.arrays[path].tobytes(), path
 
 
 @pytest.mark.parametrize("words", KINDS)
-def test_a_run_goes_on_as_if_nobody_had_interrupted_it(train, photos, words):
-    words = words.replace("photos", str(photos)).split()
-    whole = train("whole", *words)[0][0]
-    cut, said = train("cut [1]", *words, stop=11)
-    assert (
-        said.code == 1
-        and cut[0].info["status"] == "interrupted"
-        and 11 <= cut[0].info["steps"] < 25
-    )
-    again, said = train("cut [1]", *words)
-    (begun,) = again[0].info["resumed"]
-    assert said.code == 0 and begun >= 11 and f"goes on from step {begun}/25" in said.err, said.err
-    assert_same(again[0], whole)
-    assert {file.name for file in again[0].directory.iterdir()} == {
-        file.name for file in whole.directory.iterdir()
-    }
-    assert again[0].info["seconds"]["train"] > cut[0].info["seconds"]["train"] > 0
+def test_a_resumed_run_is_the_run_without_interruption(train, photos, words):
+    words = words.replace("PHOTOS", str(photos)).split()
+    uninterrupted, _ = train("uninterrupted", *words)
+    interrupted, said = train("cut [1]", *words, stop=11)
+    assert said.code == 1
+    assert interrupted[0].info["status"] == "interrupted"
+    assert 11 <= interrupted[0].info["steps"] < 25
 
+    resumed, said = train("cut [1]", *words)
 
-GROUPED = ["-m", "hydra/launcher=grouped"]
+    (step,) = resumed[0].info["resumed"]
+    assert said.code == 0
+    assert step >= 11
+    assert f"resumes at step {step}/25" in said.err, said.err
+    assert_same(resumed[0], uninterrupted[0])
+    names = {file.name for file in resumed[0].directory.iterdir()}
+    assert names == {file.name for file in uninterrupted[0].directory.iterdir()}
+    earlier_seconds = interrupted[0].info["seconds"]["train"]
+    assert resumed[0].info["seconds"]["train"] > earlier_seconds > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_members_of_a_group_go_on_together_and_those_of_other_steps_apart(train, error):
-    whole, _ = train("whole", "seed=0", "-m", "seed=0,1,2")
-    cut, said = train("cut", *GROUPED, "seed=0,1,2", stop=11, raised=error)
-    assert said.code == 1 and cut[0].info["status"] in ("interrupted", "failed")
+def test_runs_of_a_group_resume_together_where_they_are_at_the_same_step(train, error):
+    uninterrupted, _ = train("uninterrupted", "seed=0", "-m", "seed=0,1,2")
+    interrupted, said = train("cut", *GROUPED, "seed=0,1,2", stop=11, error=error)
+    assert said.code == 1
+    assert interrupted[0].info["status"] in ("interrupted", "failed")
     if error is KeyboardInterrupt:
-        shutil.rmtree(cut[2].directory / "checkpoints")
-    again, said = train("cut", *GROUPED, "seed=0,1,2")
+        shutil.rmtree(interrupted[2].directory / "checkpoints")
+
+    resumed, said = train("cut", *GROUPED, "seed=0,1,2")
+
     assert said.code == 0, said.err
-    assert sorted(again) == sorted(whole) and all(
-        same_rows(again[seed], whole[seed]) for seed in whole
-    )
-    together = [again[seed].info["together"] for seed in range(3)]
-    assert together == ([2, 2, 1] if error is KeyboardInterrupt else [1, 3, 3])
+    assert sorted(resumed) == sorted(uninterrupted)
+    for seed, run in uninterrupted.items():
+        assert have_same_rows(resumed[seed], run)
+    group_sizes = [resumed[seed].info["together"] for seed in range(3)]
+    assert group_sizes == ([2, 2, 1] if error is KeyboardInterrupt else [1, 3, 3])
 
 
 @pytest.fixture(scope="module")
-def interrupted(fathom, tmp_path_factory):
-    """An interrupted run, and the same run whole; not to be changed."""
+def interrupted_and_whole(fathom, tmp_path_factory):
+    """An interrupted run, and the same run without interruption; not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
-        start = starter(fathom, tmp_path_factory.mktemp("interrupted"), patch)
-        return start("cut", stop=11)[0][0], start("whole")[0][0]
+        train = make_trainer(fathom, tmp_path_factory.mktemp("interrupted"), patch)
+        interrupted, _ = train("cut", stop=11)
+        whole, _ = train("whole")
+        return interrupted[0], whole[0]
 
 
-def flip(run):
-    """One bit of the numbers, wherever they lie: in some files are those of an earlier checkpoint, or none."""
-    for file in (run.directory / "checkpoints").rglob("d/*"):
+def array_files(run):
+    """The files with the arrays' numbers; in some are those of an earlier checkpoint, or none."""
+    return list((run.directory / "checkpoints").rglob("d/*"))
+
+
+def flip_a_bit(run):
+    for file in array_files(run):
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
 
 
-def rewrite(run, arrays=None, **notes):
-    """A checkpoint of another origin in its place."""
-    import orbax.checkpoint as ocp
+def truncate_files(run):
+    for file in array_files(run):
+        file.write_bytes(b"")
 
-    (place,) = (run.directory / "checkpoints").iterdir()
+
+def remove_description(run):
+    next((run.directory / "checkpoints").rglob("_METADATA")).unlink()
+
+
+def save_other_arrays(run):
     with ocp.PyTreeCheckpointer() as orbax:
-        arrays = arrays or orbax.restore(place)
-        notes = dict(orbax.metadata(place).custom_metadata) | notes
-        orbax.save(place, arrays, force=True, custom_metadata=notes)
+        notes = orbax.metadata(checkpoint_directory(run)).custom_metadata
+        arrays = {"a": np.zeros(3)}
+        orbax.save(checkpoint_directory(run), arrays, force=True, custom_metadata=dict(notes))
 
 
-def of_another_width(run):
-    arrays = parameters(run, ended=False)
-    arrays = {path: array[..., :1] if array.ndim else array for path, array in arrays.items()}
-    rewrite(run, arrays, sum=checkpoint._sum(arrays))
+def replace_checkpoint(run, **changes):
+    """Writes a changed checkpoint in the place of the one that is there."""
+    changed = dataclasses.replace(read_checkpoint(run), **changes)
+    checkpoints = Checkpoints(run.directory)
+    checkpoints.remove()
+    checkpoints.write(changed)
 
 
-def last_part(run):
+def narrow_the_network(run):
+    arrays = {}
+    for path, array in read_checkpoint(run).arrays.items():
+        arrays[path] = array[..., :1] if array.ndim else array
+    replace_checkpoint(run, arrays=arrays)
+
+
+def change_run_id(run):
+    replace_checkpoint(run, notes=read_checkpoint(run).notes | {"id": "another"})
+
+
+def change_data(run):
+    replace_checkpoint(run, notes=read_checkpoint(run).notes | {"data": "another"})
+
+
+def empty_folder(run):
+    directory = checkpoint_directory(run)
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+def find_part(run):
     return sorted((run.directory / "profiles.parts").iterdir())[1]
 
 
-DAMAGES = {
-    "a flipped bit": flip,
-    "a truncated file": lambda run: [
-        f.write_bytes(b"") for f in (run.directory / "checkpoints").rglob("d/*")
-    ],
-    "no description": lambda run: next((run.directory / "checkpoints").rglob("_METADATA")).unlink(),
-    "nothing of ours": lambda run: rewrite(run, {"a": np.zeros(3)}),
-    "another network": of_another_width,
-    "another run": lambda run: rewrite(run, id="another"),
-    "other data": lambda run: rewrite(run, data="another"),
-    "an empty folder": lambda run: [
-        shutil.rmtree(f) or f.mkdir() for f in (run.directory / "checkpoints").iterdir()
-    ],
-    "a missing part": lambda run: last_part(run).unlink(),
-    "a damaged part": lambda run: last_part(run).write_bytes(b"PAR1 half"),
-}
-ALWAYS = ("a flipped bit", "a missing part")
+def remove_part(run):
+    find_part(run).unlink()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGES],
-)
-def test_a_run_whose_checkpoint_is_of_no_use_says_so_and_begins_anew(
-    train, interrupted, tmp_path, damage
+def damage_part(run):
+    find_part(run).write_bytes(b"PAR1 half")
+
+
+FAST_DAMAGES = [flip_a_bit, remove_part]
+SLOW_DAMAGES = [
+    truncate_files,
+    remove_description,
+    save_other_arrays,
+    narrow_the_network,
+    change_run_id,
+    change_data,
+    empty_folder,
+    damage_part,
+]
+DAMAGES = [*FAST_DAMAGES, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW_DAMAGES)]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
+    train, interrupted_and_whole, tmp_path, damage
 ):
-    cut, whole = interrupted
-    shutil.copytree(cut.directory.parents[2], tmp_path / "cut")
-    DAMAGES[damage](Run(tmp_path / "cut" / cut.directory.relative_to(cut.directory.parents[2])))
+    interrupted, whole = interrupted_and_whole
+    place = interrupted.directory.parents[2]
+    shutil.copytree(place, tmp_path / "cut")
+    damage(Run(tmp_path / "cut" / interrupted.directory.relative_to(place)))
+
     again, said = train("cut")
-    lines = [line for line in said.err.splitlines() if "begins anew" in line]
-    assert said.code == 0 and len(lines) == 1 and lines[0].startswith("fathom: "), said.err
-    assert "goes on" not in said.err and "Traceback" not in said.err and "WARNING" not in said.err
+
+    assert said.code == 0
+    (line,) = [line for line in said.err.splitlines() if "starts over" in line]
+    assert line.startswith("fathom: ")
+    for text in ("resumes", "Traceback", "WARNING"):
+        assert text not in said.err
     assert "resumed" not in again[0].info
     assert_same(again[0], whole)
 
 
-def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_run(train, interrupted, monkeypatch):
-    """The one before stays, and nothing that is half written."""
-    import orbax.checkpoint as ocp
-
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
+    train, interrupted_and_whole, monkeypatch
+):
+    """The earlier checkpoint stays, and nothing half written does."""
     save = ocp.PyTreeCheckpointHandler.save
-    seen = []
+    history = []  # the steps in the folder at each call, with the one that is being written
 
-    def full(handler, directory, *arguments, **named):
-        seen.append(
-            sorted(place.name.partition(".")[0] for place in Path(directory).parent.iterdir())
-        )
+    def save_to_full_disk(handler, directory, *arguments, **named):
+        names = [place.name for place in Path(directory).parent.iterdir()]
+        steps = {name.partition(".")[0] for name in names}
+        history.append(steps)
         save(handler, directory, *arguments, **named)
-        if "10" in seen[-1]:
+        if "10" in steps:
             raise OSError(28, "No space left on device", str(directory))
 
-    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "save", full)
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "save", save_to_full_disk)
+
     runs, said = train("full")
-    assert (
-        said.code == 0 and said.err.count("No space left") == 1 and "training goes on" in said.err
-    ), said.err
-    failed = next(n for n, places in enumerate(seen) if "10" in places)
-    before = set(seen[failed]) - {"10"}
-    behind = set(seen[failed + 1])
-    assert len(before) == 1 and before < behind and len(behind) == 2 and "10" not in behind
-    assert_same(runs[0], interrupted[1])
+
+    assert said.code == 0
+    assert said.err.count("No space left") == 1, said.err
+    assert "training goes on" in said.err
+    failed = next(call for call, steps in enumerate(history) if "10" in steps)
+    before = history[failed] - {"10"}
+    after = history[failed + 1]
+    assert len(before) == 1
+    assert len(after) == 2
+    assert before < after
+    assert "10" not in after
+    _, whole = interrupted_and_whole
+    assert_same(runs[0], whole)

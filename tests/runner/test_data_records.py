@@ -1,67 +1,99 @@
-"""What a run keeps of its data, and of an accuracy that there is none of."""
+"""What a run records of its data, and of the accuracy that a regression does not have."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from research.reporting import show
+REGRESSION = [
+    "train",
+    "data=function",
+    "loss=mse",
+    "model.depth=2",
+    "model.width=8",
+    "train.steps=9",
+    "train.eval_every=4",
+    "tracker=none",
+    "name=f",
+]
 
-SMALL = ["model.depth=2", "model.width=8", "train.steps=9", "train.eval_every=4", "tracker=none"]
+
+def read_info(directory):
+    return json.loads((directory / "run.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def regression(fathom, tmp_path_factory):
-    """A run that meets a function: its directory, and what was said."""
+    """A run that fits a function: its directory, and what was said."""
     place = tmp_path_factory.mktemp("regression")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        said = fathom("train", "data=function", "loss=mse", *SMALL, "name=f")
+        said = fathom(*REGRESSION)
     assert said.code == 0, said.err
     (directory,) = place.glob("outputs/f/*")
     return directory, said
 
 
-def test_where_there_is_no_accuracy_its_columns_are_empty_and_its_end_is_none(regression):
+def test_the_accuracy_of_a_regression_is_null(regression):
     directory, _ = regression
+
     table = pq.read_table(directory / "metrics.parquet")
-    info = json.loads((directory / "run.json").read_text())
+    info = read_info(directory)
+
     for name in ("train_accuracy", "eval_accuracy"):
-        assert table[name].null_count == len(table) and info["final"][name] is None
+        assert table[name].null_count == len(table)
+        assert info["final"][name] is None
     losses = np.array(table["train_loss"])
-    assert np.isfinite(losses).all() and info["status"] == "done"
+    assert np.isfinite(losses).all()
+    assert info["status"] == "done"
     assert info["final"]["train_loss"] == pytest.approx(losses[-8:].mean(), rel=1e-6)
     assert info["final"]["eval_loss"] == pytest.approx(table["eval_loss"].to_pylist()[-1])
 
 
-def test_what_is_not_there_is_not_shown(regression):
+def test_the_accuracy_of_a_regression_is_not_shown(regression):
     _, said = regression
-    assert (
-        "accuracy –" in said.out
-        and "nan" not in said.out + said.err
-        and "eval accuracy" not in said.err
-    )
+
+    assert "accuracy –" in said.out
+    assert "nan" not in said.out + said.err
+    assert "eval accuracy" not in said.err
 
 
 def test_the_record_counts_the_examples_and_those_of_each_class(finished, regression):
-    data = json.loads((finished[0] / "run.json").read_text())["data"]
-    assert sum(data["class_counts"]) == data["examples"] == 1400 and len(data["class_counts"]) == 10
-    of_numbers = json.loads((regression[0] / "run.json").read_text())["data"]
-    assert of_numbers["class_counts"] is None and of_numbers["examples"] == 1024
+    data = read_info(finished[0])["data"]
+    assert sum(data["class_counts"]) == data["examples"] == 1400
+    assert len(data["class_counts"]) == 10
+
+    data_of_regression = read_info(regression[0])["data"]
+    assert data_of_regression["class_counts"] is None
+    assert data_of_regression["examples"] == 1024
 
 
-def test_the_balance_of_classes_is_shown():
-    data = {
+@pytest.mark.parametrize(
+    ("class_counts", "line"),
+    [
+        (
+            [30, 60, 10],
+            "data trec 1.0.0 train: 100 examples of 3 classes, "
+            "from 10 of class 2 to 60 of class 1 (60%)",
+        ),
+        (None, "data trec 1.0.0 train: 100 examples"),
+    ],
+)
+def test_the_balance_of_classes_is_shown(fathom, regression, tmp_path, class_counts, line):
+    directory = tmp_path / "run"
+    shutil.copytree(regression[0], directory)
+    info = read_info(directory)
+    info["data"] = {
         "name": "trec",
         "version": "1.0.0",
         "split": "train",
         "examples": 100,
-        "class_counts": [30, 60, 10],
+        "class_counts": class_counts,
     }
-    line = show._data(data)
-    assert (
-        line
-        == "data trec 1.0.0 train: 100 examples of 3 classes: fewest of class 2 10, most of class 1 60 (60%)"
-    )
-    assert show._data(data | {"class_counts": None}) == "data trec 1.0.0 train: 100 examples"
+    (directory / "run.json").write_text(json.dumps(info))
+
+    said = fathom("show", str(directory))
+
+    assert line in said.out.splitlines()

@@ -1,3 +1,5 @@
+"""How many runs can be open at once under the system's limit on open files."""
+
 import resource
 
 import pytest
@@ -6,36 +8,41 @@ from research.runner import limits
 
 
 @pytest.fixture
-def allowed(monkeypatch):
-    """A system that lets a process have so many files open; what it was asked for."""
+def set_limits(monkeypatch):
+    """Makes the system report limits on open files; returns the history of limits."""
 
-    def allow(soft, hard):
-        held = [(soft, hard)]
-        monkeypatch.setattr(resource, "getrlimit", lambda _: held[-1])
-        monkeypatch.setattr(resource, "setrlimit", lambda _, pair: held.append(pair))
-        return held
+    def set_limits(soft, hard):
+        history = [(soft, hard)]
+        monkeypatch.setattr(resource, "getrlimit", lambda _: history[-1])
+        monkeypatch.setattr(resource, "setrlimit", lambda _, pair: history.append(pair))
+        return history
 
-    return allow
-
-
-def test_as_many_files_as_may_be_are_allowed(allowed, capsys):
-    held = allowed(256, 4096)
-    assert limits.most_together(500) == (4096 - limits.OTHER_FILES) // limits.FILES_A_RUN
-    assert held[-1] == (4096, 4096) and capsys.readouterr().err == ""
+    return set_limits
 
 
-def test_where_files_are_few_fewer_runs_go_together_and_it_is_said(allowed, capsys):
-    allowed(256, 1024)
-    assert limits.most_together(512) == 224
-    said = capsys.readouterr().err
-    assert (
-        said.count("\n") == 1 and "at most 224 runs" in said and "ulimit -Hn 2176 lets 512" in said
-    )
+def test_the_limit_is_raised_as_far_as_it_can_be(set_limits, capsys):
+    history = set_limits(256, 4096)
+
+    runs = limits.max_open_runs(500)
+
+    assert runs == (4096 - limits.OTHER_FILES) // limits.FILES_PER_RUN
+    assert history[-1] == (4096, 4096)
+    assert capsys.readouterr().err == ""
 
 
-def test_too_few_files_for_a_single_run_are_refused(allowed):
-    allowed(64, 100)
-    with pytest.raises(
-        ValueError, match="100 open files are allowed, too few for a single run: ulimit -Hn 132"
-    ):
-        limits.most_together(1)
+def test_a_line_says_that_fewer_runs_than_wanted_can_be_open(set_limits, capsys):
+    set_limits(256, 1024)
+
+    assert limits.max_open_runs(512) == 224
+
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "at most 224 runs" in err
+    assert "ulimit -Hn 2176 allows 512" in err
+
+
+def test_too_few_files_for_a_single_run_are_refused(set_limits):
+    set_limits(64, 100)
+    message = "100 open files are allowed, too few for a single run: ulimit -Hn 132"
+    with pytest.raises(ValueError, match=message):
+        limits.max_open_runs(1)

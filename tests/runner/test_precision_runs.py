@@ -107,7 +107,7 @@ def test_a_sweep_over_formats_in_one_process_leaks_nothing(fathom, workplace):
     again = fathom("train", "precision=float32", *small, "name=y")
     assert sweep.code == again.code == 0, sweep.err + again.err
     assert (
-        "4 of 4 runs to train, 4 compiled programs; asked for more than once and trained once: 1\n"
+        "4 of 4 runs to train, 4 compiled programs; duplicate jobs, trained once: 1\n"
         in sweep.err
     )
     (last,) = find_runs(workplace / "outputs" / "y")

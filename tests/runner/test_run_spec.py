@@ -1,22 +1,25 @@
-"""What a run is before it starts: its identity, whether it is there already, and what it can be trained with."""
+"""A run before it starts: its id, whether it has ended, and which runs share its program."""
 
 import dataclasses
+import json
 import pickle
 
 import pytest
 
 from research.config.schema import Config, Data, Model, Train
+from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import RunSpec, group_key, read_ended
 
 
 @pytest.fixture
-def member(tmp_path):
-    (tmp_path / "study" / "run").mkdir(parents=True)
-    return RunSpec(Config(), tmp_path / "study" / "run")
+def spec(tmp_path):
+    directory = tmp_path / "study" / "run"
+    directory.mkdir(parents=True)
+    return RunSpec(Config(), directory)
 
 
 @pytest.mark.parametrize(
-    ("content", "ended"),
+    ("content", "has_ended"),
     [
         ('{"id": "ID", "status": "done"}', True),
         ('{"id": "ID", "status": "diverged"}', True),
@@ -28,64 +31,61 @@ def member(tmp_path):
         (None, False),
     ],
 )
-def test_a_run_has_ended_if_it_ended_by_itself(member, content, ended):
+def test_a_run_has_ended_if_it_is_done_or_diverged(spec, content, has_ended):
     if content is not None:
-        (member.directory / "run.json").write_text(content.replace("ID", member.identity))
-    assert (read_ended(member) is not None) == ended
+        (spec.directory / "run.json").write_text(content.replace("ID", spec.identity))
+
+    assert (read_ended(spec) is not None) == has_ended
 
 
 @pytest.mark.parametrize("status", ["done", "running"])
-def test_a_run_of_another_configuration_is_never_taken_for_this_one(member, status):
-    other = dataclasses.replace(member, config=Config(seed=3, train=Train(batch_size=64)))
-    (member.directory / "run.json").write_text(
-        f'{{"id": "{member.identity}", "status": "{status}"}}'
-    )
-    (member.directory / ".hydra").mkdir()
-    (member.directory / ".hydra" / "config.yaml").write_text("seed: 0\ntrain: {batch_size: 64}\n")
-    with pytest.raises(
-        ValueError, match=r"study/run holds another run \(seed was 0, is 3.*give another name=, or"
-    ):
+def test_a_run_of_another_configuration_is_never_taken_for_this_one(spec, status):
+    info = {"id": spec.identity, "status": status}
+    (spec.directory / "run.json").write_text(json.dumps(info))
+    (spec.directory / ".hydra").mkdir()
+    config_file = spec.directory / ".hydra" / "config.yaml"
+    config_file.write_text("seed: 0\ntrain: {batch_size: 64}\n")
+    other = dataclasses.replace(spec, config=Config(seed=3, train=Train(batch_size=64)))
+
+    message = r"study/run holds another run \(seed was 0, is 3.*give another name=, or"
+    with pytest.raises(ValueError, match=message):
         read_ended(other)
 
 
-def test_a_run_can_be_handed_to_another_process(member):
-    assert pickle.loads(pickle.dumps(member)) == member
+def test_a_run_can_be_sent_to_another_process(spec):
+    assert pickle.loads(pickle.dumps(spec)) == spec
 
 
-ALIKE = [
-    {"seed": 1},
-    {"name": "x"},
-    {"model": Model(dropout=0.2)},
-    {"train": Train(input_noise=0.1)},
-]
-UNLIKE = [
-    {"model": Model(depth=17)},
-    {"train": Train(steps=5)},
-    {"train": Train(eval_every=5)},
-    {"data": Data(limit=500)},
-]
-
-
-@pytest.mark.parametrize("changes", ALIKE[:2])
-def test_runs_that_differ_in_what_is_passed_in_share_a_program(changes):
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"name": "x"}])
+def test_runs_that_differ_in_traced_numbers_share_a_program(changes):
     assert group_key(Config(**changes)) == group_key(Config())
 
 
-@pytest.mark.parametrize("changes", [*UNLIKE, *ALIKE[2:]])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": Model(depth=17)},
+        {"train": Train(steps=5)},
+        {"train": Train(eval_every=5)},
+        {"data": Data(limit=500)},
+        {"model": Model(dropout=0.2)},
+        {"train": Train(input_noise=0.1)},
+    ],
+)
 def test_runs_that_differ_otherwise_do_not(changes):
     assert group_key(Config(**changes)) != group_key(Config())
 
 
-def test_a_number_that_is_not_zero_may_change():
-    assert group_key(Config(model=Model(dropout=0.1))) == group_key(
-        Config(model=Model(dropout=0.2))
-    )
+def test_dropout_rates_other_than_zero_share_a_program():
+    config = Config(model=Model(dropout=0.1))
+    other = Config(model=Model(dropout=0.2))
+    assert group_key(config) == group_key(other)
 
 
-def test_what_does_not_share_a_program_is_not_trained_as_one():
-    from research.runner.run_setup import make_run_setup
-
+def test_runs_that_do_not_share_a_program_are_not_trained_as_one():
+    deeper = Config(model=Model(depth=3))
     with pytest.raises(ValueError, match="differ only in numbers that are passed in"):
-        make_run_setup(Config(), Config(model=Model(depth=3)))
-    job = make_run_setup(Config(), Config(seed=3))
-    assert job.hp["seed"].tolist() == [0, 3]
+        make_run_setup(Config(), deeper)
+
+    setup = make_run_setup(Config(), Config(seed=3))
+    assert setup.hp["seed"].tolist() == [0, 3]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The extra ray, and with it the engines' tests, on a Ray of this machine alone: bash tests/sweeps/ray.sh
+# Installs the extra ray and runs the tests of its engine on this machine: bash tests/sweeps/ray.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 .venv/bin/python -c 'import ray' 2>/dev/null ||

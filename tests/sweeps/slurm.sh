@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A real Slurm on this machine alone, and on it the tests of the engine: bash tests/sweeps/slurm.sh
+# Starts Slurm on this machine and runs the tests of its engine: bash tests/sweeps/slurm.sh
 #
 # Needs root and Debian's slurm-wlm, slurmdbd, munge and mariadb-server, which it installs where they are missing. All
-# that it starts lies in a scratch directory and is stopped at the end, whatever the end is.
+# files lie in a scratch directory. On exit, also after an error, every daemon is stopped and the directory removed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -23,7 +23,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-daemon() {  # NAME COMMAND…: starts it in the background, what it says goes to NAME.log
+daemon() {  # NAME COMMAND…: starts it in the background, its output goes to NAME.log
     "${@:2}" >"$scratch/$1.log" 2>&1 &
     started+=($!)
 }
@@ -98,7 +98,7 @@ daemon slurmctld slurmctld -D
 until_true 60 scontrol ping
 daemon slurmd slurmd -D -N localhost
 until_true 60 srun --time=1 true
-echo "slurm.sh: Slurm $(sinfo --version | cut -d' ' -f2) runs here"
+echo "slurm.sh: Slurm $(sinfo --version | cut -d' ' -f2) is running"
 
 .venv/bin/python -c 'import submitit' 2>/dev/null ||
     .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test,cluster]'

@@ -1,6 +1,9 @@
-"""What each engine brings back: results, and of a job that the system killed that it was. bash tests/sweeps/slurm.sh
-and bash tests/sweeps/ray.sh make the two that a machine may lack."""
+"""What each engine returns: the results, or the failure of a task that the system killed.
 
+tests/sweeps/slurm.sh and tests/sweeps/ray.sh set up the two engines that a machine may lack.
+"""
+
+import functools
 import importlib.util
 import json
 import os
@@ -14,120 +17,178 @@ import yaml
 from research.config.schema import Config
 from research.records.runs import Run
 from research.runner.run_spec import RunSpec
-from research.sweeps.engines import Load, as_jobs, on_processes, on_ray
+from research.sweeps.engines import (
+    GroupTask,
+    run_with_joblib,
+    run_with_ray,
+    run_with_submitit,
+)
+
+SMALL_RUNS = ["model.depth=2", "model.width=8", "train.steps=10", "tracker=none", "name=s"]
 
 
-def is_there(module):
+def is_installed(module):
     return importlib.util.find_spec(module) is not None
 
 
-def slurm_runs():
-    return (
-        bool(shutil.which("sinfo"))
-        and subprocess.run(["sinfo"], capture_output=True).returncode == 0
-    )
+def has_slurm():
+    if not is_installed("submitit") or not shutil.which("sinfo"):
+        return False
+    return subprocess.run(["sinfo"], capture_output=True).returncode == 0
 
 
-def needs(condition, what):
-    return [pytest.mark.slow, pytest.mark.skipif(not condition, reason=f"needs {what}")]
+def engine(name, is_available, what):
+    skip = pytest.mark.skipif(not is_available, reason=f"needs {what}")
+    return pytest.param(name, marks=[pytest.mark.slow, skip])
 
 
-NAMES = [
-    pytest.param("joblib", marks=pytest.mark.slow),
-    pytest.param("submitit_local", marks=needs(is_there("submitit"), "the extra cluster")),
-    pytest.param(
-        "submitit_slurm", marks=needs(is_there("submitit") and slurm_runs(), "a running Slurm")
-    ),
-    pytest.param("ray", marks=needs(is_there("ray"), "the extra ray")),
+ENGINES = [
+    engine("joblib", True, "nothing else"),
+    engine("submitit_local", is_installed("submitit"), "the extra cluster"),
+    engine("submitit_slurm", has_slurm(), "a running Slurm"),
+    engine("ray", is_installed("ray"), "the extra ray"),
 ]
 
 
-def carry(name, loads, place):
-    """All that the engine of that name brings back."""
-    jobs = {"folder": place / "jobs" / "%j", "settings": {"timeout_min": 5}}
-    engines = {
-        "joblib": lambda: on_processes(loads, jobs=2),
-        "submitit_local": lambda: as_jobs(loads, cluster="local", **jobs),
-        "submitit_slurm": lambda: as_jobs(loads, cluster="slurm", **jobs),
-        "ray": lambda: on_ray(loads, init={"num_cpus": 2}, remote={}),
+def run_with(name, tasks, directory):
+    """The outcome of each task, by its position."""
+    if name == "joblib":
+        outcomes = run_with_joblib(tasks, num_workers=2)
+    elif name == "ray":
+        outcomes = run_with_ray(tasks, init={"num_cpus": 2}, remote={})
+    else:
+        outcomes = run_with_submitit(
+            tasks,
+            cluster=name.removeprefix("submitit_"),
+            folder=directory / "jobs" / "%j",
+            settings={"timeout_min": 5},
+        )
+    return dict(outcomes)
+
+
+def successful_task(number):
+    return [{"number": number}]
+
+
+def killed_task():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raising_task():
+    raise RuntimeError("out of luck")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_killed_task_does_not_stop_the_others(name, workplace):
+    tasks = [
+        functools.partial(successful_task, 0),
+        killed_task,
+        functools.partial(successful_task, 2),
+        raising_task,
+        functools.partial(successful_task, 4),
+    ]
+    outcomes = run_with(name, tasks, workplace)
+    assert len(outcomes) == 5
+    assert outcomes[0] == [{"number": 0}]
+    assert outcomes[2] == [{"number": 2}]
+    assert outcomes[4] == [{"number": 4}]
+    assert isinstance(outcomes[1], BaseException)
+    assert isinstance(outcomes[3], BaseException)
+    assert "out of luck" in str(outcomes[3])
+
+
+def recorded_runs(workplace):
+    return [Run(file.parent) for file in workplace.glob("outputs/s/*/run.json")]
+
+
+def modification_times(workplace):
+    times = {}
+    for file in workplace.glob("outputs/s/*/run.json"):
+        times[file] = file.stat().st_mtime_ns
+    return times
+
+
+@pytest.mark.parametrize("group_size", [1, 2])
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_trains_every_run_of_a_sweep_once(name, group_size, fathom, workplace):
+    command = ["train", "-m", *SMALL_RUNS, "optimizer.learning_rate=0.01,1e30", "seed=0,1"]
+    command += [f"hydra/launcher={name}", f"hydra.launcher.max_group_size={group_size}"]
+    code, out, err = fathom(*command)
+    assert code == 1
+    assert "2 of 4 runs did not end well" in err
+    assert len(out.splitlines()) == 5
+    ends = set()
+    for run in recorded_runs(workplace):
+        ends.add((run["seed"], run["optimizer.learning_rate"], run.info["status"]))
+        assert run.info["together"] == group_size
+    assert len(recorded_runs(workplace)) == 4
+    assert ends == {
+        (0, 0.01, "done"),
+        (0, 1e30, "diverged"),
+        (1, 0.01, "done"),
+        (1, 1e30, "diverged"),
     }
-    return dict(engines[name]())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_job_that_is_killed_leaves_the_others(name, workplace):
-    def works(number):
-        return lambda: [{"number": number}]
-
-    def is_killed():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def breaks():
-        raise RuntimeError("out of luck")
-
-    came = carry(name, [works(0), is_killed, works(2), breaks, works(4)], workplace)
-    assert {number: came[number] for number in (0, 2, 4)} == {n: [{"number": n}] for n in (0, 2, 4)}
-    assert (
-        isinstance(came[1], BaseException) and isinstance(came[3], BaseException) and len(came) == 5
-    )
-    assert "out of luck" in str(came[3])
-
-
-@pytest.mark.parametrize("most", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_comes_back_whole(name, most, fathom, workplace):
-    words = ["model.depth=2", "model.width=8", "train.steps=10", "tracker=none", "name=s"]
-    rates = "optimizer.learning_rate=0.01,1e30"
-    launcher = [f"hydra/launcher={name}", f"hydra.launcher.max_group_size={most}"]
-    code, out, err = fathom("train", "-m", *words, rates, "seed=0,1", *launcher)
-    assert code == 1 and "2 of 4 runs did not end well" in err, err
-    runs = [Run(file.parent) for file in workplace.glob("outputs/s/*/run.json")]
-    ends = sorted((run["seed"], run["optimizer.learning_rate"], run.info["status"]) for run in runs)
-    assert ends == [(seed, *end) for seed in (0, 1) for end in ((0.01, "done"), (1e30, "diverged"))]
-    assert {run.info["together"] for run in runs} == {most} and len(out.splitlines()) == 5
-    written = [file.stat().st_mtime_ns for file in sorted(workplace.glob("outputs/s/*/run.json"))]
-    again = fathom("train", "-m", *words, rates, "seed=0,1", *launcher)
-    assert "4 of 4 runs were there already" in again.out
-    assert [
-        file.stat().st_mtime_ns for file in sorted(workplace.glob("outputs/s/*/run.json"))
-    ] == written
+    written = modification_times(workplace)
+    again = fathom(*command)
+    assert "4 of 4 runs had already finished" in again.out
+    assert modification_times(workplace) == written
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not is_there("optuna"), reason="needs the extra search")
+@pytest.mark.skipif(not is_installed("optuna"), reason="needs the extra search")
 @pytest.mark.parametrize("launcher", ["basic", "grouped"])
 def test_optuna_minimises_the_held_out_loss(launcher, fathom, workplace):
-    words = [
-        "model.depth=2",
-        "model.width=8",
-        "train.steps=10",
-        "tracker=none",
-        "name=s",
-        f"hydra/launcher={launcher}",
-    ]
-    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
     said = fathom(
         "train",
         "-m",
-        *words,
-        *search,
-        "optimizer.learning_rate=interval(0.001,0.1)",
+        *SMALL_RUNS,
+        f"hydra/launcher={launcher}",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_jobs=2",
         "hydra.sweeper.sampler.seed=1",
+        "optimizer.learning_rate=interval(0.001,0.1)",
     )
-    runs = [Run(file.parent) for file in workplace.glob("outputs/s/*/run.json")]
     best = yaml.safe_load((workplace / "outputs/s/optimization_results.yaml").read_text())
-    losses = [run.info["final"]["eval_loss"] for run in runs if run.info["status"] == "done"]
-    assert len(losses) == 4 and best["best_value"] == min(losses), said.err
+    losses = []
+    for run in recorded_runs(workplace):
+        if run.info["status"] == "done":
+            losses.append(run.info["final"]["eval_loss"])
+    assert len(losses) == 4, said.err
+    assert best["best_value"] == min(losses)
 
 
-def test_the_record_of_a_lost_job_says_so(workplace):
-    """Its runs could not: what a killed process leaves is a run that goes on for ever."""
-    for name, status in (("a", "running"), ("b", "done")):
-        (workplace / name).mkdir()
-        (workplace / name / "run.json").write_text(json.dumps({"status": status}))
-    load = Load([RunSpec(Config(), workplace / name) for name in "abc"], "auto", 1, workplace)
-    results = load.failed(RuntimeError("gone"))
-    infos = [json.loads((workplace / name / "run.json").read_text()) for name in "ab"]
-    assert [result["status"] for result in results] == ["failed"] * 3
-    assert all("killed or lost: RuntimeError: gone" in str(result["error"]) for result in results)
-    assert [info["status"] for info in infos] == ["failed", "done"] and "gone" in infos[0]["error"]
+def write_status(directory, status):
+    directory.mkdir()
+    (directory / "run.json").write_text(json.dumps({"status": status}))
+
+
+def read_info(directory):
+    return json.loads((directory / "run.json").read_text())
+
+
+def test_the_failure_of_a_killed_task_is_recorded(workplace):
+    """A killed process cannot do so itself: its record says that the run is still running."""
+    running = workplace / "running"
+    finished = workplace / "finished"
+    absent = workplace / "absent"
+    write_status(running, "running")
+    write_status(finished, "done")
+    task = GroupTask(
+        run_specs=[
+            RunSpec(Config(), running),
+            RunSpec(Config(), finished),
+            RunSpec(Config(), absent),
+        ],
+        map_mode="auto",
+        devices=1,
+        working_dir=workplace,
+    )
+    results = task.record_failure(RuntimeError("gone"))
+    assert len(results) == 3
+    for result in results:
+        assert result["status"] == "failed"
+        assert "killed or lost: RuntimeError: gone" in str(result["error"])
+    assert read_info(running)["status"] == "failed"
+    assert "gone" in read_info(running)["error"]
+    assert read_info(finished)["status"] == "done"

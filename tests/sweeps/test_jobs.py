@@ -1,3 +1,5 @@
+"""Sweeps from the command line: what they train, record and report."""
+
 import json
 
 import pytest
@@ -7,183 +9,234 @@ from research.records.runs import Run
 
 @pytest.fixture
 def sweep(fathom, small, workplace):
-    """Sweeps the small run; its runs by name, and what was said."""
+    """Sweeps the small run; gives the runs by name, and how the command ended."""
 
     def start(*overrides):
-        arguments = [word for word in small if word.split("=")[0] not in " ".join(overrides)]
-        said = fathom(
-            "train", "-m", *arguments, "name=study", f"tracker.dir={workplace}/w", *overrides
-        )
-        files = sorted(workplace.glob("outputs/study/*/run.json"))
-        return {file.parent.name: Run(file.parent) for file in files}, said
+        words = []
+        for word in small:
+            path, _, _ = word.partition("=")
+            if path not in " ".join(overrides):
+                words.append(word)
+        said = fathom("train", "-m", *words, "name=study", f"tracker.dir={workplace}/w", *overrides)
+        runs = {}
+        for file in sorted(workplace.glob("outputs/study/*/run.json")):
+            runs[file.parent.name] = Run(file.parent)
+        return runs, said
 
     return start
 
 
+def lines_about_runs(err):
+    """The lines that list failures; they are indented."""
+    return [line for line in err.splitlines() if line.startswith("  ")]
+
+
 GRID = ["model.depth=2,3", "skip=none,identity", "seed=0,1"]
+RUNS_OF_GRID = {
+    (2, "none", 0),
+    (2, "none", 1),
+    (2, "identity", 0),
+    (2, "identity", 1),
+    (3, "none", 0),
+    (3, "none", 1),
+    (3, "identity", 0),
+    (3, "identity", 1),
+}
 
 
 @pytest.mark.usefixtures("quickly_compiled")
 def test_a_grid_makes_one_folder_of_runs_one_group_and_one_table(sweep, workplace, wandb_records):
     runs, (code, out, err) = sweep(*GRID, "measure=off")  # four programs, the smallest ones
     assert code == 0, err
-    settings = {(run["model.depth"], run["skip.kind"], run["seed"]) for run in runs.values()}
-    assert settings == {
-        (depth, skip, seed) for depth in (2, 3) for skip in ("none", "identity") for seed in (0, 1)
-    }
-    assert {run.info["status"] for run in runs.values()} == {"done"}
-    assert len({run.info["id"] for run in runs.values()}) == len(runs) == 8
+    settings = set()
+    ids = set()
+    for run in runs.values():
+        settings.add((run["model.depth"], run["skip.kind"], run["seed"]))
+        ids.add(run.info["id"])
+        assert run.info["status"] == "done"
+    assert settings == RUNS_OF_GRID
+    assert len(ids) == len(runs) == 8
     assert "measure=off,model.depth=3,model.width=8,seed=1,skip=identity,train.steps=25" in runs
 
     lines = out.splitlines()
-    assert len(lines) == 9 and all(len(line) <= 150 and "…" not in line for line in lines), out
-    assert {"depth", "skip", "seed"} <= set(lines[0].split()) and "width" not in lines[0]
-    assert all(f"[{n}/8]" in err for n in range(1, 9)), err
+    assert len(lines) == 9
+    for line in lines:
+        assert len(line) <= 150
+        assert "…" not in line
+    columns = set(lines[0].split())
+    assert {"depth", "skip", "seed"} <= columns
+    assert "width" not in lines[0]
+    for number in range(1, 9):
+        assert f"[{number}/8]" in err
 
-    folders = {run.info["id"]: run.info["wandb"] for run in runs.values()}
     assert len(list(workplace.glob("w/wandb/offline-run-*/*.wandb"))) == 8
-    ends = [next(iter(runs.values())), list(runs.values())[-1]]
-    described = [wandb_records(workplace / folders[run.info["id"]])[1]["run"] for run in ends]
-    assert {run["run_group"] for run in described} == {"study"}
-    assert {run["run_id"] for run in described} == {run.info["id"] for run in ends}
+    names = list(runs)
+    for run in (runs[names[0]], runs[names[-1]]):
+        description = wandb_records(workplace / run.info["wandb"])[1]["run"]
+        assert description["run_group"] == "study"
+        assert description["run_id"] == run.info["id"]
 
 
-def test_seeds_of_one_grid_differ_in_the_seed_alone(sweep):
+def test_the_seeds_of_a_grid_differ_only_in_the_seed(sweep):
     runs, _ = sweep("seed=0,1", "tracker=none")
-    one, other = (run.config for run in runs.values())
-    assert {path for path in one if one[path] != other[path]} == {"seed"}
-
-
-RATES = "optimizer.learning_rate=0.01,1e30,0.02"
+    one, other = runs.values()
+    assert one["seed"] != other["seed"]
+    assert one.config | {"seed": None} == other.config | {"seed": None}
 
 
 def test_a_diverging_run_is_listed_and_the_others_finish(sweep):
-    runs, (code, out, err) = sweep(RATES, "tracker=none")
+    runs, (code, out, err) = sweep("optimizer.learning_rate=0.01,1e30,0.02", "tracker=none")
     assert code == 1
-    status = {run["optimizer.learning_rate"]: run.info["status"] for run in runs.values()}
+    status = {}
+    for run in runs.values():
+        status[run["optimizer.learning_rate"]] = run.info["status"]
     assert status == {0.01: "done", 1e30: "diverged", 0.02: "done"}
     assert "fathom: 1 of 3 runs did not end well:" in err
-    (line,) = [line for line in err.splitlines() if line.startswith("  ")]
-    assert "learning_rate=1e" in line and "diverged" in line and "step" in line
-    assert [word in out for word in ("0.01", "1e+30", "0.02", "diverged")] == [True] * 4
+    (line,) = lines_about_runs(err)
+    assert "learning_rate=1e" in line
+    assert "diverged" in line
+    assert "step" in line
+    for word in ("0.01", "1e+30", "0.02", "diverged"):
+        assert word in out
 
 
 @pytest.fixture
-def breaking(monkeypatch):
-    """Makes the run with seed 1 raise; the seeds that were trained."""
-    from research.runner import loop as run
+def fail_seed_1(monkeypatch):
+    """Makes the run with seed 1 raise an error, or none; gives the seeds of the runs that start."""
+    from research.runner import loop
 
-    prepare = run.make_run_setup
-    seeds = []
+    make_run_setup = loop.make_run_setup
 
-    def start(config, *others, raises, **settings):
-        seeds.append(config.seed)
-        if config.seed == 1 and raises:
-            raise raises
-        return prepare(config, *others, **settings)
+    def install(error):
+        seeds = []
 
-    def breaks(error):
-        monkeypatch.setattr(
-            run,
-            "make_run_setup",
-            lambda *configs, **settings: start(*configs, raises=error, **settings),
-        )
+        def make_or_fail(config, *others, **settings):
+            seeds.append(config.seed)
+            if config.seed == 1 and error is not None:
+                raise error
+            return make_run_setup(config, *others, **settings)
+
+        monkeypatch.setattr(loop, "make_run_setup", make_or_fail)
         return seeds
 
-    return breaks
+    return install
 
 
-def test_a_run_that_raises_is_listed_and_the_others_finish(sweep, breaking):
-    seeds = breaking(RuntimeError("out of luck"))
+def seeds_of(runs):
+    return [run["seed"] for run in runs.values()]
+
+
+def test_a_run_that_raises_is_listed_and_the_others_finish(sweep, fail_seed_1):
+    started_seeds = fail_seed_1(RuntimeError("out of luck"))
     runs, (code, out, err) = sweep("seed=0,1,2", "tracker=none")
-    assert code == 1 and seeds == [0, 1, 2]
-    assert [run["seed"] for run in runs.values()] == [0, 2]
+    assert code == 1
+    assert started_seeds == [0, 1, 2]
+    assert seeds_of(runs) == [0, 2]
     assert "fathom: 1 of 3 runs did not end well:" in err
-    (line,) = [line for line in err.splitlines() if line.startswith("  ")]
-    assert "seed=1" in line and "RuntimeError: out of luck" in line
+    (line,) = lines_about_runs(err)
+    assert "seed=1" in line
+    assert "RuntimeError: out of luck" in line
     assert len(out.splitlines()) == 3
     assert "Error executing job" not in err
 
 
-def test_no_table_where_every_run_failed(sweep, breaking):
-    breaking(RuntimeError("out of luck"))
+def test_no_table_where_every_run_failed(sweep, fail_seed_1):
+    fail_seed_1(RuntimeError("out of luck"))
     _, (code, out, err) = sweep("seed=1", "tracker=none")
-    assert code == 1 and out == "" and "1 of 1 runs" in err
+    assert code == 1
+    assert out == ""
+    assert "1 of 1 runs" in err
 
 
-def test_an_interruption_ends_the_whole_sweep(sweep, breaking):
-    seeds = breaking(KeyboardInterrupt())
+def test_an_interruption_ends_the_whole_sweep(sweep, fail_seed_1):
+    started_seeds = fail_seed_1(KeyboardInterrupt())
     runs, (code, _, err) = sweep("seed=0,1,2", "tracker=none")
-    assert code == 1 and "interrupted" in err and seeds == [0, 1]
-    assert [run["seed"] for run in runs.values()] == [0]
+    assert code == 1
+    assert "interrupted" in err
+    assert started_seeds == [0, 1]
+    assert seeds_of(runs) == [0]
 
 
-def test_a_sweep_started_again_trains_what_is_missing(sweep, breaking, monkeypatch):
-    with monkeypatch.context():
-        breaking(RuntimeError("out of luck"))
-        before, _ = sweep("seed=0,1,2", "tracker=none")
-    written = {
-        name: (run.directory / "metrics.parquet").stat().st_mtime_ns for name, run in before.items()
-    }
-    breaking(None)
-    after, (code, out, err) = sweep("seed=0,1,2", "tracker=none")
+def modification_times(directory):
+    """When the metrics of each run were written, by the run's name."""
+    times = {}
+    for file in directory.glob("outputs/study/*/metrics.parquet"):
+        times[file.parent.name] = file.stat().st_mtime_ns
+    return times
+
+
+def test_a_sweep_that_is_started_again_trains_what_is_missing(sweep, fail_seed_1, workplace):
+    fail_seed_1(RuntimeError("out of luck"))
+    sweep("seed=0,1,2", "tracker=none")
+    written = modification_times(workplace)
+    fail_seed_1(None)
+    runs, (code, out, err) = sweep("seed=0,1,2", "tracker=none")
     assert code == 0, err
-    assert [run["seed"] for run in after.values()] == [0, 1, 2]
-    assert len(out.splitlines()) == 5 and out.splitlines()[-1].startswith(
-        "2 of 3 runs were there already"
-    )
-    assert {
-        name: (after[name].directory / "metrics.parquet").stat().st_mtime_ns for name in written
-    } == written
+    assert seeds_of(runs) == [0, 1, 2]
+    lines = out.splitlines()
+    assert len(lines) == 5
+    assert lines[-1].startswith("2 of 3 runs had already finished")
+    assert len(written) == 2
+    assert written.items() <= modification_times(workplace).items()
 
 
-def test_a_finished_run_in_a_sweep_is_one_that_is_finished_alone(sweep, fathom, small, workplace):
-    """Alone or in a sweep, a setting lies in the same place under the same id."""
-    runs, _ = sweep("seed=0,1", "tracker=none")
-    written = {
-        name: (run.directory / "metrics.parquet").stat().st_mtime_ns for name, run in runs.items()
-    }
-    assert (
-        fathom("train", *small, "name=study", "seed=1", "tracker=none", "tracker.dir=w").code == 0
-    )
-    again = {
-        file.parent.name: file.stat().st_mtime_ns
-        for file in workplace.glob("outputs/study/*/metrics.parquet")
-    }
-    assert again == written
-
-
-def test_two_sweeps_of_one_process_count_their_own_runs(listen, small, workplace):
-    from research.cli.train import main
-
-    def both():
-        codes = [
-            main(["-m", *small, f"name={name}", "seed=0,1", "tracker=none"])
-            for name in ("one", "two")
-        ]
-        return max(codes)
-
-    said = listen(both)
+def test_a_run_that_finished_in_a_sweep_is_finished_alone_too(sweep, fathom, small, workplace):
+    """A run has the same directory and id whether it is trained alone or in a sweep."""
+    sweep("seed=0,1", "tracker=none")
+    written = modification_times(workplace)
+    said = fathom("train", *small, "name=study", "seed=1", "tracker=none", "tracker.dir=w")
     assert said.code == 0
-    counts = [line.split("]")[0] for line in said.err.splitlines() if line.startswith("[")]
-    assert [counts.count(f"[{n}/2") for n in (1, 2)] == [2, 2] and set(counts) == {
-        "[1/2",
-        "[2/2",
-    }, said.err
+    assert modification_times(workplace) == written
 
 
-def test_the_last_word_about_a_setting_counts(sweep):
+def test_two_sweeps_of_one_process_count_their_runs_separately(listen, small, workplace):
+    from research.cli import train
+
+    def sweep_twice():
+        first_code = train.main(["-m", *small, "name=one", "seed=0,1", "tracker=none"])
+        second_code = train.main(["-m", *small, "name=two", "seed=0,1", "tracker=none"])
+        return max(first_code, second_code)
+
+    said = listen(sweep_twice)
+    assert said.code == 0
+    counts = []
+    for line in said.err.splitlines():
+        if line.startswith("["):
+            count, _, _ = line.partition("]")
+            counts.append(count)
+    assert counts.count("[1/2") == 2
+    assert counts.count("[2/2") == 2
+    assert set(counts) == {"[1/2", "[2/2"}, said.err
+
+
+def test_the_last_override_of_a_setting_counts(sweep):
     runs, _ = sweep("seed=0,1", "seed=2", "tracker=none")
-    assert [run["seed"] for run in runs.values()] == [2]
+    assert seeds_of(runs) == [2]
 
 
-def test_the_folder_of_the_sweep_is_the_one_that_was_given(sweep, workplace):
+def test_a_sweep_is_recorded_in_the_folder_that_was_given(sweep, workplace):
     _, (code, _, _) = sweep("seed=0,1", "tracker=none", "hydra.sweep.dir=elsewhere")
     assert code == 0
-    assert (
-        len(list(workplace.glob("elsewhere/*/run.json"))) == 2
-        and not (workplace / "outputs").exists()
-    )
-    assert {
-        json.loads(file.read_text())["status"] for file in workplace.glob("elsewhere/*/run.json")
-    } == {"done"}
+    assert not (workplace / "outputs").exists()
+    files = list(workplace.glob("elsewhere/*/run.json"))
+    assert len(files) == 2
+    for file in files:
+        assert json.loads(file.read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("old_name", "new_name", "value"),
+    [
+        ("hydra.launcher.most", "hydra.launcher.max_group_size", "1"),
+        ("hydra.launcher.within", "hydra.launcher.map_mode", "vmap"),
+    ],
+)
+def test_the_old_name_of_a_launcher_setting_still_works(sweep, old_name, new_name, value):
+    words = ["hydra/launcher=grouped", "seed=0,1", "tracker=none"]
+    runs, (code, _, err) = sweep(*words, f"{old_name}={value}")
+    assert code == 0, err
+    (line,) = [line for line in err.splitlines() if old_name in line]
+    assert line.startswith(f"fathom: {old_name} is now called {new_name}")
+    group_size = 1 if new_name.endswith("max_group_size") else 2
+    for run in runs.values():
+        assert run.info["together"] == group_size

@@ -1,161 +1,206 @@
-"""Mean-field theory against published numbers, its own laws, and wide random networks in NumPy."""
+"""Mean-field theory against published numbers, its laws, and wide random networks in NumPy."""
 
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from pytest import approx
 
-from research.theory import mean_field
-from research.theory import profiles as theory
+from research.theory import mean_field, profiles
 from research.theory.mean_field import NONLINEARITIES
-from research.theory.profiles import predict_profile
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 NAMES = sorted(NONLINEARITIES)
-NORMS = [("none", "pre"), ("layer", "pre"), ("layer", "branch"), ("layer", "post")]
-PLAIN = {"branch_scale": 1.0, "shortcut_scale": 0.0}
-RESIDUAL = {"branch_scale": 1.0, "shortcut_scale": 1.0}
+NORMS = [
+    ("none", "pre"),
+    ("layer", "pre"),
+    ("layer", "branch"),
+    ("layer", "post"),
+]
+PLAIN: dict[str, Any] = {"branch_scale": 1.0, "shortcut_scale": 0.0}
+RESIDUAL: dict[str, Any] = {"branch_scale": 1.0, "shortcut_scale": 1.0}
+DEPTH = 20
+DEFAULTS: dict[str, Any] = {
+    "sigma_w2": 1.0,
+    "sigma_b2": 0.0,
+    "depth": DEPTH,
+    "q0": 1.0,
+    "norm": "none",
+    "placement": "pre",
+    "batch": 64,
+    **PLAIN,
+}
 
 
 def predict(activation: str, **changes: Any) -> np.ndarray | None:
-    """The prediction for a plain network without bias and norm of depth 20, but for the ``changes``."""
-    default = {"sigma_w2": 1.0, "sigma_b2": 0.0, "depth": 20, "q0": 1.0, **PLAIN}
-    return predict_profile(
-        activation=activation,
-        **(default | {"norm": "none", "placement": "pre", "batch": 64} | changes),
-    )
+    """The prediction for a plain network without bias and norm, except for the ``changes``."""
+    settings = DEFAULTS | changes
+    return profiles.predict_profile(activation=activation, **settings)
 
 
 def predicted(activation: str, **changes: Any) -> np.ndarray:
+    """As ``predict``, where there is a prediction."""
     profile = predict(activation, **changes)
     assert profile is not None
     return profile
 
 
+def layers_above(depth: int) -> np.ndarray:
+    return np.arange(depth, -1, -1)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_plain_network_at_its_fixed_point_changes_by_chi_a_layer(name):
+def test_a_plain_network_at_its_fixed_point_changes_by_chi_1_in_each_layer(name):
     sigma_w2 = 0.8 * mean_field.moments(name).sigma_w2
     q0 = mean_field.fixed_point(name, sigma_w2, 0.05)
     profile = predicted(name, sigma_w2=sigma_w2, sigma_b2=0.05, q0=q0)
-    expected = np.arange(20, -1, -1) * math.log(mean_field.chi_1(name, sigma_w2, 0.05))
-    np.testing.assert_allclose(profile, expected, atol=1e-9)
+    log_chi = math.log(mean_field.chi_1(name, sigma_w2, 0.05))
+    assert_allclose(profile, layers_above(DEPTH) * log_chi, atol=1e-9)
 
 
+@pytest.mark.parametrize("sigma_b2, q0", [(0.0, 1.0), (0.3, 1e300)])
 @pytest.mark.parametrize("depth", [0, 1, 50, 3000])  # at 3000 the variance overflows
 @pytest.mark.parametrize("sigma_w2", [1.0, 2.0, 3.0])
-def test_plain_relu_changes_by_half_the_weights_variance(sigma_w2, depth):
-    expected = np.arange(depth, -1, -1) * math.log(sigma_w2 / 2)
-    for sigma_b2, q0 in [(0.0, 1.0), (0.3, 1e300)]:
-        profile = predicted("relu", sigma_w2=sigma_w2, sigma_b2=sigma_b2, depth=depth, q0=q0)
-        assert profile.dtype == np.float64
-        np.testing.assert_allclose(profile, expected, rtol=1e-12)  # the sum's rounding
+def test_plain_relu_changes_by_half_the_weights_variance(sigma_w2, depth, sigma_b2, q0):
+    profile = predicted("relu", sigma_w2=sigma_w2, sigma_b2=sigma_b2, depth=depth, q0=q0)
+    expected = layers_above(depth) * math.log(sigma_w2 / 2)
+    assert profile.dtype == np.float64
+    assert_allclose(profile, expected, rtol=1e-12)  # the sum's rounding
 
 
-def test_residual_relu_grows_by_the_square_of_the_branch_scale():
-    for scale, total in [(1.0, 69.3), (0.5, 22.3), (0.1, 0.995)]:
-        changes = RESIDUAL | {"branch_scale": scale}
-        assert predicted("relu", sigma_w2=2.0, depth=100, **changes)[0] == pytest.approx(
-            total, rel=2e-3
-        )
+@pytest.mark.parametrize("branch_scale, expected", [(1.0, 69.3), (0.5, 22.3), (0.1, 0.995)])
+def test_residual_relu_grows_by_the_square_of_the_branch_scale(branch_scale, expected):
+    scales = RESIDUAL | {"branch_scale": branch_scale}
+    profile = predicted("relu", sigma_w2=2.0, depth=100, **scales)
+    assert profile[0] == approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize("depth", [1, 10, 1000])
 def test_residual_relu_scaled_by_depth_grows_towards_e(depth):
-    profile = predicted(
-        "relu", sigma_w2=2.0, depth=depth, **RESIDUAL | {"branch_scale": depth**-0.5}
-    )
-    assert profile[0] == pytest.approx(depth * math.log1p(1 / depth), rel=1e-12)
+    scales = RESIDUAL | {"branch_scale": depth**-0.5}
+    profile = predicted("relu", sigma_w2=2.0, depth=depth, **scales)
+    expected = depth * math.log1p(1 / depth)
+    assert profile[0] == approx(expected, rel=1e-12)
 
 
 def test_residual_tanh_grows_with_the_root_of_depth():
+    """As (8/3)√(l/2π), which it approaches slowly."""
     profile = predicted("tanh", depth=400, **RESIDUAL)
     layer = np.arange(50, 401)
     growth = profile[0] - profile[layer]
-    assert np.polyfit(np.log(layer), np.log(growth), 1)[0] == pytest.approx(
-        0.5, abs=0.06
-    )  # (8/3)√(l/2π), slowly reached
-    np.testing.assert_allclose(growth / np.sqrt(layer), 8 / 3 / math.sqrt(2 * math.pi), atol=0.12)
+    exponent = np.polyfit(np.log(layer), np.log(growth), 1)[0]
+    expected_factor = 8 / 3 / math.sqrt(2 * math.pi)
+    assert exponent == approx(0.5, abs=0.06)
+    assert_allclose(growth / np.sqrt(layer), expected_factor, atol=0.12)
 
 
 @pytest.mark.parametrize("sigma_w2", [1 / 3, 1.0, 4.0, 50.0])
-def test_sigmoid_never_exceeds_its_greatest_slope(sigma_w2):
-    assert np.all(-np.diff(predicted("sigmoid", sigma_w2=sigma_w2)) <= math.log(sigma_w2 / 16))
+def test_sigmoid_never_exceeds_its_largest_slope(sigma_w2):
+    log_factors = -np.diff(predicted("sigmoid", sigma_w2=sigma_w2))
+    assert np.all(log_factors <= math.log(sigma_w2 / 16))
 
 
 @pytest.mark.parametrize("norm, placement", NORMS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_silent_branch_leaves_the_gradient_alone(name, norm, placement):
-    changes = RESIDUAL | {"branch_scale": 0.0}
-    np.testing.assert_array_equal(
-        predicted(name, norm=norm, placement=placement, **changes), np.zeros(21)
-    )
+def test_a_branch_of_scale_zero_leaves_the_gradient_unchanged(name, norm, placement):
+    scales = RESIDUAL | {"branch_scale": 0.0}
+    profile = predicted(name, norm=norm, placement=placement, **scales)
+    assert_array_equal(profile, np.zeros(DEPTH + 1))
 
 
+@pytest.mark.parametrize("sigma_w2", [0.3, 1.0, 5.0])
 @pytest.mark.parametrize("placement", ["pre", "branch", "post"])
 @pytest.mark.parametrize("name", NAMES)
-def test_plain_layer_norm_makes_every_scale_keep_the_variance(name, placement):
-    for sigma_w2 in (0.3, 1.0, 5.0):
-        profile = predicted(name, sigma_w2=sigma_w2, norm="layer", placement=placement)
-        np.testing.assert_allclose(
-            -np.diff(profile[1:]), math.log(mean_field.moments(name).chi_1), atol=1e-12
-        )
+def test_with_layer_norm_the_factor_does_not_depend_on_the_weights(name, placement, sigma_w2):
+    profile = predicted(name, sigma_w2=sigma_w2, norm="layer", placement=placement)
+    log_factors = -np.diff(profile[1:])
+    expected = math.log(mean_field.moments(name).chi_1)
+    assert_allclose(log_factors, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("placement", ["pre", "branch"])
 def test_residual_layer_norm_grows_linearly_with_depth(placement):
+    """As Π (1 + 1/q_l) with q_l = 1 + l."""
     profile = predicted(
-        "relu", sigma_w2=2.0, depth=4000, norm="layer", placement=placement, **RESIDUAL
+        "relu",
+        sigma_w2=2.0,
+        depth=4000,
+        norm="layer",
+        placement=placement,
+        **RESIDUAL,
     )
-    assert profile[0] == pytest.approx(math.log(4001), rel=1e-9)  # Π (1 + 1/q_l), q_l = 1 + l
+    assert profile[0] == approx(math.log(4001), rel=1e-9)
 
 
-def test_batch_norm_rates():
-    rates = {
-        8: 1.788,
-        16: 1.590,
-        32: 1.522,
-        64: 1.493,
-        128: 1.480,
-        256: 1.473,
-        10**7: math.pi / (math.pi - 1),
-    }
-    assert {batch: theory.batch_norm_rate("relu", batch) for batch in rates} == pytest.approx(
-        rates, abs=1e-3
-    )
-    assert [theory.batch_norm_rate("linear", batch) for batch in (6, 8)] == pytest.approx(
-        [4 / 3, 6 / 5]
-    )
-    assert theory.batch_norm_rate("relu", 3) is None
-    assert {theory.batch_norm_rate(name, 64) for name in set(NAMES) - {"relu", "linear"}} == {None}
+@pytest.mark.parametrize(
+    ("activation", "batch", "expected", "tolerance"),
+    [
+        ("relu", 8, 1.788, 1e-3),
+        ("relu", 16, 1.590, 1e-3),
+        ("relu", 32, 1.522, 1e-3),
+        ("relu", 64, 1.493, 1e-3),
+        ("relu", 128, 1.480, 1e-3),
+        ("relu", 256, 1.473, 1e-3),
+        ("relu", 10**7, math.pi / (math.pi - 1), 1e-3),
+        ("linear", 6, 4 / 3, 1e-6),
+        ("linear", 8, 6 / 5, 1e-6),
+    ],
+)
+def test_batch_norm_rates(activation, batch, expected, tolerance):
+    rate = profiles.batch_norm_rate(activation, batch)
+    assert rate == approx(expected, abs=tolerance)
+
+
+def test_no_batch_norm_rate_for_batches_below_four():
+    assert profiles.batch_norm_rate("relu", 3) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"relu", "linear"}))
+def test_no_batch_norm_rate_for_other_nonlinearities(name):
+    assert profiles.batch_norm_rate(name, 64) is None
 
 
 @pytest.mark.parametrize("batch", [4, 16, 256])
 @pytest.mark.parametrize("activation", ["relu", "linear"])
-def test_plain_batch_norm_explodes_at_its_rate_inside(activation, batch):
+def test_plain_batch_norm_explodes_at_its_rate(activation, batch):
     profile = predicted(activation, sigma_w2=0.7, sigma_b2=0.2, norm="batch", batch=batch)
-    rate = theory.batch_norm_rate(activation, batch)
+    rate = profiles.batch_norm_rate(activation, batch)
     assert rate is not None
-    np.testing.assert_allclose(-np.diff(profile)[1:-1], math.log(rate), rtol=1e-10)
-    k1 = mean_field.kappa_1(-1 / (batch - 1)) if activation == "relu" else -1 / (batch - 1)
-    top = (batch - 2) / ((batch - 3) * (1 - k1))  # the cotangent still has a mean over the batch
-    assert profile[-2] == pytest.approx(math.log(top), abs=1e-12)
+    log_factors = -np.diff(profile)
+    assert_allclose(log_factors[1:-1], math.log(rate), rtol=1e-10)
+
+
+@pytest.mark.parametrize("batch", [4, 16, 256])
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_the_last_layer_of_plain_batch_norm_still_sees_a_mean_over_the_batch(activation, batch):
+    profile = predicted(activation, sigma_w2=0.7, sigma_b2=0.2, norm="batch", batch=batch)
+    correlation = -1 / (batch - 1)
+    kappa_1 = mean_field.kappa_1(correlation) if activation == "relu" else correlation
+    expected = (batch - 2) / ((batch - 3) * (1 - kappa_1))
+    assert profile[-2] == approx(math.log(expected), abs=1e-12)
 
 
 def test_residual_batch_norm_grows_as_a_power_of_depth():
     profile = predicted("relu", sigma_w2=2.0, depth=4000, norm="batch", batch=10**6, **RESIDUAL)
     layer = np.arange(400, 4001)
-    exponent = np.polyfit(np.log(layer), profile[0] - profile[layer], 1)[0]
-    assert exponent == pytest.approx(math.pi / (math.pi - 1), rel=2e-3)  # up to 1/l
+    growth = profile[0] - profile[layer]
+    exponent = np.polyfit(np.log(layer), growth, 1)[0]
+    assert exponent == approx(math.pi / (math.pi - 1), rel=2e-3)  # up to 1/l
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("name", ["q0", "sigma_w2", "sigma_b2", "branch_scale", "shortcut_scale"])
+def test_no_prediction_from_numbers_that_are_not_finite(name, activation, value):
+    assert predict(activation, **{name: value}) is None
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("name", ["q0", "sigma_w2", "sigma_b2", "branch_scale", "shortcut_scale"])
-def test_no_number_from_numbers_that_are_not_finite(name, activation):
-    assert predict(activation, **{name: math.nan}) is None
-    assert predict(activation, **{name: math.inf}) is None
-    assert predict(activation, shortcut_scale=1e200) is None  # its square is not
+def test_no_prediction_where_a_square_overflows(activation):
+    assert predict(activation, shortcut_scale=1e200) is None
 
 
 @pytest.mark.parametrize(
@@ -175,121 +220,192 @@ def test_no_number_from_numbers_that_are_not_finite(name, activation):
         {"norm": "batch", "activation": "relu", "sigma_w2": 1e-6},
     ],
 )
-def test_no_number_is_guessed(changes):
-    assert predict(**({"activation": "tanh"} | changes)) is None
+def test_no_prediction_is_guessed(changes):
+    settings = {"activation": "tanh"} | changes
+    assert predict(**settings) is None
 
 
-@pytest.mark.parametrize("norm, placement", [*NORMS, ("batch", "pre")])
-@pytest.mark.parametrize("name", NAMES)
-def test_exploding_and_vanishing_variances_neither_warn_nor_crash(name, norm, placement):
-    for sigma_w2, scales in [
+@pytest.mark.parametrize(
+    ("sigma_w2", "scales"),
+    [
         (9.0, PLAIN),
         (0.01, PLAIN),
         (9.0, RESIDUAL),
         (1.0, RESIDUAL | {"shortcut_scale": 2.0}),
-    ]:
-        profile = predict(
-            name, sigma_w2=sigma_w2, depth=1500, norm=norm, placement=placement, **scales
-        )
-        assert profile is None or (
-            profile.shape == (1501,) and profile[-1] == 0 and np.all(np.isfinite(profile))
-        )
+    ],
+)
+@pytest.mark.parametrize("norm, placement", [*NORMS, ("batch", "pre")])
+@pytest.mark.parametrize("name", NAMES)
+def test_extreme_variances_neither_warn_nor_crash(name, norm, placement, sigma_w2, scales):
+    profile = predict(
+        name,
+        sigma_w2=sigma_w2,
+        depth=1500,
+        norm=norm,
+        placement=placement,
+        **scales,
+    )
+    if profile is not None:
+        assert profile.shape == (1501,)
+        assert profile[-1] == 0
+        assert np.all(np.isfinite(profile))
 
 
-def test_factor_per_layer_points_towards_the_input():
-    profile = np.arange(20, -1, -1) * math.log(1.5)
-    assert theory.factor_per_layer(profile) == pytest.approx(1.5, rel=1e-12)
+def test_the_factor_per_layer_points_towards_the_input():
+    profile = layers_above(20) * math.log(1.5)
+    assert profiles.factor_per_layer(profile) == approx(1.5, rel=1e-12)
+
+
+def test_skipped_layers_do_not_enter_the_factor_per_layer():
+    profile = layers_above(20) * math.log(1.5)
     profile[:3] += 7.0
-    assert theory.factor_per_layer(profile, 3) == pytest.approx(1.5, rel=1e-12)
-    assert theory.factor_per_layer(profile, 2) > 1.6
-    assert math.isnan(theory.factor_per_layer(profile, 20))
+    assert profiles.factor_per_layer(profile, 3) == approx(1.5, rel=1e-12)
+    assert profiles.factor_per_layer(profile, 2) > 1.6
+
+
+def test_one_point_has_no_factor_per_layer():
+    profile = layers_above(20) * math.log(1.5)
+    assert math.isnan(profiles.factor_per_layer(profile, 20))
+
+
+def squared_norm(g: np.ndarray) -> np.ndarray:
+    return np.sum(g * g, (1, 2))
 
 
 def relu_log_ratios(depth: int, width: int, networks: int, rng: np.random.Generator) -> np.ndarray:
     """ln(‖∂L/∂h_0‖²/‖∂L/∂h_N‖²) of many plain He ReLU networks."""
     h, g = rng.standard_normal((2, networks, 1, width))
-    start = np.sum(g * g, (1, 2))
-    layers = []
+    last = squared_norm(g)
+    weights = []
+    gates = []
     for _ in range(depth):
-        layers.append((rng.standard_normal((networks, width, width)) * math.sqrt(2 / width), h > 0))
-        h = np.maximum(h, 0) @ layers[-1][0]
-    for weights, gates in reversed(layers):
-        g = gates * (g @ weights.transpose(0, 2, 1))
-    return np.log(np.sum(g * g, (1, 2)) / start)
+        weight = rng.standard_normal((networks, width, width)) * math.sqrt(2 / width)
+        weights.append(weight)
+        gates.append(h > 0)
+        h = np.maximum(h, 0) @ weight
+    for layer in reversed(range(depth)):
+        transposed = weights[layer].transpose(0, 2, 1)
+        g = gates[layer] * (g @ transposed)
+    return np.log(squared_norm(g) / last)
 
 
 def test_finite_width_spreads_the_logarithm():
     rng = np.random.default_rng(0)
-    measured = np.concatenate([relu_log_ratios(20, 64, 100, rng) for _ in range(16)])
-    mean, deviation = theory.finite_width_band(20, 64)
-    assert np.mean(measured) == pytest.approx(
-        mean, abs=4 * deviation / 40
-    )  # 4 standard errors of 1600 networks
-    assert np.std(measured) == pytest.approx(deviation, rel=4 / math.sqrt(2 * 1600))
+    groups = []
+    for _ in range(16):
+        groups.append(relu_log_ratios(20, 64, 100, rng))
+    measured = np.concatenate(groups)
+    mean, deviation = profiles.finite_width_band(20, 64)
+    # Four standard errors of 1600 networks.
+    assert np.mean(measured) == approx(mean, abs=4 * deviation / 40)
+    assert np.std(measured) == approx(deviation, rel=4 / math.sqrt(2 * 1600))
 
 
-WIDTH = 1000
-BATCH = 16
-DEPTH = 6
+class Normalisation:
+    """Mean 0 and variance 1 over an axis; the identity where ``axis`` is None."""
+
+    def __init__(self, axis: int | None):
+        self.axis = axis
+
+    def forward(self, h: np.ndarray) -> np.ndarray:
+        if self.axis is None:
+            return h
+        self.deviation = np.std(h, self.axis, keepdims=True)
+        self.output = (h - self.mean(h)) / self.deviation
+        return self.output
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        if self.axis is None:
+            return g
+        projection = self.output * self.mean(g * self.output)
+        return (g - self.mean(g) - projection) / self.deviation
+
+    def mean(self, x: np.ndarray) -> np.ndarray:
+        return np.mean(x, self.axis, keepdims=True)
 
 
-def normalised(h: np.ndarray, axis: int | None) -> tuple[np.ndarray, Any]:
-    """``h`` at mean 0 and variance 1 over ``axis`` (None: as it is), and the map of gradients backward."""
-    if axis is None:
-        return h, lambda g: g
-    deviation = np.std(h, axis, keepdims=True)
-    z = (h - np.mean(h, axis, keepdims=True)) / deviation
+class RandomLayer:
+    """A residual layer of random weights, in NumPy."""
 
-    def backward(g: np.ndarray) -> np.ndarray:
-        return (
-            g - np.mean(g, axis, keepdims=True) - z * np.mean(g * z, axis, keepdims=True)
-        ) / deviation
+    def __init__(self, activation: str, norm: str, placement: str, numbers: dict[str, Any]):
+        self.activation = NONLINEARITIES[activation]
+        self.numbers = numbers
+        axis = {"none": None, "layer": 1, "batch": 0}[norm]
+        self.pre = Normalisation(axis if placement == "pre" else None)
+        self.branch = Normalisation(axis if placement == "branch" else None)
+        self.post = Normalisation(axis if placement == "post" else None)
 
-    return z, backward
+    def forward(self, h: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        width = h.shape[1]
+        weights = rng.standard_normal((width, width))
+        self.weights = math.sqrt(self.numbers["sigma_w2"] / width) * weights
+        bias = math.sqrt(self.numbers["sigma_b2"]) * rng.standard_normal(width)
+        z = self.pre.forward(h)
+        self.derivative = self.activation.derivative(z)
+        branch = self.activation.function(z) @ self.weights + bias
+        branch = self.numbers["branch_scale"] * self.branch.forward(branch)
+        return self.post.forward(self.numbers["shortcut_scale"] * h + branch)
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        g = self.post.backward(g)
+        branch = self.branch.backward(g) @ self.weights.T
+        branch = self.pre.backward(self.derivative * branch)
+        return self.numbers["shortcut_scale"] * g + self.numbers["branch_scale"] * branch
 
 
-def measured_profile(
-    activation: str, norm: str, placement: str, s: float, a: float, w2: float, b2: float, q0: float
-):
-    """ln of the squared gradient norms of a random network over that at its end, for a random cotangent."""
-    rng = np.random.default_rng(0)
-    phi, slope = NONLINEARITIES[activation]
-    axes = {"pre": None, "branch": None, "post": None} | {
-        placement: {"none": None, "layer": 1, "batch": 0}[norm]
-    }
-    h = math.sqrt(q0 - b2) * rng.standard_normal((BATCH, WIDTH)) + math.sqrt(
-        b2
-    ) * rng.standard_normal(WIDTH)
-    layers = []
-    for _ in range(DEPTH):
-        weights = math.sqrt(w2 / WIDTH) * rng.standard_normal((WIDTH, WIDTH))
-        bias = rng.standard_normal(WIDTH)
-        z, pre = normalised(h, axes["pre"])
-        branch, behind = normalised(phi(z) @ weights + math.sqrt(b2) * bias, axes["branch"])
-        h, post = normalised(s * h + a * branch, axes["post"])
-        layers.append((weights, slope(z), pre, behind, post))
-    g = rng.standard_normal((BATCH, WIDTH))
+def measure_profile(layers: list[RandomLayer], h: np.ndarray, rng: np.random.Generator):
+    """ln of the squared gradient norms relative to the last, for a random cotangent at the end."""
+    for layer in layers:
+        h = layer.forward(h, rng)
+    g = rng.standard_normal(h.shape)
     squares = [np.sum(g * g)]
-    for weights, slopes, pre, behind, post in reversed(layers):
-        g = post(g)
-        g = s * g + a * pre(slopes * (behind(g) @ weights.T))
+    for layer in reversed(layers):
+        g = layer.backward(g)
         squares.append(np.sum(g * g))
     return np.log(squares[::-1]) - math.log(squares[0])
 
 
-# Tolerances: a layer's squared norm has a variance of about 5/n, so after 6 layers the mean of 16 samples has a
-# standard deviation of √(30/16000) = 0.04; 0.12 is three of those. Batch norm ties the samples together: 0.2.
-CASES = [(name, *where, 0.12) for name in ("tanh", "gelu") for where in NORMS]
-CASES += [(name, "batch", "pre", 0.2) for name in ("relu", "linear")]
+# The tolerance: a layer's squared norm has a variance of about 5/n, so after 6 layers the mean of
+# 16 samples has a standard deviation of √(30/16000) = 0.04; 0.12 is three of those. Batch norm
+# couples the samples: 0.2.
+CASES = []
+for activation in ("tanh", "gelu"):
+    for norm, placement in NORMS:
+        CASES.append((activation, norm, placement, 0.12))
+for activation in ("relu", "linear"):
+    CASES.append((activation, "batch", "pre", 0.2))
 
 
-@pytest.mark.parametrize("s, a", [(0.0, 1.0), (1.0, 1.0), (0.9, 0.5)])
+@pytest.mark.parametrize("shortcut_scale, branch_scale", [(0.0, 1.0), (1.0, 1.0), (0.9, 0.5)])
 @pytest.mark.parametrize("activation, norm, placement, tolerance", CASES)
-def test_a_wide_random_network_does_as_predicted(activation, norm, placement, tolerance, s, a):
-    numbers = {"sigma_w2": 1.9, "sigma_b2": 0.1, "q0": 0.6}
-    scales = {"shortcut_scale": s, "branch_scale": a}
-    profile = predicted(
-        activation, norm=norm, placement=placement, depth=DEPTH, batch=BATCH, **numbers, **scales
+def test_a_wide_random_network_does_as_predicted(
+    activation, norm, placement, tolerance, shortcut_scale, branch_scale
+):
+    batch = 16
+    width = 1000
+    depth = 6
+    numbers = {
+        "sigma_w2": 1.9,
+        "sigma_b2": 0.1,
+        "shortcut_scale": shortcut_scale,
+        "branch_scale": branch_scale,
+    }
+    rng = np.random.default_rng(0)
+    independent = math.sqrt(0.6 - 0.1) * rng.standard_normal((batch, width))
+    bias = math.sqrt(0.1) * rng.standard_normal(width)  # the same for all samples
+    layers = []
+    for _ in range(depth):
+        layers.append(RandomLayer(activation, norm, placement, numbers))
+
+    measured = measure_profile(layers, independent + bias, rng)
+
+    expected = predicted(
+        activation,
+        norm=norm,
+        placement=placement,
+        depth=depth,
+        batch=batch,
+        q0=0.6,
+        **numbers,
     )
-    measured = measured_profile(activation, norm, placement, s, a, *numbers.values())
-    np.testing.assert_allclose(measured, profile, atol=tolerance)
+    assert_allclose(measured, expected, atol=tolerance)

@@ -6,7 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from research.theory.formats import BINS, LOWEST, log_squares, lost_on_the_way, read_counts
+from research.theory.formats import (
+    BINS,
+    LOWEST,
+    gauges_from_counts,
+    layerwise_underflow,
+    log_mean_square,
+)
 from research.training.precision import POLICIES, scope
 from research.training.program import make_program
 
@@ -73,10 +79,10 @@ def test_float32_predicts_what_each_layer_loses(
     policy = POLICIES[precision]
     spec = make_spec(precision, **SHRINKING)
     counts = count_exponents(spec, loss_scale=loss_scale, seeds=range(networks))
-    gauges = read_counts(counts, policy.compute, policy.narrowest)
+    gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
     predictions = []
     for histograms in gauges["signal_exponent_float32"]:
-        predictions.append(lost_on_the_way(histograms, policy.narrowest, loss_scale))
+        predictions.append(layerwise_underflow(histograms, policy.narrowest, loss_scale))
     predicted = np.mean(predictions, axis=0)
     lost = gauges["signal_lost"].mean(0)
     if policy.rounding:  # the head reads no numbers in 8 bits
@@ -90,7 +96,7 @@ def test_float32_predicts_what_each_layer_loses(
 
 def log_mean_squares(counts):
     """Ln of the mean square of the counted numbers, to a few percent."""
-    return log_squares(counts[:, :BINS] / counts.sum(-1, keepdims=True))
+    return log_mean_square(counts[:, :BINS] / counts.sum(-1, keepdims=True))
 
 
 @pytest.mark.parametrize("kind", ["mlp", pytest.param("rnn", marks=pytest.mark.slow)])

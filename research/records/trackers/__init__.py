@@ -1,7 +1,7 @@
-"""Mirrors of the record in dashboards, each behind the small protocol ``Tracker``.
+"""Trackers mirror a run's record in dashboards.
 
-Trackers run on a thread of their own: logging never blocks a step, and a tracker that fails is reported once and
-left out, since the local record is complete without it.
+They run on a separate thread, so that logging never blocks a training step. A tracker that fails is
+reported once and then ignored: the local record is complete without it.
 """
 
 import functools
@@ -10,80 +10,94 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-import numpy as np
+from research.records.runs import Columns, JsonObject
 
-Columns = dict[str, np.ndarray]
-Beside = Mapping[
-    int, Columns
-]  # by step: what was measured in front of it, without an axis of steps
+Diagnostics = Mapping[int, Columns]  # what is measured on an interval, by step, without a step axis
 
 
 class Tracker(Protocol):
-    """Somewhere to mirror one run."""
+    """Mirrors one run."""
 
-    def start(self) -> dict[str, Any]:
-        """Opens the run there; returns what ``run.json`` should say of it."""
+    def start(self) -> JsonObject:
+        """Opens the run in the dashboard; returns entries for ``run.json``."""
         ...
 
-    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
-        """Takes recorded rows: columns [S], and profiles [S', N] with their own ``step`` column."""
+    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+        """Logs recorded rows.
+
+        Args:
+            metrics: numbers by name [S], with their ``step`` [S].
+            profiles: gauges by name [S', N], with their ``step`` [S']; may be empty.
+            diagnostics: what was measured on an interval, by step.
+        """
         ...
 
-    def finish(self, info: dict[str, Any]) -> None:
-        """Closes the run with its final ``run.json``."""
+    def finish(self, info: JsonObject) -> None:
+        """Closes the run. ``info`` is the final ``run.json``."""
         ...
 
 
-class Background:
-    """Runs trackers on one thread, in order; ``finish`` waits for them."""
+class BackgroundTrackers:
+    """Calls trackers on one thread, in order. Only ``start_info`` and ``finish`` wait for it."""
 
     def __init__(self, trackers: list[Tracker]):
-        self._trackers = trackers
-        self._count = len(trackers)
+        self._working = list(trackers)
+        self._num_trackers = len(trackers)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracker")
         self._starts: list[Future] = []
 
     def start(self) -> None:
-        """Opens every tracker's run, without waiting for it."""
-        self._starts = [
-            self._thread.submit(self._guarded, tracker, tracker.start) for tracker in self._trackers
-        ]
+        """Opens every tracker's run without waiting."""
+        for tracker in list(self._working):
+            start = self._submit(tracker, tracker.start)
+            self._starts.append(start)
 
-    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
-        """Hands rows on, without waiting."""
-        for tracker in list(self._trackers):
-            log = functools.partial(tracker.log, metrics, profiles, beside)
-            self._thread.submit(self._guarded, tracker, log)
+    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+        """Logs recorded rows without waiting; see ``Tracker.log``.
 
-    def described(self) -> dict[str, Any]:
-        """What the trackers said of themselves when they started, waiting for that."""
-        return {
-            name: value for start in self._starts for name, value in (start.result() or {}).items()
-        }
+        Args:
+            metrics: numbers by name [S], with their ``step`` [S].
+            profiles: gauges by name [S', N], with their ``step`` [S'].
+            diagnostics: what was measured on an interval, by step.
+        """
+        for tracker in list(self._working):
+            log = functools.partial(tracker.log, metrics, profiles, diagnostics)
+            self._submit(tracker, log)
+
+    def start_info(self) -> JsonObject:
+        """Waits until every tracker has started; returns their entries for ``run.json``."""
+        info = {}
+        for start in self._starts:
+            info |= start.result() or {}
+        return info
 
     @property
-    def is_whole(self) -> bool:
-        """Whether no tracker has failed; once ``finish`` is over, all is written then."""
-        return len(self._trackers) == self._count
+    def all_working(self) -> bool:
+        """Whether no tracker has failed so far."""
+        return len(self._working) == self._num_trackers
 
-    def finish(self, info: dict[str, Any]) -> None:
-        """Closes every tracker's run and waits until all is written."""
-        for tracker in list(self._trackers) if self._starts else []:
-            self._thread.submit(
-                self._guarded, tracker, lambda tracker=tracker: tracker.finish(info)
-            )
+    def finish(self, info: JsonObject) -> None:
+        """Closes every tracker's run, if it was started, and waits until all is written."""
+        if self._starts:
+            for tracker in list(self._working):
+                finish = functools.partial(tracker.finish, info)
+                self._submit(tracker, finish)
         self._thread.shutdown(wait=True)
 
-    def _guarded(self, tracker: Tracker, call: Callable[[], Any]) -> Any:
-        if tracker not in self._trackers:
+    def _submit(self, tracker: Tracker, call: Callable[[], Any]) -> Future:
+        return self._thread.submit(self._call_unless_failed, tracker, call)
+
+    def _call_unless_failed(self, tracker: Tracker, call: Callable[[], Any]) -> Any:
+        if tracker not in self._working:
             return None
         try:
             return call()
-        except Exception as error:  # a dashboard's failure must never end a run
-            self._trackers.remove(tracker)
-            name = type(tracker).__name__
+        except Exception as error:  # the failure of a dashboard must never end a run
+            self._working.remove(tracker)
+            reason = f"{type(error).__name__}: {error}"
             print(
-                f"fathom: {name} stopped ({type(error).__name__}: {error}); the local record goes on",
+                f"fathom: {type(tracker).__name__} failed and is no longer used ({reason}); "
+                "the local record continues",
                 file=sys.stderr,
             )
             return None

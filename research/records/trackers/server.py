@@ -1,4 +1,4 @@
-"""The W&B server: where it is, and whether it answers."""
+"""The W&B server: its address, and whether it answers."""
 
 import functools
 import http.client
@@ -9,18 +9,23 @@ PROBE_SECONDS = 5
 
 
 def server_address() -> str:
-    """The W&B server of the environment, or else of the user's settings."""
+    """``WANDB_BASE_URL``, or else the address in the user's W&B settings."""
+    address = os.environ.get("WANDB_BASE_URL")
+    if address:
+        return address
     import wandb
 
-    return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
+    return str(wandb.setup().settings.base_url)
 
 
 @functools.cache
 def server_answers(address: str) -> bool:
-    """Whether a W&B server takes a connection there and answers a request within ``PROBE_SECONDS``."""
+    """Whether a server at this address answers an HTTP request within ``PROBE_SECONDS``."""
     url = urlparse(address)
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(url.hostname or "", url.port, timeout=PROBE_SECONDS)
+    connect = http.client.HTTPConnection
+    if url.scheme == "https":
+        connect = http.client.HTTPSConnection
+    connection = connect(url.hostname or "", url.port, timeout=PROBE_SECONDS)
     try:
         connection.request("GET", "/")
         connection.getresponse()

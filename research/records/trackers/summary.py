@@ -1,55 +1,83 @@
-"""One W&B run for all runs of an experiment: its figure, and its claims as measured."""
+"""One W&B run that summarises an experiment: its figure and its claims."""
 
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from research.records.trackers import Beside, Columns
-from research.records.trackers.wandb import folder_of, open_run
+from research.records.runs import Columns, JsonObject
+from research.records.trackers import Diagnostics
+from research.records.trackers.wandb import open_run, run_info
 
-# columns, around the interval's two
-BEFORE = ("statement", "source", "expected", "measured")
-BEHIND = ("n", "holds")
+COLUMNS = (
+    "statement",
+    "source",
+    "expected",
+    "measured",
+    "low",
+    "high",
+    "n",
+    "holds",
+)
 
 
 class WandbSummary:
-    """The run ``summary`` in the group of an experiment's runs; written again, it is the same run."""
+    """The W&B run ``summary`` in the group of an experiment's runs.
+
+    Writing it again updates the same W&B run.
+    """
 
     def __init__(
-        self, *, settings: dict[str, Any], group: str, figure: Path, claims: list[dict[str, Any]]
+        self,
+        *,
+        settings: JsonObject,
+        group: str,
+        figure: Path,
+        claims: list[JsonObject],
     ):
-        """``settings``: the ``tracker`` group. ``claims``: as ``claims.json`` holds them."""
+        """Prepares the summary without contacting W&B.
+
+        Args:
+            settings: the ``tracker`` settings.
+            group: the W&B group of the experiment's runs.
+            figure: the image file of the experiment's figure.
+            claims: the content of ``claims.json``.
+        """
         self._settings = settings
         self._figure = figure
         self._claims = claims
-        run_id = hashlib.sha256(f"summary of {group}".encode()).hexdigest()[:12]
-        self._identity = {"id": run_id, "name": "summary", "group": group, "job_type": "summary"}
+        digest = hashlib.sha256(f"summary of {group}".encode()).hexdigest()
+        self._identity = {
+            "id": digest[:12],
+            "name": "summary",
+            "group": group,
+            "job_type": "summary",
+        }
         self._run: Any = None
 
-    def start(self) -> dict[str, Any]:
-        """Opens the run; returns its folder, nothing where W&B is switched off."""
+    def start(self) -> JsonObject:
+        """Opens the W&B run; returns its directory, or nothing if W&B is disabled."""
         self._run, _ = open_run(self._settings, {}, self._identity)
-        return folder_of(self._run)
+        return run_info(self._run)
 
-    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
-        """An experiment has no rows of its own."""
+    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+        """Does nothing: an experiment has no rows."""
 
-    def finish(self, info: dict[str, Any]) -> None:
-        """Writes figure and claims, and closes the run."""
+    def finish(self, info: JsonObject) -> None:
+        """Logs the figure and the claims, and closes the W&B run."""
         import wandb
 
-        rows = [
-            [*_picked(claim, BEFORE), *claim["interval"], *_picked(claim, BEHIND)]
-            for claim in self._claims
-        ]
-        table = wandb.Table(columns=[*BEFORE, "low", "high", *BEHIND], data=rows)
-        held = sum(claim["holds"] for claim in self._claims)
+        rows = [_table_row(claim) for claim in self._claims]
+        num_held = sum(claim["holds"] for claim in self._claims)
+        table = wandb.Table(columns=list(COLUMNS), data=rows)
         try:
-            self._run.log({"figure": wandb.Image(str(self._figure)), "claims": table})
-            self._run.summary.update({"claims/held": held, "claims/all": len(rows)})
+            figure = wandb.Image(str(self._figure))
+            self._run.log({"figure": figure, "claims": table})
+            self._run.summary.update({"claims/held": num_held, "claims/all": len(rows)})
         finally:
             self._run.finish(exit_code=0)
 
 
-def _picked(claim: dict[str, Any], names: tuple[str, ...]) -> list[Any]:
-    return [claim[name] for name in names]
+def _table_row(claim: JsonObject) -> list[Any]:
+    low, high = claim["interval"]
+    values = claim | {"low": low, "high": high}
+    return [values[name] for name in COLUMNS]

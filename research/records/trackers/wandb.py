@@ -1,4 +1,4 @@
-"""Weights & Biases: one W&B run a training run, offline unless ``WANDB_MODE`` says otherwise."""
+"""One W&B run for each training run, offline unless ``WANDB_MODE`` says otherwise."""
 
 import json
 import os
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from research.records.trackers import Beside, Columns
+from research.records.runs import Columns, JsonObject
+from research.records.trackers import Diagnostics
 from research.records.trackers.server import server_address, server_answers
 
-MOST_LAYERS = 256  # more layers than this are logged as evenly spaced ones: dashboards slow down past 10,000 keys
-MOST_ROWS = 1000  # of a table: longer ones are cut by the dashboard
-MOST_COLUMNS = 500  # of the heat map: about one a pixel; of 3,000 it takes twice as long to draw
-QUIET = {
+MAX_LAYERS = 256  # Deeper networks log evenly spaced layers: dashboards slow down past 10,000 keys.
+MAX_TABLE_ROWS = 1000  # The dashboard cuts longer tables.
+MAX_MAP_COLUMNS = 500  # About one per pixel; 3,000 columns take twice as long to draw.
+WANDB_SETTINGS = {
     "x_disable_stats": True,
     "x_disable_meta": True,
     "x_disable_machine_info": True,
@@ -30,7 +31,7 @@ QUIET = {
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
 }
-METRICS = {
+METRIC_KEYS = {
     "train_loss": "train/loss",
     "train_accuracy": "train/accuracy",
     "learning_rate": "train/learning_rate",
@@ -41,234 +42,317 @@ METRICS = {
     "eval_accuracy": "eval/accuracy",
     "grad_norm": "grad_norm/total",
 }
-NUMBERS_BESIDE = ("sharpness", "sharpness_bound")
-LAYERS_BESIDE = ("signal_zero", "signal_lost", "grad_zero", "grad_lost", "gradient_correlation")
+SCALAR_DIAGNOSTICS = ("sharpness", "sharpness_bound")
+LAYER_DIAGNOSTICS = (
+    "signal_zero",
+    "signal_lost",
+    "grad_zero",
+    "grad_lost",
+    "gradient_correlation",
+)
+TAGGED_GROUPS = (
+    "skip",
+    "norm",
+    "activation",
+    "init",
+    "optimizer",
+    "precision",
+    "loss",
+)
+TABLE_COLUMNS = (
+    "layer",
+    "signal_grad_first_step",
+    "signal_grad_last_step",
+    "grad_norm",
+)
 
 
 class WandbTracker:
-    """Mirrors a run: ``train/*``, ``eval/*``, ``grad_norm/*`` on ``train/step``, and at the end map and table."""
+    """Mirrors a run in W&B.
+
+    Logs ``train/*``, ``eval/*``, ``grad_norm/*`` and diagnostics over ``train/step``. When the run
+    ends, logs a heat map and a table of its gradient profile.
+    """
 
     def __init__(
         self,
         *,
-        settings: dict[str, Any],
+        settings: JsonObject,
         run_id: str,
         name: str,
         group: str,
-        config: dict[str, Any],
+        config: JsonObject,
     ):
-        """``settings``: the ``tracker`` group. ``config``: the resolved configuration as a tree."""
+        """Prepares the tracker without contacting W&B.
+
+        Args:
+            settings: the ``tracker`` settings.
+            run_id: the W&B id. A trial of a W&B search uses the id that its agent expects instead.
+            name: the display name.
+            group: the W&B group.
+            config: the resolved configuration as a tree.
+        """
+        if _is_search_trial():
+            run_id = os.environ.get("WANDB_RUN_ID", run_id)
         self._settings = settings
         self._config = config
-        run_id = (
-            os.environ.get("WANDB_RUN_ID", run_id) if _is_trial() else run_id
-        )  # the agent waits for its own
         self._identity = {
             "id": run_id,
             "name": name,
             "group": group,
-            "tags": tags(config),
+            "tags": make_tags(config),
             "job_type": "train",
         }
-        self._there = 0  # rows that an earlier try has left on the server
-        self._rows: list[Columns] = []
-        self._last = np.zeros(0)
+        self._num_uploaded_steps = 0
+        self._steps: list[np.ndarray] = []
+        self._signal_grads: list[np.ndarray] = []
+        self._last_grad_norm = np.zeros(0)
         self._run: Any = None
 
-    def start(self) -> dict[str, Any]:
-        """Opens the W&B run; returns its folder for ``run.json``."""
-        self._run, uploaded = open_run(self._settings, self._config, self._identity)
-        self._there = max(uploaded, self._run.starting_step)
+    def start(self) -> JsonObject:
+        """Opens the W&B run; returns its directory for ``run.json``."""
+        self._run, num_uploaded_steps = open_run(self._settings, self._config, self._identity)
+        self._num_uploaded_steps = max(num_uploaded_steps, self._run.starting_step)
         self._run.define_metric("train/step", hidden=True, summary="none")
-        for key in METRICS.values():
+        for key in METRIC_KEYS.values():
             self._run.define_metric(key, step_metric="train/step")
-        for name in ("grad_norm", *LAYERS_BESIDE):
+        for name in ("grad_norm", *LAYER_DIAGNOSTICS):
             self._run.define_metric(f"{name}/layer_*", step_metric="train/step", summary="none")
         self._run.define_metric("inspect/*", step_metric="train/step")
-        return folder_of(self._run)
+        return run_info(self._run)
 
-    def log(self, metrics: Columns, profiles: Columns, beside: Beside) -> None:
-        """One W&B row a recorded step; every ``tracker.every`` steps it carries one value a layer as well.
+    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+        """Logs one W&B row for each recorded step.
 
-        Of what was measured ``beside`` a step, ``NUMBERS_BESIDE`` and ``LAYERS_BESIDE`` are carried along. What an
-        earlier try of the run has sent is left out: each try has the same numbers.
+        Every ``tracker.every`` steps, a row also has the gradient norm of each layer. Steps that an
+        earlier attempt has uploaded are left out: every attempt produces the same numbers.
+
+        Args:
+            metrics: numbers by name [S], with their ``step`` [S].
+            profiles: gauges by name [S', N], with their ``step`` [S'].
+            diagnostics: what was measured on an interval, by step. Only ``SCALAR_DIAGNOSTICS`` and
+                ``LAYER_DIAGNOSTICS`` are logged.
         """
-        by_step = {int(step): row for row, step in enumerate(profiles.get("step", []))}
-        if profiles:
-            self._rows.append({name: profiles[name] for name in ("step", "signal_grad")})
-            self._last = profiles["grad_norm"][-1] if len(profiles["step"]) else self._last
-        # charts leave truth values out: plus 0 makes numbers of them
-        columns = {
-            METRICS[name]: (values + 0).tolist()
-            for name, values in metrics.items()
-            if name in METRICS
-        }
+        self._keep_profiles(profiles)
+        grad_norms = _grad_norms_by_step(profiles)
+        columns = _metric_columns(metrics)
         for row, step in enumerate(metrics["step"].tolist()):
-            if step < self._there:
+            if step < self._num_uploaded_steps:
                 continue
-            values = {
-                key: column[row] for key, column in columns.items() if column[row] is not None
-            }
-            values["train/step"] = step
-            if step in by_step and step % self._settings["every"] == 0:
-                values |= layer_values("grad_norm", profiles["grad_norm"][by_step[step]])
-            self._run.log(values | _beside(beside.get(step, {})))
+            values = {"train/step": step}
+            for key, column in columns.items():
+                if column[row] is not None:
+                    values[key] = column[row]
+            if step in grad_norms and step % self._settings["every"] == 0:
+                values |= layer_values("grad_norm", grad_norms[step])
+            values |= _diagnostic_values(diagnostics.get(step, {}))
+            self._run.log(values)
 
-    def finish(self, info: dict[str, Any]) -> None:
-        """Writes the summary, of a run that has come to its end map and table too, and closes the run."""
-        summary = {f"final/{key}": value for key, value in info.get("final", {}).items()}
-        verdict = info.get("verdict") or {}
-        self._run.summary.update(
-            summary | {f"verdict/{key}": value for key, value in verdict.items()}
-        )
-        self._run.summary["status"] = info["status"]
+    def _keep_profiles(self, profiles: Columns) -> None:
+        """Keeps what the heat map and the table need."""
+        if profiles and len(profiles["step"]):
+            self._steps.append(profiles["step"])
+            self._signal_grads.append(profiles["signal_grad"])
+            self._last_grad_norm = profiles["grad_norm"][-1]
+
+    def finish(self, info: JsonObject) -> None:
+        """Writes the summary and closes the W&B run.
+
+        A run that ended also gets its heat map and table.
+        """
+        summary = {"status": info["status"]}
+        for section in ("final", "verdict"):
+            entries = info.get(section) or {}
+            for key, value in entries.items():
+                summary[f"{section}/{key}"] = value
+        self._run.summary.update(summary)
+        # Heat map and table take one more row, which an interrupted run needs when it resumes.
+        has_ended = info["status"] in ("done", "diverged")
         try:
-            if self._rows and info["status"] in (
-                "done",
-                "diverged",
-            ):  # one row more: others may go on here
-                self._run.log(self._pictures(), commit=True)
+            if has_ended and self._steps:
+                self._run.log(self._draw_profile(), commit=True)
         finally:
-            self._run.finish(exit_code=0 if info["status"] == "done" else 1)
+            is_done = info["status"] == "done"
+            self._run.finish(exit_code=0 if is_done else 1)
 
-    def _pictures(self) -> dict[str, Any]:
+    def _draw_profile(self) -> dict[str, Any]:
+        """The heat map and the table of the gradient that arrives at each layer."""
         import wandb
 
-        from research.reporting.figures import (
-            heat_map,  # not before the end: matplotlib takes long to import
-        )
+        from research.records.trackers.heat_map import heat_map  # matplotlib is slow to import
 
-        profiles = {
-            name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]
-        }
-        step = profiles["step"]
-        signal = profiles["signal_grad"]
-        shown = _spaced(len(step), MOST_COLUMNS)
-        picture = wandb.Image(heat_map(step[shown], signal[shown], label="log₁₀ ‖∂L/∂h‖"))
-        columns: list[Any] = [
-            "layer",
-            "signal_grad_first_step",
-            "signal_grad_last_step",
-            "grad_norm",
-        ]
-        table = wandb.Table(columns=columns, data=_by_layer(signal, self._last))
-        return {"profile/heat_map": picture, "profile/table": table}
+        steps = np.concatenate(self._steps)
+        signal = np.concatenate(self._signal_grads)
+        shown = _evenly_spaced(len(steps), MAX_MAP_COLUMNS)
+        picture = heat_map(steps[shown], signal[shown], label="log₁₀ ‖∂L/∂h‖")
+        rows = _profile_rows(signal, self._last_grad_norm)
+        table = wandb.Table(columns=list(TABLE_COLUMNS), data=rows)
+        return {"profile/heat_map": wandb.Image(picture), "profile/table": table}
 
 
-def open_run(
-    settings: dict[str, Any], config: dict[str, Any], identity: dict[str, Any]
-) -> tuple[Any, int]:
-    """Opens a W&B run in the folder of the settings or of ``WANDB_DIR``; what ``identity`` names is what W&B names.
+def open_run(settings: JsonObject, config: JsonObject, identity: JsonObject) -> tuple[Any, int]:
+    """Opens a W&B run below ``WANDB_DIR``, or else below the directory of the settings.
+
+    Args:
+        settings: the ``tracker`` settings.
+        config: the configuration that W&B shows.
+        identity: ``id``, ``name``, ``group``, ``tags`` and ``job_type`` for ``wandb.init``.
 
     Returns:
-        The run, and how many steps earlier tries of it have uploaded.
+        The W&B run, and how many steps earlier attempts have uploaded.
     """
     import wandb
 
-    folder = Path(
-        os.environ.get("WANDB_DIR") or settings["dir"]
-    ).absolute()  # the service has its own place
-    folder.mkdir(parents=True, exist_ok=True)
-    uploaded = _drop_earlier_tries(folder, identity["id"])
+    # W&B's service process has another working directory, so the path must be absolute.
+    chosen = os.environ.get("WANDB_DIR") or settings["dir"]
+    directory = Path(chosen).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    num_uploaded_steps = _remove_earlier_attempts(directory, identity["id"])
     run = wandb.init(
         project=settings["project"],
         entity=settings["entity"],
-        dir=str(folder),
-        mode=_mode(),
+        dir=str(directory),
+        mode=_choose_mode(),
         resume="allow",
         reinit="create_new",
         config=config,
-        settings=wandb.Settings(**QUIET),
+        settings=wandb.Settings(**WANDB_SETTINGS),
         **identity,
     )
-    return run, uploaded
+    return run, num_uploaded_steps
 
 
-def folder_of(run: Any) -> dict[str, Any]:
-    """Where a W&B run lies, as records name it; nothing where W&B is switched off."""
-    return {} if run.disabled else {"wandb": str(Path(run.dir).parent)}
+def run_info(run: Any) -> JsonObject:
+    """The directory of a W&B run as an entry of ``run.json``; empty if W&B is disabled."""
+    if run.disabled:
+        return {}
+    return {"wandb": str(Path(run.dir).parent)}
 
 
-def _drop_earlier_tries(folder: Path, identity: str) -> int:
-    """Removes what earlier tries of the same run recorded offline and nobody uploaded: the present one has it all.
+def _remove_earlier_attempts(directory: Path, run_id: str) -> int:
+    """Removes what earlier attempts of a run recorded offline, unless it was uploaded.
 
-    Both would be uploaded into one run and give its rows twice.
+    The present attempt records all of it again; uploading both would log each row twice.
 
     Returns:
-        How many steps were uploaded already.
+        How many steps were uploaded.
     """
-    steps = 0
-    for earlier in (folder / "wandb").glob(f"offline-run-*-{identity}"):
-        if list(earlier.glob("*.synced")):
-            steps = max(steps, _steps_in(earlier))
+    num_uploaded_steps = 0
+    for attempt in (directory / "wandb").glob(f"offline-run-*-{run_id}"):
+        is_uploaded = any(attempt.glob("*.synced"))
+        if is_uploaded:
+            num_uploaded_steps = max(num_uploaded_steps, _count_steps(attempt))
         else:
-            shutil.rmtree(earlier, ignore_errors=True)
-    return steps
+            shutil.rmtree(attempt, ignore_errors=True)
+    return num_uploaded_steps
 
 
-def _steps_in(offline: Path) -> int:
-    """How many steps the folder of an offline run holds, as W&B's own command reads it."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [
-        record["history"]["item"]
-        for record in map(json.loads, lines)
-        if record["type"] == "history"
-    ]
-    return max((row["train/step"] + 1 for row in rows if "train/step" in row), default=0)
+def _count_steps(offline_run: Path) -> int:
+    """How many training steps an offline run holds, read by W&B's command line."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline_run)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    num_steps = 0
+    for line in output.splitlines():
+        record = json.loads(line)
+        if record["type"] == "history":
+            row = record["history"]["item"]
+            last_step = row.get("train/step", -1)
+            num_steps = max(num_steps, last_step + 1)
+    return num_steps
 
 
-def _by_layer(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
-    """The first and the last signal at each block's input and the block's last gradient; at the end the output."""
-    rows = list(
-        zip(signal[0].tolist(), signal[-1].tolist(), [*grad_norm.tolist(), None], strict=True)
-    )
-    return [(int(layer), *rows[layer]) for layer in _spaced(len(rows), MOST_ROWS)]
+def _grad_norms_by_step(profiles: Columns) -> dict[int, np.ndarray]:
+    """The gradient norm of each layer [N], by measured step."""
+    if not profiles:
+        return {}
+    steps = profiles["step"].tolist()
+    return dict(zip(steps, profiles["grad_norm"], strict=True))
 
 
-def _spaced(count: int, most: int) -> np.ndarray:
-    """At most ``most`` of ``count`` layers or steps, evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
+    """The columns that W&B gets, by W&B key; None where a step has no value."""
+    columns = {}
+    for name, values in metrics.items():
+        if name in METRIC_KEYS:
+            numbers = values + 0  # charts leave truth values out; this makes numbers of them
+            columns[METRIC_KEYS[name]] = numbers.tolist()
+    return columns
 
 
-def _beside(beside: Columns) -> dict[str, float]:
-    """``inspect/sharpness``, ``signal_lost/layer_000`` …; histograms, spectra and the like are in the record alone."""
-    values = {f"inspect/{name}": float(beside[name]) for name in NUMBERS_BESIDE if name in beside}
-    for name in LAYERS_BESIDE:
-        values |= layer_values(name, beside[name]) if name in beside else {}
+def _diagnostic_values(diagnostics: Columns) -> dict[str, float]:
+    """``inspect/sharpness``, ``signal_lost/layer_000`` and so on, by W&B key.
+
+    Histograms and spectra are only in the record.
+    """
+    values = {}
+    for name in SCALAR_DIAGNOSTICS:
+        if name in diagnostics:
+            values[f"inspect/{name}"] = float(diagnostics[name])
+    for name in LAYER_DIAGNOSTICS:
+        if name in diagnostics:
+            values |= layer_values(name, diagnostics[name])
     return values
 
 
 def layer_values(name: str, profile: np.ndarray) -> dict[str, float]:
-    """``NAME/layer_000`` …, of fixed width; evenly spaced layers where there are too many."""
-    width = max(3, len(str(len(profile) - 1)))
-    layers = _spaced(len(profile), MOST_LAYERS)
-    return {f"{name}/layer_{layer:0{width}d}": float(profile[layer]) for layer in layers}
+    """The values of a profile [N] by W&B key: ``NAME/layer_000`` and so on.
+
+    A profile of more than ``MAX_LAYERS`` layers is reduced to evenly spaced ones.
+    """
+    last_layer = len(profile) - 1
+    width = max(3, len(str(last_layer)))
+    values = {}
+    for layer in _evenly_spaced(len(profile), MAX_LAYERS):
+        values[f"{name}/layer_{layer:0{width}d}"] = float(profile[layer])
+    return values
 
 
-def tags(config: dict[str, Any]) -> list[str]:
-    """What a user filters by: ``depth:64``, ``skip:none`` and the like."""
-    groups = ("skip", "norm", "activation", "init", "optimizer", "precision", "loss")
-    kinds = [f"{group}:{config[group]['kind']}" for group in groups]
-    return [
+def _profile_rows(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
+    """The rows of the table ``TABLE_COLUMNS``.
+
+    ``signal`` [S, N+1] is the gradient that arrives at the input of each layer and at the output of
+    the network. ``grad_norm`` [N] is of the last step; the output has none.
+    """
+    first = signal[0].tolist()
+    last = signal[-1].tolist()
+    norms = [*grad_norm.tolist(), None]
+    rows = []
+    for layer in _evenly_spaced(len(norms), MAX_TABLE_ROWS).tolist():
+        rows.append((layer, first[layer], last[layer], norms[layer]))
+    return rows
+
+
+def _evenly_spaced(count: int, limit: int) -> np.ndarray:
+    """At most ``limit`` of ``count`` indices, evenly spaced, with the first and the last."""
+    num = min(count, limit)
+    indices = np.linspace(0, count - 1, num).round()
+    return np.unique(indices.astype(int))
+
+
+def make_tags(config: JsonObject) -> list[str]:
+    """The tags of a run, such as ``depth:64`` and ``skip:none``, by which users filter runs."""
+    tags = [
         f"model:{config['model']['kind']}",
         f"depth:{config['model']['depth']}",
         f"data:{config['data']['name']}",
-        *kinds,
     ]
+    for group in TAGGED_GROUPS:
+        tags.append(f"{group}:{config[group]['kind']}")
+    return tags
 
 
-def _is_trial() -> bool:
+def _is_search_trial() -> bool:
     """Whether ``wandb agent`` has started this process."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
-def _mode() -> Any:
-    """``WANDB_MODE`` where the user set it, else offline, but for trials of a W&B server's search.
+def _choose_mode() -> Any:
+    """``WANDB_MODE`` if it is set, else online for trials of a W&B search and offline for others.
 
-    Online falls back to offline where no server answers.
+    If no server answers, the mode is offline.
     """
-    mode = os.environ.get("WANDB_MODE", "online" if _is_trial() else "offline")
+    default = "online" if _is_search_trial() else "offline"
+    mode = os.environ.get("WANDB_MODE", default)
     if mode != "online":
         return mode
     address = server_address()

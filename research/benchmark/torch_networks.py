@@ -1,0 +1,158 @@
+"""PyTorch's counterparts of our networks, with our initial weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch  # pyright: ignore[reportMissingImports]  # an extra
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
+
+from research.config.options import ModelKind
+from research.runner.run_setup import RunSetup
+
+Params = dict[str, Any]  # our parameters: nested by name, the leaves are arrays
+
+
+class Network(nn.Module):
+    """embed → blocks → head; ``parameters()`` yields them in this order."""
+
+    def __init__(self, embed: nn.Module, blocks: Sequence[nn.Module], head: nn.Module):
+        super().__init__()
+        self.embed = embed
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits [B, classes] of ``x`` [B, inputs]."""
+        h = self.embed(x)
+        for block in self.blocks:
+            h = block(h)
+        return self.head(h)
+
+
+def make_network(setup: RunSetup, params: Any) -> Network:
+    """The PyTorch network with the weights of the first run.
+
+    Args:
+        setup: The runs, of the model ``mlp`` or ``resnet_cifar``.
+        params: Our parameters, with a leading axis M over runs.
+    """
+    params_of_first_run = _select_first_run(params)
+    if setup.spec.architecture.model.kind is ModelKind.resnet_cifar:
+        return _make_resnet(setup, params_of_first_run)
+    return _make_mlp(params_of_first_run)
+
+
+def _select_first_run(params: Any) -> Params:
+    selected = {}
+    for key, value in params.items():
+        if hasattr(value, "items"):
+            selected[key] = _select_first_run(value)
+        else:
+            selected[key] = np.asarray(value[...])[0]
+    return selected
+
+
+def _select_layer(stacked: Params, layer: int) -> Params:
+    """The parameters of one layer, from parameters that are stacked on a leading layer axis."""
+    selected = {}
+    for key, value in stacked.items():
+        if isinstance(value, dict):
+            selected[key] = _select_layer(value, layer)
+        else:
+            selected[key] = value[layer]
+    return selected
+
+
+def _make_mlp(params: Params) -> Network:
+    """The blocks are h ← W relu(h) + b."""
+    stacked = params["stages"][0]["branch"]["weights"][0]
+    blocks = []
+    for layer in range(len(stacked["kernel"])):
+        linear = _make_linear(_select_layer(stacked, layer))
+        blocks.append(nn.Sequential(nn.ReLU(), linear))
+    embed = _make_linear(params["embed"])
+    head = nn.Sequential(nn.ReLU(), _make_linear(params["head"]))
+    return Network(embed, blocks, head)
+
+
+def _make_linear(params: Params) -> nn.Linear:
+    kernel = params["kernel"]
+    layer = nn.Linear(*kernel.shape)
+    _copy(kernel.T, to=layer.weight)
+    _copy(params["bias"], to=layer.bias)
+    return layer
+
+
+def _copy(values: np.ndarray, *, to: Tensor) -> None:
+    contiguous = values.copy()
+    with torch.no_grad():
+        to.copy_(torch.from_numpy(contiguous))
+
+
+def _make_resnet(setup: RunSetup, params: Params) -> Network:
+    """The original residual network for CIFAR (He et al. 2016), with shortcuts of option A."""
+    architecture = setup.spec.architecture
+    height, width, channels = architecture.shape
+    embed = nn.Sequential(
+        nn.Unflatten(1, (height, width, channels)),
+        ChannelsFirst(),
+        _make_conv(params["embed"]["conv"]["kernel"], 1),
+        _make_norm(params["embed"]["norm"]),
+        nn.ReLU(),
+    )
+    blocks = []
+    stacks = params["stages"].values()
+    for stage, stacked in zip(architecture.plan, stacks, strict=True):
+        for part in stage.parts:
+            for layer in range(stage.blocks):
+                blocks.append(ResidualBlock(_select_layer(stacked, layer), part.stride))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), _make_linear(params["head"]))
+    return Network(embed, blocks, head)
+
+
+class ChannelsFirst(nn.Module):
+    """Moves the channels of images to where PyTorch's convolutions expect them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] → [B, C, H, W]."""
+        return x.permute(0, 3, 1, 2).contiguous()
+
+
+class ResidualBlock(nn.Module):
+    """relu(shortcut(h) + norm(conv(relu(norm(conv(h))))))."""
+
+    def __init__(self, params: Params, stride: int):
+        super().__init__()
+        weights = params["branch"]["weights"]
+        self.stride = stride
+        self.first_conv = _make_conv(weights[0]["kernel"], stride)
+        self.second_conv = _make_conv(weights[1]["kernel"], 1)
+        self.first_norm = _make_norm(params["branch"]["norms"][1])
+        self.second_norm = _make_norm(params["norm"])
+
+    def forward(self, h: Tensor) -> Tensor:
+        """The block's output [B, C', H / stride, W / stride] for ``h`` [B, C, H, W]."""
+        branch = torch.relu(self.first_norm(self.first_conv(h)))
+        branch = self.second_norm(self.second_conv(branch))
+        return torch.relu(self._shortcut(h) + branch)
+
+    def _shortcut(self, h: Tensor) -> Tensor:
+        """Option A: subsamples the image and pads the new channels with zeros."""
+        new_channels = self.first_conv.out_channels - self.first_conv.in_channels
+        if not new_channels:
+            return h
+        stride = self.stride
+        subsampled = h[:, :, ::stride, ::stride]
+        return nn.functional.pad(subsampled, (0, 0, 0, 0, 0, new_channels))
+
+
+def _make_conv(kernel: np.ndarray, stride: int) -> nn.Conv2d:
+    _, _, inputs, outputs = kernel.shape
+    layer = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    _copy(kernel.transpose(3, 2, 0, 1), to=layer.weight)
+    return layer
+
+
+def _make_norm(params: Params) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(len(params["scale"]))

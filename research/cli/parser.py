@@ -1,0 +1,61 @@
+"""The subcommands of ``fathom`` and the parser of their arguments."""
+
+import argparse
+from typing import NamedTuple
+
+from research import __version__
+
+
+class Command(NamedTuple):
+    """What ``fathom --help`` says of a subcommand; the module of the same name runs it."""
+
+    usage: str
+    help: str
+    has_scale: bool = False
+
+
+COMMANDS = {
+    "train": Command("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
+    "reproduce": Command(
+        "NAME… | all [--scale paper] [name=…] [tracker=…]",
+        "train an experiment's sweep, then draw its figure and test its claims",
+        has_scale=True,
+    ),
+    "figure": Command(
+        "NAME… [--scale paper]",
+        "draw the figure and test the claims again from the records; trains nothing",
+        has_scale=True,
+    ),
+    "runs": Command(
+        "[FILTER…]",
+        "the runs under outputs/ as a table, e.g. fathom runs skip=none model.depth=64",
+    ),
+    "show": Command("RUN", "one run in the terminal: verdict, profile over depth, loss"),
+    "sync": Command("", "upload every run that was recorded offline to Weights & Biases"),
+    "bench": Command("[ROW…]", "measure this machine against the budgets and write the table"),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line, except for what follows ``fathom train``."""
+    parser = argparse.ArgumentParser(
+        "fathom",
+        description="Measures how gradients travel through deep networks, layer by layer.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=command.help,
+            description=command.help,
+            usage=f"fathom {name} {command.usage}",
+        )
+        subparser.add_argument("words", nargs="*", metavar=command.usage or "-")
+        if command.has_scale:
+            subparser.add_argument(
+                "--scale",
+                default="",
+                help="paper: as large as in the paper, for accelerators",
+            )
+    return parser

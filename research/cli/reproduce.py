@@ -1,0 +1,129 @@
+"""``fathom reproduce``: trains experiments, then draws their figures and tests their claims."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from research.cli import train
+from research.config.errors import UsageError, explain
+from research.reporting.tables import console
+from research.reproduce import experiments, results, tables
+from research.runner.session import Session
+
+# Settings that decide where an experiment is trained and recorded, and change no number.
+ALLOWED_OVERRIDES = (
+    "name=",
+    "tracker",
+    "checkpoint.",
+    "mesh",
+    "data.raw_dir=",
+    "data.download=",
+    "hydra.sweep.dir=",
+    "hydra/launcher=",
+    "hydra.launcher.",
+)
+DIRECTORY_OVERRIDES = ("name=", "hydra.sweep.dir=")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the reproduction of one experiment ended."""
+
+    exit_code: int
+    is_tested: bool = False
+    interrupted: bool = False
+
+
+def main(words: Sequence[str], scale: str) -> int:
+    """Reproduces the named experiments one after the other; returns the greatest exit code.
+
+    Raises:
+        ValueError: no experiment is named, one does not exist, or an override would change it.
+    """
+    overrides = [word for word in words if "=" in word]
+    chosen = _choose_experiments([word for word in words if "=" not in word], scale)
+    _check_overrides(overrides, num_experiments=len(chosen))
+    if not chosen:
+        known = ", ".join(experiments.experiment_names(scale))
+        raise ValueError(f"reproduce what? one or several of {known}, or all")
+    exit_codes = []
+    tested = {}
+    for name in chosen:
+        print(f"{experiments.output_name(name)}: training", flush=True)
+        outcome = _reproduce_or_report(name, overrides)
+        exit_codes.append(outcome.exit_code)
+        tested[experiment_directory(name, overrides)] = outcome.is_tested
+        if outcome.interrupted:
+            break
+    if len(chosen) > 1:
+        console().print(tables.summary_table(tested))
+    return max(exit_codes)
+
+
+def experiment_directory(name: str, overrides: Sequence[str] = ()) -> Path:
+    """The directory of an experiment's runs, which ``name=`` and ``hydra.sweep.dir=`` change."""
+    settings = {}
+    for override in overrides:
+        path, _, value = override.partition("=")
+        settings[path] = value
+    if settings.get("hydra.sweep.dir"):
+        return Path(settings["hydra.sweep.dir"])
+    return Path("outputs") / settings.get("name", experiments.output_name(name))
+
+
+def _choose_experiments(names: Sequence[str], scale: str) -> list[str]:
+    if names == ["all"]:
+        return experiments.experiment_names(scale)
+    return [experiments.find_experiment(name, scale) for name in names]
+
+
+def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
+    for override in overrides:
+        if not override.startswith(ALLOWED_OVERRIDES):
+            raise ValueError(
+                f"{override} would make it another experiment: "
+                f"fathom train -m experiment=NAME {override}"
+            )
+        if override.startswith(DIRECTORY_OVERRIDES) and num_experiments > 1:
+            raise ValueError(
+                f"{override} is the folder of one experiment, {num_experiments} are asked for"
+            )
+
+
+def _reproduce_or_report(name: str, overrides: Sequence[str]) -> Outcome:
+    """Reproduces one experiment; a mistake is reported and does not stop the other experiments."""
+    try:
+        return _reproduce(name, overrides)
+    except UsageError as error:  # its message has been printed
+        return Outcome(int(str(error.code)))
+    except ValueError as error:
+        print(f"fathom: {explain(error)}", file=sys.stderr)
+        return Outcome(2)
+
+
+def _reproduce(name: str, overrides: Sequence[str]) -> Outcome:
+    """Trains one experiment, draws its figure and tests its claims.
+
+    A diverged run is a result that the claims test, for example in a grid of learning rates, so a
+    failed sweep is tested too if every run finished or diverged.
+    """
+    session = Session()
+    words = [f"experiment={name}", "hydra/launcher=grouped", *overrides]
+    exit_code = train.main(words, session)
+    directory = experiment_directory(name, overrides)
+    if exit_code != 0:
+        try:
+            experiments.finished_runs(name, directory)
+        except ValueError as error:
+            if not session.interrupted:
+                print(f"fathom: {error}", file=sys.stderr)
+            return Outcome(exit_code, interrupted=session.interrupted)
+    all_hold = results.draw_and_test(name, directory, redo=False)
+    if "tracker=none" not in overrides:
+        results.upload_results(directory)
+    return Outcome(
+        exit_code=0 if all_hold else 1,
+        is_tested=True,
+        interrupted=session.interrupted,
+    )

@@ -1,0 +1,115 @@
+"""What is prepared in the TFDS directory, and which datasets need no preparation."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+# Datasets that need neither the network nor TensorFlow. Each is a module of this package.
+OFFLINE_DATASETS = ("digits", "python_docs", "function", "noise", "folder", "arrays")
+
+
+def data_dir() -> Path:
+    """The directory of all prepared datasets; the same one that TFDS uses."""
+    configured = os.environ.get("TFDS_DATA_DIR")
+    if configured:
+        return Path(configured).expanduser()
+    return Path.home() / "tensorflow_datasets"
+
+
+def find_prepared_folder(name: str) -> Path | None:
+    """The folder of the newest prepared version that can be read without TensorFlow, or None.
+
+    Raises:
+        ValueError: The dataset is prepared in another format, or in several configurations.
+    """
+    folder = data_dir() / name
+    versions = _described_versions(folder)
+    if not versions and "/" not in name:
+        configuration = _single_configuration(folder)
+        if configuration is not None:
+            versions = _described_versions(configuration)
+    for version in versions:
+        if _is_array_record(version):
+            return version
+    if versions:
+        raise ValueError(
+            f"data={name} is in {folder}, but not as array_record: "
+            "move it away or set TFDS_DATA_DIR to another folder"
+        )
+    return None
+
+
+def read_dataset_info(folder: Path) -> dict[str, Any]:
+    """The content of ``dataset_info.json``; empty if the file is missing or cut short."""
+    try:
+        return json.loads((folder / "dataset_info.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def describe_offline_datasets() -> str:
+    """Which datasets need no network, as part of an error message."""
+    message = f"offline there are {', '.join(OFFLINE_DATASETS)}"
+    prepared = ", ".join(_list_prepared_names())
+    if prepared:
+        message += f" and, prepared, {prepared}"
+    return message
+
+
+def _list_prepared_names() -> list[str]:
+    if not data_dir().is_dir():
+        return []
+    names = []
+    for folder in sorted(data_dir().glob("*")):
+        # The digits are listed already, under their name without the prefix.
+        if folder.name != "fathom_digits" and _is_prepared(folder.name):
+            names.append(folder.name)
+    return names
+
+
+def _is_prepared(name: str) -> bool:
+    try:
+        return find_prepared_folder(name) is not None
+    except ValueError:  # it is prepared in another format, or in several configurations
+        return True
+
+
+def _single_configuration(folder: Path) -> Path | None:
+    """The folder of the only prepared configuration of a dataset, or None.
+
+    Raises:
+        ValueError: Several configurations are prepared.
+    """
+    configurations = []
+    for candidate in sorted(folder.glob("*")):
+        if candidate.is_dir() and _list_versions(candidate):
+            configurations.append(candidate)
+    if len(configurations) > 1:
+        names = ", ".join(f"{folder.name}/{each.name}" for each in configurations)
+        raise ValueError(f"data.dataset must be one of {names}: all are prepared in {folder}")
+    return configurations[0] if configurations else None
+
+
+def _described_versions(folder: Path) -> list[Path]:
+    return [version for version in _list_versions(folder) if read_dataset_info(version)]
+
+
+def _list_versions(folder: Path) -> list[Path]:
+    """The folders of versions, newest first; TFDS names incomplete preparations differently."""
+    versions = []
+    for candidate in folder.glob("*"):
+        if re.fullmatch(r"\d+\.\d+\.\d+", candidate.name):
+            versions.append(candidate)
+    return sorted(versions, key=_version_number, reverse=True)
+
+
+def _version_number(folder: Path) -> list[int]:
+    return [int(part) for part in folder.name.split(".")]
+
+
+def _is_array_record(folder: Path) -> bool:
+    info = read_dataset_info(folder)
+    alternatives = info.get("alternativeFileFormats", [])
+    return "array_record" in (info.get("fileFormat"), *alternatives)

@@ -1,0 +1,126 @@
+"""An experiment's figure and claims, written next to its runs and uploaded to W&B."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from rich.markup import escape
+
+from research.records.record import write_json
+from research.records.runs import find_runs
+from research.reporting.figures import style
+from research.reporting.tables import console
+from research.reproduce.claims import Claim
+from research.reproduce.experiments import finished_runs, load_module, source_folder
+from research.reproduce.tables import claims_table
+
+# Metadata of a figure file by its format. Without dates, the same runs give the same bytes.
+FIGURE_FORMATS = {
+    "png": None,
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+TRACKER_SETTINGS = ("dir", "project", "entity")
+
+
+def draw_and_test(key: str, directory: Path, *, redo: bool = True) -> bool:
+    """Draws an experiment's figure, tests its claims, and prints them.
+
+    Args:
+        key: the experiment.
+        directory: the folder of its runs, to which figure and claims are written.
+        redo: if false, results that are newer than the records and the code are kept as they are.
+
+    Returns:
+        Whether all claims hold.
+    """
+    claims = [] if redo else _read_current_claims(key, directory)
+    if not claims:
+        claims = _write_results(key, directory)
+    out = console()
+    out.print(claims_table(claims))
+    place = escape(str(directory))
+    out.print(f"figure: {place}/figure.png .svg .pdf   claims: {place}/claims.json", soft_wrap=True)
+    return all(claim.holds for claim in claims)
+
+
+def _write_results(key: str, directory: Path) -> list[Claim]:
+    runs = finished_runs(key, directory)
+    claims_module = load_module(key, "claims")
+    figure_module = load_module(key, "figure")
+    claims = claims_module.claims(runs)
+    with style():
+        figure = figure_module.figure(runs)
+        for suffix, metadata in FIGURE_FORMATS.items():
+            figure.savefig(directory / f"figure.{suffix}", metadata=metadata)
+    write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
+    return claims
+
+
+def _read_current_claims(key: str, directory: Path) -> list[Claim]:
+    """The claims on disk; none if they or the figure are missing or older than records or code."""
+    claims_file = directory / "claims.json"
+    results = [claims_file]
+    for suffix in FIGURE_FORMATS:
+        results.append(directory / f"figure.{suffix}")
+    if not all(file.exists() for file in results):
+        return []
+    package = Path(__file__).parent.parent
+    sources = [
+        *directory.glob("*/run.json"),
+        *package.rglob("*.py"),
+        *source_folder(key).glob("*.py"),
+    ]
+    oldest_result = min(map(_modification_time, results))
+    newest_source = max(map(_modification_time, sources))
+    if oldest_result <= newest_source:
+        return []
+    return [Claim(**claim) for claim in json.loads(claims_file.read_text())]
+
+
+def _modification_time(file: Path) -> float:
+    return file.stat().st_mtime
+
+
+def upload_results(directory: Path) -> None:
+    """Uploads figure and claims to a W&B run in the group of the runs, if the runs are in W&B.
+
+    Results that W&B already has are not sent again. If W&B fails, one line says so and the next
+    call tries again; the files in ``directory`` are complete without it.
+    """
+    first = find_runs(directory)[0]
+    if not first.info.get("wandb"):
+        return
+    receipt = directory / "mirrored.json"
+    fingerprint = _fingerprint(directory)
+    if receipt.exists():
+        sent = json.loads(receipt.read_text())
+        if sent["sent"] == fingerprint:
+            return
+    from research.records.trackers import BackgroundTrackers
+    from research.records.trackers.summary import WandbSummary
+
+    claims_file = directory / "claims.json"
+    summary = WandbSummary(
+        settings={name: first[f"tracker.{name}"] for name in TRACKER_SETTINGS},
+        group=directory.absolute().name,
+        figure=directory / "figure.png",
+        claims=json.loads(claims_file.read_text()),
+    )
+    tracker = BackgroundTrackers([summary])
+    tracker.start()
+    place = tracker.start_info()
+    tracker.finish({})
+    if tracker.all_working and place:
+        write_json(receipt, place | {"sent": fingerprint})
+
+
+def _fingerprint(directory: Path) -> str:
+    """A hash of the files that are uploaded."""
+    content = hashlib.sha256()
+    for name in ("figure.png", "claims.json"):
+        file = directory / name
+        if file.exists():
+            content.update(file.read_bytes())
+    return content.hexdigest()

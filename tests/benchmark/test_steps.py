@@ -1,0 +1,96 @@
+"""What our step is compared with does the same work."""
+
+import functools
+import importlib.util
+
+import numpy as np
+import pytest
+
+from research.benchmark.rows import ROWS
+from research.benchmark.steps import MatrixProducts, StepTimer
+from research.benchmark.table import MeasuredRow, cells
+from research.benchmark.timing import Measurement
+
+
+def test_the_matrix_products_are_those_of_the_network():
+    products = MatrixProducts(5, 8, 3, depth=2, batch=4)
+    products.time()
+    shapes = [layer.weights.shape for layer in products.layers]
+    assert shapes == [(5, 8), (8, 8), (8, 8), (8, 3)]
+    assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    for number, layer in enumerate(products.layers):
+        outputs = layer.inputs @ layer.weights
+        weight_grad = layer.inputs.T @ layer.output_grad
+        input_grad = layer.output_grad @ layer.weights.T
+        assert_close(layer.outputs, outputs)
+        assert_close(layer.weight_grad, weight_grad)
+        if number > 0:
+            assert_close(layer.input_grad, input_grad)
+
+
+def report_progress(done, total):
+    pass
+
+
+def test_without_pytorch_its_rows_say_how_to_install_it_and_do_not_fail(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    row = ROWS["torch"]
+    measurement = row.measure(report_progress)
+    assert measurement == Measurement(None, "not measured: pip install 'fathom-gradients[bench]'")
+    _, _, value, budget, verdict, _ = cells(MeasuredRow(row, measurement))
+    assert value == "–"
+    assert budget == "≥ 6.00×"
+    assert verdict == "–"
+
+
+# The biases are not zero, so that the test notices one that is missing in a copy or in a norm.
+SMALL_MLP = (
+    "data=noise",
+    "model.depth=4",
+    "model.width=16",
+    "init=gaussian",
+    "init.sigma_w=1.4",
+    "init.sigma_b=0.3",
+)
+SMALL_RESNET = (
+    "model=resnet_cifar",
+    "model.depth=14",
+    "model.width=4",
+    "data=noise",
+    "data.shape=[9,9,2]",
+)
+STYLES = ["hooks", "tuned"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_pytorch_and_fathom_measure_the_same_numbers_from_the_same_weights(style):
+    pytest.importorskip("torch")
+    from research.benchmark.torch_steps import disagreement
+
+    assert disagreement(style, *SMALL_MLP) < 1e-4
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_pytorch_and_fathom_measure_the_same_numbers_of_a_residual_network(style):
+    pytest.importorskip("torch")
+    from research.benchmark.torch_steps import disagreement
+
+    assert disagreement(style, *SMALL_RESNET) < 1e-3  # batch norm divides by small deviations
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_pytorch_trains_as_fathom_does(style):
+    pytest.importorskip("torch")
+    from research.benchmark.torch_steps import TorchStepTimer
+
+    ours = StepTimer(*SMALL_MLP, "measure=norms", "train.batch_size=128", "data.limit=128")
+    _, metrics = ours.train(ours.initial_state(), 8)
+    torch_timer = TorchStepTimer(ours.setup, ours.initial_state().params, style=style)
+    trainer = torch_timer.make_trainer()
+    for _ in range(8):  # the training set is one batch, whose order does not matter
+        trainer.step(torch_timer.x, torch_timer.y)
+    last_step = trainer.last_step()
+    our_loss = float(metrics["train_loss"][0, 7])
+    our_signal = metrics["profile"]["signal_grad"][0, 7]
+    assert last_step["train_loss"] == pytest.approx(our_loss, rel=1e-4)
+    np.testing.assert_allclose(last_step["signal_grad"], our_signal, rtol=1e-3)

@@ -1,0 +1,89 @@
+"""Reproduces an experiment after one law of the networks was changed.
+
+Usage: python changed_laws.py LAW EXPERIMENT
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from research.cli import main as cli
+from research.models.skip import LEARNED_SCALE, Skip
+
+MORE_VARIANCE = 1.05
+
+
+def enlarge_weights(patch):
+    """All initial weights get 5 % more variance."""
+    initializers = jax.nn.initializers
+    variance_scaling = initializers.variance_scaling
+    orthogonal = initializers.orthogonal
+
+    def enlarged_variance_scaling(scale, *arguments):
+        return variance_scaling(MORE_VARIANCE * scale, *arguments)
+
+    def enlarged_orthogonal():
+        return orthogonal(scale=MORE_VARIANCE**0.5)
+
+    patch.setattr(initializers, "variance_scaling", enlarged_variance_scaling)
+    patch.setattr(initializers, "orthogonal", enlarged_orthogonal)
+
+
+def enlarge_branches(patch):
+    """All branches are multiplied by 1.25 before they are added to their shortcut."""
+    call = Skip.__call__
+
+    def call_with_enlarged_branch(self, h, branch, *arguments):
+        return call(self, h, 1.25 * branch, *arguments)
+
+    patch.setattr(Skip, "__call__", call_with_enlarged_branch)
+
+
+def normalise(x, axis, norm):
+    """Normalises ``x`` without a gradient through its mean and variance."""
+    mean = jnp.mean(x, axis, keepdims=True)
+    variance = jnp.var(x, axis, keepdims=True)
+    centred = x - jax.lax.stop_gradient(mean)
+    inverse_deviation = jax.lax.rsqrt(variance + norm.epsilon)
+    normalised = centred * jax.lax.stop_gradient(inverse_deviation)
+    return normalised * norm.scale[...] + norm.bias[...]
+
+
+def cut_gradient_of_statistics(patch):
+    """Batch norm and layer norm pass no gradient through their statistics."""
+    evaluate_batch_norm = nnx.BatchNorm.__call__
+
+    def batch_norm(self, x, use_running_average):
+        if use_running_average:
+            return evaluate_batch_norm(self, x, use_running_average=True)
+        return normalise(x, tuple(range(x.ndim - 1)), self)
+
+    def layer_norm(self, x):
+        return normalise(x, -1, self)
+
+    patch.setattr(nnx.BatchNorm, "__call__", batch_norm)
+    patch.setattr(nnx.LayerNorm, "__call__", layer_norm)
+
+
+def begin_scales_above_zero(patch):
+    """ReZero's learned scales begin at 1e-4."""
+    patch.setitem(LEARNED_SCALE, "rezero", 1e-4)
+
+
+LAWS = {
+    "weights": enlarge_weights,
+    "branches": enlarge_branches,
+    "statistics": cut_gradient_of_statistics,
+    "scales": begin_scales_above_zero,
+}
+
+
+if __name__ == "__main__":
+    law, experiment = sys.argv[1:]
+    with pytest.MonkeyPatch.context() as patch:
+        LAWS[law](patch)
+        code = cli.run(["reproduce", experiment, "tracker=none"])
+    sys.exit(code)
