@@ -1,5 +1,4 @@
-"""Slower measurements of a run's present state, beside the step and on an interval: see
-``measure.inspect``.
+"""Slower measurements of a run's state, between steps and on an interval: ``measure.inspect``.
 
 They use float32 arithmetic or wider, the training loss with the batch's own statistics, and the
 first training examples in their stored order. Random draws of a loss are those of the next step;
@@ -72,7 +71,7 @@ class Snapshot:
     @property
     def ctx(self) -> ForwardContext:
         """The context of a training pass whose random draws are always the same."""
-        key = jax.random.fold_in(self.state.key, 4) if self.arch.is_random else None
+        key = self.key(4) if self.arch.is_random else None
         return ForwardContext(self.hp, train=True, key=key)
 
     @property
@@ -86,7 +85,8 @@ class Snapshot:
 
     def inputs(self, indices: Array | slice) -> Array:
         """What the network reads of some training examples."""
-        return normalize_inputs(self.arch, self.data, self.data["x"][indices])
+        examples = self.data["x"][indices]
+        return normalize_inputs(self.arch, self.data, examples)
 
     def compared_inputs(self) -> Array:
         """What the network reads of the examples that are compared one by one."""
@@ -100,7 +100,9 @@ class Snapshot:
     def outputs(self, params: Any, x: Array) -> Array:
         """The network's outputs for inputs ``x`` with other parameters."""
         state = dataclasses.replace(self.state, params=params)
-        return dataclasses.replace(self, state=state).network()(x, {}, self.ctx)[0]
+        network = dataclasses.replace(self, state=state).network()
+        outputs, _ = network(x, {}, self.ctx)
+        return outputs
 
     def loss(self, indices: Array) -> Callable[[Any], Array]:
         """The training loss of some examples as a function of the parameters."""
@@ -146,9 +148,10 @@ def _wide_snapshot(
         param_dtype=param_dtype,
         rounding="",
     )
-    params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), state.params)
-    state = dataclasses.replace(without_loss_scale(state), params=params)
-    return Snapshot(dataclasses.replace(spec, architecture=wide), state, hp, data)
+    wide_spec = dataclasses.replace(spec, architecture=wide)
+    wide_params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), state.params)
+    wide_state = dataclasses.replace(without_loss_scale(state), params=wide_params)
+    return Snapshot(wide_spec, wide_state, hp, data)
 
 
 def _sharpness(snapshot: Snapshot) -> Diagnostics:
@@ -162,10 +165,14 @@ def _sharpness(snapshot: Snapshot) -> Diagnostics:
     indices = jnp.arange(batches * batch_size).reshape(batches, -1)
 
     def gradient(params: Any) -> Any:
-        each = lax.map(lambda batch: jax.grad(snapshot.loss(batch))(params), indices)
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
+        def gradient_of_batch(batch: Array) -> Any:
+            return jax.grad(snapshot.loss(batch))(params)
 
-    value, bound = sharpness(gradient, snapshot.state.params, snapshot.key(3))
+        gradients = lax.map(gradient_of_batch, indices)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
+
+    key = snapshot.key(3)
+    value, bound = sharpness(gradient, snapshot.state.params, key)
     return {"sharpness": value, "sharpness_bound": bound}
 
 
@@ -176,10 +183,12 @@ def _jacobian_spectrum(snapshot: Snapshot) -> Diagnostics:
     Batch norm uses its running statistics.
     """
     ctx = ForwardContext(snapshot.hp, train=False)
-    h = snapshot.network().first_input(snapshot.inputs(slice(1)), ctx)
+    first_example = snapshot.inputs(slice(1))
+    h = snapshot.network().first_input(first_example, ctx)
 
     def last_output(h: Array) -> Array:
-        return snapshot.network().run_layers(h[None], {}, ctx)[0][0]
+        outputs, _ = snapshot.network().run_layers(h[None], {}, ctx)
+        return outputs[0]
 
     values, distance = isometry(last_output, h[0])
     return {"jacobian_spectrum": values, "jacobian_distance": distance}
@@ -201,11 +210,12 @@ def _gradient_correlation(snapshot: Snapshot) -> Diagnostics:
     v = jax.random.normal(snapshot.key(5), h.shape[1:], h.dtype)
     one_per_example = (len(h),) + (1,) * (h.ndim - 1)
     signs = jax.random.rademacher(snapshot.key(7), one_per_example, h.dtype)
-    slots = jnp.zeros((snapshot.arch.layers, *h.shape), h.dtype)
+    one_slot_per_layer = (snapshot.arch.layers, *h.shape)
+    slots = jnp.zeros(one_slot_per_layer, h.dtype)
 
     def projection(h: Array, slots: Array) -> Array:
-        output, _ = snapshot.network().run_layers(h, {SIGNAL_GRAD.name: slots}, ctx)
-        return jnp.sum(output * v[None] * signs)
+        outputs, _ = snapshot.network().run_layers(h, {SIGNAL_GRAD.name: slots}, ctx)
+        return jnp.sum(outputs * v[None] * signs)
 
     first, others = jax.grad(projection, (0, 1))(h, slots)
     gradients = jnp.concatenate([first[None], others]) * signs[None]
@@ -217,7 +227,8 @@ def _input_gradient(snapshot: Snapshot) -> Diagnostics:
     ctx = snapshot.ctx
 
     def first_outputs(x: Array) -> Array:
-        return jnp.sum(snapshot.network()(x, {}, ctx)[0][..., 0])
+        outputs, _ = snapshot.network()(x, {}, ctx)
+        return jnp.sum(outputs[..., 0])
 
     return {"input_gradient": jax.grad(first_outputs)(snapshot.compared_inputs())}
 
@@ -328,7 +339,11 @@ def _scale_invariance(snapshot: Snapshot) -> Diagnostics:
     weights = kernels_of(snapshot.arch, params)
     here = kernels_of(snapshot.arch, gradient(params))
     there = kernels_of(snapshot.arch, gradient(doubled))
-    change = jax.tree.map(lambda g, g_doubled: 2 * g_doubled - g, here, there)
+
+    def change_of(g: Array, g_of_doubled: Array) -> Array:
+        return 2 * g_of_doubled - g
+
+    change = jax.tree.map(change_of, here, there)
     return {
         "layer_cosine": layer_cosines(weights, here),
         "unit_cosine": unit_cosines(weights, here),
@@ -343,11 +358,11 @@ def _balance(snapshot: Snapshot) -> Diagnostics:
     params = snapshot.state.params
     embed = params["embed"]
     layers = params["stages"][0]["branch"]["weights"][0]
-    head = params["head"]
+    head_kernel = params["head"]["kernel"][...]
     biases = None
     if snapshot.arch.model.bias:
         biases = jnp.concatenate([embed["bias"][None], layers["bias"][...]])
-    values = balance(embed["kernel"][...], layers["kernel"][...], head["kernel"][...], biases)
+    values = balance(embed["kernel"][...], layers["kernel"][...], head_kernel, biases)
     return {"balance": values}
 
 

@@ -94,10 +94,12 @@ def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
         weight_dimension_numbers=functools.partial(jax.tree.map, matrix),
     )
     rescale = optax.stateless(lambda updates, _: jax.tree.map(_scale_by_shape, updates))
-    return optax.partition(
-        {"hidden": optax.chain(orthogonal, rescale), "other": _scale_by_adam(optimizer)},
-        functools.partial(jax.tree_util.tree_map_with_path, label),
-    )
+    transforms = {
+        "hidden": optax.chain(orthogonal, rescale),
+        "other": _scale_by_adam(optimizer),
+    }
+    label_tree = functools.partial(jax.tree_util.tree_map_with_path, label)
+    return optax.partition(transforms, label_tree)
 
 
 def _names(path: tuple) -> list[str | int]:
@@ -149,9 +151,11 @@ def learning_rate(
         case Schedule.constant:
             return peak
         case Schedule.warmup:
-            return peak * jnp.minimum(1, (step + 1) / jnp.maximum(warmup, 1))
+            rising = (step + 1) / jnp.maximum(warmup, 1)
+            return peak * jnp.minimum(1, rising)
         case Schedule.warmup_cosine:
-            progress = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
+            progress = (step - warmup) / jnp.maximum(total - warmup, 1)
+            progress = jnp.clip(progress, 0, 1)
             rising = (step + 1) / jnp.maximum(warmup, 1)
             falling = 0.5 * (1 + jnp.cos(jnp.pi * progress))
             return peak * jnp.where(step < warmup, rising, falling)

@@ -184,10 +184,11 @@ def _chunk(
         batch = augment_and_shard(spec, state, data, *stored)
         return _step(spec, is_measured, state, hp, batch)[1]
 
+    def empty_rows(row: jax.ShapeDtypeStruct) -> Array:
+        return jnp.zeros((spec.capacity, *row.shape), row.dtype)
+
     no_order = jnp.zeros(examples if spec.shuffled else 0, jnp.int32)
-    rows = jax.tree.map(
-        lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), jax.eval_shape(first_row)
-    )
+    rows = jax.tree.map(empty_rows, jax.eval_shape(first_row))
     state, _, rows = lax.fori_loop(0, steps, train_step, (state, no_order, rows))
     return state, rows
 
@@ -203,17 +204,23 @@ def _step_at_interval(
     """A step that measures only every ``measure.every`` steps; gauges of other steps are NaN."""
     if not is_measured or spec.measure_every == 1:
         return _step(spec, is_measured, state, hp, batch)
-    row_shapes = jax.eval_shape(functools.partial(_step, spec, True), state, hp, batch)[1]
 
     def measured_step(state: TrainState) -> tuple[TrainState, Metrics]:
         return _step(spec, True, state, hp, batch)
 
     def bare_step(state: TrainState) -> tuple[TrainState, Metrics]:
         state, row = _step(spec, False, state, hp, batch)
-        blank = jax.tree.map(lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), row_shapes)
+        blank = jax.tree.map(_full_of_nan, row_shapes)
         return state, blank | row
 
-    return lax.cond(step % spec.measure_every == 0, measured_step, bare_step, state)
+    _, row_shapes = jax.eval_shape(measured_step, state)
+
+    is_due = step % spec.measure_every == 0
+    return lax.cond(is_due, measured_step, bare_step, state)
+
+
+def _full_of_nan(shape: jax.ShapeDtypeStruct) -> Array:
+    return jnp.full(shape.shape, jnp.nan, shape.dtype)
 
 
 # jit: the step is asked for the shapes of its outputs and then called, and is traced once for both.
@@ -246,11 +253,14 @@ def _step(
     gradient = jax.grad(objective, (0, 1), has_aux=True)
     (grads, backward), forward = gradient(state.params, _make_slots(arch, level, wide))
     means = (forward.loss, forward.accuracy)
-    grads, (loss, accuracy), profile = all_reduce_step(grads, means, forward.statistics | backward)
+    statistics = forward.statistics | backward
+    grads, (loss, accuracy), profile = all_reduce_step(grads, means, statistics)
 
-    scaled = grads, {name: profile[name] for name in backward}
-    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
-    profile = profile | backward
+    def unscale(leaf: Array) -> Array:
+        return leaf.astype(wide) / state.loss_scale.value
+
+    grads = jax.tree.map(unscale, grads)
+    profile = profile | {name: unscale(profile[name]) for name in backward}
     rate = learning_rate(hp.optimizer, state.step, hp.total_steps)
     row: Metrics = {
         "train_loss": loss,
@@ -301,7 +311,10 @@ def _make_slots(
     gauges = list(gauges_at(Site.BACKWARD, level))
     if arch.shares_weights and GRAD_NORM.is_measured(level):
         gauges.append(GRAD_NORM)
-    return {gauge.name: jnp.zeros(gauge.length(arch.layers), dtype) for gauge in gauges}
+    slots = {}
+    for gauge in gauges:
+        slots[gauge.name] = jnp.zeros(gauge.length(arch.layers), dtype)
+    return slots
 
 
 def _add_gradient_norms(
@@ -332,7 +345,8 @@ def _update_gauges(
         return {}
     weights, updates = layer_sizes_and_updates(stages_of(arch, before), stages_of(arch, after))
     measured = measure_at(Site.UPDATE, level, weights, updates)
-    return {name: jnp.broadcast_to(values, arch.layers) for name, values in measured.items()}
+    # Layers that share their weights have one value.
+    return jax.tree.map(lambda values: jnp.broadcast_to(values, arch.layers), measured)
 
 
 def _update(
@@ -371,8 +385,7 @@ def _evaluate(
     graph = graph_of(arch, hp)
     ctx = ForwardContext(hp, train=False)
     examples = data["eval_x"].shape[0]
-    devices = batch_axis_size()
-    size = -(-min(spec.batch_size, examples) // devices) * devices
+    batch_size = _round_up(min(spec.batch_size, examples), batch_axis_size())
 
     def sums(indices: Array) -> Array:
         model = nnx.merge(graph, state.params, state.model_state, copy=True)
@@ -384,8 +397,17 @@ def _evaluate(
         zero = jnp.zeros((), accumulator(logits.dtype))
         loss = dataclasses.replace(hp.loss, label_smoothing=zero)
         losses, hits = loss_and_accuracy(loss, logits, data["eval_y"][indices])
-        return jnp.stack([jnp.sum(jnp.where(exists, values, 0)) for values in (losses, hits)])
+        loss_sum = jnp.sum(jnp.where(exists, losses, 0))
+        num_hits = jnp.sum(jnp.where(exists, hits, 0))
+        return jnp.stack([loss_sum, num_hits])
 
-    batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)
-    loss, accuracy = psum_tree(jnp.sum(lax.map(sums, batches), axis=0)) / examples
+    padded = _round_up(examples, batch_size)
+    batches = jnp.arange(padded).reshape(-1, batch_size)
+    totals = jnp.sum(lax.map(sums, batches), axis=0)
+    loss, accuracy = psum_tree(totals) / examples
     return {"eval_loss": loss, "eval_accuracy": accuracy}
+
+
+def _round_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is at least ``number``."""
+    return -(-number // multiple) * multiple

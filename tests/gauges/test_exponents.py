@@ -74,7 +74,7 @@ def test_fractions_are_those_of_numpy(kind, name):
     x = numbers(kind)
     smallest_normal = float(ml_dtypes.finfo(x.dtype).smallest_normal)
     counts = np.asarray(jax.jit(exponent_counts)(jnp.asarray(x)))
-    gauges = gauges_from_counts({"own": {"signal": counts, "grad": counts}}, kind, kind)
+    gauges = gauges_from_counts({"run": {"signal": counts, "grad": counts}}, kind, kind)
     wide = to_float64(x)
     zero = np.mean(wide == 0)
     nonfinite = np.mean(~np.isfinite(wide))

@@ -77,9 +77,9 @@ class UpdateRule:
                 self.v = option.beta2 * self.v + (1 - option.beta2) * g**2
                 return g / (np.sqrt(self.v) + option.epsilon)
             case "lion":
-                sign = np.sign(option.beta1 * self.m + (1 - option.beta1) * g)
+                mean = option.beta1 * self.m + (1 - option.beta1) * g
                 self.m = option.beta2 * self.m + (1 - option.beta2) * g
-                return sign
+                return np.sign(mean)
             case "muon" if self.is_hidden:
                 return self._muon(g)
         return self._adam(g)
@@ -100,17 +100,25 @@ class UpdateRule:
         return orthogonalise(from_average + from_gradient, self.option.epsilon)
 
 
+def softmax(logits):
+    """The probabilities [B, C] of the classes."""
+    exponentials = np.exp(logits)
+    return exponentials / np.sum(exponentials, axis=1, keepdims=True)
+
+
 def orthogonalise(x, epsilon):
     """X ← aX + b(XXᵀ)X + c(XXᵀ)²X, five times from X/(‖X‖+ε) (Jordan et al. 2024).
 
     All axes of ``x`` but the last are rows.
     """
-    u, s, v = np.linalg.svd(x.reshape(-1, x.shape[-1]), full_matrices=False)
+    matrix = x.reshape(-1, x.shape[-1])
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
     s = s / (np.linalg.norm(s) + epsilon)
     for _ in range(5):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-    factor = np.sqrt(max(1, v.shape[1] / u.shape[0]))
-    return factor * ((u * s) @ v).reshape(x.shape)
+    outputs_per_input = matrix.shape[1] / matrix.shape[0]
+    orthogonal = (u * s) @ v
+    return np.sqrt(max(1, outputs_per_input)) * orthogonal.reshape(x.shape)
 
 
 def learning_rate_at(
@@ -213,7 +221,10 @@ SHAPES = {
     "embed": {"kernel": (5, 4)},
     "stages": {
         0: {
-            "weights": {0: {"kernel": (2, 4, 6), "bias": (2, 6)}, 1: {"kernel": (2, 6, 4)}},
+            "weights": {
+                0: {"kernel": (2, 4, 6), "bias": (2, 6)},
+                1: {"kernel": (2, 6, 4)},
+            },
             "shifts": (2, 2, 2),
         },
         1: {
@@ -224,7 +235,12 @@ SHAPES = {
     },
     "head": {"kernel": (4, 3), "bias": (3,)},
 }
-CELL = {"cell": {"branch": {"recurrent": (3, 4, 4), "input": (3, 2, 4), "bias": (3, 4)}}}
+GATES = {
+    "recurrent": (3, 4, 4),
+    "input": (3, 2, 4),
+    "bias": (3, 4),
+}
+CELL = {"cell": {"branch": GATES}}
 
 
 def draw_arrays(

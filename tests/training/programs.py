@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from numpy.testing import assert_array_equal
 
 from research.config.data_options import NoiseData
 from research.config.options import LossKind
@@ -42,14 +43,15 @@ def make_data(
 def repeat_first_example(data):
     """The data with the first training example in the place of all of them."""
     examples = len(data["x"])
-    repeated = {name: jnp.repeat(data[name][:1], examples, axis=0) for name in ("x", "y")}
-    return data | repeated
+    x = jnp.repeat(data["x"][:1], examples, axis=0)
+    y = jnp.repeat(data["y"][:1], examples, axis=0)
+    return data | {"x": x, "y": y}
 
 
 def train(
     spec,
     hp,
-    data,
+    data=None,
     *,
     chunks=(10,),
 ):
@@ -58,26 +60,37 @@ def train(
     Args:
         spec: the program.
         hp: the hyperparameters of M runs.
-        data: the examples.
+        data: the examples; None for those of ``make_data()``.
         chunks: the numbers of steps of successive calls of ``chunk``.
 
     Returns:
         The last state, and the rows of all steps, [M, S, …].
     """
+    data = data or make_data()
     program = make_program(spec)
     state = program.init(hp)
     start = 0
     parts = []
     for steps in chunks:
         state, rows = program.chunk(state, hp, data, np.int32(start), np.int32(steps))
-        parts.append(jax.tree.map(lambda row, steps=steps: np.array(row)[:, :steps], rows))
+        parts.append(take_steps(rows, steps))
         start += steps
-    return state, jax.tree.map(lambda *columns: np.concatenate(columns, axis=1), *parts)
+    return state, jax.tree.map(join_steps, *parts)
+
+
+def take_steps(rows, steps):
+    """The rows [M, S, …] of the first steps, on the host."""
+    return jax.tree.map(lambda column: np.array(column)[:, :steps], rows)
+
+
+def join_steps(*columns):
+    return np.concatenate(columns, axis=1)
 
 
 def to_float64(params, run=0):
     """The parameters of one of the runs, as nested dictionaries of float64 arrays."""
-    return jax.tree.map(lambda leaf: np.array(leaf[run], np.float64), nnx.to_pure_dict(params))
+    plain = nnx.to_pure_dict(params)
+    return jax.tree.map(lambda leaf: np.array(leaf[run], np.float64), plain)
 
 
 def initial_params(spec, hp):
@@ -114,7 +127,8 @@ def make_losses(
         logits, _ = unrolled(arch, params, x, hp, running=running)
         if spec.loss.kind is LossKind.mse:
             return jnp.sum((logits - targets) ** 2, 1) / 2
-        return jnp.log(jnp.sum(jnp.exp(logits), 1)) - jnp.sum(targets * logits, 1)
+        log_normalizers = jnp.log(jnp.sum(jnp.exp(logits), 1))
+        return log_normalizers - jnp.sum(targets * logits, 1)
 
     return losses
 
@@ -122,13 +136,18 @@ def make_losses(
 def assert_equal(one, other):
     """Two trees are the same, bit for bit."""
     assert jax.tree.structure(one) == jax.tree.structure(other)
-    leaves = zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True)
-    for (path, leaf), other_leaf in leaves:
-        np.testing.assert_array_equal(
-            _to_numpy(leaf), _to_numpy(other_leaf), err_msg=jax.tree_util.keystr(path)
-        )
+    for name, leaf, other_leaf in iter_pairs(one, other):
+        assert_array_equal(_to_numpy(leaf), _to_numpy(other_leaf), err_msg=name)
+
+
+def iter_pairs(one, other):
+    """Every leaf of two trees, as the path in the tree, the first tree's leaf, and the other's."""
+    others = jax.tree.leaves(other)
+    for (path, leaf), other_leaf in zip(jax.tree.leaves_with_path(one), others, strict=True):
+        yield jax.tree_util.keystr(path), leaf, other_leaf
 
 
 def _to_numpy(leaf):
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from research.config.options import Clip, ModelKind, NormKind, OptimizerKind, SkipKind
 from research.parallel.mesh import SINGLE_DEVICE, Layout, map_runs, place, shard_state
@@ -12,7 +13,7 @@ from research.training.program import make_program
 from research.training.reduction import all_reduce_step
 
 from ..builders import make_hparams, make_program_config, select_existing
-from .programs import make_data
+from .programs import iter_pairs, make_data
 
 TWO_DEVICES = Layout("map", 2, "batch")
 STEPS = 4
@@ -91,12 +92,18 @@ def make_examples(spec):
     data = make_data(EXAMPLES, inputs=spec.architecture.inputs)
     if not spec.streamed:
         return data
-    tokens = jnp.clip(jnp.abs(3 * data["x"]), 1, 4).astype(jnp.int32)
+    sizes = jnp.abs(3 * data["x"])
+    tokens = jnp.clip(sizes, 1, 4).astype(jnp.int32)
     lengths = jnp.arange(EXAMPLES)[:, None] % 4
     is_padding = jnp.arange(4)[None] > lengths
     tokens = jnp.where(is_padding, 0, tokens)
     batches = np.arange(STEPS * spec.batch_size).reshape(STEPS, -1) % EXAMPLES
-    return data | {"x": tokens[batches], "y": data["y"][batches], "eval_x": tokens[::-1]}
+    texts = {
+        "x": tokens[batches],
+        "y": data["y"][batches],
+        "eval_x": tokens[::-1],
+    }
+    return data | texts
 
 
 def run_on(layout, spec):
@@ -120,12 +127,9 @@ def run_on(layout, spec):
 
 
 def assert_close(one, other):
-    pairs = zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True)
-    for (path, expected), actual in pairs:
+    for path, expected, actual in iter_pairs(one, other):
         tolerance = FLOAT32_ROUNDING if expected.dtype == np.float32 else ROUNDING
-        np.testing.assert_allclose(
-            actual, expected, tolerance, tolerance, err_msg=jax.tree_util.keystr(path)
-        )
+        assert_allclose(actual, expected, tolerance, tolerance, err_msg=path)
 
 
 def check_two_devices(**changes):
@@ -185,4 +189,4 @@ def test_norms_of_two_parts_are_combined_over_the_whole_range():
     assert grads["grad"][0] == 4
     assert mean[0] == 2
     for name, values in profile.items():
-        np.testing.assert_allclose(values[0], factors[name] * sizes, 1e-6, err_msg=name)
+        assert_allclose(values[0], factors[name] * sizes, 1e-6, err_msg=name)

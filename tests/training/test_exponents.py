@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from research.theory.formats import (
     BINS,
@@ -86,9 +87,9 @@ def test_float32_predicts_what_each_layer_loses(
     predicted = np.mean(predictions, axis=0)
     lost = gauges["signal_lost"].mean(0)
     if policy.rounding:  # the head reads no numbers in 8 bits
-        np.testing.assert_allclose(lost[:-1], predicted[:-1], atol=0.02)
+        assert_allclose(lost[:-1], predicted[:-1], atol=0.02)
     else:
-        np.testing.assert_allclose(lost, predicted, atol=0.02)
+        assert_allclose(lost, predicted, atol=0.02)
     assert predicted[-1] < 0.05
     assert predicted[0] > 0.9
     assert np.any((predicted > 0.1) & (predicted < 0.5))
@@ -108,22 +109,22 @@ def test_the_histogram_has_the_norms_that_the_step_measures(kind):
     data = make_data()
     counts = count_exponents(spec)
     _, rows = program.chunk(program.init(hp), hp, data, np.int32(0), np.int32(1))
-    assert set(counts) == {"own"}
+    assert set(counts) == {"run"}
     for name, gauge in (("signal", "signal_grad"), ("grad", "grad_norm")):
-        of_gauge = counts["own"][name][0]
+        of_gauge = counts["run"][name][0]
         elements = of_gauge.sum(-1)
         with np.errstate(divide="ignore"):
             norms = np.asarray(rows["profile"][gauge][0, 0])
             measured = 2 * np.log(norms) - np.log(elements)
         difference = (log_mean_squares(of_gauge) - measured)[measured > -np.inf]
-        np.testing.assert_allclose(difference, -np.log(7 / 3), atol=0.35)
-    assert np.all(counts["own"]["signal"].sum(-1) == 8 * 64)
+        assert_allclose(difference, -np.log(7 / 3), atol=0.35)
+    assert np.all(counts["run"]["signal"].sum(-1) == 8 * 64)
 
 
 def test_parameters_are_counted_layer_by_layer():
     counts = count_exponents(make_spec(depth=5, width=64))
-    counted = counts["own"]["grad"][0].sum(-1)
-    np.testing.assert_array_equal(counted, np.full(5, 64 * 64 + 64))
+    counted = counts["run"]["grad"][0].sum(-1)
+    assert_array_equal(counted, np.full(5, 64 * 64 + 64))
 
 
 def test_the_loss_scale_shifts_the_run_s_exponents_and_not_the_exact_ones():
@@ -131,14 +132,12 @@ def test_the_loss_scale_shifts_the_run_s_exponents_and_not_the_exact_ones():
     spec = make_spec("mixed_float16", depth=2, activation="tanh")
     small = count_exponents(spec, loss_scale=2.0**8)
     large = count_exponents(spec, loss_scale=2.0**12)
-    jax.tree.map(np.testing.assert_array_equal, small["exact"], large["exact"])
-    small_signal = small["own"]["signal"][0, :, :BINS]
-    large_signal = large["own"]["signal"][0, :, :BINS]
+    jax.tree.map(assert_array_equal, small["float32"], large["float32"])
+    small_signal = small["run"]["signal"][0, :, :BINS]
+    large_signal = large["run"]["signal"][0, :, :BINS]
     shifted = np.roll(small_signal, 4, axis=-1)
     far_from_subnormal = slice(-10 - LOWEST, None)  # there, rounding is the same at each scale
-    np.testing.assert_array_equal(
-        shifted[:, far_from_subnormal], large_signal[:, far_from_subnormal]
-    )
+    assert_array_equal(shifted[:, far_from_subnormal], large_signal[:, far_from_subnormal])
 
 
 def test_counting_uses_the_next_step_s_random_numbers_and_leaves_the_state():
@@ -152,4 +151,4 @@ def test_counting_uses_the_next_step_s_random_numbers_and_leaves_the_state():
     assert_equal(first, again)
     next_state = dataclasses.replace(state, step=state.step + 1)
     later = program.exponents(next_state, hp, data)
-    assert not np.array_equal(later["own"]["signal"], first["own"]["signal"])
+    assert not np.array_equal(later["run"]["signal"], first["run"]["signal"])

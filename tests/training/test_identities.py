@@ -1,5 +1,6 @@
 """Exact identities of gradients, held by whole programs."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose
 
 from research.models.architecture import ForwardContext
 from research.models.stack import Stack
@@ -15,6 +17,7 @@ from research.training.precision import scope
 
 from ..builders import make_architecture, make_hparams, make_program_config
 from ..oracle import unrolled
+from .formulas import softmax
 from .programs import (
     initial_params,
     make_data,
@@ -48,15 +51,16 @@ class Homogeneous:
     rows: Any
     losses: Any
 
-    def mean_loss(self, params):
+    def mean_loss_at(self, length, direction):
+        """The mean loss of parameters that are moved along a direction."""
+        moved = jax.tree.map(lambda p, d: p + length * d, self.params, direction)
         with scope("float64"):
-            return np.mean(self.losses(params))
+            return np.mean(self.losses(moved))
 
     def slope_along(self, direction, length=1e-5):
         """The central difference of the mean loss along a direction of length 1."""
-        ahead = jax.tree.map(lambda p, d: p + length * d, self.params, direction)
-        back = jax.tree.map(lambda p, d: p - length * d, self.params, direction)
-        return float(self.mean_loss(ahead) - self.mean_loss(back)) / (2 * length)
+        difference = self.mean_loss_at(length, direction) - self.mean_loss_at(-length, direction)
+        return float(difference) / (2 * length)
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +89,9 @@ def all_kernels(tree):
     return [tree["embed"]["kernel"], *layer_kernels(tree), tree["head"]["kernel"]]
 
 
-def inner_product(one, other):
-    products = [np.sum(a * b) for a, b in zip(one, other, strict=True)]
-    return sum(products)
+def inner_products(arrays, others):
+    """⟨a, b⟩ of each pair of arrays."""
+    return [np.vdot(a, b) for a, b in zip(arrays, others, strict=True)]
 
 
 def test_every_layer_has_the_same_product_with_its_gradient(homogeneous):
@@ -95,25 +99,30 @@ def test_every_layer_has_the_same_product_with_its_gradient(homogeneous):
     x = np.asarray(homogeneous.data["x"], float)
     one_hot = np.eye(4)[np.asarray(homogeneous.data["y"])]
     with scope("float64"):
-        logits = np.asarray(unrolled(homogeneous.arch, homogeneous.params, x, None)[0])
-    probabilities = np.exp(logits) / np.sum(np.exp(logits), axis=1, keepdims=True)
-    at_output = np.sum(logits * (probabilities - one_hot)) / len(logits)
+        logits, _ = unrolled(homogeneous.arch, homogeneous.params, x, hp=None)
+    logits = np.asarray(logits)
+    gradient = (softmax(logits) - one_hot) / len(logits)
+    at_output = np.sum(logits * gradient)
     weights = all_kernels(homogeneous.params)
     gradients = all_kernels(homogeneous.gradient)
-    products = [np.sum(w * g) for w, g in zip(weights, gradients, strict=True)]
-    np.testing.assert_allclose(products, at_output, rtol=EXACT)
+    assert_allclose(inner_products(weights, gradients), at_output, rtol=EXACT)
+
+
+def draw_direction(generator, params):
+    """A random direction of length 1."""
+    random = jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape), params)
+    leaves = jax.tree.leaves(random)
+    length = np.sqrt(sum(inner_products(leaves, leaves)))
+    return jax.tree.map(lambda leaf: leaf / length, random)
 
 
 def test_the_gradient_against_finite_differences_along_random_directions(homogeneous):
     generator = np.random.default_rng(0)
     for _ in range(5):
-        random = jax.tree.map(lambda p: generator.standard_normal(p.shape), homogeneous.params)
-        leaves = jax.tree.leaves(random)
-        length = np.sqrt(inner_product(leaves, leaves))
-        direction = jax.tree.map(lambda d, length=length: d / length, random)
-        expected = inner_product(all_kernels(homogeneous.gradient), all_kernels(direction))
+        direction = draw_direction(generator, homogeneous.params)
+        products = inner_products(all_kernels(homogeneous.gradient), all_kernels(direction))
         slope = homogeneous.slope_along(direction)
-        np.testing.assert_allclose(slope, expected, rtol=1e-7)
+        assert_allclose(slope, sum(products), rtol=1e-7)
 
 
 def test_gradient_norms_are_the_slopes_along_each_layer_s_gradient(homogeneous):
@@ -121,7 +130,7 @@ def test_gradient_norms_are_the_slopes_along_each_layer_s_gradient(homogeneous):
     for layer, norm in enumerate(homogeneous.rows["profile"]["grad_norm"][0, 0]):
         direction = jax.tree.map(np.zeros_like, homogeneous.params)
         layer_kernels(direction)[layer] = layer_kernels(homogeneous.gradient)[layer] / norm
-        np.testing.assert_allclose(homogeneous.slope_along(direction), norm, rtol=1e-7)
+        assert_allclose(homogeneous.slope_along(direction), norm, rtol=1e-7)
 
 
 def test_forward_mode_equals_reverse_mode():
@@ -131,11 +140,17 @@ def test_forward_mode_equals_reverse_mode():
             skip="scaled", norm="layer", dtype="float64", param_dtype="float64"
         )
         hp = make_hparams(arch, {"skip.branch_scale": 0.7}, runs=None)
-        graph, params, rest = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(0)), nnx.Param, ...)
+        model = Stack(arch, hp, rngs=nnx.Rngs(0))
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+        ctx = ForwardContext(hp, train=True)
         generator = np.random.default_rng(0)
-        x = jnp.asarray(generator.standard_normal((6, arch.inputs)))
-        u = jnp.asarray(generator.standard_normal((6, arch.classes)))
-        v = jax.tree.map(lambda leaf: jnp.asarray(generator.standard_normal(leaf.shape)), params)
+
+        def draw(shape):
+            return jnp.asarray(generator.standard_normal(shape))
+
+        x = draw((6, arch.inputs))
+        u = draw((6, arch.classes))
+        v = jax.tree.map(lambda leaf: draw(leaf.shape), params)
         slots = {
             "signal_grad": jnp.zeros(4),
             "branch_grad": jnp.zeros(3),
@@ -143,11 +158,13 @@ def test_forward_mode_equals_reverse_mode():
         }
 
         def network(params, slots):
-            return nnx.merge(graph, params, rest)(x, slots, ForwardContext(hp, train=True))[0]
+            logits, _ = nnx.merge(graph, params, rest)(x, slots, ctx)
+            return logits
 
         @jax.jit
         def forward_mode(params):
-            _, tangents = jax.jvp(lambda params: network(params, {}), (params,), (v,))
+            without_slots = functools.partial(network, slots={})
+            _, tangents = jax.jvp(without_slots, (params,), (v,))
             return jnp.sum(u * tangents)
 
         @jax.jit
@@ -155,9 +172,9 @@ def test_forward_mode_equals_reverse_mode():
             _, pull_back = jax.vjp(network, params, slots)
             return pull_back(u)[0]
 
-        gradient = jax.tree.leaves(reverse_mode(params))
-        expected = inner_product(map(np.asarray, gradient), map(np.asarray, jax.tree.leaves(v)))
-        np.testing.assert_allclose(forward_mode(params), expected, rtol=EXACT)
+        gradients = jax.tree.leaves(reverse_mode(params))
+        products = inner_products(gradients, jax.tree.leaves(v))
+        assert_allclose(forward_mode(params), sum(products), rtol=EXACT)
 
 
 def log_squares_per_layer(values):
@@ -174,10 +191,11 @@ def test_scaling_a_rectifier_network_tilts_its_log_profile_exactly():
     """
     spec = make_pair_config()
     data = repeat_first_example(make_data(7, classes=2))
-    hp = make_hparams(spec, {"init.sigma_w": [1.0, 2**0.5, 3**0.5]}, runs=3)
+    sigmas = np.sqrt([1, 2, 3])
+    hp = make_hparams(spec, {"init.sigma_w": sigmas}, runs=3)
     _, rows = train(spec, hp, data, chunks=(1,))
     from_output = rows["profile"]["signal_grad"][:, 0, ::-1]
     for values in (from_output, rows["profile"]["activation_rms"][:, 0]):
         one, two, three = log_squares_per_layer(values)
-        np.testing.assert_allclose(two - one, np.log(2), atol=1e-5)
-        np.testing.assert_allclose(three - two, np.log(3 / 2), atol=1e-5)
+        assert_allclose(two - one, np.log(2), atol=1e-5)
+        assert_allclose(three - two, np.log(3 / 2), atol=1e-5)

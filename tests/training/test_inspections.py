@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from numpy.testing import assert_allclose
 
 from research.config import options
 from research.gauges.curvature import mean_cosine
@@ -63,7 +64,13 @@ def test_every_inspection_of_the_configuration_exists():
     assert set(INSPECTIONS) == set(options.INSPECTIONS)
 
 
-@pytest.mark.parametrize(("optimizer", "batch_size"), [("sgd", BATCH_SIZE), ("gd", EXAMPLES)])
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size"),
+    [
+        ("sgd", BATCH_SIZE),
+        ("gd", EXAMPLES),
+    ],
+)
 def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(optimizer, batch_size):
     with scope("float64"):
         found, snapshot = inspect_network(
@@ -72,7 +79,8 @@ def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(optimizer, b
         flat, restore = ravel_pytree(snapshot.state.params)
         loss = mean_loss(snapshot, EXAMPLES)
         hessian = quick(jax.hessian(lambda flat: loss(restore(flat))))(flat)
-        np.testing.assert_allclose(found["sharpness"], np.linalg.eigvalsh(hessian)[-1], rtol=1e-5)
+        eigenvalues = np.linalg.eigvalsh(hessian)
+        assert_allclose(found["sharpness"], eigenvalues[-1], rtol=1e-5)
         assert found["sharpness_bound"] < 1e-3 * found["sharpness"]
 
 
@@ -82,26 +90,32 @@ def first_signals(snapshot, examples=EXAMPLES):
 
 
 @pytest.mark.parametrize(
-    ("init", "activation"), [("gaussian", "linear"), ("gaussian", "tanh"), ("orthogonal", "linear")]
+    ("init", "activation"),
+    [
+        ("gaussian", "linear"),
+        ("gaussian", "tanh"),
+        ("orthogonal", "linear"),
+    ],
 )
 def test_the_jacobian_spectrum_is_that_of_the_product_of_layers(init, activation):
     with scope("float64"):
         found, snapshot = inspect_network("jacobian_spectrum", init=init, activation=activation)
         layers = snapshot.state.params["stages"][0]["branch"]["weights"][0]
+        kernels = np.asarray(layers["kernel"])
+        biases = np.asarray(layers["bias"])
         h = np.asarray(first_signals(snapshot, examples=1)[0])
         jacobian = np.eye(5)
-        for kernel, bias in zip(layers["kernel"][...], layers["bias"][...], strict=True):
+        for kernel, bias in zip(kernels, biases, strict=True):
+            slope = np.ones(5)
             if activation == "tanh":
-                slope = 1 - np.tanh(h) ** 2
                 h = np.tanh(h)
-            else:
-                slope = np.ones(5)
-            jacobian = jacobian @ (slope[:, None] * np.asarray(kernel))
-            h = h @ np.asarray(kernel) + np.asarray(bias)
+                slope = 1 - h**2
+            jacobian = jacobian @ (slope[:, None] * kernel)
+            h = h @ kernel + bias
         expected = np.linalg.svd(jacobian, compute_uv=False)
-        np.testing.assert_allclose(found["jacobian_spectrum"], expected, rtol=1e-10)
+        assert_allclose(found["jacobian_spectrum"], expected, rtol=1e-10)
         if init == "orthogonal":
-            np.testing.assert_allclose(found["jacobian_spectrum"], 1, rtol=1e-12)
+            assert_allclose(found["jacobian_spectrum"], 1, rtol=1e-12)
 
 
 def test_the_jacobian_is_the_identity_where_residual_branches_are_zero():
@@ -115,13 +129,14 @@ def test_the_jacobian_is_the_identity_where_residual_branches_are_zero():
 
 def random_vector(snapshot, h):
     """The v of ``gradient_correlation``, of the shape of one example's h."""
-    return jax.random.normal(jax.random.fold_in(snapshot.state.key, 5), h.shape[1:], h.dtype)
+    key = jax.random.fold_in(snapshot.state.key, 5)
+    return jax.random.normal(key, h.shape[1:], h.dtype)
 
 
 def test_gradients_of_a_linear_network_have_cosine_one():
     with scope("float64"):
         found, _ = inspect_network("gradient_correlation", activation="linear")
-    np.testing.assert_allclose(found["gradient_correlation"], 1, rtol=1e-12)
+    assert_allclose(found["gradient_correlation"], 1, rtol=1e-12)
 
 
 def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
@@ -137,8 +152,8 @@ def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
 
         gradients = jnp.stack([jax.grad(projection)(row) for row in h])
         cosines = found["gradient_correlation"]
-        np.testing.assert_allclose(cosines[0], mean_cosine(gradients), rtol=1e-10)
-        np.testing.assert_allclose(cosines[-1], 1, rtol=1e-12)
+        assert_allclose(cosines[0], mean_cosine(gradients), rtol=1e-10)
+        assert_allclose(cosines[-1], 1, rtol=1e-12)
         assert np.all(np.diff(cosines) > 0)
 
 
@@ -180,9 +195,12 @@ def test_the_input_gradient_is_a_difference_quotient():
         for n in range(x.shape[1]):
             change = step * jnp.eye(x.shape[1])[n][None]
             difference = first_outputs(x + change) - first_outputs(x - change)
-            np.testing.assert_allclose(
-                found["input_gradient"][:, n], difference / (2 * step), rtol=1e-6
-            )
+            expected = difference / (2 * step)
+            assert_allclose(found["input_gradient"][:, n], expected, rtol=1e-6)
+
+
+def root_mean_square(values):
+    return np.sqrt(np.mean(values**2))
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
@@ -211,10 +229,10 @@ def test_the_output_change_is_that_of_one_step_of_gradient_descent(kind):
 
         rate = float(snapshot.hp.optimizer.learning_rate)
         derivative = (outputs(1e-6) - outputs(-1e-6)) / 2e-6
-        by_derivative = rate * np.sqrt(np.mean(derivative**2))
-        by_step = np.sqrt(np.mean((outputs(rate) - outputs(0)) ** 2))
-        np.testing.assert_allclose(found["output_change"], by_derivative, rtol=0.05)
-        np.testing.assert_allclose(found["output_change"], by_step)
+        step = outputs(rate) - outputs(0)
+        output_change = found["output_change"]
+        assert_allclose(output_change, rate * root_mean_square(derivative), rtol=0.05)
+        assert_allclose(output_change, root_mean_square(step))
 
 
 def test_difference_errors_are_smallest_near_roots_of_the_rounding_error():
@@ -243,7 +261,8 @@ def layer_kernels(params):
 
 
 def float64_params(snapshot):
-    return to_float64(jax.tree.map(lambda leaf: leaf[None], snapshot.state.params))
+    with_runs_axis = jax.tree.map(lambda leaf: leaf[None], snapshot.state.params)
+    return to_float64(with_runs_axis)
 
 
 def kernel_gradients(snapshot, params):
@@ -273,9 +292,8 @@ def test_scale_derivatives_are_products_and_all_equal_if_homogeneous(
         )
         params = float64_params(snapshot)
         products = layer_kernels(params) * kernel_gradients(snapshot, params)
-        np.testing.assert_allclose(
-            found["scale_derivative"], np.sum(products, axis=(1, 2)), rtol=1e-10
-        )
+        of_layers = np.sum(products, axis=(1, 2))
+        assert_allclose(found["scale_derivative"], of_layers, rtol=1e-10)
     deviation = np.abs(found["scale_derivative"] / found["output_scale_derivative"] - 1)
     if is_homogeneous:
         assert np.all(deviation < 1e-12)
@@ -289,13 +307,17 @@ def double_kernels(params):
     return doubled
 
 
+def norms(x, axes):
+    return np.sqrt(np.sum(x**2, axes))
+
+
 def cosines(
     w,
     g,
     axes,
 ):
-    lengths = np.sqrt(np.sum(w**2, axes)) * np.sqrt(np.sum(g**2, axes))
-    return np.sum(w * g, axes) / lengths
+    products = np.sum(w * g, axes)
+    return products / norms(w, axes) / norms(g, axes)
 
 
 @pytest.mark.parametrize(
@@ -317,15 +339,16 @@ def test_scale_invariance_is_that_of_a_loop_and_holds_before_a_norm(norm, invari
         g_of_doubled = kernel_gradients(snapshot, double_kernels(params))
     of_layer = (1, 2)
     of_unit = 1
-    change = np.sqrt(np.sum((2 * g_of_doubled - g) ** 2, of_layer))
+    change = 2 * g_of_doubled - g
+    unit_cosines = np.abs(cosines(w, g, of_unit))
     expected = {
         "layer_cosine": cosines(w, g, of_layer),
-        "unit_cosine": np.max(np.abs(cosines(w, g, of_unit)), axis=1),
-        "rescaling_error": change / np.sqrt(np.sum(g**2, of_layer)),
+        "unit_cosine": np.max(unit_cosines, axis=1),
+        "rescaling_error": norms(change, of_layer) / norms(g, of_layer),
     }
     assert set(found) == set(expected)
     for name, values in found.items():
-        np.testing.assert_allclose(values, expected[name], rtol=1e-6, atol=1e-12)
+        assert_allclose(values, expected[name], rtol=1e-6, atol=1e-12)
         is_invariant = np.max(np.abs(values)) < 1e-3
         depends_on_scale = np.max(np.abs(values)) > 0.01
         assert is_invariant if name in invariant else depends_on_scale
@@ -346,7 +369,7 @@ def test_the_balance_is_that_of_the_weights_and_biases(bias):
     for number, of_units in enumerate(found["balance"]):
         incoming = np.sum(kernels[number] ** 2, axis=0) + biases[number] ** 2
         outgoing = np.sum(kernels[number + 1] ** 2, axis=1)
-        np.testing.assert_allclose(of_units, incoming - outgoing, rtol=1e-10)
+        assert_allclose(of_units, incoming - outgoing, rtol=1e-10)
 
 
 def test_a_run_in_few_bits_is_inspected_in_float32():

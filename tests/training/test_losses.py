@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from research.config.options import LossKind
 from research.config.schema import make_option
@@ -11,6 +12,7 @@ from research.training.losses import loss_and_accuracy
 from research.training.precision import scope
 
 from ..builders import trace_option
+from .formulas import softmax
 
 KINDS = [option.name for option in LossKind]
 CLASSES = 5
@@ -54,10 +56,16 @@ def formula(
     """In float64: the mean over B of -Σ_c t_c ln p_c (nats), or of Σ_c (f_c - t_c)² / 2."""
     targets = (1 - smoothing) * np.eye(CLASSES)[labels] + smoothing / CLASSES
     if kind == "mse":
-        return np.mean(np.sum((logits - targets) ** 2, axis=1) / 2)
+        return half_mean_square_distance(logits, targets)
     shifted = logits - np.max(logits, axis=1, keepdims=True)
-    log_normalizer = np.log(np.sum(np.exp(shifted), axis=1, keepdims=True))
-    return -np.mean(np.sum(targets * (shifted - log_normalizer), axis=1))
+    normalizers = np.sum(np.exp(shifted), axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(normalizers)
+    return -np.mean(np.sum(targets * log_probabilities, axis=1))
+
+
+def half_mean_square_distance(logits, targets):
+    squares = (logits - targets) ** 2
+    return np.mean(np.sum(squares, axis=1)) / 2
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
@@ -65,8 +73,8 @@ def formula(
 def test_losses_are_those_of_their_formulas(kind, smoothing):
     logits = LOGITS.astype(np.float32)
     loss, accuracy = mean_loss_and_accuracy(make_loss(kind, smoothing), logits, LABELS)
-    np.testing.assert_allclose(loss, formula(kind, LOGITS, LABELS, smoothing), rtol=1e-6)
-    np.testing.assert_allclose(accuracy, np.mean(np.argmax(LOGITS, axis=1) == LABELS))
+    assert_allclose(loss, formula(kind, LOGITS, LABELS, smoothing), rtol=1e-6)
+    assert_allclose(accuracy, np.mean(np.argmax(LOGITS, axis=1) == LABELS))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,7 +82,7 @@ def test_float64_keeps_its_precision(kind):
     with scope("float64"):
         loss, accuracy = mean_loss_and_accuracy(make_loss(kind, 0.1, "float64"), LOGITS, LABELS)
         assert loss.dtype == accuracy.dtype == jnp.float64
-        np.testing.assert_allclose(loss, formula(kind, LOGITS, LABELS, 0.1), rtol=1e-14)
+        assert_allclose(loss, formula(kind, LOGITS, LABELS, 0.1), rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -84,7 +92,7 @@ def test_narrow_logits_are_widened_first(kind, dtype):
     loss, accuracy = mean_loss_and_accuracy(make_loss(kind, 0.1), logits, LABELS)
     assert loss.dtype == accuracy.dtype == jnp.float32
     expected = formula(kind, np.asarray(logits, np.float64), LABELS, 0.1)
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert_allclose(loss, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +101,13 @@ def test_narrow_logits_are_widened_first(kind, dtype):
 )
 def test_cross_entropy_is_minus_the_log_of_the_label_s_probability(probability, cost):
     logits = np.log([[probability, max(1 - probability, 1e-30)]])
-    np.testing.assert_allclose(mean_cross_entropy(logits, [0]), cost, rtol=1e-6, atol=1e-7)
+    assert_allclose(mean_cross_entropy(logits, [0]), cost, rtol=1e-6, atol=1e-7)
 
 
 def test_cross_entropy_of_equal_logits_is_log_classes():
     logits = np.full((3, 10), 7.0)
     loss = mean_cross_entropy(logits, [1, 2, 3], smoothing=0.3)
-    np.testing.assert_allclose(loss, np.log(10), rtol=1e-6)
+    assert_allclose(loss, np.log(10), rtol=1e-6)
 
 
 def test_the_gradient_of_cross_entropy_is_probability_minus_target():
@@ -110,15 +118,15 @@ def test_the_gradient_of_cross_entropy_is_probability_minus_target():
             return mean_loss_and_accuracy(loss, logits, LABELS)[0]
 
         grad = jax.grad(mean_loss)(jnp.asarray(LOGITS))
-    probabilities = np.exp(LOGITS) / np.sum(np.exp(LOGITS), axis=1, keepdims=True)
     targets = 0.9 * np.eye(CLASSES)[LABELS] + 0.1 / CLASSES
-    np.testing.assert_allclose(grad, (probabilities - targets) / 6, atol=1e-14)
+    expected = (softmax(LOGITS) - targets) / len(LABELS)
+    assert_allclose(grad, expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("size", [1e4, 1e30])
 def test_the_loss_is_linear_in_huge_logits_without_overflow(size):
     logits = [[0.0, size]]
-    np.testing.assert_allclose(mean_cross_entropy(logits, [0]), size, rtol=1e-6)
+    assert_allclose(mean_cross_entropy(logits, [0]), size, rtol=1e-6)
     assert mean_cross_entropy(logits, [1]) == 0
 
 
@@ -129,9 +137,11 @@ def test_positions_of_a_sequence_are_averaged(kind):
     losses, hits = loss_and_accuracy(
         make_loss(kind), jnp.asarray(logits, "float32"), jnp.asarray(labels)
     )
-    expected = [formula(kind, logits[i], labels[i], 0.0) for i in range(3)]
-    np.testing.assert_allclose(losses, expected, rtol=1e-6)
-    np.testing.assert_allclose(hits, np.mean(np.argmax(logits, axis=-1) == labels, axis=1))
+    is_hit = np.argmax(logits, axis=-1) == labels
+    for example in range(3):
+        expected = formula(kind, logits[example], labels[example], 0.0)
+        assert_allclose(losses[example], expected, rtol=1e-6)
+        assert_allclose(hits[example], np.mean(is_hit[example]))
 
 
 def test_real_targets_cost_half_their_squared_distance_and_have_no_accuracy():
@@ -139,6 +149,5 @@ def test_real_targets_cost_half_their_squared_distance_and_have_no_accuracy():
     logits = LOGITS.astype(np.float32)
     labels = targets.astype(np.float32)
     loss, accuracy = mean_loss_and_accuracy(make_loss("mse"), logits, labels)
-    expected = np.mean(np.sum((LOGITS - targets) ** 2, axis=1) / 2)
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    assert_allclose(loss, half_mean_square_distance(LOGITS, targets), rtol=1e-6)
     assert np.isnan(accuracy)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from research.config.fields import traced_names
 from research.training.optimizers import learning_rate, make_optimizer
@@ -26,7 +27,7 @@ from .formulas import (
     make_optimizer_option,
     split_layers,
 )
-from .programs import initial_params, make_data, make_losses, to_float64, train
+from .programs import initial_params, iter_pairs, make_data, make_losses, to_float64, train
 
 STEPS = 3
 NOT_OF_THE_DIRECTION = {"learning_rate", "warmup_steps", "decay_factor", "clip_threshold"}
@@ -107,13 +108,12 @@ def test_programs_follow_the_formulas(
             grads = clip_arrays(option, split_layers(gradient(params)), split_layers(params))
             before = params
             params = descend(rules, before, grads, rate)
-            np.testing.assert_allclose(rows["learning_rate"][0, step], rate, rtol=1e-12)
+            assert_allclose(rows["learning_rate"][0, step], rate, rtol=1e-12)
             if level == "full":
-                profile = {name: values[0, step] for name, values in rows["profile"].items()}
-                check_update_gauges(profile, before, params)
+                check_update_gauges(rows["profile"], step, before, params)
         trained = split_layers(to_float64(state.params))
         for path, expected in split_layers(params).items():
-            np.testing.assert_allclose(trained[path], expected, rtol=1e-9, atol=1e-12)
+            assert_allclose(trained[path], expected, rtol=1e-9, atol=1e-12)
 
 
 def make_rules(option, params):
@@ -154,21 +154,24 @@ def descend(
 
 
 def norms_of_two_layers(stages):
-    flat = [leaf.reshape(2, -1) for leaf in jax.tree.leaves(stages)]
-    return np.linalg.norm(np.concatenate(flat, axis=1), axis=1)
+    leaves = [leaf.reshape(2, -1) for leaf in jax.tree.leaves(stages)]
+    flat = np.concatenate(leaves, axis=1)
+    return np.linalg.norm(flat, axis=1)
 
 
 def check_update_gauges(
     profile,
+    step,
     before,
     after,
 ):
+    profile = jax.tree.map(lambda values: values[0, step], profile)
     weight = norms_of_two_layers(before["stages"])
     change = jax.tree.map(np.subtract, after["stages"], before["stages"])
     update = norms_of_two_layers(change)
-    np.testing.assert_allclose(profile["weight_norm"], weight, rtol=1e-9)
-    np.testing.assert_allclose(profile["update_norm"], update, rtol=1e-9)
-    np.testing.assert_allclose(profile["update_ratio"], update / weight, rtol=1e-9)
+    assert_allclose(profile["weight_norm"], weight, rtol=1e-9)
+    assert_allclose(profile["update_norm"], update, rtol=1e-9)
+    assert_allclose(profile["update_ratio"], update / weight, rtol=1e-9)
 
 
 @quick
@@ -209,7 +212,8 @@ def assert_trees_close(
     other,
     **tolerances,
 ):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), one, other)
+    for name, leaf, other_leaf in iter_pairs(one, other):
+        assert_allclose(leaf, other_leaf, err_msg=name, **tolerances)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -225,10 +229,9 @@ def test_directions_follow_the_formulas(kind):
             grads = split_layers(grads)
             direction = split_layers(direction)
             for path, weights in split_layers(params).items():
-                expected = rules[path].direction(np.asarray(grads[path]), np.asarray(weights))
-                np.testing.assert_allclose(
-                    direction[path], expected, rtol=1e-9, atol=1e-12, err_msg=str(path)
-                )
+                gradient = np.asarray(grads[path])
+                expected = rules[path].direction(gradient, np.asarray(weights))
+                assert_allclose(direction[path], expected, rtol=1e-9, atol=1e-12, err_msg=str(path))
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -274,8 +277,17 @@ def test_muon_brings_singular_values_near_one():
         assert values.max() < 1.25, (name, values)
 
 
+LAYERS_OF_SHAPES = [
+    (0, 0),
+    (0, 1),
+    (1, 0),
+    (1, 1),
+    (1, 2),
+]
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-@pytest.mark.parametrize(("stage", "layer"), [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)])
+@pytest.mark.parametrize(("stage", "layer"), LAYERS_OF_SHAPES)
 def test_stacked_layers_are_updated_as_if_alone(
     kind,
     stage,
@@ -283,7 +295,8 @@ def test_stacked_layers_are_updated_as_if_alone(
 ):
     def take_layer(tree):
         of_stage = tree["stages"][stage]
-        return {"stages": jax.tree.map(lambda leaf: leaf[layer : layer + 1], of_stage)}
+        of_layer = jax.tree.map(lambda leaf: leaf[layer : layer + 1], of_stage)
+        return {"stages": of_layer}
 
     with scope("float64"):
         optimizer = trace_option(make_optimizer_option(kind), "float64")
@@ -345,11 +358,14 @@ def test_the_optimum_of_a_quadratic_is_found(kind):
         gradient = jax.tree.map(jnp.subtract, params, optimum)
         direction, state = transform.update(gradient, state, params)
         rate = learning_rate(optimizer, number, jnp.int32(1000))
-        return jax.tree.map(lambda p, d: p - rate * d, params, direction), state
+        params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
+        return params, state
 
     @quick
     def train(params):
-        return jax.lax.fori_loop(0, 1000, step, (params, transform.init(params)))[0]
+        state = transform.init(params)
+        params, _ = jax.lax.fori_loop(0, 1000, step, (params, state))
+        return params
 
     assert_trees_close(train(start), optimum, atol=0.01)
 
@@ -358,7 +374,8 @@ def test_the_optimum_of_a_quadratic_is_found(kind):
 def test_numbers_of_an_optimizer_are_traced(kind):
     params = draw_arrays(SHAPES, 0, "float32")
     grads = draw_arrays(SHAPES, 1, "float32")
-    later_grads = jax.tree.map(lambda g: 0.01 * g, draw_arrays(SHAPES, 2, "float32"))
+    other_grads = draw_arrays(SHAPES, 2, "float32")
+    later_grads = jax.tree.map(lambda g: 0.01 * g, other_grads)
     traces = []
 
     @quick

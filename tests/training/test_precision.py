@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from research.config.options import OptimizerKind, PrecisionKind
 from research.training.precision import POLICIES, scope
@@ -31,8 +32,11 @@ def test_every_kind_has_a_policy():
 
 
 def kernels(state):
-    leaves = jax.tree.leaves_with_path(state.params)
-    return [leaf for path, leaf in leaves if "kernel" in jax.tree_util.keystr(path)]
+    found = []
+    for path, leaf in jax.tree.leaves_with_path(state.params):
+        if "kernel" in jax.tree_util.keystr(path):
+            found.append(leaf)
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +47,7 @@ def test_three_steps_are_finite_and_in_the_right_formats(kind):
         spec = make_program_config(precision=kind, level=level)
         hp = make_hparams(spec)
         before = make_program(spec).init(hp)
-        after, rows = train(spec, hp, make_data(), chunks=(3,))
+        after, rows = train(spec, hp, chunks=(3,))
         wide = {wide_format(kind)}
         assert formats(after.params) == {jnp.dtype(POLICIES[kind].params)}
         assert formats((after.opt_state, after.loss_scale)) == wide
@@ -52,6 +56,10 @@ def test_three_steps_are_finite_and_in_the_right_formats(kind):
             assert np.all(np.isfinite(leaf))
         for old, new in zip(kernels(before), kernels(after), strict=True):
             assert not np.array_equal(old, new)
+
+
+def dtype_of(leaf):
+    return leaf.dtype
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,10 +79,10 @@ def test_formats_stay_from_step_to_step(kind):
         data = make_data()
         program = make_program(spec)
         before = jax.eval_shape(program.init, hp)
-        after, _ = jax.eval_shape(program.chunk, before, hp, data, np.int32(0), np.int32(3))
-        assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
-            lambda leaf: leaf.dtype, before
-        )
+        start = np.int32(0)
+        steps = np.int32(3)
+        after, _ = jax.eval_shape(program.chunk, before, hp, data, start, steps)
+        assert jax.tree.map(dtype_of, after) == jax.tree.map(dtype_of, before)
         wide = {wide_format(kind)}
         assert formats(after.model_state) <= wide  # running statistics
         assert formats(jax.eval_shape(program.evaluate, after, hp, data)) == wide
@@ -82,14 +90,15 @@ def test_formats_stay_from_step_to_step(kind):
 
 def test_float64_leaves_nothing_behind():
     spec = make_program_config()
-    before = train(spec, make_hparams(spec), make_data(), chunks=(3,))
+    hp = make_hparams(spec)
+    before = train(spec, hp, chunks=(3,))
     with scope("float64"):
         assert jnp.zeros(()).dtype == jnp.float64
         wide_spec = make_program_config(precision="float64")
-        train(wide_spec, make_hparams(wide_spec), make_data(), chunks=(3,))
+        train(wide_spec, make_hparams(wide_spec), chunks=(3,))
     assert not jax.config.read("jax_enable_x64")
     assert jnp.zeros(()).dtype == jnp.float32
-    after = train(spec, make_hparams(spec), make_data(), chunks=(3,))
+    after = train(spec, hp, chunks=(3,))
     assert_equal(after, before)
 
 
@@ -109,29 +118,27 @@ def test_a_scaled_loss_gives_the_same_update(
     spec = make_program_config(precision=kind, loss_scaling="static")
     unscaled_hp = make_hparams(spec, {"precision.loss_scale": 1.0})
     scaled_hp = make_hparams(spec, {"precision.loss_scale": 1024.0})
-    unscaled, unscaled_rows = train(spec, unscaled_hp, make_data(), chunks=(3,))
-    scaled, scaled_rows = train(spec, scaled_hp, make_data(), chunks=(3,))
+    unscaled, unscaled_rows = train(spec, unscaled_hp, chunks=(3,))
+    scaled, scaled_rows = train(spec, scaled_hp, chunks=(3,))
     assert distance(scaled.params, unscaled.params) <= tolerance
-    np.testing.assert_allclose(
-        scaled_rows["train_loss"], unscaled_rows["train_loss"], rtol=tolerance
-    )
+    assert_allclose(scaled_rows["train_loss"], unscaled_rows["train_loss"], rtol=tolerance)
     for name, values in unscaled_rows["profile"].items():
         measured = scaled_rows["profile"][name]
-        np.testing.assert_allclose(measured, values, rtol=tolerance, atol=tolerance, err_msg=name)
+        assert_allclose(measured, values, rtol=tolerance, atol=tolerance, err_msg=name)
     assert np.all(scaled_rows["loss_scale"] == 1024)
 
 
 def test_scaling_brings_back_what_float16_loses():
     """With small weights the first layer's gradient is below 2⁻²⁵, where float16 has only 0."""
 
-    def first_signal_grad(spec, **precision):
-        numbers = {"init.gain": 0.03} | {f"precision.{name}": precision[name] for name in precision}
-        _, rows = train(spec, make_hparams(spec, numbers), make_data(), chunks=(1,))
+    def first_signal_grad(spec, loss_scale=1.0):
+        hp = make_hparams(spec, {"init.gain": 0.03, "precision.loss_scale": loss_scale})
+        _, rows = train(spec, hp, chunks=(1,))
         return rows["profile"]["signal_grad"][0, 0, 0]
 
-    exact = first_signal_grad(make_program_config())
     narrow = make_program_config(precision="float16", loss_scaling="static")
-    unscaled = first_signal_grad(narrow, loss_scale=1.0)
+    exact = first_signal_grad(make_program_config())
+    unscaled = first_signal_grad(narrow)
     scaled = first_signal_grad(narrow, loss_scale=2.0**14)
     assert abs(unscaled / exact - 1) > 0.05
-    np.testing.assert_allclose(scaled, exact, rtol=0.01)
+    assert_allclose(scaled, exact, rtol=0.01)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.options import Level
 from research.training.precision import scope
@@ -45,14 +46,16 @@ def no_tracing():
         jax.config.update("jax_no_tracing", False)
 
 
+def other_number(value):
+    is_integer = jnp.issubdtype(value.dtype, jnp.integer)
+    return jnp.full_like(value, 3 if is_integer else 0.37)
+
+
 def test_runs_that_differ_in_numbers_share_one_trace():
     spec = make_program_config(level="off", capacity=11)
     hp = make_hparams(spec)
     other_seed = make_hparams(spec, {"seed": 2**32 - 1})
-    other_numbers = jax.tree.map(
-        lambda value: jnp.full_like(value, 3 if jnp.issubdtype(value.dtype, jnp.integer) else 0.37),
-        hp,
-    )
+    other_numbers = jax.tree.map(other_number, hp)
     data = make_data()
     program = make_program(spec)
     train(spec, hp, data, chunks=(10,))
@@ -66,18 +69,18 @@ def test_a_batch_of_runs_equals_the_runs_alone():
     spec = make_program_config()
     numbers = {"seed": [0, 1, 2], "optimizer.learning_rate": [0.1, 0.01, 0.3]}
     hp = make_hparams(spec, numbers, runs=3)
-    batch = train(spec, hp, make_data())
+    batch = train(spec, hp)
     for run in range(3):
-        alone = train(spec, take_run(hp, run), make_data())
+        alone = train(spec, take_run(hp, run))
         assert_equal(alone, take_run(batch, run))
 
 
 def test_the_seed_decides_the_run():
     spec = make_program_config()
-    first = train(spec, make_hparams(spec, {"seed": 5}), make_data())
-    same_seed = train(spec, make_hparams(spec, {"seed": 5}), make_data())
+    first = train(spec, make_hparams(spec, {"seed": 5}))
+    same_seed = train(spec, make_hparams(spec, {"seed": 5}))
     _, rows = first
-    _, other_rows = train(spec, make_hparams(spec, {"seed": 6}), make_data())
+    _, other_rows = train(spec, make_hparams(spec, {"seed": 6}))
     assert_equal(first, same_seed)
     assert not np.any(rows["train_loss"] == other_rows["train_loss"])
 
@@ -86,8 +89,8 @@ def test_the_seed_decides_the_run():
 def test_chunks_do_not_change_the_run(chunks):
     """An epoch has three steps: chunks end within epochs and between them."""
     spec = make_program_config()
-    whole = train(spec, make_hparams(spec), make_data(), chunks=(10,))
-    in_chunks = train(spec, make_hparams(spec), make_data(), chunks=chunks)
+    whole = train(spec, make_hparams(spec), chunks=(10,))
+    in_chunks = train(spec, make_hparams(spec), chunks=chunks)
     assert_equal(in_chunks, whole)
     state, _ = whole
     assert int(state.step[0]) == 10
@@ -97,25 +100,23 @@ def test_chunks_do_not_change_the_run(chunks):
 def test_measuring_does_not_change_the_run(level):
     plain_spec = make_program_config(level="norms")
     spec = make_program_config(level=level)
-    plain_state, plain_rows = train(plain_spec, make_hparams(plain_spec), make_data())
-    state, rows = train(spec, make_hparams(spec), make_data())
+    plain_state, plain_rows = train(plain_spec, make_hparams(plain_spec))
+    state, rows = train(spec, make_hparams(spec))
     assert_equal(plain_state, state)
     for name in ("train_loss", "train_accuracy", "learning_rate"):
-        np.testing.assert_array_equal(plain_rows[name], rows[name])
+        assert_array_equal(plain_rows[name], rows[name])
 
 
 def train_measured_every(steps):
     spec = make_program_config(level="full", every=steps)
-    return train(spec, make_hparams(spec), make_data())
+    return train(spec, make_hparams(spec))
 
 
 def test_measuring_at_an_interval_does_not_change_the_run(distance):
     plain, plain_rows = train_measured_every(1)
     spaced, spaced_rows = train_measured_every(5)
     assert distance(spaced.params, plain.params) < FUSION_ERROR
-    np.testing.assert_allclose(
-        spaced_rows["train_loss"], plain_rows["train_loss"], rtol=FUSION_ERROR
-    )
+    assert_allclose(spaced_rows["train_loss"], plain_rows["train_loss"], rtol=FUSION_ERROR)
 
 
 def test_between_measured_steps_gauges_are_nan():
@@ -126,7 +127,7 @@ def test_between_measured_steps_gauges_are_nan():
     is_measured = np.arange(10) % 5 == 0
     for name, values in spaced_gauges.items():
         assert np.all(np.isnan(values[:, ~is_measured])), name
-        np.testing.assert_allclose(
+        assert_allclose(
             values[:, is_measured],
             plain_gauges[name][:, is_measured],
             rtol=FUSION_ERROR,
@@ -140,9 +141,9 @@ def test_levels_add_gauges():
     entries = {}
     for level in LEVELS:
         spec = make_program_config(level=level)
-        _, rows = train(spec, make_hparams(spec), make_data())
+        _, rows = train(spec, make_hparams(spec))
         profile = rows.get("profile", {})
-        entries[level] = {name: values.shape[-1] for name, values in profile.items()}
+        entries[level] = jax.tree.map(lambda values: values.shape[-1], profile)
     norms = {"signal_grad": 4, "activation_rms": 4, "activation_mean": 4, "grad_norm": 3}
     only_in_full = {
         "branch_grad": 3,
@@ -158,17 +159,18 @@ def test_levels_add_gauges():
 
 def test_the_loss_at_initialisation_is_log_classes():
     spec = make_program_config()
-    hp = make_hparams(spec, {"init.gain": [0.0, 1.0, 1.0], "seed": [0, 1, 2]}, runs=3)
-    _, rows = train(spec, hp, make_data())
+    numbers = {"init.gain": [0.0, 1.0, 1.0], "seed": [0, 1, 2]}
+    hp = make_hparams(spec, numbers, runs=3)
+    _, rows = train(spec, hp)
     first_losses = rows["train_loss"][:, 0]
-    np.testing.assert_allclose(first_losses[0], np.log(4), rtol=1e-6)
-    np.testing.assert_allclose(first_losses[1:], np.log(4), atol=0.5)
+    assert_allclose(first_losses[0], np.log(4), rtol=1e-6)
+    assert_allclose(first_losses[1:], np.log(4), atol=0.5)
 
 
 def test_a_small_set_is_learned_by_heart():
     spec = make_program_config()
     hp = make_hparams(spec, {"optimizer.learning_rate": 0.1})
-    _, rows = train(spec, hp, make_data(), chunks=(16,) * 25)
+    _, rows = train(spec, hp, chunks=(16,) * 25)
     last_epoch = slice(-3, None)
     assert np.max(rows["train_loss"][0, last_epoch]) < 0.01
     assert np.all(rows["train_accuracy"][0, last_epoch] == 1)
@@ -177,19 +179,19 @@ def test_a_small_set_is_learned_by_heart():
 def test_an_exploded_run_is_reported_as_such():
     spec = make_program_config()
     hp = make_hparams(spec, {"optimizer.learning_rate": 1e38})
-    _, rows = train(spec, hp, make_data())
+    _, rows = train(spec, hp)
     assert rows["finite"][0, 0]
     assert not np.all(rows["finite"])
 
 
 def visited_pairs(losses, step_losses):
     """The two examples of each step, from the losses of single examples and those of the steps."""
-    pairs = list(itertools.combinations(range(len(losses)), 2))
-    means = np.array([losses[list(pair)].mean() for pair in pairs])
+    pairs = np.array(list(itertools.combinations(range(len(losses)), 2)))
+    means = losses[pairs].mean(axis=1)
     distances = np.abs(step_losses[:, None] - means)
     matches_per_step = np.sum(distances < 1e-5, axis=1)
     assert np.all(matches_per_step == 1)
-    return [pairs[i] for i in np.argmin(distances, axis=1)]
+    return pairs[np.argmin(distances, axis=1)]
 
 
 def test_each_epoch_visits_each_example_at_most_once():
@@ -205,8 +207,9 @@ def test_each_epoch_visits_each_example_at_most_once():
     state, rows = train(spec, hp, data, chunks=(5, 7))
     epochs_of_runs = []
     for run in range(3):
-        losses = make_losses(spec, hp, data, run=run)(to_float64(state.params, run))
-        order = visited_pairs(np.asarray(losses), rows["train_loss"][run])
+        losses_of_params = make_losses(spec, hp, data, run=run)
+        losses = np.asarray(losses_of_params(to_float64(state.params, run)))
+        order = visited_pairs(losses, rows["train_loss"][run])
         epochs = np.reshape(order, (4, 6)).tolist()
         for epoch in epochs:
             assert len(set(epoch)) == 6
@@ -227,13 +230,13 @@ def test_the_total_norm_is_that_of_all_layers_with_embedding_and_head():
         before = initial_params(spec, hp)
         state, rows = train(spec, hp, make_data(8), chunks=(1,))
         gradient = jax.tree.map(np.subtract, before, to_float64(state.params))
-        (stage,) = gradient["stages"].values()
-        layers = np.linalg.norm(stage["branch"]["weights"][0]["kernel"], axis=(1, 2))
+        kernels = gradient["stages"][0]["branch"]["weights"][0]["kernel"]
+        layers = np.linalg.norm(kernels, axis=(1, 2))
         embedding = np.linalg.norm(gradient["embed"]["kernel"])
         head = np.linalg.norm(gradient["head"]["kernel"])
         total = np.linalg.norm([*layers, embedding, head])
-        np.testing.assert_allclose(rows["profile"]["grad_norm"][0, 0], layers, rtol=1e-12)
-        np.testing.assert_allclose(rows["grad_norm"][0, 0], total, rtol=1e-12)
+        assert_allclose(rows["profile"]["grad_norm"][0, 0], layers, rtol=1e-12)
+        assert_allclose(rows["grad_norm"][0, 0], total, rtol=1e-12)
 
 
 def test_evaluation_uses_running_statistics_and_no_smoothing():
@@ -245,7 +248,7 @@ def test_evaluation_uses_running_statistics_and_no_smoothing():
     evaluated = make_program(spec).evaluate(state, hp, data)
     losses = make_losses(spec, without_smoothing, data, split="eval_")
     expected = losses(to_float64(state.params), running=to_float64(state.model_state))
-    np.testing.assert_allclose(evaluated["eval_loss"], [np.mean(expected)], rtol=1e-5)
+    assert_allclose(evaluated["eval_loss"], [np.mean(expected)], rtol=1e-5)
     assert evaluated["eval_accuracy"].shape == (1,)
 
 
@@ -257,27 +260,32 @@ def test_running_statistics_accumulate_from_step_to_step():
     state, _ = train(spec, hp, data, chunks=(2, 3))
     embed = to_float64(state.params)["embed"]
     running = to_float64(state.model_state)["stages"][0]["norm"]
-    h = np.asarray(data["x"][0], np.float64) @ embed["kernel"] + embed["bias"]
-    np.testing.assert_allclose(running["mean"][0], (1 - 0.9**5) * h, rtol=1e-5)
-    np.testing.assert_allclose(running["var"][0], 0.9**5, rtol=1e-5)
+    example = np.asarray(data["x"][0], np.float64)
+    h = example @ embed["kernel"] + embed["bias"]
+    decay = 0.9**5
+    assert_allclose(running["mean"][0], (1 - decay) * h, rtol=1e-5)
+    assert_allclose(running["var"][0], decay, rtol=1e-5)
 
 
 def flat_layers(state):
     """The parameters of each of three layers, [3, …]."""
-    leaves = jax.tree.leaves(to_float64(state.params)["stages"])
-    return np.concatenate([leaf.reshape(3, -1) for leaf in leaves], axis=1)
+    flat = []
+    for leaf in jax.tree.leaves(to_float64(state.params)["stages"]):
+        flat.append(leaf.reshape(3, -1))
+    return np.concatenate(flat, axis=1)
 
 
 def test_update_gauges_are_those_of_the_stored_parameters():
     spec = make_program_config(level="full")
-    before, _ = train(spec, make_hparams(spec), make_data(), chunks=(4,))
-    after, rows = train(spec, make_hparams(spec), make_data(), chunks=(5,))
+    hp = make_hparams(spec)
+    before, _ = train(spec, hp, chunks=(4,))
+    after, rows = train(spec, hp, chunks=(5,))
     weight = np.linalg.norm(flat_layers(before), axis=1)
     update = np.linalg.norm(flat_layers(after) - flat_layers(before), axis=1)
-    profile = {name: values[0, 4] for name, values in rows["profile"].items()}
-    np.testing.assert_allclose(profile["weight_norm"], weight, rtol=1e-5)
-    np.testing.assert_allclose(profile["update_norm"], update, rtol=1e-5)
-    np.testing.assert_allclose(profile["update_ratio"], update / weight, rtol=1e-5)
+    profile = jax.tree.map(lambda values: values[0, 4], rows["profile"])
+    assert_allclose(profile["weight_norm"], weight, rtol=1e-5)
+    assert_allclose(profile["update_norm"], update, rtol=1e-5)
+    assert_allclose(profile["update_ratio"], update / weight, rtol=1e-5)
 
 
 def test_full_batch_steps_see_every_example():
@@ -289,4 +297,4 @@ def test_full_batch_steps_see_every_example():
         data = make_data(8)
         state, rows = train(spec, hp, data, chunks=(3,))
         expected = jnp.mean(make_losses(spec, hp, data)(to_float64(state.params)))
-        np.testing.assert_allclose(rows["train_loss"][0], float(expected), rtol=1e-12)
+        assert_allclose(rows["train_loss"][0], float(expected), rtol=1e-12)

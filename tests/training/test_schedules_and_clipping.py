@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from research.training.optimizers import clip, learning_rate, make_optimizer
 
@@ -45,7 +46,7 @@ def test_schedules_follow_their_formulas(
     option = make_optimizer_option(schedule=schedule, warmup_steps=warmup)
     rates = compute_rates(option, range(total_steps), total_steps)
     expected = [learning_rate_at(option, step, total_steps) for step in range(total_steps)]
-    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+    assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_schedules_have_these_rates_at_a_peak_of_two(schedule, expected):
         schedule=schedule, learning_rate=2.0, warmup_steps=10, decay_factor=0.1
     )
     rates = compute_rates(option, expected, total_steps=100)
-    np.testing.assert_allclose(rates, list(expected.values()), rtol=1e-5)
+    assert_allclose(rates, list(expected.values()), rtol=1e-5)
 
 
 def test_a_cosine_ends_near_zero():
@@ -80,21 +81,22 @@ SHAPES = CELL | {
 compiled_clip = jax.jit(clip)
 
 
-def to_float64(arrays):
-    return {path: np.asarray(array, np.float64) for path, array in arrays.items()}
+def to_float64(tree):
+    return jax.tree.map(lambda array: np.asarray(array, np.float64), tree)
 
 
 def assert_clipped(kind, size):
     option = make_optimizer_option(clip=kind, clip_threshold=0.1)
     params = draw_arrays(SHAPES, 0, "float32")
-    grads = jax.tree.map(lambda leaf: size * leaf, draw_arrays(SHAPES, 1, "float32"))
+    directions = draw_arrays(SHAPES, 1, "float32")
+    grads = jax.tree.map(lambda leaf: size * leaf, directions)
     clipped = compiled_clip(trace_option(option), grads, params)
     expected = clip_arrays(
-        option, to_float64(split_layers(grads)), to_float64(split_layers(params))
+        option, split_layers(to_float64(grads)), split_layers(to_float64(params))
     )
     for path, values in split_layers(clipped).items():
         assert values.shape == expected[path].shape, path
-        np.testing.assert_allclose(values, expected[path], rtol=1e-5, atol=1e-30, err_msg=str(path))
+        assert_allclose(values, expected[path], rtol=1e-5, atol=1e-30, err_msg=str(path))
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, 1e12])
