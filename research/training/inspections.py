@@ -1,6 +1,6 @@
 """Slower measurements of a run's state, between steps and on an interval: ``measure.inspect``.
 
-They use float32 arithmetic or wider, the training loss with the batch's own statistics, and the
+They use float32 arithmetic or wider, the training loss with the batch's statistics, and the
 first training examples in their stored order. Random draws of a loss are those of the next step;
 random draws of outputs are always the same.
 """
@@ -32,7 +32,7 @@ from research.gauges.table import SIGNAL_GRAD
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
-from research.training.layer_params import is_kernel, kernels_of
+from research.training.layer_params import is_kernel, kernels_of, path_names
 from research.training.losses import loss_and_accuracy
 from research.training.objective import graph_of, make_objective, normalize_inputs
 from research.training.program_config import ProgramConfig
@@ -42,6 +42,12 @@ MAX_SHARPNESS_EXAMPLES = 1024  # that sharpness is averaged over, except for ful
 MAX_COMPARED_EXAMPLES = 256  # whose gradients are compared or recorded one by one
 # Step sizes of numerical derivatives, in units of the weights' norm.
 DIFFERENCE_STEPS = 10.0 ** -(0.5 * np.arange(2, 29))
+# What the random keys of a snapshot are for.
+LANCZOS = 3
+OUTPUTS = 4
+PROJECTION = 5
+DIRECTION = 6
+SIGNS = 7
 
 Data = Mapping[str, Array]
 Diagnostics = dict[str, Array]
@@ -71,7 +77,7 @@ class Snapshot:
     @property
     def ctx(self) -> ForwardContext:
         """The context of a training pass whose random draws are always the same."""
-        key = self.key(4) if self.arch.is_random else None
+        key = self.key(OUTPUTS) if self.arch.is_random else None
         return ForwardContext(self.hp, train=True, key=key)
 
     @property
@@ -171,7 +177,7 @@ def _sharpness(snapshot: Snapshot) -> Diagnostics:
         gradients = lax.map(gradient_of_batch, indices)
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
 
-    key = snapshot.key(3)
+    key = snapshot.key(LANCZOS)
     value, bound = sharpness(gradient, snapshot.state.params, key)
     return {"sharpness": value, "sharpness_bound": bound}
 
@@ -207,9 +213,9 @@ def _gradient_correlation(snapshot: Snapshot) -> Diagnostics:
     """
     ctx = snapshot.ctx
     h = snapshot.network().first_input(snapshot.compared_inputs(), ctx)
-    v = jax.random.normal(snapshot.key(5), h.shape[1:], h.dtype)
+    v = jax.random.normal(snapshot.key(PROJECTION), h.shape[1:], h.dtype)
     one_per_example = (len(h),) + (1,) * (h.ndim - 1)
-    signs = jax.random.rademacher(snapshot.key(7), one_per_example, h.dtype)
+    signs = jax.random.rademacher(snapshot.key(SIGNS), one_per_example, h.dtype)
     one_slot_per_layer = (snapshot.arch.layers, *h.shape)
     slots = jnp.zeros(one_slot_per_layer, h.dtype)
 
@@ -264,8 +270,7 @@ def _output_change(snapshot: Snapshot) -> Diagnostics:
 
 def _is_kept(path: tuple) -> bool:
     """Whether the leaf at ``path`` is neither a weight nor a token vector."""
-    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-    return names[-1] in ("alpha", "bias", "inner", "scale", "shifts")
+    return path_names(path)[-1] in ("alpha", "bias", "inner", "scale", "shifts")
 
 
 def _difference_errors(snapshot: Snapshot) -> Diagnostics:
@@ -276,7 +281,7 @@ def _difference_errors(snapshot: Snapshot) -> Diagnostics:
     """
     loss = snapshot.loss(snapshot.first_batch)
     flat, restore = ravel_pytree(snapshot.state.params)
-    direction = jax.random.normal(snapshot.key(6), flat.shape, flat.dtype)
+    direction = jax.random.normal(snapshot.key(DIRECTION), flat.shape, flat.dtype)
     direction *= euclidean(flat) / euclidean(direction)
     steps = jnp.asarray(DIFFERENCE_STEPS, flat.dtype)
 

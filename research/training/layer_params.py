@@ -38,6 +38,11 @@ def _kernels(stack: Any) -> list[Array]:
     return kernels
 
 
-def is_kernel(path: tuple[Any, ...]) -> bool:
+def is_kernel(path: tuple) -> bool:
     """Whether the leaf at ``path`` is a matrix or a convolution's kernel."""
-    return any(getattr(key, "key", None) == "kernel" for key in path)
+    return "kernel" in path_names(path)
+
+
+def path_names(path: tuple) -> list[str | int]:
+    """The keys of dictionaries on the path of a leaf, as ``jax.tree_util`` gives paths."""
+    return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from research.config.options import (
     Schedule,
 )
 from research.gauges.norms import tree_euclidean
+from research.training.layer_params import path_names
 
 
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
@@ -78,8 +80,9 @@ def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
 
     A matrix with I inputs and O outputs becomes √max(1, O/I)·U·p(S)·Vᵀ, where U·S·Vᵀ is the
     Nesterov momentum over its Frobenius norm + ε, and p five Newton-Schulz steps (Jordan et al.
-    2024); the momentum is a bias-corrected average, as in optax. Stacked layers and the gates of a
-    cell are matrices of their own; a convolution's inputs are its kernel's pixels and channels.
+    2024); the momentum is a bias-corrected average, as in optax. Each of the
+    stacked layers, and each gate of a cell, is a separate matrix; a convolution's inputs are its
+    kernel's pixels and channels.
     """
 
     def matrix(leaf: Array) -> optax.contrib.MuonDimensionNumbers:
@@ -94,7 +97,7 @@ def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
         weight_dimension_numbers=functools.partial(jax.tree.map, matrix),
     )
     rescale = optax.stateless(lambda updates, _: jax.tree.map(_scale_by_shape, updates))
-    transforms = {
+    transforms: dict[Hashable, optax.GradientTransformation] = {
         "hidden": optax.chain(orthogonal, rescale),
         "other": _scale_by_adam(optimizer),
     }
@@ -102,15 +105,11 @@ def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
     return optax.partition(transforms, label_tree)
 
 
-def _names(path: tuple) -> list[str | int]:
-    return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-
-
 def _is_hidden_matrix(path: tuple) -> bool:
     """Whether weights between hidden units lie there: not the embedding, the head, or a cell's
     input.
     """
-    names = _names(path)
+    names = path_names(path)
     return names[0] in ("stages", "cell") and names[-1] in ("kernel", "recurrent")
 
 
@@ -210,7 +209,7 @@ def clip(
 
 def _is_stacked(path: tuple) -> bool:
     """Whether the first axis there is one of layers, or of the gates of a cell."""
-    names = _names(path)
+    names = path_names(path)
     if names[0] == "stages":
         return True
     is_of_gates = names[-1] in ("recurrent", "input", "bias") and "norm" not in names

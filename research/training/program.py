@@ -44,7 +44,7 @@ from research.training.objective import (
 )
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.program_config import ProgramConfig
-from research.training.reduction import all_reduce_step
+from research.training.reduction import StepResults, all_reduce_step
 from research.training.rounding import cast_params
 from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
 from research.training.state import TrainState
@@ -139,6 +139,22 @@ def _widen(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Carry:
+    """What the loop over the steps of a chunk passes on.
+
+    Attributes:
+        state: the state before the next step.
+        order: the order of the examples [n] in the present epoch; empty where it is not needed.
+        rows: the metrics of all steps [capacity, …], zero for those that are to come.
+    """
+
+    state: TrainState
+    order: Array
+    rows: Metrics
+
+
 def _chunk(
     spec: ProgramConfig,
     state: TrainState,
@@ -147,8 +163,7 @@ def _chunk(
     start: Array,
     steps: Array,
 ) -> tuple[TrainState, Metrics]:
-    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the
-    device.
+    """Trains ``steps`` ≤ ``spec.capacity`` steps; batches are gathered on the device.
 
     Args:
         spec: the program.
@@ -162,8 +177,9 @@ def _chunk(
     examples = data["x"].shape[0]
     is_measured = spec.level is not Level.off
 
-    def train_step(place: Array, carry: tuple) -> tuple:
-        state, order, rows = carry
+    def train_step(place: Array, carry: _Carry) -> _Carry:
+        state = carry.state
+        order = carry.order
         step = start + place
         if spec.shuffled:
             epoch_start = step % steps_per_epoch(spec, data) == 0
@@ -177,7 +193,7 @@ def _chunk(
         batch = augment_and_shard(spec, state, data, *stored)
         state, row = _step_at_interval(spec, is_measured, step, state, hp, batch)
         write = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)
-        return state, order, jax.tree.map(write, rows, row)
+        return _Carry(state, order, jax.tree.map(write, carry.rows, row))
 
     def first_row() -> Metrics:
         stored = select_batch(spec, data, start, 0, no_order)
@@ -189,8 +205,8 @@ def _chunk(
 
     no_order = jnp.zeros(examples if spec.shuffled else 0, jnp.int32)
     rows = jax.tree.map(empty_rows, jax.eval_shape(first_row))
-    state, _, rows = lax.fori_loop(0, steps, train_step, (state, no_order, rows))
-    return state, rows
+    last = lax.fori_loop(0, steps, train_step, _Carry(state, no_order, rows))
+    return last.state, last.rows
 
 
 def _step_at_interval(
@@ -223,6 +239,16 @@ def _full_of_nan(shape: jax.ShapeDtypeStruct) -> Array:
     return jnp.full(shape.shape, jnp.nan, shape.dtype)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Updated:
+    """The parts of the state that a skipped step leaves as they are."""
+
+    params: Any
+    opt_state: Any
+    model_state: Any
+
+
 # jit: the step is asked for the shapes of its outputs and then called, and is traced once for both.
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _step(
@@ -252,19 +278,21 @@ def _step(
     objective = make_objective(spec, state, hp, batch, level=level)
     gradient = jax.grad(objective, (0, 1), has_aux=True)
     (grads, backward), forward = gradient(state.params, _make_slots(arch, level, wide))
-    means = (forward.loss, forward.accuracy)
-    statistics = forward.statistics | backward
-    grads, (loss, accuracy), profile = all_reduce_step(grads, means, statistics)
+    means = {"loss": forward.loss, "accuracy": forward.accuracy}
+    of_batch = all_reduce_step(StepResults(grads, means, forward.statistics | backward))
+    loss = of_batch.means["loss"]
 
     def unscale(leaf: Array) -> Array:
         return leaf.astype(wide) / state.loss_scale.value
 
-    grads = jax.tree.map(unscale, grads)
-    profile = profile | {name: unscale(profile[name]) for name in backward}
+    grads = jax.tree.map(unscale, of_batch.grads)
+    profile = dict(of_batch.profile)
+    for name in backward:
+        profile[name] = unscale(profile[name])
     rate = learning_rate(hp.optimizer, state.step, hp.total_steps)
     row: Metrics = {
         "train_loss": loss,
-        "train_accuracy": accuracy,
+        "train_accuracy": of_batch.means["accuracy"],
         "loss_scale": state.loss_scale.value,
         "learning_rate": rate,
     }
@@ -277,25 +305,25 @@ def _step(
     row["skipped"] = ~finite
     row["finite"] = can_go_on(hp.precision, state.loss_scale, loss, finite)
 
-    def updated() -> tuple:
+    def updated() -> _Updated:
         params, opt_state = _update(state, hp, grads, rate)
         model_state = jax.tree.map(
             lambda new, old: new.astype(old.dtype), forward.model_state, state.model_state
         )
-        return params, opt_state, model_state
+        return _Updated(params, opt_state, model_state)
 
-    def unchanged() -> tuple:
-        return state.params, state.opt_state, state.model_state
+    def unchanged() -> _Updated:
+        return _Updated(state.params, state.opt_state, state.model_state)
 
     # A branch, because a selection would read and write all parameters.
-    params, opt_state, model_state = lax.cond(finite, updated, unchanged)
+    after = lax.cond(finite, updated, unchanged)
     if is_measured:
-        row["profile"] = profile | _update_gauges(arch, level, state.params, params)
+        row["profile"] = profile | _update_gauges(arch, level, state.params, after.params)
     new_state = TrainState(
         step=state.step + 1,
-        params=params,
-        model_state=model_state,
-        opt_state=opt_state,
+        params=after.params,
+        model_state=after.model_state,
+        opt_state=after.opt_state,
         key=state.key,
         loss_scale=next_scale(hp.precision, state.loss_scale, finite),
     )

@@ -10,7 +10,7 @@ from research.config.options import Clip, ModelKind, NormKind, OptimizerKind, Sk
 from research.parallel.mesh import SINGLE_DEVICE, Layout, map_runs, place, shard_state
 from research.training.precision import scope
 from research.training.program import make_program
-from research.training.reduction import all_reduce_step
+from research.training.reduction import StepResults, all_reduce_step
 
 from ..builders import make_hparams, make_program_config, select_existing
 from .programs import iter_pairs, make_data
@@ -182,11 +182,11 @@ def test_norms_of_two_parts_are_combined_over_the_whole_range():
 
     def reduce_on_device(number):
         profile = dict.fromkeys(factors, jnp.asarray(sizes))
-        return all_reduce_step({"grad": number}, number, profile)
+        return all_reduce_step(StepResults({"grad": number}, {"mean": number}, profile))
 
     reduce = map_runs(TWO_DEVICES, reduce_on_device, num_mapped=1)
-    grads, mean, profile = reduce(jnp.float32([2.0]))
-    assert grads["grad"][0] == 4
-    assert mean[0] == 2
-    for name, values in profile.items():
+    results = reduce(jnp.float32([2.0]))
+    assert results.grads["grad"][0] == 4
+    assert results.means["mean"][0] == 2
+    for name, values in results.profile.items():
         assert_allclose(values[0], factors[name] * sizes, 1e-6, err_msg=name)

@@ -28,7 +28,7 @@ EXAMPLES = 24
 BATCH_SIZE = 8
 
 
-def make_hp(spec, runs=1):
+def make_hp(spec, runs: int | None = 1):
     numbers = {"init.sigma_w": 1.0, "init.sigma_b": 0.1}
     return make_hparams(spec, select_existing(spec, numbers), runs=runs)
 
