@@ -1,8 +1,10 @@
-"""Fathom: how gradients travel through deep networks, measured layer by layer inside the training step.
+"""Fathom: how gradients travel through deep networks, measured in every layer inside the train
+step.
 
-Rooms: ``models`` builds networks, ``gauges`` measures and judges, ``data`` holds datasets, ``training`` runs the
-pure program, ``records`` keeps and draws what was measured. The front door (``cli``, ``config``, ``train``,
-``run``) may use all of them; no room imports the front door.
+The rooms of the package import downwards only: ``cli`` and ``benchmark`` on top, then
+``reproduce``, ``sweeps``, ``runner`` and ``reporting``, then ``training``, ``diagnosis``,
+``models``, ``records`` and ``data``, and at the bottom ``gauges``, ``theory``, ``parallel`` and
+``config``.
 """
 
 __version__ = "0.1.0"

@@ -199,8 +199,8 @@ def gauges_from_counts(
 
     Args:
         counts: arrays [..., BINS + 2] by ``signal`` and ``grad``: under ``run`` as the run computes
-            them and, where the run computes in less than float32, under ``float32`` in float32.
-            The last two entries count zeros and non-finite elements.
+            them and, where it computes in less than float32, under ``float32`` in float32. The last
+            two entries count zeros and non-finite elements.
         compute: the format of the parameters' gradient.
         narrowest: the format of the backward signal.
 
