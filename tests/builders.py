@@ -7,13 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from research.config import options
-from research.config.fields import (
-    replace_traced,
-    settings_of,
-    traced_names,
-    without_traced_values,
-)
+from research.config.fields import replace_traced, traced_names, without_traced_values
 from research.config.schema import OPTIONS, Config, is_group, make_option
 from research.models.architecture import Architecture
 from research.models.hparams import HParams, static_train
@@ -163,9 +157,20 @@ def _has(path: str, names: dict[str, Any]) -> bool:
     group, _, setting = path.partition(".")
     if not setting:
         return True
-    by_default = {"model": "mlp", "skip": "none", "norm": "none"}
-    choice = names.get("kind" if group == "model" else group, by_default[group])
-    return setting in {item.name for item in dataclasses.fields(OPTIONS[group][choice])}
+    default_options = {
+        "model": "mlp",
+        "skip": "none",
+        "norm": "none",
+    }
+    short_name = "kind" if group == "model" else group
+    option = names.get(short_name, default_options[group])
+    return has_setting(group, option, setting)
+
+
+def has_setting(group: str, option: str, name: str) -> bool:
+    """Whether an option of a group has a setting."""
+    fields = dataclasses.fields(OPTIONS[group][option])
+    return name in [item.name for item in fields]
 
 
 def make_hparams(
@@ -175,39 +180,33 @@ def make_hparams(
     runs: int | None = 1,
     dtype: str | None = None,
 ) -> HParams:
-    """The hyperparameters that belong to a program or a network, at their defaults but for
-    ``changes``.
+    """The hyperparameters of a program or a network: the defaults, except for ``changes``.
 
     Args:
         target: what they are passed to.
-        changes: numbers by dotted path, ``seed`` and ``train.steps`` among them; a list holds one
-            value for each of the runs.
+        changes: numbers by dotted path, such as ``seed`` and ``train.steps``; a list holds one
+            value for each run.
         runs: M; None for a single run without an axis.
         dtype: format of real numbers; None for that in which the target accumulates.
     """
     dtype = dtype or _accumulation_dtype(target)
-    values = {"train.steps": 10, "seed": 0} | (changes or {})
     shape = () if runs is None else (runs,)
-    unused = set(values)
+    values = {"train.steps": 10, "seed": 0} | (changes or {})
+    count_formats = {"train.steps": np.int32, "seed": np.uint32}
 
     def to_array(path: str, default: Any) -> Any:
-        value = values.get(path, default)
-        unused.discard(path)
-        is_count = isinstance(default, int) or path == "train.steps"
-        format_ = np.int32 if is_count else dtype
-        if path == "seed":
-            format_ = np.uint32
-        return jnp.asarray(np.broadcast_to(np.asarray(value, format_), shape))
+        usual_format = np.int32 if isinstance(default, int) else dtype
+        number = np.asarray(values.pop(path, default), count_formats.get(path, usual_format))
+        return jnp.asarray(np.broadcast_to(number, shape))
 
     groups = {}
     for group, option in _options_of(target).items():
         arrays = {}
-        for name, declared in settings_of(option):
-            if declared.traced:
-                arrays[name] = to_array(f"{group}.{name}", getattr(option, name))
+        for name in traced_names(option):
+            arrays[name] = to_array(f"{group}.{name}", getattr(option, name))
         groups[group] = dataclasses.replace(option, **arrays)
     hp = HParams(seed=to_array("seed", 0), **groups)
-    assert not unused, f"not traced, or not of these options: {unused}"
+    assert not values, f"not traced, or not of these options: {set(values)}"
     return hp
 
 
@@ -239,16 +238,20 @@ def trace_option(option: Any, dtype: str = "float32") -> Any:
 
 
 def _accumulation_dtype(target: ProgramConfig | Architecture) -> str:
+    """The format of gauges, losses and the optimizer."""
     arch = target if isinstance(target, Architecture) else target.architecture
     return "float64" if arch.dtype == "float64" else "float32"
 
 
 def _options_of(target: ProgramConfig | Architecture) -> dict[str, Any]:
-    default = Config()
-    arch = target if isinstance(target, Architecture) else target.architecture
+    """The options that hyperparameters are made of; those of training are the defaults for a
+    network.
+    """
+    is_network = isinstance(target, Architecture)
+    arch = target if is_network else target.architecture
+    training = Config() if is_network else target
     groups = {group: getattr(arch, group) for group in GROUPS_OF_A_NETWORK}
     for group in ("optimizer", "precision", "loss"):
-        groups[group] = getattr(target, group, getattr(default, group))
-    train = getattr(target, "train", options.Train())
-    groups["train"] = options.Train(input_noise=train.input_noise)
+        groups[group] = getattr(training, group)
+    groups["train"] = static_train(training.train)
     return groups

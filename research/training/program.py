@@ -101,7 +101,7 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
     step_options = _on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
     if spec.fast_compile:
         step_options = step_options | once
-    init = mapped(_init, 1, on=init_layout(layout))
+    init = mapped(init_state, 1, on=init_layout(layout))
     inspections = mapped(inspect, 2, 1, on=replicated(layout))
     return Program(
         init=jax.jit(init, compiler_options=once),
@@ -118,8 +118,8 @@ def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
     return options if has_them else {}
 
 
-def _init(spec: ProgramConfig, hp: HParams) -> TrainState:
-    """The state before the first step."""
+def init_state(spec: ProgramConfig, hp: HParams) -> TrainState:
+    """The state of one run before its first step."""
     arch = spec.architecture
     key = jax.random.key(hp.seed)
     model = make_model(arch, hp, jax.random.fold_in(key, 0))
@@ -198,7 +198,7 @@ def _chunk(
     def first_row() -> Metrics:
         stored = select_batch(spec, data, start, 0, no_order)
         batch = augment_and_shard(spec, state, data, *stored)
-        return _step(spec, is_measured, state, hp, batch)[1]
+        return run_step(spec, is_measured, state, hp, batch)[1]
 
     def empty_rows(row: jax.ShapeDtypeStruct) -> Array:
         return jnp.zeros((spec.capacity, *row.shape), row.dtype)
@@ -219,13 +219,13 @@ def _step_at_interval(
 ) -> tuple[TrainState, Metrics]:
     """A step that measures only every ``measure.every`` steps; gauges of other steps are NaN."""
     if not is_measured or spec.measure_every == 1:
-        return _step(spec, is_measured, state, hp, batch)
+        return run_step(spec, is_measured, state, hp, batch)
 
     def measured_step(state: TrainState) -> tuple[TrainState, Metrics]:
-        return _step(spec, True, state, hp, batch)
+        return run_step(spec, True, state, hp, batch)
 
     def bare_step(state: TrainState) -> tuple[TrainState, Metrics]:
-        state, row = _step(spec, False, state, hp, batch)
+        state, row = run_step(spec, False, state, hp, batch)
         blank = jax.tree.map(_full_of_nan, row_shapes)
         return state, blank | row
 
@@ -251,14 +251,14 @@ class _Updated:
 
 # jit: the step is asked for the shapes of its outputs and then called, and is traced once for both.
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def _step(
+def run_step(
     spec: ProgramConfig,
     is_measured: bool,
     state: TrainState,
     hp: HParams,
     batch: Batch,
 ) -> tuple[TrainState, Metrics]:
-    """One update.
+    """One update of one run.
 
     Args:
         spec: the program.
