@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from research.config.errors import nearest
 from research.config.hydra_config import resource_dir
 from research.config.naming import run_name
+from research.config.suggestions import nearest
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
 from research.reporting.tables import DEFAULTS

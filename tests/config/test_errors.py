@@ -1,6 +1,6 @@
 import pytest
 
-from research.config.errors import explain, nearest, unknown
+from research.config.errors import explain, nearest, unknown_setting
 from research.config.schema import setting_paths
 
 MISTAKES = [  # what is typed, and what the line must hold
@@ -327,7 +327,7 @@ def test_a_defect_of_ours_keeps_its_traceback(fathom, workplace, monkeypatch):
 @pytest.mark.parametrize("path", list(setting_paths()))
 def test_a_letter_left_out_leads_back_to_the_setting(path):
     typed = path[:-2] + path[-1]
-    assert f"did you mean {path}?" in unknown(typed)
+    assert f"did you mean {path}?" in unknown_setting(typed)
 
 
 def test_nothing_is_suggested_for_a_word_like_no_other():
