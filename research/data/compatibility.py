@@ -18,6 +18,7 @@ from research.data.dataset import DatasetInfo
 from research.data.sources import describe
 from research.data.splits import parse_split
 
+
 def check_data(config: Config) -> None:
     """Checks the settings that depend on the data.
 
