@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from research.config.errors import nearest
 from research.config.hydra_config import resource_dir
 from research.config.naming import run_name
 from research.config.schema import default_of
+from research.config.suggestions import nearest
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
 from research.runner.run_spec import NOT_IN_RUN_ID
