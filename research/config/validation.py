@@ -90,14 +90,19 @@ def _without_effect(
     value: Any,
     declared: Setting,
 ) -> str:
+    needed = acting_conditions(group, declared)
+    return f"{group}.{name} has an effect only with {needed}, got {group}.{name}={to_plain(value)}"
+
+
+def acting_conditions(group: str, declared: Setting) -> str:
+    """The settings that a setting needs to have an effect; empty where it needs none."""
     conditions = []
     for other, values in declared.only_with.items():
         wanted = [str(to_plain(each)) for each in values]
         conditions.append(f"{group}.{other}={' or '.join(wanted)}")
     if declared.needs:
         conditions.append(f"{group}.{declared.needs}")
-    needed = " and ".join(conditions)
-    return f"{group}.{name} has an effect only with {needed}, got {group}.{name}={to_plain(value)}"
+    return " and ".join(conditions)
 
 
 def check_choices(choices: Mapping[str, str | None], config: schema.Config) -> None:
