@@ -1,0 +1,227 @@
+"""Generates the reference pages from the code while MkDocs builds the site.
+
+MkDocs calls ``on_files`` (see ``hooks`` in ``mkdocs.yml``). The pages of the experiments are added
+to the site too, under the paths that they have in the repository.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from research.cli.help import train_help
+from research.cli.parser import COMMANDS, make_parser
+from research.config.reference import (
+    OptionRow,
+    SettingGroup,
+    SettingRow,
+    options_in_words,
+    setting_groups,
+)
+from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS, Diagnostic
+
+ROOT = Path(__file__).parent.parent
+API = {
+    "Reading runs": ["research.records.runs.Run", "research.records.runs.find_runs"],
+    "Selecting runs and their numbers": ["research.records.queries"],
+    "Drawing figures": ["research.reporting.figures"],
+    "Claims of an experiment": ["research.reproduce.claims"],
+    "The table of gauges": ["research.gauges.table"],
+    "Mean-field theory": ["research.theory.mean_field"],
+    "Profiles over depth": ["research.theory.profiles"],
+    "Variance of initial weights": ["research.theory.variance"],
+    "Number formats": ["research.theory.formats"],
+}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the generated pages and the pages of the experiments to the site."""
+    for path, content in generate_pages().items():
+        files.append(File.generated(config, path, content=content))
+    experiments = ROOT / "experiments"
+    for source in [*experiments.rglob("README.md"), *experiments.rglob("*.png")]:
+        path = source.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, path, abs_src_path=str(source)))
+    return files
+
+
+def generate_pages() -> dict[str, str]:
+    """The reference pages by their path in the site."""
+    return {
+        "reference/settings.md": settings_page(),
+        "reference/gauges.md": gauges_page(),
+        "reference/commands.md": commands_page(),
+        "reference/api.md": api_page(),
+    }
+
+
+def settings_page() -> str:
+    """Every group with its options and settings."""
+    parts = [
+        "# Settings",
+        "Set a setting with `path=value` on the command line, and choose an option of a group with "
+        "`group=option`. `fathom train --help` prints the same lists, and `fathom train --cfg job` "
+        "prints the configuration that a command line gives.",
+        "A setting exists only for the options that it acts on; the column *options* names them "
+        "where not all have it. A **traced** setting is an argument of the compiled program: runs "
+        "that differ only in traced settings share one program. The default of some options differs"
+        " from the usual one; then it follows in brackets.",
+    ]
+    for group in setting_groups():
+        parts += _group_section(group)
+    return _join(parts)
+
+
+def _group_section(group: SettingGroup) -> list[str]:
+    parts = [f"## {group.name or 'General'}"]
+    if group.meaning:
+        parts.append(group.meaning)
+    if group.options:
+        rows = [_option_cells(option, group) for option in group.options]
+        parts.append(_table(["option", "meaning", "sets"], rows))
+    if group.settings:
+        rows = [_setting_cells(group, row) for row in group.settings]
+        headings = ["setting", "default", "takes", "traced", "options", "meaning"]
+        parts.append(_table(headings, rows))
+    return parts
+
+
+def _option_cells(option: OptionRow, group: SettingGroup) -> list[str]:
+    is_default = option.name == f"{group.name}={group.default}"
+    values = [f"`{path}={_value(value)}`" for path, value in option.values.items()]
+    name = f"`{option.name}`"
+    return [f"{name} (default)" if is_default else name, option.meaning, ", ".join(values)]
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _setting_cells(group: SettingGroup, row: SettingRow) -> list[str]:
+    default = f"`{row.default}`"
+    if row.other_defaults:
+        others = [f"`{value}` with `{option}`" for option, value in row.other_defaults.items()]
+        default += f" ({', '.join(others)})"
+    meaning = row.meaning
+    if row.condition:
+        meaning += f" Acts only with `{row.condition}`."
+    return [
+        f"`{row.path}`",
+        default,
+        row.valid,
+        "yes" if row.is_traced else "",
+        options_in_words(group, row),
+        meaning,
+    ]
+
+
+def gauges_page() -> str:
+    """Every quantity that a run records."""
+    parts = [
+        "# Gauges and metrics",
+        "What a run records. [What is measured](../guides/measurements.md) explains the "
+        "quantities. N is the number of layers; a list of N entries has one for each layer, a list "
+        "of N+1 has one for the input of each layer and one for the output of the last layer.",
+        "## Gauges: `profiles.parquet`",
+        "Measured inside the training step. The column *reduction* says how the values of devices "
+        "that share a batch are combined.",
+        _table(
+            ["gauge", "meaning", "entries", "measure", "where", "reduction", "W&B"],
+            [_gauge_cells(gauge) for gauge in GAUGES],
+        ),
+        "## Exponents: `profiles.parquet` with `measure=full`",
+        "Counted every `measure.exponents_every` steps. The bins of a histogram are the exponents "
+        "from −149 to 127.",
+        _diagnostics_table(EXPONENT_GAUGES),
+        "## Diagnostics: `inspections.parquet`",
+        "Measured every `measure.inspect_every` steps for the names in `measure.inspect`. D is the "
+        "width of the network, H the number of step sizes, K the number of examples.",
+        _diagnostics_table(DIAGNOSTICS),
+        "## Metrics: `metrics.parquet`",
+        "One row a step; the evaluation metrics have a value after some steps only.",
+        _table(
+            ["metric", "meaning", "W&B"],
+            [[f"`{metric.name}`", metric.meaning, f"`{metric.key}`"] for metric in METRICS],
+        ),
+    ]
+    return _join(parts)
+
+
+def _gauge_cells(gauge: Any) -> list[str]:
+    return [
+        f"`{gauge.name}`",
+        gauge.meaning,
+        f"`{gauge.entries.value}`",
+        f"`{gauge.level.name}`",
+        gauge.site.value,
+        gauge.reduction.value,
+        f"`{gauge.name}/layer_…`" if gauge.tracked else "",
+    ]
+
+
+def _diagnostics_table(diagnostics: Iterable[Diagnostic]) -> str:
+    rows = []
+    for diagnostic in diagnostics:
+        asked_by = f"`{diagnostic.inspection}`" if diagnostic.inspection else "`measure=full`"
+        key = ""
+        if diagnostic.tracked:
+            key = f"`{diagnostic.name}/layer_…`"
+        if diagnostic.tracked and diagnostic.shape == "[]":
+            key = f"`inspect/{diagnostic.name}`"
+        shape = "number" if diagnostic.shape == "[]" else f"`{diagnostic.shape}`"
+        rows.append([f"`{diagnostic.name}`", diagnostic.meaning, shape, asked_by, key])
+    return _table(["column", "meaning", "shape", "asked for by", "W&B"], rows)
+
+
+def commands_page() -> str:
+    """The help of every command."""
+    rows = []
+    for name, command in COMMANDS.items():
+        rows.append([f"[`fathom {name}`](#fathom-{name})", command.help])
+    parts = [
+        "# Commands",
+        "`python -m research` is the same as `fathom`. The exit code is 0 for success, 1 where a "
+        "run failed or a claim does not hold, and 2 where the request was wrong.",
+        _table(["command", "what it does"], rows),
+    ]
+    for name in COMMANDS:
+        text = train_help() if name == "train" else _parser_help(name)
+        parts += [f"## fathom {name}", f"```text\n{text.strip()}\n```"]
+    return _join(parts)
+
+
+def _parser_help(name: str) -> str:
+    parser = make_parser()
+    for action in parser._subparsers._group_actions:  # type: ignore[union-attr]
+        if action.choices and name in action.choices:
+            return action.choices[name].format_help()
+    raise ValueError(f"there is no command {name}")
+
+
+def api_page() -> str:
+    """The functions and classes that notebooks and experiments import."""
+    parts = [
+        "# Python API",
+        "What you import in a notebook or in an experiment's `claims.py` and `figure.py`. None of "
+        "these modules imports JAX.",
+    ]
+    for heading, names in API.items():
+        parts.append(f"## {heading}")
+        parts += [f"::: {name}" for name in names]
+    return _join(parts)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [_row(headings), _row(["---"] * len(headings))]
+    lines += [_row(cells) for cells in rows]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+def _join(parts: Iterable[str]) -> str:
+    return "\n\n".join(parts) + "\n"
