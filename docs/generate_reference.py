@@ -6,9 +6,7 @@ to the site too, under the paths that they have in the repository.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-from mkdocs.structure.files import File, Files
+from typing import TYPE_CHECKING, Any
 
 from research.cli.help import train_help
 from research.cli.parser import COMMANDS, make_parser
@@ -20,6 +18,9 @@ from research.config.reference import (
     setting_groups,
 )
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS, Diagnostic
+
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent
 API = {
@@ -35,8 +36,10 @@ API = {
 }
 
 
-def on_files(files: Files, config: Any) -> Files:
+def on_files(files: "Files", config: Any) -> "Files":
     """Adds the generated pages and the pages of the experiments to the site."""
+    from mkdocs.structure.files import File
+
     for path, content in generate_pages().items():
         files.append(File.generated(config, path, content=content))
     experiments = ROOT / "experiments"
@@ -163,15 +166,15 @@ def _gauge_cells(gauge: Any) -> list[str]:
 def _diagnostics_table(diagnostics: Iterable[Diagnostic]) -> str:
     rows = []
     for diagnostic in diagnostics:
-        asked_by = f"`{diagnostic.inspection}`" if diagnostic.inspection else "`measure=full`"
+        is_number = diagnostic.shape == "[]"
         key = ""
         if diagnostic.tracked:
-            key = f"`{diagnostic.name}/layer_…`"
-        if diagnostic.tracked and diagnostic.shape == "[]":
-            key = f"`inspect/{diagnostic.name}`"
-        shape = "number" if diagnostic.shape == "[]" else f"`{diagnostic.shape}`"
+            name = diagnostic.name
+            key = f"`inspect/{name}`" if is_number else f"`{name}/layer_…`"
+        shape = "number" if is_number else f"`{diagnostic.shape}`"
+        asked_by = f"`{diagnostic.inspection}`" if diagnostic.inspection else ""
         rows.append([f"`{diagnostic.name}`", diagnostic.meaning, shape, asked_by, key])
-    return _table(["column", "meaning", "shape", "asked for by", "W&B"], rows)
+    return _table(["column", "meaning", "shape", "measure.inspect", "W&B"], rows)
 
 
 def commands_page() -> str:
@@ -212,9 +215,15 @@ def api_page() -> str:
     return _join(parts)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [_row(headings), _row(["---"] * len(headings))]
-    lines += [_row(cells) for cells in rows]
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, without columns that are empty in every row."""
+    shown = []
+    for column in range(len(headings)):
+        if any(cells[column] for cells in rows):
+            shown.append(column)
+    lines = [_row([headings[column] for column in shown]), _row(["---"] * len(shown))]
+    for cells in rows:
+        lines.append(_row([cells[column] for column in shown]))
     return "\n".join(lines)
 
 
