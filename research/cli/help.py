@@ -78,11 +78,12 @@ def _option_lines(option: OptionRow, is_default: bool) -> Iterator[str]:
 
 
 def _setting_lines(group: SettingGroup, row: SettingRow) -> Iterator[str]:
-    having = options_in_words(group, row)
-    suffix = f"   [{group.name}: {having}]" if having else ""
-    yield f"  {row.path}={row.default}{suffix}"
+    yield f"  {row.path}={row.default}"
     traced = "; traced" if row.is_traced else ""
     yield from _wrap(f"{row.meaning} Takes {row.valid}{traced}.")
+    having = options_in_words(group, row)
+    if having:
+        yield from _wrap(f"Exists for {group.name}: {having}.")
     if row.condition:
         yield from _wrap(f"Has an effect only with {row.condition}.")
     if row.other_defaults:
