@@ -5,4 +5,4 @@ pure program, ``records`` keeps and draws what was measured. The front door (``c
 ``run``) may use all of them; no room imports the front door.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

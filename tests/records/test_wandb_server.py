@@ -129,7 +129,7 @@ def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_expects(
 
 @pytest.fixture
 def search(server, workplace, process, monkeypatch):
-    """The search that the documentation names, created with ``wandb sweep``: its file and its path."""
+    """The search of the documentation, created with ``wandb sweep``: its file and its path."""
     monkeypatch.delenv("WANDB_MODE")
     bin_folder = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([bin_folder, os.environ["PATH"]]))
