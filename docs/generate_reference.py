@@ -4,16 +4,18 @@ MkDocs calls ``on_files`` (see ``hooks`` in ``mkdocs.yml``). The pages of the ex
 to the site too, under the paths that they have in the repository.
 """
 
+import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.cli.help import train_help
-from research.cli.parser import COMMANDS, make_parser
+from research.cli.parser import COMMANDS, add_commands
 from research.config.reference import (
     OptionRow,
     SettingGroup,
     SettingRow,
+    format_value,
     options_in_words,
     setting_groups,
 )
@@ -92,13 +94,11 @@ def _group_section(group: SettingGroup) -> list[str]:
 
 def _option_cells(option: OptionRow, group: SettingGroup) -> list[str]:
     is_default = option.name == f"{group.name}={group.default}"
-    values = [f"`{path}={_value(value)}`" for path, value in option.values.items()]
+    values = []
+    for path, value in option.values.items():
+        values.append(f"`{path}={format_value(value)}`")
     name = f"`{option.name}`"
     return [f"{name} (default)" if is_default else name, option.meaning, ", ".join(values)]
-
-
-def _value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _setting_cells(group: SettingGroup, row: SettingRow) -> list[str]:
@@ -188,18 +188,11 @@ def commands_page() -> str:
         "run failed or a claim does not hold, and 2 where the request was wrong.",
         _table(["command", "what it does"], rows),
     ]
-    for name in COMMANDS:
-        text = train_help() if name == "train" else _parser_help(name)
+    parsers = add_commands(argparse.ArgumentParser("fathom"))
+    for name, parser in parsers.items():
+        text = train_help() if name == "train" else parser.format_help()
         parts += [f"## fathom {name}", f"```text\n{text.strip()}\n```"]
     return _join(parts)
-
-
-def _parser_help(name: str) -> str:
-    parser = make_parser()
-    for action in parser._subparsers._group_actions:  # type: ignore[union-attr]
-        if action.choices and name in action.choices:
-            return action.choices[name].format_help()
-    raise ValueError(f"there is no command {name}")
 
 
 def api_page() -> str:
@@ -211,7 +204,8 @@ def api_page() -> str:
     ]
     for heading, names in API.items():
         parts.append(f"## {heading}")
-        parts += [f"::: {name}" for name in names]
+        for name in names:
+            parts.append(f"::: {name}")
     return _join(parts)
 
 
@@ -221,14 +215,16 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for column in range(len(headings)):
         if any(cells[column] for cells in rows):
             shown.append(column)
-    lines = [_row([headings[column] for column in shown]), _row(["---"] * len(shown))]
+    lines = [_row(headings, shown), _row(["---"] * len(headings), shown)]
     for cells in rows:
-        lines.append(_row([cells[column] for column in shown]))
+        lines.append(_row(cells, shown))
     return "\n".join(lines)
 
 
-def _row(cells: Sequence[str]) -> str:
-    escaped = [cell.replace("|", "\\|") for cell in cells]
+def _row(cells: Sequence[str], columns: Iterable[int]) -> str:
+    escaped = []
+    for column in columns:
+        escaped.append(cells[column].replace("|", "\\|"))
     return f"| {' | '.join(escaped)} |"
 
 

@@ -1,8 +1,8 @@
-"""Fathom: how gradients travel through deep networks, measured layer by layer inside the training step.
+"""Fathom measures how gradients travel through deep networks, layer by layer.
 
-Rooms: ``models`` builds networks, ``gauges`` measures and judges, ``data`` holds datasets, ``training`` runs the
-pure program, ``records`` keeps and draws what was measured. The front door (``cli``, ``config``, ``train``,
-``run``) may use all of them; no room imports the front door.
+
+The package is a house of rooms; a room imports only from rooms below it. ``docs/architecture.md``
+names them and shows how a run passes through them.
 """
 
 __version__ = "0.2.0"

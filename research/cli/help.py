@@ -39,7 +39,7 @@ docs/guides/sweeps.md describes their settings.
 
 def wants_help(arguments: Sequence[str]) -> bool:
     """Whether the words after ``fathom train`` ask for this text."""
-    return any(word in HELP_OPTIONS for word in arguments)
+    return not set(arguments).isdisjoint(HELP_OPTIONS)
 
 
 def train_help() -> str:
@@ -71,7 +71,10 @@ def _option_lines(option: OptionRow, is_default: bool) -> Iterator[str]:
         subsequent_indent=indent,
         drop_whitespace=True,
     )
-    others = [f"{path}={value}" for path, value in option.values.items() if "." not in path]
+    others = []
+    for path, value in option.values.items():
+        if "." not in path:  # an option of another group
+            others.append(f"{path}={value}")
     if others:
         text = f"{indent}chooses {', '.join(others)}"
         yield from textwrap.wrap(text, WIDTH, subsequent_indent=indent)

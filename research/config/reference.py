@@ -85,8 +85,11 @@ class SettingGroup:
 def setting_groups() -> list[SettingGroup]:
     """Every setting that can be set, by group, in the order of ``Config``."""
     defaults = _default_options()
-    options = {group: _option_rows(group) for group in defaults}
-    all_options = [row for rows in options.values() for row in rows]
+    options = {}
+    all_options = []
+    for group in defaults:
+        options[group] = _option_rows(group)
+        all_options += options[group]
     settings = _setting_rows(all_options)
     groups = [SettingGroup("", "", "", (), tuple(settings.pop("")))]
     for item in dataclasses.fields(schema.Config):
@@ -120,12 +123,8 @@ def _default_options() -> dict[str, str]:
 
 def _group_meaning(option: Any) -> str:
     """The summary of the dataclass from which all options of the group are derived."""
-    ancestors = [cls for cls in type(option).__mro__ if dataclasses.is_dataclass(cls)]
-    return _summary(ancestors[-1])
-
-
-def _summary(cls: type) -> str:
-    return (cls.__doc__ or "").strip().split("\n")[0]
+    base = type(option).__mro__[-2]  # the last class is object
+    return (base.__doc__ or "").strip().split("\n")[0]
 
 
 def _option_rows(group: str) -> list[OptionRow]:

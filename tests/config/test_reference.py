@@ -1,45 +1,64 @@
 """The rows of settings that the help and the reference page are made of."""
 
 import dataclasses
-from pathlib import Path
+import re
 
 import pytest
 
 from research.config import schema
 from research.config.hydra_config import resource_dir
-from research.config.reference import format_value, options_in_words, setting_groups
+from research.config.reference import (
+    SettingRow,
+    format_value,
+    options_in_words,
+    setting_groups,
+)
 
 GROUPS = {group.name: group for group in setting_groups()}
-SETTINGS = [row for group in GROUPS.values() for row in group.settings]
+WITH_OPTIONS = (*schema.OPTIONS, "tracker")
 
 
-def row_of(path: str, option: str = ""):
-    """The row of a setting, of the one that this option has."""
-    for row in SETTINGS:
-        if row.path == path and (not option or not row.options or option in row.options):
+def rows_of(path: str) -> list[SettingRow]:
+    """The rows of a setting, one for each different declaration."""
+    group = GROUPS[path.rpartition(".")[0]]
+    return [row for row in group.settings if row.path == path]
+
+
+def row_of(path: str, option: str = "") -> SettingRow:
+    """The row of a setting that this option has."""
+    for row in rows_of(path):
+        if not option or option in row.options:
             return row
     raise LookupError(path)
 
 
 def test_every_setting_that_can_be_set_has_a_row():
-    declared = {item.path for item in schema.iter_declared() if item.declared is not None}
-    assert {row.path for row in SETTINGS} == declared
+    for declared in schema.iter_declared():
+        if declared.declared is not None:
+            assert declared.declared.meaning in [row.meaning for row in rows_of(declared.path)]
 
 
 def test_groups_stand_in_the_order_of_the_configuration():
-    fields = [item.name for item in dataclasses.fields(schema.Config)]
-    expected = ["", *[name for name in fields if schema.is_group(getattr(schema.Config(), name))]]
+    expected = [""]
+    for item in dataclasses.fields(schema.Config):
+        if schema.is_group(item.default):
+            expected.append(item.name)
     assert list(GROUPS) == expected
 
 
-@pytest.mark.parametrize("group", [name for name, group in GROUPS.items() if group.options])
+@pytest.mark.parametrize("group", WITH_OPTIONS)
 def test_every_option_with_a_file_has_a_row_and_a_meaning(group):
-    files = {file.stem for file in (resource_dir("conf") / group).glob("*.yaml")}
-    names = [option.name.removeprefix(f"{group}=") for option in GROUPS[group].options]
-    assert sorted(names) == sorted(files)
-    assert names[: len(schema.OPTIONS.get(group, ()))] == list(schema.OPTIONS.get(group, ()))
-    for option in GROUPS[group].options:
-        assert option.meaning
+    files = sorted((resource_dir("conf") / group).glob("*.yaml"))
+    meanings = {option.name: option.meaning for option in GROUPS[group].options}
+    assert sorted(meanings) == [f"{group}={file.stem}" for file in files]
+    assert all(meanings.values())
+
+
+@pytest.mark.parametrize("group", schema.OPTIONS)
+def test_options_stand_in_the_order_of_the_code(group):
+    rows = GROUPS[group].options
+    for row, name in zip(rows, schema.OPTIONS[group], strict=False):
+        assert row.name == f"{group}={name}"
 
 
 def test_the_default_option_is_the_one_of_the_root_file():
@@ -76,8 +95,8 @@ def test_a_setting_says_what_it_needs():
 
 
 def test_declarations_that_say_the_same_are_one_row():
-    rows = [row for row in SETTINGS if row.path == "data.scaling"]
-    assert len(rows) == 1
+    assert len(rows_of("data.scaling")) == 1
+    assert len(rows_of("skip.branch_scale")) == 2
 
 
 def test_options_are_named_or_the_few_that_lack_the_setting():
@@ -95,20 +114,13 @@ def test_values_are_written_as_on_the_command_line(value, written):
 
 
 def test_an_option_that_sets_other_groups_says_so():
-    options = {option.name: option for option in GROUPS["model"].options}
-    values = options["model=transformer"].values
-    assert values["optimizer"] == "adamw"
-    assert values["model.depth"] == 4
+    (transformer,) = [row for row in GROUPS["model"].options if row.name == "model=transformer"]
+    assert transformer.values["optimizer"] == "adamw"
+    assert transformer.values["model.depth"] == 4
 
 
-def test_every_file_of_an_option_starts_with_one_line_that_says_what_it_is():
-    for group in GROUPS.values():
-        for file in sorted((resource_dir("conf") / group.name).glob("*.yaml")):
-            if group.name:  # not the settings that belong to no group
-                check_comment(file)
-
-
-def check_comment(file: Path):
-    comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
-    meaning = [line for line in comments if line != "# @package _global_"]
-    assert len(meaning) == 1, file
+@pytest.mark.parametrize("group", WITH_OPTIONS)
+def test_every_file_of_an_option_starts_with_one_line_that_says_what_it_is(group):
+    for file in sorted((resource_dir("conf") / group).glob("*.yaml")):
+        text = file.read_text().removeprefix("# @package _global_\n")
+        assert re.match(r"# [^\n]+\n[^#]", text), file
