@@ -19,7 +19,15 @@ from research.config.reference import (
     options_in_words,
     setting_groups,
 )
-from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS, Diagnostic
+from research.gauges.table import (
+    DIAGNOSTICS,
+    EXPONENT_GAUGES,
+    GAUGES,
+    METRICS,
+    Diagnostic,
+    Gauge,
+    Metric,
+)
 
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
@@ -142,16 +150,27 @@ def gauges_page() -> str:
         "width of the network, H the number of step sizes, K the number of examples.",
         _diagnostics_table(DIAGNOSTICS),
         "## Metrics: `metrics.parquet`",
-        "One row a step; the evaluation metrics have a value after some steps only.",
+        "One row a step. `run.json` has the final value of some: the mean over the last epoch, or "
+        "the last evaluation.",
         _table(
-            ["metric", "meaning", "W&B"],
-            [[f"`{metric.name}`", metric.meaning, f"`{metric.key}`"] for metric in METRICS],
+            ["metric", "meaning", "has a value at", "final", "W&B"],
+            [_metric_cells(metric) for metric in METRICS],
         ),
     ]
     return _join(parts)
 
 
-def _gauge_cells(gauge: Any) -> list[str]:
+def _metric_cells(metric: Metric) -> list[str]:
+    return [
+        f"`{metric.name}`",
+        metric.meaning,
+        metric.source.value,
+        "yes" if metric.is_final else "",
+        f"`{metric.key}`",
+    ]
+
+
+def _gauge_cells(gauge: Gauge) -> list[str]:
     return [
         f"`{gauge.name}`",
         gauge.meaning,
@@ -166,14 +185,13 @@ def _gauge_cells(gauge: Any) -> list[str]:
 def _diagnostics_table(diagnostics: Iterable[Diagnostic]) -> str:
     rows = []
     for diagnostic in diagnostics:
-        is_number = diagnostic.shape == "[]"
+        name = diagnostic.name
         key = ""
         if diagnostic.tracked:
-            name = diagnostic.name
-            key = f"`inspect/{name}`" if is_number else f"`{name}/layer_…`"
-        shape = "number" if is_number else f"`{diagnostic.shape}`"
+            key = f"`inspect/{name}`" if diagnostic.is_number else f"`{name}/layer_…`"
+        shape = "number" if diagnostic.is_number else f"`{diagnostic.shape}`"
         asked_by = f"`{diagnostic.inspection}`" if diagnostic.inspection else ""
-        rows.append([f"`{diagnostic.name}`", diagnostic.meaning, shape, asked_by, key])
+        rows.append([f"`{name}`", diagnostic.meaning, shape, asked_by, key])
     return _table(["column", "meaning", "shape", "measure.inspect", "W&B"], rows)
 
 

@@ -1,7 +1,10 @@
-"""Fathom measures how gradients travel through deep networks, layer by layer.
+"""Fathom: how gradients travel through deep networks, measured in every layer inside the train
+step.
 
-The package is a house of rooms; a room imports only from rooms below it. ``docs/architecture.md``
-names them and shows how a run passes through them.
+The rooms of the package import downwards only: ``cli`` and ``benchmark`` on top, then
+``reproduce``, ``sweeps``, ``runner`` and ``reporting``, then ``training``, ``diagnosis``,
+``models``, ``records`` and ``data``, and at the bottom ``gauges``, ``theory``, ``parallel`` and
+``config``.
 """
 
 __version__ = "0.2.0"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -252,9 +253,10 @@ def _declared_in_group(group: str, default: type) -> Iterator[DeclaredSetting]:
         )
 
 
-def setting_paths() -> list[str]:
+@functools.cache
+def setting_paths() -> tuple[str, ...]:
     """Every dotted path that some option has."""
-    return list(dict.fromkeys(declared.path for declared in iter_declared()))
+    return tuple(dict.fromkeys(declared.path for declared in iter_declared()))
 
 
 def options_with(path: str) -> tuple[str, ...]:

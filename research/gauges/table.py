@@ -291,6 +291,19 @@ def measure_at(
     return measured
 
 
+class MetricSource(enum.Enum):
+    """When a metric has a value."""
+
+    STEP = "every step"
+    """From the step itself."""
+    MEASURED_STEP = "measured steps"
+    """From the gauges."""
+    EVALUATION = "steps with an evaluation"
+    """From the evaluation split."""
+    HOST = "every step, computed on the host"
+    """From the number of the step."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number of a step as a whole.
@@ -299,26 +312,78 @@ class Metric:
         name: its column in ``metrics.parquet``.
         meaning: one line for the reference page.
         key: its name in trackers.
-        evaluation: whether it is measured on the evaluation split, after some steps only.
+        source: when it has a value.
+        is_final: whether ``run.json`` has its final value: the mean over the last epoch, or the
+            last evaluation.
     """
 
     name: str
     meaning: str
     key: str
-    evaluation: bool = False
+    source: MetricSource = MetricSource.STEP
+    is_final: bool = False
 
 
 METRICS = (
-    Metric("train_loss", "Training loss of the step's batch, in nats.", "train/loss"),
-    Metric("train_accuracy", "Accuracy on the step's batch.", "train/accuracy"),
-    Metric("learning_rate", "Learning rate of the step.", "train/learning_rate"),
-    Metric("loss_scale", "Factor on the loss in the backward pass.", "train/loss_scale"),
-    Metric("skipped", "Whether the step left the weights as they were.", "train/skipped"),
-    Metric("epoch", "Passes over the training examples so far.", "train/epoch"),
-    Metric("eval_loss", "Loss on the evaluation split.", "eval/loss", evaluation=True),
-    Metric("eval_accuracy", "Accuracy on the evaluation split.", "eval/accuracy", evaluation=True),
-    Metric("grad_norm", "Norm of the whole gradient, before clipping.", "grad_norm/total"),
+    Metric(
+        "train_loss",
+        "Training loss of the step's batch, in nats.",
+        "train/loss",
+        is_final=True,
+    ),
+    Metric(
+        "train_accuracy",
+        "Accuracy on the step's batch.",
+        "train/accuracy",
+        is_final=True,
+    ),
+    Metric(
+        "learning_rate",
+        "Learning rate of the step.",
+        "train/learning_rate",
+    ),
+    Metric(
+        "loss_scale",
+        "Factor on the loss in the backward pass.",
+        "train/loss_scale",
+    ),
+    Metric(
+        "skipped",
+        "Whether the step left the weights as they were.",
+        "train/skipped",
+    ),
+    Metric(
+        "epoch",
+        "Passes over the training examples so far.",
+        "train/epoch",
+        MetricSource.HOST,
+    ),
+    Metric(
+        "eval_loss",
+        "Loss on the evaluation split.",
+        "eval/loss",
+        MetricSource.EVALUATION,
+        is_final=True,
+    ),
+    Metric(
+        "eval_accuracy",
+        "Accuracy on the evaluation split.",
+        "eval/accuracy",
+        MetricSource.EVALUATION,
+        is_final=True,
+    ),
+    Metric(
+        "grad_norm",
+        "Norm of the whole gradient, before clipping.",
+        "grad_norm/total",
+        MetricSource.MEASURED_STEP,
+    ),
 )
+
+
+def metric_names(source: MetricSource) -> list[str]:
+    """The metrics that have a value at the same steps."""
+    return [metric.name for metric in METRICS if metric.source is source]
 
 
 @dataclass(frozen=True)
@@ -339,6 +404,11 @@ class Diagnostic:
     shape: str
     inspection: str = ""
     tracked: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a single number rather than one for each layer."""
+        return self.shape == "[]"
 
 
 def _exponent_gauges() -> Iterator[Diagnostic]:
@@ -447,4 +517,10 @@ DIAGNOSTICS = (
         "[N+1, D]",
         "balance",
     ),
+)
+
+
+TRACKED_GAUGES = tuple(gauge for gauge in GAUGES if gauge.tracked)
+TRACKED_DIAGNOSTICS = tuple(
+    diagnostic for diagnostic in (*EXPONENT_GAUGES, *DIAGNOSTICS) if diagnostic.tracked
 )

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from research.config.schema import setting_paths
+
 Columns = dict[str, np.ndarray]  # the columns of a table by name, rows on the first axis
 JsonObject = dict[str, Any]
 
@@ -60,6 +62,13 @@ class Run:
         return _read_arrays(self.directory, INSPECTIONS)
 
     def __getitem__(self, path: str) -> Any:
+        """The setting at a dotted path; None for one that the run's options do not have.
+
+        Raises:
+            KeyError: there is no such setting.
+        """
+        if path not in self.config and path in setting_paths():
+            return None
         return self.config[path]
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from research.config.errors import nearest
+from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run, find_runs
 from research.reporting.tables import (
     VERDICT_COLOURS,
@@ -179,7 +180,7 @@ def describe_data(data: Mapping[str, Any]) -> str:
 
 def _print_profile(run: Run, out: Console) -> None:
     try:
-        signal = run.profiles["signal_grad"]
+        signal = run.profiles[SIGNAL_GRAD.name]
     except FileNotFoundError:
         out.print("no profile: this run measured nothing (measure=off), or has not written any yet")
         return

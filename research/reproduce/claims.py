@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.diagnosis.verdict import log_profile
+from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
 
 
@@ -55,6 +56,6 @@ def log_factor(run: Run, *, first_layer: int) -> float:
 
     Least-squares slope of ln‖∂L/∂h_l‖² over the layers from ``first_layer`` on.
     """
-    logs = log_profile(run.profiles["signal_grad"][0])[first_layer:]
+    logs = log_profile(run.profiles[SIGNAL_GRAD.name][0])[first_layer:]
     slope = np.polyfit(np.arange(len(logs)), logs, 1)[0]
     return -float(slope)

@@ -25,7 +25,9 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     table.columns[4].justify = "right"
     for claim in claims:
         low, high = claim.interval
-        measured = f"{format_number(claim.measured)} ({format_number(low)} to {format_number(high)})"
+        measured = (
+            f"{format_number(claim.measured)} ({format_number(low)} to {format_number(high)})"
+        )
         holds = "[green]yes[/]" if claim.holds else "[red]NO[/]"
         table.add_row(
             claim.statement,

@@ -86,7 +86,8 @@ class RunGroup:
         result: Result = {"directory": str(spec.directory)}
         self.results.append(result)
         try:
-            writer = RunWriter(spec, self.setup, index=index, group_size=len(self._specs))
+            group_size = len(self._specs)
+            writer = RunWriter(spec, self.setup, index=index, group_size=group_size)
         except Exception as error:
             if jax.process_count() > 1:
                 raise
@@ -189,12 +190,12 @@ class RunGroup:
         diagnostics = _to_host(chunk.diagnostics)
 
         def write_rows(writer: RunWriter) -> None:
-            writer.write_rows(
-                chunk.start,
-                _rows_of_run(rows, writer.index, chunk.num_steps),
-                jax.tree.map(lambda values: float(values[writer.index]), evaluation),
-                jax.tree.map(lambda values: values[writer.index], diagnostics),
-            )
+            # Copies, because views would keep the rows of all runs in memory.
+            run_rows = _select_run(rows, writer.index, slice(chunk.num_steps))
+            run_rows = jax.tree.map(np.copy, run_rows)
+            run_evaluation = _select_run(evaluation, writer.index)
+            run_diagnostics = _select_run(diagnostics, writer.index)
+            writer.write_rows(chunk.start, run_rows, run_evaluation, run_diagnostics)
 
         self._for_each_run(write_rows)
         self._steps_written = chunk.start + chunk.num_steps
@@ -269,18 +270,18 @@ def _to_host(tree: Metrics) -> Metrics:
     return jax.tree.map(np.asarray, tree)
 
 
-def _rows_of_run(rows: Metrics, index: int, num_steps: int) -> Metrics:
-    """Copies the rows of one run, because views would keep those of all runs in memory."""
-    return jax.tree.map(lambda column: column[index, :num_steps].copy(), rows)
+def _select_run(tree: Metrics, *index: Any) -> Metrics:
+    return jax.tree.map(lambda values: values[index], tree)
 
 
 def _group_by_step(specs: Sequence[RunSpec], steps: Sequence[int]) -> list[list[RunSpec]]:
     """Groups runs by the step that they resume at, the largest step first."""
-    groups = []
-    for step in sorted(set(steps), reverse=True):
-        pairs = zip(specs, steps, strict=True)
-        groups.append([spec for spec, run_step in pairs if run_step == step])
-    return groups
+    groups: dict[int, list[RunSpec]] = {}
+    for step in sorted(steps, reverse=True):
+        groups[step] = []
+    for spec, step in zip(specs, steps, strict=True):
+        groups[step].append(spec)
+    return list(groups.values())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

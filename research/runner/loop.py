@@ -101,7 +101,11 @@ def _display_name(group: Sequence[RunSpec]) -> str:
 
 
 def _failed_result(spec: RunSpec, error: Exception) -> Result:
-    return {"directory": str(spec.directory), "status": "failed", "error": error}
+    return {
+        "directory": str(spec.directory),
+        "status": "failed",
+        "error": error,
+    }
 
 
 def _split_group(group: Sequence[RunSpec], error: Exception) -> list[Sequence[RunSpec]]:
@@ -115,12 +119,14 @@ def _split_group(group: Sequence[RunSpec], error: Exception) -> list[Sequence[Ru
 
 
 def _train_group(
-    specs: Sequence[RunSpec], progress: Progress, map_mode: str, devices: int | None
+    specs: Sequence[RunSpec],
+    progress: Progress,
+    map_mode: str,
+    devices: int | None,
 ) -> list[Result]:
     configs = [spec.config for spec in specs]
-    layout = make_layout(
-        len(specs), kind=configs[0].mesh.kind.name, map_mode=map_mode, devices=devices
-    )
+    mesh = configs[0].mesh.kind.name
+    layout = make_layout(len(specs), kind=mesh, map_mode=map_mode, devices=devices)
     # Every device trains the same number of runs: copies of the last one fill up the places.
     num_copies = -len(specs) % layout.num_run_shards
     padding_configs = num_copies * [configs[-1]]
@@ -182,15 +188,25 @@ def _train_in_chunks(
             if start == group.start_step:
                 jax.block_until_ready(rows)
                 _on_all_processes(group.start_training)
-            checkpoint = fetch(state) if group.is_checkpoint_due else None
-            previous = Chunk(start, num_steps, rows, evaluation, diagnostics, checkpoint)
+            previous = Chunk(
+                start=start,
+                num_steps=num_steps,
+                rows=rows,
+                evaluation=evaluation,
+                diagnostics=diagnostics,
+                state=fetch(state) if group.is_checkpoint_due else None,
+            )
         if previous:
             _on_all_processes(group.write_chunk, previous)
         _on_all_processes(group.save_final_checkpoint, state)
 
 
 def _measure_diagnostics(
-    program: Program, setup: RunSetup, step: int, state: TrainState, data: dict[str, Any]
+    program: Program,
+    setup: RunSetup,
+    step: int,
+    state: TrainState,
+    data: dict[str, Any],
 ) -> Metrics:
     """Calls the diagnostic functions of the program whose interval ends at ``step``."""
     diagnostics = {}
@@ -202,7 +218,11 @@ def _measure_diagnostics(
 
 
 def _compile_and_init(
-    program: Program, setup: RunSetup, group: RunGroup, precision: str, compile_pool: Executor
+    program: Program,
+    setup: RunSetup,
+    group: RunGroup,
+    precision: str,
+    compile_pool: Executor,
 ) -> tuple[TrainState, Future | None]:
     """Makes or restores the state, while ``compile_pool`` compiles the step and the evaluation.
 

@@ -57,8 +57,11 @@ def run_id(study: str, config: Config) -> str:
 
 
 def _identifying_settings(config: Config) -> dict[str, Any]:
-    settings = flatten(config)
-    return {path: value for path, value in settings.items() if not path.startswith(NOT_IN_RUN_ID)}
+    settings = {}
+    for path, value in flatten(config).items():
+        if not path.startswith(NOT_IN_RUN_ID):
+            settings[path] = value
+    return settings
 
 
 def group_key(config: Config) -> str:
@@ -77,7 +80,8 @@ def group_key(config: Config) -> str:
 
 def _hash(value: Any) -> str:
     text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(text.encode())
+    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True)

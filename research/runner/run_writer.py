@@ -11,6 +11,15 @@ from research.config.schema import flatten, to_dict
 from research.diagnosis.prediction import predicted_factor
 from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
+from research.gauges.table import (
+    ACTIVATION_RMS,
+    GRAD_NORM,
+    METRICS,
+    SIGNAL_GRAD,
+    Metric,
+    MetricSource,
+    metric_names,
+)
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
 from research.records.trackers import BackgroundTrackers
@@ -26,9 +35,8 @@ from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
 Divergence = tuple[int, int | None]  # a step, and a layer where it is known
-TRAIN_METRICS = ("train_loss", "train_accuracy")
-STEP_METRICS = (*TRAIN_METRICS, "learning_rate", "loss_scale", "skipped")
-EVALUATION_METRICS = ("eval_loss", "eval_accuracy")
+STEP_METRICS = metric_names(MetricSource.STEP)
+EVALUATION_METRICS = metric_names(MetricSource.EVALUATION)
 
 
 class RunWriter:
@@ -94,13 +102,13 @@ class RunWriter:
         counts = profiles["signal_exponent"]
         was_counted = ~np.isnan(counts[:, 0, 0])
         for row in np.flatnonzero(was_counted):
-            gauges = {name: values[row] for name, values in profiles.items()}
-            step = gauges.pop("step")
-            self._exponents[int(step)] = gauges
+            gauges = _select_rows(profiles, row)
+            step = int(gauges.pop("step"))
+            self._exponents[step] = gauges
 
     def _add_signal_grads(self, profiles: Columns) -> None:
         self._steps.append(profiles["step"])
-        self._signal_grads.append(profiles["signal_grad"])
+        self._signal_grads.append(profiles[SIGNAL_GRAD.name])
 
     def record_parameter_count(self, parameters: int) -> None:
         """Records how many parameters the network has."""
@@ -141,7 +149,7 @@ class RunWriter:
         self,
         start: int,
         rows: Metrics,
-        evaluation: dict[str, float],
+        evaluation: Metrics,
         diagnostics: Metrics,
     ) -> None:
         """Hands the rows of consecutive steps to the record and the trackers.
@@ -162,7 +170,8 @@ class RunWriter:
             num_steps = int(nonfinite[0]) + 1
             rows = jax.tree.map(lambda column: column[:num_steps], rows)
             evaluation = {}
-            self.diverged = self._find_divergence(start + num_steps - 1, rows)
+            last_step = start + num_steps - 1
+            self.diverged = self._find_divergence(last_step, rows)
         steps = np.arange(start, start + num_steps)
         metrics = self._metric_columns(steps, rows, evaluation)
         profiles = self._profile_columns(steps, rows)
@@ -179,7 +188,8 @@ class RunWriter:
         """The step and the layer of the last row, whose numbers are not finite."""
         if not self._is_measured(step):
             return step, None
-        return step, first_nonfinite_layer(rows.get("profile", {}), -1)
+        profile = rows.get("profile", {})
+        return step, first_nonfinite_layer(profile, -1)
 
     @property
     def _policy(self) -> Policy:
@@ -188,11 +198,11 @@ class RunWriter:
     def _is_measured(self, step: Any) -> Any:
         return step % self.setup.spec.measure_every == 0
 
-    def _metric_columns(
-        self, steps: np.ndarray, rows: Metrics, evaluation: dict[str, float]
-    ) -> Columns:
+    def _metric_columns(self, steps: np.ndarray, rows: Metrics, evaluation: Metrics) -> Columns:
         """The rows as columns of ``metrics.parquet``."""
-        columns: Columns = {"step": steps, "epoch": steps / self.setup.per_epoch}
+        columns: Columns = {}
+        columns["step"] = steps
+        columns["epoch"] = steps / self.setup.per_epoch
         for name in STEP_METRICS:
             columns[name] = rows[name]
         for name in EVALUATION_METRICS:
@@ -211,28 +221,25 @@ class RunWriter:
         """The measured rows as columns of ``profiles.parquet``; empty where none is measured."""
         if "profile" not in rows:
             return {}
-        is_measured = self._is_measured(steps)
-        columns = {"step": steps[is_measured]}
-        for name, values in rows["profile"].items():
-            columns[name] = values[is_measured]
-        return columns
+        columns = {"step": steps} | rows["profile"]
+        return _select_rows(columns, self._is_measured(steps))
 
     def _exponent_gauges(self, step: int, counts: Metrics | None) -> Columns:
         """The gauges of the exponents that were counted at a step; empty without counts."""
         if not counts:
             return {}
-        gauges = gauges_from_counts(counts, self._policy.compute, self._policy.narrowest)
+        policy = self._policy
+        gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
         self._exponents[step] = gauges
         return gauges
 
     def _record_rows(self, metrics: Columns, profiles: Columns, exponents: Columns) -> None:
         """Adds rows to the record. Exponents belong to the first measured step only."""
         if exponents and profiles:
-            first_row = {name: values[:1] for name, values in profiles.items()}
-            for name, values in exponents.items():
-                first_row[name] = values[None]
+            first_row = _select_rows(profiles, slice(1))
+            first_row |= _select_rows(exponents, np.newaxis)
             self.record.add({}, first_row)
-            profiles = {name: values[1:] for name, values in profiles.items()}
+            profiles = _select_rows(profiles, slice(1, None))
         self.record.add(metrics, profiles)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -284,14 +291,19 @@ class RunWriter:
         final: dict[str, float | None] = {}
         if not self._metrics:
             return final
-        for name in TRAIN_METRICS:
-            values = self._all_values(name)
-            last_epoch = np.ma.compressed(values[-self.setup.per_epoch :])
-            final[name] = float(np.mean(last_epoch)) if len(last_epoch) else None
-        for name in EVALUATION_METRICS:
-            evaluations = np.ma.compressed(self._all_values(name))
-            final[name] = float(evaluations[-1]) if len(evaluations) else None
+        for metric in METRICS:
+            if metric.is_final:
+                final[metric.name] = self._final_value(metric)
         return final
+
+    def _final_value(self, metric: Metric) -> float | None:
+        """The mean over the last epoch of a training metric, or the last evaluation."""
+        values = self._all_values(metric.name)
+        if metric.source is MetricSource.STEP:
+            last_epoch = np.ma.compressed(values[-self.setup.per_epoch :])
+            return float(np.mean(last_epoch)) if len(last_epoch) else None
+        evaluations = np.ma.compressed(values)
+        return float(evaluations[-1]) if len(evaluations) else None
 
     def _all_values(self, name: str) -> np.ma.MaskedArray:
         values = [columns[name] for columns in self._metrics]
@@ -334,13 +346,17 @@ class RunWriter:
 
 def _diagnostics_by_step(inspections: Columns, exponents: dict[int, Columns]) -> dict[int, Columns]:
     """What was measured at each step, from recorded inspections and exponents by step."""
-    diagnostics = {step: dict(gauges) for step, gauges in exponents.items()}
+    diagnostics = dict(exponents)
     steps = inspections.get("step", np.zeros(0, int))
     for row, step in enumerate(steps.tolist()):
-        at_step = diagnostics.setdefault(step, {})
-        for name, values in inspections.items():
-            at_step[name] = values[row]
+        at_step = diagnostics.get(step, {})
+        diagnostics[step] = at_step | _select_rows(inspections, row)
     return diagnostics
+
+
+def _select_rows(columns: Columns, index: Any) -> Columns:
+    """Indexes axis 0 of every column."""
+    return {name: values[index] for name, values in columns.items()}
 
 
 def first_nonfinite_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
@@ -355,11 +371,11 @@ def first_nonfinite_layer(profile: dict[str, np.ndarray], row: int) -> int | Non
     """
     if not profile:
         return None
-    layers = _nonfinite_layers(profile["activation_rms"][row])
+    layers = _nonfinite_layers(profile[ACTIVATION_RMS.name][row])
     if len(layers):
         return int(layers[0])
-    for name in ("signal_grad", "grad_norm"):
-        layers = _nonfinite_layers(profile[name][row])
+    for gauge in (SIGNAL_GRAD, GRAD_NORM):
+        layers = _nonfinite_layers(profile[gauge.name][row])
         if len(layers):
             return int(layers[-1])
     return None

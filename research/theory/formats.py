@@ -198,9 +198,9 @@ def gauges_from_counts(
     """Computes the gauges of a number format from counts of exponents.
 
     Args:
-        counts: arrays [..., BINS + 2] by ``signal`` and ``grad``, once as the run computes them
-            (``own``) and, where the run computes in less than float32, once in float32 (``exact``).
-            The last two entries count zeros and non-finite elements.
+        counts: arrays [..., BINS + 2] by ``signal`` and ``grad``: under ``run`` as the run computes
+            them and, where it computes in less than float32, under ``float32`` in float32. The last
+            two entries count zeros and non-finite elements.
         compute: the format of the parameters' gradient.
         narrowest: the format of the backward signal.
 
@@ -213,15 +213,15 @@ def gauges_from_counts(
     formats = {"signal": narrowest, "grad": compute}
     gauges = {}
     for name, format_ in formats.items():
-        run = _to_fractions(counts["own"][name])
+        run = _to_fractions(counts["run"][name])
         is_subnormal = FORMATS[format_].smallest_normal > EXPONENTS
         subnormal = run.histogram[..., is_subnormal]
         gauges[f"{name}_exponent"] = run.histogram
         gauges[f"{name}_zero"] = run.zero
         gauges[f"{name}_nonfinite"] = run.nonfinite
         gauges[f"{name}_subnormal"] = subnormal.sum(-1)
-        if "exact" in counts:
-            exact = _to_fractions(counts["exact"][name])
+        if "float32" in counts:
+            exact = _to_fractions(counts["float32"][name])
             gauges[f"{name}_exponent_float32"] = exact.histogram
             gauges[f"{name}_lost"] = _lost_fraction(run.zero, exact.zero)
     return gauges

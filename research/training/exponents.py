@@ -42,16 +42,16 @@ def count_exponents(
 
     Returns:
         ``signal`` [N+1, bins] of the backward signal and ``grad`` [N, bins] of the parameters'
-        gradient; under ``own`` as the run computes them, times the loss scale, and under ``exact``
-        in float32 with a loss scale of 1, where that differs.
+        gradient: under ``run`` as the run computes them, times the loss scale, and under
+        ``float32`` in float32 with a loss scale of 1, where that differs.
     """
-    counts = {"own": _count(spec, state, hp, data)}
+    counts = {"run": _count(spec, state, hp, data)}
     arch = spec.architecture
     wide_dtype = str(jnp.promote_types(arch.dtype, jnp.float32))
     wide = dataclasses.replace(arch, dtype=wide_dtype, rounding="")
     if wide != arch:
         wide_spec = dataclasses.replace(spec, architecture=wide)
-        counts["exact"] = _count(wide_spec, without_loss_scale(state), hp, data)
+        counts["float32"] = _count(wide_spec, without_loss_scale(state), hp, data)
     return counts
 
 

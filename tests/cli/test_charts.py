@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from research.reporting.tables import bars, number, power
+from research.reporting.tables import bar_chart, format_number, format_ratio
 
 
 @pytest.mark.parametrize("count", [1, 2, 79, 80, 81, 1000])
 def test_a_chart_fits_the_terminal_and_labels_its_range(count):
     values = [float(value) for value in range(count)]
-    lines = bars(values)
+    lines = bar_chart(values)
     assert len(lines) == 8
     for line in lines:
         assert len(line.rstrip()) <= 100
@@ -21,7 +21,7 @@ def test_a_chart_fits_the_terminal_and_labels_its_range(count):
 
 
 def test_a_chart_has_a_gap_where_a_value_is_not_finite():
-    lines = bars([1.0, math.nan, 2.0, -math.inf, 3.0])
+    lines = bar_chart([1.0, math.nan, 2.0, -math.inf, 3.0])
     for line in lines:
         assert line[1] == " "
         assert line[3] == " "
@@ -31,11 +31,11 @@ def test_a_chart_has_a_gap_where_a_value_is_not_finite():
 
 @pytest.mark.parametrize("values", [[], [math.nan, math.inf]], ids=str)
 def test_there_is_no_chart_without_finite_values(values):
-    assert bars(values) == []
+    assert bar_chart(values) == []
 
 
 def test_equal_values_have_bars_of_equal_height():
-    for line in bars([2.0, 2.0, 2.0]):
+    for line in bar_chart([2.0, 2.0, 2.0]):
         assert line[0] == line[1] == line[2]
 
 
@@ -50,7 +50,7 @@ def test_equal_values_have_bars_of_equal_height():
     ],
 )
 def test_a_number_is_short_and_a_missing_one_is_a_dash(value, text):
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_a_number_is_short_and_a_missing_one_is_a_dash(value, text):
     ],
 )
 def test_a_ratio_is_shown_although_a_float_could_not_hold_it(log10, text):
-    assert power(log10) == text
+    assert format_ratio(log10) == text

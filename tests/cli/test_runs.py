@@ -114,13 +114,13 @@ def test_a_column_has_the_name_that_a_filter_takes(fathom, make_run):
 
 
 def test_a_setting_that_an_earlier_version_did_not_have_is_shown_with_its_default(fathom, make_run):
-    older = make_run("study/one", {"model.heads": None, "train.steps": 25})
-    make_run("study/two", {"model.heads": 2, "train.steps": None})
+    older = make_run("study/one", {"model.bias": None, "train.steps": 25})
+    make_run("study/two", {"model.bias": False, "train.steps": None})
     config = older / ".hydra" / "config.yaml"
     lines = config.read_text().splitlines(keepends=True)
-    config.write_text("".join(line for line in lines if "heads" not in line))
+    config.write_text("".join(line for line in lines if "bias" not in line))
     out = fathom("runs").out
-    assert column(out, "heads") == ["4", "2"]
+    assert column(out, "bias") == ["True", "False"]
     assert column(out, "train.steps") == ["25", "–"]
     assert "None" not in out
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from research.records.runs import Run
-from research.reporting.tables import number
+from research.reporting.tables import format_number
 
 
 def test_show_prints_the_verdict_and_draws_profile_and_loss(fathom, five_runs):
@@ -16,7 +16,7 @@ def test_show_prints_the_verdict_and_draws_profile_and_loss(fathom, five_runs):
     assert "\x1b" not in said.out
     assert name in said.out
     assert info["verdict"]["sentence"] in said.out
-    assert number(info["final"]["eval_accuracy"]) in said.out
+    assert format_number(info["final"]["eval_accuracy"]) in said.out
     for title in ("at the first step", "at the last step", "train loss, step 0 to 24"):
         assert title in said.out
     lines_of_charts = [line for line in said.out.splitlines() if re.search("[▁▂▃▄▅▆▇█]", line)]

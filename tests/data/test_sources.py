@@ -1,8 +1,8 @@
 import importlib
 
 import pytest
-
 from research.config.data_settings import Data
+
 from research.config.schema import DataKind
 from research.data.sources import load
 from research.data.tfds_directory import OFFLINE_DATASETS

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
+from research.config import options
 from research.config import schema as config
 from research.config.hydra_config import resource_dir
 from research.diagnosis.verdict import BAND, fit, judge, log_profile, skipped_layers
@@ -226,7 +227,7 @@ def test_the_advice_on_divergence_before_any_step_is_about_the_initialisation():
 
 def test_the_advice_names_the_scale_that_the_initialisation_has():
     changed = settings(init__sigma_w=2.0)
-    del changed["init.gain"]
+    changed.pop("init.gain", None)
     verdict = judge_rows(HEALTHY, diverged=(0, 7), settings=changed)
     assert "try a smaller init.sigma_w (now 2)." in verdict.sentence
 
@@ -288,7 +289,7 @@ def test_the_advice_fits_the_configuration(profile, changes, parts):
 
 def test_a_setting_that_the_skip_does_not_have_is_never_advised():
     changed = settings(skip__kind="highway")
-    del changed["skip.shortcut_scale"]
+    changed.pop("skip.shortcut_scale", None)
     sentence = judge_rows(VANISHING, settings=changed).sentence
     assert "skip.shortcut_scale" not in sentence
     assert "try skip=identity." in sentence
@@ -300,15 +301,15 @@ def test_a_healthy_run_gets_no_advice():
 
 def advice_for_all_options():
     """Settings and the verdict's sentence, for all options on which advice depends."""
-    options = itertools.product(
+    combinations = itertools.product(
         [VANISHING, EXPLODING, CUT_OFF, "diverged"],
-        [kind.name for kind in config.SkipKind],
-        [kind.name for kind in config.NormKind],
+        [kind.name for kind in options.SkipKind],
+        [kind.name for kind in options.NormKind],
         ["relu", "sigmoid"],
         ["he", "orthogonal"],
         ["none", "global_norm"],
     )
-    for profile, skip, norm, activation, init, clip in options:
+    for profile, skip, norm, activation, init, clip in combinations:
         changed = settings(
             skip__kind=skip,
             norm__kind=norm,

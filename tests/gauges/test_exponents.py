@@ -74,7 +74,7 @@ def test_fractions_are_those_of_numpy(kind, name):
     x = numbers(kind)
     smallest_normal = float(ml_dtypes.finfo(x.dtype).smallest_normal)
     counts = np.asarray(jax.jit(exponent_counts)(jnp.asarray(x)))
-    gauges = gauges_from_counts({"own": {"signal": counts, "grad": counts}}, kind, kind)
+    gauges = gauges_from_counts({"run": {"signal": counts, "grad": counts}}, kind, kind)
     wide = to_float64(x)
     zero = np.mean(wide == 0)
     nonfinite = np.mean(~np.isfinite(wide))
@@ -88,7 +88,8 @@ def test_fractions_are_those_of_numpy(kind, name):
 
 
 def test_leaves_are_counted_together_and_layers_separately():
-    kernel = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
+    generator = np.random.default_rng(0)
+    kernel = generator.standard_normal((3, 4, 5)).astype(np.float32)
     bias = 1e-9 * kernel[:, 0]
     count_layers = jax.jit(lambda tree: exponent_counts(tree, 1))
     measured = count_layers({"kernel": kernel, "bias": bias})
@@ -110,7 +111,9 @@ def differentiate_layers(kind, has_taps=True):
         return jnp.sum(h.astype(jnp.float32))
 
     differentiate = jax.jit(jax.grad(loss, (0, 1)))
-    return differentiate(jnp.ones((4, 6), kind), jnp.zeros((60, BINS + 2)))
+    h = jnp.ones((4, 6), kind)
+    slots = jnp.zeros((60, BINS + 2))
+    return differentiate(h, slots)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from research.gauges.layers import layer_norms, update_gauges
+from research.config.options import Level
+from research.gauges.layers import layer_norms, layer_sizes_and_updates
+from research.gauges.table import Site, measure_at
 
 
 @pytest.fixture
@@ -41,11 +43,22 @@ def norms_of_stages(stages):
     return np.concatenate(norms)
 
 
+def update_gauges(before, after):
+    weights, updates = layer_sizes_and_updates(before, after)
+    return measure_at(Site.UPDATE, Level.full, weights, updates)
+
+
 def subtract_in_float64(a, b):
     return np.asarray(a, np.float64) - np.asarray(b, np.float64)
 
 
-@pytest.mark.parametrize("sizes", [(1.0,), (1e25, 1.0, 1e-25)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1.0,),
+        (1e25, 1.0, 1e-25),
+    ],
+)
 def test_layers_are_numbered_through_all_stages(sizes, make_stack):
     stages = []
     for n, size in enumerate(sizes):

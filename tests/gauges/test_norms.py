@@ -111,7 +111,16 @@ def test_special_values_and_mixed_magnitudes(elements, expected):
     assert_allclose(result, np.float32(expected), rtol=ROUNDING)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3), (2, 0, 3)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (),
+        (0,),
+        (1,),
+        (2, 3),
+        (2, 0, 3),
+    ],
+)
 def test_all_elements_of_any_shape_count(shape):
     result = norm(jnp.full(shape, 1e-30))
     expected = 1e-30 * np.sqrt(np.prod(shape))
@@ -137,8 +146,10 @@ LAYER_NORMS = np.hypot(LEAF_NORMS[:, 0], LEAF_NORMS[:, 1])
 @pytest.fixture
 def tree():
     """Two leaves with a leading layer axis, whose norms are ``LEAF_NORMS``."""
-    nine_elements = LEAF_NORMS[:, :1] / 3 * np.ones((LAYERS, 9))
-    sixteen_elements = LEAF_NORMS[:, 1, None, None] / 4 * np.ones((LAYERS, 4, 4))
+    first = LEAF_NORMS[:, 0, None]
+    second = LEAF_NORMS[:, 1, None, None]
+    nine_elements = first / 3 * np.ones((LAYERS, 9))
+    sixteen_elements = second / 4 * np.ones((LAYERS, 4, 4))
     return {
         "one": jnp.asarray(nine_elements.astype(np.float32)),
         "two": jnp.asarray(sixteen_elements.astype(np.float32)),
@@ -162,7 +173,8 @@ def test_a_layer_that_is_not_finite_leaves_the_others_right(bad, tree):
 
 
 def test_no_two_and_all_batch_axes():
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5)), jnp.float32)
+    elements = np.random.default_rng(0).standard_normal((3, 4, 5))
+    x = jnp.asarray(elements, jnp.float32)
     of_everything = tree_euclidean([x])
     of_last_axis = tree_euclidean([x], batch_axes=2)
     of_elements = tree_euclidean([x], batch_axes=3)
@@ -194,7 +206,13 @@ def test_the_norm_of_a_tree_is_the_norm_of_its_layers_norms(tree):
     assert_allclose(measured, norm_in_float64(LAYER_NORMS), rtol=ROUNDING)
 
 
-@pytest.mark.parametrize("order", [("float32", "float64"), ("float64", "float32")])
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("float32", "float64"),
+        ("float64", "float32"),
+    ],
+)
 def test_leaves_of_different_formats_are_summed_in_the_wider_one(order):
     """The square of 1e-30 is too small for float32, but not for float64."""
     sizes = {"float32": 1e-30, "float64": 1e-60}

@@ -14,8 +14,15 @@ from research.models.layer import signal_statistics
 from research.training.precision import scope
 
 ZERO = jnp.zeros(())
-H = jnp.asarray(np.random.default_rng(0).standard_normal((4, 6)), jnp.float32)
-W = jnp.asarray(np.random.default_rng(1).standard_normal((6, 6)) / 3, jnp.float32)
+
+
+def random_normal(seed, shape):
+    elements = np.random.default_rng(seed).standard_normal(shape)
+    return jnp.asarray(elements, jnp.float32)
+
+
+H = random_normal(0, (4, 6))
+W = random_normal(1, (6, 6)) / 3
 
 
 def loss(h):
@@ -83,7 +90,13 @@ def test_cotangents_that_are_not_finite(size):
     assert_equal(np.asarray(measured), np.float32(size))
 
 
-@pytest.mark.parametrize("dtype, wide", [("float16", "float32"), ("float64", "float64")])
+@pytest.mark.parametrize(
+    "dtype, wide",
+    [
+        ("float16", "float32"),
+        ("float64", "float64"),
+    ],
+)
 def test_a_slot_is_measured_in_float32_or_wider(dtype, wide):
     """The sum of squares, 2500 · 2², is right although the elements are of ``dtype``."""
     with scope(dtype):
@@ -131,8 +144,11 @@ def test_a_scan_equals_the_loop_over_its_layers():
 
     measured = jax.grad(scan_layers)(jnp.zeros(3))
     for n in range(3):
-        into_layer = run_layers(H, weights[:n])
-        gradient = jax.grad(lambda h, n=n: jnp.sum(run_layers(h, weights[n:])))(into_layer)
+
+        def run_from_layer(h, n=n):
+            return jnp.sum(run_layers(h, weights[n:]))
+
+        gradient = jax.grad(run_from_layer)(run_layers(H, weights[:n]))
         assert_allclose(measured[n], np.linalg.norm(gradient), rtol=1e-5)
 
 
@@ -149,7 +165,11 @@ def test_each_member_of_a_vmap_has_a_separate_slot():
 
 
 def test_an_unused_output_measures_zero():
-    measured = jax.grad(lambda slot: jnp.sum(0 * tap(H, slot)) + jnp.sum(H))(ZERO)
+    def loss_without_tap(slot):
+        unused = jnp.sum(0 * tap(H, slot))
+        return unused + jnp.sum(H)
+
+    measured = jax.grad(loss_without_tap)(ZERO)
     assert_array_equal(measured, 0)
 
 

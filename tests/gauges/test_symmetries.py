@@ -55,7 +55,11 @@ class Network:
             weights = self.weights[stage][layer]
             gradients = self.gradients[stage][layer]
             for weight, gradient in zip(weights, gradients, strict=True):
-                kernels.append(Kernel(np.asarray(weight[block]), np.asarray(gradient[block])))
+                of_block = Kernel(
+                    weight=np.asarray(weight[block]),
+                    gradient=np.asarray(gradient[block]),
+                )
+                kernels.append(of_block)
             yield kernels
 
 
@@ -73,13 +77,17 @@ def network():
 
 
 def cosine(a, b):
-    return np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
+    lengths = np.linalg.norm(a) * np.linalg.norm(b)
+    return np.sum(a * b) / lengths
 
 
 def test_scale_derivatives_are_those_of_a_loop(network):
     expected = []
     for kernels in network.layers():
-        expected.append(sum(np.sum(kernel.weight * kernel.gradient) for kernel in kernels))
+        total = 0.0
+        for kernel in kernels:
+            total += np.sum(kernel.weight * kernel.gradient)
+        expected.append(total)
     measured = scale_derivatives(network.weights, network.gradients)
     assert_allclose(measured, expected, rtol=1e-12)
 
@@ -108,7 +116,13 @@ def test_unit_cosines_are_those_of_a_loop(network):
 
 
 @pytest.mark.parametrize("measure", [layer_cosines, unit_cosines])
-@pytest.mark.parametrize(("size", "expected"), [(1e-30, 1.0), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (1e-30, 1.0),
+        (0.0, 0.0),
+    ],
+)
 def test_cosines_of_a_vanishing_gradient_are_right_and_of_none_are_zero(size, expected, measure):
     weights = [[[jnp.ones((2, 3, 4))]]]
     gradients = [[[jnp.full((2, 3, 4), size)]]]
@@ -122,17 +136,20 @@ def test_the_balance_of_a_unit_is_what_enters_less_what_leaves():
     layers = generator.standard_normal((2, 4, 4))
     head = generator.standard_normal((4, 5))
     biases = generator.standard_normal((3, 4))
+    weights = [embed, *layers, head]
     expected = np.zeros((3, 4))
-    for n, (into, out) in enumerate(
-        [(embed, layers[0]), (layers[0], layers[1]), (layers[1], head)]
-    ):
+    for n in range(3):
         for unit in range(4):
-            incoming = np.sum(into[:, unit] ** 2)
-            outgoing = np.sum(out[unit] ** 2)
+            incoming = np.sum(weights[n][:, unit] ** 2)
+            outgoing = np.sum(weights[n + 1][unit] ** 2)
             expected[n, unit] = incoming - outgoing
     with scope("float64"):
-        weights = [jnp.asarray(embed), jnp.asarray(layers), jnp.asarray(head)]
-        without_biases = balance(*weights)
-        with_biases = balance(*weights, biases=jnp.asarray(biases))
+        arrays = {
+            "embed": jnp.asarray(embed),
+            "layers": jnp.asarray(layers),
+            "head": jnp.asarray(head),
+        }
+        without_biases = balance(**arrays)
+        with_biases = balance(**arrays, biases=jnp.asarray(biases))
     assert_allclose(without_biases, expected, rtol=1e-12)
     assert_allclose(with_biases, expected + biases**2, rtol=1e-12)

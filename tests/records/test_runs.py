@@ -72,10 +72,18 @@ def test_the_configuration_is_read_by_dotted_path(finished):
     assert run["model.depth"] == 2
     assert run["skip.kind"] == "none"
     assert run["optimizer.clip"] == "none"
-    assert isinstance(run["optimizer.epsilon"], float)
-    assert run["optimizer.epsilon"] == 1e-8
+    assert isinstance(run["optimizer.learning_rate"], float)
+    assert run["optimizer.learning_rate"] == 0.01
     assert run["train.eval_every"] is None
     assert run["model.bias"] is True
+
+
+def test_a_setting_that_the_options_of_a_run_lack_is_none_and_an_unknown_one_an_error(finished):
+    directory, _ = finished
+    run = Run(directory)
+    assert run["optimizer.epsilon"] is None
+    with pytest.raises(KeyError):
+        run["optimizer.epsilom"]
 
 
 def test_nested_settings_become_dotted_paths():

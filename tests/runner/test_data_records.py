@@ -26,14 +26,14 @@ def read_info(directory):
 
 @pytest.fixture(scope="module")
 def regression(fathom, tmp_path_factory):
-    """A run that fits a function: its directory, and what was said."""
+    """A run that fits a function: its directory, and the command's output."""
     place = tmp_path_factory.mktemp("regression")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        said = fathom(*REGRESSION)
-    assert said.code == 0, said.err
+        result = fathom(*REGRESSION)
+    assert result.code == 0, result.err
     (directory,) = place.glob("outputs/f/*")
-    return directory, said
+    return directory, result
 
 
 def test_the_accuracy_of_a_regression_is_null(regression):
@@ -53,11 +53,11 @@ def test_the_accuracy_of_a_regression_is_null(regression):
 
 
 def test_the_accuracy_of_a_regression_is_not_shown(regression):
-    _, said = regression
+    _, result = regression
 
-    assert "accuracy –" in said.out
-    assert "nan" not in said.out + said.err
-    assert "eval accuracy" not in said.err
+    assert "accuracy –" in result.out
+    assert "nan" not in result.out + result.err
+    assert "eval accuracy" not in result.err
 
 
 def test_the_record_counts_the_examples_and_those_of_each_class(finished, regression):
@@ -94,6 +94,6 @@ def test_the_balance_of_classes_is_shown(fathom, regression, tmp_path, class_cou
     }
     (directory / "run.json").write_text(json.dumps(info))
 
-    said = fathom("show", str(directory))
+    result = fathom("show", str(directory))
 
-    assert line in said.out.splitlines()
+    assert line in result.out.splitlines()

@@ -10,6 +10,8 @@ from research.records.record import RunRecord
 from research.records.runs import Run
 from research.runner.run_writer import first_nonfinite_layer
 
+from .reading import find_wandb_rows
+
 TRAIN_UNTIL = Path(__file__).parent / "train_until.py"
 NAN = math.nan
 INF = math.inf
@@ -21,7 +23,7 @@ def only_run(place):
 
 
 def test_a_diverging_run_names_step_and_layer(trained):
-    run, said = trained("optimizer.learning_rate=1e30", code=1)
+    run, result = trained("optimizer.learning_rate=1e30", code=1)
 
     verdict = run.info["verdict"]
     step = verdict["since_step"]
@@ -32,20 +34,20 @@ def test_a_diverging_run_names_step_and_layer(trained):
     assert run.info["steps"] == step + 1
     assert run.metrics["step"].tolist() == list(range(step + 1))
     assert np.isfinite(run.metrics["train_loss"][:step]).all()
-    gauges = [run.profiles[name] for name in ("signal_grad", "grad_norm", "activation_rms")]
-    assert not all(np.isfinite(values[step]).all() for values in gauges)
+    gauges = ("signal_grad", "grad_norm", "activation_rms")
+    assert not all(np.isfinite(run.profiles[name][step]).all() for name in gauges)
     for text in (f"step {step}", f"layer {layer}", "1e+30"):
-        assert text in said.out
-    assert "nan" not in said.out
+        assert text in result.out
+    assert "nan" not in result.out
     assert verdict["initial"]["kind"] in ("healthy", "vanishing", "exploding")
 
 
 def test_a_run_that_measures_nothing_diverges_too(trained):
-    run, said = trained("measure=off", "optimizer.learning_rate=1e30", code=1)
+    run, result = trained("measure=off", "optimizer.learning_rate=1e30", code=1)
 
     assert run.info["status"] == "diverged"
     assert run.info["verdict"]["first_layer"] is None
-    assert "diverged: the numbers stop being finite at step" in said.out
+    assert "diverged: the numbers stop being finite at step" in result.out
 
 
 @pytest.mark.parametrize(
@@ -60,11 +62,11 @@ def test_a_run_that_measures_nothing_diverges_too(trained):
     ],
 )
 def test_the_ends_of_a_range_are_judged_without_an_error(trained, setting, kinds):
-    run, said = trained(setting, code=1 if kinds == {"diverged"} else 0)
+    run, result = trained(setting, code=1 if kinds == {"diverged"} else 0)
 
     verdict = run.info["verdict"]
     assert verdict["kind"] in kinds, verdict["sentence"]
-    assert "Warning" not in said.err
+    assert "Warning" not in result.err
 
 
 def test_divergence_at_a_step_that_is_not_measured_names_no_layer(trained):
@@ -83,11 +85,11 @@ def test_an_interruption_before_the_first_step_is_reported_in_one_line(
 
     monkeypatch.setattr("research.runner.loop.make_program", interrupt)
 
-    said = fathom("train", *small)
+    result = fathom("train", *small)
 
-    assert said.code == 1
-    assert said.err.count("\n") == 1
-    assert "interrupted" in said.err
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert "interrupted" in result.err
     assert only_run(workplace).info["status"] == "interrupted"
 
 
@@ -127,8 +129,7 @@ def test_termination_leaves_a_readable_record_and_a_finished_wandb_run(
     assert len(steps) >= 30
     assert run.metrics["step"].tolist() == run.profiles["step"].tolist() == steps
     records = wandb_records(workplace / run.info["wandb"])
-    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
-    assert [row["train/step"] for row in rows if "train/loss" in row] == steps
+    assert [row["train/step"] for row in find_wandb_rows(records)] == steps
     codes = [record["exit"]["exit_code"] for record in records if record["type"] == "exit"]
     assert codes == [1]
 

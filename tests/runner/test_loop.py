@@ -6,7 +6,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -14,7 +13,8 @@ from research.records.record import Lock, RunRecord
 from research.records.runs import Run
 from research.runner.loop import plan_chunks
 
-TABLES = ("metrics", "profiles")
+from .reading import have_same_tables, read_table, relative_files
+
 KEYS = [
     "id",
     "status",
@@ -55,15 +55,6 @@ def finished_run(finished):
     return Run(directory)
 
 
-def read_tables(run):
-    return [pq.read_table(run.directory / f"{name}.parquet") for name in TABLES]
-
-
-def have_same_tables(run, other):
-    pairs = zip(read_tables(run), read_tables(other), strict=True)
-    return [table.equals(other_table) for table, other_table in pairs]
-
-
 def test_run_json_has_all_that_a_reader_needs(finished, finished_run):
     info = finished_run.info
 
@@ -86,9 +77,7 @@ def test_run_json_has_all_that_a_reader_needs(finished, finished_run):
 def test_a_run_leaves_its_record_and_its_configuration(finished_run):
     directory = finished_run.directory
 
-    files = [file for file in directory.rglob("*") if file.is_file()]
-
-    assert {str(file.relative_to(directory)) for file in files} == {
+    assert relative_files(directory) == {
         "run.json",
         "metrics.parquet",
         "profiles.parquet",
@@ -101,7 +90,8 @@ def test_a_run_leaves_its_record_and_its_configuration(finished_run):
 
 
 def test_there_is_one_row_for_each_step(finished_run):
-    metrics, profiles = read_tables(finished_run)
+    metrics = read_table(finished_run, "metrics")
+    profiles = read_table(finished_run, "profiles")
 
     assert metrics["step"].to_pylist() == list(range(25))
     assert profiles["step"].to_pylist() == list(range(25))
@@ -145,25 +135,27 @@ def test_the_same_seed_gives_the_same_record_and_another_seed_another(finished_r
     again, _ = trained()
     other, _ = trained("seed=1")
 
-    assert have_same_tables(again, finished_run) == [True, True]
-    assert have_same_tables(other, finished_run) == [False, False]
+    for name in ("metrics", "profiles"):
+        table = read_table(finished_run, name)
+        assert read_table(again, name).equals(table)
+        assert not read_table(other, name).equals(table)
     assert again.info["verdict"] == finished_run.info["verdict"]
     assert again.info["final"] == finished_run.info["final"]
-    ids = {run.info["id"] for run in (finished_run, again, other)}
+    ids = {finished_run.info["id"], again.info["id"], other.info["id"]}
     assert len(ids) == 3  # each is recorded in another folder
 
 
 def test_a_finished_run_is_left_as_it_is_and_another_setting_goes_elsewhere(trained, workplace):
-    run, said = trained("name=x")
+    run, result = trained("name=x")
     files = [run.directory / name for name in ("metrics.parquet", "profiles.parquet", "run.json")]
     written = [file.stat().st_mtime_ns for file in files]
 
-    again, said_again = trained("name=x")
+    again, result_again = trained("name=x")
 
     assert again.directory == run.directory
     assert [file.stat().st_mtime_ns for file in files] == written
-    assert "nothing was trained" in said_again.out
-    assert said_again.out.endswith(said.out)
+    assert "nothing was trained" in result_again.out
+    assert result_again.out.endswith(result.out)
     other, _ = trained("name=x", "seed=1")
     assert other.directory.parent == run.directory.parent
     assert len(list(workplace.glob("outputs/x/*/run.json"))) == 2
@@ -206,14 +198,14 @@ def test_profiles_at_an_interval(finished_run, trained):
 
 
 def test_a_run_that_measures_nothing(finished_run, trained):
-    run, said = trained("measure=off")
+    run, result = trained("measure=off")
 
     assert run.info["verdict"] is None
     assert not (run.directory / "profiles.parquet").exists()
     assert "grad_norm" not in run.metrics
     losses = finished_run.metrics["train_loss"]
     assert np.allclose(run.metrics["train_loss"], losses, rtol=1e-4)
-    assert "eval loss" in said.out
+    assert "eval loss" in result.out
 
 
 def test_the_smallest_run_on_noise(trained):
@@ -233,11 +225,12 @@ def test_the_smallest_run_on_noise(trained):
     layer = 1 + 1
     head = 3 + 3
     assert run.info["parameters"] == embedding + layer + head
-    metrics, profiles = read_tables(run)
+    metrics = read_table(run, "metrics")
+    profiles = read_table(run, "profiles")
     assert metrics["step"].to_pylist() == profiles["step"].to_pylist() == [0, 1, 2]
     assert metrics["epoch"].to_pylist() == [0, 0.5, 1]
-    assert {len(row) for row in profiles["signal_grad"]} == {2}
-    assert {len(row) for row in profiles["grad_norm"]} == {1}
+    assert set(map(len, profiles["signal_grad"])) == {2}
+    assert set(map(len, profiles["grad_norm"])) == {1}
 
 
 def test_epochs_count_where_steps_are_not_set(trained):
@@ -252,7 +245,7 @@ def test_float64_does_not_change_what_the_process_computes_afterwards(finished_r
     assert not jax.config.read("jax_enable_x64")
     assert jnp.zeros(1).dtype == jnp.float32
     narrow, _ = trained()
-    assert have_same_tables(narrow, finished_run) == [True, True]
+    assert have_same_tables(narrow, finished_run)
     # The first losses are those of one network, rounded.
     ratio = wide.metrics["train_loss"][0] / narrow.metrics["train_loss"][0]
     assert 0 < abs(ratio - 1) < 0.5
@@ -276,7 +269,7 @@ def test_chunks_cover_every_step_once_and_end_at_the_cuts():
     generator = np.random.default_rng(0)
     for _ in range(300):
         sizes = generator.integers(1, (400, 70, 60, 60))
-        num_steps, capacity, *cuts = (int(size) for size in sizes)
+        num_steps, capacity, *cuts = sizes.tolist()
         seconds = iter([None, None, *10.0 ** generator.uniform(-12, 1, 400)])
 
         chunks = list(

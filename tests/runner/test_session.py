@@ -5,7 +5,6 @@ import json
 import os
 import signal
 
-import pyarrow.parquet as pq
 import pytest
 
 from research.config.schema import Checkpoint, Config, Model, Tracker, Train
@@ -16,6 +15,8 @@ from research.runner.group import RunGroup
 from research.runner.run_spec import RunSpec
 from research.runner.session import Session
 from research.training.checkpoint import Checkpoints
+
+from .reading import have_same_tables
 
 STEPS = 25
 
@@ -155,9 +156,7 @@ def test_of_two_processes_that_start_at_once_one_trains_the_run(workplace, proce
     if codes == [0, 2]:
         assert "is being trained by another process" in "".join(errors)
     (file,) = workplace.glob("outputs/x/*/run.json")
-    directory = file.parent
+    run = Run(file.parent)
     alone, _ = trained("train.steps=200")
-    for name in ("metrics.parquet", "profiles.parquet"):
-        assert pq.read_table(directory / name).equals(pq.read_table(alone.directory / name))
-    names = sorted(file.name for file in directory.iterdir())
-    assert names == sorted(file.name for file in alone.directory.iterdir())
+    assert have_same_tables(run, alone)
+    assert set(os.listdir(run.directory)) == set(os.listdir(alone.directory))

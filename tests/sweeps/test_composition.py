@@ -37,21 +37,27 @@ VALUES = [
     "seed=3",
     "model.depth=7",
     "optimizer.learning_rate=1e-3",
-    "data.shape=[3,4]",
+    "data.limit=100",
     "tracker.project='a b'",
 ]
 
 
 def jobs_that_select_every_option():
-    """Jobs that each select an option of every group that has options left, and set values."""
+    """Jobs that each select an option of every group that has options left, and set values.
+
+    An experiment has a job of its own: its settings need the options that it selects.
+    """
     groups = []
+    experiments = []
     for folder in sorted(resource_dir("conf").iterdir()):
         options = []
         for file in sorted(folder.glob("*.yaml")):
             options.append(f"{folder.name}={file.stem}")
-        if options and folder.name != "wandb":
+        if folder.name == "experiment":
+            experiments = options
+        elif options:
             groups.append(options)
-    jobs = []
+    jobs = [[experiment, "seed=3"] for experiment in experiments]
     for row in itertools.zip_longest(*groups):
         options = [option for option in row if option is not None]
         jobs.append(options + VALUES)
@@ -82,14 +88,14 @@ def test_the_composed_config_equals_that_of_hydra(loaders, job):
 
 
 CONSECUTIVE_JOBS = [
-    ["seed=1", "data.shape=[3,4]"],
-    ["seed=2", "data.shape=[5]"],
+    ["seed=1", "data.limit=700"],
+    ["seed=2", "data.limit=500"],
     ["train.steps=${model.depth}", "model.depth=3"],
     ["train.steps=null", "model.depth=4"],
     ["model={depth:3}"],
     ["model={width:4}"],
-    ["skip=identity", "skip.rate=0.1"],
-    ["skip=none", "skip.rate=0.2"],
+    ["skip=dropout", "skip.rate=0.1"],
+    ["skip=stochastic_depth", "skip.rate=0.2"],
     ["seed=1", "+hydra.job.env_set.A=x"],
     ["seed=2", "+hydra.job.env_set.A=y"],
 ]

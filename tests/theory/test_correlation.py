@@ -12,6 +12,7 @@ from research.theory.profiles import correlation_profile
 
 PLAIN: dict[str, Any] = {"branch_scale": 1.0, "shortcut_scale": 0.0}
 RESIDUAL: dict[str, Any] = {"branch_scale": 1.0, "shortcut_scale": 1.0}
+WEIGHTED: dict[str, Any] = {"branch_scale": 0.4, "shortcut_scale": 0.9}
 
 
 def profile(depth, norm="none", q0=1.0, sigma_w2=2.0, **scales):
@@ -32,7 +33,15 @@ def log_slope(depth, **options):
 
 
 @pytest.mark.parametrize("sigma_w2", [1.0, 2.0, 3.0])  # ReLU is homogeneous
-@pytest.mark.parametrize("depth, expected", [(2, 0.302), (4, 0.142), (8, 0.050), (16, 0.013)])
+@pytest.mark.parametrize(
+    "depth, expected",
+    [
+        (2, 0.302),
+        (4, 0.142),
+        (8, 0.050),
+        (16, 0.013),
+    ],
+)
 def test_a_plain_network_loses_the_product_of_its_kernels(depth, expected, sigma_w2):
     cosine = profile(depth, sigma_w2=sigma_w2, **PLAIN)[0]
     assert cosine == approx(expected, abs=5e-4)
@@ -43,13 +52,25 @@ def test_the_cosine_of_a_plain_network_falls_with_the_third_power_of_depth():
     assert log_slope(2000, **PLAIN) == approx(-3, abs=0.05)
 
 
-@pytest.mark.parametrize("depth, expected", [(2, 0.704), (64, 0.636)])
+@pytest.mark.parametrize(
+    "depth, expected",
+    [
+        (2, 0.704),
+        (64, 0.636),
+    ],
+)
 def test_branches_scaled_by_depth_preserve_most_of_the_cosine(depth, expected):
     cosine = profile(depth, branch_scale=depth**-0.5, shortcut_scale=1.0)[0]
     assert cosine == approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("depth, expected", [(2, 0.610), (64, 0.079)])
+@pytest.mark.parametrize(
+    "depth, expected",
+    [
+        (2, 0.610),
+        (64, 0.079),
+    ],
+)
 def test_the_cosine_with_batch_norm_and_shortcuts(depth, expected):
     cosine = profile(depth, norm="batch", **RESIDUAL)[0]
     assert cosine == approx(expected, abs=5e-4)
@@ -90,7 +111,7 @@ class RandomNetwork:
         return self.shortcut_scale * cotangents + self.branch_scale * branch
 
 
-@pytest.mark.parametrize("scales", [PLAIN, RESIDUAL, {"branch_scale": 0.4, "shortcut_scale": 0.9}])
+@pytest.mark.parametrize("scales", [PLAIN, RESIDUAL, WEIGHTED])
 @pytest.mark.parametrize("sigma_w2", [1.0, 2.0])
 def test_the_profile_is_that_of_a_wide_random_network(scales, sigma_w2):
     depth = 6

@@ -61,7 +61,13 @@ def test_a_plain_network_at_its_fixed_point_changes_by_chi_1_in_each_layer(name)
     assert_allclose(profile, layers_above(DEPTH) * log_chi, atol=1e-9)
 
 
-@pytest.mark.parametrize("sigma_b2, q0", [(0.0, 1.0), (0.3, 1e300)])
+@pytest.mark.parametrize(
+    "sigma_b2, q0",
+    [
+        (0.0, 1.0),
+        (0.3, 1e300),
+    ],
+)
 @pytest.mark.parametrize("depth", [0, 1, 50, 3000])  # at 3000 the variance overflows
 @pytest.mark.parametrize("sigma_w2", [1.0, 2.0, 3.0])
 def test_plain_relu_changes_by_half_the_weights_variance(sigma_w2, depth, sigma_b2, q0):
@@ -71,7 +77,14 @@ def test_plain_relu_changes_by_half_the_weights_variance(sigma_w2, depth, sigma_
     assert_allclose(profile, expected, rtol=1e-12)  # the sum's rounding
 
 
-@pytest.mark.parametrize("branch_scale, expected", [(1.0, 69.3), (0.5, 22.3), (0.1, 0.995)])
+@pytest.mark.parametrize(
+    "branch_scale, expected",
+    [
+        (1.0, 69.3),
+        (0.5, 22.3),
+        (0.1, 0.995),
+    ],
+)
 def test_residual_relu_grows_by_the_square_of_the_branch_scale(branch_scale, expected):
     scales = RESIDUAL | {"branch_scale": branch_scale}
     profile = predicted("relu", sigma_w2=2.0, depth=100, **scales)
@@ -163,10 +176,20 @@ def test_no_batch_norm_rate_for_other_nonlinearities(name):
     assert profiles.batch_norm_rate(name, 64) is None
 
 
+def predict_plain_batch_norm(activation, batch):
+    return predicted(
+        activation,
+        sigma_w2=0.7,
+        sigma_b2=0.2,
+        norm="batch",
+        batch=batch,
+    )
+
+
 @pytest.mark.parametrize("batch", [4, 16, 256])
 @pytest.mark.parametrize("activation", ["relu", "linear"])
 def test_plain_batch_norm_explodes_at_its_rate(activation, batch):
-    profile = predicted(activation, sigma_w2=0.7, sigma_b2=0.2, norm="batch", batch=batch)
+    profile = predict_plain_batch_norm(activation, batch)
     rate = profiles.batch_norm_rate(activation, batch)
     assert rate is not None
     log_factors = -np.diff(profile)
@@ -176,7 +199,7 @@ def test_plain_batch_norm_explodes_at_its_rate(activation, batch):
 @pytest.mark.parametrize("batch", [4, 16, 256])
 @pytest.mark.parametrize("activation", ["relu", "linear"])
 def test_the_last_layer_of_plain_batch_norm_still_sees_a_mean_over_the_batch(activation, batch):
-    profile = predicted(activation, sigma_w2=0.7, sigma_b2=0.2, norm="batch", batch=batch)
+    profile = predict_plain_batch_norm(activation, batch)
     correlation = -1 / (batch - 1)
     kappa_1 = mean_field.kappa_1(correlation) if activation == "relu" else correlation
     expected = (batch - 2) / ((batch - 3) * (1 - kappa_1))
@@ -184,7 +207,14 @@ def test_the_last_layer_of_plain_batch_norm_still_sees_a_mean_over_the_batch(act
 
 
 def test_residual_batch_norm_grows_as_a_power_of_depth():
-    profile = predicted("relu", sigma_w2=2.0, depth=4000, norm="batch", batch=10**6, **RESIDUAL)
+    profile = predicted(
+        "relu",
+        sigma_w2=2.0,
+        depth=4000,
+        norm="batch",
+        batch=10**6,
+        **RESIDUAL,
+    )
     layer = np.arange(400, 4001)
     growth = profile[0] - profile[layer]
     exponent = np.polyfit(np.log(layer), growth, 1)[0]
@@ -272,7 +302,12 @@ def squared_norm(g: np.ndarray) -> np.ndarray:
     return np.sum(g * g, (1, 2))
 
 
-def relu_log_ratios(depth: int, width: int, networks: int, rng: np.random.Generator) -> np.ndarray:
+def relu_log_ratios(
+    depth: int,
+    width: int,
+    networks: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """ln(‖∂L/∂h_0‖²/‖∂L/∂h_N‖²) of many plain He ReLU networks."""
     h, g = rng.standard_normal((2, networks, 1, width))
     last = squared_norm(g)
@@ -327,7 +362,13 @@ class Normalisation:
 class RandomLayer:
     """A residual layer of random weights, in NumPy."""
 
-    def __init__(self, activation: str, norm: str, placement: str, numbers: dict[str, Any]):
+    def __init__(
+        self,
+        activation: str,
+        norm: str,
+        placement: str,
+        numbers: dict[str, Any],
+    ):
         self.activation = NONLINEARITIES[activation]
         self.numbers = numbers
         axis = {"none": None, "layer": 1, "batch": 0}[norm]
@@ -376,7 +417,14 @@ for activation in ("relu", "linear"):
     CASES.append((activation, "batch", "pre", 0.2))
 
 
-@pytest.mark.parametrize("shortcut_scale, branch_scale", [(0.0, 1.0), (1.0, 1.0), (0.9, 0.5)])
+@pytest.mark.parametrize(
+    "shortcut_scale, branch_scale",
+    [
+        (0.0, 1.0),
+        (1.0, 1.0),
+        (0.9, 0.5),
+    ],
+)
 @pytest.mark.parametrize("activation, norm, placement, tolerance", CASES)
 def test_a_wide_random_network_does_as_predicted(
     activation, norm, placement, tolerance, shortcut_scale, branch_scale

@@ -89,33 +89,33 @@ def test_what_is_counted_is_what_the_step_measures(count, kind):
     """The norms from the histogram are the gauges' norms, up to one factor for all: the mantissas' mean square."""
     sizes = {"kind": kind, "depth": 5} | ({"init": "lecun"} if kind == "rnn" else {})
     found, step = count("float32", width=64, **sizes)
-    assert set(found) == {"own"}
+    assert set(found) == {"run"}
     profile = {name: np.asarray(values[0, 0]) for name, values in step().items()}
     for name, gauge in (("signal", "signal_grad"), ("grad", "grad_norm")):
-        counts = found["own"][name]
+        counts = found["run"][name]
         elements = counts.sum(-1)
         with np.errstate(divide="ignore"):
             measured = 2 * np.log(profile[gauge]) - np.log(elements)
         difference = (squares(counts) - measured)[measured > -np.inf]
         np.testing.assert_allclose(difference, -np.log(7 / 3), atol=0.35)
-    assert np.all(found["own"]["signal"].sum(-1) == 8 * 64)
+    assert np.all(found["run"]["signal"].sum(-1) == 8 * 64)
 
 
 def test_parameters_are_counted_layer_by_layer(count):
     found, _ = count("float32", width=64, depth=5)
-    np.testing.assert_array_equal(found["own"]["grad"].sum(-1), np.full(5, 64 * 64 + 64))
+    np.testing.assert_array_equal(found["run"]["grad"].sum(-1), np.full(5, 64 * 64 + 64))
 
 
 def test_the_loss_scale_shifts_the_exponents_and_the_exact_ones_stay(count):
     """By whole bins, where nothing leaves the range."""
     sizes = {"depth": 2, "activation": "tanh"}
     one, other = (count("mixed_float16", scale, **sizes)[0] for scale in (2.0**8, 2.0**12))
-    jax.tree.map(np.testing.assert_array_equal, one["exact"], other["exact"])
-    shifted = np.roll(one["own"]["signal"][:, :BINS], 4, axis=-1)
+    jax.tree.map(np.testing.assert_array_equal, one["float32"], other["float32"])
+    shifted = np.roll(one["run"]["signal"][:, :BINS], 4, axis=-1)
     top = slice(
         -10 - LOWEST, None
     )  # far from what is subnormal, rounding is the same at each scale
-    np.testing.assert_array_equal(shifted[:, top], other["own"]["signal"][:, top.start : BINS])
+    np.testing.assert_array_equal(shifted[:, top], other["run"]["signal"][:, top.start : BINS])
 
 
 def test_counting_leaves_the_state_as_it_is(make_spec, make_numbers, make_data, assert_equal):
@@ -127,4 +127,4 @@ def test_counting_leaves_the_state_as_it_is(make_spec, make_numbers, make_data, 
     first, again = (program.exponents(state, hp, data) for _ in range(2))
     assert_equal(first, again)
     later = program.exponents(dataclasses.replace(state, step=state.step + 1), hp, data)
-    assert not np.array_equal(later["own"]["signal"], first["own"]["signal"])
+    assert not np.array_equal(later["run"]["signal"], first["run"]["signal"])

@@ -10,6 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from research.gauges.table import (
+    GRAD_NORM,
+    METRICS,
+    SIGNAL_GRAD,
+    TRACKED_DIAGNOSTICS,
+    TRACKED_GAUGES,
+)
 from research.records.runs import Columns, JsonObject
 from research.records.trackers import Diagnostics
 from research.records.trackers.server import server_address, server_answers
@@ -31,25 +38,7 @@ WANDB_SETTINGS = {
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
 }
-METRIC_KEYS = {
-    "train_loss": "train/loss",
-    "train_accuracy": "train/accuracy",
-    "learning_rate": "train/learning_rate",
-    "loss_scale": "train/loss_scale",
-    "skipped": "train/skipped",
-    "epoch": "train/epoch",
-    "eval_loss": "eval/loss",
-    "eval_accuracy": "eval/accuracy",
-    "grad_norm": "grad_norm/total",
-}
-SCALAR_DIAGNOSTICS = ("sharpness", "sharpness_bound")
-LAYER_DIAGNOSTICS = (
-    "signal_zero",
-    "signal_lost",
-    "grad_zero",
-    "grad_lost",
-    "gradient_correlation",
-)
+METRIC_KEYS = {metric.name: metric.key for metric in METRICS}
 TAGGED_GROUPS = (
     "skip",
     "norm",
@@ -116,7 +105,7 @@ class WandbTracker:
         self._run.define_metric("train/step", hidden=True, summary="none")
         for key in METRIC_KEYS.values():
             self._run.define_metric(key, step_metric="train/step")
-        for name in ("grad_norm", *LAYER_DIAGNOSTICS):
+        for name in _tracked_profiles():
             self._run.define_metric(f"{name}/layer_*", step_metric="train/step", summary="none")
         self._run.define_metric("inspect/*", step_metric="train/step")
         return run_info(self._run)
@@ -130,11 +119,11 @@ class WandbTracker:
         Args:
             metrics: numbers by name [S], with their ``step`` [S].
             profiles: gauges by name [S', N], with their ``step`` [S'].
-            diagnostics: what was measured on an interval, by step. Only ``SCALAR_DIAGNOSTICS`` and
-                ``LAYER_DIAGNOSTICS`` are logged.
+            diagnostics: what was measured on an interval, by step. Only those that the gauge
+                table marks as tracked are logged.
         """
         self._keep_profiles(profiles)
-        grad_norms = _grad_norms_by_step(profiles)
+        layers_by_step = _tracked_gauges_by_step(profiles)
         columns = _metric_columns(metrics)
         for row, step in enumerate(metrics["step"].tolist()):
             if step < self._num_uploaded_steps:
@@ -143,8 +132,8 @@ class WandbTracker:
             for key, column in columns.items():
                 if column[row] is not None:
                     values[key] = column[row]
-            if step in grad_norms and step % self._settings["every"] == 0:
-                values |= layer_values("grad_norm", grad_norms[step])
+            if step % self._settings["every"] == 0:
+                values |= layers_by_step.get(step, {})
             values |= _diagnostic_values(diagnostics.get(step, {}))
             self._run.log(values)
 
@@ -152,8 +141,8 @@ class WandbTracker:
         """Keeps what the heat map and the table need."""
         if profiles and len(profiles["step"]):
             self._steps.append(profiles["step"])
-            self._signal_grads.append(profiles["signal_grad"])
-            self._last_grad_norm = profiles["grad_norm"][-1]
+            self._signal_grads.append(profiles[SIGNAL_GRAD.name])
+            self._last_grad_norm = profiles[GRAD_NORM.name][-1]
 
     def finish(self, info: JsonObject) -> None:
         """Writes the summary and closes the W&B run.
@@ -261,12 +250,25 @@ def _count_steps(offline_run: Path) -> int:
     return num_steps
 
 
-def _grad_norms_by_step(profiles: Columns) -> dict[int, np.ndarray]:
-    """The gradient norm of each layer [N], by measured step."""
+def _tracked_profiles() -> list[str]:
+    """The gauges and diagnostics of which W&B gets one value a layer."""
+    names = [gauge.name for gauge in TRACKED_GAUGES]
+    for diagnostic in TRACKED_DIAGNOSTICS:
+        if not diagnostic.is_number:
+            names.append(diagnostic.name)
+    return names
+
+
+def _tracked_gauges_by_step(profiles: Columns) -> dict[int, dict[str, float]]:
+    """One value a layer of each tracked gauge, by W&B key, for each measured step."""
+    by_step: dict[int, dict[str, float]] = {}
     if not profiles:
-        return {}
-    steps = profiles["step"].tolist()
-    return dict(zip(steps, profiles["grad_norm"], strict=True))
+        return by_step
+    for row, step in enumerate(profiles["step"].tolist()):
+        by_step[step] = {}
+        for gauge in TRACKED_GAUGES:
+            by_step[step] |= layer_values(gauge.name, profiles[gauge.name][row])
+    return by_step
 
 
 def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
@@ -285,11 +287,13 @@ def _diagnostic_values(diagnostics: Columns) -> dict[str, float]:
     Histograms and spectra are only in the record.
     """
     values = {}
-    for name in SCALAR_DIAGNOSTICS:
-        if name in diagnostics:
+    for diagnostic in TRACKED_DIAGNOSTICS:
+        name = diagnostic.name
+        if name not in diagnostics:
+            continue
+        if diagnostic.is_number:
             values[f"inspect/{name}"] = float(diagnostics[name])
-    for name in LAYER_DIAGNOSTICS:
-        if name in diagnostics:
+        else:
             values |= layer_values(name, diagnostics[name])
     return values
 
