@@ -116,7 +116,7 @@ def _setting_cells(group: SettingGroup, row: SettingRow) -> list[str]:
         default += f" ({', '.join(others)})"
     meaning = row.meaning
     if row.condition:
-        meaning += f" Acts only with `{row.condition}`."
+        meaning += f" Has an effect only with {row.condition}."
     return [
         f"`{row.path}`",
         default,
