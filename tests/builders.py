@@ -7,14 +7,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from research.config import options
-from research.config.fields import settings_of, without_traced_values
+from research.config.fields import replace_traced, traced_names, without_traced_values
 from research.config.schema import OPTIONS, Config, is_group, make_option
 from research.models.architecture import Architecture
-from research.models.hparams import HParams
+from research.models.hparams import HParams, static_train
+from research.training.precision import POLICIES
 from research.training.program_config import ProgramConfig
 
 GROUPS_OF_A_NETWORK = ("model", "skip", "norm", "activation", "init")
+GROUPS_OF_TRAINING = ("train", "optimizer", "precision", "loss", "measure")
 SETTINGS = {  # the short name of a setting, and its path
     "kind": "model",
     "placement": "norm.placement",
@@ -32,6 +33,26 @@ USUAL = {
     "growth": 3,
     "dtype": "float32",
     "param_dtype": "float32",
+}
+SETTINGS_OF_TRAINING = {
+    "input_noise": "train.input_noise",
+    "optimizer": "optimizer",
+    "schedule": "optimizer.schedule",
+    "clip": "optimizer.clip",
+    "precision": "precision",
+    "loss_scaling": "precision.loss_scaling",
+    "loss_scale": "precision.loss_scale",
+    "stochastic_rounding": "precision.stochastic_rounding",
+    "loss": "loss",
+    "level": "measure",
+    "every": "measure.every",
+    "inspect": "measure.inspect",
+}
+USUAL_OF_TRAINING = {
+    "optimizer": "momentum",
+    "precision": "float32",
+    "loss": "cross_entropy",
+    "level": "norms",
 }
 
 
@@ -52,7 +73,11 @@ def make_config(changes: dict[str, Any] | None = None) -> Config:
     return Config(**values)
 
 
-def _option(group: str, default: Any, changes: dict[str, Any]) -> Any:
+def _option(
+    group: str,
+    default: Any,
+    changes: dict[str, Any],
+) -> Any:
     settings = {}
     for path, value in changes.items():
         of_group, _, name = path.partition(".")
@@ -96,14 +121,56 @@ def make_architecture(**changes: Any) -> Architecture:
     return Architecture(**facts, **network)
 
 
+def make_program_config(**changes: Any) -> ProgramConfig:
+    """A small program from short names: ``make_program_config(optimizer="adam", skip="dense")``.
+
+    Names are fields of ``ProgramConfig``, those of ``SETTINGS_OF_TRAINING``, or names that
+    ``make_architecture`` takes. The number formats are those of ``precision``.
+    """
+    fields = {item.name for item in dataclasses.fields(ProgramConfig)} - set(GROUPS_OF_TRAINING)
+    facts = {"batch_size": 8, "capacity": 16, "fast_compile": True}
+    chosen = {}
+    names = USUAL_OF_TRAINING | changes
+    policy = POLICIES[names["precision"]]
+    network = {
+        "dtype": policy.compute,
+        "param_dtype": policy.params,
+        "rounding": policy.rounding,
+    }
+    for name, value in names.items():
+        if name in fields:
+            facts[name] = value
+        elif name in SETTINGS_OF_TRAINING:
+            chosen[SETTINGS_OF_TRAINING[name]] = value
+        else:
+            network[name] = value
+    config = make_config(chosen)
+    training = {}
+    for group in GROUPS_OF_TRAINING:
+        training[group] = without_traced_values(getattr(config, group))
+    training["train"] = static_train(config.train)
+    return ProgramConfig(architecture=make_architecture(**network), **training, **facts)
+
+
 def _has(path: str, names: dict[str, Any]) -> bool:
     """Whether the chosen option of a group has a setting."""
     group, _, setting = path.partition(".")
     if not setting:
         return True
-    by_default = {"model": "mlp", "skip": "none", "norm": "none"}
-    choice = names.get("kind" if group == "model" else group, by_default[group])
-    return setting in {item.name for item in dataclasses.fields(OPTIONS[group][choice])}
+    default_options = {
+        "model": "mlp",
+        "skip": "none",
+        "norm": "none",
+    }
+    short_name = "kind" if group == "model" else group
+    option = names.get(short_name, default_options[group])
+    return has_setting(group, option, setting)
+
+
+def has_setting(group: str, option: str, name: str) -> bool:
+    """Whether an option of a group has a setting."""
+    fields = dataclasses.fields(OPTIONS[group][option])
+    return name in [item.name for item in fields]
 
 
 def make_hparams(
@@ -111,48 +178,80 @@ def make_hparams(
     changes: dict[str, Any] | None = None,
     *,
     runs: int | None = 1,
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> HParams:
-    """The hyperparameters that belong to a program or a network, at their defaults but for ``changes``.
+    """The hyperparameters of a program or a network: the defaults, except for ``changes``.
 
     Args:
         target: what they are passed to.
-        changes: numbers by dotted path, ``seed`` and ``train.steps`` among them; a list holds one value
-            for each of the runs.
+        changes: numbers by dotted path, such as ``seed`` and ``train.steps``; a list holds one
+            value for each run.
         runs: M; None for a single run without an axis.
-        dtype: format of real numbers.
+        dtype: format of real numbers; None for that in which the target accumulates.
     """
-    values = {"train.steps": 10, "seed": 0} | (changes or {})
+    dtype = dtype or _accumulation_dtype(target)
     shape = () if runs is None else (runs,)
-    unused = set(values)
+    values = {"train.steps": 10, "seed": 0} | (changes or {})
+    count_formats = {"train.steps": np.int32, "seed": np.uint32}
 
     def to_array(path: str, default: Any) -> Any:
-        value = values.get(path, default)
-        unused.discard(path)
-        is_count = isinstance(default, int) or path == "train.steps"
-        format_ = np.int32 if is_count else dtype
-        if path == "seed":
-            format_ = np.uint32
-        return jnp.asarray(np.broadcast_to(np.asarray(value, format_), shape))
+        usual_format = np.int32 if isinstance(default, int) else dtype
+        number = np.asarray(values.pop(path, default), count_formats.get(path, usual_format))
+        return jnp.asarray(np.broadcast_to(number, shape))
 
     groups = {}
     for group, option in _options_of(target).items():
         arrays = {}
-        for name, declared in settings_of(option):
-            if declared.traced:
-                arrays[name] = to_array(f"{group}.{name}", getattr(option, name))
+        for name in traced_names(option):
+            arrays[name] = to_array(f"{group}.{name}", getattr(option, name))
         groups[group] = dataclasses.replace(option, **arrays)
     hp = HParams(seed=to_array("seed", 0), **groups)
-    assert not unused, f"not traced, or not of these options: {unused}"
+    assert not values, f"not traced, or not of these options: {set(values)}"
     return hp
 
 
-def _options_of(target: ProgramConfig | Architecture) -> dict[str, Any]:
-    default = Config()
+def select_existing(
+    target: ProgramConfig | Architecture, numbers: dict[str, Any]
+) -> dict[str, Any]:
+    """Those of the numbers, by dotted path, that the options of a program or a network have."""
+    options_of_target = _options_of(target)
+    selected = {}
+    for path, value in numbers.items():
+        group, _, name = path.rpartition(".")
+        if not group or name in traced_names(options_of_target[group]):
+            selected[path] = value
+    return selected
+
+
+def trace_option(option: Any, dtype: str = "float32") -> Any:
+    """An option with arrays for its traced numbers, as inside a program."""
+
+    def to_array(
+        name: str,
+        declared: Any,
+        value: float,
+    ) -> Any:
+        del name, declared
+        return jnp.asarray(value, jnp.int32 if isinstance(value, int) else dtype)
+
+    return replace_traced(option, to_array)
+
+
+def _accumulation_dtype(target: ProgramConfig | Architecture) -> str:
+    """The format of gauges, losses and the optimizer."""
     arch = target if isinstance(target, Architecture) else target.architecture
+    return "float64" if arch.dtype == "float64" else "float32"
+
+
+def _options_of(target: ProgramConfig | Architecture) -> dict[str, Any]:
+    """The options that hyperparameters are made of; those of training are the defaults for a
+    network.
+    """
+    is_network = isinstance(target, Architecture)
+    arch = target if is_network else target.architecture
+    training = Config() if is_network else target
     groups = {group: getattr(arch, group) for group in GROUPS_OF_A_NETWORK}
     for group in ("optimizer", "precision", "loss"):
-        groups[group] = getattr(target, group, getattr(default, group))
-    train = getattr(target, "train", options.Train())
-    groups["train"] = options.Train(input_noise=train.input_noise)
+        groups[group] = getattr(training, group)
+    groups["train"] = static_train(training.train)
     return groups

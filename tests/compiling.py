@@ -1,6 +1,6 @@
-"""What keeps the tests short: programs that are compiled quickly, and sets of which a part is run always.
+"""Fast compilation for tests, and subsets of cases that always run.
 
-Compiling is most of a test's time, and how well code is optimised is not what a test is about.
+Compilation takes most of a test's time, and no test depends on how well the code is optimised.
 """
 
 import functools
@@ -14,8 +14,14 @@ quick = functools.partial(jax.jit, compiler_options=FAST_COMPILE_OPTIONS)
 
 
 def one_in(step, cases):
-    """All cases, of which one in ``step`` is run always and the others where slow tests are asked for."""
-    return [
-        pytest.param(*case, marks=[pytest.mark.slow] if n % step else [])
-        for n, case in enumerate(cases)
-    ]
+    """All cases as parameters of a test; all but every ``step``-th are marked slow.
+
+    Args:
+        step: 1 marks none.
+        cases: a tuple of arguments for each.
+    """
+    parameters = []
+    for number, case in enumerate(cases):
+        marks = [pytest.mark.slow] if number % step else []
+        parameters.append(pytest.param(*case, marks=marks))
+    return parameters

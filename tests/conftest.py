@@ -205,12 +205,6 @@ def trained(fathom, small, workplace) -> Callable[..., tuple[Run, Said]]:
 
 
 @pytest.fixture(scope="session")
-def formulas():
-    """Activations of z; shortcuts of h, the branch, and a ``Shortcut``, which comes with them."""
-    return {"activation": oracle.ACTIVATIONS, "skip": oracle.SKIPS, "at": oracle.Shortcut}
-
-
-@pytest.fixture(scope="session")
 def unrolled():
     """The oracle: the network of an ``Architecture`` written out layer by layer."""
     return oracle.unrolled

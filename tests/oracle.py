@@ -1,309 +1,315 @@
-"""The network written out layer by layer in float64. It shares no line with the package."""
+"""An ``mlp`` written out layer by layer; it shares no code with the package."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
 
 
-def _relu(z):
+def relu(z):
     return jnp.where(z > 0, z, 0)
 
 
-def _tanh(z):
+def tanh(z):
     return 1 - 2 / (jnp.exp(2 * z) + 1)
 
 
-def _sigmoid(z):
+def sigmoid(z):
     return 1 / (1 + jnp.exp(-z))
 
 
-def _gelu(z):
+def gelu(z):
     return z * 0.5 * (1 + jax.scipy.special.erf(z / 2**0.5))
 
 
-def _silu(z):
+def silu(z):
     return z / (1 + jnp.exp(-z))
 
 
-def _elu(z):
-    negative = jnp.exp(jnp.minimum(z, 0)) - 1
-    return jnp.where(z > 0, z, negative)
+def elu(z):
+    return jnp.where(z > 0, z, jnp.exp(jnp.minimum(z, 0)) - 1)
 
 
-def _selu(z):
-    negative = SELU_ALPHA * (jnp.exp(jnp.minimum(z, 0)) - 1)
-    return SELU_SCALE * jnp.where(z > 0, z, negative)
+def selu(z):
+    negative_part = SELU_ALPHA * (jnp.exp(jnp.minimum(z, 0)) - 1)
+    return SELU_SCALE * jnp.where(z > 0, z, negative_part)
 
 
-def _softsign(z):
+def softsign(z):
     return z / (1 + jnp.abs(z))
 
 
-def _linear(z):
+def linear(z):
     return z
 
 
 ACTIVATIONS = {
-    "relu": _relu,
-    "tanh": _tanh,
-    "sigmoid": _sigmoid,
-    "gelu": _gelu,
-    "silu": _silu,
-    "elu": _elu,
-    "selu": _selu,
-    "softsign": _softsign,
-    "linear": _linear,
+    "relu": relu,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+    "gelu": gelu,
+    "silu": silu,
+    "elu": elu,
+    "selu": selu,
+    "softsign": softsign,
+    "linear": linear,
 }
 
 
-@dataclass
-class Shortcut:
-    """What the formula of a shortcut needs besides h and the branch, at layer ``layer`` = 0..N-1.
+def do_nothing(h):
+    return h
 
-    ``learned`` holds the parameters of the shortcut. ``written`` units of h have a value where it
-    grows from layer to layer. ``kept`` is the value of a random mask, instead of its mean.
-    ``normed`` normalises the projected shortcut.
+
+@dataclass(frozen=True)
+class Shortcut:
+    """What the formula of a layer's shortcut depends on.
+
+    Attributes:
+        hp: the hyperparameters.
+        layer: the layer's number, from 0.
+        layers: N.
+        depth: ``model.depth``.
+        learned: the parameters of the shortcut.
+        num_active: with ``dense``, how many units hold a value.
+        kept: the value of the random mask; None for its mean.
+        normalize: the normalisation of a projected shortcut.
     """
 
-    hp: Mapping[str, Any]
+    hp: Any
     layer: int
     layers: int
     depth: int
     learned: Mapping[str, Any]
-    written: int = 0
+    num_active: int = 0
     kept: Any = None
-    normed: Callable = _linear
+    normalize: Callable = do_nothing
 
     def gate(self, h):
-        gate = self.learned["gate"]
-        bias_shape = (1,) * (h.ndim - 1) + (-1,)
-        return _sigmoid(h @ gate["kernel"] + gate["bias"].reshape(bias_shape))
+        z = apply_linear(h, self.learned["gate"])
+        return 1 / (1 + jnp.exp(-z))
 
     def mask(self, rate):
         return 1 - rate if self.kept is None else self.kept
 
 
-def _none(h, branch, at):
-    return branch
-
-
-def _identity(h, branch, at):
-    return h + branch
-
-
-def _scaled(h, branch, at):
-    return at.hp["skip.shortcut_scale"] * h + at.hp["skip.branch_scale"] * branch
-
-
-def _inv_sqrt_depth(h, branch, at):
-    return h + branch / np.sqrt(at.layers)
-
-
-def _learned_scale(h, branch, at):
-    return h + at.learned["alpha"] * branch
-
-
-def _highway(h, branch, at):
-    gate = at.gate(h)
-    return gate * branch + (1 - gate) * h
-
-
-def _gated(h, branch, at):
-    return branch + (1 - at.gate(h)) * h
-
-
-def _projection(h, branch, at):
-    projected = h @ at.learned["projection"]["kernel"]
-    return at.normed(projected) + branch
-
-
-def _dropout(h, branch, at):
-    return at.mask(at.hp["skip.rate"]) * h + branch
-
-
-def _stochastic_depth(h, branch, at):
-    rate = at.hp["skip.rate"] * (at.layer + 1) / at.layers
-    return h + at.mask(rate) * branch
-
-
-def _deepnorm(h, branch, at):
-    return (2 * at.depth) ** 0.25 * h + branch
-
-
-def _dense(h, branch, at):
-    before = h[..., : at.written]
-    after = h[..., at.written + branch.shape[-1] :]
-    return jnp.concatenate([before, branch, after], axis=-1)
-
-
-SKIPS: dict[str, Callable[[Any, Any, Shortcut], Any]] = {
-    "none": _none,
-    "identity": _identity,
-    "scaled": _scaled,
-    "inv_sqrt_depth": _inv_sqrt_depth,
-    "rezero": _learned_scale,
-    "skipinit": _learned_scale,
-    "fixup": _learned_scale,
-    "highway": _highway,
-    "gated": _gated,
-    "projection": _projection,
-    "dropout": _dropout,
-    "stochastic_depth": _stochastic_depth,
-    "deepnorm": _deepnorm,
-    "dense": _dense,
-}
-
-
-def _moments(kind, h, groups):
-    """The value that a norm subtracts, and the mean square by which it divides."""
-    if kind == "rms":
-        return 0, jnp.mean(h**2, 1, keepdims=True)
-    if kind == "group":
-        units_per_group = h.shape[1] // groups
-        grouped = h.reshape(len(h), groups, -1)
-        mean = jnp.repeat(jnp.mean(grouped, 2), units_per_group, 1)
-        variance = jnp.repeat(jnp.var(grouped, 2), units_per_group, 1)
-        return mean, variance
-    axis = {"layer": 1, "batch": 0}[kind]
-    mean = jnp.mean(h, axis, keepdims=True)
-    variance = jnp.var(h, axis, keepdims=True)
-    return mean, variance
-
-
-def _apply_linear(h, params):
-    out = h @ params["kernel"]
-    if "bias" in params:
-        out = out + params["bias"][None]
-    return out
-
-
-def _layer_of(tree, n):
-    """The parameters of layer ``n`` from parameters that are stacked over layers."""
-    return jax.tree.map(lambda leaf: leaf[n], tree)
-
-
-class _Network:
-    """The forward pass; ``seen`` collects what it computes."""
-
-    def __init__(self, arch, hp, nudges, running, kept):
-        self.arch = arch
-        self.hp = hp
-        self.nudges = nudges
-        self.running = running or {}
-        self.kept = kept
-        self.activation = ACTIVATIONS[arch.activation]
-        self.growth = arch.growth if arch.skip == "dense" else 0
-        self.seen = {"signals": [], "into_branch": [], "moments": []}
-
-    def nudge(self, name, layer, h):
-        if self.nudges is None:
-            return h
-        return h + self.nudges[name][layer]
-
-    def norm(self, h, params, running):
-        kind = self.arch.norm
-        if kind == "none":
-            return h
-        norm = params["norm"]
-        scale = norm["scale"][None]
-        if kind == "dyt":
-            return scale * jnp.tanh(norm["alpha"] * h) + norm["bias"][None]
-        mean, square = _moments(kind, h, self.arch.groups)
-        self.seen["moments"].append((mean, square))
-        if kind == "batch" and running:
-            mean = running["norm"]["mean"][None]
-            square = running["norm"]["var"][None]
-        epsilon = 1e-5 if kind == "batch" else 1e-6
-        out = (h - mean) / jnp.sqrt(square + epsilon) * scale
-        if kind == "rms":
-            return out
-        return out + norm["bias"][None]
-
-    def norm_at(self, placement, h, params, running):
-        if placement != self.arch.placement:
-            return h
-        return self.norm(h, params, running)
-
-    def branch(self, z, params, written):
-        """W φ(z) of the first ``written`` units; Fixup shifts z before φ and before W."""
-        before = 0
-        after = 0
-        if self.arch.skip == "fixup":
-            before, after = params["shifts"][0]
-        z = z[:, :written] + before
-        self.seen["into_branch"].append(z)
-        (weight,) = params["weights"].values()
-        weight = weight | {"kernel": weight["kernel"][:written]}
-        return _apply_linear(self.activation(z) + after, weight)
-
-    def shortcut(self, n, params, running, written):
-        def norm_of_shortcut(h):
-            return self.norm(h, params["skip"], running.get("skip"))
-
-        return Shortcut(
-            hp=self.hp,
-            layer=n,
-            layers=self.arch.model.depth,
-            depth=self.arch.model.depth,
-            learned=params.get("skip", {}),
-            written=written,
-            kept=None if self.kept is None else self.kept[n],
-            normed=norm_of_shortcut,
-        )
-
-    def layer(self, n, h, params, running):
-        written = self.arch.model.width + n * self.growth
-        z = self.nudge("branch_grad", n, h)
-        z = self.norm_at("pre", z, params, running)
-        branch = self.branch(z, params["branch"], written)
-        branch = self.norm_at("branch", branch, params, running)
-        shortcut = self.shortcut(n, params, running, written)
-        h = self.nudge("skip_grad", n, h)
-        h = SKIPS[self.arch.skip](h, branch, shortcut)
-        h = self.norm_at("post", h, params, running)
-        h = self.nudge("signal_grad", n + 1, h)
-        self.seen["signals"].append(h[:, : written + self.growth])
-        return h
-
-    def __call__(self, params, x):
-        width = self.arch.model.width
-        h = _apply_linear(x, params["embed"])
-        h = jnp.pad(h, ((0, 0), (0, self.arch.model.depth * self.growth)))
-        h = self.nudge("signal_grad", 0, h)
-        self.seen["signals"].append(h[:, :width])
-        (stage,) = params["stages"].values()
-        for n in range(self.arch.model.depth):
-            running = _layer_of(self.running["stages"][0], n) if self.running else {}
-            h = self.layer(n, h, _layer_of(stage, n), running)
-        h = self.norm_at("pre", h, params, self.running)
-        return _apply_linear(self.activation(h), params["head"])
-
-
-def unrolled(arch, params, x, hp, *, nudges=None, running=None, kept=None):
-    """The network of an ``Architecture`` as a loop over layers.
+def combine(kind, h, branch, at):
+    """The output of a layer.
 
     Args:
-        arch: the architecture.
-        params: the parameters as a tree.
-        x: the input.
-        hp: the traced settings.
-        nudges: what is added where the gauges are. The gradient with respect to a nudge is what the
-            gauge of its name measures: ``signal_grad`` [N+1, B, D], ``branch_grad`` and
-            ``skip_grad`` [N, B, D].
-        running: the network's other state; batch norm then uses its running statistics.
-        kept: the masks of random shortcuts [N]. Without them shortcuts are as in evaluation.
-
-    Returns:
-        The logits, and what was computed on the way by name: ``signals``, ``into_branch``,
-        ``moments``.
+        kind: the name of the shortcut.
+        h: the layer's input.
+        branch: F(h).
+        at: what else the formula depends on.
     """
-    network = _Network(arch, hp, nudges, running, kept)
-    logits = network(params, x)
-    return logits, network.seen
+    match kind:
+        case "none":
+            return branch
+        case "identity":
+            return h + branch
+        case "scaled":
+            scales = at.hp.skip
+            return scales.shortcut_scale * h + scales.branch_scale * branch
+        case "inv_sqrt_depth":
+            return h + branch / at.layers**0.5
+        case "rezero" | "skipinit" | "fixup":
+            return h + at.learned["alpha"] * branch
+        case "highway":
+            return at.gate(h) * branch + (1 - at.gate(h)) * h
+        case "gated":
+            return branch + (1 - at.gate(h)) * h
+        case "projection":
+            projected = h @ at.learned["projection"]["kernel"]
+            return at.normalize(projected) + branch
+        case "dropout":
+            return at.mask(at.hp.skip.rate) * h + branch
+        case "stochastic_depth":
+            rate = at.hp.skip.rate * (at.layer + 1) / at.layers
+            return h + at.mask(rate) * branch
+        case "deepnorm":
+            return (2 * at.depth) ** 0.25 * h + branch
+        case "dense":
+            end = at.num_active + branch.shape[-1]
+            parts = [h[..., : at.num_active], branch, h[..., end:]]
+            return jnp.concatenate(parts, axis=-1)
+    raise ValueError(f"no formula for {kind}")
+
+
+@dataclass
+class Trace:
+    """What a network computes from its input to its output.
+
+    Attributes:
+        signals: the N+1 signals between layers, [B, D] each, without units that hold no value.
+        activation_inputs: the inputs of the N nonlinearities.
+        moments: mean and mean square of each normalisation.
+    """
+
+    signals: list = field(default_factory=list)
+    activation_inputs: list = field(default_factory=list)
+    moments: list = field(default_factory=list)
+
+
+def _moments(norm, h):
+    """What a norm subtracts, and the mean square that it divides by."""
+    match norm.kind.name:
+        case "rms":
+            return 0, jnp.mean(h**2, 1, keepdims=True)
+        case "group":
+            units_per_group = h.shape[1] // norm.groups
+            grouped = h.reshape(len(h), norm.groups, -1)
+            mean = jnp.repeat(jnp.mean(grouped, 2), units_per_group, 1)
+            variance = jnp.repeat(jnp.var(grouped, 2), units_per_group, 1)
+            return mean, variance
+        case "layer":
+            axis = 1
+        case "batch":
+            axis = 0
+    return jnp.mean(h, axis, keepdims=True), jnp.var(h, axis, keepdims=True)
+
+
+def _normalize(
+    norm,
+    h,
+    params,
+    running,
+    trace,
+):
+    """The norm of an option.
+
+    Args:
+        norm: the option.
+        h: its input [B, D].
+        params: a tree with the norm's parameters under ``norm``.
+        running: the same tree of running statistics; empty for the statistics of the batch.
+        trace: where the moments are added.
+    """
+    kind = norm.kind.name
+    if kind == "none":
+        return h
+    learned = params["norm"]
+    scale = learned["scale"][None]
+    if kind == "dyt":
+        return scale * jnp.tanh(learned["alpha"] * h) + learned["bias"][None]
+    mean, square = _moments(norm, h)
+    trace.moments.append((mean, square))
+    if kind == "batch" and running:
+        mean = running["norm"]["mean"][None]
+        square = running["norm"]["var"][None]
+    epsilon = 1e-5 if kind == "batch" else 1e-6
+    out = (h - mean) / jnp.sqrt(square + epsilon) * scale
+    if kind == "rms":
+        return out
+    return out + learned["bias"][None]
+
+
+def apply_linear(h, params):
+    """h W + b over the last axis; without b where there is none."""
+    out = h @ params["kernel"]
+    if "bias" not in params:
+        return out
+    units_last = (1,) * (h.ndim - 1) + (-1,)
+    return out + params["bias"].reshape(units_last)
+
+
+def _branch(
+    arch,
+    z,
+    params,
+    num_active,
+    trace,
+):
+    """W φ(z) over the units that hold a value; ``fixup`` adds a number before φ and before W."""
+    (weight,) = params["weights"].values()
+    rows = {"kernel": weight["kernel"][:num_active]}
+    z = z[:, :num_active]
+    has_shifts = arch.skip.kind.name == "fixup"
+    if has_shifts:
+        z = z + params["shifts"][0, 0]
+    trace.activation_inputs.append(z)
+    activated = ACTIVATIONS[arch.activation.kind.name](z)
+    if has_shifts:
+        activated = activated + params["shifts"][0, 1]
+    return apply_linear(activated, weight | rows)
+
+
+def unrolled(
+    arch,
+    params,
+    x,
+    hp,
+    *,
+    perturbations=None,
+    running=None,
+    kept=None,
+):
+    """The logits of a network, and its ``Trace``.
+
+    Args:
+        arch: the architecture of an ``mlp``.
+        params: its parameters.
+        x: inputs [B, inputs].
+        hp: the hyperparameters.
+        perturbations: arrays that are added where gauges measure the gradient. The gradient with
+            respect to one is what the gauge of that name measures: ``signal_grad`` [N+1, B, D],
+            ``branch_grad`` and ``skip_grad`` [N, B, D].
+        running: running statistics, for batch norm to use instead of those of the batch.
+        kept: the values [N] of the random masks; None for their means.
+    """
+    trace = Trace()
+    running = running or {}
+    kind = arch.skip.kind.name
+    depth = arch.model.depth
+    growth = arch.skip.growth if kind == "dense" else 0
+
+    def perturb(name, layer, h):
+        if perturbations is None:
+            return h
+        return h + perturbations[name][layer]
+
+    def normalize_at(place, h, params, running):
+        if arch.norm.placement.name != place:
+            return h
+        return _normalize(arch.norm, h, params, running, trace)
+
+    def shortcut(number, layer, layer_running, num_active):
+        learned = layer.get("skip", {})
+        norm_running = layer_running.get("skip")
+
+        def normalize(h):
+            return _normalize(arch.norm, h, learned, norm_running, trace)
+
+        mask = None if kept is None else kept[number]
+        return Shortcut(hp, number, depth, depth, learned, num_active, mask, normalize)
+
+    num_active = arch.model.width
+    h = apply_linear(x, params["embed"])
+    h = jnp.pad(h, ((0, 0), (0, depth * growth)))
+    h = perturb("signal_grad", 0, h)
+    trace.signals.append(h[:, :num_active])
+    (stage,) = params["stages"].values()
+    for number in range(depth):
+        layer = take_layer(stage, number)
+        layer_running = take_layer(running["stages"][0], number) if running else {}
+        z = perturb("branch_grad", number, h)
+        z = normalize_at("pre", z, layer, layer_running)
+        branch = _branch(arch, z, layer["branch"], num_active, trace)
+        branch = normalize_at("branch", branch, layer, layer_running)
+        h = perturb("skip_grad", number, h)
+        h = combine(kind, h, branch, shortcut(number, layer, layer_running, num_active))
+        h = normalize_at("post", h, layer, layer_running)
+        h = perturb("signal_grad", number + 1, h)
+        num_active += growth
+        trace.signals.append(h[:, :num_active])
+    h = normalize_at("pre", h, params, running)
+    activated = ACTIVATIONS[arch.activation.kind.name](h)
+    return apply_linear(activated, params["head"]), trace
+
+
+def take_layer(stage, number):
+    """The parameters of one layer of a stage."""
+    return jax.tree.map(lambda leaf: leaf[number], stage)

@@ -95,6 +95,8 @@ def _to_value(name: str, node: Any) -> Any:
         if OmegaConf.is_dict(node):
             path = f"{name}.{next(iter(node), '')}".rstrip(".")
         raise ValueError(unknown_setting(path))
+    if name == "name" and node is not None:
+        return str(node)  # name=2026 is a number to Hydra
     return node
 
 

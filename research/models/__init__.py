@@ -1,7 +1,8 @@
-"""Networks: an embedding, stages of identical blocks, a head.
+"""Networks: an embedding, stages of identical blocks, and a head.
 
-One file a family of ingredients. Nothing here trains, measures by itself, or reads a configuration.
+Each module holds one family of ingredients. Nothing here trains or loads data.
 
 Axis letters, everywhere in the project: B batch, T time, D model width, H heads, K head width, F
-hidden width, V vocabulary, C classes, N layers, M runs, S steps.
+hidden width, V vocabulary, C classes, N layers, M runs, S steps. For images, H, W and C are height,
+width and channels.
 """

@@ -37,12 +37,16 @@ class Nonlinearity:
 
     def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """The derivative φ'(z)."""
-        return jax.jvp(self.function, (z,), (jnp.ones_like(z),))[1]
+        ones = jnp.ones_like(z)
+        _, slope = jax.jvp(self.function, (z,), (ones,))
+        return slope
 
     def greatest_slope(self) -> float:
         """The greatest |φ'(z)| on a fine grid: the unit in which saturation is measured."""
         with jax.ensure_compile_time_eval():
-            return float(np.max(np.abs(self.slope(jnp.linspace(-6, 6, 2401)))))
+            grid = jnp.linspace(-6, 6, 2401)
+            slopes = np.abs(self.slope(grid))
+            return float(np.max(slopes))
 
 
 def unit_statistics(

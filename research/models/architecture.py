@@ -70,9 +70,7 @@ class Architecture:
         rngs: nnx.Rngs,
         **changes: Any,
     ) -> dict[str, Any]:
-        """The keyword arguments of every map with weights, as ``Conv`` and ``make_linear`` take
-        them.
-        """
+        """Keyword arguments of ``Conv`` and ``make_linear`` that all maps have in common."""
         usual = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
         return usual | changes
 
@@ -139,7 +137,7 @@ class Architecture:
 
     @property
     def activates_end(self) -> bool:
-        """Whether a nonlinearity precedes the head: where layers begin with theirs."""
+        """Whether a nonlinearity precedes the head: where it is the first step of each branch."""
         is_elman = getattr(self.model, "cell", None) is Cell.elman
         plain = self.model.kind in (ModelKind.mlp, ModelKind.cnn)
         return plain or is_elman or self.pre_activated
@@ -164,8 +162,9 @@ class Architecture:
         return self.skip.growth if isinstance(self.skip, DenseSkip) else 0
 
     def num_active_units(self, layer: int | Array) -> int | Array:
-        """Units of the input of layer ``layer`` that have a value: with ``dense`` each layer adds
-        some.
+        """Units of the input of layer ``layer`` that hold a value.
+
+        With ``skip=dense`` each layer adds some.
         """
         if self.growth:
             return self.model.width + layer * self.growth

@@ -16,8 +16,9 @@ from research.models.hparams import HParams
 
 
 class Attention(nnx.Module):
-    """F(z) = W_o · concat_heads softmax(QKᵀ/√K) V with Q, K, V linear in z (Vaswani et al. 2017,
-    eq. 1).
+    """Multi-head attention: F(z) = W_o · concat_heads softmax(QKᵀ/√K) V.
+
+    Q, K and V are linear in z (Vaswani et al. 2017, eq. 1).
 
     A language model's positions do not attend to later ones, and none attends to padding. There is
     no nonlinearity of units, so ``saturated`` and ``dead`` are NaN. ``deepnorm`` scales the initial
@@ -57,7 +58,7 @@ class Attention(nnx.Module):
 
         Args:
             z: the branch's input.
-            ctx: what this pass needs to know.
+            ctx: the context of the pass.
             layer: the layer's number.
         """
         q = self._split_heads(self.query(z))
@@ -66,34 +67,43 @@ class Attention(nnx.Module):
         if self.is_rotary:
             q = rotate(q)
             k = rotate(k)
-        wide = jnp.promote_types(z.dtype, jnp.float32)
-        scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide)
-        scores = scores * q.shape[-1] ** -0.5
-        if self.is_causal:
-            visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
-            scores = jnp.where(visible, scores, -jnp.inf)
-        if ctx.padding_mask is not None:
-            scores = jnp.where(ctx.padding_mask[:, None, None, :], scores, -jnp.inf)
-        weights = jax.nn.softmax(scores).astype(z.dtype)
-        mixed = jnp.einsum("bhts,bshk->bthk", weights, v).reshape(z.shape)
-        mixed = dropout(self.arch, mixed, ctx, layer)
+        weights = jax.nn.softmax(self._scores(q, k, ctx)).astype(z.dtype)
+        mixed = jnp.einsum("bhts,bshk->bthk", weights, v)
+        mixed = dropout(self.arch, mixed.reshape(z.shape), ctx, layer)
         statistics = {}
         for gauge in gauges_at(Site.NONLINEARITY, ctx.level):
             statistics[gauge.name] = jnp.full((), jnp.nan, jnp.float32)
         return self.out(mixed), statistics
+
+    def _scores(self, q: Array, k: Array, ctx: ForwardContext) -> Float[Array, "B H T T"]:
+        """QKᵀ/√K, and −∞ for positions that must not be attended to."""
+        wide = jnp.promote_types(q.dtype, jnp.float32)
+        scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide)
+        scores = scores * q.shape[-1] ** -0.5
+        if self.is_causal:
+            is_visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+            scores = jnp.where(is_visible[None, None], scores, -jnp.inf)
+        if ctx.padding_mask is not None:
+            is_token = ctx.padding_mask[:, None, None, :]
+            scores = jnp.where(is_token, scores, -jnp.inf)
+        return scores
 
     def _split_heads(self, x: Array) -> Float[Array, "B T H K"]:
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
 def rotate(x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
-    """Turns the pair (i, i+K/2) of position t by the angle t·10000^(-2i/K) (Su et al. 2021, eq.
-    34).
+    """Rotary positions: rotates pairs of units by angles that are proportional to the position.
+
+    The pair (i, i+K/2) of position t is rotated by t·10000^(-2i/K) (Su et al. 2021, eq. 34).
     """
     half = x.shape[-1] // 2
-    angles = np.arange(x.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
+    frequencies = 10000.0 ** (-np.arange(half) / half)
+    angles = np.outer(np.arange(x.shape[1]), frequencies)
     cos = jnp.asarray(np.cos(angles), x.dtype)[None, :, None]
     sin = jnp.asarray(np.sin(angles), x.dtype)[None, :, None]
     first = x[..., :half]
     second = x[..., half:]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    rotated_first = first * cos - second * sin
+    rotated_second = second * cos + first * sin
+    return jnp.concatenate([rotated_first, rotated_second], axis=-1)

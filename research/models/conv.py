@@ -1,4 +1,4 @@
-"""The convolution with weights."""
+"""The convolutional layer."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -7,13 +7,27 @@ from jaxtyping import Array, Float
 from research.config.options import Init
 from research.models.convolution import convolve
 from research.models.init import bias_initializer, weight_initializer
+from research.models.units import align_units, read
 
 
 class Conv(nnx.Module):
-    """A k×k convolution over images, each side padded by (k−1)/2, with zeros or with the other
-    side's pixels.
+    """A k×k convolution of images, padded by (k−1)/2 pixels on each side.
 
-    Fans count the kernel's pixels: a unit has k²·C inputs (He et al. 2015, §2.2).
+    The padding is zero, or the pixels of the opposite side. Fans count the kernel's pixels: a unit
+    has k²·C inputs (He et al. 2015, §2.2).
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        size: k, an odd number.
+        stride: pixels between two outputs.
+        padding: ``zero`` or ``circular``.
+        init: how weights and biases are initialised, with arrays for traced numbers.
+        bias: whether there are biases.
+        factor: a further scale factor on the initial weights.
+        dtype: number format of the arithmetic.
+        param_dtype: number format of the parameters.
+        rngs: random keys.
     """
 
     def __init__(
@@ -32,23 +46,23 @@ class Conv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.stride = stride
-        self.circular = padding == "circular"
+        self.is_circular = padding == "circular"
         self.dtype = dtype
+        draw_kernel = weight_initializer(init, factor)
         shape = (size, size, inputs, outputs)
-        self.kernel = nnx.Param(weight_initializer(init, factor)(rngs.params(), shape, param_dtype))
-        self.bias = (
-            nnx.Param(bias_initializer(init)(rngs.params(), (outputs,), param_dtype))
-            if bias
-            else None
-        )
+        kernel = draw_kernel(rngs.params(), shape, param_dtype)
+        self.kernel = nnx.Param(kernel)
+        initial_bias = None
+        if bias:
+            draw_bias = bias_initializer(init)
+            initial_bias = nnx.Param(draw_bias(rngs.params(), (outputs,), param_dtype))
+        self.bias = initial_bias
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H_ W_ F"]:
-        """Convolves the images, whose sides the stride divides, rounded up."""
+        """Convolves images; H_ = ⌈H/stride⌉ and W_ = ⌈W/stride⌉."""
         x = x.astype(self.dtype)
-        kernel = self.kernel[...].astype(self.dtype)
-        out = convolve(x, kernel, stride=self.stride, circular=self.circular)
-        return (
-            out
-            if self.bias is None
-            else out + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
-        )
+        kernel = read(self.kernel, self.dtype)
+        out = convolve(x, kernel, stride=self.stride, circular=self.is_circular)
+        if self.bias is None:
+            return out
+        return out + align_units(read(self.bias, self.dtype), out)

@@ -1,19 +1,34 @@
-"""Two-dimensional convolution that stays fast inside a compiled training loop.
+"""Two-dimensional convolution that is fast inside a compiled training loop.
 
-Every step of training is inside a ``while``, where XLA's CPU backend is fast for convolutions of
-one form alone, that of a forward pass with stride 1; the gradients that it makes of them take 15 to
-40 times as long there. So on CPU both gradients are written in that form, and strides as products
-of patches; elsewhere XLA's own are the right ones.
+Every training step runs inside a ``while`` loop. There, XLA's CPU backend has fast code for one
+form of convolution only, that of a forward pass with stride 1. The gradients that JAX derives have
+other forms and take 15 to 40 times as long. On CPU, this module therefore computes both gradients
+as convolutions of the fast form, and convolutions with a stride as matrix products of patches. On
+accelerators it uses XLA's convolutions.
 """
 
-import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+
+@dataclass(frozen=True)
+class Window:
+    """How the kernel moves over the image.
+
+    Attributes:
+        stride: pixels between two outputs.
+        circular: whether the image repeats beyond its sides; otherwise it is zero there.
+    """
+
+    stride: int
+    circular: bool
 
 
 def convolve(
@@ -23,136 +38,119 @@ def convolve(
     stride: int = 1,
     circular: bool = False,
 ) -> Float[Array, "B H_ W_ F"]:
-    """y[b,h,w,f] = Σ_ijc x[b, sh+i-p, sw+j-p, c] · kernel[i,j,c,f] with s = ``stride``, p =
-    (k-1)/2.
+    """Convolves images with a square kernel.
 
-    Beyond its sides the image is zero or, where ``circular``, itself again. H_ = ⌈H/s⌉ and W_ =
-    ⌈W/s⌉: both sides are padded alike, as in PyTorch, and not as in TensorFlow's "SAME". Products
-    are summed in float32 or wider and rounded once. Reverse mode only; the backward pass keeps x
-    and the kernel and no patches.
+    y[b,h,w,f] = Σ_ijc x[b, s·h+i−p, s·w+j−p, c] · kernel[i,j,c,f] with s = ``stride``, p = (k−1)/2,
+    H_ = ⌈H/s⌉ and W_ = ⌈W/s⌉. Both sides have the same padding, as in PyTorch and unlike "SAME" in
+    TensorFlow.
+
+    Products are summed in float32 or wider and rounded once. Only reverse-mode differentiation is
+    supported; the backward pass keeps ``x`` and ``kernel``, and no patches.
+
+    Args:
+        x: the images.
+        kernel: the weights; k is odd.
+        stride: pixels between two outputs.
+        circular: whether an image repeats beyond its sides; otherwise it is zero there.
 
     Raises:
-        ValueError: The kernel's sides are even or differ, or the formats of x and kernel do.
+        ValueError: The kernel's sides are even or differ, or x and kernel differ in format.
     """
-    if kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
-        raise ValueError(
-            f"kernel must be square with odd sides, got {kernel.shape[0]}×{kernel.shape[1]}"
-        )
+    height, width, _, _ = kernel.shape
+    if height != width or height % 2 == 0:
+        raise ValueError(f"kernel must be square with odd sides, got {height}×{width}")
     if x.dtype != kernel.dtype:
         raise ValueError(f"x and kernel must have one format, got {x.dtype} and {kernel.dtype}")
-    return _convolve(x, kernel, stride, circular)
+    return _convolve(x, kernel, Window(stride, circular))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(
-    x: Array,
-    kernel: Array,
-    stride: int,
-    circular: bool,
-) -> Array:
-    form = {"stride": stride, "circular": circular}
-    return _on_platform(partial(_on_cpu, **form), partial(_as_convolution, **form), x, kernel)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: Array, kernel: Array, window: Window) -> Array:
+    on_cpu = partial(_convolve_on_cpu, window=window)
+    elsewhere = partial(xla_convolve, window=window)
+    return _by_platform(on_cpu, elsewhere, x, kernel)
 
 
-def _forward(
-    x: Array,
-    kernel: Array,
-    stride: int,
-    circular: bool,
-) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel, stride, circular), (x, kernel)
+def _forward(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(x, kernel, window), (x, kernel)
 
 
-def _backward(
-    stride: int,
-    circular: bool,
-    kept: tuple[Array, Array],
-    grad: Array,
-) -> tuple[Array, Array]:
-    def pull(
-        x: Array,
-        kernel: Array,
-        grad: Array,
-    ) -> tuple[Array, Array]:
-        return jax.vjp(partial(_as_convolution, stride=stride, circular=circular), x, kernel)[1](
-            grad
-        )
-
-    return _on_platform(
-        partial(_gradients_on_cpu, stride=stride, circular=circular), pull, *kept, grad
-    )
+def _backward(window: Window, residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    on_cpu = partial(_gradients_on_cpu, window=window)
+    elsewhere = partial(_derived_gradients, xla_convolve, window=window)
+    return _by_platform(on_cpu, elsewhere, x, kernel, grad)
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _on_platform(
-    cpu: Callable,
-    default: Callable,
-    *operands: Array,
-):
-    """The one place that chooses; automatic differentiation never sees the choice."""
-    return lax.platform_dependent(*operands, cpu=cpu, default=default)
+def _by_platform(on_cpu: Callable, elsewhere: Callable, *operands: Array) -> Any:
+    """Calls the function for the platform that the program is compiled for.
 
-
-def _as_convolution(
-    x: Array,
-    kernel: Array,
-    *,
-    stride: int,
-    circular: bool,
-) -> Array:
-    """Accelerators sum products of 16-bit formats in float32 unasked.
-
-    Asked by ``preferred_element_type``, JAX would convert both operands of each gradient to
-    float32, off the fast path.
+    It is called outside differentiation only: JAX would differentiate both functions.
     """
-    x, sides = _sides(x, kernel.shape[0] // 2, circular)
-    return _plain(x, kernel, stride, sides)
+    return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 
 
-def _plain(
-    x: Array,
-    kernel: Array,
-    stride: int,
-    sides: list[tuple[int, int]],
-) -> Array:
-    axes = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=axes)
+def xla_convolve(x: Array, kernel: Array, window: Window) -> Array:
+    """The convolution by XLA, which sums 16-bit products in float32 on accelerators.
+
+    ``preferred_element_type`` is not set: with it, JAX converts the operands of both gradients to
+    float32, which is slower.
+
+    Args:
+        x: the images [B, H, W, C].
+        kernel: the weights [k, k, C, F].
+        window: how the kernel moves.
+    """
+    pad = kernel.shape[0] // 2
+    if window.circular:
+        x = _pad(x, pad, circular=True)
+        pad = 0
+    return _conv_general(x, kernel, window.stride, pad)
 
 
-def _on_cpu(
-    x: Array,
-    kernel: Array,
-    *,
-    stride: int,
-    circular: bool,
-) -> Array:
-    form = (
-        partial(_as_convolution, stride=1) if stride == 1 else partial(_from_patches, stride=stride)
+def _conv_general(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(pad, pad), (pad, pad)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return form(_wide(x), _wide(kernel), circular=circular).astype(x.dtype)
+
+
+def _derived_gradients(
+    function: Callable,
+    x: Array,
+    kernel: Array,
+    grad: Array,
+    window: Window,
+) -> tuple[Array, Array]:
+    """The gradients of a convolution as JAX derives them."""
+    _, pull_back = jax.vjp(partial(function, window=window), x, kernel)
+    return pull_back(grad)
+
+
+def _convolve_on_cpu(x: Array, kernel: Array, window: Window) -> Array:
+    function = xla_convolve if window.stride == 1 else _convolve_patches
+    return function(_widen(x), _widen(kernel), window).astype(x.dtype)
 
 
 def _gradients_on_cpu(
     x: Array,
     kernel: Array,
     grad: Array,
-    *,
-    stride: int,
-    circular: bool,
+    window: Window,
 ) -> tuple[Array, Array]:
-    """Patches are gathered a second time: they are k² times the image, and cost less than their
-    memory.
-    """
-    wide = _wide(x), _wide(kernel), _wide(grad)
-    if stride == 1:
-        grads = _gradients_in_forward_form(*wide, circular=circular)
+    wide = (_widen(x), _widen(kernel), _widen(grad))
+    if window.stride == 1:
+        x_grad, kernel_grad = _gradients_in_forward_form(*wide, circular=window.circular)
     else:
-        grads = jax.vjp(partial(_from_patches, stride=stride, circular=circular), *wide[:2])[1](
-            wide[2]
-        )
-    return grads[0].astype(x.dtype), grads[1].astype(kernel.dtype)
+        # Gathers the patches again: they need k² times the memory of the image.
+        x_grad, kernel_grad = _derived_gradients(_convolve_patches, *wide, window=window)
+    return x_grad.astype(x.dtype), kernel_grad.astype(kernel.dtype)
 
 
 def _gradients_in_forward_form(
@@ -162,55 +160,48 @@ def _gradients_in_forward_form(
     *,
     circular: bool,
 ) -> tuple[Array, Array]:
-    """∂L/∂x is ∂L/∂y convolved with the kernel turned round; ∂L/∂kernel is x convolved with ∂L/∂y
-    over B.
+    """Both gradients of a convolution with stride 1, as convolutions with stride 1.
+
+    ∂L/∂x is ∂L/∂y convolved with the kernel rotated by 180°. ∂L/∂kernel is x convolved with ∂L/∂y,
+    where the batch takes the place of the channels.
     """
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    of_x = _as_convolution(grad, turned, stride=1, circular=circular)
-    x, sides = _sides(x, kernel.shape[0] // 2, circular)
-    of_kernel = _plain(x.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), 1, sides)
-    return of_x, of_kernel.transpose(1, 2, 0, 3)
+    rotated = kernel[::-1, ::-1].swapaxes(2, 3)
+    x_grad = xla_convolve(grad, rotated, Window(1, circular))
+    pad = kernel.shape[0] // 2
+    if circular:
+        x = _pad(x, pad, circular=True)
+        pad = 0
+    batch_last = x.transpose(3, 1, 2, 0)
+    grad_as_kernel = grad.transpose(1, 2, 0, 3)
+    kernel_grad = _conv_general(batch_last, grad_as_kernel, 1, pad)
+    return x_grad, kernel_grad.transpose(1, 2, 0, 3)
 
 
-def _from_patches(
-    x: Array,
-    kernel: Array,
-    *,
-    stride: int,
-    circular: bool,
-) -> Array:
+def _convolve_patches(x: Array, kernel: Array, window: Window) -> Array:
+    """The convolution as a matrix product of patches [B, H_, W_, k²·C]."""
     size = kernel.shape[0]
-    (_, height, width, _) = x.shape
-    padded = _padded(x, size // 2, circular)
-    taps = itertools.product(range(size), repeat=2)
-    patches = [padded[:, i : i + height : stride, j : j + width : stride] for i, j in taps]
-    return _product(jnp.concatenate(patches, -1), kernel.reshape(-1, kernel.shape[-1]))
+    stride = window.stride
+    _, height, width, _ = x.shape
+    padded = _pad(x, size // 2, circular=window.circular)
+    pixels = []
+    for row in range(size):
+        for column in range(size):
+            rows = slice(row, row + height, stride)
+            columns = slice(column, column + width, stride)
+            pixels.append(padded[:, rows, columns])
+    patches = jnp.concatenate(pixels, -1)
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    # XLA's CPU products are fast for two matrices only.
+    flat_patches = patches.reshape(-1, patches.shape[-1])
+    return (flat_patches @ matrix).reshape(*patches.shape[:-1], -1)
 
 
-def _wide(x: Array) -> Array:
+def _widen(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _sides(
-    x: Array,
-    pad: int,
-    circular: bool,
-) -> tuple[Array, list[tuple[int, int]]]:
-    """The image and what the convolution still has to pad it with."""
-    return (_padded(x, pad, True), [(0, 0)] * 2) if circular else (x, [(pad, pad)] * 2)
-
-
-def _padded(
-    x: Array,
-    pad: int,
-    circular: bool,
-) -> Array:
+def _pad(x: Array, pad: int, *, circular: bool) -> Array:
+    """The image with ``pad`` more pixels on each side."""
     widths = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    return jnp.pad(x, widths, mode="wrap" if circular else "constant")
-
-
-def _product(x: Array, matrix: Array) -> Array:
-    """Over the last axis, as a product of two matrices: XLA's CPU products are fast in no other
-    form.
-    """
-    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
+    mode = "wrap" if circular else "constant"
+    return jnp.pad(x, widths, mode=mode)

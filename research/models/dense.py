@@ -21,8 +21,8 @@ def make_linear(
     """A linear map of the last axis.
 
     Args:
-        inputs: units that it reads.
-        outputs: units that it gives.
+        inputs: units of its input.
+        outputs: units of its output.
         init: how its weights and biases are initialised, with arrays for traced numbers.
         bias: whether it has biases.
         factor: a further scale factor on the initial weights.

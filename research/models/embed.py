@@ -1,4 +1,4 @@
-"""From an example to the input of the first layer."""
+"""Embeddings, which turn an example into the input of the first layer."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ from research.models.conv import Conv
 from research.models.dense import make_linear
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
+from research.models.units import read
 
 
 def make_embed(
@@ -83,7 +84,7 @@ def _image_shape(arch: Architecture) -> tuple[int, int, int]:
 
 
 class Table(nnx.Module):
-    """A learned vector for each token, drawn from N(0, 1/D)."""
+    """A learned vector for each token, initially from N(0, 1/D)."""
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(arch.dtype)
@@ -95,12 +96,13 @@ class Table(nnx.Module):
         """The tokens' vectors."""
         # The gradient of a frequent token is a sum over many positions.
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        return self.vectors[...].astype(wide)[tokens].astype(self.dtype)
+        return read(self.vectors, wide)[tokens].astype(self.dtype)
 
 
 class Sequence(nnx.Module):
-    """Tokens, or the first axis of an example as positions, to vectors, plus a vector for each
-    position.
+    """A vector for each position of a sequence, plus a vector that encodes the position.
+
+    The positions of an example that holds numbers are its first axis.
     """
 
     def __init__(
@@ -127,10 +129,12 @@ class Sequence(nnx.Module):
         if hasattr(self, "table"):
             h = self.table(x, train)
         else:
-            h = self.linear(unit_vectors(self.arch, x).reshape(len(x), self.arch.shape[0], -1))
+            length = self.arch.shape[0]
+            vectors = unit_vectors(self.arch, x).reshape(len(x), length, -1)
+            h = self.linear(vectors)
         if self.positions is None:
             return h
-        return h + self.positions[...].astype(h.dtype)[None]
+        return h + read(self.positions, h.dtype)[None]
 
 
 def _make_positions(
@@ -144,9 +148,7 @@ def _make_positions(
 
 
 def unit_vectors(arch: Architecture, x: Array) -> Array:
-    """Tokens [B, T] as unit vectors [B, T, V], where the architecture reads them so; else ``x`` as
-    it is.
-    """
+    """Tokens [B, T] as unit vectors [B, T, V] where ``one_hot`` asks for them; otherwise ``x``."""
     if arch.vocabulary and arch.one_hot:
         return jax.nn.one_hot(x, arch.vocabulary, dtype=arch.dtype)
     return x

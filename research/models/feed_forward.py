@@ -17,6 +17,7 @@ from research.models.dense import make_linear
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import BOTTLENECK_EXPANSION, Part
+from research.models.units import align_units
 from research.parallel.collectives import sample_then_shard
 
 
@@ -31,8 +32,9 @@ class WeightShape:
 
 
 class FeedForwardBranch(nnx.Module):
-    """F(z) = W_m φ(… W_1 φ(z)), m = 1 for ``dense`` and ``conv``, 2 for ``basic``, 3 for
-    ``bottleneck``.
+    """Nonlinearities and weights in turn: F(z) = W_m φ(… W_1 φ(z)).
+
+    m is 1 for ``dense`` and ``conv``, 2 for ``basic``, and 3 for ``bottleneck``.
 
     The nonlinearity comes first: the order of mean-field theory and of pre-activation residual
     networks. It does not come first where it follows the sum (the original order of ResNets), and
@@ -77,9 +79,7 @@ class FeedForwardBranch(nnx.Module):
         ctx: ForwardContext,
         layer: Array,
     ) -> tuple[Float[Array, "..."], Statistics]:
-        """The branch's output and, where they are asked for, the mean statistics of its
-        nonlinearities.
-        """
+        """The branch's output, and the mean statistics of its nonlinearities."""
         activation = self.arch.activation.kind.name
         statistics = []
         last = len(self.weights) - 1
@@ -102,15 +102,13 @@ class FeedForwardBranch(nnx.Module):
         n: int,
         place: int,
     ) -> Array:
-        """Adds fixup's bias before nonlinearity (``place`` 0) or weight (1) ``n``; else ``z`` as it
-        is.
-        """
+        """With ``skip=fixup``, adds the bias before nonlinearity ``n`` (place 0) or weight (1)."""
         if self.shifts is None:
             return z
         return z + self.shifts[n, place].astype(z.dtype)
 
     def _active_units(self, z: Array, layer: Array) -> Array | None:
-        """Which units of a growing stream have been written; None where all have."""
+        """Which units hold a value, with ``skip=dense``; None where all do."""
         if not self.arch.growth:
             return None
         return jnp.arange(z.shape[-1]) < self.arch.num_active_units(layer)
@@ -119,8 +117,7 @@ class FeedForwardBranch(nnx.Module):
         active = self._active_units(z, layer)
         if active is None:
             return z
-        units_last = (1,) * (z.ndim - 1) + (-1,)
-        return z * active.astype(z.dtype).reshape(units_last)
+        return z * align_units(active.astype(z.dtype), z)
 
 
 def dropout(
@@ -196,6 +193,6 @@ def _initial_factors(
             return [arch.layers ** (-1 / (2 * inner))] * inner + [0.0]
         case SkipKind.deepnorm:
             return [arch.deepnorm[1]] * count
-        case SkipKind.dense:  # the fan-in counts the units that have been written
+        case SkipKind.dense:  # the fan-in counts the units that hold a value
             return [jnp.sqrt(arch.residual_width / arch.num_active_units(layer))]
     return [1.0] * count

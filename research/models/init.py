@@ -13,10 +13,10 @@ Initializer = Callable[..., Array]
 
 
 def weight_initializer(init: Init, factor: float | Array = 1.0) -> Initializer:
-    """Draws weights by the scheme, times ``gain`` (and ``sigma_w`` for ``gaussian``), times
-    ``factor``.
+    """Draws weights by the scheme, and multiplies them by its scale and by ``factor``.
 
-    Draws in float32 or wider, which decompositions need, and rounds to the parameters' format.
+    The scale is ``gain``, and for ``gaussian`` ``gain · sigma_w``. Draws in float32 or wider, which
+    decompositions need, and rounds to the parameters' format.
 
     Args:
         init: the option, with arrays for its traced numbers.
@@ -54,11 +54,11 @@ def _delta_orthogonal(
     shape: tuple[int, ...],
     dtype: jnp.dtype,
 ) -> Array:
-    """An orthogonal matrix at a kernel's centre, zeros around it; matrices are orthogonal as they
-    are.
+    """A kernel with an orthogonal matrix at its centre and zeros around it.
 
-    Outputs beyond the inputs lie in the span of the others, so norms are kept where there are at
-    least as many outputs as inputs (Xiao et al. 2018, algorithm 1).
+    The weights of a linear map are an orthogonal matrix. Outputs beyond the inputs lie in the span
+    of the others, so norms are kept where there are at least as many outputs as inputs (Xiao et al.
+    2018, algorithm 1).
     """
     middle = tuple(size // 2 for size in shape[:-2])
     matrix = jax.nn.initializers.orthogonal()(key, shape[-2:], dtype)

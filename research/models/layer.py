@@ -63,21 +63,24 @@ class Layer(nnx.Module):
         Args:
             h: the layer's input.
             slots: zeros whose gradients become what arrives backward, by gauge.
-            ctx: what this pass needs to know.
+            ctx: the context of the pass.
             layer: the layer's number, from 0.
             step_input: what a recurrent layer reads of the example, [B, P].
         """
-        z = self._normalize(tap(h, slots.get(BRANCH_GRAD.name)), Placement.pre, ctx)
+        z = tap(h, slots.get(BRANCH_GRAD.name))
+        z = self._normalize(z, Placement.pre, ctx)
         z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
         if self.is_recurrent:
             branch, statistics = self.branch(z, step_input, ctx)
         else:
             branch, statistics = self.branch(z, ctx, layer)
         branch = self._normalize(branch, Placement.branch, ctx)
-        out = self.skip(tap(h, slots.get(SKIP_GRAD.name)), branch, ctx, layer)
+        shortcut = tap(h, slots.get(SKIP_GRAD.name))
+        out = self.skip(shortcut, branch, ctx, layer)
         out = self._normalize(out, Placement.post, ctx)
         if self.arch.activates_sum:
-            out = ACTIVATIONS[self.arch.activation.kind.name](self.branch.shift(out, 0, 0))
+            activation = ACTIVATIONS[self.arch.activation.kind.name]
+            out = activation(self.branch.shift(out, 0, 0))
         if self.is_recurrent and ctx.padding_mask is not None:
             # After the end of a text the state stays what it is.
             out = jnp.where(ctx.padding_mask[:, None], out, h)

@@ -5,6 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from research.config.options import GroupNorm, Norm, NormKind
+from research.models.units import align_units, read
 from research.parallel import collectives
 
 
@@ -73,10 +74,9 @@ class DynamicTanh(nnx.Module):
 
     def __call__(self, h: Float[Array, "..."]) -> Float[Array, "..."]:
         """Squashes ``h``, whose last axis holds the units."""
-        units_last = (1,) * (h.ndim - 1) + (-1,)
-        alpha = self.alpha[...].astype(self.dtype)
-        scale = self.scale[...].astype(self.dtype).reshape(units_last)
-        bias = self.bias[...].astype(self.dtype).reshape(units_last)
+        alpha = read(self.alpha, self.dtype)
+        scale = align_units(read(self.scale, self.dtype), h)
+        bias = align_units(read(self.bias, self.dtype), h)
         return scale * jnp.tanh(alpha * h) + bias
 
 

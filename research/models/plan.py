@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from research.config.options import RESNET_DEPTHS, ModelKind
+from research.config.options import ModelKind
 
-BLOCKS_PER_GROUP = dict(
-    zip(
-        RESNET_DEPTHS,
-        ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)),
-        strict=True,
-    )
-)
+BLOCKS_PER_GROUP = {  # of ``resnet``, by depth
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 BOTTLENECK_EXPANSION = 4
 
 
@@ -82,7 +82,11 @@ def _resnet_cifar(arch: Any) -> tuple[Stage, ...]:
     """He et al. 2016, §4.2: three times n blocks of two 3×3 convolutions, depth 6n+2."""
     n = (arch.model.depth - 2) // 6
     width = arch.model.width
-    groups = [Group(n, width, 1), Group(n, 2 * width, 2), Group(n, 4 * width, 2)]
+    groups = [
+        Group(n, width, stride=1),
+        Group(n, 2 * width, stride=2),
+        Group(n, 4 * width, stride=2),
+    ]
     return _stages("basic", width, groups)
 
 
@@ -103,7 +107,7 @@ def _stages(
     inputs: int,
     groups: list[Group],
 ) -> tuple[Stage, ...]:
-    """The stages of a ResNet: a first block that changes the shape is a stage of its own."""
+    """The stages of a ResNet: a first block that changes the shape is a stage by itself."""
     stages = []
     for group in groups:
         first = Part(kind, inputs, group.width, group.stride)

@@ -12,9 +12,14 @@ from research.models.activation import ACTIVATIONS, mean_statistics, unit_statis
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.init import bias_initializer, weight_initializer
+from research.models.units import read
 
 Nonlinearities = list[tuple[str, Array]]  # names and inputs
-GATES = {CellKind.elman: 1, CellKind.gru: 3, CellKind.lstm: 4}
+NUM_GATES = {
+    CellKind.elman: 1,
+    CellKind.gru: 3,
+    CellKind.lstm: 4,
+}
 FORGET_GATE = 1  # of an LSTM's i, f, o, g
 
 
@@ -44,7 +49,7 @@ class Cell(nnx.Module):
         self.kind = arch.model.cell
         self.activation = arch.activation.kind.name
         self.dtype = jnp.dtype(arch.dtype)
-        gates = GATES[self.kind]
+        gates = NUM_GATES[self.kind]
         width = arch.model.width
         param_dtype = jnp.dtype(arch.param_dtype)
         initialize_weights = weight_initializer(hp.init)
@@ -77,9 +82,9 @@ class Cell(nnx.Module):
             x: the part of the example.
             ctx: whether statistics are asked for.
         """
-        from_input = jnp.einsum("bp,gpd->gbd", x, self.input[...].astype(self.dtype))
+        from_input = jnp.einsum("bp,gpd->gbd", x, read(self.input, self.dtype))
         if self.bias is not None:
-            from_input = from_input + self.bias[...].astype(self.dtype)[:, None]
+            from_input = from_input + read(self.bias, self.dtype)[:, None]
         match self.kind:
             case CellKind.elman:
                 out, nonlinearities = self._elman(z, from_input)
@@ -88,12 +93,12 @@ class Cell(nnx.Module):
             case CellKind.lstm:
                 out, nonlinearities = self._lstm(z, from_input)
         statistics = []
-        for activation, z in nonlinearities:
-            statistics.append(unit_statistics(activation, z, ctx.level))
+        for activation, argument in nonlinearities:
+            statistics.append(unit_statistics(activation, argument, ctx.level))
         return out, mean_statistics(statistics)
 
     def _from_state(self, h: Array) -> Float[Array, "G B D"]:
-        return jnp.einsum("bd,gde->gbe", h, self.recurrent[...].astype(self.dtype))
+        return jnp.einsum("bd,gde->gbe", h, read(self.recurrent, self.dtype))
 
     def _elman(self, z: Array, from_input: Array) -> tuple[Array, Nonlinearities]:
         activated = ACTIVATIONS[self.activation](z)
@@ -106,7 +111,7 @@ class Cell(nnx.Module):
         update = from_input[1] + from_state[1]
         inner = from_state[2]
         if self.inner is not None:
-            inner = inner + self.inner[...].astype(self.dtype)[None]
+            inner = inner + read(self.inner, self.dtype)[None]
         candidate = from_input[2] + jax.nn.sigmoid(reset) * inner
         kept = jax.nn.sigmoid(update)
         out = (1 - kept) * jnp.tanh(candidate) + kept * h
@@ -120,6 +125,11 @@ class Cell(nnx.Module):
         c, h = jnp.split(state, 2, axis=-1)
         i, f, o, g = from_input + self._from_state(h)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        out = jnp.concatenate([c, jax.nn.sigmoid(o) * jnp.tanh(c)], axis=-1)
-        gates = [("sigmoid", gate) for gate in (i, f, o)]
-        return out, [*gates, ("tanh", g)]
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        out = jnp.concatenate([c, h], axis=-1)
+        return out, [
+            ("sigmoid", i),
+            ("sigmoid", f),
+            ("sigmoid", o),
+            ("tanh", g),
+        ]

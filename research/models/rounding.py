@@ -1,92 +1,112 @@
-"""Values that pass through a narrower number format and stay in their own: 8-bit arithmetic on any
-device.
-"""
+"""Rounds values through a narrower number format: 8-bit arithmetic on any device.
 
-import functools
+The dtype of an array does not change; only precision and range are those of the narrower format.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from research.parallel import collectives as sharing
+from research.parallel.collectives import pmax
 
 
-def nearest(x: Float[Array, "..."], format_: str) -> Float[Array, "..."]:
-    """``x`` rounded to the nearest number of ``format_``, ties to even, subnormals kept.
+def nearest(x: Float[Array, "..."], number_format: str) -> Float[Array, "..."]:
+    """Rounds to the nearest number of a format, ties to even; subnormal numbers are kept.
 
-    What lies beyond the greatest number is infinite or, in a format that has no infinity, NaN: as a
-    conversion gives it. No conversion is used, since compilers take pairs of them away. ``x`` is
-    float32 or wider.
+    A value beyond the largest finite number becomes infinite or, where the format has no infinity,
+    NaN, as in a conversion. The function does not convert, because compilers remove a pair of
+    conversions.
+
+    Args:
+        x: values in float32 or wider.
+        number_format: a format that is narrower than that of ``x``.
     """
-    info = jnp.finfo(format_)
-    greatest = float(info.max)
+    info = jnp.finfo(number_format)
+    largest = float(info.max)
     exponent = jnp.maximum(_exponent(x), int(info.minexp))
-    unit = _power(exponent - info.nmant, x.dtype)
-    rounded = jnp.round(x / unit) * unit
-    beyond = jnp.where(rounded > 0, jnp.inf, -jnp.inf) if format_ == "float8_e5m2" else jnp.nan
-    return jnp.where(
-        jnp.abs(rounded) <= greatest, rounded, jnp.where(jnp.isnan(x), x, beyond)
-    ).astype(x.dtype)
+    spacing = _power_of_two(exponent - info.nmant, x.dtype)
+    rounded = jnp.round(x / spacing) * spacing
+    has_infinity = number_format == "float8_e5m2"
+    overflow = jnp.where(rounded > 0, jnp.inf, -jnp.inf) if has_infinity else jnp.nan
+    is_in_range = jnp.abs(rounded) <= largest
+    out_of_range = jnp.where(jnp.isnan(x), x, overflow)
+    return jnp.where(is_in_range, rounded, out_of_range).astype(x.dtype)
 
 
 def _exponent(x: Array) -> Array:
-    """⌊log₂|x|⌋ of normal numbers, from the bits; one below the least of all others."""
+    """⌊log₂|x|⌋ of normal numbers, read from the bits.
+
+    For zero and subnormal numbers, one less than the smallest exponent of a normal number.
+    """
     info = jnp.finfo(x.dtype)
     bits = lax.bitcast_convert_type(x, f"uint{info.bits}")
-    field = (bits >> info.nmant) & ((1 << info.nexp) - 1)
-    return field.astype(jnp.int32) + (int(info.minexp) - 1)
+    exponent_mask = (1 << info.nexp) - 1
+    biased = (bits >> info.nmant) & exponent_mask
+    return biased.astype(jnp.int32) + (int(info.minexp) - 1)
 
 
-def _power(exponent: Array, dtype: jnp.dtype) -> Array:
-    """2^exponent, exactly, for normal numbers."""
+def _power_of_two(exponent: Array, dtype: jnp.dtype) -> Array:
+    """2^exponent, exact for the exponents of normal numbers."""
     info = jnp.finfo(dtype)
-    field = (exponent - (int(info.minexp) - 1)).astype(f"uint{info.bits}")
-    return lax.bitcast_convert_type(field << info.nmant, dtype)
+    biased = exponent - (int(info.minexp) - 1)
+    bits = biased.astype(f"uint{info.bits}") << info.nmant
+    return lax.bitcast_convert_type(bits, dtype)
 
 
-def _through(
-    x: Array,
-    format_: str,
-    tensor_scale: bool,
-) -> Array:
-    """``nearest``, of all elements times the power of two that brings the greatest to the last
-    octave but one.
+def _round_through(x: Array, number_format: str, tensor_scale: bool) -> Array:
+    """Rounds to the nearest numbers of the format.
+
+    With ``tensor_scale`` the values are multiplied by a power of two before rounding and divided by
+    it afterwards. It brings the largest magnitude to the last octave but one of the format's range.
     """
     if not tensor_scale:
-        return nearest(x, format_)
-    greatest = sharing.pmax(jnp.max(jnp.abs(x)))
-    top = int(jnp.finfo(format_).maxexp) - 2
-    usable = (greatest > 0) & jnp.isfinite(greatest)
-    shift = _power(jnp.where(usable, top - jnp.clip(_exponent(greatest), -100, 100), 0), x.dtype)
-    return nearest(x * shift, format_) / shift
+        return nearest(x, number_format)
+    largest = pmax(jnp.max(jnp.abs(x)))
+    top = int(jnp.finfo(number_format).maxexp) - 2
+    is_usable = (largest > 0) & jnp.isfinite(largest)
+    shift = top - jnp.clip(_exponent(largest), -100, 100)
+    scale = _power_of_two(jnp.where(is_usable, shift, 0), x.dtype)
+    return nearest(x * scale, number_format) / scale
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _rounded(
-    x: Array,
-    format_: str,
+_rounded = jax.custom_vjp(_round_through, nondiff_argnums=(1, 2))
+
+
+def _forward(x: Array, number_format: str, tensor_scale: bool) -> tuple[Array, None]:
+    return _round_through(x, number_format, tensor_scale), None
+
+
+def _backward(
+    number_format: str,
     tensor_scale: bool,
-) -> Array:
-    return _through(x, format_, tensor_scale)
+    residuals: None,
+    cotangent: Array,
+) -> tuple[Array]:
+    del residuals
+    return (_round_through(cotangent, number_format, tensor_scale),)
 
 
-_rounded.defvjp(
-    lambda x, format_, tensor_scale: (_through(x, format_, tensor_scale), None),
-    lambda format_, tensor_scale, _, cotangent: (_through(cotangent, format_, tensor_scale),),
-)
+_rounded.defvjp(_forward, _backward)
 
 
 def rounded(
     x: Float[Array, "..."],
-    format_: str,
+    number_format: str,
     tensor_scale: bool,
 ) -> Float[Array, "..."]:
-    """``x`` rounded through ``format_`` on the way forward, its gradient on the way back; ``x``
-    itself for no format.
+    """Rounds values in the forward pass, and their gradient in the backward pass.
+
+    Args:
+        x: values in float32 or wider.
+        number_format: the format to round through; with an empty name, ``x`` is returned unchanged.
+        tensor_scale: whether the values of an array are shifted to the top of the format's range
+            before rounding.
 
     References:
         Micikevicius et al., FP8 formats for deep learning, 2022: the formats, and a scale for each
         tensor.
     """
-    return _rounded(x, format_, tensor_scale) if format_ else x
+    if not number_format:
+        return x
+    return _rounded(x, number_format, tensor_scale)

@@ -23,6 +23,7 @@ from research.models.dense import make_linear
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
+from research.models.units import pad_units
 from research.parallel.collectives import sample_then_shard
 
 INITIAL_ALPHA = {SkipKind.rezero: 0.0, SkipKind.fixup: 1.0}
@@ -40,7 +41,7 @@ class Skip(nnx.Module):
     - ``fixup``: the same with α initially 1 and a branch that is initially 0 (Zhang, Dauphin, Ma
       2019).
     - ``highway``: t·F(h) + (1−t)·h with t = σ(W_t h + b_t) (Srivastava, Greff, Schmidhuber 2015,
-      eq. 3; F begins with its nonlinearity here, theirs ends with it).
+      eq. 3; here the nonlinearity is the first step of F, there it is the last).
     - ``gated``: F(h) + (1−t)·h, the shortcut-only gate (He et al. 2016b, §3.1).
     - ``projection``: W_s h + F(h), 1×1 and normalised where there is a norm (ibid.).
     - ``dropout``: mask·h + F(h) in training and (1−rate)·h + F(h) in evaluation (ibid.).
@@ -48,7 +49,7 @@ class Skip(nnx.Module):
       for the whole batch; in evaluation it is multiplied by the probability that it stays (Huang et
       al. 2016, eq. 2 to 5).
     - ``deepnorm``: α·h + F(h) (Wang et al. 2022).
-    - ``dense``: F(h) is written after the units that h holds already (Huang et al. 2017).
+    - ``dense``: F(h) becomes the next units of h (Huang et al. 2017).
 
     Where a layer changes the shape, the shortcut is subsampled, and widened with zeros (``pad``: He
     et al. 2016, option A) or by a normalised 1×1 map (``projection``: option B).
@@ -99,10 +100,7 @@ class Skip(nnx.Module):
             h = h[:, ::stride, ::stride]
         if hasattr(self, "projection"):
             return apply_norm(self.norm, self.projection(h), train=train)
-        missing = self.part.outputs - self.part.inputs
-        if missing:
-            return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, missing)])
-        return h
+        return pad_units(h, self.part.outputs - self.part.inputs)
 
     def _combine(
         self,
@@ -138,7 +136,7 @@ class Skip(nnx.Module):
 
 
 def _has_projection(arch: Architecture, part: Part) -> bool:
-    """Whether the shortcut has weights of its own."""
+    """Whether the shortcut has weights."""
     if arch.skip.kind is SkipKind.none:
         return False
     transition = getattr(arch.model, "transition", Transition.pad)

@@ -1,9 +1,11 @@
-"""The network: embedding → stages of identical blocks → head, each stage one scan over stacked
-parameters.
+"""The network: an embedding, stages of identical blocks, and a head.
+
+Each stage is one scan over stacked parameters.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,12 +24,50 @@ from research.models.hparams import HParams
 from research.models.layer import Layer, Slots, signal_statistics
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
+from research.models.units import pad_units, read
 from research.parallel.collectives import psum_tree
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Step:
+    """What a scan over time steps reads for each step.
+
+    Attributes:
+        number: the number of the step, from 0.
+        inputs: what the step reads of the examples, [B, P].
+        slots: zeros by gauge.
+        padding_mask: which examples have a token at this step, [B]; None without padding.
+    """
+
+    number: Any
+    inputs: Any
+    slots: Any
+    padding_mask: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Block:
+    """What a scan over the blocks of a stage reads for each block.
+
+    Attributes:
+        number: the number of the block in its stage.
+        params: the parameters of each part.
+        states: the running statistics of each part.
+        slots: zeros [parts] by gauge.
+    """
+
+    number: Any
+    params: Any
+    states: Any
+    slots: Any
+
+
 class Stack(nnx.Module):
-    """The network. Layers are numbered through all stages in forward order, within a block part by
-    part.
+    """The network.
+
+    Layers are numbered through all stages in forward order, within a block part by part.
 
     ``stages`` holds for each stage and part the stack of its layers; a recurrent network has one
     ``cell`` instead.
@@ -43,7 +83,8 @@ class Stack(nnx.Module):
         self.arch = arch
         self.embed = make_embed(arch, hp, rngs=rngs)
         if arch.shares_weights:
-            self.cell = Layer(arch, arch.plan[0].parts[0], jnp.int32(0), hp, rngs=rngs)
+            part = arch.plan[0].parts[0]
+            self.cell = Layer(arch, part, jnp.int32(0), hp, rngs=rngs)
         else:
             self.stages = nnx.List(_make_stacks(arch, hp, rngs))
         width = arch.residual_width
@@ -64,7 +105,7 @@ class Stack(nnx.Module):
                 ``signal_grad`` [N+1] (index 0 is the embedding's output), ``branch_grad`` and
                 ``skip_grad`` [N], of a recurrent network ``grad_norm`` [N]; a gauge without a slot
                 is not measured.
-            ctx: what this pass needs to know, and what to measure.
+            ctx: the context of the pass, and what to measure.
 
         Returns:
             Logits [B, C], of a language model [B, T, C], and statistics [N] or [N+1] by gauge.
@@ -73,9 +114,10 @@ class Stack(nnx.Module):
             ctx = dataclasses.replace(ctx, padding_mask=x != 0)
         layer_slots = dict(slots)
         embedding_slot = None
-        if SIGNAL_GRAD.name in slots:
-            embedding_slot = slots[SIGNAL_GRAD.name][0]
-            layer_slots[SIGNAL_GRAD.name] = slots[SIGNAL_GRAD.name][1:]
+        signal_slots = slots.get(SIGNAL_GRAD.name)
+        if signal_slots is not None:
+            embedding_slot = signal_slots[0]
+            layer_slots[SIGNAL_GRAD.name] = signal_slots[1:]
         h = tap(self.first_input(x, ctx), embedding_slot)
         statistics = [_add_axis(signal_statistics(self.arch, h, ctx, 0))]
         if self.arch.shares_weights:
@@ -89,11 +131,11 @@ class Stack(nnx.Module):
         arch = self.arch
         if arch.shares_weights:
             return jnp.zeros((len(x), arch.state_width), arch.dtype)
-        h = self.embed(x) if arch.model.kind is ModelKind.mlp else self.embed(x, ctx.train)
-        missing = arch.residual_width - h.shape[-1] if arch.growth else 0
-        if missing:
-            return jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, missing)])
-        return h
+        is_linear = arch.model.kind is ModelKind.mlp
+        h = self.embed(x) if is_linear else self.embed(x, ctx.train)
+        if not arch.growth:
+            return h
+        return pad_units(h, arch.residual_width - h.shape[-1])
 
     def run_layers(
         self,
@@ -104,21 +146,22 @@ class Stack(nnx.Module):
         """The last layer's output and the statistics of each stage, without weight sharing."""
         collected = []
         first_layer = 0
+        first_stack = 0
         stacks = list(self.stages)
         for stage in self.arch.plan:
             parts = len(stage.parts)
-            layers = stage.blocks * parts
-            stage_slots = {}
-            for name, slot in slots.items():
-                of_stage = slot[first_layer : first_layer + layers]
-                stage_slots[name] = of_stage.reshape(stage.blocks, parts, *slot.shape[1:])
-            of_stage, stacks = stacks[:parts], stacks[parts:]
-            recompute = self.arch.model.recompute
             h, statistics = _run_stage(
-                of_stage, stage, first_layer, h, stage_slots, ctx, recompute=recompute
+                stacks[first_stack : first_stack + parts],
+                stage,
+                first_layer,
+                h,
+                _slice_slots(slots, stage, first_layer),
+                ctx,
+                recompute=self.arch.model.recompute,
             )
             collected.append(statistics)
-            first_layer += layers
+            first_stack += parts
+            first_layer += stage.blocks * parts
         return h, collected
 
     def _run_steps(
@@ -128,28 +171,35 @@ class Stack(nnx.Module):
         slots: Slots,
         ctx: ForwardContext,
     ) -> tuple[Array, list[Statistics]]:
-        """One layer for each time step; each step has its own tap on the weights that all share."""
+        """Runs one layer for each time step; each step taps the weights that all steps share."""
         arch = self.arch
-        if self.embed is None:
-            step_inputs = unit_vectors(arch, x).reshape(len(x), arch.model.depth, -1)
-        else:
-            step_inputs = self.embed(x, ctx.train)
+        step_inputs = self._step_inputs(x, ctx)
         graph, params, others = nnx.split(self.cell, nnx.Param, ...)
 
-        def body(h: Array, step: tuple) -> tuple[Array, tuple]:
-            layer, step_input, slots, padding_mask = step
-            tapped = tap(params, slots.get(GRAD_NORM.name), reduce=psum_tree)
+        def body(h: Array, step: Step) -> tuple[Array, tuple]:
+            tapped = tap(params, step.slots.get(GRAD_NORM.name), reduce=psum_tree)
             cell = nnx.merge(graph, tapped, others)
-            step_ctx = dataclasses.replace(ctx, padding_mask=padding_mask)
-            h, statistics = cell(h, slots, step_ctx, layer, step_input)
-            return h, (h if arch.language else None, statistics)
+            step_ctx = dataclasses.replace(ctx, padding_mask=step.padding_mask)
+            h, statistics = cell(h, step.slots, step_ctx, step.number, step.inputs)
+            state = h if arch.language else None
+            return h, (state, statistics)
 
         if arch.model.recompute:
             body = jax.checkpoint(body, prevent_cse=False)
         padding_mask = None if ctx.padding_mask is None else ctx.padding_mask.T
-        steps = jnp.arange(arch.model.depth), step_inputs.swapaxes(0, 1), slots, padding_mask
+        numbers = jnp.arange(arch.model.depth)
+        steps = Step(numbers, step_inputs.swapaxes(0, 1), slots, padding_mask)
         h, (states, statistics) = jax.lax.scan(body, h, steps)
-        return states.swapaxes(0, 1) if arch.language else h, [statistics]
+        if arch.language:
+            return states.swapaxes(0, 1), [statistics]
+        return h, [statistics]
+
+    def _step_inputs(self, x: Array, ctx: ForwardContext) -> Float[Array, "B T P"]:
+        """What each time step reads of the example."""
+        if self.embed is not None:
+            return self.embed(x, ctx.train)
+        numbers = unit_vectors(self.arch, x)
+        return numbers.reshape(len(x), self.arch.model.depth, -1)
 
     def _logits(self, h: Array, ctx: ForwardContext) -> Array:
         arch = self.arch
@@ -161,10 +211,11 @@ class Stack(nnx.Module):
         elif ctx.padding_mask is not None:
             h = masked_mean(h, ctx.padding_mask)
         elif h.ndim > 2 and not arch.language:
-            h = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
+            positions = tuple(range(1, h.ndim - 1))
+            h = jnp.mean(h, axis=positions)
         if self.head is not None:
             return self.head(h)
-        return h @ self.embed.table.vectors[...].astype(h.dtype).T
+        return h @ read(self.embed.table.vectors, h.dtype).T
 
 
 def masked_mean(h: Float[Array, "B T D"], padding_mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
@@ -213,8 +264,11 @@ def _make_stack(
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """One layer for each number in ``layers``, parameters stacked on a leading axis."""
-    make = nnx.vmap(lambda keys, layer: Layer(arch, part, layer, hp, rngs=keys))
-    return make(rngs.split(len(layers)), layers)
+
+    def make_layer(keys: nnx.Rngs, layer: Array) -> Layer:
+        return Layer(arch, part, layer, hp, rngs=keys)
+
+    return nnx.vmap(make_layer)(rngs.split(len(layers)), layers)
 
 
 def _add_axis(statistics: Statistics) -> Statistics:
@@ -223,11 +277,25 @@ def _add_axis(statistics: Statistics) -> Statistics:
 
 def _concatenate(parts: Sequence[Statistics]) -> Statistics:
     """Each statistic over all stages, by name in order."""
-    names = {name for part in parts for name in part}
+    by_name: dict[str, list[Array]] = {}
+    for part in parts:
+        for name, values in part.items():
+            by_name.setdefault(name, []).append(values)
     whole = {}
-    for name in sorted(names):
-        whole[name] = jnp.concatenate([part[name] for part in parts if name in part])
+    for name in sorted(by_name):
+        whole[name] = jnp.concatenate(by_name[name])
     return whole
+
+
+def _slice_slots(slots: Slots, stage: Stage, first_layer: int) -> Slots:
+    """The slots of a stage, [blocks, parts] by gauge."""
+    parts = len(stage.parts)
+    end = first_layer + stage.blocks * parts
+    of_stage = {}
+    for name, slot in slots.items():
+        values = slot[first_layer:end]
+        of_stage[name] = values.reshape(stage.blocks, parts, *slot.shape[1:])
+    return of_stage
 
 
 def _run_stage(
@@ -245,38 +313,44 @@ def _run_stage(
     Args:
         stacks: for each part of a block its layers, stacked.
         stage: the blocks.
-        first_layer: the number of the first layer.
-        h: the input of the first block.
+        first_layer: the number of the stage's first layer.
+        h: the input of the stage.
         slots: zeros [blocks, parts] by gauge.
-        ctx: what this pass needs to know.
+        ctx: the context of the pass.
         recompute: whether the backward pass computes activations again.
 
     Returns:
         The last block's output, and statistics [layers] by gauge.
     """
-    graphs, params, states = zip(
-        *(nnx.split(stack, nnx.Param, ...) for stack in stacks), strict=True
-    )
+    graphs = []
+    params = []
+    states = []
+    for stack in stacks:
+        graph, stack_params, stack_states = nnx.split(stack, nnx.Param, ...)
+        graphs.append(graph)
+        params.append(stack_params)
+        states.append(stack_states)
 
-    def body(h: Array, block: tuple) -> tuple[Array, tuple]:
-        number, params, states, slots = block
+    def body(h: Array, block: Block) -> tuple[Array, tuple]:
         new_states = []
         collected = []
         for place, graph in enumerate(graphs):
-            layer = nnx.merge(graph, params[place], states[place])
-            layer_slots = {name: slot[place] for name, slot in slots.items()}
-            layer_number = first_layer + number * len(graphs) + place
+            layer = nnx.merge(graph, block.params[place], block.states[place])
+            layer_slots = {name: slot[place] for name, slot in block.slots.items()}
+            layer_number = first_layer + block.number * len(graphs) + place
             h, statistics = layer(h, layer_slots, ctx, layer_number)
             new_states.append(nnx.state(layer, nnx.Not(nnx.Param)))
             collected.append(statistics)
-        return h, (tuple(new_states), jax.tree.map(lambda *each: jnp.stack(each), *collected))
+        of_parts = jax.tree.map(lambda *each: jnp.stack(each), *collected)
+        return h, (tuple(new_states), of_parts)
 
     if recompute:
         # Outside a scan the compiler would merge the second computation with the first.
         body = jax.checkpoint(body, prevent_cse=stage.blocks == 1)
-    blocks = (jnp.arange(stage.blocks), params, states, slots)
-    h, (states, statistics) = _run_in_order(body, h, blocks, stage.blocks)
-    for stack, state in zip(stacks, states, strict=True):
+    numbers = jnp.arange(stage.blocks)
+    blocks = Block(numbers, tuple(params), tuple(states), slots)
+    h, (new_states, statistics) = _run_in_order(body, h, blocks, stage.blocks)
+    for stack, state in zip(stacks, new_states, strict=True):
         nnx.update(stack, state)
     return h, jax.tree.map(lambda values: values.reshape(-1), statistics)
 
@@ -284,7 +358,7 @@ def _run_stage(
 def _run_in_order(
     body: Callable,
     h: Array,
-    blocks: Any,
+    blocks: Block,
     count: int,
 ) -> tuple[Array, Any]:
     """A scan; a single block, which may change the shape of ``h``, runs without one."""

@@ -17,7 +17,7 @@ from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
-from research.training.checkpoint import Arrays, Checkpoint, Writer, fetch
+from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, fetch
 from research.training.program import Metrics
 from research.training.state import TrainState
 
@@ -72,7 +72,7 @@ class RunGroup:
         self._specs = specs
         self._writers: list[RunWriter] = []  # of the runs that have not ended
         self._checkpoint_settings = specs[0].config.checkpoint
-        self._checkpoint_writer = Writer(self._checkpoint_settings.every)
+        self._checkpoint_writer = CheckpointWriter(self._checkpoint_settings.every)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
         self._steps_written = 0

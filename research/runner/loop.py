@@ -33,7 +33,7 @@ from research.runner.memory import check_memory, program_bytes, release_programs
 from research.runner.progress import Progress
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.runner.run_spec import Result, RunSpec
-from research.training.checkpoint import fetch, restored, stacked
+from research.training.checkpoint import fetch, restore_state, stack_checkpoints
 from research.training.precision import scope
 from research.training.program import Metrics, Program, make_program
 from research.training.state import TrainState
@@ -263,11 +263,11 @@ def _compile_and_init(
 def _restore_state(setup: RunSetup, group: RunGroup, shapes: TrainState) -> TrainState:
     """The state from the checkpoints of the runs, which only the primary process has read."""
     layout = init_layout(setup.layout)
-    arrays = stacked(shapes, group.pop_checkpoints())
+    arrays = stack_checkpoints(shapes, group.pop_checkpoints())
     arrays = place(layout, broadcast_arrays(arrays), per_run=True)
     make_key = map_runs(layout, jax.random.key, num_mapped=1)
     hp = to_init_device(setup.layout, setup.hp)
-    return restored(shapes, arrays, jax.jit(make_key)(hp.seed))
+    return restore_state(shapes, arrays, jax.jit(make_key)(hp.seed))
 
 
 def plan_chunks(

@@ -11,7 +11,13 @@ from research.records.record import Lock, RunRecord
 from research.records.table_writer import Columns, CorruptTable
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec, read_ended
-from research.training.checkpoint import Checkpoint, Checkpoints, Form, InvalidCheckpoint, form
+from research.training.checkpoint import (
+    ArraySpecs,
+    Checkpoint,
+    Checkpoints,
+    InvalidCheckpoint,
+    array_specs,
+)
 from research.training.program import make_program
 
 
@@ -73,7 +79,7 @@ def open_run(spec: RunSpec, setup: RunSetup, info: dict[str, Any]) -> OpenedRun:
 def _open_locked_run(lock: Lock, setup: RunSetup, info: dict[str, Any]) -> OpenedRun:
     checkpoints = Checkpoints(lock.directory)
     try:
-        checkpoint = checkpoints.read(partial(_expected_form, setup))
+        checkpoint = checkpoints.read(partial(_expected_specs, setup))
         if checkpoint:
             return _resume_run(lock, checkpoint, info)
     except (InvalidCheckpoint, CorruptTable) as error:
@@ -101,6 +107,6 @@ def _resume_run(lock: Lock, checkpoint: Checkpoint, info: dict[str, Any]) -> Ope
     return OpenedRun(record, checkpoint, earlier_rows)
 
 
-def _expected_form(setup: RunSetup) -> Form:
+def _expected_specs(setup: RunSetup) -> ArraySpecs:
     program = make_program(setup.spec, setup.layout)
-    return form(jax.eval_shape(program.init, setup.hp))
+    return array_specs(jax.eval_shape(program.init, setup.hp))

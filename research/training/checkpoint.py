@@ -1,8 +1,8 @@
-"""Checkpoints of a run: its state behind a step, written by Orbax whole or not at all, in
-``checkpoints/STEP``.
+"""Checkpoints of a run: its state after a step, written by Orbax to ``checkpoints/STEP``.
 
-They hold arrays and a line of JSON; nothing that is read back is executed. Orbax is imported when
-the first one is written or read: it takes most of a second, which a short run does not pay.
+A checkpoint appears in its place completely or not at all. It holds arrays and a line of JSON;
+nothing that is read is executed. Orbax is imported when the first checkpoint is written or read,
+because the import takes most of a second, which a short run need not spend.
 """
 
 import contextlib
@@ -24,19 +24,26 @@ import numpy as np
 from research.training.state import TrainState
 
 FOLDER = "checkpoints"
-REST = 50  # times as long as the last writing took, before the next one
+# The least time between checkpoints, as a multiple of the time that the last ones took to write.
+PAUSE_FACTOR = 50
 Arrays = dict[str, np.ndarray]
-Form = dict[str, tuple[tuple[int, ...], np.dtype]]
+ArraySpecs = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape and format by path
+# Errors that say nothing about the checkpoint: another attempt may read it.
+PASSING_ERRORS = (MemoryError, ImportError, PermissionError)
 
 
 class InvalidCheckpoint(ValueError):
-    """A checkpoint that a run cannot go on from; ``str`` says why."""
+    """A checkpoint that a run cannot resume from; ``str`` says why."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run behind ``step`` steps: the arrays of its state by path, and ``notes``, the JSON that is
-    kept with them.
+    """A run after a step.
+
+    Attributes:
+        step: how many steps it has trained.
+        arrays: its state by path.
+        notes: what else is saved, as JSON.
     """
 
     step: int
@@ -45,46 +52,59 @@ class Checkpoint:
 
 
 def fetch(state: TrainState) -> Arrays:
-    """The state of all runs on the host, by path: [M, …]. The key is left out: the seed says what
-    it is.
+    """Copies the state of M runs to the host: arrays [M, …] by path.
 
-    These are copies: the program is given the state itself and overwrites it.
+    The copies outlive the state, whose memory the program reuses. The random key is left out,
+    because it follows from the seed.
     """
-    return {
-        path: np.array(leaf) for path, leaf in _by_path(jax.device_get(_without_key(state))).items()
-    }
+    on_host = jax.device_get(_without_key(state))
+    return {path: np.array(leaf) for path, leaf in _by_path(on_host).items()}
 
 
-def form(shapes: TrainState) -> Form:
-    """Shape and format of every array in the checkpoint of one run, from the state of M."""
-    return {
-        path: (leaf.shape[1:], np.dtype(leaf.dtype))
-        for path, leaf in _by_path(_without_key(shapes)).items()
-    }
+def array_specs(shapes: TrainState) -> ArraySpecs:
+    """Shape and format of every array in the checkpoint of one run, from the state of M runs."""
+    specs = {}
+    for path, leaf in _by_path(_without_key(shapes)).items():
+        specs[path] = leaf.shape[1:], np.dtype(leaf.dtype)
+    return specs
 
 
-def stacked(shapes: TrainState, checkpoints: Mapping[int, Checkpoint]) -> Arrays:
-    """What ``fetch`` gave, from the checkpoints of single runs by their place among the M.
+def stack_checkpoints(shapes: TrainState, checkpoints: Mapping[int, Checkpoint]) -> Arrays:
+    """Joins checkpoints of single runs to arrays [M, …] by path, as ``fetch`` returns them.
 
-    A place without one gets another's: nobody looks at it. Without any, all is zero.
+    Args:
+        shapes: the shapes of the state of M runs.
+        checkpoints: the checkpoints by the index of the run. A run without one, whose result is not
+            used, gets the arrays of another run; without any checkpoint, all arrays are zero.
     """
     leaves = _by_path(_without_key(shapes))
     if not checkpoints:
         return {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
-    spare = next(iter(checkpoints.values()))
-    lanes = [checkpoints.get(lane, spare).arrays for lane in range(shapes.step.shape[0])]
-    return {path: np.stack([arrays[path] for arrays in lanes]) for path in leaves}
+    filler = next(iter(checkpoints.values()))
+    num_runs = shapes.step.shape[0]
+    stacked = {}
+    for path in leaves:
+        of_runs = [checkpoints.get(run, filler).arrays[path] for run in range(num_runs)]
+        stacked[path] = np.stack(of_runs)
+    return stacked
 
 
-def restored(
+def restore_state(
     shapes: TrainState,
     arrays: Mapping[str, Any],
     key: jax.Array,
 ) -> TrainState:
-    """The state, from what ``fetch`` gave and the runs' keys [M]."""
-    bare = _without_key(shapes)
-    leaves = [arrays[path] for path in _by_path(bare)]
-    return dataclasses.replace(jax.tree.unflatten(jax.tree.structure(bare), leaves), key=key)
+    """The state of M runs.
+
+    Args:
+        shapes: its shapes.
+        arrays: arrays [M, …] by path, as ``fetch`` returns them.
+        key: the random keys [M] of the runs.
+    """
+    without_key = _without_key(shapes)
+    leaves = [arrays[path] for path in _by_path(without_key)]
+    state = jax.tree.unflatten(jax.tree.structure(without_key), leaves)
+    return dataclasses.replace(state, key=key)
 
 
 def _without_key(state: TrainState) -> TrainState:
@@ -92,12 +112,14 @@ def _without_key(state: TrainState) -> TrainState:
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    leaves = {}
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        leaves[jax.tree_util.keystr(path, simple=True, separator=".")] = leaf
+    return leaves
 
 
 class Checkpoints:
-    """The checkpoints of the run in ``directory``, of which the last one stays."""
+    """The checkpoints of the run in ``directory``. A new one replaces the one before."""
 
     def __init__(self, directory: Path):
         self.run = directory.name
@@ -109,48 +131,48 @@ class Checkpoints:
         return bool(self._steps())
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint beside its place, renames it into it, and removes the one before."""
+        """Writes a checkpoint, and removes the one before once the new one is complete."""
         place = self.folder / str(checkpoint.step)
         if place.exists():
             return
         self.folder.mkdir(exist_ok=True)
-        self._drop(lambda name: not name.isdigit())
+        self._remove_incomplete()
+        notes = checkpoint.notes | {"sum": _checksum(checkpoint.arrays)}
         try:
-            notes = checkpoint.notes | {"sum": _sum(checkpoint.arrays)}
-            with _checkpointer() as orbax, _without_brackets(self.folder) as folder:
+            with _make_checkpointer() as orbax, _link_to(self.folder) as folder:
                 orbax.save(folder / place.name, checkpoint.arrays, custom_metadata=notes)
         except BaseException:
-            self._drop(lambda name: not name.isdigit())
+            self._remove_incomplete()
             raise
-        self._drop(lambda name: name != place.name)
+        self._remove_if(lambda name: name != place.name)
 
-    def read(self, form: Callable[[], Form]) -> Checkpoint | None:
+    def read(self, expected_specs: Callable[[], ArraySpecs]) -> Checkpoint | None:
         """The last checkpoint; None where there is none.
 
+        Args:
+            expected_specs: returns what arrays the checkpoint should hold; called only if there is
+                one.
+
         Raises:
-            Unusable: where it cannot be read, is damaged, or holds other arrays than ``form`` says.
+            InvalidCheckpoint: it cannot be read, is damaged, or holds other arrays.
         """
         if not self.exist:
             return None
         place = self.folder / str(max(self._steps()))
-        expected = form()
+        expected = expected_specs()
         try:
-            with _checkpointer() as orbax:
+            with _make_checkpointer() as orbax:
                 arrays = orbax.restore(place)
                 notes = dict(orbax.metadata(place).custom_metadata)
-            whole = notes.pop("sum") == _sum(arrays)
-            same = {path: (array.shape, array.dtype) for path, array in arrays.items()} == expected
-        except (
-            MemoryError,
-            ImportError,
-            PermissionError,
-        ):  # not the checkpoint's fault: it may be read another time
+            is_complete = notes.pop("sum") == _checksum(arrays)
+            specs = {path: (array.shape, array.dtype) for path, array in arrays.items()}
+        except PASSING_ERRORS:
             raise
-        except Exception as error:  # of any kind: the file system, two formats, JSON
+        except Exception as error:  # of the file system, of two file formats, or of JSON
             raise InvalidCheckpoint(f"it cannot be read ({type(error).__name__})") from error
-        if not same:
+        if specs != expected:
             raise InvalidCheckpoint("it holds the arrays of another network")
-        if not whole:
+        if not is_complete:
             raise InvalidCheckpoint("it is damaged")
         return Checkpoint(int(place.name), arrays, notes)
 
@@ -161,84 +183,99 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         return [int(place.name) for place in self.folder.glob("*") if place.name.isdigit()]
 
-    def _drop(self, unwanted: Callable[[str], bool]) -> None:
+    def _remove_incomplete(self) -> None:
+        """Removes what an interrupted write left: Orbax renames a folder once it is complete."""
+        self._remove_if(lambda name: not name.isdigit())
+
+    def _remove_if(self, is_unwanted: Callable[[str], bool]) -> None:
         for place in self.folder.iterdir():
-            if unwanted(place.name):
+            if is_unwanted(place.name):
                 shutil.rmtree(place, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _without_brackets(folder: Path) -> Iterator[Path]:
-    """The same folder under a path that Orbax can search: it takes brackets in one for a pattern,
-    and joins nothing.
+def _link_to(folder: Path) -> Iterator[Path]:
+    """A temporary link to the folder, whose path has no brackets.
+
+    Orbax would take brackets in a path for a pattern of its search.
     """
-    with tempfile.TemporaryDirectory() as place:
-        (link := Path(place) / FOLDER).symlink_to(folder, target_is_directory=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        link = Path(temporary) / FOLDER
+        link.symlink_to(folder, target_is_directory=True)
         yield link
 
 
-def _checkpointer() -> Any:
-    """Orbax in the first process, which does not wait for others."""
+def _make_checkpointer() -> Any:
+    """An Orbax checkpointer for the first process, which does not wait for other processes."""
     import orbax.checkpoint as ocp
 
-    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), multiprocessing_options=alone)
+    one_process = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    handler = ocp.PyTreeCheckpointHandler()
+    return ocp.Checkpointer(handler, multiprocessing_options=one_process)
 
 
-def _sum(arrays: Mapping[str, np.ndarray]) -> int:
-    value = 0
+def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    """The CRC-32 of all arrays' bytes, in the order of their paths."""
+    checksum = 0
     for path in sorted(arrays):
-        value = zlib.crc32(
-            np.ascontiguousarray(arrays[path]).reshape(-1).view(np.uint8).data, value
-        )
-    return value
+        flat = np.ascontiguousarray(arrays[path]).reshape(-1)
+        checksum = zlib.crc32(flat.view(np.uint8).data, checksum)
+    return checksum
 
 
-class Writer:
-    """Writes the checkpoints of a group's runs on a thread of its own; what cannot be written is
-    said once.
+class CheckpointWriter:
+    """Writes the checkpoints of a group's runs in a thread.
+
+    A checkpoint that cannot be written does not stop the runs; the first one is reported.
+
+    Args:
+        every: seconds between checkpoints; None for no checkpoints.
     """
 
     def __init__(self, every: float | None):
-        """``every``: seconds between checkpoints; None: there are none."""
         self.every = every
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
-        self._last = time.monotonic()
-        self._took = 0.0
-        self._said = False
+        self._last_start = time.monotonic()
+        self._last_duration = 0.0
+        self._has_reported = False
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for the next checkpoint, the last one being written."""
-        if self.every is None or (self._writing and not self._writing.done()):
+        """Whether it is time for the next checkpoints, and the last ones are written."""
+        if self.every is None:
             return False
-        return time.monotonic() - self._last > max(self.every, REST * self._took)
+        if self._writing and not self._writing.done():
+            return False
+        pause = max(self.every, PAUSE_FACTOR * self._last_duration)
+        return time.monotonic() - self._last_start > pause
 
-    def write(self, runs: Sequence[tuple[Checkpoints, Checkpoint]]) -> None:
-        """Has a checkpoint of each run written, behind those that are being written."""
-        self._last = time.monotonic()
-        self._writing = self._thread.submit(self._write, runs)
+    def write(self, checkpoints: Sequence[tuple[Checkpoints, Checkpoint]]) -> None:
+        """Starts to write a checkpoint of each run, after those that are being written."""
+        self._last_start = time.monotonic()
+        self._writing = self._thread.submit(self._write_all, checkpoints)
 
     def wait(self) -> None:
         """Waits until all are written."""
         if self._writing:
             self._writing.result()
 
-    def _write(self, runs: Sequence[tuple[Checkpoints, Checkpoint]]) -> None:
-        began = time.monotonic()
-        for checkpoints, checkpoint in runs:
+    def _write_all(self, checkpoints: Sequence[tuple[Checkpoints, Checkpoint]]) -> None:
+        start = time.monotonic()
+        for of_run, checkpoint in checkpoints:
             try:
-                checkpoints.write(checkpoint)
+                of_run.write(checkpoint)
             except Exception as error:
-                self._say(checkpoints.run, error)
-        self._took = time.monotonic() - began
+                self._report(of_run.run, error)
+        self._last_duration = time.monotonic() - start
 
-    def _say(self, run: str, error: Exception) -> None:
-        if not self._said:
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            print(
-                f"fathom: {run}: no checkpoint can be written ({reason}); training goes on",
-                file=sys.stderr,
-            )
-        self._said = True
+    def _report(self, run: str, error: Exception) -> None:
+        if self._has_reported:
+            return
+        self._has_reported = True
+        first_line = str(error).strip().split("\n")[0]
+        reason = first_line or type(error).__name__
+        print(
+            f"fathom: {run}: no checkpoint can be written ({reason}); training goes on",
+            file=sys.stderr,
+        )

@@ -1,5 +1,5 @@
-"""The exponents of one step's gradients, counted in a backward pass of its own, so the step pays
-nothing.
+"""The exponents of one step's gradients, counted in a separate backward pass, so that steps do not
+become slower.
 
 The pass is that of the step: the same weights, batch and random numbers. Where the run computes in
 less than float32, a second pass in float32 separates what the format lost from what is zero in
@@ -42,7 +42,7 @@ def count_exponents(
 
     Returns:
         ``signal`` [N+1, bins] of the backward signal and ``grad`` [N, bins] of the parameters'
-        gradient: under ``run`` as the run computes them, times the loss scale, and under
+        gradient; under ``run`` as the run computes them, times the loss scale, and under
         ``float32`` in float32 with a loss scale of 1, where that differs.
     """
     counts = {"run": _count(spec, state, hp, data)}
@@ -65,7 +65,8 @@ def _count(
     gauges = [SIGNAL_GRAD, GRAD_NORM] if arch.shares_weights else [SIGNAL_GRAD]
     slots = {}
     for gauge in gauges:
-        slots[gauge.name] = jnp.zeros((gauge.length(arch.layers), BINS + 2), jnp.float32)
+        shape = gauge.length(arch.layers), BINS + 2
+        slots[gauge.name] = jnp.zeros(shape, jnp.float32)
     objective = make_objective(spec, state, hp, next_batch(spec, state, data))
     gradient = jax.grad(objective, (0, 1), has_aux=True)
     (grads, counted), _ = gradient(state.params, slots)
@@ -75,5 +76,6 @@ def _count(
     counts = []
     for stage in stages_of(arch, grads):
         of_parts = [exponent_counts(stack, 1) for stack in stage]
-        counts.append(jnp.stack(of_parts, axis=1).reshape(-1, BINS + 2))
+        in_forward_order = jnp.stack(of_parts, axis=1)
+        counts.append(in_forward_order.reshape(-1, BINS + 2))
     return {"signal": signal, "grad": jnp.concatenate(counts)}

@@ -1,7 +1,6 @@
-"""Slower measurements of a run's present state, beside the step and on an interval: see
-``measure.inspect``.
+"""Slower measurements of a run's state, between steps and on an interval: ``measure.inspect``.
 
-They use float32 arithmetic or wider, the training loss with the batch's own statistics, and the
+They use float32 arithmetic or wider, the training loss with the batch's statistics, and the
 first training examples in their stored order. Random draws of a loss are those of the next step;
 random draws of outputs are always the same.
 """
@@ -33,7 +32,7 @@ from research.gauges.table import SIGNAL_GRAD
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
-from research.training.layer_params import is_kernel, kernels_of
+from research.training.layer_params import is_kernel, kernels_of, path_names
 from research.training.losses import loss_and_accuracy
 from research.training.objective import graph_of, make_objective, normalize_inputs
 from research.training.program_config import ProgramConfig
@@ -43,6 +42,12 @@ MAX_SHARPNESS_EXAMPLES = 1024  # that sharpness is averaged over, except for ful
 MAX_COMPARED_EXAMPLES = 256  # whose gradients are compared or recorded one by one
 # Step sizes of numerical derivatives, in units of the weights' norm.
 DIFFERENCE_STEPS = 10.0 ** -(0.5 * np.arange(2, 29))
+# What the random keys of a snapshot are for.
+LANCZOS = 3
+OUTPUTS = 4
+PROJECTION = 5
+DIRECTION = 6
+SIGNS = 7
 
 Data = Mapping[str, Array]
 Diagnostics = dict[str, Array]
@@ -72,7 +77,7 @@ class Snapshot:
     @property
     def ctx(self) -> ForwardContext:
         """The context of a training pass whose random draws are always the same."""
-        key = jax.random.fold_in(self.state.key, 4) if self.arch.is_random else None
+        key = self.key(OUTPUTS) if self.arch.is_random else None
         return ForwardContext(self.hp, train=True, key=key)
 
     @property
@@ -86,7 +91,8 @@ class Snapshot:
 
     def inputs(self, indices: Array | slice) -> Array:
         """What the network reads of some training examples."""
-        return normalize_inputs(self.arch, self.data, self.data["x"][indices])
+        examples = self.data["x"][indices]
+        return normalize_inputs(self.arch, self.data, examples)
 
     def compared_inputs(self) -> Array:
         """What the network reads of the examples that are compared one by one."""
@@ -100,7 +106,9 @@ class Snapshot:
     def outputs(self, params: Any, x: Array) -> Array:
         """The network's outputs for inputs ``x`` with other parameters."""
         state = dataclasses.replace(self.state, params=params)
-        return dataclasses.replace(self, state=state).network()(x, {}, self.ctx)[0]
+        network = dataclasses.replace(self, state=state).network()
+        outputs, _ = network(x, {}, self.ctx)
+        return outputs
 
     def loss(self, indices: Array) -> Callable[[Any], Array]:
         """The training loss of some examples as a function of the parameters."""
@@ -146,9 +154,10 @@ def _wide_snapshot(
         param_dtype=param_dtype,
         rounding="",
     )
-    params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), state.params)
-    state = dataclasses.replace(without_loss_scale(state), params=params)
-    return Snapshot(dataclasses.replace(spec, architecture=wide), state, hp, data)
+    wide_spec = dataclasses.replace(spec, architecture=wide)
+    wide_params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), state.params)
+    wide_state = dataclasses.replace(without_loss_scale(state), params=wide_params)
+    return Snapshot(wide_spec, wide_state, hp, data)
 
 
 def _sharpness(snapshot: Snapshot) -> Diagnostics:
@@ -162,10 +171,14 @@ def _sharpness(snapshot: Snapshot) -> Diagnostics:
     indices = jnp.arange(batches * batch_size).reshape(batches, -1)
 
     def gradient(params: Any) -> Any:
-        each = lax.map(lambda batch: jax.grad(snapshot.loss(batch))(params), indices)
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
+        def gradient_of_batch(batch: Array) -> Any:
+            return jax.grad(snapshot.loss(batch))(params)
 
-    value, bound = sharpness(gradient, snapshot.state.params, snapshot.key(3))
+        gradients = lax.map(gradient_of_batch, indices)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
+
+    key = snapshot.key(LANCZOS)
+    value, bound = sharpness(gradient, snapshot.state.params, key)
     return {"sharpness": value, "sharpness_bound": bound}
 
 
@@ -176,10 +189,12 @@ def _jacobian_spectrum(snapshot: Snapshot) -> Diagnostics:
     Batch norm uses its running statistics.
     """
     ctx = ForwardContext(snapshot.hp, train=False)
-    h = snapshot.network().first_input(snapshot.inputs(slice(1)), ctx)
+    first_example = snapshot.inputs(slice(1))
+    h = snapshot.network().first_input(first_example, ctx)
 
     def last_output(h: Array) -> Array:
-        return snapshot.network().run_layers(h[None], {}, ctx)[0][0]
+        outputs, _ = snapshot.network().run_layers(h[None], {}, ctx)
+        return outputs[0]
 
     values, distance = isometry(last_output, h[0])
     return {"jacobian_spectrum": values, "jacobian_distance": distance}
@@ -198,14 +213,15 @@ def _gradient_correlation(snapshot: Snapshot) -> Diagnostics:
     """
     ctx = snapshot.ctx
     h = snapshot.network().first_input(snapshot.compared_inputs(), ctx)
-    v = jax.random.normal(snapshot.key(5), h.shape[1:], h.dtype)
+    v = jax.random.normal(snapshot.key(PROJECTION), h.shape[1:], h.dtype)
     one_per_example = (len(h),) + (1,) * (h.ndim - 1)
-    signs = jax.random.rademacher(snapshot.key(7), one_per_example, h.dtype)
-    slots = jnp.zeros((snapshot.arch.layers, *h.shape), h.dtype)
+    signs = jax.random.rademacher(snapshot.key(SIGNS), one_per_example, h.dtype)
+    one_slot_per_layer = (snapshot.arch.layers, *h.shape)
+    slots = jnp.zeros(one_slot_per_layer, h.dtype)
 
     def projection(h: Array, slots: Array) -> Array:
-        output, _ = snapshot.network().run_layers(h, {SIGNAL_GRAD.name: slots}, ctx)
-        return jnp.sum(output * v[None] * signs)
+        outputs, _ = snapshot.network().run_layers(h, {SIGNAL_GRAD.name: slots}, ctx)
+        return jnp.sum(outputs * v[None] * signs)
 
     first, others = jax.grad(projection, (0, 1))(h, slots)
     gradients = jnp.concatenate([first[None], others]) * signs[None]
@@ -217,7 +233,8 @@ def _input_gradient(snapshot: Snapshot) -> Diagnostics:
     ctx = snapshot.ctx
 
     def first_outputs(x: Array) -> Array:
-        return jnp.sum(snapshot.network()(x, {}, ctx)[0][..., 0])
+        outputs, _ = snapshot.network()(x, {}, ctx)
+        return jnp.sum(outputs[..., 0])
 
     return {"input_gradient": jax.grad(first_outputs)(snapshot.compared_inputs())}
 
@@ -253,8 +270,7 @@ def _output_change(snapshot: Snapshot) -> Diagnostics:
 
 def _is_kept(path: tuple) -> bool:
     """Whether the leaf at ``path`` is neither a weight nor a token vector."""
-    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-    return names[-1] in ("alpha", "bias", "inner", "scale", "shifts")
+    return path_names(path)[-1] in ("alpha", "bias", "inner", "scale", "shifts")
 
 
 def _difference_errors(snapshot: Snapshot) -> Diagnostics:
@@ -265,7 +281,7 @@ def _difference_errors(snapshot: Snapshot) -> Diagnostics:
     """
     loss = snapshot.loss(snapshot.first_batch)
     flat, restore = ravel_pytree(snapshot.state.params)
-    direction = jax.random.normal(snapshot.key(6), flat.shape, flat.dtype)
+    direction = jax.random.normal(snapshot.key(DIRECTION), flat.shape, flat.dtype)
     direction *= euclidean(flat) / euclidean(direction)
     steps = jnp.asarray(DIFFERENCE_STEPS, flat.dtype)
 
@@ -328,7 +344,11 @@ def _scale_invariance(snapshot: Snapshot) -> Diagnostics:
     weights = kernels_of(snapshot.arch, params)
     here = kernels_of(snapshot.arch, gradient(params))
     there = kernels_of(snapshot.arch, gradient(doubled))
-    change = jax.tree.map(lambda g, g_doubled: 2 * g_doubled - g, here, there)
+
+    def change_of(g: Array, g_of_doubled: Array) -> Array:
+        return 2 * g_of_doubled - g
+
+    change = jax.tree.map(change_of, here, there)
     return {
         "layer_cosine": layer_cosines(weights, here),
         "unit_cosine": unit_cosines(weights, here),
@@ -343,11 +363,11 @@ def _balance(snapshot: Snapshot) -> Diagnostics:
     params = snapshot.state.params
     embed = params["embed"]
     layers = params["stages"][0]["branch"]["weights"][0]
-    head = params["head"]
+    head_kernel = params["head"]["kernel"][...]
     biases = None
     if snapshot.arch.model.bias:
         biases = jnp.concatenate([embed["bias"][None], layers["bias"][...]])
-    values = balance(embed["kernel"][...], layers["kernel"][...], head["kernel"][...], biases)
+    values = balance(embed["kernel"][...], layers["kernel"][...], head_kernel, biases)
     return {"balance": values}
 
 

@@ -11,7 +11,8 @@ from research.models.architecture import Architecture
 def stages_of(arch: Architecture, params: Any) -> list[list[Any]]:
     """The parameters as ``gauges.layers`` takes them; shared ones as those of a single layer."""
     if arch.shares_weights:
-        return [[jax.tree.map(lambda leaf: leaf[None], params["cell"])]]
+        single_layer = jax.tree.map(lambda leaf: leaf[None], params["cell"])
+        return [[single_layer]]
     stacks = list(params["stages"].values())
     stages = []
     for stage in arch.plan:
@@ -30,9 +31,18 @@ def kernels_of(arch: Architecture, params: Any) -> list[list[list[Array]]]:
 
 
 def _kernels(stack: Any) -> list[Array]:
-    return [leaf for path, leaf in jax.tree.leaves_with_path(stack) if is_kernel(path)]
+    kernels = []
+    for path, leaf in jax.tree.leaves_with_path(stack):
+        if is_kernel(path):
+            kernels.append(leaf)
+    return kernels
 
 
-def is_kernel(path: tuple[Any, ...]) -> bool:
+def is_kernel(path: tuple) -> bool:
     """Whether the leaf at ``path`` is a matrix or a convolution's kernel."""
-    return any(getattr(key, "key", None) == "kernel" for key in path)
+    return "kernel" in path_names(path)
+
+
+def path_names(path: tuple) -> list[str | int]:
+    """The keys of dictionaries on the path of a leaf, as ``jax.tree_util`` gives paths."""
+    return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]

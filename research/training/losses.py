@@ -18,7 +18,7 @@ def loss_and_accuracy(
     - ``cross_entropy``, in nats, against the targets (1-s)·onehot + s/C with the label smoothing s
       (Szegedy et al. 2016, eq. 3).
     - ``mse``: half the squared distance to those targets, summed over C (Cohen et al. 2021,
-    appendix).
+      appendix).
 
     Args:
         loss: the option, with an array for the label smoothing.
@@ -36,9 +36,13 @@ def loss_and_accuracy(
     one_hot = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
     targets = (1 - smoothing) * one_hot + smoothing / classes
     if loss.kind is LossKind.cross_entropy:
-        losses = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+        log_probabilities = jax.nn.log_softmax(logits)
+        losses = -jnp.sum(targets * log_probabilities, axis=-1)
     else:
-        losses = 0.5 * jnp.sum((logits - targets) ** 2, axis=-1)
+        distances = logits - targets
+        losses = 0.5 * jnp.sum(distances**2, axis=-1)
     correct = jnp.argmax(logits, axis=-1) == labels
     positions = tuple(range(1, labels.ndim))
-    return jnp.mean(losses, positions), jnp.mean(correct, positions, dtype=logits.dtype)
+    mean_losses = jnp.mean(losses, positions)
+    accuracies = jnp.mean(correct, positions, dtype=logits.dtype)
+    return mean_losses, accuracies

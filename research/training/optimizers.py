@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from research.config.options import (
     Schedule,
 )
 from research.gauges.norms import tree_euclidean
+from research.training.layer_params import path_names
 
 
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
@@ -35,7 +37,7 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
       al. 2013).
     - ``adagrad``: g/√(v + ε), v ← v + g² (Duchi et al. 2011, with ε under the root).
     - ``rmsprop``: g/(√v + ε), v ← β₂·v + (1−β₂)·g² (Tieleman & Hinton 2012; without bias
-    correction).
+      correction).
     - ``adam``, ``adamw``: Kingma & Ba 2015, Algorithm 1.
     - ``lion``: sign(β₁·m + (1−β₁)·g), then m ← β₂·m + (1−β₂)·g (Chen et al. 2023, Algorithm 2).
     - ``muon``: see ``_scale_by_muon`` (Jordan et al. 2024).
@@ -63,7 +65,9 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         case Momentum(momentum=momentum, kind=kind):
             nesterov = kind is OptimizerKind.nesterov
             return optax.chain(decay, optax.trace(momentum, nesterov=nesterov))
-    return decay
+        case Optimizer(kind=OptimizerKind.gd | OptimizerKind.sgd):
+            return decay
+    raise ValueError(f"unknown optimizer {optimizer.kind}")
 
 
 def _scale_by_adam(optimizer: Adam) -> optax.GradientTransformation:
@@ -76,8 +80,9 @@ def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
 
     A matrix with I inputs and O outputs becomes √max(1, O/I)·U·p(S)·Vᵀ, where U·S·Vᵀ is the
     Nesterov momentum over its Frobenius norm + ε, and p five Newton-Schulz steps (Jordan et al.
-    2024); the momentum is a bias-corrected average, as in optax. Stacked layers and the gates of a
-    cell are matrices of their own; a convolution's inputs are its kernel's pixels and channels.
+    2024); the momentum is a bias-corrected average, as in optax. Each of the
+    stacked layers, and each gate of a cell, is a separate matrix; a convolution's inputs are its
+    kernel's pixels and channels.
     """
 
     def matrix(leaf: Array) -> optax.contrib.MuonDimensionNumbers:
@@ -92,21 +97,19 @@ def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:
         weight_dimension_numbers=functools.partial(jax.tree.map, matrix),
     )
     rescale = optax.stateless(lambda updates, _: jax.tree.map(_scale_by_shape, updates))
-    return optax.partition(
-        {"hidden": optax.chain(orthogonal, rescale), "other": _scale_by_adam(optimizer)},
-        functools.partial(jax.tree_util.tree_map_with_path, label),
-    )
-
-
-def _names(path: tuple) -> list[str]:
-    return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    transforms: dict[Hashable, optax.GradientTransformation] = {
+        "hidden": optax.chain(orthogonal, rescale),
+        "other": _scale_by_adam(optimizer),
+    }
+    label_tree = functools.partial(jax.tree_util.tree_map_with_path, label)
+    return optax.partition(transforms, label_tree)
 
 
 def _is_hidden_matrix(path: tuple) -> bool:
     """Whether weights between hidden units lie there: not the embedding, the head, or a cell's
     input.
     """
-    names = _names(path)
+    names = path_names(path)
     return names[0] in ("stages", "cell") and names[-1] in ("kernel", "recurrent")
 
 
@@ -147,9 +150,11 @@ def learning_rate(
         case Schedule.constant:
             return peak
         case Schedule.warmup:
-            return peak * jnp.minimum(1, (step + 1) / jnp.maximum(warmup, 1))
+            rising = (step + 1) / jnp.maximum(warmup, 1)
+            return peak * jnp.minimum(1, rising)
         case Schedule.warmup_cosine:
-            progress = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
+            progress = (step - warmup) / jnp.maximum(total - warmup, 1)
+            progress = jnp.clip(progress, 0, 1)
             rising = (step + 1) / jnp.maximum(warmup, 1)
             falling = 0.5 * (1 + jnp.cos(jnp.pi * progress))
             return peak * jnp.where(step < warmup, rising, falling)
@@ -204,7 +209,7 @@ def clip(
 
 def _is_stacked(path: tuple) -> bool:
     """Whether the first axis there is one of layers, or of the gates of a cell."""
-    names = _names(path)
+    names = path_names(path)
     if names[0] == "stages":
         return True
     is_of_gates = names[-1] in ("recurrent", "input", "bias") and "norm" not in names
@@ -217,19 +222,21 @@ def _clip_units(
     *,
     threshold: Any,
 ) -> Array:
-    """Bounds each column of a matrix, or a whole vector, by ``threshold`` times its weights' norm.
+    """Bounds each column of a matrix, or a whole vector or scalar, by ``threshold`` times its
+    weights' norm.
 
     The weights' norm counts as at least 1e-3.
     """
     limit = threshold * jnp.maximum(tree_euclidean(_units(param), 1), 1e-3)
     factor = _shrink_factor(limit, tree_euclidean(_units(grad), 1))
-    if grad.ndim == 1:
-        return grad * factor[0]
-    return grad * factor.reshape((1,) * (grad.ndim - 1) + (-1,))
+    if grad.ndim > 1:
+        units_last = (1,) * (grad.ndim - 1) + (-1,)
+        return grad * factor.reshape(units_last)
+    return grad * factor[0]
 
 
 def _units(x: Array) -> Array:
-    """The units of a matrix as rows; a vector as a single row."""
+    """The units of a matrix as rows; a vector or a scalar as a single row."""
     if x.ndim > 1:
         return x.reshape(-1, x.shape[-1]).T
     return x.reshape(1, -1)

@@ -1,4 +1,4 @@
-"""Number formats by policy name, and the scope that float64 needs."""
+"""The number formats of each ``precision`` option, and the context that float64 needs."""
 
 import contextlib
 from dataclasses import dataclass
@@ -8,10 +8,13 @@ import jax
 
 @dataclass(frozen=True)
 class Policy:
-    """``params``: the weights' format. ``compute``: that of activations and gradients.
+    """Number formats by their names in NumPy and ml_dtypes.
 
-    ``rounding``: the narrower format that what each layer reads, and the gradient that leaves it
-    there, are rounded through; none where it is empty.
+    Attributes:
+        params: format of the parameters.
+        compute: format of activations and gradients.
+        rounding: a narrower format that the inputs of layers, and their gradients, are rounded
+            through; none where it is empty.
     """
 
     params: str
@@ -20,12 +23,12 @@ class Policy:
 
     @property
     def accumulation(self) -> str:
-        """The format of the optimizer's state and arithmetic, of losses, and of gauges."""
+        """The format of losses, gauges, and the optimizer's state and arithmetic."""
         return "float64" if self.compute == "float64" else "float32"
 
     @property
     def narrowest(self) -> str:
-        """The format in which a gradient is lost first."""
+        """The format with the smallest range that gradients pass through."""
         return self.rounding or self.compute
 
 
@@ -42,7 +45,8 @@ POLICIES = {
 
 
 def scope(kind: str) -> contextlib.AbstractContextManager:
-    """The context in which everything of a run of this precision happens; it changes no global
-    setting.
+    """The context in which all work on a run of this precision happens: float64 needs 64-bit types.
+
+    Global settings stay as they are.
     """
     return jax.enable_x64(kind == "float64")

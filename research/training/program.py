@@ -44,7 +44,7 @@ from research.training.objective import (
 )
 from research.training.optimizers import clip, learning_rate, make_optimizer
 from research.training.program_config import ProgramConfig
-from research.training.reduction import all_reduce_step
+from research.training.reduction import StepResults, all_reduce_step
 from research.training.rounding import cast_params
 from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
 from research.training.state import TrainState
@@ -101,7 +101,7 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
     step_options = _on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
     if spec.fast_compile:
         step_options = step_options | once
-    init = mapped(_init, 1, on=init_layout(layout))
+    init = mapped(init_state, 1, on=init_layout(layout))
     inspections = mapped(inspect, 2, 1, on=replicated(layout))
     return Program(
         init=jax.jit(init, compiler_options=once),
@@ -118,8 +118,8 @@ def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
     return options if has_them else {}
 
 
-def _init(spec: ProgramConfig, hp: HParams) -> TrainState:
-    """The state before the first step."""
+def init_state(spec: ProgramConfig, hp: HParams) -> TrainState:
+    """The state of one run before its first step."""
     arch = spec.architecture
     key = jax.random.key(hp.seed)
     model = make_model(arch, hp, jax.random.fold_in(key, 0))
@@ -139,6 +139,22 @@ def _widen(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Carry:
+    """What the loop over the steps of a chunk passes on.
+
+    Attributes:
+        state: the state before the next step.
+        order: the order of the examples [n] in the present epoch; empty where it is not needed.
+        rows: the metrics of all steps [capacity, …], zero for those that are to come.
+    """
+
+    state: TrainState
+    order: Array
+    rows: Metrics
+
+
 def _chunk(
     spec: ProgramConfig,
     state: TrainState,
@@ -147,8 +163,7 @@ def _chunk(
     start: Array,
     steps: Array,
 ) -> tuple[TrainState, Metrics]:
-    """Trains ``steps`` ≤ ``spec.capacity`` steps from step ``start``, the batches gathered on the
-    device.
+    """Trains ``steps`` ≤ ``spec.capacity`` steps; batches are gathered on the device.
 
     Args:
         spec: the program.
@@ -162,8 +177,9 @@ def _chunk(
     examples = data["x"].shape[0]
     is_measured = spec.level is not Level.off
 
-    def train_step(place: Array, carry: tuple) -> tuple:
-        state, order, rows = carry
+    def train_step(place: Array, carry: _Carry) -> _Carry:
+        state = carry.state
+        order = carry.order
         step = start + place
         if spec.shuffled:
             epoch_start = step % steps_per_epoch(spec, data) == 0
@@ -177,19 +193,20 @@ def _chunk(
         batch = augment_and_shard(spec, state, data, *stored)
         state, row = _step_at_interval(spec, is_measured, step, state, hp, batch)
         write = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)
-        return state, order, jax.tree.map(write, rows, row)
+        return _Carry(state, order, jax.tree.map(write, carry.rows, row))
 
     def first_row() -> Metrics:
         stored = select_batch(spec, data, start, 0, no_order)
         batch = augment_and_shard(spec, state, data, *stored)
-        return _step(spec, is_measured, state, hp, batch)[1]
+        return run_step(spec, is_measured, state, hp, batch)[1]
+
+    def empty_rows(row: jax.ShapeDtypeStruct) -> Array:
+        return jnp.zeros((spec.capacity, *row.shape), row.dtype)
 
     no_order = jnp.zeros(examples if spec.shuffled else 0, jnp.int32)
-    rows = jax.tree.map(
-        lambda row: jnp.zeros((spec.capacity, *row.shape), row.dtype), jax.eval_shape(first_row)
-    )
-    state, _, rows = lax.fori_loop(0, steps, train_step, (state, no_order, rows))
-    return state, rows
+    rows = jax.tree.map(empty_rows, jax.eval_shape(first_row))
+    last = lax.fori_loop(0, steps, train_step, _Carry(state, no_order, rows))
+    return last.state, last.rows
 
 
 def _step_at_interval(
@@ -202,30 +219,46 @@ def _step_at_interval(
 ) -> tuple[TrainState, Metrics]:
     """A step that measures only every ``measure.every`` steps; gauges of other steps are NaN."""
     if not is_measured or spec.measure_every == 1:
-        return _step(spec, is_measured, state, hp, batch)
-    row_shapes = jax.eval_shape(functools.partial(_step, spec, True), state, hp, batch)[1]
+        return run_step(spec, is_measured, state, hp, batch)
 
     def measured_step(state: TrainState) -> tuple[TrainState, Metrics]:
-        return _step(spec, True, state, hp, batch)
+        return run_step(spec, True, state, hp, batch)
 
     def bare_step(state: TrainState) -> tuple[TrainState, Metrics]:
-        state, row = _step(spec, False, state, hp, batch)
-        blank = jax.tree.map(lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), row_shapes)
+        state, row = run_step(spec, False, state, hp, batch)
+        blank = jax.tree.map(_full_of_nan, row_shapes)
         return state, blank | row
 
-    return lax.cond(step % spec.measure_every == 0, measured_step, bare_step, state)
+    _, row_shapes = jax.eval_shape(measured_step, state)
+
+    is_due = step % spec.measure_every == 0
+    return lax.cond(is_due, measured_step, bare_step, state)
+
+
+def _full_of_nan(shape: jax.ShapeDtypeStruct) -> Array:
+    return jnp.full(shape.shape, jnp.nan, shape.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Updated:
+    """The parts of the state that a skipped step leaves as they are."""
+
+    params: Any
+    opt_state: Any
+    model_state: Any
 
 
 # jit: the step is asked for the shapes of its outputs and then called, and is traced once for both.
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def _step(
+def run_step(
     spec: ProgramConfig,
     is_measured: bool,
     state: TrainState,
     hp: HParams,
     batch: Batch,
 ) -> tuple[TrainState, Metrics]:
-    """One update.
+    """One update of one run.
 
     Args:
         spec: the program.
@@ -245,16 +278,21 @@ def _step(
     objective = make_objective(spec, state, hp, batch, level=level)
     gradient = jax.grad(objective, (0, 1), has_aux=True)
     (grads, backward), forward = gradient(state.params, _make_slots(arch, level, wide))
-    means = (forward.loss, forward.accuracy)
-    grads, (loss, accuracy), profile = all_reduce_step(grads, means, forward.statistics | backward)
+    means = {"loss": forward.loss, "accuracy": forward.accuracy}
+    of_batch = all_reduce_step(StepResults(grads, means, forward.statistics | backward))
+    loss = of_batch.means["loss"]
 
-    scaled = grads, {name: profile[name] for name in backward}
-    grads, backward = jax.tree.map(lambda leaf: leaf.astype(wide) / state.loss_scale.value, scaled)
-    profile = profile | backward
+    def unscale(leaf: Array) -> Array:
+        return leaf.astype(wide) / state.loss_scale.value
+
+    grads = jax.tree.map(unscale, of_batch.grads)
+    profile = dict(of_batch.profile)
+    for name in backward:
+        profile[name] = unscale(profile[name])
     rate = learning_rate(hp.optimizer, state.step, hp.total_steps)
     row: Metrics = {
         "train_loss": loss,
-        "train_accuracy": accuracy,
+        "train_accuracy": of_batch.means["accuracy"],
         "loss_scale": state.loss_scale.value,
         "learning_rate": rate,
     }
@@ -267,25 +305,25 @@ def _step(
     row["skipped"] = ~finite
     row["finite"] = can_go_on(hp.precision, state.loss_scale, loss, finite)
 
-    def updated() -> tuple:
+    def updated() -> _Updated:
         params, opt_state = _update(state, hp, grads, rate)
         model_state = jax.tree.map(
             lambda new, old: new.astype(old.dtype), forward.model_state, state.model_state
         )
-        return params, opt_state, model_state
+        return _Updated(params, opt_state, model_state)
 
-    def unchanged() -> tuple:
-        return state.params, state.opt_state, state.model_state
+    def unchanged() -> _Updated:
+        return _Updated(state.params, state.opt_state, state.model_state)
 
     # A branch, because a selection would read and write all parameters.
-    params, opt_state, model_state = lax.cond(finite, updated, unchanged)
+    after = lax.cond(finite, updated, unchanged)
     if is_measured:
-        row["profile"] = profile | _update_gauges(arch, level, state.params, params)
+        row["profile"] = profile | _update_gauges(arch, level, state.params, after.params)
     new_state = TrainState(
         step=state.step + 1,
-        params=params,
-        model_state=model_state,
-        opt_state=opt_state,
+        params=after.params,
+        model_state=after.model_state,
+        opt_state=after.opt_state,
         key=state.key,
         loss_scale=next_scale(hp.precision, state.loss_scale, finite),
     )
@@ -301,7 +339,10 @@ def _make_slots(
     gauges = list(gauges_at(Site.BACKWARD, level))
     if arch.shares_weights and GRAD_NORM.is_measured(level):
         gauges.append(GRAD_NORM)
-    return {gauge.name: jnp.zeros(gauge.length(arch.layers), dtype) for gauge in gauges}
+    slots = {}
+    for gauge in gauges:
+        slots[gauge.name] = jnp.zeros(gauge.length(arch.layers), dtype)
+    return slots
 
 
 def _add_gradient_norms(
@@ -332,7 +373,8 @@ def _update_gauges(
         return {}
     weights, updates = layer_sizes_and_updates(stages_of(arch, before), stages_of(arch, after))
     measured = measure_at(Site.UPDATE, level, weights, updates)
-    return {name: jnp.broadcast_to(values, arch.layers) for name, values in measured.items()}
+    # Layers that share their weights have one value.
+    return jax.tree.map(lambda values: jnp.broadcast_to(values, arch.layers), measured)
 
 
 def _update(
@@ -371,8 +413,7 @@ def _evaluate(
     graph = graph_of(arch, hp)
     ctx = ForwardContext(hp, train=False)
     examples = data["eval_x"].shape[0]
-    devices = batch_axis_size()
-    size = -(-min(spec.batch_size, examples) // devices) * devices
+    batch_size = _round_up(min(spec.batch_size, examples), batch_axis_size())
 
     def sums(indices: Array) -> Array:
         model = nnx.merge(graph, state.params, state.model_state, copy=True)
@@ -384,8 +425,17 @@ def _evaluate(
         zero = jnp.zeros((), accumulator(logits.dtype))
         loss = dataclasses.replace(hp.loss, label_smoothing=zero)
         losses, hits = loss_and_accuracy(loss, logits, data["eval_y"][indices])
-        return jnp.stack([jnp.sum(jnp.where(exists, values, 0)) for values in (losses, hits)])
+        loss_sum = jnp.sum(jnp.where(exists, losses, 0))
+        num_hits = jnp.sum(jnp.where(exists, hits, 0))
+        return jnp.stack([loss_sum, num_hits])
 
-    batches = jnp.arange(-(-examples // size) * size).reshape(-1, size)
-    loss, accuracy = psum_tree(jnp.sum(lax.map(sums, batches), axis=0)) / examples
+    padded = _round_up(examples, batch_size)
+    batches = jnp.arange(padded).reshape(-1, batch_size)
+    totals = jnp.sum(lax.map(sums, batches), axis=0)
+    loss, accuracy = psum_tree(totals) / examples
     return {"eval_loss": loss, "eval_accuracy": accuracy}
+
+
+def _round_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is at least ``number``."""
+    return -(-number // multiple) * multiple

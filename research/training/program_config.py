@@ -43,7 +43,7 @@ class ProgramConfig:
 
     @property
     def shuffled(self) -> bool:
-        """Whether each epoch has an order of its own, from which the batches are taken."""
+        """Whether the examples are shuffled at the start of each epoch."""
         return not (self.full_batch or self.streamed)
 
     @property

@@ -1,4 +1,4 @@
-"""How updated weights are rounded to the format they are stored in."""
+"""How updated parameters are rounded to the format in which they are stored."""
 
 from typing import Any
 
@@ -9,12 +9,11 @@ from jaxtyping import Array, BFloat16, Float32
 
 
 def round_stochastically(x: Float32[Array, "..."], key: Array) -> BFloat16[Array, "..."]:
-    """Rounds to one of the two nearest bfloat16 numbers, up with the probability that keeps the
-    mean.
+    """Rounds to one of the two nearest bfloat16 numbers, so that the expected value is x.
 
-    Both formats share sign and exponent, so the 16 bits that are cut off are the distance to the
-    lower neighbour: a random number below 2¹⁶ is added to them. What is not finite stays what it
-    is.
+    The formats have the same sign and exponent bits, so the 16 bits that bfloat16 lacks are the
+    distance from the lower neighbour. Adding a random 16-bit number carries into the upper bits
+    with the right probability. Infinities and NaN stay.
 
     References:
         Gupta et al., Deep learning with limited numerical precision, 2015, §3.1. Zamirai et al.,
@@ -23,21 +22,26 @@ def round_stochastically(x: Float32[Array, "..."], key: Array) -> BFloat16[Array
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     bits = jnp.where(jnp.isfinite(x), bits + noise, bits)
-    return lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+    upper_bits = (bits >> 16).astype(jnp.uint16)
+    return lax.bitcast_convert_type(upper_bits, jnp.bfloat16)
 
 
 def cast_params(
-    wide: Any,
+    params: Any,
     like: Any,
     key: Array | None,
 ) -> Any:
-    """The tree ``wide`` in the formats of ``like``: rounded to nearest or, with a ``key``,
-    stochastically.
+    """Casts updated parameters to the formats in which they are stored.
+
+    Args:
+        params: the updated parameters, in float32 or wider.
+        like: parameters in the formats to cast to.
+        key: random key for stochastic rounding to bfloat16; None for rounding to nearest.
     """
     if key is None:
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), wide, like)
-    leaves, form = jax.tree.flatten(wide)
-    rounded = [
-        round_stochastically(leaf, jax.random.fold_in(key, n)) for n, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(form, rounded)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), params, like)
+    leaves, structure = jax.tree.flatten(params)
+    rounded = []
+    for number, leaf in enumerate(leaves):
+        rounded.append(round_stochastically(leaf, jax.random.fold_in(key, number)))
+    return jax.tree.unflatten(structure, rounded)

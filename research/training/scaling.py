@@ -51,7 +51,8 @@ def next_scale(
     grown = scale.value * precision.growth_factor
     higher = jnp.where(grows & jnp.isfinite(grown), grown, scale.value)
     lower = jnp.maximum(scale.value * precision.backoff_factor, MIN_LOSS_SCALE)
-    return LossScale(jnp.where(finite, higher, lower), jnp.where(grows, 0, streak))
+    value = jnp.where(finite, higher, lower)
+    return LossScale(value, jnp.where(grows, 0, streak))
 
 
 def can_go_on(
@@ -82,5 +83,7 @@ def is_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every element is finite: a maximum is the cheapest reduction that keeps infinity and
     NaN.
     """
-    peaks = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
+    peaks = []
+    for leaf in jax.tree.leaves(tree):
+        peaks.append(jnp.max(jnp.abs(leaf), initial=0))
     return jnp.all(jnp.isfinite(jnp.stack(peaks)))

@@ -1,90 +1,187 @@
-"""Every combination of model, cell, skip, norm and placement that is allowed, and how one is made ready."""
+"""Every allowed combination of model, cell, skip, norm and placement, as a small run."""
 
 import functools
 import itertools
+from dataclasses import dataclass
+from typing import Any
 
-from research.config import schema as config
+import jax
+
+from research.config import options
 from research.config.compatibility import check_compatibility
-from research.runner import run_setup as job
+from research.runner.run_setup import make_run_setup
 from research.training.precision import scope
+from research.training.program_config import ProgramConfig
 
-KINDS = [(kind.name, "elman") for kind in config.ModelKind] + [
-    ("rnn", cell.name) for cell in config.Cell
-][1:]
-GROUPS = (
-    KINDS,
-    *(
-        [option.name for option in group]
-        for group in (config.SkipKind, config.NormKind, config.Placement)
-    ),
-)
-DEPTHS = {"mlp": 3, "cnn": 3, "resnet_cifar": 8, "resnet": 18, "transformer": 2, "rnn": 4}
+from ..builders import has_setting, make_config
+
+SKIPS = [kind.name for kind in options.SkipKind]
+NORMS = [kind.name for kind in options.NormKind]
+PLACEMENTS = [placement.name for placement in options.Placement]
+DEPTHS = {
+    "mlp": 3,
+    "cnn": 3,
+    "resnet_cifar": 8,
+    "resnet": 18,
+    "transformer": 2,
+    "rnn": 4,
+}
 LAYERS = {
     "mlp": 3,
     "cnn": 3,
     "resnet_cifar": 3,
-    "resnet": 4,
+    "resnet": 4,  # with one block in each group, see ``ONE_BLOCK_PER_GROUP``
     "transformer": 4,
     "rnn": 4,
-}  # resnet: with one block a stage
-ALLOWED = {
-    "mlp": 205,
-    "cnn": 205,
-    "resnet_cifar": 201,
-    "resnet": 201,
-    "transformer": 167,
-    "rnn": 60 + 3 + 3,
 }
-INSIDE = {
-    "grad_norm",
-    "branch_grad",
-    "skip_grad",
-    "saturated",
-    "dead",
-    "weight_norm",
-    "update_norm",
-    "update_ratio",
+ONE_BLOCK_PER_GROUP = (1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, and for ``rnn`` its cell."""
+
+    model: str
+    cell: str = ""
+
+    def __str__(self):
+        return self.cell or self.model
+
+
+def _list_networks():
+    networks = []
+    for kind in options.ModelKind:
+        if kind is options.ModelKind.rnn:
+            networks += [Network("rnn", cell.name) for cell in options.Cell]
+        else:
+            networks.append(Network(kind.name))
+    return networks
+
+
+NETWORKS = _list_networks()
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A choice in each of the groups that wire a network."""
+
+    network: Network
+    skip: str
+    norm: str
+    placement: str
+
+    @property
+    def model(self):
+        """The name of the model."""
+        return self.network.model
+
+    @property
+    def choices(self):
+        """The choices by group."""
+        return {
+            "network": self.network,
+            "skip": self.skip,
+            "norm": self.norm,
+            "placement": self.placement,
+        }
+
+    def __str__(self):
+        return "-".join(map(str, self.choices.values()))
+
+
+SETTINGS = {
+    "model.width": 4,
+    "model.heads": 2,
+    "model.expansion": 2,
+    "skip.branch_scale": 0.7,
+    "skip.shortcut_scale": 0.9,
+    "skip.growth": 2,
+    "norm.groups": 2,
 }
-SIGNALS = {"signal_grad", "activation_rms", "activation_mean"}
+OTHER_GROUPS = {
+    "activation": "tanh",
+    "init": "lecun",
+    "init.sigma_b": 0.1,
+    "optimizer": "sgd",
+    "optimizer.learning_rate": 0.5,
+    "data": "noise",
+    "data.shape": (8, 8, 1),
+    "data.classes": 3,
+    "data.examples": 8,
+    "train.steps": 2,
+    "train.batch_size": 4,
+    "measure": "full",
+}
 
 
-def configured(model, skip, norm, placement, *, depth=None, precision="float32"):
-    """A small network of these options, everything measured."""
-    kind, cell = model
-    made = config.Config()
-    made.model = config.Model(
-        config.ModelKind[kind], depth or DEPTHS[kind], width=4, heads=2, expansion=2
-    )
-    made.model.cell = config.Cell[cell]
-    made.skip = config.Skip(config.SkipKind[skip], branch_scale=0.7, shortcut_scale=0.9, growth=2)
-    made.norm = config.Norm(config.NormKind[norm], groups=2, placement=config.Placement[placement])
-    made.activation.kind = config.ActivationKind.tanh
-    made.init.kind = config.InitKind.lecun
-    made.init.sigma_b = 0.1
-    made.optimizer = config.Optimizer(config.OptimizerKind.sgd, learning_rate=0.5)
-    made.precision.kind = config.PrecisionKind[precision]
-    made.data = config.Data(config.DataKind.noise, shape=[8, 8, 1], classes=3, examples=8)
-    made.train = config.Train(steps=2, batch_size=4)
-    made.measure.level = config.Level.full
-    return made
+def configure(combination, **changes):
+    """A configuration of a small run that measures everything.
+
+    Args:
+        combination: the choices.
+        **changes: further settings; ``__`` in a name stands for the dot of its path.
+    """
+    chosen = {
+        "model": combination.model,
+        "skip": combination.skip,
+        "norm": combination.norm,
+    }
+    values = chosen | OTHER_GROUPS
+    for path, value in SETTINGS.items():
+        group, _, name = path.partition(".")
+        if has_setting(group, chosen[group], name):
+            values[path] = value
+    values["model.depth"] = DEPTHS[combination.model]
+    values["norm.placement"] = combination.placement
+    if combination.network.cell:
+        values["model.cell"] = combination.network.cell
+    for name, value in changes.items():
+        values[name.replace("__", ".")] = value
+    return make_config(values)
 
 
-def is_allowed(options):
+def is_allowed(combination):
     try:
-        check_compatibility(configured(*options))
+        check_compatibility(configure(combination))
     except ValueError:
         return False
     return True
 
 
-MATRIX = [options for options in itertools.product(*GROUPS) if is_allowed(options)]
+def _list_allowed():
+    allowed = []
+    for choices in itertools.product(NETWORKS, SKIPS, NORMS, PLACEMENTS):
+        combination = Combination(*choices)
+        if is_allowed(combination):
+            allowed.append(combination)
+    return allowed
+
+
+MATRIX = _list_allowed()
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run before its first step.
+
+    Attributes:
+        spec: what its program is compiled for.
+        hp: its hyperparameters.
+        batch: inputs and labels of four examples.
+    """
+
+    spec: ProgramConfig
+    hp: Any
+    batch: tuple[Any, Any]
 
 
 @functools.cache
-def prepared(options, **changes):
-    """The program's description and the numbers of one run."""
-    made = configured(*options, **changes)
-    with scope(made.precision.kind.name):
-        ready = job.make_run_setup(made)
-        batch = ready.data["x"][:4].astype(ready.spec.architecture.dtype), ready.data["y"][:4]
-        return ready.spec, {path: value[0] for path, value in ready.hp.items()}, batch
+def prepare(combination, **changes):
+    """A run of a combination; ``changes`` are those of ``configure``."""
+    config = configure(combination, **changes)
+    with scope(config.precision.kind.name):
+        setup = make_run_setup(config)
+        x = setup.data["x"][:4].astype(setup.spec.architecture.dtype)
+        y = setup.data["y"][:4]
+        hp = jax.tree.map(lambda leaf: leaf[0], setup.hp)
+        return PreparedRun(setup.spec, hp, (x, y))

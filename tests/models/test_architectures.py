@@ -1,276 +1,385 @@
 """Every combination of options that is allowed.
 
-What there is of the matrix, in the order of its cost; a part of each is run always, all of it by ``make test-all``:
+The tests come in the order of their cost. A part of each always runs; the slow tests run the rest.
 
-* *Every* allowed (model and cell, skip, norm, placement) is taken from a ``Config`` to its ``Job``, initialised and put
-  through the training step by shapes alone (``jax.eval_shape``: everything is traced, nothing computed).
-* A covering set, in which every allowed pair of options occurs (model with skip, norm with placement …), computes two
-  steps in float64, and the first of them again with every scan written out as a loop, operation by operation. Of
-  ``resnet``, whose blocks are those of ``resnet_cifar``, only ``RESNETS`` are computed.
+* *Every* allowed combination of model, cell, skip, norm and placement is taken from a configuration
+  to its program, initialised, and put through the training step by shapes only
+  (``jax.eval_shape`` traces everything and computes nothing).
+* A covering set, in which every allowed pair of options occurs (model with skip, norm with
+  placement …), computes two steps in float64, and the first step again with every scan written out
+  as a loop, operation by operation. For ``resnet``, whose blocks are those of ``resnet_cifar``,
+  only ``RESNETS`` are computed.
 """
 
 import contextlib
 import dataclasses
 import functools
 import itertools
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config import schema as config
+from research.gauges.table import GAUGES, Entries
 from research.models import plan
-from research.runner import run_setup as job
-from research.training import program
-from research.training.precision import scope
+from research.runner.run_setup import make_run_setup
+from research.training.program import init_state, make_program, run_step
 
 from ..compiling import one_in, quick
-from .matrix import ALLOWED, GROUPS, INSIDE, KINDS, LAYERS, MATRIX, SIGNALS, configured, prepared
+from .matrix import (
+    LAYERS,
+    MATRIX,
+    NETWORKS,
+    NORMS,
+    ONE_BLOCK_PER_GROUP,
+    PLACEMENTS,
+    SKIPS,
+    Combination,
+    Network,
+    configure,
+    prepare,
+)
+from .networks import assert_same_gradients, to_numpy
 
 
-def test_as_many_are_allowed_as_the_rules_leave():
-    """12 shortcuts that suit every network, fixup without norms alone, and the rules of combinations.py."""
-    found = {kind: sum(model[0] == kind for model, *_ in MATRIX) for kind in ALLOWED}
-    assert found == ALLOWED
-    # all shortcuts but fixup, deepnorm and dense
-    free = 11
-    placements = 3
-    norms = 6
-    assert ALLOWED["mlp"] == free * norms * placements + placements + (
-        placements + 1
-    )  # fixup; dense
-    assert ALLOWED["resnet"] == free * norms * placements + placements
-    assert (
-        ALLOWED["transformer"] == free * (norms - 1) * placements + 2
-    )  # deepnorm with layer and with rms
-    assert ALLOWED["rnn"] == 4 * (norms - 1) * placements + 2 * placements
+def test_as_many_combinations_are_allowed_as_the_rules_leave():
+    """Most shortcuts go with everything; ``compatibility.py`` has the rules for the others."""
+    free = len(SKIPS) - len({"fixup", "deepnorm", "dense"})
+    placed = len(NORMS) - 1  # norms that have a placement: all but none
+    placements = len(PLACEMENTS)
+    all_norms = 1 + placed * placements
+    without_batch = 1 + (placed - 1) * placements
+    fixup = 1  # without a norm
+    dense = 2  # without a norm, or with batch norm before the branch
+    deepnorm = 2  # with layer or rms norm after the sum
+    # In ResNets the placement is the order of operations, and acts without a norm, too.
+    resnets = free * len(NORMS) * placements + placements
+
+    counts = Counter(combination.model for combination in MATRIX)
+
+    assert counts == {
+        "mlp": free * all_norms + fixup + dense,
+        "cnn": free * all_norms + fixup + dense,
+        "resnet_cifar": resnets,
+        "resnet": resnets,
+        "transformer": free * without_batch + deepnorm,
+        "rnn": 4 * without_batch + 2,  # four shortcuts for Elman cells; none for GRU and LSTM
+    }
+    assert counts == {
+        "mlp": 179,
+        "cnn": 179,
+        "resnet_cifar": 201,
+        "resnet": 201,
+        "transformer": 145,
+        "rnn": 54,
+    }
 
 
 def assert_complete(row, layers):
-    """Every gauge is there, with one value a layer, of signals one more."""
-    assert set(row["profile"]) == INSIDE | SIGNALS
-    for name, values in row["profile"].items():
-        assert values.shape == (layers + (name in SIGNALS),), name
-    assert row["train_loss"].shape == row["grad_norm"].shape == ()
+    """Checks that every gauge has one value for each layer, or for each signal between layers."""
+    profile = row["profile"]
+    assert set(profile) == {gauge.name for gauge in GAUGES}
+    for gauge in GAUGES:
+        length = layers + 1 if gauge.entries is Entries.SIGNALS else layers
+        assert profile[gauge.name].shape == (length,), gauge.name
+    assert row["train_loss"].shape == ()
+    assert row["grad_norm"].shape == ()
 
 
-@pytest.mark.parametrize(
-    ("model", "skip"),
-    one_in(19, itertools.product(KINDS, GROUPS[1])),
-    ids=lambda part: "".join(part),
-)
-def test_every_combination_builds_and_steps(model, skip, monkeypatch):
-    """By shapes: a step takes a state to one of the same shapes, and measures every gauge in every layer.
-
-    ``resnet`` with one block a stage instead of two, which halves the time.
-    """
-    monkeypatch.setitem(plan.BLOCKS, 18, (1, 1, 1, 1))
-    for options in MATRIX:
-        if options[:2] == (model, skip):
-            spec, hp, batch = prepared(options)
-            state = jax.eval_shape(functools.partial(program._init, spec), hp)
-            after, row = jax.eval_shape(
-                functools.partial(program._step, spec, True), state, hp, batch
-            )
-            assert jax.tree.structure(after) == jax.tree.structure(state), options
-            assert [(a.shape, a.dtype) for a in jax.tree.leaves(after)] == [
-                (b.shape, b.dtype) for b in jax.tree.leaves(state)
-            ], options
-            assert_complete(row, LAYERS[model[0]])
+# --- By shapes ------------------------------------------------------------------------------------
 
 
-def covering(combinations):
-    """A few of the combinations in which every pair of options of two groups occurs that occurs in any of them."""
+def list_shapes(tree):
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
-    def pairs(options):
-        return set(itertools.combinations(enumerate(options), 2))
 
-    missing, chosen = set().union(*map(pairs, combinations)), []
+@pytest.fixture
+def one_block_per_group(monkeypatch):
+    """``resnet`` with one block in each group instead of two, which halves the time."""
+    monkeypatch.setitem(plan.BLOCKS_PER_GROUP, 18, ONE_BLOCK_PER_GROUP)
+
+
+@pytest.mark.parametrize("network, skip", one_in(19, itertools.product(NETWORKS, SKIPS)), ids=str)
+@pytest.mark.usefixtures("one_block_per_group")
+def test_every_combination_builds_and_steps(network, skip):
+    """A step takes a state to one of the same shapes, and measures every gauge in every layer."""
+    for combination in MATRIX:
+        if combination.network != network or combination.skip != skip:
+            continue
+        run = prepare(combination)
+        state = jax.eval_shape(functools.partial(init_state, run.spec), run.hp)
+        step = functools.partial(run_step, run.spec, True)
+        new_state, row = jax.eval_shape(step, state, run.hp, run.batch)
+        assert jax.tree.structure(new_state) == jax.tree.structure(state), combination
+        assert list_shapes(new_state) == list_shapes(state), combination
+        assert_complete(row, LAYERS[combination.model])
+
+
+# --- Two steps ------------------------------------------------------------------------------------
+
+
+def list_pairs(combination):
+    return set(itertools.combinations(combination.choices.items(), 2))
+
+
+def cover(combinations):
+    """A few combinations that contain every pair of choices that occurs in any of them."""
+    missing = set()
+    for combination in combinations:
+        missing |= list_pairs(combination)
+    chosen = []
     while missing:
-        best = max(combinations, key=lambda options: len(pairs(options) & missing))
+        best = max(combinations, key=lambda each: len(list_pairs(each) & missing))
         chosen.append(best)
-        missing -= pairs(best)
+        missing -= list_pairs(best)
     return chosen
 
 
-RESNETS = [(("resnet", "elman"), "identity", "batch", placement) for placement in GROUPS[3]]
-COVERING = covering([options for options in MATRIX if options[0][0] != "resnet"])
+def mark_slow_except(models, combinations):
+    """All combinations; the first one of each of ``models`` always runs, the others are slow."""
+    parameters = []
+    remaining = list(models)
+    for combination in combinations:
+        marks = [pytest.mark.slow]
+        if combination.model in remaining:
+            remaining.remove(combination.model)
+            marks = []
+        parameters.append(pytest.param(combination, marks=marks))
+    return parameters
 
 
-@contextlib.contextmanager
-def scans_written_out(monkeypatch):
-    """Operation by operation, each scan as a loop over slices."""
-
-    def loop(body, carry, xs):
-        outs = []
-        for n in range(len(jax.tree.leaves(xs)[0])):
-            carry, out = body(carry, jax.tree.map(lambda leaf: leaf[n], xs))
-            outs.append(out)
-        return carry, jax.tree.map(lambda *each: jnp.stack(each), *outs)
-
-    with monkeypatch.context() as patch, jax.disable_jit():
-        patch.setattr(jax.lax, "scan", loop)
-        yield
-
-
-def in_numpy(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
-
-
-def assert_same_step(one, other, before, tolerance):
-    """Loss, every gauge, running statistics and every parameter's change, which is its gradient."""
-    (state, row) = one
-    (wanted, expected) = other
-    old, new, like = (
-        in_numpy(nnx.to_pure_dict(part)) for part in (before.params, state.params, wanted.params)
-    )
-    moved, should = (jax.tree.map(lambda a, b: a - b, part, old) for part in (new, like))
-    whole = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(should)))
-    for (path, a), b in zip(jax.tree.leaves_with_path(moved), jax.tree.leaves(should), strict=True):
-        # Some gradients are zero but for rounding (a bias in front of batch norm): hence a part of the whole.
-        slack = tolerance * np.linalg.norm(b) + 0.1 * tolerance * whole
-        assert np.linalg.norm(a - b) <= slack, jax.tree_util.keystr(path)
-    rows = in_numpy((row, state.model_state)), in_numpy((expected, wanted.model_state))
-    signals = np.max(rows[1][0]["profile"]["activation_rms"])
-    for (path, a), b in zip(
-        jax.tree.leaves_with_path(rows[0]), jax.tree.leaves(rows[1]), strict=True
-    ):
-        name = jax.tree_util.keystr(path)
-        # A mean cancels, so its error is that of the elements.
-        size = signals if "mean" in name else np.max(np.abs(np.nan_to_num(b)), initial=0)
-        np.testing.assert_allclose(a, b, tolerance, tolerance * size, err_msg=name)
-
-
-def named(options):
-    (kind, cell), *rest = options
-    return "-".join([kind if kind != "rnn" else cell, *rest])
-
-
-def first_of_each(cases, always):
-    """Cases whose first part is a model: the first one of each of the models ``always``, the others where slow."""
-    firsts = [next(case for case in cases if case[0][0] == model) for model in always]
-    return [
-        pytest.param(case, marks=[] if case in firsts else [pytest.mark.slow]) for case in cases
-    ]
-
-
-# That of resnet_cifar is compared with its formula in test_residual_networks.py.
-@pytest.mark.parametrize(
-    "options", first_of_each(COVERING, ("mlp", "cnn", "transformer", "rnn")), ids=named
-)
-def test_two_steps_are_finite_and_scan_equals_unrolled(options, monkeypatch):
-    """In float64, so that 1e-9 tells another computation from another order of the same sums."""
-    kind = options[0][0]
-    deep = (
-        {"depth": 14} if kind == "resnet_cifar" else {}
-    )  # at 8 there is one block a stage, and no scan
-    with scope("float64"):
-        spec, hp, batch = prepared(options, precision="float64", **deep)
-        with jax.disable_jit():
-            state = program._init(spec, hp)
-        step = quick(functools.partial(program._step, spec, True))
-        first = step(state, hp, batch)
-        second = step(first[0], hp, batch)
-        for _, row in (first, second):
-            assert_complete(row, 6 if kind == "resnet_cifar" else LAYERS[kind])
-            assert row["finite"] and np.all(np.isfinite(row["profile"]["signal_grad"]))
-        with scans_written_out(monkeypatch):
-            assert_same_step(first, program._step(spec, True, state, hp, batch), state, 1e-9)
-
-
-@pytest.mark.parametrize("options", one_in(3, [(options,) for options in RESNETS]), ids=named)
-def test_a_resnet_for_imagenet_takes_two_steps(options, monkeypatch):
-    """With one block a stage."""
-    monkeypatch.setitem(plan.BLOCKS, 18, (1, 1, 1, 1))
-    spec, hp, batch = prepared(options)
-    state = quick(functools.partial(program._init, spec))(hp)
-    step = quick(functools.partial(program._step, spec, True))
-    for _ in range(2):
-        state, row = step(state, hp, batch)
-        assert_complete(row, LAYERS["resnet"])
-        assert row["finite"]
-
-
-AGAIN = [
-    options
-    for options in MATRIX
-    if options[1:] == ("identity", "layer", "branch") and options[0][0] != "resnet"
+WITHOUT_RESNETS = [combination for combination in MATRIX if combination.model != "resnet"]
+COVERING = cover(WITHOUT_RESNETS)
+RESNETS = [
+    Combination(Network("resnet"), "identity", "batch", placement) for placement in PLACEMENTS
 ]
 
 
-@pytest.mark.parametrize("options", first_of_each(AGAIN, ("mlp", "transformer", "rnn")), ids=named)
-def test_computing_activations_again_changes_no_number(options):
-    with scope("float64"):
-        spec, hp, batch = prepared(options, precision="float64")
-        again = dataclasses.replace(
-            spec, architecture=dataclasses.replace(spec.architecture, recompute=True)
-        )
-        with jax.disable_jit():
-            state = program._init(spec, hp)
-        one, other = (
-            quick(functools.partial(program._step, each, True))(state, hp, batch)
-            for each in (spec, again)
-        )
-        assert_same_step(other, one, state, 1e-12)
+def loop_instead_of_scan(body, carry, xs):
+    """``jax.lax.scan`` as a loop over slices."""
+    outs = []
+    length = len(jax.tree.leaves(xs)[0])
+    for number in range(length):
+        x = jax.tree.map(lambda leaf, number=number: leaf[number], xs)
+        carry, out = body(carry, x)
+        outs.append(out)
+    return carry, jax.tree.map(lambda *each: jnp.stack(each), *outs)
 
 
-# --- What is random ---------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def no_scans(monkeypatch):
+    """Runs operation by operation, and each scan as a loop."""
+    with monkeypatch.context() as patch, jax.disable_jit():
+        patch.setattr(jax.lax, "scan", loop_instead_of_scan)
+        yield
 
-SOURCES = (
-    "skip.rate",
-    "train.input_noise",
-    "model.dropout",
-)  # the last one of a recurrent network is refused
-RANDOM = [("mlp", "dropout"), ("transformer", "stochastic_depth"), ("rnn", "none")]
-SLOW = [
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The state after a step, and what the step measured."""
+
+    state: object
+    row: dict
+
+
+def take_step(run, state, *, compiled=True):
+    step = functools.partial(run_step, run.spec, True)
+    if compiled:
+        step = quick(step)
+    return Step(*step(state, run.hp, run.batch))
+
+
+def initialize(run):
+    with jax.disable_jit():
+        return init_state(run.spec, run.hp)
+
+
+def parameter_changes(before, after):
+    before = to_numpy(before.params)
+    after = to_numpy(after.params)
+    return jax.tree.map(lambda new, old: new - old, after, before)
+
+
+def assert_same_step(measured, expected, before, tolerance):
+    """Compares what two steps from the same state did.
+
+    That is the change of every parameter (its gradient), the loss, every gauge and the running
+    statistics.
+    """
+    changes = parameter_changes(before, measured.state)
+    expected_changes = parameter_changes(before, expected.state)
+    assert_same_gradients(changes, expected_changes, tolerance)
+    values = to_float64((measured.row, measured.state.model_state))
+    expected_values = to_float64((expected.row, expected.state.model_state))
+    largest_signal = np.max(expected_values[0]["profile"]["activation_rms"])
+    pairs = zip(
+        jax.tree.leaves_with_path(values),
+        jax.tree.leaves(expected_values),
+        strict=True,
+    )
+    for (path, value), expected_value in pairs:
+        name = jax.tree_util.keystr(path)
+        scale = np.max(np.abs(np.nan_to_num(expected_value)), initial=0)
+        if "mean" in name:  # it cancels, so its error is that of the elements
+            scale = largest_signal
+        atol = tolerance * scale
+        assert_allclose(value, expected_value, tolerance, atol, err_msg=name)
+
+
+def to_float64(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+# ``test_residual_networks.py`` compares ``resnet_cifar`` with its formula.
+ALWAYS = ("mlp", "cnn", "transformer", "rnn")
+
+
+@pytest.mark.parametrize("combination", mark_slow_except(ALWAYS, COVERING), ids=str)
+@pytest.mark.usefixtures("float64")
+def test_two_steps_are_finite_and_scan_equals_a_loop(combination, monkeypatch):
+    """In float64, 1e-9 separates another computation from another order of the same sums."""
+    changes = {}
+    layers = LAYERS[combination.model]
+    if combination.model == "resnet_cifar":
+        # At depth 8 there is one block a stage, and no scan.
+        changes["model__depth"] = 14
+        layers = 6
+    run = prepare(combination, precision="float64", **changes)
+    state = initialize(run)
+
+    first = take_step(run, state)
+    second = take_step(run, first.state)
+    with no_scans(monkeypatch):
+        unrolled = take_step(run, state, compiled=False)
+
+    for step in (first, second):
+        assert_complete(step.row, layers)
+        assert step.row["finite"]
+        assert np.all(np.isfinite(step.row["profile"]["signal_grad"]))
+    assert_same_step(first, unrolled, state, 1e-9)
+
+
+@pytest.mark.parametrize("combination", one_in(3, [(each,) for each in RESNETS]), ids=str)
+@pytest.mark.usefixtures("one_block_per_group")
+def test_a_resnet_for_imagenet_takes_two_steps(combination):
+    run = prepare(combination)
+    state = quick(functools.partial(init_state, run.spec))(run.hp)
+    for _ in range(2):
+        step = take_step(run, state)
+        state = step.state
+        assert_complete(step.row, LAYERS["resnet"])
+        assert step.row["finite"]
+
+
+def list_recomputed():
+    """``resnet`` is left out."""
+    combinations = []
+    for network in NETWORKS:
+        combination = Combination(network, "identity", "layer", "branch")
+        if combination in WITHOUT_RESNETS:
+            combinations.append(combination)
+    return mark_slow_except(("mlp", "transformer", "rnn"), combinations)
+
+
+@pytest.mark.parametrize("combination", list_recomputed(), ids=str)
+@pytest.mark.usefixtures("float64")
+def test_recomputing_activations_changes_no_number(combination):
+    run = prepare(combination, precision="float64")
+    recomputed_run = prepare(combination, precision="float64", model__recompute=True)
+    state = initialize(run)
+    usual = take_step(run, state)
+    recomputed = take_step(recomputed_run, state)
+    assert_same_step(recomputed, usual, state, 1e-12)
+
+
+# --- Random numbers -------------------------------------------------------------------------------
+
+SOURCES = {
+    "skip": "rate",
+    "train": "input_noise",
+    "model": "dropout",
+}
+RANDOM = [
+    ("mlp", "dropout"),
+    ("transformer", "stochastic_depth"),
+    ("rnn", "none"),
+]
+SLOW_RANDOM = [
     ("cnn", "dropout"),
     ("resnet_cifar", "dropout"),
     ("transformer", "dropout"),
     ("mlp", "stochastic_depth"),
 ]
-RANDOM += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
-@pytest.mark.parametrize(("model", "skip"), RANDOM)
-def test_training_is_random_by_its_key_alone_and_evaluation_not_at_all(model, skip):
-    """Two steps of full-batch descent, of runs that have none of the sources of noise or a single one."""
-    sources = (
-        SOURCES[: 2 if skip != "none" else 0] + (SOURCES[2:] if model != "rnn" else ())
-        or SOURCES[1:2]
-    )
-    made = configured((model, "elman"), skip, "none", "pre")
-    made.optimizer.kind = config.OptimizerKind.gd
-    made.train.input_noise = 0.5
-    made.model.dropout = 0.5 if model != "rnn" else 0.0
-    ready = job.make_run_setup(made)
-    runs = 1 + len(sources)
-    hp = {path: jnp.broadcast_to(value, (runs,)) for path, value in ready.hp.items()}
-    hp |= {path: jnp.zeros(runs) for path in SOURCES}
-    hp |= {path: hp[path].at[1 + n].set(0.5) for n, path in enumerate(sources)}
-    functions = program.make_program(ready.spec)
+def list_random():
+    cases = []
+    for case in RANDOM:
+        cases.append(pytest.param(*case))
+    for case in SLOW_RANDOM:
+        cases.append(pytest.param(*case, marks=pytest.mark.slow))
+    return cases
 
-    def trained(seed):
-        state = functions.init(hp)
-        keys = jax.vmap(jax.random.key)(jnp.full(runs, seed, jnp.uint32))
-        state, rows = functions.chunk(
-            dataclasses.replace(state, key=keys), hp, ready.data, np.int32(0), np.int32(2)
-        )
+
+class RandomRuns:
+    """Runs of full-batch descent: one without random numbers, then one for each source of them."""
+
+    def __init__(self, model, skip):
+        network = Network(model, "elman" if model == "rnn" else "")
+        changes = {"optimizer": "gd", "train__input_noise": 0.5}
+        if model != "rnn":
+            changes["model__dropout"] = 0.5
+        config = configure(Combination(network, skip, "none", "pre"), **changes)
+        setup = make_run_setup(config)
+        sources = []
+        for group, name in SOURCES.items():
+            if hasattr(getattr(setup.hp, group), name):
+                sources.append((group, name))
+        self.num_runs = 1 + len(sources)
+        self.data = setup.data
+        self.program = make_program(setup.spec)
+        self.hp = jax.tree.map(self._repeat, setup.hp)
+        for number, (group, name) in enumerate(sources):
+            values = jnp.zeros(self.num_runs).at[1 + number].set(0.5)
+            option = dataclasses.replace(getattr(self.hp, group), **{name: values})
+            self.hp = dataclasses.replace(self.hp, **{group: option})
+
+    def _repeat(self, leaf):
+        return jnp.broadcast_to(leaf, (self.num_runs,))
+
+    def _with_keys(self, state, seeds):
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+        return dataclasses.replace(state, key=keys)
+
+    def train(self, seed):
+        """The losses [M, 2] of two steps, and the state after them."""
+        state = self.program.init(self.hp)
+        state = self._with_keys(state, [seed] * self.num_runs)
+        start = np.int32(0)
+        steps = np.int32(2)
+        state, rows = self.program.chunk(state, self.hp, self.data, start, steps)
         return np.asarray(rows["train_loss"])[:, :2], state
 
-    (one, state), (same, _), (other, _) = map(trained, (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    np.testing.assert_array_equal(one[0], other[0])  # without noise the key has no part in it
-    assert np.all(np.isfinite(one)) and np.all(
-        np.any(one[1:] != other[1:], axis=1)
-    )  # in one of the two steps
-    evaluations = [
-        functions.evaluate(
-            dataclasses.replace(state, key=jax.vmap(jax.random.key)(jnp.arange(runs) + n)),
-            hp,
-            ready.data,
-        )
-        for n in range(2)
-    ]
-    jax.tree.map(np.testing.assert_array_equal, *evaluations)
+    def evaluate(self, state, first_seed):
+        seeds = first_seed + np.arange(self.num_runs)
+        return self.program.evaluate(self._with_keys(state, seeds), self.hp, self.data)
+
+
+@pytest.mark.parametrize("model, skip", list_random())
+def test_only_training_is_random_and_by_its_key_alone(model, skip):
+    runs = RandomRuns(model, skip)
+    losses, state = runs.train(seed=1)
+    same_seed_losses, _ = runs.train(seed=1)
+    other_losses, _ = runs.train(seed=2)
+    evaluation = runs.evaluate(state, first_seed=0)
+    other_evaluation = runs.evaluate(state, first_seed=1)
+
+    differs_in_some_step = np.any(losses != other_losses, axis=1)
+    assert np.all(np.isfinite(losses))
+    assert_array_equal(losses, same_seed_losses)
+    assert not differs_in_some_step[0]
+    assert np.all(differs_in_some_step[1:])
+    jax.tree.map(assert_array_equal, evaluation, other_evaluation)

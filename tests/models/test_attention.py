@@ -7,178 +7,247 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.compatibility import check_compatibility
-from research.config.schema import Config, ModelKind, NormKind, Placement, SkipKind
+from research.config.options import Level, NormKind, Placement
 from research.models.architecture import ForwardContext
 from research.models.attention import Attention, rotate
 
+from ..builders import make_architecture, make_config
 from ..compiling import quick
-from .transformers import DRAW, HEADS, LENGTH, TEXT, USUAL, VECTORS, WIDTH, ctx
-from .transformers import float64 as float64
-from .transformers import make_network as make_network
+from ..oracle import apply_linear
+from .networks import FixedEmbedding, make_numbers, normal, params_of
+from .transformers import (
+    HEADS,
+    LENGTH,
+    TEXT,
+    USUAL,
+    VECTORS,
+    WIDTH,
+    head_units,
+    make_transformer,
+)
 
-# --- Attention alone --------------------------------------------------------------------------------------------------
+pytestmark = pytest.mark.usefixtures("float64")
+
+# --- Attention by itself ------------------------------------------------------------------------
 
 
-def turned(x, position):
-    """The pair (i, i + K/2) by the angle position · 10000^(-2i/K), pair by pair."""
+def rotate_by_loop(x, position):
+    """Rotates the pair (i, i + K/2) by the angle position · 10000^(−2i/K), pair by pair."""
     half = len(x) // 2
     out = np.array(x)
     for i in range(half):
         angle = position * 10000 ** (-2 * i / len(x))
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        out[i], out[i + half] = turn @ [x[i], x[i + half]]
+        cos = np.cos(angle)
+        sin = np.sin(angle)
+        out[i] = cos * x[i] - sin * x[i + half]
+        out[i + half] = sin * x[i] + cos * x[i + half]
     return out
 
 
-def attended(z, params, *, causal, rotary):
-    """Example by example, head by head, position by position."""
+def rotate_all_by_loop(x):
+    """Rotates the queries or keys [B, T, K] of a head."""
+    out = np.zeros_like(x)
+    for example, position in itertools.product(range(len(x)), range(LENGTH)):
+        out[example, position] = rotate_by_loop(x[example, position], position)
+    return out
 
-    def linear(name):
-        return z @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
 
-    q, k, v = map(linear, ("query", "key", "value"))
+def attend_by_loop(z, params, *, causal, rotary):
+    """Head by head, example by example, position by position."""
+    query = apply_linear(z, params["query"])
+    key = apply_linear(z, params["key"])
+    value = apply_linear(z, params["value"])
     mixed = np.zeros_like(z)
-    size = WIDTH // HEADS
-    for b, h, t in itertools.product(range(len(z)), range(HEADS), range(LENGTH)):
-        own = slice(h * size, (h + 1) * size)
-        turn = turned if rotary else lambda x, _: x
-        seen = range(t + 1) if causal else range(LENGTH)
-        scores = np.array(
-            [turn(q[b, t, own], t) @ turn(k[b, s, own], s) / np.sqrt(size) for s in seen]
-        )
-        weights = np.exp(scores) / np.sum(np.exp(scores))
-        mixed[b, t, own] = sum(
-            weight * v[b, s, own] for weight, s in zip(weights, seen, strict=True)
-        )
-    return mixed @ np.asarray(params["out"]["kernel"]) + np.asarray(params["out"]["bias"])
+    for head in range(HEADS):
+        units = head_units(head)
+        q = query[..., units]
+        k = key[..., units]
+        v = value[..., units]
+        if rotary:
+            q = rotate_all_by_loop(q)
+            k = rotate_all_by_loop(k)
+        for example, position in itertools.product(range(len(z)), range(LENGTH)):
+            visible = position + 1 if causal else LENGTH
+            scores = k[example, :visible] @ q[example, position] / np.sqrt(WIDTH // HEADS)
+            weights = np.exp(scores) / np.sum(np.exp(scores))
+            mixed[example, position, units] = weights @ v[example, :visible]
+    return apply_linear(mixed, params["out"])
+
+
+def to_numpy(module):
+    params = params_of(module)
+    return jax.tree.map(np.asarray, params)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("positions", ["none", "rotary"])
-def test_attention_is_the_loop_over_heads_and_positions(
-    causal, positions, make_architecture, make_numbers, float64
-):
-    arch = make_architecture(**USUAL, **(TEXT if causal else VECTORS), positions=positions)
-    hp = make_numbers({"init.sigma_b": 1.0, "init.gain": 2.0}, runs=None, dtype="float64")
+def test_attention_is_the_loop_over_heads_and_positions(causal, positions):
+    task = TEXT if causal else VECTORS
+    arch = make_architecture(**USUAL, **task, positions=positions)
+    numbers = {"init.sigma_b": 1.0, "init.gain": 2.0}
+    hp = make_numbers(arch, numbers)
     attention = Attention(arch, hp, rngs=nnx.Rngs(0))
-    z = DRAW((3, LENGTH, WIDTH))
-    params = nnx.to_pure_dict(nnx.state(attention, nnx.Param))
-    out, statistics = attention(
-        jnp.asarray(z), ForwardContext(hp, train=True, level=Level.full), jnp.int32(0)
+    z = normal((3, LENGTH, WIDTH))
+    ctx = ForwardContext(hp, train=True, level=Level.full)
+
+    out, statistics = attention(jnp.asarray(z), ctx, jnp.int32(0))
+
+    is_rotary = positions == "rotary"
+    expected = attend_by_loop(
+        z,
+        to_numpy(attention),
+        causal=causal,
+        rotary=is_rotary,
     )
-    np.testing.assert_allclose(
-        out, attended(z, params, causal=causal, rotary=positions == "rotary"), rtol=1e-12
-    )
-    assert set(statistics) == {"saturated", "dead"} and all(
-        np.isnan(value) for value in statistics.values()
-    )
+    assert_allclose(out, expected, rtol=1e-12)
+    assert set(statistics) == {"saturated", "dead"}
+    assert np.isnan(statistics["saturated"])
+    assert np.isnan(statistics["dead"])
 
 
-def test_dropout_stands_in_front_of_the_last_map(make_architecture, make_numbers, float64):
-    """With W_o = 1 an element of the output is 0, with the rate's frequency, or 1/(1 - rate) times as large."""
-    arch = make_architecture(**USUAL, **VECTORS, positions="none", dropout=True, bias=False)
-    hp = make_numbers({"model.dropout": 0.25}, runs=None, dtype="float64")
+def test_dropout_precedes_the_last_map():
+    """With W_o = 1, each output is 0 with the dropout rate, or 1/(1 − rate) times as large."""
+    rate = 0.25
+    arch = make_architecture(
+        **USUAL,
+        **VECTORS,
+        positions="none",
+        dropout=rate,
+        bias=False,
+    )
+    hp = make_numbers(arch, {"model.dropout": rate})
     attention = Attention(arch, hp, rngs=nnx.Rngs(0))
     attention.out.kernel[...] = jnp.eye(WIDTH)
-    z = jnp.asarray(DRAW((200, LENGTH, WIDTH)))
-    key = jax.random.key(0)
-    whole, _ = attention(z, ForwardContext(hp, train=False), jnp.int32(0))
-    dropped, _ = attention(z, ForwardContext(hp, train=True, key=key), jnp.int32(0))
-    elsewhere, _ = attention(z, ForwardContext(hp, train=True, key=key), jnp.int32(1))
+    z = jnp.asarray(normal((200, LENGTH, WIDTH)))
+    evaluation = ForwardContext(hp, train=False)
+    training = ForwardContext(hp, train=True, key=jax.random.key(0))
+
+    whole, _ = attention(z, evaluation, jnp.int32(0))
+    dropped, _ = attention(z, training, jnp.int32(0))
+    dropped_in_next_layer, _ = attention(z, training, jnp.int32(1))
+
     kept = dropped != 0
-    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-12)
-    assert abs(np.mean(kept) - 0.75) < 5 * np.sqrt(0.25 * 0.75 / z.size)  # five standard deviations
-    assert np.any((elsewhere != 0) != kept)  # every layer has a mask of its own
+    kept_in_next_layer = dropped_in_next_layer != 0
+    five_deviations = 5 * np.sqrt(rate * (1 - rate) / z.size)
+    assert_allclose(dropped[kept], whole[kept] / (1 - rate), rtol=1e-12)
+    assert abs(np.mean(kept) - (1 - rate)) < five_deviations
+    assert np.any(kept_in_next_layer != kept)
 
 
-def test_rotary_positions_keep_norms_and_their_scores_depend_on_distance_alone(float64):
-    q, k = DRAW((2, 6))
+def rotate_everywhere(x, length):
+    """The same vector [K], rotated at each position: [T, K]."""
+    repeated = np.broadcast_to(x, (1, length, 1, len(x)))
+    return np.asarray(rotate(jnp.asarray(repeated)))[0, :, 0]
+
+
+def test_rotary_positions_keep_norms():
+    q = normal(6)
+    rotated = rotate_everywhere(q, 9)
+    norms = np.linalg.norm(rotated, axis=1)
+    assert_allclose(norms, np.linalg.norm(q), rtol=1e-14)
+    assert_array_equal(rotated[0], q)
+
+
+def test_rotary_scores_depend_on_the_distance_only():
     length = 9
-
-    def everywhere(x):
-        return jnp.asarray(np.broadcast_to(x, (1, length, 1, 6)))
-
-    turned_q, turned_k = (np.asarray(rotate(everywhere(x)))[0, :, 0] for x in (q, k))
-    np.testing.assert_allclose(np.linalg.norm(turned_q, axis=1), np.linalg.norm(q), rtol=1e-14)
-    scores = turned_q @ turned_k.T
+    q, k = normal((2, 6))
+    scores = rotate_everywhere(q, length) @ rotate_everywhere(k, length).T
     for distance in range(-length + 1, length):
         diagonal = np.diagonal(scores, distance)
-        np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-13)
-    assert len(np.unique(np.round(scores[0], 6))) == length  # and on distance they do depend
-    np.testing.assert_array_equal(turned_q[0], q)
+        assert_allclose(diagonal, diagonal[0], atol=1e-13)
+    different_scores = np.unique(np.round(scores[0], 6))
+    assert len(different_scores) == length
 
 
-# --- The whole transformer --------------------------------------------------------------------------------------------
+# --- The whole transformer ----------------------------------------------------------------------
 
 
-def allowed():
-    """Every norm and placement that a transformer has, and DeepNorm; each of them once always."""
-    options = itertools.product(
-        ("identity", "deepnorm"), NormKind, Placement, ("learned", "rotary")
-    )
-    for skip, norm, placement, positions in options:
-        made = Config()
-        made.model.kind = ModelKind.transformer
-        made.skip.kind = SkipKind[skip]
-        made.norm.kind = norm
-        made.norm.placement = placement
-        always = positions == "learned" and (placement.name == "pre" or norm.name == "layer")
-        always |= positions == "rotary" and norm.name == "none" and placement.name == "pre"
-        try:
-            check_compatibility(made)
-            marks = [] if always else [pytest.mark.slow]
-            yield pytest.param(skip, norm.name, placement.name, positions, marks=marks)
-        except ValueError:
+NO_TOKENS = jnp.zeros((1, LENGTH), int)
+
+
+def is_allowed(skip, norm, placement):
+    changes = {
+        "model": "transformer",
+        "skip": skip,
+        "norm": norm,
+        "norm.placement": placement,
+    }
+    try:
+        check_compatibility(make_config(changes))
+    except ValueError:
+        return False
+    return True
+
+
+def list_transformers():
+    """Every norm and placement of a transformer, and DeepNorm; a part of them is slow."""
+    cases = []
+    for skip, norm, placement, positions in itertools.product(
+        ("identity", "deepnorm"),
+        [kind.name for kind in NormKind],
+        [placement.name for placement in Placement],
+        ("learned", "rotary"),
+    ):
+        if not is_allowed(skip, norm, placement):
             continue
+        always_runs = norm == "none"
+        if positions == "learned":
+            always_runs = placement == "pre" or norm == "layer"
+        marks = [] if always_runs else [pytest.mark.slow]
+        cases.append(pytest.param(skip, norm, placement, positions, marks=marks))
+    return cases
 
 
-@pytest.mark.parametrize(("skip", "norm", "placement", "positions"), list(allowed()))
-def test_no_token_is_seen_before_its_turn(skip, norm, placement, positions, make_network, float64):
+@pytest.mark.parametrize("skip, norm, placement, positions", list_transformers())
+def test_no_position_depends_on_later_tokens(skip, norm, placement, positions):
     """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""
-    arch, hp, _, model = make_network(
-        **TEXT, skip=skip, norm=norm, placement=placement, positions=positions, depth=1
+    network = make_transformer(
+        **TEXT,
+        skip=skip,
+        norm=norm,
+        placement=placement,
+        positions=positions,
+        depth=1,
     )
-    graph, state = nnx.split(model)
-    jacobian = quick(jax.jacrev(lambda h: through(graph, state, h, hp)))
-    found = np.abs(jacobian(jnp.asarray(DRAW((1, LENGTH, WIDTH)))))[0][:, :, 0].max(
-        (1, 3)
-    )  # [t, s]
-    np.testing.assert_array_equal(np.triu(found, 1), 0)
-    assert np.all(found[np.tril_indices(LENGTH)] > 1e-8)
+    ctx = ForwardContext(network.hp, train=False)
 
+    def logits(embedded):
+        model = network.merge()
+        model.embed = FixedEmbedding(embedded)
+        return model(NO_TOKENS, {}, ctx)[0]
 
-def through(graph, state, h, hp):
-    """From embedded positions to logits."""
-    model = nnx.merge(graph, state, copy=True)
-    h, _ = model.run_layers(h, {}, ctx(hp))
-    return model._end(h, ctx(hp))
+    embedded = jnp.asarray(normal((1, LENGTH, WIDTH)))
+    jacobian = quick(jax.jacrev(logits))(embedded)  # [1, t, V, 1, s, D]
+    largest = np.abs(jacobian).max((0, 2, 3, 5))
+    assert_array_equal(np.triu(largest, 1), 0)
+    assert np.all(largest[np.tril_indices(LENGTH)] > 1e-8)
 
 
 @pytest.mark.parametrize("positions", ["none", "learned", "rotary"])
-def test_without_positions_permuted_tokens_give_permuted_outputs(positions, make_network, float64):
-    arch, hp, _, model = make_network(**VECTORS, positions=positions, norm="layer")
+def test_without_positions_permuted_tokens_give_permuted_outputs(positions):
+    network = make_transformer(**VECTORS, positions=positions, norm="layer")
+    model = network.merge()
+    ctx = ForwardContext(network.hp, train=False)
     order = np.array([3, 0, 4, 1, 2])
-    x = DRAW((2, LENGTH, 3))
+    x = normal((2, LENGTH, 3))
 
     @quick
-    def stream_and_logits(x):
+    def last_signal_and_logits(x):
         rows = x.reshape(2, -1)
-        return model.run_layers(model.first_input(rows, ctx(hp)), {}, ctx(hp))[0], model(rows, {}, ctx(hp))[
-            0
-        ]
+        h, _ = model.run_layers(model.first_input(rows, ctx), {}, ctx)
+        logits, _ = model(rows, {}, ctx)
+        return h, logits
 
-    streams, logits = zip(
-        *(stream_and_logits(jnp.asarray(each)) for each in (x, x[:, order])), strict=True
-    )
-    whole = np.asarray(streams[0])[:, order]
-    permuted = np.asarray(streams[1])
+    signal, logits = last_signal_and_logits(jnp.asarray(x))
+    permuted_signal, permuted_logits = last_signal_and_logits(jnp.asarray(x[:, order]))
+
+    expected = np.asarray(signal)[:, order]
     if positions == "none":
-        np.testing.assert_allclose(permuted, whole, rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(
-            *logits, rtol=1e-11
-        )  # and the mean over positions does not see the order at all
+        assert_allclose(permuted_signal, expected, rtol=1e-11, atol=1e-13)
+        assert_allclose(logits, permuted_logits, rtol=1e-11)
     else:
-        assert np.max(np.abs(permuted - whole)) > 1e-3
-        assert np.max(np.abs(logits[0] - logits[1])) > 1e-4
+        assert np.max(np.abs(permuted_signal - expected)) > 1e-3
+        assert np.max(np.abs(logits - permuted_logits)) > 1e-4

@@ -1,7 +1,8 @@
-"""The convolution by its definition, forward and backward, on both sides of the platform's choice."""
+"""The convolution against its definition, forward and backward, for CPUs and for accelerators."""
 
 import itertools
 import re
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -9,240 +10,324 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from numpy.testing import assert_allclose, assert_array_equal
 
-from research.models import convolution
-from research.models.convolution import convolve
-from research.training import precision
+from research.models.convolution import Window, convolve, xla_convolve
+from research.training.precision import scope
 
-FORMS = list(itertools.product((1, 3, 7), (1, 2), (False, True)))  # size, stride, circular
-CASES = [("float64", (7, 8), *form) for form in FORMS]
-CASES += [
-    ("float64", (2, 5), 7, 1, circular) for circular in (False, True)
-]  # reaches beyond the opposite side
-CASES += [("float32", (7, 8), 3, stride, False) for stride in (1, 2)]
+from .networks import normal, relative_distance
+
 TOLERANCES = {"float32": 2e-6, "float64": 1e-13}
+both_strides = pytest.mark.parametrize("stride", [1, 2])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution to test."""
+
+    dtype: str
+    sides: tuple[int, int]
+    size: int
+    stride: int
+    circular: bool
+
+    def __str__(self):
+        height, width = self.sides
+        boundary = "circular" if self.circular else "zero"
+        return f"{self.dtype}-{height}x{width}-{self.size}-{self.stride}-{boundary}"
+
+
+def list_cases():
+    cases = []
+    boundaries = (False, True)
+    strides = (1, 2)
+    for size, stride, circular in itertools.product((1, 3, 7), strides, boundaries):
+        cases.append(Case("float64", (7, 8), size, stride, circular))
+    for circular in boundaries:  # the kernel reaches beyond the opposite side
+        cases.append(Case("float64", (2, 5), 7, 1, circular))
+    for stride in strides:
+        cases.append(Case("float32", (7, 8), 3, stride, circular=False))
+    return cases
 
 
 def draw(shape, seed=0, dtype="float32"):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+    return jnp.asarray(normal(shape, seed), dtype)
 
 
-def arguments(size, stride, sides=(7, 8), *, channels=3, features=4, dtype="float32"):
-    """An image, a kernel and the gradient of a loss with respect to the output."""
-    out = [-(-side // stride) for side in sides]
-    shapes = (2, *sides, channels), (size, size, channels, features), (2, *out, features)
-    return [draw(shape, seed, dtype) for seed, shape in enumerate(shapes)]
-
-
-def output_and_gradients(convolution, x, kernel, grad, **form):
-    def run(x, kernel, grad):
-        y, pull = jax.vjp(lambda x, kernel: convolution(x, kernel, **form), x, kernel)
-        return y, *pull(grad)
-
-    return jax.jit(run)(x, kernel, grad)
-
-
-def by_definition(x, kernel, grad, *, stride, circular):
-    """The same in NumPy and float64, tap by tap: row h of the output sees row s·h + i - p of the image."""
-    x, kernel, grad = (np.asarray(array, np.float64) for array in (x, kernel, grad))
-    y = np.zeros_like(grad)
-    dx = np.zeros_like(x)
-    dkernel = np.zeros_like(kernel)
-    seen = [
-        stride * np.arange(side)[:, None] + np.arange(len(kernel)) - len(kernel) // 2
-        for side in grad.shape[1:3]
-    ]
-    for h, w, i, j in itertools.product(*map(range, (*grad.shape[1:3], *kernel.shape[:2]))):
-        row = seen[0][h, i]
-        column = seen[1][w, j]
-        if circular:
-            row = row % x.shape[1]
-            column = column % x.shape[2]
-        if 0 <= row < x.shape[1] and 0 <= column < x.shape[2]:
-            y[:, h, w] += x[:, row, column] @ kernel[i, j]
-            dx[:, row, column] += grad[:, h, w] @ kernel[i, j].T
-            dkernel[i, j] += x[:, row, column].T @ grad[:, h, w]
-    return y, dx, dkernel
-
-
-def assert_near(measured, expected, tolerance):
-    """Every number, to within ``tolerance`` times the largest of its array."""
-    for ours, theirs in zip(measured, expected, strict=True):
-        theirs = np.asarray(theirs, np.float64)
-        np.testing.assert_allclose(
-            np.asarray(ours, np.float64), theirs, rtol=0, atol=tolerance * abs(theirs).max()
-        )
-
-
-@pytest.mark.parametrize("kind, sides, size, stride, circular", CASES)
-def test_output_and_gradients_follow_the_definition_on_both_platforms(
-    kind, sides, size, stride, circular
+def make_arguments(
+    size,
+    stride,
+    sides=(7, 8),
+    *,
+    channels=3,
+    features=4,
+    dtype="float32",
 ):
-    """By products and by XLA's own convolution, which is what accelerators run."""
-    form = {"stride": stride, "circular": circular}
-    with precision.scope(kind):
-        case = arguments(size, stride, sides, dtype=kind)
-        expected = by_definition(*case, **form)
-        assert_near(output_and_gradients(convolve, *case, **form), expected, TOLERANCES[kind])
-        assert_near(
-            output_and_gradients(convolution._as_convolution, *case, **form),
-            expected,
-            TOLERANCES[kind],
-        )
+    """Images, a kernel, and the gradient of a loss with respect to the output."""
+    out_height = -(-sides[0] // stride)
+    out_width = -(-sides[1] // stride)
+    x = draw((2, *sides, channels), 0, dtype)
+    kernel = draw((size, size, channels, features), 1, dtype)
+    grad = draw((2, out_height, out_width, features), 2, dtype)
+    return x, kernel, grad
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+def output_and_gradients(function, x, kernel, grad):
+    @jax.jit
+    def run(x, kernel, grad):
+        y, pull_back = jax.vjp(function, x, kernel)
+        x_grad, kernel_grad = pull_back(grad)
+        return y, x_grad, kernel_grad
+
+    return run(x, kernel, grad)
+
+
+def by_definition(
+    x,
+    kernel,
+    grad,
+    *,
+    stride,
+    circular,
+):
+    """The same in NumPy and float64, one product of the sum after the other."""
+    x = np.asarray(x, np.float64)
+    kernel = np.asarray(kernel, np.float64)
+    grad = np.asarray(grad, np.float64)
+    y = np.zeros_like(grad)
+    x_grad = np.zeros_like(x)
+    kernel_grad = np.zeros_like(kernel)
+    _, height, width, _ = x.shape
+    pad = len(kernel) // 2
+    _, out_height, out_width, _ = grad.shape
+    size = len(kernel)
+    every_product = np.ndindex(out_height, out_width, size, size)
+    for h, w, i, j in every_product:
+        row = stride * h + i - pad
+        column = stride * w + j - pad
+        if circular:
+            row %= height
+            column %= width
+        if 0 <= row < height and 0 <= column < width:
+            pixel = x[:, row, column]
+            y[:, h, w] += pixel @ kernel[i, j]
+            x_grad[:, row, column] += grad[:, h, w] @ kernel[i, j].T
+            kernel_grad[i, j] += pixel.T @ grad[:, h, w]
+    return y, x_grad, kernel_grad
+
+
+def assert_close(measured, expected, tolerance):
+    """Compares every number, within ``tolerance`` times the largest of its array."""
+    for ours, theirs in zip(measured, expected, strict=True):
+        ours = np.asarray(ours, np.float64)
+        theirs = np.asarray(theirs, np.float64)
+        atol = tolerance * abs(theirs).max()
+        assert_allclose(ours, theirs, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("case", list_cases(), ids=str)
+def test_output_and_gradients_follow_the_definition_on_every_platform(case):
+    """By the code for CPUs, and by XLA's convolution, which accelerators run."""
+    on_cpu = partial(convolve, stride=case.stride, circular=case.circular)
+    on_accelerators = partial(xla_convolve, window=Window(case.stride, case.circular))
+    tolerance = TOLERANCES[case.dtype]
+    with scope(case.dtype):
+        arguments = make_arguments(case.size, case.stride, case.sides, dtype=case.dtype)
+        expected = by_definition(*arguments, stride=case.stride, circular=case.circular)
+        assert_close(output_and_gradients(on_cpu, *arguments), expected, tolerance)
+        assert_close(output_and_gradients(on_accelerators, *arguments), expected, tolerance)
+
+
+@both_strides
 def test_samples_lie_where_pytorch_puts_them(stride):
-    """At 0, 2, 4, …: the kernel's middle lies on the first pixel whatever the side, unlike in TensorFlow's "SAME"."""
-    x = arguments(3, stride)[0]
+    """At 0, 2, 4, …: the kernel's centre is on the first pixel, unlike "SAME" in TensorFlow."""
+    x, _, _ = make_arguments(3, stride)
     identity = np.zeros((3, 3, 3, 3), np.float32)
     identity[1, 1] = np.eye(3)
-    np.testing.assert_array_equal(
-        convolve(x, jnp.asarray(identity), stride=stride), x[:, ::stride, ::stride]
-    )
+    out = convolve(x, jnp.asarray(identity), stride=stride)
+    assert_array_equal(out, x[:, ::stride, ::stride])
 
 
 def test_a_circular_convolution_commutes_with_circular_shifts():
-    x, kernel, _ = arguments(3, 1)
-    moved = convolve(jnp.roll(x, (2, 3), (1, 2)), kernel, circular=True)
-    assert_near([moved], [jnp.roll(convolve(x, kernel, circular=True), (2, 3), (1, 2))], 1e-6)
+    x, kernel, _ = make_arguments(3, 1)
+
+    def shift(images):
+        return jnp.roll(images, (2, 3), (1, 2))
+
+    shifted_before = convolve(shift(x), kernel, circular=True)
+    shifted_after = shift(convolve(x, kernel, circular=True))
+    assert_close([shifted_before], [shifted_after], 1e-6)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@both_strides
+@pytest.mark.usefixtures("float64")
 def test_gradients_are_the_limits_of_differences(stride):
-    with precision.scope("float64"):
-        x, kernel, grad = arguments(3, stride, (4, 5), dtype="float64")
-        along = draw(x.shape, 3, "float64"), draw(kernel.shape, 4, "float64")
+    x, kernel, grad = make_arguments(3, stride, (4, 5), dtype="float64")
+    x_direction = draw(x.shape, 3, "float64")
+    kernel_direction = draw(kernel.shape, 4, "float64")
 
-        def smooth(t):
-            return jnp.sum(
-                grad * jnp.tanh(convolve(x + t * along[0], kernel + t * along[1], stride=stride))
-            )
+    def loss(t):
+        y = convolve(x + t * x_direction, kernel + t * kernel_direction, stride=stride)
+        return jnp.sum(grad * jnp.tanh(y))
 
-        step = 1e-5
-        difference = (smooth(step) - smooth(-step)) / (2 * step)
-        assert float(jax.grad(smooth)(0.0)) == pytest.approx(float(difference), rel=1e-7)
-
-
-@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_16_bit_formats_are_summed_in_float32_and_rounded_once(kind, stride):
-    """Of 576 products each; a sum in 16 bits, or a second rounding, is off by more than half a last place."""
-    case = arguments(3, stride, (12, 12), channels=64, features=64, dtype=kind)
-    half_a_place = float(jnp.finfo(kind).eps) / 2
-    measured = output_and_gradients(convolve, *case, stride=stride)
-    for ours, exact in zip(
-        measured, by_definition(*case, stride=stride, circular=False), strict=True
-    ):
-        assert ours.dtype == kind
-        np.testing.assert_allclose(
-            np.asarray(ours, np.float64), exact, rtol=1.001 * half_a_place, atol=1e-4
-        )
+    step = 1e-5
+    difference = (loss(step) - loss(-step)) / (2 * step)
+    derivative = jax.grad(loss)(0.0)
+    assert_allclose(derivative, difference, rtol=1e-7)
 
 
-def in_fori_loop(function, *stacked):
-    outs = jax.tree.map(jnp.zeros_like, jax.eval_shape(jax.vmap(function), *stacked))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@both_strides
+def test_16_bit_formats_are_summed_in_float32_and_rounded_once(dtype, stride):
+    """A sum of 576 products in 16 bits, or a second rounding, is off by more than half a place."""
+    arguments = make_arguments(
+        3,
+        stride,
+        (12, 12),
+        channels=64,
+        features=64,
+        dtype=dtype,
+    )
+    half_a_place = float(jnp.finfo(dtype).eps) / 2
+    measured = output_and_gradients(partial(convolve, stride=stride), *arguments)
+    expected = by_definition(*arguments, stride=stride, circular=False)
+    for ours, exact in zip(measured, expected, strict=True):
+        assert ours.dtype == dtype
+        ours = np.asarray(ours, np.float64)
+        assert_allclose(ours, exact, rtol=1.001 * half_a_place, atol=1e-4)
 
-    def step(n, outs):
-        new = function(*(array[n] for array in stacked))
-        return jax.tree.map(lambda out, value: out.at[n].set(value), outs, new)
 
-    return lax.fori_loop(0, len(stacked[0]), step, outs)
+def by_vmap(function, *stacked):
+    return jax.vmap(function)(*stacked)
 
 
-TRANSFORMS = {
-    "vmap": lambda function, *stacked: jax.vmap(function)(*stacked),
-    "map": lambda function, *stacked: lax.map(lambda each: function(*each), stacked),
-    "scan": lambda function, *stacked: lax.scan(
-        lambda _, each: (None, function(*each)), None, stacked
-    )[1],
-    "fori_loop": in_fori_loop,
-}
+def by_map(function, *stacked):
+    return lax.map(lambda arguments: function(*arguments), stacked)
 
 
-def loss_and_gradients(convolution, *, stride):
+def by_scan(function, *stacked):
+    def body(carry, arguments):
+        return carry, function(*arguments)
+
+    _, outs = lax.scan(body, None, stacked)
+    return outs
+
+
+def by_fori_loop(function, *stacked):
+    shapes = jax.eval_shape(jax.vmap(function), *stacked)
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
+
+    def step(number, outs):
+        arguments = [array[number] for array in stacked]
+        values = function(*arguments)
+        return jax.tree.map(lambda out, value: out.at[number].set(value), outs, values)
+
+    return lax.fori_loop(0, len(stacked[0]), step, zeros)
+
+
+def loss_and_gradients(function):
     def loss(x, kernel):
-        return jnp.mean(jnp.tanh(convolution(x, kernel, stride=stride)))
+        return jnp.mean(jnp.tanh(function(x, kernel)))
 
     return jax.value_and_grad(loss, (0, 1))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_transformed_equals_one_by_one(stride, distance):
-    stacked = draw((3, 2, 7, 8, 3)), draw((3, 3, 3, 3, 4), 1)
-    function = jax.jit(loss_and_gradients(convolve, stride=stride))
-    alone = [function(*each) for each in zip(*stacked, strict=True)]
-    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
-    for name, transform in TRANSFORMS.items():
-        together = jax.jit(partial(transform, function))(*stacked)
-        assert distance(together, expected) < 1e-6, name
+@pytest.mark.parametrize("transform", [by_vmap, by_map, by_scan, by_fori_loop])
+@both_strides
+def test_transformed_equals_one_by_one(transform, stride):
+    images = draw((3, 2, 7, 8, 3))
+    kernels = draw((3, 3, 3, 3, 4), 1)
+    function = jax.jit(loss_and_gradients(partial(convolve, stride=stride)))
+    separate = []
+    for x, kernel in zip(images, kernels, strict=True):
+        separate.append(function(x, kernel))
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *separate)
+    transformed = jax.jit(partial(transform, function))(images, kernels)
+    assert relative_distance(transformed, expected) < 1e-6
 
 
-def test_a_checkpoint_changes_nothing(distance):
-    x, kernel, _ = arguments(3, 1)
-    kept = jax.checkpoint(convolve)
-    plain = jax.jit(loss_and_gradients(lambda x, k, stride: convolve(x, k), stride=1))(x, kernel)
-    again = jax.jit(loss_and_gradients(lambda x, k, stride: kept(x, k), stride=1))(x, kernel)
-    assert distance(again, plain) < 1e-7
+def test_a_checkpoint_changes_nothing():
+    x, kernel, _ = make_arguments(3, 1)
+    usual = jax.jit(loss_and_gradients(convolve))(x, kernel)
+    recomputed = jax.jit(loss_and_gradients(jax.checkpoint(convolve)))(x, kernel)
+    assert relative_distance(recomputed, usual) < 1e-7
 
 
-def test_the_backward_pass_keeps_the_image_and_the_kernel_alone():
-    x, kernel, _ = arguments(3, 1)
-    _, pull = jax.vjp(convolve, x, kernel)
-    assert sum(leaf.size for leaf in jax.tree.leaves(pull)) == x.size + kernel.size
+def test_the_backward_pass_stores_only_the_image_and_the_kernel():
+    x, kernel, _ = make_arguments(3, 1)
+    _, pull_back = jax.vjp(convolve, x, kernel)
+    stored = sum(leaf.size for leaf in jax.tree.leaves(pull_back))
+    assert stored == x.size + kernel.size
 
 
-def training(convolution, *, stride):
-    """Steps of descent on the kernel in a loop, over layers in a loop: the shape of every program of this package."""
-    step = loss_and_gradients(convolution, stride=stride)
+def train(function, x, kernels):
+    """Steps of gradient descent in a loop, over layers in a loop, as in programs of the package."""
+    gradient = loss_and_gradients(function)
 
     def layer(x, kernel):
-        _, (dx, dkernel) = step(x, kernel)
-        return x - dx, kernel - dkernel
+        _, (x_grad, kernel_grad) = gradient(x, kernel)
+        return x - x_grad, kernel - kernel_grad
 
-    return jax.jit(
-        lambda x, kernels: lax.fori_loop(
-            0, 3, lambda _, state: lax.scan(layer, *state), (x, kernels)
-        )
-    )
+    def step(_, state):
+        return lax.scan(layer, *state)
+
+    return lax.fori_loop(0, 3, step, (x, kernels))
+
+
+FORWARD_FORM = "b01f_01io->b01f"
+OTHER_FORMS = {
+    "rhs_reversal": " reversed",
+    "lhs_dilate": " dilated",
+    "rhs_dilate": " dilated",
+}
+
+
+def list_compiled_forms(function):
+    """The form of every convolution in the compiled training loop."""
+    x = draw((2, 6, 6, 3))
+    kernels = draw((4, 3, 3, 3, 3), 1)
+    program = jax.jit(partial(train, function)).lower(x, kernels).compile()
+    forms = []
+    for line in str(program.as_text()).splitlines():
+        if " convolution(" in line:
+            (form,) = re.findall(r"dim_labels=([^,]+)", line)
+            for attribute, word in OTHER_FORMS.items():
+                if attribute in line:
+                    form += word
+            forms.append(form)
+    return forms
 
 
 @pytest.mark.parametrize("stride, count", [(1, 3), (2, 0)])
-def test_a_program_for_the_cpu_convolves_in_the_forward_form_alone(stride, count):
-    """Of another form are the gradients that XLA makes by itself: the kernel turned, or summed over something else."""
-    case = draw((2, 6, 6, 3)), draw((4, 3, 3, 3, 3), 1)
-    assert forms(convolve, *case, stride=stride) == ["b01f_01io->b01f"] * count
-    unasked = forms(partial(convolution._as_convolution, circular=False), *case, stride=1)
-    assert set(unasked) - {"b01f_01io->b01f"}
+def test_programs_for_the_cpu_contain_only_the_forward_form(stride, count):
+    function = partial(convolve, stride=stride)
+    assert list_compiled_forms(function) == [FORWARD_FORM] * count
 
 
-def forms(convolution, x, kernels, *, stride):
-    """The form of every convolution in the compiled program; ``turned`` or ``dilated`` is said too."""
-    text = training(convolution, stride=stride).lower(x, kernels).compile().as_text()
-    found = [line for line in str(text).splitlines() if " convolution(" in line]
-    marks = {"rhs_reversal": " turned", "lhs_dilate": " dilated", "rhs_dilate": " dilated"}
-    said = ["".join(word for mark, word in marks.items() if mark in line) for line in found]
-    labels = [re.findall(r"dim_labels=([^,]+)", line)[0] for line in found]
-    return [label + word for label, word in zip(labels, said, strict=True)]
+def test_the_gradients_that_jax_derives_have_other_forms():
+    function = partial(xla_convolve, window=Window(1, circular=False))
+    assert set(list_compiled_forms(function)) - {FORWARD_FORM}
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_convolve_by_themselves(platform):
-    text = (
-        jax.jit(convolve)
-        .trace(*arguments(3, 1)[:2])
-        .lower(lowering_platforms=(platform,))
-        .as_text()
-    )
-    assert "stablehlo.convolution(" in text and "dot_general" not in text
+def test_accelerators_use_their_own_convolution(platform):
+    x, kernel, _ = make_arguments(3, 1)
+    traced = jax.jit(convolve).trace(x, kernel)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.convolution(" in text
+    assert "dot_general" not in text
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_a_kernel_without_a_middle_is_refused(size):
+def test_a_kernel_without_a_centre_is_refused(size):
+    x = draw((2, 7, 8, 3))
+    kernel = draw((size, size, 3, 4))
     with pytest.raises(ValueError, match=f"odd sides, got {size}×{size}"):
-        convolve(draw((2, 7, 8, 3)), draw((size, size, 3, 4)))
+        convolve(x, kernel)
 
 
-def test_two_formats_are_refused():
+def test_different_formats_are_refused():
+    x = draw((2, 7, 8, 3))
+    kernel = draw((3, 3, 3, 4), dtype="float16")
     with pytest.raises(ValueError, match="got float32 and float16"):
-        convolve(draw((2, 7, 8, 3)), draw((3, 3, 3, 4), dtype="float16"))
+        convolve(x, kernel)

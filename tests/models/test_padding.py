@@ -1,100 +1,129 @@
-"""Padding: what stands behind a text's end changes no output and receives no gradient; and tokens as unit vectors."""
+"""Padding tokens change no output and receive no gradient; tokens can be read as unit vectors."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from numpy.testing import assert_allclose
 
 from research.models.architecture import ForwardContext
-from research.models.stack import Stack, masked_mean
+from research.models.stack import masked_mean
 
-TEXT = np.array([[3, 1, 4, 1], [2, 5, 0, 0], [6, 0, 0, 0]], np.int32)
-KINDS = {
-    "transformer": {"positions": "rotary", "heads": 2},
-    "transformer, no positions": {"positions": "none", "heads": 2},
-    "rnn": {"cell": "elman"},
-    "lstm": {"cell": "lstm"},
+from ..builders import make_architecture
+from .networks import initialize, make_numbers
+
+TEXT = np.array(
+    [
+        [3, 1, 4, 1],
+        [2, 5, 0, 0],
+        [6, 0, 0, 0],
+    ],
+    np.int32,
+)  # 0 is padding
+LENGTH = 4
+PADDED_LENGTH = 9
+VOCABULARY = 7
+TRANSFORMER = {
+    "kind": "transformer",
+    "heads": 2,
+    "depth": 2,
+    "norm": "layer",
+}
+NETWORKS = {
+    "transformer": TRANSFORMER | {"positions": "rotary"},
+    "transformer without positions": TRANSFORMER | {"positions": "none"},
+    "elman": {"kind": "rnn", "cell": "elman"},
+    "lstm": {"kind": "rnn", "cell": "lstm"},
 }
 
 
-@pytest.fixture
-def make(make_architecture, make_numbers):
-    def network(kind, length, **changes):
-        name = "rnn" if kind in ("rnn", "lstm") else "transformer"
-        depth = length if name == "rnn" else 2
-        more = {
-            "vocabulary": 7,
-            "padded": True,
-            "norm": "layer" if name == "transformer" else "none",
-        }
-        arch = make_architecture(
-            kind=name, shape=(length,), depth=depth, **KINDS[kind], **(more | changes)
-        )
-        return Stack(
-            arch, make_numbers(runs=None), rngs=nnx.Rngs(jax.random.key(0))
-        ), ForwardContext(make_numbers(runs=None), False)
-
-    return network
+def make_network(name, length=LENGTH, **changes):
+    settings = {"vocabulary": VOCABULARY, "padded": True} | NETWORKS[name] | changes
+    if settings["kind"] == "rnn":
+        settings["depth"] = length
+    arch = make_architecture(shape=(length,), **settings)
+    return initialize(arch, make_numbers(arch))
 
 
-def longer(tokens, by):
-    return jnp.asarray(np.pad(tokens, ((0, 0), (0, by))))
+def evaluate(network, tokens, params=None, slots=None):
+    """The logits."""
+    ctx = ForwardContext(network.hp, train=False)
+    logits, _ = network.merge(params)(jnp.asarray(tokens), slots or {}, ctx)
+    return logits
+
+
+def pad(tokens, length):
+    missing = length - tokens.shape[1]
+    return np.pad(tokens, ((0, 0), (0, missing)))
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_more_padding_changes_no_logit(make, kind, one_hot):
-    short, ctx = make(kind, 4, one_hot=one_hot)
-    long, _ = make(kind, 9, one_hot=one_hot)
-    a = short(longer(TEXT, 0), {}, ctx)[0]
-    b = long(longer(TEXT, 5), {}, ctx)[0]
-    assert a.shape == b.shape == (3, 4) and np.asarray(a) == pytest.approx(
-        np.asarray(b), rel=1e-5, abs=1e-6
+@pytest.mark.parametrize("name", NETWORKS)
+def test_more_padding_changes_no_logit(name, one_hot):
+    padded_text = pad(TEXT, PADDED_LENGTH)
+    short = evaluate(make_network(name, one_hot=one_hot), TEXT)
+    long = evaluate(make_network(name, PADDED_LENGTH, one_hot=one_hot), padded_text)
+    unmasked_network = make_network(
+        name,
+        PADDED_LENGTH,
+        one_hot=one_hot,
+        padded=False,
     )
-    unmasked, _ = make(kind, 9, one_hot=one_hot, padded=False)
-    assert np.abs(np.asarray(unmasked(longer(TEXT, 5), {}, ctx)[0] - b)).max() > 1e-3
+    unmasked = evaluate(unmasked_network, padded_text)
+
+    assert short.shape == long.shape == (3, 4)
+    assert np.asarray(short) == pytest.approx(np.asarray(long), rel=1e-5, abs=1e-6)
+    assert np.max(np.abs(unmasked - long)) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["transformer", "rnn"])
-def test_padding_receives_no_gradient(make, kind):
-    network, ctx = make(kind, 4)
-    graph, params, rest = nnx.split(network, nnx.Param, ...)
-    grads = jax.grad(
-        lambda params: jnp.sum(nnx.merge(graph, params, rest)(jnp.asarray(TEXT), {}, ctx)[0] ** 2)
-    )(params)
-    embed = (
-        grads["embed"]["table"]["vectors"] if kind == "transformer" else grads["embed"]["vectors"]
-    )
-    gradient = np.asarray(embed.get_value() if hasattr(embed, "get_value") else embed)
-    assert not gradient[0].any() and all(gradient[token].any() for token in range(1, 7))
+@pytest.mark.parametrize("name", ["transformer", "elman"])
+def test_padding_receives_no_gradient(name):
+    network = make_network(name)
+
+    def loss(params):
+        return jnp.sum(evaluate(network, TEXT, params) ** 2)
+
+    grads = jax.grad(loss)(network.params)["embed"]
+    table = grads if name == "elman" else grads["table"]
+    gradient = np.asarray(table["vectors"][...])
+    has_gradient = gradient.any(axis=1)
+    expected = [False] + [True] * (VOCABULARY - 1)
+    assert has_gradient.tolist() == expected
 
 
-def test_the_signal_of_a_recurrent_network_goes_through_padding_unchanged(make):
-    """Behind all texts' ends nothing happens: the gradient that arrives there is the one at the last word."""
-    network, ctx = make("rnn", 9)
-    tokens = longer(TEXT, 5)
-    signal = jax.grad(lambda slot: jnp.sum(network(tokens, {"signal_grad": slot}, ctx)[0] ** 2))(
-        jnp.zeros(10)
-    )
-    assert (
-        np.asarray(signal[4:]) == pytest.approx(float(signal[9]), rel=1e-6) and float(signal[9]) > 0
-    )
+def test_the_signal_of_a_recurrent_network_passes_padding_unchanged():
+    """After the end of the longest text, the gradient is the one at its last word."""
+    network = make_network("elman", PADDED_LENGTH)
+    tokens = pad(TEXT, PADDED_LENGTH)
+
+    def loss(slot):
+        logits = evaluate(network, tokens, slots={"signal_grad": slot})
+        return jnp.sum(logits**2)
+
+    signal = jax.grad(loss)(jnp.zeros(PADDED_LENGTH + 1))
+    last = signal[-1]
+    assert last > 0
+    assert_allclose(signal[LENGTH:], last, rtol=1e-6)
 
 
-def test_the_mean_is_that_of_the_real_positions():
-    h = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
-    wanted = [row[mask].mean(0) for row, mask in zip(h, TEXT != 0, strict=True)]
-    assert np.asarray(masked_mean(jnp.asarray(h), jnp.asarray(TEXT != 0))) == pytest.approx(
-        np.stack(wanted), rel=1e-5
-    )
+def test_the_mean_covers_the_tokens_only():
+    generator = np.random.default_rng(0)
+    h = generator.standard_normal((3, 4, 5)).astype(np.float32)
+    mask = TEXT != 0
+    expected = []
+    for positions, is_token in zip(h, mask, strict=True):
+        expected.append(positions[is_token].mean(0))
+    measured = masked_mean(jnp.asarray(h), jnp.asarray(mask))
+    assert_allclose(measured, np.stack(expected), rtol=1e-5)
 
 
-def test_unit_vectors_are_read_by_the_first_weights(make):
-    """A transformer's by a dense layer [V, D], a recurrent network's by its cell [V, D]: no vectors of their own."""
-    transformer, _ = make("transformer", 4, one_hot=True)
-    rnn, _ = make("rnn", 4, one_hot=True)
-    assert transformer.embed.linear.kernel.shape == (7, 8) and not hasattr(
-        transformer.embed, "table"
-    )
-    assert rnn.embed is None and rnn.cell.branch.input.shape == (1, 7, 8)
+def test_a_transformer_reads_unit_vectors_by_a_linear_map():
+    embed = make_network("transformer", one_hot=True).merge().embed
+    assert embed.linear.kernel.shape == (VOCABULARY, 8)
+    assert not hasattr(embed, "table")
+
+
+def test_a_recurrent_network_reads_unit_vectors_by_its_cell():
+    network = make_network("elman", one_hot=True).merge()
+    assert network.embed is None
+    assert network.cell.branch.input.shape == (1, VOCABULARY, 8)

@@ -1,4 +1,4 @@
-"""The parameter counts of papers, and closed formulas for those of networks of our own."""
+"""The parameter counts of papers, and closed formulas for other networks."""
 
 import jax
 import pytest
@@ -6,106 +6,168 @@ from flax import nnx
 
 from research.models.stack import Stack
 
-CIFAR = dict(
-    kind="resnet_cifar", shape=(32, 32, 3), classes=10, width=16, skip="identity", norm="batch"
-)
-IMAGENET = dict(
-    kind="resnet", shape=(224, 224, 3), classes=1000, width=64, skip="identity", norm="batch"
-)
-# torchvision's models hold the same numbers of parameters.
-IMAGENET_COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
-IMAGENET_MILLIONS = {18: 11.69, 34: 21.80, 50: 25.56, 101: 44.55, 152: 60.19}
+from ..builders import make_architecture
+from .networks import make_numbers
+
+CIFAR = {
+    "kind": "resnet_cifar",
+    "shape": (32, 32, 3),
+    "classes": 10,
+    "width": 16,
+    "skip": "identity",
+    "norm": "batch",
+    "placement": "branch",
+}
+IMAGENET = {
+    "kind": "resnet",
+    "shape": (224, 224, 3),
+    "classes": 1000,
+    "width": 64,
+    "skip": "identity",
+    "norm": "batch",
+    "placement": "branch",
+    "transition": "projection",
+}
+# The models of torchvision have the same numbers of parameters.
+IMAGENET_COUNTS = {
+    18: 11_689_512,
+    34: 21_797_672,
+    50: 25_557_032,
+    101: 44_549_160,
+    152: 60_192_808,
+}
+IMAGENET_MILLIONS = {
+    18: 11.69,
+    34: 21.80,
+    50: 25.56,
+    101: 44.55,
+    152: 60.19,
+}
+CIFAR_MILLIONS = {
+    20: "0.27",
+    32: "0.46",
+    44: "0.66",
+    56: "0.85",
+    110: "1.7",
+}
 
 
-@pytest.fixture(scope="session")
-def count(make_architecture, make_numbers):
-    """How many parameters a network has; nothing is allocated."""
+def count_parameters(**changes):
+    """How many parameters a network has, from its shapes alone."""
+    arch = make_architecture(**changes)
+    hp = make_numbers(arch)
+    network = nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))
+    params = nnx.state(network, nnx.Param)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
-    def parameters(**changes):
-        arch = make_architecture(**changes)
-        hp = make_numbers(runs=None)
-        params = nnx.state(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))), nnx.Param)
-        return sum(leaf.size for leaf in jax.tree.leaves(params))
 
-    return parameters
+def linear(inputs, outputs):
+    return inputs * outputs + outputs
+
+
+def norm(width):
+    return 2 * width
 
 
 def cifar_parameters(depth, classes=10):
-    """Stem, then of widths 16, 32, 64 n blocks of two 3×3 convolutions without bias, each with a batch norm; head."""
+    """A stem, n blocks each of width 16, 32 and 64, and a head.
+
+    A block has two 3×3 convolutions without bias and a batch norm after each.
+    """
     n = (depth - 2) // 6
-    widths = (16, 32, 64)
-    total = 9 * 3 * 16 + 2 * 16
+    total = 9 * 3 * 16 + norm(16)
     inputs = 16
-    for w in widths:
-        total += 9 * inputs * w + (2 * n - 1) * 9 * w * w + 2 * n * 2 * w
-        inputs = w
-    return total + 64 * classes + classes
+    for width in (16, 32, 64):
+        first_convolution = 9 * inputs * width
+        other_convolutions = (2 * n - 1) * 9 * width * width
+        norms = 2 * n * norm(width)
+        total += first_convolution + other_convolutions + norms
+        inputs = width
+    return total + linear(64, classes)
 
 
-@pytest.mark.parametrize(
-    ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
-)
-def test_resnets_for_cifar_have_the_papers_parameters(depth, millions, count):
-    """He et al. 2016, Table 6, with option A, which has no parameters."""
+def test_the_formula_for_resnet_20():
     assert cifar_parameters(20) == 269_722
-    assert count(**CIFAR, depth=depth, placement="branch", transition="pad") == cifar_parameters(
-        depth
-    )
-    assert round(cifar_parameters(depth) / 1e6, len(str(millions)) - 2) == millions
 
 
-def test_resnets_for_cifar_with_projections_have_two_more_maps(count):
+@pytest.mark.parametrize("depth, millions", CIFAR_MILLIONS.items())
+def test_resnets_for_cifar_have_the_papers_parameters(depth, millions):
+    """He et al. 2016, Table 6, with option A, which has no parameters."""
+    expected = cifar_parameters(depth)
+    decimals = len(millions) - 2
+    assert count_parameters(**CIFAR, depth=depth, transition="pad") == expected
+    assert round(expected / 1e6, decimals) == float(millions)
+
+
+def test_resnets_for_cifar_with_projections_have_two_more_maps():
     """Option B: two 1×1 convolutions, each with a batch norm."""
-    maps = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
-    assert (
-        count(**CIFAR, depth=20, placement="branch", transition="projection")
-        == cifar_parameters(20) + maps
-    )
+    projections = 16 * 32 + norm(32) + 32 * 64 + norm(64)
+    measured = count_parameters(**CIFAR, depth=20, transition="projection")
+    assert measured == cifar_parameters(20) + projections
 
 
 @pytest.mark.parametrize("depth", IMAGENET_COUNTS)
-def test_resnets_for_imagenet_have_the_papers_parameters(depth, count):
-    found = count(**IMAGENET, depth=depth, placement="branch", transition="projection")
-    assert found == IMAGENET_COUNTS[depth]
-    assert round(found / 1e6, 2) == IMAGENET_MILLIONS[depth]
+def test_resnets_for_imagenet_have_the_papers_parameters(depth):
+    measured = count_parameters(**IMAGENET, depth=depth)
+    assert measured == IMAGENET_COUNTS[depth]
+    assert round(measured / 1e6, 2) == IMAGENET_MILLIONS[depth]
+
+
+TRANSFORMER = {
+    "kind": "transformer",
+    "depth": 3,
+    "width": 12,
+    "heads": 3,
+    "expansion": 5,
+    "norm": "layer",
+    "skip": "identity",
+}
 
 
 def transformer_blocks(depth, width, expansion):
-    """Four maps of attention, two of the feed-forward part, all with biases, and two layer norms."""
+    """Attention has four maps and the feed-forward layer two; each layer has a layer norm."""
     wide = width * expansion
-    attention = 4 * (width**2 + width)
-    feedforward = 2 * width * wide + wide + width
-    return depth * (attention + feedforward + 2 * 2 * width)
-
-
-TRANSFORMER = dict(
-    kind="transformer", depth=3, width=12, heads=3, expansion=5, norm="layer", skip="identity"
-)
+    attention = 4 * linear(width, width) + norm(width)
+    feed_forward = linear(width, wide) + linear(wide, width) + norm(width)
+    return depth * (attention + feed_forward)
 
 
 @pytest.mark.parametrize("placement", ["pre", "post", "branch"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "none"])
-def test_a_transformer_that_classifies_has_the_closed_formulas_parameters(
-    positions, placement, count
-):
-    found = count(
-        **TRANSFORMER, shape=(7, 4, 2), classes=5, positions=positions, placement=placement
+def test_a_transformer_that_classifies_has_the_parameters_of_the_formula(positions, placement):
+    measured = count_parameters(
+        **TRANSFORMER,
+        shape=(7, 4, 2),
+        classes=5,
+        positions=positions,
+        placement=placement,
     )
-    embedding = 8 * 12 + 12 + (7 * 12 if positions == "learned" else 0)
-    final = 2 * 12 if placement == "pre" else 0
-    assert found == embedding + transformer_blocks(3, 12, 5) + final + 12 * 5 + 5
+    position_vectors = 7 * 12 if positions == "learned" else 0
+    last_norm = norm(12) if placement == "pre" else 0
+    expected = linear(8, 12) + position_vectors
+    expected += transformer_blocks(3, 12, 5)
+    expected += last_norm + linear(12, 5)
+    assert measured == expected
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_language_model_has_the_closed_formulas_parameters(tied, count):
-    found = count(**TRANSFORMER, shape=(7,), vocabulary=29, classes=29, language=True, tied=tied)
-    head = 0 if tied else 12 * 29 + 29
-    assert found == 29 * 12 + 7 * 12 + transformer_blocks(3, 12, 5) + 2 * 12 + head
+def test_a_language_model_has_the_parameters_of_the_formula(tied):
+    measured = count_parameters(
+        **TRANSFORMER,
+        shape=(7,),
+        vocabulary=29,
+        classes=29,
+        language=True,
+        tied=tied,
+    )
+    head = 0 if tied else linear(12, 29)
+    embedding = 29 * 12 + 7 * 12
+    assert measured == embedding + transformer_blocks(3, 12, 5) + norm(12) + head
 
 
-def test_gpt_2_has_its_parameters(count):
+def test_gpt_2_has_its_parameters():
     """124.4 million (Radford et al. 2019: "117M", later corrected)."""
-    gpt2 = dict(
+    measured = count_parameters(
         kind="transformer",
         depth=12,
         width=768,
@@ -113,24 +175,80 @@ def test_gpt_2_has_its_parameters(count):
         expansion=4,
         norm="layer",
         skip="identity",
+        shape=(1024,),
+        vocabulary=50257,
+        classes=50257,
+        language=True,
+        tied=True,
     )
-    found = count(**gpt2, shape=(1024,), vocabulary=50257, classes=50257, language=True, tied=True)
-    assert found == 124_439_808
+    assert measured == 124_439_808
 
 
-@pytest.mark.parametrize(("cell", "gates"), [("elman", 1), ("gru", 3), ("lstm", 4)])
+GATES = {
+    "elman": 1,
+    "gru": 3,
+    "lstm": 4,
+}
+
+
+def recurrent_parameters(
+    cell,
+    bias,
+    *,
+    inputs,
+    width,
+    outputs,
+):
+    """Each gate has W [D, D], U [P, D] and b [D]; a GRU has one more bias, in its reset gate."""
+    gates = GATES[cell]
+    weights = gates * (width * width + inputs * width) + width * outputs
+    biases = gates * width + outputs
+    if cell == "gru":
+        biases += width
+    return weights + biases if bias else weights
+
+
+@pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_recurrent_network_has_the_closed_formulas_parameters(cell, gates, bias, count):
-    """W [D, D], U [P, D] and b [D] a gate; a GRU has a second bias, inside its reset gate."""
-    width = 6
-    pieces = 10
-    classes = 4
-    weights = gates * (width * width + pieces * width) + width * classes
-    biases = gates * width + (width if cell == "gru" else 0) + classes
-    rnn = dict(kind="rnn", cell=cell, width=width, bias=bias)
-    assert count(**rnn, shape=(5, 10), depth=5) == weights + bias * biases
-    pieces = width
-    weights = gates * (width * width + pieces * width) + 11 * width + width * 11
-    biases += 11 - classes
-    text = dict(shape=(5,), vocabulary=11, classes=11, language=True)
-    assert count(**rnn, **text, depth=5) == weights + bias * biases
+def test_a_recurrent_network_on_numbers_has_the_parameters_of_the_formula(cell, bias):
+    measured = count_parameters(
+        kind="rnn",
+        cell=cell,
+        width=6,
+        bias=bias,
+        shape=(5, 10),
+        depth=5,
+        classes=4,
+    )
+    assert measured == recurrent_parameters(
+        cell,
+        bias,
+        inputs=10,
+        width=6,
+        outputs=4,
+    )
+
+
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_recurrent_language_model_has_the_parameters_of_the_formula(cell, bias):
+    measured = count_parameters(
+        kind="rnn",
+        cell=cell,
+        width=6,
+        bias=bias,
+        shape=(5,),
+        depth=5,
+        vocabulary=11,
+        classes=11,
+        language=True,
+    )
+    token_vectors = 11 * 6
+    of_layers_and_head = recurrent_parameters(
+        cell,
+        bias,
+        inputs=6,
+        width=6,
+        outputs=11,
+    )
+    assert measured == token_vectors + of_layers_and_head

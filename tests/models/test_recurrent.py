@@ -1,320 +1,424 @@
 """Recurrent networks against loops over time in NumPy, and their gradient through time."""
 
-import functools
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config import schema as config
+from research.config.options import Cell, Placement
 from research.models.architecture import ForwardContext
-from research.models.stack import Stack
-from research.training.precision import scope
 
+from ..builders import make_architecture, select_existing
 from ..compiling import quick
-
-CELLS = [cell.name for cell in config.Cell]
-PLACES = [place.name for place in config.Placement]
-# P: numbers of the example that a step reads
-B = 3
-T = 5
-P = 2
-D = 4
-C = 6
-DRAW = np.random.default_rng(0).standard_normal
-RNN = dict(
-    kind="rnn", shape=(T, P), depth=T, width=D, classes=C, dtype="float64", param_dtype="float64"
+from .networks import (
+    FLOAT64,
+    NUMBERS,
+    FixedEmbedding,
+    add_noise,
+    initialize,
+    make_numbers,
+    measure,
+    to_numpy,
 )
-TEXT = dict(shape=(T,), vocabulary=C, language=True)
-X = DRAW((B, T * P))
-TOKENS = np.arange(B * T).reshape(B, T) ** 2 % C
+from .taps import root_mean_square
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+CELLS = [cell.name for cell in Cell]
+PLACEMENTS = [placement.name for placement in Placement]
+BATCH = 3
+STEPS = 5
+INPUTS = 2  # numbers of the example that a step reads
+WIDTH = 4
+CLASSES = 6
+RNN = {
+    "kind": "rnn",
+    "shape": (STEPS, INPUTS),
+    "depth": STEPS,
+    "width": WIDTH,
+    "classes": CLASSES,
+    **FLOAT64,
+}
+TEXT = {
+    "shape": (STEPS,),
+    "vocabulary": CLASSES,
+    "language": True,
+}
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.standard_normal((BATCH, STEPS * INPUTS))
+TOKENS = np.arange(BATCH * STEPS).reshape(BATCH, STEPS) ** 2 % CLASSES
+COTANGENT = GENERATOR.standard_normal((BATCH, CLASSES))
+TEXT_COTANGENT = GENERATOR.standard_normal((BATCH, STEPS, CLASSES))
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    with scope("float64"):
-        yield
+def make_rnn(noise=0.3, **changes):
+    """A recurrent network with noise added to its parameters."""
+    arch = make_architecture(**(RNN | changes))
+    numbers = select_existing(arch, {**NUMBERS, "init.sigma_b": 0.0})
+    hp = make_numbers(arch, numbers)
+    with jax.disable_jit():
+        network = initialize(arch, hp)
+    assert not jax.tree.leaves(network.model_state)
+    return replace(network, params=add_noise(network.params, noise))
 
 
-@pytest.fixture(scope="session")
-def make_network(make_architecture, make_numbers, build):
-    """A recurrent network, what it is ctx, and its parameters, moved off their initial values."""
-
-    def make(move=0.3, **changes):
-        arch = make_architecture(**(RNN | changes))
-        hp = make_numbers(
-            {"skip.branch_scale": 0.7, "skip.shortcut_scale": 0.9}, runs=None, dtype="float64"
-        )
-        with jax.disable_jit():
-            params, rest = build(arch, hp)
-        assert not jax.tree.leaves(rest)
-        return arch, hp, jax.tree.map(lambda leaf: leaf + move * DRAW(leaf.shape), params)
-
-    return make
-
-
-def measured(arch, hp, params, x, cotangent):
-    """Logits, forward statistics, the gradient of every parameter and every gauge."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
-    lengths = {"signal_grad": T + 1, "grad_norm": T, "branch_grad": T, "skip_grad": T}
-
-    def objective(params, slots):
-        ctx = ForwardContext(hp, train=True, level=Level.full)
-        logits, statistics = nnx.merge(graph, params, nnx.State({}), copy=True)(
-            jnp.asarray(x), slots, ctx
-        )
-        return jnp.sum(logits * cotangent), (logits, statistics)
-
-    gradient = quick(jax.grad(objective, (0, 1), has_aux=True))
-    (grads, gauges), (logits, statistics) = gradient(
-        params, {name: jnp.zeros(n) for name, n in lengths.items()}
-    )
-    return logits, statistics, nnx.to_pure_dict(grads), gauges
+# --- The formulas ---------------------------------------------------------------------------------
 
 
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
-def elman(h, x, cell):
-    return np.tanh(h) @ cell["recurrent"][0] + x @ cell["input"][0] + cell["bias"][0]
+def elman(h, x, params):
+    from_state = np.tanh(h) @ params["recurrent"][0]
+    from_input = x @ params["input"][0] + params["bias"][0]
+    return from_state + from_input
 
 
-def gru(h, x, cell):
-    from_state = h @ cell["recurrent"]
-    given = x @ cell["input"] + cell["bias"][:, None]
-    r = sigmoid(given[0] + from_state[0])
-    z = sigmoid(given[1] + from_state[1])
-    return (1 - z) * np.tanh(given[2] + r * (from_state[2] + cell["inner"])) + z * h
+def gru(h, x, params):
+    from_state = h @ params["recurrent"]
+    from_input = x @ params["input"] + params["bias"][:, None]
+    reset = sigmoid(from_input[0] + from_state[0])
+    update = sigmoid(from_input[1] + from_state[1])
+    inner = from_state[2] + params["inner"]
+    candidate = np.tanh(from_input[2] + reset * inner)
+    return (1 - update) * candidate + update * h
 
 
-def lstm(state, x, cell):
-    c = state[:, :D]
-    h = state[:, D:]
-    i, f, o, g = h @ cell["recurrent"] + x @ cell["input"] + cell["bias"][:, None]
+def lstm(state, x, params):
+    c = state[:, :WIDTH]
+    h = state[:, WIDTH:]
+    from_state = h @ params["recurrent"]
+    from_input = x @ params["input"] + params["bias"][:, None]
+    i, f, o, g = from_state + from_input
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    return np.concatenate([c, sigmoid(o) * np.tanh(c)], axis=1)
+    h = sigmoid(o) * np.tanh(c)
+    return np.concatenate([c, h], axis=1)
 
 
-STEPS = {"elman": elman, "gru": gru, "lstm": lstm}
-
-
-SKIPS = {
-    "none": lambda h, branch: branch,
-    "identity": lambda h, branch: h + branch,
-    "scaled": lambda h, branch: 0.9 * h + 0.7 * branch,
-    "inv_sqrt_depth": lambda h, branch: h + branch / np.sqrt(T),
+CELL_FORMULAS = {
+    "elman": elman,
+    "gru": gru,
+    "lstm": lstm,
 }
 
 
-def normed(h, norm):
-    """Layer norm; without one, nothing."""
+def combine(kind, h, branch):
+    match kind:
+        case "none":
+            return branch
+        case "identity":
+            return h + branch
+        case "scaled":
+            return 0.9 * h + 0.7 * branch
+        case "inv_sqrt_depth":
+            return h + branch / np.sqrt(STEPS)
+    raise ValueError(f"no formula for {kind}")
+
+
+def layer_norm(h, norm):
+    """Without parameters, the identity."""
     if norm is None:
         return h
     mean = h.mean(1, keepdims=True)
-    var = h.var(1, keepdims=True)
-    return (h - mean) / np.sqrt(var + 1e-6) * norm["scale"] + norm["bias"]
+    variance = h.var(1, keepdims=True)
+    standardized = (h - mean) / np.sqrt(variance + 1e-6)
+    return standardized * norm["scale"] + norm["bias"]
 
 
-def states(arch, pieces, layers, nudges=None):
-    """h_0 = 0, h_1, …, h_T, with one copy of the weights a step; ``nudges`` are added where the gauges sit."""
-    nudges = nudges or {}
+def list_states(arch, step_inputs, layers, perturbations=None):
+    """The states h_0 = 0, h_1, …, h_T.
 
-    def nudge(name, t, h):
-        return h + nudges[name][t] if name in nudges else h
+    Args:
+        arch: the architecture.
+        step_inputs: what each step reads, [B, T, P].
+        layers: a copy of the weights for each step.
+        perturbations: arrays to add where gauges measure the gradient, by name.
+    """
+    perturbations = perturbations or {}
 
-    seen = [nudge("signal_grad", 0, np.zeros((B, arch.state)))]
-    for t, layer in enumerate(layers):
-        norms = {arch.placement: layer.get("norm")}
-        z = normed(nudge("branch_grad", t, seen[-1]), norms.get("pre"))
-        branch = normed(STEPS[arch.model.cell](z, pieces[:, t], layer["branch"]), norms.get("branch"))
-        h = normed(SKIPS[arch.skip](nudge("skip_grad", t, seen[-1]), branch), norms.get("post"))
-        seen.append(nudge("signal_grad", t + 1, h))
-    return seen
+    def perturb(name, step, h):
+        if name not in perturbations:
+            return h
+        return h + perturbations[name][step]
+
+    def normalize_at(placement, h, layer):
+        if arch.norm.placement.name != placement:
+            return h
+        return layer_norm(h, layer.get("norm"))
+
+    cell = CELL_FORMULAS[arch.model.cell.name]
+    h = perturb("signal_grad", 0, np.zeros((BATCH, arch.state_width)))
+    states = [h]
+    for step, layer in enumerate(layers):
+        z = normalize_at("pre", perturb("branch_grad", step, h), layer)
+        branch = cell(z, step_inputs[:, step], layer["branch"])
+        branch = normalize_at("branch", branch, layer)
+        h = combine(arch.skip.kind.name, perturb("skip_grad", step, h), branch)
+        h = normalize_at("post", h, layer)
+        h = perturb("signal_grad", step + 1, h)
+        states.append(h)
+    return states
+
+
+def read_inputs(x, params):
+    if "embed" in params:
+        return params["embed"]["vectors"][x]
+    return x.reshape(BATCH, STEPS, INPUTS)
 
 
 def read_out(arch, h, params):
-    h = normed(h, params.get("norm"))
-    return (np.tanh(h) if arch.model.cell == "elman" else h[:, -D:]) @ params["head"]["kernel"] + params[
-        "head"
-    ]["bias"]
+    h = layer_norm(h, params.get("norm"))
+    is_elman = arch.model.cell is Cell.elman
+    features = np.tanh(h) if is_elman else h[:, -WIDTH:]
+    return features @ params["head"]["kernel"] + params["head"]["bias"]
 
 
-def pieces_of(x, params):
-    return params["embed"]["vectors"][x] if "embed" in params else x.reshape(B, T, P)
+def compute_logits(
+    arch,
+    params,
+    x,
+    layers=None,
+    perturbations=None,
+):
+    layers = layers or [params["cell"]] * STEPS
+    states = list_states(arch, read_inputs(x, params), layers, perturbations)
+    if not arch.language:
+        return read_out(arch, states[-1], params)
+    logits = [read_out(arch, h, params) for h in states[1:]]
+    return np.stack(logits, 1)
 
 
-def logits_of(arch, params, x, layers=None, nudges=None):
-    seen = states(arch, pieces_of(x, params), layers or [params["cell"]] * T, nudges)
-    if arch.language:
-        return np.stack([read_out(arch, h, params) for h in seen[1:]], 1)
-    return read_out(arch, seen[-1], params)
-
-
-def in_numpy(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), nnx.to_pure_dict(tree))
-
-
-def slopes(function, tree, step=1e-5):
-    """The gradient of a function of a tree of arrays, by central differences: errors about 1e-10."""
+def central_differences(function, tree, step=1e-5):
+    """The gradient of a function of a tree of arrays, with errors of about 1e-10."""
     leaves, structure = jax.tree.flatten(tree)
-    found = []
-    for n, leaf in enumerate(leaves):
+
+    def evaluate(changed_leaf, index, change):
+        moved = [leaf.copy() for leaf in leaves]
+        moved[changed_leaf][index] += change
+        return function(jax.tree.unflatten(structure, moved))
+
+    slopes = []
+    for number, leaf in enumerate(leaves):
         slope = np.zeros(leaf.shape)
-        for place in np.ndindex(leaf.shape):
-            ends = []
-            for sign in (1, -1):
-                moved = leaf.copy()
-                moved[place] += sign * step
-                ends.append(
-                    function(jax.tree.unflatten(structure, [*leaves[:n], moved, *leaves[n + 1 :]]))
-                )
-            slope[place] = (ends[0] - ends[1]) / (2 * step)
-        found.append(slope)
-    return jax.tree.unflatten(structure, found)
+        for index in np.ndindex(leaf.shape):
+            ahead = evaluate(number, index, step)
+            back = evaluate(number, index, -step)
+            slope[index] = (ahead - back) / (2 * step)
+        slopes.append(slope)
+    return jax.tree.unflatten(structure, slopes)
 
 
-NETWORKS = [dict(cell=cell, **task) for cell in CELLS for task in ({}, TEXT)]
-NETWORKS += [dict(cell="elman", skip=skip, norm="layer", placement="pre") for skip in SKIPS]
-NETWORKS += [
-    dict(cell="elman", skip="scaled", norm="layer", placement=place, **TEXT)
-    for place in ("branch", "post")
-]
+# --- The network against the formulas -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "changes", NETWORKS, ids=lambda changes: "-".join(map(str, changes.values()))
-)
-def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes, make_network):
-    """signal_grad[t] is ‖∂L/∂h_t‖, grad_norm[t] the part of the shared weights' gradient that comes from step t."""
-    arch, hp, params = make_network(**changes)
-    x, cotangent = (TOKENS, DRAW((B, T, C))) if arch.language else (X, DRAW((B, C)))
-    logits, statistics, grads, gauges = measured(arch, hp, params, x, cotangent)
-    plain = in_numpy(params)
-    np.testing.assert_allclose(logits, logits_of(arch, plain, x), rtol=1e-11)
-    seen = states(arch, pieces_of(x, plain), [plain["cell"]] * T)
-    np.testing.assert_allclose(
-        statistics["activation_rms"], [np.sqrt(np.mean(h**2)) for h in seen], rtol=1e-11
-    )
-
-    def value(**how):
-        return np.sum(logits_of(arch, plain, x, **how) * cotangent)
-
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-8)
-    for name, length in {"signal_grad": T + 1, "branch_grad": T, "skip_grad": T}.items():
-        nudges, moved = (
-            np.zeros((length, B, arch.state)),
-            lambda nudges: value(nudges={name: nudges}),
+def list_networks():
+    networks = []
+    for cell in CELLS:
+        networks.append({"cell": cell})
+        networks.append({"cell": cell, **TEXT})
+    for skip in ("none", "identity", "scaled", "inv_sqrt_depth"):
+        networks.append(
+            {
+                "cell": "elman",
+                "skip": skip,
+                "norm": "layer",
+                "placement": "pre",
+            }
         )
-        nudged = slopes(moved, nudges)
-        if (
-            arch.norm != "none" and arch.placement == "pre"
-        ):  # of h_0 = 0 it is ε alone that the norm divides by
-            nudged[0] = slopes(moved, nudges, step=1e-8)[0]
-        close(gauges[name], np.linalg.norm(nudged, axis=(1, 2)), err_msg=name)
-    parts = slopes(lambda copies: value(layers=copies), [plain["cell"]] * T)
+    for placement in ("branch", "post"):
+        changes = {
+            "skip": "scaled",
+            "norm": "layer",
+            "placement": placement,
+        }
+        networks.append(
+            {
+                "cell": "elman",
+                **changes,
+                **TEXT,
+            }
+        )
+    return networks
 
-    def norm_of(part):
-        return np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(part)))
 
-    close(gauges["grad_norm"], [norm_of(part) for part in parts])
-    jax.tree.map(close, grads["cell"], jax.tree.map(lambda *each: sum(each), *parts))
-    others = {name: part for name, part in plain.items() if name != "cell"}
-    wanted = slopes(lambda moved: np.sum(logits_of(arch, plain | moved, x) * cotangent), others)
-    jax.tree.map(close, {name: grads[name] for name in others}, wanted)
+def name_network(changes):
+    return "-".join(map(str, changes.values()))
+
+
+def tree_norm(tree):
+    leaves = jax.tree.leaves(tree)
+    return np.sqrt(sum(np.sum(leaf**2) for leaf in leaves))
+
+
+@pytest.mark.parametrize("changes", list_networks(), ids=name_network)
+def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes):
+    """signal_grad[t] is ‖∂L/∂h_t‖; grad_norm[t] is step t's part of the weights' gradient."""
+    network = make_rnn(**changes)
+    arch = network.arch
+    x = TOKENS if arch.language else X
+    cotangent = TEXT_COTANGENT if arch.language else COTANGENT
+    measured = measure(network, jnp.asarray(x), cotangent)
+    gauges = measured.gauges
+    params = to_numpy(network.params)
+    copies = [params["cell"]] * STEPS
+    assert_close = partial(assert_allclose, rtol=1e-7, atol=1e-8)
+
+    def loss(**changes):
+        return np.sum(compute_logits(arch, params, x, **changes) * cotangent)
+
+    # Forward.
+    states = list_states(arch, read_inputs(x, params), copies)
+    rms = [root_mean_square(h) for h in states]
+    assert_allclose(measured.logits, compute_logits(arch, params, x), rtol=1e-11)
+    assert_allclose(gauges["activation_rms"], rms, rtol=1e-11)
+
+    # The gradient of signals.
+    lengths = {
+        "signal_grad": STEPS + 1,
+        "branch_grad": STEPS,
+        "skip_grad": STEPS,
+    }
+    for name, length in lengths.items():
+
+        def perturbed_loss(perturbation, name=name):
+            return loss(perturbations={name: perturbation})
+
+        zeros = np.zeros((length, BATCH, arch.state_width))
+        slopes = central_differences(perturbed_loss, zeros)
+        if arch.norm.kind.name != "none" and arch.norm.placement is Placement.pre:
+            # The norm divides h_0 = 0 by √ε only, so the loss changes fast there.
+            slopes[0] = central_differences(perturbed_loss, zeros, step=1e-8)[0]
+        assert_close(gauges[name], np.linalg.norm(slopes, axis=(1, 2)), err_msg=name)
+
+    # The gradient of the shared weights, step by step.
+    parts = central_differences(lambda layers: loss(layers=layers), copies)
+    total = jax.tree.map(lambda *each: sum(each), *parts)
+    assert_close(gauges["grad_norm"], [tree_norm(part) for part in parts])
+    grads = to_numpy(measured.grads)
+    jax.tree.map(assert_close, grads.pop("cell"), total)
+
+    # The gradient of all other weights.
+    others = {name: part for name, part in params.items() if name != "cell"}
+
+    def loss_of_others(moved):
+        return np.sum(compute_logits(arch, params | moved, x) * cotangent)
+
+    expected = central_differences(loss_of_others, others)
+    jax.tree.map(assert_close, grads, expected)
+
+
+# --- Laws -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_saturated_gates_are_counted(cell, make_network):
-    """Biases far to one side put every gate to sleep; an Elman cell has none, and its state is asleep where it is."""
-    arch, hp, params = make_network(cell=cell)
-    bias = params["cell"]["branch"]["bias"]
+def test_saturated_gates_are_counted(cell):
+    """Large biases saturate every gate; an Elman cell has none, and only its state saturates."""
+    network = make_rnn(cell=cell)
+    bias = network.params["cell"]["branch"]["bias"]
     bias[...] = jnp.full(bias.shape, 100.0)
-    _, statistics, _, _ = measured(arch, hp, params, X, np.ones((B, C)))
-    np.testing.assert_array_equal(
-        statistics["saturated"], [0.0 if cell == "elman" else 1.0, 1, 1, 1, 1]
+    measured = measure(network, X, np.ones((BATCH, CLASSES)))
+    at_first_step = 0.0 if cell == "elman" else 1.0
+    assert_array_equal(measured.gauges["saturated"], [at_first_step, 1, 1, 1, 1])
+
+
+def test_an_orthogonal_linear_network_keeps_the_norm_of_its_gradient_through_time():
+    """∂L/∂h_t = ∂L/∂h_T · Wᵀ…Wᵀ, and an orthogonal W keeps norms (Saxe et al. 2014)."""
+    network = make_rnn(
+        noise=0.0,
+        cell="elman",
+        activation="linear",
+        init="orthogonal",
     )
+    signal = measure(network, X, COTANGENT).gauges["signal_grad"]
+    assert_allclose(signal, signal[-1], rtol=1e-12)
+    assert signal[-1] > 0.1
 
 
-def test_an_orthogonal_linear_network_sends_its_gradient_back_through_time_unchanged(make_network):
-    """∂L/∂h_t = ∂L/∂h_T · Wᵀ…Wᵀ: of an orthogonal W every factor keeps the norm (Saxe et al. 2014)."""
-    arch, hp, params = make_network(move=0.0, cell="elman", activation="linear", init="orthogonal")
-    _, _, _, gauges = measured(arch, hp, params, X, DRAW((B, C)))
-    np.testing.assert_allclose(gauges["signal_grad"], gauges["signal_grad"][-1], rtol=1e-12)
-    assert gauges["signal_grad"][-1] > 0.1
+def test_the_gradient_through_time_is_the_product_of_jacobians():
+    """∂h_t/∂h_{t-1} = diag φ'(h_{t-1}) W for an Elman cell."""
+    network = make_rnn(cell="elman")
+    params = to_numpy(network.params)
+    states = list_states(network.arch, read_inputs(X, params), [params["cell"]] * STEPS)
+    weights = params["cell"]["branch"]["recurrent"][0]
+
+    def slope(h):
+        return 1 - np.tanh(h) ** 2
+
+    gradient = slope(states[-1]) * (COTANGENT @ params["head"]["kernel"].T)
+    expected = [np.linalg.norm(gradient)]
+    for h in reversed(states[:-1]):
+        gradient = slope(h) * (gradient @ weights.T)
+        expected.append(np.linalg.norm(gradient))
+
+    signal = measure(network, X, COTANGENT).gauges["signal_grad"]
+    assert_allclose(signal, expected[::-1], rtol=1e-12)
 
 
-def test_the_gradient_through_time_is_the_product_of_jacobians(make_network):
-    """∂h_t/∂h_{t-1} = diag φ'(h_{t-1}) W of an Elman cell, example by example."""
-    arch, hp, params = make_network(cell="elman")
-    cotangent = DRAW((B, C))
-    plain = in_numpy(params)
-    _, _, _, gauges = measured(arch, hp, params, X, cotangent)
-    seen = states(arch, X.reshape(B, T, P), [plain["cell"]] * T)
-    weights = plain["cell"]["branch"]["recurrent"][0]
-    expected = []
-    delta = (1 - np.tanh(seen[-1]) ** 2) * (cotangent @ plain["head"]["kernel"].T)
-    for h in reversed(seen[:-1]):
-        expected.append(np.linalg.norm(delta))
-        delta = np.stack(
-            [np.diag(1 - np.tanh(own) ** 2) @ weights @ d for own, d in zip(h, delta, strict=True)]
-        )
-    expected.append(np.linalg.norm(delta))
-    np.testing.assert_allclose(gauges["signal_grad"], expected[::-1], rtol=1e-12)
+def test_an_lstm_with_open_forget_gate_and_closed_input_gate_keeps_its_cell():
+    network = make_rnn(cell="lstm")
+    bias_of_gates = []
+    for value in (-500.0, 500.0, 0.0, 0.0):  # i, f, o, g
+        bias_of_gates.append(jnp.full(WIDTH, value))
+    network.params["cell"]["branch"]["bias"][...] = jnp.stack(bias_of_gates)
+    layer = network.merge().cell
+    initial_state = GENERATOR.standard_normal((BATCH, 2 * WIDTH))
+    ctx = ForwardContext(network.hp, train=True)
+
+    state = jnp.asarray(initial_state)
+    for step in range(STEPS):
+        step_input = jnp.asarray(X.reshape(BATCH, STEPS, INPUTS)[:, step])
+        state, _ = layer(state, {}, ctx, jnp.int32(step), step_input)
+
+    initial_cell = initial_state[:, :WIDTH]
+    assert_array_equal(state[:, :WIDTH], initial_cell)
+    greatest_hidden_state = np.abs(np.tanh(initial_cell))
+    assert np.all(np.abs(state[:, WIDTH:]) < greatest_hidden_state)
 
 
-def test_an_lstm_that_forgets_nothing_and_takes_nothing_keeps_its_cell(make_network):
-    """Biases: input gate shut, forget gate open: c stays, and its gradient passes through time unchanged."""
-    arch, hp, params = make_network(cell="lstm")
-    bias = params["cell"]["branch"]["bias"]
-    bias[...] = jnp.stack([jnp.full(D, value) for value in (-500.0, 500.0, 0.0, 0.0)])
-    stack = nnx.merge(
-        nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0)))),
-        params,
-        nnx.State({}),
-    )
-    begun = jnp.asarray(DRAW((B, 2 * D)))
-    state = begun
-    for t in range(T):
-        piece = jnp.asarray(X.reshape(B, T, P)[:, t])
-        state, _ = stack.cell(state, {}, ForwardContext(hp, train=True), jnp.int32(t), piece)
-    np.testing.assert_array_equal(state[:, :D], begun[:, :D])
-    assert np.all(np.abs(state[:, D:]) < np.abs(np.tanh(begun[:, :D])))
+def test_the_forget_gate_of_an_lstm_is_initially_open():
+    """Jozefowicz et al. 2015, §2.2: bias 1 on the second gate of i, f, o, g."""
+    network = make_rnn(noise=0.0, cell="lstm")
+    bias = np.asarray(network.params["cell"]["branch"]["bias"][...])
+    assert_array_equal(bias.T, [[0, 1, 0, 0]] * WIDTH)
 
 
-def test_an_lstm_begins_with_its_forget_gate_open(make_network):
-    """Jozefowicz et al. 2015, §2.2: 1 on the second of the gates i, f, o, g; the scale of biases is 0 here."""
-    _, _, params = make_network(move=0.0, cell="lstm")
-    np.testing.assert_array_equal(
-        params["cell"]["branch"]["bias"], np.array([[0.0], [1], [0], [0]]) * np.ones(D)
-    )
+def list_language_models():
+    cases = []
+    for cell in CELLS:
+        cases.append((cell, "none", "none", "pre"))
+    for skip in ("none", "scaled"):
+        for norm in ("layer", "group"):
+            for placement in PLACEMENTS:
+                cases.append(("elman", skip, norm, placement))
+    return cases
 
 
-@pytest.mark.parametrize(
-    ("cell", "skip", "norm", "placement"),
-    [(cell, "none", "none", "pre") for cell in CELLS]
-    + [
-        ("elman", skip, norm, place)
-        for skip in ("none", "scaled")
-        for norm in ("layer", "group")
-        for place in PLACES
-    ],
-)
-def test_no_step_sees_what_comes_after_it(cell, skip, norm, placement, make_network):
+@pytest.mark.parametrize("cell, skip, norm, placement", list_language_models())
+def test_no_step_depends_on_later_ones(cell, skip, norm, placement):
     """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""
-    arch, hp, params = make_network(
-        cell=cell, skip=skip, norm=norm, placement=placement, width=8, **TEXT
+    width = 8
+    network = make_rnn(
+        cell=cell,
+        skip=skip,
+        norm=norm,
+        placement=placement,
+        **(TEXT | {"width": width}),
     )
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
+    ctx = ForwardContext(network.hp, train=True)
+    no_tokens = jnp.zeros((1, STEPS), int)
 
-    def logits(vectors):
-        model = nnx.merge(graph, params, nnx.State({}), copy=True)
-        model.embed = lambda x, train: x
-        return model(vectors, {}, ForwardContext(hp, train=True))[0]
+    def logits(embedded):
+        model = network.merge()
+        model.embed = FixedEmbedding(embedded)
+        return model(no_tokens, {}, ctx)[0]
 
-    jacobian = quick(jax.jacrev(logits))(jnp.asarray(DRAW((1, T, 8))))
-    found = np.abs(jacobian[0][:, :, 0]).max((1, 3))  # [t, s]
-    np.testing.assert_array_equal(np.triu(found, 1), 0)
-    assert np.all(found[np.tril_indices(T)] > 1e-8)
+    embedded = jnp.asarray(GENERATOR.standard_normal((1, STEPS, width)))
+    jacobian = quick(jax.jacrev(logits))(embedded)  # [1, t, C, 1, s, D]
+    largest = np.abs(jacobian).max((0, 2, 3, 5))
+    assert_array_equal(np.triu(largest, 1), 0)
+    assert np.all(largest[np.tril_indices(STEPS)] > 1e-8)

@@ -1,98 +1,120 @@
-"""A residual network for small images against its formula, forward and backward, in every order and transition."""
+"""A residual network for small images against its formula, in every order and transition."""
 
-import functools
-import itertools
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose
 
-from research.config.schema import Placement
-from research.models import architecture
-from research.models.stack import Stack
-from research.training.precision import scope
+from research.config.options import Level, Placement, Transition
 
+from ..builders import make_architecture
 from ..compiling import quick
-
-# Every placement and both transitions are among those that are run always.
-CASES = [
-    pytest.param(placement.name, transition, marks=[pytest.mark.slow] if (n + m) % 2 else [])
-    for (n, placement), (m, transition) in itertools.product(
-        enumerate(Placement), enumerate(["pad", "projection"])
-    )
-]
+from ..oracle import apply_linear
+from .networks import FLOAT64, add_noise, initialize, make_numbers, measure, normal
+from .taps import Taps, assert_same_signals
 
 
-def convolved(x, kernel, stride=1):
+def list_cases():
+    """Every placement and every transition occurs in a case that always runs."""
+    cases = []
+    for row, placement in enumerate(Placement):
+        for column, transition in enumerate(Transition):
+            marks = [pytest.mark.slow] if (row + column) % 2 else []
+            cases.append(pytest.param(placement.name, transition.name, marks=marks))
+    return cases
+
+
+def convolve(x, kernel, stride=1):
     pad = kernel.shape[0] // 2
-    axes = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=axes
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def normalised(h, norm):
+def batch_norm(h, norm):
     mean = jnp.mean(h, (0, 1, 2), keepdims=True)
-    var = jnp.var(h, (0, 1, 2), keepdims=True)
-    scale, bias = (norm[name].reshape(1, 1, 1, -1) for name in ("scale", "bias"))
-    return (h - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+    variance = jnp.var(h, (0, 1, 2), keepdims=True)
+    scale = norm["scale"].reshape(1, 1, 1, -1)
+    bias = norm["bias"].reshape(1, 1, 1, -1)
+    standardized = (h - mean) / jnp.sqrt(variance + 1e-5)
+    return standardized * scale + bias
 
 
-def residual_network(params, images, nudges, placement):
-    """Depth 14: two blocks each of widths w, 2w and 4w (He et al. 2016, Fig. 2; ``pre``: 2016b, Fig. 4e)."""
-    pre = placement == "pre"
-    relu = jax.nn.relu
-    nudges = iter(nudges)
-
-    def tapped(h):
-        return h + next(nudges, jnp.zeros_like(h))
-
-    h = convolved(images, params["embed"]["conv"]["kernel"])
-    h = tapped(h if pre else relu(normalised(h, params["embed"]["norm"])))
-    seen = [h]
-    stacks = params["stages"]
-    places = [
-        (0, 0),
-        (0, 1),
-        (1, 0),
-        (2, 0),
-        (3, 0),
-        (4, 0),
-    ]  # blocks that change the shape are stages of their own
-    for n, (stage, block) in enumerate(places):
-        layer = jax.tree.map(lambda leaf: leaf[block], stacks[stage])
-        first, second = (layer["branch"]["weights"][i]["kernel"] for i in (0, 1))
-        stride = 2 if n in (2, 4) else 1
-        z = tapped(h)
-        shortcut = tapped(h)
-        seen += [z, shortcut]
-        z = relu(normalised(z, layer["norm"])) if pre else z
-        z = convolved(
-            relu(normalised(convolved(z, first, stride), layer["branch"]["norms"][1])), second
-        )
-        z = normalised(z, layer["norm"]) if placement == "branch" else z
-        shortcut = shortcut[:, ::stride, ::stride]
-        if "projection" in layer.get("skip", {}):
-            shortcut = normalised(
-                shortcut @ layer["skip"]["projection"]["kernel"], layer["skip"]["norm"]
-            )
-        else:
-            shortcut = jnp.pad(shortcut, [(0, 0)] * 3 + [(0, z.shape[-1] - shortcut.shape[-1])])
-        h = z + shortcut
-        h = normalised(h, layer["norm"]) if placement == "post" else h
-        h = tapped(h if pre else relu(h))
-        seen.append(h)
-    h = relu(normalised(h, params["norm"])) if pre else h
-    return jnp.mean(h, (1, 2)) @ params["head"]["kernel"] + params["head"]["bias"][None], seen
+def branch(z, layer, stride, placement):
+    """Two convolutions, each with a norm and a nonlinearity before or after it."""
+    first, second = layer["branch"]["weights"].values()
+    if placement == "pre":
+        z = jax.nn.relu(batch_norm(z, layer["norm"]))
+    z = convolve(z, first["kernel"], stride)
+    z = jax.nn.relu(batch_norm(z, layer["branch"]["norms"][1]))
+    z = convolve(z, second["kernel"])
+    if placement == "branch":
+        return batch_norm(z, layer["norm"])
+    return z
 
 
-@pytest.mark.parametrize(("placement", "transition"), CASES)
-def test_a_residual_network_and_its_gauges_are_those_of_the_formula(
-    placement, transition, build, make_architecture, make_numbers
-):
-    how = dict(
+def shortcut(h, layer, stride, channels):
+    h = h[:, ::stride, ::stride]
+    if "projection" in layer.get("skip", {}):
+        projected = h @ layer["skip"]["projection"]["kernel"]
+        return batch_norm(projected, layer["skip"]["norm"])
+    missing = channels - h.shape[-1]
+    unchanged = (0, 0)
+    return jnp.pad(h, (unchanged, unchanged, unchanged, (0, missing)))
+
+
+# The stage and the block of each layer: a block that changes the shape is a stage by itself.
+BLOCKS = [
+    (0, 0),
+    (0, 1),
+    (1, 0),
+    (2, 0),
+    (3, 0),
+    (4, 0),
+]
+STRIDES = [1, 1, 2, 1, 2, 1]
+LAYERS = len(BLOCKS)
+
+
+def residual_network(params, images, perturbations, placement):
+    """Depth 14: two blocks each of widths w, 2w and 4w; logits and the signals at every tap.
+
+    References:
+        He et al. 2016, Fig. 2; for ``pre``, He et al. 2016b, Fig. 4e.
+    """
+    taps = Taps(perturbations)
+    is_pre = placement == "pre"
+    h = convolve(images, params["embed"]["conv"]["kernel"])
+    if not is_pre:
+        h = jax.nn.relu(batch_norm(h, params["embed"]["norm"]))
+    h = taps.add(h)
+    for (stage, block), stride in zip(BLOCKS, STRIDES, strict=True):
+        layer = jax.tree.map(lambda leaf, block=block: leaf[block], params["stages"][stage])
+        z = taps.add(h)
+        h = taps.add(h)
+        z = branch(z, layer, stride, placement)
+        h = z + shortcut(h, layer, stride, z.shape[-1])
+        if placement == "post":
+            h = batch_norm(h, layer["norm"])
+        if not is_pre:
+            h = jax.nn.relu(h)
+        h = taps.add(h)
+    if is_pre:
+        h = jax.nn.relu(batch_norm(h, params["norm"]))
+    logits = apply_linear(jnp.mean(h, (1, 2)), params["head"])
+    return logits, taps.signals
+
+
+def make_residual_network(placement, transition):
+    arch = make_architecture(
         kind="resnet_cifar",
         depth=14,
         width=3,
@@ -100,51 +122,46 @@ def test_a_residual_network_and_its_gauges_are_those_of_the_formula(
         classes=4,
         skip="identity",
         norm="batch",
+        activation="relu",
+        placement=placement,
+        transition=transition,
+        **FLOAT64,
     )
-    formats = dict(dtype="float64", param_dtype="float64", activation="relu")
-    arch = make_architecture(**how, **formats, placement=placement, transition=transition)
-    draw = np.random.default_rng(0).standard_normal
-    with scope("float64"):
-        hp = make_numbers(runs=None, dtype="float64")
-        graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(arch, hp, rngs=nnx.Rngs(0))))
-        with jax.disable_jit():
-            params, rest = build(arch, hp)
-        params = jax.tree.map(lambda leaf: leaf + 0.2 * draw(leaf.shape), params)
-        x = jnp.asarray(draw((3, 128)))
-        cotangent = jnp.asarray(draw((3, 4)))
-        slots = {
-            "signal_grad": jnp.zeros(7),
-            "branch_grad": jnp.zeros(6),
-            "skip_grad": jnp.zeros(6),
-        }
+    hp = make_numbers(arch)
+    with jax.disable_jit():
+        network = initialize(arch, hp)
+    return replace(network, params=add_noise(network.params))
 
-        def objective(params, slots):
-            ctx = architecture.ForwardContext(hp, train=True, level=Level.norms)
-            logits, statistics = nnx.merge(graph, params, rest, copy=True)(x, slots, ctx)
-            return jnp.sum(logits * cotangent), (logits, statistics)
 
-        def expected(params, nudges):
-            logits, seen = residual_network(params, x.reshape(3, 8, 8, 2), nudges, placement)
-            return jnp.sum(logits * cotangent), (logits, seen)
+@pytest.mark.parametrize("placement, transition", list_cases())
+@pytest.mark.usefixtures("float64")
+def test_a_residual_network_and_its_gauges_are_those_of_the_formula(placement, transition):
+    network = make_residual_network(placement, transition)
+    x = jnp.asarray(normal((3, 128)))
+    cotangent = jnp.asarray(normal((3, 4), seed=1))
 
-        gradient = quick(jax.grad(objective, (0, 1), has_aux=True))
-        (grads, gauges), (logits, statistics) = gradient(params, slots)
-        plain = nnx.to_pure_dict(params)
-        shapes = jax.eval_shape(expected, plain, [])[1][1]
-        nudges = [jnp.zeros(shape.shape) for shape in shapes]
-        (wanted, nudged), (like, seen) = quick(jax.grad(expected, (0, 1), has_aux=True))(
-            plain, nudges
-        )
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-10)
-    close(logits, like)
-    norms = [np.linalg.norm(nudge) for nudge in nudged]
-    close(gauges["signal_grad"], [norms[0], *norms[3::3]])
-    close(gauges["branch_grad"], norms[1::3])
-    close(gauges["skip_grad"], norms[2::3])
-    close(
-        statistics["activation_rms"],
-        [np.sqrt(np.mean(np.square(np.asarray(h)))) for h in [seen[0], *seen[3::3]]],
+    def expected_objective(params, perturbations):
+        images = x.reshape(3, 8, 8, 2)
+        logits, signals = residual_network(params, images, perturbations, placement)
+        return jnp.sum(logits * cotangent), (logits, signals)
+
+    measured = measure(
+        network,
+        x,
+        cotangent,
+        train=True,
+        level=Level.norms,
     )
-    grads = nnx.to_pure_dict(grads)
-    assert jax.tree.structure(grads) == jax.tree.structure(wanted)
-    jax.tree.map(lambda a, b: close(a, b, atol=1e-10 * float(max(norms))), grads, wanted)
+    params = nnx.to_pure_dict(network.params)
+    _, (_, shapes) = jax.eval_shape(expected_objective, params, [])
+    zeros = [jnp.zeros(signal.shape) for signal in shapes]
+    gradient = quick(jax.grad(expected_objective, (0, 1), has_aux=True))
+    (grads, signal_grads), (logits, signals) = gradient(params, zeros)
+
+    assert len(signals) == 1 + 3 * LAYERS
+    assert_allclose(measured.logits, logits, rtol=1e-10)
+    greatest = assert_same_signals(measured, signals, signal_grads, rtol=1e-10)
+    measured_grads = nnx.to_pure_dict(measured.grads)
+    assert jax.tree.structure(measured_grads) == jax.tree.structure(grads)
+    assert_close = partial(assert_allclose, rtol=1e-10, atol=1e-10 * greatest)
+    jax.tree.map(assert_close, measured_grads, grads)

@@ -7,187 +7,265 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config import schema as config
+from research.config import options
 from research.config.compatibility import check_compatibility
+from research.config.options import Level
 from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 from research.training.precision import scope
 
+from ..builders import make_architecture, make_config
 from ..compiling import one_in
+from ..oracle import unrolled
+from .networks import (
+    FLOAT64,
+    X,
+    add_noise,
+    assert_same_pass,
+    initialize,
+    make_network,
+    make_numbers,
+    measure,
+    relative_distance,
+    unperturbed,
+)
 
-X = np.random.default_rng(0).standard_normal((6, 5))
-FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
-# rounding through three layers, forward and backward, in float32 and in float64
-SINGLE = 1e-5
-DOUBLE = 1e-11
+# Rounding through three layers, forward and backward.
+FLOAT32_TOLERANCE = 1e-5
+FLOAT64_TOLERANCE = 1e-11
 
 
-def names(options):
-    return [option.name for option in options]
+def names(kinds):
+    return [kind.name for kind in kinds]
 
 
 OPTIONS = {
-    "skip": names(config.SkipKind),
-    "norm": names(config.NormKind),
-    "placement": names(config.Placement),
-    "activation": names(config.ActivationKind),
-    "init": names(config.InitKind),
+    "skip": names(options.SkipKind),
+    "norm": names(options.NormKind),
+    "placement": names(options.Placement),
+    "activation": names(options.ActivationKind),
+    "init": names(options.InitKind),
 }
 
 
 def is_possible(case):
-    """Whether an MLP can have these options together, as the configuration's own check says."""
-    kind = config.NormKind[case.get("norm", "none")]
-    place = config.Placement[case.get("placement", "pre")]
-    skip = config.Skip(kind=config.SkipKind[case.get("skip", "none")])
-    norm = config.Norm(kind=kind, placement=place)
+    """Whether an MLP can have this shortcut and this normalisation together."""
+    config = make_config(
+        {
+            "skip": case.get("skip", "none"),
+            "norm": case.get("norm", "none"),
+            "norm.placement": case.get("placement", "pre"),
+        }
+    )
     try:
-        check_compatibility(config.Config(skip=skip, norm=norm))
+        check_compatibility(config)
     except ValueError:
         return False
-    return kind.name != "none" or place.name == "pre"
+    return True
 
 
-def covering(*groups, size=2, together=()):
-    """Networks that hold every choice of options of ``size`` groups, and every combination of those ``together``."""
-    products = itertools.product(*(OPTIONS[group] for group in groups))
-    cases = [
-        case for options in products if is_possible(case := dict(zip(groups, options, strict=True)))
-    ]
-    parts = [
-        set(itertools.combinations(case.items(), size)) | {tuple(map(case.get, together))}
-        for case in cases
-    ]
-    missing, chosen = set().union(*parts), []
+def list_cases(*groups):
+    """Every possible combination of options, by short name."""
+    cases = []
+    for chosen in itertools.product(*(OPTIONS[group] for group in groups)):
+        case = dict(zip(groups, chosen, strict=True))
+        if is_possible(case):
+            cases.append(case)
+    return cases
+
+
+def cover(*groups, size, combined=()):
+    """A few possible combinations of options that contain every choice of ``size`` of them.
+
+    Args:
+        *groups: the groups of options.
+        size: how many options of a combination are looked at at once.
+        combined: groups whose combinations must all occur.
+    """
+    cases = list_cases(*groups)
+    parts = []
+    for case in cases:
+        choices = set(itertools.combinations(case.items(), size))
+        choices.add(tuple(map(case.get, combined)))
+        parts.append(choices)
+    missing = set().union(*parts)
+    chosen = []
     while missing:
-        best = max(range(len(cases)), key=lambda i: len(parts[i] & missing))
+        best = max(range(len(cases)), key=lambda index: len(parts[index] & missing))
         missing -= parts[best]
         chosen.append(cases[best])
     return chosen
 
 
-def named(changes):
-    return "-".join(changes.values())
+def name_case(case):
+    return "-".join(case.values())
 
 
-def parametrize(cases):
-    return pytest.mark.parametrize("changes", cases, ids=named)
-
-
-WIRINGS = covering("skip", "norm", "placement")
-BEGINNINGS = covering("norm", "init", "placement", "skip", size=1, together=("norm", "init"))
-
-
-def test_every_option_of_a_network_is_among_them():
-    """DeepNorm's shortcut is for transformers."""
-    for group in ("skip", "norm", "placement"):
-        assert {case[group] for case in WIRINGS} == set(OPTIONS[group]) - {"deepnorm"}
-
-
-@parametrize(
-    [
-        case | {"activation": phi}
-        for case, phi in zip(BEGINNINGS, itertools.cycle(OPTIONS["activation"]))
-    ]
+WIRINGS = cover("skip", "norm", "placement", size=2)
+WIRINGS_OF_NORMS = cover(
+    "skip",
+    "norm",
+    "placement",
+    size=1,
+    combined=("norm", "placement"),
 )
-def test_every_norm_begins_finite_with_every_initialisation(
-    make_architecture, make_numbers, changes
-):
-    arch = make_architecture(**changes, depth=2)
-    hp = make_numbers({"init.sigma_b": 0.1}, runs=None)
+
+
+def list_initial_networks():
+    """Every norm with every initialisation; activations take turns."""
+    cases = cover(
+        "norm",
+        "init",
+        "placement",
+        "skip",
+        size=1,
+        combined=("norm", "init"),
+    )
+    activations = itertools.cycle(OPTIONS["activation"])
+    return [case | {"activation": name} for case, name in zip(cases, activations, strict=False)]
+
+
+@pytest.mark.parametrize("group", ["skip", "norm", "placement"])
+def test_the_wirings_contain_every_option(group):
+    """DeepNorm is for transformers."""
+    chosen = {case[group] for case in WIRINGS}
+    assert chosen == set(OPTIONS[group]) - {"deepnorm"}
+
+
+@pytest.mark.parametrize("case", list_initial_networks(), ids=name_case)
+def test_every_norm_is_finite_with_every_initialisation(case):
+    arch = make_architecture(**case, depth=2)
+    numbers = {"init.sigma_b": 0.1}
+    hp = make_numbers(arch, numbers)
     stack = Stack(arch, hp, rngs=nnx.Rngs(0))
+    x = jnp.asarray(X, jnp.float32)
+    ctx = ForwardContext(hp, train=True, key=jax.random.key(1))
     with jax.disable_jit():
-        logits, _ = stack(
-            jnp.asarray(X, jnp.float32), {}, ForwardContext(hp, train=True, key=jax.random.key(1))
-        )
+        logits, _ = stack(x, {}, ctx)
     assert np.all(np.isfinite(logits))
 
 
-@pytest.mark.parametrize("changes", one_in(4, [(case,) for case in WIRINGS]), ids=named)
-def test_every_wiring_equals_its_formulas(network, assert_same_pass, changes):
-    assert_same_pass(*network(**changes, depth=2, compiled=False), SINGLE)
+@pytest.mark.parametrize("case", one_in(4, [(case,) for case in WIRINGS]), ids=name_case)
+def test_every_wiring_equals_its_formulas(case):
+    network = make_network(**case, depth=2)
+    measured = measure(network, compiled=False)
+    assert_same_pass(network, measured, FLOAT32_TOLERANCE)
 
 
 @pytest.mark.parametrize("activation", OPTIONS["activation"])
-def test_every_activation_equals_its_formula(network, assert_same_pass, activation):
-    assert_same_pass(
-        *network(activation=activation, skip="identity", depth=2, compiled=False), SINGLE
-    )
+def test_every_activation_equals_its_formula(activation):
+    network = make_network(activation=activation, skip="identity", depth=2)
+    measured = measure(network, compiled=False)
+    assert_same_pass(network, measured, FLOAT32_TOLERANCE)
 
 
-@parametrize(covering("skip", "norm", "placement", size=1, together=("norm", "placement")))
-def test_scan_equals_the_loop(network, assert_same_pass, changes):
-    assert_same_pass(*network(**changes), SINGLE)
+@pytest.mark.parametrize("case", WIRINGS_OF_NORMS, ids=name_case)
+def test_scan_equals_the_loop(case):
+    network = make_network(**case)
+    assert_same_pass(network, measure(network), FLOAT32_TOLERANCE)
 
 
-def test_a_network_of_one_layer(network, assert_same_pass):
-    out, *ctx = network(depth=1, skip="inv_sqrt_depth")
-    assert {name: len(values) for name, values in out["gauges"].items()} == {
-        "signal_grad": 2, "branch_grad": 1, "skip_grad": 1, "activation_rms": 2, "activation_mean": 2,
-        "saturated": 1, "dead": 1,
-    }  # fmt: skip
-    assert_same_pass(out, *ctx, SINGLE)
+def test_a_network_of_one_layer():
+    network = make_network(depth=1, skip="inv_sqrt_depth")
+    measured = measure(network)
+    lengths = {name: len(values) for name, values in measured.gauges.items()}
+    assert lengths == {
+        "signal_grad": 2,
+        "branch_grad": 1,
+        "skip_grad": 1,
+        "activation_rms": 2,
+        "activation_mean": 2,
+        "saturated": 1,
+        "dead": 1,
+    }
+    assert_same_pass(network, measured, FLOAT32_TOLERANCE)
 
 
 @pytest.mark.parametrize("norm, placement", [("layer", "branch"), ("batch", "post")])
-def test_in_float64_nothing_is_rounded_to_float32(network, assert_same_pass, norm, placement):
+def test_in_float64_nothing_is_rounded_to_float32(norm, placement):
     with scope("float64"):
-        out, *ctx = network(skip="rezero", norm=norm, placement=placement, **FLOAT64)
-        assert {leaf.dtype for leaf in jax.tree.leaves((out["logits"], out["grads"]))} == {
-            jnp.dtype("float64")
-        }
-        assert_same_pass(out, *ctx, DOUBLE)
+        network = make_network(
+            skip="rezero",
+            norm=norm,
+            placement=placement,
+            **FLOAT64,
+        )
+        measured = measure(network)
+        for leaf in jax.tree.leaves((measured.logits, measured.grads)):
+            assert leaf.dtype == jnp.float64
+        assert_same_pass(network, measured, FLOAT64_TOLERANCE)
 
 
-def test_the_oracle_against_finite_differences(
-    unrolled, make_architecture, make_numbers, build, shaken
-):
-    with scope("float64"):
-        arch = make_architecture(skip="scaled", norm="layer", placement="post", **FLOAT64)
-        hp = make_numbers({"skip.branch_scale": 0.7}, runs=None, dtype="float64")
-        params = nnx.to_pure_dict(shaken(build(arch, hp)[0]))
-        nudges = {name: np.zeros((4, 6, 8)) for name in ("signal_grad", "branch_grad", "skip_grad")}
+@pytest.mark.usefixtures("float64")
+def test_the_oracle_equals_finite_differences():
+    arch = make_architecture(
+        skip="scaled",
+        norm="layer",
+        placement="post",
+        **FLOAT64,
+    )
+    hp = make_numbers(arch, {"skip.branch_scale": 0.7})
+    network = initialize(arch, hp)
+    params = nnx.to_pure_dict(add_noise(network.params))
 
-        @jax.jit
-        def objective(nudges):
-            return jnp.sum(unrolled(arch, params, X, hp, nudges=nudges)[0][:, 0])
+    @jax.jit
+    def objective(perturbations):
+        logits, _ = unrolled(arch, params, X, hp, perturbations=perturbations)
+        return jnp.sum(logits[:, 0])
 
-        grads = jax.grad(objective)(nudges)
-        for name, at in [("signal_grad", (0, 0, 1)), ("signal_grad", (3, 5, 7)), ("branch_grad", (1, 1, 2)),
-                         ("skip_grad", (2, 0, 3))]:  # fmt: skip
-            step = np.zeros_like(nudges[name])
-            step[at] = 1e-5
-            ahead, behind = (objective(nudges | {name: sign * step}) for sign in (1, -1))
-            np.testing.assert_allclose((ahead - behind) / 2e-5, grads[name][at], rtol=1e-7)
+    zeros = unperturbed(arch)
+    grads = jax.grad(objective)(zeros)
+    for name, index in [
+        ("signal_grad", (0, 0, 1)),
+        ("signal_grad", (3, 5, 7)),
+        ("branch_grad", (1, 1, 2)),
+        ("skip_grad", (2, 0, 3)),
+    ]:
+        step = np.zeros_like(zeros[name])
+        step[index] = 1e-5
+        ahead = objective(zeros | {name: step})
+        back = objective(zeros | {name: -step})
+        assert_allclose((ahead - back) / 2e-5, grads[name][index], rtol=1e-7)
 
 
-def test_what_is_not_asked_for_is_not_measured(make_architecture, make_numbers):
-    arch = make_architecture(norm="layer", skip="identity")
-    hp = make_numbers(runs=None)
-    stack = Stack(arch, hp, rngs=nnx.Rngs(0))
+def test_only_the_requested_gauges_are_measured():
+    network = make_network(norm="layer", skip="identity", noise=False)
+    stack = network.merge()
     x = jnp.asarray(X, jnp.float32)
-    logits, statistics = stack(x, {}, ForwardContext(hp, train=True))
-    assert statistics == {}
-    slots = {"signal_grad": jnp.zeros(4), "branch_grad": jnp.zeros(3)}
-    tapped, statistics = stack(
-        x, slots, ForwardContext(hp, train=True, level=Level.full)
-    )
-    np.testing.assert_array_equal(logits, tapped)
+    slots = {
+        "signal_grad": jnp.zeros(4),
+        "branch_grad": jnp.zeros(3),
+    }
+    off = ForwardContext(network.hp, train=True, level=Level.off)
+    full = ForwardContext(network.hp, train=True, level=Level.full)
+
+    logits, no_statistics = stack(x, {}, off)
+    tapped_logits, statistics = stack(x, slots, full)
+
+    assert no_statistics == {}
     assert set(statistics) == {"activation_rms", "activation_mean", "saturated", "dead"}
-    assert "custom_vjp" not in str(
-        jax.make_jaxpr(lambda x: stack(x, {}, ForwardContext(hp, train=True))[0])(x)
-    )
+    assert_array_equal(logits, tapped_logits)
+    program = jax.make_jaxpr(lambda x: stack(x, {}, off)[0])(x)
+    assert "custom_vjp" not in str(program)
 
 
-def test_one_seed_one_network(make_architecture, make_numbers, build, distance):
+def test_the_same_seed_gives_the_same_network():
     arch = make_architecture()
-    hp = make_numbers(runs=None)
-    first, again, other = (build(arch, hp, seed)[0] for seed in (0, 0, 1))
-    assert distance(first, again) == 0
-    kernels, others = (
-        np.asarray(params["stages"][0]["branch"]["weights"][0]["kernel"])
-        for params in (first, other)
-    )
-    assert not np.any(kernels == others)
-    assert len(np.unique(kernels)) == kernels.size  # every layer has a draw of its own
+    hp = make_numbers(arch)
+    first = initialize(arch, hp, seed=0).params
+    again = initialize(arch, hp, seed=0).params
+    assert relative_distance(first, again) == 0
+
+
+def test_other_seeds_and_layers_have_other_weights():
+    arch = make_architecture()
+    hp = make_numbers(arch)
+    kernels = []
+    for seed in (0, 1):
+        params = initialize(arch, hp, seed).params
+        kernel = params["stages"][0]["branch"]["weights"][0]["kernel"]
+        kernels.append(np.asarray(kernel))
+    assert not np.any(kernels[0] == kernels[1])
+    assert len(np.unique(kernels[0])) == kernels[0].size

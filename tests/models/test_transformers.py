@@ -1,202 +1,268 @@
 """A whole transformer and its gauges against the formula; DeepNorm's constants."""
 
-import functools
-import itertools
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose
 
+from research.config.options import Level
+from research.models.architecture import ForwardContext
 from research.models.stack import Stack
 
+from ..builders import make_architecture
 from ..compiling import quick
-from .transformers import DRAW, HEADS, LENGTH, TEXT, TOKENS, USUAL, VECTORS, WIDTH, ctx
-from .transformers import float64 as float64
-from .transformers import make_network as make_network
+from ..oracle import apply_linear, take_layer
+from .networks import make_numbers, measure, normal, params_of
+from .taps import Taps, assert_same_signals
+from .transformers import (
+    HEADS,
+    LENGTH,
+    TEXT,
+    TOKENS,
+    USUAL,
+    VECTORS,
+    WIDTH,
+    head_units,
+    make_transformer,
+)
+
+DEPTH = USUAL["depth"]
+LAYERS = 2 * DEPTH
 
 
-def standardised(h, norm):
+def layer_norm(h, norm):
     mean = jnp.mean(h, -1, keepdims=True)
-    var = jnp.var(h, -1, keepdims=True)
-
-    def row(name):
-        return norm[name][None, None]
-
-    return (h - mean) / jnp.sqrt(var + 1e-6) * row("scale") + row("bias")
-
-
-def mapped(h, linear):
-    return h @ linear["kernel"] + linear["bias"][None, None]
+    variance = jnp.var(h, -1, keepdims=True)
+    scale = norm["scale"][None, None]
+    bias = norm["bias"][None, None]
+    standardized = (h - mean) / jnp.sqrt(variance + 1e-6)
+    return standardized * scale + bias
 
 
-def heads_mixed(z, layer, causal):
-    q, k, v = (mapped(z, layer[name]) for name in ("query", "key", "value"))
-    size = WIDTH // HEADS
-    out = []
-    for h in range(HEADS):
-        own = slice(h * size, (h + 1) * size)
-        scores = jnp.einsum("bti,bsi->bts", q[..., own], k[..., own]) / np.sqrt(size)
-        weights = (
-            jnp.exp(scores)
-            * (np.tril(np.ones((LENGTH, LENGTH))) if causal else np.ones((LENGTH, LENGTH)))[None]
-        )
-        out.append(
-            jnp.einsum("bts,bsi->bti", weights / jnp.sum(weights, -1, keepdims=True), v[..., own])
-        )
-    return mapped(jnp.concatenate(out, -1), layer["out"])
+def attention(z, params, is_visible):
+    """Attention in which position t uses position s where ``is_visible[t, s]`` is 1."""
+    query = apply_linear(z, params["query"])
+    key = apply_linear(z, params["key"])
+    value = apply_linear(z, params["value"])
+    heads = []
+    for head in range(HEADS):
+        q = query[..., head_units(head)]
+        k = key[..., head_units(head)]
+        v = value[..., head_units(head)]
+        scores = jnp.einsum("bti,bsi->bts", q, k) / np.sqrt(WIDTH // HEADS)
+        weights = jnp.exp(scores) * is_visible[None]
+        weights = weights / jnp.sum(weights, -1, keepdims=True)
+        heads.append(jnp.einsum("bts,bsi->bti", weights, v))
+    return apply_linear(jnp.concatenate(heads, -1), params["out"])
 
 
-def transformer(params, x, nudges, *, language, placement, alpha, tied):
-    """Blocks of attention and tanh feed-forward parts, layer norm before, behind the branch, or behind the sum."""
+def feed_forward(z, params):
+    first, second = params["weights"].values()
+    return apply_linear(jnp.tanh(apply_linear(z, first)), second)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A transformer whose formula is ``transformer``."""
+
+    language: bool
+    tied: bool
+    placement: str
+    skip: str
+
+    def __str__(self):
+        task = "text" if self.language else "vectors"
+        head = "-tied" if self.tied else ""
+        return f"{task}{head}-{self.placement}-{self.skip}"
+
+    @property
+    def alpha(self):
+        """The factor on the shortcut."""
+        return 1.0 if self.skip == "identity" else (2 * DEPTH) ** 0.25
+
+
+def transformer(case, params, x, perturbations):
+    """Logits and the signals at every tap."""
+    taps = Taps(perturbations)
+    everything = np.ones((LENGTH, LENGTH))
+    is_visible = np.tril(everything) if case.language else everything
     embed = params["embed"]
-    depth = USUAL["depth"]
-    nudges = iter(nudges)
-
-    def tapped(h):
-        return h + next(nudges, jnp.zeros_like(h))
-
-    h = (
-        embed["table"]["vectors"][x]
-        if language
-        else mapped(x.reshape(len(x), LENGTH, -1), embed["linear"])
-    )
-    h = tapped(h + embed["positions"][None])
-    seen = [h]
-    for block, part in itertools.product(range(depth), range(2)):
-        layer = jax.tree.map(lambda leaf: leaf[block], params["stages"][part])
-        z = tapped(h)
-        shortcut = tapped(h)
-        seen += [z, shortcut]
-        z = standardised(z, layer["norm"]) if placement == "pre" else z
+    if case.language:
+        h = embed["table"]["vectors"][x]
+    else:
+        h = apply_linear(x.reshape(len(x), LENGTH, -1), embed["linear"])
+    h = taps.add(h + embed["positions"][None])
+    for number in range(LAYERS):
+        block, part = divmod(number, 2)
+        layer = take_layer(params["stages"][part], block)
+        z = taps.add(h)
+        shortcut = taps.add(h)
+        if case.placement == "pre":
+            z = layer_norm(z, layer["norm"])
         if part == 0:
-            z = heads_mixed(z, layer["branch"], language)
+            z = attention(z, layer["branch"], is_visible)
         else:
-            first, second = layer["branch"]["weights"].values()
-            z = mapped(jnp.tanh(mapped(z, first)), second)
-        z = standardised(z, layer["norm"]) if placement == "branch" else z
-        h = alpha * shortcut + z
-        h = tapped(standardised(h, layer["norm"]) if placement == "post" else h)
-        seen.append(h)
-    h = standardised(h, params["norm"]) if placement == "pre" else h
-    h = h if language else jnp.mean(h, 1)
-    if tied:
-        return h @ embed["table"]["vectors"].T, seen
-    return h @ params["head"]["kernel"] + params["head"]["bias"].reshape(
-        (1,) * (h.ndim - 1) + (-1,)
-    ), seen
+            z = feed_forward(z, layer["branch"])
+        if case.placement == "branch":
+            z = layer_norm(z, layer["norm"])
+        h = case.alpha * shortcut + z
+        if case.placement == "post":
+            h = layer_norm(h, layer["norm"])
+        h = taps.add(h)
+    if case.placement == "pre":
+        h = layer_norm(h, params["norm"])
+    if not case.language:
+        h = jnp.mean(h, 1)
+    if case.tied:
+        return h @ embed["table"]["vectors"].T, taps.signals
+    return apply_linear(h, params["head"]), taps.signals
 
 
 CASES = [
-    (False, False, "pre", "identity"),
-    (False, False, "branch", "identity"),
-    (False, False, "post", "deepnorm"),
+    Case(
+        language=False,
+        tied=False,
+        placement="pre",
+        skip="identity",
+    ),
+    Case(
+        language=False,
+        tied=False,
+        placement="branch",
+        skip="identity",
+    ),
+    Case(
+        language=False,
+        tied=False,
+        placement="post",
+        skip="deepnorm",
+    ),
+    Case(
+        language=True,
+        tied=False,
+        placement="post",
+        skip="identity",
+    ),
+    Case(
+        language=True,
+        tied=True,
+        placement="pre",
+        skip="identity",
+    ),
+    Case(
+        language=True,
+        tied=True,
+        placement="post",
+        skip="deepnorm",
+    ),
 ]
-CASES += [
-    (True, False, "post", "identity"),
-    (True, True, "pre", "identity"),
-    (True, True, "post", "deepnorm"),
-]
 
 
-@pytest.mark.parametrize(("language", "tied", "placement", "skip"), CASES)
-def test_a_transformer_and_its_gauges_are_those_of_the_formula(
-    language, tied, placement, skip, make_network, float64
-):
-    task = TEXT if language else VECTORS
-    arch, hp, params, model = make_network(
-        **task, tied=tied, placement=placement, skip=skip, norm="layer"
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.usefixtures("float64")
+def test_a_transformer_and_its_gauges_are_those_of_the_formula(case):
+    network = make_transformer(
+        **(TEXT if case.language else VECTORS),
+        tied=case.tied,
+        placement=case.placement,
+        skip=case.skip,
+        norm="layer",
     )
-    x = jnp.asarray(
-        np.arange(3 * LENGTH).reshape(3, -1) ** 2 % TOKENS if language else DRAW((3, LENGTH * 3))
+    if case.language:
+        x = jnp.asarray(np.arange(3 * LENGTH).reshape(3, -1) ** 2 % TOKENS)
+        cotangent = jnp.asarray(normal((3, LENGTH, TOKENS), seed=2))
+    else:
+        x = jnp.asarray(normal((3, LENGTH * 3), seed=3))
+        cotangent = jnp.asarray(normal((3, 4), seed=2))
+
+    def expected_objective(params, perturbations):
+        logits, signals = transformer(case, params, x, perturbations)
+        return jnp.sum(logits * cotangent), (logits, signals)
+
+    measured = measure(
+        network,
+        x,
+        cotangent,
+        train=True,
+        level=Level.norms,
     )
-    cotangent = jnp.asarray(DRAW((3, LENGTH, TOKENS) if language else (3, 4)))
-    graph, _, rest = nnx.split(model, nnx.Param, ...)
-    alpha = 1.0 if skip == "identity" else (2 * USUAL["depth"]) ** 0.25
+    params = nnx.to_pure_dict(network.params)
+    num_taps = 1 + 3 * LAYERS
+    zeros = [jnp.zeros((3, LENGTH, WIDTH))] * num_taps
+    gradient = quick(jax.grad(expected_objective, (0, 1), has_aux=True))
+    (grads, signal_grads), (logits, signals) = gradient(params, zeros)
 
-    def objective(params, slots):
-        logits, statistics = nnx.merge(graph, params, rest, copy=True)(
-            x, slots, ctx(hp, train=True, level=Level.norms)
-        )
-        return jnp.sum(logits * cotangent), (logits, statistics)
-
-    def expected(params, nudges):
-        how = dict(language=language, placement=placement, alpha=alpha, tied=tied)
-        logits, seen = transformer(params, x, nudges, **how)
-        return jnp.sum(logits * cotangent), (logits, seen)
-
-    slots = {"signal_grad": jnp.zeros(5), "branch_grad": jnp.zeros(4), "skip_grad": jnp.zeros(4)}
-    plain = nnx.to_pure_dict(params)
-    (grads, gauges), (logits, statistics) = quick(jax.grad(objective, (0, 1), has_aux=True))(
-        params, slots
-    )
-    nudges = [jnp.zeros((3, LENGTH, WIDTH))] * 13
-    (wanted, nudged), (like, seen) = quick(jax.grad(expected, (0, 1), has_aux=True))(plain, nudges)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-10)
-    norms = [np.linalg.norm(each) for each in nudged]
-    close(logits, like)
-    close(gauges["signal_grad"], [norms[0], *norms[3::3]])
-    close(gauges["branch_grad"], norms[1::3])
-    close(gauges["skip_grad"], norms[2::3])
-    close(
-        statistics["activation_rms"],
-        [np.sqrt(np.mean(np.asarray(h) ** 2)) for h in [seen[0], *seen[3::3]]],
-    )
-    # A bias on all keys moves no softmax, so its gradient is zero but for rounding: hence the absolute part.
-    jax.tree.map(
-        lambda a, b: close(a, b, atol=1e-11 * float(max(norms))), nnx.to_pure_dict(grads), wanted
-    )
+    assert_allclose(measured.logits, logits, rtol=1e-10)
+    greatest = assert_same_signals(measured, signals, signal_grads, rtol=1e-10)
+    # A bias on all keys changes no softmax, so its exact gradient is zero.
+    assert_close = partial(assert_allclose, rtol=1e-10, atol=1e-11 * greatest)
+    jax.tree.map(assert_close, nnx.to_pure_dict(measured.grads), grads)
 
 
-# --- DeepNorm ---------------------------------------------------------------------------------------------------------
+# --- DeepNorm -----------------------------------------------------------------------------------
 
 
-def test_deepnorm_begins_with_the_papers_constants(make_architecture, make_numbers):
-    """Wang et al. 2022, Table 1, encoder or decoder alone: β = (8N)^-¼ on values, outputs and feed-forward weights."""
-    depth = 5
-    hp = make_numbers(runs=None)
-    how = (
-        USUAL
-        | VECTORS
-        | dict(dtype="float32", param_dtype="float32", depth=depth, norm="layer", placement="post")
-    )
+def initial_params(skip, depth):
+    """Initial parameters in float32, by path."""
+    changes = {
+        "dtype": "float32",
+        "param_dtype": "float32",
+        "depth": depth,
+        "norm": "layer",
+        "placement": "post",
+        "skip": skip,
+    }
+    arch = make_architecture(**(USUAL | VECTORS | changes))
+    hp = make_numbers(arch)
     with jax.disable_jit():
-        deep, usual = (
-            nnx.to_pure_dict(
-                nnx.state(
-                    Stack(make_architecture(**how | {"skip": skip}), hp, rngs=nnx.Rngs(0)),
-                    nnx.Param,
-                )
-            )
-            for skip in ("deepnorm", "identity")
-        )
-    assert jax.tree.structure(deep) == jax.tree.structure(usual)
+        stack = Stack(arch, hp, rngs=nnx.Rngs(0))
+    params = params_of(stack)
+    by_path = {}
+    for path, leaf in jax.tree.leaves_with_path(params):
+        by_path[jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return by_path
+
+
+SCALED_BY_DEEPNORM = ("'value'", "'out'", "'weights'")
+
+
+def test_deepnorm_has_the_papers_initial_weights():
+    """Wang et al. 2022, Table 1: β = (8N)^-¼ on values, outputs and feed-forward weights."""
+    depth = 5
     beta = (8 * depth) ** -0.25
-    for (path, a), b in zip(jax.tree.leaves_with_path(deep), jax.tree.leaves(usual), strict=True):
-        name = jax.tree_util.keystr(path)
-        late = "kernel" in name and any(part in name for part in ("'value'", "'out'", "'weights'"))
-        np.testing.assert_allclose(
-            a, (beta if late else 1) * np.asarray(b), rtol=1e-6, err_msg=name
-        )
-    late = [
-        name
-        for name in map(jax.tree_util.keystr, dict(jax.tree.leaves_with_path(deep)))
-        if "kernel" in name
-    ]
-    assert len(late) == 1 + 4 + 2 + 1  # embedding, attention, feed-forward, head
+    deepnorm = initial_params("deepnorm", depth)
+    identity = initial_params("identity", depth)
+
+    kernels = [path for path in deepnorm if "kernel" in path]
+    assert deepnorm.keys() == identity.keys()
+    assert len(kernels) == 1 + 4 + 2 + 1  # embedding, attention, feed-forward, head
+    for path, expected in identity.items():
+        is_scaled = path in kernels and any(name in path for name in SCALED_BY_DEEPNORM)
+        factor = beta if is_scaled else 1
+        assert_allclose(deepnorm[path], factor * expected, rtol=1e-6, err_msg=path)
 
 
-def test_deepnorm_multiplies_the_shortcut_by_the_papers_constant(make_network, float64):
-    """α = (2N)^¼, N the blocks of attention and feed-forward part together: half the layers."""
+@pytest.mark.usefixtures("float64")
+def test_deepnorm_multiplies_the_shortcut_by_the_papers_constant():
+    """α = (2N)^¼, where N counts blocks of attention and feed-forward layer: half the layers."""
     depth = 3
-    arch, hp, _, model = make_network(
-        **VECTORS, skip="deepnorm", norm="layer", placement="post", depth=depth
+    network = make_transformer(
+        **VECTORS,
+        skip="deepnorm",
+        norm="layer",
+        placement="post",
+        depth=depth,
     )
-    assert arch.layers == 2 * depth
-    h, branch = (jnp.asarray(DRAW((1, LENGTH, WIDTH))) for _ in range(2))
-    graph, stacked = nnx.split(model.stages[0])
-    skip = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked)).skip
-    np.testing.assert_allclose(
-        skip(h, branch, ctx(hp), jnp.int32(0)), 6**0.25 * h + branch, rtol=1e-14
-    )
+    assert network.arch.layers == 2 * depth
+    graph, stacked = nnx.split(network.merge().stages[0])
+    first_layer = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked))
+    h = jnp.asarray(normal((1, LENGTH, WIDTH), seed=2))
+    branch = jnp.asarray(normal((1, LENGTH, WIDTH), seed=3))
+    ctx = ForwardContext(network.hp, train=False)
+    out = first_layer.skip(h, branch, ctx, jnp.int32(0))
+    assert_allclose(out, 6**0.25 * h + branch, rtol=1e-14)

@@ -14,7 +14,7 @@ from PIL import Image
 from research.records.runs import Run
 from research.runner.run_writer import RunWriter
 from research.training import checkpoint
-from research.training.checkpoint import Checkpoints, Writer
+from research.training.checkpoint import Checkpoints, CheckpointWriter
 
 SMALL = [
     "model.depth=2",
@@ -46,15 +46,15 @@ TABLES = ("metrics", "profiles", "inspections")
 @pytest.fixture(autouse=True, scope="module")
 def _checkpoint_after_every_chunk():
     """Each checkpoint is written before the next chunk."""
-    write = Writer.write
+    write = CheckpointWriter.write
 
     def write_and_wait(writer, runs):
         write(writer, runs)
         writer.wait()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Writer, "write", write_and_wait)
-        patch.setattr(checkpoint, "REST", 0)
+        patch.setattr(CheckpointWriter, "write", write_and_wait)
+        patch.setattr(checkpoint, "PAUSE_FACTOR", 0)
         yield
 
 
@@ -109,12 +109,12 @@ def checkpoint_directory(run):
 
 
 def read_checkpoint(run):
-    def form_on_disk():
+    def specs_on_disk():
         with ocp.PyTreeCheckpointer() as orbax:
             arrays = orbax.restore(checkpoint_directory(run))
         return {path: (array.shape, array.dtype) for path, array in arrays.items()}
 
-    last = Checkpoints(run.directory).read(form_on_disk)
+    last = Checkpoints(run.directory).read(specs_on_disk)
     assert last is not None
     return last
 

@@ -1,132 +1,230 @@
-"""The formulas of update rules, schedules and clipping, in NumPy: what ``research.training.optimizers`` is held to."""
+"""The formulas of update rules, schedules and clipping, in NumPy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.config import schema as config
+from research.config.fields import traced_names
+from research.config.options import Clip, OptimizerKind, Schedule
+from research.config.schema import OPTIONS, make_option
 
-OPTIMIZERS, SCHEDULES, CLIPS = (
-    [option.name for option in options]
-    for options in (config.OptimizerKind, config.Schedule, config.Clip)
-)
-STEPS = 3
-NUMBERS = {
-    "optimizer.learning_rate": 0.1, "optimizer.weight_decay": 0.03, "optimizer.momentum": 0.8, "optimizer.beta1": 0.7,
-    "optimizer.beta2": 0.95, "optimizer.epsilon": 1e-3, "optimizer.warmup_steps": 2, "optimizer.decay_factor": 0.3,
-    "optimizer.clip_threshold": 0.02, "loss.label_smoothing": 0.1, "train.steps": STEPS,
-}  # fmt: skip
-
+OPTIMIZERS = [option.name for option in OptimizerKind]
+SCHEDULES = [option.name for option in Schedule]
+CLIPS = [option.name for option in Clip]
 DECOUPLED = ("adamw", "lion", "muon")
+NUMBERS = {
+    "learning_rate": 0.1,
+    "weight_decay": 0.03,
+    "momentum": 0.8,
+    "beta1": 0.7,
+    "beta2": 0.95,
+    "epsilon": 1e-3,
+    "warmup_steps": 2,
+    "decay_factor": 0.3,
+    "clip_threshold": 0.02,
+}
 
 
-def direction(kind, g, p, memory, t, *, hidden, decay, mu, b1, b2, eps):
-    """What the learning rate multiplies at update t = 1, 2, …, of one array; ``memory`` is changed in place."""
-    if kind in DECOUPLED:
-        return (
-            undecayed(kind, g, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps) + decay * p
-        )
-    return undecayed(kind, g + decay * p, memory, t, hidden=hidden, mu=mu, b1=b1, b2=b2, eps=eps)
+def make_optimizer_option(kind="sgd", **changes):
+    """An optimizer with the numbers that it has of ``NUMBERS``, except for the changes."""
+    settings = {}
+    for name in traced_names(OPTIONS["optimizer"][kind]):
+        settings[name] = NUMBERS[name]
+    for name, value in changes.items():
+        enumeration = {"schedule": Schedule, "clip": Clip}.get(name)
+        settings[name] = enumeration[value] if enumeration else value
+    return make_option("optimizer", kind, **settings)
 
 
-def undecayed(kind, g, memory, t, *, hidden, mu, b1, b2, eps):
-    m = memory.get("m", 0)
-    v = memory.get("v", 0)
-    if kind in ("gd", "sgd"):
-        return g
-    if kind in ("momentum", "nesterov"):
-        memory["m"] = mu * m + g
-        return memory["m"] if kind == "momentum" else g + mu * memory["m"]
-    if kind == "adagrad":
-        memory["v"] = v + g**2
-        return g / np.sqrt(memory["v"] + eps)
-    if kind == "rmsprop":
-        memory["v"] = b2 * v + (1 - b2) * g**2
-        return g / (np.sqrt(memory["v"]) + eps)
-    if kind == "lion":
-        memory["m"] = b2 * m + (1 - b2) * g
-        return np.sign(b1 * m + (1 - b1) * g)
-    if kind == "muon" and hidden:
-        memory["m"] = mu * m + (1 - mu) * g
-        return orthogonalised(
-            mu * memory["m"] / (1 - mu ** (t + 1)) + (1 - mu) * g / (1 - mu**t), eps
-        )
-    memory["m"], memory["v"] = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-    return memory["m"] / (1 - b1**t) / (np.sqrt(memory["v"] / (1 - b2**t)) + eps)
+class UpdateRule:
+    """The update rule of one array, with its averages.
+
+    Args:
+        option: the optimizer.
+        is_hidden: whether the array is a hidden matrix, which Muon makes orthogonal.
+    """
+
+    def __init__(self, option, *, is_hidden):
+        self.option = option
+        self.is_hidden = is_hidden
+        self.updates = 0
+        self.m = 0.0
+        self.v = 0.0
+
+    def direction(self, gradient, weights):
+        """What the learning rate multiplies at the next update."""
+        self.updates += 1
+        decay = self.option.weight_decay * weights
+        if self.option.kind.name in DECOUPLED:
+            return self._direction_without_decay(gradient) + decay
+        return self._direction_without_decay(gradient + decay)
+
+    def _direction_without_decay(self, g):
+        option = self.option
+        match option.kind.name:
+            case "gd" | "sgd":
+                return g
+            case "momentum":
+                self.m = option.momentum * self.m + g
+                return self.m
+            case "nesterov":
+                self.m = option.momentum * self.m + g
+                return g + option.momentum * self.m
+            case "adagrad":
+                self.v = self.v + g**2
+                return g / np.sqrt(self.v + option.epsilon)
+            case "rmsprop":
+                self.v = option.beta2 * self.v + (1 - option.beta2) * g**2
+                return g / (np.sqrt(self.v) + option.epsilon)
+            case "lion":
+                mean = option.beta1 * self.m + (1 - option.beta1) * g
+                self.m = option.beta2 * self.m + (1 - option.beta2) * g
+                return np.sign(mean)
+            case "muon" if self.is_hidden:
+                return self._muon(g)
+        return self._adam(g)
+
+    def _adam(self, g):
+        option = self.option
+        self.m = option.beta1 * self.m + (1 - option.beta1) * g
+        self.v = option.beta2 * self.v + (1 - option.beta2) * g**2
+        mean = self.m / (1 - option.beta1**self.updates)
+        square = self.v / (1 - option.beta2**self.updates)
+        return mean / (np.sqrt(square) + option.epsilon)
+
+    def _muon(self, g):
+        mu = self.option.momentum
+        self.m = mu * self.m + (1 - mu) * g
+        from_average = mu * self.m / (1 - mu ** (self.updates + 1))
+        from_gradient = (1 - mu) * g / (1 - mu**self.updates)
+        return orthogonalise(from_average + from_gradient, self.option.epsilon)
 
 
-def orthogonalised(x, eps):
-    """Jordan et al. 2024: X ← aX + b(XXᵀ)X + c(XXᵀ)²X, five times from X/(‖X‖+ε), all axes but the last being rows."""
-    u, s, v = np.linalg.svd(x.reshape(-1, x.shape[-1]), full_matrices=False)
-    s = s / (np.linalg.norm(s) + eps)
+def softmax(logits):
+    """The probabilities [B, C] of the classes."""
+    exponentials = np.exp(logits)
+    return exponentials / np.sum(exponentials, axis=1, keepdims=True)
+
+
+def orthogonalise(x, epsilon):
+    """X ← aX + b(XXᵀ)X + c(XXᵀ)²X, five times from X/(‖X‖+ε) (Jordan et al. 2024).
+
+    All axes of ``x`` but the last are rows.
+    """
+    matrix = x.reshape(-1, x.shape[-1])
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    s = s / (np.linalg.norm(s) + epsilon)
     for _ in range(5):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-    return np.sqrt(max(1, v.shape[1] / u.shape[0])) * ((u * s) @ v).reshape(x.shape)
+    outputs_per_input = matrix.shape[1] / matrix.shape[0]
+    orthogonal = (u * s) @ v
+    return np.sqrt(max(1, outputs_per_input)) * orthogonal.reshape(x.shape)
 
 
-def rate(schedule, step, numbers):
+def learning_rate_at(
+    option,
+    step,
+    total_steps,
+):
     """The learning rate of update ``step`` = 0, 1, …"""
-    names = (
-        "optimizer.learning_rate",
-        "train.steps",
-        "optimizer.warmup_steps",
-        "optimizer.decay_factor",
-    )
-    peak, total, warmup, factor = map(numbers.get, names)
-    cosine = np.cos(np.pi * min(1, (step - warmup) / max(total - warmup, 1)))
-    return (
-        peak
-        * {
-            "constant": 1,
-            "warmup": (step + 1) / warmup if step < warmup else 1,
-            "warmup_cosine": (step + 1) / warmup if step < warmup else (1 + cosine) / 2,
-            "step": factor ** (int(step >= total / 2) + int(step >= 3 * total / 4)),
-            "linear": 1 - step / total,
-        }[schedule]
-    )
+    peak = option.learning_rate
+    warmup = option.warmup_steps
+    match option.schedule.name:
+        case "constant":
+            return peak
+        case "warmup":
+            return peak * (step + 1) / warmup if step < warmup else peak
+        case "warmup_cosine":
+            if step < warmup:
+                return peak * (step + 1) / warmup
+            progress = min(1, (step - warmup) / max(total_steps - warmup, 1))
+            return peak * (1 + np.cos(np.pi * progress)) / 2
+        case "step":
+            passed_half = int(step >= total_steps / 2)
+            passed_three_quarters = int(step >= 3 * total_steps / 4)
+            return peak * option.decay_factor ** (passed_half + passed_three_quarters)
+        case "linear":
+            return peak * (1 - step / total_steps)
+    raise ValueError(f"no formula for {option.schedule}")
 
 
-def clipped(kind, grads, params, bound):
-    """``grads`` and ``params`` by path, stacked layers taken apart: each array is one layer's."""
-    if kind == "global_norm":
-        norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
-        return {path: g * min(1, bound / norm) for path, g in grads.items()}
-    if kind == "value":
-        return {path: np.clip(g, -bound, bound) for path, g in grads.items()}
-    if kind == "adaptive":
-        return {path: clipped_by_unit(g, params[path], bound) for path, g in grads.items()}
-    return {"none": grads}[kind]
+def clip_arrays(
+    option,
+    grads,
+    params,
+):
+    """The clipped gradients by path.
+
+    Args:
+        option: the optimizer.
+        grads: gradients by path, as ``split_layers`` gives them.
+        params: the parameters, of the same structure.
+    """
+    bound = option.clip_threshold
+    clipped = {}
+    squares = [np.sum(grad**2) for grad in grads.values()]
+    total_norm = np.sqrt(sum(squares))
+    for path, grad in grads.items():
+        match option.clip.name:
+            case "none":
+                clipped[path] = grad
+            case "global_norm":
+                clipped[path] = grad * min(1, bound / total_norm)
+            case "value":
+                clipped[path] = np.clip(grad, -bound, bound)
+            case "adaptive":
+                clipped[path] = _clip_units(grad, params[path], bound)
+    return clipped
 
 
-def clipped_by_unit(g, p, bound):
-    """Brock et al. 2021, eq. 3: ‖G_i‖ ≤ λ max(‖W_i‖, 10⁻³), a unit being a column of a matrix, or a whole vector."""
-    units = 0 if g.ndim == 2 else None
-    norm, weight = (np.sqrt(np.sum(x**2, axis=units, keepdims=True)) for x in (g, p))
-    return g * np.minimum(1, bound * np.maximum(weight, 1e-3) / np.maximum(norm, 1e-6))
+def _clip_units(
+    grad,
+    weights,
+    bound,
+):
+    """‖G_i‖ ≤ λ max(‖W_i‖, 10⁻³), a unit i being a column of a matrix, or a whole vector.
+
+    References:
+        Brock et al. 2021, eq. 3.
+    """
+    axes = 0 if grad.ndim == 2 else None
+    grad_norms = np.sqrt(np.sum(grad**2, axis=axes, keepdims=True))
+    weight_norms = np.sqrt(np.sum(weights**2, axis=axes, keepdims=True))
+    limits = bound * np.maximum(weight_norms, 1e-3)
+    return grad * np.minimum(1, limits / np.maximum(grad_norms, 1e-6))
 
 
-def apart(tree):
-    """Every array by its path, each layer of a stage and each gate of a cell under a path of its own."""
-    found = {}
+def split_layers(tree):
+    """Every array by path and number: each layer of a stage and each gate of a cell is an array.
+
+    The number is None for arrays that are neither.
+    """
+    arrays = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         name = jax.tree_util.keystr(path)
-        found |= (
-            {(name, n): leaf[n] for n in range(len(leaf))}
-            if "stages" in name or "cell" in name
-            else {(name, None): leaf}
-        )
-    return found
+        if "stages" in name or "cell" in name:
+            for number, layer in enumerate(leaf):
+                arrays[name, number] = layer
+        else:
+            arrays[name, None] = leaf
+    return arrays
 
 
 def is_hidden(path):
-    return path[1] is not None and "kernel" in path[0]
+    """Whether a path of ``split_layers`` leads to a matrix of a layer."""
+    name, number = path
+    return number is not None and "kernel" in name
 
 
+# A shape of each kind that networks have, and those of a recurrent cell.
 SHAPES = {
     "embed": {"kernel": (5, 4)},
     "stages": {
         0: {
-            "weights": {0: {"kernel": (2, 4, 6), "bias": (2, 6)}, 1: {"kernel": (2, 6, 4)}},
+            "weights": {
+                0: {"kernel": (2, 4, 6), "bias": (2, 6)},
+                1: {"kernel": (2, 6, 4)},
+            },
             "shifts": (2, 2, 2),
         },
         1: {
@@ -137,10 +235,20 @@ SHAPES = {
     },
     "head": {"kernel": (4, 3), "bias": (3,)},
 }
-CELL = {"cell": {"branch": {"recurrent": (3, 4, 4), "input": (3, 2, 4), "bias": (3, 4)}}}
+GATES = {
+    "recurrent": (3, 4, 4),
+    "input": (3, 2, 4),
+    "bias": (3, 4),
+}
+CELL = {"cell": {"branch": GATES}}
 
 
-def draw(shapes, seed, dtype="float64"):
+def draw_arrays(
+    shapes,
+    seed,
+    dtype="float64",
+):
+    """Standard normal arrays of these shapes."""
     generator = np.random.default_rng(seed)
 
     def normal(shape):

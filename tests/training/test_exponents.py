@@ -1,10 +1,11 @@
-"""Exponents of a step's gradients: where they come from, and what those in float32 foretell of other formats."""
+"""Exponents of a step's gradients, and what those in float32 predict for other formats."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from research.theory.formats import (
     BINS,
@@ -16,115 +17,138 @@ from research.theory.formats import (
 from research.training.precision import POLICIES, scope
 from research.training.program import make_program
 
-# The gradient halves in two layers, the forward signal keeps its size: layer by layer it leaves the format's range.
+from ..builders import make_hparams, make_program_config
+from .programs import assert_equal, make_data
+
+
+def make_spec(precision="float32", **changes):
+    settings = {"precision": precision, "loss_scaling": "static"} | changes
+    return make_program_config(**settings)
+
+
+def count_exponents(
+    spec,
+    *,
+    loss_scale=1.0,
+    seeds=(0,),
+):
+    """The counts of the first step, [M, N(+1), bins].
+
+    Args:
+        spec: the program.
+        loss_scale: factor on the loss.
+        seeds: the seeds of the M runs.
+    """
+    with scope(spec.precision.kind.name):
+        program = make_program(spec)
+        hp = make_hp(spec, loss_scale, seeds)
+        counts = program.exponents(program.init(hp), hp, make_data())
+        return jax.tree.map(np.asarray, counts)
+
+
+def make_hp(
+    spec,
+    loss_scale,
+    seeds,
+):
+    numbers = {"precision.loss_scale": loss_scale, "seed": list(seeds), "init.sigma_b": 0.5}
+    return make_hparams(spec, numbers, runs=len(seeds))
+
+
+# The gradient halves in two layers while the forward signal keeps its size: layer by layer, the
+# gradient leaves the range of the format.
 SHRINKING = {"init": "gaussian", "activation": "relu", "depth": 24, "width": 256, "batch_size": 24}
-NUMBERS = {"init.sigma_w": 1.0, "init.sigma_b": 0.5}
-
-
-@pytest.fixture(scope="module")
-def count(make_spec, make_numbers, make_data):
-    """The counts of the first step [N(+1), bins], and what gives the profile of the step itself; of all ``seeds``."""
-
-    def counted(precision, scale=1.0, seeds=None, **changes):
-        with scope(precision):
-            dtype = POLICIES[precision].accumulation
-            numbers = (
-                NUMBERS
-                | {"precision.loss_scale": scale}
-                | ({"seed": range(seeds)} if seeds else {})
-            )
-            hp = make_numbers(numbers, runs=seeds or 1, dtype=dtype)
-            program = make_program(make_spec(precision=precision, loss_scaling="static", **changes))
-            state = program.init(hp)
-            data = make_data()
-            found = jax.tree.map(
-                lambda counts: np.asarray(counts)[slice(None) if seeds else 0],
-                program.exponents(state, hp, data),
-            )
-            return found, lambda: program.chunk(state, hp, data, np.int32(0), np.int32(1))[1][
-                "profile"
-            ]
-
-    return counted
-
-
-# At what scale the range ends in the middle of the network, and how many networks are averaged over: in one, a layer
-# holds a few hundred independent numbers, and its fraction is good to a few percent.
-LOSING = {
-    "float16": (2.0**-10, 16),
-    "mixed_float16": (2.0**-8, 16),
-    "float8_e5m2": (1.0, 32),
-    "float8_e4m3": (2.0**6, 32),
-}
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [kind if kind == "float16" else pytest.param(kind, marks=pytest.mark.slow) for kind in LOSING],
+    ("precision", "loss_scale", "networks"),
+    # With this scale, the range of the format ends in the middle of the network. A layer holds a
+    # few hundred independent numbers, so the fractions of one network are good to a few percent.
+    [
+        ("float16", 2.0**-10, 16),
+        pytest.param("mixed_float16", 2.0**-8, 16, marks=pytest.mark.slow),
+        pytest.param("float8_e5m2", 1.0, 32, marks=pytest.mark.slow),
+        pytest.param("float8_e4m3", 2.0**6, 32, marks=pytest.mark.slow),
+    ],
 )
-def test_float32_foretells_what_each_layer_loses(count, kind):
+def test_float32_predicts_what_each_layer_loses(
+    precision,
+    loss_scale,
+    networks,
+):
     """In layers that lose nothing, some, and nearly all of their gradient."""
-    scale, networks = LOSING[kind]
-    formats = POLICIES[kind].compute, POLICIES[kind].narrowest
-    gauges = gauges_from_counts(count(kind, scale, networks, **SHRINKING)[0], *formats)
-    each = [
-        layerwise_underflow(rows, formats[1], scale) for rows in gauges["signal_exponent_float32"]
-    ]
-    foretold = np.mean(each, axis=0)
+    policy = POLICIES[precision]
+    spec = make_spec(precision, **SHRINKING)
+    counts = count_exponents(spec, loss_scale=loss_scale, seeds=range(networks))
+    gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
+    predictions = []
+    for histograms in gauges["signal_exponent_float32"]:
+        predictions.append(layerwise_underflow(histograms, policy.narrowest, loss_scale))
+    predicted = np.mean(predictions, axis=0)
     lost = gauges["signal_lost"].mean(0)
-    inner = (
-        slice(0, -1) if kind.startswith("float8") else slice(None)
-    )  # the head reads no 8-bit numbers
-    np.testing.assert_allclose(lost[inner], foretold[inner], atol=0.02)
-    assert foretold[-1] < 0.05 and foretold[0] > 0.9 and np.any((foretold > 0.1) & (foretold < 0.5))
+    if policy.rounding:  # the head reads no numbers in 8 bits
+        assert_allclose(lost[:-1], predicted[:-1], atol=0.02)
+    else:
+        assert_allclose(lost, predicted, atol=0.02)
+    assert predicted[-1] < 0.05
+    assert predicted[0] > 0.9
+    assert np.any((predicted > 0.1) & (predicted < 0.5))
 
 
-def squares(counts):
-    """Ln of the mean square, to a few percent."""
+def log_mean_squares(counts):
+    """Ln of the mean square of the counted numbers, to a few percent."""
     return log_mean_square(counts[:, :BINS] / counts.sum(-1, keepdims=True))
 
 
 @pytest.mark.parametrize("kind", ["mlp", pytest.param("rnn", marks=pytest.mark.slow)])
-def test_what_is_counted_is_what_the_step_measures(count, kind):
-    """The norms from the histogram are the gauges' norms, up to one factor for all: the mantissas' mean square."""
-    sizes = {"kind": kind, "depth": 5} | ({"init": "lecun"} if kind == "rnn" else {})
-    found, step = count("float32", width=64, **sizes)
-    assert set(found) == {"run"}
-    profile = {name: np.asarray(values[0, 0]) for name, values in step().items()}
+def test_the_histogram_has_the_norms_that_the_step_measures(kind):
+    """Up to one factor for all: the mean square of the mantissas."""
+    spec = make_spec(kind=kind, depth=5, width=64)
+    program = make_program(spec)
+    hp = make_hp(spec, 1.0, (0,))
+    data = make_data()
+    counts = count_exponents(spec)
+    _, rows = program.chunk(program.init(hp), hp, data, np.int32(0), np.int32(1))
+    assert set(counts) == {"run"}
     for name, gauge in (("signal", "signal_grad"), ("grad", "grad_norm")):
-        counts = found["run"][name]
-        elements = counts.sum(-1)
+        of_gauge = counts["run"][name][0]
+        elements = of_gauge.sum(-1)
         with np.errstate(divide="ignore"):
-            measured = 2 * np.log(profile[gauge]) - np.log(elements)
-        difference = (squares(counts) - measured)[measured > -np.inf]
-        np.testing.assert_allclose(difference, -np.log(7 / 3), atol=0.35)
-    assert np.all(found["run"]["signal"].sum(-1) == 8 * 64)
+            norms = np.asarray(rows["profile"][gauge][0, 0])
+            measured = 2 * np.log(norms) - np.log(elements)
+        difference = (log_mean_squares(of_gauge) - measured)[measured > -np.inf]
+        assert_allclose(difference, -np.log(7 / 3), atol=0.35)
+    assert np.all(counts["run"]["signal"].sum(-1) == 8 * 64)
 
 
-def test_parameters_are_counted_layer_by_layer(count):
-    found, _ = count("float32", width=64, depth=5)
-    np.testing.assert_array_equal(found["run"]["grad"].sum(-1), np.full(5, 64 * 64 + 64))
+def test_parameters_are_counted_layer_by_layer():
+    counts = count_exponents(make_spec(depth=5, width=64))
+    counted = counts["run"]["grad"][0].sum(-1)
+    assert_array_equal(counted, np.full(5, 64 * 64 + 64))
 
 
-def test_the_loss_scale_shifts_the_exponents_and_the_exact_ones_stay(count):
+def test_the_loss_scale_shifts_the_run_s_exponents_and_not_the_exact_ones():
     """By whole bins, where nothing leaves the range."""
-    sizes = {"depth": 2, "activation": "tanh"}
-    one, other = (count("mixed_float16", scale, **sizes)[0] for scale in (2.0**8, 2.0**12))
-    jax.tree.map(np.testing.assert_array_equal, one["float32"], other["float32"])
-    shifted = np.roll(one["run"]["signal"][:, :BINS], 4, axis=-1)
-    top = slice(
-        -10 - LOWEST, None
-    )  # far from what is subnormal, rounding is the same at each scale
-    np.testing.assert_array_equal(shifted[:, top], other["run"]["signal"][:, top.start : BINS])
+    spec = make_spec("mixed_float16", depth=2, activation="tanh")
+    small = count_exponents(spec, loss_scale=2.0**8)
+    large = count_exponents(spec, loss_scale=2.0**12)
+    jax.tree.map(assert_array_equal, small["float32"], large["float32"])
+    small_signal = small["run"]["signal"][0, :, :BINS]
+    large_signal = large["run"]["signal"][0, :, :BINS]
+    shifted = np.roll(small_signal, 4, axis=-1)
+    far_from_subnormal = slice(-10 - LOWEST, None)  # there, rounding is the same at each scale
+    assert_array_equal(shifted[:, far_from_subnormal], large_signal[:, far_from_subnormal])
 
 
-def test_counting_leaves_the_state_as_it_is(make_spec, make_numbers, make_data, assert_equal):
-    """And is that of the batch and the random numbers of the step that comes next: the same at the same step."""
-    program = make_program(make_spec(dropout=True, noisy=True))
-    hp = make_numbers()
+def test_counting_uses_the_next_step_s_random_numbers_and_leaves_the_state():
+    spec = make_program_config(dropout=0.3, input_noise=0.2)
+    program = make_program(spec)
+    hp = make_hparams(spec, {"model.dropout": 0.3, "train.input_noise": 0.2})
     data = make_data()
     state = program.init(hp)
-    first, again = (program.exponents(state, hp, data) for _ in range(2))
+    first = program.exponents(state, hp, data)
+    again = program.exponents(state, hp, data)
     assert_equal(first, again)
-    later = program.exponents(dataclasses.replace(state, step=state.step + 1), hp, data)
+    next_state = dataclasses.replace(state, step=state.step + 1)
+    later = program.exponents(next_state, hp, data)
     assert not np.array_equal(later["run"]["signal"], first["run"]["signal"])

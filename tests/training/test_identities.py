@@ -1,109 +1,156 @@
 """Exact identities of gradients, held by whole programs."""
 
+import functools
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose
 
-from research.models.stack import ForwardContext, Stack
+from research.models.architecture import ForwardContext
+from research.models.stack import Stack
 from research.training.precision import scope
-from research.training.program import make_program
+
+from ..builders import make_architecture, make_hparams, make_program_config
+from ..oracle import unrolled
+from .formulas import softmax
+from .programs import (
+    initial_params,
+    make_data,
+    make_losses,
+    make_pair_config,
+    repeat_first_example,
+    to_float64,
+    train,
+)
 
 EXACT = 1e-10  # relative, in float64
 
 
-@pytest.fixture(scope="module")
-def homogeneous(make_spec, make_numbers, make_data, train, weights, loss_of):
-    """A rectifier network without biases at initialisation: its loss, weights, and the gradient that a step follows.
+@dataclass(frozen=True)
+class Homogeneous:
+    """A rectifier network without biases at initialisation.
 
-    One full-batch step at a learning rate of 1: the change of the parameters is the gradient.
+    Attributes:
+        arch: its architecture.
+        data: eight examples.
+        params: its parameters.
+        gradient: the gradient that a step follows.
+        rows: what that step measures.
+        losses: the loss of each example as a function of the parameters.
     """
+
+    arch: Any
+    data: Any
+    params: Any
+    gradient: Any
+    rows: Any
+    losses: Any
+
+    def mean_loss_at(self, length, direction):
+        """The mean loss of parameters that are moved along a direction."""
+        moved = jax.tree.map(lambda p, d: p + length * d, self.params, direction)
+        with scope("float64"):
+            return np.mean(self.losses(moved))
+
+    def slope_along(self, direction, length=1e-5):
+        """The central difference of the mean loss along a direction of length 1."""
+        difference = self.mean_loss_at(length, direction) - self.mean_loss_at(-length, direction)
+        return float(difference) / (2 * length)
+
+
+@pytest.fixture(scope="module")
+def homogeneous():
+    """One step of descent at a learning rate of 1 changes the parameters by the gradient."""
     with scope("float64"):
-        spec = make_spec(precision="float64", optimizer="gd", activation="relu", bias=False)
-        numbers = make_numbers({"optimizer.learning_rate": 1.0}, dtype="float64")
+        spec = make_program_config(
+            precision="float64", optimizer="gd", activation="relu", bias=False
+        )
+        hp = make_hparams(spec, {"optimizer.learning_rate": 1.0})
         data = make_data(8)
-        params = weights(make_program(spec).init(numbers).params)
-        state, rows = train(spec, numbers, data, (1,))
-        gradient = jax.tree.map(np.subtract, params, weights(state.params))
-        losses = loss_of(spec, numbers, data)
-    return spec, data, params, gradient, lambda params: np.mean(losses(params)), rows
+        params = initial_params(spec, hp)
+        state, rows = train(spec, hp, data, chunks=(1,))
+        gradient = jax.tree.map(np.subtract, params, to_float64(state.params))
+        losses = make_losses(spec, hp, data)
+    return Homogeneous(spec.architecture, data, params, gradient, rows, losses)
 
 
-def by_layer(tree):
-    """The weights of the embedding, of every layer, and of the head."""
+def layer_kernels(tree):
     (stage,) = tree["stages"].values()
-    return [
-        tree["embed"]["kernel"],
-        *stage["branch"]["weights"][0]["kernel"],
-        tree["head"]["kernel"],
-    ]
+    return stage["branch"]["weights"][0]["kernel"]
 
 
-def test_every_layer_has_the_same_product_with_its_gradient(homogeneous, unrolled):
-    """⟨W_l, ∂L/∂W_l⟩ = ⟨f, ∂L/∂f⟩ for every l, since f is linear in each W_l along itself (Euler)."""
-    spec, data, params, gradient, _, _ = homogeneous
+def all_kernels(tree):
+    """The weights of the embedding, of every layer, and of the head."""
+    return [tree["embed"]["kernel"], *layer_kernels(tree), tree["head"]["kernel"]]
+
+
+def inner_products(arrays, others):
+    """⟨a, b⟩ of each pair of arrays."""
+    return [np.vdot(a, b) for a, b in zip(arrays, others, strict=True)]
+
+
+def test_every_layer_has_the_same_product_with_its_gradient(homogeneous):
+    """⟨W_l, ∂L/∂W_l⟩ = ⟨f, ∂L/∂f⟩ for every l: f is linear in each W_l along itself (Euler)."""
+    x = np.asarray(homogeneous.data["x"], float)
+    one_hot = np.eye(4)[np.asarray(homogeneous.data["y"])]
     with scope("float64"):
-        logits = np.asarray(
-            unrolled(spec.architecture, params, np.asarray(data["x"], float), {})[0]
-        )
-    probabilities = np.exp(logits) / np.sum(np.exp(logits), axis=1, keepdims=True)
-    at_output = np.sum(logits * (probabilities - np.eye(4)[np.asarray(data["y"])])) / len(logits)
-    products = [np.sum(w * g) for w, g in zip(by_layer(params), by_layer(gradient), strict=True)]
-    np.testing.assert_allclose(products, at_output, rtol=EXACT)
+        logits, _ = unrolled(homogeneous.arch, homogeneous.params, x, hp=None)
+    logits = np.asarray(logits)
+    gradient = (softmax(logits) - one_hot) / len(logits)
+    at_output = np.sum(logits * gradient)
+    weights = all_kernels(homogeneous.params)
+    gradients = all_kernels(homogeneous.gradient)
+    assert_allclose(inner_products(weights, gradients), at_output, rtol=EXACT)
 
 
-def moved(params, direction, length):
-    return jax.tree.map(lambda p, d: p + length * d, params, direction)
-
-
-def slope_along(loss, params, direction, h=1e-5):
-    """The central difference along a direction of length 1."""
-    with scope("float64"):
-        return float(loss(moved(params, direction, h)) - loss(moved(params, direction, -h))) / (
-            2 * h
-        )
+def draw_direction(generator, params):
+    """A random direction of length 1."""
+    random = jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape), params)
+    leaves = jax.tree.leaves(random)
+    length = np.sqrt(sum(inner_products(leaves, leaves)))
+    return jax.tree.map(lambda leaf: leaf / length, random)
 
 
 def test_the_gradient_against_finite_differences_along_random_directions(homogeneous):
-    _, _, params, gradient, loss, _ = homogeneous
     generator = np.random.default_rng(0)
     for _ in range(5):
-        direction = jax.tree.map(lambda p: generator.standard_normal(p.shape), params)
-        length = np.sqrt(sum(np.sum(d**2) for d in jax.tree.leaves(direction)))
-        direction = jax.tree.map(lambda d, length=length: d / length, direction)
-        expected = sum(
-            np.sum(g * d) for g, d in zip(by_layer(gradient), by_layer(direction), strict=True)
-        )
-        np.testing.assert_allclose(slope_along(loss, params, direction), expected, rtol=1e-7)
+        direction = draw_direction(generator, homogeneous.params)
+        products = inner_products(all_kernels(homogeneous.gradient), all_kernels(direction))
+        slope = homogeneous.slope_along(direction)
+        assert_allclose(slope, sum(products), rtol=1e-7)
 
 
-def test_gradient_norms_are_the_steepest_slopes(homogeneous):
-    """‖∂L/∂θ_l‖ is the slope along that gradient, and no other direction of layer l alone is steeper."""
-    _, _, params, gradient, loss, rows = homogeneous
-    for layer, norm in enumerate(rows["profile"]["grad_norm"][0, 0]):
-        direction = jax.tree.map(np.zeros_like, params)
-        kernels = [
-            tree["stages"][0]["branch"]["weights"][0]["kernel"] for tree in (direction, gradient)
-        ]
-        kernels[0][layer] = kernels[1][layer] / norm
-        np.testing.assert_allclose(slope_along(loss, params, direction), norm, rtol=1e-7)
+def test_gradient_norms_are_the_slopes_along_each_layer_s_gradient(homogeneous):
+    """‖∂L/∂θ_l‖ is the slope of the steepest direction of layer l."""
+    for layer, norm in enumerate(homogeneous.rows["profile"]["grad_norm"][0, 0]):
+        direction = jax.tree.map(np.zeros_like, homogeneous.params)
+        layer_kernels(direction)[layer] = layer_kernels(homogeneous.gradient)[layer] / norm
+        assert_allclose(homogeneous.slope_along(direction), norm, rtol=1e-7)
 
 
-def test_forward_mode_equals_reverse_mode(make_architecture, make_numbers):
-    """⟨u, J v⟩ = ⟨Jᵀ u, v⟩: the one without gauges, the other with every slot in place."""
+def test_forward_mode_equals_reverse_mode():
+    """⟨u, J v⟩ = ⟨Jᵀ u, v⟩: the left side without gauges, the right side with every slot."""
     with scope("float64"):
         arch = make_architecture(
             skip="scaled", norm="layer", dtype="float64", param_dtype="float64"
         )
-        hp = make_numbers({"skip.branch_scale": 0.7}, runs=None, dtype="float64")
-        graph, params, rest = nnx.split(Stack(arch, hp, rngs=nnx.Rngs(0)), nnx.Param, ...)
+        hp = make_hparams(arch, {"skip.branch_scale": 0.7}, runs=None)
+        model = Stack(arch, hp, rngs=nnx.Rngs(0))
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+        ctx = ForwardContext(hp, train=True)
         generator = np.random.default_rng(0)
-        x, u = (
-            jnp.asarray(generator.standard_normal((6, size)))
-            for size in (arch.inputs, arch.classes)
-        )
-        v = jax.tree.map(lambda leaf: jnp.asarray(generator.standard_normal(leaf.shape)), params)
+
+        def draw(shape):
+            return jnp.asarray(generator.standard_normal(shape))
+
+        x = draw((6, arch.inputs))
+        u = draw((6, arch.classes))
+        v = jax.tree.map(lambda leaf: draw(leaf.shape), params)
         slots = {
             "signal_grad": jnp.zeros(4),
             "branch_grad": jnp.zeros(3),
@@ -111,36 +158,44 @@ def test_forward_mode_equals_reverse_mode(make_architecture, make_numbers):
         }
 
         def network(params, slots):
-            return nnx.merge(graph, params, rest)(x, slots, ForwardContext(hp, train=True))[0]
+            logits, _ = nnx.merge(graph, params, rest)(x, slots, ctx)
+            return logits
 
         @jax.jit
-        def both_ways(params):
-            forward = jax.jvp(lambda params: network(params, {}), (params,), (v,))[1]
-            (backward, _) = jax.vjp(network, params, slots)[1](u)
-            return jnp.sum(u * forward), backward
+        def forward_mode(params):
+            without_slots = functools.partial(network, slots={})
+            _, tangents = jax.jvp(without_slots, (params,), (v,))
+            return jnp.sum(u * tangents)
 
-        forward, backward = both_ways(params)
-        pairs = zip(jax.tree.leaves(backward), jax.tree.leaves(v), strict=True)
-        np.testing.assert_allclose(
-            forward, sum(np.sum(np.asarray(g) * np.asarray(d)) for g, d in pairs), rtol=EXACT
-        )
+        @jax.jit
+        def reverse_mode(params):
+            _, pull_back = jax.vjp(network, params, slots)
+            return pull_back(u)[0]
+
+        gradients = jax.tree.leaves(reverse_mode(params))
+        products = inner_products(gradients, jax.tree.leaves(v))
+        assert_allclose(forward_mode(params), sum(products), rtol=EXACT)
 
 
-def test_scaling_a_rectifier_network_tilts_its_log_profile_exactly(
-    pairs, make_numbers, make_data, train
-):
-    """One draw with σ_w² = 1, 2, 3 has the same gates, so that ln‖∂L/∂h_l‖² differs by ln 2 and ln 3/2 more a layer.
+def log_squares_per_layer(values):
+    """How much the logarithm of the squares [M, N] grows from one layer to the next."""
+    return np.diff(2 * np.log(values.astype(float)))
 
-    Two classes and one example, seen twice in each batch: then the gradient at the output has one direction, whatever
-    the logits are, and the comparison is exact.
+
+def test_scaling_a_rectifier_network_tilts_its_log_profile_exactly():
+    """The same weights with σ_w² = 1, 2, 3: ln‖∂L/∂h_l‖² grows by ln 2 and ln 3/2 more a layer.
+
+    The weights of the three runs have the same signs, so their gates are the same. With two classes
+    and a single repeated example, the gradient at the output has one direction, whatever the logits
+    are.
     """
-    data = make_data(7, classes=2)
-    data |= {name: jnp.repeat(data[name][:1], 7, axis=0) for name in ("x", "y")}
-    numbers = make_numbers({"init.sigma_w": [1.0, 2**0.5, 3**0.5]}, runs=3)
-    _, rows = train(pairs, numbers, data, (1,))
-    slopes = np.diff(2 * np.log(rows["profile"]["signal_grad"][:, 0].astype(float))[:, ::-1])
-    np.testing.assert_allclose(slopes[1] - slopes[0], np.log(2), atol=1e-5)
-    np.testing.assert_allclose(slopes[2] - slopes[1], np.log(3 / 2), atol=1e-5)
-    growth = np.diff(2 * np.log(rows["profile"]["activation_rms"][:, 0].astype(float)))
-    np.testing.assert_allclose(growth[1] - growth[0], np.log(2), atol=1e-5)
-    np.testing.assert_allclose(growth[2] - growth[1], np.log(3 / 2), atol=1e-5)
+    spec = make_pair_config()
+    data = repeat_first_example(make_data(7, classes=2))
+    sigmas = np.sqrt([1, 2, 3])
+    hp = make_hparams(spec, {"init.sigma_w": sigmas}, runs=3)
+    _, rows = train(spec, hp, data, chunks=(1,))
+    from_output = rows["profile"]["signal_grad"][:, 0, ::-1]
+    for values in (from_output, rows["profile"]["activation_rms"][:, 0]):
+        one, two, three = log_squares_per_layer(values)
+        assert_allclose(two - one, np.log(2), atol=1e-5)
+        assert_allclose(three - two, np.log(3 / 2), atol=1e-5)

@@ -1,308 +1,381 @@
-"""Measurements beside the step against dense derivatives of the same small network, in float64."""
+"""Diagnostics against dense derivatives of the same small network, in float64."""
 
+import copy
 import dataclasses
 import functools
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
+from numpy.testing import assert_allclose
 
-from research.config.schema import INSPECTIONS
+from research.config import options
 from research.gauges.curvature import mean_cosine
-from research.training.inspections import _KINDS, _network, _told
+from research.training.inspections import INSPECTIONS, Snapshot
 from research.training.objective import make_objective, normalize_inputs
 from research.training.precision import scope
 from research.training.program import make_program
 
+from ..builders import make_hparams, make_program_config, select_existing
 from ..compiling import quick
+from .programs import make_data, make_losses, to_float64
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-SLOW = functools.partial(pytest.param, marks=pytest.mark.slow)
-NUMBERS = {"init.sigma_w": 1.0, "init.sigma_b": 0.1}
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+EXAMPLES = 24
+BATCH_SIZE = 8
 
 
-@pytest.fixture
-def inspected(make_spec, make_numbers, make_data):
-    """What is found at the initial state; besides the program's arguments, of one run."""
-
-    def run(*kinds, **changes):
-        spec = make_spec(
-            **({"precision": "float64", "depth": 3, "width": 5} | changes), inspections=kinds
-        )
-        wide = "float64" if spec.architecture.dtype == "float64" else "float32"
-        program = make_program(spec)
-        hp = make_numbers(NUMBERS, dtype=wide)
-        data = make_data(24)
-        state = program.init(hp)
-        found = {
-            name: np.asarray(value)[0]
-            for name, value in program.inspections(state, hp, data).items()
-        }
-        one = jax.tree.map(lambda leaf: leaf[0], (state, hp))
-        return found, (spec, *one, data)
-
-    return run
+def make_hp(spec, runs: int | None = 1):
+    numbers = {"init.sigma_w": 1.0, "init.sigma_b": 0.1}
+    return make_hparams(spec, select_existing(spec, numbers), runs=runs)
 
 
-def test_every_inspection_that_can_be_asked_for_exists():
-    assert set(_KINDS) == set(INSPECTIONS)
+def inspect_network(*inspections, **changes):
+    """The diagnostics of a network at initialisation, and the run's ``Snapshot`` there."""
+    settings = {"precision": "float64", "depth": 3, "width": 5} | changes
+    spec = make_program_config(inspect=inspections, **settings)
+    program = make_program(spec)
+    hp = make_hp(spec)
+    data = make_data(EXAMPLES)
+    states = program.init(hp)
+    diagnostics = {}
+    for name, values in program.inspections(states, hp, data).items():
+        diagnostics[name] = np.asarray(values)[0]
+    state = jax.tree.map(lambda leaf: leaf[0], states)
+    return diagnostics, Snapshot(spec, state, make_hp(spec, runs=None), data)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "gd"])
-def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(inspected, optimizer):
+def inputs_of(snapshot, examples=EXAMPLES):
+    """What the network reads of the first examples."""
+    return normalize_inputs(snapshot.arch, snapshot.data, snapshot.data["x"][:examples])
+
+
+def mean_loss(snapshot, examples):
+    """The mean loss of the first examples as a function of the parameters."""
+    batch = inputs_of(snapshot, examples), snapshot.data["y"][:examples]
+    objective = make_objective(snapshot.spec, snapshot.state, snapshot.hp, batch)
+    return lambda params: objective(params, {})[0]
+
+
+def test_every_inspection_of_the_configuration_exists():
+    assert set(INSPECTIONS) == set(options.INSPECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size"),
+    [
+        ("sgd", BATCH_SIZE),
+        ("gd", EXAMPLES),
+    ],
+)
+def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(optimizer, batch_size):
     with scope("float64"):
-        batch = {"batch_size": 24} if optimizer == "gd" else {}
-        found, (spec, state, hp, data) = inspected(
-            "sharpness", optimizer=optimizer, activation="tanh", **batch
+        found, snapshot = inspect_network(
+            "sharpness", optimizer=optimizer, activation="tanh", batch_size=batch_size
         )
-        flat, restore = jax.flatten_util.ravel_pytree(state.params)
-        objective = make_objective(
-            spec, state, hp, (normalize_inputs(spec.architecture, data, data["x"]), data["y"])
-        )
-        hessian = quick(jax.hessian(lambda flat: objective(restore(flat), {})[0]))(flat)
-        np.testing.assert_allclose(found["sharpness"], np.linalg.eigvalsh(hessian)[-1], rtol=1e-5)
+        flat, restore = ravel_pytree(snapshot.state.params)
+        loss = mean_loss(snapshot, EXAMPLES)
+        hessian = quick(jax.hessian(lambda flat: loss(restore(flat))))(flat)
+        eigenvalues = np.linalg.eigvalsh(hessian)
+        assert_allclose(found["sharpness"], eigenvalues[-1], rtol=1e-5)
         assert found["sharpness_bound"] < 1e-3 * found["sharpness"]
 
 
+def first_signals(snapshot, examples=EXAMPLES):
+    """The first layer's inputs of the first examples."""
+    return snapshot.network().first_input(inputs_of(snapshot, examples), snapshot.ctx)
+
+
 @pytest.mark.parametrize(
-    "init, activation", [("gaussian", "linear"), ("gaussian", "tanh"), ("orthogonal", "linear")]
+    ("init", "activation"),
+    [
+        ("gaussian", "linear"),
+        ("gaussian", "tanh"),
+        ("orthogonal", "linear"),
+    ],
 )
-def test_the_jacobian_spectrum_is_that_of_the_product_of_layers(inspected, init, activation):
+def test_the_jacobian_spectrum_is_that_of_the_product_of_layers(init, activation):
     with scope("float64"):
-        found, (spec, state, hp, data) = inspected(
-            "jacobian_spectrum", init=init, activation=activation
-        )
-        (kernels,) = [
-            stack["branch"]["weights"][0]["kernel"] for stack in state.params["stages"].values()
-        ]
-        h = _network(spec, state, hp).begin(
-            normalize_inputs(spec.architecture, data, data["x"][:1]), _told(spec, state, hp)
-        )[0]
-        biases = state.params["stages"][0]["branch"]["weights"][0]["bias"]
+        found, snapshot = inspect_network("jacobian_spectrum", init=init, activation=activation)
+        layers = snapshot.state.params["stages"][0]["branch"]["weights"][0]
+        kernels = np.asarray(layers["kernel"])
+        biases = np.asarray(layers["bias"])
+        h = np.asarray(first_signals(snapshot, examples=1)[0])
         jacobian = np.eye(5)
-        for kernel, bias in zip(np.asarray(kernels), biases, strict=True):
-            slope = 1 - np.tanh(h) ** 2 if activation == "tanh" else np.ones(5)
-            jacobian = jacobian @ (np.asarray(slope)[:, None] * kernel)
-            h = (np.tanh(h) if activation == "tanh" else h) @ kernel + bias
-        np.testing.assert_allclose(
-            found["jacobian_spectrum"], np.linalg.svd(jacobian, compute_uv=False), rtol=1e-10
-        )
+        for kernel, bias in zip(kernels, biases, strict=True):
+            slope = np.ones(5)
+            if activation == "tanh":
+                h = np.tanh(h)
+                slope = 1 - h**2
+            jacobian = jacobian @ (slope[:, None] * kernel)
+            h = h @ kernel + bias
+        expected = np.linalg.svd(jacobian, compute_uv=False)
+        assert_allclose(found["jacobian_spectrum"], expected, rtol=1e-10)
         if init == "orthogonal":
-            np.testing.assert_allclose(found["jacobian_spectrum"], 1, rtol=1e-12)
+            assert_allclose(found["jacobian_spectrum"], 1, rtol=1e-12)
 
 
-def test_gradients_of_a_linear_network_have_cosine_one_and_of_a_rectifier_less_with_every_layer(
-    inspected,
-):
+def test_the_jacobian_is_the_identity_where_residual_branches_are_zero():
     with scope("float64"):
-        linear, _ = inspected("gradient_correlation", activation="linear")
-        np.testing.assert_allclose(linear["gradient_correlation"], 1, rtol=1e-12)
-        found, (spec, state, hp, data) = inspected("gradient_correlation", activation="relu")
-        model = _network(spec, state, hp)
-        ctx = _told(spec, state, hp)
-        h = model.first_input(normalize_inputs(spec.architecture, data, data["x"]), ctx)
-        v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
-        rows = [
-            jax.grad(lambda row: jnp.vdot(model.run_layers(row[None], {}, ctx)[0][0], v))(row)
-            for row in h
-        ]
-        np.testing.assert_allclose(
-            found["gradient_correlation"][0], mean_cosine(jnp.stack(rows)), rtol=1e-10
+        zero, _ = inspect_network("jacobian_spectrum", skip="rezero")
+        usual, _ = inspect_network("jacobian_spectrum", skip="identity")
+    assert zero["jacobian_distance"] == 0
+    assert np.array_equal(zero["jacobian_spectrum"], np.ones(5))
+    assert usual["jacobian_distance"] > 0.1
+
+
+def random_vector(snapshot, h):
+    """The v of ``gradient_correlation``, of the shape of one example's h."""
+    key = jax.random.fold_in(snapshot.state.key, 5)
+    return jax.random.normal(key, h.shape[1:], h.dtype)
+
+
+def test_gradients_of_a_linear_network_have_cosine_one():
+    with scope("float64"):
+        found, _ = inspect_network("gradient_correlation", activation="linear")
+    assert_allclose(found["gradient_correlation"], 1, rtol=1e-12)
+
+
+def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
+    with scope("float64"):
+        found, snapshot = inspect_network("gradient_correlation", activation="relu")
+        model = snapshot.network()
+        h = first_signals(snapshot)
+        v = random_vector(snapshot, h)
+
+        def projection(row):
+            output, _ = model.run_layers(row[None], {}, snapshot.ctx)
+            return jnp.vdot(output[0], v)
+
+        gradients = jnp.stack([jax.grad(projection)(row) for row in h])
+        cosines = found["gradient_correlation"]
+        assert_allclose(cosines[0], mean_cosine(gradients), rtol=1e-10)
+        assert_allclose(cosines[-1], 1, rtol=1e-12)
+        assert np.all(np.diff(cosines) > 0)
+
+
+@pytest.mark.slow
+def test_after_batch_norm_the_correlation_is_that_of_each_example_s_output():
+    with scope("float64"):
+        found, snapshot = inspect_network(
+            "gradient_correlation",
+            norm="batch",
+            skip="identity",
+            activation="relu",
+            width=48,
+            batch_size=EXAMPLES,
         )
-        np.testing.assert_allclose(found["gradient_correlation"][-1], 1, rtol=1e-12)
-        assert np.all(np.diff(found["gradient_correlation"]) > 0)
+        h = first_signals(snapshot)
+        v = random_vector(snapshot, h)
+
+        def projections(h):
+            return snapshot.network().run_layers(h, {}, snapshot.ctx)[0] @ v
+
+        jacobian = jax.jacrev(projections)(h)
+        diagonal = jnp.arange(EXAMPLES)
+        by_example = float(mean_cosine(jacobian[diagonal, diagonal]))
+        of_sum = float(mean_cosine(jnp.sum(jacobian, axis=0)))
+        assert found["gradient_correlation"][0] == pytest.approx(by_example, abs=0.03)
+        assert abs(of_sum - by_example) > 0.06
 
 
-def test_the_input_gradient_is_a_difference_quotient(inspected):
+def test_the_input_gradient_is_a_difference_quotient():
     with scope("float64"):
-        found, (spec, state, hp, data) = inspected("input_gradient", activation="tanh")
-        model = _network(spec, state, hp)
-        ctx = _told(spec, state, hp)
-        x = normalize_inputs(spec.architecture, data, data["x"])
+        found, snapshot = inspect_network("input_gradient", activation="tanh")
+        model = snapshot.network()
+        x = inputs_of(snapshot)
         step = 1e-6
 
-        def output(x):
-            return model(x, {}, ctx)[0][:, 0]
+        def first_outputs(x):
+            return model(x, {}, snapshot.ctx)[0][:, 0]
 
         for n in range(x.shape[1]):
-            moved = step * jnp.eye(x.shape[1])[n][None]
-            np.testing.assert_allclose(
-                found["input_gradient"][:, n],
-                (output(x + moved) - output(x - moved)) / (2 * step),
-                rtol=1e-6,
-            )
+            change = step * jnp.eye(x.shape[1])[n][None]
+            difference = first_outputs(x + change) - first_outputs(x - change)
+            expected = difference / (2 * step)
+            assert_allclose(found["input_gradient"][:, n], expected, rtol=1e-6)
 
 
-def test_a_residual_network_whose_branches_are_switched_off_has_the_identity_as_jacobian(inspected):
-    with scope("float64"):
-        off, _ = inspected("jacobian_spectrum", skip="rezero")
-        on, _ = inspected("jacobian_spectrum", skip="identity")
-    assert off["jacobian_distance"] == 0 and np.array_equal(off["jacobian_spectrum"], np.ones(5))
-    assert on["jacobian_distance"] > 0.1
+def root_mean_square(values):
+    return np.sqrt(np.mean(values**2))
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_the_output_change_is_that_of_one_step_of_gradient_descent(inspected, kind):
-    """Of a small step: learning rate times the outputs' derivative along the gradient; biases stay."""
+def test_the_output_change_is_that_of_one_step_of_gradient_descent(kind):
+    """Of a small step: learning rate times the outputs' derivative along the gradient of all
+    parameters but biases.
+    """
     with scope("float64"):
-        found, (spec, state, hp, data) = inspected(
+        found, snapshot = inspect_network(
             "output_change", kind=kind, activation="tanh", shape=(1, 5, 1)
         )
-        batch = normalize_inputs(spec.architecture, data, data["x"][:8]), data["y"][:8]
-        gradient = jax.grad(lambda params: make_objective(spec, state, hp, batch)(params, {})[0])(
-            state.params
-        )
+        x = inputs_of(snapshot, BATCH_SIZE)
+        params = snapshot.state.params
+        gradient = jax.grad(mean_loss(snapshot, BATCH_SIZE))(params)
 
-        def outputs(size):
-            def weights(path, g):
-                return g * ("bias" not in jax.tree_util.keystr(path))
+        def without_biases(path, leaf):
+            return leaf * ("bias" not in jax.tree_util.keystr(path))
 
-            step = jax.tree_util.tree_map_with_path(weights, gradient)
-            params = jax.tree.map(lambda leaf, g: leaf - size * g, state.params, step)
-            moved = dataclasses.replace(state, params=params)
-            return _network(spec, moved, hp)(batch[0], {}, _told(spec, moved, hp))[0]
+        direction = jax.tree_util.tree_map_with_path(without_biases, gradient)
 
-        rate = float(hp["optimizer.learning_rate"])
-        slope = (outputs(1e-6) - outputs(-1e-6)) / 2e-6
-        np.testing.assert_allclose(
-            found["output_change"], rate * np.sqrt(np.mean(slope**2)), rtol=0.05
-        )
-        np.testing.assert_allclose(
-            found["output_change"], np.sqrt(np.mean((outputs(rate) - outputs(0)) ** 2))
-        )
+        def outputs(rate):
+            moved = jax.tree.map(lambda leaf, d: leaf - rate * d, params, direction)
+            state = dataclasses.replace(snapshot.state, params=moved)
+            moved_snapshot = dataclasses.replace(snapshot, state=state)
+            return moved_snapshot.network()(x, {}, snapshot.ctx)[0]
+
+        rate = float(snapshot.hp.optimizer.learning_rate)
+        derivative = (outputs(1e-6) - outputs(-1e-6)) / 2e-6
+        step = outputs(rate) - outputs(0)
+        output_change = found["output_change"]
+        assert_allclose(output_change, rate * root_mean_square(derivative), rtol=0.05)
+        assert_allclose(output_change, root_mean_square(step))
 
 
-def test_difference_errors_are_least_near_the_roots_of_the_rounding_error(inspected):
+def test_difference_errors_are_smallest_near_roots_of_the_rounding_error():
     with scope("float64"):
-        found, _ = inspected("difference_errors", activation="tanh")
-        forward, central = (found[f"{name}_difference_error"] for name in ("forward", "central"))
-        assert (
-            1e-9 <= found["difference_step"][np.argmin(forward)] <= 1e-7 and np.min(forward) < 1e-6
-        )
-        assert (
-            1e-7 <= found["difference_step"][np.argmin(central)] <= 1e-4 and np.min(central) < 1e-8
-        )
+        found, _ = inspect_network("difference_errors", activation="tanh")
+    steps = found["difference_step"]
+    forward = found["forward_difference_error"]
+    central = found["central_difference_error"]
+    assert 1e-9 <= steps[np.argmin(forward)] <= 1e-7
+    assert np.min(forward) < 1e-6
+    assert 1e-7 <= steps[np.argmin(central)] <= 1e-4
+    assert np.min(central) < 1e-8
 
 
 @pytest.mark.slow
-def test_forward_and_reverse_mode_agree_to_rounding(inspected):
+def test_forward_and_reverse_mode_agree_up_to_rounding():
     with scope("float64"):
-        found, _ = inspected("difference_errors", activation="tanh", norm="layer", skip="identity")
-        assert 0 <= found["mode_error"] < 1e-13
-
-
-@pytest.fixture
-def by_loop(weights, loss_of, make_numbers):
-    """The layers' weights, scaled, the gradient of the mean loss there by the loop over layers, and all parameters."""
-
-    def of(spec, state, data, factor=1.0):
-        params = weights(jax.tree.map(lambda leaf: leaf[None], state.params))
-        kernel = params["stages"][0]["branch"]["weights"][0]
-        kernel["kernel"] = factor * kernel["kernel"]
-        losses = loss_of(spec, make_numbers(NUMBERS, dtype="float64"), data)
-        gradient = jax.grad(lambda params: jnp.mean(losses(params)))(params)
-        return (
-            kernel["kernel"],
-            np.asarray(gradient["stages"][0]["branch"]["weights"][0]["kernel"]),
-            params,
+        found, _ = inspect_network(
+            "difference_errors", activation="tanh", norm="layer", skip="identity"
         )
+    assert 0 <= found["mode_error"] < 1e-13
 
-    return of
+
+def layer_kernels(params):
+    return params["stages"][0]["branch"]["weights"][0]["kernel"]
+
+
+def float64_params(snapshot):
+    with_runs_axis = jax.tree.map(lambda leaf: leaf[None], snapshot.state.params)
+    return to_float64(with_runs_axis)
+
+
+def kernel_gradients(snapshot, params):
+    """The gradient of the mean loss with respect to the layers' weights, by the oracle."""
+    losses = make_losses(snapshot.spec, make_hp(snapshot.spec), snapshot.data)
+    gradient = jax.grad(lambda params: jnp.mean(losses(params)))(params)
+    return np.asarray(layer_kernels(gradient))
 
 
 @pytest.mark.parametrize(
-    "activation, bias, loss", [("relu", False, "cross_entropy"), SLOW("tanh", True, "mse")]
+    ("activation", "bias", "loss", "is_homogeneous"),
+    [("relu", False, "cross_entropy", True), slow("tanh", True, "mse", False)],
 )
-def test_scale_derivatives_are_products_and_one_if_homogeneous(
-    inspected, by_loop, activation, bias, loss
+def test_scale_derivatives_are_products_and_all_equal_if_homogeneous(
+    activation,
+    bias,
+    loss,
+    is_homogeneous,
 ):
     with scope("float64"):
-        how = {"activation": activation, "bias": bias, "loss": loss, "batch_size": 24}
-        found, (spec, state, _, data) = inspected("scale_derivative", **how)
-        weights, gradient, _ = by_loop(spec, state, data)
-        np.testing.assert_allclose(
-            found["scale_derivative"], np.sum(weights * gradient, axis=(1, 2)), rtol=1e-10
+        found, snapshot = inspect_network(
+            "scale_derivative",
+            activation=activation,
+            bias=bias,
+            loss=loss,
+            batch_size=EXAMPLES,
         )
-        apart = np.abs(found["scale_derivative"] / found["output_scale_derivative"] - 1)
-        assert np.all(apart < 1e-12) if activation == "relu" else np.all(apart > 1e-3)
+        params = float64_params(snapshot)
+        products = layer_kernels(params) * kernel_gradients(snapshot, params)
+        of_layers = np.sum(products, axis=(1, 2))
+        assert_allclose(found["scale_derivative"], of_layers, rtol=1e-10)
+    deviation = np.abs(found["scale_derivative"] / found["output_scale_derivative"] - 1)
+    if is_homogeneous:
+        assert np.all(deviation < 1e-12)
+    else:
+        assert np.all(deviation > 1e-3)
 
 
-@pytest.mark.parametrize("norm", [SLOW("none"), "batch", SLOW("layer")])
-def test_scale_invariance_is_that_of_a_loop_and_holds_in_front_of_a_norm(inspected, by_loop, norm):
+def double_kernels(params):
+    doubled = copy.deepcopy(params)
+    layer_kernels(doubled)[...] *= 2
+    return doubled
+
+
+def norms(x, axes):
+    return np.sqrt(np.sum(x**2, axes))
+
+
+def cosines(
+    w,
+    g,
+    axes,
+):
+    products = np.sum(w * g, axes)
+    return products / norms(w, axes) / norms(g, axes)
+
+
+@pytest.mark.parametrize(
+    ("norm", "invariant"),
+    [
+        slow("none", set()),
+        slow("layer", {"layer_cosine", "rescaling_error"}),
+        ("batch", {"layer_cosine", "unit_cosine", "rescaling_error"}),
+    ],
+)
+def test_scale_invariance_is_that_of_a_loop_and_holds_before_a_norm(norm, invariant):
     with scope("float64"):
-        found, (spec, state, _, data) = inspected(
-            "scale_invariance", norm=norm, width=8, batch_size=24, bias=False
+        found, snapshot = inspect_network(
+            "scale_invariance", norm=norm, width=8, batch_size=EXAMPLES, bias=False
         )
-        (w, g, _) = by_loop(spec, state, data)
-        (_, there, _) = by_loop(spec, state, data, factor=2.0)
+        params = float64_params(snapshot)
+        w = layer_kernels(params)
+        g = kernel_gradients(snapshot, params)
+        g_of_doubled = kernel_gradients(snapshot, double_kernels(params))
+    of_layer = (1, 2)
+    of_unit = 1
+    change = 2 * g_of_doubled - g
+    unit_cosines = np.abs(cosines(w, g, of_unit))
+    expected = {
+        "layer_cosine": cosines(w, g, of_layer),
+        "unit_cosine": np.max(unit_cosines, axis=1),
+        "rescaling_error": norms(change, of_layer) / norms(g, of_layer),
+    }
+    assert set(found) == set(expected)
+    for name, values in found.items():
+        assert_allclose(values, expected[name], rtol=1e-6, atol=1e-12)
+        is_invariant = np.max(np.abs(values)) < 1e-3
+        depends_on_scale = np.max(np.abs(values)) > 0.01
+        assert is_invariant if name in invariant else depends_on_scale
 
-        def length(x, axes):
-            return np.sqrt(np.sum(x**2, axes))
 
-        def cosines(axes):
-            return np.sum(w * g, axes) / length(w, axes) / length(g, axes)
-
-        error = length(2 * there - g, (1, 2)) / length(g, (1, 2))
-        close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-12)
-        close(found["layer_cosine"], cosines((1, 2)))
-        close(found["unit_cosine"], np.max(np.abs(cosines(1)), axis=1))
-        close(found["rescaling_error"], error)
-        kept = {"none": (), "layer": ("layer_cosine", "rescaling_error"), "batch": tuple(found)}[
-            norm
-        ]
-        for name, values in found.items():
-            assert np.max(np.abs(values)) < 1e-3 if name in kept else np.max(np.abs(values)) > 0.01
-
-
-@pytest.mark.parametrize("bias", [True, SLOW(False)])
-def test_the_balance_is_that_of_the_weights_and_biases(inspected, by_loop, bias):
+@pytest.mark.parametrize("bias", [True, slow(False)])
+def test_the_balance_is_that_of_the_weights_and_biases(bias):
     with scope("float64"):
-        found, (spec, state, _, data) = inspected("balance", bias=bias, activation="relu")
-        layers, _, params = by_loop(spec, state, data)
-        into, out = [params["embed"]["kernel"], *layers], [*layers, params["head"]["kernel"]]
+        found, snapshot = inspect_network("balance", bias=bias, activation="relu")
+        params = float64_params(snapshot)
+    layers = layer_kernels(params)
+    kernels = [params["embed"]["kernel"], *layers, params["head"]["kernel"]]
+    biases = np.zeros((4, 5))
+    if bias:
         stage = params["stages"][0]["branch"]["weights"][0]
-        biases = [params["embed"]["bias"], *stage["bias"]] if bias else np.zeros((4, 5))
-        expected = [
-            np.sum(w**2, axis=0) + b**2 - np.sum(v**2, axis=1)
-            for w, b, v in zip(into, biases, out, strict=True)
-        ]
-        np.testing.assert_allclose(found["balance"], expected, rtol=1e-10)
+        biases = [params["embed"]["bias"], *stage["bias"]]
+    assert len(found["balance"]) == len(kernels) - 1
+    for number, of_units in enumerate(found["balance"]):
+        incoming = np.sum(kernels[number] ** 2, axis=0) + biases[number] ** 2
+        outgoing = np.sum(kernels[number + 1] ** 2, axis=1)
+        assert_allclose(of_units, incoming - outgoing, rtol=1e-10)
 
 
-@pytest.mark.slow
-def test_behind_batch_norm_the_correlation_is_that_of_each_examples_own_output(inspected):
-    with scope("float64"):
-        how = {
-            "norm": "batch",
-            "skip": "identity",
-            "activation": "relu",
-            "width": 48,
-            "batch_size": 24,
-        }
-        found, (spec, state, hp, data) = inspected("gradient_correlation", **how)
-        model = _network(spec, state, hp)
-        ctx = _told(spec, state, hp)
-        h = model.first_input(normalize_inputs(spec.architecture, data, data["x"]), ctx)
-        v = jax.random.normal(jax.random.fold_in(state.key, 5), h.shape[1:], h.dtype)
-
-        def through(h):
-            return _network(spec, state, hp).through(h, {}, ctx)[0] @ v
-
-        jacobian = jax.jacrev(through)(h)
-        own = float(mean_cosine(jacobian[jnp.arange(24), jnp.arange(24)]))
-        alike = float(mean_cosine(jnp.sum(jacobian, axis=0)))
-        assert (
-            found["gradient_correlation"][0] == pytest.approx(own, abs=0.03)
-            and abs(alike - own) > 0.06
-        )
-
-
-def test_a_run_in_few_bits_is_inspected_in_float32(inspected):
-    found, _ = inspected("sharpness", "jacobian_spectrum", precision="bfloat16")
-    exact, _ = inspected("sharpness", precision="float32")
-    assert all(value.dtype == np.float32 for value in found.values())
-    assert found["sharpness"] == pytest.approx(
-        exact["sharpness"], rel=0.1
-    )  # its weights are rounded to eight bits
+def test_a_run_in_few_bits_is_inspected_in_float32():
+    found, _ = inspect_network("sharpness", "jacobian_spectrum", precision="bfloat16")
+    exact, _ = inspect_network("sharpness", precision="float32")
+    for value in found.values():
+        assert value.dtype == np.float32
+    # The weights are rounded to eight bits.
+    assert found["sharpness"] == pytest.approx(exact["sharpness"], rel=0.1)

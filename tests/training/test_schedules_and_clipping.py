@@ -1,110 +1,125 @@
 """Schedules and clipping against their formulas."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from research.training.optimizers import clip, learning_rate, make_optimizer
 
-from .formulas import CELL, CLIPS, NUMBERS, SCHEDULES, apart, clipped, rate
+from ..builders import trace_option
+from .formulas import (
+    CELL,
+    CLIPS,
+    SCHEDULES,
+    clip_arrays,
+    draw_arrays,
+    learning_rate_at,
+    make_optimizer_option,
+    split_layers,
+)
+
+
+def compute_rates(
+    option,
+    steps,
+    total_steps,
+):
+    optimizer = trace_option(option)
+    rates = []
+    for step in steps:
+        rate = learning_rate(optimizer, jnp.int32(step), jnp.int32(total_steps))
+        rates.append(float(rate))
+    return rates
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("steps, warmup", [(12, 3), (7, 0), (1, 0), (4, 9)])
-def test_schedule(schedule, steps, warmup, make_numbers):
-    numbers = NUMBERS | {"train.steps": steps, "optimizer.warmup_steps": warmup}
-    hp = make_numbers(numbers, runs=None)
-    rates = [float(learning_rate(schedule, jnp.int32(step), hp)) for step in range(steps)]
-    np.testing.assert_allclose(
-        rates, [rate(schedule, step, numbers) for step in range(steps)], rtol=1e-5, atol=1e-8
+@pytest.mark.parametrize(("total_steps", "warmup"), [(12, 3), (7, 0), (1, 0), (4, 9)])
+def test_schedules_follow_their_formulas(
+    schedule,
+    total_steps,
+    warmup,
+):
+    option = make_optimizer_option(schedule=schedule, warmup_steps=warmup)
+    rates = compute_rates(option, range(total_steps), total_steps)
+    expected = [learning_rate_at(option, step, total_steps) for step in range(total_steps)]
+    assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", {0: 2.0, 99: 2.0}),
+        ("linear", {0: 2.0, 50: 1.0, 99: 0.02}),
+        ("warmup", {0: 0.2, 9: 2.0, 10: 2.0, 99: 2.0}),
+        ("warmup_cosine", {0: 0.2, 9: 2.0, 10: 2.0, 55: 1.0}),
+        ("step", {0: 2.0, 49: 2.0, 50: 0.2, 74: 0.2, 75: 0.02, 99: 0.02}),
+    ],
+)
+def test_schedules_have_these_rates_at_a_peak_of_two(schedule, expected):
+    option = make_optimizer_option(
+        schedule=schedule, learning_rate=2.0, warmup_steps=10, decay_factor=0.1
     )
+    rates = compute_rates(option, expected, total_steps=100)
+    assert_allclose(rates, list(expected.values()), rtol=1e-5)
 
 
-def test_schedules_begin_and_end_where_they_say(make_numbers):
-    hp = make_numbers(
-        {"train.steps": 100, "optimizer.warmup_steps": 10, "optimizer.learning_rate": 2.0},
-        runs=None,
+def test_a_cosine_ends_near_zero():
+    option = make_optimizer_option(schedule="warmup_cosine", learning_rate=2.0, warmup_steps=10)
+    (rate,) = compute_rates(option, [99], total_steps=100)
+    assert rate < 0.001
+
+
+# Two stacked layers, a cell of three gates and a head, as programs hold them.
+SHAPES = CELL | {
+    "stages": {"0": {"kernel": (2, 4, 4), "bias": (2, 4), "alpha": (2,)}},
+    "head": {"kernel": (4, 3)},
+}
+compiled_clip = jax.jit(clip)
+
+
+def to_float64(tree):
+    return jax.tree.map(lambda array: np.asarray(array, np.float64), tree)
+
+
+def assert_clipped(kind, size):
+    option = make_optimizer_option(clip=kind, clip_threshold=0.1)
+    params = draw_arrays(SHAPES, 0, "float32")
+    directions = draw_arrays(SHAPES, 1, "float32")
+    grads = jax.tree.map(lambda leaf: size * leaf, directions)
+    clipped = compiled_clip(trace_option(option), grads, params)
+    expected = clip_arrays(
+        option, split_layers(to_float64(grads)), split_layers(to_float64(params))
     )
-
-    def at(schedule, step):
-        return float(learning_rate(schedule, jnp.int32(step), hp))
-
-    assert [at("constant", step) for step in (0, 99)] == [2.0, 2.0]
-    np.testing.assert_allclose(
-        [at("linear", step) for step in (0, 50, 99)], [2.0, 1.0, 0.02], rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        [at("warmup", step) for step in (0, 9, 10, 99)], [0.2, 2.0, 2.0, 2.0], rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        [at("warmup_cosine", step) for step in (0, 9, 10, 55)], [0.2, 2.0, 2.0, 1.0], rtol=1e-5
-    )
-    assert at("warmup_cosine", 99) < 0.001
-    np.testing.assert_allclose(
-        [at("step", step) for step in (0, 49, 50, 74, 75, 99)],
-        [2, 2, 0.2, 0.2, 0.02, 0.02],
-        rtol=1e-5,
-    )
-
-
-def gradient_and_weights(size):
-    """Two stacked layers, a cell of three gates and a head, as programs hold them."""
-    generator = np.random.default_rng(0)
-
-    def draw(scale):
-        shapes = {
-            "stages": {"0": {"kernel": (2, 4, 4), "bias": (2, 4), "alpha": (2,)}},
-            "head": {"kernel": (4, 3)},
-        }
-
-        def is_shape(node):
-            return isinstance(node, tuple)
-
-        return jax.tree.map(
-            lambda s: jnp.asarray(scale * generator.standard_normal(s), jnp.float32),
-            shapes | CELL,
-            is_leaf=is_shape,
-        )
-
-    return draw(size), draw(1.0)
-
-
-compiled_clip = jax.jit(clip, static_argnums=0)
-
-
-def assert_clipped(kind, grads, params, bound=0.1):
-    measured = compiled_clip(kind, grads, params, jnp.float32(bound))
-    wide_grads, wide_params = (
-        {path: np.asarray(x, np.float64) for path, x in apart(tree).items()}
-        for tree in (grads, params)
-    )
-    expected = clipped(kind, wide_grads, wide_params, bound)
-    for path, values in apart(measured).items():
-        np.testing.assert_allclose(values, expected[path], rtol=1e-5, atol=1e-30, err_msg=str(path))
+    for path, values in split_layers(clipped).items():
+        assert values.shape == expected[path].shape, path
+        assert_allclose(values, expected[path], rtol=1e-5, atol=1e-30, err_msg=str(path))
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, 1e12])
 @pytest.mark.parametrize("kind", CLIPS)
-def test_clip(kind, size):
-    assert_clipped(kind, *gradient_and_weights(size))
+def test_clipping_follows_its_formulas(kind, size):
+    assert_clipped(kind, size)
 
 
 @pytest.mark.parametrize("size", [1e20, 1e30])
 @pytest.mark.parametrize("kind", CLIPS)
-def test_clip_bounds_a_gradient_whose_squares_overflow(kind, size):
-    """An exploded gradient keeps its direction: it comes out as long as the threshold allows, not as zero."""
-    assert_clipped(kind, *gradient_and_weights(size))
+def test_a_gradient_whose_squares_overflow_is_as_long_as_the_threshold_allows(kind, size):
+    assert_clipped(kind, size)
 
 
-REFUSED = {
-    "optimizer": lambda hp: make_optimizer("newton", hp),
-    "schedule": lambda hp: learning_rate("newton", jnp.int32(0), hp),
-    "clip": lambda hp: clip("newton", {}, {}, hp["optimizer.clip_threshold"]),
+FUNCTIONS = {
+    "kind": make_optimizer,
+    "schedule": lambda optimizer: learning_rate(optimizer, jnp.int32(0), jnp.int32(1)),
+    "clip": lambda optimizer: clip(optimizer, {}, {}),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_unknown_names_are_refused(what, make_numbers):
-    with pytest.raises(ValueError, match=f"{what} must be .*, got newton"):
-        REFUSED[what](make_numbers(runs=None))
+@pytest.mark.parametrize("setting", FUNCTIONS)
+def test_an_unknown_option_is_refused(setting):
+    optimizer = dataclasses.replace(trace_option(make_optimizer_option()), **{setting: "newton"})
+    with pytest.raises(ValueError, match="unknown .* newton"):
+        FUNCTIONS[setting](optimizer)
