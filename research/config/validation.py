@@ -113,18 +113,28 @@ def _describe_missing_effect(
         name: the name of the setting.
         declared: what its field declares.
     """
+    present = [_written(getattr(option, other)) for other in _needed_values(group, declared)]
+    return (
+        f"{group}.{name}={_written(getattr(option, name))} has no effect: "
+        f"it needs {acting_conditions(group, declared)}, got {' and '.join(present)}"
+    )
+
+
+def acting_conditions(group: str, declared: Setting) -> str:
+    """The settings that a setting needs to have an effect; empty where it needs none."""
+    needed = _needed_values(group, declared)
+    return " and ".join(f"{group}.{other}={value}" for other, value in needed.items())
+
+
+def _needed_values(group: str, declared: Setting) -> dict[str, str]:
+    """What other settings of the group must be, in words."""
     needed = {}
     for other, values in declared.only_with.items():
         needed[other] = " or ".join(str(to_plain(value)) for value in values)
     if declared.needs:
-        is_list = isinstance(getattr(option, declared.needs), tuple)
+        is_list = isinstance(schema.default_of(f"{group}.{declared.needs}"), list)
         needed[declared.needs] = "[…]" if is_list else "true"
-    conditions = [f"{group}.{other}={value}" for other, value in needed.items()]
-    present = [_written(getattr(option, other)) for other in needed]
-    return (
-        f"{group}.{name}={_written(getattr(option, name))} has no effect: "
-        f"it needs {' and '.join(conditions)}, got {' and '.join(present)}"
-    )
+    return needed
 
 
 def _written(value: Any) -> str:
