@@ -38,7 +38,7 @@ class RunSetup:
         steps: updates of each run.
         per_epoch: updates in an epoch.
         eval_every: steps between evaluations.
-        diagnostic_intervals: the functions of the program that measure beside the step, by name,
+        diagnostic_intervals: the functions of the program that measure outside the step, by name,
             and every how many steps.
         stream: the source of streamed examples.
     """
