@@ -1,8 +1,9 @@
-# make demo: train the first reproduction and draw it.  make test: the tests.  Both make the virtual environment first.
+# make demo: train the first reproduction and draw it.  make test: the tests.  make docs: the
+# documentation, in site/.  Each installs what it needs into the virtual environment first.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 
 demo: .venv/installed
 	.venv/bin/fathom reproduce vanishing_gradients
@@ -19,6 +20,9 @@ lint: .venv/installed-lint
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
 bench: .venv/installed
 	$(PIP) --editable '.[bench]'
 	.venv/bin/fathom bench
@@ -32,5 +36,9 @@ bench: .venv/installed
 	$(PIP) --editable '.[test,lint]'
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable '.[test,docs]'
+	touch $@
+
 clean:
-	rm -rf .venv dist
+	rm -rf .venv dist site

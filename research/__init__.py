@@ -7,4 +7,4 @@ The rooms of the package import downwards only: ``cli`` and ``benchmark`` on top
 ``config``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from research.benchmark import data, processes, split, steps, sweeps, torch_rows
 from research.benchmark.timing import Measurement, ReportProgress
-from research.config.errors import nearest
+from research.config.suggestions import nearest
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
     if arguments and arguments[0] == "train":
-        from research.cli import train
-
-        return train.main(arguments[1:])  # Hydra parses everything that follows "train"
+        return _run_train(arguments[1:])
     parser = make_parser()
     parsed, unparsed = parser.parse_known_args(arguments)
     for word in unparsed:  # argparse leaves positional words after an option unparsed
@@ -44,6 +42,21 @@ def run(arguments: Sequence[str]) -> int:
             raise
         print(f"fathom: {message}", file=sys.stderr)
         return 2
+
+
+def _run_train(arguments: Sequence[str]) -> int:
+    """Runs ``fathom train``; Hydra parses everything that follows, except for ``--help``."""
+    from research.cli import help as train_help
+
+    if not train_help.wants_help(arguments):
+        from research.cli import train
+
+        return train.main(arguments)
+    try:
+        print(train_help.train_help(), flush=True)
+    except BrokenPipeError:
+        _discard_output()
+    return 0
 
 
 def _discard_output() -> None:

@@ -43,7 +43,14 @@ def make_parser() -> argparse.ArgumentParser:
         description="Measures how gradients travel through deep networks, layer by layer.",
     )
     parser.add_argument("--version", action="version", version=__version__)
+    add_commands(parser)
+    return parser
+
+
+def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Adds the subcommands to a parser and returns the parser of each."""
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {}
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
@@ -58,4 +65,5 @@ def make_parser() -> argparse.ArgumentParser:
                 default="",
                 help="paper: as large as in the paper, for accelerators",
             )
-    return parser
+        parsers[name] = subparser
+    return parsers

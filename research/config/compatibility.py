@@ -1,4 +1,4 @@
-"""Which options go together: every combination of options that makes no sense has its reason.
+"""Which options go together, and why the others do not.
 
 Combinations that depend on the data are in ``research.data.compatibility``.
 """
@@ -34,12 +34,12 @@ RECURRENT_SKIPS = (
 
 @dataclass(frozen=True)
 class Conflict:
-    """A setting that does not go with the others.
+    """A setting that does not go with the other settings.
 
     Attributes:
         path: the setting or group that has to change.
         valid: what would be valid, in words.
-        got: what it is.
+        got: the present value.
         reason: why, or nothing where ``valid`` says it all.
     """
 
@@ -76,10 +76,10 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _inspection_conflicts(config)
     if config.optimizer.kind is OptimizerKind.gd and config.train.batch_size != 128:
         yield Conflict(
-            "train.batch_size",
-            "left out",
-            config.train.batch_size,
-            "optimizer=gd uses all training examples in every step",
+            path="train.batch_size",
+            valid="left out",
+            got=config.train.batch_size,
+            reason="optimizer=gd uses all training examples in every step",
         )
 
 
@@ -98,7 +98,7 @@ def _skip_conflicts(config: Config) -> Iterator[Conflict]:
 
 def _recurrent_skip_conflicts(model: Recurrent, kind: SkipKind) -> Iterator[Conflict]:
     if model.cell is not Cell.elman and kind is not SkipKind.none:
-        reason = f"a {model.cell.name} has gates of its own"
+        reason = f"model.cell={model.cell.name} has gates already"
         yield Conflict("skip", "none", kind.name, reason)
     if kind not in RECURRENT_SKIPS:
         names = ", ".join(skip.name for skip in RECURRENT_SKIPS)
@@ -109,7 +109,8 @@ def _deepnorm_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     norm = config.norm
     if model is not ModelKind.transformer:
-        yield Conflict("model", "transformer", model.name, "skip=deepnorm is defined for one")
+        reason = "skip=deepnorm is defined only for transformers"
+        yield Conflict("model", "transformer", model.name, reason)
     reason = "skip=deepnorm normalises after the sum"
     if norm.kind not in (NormKind.layer, NormKind.rms):
         yield Conflict("norm", "layer or rms", norm.kind.name, reason)
@@ -120,7 +121,7 @@ def _deepnorm_conflicts(config: Config) -> Iterator[Conflict]:
 def _fixup_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     if model not in (ModelKind.mlp, *CONVOLUTIONAL):
-        reason = f"fixup is not defined for a {model.name}"
+        reason = f"skip=fixup is not defined for model={model.name}"
         yield Conflict("skip", "rezero or deepnorm", "fixup", reason)
     if config.norm.kind is not NormKind.none:
         reason = "skip=fixup is an initialisation that replaces normalisation"
@@ -134,10 +135,10 @@ def _dense_conflicts(config: Config) -> Iterator[Conflict]:
         reason = "skip=dense needs layers whose width can grow"
         yield Conflict("model", "mlp or cnn", model.name, reason)
     if norm.kind not in (NormKind.none, NormKind.batch):
-        reason = "with skip=dense units that no layer has written yet must not count"
+        reason = "other norms would count units that skip=dense has not filled yet"
         yield Conflict("norm", "none or batch", norm.kind.name, reason)
     if norm.kind is NormKind.batch and norm.placement is not Placement.pre:
-        reason = "skip=dense normalises what a layer reads"
+        reason = "skip=dense normalises the input of each layer"
         yield Conflict("norm.placement", "pre", norm.placement.name, reason)
 
 
@@ -145,7 +146,7 @@ def _norm_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model
     kind = config.norm.kind
     if isinstance(model, Recurrent) and model.cell is not Cell.elman and kind is not NormKind.none:
-        reason = f"a {model.cell.name} keeps its state in bounds by itself"
+        reason = f"model.cell={model.cell.name} keeps its state bounded already"
         yield Conflict("norm", "none", kind.name, reason)
     placement = config.norm.placement
     acts = kind is not NormKind.none or model.kind in RESNETS
@@ -161,11 +162,11 @@ def _norm_conflicts(config: Config) -> Iterator[Conflict]:
 def _batch_norm_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     if model in (ModelKind.transformer, ModelKind.rnn):
-        reason = f"over the batch, positions of a {model.name} would mix"
+        reason = f"statistics over the batch would mix the positions of a {model.name}"
         yield Conflict("norm", "none, layer, rms, group or dyt", "batch", reason)
     full_batch = config.optimizer.kind is OptimizerKind.gd
     if model is ModelKind.mlp and config.train.batch_size == 1 and not full_batch:
-        reason = "norm=batch subtracts from a single example its own mean, which leaves nothing"
+        reason = "norm=batch subtracts the mean, which leaves zeros of a single example"
         yield Conflict("train.batch_size", "≥ 2", 1, reason)
 
 
@@ -175,7 +176,7 @@ def _group_norm_conflicts(norm: GroupNorm, config: Config) -> Iterator[Conflict]
         valid = f"a divisor of model.width={width}: {listed(divisors(width))}"
         yield Conflict("norm.groups", valid, norm.groups)
     if norm.groups == width and config.model.kind not in CONVOLUTIONAL:
-        reason = "norm=group subtracts from a single unit its own mean, which leaves nothing"
+        reason = "norm=group subtracts the mean, which leaves zeros of a single unit"
         yield Conflict("norm.groups", f"< model.width={width}", norm.groups, reason)
 
 
@@ -184,7 +185,7 @@ def _model_conflicts(config: Config) -> Iterator[Conflict]:
     match model.kind:
         case ModelKind.resnet_cifar if model.depth < 8 or (model.depth - 2) % 6:
             below = max(8, 6 * ((model.depth - 2) // 6) + 2)
-            valid = f"6n+2 for resnet_cifar: {below} or {below + 6}, say"
+            valid = f"6n+2 for resnet_cifar, such as {below} or {below + 6}"
             yield Conflict("model.depth", valid, model.depth)
         case ModelKind.resnet if model.depth not in RESNET_DEPTHS:
             valid = f"one of {listed(RESNET_DEPTHS)} for resnet"
@@ -199,7 +200,7 @@ def _head_conflicts(model: Transformer) -> Iterator[Conflict]:
         valid = f"a divisor of model.width={width}: {listed(divisors(width))}"
         yield Conflict("model.heads", valid, model.heads)
     elif model.positions is Positions.rotary and (width // model.heads) % 2:
-        reason = "positions=rotary turns pairs of units"
+        reason = "model.positions=rotary rotates pairs of units"
         possible = [heads for heads in divisors(width) if width % (2 * heads) == 0]
         if possible:
             yield Conflict("model.heads", f"one of {listed(possible)}", model.heads, reason)
@@ -211,23 +212,50 @@ def _init_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     convolutions = (ModelKind.cnn, ModelKind.resnet_cifar)
     if config.init.kind is InitKind.delta_orthogonal and model not in convolutions:
-        reason = "delta_orthogonal is for model=cnn and model=resnet_cifar"
+        reason = "init=delta_orthogonal is defined only for model=cnn and model=resnet_cifar"
         yield Conflict("init", "orthogonal", "delta_orthogonal", reason)
     if config.init.sigma_b and not config.model.bias:
-        reason = "model.bias=false leaves no biases"
+        reason = "with model.bias=false there are no biases"
         yield Conflict("init.sigma_b", "0", config.init.sigma_b, reason)
 
 
 PER_LAYER = (ModelKind.mlp, *CONVOLUTIONAL, ModelKind.transformer)
-INSPECTED_MODELS = {
-    "jacobian_spectrum": ((ModelKind.mlp,), "compares layers of one shape"),
-    "gradient_correlation": (
-        (ModelKind.mlp, ModelKind.cnn, ModelKind.transformer),
-        "compares layers of one shape",
+
+
+@dataclass(frozen=True)
+class InspectionScope:
+    """The models that an inspection is defined for.
+
+    Attributes:
+        models: their kinds.
+        reason: why it is not defined for others, as the end of a sentence about the inspection.
+    """
+
+    models: tuple[ModelKind, ...]
+    reason: str
+
+
+SCOPES = {  # other inspections are defined for every model
+    "jacobian_spectrum": InspectionScope(
+        models=(ModelKind.mlp,),
+        reason="compares layers of one shape",
     ),
-    "balance": ((ModelKind.mlp,), "is of units between two layers"),
-    "scale_derivative": (PER_LAYER, "compares layers with weights of their own"),
-    "scale_invariance": (PER_LAYER, "compares layers with weights of their own"),
+    "gradient_correlation": InspectionScope(
+        models=(ModelKind.mlp, ModelKind.cnn, ModelKind.transformer),
+        reason="compares layers of one shape",
+    ),
+    "balance": InspectionScope(
+        models=(ModelKind.mlp,),
+        reason="compares the weights into and out of units between two layers",
+    ),
+    "scale_derivative": InspectionScope(
+        models=PER_LAYER,
+        reason="compares layers that do not share weights",
+    ),
+    "scale_invariance": InspectionScope(
+        models=PER_LAYER,
+        reason="compares layers that do not share weights",
+    ),
 }
 
 
@@ -235,20 +263,20 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     skip = config.skip.kind
     for name in config.measure.inspect:
-        models, reason = INSPECTED_MODELS.get(name, ((model,), ""))
-        if model not in models:
-            valid = " or ".join(kind.name for kind in models)
-            yield Conflict("model", valid, model.name, f"{name} {reason}")
+        scope = SCOPES.get(name)
+        if scope and model not in scope.models:
+            valid = " or ".join(kind.name for kind in scope.models)
+            yield Conflict("model", valid, model.name, f"{name} {scope.reason}")
         if name == "balance" and skip is not SkipKind.none:
-            reason = "balance is of units whose weights all enter from one layer"
+            reason = "balance needs units whose weights all come from one layer"
             yield Conflict("skip", "none", skip.name, reason)
 
 
 def divisors(number: int) -> list[int]:
-    """The divisors of a number, ascending."""
+    """The divisors of a number, in ascending order."""
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """The numbers with commas."""
-    return ", ".join(map(str, numbers))
+    """The numbers, separated by commas."""
+    return ", ".join(str(number) for number in numbers)

@@ -1,15 +1,12 @@
-"""The configuration as Hydra composes it: where ``conf/`` lies, its schemas and resolvers, and the
-typed result.
-"""
+"""The configuration as Hydra composes it: its folder, schemas and resolvers, and the result."""
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, StringNode
 
 from research.config import schema
 from research.config.errors import unknown_setting
@@ -17,23 +14,23 @@ from research.config.naming import run_name
 from research.config.validation import check, check_choices
 
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
-GROUPS = [item.name for item in dataclasses.fields(schema.Config) if schema.is_group(item.default)]
-SETTINGS_OF_THE_ROOT = [
-    item.name for item in dataclasses.fields(schema.Config) if not schema.is_group(item.default)
-]
+FIELDS = dataclasses.fields(schema.Config)
+GROUPS = [item.name for item in FIELDS if schema.is_group(item.default)]
+SETTINGS_OF_THE_ROOT = [item.name for item in FIELDS if item.name not in GROUPS]
 
 
 def resource_dir(name: str) -> Path:
-    """``conf`` or ``experiments``: beside the package in a checkout, inside it once installed."""
+    """``conf`` or ``experiments``: next to the package in a checkout, inside it once installed."""
     package = Path(__file__).parent.parent
-    return package / name if (package / name).is_dir() else package.parent / name
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
 
 
 def register() -> None:
     """Makes the schemas and resolvers known to Hydra.
 
-    ``schema`` types the settings that every run has. Each option of a group has a schema of its
-    own, such as ``skip/schema/scaled``, from which ``conf/skip/scaled.yaml`` begins.
+    ``schema`` holds the types of the settings that every run has. Each option of a group has its
+    own schema, such as ``skip/schema/scaled``, which ``conf/skip/scaled.yaml`` includes.
     """
     store = ConfigStore.instance()
     store.store(name="schema", node=_root_schema())
@@ -54,19 +51,23 @@ def _editable(option: Any) -> DictConfig:
 
 def _root_schema() -> DictConfig:
     """Typed nodes for everything that is no option of a group in ``conf/``."""
-    root = _editable(schema.Config())
-    always = [name for name in GROUPS if name not in schema.OPTIONS]
-    node = OmegaConf.masked_copy(root, [*SETTINGS_OF_THE_ROOT, *always])
-    for group in always:
-        node[group] = _editable(getattr(schema.Config(), group))
-    return OmegaConf.create(node)
+    default = schema.Config()
+    root = OmegaConf.create()
+    root["seed"] = IntegerNode(default.seed, is_optional=False)
+    root["name"] = StringNode(default.name)
+    for group in GROUPS:
+        if group not in schema.OPTIONS:
+            root[group] = _editable(getattr(default, group))
+    return root
 
 
 def _study(name: str | None) -> str:
+    """The name of a study's folder."""
     return name or STARTED
 
 
 def _run(overrides: Any) -> Any:
+    """The name of a run's folder."""
     if isinstance(overrides, ListConfig):
         return run_name(list(overrides))
     return overrides
@@ -78,39 +79,47 @@ def to_config(composed: DictConfig) -> schema.Config:
     Raises:
         ValueError: naming the setting that is unknown, has no effect, or is out of its range.
     """
-    nodes = {str(name): node for name, node in composed.items() if name != "hydra"}
     values = {}
-    for name, node in nodes.items():
-        values[name] = _to_option(name, node) if name in GROUPS else _to_value(name, node)
+    for key, node in composed.items():
+        name = str(key)
+        if name in GROUPS:
+            values[name] = _to_option(name, node)
+        elif name == "name" and node is not None:
+            values[name] = str(node)  # name=2026 is a number to Hydra
+        elif name in SETTINGS_OF_THE_ROOT:
+            values[name] = node
+        elif name != "hydra":
+            raise ValueError(unknown_setting(_first_path(name, node)))
     config = schema.Config(**values)
     if "hydra" in composed:
-        check_choices(composed.hydra.runtime.choices, config)
+        check_choices(composed.hydra.runtime.choices, composed, config)
     check(config)
     return config
 
 
-def _to_value(name: str, node: Any) -> Any:
-    if name not in SETTINGS_OF_THE_ROOT:
-        path = name
-        if OmegaConf.is_dict(node):
-            path = f"{name}.{next(iter(node), '')}".rstrip(".")
-        raise ValueError(unknown_setting(path))
-    return node
+def _first_path(name: str, node: Any) -> str:
+    """The path of the first setting in an unknown node."""
+    if OmegaConf.is_dict(node) and node:
+        return f"{name}.{next(iter(node))}"
+    return name
 
 
 def _to_option(group: str, node: Any) -> Any:
     """The frozen dataclass of a group's node."""
+    known = []
     cls = OmegaConf.get_type(node)
-    known = [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    if dataclasses.is_dataclass(cls):
+        known = [item.name for item in dataclasses.fields(cls)]
     for name in node:
         if name not in known:
-            raise ValueError(unknown_setting(f"{group}.{name}"))
+            raise ValueError(unknown_setting(f"{group}.{name}", node))
     return _with_tuples(OmegaConf.to_object(node))
 
 
 def _with_tuples(option: Any) -> Any:
     """The option with tuples instead of the lists that OmegaConf makes of them."""
-    lists: Mapping[str, Any] = {
-        name: tuple(value) for name, value in vars(option).items() if isinstance(value, list)
-    }
-    return dataclasses.replace(option, **lists) if lists else option
+    tuples: dict[str, Any] = {}
+    for name, value in vars(option).items():
+        if isinstance(value, list):
+            tuples[name] = tuple(value)
+    return dataclasses.replace(option, **tuples)

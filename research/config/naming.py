@@ -1,45 +1,49 @@
-"""Names of run directories: the overrides that differ, short enough for every file system."""
+"""Names of run directories, made from a run's overrides."""
 
 import hashlib
 import re
 from collections.abc import Sequence
 
-LONGEST = 80  # bytes
-SHARED = (
-    "name",
-    "experiment",
-    "tracker",
-    "mesh",
-    "checkpoint",
-)  # what a folder shares, or what changes no number
+MAX_BYTES = 80  # some file systems and tools do not take much longer names
+HASH_LENGTH = 8
+
+# All runs of a study have these in common, or they change no number of a run.
+NOT_IN_RUN_NAME = ("name", "experiment", "tracker", "mesh", "checkpoint")
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """The sorted overrides joined by commas; past ``LONGEST`` bytes, or where a folder cannot hold
-    them, a hash.
+    """The sorted overrides of a run, joined by commas.
+
+    A name ends in a hash where it would be longer than ``MAX_BYTES``, or where a character had to
+    be replaced because a directory cannot have it.
 
     >>> run_name(["seed=1", "model.depth=64", "experiment=degradation"])
     'model.depth=64,seed=1'
     >>> run_name([])
     'default'
     """
-    parts = [override.lstrip("+").partition("=") for override in overrides]
-    last = {path: value for path, _, value in parts}
-    kept = {
-        path: _canonical(value)
-        for path, value in last.items()
-        if re.split(r"[.@]", path)[0] not in SHARED
-    }
-    whole = ",".join(f"{path}={kept[path]}" for path in sorted(kept)) or "default"
+    values = {}
+    for override in overrides:
+        path, _, value = override.lstrip("+").partition("=")
+        group = re.split(r"[.@]", path)[0]
+        if group not in NOT_IN_RUN_NAME:
+            values[path] = _canonical(value)
+    parts = [f"{path}={values[path]}" for path in sorted(values)]
+    whole = ",".join(parts) or "default"
     name = re.sub(r"[^\w.=,+\-\[\]]", "_", whole)
-    if name == whole and len(name.encode()) <= LONGEST:
+    if name == whole and len(name.encode()) <= MAX_BYTES:
         return name
-    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    num_bytes = MAX_BYTES - HASH_LENGTH - 1
+    shortened = name.encode()[:num_bytes].decode(errors="ignore")
+    digest = hashlib.sha256(whole.encode()).hexdigest()
+    return f"{shortened}-{digest[:HASH_LENGTH]}"
 
 
 def _canonical(value: str) -> str:
-    """One spelling for a number: 1e-2 and 0.010 are 0.01."""
+    """Writes equal numbers alike: 1e-2 and 0.010 become 0.01."""
+    if not re.search(r"[.eE]", value):
+        return value
     try:
-        return repr(float(value)) if re.search(r"[.eE]", value) else value
+        return repr(float(value))
     except ValueError:
         return value

@@ -423,7 +423,7 @@ class Measure:
 
     level: Level = Level.off
     inspect: tuple[str, ...] = setting(
-        (), f"Slower measurements beside the step: {', '.join(INSPECTIONS)}."
+        (), f"Slower measurements on an interval: {', '.join(INSPECTIONS)}."
     )
     inspect_every: int = setting(50, "Steps between two of them.", ge=1, needs="inspect")
 

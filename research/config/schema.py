@@ -266,3 +266,16 @@ def options_with(path: str) -> tuple[str, ...]:
         if declared.path == path:
             names += declared.options
     return tuple(names)
+
+
+@functools.cache
+def default_of(path: str) -> Any:
+    """The default of the setting at ``path``, as a JSON value; of the first option that has it.
+
+    >>> default_of("skip.growth")
+    12
+    """
+    for declared in iter_declared():
+        if declared.path == path:
+            return to_plain(declared.field.default)
+    raise KeyError(path)

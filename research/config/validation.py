@@ -1,18 +1,19 @@
-"""Whether a configuration makes sense by itself: ranges of numbers, and settings that have an
-effect.
-"""
+"""Checks a configuration by itself: ranges of numbers, and settings that have no effect."""
 
 import dataclasses
 import enum
 import math
 import operator
 import re
+import types
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from research.config import options, schema
 from research.config.compatibility import check_compatibility
 from research.config.fields import BOUNDS, Setting, settings_of, to_plain
+from research.config.suggestions import nearest
 
 NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
@@ -26,17 +27,8 @@ def check(config: schema.Config) -> None:
     for item in schema.iter_fields(config):
         if item.declared is not None:
             _check_range(item.path, item.value, item.declared)
-    if config.name is not None and not NAME.fullmatch(config.name):
-        raise ValueError(
-            f"name must be a folder's name of letters, digits and . , = + - _, got {config.name}"
-        )
-    shape = getattr(config.data, "shape", (1,))
-    if not shape or min(shape) < 1:
-        raise ValueError(f"data.shape must be {valid('data.shape')}, got {list(shape)}")
-    for name in config.measure.inspect:
-        if name not in options.INSPECTIONS:
-            known = ", ".join(options.INSPECTIONS)
-            raise ValueError(f"measure.inspect must hold some of {known}, got {name}")
+    _check_name(config.name)
+    _check_lists(config)
     _check_selectors(config)
     _check_effects(config)
     check_compatibility(config)
@@ -53,73 +45,132 @@ def _check_range(
     if value is None:
         return
     for kind, bound in declared.bounds.items():
-        if not getattr(operator, kind)(value, bound):
+        is_in_range = getattr(operator, kind)
+        if not is_in_range(value, bound):
             raise ValueError(f"{path} must be {valid(path)}, got {value}")
 
 
+def _check_name(name: str | None) -> None:
+    if name is not None and not NAME.fullmatch(name):
+        raise ValueError(
+            "name must be the name of a folder, of letters, digits and . , = + - _, "
+            f"got {name or 'an empty value'}"
+        )
+
+
+def _check_lists(config: schema.Config) -> None:
+    shape = getattr(config.data, "shape", (1,))
+    if not shape or min(shape) < 1:
+        raise ValueError(f"data.shape must be {valid('data.shape')}, got {list(shape)}")
+    for name in config.measure.inspect:
+        if name not in options.INSPECTIONS:
+            known = ", ".join(options.INSPECTIONS)
+            hint = nearest(name, options.INSPECTIONS)
+            raise ValueError(f"measure.inspect must hold some of {known}, got {name}{hint}")
+
+
 def _check_selectors(config: schema.Config) -> None:
-    """An option is chosen as a group, not by the field that names it."""
+    """An option with settings of its own is chosen as a group, not by the field that names it."""
     for group, classes in schema.OPTIONS.items():
         option = getattr(config, group)
         selector = schema.selector_of(group)
         name = getattr(option, selector).name
         if type(option) is not classes[name]:
-            raise ValueError(f"{group}.{selector} cannot be set: choose {group}={name} instead")
+            raise ValueError(
+                f"{group}.{selector}={name} does not bring the settings of {group}={name}: "
+                f"write {group}={name} instead"
+            )
 
 
 def _check_effects(config: schema.Config) -> None:
     """A setting that has no effect must not be set."""
-    for group, option in _groups(config):
+    for group, option in _options_of(config):
         defaults = {item.name: item.default for item in dataclasses.fields(option)}
         for name, declared in settings_of(option):
-            value = getattr(option, name)
-            if value != defaults[name] and not declared.acts(option):
-                raise ValueError(_without_effect(group, name, value, declared))
+            is_set = getattr(option, name) != defaults[name]
+            if is_set and not declared.acts(option):
+                raise ValueError(_describe_missing_effect(group, option, name, declared))
 
 
-def _groups(config: schema.Config) -> Iterator[tuple[str, Any]]:
+def _options_of(config: schema.Config) -> Iterator[tuple[str, Any]]:
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if schema.is_group(value):
             yield item.name, value
 
 
-def _without_effect(
+def _describe_missing_effect(
     group: str,
+    option: Any,
     name: str,
-    value: Any,
     declared: Setting,
 ) -> str:
-    conditions = []
+    """The line for a setting that is set but has no effect.
+
+    Args:
+        group: the group of the setting.
+        option: the option that was chosen.
+        name: the name of the setting.
+        declared: what its field declares.
+    """
+    present = [_written(getattr(option, other)) for other in _needed_values(group, declared)]
+    return (
+        f"{group}.{name}={_written(getattr(option, name))} has no effect: "
+        f"it needs {acting_conditions(group, declared)}, got {' and '.join(present)}"
+    )
+
+
+def acting_conditions(group: str, declared: Setting) -> str:
+    """The settings that a setting needs to have an effect; empty where it needs none."""
+    needed = _needed_values(group, declared)
+    return " and ".join(f"{group}.{other}={value}" for other, value in needed.items())
+
+
+def _needed_values(group: str, declared: Setting) -> dict[str, str]:
+    """What other settings of the group must be, in words."""
+    needed = {}
     for other, values in declared.only_with.items():
-        wanted = [str(to_plain(each)) for each in values]
-        conditions.append(f"{group}.{other}={' or '.join(wanted)}")
+        needed[other] = " or ".join(str(to_plain(value)) for value in values)
     if declared.needs:
-        conditions.append(f"{group}.{declared.needs}")
-    needed = " and ".join(conditions)
-    return f"{group}.{name} has an effect only with {needed}, got {group}.{name}={to_plain(value)}"
+        is_list = isinstance(schema.default_of(f"{group}.{declared.needs}"), list)
+        needed[declared.needs] = "[…]" if is_list else "true"
+    return needed
 
 
-def check_choices(choices: Mapping[str, str | None], config: schema.Config) -> None:
+def _written(value: Any) -> str:
+    """A value as it is written on the command line."""
+    plain = to_plain(value)
+    return str(plain).lower() if isinstance(plain, bool) else str(plain)
+
+
+def check_choices(
+    choices: Mapping[str, str | None],
+    composed: Mapping[Any, Any],
+    config: schema.Config,
+) -> None:
     """Checks the options that were chosen for the groups.
 
     Args:
         choices: the name of the option of each group of which one option was chosen.
+        composed: the composed configuration, which lacks the groups that were deleted.
         config: the configuration that they gave.
 
     Raises:
-        ValueError: several options of a group were chosen, which Hydra would merge, or one option
-            contradicts another.
+        ValueError: no option or several options of a group were chosen, or one option contradicts
+            another.
     """
     for group in schema.OPTIONS:
-        if group not in choices:
+        if group not in composed:
+            raise ValueError(f"{group} cannot be deleted; leave it out, and it has its default")
+        if group not in choices:  # Hydra would merge the options
             raise ValueError(
-                f"{group} must be one option; several make a sweep, fathom train -m {group}=…,…"
+                f"{group} must be one option; for a sweep over several: fathom train -m {group}=…,…"
             )
     activation = config.activation.kind.name
     if choices["model"] == "linear" and activation != "linear":
         raise ValueError(
-            f"model must be mlp (linear is an mlp without activation), got linear and {activation}"
+            f"model must be mlp with activation={activation} (model=linear is an mlp without "
+            "activation), got linear"
         )
 
 
@@ -144,12 +195,12 @@ def _check_mesh(mesh: options.Mesh) -> None:
 
 
 NOUNS = {
-    "tuple[str": f"a list of some of {', '.join(options.INSPECTIONS)}, in brackets",
-    "tuple[int": "a list of whole numbers ≥ 1",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
+    tuple[str, ...]: f"a list in brackets of some of {', '.join(options.INSPECTIONS)}",
+    tuple[int, ...]: "a list in brackets of whole numbers ≥ 1",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
 }
 
 
@@ -159,21 +210,42 @@ def valid(path: str) -> str:
     >>> valid("model.depth")
     'a whole number ≥ 1'
     """
-    declared = next(item for item in schema.iter_declared() if item.path == path)
-    default = declared.field.default
-    if isinstance(default, enum.Enum):
-        return f"one of {', '.join(option.name for option in type(default))}"
-    written = _type_in_words(declared.field.type)
-    noun = next((NOUNS[name] for name in NOUNS if name in written), written)
-    if declared.declared is None:
-        return noun
-    bounds = [f"{BOUNDS[kind]} {bound:.10g}" for kind, bound in declared.declared.bounds.items()]
-    return f"{noun} {' and '.join(bounds)}".strip()
+    choices = _members(path)
+    if choices:
+        return f"one of {', '.join(choices)}"
+    item = _declared(path)
+    words = [NOUNS[_type_without_none(item.field.type)]]
+    if item.declared is not None:
+        bounds = [f"{BOUNDS[kind]} {bound:.10g}" for kind, bound in item.declared.bounds.items()]
+        words.append(" and ".join(bounds))
+    return " ".join(words).strip()
 
 
-def _type_in_words(written: Any) -> str:
-    return (
-        written.__name__
-        if isinstance(written, type) and not hasattr(written, "__args__")
-        else str(written)
-    )
+def choices_of(path: str) -> list[str]:
+    """The names that the setting at ``path`` takes, alone or in a list; none where it takes others.
+
+    >>> choices_of("loss.kind")
+    ['cross_entropy', 'mse']
+    """
+    if path == "measure.inspect":
+        return list(options.INSPECTIONS)
+    return _members(path)
+
+
+def _members(path: str) -> list[str]:
+    default = _declared(path).field.default
+    if not isinstance(default, enum.Enum):
+        return []
+    return [member.name for member in type(default)]
+
+
+def _declared(path: str) -> schema.DeclaredSetting:
+    return next(item for item in schema.iter_declared() if item.path == path)
+
+
+def _type_without_none(annotation: Any) -> Any:
+    """``int`` for ``int | None``."""
+    if not isinstance(annotation, types.UnionType):
+        return annotation
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    return members[0]

@@ -1,4 +1,4 @@
-"""Which settings go with the data: what can be info of a dataset before it is loaded."""
+"""Which settings go with the data, as far as it is known before the data is loaded."""
 
 import math
 from collections.abc import Iterator
@@ -17,8 +17,6 @@ from research.config.schema import Config
 from research.data.dataset import DatasetInfo
 from research.data.sources import describe
 from research.data.splits import parse_split
-
-READ_WHOLE = (DataKind.digits, DataKind.noise, DataKind.arrays)
 
 
 def check_data(config: Config) -> None:
@@ -69,7 +67,7 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     if info.is_regression and config.loss.label_smoothing:
         yield Conflict("loss.label_smoothing", "0", config.loss.label_smoothing, numbers)
     if label_noise and (info.is_regression or info.language):
-        reason = f"the targets of {name} are no classes"
+        reason = f"the targets of {name} are not classes"
         yield Conflict("data.label_noise", "0", label_noise, reason)
 
 
@@ -82,8 +80,8 @@ def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Confl
         if value and not is_image:
             reason = f"{name} holds no images"
             yield Conflict(f"data.{setting}", "left out", str(value).lower(), reason)
-    if getattr(data, "resized_crop", False) and (not is_image or data.name in READ_WHOLE):
-        yield Conflict("data.resized_crop", "false", "true", f"{name} is read whole")
+    if getattr(data, "resized_crop", False) and not is_image:
+        yield Conflict("data.resized_crop", "false", "true", f"{name} holds no images")
 
 
 def _text_conflicts(config: Config) -> Iterator[Conflict]:
@@ -92,14 +90,14 @@ def _text_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     if model not in (ModelKind.transformer, ModelKind.rnn):
         yield Conflict("model", "transformer or rnn", model.name, f"{name} holds text")
-    reason = f"the tokens of {name} are no numbers"
+    reason = f"the tokens of {name} are not numbers"
     if config.train.input_noise:
         yield Conflict("train.input_noise", "0", config.train.input_noise, reason)
     scaling = getattr(data, "scaling", Scaling.jointly)
     if scaling is not Scaling.jointly:
         yield Conflict("data.scaling", "jointly", scaling.name, reason)
     if "input_gradient" in config.measure.inspect:
-        yield Conflict("data", "one of numbers", name, "a token has no gradient")
+        yield Conflict("data", "a dataset of numbers", name, "input_gradient needs one")
 
 
 def _tying_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
@@ -108,7 +106,7 @@ def _tying_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
         return
     vectors = getattr(config.data, "word_vectors", None)
     if not info.language or vectors is not WordVectors.learned:
-        reason = "only a transformer that predicts the next token has vectors to share"
+        reason = "only a model that predicts the next token has learned word vectors to share"
         yield Conflict("model.tied", "false", "true", reason)
 
 
@@ -136,5 +134,5 @@ def _time_conflicts(model: Recurrent, info: DatasetInfo) -> Iterator[Conflict]:
     numbers = math.prod(info.shape)
     if numbers % model.depth:
         valid = f"a divisor of {numbers}: {listed(divisors(numbers))}"
-        reason = f"an example's {numbers} numbers are read in as many equal pieces"
+        reason = f"each step reads an equal part of the {numbers} numbers of an example"
         yield Conflict("model.depth", valid, model.depth, reason)

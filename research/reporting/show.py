@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from research.config.errors import nearest
 from research.gauges.table import SIGNAL_GRAD
+from research.config.suggestions import nearest
 from research.records.runs import Run, find_runs
 from research.reporting.tables import (
     VERDICT_COLOURS,

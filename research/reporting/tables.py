@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from research.config.naming import SHARED
+from research.config.naming import NOT_IN_RUN_NAME
 from research.config.schema import Config, flatten
 from research.records.runs import Run
 
@@ -138,7 +138,7 @@ def _differing_settings(runs: Sequence[Run]) -> list[str]:
     for path in _all_paths(runs):
         group = path.split(".")[0]
         values = {_setting(run, path) for run in runs}
-        if len(values) > 1 and group not in SHARED:
+        if len(values) > 1 and group not in NOT_IN_RUN_NAME:
             num_values[path] = len(values)
     return sorted(num_values, key=lambda path: (num_values[path], path))
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from research.config.errors import nearest
 from research.config.hydra_config import resource_dir
 from research.config.naming import run_name
+from research.config.schema import default_of
+from research.config.suggestions import nearest
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
-from research.reporting.tables import DEFAULTS
 from research.runner.run_spec import NOT_IN_RUN_ID
 from research.sweeps.jobs import expand_jobs
 
@@ -152,8 +152,7 @@ def _find_difference(run: Run, settings: Mapping[str, Any]) -> str:
     for path, value in settings.items():
         if path == "name" or path.startswith(NOT_IN_RUN_ID):
             continue
-        default = DEFAULTS.get(path)
-        recorded = run.config.get(path, default)
+        recorded = run.config[path] if path in run.config else default_of(path)
         if recorded != value:
             return f"{path} is {recorded} there and {value} in the experiment"
     return ""

@@ -1,25 +1,35 @@
-import enum
+"""The files below ``conf/``: every option composes, and every experiment trains.
+
+Experiments at the scale of their papers are in tests/reproduce/test_scale.py.
+"""
+
 import functools
-import sys
+import json
+from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.plugins import Plugins
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
 
-from research.config import schema as config
 from research.config.hydra_config import register, resource_dir, to_config
+from research.config.schema import OPTIONS, Config, flatten, selector_of
 from research.config.validation import check
 from research.records.runs import flatten_dict
+from research.sweeps.composition import Composer
+from research.sweeps.jobs import expand_jobs, find_unique_jobs
 
 from ..described import own_data as own_data
 
 CONF = resource_dir("conf")
-FILES = [file for file in sorted(CONF.glob("*/*.yaml")) if file.parent.name != "wandb"]  # W&B's own
-OPTIONS = [(file.parent.name, file.stem) for file in FILES]
-EXPERIMENTS = [option for group, option in OPTIONS if group == "experiment"]
+WANDB_SWEEP = Path(__file__).parents[2] / "docs" / "examples" / "wandb_sweep.yaml"
+FILES = sorted(CONF.glob("*/*.yaml"))
+EXPERIMENTS = [file.stem for file in FILES if file.parent.name == "experiment"]
+DIFFERENCES = ("experiment", "debug")  # groups whose files hold differences from the default
 PRESETS = {("model", "linear")}  # options that set more than their group
-COMPANIONS = {  # what an option needs beside it
+NEEDED = {  # what an option needs to be allowed
     ("skip", "deepnorm"): ("model=transformer", "norm=layer", "norm.placement=post"),
     ("init", "delta_orthogonal"): ("model=cnn",),
     ("data", "python_docs"): ("model=transformer",),
@@ -33,17 +43,13 @@ COMPANIONS = {  # what an option needs beside it
 }
 
 
-def choices():
-    """Of every group with options: the setting that names the option, and the options that the schema has."""
-    found = {}
-    for path, _, value in config.iter_fields(config.Config()):
-        group, _, name = path.partition(".")
-        if isinstance(value, enum.Enum) and name in ("kind", "name", "level"):
-            found[group] = name, {option.name for option in type(value)}
-    return found
+def files_of(*groups):
+    """The files of some groups, as pairs of group and option."""
+    return [(file.parent.name, file.stem) for file in FILES if file.parent.name in groups]
 
 
-CHOICES = choices()
+ALL_GROUPS = {file.parent.name for file in FILES}
+OPTION_FILES = files_of(*ALL_GROUPS.difference(DIFFERENCES))
 
 
 @functools.cache
@@ -54,128 +60,129 @@ def composed(*overrides):
         return to_config(compose("config", list(overrides)))
 
 
-def test_every_group_with_options_is_known():
-    assert set(CHOICES) | {"tracker", "experiment", "debug"} == {group for group, _ in OPTIONS}
+def differing_paths(one, other):
+    """The settings whose values differ between two flat configurations with the same settings."""
+    assert one.keys() == other.keys()
+    return {path for path in one if one[path] != other[path]}
 
 
-@pytest.mark.parametrize("group", CHOICES)
+def test_every_group_with_options_is_a_folder_and_every_folder_a_group():
+    assert set(OPTIONS) | {"tracker", *DIFFERENCES} == ALL_GROUPS
+
+
+@pytest.mark.parametrize("group", OPTIONS)
 def test_every_option_has_a_file_and_every_file_an_option(group):
-    files = {option for of, option in OPTIONS if of == group and (group, option) not in PRESETS}
-    assert files == CHOICES[group][1]
+    names = {name for of_group, name in files_of(group) if (of_group, name) not in PRESETS}
+    assert names == set(OPTIONS[group])
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [option for option in OPTIONS if option[0] not in ("experiment", "debug")]
-)
+@pytest.mark.parametrize(("group", "name"), OPTION_FILES)
 @pytest.mark.usefixtures("own_data")
-def test_every_option_composes(group, option):
-    chosen = composed(f"{group}={option}", *COMPANIONS.get((group, option), ()))
-    check(chosen)
-    if group in CHOICES and (group, option) not in PRESETS:
-        assert getattr(getattr(chosen, group), CHOICES[group][0]).name == option
+def test_every_option_composes(group, name):
+    config = composed(f"{group}={name}", *NEEDED.get((group, name), ()))
+    if group in OPTIONS and (group, name) not in PRESETS:
+        option = getattr(config, group)
+        assert type(option) is OPTIONS[group][name]
+        assert getattr(option, selector_of(group)).name == name
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [option for option in OPTIONS if option[0] in ("experiment", "debug")]
-)
-def test_every_file_of_differences_composes(group, option):
-    assert check(composed(f"{group}={option}")) is None
+@pytest.mark.parametrize(("group", "name"), files_of(*DIFFERENCES))
+def test_every_file_of_differences_composes(group, name):
+    config = composed(f"{group}={name}")
+    assert check(config) is None
 
 
-@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "skip"])
-def test_an_option_leaves_other_groups_alone(option):
-    companions = COMPANIONS.get(("skip", option), ())
-    default, chosen = (
-        config.flatten(composed(*companions, *words))
-        for words in (["skip=identity"], [f"skip={option}"])
-    )
-    assert all(path.startswith("skip.") for path in default if default[path] != chosen[path])
+@pytest.mark.parametrize("name", OPTIONS["skip"])
+def test_an_option_leaves_other_groups_alone(name):
+    needed = NEEDED.get(("skip", name), ())
+    before = flatten(composed(*needed, "skip=identity"))
+    after = flatten(composed(*needed, f"skip={name}"))
+    assert drop_group(before, "skip") == drop_group(after, "skip")
 
 
-def test_the_composed_default_is_that_of_the_schema():
-    """But for the tracker, which code that makes a Config does not want by itself."""
-    default = config.flatten(composed())
-    schema = config.flatten(config.Config())
-    assert {path for path in default if default[path] != schema[path]} == {"tracker.wandb"}
+def drop_group(settings, group):
+    return {path: value for path, value in settings.items() if not path.startswith(f"{group}.")}
+
+
+def test_the_composed_default_is_that_of_the_schema_except_for_the_tracker():
+    """Code that makes a Config does not want a tracker unless it says so."""
+    default = drop_group(flatten(composed()), "tracker")
+    assert default == drop_group(flatten(Config()), "tracker")
+    assert composed().tracker.wandb
+    assert not Config().tracker.wandb
+
+
+def test_the_settings_of_no_group_are_typed():
+    config = composed("seed=3", "name=4")
+    assert config.seed == 3
+    assert config.name == "4"
 
 
 def test_a_deep_linear_network_is_the_mlp_without_nonlinearity():
-    plain = config.flatten(composed())
-    linear = config.flatten(composed("model=linear"))
-    assert {path: linear[path] for path in plain if plain[path] != linear[path]} == {
-        "activation.kind": "linear"
-    }
+    mlp = flatten(composed())
+    linear = flatten(composed("model=linear"))
+    assert differing_paths(mlp, linear) == {"activation.kind"}
+    assert linear["activation.kind"] == "linear"
 
 
-@pytest.mark.parametrize("file", sorted(CONF.glob("wandb/*.yaml")), ids=str)
-def test_a_search_of_wandb_runs_our_command_on_settings_that_there_are(file):
-    search = yaml.safe_load(file.read_text())
-    *command, name, arguments = search["command"]
-    assert command == ["${env}", "fathom", "train"] and arguments == "${args_no_hyphens}"
-    assert search["metric"]["name"] == "eval/loss"
-    ends = [
-        [space[end] for end in ("min", "max")] if "min" in space else space["values"]
-        for space in search["parameters"].values()
-    ]
-    for which in (0, -1):
-        check(
-            composed(
-                name,
-                *(
-                    f"{path}={end[which]}"
-                    for path, end in zip(search["parameters"], ends, strict=True)
-                ),
-            )
-        )
+@pytest.mark.parametrize("position", [0, -1], ids=["smallest", "greatest"])
+def test_the_sweep_of_wandb_runs_our_command_on_settings_that_exist(position):
+    sweep = yaml.safe_load(WANDB_SWEEP.read_text())
+    *command, name, arguments = sweep["command"]
+    assert command == ["${env}", "fathom", "train"]
+    assert arguments == "${args_no_hyphens}"
+    assert sweep["metric"]["name"] == "eval/loss"
+    overrides = [name]
+    for path, space in sweep["parameters"].items():
+        values = space["values"] if "values" in space else [space["min"], space["max"]]
+        overrides.append(f"{path}={values[position]}")
+    assert check(composed(*overrides)) is None
 
 
 def test_files_hold_values_and_no_interpolation():
     for file in FILES:
-        assert "_target_" not in file.read_text() and "${" not in file.read_text(), file
+        text = file.read_text()
+        assert "_target_" not in text, file
+        assert "${" not in text, file
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_states_differences_below_its_claim(name):
+def test_an_experiment_states_only_differences_below_its_claim(name):
     text = (CONF / "experiment" / f"{name}.yaml").read_text()
     package, claim = text.splitlines()[:2]
-    assert package == "# @package _global_" and claim.startswith("# ")
     settings = yaml.safe_load(text)
+    assert package == "# @package _global_"
+    assert claim.startswith("# ")
     assert settings.pop("name") == name
-    chosen = [
-        f"{key.split('/')[-1]}={option}"
-        for part in settings.pop("defaults", [])
-        for key, option in part.items()
-    ]
     settings.pop("hydra", None)
-    without = config.flatten(composed(*chosen))
-    assert not {
-        path: value for path, value in flatten_dict(settings).items() if without[path] == value
-    }
+    options = []
+    for part in settings.pop("defaults", []):
+        for key, option in part.items():
+            options.append(f"{key.split('/')[-1]}={option}")
+    without = flatten(composed(*options))
+    for path, value in flatten_dict(settings).items():
+        assert without[path] != value, path
+
+
+def plan(name):
+    """The jobs of an experiment, checked as by the sweeper, without duplicates."""
+    register()
+    search_path = create_config_search_path(str(CONF.absolute()))
+    composer = Composer(ConfigLoaderImpl(search_path))
+    arguments = [f"experiment={name}", "tracker=none"]
+    master = composer.load_configuration("config", arguments, run_mode=RunMode.MULTIRUN)
+    sweeper = master.hydra.sweeper
+    jobs = expand_jobs(sweeper.params or {}, sweeper.arms, arguments, composer)
+    run_specs = [composer.make_run_spec(master, job) for job in jobs]
+    return [jobs[number] for number in find_unique_jobs(jobs, run_specs)]
 
 
 @pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(
-    fathom, workplace, monkeypatch, name
-):
-    planned = []
-    Plugins.instance()  # loads the sweeper anew
-    with monkeypatch.context() as patch:
-        sweeper = sys.modules["hydra_plugins.fathom_sweeper"].FathomSweeper
-        ended = {"directory": "nowhere", "status": "done"}
-        patch.setattr(
-            sweeper, "launch_jobs", lambda _, jobs: planned.extend(jobs) or [ended] * len(jobs)
-        )
-        assert fathom("train", f"experiment={name}", "tracker=none").code == 0
-    assert planned and len({tuple(sorted(job)) for job in planned}) == len(planned)
-    said = fathom(
-        "train",
-        f"experiment={name}",
-        *planned[0],
-        "train.steps=2",
-        "tracker=none",
-        "hydra.mode=RUN",
-    )
-    assert said.code == 0, said.err
+def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(fathom, workplace, name):
+    jobs = plan(name)
+    assert jobs
+    result = fathom("train", *jobs[0], "train.steps=2", "hydra.mode=RUN")
+    assert result.code == 0, result.err
     (run,) = workplace.glob(f"outputs/{name}/*/run.json")
-    assert yaml.safe_load(run.read_text())["steps"] == 2
+    assert json.loads(run.read_text())["steps"] == 2

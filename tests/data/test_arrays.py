@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from research.config.data_options import Data
-from research.config.schema import DataKind
+from research.config.data_options import ArrayData
 from research.data.sources import describe, load
 
 X = np.arange(600, dtype=np.float32).reshape(100, 3, 2)
@@ -13,7 +12,7 @@ Y = np.arange(100) % 4
 
 
 def settings(path):
-    return Data(name=DataKind["arrays"], path=str(path))
+    return ArrayData(path=str(path))
 
 
 @pytest.fixture
@@ -111,4 +110,4 @@ def test_a_damaged_file_is_refused_by_name(file, content):
 
 def test_arrays_need_a_path():
     with pytest.raises(ValueError, match="^data.path must be .*, got none$"):
-        describe(Data(name=DataKind["arrays"]))
+        describe(ArrayData())

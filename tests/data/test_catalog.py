@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from research.config.data_options import Data, Unit
-from research.config.schema import Config, DataKind
-from research.config.validation import check
+from research.config.data_options import Unit
+from research.config.schema import make_option
 from research.data.catalog import describe, load_catalog
+from research.data.compatibility import check_data
 from research.data.dataset import fit_standardization
 
+from .. import builders
 from .sample_datasets import PLAY, QUESTIONS, SHAPES, SIZES, random_images
 
 
 def load_images(name, split="train", eval_split="test", limit=None):
-    data = Data(
-        name=DataKind[name],
+    data = make_option(
+        "data",
+        name,
         split=split,
         eval_split=eval_split,
         limit=limit,
@@ -28,17 +30,15 @@ def load_images(name, split="train", eval_split="test", limit=None):
 
 
 def split_sizes(name):
-    return describe(Data(name=DataKind[name])).splits
+    return describe(make_option("data", name)).splits
 
 
 def make_config(name, **data_settings):
     """The default configuration with an image dataset."""
-    config = Config()
-    config.data.name = DataKind[name]
-    config.train.batch_size = 8
+    changes = {"data": name, "train.batch_size": 8}
     for setting, value in data_settings.items():
-        setattr(config.data, setting, value)
-    return config
+        changes[f"data.{setting}"] = value
+    return builders.make_config(changes)
 
 
 def sorted_examples(images, labels):
@@ -69,7 +69,7 @@ def test_an_image_dataset_is_described_by_its_files(prepared, name):
     assert dataset.x.dtype == np.uint8
     assert dataset.y.dtype == np.int32
     assert split_sizes(name) == SIZES
-    check(make_config(name))
+    check_data(make_config(name))
 
 
 def test_an_image_dataset_is_standardized_over_its_training_elements(prepared):
@@ -100,8 +100,8 @@ def test_the_deviation_of_many_rows_is_that_of_all_at_once():
 READ = """
 import sys
 from research.data.catalog import load_catalog
-from research.config.data_options import Data, DataKind
-print(load_catalog(Data(name=DataKind.mnist)).fingerprint())
+from research.config.data_options import CatalogImages
+print(load_catalog(CatalogImages()).fingerprint())
 print("tensorflow" in sys.modules, "tensorflow_datasets" in sys.modules)
 """
 
@@ -190,7 +190,7 @@ def test_a_dataset_that_is_not_prepared_is_named_with_those_that_need_nothing(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     leave(tmp_path / "mnist")
     with pytest.raises(ValueError) as refused:
-        check(make_config("mnist"))
+        check_data(make_config("mnist"))
     message = str(refused.value)
     assert message.startswith(f"data=mnist is not prepared in {tmp_path / 'mnist'}, ")
     assert "fathom-gradients[catalog]" in message
@@ -211,13 +211,13 @@ def test_another_file_format_is_refused(prepared):
     description = prepared / "mnist" / "3.0.1" / "dataset_info.json"
     update_json(description, fileFormat="tfrecord")
     with pytest.raises(ValueError, match="^data=mnist is in .*, but not as array_record: "):
-        check(make_config("mnist"))
+        check_data(make_config("mnist"))
 
 
 def test_an_alternative_file_format_is_accepted(prepared):
     description = prepared / "mnist" / "3.0.1" / "dataset_info.json"
     update_json(description, fileFormat="tfrecord", alternativeFileFormats=["array_record"])
-    check(make_config("mnist"))
+    check_data(make_config("mnist"))
 
 
 @pytest.fixture
@@ -255,16 +255,16 @@ def test_the_newest_version_is_read(many_versions):
 )
 def test_a_split_that_an_image_dataset_lacks_is_refused_by_name(prepared, setting, split, message):
     with pytest.raises(ValueError) as refused:
-        check(make_config("mnist", **{setting: split}))
+        check_data(make_config("mnist", **{setting: split}))
     assert str(refused.value) == message
 
 
 def test_a_batch_is_no_larger_than_the_split(prepared):
-    config = make_config("mnist", split="test")
-    config.train.batch_size = 21
+    changes = {"data": "mnist", "data.split": "test", "train.batch_size": 21}
+    config = builders.make_config(changes)
     message = "train.batch_size must be ≤ 20, the examples of mnist, got 21"
     with pytest.raises(ValueError, match=message):
-        check(config)
+        check_data(config)
 
 
 def test_a_dataset_without_image_or_text_is_refused_with_its_features(prepared):
@@ -288,7 +288,7 @@ def test_slices_are_those_of_the_whole_split(prepared):
 
 def test_any_other_name_is_read_by_its_features(prepared):
     shutil.move(prepared / "cifar10", prepared / "somebodys_images")
-    dataset = load_catalog(Data(name=DataKind["tfds"], dataset="somebodys_images"))
+    dataset = load_catalog(make_option("data", "tfds", dataset="somebodys_images"))
     assert dataset.name == "somebodys_images"
     assert dataset.shape == SHAPES["cifar10"]
     assert dataset.classes == 10
@@ -297,7 +297,7 @@ def test_any_other_name_is_read_by_its_features(prepared):
 
 def test_any_other_dataset_needs_its_name(prepared):
     with pytest.raises(ValueError, match="^data.dataset must be a name of the TFDS catalogue"):
-        describe(Data(name=DataKind["tfds"]))
+        describe(make_option("data", "tfds"))
 
 
 @pytest.fixture
@@ -309,17 +309,18 @@ def configurations(prepared):
 
 def test_one_of_several_configurations_must_be_selected(configurations):
     with pytest.raises(ValueError, match="data.dataset must be one of sized/large, sized/small"):
-        describe(Data(name=DataKind["tfds"], dataset="sized"))
+        describe(make_option("data", "tfds", dataset="sized"))
 
 
 def test_a_selected_configuration_is_read(configurations):
-    dataset = load_catalog(Data(name=DataKind["tfds"], dataset="sized/small"))
+    dataset = load_catalog(make_option("data", "tfds", dataset="sized/small"))
     assert dataset.version == "small/3.0.1"
 
 
 def question_settings(label="label-coarse"):
-    return Data(
-        name=DataKind["trec"],
+    return make_option(
+        "data",
+        "trec",
         label=label,
         unit=Unit.words,
         length=6,
@@ -374,7 +375,7 @@ def test_a_label_that_does_not_exist_is_refused_by_name(prepared):
 
 
 def test_the_play_is_windows_of_its_splits(prepared):
-    data = Data(name=DataKind["tiny_shakespeare"], length=16)
+    data = make_option("data", "tiny_shakespeare", length=16)
     dataset = load_catalog(data)
     characters = [dataset.symbols[token] for token in dataset.x.ravel()]
     assert "".join(characters) == PLAY["train"][: dataset.x.size]
@@ -383,7 +384,7 @@ def test_the_play_is_windows_of_its_splits(prepared):
 
 
 def test_the_play_has_as_many_windows_as_its_splits_hold(prepared):
-    data = Data(name=DataKind["tiny_shakespeare"], length=16)
+    data = make_option("data", "tiny_shakespeare", length=16)
     sizes = describe(data).splits
     assert set(sizes) == set(PLAY)
     for split, text in PLAY.items():

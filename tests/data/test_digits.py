@@ -4,25 +4,25 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config.data_options import Data, Scaling
-from research.config.schema import Config
-from research.config.validation import check
+from research.config.data_options import ImageData, Scaling
+from research.data.compatibility import check_data
 from research.data.digits import SPLITS, load_digits
 from research.data.sources import load
 from research.training.objective import normalize_inputs
 
+from ..builders import make_config
 from .rows import have_common_rows
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_digits(Data())
+    return load_digits(ImageData())
 
 
 @pytest.fixture(scope="module")
 def per_feature():
     """The digits, standardized for each pixel separately."""
-    return load(Data(scaling=Scaling.per_feature))
+    return load(ImageData(scaling=Scaling.per_feature))
 
 
 def test_the_sizes_of_the_splits(digits):
@@ -88,7 +88,7 @@ def test_a_pixel_that_is_constant_in_training_stays_small_in_evaluation(per_feat
 
 
 def test_scaling_per_feature_leaves_the_examples_and_the_usual_dataset_alone(digits, per_feature):
-    usual = load(Data())
+    usual = load(ImageData())
     assert_array_equal(per_feature.x, digits.x)
     assert usual.offset == digits.offset
     assert usual.scale == digits.scale
@@ -110,15 +110,15 @@ def test_what_is_stored_is_small_and_exact(digits):
 
 
 def test_a_limit_keeps_the_first_training_examples_and_the_whole_test_split(digits):
-    few = load_digits(Data(limit=50))
+    few = load_digits(ImageData(limit=50))
     assert_array_equal(few.x, digits.x[:50])
     assert_array_equal(few.eval_x, digits.eval_x)
     assert few.mean_square == pytest.approx(1, rel=1e-12)
 
 
 def test_the_fingerprint_is_that_of_the_examples(digits):
-    again = load_digits(Data())
-    few = load_digits(Data(limit=50))
+    again = load_digits(ImageData())
+    few = load_digits(ImageData(limit=50))
     assert again.fingerprint() == digits.fingerprint()
     assert few.fingerprint() != digits.fingerprint()
 
@@ -128,17 +128,16 @@ def test_the_fingerprint_is_that_of_the_examples(digits):
     [("split", "trian"), ("eval_split", "tset"), ("split", "")],
 )
 def test_a_split_that_does_not_exist_is_refused_by_name(setting, split):
-    config = Config()
-    setattr(config.data, setting, split)
+    config = make_config({f"data.{setting}": split})
     with pytest.raises(ValueError, match=f"^data.{setting} must be one of train, test, got "):
-        check(config)
+        check_data(config)
 
 
 PREPARE = """
 import sys
 from research.data.digits import load_digits
-from research.config.data_options import Data
-print(load_digits(Data()).fingerprint(), "tensorflow" in sys.modules)
+from research.config.data_options import ImageData
+print(load_digits(ImageData()).fingerprint(), "tensorflow" in sys.modules)
 """
 
 
@@ -155,10 +154,10 @@ def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(
 
 def test_cached_rows_that_were_cut_short_are_decoded_again(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    load_digits(Data())
+    load_digits(ImageData())
     [cache] = tmp_path.rglob("decoded-train.npz")
     content = cache.read_bytes()
     cache.write_bytes(content[: len(content) // 2])
-    again = load_digits(Data())
+    again = load_digits(ImageData())
     assert again.fingerprint() == digits.fingerprint()
     assert len(cache.read_bytes()) == len(content)

@@ -5,8 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from research.config.data_options import Data
-from research.config.schema import DataKind
+from research.config.data_options import FolderData
 from research.data.sources import describe, load
 
 CAT_VALUES = list(range(0, 80, 4))
@@ -14,7 +13,7 @@ DOG_VALUES = list(range(100, 180, 4))
 
 
 def settings(path, **changes):
-    return Data(name=DataKind["folder"], path=str(path), **changes)
+    return FolderData(path=str(path), **changes)
 
 
 def write_pets(folder, *, mode="RGB"):
@@ -118,4 +117,4 @@ def test_what_is_not_a_folder_of_images_is_refused_in_one_line(tmp_path, make, m
 
 def test_a_folder_needs_a_path():
     with pytest.raises(ValueError, match="^data.path must be .*, got none$"):
-        describe(Data(name=DataKind["folder"]))
+        describe(FolderData())

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config.data_options import Data, Function
-from research.config.schema import Config, DataKind
-from research.config.validation import check
+from research.config.data_options import Function, FunctionData
+from research.data.compatibility import check_data
 from research.data.function import FUNCTIONS
 from research.data.sources import describe, load
 
+from ..builders import make_config
 from .rows import have_common_rows
 
 
@@ -18,8 +18,7 @@ def load_function(name, **changes):
 
 
 def settings(name, **changes):
-    return Data(
-        name=DataKind["function"],
+    return FunctionData(
         function=Function[name],
         **changes,
     )
@@ -95,7 +94,6 @@ def test_a_grid_of_two_inputs_needs_a_square_of_examples():
 
 
 def test_regression_targets_need_a_loss_for_them():
-    config = Config()
-    config.data.name = DataKind["function"]
+    config = make_config({"data": "function"})
     with pytest.raises(ValueError, match="loss must be mse .*, got cross_entropy"):
-        check(config)
+        check_data(config)

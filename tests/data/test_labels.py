@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from research.config.data_options import Data
+from research.config.data_options import ImageData
 from research.data.dataset import LabeledArrays, select_splits
 from research.data.sources import load
 
@@ -14,11 +14,11 @@ FRACTIONS = [0.0, 0.3, 1.0]
 @pytest.fixture(scope="module")
 def clean():
     """The digits without label noise."""
-    return load(Data())
+    return load(ImageData())
 
 
 def load_noisy(fraction, **changes):
-    return load(Data(label_noise=fraction, **changes))
+    return load(ImageData(label_noise=fraction, **changes))
 
 
 @pytest.mark.parametrize("fraction", FRACTIONS)
@@ -55,7 +55,7 @@ def test_examples_without_a_label_are_refused_by_their_split():
         "unsupervised": LabeledArrays(x, np.full(100, -1)),
     }
     sizes = {"train": 100, "unsupervised": 100}
-    data = Data(split="unsupervised", eval_split="train")
+    data = ImageData(split="unsupervised", eval_split="train")
     message = "^data.split must have labels: those of unsupervised are missing$"
     with pytest.raises(ValueError, match=message):
         select_splits(data, sizes, splits.__getitem__, classes=4)

@@ -1,14 +1,14 @@
 from numpy.testing import assert_array_equal
 
-from research.config.data_options import Data
+from research.config.data_options import NoiseData
 from research.data.noise import load_noise
 
 from .rows import have_common_rows
 
 
 def load(limit=None):
-    settings = Data(
-        shape=[2, 3],
+    settings = NoiseData(
+        shape=(2, 3),
         classes=4,
         examples=100,
         limit=limit,

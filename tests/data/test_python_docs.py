@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from research.config.data_options import Data
-from research.config.schema import Config, DataKind, ModelKind
-from research.config.validation import check
+from research.config.data_options import TextData
 from research.data import python_docs
+from research.data.compatibility import check_data
 from research.data.python_docs import describe, load_python_docs
 from research.data.text import MIN_OCCURRENCES, UNKNOWN
+
+from .. import builders
 
 T = 64
 LENGTHS = [2, 63, T, 1000]
@@ -36,7 +37,7 @@ TEST_TEXT = TEXT[-TEST_CHARACTERS:]
 
 
 def settings(length=T, **changes):
-    return Data(name=DataKind["python_docs"], length=length, **changes)
+    return TextData(length=length, **changes)
 
 
 def load_docs(length=T, **changes):
@@ -191,12 +192,10 @@ def test_tokens_are_not_standardized(docs):
 
 
 def make_config(**data_settings):
-    config = Config()
-    config.data.name = DataKind["python_docs"]
-    config.model.kind = ModelKind["transformer"]
+    changes = {"data": "python_docs", "model": "transformer"}
     for setting, value in data_settings.items():
-        setattr(config.data, setting, value)
-    return config
+        changes[f"data.{setting}"] = value
+    return builders.make_config(changes)
 
 
 def test_a_window_is_no_longer_than_the_test_text():
@@ -204,18 +203,18 @@ def test_a_window_is_no_longer_than_the_test_text():
     assert describe(settings(longest)).splits["test"] == 1
     message = f"data.length must be ≤ {longest}, .* got {longest + 1}"
     with pytest.raises(ValueError, match=message):
-        check(make_config(length=longest + 1))
+        check_data(make_config(length=longest + 1))
 
 
 def test_a_batch_is_no_larger_than_the_number_of_windows():
     windows = describe(settings(4096)).splits["train"]
     message = f"train.batch_size must be ≤ {windows}, .* got 128"
     with pytest.raises(ValueError, match=message):
-        check(make_config(length=4096))
+        check_data(make_config(length=4096))
 
 
 @pytest.mark.parametrize("setting", ["split", "eval_split"])
 def test_a_split_that_does_not_exist_is_refused_by_name(setting):
     message = f"^data.{setting} must be one of train, test, got validation"
     with pytest.raises(ValueError, match=message):
-        check(make_config(**{setting: "validation"}))
+        check_data(make_config(**{setting: "validation"}))

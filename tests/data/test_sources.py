@@ -1,9 +1,8 @@
 import importlib
 
 import pytest
-from research.config.data_settings import Data
 
-from research.config.schema import DataKind
+from research.config.data_options import DataKind, ImageData
 from research.data.sources import load
 from research.data.tfds_directory import OFFLINE_DATASETS
 
@@ -20,12 +19,5 @@ def test_every_offline_dataset_can_be_selected():
 
 
 def test_equal_settings_give_the_same_object_and_others_another():
-    assert load(Data(limit=30)) is load(Data(limit=30))
-    assert load(Data(limit=30)) is not load(Data(limit=31))
-
-
-def test_a_dataset_keeps_its_settings_when_they_change_later():
-    settings = Data(limit=30)
-    dataset = load(settings)
-    settings.limit = 31
-    assert load(Data(limit=30)) is dataset
+    assert load(ImageData(limit=30)) is load(ImageData(limit=30))
+    assert load(ImageData(limit=30)) is not load(ImageData(limit=31))

@@ -1,32 +1,36 @@
 """Streaming gives the examples and the order of data in memory, from any step on, on any host."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config.schema import Config, DataKind, OptimizerKind
+from research.config.schema import make_option
 from research.data.streaming import ShuffledSource, iter_batches, sample_evenly
 from research.runner.run_setup import make_run_setup
 from research.training.objective import epoch_permutation
 from research.training.program import make_program
 
+from .. import builders
 from .rows import have_common_rows
 
 BATCH_SIZE = 7  # of 29 examples: 4 batches an epoch, 1 example left over
 
 
 def make_config(**data_settings):
-    config = Config()
-    config.data.name = DataKind["mnist"]
-    config.train.batch_size = BATCH_SIZE
-    config.model.depth = 2
-    config.model.width = 4
-    config.train.steps = 11
+    changes = {
+        "data": "mnist",
+        "train.batch_size": BATCH_SIZE,
+        "train.steps": 11,
+        "model.depth": 2,
+        "model.width": 4,
+    }
     for name, value in data_settings.items():
-        setattr(config.data, name, value)
-    return config
+        changes[f"data.{name}"] = value
+    return builders.make_config(changes)
 
 
 def setup_with(in_memory_limit):
@@ -187,7 +191,8 @@ def test_augmentation_depends_on_the_position_in_the_run_alone(prepared):
 
 
 def test_full_batches_cannot_be_streamed(prepared):
-    config = make_config(in_memory_limit=0.0)
-    config.optimizer.kind = OptimizerKind["gd"]
+    config = dataclasses.replace(
+        make_config(in_memory_limit=0.0), optimizer=make_option("optimizer", "gd")
+    )
     with pytest.raises(ValueError, match="optimizer must be another than gd"):
         make_run_setup(config)

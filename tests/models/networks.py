@@ -21,7 +21,7 @@ from ..compiling import quick
 from ..oracle import ACTIVATIONS, unrolled
 from .taps import root_mean_square
 
-FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
+FLOAT64: dict[str, Any] = {"dtype": "float64", "param_dtype": "float64"}
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.standard_normal((6, 5))
 COTANGENT = GENERATOR.standard_normal((6, 4))  # ∂L/∂logits
@@ -47,7 +47,7 @@ def make_numbers(arch, numbers=None):
         numbers: hyperparameters by dotted path; the others have their defaults.
     """
     wide = jnp.promote_types(arch.param_dtype, "float32")
-    return make_hparams(arch, numbers, runs=None, dtype=wide)
+    return make_hparams(arch, numbers, runs=None, dtype=wide.name)
 
 
 def params_of(module):
@@ -202,8 +202,8 @@ def _compile_pass(arch, train, level):
 
 def measure(
     network,
-    x=X,
-    cotangent=COTANGENT,
+    x: Any = X,
+    cotangent: Any = COTANGENT,
     *,
     train=None,
     level=Level.full,

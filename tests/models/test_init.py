@@ -1,5 +1,7 @@
 """Initial weights and biases: their variance, bounds and orthogonality; their scale is traced."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def make_init(scheme, **numbers):
     return make_option("init", scheme, **kept)
 
 
-def draw(scheme, shape=(200, 300), dtype="float32", factor=1.0, **numbers):
+def draw(scheme, shape: Any = (200, 300), dtype: Any = "float32", factor: Any = 1.0, **numbers):
     """Weights of one seed."""
     init = make_init(scheme, **numbers)
     key = jax.random.key(3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ every_shape = pytest.mark.parametrize(
 float64 = pytest.mark.usefixtures("float64")
 
 
-def make(kind, dtype="float32"):
+def make(kind, dtype="float32") -> Any:
     """A norm of 8 units with initial parameters; running statistics are in float32 or wider."""
     option = make_option("norm", kind)
     if kind == "group":
@@ -88,6 +89,7 @@ def formula(kind, h):
         case "batch":
             all_but_units = tuple(range(h.ndim - 1))
             return standardize(h, all_but_units, EPSILON[kind])
+    raise ValueError(f"no formula for {kind}")
 
 
 def standardize(h, axes, epsilon):

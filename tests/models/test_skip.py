@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from research.config.options import Skip as SkipOption
 from research.config.options import SkipKind
 from research.models.architecture import ForwardContext
+from research.models.hparams import HParams
 from research.models.plan import Part
 from research.models.skip import Skip
 
@@ -42,7 +44,7 @@ class TestedSkip:
     __test__ = False
 
     module: Skip
-    hp: object
+    hp: HParams
 
     def __call__(
         self,
@@ -61,7 +63,7 @@ class TestedSkip:
     def formula(self, h, branch, normalize=None):
         """What the formula says, in float64."""
         arch = self.module.arch
-        more = {} if normalize is None else {"normalize": normalize}
+        more: dict[str, Any] = {} if normalize is None else {"normalize": normalize}
         at = Shortcut(
             hp=self.hp,
             layer=LAYER,
@@ -162,6 +164,7 @@ def test_initial_gates_are_almost_closed_and_similar_for_all_units(kind):
     gate = make_skip(kind, Part("dense", 100, 100), noise=False).module.gate
     # The standard deviation of n draws has a relative error of 1/√(2n).
     five_errors = 5 / np.sqrt(2e4)
+    assert gate.bias is not None
     assert_array_equal(gate.bias[...], -0.5)
     assert_allclose(np.std(gate.kernel[...]), 0.1 / np.sqrt(100), rtol=five_errors)
 
@@ -171,7 +174,7 @@ def test_initial_gates_are_almost_closed_and_similar_for_all_units(kind):
 WITH_SHORTCUT = [kind for kind in KINDS if kind not in ("none", "dense", "deepnorm")]
 IMAGE = GENERATOR.standard_normal((2, 5, 4, 2))
 SMALLER_BRANCH = GENERATOR.standard_normal((2, 3, 2, 4))
-RESNET = {
+RESNET: dict[str, Any] = {
     "kind": "resnet_cifar",
     "shape": (5, 4, 2),
     "depth": 14,

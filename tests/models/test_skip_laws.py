@@ -231,6 +231,7 @@ def test_fixup_initially_has_a_head_and_branches_of_zero(model, placement):
         stack = Stack(arch, hp, rngs=nnx.Rngs(0))
         ctx = ForwardContext(hp, train=True, level=Level.norms)
         _, statistics = stack(x, {}, ctx)
+        assert stack.head is not None
         return stack.head.kernel[...], statistics["activation_rms"]
 
     head, rms = initialize_and_run(x)
@@ -304,6 +305,7 @@ def test_fixup_scales_the_inner_weights_of_a_branch(
         expected = factor * kernel_of(usual, number)
         assert_allclose(kernel_of(fixup, number), expected, rtol=1e-6)
     assert_array_equal(kernel_of(fixup, last), 0)
+    assert fixup.shifts is not None
     assert fixup.shifts.shape == (num_weights, 2)
     assert_array_equal(fixup.shifts[...], 0)
 
@@ -325,6 +327,7 @@ def test_fixup_adds_a_number_before_every_nonlinearity_and_weight():
     b = [0.3, -0.2, 0.5, 1.1]
     branch.weights[0].kernel[...] = jnp.asarray(first)
     branch.weights[1].kernel[...] = jnp.asarray(second)
+    assert branch.shifts is not None
     branch.shifts[...] = jnp.asarray(b).reshape(2, 2)
     h = normal((2, 1, 1, 3), seed=2)
 

@@ -15,7 +15,6 @@ import pytest
 import wandb
 import yaml
 
-from research.config.hydra_config import resource_dir
 from research.records.runs import Run
 from research.records.trackers.wandb import WANDB_SETTINGS
 
@@ -130,11 +129,11 @@ def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_expects(
 
 @pytest.fixture
 def search(server, workplace, process, monkeypatch):
-    """The search that the README names, created with ``wandb sweep``: its file and its path."""
+    """The search of the documentation, created with ``wandb sweep``: its file and its path."""
     monkeypatch.delenv("WANDB_MODE")
     bin_folder = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([bin_folder, os.environ["PATH"]]))
-    file = resource_dir("conf") / "wandb" / "rate_and_depth.yaml"
+    file = Path(__file__).parents[2] / "docs" / "examples" / "wandb_sweep.yaml"
     _, err = process("-m", "wandb", "sweep", file.absolute()).communicate(timeout=60)
     (path,) = re.findall(r"sweep agent with: wandb agent (\S+)", err)
     return file, path

@@ -61,7 +61,7 @@ def test_a_record_that_does_not_know_a_newer_setting_has_its_default(records):
     run = next(records.iterdir())
     file = run / ".hydra" / "config.yaml"
     older = yaml.safe_load(file.read_text())
-    del older["data.grid"]
+    del older["data.label_noise"]
     file.write_text(yaml.safe_dump(older))
     change_settings(run, {"name": "another", "tracker.wandb": False})
     assert len(experiments.finished_runs(NAME, records)) == 30

@@ -167,7 +167,7 @@ def test_a_finished_run_is_left_as_it_is_whatever_the_tracker(trained):
     file = run.directory / "metrics.parquet"
     written = file.stat().st_mtime_ns
 
-    again, _ = trained("name=x", "tracker.project=other")
+    again, _ = trained("name=x", "tracker=wandb", "tracker.project=other")
 
     assert again.directory == run.directory
     assert file.stat().st_mtime_ns == written

@@ -6,7 +6,9 @@ import pickle
 
 import pytest
 
-from research.config.schema import Config, Data, Model, Train
+from research.config.data_options import ImageData
+from research.config.options import FeedForward, Train
+from research.config.schema import Config
 from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import RunSpec, group_key, read_ended
 
@@ -64,11 +66,11 @@ def test_runs_that_differ_in_traced_numbers_share_a_program(changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model": Model(depth=17)},
+        {"model": FeedForward(depth=17)},
         {"train": Train(steps=5)},
         {"train": Train(eval_every=5)},
-        {"data": Data(limit=500)},
-        {"model": Model(dropout=0.2)},
+        {"data": ImageData(limit=500)},
+        {"model": FeedForward(dropout=0.2)},
         {"train": Train(input_noise=0.1)},
     ],
 )
@@ -77,15 +79,15 @@ def test_runs_that_differ_otherwise_do_not(changes):
 
 
 def test_dropout_rates_other_than_zero_share_a_program():
-    config = Config(model=Model(dropout=0.1))
-    other = Config(model=Model(dropout=0.2))
+    config = Config(model=FeedForward(dropout=0.1))
+    other = Config(model=FeedForward(dropout=0.2))
     assert group_key(config) == group_key(other)
 
 
 def test_runs_that_do_not_share_a_program_are_not_trained_as_one():
-    deeper = Config(model=Model(depth=3))
+    deeper = Config(model=FeedForward(depth=3))
     with pytest.raises(ValueError, match="differ only in numbers that are passed in"):
         make_run_setup(Config(), deeper)
 
     setup = make_run_setup(Config(), Config(seed=3))
-    assert setup.hp["seed"].tolist() == [0, 3]
+    assert setup.hp.seed.tolist() == [0, 3]

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from research.config.schema import Checkpoint, Config, Model, Tracker, Train
+from research.config.options import Checkpoint, FeedForward, Tracker, Train
+from research.config.schema import Config
 from research.records.record import RunLocked, RunRecord, is_being_written
 from research.records.runs import Run
 from research.runner import session
@@ -36,7 +37,7 @@ def test_garbage_is_collected_again_also_where_jax_cannot_be_imported(monkeypatc
 @pytest.fixture
 def spec(tmp_path):
     config = Config(
-        model=Model(depth=2, width=8),
+        model=FeedForward(depth=2, width=8),
         train=Train(steps=STEPS, eval_every=5),
         tracker=Tracker(wandb=False),
         checkpoint=Checkpoint(every=1e-9),
