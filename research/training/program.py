@@ -224,15 +224,15 @@ def _step_at_interval(
     def measured_step(state: TrainState) -> tuple[TrainState, Metrics]:
         return run_step(spec, True, state, hp, batch)
 
-    def bare_step(state: TrainState) -> tuple[TrainState, Metrics]:
+    _, row_shapes = jax.eval_shape(measured_step, state)
+
+    def unmeasured_step(state: TrainState) -> tuple[TrainState, Metrics]:
         state, row = run_step(spec, False, state, hp, batch)
         blank = jax.tree.map(_full_of_nan, row_shapes)
         return state, blank | row
 
-    _, row_shapes = jax.eval_shape(measured_step, state)
-
     is_due = step % spec.measure_every == 0
-    return lax.cond(is_due, measured_step, bare_step, state)
+    return lax.cond(is_due, measured_step, unmeasured_step, state)
 
 
 def _full_of_nan(shape: jax.ShapeDtypeStruct) -> Array:
