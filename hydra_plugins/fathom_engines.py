@@ -106,7 +106,11 @@ class EngineLauncher(GroupedLauncher):
     """Trains the groups with an engine; a task that is killed fails only the runs of its group."""
 
     def __init__(
-        self, map_mode: Any, devices: int | None, max_group_size: int | None, **settings: Any
+        self,
+        map_mode: Any,
+        devices: int | None,
+        max_group_size: int | None,
+        **settings: Any,
     ):
         super().__init__(map_mode, devices, max_group_size)
         self.settings: dict[str, Any] = {}

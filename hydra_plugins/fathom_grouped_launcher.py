@@ -41,13 +41,22 @@ class GroupedLauncher(Launcher):
     A run that fails does not stop the others.
     """
 
-    def __init__(self, map_mode: MapMode, devices: int | None, max_group_size: int | None):
+    def __init__(
+        self,
+        map_mode: MapMode,
+        devices: int | None,
+        max_group_size: int | None,
+    ):
         self.map_mode = map_mode
         self.devices = devices
         self.max_group_size = max_group_size
 
     def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+        self,
+        *,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
     ) -> None:
         """Called by Hydra before ``launch``."""
         from research.runner.session import session_of

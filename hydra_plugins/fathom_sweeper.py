@@ -39,12 +39,21 @@ class FathomSweeper(BasicSweeper):
     and failures are reported at the end.
     """
 
-    def __init__(self, max_batch_size: int | None, params: Any, arms: Any):
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: Any,
+        arms: Any,
+    ):
         super().__init__(max_batch_size, params)
         self.arms = arms
 
     def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+        self,
+        *,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
     ) -> None:
         """Called by Hydra before ``sweep``; gives the launcher a loader that composes quickly."""
         from research.runner.session import session_of
@@ -103,7 +112,11 @@ class FathomSweeper(BasicSweeper):
         return [job_return.return_value for job_return in job_returns]
 
 
-def _print_plan(missing: Sequence[Any], num_runs: int, num_duplicates: int) -> None:
+def _print_plan(
+    missing: Sequence[Any],
+    num_runs: int,
+    num_duplicates: int,
+) -> None:
     from research.runner.run_spec import group_key
 
     programs = {group_key(run_spec.config) for run_spec in missing}

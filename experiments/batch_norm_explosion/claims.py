@@ -31,7 +31,11 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     ]
 
 
-def select_normalised(runs: Sequence[Run], activation: str, batch: int) -> list[Run]:
+def select_normalised(
+    runs: Sequence[Run],
+    activation: str,
+    batch: int,
+) -> list[Run]:
     """The plain networks with batch norm on noise, one per seed."""
     settings = {
         "norm.kind": "batch",
@@ -43,7 +47,11 @@ def select_normalised(runs: Sequence[Run], activation: str, batch: int) -> list[
     return where(runs, settings)
 
 
-def _factor(runs: Sequence[Run], activation: str, batch: int) -> Claim:
+def _factor(
+    runs: Sequence[Run],
+    activation: str,
+    batch: int,
+) -> Claim:
     """The claim judges the geometric mean over seeds."""
     rate = theory.batch_norm_rate(activation, batch)
     assert rate is not None

@@ -72,7 +72,11 @@ def _plot_profiles(axes: Axes, runs: Sequence[Run]) -> None:
     )
 
 
-def _plot_gradient(axes: Axes, runs: Sequence[Run], style: CurveStyle) -> None:
+def _plot_gradient(
+    axes: Axes,
+    runs: Sequence[Run],
+    style: CurveStyle,
+) -> None:
     logs = log_profile(initial_profiles(runs, "signal_grad"))
     band(
         axes,
@@ -105,7 +109,11 @@ def _plot_predicted_factors(axes: Axes, activation: str) -> None:
     plot_theory(axes, batches, np.array(rates, float), linewidth=0.8)
 
 
-def _plot_measured_factors(axes: Axes, runs: Sequence[Run], style: CurveStyle) -> None:
+def _plot_measured_factors(
+    axes: Axes,
+    runs: Sequence[Run],
+    style: CurveStyle,
+) -> None:
     batches = []
     factors = []
     for run in runs:

@@ -29,7 +29,12 @@ def at_usual_rate(runs: Sequence[Run]) -> list[Run]:
     return where(runs, {"optimizer.learning_rate": RATE})
 
 
-def losses(runs: Sequence[Run], skip: str, depth: int, select_rate: SelectRate) -> dict[int, float]:
+def losses(
+    runs: Sequence[Run],
+    skip: str,
+    depth: int,
+    select_rate: SelectRate,
+) -> dict[int, float]:
     """Training losses of the last epoch by seed, without normalisation.
 
     Args:
@@ -47,7 +52,11 @@ def divide_by_seed(numerators: dict[int, float], denominators: dict[int, float])
     return [numerators[seed] / denominators[seed] for seed in numerators]
 
 
-def _degrades(runs: Sequence[Run], select_rate: SelectRate, rate_name: str) -> list[Claim]:
+def _degrades(
+    runs: Sequence[Run],
+    select_rate: SelectRate,
+    rate_name: str,
+) -> list[Claim]:
     shallow = losses(runs, PLAIN, 8, select_rate)
     deep = losses(runs, PLAIN, 64, select_rate)
     ratios = divide_by_seed(deep, shallow)
@@ -69,7 +78,11 @@ def _degrades(runs: Sequence[Run], select_rate: SelectRate, rate_name: str) -> l
     ]
 
 
-def _cured(runs: Sequence[Run], select_rate: SelectRate, rate_name: str) -> Claim:
+def _cured(
+    runs: Sequence[Run],
+    select_rate: SelectRate,
+    rate_name: str,
+) -> Claim:
     values = list(losses(runs, RESIDUAL, 64, select_rate).values())
     return claim(
         f"{rate_name}: training loss of residual-64",

@@ -65,7 +65,11 @@ def _plot_curves(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set_title("Adam, 0.001")
 
 
-def _plot_final_losses(axes: Axes, runs: Sequence[Run], usual: Sequence[Run]) -> None:
+def _plot_final_losses(
+    axes: Axes,
+    runs: Sequence[Run],
+    usual: Sequence[Run],
+) -> None:
     """A bar for each depth at the usual learning rate, a mark on it at its best one."""
     for offset, skip in zip((-0.18, 0.36 - 0.18), ARMS, strict=True):
         for column, depth in enumerate(DEPTHS):
@@ -82,7 +86,12 @@ def _plot_final_losses(axes: Axes, runs: Sequence[Run], usual: Sequence[Run]) ->
     axes.set_xticks(range(3), [str(depth) for depth in DEPTHS])
 
 
-def _plot_bar(axes: Axes, x: float, losses: Sequence[float], skip: str) -> None:
+def _plot_bar(
+    axes: Axes,
+    x: float,
+    losses: Sequence[float],
+    skip: str,
+) -> None:
     axes.bar(
         x,
         float(np.mean(losses)),
@@ -95,7 +104,11 @@ def _plot_bar(axes: Axes, x: float, losses: Sequence[float], skip: str) -> None:
     )
 
 
-def _plot_mark(axes: Axes, x: float, losses: Sequence[float]) -> None:
+def _plot_mark(
+    axes: Axes,
+    x: float,
+    losses: Sequence[float],
+) -> None:
     axes.plot(x, np.mean(losses), "_", color="black", markersize=11, markeredgewidth=1.5)
 
 

@@ -30,7 +30,11 @@ def squared_singular_values(run: Run) -> np.ndarray:
     return run.inspections["jacobian_spectrum"][0] ** 2
 
 
-def select_linear(runs: Sequence[Run], init: str, depth: int) -> list[Run]:
+def select_linear(
+    runs: Sequence[Run],
+    init: str,
+    depth: int,
+) -> list[Run]:
     """The linear networks with one initialisation and depth."""
     return where(runs, {"activation.kind": "linear", "init.kind": init, "model.depth": depth})
 

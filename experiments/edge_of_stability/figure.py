@@ -46,18 +46,32 @@ def _inspected_steps(runs: Sequence[Run]) -> np.ndarray:
     return runs[0].inspections["step"].astype(int)
 
 
-def _plot_loss(axes: Axes, runs: Sequence[Run], colour: object, *, label: str) -> None:
+def _plot_loss(
+    axes: Axes,
+    runs: Sequence[Run],
+    colour: object,
+    *,
+    label: str,
+) -> None:
     steps = _inspected_steps(runs)
     losses = metric_curves(runs, "train_loss")[:, steps]
     band(axes, steps, losses, color=colour, label=label)
 
 
-def _plot_sharpness(axes: Axes, runs: Sequence[Run], colour: object) -> None:
+def _plot_sharpness(
+    axes: Axes,
+    runs: Sequence[Run],
+    colour: object,
+) -> None:
     curves = np.stack([run.inspections["sharpness"] for run in runs])
     band(axes, _inspected_steps(runs), curves, color=colour)
 
 
-def _plot_edge(axes: Axes, step_size: float, colour: tuple[float, ...]) -> None:
+def _plot_edge(
+    axes: Axes,
+    step_size: float,
+    colour: tuple[float, ...],
+) -> None:
     edge = 2 / step_size
     axes.axhline(edge, color=colour, linestyle="--", linewidth=0.9)
     axes.text(

@@ -53,7 +53,12 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
 
 
 def _claim_within(
-    bound: float, statement: str, values: Sequence[float], *, scope: str = "", source: str
+    bound: float,
+    statement: str,
+    values: Sequence[float],
+    *,
+    scope: str = "",
+    source: str,
 ) -> Claim:
     """A claim that every value is 0 up to ``bound``.
 
@@ -100,7 +105,11 @@ def _gaussian() -> Claim:
 
 
 def compute_gradients(
-    seed: int, *, width: int = 256, depth: int = 60, batch: int = 64
+    seed: int,
+    *,
+    width: int = 256,
+    depth: int = 60,
+    batch: int = 64,
 ) -> list[np.ndarray]:
     """∂L/∂h [B, D] of each layer of a plain ReLU network with Var W = 1/D, in float64.
 

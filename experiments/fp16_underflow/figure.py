@@ -38,7 +38,11 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _plot_exponents(canvas: Figure, axes: Axes, runs: Sequence[Run]) -> None:
+def _plot_exponents(
+    canvas: Figure,
+    axes: Axes,
+    runs: Sequence[Run],
+) -> None:
     histogram = np.mean(initial_profiles(runs, "signal_exponent"), axis=0)
     limits = {
         "float16 ends": float(FORMATS["float16"].underflow),

@@ -42,7 +42,11 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     ]
 
 
-def select_initial(runs: Sequence[Run], activation: str, scheme: Scheme) -> list[Run]:
+def select_initial(
+    runs: Sequence[Run],
+    activation: str,
+    scheme: Scheme,
+) -> list[Run]:
     """The runs that are measured at initialisation, one per seed."""
     settings = {
         "data.name": "noise",
@@ -57,7 +61,12 @@ def select_trained(runs: Sequence[Run], activation: str) -> list[Run]:
     return where(runs, {"data.name": "digits", "activation.kind": activation})
 
 
-def _factor(runs: Sequence[Run], scheme: Scheme, low: float, high: float) -> Claim:
+def _factor(
+    runs: Sequence[Run],
+    scheme: Scheme,
+    low: float,
+    high: float,
+) -> Claim:
     factors = initial_factors(select_initial(runs, "tanh", scheme))
     return claim(
         f"tanh, {scheme.words}: factor of the squared gradient a layer",
@@ -68,7 +77,13 @@ def _factor(runs: Sequence[Run], scheme: Scheme, low: float, high: float) -> Cla
     )
 
 
-def _ratio(runs: Sequence[Run], scheme: Scheme, expected: str, low: float, high: float) -> Claim:
+def _ratio(
+    runs: Sequence[Run],
+    scheme: Scheme,
+    expected: str,
+    low: float,
+    high: float,
+) -> Claim:
     group = select_initial(runs, "tanh", scheme)
     ratios = [run.info["verdict"]["initial"]["ratio"] for run in group]
     return claim(

@@ -61,14 +61,23 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _log_squares(runs: Sequence[Run], gauge: str, scheme: str, activation: str) -> np.ndarray:
+def _log_squares(
+    runs: Sequence[Run],
+    gauge: str,
+    scheme: str,
+    activation: str,
+) -> np.ndarray:
     """log₁₀ of the square of a gauge at the first step, [seeds, layers]."""
     group = where(runs, {"init.kind": scheme, "activation.kind": activation})
     return 2 * np.log10(initial_profiles(group, gauge).astype(float))
 
 
 def _plot_profiles(
-    axes: Axes, layers: Sequence[int], curves: np.ndarray, scheme: str, activation: str
+    axes: Axes,
+    layers: Sequence[int],
+    curves: np.ndarray,
+    scheme: str,
+    activation: str,
 ) -> None:
     color = SCHEMES[scheme].color
     band(axes, layers, curves, color=color, marker=MARKERS[activation], markersize=3.5)

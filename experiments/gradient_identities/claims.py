@@ -92,7 +92,11 @@ def errors_of(run: Run, quotient: Quotient) -> np.ndarray:
     return run.inspections[f"{quotient.kind}_difference_error"][0]
 
 
-def fit_order(run: Run, quotient: Quotient, precision: str) -> float:
+def fit_order(
+    run: Run,
+    quotient: Quotient,
+    precision: str,
+) -> float:
     """The slope of ln error over ln step where truncation dominates.
 
     That is from three times the best step to about a tenth.
@@ -104,7 +108,11 @@ def fit_order(run: Run, quotient: Quotient, precision: str) -> float:
     return float(slope)
 
 
-def _order(runs: Sequence[Run], quotient: Quotient, precision: str) -> Claim:
+def _order(
+    runs: Sequence[Run],
+    quotient: Quotient,
+    precision: str,
+) -> Claim:
     group = select_differences(runs, precision)
     orders = [fit_order(run, quotient, precision) for run in group]
     error = abs(float(np.mean(orders)) - quotient.order)
@@ -118,7 +126,11 @@ def _order(runs: Sequence[Run], quotient: Quotient, precision: str) -> Claim:
     )
 
 
-def _best_step(runs: Sequence[Run], quotient: Quotient, precision: str) -> Claim:
+def _best_step(
+    runs: Sequence[Run],
+    quotient: Quotient,
+    precision: str,
+) -> Claim:
     predicted = quotient.predict_best_step(precision)
     ratios = []
     for run in select_differences(runs, precision):
@@ -148,7 +160,11 @@ def _least_error(runs: Sequence[Run], quotient: Quotient) -> Claim:
     )
 
 
-def _exact(statement: str, source: str, values: Sequence[float]) -> Claim:
+def _exact(
+    statement: str,
+    source: str,
+    values: Sequence[float],
+) -> Claim:
     """A claim that values are 0 up to rounding in float64."""
     return claim(
         statement,

@@ -68,7 +68,13 @@ def _plot_differences(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 def _plot_quotient(
-    axes: Axes, runs: Sequence[Run], kind: str, precision: str, *, linestyle: str, marker: str
+    axes: Axes,
+    runs: Sequence[Run],
+    kind: str,
+    precision: str,
+    *,
+    linestyle: str,
+    marker: str,
 ) -> None:
     """Draws the geometric mean over seeds of a difference quotient's error.
 
@@ -95,14 +101,22 @@ def _plot_quotient(
     )
 
 
-def _plot_automatic(axes: Axes, runs: Sequence[Run], precision: str) -> None:
+def _plot_automatic(
+    axes: Axes,
+    runs: Sequence[Run],
+    precision: str,
+) -> None:
     colour = PRECISIONS[precision]
     error = np.median([run.inspections["mode_error"][0] for run in runs])
     axes.axhline(error, color=colour, linestyle=":", linewidth=1.2)
     axes.text(1e-14, error / 2, f"automatic, {precision}", fontsize=6.5, color=colour, va="top")
 
 
-def _select_homogeneous(runs: Sequence[Run], activation: str, learning_rate: float) -> list[Run]:
+def _select_homogeneous(
+    runs: Sequence[Run],
+    activation: str,
+    learning_rate: float,
+) -> list[Run]:
     """The networks without biases, at one learning rate."""
     settings = {
         "activation.kind": activation,

@@ -38,7 +38,11 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     ]
 
 
-def select_best(runs: Sequence[Run], layers: int, variance: float) -> list[Run]:
+def select_best(
+    runs: Sequence[Run],
+    layers: int,
+    variance: float,
+) -> list[Run]:
     """The runs at the learning rate with the lowest final loss.
 
     Args:
@@ -50,7 +54,11 @@ def select_best(runs: Sequence[Run], layers: int, variance: float) -> list[Run]:
     return at_best_rate(where(runs, settings))
 
 
-def final_losses(runs: Sequence[Run], layers: int, variance: float) -> dict[int, float]:
+def final_losses(
+    runs: Sequence[Run],
+    layers: int,
+    variance: float,
+) -> dict[int, float]:
     """The training loss of the last epoch at the best learning rate, by seed."""
     return final_by_seed(select_best(runs, layers, variance), "train_loss")
 
@@ -70,7 +78,12 @@ def _stalls(runs: Sequence[Run]) -> Claim:
     )
 
 
-def _loss_at_most(runs: Sequence[Run], layers: int, variance: float, limit: float) -> Claim:
+def _loss_at_most(
+    runs: Sequence[Run],
+    layers: int,
+    variance: float,
+    limit: float,
+) -> Claim:
     losses = list(final_losses(runs, layers, variance).values())
     return claim(
         f"{layers} layers, {_name(variance)}, best learning rate: training loss",

@@ -41,7 +41,13 @@ def _one_per_depth_and_seed(runs: Sequence[Run]) -> list[Run]:
     return list(chosen.values())
 
 
-def _claim_accuracy(runs: Sequence[Run], *, depth: int, steps: int, threshold: float) -> Claim:
+def _claim_accuracy(
+    runs: Sequence[Run],
+    *,
+    depth: int,
+    steps: int,
+    threshold: float,
+) -> Claim:
     best = at_best_rate(where(runs, {"model.depth": depth}))
     values = final_values(best, "train_accuracy")
     return claim(

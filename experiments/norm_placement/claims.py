@@ -105,7 +105,11 @@ def _claim_update(runs: Sequence[Run]) -> Claim:
     )
 
 
-def losses(runs: Sequence[Run], kind: str, warmup: int) -> np.ndarray:
+def losses(
+    runs: Sequence[Run],
+    kind: str,
+    warmup: int,
+) -> np.ndarray:
     """The training loss of the language models over the last tenth of the steps, by seed."""
     group = where(
         runs,
@@ -145,7 +149,12 @@ def _claim_training(runs: Sequence[Run]) -> list[Claim]:
 
 
 def _claim_mean(
-    statement: str, *, source: str, values: Sequence[float], low: float, high: float = np.inf
+    statement: str,
+    *,
+    source: str,
+    values: Sequence[float],
+    low: float,
+    high: float = np.inf,
 ) -> Claim:
     """The mean over seeds lies in an interval: a single seed's labels move gradients by tenths."""
     mean = float(np.mean(values))

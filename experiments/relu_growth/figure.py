@@ -38,7 +38,13 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _draw_gauge(axes: Axes, runs: Sequence[Run], gauge: str, *, reference: int) -> None:
+def _draw_gauge(
+    axes: Axes,
+    runs: Sequence[Run],
+    gauge: str,
+    *,
+    reference: int,
+) -> None:
     """Log₁₀ of the square relative to a reference layer: the last for gradients, else the first."""
     for variance, colour in COLOURS.items():
         group = where(runs, {"init.sigma_w": math.sqrt(variance)})

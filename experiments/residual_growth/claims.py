@@ -23,7 +23,11 @@ def branch_scale(name: str, depth: int) -> float:
     return scales[name]
 
 
-def rectifiers(runs: Sequence[Run], scale: str, depth: int) -> list[Run]:
+def rectifiers(
+    runs: Sequence[Run],
+    scale: str,
+    depth: int,
+) -> list[Run]:
     """The rectifier networks of one depth and one branch scale, one for each seed."""
     group = where(runs, {"activation.kind": "relu", "model.depth": depth})
     value = branch_scale(scale, depth)

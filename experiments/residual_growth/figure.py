@@ -65,7 +65,13 @@ def _draw_small_scales(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set(ylim=(-0.3, 2.3), title="ReLU, nearer: ln of that ratio")
 
 
-def _draw_scale(axes: Axes, runs: Sequence[Run], scale: str, *, unit: float) -> None:
+def _draw_scale(
+    axes: Axes,
+    runs: Sequence[Run],
+    scale: str,
+    *,
+    unit: float,
+) -> None:
     """Ln of the ratio over depth, divided by ``unit``: bars show the range over seeds."""
     style = STYLES[scale]
     depths = np.linspace(1, 100, 100)
@@ -96,7 +102,11 @@ def _branch_scale(scale: str, depth: np.ndarray) -> np.ndarray:
     return scales[scale]
 
 
-def _group(runs: Sequence[Run], scale: str, depth: int) -> list[Run]:
+def _group(
+    runs: Sequence[Run],
+    scale: str,
+    depth: int,
+) -> list[Run]:
     value = float(_branch_scale(scale, np.array(float(depth))))
     group = where(runs, {"model.depth": depth})
     return [run for run in group if math.isclose(run["skip.branch_scale"], value)]
@@ -117,7 +127,12 @@ def _draw_tanh(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set(xscale="log", yscale="log", ylim=(0.5, 3000), xlabel="layer $l$", title="tanh, $a=1$")
 
 
-def _draw_curve(axes: Axes, layers: np.ndarray, curves: np.ndarray, style: CurveStyle) -> None:
+def _draw_curve(
+    axes: Axes,
+    layers: np.ndarray,
+    curves: np.ndarray,
+    style: CurveStyle,
+) -> None:
     axes.plot(
         layers,
         curves.mean(axis=0),

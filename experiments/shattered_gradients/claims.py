@@ -52,7 +52,11 @@ def line_autocorrelations(runs: Sequence[Run], settings: Mapping[str, object]) -
     return [autocorrelation(gradient, LAG)[LAG] for gradient in gradients[:, :, 0]]
 
 
-def _claim_above(name: str, values: Sequence[float], threshold: float) -> Claim:
+def _claim_above(
+    name: str,
+    values: Sequence[float],
+    threshold: float,
+) -> Claim:
     return claim(
         _describe_autocorrelation(name),
         source=f"{BALDUZZI}, Fig. 1 and 2",
@@ -62,7 +66,11 @@ def _claim_above(name: str, values: Sequence[float], threshold: float) -> Claim:
     )
 
 
-def _claim_below(name: str, values: Sequence[float], threshold: float) -> Claim:
+def _claim_below(
+    name: str,
+    values: Sequence[float],
+    threshold: float,
+) -> Claim:
     return claim(
         _describe_autocorrelation(name),
         source=f"{BALDUZZI}, Fig. 1 and 2",
@@ -81,7 +89,11 @@ def cosines(runs: Sequence[Run]) -> np.ndarray:
     return initial_inspections(runs, "gradient_correlation")
 
 
-def _claim_random_gates(runs: Sequence[Run], skip: str, law: float) -> Claim:
+def _claim_random_gates(
+    runs: Sequence[Run],
+    skip: str,
+    law: float,
+) -> Claim:
     group = where(runs, {"activation.kind": "linear", "skip.kind": skip})
     from_output = cosines(group)[:, ::-1]
     measured = np.mean(from_output, axis=0)
@@ -98,7 +110,9 @@ def _claim_random_gates(runs: Sequence[Run], skip: str, law: float) -> Claim:
 
 
 def mean_cosines(
-    runs: Sequence[Run], settings: Mapping[str, object], depths: Sequence[int]
+    runs: Sequence[Run],
+    settings: Mapping[str, object],
+    depths: Sequence[int],
 ) -> list[float]:
     """The cosine of two inputs' gradients after ``depth`` layers, mean over seeds, by depth."""
     means = []
@@ -124,7 +138,9 @@ def expected_cosine(run: Run) -> float:
 
 
 def _errors(
-    runs: Sequence[Run], settings: Mapping[str, object], depths: Sequence[int]
+    runs: Sequence[Run],
+    settings: Mapping[str, object],
+    depths: Sequence[int],
 ) -> list[float]:
     """The measured mean cosine minus the predicted one, by depth."""
     measured = mean_cosines(runs, settings, depths)

@@ -59,7 +59,11 @@ def _input_gradients(runs: Sequence[Run]) -> np.ndarray:
     return initial_inspections(runs, "input_gradient")[:, :, 0]
 
 
-def _draw_gradient(axes: Axes, runs: Sequence[Run], style: CurveStyle) -> None:
+def _draw_gradient(
+    axes: Axes,
+    runs: Sequence[Run],
+    style: CurveStyle,
+) -> None:
     gradient = _input_gradients(runs)[0]
     inputs = np.linspace(-2, 2, len(gradient))
     scale = np.max(np.abs(gradient))
@@ -96,7 +100,12 @@ def _draw_autocorrelations(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 def _draw_noise(
-    axes: Axes, series: np.ndarray, name: str, *, label_lag: int, label_offset: int
+    axes: Axes,
+    series: np.ndarray,
+    name: str,
+    *,
+    label_lag: int,
+    label_offset: int,
 ) -> None:
     """A dotted curve with its name below the curve at one lag."""
     mean = _mean_autocorrelation(series)
@@ -135,7 +144,11 @@ def _draw_cosines(axes: Axes, runs: Sequence[Run]) -> None:
     set_ticks(axes.xaxis, (1, 2, 4, 8, 16, 32, 64))
 
 
-def _draw_network(axes: Axes, runs: Sequence[Run], style: CurveStyle) -> None:
+def _draw_network(
+    axes: Axes,
+    runs: Sequence[Run],
+    style: CurveStyle,
+) -> None:
     """The cosine after all layers, for networks of each depth."""
     depths = setting_values(runs, "model.depth")
     measured = []
@@ -153,7 +166,11 @@ def _draw_network(axes: Axes, runs: Sequence[Run], style: CurveStyle) -> None:
     )
 
 
-def _draw_prediction(axes: Axes, settings: Mapping[str, object], deepest: int) -> None:
+def _draw_prediction(
+    axes: Axes,
+    settings: Mapping[str, object],
+    deepest: int,
+) -> None:
     depths = np.unique(np.geomspace(1, deepest, 40).round().astype(int))
     cosines = [_predict_cosine(settings, int(depth)) for depth in depths]
     plot_theory(axes, depths, cosines)

@@ -30,7 +30,12 @@ def final_losses(runs: Sequence[Run], settings: Mapping[str, object]) -> list[fl
     return final_values(best, "train_loss")
 
 
-def _claim_below(name: str, source: str, losses: Sequence[float], limit: float) -> Claim:
+def _claim_below(
+    name: str,
+    source: str,
+    losses: Sequence[float],
+    limit: float,
+) -> Claim:
     return claim(
         f"32 layers, {name}, best learning rate: training loss",
         source=source,
@@ -40,7 +45,12 @@ def _claim_below(name: str, source: str, losses: Sequence[float], limit: float) 
     )
 
 
-def _claim_above(name: str, source: str, losses: Sequence[float], limit: float) -> Claim:
+def _claim_above(
+    name: str,
+    source: str,
+    losses: Sequence[float],
+    limit: float,
+) -> Claim:
     return claim(
         f"32 layers, {name}, best learning rate: training loss",
         source=source,

@@ -173,6 +173,11 @@ def _draw_kinds(axes: Axes, runs: Sequence[Run]) -> None:
     )
 
 
-def _write_right_of_axes(axes: Axes, row: float, text: str, style: Any = "normal") -> None:
+def _write_right_of_axes(
+    axes: Axes,
+    row: float,
+    text: str,
+    style: Any = "normal",
+) -> None:
     place = axes.get_yaxis_transform()
     axes.text(1.02, row, text, transform=place, fontsize=7, va="center", style=style)

@@ -33,7 +33,11 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _read_row(runs: Sequence[Run], depth: int, sigmas: Sequence[float]) -> list[list[float]]:
+def _read_row(
+    runs: Sequence[Run],
+    depth: int,
+    sigmas: Sequence[float],
+) -> list[list[float]]:
     """The accuracies at one depth by σ_w and seed, at the learning rate whose loss ends lower."""
     row = []
     for sigma in sigmas:
@@ -51,7 +55,10 @@ def _depth_scales(variances: np.ndarray) -> np.ndarray:
 
 
 def _draw_map(
-    axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracies: np.ndarray
+    axes: Axes,
+    depths: Sequence[int],
+    variances: np.ndarray,
+    accuracies: np.ndarray,
 ) -> None:
     """The mean accuracies [depths, variances] as colours, each with its number."""
     column_edges = _edges(variances)
@@ -109,7 +116,10 @@ def _edges(centres: np.ndarray) -> np.ndarray:
 
 
 def _draw_collapse(
-    axes: Axes, depths: Sequence[int], variances: np.ndarray, accuracies: np.ndarray
+    axes: Axes,
+    depths: Sequence[int],
+    variances: np.ndarray,
+    accuracies: np.ndarray,
 ) -> None:
     """The accuracies [depths, variances, seeds] over depth in units of ξ_c, all on one curve."""
     critical = mean_field.critical_sigma_w2("tanh", BIAS)
@@ -137,7 +147,12 @@ def _draw_collapse(
     )
 
 
-def _draw_cells(axes: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
+def _draw_cells(
+    axes: Axes,
+    x: np.ndarray,
+    values: np.ndarray,
+    **style: Any,
+) -> None:
     """The mean of ``values`` [cells, seeds], with bars for the range over seeds."""
     mean = values.mean(axis=1)
     below = mean - values.min(axis=1)
@@ -145,6 +160,12 @@ def _draw_cells(axes: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> 
     axes.errorbar(x, mean, [below, above], markersize=4, linewidth=0.8, **style)
 
 
-def _draw_threshold(axes: Axes, left: float, right: float, height: float, text: str) -> None:
+def _draw_threshold(
+    axes: Axes,
+    left: float,
+    right: float,
+    height: float,
+    text: str,
+) -> None:
     axes.plot((left, right), (height, height), color="black", linestyle=":", linewidth=1)
     axes.text(right / 2, height - 0.02, text, fontsize=6.5, ha="right", va="top")

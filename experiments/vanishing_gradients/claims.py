@@ -103,7 +103,12 @@ def _claim_theory_of_skip(runs: Sequence[Run]) -> Claim:
     return _claim_theory(runs, "inv_sqrt_depth", tolerance, "3·2/(L√n)")
 
 
-def _claim_theory(runs: Sequence[Run], skip: str, tolerance: float, formula: str) -> Claim:
+def _claim_theory(
+    runs: Sequence[Run],
+    skip: str,
+    tolerance: float,
+    formula: str,
+) -> Claim:
     deep = where(runs, {"skip.kind": skip, "model.depth": DEEPEST})
     values = []
     for run, factor in zip(deep, initial_factors(deep), strict=True):

@@ -48,7 +48,11 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _group(runs: Sequence[Run], skip: str, depth: int) -> list[Run]:
+def _group(
+    runs: Sequence[Run],
+    skip: str,
+    depth: int,
+) -> list[Run]:
     return where(runs, {"skip.kind": skip, "model.depth": depth})
 
 

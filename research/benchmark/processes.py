@@ -104,7 +104,11 @@ def time_wandb_pairs() -> Iterator[tuple[float, float]]:
             yield pair.subject, pair.baseline
 
 
-def _time_run(root: str, tracker: str, steps: int) -> float:
+def _time_run(
+    root: str,
+    tracker: str,
+    steps: int,
+) -> float:
     directory = Path(tempfile.mkdtemp(dir=root)) / "run"
     directory.mkdir()
     config = compose_config(

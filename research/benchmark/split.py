@@ -31,7 +31,11 @@ def compare_gauges_on_all_cores(report_progress: ReportProgress) -> Measurement:
     return _compare(report_progress, ("norms", True), ("off", True))
 
 
-def _compare(report_progress: ReportProgress, subject: Side, baseline: Side) -> Measurement:
+def _compare(
+    report_progress: ReportProgress,
+    subject: Side,
+    baseline: Side,
+) -> Measurement:
     pairs = _pairs_from_fresh_process(subject, baseline)
     return median_ratio(report_each(pairs, PAIRS, report_progress))
 

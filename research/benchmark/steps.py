@@ -45,7 +45,12 @@ class StepTimer:
         layout: The devices and how they share the work.
     """
 
-    def __init__(self, *overrides: str, steps: int = STEPS, layout: Layout = SINGLE_DEVICE):
+    def __init__(
+        self,
+        *overrides: str,
+        steps: int = STEPS,
+        layout: Layout = SINGLE_DEVICE,
+    ):
         self.steps = steps
         self.setup = make_run_setup(compose_config(*overrides), layout=layout)
         self.program = make_program(self.setup.spec, layout)
@@ -129,7 +134,15 @@ class MatrixProducts:
         batch: The number of examples.
     """
 
-    def __init__(self, inputs: int, width: int, classes: int, *, depth: int, batch: int):
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        classes: int,
+        *,
+        depth: int,
+        batch: int,
+    ):
         generator = np.random.default_rng(0)
         draw = functools.partial(generator.standard_normal, dtype=np.float32)
         widths = [inputs, *[width] * (depth + 1), classes]
@@ -173,7 +186,10 @@ def choose_num_threads(run: TimedCall, set_num_threads: Callable[[int], Any]) ->
 
 
 def compare_steps(
-    report_progress: ReportProgress, *, subject: tuple[str, ...], baseline: tuple[str, ...]
+    report_progress: ReportProgress,
+    *,
+    subject: tuple[str, ...],
+    baseline: tuple[str, ...],
 ) -> Measurement:
     """The step of the MLP with the overrides of ``subject`` / with those of ``baseline``."""
     subject_timer = StepTimer(*MLP, *subject)

@@ -52,7 +52,9 @@ def compare_shared_program(report_progress: ReportProgress) -> Measurement:
 
 
 def _compare_with_grouped(
-    kind: str, report_progress: ReportProgress, note: str = ""
+    kind: str,
+    report_progress: ReportProgress,
+    note: str = "",
 ) -> Measurement:
     def time_kind() -> float:
         return call_in_fresh_process(sweep_seconds, kind)
@@ -101,7 +103,10 @@ def _make_run_specs(root: str) -> list[RunSpec]:
 
 
 def _time_groups(
-    groups: Sequence[Sequence[RunSpec]], *, devices: int | None, compile_each: bool = False
+    groups: Sequence[Sequence[RunSpec]],
+    *,
+    devices: int | None,
+    compile_each: bool = False,
 ) -> float:
     """Seconds of training the groups one after the other.
 

@@ -30,7 +30,11 @@ class TimingPair:
     baseline: float
 
 
-def alternate(subject: TimedCall, baseline: TimedCall, repetitions: int) -> Iterator[TimingPair]:
+def alternate(
+    subject: TimedCall,
+    baseline: TimedCall,
+    repetitions: int,
+) -> Iterator[TimingPair]:
     """Times two sides in pairs; the baseline goes first in the first pair, then they take turns."""
     for repetition in range(repetitions):
         subject_goes_first = repetition % 2 == 1
@@ -64,7 +68,9 @@ def compare(
 
 
 def report_each(
-    pairs: Iterator[TimingPair], repetitions: int, report_progress: ReportProgress
+    pairs: Iterator[TimingPair],
+    repetitions: int,
+    report_progress: ReportProgress,
 ) -> list[TimingPair]:
     """Collects the pairs and reports the progress after each of them."""
     collected = []
@@ -87,7 +93,9 @@ def median_ratio(pairs: Sequence[TimingPair], note: str = "") -> Measurement:
 
 
 def median_seconds(
-    run: TimedCall, report_progress: ReportProgress, repetitions: int = 5
+    run: TimedCall,
+    report_progress: ReportProgress,
+    repetitions: int = 5,
 ) -> Measurement:
     """The median of several timings; the note has the shortest and the longest."""
     seconds = []

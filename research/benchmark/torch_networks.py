@@ -16,7 +16,12 @@ Params = dict[str, Any]  # our parameters: nested by name, the leaves are arrays
 class Network(nn.Module):
     """embed → blocks → head; ``parameters()`` yields them in this order."""
 
-    def __init__(self, embed: nn.Module, blocks: Sequence[nn.Module], head: nn.Module):
+    def __init__(
+        self,
+        embed: nn.Module,
+        blocks: Sequence[nn.Module],
+        head: nn.Module,
+    ):
         super().__init__()
         self.embed = embed
         self.blocks = nn.ModuleList(blocks)

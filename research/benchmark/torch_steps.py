@@ -31,7 +31,14 @@ class Trainer:
         gauges: Whether the gradients and activations of every layer are measured.
     """
 
-    def __init__(self, network: Network, learning_rate: float, momentum: float, *, gauges: bool):
+    def __init__(
+        self,
+        network: Network,
+        learning_rate: float,
+        momentum: float,
+        *,
+        gauges: bool,
+    ):
         self.network = network
         self.num_parameters = []  # of each layer
         for layer in (network.embed, *network.blocks, network.head):
@@ -46,7 +53,12 @@ class Trainer:
             for layer in (network.embed, *network.blocks):
                 layer.register_forward_hook(self._measure_forward)
 
-    def _measure_forward(self, layer: nn.Module, inputs: tuple, h: Tensor) -> None:
+    def _measure_forward(
+        self,
+        layer: nn.Module,
+        inputs: tuple,
+        h: Tensor,
+    ) -> None:
         detached = h.detach()
         rms = vector_norm(detached) / detached.numel() ** 0.5
         self.forward_statistics += [rms, detached.mean()]
@@ -100,7 +112,12 @@ class Trainer:
 class HookTrainer(Trainer):
     """Trains with a hook for each layer and gauge, each of which reads its number out."""
 
-    def __init__(self, network: Network, learning_rate: float, momentum: float):
+    def __init__(
+        self,
+        network: Network,
+        learning_rate: float,
+        momentum: float,
+    ):
         super().__init__(network, learning_rate, momentum, gauges=False)
         self.optimizer = torch.optim.SGD(self.parameters, learning_rate, momentum)
         self._clear()
@@ -117,7 +134,12 @@ class HookTrainer(Trainer):
         self.mean: list[float] = []
         self.signal: list[float] = []
 
-    def _measure_forward(self, layer: nn.Module, inputs: tuple, h: Tensor) -> None:
+    def _measure_forward(
+        self,
+        layer: nn.Module,
+        inputs: tuple,
+        h: Tensor,
+    ) -> None:
         h.register_hook(self._measure_backward)
         rms = h.detach().square().mean().sqrt()
         mean = h.detach().mean()
@@ -170,7 +192,13 @@ class TorchStepTimer:
         style: One of ``STYLES``.
     """
 
-    def __init__(self, setup: RunSetup, params: Any, *, style: str):
+    def __init__(
+        self,
+        setup: RunSetup,
+        params: Any,
+        *,
+        style: str,
+    ):
         self.setup = setup
         self.params = params
         self.style = style

@@ -52,7 +52,11 @@ class CheckFirst(Callback):
             refuse(error, show_traces=session.show_traces)
 
 
-def _join_processes(run_spec: RunSpec, composed: DictConfig, session: Session) -> None:
+def _join_processes(
+    run_spec: RunSpec,
+    composed: DictConfig,
+    session: Session,
+) -> None:
     """Joins the processes of a distributed run; only the primary one writes and reports."""
     from research.parallel.processes import (
         is_primary,

@@ -123,7 +123,13 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_examples(file: Path, x: np.ndarray, y: np.ndarray, *, suffix: str = "") -> LabeledArrays:
+def _check_examples(
+    file: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    suffix: str = "",
+) -> LabeledArrays:
     """Examples as uint8 or float32, and targets [n] int32 or [n, k] float32.
 
     Args:
@@ -163,7 +169,11 @@ def _check_examples(file: Path, x: np.ndarray, y: np.ndarray, *, suffix: str = "
     return LabeledArrays(x, y.astype(np.int32))
 
 
-def _check_finite(file: Path, name: str, array: np.ndarray) -> None:
+def _check_finite(
+    file: Path,
+    name: str,
+    array: np.ndarray,
+) -> None:
     if _is_float(array) and not np.isfinite(array).all():
         raise ValueError(f"{file}: {name} must be finite")
 

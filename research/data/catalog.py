@@ -139,7 +139,11 @@ def _load_images(prepared: PreparedDataset, data: Any) -> Dataset:
     )
 
 
-def _read_images(prepared: PreparedDataset, shape: Shape, split: str) -> LabeledArrays:
+def _read_images(
+    prepared: PreparedDataset,
+    shape: Shape,
+    split: str,
+) -> LabeledArrays:
     """All images of a split as rows [n, features], and their labels [n] int32."""
     has_usual_names = prepared.image == "image" and prepared.label == "label"
     if has_usual_names and prepared.shape == shape:
@@ -225,14 +229,23 @@ def _read_texts(prepared: PreparedDataset, split: str) -> LabeledTexts:
 
 
 @functools.lru_cache(maxsize=4)
-def _build_vocabulary(prepared: PreparedDataset, unit: str, *, padded: bool) -> Vocabulary:
+def _build_vocabulary(
+    prepared: PreparedDataset,
+    unit: str,
+    *,
+    padded: bool,
+) -> Vocabulary:
     """The vocabulary of the whole training split, whatever part of it is selected."""
     examples = _read_texts(prepared, "train")
     return make_vocabulary(examples.texts, unit, padded=padded)
 
 
 @functools.lru_cache(maxsize=8)
-def _encode_split(prepared: PreparedDataset, unit: str, split: str) -> np.ndarray:
+def _encode_split(
+    prepared: PreparedDataset,
+    unit: str,
+    split: str,
+) -> np.ndarray:
     """The tokens [n] of all texts of a split, joined."""
     vocabulary = _build_vocabulary(prepared, unit, padded=False)
     examples = _read_texts(prepared, split)

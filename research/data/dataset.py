@@ -279,13 +279,21 @@ def select_splits(
     return SelectedSplits(noisy.subset(slice(data.limit)), evaluation)
 
 
-def _check_labels(labels: np.ndarray, path: str, split: str) -> None:
+def _check_labels(
+    labels: np.ndarray,
+    path: str,
+    split: str,
+) -> None:
     """Raises ValueError for negative labels: TFDS marks examples without a label with -1."""
     if labels.dtype.kind != "f" and labels.min() < 0:
         raise ValueError(f"{path} must have labels: those of {split} are missing")
 
 
-def add_label_noise(labels: np.ndarray, classes: int, fraction: float) -> np.ndarray:
+def add_label_noise(
+    labels: np.ndarray,
+    classes: int,
+    fraction: float,
+) -> np.ndarray:
     """Replace a fraction of the labels [n] by uniformly random classes, which may be the right one.
 
     The random numbers are the same for every run, and each depends only on the example's position.

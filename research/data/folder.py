@@ -130,7 +130,12 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _read_images(files: list[ImageFile], shape: ImageShape, *, resize: bool) -> LabeledArrays:
+def _read_images(
+    files: list[ImageFile],
+    shape: ImageShape,
+    *,
+    resize: bool,
+) -> LabeledArrays:
     """All images as rows [n, features], and their labels [n] int32."""
     rows = []
     labels = []

@@ -28,7 +28,11 @@ def center_crop_and_resize(image: np.ndarray, shape: Shape) -> np.ndarray:
     return resize_box(image, shape, (left, top, right, bottom))
 
 
-def random_resized_crop(image: np.ndarray, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+def random_resized_crop(
+    image: np.ndarray,
+    shape: Shape,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """A random part of an image, resized.
 
     The part has 8 % to 100 % of the image's area and an aspect ratio between 3:4 and 4:3.
@@ -60,7 +64,11 @@ def random_resized_crop(image: np.ndarray, shape: Shape, rng: np.random.Generato
     return center_crop_and_resize(image, shape)
 
 
-def resize_box(image: np.ndarray, shape: Shape, box: Box) -> np.ndarray:
+def resize_box(
+    image: np.ndarray,
+    shape: Shape,
+    box: Box,
+) -> np.ndarray:
     """Resize a part of an image.
 
     Args:

@@ -128,7 +128,12 @@ def _first_line(text: str) -> str:
     return text.strip().split("\n")[0]
 
 
-def prepare_dataset(name: str, raw_dir: str | None, download: bool, progress: TextIO) -> Path:
+def prepare_dataset(
+    name: str,
+    raw_dir: str | None,
+    download: bool,
+    progress: TextIO,
+) -> Path:
     """Prepare a dataset in this process, which needs TensorFlow unless files are missing.
 
     Args:
@@ -174,7 +179,11 @@ def prepare_dataset(name: str, raw_dir: str | None, download: bool, progress: Te
         return _build_dataset(raw_files, manual_dir, progress)
 
 
-def _build_dataset(raw_files: RawFiles, manual_dir: str | None, progress: TextIO) -> Path:
+def _build_dataset(
+    raw_files: RawFiles,
+    manual_dir: str | None,
+    progress: TextIO,
+) -> Path:
     """Run the builder of the catalogue.
 
     Args:

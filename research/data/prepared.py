@@ -87,7 +87,10 @@ def find_or_prepare(data: CatalogData) -> PreparedDataset:
 
 @functools.lru_cache(maxsize=32)
 def _read_description(
-    folder: Path, modified_ns: int, name: str, label: str | None
+    folder: Path,
+    modified_ns: int,
+    name: str,
+    label: str | None,
 ) -> PreparedDataset:
     """Read which features to use.
 

@@ -84,7 +84,12 @@ class RawFiles:
 
         original = downloader._Downloader._sync_download
 
-        def check_then_download(self_: Any, url: str, *args: Any, **kwargs: Any) -> Any:
+        def check_then_download(
+            self_: Any,
+            url: str,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
             if url.startswith(("http", "ftp")):
                 self.check_can_download(url)
             return original(self_, url, *args, **kwargs)
@@ -203,7 +208,11 @@ def _find_intact_file(files: list[Path], info: Any) -> Path | None:
     return None
 
 
-def _check_not_damaged(raw_files: RawFiles, url: str, files: list[Path]) -> None:
+def _check_not_damaged(
+    raw_files: RawFiles,
+    url: str,
+    files: list[Path],
+) -> None:
     """Raises ValueError if a file has the expected name: its content is not the expected one."""
     info = raw_files.url_infos[url]
     for file in files:
@@ -215,7 +224,11 @@ def _check_not_damaged(raw_files: RawFiles, url: str, files: list[Path]) -> None
             )
 
 
-def _link_file(raw_files: RawFiles, url: str, file: Path) -> None:
+def _link_file(
+    raw_files: RawFiles,
+    url: str,
+    file: Path,
+) -> None:
     """Link a file to where TFDS looks for it. A copy of a large file might not fit on the disk."""
     from etils import epath
     from tensorflow_datasets.core.download import resource

@@ -10,7 +10,9 @@ _SPLIT = re.compile(rf"(\w+)(?:\[{_BOUND}:{_BOUND}\])?")
 
 
 def parse_split(
-    split: str, sizes: Mapping[str, int], path: str = "data.split"
+    split: str,
+    sizes: Mapping[str, int],
+    path: str = "data.split",
 ) -> tuple[str, slice]:
     """Parse a split or a slice of one, as TFDS writes them.
 

@@ -117,7 +117,11 @@ class ImageSource:
         return pixels.reshape(-1), label
 
 
-def must_stream(data: StreamedImages, shape: Shape, sizes: Mapping[str, int]) -> bool:
+def must_stream(
+    data: StreamedImages,
+    shape: Shape,
+    sizes: Mapping[str, int],
+) -> bool:
     """Whether images are streamed: if they are too large for memory, or cropped at random.
 
     Args:
@@ -262,7 +266,12 @@ def iter_batches(source: ShuffledSource, start: int) -> Iterator[Batch]:
 class Stream:
     """Batches for the compiled program in chunks of steps, and evaluation examples in blocks."""
 
-    def __init__(self, train: ShuffledSource, evaluation: ExampleSource, max_steps: int):
+    def __init__(
+        self,
+        train: ShuffledSource,
+        evaluation: ExampleSource,
+        max_steps: int,
+    ):
         """Read the first example to learn the shape of a batch.
 
         Args:
@@ -334,7 +343,9 @@ def _read_options() -> Any:
 
 
 def _read_as_arrays(
-    source: ExampleSource, index: int, rng: np.random.Generator | None
+    source: ExampleSource,
+    index: int,
+    rng: np.random.Generator | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One example with its label as an array, which grain stacks into batches."""
     x, label = source.read(index, rng)

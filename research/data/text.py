@@ -77,7 +77,12 @@ class Vocabulary:
         return rows
 
 
-def make_vocabulary(texts: Iterable[str], unit: str, *, padded: bool = False) -> Vocabulary:
+def make_vocabulary(
+    texts: Iterable[str],
+    unit: str,
+    *,
+    padded: bool = False,
+) -> Vocabulary:
     """The vocabulary of the training texts.
 
     Characters are sorted, words are in order of frequency. The first symbol is the unknown one.

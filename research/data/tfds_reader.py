@@ -49,7 +49,11 @@ def _write_cache(file: Path, arrays: Arrays) -> None:
         os.replace(temporary, file)
 
 
-def read_image_rows(folder: Path, split: str, make_builder: BuilderFactory) -> LabeledArrays:
+def read_image_rows(
+    folder: Path,
+    split: str,
+    make_builder: BuilderFactory,
+) -> LabeledArrays:
     """All images of a split as rows [n, features], and their labels [n] int32.
 
     Args:

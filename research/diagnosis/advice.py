@@ -15,7 +15,11 @@ class Advice:
     candidates: list[str]
 
 
-def advice(kind: str, settings: Settings, since: int | None = None) -> str:
+def advice(
+    kind: str,
+    settings: Settings,
+    since: int | None = None,
+) -> str:
     """One sentence of advice for a verdict, with a leading space.
 
     It is empty where there is nothing to try.

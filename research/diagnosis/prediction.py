@@ -10,7 +10,7 @@ from research.theory.variance import theoretical_variance
 
 
 def skip_scales(config: Config) -> tuple[float, float] | None:
-    """What a block's branch and shortcut are multiplied by at initialisation; None for other skips."""
+    """Initial factors of a block's branch and shortcut; None for skips without such numbers."""
     match config.skip:
         case ScaledSkip(branch_scale=branch, shortcut_scale=shortcut):
             return branch, shortcut

@@ -68,7 +68,12 @@ def _first_of_last_run(holds: list[bool]) -> int:
     return first
 
 
-def _sentence(profile: Profile, layers: np.ndarray, format_: str, settings: Settings) -> str:
+def _sentence(
+    profile: Profile,
+    layers: np.ndarray,
+    format_: str,
+    settings: Settings,
+) -> str:
     parts = [
         _lost_in_layers(layers, profile["signal_lost"], format_),
         _sufficient_loss_scale(profile, format_, settings),
@@ -78,7 +83,11 @@ def _sentence(profile: Profile, layers: np.ndarray, format_: str, settings: Sett
     return f"underflow: {text}." + advice("underflow", settings)
 
 
-def _lost_in_layers(layers: np.ndarray, lost: np.ndarray, format_: str) -> str:
+def _lost_in_layers(
+    layers: np.ndarray,
+    lost: np.ndarray,
+    format_: str,
+) -> str:
     noun = "layers" if len(layers) > 1 else "layer"
     where = f"{noun} {_ranges_in_words(layers)}"
     percent = f"{100 * np.mean(lost[layers]):.0f} %"
@@ -95,7 +104,11 @@ def _ranges_in_words(layers: np.ndarray) -> str:
     return ", ".join(words)
 
 
-def _sufficient_loss_scale(profile: Profile, format_: str, settings: Settings) -> str:
+def _sufficient_loss_scale(
+    profile: Profile,
+    format_: str,
+    settings: Settings,
+) -> str:
     """Which loss scale would be enough; empty where each tensor has its scale anyway."""
     if settings.get("precision.tensor_scale"):
         return ""

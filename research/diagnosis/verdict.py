@@ -264,7 +264,12 @@ def judge(
     return dataclasses.replace(verdict, sentence=sentence)
 
 
-def _sentence(verdict: Verdict, end: Fit, depth: int, start_layer: int) -> str:
+def _sentence(
+    verdict: Verdict,
+    end: Fit,
+    depth: int,
+    start_layer: int,
+) -> str:
     """The verdict in words.
 
     It has no factor per layer where fewer than two increments leave no interval for it.

@@ -54,7 +54,11 @@ def sharpness(
         _, image = jax.jvp(gradient, (params,), (state.vector,))
         alpha = _inner_product(state.vector, image)
 
-        def remove_projections(image: Array, vector: Array, previous: Array) -> Array:
+        def remove_projections(
+            image: Array,
+            vector: Array,
+            previous: Array,
+        ) -> Array:
             return image - alpha * vector - state.beta * previous
 
         rest = jax.tree.map(remove_projections, image, state.vector, state.previous)

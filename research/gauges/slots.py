@@ -21,16 +21,28 @@ Reduce = Callable[[Any], Any]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _measure_norm(h: Any, slot: Array, reduce: Reduce) -> Any:
+def _measure_norm(
+    h: Any,
+    slot: Array,
+    reduce: Reduce,
+) -> Any:
     """The identity, whose gradient with respect to ``slot`` is the norm of the cotangent."""
     return h
 
 
-def _norm_forward(h: Any, slot: Array, reduce: Reduce) -> tuple[Any, None]:
+def _norm_forward(
+    h: Any,
+    slot: Array,
+    reduce: Reduce,
+) -> tuple[Any, None]:
     return h, None
 
 
-def _norm_backward(reduce: Reduce, _: None, cotangent: Any) -> tuple[Any, Array]:
+def _norm_backward(
+    reduce: Reduce,
+    _: None,
+    cotangent: Any,
+) -> tuple[Any, Array]:
     return cotangent, tree_euclidean(reduce(cotangent))
 
 
@@ -38,16 +50,28 @@ _measure_norm.defvjp(_norm_forward, _norm_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _measure_exponents(h: Any, slot: Array, reduce: Reduce) -> Any:
+def _measure_exponents(
+    h: Any,
+    slot: Array,
+    reduce: Reduce,
+) -> Any:
     """The identity, whose gradient with respect to ``slot`` are the cotangent's exponent counts."""
     return h
 
 
-def _exponents_forward(h: Any, slot: Array, reduce: Reduce) -> tuple[Any, Array]:
+def _exponents_forward(
+    h: Any,
+    slot: Array,
+    reduce: Reduce,
+) -> tuple[Any, Array]:
     return h, slot
 
 
-def _exponents_backward(reduce: Reduce, slot: Array, cotangent: Any) -> tuple[Any, Array]:
+def _exponents_backward(
+    reduce: Reduce,
+    slot: Array,
+    cotangent: Any,
+) -> tuple[Any, Array]:
     counts = exponent_counts(reduce(cotangent))
     return cotangent, counts.astype(slot.dtype)
 
@@ -59,7 +83,12 @@ def _no_reduction(cotangent: Any) -> Any:
     return cotangent
 
 
-def tap(h: Any, slot: Slot | None, *, reduce: Reduce = _no_reduction) -> Any:
+def tap(
+    h: Any,
+    slot: Slot | None,
+    *,
+    reduce: Reduce = _no_reduction,
+) -> Any:
     """The identity; the gradient with respect to ``slot`` is a statistic of ∂L/∂h.
 
     Args:

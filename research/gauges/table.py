@@ -6,7 +6,7 @@ all-reduce, the columns of ``profiles.parquet``, the trackers' keys and the refe
 from the table, so a new gauge is one entry here, together with the function that measures it.
 
 ``METRICS`` are the numbers of a step as a whole. ``EXPONENT_GAUGES`` and ``DIAGNOSTICS`` are
-measured beside the step, on an interval.
+measured on an interval, outside the step.
 
 The functions import JAX when they are called, so that records can read the table without it.
 """
@@ -388,7 +388,7 @@ def metric_names(source: MetricSource) -> list[str]:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """A quantity that is measured beside the step, on an interval.
+    """A quantity that is measured on an interval, outside the step.
 
     Attributes:
         name: its column, in ``profiles.parquet`` for exponents and else in ``inspections.parquet``.

@@ -75,7 +75,12 @@ class Attention(nnx.Module):
             statistics[gauge.name] = jnp.full((), jnp.nan, jnp.float32)
         return self.out(mixed), statistics
 
-    def _scores(self, q: Array, k: Array, ctx: ForwardContext) -> Float[Array, "B H T T"]:
+    def _scores(
+        self,
+        q: Array,
+        k: Array,
+        ctx: ForwardContext,
+    ) -> Float[Array, "B H T T"]:
         """QKᵀ/√K, and −∞ for positions that must not be attended to."""
         wide = jnp.promote_types(q.dtype, jnp.float32)
         scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide)

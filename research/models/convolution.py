@@ -65,17 +65,29 @@ def convolve(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: Array, kernel: Array, window: Window) -> Array:
+def _convolve(
+    x: Array,
+    kernel: Array,
+    window: Window,
+) -> Array:
     on_cpu = partial(_convolve_on_cpu, window=window)
     elsewhere = partial(xla_convolve, window=window)
     return _by_platform(on_cpu, elsewhere, x, kernel)
 
 
-def _forward(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
+def _forward(
+    x: Array,
+    kernel: Array,
+    window: Window,
+) -> tuple[Array, tuple[Array, Array]]:
     return _convolve(x, kernel, window), (x, kernel)
 
 
-def _backward(window: Window, residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+def _backward(
+    window: Window,
+    residuals: tuple[Array, Array],
+    grad: Array,
+) -> tuple[Array, Array]:
     x, kernel = residuals
     on_cpu = partial(_gradients_on_cpu, window=window)
     elsewhere = partial(_derived_gradients, xla_convolve, window=window)
@@ -85,7 +97,11 @@ def _backward(window: Window, residuals: tuple[Array, Array], grad: Array) -> tu
 _convolve.defvjp(_forward, _backward)
 
 
-def _by_platform(on_cpu: Callable, elsewhere: Callable, *operands: Array) -> Any:
+def _by_platform(
+    on_cpu: Callable,
+    elsewhere: Callable,
+    *operands: Array,
+) -> Any:
     """Calls the function for the platform that the program is compiled for.
 
     It is called outside differentiation only: JAX would differentiate both functions.
@@ -93,7 +109,11 @@ def _by_platform(on_cpu: Callable, elsewhere: Callable, *operands: Array) -> Any
     return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 
 
-def xla_convolve(x: Array, kernel: Array, window: Window) -> Array:
+def xla_convolve(
+    x: Array,
+    kernel: Array,
+    window: Window,
+) -> Array:
     """The convolution by XLA, which sums 16-bit products in float32 on accelerators.
 
     ``preferred_element_type`` is not set: with it, JAX converts the operands of both gradients to
@@ -111,7 +131,12 @@ def xla_convolve(x: Array, kernel: Array, window: Window) -> Array:
     return _conv_general(x, kernel, window.stride, pad)
 
 
-def _conv_general(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+def _conv_general(
+    x: Array,
+    kernel: Array,
+    stride: int,
+    pad: int,
+) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -133,7 +158,11 @@ def _derived_gradients(
     return pull_back(grad)
 
 
-def _convolve_on_cpu(x: Array, kernel: Array, window: Window) -> Array:
+def _convolve_on_cpu(
+    x: Array,
+    kernel: Array,
+    window: Window,
+) -> Array:
     function = xla_convolve if window.stride == 1 else _convolve_patches
     return function(_widen(x), _widen(kernel), window).astype(x.dtype)
 
@@ -177,7 +206,11 @@ def _gradients_in_forward_form(
     return x_grad, kernel_grad.transpose(1, 2, 0, 3)
 
 
-def _convolve_patches(x: Array, kernel: Array, window: Window) -> Array:
+def _convolve_patches(
+    x: Array,
+    kernel: Array,
+    window: Window,
+) -> Array:
     """The convolution as a matrix product of patches [B, H_, W_, k²·C]."""
     size = kernel.shape[0]
     stride = window.stride
@@ -200,7 +233,12 @@ def _widen(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _pad(x: Array, pad: int, *, circular: bool) -> Array:
+def _pad(
+    x: Array,
+    pad: int,
+    *,
+    circular: bool,
+) -> Array:
     """The image with ``pad`` more pixels on each side."""
     widths = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     mode = "wrap" if circular else "constant"

@@ -54,7 +54,11 @@ def _power_of_two(exponent: Array, dtype: jnp.dtype) -> Array:
     return lax.bitcast_convert_type(bits, dtype)
 
 
-def _round_through(x: Array, number_format: str, tensor_scale: bool) -> Array:
+def _round_through(
+    x: Array,
+    number_format: str,
+    tensor_scale: bool,
+) -> Array:
     """Rounds to the nearest numbers of the format.
 
     With ``tensor_scale`` the values are multiplied by a power of two before rounding and divided by
@@ -73,7 +77,11 @@ def _round_through(x: Array, number_format: str, tensor_scale: bool) -> Array:
 _rounded = jax.custom_vjp(_round_through, nondiff_argnums=(1, 2))
 
 
-def _forward(x: Array, number_format: str, tensor_scale: bool) -> tuple[Array, None]:
+def _forward(
+    x: Array,
+    number_format: str,
+    tensor_scale: bool,
+) -> tuple[Array, None]:
     return _round_through(x, number_format, tensor_scale), None
 
 

@@ -287,7 +287,11 @@ def _concatenate(parts: Sequence[Statistics]) -> Statistics:
     return whole
 
 
-def _slice_slots(slots: Slots, stage: Stage, first_layer: int) -> Slots:
+def _slice_slots(
+    slots: Slots,
+    stage: Stage,
+    first_layer: int,
+) -> Slots:
     """The slots of a stage, [blocks, parts] by gauge."""
     parts = len(stage.parts)
     end = first_layer + stage.blocks * parts

@@ -47,7 +47,11 @@ SINGLE_DEVICE = Layout()
 
 
 def make_layout(
-    num_runs: int, *, kind: str = "auto", map_mode: str = "auto", devices: int | None = None
+    num_runs: int,
+    *,
+    kind: str = "auto",
+    map_mode: str = "auto",
+    devices: int | None = None,
 ) -> Layout:
     """The layout of ``num_runs`` runs.
 
@@ -70,7 +74,11 @@ def make_layout(
 
 
 def map_runs(
-    layout: Layout, function: Callable, *, num_mapped: int, num_broadcast: int = 0
+    layout: Layout,
+    function: Callable,
+    *,
+    num_mapped: int,
+    num_broadcast: int = 0,
 ) -> Callable:
     """Turns a function of one run into a function of M runs.
 
@@ -115,7 +123,11 @@ def replicated(layout: Layout) -> Layout:
     return layout
 
 
-def check_split(layout: Layout, batch_size: int, path: str) -> None:
+def check_split(
+    layout: Layout,
+    batch_size: int,
+    path: str,
+) -> None:
     """Checks that the devices can share a batch equally.
 
     Args:
@@ -165,7 +177,12 @@ def _to_host(leaf: jax.Array) -> Any:
     return np.asarray(leaf)
 
 
-def place(layout: Layout, tree: Any, *, per_run: bool) -> Any:
+def place(
+    layout: Layout,
+    tree: Any,
+    *,
+    per_run: bool,
+) -> Any:
     """Puts arrays on the devices of the layout.
 
     Args:

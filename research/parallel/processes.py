@@ -51,7 +51,10 @@ _signal_flag = _SignalFlag()
 
 
 def join_processes(
-    *, coordinator: str | None, num_processes: int | None, process_id: int | None
+    *,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
 ) -> None:
     """Connects this process to the others that train the run, and waits for them.
 

@@ -129,7 +129,10 @@ def initial_inspections(runs: Sequence[Run], name: str) -> np.ndarray:
 
 
 def tabulate_by_seed(
-    runs: Sequence[Run], path: str, values: Sequence[object], measure: Callable[[Run], float]
+    runs: Sequence[Run],
+    path: str,
+    values: Sequence[object],
+    measure: Callable[[Run], float],
 ) -> np.ndarray:
     """One number for each run, [seeds, values], with the seeds in ascending order.
 
@@ -146,7 +149,11 @@ def tabulate_by_seed(
     return np.stack(columns, axis=1)
 
 
-def metric_curves(runs: Sequence[Run], name: str, window: int = 1) -> np.ndarray:
+def metric_curves(
+    runs: Sequence[Run],
+    name: str,
+    window: int = 1,
+) -> np.ndarray:
     """A metric over training, in means of ``window`` steps, [runs, windows].
 
     Args:

@@ -63,7 +63,12 @@ class RunRecord:
         flush_scale: factor on the time that rows may stay in memory, 1 for a single run.
     """
 
-    def __init__(self, lock: Lock, info: JsonObject, keep_rows: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        lock: Lock,
+        info: JsonObject,
+        keep_rows: Mapping[str, int] | None = None,
+    ):
         """Opens the tables and writes ``run.json`` with the status ``running``.
 
         Args:

@@ -23,7 +23,12 @@ class TableWriter:
         num_rows: rows on disk and in memory.
     """
 
-    def __init__(self, directory: Path, name: str, keep_rows: int):
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        keep_rows: int,
+    ):
         """Opens a table and removes what an earlier attempt wrote after the rows to keep.
 
         Args:

@@ -42,7 +42,10 @@ def style() -> AbstractContextManager:
 
 
 def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1
+    width: float,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
 ) -> tuple[Figure, np.ndarray]:
     """Makes a figure; call it within ``style()``.
 
@@ -103,7 +106,13 @@ class CurveStyle:
 
 
 def plot_metric(
-    axes: Axes, runs: Sequence[Run], name: str, *, window: int, label: str, **style: object
+    axes: Axes,
+    runs: Sequence[Run],
+    name: str,
+    *,
+    window: int,
+    label: str,
+    **style: object,
 ) -> None:
     """A metric over training steps: the mean over seeds as a line, their range as a shade.
 
@@ -127,7 +136,12 @@ def range_bars(values: Sequence[float] | np.ndarray) -> list[list[float]]:
 
 
 def plot_theory(
-    axes: Axes, x: Any, y: Any, *, label: str | None = None, linewidth: float = 0.9
+    axes: Axes,
+    x: Any,
+    y: Any,
+    *,
+    label: str | None = None,
+    linewidth: float = 0.9,
 ) -> None:
     """Draws a prediction as a dashed black line; empty ``x`` and ``y`` add only a legend entry."""
     axes.plot(x, y, color="black", linestyle="--", linewidth=linewidth, label=label)
@@ -140,7 +154,9 @@ def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
 
 
 def beside_published(
-    axes: Axes, measured: Mapping[str, Sequence[float]], published: Mapping[str, float]
+    axes: Axes,
+    measured: Mapping[str, Sequence[float]],
+    published: Mapping[str, float],
 ) -> None:
     """Compares measured numbers with published ones, in one row for each name from top to bottom.
 
@@ -178,7 +194,10 @@ def decades(axes: Axes) -> None:
 
 
 def exponent_map(
-    axes: Axes, exponents: np.ndarray, histogram: np.ndarray, limits: Mapping[str, float]
+    axes: Axes,
+    exponents: np.ndarray,
+    histogram: np.ndarray,
+    limits: Mapping[str, float],
 ) -> Any:
     """Draws how the nonzero elements of each layer are distributed over powers of two.
 

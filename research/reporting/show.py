@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from research.gauges.table import SIGNAL_GRAD
 from research.config.suggestions import nearest
+from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run, find_runs
 from research.reporting.tables import (
     VERDICT_COLOURS,
@@ -188,7 +188,11 @@ def _print_profile(run: Run, out: Console) -> None:
     _print_signal(signal[-1], "last", out)
 
 
-def _print_signal(signal: np.ndarray, which: str, out: Console) -> None:
+def _print_signal(
+    signal: np.ndarray,
+    which: str,
+    out: Console,
+) -> None:
     """Prints the gradient at each layer [N+1] in the first or the last measured step."""
     with np.errstate(divide="ignore"):
         logs = 2 * np.log10(signal)
@@ -212,7 +216,11 @@ def _print_loss(run: Run, out: Console) -> None:
     _print_chart(f"train loss, step 0 to {len(loss) - 1}", means, out)
 
 
-def _print_chart(title: str, values: Sequence[float], out: Console) -> None:
+def _print_chart(
+    title: str,
+    values: Sequence[float],
+    out: Console,
+) -> None:
     """Prints a bar chart below its title; nothing if no value is finite."""
     lines = bar_chart(values)
     if lines:

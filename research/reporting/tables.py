@@ -203,7 +203,11 @@ def print_failures(failures: Sequence[tuple[str, str]], num_runs: int) -> None:
         out.print(f"  {name}: {reason}", markup=False)
 
 
-def bar_chart(values: Sequence[float], height: int = 8, width: int = 80) -> list[str]:
+def bar_chart(
+    values: Sequence[float],
+    height: int = 8,
+    width: int = 80,
+) -> list[str]:
     """Draws a bar chart with text, scaled from the lowest to the highest finite value.
 
     Args:

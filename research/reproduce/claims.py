@@ -28,7 +28,12 @@ class Claim:
 
 
 def claim(
-    statement: str, *, source: str, expected: str, values: Sequence[float], holds: bool
+    statement: str,
+    *,
+    source: str,
+    expected: str,
+    values: Sequence[float],
+    holds: bool,
 ) -> Claim:
     """A claim about ``values``, summarised by their median and their range.
 

@@ -115,7 +115,11 @@ def finished_runs(key: str, directory: Path) -> list[Run]:
     return runs
 
 
-def _check_complete(key: str, directory: Path, expected: Iterable[str]) -> None:
+def _check_complete(
+    key: str,
+    directory: Path,
+    expected: Iterable[str],
+) -> None:
     missing = []
     for name in expected:
         if not read_info(directory / name):
@@ -128,7 +132,11 @@ def _check_complete(key: str, directory: Path, expected: Iterable[str]) -> None:
     raise ValueError(f"{directory} lacks the run {missing[0]}{more}: {command}")
 
 
-def _check_run(key: str, run: Run, settings: Mapping[str, Any]) -> None:
+def _check_run(
+    key: str,
+    run: Run,
+    settings: Mapping[str, Any],
+) -> None:
     command = _reproduce_command(key)
     difference = _find_difference(run, settings)
     if difference:

@@ -24,7 +24,12 @@ FIGURE_FORMATS = {
 TRACKER_SETTINGS = ("dir", "project", "entity")
 
 
-def draw_and_test(key: str, directory: Path, *, redo: bool = True) -> bool:
+def draw_and_test(
+    key: str,
+    directory: Path,
+    *,
+    redo: bool = True,
+) -> bool:
     """Draws an experiment's figure, tests its claims, and prints them.
 
     Args:

@@ -63,7 +63,12 @@ class RunGroup:
             work grows with the number of runs.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], setup: RunSetup, progress: Progress):
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        setup: RunSetup,
+        progress: Progress,
+    ):
         self.setup = setup
         self.progress = progress
         self.results: list[Result] = []
@@ -102,7 +107,12 @@ class RunGroup:
     def __enter__(self) -> "RunGroup":
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+    def __exit__(
+        self,
+        kind: Any,
+        error: BaseException | None,
+        trace: Any,
+    ) -> bool:
         """Closes the runs that have not ended; an exception becomes the error of each.
 
         Where the group can be trained in smaller groups instead, the records are released as they

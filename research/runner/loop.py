@@ -142,14 +142,21 @@ def _train_group(
     return group.results
 
 
-def _on_all_processes(work: Callable[..., T], *arguments: Any, **named: Any) -> T:
+def _on_all_processes(
+    work: Callable[..., T],
+    *arguments: Any,
+    **named: Any,
+) -> T:
     """Calls ``work`` in every process; an error in one of them ends the work in all."""
     call = partial(work, *arguments, **named)
     return run_on_all_processes(call, describe_error=explain)
 
 
 def _train_in_chunks(
-    setup: RunSetup, group: RunGroup, precision: str, compile_pool: Executor
+    setup: RunSetup,
+    group: RunGroup,
+    precision: str,
+    compile_pool: Executor,
 ) -> None:
     """Trains the runs. Each chunk is written while the device computes the next one."""
     program = make_program(setup.spec, setup.layout)
@@ -260,7 +267,11 @@ def _compile_and_init(
     return shard_state(layout, state), compiled_evaluation
 
 
-def _restore_state(setup: RunSetup, group: RunGroup, shapes: TrainState) -> TrainState:
+def _restore_state(
+    setup: RunSetup,
+    group: RunGroup,
+    shapes: TrainState,
+) -> TrainState:
     """The state from the checkpoints of the runs, which only the primary process has read."""
     layout = init_layout(setup.layout)
     arrays = stack_checkpoints(shapes, group.pop_checkpoints())

@@ -28,7 +28,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.bar:
             self.bar.stop()
@@ -73,7 +76,12 @@ class Progress:
         self.skipped += self.group_size * step / total
         self._print(f"{self._position()}{self.name}: resumes at step {step}/{total}")
 
-    def step(self, done: int, total: int, **values: float) -> None:
+    def step(
+        self,
+        done: int,
+        total: int,
+        **values: float,
+    ) -> None:
         """Shows that the group has done ``done`` of ``total`` steps.
 
         Args:
@@ -127,5 +135,10 @@ class Silent(Progress):
     def resume(self, step: int, total: int) -> None:
         """Does nothing."""
 
-    def step(self, done: int, total: int, **values: float) -> None:
+    def step(
+        self,
+        done: int,
+        total: int,
+        **values: float,
+    ) -> None:
         """Does nothing."""

@@ -50,7 +50,11 @@ class OpenedRun:
     earlier_rows: EarlierRows | None = None
 
 
-def open_run(spec: RunSpec, setup: RunSetup, info: dict[str, Any]) -> OpenedRun:
+def open_run(
+    spec: RunSpec,
+    setup: RunSetup,
+    info: dict[str, Any],
+) -> OpenedRun:
     """Locks a run and opens its record, at the last checkpoint where there is one.
 
     Args:
@@ -76,7 +80,11 @@ def open_run(spec: RunSpec, setup: RunSetup, info: dict[str, Any]) -> OpenedRun:
         raise
 
 
-def _open_locked_run(lock: Lock, setup: RunSetup, info: dict[str, Any]) -> OpenedRun:
+def _open_locked_run(
+    lock: Lock,
+    setup: RunSetup,
+    info: dict[str, Any],
+) -> OpenedRun:
     checkpoints = Checkpoints(lock.directory)
     try:
         checkpoint = checkpoints.read(partial(_expected_specs, setup))
@@ -91,7 +99,11 @@ def _open_locked_run(lock: Lock, setup: RunSetup, info: dict[str, Any]) -> Opene
     return OpenedRun(RunRecord(lock, info))
 
 
-def _resume_run(lock: Lock, checkpoint: Checkpoint, info: dict[str, Any]) -> OpenedRun:
+def _resume_run(
+    lock: Lock,
+    checkpoint: Checkpoint,
+    info: dict[str, Any],
+) -> OpenedRun:
     notes = checkpoint.notes
     if notes.get("id") != info["id"]:
         raise InvalidCheckpoint("it belongs to another run")

@@ -1,4 +1,4 @@
-"""From configurations to runs made ready: what is compiled, what is passed in, and on which data."""
+"""From configurations to runs made ready: what is compiled and passed in, on which data."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,7 +38,7 @@ class RunSetup:
         steps: updates of each run.
         per_epoch: updates in an epoch.
         eval_every: steps between evaluations.
-        diagnostic_intervals: the functions of the program that measure beside the step, by name,
+        diagnostic_intervals: the functions of the program that measure outside the step, by name,
             and every how many steps.
         stream: the source of streamed examples.
     """
@@ -61,7 +61,7 @@ class RunSetup:
         return self.data | self.stream.chunk(start, steps)
 
     def evaluate(self, program: Program, state: TrainState) -> dict[str, jax.Array]:
-        """Loss and accuracy [M] of the evaluation split; streamed examples are read block by block."""
+        """Loss and accuracy [M] of the evaluation split; streams are read block by block."""
         if self.stream is None:
             return program.evaluate(state, self.hp, self.data)
         sums: dict[str, jax.Array] = {}

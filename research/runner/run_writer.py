@@ -51,7 +51,14 @@ class RunWriter:
         index: the place of the run in its group.
     """
 
-    def __init__(self, spec: RunSpec, setup: RunSetup, *, index: int, group_size: int):
+    def __init__(
+        self,
+        spec: RunSpec,
+        setup: RunSetup,
+        *,
+        index: int,
+        group_size: int,
+    ):
         """Opens the record of the run.
 
         Args:
@@ -198,7 +205,12 @@ class RunWriter:
     def _is_measured(self, step: Any) -> Any:
         return step % self.setup.spec.measure_every == 0
 
-    def _metric_columns(self, steps: np.ndarray, rows: Metrics, evaluation: Metrics) -> Columns:
+    def _metric_columns(
+        self,
+        steps: np.ndarray,
+        rows: Metrics,
+        evaluation: Metrics,
+    ) -> Columns:
         """The rows as columns of ``metrics.parquet``."""
         columns: Columns = {}
         columns["step"] = steps
@@ -233,7 +245,12 @@ class RunWriter:
         self._exponents[step] = gauges
         return gauges
 
-    def _record_rows(self, metrics: Columns, profiles: Columns, exponents: Columns) -> None:
+    def _record_rows(
+        self,
+        metrics: Columns,
+        profiles: Columns,
+        exponents: Columns,
+    ) -> None:
         """Adds rows to the record. Exponents belong to the first measured step only."""
         if exponents and profiles:
             first_row = _select_rows(profiles, slice(1))

@@ -89,7 +89,10 @@ def _failed_result(run_spec: RunSpec, error: Exception) -> Result:
 
 
 def _train_missing(
-    run_specs: Sequence[RunSpec], session: Session, map_mode: str, devices: int | None
+    run_specs: Sequence[RunSpec],
+    session: Session,
+    map_mode: str,
+    devices: int | None,
 ) -> list[Result]:
     if not run_specs:
         return []

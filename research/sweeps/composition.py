@@ -74,7 +74,10 @@ class Composer(ConfigLoaderImpl):
         return self._run_specs[key]
 
     def make_run_spec_with_files(
-        self, master: DictConfig, overrides: Sequence[str], number: int
+        self,
+        master: DictConfig,
+        overrides: Sequence[str],
+        number: int,
     ) -> RunSpec:
         """The run of a job, with the files that Hydra's own launcher would write for it.
 

@@ -148,7 +148,11 @@ def run_with_joblib(tasks: Sequence[GroupTask], *, num_workers: int) -> Outcomes
 
 
 def run_with_submitit(
-    tasks: Sequence[GroupTask], *, cluster: str, folder: Path, settings: Settings
+    tasks: Sequence[GroupTask],
+    *,
+    cluster: str,
+    folder: Path,
+    settings: Settings,
 ) -> Outcomes:
     """Runs the tasks as one array of submitit jobs.
 
@@ -188,7 +192,12 @@ def _first_outcome(get_outcomes: Callable[[], list[Any]]) -> Outcome:
         return error
 
 
-def run_with_ray(tasks: Sequence[GroupTask], *, init: Settings, remote: Settings) -> Outcomes:
+def run_with_ray(
+    tasks: Sequence[GroupTask],
+    *,
+    init: Settings,
+    remote: Settings,
+) -> Outcomes:
     """Runs the tasks as Ray tasks.
 
     Args:

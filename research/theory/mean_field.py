@@ -285,7 +285,11 @@ def _homogeneous_fixed_point(
     return math.inf
 
 
-def chi_1(name: str, sigma_w2: float, sigma_b2: float) -> float:
+def chi_1(
+    name: str,
+    sigma_w2: float,
+    sigma_b2: float,
+) -> float:
     """χ₁ = σ_w² E φ'(√q*·z)², the factor per layer at the fixed point (Poole et al. 2016, eq. 6).
 
     Args:
@@ -315,7 +319,11 @@ def critical_sigma_w2(name: str, sigma_b2: float) -> float | None:
     return root if abs(distance(root)) < 1e-6 else None
 
 
-def depth_scale(name: str, sigma_w2: float, sigma_b2: float) -> float:
+def depth_scale(
+    name: str,
+    sigma_w2: float,
+    sigma_b2: float,
+) -> float:
     """ξ = 1/|ln χ₁|, the layers over which the squared gradient changes by e; ∞ where χ₁ = 1.
 
     Args:
@@ -369,7 +377,11 @@ def correlation_slope(
     return sigma_w2 * _pair_expectation(NONLINEARITIES[name].derivative, q, c)
 
 
-def correlation_depth_scale(name: str, sigma_w2: float, sigma_b2: float) -> float:
+def correlation_depth_scale(
+    name: str,
+    sigma_w2: float,
+    sigma_b2: float,
+) -> float:
     """ξ_c = −1/ln C'(c*), the layers over which correlations approach c* = C(c*) by a factor e.
 
     c* is 1 up to the edge of chaos and smaller beyond it. ξ_c is ∞ on the edge.
@@ -396,7 +408,11 @@ def correlation_depth_scale(name: str, sigma_w2: float, sigma_b2: float) -> floa
     return -1 / math.log(slope)
 
 
-def _pair_expectation(f: Function, q: float, c: float) -> float:
+def _pair_expectation(
+    f: Function,
+    q: float,
+    c: float,
+) -> float:
     """E f(u)f(v) for normal u, v of variance q and correlation c.
 
     With v = cu + √(1−c²)w: quadrature in panels over u, Gauss–Hermite over w.

@@ -37,7 +37,11 @@ def weight_scale(init: Init) -> Any:
     return 1.0
 
 
-def theoretical_variance(init: Init, fan_in: int, fan_out: int) -> float:
+def theoretical_variance(
+    init: Init,
+    fan_in: int,
+    fan_out: int,
+) -> float:
     """σ_w² = fan_in · E[W²] of a layer, the number that mean-field theory speaks of.
 
     Args:

@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from research.cli import main as cli
-from research.models.skip import LEARNED_SCALE, Skip
+from research.config.options import SkipKind
+from research.models.skip import INITIAL_ALPHA, Skip
 
 MORE_VARIANCE = 1.05
 
@@ -70,7 +71,7 @@ def cut_gradient_of_statistics(patch):
 
 def begin_scales_above_zero(patch):
     """ReZero's learned scales begin at 1e-4."""
-    patch.setitem(LEARNED_SCALE, "rezero", 1e-4)
+    patch.setitem(INITIAL_ALPHA, SkipKind.rezero, 1e-4)
 
 
 LAWS = {

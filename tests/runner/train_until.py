@@ -7,10 +7,14 @@ raises a ValueError, if EVENT is ``error``.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+
+import pytest
 
 from research.cli.main import main
 from research.runner.run_writer import RunWriter
@@ -35,7 +39,8 @@ def end_process(event: str) -> None:
     os.kill(os.getpid(), signal.Signals[event])
 
 
-def end_while_writing(arguments: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def ending_while_writing(arguments: argparse.Namespace) -> Iterator[None]:
     """Has ``RunWriter.write_rows`` end the process, once."""
     has_checkpoint = threading.Event()
     has_ended = threading.Event()
@@ -56,12 +61,14 @@ def end_while_writing(arguments: argparse.Namespace) -> None:
             has_ended.set()
             end_process(arguments.event)
 
-    Checkpoints.write = write_checkpoint_and_notify
-    RunWriter.write_rows = write_rows_and_end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "write", write_checkpoint_and_notify)
+        patch.setattr(RunWriter, "write_rows", write_rows_and_end)
+        yield
 
 
 if __name__ == "__main__":
     arguments = parse_arguments()
-    end_while_writing(arguments)
     sys.argv = ["fathom", *arguments.words]
-    main()
+    with ending_while_writing(arguments):
+        main()

@@ -34,7 +34,11 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _plot_accuracy(axes: Axes, runs: Sequence[Run], style: CurveStyle) -> None:
+def _plot_accuracy(
+    axes: Axes,
+    runs: Sequence[Run],
+    style: CurveStyle,
+) -> None:
     depths = setting_values(runs, "model.depth")
     columns = []
     for depth in depths:

@@ -36,7 +36,12 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     return [*close, _order(residual), _plain(runs)]
 
 
-def errors(runs: Sequence[Run], skip: str, depth: int, split: str) -> dict[int, float]:
+def errors(
+    runs: Sequence[Run],
+    skip: str,
+    depth: int,
+    split: str,
+) -> dict[int, float]:
     """The error in % of each seed.
 
     Args:

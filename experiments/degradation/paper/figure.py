@@ -46,7 +46,12 @@ def _finish(axes: Axes, title: str) -> None:
     axes.legend(loc="upper right")
 
 
-def _plot_errors(axes: Axes, runs: Sequence[Run], colour: object, label: str) -> None:
+def _plot_errors(
+    axes: Axes,
+    runs: Sequence[Run],
+    colour: object,
+    label: str,
+) -> None:
     """Draws the errors of the runs that trained to the end; nothing if there are none."""
     group = completed(runs)
     if not group:

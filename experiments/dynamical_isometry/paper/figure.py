@@ -33,7 +33,12 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _plot_accuracies(axes: Axes, runs: Sequence[Run], colour: object, label: str) -> None:
+def _plot_accuracies(
+    axes: Axes,
+    runs: Sequence[Run],
+    colour: object,
+    label: str,
+) -> None:
     rows = evaluated_rows(runs[0])
     epochs = runs[0].metrics["epoch"][rows]
     train = means_up_to_evaluations(runs, "train_accuracy")

@@ -29,12 +29,20 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     return claims
 
 
-def _test_errors(runs: Sequence[Run], kind: str, depth: int) -> list[float]:
+def _test_errors(
+    runs: Sequence[Run],
+    kind: str,
+    depth: int,
+) -> list[float]:
     group = where(runs, {"skip.kind": kind, "model.depth": depth})
     return [error(run, "eval") for run in group]
 
 
-def _claim_gap(runs: Sequence[Run], kind: str, depth: int) -> Claim:
+def _claim_gap(
+    runs: Sequence[Run],
+    kind: str,
+    depth: int,
+) -> Claim:
     normalised = float(np.mean(_test_errors(runs, "identity", depth)))
     gaps = [value - normalised for value in _test_errors(runs, kind, depth)]
     mean_gap = float(np.mean(gaps))

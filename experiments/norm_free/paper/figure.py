@@ -26,7 +26,11 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _draw_errors(axes: Axes, runs: Sequence[Run], published: Mapping[str, float]) -> None:
+def _draw_errors(
+    axes: Axes,
+    runs: Sequence[Run],
+    published: Mapping[str, float],
+) -> None:
     errors = {}
     for kind, name in NAMES.items():
         group = where(runs, {"skip.kind": kind})

@@ -20,7 +20,11 @@ XIONG = "Xiong et al. 2020, §3.2"
 WANG = "Wang et al. 2022"
 
 
-def shares(runs: Sequence[Run], kind: str, depth: int) -> list[float]:
+def shares(
+    runs: Sequence[Run],
+    kind: str,
+    depth: int,
+) -> list[float]:
     """The final held-out loss without warm-up over the entropy of single characters, by seed.
 
     A run that diverged has an infinite share.
@@ -57,7 +61,11 @@ def _claim_stalls(runs: Sequence[Run]) -> Claim:
     )
 
 
-def _claim_learns(runs: Sequence[Run], kind: str, source: str) -> Claim:
+def _claim_learns(
+    runs: Sequence[Run],
+    kind: str,
+    source: str,
+) -> Claim:
     values = []
     for depth in DEPTHS:
         values += shares(runs, kind, depth)

@@ -22,7 +22,12 @@ class Tracker(Protocol):
         """Opens the run in the dashboard; returns entries for ``run.json``."""
         ...
 
-    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+    def log(
+        self,
+        metrics: Columns,
+        profiles: Columns,
+        diagnostics: Diagnostics,
+    ) -> None:
         """Logs recorded rows.
 
         Args:
@@ -52,7 +57,12 @@ class BackgroundTrackers:
             start = self._submit(tracker, tracker.start)
             self._starts.append(start)
 
-    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+    def log(
+        self,
+        metrics: Columns,
+        profiles: Columns,
+        diagnostics: Diagnostics,
+    ) -> None:
         """Logs recorded rows without waiting; see ``Tracker.log``.
 
         Args:

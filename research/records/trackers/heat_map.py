@@ -18,7 +18,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def heat_map(steps: np.ndarray, profile: np.ndarray, *, label: str) -> Image.Image:
+def heat_map(
+    steps: np.ndarray,
+    profile: np.ndarray,
+    *,
+    label: str,
+) -> Image.Image:
     """Draws log₁₀ of a profile: training steps on the horizontal axis, layers on the vertical one.
 
     Args:

@@ -59,7 +59,12 @@ class WandbSummary:
         self._run, _ = open_run(self._settings, {}, self._identity)
         return run_info(self._run)
 
-    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+    def log(
+        self,
+        metrics: Columns,
+        profiles: Columns,
+        diagnostics: Diagnostics,
+    ) -> None:
         """Does nothing: an experiment has no rows."""
 
     def finish(self, info: JsonObject) -> None:

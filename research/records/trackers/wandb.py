@@ -110,7 +110,12 @@ class WandbTracker:
         self._run.define_metric("inspect/*", step_metric="train/step")
         return run_info(self._run)
 
-    def log(self, metrics: Columns, profiles: Columns, diagnostics: Diagnostics) -> None:
+    def log(
+        self,
+        metrics: Columns,
+        profiles: Columns,
+        diagnostics: Diagnostics,
+    ) -> None:
         """Logs one W&B row for each recorded step.
 
         Every ``tracker.every`` steps, a row also has the gradient norm of each layer. Steps that an
@@ -179,7 +184,11 @@ class WandbTracker:
         return {"profile/heat_map": wandb.Image(picture), "profile/table": table}
 
 
-def open_run(settings: JsonObject, config: JsonObject, identity: JsonObject) -> tuple[Any, int]:
+def open_run(
+    settings: JsonObject,
+    config: JsonObject,
+    identity: JsonObject,
+) -> tuple[Any, int]:
     """Opens a W&B run below ``WANDB_DIR``, or else below the directory of the settings.
 
     Args:
