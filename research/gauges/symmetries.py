@@ -12,10 +12,10 @@ References:
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.gauges.layers import PerLayer, Stage, each_layer, layer_norms
+from research.gauges.layers import PerLayer, StageParams, each_layer, layer_norms
 from research.gauges.norms import nonzero_or_one, tree_euclidean
 
-Kernels = list[Stage]  # a layer is a list of weights [blocks, …, units]
+Kernels = list[StageParams]  # a layer is a list of weights [blocks, …, units]
 
 
 def scale_derivatives(weights: Kernels, gradients: Kernels) -> PerLayer:

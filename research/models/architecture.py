@@ -13,7 +13,7 @@ from research.config import options
 from research.config.options import (
     CONVOLUTIONAL,
     RESNETS,
-    Cell,
+    CellKind,
     DenseSkip,
     Level,
     ModelKind,
@@ -102,7 +102,7 @@ class Architecture:
     @property
     def state_width(self) -> int:
         """Units of a recurrent network's state; an LSTM's holds cell and hidden state."""
-        is_lstm = getattr(self.model, "cell", None) is Cell.lstm
+        is_lstm = getattr(self.model, "cell", None) is CellKind.lstm
         return 2 * self.model.width if is_lstm else self.model.width
 
     @property
@@ -138,7 +138,7 @@ class Architecture:
     @property
     def activates_end(self) -> bool:
         """Whether a nonlinearity precedes the head: where it is the first step of each branch."""
-        is_elman = getattr(self.model, "cell", None) is Cell.elman
+        is_elman = getattr(self.model, "cell", None) is CellKind.elman
         plain = self.model.kind in (ModelKind.mlp, ModelKind.cnn)
         return plain or is_elman or self.pre_activated
 

@@ -28,10 +28,10 @@ def make_embed(
         case ModelKind.mlp:
             return make_linear(arch.inputs, arch.model.width, **arch.weights(hp, rngs))
         case ModelKind.transformer:
-            return Sequence(arch, hp, rngs=rngs)
+            return SequenceEmbedding(arch, hp, rngs=rngs)
         case ModelKind.rnn:
             has_table = arch.vocabulary and not arch.one_hot
-            return Table(arch, rngs=rngs) if has_table else None
+            return TokenEmbedding(arch, rngs=rngs) if has_table else None
     return Stem(arch, hp, rngs=rngs)
 
 
@@ -83,7 +83,7 @@ def _image_shape(arch: Architecture) -> tuple[int, int, int]:
     return height, width, arch.inputs // (height * width)
 
 
-class Table(nnx.Module):
+class TokenEmbedding(nnx.Module):
     """A learned vector for each token, initially from N(0, 1/D)."""
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
@@ -99,7 +99,7 @@ class Table(nnx.Module):
         return read(self.vectors, wide)[tokens].astype(self.dtype)
 
 
-class Sequence(nnx.Module):
+class SequenceEmbedding(nnx.Module):
     """A vector for each position of a sequence, plus a vector that encodes the position.
 
     The positions of an example that holds numbers are its first axis.
@@ -116,7 +116,7 @@ class Sequence(nnx.Module):
         length = arch.shape[0]
         width = arch.model.width
         if arch.vocabulary and not arch.one_hot:
-            self.table = Table(arch, rngs=rngs)
+            self.table = TokenEmbedding(arch, rngs=rngs)
         else:
             numbers = arch.vocabulary or arch.inputs // length
             self.linear = make_linear(numbers, width, **arch.weights(hp, rngs))

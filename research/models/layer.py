@@ -18,7 +18,7 @@ from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
 from research.models.recurrent import Cell
-from research.models.rounding import rounded
+from research.models.rounding import round_through_format
 from research.models.skip import Skip
 
 Slots = dict[str, Array]
@@ -69,7 +69,7 @@ class Layer(nnx.Module):
         """
         z = tap(h, slots.get(BRANCH_GRAD.name))
         z = self._normalize(z, Placement.pre, ctx)
-        z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
+        z = round_through_format(z, self.arch.rounding, self.arch.tensor_scale)
         if self.is_recurrent:
             branch, statistics = self.branch(z, step_input, ctx)
         else:

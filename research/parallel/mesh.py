@@ -167,7 +167,7 @@ def shard_state(layout: Layout, state: Any) -> Any:
     """Copies a state made in ``init_layout`` to the devices of the layout."""
     if init_layout(layout) == layout:
         return state
-    return place(layout, jax.tree.map(_to_host, state), per_run=True)
+    return place_on_devices(layout, jax.tree.map(_to_host, state), per_run=True)
 
 
 def _to_host(leaf: jax.Array) -> Any:
@@ -177,7 +177,7 @@ def _to_host(leaf: jax.Array) -> Any:
     return np.asarray(leaf)
 
 
-def place(
+def place_on_devices(
     layout: Layout,
     tree: Any,
     *,

@@ -167,7 +167,7 @@ def learning_rate(
     raise ValueError(f"unknown schedule {optimizer.schedule}")
 
 
-def clip(
+def clip_gradient(
     optimizer: Optimizer,
     grads: Any,
     params: Any,

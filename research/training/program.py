@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array
 
 from research.config.options import BFloat16, Level, Precision
-from research.gauges.layers import layer_norms, layer_sizes_and_updates
+from research.gauges.layers import layer_norms, weight_and_update_norms
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.gauges.table import GRAD_NORM, Site, gauges_at, measure_at
 from research.models.architecture import Architecture, ForwardContext
@@ -42,11 +42,11 @@ from research.training.objective import (
     step_key,
     steps_per_epoch,
 )
-from research.training.optimizers import clip, learning_rate, make_optimizer
+from research.training.optimizers import clip_gradient, learning_rate, make_optimizer
 from research.training.program_config import ProgramConfig
 from research.training.reduction import StepResults, all_reduce_step
 from research.training.rounding import cast_params
-from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
+from research.training.scaling import first_scale, has_not_diverged, is_finite, next_scale
 from research.training.state import TrainState
 
 # XLA's CPU backend gives smaller convolutions to a library that uses one core; without it they use
@@ -191,7 +191,7 @@ def _chunk(
             )
         stored = select_batch(spec, data, step, place, order)
         batch = augment_and_shard(spec, state, data, *stored)
-        state, row = _step_at_interval(spec, is_measured, step, state, hp, batch)
+        state, row = _run_step_at_interval(spec, is_measured, step, state, hp, batch)
         write = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)
         return _Carry(state, order, jax.tree.map(write, carry.rows, row))
 
@@ -209,7 +209,7 @@ def _chunk(
     return last.state, last.rows
 
 
-def _step_at_interval(
+def _run_step_at_interval(
     spec: ProgramConfig,
     is_measured: bool,
     step: Array,
@@ -303,7 +303,7 @@ def run_step(
         grads_are_finite = is_finite(grads)
     finite = jnp.isfinite(loss) & grads_are_finite
     row["skipped"] = ~finite
-    row["finite"] = can_go_on(hp.precision, state.loss_scale, loss, finite)
+    row["finite"] = has_not_diverged(hp.precision, state.loss_scale, loss, finite)
 
     def updated() -> _Updated:
         params, opt_state = _update(state, hp, grads, rate)
@@ -371,7 +371,7 @@ def _update_gauges(
     """What the gauges of the update measure, one value a layer."""
     if not list(gauges_at(Site.UPDATE, level)):
         return {}
-    weights, updates = layer_sizes_and_updates(stages_of(arch, before), stages_of(arch, after))
+    weights, updates = weight_and_update_norms(stages_of(arch, before), stages_of(arch, after))
     measured = measure_at(Site.UPDATE, level, weights, updates)
     # Layers that share their weights have one value.
     return jax.tree.map(lambda values: jnp.broadcast_to(values, arch.layers), measured)
@@ -388,7 +388,7 @@ def _update(
     Computed in float32 or wider and rounded to the parameters' format once.
     """
     params = _widen(state.params)
-    clipped = clip(hp.optimizer, grads, params)
+    clipped = clip_gradient(hp.optimizer, grads, params)
     optimizer = make_optimizer(hp.optimizer)
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
     new_params = jax.tree.map(lambda old, change: old - rate * change, params, direction)

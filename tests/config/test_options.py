@@ -19,7 +19,7 @@ from research.config.hydra_config import register, resource_dir
 from research.config.schema import OPTIONS, setting_paths
 from research.runner.run_setup import make_run_setup
 from research.sweeps.composition import Composer
-from research.training.precision import scope
+from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_config
@@ -177,7 +177,7 @@ class Effect:
 
 def effect_of(changes) -> Effect:
     config = make_config(changes)
-    with scope(config.precision.kind.name):
+    with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
         program = make_program(setup.spec)
         state = jax.eval_shape(program.init, setup.hp)

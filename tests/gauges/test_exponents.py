@@ -11,7 +11,7 @@ from pytest import approx
 from research.gauges.exponents import exponent_counts
 from research.gauges.slots import tap
 from research.theory.formats import BINS, FORMATS, HIGHEST, LOWEST, gauges_from_counts
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 KINDS = ["float16", "bfloat16", "float32", "float64"]
 COUNT = 2**16
@@ -62,7 +62,7 @@ def count_with_numpy(x):
 @pytest.mark.parametrize("kind", KINDS)
 def test_counts_are_those_of_numpy(kind):
     x = numbers(kind)
-    with scope(kind):
+    with precision_context(kind):
         measured = jax.jit(exponent_counts)(jnp.asarray(x))
     assert_array_equal(measured, count_with_numpy(x))
 

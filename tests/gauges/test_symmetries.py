@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 # Stages of layers of weights: 3 blocks of two layers, the second with two kernels, and 2 blocks of
 # one layer.
@@ -72,7 +72,7 @@ def draw(shapes, generator):
 
 @pytest.fixture
 def network():
-    with scope("float64"):
+    with precision_context("float64"):
         yield Network()
 
 
@@ -143,7 +143,7 @@ def test_the_balance_of_a_unit_is_what_enters_less_what_leaves():
             incoming = np.sum(weights[n][:, unit] ** 2)
             outgoing = np.sum(weights[n + 1][unit] ** 2)
             expected[n, unit] = incoming - outgoing
-    with scope("float64"):
+    with precision_context("float64"):
         arrays = {
             "embed": jnp.asarray(embed),
             "layers": jnp.asarray(layers),

@@ -14,7 +14,7 @@ from research.theory.formats import (
     layerwise_underflow,
     log_mean_square,
 )
-from research.training.precision import POLICIES, scope
+from research.training.precision import POLICIES, precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config
@@ -39,7 +39,7 @@ def count_exponents(
         loss_scale: factor on the loss.
         seeds: the seeds of the M runs.
     """
-    with scope(spec.precision.kind.name):
+    with precision_context(spec.precision.kind.name):
         program = make_program(spec)
         hp = make_hp(spec, loss_scale, seeds)
         counts = program.exponents(program.init(hp), hp, make_data())
