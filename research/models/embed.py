@@ -23,10 +23,16 @@ def make_embed(
     *,
     rngs: nnx.Rngs,
 ) -> Any:
-    """The embedding; None for a recurrent network whose cell reads numbers as they are."""
+    """The embedding; None for a recurrent network whose cell reads numbers as they are.
+
+    Args:
+        arch: the network.
+        hp: the hyperparameters.
+        rngs: random keys.
+    """
     match arch.model.kind:
         case ModelKind.mlp:
-            return make_linear(arch.inputs, arch.model.width, **arch.weights(hp, rngs))
+            return make_linear(arch.inputs, arch.model.width, **arch.linear_kwargs(hp, rngs))
         case ModelKind.transformer:
             return SequenceEmbedding(arch, hp, rngs=rngs)
         case ModelKind.rnn:
@@ -60,7 +66,7 @@ class Stem(nnx.Module):
             size=7 if self.pools else 3,
             stride=2 if self.pools else 1,
             padding=getattr(arch.model, "padding", Padding.zero).name,
-            **arch.weights(hp, rngs, bias=has_bias),
+            **arch.linear_kwargs(hp, rngs, bias=has_bias),
         )
         norm = arch.norm if arch.activates_sum else Norm()
         self.norm = make_norm(norm, width, **arch.formats, rngs=rngs)
@@ -119,7 +125,7 @@ class SequenceEmbedding(nnx.Module):
             self.table = TokenEmbedding(arch, rngs=rngs)
         else:
             numbers = arch.vocabulary or arch.inputs // length
-            self.linear = make_linear(numbers, width, **arch.weights(hp, rngs))
+            self.linear = make_linear(numbers, width, **arch.linear_kwargs(hp, rngs))
         assert isinstance(arch.model, Transformer)
         has_positions = arch.model.positions is Positions.learned
         self.positions = _make_positions(arch, length, rngs) if has_positions else None

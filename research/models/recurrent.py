@@ -74,12 +74,12 @@ class Cell(nnx.Module):
         x: Float[Array, "B P"],
         ctx: ForwardContext,
     ) -> tuple[Array, Statistics]:
-        """The branch's output and, where they are asked for, the statistics of its nonlinearities.
+        """The branch's output and the mean statistics of its nonlinearities.
 
         Args:
             z: the state.
             x: the part of the example.
-            ctx: whether statistics are asked for.
+            ctx: ``ctx.level`` selects the gauges.
         """
         from_input = jnp.einsum("bp,gpd->gbd", x, read(self.input, self.dtype))
         if self.bias is not None:
