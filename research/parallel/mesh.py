@@ -93,12 +93,12 @@ def map_runs(
         mapped = arguments[:num_mapped]
         broadcast = arguments[num_mapped:]
 
-        def call_one(*of_run: Any) -> Any:
-            return function(*of_run, *broadcast)
+        def call_one(*run_arguments: Any) -> Any:
+            return function(*run_arguments, *broadcast)
 
         if layout.map_mode == "vmap":
             return jax.vmap(call_one)(*mapped)
-        return lax.map(lambda of_run: call_one(*of_run), mapped)
+        return lax.map(lambda run_arguments: call_one(*run_arguments), mapped)
 
     if layout.devices == 1:
         return map_local_runs

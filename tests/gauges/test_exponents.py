@@ -94,8 +94,8 @@ def test_leaves_are_counted_together_and_layers_separately():
     count_layers = jax.jit(lambda tree: exponent_counts(tree, 1))
     measured = count_layers({"kernel": kernel, "bias": bias})
     for layer in range(3):
-        of_layer = np.concatenate([kernel[layer].ravel(), bias[layer]])
-        assert_array_equal(measured[layer], count_with_numpy(of_layer))
+        layer_elements = np.concatenate([kernel[layer].ravel(), bias[layer]])
+        assert_array_equal(measured[layer], count_with_numpy(layer_elements))
 
 
 def differentiate_layers(kind, has_taps=True):

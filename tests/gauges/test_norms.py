@@ -175,12 +175,12 @@ def test_a_layer_that_is_not_finite_leaves_the_others_right(bad, tree):
 def test_no_two_and_all_batch_axes():
     elements = np.random.default_rng(0).standard_normal((3, 4, 5))
     x = jnp.asarray(elements, jnp.float32)
-    of_everything = tree_euclidean([x])
+    total_norm = tree_euclidean([x])
     of_last_axis = tree_euclidean([x], batch_axes=2)
-    of_elements = tree_euclidean([x], batch_axes=3)
-    assert_allclose(of_everything, np.linalg.norm(x), rtol=ROUNDING)
+    element_norms = tree_euclidean([x], batch_axes=3)
+    assert_allclose(total_norm, np.linalg.norm(x), rtol=ROUNDING)
     assert_allclose(of_last_axis, np.linalg.norm(x, axis=-1), rtol=ROUNDING)
-    assert_array_equal(of_elements, np.abs(x))
+    assert_array_equal(element_norms, np.abs(x))
 
 
 TRANSFORMED = {

@@ -21,7 +21,7 @@ SHAPES = [
         [(2, 6, 3)],
     ],
 ]
-# The place of each layer in forward order: stage, block, layer of the block.
+# The position of each layer in forward order: stage, block, layer of the block.
 LAYERS = [
     (0, 0, 0),
     (0, 0, 1),
@@ -55,11 +55,11 @@ class Network:
             weights = self.weights[stage][layer]
             gradients = self.gradients[stage][layer]
             for weight, gradient in zip(weights, gradients, strict=True):
-                of_block = Kernel(
+                block_kernel = Kernel(
                     weight=np.asarray(weight[block]),
                     gradient=np.asarray(gradient[block]),
                 )
-                kernels.append(of_block)
+                kernels.append(block_kernel)
             yield kernels
 
 

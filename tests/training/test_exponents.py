@@ -111,12 +111,12 @@ def test_the_histogram_has_the_norms_that_the_step_measures(kind):
     _, rows = program.chunk(program.init(hp), hp, data, np.int32(0), np.int32(1))
     assert set(counts) == {"run"}
     for name, gauge in (("signal", "signal_grad"), ("grad", "grad_norm")):
-        of_gauge = counts["run"][name][0]
-        elements = of_gauge.sum(-1)
+        gauge_counts = counts["run"][name][0]
+        elements = gauge_counts.sum(-1)
         with np.errstate(divide="ignore"):
             norms = np.asarray(rows["profile"][gauge][0, 0])
             measured = 2 * np.log(norms) - np.log(elements)
-        difference = (log_mean_squares(of_gauge) - measured)[measured > -np.inf]
+        difference = (log_mean_squares(gauge_counts) - measured)[measured > -np.inf]
         assert_allclose(difference, -np.log(7 / 3), atol=0.35)
     assert np.all(counts["run"]["signal"].sum(-1) == 8 * 64)
 

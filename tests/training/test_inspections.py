@@ -177,9 +177,9 @@ def test_after_batch_norm_the_correlation_is_that_of_each_example_s_output():
         jacobian = jax.jacrev(projections)(h)
         diagonal = jnp.arange(EXAMPLES)
         by_example = float(mean_cosine(jacobian[diagonal, diagonal]))
-        of_sum = float(mean_cosine(jnp.sum(jacobian, axis=0)))
+        cosine_of_sum = float(mean_cosine(jnp.sum(jacobian, axis=0)))
         assert found["gradient_correlation"][0] == pytest.approx(by_example, abs=0.03)
-        assert abs(of_sum - by_example) > 0.06
+        assert abs(cosine_of_sum - by_example) > 0.06
 
 
 def test_the_input_gradient_is_a_difference_quotient():
@@ -292,8 +292,8 @@ def test_scale_derivatives_are_products_and_all_equal_if_homogeneous(
         )
         params = float64_params(snapshot)
         products = layer_kernels(params) * kernel_gradients(snapshot, params)
-        of_layers = np.sum(products, axis=(1, 2))
-        assert_allclose(found["scale_derivative"], of_layers, rtol=1e-10)
+        layer_products = np.sum(products, axis=(1, 2))
+        assert_allclose(found["scale_derivative"], layer_products, rtol=1e-10)
     deviation = np.abs(found["scale_derivative"] / found["output_scale_derivative"] - 1)
     if is_homogeneous:
         assert np.all(deviation < 1e-12)
@@ -337,14 +337,14 @@ def test_scale_invariance_is_that_of_a_loop_and_holds_before_a_norm(norm, invari
         w = layer_kernels(params)
         g = kernel_gradients(snapshot, params)
         g_of_doubled = kernel_gradients(snapshot, double_kernels(params))
-    of_layer = (1, 2)
-    of_unit = 1
+    layer_axes = (1, 2)
+    unit_axes = 1
     change = 2 * g_of_doubled - g
-    unit_cosines = np.abs(cosines(w, g, of_unit))
+    unit_cosines = np.abs(cosines(w, g, unit_axes))
     expected = {
-        "layer_cosine": cosines(w, g, of_layer),
+        "layer_cosine": cosines(w, g, layer_axes),
         "unit_cosine": np.max(unit_cosines, axis=1),
-        "rescaling_error": norms(change, of_layer) / norms(g, of_layer),
+        "rescaling_error": norms(change, layer_axes) / norms(g, layer_axes),
     }
     assert set(found) == set(expected)
     for name, values in found.items():
@@ -366,10 +366,10 @@ def test_the_balance_is_that_of_the_weights_and_biases(bias):
         stage = params["stages"][0]["branch"]["weights"][0]
         biases = [params["embed"]["bias"], *stage["bias"]]
     assert len(found["balance"]) == len(kernels) - 1
-    for number, of_units in enumerate(found["balance"]):
+    for number, unit_balances in enumerate(found["balance"]):
         incoming = np.sum(kernels[number] ** 2, axis=0) + biases[number] ** 2
         outgoing = np.sum(kernels[number + 1] ** 2, axis=1)
-        assert_allclose(of_units, incoming - outgoing, rtol=1e-10)
+        assert_allclose(unit_balances, incoming - outgoing, rtol=1e-10)
 
 
 def test_a_run_in_few_bits_is_inspected_in_float32():

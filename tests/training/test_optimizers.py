@@ -294,9 +294,9 @@ def test_stacked_layers_are_updated_as_if_alone(
     layer,
 ):
     def take_layer(tree):
-        of_stage = tree["stages"][stage]
-        of_layer = jax.tree.map(lambda leaf: leaf[layer : layer + 1], of_stage)
-        return {"stages": of_layer}
+        stage_params = tree["stages"][stage]
+        layer_params = jax.tree.map(lambda leaf: leaf[layer : layer + 1], stage_params)
+        return {"stages": layer_params}
 
     with precision_context("float64"):
         optimizer = trace_option(make_optimizer_option(kind), "float64")
