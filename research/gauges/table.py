@@ -136,6 +136,13 @@ def _dead(
     return jnp.mean(is_dead, dtype=jnp.float32, where=counted)
 
 
+def _gradient_norm(blocks: Any) -> "Array":
+    """The norm for each block of a tree whose leaves have a leading axis of blocks."""
+    from research.gauges.norms import tree_euclidean
+
+    return tree_euclidean(blocks, batch_axes=1)
+
+
 def _weight_norm(weight: "Array", update: "Array") -> "Array":
     del update
     return weight
@@ -158,7 +165,7 @@ def _update_ratio(weight: "Array", update: "Array") -> "Array":
 
 SIGNAL_GRAD = Gauge(
     "signal_grad",
-    "‖∂L/∂h‖: the gradient that arrives at the layer's output.",
+    "‖∂L/∂h‖ of each signal: entry l at the input of layer l, entry N at the output of the last.",
     Entries.SIGNALS,
     Level.norms,
     Site.BACKWARD,
@@ -187,6 +194,7 @@ GRAD_NORM = Gauge(
     Level.norms,
     Site.GRADIENT,
     Reduction.NONE,
+    _gradient_norm,
     tracked=True,
 )
 ACTIVATION_RMS = Gauge(

@@ -86,8 +86,9 @@ def make_hparams(
 
 
 def _only_traced(train: options.Train, steps: int) -> options.Train:
-    """Without what the program does not depend on."""
-    return options.Train(steps=steps, input_noise=train.input_noise)
+    """Its traced settings, with ``steps`` filled in; the others at their defaults."""
+    values = {name: getattr(train, name) for name in traced_names(options.Train)}
+    return options.Train(**(values | {"steps": steps}))
 
 
 def _stack_options(variants: Sequence[Any], dtype: type) -> Any:
@@ -104,5 +105,5 @@ def _stack_options(variants: Sequence[Any], dtype: type) -> Any:
 
 
 def static_train(train: options.Train) -> options.Train:
-    """What the compiled program depends on: whether inputs get noise."""
-    return without_traced_values(options.Train(input_noise=train.input_noise))
+    """What the compiled program depends on, such as whether inputs get noise."""
+    return without_traced_values(_only_traced(train, 0))

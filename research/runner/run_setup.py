@@ -207,7 +207,7 @@ def _make_architecture(config: Config, dataset: Dataset) -> Architecture:
         model=without_traced_values(config.model),
         skip=without_traced_values(config.skip),
         norm=without_traced_values(config.norm),
-        activation=config.activation,
+        activation=without_traced_values(config.activation),
         init=without_traced_values(config.init),
         dtype=policy.compute,
         param_dtype=policy.params,

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array
 
 from research.config.options import BFloat16, Level, Precision
-from research.gauges.layers import layer_norms, layer_sizes_and_updates
+from research.gauges.layers import each_layer, layer_sizes_and_updates
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.gauges.table import GRAD_NORM, Site, gauges_at, measure_at
 from research.models.architecture import Architecture, ForwardContext
@@ -224,15 +224,15 @@ def _step_at_interval(
     def measured_step(state: TrainState) -> tuple[TrainState, Metrics]:
         return run_step(spec, True, state, hp, batch)
 
-    def bare_step(state: TrainState) -> tuple[TrainState, Metrics]:
+    _, row_shapes = jax.eval_shape(measured_step, state)
+
+    def unmeasured_step(state: TrainState) -> tuple[TrainState, Metrics]:
         state, row = run_step(spec, False, state, hp, batch)
         blank = jax.tree.map(_full_of_nan, row_shapes)
         return state, blank | row
 
-    _, row_shapes = jax.eval_shape(measured_step, state)
-
     is_due = step % spec.measure_every == 0
-    return lax.cond(is_due, measured_step, bare_step, state)
+    return lax.cond(is_due, measured_step, unmeasured_step, state)
 
 
 def _full_of_nan(shape: jax.ShapeDtypeStruct) -> Array:
@@ -297,7 +297,7 @@ def run_step(
         "learning_rate": rate,
     }
     if is_measured:
-        profile, row["grad_norm"] = _add_gradient_norms(arch, profile, grads)
+        profile, row["grad_norm"] = _add_gradient_gauges(arch, level, profile, grads)
         grads_are_finite = jnp.isfinite(row["grad_norm"])
     else:
         grads_are_finite = is_finite(grads)
@@ -345,21 +345,26 @@ def _make_slots(
     return slots
 
 
-def _add_gradient_norms(
+def _add_gradient_gauges(
     arch: Architecture,
+    level: Level,
     profile: dict[str, Array],
     grads: Any,
 ) -> tuple[dict[str, Array], Array]:
-    """The profile with the norm of each layer's gradient, and the norm of the whole gradient.
+    """The profile with the gauges of each layer's gradient, and the norm of the whole gradient.
 
-    Layers that share their weights have measured their parts of the gradient with probes.
+    Layers that share their weights have measured ``grad_norm`` with probes, and no other gauge.
     """
     if arch.shares_weights:
         return profile, tree_euclidean(grads)
-    layers = layer_norms(stages_of(arch, grads))
+    stages = stages_of(arch, grads)
+    measured = {}
+    for gauge in gauges_at(Site.GRADIENT, level):
+        assert gauge.measure is not None
+        measured[gauge.name] = each_layer(gauge.measure, stages)
     others = [tree_euclidean(grads[part]) for part in grads if part != "stages"]
-    total = euclidean(jnp.concatenate([jnp.stack(others), layers]))
-    return profile | {GRAD_NORM.name: layers}, total
+    total = euclidean(jnp.concatenate([jnp.stack(others), measured[GRAD_NORM.name]]))
+    return profile | measured, total
 
 
 def _update_gauges(

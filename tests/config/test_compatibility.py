@@ -1,7 +1,8 @@
-"""What does not go together is refused in one line, and following that line ends at something that does."""
+"""What does not go together is refused in one line, and its advice leads to what does."""
 
 import itertools
 import re
+from dataclasses import dataclass
 
 import pytest
 
@@ -22,7 +23,7 @@ GROUPS = {
 NAMES = {path: [member.name for member in kinds] for path, kinds in GROUPS.items()}
 NAMES["model"] = [kind.name for kind in options.ModelKind]
 DEPTHS = {"resnet_cifar": 8, "resnet": 18, "rnn": 4}
-LINE = re.compile(r"(\S+) must be (.+?)(?: \((.+)\))?, got (.+)")
+LINE = re.compile(r"(?P<path>\S+) must be (?P<valid>.+?)(?: \(.+\))?, got (?P<got>.+)")
 
 
 def make_chosen(chosen):
@@ -35,20 +36,30 @@ def make_chosen(chosen):
     return make_config(changes)
 
 
-def complaint(chosen):
-    """Path, valid values and value of the line that refuses; None where nothing does."""
+@dataclass
+class Line:
+    """A line that refuses a combination."""
+
+    path: str
+    valid: list[str]
+    got: str
+
+
+def complaint(chosen) -> Line | None:
+    """The line that refuses a combination; None where it is allowed."""
     try:
         check_compatibility(make_chosen(chosen))
     except ValueError as error:
-        line = LINE.fullmatch(str(error))
-        assert line, error
-        path, valid, _, got = line.groups()
-        return path, re.split(r", | or ", valid.removeprefix("one of ")), got
+        match = LINE.fullmatch(str(error))
+        assert match, error
+        valid = match["valid"].removeprefix("one of ")
+        return Line(match["path"], re.split(r", | or ", valid), match["got"])
     return None
 
 
 def combinations(model, cell):
-    for skip, norm, placement in itertools.product(*(NAMES[path] for path in GROUPS)):
+    names = [NAMES[path] for path in GROUPS]
+    for skip, norm, placement in itertools.product(*names):
         yield {
             "model": model,
             "cell": cell,
@@ -73,20 +84,20 @@ REFUSED = {
 
 
 def follow_advice(first):
-    """Takes the first valid value of each line until nothing is refused; how many lines there were."""
+    """Sets the first valid value of each line until nothing is refused; returns the line count."""
     chosen = first
-    steps = 0
+    num_lines = 0
     while line := complaint(chosen):
-        path, valid, got = line
-        assert got == chosen[path], first
-        assert set(valid) <= set(NAMES[path]) - {got}, first
-        for name in valid:  # none of them is refused in its turn
-            after = complaint(chosen | {path: name})
-            assert after is None or (after[0], after[2]) != (path, name), (first, name)
-        chosen = chosen | {path: valid[0]}
-        steps += 1
-        assert steps <= 4, first
-    return steps
+        assert line.got == chosen[line.path], first
+        assert set(line.valid) <= set(NAMES[line.path]) - {line.got}, first
+        for name in line.valid:
+            after = complaint(chosen | {line.path: name})
+            refused_again = after is not None and (after.path, after.got) == (line.path, name)
+            assert not refused_again, (first, name)
+        chosen = chosen | {line.path: line.valid[0]}
+        num_lines += 1
+        assert num_lines <= 4, first
+    return num_lines
 
 
 @pytest.mark.parametrize(("model", "cell"), MODELS)
@@ -99,11 +110,11 @@ def test_every_refusal_names_valid_values_that_lead_to_an_allowed_combination(mo
 WRONG = [  # what is set, and what the line says
     (
         ["model=resnet_cifar", "model.depth=55"],
-        "model.depth must be 6n+2 for resnet_cifar: 50 or 56, say, got 55",
+        "model.depth must be 6n+2 for resnet_cifar, such as 50 or 56, got 55",
     ),
     (
         ["model=resnet_cifar", "model.depth=2"],
-        "model.depth must be 6n+2 for resnet_cifar: 8 or 14, say, got 2",
+        "model.depth must be 6n+2 for resnet_cifar, such as 8 or 14, got 2",
     ),
     (
         ["model=resnet", "model.depth=20"],
@@ -115,7 +126,7 @@ WRONG = [  # what is set, and what the line says
     ),
     (
         ["model=transformer", "model.heads=4", "model.width=12", "model.positions=rotary"],
-        "model.heads must be one of 1, 2, 3, 6 (positions=rotary turns pairs of units), got 4",
+        "model.heads must be one of 1, 2, 3, 6 (model.positions=rotary rotates pairs",
     ),
     (
         ["model=transformer", "model.heads=3", "model.width=15", "model.positions=rotary"],
@@ -149,7 +160,7 @@ WRONG = [  # what is set, and what the line says
     (["skip=fixup", "norm=layer"], "norm must be none"),
     (
         ["model=rnn", "model.cell=lstm", "skip=identity"],
-        "skip must be none (a lstm has gates of its own), got identity",
+        "skip must be none (model.cell=lstm has gates already), got identity",
     ),
     (["model=rnn", "model.cell=gru", "norm=layer"], "norm must be none"),
     (["model=rnn", "skip=highway"], "skip must be one of none, identity, scaled, inv_sqrt_depth"),
@@ -163,17 +174,25 @@ WRONG = [  # what is set, and what the line says
         ["optimizer=gd", "train.batch_size=32"],
         "train.batch_size must be left out (optimizer=gd uses all training examples in every step)",
     ),
-    (["model.bias=false", "init.sigma_b=0.1"], "init.sigma_b must be 0 (model.bias=false leaves"),
+    (
+        ["model.bias=false", "init.sigma_b=0.1"],
+        "init.sigma_b must be 0 (with model.bias=false there",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("words", "line"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+WRONG_IDS = [" ".join(words) for words, _ in WRONG]
+
+
+@pytest.mark.parametrize(("words", "line"), WRONG, ids=WRONG_IDS)
 def test_what_makes_no_sense_is_one_line_and_exit_code_2(words, line, fathom, workplace):
-    said = fathom("train", *words, "tracker.wandb=false", "train.steps=1")
-    assert said.code == 2
-    assert said.err.startswith("fathom: ") and said.err.count("\n") == 1, said.err
-    assert line in said.err
-    assert said.out == "" and not list(workplace.iterdir())
+    result = fathom("train", *words, "tracker.wandb=false", "train.steps=1")
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("fathom: ")
+    assert result.err.count("\n") == 1, result.err
+    assert line in result.err
+    assert not list(workplace.iterdir())
 
 
 RIGHT = [  # the neighbours of what is wrong

@@ -127,7 +127,7 @@ def test_parameters_are_counted_layer_by_layer():
     assert_array_equal(counted, np.full(5, 64 * 64 + 64))
 
 
-def test_the_loss_scale_shifts_the_run_s_exponents_and_not_the_exact_ones():
+def test_the_loss_scale_shifts_exponents_of_the_run_but_not_those_in_float32():
     """By whole bins, where nothing leaves the range."""
     spec = make_spec("mixed_float16", depth=2, activation="tanh")
     small = count_exponents(spec, loss_scale=2.0**8)
@@ -140,7 +140,7 @@ def test_the_loss_scale_shifts_the_run_s_exponents_and_not_the_exact_ones():
     assert_array_equal(shifted[:, far_from_subnormal], large_signal[:, far_from_subnormal])
 
 
-def test_counting_uses_the_next_step_s_random_numbers_and_leaves_the_state():
+def test_counting_uses_random_numbers_of_the_next_step_and_leaves_the_state():
     spec = make_program_config(dropout=0.3, input_noise=0.2)
     program = make_program(spec)
     hp = make_hparams(spec, {"model.dropout": 0.3, "train.input_noise": 0.2})

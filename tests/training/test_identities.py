@@ -125,7 +125,7 @@ def test_the_gradient_against_finite_differences_along_random_directions(homogen
         assert_allclose(slope, sum(products), rtol=1e-7)
 
 
-def test_gradient_norms_are_the_slopes_along_each_layer_s_gradient(homogeneous):
+def test_gradient_norms_are_the_slopes_along_gradients_of_layers(homogeneous):
     """‖∂L/∂θ_l‖ is the slope of the steepest direction of layer l."""
     for layer, norm in enumerate(homogeneous.rows["profile"]["grad_norm"][0, 0]):
         direction = jax.tree.map(np.zeros_like, homogeneous.params)

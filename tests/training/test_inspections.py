@@ -158,7 +158,7 @@ def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
 
 
 @pytest.mark.slow
-def test_after_batch_norm_the_correlation_is_that_of_each_example_s_output():
+def test_after_batch_norm_the_correlation_leaves_out_outputs_of_other_examples():
     with scope("float64"):
         found, snapshot = inspect_network(
             "gradient_correlation",

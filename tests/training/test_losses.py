@@ -99,7 +99,7 @@ def test_narrow_logits_are_widened_first(kind, dtype):
     ("probability", "cost"),
     [(0.1, 2.302585), (0.51, 0.673345), (0.25, np.log(4)), (1.0, 0.0)],
 )
-def test_cross_entropy_is_minus_the_log_of_the_label_s_probability(probability, cost):
+def test_cross_entropy_is_minus_the_log_probability_of_the_label(probability, cost):
     logits = np.log([[probability, max(1 - probability, 1e-30)]])
     assert_allclose(mean_cross_entropy(logits, [0]), cost, rtol=1e-6, atol=1e-7)
 

@@ -43,8 +43,6 @@ NUMBERS_OF_THE_DIRECTION = {
     "lion": {"weight_decay", "beta1", "beta2"},
     "muon": {"weight_decay", "momentum", "beta1", "beta2", "epsilon"},
 }
-
-
 USUAL = {"weight_decay": 0.0, "momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 
