@@ -19,11 +19,11 @@ from hydra_plugins.fathom_grouped_launcher import GroupedLauncherConf
 from research.benchmark.rows import ROWS
 from research.cli.parser import COMMANDS
 from research.config import options, schema
-from research.config.hydra_config import register, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir
 from research.gauges import table as gauge_table
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
 from research.reproduce.experiments import experiment_names
-from research.runner.run_spec import checked_config
+from research.runner.run_spec import to_checked_config
 
 from .described import own_data as own_data
 from .docs_blocks import BLOCKS, COMMAND_LINES, PAGES, ROOT, CommandLine
@@ -61,12 +61,12 @@ def data_of_the_pages(own_data, tmp_path):
 @pytest.mark.parametrize("line", TRAIN_LINES, ids=label)
 @pytest.mark.usefixtures("data_of_the_pages")
 def test_training_commands_compose_and_fit_their_data(line):
-    register()
+    register_with_hydra()
     overrides = [first_value(word) for word in line.words[2:] if is_override(word)]
     conf = str(resource_dir("conf").absolute())
     with initialize_config_dir(conf, version_base="1.3"):
         composed = compose("config", overrides)
-    assert isinstance(checked_config(composed), schema.Config)
+    assert isinstance(to_checked_config(composed), schema.Config)
 
 
 def is_override(word: str) -> bool:

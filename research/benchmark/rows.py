@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from research.benchmark import data, processes, split, steps, sweeps, torch_rows
 from research.benchmark.timing import Measurement, ReportProgress
-from research.config.suggestions import nearest
+from research.config.suggestions import format_suggestion
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,9 @@ def select_rows(names: Sequence[str]) -> list[Row]:
     for name in names:
         if name not in ROWS:
             valid = ", ".join(ROWS)
-            raise ValueError(f"there is no row {name}{nearest(name, ROWS)} (valid: {valid})")
+            raise ValueError(
+                f"there is no row {name}{format_suggestion(name, ROWS)} (valid: {valid})"
+            )
     if not names:
         return list(ROWS.values())
     return [row for row in ROWS.values() if row.name in names]

@@ -15,11 +15,11 @@ from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_limits
 
 from research.benchmark.timing import Measurement, ReportProgress, TimedCall, compare
-from research.config.hydra_config import register, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.schema import Config
 from research.parallel.mesh import SINGLE_DEVICE, Layout, shard_state, to_init_device
 from research.runner.run_setup import make_run_setup
-from research.runner.run_spec import checked_config
+from research.runner.run_spec import to_checked_config
 from research.training.program import make_program
 from research.training.state import TrainState
 
@@ -31,9 +31,9 @@ PAIRS = 40
 
 def compose_config(*overrides: str) -> Config:
     """The configuration of ``fathom train`` with these overrides."""
-    register()
+    register_with_hydra()
     with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
-        return checked_config(compose("config", list(overrides)))
+        return to_checked_config(compose("config", list(overrides)))
 
 
 class StepTimer:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from research.benchmark.fresh_process import call_in_fresh_process
 from research.benchmark.steps import compose_config
 from research.benchmark.timing import Measurement, ReportProgress, compare, median_seconds
-from research.config.hydra_config import register, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir
 from research.runner.progress import Silent
 from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import RunSpec
@@ -154,7 +154,7 @@ def time_composition(report_progress: ReportProgress) -> Measurement:
 
 
 def _compose_1000_jobs() -> float:
-    register()
+    register_with_hydra()
     with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         start = time.perf_counter()

@@ -42,7 +42,7 @@ class MeasuredRow:
         return self.row.holds(self.measurement)
 
 
-def cells(measured: MeasuredRow) -> list[str]:
+def format_cells(measured: MeasuredRow) -> list[str]:
     """The cells of a row, in the order of ``COLUMNS``."""
     row = measured.row
     value = "–"
@@ -84,7 +84,7 @@ def terminal_table(measured_rows: Sequence[MeasuredRow]) -> Table:
         justify = "right" if column in RIGHT_ALIGNED else "left"
         table.add_column(column, justify=justify, overflow="fold")
     for measured in measured_rows:
-        *front, verdict, note = cells(measured)
+        *front, verdict, note = format_cells(measured)
         coloured = COLOURS.get(verdict, verdict)
         escaped = note.replace("[", r"\[")
         table.add_row(*front, coloured, escaped)
@@ -95,7 +95,7 @@ def markdown_page(measured_rows: Sequence[MeasuredRow], command: str) -> str:
     """The rows as a page in Markdown, with the machine and the versions that were measured."""
     lines = [_markdown_line(COLUMNS), _markdown_line(["---"] * len(COLUMNS))]
     for measured in measured_rows:
-        lines.append(_markdown_line(cells(measured)))
+        lines.append(_markdown_line(format_cells(measured)))
     table = "\n".join(lines)
     facts = [f"- command: `{command}`"]
     for name, value in describe_machine().items():

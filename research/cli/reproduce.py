@@ -27,7 +27,7 @@ DIRECTORY_OVERRIDES = ("name=", "hydra.sweep.dir=")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReproductionResult:
     """How the reproduction of one experiment ended."""
 
     exit_code: int
@@ -91,18 +91,18 @@ def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
             )
 
 
-def _reproduce_or_report(name: str, overrides: Sequence[str]) -> Outcome:
+def _reproduce_or_report(name: str, overrides: Sequence[str]) -> ReproductionResult:
     """Reproduces one experiment; a mistake is reported and does not stop the other experiments."""
     try:
         return _reproduce(name, overrides)
     except UsageError as error:  # its message has been printed
-        return Outcome(int(str(error.code)))
+        return ReproductionResult(int(str(error.code)))
     except ValueError as error:
         print(f"fathom: {explain(error)}", file=sys.stderr)
-        return Outcome(2)
+        return ReproductionResult(2)
 
 
-def _reproduce(name: str, overrides: Sequence[str]) -> Outcome:
+def _reproduce(name: str, overrides: Sequence[str]) -> ReproductionResult:
     """Trains one experiment, draws its figure and tests its claims.
 
     A diverged run is a result that the claims test, for example in a grid of learning rates, so a
@@ -118,11 +118,11 @@ def _reproduce(name: str, overrides: Sequence[str]) -> Outcome:
         except ValueError as error:
             if not session.interrupted:
                 print(f"fathom: {error}", file=sys.stderr)
-            return Outcome(exit_code, interrupted=session.interrupted)
+            return ReproductionResult(exit_code, interrupted=session.interrupted)
     all_hold = results.draw_and_test(name, directory, redo=False)
     if "tracker=none" not in overrides:
         results.upload_results(directory)
-    return Outcome(
+    return ReproductionResult(
         exit_code=0 if all_hold else 1,
         is_tested=True,
         interrupted=session.interrupted,

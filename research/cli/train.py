@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 
 from research.cli.overrides import prepare_arguments
 from research.config import errors
-from research.config.hydra_config import register, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
 from research.parallel.errors import PeerFailed
 from research.runner.progress import Silent
-from research.runner.run_spec import Objective, RunSpec, checked_config, read_ended
+from research.runner.run_spec import Objective, RunSpec, read_ended, to_checked_config
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 
@@ -43,7 +43,7 @@ class CheckFirst(Callback):
         """Checks a single run and joins the processes that train it; the sweeper checks sweeps."""
         session = current_session()
         try:
-            run_spec = RunSpec(checked_config(config), Path(str(config.hydra.run.dir)))
+            run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:
@@ -99,7 +99,7 @@ class TrainTask:
     def __call__(self, composed: DictConfig) -> Objective:
         """Trains the run and returns its result, which a search minimises."""
         directory = Path(HydraConfig.get().runtime.output_dir)
-        run_spec = RunSpec(checked_config(composed), directory)
+        run_spec = RunSpec(to_checked_config(composed), directory)
         (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task = TrainTask(session)
     sys.argv = ["fathom train", *prepare_arguments(arguments)]  # Hydra reads its arguments there
-    register()
+    register_with_hydra()
     run_hydra = hydra.main(
         version_base="1.3",
         config_path=str(resource_dir("conf").absolute()),

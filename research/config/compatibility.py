@@ -1,4 +1,4 @@
-"""Which options go together, and why the others do not.
+"""Checks that the chosen options are compatible.
 
 Combinations that depend on the data are in ``research.data.compatibility``.
 """
@@ -99,10 +99,20 @@ def _skip_conflicts(config: Config) -> Iterator[Conflict]:
 def _recurrent_skip_conflicts(model: Recurrent, kind: SkipKind) -> Iterator[Conflict]:
     if model.cell is not CellKind.elman and kind is not SkipKind.none:
         reason = f"model.cell={model.cell.name} has gates already"
-        yield Conflict("skip", "none", kind.name, reason)
+        yield Conflict(
+            path="skip",
+            valid="none",
+            got=kind.name,
+            reason=reason,
+        )
     if kind not in RECURRENT_SKIPS:
         names = ", ".join(skip.name for skip in RECURRENT_SKIPS)
-        yield Conflict("skip", f"one of {names}", kind.name, "the steps of an rnn share one layer")
+        yield Conflict(
+            path="skip",
+            valid=f"one of {names}",
+            got=kind.name,
+            reason="the steps of an rnn share one layer",
+        )
 
 
 def _deepnorm_conflicts(config: Config) -> Iterator[Conflict]:
@@ -110,22 +120,47 @@ def _deepnorm_conflicts(config: Config) -> Iterator[Conflict]:
     norm = config.norm
     if model is not ModelKind.transformer:
         reason = "skip=deepnorm is defined only for transformers"
-        yield Conflict("model", "transformer", model.name, reason)
+        yield Conflict(
+            path="model",
+            valid="transformer",
+            got=model.name,
+            reason=reason,
+        )
     reason = "skip=deepnorm normalises after the sum"
     if norm.kind not in (NormKind.layer, NormKind.rms):
-        yield Conflict("norm", "layer or rms", norm.kind.name, reason)
+        yield Conflict(
+            path="norm",
+            valid="layer or rms",
+            got=norm.kind.name,
+            reason=reason,
+        )
     if norm.placement is not Placement.post:
-        yield Conflict("norm.placement", "post", norm.placement.name, reason)
+        yield Conflict(
+            path="norm.placement",
+            valid="post",
+            got=norm.placement.name,
+            reason=reason,
+        )
 
 
 def _fixup_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     if model not in (ModelKind.mlp, *CONVOLUTIONAL):
         reason = f"skip=fixup is not defined for model={model.name}"
-        yield Conflict("skip", "rezero or deepnorm", "fixup", reason)
+        yield Conflict(
+            path="skip",
+            valid="rezero or deepnorm",
+            got="fixup",
+            reason=reason,
+        )
     if config.norm.kind is not NormKind.none:
         reason = "skip=fixup is an initialisation that replaces normalisation"
-        yield Conflict("norm", "none", config.norm.kind.name, reason)
+        yield Conflict(
+            path="norm",
+            valid="none",
+            got=config.norm.kind.name,
+            reason=reason,
+        )
 
 
 def _dense_conflicts(config: Config) -> Iterator[Conflict]:
@@ -133,13 +168,28 @@ def _dense_conflicts(config: Config) -> Iterator[Conflict]:
     norm = config.norm
     if model not in (ModelKind.mlp, ModelKind.cnn):
         reason = "skip=dense needs layers whose width can grow"
-        yield Conflict("model", "mlp or cnn", model.name, reason)
+        yield Conflict(
+            path="model",
+            valid="mlp or cnn",
+            got=model.name,
+            reason=reason,
+        )
     if norm.kind not in (NormKind.none, NormKind.batch):
         reason = "other norms would count units that skip=dense has not filled yet"
-        yield Conflict("norm", "none or batch", norm.kind.name, reason)
+        yield Conflict(
+            path="norm",
+            valid="none or batch",
+            got=norm.kind.name,
+            reason=reason,
+        )
     if norm.kind is NormKind.batch and norm.placement is not Placement.pre:
         reason = "skip=dense normalises the input of each layer"
-        yield Conflict("norm.placement", "pre", norm.placement.name, reason)
+        yield Conflict(
+            path="norm.placement",
+            valid="pre",
+            got=norm.placement.name,
+            reason=reason,
+        )
 
 
 def _norm_conflicts(config: Config) -> Iterator[Conflict]:
@@ -151,12 +201,22 @@ def _norm_conflicts(config: Config) -> Iterator[Conflict]:
         and kind is not NormKind.none
     ):
         reason = f"model.cell={model.cell.name} keeps its state bounded already"
-        yield Conflict("norm", "none", kind.name, reason)
+        yield Conflict(
+            path="norm",
+            valid="none",
+            got=kind.name,
+            reason=reason,
+        )
     placement = config.norm.placement
-    acts = kind is not NormKind.none or model.kind in RESNETS
-    if not acts and placement is not Placement.pre:
+    has_effect = kind is not NormKind.none or model.kind in RESNETS
+    if not has_effect and placement is not Placement.pre:
         reason = "without a norm it has an effect only on ResNets"
-        yield Conflict("norm.placement", "pre", placement.name, reason)
+        yield Conflict(
+            path="norm.placement",
+            valid="pre",
+            got=placement.name,
+            reason=reason,
+        )
     if kind is NormKind.batch:
         yield from _batch_norm_conflicts(config)
     if isinstance(config.norm, GroupNorm):
@@ -167,21 +227,40 @@ def _batch_norm_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model.kind
     if model in (ModelKind.transformer, ModelKind.rnn):
         reason = f"statistics over the batch would mix the positions of a {model.name}"
-        yield Conflict("norm", "none, layer, rms, group or dyt", "batch", reason)
+        yield Conflict(
+            path="norm",
+            valid="none, layer, rms, group or dyt",
+            got="batch",
+            reason=reason,
+        )
     full_batch = config.optimizer.kind is OptimizerKind.gd
     if model is ModelKind.mlp and config.train.batch_size == 1 and not full_batch:
         reason = "norm=batch subtracts the mean, which leaves zeros of a single example"
-        yield Conflict("train.batch_size", "≥ 2", 1, reason)
+        yield Conflict(
+            path="train.batch_size",
+            valid="≥ 2",
+            got=1,
+            reason=reason,
+        )
 
 
 def _group_norm_conflicts(norm: GroupNorm, config: Config) -> Iterator[Conflict]:
     width = config.model.width
     if width % norm.groups:
-        valid = f"a divisor of model.width={width}: {listed(divisors(width))}"
-        yield Conflict("norm.groups", valid, norm.groups)
+        valid = f"a divisor of model.width={width}: {join_numbers(divisors(width))}"
+        yield Conflict(
+            path="norm.groups",
+            valid=valid,
+            got=norm.groups,
+        )
     if norm.groups == width and config.model.kind not in CONVOLUTIONAL:
         reason = "norm=group subtracts the mean, which leaves zeros of a single unit"
-        yield Conflict("norm.groups", f"< model.width={width}", norm.groups, reason)
+        yield Conflict(
+            path="norm.groups",
+            valid=f"< model.width={width}",
+            got=norm.groups,
+            reason=reason,
+        )
 
 
 def _model_conflicts(config: Config) -> Iterator[Conflict]:
@@ -190,10 +269,18 @@ def _model_conflicts(config: Config) -> Iterator[Conflict]:
         case ModelKind.resnet_cifar if model.depth < 8 or (model.depth - 2) % 6:
             below = max(8, 6 * ((model.depth - 2) // 6) + 2)
             valid = f"6n+2 for resnet_cifar, such as {below} or {below + 6}"
-            yield Conflict("model.depth", valid, model.depth)
+            yield Conflict(
+                path="model.depth",
+                valid=valid,
+                got=model.depth,
+            )
         case ModelKind.resnet if model.depth not in RESNET_DEPTHS:
-            valid = f"one of {listed(RESNET_DEPTHS)} for resnet"
-            yield Conflict("model.depth", valid, model.depth)
+            valid = f"one of {join_numbers(RESNET_DEPTHS)} for resnet"
+            yield Conflict(
+                path="model.depth",
+                valid=valid,
+                got=model.depth,
+            )
     if isinstance(model, Transformer):
         yield from _head_conflicts(model)
 
@@ -201,15 +288,29 @@ def _model_conflicts(config: Config) -> Iterator[Conflict]:
 def _head_conflicts(model: Transformer) -> Iterator[Conflict]:
     width = model.width
     if width % model.heads:
-        valid = f"a divisor of model.width={width}: {listed(divisors(width))}"
-        yield Conflict("model.heads", valid, model.heads)
+        valid = f"a divisor of model.width={width}: {join_numbers(divisors(width))}"
+        yield Conflict(
+            path="model.heads",
+            valid=valid,
+            got=model.heads,
+        )
     elif model.positions is Positions.rotary and (width // model.heads) % 2:
         reason = "model.positions=rotary rotates pairs of units"
         possible = [heads for heads in divisors(width) if width % (2 * heads) == 0]
         if possible:
-            yield Conflict("model.heads", f"one of {listed(possible)}", model.heads, reason)
+            yield Conflict(
+                path="model.heads",
+                valid=f"one of {join_numbers(possible)}",
+                got=model.heads,
+                reason=reason,
+            )
         else:
-            yield Conflict("model.width", "even", width, reason)
+            yield Conflict(
+                path="model.width",
+                valid="even",
+                got=width,
+                reason=reason,
+            )
 
 
 def _init_conflicts(config: Config) -> Iterator[Conflict]:
@@ -217,10 +318,20 @@ def _init_conflicts(config: Config) -> Iterator[Conflict]:
     convolutions = (ModelKind.cnn, ModelKind.resnet_cifar)
     if config.init.kind is InitKind.delta_orthogonal and model not in convolutions:
         reason = "init=delta_orthogonal is defined only for model=cnn and model=resnet_cifar"
-        yield Conflict("init", "orthogonal", "delta_orthogonal", reason)
+        yield Conflict(
+            path="init",
+            valid="orthogonal",
+            got="delta_orthogonal",
+            reason=reason,
+        )
     if config.init.sigma_b and not config.model.bias:
         reason = "with model.bias=false there are no biases"
-        yield Conflict("init.sigma_b", "0", config.init.sigma_b, reason)
+        yield Conflict(
+            path="init.sigma_b",
+            valid="0",
+            got=config.init.sigma_b,
+            reason=reason,
+        )
 
 
 PER_LAYER = (ModelKind.mlp, *CONVOLUTIONAL, ModelKind.transformer)
@@ -270,10 +381,20 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
         scope = SCOPES.get(name)
         if scope and model not in scope.models:
             valid = " or ".join(kind.name for kind in scope.models)
-            yield Conflict("model", valid, model.name, f"{name} {scope.reason}")
+            yield Conflict(
+                path="model",
+                valid=valid,
+                got=model.name,
+                reason=f"{name} {scope.reason}",
+            )
         if name == "balance" and skip is not SkipKind.none:
             reason = "balance needs units whose weights all come from one layer"
-            yield Conflict("skip", "none", skip.name, reason)
+            yield Conflict(
+                path="skip",
+                valid="none",
+                got=skip.name,
+                reason=reason,
+            )
 
 
 def divisors(number: int) -> list[int]:
@@ -281,6 +402,6 @@ def divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def listed(numbers: Sequence[int]) -> str:
+def join_numbers(numbers: Sequence[int]) -> str:
     """The numbers, separated by commas."""
     return ", ".join(str(number) for number in numbers)

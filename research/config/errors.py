@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from research.config import schema
-from research.config.suggestions import ALIASES, find_nearest, nearest
-from research.config.validation import choices_of, valid
+from research.config.suggestions import ALIASES, find_nearest, format_suggestion
+from research.config.validation import choices_of, describe_valid_values
 
 
 class UsageError(SystemExit):
@@ -78,7 +78,7 @@ def _explain_missing_option(error: Any) -> str:
     listed = ", ".join(options)
     if group == "data":
         listed += f"; another one of the TFDS catalogue is data=tfds data.dataset={option}"
-    return f"there is no {group}={option}{nearest(option, options)} (valid: {listed})"
+    return f"there is no {group}={option}{format_suggestion(option, options)} (valid: {listed})"
 
 
 def _explain_bad_value(cause: Any, error: BaseException) -> str:
@@ -106,8 +106,8 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
         return message if path in message else f"{path}: {message}"
     value = "null" if "not Optional" in message else str(cause.value)
     names = choices_of(path)
-    hint = "" if value in names else nearest(value, names)
-    return f"{path} must be {valid(path)}, got {value or 'an empty value'}{hint}"
+    hint = "" if value in names else format_suggestion(value, names)
+    return f"{path} must be {describe_valid_values(path)}, got {value or 'an empty value'}{hint}"
 
 
 def _explain_group(group: str) -> str:
@@ -172,13 +172,16 @@ def _nearest_setting(path: str) -> str:
     paths = schema.setting_paths()
     namesakes = [each for each in paths if each.rpartition(".")[2] == name]
     if namesakes:
-        return nearest(path, namesakes) or f"; did you mean {namesakes[0]}?"
-    siblings = [each.rpartition(".")[2] for each in paths if group and each.startswith(f"{group}.")]
+        return format_suggestion(path, namesakes) or f"; did you mean {namesakes[0]}?"
+    siblings = []
+    for each in paths:
+        if group and each.startswith(f"{group}."):
+            siblings.append(each.rpartition(".")[2])
     if siblings:
         sibling = find_nearest(name, siblings)
         return f"; did you mean {group}.{sibling}?" if sibling else ""
     groups = [each.partition(".")[0] for each in paths]
-    return nearest(path.lower(), [*groups, *paths])
+    return format_suggestion(path.lower(), [*groups, *paths])
 
 
 def _joined(words: Sequence[str], conjunction: str) -> str:

@@ -1,4 +1,4 @@
-"""Fields of the configuration: each carries its default, meaning, range, and how it acts."""
+"""Fields of the configuration: each declares its default, meaning and range."""
 
 import dataclasses
 import enum
@@ -20,9 +20,9 @@ class Setting:
             one program.
         shared: it is an argument, but all runs of one group have the same value.
         switch: zero or not zero is part of the compiled program.
-        only_with: the setting acts only while these other fields of the same option have one of
-            these values.
-        needs: the setting acts only while this other field of the same option is set.
+        only_with: the setting has an effect only if these other fields of the same option have one
+            of these values.
+        needs: the setting has an effect only if this other field of the same option is set.
     """
 
     meaning: str
@@ -33,7 +33,7 @@ class Setting:
     only_with: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     needs: str | None = None
 
-    def acts(self, option: Any) -> bool:
+    def has_effect(self, option: Any) -> bool:
         """Whether the setting has an effect, given the other fields of ``option``."""
         for name, values in self.only_with.items():
             if getattr(option, name) not in values:
@@ -60,7 +60,7 @@ def setting(
         traced: see ``Setting``, as are ``shared``, ``switch`` and ``only_with``.
         shared: whether all runs of one group have the same value.
         switch: whether zero or not zero selects the compiled program.
-        only_with: other fields of the option and the values at which this one acts.
+        only_with: other fields of the option, and the values at which this one has an effect.
         needs: another field of the option without which this one has no effect.
         **bounds: the range: ``gt``, ``ge``, ``lt``, ``le``.
     """
@@ -97,7 +97,7 @@ def replace_traced(option: Any, convert: Callable[[str, Setting, Any], Any]) -> 
 def without_traced_values(option: Any) -> Any:
     """The option with traced values at their defaults: what the compiled program depends on.
 
-    Of a switch, whether it is zero stays: 0 or 1.
+    A setting with ``switch`` becomes 0 or 1, because the program depends on whether it is zero.
     """
     defaults = {item.name: item.default for item in dataclasses.fields(option)}
 

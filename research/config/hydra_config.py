@@ -11,7 +11,7 @@ from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, StringNode
 from research.config import schema
 from research.config.errors import unknown_setting
 from research.config.naming import run_name
-from research.config.validation import check, check_choices
+from research.config.validation import check_choices, check_config
 
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 FIELDS = dataclasses.fields(schema.Config)
@@ -26,7 +26,7 @@ def resource_dir(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
-def register() -> None:
+def register_with_hydra() -> None:
     """Makes the schemas and resolvers known to Hydra.
 
     ``schema`` holds the types of the settings that every run has. Each option of a group has its
@@ -93,7 +93,7 @@ def to_config(composed: DictConfig) -> schema.Config:
     config = schema.Config(**values)
     if "hydra" in composed:
         check_choices(composed.hydra.runtime.choices, composed, config)
-    check(config)
+    check_config(config)
     return config
 
 

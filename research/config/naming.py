@@ -7,7 +7,7 @@ from collections.abc import Sequence
 MAX_BYTES = 80  # some file systems and tools do not take much longer names
 HASH_LENGTH = 8
 
-# All runs of a study have these in common, or they change no number of a run.
+# Overrides that are the same in all runs of a study, or that do not affect results.
 NOT_IN_RUN_NAME = ("name", "experiment", "tracker", "mesh", "checkpoint")
 
 
@@ -27,7 +27,7 @@ def run_name(overrides: Sequence[str]) -> str:
         path, _, value = override.lstrip("+").partition("=")
         group = re.split(r"[.@]", path)[0]
         if group not in NOT_IN_RUN_NAME:
-            values[path] = _canonical(value)
+            values[path] = _normalize_number(value)
     parts = [f"{path}={values[path]}" for path in sorted(values)]
     whole = ",".join(parts) or "default"
     name = re.sub(r"[^\w.=,+\-\[\]]", "_", whole)
@@ -39,8 +39,11 @@ def run_name(overrides: Sequence[str]) -> str:
     return f"{shortened}-{digest[:HASH_LENGTH]}"
 
 
-def _canonical(value: str) -> str:
-    """Writes equal numbers alike: 1e-2 and 0.010 become 0.01."""
+def _normalize_number(value: str) -> str:
+    """Rewrites a number with a point or an exponent: 1e-2 and 0.010 become 0.01.
+
+    Integers and lists stay.
+    """
     if not re.search(r"[.eE]", value):
         return value
     try:

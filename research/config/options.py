@@ -449,7 +449,11 @@ class Tracker:
     """Dashboards that mirror the record, besides the run directory."""
 
     wandb: bool = setting(False, "Whether runs are mirrored to Weights & Biases.")
-    dir: str = setting("outputs", "Where W&B makes its folder; WANDB_DIR wins.", needs="wandb")
+    dir: str = setting(
+        "outputs",
+        "Directory of W&B's files; the environment variable WANDB_DIR takes precedence.",
+        needs="wandb",
+    )
     project: str = setting("fathom", "The W&B project.", needs="wandb")
     entity: str | None = setting(None, "The W&B entity.", needs="wandb")
     every: int = setting(10, "Steps between rows with one value a layer.", ge=1, needs="wandb")
@@ -464,14 +468,15 @@ class Mesh:
 
 @dataclass(frozen=True)
 class DistributedMesh(Mesh):
-    """``distributed``: several processes; the three settings are for where no cluster manager
-    tells.
+    """``distributed``: several processes.
+
+    Set all three unless a cluster manager such as Slurm provides them.
     """
 
     kind: MeshKind = MeshKind.distributed
     coordinator: str | None = setting(None, "host:port of the first process.")
     processes: int | None = setting(None, "How many processes there are.", ge=1)
-    process: int | None = setting(None, "Which of them this one is, from 0.", ge=0)
+    process: int | None = setting(None, "Index of this process, from 0.", ge=0)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import yaml
 from research.config import schema
 from research.config.fields import Setting, to_plain
 from research.config.hydra_config import resource_dir
-from research.config.validation import acting_conditions, valid
+from research.config.validation import describe_conditions, describe_valid_values
 
 GLOBAL_PACKAGE = "# @package _global_"
-MAX_EXCEPTIONS = 3  # of more options that lack a setting, those that have it are listed
+# If more options than this lack a setting, the options that have it are listed instead.
+MAX_EXCEPTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,10 @@ def _group_meaning(option: Any) -> str:
 
 def _option_rows(group: str) -> list[OptionRow]:
     """The options of a group in the order of the code, then those that ``conf/`` adds."""
-    files = {file.stem: file for file in sorted((resource_dir("conf") / group).glob("*.yaml"))}
+    folder = resource_dir("conf") / group
+    files = {}
+    for file in sorted(folder.glob("*.yaml")):
+        files[file.stem] = file
     names = dict.fromkeys([*schema.OPTIONS.get(group, ()), *files])
     return [_option_row(group, name, files[name]) for name in names]
 
@@ -221,9 +225,9 @@ def _setting_row(
         options=declared.options,
         default=default,
         other_defaults=dict(_other_defaults(declared, default, options)),
-        valid=valid(declared.path),
+        valid=describe_valid_values(declared.path),
         is_traced=setting.traced,
-        condition=acting_conditions(group, setting),
+        condition=describe_conditions(group, setting),
         meaning=setting.meaning,
     )
 

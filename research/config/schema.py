@@ -175,7 +175,7 @@ def _fields_of_option(group: str, option: Any) -> Iterator[SettingValue]:
     declarations = dict(settings_of(option))
     for item in dataclasses.fields(option):
         declared = declarations.get(item.name)
-        if declared is None or declared.acts(option):
+        if declared is None or declared.has_effect(option):
             yield SettingValue(f"{group}.{item.name}", getattr(option, item.name), declared)
 
 
@@ -192,15 +192,6 @@ def to_dict(config: Config) -> dict[str, Any]:
         inside = nested.setdefault(group, {}) if group else nested
         inside[name] = value
     return nested
-
-
-def traced(config: Config) -> dict[str, float | int | None]:
-    """The numbers that enter the compiled program as arguments, by dotted path."""
-    return {
-        item.path: item.value
-        for item in iter_fields(config)
-        if item.declared is not None and item.declared.traced
-    }
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ ALIASES = {  # other names for options and settings
 }
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def format_suggestion(word: str, words: Iterable[str]) -> str:
     """``; did you mean X?`` where a name, or another word for it, is similar, otherwise nothing."""
     name = find_nearest(word, words)
     return f"; did you mean {name}?" if name else ""

@@ -13,12 +13,12 @@ from typing import Any
 from research.config import options, schema
 from research.config.compatibility import check_compatibility
 from research.config.fields import BOUNDS, Setting, settings_of, to_plain
-from research.config.suggestions import nearest
+from research.config.suggestions import format_suggestion
 
 NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
 
-def check(config: schema.Config) -> None:
+def check_config(config: schema.Config) -> None:
     """Checks everything that can be known without looking at the data.
 
     Raises:
@@ -47,7 +47,7 @@ def _check_range(
     for kind, bound in declared.bounds.items():
         is_in_range = getattr(operator, kind)
         if not is_in_range(value, bound):
-            raise ValueError(f"{path} must be {valid(path)}, got {value}")
+            raise ValueError(f"{path} must be {describe_valid_values(path)}, got {value}")
 
 
 def _check_name(name: str | None) -> None:
@@ -61,11 +61,13 @@ def _check_name(name: str | None) -> None:
 def _check_lists(config: schema.Config) -> None:
     shape = getattr(config.data, "shape", (1,))
     if not shape or min(shape) < 1:
-        raise ValueError(f"data.shape must be {valid('data.shape')}, got {list(shape)}")
+        raise ValueError(
+            f"data.shape must be {describe_valid_values('data.shape')}, got {list(shape)}"
+        )
     for name in config.measure.inspect:
         if name not in options.INSPECTIONS:
             known = ", ".join(options.INSPECTIONS)
-            hint = nearest(name, options.INSPECTIONS)
+            hint = format_suggestion(name, options.INSPECTIONS)
             raise ValueError(f"measure.inspect must hold some of {known}, got {name}{hint}")
 
 
@@ -77,8 +79,8 @@ def _check_selectors(config: schema.Config) -> None:
         name = getattr(option, selector).name
         if type(option) is not classes[name]:
             raise ValueError(
-                f"{group}.{selector}={name} does not bring the settings of {group}={name}: "
-                f"write {group}={name} instead"
+                f"{group}.{selector} cannot be set to {name} directly: write {group}={name}, "
+                "which also selects its settings"
             )
 
 
@@ -88,7 +90,7 @@ def _check_effects(config: schema.Config) -> None:
         defaults = {item.name: item.default for item in dataclasses.fields(option)}
         for name, declared in settings_of(option):
             is_set = getattr(option, name) != defaults[name]
-            if is_set and not declared.acts(option):
+            if is_set and not declared.has_effect(option):
                 raise ValueError(_describe_missing_effect(group, option, name, declared))
 
 
@@ -116,11 +118,11 @@ def _describe_missing_effect(
     present = [_written(getattr(option, other)) for other in _needed_values(group, declared)]
     return (
         f"{group}.{name}={_written(getattr(option, name))} has no effect: "
-        f"it needs {acting_conditions(group, declared)}, got {' and '.join(present)}"
+        f"it needs {describe_conditions(group, declared)}, got {' and '.join(present)}"
     )
 
 
-def acting_conditions(group: str, declared: Setting) -> str:
+def describe_conditions(group: str, declared: Setting) -> str:
     """The settings that a setting needs to have an effect; empty where it needs none."""
     needed = _needed_values(group, declared)
     return " and ".join(f"{group}.{other}={value}" for other, value in needed.items())
@@ -204,10 +206,10 @@ NOUNS = {
 }
 
 
-def valid(path: str) -> str:
+def describe_valid_values(path: str) -> str:
     """What the setting at ``path`` takes, in words.
 
-    >>> valid("model.depth")
+    >>> describe_valid_values("model.depth")
     'a whole number ≥ 1'
     """
     choices = _members(path)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from research.config.compatibility import Conflict, divisors, listed, raise_first
+from research.config.compatibility import Conflict, divisors, join_numbers, raise_first
 from research.config.data_options import DataKind, NoiseData, Scaling, SplitData, WordVectors
 from research.config.options import (
     CONVOLUTIONAL,
@@ -63,12 +63,27 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     label_noise = getattr(config.data, "label_noise", 0)
     numbers = f"the targets of {name} are numbers"
     if info.is_regression and config.loss.kind is not LossKind.mse:
-        yield Conflict("loss", "mse", config.loss.kind.name, f"{numbers}, not classes")
+        yield Conflict(
+            path="loss",
+            valid="mse",
+            got=config.loss.kind.name,
+            reason=f"{numbers}, not classes",
+        )
     if info.is_regression and config.loss.label_smoothing:
-        yield Conflict("loss.label_smoothing", "0", config.loss.label_smoothing, numbers)
+        yield Conflict(
+            path="loss.label_smoothing",
+            valid="0",
+            got=config.loss.label_smoothing,
+            reason=numbers,
+        )
     if label_noise and (info.is_regression or info.language):
         reason = f"the targets of {name} are not classes"
-        yield Conflict("data.label_noise", "0", label_noise, reason)
+        yield Conflict(
+            path="data.label_noise",
+            valid="0",
+            got=label_noise,
+            reason=reason,
+        )
 
 
 def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
@@ -79,9 +94,19 @@ def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Confl
         value = getattr(data, setting, False)
         if value and not is_image:
             reason = f"{name} holds no images"
-            yield Conflict(f"data.{setting}", "left out", str(value).lower(), reason)
+            yield Conflict(
+                path=f"data.{setting}",
+                valid="left out",
+                got=str(value).lower(),
+                reason=reason,
+            )
     if getattr(data, "resized_crop", False) and not is_image:
-        yield Conflict("data.resized_crop", "false", "true", f"{name} holds no images")
+        yield Conflict(
+            path="data.resized_crop",
+            valid="false",
+            got="true",
+            reason=f"{name} holds no images",
+        )
 
 
 def _text_conflicts(config: Config) -> Iterator[Conflict]:
@@ -89,15 +114,35 @@ def _text_conflicts(config: Config) -> Iterator[Conflict]:
     name = data.name.name
     model = config.model.kind
     if model not in (ModelKind.transformer, ModelKind.rnn):
-        yield Conflict("model", "transformer or rnn", model.name, f"{name} holds text")
+        yield Conflict(
+            path="model",
+            valid="transformer or rnn",
+            got=model.name,
+            reason=f"{name} holds text",
+        )
     reason = f"the tokens of {name} are not numbers"
     if config.train.input_noise:
-        yield Conflict("train.input_noise", "0", config.train.input_noise, reason)
+        yield Conflict(
+            path="train.input_noise",
+            valid="0",
+            got=config.train.input_noise,
+            reason=reason,
+        )
     scaling = getattr(data, "scaling", Scaling.jointly)
     if scaling is not Scaling.jointly:
-        yield Conflict("data.scaling", "jointly", scaling.name, reason)
+        yield Conflict(
+            path="data.scaling",
+            valid="jointly",
+            got=scaling.name,
+            reason=reason,
+        )
     if "input_gradient" in config.measure.inspect:
-        yield Conflict("data", "a dataset of numbers", name, "input_gradient needs one")
+        yield Conflict(
+            path="data",
+            valid="a dataset of numbers",
+            got=name,
+            reason="input_gradient needs one",
+        )
 
 
 def _tying_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
@@ -107,7 +152,12 @@ def _tying_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     vectors = getattr(config.data, "word_vectors", None)
     if not info.language or vectors is not WordVectors.learned:
         reason = "only a model that predicts the next token has learned word vectors to share"
-        yield Conflict("model.tied", "false", "true", reason)
+        yield Conflict(
+            path="model.tied",
+            valid="false",
+            got="true",
+            reason=reason,
+        )
 
 
 def _shape_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
@@ -117,11 +167,19 @@ def _shape_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     if config.data.name is DataKind.noise:
         shape = list(info.shape)
         yield Conflict(
-            "data.shape", "height, width and channels", shape, f"{model.name} reads images"
+            path="data.shape",
+            valid="height, width and channels",
+            got=shape,
+            reason=f"{model.name} reads images",
         )
     else:
         reason = f"{config.data.name.name} holds no images"
-        yield Conflict("model", "mlp, transformer or rnn", model.name, reason)
+        yield Conflict(
+            path="model",
+            valid="mlp, transformer or rnn",
+            got=model.name,
+            reason=reason,
+        )
 
 
 def _time_conflicts(model: Recurrent, info: DatasetInfo) -> Iterator[Conflict]:
@@ -129,10 +187,20 @@ def _time_conflicts(model: Recurrent, info: DatasetInfo) -> Iterator[Conflict]:
         if model.depth != info.shape[0]:
             valid = f"data.length={info.shape[0]}"
             reason = "an rnn has one step for each token"
-            yield Conflict("model.depth", valid, model.depth, reason)
+            yield Conflict(
+                path="model.depth",
+                valid=valid,
+                got=model.depth,
+                reason=reason,
+            )
         return
     numbers = math.prod(info.shape)
     if numbers % model.depth:
-        valid = f"a divisor of {numbers}: {listed(divisors(numbers))}"
+        valid = f"a divisor of {numbers}: {join_numbers(divisors(numbers))}"
         reason = f"each step reads an equal part of the {numbers} numbers of an example"
-        yield Conflict("model.depth", valid, model.depth, reason)
+        yield Conflict(
+            path="model.depth",
+            valid=valid,
+            got=model.depth,
+            reason=reason,
+        )

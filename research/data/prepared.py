@@ -82,11 +82,11 @@ def find_or_prepare(data: CatalogData) -> PreparedDataset:
     name = dataset_name(data)
     folder = find_prepared_folder(name) or ensure_prepared(data, name)
     modified_ns = (folder / "dataset_info.json").stat().st_mtime_ns
-    return _read_description(folder, modified_ns, name, data.label)
+    return _read_prepared_dataset(folder, modified_ns, name, data.label)
 
 
 @functools.lru_cache(maxsize=32)
-def _read_description(
+def _read_prepared_dataset(
     folder: Path,
     modified_ns: int,
     name: str,

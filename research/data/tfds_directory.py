@@ -25,11 +25,11 @@ def find_prepared_folder(name: str) -> Path | None:
         ValueError: The dataset is prepared in another format, or in several configurations.
     """
     folder = data_dir() / name
-    versions = _described_versions(folder)
+    versions = _versions_with_info(folder)
     if not versions and "/" not in name:
         configuration = _single_configuration(folder)
         if configuration is not None:
-            versions = _described_versions(configuration)
+            versions = _versions_with_info(configuration)
     for version in versions:
         if _is_array_record(version):
             return version
@@ -92,7 +92,7 @@ def _single_configuration(folder: Path) -> Path | None:
     return configurations[0] if configurations else None
 
 
-def _described_versions(folder: Path) -> list[Path]:
+def _versions_with_info(folder: Path) -> list[Path]:
     return [version for version in _list_versions(folder) if read_dataset_info(version)]
 
 

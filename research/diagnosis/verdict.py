@@ -97,7 +97,7 @@ def fit(profile: np.ndarray, start_layer: int = 0) -> Fit:
     variance of a least-squares slope on a random walk for large m.
     """
     slope = _slope(profile)
-    margin = _margin(profile)
+    margin = _slope_half_width(profile)
     interval = (0.0, 0.0)
     if math.isfinite(slope):
         interval = (_exp(slope - margin), _exp(slope + margin))
@@ -129,7 +129,7 @@ def _slope(profile: np.ndarray) -> float:
     return -float(coefficients[0])
 
 
-def _margin(profile: np.ndarray) -> float:
+def _slope_half_width(profile: np.ndarray) -> float:
     """Half the width of the slope's interval; infinite for fewer than two increments."""
     fitted = profile[skipped_layers(len(profile) - 1) :]
     increments = np.diff(fitted[np.isfinite(fitted)])

@@ -153,7 +153,7 @@ def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def beside_published(
+def plot_measured_and_published(
     axes: Axes,
     measured: Mapping[str, Sequence[float]],
     published: Mapping[str, float],

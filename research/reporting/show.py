@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from research.config.suggestions import nearest
+from research.config.suggestions import format_suggestion
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run, find_runs
 from research.reporting.tables import (
@@ -74,7 +74,7 @@ def _matches(run: Run, word: str) -> bool:
         if name in known:
             return _equals(known[name], value)
     groups = [name.split(".")[0] for name in known]
-    raise ValueError(f"{path} is not a setting{nearest(path, [*known, *groups])}")
+    raise ValueError(f"{path} is not a setting{format_suggestion(path, [*known, *groups])}")
 
 
 def _path_without_setting_names(run: Run) -> str:
@@ -125,7 +125,7 @@ def find_run(word: str) -> Run:
         return runs[word]
     matching = [path for path in runs if word in path]
     if not matching:
-        hint = nearest(word, runs)
+        hint = format_suggestion(word, runs)
         raise ValueError(f"there is no run {word} under {ROOT.absolute()}{hint}")
     if len(matching) > 1:
         names = ", ".join(matching[:NAMED_RUNS])

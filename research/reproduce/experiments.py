@@ -15,7 +15,7 @@ import yaml
 from research.config.hydra_config import resource_dir
 from research.config.naming import run_name
 from research.config.schema import default_of
-from research.config.suggestions import nearest
+from research.config.suggestions import format_suggestion
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
 from research.runner.run_spec import NOT_IN_RUN_ID
@@ -33,7 +33,9 @@ def experiment_names(scale: str = "") -> list[str]:
     """
     if scale and scale not in SCALES:
         valid = ", ".join(SCALES)
-        raise ValueError(f"there is no scale {scale}{nearest(scale, SCALES)} valid: {valid}")
+        raise ValueError(
+            f"there is no scale {scale}{format_suggestion(scale, SCALES)} (valid: {valid})"
+        )
     root = resource_dir("conf") / "experiment"
     keys = []
     for file in (root / scale).glob("*.yaml"):
@@ -53,7 +55,9 @@ def find_experiment(name: str, scale: str = "") -> str:
         return known[name]
     place = f" at --scale {scale}" if scale else ""
     valid = ", ".join(known)
-    raise ValueError(f"there is no experiment {name}{place}{nearest(name, known)} valid: {valid}")
+    raise ValueError(
+        f"there is no experiment {name}{place}{format_suggestion(name, known)} (valid: {valid})"
+    )
 
 
 def output_name(key: str) -> str:

@@ -24,7 +24,7 @@ NOT_IN_PROGRAM = ("name", "tracker.")
 MAX_LISTED_DIFFERENCES = 3
 
 
-def checked_config(composed: Any) -> Config:
+def to_checked_config(composed: Any) -> Config:
     """The configuration of one run as Hydra composed it, checked also against its data.
 
     Raises:

@@ -21,9 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from research.config.hydra_config import register, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir
 from research.records.runs import flatten_dict
-from research.runner.run_spec import RunSpec, checked_config
+from research.runner.run_spec import RunSpec, to_checked_config
 
 CacheKey = tuple[str, ...]
 
@@ -70,7 +70,7 @@ class Composer(ConfigLoaderImpl):
             composed = self._load_reusable(master, parsed)
             self._set_values(composed, parsed)
             directory = _sweep_directory(composed)
-            self._run_specs[key] = RunSpec(checked_config(composed), directory)
+            self._run_specs[key] = RunSpec(to_checked_config(composed), directory)
         return self._run_specs[key]
 
     def make_run_spec_with_files(
@@ -160,7 +160,7 @@ def compose_jobs(
     Yields:
         The settings of each job, by dotted path.
     """
-    register()
+    register_with_hydra()
     search_path = create_config_search_path(str(resource_dir("conf").absolute()))
     composer = Composer(ConfigLoaderImpl(search_path))
     master = composer.load_configuration(

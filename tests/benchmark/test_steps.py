@@ -8,7 +8,7 @@ import pytest
 
 from research.benchmark.rows import ROWS
 from research.benchmark.steps import MatrixProducts, StepTimer
-from research.benchmark.table import MeasuredRow, cells
+from research.benchmark.table import MeasuredRow, format_cells
 from research.benchmark.timing import Measurement
 
 
@@ -37,7 +37,7 @@ def test_without_pytorch_its_rows_say_how_to_install_it_and_do_not_fail(monkeypa
     row = ROWS["torch"]
     measurement = row.measure(report_progress)
     assert measurement == Measurement(None, "not measured: pip install 'fathom-gradients[bench]'")
-    _, _, value, budget, verdict, _ = cells(MeasuredRow(row, measurement))
+    _, _, value, budget, verdict, _ = format_cells(MeasuredRow(row, measurement))
     assert value == "–"
     assert budget == "≥ 6.00×"
     assert verdict == "–"

@@ -103,7 +103,7 @@ def test_the_table_shows_row_number_budget_and_verdict():
     ],
 )
 def test_a_number_never_seems_to_hold_where_it_does_not(name, value, shown):
-    assert table.cells(measured(name, value))[2] == shown
+    assert table.format_cells(measured(name, value))[2] == shown
 
 
 def test_the_page_has_every_row_the_command_and_the_machine():

@@ -8,7 +8,7 @@ import pytest
 
 from research.config import options
 from research.config.compatibility import check_compatibility
-from research.config.validation import check
+from research.config.validation import check_config
 from research.data.compatibility import check_data
 
 from ..builders import make_config
@@ -218,5 +218,5 @@ RIGHT = [  # the neighbours of what is wrong
 @pytest.mark.parametrize("changes", RIGHT, ids=str)
 def test_what_makes_sense_is_accepted(changes):
     config = make_config(changes)
-    check(config)
+    check_config(config)
     check_data(config)

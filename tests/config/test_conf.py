@@ -14,9 +14,9 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
 
-from research.config.hydra_config import register, resource_dir, to_config
+from research.config.hydra_config import register_with_hydra, resource_dir, to_config
 from research.config.schema import OPTIONS, Config, flatten, selector_of
-from research.config.validation import check
+from research.config.validation import check_config
 from research.records.runs import flatten_dict
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import expand_jobs, find_unique_jobs
@@ -55,7 +55,7 @@ OPTION_FILES = files_of(*ALL_GROUPS.difference(DIFFERENCES))
 @functools.cache
 def composed(*overrides):
     """The checked configuration of a command line."""
-    register()
+    register_with_hydra()
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         return to_config(compose("config", list(overrides)))
 
@@ -89,7 +89,7 @@ def test_every_option_composes(group, name):
 @pytest.mark.parametrize(("group", "name"), files_of(*DIFFERENCES))
 def test_every_file_of_differences_composes(group, name):
     config = composed(f"{group}={name}")
-    assert check(config) is None
+    assert check_config(config) is None
 
 
 @pytest.mark.parametrize("name", OPTIONS["skip"])
@@ -136,7 +136,7 @@ def test_the_sweep_of_wandb_runs_our_command_on_settings_that_exist(position):
     for path, space in sweep["parameters"].items():
         values = space["values"] if "values" in space else [space["min"], space["max"]]
         overrides.append(f"{path}={values[position]}")
-    assert check(composed(*overrides)) is None
+    assert check_config(composed(*overrides)) is None
 
 
 def test_files_hold_values_and_no_interpolation():
@@ -166,7 +166,7 @@ def test_an_experiment_states_only_differences_below_its_claim(name):
 
 def plan(name):
     """The jobs of an experiment, checked as by the sweeper, without duplicates."""
-    register()
+    register_with_hydra()
     search_path = create_config_search_path(str(CONF.absolute()))
     composer = Composer(ConfigLoaderImpl(search_path))
     arguments = [f"experiment={name}", "tracker=none"]

@@ -4,7 +4,7 @@ import pytest
 
 from research.config.errors import explain, unknown_setting
 from research.config.schema import setting_paths
-from research.config.suggestions import nearest
+from research.config.suggestions import format_suggestion
 
 SHORT_RUN = ["tracker.wandb=false", "train.steps=1"]
 MISTAKES = [  # what the user types, and what the line must hold
@@ -40,7 +40,7 @@ MISTAKES = [  # what the user types, and what the line must hold
     ),
     (["model.positions=rotary"], ["is not a setting of model=mlp, only of model=transformer"]),
     (["skip=identity", "skip.branch_scale=2"], ["skip=identity, only of skip=scaled and skip=ski"]),
-    (["skip.kind=scaled"], ["skip.kind=scaled does not bring", "write skip=scaled instead"]),
+    (["skip.kind=scaled"], ["skip.kind cannot be set to scaled directly", "write skip=scaled"]),
     (["optimizer.warmup_steps=5"], ["optimizer.warmup_steps=5 has no effect", "got constant"]),
     (["~skip"], ["skip cannot be deleted"]),
     (["~model.depth"], ["model.depth cannot be deleted"]),
@@ -380,14 +380,14 @@ def test_a_letter_left_out_leads_back_to_the_setting(path):
 
 
 def test_nothing_is_suggested_for_a_word_that_resembles_no_other():
-    assert nearest("qqqq", ["identity", "none"]) == ""
-    assert nearest("identity", []) == ""
+    assert format_suggestion("qqqq", ["identity", "none"]) == ""
+    assert format_suggestion("identity", []) == ""
 
 
 def test_another_word_for_an_option_leads_to_it_only_where_the_option_exists():
-    assert nearest("residual", ["none", "identity"]) == "; did you mean identity?"
-    assert "identity" not in nearest("residual", ["none", "scaled"])
+    assert format_suggestion("residual", ["none", "identity"]) == "; did you mean identity?"
+    assert "identity" not in format_suggestion("residual", ["none", "scaled"])
 
 
 def test_the_start_of_a_name_leads_to_it():
-    assert nearest("he", ["degradation", "he_init"]) == "; did you mean he_init?"
+    assert format_suggestion("he", ["degradation", "he_init"]) == "; did you mean he_init?"

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 
 from research.config.errors import explain
 from research.config.fields import settings_of
-from research.config.hydra_config import register, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.schema import OPTIONS, setting_paths
 from research.runner.run_setup import make_run_setup
 from research.sweeps.composition import Composer
@@ -29,7 +29,7 @@ ALL_OPTIONS = [(group, name) for group, classes in OPTIONS.items() for name in c
 
 @functools.cache
 def composer():
-    register()
+    register_with_hydra()
     search_path = create_config_search_path(str(resource_dir("conf").absolute()))
     return Composer(ConfigLoaderImpl(search_path))
 

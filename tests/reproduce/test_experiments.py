@@ -211,7 +211,7 @@ UNKNOWN = [
     ),
     (
         ["degradation", "--scale", "papre"],
-        "there is no scale papre; did you mean paper? valid: paper",
+        "there is no scale papre; did you mean paper? (valid: paper)",
     ),
     (
         ["relu_growth", "--scale", "paper"],

@@ -11,7 +11,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from research.config.hydra_config import register, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir
 from research.runner.run_spec import RunSpec
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import expand_jobs, find_unique_jobs, group_jobs
@@ -25,7 +25,7 @@ class Loaders(NamedTuple):
 
 @pytest.fixture(scope="module")
 def loaders():
-    register()
+    register_with_hydra()
     words = ["name=x", "hydra/launcher=grouped", "hydra.launcher.devices=1"]
     with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
         hydra = GlobalHydra.instance().config_loader()

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from research.records.queries import error, where
 from research.records.runs import Run
-from research.reporting.figures import beside_published, new_figure
+from research.reporting.figures import new_figure, plot_measured_and_published
 
 NAMES = {"identity": "batch norm", "fixup": "Fixup", "skipinit": "SkipInit", "rezero": "ReZero"}
 PUBLISHED = {  # test error in per cent, by depth
@@ -35,5 +35,5 @@ def _draw_errors(
     for kind, name in NAMES.items():
         group = where(runs, {"skip.kind": kind})
         errors[name] = [error(run, "eval") for run in group]
-    beside_published(axes, errors, published)
+    plot_measured_and_published(axes, errors, published)
     axes.set_xlabel("test error in %")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from research.records.queries import error, where
 from research.records.runs import Run
-from research.reporting.figures import beside_published, new_figure
+from research.reporting.figures import new_figure, plot_measured_and_published
 
 FAIL = 20.0  # % of test error from which the paper says "fail"
 
@@ -44,7 +44,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         group = where(runs, row.settings)
         measured[name] = [min(error(run, "eval"), FAIL) for run in group]
         published[name] = row.published
-    beside_published(axes[0, 0], measured, published)
+    plot_measured_and_published(axes[0, 0], measured, published)
     axes[0, 0].set(xlabel="test error in %; 20: fail", xlim=(5, 21))
     canvas.suptitle("CIFAR-10, ResNet-110: what is on the shortcut decides", fontsize=9)
     return canvas
