@@ -107,7 +107,7 @@ def _caches(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def listen() -> Callable[[Callable[[], int]], Said]:
-    """Calls a function as a process of its own would be: its exit code and what it wrote to a pipe."""
+    """Calls a function like a command: its exit code, and what it wrote to a pipe."""
 
     def call(function: Callable[[], int]) -> Said:
         out = io.StringIO()
