@@ -20,8 +20,8 @@ GROUPS = {
     "norm": options.NormKind,
     "norm.placement": options.Placement,
 }
-NAMES = {path: [member.name for member in kinds] for path, kinds in GROUPS.items()}
-NAMES["model"] = [kind.name for kind in options.ModelKind]
+NAMES = {path: list(kinds.__members__) for path, kinds in GROUPS.items()}
+NAMES["model"] = list(options.ModelKind.__members__)
 DEPTHS = {"resnet_cifar": 8, "resnet": 18, "rnn": 4}
 LINE = re.compile(r"(?P<path>\S+) must be (?P<valid>.+?)(?: \(.+\))?, got (?P<got>.+)")
 
