@@ -26,7 +26,7 @@ from research.runner.run_spec import run_id
 from ..builders import make_config
 
 ALL_OPTIONS = [(group, name) for group, classes in OPTIONS.items() for name in classes]
-DECLARED = [item for item in iter_declared() if item.declared is not None]
+DECLARED: list[Any] = [item for item in iter_declared() if item.declared is not None]
 DECLARED_PATHS = [item.path for item in DECLARED]
 
 
