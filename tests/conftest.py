@@ -1,7 +1,7 @@
-"""Settings of every test, and what several rooms are tested with.
+"""Settings of every test, and fixtures that the tests of several rooms use.
 
-Shapes are checked at run time, arrays of different rank never broadcast silently, random keys are
-typed.
+Shapes are checked at run time, arrays of different rank never broadcast silently, and random keys
+are typed. Warnings are errors (pyproject.toml).
 """
 
 import contextlib
@@ -22,19 +22,24 @@ from jaxtyping import install_import_hook
 
 # Not research.training.state: JAX builds states of placeholders, which are no arrays.
 CHECKED = [
-    "models",
-    "gauges",
-    *(f"training.{name}" for name in ("losses", "objective", "optimizers", "precision", "program")),
+    "research.models",
+    "research.gauges",
+    "research.training.losses",
+    "research.training.objective",
+    "research.training.optimizers",
+    "research.training.precision",
+    "research.training.program",
+    "research.training.rounding",
+    "research.training.scaling",
 ]
-CHECKED += ["training.rounding", "training.scaling"]
-install_import_hook([f"research.{room}" for room in CHECKED], "beartype.beartype")
+install_import_hook(CHECKED, "beartype.beartype")
 
 import jax
 import numpy as np
 import pytest
 import wandb
 
-jax.config.update("jax_num_cpu_devices", 2)  # what is shared out among devices, on any machine
+jax.config.update("jax_num_cpu_devices", 2)  # so that batches are split on every machine
 
 from research.records.runs import Run
 
@@ -50,7 +55,7 @@ def _strict_jax():
 
 @pytest.fixture
 def quickly_compiled(monkeypatch):
-    """Has all runs compiled as those of a single step are, and functions nearly so."""
+    """Compiles all runs as quickly as runs of a single step, and other functions about so."""
     monkeypatch.setattr("research.runner.run_setup.FAST_COMPILE_STEPS", 10**9)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -59,13 +64,13 @@ def quickly_compiled(monkeypatch):
 
 @pytest.fixture(scope="session")
 def make_architecture():
-    """A small network, but for the changes that are asked for."""
+    """Makes a small network; arguments change its defaults."""
     return builders.make_architecture
 
 
 @pytest.fixture(scope="session")
 def make_hparams():
-    """The hyperparameters of a program or a network, but for the changes that are asked for."""
+    """Makes the hyperparameters of a program or a network; arguments change their defaults."""
     return builders.make_hparams
 
 
@@ -73,16 +78,19 @@ def make_hparams():
 def distance():
     """‖a - b‖ / ‖b‖ over all leaves of two trees, in float64."""
 
-    def flat(tree):
-        return np.concatenate(
-            [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
-        )
+    def flatten(tree):
+        leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
+        return np.concatenate(leaves)
 
-    return lambda a, b: np.linalg.norm(flat(a) - flat(b)) / np.linalg.norm(flat(b))
+    def distance(a, b):
+        reference = flatten(b)
+        return np.linalg.norm(flatten(a) - reference) / np.linalg.norm(reference)
+
+    return distance
 
 
-class Said(NamedTuple):
-    """How a command ended, and what it wrote."""
+class Result(NamedTuple):
+    """The exit code of a command, and what it wrote to standard output and standard error."""
 
     code: int
     out: str
@@ -91,9 +99,7 @@ class Said(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _caches(tmp_path_factory):
-    """Compiled programs, prepared data and trackers' own files of this session; the user's are not
-    touched.
-    """
+    """Directories for what programs cache, so that the user's directories stay as they are."""
     place = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_CACHE_HOME", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
@@ -106,10 +112,10 @@ def _caches(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def listen() -> Callable[[Callable[[], int]], Said]:
-    """Calls a function like a command: its exit code, and what it wrote to a pipe."""
+def listen() -> Callable[[Callable[[], int]], Result]:
+    """Calls a function as the main function of a process whose output goes to pipes."""
 
-    def call(function: Callable[[], int]) -> Said:
+    def call(function: Callable[[], int]) -> Result:
         out = io.StringIO()
         err = io.StringIO()
         on_termination = signal.getsignal(signal.SIGTERM)
@@ -122,42 +128,50 @@ def listen() -> Callable[[Callable[[], int]], Said]:
                 except SystemExit as ended:
                     code = ended.code
         signal.signal(signal.SIGTERM, on_termination)
-        return Said(int(code or 0), out.getvalue(), err.getvalue())
+        return Result(int(code or 0), out.getvalue(), err.getvalue())
 
     return call
 
 
 @pytest.fixture(scope="session")
-def fathom(listen) -> Callable[..., Said]:
-    """Runs a command line of ``fathom`` in this process, in the present directory."""
+def fathom(listen) -> Callable[..., Result]:
+    """Runs a command line of ``fathom`` in this process, in the current directory."""
     from research.cli import main as cli
 
-    return lambda *arguments: listen(lambda: cli.run(arguments))
+    def run(*arguments: str) -> Result:
+        return listen(lambda: cli.run(arguments))
+
+    return run
 
 
 @pytest.fixture(scope="session")
 def process() -> Callable[..., subprocess.Popen]:
-    """Starts Python in a process of its own, in the present directory, without this one's W&B
-    service.
-    """
+    """Starts Python in a new process, in the current directory, with its own W&B service."""
 
-    def start(*arguments: object, **environment: str) -> subprocess.Popen:
-        inherited = {
-            name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
-        } | environment
-        command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=inherited)
+    def start(*arguments: object, **changes: str) -> subprocess.Popen:
+        environment = dict(os.environ)
+        environment.pop("WANDB_SERVICE", None)
+        environment.update(changes)
+        words = [str(argument) for argument in arguments]
+        return subprocess.Popen(
+            [sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
 
     return start
 
 
 @pytest.fixture(scope="session")
 def wandb_records(process) -> Callable[[Path], list[dict]]:
-    """Everything that a W&B run holds, as its own command reads it back."""
+    """Reads everything that an offline W&B run holds, with W&B's own command."""
 
     def read(folder: Path) -> list[dict]:
-        wandb.teardown()  # behind the end of a run its own process is still writing
-        out, err = process("-m", "wandb", "leet", "inspect", "--json", folder).communicate()
+        wandb.teardown()  # waits for W&B's process, which still writes after the end of a run
+        reader = process("-m", "wandb", "leet", "inspect", "--json", folder)
+        out, err = reader.communicate()
         assert out, err
         return [json.loads(line) for line in out.splitlines()]
 
@@ -173,40 +187,31 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def small() -> list[str]:
-    """The default run, but small: 25 steps, 10 an epoch. Runs that differ in traced numbers alone
-    share its program.
-    """
+    """Settings that make the default run small: 25 steps, 10 an epoch."""
     return ["model.depth=2", "model.width=8", "train.steps=25"]
 
 
 @pytest.fixture(scope="session")
-def finished(fathom, small, tmp_path_factory) -> tuple[Path, Said]:
-    """A finished run with W&B, offline: its directory, and what was said. Not to be changed."""
+def finished(fathom, small, tmp_path_factory) -> tuple[Path, Result]:
+    """The directory of a finished run with W&B, offline, which must not change; the result."""
     place = tmp_path_factory.mktemp("finished")
     with contextlib.chdir(place):
-        said = fathom("train", *small, "name=first")
-    wandb.teardown()  # what its own process was still writing lies there now
-    return place / "outputs" / "first" / ",".join(small), said
+        result = fathom("train", *small, "name=first")
+    wandb.teardown()  # waits for W&B's process to write the rest
+    return place / "outputs" / "first" / ",".join(small), result
 
 
 @pytest.fixture
-def trained(fathom, small, workplace) -> Callable[..., tuple[Run, Said]]:
-    """Trains a small run without a tracker and reads it back: the run, and what was said."""
+def trained(fathom, small, workplace) -> Callable[..., tuple[Run, Result]]:
+    """Trains a small run without a tracker; returns the run and the command's result."""
 
     def train(*overrides, code=0):
-        said = fathom(
-            "train",
-            *small,
-            "tracker=none",
-            f"name={len(list(workplace.glob('outputs/*')))}",
-            *overrides,
-        )
-        assert said.code == code, said.err
-        return Run(
-            max(
-                workplace.glob("outputs/*/*/run.json"), key=lambda file: file.stat().st_mtime_ns
-            ).parent
-        ), said
+        num_studies = len(list(workplace.glob("outputs/*")))
+        result = fathom("train", *small, "tracker=none", f"name={num_studies}", *overrides)
+        assert result.code == code, result.err
+        files = workplace.glob("outputs/*/*/run.json")
+        newest = max(files, key=lambda file: file.stat().st_mtime_ns)
+        return Run(newest.parent), result
 
     return train
 
