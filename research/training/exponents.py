@@ -69,10 +69,10 @@ def _count(
         slots[gauge.name] = jnp.zeros(shape, jnp.float32)
     objective = make_objective(spec, state, hp, next_batch(spec, state, data))
     gradient = jax.grad(objective, (0, 1), has_aux=True)
-    (grads, counted), _ = gradient(state.params, slots)
-    grads, signal = psum_tree((grads, counted[SIGNAL_GRAD.name]))
+    (grads, slot_counts), _ = gradient(state.params, slots)
+    grads, signal = psum_tree((grads, slot_counts[SIGNAL_GRAD.name]))
     if arch.shares_weights:
-        return {"signal": signal, "grad": counted[GRAD_NORM.name]}
+        return {"signal": signal, "grad": slot_counts[GRAD_NORM.name]}
     counts = []
     for stage in stages_of(arch, grads):
         part_counts = [exponent_counts(stack, 1) for stack in stage]
