@@ -59,7 +59,7 @@ class RunGroup:
         setup: what the runs are trained with.
         results: the result of each run; complete when the group is closed.
         start_step: the step that the runs start from or resume at.
-        flush_scale: how much rarer the host looks at the runs than at a single one, because its
+        flush_scale: factor on the flush interval compared with a single run, because the host's
             work grows with the number of runs.
     """
 

@@ -159,7 +159,7 @@ def _train_in_chunks(
     compile_pool: Executor,
 ) -> None:
     """Trains the runs. Each chunk is written while the device computes the next one."""
-    program = make_program(setup.spec, setup.layout)
+    program = make_program(setup.program_config, setup.layout)
     state, compiled_evaluation = _on_all_processes(
         _compile_and_init, program, setup, group, precision, compile_pool
     )
@@ -169,7 +169,7 @@ def _train_in_chunks(
     chunks = plan_chunks(
         setup.steps,
         cuts=[setup.eval_every, *setup.diagnostic_intervals.values()],
-        capacity=setup.spec.capacity,
+        capacity=setup.program_config.capacity,
         seconds_per_step=lambda: broadcast_scalar(group.seconds_per_step()),
         seconds_per_chunk=SECONDS_PER_CHUNK * group.flush_scale,
         first_step=group.start_step,
@@ -180,9 +180,15 @@ def _train_in_chunks(
             if is_interrupted():
                 break
             end = start + num_steps
-            data = setup.feed(start, num_steps)
+            data = setup.program_data(start, num_steps)
             diagnostics = _measure_diagnostics(program, setup, start, state, data)
-            state, rows = program.chunk(state, setup.hp, data, np.int32(start), np.int32(num_steps))
+            state, rows = program.chunk(
+                state,
+                setup.hp,
+                data,
+                np.int32(start),
+                np.int32(num_steps),
+            )
             evaluation = {}
             if end % setup.eval_every == 0 or end == setup.steps:
                 if compiled_evaluation:
@@ -250,7 +256,7 @@ def _compile_and_init(
         with scope(precision):  # a scope holds in its own thread only
             return function.lower(shapes, setup.hp, *arguments).compile()
 
-    data = setup.feed(0, 0)
+    data = setup.program_data(0, 0)
     step = np.int32(0)
     compiled_chunk = compile_pool.submit(compile_function, program.chunk, data, step, step)
     compiled_evaluation = None

@@ -93,7 +93,8 @@ def _open_locked_run(
     except (InvalidCheckpoint, CorruptTable) as error:
         checkpoints.remove()
         print(
-            f"fathom: {lock.directory.name} starts over, its checkpoint cannot be used: {error}",
+            f"fathom: {lock.directory.name} starts from step 0, "
+            f"because its checkpoint cannot be used: {error}",
             file=sys.stderr,
         )
     return OpenedRun(RunRecord(lock, info))
@@ -120,5 +121,5 @@ def _resume_run(
 
 
 def _expected_specs(setup: RunSetup) -> ArraySpecs:
-    program = make_program(setup.spec, setup.layout)
+    program = make_program(setup.program_config, setup.layout)
     return array_specs(jax.eval_shape(program.init, setup.hp))
