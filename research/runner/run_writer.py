@@ -53,7 +53,7 @@ class RunWriter:
 
     def __init__(
         self,
-        spec: RunSpec,
+        run_spec: RunSpec,
         setup: RunSetup,
         *,
         index: int,
@@ -62,27 +62,27 @@ class RunWriter:
         """Opens the record of the run.
 
         Args:
-            spec: the run.
+            run_spec: the run.
             setup: what the runs of the group are trained with.
             index: the place of the run in its group.
             group_size: how many runs are trained as one program. The seconds that are recorded
                 are those of the whole group.
         """
-        self.config = spec.config
+        self.config = run_spec.config
         self.setup = setup
         self.index = index
-        self.checkpoints = Checkpoints(spec.directory)
+        self.checkpoints = Checkpoints(run_spec.directory)
         self.diverged: Divergence | None = None
         self._metrics: list[Columns] = []
         self._steps: list[np.ndarray] = []  # that are measured
         self._signal_grads: list[np.ndarray] = []  # at these steps
         self._exponents: dict[int, Columns] = {}  # by step
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
-        info = _initial_info(spec, setup)
+        info = _initial_info(run_spec, setup)
         info["together"] = group_size
         if is_primary():
-            opened = open_run(spec, setup, info)
-            trackers = _make_trackers(spec)
+            opened = open_run(run_spec, setup, info)
+            trackers = _make_trackers(run_spec)
         else:
             opened = OpenedRun(NullRecord(info))
             trackers = []
@@ -402,26 +402,26 @@ def _nonfinite_layers(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~np.isfinite(values))
 
 
-def _make_trackers(spec: RunSpec) -> list[Any]:
-    if not spec.config.tracker.wandb:
+def _make_trackers(run_spec: RunSpec) -> list[Any]:
+    if not run_spec.config.tracker.wandb:
         return []
-    config = to_dict(spec.config)
+    config = to_dict(run_spec.config)
     tracker = WandbTracker(
         settings=config["tracker"],
-        run_id=spec.identity,
+        run_id=run_spec.identity,
         config=config,
-        name=spec.directory.name,
-        group=spec.directory.absolute().parent.name,
+        name=run_spec.directory.name,
+        group=run_spec.directory.absolute().parent.name,
     )
     return [tracker]
 
 
-def _initial_info(spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
+def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
     """``run.json`` when the run starts."""
     device = jax.devices()[0]
     return {
-        "id": spec.identity,
-        "seed": spec.config.seed,
+        "id": run_spec.identity,
+        "seed": run_spec.config.seed,
         "versions": package_versions(),
         "git": git_commit(),
         "device": {
