@@ -1,6 +1,7 @@
 """Settings of every test, and what several rooms are tested with.
 
-Shapes are checked at run time, arrays of different rank never broadcast silently, random keys are typed.
+Shapes are checked at run time, arrays of different rank never broadcast silently, random keys are
+typed.
 """
 
 import contextlib
@@ -90,7 +91,9 @@ class Said(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _caches(tmp_path_factory):
-    """Compiled programs, prepared data and trackers' own files of this session; the user's are not touched."""
+    """Compiled programs, prepared data and trackers' own files of this session; the user's are not
+    touched.
+    """
     place = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_CACHE_HOME", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
@@ -134,7 +137,9 @@ def fathom(listen) -> Callable[..., Said]:
 
 @pytest.fixture(scope="session")
 def process() -> Callable[..., subprocess.Popen]:
-    """Starts Python in a process of its own, in the present directory, without this one's W&B service."""
+    """Starts Python in a process of its own, in the present directory, without this one's W&B
+    service.
+    """
 
     def start(*arguments: object, **environment: str) -> subprocess.Popen:
         inherited = {
@@ -168,7 +173,9 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def small() -> list[str]:
-    """The default run, but small: 25 steps, 10 an epoch. Runs that differ in traced numbers alone share its program."""
+    """The default run, but small: 25 steps, 10 an epoch. Runs that differ in traced numbers alone
+    share its program.
+    """
     return ["model.depth=2", "model.width=8", "train.steps=25"]
 
 

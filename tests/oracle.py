@@ -271,8 +271,8 @@ def unrolled(
             return h
         return h + perturbations[name][layer]
 
-    def normalize_at(place, h, params, running):
-        if arch.norm.placement.name != place:
+    def normalize_at(placement, h, params, running):
+        if arch.norm.placement.name != placement:
             return h
         return _normalize(arch.norm, h, params, running, trace)
 

@@ -5,9 +5,11 @@ import importlib
 import importlib.util
 import re
 import shutil
+import textwrap
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -18,6 +20,7 @@ from research.benchmark.rows import ROWS
 from research.cli.parser import COMMANDS
 from research.config import options, schema
 from research.config.hydra_config import register_with_hydra, resource_dir
+from research.gauges import table as gauge_table
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
 from research.reproduce.experiments import experiment_names
 from research.runner.run_spec import to_checked_config
@@ -48,8 +51,15 @@ def label(line: CommandLine) -> str:
 # Commands
 
 
+@pytest.fixture
+def data_of_the_pages(own_data, tmp_path):
+    """The datasets that the pages name, with a regression of the reader's own."""
+    del own_data
+    np.savez(tmp_path / "regression.npz", x=np.zeros((200, 3)), y=np.linspace(0, 1, 200))
+
+
 @pytest.mark.parametrize("line", TRAIN_LINES, ids=label)
-@pytest.mark.usefixtures("own_data")
+@pytest.mark.usefixtures("data_of_the_pages")
 def test_training_commands_compose_and_fit_their_data(line):
     register_with_hydra()
     overrides = [first_value(word) for word in line.words[2:] if is_override(word)]
@@ -220,6 +230,17 @@ def test_the_tutorial_draws_its_figure(place_of_tutorial, monkeypatch):
     monkeypatch.chdir(place_of_tutorial)
     run_python_of("docs/tutorial.md")
     assert (place_of_tutorial / "depth.png").stat().st_size > 10_000
+
+
+def test_the_gauge_of_the_recipe_measures_as_it_is_written():
+    (block,) = [block for block in BLOCKS if block.title == "research/gauges/table.py"]
+    names = dict(vars(gauge_table))
+
+    exec(compile(textwrap.dedent(block.text), block.page, "exec"), names)
+
+    gauge = names["ACTIVATION_SIZE"]
+    half_filled = np.array([[-3.0, 1.0, 0.0, 0.0]], np.float32)
+    assert gauge.measure(half_filled, 0.5) == 2.0
 
 
 def read_reading_lines() -> list[CommandLine]:

@@ -10,7 +10,7 @@ from research.config.options import (
     CONVOLUTIONAL,
     RESNET_DEPTHS,
     RESNETS,
-    Cell,
+    CellKind,
     GroupNorm,
     InitKind,
     ModelKind,
@@ -97,7 +97,7 @@ def _skip_conflicts(config: Config) -> Iterator[Conflict]:
 
 
 def _recurrent_skip_conflicts(model: Recurrent, kind: SkipKind) -> Iterator[Conflict]:
-    if model.cell is not Cell.elman and kind is not SkipKind.none:
+    if model.cell is not CellKind.elman and kind is not SkipKind.none:
         reason = f"model.cell={model.cell.name} has gates already"
         yield Conflict(
             path="skip",
@@ -195,7 +195,11 @@ def _dense_conflicts(config: Config) -> Iterator[Conflict]:
 def _norm_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model
     kind = config.norm.kind
-    if isinstance(model, Recurrent) and model.cell is not Cell.elman and kind is not NormKind.none:
+    if (
+        isinstance(model, Recurrent)
+        and model.cell is not CellKind.elman
+        and kind is not NormKind.none
+    ):
         reason = f"model.cell={model.cell.name} keeps its state bounded already"
         yield Conflict(
             path="norm",

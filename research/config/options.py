@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from research.config.fields import setting
 
 ModelKind = enum.Enum("ModelKind", ["mlp", "cnn", "resnet_cifar", "resnet", "transformer", "rnn"])
-Cell = enum.Enum("Cell", ["elman", "gru", "lstm"])
+CellKind = enum.Enum("CellKind", ["elman", "gru", "lstm"])
 Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
 Transition = enum.Enum("Transition", ["pad", "projection"])
 Padding = enum.Enum("Padding", ["zero", "circular"])
@@ -147,7 +147,7 @@ class Recurrent(Model):
     """``rnn``: the depth is the number of time steps, and all of them share one layer."""
 
     kind: ModelKind = ModelKind.rnn
-    cell: Cell = setting(Cell.elman, "The recurrent cell.")
+    cell: CellKind = setting(CellKind.elman, "The recurrent cell.")
 
 
 @dataclass(frozen=True)

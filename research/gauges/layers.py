@@ -9,11 +9,11 @@ from jaxtyping import Array, Float
 
 from research.gauges.norms import accumulator, tree_euclidean
 
-Stage = list[Any]  # one tree of parameters for each layer of the stage's block
+StageParams = list[Any]  # one tree of parameters for each layer of the stage's block
 PerLayer = Float[Array, " N"]
 
 
-def each_layer(measure: Callable[..., Array], *stages: list[Stage]) -> PerLayer:
+def each_layer(measure: Callable[..., Array], *stages: list[StageParams]) -> PerLayer:
     """Applies ``measure`` to each layer's parameters, in forward order.
 
     A stage is a list with one tree for each layer of its block. The parameters of the stage's
@@ -35,7 +35,7 @@ def each_layer(measure: Callable[..., Array], *stages: list[Stage]) -> PerLayer:
     return jnp.concatenate([stage.reshape(-1) for stage in measured])
 
 
-def layer_norms(stages: list[Stage]) -> PerLayer:
+def layer_norms(stages: list[StageParams]) -> PerLayer:
     """The Euclidean norm over all parameters of each layer; ``stages`` as for ``each_layer``."""
 
     def norms_of_blocks(stack: Any) -> Array:
@@ -44,10 +44,13 @@ def layer_norms(stages: list[Stage]) -> PerLayer:
     return each_layer(norms_of_blocks, stages)
 
 
-def layer_sizes_and_updates(before: list[Stage], after: list[Stage]) -> tuple[PerLayer, PerLayer]:
-    """Norms of each layer's parameters before an update, and of what the update changed in them.
+def weight_and_update_norms(
+    before: list[StageParams], after: list[StageParams]
+) -> tuple[PerLayer, PerLayer]:
+    """The norms ‖θ‖ before an update and ‖Δθ‖ of the update, each [N].
 
-    Compares stored parameters; ``before`` and ``after`` are stages as for ``each_layer``.
+    Both are computed from the parameters as stored. ``before`` and ``after`` are stages as for
+    ``each_layer``.
     """
     change = jax.tree.map(_difference, after, before)
     return layer_norms(before), layer_norms(change)

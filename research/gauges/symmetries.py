@@ -12,10 +12,10 @@ References:
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.gauges.layers import PerLayer, Stage, each_layer, layer_norms
+from research.gauges.layers import PerLayer, StageParams, each_layer, layer_norms
 from research.gauges.norms import nonzero_or_one, tree_euclidean
 
-Kernels = list[Stage]  # a layer is a list of weights [blocks, …, units]
+Kernels = list[StageParams]  # a layer is a list of weights [blocks, …, units]
 
 
 def scale_derivatives(weights: Kernels, gradients: Kernels) -> PerLayer:
@@ -49,8 +49,8 @@ def _largest_unit_cosine(weights: list[Array], gradients: list[Array]) -> Array:
     for w, g in zip(weights, gradients, strict=True):
         products = _incoming_directions(w) * _incoming_directions(g)
         cosines.append(_sum_inner_axes(products, 2))
-    of_all_units = jnp.concatenate(cosines, axis=1)
-    return jnp.max(jnp.abs(of_all_units), axis=1)
+    all_cosines = jnp.concatenate(cosines, axis=1)
+    return jnp.max(jnp.abs(all_cosines), axis=1)
 
 
 def balance(

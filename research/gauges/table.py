@@ -108,23 +108,23 @@ FLAT = 0.05  # slopes below this fraction of the greatest slope count as flat
 def _saturated(
     nonlinearity: Any,
     z: "Array",
-    counted: "Array | None",
+    unit_mask: "Array | None",
 ) -> "Array":
     """The fraction of elements whose slope |φ'(z)| is flat."""
     import jax.numpy as jnp
 
     is_flat = jnp.abs(nonlinearity.slope(z)) < FLAT * nonlinearity.greatest_slope()
-    counted_elements = None
-    if counted is not None:
+    element_mask = None
+    if unit_mask is not None:
         units_last = (1,) * (z.ndim - 1) + (-1,)
-        counted_elements = jnp.broadcast_to(counted.reshape(units_last), z.shape)
-    return jnp.mean(is_flat, dtype=jnp.float32, where=counted_elements)
+        element_mask = jnp.broadcast_to(unit_mask.reshape(units_last), z.shape)
+    return jnp.mean(is_flat, dtype=jnp.float32, where=element_mask)
 
 
 def _dead(
     nonlinearity: Any,
     z: "Array",
-    counted: "Array | None",
+    unit_mask: "Array | None",
 ) -> "Array":
     """The fraction of units (last axis) with φ(z) = 0 on the whole batch."""
     import jax.numpy as jnp
@@ -133,7 +133,7 @@ def _dead(
 
     all_but_units = tuple(range(z.ndim - 1))
     is_dead = all_true(jnp.all(nonlinearity(z) == 0, axis=all_but_units))
-    return jnp.mean(is_dead, dtype=jnp.float32, where=counted)
+    return jnp.mean(is_dead, dtype=jnp.float32, where=unit_mask)
 
 
 def _gradient_norm(blocks: Any) -> "Array":

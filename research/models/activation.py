@@ -53,7 +53,7 @@ def unit_statistics(
     activation: str,
     z: Float[Array, "... D"],
     level: Level = Level.full,
-    counted: Bool[Array, " D"] | None = None,
+    unit_mask: Bool[Array, " D"] | None = None,
 ) -> Statistics:
     """What the gauges of a nonlinearity measure, outside differentiation.
 
@@ -61,10 +61,10 @@ def unit_statistics(
         activation: name of the nonlinearity.
         z: its input.
         level: which gauges are measured.
-        counted: which units count; None for all.
+        unit_mask: which units count; None for all.
     """
     z = jax.lax.stop_gradient(z)
-    return measure_at(Site.NONLINEARITY, level, Nonlinearity(activation), z, counted)
+    return measure_at(Site.NONLINEARITY, level, Nonlinearity(activation), z, unit_mask)
 
 
 def mean_statistics(statistics: Sequence[Statistics]) -> Statistics:

@@ -1,4 +1,4 @@
-"""What a network is made of: its options, what the data decide, and what follows from them."""
+"""The static description of a network: options, data shapes, and derived sizes."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from research.config import options
 from research.config.options import (
     CONVOLUTIONAL,
     RESNETS,
-    Cell,
+    CellKind,
     DenseSkip,
     Level,
     ModelKind,
@@ -41,7 +41,7 @@ class Architecture:
         param_dtype: number format of the parameters.
         vocabulary: number of tokens; 0 where examples are numbers.
         language: whether every position has a target and must not see later positions.
-        padded: whether token 0 marks padding, on which nothing may depend.
+        padded: whether token 0 is padding, and outputs must not depend on it.
         one_hot: whether tokens are read as unit vectors, without an embedding table.
         rounding: a narrower format that the inputs of layers, and their gradients, are rounded
             through; none where it is empty.
@@ -64,15 +64,21 @@ class Architecture:
     rounding: str = ""
     tensor_scale: bool = False
 
-    def weights(
+    def linear_kwargs(
         self,
         hp: HParams,
         rngs: nnx.Rngs,
-        **changes: Any,
+        **overrides: Any,
     ) -> dict[str, Any]:
-        """Keyword arguments of ``Conv`` and ``make_linear`` that all maps have in common."""
-        usual = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
-        return usual | changes
+        """Keyword arguments for ``make_linear`` and ``Conv``.
+
+        Args:
+            hp: the hyperparameters.
+            rngs: random keys.
+            **overrides: arguments that replace some of them.
+        """
+        defaults = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
+        return defaults | overrides
 
     @property
     def formats(self) -> dict[str, jnp.dtype]:
@@ -81,7 +87,7 @@ class Architecture:
 
     @property
     def inputs(self) -> int:
-        """Numbers, or tokens, in an example."""
+        """The number of input values or tokens of an example."""
         return math.prod(self.shape)
 
     @property
@@ -102,7 +108,7 @@ class Architecture:
     @property
     def state_width(self) -> int:
         """Units of a recurrent network's state; an LSTM's holds cell and hidden state."""
-        is_lstm = getattr(self.model, "cell", None) is Cell.lstm
+        is_lstm = getattr(self.model, "cell", None) is CellKind.lstm
         return 2 * self.model.width if is_lstm else self.model.width
 
     @property
@@ -138,23 +144,24 @@ class Architecture:
     @property
     def activates_end(self) -> bool:
         """Whether a nonlinearity precedes the head: where it is the first step of each branch."""
-        is_elman = getattr(self.model, "cell", None) is Cell.elman
+        is_elman = getattr(self.model, "cell", None) is CellKind.elman
         plain = self.model.kind in (ModelKind.mlp, ModelKind.cnn)
         return plain or is_elman or self.pre_activated
 
     @property
     def head_norm(self) -> options.Norm:
-        """The normalisation before the head: the blocks' one, where it precedes each branch."""
+        """The norm before the head: the same as in the blocks if they are pre-norm, else none."""
         return self.norm if self.norm.placement is Placement.pre else options.Norm()
 
     @property
-    def deepnorm(self) -> tuple[float, float]:
-        """α of the shortcut and β of the initial weights.
+    def deepnorm_alpha(self) -> float:
+        """DeepNorm's factor on the shortcut, α = (2·depth)^¼ (Wang et al. 2022, Fig. 2)."""
+        return (2 * self.model.depth) ** 0.25
 
-        (2·depth)^¼ and (8·depth)^-¼ (Wang et al. 2022, Fig. 2).
-        """
-        depth = self.model.depth
-        return (2 * depth) ** 0.25, (8 * depth) ** -0.25
+    @property
+    def deepnorm_beta(self) -> float:
+        """DeepNorm's factor on initial weights, β = (8·depth)^-¼ (Wang et al. 2022, Fig. 2)."""
+        return (8 * self.model.depth) ** -0.25
 
     @property
     def growth(self) -> int:

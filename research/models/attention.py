@@ -38,10 +38,10 @@ class Attention(nnx.Module):
         self.is_causal = arch.language
         self.is_rotary = arch.model.positions is Positions.rotary
         width = arch.model.width
-        late_factor = arch.deepnorm[1] if arch.skip.kind is SkipKind.deepnorm else 1.0
+        late_factor = arch.deepnorm_beta if arch.skip.kind is SkipKind.deepnorm else 1.0
 
         def make(factor: float) -> nnx.Linear:
-            return make_linear(width, width, **arch.weights(hp, rngs), factor=factor)
+            return make_linear(width, width, **arch.linear_kwargs(hp, rngs), factor=factor)
 
         self.query = make(1.0)
         self.key = make(1.0)

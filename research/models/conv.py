@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from research.config.options import Init
 from research.models.convolution import convolve
-from research.models.init import bias_initializer, weight_initializer
+from research.models.init import make_bias_initializer, make_weight_initializer
 from research.models.units import align_units, read
 
 
@@ -48,13 +48,13 @@ class Conv(nnx.Module):
         self.stride = stride
         self.is_circular = padding == "circular"
         self.dtype = dtype
-        draw_kernel = weight_initializer(init, factor)
+        draw_kernel = make_weight_initializer(init, factor)
         shape = (size, size, inputs, outputs)
         kernel = draw_kernel(rngs.params(), shape, param_dtype)
         self.kernel = nnx.Param(kernel)
         initial_bias = None
         if bias:
-            draw_bias = bias_initializer(init)
+            draw_bias = make_bias_initializer(init)
             initial_bias = nnx.Param(draw_bias(rngs.params(), (outputs,), param_dtype))
         self.bias = initial_bias
 

@@ -192,7 +192,7 @@ def _gradients_in_forward_form(
     """Both gradients of a convolution with stride 1, as convolutions with stride 1.
 
     ∂L/∂x is ∂L/∂y convolved with the kernel rotated by 180°. ∂L/∂kernel is x convolved with ∂L/∂y,
-    where the batch takes the place of the channels.
+    where the batch stands for the channels.
     """
     rotated = kernel[::-1, ::-1].swapaxes(2, 3)
     x_grad = xla_convolve(grad, rotated, Window(1, circular))

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from research.config.options import Init
-from research.models.init import bias_initializer, weight_initializer
+from research.models.init import make_bias_initializer, make_weight_initializer
 
 
 def make_linear(
@@ -32,7 +32,7 @@ def make_linear(
         inputs,
         outputs,
         use_bias=bias,
-        kernel_init=weight_initializer(init, factor),
-        bias_init=bias_initializer(init),
+        kernel_init=make_weight_initializer(init, factor),
+        bias_init=make_bias_initializer(init),
         **formats,
     )

@@ -23,15 +23,21 @@ def make_embed(
     *,
     rngs: nnx.Rngs,
 ) -> Any:
-    """The embedding; None for a recurrent network whose cell reads numbers as they are."""
+    """The embedding; None for a recurrent network whose cell reads numbers as they are.
+
+    Args:
+        arch: the network.
+        hp: the hyperparameters.
+        rngs: random keys.
+    """
     match arch.model.kind:
         case ModelKind.mlp:
-            return make_linear(arch.inputs, arch.model.width, **arch.weights(hp, rngs))
+            return make_linear(arch.inputs, arch.model.width, **arch.linear_kwargs(hp, rngs))
         case ModelKind.transformer:
-            return Sequence(arch, hp, rngs=rngs)
+            return SequenceEmbedding(arch, hp, rngs=rngs)
         case ModelKind.rnn:
             has_table = arch.vocabulary and not arch.one_hot
-            return Table(arch, rngs=rngs) if has_table else None
+            return TokenEmbedding(arch, rngs=rngs) if has_table else None
     return Stem(arch, hp, rngs=rngs)
 
 
@@ -60,7 +66,7 @@ class Stem(nnx.Module):
             size=7 if self.pools else 3,
             stride=2 if self.pools else 1,
             padding=getattr(arch.model, "padding", Padding.zero).name,
-            **arch.weights(hp, rngs, bias=has_bias),
+            **arch.linear_kwargs(hp, rngs, bias=has_bias),
         )
         norm = arch.norm if arch.activates_sum else Norm()
         self.norm = make_norm(norm, width, **arch.formats, rngs=rngs)
@@ -83,7 +89,7 @@ def _image_shape(arch: Architecture) -> tuple[int, int, int]:
     return height, width, arch.inputs // (height * width)
 
 
-class Table(nnx.Module):
+class TokenEmbedding(nnx.Module):
     """A learned vector for each token, initially from N(0, 1/D)."""
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
@@ -99,7 +105,7 @@ class Table(nnx.Module):
         return read(self.vectors, wide)[tokens].astype(self.dtype)
 
 
-class Sequence(nnx.Module):
+class SequenceEmbedding(nnx.Module):
     """A vector for each position of a sequence, plus a vector that encodes the position.
 
     The positions of an example that holds numbers are its first axis.
@@ -116,10 +122,10 @@ class Sequence(nnx.Module):
         length = arch.shape[0]
         width = arch.model.width
         if arch.vocabulary and not arch.one_hot:
-            self.table = Table(arch, rngs=rngs)
+            self.table = TokenEmbedding(arch, rngs=rngs)
         else:
             numbers = arch.vocabulary or arch.inputs // length
-            self.linear = make_linear(numbers, width, **arch.weights(hp, rngs))
+            self.linear = make_linear(numbers, width, **arch.linear_kwargs(hp, rngs))
         assert isinstance(arch.model, Transformer)
         has_positions = arch.model.positions is Positions.learned
         self.positions = _make_positions(arch, length, rngs) if has_positions else None

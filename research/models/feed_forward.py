@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -60,12 +61,12 @@ class FeedForwardBranch(nnx.Module):
         self.activates_first = not arch.activates_sum and part.kind != "feedforward"
         has_fixup = arch.skip.kind is SkipKind.fixup
         has_bias = arch.model.bias and not arch.normalises_inside and not has_fixup
-        weights = arch.weights(hp, rngs, bias=has_bias)
+        kwargs = arch.linear_kwargs(hp, rngs, bias=has_bias)
         shapes = _weight_shapes(arch, part)
         factors = _initial_factors(arch, len(shapes), layer)
         self.weights = nnx.List()
         for shape, factor in zip(shapes, factors, strict=True):
-            self.weights.append(_make_weight(arch, shape, factor=factor, **weights))
+            self.weights.append(_make_weight(arch, shape, factor=factor, **kwargs))
         inner_norms = []
         for shape in shapes[1:]:  # made in any case: each one advances the random keys
             inner_norms.append(make_norm(arch.norm, shape.inputs, **arch.formats, rngs=rngs))
@@ -79,33 +80,48 @@ class FeedForwardBranch(nnx.Module):
         ctx: ForwardContext,
         layer: Array,
     ) -> tuple[Float[Array, "..."], Statistics]:
-        """The branch's output, and the mean statistics of its nonlinearities."""
+        """The branch's output, and the mean statistics of its nonlinearities.
+
+        Args:
+            z: the branch's input.
+            ctx: the context of the pass; ``ctx.level`` selects the gauges.
+            layer: the layer's number.
+        """
         activation = self.arch.activation.kind.name
         statistics = []
         last = len(self.weights) - 1
-        for n, weight in enumerate(self.weights):
-            if n > 0 or self.activates_first:
+        for index, weight in enumerate(self.weights):
+            if index > 0 or self.activates_first:
                 if self.norms:
-                    z = apply_norm(self.norms[n], z, train=ctx.train)
-                z = self.shift(z, n, 0)
+                    z = apply_norm(self.norms[index], z, train=ctx.train)
+                z = self.add_fixup_bias(z, index, before="nonlinearity")
                 active = self._active_units(z, layer)
                 statistics.append(unit_statistics(activation, z, ctx.level, active))
                 z = self._mask_inactive(ACTIVATIONS[activation](z), layer)
-            if n == last:
+            if index == last:
                 z = dropout(self.arch, z, ctx, layer)
-            z = weight(self.shift(z, n, 1))
+            z = weight(self.add_fixup_bias(z, index, before="weight"))
         return z, mean_statistics(statistics)
 
-    def shift(
+    def add_fixup_bias(
         self,
         z: Array,
-        n: int,
-        place: int,
+        index: int,
+        *,
+        before: Literal["nonlinearity", "weight"],
     ) -> Array:
-        """With ``skip=fixup``, adds the bias before nonlinearity ``n`` (place 0) or weight (1)."""
+        """With ``skip=fixup``, adds a learned scalar; otherwise returns ``z``.
+
+        Args:
+            z: the signal.
+            index: the number of the weight in the branch, from 0.
+            before: whether the scalar is that before the weight's nonlinearity or before the
+                weight itself.
+        """
         if self.shifts is None:
             return z
-        return z + self.shifts[n, place].astype(z.dtype)
+        column = 0 if before == "nonlinearity" else 1
+        return z + self.shifts[index, column].astype(z.dtype)
 
     def _active_units(self, z: Array, layer: Array) -> Array | None:
         """Which units hold a value, with ``skip=dense``; None where all do."""
@@ -126,7 +142,14 @@ def dropout(
     ctx: ForwardContext,
     layer: Array,
 ) -> Array:
-    """Dropout, scaled in training (Srivastava et al. 2014, §10)."""
+    """Dropout, scaled in training (Srivastava et al. 2014, §10).
+
+    Args:
+        arch: the network.
+        z: the signal.
+        ctx: the context of the pass.
+        layer: the layer's number, which decides the random mask.
+    """
     if not (arch.has_dropout and ctx.train):
         return z
     rate = ctx.hp.dropout_rate
@@ -164,10 +187,10 @@ def _make_weight(
     shape: WeightShape,
     *,
     factor: float | Array,
-    **weights,
+    **kwargs: Any,
 ) -> nnx.Module:
     if not shape.size:
-        return make_linear(shape.inputs, shape.outputs, factor=factor, **weights)
+        return make_linear(shape.inputs, shape.outputs, factor=factor, **kwargs)
     return Conv(
         shape.inputs,
         shape.outputs,
@@ -175,7 +198,7 @@ def _make_weight(
         stride=shape.stride,
         padding=getattr(arch.model, "padding", Padding.zero).name,
         factor=factor,
-        **weights,
+        **kwargs,
     )
 
 
@@ -192,7 +215,7 @@ def _initial_factors(
                 return [0.0]
             return [arch.layers ** (-1 / (2 * inner))] * inner + [0.0]
         case SkipKind.deepnorm:
-            return [arch.deepnorm[1]] * count
+            return [arch.deepnorm_beta] * count
         case SkipKind.dense:  # the fan-in counts the units that hold a value
             return [jnp.sqrt(arch.residual_width / arch.num_active_units(layer))]
     return [1.0] * count

@@ -12,11 +12,11 @@ from research.theory.variance import VARIANCE_SCALING, weight_scale
 Initializer = Callable[..., Array]
 
 
-def weight_initializer(init: Init, factor: float | Array = 1.0) -> Initializer:
-    """Draws weights by the scheme, and multiplies them by its scale and by ``factor``.
+def make_weight_initializer(init: Init, factor: float | Array = 1.0) -> Initializer:
+    """Returns an initializer that draws by the scheme and multiplies by its scale and ``factor``.
 
-    The scale is ``gain``, and for ``gaussian`` ``gain · sigma_w``. Draws in float32 or wider, which
-    decompositions need, and rounds to the parameters' format.
+    The scale is ``gain``, and for ``gaussian`` ``gain · sigma_w``. The initializer draws in float32
+    or wider, which decompositions need, and rounds to ``dtype``.
 
     Args:
         init: the option, with arrays for its traced numbers.
@@ -65,8 +65,11 @@ def _delta_orthogonal(
     return jnp.zeros(shape, dtype).at[middle].set(matrix)
 
 
-def bias_initializer(init: Init) -> Initializer:
-    """Draws biases from N(0, sigma_b²)."""
+def make_bias_initializer(init: Init) -> Initializer:
+    """Returns an initializer that draws from N(0, sigma_b²).
+
+    It draws in float32 or wider and rounds to ``dtype``.
+    """
 
     def draw(
         key: Array,

@@ -18,7 +18,7 @@ from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
 from research.models.recurrent import Cell
-from research.models.rounding import rounded
+from research.models.rounding import round_through_format
 from research.models.skip import Skip
 
 Slots = dict[str, Array]
@@ -69,7 +69,7 @@ class Layer(nnx.Module):
         """
         z = tap(h, slots.get(BRANCH_GRAD.name))
         z = self._normalize(z, Placement.pre, ctx)
-        z = rounded(z, self.arch.rounding, self.arch.tensor_scale)
+        z = round_through_format(z, self.arch.rounding, self.arch.tensor_scale)
         if self.is_recurrent:
             branch, statistics = self.branch(z, step_input, ctx)
         else:
@@ -80,7 +80,7 @@ class Layer(nnx.Module):
         out = self._normalize(out, Placement.post, ctx)
         if self.arch.activates_sum:
             activation = ACTIVATIONS[self.arch.activation.kind.name]
-            out = activation(self.branch.shift(out, 0, 0))
+            out = activation(self.branch.add_fixup_bias(out, 0, before="nonlinearity"))
         if self.is_recurrent and ctx.padding_mask is not None:
             # After the end of a text the state stays what it is.
             out = jnp.where(ctx.padding_mask[:, None], out, h)
@@ -90,10 +90,10 @@ class Layer(nnx.Module):
     def _normalize(
         self,
         h: Array,
-        place: Placement,
+        placement: Placement,
         ctx: ForwardContext,
     ) -> Array:
-        if place is not self.arch.norm.placement:
+        if placement is not self.arch.norm.placement:
             return h
         return apply_norm(self.norm, h, train=ctx.train)
 
@@ -109,7 +109,7 @@ def signal_statistics(
     Args:
         arch: the network.
         h: the input.
-        ctx: whether they are asked for.
+        ctx: ``ctx.level`` selects the gauges.
         layer: the layer's number; N is the output of the last layer.
     """
     active_share = arch.num_active_units(layer) / arch.residual_width

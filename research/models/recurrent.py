@@ -5,13 +5,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.config.options import Cell as CellKind
-from research.config.options import Recurrent
+from research.config.options import CellKind, Recurrent
 from research.gauges.slots import Statistics
 from research.models.activation import ACTIVATIONS, mean_statistics, unit_statistics
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
-from research.models.init import bias_initializer, weight_initializer
+from research.models.init import make_bias_initializer, make_weight_initializer
 from research.models.units import read
 
 Nonlinearities = list[tuple[str, Array]]  # names and inputs
@@ -52,8 +51,8 @@ class Cell(nnx.Module):
         gates = NUM_GATES[self.kind]
         width = arch.model.width
         param_dtype = jnp.dtype(arch.param_dtype)
-        initialize_weights = weight_initializer(hp.init)
-        initialize_bias = bias_initializer(hp.init)
+        initialize_weights = make_weight_initializer(hp.init)
+        initialize_bias = make_bias_initializer(hp.init)
 
         def draw_weights(rows: int) -> nnx.Param:
             keys = jax.random.split(rngs.params(), gates)
@@ -75,12 +74,12 @@ class Cell(nnx.Module):
         x: Float[Array, "B P"],
         ctx: ForwardContext,
     ) -> tuple[Array, Statistics]:
-        """The branch's output and, where they are asked for, the statistics of its nonlinearities.
+        """The branch's output and the mean statistics of its nonlinearities.
 
         Args:
             z: the state.
             x: the part of the example.
-            ctx: whether statistics are asked for.
+            ctx: ``ctx.level`` selects the gauges.
         """
         from_input = jnp.einsum("bp,gpd->gbd", x, read(self.input, self.dtype))
         if self.bias is not None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from research.parallel.collectives import pmax
 
 
-def nearest(x: Float[Array, "..."], number_format: str) -> Float[Array, "..."]:
+def round_to_nearest(x: Float[Array, "..."], number_format: str) -> Float[Array, "..."]:
     """Rounds to the nearest number of a format, ties to even; subnormal numbers are kept.
 
     A value beyond the largest finite number becomes infinite or, where the format has no infinity,
@@ -65,16 +65,16 @@ def _round_through(
     it afterwards. It brings the largest magnitude to the last octave but one of the format's range.
     """
     if not tensor_scale:
-        return nearest(x, number_format)
+        return round_to_nearest(x, number_format)
     largest = pmax(jnp.max(jnp.abs(x)))
     top = int(jnp.finfo(number_format).maxexp) - 2
     is_usable = (largest > 0) & jnp.isfinite(largest)
     shift = top - jnp.clip(_exponent(largest), -100, 100)
     scale = _power_of_two(jnp.where(is_usable, shift, 0), x.dtype)
-    return nearest(x * scale, number_format) / scale
+    return round_to_nearest(x * scale, number_format) / scale
 
 
-_rounded = jax.custom_vjp(_round_through, nondiff_argnums=(1, 2))
+_round_value_and_gradient = jax.custom_vjp(_round_through, nondiff_argnums=(1, 2))
 
 
 def _forward(
@@ -95,10 +95,10 @@ def _backward(
     return (_round_through(cotangent, number_format, tensor_scale),)
 
 
-_rounded.defvjp(_forward, _backward)
+_round_value_and_gradient.defvjp(_forward, _backward)
 
 
-def rounded(
+def round_through_format(
     x: Float[Array, "..."],
     number_format: str,
     tensor_scale: bool,
@@ -117,4 +117,4 @@ def rounded(
     """
     if not number_format:
         return x
-    return _rounded(x, number_format, tensor_scale)
+    return _round_value_and_gradient(x, number_format, tensor_scale)

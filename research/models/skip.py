@@ -66,8 +66,8 @@ class Skip(nnx.Module):
         self.arch = arch
         self.part = part
         if _has_projection(arch, part):
-            weights = arch.weights(hp, rngs, bias=False)
-            self.projection = make_linear(part.inputs, part.outputs, **weights)
+            kwargs = arch.linear_kwargs(hp, rngs, bias=False)
+            self.projection = make_linear(part.inputs, part.outputs, **kwargs)
             self.norm = make_norm(arch.norm, part.outputs, **arch.formats, rngs=rngs)
         match hp.skip:
             case SkipInit(branch_scale=alpha):
@@ -84,7 +84,14 @@ class Skip(nnx.Module):
         ctx: ForwardContext,
         layer: Array,
     ) -> Float[Array, "..."]:
-        """The output of layer ``layer`` (0..N-1)."""
+        """The output of layer ``layer``.
+
+        Args:
+            h: the layer's input.
+            branch: the output of its branch.
+            ctx: the context of the pass.
+            layer: the layer's number, from 0 to N-1.
+        """
         match self.arch.skip:
             case SkipOption(kind=SkipKind.none):
                 return branch
@@ -131,7 +138,7 @@ class Skip(nnx.Module):
             case SkipOption(kind=SkipKind.rezero | SkipKind.skipinit | SkipKind.fixup):
                 return h + cast(self.alpha[...]) * branch
             case SkipOption(kind=SkipKind.deepnorm):
-                return self.arch.deepnorm[0] * h + branch
+                return self.arch.deepnorm_alpha * h + branch
         raise ValueError(f"skip must be one of those described above, got {ctx.hp.skip.kind.name}")
 
 

@@ -121,10 +121,10 @@ class Stack(nnx.Module):
         h = tap(self.first_input(x, ctx), embedding_slot)
         statistics = [_add_axis(signal_statistics(self.arch, h, ctx, 0))]
         if self.arch.shares_weights:
-            h, of_layers = self._run_steps(x, h, layer_slots, ctx)
+            h, layer_statistics = self._run_steps(x, h, layer_slots, ctx)
         else:
-            h, of_layers = self.run_layers(h, layer_slots, ctx)
-        return self._logits(h, ctx), _concatenate([*statistics, *of_layers])
+            h, layer_statistics = self.run_layers(h, layer_slots, ctx)
+        return self._logits(h, ctx), _concatenate([*statistics, *layer_statistics])
 
     def first_input(self, x: Array, ctx: ForwardContext) -> Array:
         """The first layer's input."""
@@ -143,15 +143,26 @@ class Stack(nnx.Module):
         slots: Slots,
         ctx: ForwardContext,
     ) -> tuple[Array, list[Statistics]]:
-        """The last layer's output and the statistics of each stage, without weight sharing."""
+        """Runs all layers of a network whose layers do not share weights.
+
+        Updates the running statistics of batch norm in place.
+
+        Args:
+            h: the first layer's input.
+            slots: as for ``__call__`` without the embedding's entry, [N].
+            ctx: the context of the pass; ``ctx.level`` selects the gauges.
+
+        Returns:
+            The last layer's output, and for each stage its statistics [layers] by gauge.
+        """
         collected = []
         first_layer = 0
         first_stack = 0
         stacks = list(self.stages)
         for stage in self.arch.plan:
-            parts = len(stage.parts)
+            layers_per_block = len(stage.parts)
             h, statistics = _run_stage(
-                stacks[first_stack : first_stack + parts],
+                stacks[first_stack : first_stack + layers_per_block],
                 stage,
                 first_layer,
                 h,
@@ -160,8 +171,8 @@ class Stack(nnx.Module):
                 recompute=self.arch.model.recompute,
             )
             collected.append(statistics)
-            first_stack += parts
-            first_layer += stage.blocks * parts
+            first_stack += layers_per_block
+            first_layer += stage.blocks * layers_per_block
         return h, collected
 
     def _run_steps(
@@ -236,7 +247,7 @@ def _make_head(
     width = arch.model.width if arch.shares_weights else arch.residual_width
     # Fixup, rule 1: the head's weights are initially 0 (Zhang, Dauphin, Ma 2019, §3).
     factor = 0.0 if arch.skip.kind is SkipKind.fixup else 1.0
-    return make_linear(width, arch.classes, **arch.weights(hp, rngs), factor=factor)
+    return make_linear(width, arch.classes, **arch.linear_kwargs(hp, rngs), factor=factor)
 
 
 def _make_stacks(
@@ -248,11 +259,12 @@ def _make_stacks(
     stacks = []
     first_layer = 0
     for stage in arch.plan:
-        parts = len(stage.parts)
-        for place, part in enumerate(stage.parts):
-            layers = first_layer + place + parts * jnp.arange(stage.blocks)
+        layers_per_block = len(stage.parts)
+        for part_index, part in enumerate(stage.parts):
+            first_of_part = first_layer + part_index
+            layers = first_of_part + layers_per_block * jnp.arange(stage.blocks)
             stacks.append(_make_stack(arch, part, layers, hp, rngs))
-        first_layer += stage.blocks * parts
+        first_layer += stage.blocks * layers_per_block
     return stacks
 
 
@@ -293,13 +305,13 @@ def _slice_slots(
     first_layer: int,
 ) -> Slots:
     """The slots of a stage, [blocks, parts] by gauge."""
-    parts = len(stage.parts)
-    end = first_layer + stage.blocks * parts
-    of_stage = {}
+    layers_per_block = len(stage.parts)
+    end = first_layer + stage.blocks * layers_per_block
+    stage_slots = {}
     for name, slot in slots.items():
         values = slot[first_layer:end]
-        of_stage[name] = values.reshape(stage.blocks, parts, *slot.shape[1:])
-    return of_stage
+        stage_slots[name] = values.reshape(stage.blocks, layers_per_block, *slot.shape[1:])
+    return stage_slots
 
 
 def _run_stage(
@@ -338,15 +350,15 @@ def _run_stage(
     def body(h: Array, block: Block) -> tuple[Array, tuple]:
         new_states = []
         collected = []
-        for place, graph in enumerate(graphs):
-            layer = nnx.merge(graph, block.params[place], block.states[place])
-            layer_slots = {name: slot[place] for name, slot in block.slots.items()}
-            layer_number = first_layer + block.number * len(graphs) + place
+        for part_index, graph in enumerate(graphs):
+            layer = nnx.merge(graph, block.params[part_index], block.states[part_index])
+            layer_slots = {name: slot[part_index] for name, slot in block.slots.items()}
+            layer_number = first_layer + block.number * len(graphs) + part_index
             h, statistics = layer(h, layer_slots, ctx, layer_number)
             new_states.append(nnx.state(layer, nnx.Not(nnx.Param)))
             collected.append(statistics)
-        of_parts = jax.tree.map(lambda *each: jnp.stack(each), *collected)
-        return h, (tuple(new_states), of_parts)
+        stacked = jax.tree.map(lambda *each: jnp.stack(each), *collected)
+        return h, (tuple(new_states), stacked)
 
     if recompute:
         # Outside a scan the compiler would merge the second computation with the first.

@@ -93,12 +93,12 @@ def map_runs(
         mapped = arguments[:num_mapped]
         broadcast = arguments[num_mapped:]
 
-        def call_one(*of_run: Any) -> Any:
-            return function(*of_run, *broadcast)
+        def call_one(*run_arguments: Any) -> Any:
+            return function(*run_arguments, *broadcast)
 
         if layout.map_mode == "vmap":
             return jax.vmap(call_one)(*mapped)
-        return lax.map(lambda of_run: call_one(*of_run), mapped)
+        return lax.map(lambda run_arguments: call_one(*run_arguments), mapped)
 
     if layout.devices == 1:
         return map_local_runs
@@ -167,7 +167,7 @@ def shard_state(layout: Layout, state: Any) -> Any:
     """Copies a state made in ``init_layout`` to the devices of the layout."""
     if init_layout(layout) == layout:
         return state
-    return place(layout, jax.tree.map(_to_host, state), per_run=True)
+    return place_on_devices(layout, jax.tree.map(_to_host, state), per_run=True)
 
 
 def _to_host(leaf: jax.Array) -> Any:
@@ -177,7 +177,7 @@ def _to_host(leaf: jax.Array) -> Any:
     return np.asarray(leaf)
 
 
-def place(
+def place_on_devices(
     layout: Layout,
     tree: Any,
     *,

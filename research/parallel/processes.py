@@ -133,7 +133,7 @@ def run_on_all_processes(
         result = work()
     except (Exception, KeyboardInterrupt) as raised:
         error = raised
-    messages = _exchange(process_allgather, _pack_outcome(error, describe_error))
+    messages = _call_collective(process_allgather, _pack_outcome(error, describe_error))
     outcomes = messages[:, 0]
     if np.all(outcomes == Outcome.SUCCEEDED):
         return result  # type: ignore[reportPossiblyUnbound]
@@ -150,7 +150,7 @@ def broadcast_scalar(value: float | None) -> float | None:
     if jax.process_count() == 1:
         return value
     sent = np.float32(np.nan if value is None else value)
-    received = float(_exchange(broadcast_one_to_all, sent))
+    received = float(_call_collective(broadcast_one_to_all, sent))
     return None if np.isnan(received) else received
 
 
@@ -164,7 +164,7 @@ def broadcast_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     sent = {}
     for name, array in arrays.items():
         sent[name] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    received = _exchange(broadcast_one_to_all, sent)
+    received = _call_collective(broadcast_one_to_all, sent)
     result = {}
     for name, array in arrays.items():
         values = np.array(received[name]).view(array.dtype)
@@ -176,7 +176,7 @@ def is_interrupted() -> bool:
     """Whether one of the processes has received a signal that ``defer_signals`` deferred."""
     if jax.process_count() == 1:
         return _signal_flag.is_set
-    flags = _exchange(process_allgather, np.array([_signal_flag.is_set]))
+    flags = _call_collective(process_allgather, np.array([_signal_flag.is_set]))
     return bool(np.any(flags))
 
 
@@ -266,11 +266,12 @@ def report_peer_failure(error: PeerFailed) -> int:
     return 1
 
 
-def _exchange(collective: Callable, value: Any) -> Any:
-    """Calls a collective of all processes on the host.
+def _call_collective(collective: Callable, value: Any) -> Any:
+    """Calls ``collective(value)``, which all processes must call, and returns its result.
 
     Raises:
-        ProcessLost: one of them does not take part.
+        ProcessLost: JAX reports an error; the cause is almost always that another process has
+            ended.
     """
     try:
         return collective(value)

@@ -17,7 +17,7 @@ from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
-from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, fetch
+from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, copy_to_host
 from research.training.program import Metrics
 from research.training.state import TrainState
 
@@ -233,7 +233,7 @@ class RunGroup:
         is_wanted = settings.keep or (is_unfinished and settings.every is not None)
         has_trained = self._steps_written > self.start_step
         if is_primary() and is_wanted and has_trained and self._writers:
-            self._save_checkpoints(fetch(state))
+            self._save_checkpoints(copy_to_host(state))
 
     def _save_checkpoints(self, state: Arrays) -> None:
         """Starts to write a checkpoint of each run that has not ended, from the state of all."""

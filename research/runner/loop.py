@@ -16,7 +16,7 @@ from research.parallel.mesh import (
     init_layout,
     make_layout,
     map_runs,
-    place,
+    place_on_devices,
     placed_shapes,
     shard_state,
     to_init_device,
@@ -33,8 +33,8 @@ from research.runner.memory import check_memory, program_bytes, release_programs
 from research.runner.progress import Progress
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.runner.run_spec import Result, RunSpec
-from research.training.checkpoint import fetch, restore_state, stack_checkpoints
-from research.training.precision import scope
+from research.training.checkpoint import copy_to_host, restore_state, stack_checkpoints
+from research.training.precision import precision_context
 from research.training.program import Metrics, Program, make_program
 from research.training.state import TrainState
 
@@ -132,7 +132,7 @@ def _train_group(
     padding_configs = num_copies * [configs[-1]]
     precision = configs[0].precision.kind.name
     release_programs()
-    with scope(precision):
+    with precision_context(precision):
         setup = _on_all_processes(make_run_setup, *configs, *padding_configs, layout=layout)
         opened = _on_all_processes(RunGroup, run_specs, setup, progress)
         with opened as group, ThreadPoolExecutor(1) as compile_pool:
@@ -207,7 +207,7 @@ def _train_in_chunks(
                 rows=rows,
                 evaluation=evaluation,
                 diagnostics=diagnostics,
-                state=fetch(state) if group.is_checkpoint_due else None,
+                state=copy_to_host(state) if group.is_checkpoint_due else None,
             )
         if previous:
             _on_all_processes(group.write_chunk, previous)
@@ -253,7 +253,7 @@ def _compile_and_init(
     check_memory(num_bytes // layout.num_run_shards, num_devices)
 
     def compile_function(function: Wrapped, *arguments: Any) -> Compiled:
-        with scope(precision):  # a scope holds in its own thread only
+        with precision_context(precision):  # the context applies to one thread only
             return function.lower(shapes, setup.hp, *arguments).compile()
 
     data = setup.program_data(0, 0)
@@ -281,7 +281,7 @@ def _restore_state(
     """The state from the checkpoints of the runs, which only the primary process has read."""
     layout = init_layout(setup.layout)
     arrays = stack_checkpoints(shapes, group.pop_checkpoints())
-    arrays = place(layout, broadcast_arrays(arrays), per_run=True)
+    arrays = place_on_devices(layout, broadcast_arrays(arrays), per_run=True)
     make_key = map_runs(layout, jax.random.key, num_mapped=1)
     hp = to_init_device(setup.layout, setup.hp)
     return restore_state(shapes, arrays, jax.jit(make_key)(hp.seed))

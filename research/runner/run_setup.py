@@ -15,7 +15,7 @@ from research.data.sources import load
 from research.data.streaming import ShuffledSource, Stream
 from research.models.architecture import Architecture
 from research.models.hparams import HParams, make_hparams, static_train
-from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place
+from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place_on_devices
 from research.training.objective import epoch_permutation
 from research.training.precision import POLICIES
 from research.training.program import Program
@@ -107,8 +107,8 @@ def make_run_setup(
     return RunSetup(
         program_config=_for_length(program_config, steps, stream),
         layout=layout,
-        hp=place(layout, hp, per_run=True),
-        data=place(layout, dataset.arrays(), per_run=False),
+        hp=place_on_devices(layout, hp, per_run=True),
+        data=place_on_devices(layout, dataset.arrays(), per_run=False),
         dataset=dataset,
         steps=steps,
         steps_per_epoch=steps_per_epoch,

@@ -278,7 +278,7 @@ class RunWriter:
         if status == "failed":
             info["error"] = f"{type(error).__name__}: {error}"
         is_unfinished = status in ("interrupted", "failed")
-        can_resume = is_unfinished and self.checkpoints.exist
+        can_resume = is_unfinished and self.checkpoints.has_checkpoint
         with contextlib.ExitStack() as cleanup:  # runs in reverse order
             cleanup.callback(self.record.release)
             cleanup.callback(lambda: self.trackers.finish(self.record.info))

@@ -1,6 +1,6 @@
 """Checkpoints of a run: its state after a step, written by Orbax to ``checkpoints/STEP``.
 
-A checkpoint appears in its place completely or not at all. It holds arrays and a line of JSON;
+A checkpoint appears in its folder completely or not at all. It holds arrays and a line of JSON;
 nothing that is read is executed. Orbax is imported when the first checkpoint is written or read,
 because the import takes most of a second, which a short run need not spend.
 """
@@ -51,7 +51,7 @@ class Checkpoint:
     notes: dict[str, Any]
 
 
-def fetch(state: TrainState) -> Arrays:
+def copy_to_host(state: TrainState) -> Arrays:
     """Copies the state of M runs to the host: arrays [M, …] by path.
 
     The copies outlive the state, whose memory the program reuses. The random key is left out,
@@ -70,7 +70,7 @@ def array_specs(shapes: TrainState) -> ArraySpecs:
 
 
 def stack_checkpoints(shapes: TrainState, checkpoints: Mapping[int, Checkpoint]) -> Arrays:
-    """Joins checkpoints of single runs to arrays [M, …] by path, as ``fetch`` returns them.
+    """Joins checkpoints of single runs to arrays [M, …] by path, as ``copy_to_host`` returns them.
 
     Args:
         shapes: the shapes of the state of M runs.
@@ -84,8 +84,11 @@ def stack_checkpoints(shapes: TrainState, checkpoints: Mapping[int, Checkpoint])
     num_runs = shapes.step.shape[0]
     stacked = {}
     for path in leaves:
-        of_runs = [checkpoints.get(run, filler).arrays[path] for run in range(num_runs)]
-        stacked[path] = np.stack(of_runs)
+        run_arrays = []
+        for run in range(num_runs):
+            checkpoint = checkpoints.get(run, filler)
+            run_arrays.append(checkpoint.arrays[path])
+        stacked[path] = np.stack(run_arrays)
     return stacked
 
 
@@ -98,7 +101,7 @@ def restore_state(
 
     Args:
         shapes: its shapes.
-        arrays: arrays [M, …] by path, as ``fetch`` returns them.
+        arrays: arrays [M, …] by path, as ``copy_to_host`` returns them.
         key: the random keys [M] of the runs.
     """
     without_key = _without_key(shapes)
@@ -126,25 +129,25 @@ class Checkpoints:
         self.folder = directory.absolute() / FOLDER
 
     @property
-    def exist(self) -> bool:
-        """Whether there is one."""
+    def has_checkpoint(self) -> bool:
+        """Whether the run has a checkpoint that it can resume from."""
         return bool(self._steps())
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, and removes the one before once the new one is complete."""
-        place = self.folder / str(checkpoint.step)
-        if place.exists():
+        folder = self.folder / str(checkpoint.step)
+        if folder.exists():
             return
         self.folder.mkdir(exist_ok=True)
         self._remove_incomplete()
         notes = checkpoint.notes | {"sum": _checksum(checkpoint.arrays)}
         try:
-            with _make_checkpointer() as orbax, _link_to(self.folder) as folder:
-                orbax.save(folder / place.name, checkpoint.arrays, custom_metadata=notes)
+            with _make_checkpointer() as orbax, _link_to(self.folder) as link:
+                orbax.save(link / folder.name, checkpoint.arrays, custom_metadata=notes)
         except BaseException:
             self._remove_incomplete()
             raise
-        self._remove_if(lambda name: name != place.name)
+        self._remove_if(lambda name: name != folder.name)
 
     def read(self, expected_specs: Callable[[], ArraySpecs]) -> Checkpoint | None:
         """The last checkpoint; None where there is none.
@@ -156,14 +159,14 @@ class Checkpoints:
         Raises:
             InvalidCheckpoint: it cannot be read, is damaged, or holds other arrays.
         """
-        if not self.exist:
+        if not self.has_checkpoint:
             return None
-        place = self.folder / str(max(self._steps()))
+        folder = self.folder / str(max(self._steps()))
         expected = expected_specs()
         try:
             with _make_checkpointer() as orbax:
-                arrays = orbax.restore(place)
-                notes = dict(orbax.metadata(place).custom_metadata)
+                arrays = orbax.restore(folder)
+                notes = dict(orbax.metadata(folder).custom_metadata)
             is_complete = notes.pop("sum") == _checksum(arrays)
             specs = {path: (array.shape, array.dtype) for path, array in arrays.items()}
         except PASSING_ERRORS:
@@ -174,23 +177,27 @@ class Checkpoints:
             raise InvalidCheckpoint("it holds the arrays of another network")
         if not is_complete:
             raise InvalidCheckpoint("it is damaged")
-        return Checkpoint(int(place.name), arrays, notes)
+        return Checkpoint(int(folder.name), arrays, notes)
 
     def remove(self) -> None:
         """Removes all of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        return [int(place.name) for place in self.folder.glob("*") if place.name.isdigit()]
+        steps = []
+        for folder in self.folder.glob("*"):
+            if folder.name.isdigit():
+                steps.append(int(folder.name))
+        return steps
 
     def _remove_incomplete(self) -> None:
         """Removes what an interrupted write left: Orbax renames a folder once it is complete."""
         self._remove_if(lambda name: not name.isdigit())
 
     def _remove_if(self, is_unwanted: Callable[[str], bool]) -> None:
-        for place in self.folder.iterdir():
-            if is_unwanted(place.name):
-                shutil.rmtree(place, ignore_errors=True)
+        for folder in self.folder.iterdir():
+            if is_unwanted(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -262,11 +269,11 @@ class CheckpointWriter:
 
     def _write_all(self, checkpoints: Sequence[tuple[Checkpoints, Checkpoint]]) -> None:
         start = time.monotonic()
-        for of_run, checkpoint in checkpoints:
+        for run_checkpoints, checkpoint in checkpoints:
             try:
-                of_run.write(checkpoint)
+                run_checkpoints.write(checkpoint)
             except Exception as error:
-                self._report(of_run.run, error)
+                self._report(run_checkpoints.run, error)
         self._last_duration = time.monotonic() - start
 
     def _report(self, run: str, error: Exception) -> None:

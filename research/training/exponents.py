@@ -75,7 +75,7 @@ def _count(
         return {"signal": signal, "grad": counted[GRAD_NORM.name]}
     counts = []
     for stage in stages_of(arch, grads):
-        of_parts = [exponent_counts(stack, 1) for stack in stage]
-        in_forward_order = jnp.stack(of_parts, axis=1)
+        part_counts = [exponent_counts(stack, 1) for stack in stage]
+        in_forward_order = jnp.stack(part_counts, axis=1)
         counts.append(in_forward_order.reshape(-1, BINS + 2))
     return {"signal": signal, "grad": jnp.concatenate(counts)}

@@ -55,7 +55,7 @@ Diagnostics = dict[str, Array]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run's state at a step, in float32 or wider, and what it can be asked.
+    """A run's state at a step, in float32 or wider, and methods that evaluate it.
 
     Attributes:
         spec: the program.
@@ -337,8 +337,8 @@ def _scale_invariance(snapshot: Snapshot) -> Diagnostics:
     gradient = jax.grad(snapshot.loss(snapshot.first_batch))
 
     def double(path: tuple, leaf: Array) -> Array:
-        is_of_layer = path[0].key == "stages" and is_kernel(path)
-        return 2 * leaf if is_of_layer else leaf
+        is_layer_kernel = path[0].key == "stages" and is_kernel(path)
+        return 2 * leaf if is_layer_kernel else leaf
 
     doubled = jax.tree.map_with_path(double, params)
     weights = kernels_of(snapshot.arch, params)

@@ -1,5 +1,6 @@
-"""From a batch to the scaled loss, as a function of parameters and slots: the function that every
-gradient is of.
+"""The scaled training loss as a function of parameters and slots.
+
+All gradients are taken of this function.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +34,13 @@ def make_model(
     hp: HParams,
     key: Array,
 ) -> Stack:
-    """The network with its initial weights."""
+    """The network with its initial weights.
+
+    Args:
+        arch: the network's architecture.
+        hp: the hyperparameters.
+        key: decides the initial weights.
+    """
     return Stack(arch, hp, rngs=nnx.Rngs(key))
 
 
@@ -48,7 +55,13 @@ def epoch_permutation(
     epoch: Array | int,
     examples: int,
 ) -> Array:
-    """The order of the examples [n]: a pure function of the run's ``key`` and the epoch."""
+    """The order of the examples [n] in an epoch.
+
+    Args:
+        key: the run's random key.
+        epoch: the number of the epoch, from 0.
+        examples: the number of examples n.
+    """
     epoch_key = jax.random.fold_in(jax.random.fold_in(key, 1), epoch)
     return permutation(epoch_key, examples)
 
@@ -58,7 +71,13 @@ def batch_indices(
     order: Array,
     position: Array,
 ) -> Array:
-    """Which examples are in the batch at ``position`` of an epoch with this ``order``."""
+    """The indices [B] of the examples in a batch.
+
+    Args:
+        spec: the program, for the batch size.
+        order: the order of the examples in the epoch.
+        position: the index of the batch in the epoch.
+    """
     start = position * spec.batch_size
     return jax.lax.dynamic_slice_in_dim(order, start, spec.batch_size)
 
@@ -72,7 +91,7 @@ def select_batch(
     spec: ProgramConfig,
     data: Data,
     step: Array,
-    place: Array | int,
+    chunk_index: Array | int,
     order: Array,
 ) -> Batch:
     """The stored examples and labels of a step.
@@ -81,13 +100,13 @@ def select_batch(
         spec: how batches are made.
         data: the training examples; of streamed data the batches of a chunk of steps.
         step: the number of the step.
-        place: the place of the step in the chunk, for streamed data.
+        chunk_index: the index of the step in the chunk, for streamed data.
         order: the order of the examples in the step's epoch, for shuffled data.
     """
     if spec.full_batch:
         return data["x"], data["y"]
     if spec.streamed:
-        return data["x"][place], data["y"][place]
+        return data["x"][chunk_index], data["y"][chunk_index]
     position = step % steps_per_epoch(spec, data)
     chosen = batch_indices(spec, order, position)
     return data["x"][chosen], data["y"][chosen]
@@ -98,7 +117,13 @@ def normalize_inputs(
     data: Data,
     rows: Array,
 ) -> Array:
-    """What the network reads: standardised numbers, or tokens as they are."""
+    """What the network reads: standardised numbers, or tokens as they are.
+
+    Args:
+        arch: the network's architecture.
+        data: offset and scale of the inputs.
+        rows: the stored examples.
+    """
     if arch.vocabulary:
         return rows.astype(jnp.int32)
     numbers = rows.astype(data["scale"].dtype)
@@ -132,7 +157,13 @@ def next_batch(
     state: TrainState,
     data: Data,
 ) -> Batch:
-    """The batch of the next step; streamed data hold the batches from that step on."""
+    """This device's share of the next step's batch.
+
+    Args:
+        spec: how batches are made.
+        state: the state before the step.
+        data: the training examples; streamed data hold the batches from that step on.
+    """
     order = jnp.zeros(0, jnp.int32)
     if spec.shuffled:
         epoch = state.step // steps_per_epoch(spec, data)

@@ -167,7 +167,7 @@ def learning_rate(
     raise ValueError(f"unknown schedule {optimizer.schedule}")
 
 
-def clip(
+def clip_gradient(
     optimizer: Optimizer,
     grads: Any,
     params: Any,
@@ -212,8 +212,8 @@ def _is_stacked(path: tuple) -> bool:
     names = path_names(path)
     if names[0] == "stages":
         return True
-    is_of_gates = names[-1] in ("recurrent", "input", "bias") and "norm" not in names
-    return names[0] == "cell" and is_of_gates
+    has_gate_axis = names[-1] in ("recurrent", "input", "bias") and "norm" not in names
+    return names[0] == "cell" and has_gate_axis
 
 
 def _clip_units(

@@ -44,7 +44,7 @@ POLICIES = {
 }
 
 
-def scope(kind: str) -> contextlib.AbstractContextManager:
+def precision_context(kind: str) -> contextlib.AbstractContextManager:
     """The context in which all work on a run of this precision happens: float64 needs 64-bit types.
 
     Global settings stay as they are.

@@ -1,8 +1,8 @@
 """The program: a run as a pure function of its hyperparameters.
 
-``make_program`` compiles what decides shapes and operations; every other number is an argument, so
-runs that differ in those alone share it. All functions carry a leading axis M of runs; a run is a
-batch of one.
+``make_program`` compiles one program for everything that shapes and operations depend on. All other
+numbers are arguments, so runs that differ only in them share the program. All functions carry a
+leading axis M of runs; a run is a batch of one.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array
 
 from research.config.options import BFloat16, Level, Precision
-from research.gauges.layers import each_layer, layer_sizes_and_updates
+from research.gauges.layers import each_layer, weight_and_update_norms
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.gauges.table import GRAD_NORM, Site, gauges_at, measure_at
 from research.models.architecture import Architecture, ForwardContext
@@ -42,11 +42,11 @@ from research.training.objective import (
     step_key,
     steps_per_epoch,
 )
-from research.training.optimizers import clip, learning_rate, make_optimizer
+from research.training.optimizers import clip_gradient, learning_rate, make_optimizer
 from research.training.program_config import ProgramConfig
 from research.training.reduction import StepResults, all_reduce_step
 from research.training.rounding import cast_params
-from research.training.scaling import can_go_on, first_scale, is_finite, next_scale
+from research.training.scaling import first_scale, has_not_diverged, is_finite, next_scale
 from research.training.state import TrainState
 
 # XLA's CPU backend gives smaller convolutions to a library that uses one core; without it they use
@@ -83,32 +83,36 @@ class Program:
 
 @functools.lru_cache(maxsize=256)
 def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program:
-    """The program of ``spec`` on the devices of ``layout``; cached, so that nothing is traced
-    twice.
+    """The program of ``spec`` on the devices of ``layout``.
+
+    It is cached, so that nothing is traced twice.
     """
 
     def mapped(
         function: Callable,
         num_mapped: int,
         num_broadcast: int = 0,
-        on: Layout = layout,
+        layout: Layout = layout,
     ) -> Callable:
-        of_spec = functools.partial(function, spec)
-        return map_runs(on, of_spec, num_mapped=num_mapped, num_broadcast=num_broadcast)
+        bound = functools.partial(function, spec)
+        return map_runs(layout, bound, num_mapped=num_mapped, num_broadcast=num_broadcast)
 
-    once = _on_cpu(FAST_COMPILE_OPTIONS)
-    usual = once if spec.fast_compile else None
+    fast_options = _on_cpu(FAST_COMPILE_OPTIONS)
+    default_options = fast_options if spec.fast_compile else None
     step_options = _on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
     if spec.fast_compile:
-        step_options = step_options | once
-    init = mapped(init_state, 1, on=init_layout(layout))
-    inspections = mapped(inspect, 2, 1, on=replicated(layout))
+        step_options = step_options | fast_options
+    init = mapped(init_state, num_mapped=1, layout=init_layout(layout))
+    chunk = mapped(_chunk, num_mapped=2, num_broadcast=3)
+    evaluate = mapped(_evaluate, num_mapped=2, num_broadcast=1)
+    exponents = mapped(count_exponents, num_mapped=2, num_broadcast=1)
+    inspections = mapped(inspect, num_mapped=2, num_broadcast=1, layout=replicated(layout))
     return Program(
-        init=jax.jit(init, compiler_options=once),
-        chunk=jax.jit(mapped(_chunk, 2, 3), donate_argnums=0, compiler_options=step_options),
-        evaluate=jax.jit(mapped(_evaluate, 2, 1), compiler_options=usual),
-        exponents=jax.jit(mapped(count_exponents, 2, 1), compiler_options=usual),
-        inspections=jax.jit(inspections, compiler_options=usual),
+        init=jax.jit(init, compiler_options=fast_options),
+        chunk=jax.jit(chunk, donate_argnums=0, compiler_options=step_options),
+        evaluate=jax.jit(evaluate, compiler_options=default_options),
+        exponents=jax.jit(exponents, compiler_options=default_options),
+        inspections=jax.jit(inspections, compiler_options=default_options),
     )
 
 
@@ -175,30 +179,30 @@ def _chunk(
         steps: how many steps to train.
     """
     examples = data["x"].shape[0]
-    is_measured = spec.level is not Level.off
+    has_gauges = spec.level is not Level.off
 
-    def train_step(place: Array, carry: _Carry) -> _Carry:
+    def train_step(chunk_index: Array, carry: _Carry) -> _Carry:
         state = carry.state
         order = carry.order
-        step = start + place
+        step = start + chunk_index
         if spec.shuffled:
             epoch_start = step % steps_per_epoch(spec, data) == 0
             epoch = step // steps_per_epoch(spec, data)
             order = lax.cond(
-                epoch_start | (place == 0),
+                epoch_start | (chunk_index == 0),
                 lambda: epoch_permutation(state.key, epoch, examples),
                 lambda: order,
             )
-        stored = select_batch(spec, data, step, place, order)
+        stored = select_batch(spec, data, step, chunk_index, order)
         batch = augment_and_shard(spec, state, data, *stored)
-        state, row = _step_at_interval(spec, is_measured, step, state, hp, batch)
-        write = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)
+        state, row = _run_step_at_interval(spec, has_gauges, step, state, hp, batch)
+        write = functools.partial(lax.dynamic_update_index_in_dim, index=chunk_index, axis=0)
         return _Carry(state, order, jax.tree.map(write, carry.rows, row))
 
     def first_row() -> Metrics:
         stored = select_batch(spec, data, start, 0, no_order)
         batch = augment_and_shard(spec, state, data, *stored)
-        return run_step(spec, is_measured, state, hp, batch)[1]
+        return run_step(spec, has_gauges, state, hp, batch)[1]
 
     def empty_rows(row: jax.ShapeDtypeStruct) -> Array:
         return jnp.zeros((spec.capacity, *row.shape), row.dtype)
@@ -209,17 +213,20 @@ def _chunk(
     return last.state, last.rows
 
 
-def _step_at_interval(
+def _run_step_at_interval(
     spec: ProgramConfig,
-    is_measured: bool,
+    has_gauges: bool,
     step: Array,
     state: TrainState,
     hp: HParams,
     batch: Batch,
 ) -> tuple[TrainState, Metrics]:
-    """A step that measures only every ``measure.every`` steps; gauges of other steps are NaN."""
-    if not is_measured or spec.measure_every == 1:
-        return run_step(spec, is_measured, state, hp, batch)
+    """Runs one step.
+
+    If the run has gauges, they run every ``measure.every`` steps and are NaN in between.
+    """
+    if not has_gauges or spec.measure_every == 1:
+        return run_step(spec, has_gauges, state, hp, batch)
 
     def measured_step(state: TrainState) -> tuple[TrainState, Metrics]:
         return run_step(spec, True, state, hp, batch)
@@ -279,20 +286,20 @@ def run_step(
     gradient = jax.grad(objective, (0, 1), has_aux=True)
     (grads, backward), forward = gradient(state.params, _make_slots(arch, level, wide))
     means = {"loss": forward.loss, "accuracy": forward.accuracy}
-    of_batch = all_reduce_step(StepResults(grads, means, forward.statistics | backward))
-    loss = of_batch.means["loss"]
+    reduced = all_reduce_step(StepResults(grads, means, forward.statistics | backward))
+    loss = reduced.means["loss"]
 
     def unscale(leaf: Array) -> Array:
         return leaf.astype(wide) / state.loss_scale.value
 
-    grads = jax.tree.map(unscale, of_batch.grads)
-    profile = dict(of_batch.profile)
+    grads = jax.tree.map(unscale, reduced.grads)
+    profile = dict(reduced.profile)
     for name in backward:
         profile[name] = unscale(profile[name])
     rate = learning_rate(hp.optimizer, state.step, hp.total_steps)
     row: Metrics = {
         "train_loss": loss,
-        "train_accuracy": of_batch.means["accuracy"],
+        "train_accuracy": reduced.means["accuracy"],
         "loss_scale": state.loss_scale.value,
         "learning_rate": rate,
     }
@@ -303,7 +310,7 @@ def run_step(
         grads_are_finite = is_finite(grads)
     finite = jnp.isfinite(loss) & grads_are_finite
     row["skipped"] = ~finite
-    row["finite"] = can_go_on(hp.precision, state.loss_scale, loss, finite)
+    row["finite"] = has_not_diverged(hp.precision, state.loss_scale, loss, finite)
 
     def updated() -> _Updated:
         params, opt_state = _update(state, hp, grads, rate)
@@ -376,7 +383,7 @@ def _update_gauges(
     """What the gauges of the update measure, one value a layer."""
     if not list(gauges_at(Site.UPDATE, level)):
         return {}
-    weights, updates = layer_sizes_and_updates(stages_of(arch, before), stages_of(arch, after))
+    weights, updates = weight_and_update_norms(stages_of(arch, before), stages_of(arch, after))
     measured = measure_at(Site.UPDATE, level, weights, updates)
     # Layers that share their weights have one value.
     return jax.tree.map(lambda values: jnp.broadcast_to(values, arch.layers), measured)
@@ -393,7 +400,7 @@ def _update(
     Computed in float32 or wider and rounded to the parameters' format once.
     """
     params = _widen(state.params)
-    clipped = clip(hp.optimizer, grads, params)
+    clipped = clip_gradient(hp.optimizer, grads, params)
     optimizer = make_optimizer(hp.optimizer)
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
     new_params = jax.tree.map(lambda old, change: old - rate * change, params, direction)

@@ -55,13 +55,16 @@ def next_scale(
     return LossScale(value, jnp.where(grows, 0, streak))
 
 
-def can_go_on(
+def has_not_diverged(
     precision: Precision,
     scale: LossScale,
     loss: Array,
     finite: Bool[Array, ""],
 ) -> Bool[Array, ""]:
-    """Whether the run has not diverged: the loss is finite, and so is the gradient, now or later.
+    """Whether the run may continue.
+
+    It may if the loss is finite, and the gradient is finite or loss scaling may still make it
+    finite.
 
     Args:
         precision: the option.

@@ -16,8 +16,8 @@ class LossScale:
 
     Attributes:
         value: the factor.
-        finite_streak: how many steps in a row had a finite gradient; below 0, how many did not;
-            int32.
+        finite_streak: positive: consecutive steps with a finite gradient; negative: consecutive
+            skipped steps; int32.
     """
 
     value: Array

@@ -19,7 +19,7 @@ from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.schema import OPTIONS, setting_paths
 from research.runner.run_setup import make_run_setup
 from research.sweeps.composition import Composer
-from research.training.precision import scope
+from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_config
@@ -179,7 +179,7 @@ class Effect:
 @functools.lru_cache(maxsize=16)
 def cached_effect(changes: frozenset) -> Effect:
     config = make_config(dict(changes))
-    with scope(config.precision.kind.name):
+    with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
         lowered = lower(setup)
     hyperparameters = [np.asarray(leaf) for leaf in jax.tree.leaves(setup.hp)]

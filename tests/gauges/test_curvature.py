@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from pytest import approx
 
 from research.gauges.curvature import difference_errors, isometry, mean_cosine, sharpness
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 KEY = 0
 
@@ -23,7 +23,7 @@ def generator():
 
 @pytest.fixture
 def in_float64():
-    with scope("float64"):
+    with precision_context("float64"):
         yield
 
 

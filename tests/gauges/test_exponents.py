@@ -11,7 +11,7 @@ from pytest import approx
 from research.gauges.exponents import exponent_counts
 from research.gauges.slots import tap
 from research.theory.formats import BINS, FORMATS, HIGHEST, LOWEST, gauges_from_counts
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 KINDS = ["float16", "bfloat16", "float32", "float64"]
 COUNT = 2**16
@@ -62,7 +62,7 @@ def count_with_numpy(x):
 @pytest.mark.parametrize("kind", KINDS)
 def test_counts_are_those_of_numpy(kind):
     x = numbers(kind)
-    with scope(kind):
+    with precision_context(kind):
         measured = jax.jit(exponent_counts)(jnp.asarray(x))
     assert_array_equal(measured, count_with_numpy(x))
 
@@ -94,8 +94,8 @@ def test_leaves_are_counted_together_and_layers_separately():
     count_layers = jax.jit(lambda tree: exponent_counts(tree, 1))
     measured = count_layers({"kernel": kernel, "bias": bias})
     for layer in range(3):
-        of_layer = np.concatenate([kernel[layer].ravel(), bias[layer]])
-        assert_array_equal(measured[layer], count_with_numpy(of_layer))
+        layer_elements = np.concatenate([kernel[layer].ravel(), bias[layer]])
+        assert_array_equal(measured[layer], count_with_numpy(layer_elements))
 
 
 def differentiate_layers(kind, has_taps=True):

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.options import Level
-from research.gauges.layers import layer_norms, layer_sizes_and_updates
+from research.gauges.layers import layer_norms, weight_and_update_norms
 from research.gauges.table import Site, measure_at
 
 
@@ -44,7 +44,7 @@ def norms_of_stages(stages):
 
 
 def update_gauges(before, after):
-    weights, updates = layer_sizes_and_updates(before, after)
+    weights, updates = weight_and_update_norms(before, after)
     return measure_at(Site.UPDATE, Level.full, weights, updates)
 
 

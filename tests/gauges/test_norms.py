@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 ROUNDING = 1e-6  # a float32 sum of tens of squares: a few ulp of 6e-8 each
 POWERS_OF_TEN = [10.0**e for e in range(-37, 38)]
@@ -43,7 +43,7 @@ def test_random_vectors_where_the_squares_leave_the_format(size):
 @pytest.mark.parametrize("fraction", [0.2, 0.3, 0.99])
 def test_norms_are_right_up_to_the_largest_number(dtype, fraction):
     """Above a quarter of it, its reciprocal is a subnormal number, which counts as zero."""
-    with scope(dtype):
+    with precision_context(dtype):
         element = fraction * jnp.finfo(dtype).max
         x = jnp.zeros(4, dtype).at[1].set(element)
         assert_allclose(norm(x), element, rtol=ROUNDING)
@@ -68,7 +68,7 @@ def test_narrow_formats_are_summed_in_float32(dtype, size):
 
 @pytest.mark.parametrize("size", [1e-300, 1e-170, 1e-150, 1.0, 1e150, 1e160, 1e300])
 def test_float64_norms_have_the_range_and_precision_of_float64(size):
-    with scope("float64"):
+    with precision_context("float64"):
         x = jnp.asarray(size * unit_vector(40))
         result = norm(x)
         expected = np.linalg.norm(np.asarray(x) / size)
@@ -82,7 +82,7 @@ def test_the_accumulator_of_narrow_formats_is_float32(narrow):
 
 
 def test_the_accumulator_of_float64_is_float64():
-    with scope("float64"):
+    with precision_context("float64"):
         assert accumulator(jnp.dtype("float64")) == jnp.dtype("float64")
 
 
@@ -175,12 +175,12 @@ def test_a_layer_that_is_not_finite_leaves_the_others_right(bad, tree):
 def test_no_two_and_all_batch_axes():
     elements = np.random.default_rng(0).standard_normal((3, 4, 5))
     x = jnp.asarray(elements, jnp.float32)
-    of_everything = tree_euclidean([x])
+    total_norm = tree_euclidean([x])
     of_last_axis = tree_euclidean([x], batch_axes=2)
-    of_elements = tree_euclidean([x], batch_axes=3)
-    assert_allclose(of_everything, np.linalg.norm(x), rtol=ROUNDING)
+    element_norms = tree_euclidean([x], batch_axes=3)
+    assert_allclose(total_norm, np.linalg.norm(x), rtol=ROUNDING)
     assert_allclose(of_last_axis, np.linalg.norm(x, axis=-1), rtol=ROUNDING)
-    assert_array_equal(of_elements, np.abs(x))
+    assert_array_equal(element_norms, np.abs(x))
 
 
 TRANSFORMED = {
@@ -216,6 +216,6 @@ def test_the_norm_of_a_tree_is_the_norm_of_its_layers_norms(tree):
 def test_leaves_of_different_formats_are_summed_in_the_wider_one(order):
     """The square of 1e-30 is too small for float32, but not for float64."""
     sizes = {"float32": 1e-30, "float64": 1e-60}
-    with scope("float64"):
+    with precision_context("float64"):
         leaves = [jnp.full(4, sizes[dtype], dtype) for dtype in order]
         assert_allclose(tree_euclidean(leaves), 2e-30, rtol=ROUNDING)

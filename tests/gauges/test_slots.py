@@ -11,7 +11,7 @@ from research.gauges.slots import tap
 from research.gauges.table import Site, measure_at
 from research.models.architecture import ForwardContext
 from research.models.layer import signal_statistics
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 ZERO = jnp.zeros(())
 
@@ -99,7 +99,7 @@ def test_cotangents_that_are_not_finite(size):
 )
 def test_a_slot_is_measured_in_float32_or_wider(dtype, wide):
     """The sum of squares, 2500 · 2², is right although the elements are of ``dtype``."""
-    with scope(dtype):
+    with precision_context(dtype):
         h = jnp.full((50, 50), 3.0, dtype)
         two = jnp.asarray(2.0, dtype)
         measure = jax.grad(lambda slot: jnp.sum(two * tap(h, slot)))

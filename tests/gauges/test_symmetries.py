@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 # Stages of layers of weights: 3 blocks of two layers, the second with two kernels, and 2 blocks of
 # one layer.
@@ -21,7 +21,7 @@ SHAPES = [
         [(2, 6, 3)],
     ],
 ]
-# The place of each layer in forward order: stage, block, layer of the block.
+# The position of each layer in forward order: stage, block, layer of the block.
 LAYERS = [
     (0, 0, 0),
     (0, 0, 1),
@@ -55,11 +55,11 @@ class Network:
             weights = self.weights[stage][layer]
             gradients = self.gradients[stage][layer]
             for weight, gradient in zip(weights, gradients, strict=True):
-                of_block = Kernel(
+                block_kernel = Kernel(
                     weight=np.asarray(weight[block]),
                     gradient=np.asarray(gradient[block]),
                 )
-                kernels.append(of_block)
+                kernels.append(block_kernel)
             yield kernels
 
 
@@ -72,7 +72,7 @@ def draw(shapes, generator):
 
 @pytest.fixture
 def network():
-    with scope("float64"):
+    with precision_context("float64"):
         yield Network()
 
 
@@ -143,7 +143,7 @@ def test_the_balance_of_a_unit_is_what_enters_less_what_leaves():
             incoming = np.sum(weights[n][:, unit] ** 2)
             outgoing = np.sum(weights[n + 1][unit] ** 2)
             expected[n, unit] = incoming - outgoing
-    with scope("float64"):
+    with precision_context("float64"):
         arrays = {
             "embed": jnp.asarray(embed),
             "layers": jnp.asarray(layers),

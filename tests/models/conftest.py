@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 
 @pytest.fixture(autouse=True)
@@ -13,5 +13,5 @@ def _fast_compile(quickly_compiled):
 @pytest.fixture
 def float64():
     """Computes in float64."""
-    with scope("float64"):
+    with precision_context("float64"):
         yield

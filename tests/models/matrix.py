@@ -10,7 +10,7 @@ import jax
 from research.config import options
 from research.config.compatibility import check_compatibility
 from research.runner.run_setup import make_run_setup
-from research.training.precision import scope
+from research.training.precision import precision_context
 from research.training.program_config import ProgramConfig
 
 from ..builders import has_setting, make_config
@@ -52,7 +52,7 @@ def _list_networks():
     networks = []
     for kind in options.ModelKind:
         if kind is options.ModelKind.rnn:
-            networks += [Network("rnn", cell.name) for cell in options.Cell]
+            networks += [Network("rnn", cell.name) for cell in options.CellKind]
         else:
             networks.append(Network(kind.name))
     return networks
@@ -179,7 +179,7 @@ class PreparedRun:
 def prepare(combination, **changes):
     """A run of a combination; ``changes`` are those of ``configure``."""
     config = configure(combination, **changes)
-    with scope(config.precision.kind.name):
+    with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
         x = setup.data["x"][:4].astype(setup.program_config.architecture.dtype)
         y = setup.data["y"][:4]

@@ -14,7 +14,7 @@ from research.config.options import Level
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from ..builders import make_architecture, make_hparams, select_existing
 from ..compiling import quick
@@ -270,7 +270,7 @@ def expected_pass(network, running=None):
         running: running statistics, for batch norm to use instead of those of the batch.
     """
     arch = network.arch
-    with scope("float64"):
+    with precision_context("float64"):
         params = to_float64(nnx.to_pure_dict(network.params))
         hp = to_float64(network.hp)
         if running is not None:

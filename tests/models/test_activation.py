@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from research.config.options import ActivationKind
 from research.gauges import table
 from research.models.activation import ACTIVATIONS, Nonlinearity, unit_statistics
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from .. import oracle
 from .networks import central_difference
@@ -20,7 +20,7 @@ Z = np.linspace(-7, 7, 1000)  # without 0, where rectifiers have no slope
 @every_activation
 def test_value_and_slope(name):
     formula = oracle.ACTIVATIONS[name]
-    with scope("float64"):
+    with precision_context("float64"):
         z = jnp.asarray(Z)
         value = ACTIVATIONS[name](z)
         slope = Nonlinearity(name).slope(z)
@@ -33,7 +33,7 @@ def test_value_and_slope(name):
 @every_activation
 def test_greatest_slope(name):
     fine_grid = np.linspace(-6, 6, 10**5)
-    with scope("float64"):
+    with precision_context("float64"):
         slopes = central_difference(oracle.ACTIVATIONS[name], fine_grid)
     expected = np.max(np.abs(slopes))
     assert_allclose(Nonlinearity(name).greatest_slope(), expected, rtol=3e-4)
@@ -74,7 +74,7 @@ def test_saturated_elements_lie_where_the_slope_is_flat(monkeypatch):
 def test_statistics_with_a_time_axis(name):
     generator = np.random.default_rng(0)
     z = 3 * generator.standard_normal((2, 3, 6)) - 2 * np.arange(6)
-    with scope("float64"):
+    with precision_context("float64"):
         slopes = {
             "relu": (z > 0).astype(float),
             "tanh": np.abs(central_difference(oracle.tanh, z)),

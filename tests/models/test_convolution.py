@@ -13,7 +13,7 @@ from jax import lax
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.models.convolution import Window, convolve, xla_convolve
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from .networks import normal, relative_distance
 
@@ -131,7 +131,7 @@ def test_output_and_gradients_follow_the_definition_on_every_platform(case):
     on_cpu = partial(convolve, stride=case.stride, circular=case.circular)
     on_accelerators = partial(xla_convolve, window=Window(case.stride, case.circular))
     tolerance = TOLERANCES[case.dtype]
-    with scope(case.dtype):
+    with precision_context(case.dtype):
         arguments = make_arguments(case.size, case.stride, case.sides, dtype=case.dtype)
         expected = by_definition(*arguments, stride=case.stride, circular=case.circular)
         assert_close(output_and_gradients(on_cpu, *arguments), expected, tolerance)

@@ -13,9 +13,9 @@ from research.config.fields import traced_names
 from research.config.options import InitKind
 from research.config.schema import make_option
 from research.models.conv import Conv
-from research.models.init import bias_initializer, weight_initializer
+from research.models.init import make_bias_initializer, make_weight_initializer
 from research.theory.variance import theoretical_variance
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 SCHEMES = [kind.name for kind in InitKind]
 SCALED_SCHEMES = [name for name in SCHEMES if name != "zeros"]
@@ -38,7 +38,7 @@ def draw(scheme, shape: Any = (200, 300), dtype: Any = "float32", factor: Any = 
     """Weights of one seed."""
     init = make_init(scheme, **numbers)
     key = jax.random.key(3)
-    return weight_initializer(init, factor)(key, shape, jnp.dtype(dtype))
+    return make_weight_initializer(init, factor)(key, shape, jnp.dtype(dtype))
 
 
 @both_fans
@@ -162,7 +162,7 @@ every_kernel = pytest.mark.parametrize("shape", KERNELS, ids=str)
 @every_kernel
 def test_delta_orthogonal_has_one_matrix_at_the_centre(shape):
     """Xiao et al. 2018, algorithm 1."""
-    with scope("float64"):
+    with precision_context("float64"):
         kernel = np.array(draw("delta_orthogonal", shape, dtype="float64", gain=1.5))
     row = shape[0] // 2
     column = shape[1] // 2
@@ -214,6 +214,6 @@ def test_a_delta_orthogonal_circular_convolution_keeps_norms(outputs):
 @pytest.mark.parametrize("sigma", [0.0, 0.5])
 def test_biases_are_normal_with_sigma_b(sigma):
     init = make_option("init", "he", sigma_b=sigma)
-    bias = bias_initializer(init)(jax.random.key(0), (20000,))
+    bias = make_bias_initializer(init)(jax.random.key(0), (20000,))
     five_deviations = 5 * np.sqrt(1 / (2 * bias.size))
     assert_allclose(np.std(bias), sigma, rtol=five_deviations)

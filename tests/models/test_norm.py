@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from research.config.options import Norm, NormKind
 from research.config.schema import make_option
 from research.models.norm import DynamicTanh, apply_norm, make_norm
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from .networks import params_of
 
@@ -177,7 +177,7 @@ def test_positions_of_a_sequence_are_normalised_separately(kind):
 def test_scale_and_offset_of_the_input_have_no_effect(kind, offset, factor):
     """The inputs are large, so that ε, 1e-5 or less, is negligible next to the variance."""
     large = 1e6
-    with scope("float64"):
+    with precision_context("float64"):
         norm = make(kind, "float64")
         usual = normalize(norm, large * IMAGE, "float64")
         changed = normalize(norm, large * (factor * IMAGE + offset), "float64")

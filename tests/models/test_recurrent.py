@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config.options import Cell, Placement
+from research.config.options import CellKind, Placement
 from research.models.architecture import ForwardContext
 
 from ..builders import make_architecture, select_existing
@@ -28,7 +28,7 @@ from .taps import root_mean_square
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-CELLS = [cell.name for cell in Cell]
+CELLS = [cell.name for cell in CellKind]
 PLACEMENTS = [placement.name for placement in Placement]
 BATCH = 3
 STEPS = 5
@@ -173,7 +173,7 @@ def read_inputs(x, params):
 
 def read_out(arch, h, params):
     h = layer_norm(h, params.get("norm"))
-    is_elman = arch.model.cell is Cell.elman
+    is_elman = arch.model.cell is CellKind.elman
     features = np.tanh(h) if is_elman else h[:, -WIDTH:]
     return features @ params["head"]["kernel"] + params["head"]["bias"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from research.models.rounding import nearest, rounded
+from research.models.rounding import round_through_format, round_to_nearest
 
 from .networks import normal
 
@@ -70,7 +70,7 @@ def make_cases(name):
 @every_format
 def test_every_number_is_rounded_as_ml_dtypes_converts_it(name):
     x = make_cases(name)
-    measured = jax.jit(nearest, static_argnums=1)(x, name)
+    measured = jax.jit(round_to_nearest, static_argnums=1)(x, name)
     assert_same_bits(measured, convert(x, name))
 
 
@@ -78,7 +78,7 @@ def test_every_number_is_rounded_as_ml_dtypes_converts_it(name):
 def test_values_are_rounded_forward_and_gradients_backward(name):
     x = draw((4, 5), seed=0)
     cotangent = draw((4, 5), seed=1)
-    y, pull_back = jax.vjp(jax.jit(lambda x: rounded(x, name, False)), x)
+    y, pull_back = jax.vjp(jax.jit(lambda x: round_through_format(x, name, False)), x)
     (gradient,) = pull_back(jnp.asarray(cotangent))
     assert_same_bits(y, convert(x, name))
     assert_same_bits(gradient, convert(cotangent, name))
@@ -90,7 +90,7 @@ def test_a_scale_for_the_tensor_keeps_the_relative_precision_of_any_size(name, s
     """Elements within 2^12 of the greatest are normal after scaling; none overflows."""
     x = draw((50, 50))
     size = np.float32(size)
-    measured = np.asarray(rounded(jnp.asarray(x * size), name, True)) / size
+    measured = np.asarray(round_through_format(jnp.asarray(x * size), name, True)) / size
     relative_error = np.abs(measured / x - 1)
     half_a_place = 2.0 ** -(ml_dtypes.finfo(name).nmant + 1)
     is_normal = np.abs(x) > np.abs(x).max() / 2**12
@@ -108,10 +108,10 @@ def test_a_scale_for_the_tensor_keeps_the_relative_precision_of_any_size(name, s
 )
 def test_a_tensor_without_a_greatest_finite_number_is_not_scaled(values):
     x = jnp.asarray(values, jnp.float32)
-    measured = rounded(x, "float8_e5m2", True)
+    measured = round_through_format(x, "float8_e5m2", True)
     assert_same_bits(measured, convert(x, "float8_e5m2"))
 
 
 def test_without_a_format_nothing_is_compiled():
-    program = jax.make_jaxpr(lambda x: rounded(x, "", False))(jnp.ones(3))
+    program = jax.make_jaxpr(lambda x: round_through_format(x, "", False))(jnp.ones(3))
     assert not program.eqns

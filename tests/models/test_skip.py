@@ -303,10 +303,10 @@ def test_stochastic_depth_drops_the_branches_of_deeper_layers_more_often(layer):
     """1 − p_l = rate·l/N, l = 1..N: Huang et al. 2016, eq. 4."""
     skip = make_skip("stochastic_depth", numbers={"skip.rate": 0.4})
     kept = sample(skip, ZEROS, ONES, layer=layer)
-    of_batch = kept[:, :1, :1]
+    batch_mask = kept[:, :1, :1]
     dropped = 0.4 * [1, 2, 3, 4, 5][layer] / 5
-    assert_array_equal(kept, np.broadcast_to(of_batch, kept.shape))
-    assert_frequency(of_batch, 1 - dropped)
+    assert_array_equal(kept, np.broadcast_to(batch_mask, kept.shape))
+    assert_frequency(batch_mask, 1 - dropped)
 
 
 @pytest.mark.parametrize("layer", range(LAYERS))

@@ -14,7 +14,7 @@ from research.config.compatibility import check_compatibility
 from research.config.options import Level
 from research.models.architecture import ForwardContext
 from research.models.stack import Stack
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from ..builders import make_architecture, make_config
 from ..compiling import one_in
@@ -185,7 +185,7 @@ def test_a_network_of_one_layer():
 
 @pytest.mark.parametrize("norm, placement", [("layer", "branch"), ("batch", "post")])
 def test_in_float64_nothing_is_rounded_to_float32(norm, placement):
-    with scope("float64"):
+    with precision_context("float64"):
         network = make_network(
             skip="rezero",
             norm=norm,

@@ -26,7 +26,7 @@ from .networks import (
 
 FLOAT32_TOLERANCE = 1e-5  # rounding through three layers, forward and backward
 
-every_placement = pytest.mark.parametrize("placement", [place.name for place in Placement])
+every_placement = pytest.mark.parametrize("placement", [placement.name for placement in Placement])
 
 
 def branch_kernels(params):

@@ -124,7 +124,7 @@ def train_until_interrupted(spec):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RunGroup, "write_chunk", write_chunk_after_signal)
         session.train_group([spec], Session())
-    assert Checkpoints(spec.directory).exist
+    assert Checkpoints(spec.directory).has_checkpoint
     assert Run(spec.directory).info["status"] == "interrupted"
 
 
@@ -196,7 +196,7 @@ def test_a_run_is_locked_until_nothing_is_left_to_write(spec, monkeypatch):
 
     assert calls == [("close", "done", True), ("remove", "done", True)]
     assert not is_being_written(spec.directory)
-    assert not Checkpoints(spec.directory).exist
+    assert not Checkpoints(spec.directory).has_checkpoint
 
 
 @pytest.mark.slow

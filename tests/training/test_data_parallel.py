@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from research.config.options import Clip, ModelKind, NormKind, OptimizerKind, SkipKind
-from research.parallel.mesh import SINGLE_DEVICE, Layout, place, shard_state
-from research.training.precision import scope
+from research.parallel.mesh import SINGLE_DEVICE, Layout, place_on_devices, shard_state
+from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config, select_existing
@@ -110,8 +110,8 @@ def run_on(layout, spec):
     program = make_program(spec, layout)
     hp = make_hparams(spec, select_existing(spec, NUMBERS), runs=2)
     state = shard_state(layout, make_program(spec).init(hp))
-    hp = place(layout, hp, per_run=True)
-    data = place(layout, make_examples(spec), per_run=False)
+    hp = place_on_devices(layout, hp, per_run=True)
+    data = place_on_devices(layout, make_examples(spec), per_run=False)
     results = {}
     # Before batch norm, and in keys, the gradient of a bias is rounding, which has any exponents.
     if spec.architecture.model.bias:
@@ -133,7 +133,7 @@ def assert_close(one, other):
 
 def check_two_devices(**changes):
     """Compares two devices with one, and returns what the one computes."""
-    with scope("float64"):
+    with precision_context("float64"):
         spec = make_program_config(precision="float64", capacity=STEPS, **changes)
         expected = run_on(SINGLE_DEVICE, spec)
         assert_close(expected, run_on(TWO_DEVICES, spec))

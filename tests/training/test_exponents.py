@@ -14,7 +14,7 @@ from research.theory.formats import (
     layerwise_underflow,
     log_mean_square,
 )
-from research.training.precision import POLICIES, scope
+from research.training.precision import POLICIES, precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config
@@ -39,7 +39,7 @@ def count_exponents(
         loss_scale: factor on the loss.
         seeds: the seeds of the M runs.
     """
-    with scope(spec.precision.kind.name):
+    with precision_context(spec.precision.kind.name):
         program = make_program(spec)
         hp = make_hp(spec, loss_scale, seeds)
         counts = program.exponents(program.init(hp), hp, make_data())
@@ -111,12 +111,12 @@ def test_the_histogram_has_the_norms_that_the_step_measures(kind):
     _, rows = program.chunk(program.init(hp), hp, data, np.int32(0), np.int32(1))
     assert set(counts) == {"run"}
     for name, gauge in (("signal", "signal_grad"), ("grad", "grad_norm")):
-        of_gauge = counts["run"][name][0]
-        elements = of_gauge.sum(-1)
+        gauge_counts = counts["run"][name][0]
+        elements = gauge_counts.sum(-1)
         with np.errstate(divide="ignore"):
             norms = np.asarray(rows["profile"][gauge][0, 0])
             measured = 2 * np.log(norms) - np.log(elements)
-        difference = (log_mean_squares(of_gauge) - measured)[measured > -np.inf]
+        difference = (log_mean_squares(gauge_counts) - measured)[measured > -np.inf]
         assert_allclose(difference, -np.log(7 / 3), atol=0.35)
     assert np.all(counts["run"]["signal"].sum(-1) == 8 * 64)
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 from research.models.architecture import ForwardContext
 from research.models.stack import Stack
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from ..builders import make_architecture, make_hparams, make_program_config
 from ..oracle import unrolled
@@ -54,7 +54,7 @@ class Homogeneous:
     def mean_loss_at(self, length, direction):
         """The mean loss of parameters that are moved along a direction."""
         moved = jax.tree.map(lambda p, d: p + length * d, self.params, direction)
-        with scope("float64"):
+        with precision_context("float64"):
             return np.mean(self.losses(moved))
 
     def slope_along(self, direction, length=1e-5):
@@ -66,7 +66,7 @@ class Homogeneous:
 @pytest.fixture(scope="module")
 def homogeneous():
     """One step of descent at a learning rate of 1 changes the parameters by the gradient."""
-    with scope("float64"):
+    with precision_context("float64"):
         spec = make_program_config(
             precision="float64", optimizer="gd", activation="relu", bias=False
         )
@@ -98,7 +98,7 @@ def test_every_layer_has_the_same_product_with_its_gradient(homogeneous):
     """⟨W_l, ∂L/∂W_l⟩ = ⟨f, ∂L/∂f⟩ for every l: f is linear in each W_l along itself (Euler)."""
     x = np.asarray(homogeneous.data["x"], float)
     one_hot = np.eye(4)[np.asarray(homogeneous.data["y"])]
-    with scope("float64"):
+    with precision_context("float64"):
         logits, _ = unrolled(homogeneous.arch, homogeneous.params, x, hp=None)
     logits = np.asarray(logits)
     gradient = (softmax(logits) - one_hot) / len(logits)
@@ -135,7 +135,7 @@ def test_gradient_norms_are_the_slopes_along_gradients_of_layers(homogeneous):
 
 def test_forward_mode_equals_reverse_mode():
     """⟨u, J v⟩ = ⟨Jᵀ u, v⟩: the left side without gauges, the right side with every slot."""
-    with scope("float64"):
+    with precision_context("float64"):
         arch = make_architecture(
             skip="scaled", norm="layer", dtype="float64", param_dtype="float64"
         )

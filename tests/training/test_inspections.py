@@ -15,7 +15,7 @@ from research.config import options
 from research.gauges.curvature import mean_cosine
 from research.training.inspections import INSPECTIONS, Snapshot
 from research.training.objective import make_objective, normalize_inputs
-from research.training.precision import scope
+from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config, select_existing
@@ -72,7 +72,7 @@ def test_every_inspection_of_the_configuration_exists():
     ],
 )
 def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(optimizer, batch_size):
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network(
             "sharpness", optimizer=optimizer, activation="tanh", batch_size=batch_size
         )
@@ -98,7 +98,7 @@ def first_signals(snapshot, examples=EXAMPLES):
     ],
 )
 def test_the_jacobian_spectrum_is_that_of_the_product_of_layers(init, activation):
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network("jacobian_spectrum", init=init, activation=activation)
         layers = snapshot.state.params["stages"][0]["branch"]["weights"][0]
         kernels = np.asarray(layers["kernel"])
@@ -119,7 +119,7 @@ def test_the_jacobian_spectrum_is_that_of_the_product_of_layers(init, activation
 
 
 def test_the_jacobian_is_the_identity_where_residual_branches_are_zero():
-    with scope("float64"):
+    with precision_context("float64"):
         zero, _ = inspect_network("jacobian_spectrum", skip="rezero")
         usual, _ = inspect_network("jacobian_spectrum", skip="identity")
     assert zero["jacobian_distance"] == 0
@@ -134,13 +134,13 @@ def random_vector(snapshot, h):
 
 
 def test_gradients_of_a_linear_network_have_cosine_one():
-    with scope("float64"):
+    with precision_context("float64"):
         found, _ = inspect_network("gradient_correlation", activation="linear")
     assert_allclose(found["gradient_correlation"], 1, rtol=1e-12)
 
 
 def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network("gradient_correlation", activation="relu")
         model = snapshot.network()
         h = first_signals(snapshot)
@@ -159,7 +159,7 @@ def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
 
 @pytest.mark.slow
 def test_after_batch_norm_the_correlation_leaves_out_outputs_of_other_examples():
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network(
             "gradient_correlation",
             norm="batch",
@@ -177,13 +177,13 @@ def test_after_batch_norm_the_correlation_leaves_out_outputs_of_other_examples()
         jacobian = jax.jacrev(projections)(h)
         diagonal = jnp.arange(EXAMPLES)
         by_example = float(mean_cosine(jacobian[diagonal, diagonal]))
-        of_sum = float(mean_cosine(jnp.sum(jacobian, axis=0)))
+        cosine_of_sum = float(mean_cosine(jnp.sum(jacobian, axis=0)))
         assert found["gradient_correlation"][0] == pytest.approx(by_example, abs=0.03)
-        assert abs(of_sum - by_example) > 0.06
+        assert abs(cosine_of_sum - by_example) > 0.06
 
 
 def test_the_input_gradient_is_a_difference_quotient():
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network("input_gradient", activation="tanh")
         model = snapshot.network()
         x = inputs_of(snapshot)
@@ -208,7 +208,7 @@ def test_the_output_change_is_that_of_one_step_of_gradient_descent(kind):
     """Of a small step: learning rate times the outputs' derivative along the gradient of all
     parameters but biases.
     """
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network(
             "output_change", kind=kind, activation="tanh", shape=(1, 5, 1)
         )
@@ -236,7 +236,7 @@ def test_the_output_change_is_that_of_one_step_of_gradient_descent(kind):
 
 
 def test_difference_errors_are_smallest_near_roots_of_the_rounding_error():
-    with scope("float64"):
+    with precision_context("float64"):
         found, _ = inspect_network("difference_errors", activation="tanh")
     steps = found["difference_step"]
     forward = found["forward_difference_error"]
@@ -249,7 +249,7 @@ def test_difference_errors_are_smallest_near_roots_of_the_rounding_error():
 
 @pytest.mark.slow
 def test_forward_and_reverse_mode_agree_up_to_rounding():
-    with scope("float64"):
+    with precision_context("float64"):
         found, _ = inspect_network(
             "difference_errors", activation="tanh", norm="layer", skip="identity"
         )
@@ -282,7 +282,7 @@ def test_scale_derivatives_are_products_and_all_equal_if_homogeneous(
     loss,
     is_homogeneous,
 ):
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network(
             "scale_derivative",
             activation=activation,
@@ -292,8 +292,8 @@ def test_scale_derivatives_are_products_and_all_equal_if_homogeneous(
         )
         params = float64_params(snapshot)
         products = layer_kernels(params) * kernel_gradients(snapshot, params)
-        of_layers = np.sum(products, axis=(1, 2))
-        assert_allclose(found["scale_derivative"], of_layers, rtol=1e-10)
+        layer_products = np.sum(products, axis=(1, 2))
+        assert_allclose(found["scale_derivative"], layer_products, rtol=1e-10)
     deviation = np.abs(found["scale_derivative"] / found["output_scale_derivative"] - 1)
     if is_homogeneous:
         assert np.all(deviation < 1e-12)
@@ -329,7 +329,7 @@ def cosines(
     ],
 )
 def test_scale_invariance_is_that_of_a_loop_and_holds_before_a_norm(norm, invariant):
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network(
             "scale_invariance", norm=norm, width=8, batch_size=EXAMPLES, bias=False
         )
@@ -337,14 +337,14 @@ def test_scale_invariance_is_that_of_a_loop_and_holds_before_a_norm(norm, invari
         w = layer_kernels(params)
         g = kernel_gradients(snapshot, params)
         g_of_doubled = kernel_gradients(snapshot, double_kernels(params))
-    of_layer = (1, 2)
-    of_unit = 1
+    layer_axes = (1, 2)
+    unit_axes = 1
     change = 2 * g_of_doubled - g
-    unit_cosines = np.abs(cosines(w, g, of_unit))
+    unit_cosines = np.abs(cosines(w, g, unit_axes))
     expected = {
-        "layer_cosine": cosines(w, g, of_layer),
+        "layer_cosine": cosines(w, g, layer_axes),
         "unit_cosine": np.max(unit_cosines, axis=1),
-        "rescaling_error": norms(change, of_layer) / norms(g, of_layer),
+        "rescaling_error": norms(change, layer_axes) / norms(g, layer_axes),
     }
     assert set(found) == set(expected)
     for name, values in found.items():
@@ -356,7 +356,7 @@ def test_scale_invariance_is_that_of_a_loop_and_holds_before_a_norm(norm, invari
 
 @pytest.mark.parametrize("bias", [True, slow(False)])
 def test_the_balance_is_that_of_the_weights_and_biases(bias):
-    with scope("float64"):
+    with precision_context("float64"):
         found, snapshot = inspect_network("balance", bias=bias, activation="relu")
         params = float64_params(snapshot)
     layers = layer_kernels(params)
@@ -366,10 +366,10 @@ def test_the_balance_is_that_of_the_weights_and_biases(bias):
         stage = params["stages"][0]["branch"]["weights"][0]
         biases = [params["embed"]["bias"], *stage["bias"]]
     assert len(found["balance"]) == len(kernels) - 1
-    for number, of_units in enumerate(found["balance"]):
+    for number, unit_balances in enumerate(found["balance"]):
         incoming = np.sum(kernels[number] ** 2, axis=0) + biases[number] ** 2
         outgoing = np.sum(kernels[number + 1] ** 2, axis=1)
-        assert_allclose(of_units, incoming - outgoing, rtol=1e-10)
+        assert_allclose(unit_balances, incoming - outgoing, rtol=1e-10)
 
 
 def test_a_run_in_few_bits_is_inspected_in_float32():

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from research.config.options import LossKind
 from research.config.schema import make_option
 from research.training.losses import loss_and_accuracy
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from ..builders import trace_option
 from .formulas import softmax
@@ -79,7 +79,7 @@ def test_losses_are_those_of_their_formulas(kind, smoothing):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_float64_keeps_its_precision(kind):
-    with scope("float64"):
+    with precision_context("float64"):
         loss, accuracy = mean_loss_and_accuracy(make_loss(kind, 0.1, "float64"), LOGITS, LABELS)
         assert loss.dtype == accuracy.dtype == jnp.float64
         assert_allclose(loss, formula(kind, LOGITS, LABELS, 0.1), rtol=1e-14)
@@ -111,7 +111,7 @@ def test_cross_entropy_of_equal_logits_is_log_classes():
 
 
 def test_the_gradient_of_cross_entropy_is_probability_minus_target():
-    with scope("float64"):
+    with precision_context("float64"):
         loss = make_loss("cross_entropy", 0.1, "float64")
 
         def mean_loss(logits):

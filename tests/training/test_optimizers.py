@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from research.config.fields import traced_names
 from research.training.optimizers import learning_rate, make_optimizer
-from research.training.precision import scope
+from research.training.precision import precision_context
 
 from ..builders import make_hparams, make_program_config, trace_option
 from ..compiling import quick
@@ -80,7 +80,7 @@ def test_programs_follow_the_formulas(
     """Three updates of all parameters of a network; each batch is all examples, in some order."""
     level = "full" if clipping == "adaptive" else "off"
     option = make_optimizer_option(kind, schedule=schedule, clip=clipping)
-    with scope("float64"):
+    with precision_context("float64"):
         spec = make_program_config(
             precision="float64",
             optimizer=kind,
@@ -218,7 +218,7 @@ def assert_trees_close(
 def test_directions_follow_the_formulas(kind):
     """Parameters of every shape: embedding, head, stacked matrices, kernels, vectors, scalars."""
     option = make_optimizer_option(kind)
-    with scope("float64"):
+    with precision_context("float64"):
         params = draw_arrays(SHAPES, 0)
         gradients = draw_gradients()
         directions = compute_directions(trace_option(option, "float64"), gradients, params)
@@ -234,7 +234,7 @@ def test_directions_follow_the_formulas(kind):
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_weight_decay_is_a_part_of_the_gradient_or_decoupled(kind):
-    with scope("float64"):
+    with precision_context("float64"):
         decaying = trace_option(make_optimizer_option(kind, weight_decay=0.3), "float64")
         plain = trace_option(make_optimizer_option(kind, weight_decay=0.0), "float64")
         params = draw_arrays(SHAPES, 0)
@@ -292,11 +292,11 @@ def test_stacked_layers_are_updated_as_if_alone(
     layer,
 ):
     def take_layer(tree):
-        of_stage = tree["stages"][stage]
-        of_layer = jax.tree.map(lambda leaf: leaf[layer : layer + 1], of_stage)
-        return {"stages": of_layer}
+        stage_params = tree["stages"][stage]
+        layer_params = jax.tree.map(lambda leaf: leaf[layer : layer + 1], stage_params)
+        return {"stages": layer_params}
 
-    with scope("float64"):
+    with precision_context("float64"):
         optimizer = trace_option(make_optimizer_option(kind), "float64")
         params = draw_arrays(SHAPES, 0)
         gradients = draw_gradients()
@@ -316,7 +316,7 @@ def test_muon_updates_all_but_hidden_matrices_as_adamw_does():
         (direction,) = compute_directions(optimizer, [grads], draw_arrays(shapes, 0))
         return split_layers(direction)
 
-    with scope("float64"):
+    with precision_context("float64"):
         muon = first_direction("muon")
         adamw = first_direction("adamw")
         for path, direction in muon.items():
@@ -329,7 +329,7 @@ def test_muon_treats_the_gates_of_a_cell_as_stacked_layers():
     def as_layers(cell):
         return {"stages": {0: {"kernel": cell["cell"]["branch"]["recurrent"]}}}
 
-    with scope("float64"):
+    with precision_context("float64"):
         optimizer = trace_option(make_optimizer_option("muon"), "float64")
         params = draw_arrays(CELL, 0)
         grads = draw_arrays(CELL, 1)

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from research.config.options import OptimizerKind, PrecisionKind
-from research.training.precision import POLICIES, scope
+from research.training.precision import POLICIES, precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config
@@ -41,7 +41,7 @@ def kernels(state):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_three_steps_are_finite_and_in_the_right_formats(kind):
-    with scope(kind):
+    with precision_context(kind):
         # Other tests use the programs of these two kinds with gauges, so they are compiled once.
         level = "norms" if kind in ("float32", "float16") else "off"
         spec = make_program_config(precision=kind, level=level)
@@ -65,7 +65,7 @@ def dtype_of(leaf):
 @pytest.mark.parametrize("kind", KINDS)
 def test_formats_stay_from_step_to_step(kind):
     """Traced only: the loop's carry and both branches of a conditional must agree in formats."""
-    with scope(kind):
+    with precision_context(kind):
         spec = make_program_config(
             precision=kind,
             norm="batch",
@@ -92,7 +92,7 @@ def test_float64_leaves_nothing_behind():
     spec = make_program_config()
     hp = make_hparams(spec)
     before = train(spec, hp, chunks=(3,))
-    with scope("float64"):
+    with precision_context("float64"):
         assert jnp.zeros(()).dtype == jnp.float64
         wide_spec = make_program_config(precision="float64")
         train(wide_spec, make_hparams(wide_spec), chunks=(3,))
@@ -104,7 +104,7 @@ def test_float64_leaves_nothing_behind():
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
 def test_a_scope_within_float64_is_narrow_again(kind):
-    with scope("float64"), scope(kind):
+    with precision_context("float64"), precision_context(kind):
         assert jnp.zeros(()).dtype == jnp.float32
 
 

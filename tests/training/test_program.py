@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.options import Level
-from research.training.precision import scope
+from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config
@@ -222,7 +222,7 @@ def test_each_epoch_visits_each_example_at_most_once():
 
 def test_the_total_norm_is_that_of_all_layers_with_embedding_and_head():
     """One step of descent at a learning rate of 1 changes the parameters by the gradient."""
-    with scope("float64"):
+    with precision_context("float64"):
         spec = make_program_config(
             precision="float64", optimizer="gd", activation="relu", bias=False
         )
@@ -289,7 +289,7 @@ def test_update_gauges_are_those_of_the_stored_parameters():
 
 
 def test_full_batch_steps_see_every_example():
-    with scope("float64"):
+    with precision_context("float64"):
         spec = make_program_config(
             precision="float64", optimizer="gd", activation="relu", bias=False
         )

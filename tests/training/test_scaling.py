@@ -11,7 +11,7 @@ from research.training.program import make_program
 from research.training.scaling import (
     MAX_SKIPPED_STEPS,
     MIN_LOSS_SCALE,
-    can_go_on,
+    has_not_diverged,
     is_finite,
     next_scale,
 )
@@ -154,7 +154,7 @@ def test_a_run_goes_on_after_an_overflow_only_where_a_lower_scale_may_help(mode)
         finite_streak=0,
     ):
         scale = LossScale(jnp.float32(value), jnp.int32(finite_streak))
-        return bool(can_go_on(precision, scale, jnp.float32(loss), jnp.array(finite)))
+        return bool(has_not_diverged(precision, scale, jnp.float32(loss), jnp.array(finite)))
 
     last_chance = 1 - MAX_SKIPPED_STEPS
     assert goes_on(1.0, finite=True)

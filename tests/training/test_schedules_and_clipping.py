@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from research.training.optimizers import clip, learning_rate, make_optimizer
+from research.training.optimizers import clip_gradient, learning_rate, make_optimizer
 
 from ..builders import trace_option
 from .formulas import (
@@ -78,7 +78,7 @@ SHAPES = CELL | {
     "stages": {"0": {"kernel": (2, 4, 4), "bias": (2, 4), "alpha": (2,)}},
     "head": {"kernel": (4, 3)},
 }
-compiled_clip = jax.jit(clip)
+compiled_clip = jax.jit(clip_gradient)
 
 
 def to_float64(tree):
@@ -114,7 +114,7 @@ def test_a_gradient_whose_squares_overflow_is_as_long_as_the_threshold_allows(ki
 FUNCTIONS = {
     "kind": make_optimizer,
     "schedule": lambda optimizer: learning_rate(optimizer, jnp.int32(0), jnp.int32(1)),
-    "clip": lambda optimizer: clip(optimizer, {}, {}),
+    "clip": lambda optimizer: clip_gradient(optimizer, {}, {}),
 }
 
 
