@@ -33,7 +33,7 @@ class ReadyBatchesTimer(StepTimer):
 
     def __init__(self, *overrides: str):
         super().__init__(*overrides)
-        spec = self.setup.spec
+        spec = self.setup.program_config
         num_examples = self.setup.dataset.examples
         positions = np.arange(spec.capacity * spec.batch_size) % num_examples
         batches = positions.reshape(-1, spec.batch_size)
@@ -41,8 +41,8 @@ class ReadyBatchesTimer(StepTimer):
         for name in ("x", "y"):
             data[name] = data[name][batches]
         streamed_spec = replace(spec, streamed=True)
-        self.setup = replace(self.setup, spec=streamed_spec, data=data)
-        self.program = make_program(self.setup.spec)
+        self.setup = replace(self.setup, program_config=streamed_spec, data=data)
+        self.program = make_program(self.setup.program_config)
         self.time()
 
 

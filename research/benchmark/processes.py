@@ -66,7 +66,7 @@ def _compare_depths(
 def seconds_to_start(*overrides: str) -> Iterator[float]:
     """Yields the seconds to the end of the first step, less those of the step itself."""
     setup = make_run_setup(compose_config(*overrides))
-    program = make_program(setup.spec)
+    program = make_program(setup.program_config)
     seconds = []
     for _ in range(2):  # the second time everything is compiled
         start = time.perf_counter()

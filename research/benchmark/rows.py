@@ -15,7 +15,7 @@ class Row:
 
     Attributes:
         name: The word of ``fathom bench`` that selects it.
-        compares: What is measured, in words.
+        description: What is measured, in words.
         measure: Measures the row; takes a function to which it reports its progress.
         bound: ``≤`` or ``≥`` where the row has a budget; nothing where it is for information.
         budget: The number that the measured one is compared with.
@@ -23,7 +23,7 @@ class Row:
     """
 
     name: str
-    compares: str
+    description: str
     measure: Callable[[ReportProgress], Measurement]
     bound: str = ""
     budget: float = 0.0

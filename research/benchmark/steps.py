@@ -53,7 +53,7 @@ class StepTimer:
     ):
         self.steps = steps
         self.setup = make_run_setup(compose_config(*overrides), layout=layout)
-        self.program = make_program(self.setup.spec, layout)
+        self.program = make_program(self.setup.program_config, layout)
         self.time()
 
     def initial_state(self) -> TrainState:
@@ -207,13 +207,13 @@ def compare_exponents(report_progress: ReportProgress) -> Measurement:
 def compare_with_numpy(report_progress: ReportProgress) -> Measurement:
     """The bare step / its matrix products alone in NumPy."""
     step = StepTimer(*MLP, "measure=off")
-    architecture = step.setup.spec.architecture
+    architecture = step.setup.program_config.architecture
     products = MatrixProducts(
         architecture.inputs,
         architecture.model.width,
         architecture.classes,
         depth=architecture.model.depth,
-        batch=step.setup.spec.batch_size,
+        batch=step.setup.program_config.batch_size,
     )
 
     def set_num_threads(num_threads: int) -> None:

@@ -52,7 +52,7 @@ def format_cells(measured: MeasuredRow) -> list[str]:
     if row.bound:
         budget = f"{row.bound} {row.budget:.2f}{row.unit}"
     verdict = VERDICTS[measured.holds]
-    return [row.name, row.compares, value, budget, verdict, measured.measurement.note]
+    return [row.name, row.description, value, budget, verdict, measured.measurement.note]
 
 
 def format_value(value: float, bound: str) -> str:

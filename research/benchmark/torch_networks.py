@@ -43,7 +43,7 @@ def make_network(setup: RunSetup, params: Any) -> Network:
         params: Our parameters, with a leading axis M over runs.
     """
     params_of_first_run = _select_first_run(params)
-    if setup.spec.architecture.model.kind is ModelKind.resnet_cifar:
+    if setup.program_config.architecture.model.kind is ModelKind.resnet_cifar:
         return _make_resnet(setup, params_of_first_run)
     return _make_mlp(params_of_first_run)
 
@@ -97,7 +97,7 @@ def _copy(values: np.ndarray, *, to: Tensor) -> None:
 
 def _make_resnet(setup: RunSetup, params: Params) -> Network:
     """The original residual network for CIFAR (He et al. 2016), with shortcuts of option A."""
-    architecture = setup.spec.architecture
+    architecture = setup.program_config.architecture
     height, width, channels = architecture.shape
     embed = nn.Sequential(
         nn.Unflatten(1, (height, width, channels)),

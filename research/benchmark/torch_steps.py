@@ -209,7 +209,7 @@ class TorchStepTimer:
         labels = np.asarray(data["y"], np.int64)
         self.x = torch.from_numpy((rows - offset) * scale)
         self.y = torch.from_numpy(labels)
-        self.batch_size = setup.spec.batch_size
+        self.batch_size = setup.program_config.batch_size
 
     def make_trainer(self) -> Trainer:
         """A trainer with the initial weights."""

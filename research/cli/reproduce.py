@@ -91,10 +91,10 @@ def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
             )
 
 
-def _reproduce_or_report(name: str, overrides: Sequence[str]) -> ReproductionResult:
+def _reproduce_or_report(key: str, overrides: Sequence[str]) -> ReproductionResult:
     """Reproduces one experiment; a mistake is reported and does not stop the other experiments."""
     try:
-        return _reproduce(name, overrides)
+        return _reproduce(key, overrides)
     except UsageError as error:  # its message has been printed
         return ReproductionResult(int(str(error.code)))
     except ValueError as error:
@@ -102,24 +102,25 @@ def _reproduce_or_report(name: str, overrides: Sequence[str]) -> ReproductionRes
         return ReproductionResult(2)
 
 
-def _reproduce(name: str, overrides: Sequence[str]) -> ReproductionResult:
+def _reproduce(key: str, overrides: Sequence[str]) -> ReproductionResult:
     """Trains one experiment, draws its figure and tests its claims.
 
     A diverged run is a result that the claims test, for example in a grid of learning rates, so a
     failed sweep is tested too if every run finished or diverged.
     """
     session = Session()
-    words = [f"experiment={name}", "hydra/launcher=grouped", *overrides]
+    words = [f"experiment={key}", "hydra/launcher=grouped", *overrides]
     exit_code = train.main(words, session)
-    directory = experiment_directory(name, overrides)
+    directory = experiment_directory(key, overrides)
     if exit_code != 0:
         try:
-            experiments.finished_runs(name, directory)
+            # Raises ValueError if a run is missing or has not finished.
+            experiments.finished_runs(key, directory)
         except ValueError as error:
             if not session.interrupted:
                 print(f"fathom: {error}", file=sys.stderr)
             return ReproductionResult(exit_code, interrupted=session.interrupted)
-    all_hold = results.draw_and_test(name, directory, redo=False)
+    all_hold = results.draw_and_test(key, directory, keep_current=True)
     if "tracker=none" not in overrides:
         results.upload_results(directory)
     return ReproductionResult(

@@ -44,7 +44,7 @@ class ImageFolder:
     shape: ImageShape
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def split_sizes(self) -> dict[str, int]:
         """Number of images in each split."""
         sizes = {}
         for split, files in self.splits.items():
@@ -76,7 +76,7 @@ def describe(data: FolderData) -> DatasetInfo:
     """
     folder = _find_images(data)
     return DatasetInfo(
-        splits=folder.sizes,
+        splits=folder.split_sizes,
         shape=_image_shape(folder, data),
     )
 
@@ -94,17 +94,17 @@ def load_folder(data: FolderData) -> Dataset:
     def read(split: str) -> LabeledArrays:
         return _read_images(folder.splits[split], shape, resize=data.size is not None)
 
-    if must_stream(data, shape, folder.sizes):
+    if must_stream(data, shape, folder.split_sizes):
         return make_streamed_dataset(
             data,
-            folder.sizes,
+            folder.split_sizes,
             open_records,
             ImageFormat(shape, classes),
             name="folder",
             version=version,
         )
     return make_standardized_dataset(
-        select_splits(data, folder.sizes, read, classes),
+        select_splits(data, folder.split_sizes, read, classes),
         name="folder",
         version=version,
         split=data.split,

@@ -21,6 +21,8 @@ def data_dir() -> Path:
 def find_prepared_folder(name: str) -> Path | None:
     """The folder of the newest prepared version that can be read without TensorFlow, or None.
 
+    ``name`` is a catalogue name, optionally with ``/configuration``.
+
     Raises:
         ValueError: The dataset is prepared in another format, or in several configurations.
     """
@@ -59,6 +61,7 @@ def describe_offline_datasets() -> str:
 
 
 def _list_prepared_names() -> list[str]:
+    """The names of datasets in the TFDS directory, without those of ``OFFLINE_DATASETS``."""
     if not data_dir().is_dir():
         return []
     names = []
@@ -93,6 +96,7 @@ def _single_configuration(folder: Path) -> Path | None:
 
 
 def _versions_with_info(folder: Path) -> list[Path]:
+    """The folders of versions that have a readable ``dataset_info.json``, newest first."""
     return [version for version in _list_versions(folder) if read_dataset_info(version)]
 
 

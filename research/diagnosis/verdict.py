@@ -17,6 +17,9 @@ from research.diagnosis.advice import advice
 
 BAND = 1e4
 CONFIDENCE = 0.95
+# The variance of a least-squares slope on a random walk of m increments, in units of s²/m, where s
+# is the standard deviation of an increment; for large m.
+RANDOM_WALK_SLOPE_VARIANCE = 1.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +100,10 @@ def fit(profile: np.ndarray, start_layer: int = 0) -> Fit:
     variance of a least-squares slope on a random walk for large m.
     """
     slope = _slope(profile)
-    margin = _slope_half_width(profile)
+    half_width = _slope_half_width(profile)
     interval = (0.0, 0.0)
     if math.isfinite(slope):
-        interval = (_exp(slope - margin), _exp(slope + margin))
+        interval = (_exp(slope - half_width), _exp(slope + half_width))
     log_ratio = float(profile[0])
     outside = _first_outside(profile)
     return Fit(
@@ -130,7 +133,10 @@ def _slope(profile: np.ndarray) -> float:
 
 
 def _slope_half_width(profile: np.ndarray) -> float:
-    """Half the width of the slope's interval; infinite for fewer than two increments."""
+    """Half the width of the slope's interval, in nats per layer.
+
+    It is infinite for fewer than two increments.
+    """
     fitted = profile[skipped_layers(len(profile) - 1) :]
     increments = np.diff(fitted[np.isfinite(fitted)])
     count = len(increments)
@@ -140,7 +146,7 @@ def _slope_half_width(profile: np.ndarray) -> float:
 
     quantile = stdtrit(count - 1, 0.5 + CONFIDENCE / 2)
     deviation = np.std(increments, ddof=1)
-    return float(quantile * deviation * math.sqrt(1.2 / count))
+    return float(quantile * deviation * math.sqrt(RANDOM_WALK_SLOPE_VARIANCE / count))
 
 
 def _first_outside(profile: np.ndarray) -> int | None:

@@ -28,19 +28,19 @@ def draw_and_test(
     key: str,
     directory: Path,
     *,
-    redo: bool = True,
+    keep_current: bool = False,
 ) -> bool:
     """Draws an experiment's figure, tests its claims, and prints them.
 
     Args:
         key: the experiment.
         directory: the folder of its runs, to which figure and claims are written.
-        redo: if false, results that are newer than the records and the code are kept as they are.
+        keep_current: whether results that are newer than the records and the code are kept.
 
     Returns:
         Whether all claims hold.
     """
-    claims = [] if redo else _read_current_claims(key, directory)
+    claims = _read_current_claims(key, directory) if keep_current else []
     if not claims:
         claims = _write_results(key, directory)
     out = console()

@@ -59,13 +59,13 @@ class RunGroup:
         setup: what the runs are trained with.
         results: the result of each run; complete when the group is closed.
         start_step: the step that the runs start from or resume at.
-        flush_scale: how much rarer the host looks at the runs than at a single one, because its
+        flush_scale: factor on the flush interval compared with a single run, because the host's
             work grows with the number of runs.
     """
 
     def __init__(
         self,
-        specs: Sequence[RunSpec],
+        run_specs: Sequence[RunSpec],
         setup: RunSetup,
         progress: Progress,
     ):
@@ -73,26 +73,26 @@ class RunGroup:
         self.progress = progress
         self.results: list[Result] = []
         self.start_step = 0
-        self.flush_scale = len(specs) ** 0.5
-        self._specs = specs
+        self.flush_scale = len(run_specs) ** 0.5
+        self._specs = run_specs
         self._writers: list[RunWriter] = []  # of the runs that have not ended
-        self._checkpoint_settings = specs[0].config.checkpoint
+        self._checkpoint_settings = run_specs[0].config.checkpoint
         self._checkpoint_writer = CheckpointWriter(self._checkpoint_settings.every)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
         self._steps_written = 0
         self._written_at = self._created_at
-        for index in range(len(specs)):
+        for index in range(len(run_specs)):
             self._open_run(index)
 
     def _open_run(self, index: int) -> None:
         """Opens the record of a run. One that cannot be opened ends here."""
-        spec = self._specs[index]
-        result: Result = {"directory": str(spec.directory)}
+        run_spec = self._specs[index]
+        result: Result = {"directory": str(run_spec.directory)}
         self.results.append(result)
         try:
             group_size = len(self._specs)
-            writer = RunWriter(spec, self.setup, index=index, group_size=group_size)
+            writer = RunWriter(run_spec, self.setup, index=index, group_size=group_size)
         except Exception as error:
             if jax.process_count() > 1:
                 raise
@@ -284,13 +284,13 @@ def _select_run(tree: Metrics, *index: Any) -> Metrics:
     return jax.tree.map(lambda values: values[index], tree)
 
 
-def _group_by_step(specs: Sequence[RunSpec], steps: Sequence[int]) -> list[list[RunSpec]]:
+def _group_by_step(run_specs: Sequence[RunSpec], steps: Sequence[int]) -> list[list[RunSpec]]:
     """Groups runs by the step that they resume at, the largest step first."""
     groups: dict[int, list[RunSpec]] = {}
     for step in sorted(steps, reverse=True):
         groups[step] = []
-    for spec, step in zip(specs, steps, strict=True):
-        groups[step].append(spec)
+    for run_spec, step in zip(run_specs, steps, strict=True):
+        groups[step].append(run_spec)
     return list(groups.values())
 
 

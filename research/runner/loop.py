@@ -43,7 +43,7 @@ SECONDS_PER_CHUNK = 0.5  # how long the device trains a single run before the ho
 
 
 def train_runs(
-    specs: Sequence[RunSpec],
+    run_specs: Sequence[RunSpec],
     progress: Progress,
     *,
     map_mode: str = "auto",
@@ -56,7 +56,7 @@ def train_runs(
     each in its own order, are trained one by one.
 
     Args:
-        specs: the runs.
+        run_specs: the runs.
         progress: shows how far they are.
         map_mode: how the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
         devices: the largest number of devices to use; None for all.
@@ -64,9 +64,9 @@ def train_runs(
     Returns:
         The result of each run, in order; where it raised, with the exception as ``error``.
     """
-    groups: list[Sequence[RunSpec]] = [specs]
-    if len(specs) > 1 and _is_streamed(specs[0]):
-        groups = [[spec] for spec in specs]
+    groups: list[Sequence[RunSpec]] = [run_specs]
+    if len(run_specs) > 1 and _is_streamed(run_specs[0]):
+        groups = [[run_spec] for run_spec in run_specs]
     results: dict[Path, Result] = {}
     while groups:
         group = groups.pop(0)
@@ -78,19 +78,19 @@ def train_runs(
         except Exception as error:
             smaller_groups = _split_group(group, error)
             if not smaller_groups:
-                group_results = [_failed_result(spec, error) for spec in group]
+                group_results = [_failed_result(run_spec, error) for run_spec in group]
         # The error is gone here, and with its traceback the arrays of the whole group.
         if smaller_groups:
             progress.undo_start()
             groups = [*smaller_groups, *groups]
             continue
-        for spec, result in zip(group, group_results, strict=True):
-            results[spec.directory] = result
-    return [results[spec.directory] for spec in specs]
+        for run_spec, result in zip(group, group_results, strict=True):
+            results[run_spec.directory] = result
+    return [results[run_spec.directory] for run_spec in run_specs]
 
 
-def _is_streamed(spec: RunSpec) -> bool:
-    dataset = load(spec.config.data)
+def _is_streamed(run_spec: RunSpec) -> bool:
+    dataset = load(run_spec.config.data)
     return dataset.train_source is not None
 
 
@@ -100,9 +100,9 @@ def _display_name(group: Sequence[RunSpec]) -> str:
     return group[0].directory.name
 
 
-def _failed_result(spec: RunSpec, error: Exception) -> Result:
+def _failed_result(run_spec: RunSpec, error: Exception) -> Result:
     return {
-        "directory": str(spec.directory),
+        "directory": str(run_spec.directory),
         "status": "failed",
         "error": error,
     }
@@ -119,22 +119,22 @@ def _split_group(group: Sequence[RunSpec], error: Exception) -> list[Sequence[Ru
 
 
 def _train_group(
-    specs: Sequence[RunSpec],
+    run_specs: Sequence[RunSpec],
     progress: Progress,
     map_mode: str,
     devices: int | None,
 ) -> list[Result]:
-    configs = [spec.config for spec in specs]
+    configs = [run_spec.config for run_spec in run_specs]
     mesh = configs[0].mesh.kind.name
-    layout = make_layout(len(specs), kind=mesh, map_mode=map_mode, devices=devices)
+    layout = make_layout(len(run_specs), kind=mesh, map_mode=map_mode, devices=devices)
     # Every device trains the same number of runs: copies of the last one fill up the places.
-    num_copies = -len(specs) % layout.num_run_shards
+    num_copies = -len(run_specs) % layout.num_run_shards
     padding_configs = num_copies * [configs[-1]]
     precision = configs[0].precision.kind.name
     release_programs()
     with precision_context(precision):
         setup = _on_all_processes(make_run_setup, *configs, *padding_configs, layout=layout)
-        opened = _on_all_processes(RunGroup, specs, setup, progress)
+        opened = _on_all_processes(RunGroup, run_specs, setup, progress)
         with opened as group, ThreadPoolExecutor(1) as compile_pool:
             _on_all_processes(group.find_start_step)
             if not group.has_ended:
@@ -159,7 +159,7 @@ def _train_in_chunks(
     compile_pool: Executor,
 ) -> None:
     """Trains the runs. Each chunk is written while the device computes the next one."""
-    program = make_program(setup.spec, setup.layout)
+    program = make_program(setup.program_config, setup.layout)
     state, compiled_evaluation = _on_all_processes(
         _compile_and_init, program, setup, group, precision, compile_pool
     )
@@ -169,7 +169,7 @@ def _train_in_chunks(
     chunks = plan_chunks(
         setup.steps,
         cuts=[setup.eval_every, *setup.diagnostic_intervals.values()],
-        capacity=setup.spec.capacity,
+        capacity=setup.program_config.capacity,
         seconds_per_step=lambda: broadcast_scalar(group.seconds_per_step()),
         seconds_per_chunk=SECONDS_PER_CHUNK * group.flush_scale,
         first_step=group.start_step,
@@ -180,9 +180,15 @@ def _train_in_chunks(
             if is_interrupted():
                 break
             end = start + num_steps
-            data = setup.feed(start, num_steps)
+            data = setup.program_data(start, num_steps)
             diagnostics = _measure_diagnostics(program, setup, start, state, data)
-            state, rows = program.chunk(state, setup.hp, data, np.int32(start), np.int32(num_steps))
+            state, rows = program.chunk(
+                state,
+                setup.hp,
+                data,
+                np.int32(start),
+                np.int32(num_steps),
+            )
             evaluation = {}
             if end % setup.eval_every == 0 or end == setup.steps:
                 if compiled_evaluation:
@@ -250,7 +256,7 @@ def _compile_and_init(
         with precision_context(precision):  # the context applies to one thread only
             return function.lower(shapes, setup.hp, *arguments).compile()
 
-    data = setup.feed(0, 0)
+    data = setup.program_data(0, 0)
     step = np.int32(0)
     compiled_chunk = compile_pool.submit(compile_function, program.chunk, data, step, step)
     compiled_evaluation = None

@@ -17,7 +17,7 @@ def check_memory(num_bytes: int, num_devices: int) -> None:
     """Checks that an equal share of ``num_bytes`` is free on each of ``num_devices`` devices.
 
     Raises:
-        MemoryError: it is not.
+        MemoryError: there is not enough free memory.
     """
     free = free_bytes_per_device(num_devices)
     if free is None:

@@ -10,11 +10,11 @@ MIN_FRACTION_FOR_ESTIMATE = 0.02
 
 
 class Progress:
-    """Shows the progress of ``runs`` runs, which are trained one after the other or in groups."""
+    """Shows the progress of ``num_runs`` runs, which are trained one by one or in groups."""
 
-    def __init__(self, runs: int = 1):
-        self.runs = runs
-        self.run = 0  # the number of the last run that has started, from 1
+    def __init__(self, num_runs: int = 1):
+        self.num_runs = num_runs
+        self.num_started = 0
         self.group_size = 1
         self.name = ""
         self.skipped = 0.0  # how many runs, in fractions, earlier attempts have trained
@@ -51,30 +51,30 @@ class Progress:
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = self.bar.add_task("starting", total=self.runs)
+        self.task = self.bar.add_task("starting", total=self.num_runs)
         self.bar.start()
 
     def start_runs(self, name: str, num_runs: int = 1) -> None:
         """Shows that the next ``num_runs`` runs start, as one group."""
-        self.run += num_runs
+        self.num_started += num_runs
         self.group_size = num_runs
         self.name = name
         if self.bar:
             self.bar.update(
                 self.task,
-                total=self.runs,
-                description=f"{self._position()}{name}: compiling",
+                total=self.num_runs,
+                description=f"{self._format_position()}{name}: compiling",
                 completed=self._completed_runs(0),
             )
 
     def undo_start(self) -> None:
         """Forgets the last ``start_runs``: the group will be split and start once more."""
-        self.run -= self.group_size
+        self.num_started -= self.group_size
 
     def resume(self, step: int, total: int) -> None:
         """Shows that the group resumes at ``step`` of ``total`` steps."""
         self.skipped += self.group_size * step / total
-        self._print(f"{self._position()}{self.name}: resumes at step {step}/{total}")
+        self._print(f"{self._format_position()}{self.name}: resumes at step {step}/{total}")
 
     def step(
         self,
@@ -92,7 +92,7 @@ class Progress:
         numbers = []
         for name, value in values.items():
             numbers.append(f"{name.replace('_', ' ')} {value:.4g}")
-        position = f"{self._position()}{self.name}: step {done}/{total}"
+        position = f"{self._format_position()}{self.name}: step {done}/{total}"
         text = f"{position}  {'  '.join(numbers)}"
         completed = self._completed_runs(done / total)
         now = time.monotonic()
@@ -107,22 +107,23 @@ class Progress:
 
     def _completed_runs(self, fraction: float) -> float:
         """Runs that are done, plus the given fraction of the present group."""
-        return self.run - self.group_size * (1 - fraction)
+        return self.num_started - self.group_size * (1 - fraction)
 
-    def _position(self) -> str:
-        if self.runs <= 1:
+    def _format_position(self) -> str:
+        """``[3/8] `` for one run, ``[1-4/8] `` for a group, empty if there is only one run."""
+        if self.num_runs <= 1:
             return ""
-        first = self.run - self.group_size + 1
+        first = self.num_started - self.group_size + 1
         if self.group_size == 1:
-            return f"[{self.run}/{self.runs}] "
-        return f"[{first}-{self.run}/{self.runs}] "
+            return f"[{self.num_started}/{self.num_runs}] "
+        return f"[{first}-{self.num_started}/{self.num_runs}] "
 
     def _time_left(self, completed: float) -> str:
         trained_here = completed - self.skipped
-        if completed >= self.runs or trained_here < MIN_FRACTION_FOR_ESTIMATE * self.runs:
+        if completed >= self.num_runs or trained_here < MIN_FRACTION_FOR_ESTIMATE * self.num_runs:
             return ""
         elapsed = time.monotonic() - self.started
-        seconds = elapsed * (self.runs - completed) / trained_here
+        seconds = elapsed * (self.num_runs - completed) / trained_here
         return f"  about {seconds:.0f} s left"
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from research import __version__
 
-PACKAGES = ("jax", "flax", "optax", "hydra-core", "wandb", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "hydra-core", "wandb", "numpy")
 
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """The versions of Fathom, Python and the packages that decide numbers."""
+    """The versions of Fathom, Python and the main dependencies."""
     versions = {"fathom": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         versions[name] = importlib.metadata.version(name)

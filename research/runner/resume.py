@@ -24,9 +24,9 @@ from research.training.program import make_program
 class AlreadyFinished(ValueError):
     """Another process has trained the run in the meantime; ``info`` is its ``run.json``."""
 
-    def __init__(self, spec: RunSpec, info: dict[str, Any]):
+    def __init__(self, run_spec: RunSpec, info: dict[str, Any]):
         super().__init__(
-            f"{spec.directory} was trained by another process in the meantime; "
+            f"{run_spec.directory} was trained by another process in the meantime; "
             "the same command shows the result"
         )
         self.info = info
@@ -51,14 +51,14 @@ class OpenedRun:
 
 
 def open_run(
-    spec: RunSpec,
+    run_spec: RunSpec,
     setup: RunSetup,
     info: dict[str, Any],
 ) -> OpenedRun:
     """Locks a run and opens its record, at the last checkpoint where there is one.
 
     Args:
-        spec: the run.
+        run_spec: the run.
         setup: what the runs of the group are trained with.
         info: the initial ``run.json``.
 
@@ -66,14 +66,14 @@ def open_run(
         RunLocked: another process is writing the run.
         AlreadyFinished: another process has finished the run since the caller looked.
     """
-    spec.directory.mkdir(parents=True, exist_ok=True)
+    run_spec.directory.mkdir(parents=True, exist_ok=True)
     # Locked before anything is read or written, so that no other attempt can change it in between.
-    lock = Lock(spec.directory)
+    lock = Lock(run_spec.directory)
     try:
-        finished = read_ended(spec)
+        finished = read_ended(run_spec)
         if finished:
-            raise AlreadyFinished(spec, finished)
-        spec.write_files()
+            raise AlreadyFinished(run_spec, finished)
+        run_spec.write_files()
         return _open_locked_run(lock, setup, info)
     except BaseException:
         lock.release()
@@ -93,7 +93,8 @@ def _open_locked_run(
     except (InvalidCheckpoint, CorruptTable) as error:
         checkpoints.remove()
         print(
-            f"fathom: {lock.directory.name} starts over, its checkpoint cannot be used: {error}",
+            f"fathom: {lock.directory.name} starts from step 0, "
+            f"because its checkpoint cannot be used: {error}",
             file=sys.stderr,
         )
     return OpenedRun(RunRecord(lock, info))
@@ -120,5 +121,5 @@ def _resume_run(
 
 
 def _expected_specs(setup: RunSetup) -> ArraySpecs:
-    program = make_program(setup.spec, setup.layout)
+    program = make_program(setup.program_config, setup.layout)
     return array_specs(jax.eval_shape(program.init, setup.hp))

@@ -30,31 +30,31 @@ class RunSetup:
     """Runs made ready.
 
     Attributes:
-        spec: what is compiled.
+        program_config: what is compiled.
         layout: on which devices.
         hp: what is passed in; every leaf [M].
         data: the arrays of the dataset; without training examples where they are streamed.
         dataset: the dataset.
         steps: updates of each run.
-        per_epoch: updates in an epoch.
+        steps_per_epoch: updates in an epoch.
         eval_every: steps between evaluations.
         diagnostic_intervals: the functions of the program that measure outside the step, by name,
             and every how many steps.
         stream: the source of streamed examples.
     """
 
-    spec: ProgramConfig
+    program_config: ProgramConfig
     layout: Layout
     hp: HParams
     data: dict[str, jax.Array]
     dataset: Dataset
     steps: int
-    per_epoch: int
+    steps_per_epoch: int
     eval_every: int
     diagnostic_intervals: dict[str, int]
     stream: Stream | None = None
 
-    def feed(self, start: int, steps: int) -> dict[str, Any]:
+    def program_data(self, start: int, steps: int) -> dict[str, Any]:
         """The arrays that the program reads for ``steps`` steps from ``start`` on."""
         if self.stream is None:
             return self.data
@@ -77,7 +77,9 @@ def make_run_setup(
     *others: Config,
     layout: Layout = SINGLE_DEVICE,
 ) -> RunSetup:
-    """Loads the data and splits checked configurations into what is compiled and what is passed in.
+    """Loads the data and builds the program and the hyperparameters of M runs.
+
+    The program config is static; the hyperparameters [M] are traced.
 
     Args:
         config: the first of the M runs.
@@ -85,30 +87,32 @@ def make_run_setup(
         layout: the devices that they are trained on.
 
     Raises:
-        ValueError: the runs do not share what is compiled, or the devices cannot share the batches.
+        ValueError: the runs do not share what is compiled, the devices cannot share the batches,
+            streamed data are combined with ``optimizer=gd``, or they are combined with several
+            processes.
     """
     dataset = load(config.data)
-    spec = _make_program_config(config, dataset)
+    program_config = _make_program_config(config, dataset)
     for other in others:
-        if _make_program_config(other, dataset) != spec:
-            raise ValueError("runs of one group must differ only in numbers that are passed in")
-    batch_setting = "data.limit" if spec.full_batch else "train.batch_size"
-    check_split(layout, spec.batch_size, batch_setting)
-    per_epoch = dataset.examples // spec.batch_size
-    steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
+        if _make_program_config(other, dataset) != program_config:
+            raise ValueError("runs of one group must differ only in traced settings")
+    batch_setting = "data.limit" if program_config.full_batch else "train.batch_size"
+    check_split(layout, program_config.batch_size, batch_setting)
+    steps_per_epoch = dataset.examples // program_config.batch_size
+    steps = config.train.steps or max(1, round(config.train.epochs * steps_per_epoch))
     stream = None
     if dataset.train_source is not None:
-        stream = _make_stream(config, dataset, spec.batch_size)
+        stream = _make_stream(config, dataset, program_config.batch_size)
     hp = make_hparams((config, *others), steps=steps, dtype=_accumulation_dtype(config))
     return RunSetup(
-        spec=_for_length(spec, steps, stream),
+        program_config=_for_length(program_config, steps, stream),
         layout=layout,
         hp=place_on_devices(layout, hp, per_run=True),
         data=place_on_devices(layout, dataset.arrays(), per_run=False),
         dataset=dataset,
         steps=steps,
-        per_epoch=per_epoch,
-        eval_every=config.train.eval_every or per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        eval_every=config.train.eval_every or steps_per_epoch,
         diagnostic_intervals=_diagnostic_intervals(config),
         stream=stream,
     )
@@ -138,11 +142,13 @@ def _make_stream(
     name = dataset.name
     if config.optimizer.kind.name == "gd":
         raise ValueError(
-            f"optimizer must be another than gd, which reads all examples at once: {name} streams"
+            f"optimizer=gd needs all examples in memory, but data={name} is streamed: "
+            "use optimizer=sgd or raise data.in_memory_limit"
         )
     if jax.process_count() > 1:
         raise ValueError(
-            f"mesh must be single or data_parallel: {name} streams, which needs a single process"
+            f"mesh must be single or data_parallel, because data={name} is streamed "
+            "and streaming needs a single process"
         )
     assert dataset.train_source is not None and dataset.eval_source is not None
     key = jax.random.key(config.seed)
@@ -163,21 +169,21 @@ def _make_stream(
 
 
 def _for_length(
-    spec: ProgramConfig,
+    program_config: ProgramConfig,
     steps: int,
     stream: Stream | None,
 ) -> ProgramConfig:
     """The program for runs of ``steps`` steps, in chunks as long as those of the stream."""
-    spec = replace(spec, fast_compile=steps <= FAST_COMPILE_STEPS)
+    program_config = replace(program_config, fast_compile=steps <= FAST_COMPILE_STEPS)
     if stream is None:
-        return spec
-    return replace(spec, streamed=True, capacity=stream.capacity)
+        return program_config
+    return replace(program_config, streamed=True, capacity=stream.capacity)
 
 
 def _make_program_config(config: Config, dataset: Dataset) -> ProgramConfig:
     architecture = _make_architecture(config, dataset)
     optimizer = without_traced_values(config.optimizer)
-    spec = ProgramConfig(
+    program_config = ProgramConfig(
         architecture=architecture,
         train=static_train(config.train),
         optimizer=optimizer,
@@ -188,9 +194,9 @@ def _make_program_config(config: Config, dataset: Dataset) -> ProgramConfig:
         crop=getattr(config.data, "crop", 0),
         flip=getattr(config.data, "flip", False),
     )
-    if spec.full_batch:
-        return replace(spec, batch_size=dataset.examples)
-    return spec
+    if program_config.full_batch:
+        return replace(program_config, batch_size=dataset.examples)
+    return program_config
 
 
 def _make_architecture(config: Config, dataset: Dataset) -> Architecture:

@@ -25,7 +25,9 @@ MAX_LISTED_DIFFERENCES = 3
 
 
 def to_checked_config(composed: Any) -> Config:
-    """The configuration of one run as Hydra composed it, checked also against its data.
+    """Converts what Hydra composed to a ``Config`` and checks it, also against the dataset.
+
+    This prepares a catalogue dataset if needed.
 
     Raises:
         ValueError: naming the first setting that is wrong and what would be valid.

@@ -53,7 +53,7 @@ class RunWriter:
 
     def __init__(
         self,
-        spec: RunSpec,
+        run_spec: RunSpec,
         setup: RunSetup,
         *,
         index: int,
@@ -62,27 +62,27 @@ class RunWriter:
         """Opens the record of the run.
 
         Args:
-            spec: the run.
+            run_spec: the run.
             setup: what the runs of the group are trained with.
             index: the place of the run in its group.
             group_size: how many runs are trained as one program. The seconds that are recorded
                 are those of the whole group.
         """
-        self.config = spec.config
+        self.config = run_spec.config
         self.setup = setup
         self.index = index
-        self.checkpoints = Checkpoints(spec.directory)
+        self.checkpoints = Checkpoints(run_spec.directory)
         self.diverged: Divergence | None = None
         self._metrics: list[Columns] = []
         self._steps: list[np.ndarray] = []  # that are measured
         self._signal_grads: list[np.ndarray] = []  # at these steps
         self._exponents: dict[int, Columns] = {}  # by step
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
-        info = _initial_info(spec, setup)
+        info = _initial_info(run_spec, setup)
         info["together"] = group_size
         if is_primary():
-            opened = open_run(spec, setup, info)
-            trackers = _make_trackers(spec)
+            opened = open_run(run_spec, setup, info)
+            trackers = _make_trackers(run_spec)
         else:
             opened = OpenedRun(NullRecord(info))
             trackers = []
@@ -98,7 +98,7 @@ class RunWriter:
             self._add_earlier_rows(opened.earlier_rows)
 
     def _add_earlier_rows(self, rows: EarlierRows) -> None:
-        """Adds what an earlier attempt recorded to what the run is judged by."""
+        """Adds the rows of an earlier attempt to the data for the verdict."""
         profiles = rows.profiles
         self._metrics.append(rows.metrics)
         if not profiles:
@@ -203,7 +203,7 @@ class RunWriter:
         return POLICIES[self.config.precision.kind.name]
 
     def _is_measured(self, step: Any) -> Any:
-        return step % self.setup.spec.measure_every == 0
+        return step % self.setup.program_config.measure_every == 0
 
     def _metric_columns(
         self,
@@ -214,7 +214,7 @@ class RunWriter:
         """The rows as columns of ``metrics.parquet``."""
         columns: Columns = {}
         columns["step"] = steps
-        columns["epoch"] = steps / self.setup.per_epoch
+        columns["epoch"] = steps / self.setup.steps_per_epoch
         for name in STEP_METRICS:
             columns[name] = rows[name]
         for name in EVALUATION_METRICS:
@@ -317,7 +317,7 @@ class RunWriter:
         """The mean over the last epoch of a training metric, or the last evaluation."""
         values = self._all_values(metric.name)
         if metric.source is MetricSource.STEP:
-            last_epoch = np.ma.compressed(values[-self.setup.per_epoch :])
+            last_epoch = np.ma.compressed(values[-self.setup.steps_per_epoch :])
             return float(np.mean(last_epoch)) if len(last_epoch) else None
         evaluations = np.ma.compressed(values)
         return float(evaluations[-1]) if len(evaluations) else None
@@ -328,7 +328,7 @@ class RunWriter:
 
     def _verdict(self) -> dict[str, Any] | None:
         """The verdict as JSON; None for a run that measured nothing and did not diverge."""
-        architecture = self.setup.spec.architecture
+        architecture = self.setup.program_config.architecture
         steps = np.zeros(0, int)
         signal_grads = np.zeros((0, architecture.layers + 1))
         if self._steps:
@@ -345,7 +345,7 @@ class RunWriter:
                 self.config,
                 inputs=architecture.inputs,
                 mean_square=self.setup.dataset.mean_square,
-                batch_size=self.setup.spec.batch_size,
+                batch_size=self.setup.program_config.batch_size,
             ),
             diverged=self.diverged,
             # The first state of a recurrent network is zero.
@@ -402,26 +402,26 @@ def _nonfinite_layers(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~np.isfinite(values))
 
 
-def _make_trackers(spec: RunSpec) -> list[Any]:
-    if not spec.config.tracker.wandb:
+def _make_trackers(run_spec: RunSpec) -> list[Any]:
+    if not run_spec.config.tracker.wandb:
         return []
-    config = to_dict(spec.config)
+    config = to_dict(run_spec.config)
     tracker = WandbTracker(
         settings=config["tracker"],
-        run_id=spec.identity,
+        run_id=run_spec.identity,
         config=config,
-        name=spec.directory.name,
-        group=spec.directory.absolute().parent.name,
+        name=run_spec.directory.name,
+        group=run_spec.directory.absolute().parent.name,
     )
     return [tracker]
 
 
-def _initial_info(spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
+def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
     """``run.json`` when the run starts."""
     device = jax.devices()[0]
     return {
-        "id": spec.identity,
-        "seed": spec.config.seed,
+        "id": run_spec.identity,
+        "seed": run_spec.config.seed,
         "versions": package_versions(),
         "git": git_commit(),
         "device": {
@@ -429,7 +429,7 @@ def _initial_info(spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
-        "layers": setup.spec.architecture.layers,
+        "layers": setup.program_config.architecture.layers,
         "data": _data_info(setup),
     }
 

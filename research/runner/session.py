@@ -106,7 +106,7 @@ def _train_missing(
         if session.show_traces:
             traceback.print_exception(error)
         if not _has_record(run_spec, error):
-            _remove_hydra_files(run_spec.directory)
+            _remove_hydra_output(run_spec.directory)
     return results
 
 
@@ -137,16 +137,26 @@ def _has_record(run_spec: RunSpec, error: Exception) -> bool:
     return (run_spec.directory / "run.json").exists()
 
 
-def _remove_hydra_files(directory: Path) -> None:
-    """Removes what Hydra wrote for a run that has no record; keeps everything else."""
+def _remove_hydra_output(directory: Path) -> None:
+    """Removes Hydra's files of a run without a record, then each directory that this leaves empty.
+
+    It stops at the working directory. For a run outside the working directory, it stops after the
+    folder of the run's study, which is the parent of ``directory``.
+    """
+    directory = Path(os.path.abspath(directory))
+    hydra_folder = directory / ".hydra"
     for name in HYDRA_FILES:
-        (directory / ".hydra" / name).unlink(missing_ok=True)
-    for folder in (directory / ".hydra", directory, *directory.absolute().parents):
-        if folder == Path.cwd():
+        (hydra_folder / name).unlink(missing_ok=True)
+    working_directory = Path.cwd()
+    folders = [hydra_folder, directory, directory.parent]
+    if directory.is_relative_to(working_directory):
+        folders = [hydra_folder, directory, *directory.parents]
+    for folder in folders:
+        if folder == working_directory:
             return
         try:
             folder.rmdir()
-        except OSError:  # it is not empty, or not ours
+        except OSError:  # the folder is not empty, or this user may not remove it
             return
 
 

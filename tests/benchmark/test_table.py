@@ -57,7 +57,7 @@ def measurements(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_compares_something_and_has_a_bound_where_it_has_a_budget(name):
     row = ROWS[name]
-    assert row.compares
+    assert row.description
     if row.budget:
         assert row.bound in ("≤", "≥")
     else:
@@ -110,7 +110,7 @@ def test_the_page_has_every_row_the_command_and_the_machine():
     measured_rows = [MeasuredRow(row, keeping_budget(row)) for row in ROWS.values()]
     page = table.markdown_page(measured_rows, "fathom bench")
     for row in ROWS.values():
-        assert f"| {row.name} | {row.compares} | " in page
+        assert f"| {row.name} | {row.description} | " in page
     assert "- command: `fathom bench`" in page
     for part in ("- processor: ", " cores, ", "jax ", "flax "):
         assert part in page

@@ -194,14 +194,14 @@ def cached_effect(changes: frozenset) -> Effect:
 
 def lower(setup):
     """The functions of a run's program, lowered but not compiled."""
-    program = make_program(setup.spec)
+    program = make_program(setup.program_config)
     state = jax.eval_shape(program.init, setup.hp)
-    feed = setup.feed(0, 1)
+    feed = setup.program_data(0, 1)
     lowered = [
         program.init.lower(setup.hp),
         program.chunk.lower(state, setup.hp, feed, np.int32(0), np.int32(1)),
     ]
-    if setup.spec.measure.inspect:
+    if setup.program_config.measure.inspect:
         lowered.append(program.inspections.lower(state, setup.hp, feed))
     return lowered
 

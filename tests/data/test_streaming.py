@@ -62,7 +62,7 @@ def streamed(prepared):
 
 def train(setup, chunk_steps):
     """The loss of every step, and the evaluation after the last one."""
-    program = make_program(setup.spec)
+    program = make_program(setup.program_config)
     state = program.init(setup.hp)
     start = 0
     losses = []
@@ -70,7 +70,7 @@ def train(setup, chunk_steps):
         state, rows = program.chunk(
             state,
             setup.hp,
-            setup.feed(start, steps),
+            setup.program_data(start, steps),
             jnp.int32(start),
             jnp.int32(steps),
         )
@@ -89,7 +89,7 @@ def test_a_streamed_run_is_the_run_in_memory(in_memory, streamed):
     for name, expected in expected_evaluation.items():
         assert_allclose(evaluation[name], expected, rtol=1e-6)
     assert in_memory.steps == streamed.steps
-    assert in_memory.per_epoch == streamed.per_epoch == 4
+    assert in_memory.steps_per_epoch == streamed.steps_per_epoch == 4
 
 
 def shuffle(setup, shard=0, num_shards=1):
@@ -163,7 +163,7 @@ def test_a_chunk_starts_at_the_requested_step(streamed):
     x = earlier["x"]
     assert_array_equal(x[:2], later["x"][2:4])
     assert not x[2:].any()
-    assert x.shape == (streamed.spec.capacity, BATCH_SIZE, 784)
+    assert x.shape == (streamed.program_config.capacity, BATCH_SIZE, 784)
 
 
 def test_evaluation_examples_are_read_once_in_blocks(in_memory, streamed):
@@ -194,5 +194,5 @@ def test_full_batches_cannot_be_streamed(prepared):
     config = dataclasses.replace(
         make_config(in_memory_limit=0.0), optimizer=make_option("optimizer", "gd")
     )
-    with pytest.raises(ValueError, match="optimizer must be another than gd"):
+    with pytest.raises(ValueError, match="optimizer=gd needs all examples in memory, but data="):
         make_run_setup(config)

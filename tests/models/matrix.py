@@ -181,7 +181,7 @@ def prepare(combination, **changes):
     config = configure(combination, **changes)
     with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
-        x = setup.data["x"][:4].astype(setup.spec.architecture.dtype)
+        x = setup.data["x"][:4].astype(setup.program_config.architecture.dtype)
         y = setup.data["y"][:4]
         hp = jax.tree.map(lambda leaf: leaf[0], setup.hp)
-        return PreparedRun(setup.spec, hp, (x, y))
+        return PreparedRun(setup.program_config, hp, (x, y))

@@ -340,7 +340,7 @@ class RandomRuns:
                 sources.append((group, name))
         self.num_runs = 1 + len(sources)
         self.data = setup.data
-        self.program = make_program(setup.spec)
+        self.program = make_program(setup.program_config)
         self.hp = jax.tree.map(self._repeat, setup.hp)
         for number, (group, name) in enumerate(sources):
             values = jnp.zeros(self.num_runs).at[1 + number].set(0.5)

@@ -181,7 +181,7 @@ def test_several_experiments_end_with_a_table_of_what_does_not_hold(monkeypatch,
     def train_all_but_glorot(words, session):
         return "experiment=glorot_init" in words
 
-    def write_one_claim(key, directory, redo):
+    def write_one_claim(key, directory, keep_current):
         holds = key == "he_init"
         claim = {
             "statement": "factor a layer",

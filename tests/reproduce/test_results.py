@@ -30,11 +30,11 @@ def run_info(tmp_path):
 
 
 def test_results_that_are_newer_than_their_sources_are_kept(drawings, run_info, tmp_path):
-    assert results.draw_and_test("he_init", tmp_path, redo=False)
+    assert results.draw_and_test("he_init", tmp_path, keep_current=True)
     assert len(drawings) == 1
-    assert results.draw_and_test("he_init", tmp_path, redo=False)
+    assert results.draw_and_test("he_init", tmp_path, keep_current=True)
     assert len(drawings) == 1
-    assert results.draw_and_test("he_init", tmp_path, redo=True)
+    assert results.draw_and_test("he_init", tmp_path, keep_current=False)
     assert len(drawings) == 2
 
 
@@ -42,12 +42,12 @@ def test_results_are_made_again_if_a_record_is_newer(drawings, run_info, tmp_pat
     results.draw_and_test("he_init", tmp_path)
     later = (tmp_path / "claims.json").stat().st_mtime + 10
     os.utime(run_info, (later, later))
-    assert results.draw_and_test("he_init", tmp_path, redo=False)
+    assert results.draw_and_test("he_init", tmp_path, keep_current=True)
     assert len(drawings) == 2
 
 
 def test_results_are_made_again_if_one_is_missing(drawings, run_info, tmp_path):
     results.draw_and_test("he_init", tmp_path)
     (tmp_path / "figure.pdf").unlink()
-    assert results.draw_and_test("he_init", tmp_path, redo=False)
+    assert results.draw_and_test("he_init", tmp_path, keep_current=True)
     assert len(drawings) == 2

@@ -291,7 +291,7 @@ def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
     again, result = train("cut")
 
     assert result.code == 0
-    (line,) = [line for line in result.err.splitlines() if "starts over" in line]
+    (line,) = [line for line in result.err.splitlines() if "starts from step 0" in line]
     assert line.startswith("fathom: ")
     for text in ("resumes", "Traceback", "WARNING"):
         assert text not in result.err

@@ -86,7 +86,7 @@ def test_dropout_rates_other_than_zero_share_a_program():
 
 def test_runs_that_do_not_share_a_program_are_not_trained_as_one():
     deeper = Config(model=FeedForward(depth=3))
-    with pytest.raises(ValueError, match="differ only in numbers that are passed in"):
+    with pytest.raises(ValueError, match="differ only in traced settings"):
         make_run_setup(Config(), deeper)
 
     setup = make_run_setup(Config(), Config(seed=3))

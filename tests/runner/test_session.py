@@ -11,7 +11,7 @@ from research.config.options import Checkpoint, FeedForward, Tracker, Train
 from research.config.schema import Config
 from research.records.record import RunLocked, RunRecord, is_being_written
 from research.records.runs import Run
-from research.runner import session
+from research.runner import loop, session
 from research.runner.group import RunGroup
 from research.runner.run_spec import RunSpec
 from research.runner.session import Session
@@ -32,6 +32,61 @@ def test_garbage_is_collected_again_also_where_jax_cannot_be_imported(monkeypatc
 
     assert str(result["error"]) == "no jax here"
     assert gc.isenabled()
+
+
+@pytest.fixture
+def fail_to_start(monkeypatch):
+    """Trains a run that fails before it has a record; Hydra has written its files already."""
+
+    def fail(run_specs, *_, **__):
+        error = ValueError("it cannot start")
+        return [{"status": "failed", "error": error} for _ in run_specs]
+
+    def train(directory):
+        (directory / ".hydra").mkdir(parents=True)
+        for name in session.HYDRA_FILES:
+            (directory / ".hydra" / name).touch()
+        session.train_group([RunSpec(Config(), directory)], Session())
+
+    monkeypatch.setattr(loop, "train_runs", fail)
+    return train
+
+
+def test_a_failed_start_leaves_no_empty_folder_in_the_working_directory(
+    monkeypatch, tmp_path, fail_to_start
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    fail_to_start(work / "outputs" / "study" / "run")
+
+    assert list(tmp_path.rglob("*")) == [work]
+
+
+def test_a_failed_start_elsewhere_removes_at_most_the_folder_of_the_study(
+    monkeypatch, tmp_path, fail_to_start
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    elsewhere = tmp_path / "elsewhere"
+
+    fail_to_start(elsewhere / "study" / "run")
+
+    assert elsewhere.is_dir()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_failed_start_keeps_other_files(monkeypatch, tmp_path, fail_to_start):
+    monkeypatch.chdir(tmp_path)
+    notes = tmp_path / "outputs" / "study" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.touch()
+
+    fail_to_start(notes.parent / "run")
+
+    assert list(notes.parent.iterdir()) == [notes]
 
 
 @pytest.fixture
