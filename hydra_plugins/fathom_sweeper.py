@@ -107,7 +107,7 @@ class FathomSweeper(BasicSweeper):
     def launch_jobs(self, jobs: list[list[str]]) -> list[Result]:
         """Has the launcher train the jobs and returns the result of each."""
         assert self.launcher is not None
-        self.session.progress.runs = len(jobs)
+        self.session.progress.num_runs = len(jobs)
         job_returns = self.launcher.launch(jobs, initial_job_idx=0)
         return [job_return.return_value for job_return in job_returns]
 
