@@ -102,6 +102,11 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
         return f"{path} cannot be deleted; leave it out, and it has its default value"
     if any(name.startswith(f"{path}.") for name in schema.setting_paths()):
         return _explain_group(path)
+    expected = re.search(r"expected one of \[(.*)\]", message)
+    if expected:  # also of settings of Hydra
+        names = expected.group(1).split(", ")
+        hint = format_suggestion(str(cause.value), names)
+        return f"{path} must be one of {', '.join(names)}, got {cause.value}{hint}"
     if path not in schema.setting_paths():
         return message if path in message else f"{path}: {message}"
     value = "null" if "not Optional" in message else str(cause.value)

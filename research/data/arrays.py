@@ -105,7 +105,8 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     """The arrays of a file that belong to a dataset, by name; at least ``x`` and ``y``."""
     arrays = {}
     try:
-        with np.load(file, allow_pickle=False) as content:
+        # np.load would leave a damaged file open.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             names = list(content.files)
             for name in names:
                 if name in ARRAY_NAMES:

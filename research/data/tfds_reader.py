@@ -22,7 +22,8 @@ def load_cached_arrays(file: Path, decode: Callable[[], Arrays]) -> Arrays:
     Reading the file needs no TFDS, which takes most of a second to import.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # np.load would leave a damaged file open.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         arrays = decode()

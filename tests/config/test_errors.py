@@ -202,6 +202,10 @@ MISTAKES = [  # what the user types, and what the line must hold
     (["-m", "seed=0,1", "model.depth=2,-1"], ["model.depth must be a whole number ≥ 1, got -1"]),
     (["-m", "skip=none,residul"], ["skip=residul", "did you mean identity?"]),
     (["-m", "model.dpeth=2,3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
+    (
+        ["hydra/launcher=grouped", "hydra.launcher.map_mode=side"],
+        ["hydra.launcher.map_mode must be one of auto, map, vmap, got side"],
+    ),
     (["mesh=data_paralel"], ["did you mean data_parallel?"]),
     (["mesh=distributed", "mesh.process=0"], ["mesh.coordinator must be given too"]),
     (
