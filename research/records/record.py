@@ -119,6 +119,10 @@ class RunRecord:
         self._last_flush = time.monotonic()
         return {name: table.num_rows for name, table in self._tables.items()}
 
+    def part_checksums(self) -> dict[str, int]:
+        """The CRC-32 of the part files of each table, which changes with each flush."""
+        return {name: table.part_checksum for name, table in self._tables.items()}
+
     def read(self, table: str) -> Columns:
         """The rows of a table that are on disk, as they were added.
 
@@ -167,6 +171,10 @@ class NullRecord(RunRecord):
 
     def flush(self) -> dict[str, int]:
         """Does nothing; there are no tables."""
+        return {}
+
+    def part_checksums(self) -> dict[str, int]:
+        """Does nothing; there are no part files."""
         return {}
 
     def close(self, *, keep_parts: bool = False, **changes: Any) -> None:

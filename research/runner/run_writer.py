@@ -24,6 +24,7 @@ from research.parallel.processes import is_primary
 from research.records.record import NullRecord
 from research.records.trackers import BackgroundTrackers
 from research.records.trackers.wandb import WandbTracker
+from research.runner.checkpoint_notes import CheckpointNotes
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
@@ -92,8 +93,8 @@ class RunWriter:
         self.trackers = BackgroundTrackers(trackers)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
-        if self.checkpoint:
-            self._earlier_seconds = self.checkpoint.notes["seconds"]
+        if opened.notes:
+            self._earlier_seconds = opened.notes.seconds
         if opened.earlier_rows:
             self._add_earlier_rows(opened.earlier_rows)
 
@@ -137,13 +138,16 @@ class RunWriter:
     def checkpoint_notes(self) -> dict[str, Any]:
         """What a checkpoint holds besides the state; the rows up to it are flushed first."""
         info = self.record.info
-        return {
-            "id": info["id"],
-            "data": info["data"]["fingerprint"],
-            "resumed": info.get("resumed", []),
-            "seconds": self._seconds(),
-            "rows": self.record.flush(),
-        }
+        rows = self.record.flush()
+        notes = CheckpointNotes(
+            id=info["id"],
+            data=info["data"]["fingerprint"],
+            resumed=info.get("resumed", []),
+            seconds=self._seconds(),
+            rows=rows,
+            part_checksums=self.record.part_checksums(),
+        )
+        return notes.as_json()
 
     def _seconds(self) -> dict[str, float]:
         """The seconds of this attempt and of the earlier ones that it resumes."""
