@@ -73,7 +73,9 @@ def _upload(folder: Path) -> str:
     after an upload.
     """
     command = [sys.executable, "-m", "wandb", "sync", str(folder)]
-    process = subprocess.run(command, capture_output=True, text=True)
+    process = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", errors="replace"
+    )
     if _is_uploaded(folder):
         return ""
     lines = (process.stdout + process.stderr).strip().splitlines()

@@ -143,8 +143,19 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     return _report_run(task.results[-1], session)
 
 
-def refuse(error: Exception, *, show_traces: bool) -> NoReturn:
-    """Reports a user's mistake in one line and raises UsageError; raises a defect of ours again."""
+def refuse(
+    error: Exception,
+    *,
+    show_traces: bool,
+    exit_code: int = 2,
+) -> NoReturn:
+    """Reports a user's mistake in one line and raises UsageError; raises a defect of ours again.
+
+    Args:
+        error: what was raised.
+        show_traces: whether the traceback is printed too.
+        exit_code: the exit code of the command; 1 where a run had started before it failed.
+    """
     if isinstance(error, PeerFailed):
         from research.parallel.processes import report_peer_failure
 
@@ -155,17 +166,17 @@ def refuse(error: Exception, *, show_traces: bool) -> NoReturn:
     if show_traces:
         traceback.print_exception(error)
     print(f"fathom: {message}", file=sys.stderr)
-    raise errors.UsageError(2)
+    raise errors.UsageError(exit_code)
 
 
 def _report_run(result: dict[str, Any], session: Session) -> int:
     """Prints how a single run ended and returns the exit code."""
+    error = result.get("error")
+    if isinstance(error, Exception):
+        refuse(error, show_traces=session.show_traces, exit_code=1 if "steps" in result else 2)
     from research.parallel.processes import is_primary
     from research.reporting.tables import print_run
 
-    error = result.get("error")
-    if isinstance(error, Exception):
-        refuse(error, show_traces=session.show_traces)
     if is_primary():
         print_run(result)
     return 0 if result["status"] == "done" else 1

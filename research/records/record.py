@@ -147,6 +147,10 @@ class RunRecord:
         for table in self._tables.values():
             table.remove_parts()
 
+    def discard(self) -> None:
+        """Removes ``run.json`` of a run that never started. The run stays locked."""
+        (self.directory / "run.json").unlink(missing_ok=True)
+
     def release(self) -> None:
         """Lets other processes lock the run."""
         self._lock.release()
@@ -181,6 +185,9 @@ class NullRecord(RunRecord):
         """Changes entries in memory."""
         self.update(**changes)
 
+    def discard(self) -> None:
+        """Does nothing; there is no file."""
+
     def release(self) -> None:
         """Does nothing; there is no lock."""
 
@@ -198,17 +205,20 @@ def read_info(directory: Path) -> JsonObject | None:
     """The content of ``run.json``; None if it is missing or cannot be read."""
     file = directory / "run.json"
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file completely or not at all; NaN and infinities become null."""
+    r"""Writes a JSON file completely or not at all; NaN and infinities become null.
+
+    Bytes of a path that are no text become escape sequences such as ``\\udcff``, as in JSON.
+    """
     value = _to_json_value(value)
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(f"{text}\n")
+    temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
     os.replace(temporary, path)
 
 

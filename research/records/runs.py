@@ -29,7 +29,7 @@ class Run:
     @functools.cached_property
     def info(self) -> JsonObject:
         """The content of ``run.json``."""
-        text = (self.directory / "run.json").read_text()
+        text = (self.directory / "run.json").read_text(encoding="utf-8")
         return json.loads(text)
 
     @functools.cached_property
@@ -38,7 +38,7 @@ class Run:
         import yaml
 
         file = self.directory / ".hydra" / "config.yaml"
-        return flatten_dict(yaml.safe_load(file.read_text()))
+        return flatten_dict(yaml.safe_load(file.read_text(encoding="utf-8")))
 
     @functools.cached_property
     def metrics(self) -> Columns:

@@ -90,7 +90,7 @@ def expected_runs(key: str) -> dict[str, dict[str, Any]]:
     from research.sweeps.composition import compose_jobs
 
     file = resource_dir("conf") / "experiment" / f"{key}.yaml"
-    experiment = yaml.safe_load(file.read_text())
+    experiment = yaml.safe_load(file.read_text(encoding="utf-8"))
     sweeper = experiment["hydra"]["sweeper"]
     params = sweeper.get("params", {})
     jobs = expand_jobs(params, sweeper.get("arms"))

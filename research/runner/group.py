@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.config.errors import explain
 from research.parallel.processes import broadcast_arrays, is_primary
 from research.runner.progress import Progress
 from research.runner.resume import AlreadyFinished
@@ -130,8 +131,18 @@ class RunGroup:
         if isinstance(error, CheckpointStepMismatch):
             return True
         # Trackers start after the first step: from then on the runs cannot start once more.
-        has_started = self._compiled_at != self._created_at
-        return is_out_of_memory(error) and not has_started and len(self._specs) > 1
+        return is_out_of_memory(error) and not self._has_started and len(self._specs) > 1
+
+    @property
+    def _has_started(self) -> bool:
+        """Whether the first step is compiled and trained."""
+        return self._compiled_at != self._created_at
+
+    def _is_refused(self, error: BaseException | None) -> bool:
+        """Whether the runs cannot start as the user asked for them, so that no record remains."""
+        if error is None or self._has_started or self.start_step:
+            return False
+        return not isinstance(error, OSError) and explain(error) is not None
 
     def find_start_step(self) -> None:
         """Sets ``start_step``.
@@ -267,7 +278,10 @@ class RunGroup:
         self._writers.remove(writer)
         self._checkpoint_writer.wait()
         try:
-            writer.close(error)
+            if self._is_refused(error):
+                writer.discard()
+            else:
+                writer.close(error)
         except Exception as closing_error:
             error = error or closing_error
         result = self.results[writer.index]

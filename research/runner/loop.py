@@ -250,7 +250,12 @@ def _compile_and_init(
     shapes = placed_shapes(layout, jax.eval_shape(program.init, setup.hp))
     num_devices = min(layout.devices, jax.local_device_count())
     num_bytes = 2 * num_devices * tree_bytes(shapes)  # the state before a step and after it
-    check_memory(num_bytes // layout.num_run_shards, num_devices)
+    check_memory(
+        num_bytes // layout.num_run_shards,
+        num_devices,
+        needed_for="the network with its optimizer",
+        settings="model.depth or model.width",
+    )
 
     def compile_function(function: Wrapped, *arguments: Any) -> Compiled:
         with precision_context(precision):  # the context applies to one thread only
@@ -269,7 +274,12 @@ def _compile_and_init(
     for name in setup.diagnostic_intervals:
         compile_function(getattr(program, name), data)
     needed = program_bytes(compiled_chunk.result())
-    check_memory(num_devices * needed, num_devices)
+    check_memory(
+        num_devices * needed,
+        num_devices,
+        needed_for="the training step",
+        settings="train.batch_size, model.depth or model.width",
+    )
     return shard_state(layout, state), compiled_evaluation
 
 

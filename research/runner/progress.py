@@ -1,5 +1,6 @@
 """The progress of runs on standard error: a bar in a terminal, plain lines in a pipe."""
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -103,7 +104,8 @@ class Progress:
             self._print(f"{text}{self._time_left(completed)}")
 
     def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk behind a log must not end the run
+            print(line, file=sys.stderr, flush=True)
 
     def _completed_runs(self, fraction: float) -> float:
         """Runs that are done, plus the given fraction of the present group."""

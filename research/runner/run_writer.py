@@ -263,6 +263,13 @@ class RunWriter:
             profiles = _select_rows(profiles, slice(1, None))
         self.record.add(metrics, profiles)
 
+    def discard(self) -> None:
+        """Removes the record of a run that cannot start as it was asked for."""
+        with contextlib.ExitStack() as cleanup:  # runs in reverse order
+            cleanup.callback(self.record.release)
+            cleanup.callback(lambda: self.trackers.finish(self.record.info))
+            self.record.discard()
+
     def close(self, error: BaseException | None = None) -> None:
         """Ends the run and writes what was measured.
 

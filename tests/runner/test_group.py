@@ -224,7 +224,7 @@ def memory_for(num_runs, *, of_runs, error):
     """A memory check that passes for ``num_runs`` runs, if the first call is for ``of_runs``."""
     amounts = []
 
-    def check(num_bytes, num_devices):
+    def check(num_bytes, num_devices, **_):
         amounts.append(num_bytes)
         if num_bytes > amounts[0] * num_runs / of_runs:
             raise error

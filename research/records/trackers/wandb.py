@@ -248,7 +248,9 @@ def _remove_earlier_attempts(directory: Path, run_id: str) -> int:
 def _count_steps(offline_run: Path) -> int:
     """How many training steps an offline run holds, read by W&B's command line."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline_run)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=True
+    ).stdout
     num_steps = 0
     for line in output.splitlines():
         record = json.loads(line)
