@@ -98,9 +98,12 @@ class TrainTask:
 
     def __call__(self, composed: DictConfig) -> Objective:
         """Trains the run and returns its result, which a search minimises."""
-        directory = Path(HydraConfig.get().runtime.output_dir)
-        run_spec = RunSpec(to_checked_config(composed), directory)
-        (result,) = train_group([run_spec], self.session)
+        runtime = HydraConfig.get().runtime
+        # With hydra.job.chdir=true Hydra has changed to the run's directory, but relative paths
+        # mean what they meant when the command was given.
+        with contextlib.chdir(runtime.cwd):
+            run_spec = RunSpec(to_checked_config(composed), Path(runtime.output_dir))
+            (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)
         return objective

@@ -103,13 +103,14 @@ def upload_results(directory: Path) -> None:
         sent = json.loads(receipt.read_text(encoding="utf-8"))
         if sent["sent"] == fingerprint:
             return
-    from research.records.trackers import BackgroundTrackers
+    from research.records.trackers import BackgroundTrackers, identity
     from research.records.trackers.summary import WandbSummary
 
     claims_file = directory / "claims.json"
+    settings = {name: first[f"tracker.{name}"] for name in TRACKER_SETTINGS}
     summary = WandbSummary(
-        settings={name: first[f"tracker.{name}"] for name in TRACKER_SETTINGS},
-        group=directory.absolute().name,
+        settings=identity.with_environment(settings),
+        group=identity.run_group(directory.absolute().name),
         figure=directory / "figure.png",
         claims=json.loads(claims_file.read_text(encoding="utf-8")),
     )

@@ -22,7 +22,7 @@ from research.gauges.table import (
 )
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
-from research.records.trackers import BackgroundTrackers
+from research.records.trackers import BackgroundTrackers, identity
 from research.records.trackers.wandb import WandbTracker
 from research.runner.checkpoint_notes import CheckpointNotes
 from research.runner.provenance import git_commit, package_versions
@@ -418,11 +418,11 @@ def _make_trackers(run_spec: RunSpec) -> list[Any]:
         return []
     config = to_dict(run_spec.config)
     tracker = WandbTracker(
-        settings=config["tracker"],
+        settings=identity.with_environment(config["tracker"]),
         run_id=run_spec.identity,
         config=config,
-        name=run_spec.directory.name,
-        group=run_spec.directory.absolute().parent.name,
+        name=identity.run_name(run_spec.directory.name),
+        group=identity.run_group(run_spec.directory.absolute().parent.name),
     )
     return [tracker]
 

@@ -19,6 +19,7 @@ from research.gauges.table import (
 )
 from research.records.runs import Columns, JsonObject
 from research.records.trackers import Diagnostics
+from research.records.trackers.identity import all_tags, job_type
 from research.records.trackers.server import server_address, server_answers
 
 MAX_LAYERS = 256  # Deeper networks log evenly spaced layers: dashboards slow down past 10,000 keys.
@@ -89,8 +90,8 @@ class WandbTracker:
             "id": run_id,
             "name": name,
             "group": group,
-            "tags": make_tags(config),
-            "job_type": "train",
+            "tags": all_tags(make_tags(config)),
+            "job_type": job_type(),
         }
         self._num_uploaded_steps = 0
         self._steps: list[np.ndarray] = []
