@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from research.records.run_info import DamagedRecord, read_run_info
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, JsonObject
 from research.records.table_writer import TableWriter
 
 FLUSH_SECONDS = 2.0
+SECONDS_OF_A_LOOK = 0.1  # much longer than a reader holds the lock
 TABLES = (METRICS, PROFILES, INSPECTIONS)
 
 
@@ -40,14 +42,24 @@ class Lock:
         """
         self.directory = directory
         self._descriptor = os.open(directory, os.O_RDONLY)
+        # A reader that looks whether the run is being written holds the lock for a moment.
+        if self._try_to_lock():
+            return
+        time.sleep(SECONDS_OF_A_LOOK)
+        if self._try_to_lock():
+            return
+        self.release()
+        raise RunLocked(
+            f"{directory} is being trained by another process: "
+            "wait until it ends, or choose another name="
+        )
+
+    def _try_to_lock(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self.release()
-            raise RunLocked(
-                f"{directory} is being trained by another process: "
-                "wait until it ends, or choose another name="
-            ) from None
+            return False
+        return True
 
     def release(self) -> None:
         """Lets other processes lock the run."""
@@ -193,20 +205,25 @@ class NullRecord(RunRecord):
 
 
 def is_being_written(directory: Path) -> bool:
-    """Whether a process is training the run in ``directory``."""
+    """Whether a process is training the run in ``directory``, also where that cannot be known."""
     try:
-        Lock(directory).release()
-    except RunLocked:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
         return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
 
 
 def read_info(directory: Path) -> JsonObject | None:
-    """The content of ``run.json``; None if it is missing or cannot be read."""
-    file = directory / "run.json"
+    """The content of ``run.json``; None if it is missing or damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        return read_run_info(directory / "run.json")
+    except DamagedRecord:
         return None
 
 

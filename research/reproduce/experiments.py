@@ -148,7 +148,7 @@ def _check_run(
             f"{run.directory} does not belong to {key} ({difference}): "
             f"remove that folder, then {command}"
         )
-    status = run.info["status"]
+    status = run.status
     if status not in FINISHED:
         raise ValueError(f"{run.directory} is {status}, not done: {command}")
 

@@ -80,7 +80,7 @@ class RunWriter:
         self._exponents: dict[int, Columns] = {}  # by step
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
-        info["together"] = group_size
+        info["group_size"] = group_size
         if is_primary():
             opened = open_run(run_spec, setup, info)
             trackers = _make_trackers(run_spec)

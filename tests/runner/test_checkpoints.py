@@ -185,7 +185,7 @@ def test_runs_of_a_group_resume_together_where_they_are_at_the_same_step(train, 
     assert sorted(resumed) == sorted(uninterrupted)
     for seed, run in uninterrupted.items():
         assert have_same_rows(resumed[seed], run)
-    group_sizes = [resumed[seed].info["together"] for seed in range(3)]
+    group_sizes = [resumed[seed].info["group_size"] for seed in range(3)]
     assert group_sizes == ([2, 2, 1] if error is KeyboardInterrupt else [1, 3, 3])
 
 
