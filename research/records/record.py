@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from research.records.files import ReservedSpace, replacing
 from research.records.run_info import DamagedRecord, read_run_info
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, JsonObject
 from research.records.table_writer import TableWriter
 
 FLUSH_SECONDS = 2.0
+RESERVED_FILE = "reserved.tmp"  # in a run directory, while the run lasts
 SECONDS_OF_A_LOOK = 0.1  # much longer than a reader holds the lock
 TABLES = (METRICS, PROFILES, INSPECTIONS)
 
@@ -100,12 +102,21 @@ class RunRecord:
             self._tables[name] = TableWriter(self.directory, name, num_kept)
         self.flush_scale = 1.0
         self._last_flush = time.monotonic()
+        self._reserve = ReservedSpace(self.directory / RESERVED_FILE)
         self.update(status="running")
 
     def update(self, **changes: Any) -> None:
         """Changes entries of ``run.json``."""
         self.info |= changes
         write_json(self.directory / "run.json", self.info)
+
+    def fail(self, **changes: Any) -> None:
+        """Changes entries of ``run.json`` although the disk may be full.
+
+        The tables stay as they are: the rows that are on disk remain in part files.
+        """
+        self._reserve.release()
+        self.update(**changes)
 
     def add(self, metrics: Columns, profiles: Columns) -> None:
         """Appends rows: metrics [S], profiles [S', N] with their ``step`` [S']."""
@@ -152,6 +163,7 @@ class RunRecord:
         """
         for table in self._tables.values():
             table.write_final_file()
+        self._reserve.release()
         self.update(**changes)
         if keep_parts:
             return
@@ -161,6 +173,7 @@ class RunRecord:
 
     def discard(self) -> None:
         """Removes ``run.json`` of a run that never started. The run stays locked."""
+        self._reserve.release()
         (self.directory / "run.json").unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -194,6 +207,10 @@ class NullRecord(RunRecord):
         return {}
 
     def close(self, *, keep_parts: bool = False, **changes: Any) -> None:
+        """Changes entries in memory."""
+        self.update(**changes)
+
+    def fail(self, **changes: Any) -> None:
         """Changes entries in memory."""
         self.update(**changes)
 
@@ -234,9 +251,8 @@ def write_json(path: Path, value: Any) -> None:
     """
     value = _to_json_value(value)
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _to_json_value(value: Any) -> Any:

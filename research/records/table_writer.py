@@ -1,7 +1,6 @@
 """Writes one table of a run directory: part files while the run lasts, one file at its end."""
 
 import math
-import os
 import shutil
 import zlib
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from research.records.files import replacing
 from research.records.runs import Columns, column_to_array
 
 
@@ -179,6 +179,5 @@ def _float32_list(type_: pa.DataType) -> pa.DataType:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     """Writes a file completely or not at all."""
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)

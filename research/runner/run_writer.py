@@ -295,7 +295,13 @@ class RunWriter:
             cleanup.callback(lambda: self.trackers.finish(self.record.info))
             info["final"] = self._final_metrics()
             info["verdict"] = self._verdict()
-            self.record.close(**info, keep_parts=can_resume)
+            try:
+                self.record.close(**info, keep_parts=can_resume)
+            except OSError as closing_error:
+                info["status"] = "failed"
+                info["error"] = f"{type(closing_error).__name__}: {closing_error}"
+                self.record.fail(**info)
+                raise
             if is_primary() and not can_resume and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
 
