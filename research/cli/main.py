@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from research.cli.parser import COMMANDS, make_parser
+from research.runner.signals import end_process
 
 
 def main() -> None:
@@ -19,8 +20,8 @@ def main() -> None:
     try:
         exit_code = run(sys.argv[1:])
     except SystemExit as ended:
-        exit_code = ended.code
-    sys.exit(_flush_output(exit_code))
+        exit_code = int(ended.code or 0)
+    end_process(_flush_output(exit_code))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -86,7 +87,7 @@ def _null_stream() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")
 
 
-def _flush_output(exit_code: object) -> object:
+def _flush_output(exit_code: int) -> int:
     """Writes what is left of standard output; returns 2 as the exit code where that fails."""
     try:
         sys.stdout.flush()

@@ -18,7 +18,7 @@ from research.cli.overrides import prepare_arguments
 from research.config import errors
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
-from research.parallel.errors import PeerFailed
+from research.parallel.errors import JoinInterrupted, PeerFailed
 from research.runner.progress import Silent
 from research.runner.run_spec import Objective, RunSpec, read_ended, to_checked_config
 from research.runner.session import Session, train_group
@@ -135,9 +135,11 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
             run_hydra(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         session.interrupted = True
-        print("fathom: interrupted; what was measured is written", file=sys.stderr)
+        print(f"fathom: interrupted{interruption}", file=sys.stderr, flush=True)
+        if isinstance(interruption, JoinInterrupted):
+            os._exit(1)  # an orderly exit would wait for the other processes
         return 1
     except Exception as error:
         refuse(error, show_traces=session.show_traces)

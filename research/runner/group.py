@@ -18,6 +18,7 @@ from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
+from research.runner.signals import RunsInterrupted, uninterrupted
 from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, copy_to_host
 from research.training.program import Metrics
 from research.training.state import TrainState
@@ -123,9 +124,26 @@ class RunGroup:
             for writer in self._writers:
                 writer.record.release()
             return False
-        for writer in list(self._writers):
-            self._close_run(writer, error)
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        try:
+            with uninterrupted():
+                for writer in list(self._writers):
+                    self._close_run(writer, error)
+        except KeyboardInterrupt:
+            is_interrupted = True
+        if is_interrupted:
+            raise RunsInterrupted(self._describe_interruption()) from None
         return isinstance(error, Exception)
+
+    def _describe_interruption(self) -> str:
+        """What became of the runs that were interrupted, to follow the word ``interrupted``."""
+        for result in self.results:
+            error = result.get("error")
+            if isinstance(error, Exception):
+                return f", and not everything could be written: {explain(error) or error}"
+        if not self._has_started:
+            return " before the first step"
+        return "; what was measured is written"
 
     def _can_be_split(self, error: BaseException) -> bool:
         if isinstance(error, CheckpointStepMismatch):

@@ -1,5 +1,6 @@
 """The host loop: trains a group of runs chunk by chunk and writes what each chunk measured."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -33,6 +34,7 @@ from research.runner.memory import check_memory, program_bytes, release_programs
 from research.runner.progress import Progress
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.runner.run_spec import Result, RunSpec
+from research.runner.signals import COMPILE_THREAD
 from research.training.checkpoint import copy_to_host, restore_state, stack_checkpoints
 from research.training.precision import precision_context
 from research.training.program import Metrics, Program, make_program
@@ -135,11 +137,23 @@ def _train_group(
     with precision_context(precision):
         setup = _on_all_processes(make_run_setup, *configs, *padding_configs, layout=layout)
         opened = _on_all_processes(RunGroup, run_specs, setup, progress)
-        with opened as group, ThreadPoolExecutor(1) as compile_pool:
+        with opened as group, _compile_thread() as compile_pool:
             _on_all_processes(group.find_start_step)
             if not group.has_ended:
                 _train_in_chunks(setup, group, precision, compile_pool)
     return group.results
+
+
+@contextlib.contextmanager
+def _compile_thread() -> Iterator[Executor]:
+    """A thread to compile in. Where the runs end early, what it compiles is not waited for."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix=COMPILE_THREAD)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _on_all_processes(
