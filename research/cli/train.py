@@ -14,8 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from research.cli.overrides import prepare_arguments
+from research.cli.overrides import config_folders, prepare_arguments
 from research.config import errors
+from research.config.config_files import check_config_files
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
 from research.parallel.errors import JoinInterrupted, PeerFailed
@@ -123,7 +124,8 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     session = session or Session()
     session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task = TrainTask(session)
-    sys.argv = ["fathom train", *prepare_arguments(arguments)]  # Hydra reads its arguments there
+    words = prepare_arguments(arguments)
+    sys.argv = ["fathom train", *words]  # Hydra reads its arguments there
     register_with_hydra()
     run_hydra = hydra.main(
         version_base="1.3",
@@ -131,6 +133,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
         config_name="config",
     )
     try:
+        check_config_files(words, config_folders(words))
         with _hydra_raises(), terminable(), session.progress, _visible_to_callbacks(session):
             run_hydra(task)()
     except errors.SweepEnded as ended:
