@@ -1,15 +1,18 @@
 """Nonlinearities by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from research.config.options import Level
+from research.config.options import ActivationKind, Level
 from research.gauges.slots import Statistics
 from research.gauges.table import Site, measure_at
+from research.models.architecture import Architecture
+from research.models.hparams import HParams
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -22,6 +25,15 @@ ACTIVATIONS = {
     "softsign": jax.nn.soft_sign,
     "linear": lambda z: z,
 }
+NAMES = tuple(kind.name for kind in ActivationKind)  # their numbers in a family
+FUNCTIONS = [ACTIVATIONS[name] for name in NAMES]
+
+
+def nonlinearity_of(arch: Architecture, hp: HParams) -> "Nonlinearity | SwitchedNonlinearity":
+    """The nonlinearity of a network, elementwise."""
+    if hp.variant is not None:
+        return SwitchedNonlinearity(hp.variant.activation)
+    return Nonlinearity(arch.activation.kind.name)
 
 
 class Nonlinearity:
@@ -49,8 +61,58 @@ class Nonlinearity:
             return float(np.max(slopes))
 
 
+class SwitchedNonlinearity:
+    """A nonlinearity φ, elementwise, by its number in ``NAMES``, an argument of the program."""
+
+    def __init__(self, number: Array):
+        self.number = number
+
+    def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """φ(z)."""
+        return _switch(self.number, z)
+
+    def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The derivative φ'(z)."""
+        return lax.switch(self.number, [Nonlinearity(name).slope for name in NAMES], z)
+
+    def greatest_slope(self) -> Float[Array, ""]:
+        """The greatest |φ'(z)| on a fine grid, as ``Nonlinearity`` computes it."""
+        slopes = [Nonlinearity(name).greatest_slope() for name in NAMES]
+        return jnp.asarray(slopes)[self.number]
+
+
+@jax.custom_vjp
+def _switch(number: Array, z: Array) -> Array:
+    """φ(z). The backward pass stores z alone, and no other intermediate result of any branch."""
+    return lax.switch(number, FUNCTIONS, z)
+
+
+def _switch_forward(number: Array, z: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _switch(number, z), (number, z)
+
+
+def _switch_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[None, Array]:
+    number, z = saved
+    return None, lax.switch(number, PULLBACKS, z, cotangent)
+
+
+_switch.defvjp(_switch_forward, _switch_backward)
+
+
+def _pullback_of(function: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
+    def pull_back(z: Array, cotangent: Array) -> Array:
+        _, pullback = jax.vjp(function, z)
+        (gradient,) = pullback(cotangent)
+        return gradient
+
+    return pull_back
+
+
+PULLBACKS = [_pullback_of(function) for function in FUNCTIONS]
+
+
 def unit_statistics(
-    activation: str,
+    nonlinearity: Nonlinearity | SwitchedNonlinearity,
     z: Float[Array, "... D"],
     level: Level = Level.full,
     unit_mask: Bool[Array, " D"] | None = None,
@@ -58,13 +120,13 @@ def unit_statistics(
     """What the gauges of a nonlinearity measure, outside differentiation.
 
     Args:
-        activation: name of the nonlinearity.
+        nonlinearity: the nonlinearity.
         z: its input.
         level: which gauges are measured.
         unit_mask: which units count; None for all.
     """
     z = jax.lax.stop_gradient(z)
-    return measure_at(Site.NONLINEARITY, level, Nonlinearity(activation), z, unit_mask)
+    return measure_at(Site.NONLINEARITY, level, nonlinearity, z, unit_mask)
 
 
 def mean_statistics(statistics: Sequence[Statistics]) -> Statistics:

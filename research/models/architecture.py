@@ -46,6 +46,8 @@ class Architecture:
         rounding: a narrower format that the inputs of layers, and their gradients, are rounded
             through; none where it is empty.
         tensor_scale: whether each array is shifted to the top of that format's range first.
+        family: whether depth, shortcut and activation are hyperparameters (``HParams.variant``).
+            ``model.depth`` is then the greatest depth, for which the parameters have room.
     """
 
     shape: tuple[int, ...]
@@ -63,6 +65,7 @@ class Architecture:
     one_hot: bool = False
     rounding: str = ""
     tensor_scale: bool = False
+    family: bool = False
 
     def linear_kwargs(
         self,

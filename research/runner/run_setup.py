@@ -1,5 +1,6 @@
 """From configurations to runs made ready: what is compiled and passed in, on which data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from research.config.data_options import WordVectors
+from research.config.family import has_family, to_family
 from research.config.fields import without_traced_values
 from research.config.options import Float8, MeasureFull
 from research.config.schema import Config
@@ -54,6 +56,11 @@ class RunSetup:
     diagnostic_intervals: dict[str, int]
     stream: Stream | None = None
 
+    def layers_of(self, config: Config) -> int:
+        """N: the layers of a run's network."""
+        architecture = self.program_config.architecture
+        return config.model.depth if architecture.family else architecture.layers
+
     def program_data(self, start: int, steps: int) -> dict[str, Any]:
         """The arrays that the program reads for ``steps`` steps from ``start`` on."""
         if self.stream is None:
@@ -76,6 +83,7 @@ def make_run_setup(
     config: Config,
     *others: Config,
     layout: Layout = SINGLE_DEVICE,
+    num_copies: int = 0,
 ) -> RunSetup:
     """Loads the data and builds the program and the hyperparameters of M runs.
 
@@ -85,16 +93,19 @@ def make_run_setup(
         config: the first of the M runs.
         *others: the others, which differ from it only in traced numbers.
         layout: the devices that they are trained on.
+        num_copies: how many of them, the last ones, fill up devices and are not trained.
 
     Raises:
         ValueError: the runs do not share what is compiled, the devices cannot share the batches,
             streamed data are combined with ``optimizer=gd``, or they are combined with several
             processes.
     """
+    configs = (config, *others)
     dataset = load(config.data)
-    program_config = _make_program_config(config, dataset)
+    is_family = shares_families(layout) and has_family(config)
+    program_config = _make_program_config(config, dataset, is_family, configs)
     for other in others:
-        if _make_program_config(other, dataset) != program_config:
+        if _make_program_config(other, dataset, is_family, configs) != program_config:
             raise ValueError("runs of one group must differ only in traced settings")
     batch_setting = "data.limit" if program_config.full_batch else "train.batch_size"
     check_split(layout, program_config.batch_size, batch_setting)
@@ -103,7 +114,14 @@ def make_run_setup(
     stream = None
     if dataset.train_source is not None:
         stream = _make_stream(config, dataset, program_config.batch_size)
-    hp = make_hparams((config, *others), steps=steps, dtype=_accumulation_dtype(config))
+    dtype = _accumulation_dtype(config)
+    hp = make_hparams(
+        configs,
+        steps=steps,
+        dtype=dtype,
+        num_copies=num_copies,
+        is_family=is_family,
+    )
     return RunSetup(
         program_config=_for_length(program_config, steps, stream),
         layout=layout,
@@ -180,8 +198,25 @@ def _for_length(
     return replace(program_config, streamed=True, capacity=stream.capacity)
 
 
-def _make_program_config(config: Config, dataset: Dataset) -> ProgramConfig:
-    architecture = _make_architecture(config, dataset)
+def shares_families(layout: Layout) -> bool:
+    """Whether the members of a family of networks share a program on these devices.
+
+    Runs that are trained one after the other on a CPU do. An accelerator would compute every branch
+    for every run of a vmap, and would wait for the host at each layer.
+    """
+    return layout.map_mode == "map" and jax.default_backend() == "cpu"
+
+
+def _make_program_config(
+    config: Config,
+    dataset: Dataset,
+    is_family: bool,
+    group: Sequence[Config],
+) -> ProgramConfig:
+    if is_family:
+        greatest_depth = max(member.model.depth for member in group)
+        config = to_family(config, greatest_depth)
+    architecture = replace(_make_architecture(config, dataset), family=is_family)
     optimizer = without_traced_values(config.optimizer)
     program_config = ProgramConfig(
         architecture=architecture,

@@ -55,6 +55,11 @@ def count_exponents(
     return counts
 
 
+def trim_counts(counts: Counts, layers: int) -> Counts:
+    """The counts of a network's N layers, where the arrays have room for more layers."""
+    return {"signal": counts["signal"][: layers + 1], "grad": counts["grad"][:layers]}
+
+
 def _count(
     spec: ProgramConfig,
     state: TrainState,
