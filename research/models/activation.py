@@ -1,6 +1,6 @@
 """Nonlinearities by name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from research.config.options import ActivationKind, Level
+from research.config.options import Level
 from research.gauges.slots import Statistics
 from research.gauges.table import Site, measure_at
 from research.models.architecture import Architecture
@@ -25,14 +25,13 @@ ACTIVATIONS = {
     "softsign": jax.nn.soft_sign,
     "linear": lambda z: z,
 }
-NAMES = tuple(kind.name for kind in ActivationKind)  # their numbers in a family
-FUNCTIONS = [ACTIVATIONS[name] for name in NAMES]
 
 
 def nonlinearity_of(arch: Architecture, hp: HParams) -> "Nonlinearity | SwitchedNonlinearity":
     """The nonlinearity of a network, elementwise."""
     if hp.variant is not None:
-        return SwitchedNonlinearity(hp.variant.activation)
+        names = [kind.name for kind in arch.family]
+        return SwitchedNonlinearity(names, hp.variant.activation)
     return Nonlinearity(arch.activation.kind.name)
 
 
@@ -49,9 +48,12 @@ class Nonlinearity:
 
     def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """The derivative φ'(z)."""
-        ones = jnp.ones_like(z)
-        _, slope = jax.jvp(self.function, (z,), (ones,))
+        _, slope = self.with_slope(z)
         return slope
+
+    def with_slope(self, z: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """φ(z) and φ'(z)."""
+        return jax.jvp(self.function, (z,), (jnp.ones_like(z),))
 
     def greatest_slope(self) -> float:
         """The greatest |φ'(z)| on a fine grid: the unit in which saturation is measured."""
@@ -62,53 +64,41 @@ class Nonlinearity:
 
 
 class SwitchedNonlinearity:
-    """A nonlinearity φ, elementwise, by its number in ``NAMES``, an argument of the program."""
+    """One of several nonlinearities, elementwise; which one is an argument of the program.
 
-    def __init__(self, number: Array):
-        self.number = number
+    Args:
+        names: the nonlinearities to choose from, by their names in ``ACTIVATIONS``.
+        choice: the place of the chosen one among them.
+    """
+
+    def __init__(self, names: Sequence[str], choice: Array):
+        self.choices = [Nonlinearity(name) for name in names]
+        self.choice = choice
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ(z)."""
-        return _switch(self.number, z)
+
+        @jax.custom_vjp
+        def apply(z: Array) -> Array:
+            return lax.switch(self.choice, self.choices, z)
+
+        def forward(z: Array) -> tuple[Array, Array]:
+            return lax.switch(self.choice, [each.with_slope for each in self.choices], z)
+
+        def backward(slope: Array, cotangent: Array) -> tuple[Array]:
+            return (cotangent * slope,)
+
+        apply.defvjp(forward, backward)
+        return apply(z)
 
     def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """The derivative φ'(z)."""
-        return lax.switch(self.number, [Nonlinearity(name).slope for name in NAMES], z)
+        return lax.switch(self.choice, [each.slope for each in self.choices], z)
 
     def greatest_slope(self) -> Float[Array, ""]:
-        """The greatest |φ'(z)| on a fine grid, as ``Nonlinearity`` computes it."""
-        slopes = [Nonlinearity(name).greatest_slope() for name in NAMES]
-        return jnp.asarray(slopes)[self.number]
-
-
-@jax.custom_vjp
-def _switch(number: Array, z: Array) -> Array:
-    """φ(z). The backward pass stores z alone, and no other intermediate result of any branch."""
-    return lax.switch(number, FUNCTIONS, z)
-
-
-def _switch_forward(number: Array, z: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _switch(number, z), (number, z)
-
-
-def _switch_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[None, Array]:
-    number, z = saved
-    return None, lax.switch(number, PULLBACKS, z, cotangent)
-
-
-_switch.defvjp(_switch_forward, _switch_backward)
-
-
-def _pullback_of(function: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
-    def pull_back(z: Array, cotangent: Array) -> Array:
-        _, pullback = jax.vjp(function, z)
-        (gradient,) = pullback(cotangent)
-        return gradient
-
-    return pull_back
-
-
-PULLBACKS = [_pullback_of(function) for function in FUNCTIONS]
+        """The greatest |φ'(z)|, as ``Nonlinearity`` computes it."""
+        slopes = [each.greatest_slope() for each in self.choices]
+        return jnp.asarray(slopes)[self.choice]
 
 
 def unit_statistics(

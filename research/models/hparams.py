@@ -23,7 +23,7 @@ class Variant:
 
     Attributes:
         depth: the number of layers, int32.
-        activation: the number of the nonlinearity in ``ActivationKind``, int32.
+        activation: the place of its nonlinearity in ``Architecture.family``, int32.
     """
 
     depth: Any
@@ -92,7 +92,7 @@ def make_hparams(
     steps: int,
     dtype: type,
     num_copies: int = 0,
-    is_family: bool = False,
+    family: Sequence[options.ActivationKind] = (),
 ) -> HParams:
     """The hyperparameters [M] of runs that differ only in traced numbers, on the host.
 
@@ -101,28 +101,29 @@ def make_hparams(
         steps: how many updates each of them has.
         dtype: the format of real numbers: float32 or float64.
         num_copies: how many runs, the last ones, fill up devices and have no step.
-        is_family: whether depth, shortcut and activation are hyperparameters too.
+        family: see ``Architecture.family``.
     """
     variant = None
-    if is_family:
-        variant = _make_variant(configs)
+    if family:
+        variant = _make_variant(configs, family)
         configs = [_in_family(config) for config in configs]
+    run_steps = [steps] * (len(configs) - num_copies) + [0] * num_copies
     groups = {}
     for group in GROUPS:
         variants = [getattr(config, group) for config in configs]
         if group == "train":
-            variants = [_only_traced(variant, steps) for variant in variants]
+            variants = list(map(_only_traced, variants, run_steps))
         groups[group] = _stack_options(variants, dtype)
     seeds = np.asarray([config.seed for config in configs], np.uint32)
-    hp = HParams(seed=seeds, variant=variant, **groups)
-    hp.train.steps[len(configs) - num_copies :] = 0
-    return hp
+    return HParams(seed=seeds, variant=variant, **groups)
 
 
-def _make_variant(configs: Sequence[Config]) -> Variant:
-    kinds = list(options.ActivationKind)
+def _make_variant(
+    configs: Sequence[Config],
+    family: Sequence[options.ActivationKind],
+) -> Variant:
     depths = [config.model.depth for config in configs]
-    activations = [kinds.index(config.activation.kind) for config in configs]
+    activations = [family.index(config.activation.kind) for config in configs]
     return Variant(np.asarray(depths, np.int32), np.asarray(activations, np.int32))
 
 

@@ -1,5 +1,6 @@
 """From configurations to runs made ready: what is compiled and passed in, on which data."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from research.config.data_options import WordVectors
 from research.config.family import has_family, to_family
 from research.config.fields import without_traced_values
-from research.config.options import Float8, MeasureFull
+from research.config.options import ActivationKind, Float8, MeasureFull
 from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
@@ -102,10 +103,12 @@ def make_run_setup(
     """
     configs = (config, *others)
     dataset = load(config.data)
-    is_family = shares_families(layout) and has_family(config)
-    program_config = _make_program_config(config, dataset, is_family, configs)
+    make_program_config = functools.partial(_make_program_config, dataset=dataset)
+    if shares_families(layout) and has_family(config):
+        make_program_config = functools.partial(_make_family_config, dataset=dataset, group=configs)
+    program_config = make_program_config(config)
     for other in others:
-        if _make_program_config(other, dataset, is_family, configs) != program_config:
+        if make_program_config(other) != program_config:
             raise ValueError("runs of one group must differ only in traced settings")
     batch_setting = "data.limit" if program_config.full_batch else "train.batch_size"
     check_split(layout, program_config.batch_size, batch_setting)
@@ -120,7 +123,7 @@ def make_run_setup(
         steps=steps,
         dtype=dtype,
         num_copies=num_copies,
-        is_family=is_family,
+        family=program_config.architecture.family,
     )
     return RunSetup(
         program_config=_for_length(program_config, steps, stream),
@@ -207,16 +210,33 @@ def shares_families(layout: Layout) -> bool:
     return layout.map_mode == "map" and jax.default_backend() == "cpu"
 
 
-def _make_program_config(
+def _make_family_config(
     config: Config,
+    *,
     dataset: Dataset,
-    is_family: bool,
     group: Sequence[Config],
 ) -> ProgramConfig:
-    if is_family:
-        greatest_depth = max(member.model.depth for member in group)
-        config = to_family(config, greatest_depth)
-    architecture = replace(_make_architecture(config, dataset), family=is_family)
+    """The program for a member of a family.
+
+    Args:
+        config: the member.
+        dataset: the dataset.
+        group: all members that are trained together.
+    """
+    greatest_depth = max(member.model.depth for member in group)
+    used = {member.activation.kind for member in group}
+    kinds = [kind for kind in ActivationKind if kind in used]
+    if len(kinds) == 1:
+        # With a single choice there would be no branch, and the compiler would round differently.
+        is_linear = kinds == [ActivationKind.linear]
+        kinds.append(ActivationKind.relu if is_linear else ActivationKind.linear)
+    program_config = _make_program_config(to_family(config, greatest_depth), dataset=dataset)
+    architecture = replace(program_config.architecture, family=tuple(kinds))
+    return replace(program_config, architecture=architecture)
+
+
+def _make_program_config(config: Config, *, dataset: Dataset) -> ProgramConfig:
+    architecture = _make_architecture(config, dataset)
     optimizer = without_traced_values(config.optimizer)
     program_config = ProgramConfig(
         architecture=architecture,

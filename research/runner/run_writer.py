@@ -249,8 +249,8 @@ class RunWriter:
         if not counts:
             return {}
         policy = self._policy
-        trimmed = {name: trim_counts(each, self.layers) for name, each in counts.items()}
-        gauges = gauges_from_counts(trimmed, policy.compute, policy.narrowest)
+        own_counts = trim_counts(counts, self.layers)
+        gauges = gauges_from_counts(own_counts, policy.compute, policy.narrowest)
         self._exponents[step] = gauges
         return gauges
 

@@ -8,6 +8,7 @@ exact arithmetic.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +56,13 @@ def count_exponents(
     return counts
 
 
-def trim_counts(counts: Counts, layers: int) -> Counts:
+def trim_counts(counts: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """The counts of a network's N layers, where the arrays have room for more layers."""
-    return {"signal": counts["signal"][: layers + 1], "grad": counts["grad"][:layers]}
+    trimmed = {}
+    for format_, of_format in counts.items():
+        signal = of_format["signal"][: layers + 1]
+        trimmed[format_] = {"signal": signal, "grad": of_format["grad"][:layers]}
+    return trimmed
 
 
 def _count(

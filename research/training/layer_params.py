@@ -72,7 +72,7 @@ def has_layer_axis(arch: Architecture, path: str) -> bool:
         arch: the architecture.
         path: where the array is in the state, with dots.
     """
-    return arch.family and STAGES in path.split(".")
+    return bool(arch.family) and STAGES in path.split(".")
 
 
 def kernels_of(arch: Architecture, params: Any) -> list[list[list[Array]]]:
