@@ -46,7 +46,7 @@ def loop_over_layers(
 
         return lax.fori_loop(0, count, step, (h, _empty_results(body, h, layers)))
 
-    def forward(h: Array, layers: Any) -> tuple[tuple[Array, Any], tuple[Array, Any]]:
+    def forward(h: Array, layers: Any) -> tuple[tuple[Array, Any], tuple[Any, Array]]:
         def step(index: Array, carry: tuple) -> tuple:
             h, results, inputs = carry
             inputs = _write(inputs, h, index)
