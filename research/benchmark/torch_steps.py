@@ -10,7 +10,7 @@ plain sums of squares.
 import functools
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -309,11 +309,14 @@ def matmul_precision(precision: str) -> Iterator[None]:
     """
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [backend.fp32_precision for backend in backends]
-    jax_precision = {"tf32": "default", "ieee": "float32"}[precision]
     for backend in backends:
         backend.fp32_precision = precision
+    # JAX's default is not set, because that would compile the same programs again.
+    jax_precision = (
+        jax.default_matmul_precision("float32") if precision == "ieee" else nullcontext()
+    )
     try:
-        with jax.default_matmul_precision(jax_precision):
+        with jax_precision:
             yield
     finally:
         for backend, precision_before in zip(backends, before, strict=True):

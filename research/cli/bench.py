@@ -1,5 +1,6 @@
 """``fathom bench``: measures this machine against the budgets."""
 
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from research.benchmark.table import (
     write_device_section,
     write_page,
 )
+from research.benchmark.timing import Measurement
 from research.reporting.tables import console
 from research.runner.progress import Progress
 
@@ -31,7 +33,8 @@ def main(
         quick: Whether these are measured with tiny networks, which are not written.
 
     Returns:
-        The exit code: 1 where a budget does not hold, else 0. Tiny networks have no budget.
+        The exit code: 1 where a budget does not hold or a row could not be measured, else 0. Tiny
+        networks have no budget.
 
     Raises:
         ValueError: There is no row of that name, or no accelerator.
@@ -50,17 +53,23 @@ def main(
     if len(selected) == len(rows) and not quick:
         print(f"written: {_write(measured_rows, device=device)}")
     for measured in measured_rows:
-        if measured.holds is False:
+        if measured.holds is False or measured.measurement.failed:
             return 1
     return 0
 
 
 def _measure(rows: Sequence[Row]) -> list[MeasuredRow]:
+    """Measures the rows; one that raises does not take the others along."""
     measured_rows = []
     with Progress(len(rows)) as progress:
         for row in rows:
             progress.start_runs(row.name)
-            measured_rows.append(MeasuredRow(row, row.measure(progress.step)))
+            try:
+                measurement = row.measure(progress.step)
+            except Exception as error:
+                traceback.print_exc()
+                measurement = Measurement(None, f"failed: {type(error).__name__}", failed=True)
+            measured_rows.append(MeasuredRow(row, measurement))
     return measured_rows
 
 
