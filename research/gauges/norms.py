@@ -3,8 +3,8 @@
 The sum of squares of float32 numbers is 0 for every norm below about 1e-23, and infinite above
 1.8e19. Norms of vanishing and exploding gradients are there. The plain sum is used where it is
 trustworthy; elsewhere the array is divided by its largest magnitude first, as LAPACK's ``nrm2``
-does. An accelerator reads the array once and computes three sums of squares, of which it takes the
-trustworthy one: there a branch, or a second pass, takes longer than the arithmetic.
+does. A GPU sums the squares in float64 instead: there a branch and a second pass take longer than
+the arithmetic.
 """
 
 import functools
@@ -35,34 +35,24 @@ def euclidean(x: Float[Array, "..."]) -> Float[Array, ""]:
 
 def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
     """The Euclidean norm over all leaves, for each index of the leading ``batch_axes``."""
-    if jax.default_backend() == "cpu":
-        return tree_euclidean_by_branch(tree, batch_axes)
-    return tree_euclidean_in_one_pass(tree, batch_axes)
+    if jax.default_backend() == "gpu":
+        return tree_euclidean_in_double(tree, batch_axes)
+    return tree_euclidean_by_branch(tree, batch_axes)
 
 
-def tree_euclidean_in_one_pass(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
-    """``tree_euclidean`` from three sums of squares, those of x, of x·2^k and of x·2^-k.
+def tree_euclidean_in_double(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
+    """``tree_euclidean`` from a sum of squares in float64, whose range holds all of float32's.
 
-    The second one is taken where the first one is too small, and the third one where it is
-    infinite.
+    Leaves in float64 have no wider format and take a branch.
     """
     leaves = _wide_leaves(tree)
     dtype = leaves[0].dtype
-    shift = 2.0 ** (jnp.finfo(dtype).maxexp * 5 // 8)
-    plain = _sum_of_squares(leaves, batch_axes)
-    enlarged = _sum_of_squares([_scale(x, shift) for x in leaves], batch_axes)
-    reduced = _sum_of_squares([_scale(x, 1 / shift) for x in leaves], batch_axes)
-    small_norm = jnp.sqrt(enlarged) / shift
-    large_norm = jnp.sqrt(reduced) * shift
-    # A comparison with NaN is false, so that NaN gives the norm from ``reduced``: NaN.
-    norm = jnp.where(plain < jnp.inf, jnp.sqrt(plain), large_norm)
-    return jnp.where(plain <= _floor(dtype), small_norm, norm)
-
-
-def _scale(x: Array, factor: float) -> Array:
-    """|x|·factor, in a form whose square XLA does not turn into x²·factor², which overflows."""
-    largest = float(jnp.finfo(x.dtype).max)
-    return jnp.minimum(jnp.abs(x) * factor, largest)
+    if dtype == jnp.float64:
+        return tree_euclidean_by_branch(leaves, batch_axes)
+    with jax.enable_x64(True):
+        doubles = [leaf.astype(jnp.float64) for leaf in leaves]
+        norm = jnp.sqrt(_sum_of_squares(doubles, batch_axes))
+        return norm.astype(dtype)
 
 
 def tree_euclidean_by_branch(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:

@@ -12,14 +12,14 @@ from research.gauges.norms import (
     accumulator,
     euclidean,
     tree_euclidean_by_branch,
-    tree_euclidean_in_one_pass,
+    tree_euclidean_in_double,
 )
 from research.training.precision import precision_context
 
 ROUNDING = 1e-6  # a float32 sum of tens of squares: a few ulp of 6e-8 each
 POWERS_OF_TEN = [10.0**e for e in range(-37, 38)]
-# The norm as CPUs compute it, and as accelerators do.
-TREE_NORMS = {"branch": tree_euclidean_by_branch, "one pass": tree_euclidean_in_one_pass}
+# The norm as CPUs compute it, and as GPUs do.
+TREE_NORMS = {"branch": tree_euclidean_by_branch, "double": tree_euclidean_in_double}
 COMPILED = {name: jax.jit(function) for name, function in TREE_NORMS.items()}
 
 
@@ -239,9 +239,12 @@ def test_leaves_of_different_formats_are_summed_in_the_wider_one(order, tree_nor
         assert_allclose(tree_norm(leaves), 2e-30, rtol=ROUNDING)
 
 
-@pytest.mark.parametrize("backend, expected", [("cpu", "branch"), ("gpu", "one pass")])
-def test_accelerators_compute_the_norm_in_one_pass(backend, expected, monkeypatch):
+@pytest.mark.parametrize(
+    "backend, expected", [("cpu", "branch"), ("tpu", "branch"), ("gpu", "double")]
+)
+def test_gpus_alone_compute_the_norm_in_float64(backend, expected, monkeypatch):
     x = jnp.ones(3)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     program = str(jax.make_jaxpr(lambda x: euclidean(x))(x))  # traced again for each backend
     assert ("cond[" in program) == (expected == "branch")
+    assert ("f64[" in program) == (expected == "double")
