@@ -20,7 +20,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
-from . import checking
+from .checking import check
 
 # Not research.training.state: JAX builds states of placeholders, which are no arrays.
 CHECKED = [
@@ -34,7 +34,7 @@ CHECKED = [
     "research.training.rounding",
     "research.training.scaling",
 ]
-install_import_hook(CHECKED, "tests.checking.check")
+install_import_hook(CHECKED, f"{check.__module__}.{check.__name__}")
 
 import jax
 import numpy as np
