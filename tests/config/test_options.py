@@ -212,7 +212,7 @@ def effect_of(changes) -> Effect:
 
 CHANGES_NO_NUMBER = ("mesh",)
 WITHOUT_FILES = ("digits", "python_docs", "function", "noise")
-EXPENSIVE = ("model", "measure")
+EXPENSIVE = ("model", "measure", "optimizer")
 
 
 def settings_to_try():
