@@ -10,6 +10,7 @@ from research.config.options import (
     LossKind,
     ModelKind,
     OptimizerKind,
+    PrecisionKind,
     Recurrent,
     Transformer,
 )
@@ -26,6 +27,8 @@ def check_data(config: Config) -> None:
         ValueError: saying what would be valid, for the first setting that does not fit the data.
     """
     info = describe(config.data)
+    if info.lost_in_float32 and config.precision.kind is not PrecisionKind.float64:
+        raise ValueError(info.lost_in_float32)
     raise_first(_conflicts(config, info))
     _check_batch_size(config, info)
 

@@ -103,12 +103,13 @@ def make_run_setup(
     stream = None
     if dataset.train_source is not None:
         stream = _make_stream(config, dataset, program_config.batch_size)
-    hp = make_hparams((config, *others), steps=steps, dtype=_accumulation_dtype(config))
+    dtype = _accumulation_dtype(config)
+    hp = make_hparams((config, *others), steps=steps, dtype=dtype)
     return RunSetup(
         program_config=_for_length(program_config, steps, stream),
         layout=layout,
         hp=place_on_devices(layout, hp, per_run=True),
-        data=place_on_devices(layout, dataset.arrays(), per_run=False),
+        data=place_on_devices(layout, dataset.arrays(dtype), per_run=False),
         dataset=dataset,
         steps=steps,
         steps_per_epoch=steps_per_epoch,

@@ -12,7 +12,7 @@ from research.config.data_options import Unit
 from research.config.schema import make_option
 from research.data.catalog import describe, load_catalog
 from research.data.compatibility import check_data
-from research.data.dataset import fit_standardization
+from research.data.standardize import fit_standardization
 
 from .. import builders
 from .sample_datasets import PLAY, QUESTIONS, SHAPES, SIZES, random_images
@@ -74,7 +74,7 @@ def test_an_image_dataset_is_described_by_its_files(prepared, name):
 
 def test_an_image_dataset_is_standardized_over_its_training_elements(prepared):
     dataset = load_images("cifar10", limit=20)
-    inputs = (dataset.x.astype(float) - dataset.offset) * dataset.scale
+    inputs = dataset.standardization.apply(dataset.x)
     assert inputs.mean() == pytest.approx(0, abs=1e-12)
     assert inputs.std() == pytest.approx(1, rel=1e-12)
     assert dataset.mean_square == pytest.approx(1, rel=1e-12)
@@ -85,16 +85,16 @@ def test_a_limit_keeps_the_first_training_images(prepared):
     whole = load_images("cifar10")
     assert_array_equal(few.x, whole.x[:20])
     assert_array_equal(few.eval_x, whole.eval_x)
-    assert few.scale != whole.scale
+    assert few.standardization != whole.standardization
 
 
 def test_the_deviation_of_many_rows_is_that_of_all_at_once():
     """The rows have more elements than one block."""
     generator = np.random.default_rng(0)
     rows = generator.integers(256, size=(1700, 3072), dtype=np.uint8)
-    offset, scale = fit_standardization(rows)
-    assert offset == pytest.approx(rows.mean(), rel=1e-12)
-    assert 1 / scale == pytest.approx(rows.std(), rel=1e-12)
+    standardization = fit_standardization(rows)
+    assert standardization.offset == pytest.approx(rows.mean(), rel=1e-12)
+    assert 1 / standardization.scale == pytest.approx(rows.std(), rel=1e-12)
 
 
 READ = """
