@@ -1,7 +1,7 @@
 """Image files: found in a folder, and read in 8 bits a channel and upright."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,28 @@ def find_files(folder: Path) -> FoundFiles:
     images = []
     others = []
     hidden = []
-    for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not _is_loop(directory, name)]
-        for name in names:
-            path = Path(directory, name)
-            if _has_hidden_part(path.relative_to(folder)):
-                hidden.append(path)
-            elif path.suffix.lower() in SUFFIXES:
-                images.append(path)
-            else:
-                others.append(path)
+    for path in _iter_files(folder, frozenset()):
+        if _has_hidden_part(path.relative_to(folder)):
+            hidden.append(path)
+        elif path.suffix.lower() in SUFFIXES:
+            images.append(path)
+        else:
+            others.append(path)
     return FoundFiles(tuple(sorted(images)), tuple(others), tuple(hidden))
 
 
-def _is_loop(directory: str, name: str) -> bool:
-    """Whether a sub-folder is a link to a folder that it lies in."""
-    here = Path(directory).resolve()
-    return here.is_relative_to(Path(directory, name).resolve())
+def _iter_files(folder: Path, outer_folders: frozenset[Path]) -> Iterator[Path]:
+    """The files in a folder and its sub-folders, unless one of ``outer_folders`` is this folder."""
+    here = folder.resolve()
+    if here in outer_folders:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if entry.is_dir():
+                yield from _iter_files(path, outer_folders | {here})
+            else:
+                yield path
 
 
 def is_hidden(name: str) -> bool:
