@@ -188,11 +188,12 @@ def test_a_dataset_that_is_not_prepared_is_named_with_those_that_need_nothing(
 ):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    leave(tmp_path / "mnist")
+    leave(tmp_path / "svhn_cropped")
     with pytest.raises(ValueError) as refused:
-        check_data(make_config("mnist"))
+        check_data(make_config("svhn_cropped"))
     message = str(refused.value)
-    assert message.startswith(f"data=mnist is not prepared in {tmp_path / 'mnist'}, ")
+    folder = tmp_path / "svhn_cropped"
+    assert message.startswith(f"data=svhn_cropped is not prepared in {folder}, ")
     assert "fathom-gradients[catalog]" in message
     assert "offline there are digits, python_docs, function" in message
     assert "\n" not in message
