@@ -68,15 +68,14 @@ class SelectedSplits:
 
 
 class ExampleSource(Protocol):
-    """Examples that are decoded one at a time, when they are needed.
-
-    Attributes:
-        labels: The labels [n]; None where an example has to be decoded to know its label.
-    """
-
-    labels: np.ndarray | None
+    """Examples that are decoded one at a time, when they are needed."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels [n]; None where an example has to be decoded to know its label."""
+        ...
 
     def read(self, index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, int]:
         """Decode one example.

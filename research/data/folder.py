@@ -266,19 +266,17 @@ def _report_unused(
     used: list[Path],
 ) -> None:
     """Say in one line how many files are left out, if any are."""
-    num_outside = len(found.images) - len(used)
     counts = {
         "hidden": len(found.hidden),
-        "no images": len(found.others),
-        "images outside of the folders of classes": num_outside,
+        "not an image": len(found.others),
+        "outside of the folders of classes": len(found.images) - len(used),
     }
     reasons = []
     for reason, count in counts.items():
         if count:
             reasons.append(f"{count} {reason}")
     if reasons:
-        total = len(found.hidden) + len(found.others) + num_outside
-        notify(f"{folder}: left out {total} files ({', '.join(reasons)})")
+        notify(f"{folder}: files left out: {', '.join(reasons)}")
 
 
 def _list_class_names(splits: list[Path]) -> list[str]:

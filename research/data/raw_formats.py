@@ -77,7 +77,7 @@ def make_raw_builder(
     catalogue_class: Any = tfds.builder_cls(dataset)
     read = READERS[dataset]
 
-    class RawBuilder(catalogue_class, skip_registration=True):
+    class RawBuilder(catalogue_class, skip_registration=True):  # type: ignore[call-arg]
         name = dataset
         pkg_dir_path: Path | None = catalogue_class.pkg_dir_path
 

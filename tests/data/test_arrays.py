@@ -1,5 +1,7 @@
 """The user's arrays: a .npz file with x and y."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -20,7 +22,7 @@ def settings(path, **changes):
     return ArrayData(path=str(path), **changes)
 
 
-def network_inputs(dataset, dtype=np.float32):
+def network_inputs(dataset, dtype: Any = np.float32):
     """What the network reads of the training examples."""
     arrays = dataset.arrays(dtype)
     return (arrays["x"].astype(dtype) - arrays["offset"]) * arrays["scale"]

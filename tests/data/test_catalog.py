@@ -88,6 +88,17 @@ def test_a_limit_keeps_the_first_training_images(prepared):
     assert few.standardization != whole.standardization
 
 
+def test_a_limit_is_cut_from_a_random_order_where_tfds_did_not_shuffle(prepared):
+    description = prepared / "cifar10" / "3.0.1" / "dataset_info.json"
+    update_json(description, disableShuffling=True)
+    few = load_images("cifar10", limit=20)
+    whole = load_images("cifar10")
+    rows = [row.tobytes() for row in whole.x]
+    positions = [rows.index(row.tobytes()) for row in few.x]
+    assert len(set(positions)) == 20
+    assert positions != sorted(positions)
+
+
 def test_the_deviation_of_many_rows_is_that_of_all_at_once():
     """The rows have more elements than one block."""
     generator = np.random.default_rng(0)
@@ -390,3 +401,20 @@ def test_the_play_has_as_many_windows_as_its_splits_hold(prepared):
     assert set(sizes) == set(PLAY)
     for split, text in PLAY.items():
         assert sizes[split] == (len(text) - 1) // 16
+
+
+@pytest.mark.parametrize(
+    ("dataset", "setting", "value", "reason"),
+    [
+        ("mnist", "unit", "words", "mnist holds no texts"),
+        ("mnist", "length", 9, "mnist holds no texts"),
+        ("mnist", "word_vectors", "one_hot", "mnist holds no texts"),
+        ("trec", "size", 8, "trec holds no images"),
+        ("trec", "in_memory_limit", 1.0, "trec holds no images"),
+    ],
+)
+def test_a_setting_for_another_kind_of_data_is_refused(prepared, dataset, setting, value, reason):
+    changes = {"dataset": dataset, setting: value}
+    message = f"^data.{setting} must be left out .*{reason}"
+    with pytest.raises(ValueError, match=message):
+        check_data(make_config("tfds", **changes))

@@ -102,6 +102,15 @@ def test_the_network_reads_each_pixel_in_its_scale(digits, per_feature, make_arc
     assert_allclose(inputs, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_network_in_float64_reads_the_digits_in_float64(digits, make_architecture):
+    architecture = make_architecture(shape=(8, 8, 1), dtype="float64")
+    with jax.enable_x64(True):
+        arrays = jax.tree.map(jnp.asarray, digits.arrays(np.float64))
+        inputs = normalize_inputs(architecture, arrays, arrays["x"])
+    assert inputs.dtype == np.float64
+    assert_allclose(inputs, standardize(digits.x, digits), rtol=1e-14, atol=1e-14)
+
+
 def test_what_is_stored_is_small_and_exact(digits):
     assert digits.x.dtype == np.uint8
     assert digits.y.dtype == np.int32

@@ -157,7 +157,7 @@ def test_folders_without_images_next_to_splits_are_left_out(tmp_path, capsys):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "a.xml").touch()
     assert describe(settings(tmp_path)).splits == {"train": 6}
-    assert capsys.readouterr().err == f"fathom: {tmp_path}: left out 1 files (1 no images)\n"
+    assert capsys.readouterr().err == f"fathom: {tmp_path}: files left out: 1 not an image\n"
 
 
 def test_a_class_with_the_name_of_a_split_is_said(tmp_path, capsys):
@@ -219,8 +219,8 @@ def test_what_is_left_out_is_counted_in_one_line(tmp_path, capsys):
     dataset = load(settings(tmp_path))
     assert len(dataset.x) + len(dataset.eval_x) == 6
     assert capsys.readouterr().err == (
-        f"fathom: {tmp_path}: left out 6 files (4 hidden, 1 no images, "
-        "1 images outside of the folders of classes)\n"
+        f"fathom: {tmp_path}: files left out: 4 hidden, 1 not an image, "
+        "1 outside of the folders of classes\n"
     )
 
 

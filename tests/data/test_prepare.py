@@ -3,11 +3,14 @@
 Tests that prepare whole datasets are slow and need their raw files, which lie in FATHOM_RAW_DIR.
 """
 
+import functools
 import gzip
 import hashlib
+import http.server
 import io
 import json
 import socket
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,19 @@ URL_B = "http://there.example/b.txt"
 CONTENTS = {URL_A: b"first", URL_B: b"second"}
 
 
+def make_url_infos(contents):
+    """What a catalogue would know of files with these contents, by URL."""
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+    from tensorflow_datasets.core.utils import Size
+
+    url_infos = {}
+    for url, content in contents.items():
+        checksum = hashlib.sha256(content).hexdigest()
+        size = Size(len(content))
+        url_infos[url] = UrlInfo(size=size, checksum=checksum, filename=None)
+    return url_infos
+
+
 def make_raw_files(
     download_dir,
     *,
@@ -38,17 +54,9 @@ def make_raw_files(
     raw_dir=None,
     unpacked=None,
 ):
-    from tensorflow_datasets.core.download.checksums import UrlInfo
-    from tensorflow_datasets.core.utils import Size
-
-    url_infos = {}
-    for url, content in CONTENTS.items():
-        checksum = hashlib.sha256(content).hexdigest()
-        size = Size(len(content))
-        url_infos[url] = UrlInfo(size=size, checksum=checksum, filename=None)
     return RawFiles(
         "somebodys/small",
-        url_infos,
+        make_url_infos(CONTENTS),
         download_dir,
         may_download,
         raw_dir,
@@ -191,6 +199,42 @@ def test_nothing_is_downloaded_if_the_setting_forbids_it(needed, monkeypatch):
     forbidden = make_raw_files(needed.download_dir, may_download=False)
     with pytest.raises(ValueError, match="data.download=false"):
         forbidden.check_can_download([URL_A])
+
+
+@pytest.fixture
+def server(raw_dir):
+    """A server of the files in a folder, and its address."""
+    handler = functools.partial(QuietHandler, directory=str(raw_dir))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("is_intact", [True, False])
+def test_a_missing_file_is_downloaded_and_its_checksum_is_checked(tmp_path, server, is_intact):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+    tfds.disable_progress_bar()
+    url = f"{server}/renamed"
+    content = CONTENTS[URL_A] if is_intact else b"frist"
+    needed = RawFiles("small", make_url_infos({url: content}), tmp_path / "downloads", True)
+    if is_intact:
+        [file] = download_raw_files(needed, [url]).values()
+        assert file.read_bytes() == content
+        assert find_raw_files(needed) == {url: file}
+    else:
+        with pytest.raises(NonMatchingChecksumError):
+            download_raw_files(needed, [url])
+        assert find_raw_files(needed) == {}
 
 
 @pytest.fixture

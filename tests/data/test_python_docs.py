@@ -218,3 +218,10 @@ def test_a_split_that_does_not_exist_is_refused_by_name(setting):
     message = f"^data.{setting} must be one of train, test, got validation"
     with pytest.raises(ValueError, match=message):
         check_data(make_config(**{setting: "validation"}))
+
+
+@pytest.mark.parametrize("cut", [{"limit": 100}, {"split": "train[:10%]"}])
+def test_a_part_of_the_paragraphs_comes_from_many_topics(cut):
+    """They are sorted by topic."""
+    docs = load_python_docs(TextData(label="topic", **cut))
+    assert len(set(docs.y)) > 10
