@@ -110,7 +110,8 @@ CATALOG_IMAGES = (
     "imagenet2012",
 )
 CATALOG_TEXTS = ("tiny_shakespeare", "imdb_reviews", "trec")
-READ_FROM_FILES = ("folder", "arrays", *CATALOG_IMAGES, *CATALOG_TEXTS, "tfds")
+OF_CATALOG = (*CATALOG_IMAGES, *CATALOG_TEXTS, "tfds")
+READ_FROM_FILES = ("folder", "arrays", *OF_CATALOG)
 for _name in CATALOG_TEXTS:
     NEEDED["data", _name] = TRANSFORMER_ALONE
 OTHER_VALUES = {  # where the next number, or the next member of an enumeration, is not valid
@@ -289,8 +290,8 @@ EXPENSIVE = ("model", "measure")
 def settings_to_try():
     """Every setting of every option.
 
-    Settings of an option with the same dataclass as another one are slow. In expensive groups,
-    inherited settings are slow too.
+    Settings of an option with the same dataclass as another one are slow. In expensive groups, and
+    among the datasets of the catalogue, inherited settings are slow too.
     """
     tried = set()
     parameters = []
@@ -301,7 +302,9 @@ def settings_to_try():
         for setting, declared in settings_of(cls):
             if setting in OF_PREPARATION:
                 continue
-            key = id(declared) if group in EXPENSIVE else (cls, setting)
+            key = (cls, setting)
+            if group in EXPENSIVE or name in OF_CATALOG:
+                key = (name in OF_CATALOG, id(declared))
             marks = [pytest.mark.slow] if key in tried else []
             tried.add(key)
             parameters.append(pytest.param(group, name, setting, marks=marks))
