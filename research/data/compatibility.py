@@ -1,5 +1,6 @@
 """Which settings go with the data, as far as it is known before the data is loaded."""
 
+import enum
 import math
 from collections.abc import Iterator
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from research.config.compatibility import Conflict, divisors, join_numbers, raise_first
 from research.config.data_options import (
+    AnyCatalogData,
+    Data,
     DataKind,
     FunctionData,
     NoiseData,
@@ -21,6 +24,7 @@ from research.config.options import (
     LossKind,
     ModelKind,
     OptimizerKind,
+    PrecisionKind,
     Recurrent,
     Transformer,
 )
@@ -41,6 +45,8 @@ def check_data(config: Config) -> None:
         ValueError: saying what would be valid, for the first setting that does not fit the data.
     """
     info = describe(config.data)
+    if info.lost_in_float32 and config.precision.kind is not PrecisionKind.float64:
+        raise ValueError(info.lost_in_float32)
     raise_first(_conflicts(config, info))
     _check_generated_size(config, info)
     num_examples = _count_training_examples(config, info)
@@ -105,6 +111,7 @@ def _check_steps(config: Config, num_examples: int) -> None:
 
 def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     yield from _target_conflicts(config, info)
+    yield from _unused_conflicts(config.data, info)
     yield from _augmentation_conflicts(config, info)
     if info.text:
         yield from _text_conflicts(config)
@@ -140,6 +147,24 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
             got=label_noise,
             reason=reason,
         )
+
+
+def _unused_conflicts(data: Data, info: DatasetInfo) -> Iterator[Conflict]:
+    """Settings for texts where ``data=tfds`` holds images, and the other way round."""
+    if not isinstance(data, AnyCatalogData):
+        return
+    names = ("size", "in_memory_limit") if info.text else ("unit", "length", "word_vectors")
+    kind = "images" if info.text else "texts"
+    for name in names:
+        value = getattr(data, name)
+        if value != getattr(AnyCatalogData(), name):
+            got = value.name if isinstance(value, enum.Enum) else value
+            yield Conflict(
+                path=f"data.{name}",
+                valid="left out",
+                got=got,
+                reason=f"{data.dataset} holds no {kind}",
+            )
 
 
 def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:

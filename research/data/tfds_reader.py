@@ -25,7 +25,7 @@ def load_cached_arrays(file: Path, decode: Callable[[], Arrays]) -> Arrays:
         # np.load would leave a damaged file open.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
         arrays = decode()
         _write_cache(file, arrays)
         return arrays

@@ -1,7 +1,10 @@
 """Sizes that no machine has are refused in one line, before anything is allocated or written."""
 
+import io
 import os
+import zipfile
 
+import numpy as np
 import pytest
 
 from research.config.system_errors import explain_system_error
@@ -36,6 +39,23 @@ def test_a_size_that_cannot_be_allocated_is_one_line_and_leaves_nothing(
     assert result.err.count("\n") == 1, result.err
     for part in parts:
         assert part in result.err
+    assert os.listdir(workplace) == []
+
+
+def test_an_array_whose_header_is_too_large_names_its_file(fathom, workplace, tmp_path_factory):
+    file = tmp_path_factory.mktemp("arrays") / "huge.npz"
+    header = io.BytesIO()
+    described = {"descr": "<f8", "fortran_order": False, "shape": (10**14,)}
+    np.lib.format.write_array_header_1_0(header, described)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("x.npy", "y.npy"):
+            archive.writestr(name, header.getvalue())
+
+    result = fathom("train", "tracker=none", "data=arrays", f"data.path={file}")
+
+    assert result.code == 2
+    assert result.err.startswith(f"fathom: {file} holds an array that does not fit into memory")
+    assert result.err.count("\n") == 1
     assert os.listdir(workplace) == []
 
 
