@@ -49,6 +49,10 @@ class Lock:
                 "wait until it ends, or choose another name="
             ) from None
 
+    def fileno(self) -> int:
+        """The file descriptor that holds the lock; a process that inherits it holds it too."""
+        return self._descriptor
+
     def release(self) -> None:
         """Lets other processes lock the run."""
         os.close(self._descriptor)

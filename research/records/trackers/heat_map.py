@@ -1,6 +1,7 @@
 """A heat map of a profile over training, for dashboards."""
 
 import io
+import threading
 from typing import Any
 
 import matplotlib as mpl
@@ -8,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+DRAWING = threading.Lock()  # the settings of matplotlib belong to the whole process
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -34,7 +36,7 @@ def heat_map(
     profile = np.asarray(profile, np.float64)
     with np.errstate(divide="ignore"):
         logs = np.log10(profile).T
-    with mpl.rc_context(STYLE):
+    with DRAWING, mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.5, 3.2), layout="constrained")
         axes = figure.subplots()
         layer_edges = np.arange(len(logs) + 1) - 0.5

@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from research.records.runs import Columns, JsonObject
-from research.records.trackers import Diagnostics
-from research.records.trackers.wandb import open_run, run_info
+from research.records.runs import Columns, Diagnostics, JsonObject
+from research.records.trackers import TrackerReports
+from research.records.trackers.wandb import choose_mode, open_run, pending_state, run_info
 
 COLUMNS = (
     "statement",
@@ -24,7 +24,15 @@ class WandbSummary:
     """The W&B run ``summary`` in the group of an experiment's runs.
 
     Writing it again updates the same W&B run.
+
+    Attributes:
+        name: its key in ``mirrored``.
+        remedy: how the user completes W&B after a failure.
+        pending: who and where the W&B run is.
     """
+
+    name = "wandb"
+    remedy = "the same command sends figure and claims again"
 
     def __init__(
         self,
@@ -52,11 +60,14 @@ class WandbSummary:
             "group": group,
             "job_type": "summary",
         }
+        self.pending = pending_state(settings, self._identity)
         self._run: Any = None
 
     def start(self) -> JsonObject:
         """Opens the W&B run; returns its directory, or nothing if W&B is disabled."""
-        self._run, _ = open_run(self._settings, {}, self._identity)
+        chosen = choose_mode(self.pending, TrackerReports())
+        opened = open_run(self._settings, {}, self._identity, mode=chosen.mode)
+        self._run = opened.run
         return run_info(self._run)
 
     def log(
@@ -67,7 +78,7 @@ class WandbSummary:
     ) -> None:
         """Does nothing: an experiment has no rows."""
 
-    def finish(self, info: JsonObject) -> None:
+    def finish(self, info: JsonObject) -> JsonObject:
         """Logs the figure and the claims, and closes the W&B run."""
         import wandb
 
@@ -80,6 +91,7 @@ class WandbSummary:
             self._run.summary.update({"claims/held": num_held, "claims/all": len(rows)})
         finally:
             self._run.finish(exit_code=0)
+        return {}
 
 
 def _table_row(claim: JsonObject) -> list[Any]:
