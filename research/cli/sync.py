@@ -12,7 +12,6 @@ from research.records.runs import METRICS, Run, find_runs
 from research.records.trackers.server import ServerError, ServerUnavailable
 
 OUTPUTS = Path("outputs")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,12 @@ class Upload:
 
     Attributes:
         directory: the run directory, or W&B's folder of a run that has no record here.
-        send: sends it, holding this lock, and says what it does. It raises ServerError or
-            ValueError where the server has not received everything.
+        send: sends it while this lock is held. It raises ServerError or ValueError where the server
+            has not received everything.
     """
 
     directory: Path
-    send: Callable[[Lock, Say], None]
+    send: Callable[[Lock], None]
 
 
 def main(words: Sequence[str] = ()) -> int:
@@ -44,7 +43,7 @@ def main(words: Sequence[str] = ()) -> int:
     try:
         return _upload_all(_find_uploads(words))
     except KeyboardInterrupt:
-        print("fathom: interrupted; `fathom sync` sends the rest", file=sys.stderr, flush=True)
+        print("\nfathom: interrupted; `fathom sync` sends the rest", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)  # W&B would first wait until everything is sent
 
@@ -136,20 +135,20 @@ def _upload_all(uploads: Sequence[Upload]) -> int:
             print(f"{label}: not uploaded, {unavailable}", flush=True)
             num_failed += 1
             continue
-        say = partial(_say, f"[{number}/{len(uploads)}] {label}")
+        print(f"[{number}/{len(uploads)}] {label}: ", end="", flush=True)
+        outcome = "uploaded"
         try:
-            _upload_locked(upload, say)
+            _upload_locked(upload)
         except RunLocked:
-            print(f"{label}: still being trained or uploaded, left for later", flush=True)
+            outcome = "still being trained or uploaded, left for later"
         except ServerUnavailable as error:
             unavailable = str(error)
-            say(f"not uploaded, {error}")
+            outcome = f"not uploaded, {error}"
             num_failed += 1
         except Exception as error:  # of one run: the others are uploaded
-            say(f"not uploaded, {_describe(error)}")
+            outcome = f"not uploaded, {_describe(error)}"
             num_failed += 1
-        else:
-            say("uploaded")
+        print(outcome, flush=True)
     return 1 if num_failed else 0
 
 
@@ -158,10 +157,6 @@ def _label(directory: Path) -> str:
     if (directory / "run.json").exists():
         return str(directory)
     return directory.name
-
-
-def _say(prefix: str, text: str) -> None:
-    print(f"{prefix}: {text}", flush=True)
 
 
 def _describe(error: Exception) -> str:
@@ -175,19 +170,15 @@ def _describe(error: Exception) -> str:
     return describe_error(error)
 
 
-def _upload_locked(upload: Upload, say: Say) -> None:
+def _upload_locked(upload: Upload) -> None:
     lock = Lock(upload.directory)
     try:
-        upload.send(lock, say)
+        upload.send(lock)
     finally:
         lock.release()
 
 
-def _send_record(
-    directory: Path,
-    _: Lock,
-    say: Say,
-) -> None:
+def _send_record(directory: Path, _: Lock) -> None:
     """Brings W&B's server to what the tables of a run say, and tidies up after a killed run."""
     from research.records.mirror import complete_mirror, keeps_checkpoints
     from research.records.trackers.wandb import has_ended
@@ -196,14 +187,10 @@ def _send_record(
     info = read_info(directory) or {}
     if has_ended(info):
         remove_leftovers(directory, keep_checkpoints=keeps_checkpoints(directory))
-    complete_mirror(directory, must_upload=True, report_progress=say)
+    complete_mirror(directory, must_upload=True)
 
 
-def _send_folder(
-    folder: Path,
-    lock: Lock,
-    _: Say,
-) -> None:
+def _send_folder(folder: Path, lock: Lock) -> None:
     from research.records.trackers.folders import upload_folder
 
     upload_folder(folder, lock)

@@ -4,7 +4,6 @@
 while W&B still lacks rows, because a process was killed or a server failed.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -14,7 +13,6 @@ from research.records.record import read_info, write_json
 from research.records.rows import read_rows
 from research.records.runs import JsonObject
 from research.records.trackers.wandb import (
-    FINISH_SECONDS,
     LOCAL,
     PENDING,
     UPLOADED,
@@ -28,7 +26,7 @@ from research.records.trackers.wandb import (
 
 STEPS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
-TRACKER_SETTINGS = ("dir", "project", "entity", "every")
+TRACKER_SETTINGS = ("dir", "project", "entity", "every", "finish_timeout")
 
 
 def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
@@ -66,7 +64,6 @@ def complete_mirror(
     directory: Path,
     *,
     must_upload: bool,
-    report_progress: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Brings W&B to what the tables of a run say. The caller holds the lock of the run.
 
@@ -74,7 +71,6 @@ def complete_mirror(
         directory: the run directory.
         must_upload: send the run to the server. Otherwise it is recorded as a training run is:
             offline, unless the environment says otherwise.
-        report_progress: is told what is being sent.
 
     Returns:
         The new state.
@@ -92,19 +88,15 @@ def complete_mirror(
     num_rows = count_rows(rows.num_steps, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
         uploaded = ask_for_upload(pending)
-        num_missing = num_rows
-        if uploaded:
-            num_missing = max(0, num_rows - uploaded.num_rows)
-            if not num_missing and uploaded.has_ended:
-                _write_state(directory, info, pending | {"state": UPLOADED}, settings)
-                return UPLOADED
-        report_progress(f"sending {num_missing:,} of {num_rows:,} rows")
+        if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
+            _write_state(directory, info, pending | {"state": UPLOADED}, settings)
+            return UPLOADED
     tracker = WandbTracker.of_record(
         pending,
         settings=settings,
         config=config,
         mode="online" if must_upload else None,
-        finish_seconds=FINISH_SECONDS + num_rows / ROWS_PER_SECOND,
+        finish_seconds=settings["finish_timeout"] + num_rows / ROWS_PER_SECOND,
     )
     changes = tracker.start()
     for part in rows.split(STEPS_PER_CALL):

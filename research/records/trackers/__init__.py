@@ -15,6 +15,13 @@ from typing import Any, Protocol
 from research.records.runs import Columns, Diagnostics, JsonObject
 
 
+SERVER = "server"  # a kind of failure: a server cannot be used
+
+
+class MirrorError(Exception):
+    """A dashboard has not received what it should; ``str`` says what is missing or wrong."""
+
+
 class Tracker(Protocol):
     """Mirrors one run.
 
@@ -80,19 +87,21 @@ class TrackerReports:
     def add_error(self, tracker: Tracker, error: Exception) -> None:
         """Reports that a tracker has failed."""
         self.errors.append(error)
-        kind = type(tracker).__name__
+        name = type(tracker).__name__
         self.print_once(
-            kind,
-            f"{kind} failed ({describe_error(error)}); the local record continues, "
+            SERVER if isinstance(error, MirrorError) else name,
+            f"{name} failed ({describe_error(error)}); the local record continues, "
             f"and {tracker.remedy}",
         )
 
 
 def describe_error(error: Exception) -> str:
-    """An error in one line."""
+    """An error in one line; one that a tracker raises itself needs no name."""
     lines = str(error).strip().splitlines()
     kind = type(error).__name__
-    return f"{kind}: {lines[0]}" if lines else kind
+    if not lines:
+        return kind
+    return lines[0] if isinstance(error, MirrorError) else f"{kind}: {lines[0]}"
 
 
 class BackgroundTrackers:

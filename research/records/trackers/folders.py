@@ -13,15 +13,15 @@ from typing import Any
 
 from research.records.record import Lock, write_json
 from research.records.runs import JsonObject
-from research.records.trackers.server import ServerError, Uploaded
+from research.records.trackers.server import ServerError, Uploaded, import_wandb
 from research.records.trackers.wandb import (
-    FINISH_SECONDS,
     WANDB_SETTINGS,
     ask_for_upload,
     server_address,
     verify_upload,
 )
 
+FINISH_SECONDS = 60.0
 RECEIPT = "fathom-sync.json"
 ROWS_PER_SECOND = 200  # a slow connection
 
@@ -161,8 +161,7 @@ def _send_rows(
     num_sent: int,
 ) -> None:
     """Sends the rows after the first ``num_sent``, and the files of the run."""
-    import wandb
-
+    wandb = import_wandb()
     run: Any = wandb.init(
         project=content.pending["project"],
         entity=content.pending["entity"],

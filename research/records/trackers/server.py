@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from research.records.runs import JsonObject
+from research.records.trackers import MirrorError
 
 PROBE_SECONDS = 5.0  # before a run starts to send
 ASK_SECONDS = 20.0  # while runs are uploaded
@@ -28,7 +29,7 @@ query RunResumeStatus($project: String, $entity: String, $name: String!) {
 ENDED_STATES = ("finished", "failed")
 
 
-class ServerError(Exception):
+class ServerError(MirrorError):
     """The server has not received what it should; ``str`` says what is missing or wrong."""
 
 
@@ -60,10 +61,25 @@ def server_address() -> str:
     """``WANDB_BASE_URL``, or else the address in the user's W&B settings."""
     address = os.environ.get("WANDB_BASE_URL")
     if not address:
-        import wandb
-
-        address = str(wandb.setup().settings.base_url)
+        address = str(_wandb_settings().base_url)
     return address.rstrip("/")
+
+
+def import_wandb() -> Any:
+    """The package ``wandb``, which reports no usage and no errors unless the user asks for it.
+
+    The reports would hold up the end of a process whose server does not answer.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb
+
+
+def _wandb_settings() -> Any:
+    """W&B's settings of this process, in which W&B itself prints nothing."""
+    wandb = import_wandb()
+    return wandb.setup(wandb.Settings(silent=True)).settings
 
 
 def ask_for_run(
@@ -80,7 +96,7 @@ def ask_for_run(
         project: the W&B project.
         entity: the W&B entity; None for the user's default.
         run_id: the W&B id.
-        seconds: how long the server may take to answer.
+        seconds: how long the server may take to answer, for all attempts.
         attempts: how often it is asked if it does not answer as it should.
 
     Returns:
@@ -90,14 +106,15 @@ def ask_for_run(
         ServerUnavailable: it does not answer as a W&B server does.
     """
     variables = {"project": project, "entity": entity, "name": run_id}
-    for attempt in range(attempts):
+    deadline = time.monotonic() + seconds
+    for attempt in range(1, attempts + 1):
         try:
-            answer = _ask(RUN_STATUS, variables, seconds)
+            answer = _ask(RUN_STATUS, variables, max(1.0, deadline - time.monotonic()))
             break
         except CannotAsk:
             return None
         except ServerUnavailable:
-            if attempt == attempts - 1:
+            if attempt == attempts or time.monotonic() > deadline:
                 raise
             time.sleep(PAUSE_SECONDS)
     model = answer.get("model") or {}
@@ -164,10 +181,10 @@ def _headers(address: str) -> dict[str, str]:
         ServerUnavailable: there is no API key.
         CannotAsk: the user has another proof of identity.
     """
-    import wandb
+    wandb = import_wandb()
     from wandb.sdk.lib import wbauth
 
-    settings: Any = wandb.setup().settings
+    settings = _wandb_settings()
     key = os.environ.get("WANDB_API_KEY") or settings.api_key
     key = key or wbauth.read_netrc_auth(host=address)
     if not key:

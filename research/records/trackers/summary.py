@@ -6,8 +6,10 @@ from typing import Any
 
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import TrackerReports
+from research.records.trackers.server import import_wandb
 from research.records.trackers.wandb import choose_mode, open_run, pending_state, run_info
 
+FINISH_SECONDS = 60.0
 COLUMNS = (
     "statement",
     "source",
@@ -66,7 +68,13 @@ class WandbSummary:
     def start(self) -> JsonObject:
         """Opens the W&B run; returns its directory, or nothing if W&B is disabled."""
         chosen = choose_mode(self.pending, TrackerReports())
-        opened = open_run(self._settings, {}, self._identity, mode=chosen.mode)
+        opened = open_run(
+            self._settings,
+            {},
+            self._identity,
+            mode=chosen.mode,
+            finish_seconds=FINISH_SECONDS,
+        )
         self._run = opened.run
         return run_info(self._run)
 
@@ -80,8 +88,7 @@ class WandbSummary:
 
     def finish(self, info: JsonObject) -> JsonObject:
         """Logs the figure and the claims, and closes the W&B run."""
-        import wandb
-
+        wandb = import_wandb()
         rows = [_table_row(claim) for claim in self._claims]
         num_held = sum(claim["holds"] for claim in self._claims)
         table = wandb.Table(columns=list(COLUMNS), data=rows)

@@ -27,13 +27,14 @@ from research.gauges.table import (
     TRACKED_GAUGES,
 )
 from research.records.runs import Columns, Diagnostics, JsonObject
-from research.records.trackers import TrackerReports
+from research.records.trackers import SERVER, TrackerReports
 from research.records.trackers.server import (
     ASK_SECONDS,
     PROBE_SECONDS,
     ServerError,
     Uploaded,
     ask_for_run,
+    import_wandb,
     server_address,
 )
 
@@ -53,7 +54,6 @@ WANDB_SETTINGS = {
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
 }
-FINISH_SECONDS = 60  # how long the server may take to receive the rest of a run
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
 PENDING = "pending"  # W&B may lack rows or pictures of the run
 LOCAL = "local"  # W&B's files on this machine are complete
@@ -131,7 +131,7 @@ class WandbTracker:
         self._config = config
         self._reports = reports or TrackerReports()
         self._mode: str | None = None
-        self._finish_seconds = FINISH_SECONDS
+        self._finish_seconds = settings["finish_timeout"]
         self.pending = pending_state(settings, identity)
         self._uploaded: Uploaded | None = None
         self._num_uploaded_steps = 0
@@ -148,8 +148,8 @@ class WandbTracker:
         *,
         settings: JsonObject,
         config: JsonObject,
-        mode: str | None = None,
-        finish_seconds: float = FINISH_SECONDS,
+        mode: str | None,
+        finish_seconds: float,
     ) -> "WandbTracker":
         """A tracker that completes the W&B run of a recorded run.
 
@@ -314,8 +314,7 @@ class WandbTracker:
 
     def _draw_profile(self) -> dict[str, Any]:
         """The heat map and the table of the gradient that arrives at each layer."""
-        import wandb
-
+        wandb = import_wandb()
         from research.records.trackers.heat_map import heat_map  # matplotlib is slow to import
 
         steps = np.concatenate(self._steps)
@@ -341,7 +340,7 @@ def open_run(
     identity: JsonObject,
     *,
     mode: Any,
-    finish_seconds: float = FINISH_SECONDS,
+    finish_seconds: float,
 ) -> OpenedRun:
     """Opens a W&B run below ``WANDB_DIR``, or else below the directory of the settings.
 
@@ -352,8 +351,7 @@ def open_run(
         mode: W&B's mode.
         finish_seconds: how long the server may take at the end of the run.
     """
-    import wandb
-
+    wandb = import_wandb()
     # W&B's service process has another working directory, so the path must be absolute.
     directory = wandb_directory(settings).absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -419,8 +417,7 @@ def is_service_lost(error: Exception) -> bool:
 
 def forget_service() -> None:
     """Has W&B start a new process for the next run, and not look for the lost one at exit."""
-    import wandb
-
+    wandb = import_wandb()
     with contextlib.suppress(Exception):  # it tries to tell the lost process
         wandb.teardown()
 
@@ -626,7 +623,7 @@ def choose_mode(pending: JsonObject, reports: TrackerReports) -> ChosenMode:
     except ServerError as error:
         reports.server_failed = True
         message = f"{error}: recording offline, upload with `fathom sync`"
-        reports.print_once("offline", message)
+        reports.print_once(SERVER, message)
         return ChosenMode("offline")
     return ChosenMode("online", uploaded)
 
