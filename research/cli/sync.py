@@ -19,12 +19,14 @@ class Upload:
     """Something to upload.
 
     Attributes:
-        directory: the run directory, or W&B's folder of a run that has no record here.
+        directory: the run directory, or W&B's folder of a run that has no rows here.
+        locked: the directory to lock meanwhile.
         send: sends it while this lock is held. It raises ServerError or ValueError where the server
             has not received everything.
     """
 
     directory: Path
+    locked: Path
     send: Callable[[Lock], None]
 
 
@@ -78,23 +80,24 @@ def _uploads_of_runs(runs: Sequence[Run]) -> list[Upload]:
         info = read_info(run.directory)
         if not info or is_uploaded(run.directory, info) or not _has_rows(run.directory):
             continue
-        uploads.append(Upload(run.directory, partial(_send_record, run.directory)))
+        send = partial(_send_record, run.directory)
+        uploads.append(Upload(run.directory, run.directory, send))
     return uploads
 
 
 def _uploads_of_folders(folders: Sequence[Path]) -> list[Upload]:
-    """The folders whose runs have no record with rows under outputs/."""
+    """The folders whose runs have no recorded rows under outputs/."""
     from research.records.trackers.folders import is_uploaded
 
-    recorded = set()
-    for run in find_runs(OUTPUTS):
-        if _has_rows(run.directory):
-            recorded.add(_wandb_id(run.directory))
+    directories = {_wandb_id(run.directory): run.directory for run in find_runs(OUTPUTS)}
     uploads = []
     for folder in folders:
         run_id = folder.name.rpartition("-")[2]
-        if run_id not in recorded and not is_uploaded(folder):
-            uploads.append(Upload(folder, partial(_send_folder, folder)))
+        directory = directories.get(run_id)
+        if is_uploaded(folder) or (directory and _has_rows(directory)):
+            continue
+        # A run that has just started has no rows yet.
+        uploads.append(Upload(folder, directory or folder, partial(_send_folder, folder)))
     return uploads
 
 
@@ -171,7 +174,7 @@ def _describe(error: Exception) -> str:
 
 
 def _upload_locked(upload: Upload) -> None:
-    lock = Lock(upload.directory)
+    lock = Lock(upload.locked)
     try:
         upload.send(lock)
     finally:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -337,6 +338,10 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_continues(
 class CallLog:
     """A tracker that notes its calls and may fail in ``log``."""
 
+    name = "log"
+    remedy = "nothing helps"
+    pending: ClassVar[dict] = {}
+
     def __init__(self, *, fails):
         self.fails = fails
         self.calls = []
@@ -352,6 +357,7 @@ class CallLog:
 
     def finish(self, info):
         self.calls.append(info["status"])
+        return {"state": "complete"}
 
 
 def test_one_failing_tracker_leaves_the_others_alone(capsys):
@@ -363,6 +369,7 @@ def test_one_failing_tracker_leaves_the_others_alone(capsys):
         trackers.log({"step": np.array([step])}, {}, {})
     assert trackers.start_info() == {"place": "here"}
     trackers.finish({"status": "done"})
+    assert trackers.wait() == {"log": {"state": "complete"}}
     assert working.calls == ["start", 0, 1, 2, 3, 4, "done"]
     assert failing.calls == ["start", 0]
     assert not trackers.all_working

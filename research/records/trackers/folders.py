@@ -110,7 +110,7 @@ def _read_folder(folder: Path) -> FolderContent:
         if record["type"] == "run":
             described = record["run"] | described
         elif record["type"] == "history":
-            rows.append(record["history"]["item"])
+            rows.append(_nest_media(record["history"]["item"]))
         elif record["type"] == "exit":
             exit_code = record["exit"].get("exit_code", 0)
     if not described:
@@ -130,12 +130,30 @@ def _read_folder(folder: Path) -> FolderContent:
     return FolderContent(pending, rows, exit_code)
 
 
+def _nest_media(row: JsonObject) -> JsonObject:
+    """A row whose pictures and tables are dictionaries again: W&B reads them as ``KEY.path`` …
+
+    Values that W&B adds itself are left out.
+    """
+    media = {key.removesuffix("._type") for key in row if key.endswith("._type")}
+    nested: JsonObject = {key: {} for key in media}
+    for key, value in row.items():
+        name, _, part = key.partition(".")
+        if name in media:
+            nested[name][part] = value
+        elif not key.startswith("_"):
+            nested[key] = value
+    return nested
+
+
 def _run_wandb_sync(
     folder: Path,
     lock: Lock,
     num_rows: int,
 ) -> None:
     """Has W&B upload the whole folder. W&B does not say whether that worked."""
+    for mark in folder.glob("*.synced"):  # of an attempt that failed
+        mark.unlink()
     command = [sys.executable, "-m", "wandb", "sync", str(folder)]
     seconds = FINISH_SECONDS + num_rows / ROWS_PER_SECOND
     try:
@@ -175,7 +193,7 @@ def _send_rows(
     )
     try:
         for row in content.rows[num_sent:]:
-            run.log({key: value for key, value in row.items() if not key.startswith("_")})
+            run.log(row)
         files = folder / "files"
         for file in sorted(files.glob("media/**/*")):
             if file.is_file():
