@@ -45,8 +45,8 @@ def main(words: Sequence[str] = ()) -> int:
     try:
         return _upload_all(_find_uploads(words))
     except KeyboardInterrupt:
-        print("\nfathom: interrupted; `fathom sync` sends the rest", file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        print(flush=True)  # ends the line of the run
+        print("fathom: interrupted; `fathom sync` sends the rest", file=sys.stderr, flush=True)
         os._exit(1)  # W&B would first wait until everything is sent
 
 

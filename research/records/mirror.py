@@ -4,6 +4,8 @@
 while W&B still lacks rows, because a process was killed or a server failed.
 """
 
+import contextlib
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -91,18 +93,26 @@ def complete_mirror(
         if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
             _write_state(directory, info, pending | {"state": UPLOADED}, settings)
             return UPLOADED
-    tracker = WandbTracker.of_record(
-        pending,
-        settings=settings,
-        config=config,
-        mode="online" if must_upload else None,
-        finish_seconds=settings["finish_timeout"] + num_rows / ROWS_PER_SECOND,
-    )
-    changes = tracker.start()
-    for part in rows.split(STEPS_PER_CALL):
-        tracker.log(part.metrics, part.profiles, part.diagnostics())
-    state = tracker.finish(_describe_end(info))
-    _write_state(directory, info | changes, state, settings)
+    with contextlib.ExitStack() as cleanup:
+        folder = None
+        if must_upload:  # what W&B has recorded while training stays as it is
+            temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            folder = Path(cleanup.enter_context(temporary))
+        tracker = WandbTracker.of_record(
+            pending,
+            settings=settings,
+            config=config,
+            mode="online" if must_upload else None,
+            finish_seconds=settings["finish_timeout"] + num_rows / ROWS_PER_SECOND,
+            directory=folder,
+        )
+        changes = tracker.start()
+        for part in rows.split(STEPS_PER_CALL):
+            tracker.log(part.metrics, part.profiles, part.diagnostics())
+        state = tracker.finish(_describe_end(info))
+    if not must_upload:
+        info = info | changes
+    _write_state(directory, info, state, settings)
     return state["state"]
 
 

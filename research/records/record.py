@@ -45,7 +45,7 @@ class Lock:
         except OSError:
             self.release()
             raise RunLocked(
-                f"{directory} is being trained by another process: "
+                f"{directory} is being trained by another process, or uploaded: "
                 "wait until it ends, or choose another name="
             ) from None
 
@@ -194,9 +194,10 @@ def read_info(directory: Path) -> JsonObject | None:
     """The content of ``run.json``; None if it is missing or cannot be read."""
     file = directory / "run.json"
     try:
-        return json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError):
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    return info if isinstance(info, dict) else None
 
 
 def write_json(path: Path, value: Any) -> None:

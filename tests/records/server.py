@@ -56,6 +56,7 @@ class Server(http.server.ThreadingHTTPServer):
         search: the configuration of the search, once there is one.
         trials: the trials that the next agent gets.
         fault: what it does wrong; None for a healthy server.
+        num_faults: how many requests have met the fault.
     """
 
     daemon_threads = True
@@ -73,6 +74,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.search = ""
         self.trials = []
         self.fault = None
+        self.num_faults = 0
         self.lock = threading.Lock()
 
     def active_fault(self, path, content):
@@ -87,11 +89,13 @@ class Server(http.server.ThreadingHTTPServer):
             is_active = self.has_pictures
         else:
             is_active = True
+        self.num_faults += is_active
         return fault.kind if is_active else ""
 
     def break_down(self, kind, moment="start"):
         """Begins a fault; without one, the server is healthy again."""
         self.has_pictures = False
+        self.num_faults = 0
         self.fault = Fault(kind, moment) if kind else None
 
     def handle_error(self, request, client_address):

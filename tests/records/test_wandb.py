@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -340,9 +339,9 @@ class CallLog:
 
     name = "log"
     remedy = "nothing helps"
-    pending: ClassVar[dict] = {}
 
     def __init__(self, *, fails):
+        self.pending = {"state": "pending"}
         self.fails = fails
         self.calls = []
 

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from research.records.runs import Columns, Diagnostics, JsonObject
 
-
 SERVER = "server"  # a kind of failure: a server cannot be used
 
 

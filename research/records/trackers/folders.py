@@ -7,6 +7,7 @@ attempt the folder is told how many rows the server had, and a later attempt sen
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,23 +181,25 @@ def _send_rows(
 ) -> None:
     """Sends the rows after the first ``num_sent``, and the files of the run."""
     wandb = import_wandb()
-    run: Any = wandb.init(
-        project=content.pending["project"],
-        entity=content.pending["entity"],
-        mode="online",
-        resume="must",
-        reinit="create_new",
-        settings=wandb.Settings(
-            base_url=server_address(), finish_timeout=FINISH_SECONDS, **WANDB_SETTINGS
-        ),
-        **content.pending["run"],
-    )
-    try:
-        for row in content.rows[num_sent:]:
-            run.log(row)
-        files = folder / "files"
-        for file in sorted(files.glob("media/**/*")):
-            if file.is_file():
-                run.save(str(file), base_path=str(files), policy="now")
-    finally:
-        run.finish(exit_code=content.exit_code)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        run: Any = wandb.init(
+            project=content.pending["project"],
+            entity=content.pending["entity"],
+            dir=place,
+            mode="online",
+            resume="must",
+            reinit="create_new",
+            settings=wandb.Settings(
+                base_url=server_address(), finish_timeout=FINISH_SECONDS, **WANDB_SETTINGS
+            ),
+            **content.pending["run"],
+        )
+        try:
+            for row in content.rows[num_sent:]:
+                run.log(row)
+            files = folder / "files"
+            for file in sorted(files.glob("media/**/*")):
+                if file.is_file():
+                    run.save(str(file), base_path=str(files), policy="now")
+        finally:
+            run.finish(exit_code=content.exit_code)

@@ -131,6 +131,7 @@ class WandbTracker:
         self._config = config
         self._reports = reports or TrackerReports()
         self._mode: str | None = None
+        self._directory: Path | None = None
         self._finish_seconds = settings["finish_timeout"]
         self.pending = pending_state(settings, identity)
         self._uploaded: Uploaded | None = None
@@ -150,6 +151,7 @@ class WandbTracker:
         config: JsonObject,
         mode: str | None,
         finish_seconds: float,
+        directory: Path | None = None,
     ) -> "WandbTracker":
         """A tracker that completes the W&B run of a recorded run.
 
@@ -159,6 +161,7 @@ class WandbTracker:
             config: the resolved configuration as a tree.
             mode: ``online`` or ``offline``; None for what the environment says.
             finish_seconds: how long the server may take to receive everything.
+            directory: where W&B keeps its files; None for the usual place.
         """
         identity = pending["run"]
         where = {"project": pending["project"], "entity": pending["entity"]}
@@ -172,6 +175,7 @@ class WandbTracker:
         tracker.pending = pending | {"state": PENDING}
         tracker._mode = mode
         tracker._finish_seconds = finish_seconds
+        tracker._directory = directory
         return tracker
 
     def start(self) -> JsonObject:
@@ -193,6 +197,7 @@ class WandbTracker:
                 self.pending["run"],
                 mode=self._mode,
                 finish_seconds=self._finish_seconds,
+                directory=self._directory,
             )
         self._run = opened.run
         self._num_uploaded_steps = max(opened.num_uploaded_steps, self._run.starting_step)
@@ -341,8 +346,9 @@ def open_run(
     *,
     mode: Any,
     finish_seconds: float,
+    directory: Path | None = None,
 ) -> OpenedRun:
-    """Opens a W&B run below ``WANDB_DIR``, or else below the directory of the settings.
+    """Opens a W&B run.
 
     Args:
         settings: the ``tracker`` settings.
@@ -350,14 +356,16 @@ def open_run(
         identity: ``id``, ``name``, ``group``, ``tags`` and ``job_type`` for ``wandb.init``.
         mode: W&B's mode.
         finish_seconds: how long the server may take at the end of the run.
+        directory: where W&B keeps its files; by default ``WANDB_DIR``, or else the directory of the
+            settings.
     """
     wandb = import_wandb()
     # W&B's service process has another working directory, so the path must be absolute.
-    directory = wandb_directory(settings).absolute()
+    directory = Path(directory or wandb_directory(settings)).absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    num_uploaded_steps = 0
-    if mode != "online":  # else the server says how many it has
-        num_uploaded_steps = _remove_earlier_attempts(directory, identity["id"])
+    num_uploaded_steps = _remove_earlier_attempts(directory, identity["id"])
+    if mode == "online":
+        num_uploaded_steps = 0  # the server says how many it has
     wandb_settings = wandb.Settings(finish_timeout=finish_seconds, **WANDB_SETTINGS)
     if mode == "online":
         wandb_settings.base_url = server_address()
@@ -430,15 +438,15 @@ def run_info(run: Any) -> JsonObject:
 
 
 def _remove_earlier_attempts(directory: Path, run_id: str) -> int:
-    """Removes what earlier attempts of a run recorded offline, unless it was uploaded.
+    """Removes W&B's files of earlier attempts of a run, unless they were recorded offline and sent.
 
-    The present attempt records all of it again; uploading both would log each row twice.
+    The present attempt records all of it again; both would show each row twice.
 
     Returns:
         How many steps were uploaded.
     """
     num_uploaded_steps = 0
-    for attempt in (directory / "wandb").glob(f"offline-run-*-{run_id}"):
+    for attempt in (directory / "wandb").glob(f"*run-*-{run_id}"):
         is_uploaded = any(attempt.glob("*.synced"))
         if is_uploaded:
             num_uploaded_steps = max(num_uploaded_steps, _count_steps(attempt))
