@@ -333,3 +333,8 @@ def test_the_rows_of_a_run_are_read_as_they_were_added(finished):
         assert part.metrics["step"].tolist() == part.profiles["step"].tolist()
     assert steps == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
     assert np.array_equal(rows.profiles["grad_norm"], run.profiles["grad_norm"])
+
+
+def test_a_server_on_this_machine_is_asked_without_the_users_proxy(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert ask(server) == Uploaded(num_rows=0)

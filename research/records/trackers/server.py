@@ -10,12 +10,14 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from research.records.runs import JsonObject
 from research.records.trackers import MirrorError
 
 PROBE_SECONDS = 5.0  # before a run starts to send
 ASK_SECONDS = 20.0  # while runs are uploaded
+LOOPBACK_NAMES = ("localhost", "::1")
 PAUSE_SECONDS = 1.0  # between two attempts
 
 # What W&B itself asks before it resumes a run, and whether the run has ended.
@@ -150,7 +152,7 @@ def _ask(
     except ValueError:
         raise ServerUnavailable(f"{address} is not the address of a server") from None
     try:
-        with urllib.request.urlopen(request, timeout=seconds) as response:
+        with _opener(address).open(request, timeout=seconds) as response:
             text = response.read()
     except urllib.error.HTTPError as error:
         error.close()
@@ -166,6 +168,14 @@ def _ask(
     if not isinstance(data, dict):
         raise ServerUnavailable(f"{address} refuses the request")
     return data
+
+
+def _opener(address: str) -> urllib.request.OpenerDirector:
+    """Sends requests through the user's proxy, but not to this machine; W&B does the same."""
+    host = urlsplit(address).hostname or ""
+    if host in LOOPBACK_NAMES or host.startswith("127."):
+        return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener()
 
 
 def _describe_status(address: str, status: int) -> str:
