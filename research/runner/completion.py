@@ -64,14 +64,21 @@ def _complete_mirror(directory: Path) -> None:
 
 
 def find_leftovers(directory: Path, *, keep_checkpoints: bool) -> list[Path]:
-    """What a run that has ended does not need: part files, and checkpoints unless they are kept."""
+    """What a run that has ended does not need.
+
+    These are part files, files that were being written, and checkpoints unless they are kept.
+    """
     leftovers = [directory / f"{table}.parts" for table in (METRICS, PROFILES, INSPECTIONS)]
     if not keep_checkpoints:
         leftovers.append(directory / CHECKPOINTS)
-    return [folder for folder in leftovers if folder.exists()]
+    existing = [folder for folder in leftovers if folder.exists()]
+    return [*existing, *directory.glob("*.tmp")]
 
 
 def remove_leftovers(directory: Path, *, keep_checkpoints: bool) -> None:
     """Removes what a run that has ended does not need. The caller holds the lock of the run."""
-    for folder in find_leftovers(directory, keep_checkpoints=keep_checkpoints):
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in find_leftovers(directory, keep_checkpoints=keep_checkpoints):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -132,6 +132,7 @@ class RunGroup:
         if error and self._can_be_split(error):
             for writer in self._writers:
                 writer.record.release()
+            self._release_runs()
             return False
         for writer in list(self._writers):
             self._close_run(writer, error)

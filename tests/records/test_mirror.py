@@ -158,6 +158,8 @@ def test_the_same_command_completes_what_a_killed_process_left(
     leftovers = [recorded.directory / "metrics.parts", recorded.directory / CHECKPOINTS / "25"]
     for folder in leftovers:
         folder.mkdir(parents=True)
+    leftovers.append(recorded.directory / "metrics.tmp")
+    leftovers[-1].touch()
     written_at = (recorded.directory / "metrics.parquet").stat().st_mtime_ns
 
     code, out, err = fathom("train", *small, "name=first")
@@ -166,7 +168,7 @@ def test_the_same_command_completes_what_a_killed_process_left(
     assert "already finished" in out + err
     assert err.count("complete in W&B now") == 1
     assert recorded.state == "local"
-    assert not any(folder.exists() for folder in leftovers)
+    assert not any(path.exists() for path in leftovers)
     assert (recorded.directory / "metrics.parquet").stat().st_mtime_ns == written_at
     (folder,) = workplace.glob(f"outputs/wandb/offline-run-*-{recorded.id}")
     records = wandb_records(folder)
