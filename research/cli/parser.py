@@ -32,7 +32,10 @@ COMMANDS = {
         "the runs under outputs/ as a table, e.g. fathom runs skip=none model.depth=64",
     ),
     "show": Command("RUN", "one run in the terminal: verdict, profile over depth, loss"),
-    "sync": Command("", "upload every run that was recorded offline to Weights & Biases"),
+    "sync": Command(
+        "[FILTER… | RUN…]",
+        "bring every run, or those that match, to Weights & Biases, each row exactly once",
+    ),
     "bench": Command(
         "[ROW…] [--device] [--quick]",
         "measure this machine against the budgets and write the table",

@@ -457,6 +457,12 @@ class Tracker:
     project: str = setting("fathom", "The W&B project.", needs="wandb")
     entity: str | None = setting(None, "The W&B entity.", needs="wandb")
     every: int = setting(10, "Steps between rows with one value a layer.", ge=1, needs="wandb")
+    finish_timeout: float = setting(
+        60.0,
+        "Seconds that the W&B server may take at the end of the runs.",
+        gt=0,
+        needs="wandb",
+    )
 
 
 @dataclass(frozen=True)

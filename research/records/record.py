@@ -44,9 +44,13 @@ class Lock:
         except OSError:
             self.release()
             raise RunLocked(
-                f"{directory} is being trained by another process: "
+                f"{directory} is being trained by another process, or uploaded: "
                 "wait until it ends, or choose another name="
             ) from None
+
+    def fileno(self) -> int:
+        """The file descriptor that holds the lock; a process that inherits it holds it too."""
+        return self._descriptor
 
     def release(self) -> None:
         """Lets other processes lock the run."""
@@ -189,9 +193,10 @@ def read_info(directory: Path) -> JsonObject | None:
     """The content of ``run.json``; None if it is missing or cannot be read."""
     file = directory / "run.json"
     try:
-        return json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError):
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    return info if isinstance(info, dict) else None
 
 
 def write_json(path: Path, value: Any) -> None:

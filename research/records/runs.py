@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from research.config.schema import setting_paths
 
 Columns = dict[str, np.ndarray]  # the columns of a table by name, rows on the first axis
+Diagnostics = Mapping[int, Columns]  # what is measured on an interval, by step, without a step axis
 JsonObject = dict[str, Any]
 
 METRICS = "metrics"

@@ -44,6 +44,15 @@ def show_runs(filters: Sequence[str]) -> None:
     Raises:
         ValueError: there are no runs, none matches, or a filter names an unknown setting.
     """
+    console(pipe_width=1000).print(runs_table(select_runs(filters)))
+
+
+def select_runs(filters: Sequence[str]) -> list[Run]:
+    """The runs under outputs/ that match every filter.
+
+    Raises:
+        ValueError: there are no runs, none matches, or a filter names an unknown setting.
+    """
     runs = find_runs(ROOT)
     if not runs:
         raise ValueError(f"there are no runs under {ROOT.absolute()}; fathom train makes one")
@@ -54,7 +63,7 @@ def show_runs(filters: Sequence[str]) -> None:
         words = " ".join(filters)
         hint = _filter_hint(filters, runs[0])
         raise ValueError(f"none of the {len(runs)} runs under {ROOT.absolute()} fits {words}{hint}")
-    console(pipe_width=1000).print(runs_table(matching))
+    return matching
 
 
 def _matches(run: Run, word: str) -> bool:
