@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
 from research.config.errors import UsageError
+from research.config.hydra_config import resource_dir
 
 SPLIT_SETTINGS = ("data.split", "data.eval_split")
 RENAMED_SETTINGS = {  # old names still work in this release
@@ -30,6 +32,15 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
         word = _quote_split(word)
         arguments.append(word)
     return arguments
+
+
+def config_folders(words: Sequence[str]) -> list[Path]:
+    """Where the files of config groups are: in the folder of ``--config-dir`` and in ``conf/``."""
+    parsed, _ = get_args_parser().parse_known_args(words)
+    folders = [resource_dir("conf")]
+    if parsed.config_dir:
+        folders.insert(0, Path(parsed.config_dir))
+    return folders
 
 
 def _settings_before_options(words: Sequence[str]) -> list[str]:

@@ -29,9 +29,12 @@ COMMANDS = {
     ),
     "runs": Command(
         "[FILTER…]",
-        "the runs under outputs/ as a table, e.g. fathom runs skip=none model.depth=64",
+        "the runs under outputs/ as a table, e.g. fathom runs skip=none 'model.depth>30'",
     ),
-    "show": Command("RUN", "one run in the terminal: verdict, profile over depth, loss"),
+    "show": Command(
+        "RUN | FILTER… | last",
+        "one run in the terminal: verdict, profile over depth, loss",
+    ),
     "sync": Command(
         "[FILTER… | RUN…]",
         "bring every run, or those that match, to Weights & Biases, each row exactly once",

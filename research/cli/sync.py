@@ -63,7 +63,7 @@ def _find_uploads(words: Sequence[str]) -> list[Upload]:
         else:
             filters.append(word)
     if filters:
-        from research.reporting.show import select_runs
+        from research.reporting.selection import select_runs
 
         runs |= {run.directory.absolute(): run for run in select_runs(filters)}
     if not words:

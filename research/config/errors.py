@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import yaml
+
 from research.config import schema
+from research.config.config_files import describe_yaml_error
 from research.config.suggestions import ALIASES, find_nearest, format_suggestion
+from research.config.system_errors import explain_system_error
 from research.config.validation import choices_of, describe_valid_values
 
 
@@ -52,11 +56,9 @@ def explain(error: BaseException) -> str | None:
         return f"{path} is set already; write {path}=… without + to change it"
     if isinstance(error, HydraException | ValueError):
         return message
-    if isinstance(error, FileNotFoundError) and not error.filename:  # raised with our own message
-        return message
-    if isinstance(error, OSError) and error.filename:
-        return f"cannot open {error.filename}: {error.strerror}"
-    return None
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem_mark.name}{describe_yaml_error(error)}"
+    return explain_system_error(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from research.config.fields import setting
 
+MAX_STEPS = 2**31  # steps are 32-bit numbers in the compiled program
 ModelKind = enum.Enum("ModelKind", ["mlp", "cnn", "resnet_cifar", "resnet", "transformer", "rnn"])
 CellKind = enum.Enum("CellKind", ["elman", "gru", "lstm"])
 Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
@@ -68,7 +69,7 @@ class Train:
         None,
         "Number of updates; null: as many as the epochs take.",
         ge=1,
-        lt=2**31,
+        lt=MAX_STEPS,
         traced=True,
         shared=True,
     )
@@ -271,7 +272,7 @@ class Optimizer:
         0,
         "Steps over which the learning rate rises linearly.",
         ge=0,
-        lt=2**31,
+        lt=MAX_STEPS,
         traced=True,
         only_with={"schedule": (Schedule.warmup, Schedule.warmup_cosine)},
     )
@@ -373,7 +374,7 @@ class Precision:
         2000,
         "Finite steps in a row after which the loss scale grows.",
         ge=1,
-        lt=2**31,
+        lt=MAX_STEPS,
         traced=True,
         only_with={"loss_scaling": (LossScaling.dynamic,)},
     )
@@ -433,7 +434,7 @@ class MeasureNorms(Measure):
     """``norms``: norms of gradients and activations."""
 
     level: Level = Level.norms
-    every: int = setting(1, "Steps between measured steps.", ge=1)
+    every: int = setting(1, "Steps between measured steps.", ge=1, lt=MAX_STEPS)
 
 
 @dataclass(frozen=True)

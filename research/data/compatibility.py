@@ -4,18 +4,23 @@ import enum
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from research.config.compatibility import Conflict, divisors, join_numbers, raise_first
 from research.config.data_options import (
     AnyCatalogData,
     Data,
     DataKind,
+    FunctionData,
     NoiseData,
     Scaling,
     SplitData,
     WordVectors,
 )
+from research.config.host_memory import format_bytes, free_host_bytes
 from research.config.options import (
     CONVOLUTIONAL,
+    MAX_STEPS,
     LossKind,
     ModelKind,
     OptimizerKind,
@@ -28,6 +33,10 @@ from research.data.dataset import DatasetInfo
 from research.data.sources import describe
 from research.data.splits import parse_split
 
+# Of the training and the evaluation split, one is generated and one goes to the device, and copies
+# are made in between.
+NUM_GENERATED_COPIES = 6
+
 
 def check_data(config: Config) -> None:
     """Checks the settings that depend on the data.
@@ -39,10 +48,32 @@ def check_data(config: Config) -> None:
     if info.lost_in_float32 and config.precision.kind is not PrecisionKind.float64:
         raise ValueError(info.lost_in_float32)
     raise_first(_conflicts(config, info))
-    _check_batch_size(config, info)
+    _check_generated_size(config, info)
+    num_examples = _count_training_examples(config, info)
+    _check_batch_size(config, num_examples)
+    _check_steps(config, num_examples)
 
 
-def _check_batch_size(config: Config, info: DatasetInfo) -> None:
+def _check_generated_size(config: Config, info: DatasetInfo) -> None:
+    """Checks that generated examples fit into memory, before any of them is generated."""
+    data = config.data
+    free = free_host_bytes()
+    if not isinstance(data, NoiseData | FunctionData) or free is None:
+        return
+    numbers = math.prod(info.shape) + 1  # with the target
+    bytes_per_example = NUM_GENERATED_COPIES * numbers * np.dtype(np.float32).itemsize
+    needed = data.examples * bytes_per_example
+    if needed <= free:
+        return
+    num_fitting = free // bytes_per_example
+    raise ValueError(
+        f"data.examples={data.examples} with {numbers - 1} numbers each need "
+        f"{format_bytes(needed)} of memory and {format_bytes(free)} are free, "
+        f"enough for {num_fitting} examples"
+    )
+
+
+def _count_training_examples(config: Config, info: DatasetInfo) -> int:
     data = config.data
     if isinstance(data, NoiseData):
         size = data.examples
@@ -51,11 +82,30 @@ def _check_batch_size(config: Config, info: DatasetInfo) -> None:
         _, part = parse_split(data.split, info.splits)
         parse_split(data.eval_split, info.splits, "data.eval_split")
         size = part.stop - part.start
-    examples = min(size, data.limit or size)
+    return min(size, data.limit or size)
+
+
+def _check_batch_size(config: Config, num_examples: int) -> None:
     batch = config.train.batch_size
-    if config.optimizer.kind is not OptimizerKind.gd and batch > examples:
+    name = config.data.name.name
+    if config.optimizer.kind is not OptimizerKind.gd and batch > num_examples:
         raise ValueError(
-            f"train.batch_size must be ≤ {examples}, the examples of {data.name.name}, got {batch}"
+            f"train.batch_size must be ≤ {num_examples}, the examples of {name}, got {batch}"
+        )
+
+
+def _check_steps(config: Config, num_examples: int) -> None:
+    """Checks that the number of steps that follows from ``train.epochs`` can be counted."""
+    if config.train.steps:
+        return
+    steps_per_epoch = 1
+    if config.optimizer.kind is not OptimizerKind.gd:
+        steps_per_epoch = num_examples // config.train.batch_size
+    epochs = config.train.epochs
+    if epochs * steps_per_epoch >= MAX_STEPS - 1:
+        longest = MAX_STEPS // steps_per_epoch
+        raise ValueError(
+            f"train.epochs must be < {longest} with {steps_per_epoch} steps an epoch, got {epochs}"
         )
 
 

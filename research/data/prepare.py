@@ -64,12 +64,18 @@ def ensure_prepared(data: CatalogData, name: str) -> Path:
         "raw_dir": data.raw_dir,
         "download": data.download,
     }
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    changes = {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONIOENCODING": "utf-8:surrogateescape",
+    }
     process = subprocess.run(
         [sys.executable, "-m", "research.data.prepare", json.dumps(request)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | quiet,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env=os.environ | changes,
     )
     _, _, answer = process.stdout.strip().rpartition("\n")
     if process.returncode == 0:
@@ -90,7 +96,7 @@ def main(argument: str) -> int:
     """
     request = json.loads(argument)
     answer_stream = os.dup(STDOUT)
-    progress = os.fdopen(os.dup(STDERR), "w", buffering=1)
+    progress = os.fdopen(os.dup(STDERR), "w", buffering=1, encoding="utf-8")
     # Native code of TensorFlow writes to both streams; that is neither the answer nor progress.
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
     os.dup2(STDOUT, STDERR)

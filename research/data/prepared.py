@@ -159,7 +159,7 @@ def _read_features(folder: Path) -> dict[str, Feature]:
     """
     file = folder / "features.json"
     try:
-        described = json.loads(file.read_text())["featuresDict"]["features"]
+        described = json.loads(file.read_text(encoding="utf-8"))["featuresDict"]["features"]
     except (OSError, ValueError, KeyError):
         raise ValueError(f"{file} is damaged; remove {folder} and prepare it again") from None
     return {name: _parse_feature(feature) for name, feature in described.items()}

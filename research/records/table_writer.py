@@ -1,14 +1,15 @@
 """Writes one table of a run directory: part files while the run lasts, one file at its end."""
 
 import math
-import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from research.records.files import replacing
 from research.records.runs import Columns, column_to_array
 
 
@@ -21,6 +22,7 @@ class TableWriter:
 
     Attributes:
         num_rows: rows on disk and in memory.
+        part_checksum: the CRC-32 of the content of all part files, in order.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class TableWriter:
             CorruptTable: the part files do not hold ``keep_rows`` rows, or cannot be read.
         """
         self.num_rows = 0
+        self.part_checksum = 0
         self._name = name
         self._file = directory / f"{name}.parquet"
         self._parts_dir = directory / f"{name}.parts"
@@ -48,7 +51,7 @@ class TableWriter:
         for part in sorted(self._parts_dir.glob("*.parquet")):
             if self.num_rows < keep_rows:
                 self.num_rows += _count_rows(part)
-                self._num_parts += 1
+                self._add_part(part)
             else:
                 part.unlink()
         if self.num_rows != keep_rows:
@@ -72,7 +75,11 @@ class TableWriter:
             part = self._parts_dir / f"{self._num_parts:06d}.parquet"
             _write_table(part, _concatenate(self._buffer))
             self._buffer = []
-            self._num_parts += 1
+            self._add_part(part)
+
+    def _add_part(self, part: Path) -> None:
+        self.part_checksum = zlib.crc32(part.read_bytes(), self.part_checksum)
+        self._num_parts += 1
 
     def read(self) -> Columns:
         """The rows of all part files, as they were added.
@@ -157,6 +164,5 @@ def _column_to_array(column: pa.Array) -> np.ndarray:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     """Writes a file completely or not at all."""
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)

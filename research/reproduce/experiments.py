@@ -90,7 +90,7 @@ def expected_runs(key: str) -> dict[str, dict[str, Any]]:
     from research.sweeps.composition import compose_jobs
 
     file = resource_dir("conf") / "experiment" / f"{key}.yaml"
-    experiment = yaml.safe_load(file.read_text())
+    experiment = yaml.safe_load(file.read_text(encoding="utf-8"))
     sweeper = experiment["hydra"]["sweeper"]
     params = sweeper.get("params", {})
     jobs = expand_jobs(params, sweeper.get("arms"))
@@ -148,7 +148,7 @@ def _check_run(
             f"{run.directory} does not belong to {key} ({difference}): "
             f"remove that folder, then {command}"
         )
-    status = run.info["status"]
+    status = run.status
     if status not in FINISHED:
         raise ValueError(f"{run.directory} is {status}, not done: {command}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.config.errors import explain
 from research.parallel.processes import broadcast_arrays, is_primary
 from research.records.trackers import TrackerReports
 from research.records.trackers.wandb import forget_service, is_service_lost
@@ -19,6 +20,7 @@ from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
+from research.runner.signals import RunsInterrupted, uninterrupted
 from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, copy_to_host
 from research.training.layer_params import trim_layers
 from research.training.program import Metrics
@@ -135,10 +137,27 @@ class RunGroup:
                 writer.record.release()
             self._release_runs()
             return False
-        for writer in list(self._writers):
-            self._close_run(writer, error)
-        self._release_runs()
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        try:
+            with uninterrupted():
+                for writer in list(self._writers):
+                    self._close_run(writer, error)
+                self._release_runs()
+        except KeyboardInterrupt:
+            is_interrupted = True
+        if is_interrupted:
+            raise RunsInterrupted(self._describe_interruption()) from None
         return isinstance(error, Exception)
+
+    def _describe_interruption(self) -> str:
+        """What became of the runs that were interrupted, to follow the word ``interrupted``."""
+        for result in self.results:
+            error = result.get("error")
+            if isinstance(error, Exception):
+                return f", and not everything could be written: {explain(error) or error}"
+        if not self._has_started:
+            return " before the first step"
+        return "; what was measured is written"
 
     def _release_runs(self) -> None:
         """Waits for the trackers of all runs, which close their runs at the same time."""
@@ -157,8 +176,18 @@ class RunGroup:
         if isinstance(error, CheckpointStepMismatch):
             return True
         # Trackers start after the first step: from then on the runs cannot start once more.
-        has_started = self._compiled_at != self._created_at
-        return is_out_of_memory(error) and not has_started and len(self._specs) > 1
+        return is_out_of_memory(error) and not self._has_started and len(self._specs) > 1
+
+    @property
+    def _has_started(self) -> bool:
+        """Whether the first step is compiled and trained."""
+        return self._compiled_at != self._created_at
+
+    def _is_refused(self, error: BaseException | None) -> bool:
+        """Whether the runs cannot start as the user asked for them, so that no record remains."""
+        if error is None or self._has_started or self.start_step:
+            return False
+        return not isinstance(error, OSError) and explain(error) is not None
 
     def find_start_step(self) -> None:
         """Sets ``start_step``.
@@ -292,7 +321,10 @@ class RunGroup:
         self._closed.append(writer)
         self._checkpoint_writer.wait()
         try:
-            writer.close(error)
+            if self._is_refused(error):
+                writer.discard()
+            else:
+                writer.close(error)
         except Exception as closing_error:
             error = error or closing_error
         self._update_result(writer, error)

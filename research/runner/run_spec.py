@@ -119,7 +119,7 @@ class RunSpec:
         for name, text in self.files.items():
             file = self.directory / name
             file.parent.mkdir(exist_ok=True)
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
 
 
 def read_ended(spec: RunSpec) -> dict[str, Any] | None:
@@ -147,7 +147,7 @@ def _describe_difference(spec: RunSpec) -> str:
 
     file = spec.directory / ".hydra" / "config.yaml"
     try:
-        recorded = flatten_dict(yaml.safe_load(file.read_text()))
+        recorded = flatten_dict(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
     differences = []

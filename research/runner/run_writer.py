@@ -24,8 +24,9 @@ from research.gauges.table import (
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
-from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports
+from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports, identity
 from research.records.trackers.wandb import WandbTracker, is_disabled
+from research.runner.checkpoint_notes import CheckpointNotes
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
@@ -87,7 +88,7 @@ class RunWriter:
         self._exponents: dict[int, Columns] = {}  # by step
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
-        info["together"] = group_size
+        info["group_size"] = group_size
         trackers: list[Tracker] = []
         if is_primary():
             trackers = _make_trackers(run_spec, reports)
@@ -101,8 +102,8 @@ class RunWriter:
         self.trackers = BackgroundTrackers(trackers, reports)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
-        if self.checkpoint:
-            self._earlier_seconds = self.checkpoint.notes["seconds"]
+        if opened.notes:
+            self._earlier_seconds = opened.notes.seconds
         if opened.earlier_rows:
             self._add_earlier_rows(opened.earlier_rows)
 
@@ -139,13 +140,16 @@ class RunWriter:
     def checkpoint_notes(self) -> dict[str, Any]:
         """What a checkpoint holds besides the state; the rows up to it are flushed first."""
         info = self.record.info
-        return {
-            "id": info["id"],
-            "data": info["data"]["fingerprint"],
-            "resumed": info.get("resumed", []),
-            "seconds": self._seconds(),
-            "rows": self.record.flush(),
-        }
+        rows = self.record.flush()
+        notes = CheckpointNotes(
+            id=info["id"],
+            data=info["data"]["fingerprint"],
+            resumed=info.get("resumed", []),
+            seconds=self._seconds(),
+            rows=rows,
+            part_checksums=self.record.part_checksums(),
+        )
+        return notes.as_json()
 
     def _seconds(self) -> dict[str, float]:
         """The seconds of this attempt and of the earlier ones that it resumes."""
@@ -264,6 +268,16 @@ class RunWriter:
             profiles = select_rows(profiles, slice(1, None))
         self.record.add(metrics, profiles)
 
+    def discard(self) -> None:
+        """Removes the record of a run that cannot start as it was asked for.
+
+        ``release`` must follow.
+        """
+        try:
+            self.record.discard()
+        finally:
+            self.trackers.finish(dict(self.record.info))
+
     def close(self, error: BaseException | None = None) -> None:
         """Ends the run and writes what was measured. ``release`` must follow.
 
@@ -288,7 +302,13 @@ class RunWriter:
         try:
             info["final"] = self._final_metrics()
             info["verdict"] = self._verdict()
-            self.record.close(**info, keep_parts=can_resume)
+            try:
+                self.record.close(**info, keep_parts=can_resume)
+            except OSError as closing_error:
+                info["status"] = "failed"
+                info["error"] = f"{type(closing_error).__name__}: {closing_error}"
+                self.record.fail(**info)
+                raise
             if is_primary() and not can_resume and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
         finally:
@@ -410,11 +430,11 @@ def _make_trackers(run_spec: RunSpec, reports: TrackerReports | None) -> list[Tr
         return []
     config = to_dict(run_spec.config)
     tracker = WandbTracker(
-        settings=config["tracker"],
+        settings=identity.with_environment(config["tracker"]),
         run_id=run_spec.identity,
         config=config,
-        name=run_spec.directory.name,
-        group=run_spec.directory.absolute().parent.name,
+        name=identity.run_name(run_spec.directory.name),
+        group=identity.run_group(run_spec.directory.absolute().parent.name),
         reports=reports,
     )
     return [tracker]

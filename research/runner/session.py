@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from research.runner.limits import raise_open_files
 from research.runner.progress import Progress
 from research.runner.run_spec import Result, RunSpec, read_ended
 
+# They end the process at numbers that are not finite, which a run records instead.
+IGNORED_FLAGS = ("jax_debug_nans", "jax_debug_infs")
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
@@ -66,6 +69,9 @@ def train_group(
         missing = [run_spec for run_spec in run_specs if run_spec.directory not in finished]
         results = _train_missing(missing, session, map_mode, devices)
     except Exception as error:
+        for run_spec in run_specs:
+            if not _has_record(run_spec, error):
+                _remove_hydra_output(run_spec.directory)
         return [_failed_result(run_spec, error) for run_spec in run_specs]
     by_directory = dict(finished)
     for run_spec, result in zip(missing, results, strict=True):
@@ -132,6 +138,7 @@ def _import_train_runs(devices: int | None) -> Callable[..., list[Result]]:
     gc.disable()
     try:
         prepare_jax(devices)
+        check_devices()
         from research.runner.loop import train_runs
 
         gc.freeze()
@@ -187,9 +194,39 @@ def prepare_jax(devices: int | None = 1) -> None:
         cache = _user_cache() / "fathom" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    for flag in IGNORED_FLAGS:
+        if getattr(jax.config, flag, False):
+            jax.config.update(flag, False)
+            print(
+                f"fathom: {flag.upper()} is switched off: numbers that are not finite are recorded "
+                "with their step and layer",
+                file=sys.stderr,
+            )
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has
             jax.config.update("jax_num_cpu_devices", devices or _num_cores())
+
+
+def check_devices() -> None:
+    """Starts JAX on its devices.
+
+    Raises:
+        ValueError: JAX finds no device of the kind that the user's environment asks for.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if not platforms:
+            raise
+        reason = str(error).split("\n")[0]
+        detail = f" ({reason})" if reason else ""
+        raise ValueError(
+            f"JAX finds no device for JAX_PLATFORMS={platforms}{detail}: "
+            "unset it, or set JAX_PLATFORMS=cpu"
+        ) from error
 
 
 def _user_cache() -> Path:

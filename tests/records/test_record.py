@@ -78,7 +78,7 @@ def test_while_a_run_lasts_its_rows_are_in_part_files(tmp_path):
     run_record.add(*make_rows(0, 1))
     run_record.add(*make_rows(1, 4))
     run_record.add(*make_rows(5, 4))
-    expected = {"run.json"}
+    expected = {"run.json", "reserved.tmp"}
     for part in range(3):
         expected.add(f"metrics.parts/{part:06d}.parquet")
         expected.add(f"profiles.parts/{part:06d}.parquet")

@@ -241,4 +241,4 @@ def test_the_old_name_of_a_launcher_setting_still_works(sweep, old_name, new_nam
     assert line.startswith(f"fathom: {old_name} is now called {new_name}")
     group_size = 1 if new_name.endswith("max_group_size") else 2
     for run in runs.values():
-        assert run.info["together"] == group_size
+        assert run.info["group_size"] == group_size

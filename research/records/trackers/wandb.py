@@ -28,6 +28,7 @@ from research.gauges.table import (
 )
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import SERVER, TrackerReports
+from research.records.trackers.identity import all_tags, job_type
 from research.records.trackers.server import (
     ASK_SECONDS,
     PROBE_SECONDS,
@@ -124,8 +125,8 @@ class WandbTracker:
             "id": run_id,
             "name": name,
             "group": group,
-            "tags": make_tags(config),
-            "job_type": "train",
+            "tags": all_tags(make_tags(config)),
+            "job_type": job_type(),
         }
         self._settings = settings
         self._config = config
@@ -485,7 +486,9 @@ def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
 def _count_steps(offline_run: Path) -> int:
     """How many training steps an offline run holds, read by W&B's command line."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline_run)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=True
+    ).stdout
     num_steps = 0
     for line in output.splitlines():
         record = json.loads(line)
