@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from research.cli.parser import COMMANDS, make_parser
+from research.cli.parser import COMMANDS, check_command, make_parser
 
 
 def main() -> None:
@@ -18,13 +18,23 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
-    if arguments and arguments[0] == "train":
+    try:
+        check_command(arguments)
+    except ValueError as error:
+        print(f"fathom: {error}", file=sys.stderr)
+        return 2
+    if arguments[0] == "train":
         return _run_train(arguments[1:])
     parser = make_parser()
     parsed, unparsed = parser.parse_known_args(arguments)
     for word in unparsed:  # argparse leaves positional words after an option unparsed
         if word.startswith("-"):
-            parser.error(f"unrecognized arguments: {' '.join(unparsed)}")
+            print(
+                f"fathom: {word} is no option of fathom {parsed.command}; "
+                f"fathom {parsed.command} --help describes what is valid",
+                file=sys.stderr,
+            )
+            return 2
     options = {}
     if COMMANDS[parsed.command].has_scale:
         options["scale"] = parsed.scale

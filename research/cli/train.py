@@ -120,7 +120,11 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     session = session or Session()
     session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task = TrainTask(session)
-    sys.argv = ["fathom train", *prepare_arguments(arguments)]  # Hydra reads its arguments there
+    try:
+        prepared = prepare_arguments(arguments)
+    except ValueError as error:
+        refuse(error, show_traces=session.show_traces)
+    sys.argv = ["fathom train", *prepared]  # Hydra reads its arguments there
     register_with_hydra()
     run_hydra = hydra.main(
         version_base="1.3",

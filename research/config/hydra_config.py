@@ -9,7 +9,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, StringNode
 
 from research.config import schema
-from research.config.errors import unknown_setting
+from research.config.errors import EXTRA_GROUPS, explain_group, unknown_setting
+from research.config.given_settings import check_overrides
 from research.config.naming import run_name
 from research.config.validation import check_choices, check_config
 
@@ -82,6 +83,8 @@ def to_config(composed: DictConfig) -> schema.Config:
     values = {}
     for key, node in composed.items():
         name = str(key)
+        if name in GROUPS and not OmegaConf.is_dict(node):
+            raise ValueError(explain_group(name))
         if name in GROUPS:
             values[name] = _to_option(name, node)
         elif name == "name" and node is not None:
@@ -89,12 +92,46 @@ def to_config(composed: DictConfig) -> schema.Config:
         elif name in SETTINGS_OF_THE_ROOT:
             values[name] = node
         elif name != "hydra":
-            raise ValueError(unknown_setting(_first_path(name, node)))
+            raise ValueError(_explain_unknown(name, node, composed))
     config = schema.Config(**values)
+    choices = {}
     if "hydra" in composed:
-        check_choices(composed.hydra.runtime.choices, composed, config)
+        choices = composed.hydra.runtime.choices
+        check_choices(choices, composed, config)
+        _check_directories(composed.hydra)
     check_config(config)
+    if "hydra" in composed:
+        check_overrides(composed.hydra.overrides.task, choices, config)
     return config
+
+
+def _explain_unknown(
+    name: str,
+    node: Any,
+    composed: DictConfig,
+) -> str:
+    """The line for a setting that no run has.
+
+    A file of a group without its header puts its settings there under the name of the group.
+    """
+    if name in EXTRA_GROUPS and OmegaConf.is_dict(node):
+        option = composed.hydra.runtime.choices.get(name)
+        return (
+            f"{name}={option} needs a header: the first line of its file must be "
+            "# @package _global_"
+        )
+    return unknown_setting(_first_path(name, node))
+
+
+def _check_directories(settings: DictConfig) -> None:
+    """An empty name would put the record into the folder where the command is called."""
+    for path in ("run.dir", "sweep.dir", "sweep.subdir"):
+        directory = OmegaConf.select(settings, path)
+        if directory is None or not str(directory).strip():
+            raise ValueError(f"hydra.{path} must be a folder, got an empty value")
+    for group in ("launcher", "sweeper"):
+        if not OmegaConf.is_dict(OmegaConf.select(settings, group)):
+            raise ValueError(f"hydra.{group} is chosen as hydra/{group}=…, such as hydra/launcher=joblib")
 
 
 def _first_path(name: str, node: Any) -> str:
