@@ -16,6 +16,7 @@ class Command(NamedTuple):
     help: str
     has_scale: bool = False
 
+
 OPTIONS = ("--help", "-h", "--version")
 TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 

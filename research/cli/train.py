@@ -20,7 +20,7 @@ from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
 from research.parallel.errors import PeerFailed
 from research.runner.progress import Silent
-from research.runner.run_spec import Objective, RunSpec, read_ended, to_checked_config
+from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 
@@ -44,6 +44,7 @@ class CheckFirst(Callback):
         session = current_session()
         try:
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
+            record_depth(config, run_spec.config)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:

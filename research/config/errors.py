@@ -52,12 +52,19 @@ def explain(error: BaseException) -> str | None:
     if several:
         override = several.group(1)
         return f"{override} holds several values, which make a sweep: fathom train -m {override}"
-    missing = re.match(r"Could not override '([^']+)'\. No match|Could not delete .*'(.+)'", message)
+    missing = re.match(
+        r"(?:In '(.+)': )?Could not (?:override|delete) .*?'(.+?)'(?:\. No match| does not|$)",
+        message,
+    )
     if missing:
-        path = missing.group(1) or missing.group(2)
+        file, path = missing.groups()
         if path in schema.setting_paths():
             return f"{path} cannot be deleted; leave it out, and it has its default value"
-        return unknown_setting(path)
+        return f"{file}: {unknown_setting(path)}" if file else unknown_setting(path)
+    if message.startswith("Expected header format"):
+        return (
+            f"the header of a file must be # @package _global_, got # {message.split(chr(39))[1]}"
+        )
     twice = re.match(r"Multiple values for (\S+)\. |.* already at '(\S+)'", message)
     if twice:
         path = twice.group(1) or twice.group(2)
@@ -154,6 +161,9 @@ def _explain_missing_option(error: Any) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return _first_line(error)
+    file, _, inner = group.partition("/")
+    if file in EXTRA_GROUPS and inner in schema.OPTIONS:
+        return f"a file of {file} chooses an option with override: - override /{inner}: {option}"
     options = sorted(error.options or [])
     listed = ", ".join(options)
     if group == "data":
@@ -199,7 +209,8 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
         return explain_group(path)
     expected = re.search(r"expected one of \[(.*)\]", message)
     if expected:  # also of settings of Hydra
-        names = expected.group(1).split(", ")
+        is_ours = path in schema.setting_paths()
+        names = choices_of(path) if is_ours else expected.group(1).split(", ")
         value = written(cause.value)
         hint = _suggest_numeric_setting(path, value) or format_suggestion(value, names)
         return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
@@ -297,7 +308,10 @@ def _nearest_setting(path: str) -> str:
 def find_setting(path: str) -> str | None:
     """The setting or group that a path stands for, or is most similar to."""
     paths = list(schema.setting_paths())
-    groups = [*dict.fromkeys(each.partition(".")[0] for each in paths if "." in each), *EXTRA_GROUPS]
+    groups = [
+        *dict.fromkeys(each.partition(".")[0] for each in paths if "." in each),
+        *EXTRA_GROUPS,
+    ]
     typed_group, _, name = path.replace("/", ".").rpartition(".")
     group = find_nearest(typed_group, groups, SETTING_SYNONYMS) if typed_group else None
     siblings = [each for each in paths if group and each.startswith(f"{group}.")]

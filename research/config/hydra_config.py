@@ -2,10 +2,12 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.types import RunMode
 from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, StringNode
 
 from research.config import schema
@@ -114,24 +116,43 @@ def _explain_unknown(
 
     A file of a group without its header puts its settings there under the name of the group.
     """
-    if name in EXTRA_GROUPS and OmegaConf.is_dict(node):
-        option = composed.hydra.runtime.choices.get(name)
+    path = _first_path(name, node)
+    choices = composed.hydra.runtime.choices if "hydra" in composed else {}
+    chosen = [group for group in EXTRA_GROUPS if choices.get(group)]
+    if name in chosen:
+        chosen = [name]
+    is_inside = path.partition(".")[2] in [*GROUPS, *SETTINGS_OF_THE_ROOT]
+    if chosen and OmegaConf.is_dict(node) and (name in EXTRA_GROUPS or is_inside):
+        group = chosen[0]
         return (
-            f"{name}={option} needs a header: the first line of its file must be "
-            "# @package _global_"
+            f"{group}={choices[group]} needs another header: the first line of its file must be "
+            f"# @package _global_, or its settings are read as {path}"
         )
-    return unknown_setting(_first_path(name, node))
+    return unknown_setting(path)
 
 
 def _check_directories(settings: DictConfig) -> None:
     """An empty name would put the record into the folder where the command is called."""
+    given = settings.overrides.hydra
+    is_sweep = settings.mode is RunMode.MULTIRUN
     for path in ("run.dir", "sweep.dir", "sweep.subdir"):
         directory = OmegaConf.select(settings, path)
         if directory is None or not str(directory).strip():
             raise ValueError(f"hydra.{path} must be a folder, got an empty value")
+        if is_sweep == (path == "run.dir") and _is_given(f"hydra.{path}", given):
+            other = "sweep.dir" if is_sweep else "run.dir"
+            kind = "sweep" if is_sweep else "single run"
+            raise ValueError(f"hydra.{path} has no effect on a {kind}; hydra.{other} is its folder")
     for group in ("launcher", "sweeper"):
         if not OmegaConf.is_dict(OmegaConf.select(settings, group)):
-            raise ValueError(f"hydra.{group} is chosen as hydra/{group}=…, such as hydra/launcher=joblib")
+            raise ValueError(
+                f"hydra.{group} is chosen as hydra/{group}=…, such as hydra/launcher=joblib"
+            )
+
+
+def _is_given(path: str, overrides: Sequence[str]) -> bool:
+    """Whether an override of Hydra's settings sets ``path``."""
+    return any(word.lstrip("+").startswith(f"{path}=") for word in overrides)
 
 
 def _first_path(name: str, node: Any) -> str:

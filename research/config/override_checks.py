@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from research.config.errors import describe_syntax_error, find_setting
+from research.config.errors import describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.suggestions import format_suggestion

@@ -15,6 +15,7 @@ from research.config.compatibility import check_compatibility
 from research.config.fields import BOUNDS, Setting, settings_of, to_plain, written
 from research.config.suggestions import format_suggestion
 
+MAX_NAME_BYTES = 200
 NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
 
@@ -51,6 +52,11 @@ def _check_range(
 
 
 def _check_name(name: str | None) -> None:
+    num_bytes = len((name or "").encode())
+    if num_bytes > MAX_NAME_BYTES:
+        raise ValueError(
+            f"name must have at most {MAX_NAME_BYTES} bytes, as a folder has, got {num_bytes}"
+        )
     if name is not None and not NAME.fullmatch(name):
         raise ValueError(
             "name must be the name of a folder, of letters, digits and . , = + - _, "
@@ -63,6 +69,12 @@ def _check_lists(config: schema.Config) -> None:
     if not shape or min(shape) < 1:
         raise ValueError(
             f"data.shape must be {describe_valid_values('data.shape')}, got {list(shape)}"
+        )
+    boundaries = config.optimizer.boundaries
+    if any(boundary < 1 for boundary in boundaries) or sorted(set(boundaries)) != [*boundaries]:
+        raise ValueError(
+            "optimizer.boundaries must be a list in brackets of whole numbers ≥ 1 in ascending "
+            f"order, got {list(boundaries)}"
         )
     for name in config.measure.inspect:
         if name not in options.INSPECTIONS:

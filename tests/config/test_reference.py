@@ -90,7 +90,7 @@ def test_an_option_may_change_the_defaults_of_another_group():
 
 def test_a_setting_says_what_it_needs():
     condition = row_of("optimizer.warmup_steps").condition
-    assert condition == "optimizer.schedule=warmup or warmup_cosine"
+    assert condition == "optimizer.schedule=warmup or warmup_cosine or warmup_exponential"
     assert row_of("measure.inspect_every").condition == "measure.inspect=[…]"
 
 
