@@ -102,7 +102,7 @@ def test_declarations_that_say_the_same_are_one_row():
 def test_options_are_named_or_the_few_that_lack_the_setting():
     assert options_in_words(GROUPS["init"], row_of("init.gain")) == "all but zeros"
     assert options_in_words(GROUPS["skip"], row_of("skip.gate_bias")) == "highway, gated"
-    assert options_in_words(GROUPS["model"], row_of("model.depth")) == ""
+    assert options_in_words(GROUPS["model"], row_of("model.width")) == ""
 
 
 @pytest.mark.parametrize(
