@@ -147,6 +147,8 @@ def other_value(path, option_name, value):
     """A valid value that is not the present one."""
     if (path, option_name) in OTHER_VALUES:
         return OTHER_VALUES[path, option_name]
+    if path == "optimizer.boundaries":
+        return (1,)
     if isinstance(value, enum.Enum):
         members = list(type(value))
         return members[(members.index(value) + 1) % len(members)]
