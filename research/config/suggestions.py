@@ -9,7 +9,7 @@ SYNONYM_CUTOFF = 0.8
 SHORTEST_PART = 3  # letters of a word that are enough to recognise a name by
 
 OPTION_SYNONYMS: Mapping[str, str] = {  # names of options and values; other words for them
-    "identity": "residual shortcut resnet skip add addition sum preact",
+    "identity": "residual shortcut resnet skip true on add addition sum preact",
     "none": "plain off no false null disabled vanilla",
     "off": "none no false null disabled",
     "full": "all everything exponents histograms",
@@ -143,7 +143,7 @@ SETTING_SYNONYMS: Mapping[str, str] = {  # paths of settings and groups; other w
     "optimizer.warmup_steps": "warmup num_warmup_steps warmup_iters warmup_epochs warmup_ratio",
     "optimizer.decay_steps": "t_max cosine_steps",
     "optimizer.boundaries": "milestones boundaries_and_scales decay_epochs lr_steps",
-    "optimizer.decay_factor": "gamma lr_gamma scales scale",
+    "optimizer.decay_factor": "gamma lr_gamma scales",
     "optimizer.end_value": "min_lr eta_min final_lr lr_min lr_end end_lr alpha",
     "optimizer.clip_threshold": "clip_norm grad_clip gradient_clip max_grad_norm max_norm clipnorm "
     "gradient_clip_val clip_value clip_grad clip_grad_norm grad_clip_norm grad_norm_clip clipping "
@@ -159,11 +159,11 @@ SETTING_SYNONYMS: Mapping[str, str] = {  # paths of settings and groups; other w
     "data.size": "image_size img_size resolution",
     "data.shape": "input_shape input_dim input_size in_features",
     "data.eval_split": "val_split test_split valid_split validation_split",
-    "init.gain": "init_scale weight_scale",
+    "init.gain": "init_scale weight_scale scale",
     "init.sigma_w": "sigma std init_std stddev",
     "init.sigma_b": "bias_std sigma_bias",
     "skip.rate": "drop_path drop_path_rate survival_prob",
-    "skip.branch_scale": "alpha residual_scale layer_scale",
+    "skip.branch_scale": "alpha residual_scale layer_scale scale",
     "norm.groups": "num_groups n_groups",
     "norm.placement": "pre_norm post_norm norm_first position norm_position",
     "precision.loss_scaling": "grad_scaler loss_scaler dynamic_loss_scale scaler",
