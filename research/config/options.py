@@ -33,7 +33,37 @@ InitKind = enum.Enum(
 OptimizerKind = enum.Enum(
     "OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon"
 )
-Schedule = enum.Enum("Schedule", ["constant", "warmup", "warmup_cosine", "step", "linear"])
+
+
+class Schedule(enum.Enum):
+    """Schedules of the learning rate. Optax's names for them are valid too."""
+
+    constant = 1
+    warmup = 2
+    warmup_cosine = 3
+    step = 4
+    linear = 5
+    cosine = 6
+    exponential = 7
+    polynomial = 8
+    warmup_exponential = 9
+
+    constant_schedule = 1
+    warmup_constant = 2
+    warmup_constant_schedule = 2
+    warmup_cosine_decay = 3
+    warmup_cosine_decay_schedule = 3
+    piecewise_constant = 4
+    piecewise_constant_schedule = 4
+    linear_schedule = 5
+    cosine_decay = 6
+    cosine_decay_schedule = 6
+    exponential_decay = 7
+    polynomial_schedule = 8
+    warmup_exponential_decay = 9
+    warmup_exponential_decay_schedule = 9
+
+
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
     "PrecisionKind",
@@ -148,6 +178,11 @@ class Recurrent(Model):
     """``rnn``: the depth is the number of time steps, and all of them share one layer."""
 
     kind: ModelKind = ModelKind.rnn
+    depth: int | None = setting(
+        None,
+        "Time steps; null: as many as a text has tokens, of other data up to 16 equal parts.",
+        ge=1,
+    )
     cell: CellKind = setting(CellKind.elman, "The recurrent cell.")
 
 
@@ -274,11 +309,79 @@ class Optimizer:
         ge=0,
         lt=MAX_STEPS,
         traced=True,
-        only_with={"schedule": (Schedule.warmup, Schedule.warmup_cosine)},
+        only_with={
+            "schedule": (Schedule.warmup, Schedule.warmup_cosine, Schedule.warmup_exponential)
+        },
+    )
+    decay_steps: int = setting(
+        0,
+        "Steps after which a cosine has its end value, warm-up included; 0: all steps of the run.",
+        ge=0,
+        lt=2**31,
+        traced=True,
+        only_with={"schedule": (Schedule.cosine, Schedule.warmup_cosine)},
+    )
+    transition_steps: int = setting(
+        0,
+        "Steps of a linear or polynomial fall, or of a decay by decay_rate; 0: all steps of the "
+        "run after the warm-up.",
+        ge=0,
+        lt=2**31,
+        traced=True,
+        only_with={
+            "schedule": (
+                Schedule.linear,
+                Schedule.polynomial,
+                Schedule.exponential,
+                Schedule.warmup_exponential,
+            )
+        },
+    )
+    end_value: float = setting(
+        0.0,
+        "Learning rate that the schedule falls to; exponential decay stays at it.",
+        ge=0,
+        traced=True,
+        only_with={
+            "schedule": (
+                Schedule.cosine,
+                Schedule.warmup_cosine,
+                Schedule.linear,
+                Schedule.polynomial,
+                Schedule.exponential,
+                Schedule.warmup_exponential,
+            )
+        },
+    )
+    power: float = setting(
+        2.0,
+        "Exponent of a polynomial fall.",
+        gt=0,
+        traced=True,
+        only_with={"schedule": (Schedule.polynomial,)},
+    )
+    decay_rate: float = setting(
+        0.1,
+        "Factor on the learning rate over transition_steps.",
+        gt=0,
+        le=1,
+        traced=True,
+        only_with={"schedule": (Schedule.exponential, Schedule.warmup_exponential)},
+    )
+    staircase: bool = setting(
+        False,
+        "Whether exponential decay is applied at whole multiples of transition_steps only.",
+        only_with={"schedule": (Schedule.exponential, Schedule.warmup_exponential)},
+    )
+    boundaries: tuple[int, ...] = setting(
+        (),
+        "Steps from which on the learning rate is multiplied by decay_factor once more; "
+        "[]: one half and three quarters of the run.",
+        only_with={"schedule": (Schedule.step,)},
     )
     decay_factor: float = setting(
         0.1,
-        "Factor on the learning rate at one half and three quarters of the run.",
+        "Factor on the learning rate at each boundary.",
         ge=0,
         le=1,
         traced=True,

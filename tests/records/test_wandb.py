@@ -62,12 +62,19 @@ def test_the_configuration_holds_the_resolved_settings_that_have_an_effect(mirro
     without_effect = {path.partition(".")[2] for path in recorded.keys() - mirrored_settings.keys()}
     assert without_effect == {
         "backoff_factor",
+        "boundaries",
         "clip_threshold",
         "decay_factor",
+        "decay_rate",
+        "decay_steps",
+        "end_value",
         "growth_factor",
         "growth_interval",
         "inspect_every",
         "loss_scale",
+        "power",
+        "staircase",
+        "transition_steps",
         "warmup_steps",
     }
 

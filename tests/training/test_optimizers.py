@@ -30,7 +30,17 @@ from .formulas import (
 from .programs import initial_params, iter_pairs, make_data, make_losses, to_float64, train
 
 STEPS = 3
-NOT_OF_THE_DIRECTION = {"learning_rate", "warmup_steps", "decay_factor", "clip_threshold"}
+NOT_OF_THE_DIRECTION = {
+    "learning_rate",
+    "warmup_steps",
+    "decay_steps",
+    "transition_steps",
+    "end_value",
+    "power",
+    "decay_rate",
+    "decay_factor",
+    "clip_threshold",
+}
 NUMBERS_OF_THE_DIRECTION = {
     "gd": {"weight_decay"},
     "sgd": {"weight_decay"},
