@@ -97,6 +97,7 @@ def load_python_docs(data: TextData) -> Dataset:
         name="python_docs",
         version=platform.python_version(),
         classes=classes,
+        shuffle=bool(data.label),
     )
 
 
