@@ -205,6 +205,7 @@ def place_of_tutorial(fathom, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr("research.runner.run_setup.FAST_COMPILE_STEPS", 10**9)
         first = fathom("train", "model.depth=64", "activation=sigmoid", "name=first", *SMALL)
         assert first.code == 0, first.err
         sweep = fathom(*TUTORIAL_SWEEP.words[1:], *SMALL)

@@ -33,6 +33,7 @@ InitKind = enum.Enum(
 OptimizerKind = enum.Enum(
     "OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon"
 )
+DecayMask = enum.Enum("DecayMask", ["all", "matrices"])
 
 
 class Schedule(enum.Enum):
@@ -246,7 +247,7 @@ class DenseSkip(Skip):
 
 @dataclass(frozen=True)
 class Norm:
-    """The normalisation of each block."""
+    """The normalisation of each block. The ε under its root is 1e-6, with batch norm 1e-5."""
 
     kind: NormKind = NormKind.none
     placement: Placement = setting(
@@ -301,7 +302,18 @@ class Optimizer:
 
     kind: OptimizerKind = OptimizerKind.sgd
     learning_rate: float = setting(0.01, "Peak learning rate.", ge=0, traced=True)
-    weight_decay: float = setting(0.0, "Weight decay.", ge=0, traced=True)
+    weight_decay: float = setting(
+        0.0,
+        "Factor on the weights that are added to the gradient; with adamw, lion and muon they are "
+        "added to the update instead. The learning rate multiplies both.",
+        ge=0,
+        traced=True,
+    )
+    decay_mask: DecayMask = setting(
+        DecayMask.all,
+        "What decays: all parameters, or weight matrices, kernels and embeddings without biases, "
+        "gates and the parameters of norms.",
+    )
     schedule: Schedule = setting(Schedule.constant, "How the learning rate changes over the run.")
     warmup_steps: int = setting(
         0,
@@ -387,7 +399,10 @@ class Optimizer:
         traced=True,
         only_with={"schedule": (Schedule.step,)},
     )
-    clip: Clip = setting(Clip.none, "How the gradient is clipped before the update.")
+    clip: Clip = setting(
+        Clip.none,
+        "How the gradient is clipped after unscaling, before weight decay and the update.",
+    )
     clip_threshold: float = setting(
         1.0,
         "The bound that clipping enforces.",
@@ -419,7 +434,13 @@ class AdaGrad(Optimizer):
     """``adagrad`` (Duchi et al. 2011)."""
 
     kind: OptimizerKind = OptimizerKind.adagrad
-    epsilon: float = setting(1e-8, "Added to the denominator.", ge=0, traced=True)
+    epsilon: float = setting(
+        1e-8,
+        "Added to the denominator; with adagrad under its root, with muon also to the norm of a "
+        "matrix's momentum.",
+        ge=0,
+        traced=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -446,7 +467,11 @@ class Muon(Adam):
 
     kind: OptimizerKind = OptimizerKind.muon
     momentum: float = setting(
-        0.9, "Decay of the momentum of hidden matrices.", ge=0, lt=1, traced=True
+        0.9,
+        "Decay of the momentum of hidden matrices, an average with bias correction as in Optax.",
+        ge=0,
+        lt=1,
+        traced=True,
     )
 
 
@@ -517,7 +542,12 @@ class Loss:
 
     kind: LossKind = LossKind.cross_entropy
     label_smoothing: float = setting(
-        0.0, "Share of the target that is spread evenly over all classes.", ge=0, lt=1, traced=True
+        0.0,
+        "Share of the target that is spread evenly over all classes in the training loss; the "
+        "evaluation has none.",
+        ge=0,
+        lt=1,
+        traced=True,
     )
 
 

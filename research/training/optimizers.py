@@ -14,6 +14,7 @@ from research.config.options import (
     AdaGrad,
     Adam,
     Clip,
+    DecayMask,
     Lion,
     Momentum,
     Muon,
@@ -24,6 +25,9 @@ from research.config.options import (
 )
 from research.gauges.norms import tree_euclidean
 from research.training.layer_params import STAGES, path_names
+
+# The names of parameters that have inputs and outputs, and of embeddings.
+MATRIX_NAMES = ("kernel", "recurrent", "input", "vectors", "positions")
 
 
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
@@ -43,12 +47,14 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     - ``muon``: see ``_scale_by_muon`` (Jordan et al. 2024).
 
     Weight decay is added to the gradient, except where it is decoupled: ``adamw`` (Loshchilov &
-    Hutter 2019), ``lion`` (Chen et al. 2023) and ``muon`` (Liu et al. 2025).
+    Hutter 2019), ``lion`` (Chen et al. 2023) and ``muon`` (Liu et al. 2025). With
+    ``decay_mask=matrices`` it acts on matrices, kernels and embeddings only.
 
     Args:
         optimizer: the option, with arrays for its traced numbers.
     """
-    decay = optax.add_decayed_weights(optimizer.weight_decay)
+    mask = _matrices if optimizer.decay_mask is DecayMask.matrices else None
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
     match optimizer:
         case Muon():
             return optax.chain(_scale_by_muon(optimizer), decay)
@@ -68,6 +74,16 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         case Optimizer(kind=OptimizerKind.gd | OptimizerKind.sgd):
             return decay
     raise ValueError(f"unknown optimizer {optimizer.kind}")
+
+
+def _matrices(params: Any) -> Any:
+    """For each parameter, whether it is a matrix, a kernel or an embedding, and not of a gate."""
+
+    def is_matrix(path: tuple, _: Array) -> bool:
+        names = path_names(path)
+        return names[-1] in MATRIX_NAMES and "gate" not in names
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def _scale_by_adam(optimizer: Adam) -> optax.GradientTransformation:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config.fields import traced_names
-from research.config.options import Clip, OptimizerKind, Schedule
+from research.config.options import Clip, DecayMask, OptimizerKind, Schedule
 from research.config.schema import OPTIONS, make_option
 
 OPTIMIZERS = [option.name for option in OptimizerKind]
@@ -36,7 +36,8 @@ def make_optimizer_option(kind="sgd", **changes):
     for name in traced_names(OPTIONS["optimizer"][kind]):
         settings[name] = NUMBERS[name]
     for name, value in changes.items():
-        enumeration = {"schedule": Schedule, "clip": Clip}.get(name)
+        enumerations = {"schedule": Schedule, "clip": Clip, "decay_mask": DecayMask}
+        enumeration = enumerations.get(name)
         settings[name] = enumeration[value] if enumeration else value
     return make_option("optimizer", kind, **settings)
 
