@@ -67,6 +67,7 @@ def compare_main_job(
     warm: bool,
     job: MainJob | None = None,
     pairs: int = MAIN_JOB_PAIRS,
+    num_threads: int | None = None,
 ) -> Measurement:
     """The PyTorch loop / our command, for the same runs.
 
@@ -75,6 +76,7 @@ def compare_main_job(
         warm: Whether our command finds its programs compiled; else all of its caches are empty.
         job: The runs; None for the reproduction of ``MAIN_JOB``.
         pairs: The number of pairs of timings.
+        num_threads: The threads of PyTorch; None for the faster one of one, and one for each core.
 
     Raises:
         RuntimeError: The sides do not measure the same numbers, or a command failed.
@@ -85,7 +87,7 @@ def compare_main_job(
     job = job or reproduction(MAIN_JOB)
     _check_same_gauges(job)
     loop = LoopCommand(job.loop_runs)
-    _choose_threads(loop)
+    loop.num_threads = num_threads or _choose_threads(loop.runs)
 
     def time_ours_cold() -> float:
         with tempfile.TemporaryDirectory() as empty_cache:
@@ -147,16 +149,16 @@ class LoopCommand:
         return seconds
 
 
-def _choose_threads(loop: LoopCommand) -> None:
-    """Sets the faster number of threads, of the first seed's runs with few steps."""
-    first_seed = loop.runs[0].seed
+def _choose_threads(runs: Sequence[LoopRun]) -> int:
+    """The faster number of threads for the runs of the first seed, with few steps."""
+    first_seed = runs[0].seed
     trial_runs = []
-    for run in loop.runs:
+    for run in runs:
         if run.seed == first_seed:
             steps = min(run.steps, THREAD_TRIAL_STEPS)
             trial_runs.append(dataclasses.replace(run, steps=steps))
     trial = LoopCommand(trial_runs)
-    loop.num_threads = choose_num_threads(trial.time, trial.set_num_threads)
+    return choose_num_threads(trial.time, trial.set_num_threads)
 
 
 def compare_short_runs(

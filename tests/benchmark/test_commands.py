@@ -58,6 +58,16 @@ SMALL_JOB = MainJob(
 )
 
 
+@pytest.fixture
+def one_thread():
+    """Keeps PyTorch to one thread, which is fast for small networks on a busy machine."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def ignore_progress(done, total):
     pass
 
@@ -80,26 +90,26 @@ def test_settings_of_the_loop_are_read_as_they_were_written(tmp_path):
     assert read_runs(tmp_path / "runs.json") == runs
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("skip", ["none", "inv_sqrt_depth"])
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
 def test_the_loop_measures_our_numbers_from_the_same_weights(activation, skip):
-    pytest.importorskip("torch")
     from research.benchmark.torch_steps import loop_disagreement
 
     run = make_run(activation=activation, skip=skip)
     assert loop_disagreement(run, *WEIGHTS) < TOLERANCE
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_loop_measures_gradients_whose_squares_vanish_in_float32():
-    pytest.importorskip("torch")
     from research.benchmark.torch_steps import loop_disagreement
 
     run = make_run(activation="sigmoid", depth=DEEPEST, width=64)
     assert loop_disagreement(run) < 1e-3  # 64 layers forward and backward
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_loop_keeps_every_default_gauge_of_every_step_and_every_evaluation():
-    pytest.importorskip("torch")
     from research.benchmark.torch_loop import load_data, train
 
     run = make_run(steps=12)
@@ -115,16 +125,16 @@ def test_the_loop_keeps_every_default_gauge_of_every_step_and_every_evaluation()
     assert history["eval_loss"].shape == (2,)  # after the epoch of ten steps, and at the end
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("skip", ["none", "inv_sqrt_depth"])
 def test_the_loop_learns_the_digits(skip):
-    pytest.importorskip("torch")
     from research.benchmark.torch_loop import load_data, train
 
     history = train(make_run(skip=skip, steps=100, width=64), load_data())
     assert history["eval_accuracy"][-1] > 0.8
 
 
-@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("warm", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_main_job_is_timed_in_small(warm):
     pytest.importorskip("torch")
     reported = []
@@ -132,10 +142,16 @@ def test_the_main_job_is_timed_in_small(warm):
     def note_progress(done, total):
         reported.append((done, total))
 
-    measurement = compare_main_job(note_progress, warm=warm, job=SMALL_JOB, pairs=1)
+    measurement = compare_main_job(
+        note_progress,
+        warm=warm,
+        job=SMALL_JOB,
+        pairs=1,
+        num_threads=1,
+    )
     assert measurement.value is not None
     assert measurement.value > 0
-    assert ", 1 pairs, PyTorch threads: " in measurement.note
+    assert ", 1 pairs, PyTorch threads: 1" in measurement.note
     assert reported == [(0, 1), (1, 1)]
 
 
