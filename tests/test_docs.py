@@ -23,7 +23,7 @@ from research.config import options, schema
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.gauges import table as gauge_table
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
-from research.reproduce.experiments import experiment_names
+from research.reproduce.experiments import experiment_names, read_duration
 from research.runner.run_spec import to_checked_config
 
 from .described import own_data as own_data
@@ -194,6 +194,11 @@ def test_the_search_of_wandb_sweeps_settings_that_exist():
     assert set(search["parameters"]) <= known
     metric_keys = {metric.key for metric in METRICS}
     assert search["metric"]["name"] in metric_keys
+
+
+def test_the_readme_says_how_long_the_demo_takes():
+    (experiment,) = re.findall(r"fathom reproduce (\w+)", page("Makefile"))
+    assert f"make demo    # {read_duration(experiment)}," in page("README.md")
 
 
 # Python, really run
