@@ -41,9 +41,9 @@ class LoopRun:
 def write_runs(runs: Sequence[LoopRun], file: Path) -> None:
     """Writes the settings of the runs as JSON."""
     settings = [dataclasses.asdict(run) for run in runs]
-    file.write_text(json.dumps(settings))
+    file.write_text(json.dumps(settings), encoding="utf-8")
 
 
 def read_runs(file: Path) -> list[LoopRun]:
     """The runs in a file that ``write_runs`` wrote."""
-    return [LoopRun(**settings) for settings in json.loads(file.read_text())]
+    return [LoopRun(**settings) for settings in json.loads(file.read_text(encoding="utf-8"))]

@@ -105,7 +105,7 @@ def read_duration(key: str) -> Duration | None:
 
     The file ``conf/experiment/KEY.yaml`` says it in a comment: ``# Duration: 60 s on MACHINE``.
     """
-    declared = DURATION.search(_experiment_file(key).read_text())
+    declared = DURATION.search(_experiment_file(key).read_text(encoding="utf-8"))
     if not declared:
         return None
     return Duration(float(declared[1]), declared[2])

@@ -69,7 +69,8 @@ def update_durations(root: Path) -> None:
         page = root / name / "README.md"
         duration = read_duration(name)
         if duration and page.exists():
-            page.write_text(set_duration(page.read_text(), duration))
+            text = page.read_text(encoding="utf-8")
+            page.write_text(set_duration(text, duration), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ class WandbTracker:
             files[key] = file
         heat_map.image.save(files["profile/heat_map"], format="png")
         content = {"columns": table.columns, "data": table.data}
-        files["profile/table"].write_text(json.dumps(content))
+        files["profile/table"].write_text(json.dumps(content), encoding="utf-8")
         for file in files.values():
             self._run.save(str(file), base_path=str(folder), policy="now")
 
