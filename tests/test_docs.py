@@ -57,7 +57,7 @@ def label(line: CommandLine) -> str:
 def data_of_the_pages(own_data, tmp_path):
     """The datasets that the pages name, with a regression of the reader's own."""
     del own_data
-    np.savez(tmp_path / "regression.npz", x=np.zeros((200, 3)), y=np.linspace(0, 1, 200))
+    np.savez(tmp_path / "regression.npz", x=np.eye(200, 3), y=np.linspace(0, 1, 200))
 
 
 @pytest.mark.parametrize("line", TRAIN_LINES, ids=label)
@@ -210,6 +210,7 @@ def place_of_tutorial(fathom, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr("research.runner.run_setup.FAST_COMPILE_STEPS", 10**9)
         first = fathom("train", "model.depth=64", "activation=sigmoid", "name=first", *SMALL)
         assert first.code == 0, first.err
         sweep = fathom(*TUTORIAL_SWEEP.words[1:], *SMALL)

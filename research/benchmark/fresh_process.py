@@ -33,7 +33,9 @@ def iterate_in_fresh_process(function: Callable[..., Iterator[Any]], *arguments:
     )
     environment = make_environment(JAX_ENABLE_COMPILATION_CACHE="false")
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as child:
         assert child.stdout
         for line in child.stdout:
             yield json.loads(line)

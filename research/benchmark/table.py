@@ -144,7 +144,7 @@ def describe_machine() -> dict[str, str]:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -190,7 +190,7 @@ def _write(
     page: str | None,
     section: str | None,
 ) -> Path:
-    present = path.read_text() if path.exists() else ""
+    present = path.read_text(encoding="utf-8") if path.exists() else ""
     present_page, heading, rest = present.partition(DEVICE_HEADING)
     parts = []
     for new, old in ((page, present_page), (section, heading + rest)):
@@ -198,5 +198,5 @@ def _write(
         if part:
             parts.append(part.strip("\n") + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(parts))
+    path.write_text("\n".join(parts), encoding="utf-8")
     return path

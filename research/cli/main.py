@@ -1,11 +1,14 @@
 """The command ``fathom``: runs one subcommand and reports a user's mistake in one line."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
-from research.cli.parser import COMMANDS, make_parser
+from research.cli.parser import COMMANDS, check_command, make_parser
+from research.runner.signals import end_process
 
 
 def main() -> None:
@@ -13,31 +16,25 @@ def main() -> None:
 
     The exit code is 0 for success, 1 where a run or a claim failed, 2 where the request was wrong.
     """
-    sys.exit(run(sys.argv[1:]))
+    _prepare_output()
+    try:
+        exit_code = run(sys.argv[1:])
+    except SystemExit as ended:
+        exit_code = int(ended.code or 0)
+    end_process(_flush_output(exit_code))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
-    if arguments and arguments[0] == "train":
-        return _run_train(arguments[1:])
-    parser = make_parser()
-    parsed, unparsed = parser.parse_known_args(arguments)
-    for word in unparsed:  # argparse leaves positional words after an option unparsed
-        if word.startswith("-"):
-            parser.error(f"unrecognized arguments: {' '.join(unparsed)}")
-    options = {}
-    if COMMANDS[parsed.command].has_scale:
-        options["scale"] = parsed.scale
-    if COMMANDS[parsed.command].has_device:
-        options["device"] = parsed.device
-        options["quick"] = parsed.quick
     try:
-        command = importlib.import_module(f"research.cli.{parsed.command}")
-        return command.main([*parsed.words, *unparsed], **options)
+        return _run_command(arguments)
     except BrokenPipeError:
         _discard_output()
         return 0
-    except (ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        print("fathom: interrupted", file=sys.stderr)
+        return 1
+    except Exception as error:
         from research.config.errors import explain
 
         message = explain(error)
@@ -47,19 +44,70 @@ def run(arguments: Sequence[str]) -> int:
         return 2
 
 
+def _run_command(arguments: Sequence[str]) -> int:
+    check_command(arguments)
+    if arguments[0] == "train":
+        return _run_train(arguments[1:])
+    parser = make_parser()
+    parsed, unparsed = parser.parse_known_args(arguments)
+    for word in unparsed:  # argparse leaves positional words after an option unparsed
+        if word.startswith("-"):
+            print(
+                f"fathom: {word} is no option of fathom {parsed.command}; "
+                f"fathom {parsed.command} --help describes what is valid",
+                file=sys.stderr,
+            )
+            return 2
+    options = {}
+    if COMMANDS[parsed.command].has_scale:
+        options["scale"] = parsed.scale
+    if COMMANDS[parsed.command].has_device:
+        options["device"] = parsed.device
+        options["quick"] = parsed.quick
+    command = importlib.import_module(f"research.cli.{parsed.command}")
+    return command.main([*parsed.words, *unparsed], **options)
+
+
 def _run_train(arguments: Sequence[str]) -> int:
     """Runs ``fathom train``; Hydra parses everything that follows, except for ``--help``."""
     from research.cli import help as train_help
 
-    if not train_help.wants_help(arguments):
-        from research.cli import train
-
-        return train.main(arguments)
-    try:
+    if train_help.wants_help(arguments):
         print(train_help.train_help(), flush=True)
+        return 0
+    from research.cli import train
+
+    return train.main(arguments)
+
+
+def _prepare_output() -> None:
+    """Makes both streams show ``?`` for what their encoding does not have, instead of raising.
+
+    A stream that the user has closed becomes one that discards everything.
+    """
+    sys.stdout = sys.stdout or _null_stream()
+    sys.stderr = sys.stderr or _null_stream()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _null_stream() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+def _flush_output(exit_code: int) -> int:
+    """Writes what is left of standard output; returns 2 as the exit code where that fails."""
+    try:
+        sys.stdout.flush()
     except BrokenPipeError:
         _discard_output()
-    return 0
+    except OSError as error:
+        _discard_output()
+        if not exit_code:
+            print(f"fathom: standard output: {error.strerror}", file=sys.stderr)
+            return 2
+    return exit_code
 
 
 def _discard_output() -> None:

@@ -14,13 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from research.cli.overrides import prepare_arguments
+from research.cli.overrides import config_folders, prepare_arguments
 from research.config import errors
+from research.config.config_files import check_config_files
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
-from research.parallel.errors import PeerFailed
+from research.parallel.errors import JoinInterrupted, PeerFailed
 from research.runner.progress import Silent
-from research.runner.run_spec import Objective, RunSpec, read_ended, to_checked_config
+from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 
@@ -44,6 +45,7 @@ class CheckFirst(Callback):
         session = current_session()
         try:
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
+            record_depth(config, run_spec.config)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:
@@ -98,9 +100,12 @@ class TrainTask:
 
     def __call__(self, composed: DictConfig) -> Objective:
         """Trains the run and returns its result, which a search minimises."""
-        directory = Path(HydraConfig.get().runtime.output_dir)
-        run_spec = RunSpec(to_checked_config(composed), directory)
-        (result,) = train_group([run_spec], self.session)
+        runtime = HydraConfig.get().runtime
+        # With hydra.job.chdir=true Hydra has changed to the run's directory, but relative paths
+        # mean what they meant when the command was given.
+        with contextlib.chdir(runtime.cwd):
+            run_spec = RunSpec(to_checked_config(composed), Path(runtime.output_dir))
+            (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)
         return objective
@@ -120,7 +125,11 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     session = session or Session()
     session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task = TrainTask(session)
-    sys.argv = ["fathom train", *prepare_arguments(arguments)]  # Hydra reads its arguments there
+    try:
+        words = prepare_arguments(arguments)
+    except ValueError as error:
+        refuse(error, show_traces=session.show_traces)
+    sys.argv = ["fathom train", *words]  # Hydra reads its arguments there
     register_with_hydra()
     run_hydra = hydra.main(
         version_base="1.3",
@@ -128,13 +137,16 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
         config_name="config",
     )
     try:
+        check_config_files(words, config_folders(words))
         with _hydra_raises(), terminable(), session.progress, _visible_to_callbacks(session):
             run_hydra(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         session.interrupted = True
-        print("fathom: interrupted; what was measured is written", file=sys.stderr)
+        print(f"fathom: interrupted{interruption}", file=sys.stderr, flush=True)
+        if isinstance(interruption, JoinInterrupted):
+            os._exit(1)  # an orderly exit would wait for the other processes
         return 1
     except Exception as error:
         refuse(error, show_traces=session.show_traces)
@@ -143,8 +155,19 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     return _report_run(task.results[-1], session)
 
 
-def refuse(error: Exception, *, show_traces: bool) -> NoReturn:
-    """Reports a user's mistake in one line and raises UsageError; raises a defect of ours again."""
+def refuse(
+    error: Exception,
+    *,
+    show_traces: bool,
+    exit_code: int = 2,
+) -> NoReturn:
+    """Reports a user's mistake in one line and raises UsageError; raises a defect of ours again.
+
+    Args:
+        error: what was raised.
+        show_traces: whether the traceback is printed too.
+        exit_code: the exit code of the command; 1 where a run had started before it failed.
+    """
     if isinstance(error, PeerFailed):
         from research.parallel.processes import report_peer_failure
 
@@ -155,17 +178,17 @@ def refuse(error: Exception, *, show_traces: bool) -> NoReturn:
     if show_traces:
         traceback.print_exception(error)
     print(f"fathom: {message}", file=sys.stderr)
-    raise errors.UsageError(2)
+    raise errors.UsageError(exit_code)
 
 
 def _report_run(result: dict[str, Any], session: Session) -> int:
     """Prints how a single run ended and returns the exit code."""
+    error = result.get("error")
+    if isinstance(error, Exception):
+        refuse(error, show_traces=session.show_traces, exit_code=1 if "steps" in result else 2)
     from research.parallel.processes import is_primary
     from research.reporting.tables import print_run
 
-    error = result.get("error")
-    if isinstance(error, Exception):
-        refuse(error, show_traces=session.show_traces)
     if is_primary():
         print_run(result)
     return 0 if result["status"] == "done" else 1

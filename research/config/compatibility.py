@@ -10,6 +10,7 @@ from research.config.options import (
     CONVOLUTIONAL,
     RESNET_DEPTHS,
     RESNETS,
+    ActivationKind,
     CellKind,
     GroupNorm,
     InitKind,
@@ -265,6 +266,15 @@ def _group_norm_conflicts(norm: GroupNorm, config: Config) -> Iterator[Conflict]
 
 def _model_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model
+    activation = config.activation.kind
+    is_gated = isinstance(model, Recurrent) and model.cell is not CellKind.elman
+    if is_gated and activation is not ActivationKind.tanh:
+        yield Conflict(
+            path="activation",
+            valid="tanh",
+            got=activation.name,
+            reason=f"model.cell={model.cell.name} has its own nonlinearities",
+        )
     match model.kind:
         case ModelKind.resnet_cifar if model.depth < 8 or (model.depth - 2) % 6:
             below = max(8, 6 * ((model.depth - 2) // 6) + 2)

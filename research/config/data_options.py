@@ -21,7 +21,7 @@ class Data:
     """The dataset, and how much of it is used."""
 
     name: DataKind = DataKind.digits
-    limit: int | None = setting(None, "Keep only the first training examples.", ge=1)
+    limit: int | None = setting(None, "Keep only so many training examples.", ge=1)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class NoiseData(Data):
     )
     flip: bool = setting(False, "Whether half of the training images are mirrored.")
     shape: tuple[int, ...] = setting((64,), "Shape of an example.")
-    classes: int = setting(10, "Number of classes.", ge=2)
+    classes: int = setting(10, "Number of classes.", ge=2, le=100_000)
     examples: int = setting(1024, "Examples of each split.", ge=2)
 
 

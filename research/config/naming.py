@@ -1,8 +1,11 @@
 """Names of run directories, made from a run's overrides."""
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
+
+from research.config.schema import iter_declared
 
 MAX_BYTES = 80  # some file systems and tools do not take much longer names
 HASH_LENGTH = 8
@@ -27,7 +30,7 @@ def run_name(overrides: Sequence[str]) -> str:
         path, _, value = override.lstrip("+").partition("=")
         group = re.split(r"[.@]", path)[0]
         if group not in NOT_IN_RUN_NAME:
-            values[path] = _normalize_number(value)
+            values[path] = _normalize_number(path, value)
     parts = [f"{path}={values[path]}" for path in sorted(values)]
     whole = ",".join(parts) or "default"
     name = re.sub(r"[^\w.=,+\-\[\]]", "_", whole)
@@ -39,14 +42,24 @@ def run_name(overrides: Sequence[str]) -> str:
     return f"{shortened}-{digest[:HASH_LENGTH]}"
 
 
-def _normalize_number(value: str) -> str:
+def _normalize_number(path: str, value: str) -> str:
     """Rewrites a number with a point or an exponent: 1e-2 and 0.010 become 0.01.
 
-    Integers and lists stay.
+    Integers and lists stay, but for settings that hold any number 1 becomes 1.0.
     """
-    if not re.search(r"[.eE]", value):
+    if not re.search(r"[.eE]", value) and path not in _number_paths():
         return value
     try:
         return repr(float(value))
     except ValueError:
         return value
+
+
+@functools.cache
+def _number_paths() -> frozenset[str]:
+    """The settings whose values need not be whole."""
+    paths = set()
+    for item in iter_declared():
+        if item.field.type in (float, float | None):
+            paths.add(item.path)
+    return frozenset(paths)

@@ -109,7 +109,7 @@ def setting_groups() -> list[SettingGroup]:
 
 def _default_options() -> dict[str, str]:
     """The option that ``conf/config.yaml`` chooses for each group that a run always has."""
-    root = yaml.safe_load((resource_dir("conf") / "config.yaml").read_text())
+    root = yaml.safe_load((resource_dir("conf") / "config.yaml").read_text(encoding="utf-8"))
     chosen = {}
     for entry in root["defaults"]:
         if not isinstance(entry, dict):
@@ -143,7 +143,7 @@ def _option_row(
     name: str,
     file: Path,
 ) -> OptionRow:
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     content = yaml.safe_load(text)
     chosen = _chosen_options(content.pop("defaults", []))
     prefix = "" if text.startswith(GLOBAL_PACKAGE) else f"{group}."

@@ -1,15 +1,31 @@
 """Which settings go with the data, as far as it is known before the data is loaded."""
 
+import dataclasses
+import enum
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from research.config.compatibility import Conflict, divisors, join_numbers, raise_first
-from research.config.data_options import DataKind, NoiseData, Scaling, SplitData, WordVectors
+from research.config.data_options import (
+    AnyCatalogData,
+    Data,
+    DataKind,
+    FunctionData,
+    NoiseData,
+    Scaling,
+    SplitData,
+    WordVectors,
+)
+from research.config.host_memory import format_bytes, free_host_bytes
 from research.config.options import (
     CONVOLUTIONAL,
+    MAX_STEPS,
     LossKind,
     ModelKind,
     OptimizerKind,
+    PrecisionKind,
     Recurrent,
     Transformer,
 )
@@ -17,6 +33,28 @@ from research.config.schema import Config
 from research.data.dataset import DatasetInfo
 from research.data.sources import describe
 from research.data.splits import parse_split
+
+# Of the training and the evaluation split, one is generated and one goes to the device, and copies
+# are made in between.
+NUM_GENERATED_COPIES = 6
+USUAL_TIME_STEPS = 16  # of an rnn that reads numbers
+
+
+def choose_depth(config: Config) -> Config:
+    """The configuration with the depth that fits the data, where a recurrent network has none.
+
+    Raises:
+        ValueError: the data is missing, or it does not fit the settings.
+    """
+    if not isinstance(config.model, Recurrent) or config.model.depth is not None:
+        return config
+    info = describe(config.data)
+    if info.text:
+        depth = info.shape[0]
+    else:
+        parts = divisors(math.prod(info.shape))
+        depth = max(part for part in parts if part <= USUAL_TIME_STEPS)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, depth=depth))
 
 
 def check_data(config: Config) -> None:
@@ -26,11 +64,35 @@ def check_data(config: Config) -> None:
         ValueError: saying what would be valid, for the first setting that does not fit the data.
     """
     info = describe(config.data)
+    if info.lost_in_float32 and config.precision.kind is not PrecisionKind.float64:
+        raise ValueError(info.lost_in_float32)
     raise_first(_conflicts(config, info))
-    _check_batch_size(config, info)
+    _check_generated_size(config, info)
+    num_examples = _count_training_examples(config, info)
+    _check_batch_size(config, num_examples)
+    _check_steps(config, num_examples)
 
 
-def _check_batch_size(config: Config, info: DatasetInfo) -> None:
+def _check_generated_size(config: Config, info: DatasetInfo) -> None:
+    """Checks that generated examples fit into memory, before any of them is generated."""
+    data = config.data
+    free = free_host_bytes()
+    if not isinstance(data, NoiseData | FunctionData) or free is None:
+        return
+    numbers = math.prod(info.shape) + 1  # with the target
+    bytes_per_example = NUM_GENERATED_COPIES * numbers * np.dtype(np.float32).itemsize
+    needed = data.examples * bytes_per_example
+    if needed <= free:
+        return
+    num_fitting = free // bytes_per_example
+    raise ValueError(
+        f"data.examples={data.examples} with {numbers - 1} numbers each need "
+        f"{format_bytes(needed)} of memory and {format_bytes(free)} are free, "
+        f"enough for {num_fitting} examples"
+    )
+
+
+def _count_training_examples(config: Config, info: DatasetInfo) -> int:
     data = config.data
     if isinstance(data, NoiseData):
         size = data.examples
@@ -39,23 +101,43 @@ def _check_batch_size(config: Config, info: DatasetInfo) -> None:
         _, part = parse_split(data.split, info.splits)
         parse_split(data.eval_split, info.splits, "data.eval_split")
         size = part.stop - part.start
-    examples = min(size, data.limit or size)
+    return min(size, data.limit or size)
+
+
+def _check_batch_size(config: Config, num_examples: int) -> None:
     batch = config.train.batch_size
-    if config.optimizer.kind is not OptimizerKind.gd and batch > examples:
+    name = config.data.name.name
+    if config.optimizer.kind is not OptimizerKind.gd and batch > num_examples:
         raise ValueError(
-            f"train.batch_size must be ≤ {examples}, the examples of {data.name.name}, got {batch}"
+            f"train.batch_size must be ≤ {num_examples}, the examples of {name}, got {batch}"
+        )
+
+
+def _check_steps(config: Config, num_examples: int) -> None:
+    """Checks that the number of steps that follows from ``train.epochs`` can be counted."""
+    if config.train.steps:
+        return
+    steps_per_epoch = 1
+    if config.optimizer.kind is not OptimizerKind.gd:
+        steps_per_epoch = num_examples // config.train.batch_size
+    epochs = config.train.epochs
+    if epochs * steps_per_epoch >= MAX_STEPS - 1:
+        longest = MAX_STEPS // steps_per_epoch
+        raise ValueError(
+            f"train.epochs must be < {longest} with {steps_per_epoch} steps an epoch, got {epochs}"
         )
 
 
 def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     yield from _target_conflicts(config, info)
+    yield from _unused_conflicts(config.data, info)
     yield from _augmentation_conflicts(config, info)
     if info.text:
         yield from _text_conflicts(config)
     yield from _tying_conflicts(config, info)
     yield from _shape_conflicts(config, info)
     if isinstance(config.model, Recurrent):
-        yield from _time_conflicts(config.model, info)
+        yield from _time_conflicts(config.model.depth, info)
 
 
 def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
@@ -84,6 +166,24 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
             got=label_noise,
             reason=reason,
         )
+
+
+def _unused_conflicts(data: Data, info: DatasetInfo) -> Iterator[Conflict]:
+    """Settings for texts where ``data=tfds`` holds images, and the other way round."""
+    if not isinstance(data, AnyCatalogData):
+        return
+    names = ("size", "in_memory_limit") if info.text else ("unit", "length", "word_vectors")
+    kind = "images" if info.text else "texts"
+    for name in names:
+        value = getattr(data, name)
+        if value != getattr(AnyCatalogData(), name):
+            got = value.name if isinstance(value, enum.Enum) else value
+            yield Conflict(
+                path=f"data.{name}",
+                valid="left out",
+                got=got,
+                reason=f"{data.dataset} holds no {kind}",
+            )
 
 
 def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
@@ -182,25 +282,25 @@ def _shape_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
         )
 
 
-def _time_conflicts(model: Recurrent, info: DatasetInfo) -> Iterator[Conflict]:
+def _time_conflicts(depth: int | None, info: DatasetInfo) -> Iterator[Conflict]:
     if info.text:
-        if model.depth != info.shape[0]:
+        if depth != info.shape[0]:
             valid = f"data.length={info.shape[0]}"
             reason = "an rnn has one step for each token"
             yield Conflict(
                 path="model.depth",
                 valid=valid,
-                got=model.depth,
+                got=depth,
                 reason=reason,
             )
         return
     numbers = math.prod(info.shape)
-    if numbers % model.depth:
+    if depth is not None and numbers % depth:
         valid = f"a divisor of {numbers}: {join_numbers(divisors(numbers))}"
         reason = f"each step reads an equal part of the {numbers} numbers of an example"
         yield Conflict(
             path="model.depth",
             valid=valid,
-            got=model.depth,
+            got=depth,
             reason=reason,
         )

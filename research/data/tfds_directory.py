@@ -46,7 +46,7 @@ def find_prepared_folder(name: str) -> Path | None:
 def read_dataset_info(folder: Path) -> dict[str, Any]:
     """The content of ``dataset_info.json``; empty if the file is missing or cut short."""
     try:
-        return json.loads((folder / "dataset_info.json").read_text())
+        return json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

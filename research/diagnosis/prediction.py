@@ -53,7 +53,7 @@ def predicted_profile(
     if scales is None or model.dropout:
         return None
     branch_scale, shortcut_scale = scales
-    sigma_b2 = config.init.sigma_b**2 if model.bias else 0.0
+    sigma_b2 = config.init.sigma_b * config.init.sigma_b if model.bias else 0.0
     embedding = theoretical_variance(config.init, inputs, model.width)
     return profiles.predict_profile(
         activation=config.activation.kind.name,

@@ -148,7 +148,10 @@ def _stack_options(variants: Sequence[Any], dtype: type) -> Any:
     ) -> np.ndarray:
         del declared
         values = [getattr(variant, name) for variant in variants]
-        return np.asarray(values, np.int32 if isinstance(value, int) else dtype)
+        if isinstance(value, int):
+            return np.asarray(values, np.int32)
+        with np.errstate(over="ignore"):  # too large a number is infinite, and the run diverges
+            return np.asarray(values, dtype)
 
     return replace_traced(variants[0], stack)
 

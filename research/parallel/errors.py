@@ -7,3 +7,10 @@ class PeerFailed(Exception):
 
 class ProcessLost(PeerFailed):
     """Another process of the same run ended without saying why."""
+
+
+class JoinInterrupted(KeyboardInterrupt):
+    """The user interrupted the command while it waited for the other processes of its run.
+
+    The waiting itself cannot be stopped, only the process.
+    """

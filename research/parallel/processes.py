@@ -24,10 +24,11 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
-from research.parallel.errors import PeerFailed, ProcessLost
+from research.parallel.errors import JoinInterrupted, PeerFailed, ProcessLost
 
 T = TypeVar("T")
 MAX_MESSAGE_BYTES = 400
+SECONDS_BETWEEN_SIGNAL_CHECKS = 0.1
 SHUTDOWN_SECONDS = 20  # how long a process that exits waits for the others
 DEFERRED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -68,16 +69,21 @@ def join_processes(
 
     Raises:
         ValueError: the processes are not configured, or one of them does not connect.
+        JoinInterrupted: the user did not want to wait any longer.
     """
     if jax.distributed.is_initialized():
         return
-    try:
+
+    def initialize() -> None:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
+
+    try:
+        _call_interruptibly(initialize)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -87,6 +93,31 @@ def join_processes(
         ) from error
     for number in DEFERRED_SIGNALS:
         signal.signal(number, _set_signal_flag)
+
+
+def _call_interruptibly(work: Callable[[], None]) -> None:
+    """Calls ``work`` in a thread, because a signal cannot interrupt the main thread inside of JAX.
+
+    Raises:
+        JoinInterrupted: a signal came first; ``work`` goes on in its thread.
+    """
+    errors: list[Exception] = []
+
+    def call() -> None:
+        try:
+            work()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(SECONDS_BETWEEN_SIGNAL_CHECKS)
+    except KeyboardInterrupt:
+        raise JoinInterrupted(" while waiting for the other processes of the run") from None
+    if errors:
+        raise errors[0]
 
 
 def _set_signal_flag(*_: Any) -> None:

@@ -27,11 +27,15 @@ def _has_settings(run: Run, settings: Mapping[str, object]) -> bool:
 
 
 def final(run: Run, name: str) -> float:
-    """A final number of ``run.json``; infinite if the run diverged or recorded no finite value."""
+    """A final number of ``run.json``; the worst value if the run diverged or has no finite one.
+
+    The worst loss is infinite, and the worst accuracy is zero.
+    """
+    worst = 0.0 if name.endswith("accuracy") else math.inf
     value = run.info["final"].get(name)
     if run.info["status"] == "diverged" or value is None:
-        return math.inf
-    return value if math.isfinite(value) else math.inf
+        return worst
+    return value if math.isfinite(value) else worst
 
 
 def final_values(runs: Sequence[Run], name: str) -> list[float]:
@@ -53,8 +57,6 @@ def error(run: Run, split: str) -> float:
     ``split`` is ``train``, for the mean over the last epoch, or ``eval``.
     """
     accuracy = final(run, f"{split}_accuracy")
-    if math.isinf(accuracy):
-        return 100.0
     return 100 * (1 - accuracy)
 
 

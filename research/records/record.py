@@ -1,10 +1,9 @@
 """Writes a run directory: ``run.json`` and the tables metrics, profiles and inspections.
 
 While a run lasts, its rows are in numbered part files. Every file is written under a temporary name
-and then renamed, so a killed run can be read up to its last flush. Part files keep the dtype of the
-measurement; the final profiles are float32. If a run is interrupted and has a checkpoint, its part
-files remain after the final tables are written: the next attempt keeps the rows up to that
-checkpoint and removes the others.
+and then renamed, so a killed run can be read up to its last flush. Every column keeps the dtype of
+the measurement. If a run is interrupted and has a checkpoint, its part files remain after the final
+tables are written: the next attempt keeps the rows up to that checkpoint and removes the others.
 """
 
 import fcntl
@@ -18,10 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from research.records.files import ReservedSpace, replacing
+from research.records.run_info import DamagedRecord, read_run_info
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, JsonObject
 from research.records.table_writer import TableWriter
 
 FLUSH_SECONDS = 2.0
+RESERVED_FILE = "reserved.tmp"  # in a run directory, while the run lasts
+SECONDS_OF_A_LOOK = 0.1  # much longer than a reader holds the lock
 TABLES = (METRICS, PROFILES, INSPECTIONS)
 
 
@@ -40,14 +43,28 @@ class Lock:
         """
         self.directory = directory
         self._descriptor = os.open(directory, os.O_RDONLY)
+        # A reader that looks whether the run is being written holds the lock for a moment.
+        if self._try_to_lock():
+            return
+        time.sleep(SECONDS_OF_A_LOOK)
+        if self._try_to_lock():
+            return
+        self.release()
+        raise RunLocked(
+            f"{directory} is being trained by another process, or uploaded: "
+            "wait until it ends, or choose another name="
+        )
+
+    def _try_to_lock(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self.release()
-            raise RunLocked(
-                f"{directory} is being trained by another process: "
-                "wait until it ends, or choose another name="
-            ) from None
+            return False
+        return True
+
+    def fileno(self) -> int:
+        """The file descriptor that holds the lock; a process that inherits it holds it too."""
+        return self._descriptor
 
     def release(self) -> None:
         """Lets other processes lock the run."""
@@ -88,12 +105,21 @@ class RunRecord:
             self._tables[name] = TableWriter(self.directory, name, num_kept)
         self.flush_scale = 1.0
         self._last_flush = time.monotonic()
+        self._reserve = ReservedSpace(self.directory / RESERVED_FILE)
         self.update(status="running")
 
     def update(self, **changes: Any) -> None:
         """Changes entries of ``run.json``."""
         self.info |= changes
         write_json(self.directory / "run.json", self.info)
+
+    def fail(self, **changes: Any) -> None:
+        """Changes entries of ``run.json`` although the disk may be full.
+
+        The tables stay as they are: the rows that are on disk remain in part files.
+        """
+        self._reserve.release()
+        self.update(**changes)
 
     def add(self, metrics: Columns, profiles: Columns) -> None:
         """Appends rows: metrics [S], profiles [S', N] with their ``step`` [S']."""
@@ -119,6 +145,10 @@ class RunRecord:
         self._last_flush = time.monotonic()
         return {name: table.num_rows for name, table in self._tables.items()}
 
+    def part_checksums(self) -> dict[str, int]:
+        """The CRC-32 of the part files of each table, which changes with each flush."""
+        return {name: table.part_checksum for name, table in self._tables.items()}
+
     def read(self, table: str) -> Columns:
         """The rows of a table that are on disk, as they were added.
 
@@ -136,12 +166,18 @@ class RunRecord:
         """
         for table in self._tables.values():
             table.write_final_file()
+        self._reserve.release()
         self.update(**changes)
         if keep_parts:
             return
         # Only now does run.json say that the run has ended, so that nobody needs the parts.
         for table in self._tables.values():
             table.remove_parts()
+
+    def discard(self) -> None:
+        """Removes ``run.json`` of a run that never started. The run stays locked."""
+        self._reserve.release()
+        (self.directory / "run.json").unlink(missing_ok=True)
 
     def release(self) -> None:
         """Lets other processes lock the run."""
@@ -169,39 +205,57 @@ class NullRecord(RunRecord):
         """Does nothing; there are no tables."""
         return {}
 
+    def part_checksums(self) -> dict[str, int]:
+        """Does nothing; there are no part files."""
+        return {}
+
     def close(self, *, keep_parts: bool = False, **changes: Any) -> None:
         """Changes entries in memory."""
         self.update(**changes)
+
+    def fail(self, **changes: Any) -> None:
+        """Changes entries in memory."""
+        self.update(**changes)
+
+    def discard(self) -> None:
+        """Does nothing; there is no file."""
 
     def release(self) -> None:
         """Does nothing; there is no lock."""
 
 
 def is_being_written(directory: Path) -> bool:
-    """Whether a process is training the run in ``directory``."""
+    """Whether a process is training the run in ``directory``, also where that cannot be known."""
     try:
-        Lock(directory).release()
-    except RunLocked:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
         return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
 
 
 def read_info(directory: Path) -> JsonObject | None:
-    """The content of ``run.json``; None if it is missing or cannot be read."""
-    file = directory / "run.json"
+    """The content of ``run.json``; None if it is missing or damaged."""
     try:
-        return json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError):
+        return read_run_info(directory / "run.json")
+    except DamagedRecord:
         return None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file completely or not at all; NaN and infinities become null."""
+    r"""Writes a JSON file completely or not at all; NaN and infinities become null.
+
+    Bytes of a path that are no text become escape sequences such as ``\\udcff``, as in JSON.
+    """
     value = _to_json_value(value)
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(f"{text}\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _to_json_value(value: Any) -> Any:

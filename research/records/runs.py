@@ -1,18 +1,19 @@
 """Reads run directories: ``run.json``, the configuration, the tables. Does not import jax."""
 
 import functools
-import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from research.config.schema import setting_paths
+from research.records.run_info import DamagedRecord, read_run_info
 
 Columns = dict[str, np.ndarray]  # the columns of a table by name, rows on the first axis
+Diagnostics = Mapping[int, Columns]  # what is measured on an interval, by step, without a step axis
 JsonObject = dict[str, Any]
 
 METRICS = "metrics"
@@ -21,7 +22,11 @@ INSPECTIONS = "inspections"
 
 
 class Run:
-    """One run directory. Each of its files is read when it is first needed."""
+    """One run directory. Each of its files is read when it is first needed.
+
+    Raises:
+        DamagedRecord: from ``info``, ``config`` and what needs them: a file cannot be read.
+    """
 
     def __init__(self, directory: Path):
         self.directory = Path(directory)
@@ -29,8 +34,20 @@ class Run:
     @functools.cached_property
     def info(self) -> JsonObject:
         """The content of ``run.json``."""
-        text = (self.directory / "run.json").read_text()
-        return json.loads(text)
+        return read_run_info(self.directory / "run.json")
+
+    @property
+    def status(self) -> str:
+        """How the run ended; ``running`` only while a process trains it.
+
+        A run whose process is gone before it could say so is ``interrupted``.
+        """
+        status = self.info.get("status") or "?"
+        if status != "running":
+            return status
+        from research.records.record import is_being_written
+
+        return "running" if is_being_written(self.directory) else "interrupted"
 
     @functools.cached_property
     def config(self) -> JsonObject:
@@ -38,7 +55,22 @@ class Run:
         import yaml
 
         file = self.directory / ".hydra" / "config.yaml"
-        return flatten_dict(yaml.safe_load(file.read_text()))
+        try:
+            settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return flatten_dict(settings)
+        except OSError as error:
+            raise DamagedRecord(f"{file} cannot be read: {error.strerror}") from error
+        except (ValueError, AttributeError, RecursionError, yaml.YAMLError):
+            raise DamagedRecord(f"{file} is damaged: it holds no settings") from None
+
+    def check(self) -> None:
+        """Reads ``run.json`` and the configuration.
+
+        Raises:
+            DamagedRecord: one of them is missing or damaged.
+        """
+        for part in ("info", "config"):
+            getattr(self, part)
 
     @functools.cached_property
     def metrics(self) -> Columns:
@@ -149,13 +181,18 @@ def _holds_lists(column: Any) -> bool:
 
 def find_runs(root: Path) -> list[Run]:
     """Every run below ``root``, sorted by path; numbers in a path are sorted by value."""
-    files = sorted(root.glob("**/run.json"), key=_natural_order)
-    return [Run(file.parent) for file in files]
+    files = root.glob("**/run.json")
+    in_order = sorted(files, key=_path_order)
+    return [Run(file.parent) for file in in_order]
 
 
-def _natural_order(path: Path) -> list[tuple[float, str]]:
-    """A sort key in which the numbers of a path compare by value and come before text."""
-    pieces = re.split(r"(\d+\.?\d*)", str(path))
+def _path_order(path: Path) -> list[tuple[float, str]]:
+    return natural_order(str(path))
+
+
+def natural_order(text: str) -> list[tuple[float, str]]:
+    """A sort key in which the numbers of a text compare by value and come before other text."""
+    pieces = re.split(r"(\d+\.?\d*)", text)
     key = []
     for index, piece in enumerate(pieces):
         if index % 2 == 1:  # re.split returns what the group matched at odd positions

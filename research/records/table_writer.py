@@ -1,14 +1,15 @@
 """Writes one table of a run directory: part files while the run lasts, one file at its end."""
 
 import math
-import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from research.records.files import replacing
 from research.records.runs import Columns, column_to_array
 
 
@@ -21,6 +22,7 @@ class TableWriter:
 
     Attributes:
         num_rows: rows on disk and in memory.
+        part_checksum: the CRC-32 of the content of all part files, in order.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class TableWriter:
             CorruptTable: the part files do not hold ``keep_rows`` rows, or cannot be read.
         """
         self.num_rows = 0
+        self.part_checksum = 0
         self._name = name
         self._file = directory / f"{name}.parquet"
         self._parts_dir = directory / f"{name}.parts"
@@ -48,7 +51,7 @@ class TableWriter:
         for part in sorted(self._parts_dir.glob("*.parquet")):
             if self.num_rows < keep_rows:
                 self.num_rows += _count_rows(part)
-                self._num_parts += 1
+                self._add_part(part)
             else:
                 part.unlink()
         if self.num_rows != keep_rows:
@@ -72,7 +75,11 @@ class TableWriter:
             part = self._parts_dir / f"{self._num_parts:06d}.parquet"
             _write_table(part, _concatenate(self._buffer))
             self._buffer = []
-            self._num_parts += 1
+            self._add_part(part)
+
+    def _add_part(self, part: Path) -> None:
+        self.part_checksum = zlib.crc32(part.read_bytes(), self.part_checksum)
+        self._num_parts += 1
 
     def read(self) -> Columns:
         """The rows of all part files, as they were added.
@@ -84,24 +91,14 @@ class TableWriter:
             parts = self._read_parts()
         except (OSError, pa.ArrowException) as error:
             raise CorruptTable(f"the {self._name} cannot be read") from error
-        if not parts:
-            return {}
-        whole = _concatenate(parts)
-        columns = {}
-        for name in whole.column_names:
-            column = whole.column(name).combine_chunks()
-            columns[name] = _column_to_array(column)
-        return columns
+        return table_to_columns(parts)
 
     def write_final_file(self) -> None:
         """Writes all rows to one file. The part files remain."""
         tables = [*self._read_parts(), *self._buffer]
         if not tables:
             return
-        whole = _concatenate(tables)
-        if self._name == "profiles":
-            whole = _cast_lists_to_float32(whole)
-        _write_table(self._file, whole)
+        _write_table(self._file, _concatenate(tables))
 
     def remove_parts(self) -> None:
         """Removes the part files."""
@@ -110,6 +107,18 @@ class TableWriter:
     def _read_parts(self) -> list[pa.Table]:
         files = sorted(self._parts_dir.glob("*.parquet"))
         return [pq.read_table(file) for file in files]
+
+
+def table_to_columns(parts: list[pa.Table]) -> Columns:
+    """The rows of the parts of a table, as they were added; masked where a number is missing."""
+    if not parts:
+        return {}
+    whole = _concatenate(parts)
+    columns = {}
+    for name in whole.column_names:
+        column = whole.column(name).combine_chunks()
+        columns[name] = _column_to_array(column)
+    return columns
 
 
 def _count_rows(part: Path) -> int:
@@ -153,25 +162,7 @@ def _column_to_array(column: pa.Array) -> np.ndarray:
     return np.ma.masked_array(values, mask)
 
 
-def _cast_lists_to_float32(table: pa.Table) -> pa.Table:
-    """Converts the numbers in lists to float32. Columns of numbers stay as they are."""
-    fields = []
-    for field in table.schema:
-        if pa.types.is_list(field.type):
-            field = field.with_type(_float32_list(field.type))
-        fields.append(field)
-    return table.cast(pa.schema(fields))
-
-
-def _float32_list(type_: pa.DataType) -> pa.DataType:
-    """The type of a list, or of nested lists, with float32 as the type of its numbers."""
-    if pa.types.is_list(type_):
-        return pa.list_(_float32_list(type_.value_type))
-    return pa.float32()
-
-
 def _write_table(path: Path, table: pa.Table) -> None:
     """Writes a file completely or not at all."""
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)

@@ -1,19 +1,16 @@
 """Prints the table of all runs (``fathom runs``) and one run (``fathom show``)."""
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from research.config.suggestions import format_suggestion
 from research.gauges.table import SIGNAL_GRAD
-from research.records.runs import Run, find_runs
+from research.records.runs import METRICS, PROFILES, Run
+from research.reporting.selection import select_runs
 from research.reporting.tables import (
     VERDICT_COLOURS,
     bar_chart,
@@ -22,7 +19,6 @@ from research.reporting.tables import (
     runs_table,
 )
 
-ROOT = Path("outputs")
 SHOWN_SETTINGS = (
     "model.depth",
     "model.width",
@@ -35,123 +31,36 @@ SHOWN_SETTINGS = (
     "seed",
 )
 LOSS_BARS = 80
-NAMED_RUNS = 4  # how many runs an error message lists
 
 
 def show_runs(filters: Sequence[str]) -> None:
     """Prints the table of all runs under outputs/ that match every filter.
 
     Raises:
-        ValueError: there are no runs, none matches, or a filter names an unknown setting.
+        ValueError: there are no runs, none matches, or a filter cannot be understood.
     """
-    runs = find_runs(ROOT)
-    if not runs:
-        raise ValueError(f"there are no runs under {ROOT.absolute()}; fathom train makes one")
-    matching = runs
-    for word in filters:
-        matching = [run for run in matching if _matches(run, word)]
-    if not matching:
-        words = " ".join(filters)
-        hint = _filter_hint(filters, runs[0])
-        raise ValueError(f"none of the {len(runs)} runs under {ROOT.absolute()} fits {words}{hint}")
-    console(pipe_width=1000).print(runs_table(matching))
+    console(pipe_width=1000).print(runs_table(select_runs(filters)))
 
 
-def _matches(run: Run, word: str) -> bool:
-    """Whether a run matches one filter.
-
-    ``path=value`` compares a setting, the status or the verdict. Any other word must be a part of
-    the run's path.
-    """
-    path, equals, value = word.partition("=")
-    if not equals:
-        return word in _path_without_setting_names(run)
-    verdict = run.info.get("verdict") or {}
-    known = dict(run.config)
-    known["status"] = run.info.get("status")
-    known["verdict"] = verdict.get("kind")
-    for name in (path, f"{path}.kind", f"{path}.name"):
-        if name in known:
-            return _equals(known[name], value)
-    groups = [name.split(".")[0] for name in known]
-    raise ValueError(f"{path} is not a setting{format_suggestion(path, [*known, *groups])}")
-
-
-def _path_without_setting_names(run: Run) -> str:
-    """``outputs/grid/64,none`` for ``outputs/grid/model.depth=64,skip=none``.
-
-    All runs of a sweep have the same setting names in their path, so a search finds values only.
-    """
-    values = re.sub(r"(^|,)[\w.]+=", r"\1", run.directory.name)
-    return str(run.directory.with_name(values))
-
-
-def _equals(setting: Any, text: str) -> bool:
-    """Whether ``text`` is a way to write a setting's value, such as 1e-2 for 0.01."""
-    if str(setting) == text or setting == yaml.safe_load(text):
-        return True
-    if isinstance(setting, bool | str | None):
-        return False
-    try:
-        return float(setting) == float(text)
-    except (TypeError, ValueError):
-        return False
-
-
-def _filter_hint(filters: Sequence[str], run: Run) -> str:
-    """How to filter by a setting that the user gave without a value; empty if there is none."""
-    for path in run.config:
-        short = path.removesuffix(".kind").removesuffix(".name")
-        last_word = short.rpartition(".")[2]
-        for word in (path, short, last_word):
-            if word in filters:
-                return f"; {word} is a setting: {short}=VALUE"
-    return ""
-
-
-def find_run(word: str) -> Run:
-    """The run in the directory ``word``, or the only run under outputs/ whose path contains it.
-
-    Raises:
-        ValueError: no run or several runs match.
-    """
-    if (Path(word) / "run.json").exists():
-        return Run(Path(word))
-    runs = {}
-    for run in find_runs(ROOT):
-        path = run.directory.relative_to(ROOT)
-        runs[str(path)] = run
-    if word in runs:
-        return runs[word]
-    matching = [path for path in runs if word in path]
-    if not matching:
-        hint = format_suggestion(word, runs)
-        raise ValueError(f"there is no run {word} under {ROOT.absolute()}{hint}")
-    if len(matching) > 1:
-        names = ", ".join(matching[:NAMED_RUNS])
-        more = " …" if len(matching) > NAMED_RUNS else ""
-        raise ValueError(f"{word} fits {len(matching)} runs: {names}{more}")
-    return runs[matching[0]]
-
-
-def show_run(word: str) -> None:
+def show_run(run: Run) -> None:
     """Prints one run: its settings, data, final numbers, verdict, profile over depth and loss."""
-    run = find_run(word)
+    run.check()
     info = run.info
     out = console()
     directory = escape(str(run.directory))
-    steps = info.get("steps", 0)
-    out.print(f"[bold]{directory}[/]  {info['status']}  {steps} steps", soft_wrap=True)
+    status = escape(run.status)
+    steps = info.get("steps") or 0
+    out.print(f"[bold]{directory}[/]  {status}  {steps} steps", soft_wrap=True)
     settings = []
     for path in SHOWN_SETTINGS:
         name = path.removesuffix(".kind")
-        settings.append(f"{name}={run[path]}")
-    out.print("  ".join(settings), soft_wrap=True)
-    out.print(describe_data(info.get("data") or {}), soft_wrap=True)
+        settings.append(f"{name}={run.config.get(path)}")
+    out.print("  ".join(settings), soft_wrap=True, markup=False)
+    out.print(describe_data(info.get("data") or {}), soft_wrap=True, markup=False)
     out.print(format_final(info.get("final") or {}))
-    verdict = info.get("verdict")
-    if verdict:
-        colour = VERDICT_COLOURS.get(verdict["kind"], "")
+    verdict = info.get("verdict") or {}
+    if verdict.get("sentence"):
+        colour = VERDICT_COLOURS.get(verdict.get("kind") or "", "")
         out.print(Text(verdict["sentence"], style=colour), soft_wrap=True)
     _print_profile(run, out)
     _print_loss(run, out)
@@ -166,7 +75,7 @@ def describe_data(data: Mapping[str, Any]) -> str:
     name = f"{data.get('name')} {data.get('version')} {data.get('split')}"
     line = f"data {name}: {data.get('examples')} examples"
     counts = data.get("class_counts")
-    if not counts:
+    if not counts or not sum(counts):
         return line
     fewest = min(counts)
     most = max(counts)
@@ -179,9 +88,8 @@ def describe_data(data: Mapping[str, Any]) -> str:
 
 
 def _print_profile(run: Run, out: Console) -> None:
-    try:
-        signal = run.profiles[SIGNAL_GRAD.name]
-    except FileNotFoundError:
+    signal = _read_column(run, PROFILES, SIGNAL_GRAD.name)
+    if not len(signal):
         out.print("no profile: this run measured nothing (measure=off), or has not written any yet")
         return
     _print_signal(signal[0], "first", out)
@@ -201,13 +109,12 @@ def _print_signal(
         f"log₁₀ ‖∂L/∂h‖² at the {which} step, "
         f"from layer 0 (the input, left) to layer {last_layer} (right)"
     )
-    _print_chart(title, logs.tolist(), out)
+    _print_chart(title, logs.tolist(), out, min_span=1.0)
 
 
 def _print_loss(run: Run, out: Console) -> None:
-    try:
-        loss = run.metrics["train_loss"]
-    except FileNotFoundError:
+    loss = _read_column(run, METRICS, "train_loss")
+    if not len(loss):
         out.print("no steps yet")
         return
     num_bars = min(len(loss), LOSS_BARS)
@@ -216,13 +123,38 @@ def _print_loss(run: Run, out: Console) -> None:
     _print_chart(f"train loss, step 0 to {len(loss) - 1}", means, out)
 
 
+def _read_column(
+    run: Run,
+    table: str,
+    name: str,
+) -> np.ndarray:
+    """A column of a table; empty where the run has not recorded it.
+
+    Raises:
+        ValueError: the table is damaged.
+    """
+    try:
+        columns = run.profiles if table == PROFILES else run.metrics
+    except FileNotFoundError:
+        return np.zeros(0)
+    return columns.get(name, np.zeros(0))
+
+
 def _print_chart(
     title: str,
     values: Sequence[float],
     out: Console,
+    min_span: float = 0.0,
 ) -> None:
-    """Prints a bar chart below its title; nothing if no value is finite."""
-    lines = bar_chart(values)
+    """Prints a bar chart below its title; nothing if no value is finite.
+
+    Args:
+        title: what is drawn.
+        values: one bar each.
+        out: where it is printed.
+        min_span: see ``bar_chart``.
+    """
+    lines = bar_chart(values, min_span=min_span)
     if lines:
         out.print(f"\n{title}")
     for line in lines:

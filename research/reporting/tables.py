@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from research.config.naming import NOT_IN_RUN_NAME
-from research.config.schema import Config, flatten
-from research.records.runs import Run
+from research.config.schema import Config, flatten, setting_paths
+from research.config.validation import choices_of
+from research.records.runs import Run, natural_order
 
 DEFAULTS = flatten(Config())
 VERDICT_COLOURS = {
@@ -64,7 +65,7 @@ def format_ratio(log10: float | None) -> str:
     if log10 is None or math.isnan(log10):
         return "–"
     if math.isinf(log10):
-        return "0"
+        return "∞" if log10 > 0 else "0"
     return f"{10**log10:.2g}" if abs(log10) < 3 else f"1e{log10:+.0f}"
 
 
@@ -118,13 +119,40 @@ def runs_table(runs: Sequence[Run]) -> Table:
     for heading in RESULT_HEADINGS:
         justify = "left" if heading in LEFT_ALIGNED else "right"
         table.add_column(heading, justify=justify, no_wrap=True)
-    for run in runs:
+    for run in _in_order(runs, differing):
         cells = [_setting(run, path) for path in differing]
         if len(studies) > 1:
             cells.insert(0, _study(run))
         cells = cells or [run.directory.name]
-        table.add_row(*cells, *_result_cells(run.info))
+        table.add_row(*map(escape, cells), *_result_cells(run))
     return table
+
+
+def _in_order(runs: Sequence[Run], differing: Sequence[str]) -> list[Run]:
+    """The runs sorted by study, then by the settings in the columns from left to right."""
+
+    def sort_key(run: Run) -> list[Any]:
+        key: list[Any] = [natural_order(_study(run))]
+        for path in differing:
+            key.append(_setting_order(run, path))
+        return key
+
+    return sorted(runs, key=sort_key)
+
+
+def _setting_order(run: Run, path: str) -> tuple[int, float, list[Any]]:
+    """Numbers by value, then text in natural order, then runs that do not have the setting.
+
+    The names of options are in the order in which they are declared.
+    """
+    value = run.config.get(path, DEFAULTS.get(path))
+    if value is None:
+        return (2, 0.0, [])
+    if isinstance(value, int | float):
+        return (0, float(value), [])
+    names = choices_of(path) if path in setting_paths() else []
+    position = names.index(value) if value in names else len(names)
+    return (1, float(position), natural_order(str(value)))
 
 
 def _study(run: Run) -> str:
@@ -164,14 +192,15 @@ def _heading(path: str) -> str:
     return path if is_taken else heading
 
 
-def _result_cells(info: Mapping[str, Any]) -> list[Any]:
+def _result_cells(run: Run) -> list[Any]:
     """The cells below ``RESULT_HEADINGS``."""
+    info = run.info
     final = info.get("final") or {}
     verdict = info.get("verdict") or {}
     initial = verdict.get("initial") or {}
     return [
-        info.get("status", "?"),
-        str(info.get("steps", 0)),
+        escape(run.status),
+        str(info.get("steps") or 0),
         format_number(final.get("train_loss")),
         format_number(final.get("train_accuracy")),
         format_number(final.get("eval_accuracy")),
@@ -191,7 +220,7 @@ def _verdict_cell(verdict: Mapping[str, Any]) -> Text:
     if layer is not None:
         words += f" in layer {layer}" if kind == "diverged" else f" from layer {layer}"
     if kind == "diverged":
-        words += f" at step {verdict['since_step']}"
+        words += f" at step {verdict.get('since_step', '?')}"
     return Text(words, style=VERDICT_COLOURS.get(kind, ""))
 
 
@@ -207,6 +236,7 @@ def bar_chart(
     values: Sequence[float],
     height: int = 8,
     width: int = 80,
+    min_span: float = 0.0,
 ) -> list[str]:
     """Draws a bar chart with text, scaled from the lowest to the highest finite value.
 
@@ -214,10 +244,11 @@ def bar_chart(
         values: one bar each; values that are not finite leave a gap.
         height: number of lines.
         width: largest number of bars; from more values, every second, third … is drawn.
+        min_span: the axis covers at least this range, up to the highest value.
 
     Returns:
-        The lines from top to bottom, empty if no value is finite. The first names the highest value
-        and the last one the lowest.
+        The lines from top to bottom, empty if no value is finite. The first names the upper end of
+        the axis and the last one the lower end.
     """
     stride = max(1, math.ceil(len(values) / width))
     shown = list(values)[::stride]
@@ -226,6 +257,7 @@ def bar_chart(
         return []
     low = min(finite)
     high = max(finite)
+    low = min(low, high - min_span)
     span = (high - low) or 1.0
     tops = []  # the height of each bar in eighths of a line
     for value in shown:

@@ -84,7 +84,7 @@ def find_experiment(name: str, scale: str = "") -> str:
     place = f" at --scale {scale}" if scale else ""
     valid = ", ".join(known)
     raise ValueError(
-        f"there is no experiment {name}{place}{format_suggestion(name, known)} (valid: {valid})"
+        f"there is no experiment {name}{place}{format_suggestion(name, known)}; valid: {valid}"
     )
 
 
@@ -132,7 +132,7 @@ def expected_runs(key: str) -> dict[str, dict[str, Any]]:
     """The settings of each run of an experiment, by dotted path; keys are names of directories."""
     from research.sweeps.composition import compose_jobs
 
-    experiment = yaml.safe_load(_experiment_file(key).read_text())
+    experiment = yaml.safe_load(_experiment_file(key).read_text(encoding="utf-8"))
     sweeper = experiment["hydra"]["sweeper"]
     params = sweeper.get("params", {})
     jobs = expand_jobs(params, sweeper.get("arms"))
@@ -190,7 +190,7 @@ def _check_run(
             f"{run.directory} does not belong to {key} ({difference}): "
             f"remove that folder, then {command}"
         )
-    status = run.info["status"]
+    status = run.status
     if status not in FINISHED:
         raise ValueError(f"{run.directory} is {status}, not done: {command}")
 

@@ -30,7 +30,7 @@ def make_gallery(root: Path) -> str:
         folder = page.parent
         if not (folder / "claims.py").exists():
             continue
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         question = _find_question(text)
         link = f"[`{folder.name}`]({folder.name}/README.md)"
         overview.append(f"| {link} | {question} | {_count_held_claims(text)} |")
@@ -75,4 +75,4 @@ def update_durations(root: Path) -> None:
 if __name__ == "__main__":
     folder = resource_dir("experiments")
     update_durations(folder)
-    (folder / "README.md").write_text(make_gallery(folder))
+    (folder / "README.md").write_text(make_gallery(folder), encoding="utf-8")

@@ -81,7 +81,7 @@ def _read_current_claims(key: str, directory: Path) -> list[Claim]:
     newest_source = max(map(_modification_time, sources))
     if oldest_result <= newest_source:
         return []
-    return [Claim(**claim) for claim in json.loads(claims_file.read_text())]
+    return [Claim(**claim) for claim in json.loads(claims_file.read_text(encoding="utf-8"))]
 
 
 def _modification_time(file: Path) -> float:
@@ -100,23 +100,25 @@ def upload_results(directory: Path) -> None:
     receipt = directory / "mirrored.json"
     fingerprint = _fingerprint(directory)
     if receipt.exists():
-        sent = json.loads(receipt.read_text())
+        sent = json.loads(receipt.read_text(encoding="utf-8"))
         if sent["sent"] == fingerprint:
             return
-    from research.records.trackers import BackgroundTrackers
+    from research.records.trackers import BackgroundTrackers, identity
     from research.records.trackers.summary import WandbSummary
 
     claims_file = directory / "claims.json"
+    settings = {name: first[f"tracker.{name}"] for name in TRACKER_SETTINGS}
     summary = WandbSummary(
-        settings={name: first[f"tracker.{name}"] for name in TRACKER_SETTINGS},
-        group=directory.absolute().name,
+        settings=identity.with_environment(settings),
+        group=identity.run_group(directory.absolute().name),
         figure=directory / "figure.png",
-        claims=json.loads(claims_file.read_text()),
+        claims=json.loads(claims_file.read_text(encoding="utf-8")),
     )
     tracker = BackgroundTrackers([summary])
     tracker.start()
     place = tracker.start_info()
     tracker.finish({})
+    tracker.wait()
     if tracker.all_working and place:
         write_json(receipt, place | {"sent": fingerprint})
 

@@ -54,7 +54,7 @@ def summary_table(tested: Mapping[Path, bool]) -> Table:
         if not is_tested:
             table.add_row(directory.name, "[red]none: runs failed[/]", "")
             continue
-        claims = json.loads((directory / "claims.json").read_text())
+        claims = json.loads((directory / "claims.json").read_text(encoding="utf-8"))
         failed = [_describe(claim) for claim in claims if not claim["holds"]]
         num_held = len(claims) - len(failed)
         failures = Text("\n".join(failed), "red")

@@ -1,5 +1,6 @@
 """The host loop: trains a group of runs chunk by chunk and writes what each chunk measured."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -29,11 +30,13 @@ from research.parallel.processes import (
     is_interrupted,
     run_on_all_processes,
 )
+from research.records.trackers import TrackerReports
 from research.runner.group import CheckpointStepMismatch, Chunk, RunGroup, is_out_of_memory
 from research.runner.memory import check_memory, program_bytes, release_programs, tree_bytes
 from research.runner.progress import Progress
 from research.runner.run_setup import RunSetup, make_run_setup, shares_families
 from research.runner.run_spec import Result, RunSpec, group_key
+from research.runner.signals import COMPILE_THREAD
 from research.training.checkpoint import copy_to_host, restore_state, stack_checkpoints
 from research.training.precision import precision_context
 from research.training.program import Metrics, Program, make_program
@@ -49,6 +52,7 @@ def train_runs(
     *,
     map_mode: str = "auto",
     devices: int | None = None,
+    reports: TrackerReports | None = None,
 ) -> list[Result]:
     """Trains runs that differ only in traced numbers as one program, and records each of them.
 
@@ -61,6 +65,7 @@ def train_runs(
         progress: shows how far they are.
         map_mode: how the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
         devices: the largest number of devices to use; None for all.
+        reports: what the trackers of this command have reported.
 
     Returns:
         The result of each run, in order; where it raised, with the exception as ``error``.
@@ -73,7 +78,7 @@ def train_runs(
         group_results: list[Result] = []
         smaller_groups: list[Sequence[RunSpec]] = []
         try:
-            group_results = _train_group(group, progress, map_mode, devices)
+            group_results = _train_group(group, progress, map_mode, devices, reports)
         except Exception as error:
             smaller_groups = _split_group(group, error)
             if not smaller_groups:
@@ -138,6 +143,7 @@ def _train_group(
     progress: Progress,
     map_mode: str,
     devices: int | None,
+    reports: TrackerReports | None,
 ) -> list[Result]:
     mesh = run_specs[0].config.mesh.kind.name
     layout = make_layout(len(run_specs), kind=mesh, map_mode=map_mode, devices=devices)
@@ -156,12 +162,24 @@ def _train_group(
             layout=layout,
             num_copies=num_copies,
         )
-        opened = _on_all_processes(RunGroup, run_specs, setup, progress)
-        with opened as group, ThreadPoolExecutor(1) as compile_pool:
+        opened = _on_all_processes(RunGroup, run_specs, setup, progress, reports)
+        with opened as group, _compile_thread() as compile_pool:
             _on_all_processes(group.find_start_step)
             if not group.has_ended:
                 _train_in_chunks(setup, group, precision, compile_pool)
     return group.results
+
+
+@contextlib.contextmanager
+def _compile_thread() -> Iterator[Executor]:
+    """A thread to compile in. Where the runs end early, what it compiles is not waited for."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix=COMPILE_THREAD)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _balance(run_specs: Sequence[RunSpec], num_shards: int) -> list[RunSpec]:
@@ -293,7 +311,12 @@ def _compile_and_init(
     shapes = placed_shapes(layout, jax.eval_shape(program.init, setup.hp))
     num_devices = min(layout.devices, jax.local_device_count())
     num_bytes = 2 * num_devices * tree_bytes(shapes)  # the state before a step and after it
-    check_memory(num_bytes // layout.num_run_shards, num_devices)
+    check_memory(
+        num_bytes // layout.num_run_shards,
+        num_devices,
+        needed_for="the network with its optimizer",
+        settings="model.depth or model.width",
+    )
 
     def compile_function(function: Wrapped, *arguments: Any) -> Compiled:
         with precision_context(precision):  # the context applies to one thread only
@@ -312,7 +335,12 @@ def _compile_and_init(
     for name in setup.diagnostic_intervals:
         compile_function(getattr(program, name), data)
     needed = program_bytes(compiled_chunk.result())
-    check_memory(num_devices * needed, num_devices)
+    check_memory(
+        num_devices * needed,
+        num_devices,
+        needed_for="the training step",
+        settings="train.batch_size, model.depth or model.width",
+    )
     return shard_state(layout, state), compiled_evaluation
 
 

@@ -6,15 +6,27 @@ from typing import Any
 
 import jax
 
+from research.config.host_memory import format_bytes, free_host_bytes
 from research.training.program import make_program
 
-CGROUP = Path("/sys/fs/cgroup")
 MAPS = Path("/proc/self/maps")
 MAX_MAPS = Path("/proc/sys/vm/max_map_count")
 
 
-def check_memory(num_bytes: int, num_devices: int) -> None:
+def check_memory(
+    num_bytes: int,
+    num_devices: int,
+    *,
+    needed_for: str,
+    settings: str,
+) -> None:
     """Checks that an equal share of ``num_bytes`` is free on each of ``num_devices`` devices.
+
+    Args:
+        num_bytes: what is needed on all devices together.
+        num_devices: the number of devices.
+        needed_for: what needs the memory, for the message.
+        settings: the settings to reduce, for the message.
 
     Raises:
         MemoryError: there is not enough free memory.
@@ -24,9 +36,10 @@ def check_memory(num_bytes: int, num_devices: int) -> None:
         return
     free_in_all = free * num_devices
     if num_bytes > free_in_all:
+        ratio = num_bytes / max(free_in_all, 1)
         raise MemoryError(
-            f"{num_bytes / 1e9:.2f} GB are needed on {num_devices} devices, "
-            f"{free_in_all / 1e9:.2f} GB free"
+            f"{needed_for} needs {format_bytes(num_bytes)} and {format_bytes(free_in_all)} are "
+            f"free; what is {ratio:.3g} times smaller would fit: reduce {settings}"
         )
 
 
@@ -40,30 +53,8 @@ def free_bytes_per_device(num_devices: int) -> int | None:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     if jax.default_backend() != "cpu":
         return None
-    amounts = (_free_bytes_of_host(), _free_bytes_of_container())
-    known = [amount for amount in amounts if amount is not None]
-    return min(known) // num_devices if known else None
-
-
-def _free_bytes_of_host() -> int | None:
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    return None
-
-
-def _free_bytes_of_container() -> int | None:
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = (CGROUP / "memory.current").read_text().strip()
-    except OSError:
-        return None
-    return None if limit == "max" else int(limit) - int(used)
+    free = free_host_bytes()
+    return None if free is None else free // num_devices
 
 
 def release_programs() -> None:
@@ -75,7 +66,7 @@ def release_programs() -> None:
     try:
         with MAPS.open("rb") as lines:
             num_maps = sum(1 for _ in lines)
-        max_maps = int(MAX_MAPS.read_text())
+        max_maps = int(MAX_MAPS.read_text(encoding="utf-8"))
     except OSError:  # not Linux, so there is no such limit
         return
     if num_maps > max_maps / 2:

@@ -1,12 +1,54 @@
 """The progress of runs on standard error: a bar in a terminal, plain lines in a pipe."""
 
+import contextlib
 import sys
 import time
 from types import TracebackType
 
 SECONDS_PER_LINE = 10.0  # between two lines in a pipe
-# Below this fraction of all runs, most of the time went into compiling: no estimate is shown.
+# An estimate of the time that is left follows from at least this much training.
+MIN_SECONDS_FOR_ESTIMATE = 2.0
 MIN_FRACTION_FOR_ESTIMATE = 0.02
+
+
+class TrainingTime:
+    """The time that training took so far, without the time to compile, and what was trained in it.
+
+    The unit of work is one run from its first to its last step.
+    """
+
+    def __init__(self):
+        self._earlier_seconds = 0.0  # of the groups before the present one
+        self._earlier_work = 0.0
+        self._first: tuple[float, float] | None = None  # time and work at the group's first report
+        self._seconds = 0.0
+        self._work = 0.0
+
+    def start_group(self) -> None:
+        """Leaves out the time until the first report: the next group is compiled in it."""
+        self._earlier_seconds += self._seconds
+        self._earlier_work += self._work
+        self._first = None
+        self._seconds = 0.0
+        self._work = 0.0
+
+    def report(self, now: float, work: float) -> None:
+        """Notes that the present group has done ``work`` at the time ``now``, in seconds."""
+        if self._first is None:
+            self._first = (now, work)
+        first_time, first_work = self._first
+        self._seconds = now - first_time
+        self._work = work - first_work
+
+    def seconds_left(self, work_left: float) -> float | None:
+        """How long the work that is left will train; None until enough was trained to tell."""
+        seconds = self._earlier_seconds + self._seconds
+        work = self._earlier_work + self._work
+        if seconds < MIN_SECONDS_FOR_ESTIMATE:
+            return None
+        if work < MIN_FRACTION_FOR_ESTIMATE * (work + work_left):
+            return None
+        return seconds * work_left / work
 
 
 class Progress:
@@ -17,10 +59,9 @@ class Progress:
         self.num_started = 0
         self.group_size = 1
         self.name = ""
-        self.skipped = 0.0  # how many runs, in fractions, earlier attempts have trained
         self.bar = None
-        self.started = time.monotonic()
-        self.last_line = self.started
+        self.training_time = TrainingTime()
+        self.last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
@@ -38,7 +79,7 @@ class Progress:
 
     def _show_bar(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
         self.bar = Bar(
@@ -46,12 +87,11 @@ class Progress:
             BarColumn(),
             TextColumn("{task.percentage:3.0f}%"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[time_left]}", markup=False),
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = self.bar.add_task("starting", total=self.num_runs)
+        self.task = self.bar.add_task("starting", total=self.num_runs, time_left="")
         self.bar.start()
 
     def start_runs(self, name: str, num_runs: int = 1) -> None:
@@ -59,6 +99,7 @@ class Progress:
         self.num_started += num_runs
         self.group_size = num_runs
         self.name = name
+        self.training_time.start_group()
         if self.bar:
             self.bar.update(
                 self.task,
@@ -73,7 +114,6 @@ class Progress:
 
     def resume(self, step: int, total: int) -> None:
         """Shows that the group resumes at ``step`` of ``total`` steps."""
-        self.skipped += self.group_size * step / total
         self._print(f"{self._format_position()}{self.name}: resumes at step {step}/{total}")
 
     def step(
@@ -96,14 +136,17 @@ class Progress:
         text = f"{position}  {'  '.join(numbers)}"
         completed = self._completed_runs(done / total)
         now = time.monotonic()
+        self.training_time.report(now, self.group_size * done / total)
+        time_left = self._time_left(completed)
         if self.bar:
-            self.bar.update(self.task, description=text, completed=completed)
+            self.bar.update(self.task, description=text, completed=completed, time_left=time_left)
         elif done == total or now - self.last_line > SECONDS_PER_LINE:
             self.last_line = now
-            self._print(f"{text}{self._time_left(completed)}")
+            self._print(f"{text}  {time_left}".rstrip())
 
     def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk behind a log must not end the run
+            print(line, file=sys.stderr, flush=True)
 
     def _completed_runs(self, fraction: float) -> float:
         """Runs that are done, plus the given fraction of the present group."""
@@ -119,12 +162,11 @@ class Progress:
         return f"[{first}-{self.num_started}/{self.num_runs}] "
 
     def _time_left(self, completed: float) -> str:
-        trained_here = completed - self.skipped
-        if completed >= self.num_runs or trained_here < MIN_FRACTION_FOR_ESTIMATE * self.num_runs:
+        """``about 12 s left``, without the time to compile; empty until it can be estimated."""
+        seconds = self.training_time.seconds_left(self.num_runs - completed)
+        if completed >= self.num_runs or seconds is None:
             return ""
-        elapsed = time.monotonic() - self.started
-        seconds = elapsed * (self.num_runs - completed) / trained_here
-        return f"  about {seconds:.0f} s left"
+        return f"about {seconds:.0f} s left"
 
 
 class Silent(Progress):

@@ -38,6 +38,8 @@ def _run_git(*arguments: str) -> str:
         ["git", "-C", package, *arguments],
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=5,
         check=True,
     )

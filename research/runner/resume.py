@@ -6,9 +6,12 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from research.records.record import Lock, RunRecord
+from research.records.runs import INSPECTIONS, METRICS, PROFILES
 from research.records.table_writer import Columns, CorruptTable
+from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec, read_ended
 from research.training.checkpoint import (
@@ -47,6 +50,7 @@ class OpenedRun:
 
     record: RunRecord
     checkpoint: Checkpoint | None = None
+    notes: CheckpointNotes | None = None
     earlier_rows: EarlierRows | None = None
 
 
@@ -89,8 +93,8 @@ def _open_locked_run(
     try:
         checkpoint = checkpoints.read(partial(_expected_specs, setup, info["layers"]))
         if checkpoint:
-            return _resume_run(lock, checkpoint, info)
-    except (InvalidCheckpoint, CorruptTable) as error:
+            return _resume_run(lock, checkpoint, setup, info)
+    except (InvalidCheckpoint, InvalidNotes, CorruptTable) as error:
         checkpoints.remove()
         print(
             f"fathom: {lock.directory.name} starts from step 0, "
@@ -103,21 +107,31 @@ def _open_locked_run(
 def _resume_run(
     lock: Lock,
     checkpoint: Checkpoint,
+    setup: RunSetup,
     info: dict[str, Any],
 ) -> OpenedRun:
-    notes = checkpoint.notes
-    if notes.get("id") != info["id"]:
+    """Opens the record at a checkpoint, after all that the run will use of it has been compared."""
+    notes = CheckpointNotes.from_json(checkpoint.notes, checkpoint.step)
+    if notes.id != info["id"]:
         raise InvalidCheckpoint("it belongs to another run")
-    if notes.get("data") != info["data"]["fingerprint"]:
+    if notes.data != info["data"]["fingerprint"]:
         raise InvalidCheckpoint("the data have changed")
-    resumed = {"resumed": [*notes["resumed"], checkpoint.step]}
-    record = RunRecord(lock, info | resumed, keep_rows=notes["rows"])
+    if checkpoint.step > setup.steps:
+        raise InvalidCheckpoint(f"it is of step {checkpoint.step} of {setup.steps}")
+    if checkpoint.arrays["step"] != checkpoint.step:
+        raise InvalidCheckpoint("its state is of another step")
+    resumed = {"resumed": [*notes.resumed, checkpoint.step]}
+    record = RunRecord(lock, info | resumed, keep_rows=notes.rows)
+    if record.part_checksums() != notes.part_checksums:
+        raise InvalidCheckpoint("the rows of the record have changed since it was written")
     earlier_rows = EarlierRows(
-        metrics=record.read("metrics"),
-        profiles=record.read("profiles"),
-        inspections=record.read("inspections"),
+        metrics=record.read(METRICS),
+        profiles=record.read(PROFILES),
+        inspections=record.read(INSPECTIONS),
     )
-    return OpenedRun(record, checkpoint, earlier_rows)
+    if not np.array_equal(earlier_rows.metrics["step"], np.arange(checkpoint.step)):
+        raise InvalidCheckpoint("the rows of the record are of other steps")
+    return OpenedRun(record, checkpoint, notes, earlier_rows)
 
 
 def _expected_specs(setup: RunSetup, layers: int) -> ArraySpecs:

@@ -129,7 +129,7 @@ def make_run_setup(
         program_config=_for_length(program_config, steps, stream),
         layout=layout,
         hp=place_on_devices(layout, hp, per_run=True),
-        data=place_on_devices(layout, dataset.arrays(), per_run=False),
+        data=place_on_devices(layout, dataset.arrays(dtype), per_run=False),
         dataset=dataset,
         steps=steps,
         steps_per_epoch=steps_per_epoch,

@@ -3,16 +3,21 @@
 import contextlib
 import gc
 import os
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from research.records.trackers import TrackerReports
+from research.runner.completion import complete_ended_run
 from research.runner.limits import raise_open_files
 from research.runner.progress import Progress
 from research.runner.run_spec import Result, RunSpec, read_ended
 
+# They end the process at numbers that are not finite, which a run records instead.
+IGNORED_FLAGS = ("jax_debug_nans", "jax_debug_infs")
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
@@ -26,11 +31,13 @@ class Session:
         progress: The display of what is being trained.
         show_traces: Whether the traceback of an error is printed as well as its message.
         interrupted: Whether the user interrupted the command, so that nothing more should start.
+        reports: What the trackers of the runs have reported.
     """
 
     progress: Progress = field(default_factory=Progress)
     show_traces: bool = False
     interrupted: bool = False
+    reports: TrackerReports = field(default_factory=TrackerReports)
 
 
 def session_of(task_function: Any) -> Session:
@@ -62,6 +69,9 @@ def train_group(
         missing = [run_spec for run_spec in run_specs if run_spec.directory not in finished]
         results = _train_missing(missing, session, map_mode, devices)
     except Exception as error:
+        for run_spec in run_specs:
+            if not _has_record(run_spec, error):
+                _remove_hydra_output(run_spec.directory)
         return [_failed_result(run_spec, error) for run_spec in run_specs]
     by_directory = dict(finished)
     for run_spec, result in zip(missing, results, strict=True):
@@ -79,6 +89,8 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
     finished = {}
     for run_spec, info in zip(run_specs, infos, strict=True):
         if info:
+            if (run_spec.directory / "run.json").exists():  # not in the other processes of a run
+                complete_ended_run(run_spec, info)
             result = info | {"directory": str(run_spec.directory), "already": True}
             finished[run_spec.directory] = result
     return finished
@@ -98,7 +110,13 @@ def _train_missing(
         return []
     raise_open_files()
     train_runs = _import_train_runs(devices)
-    results = train_runs(run_specs, session.progress, map_mode=map_mode, devices=devices)
+    results = train_runs(
+        run_specs,
+        session.progress,
+        map_mode=map_mode,
+        devices=devices,
+        reports=session.reports,
+    )
     for run_spec, result in zip(run_specs, results, strict=True):
         error = result.get("error")
         if not isinstance(error, Exception):
@@ -120,6 +138,7 @@ def _import_train_runs(devices: int | None) -> Callable[..., list[Result]]:
     gc.disable()
     try:
         prepare_jax(devices)
+        check_devices()
         from research.runner.loop import train_runs
 
         gc.freeze()
@@ -175,9 +194,39 @@ def prepare_jax(devices: int | None = 1) -> None:
         cache = _user_cache() / "fathom" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    for flag in IGNORED_FLAGS:
+        if getattr(jax.config, flag, False):
+            jax.config.update(flag, False)
+            print(
+                f"fathom: {flag.upper()} is switched off: numbers that are not finite are recorded "
+                "with their step and layer",
+                file=sys.stderr,
+            )
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has
             jax.config.update("jax_num_cpu_devices", devices or _num_cores())
+
+
+def check_devices() -> None:
+    """Starts JAX on its devices.
+
+    Raises:
+        ValueError: JAX finds no device of the kind that the user's environment asks for.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if not platforms:
+            raise
+        reason = str(error).split("\n")[0]
+        detail = f" ({reason})" if reason else ""
+        raise ValueError(
+            f"JAX finds no device for JAX_PLATFORMS={platforms}{detail}: "
+            "unset it, or set JAX_PLATFORMS=cpu"
+        ) from error
 
 
 def _user_cache() -> Path:

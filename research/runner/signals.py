@@ -1,9 +1,19 @@
-"""SIGTERM is handled like Ctrl-C."""
+"""Signals that end a command: SIGTERM is handled like Ctrl-C, and writing is not interrupted."""
 
 import contextlib
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from typing import NoReturn
+
+COMPILE_THREAD = "fathom-compile"  # the name of the threads that compile programs
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RunsInterrupted(KeyboardInterrupt):
+    """Runs were interrupted and their records are closed; ``str`` says what became of them."""
 
 
 @contextlib.contextmanager
@@ -18,3 +28,67 @@ def terminable() -> Iterator[None]:
 
 def _raise_interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets the body write what was measured before a signal has an effect.
+
+    The first signal during the body says so; a second one ends the process at once.
+
+    Raises:
+        KeyboardInterrupt: after the body, where a signal was received.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    handlers = {}
+
+    def hold_back(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            _stop_at_once()
+        _say("writing what was measured; interrupt once more to stop at once")
+
+    for number in ENDING_SIGNALS:
+        handler = signal.getsignal(number)
+        if handler not in (None, signal.SIG_IGN):
+            handlers[number] = handler
+            signal.signal(number, hold_back)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """Ends the process, after everything is written.
+
+    Python would wait for a program that is still being compiled. A signal from here on has no more
+    to stop than that waiting.
+    """
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) not in (None, signal.SIG_IGN):
+            signal.signal(number, _exit_quietly)
+    if any(thread.name.startswith(COMPILE_THREAD) for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
+
+
+def _exit_quietly(*_: object) -> NoReturn:
+    os._exit(1)
+
+
+def _stop_at_once() -> NoReturn:
+    _say("stopped at once; the same command goes on from what is written")
+    os._exit(1)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"fathom: {line}", file=sys.stderr, flush=True)

@@ -49,7 +49,8 @@ def theoretical_variance(
         fan_in: inputs of the layer.
         fan_out: outputs of the layer.
     """
-    squared = float(weight_scale(init)) ** 2
+    scale = float(weight_scale(init))
+    squared = scale * scale  # becomes infinite where ** would raise an OverflowError
     match init.kind:
         case InitKind.zeros:
             return 0.0

@@ -1,12 +1,14 @@
 """Checkpoints of a run: its state after a step, written by Orbax to ``checkpoints/STEP``.
 
-A checkpoint appears in its folder completely or not at all. It holds arrays and a line of JSON;
-nothing that is read is executed. Orbax is imported when the first checkpoint is written or read,
-because the import takes most of a second, which a short run need not spend.
+A checkpoint appears in its folder completely or not at all. It holds arrays and a line of JSON,
+both covered by one checksum; nothing that is read is executed. Orbax is imported when the first
+checkpoint is written or read, because the import takes most of a second, which a short run need not
+spend.
 """
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import sys
 import tempfile
@@ -164,10 +166,14 @@ class Checkpoints:
             return
         self.folder.mkdir(exist_ok=True)
         self._remove_incomplete()
-        notes = checkpoint.notes | {"sum": _checksum(checkpoint.arrays)}
+        metadata = {
+            "step": checkpoint.step,
+            "notes": checkpoint.notes,
+            "checksum": _checksum(checkpoint),
+        }
         try:
             with _make_checkpointer() as orbax, _link_to(self.folder) as link:
-                orbax.save(link / folder.name, checkpoint.arrays, custom_metadata=notes)
+                orbax.save(link / folder.name, checkpoint.arrays, custom_metadata=metadata)
         except BaseException:
             self._remove_incomplete()
             raise
@@ -181,7 +187,8 @@ class Checkpoints:
                 one.
 
         Raises:
-            InvalidCheckpoint: it cannot be read, is damaged, or holds other arrays.
+            InvalidCheckpoint: it cannot be read, is damaged, is of another step than its folder
+                says, or holds other arrays.
         """
         if not self.has_checkpoint:
             return None
@@ -190,8 +197,9 @@ class Checkpoints:
         try:
             with _make_checkpointer() as orbax:
                 arrays = orbax.restore(folder)
-                notes = dict(orbax.metadata(folder).custom_metadata)
-            is_complete = notes.pop("sum") == _checksum(arrays)
+                metadata = orbax.metadata(folder).custom_metadata
+            checkpoint = Checkpoint(metadata["step"], arrays, metadata["notes"])
+            is_complete = metadata["checksum"] == _checksum(checkpoint)
             specs = {path: (array.shape, array.dtype) for path, array in arrays.items()}
         except PASSING_ERRORS:
             raise
@@ -201,7 +209,11 @@ class Checkpoints:
             raise InvalidCheckpoint("it holds the arrays of another network")
         if not is_complete:
             raise InvalidCheckpoint("it is damaged")
-        return Checkpoint(int(folder.name), arrays, notes)
+        if checkpoint.step != int(folder.name):
+            raise InvalidCheckpoint(
+                f"it is of step {checkpoint.step}, but its folder is named {folder.name}"
+            )
+        return checkpoint
 
     def remove(self) -> None:
         """Removes all of them."""
@@ -210,18 +222,23 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         steps = []
         for folder in self.folder.glob("*"):
-            if folder.name.isdigit():
+            if _is_step(folder.name):
                 steps.append(int(folder.name))
         return steps
 
     def _remove_incomplete(self) -> None:
         """Removes what an interrupted write left: Orbax renames a folder once it is complete."""
-        self._remove_if(lambda name: not name.isdigit())
+        self._remove_if(lambda name: not _is_step(name))
 
     def _remove_if(self, is_unwanted: Callable[[str], bool]) -> None:
         for folder in self.folder.iterdir():
             if is_unwanted(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_step(name: str) -> bool:
+    """Whether a folder has the name of a complete checkpoint, a number as it is printed."""
+    return name.isdecimal() and name == str(int(name))
 
 
 @contextlib.contextmanager
@@ -245,11 +262,13 @@ def _make_checkpointer() -> Any:
     return ocp.Checkpointer(handler, multiprocessing_options=one_process)
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
-    """The CRC-32 of all arrays' bytes, in the order of their paths."""
-    checksum = 0
-    for path in sorted(arrays):
-        flat = np.ascontiguousarray(arrays[path]).reshape(-1)
+def _checksum(checkpoint: Checkpoint) -> int:
+    """The CRC-32 of the step, the notes, and all arrays' bytes in the order of their paths."""
+    paths = sorted(checkpoint.arrays)
+    described = json.dumps([checkpoint.step, checkpoint.notes, paths], sort_keys=True)
+    checksum = zlib.crc32(described.encode())
+    for path in paths:
+        flat = np.ascontiguousarray(checkpoint.arrays[path]).reshape(-1)
         checksum = zlib.crc32(flat.view(np.uint8).data, checksum)
     return checksum
 

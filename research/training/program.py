@@ -25,6 +25,11 @@ from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.parallel.collectives import batch_axis_size, psum_tree, shard_batch
 from research.parallel.mesh import SINGLE_DEVICE, Layout, init_layout, map_runs, replicated
+from research.training.compiler_options import (
+    ALL_CORES_OPTIONS,
+    FAST_COMPILE_OPTIONS,
+    select_known,
+)
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
 from research.training.layer_params import STAGES, stages_of
@@ -49,14 +54,6 @@ from research.training.rounding import cast_params
 from research.training.scaling import first_scale, has_not_diverged, is_finite, next_scale
 from research.training.state import TrainState
 
-# XLA's CPU backend gives smaller convolutions to a library that uses one core; without it they use
-# all.
-ALL_CORES_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-# For what runs once: a fifth of the time to compile, and two to three times the time to run.
-FAST_COMPILE_OPTIONS = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-}
 ROUNDING = 2**32 - 2  # which random key of a step is for stochastic rounding
 Metrics = dict[str, Any]
 
@@ -97,9 +94,9 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
         bound = functools.partial(function, spec)
         return map_runs(layout, bound, num_mapped=num_mapped, num_broadcast=num_broadcast)
 
-    fast_options = _on_cpu(FAST_COMPILE_OPTIONS)
+    fast_options = select_known(FAST_COMPILE_OPTIONS)
     default_options = fast_options if spec.fast_compile else None
-    step_options = _on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
+    step_options = select_known(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
     if spec.fast_compile:
         step_options = step_options | fast_options
     init = mapped(init_state, num_mapped=1, layout=init_layout(layout))
@@ -115,12 +112,6 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
         exponents=jax.jit(exponents, compiler_options=default_options),
         inspections=jax.jit(inspections, compiler_options=default_options),
     )
-
-
-def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
-    """Compiler options for a CPU whose XLA version is known to have them; else none."""
-    has_them = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
-    return options if has_them else {}
 
 
 def init_state(spec: ProgramConfig, hp: HParams) -> TrainState:

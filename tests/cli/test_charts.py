@@ -59,6 +59,7 @@ def test_a_number_is_short_and_a_missing_one_is_a_dash(value, text):
         (None, "–"),
         (math.nan, "–"),
         (-math.inf, "0"),
+        (math.inf, "∞"),
         (-400.0, "1e-400"),
         (500.2, "1e+500"),
         (0.0, "1"),

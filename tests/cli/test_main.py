@@ -1,5 +1,10 @@
 """The command line itself: help, unknown commands, and what is passed on to Hydra."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from research.cli import main as cli
@@ -23,12 +28,12 @@ def test_every_command_has_help(name, capsys):
     assert f"usage: fathom {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["trian"], ["--nope"]])
-def test_a_command_that_does_not_exist_ends_with_2(fathom, words):
+@pytest.mark.parametrize("words", [[], ["trian"], ["--nope"], ["runs", "--nope"]])
+def test_a_command_that_does_not_exist_is_one_line_and_exit_code_2(fathom, words):
     said = fathom(*words)
     assert said.code == 2
-    assert "usage: fathom" in said.err
-    assert "Traceback" not in said.err
+    assert said.err.startswith("fathom: ")
+    assert said.err.count("\n") == 1
 
 
 def test_help_of_train_lists_what_can_be_set(fathom, workplace):
@@ -71,3 +76,46 @@ def test_a_closed_pipe_is_not_an_error(five_runs, process):
     assert ended.wait() == 0
     assert ended.stderr.read() == ""
     ended.stderr.close()
+
+
+RUN_MAIN = "from research.cli.main import main; main()"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("words", [["runs"], ["--help"], ["train", "--help"]], ids=str)
+def test_output_that_cannot_be_written_is_one_line(five_runs, words):
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", RUN_MAIN, *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, PYTHONUNBUFFERED=""),
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("fathom: ")
+    assert ended.stderr.count("\n") == 1
+    assert "No space left on device" in ended.stderr
+
+
+def test_characters_that_the_terminal_does_not_have_are_replaced(five_runs, process):
+    ended = process("-c", RUN_MAIN, "show", "depth=64", PYTHONIOENCODING="ascii")
+    out, err = ended.communicate()
+    assert ended.returncode == 0, err
+    assert "??" in out  # the bars
+
+
+def test_closed_streams_are_not_an_error(five_runs, process):
+    shell = f'import os; os.system("{sys.executable} -m research runs >&- 2>&-; echo $?")'
+    out, _ = process("-c", shell).communicate()
+    assert out == "0\n"
+
+
+def test_an_interrupted_command_is_one_line(fathom, workplace, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("research.cli.runs.show_runs", interrupt)
+    said = fathom("runs")
+    assert said.code == 1
+    assert said.err == "fathom: interrupted\n"

@@ -27,7 +27,7 @@ def test_the_table_of_all_runs_is_readable_in_a_pipe(fathom, five_runs):
     columns = lines[0].split()
     assert {"study", "depth", "skip", "seed", "status"} <= set(columns)
     assert "width" not in lines[0]
-    assert sorted(column(said.out, "status")) == ["diverged", "done", "done", "done", "running"]
+    assert sorted(column(said.out, "status")) == ["diverged", "done", "done", "done", "interrupted"]
     (vanishing,) = [line for line in lines if "vanishing" in line]
     assert "vanishing from layer 40" in vanishing
 
@@ -49,13 +49,31 @@ def test_the_table_of_all_runs_is_readable_in_a_pipe(fathom, five_runs):
         (["optimizer.learning_rate=0.010", "skip=none", "one/"], 2),
         (["model.bias=true", "one/"], 3),
         (["train.eval_every=null", "one/"], 3),
+        (["skip=none,identity", "one/"], 3),
+        (["skip=identity,rezero"], 1),
+        (["skip!=none"], 1),
+        (["skip!=none,identity"], 0),
+        (["model.depth>30"], 1),
+        (["model.depth>=2"], 5),
+        (["model.depth<64"], 4),
+        (["model.depth<=1e1"], 4),
+        (["depth>30"], 1),
+        (["optimizer.learning_rate>1e29"], 1),
+        (["status=interrupted,diverged"], 2),
+        (["steps>=25"], 4),
+        (["eval_loss<1e9", "one/"], 3),
+        (["skip.branch_scale=null"], 5),
+        (["skip.branch_scale>0"], 0),
+        (["measure.inspect=[]"], 5),
+        (["last"], 1),
     ],
     ids=str,
 )
 def test_the_table_has_the_runs_that_match_every_filter(fathom, five_runs, filters, num_matches):
     said = fathom("runs", *filters)
-    assert said.code == 0, said.err
-    assert len(said.out.splitlines()) == 1 + num_matches, said.out
+    assert said.code == (0 if num_matches else 2), said.err
+    expected_lines = 1 + num_matches if num_matches else 0
+    assert len(said.out.splitlines()) == expected_lines, said.out
 
 
 @pytest.mark.parametrize(
@@ -68,6 +86,9 @@ def test_the_table_has_the_runs_that_match_every_filter(fathom, five_runs, filte
         (["nix"], ["fits nix\n"]),
         (["skp=none"], ["skp", "did you mean skip"]),
         (["model.dpeth=2"], ["model.dpeth", "did you mean model.depth?"]),
+        (["model.depth>"], ["model.depth> must compare with a number, got nothing"]),
+        (["skip>none"], ["skip>none must compare with a number, got none"]),
+        (["every=3"], ["every is the name of several settings", "measure.every"]),
     ],
     ids=str,
 )
@@ -120,8 +141,8 @@ def test_a_setting_that_an_earlier_version_did_not_have_is_shown_with_its_defaul
     lines = config.read_text().splitlines(keepends=True)
     config.write_text("".join(line for line in lines if "bias" not in line))
     out = fathom("runs").out
-    assert column(out, "bias") == ["True", "False"]
-    assert column(out, "train.steps") == ["25", "–"]
+    assert column(out, "bias") == ["False", "True"]
+    assert column(out, "train.steps") == ["–", "25"]
     assert "None" not in out
 
 
@@ -129,3 +150,89 @@ def test_a_single_run_is_named(fathom, make_run):
     make_run("a/only")
     _, line = fathom("runs").out.splitlines()
     assert line.split()[0] == "only"
+
+
+def test_runs_are_in_the_order_of_their_columns(fathom, make_run):
+    for number, depth in enumerate((100, 9, 20)):
+        make_run(f"a/{number}", {"model.depth": depth})
+    make_run("a/3", {"model.depth": 9, "skip.kind": "identity"})
+    make_run("a/4", {"model.depth": 20, "skip.kind": "identity"})
+    out = fathom("runs").out
+    assert out.split()[:2] == ["skip", "depth"]
+    assert column(out, "skip") == ["none", "none", "none", "identity", "identity"]
+    assert column(out, "depth") == ["9", "20", "100", "9", "20"]
+
+
+DAMAGES = {
+    "binary": b"\x89PNG\r\n\xff\x00",
+    "number": b"3",
+    "list": b"[1, 2]",
+    "null": b"null",
+    "empty": b"",
+    "half": b'{"status": "done", "fin',
+    "nested": b"[" * 100_000,
+    "final": b'{"status": "done", "final": 3}',
+    "final list": b'{"status": "done", "final": {"train_loss": [1]}}',
+    "status": b'{"status": ["done"]}',
+    "steps": b'{"status": "done", "steps": "many"}',
+    "seconds": b'{"status": "done", "seconds": {"train": "long"}}',
+    "verdict": b'{"status": "done", "verdict": "healthy"}',
+    "kind": b'{"status": "done", "verdict": {"kind": 3}}',
+    "initial": b'{"status": "done", "verdict": {"kind": "dead", "initial": []}}',
+    "ratio": b'{"status": "done", "verdict": {"log10_ratio": "1"}}',
+    "data": b'{"status": "done", "data": []}',
+    "counts": b'{"status": "done", "data": {"class_counts": ["a"]}}',
+    "huge": b'{"status": "done", "steps": 1' + 4000 * b"0" + b"}",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("command", ["runs", "show"])
+def test_a_damaged_record_does_not_hide_the_others(fathom, make_run, content, command):
+    make_run("a/whole")
+    damaged = make_run("a/broken")
+    (damaged / "run.json").write_bytes(content)
+    words = ["whole"] if command == "show" else []
+    said = fathom(command, *words)
+    assert said.code == 0, said.err
+    assert "whole" in said.out
+    assert "broken" not in said.out
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("fathom: left out: outputs/a/broken/run.json is damaged: ")
+
+
+CONFIGS = [None, b"", b"3", b"a: [", b"\xff\xfe", b"a: &a {b: *a}", b"? {a: b}\n: c"]
+
+
+@pytest.mark.parametrize("content", CONFIGS, ids=str)
+def test_a_damaged_configuration_does_not_hide_the_others(fathom, make_run, content):
+    make_run("a/whole")
+    config = make_run("a/broken") / ".hydra" / "config.yaml"
+    if content is None:
+        config.unlink()
+    else:
+        config.write_bytes(content)
+    said = fathom("runs")
+    assert said.code == 0, said.err
+    assert len(said.out.splitlines()) == 2
+    assert said.err.count("\n") == 1
+    assert "outputs/a/broken/.hydra/config.yaml" in said.err
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b'{"status": "done", "final": 3}'])
+def test_showing_a_damaged_record_is_one_line(fathom, make_run, content):
+    damaged = make_run("a/broken")
+    (damaged / "run.json").write_bytes(content)
+    said = fathom("show", "outputs/a/broken")
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.startswith("fathom: outputs/a/broken/run.json is damaged: ")
+    assert said.err.count("\n") == 1
+
+
+def test_text_in_a_record_is_no_markup(fathom, make_run):
+    make_run("a/[red]x", {"train.steps": 7}, {"status": "[/bold]"})
+    make_run("a/other")
+    said = fathom("runs")
+    assert said.code == 0, said.err
+    assert "[/bold]" in said.out

@@ -1,11 +1,13 @@
 """``fathom show``: one run in the terminal."""
 
+import os
 import re
 
 import pytest
 
+from research.records.record import Lock
 from research.records.runs import Run
-from research.reporting.tables import format_number
+from research.reporting.tables import bar_chart, format_number
 
 
 def test_show_prints_the_verdict_and_draws_profile_and_loss(fathom, five_runs):
@@ -31,7 +33,7 @@ def test_show_prints_the_verdict_and_draws_profile_and_loss(fathom, five_runs):
 def test_show_finds_a_run_by_any_part_of_its_name(fathom, five_runs, word):
     said = fathom("show", word)
     assert said.code == 0
-    assert said.out.startswith("outputs/two/killed  running")
+    assert said.out.startswith("outputs/two/killed  interrupted")
 
 
 def test_show_prefers_the_whole_name(fathom, make_run):
@@ -76,7 +78,79 @@ def test_show_of_a_run_that_has_only_started(fathom, make_run):
     directory = make_run("a/new", info={"status": "running", "final": None, "verdict": None})
     (directory / "metrics.parquet").unlink()
     (directory / "profiles.parquet").unlink()
+    lock = Lock(directory)
     said = fathom("show", "new")
+    lock.release()
     assert said.code == 0
     assert "running" in said.out
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["last"], "two/killed"),
+        (["last", "one/"], "one/model.depth=64,skip=none"),
+        (["skip=identity"], "one/model.depth=2,skip=identity"),
+        (["model.depth>30"], "one/model.depth=64,skip=none"),
+        (["one/", "skip=none", "depth<30"], "one/model.depth=2,skip=none"),
+        (["status=interrupted"], "two/killed"),
+        (["two", "killed"], "two/killed"),
+        (["./outputs/two/killed/"], "two/killed"),
+    ],
+    ids=str,
+)
+def test_show_takes_the_filters_of_runs(fathom, five_runs, words, name):
+    files = ["one/model.depth=2,skip=none", "one/model.depth=64,skip=none", "two/killed"]
+    for age, directory in enumerate(files):
+        os.utime(five_runs / "outputs" / directory / "run.json", (10**10 + age, 10**10 + age))
+    said = fathom("show", *words)
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"outputs/{name}  ")
+
+
+@pytest.mark.parametrize("word", ["a", "outputs/a", "outputs/a/"])
+def test_a_study_with_one_run_is_that_run(fathom, make_run, word):
+    make_run("a/only")
+    make_run("b/first")
+    make_run("b/second")
+    said = fathom("show", word)
+    assert said.code == 0, said.err
+    assert said.out.startswith("outputs/a/only  ")
+
+
+def test_several_directories_are_shown_one_after_the_other(fathom, make_run):
+    make_run("b/first")
+    make_run("b/second")
+    said = fathom("show", "outputs/b/second", "outputs/b/first")
+    assert said.code == 0, said.err
+    assert said.out.index("b/second  ") < said.out.index("b/first  ")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["one/", "two/"], ["there is no run one/ two/"]),
+        (["killed", "nonsense"], ["there is no run killed nonsense"]),
+        (["skip=none"], ["fits 2 runs", "last for the newest"]),
+        (["skp=none"], ["skp is not a setting; did you mean skip?"]),
+        (["model.depth>x"], ["model.depth>x must compare with a number, got x"]),
+    ],
+    ids=str,
+)
+def test_further_words_must_fit_too(fathom, five_runs, words, parts):
+    said = fathom("show", *words)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    for part in parts:
+        assert part in said.err
+
+
+def test_a_profile_is_drawn_over_at_least_one_decade():
+    flat = bar_chart([-3.00, -3.01, -3.02], min_span=1.0)
+    steep = bar_chart([0.0, -30.0, -65.0], min_span=1.0)
+    assert flat[0].split()[-1] == "-3"
+    assert flat[-1].split()[-1] == "-4"
+    assert steep[-1].split()[-1] == "-65"
+    assert flat[0].startswith("███") or flat[0].startswith("█▇▇")

@@ -25,6 +25,18 @@ def test_how_a_number_is_written_makes_no_difference(number):
     assert run_name([f"optimizer.learning_rate={number}"]) == "optimizer.learning_rate=0.01"
 
 
+@pytest.mark.parametrize("number", ["1", "1.0", "1e0", "1.00"])
+def test_a_whole_number_is_no_other_value_of_a_setting_that_takes_any(number):
+    assert run_name([f"skip.branch_scale={number}"]) == "skip.branch_scale=1.0"
+
+
+@pytest.mark.parametrize("value", ["none", "[1,2]", "null", "64"])
+def test_other_values_stay(value):
+    assert run_name([f"model.depth={value}"]) == f"model.depth={value}"
+    if value != "64":
+        assert run_name([f"skip.branch_scale={value}"]) == f"skip.branch_scale={value}"
+
+
 @pytest.mark.parametrize(
     "setting", ["name=x", "experiment=x", "tracker=none", "tracker.every=3", "+experiment=x"]
 )

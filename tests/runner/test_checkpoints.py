@@ -1,6 +1,7 @@
 """A run that resumes from its checkpoint is bit for bit the run without an interruption."""
 
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from research.records.runs import Run
+from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
 from research.runner.run_writer import RunWriter
 from research.training import checkpoint
 from research.training.checkpoint import Checkpoints, CheckpointWriter
@@ -182,7 +184,7 @@ def test_runs_of_a_group_resume_together_where_they_are_at_the_same_step(train, 
     assert sorted(resumed) == sorted(uninterrupted)
     for seed, run in uninterrupted.items():
         assert have_same_rows(resumed[seed], run)
-    group_sizes = [resumed[seed].info["together"] for seed in range(3)]
+    group_sizes = [resumed[seed].info["group_size"] for seed in range(3)]
     assert group_sizes == ([2, 2, 1] if error is KeyboardInterrupt else [1, 3, 3])
 
 
@@ -265,8 +267,63 @@ def damage_part(run):
     find_part(run).write_bytes(b"PAR1 half")
 
 
-FAST_DAMAGES = [flip_a_bit, remove_part]
+def move_to_another_step(run):
+    directory = checkpoint_directory(run)
+    directory.rename(directory.with_name("24"))
+
+
+def move_beyond_the_last_step(run):
+    directory = checkpoint_directory(run)
+    directory.rename(directory.with_name("999999"))
+
+
+def claim_another_step(run):
+    replace_checkpoint(run, step=23)
+
+
+def change_notes(run, **changes):
+    replace_checkpoint(run, notes=read_checkpoint(run).notes | changes)
+
+
+def change_number_of_rows(run):
+    rows = read_checkpoint(run).notes["rows"]
+    change_notes(run, rows=rows | {"metrics": rows["metrics"] - 1})
+
+
+def forget_rows(run):
+    notes = read_checkpoint(run).notes
+    del notes["rows"]
+    replace_checkpoint(run, notes=notes)
+
+
+def spoil_seconds(run):
+    change_notes(run, seconds="many")
+
+
+def spoil_metadata(run):
+    """Changes the notes in their file, where the checksum does not fit them any more."""
+    file = next((run.directory / "checkpoints").rglob("_CHECKPOINT_METADATA"))
+    metadata = json.loads(file.read_text())
+    metadata["custom_metadata"]["notes"]["resumed"] = [3]
+    file.write_text(json.dumps(metadata))
+
+
+def exchange_part(run):
+    """A part file with as many rows and other numbers."""
+    part = find_part(run)
+    table = pq.read_table(part)
+    steps = table.column("step").to_numpy() + 1
+    pq.write_table(table.set_column(0, "step", [steps]), part)
+
+
+FAST_DAMAGES = [flip_a_bit, remove_part, move_beyond_the_last_step, forget_rows]
 SLOW_DAMAGES = [
+    move_to_another_step,
+    claim_another_step,
+    change_number_of_rows,
+    spoil_seconds,
+    spoil_metadata,
+    exchange_part,
     truncate_files,
     remove_description,
     save_other_arrays,
@@ -297,6 +354,13 @@ def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
         assert text not in result.err
     assert "resumed" not in again[0].info
     assert_same(again[0], whole)
+
+
+@pytest.mark.parametrize("name", ["²", "01", "5.tmp", "-1"])
+def test_a_folder_with_another_name_is_no_checkpoint(tmp_path, name):
+    (tmp_path / "checkpoints" / name).mkdir(parents=True)
+
+    assert not Checkpoints(tmp_path).has_checkpoint
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
@@ -330,3 +394,40 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
     assert "10" not in after
     _, whole = interrupted_and_whole
     assert_same(runs[0], whole)
+
+
+NOTES = {
+    "id": "abc",
+    "data": "def",
+    "resumed": [3],
+    "seconds": {"compile": 1.5, "train": 2},
+    "rows": {"metrics": 7, "profiles": 4, "inspections": 0},
+    "part_checksums": {"metrics": 1, "profiles": 2, "inspections": 0},
+}
+
+
+def test_notes_are_read_as_they_were_written():
+    notes = CheckpointNotes.from_json(NOTES, 7)
+    assert notes.as_json() == NOTES
+
+
+@pytest.mark.parametrize("name", list(NOTES))
+@pytest.mark.parametrize("value", [None, 3, "text", [1.5], ["a"], {"metrics": 7}, True])
+def test_notes_of_another_form_are_refused(name, value):
+    with pytest.raises(InvalidNotes, match=name):
+        if name in ("id", "data") and value == "text":
+            value = b"text"
+        CheckpointNotes.from_json(NOTES | {name: value}, 7)
+
+
+@pytest.mark.parametrize("name", list(NOTES))
+def test_notes_that_are_missing_are_refused(name):
+    notes = dict(NOTES)
+    del notes[name]
+    with pytest.raises(InvalidNotes, match=f"no {name}"):
+        CheckpointNotes.from_json(notes, 7)
+
+
+def test_notes_of_another_step_are_refused():
+    with pytest.raises(InvalidNotes, match="step 8"):
+        CheckpointNotes.from_json(NOTES, 8)

@@ -75,8 +75,8 @@ def test_each_run_of_a_group_is_the_run_alone_bit_for_bit(alone, grouped):
         assert have_same_tables(run, alone[seed])
         for key in ("id", "final", "verdict", "steps", "parameters", "status"):
             assert run.info[key] == alone[seed].info[key]
-        assert run.info["together"] == 5
-        assert alone[seed].info["together"] == 1
+        assert run.info["group_size"] == 5
+        assert alone[seed].info["group_size"] == 1
     assert not have_same_tables(runs[0], runs[1])
 
 
@@ -224,7 +224,7 @@ def memory_for(num_runs, *, of_runs, error):
     """A memory check that passes for ``num_runs`` runs, if the first call is for ``of_runs``."""
     amounts = []
 
-    def check(num_bytes, num_devices):
+    def check(num_bytes, num_devices, **_):
         amounts.append(num_bytes)
         if num_bytes > amounts[0] * num_runs / of_runs:
             raise error
@@ -241,7 +241,7 @@ def test_a_group_that_does_not_fit_is_halved_until_it_does(sweep, alone, monkeyp
     runs, (code, _, err) = sweep(SEEDS)
 
     assert code == 0, err
-    assert sorted(run.info["together"] for run in runs.values()) == [2, 2, 3, 3, 3]
+    assert sorted(run.info["group_size"] for run in runs.values()) == [2, 2, 3, 3, 3]
     for seed, run in runs.items():
         assert have_same_tables(run, alone[seed])
     assert "[1-3/5]" in err

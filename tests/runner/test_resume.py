@@ -247,7 +247,7 @@ def test_32_runs_are_one_program_and_one_group_of_32_wandb_runs(workplace, fatho
     assert len(runs) == len({run.info["id"] for run in runs}) == 32
     for run in runs:
         assert run.info["status"] == "done"
-        assert run.info["together"] == 32
+        assert run.info["group_size"] == 32
         records = wandb_records(workplace / run.info["wandb"])
         wandb_run = find_wandb_run(records)
         settings = wandb_run["config"]["update"]

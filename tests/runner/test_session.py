@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import jax
 import pytest
 
 from research.config.options import Checkpoint, FeedForward, Tracker, Train
@@ -216,3 +217,39 @@ def test_of_two_processes_that_start_at_once_one_trains_the_run(workplace, proce
     alone, _ = trained("train.steps=200")
     assert have_same_tables(run, alone)
     assert set(os.listdir(run.directory)) == set(os.listdir(alone.directory))
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize 'cuda'")])
+def test_a_device_that_is_not_there_is_a_mistake_of_the_request(monkeypatch, tmp_path, error):
+    def fail():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("jax.devices", fail)
+
+    (result,) = session.train_group([RunSpec(Config(), tmp_path / "study" / "run")], Session())
+
+    assert isinstance(result["error"], ValueError)
+    assert "JAX_PLATFORMS=cuda" in str(result["error"])
+
+
+def test_without_the_users_choice_a_failing_device_is_a_defect(monkeypatch, tmp_path):
+    def fail():
+        raise RuntimeError("no driver")
+
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr("jax.devices", fail)
+
+    (result,) = session.train_group([RunSpec(Config(), tmp_path / "study" / "run")], Session())
+
+    assert isinstance(result["error"], RuntimeError)
+
+
+@pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_debug_infs"])
+def test_flags_that_would_end_the_process_are_switched_off(flag, capsys):
+    jax.config.update(flag, True)
+
+    session.prepare_jax()
+
+    assert not getattr(jax.config, flag)
+    assert capsys.readouterr().err.startswith(f"fathom: {flag.upper()} is switched off")

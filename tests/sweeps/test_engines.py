@@ -120,7 +120,7 @@ def test_an_engine_trains_every_run_of_a_sweep_once(name, group_size, fathom, wo
     ends = set()
     for run in recorded_runs(workplace):
         ends.add((run["seed"], run["optimizer.learning_rate"], run.info["status"]))
-        assert run.info["together"] == group_size
+        assert run.info["group_size"] == group_size
     assert len(recorded_runs(workplace)) == 4
     assert ends == {
         (0, 0.01, "done"),

@@ -1,0 +1,206 @@
+"""Checks the YAML files that an override selects, such as ``conf/experiment/NAME.yaml``.
+
+Hydra reports a mistake in such a file without the file's name, or not at all. These checks name the
+file and the place.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from research.config import schema
+
+EXAMPLE = "seed: 0"
+GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
+HEADER = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML and refuses a key that stands twice in a mapping, as OmegaConf does."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value]
+        for position, (key, _) in enumerate(node.value):
+            if key.value in keys[:position]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value} is there twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def check_config_files(overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Checks every file that the overrides of a command select.
+
+    Args:
+        overrides: the overrides, such as ``experiment=NAME``.
+        folders: where the files of the config groups are.
+
+    Raises:
+        ValueError: naming the first file that is wrong, and where and what it is.
+    """
+    for override in overrides:
+        group, _, options = override.lstrip("+").partition("=")
+        for option in options.split(","):
+            for file in _find_files(group, option, folders):
+                _check_file(file, group, folders, trail=[])
+
+
+def _find_files(
+    group: str,
+    option: str,
+    folders: Sequence[Path],
+) -> Iterator[Path]:
+    """The file of an option, which may not exist; Hydra itself takes the first one."""
+    is_name = re.fullmatch(r"[\w/.-]+", group) and re.fullmatch(r"[\w/.-]+", option)
+    if not is_name:
+        return
+    for folder in folders:
+        file = folder / group / f"{option.removesuffix('.yaml')}.yaml"
+        if file.is_file():
+            yield file
+            return
+
+
+def _check_file(
+    file: Path,
+    group: str,
+    folders: Sequence[Path],
+    trail: list[Path],
+) -> None:
+    """Checks a file and those that its defaults include.
+
+    Args:
+        file: the file.
+        group: its config group.
+        folders: where the files of the config groups are.
+        trail: the files whose defaults have led to this one.
+    """
+    if file in trail:
+        names = " → ".join(each.stem for each in [*trail, file])
+        raise ValueError(f"{file} includes itself through its defaults: {names}")
+    content = _read(file)
+    if group in GLOBAL_GROUPS and not HEADER.search(file.read_text(encoding="utf-8")):
+        raise ValueError(f"{file} must begin with the line # @package _global_")
+    if content is None:  # only comments
+        return
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold settings such as {EXAMPLE}, got {_shown(content)}")
+    _check_groups(file, content)
+    _check_sweeper(file, content.get("hydra"))
+    for included_group, option in _included_options(file, group, content.get("defaults")):
+        for included in _find_files(included_group, option, folders):
+            _check_file(included, included_group, folders, [*trail, file])
+
+
+def _read(file: Path) -> Any:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        json.dumps(content, default=str)
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} must be text in UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}{describe_yaml_error(error)}") from None
+    except (ValueError, RecursionError, TypeError):
+        raise ValueError(f"{file} must hold settings such as {EXAMPLE}") from None
+    return content
+
+
+def describe_yaml_error(error: yaml.YAMLError) -> str:
+    """The place and the reason of an error in a YAML file, to follow the file's name."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f": {str(error).splitlines()[0]}"
+    mark = error.problem_mark
+    problem = error.problem or "it is no YAML"
+    if "'\\t'" in problem:
+        problem = "a tab, indent with blanks"
+    return f", line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+def _check_groups(file: Path, content: dict[Any, Any]) -> None:
+    """A config group holds settings, and it is chosen in the defaults."""
+    for group in (*schema.OPTIONS, "hydra"):
+        value = content.get(group)
+        if value is not None and not isinstance(value, dict):
+            hint = ""
+            if group in schema.OPTIONS:
+                hint = f"; an option is chosen in the defaults, as in - override /{group}: NAME"
+            raise ValueError(f"{file}: {group} must hold settings, got {_shown(value)}{hint}")
+
+
+def _check_sweeper(file: Path, hydra: Any) -> None:
+    """``hydra.sweeper.params`` is a grid, and ``hydra.sweeper.arms`` holds grids by name."""
+    sweeper = (hydra or {}).get("sweeper")
+    if not isinstance(sweeper, dict):
+        return
+    _check_grid(file, "hydra.sweeper.params", sweeper.get("params"))
+    arms = sweeper.get("arms")
+    if arms is not None and not isinstance(arms, dict):
+        raise ValueError(
+            f"{file}: hydra.sweeper.arms must hold grids by name, as in "
+            f"short: {{model.depth: '2,4'}}, got {_shown(arms)}"
+        )
+    for name, grid in (arms or {}).items():
+        _check_grid(file, f"hydra.sweeper.arms.{name}", grid)
+
+
+def _check_grid(
+    file: Path,
+    path: str,
+    grid: Any,
+) -> None:
+    if grid is None:
+        return
+    if not isinstance(grid, dict):
+        raise ValueError(
+            f"{file}: {path} must hold settings with their values, as in seed: 0,1, "
+            f"got {_shown(grid)}"
+        )
+    for setting, values in grid.items():
+        if isinstance(values, dict | list):
+            raise ValueError(
+                f"{file}: {path}: {setting} must be values between commas, as in 0,1, "
+                f"got {_shown(values)}"
+            )
+
+
+def _included_options(
+    file: Path,
+    group: str,
+    defaults: Any,
+) -> Iterator[tuple[str, str]]:
+    """The options that the defaults of a file include, each with its group."""
+    if defaults is None:
+        return
+    if not isinstance(defaults, list):
+        raise ValueError(
+            f"{file}: defaults must be a list, as in - override /skip: none, got {_shown(defaults)}"
+        )
+    for item in defaults:
+        if isinstance(item, str):
+            yield group, item.partition("@")[0]
+        elif isinstance(item, dict) and len(item) == 1:
+            ((key, option),) = item.items()
+            name = str(key).partition("@")[0].split(" ")[-1]
+            is_absolute = name.startswith("/")
+            included_group = name.lstrip("/") if is_absolute else f"{group}/{name}"
+            for each in option if isinstance(option, list) else [option]:
+                yield included_group, str(each)
+        else:
+            raise ValueError(
+                f"{file}: an entry of the defaults must be as in - override /skip: none, "
+                f"got {_shown(item)}"
+            )
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words."""
+    if isinstance(value, dict):
+        return "settings"
+    if isinstance(value, list):
+        return "a list"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

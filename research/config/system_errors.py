@@ -1,0 +1,46 @@
+"""Explains in one line what the machine refused: a full disk, too little memory, no such device."""
+
+import errno
+import os
+
+# What the system reports of the machine, whatever a program does.
+MACHINE_ERRORS = {
+    errno.ENOSPC: "free some space, then give the same command again",
+    errno.EDQUOT: "free some space, then give the same command again",
+    errno.EFBIG: "allow larger files, then give the same command again",
+    errno.EROFS: "choose a directory that can be written",
+    errno.EIO: "check the disk",
+    errno.EMFILE: "allow more open files with ulimit -n",
+    errno.ENFILE: "allow more open files with ulimit -n",
+    errno.ENOMEM: "free some memory",
+}
+
+
+def explain_system_error(error: BaseException) -> str | None:
+    """One line for an error that the machine caused; None for any other error."""
+    message = str(error).strip().split("\n")[0]
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {message or 'an array is too large'}"
+    if "RESOURCE_EXHAUSTED" in message:
+        return (
+            f"not enough memory on the device ({message}): "
+            "reduce train.batch_size, model.width or model.depth"
+        )
+    if isinstance(error, OverflowError):
+        return f"a setting is too large to compute with ({message})"
+    return None
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    advice = MACHINE_ERRORS.get(error.errno or 0)
+    if advice:
+        reason = os.strerror(error.errno or 0)
+        place = f"{error.filename} cannot be written: " if error.filename else ""
+        return f"{place}{reason}; {advice}"
+    if error.filename:
+        return f"cannot open {error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):  # raised with our own message
+        return str(error).strip().split("\n")[0]
+    return None

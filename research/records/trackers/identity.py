@@ -1,0 +1,69 @@
+"""What a W&B run is called: its project, group, name and tags, and what the environment says.
+
+The variables ``WANDB_PROJECT`` and ``WANDB_ENTITY`` count where the setting has its default.
+``WANDB_RUN_GROUP``, ``WANDB_NAME`` and ``WANDB_JOB_TYPE`` have no setting and always count, and
+``WANDB_TAGS`` adds tags.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+from research.config.options import Tracker
+from research.records.runs import JsonObject
+
+MAX_LENGTH = 128  # W&B's server refuses longer names of groups and runs
+MAX_TAG_LENGTH = 64
+HASH_LENGTH = 8
+VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY"}
+
+
+def with_environment(settings: JsonObject) -> JsonObject:
+    """The ``tracker`` settings, with the environment's project and entity where none is set."""
+    chosen = dict(settings)
+    for name, variable in VARIABLES.items():
+        is_default = settings[name] == getattr(Tracker, name)
+        if is_default and os.environ.get(variable):
+            chosen[name] = os.environ[variable]
+    return chosen
+
+
+def run_group(study: str) -> str:
+    """The W&B group of the runs of a study."""
+    return shorten(os.environ.get("WANDB_RUN_GROUP") or study)
+
+
+def run_name(directory_name: str) -> str:
+    """The display name of a run."""
+    return shorten(os.environ.get("WANDB_NAME") or directory_name)
+
+
+def job_type() -> str:
+    """The job type of a run."""
+    return os.environ.get("WANDB_JOB_TYPE") or "train"
+
+
+def all_tags(tags: Sequence[str]) -> list[str]:
+    """The tags of a run, followed by those of the environment."""
+    chosen = list(tags)
+    for word in os.environ.get("WANDB_TAGS", "").split(","):
+        tag = word.strip()
+        if tag:
+            chosen.append(tag)
+    shortened = [shorten(tag, MAX_TAG_LENGTH) for tag in chosen]
+    return list(dict.fromkeys(shortened))
+
+
+def shorten(text: str, max_length: int = MAX_LENGTH) -> str:
+    """A text of at most ``max_length`` characters; a longer one ends in a hash of all of it.
+
+    >>> shorten("abc")
+    'abc'
+    >>> len(shorten(200 * "n"))
+    128
+    """
+    if len(text) <= max_length:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    start = text[: max_length - HASH_LENGTH - 1]
+    return f"{start}-{digest}"

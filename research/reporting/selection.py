@@ -1,0 +1,280 @@
+"""Selects recorded runs by the words of a command line, such as ``skip=none model.depth>30``."""
+
+import operator
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from research.config.schema import setting_paths
+from research.config.suggestions import format_suggestion
+from research.gauges.table import METRICS
+from research.records.run_info import DamagedRecord
+from research.records.runs import Run, find_runs
+
+ROOT = Path("outputs")
+NAMED_RUNS = 4  # how many runs an error message lists
+LAST = "last"
+FILTER = re.compile(r"([\w.]+)(!=|>=|<=|=|>|<)(.*)", re.DOTALL)
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+FINAL_METRICS = tuple(metric.name for metric in METRICS if metric.is_final)
+RESULTS = ("status", "verdict", "steps", *FINAL_METRICS)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition on a setting or a result.
+
+    Attributes:
+        path: the dotted path of the setting, or one of ``RESULTS``.
+        comparison: ``=``, ``!=``, or one of ``COMPARISONS``.
+        value: what is compared with; several values are separated by commas.
+    """
+
+    path: str
+    comparison: str
+    value: str
+
+    def matches(self, run: Run) -> bool:
+        """Whether a run fulfils the condition."""
+        value = _value_of(run, self.path)
+        if self.comparison in COMPARISONS:
+            compare = COMPARISONS[self.comparison]
+            return _is_number(value) and compare(float(value), float(self.value))
+        is_equal = any(_equals(value, text) for text in _split_values(self.value))
+        return is_equal == (self.comparison == "=")
+
+
+def readable_runs(root: Path = ROOT) -> list[Run]:
+    """The runs below ``root``. One line on standard error names the file of each damaged one."""
+    runs = []
+    for run in find_runs(root):
+        try:
+            run.check()
+        except DamagedRecord as error:
+            print(f"fathom: left out: {error}", file=sys.stderr)
+        else:
+            runs.append(run)
+    return runs
+
+
+def select_runs(words: Sequence[str]) -> list[Run]:
+    """The runs under outputs/ that match every word.
+
+    A word is a condition such as ``skip=none,identity``, ``model.depth>30`` or ``status!=done``, or
+    a part of the path of a run, or ``last`` for the newest of the runs that match the others.
+
+    Raises:
+        ValueError: there are no runs, none matches, or a condition cannot be understood.
+    """
+    runs = readable_runs()
+    if not runs:
+        raise ValueError(f"there are no runs under {ROOT.absolute()}; fathom train makes one")
+    matching = runs
+    for word in words:
+        if word != LAST:
+            matches = _make_matcher(word, runs)
+            matching = [run for run in matching if matches(run)]
+    if not matching:
+        raise ValueError(
+            f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(words)}"
+            f"{_filter_hint(words, runs[0])}"
+        )
+    return _newest(matching) if LAST in words else matching
+
+
+def find_named_runs(words: Sequence[str]) -> list[Run]:
+    """The runs that ``fathom show`` prints: those that the words name, or the one that fits them.
+
+    Raises:
+        ValueError: no run or several runs fit the words.
+    """
+    named = [_run_in(word) for word in words]
+    if all(named):
+        return [run for run in named if run is not None]
+    matching = _select_by_name(words)
+    if len(matching) == 1:
+        return matching
+    paths = [str(_relative_path(run)) for run in matching]
+    names = ", ".join(paths[:NAMED_RUNS])
+    more = " …" if len(matching) > NAMED_RUNS else ""
+    raise ValueError(
+        f"{' '.join(words)} fits {len(matching)} runs: {names}{more}; "
+        f"add a filter, or {LAST} for the newest"
+    )
+
+
+def _run_in(word: str) -> Run | None:
+    """The run that a word names by its directory, or that is the only one of a study."""
+    for directory in (Path(word), ROOT / word):
+        if (directory / "run.json").exists():
+            return Run(directory)
+        if word.strip("./") and directory.is_dir():
+            runs = find_runs(directory)
+            if len(runs) == 1:
+                return runs[0]
+    return None
+
+
+def _select_by_name(words: Sequence[str]) -> list[Run]:
+    """The runs that match every word, which may also be a part of a run's path as it is.
+
+    Raises:
+        ValueError: there is none, or a condition cannot be understood.
+    """
+    runs = readable_runs()
+    matching = runs
+    for word in words:
+        if word != LAST:
+            matches = _make_name_matcher(word, runs)
+            matching = [run for run in matching if matches(run)]
+    if not matching:
+        paths = [str(_relative_path(run)) for run in runs]
+        hint = format_suggestion(words[0], paths) if len(words) == 1 else ""
+        raise ValueError(f"there is no run {' '.join(words)} under {ROOT.absolute()}{hint}")
+    return _newest(matching) if LAST in words else matching
+
+
+def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
+    """As ``_make_matcher``, but a word that is a part of some run's path stands for that."""
+    part = word.removeprefix("./").removeprefix(f"{ROOT}/")
+
+    def has_part(run: Run) -> bool:
+        return part in str(_relative_path(run))
+
+    if any(has_part(run) for run in runs):
+        return has_part
+    return _make_matcher(word, runs)
+
+
+def _newest(runs: Sequence[Run]) -> list[Run]:
+    return [max(runs, key=_modification_time)]
+
+
+def _relative_path(run: Run) -> Path:
+    return run.directory.relative_to(ROOT)
+
+
+def _modification_time(run: Run) -> float:
+    return (run.directory / "run.json").stat().st_mtime
+
+
+def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
+    """The function that tells whether a run matches a word.
+
+    Raises:
+        ValueError: the word is a condition on a setting that does not exist, or that compares with
+            something else than a number.
+    """
+    parts = FILTER.fullmatch(word)
+    if not parts:
+        return lambda run: word in _path_without_setting_names(run)
+    path, comparison, value = parts.groups()
+    known = list(dict.fromkeys(_known_paths(runs)))
+    condition = Filter(_full_path(path, known), comparison, value)
+    if comparison in COMPARISONS and not _is_number(_parse_number(value)):
+        raise ValueError(f"{word} must compare with a number, got {value or 'nothing'}")
+    return condition.matches
+
+
+def _known_paths(runs: Iterable[Run]) -> Iterable[str]:
+    yield from RESULTS
+    yield from setting_paths()
+    for run in runs:  # also settings of earlier versions
+        yield from run.config
+
+
+def _full_path(word: str, known: Sequence[str]) -> str:
+    """The path that a word stands for: itself, its group, or the only setting with this name.
+
+    Raises:
+        ValueError: there is no such setting, or there are several.
+    """
+    for name in (word, f"{word}.kind", f"{word}.name"):
+        if name in known:
+            return name
+    namesakes = [path for path in known if path.rpartition(".")[2] == word]
+    if len(namesakes) == 1:
+        return namesakes[0]
+    if namesakes:
+        raise ValueError(f"{word} is the name of several settings: {', '.join(namesakes)}")
+    groups = [path.split(".")[0] for path in known]
+    raise ValueError(f"{word} is not a setting{format_suggestion(word, [*known, *groups])}")
+
+
+def _value_of(run: Run, path: str) -> Any:
+    """A setting or a result of a run; None where it has none."""
+    info = run.info
+    if path == "status":
+        return run.status
+    if path == "verdict":
+        return (info.get("verdict") or {}).get("kind")
+    if path == "steps":
+        return info.get("steps")
+    if path in FINAL_METRICS:
+        return (info.get("final") or {}).get(path)
+    return run.config.get(path)
+
+
+def _path_without_setting_names(run: Run) -> str:
+    """``outputs/grid/64,none`` for ``outputs/grid/model.depth=64,skip=none``.
+
+    All runs of a sweep have the same setting names in their path, so a search finds values only.
+    """
+    values = re.sub(r"(^|,)[\w.]+=", r"\1", run.directory.name)
+    return str(run.directory.with_name(values))
+
+
+def _split_values(text: str) -> list[str]:
+    """The values between commas; commas in brackets do not separate."""
+    return re.split(r",(?![^\[]*\])", text)
+
+
+def _equals(setting: Any, text: str) -> bool:
+    """Whether ``text`` is a way to write a setting's value, such as 1e-2 for 0.01."""
+    if str(setting) == text or setting == _parse_yaml(text):
+        return True
+    if isinstance(setting, bool | str | None):
+        return False
+    try:
+        return float(setting) == float(text)
+    except (TypeError, ValueError):
+        return False
+
+
+def _parse_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _parse_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _filter_hint(words: Sequence[str], run: Run) -> str:
+    """How to filter by a setting that the user gave without a value; empty if there is none."""
+    for path in run.config:
+        short = path.removesuffix(".kind").removesuffix(".name")
+        last_word = short.rpartition(".")[2]
+        for word in (path, short, last_word):
+            if word in words:
+                return f"; {word} is a setting: {short}=VALUE"
+    return ""

@@ -1,0 +1,74 @@
+"""Sizes that no machine has are refused in one line, before anything is allocated or written."""
+
+import os
+
+import pytest
+
+from research.config.system_errors import explain_system_error
+
+NOISE = ["data=noise"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["model.depth=1000000000"], ["not enough memory", "free", "reduce model.depth"]),
+        (["model.width=1000000"], ["not enough memory", "model.width"]),
+        (["model.width=100000000000000000000"], ["not enough memory"]),
+        (["model.depth=100000000000000000000"], ["too large"]),
+        (["skip=dense", "model.depth=1000000000"], ["too large"]),
+        (["model=cnn", "model.depth=1000000000"], ["not enough memory"]),
+        (["train.epochs=1e300"], ["train.epochs must be < 214748364 with 10 steps an epoch"]),
+        (["train.epochs=1e15"], ["train.epochs must be <"]),
+        (["measure.every=1000000000000"], ["measure.every must be", "< 2147483648"]),
+        ([*NOISE, "data.examples=1000000000000"], ["data.examples=1000000000000", "GB"]),
+        ([*NOISE, "data.shape=[100000000000]"], ["enough for 0 examples"]),
+        ([*NOISE, "data.classes=1000000000"], ["data.classes must be", "≤ 100000"]),
+    ],
+    ids=str,
+)
+def test_a_size_that_cannot_be_allocated_is_one_line_and_leaves_nothing(
+    fathom, workplace, words, parts
+):
+    result = fathom("train", "tracker=none", *words)
+
+    assert result.code == 2
+    assert result.err.count("\n") == 1, result.err
+    for part in parts:
+        assert part in result.err
+    assert os.listdir(workplace) == []
+
+
+@pytest.mark.parametrize(
+    "setting", ["init.gain=1e300", "init.sigma_b=1e300", "optimizer.learning_rate=1e300"]
+)
+def test_a_number_that_the_format_cannot_hold_makes_the_run_diverge(trained, setting):
+    run, result = trained(setting, code=1)
+
+    assert run.info["status"] == "diverged"
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device; free some space"),
+        (OSError(28, "No space left on device", "a/b"), "a/b cannot be written: No space"),
+        (OSError(30, "Read-only file system", "a/b"), "a/b cannot be written: Read-only"),
+        (PermissionError(13, "Permission denied", "a/b"), "cannot open a/b: Permission denied"),
+        (MemoryError(), "not enough memory"),
+        (MemoryError("Unable to allocate 466. TiB"), "not enough memory: Unable to allocate"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "reduce train.batch_size"),
+        (OverflowError("out of bounds for int32"), "too large"),
+    ],
+    ids=str,
+)
+def test_what_the_machine_refuses_is_explained(error, part):
+    line = explain_system_error(error)
+    assert line is not None
+    assert part in line
+
+
+@pytest.mark.parametrize("error", [OSError(9, "Bad file descriptor"), KeyError("a")], ids=str)
+def test_a_defect_is_not_explained(error):
+    assert explain_system_error(error) is None

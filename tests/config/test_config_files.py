@@ -1,0 +1,109 @@
+"""A mistake in a configuration file is one line that names the file and the place."""
+
+import os
+
+import pytest
+
+from research.config.config_files import check_config_files
+from research.config.hydra_config import resource_dir
+
+HEADER = "# @package _global_\n"
+SWEEPER = f"{HEADER}hydra:\n  sweeper:\n    "
+MISTAKES = {
+    "yaml": (f"{HEADER}model: [\n", ", line 3, column 1: expected the node content"),
+    "tab": (f"{HEADER}model:\n\tdepth: 3\n", ", line 3, column 1: a tab, indent with blanks"),
+    "duplicate": (f"{HEADER}seed: 1\nseed: 2\n", ", line 3, column 1: seed is there twice"),
+    "nested duplicate": (
+        f"{HEADER}model:\n  depth: 1\n  depth: 2\n",
+        ", line 4, column 3: depth is there twice",
+    ),
+    "tag": (f"{HEADER}seed: !!python/object:os.system x\n", ", line 2, column 7: could not"),
+    "number": (f"{HEADER}3\n", " must hold settings such as seed: 0, got 3"),
+    "text": (f"{HEADER}some text\n", " must hold settings such as seed: 0, got some text"),
+    "list": (f"{HEADER}- a\n- b\n", " must hold settings such as seed: 0, got a list"),
+    "no header": ("seed: 1\n", " must begin with the line # @package _global_"),
+    "empty": ("", " must begin with the line # @package _global_"),
+    "another header": ("# @package model\nseed: 1\n", " must begin with the line"),
+    "itself": (
+        f"{HEADER}defaults:\n  - mine\n",
+        "includes itself through its defaults: mine → mine",
+    ),
+    "itself by path": (f"{HEADER}defaults:\n  - /experiment: mine\n", "mine → mine"),
+    "itself by another": (f"{HEADER}defaults:\n  - other\n", "mine → other → mine"),
+    "anchor": (f"{HEADER}seed: &a [*a]\n", " must hold settings such as seed: 0"),
+    "group": (f"{HEADER}model: mlp\n", ": model must hold settings, got mlp; an option is chosen"),
+    "hydra": (f"{HEADER}hydra: 3\n", ": hydra must hold settings, got 3"),
+    "defaults": (f"{HEADER}defaults: 3\n", ": defaults must be a list"),
+    "entry": (f"{HEADER}defaults:\n  - [a]\n", ": an entry of the defaults must be as in"),
+    "params": (f"{SWEEPER}params: [seed=0]\n", ": hydra.sweeper.params must hold settings with"),
+    "params text": (f"{SWEEPER}params: seed=0\n", "as in seed: 0,1, got seed=0"),
+    "values": (f"{SWEEPER}params: {{seed: [0, 1]}}\n", "seed must be values between commas"),
+    "arms": (f"{SWEEPER}arms: [a]\n", ": hydra.sweeper.arms must hold grids by name"),
+    "arm": (f"{SWEEPER}arms: {{a: seed=0}}\n", ": hydra.sweeper.arms.a must hold settings"),
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes ``experiment/mine.yaml``, and one that includes it."""
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "other.yaml").write_text(f"{HEADER}defaults:\n  - mine\n")
+
+    def write(content):
+        file = folder / "mine.yaml"
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(("content", "part"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_file_and_place(tmp_path, write, content, part):
+    file = write(content)
+    with pytest.raises(ValueError, match="mine") as raised:
+        check_config_files(["experiment=mine"], [tmp_path])
+    line = str(raised.value)
+    assert line.startswith(str(file))
+    assert part in line
+    assert "\n" not in line
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path, write):
+    write(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="must be text in UTF-8"):
+        check_config_files(["experiment=mine"], [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=nope"],
+        ["seed=3", "model.depth=mine", "experiment=[a]", "-m", "+experiment=", "a/../b=mine"],
+    ],
+)
+def test_other_words_are_left_to_hydra(tmp_path, write, words):
+    write("3")
+    check_config_files(words, [tmp_path])
+
+
+def test_every_file_that_fathom_has_is_right():
+    conf = resource_dir("conf")
+    words = []
+    for file in conf.glob("*/**/*.yaml"):
+        group, _, option = str(file.relative_to(conf).with_suffix("")).partition("/")
+        words.append(f"{group}={option}")
+    assert len(words) > 100
+    check_config_files(words, [conf])
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])
+def test_the_command_refuses_the_file_and_leaves_nothing(fathom, workplace, tmp_path_factory, mode):
+    folder = tmp_path_factory.mktemp("files") / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(MISTAKES["arm"][0])
+    said = fathom("train", *mode, "--config-dir", str(folder.parent), "experiment=mine")
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert said.err.startswith(f"fathom: {folder}/mine.yaml: hydra.sweeper.arms.a must hold")
+    assert os.listdir(workplace) == []

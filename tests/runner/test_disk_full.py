@@ -1,0 +1,107 @@
+"""A full disk ends a run in one line, and the same command completes the run later."""
+
+import errno
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from research.records import record
+from research.records.files import RESERVED_BYTES, ReservedSpace, replacing
+from research.records.runs import Run
+
+from .reading import have_same_tables
+
+RESERVED = record.RESERVED_FILE
+
+
+class Disk:
+    """A disk that is full from some call of ``pq.write_table`` on; until then it only counts."""
+
+    def __init__(self, monkeypatch):
+        self.num_tables = 0
+        self.full_from: int | None = None
+        write_table = pq.write_table
+        write_text = Path.write_text
+
+        def write_table_or_fail(table, file):
+            self.num_tables += 1
+            if self.is_full:
+                Path(file).write_bytes(b"PAR1")
+                raise OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28]")
+            write_table(table, file)
+
+        def write_text_or_fail(file, *arguments, **named):
+            if self.is_full and (file.parent / RESERVED).exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write_text(file, *arguments, **named)
+
+        monkeypatch.setattr(pq, "write_table", write_table_or_fail)
+        monkeypatch.setattr(Path, "write_text", write_text_or_fail)
+
+    @property
+    def is_full(self):
+        return self.full_from is not None and self.num_tables >= self.full_from
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    monkeypatch.setattr(record, "FLUSH_SECONDS", -1.0)
+    return Disk(monkeypatch)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("position", ["first part", "later part", "last tables"])
+def test_a_full_disk_is_recorded_and_the_same_command_completes_the_run(
+    fathom, small, workplace, disk, position, checkpointed
+):
+    every = "1e-9" if checkpointed else "null"
+    command = ["train", *small, "tracker=none", f"checkpoint.every={every}"]
+    assert fathom(*command, "name=whole").code == 0
+    disk.full_from = {"first part": 1, "later part": 4, "last tables": disk.num_tables}[position]
+    disk.num_tables = 0
+
+    stopped = fathom(*command, "name=stopped")
+
+    assert stopped.code == 1
+    lines = [line for line in stopped.err.splitlines() if ": step " not in line]
+    assert len(lines) == 1, lines
+    assert "No space left on device; free some space" in lines[0]
+    (file,) = workplace.glob("outputs/stopped/*/run.json")
+    run = Run(file.parent)
+    assert run.status == "failed"
+    assert "No space left" in run.info["error"]
+    assert not list(run.directory.rglob("*.tmp"))
+
+    disk.full_from = None
+    assert fathom(*command, "name=stopped").code == 0
+
+    (whole,) = workplace.glob("outputs/whole/*/run.json")
+    run = Run(file.parent)
+    assert run.status == "done"
+    assert have_same_tables(run, Run(whole.parent))
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_the_old_one(tmp_path):
+    file = tmp_path / "table.parquet"
+    file.write_text("old")
+    with pytest.raises(OSError, match="No space left on device") as raised, replacing(file) as new:
+        new.write_text("half")
+        raise OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28]")
+    assert raised.value.filename == str(file)
+    assert raised.value.errno == errno.ENOSPC
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_space_is_reserved_until_it_is_needed(tmp_path):
+    file = tmp_path / "reserved.tmp"
+    reserve = ReservedSpace(file)
+    assert file.stat().st_size == RESERVED_BYTES
+    reserve.release()
+    reserve.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_reserved_nothing_happens(tmp_path):
+    ReservedSpace(tmp_path / "missing" / "reserved.tmp").release()

@@ -1,0 +1,97 @@
+"""The time that is left is estimated from the training so far, without the time to compile."""
+
+import pytest
+
+from research.runner import progress
+from research.runner.progress import Progress, TrainingTime
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock.monotonic)
+    return clock
+
+
+def last_line(capsys):
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_compiling_is_not_part_of_the_estimate(clock, capsys):
+    shown = Progress()
+    shown.start_runs("run")
+    clock.now = 60.0  # compiled
+    shown.step(1, 1000)
+    assert "left" not in capsys.readouterr().err
+    clock.now = 72.0
+    shown.step(401, 1000)
+    assert last_line(capsys).endswith("run: step 401/1000    about 18 s left")
+
+
+def test_there_is_no_estimate_before_it_means_something(clock, capsys):
+    shown = Progress()
+    shown.start_runs("run")
+    clock.now = 60.0
+    shown.step(1, 1000)
+    clock.now = 61.0  # too short
+    shown.last_line = -100.0
+    shown.step(500, 1000)
+    assert "left" not in last_line(capsys)
+    shown = Progress()
+    shown.start_runs("run")
+    shown.step(1, 1000)
+    clock.now += 100.0  # too little
+    shown.step(2, 1000)
+    assert "left" not in last_line(capsys)
+
+
+def test_the_last_step_has_no_time_left(clock, capsys):
+    shown = Progress()
+    shown.start_runs("run")
+    shown.step(1, 10)
+    clock.now = 30.0
+    shown.step(10, 10)
+    assert last_line(capsys) == "run: step 10/10"
+
+
+def test_a_sweep_leaves_out_the_compiling_of_every_group():
+    training_time = TrainingTime()
+    now = 0.0
+    for _ in range(2):
+        training_time.start_group()
+        now += 100.0  # compiles
+        training_time.report(now, 0.0)
+        now += 10.0
+        training_time.report(now, 2.0)
+    assert training_time.seconds_left(6.0) == pytest.approx(30.0)
+
+
+def test_a_resumed_run_counts_only_what_it_trains_now(clock, capsys):
+    shown = Progress()
+    shown.start_runs("run")
+    shown.resume(800, 1000)
+    clock.now = 50.0
+    shown.step(801, 1000)
+    clock.now = 70.0
+    shown.step(901, 1000)
+    assert last_line(capsys).endswith("about 20 s left")
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_run(clock, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    shown = Progress()
+    shown.start_runs("run")
+    monkeypatch.setattr("builtins.print", fail)
+    shown.step(10, 10)

@@ -1,0 +1,92 @@
+"""What signals do while something is written, and while the processes of a run are joining."""
+
+import os
+import signal
+import threading
+
+import jax
+import pytest
+
+from research.parallel import processes
+from research.parallel.errors import JoinInterrupted
+from research.runner.signals import uninterrupted
+
+STOP_AT_ONCE = """
+import os, signal, time
+from research.runner.signals import uninterrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with uninterrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("still here", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """In the background of a shell SIGINT is ignored, also by child processes."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def send(number=signal.SIGINT):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_being_written_is_completed_first(capsys, number):
+    handler = signal.getsignal(number)
+    done = []
+
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        send(number)
+        done.append("written")
+
+    assert done == ["written"]
+    line = "fathom: writing what was measured; interrupt once more to stop at once\n"
+    assert capsys.readouterr().err == line
+    assert signal.getsignal(number) == handler
+
+
+def test_without_a_signal_nothing_is_said(capsys):
+    with uninterrupted():
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_second_signal_ends_the_process_at_once(process):
+    ended = process("-c", STOP_AT_ONCE)
+    out, err = ended.communicate()
+    assert ended.returncode == 1
+    assert out == "still here\n"
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[1] == "fathom: stopped at once; the same command goes on from what is written"
+
+
+def test_waiting_for_other_processes_can_be_interrupted(monkeypatch):
+    never = threading.Event()
+    interrupt = threading.Timer(0.05, send)
+
+    def wait(*_, **__):
+        interrupt.start()
+        never.wait()
+
+    monkeypatch.setattr(jax.distributed, "initialize", wait)
+
+    with pytest.raises(JoinInterrupted, match="while waiting for the other processes"):
+        processes.join_processes(coordinator="127.0.0.1:1", num_processes=2, process_id=0)
+
+    never.set()
+
+
+def test_processes_that_cannot_join_are_explained(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("deadline exceeded")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+
+    with pytest.raises(ValueError, match="did not find each other .deadline exceeded."):
+        processes.join_processes(coordinator="127.0.0.1:1", num_processes=2, process_id=0)
