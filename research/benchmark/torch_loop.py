@@ -217,7 +217,8 @@ def main() -> None:
     data = load_data()
     for run in read_runs(arguments.runs):
         results = train(run, data)
-        np.savez(arguments.directory / f"{run.name}.npz", **results)
+        file = arguments.directory / f"{run.name}.npz"
+        np.savez(file, allow_pickle=False, **results)
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ def test_one_folder_is_not_for_several_experiments(fathom, workplace):
         (62, "about 60 seconds"),
         (119, "about 2 minutes"),
         (206, "about 3.5 minutes"),
-        (590, "about 9.5 minutes"),
+        (590, "about 10 minutes"),
     ],
 )
 def test_a_duration_is_said_in_round_numbers(seconds, words):
