@@ -3,7 +3,12 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint docs bench clean
+.PHONY: setup demo test test-all lint docs bench clean
+
+setup:  # everything for all targets at once
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable '.[test,lint,docs]'
+	touch .venv/installed .venv/installed-tools
 
 demo: .venv/installed
 	.venv/bin/fathom reproduce vanishing_gradients
@@ -15,12 +20,12 @@ test: .venv/installed
 test-all: .venv/installed
 	.venv/bin/python -m pytest -m ''
 
-lint: .venv/installed-lint
+lint: .venv/installed-tools
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
-docs: .venv/installed-docs
+docs: .venv/installed-tools
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 bench: .venv/installed
@@ -32,12 +37,8 @@ bench: .venv/installed
 	$(PIP) --editable '.[test]'
 	touch $@
 
-.venv/installed-lint: .venv/installed
-	$(PIP) --editable '.[test,lint]'
-	touch $@
-
-.venv/installed-docs: .venv/installed
-	$(PIP) --editable '.[test,docs]'
+.venv/installed-tools: .venv/installed
+	$(PIP) --editable '.[test,lint,docs]'
 	touch $@
 
 clean:

@@ -8,9 +8,9 @@ import functools
 import jax
 import pytest
 
-from research.training.program import FAST_COMPILE_OPTIONS
+from research.training.compiler_options import FAST_COMPILE_OPTIONS, select_known
 
-quick = functools.partial(jax.jit, compiler_options=FAST_COMPILE_OPTIONS)
+quick = functools.partial(jax.jit, compiler_options=select_known(FAST_COMPILE_OPTIONS))
 
 
 def one_in(step, cases):

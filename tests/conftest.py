@@ -20,6 +20,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
+from .checking import check
+
 # Not research.training.state: JAX builds states of placeholders, which are no arrays.
 CHECKED = [
     "research.models",
@@ -32,7 +34,7 @@ CHECKED = [
     "research.training.rounding",
     "research.training.scaling",
 ]
-install_import_hook(CHECKED, "beartype.beartype")
+install_import_hook(CHECKED, f"{check.__module__}.{check.__name__}")
 
 import jax
 import numpy as np

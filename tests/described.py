@@ -42,7 +42,7 @@ def own_data(tmp_path, monkeypatch):
         _describe(tmp_path / name, {"text": TEXT} | dict.fromkeys(labels, LABEL))
     _write_text(tmp_path / "tiny_shakespeare")
     _write_photos(tmp_path / "photos")
-    np.savez(tmp_path / "mine.npz", x=np.zeros((200, 3)), y=np.arange(200) % 2)
+    np.savez(tmp_path / "mine.npz", x=np.eye(200, 3), y=np.arange(200) % 2)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
 

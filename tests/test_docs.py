@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 
 import research
 from hydra_plugins.fathom_grouped_launcher import GroupedLauncherConf
+from research.benchmark.device_rows import FULL, make_rows
 from research.benchmark.rows import ROWS
 from research.cli.parser import COMMANDS
 from research.config import options, schema
@@ -36,6 +37,7 @@ TUTORIAL_SWEEP = next(
     line for line in TRAIN_LINES if line.page == "docs/tutorial.md" and "-m" in line.words
 )
 EXPERIMENT_GUIDE = "docs/guides/adding-an-experiment.md"
+BENCHMARK_ROWS = {*ROWS, *make_rows(FULL)}
 READING = (["fathom", "show"], ["fathom", "runs"])
 SMALL = ["train.steps=1", "model.width=8", "tracker=none"]
 
@@ -55,7 +57,7 @@ def label(line: CommandLine) -> str:
 def data_of_the_pages(own_data, tmp_path):
     """The datasets that the pages name, with a regression of the reader's own."""
     del own_data
-    np.savez(tmp_path / "regression.npz", x=np.zeros((200, 3)), y=np.linspace(0, 1, 200))
+    np.savez(tmp_path / "regression.npz", x=np.eye(200, 3), y=np.linspace(0, 1, 200))
 
 
 @pytest.mark.parametrize("line", TRAIN_LINES, ids=label)
@@ -103,7 +105,7 @@ def check_fathom(words):
         known = [name.removeprefix("paper/") for name in experiment_names(scale)]
         assert set(names) <= {*known, "all"}
     if words[0] == "bench":
-        assert set(names) <= set(ROWS)
+        assert set(names) <= BENCHMARK_ROWS
     if words[0] == "runs":
         filters = [word.partition("=")[0] for word in words[1:] if "=" in word]
         paths = schema.setting_paths()
@@ -386,7 +388,7 @@ def benchmark_rows(name: str) -> dict[str, list[str]]:
     rows = {}
     for line in page(name).splitlines():
         cells = re.split(r" *\| *", line)
-        if len(cells) > 6 and cells[1] in ROWS:
+        if len(cells) > 6 and cells[1] in BENCHMARK_ROWS:
             rows[cells[1]] = cells[2:6]
     return rows
 

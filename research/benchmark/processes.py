@@ -152,7 +152,7 @@ main()
 """
 
 
-def time_cold_start(report_progress: ReportProgress) -> Measurement:
+def time_cold_start(report_progress: ReportProgress, *, repetitions: int = 5) -> Measurement:
     """Seconds to the end of the first step of the default run, with nothing compiled."""
     make_run_setup(compose_config())  # prepares the dataset
 
@@ -160,10 +160,10 @@ def time_cold_start(report_progress: ReportProgress) -> Measurement:
         with tempfile.TemporaryDirectory() as cache:
             return _time_first_step(cache)
 
-    return median_seconds(start, report_progress)
+    return median_seconds(start, report_progress, repetitions)
 
 
-def time_warm_start(report_progress: ReportProgress) -> Measurement:
+def time_warm_start(report_progress: ReportProgress, *, repetitions: int = 5) -> Measurement:
     """The same with every program in the compilation cache."""
     with tempfile.TemporaryDirectory() as cache:
         _time_first_step(cache)
@@ -171,7 +171,7 @@ def time_warm_start(report_progress: ReportProgress) -> Measurement:
         def start() -> float:
             return _time_first_step(cache)
 
-        return median_seconds(start, report_progress)
+        return median_seconds(start, report_progress, repetitions)
 
 
 def _time_first_step(cache: str) -> float:

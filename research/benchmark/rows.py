@@ -1,7 +1,7 @@
 """The rows of the performance table: what each compares, its budget, and what measures it."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from research.benchmark import data, processes, split, steps, sweeps, torch_rows
@@ -262,18 +262,22 @@ ALL_ROWS = (
 ROWS = {row.name: row for row in ALL_ROWS}
 
 
-def select_rows(names: Sequence[str]) -> list[Row]:
+def select_rows(names: Sequence[str], rows: Mapping[str, Row]) -> list[Row]:
     """The named rows in the table's order; all rows where none is named.
+
+    Args:
+        names: The names of rows.
+        rows: All rows of the table, by name.
 
     Raises:
         ValueError: There is no row of that name.
     """
     for name in names:
-        if name not in ROWS:
-            valid = ", ".join(ROWS)
+        if name not in rows:
+            valid = ", ".join(rows)
             raise ValueError(
-                f"there is no row {name}{format_suggestion(name, ROWS)} (valid: {valid})"
+                f"there is no row {name}{format_suggestion(name, rows)} (valid: {valid})"
             )
     if not names:
-        return list(ROWS.values())
-    return [row for row in ROWS.values() if row.name in names]
+        return list(rows.values())
+    return [row for row in rows.values() if row.name in names]

@@ -5,7 +5,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from research.benchmark.timing import Measurement, ReportProgress, TimedCall, compare
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.schema import Config
-from research.parallel.mesh import SINGLE_DEVICE, Layout, shard_state, to_init_device
+from research.parallel.mesh import Layout, make_layout, shard_state, to_init_device
 from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import to_checked_config
 from research.training.program import make_program
@@ -42,17 +42,22 @@ class StepTimer:
     Args:
         *overrides: The run's settings.
         steps: The number of steps in a timing.
-        layout: The devices and how they share the work.
+        runs: How many runs, which differ in their seeds, are trained as one program.
+        layout: The devices and how they share the work; None for that of a command on one device.
     """
 
     def __init__(
         self,
         *overrides: str,
         steps: int = STEPS,
-        layout: Layout = SINGLE_DEVICE,
+        runs: int = 1,
+        layout: Layout | None = None,
     ):
         self.steps = steps
-        self.setup = make_run_setup(compose_config(*overrides), layout=layout)
+        layout = layout or make_layout(runs, devices=1)
+        config = compose_config(*overrides)
+        configs = [replace(config, seed=seed) for seed in range(runs)]
+        self.setup = make_run_setup(*configs, layout=layout)
         self.program = make_program(self.setup.program_config, layout)
         self.time()
 
@@ -190,11 +195,23 @@ def compare_steps(
     *,
     subject: tuple[str, ...],
     baseline: tuple[str, ...],
+    network: tuple[str, ...] = MLP,
+    steps: int = STEPS,
+    pairs: int = PAIRS,
 ) -> Measurement:
-    """The step of the MLP with the overrides of ``subject`` / with those of ``baseline``."""
-    subject_timer = StepTimer(*MLP, *subject)
-    baseline_timer = StepTimer(*MLP, *baseline)
-    return compare(subject_timer.time, baseline_timer.time, PAIRS, report_progress)
+    """The step of a network with the overrides of ``subject`` / with those of ``baseline``.
+
+    Args:
+        report_progress: Called after each pair of timings.
+        subject: The overrides of the numerator.
+        baseline: The overrides of the denominator.
+        network: The network and the data.
+        steps: The number of steps in a timing.
+        pairs: The number of pairs of timings.
+    """
+    subject_timer = StepTimer(*network, *subject, steps=steps)
+    baseline_timer = StepTimer(*network, *baseline, steps=steps)
+    return compare(subject_timer.time, baseline_timer.time, pairs, report_progress)
 
 
 def compare_exponents(report_progress: ReportProgress) -> Measurement:

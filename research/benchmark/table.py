@@ -27,6 +27,12 @@ both sides alike. Absolute times describe this run only. Steps are those of an M
 width 64 on batches of 128 digits, with SGD and momentum. The last three rows are wall times from
 the start of a process. The dataset is prepared beforehand: only compiled programs are cold or warm.
 """
+DEVICE_HEADING = "## On an accelerator"
+DEVICE_PREFACE = """\
+The same kinds of ratios on one accelerator. PyTorch computes on the same card, and both sides round
+the factors of float32 matrix products to TF32, as JAX does by default. The last two rows are wall
+times from the start of a process.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,25 @@ def terminal_table(measured_rows: Sequence[MeasuredRow]) -> Table:
 
 def markdown_page(measured_rows: Sequence[MeasuredRow], command: str) -> str:
     """The rows as a page in Markdown, with the machine and the versions that were measured."""
+    return f"# Benchmark\n\n{PREFACE}\n{_markdown_table(measured_rows, command)}"
+
+
+def device_section(measured_rows: Sequence[MeasuredRow], command: str) -> str:
+    """The rows about an accelerator as the section of the page that is about them."""
+    table = _markdown_table(measured_rows, command)
+    return f"{DEVICE_HEADING}\n\n{DEVICE_PREFACE}\n{table}"
+
+
+def _markdown_table(measured_rows: Sequence[MeasuredRow], command: str) -> str:
+    """The rows, the machine and the versions."""
     lines = [_markdown_line(COLUMNS), _markdown_line(["---"] * len(COLUMNS))]
     for measured in measured_rows:
         lines.append(_markdown_line(format_cells(measured)))
-    table = "\n".join(lines)
-    facts = [f"- command: `{command}`"]
+    lines.append("")
+    lines.append(f"- command: `{command}`")
     for name, value in describe_machine().items():
-        facts.append(f"- {name}: {value}")
-    return f"# Benchmark\n\n{PREFACE}\n{table}\n\n" + "\n".join(facts) + "\n"
+        lines.append(f"- {name}: {value}")
+    return "\n".join(lines) + "\n"
 
 
 def _markdown_line(values: Sequence[str]) -> str:
@@ -140,19 +157,46 @@ def _processor() -> str:
 def write_page(page: str) -> Path:
     """Writes the page into a checkout's experiments/benchmark, else under outputs/.
 
+    A section about an accelerator that the file has stays.
+
     Returns:
         The file that was written.
     """
+    return _write_sections(page=page)
+
+
+def write_device_section(section: str) -> Path:
+    """Writes the section about an accelerator at the end of the page, in place of an earlier one.
+
+    Returns:
+        The file that was written.
+    """
+    return _write_sections(section=section)
+
+
+def _write_sections(*, page: str | None = None, section: str | None = None) -> Path:
+    """Writes what is given, and keeps what is not."""
     experiments = resource_dir("experiments")
     if (experiments.parent / "pyproject.toml").exists():
         try:
-            return _write(experiments / "benchmark" / "README.md", page)
+            return _write(experiments / "benchmark" / "README.md", page, section)
         except OSError:  # the checkout is read-only
             pass
-    return _write(Path("outputs") / "benchmark.md", page)
+    return _write(Path("outputs") / "benchmark.md", page, section)
 
 
-def _write(path: Path, page: str) -> Path:
+def _write(
+    path: Path,
+    page: str | None,
+    section: str | None,
+) -> Path:
+    present = path.read_text() if path.exists() else ""
+    present_page, heading, rest = present.partition(DEVICE_HEADING)
+    parts = []
+    for new, old in ((page, present_page), (section, heading + rest)):
+        part = old if new is None else new
+        if part:
+            parts.append(part.strip("\n") + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    path.write_text("\n".join(parts))
     return path

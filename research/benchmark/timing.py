@@ -16,10 +16,12 @@ class Measurement:
     Attributes:
         value: The row's number, None where it could not be measured.
         note: What else was observed, for the table's last column.
+        failed: Whether measuring raised an error.
     """
 
     value: float | None
     note: str
+    failed: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
 
-from research.config.options import ModelKind
+from research.config.options import ModelKind, Transformer
 from research.runner.run_setup import RunSetup
 
+LAYER_NORM_EPSILON = 1e-6  # that of Flax; PyTorch's default is 1e-5
 Params = dict[str, Any]  # our parameters: nested by name, the leaves are arrays
 
 
@@ -39,12 +40,16 @@ def make_network(setup: RunSetup, params: Any) -> Network:
     """The PyTorch network with the weights of the first run.
 
     Args:
-        setup: The runs, of the model ``mlp`` or ``resnet_cifar``.
+        setup: The runs, of the model ``mlp``, ``resnet_cifar`` or ``transformer``; the transformer
+            as an encoder that reads numbers, with its default settings.
         params: Our parameters, with a leading axis M over runs.
     """
     params_of_first_run = _select_first_run(params)
-    if setup.program_config.architecture.model.kind is ModelKind.resnet_cifar:
-        return _make_resnet(setup, params_of_first_run)
+    match setup.program_config.architecture.model.kind:
+        case ModelKind.resnet_cifar:
+            return _make_resnet(setup, params_of_first_run)
+        case ModelKind.transformer:
+            return _make_transformer(setup, params_of_first_run)
     return _make_mlp(params_of_first_run)
 
 
@@ -161,3 +166,90 @@ def _make_conv(kernel: np.ndarray, stride: int) -> nn.Conv2d:
 
 def _make_norm(params: Params) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(len(params["scale"]))
+
+
+def _make_transformer(setup: RunSetup, params: Params) -> Network:
+    """An encoder that normalises in front of each branch; attention and feed-forward are layers."""
+    architecture = setup.program_config.architecture
+    assert isinstance(architecture.model, Transformer)
+    stacks = params["stages"]
+    blocks = []
+    for block in range(architecture.model.depth):
+        attention = Attention(_select_layer(stacks[0]["branch"], block), architecture.model.heads)
+        feed_forward = _make_feed_forward(_select_layer(stacks[1]["branch"], block))
+        for stack, branch in ((stacks[0], attention), (stacks[1], feed_forward)):
+            norm = _make_layer_norm(_select_layer(stack["norm"], block))
+            blocks.append(ResidualLayer(norm, branch))
+    norm = _make_layer_norm(params["norm"])
+    head = nn.Sequential(norm, MeanOverPositions(), _make_linear(params["head"]))
+    return Network(SequenceEmbedding(params["embed"]), blocks, head)
+
+
+class SequenceEmbedding(nn.Module):
+    """A vector for each position of a sequence of numbers, plus a learned one for the position."""
+
+    def __init__(self, params: Params):
+        super().__init__()
+        self.linear = _make_linear(params["linear"])
+        self.positions = nn.Parameter(torch.empty(params["positions"].shape))
+        _copy(params["positions"], to=self.positions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T·P] → [B, T, D]."""
+        length = len(self.positions)
+        vectors = x.unflatten(1, (length, -1))
+        return self.linear(vectors) + self.positions
+
+
+class ResidualLayer(nn.Module):
+    """h + branch(norm(h))."""
+
+    def __init__(self, norm: nn.Module, branch: nn.Module):
+        super().__init__()
+        self.norm = norm
+        self.branch = branch
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[B, T, D] → [B, T, D]."""
+        return h + self.branch(self.norm(h))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with PyTorch's fused kernel."""
+
+    def __init__(self, params: Params, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = _make_linear(params["query"])
+        self.key = _make_linear(params["key"])
+        self.value = _make_linear(params["value"])
+        self.out = _make_linear(params["out"])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[B, T, D] → [B, T, D]."""
+        query = self._split_heads(self.query(z))
+        key = self._split_heads(self.key(z))
+        value = self._split_heads(self.value(z))
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """[B, T, D] → [B, H, T, K]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class MeanOverPositions(nn.Module):
+    """The mean of a sequence's vectors."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[B, T, D] → [B, D]."""
+        return h.mean(1)
+
+
+def _make_feed_forward(params: Params) -> nn.Module:
+    weights = params["weights"]
+    return nn.Sequential(_make_linear(weights[0]), nn.GELU(), _make_linear(weights[1]))
+
+
+def _make_layer_norm(params: Params) -> nn.LayerNorm:
+    return nn.LayerNorm(len(params["scale"]), eps=LAYER_NORM_EPSILON)

@@ -48,7 +48,12 @@ def compare_torch_steps(
         return NOT_INSTALLED
     import torch  # pyright: ignore[reportMissingImports]  # an extra
 
-    from research.benchmark.torch_steps import TorchStepTimer, disagreement
+    from research.benchmark.torch_steps import (
+        TorchStepTimer,
+        disagreement,
+        find_device,
+        matmul_precision,
+    )
 
     for measured_style in ("hooks", "tuned"):
         difference = disagreement(measured_style, *overrides)
@@ -58,12 +63,19 @@ def compare_torch_steps(
                 f"by {difference:.2g}"
             )
     level = "off" if style == "bare" else "norms"
-    ours = StepTimer(*overrides, f"measure={level}", steps=steps)
-    torch_timer = TorchStepTimer(ours.setup, ours.initial_state().params, style=style)
-    theirs = functools.partial(torch_timer.time, steps)
-    num_threads = choose_num_threads(theirs, torch.set_num_threads)
-    note = f", PyTorch threads: {num_threads}"
-    return compare(theirs, ours.time, repetitions, report_progress, note)
+    device = find_device()
+    with matmul_precision("tf32"):
+        ours = StepTimer(*overrides, f"measure={level}", steps=steps)
+        params = ours.initial_state().params
+        torch_timer = TorchStepTimer(ours.setup, params, style=style, device=device)
+        theirs = functools.partial(torch_timer.time, steps)
+        if device == "cpu":
+            num_threads = choose_num_threads(theirs, torch.set_num_threads)
+            note = f", PyTorch threads: {num_threads}"
+        else:
+            theirs()  # loads kernels
+            note = ""
+        return compare(theirs, ours.time, repetitions, report_progress, note)
 
 
 def compare_torch_sweep(report_progress: ReportProgress) -> Measurement:

@@ -9,8 +9,11 @@ plain sums of squares.
 
 import functools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import jax
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
@@ -18,6 +21,7 @@ from torch.linalg import vector_norm  # pyright: ignore[reportMissingImports]  #
 
 from research.benchmark.steps import StepTimer
 from research.benchmark.torch_networks import Network, make_network
+from research.config.options import Adam, Momentum, Optimizer
 from research.runner.run_setup import RunSetup
 
 
@@ -26,16 +30,14 @@ class Trainer:
 
     Args:
         network: The network, which is trained in place.
-        learning_rate: The optimizer's learning rate.
-        momentum: The optimizer's momentum.
+        optimizer: Our optimizer: ``momentum`` or ``adamw``, with a leading axis M over runs.
         gauges: Whether the gradients and activations of every layer are measured.
     """
 
     def __init__(
         self,
         network: Network,
-        learning_rate: float,
-        momentum: float,
+        optimizer: Optimizer,
         *,
         gauges: bool,
     ):
@@ -44,7 +46,7 @@ class Trainer:
         for layer in (network.embed, *network.blocks, network.head):
             self.num_parameters.append(len(list(layer.parameters())))
         self.parameters = list(network.parameters())
-        self.optimizer = torch.optim.SGD(self.parameters, learning_rate, momentum, fused=True)
+        self.optimizer = make_optimizer(self.parameters, optimizer, fused=True)
         self.gauges = gauges
         self.forward_statistics: list[Tensor] = []
         self.backward_statistics: list[Tensor] = []
@@ -106,20 +108,15 @@ class Trainer:
 
     def last_step(self) -> dict[str, np.ndarray]:
         """What the last step measured, by name."""
-        return {name: value.numpy() for name, value in self.measured[-1].items()}
+        return {name: value.cpu().numpy() for name, value in self.measured[-1].items()}
 
 
 class HookTrainer(Trainer):
     """Trains with a hook for each layer and gauge, each of which reads its number out."""
 
-    def __init__(
-        self,
-        network: Network,
-        learning_rate: float,
-        momentum: float,
-    ):
-        super().__init__(network, learning_rate, momentum, gauges=False)
-        self.optimizer = torch.optim.SGD(self.parameters, learning_rate, momentum)
+    def __init__(self, network: Network, optimizer: Optimizer):
+        super().__init__(network, optimizer, gauges=False)
+        self.optimizer = make_optimizer(self.parameters, optimizer)
         self._clear()
         self.parameter_norms = [0.0] * len(self.parameters)
         for layer in (network.embed, *network.blocks):
@@ -176,6 +173,49 @@ def _norms_of_layers(parameter_norms: Tensor, num_parameters: list[int]) -> Tens
     return torch.stack(norms)
 
 
+def make_optimizer(
+    parameters: list[nn.Parameter],
+    optimizer: Optimizer,
+    **options: bool,
+) -> torch.optim.Optimizer:
+    """PyTorch's counterpart of our optimizer.
+
+    Args:
+        parameters: What it updates.
+        optimizer: Our optimizer: ``momentum`` or ``adamw``, with a leading axis M over runs.
+        **options: How PyTorch computes it: ``fused``.
+
+    Raises:
+        ValueError: PyTorch's side has no such optimizer.
+    """
+    learning_rate = _first(optimizer.learning_rate)
+    weight_decay = _first(optimizer.weight_decay)
+    match optimizer:
+        case Momentum():
+            return torch.optim.SGD(
+                parameters,
+                learning_rate,
+                momentum=_first(optimizer.momentum),
+                weight_decay=weight_decay,
+                **options,
+            )
+        case Adam():
+            return torch.optim.AdamW(
+                parameters,
+                learning_rate,
+                betas=(_first(optimizer.beta1), _first(optimizer.beta2)),
+                eps=_first(optimizer.epsilon),
+                weight_decay=weight_decay,
+                **options,
+            )
+    raise ValueError(f"optimizer must be momentum or adamw, got {optimizer.kind.name}")
+
+
+def _first(values: Any) -> float:
+    """The number of the first run."""
+    return float(values[0])
+
+
 STYLES = {
     "hooks": HookTrainer,
     "tuned": functools.partial(Trainer, gauges=True),
@@ -190,6 +230,7 @@ class TorchStepTimer:
         setup: Our run, whose network and data are used.
         params: Our initial parameters.
         style: One of ``STYLES``.
+        device: Where PyTorch computes.
     """
 
     def __init__(
@@ -198,40 +239,46 @@ class TorchStepTimer:
         params: Any,
         *,
         style: str,
+        device: str = "cpu",
     ):
         self.setup = setup
         self.params = params
         self.style = style
+        self.device = device
         data = setup.data
         rows = np.asarray(data["x"], np.float32)
         scale = np.asarray(data["scale"], np.float32)
         offset = np.asarray(data["offset"], np.float32)
         labels = np.asarray(data["y"], np.int64)
-        self.x = torch.from_numpy((rows - offset) * scale)
-        self.y = torch.from_numpy(labels)
+        self.x = torch.from_numpy((rows - offset) * scale).to(device)
+        self.y = torch.from_numpy(labels).to(device)
         self.batch_size = setup.program_config.batch_size
 
     def make_trainer(self) -> Trainer:
         """A trainer with the initial weights."""
-        network = make_network(self.setup, self.params)
-        optimizer: Any = self.setup.hp.optimizer
-        learning_rate = float(optimizer.learning_rate[0])
-        momentum = float(optimizer.momentum[0])
-        return STYLES[self.style](network, learning_rate, momentum)
+        network = make_network(self.setup, self.params).to(self.device)
+        return STYLES[self.style](network, self.setup.hp.optimizer)
 
     def time(self, steps: int) -> float:
         """Trains ``steps`` steps from the initial weights; returns the seconds of a step."""
         trainer = self.make_trainer()
+        self._wait_for_device()
         start = time.perf_counter()
         steps_per_epoch = len(self.x) // self.batch_size
         for step in range(steps):
             position = step % steps_per_epoch
             if position == 0:
-                permutation = torch.randperm(len(self.x))
+                permutation = torch.randperm(len(self.x), device=self.device)
             first = position * self.batch_size
             batch = permutation[first : first + self.batch_size]
             trainer.step(self.x[batch], self.y[batch])
+        self._wait_for_device()
         return (time.perf_counter() - start) / steps
+
+    def _wait_for_device(self) -> None:
+        """An accelerator computes while Python goes on."""
+        if self.device != "cpu":
+            torch.accelerator.synchronize()
 
     def first_step(self) -> dict[str, np.ndarray]:
         """What the first step measures on the first examples."""
@@ -242,19 +289,56 @@ class TorchStepTimer:
         return trainer.last_step()
 
 
+def find_device() -> str:
+    """PyTorch's name of the kind of device on which JAX computes."""
+    if jax.default_backend() == "cpu":
+        return "cpu"
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None:
+        raise ValueError("JAX computes on an accelerator, and PyTorch finds none")
+    return accelerator.type
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Multiplies float32 matrices with this precision on GPUs, in PyTorch and in JAX.
+
+    Args:
+        precision: ``tf32`` rounds the factors to 10 bits, as JAX does by default; ``ieee`` does
+            not.
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = precision
+    # JAX's default is not set, because that would compile the same programs again.
+    jax_precision = (
+        jax.default_matmul_precision("float32") if precision == "ieee" else nullcontext()
+    )
+    try:
+        with jax_precision:
+            yield
+    finally:
+        for backend, precision_before in zip(backends, before, strict=True):
+            backend.fp32_precision = precision_before
+
+
 def disagreement(style: str, *overrides: str) -> float:
     """The largest relative difference between PyTorch's and our gauges on the first step.
 
     The training set is one batch, so that its order does not matter. A mean is compared on the
-    scale of its RMS.
+    scale of its RMS. Neither side rounds the factors of matrix products.
     """
     one_batch = ("measure=norms", "train.batch_size=128", "data.limit=128")
-    ours = StepTimer(*overrides, *one_batch, steps=1)
-    theirs = TorchStepTimer(ours.setup, ours.initial_state().params, style=style)
-    our_values = ours.first_step()
+    with matmul_precision("ieee"):
+        ours = StepTimer(*overrides, *one_batch, steps=1)
+        params = ours.initial_state().params
+        theirs = TorchStepTimer(ours.setup, params, style=style, device=find_device())
+        our_values = ours.first_step()
+        their_values = theirs.first_step()
     scales = our_values | {"activation_mean": our_values["activation_rms"]}
     differences = []
-    for name, their_value in theirs.first_step().items():
+    for name, their_value in their_values.items():
         difference = np.abs(our_values[name] - their_value) / scales[name]
         differences.append(np.max(difference))
     return float(max(differences))

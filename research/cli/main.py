@@ -28,6 +28,9 @@ def run(arguments: Sequence[str]) -> int:
     options = {}
     if COMMANDS[parsed.command].has_scale:
         options["scale"] = parsed.scale
+    if COMMANDS[parsed.command].has_device:
+        options["device"] = parsed.device
+        options["quick"] = parsed.quick
     try:
         command = importlib.import_module(f"research.cli.{parsed.command}")
         return command.main([*parsed.words, *unparsed], **options)

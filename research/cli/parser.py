@@ -12,6 +12,7 @@ class Command(NamedTuple):
     usage: str
     help: str
     has_scale: bool = False
+    has_device: bool = False
 
 
 COMMANDS = {
@@ -35,7 +36,11 @@ COMMANDS = {
         "[FILTER… | RUN…]",
         "bring every run, or those that match, to Weights & Biases, each row exactly once",
     ),
-    "bench": Command("[ROW…]", "measure this machine against the budgets and write the table"),
+    "bench": Command(
+        "[ROW…] [--device] [--quick]",
+        "measure this machine against the budgets and write the table",
+        has_device=True,
+    ),
 }
 
 
@@ -68,5 +73,20 @@ def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
                 default="",
                 help="paper: as large as in the paper, for accelerators",
             )
+        if command.has_device:
+            _add_device_options(subparser)
         parsers[name] = subparser
     return parsers
+
+
+def _add_device_options(subparser: argparse.ArgumentParser) -> None:
+    subparser.add_argument(
+        "--device",
+        action="store_true",
+        help="measure the rows about an accelerator instead, in a few minutes",
+    )
+    subparser.add_argument(
+        "--quick",
+        action="store_true",
+        help="with --device: tiny networks, to see that the rows work; nothing is written",
+    )

@@ -21,7 +21,7 @@ class Data:
     """The dataset, and how much of it is used."""
 
     name: DataKind = DataKind.digits
-    limit: int | None = setting(None, "Keep only the first training examples.", ge=1)
+    limit: int | None = setting(None, "Keep only so many training examples.", ge=1)
 
 
 @dataclass(frozen=True)

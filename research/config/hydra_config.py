@@ -1,6 +1,7 @@
 """The configuration as Hydra composes it: its folder, schemas and resolvers, and the result."""
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ def resource_dir(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
+@functools.cache
 def register_with_hydra() -> None:
-    """Makes the schemas and resolvers known to Hydra.
+    """Makes the schemas and resolvers known to Hydra, once in a process.
 
     ``schema`` holds the types of the settings that every run has. Each option of a group has its
     own schema, such as ``skip/schema/scaled``, which ``conf/skip/scaled.yaml`` includes.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.config.data_options import ArrayData
+from research.config.data_options import ArrayData, Scaling
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -16,9 +16,20 @@ from research.data.dataset import (
     select_splits,
 )
 from research.data.splits import choose_test_positions
+from research.data.standardize import (
+    NOT_STANDARDIZED,
+    find_lost_features,
+    fit_standardization,
+    fit_standardization_per_feature,
+)
 
 ARRAY_NAMES = ("x", "y", "x_test", "y_test")
 NUMBER_KINDS = "buif"  # numpy's letters for booleans, unsigned and signed integers, and floats
+MAX_CLASSES = 100_000
+MAX_INTEGER = 2**53  # up to which float64 holds every whole number
+MAX_FLOAT = 1e307  # a sum of a few such numbers is finite in float64
+MIN_DEVIATION = 1e-300  # whose inverse is finite in float64
+MAX_MAGNITUDE = 1e18  # of targets and standardized inputs: the square is finite in float32
 
 
 def describe(data: ArrayData) -> DatasetInfo:
@@ -27,12 +38,15 @@ def describe(data: ArrayData) -> DatasetInfo:
     Raises:
         ValueError: There is no such file, or its content is not as expected.
     """
-    splits = _load_splits(data)
+    file = _find_file(data)
+    modified_ns = file.stat().st_mtime_ns
+    splits = _read_splits(file, modified_ns)
     train = splits["train"]
     return DatasetInfo(
         splits={name: len(examples) for name, examples in splits.items()},
         shape=train.x.shape[1:] or (1,),
         is_regression=_is_float(train.y),
+        lost_in_float32=_check_standardized(file, modified_ns, data.scaling),
     )
 
 
@@ -42,15 +56,14 @@ def load_arrays(data: ArrayData) -> Dataset:
     Whole numbers are the classes 0 to C-1. Other targets, [n] or [n, k], are for regression.
     """
     info = describe(data)
-    splits = _load_splits(data)
+    file = _find_file(data)
+    splits = _read_splits(file, file.stat().st_mtime_ns)
     classes = _count_classes(splits)
 
     def read(split: str) -> LabeledArrays:
-        examples = splits[split]
-        rows = examples.x.reshape(len(examples), -1)
-        return LabeledArrays(rows, examples.y)
+        return _flatten(splits[split])
 
-    selected = select_splits(data, info.splits, read, classes)
+    selected = select_splits(data, info.splits, read, classes, shuffle=True)
     digest = hashlib.sha256(selected.train.x.tobytes())
     return make_standardized_dataset(
         selected,
@@ -62,6 +75,12 @@ def load_arrays(data: ArrayData) -> Dataset:
     )
 
 
+def _flatten(examples: LabeledArrays) -> LabeledArrays:
+    """The examples as rows [n, features]."""
+    rows = examples.x.reshape(len(examples), -1)
+    return LabeledArrays(rows, examples.y)
+
+
 def _count_classes(splits: dict[str, LabeledArrays]) -> int:
     """The number of classes over all splits; for regression, the number of outputs."""
     targets = splits["train"].y
@@ -71,7 +90,7 @@ def _count_classes(splits: dict[str, LabeledArrays]) -> int:
     return max(largest) + 1
 
 
-def _load_splits(data: ArrayData) -> dict[str, LabeledArrays]:
+def _find_file(data: ArrayData) -> Path:
     if not data.path:
         raise ValueError("data.path must be a .npz file with x and y for data=arrays, got none")
     file = Path(data.path).expanduser()
@@ -79,26 +98,37 @@ def _load_splits(data: ArrayData) -> dict[str, LabeledArrays]:
         raise ValueError(
             f"data.path must be a .npz file with x and y, got {file}, which does not exist"
         )
-    return _read_splits(file, file.stat().st_mtime_ns)
+    return file
 
 
 @functools.lru_cache(maxsize=2)
 def _read_splits(file: Path, modified_ns: int) -> dict[str, LabeledArrays]:
     """The splits of a file. ``modified_ns`` is part of the cache key, so a new version is read."""
     arrays = _read_arrays(file)
-    train = _check_examples(file, arrays["x"], arrays["y"])
-    if "x_test" not in arrays or "y_test" not in arrays:
-        train_positions, test_positions = choose_test_positions(len(train))
-        return {
-            "train": train.subset(train_positions),
-            "test": train.subset(test_positions),
-        }
-    test = _check_examples(file, arrays["x_test"], arrays["y_test"], suffix="_test")
-    if test.x.shape[1:] != train.x.shape[1:]:
-        expected = _format_shape(train.x)
-        got = _format_shape(test.x)
-        raise ValueError(f"{file}: x_test must be {expected} like x, got {got}")
-    return {"train": train, "test": test}
+    _check_examples(file, arrays["x"], arrays["y"])
+    has_test = "x_test" in arrays
+    x_parts = [arrays["x"]]
+    y_parts = [arrays["y"]]
+    if has_test:
+        _check_examples(file, arrays["x_test"], arrays["y_test"], suffix="_test")
+        _check_same_kind(file, arrays)
+        x_parts.append(arrays["x_test"])
+        y_parts.append(arrays["y_test"])
+    if not _is_float(arrays["y"]):
+        _check_classes(file, y_parts)
+    x_parts = _convert_inputs(x_parts)
+    parts = []
+    for x, y in zip(x_parts, y_parts, strict=True):
+        parts.append(LabeledArrays(x, _convert_targets(y)))
+    if has_test:
+        train, test = parts
+        return {"train": train, "test": test}
+    [whole] = parts
+    train_positions, test_positions = choose_test_positions(len(whole))
+    return {
+        "train": whole.subset(train_positions),
+        "test": whole.subset(test_positions),
+    }
 
 
 def _read_arrays(file: Path) -> dict[str, np.ndarray]:
@@ -121,6 +151,8 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
         ) from None
     if "x" not in arrays or "y" not in arrays:
         raise ValueError(f"{file} must hold x and y, got {', '.join(names) or 'nothing'}")
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise ValueError(f"{file} must hold both x_test and y_test, or neither")
     return arrays
 
 
@@ -130,8 +162,8 @@ def _check_examples(
     y: np.ndarray,
     *,
     suffix: str = "",
-) -> LabeledArrays:
-    """Examples as uint8 or float32, and targets [n] int32 or [n, k] float32.
+) -> None:
+    """Check that arrays are examples with targets.
 
     Args:
         file: The file that error messages name.
@@ -155,28 +187,164 @@ def _check_examples(
             f"{file}: {x_name} and {y_name} must hold the same number of examples, at least two, "
             f"got {num_x} and {num_y}"
         )
-    _check_finite(file, x_name, x)
-    _check_finite(file, y_name, y)
-    if x.dtype != np.uint8:
-        x = x.astype(np.float32)
-    if _is_float(y):
-        targets = y.astype(np.float32)
-        return LabeledArrays(x, targets.reshape(len(y), -1))
-    if y.ndim > 1 or y.min() < 0:
+    if x.size == 0 or y.size == 0:
         raise ValueError(
-            f"{file}: {y_name} must be [n] with classes from 0 on, "
-            f"got {list(y.shape)} with classes from {y.min()} on"
+            f"{file}: {x_name} and {y_name} must hold numbers for each example, "
+            f"got the shapes {list(x.shape)} and {list(y.shape)}"
         )
-    return LabeledArrays(x, y.astype(np.int32))
+    _check_magnitude(file, x_name, x, MAX_FLOAT)
+    _check_magnitude(file, y_name, y, MAX_MAGNITUDE)
+    if not suffix and (x == x[:1]).all():
+        raise ValueError(f"{file}: {x_name} must vary, but all examples are the same")
 
 
-def _check_finite(
+def _check_magnitude(
     file: Path,
     name: str,
     array: np.ndarray,
+    limit: float,
 ) -> None:
-    if _is_float(array) and not np.isfinite(array).all():
+    """Raises ValueError for real numbers that are not finite, or beyond a limit."""
+    if not _is_float(array):
+        return
+    if not np.isfinite(array).all():
         raise ValueError(f"{file}: {name} must be finite")
+    largest = max(float(array.max()), -float(array.min()))
+    if largest > limit:
+        raise ValueError(
+            f"{file}: {name} must hold numbers between -{limit:g} and {limit:g}, got {largest:g}: "
+            "divide it by a constant"
+        )
+
+
+def _check_same_kind(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError unless the test arrays are like the training arrays."""
+    x = arrays["x"]
+    x_test = arrays["x_test"]
+    if x_test.shape[1:] != x.shape[1:]:
+        expected = _format_shape(x)
+        got = _format_shape(x_test)
+        raise ValueError(f"{file}: x_test must be {expected} like x, got {got}")
+    y = arrays["y"]
+    y_test = arrays["y_test"]
+    if _is_float(y) != _is_float(y_test):
+        raise ValueError(f"{file}: y_test must be {y.dtype} like y, got {y_test.dtype}")
+    outputs = y.size // len(y)
+    test_outputs = y_test.size // len(y_test)
+    if outputs != test_outputs:
+        raise ValueError(
+            f"{file}: y_test must hold {outputs} numbers for each example like y, "
+            f"got {test_outputs}"
+        )
+
+
+def _check_classes(file: Path, parts: list[np.ndarray]) -> None:
+    """Raises ValueError unless whole numbers are at least two classes, counted from 0 on."""
+    for name, y in zip(("y", "y_test"), parts, strict=False):
+        smallest = int(y.min())
+        largest = int(y.max())
+        if y.ndim > 1 or smallest < 0:
+            raise ValueError(
+                f"{file}: {name} must be [n] with classes from 0 on, "
+                f"got {list(y.shape)} with classes from {smallest} on"
+            )
+        if largest >= MAX_CLASSES:
+            raise ValueError(
+                f"{file}: {name} must hold classes from 0 to {MAX_CLASSES - 1}, got {largest}: "
+                "numpy.unique(y, return_inverse=True)[1] numbers them from 0 on"
+            )
+    [train, *_] = parts
+    if train.min() == train.max():
+        raise ValueError(f"{file}: y must hold at least two classes, got only {train[0]}")
+
+
+def _convert_inputs(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Inputs as numbers that float64 holds.
+
+    Whole numbers that it does not hold become their distance from the smallest one. That changes
+    nothing for the network, because its inputs are standardized.
+    """
+    if any(_is_float(part) for part in parts):
+        return [_to_float64_at_most(part) for part in parts]
+    smallest = min(int(part.min()) for part in parts)
+    largest = max(int(part.max()) for part in parts)
+    if max(largest, -smallest) <= MAX_INTEGER:
+        return parts
+    distances = []
+    for part in parts:
+        # Whole numbers of 64 bits wrap around, so the difference is right even if it overflows.
+        distance = part.astype(np.uint64) - np.uint64(smallest % 2**64)
+        distances.append(distance.astype(np.float64))
+    return distances
+
+
+def _convert_targets(y: np.ndarray) -> np.ndarray:
+    """Classes [n] int32, or real numbers [n, k]."""
+    if not _is_float(y):
+        return y.astype(np.int32)
+    return _to_float64_at_most(y).reshape(len(y), -1)
+
+
+def _to_float64_at_most(array: np.ndarray) -> np.ndarray:
+    """The array, in float64 if its numbers have more than 64 bits."""
+    has_more_bits = array.dtype.itemsize > 8
+    return array.astype(np.float64) if has_more_bits else array
+
+
+@functools.lru_cache(maxsize=4)
+def _check_standardized(
+    file: Path,
+    modified_ns: int,
+    scaling: Scaling,
+) -> str:
+    """Check that the network can read the inputs and targets once they are standardized.
+
+    Args:
+        file: The file.
+        modified_ns: When it was last written: part of the cache key.
+        scaling: How the inputs are standardized.
+
+    Returns:
+        What gets lost in float32; empty if nothing does.
+
+    Raises:
+        ValueError: The inputs vary too little, or those of a split are far outside of the range of
+            those of the training split.
+    """
+    splits = {}
+    for name, examples in _read_splits(file, modified_ns).items():
+        splits[name] = _flatten(examples)
+    rows = splits["train"].x
+    is_jointly = scaling is Scaling.jointly
+    fit = fit_standardization if is_jointly else fit_standardization_per_feature
+    standardization = fit(rows)
+    if np.max(standardization.scale) > 1 / MIN_DEVIATION:
+        raise ValueError(
+            f"{file}: x must vary by more than {MIN_DEVIATION:g}: multiply it by a constant"
+        )
+    for name, examples in splits.items():
+        extremes = np.stack([examples.x.min(axis=0), examples.x.max(axis=0)])
+        largest = np.abs(standardization.apply(extremes)).max()
+        if largest > MAX_MAGNITUDE:
+            raise ValueError(
+                f"{file}: the {name} split must be in the range of the training split, "
+                f"but an element of x is {largest:.2g} standard deviations away from its mean"
+            )
+    lost_features = find_lost_features(rows, standardization)
+    if len(lost_features):
+        advice = "set data.scaling=per_feature" if is_jointly else "take its logarithm"
+        return (
+            f"{file}: in float32, feature {lost_features[0]} of x is constant once it is "
+            f"standardized, because other numbers are so much larger: {advice}, "
+            "or use precision=float64"
+        )
+    targets = splits["train"].y
+    if _is_float(targets) and len(find_lost_features(targets, NOT_STANDARDIZED)):
+        return (
+            f"{file}: in float32, y is constant: subtract its mean and divide it by its standard "
+            "deviation, or use precision=float64"
+        )
+    return ""
 
 
 def _is_float(array: np.ndarray) -> bool:

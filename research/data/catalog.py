@@ -120,9 +120,16 @@ def _load_images(prepared: PreparedDataset, data: Any) -> Dataset:
             ImageFormat(shape, prepared.classes, prepared.image, prepared.label),
             name=name,
             version=prepared.version,
+            shuffle=prepared.in_source_order,
         )
     read = functools.partial(_read_images, prepared, shape)
-    selected = select_splits(data, prepared.splits, read, prepared.classes)
+    selected = select_splits(
+        data,
+        prepared.splits,
+        read,
+        prepared.classes,
+        shuffle=prepared.in_source_order,
+    )
     expected = math.prod(shape)
     got = selected.train.x.shape[1]
     if got != expected:
@@ -178,6 +185,7 @@ def _load_labeled_texts(prepared: PreparedDataset, data: Any) -> Dataset:
         name=dataset_name(data),
         version=prepared.version,
         classes=prepared.classes,
+        shuffle=prepared.in_source_order,
     )
 
 

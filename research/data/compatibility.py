@@ -1,15 +1,25 @@
 """Which settings go with the data, as far as it is known before the data is loaded."""
 
+import enum
 import math
 from collections.abc import Iterator
 
 from research.config.compatibility import Conflict, divisors, join_numbers, raise_first
-from research.config.data_options import DataKind, NoiseData, Scaling, SplitData, WordVectors
+from research.config.data_options import (
+    AnyCatalogData,
+    Data,
+    DataKind,
+    NoiseData,
+    Scaling,
+    SplitData,
+    WordVectors,
+)
 from research.config.options import (
     CONVOLUTIONAL,
     LossKind,
     ModelKind,
     OptimizerKind,
+    PrecisionKind,
     Recurrent,
     Transformer,
 )
@@ -26,6 +36,8 @@ def check_data(config: Config) -> None:
         ValueError: saying what would be valid, for the first setting that does not fit the data.
     """
     info = describe(config.data)
+    if info.lost_in_float32 and config.precision.kind is not PrecisionKind.float64:
+        raise ValueError(info.lost_in_float32)
     raise_first(_conflicts(config, info))
     _check_batch_size(config, info)
 
@@ -49,6 +61,7 @@ def _check_batch_size(config: Config, info: DatasetInfo) -> None:
 
 def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     yield from _target_conflicts(config, info)
+    yield from _unused_conflicts(config.data, info)
     yield from _augmentation_conflicts(config, info)
     if info.text:
         yield from _text_conflicts(config)
@@ -84,6 +97,24 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
             got=label_noise,
             reason=reason,
         )
+
+
+def _unused_conflicts(data: Data, info: DatasetInfo) -> Iterator[Conflict]:
+    """Settings for texts where ``data=tfds`` holds images, and the other way round."""
+    if not isinstance(data, AnyCatalogData):
+        return
+    names = ("size", "in_memory_limit") if info.text else ("unit", "length", "word_vectors")
+    kind = "images" if info.text else "texts"
+    for name in names:
+        value = getattr(data, name)
+        if value != getattr(AnyCatalogData(), name):
+            got = value.name if isinstance(value, enum.Enum) else value
+            yield Conflict(
+                path=f"data.{name}",
+                valid="left out",
+                got=got,
+                reason=f"{data.dataset} holds no {kind}",
+            )
 
 
 def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:

@@ -2,16 +2,18 @@
 
 import dataclasses
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from research.config.data_options import SplitData
-from research.data.splits import parse_split
-
-MAX_BLOCK_ELEMENTS = 2**22  # that are converted to float64 at once
+from research.data.splits import limit_positions, parse_split, part_positions
+from research.data.standardize import (
+    NOT_STANDARDIZED,
+    Standardization,
+    fit_standardization,
+)
 
 Shape = tuple[int, ...]
 
@@ -26,6 +28,7 @@ class DatasetInfo:
         text: Whether examples are tokens.
         language: Whether the target is the next token at every position.
         is_regression: Whether targets are numbers instead of classes.
+        lost_in_float32: What does not fit into float32, and what to do about it; empty if all fits.
     """
 
     splits: Mapping[str, int]
@@ -33,6 +36,7 @@ class DatasetInfo:
     text: bool = False
     language: bool = False
     is_regression: bool = False
+    lost_in_float32: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,11 @@ class ExampleSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels [n]; None where an example has to be decoded to know its label."""
+        ...
+
     def read(self, index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, int]:
         """Decode one example.
 
@@ -85,7 +94,7 @@ class ExampleSource(Protocol):
 class Dataset:
     """Training and evaluation examples as flat rows.
 
-    The network reads (row - offset)·scale.
+    The network reads the rows as ``standardization`` gives them.
 
     For a language model, rows are windows of T tokens: ``x`` [n, T] holds values below
     ``vocabulary``, ``y`` [n, T] the next token at every position, and ``classes`` is the
@@ -96,14 +105,14 @@ class Dataset:
         version: Version of the dataset.
         split: Split or slice that the training examples come from.
         x: Training examples [n, features] of any dtype; a sample of them if they are streamed.
-        y: Training targets [n] int32. For regression, [n, outputs] float32.
+        y: Training targets [n] int32. For regression, [n, outputs] of real numbers.
         eval_x: Evaluation examples, like ``x``.
         eval_y: Evaluation targets, like ``y``.
         shape: Shape of one example before it is flattened.
         classes: Number of classes. For regression, the number of outputs.
-        offset: Subtracted from each row: one number, or one for each feature [1, features].
-        scale: Factor after the offset, with the same shape.
+        standardization: Offset and scale of the rows.
         vocabulary: Number of tokens; 0 if rows are numbers.
+        class_names: Names of the classes by number; empty if the numbers are their names.
         symbols: Characters or words by token number. For padded texts, by token number less 1.
         padded: Whether token 0 fills rows after the end of a text.
         train_source: All training examples, if they are streamed.
@@ -119,8 +128,8 @@ class Dataset:
     eval_y: np.ndarray
     shape: Shape
     classes: int
-    offset: float | np.ndarray = 0.0
-    scale: float | np.ndarray = 1.0
+    standardization: Standardization = NOT_STANDARDIZED
+    class_names: Sequence[str] = ()
     vocabulary: int = 0
     symbols: str | tuple[str, ...] = ""
     padded: bool = False
@@ -152,11 +161,7 @@ class Dataset:
         """
         if self.vocabulary:
             return 1.0
-        square_sums = []
-        for block in _iter_float64_blocks(self.x):
-            inputs = (block - self.offset) * self.scale
-            square_sums.append(float((inputs**2).sum()))
-        return sum(square_sums) / self.x.size
+        return self.standardization.mean_square(self.x)
 
     @property
     def unigram_entropy(self) -> float:
@@ -170,10 +175,13 @@ class Dataset:
 
     @property
     def class_counts(self) -> list[int] | None:
-        """Training examples of each class; None without classes or if examples are streamed."""
-        if self.language or self.is_regression or self.train_source is not None:
+        """Training examples of each class; None without classes or if they are not known."""
+        if self.language or self.is_regression:
             return None
-        return np.bincount(self.y, minlength=self.classes).tolist()
+        labels = self.y if self.train_source is None else self.train_source.labels
+        if labels is None:
+            return None
+        return np.bincount(labels, minlength=self.classes).tolist()
 
     def fingerprint(self) -> str:
         """A hash of all examples and targets, in order, and of the symbols that tokens stand for.
@@ -189,24 +197,38 @@ class Dataset:
             digest.update(sizes.encode())
         return digest.hexdigest()[:16]
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self, dtype: type[np.floating] = np.float32) -> dict[str, np.ndarray]:
         """The arrays that the compiled program reads, by name.
 
-        For streamed data, only those that stay the same in every step.
+        Bytes, tokens and streamed examples are passed as they are stored, and the program
+        standardizes numbers. All other inputs are standardized here, in float64, and then cast.
+
+        Args:
+            dtype: Type of real numbers.
+
+        Returns:
+            ``offset`` and ``scale``, and unless examples are streamed ``x``, ``y``, ``eval_x`` and
+            ``eval_y``.
         """
-        standardization = {
-            "offset": np.asarray(self.offset, np.float32),
-            "scale": np.asarray(self.scale, np.float32),
+        is_streamed = self.train_source is not None
+        is_stored_small = bool(self.vocabulary) or self.x.dtype == np.uint8
+        is_passed_as_stored = is_streamed or is_stored_small
+        standardization = self.standardization if is_passed_as_stored else NOT_STANDARDIZED
+        arrays = {
+            "offset": np.asarray(standardization.offset, dtype),
+            "scale": np.asarray(standardization.scale, dtype),
         }
-        if self.train_source is not None:
-            return standardization
-        examples = {
-            "x": self.x,
-            "y": self.y,
-            "eval_x": self.eval_x,
-            "eval_y": self.eval_y,
-        }
-        return examples | standardization
+        if is_streamed:
+            return arrays
+        examples = {"x": self.x, "eval_x": self.eval_x}
+        for name, rows in examples.items():
+            arrays[name] = rows
+            if not is_passed_as_stored:
+                arrays[name] = self.standardization.apply(rows, dtype)
+        targets = {"y": self.y, "eval_y": self.eval_y}
+        for name, values in targets.items():
+            arrays[name] = values.astype(dtype) if self.is_regression else values
+        return arrays
 
 
 def make_standardized_dataset(
@@ -217,6 +239,7 @@ def make_standardized_dataset(
     split: str,
     shape: Shape,
     classes: int,
+    class_names: Sequence[str] = (),
 ) -> Dataset:
     """A dataset in memory, standardized over all elements of the training examples.
 
@@ -227,8 +250,13 @@ def make_standardized_dataset(
         split: Split or slice that the training examples come from.
         shape: Shape of one example before it is flattened.
         classes: Number of classes. For regression, the number of outputs.
+        class_names: Names of the classes by number; empty if the numbers are their names.
+
+    Raises:
+        ValueError: All elements of the training examples are the same number.
     """
-    offset, scale = fit_standardization(selected.train.x)
+    standardization = fit_standardization(selected.train.x)
+    check_not_constant(name, standardization)
     return Dataset(
         name=name,
         version=version,
@@ -239,9 +267,24 @@ def make_standardized_dataset(
         eval_y=selected.evaluation.y,
         shape=shape,
         classes=classes,
-        offset=offset,
-        scale=scale,
+        standardization=standardization,
+        class_names=class_names,
     )
+
+
+def check_not_constant(name: str, standardization: Standardization) -> None:
+    """Check that the inputs of a dataset vary.
+
+    Raises:
+        ValueError: They are constant, so no network can learn from them.
+    """
+    if not standardization.is_constant:
+        return
+    if isinstance(standardization.offset, float):
+        values = f"all of them are {standardization.offset:g}"
+    else:
+        values = "each feature has one value in all examples"
+    raise ValueError(f"the training inputs of data={name} must vary, but {values}")
 
 
 def select_splits(
@@ -249,6 +292,8 @@ def select_splits(
     sizes: Mapping[str, int],
     read: Callable[[str], LabeledArrays],
     classes: int = 0,
+    *,
+    shuffle: bool = False,
 ) -> SelectedSplits:
     """Select the examples that the settings ask for.
 
@@ -259,6 +304,8 @@ def select_splits(
         sizes: Number of examples in each split.
         read: Reads all examples of a split.
         classes: Number of classes; 0 if targets are not class labels.
+        shuffle: Whether the order of the examples may depend on their targets: then parts of a
+            split are cut from a fixed random order.
 
     Raises:
         ValueError: There is no such split, or its examples have no labels.
@@ -267,8 +314,8 @@ def select_splits(
     eval_split, eval_part = parse_split(data.eval_split, sizes, "data.eval_split")
     whole = read(split)
     eval_whole = whole if eval_split == split else read(eval_split)
-    train = whole.subset(part)
-    evaluation = eval_whole.subset(eval_part)
+    train = whole.subset(part_positions(part, len(whole), shuffle=shuffle))
+    evaluation = eval_whole.subset(part_positions(eval_part, len(eval_whole), shuffle=shuffle))
     if classes:
         _check_labels(train.y, "data.split", data.split)
         _check_labels(evaluation.y, "data.eval_split", data.eval_split)
@@ -276,7 +323,8 @@ def select_splits(
     label_noise = getattr(data, "label_noise", 0.0)
     labels = add_label_noise(train.y, classes, label_noise)
     noisy = LabeledArrays(train.x, labels)
-    return SelectedSplits(noisy.subset(slice(data.limit)), evaluation)
+    kept = limit_positions(data.limit, len(noisy), shuffle=shuffle)
+    return SelectedSplits(noisy.subset(kept), evaluation)
 
 
 def _check_labels(
@@ -316,45 +364,3 @@ def add_label_noise(
     rank = generator.random(len(labels))
     replacements = generator.integers(classes, size=len(labels), dtype=labels.dtype)
     return np.where(rank < fraction, replacements, labels)
-
-
-def fit_standardization(rows: np.ndarray) -> tuple[float, float]:
-    """The offset and scale that give the rows mean 0 and standard deviation 1 over all elements."""
-    sums = []
-    for block in _iter_float64_blocks(rows):
-        sums.append(float(block.sum()))
-    offset = sum(sums) / rows.size
-    square_sums = []
-    for block in _iter_float64_blocks(rows):
-        squares = (block - offset) ** 2
-        square_sums.append(float(squares.sum()))
-    variance = sum(square_sums) / rows.size
-    deviation = max(math.sqrt(variance), math.ulp(1.0))
-    return offset, 1 / deviation
-
-
-def fit_standardization_per_feature(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The offsets and scales [1, features] that give each feature mean 0 and standard deviation 1.
-
-    A feature that has the same value in all rows is not scaled.
-    """
-    num_rows, num_features = rows.shape
-    total = np.zeros((1, num_features))
-    for block in _iter_float64_blocks(rows):
-        total += block.sum(axis=0, keepdims=True)
-    offset = total / num_rows
-    square_total = np.zeros((1, num_features))
-    for block in _iter_float64_blocks(rows):
-        squares = (block - offset) ** 2
-        square_total += squares.sum(axis=0, keepdims=True)
-    variance = square_total / num_rows
-    positive_variance = np.where(variance > 0, variance, 1)
-    return offset, 1 / np.sqrt(positive_variance)
-
-
-def _iter_float64_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Blocks of rows as float64. All of CIFAR-10 at once would take a gigabyte."""
-    block_size = max(1, MAX_BLOCK_ELEMENTS // rows.shape[1])
-    for start in range(0, len(rows), block_size):
-        block = rows[start : start + block_size]
-        yield block.astype(np.float64)

@@ -15,13 +15,31 @@ from research.data.dataset import (
     select_splits,
     stack_examples,
 )
+from research.data.image_files import (
+    SUFFIXES,
+    FoundFiles,
+    count_channels,
+    find_files,
+    is_hidden,
+    read_image,
+)
 from research.data.images import center_crop_and_resize
+from research.data.notices import join_first, notify
 from research.data.splits import choose_test_positions
 from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-SPLIT_NAMES = ("train", "test", "validation", "val")
-GRAY_MODES = ("1", "L", "I", "I;16", "F")  # of Pillow's images
+# Names of folders, in any case, that hold a split: the split's name for each of them.
+SPLIT_OF_FOLDER = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "valid",
+    "val": "val",
+    "dev": "dev",
+    "eval": "eval",
+}
 
 
 ImageShape = tuple[int, int, int]  # height, width and channels
@@ -37,7 +55,10 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The files of each split, the names of the classes, and the shape of the first image."""
+    """The files of each split, the names of the classes, and the shape of the first image.
+
+    The shape has three channels if any image has color.
+    """
 
     splits: dict[str, list[ImageFile]]
     class_names: list[str]
@@ -56,6 +77,7 @@ class ImageFileSource:
     """Image files as raw examples by position."""
 
     def __init__(self, files: list[ImageFile], channels: int):
+        self.labels = np.array([file.label for file in files], np.int32)
         self._files = files
         self._channels = channels
 
@@ -69,7 +91,9 @@ class ImageFileSource:
 
 
 def describe(data: FolderData) -> DatasetInfo:
-    """What the folder holds; only its first image is opened.
+    """What the folder holds. Images are opened until one has color.
+
+    A line on standard error says which files are left out.
 
     Raises:
         ValueError: There is no such folder, it has no classes, or a class has no images.
@@ -102,32 +126,18 @@ def load_folder(data: FolderData) -> Dataset:
             ImageFormat(shape, classes),
             name="folder",
             version=version,
+            shuffle=True,
+            class_names=folder.class_names,
         )
     return make_standardized_dataset(
-        select_splits(data, folder.split_sizes, read, classes),
+        select_splits(data, folder.split_sizes, read, classes, shuffle=True),
         name="folder",
         version=version,
         split=data.split,
         shape=shape,
         classes=classes,
+        class_names=folder.class_names,
     )
-
-
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """An image [H, W, C] uint8, in gray for one channel and in color for three.
-
-    Raises:
-        ValueError: The file is not an image, or it is damaged.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode = "L" if channels == 1 else "RGB"
-            pixels = np.asarray(image.convert(mode))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise ValueError(f"{path} is not an image, or it is damaged") from None
-    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _read_images(
@@ -177,18 +187,16 @@ def _find_images(data: FolderData) -> ImageFolder:
 @functools.lru_cache(maxsize=2)
 def _list_images(folder: Path, modified_ns: int) -> ImageFolder:
     """The images in a folder. ``modified_ns`` is part of the cache key, so a change is noticed."""
-    subfolders = _list_subfolders(folder)
-    if subfolders and all(subfolder.name in SPLIT_NAMES for subfolder in subfolders):
-        class_names = _list_class_names(subfolders)
+    found = find_files(folder)
+    split_folders = _find_split_folders(folder, found)
+    if split_folders:
+        class_names = _list_class_names(list(split_folders.values()))
         splits = {}
-        for subfolder in subfolders:
-            splits[subfolder.name] = _list_files(subfolder, class_names)
-        if "train" not in splits:
-            found = ", ".join(sorted(splits))
-            raise ValueError(f"{folder} must hold a folder train next to {found}")
+        for split, subfolder in split_folders.items():
+            splits[split] = _list_files(subfolder, class_names, found)
     else:
-        class_names = [subfolder.name for subfolder in subfolders]
-        files = _list_files(folder, class_names)
+        class_names = [subfolder.name for subfolder in _list_subfolders(folder)]
+        files = _list_files(folder, class_names, found)
         train_positions, test_positions = choose_test_positions(len(files))
         splits = {
             "train": [files[n] for n in train_positions],
@@ -199,8 +207,76 @@ def _list_images(folder: Path, modified_ns: int) -> ImageFolder:
             f"{folder} must hold a sub-folder of images for each of at least two classes, "
             f"got {', '.join(class_names) or 'none'}"
         )
-    first_file = splits["train"][0]
-    return ImageFolder(splits, class_names, _read_shape(first_file.path))
+    used_paths = []
+    for files in splits.values():
+        used_paths += [file.path for file in files]
+    _report_unused(folder, found, used_paths)
+    first_path = splits["train"][0].path
+    channels = count_channels([first_path, *used_paths])
+    height, width, _ = read_image(first_path, channels).shape
+    return ImageFolder(splits, class_names, (height, width, channels))
+
+
+def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
+    """The folder of each split by the split's name; empty if the sub-folders are classes.
+
+    Raises:
+        ValueError: There are splits next to other folders of images, two folders are the same
+            split, or there is no training split.
+    """
+    subfolders = _list_subfolders(folder)
+    candidates = [path for path in subfolders if path.name.lower() in SPLIT_OF_FOLDER]
+    if not candidates:
+        return {}
+    names_with_images = {path.relative_to(folder).parts[0] for path in found.images}
+    others = []
+    for path in subfolders:
+        if path not in candidates and path.name in names_with_images:
+            others.append(path)
+    if others:
+        with_classes = [path for path in candidates if _list_subfolders(path)]
+        if with_classes:
+            raise ValueError(
+                f"{folder} must hold folders of splits or of classes, got the splits "
+                f"{_join_names(with_classes)} next to {_join_names(others)}: "
+                "move or rename some of them"
+            )
+        notify(
+            f"{folder}: {_join_names(candidates)} is read as a class and not as a split, "
+            f"because there are no sub-folders in it, and next to it is {_join_names(others)}"
+        )
+        return {}
+    splits = {}
+    for path in candidates:
+        split = SPLIT_OF_FOLDER[path.name.lower()]
+        if split in splits:
+            raise ValueError(
+                f"{folder} must hold one folder for the split {split}, "
+                f"got {splits[split].name} and {path.name}"
+            )
+        splits[split] = path
+    if "train" not in splits:
+        raise ValueError(f"{folder} must hold a folder train next to {', '.join(sorted(splits))}")
+    return splits
+
+
+def _report_unused(
+    folder: Path,
+    found: FoundFiles,
+    used: list[Path],
+) -> None:
+    """Say in one line how many files are left out, if any are."""
+    counts = {
+        "hidden": len(found.hidden),
+        "not an image": len(found.others),
+        "outside of the folders of classes": len(found.images) - len(used),
+    }
+    reasons = []
+    for reason, count in counts.items():
+        if count:
+            reasons.append(f"{count} {reason}")
+    if reasons:
+        notify(f"{folder}: files left out: {', '.join(reasons)}")
 
 
 def _list_class_names(splits: list[Path]) -> list[str]:
@@ -211,39 +287,38 @@ def _list_class_names(splits: list[Path]) -> list[str]:
     return sorted(names)
 
 
-def _list_files(folder: Path, class_names: list[str]) -> list[ImageFile]:
+def _list_files(
+    folder: Path,
+    class_names: list[str],
+    found: FoundFiles,
+) -> list[ImageFile]:
     """The images of every class.
 
     Raises:
         ValueError: A class has no images.
     """
+    paths_of_class: dict[str, list[Path]] = {name: [] for name in class_names}
+    depth = len(folder.parts)
+    for path in found.images:
+        is_in_class = path.parts[:depth] == folder.parts and len(path.parts) > depth + 1
+        if is_in_class:
+            paths_of_class[path.parts[depth]].append(path)
     files = []
     for label, name in enumerate(class_names):
-        images = []
-        for path in sorted((folder / name).glob("**/*")):
-            if path.suffix.lower() in SUFFIXES:
-                images.append(ImageFile(path, label))
-        if not images:
+        paths = paths_of_class[name]
+        if not paths:
             raise ValueError(f"{folder / name} must hold images ({', '.join(SUFFIXES)}), got none")
-        files += images
+        files += [ImageFile(path, label) for path in paths]
     return files
 
 
 def _list_subfolders(folder: Path) -> list[Path]:
     subfolders = []
     for path in folder.iterdir():
-        if path.is_dir() and not path.name.startswith("."):
+        if path.is_dir() and not is_hidden(path.name):
             subfolders.append(path)
     return sorted(subfolders)
 
 
-def _read_shape(path: Path) -> ImageShape:
-    """Height, width, and the number of channels: one for a gray image, three for a color image."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            channels = 1 if image.mode in GRAY_MODES else 3
-            return image.height, image.width, channels
-    except OSError:
-        raise ValueError(f"{path} is not an image, or it is damaged") from None
+def _join_names(paths: list[Path]) -> str:
+    return join_first([path.name for path in paths])

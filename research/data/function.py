@@ -70,7 +70,8 @@ def load_function(data: FunctionData) -> Dataset:
     def read(split: str) -> LabeledArrays:
         return _generate_split(data, is_train=split == "train")
 
-    selected = select_splits(data, info.splits, read)
+    # A part of a grid in its order would be a part of the interval.
+    selected = select_splits(data, info.splits, read, shuffle=data.grid)
     return Dataset(
         name="function",
         version=data.function.name,
@@ -94,8 +95,7 @@ def _generate_split(data: FunctionData, *, is_train: bool) -> LabeledArrays:
     y = function.evaluate(*x.T)
     if is_train:
         y = y + data.noise * generator.standard_normal(data.examples)
-    targets = y[:, None]
-    return LabeledArrays(x.astype(np.float32), targets.astype(np.float32))
+    return LabeledArrays(x, y[:, None])
 
 
 def _check_grid_size(examples: int, num_inputs: int) -> None:

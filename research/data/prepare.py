@@ -1,11 +1,13 @@
 """Prepares a dataset of the TFDS catalogue in a separate process, so no run imports TensorFlow.
 
-A dataset that is already prepared is used as it is. Otherwise, files in ``data.raw_dir`` are used
+The builders of the catalogue need TensorFlow, except for those that ``raw_formats`` replaces. A
+dataset that is already prepared is used as it is. Otherwise, files in ``data.raw_dir`` are used
 if their checksums are those of the catalogue, and missing files are downloaded. No other dataset
 is ever used instead.
 """
 
 import difflib
+import functools
 import importlib.util
 import json
 import os
@@ -13,13 +15,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from research.config.data_options import CatalogData
 from research.data.lock import lock_folder
-from research.data.raw_files import RawFiles, place_raw_files
+from research.data.raw_files import (
+    RawFiles,
+    download_raw_files,
+    find_raw_files,
+    place_raw_files,
+)
+from research.data.raw_formats import UNPACKED, can_read_raw_files, make_raw_builder
 from research.data.tfds_directory import (
     data_dir,
     describe_offline_datasets,
@@ -45,7 +53,7 @@ def ensure_prepared(data: CatalogData, name: str) -> Path:
         ValueError: The dataset cannot be prepared. The message says in one line what is missing,
             how to provide it, and which datasets are available offline.
     """
-    if not importlib.util.find_spec("tensorflow"):
+    if not can_read_raw_files(name) and not importlib.util.find_spec("tensorflow"):
         raise ValueError(
             f"data={name} is not prepared in {data_dir() / name}, "
             "and preparing needs TensorFlow, once: pip install 'fathom-gradients[catalog]'; "
@@ -134,7 +142,7 @@ def prepare_dataset(
     download: bool,
     progress: TextIO,
 ) -> Path:
-    """Prepare a dataset in this process, which needs TensorFlow unless files are missing.
+    """Prepare a dataset in this process.
 
     Args:
         name: Name of the dataset, with a slash and its configuration if it has one.
@@ -154,41 +162,73 @@ def prepare_dataset(
         url_infos=dict(builder_class.url_infos),
         download_dir=data_dir() / "downloads",
         may_download=download,
+        raw_dir=Path(raw_dir).expanduser() if raw_dir else None,
+        unpacked=UNPACKED if can_read_raw_files(name) else {},
     )
-    instructions = builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS or ""
-    instructions = " ".join(instructions.split())
-    manual_dir = None
-    if instructions:
-        if not raw_dir:
-            raise ValueError(
-                f"data={name} is not prepared and its files cannot be downloaded automatically: "
-                f"put them in a folder and give data.raw_dir: {instructions}"
-            )
-        manual_dir = raw_dir
+    if can_read_raw_files(name):
+        files = _collect_files(raw_files, progress)
+        build = functools.partial(_build_from_files, raw_files, files)
     else:
-        folder = Path(raw_dir).expanduser() if raw_dir else None
-        missing = place_raw_files(raw_files, folder)
-        if missing and len(missing) == len(raw_files.url_infos):
-            # TensorFlow takes seconds to import: find out first whether a download can start.
-            raw_files.check_can_download(missing[0])
+        manual_dir = _place_files(raw_files, builder_class)
+        build = functools.partial(_build_with_tensorflow, raw_files, manual_dir, progress)
     with lock_folder(data_dir() / raw_files.base_name):
         # Another process may have prepared the dataset while this one waited for the lock.
         prepared = find_prepared_folder(name)
         if prepared:
             return prepared
-        return _build_dataset(raw_files, manual_dir, progress)
+        return _build_dataset(name, build, progress)
+
+
+def _collect_files(raw_files: RawFiles, progress: TextIO) -> dict[str, Path]:
+    """All raw files by their names in the catalogue; missing ones are downloaded."""
+    files = find_raw_files(raw_files)
+    missing = [url for url in raw_files.url_infos if url not in files]
+    if missing:
+        raw_files.check_can_download(missing)
+        lock = lock_folder(raw_files.download_dir / raw_files.base_name)
+        with lock, raw_files.watch_downloads(progress):
+            files |= download_raw_files(raw_files, missing)
+    return {raw_files.file_name(url): file for url, file in files.items()}
+
+
+def _place_files(raw_files: RawFiles, builder_class: Any) -> str | None:
+    """Put raw files where the catalogue's builder looks for them.
+
+    Returns:
+        Folder with files that cannot be downloaded automatically; None for none.
+    """
+    instructions = builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS or ""
+    instructions = " ".join(instructions.split())
+    if instructions:
+        if not raw_files.raw_dir:
+            raise ValueError(
+                f"data={raw_files.dataset} is not prepared and its files cannot be downloaded "
+                f"automatically: put them in a folder and give data.raw_dir: {instructions}"
+            )
+        return str(raw_files.raw_dir)
+    missing = place_raw_files(raw_files)
+    # Of the files of several configurations, only some are needed.
+    has_configurations = bool(getattr(builder_class, "builder_configs", None))
+    if has_configurations and len(missing) == len(raw_files.url_infos):
+        missing = missing[:1]
+    elif has_configurations:
+        missing = []
+    if missing:
+        # TensorFlow takes seconds to import: find out first whether a download can start.
+        raw_files.check_can_download(missing)
+    return None
 
 
 def _build_dataset(
-    raw_files: RawFiles,
-    manual_dir: str | None,
+    name: str,
+    build: Callable[[], Any],
     progress: TextIO,
 ) -> Path:
-    """Run the builder of the catalogue.
+    """Run a builder.
 
     Args:
-        raw_files: The raw files of the dataset.
-        manual_dir: Folder with files that cannot be downloaded automatically; None for none.
+        name: Name of the dataset, with a slash and its configuration if it has one.
+        build: Prepares the dataset and returns its builder.
         progress: Where progress is written.
 
     Returns:
@@ -197,18 +237,50 @@ def _build_dataset(
     import tensorflow_datasets as tfds
     from absl import logging
 
-    name = raw_files.dataset
-    folder = data_dir() / raw_files.base_name
-    # TFDS names extracted files by the archive alone, and datasets share such names.
-    extract_dir = raw_files.download_dir / "extracted" / raw_files.base_name
+    folder = data_dir() / name.partition("/")[0]
     _remove_incomplete(folder.glob("**/incomplete.*"))
-    _remove_incomplete(extract_dir.glob("incomplete.*"))
     logging.set_verbosity(logging.ERROR)
     if not progress.isatty():
         tfds.disable_progress_bar()
     print(f"preparing {name} in {folder}, once", file=progress)
     start = time.monotonic()
-    builder = tfds.builder(name, data_dir=str(data_dir()), file_format="array_record")
+    builder = build()
+    seconds = time.monotonic() - start
+    print(f"prepared {name} in {seconds:.0f} s", file=progress)
+    return Path(builder.data_dir)
+
+
+def _build_from_files(raw_files: RawFiles, files: Mapping[str, Path]) -> Any:
+    """Prepare a dataset whose files are read without TensorFlow; returns its builder."""
+    import tensorflow_datasets as tfds
+
+    builder = make_raw_builder(raw_files.dataset, files, data_dir())
+    config = tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP)
+    builder.download_and_prepare(download_config=config)
+    return builder
+
+
+def _build_with_tensorflow(
+    raw_files: RawFiles,
+    manual_dir: str | None,
+    progress: TextIO,
+) -> Any:
+    """Run the builder of the catalogue.
+
+    Args:
+        raw_files: The raw files of the dataset.
+        manual_dir: Folder with files that cannot be downloaded automatically; None for none.
+        progress: Where progress is written.
+
+    Returns:
+        The builder.
+    """
+    import tensorflow_datasets as tfds
+
+    # TFDS names extracted files by the archive alone, and datasets share such names.
+    extract_dir = raw_files.download_dir / "extracted" / raw_files.base_name
+    _remove_incomplete(extract_dir.glob("incomplete.*"))
+    builder = tfds.builder(raw_files.dataset, data_dir=str(data_dir()), file_format="array_record")
     config = tfds.download.DownloadConfig(
         extract_dir=str(extract_dir),
         manual_dir=manual_dir,
@@ -219,9 +291,7 @@ def _build_dataset(
         builder.download_and_prepare(
             download_dir=str(raw_files.download_dir), download_config=config
         )
-    seconds = time.monotonic() - start
-    print(f"prepared {name} in {seconds:.0f} s", file=progress)
-    return Path(builder.data_dir)
+    return builder
 
 
 def _remove_incomplete(paths: Iterable[Path]) -> None:

@@ -27,6 +27,8 @@ class PreparedDataset:
         text: Name of the text feature; empty if there is none or images are used.
         label: Name of the label feature; empty if there is none.
         classes: Number of classes; 0 if there is no label.
+        in_source_order: Whether the examples are in the order of the source, which may be that of
+            the classes. TFDS shuffles most datasets when it prepares them.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class PreparedDataset:
     text: str
     label: str
     classes: int
+    in_source_order: bool
 
     @property
     def version(self) -> str:
@@ -126,6 +129,7 @@ def _read_prepared_dataset(
         text="" if image else texts[0],
         label=target,
         classes=features[target].classes if target else 0,
+        in_source_order=read_dataset_info(folder).get("disableShuffling", False),
     )
 
 

@@ -47,10 +47,9 @@ def _describe_paragraphs(data: TextData) -> DatasetInfo:
 
 
 def _describe_windows(data: TextData) -> DatasetInfo:
-    vocabulary = text_vocabulary(data.unit.name)
     num_targets = {}
-    for split, text in split_text().items():
-        num_targets[split] = len(vocabulary.encode(text)) - 1
+    for split, tokens in _split_tokens(data.unit.name).items():
+        num_targets[split] = len(tokens) - 1
     longest = min(num_targets.values())
     if data.length > longest:
         raise ValueError(
@@ -85,8 +84,7 @@ def load_python_docs(data: TextData) -> Dataset:
 
     def read(split: str) -> LabeledArrays:
         if not data.label:
-            tokens = vocabulary.encode(split_text()[split])
-            return make_windows(tokens, data.length)
+            return make_windows(_split_tokens(unit)[split], data.length)
         paragraphs = labeled_paragraphs()[split]
         rows = vocabulary.encode_padded(paragraphs.texts, data.length)
         return LabeledArrays(rows, paragraphs.labels)
@@ -99,6 +97,7 @@ def load_python_docs(data: TextData) -> Dataset:
         name="python_docs",
         version=platform.python_version(),
         classes=classes,
+        shuffle=bool(data.label),
     )
 
 
@@ -122,6 +121,18 @@ def split_text() -> dict[str, str]:
 def text_vocabulary(unit: str) -> Vocabulary:
     """The vocabulary of the training text."""
     return make_vocabulary([split_text()["train"]], unit)
+
+
+@functools.cache
+def _split_tokens(unit: str) -> dict[str, np.ndarray]:
+    """The tokens [n] of each split; every run of a sweep asks for their number."""
+    vocabulary = text_vocabulary(unit)
+    splits = {}
+    for split, text in split_text().items():
+        tokens = vocabulary.encode(text)
+        tokens.setflags(write=False)
+        splits[split] = tokens
+    return splits
 
 
 @functools.cache

@@ -1,14 +1,16 @@
 """The raw files of a dataset: found in a folder by their checksums, or downloaded."""
 
 import contextlib
+import gzip
 import hashlib
 import os
 import socket
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +19,16 @@ from research.data.tfds_directory import describe_offline_datasets
 CONNECT_SECONDS = 2.0
 REPORT_SECONDS = 10.0
 DEFAULT_PORTS = {"https": 443, "ftp": 21}
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP_SIZE_BYTES = 4  # the end of a gzip file holds the size of its content
+
+
+@dataclass(frozen=True)
+class Content:
+    """Size in bytes and SHA-256 of what a compressed file holds."""
+
+    size: int
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -28,12 +40,16 @@ class RawFiles:
         url_infos: What the catalogue knows of each file by URL: size, checksum and name.
         download_dir: Where TFDS keeps downloads.
         may_download: Whether missing files may be downloaded.
+        raw_dir: Folder with files that were downloaded before; None for none.
+        unpacked: The content of compressed files, by their SHA-256, that may replace them.
     """
 
     dataset: str
     url_infos: Mapping[str, Any]
     download_dir: Path
     may_download: bool
+    raw_dir: Path | None = None
+    unpacked: Mapping[str, Content] = field(default_factory=dict)
 
     @property
     def base_name(self) -> str:
@@ -56,22 +72,38 @@ class RawFiles:
         address = urllib.parse.urlparse(url)
         return os.path.basename(address.path)
 
-    def check_can_download(self, url: str) -> None:
-        """Check that a file may be downloaded and its host answers.
+    def check_can_download(self, urls: Sequence[str]) -> None:
+        """Check that files may be downloaded and their hosts answer.
 
         Raises:
-            ValueError: The file cannot be downloaded. The message says how to provide it.
+            ValueError: A file cannot be downloaded. The message names all of ``urls`` and says how
+                to provide them.
         """
-        if self.may_download and is_reachable(url):
+        reason = self._find_obstacle(urls)
+        if not reason:
             return
-        host = urllib.parse.urlparse(url).hostname or url
-        reason = f"{host} cannot be reached" if self.may_download else "data.download=false"
-        size = f" ({self.url_infos[url].size})" if url in self.url_infos else ""
+        files = ", ".join(self._describe_file(url) for url in urls)
+        place = f"in {self.raw_dir}" if self.raw_dir else "in a folder and give data.raw_dir=FOLDER"
         raise ValueError(
-            f"data={self.dataset} is not prepared, and {reason}: "
-            f"put {self.file_name(url)}{size} in a folder and give data.raw_dir=FOLDER, "
+            f"data={self.dataset} is not prepared, and {reason}: put {files} {place}, "
             f"or prepare it where there is a network; {describe_offline_datasets()}"
         )
+
+    def _find_obstacle(self, urls: Sequence[str]) -> str:
+        """Why files cannot be downloaded; empty if they can."""
+        if not self.may_download:
+            return "data.download=false"
+        url_of_host = {}
+        for url in urls:
+            url_of_host[urllib.parse.urlparse(url).hostname or url] = url
+        for host, url in url_of_host.items():
+            if not is_reachable(url):
+                return f"{host} cannot be reached"
+        return ""
+
+    def _describe_file(self, url: str) -> str:
+        size = f" ({self.url_infos[url].size})" if url in self.url_infos else ""
+        return self.file_name(url) + size
 
     @contextlib.contextmanager
     def watch_downloads(self, progress: TextIO) -> Iterator[None]:
@@ -91,7 +123,7 @@ class RawFiles:
             **kwargs: Any,
         ) -> Any:
             if url.startswith(("http", "ftp")):
-                self.check_can_download(url)
+                self.check_can_download([url])
             return original(self_, url, *args, **kwargs)
 
         finished = threading.Event()
@@ -123,37 +155,71 @@ class RawFiles:
         return f"{mebibytes:.0f} MiB arrived"
 
 
-def place_raw_files(raw_files: RawFiles, raw_dir: Path | None) -> list[str]:
-    """Put the raw files of a folder where TFDS looks for downloads, as symbolic links.
+def find_raw_files(raw_files: RawFiles) -> dict[str, Path]:
+    """The raw files that are there, by URL: cached downloads, and files of ``raw_dir``.
 
-    A cached download whose content is damaged is removed.
+    The folder is searched with its sub-folders. A cached download whose content is damaged is
+    removed.
 
-    Args:
-        raw_files: The files that the dataset needs.
-        raw_dir: The folder, which is searched with its sub-folders; None for none.
+    Raises:
+        ValueError: There is no such folder, or files have the right name but not the right content.
+    """
+    raw_dir = raw_files.raw_dir
+    if raw_dir is not None and not raw_dir.is_dir():
+        raise ValueError(f"data.raw_dir must be a folder, got {raw_dir}")
+    available = _list_files(raw_dir) if raw_dir is not None else []
+    found = {}
+    damaged = []
+    for url, info in raw_files.url_infos.items():
+        cached = raw_files.cache_path(url)
+        if cached.exists() and is_intact(cached, info):
+            found[url] = cached
+            continue
+        cached.unlink(missing_ok=True)
+        match = _find_intact_file(available, info, raw_files.unpacked.get(info.checksum))
+        if match is not None:
+            found[url] = match
+        else:
+            damaged += _describe_damaged(raw_files, url, available)
+    if damaged:
+        missing = [raw_files.file_name(url) for url in raw_files.url_infos if url not in found]
+        raise ValueError(
+            f"data={raw_files.dataset} needs {', '.join(missing)}, but {'; '.join(damaged)}"
+        )
+    return found
+
+
+def place_raw_files(raw_files: RawFiles) -> list[str]:
+    """Put the raw files that are there where TFDS looks for downloads, as symbolic links.
 
     Returns:
         The URLs of the files that are still missing.
 
     Raises:
-        ValueError: There is no such folder, or a file has the right name but not the right content.
+        ValueError: There is no such folder, or files have the right name but not the right content.
     """
-    if raw_dir is not None and not raw_dir.is_dir():
-        raise ValueError(f"data.raw_dir must be a folder, got {raw_dir}")
-    available = _list_files(raw_dir) if raw_dir is not None else []
-    missing = []
-    for url, info in raw_files.url_infos.items():
-        cached = raw_files.cache_path(url)
-        if cached.exists() and is_intact(cached, info):
-            continue
-        cached.unlink(missing_ok=True)
-        match = _find_intact_file(available, info)
-        if match is not None:
-            _link_file(raw_files, url, match)
-            continue
-        _check_not_damaged(raw_files, url, available)
-        missing.append(url)
-    return missing
+    found = find_raw_files(raw_files)
+    for url, file in found.items():
+        if file != raw_files.cache_path(url):
+            _link_file(raw_files, url, file)
+    return [url for url in raw_files.url_infos if url not in found]
+
+
+def download_raw_files(raw_files: RawFiles, urls: Sequence[str]) -> dict[str, Path]:
+    """Download raw files to where TFDS keeps them, and check their checksums.
+
+    Returns:
+        The files by URL.
+    """
+    import tensorflow_datasets as tfds
+
+    manager = tfds.download.DownloadManager(
+        download_dir=str(raw_files.download_dir),
+        url_infos=dict(raw_files.url_infos),
+        dataset_name=raw_files.base_name,
+    )
+    paths: Any = manager.download({url: url for url in urls})
+    return {url: Path(path) for url, path in paths.items()}
 
 
 def is_intact(file: Path, info: Any) -> bool:
@@ -201,27 +267,57 @@ def _list_files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _find_intact_file(files: list[Path], info: Any) -> Path | None:
+def _find_intact_file(
+    files: list[Path],
+    info: Any,
+    unpacked: Content | None,
+) -> Path | None:
     for file in files:
-        if is_intact(file, info):
+        if is_intact(file, info) or (unpacked and _has_content(file, unpacked)):
             return file
     return None
 
 
-def _check_not_damaged(
+def _has_content(file: Path, content: Content) -> bool:
+    """Whether a file, or what it holds if it is compressed by gzip, is the expected content."""
+    size_on_disk = file.stat().st_size
+    if size_on_disk == content.size:
+        return checksum(file) == content.checksum
+    with open(file, "rb") as stream:
+        if stream.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
+            return False
+        stream.seek(max(0, size_on_disk - GZIP_SIZE_BYTES))
+        size = int.from_bytes(stream.read(), "little")
+    if size != content.size:
+        return False
+    try:
+        with gzip.open(file) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == content.checksum
+    except (OSError, EOFError, zlib.error):  # it is cut short or damaged
+        return False
+
+
+def _describe_damaged(
     raw_files: RawFiles,
     url: str,
     files: list[Path],
-) -> None:
-    """Raises ValueError if a file has the expected name: its content is not the expected one."""
+) -> list[str]:
+    """What is wrong with each file that has the expected name but not the expected content."""
     info = raw_files.url_infos[url]
+    descriptions = []
     for file in files:
-        if file.name == raw_files.file_name(url):
-            raise ValueError(
-                f"{file} is damaged: data={raw_files.dataset} needs {info.size} "
+        if _plain_name(file.name) == _plain_name(raw_files.file_name(url)):
+            descriptions.append(
+                f"{file} is damaged or of another dataset: expected {info.size} "
                 f"with SHA-256 {info.checksum}, "
                 f"got {file.stat().st_size} bytes with {checksum(file)}"
             )
+    return descriptions
+
+
+def _plain_name(name: str) -> str:
+    """The name of a file whether it is compressed or not, and whether a dot was replaced."""
+    return name.removesuffix(".gz").replace(".", "-")
 
 
 def _link_file(

@@ -5,7 +5,9 @@ import functools
 import importlib
 
 from research.config.data_options import Data, Scaling
-from research.data.dataset import Dataset, DatasetInfo, fit_standardization_per_feature
+from research.data.dataset import Dataset, DatasetInfo, check_not_constant
+from research.data.notices import join_first, notify
+from research.data.standardize import fit_standardization_per_feature
 from research.data.tfds_directory import OFFLINE_DATASETS
 
 
@@ -22,6 +24,8 @@ def describe(data: Data) -> DatasetInfo:
 def load(data: Data) -> Dataset:
     """The dataset. Equal settings give the same object.
 
+    If a class has no training example, a line on standard error says so.
+
     Raises:
         ValueError: The data is missing or damaged, or it does not fit the settings.
     """
@@ -33,11 +37,32 @@ def _load_cached(data: Data) -> Dataset:
     name = _module_name(data)
     module = importlib.import_module(f"research.data.{name}")
     load_dataset = getattr(module, f"load_{name}")
-    dataset = load_dataset(data)
+    dataset = _scale(load_dataset(data), data)
+    _report_missing_classes(dataset)
+    return dataset
+
+
+def _scale(dataset: Dataset, data: Data) -> Dataset:
+    """The dataset, standardized as the settings say."""
     if getattr(data, "scaling", Scaling.jointly) is Scaling.jointly:
         return dataset
-    offset, scale = fit_standardization_per_feature(dataset.x)
-    return dataclasses.replace(dataset, offset=offset, scale=scale)
+    standardization = fit_standardization_per_feature(dataset.x)
+    check_not_constant(dataset.name, standardization)
+    return dataclasses.replace(dataset, standardization=standardization)
+
+
+def _report_missing_classes(dataset: Dataset) -> None:
+    """Say which classes have no training example."""
+    missing = []
+    for number, count in enumerate(dataset.class_counts or []):
+        if count == 0:
+            name = dataset.class_names[number] if dataset.class_names else str(number)
+            missing.append(name)
+    if missing:
+        notify(
+            f"data={dataset.name}: {len(missing)} of {dataset.classes} classes have no example "
+            f"among the {dataset.examples} training examples: {join_first(missing)}"
+        )
 
 
 def _module_name(data: Data) -> str:

@@ -57,6 +57,48 @@ def choose_test_positions(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[num_test:]), np.sort(order[:num_test])
 
 
+def part_positions(
+    part: slice,
+    size: int,
+    *,
+    shuffle: bool,
+) -> slice | np.ndarray:
+    """The positions of a part of a split.
+
+    Args:
+        part: The part, with bounds between 0 and ``size``.
+        size: Number of examples in the split.
+        shuffle: Whether a part is cut from a random order, the same one in every run. A whole split
+            stays in its own order.
+    """
+    is_whole = part.stop - part.start == size
+    if is_whole or not shuffle:
+        return part
+    return _fixed_order(size)[part]
+
+
+def limit_positions(
+    limit: int | None,
+    size: int,
+    *,
+    shuffle: bool,
+) -> slice | np.ndarray:
+    """The positions of the examples that a limit keeps, like those of ``part_positions``.
+
+    Args:
+        limit: Largest number of examples; None keeps all.
+        size: Number of examples.
+        shuffle: Whether they are chosen at random, the same ones in every run. A larger limit keeps
+            those of a smaller one.
+    """
+    kept = min(size, limit or size)
+    return part_positions(slice(0, kept), size, shuffle=shuffle)
+
+
+def _fixed_order(size: int) -> np.ndarray:
+    return np.random.default_rng(2).permutation(size)
+
+
 def _parse_bound(bound: str | None, size: int) -> int | None:
     if bound is None:
         return None

@@ -7,9 +7,9 @@ of each batch.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from research.data.dataset import (
     LabeledArrays,
     Shape,
     add_label_noise,
-    fit_standardization,
+    check_not_constant,
     stack_examples,
 )
 from research.data.images import center_crop_and_resize, random_resized_crop
-from research.data.splits import parse_split
+from research.data.splits import limit_positions, parse_split, part_positions
+from research.data.standardize import fit_standardization
 from research.data.tfds_reader import silence_absl
 
 SAMPLE_SIZE = 2048  # examples that offset, scale and fingerprint of streamed data come from
@@ -43,6 +44,13 @@ class RecordSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+@runtime_checkable
+class LabeledRecords(RecordSource, Protocol):
+    """Raw examples whose labels [n] are known before they are read."""
+
+    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class ImageSource:
         limit: int | None = None,
         label_noise: float = 0.0,
         resized_crop: bool = False,
+        shuffle: bool = False,
     ):
         """Select images.
 
@@ -84,16 +93,29 @@ class ImageSource:
             limit: Number of examples to keep, from the first on; None keeps all.
             label_noise: Fraction of labels to replace by random ones.
             resized_crop: Whether training reads a random part of each image.
+            shuffle: Whether the part and the limit are cut from a fixed random order.
         """
         self._records = records
         self._format = image_format
-        self._positions = range(part.start, part.stop)[:limit]
         self._resized_crop = resized_crop
-        present = np.full(part.stop - part.start, PRESENT_LABEL, np.int32)
-        self._labels = add_label_noise(present, image_format.classes, label_noise)
+        size = len(records)
+        positions = np.arange(size)[part_positions(part, size, shuffle=shuffle)]
+        present = np.full(len(positions), PRESENT_LABEL, np.int32)
+        labels = add_label_noise(present, image_format.classes, label_noise)
+        kept = limit_positions(limit, len(positions), shuffle=shuffle)
+        self._positions = positions[kept]
+        self._labels = labels[kept]
 
     def __len__(self) -> int:
         return len(self._positions)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels [n] with label noise; None if the records do not tell theirs."""
+        if not isinstance(self._records, LabeledRecords):
+            return None
+        present = self._records.labels[self._positions]
+        return np.where(self._labels == PRESENT_LABEL, present, self._labels)
 
     def read(self, index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, int]:
         """Decode one image.
@@ -105,7 +127,7 @@ class ImageSource:
         Returns:
             The pixels [features] and the label, with label noise.
         """
-        record = self._records[self._positions[index]]
+        record = self._records[int(self._positions[index])]
         image = record[self._format.image_key]
         if rng is not None and self._resized_crop:
             pixels = random_resized_crop(image, self._format.shape, rng)
@@ -141,6 +163,8 @@ def make_streamed_dataset(
     *,
     name: str,
     version: str,
+    shuffle: bool,
+    class_names: Sequence[str] = (),
 ) -> Dataset:
     """A dataset whose images are decoded while the run trains.
 
@@ -151,9 +175,11 @@ def make_streamed_dataset(
         image_format: How a raw example becomes an image and a label.
         name: Name of the dataset.
         version: Version of the dataset.
+        shuffle: Whether parts of a split are cut from a fixed random order.
+        class_names: Names of the classes by number; empty if the numbers are their names.
 
     Raises:
-        ValueError: There is no such split.
+        ValueError: There is no such split, or the images do not vary.
     """
     split, part = parse_split(data.split, sizes)
     eval_split, eval_part = parse_split(data.eval_split, sizes, "data.eval_split")
@@ -164,11 +190,18 @@ def make_streamed_dataset(
         limit=data.limit,
         label_noise=data.label_noise,
         resized_crop=data.resized_crop,
+        shuffle=shuffle,
     )
-    eval_source = ImageSource(open_records(eval_split), eval_part, image_format)
+    eval_source = ImageSource(
+        open_records(eval_split),
+        eval_part,
+        image_format,
+        shuffle=shuffle,
+    )
     train_sample = sample_evenly(train_source, SAMPLE_SIZE)
     eval_sample = sample_evenly(eval_source, SAMPLE_SIZE)
-    offset, scale = fit_standardization(train_sample.x)
+    standardization = fit_standardization(train_sample.x)
+    check_not_constant(name, standardization)
     return Dataset(
         name=name,
         version=version,
@@ -179,8 +212,8 @@ def make_streamed_dataset(
         eval_y=eval_sample.y,
         shape=image_format.shape,
         classes=image_format.classes,
-        offset=offset,
-        scale=scale,
+        standardization=standardization,
+        class_names=class_names,
         train_source=train_source,
         eval_source=eval_source,
     )

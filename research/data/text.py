@@ -130,6 +130,7 @@ def make_text_dataset(
     name: str,
     version: str,
     classes: int,
+    shuffle: bool = False,
 ) -> Dataset:
     """A dataset of tokens in memory.
 
@@ -141,8 +142,9 @@ def make_text_dataset(
         name: Name of the dataset.
         version: Version of the dataset.
         classes: Number of classes; for a language model, the size of the vocabulary.
+        shuffle: Whether parts of a split are cut from a fixed random order.
     """
-    selected = select_splits(data, info.splits, read, classes)
+    selected = select_splits(data, info.splits, read, classes, shuffle=shuffle)
     symbols = vocabulary.symbols
     if vocabulary.unit == "characters":
         symbols = "".join(symbols)

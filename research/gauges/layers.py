@@ -1,10 +1,12 @@
 """Gauges of a layer's parameters: the sizes of its gradient, its weights and its update."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from research.gauges.norms import accumulator, tree_euclidean
@@ -13,7 +15,11 @@ StageParams = list[Any]  # one tree of parameters for each layer of the stage's 
 PerLayer = Float[Array, " N"]
 
 
-def each_layer(measure: Callable[..., Array], *stages: list[StageParams]) -> PerLayer:
+def each_layer(
+    measure: Callable[..., Array],
+    *stages: list[StageParams],
+    count: Array | None = None,
+) -> PerLayer:
     """Applies ``measure`` to each layer's parameters, in forward order.
 
     A stage is a list with one tree for each layer of its block. The parameters of the stage's
@@ -22,38 +28,73 @@ def each_layer(measure: Callable[..., Array], *stages: list[StageParams]) -> Per
     Args:
         measure: maps a tree with a leading block axis to one number for each block.
         stages: lists of stages of the same structure; ``measure`` gets one tree from each list.
+        count: how many blocks of each stage there are, where that is an argument of the program;
+            the trees may have room for more. The others get zeros. None for all.
 
     Returns:
         One number for each layer.
     """
+    measure_blocks = measure if count is None else functools.partial(_in_turn, measure, count)
     measured = []
     for stage in zip(*stages, strict=True):
         by_layer = []
         for stacks in zip(*stage, strict=True):
-            by_layer.append(measure(*stacks))
+            by_layer.append(measure_blocks(*stacks))
         measured.append(jnp.stack(by_layer, axis=1))  # [blocks, layers of a block]
     return jnp.concatenate([stage.reshape(-1) for stage in measured])
 
 
-def layer_norms(stages: list[StageParams]) -> PerLayer:
-    """The Euclidean norm over all parameters of each layer; ``stages`` as for ``each_layer``."""
+def _in_turn(
+    measure: Callable[..., Array],
+    count: Array,
+    *stacks: Any,
+) -> Array:
+    """Applies ``measure`` to one block after the other, so that no result depends on their number.
 
-    def norms_of_blocks(stack: Any) -> Array:
-        return tree_euclidean(stack, batch_axes=1)
+    Over all blocks at once, the order of a sum could depend on how many there are.
+    """
 
-    return each_layer(norms_of_blocks, stages)
+    def measure_block(index: Array | int) -> Array:
+        read = functools.partial(lax.dynamic_slice_in_dim, start_index=index, slice_size=1)
+        blocks = jax.tree.map(read, stacks)
+        return measure(*blocks)[0]
+
+    def step(index: Array, values: Array) -> Array:
+        return values.at[index].set(measure_block(index))
+
+    capacity = jax.tree.leaves(stacks)[0].shape[0]
+    dtype = jax.eval_shape(measure_block, 0).dtype
+    return lax.fori_loop(0, count, step, jnp.zeros(capacity, dtype))
+
+
+def layer_norms(stages: list[StageParams], count: Array | None = None) -> PerLayer:
+    """The Euclidean norm over all parameters of each layer; arguments as for ``each_layer``."""
+    return each_layer(_norms_of_blocks, stages, count=count)
 
 
 def weight_and_update_norms(
-    before: list[StageParams], after: list[StageParams]
+    before: list[StageParams],
+    after: list[StageParams],
+    count: Array | None = None,
 ) -> tuple[PerLayer, PerLayer]:
     """The norms ‖θ‖ before an update and ‖Δθ‖ of the update, each [N].
 
-    Both are computed from the parameters as stored. ``before`` and ``after`` are stages as for
-    ``each_layer``.
+    Both are computed from the parameters as stored.
+
+    Args:
+        before: stages as for ``each_layer``.
+        after: the same stages after the update.
+        count: as for ``each_layer``.
     """
-    change = jax.tree.map(_difference, after, before)
-    return layer_norms(before), layer_norms(change)
+    return layer_norms(before, count), each_layer(_norms_of_changes, after, before, count=count)
+
+
+def _norms_of_blocks(stack: Any) -> Array:
+    return tree_euclidean(stack, batch_axes=1)
+
+
+def _norms_of_changes(after: Any, before: Any) -> Array:
+    return _norms_of_blocks(jax.tree.map(_difference, after, before))
 
 
 def _difference(new: Array, old: Array) -> Array:

@@ -3,7 +3,8 @@
 The sum of squares of float32 numbers is 0 for every norm below about 1e-23, and infinite above
 1.8e19. Norms of vanishing and exploding gradients are there. The plain sum is used where it is
 trustworthy; elsewhere the array is divided by its largest magnitude first, as LAPACK's ``nrm2``
-does.
+does. A GPU sums the squares in float64 instead: there a branch and a second pass take longer than
+the arithmetic.
 """
 
 import functools
@@ -34,14 +35,31 @@ def euclidean(x: Float[Array, "..."]) -> Float[Array, ""]:
 
 def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
     """The Euclidean norm over all leaves, for each index of the leading ``batch_axes``."""
-    leaves = jax.tree.leaves(tree)
-    dtype = jnp.result_type(jnp.float32, *leaves)
-    leaves = [leaf.astype(dtype) for leaf in leaves]
+    if jax.default_backend() == "gpu":
+        return tree_euclidean_in_double(tree, batch_axes)
+    return tree_euclidean_by_branch(tree, batch_axes)
+
+
+def tree_euclidean_in_double(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
+    """``tree_euclidean`` from a sum of squares in float64, whose range holds all of float32's.
+
+    Leaves in float64 have no wider format and take a branch.
+    """
+    leaves = _wide_leaves(tree)
+    dtype = leaves[0].dtype
+    if dtype == jnp.float64:
+        return tree_euclidean_by_branch(leaves, batch_axes)
+    with jax.enable_x64(True):
+        doubles = [leaf.astype(jnp.float64) for leaf in leaves]
+        norm = jnp.sqrt(_sum_of_squares(doubles, batch_axes))
+        return norm.astype(dtype)
+
+
+def tree_euclidean_by_branch(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
+    """``tree_euclidean`` from the sum of squares, and from a scaled one only where it is needed."""
+    leaves = _wide_leaves(tree)
     squares = _sum_of_squares(leaves, batch_axes)
-    # Above this floor, elements whose squares underflow are too small to matter in the sum.
-    smallest_exponent = int(jnp.finfo(dtype).minexp)
-    floor = 2.0 ** (smallest_exponent // 2 - 7)
-    is_trustworthy = (squares > floor) & (squares < jnp.inf)
+    is_trustworthy = (squares > _floor(leaves[0].dtype)) & (squares < jnp.inf)
 
     def plain_norm(_: list[Array]) -> Array:
         return jnp.sqrt(squares)
@@ -50,6 +68,19 @@ def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
         return _scaled_norm(leaves, batch_axes)
 
     return lax.cond(jnp.all(is_trustworthy), plain_norm, scaled_norm, leaves)
+
+
+def _wide_leaves(tree: Any) -> list[Array]:
+    """The leaves in the widest of their formats, or in float32."""
+    leaves = jax.tree.leaves(tree)
+    dtype = jnp.result_type(jnp.float32, *leaves)
+    return [leaf.astype(dtype) for leaf in leaves]
+
+
+def _floor(dtype: jnp.dtype) -> float:
+    """Above this sum, elements whose squares underflow are too small to matter in it."""
+    smallest_exponent = int(jnp.finfo(dtype).minexp)
+    return 2.0 ** (smallest_exponent // 2 - 7)
 
 
 def nonzero_or_one(lengths: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -12,7 +12,7 @@ The functions import JAX when they are called, so that records can read the tabl
 """
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -271,6 +271,20 @@ GAUGES = (
     UPDATE_NORM,
     UPDATE_RATIO,
 )
+
+
+def trim_profile(profile: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """The entries of a network's layers, where arrays have room for more of them.
+
+    Args:
+        profile: arrays by gauge, with the entries on the last axis.
+        layers: the layers N of the network.
+    """
+    trimmed = {}
+    for gauge in GAUGES:
+        if gauge.name in profile:
+            trimmed[gauge.name] = profile[gauge.name][..., : gauge.length(layers)]
+    return trimmed
 
 
 def gauges_at(site: Site, level: Level) -> Iterator[Gauge]:

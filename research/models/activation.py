@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from research.config.options import Level
 from research.gauges.slots import Statistics
 from research.gauges.table import Site, measure_at
+from research.models.architecture import Architecture
+from research.models.hparams import HParams
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -22,6 +25,14 @@ ACTIVATIONS = {
     "softsign": jax.nn.soft_sign,
     "linear": lambda z: z,
 }
+
+
+def nonlinearity_of(arch: Architecture, hp: HParams) -> "Nonlinearity | SwitchedNonlinearity":
+    """The nonlinearity of a network, elementwise."""
+    if hp.variant is not None:
+        names = [kind.name for kind in arch.family]
+        return SwitchedNonlinearity(names, hp.variant.activation)
+    return Nonlinearity(arch.activation.kind.name)
 
 
 class Nonlinearity:
@@ -37,9 +48,12 @@ class Nonlinearity:
 
     def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """The derivative φ'(z)."""
-        ones = jnp.ones_like(z)
-        _, slope = jax.jvp(self.function, (z,), (ones,))
+        _, slope = self.with_slope(z)
         return slope
+
+    def with_slope(self, z: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """φ(z) and φ'(z)."""
+        return jax.jvp(self.function, (z,), (jnp.ones_like(z),))
 
     def greatest_slope(self) -> float:
         """The greatest |φ'(z)| on a fine grid: the unit in which saturation is measured."""
@@ -49,8 +63,46 @@ class Nonlinearity:
             return float(np.max(slopes))
 
 
+class SwitchedNonlinearity:
+    """One of several nonlinearities, elementwise; which one is an argument of the program.
+
+    Args:
+        names: the nonlinearities to choose from, by their names in ``ACTIVATIONS``.
+        choice: the place of the chosen one among them.
+    """
+
+    def __init__(self, names: Sequence[str], choice: Array):
+        self.choices = [Nonlinearity(name) for name in names]
+        self.choice = choice
+
+    def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """φ(z)."""
+
+        @jax.custom_vjp
+        def apply(z: Array) -> Array:
+            return lax.switch(self.choice, self.choices, z)
+
+        def forward(z: Array) -> tuple[Array, Array]:
+            return lax.switch(self.choice, [each.with_slope for each in self.choices], z)
+
+        def backward(slope: Array, cotangent: Array) -> tuple[Array]:
+            return (cotangent * slope,)
+
+        apply.defvjp(forward, backward)
+        return apply(z)
+
+    def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The derivative φ'(z)."""
+        return lax.switch(self.choice, [each.slope for each in self.choices], z)
+
+    def greatest_slope(self) -> Float[Array, ""]:
+        """The greatest |φ'(z)|, as ``Nonlinearity`` computes it."""
+        slopes = [each.greatest_slope() for each in self.choices]
+        return jnp.asarray(slopes)[self.choice]
+
+
 def unit_statistics(
-    activation: str,
+    nonlinearity: Nonlinearity | SwitchedNonlinearity,
     z: Float[Array, "... D"],
     level: Level = Level.full,
     unit_mask: Bool[Array, " D"] | None = None,
@@ -58,13 +110,13 @@ def unit_statistics(
     """What the gauges of a nonlinearity measure, outside differentiation.
 
     Args:
-        activation: name of the nonlinearity.
+        nonlinearity: the nonlinearity.
         z: its input.
         level: which gauges are measured.
         unit_mask: which units count; None for all.
     """
     z = jax.lax.stop_gradient(z)
-    return measure_at(Site.NONLINEARITY, level, Nonlinearity(activation), z, unit_mask)
+    return measure_at(Site.NONLINEARITY, level, nonlinearity, z, unit_mask)
 
 
 def mean_statistics(statistics: Sequence[Statistics]) -> Statistics:

@@ -13,6 +13,7 @@ from research.config import options
 from research.config.options import (
     CONVOLUTIONAL,
     RESNETS,
+    ActivationKind,
     CellKind,
     DenseSkip,
     Level,
@@ -46,6 +47,9 @@ class Architecture:
         rounding: a narrower format that the inputs of layers, and their gradients, are rounded
             through; none where it is empty.
         tensor_scale: whether each array is shifted to the top of that format's range first.
+        family: where depth, shortcut and activation are hyperparameters (``HParams.variant``), the
+            nonlinearities to choose from. ``model.depth`` is then the greatest depth, for which the
+            parameters have room. Empty for a network that is no member of a family.
     """
 
     shape: tuple[int, ...]
@@ -63,6 +67,7 @@ class Architecture:
     one_hot: bool = False
     rounding: str = ""
     tensor_scale: bool = False
+    family: tuple[ActivationKind, ...] = ()
 
     def linear_kwargs(
         self,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from research.config.options import Padding, SkipKind, Transformer
 from research.gauges.slots import Statistics
-from research.models.activation import ACTIVATIONS, mean_statistics, unit_statistics
+from research.models.activation import mean_statistics, nonlinearity_of, unit_statistics
 from research.models.architecture import Architecture, ForwardContext
 from research.models.conv import Conv
 from research.models.dense import make_linear
@@ -87,7 +87,7 @@ class FeedForwardBranch(nnx.Module):
             ctx: the context of the pass; ``ctx.level`` selects the gauges.
             layer: the layer's number.
         """
-        activation = self.arch.activation.kind.name
+        nonlinearity = nonlinearity_of(self.arch, ctx.hp)
         statistics = []
         last = len(self.weights) - 1
         for index, weight in enumerate(self.weights):
@@ -96,8 +96,8 @@ class FeedForwardBranch(nnx.Module):
                     z = apply_norm(self.norms[index], z, train=ctx.train)
                 z = self.add_fixup_bias(z, index, before="nonlinearity")
                 active = self._active_units(z, layer)
-                statistics.append(unit_statistics(activation, z, ctx.level, active))
-                z = self._mask_inactive(ACTIVATIONS[activation](z), layer)
+                statistics.append(unit_statistics(nonlinearity, z, ctx.level, active))
+                z = self._mask_inactive(nonlinearity(z), layer)
             if index == last:
                 z = dropout(self.arch, z, ctx, layer)
             z = weight(self.add_fixup_bias(z, index, before="weight"))

@@ -9,8 +9,25 @@ import jax
 import numpy as np
 
 from research.config import options
+from research.config.family import affine_factors, to_family
 from research.config.fields import Setting, replace_traced, traced_names, without_traced_values
 from research.config.schema import OPTIONS, Config
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Variant:
+    """Which network of a family a run trains.
+
+    The factors of its shortcut are those of ``HParams.skip``.
+
+    Attributes:
+        depth: the number of layers, int32.
+        activation: the place of its nonlinearity in ``Architecture.family``, int32.
+    """
+
+    depth: Any
+    activation: Any
 
 
 @jax.tree_util.register_dataclass
@@ -32,6 +49,7 @@ class HParams:
     optimizer: options.Optimizer
     precision: options.Precision
     loss: options.Loss
+    variant: Variant | None = None  # of a network of a family
 
     @property
     def total_steps(self) -> Any:
@@ -39,12 +57,18 @@ class HParams:
         return self.train.steps
 
     @property
+    def num_layers(self) -> Any:
+        """The number of layers where it is a hyperparameter, else None."""
+        return None if self.variant is None else self.variant.depth
+
+    @property
     def dropout_rate(self) -> Any:
         """The dropout rate; 0 for a model that has none."""
         return getattr(self.model, "dropout", 0.0)
 
 
-GROUPS = tuple(item.name for item in dataclasses.fields(HParams) if item.name != "seed")
+OTHER_FIELDS = ("seed", "variant")
+GROUPS = tuple(item.name for item in dataclasses.fields(HParams) if item.name not in OTHER_FIELDS)
 
 
 def _register_options() -> None:
@@ -67,6 +91,8 @@ def make_hparams(
     *,
     steps: int,
     dtype: type,
+    num_copies: int = 0,
+    family: Sequence[options.ActivationKind] = (),
 ) -> HParams:
     """The hyperparameters [M] of runs that differ only in traced numbers, on the host.
 
@@ -74,15 +100,38 @@ def make_hparams(
         configs: the configurations of the M runs.
         steps: how many updates each of them has.
         dtype: the format of real numbers: float32 or float64.
+        num_copies: how many runs, the last ones, fill up devices and have no step.
+        family: see ``Architecture.family``.
     """
+    variant = None
+    if family:
+        variant = _make_variant(configs, family)
+        configs = [_in_family(config) for config in configs]
+    run_steps = [steps] * (len(configs) - num_copies) + [0] * num_copies
     groups = {}
     for group in GROUPS:
         variants = [getattr(config, group) for config in configs]
         if group == "train":
-            variants = [_only_traced(variant, steps) for variant in variants]
+            variants = list(map(_only_traced, variants, run_steps))
         groups[group] = _stack_options(variants, dtype)
     seeds = np.asarray([config.seed for config in configs], np.uint32)
-    return HParams(seed=seeds, **groups)
+    return HParams(seed=seeds, variant=variant, **groups)
+
+
+def _make_variant(
+    configs: Sequence[Config],
+    family: Sequence[options.ActivationKind],
+) -> Variant:
+    depths = [config.model.depth for config in configs]
+    activations = [family.index(config.activation.kind) for config in configs]
+    return Variant(np.asarray(depths, np.int32), np.asarray(activations, np.int32))
+
+
+def _in_family(config: Config) -> Config:
+    """The configuration as the family's program takes it: with the factors of its shortcut."""
+    shortcut_scale, branch_scale = affine_factors(config.skip, config.model.depth)
+    skip = options.ScaledSkip(branch_scale=branch_scale, shortcut_scale=shortcut_scale)
+    return dataclasses.replace(to_family(config), skip=skip)
 
 
 def _only_traced(train: options.Train, steps: int) -> options.Train:

@@ -7,7 +7,12 @@ from jaxtyping import Array, Float
 
 from research.config.options import CellKind, Recurrent
 from research.gauges.slots import Statistics
-from research.models.activation import ACTIVATIONS, mean_statistics, unit_statistics
+from research.models.activation import (
+    ACTIVATIONS,
+    Nonlinearity,
+    mean_statistics,
+    unit_statistics,
+)
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.init import make_bias_initializer, make_weight_initializer
@@ -93,7 +98,7 @@ class Cell(nnx.Module):
                 out, nonlinearities = self._lstm(z, from_input)
         statistics = []
         for activation, argument in nonlinearities:
-            statistics.append(unit_statistics(activation, argument, ctx.level))
+            statistics.append(unit_statistics(Nonlinearity(activation), argument, ctx.level))
         return out, mean_statistics(statistics)
 
     def _from_state(self, h: Array) -> Float[Array, "G B D"]:

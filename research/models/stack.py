@@ -16,12 +16,13 @@ from jaxtyping import Array, Bool, Float
 from research.config.options import ModelKind, SkipKind, Transformer
 from research.gauges.slots import Statistics, tap
 from research.gauges.table import GRAD_NORM, SIGNAL_GRAD
-from research.models.activation import ACTIVATIONS
+from research.models.activation import nonlinearity_of
 from research.models.architecture import Architecture, ForwardContext
 from research.models.dense import make_linear
 from research.models.embed import make_embed, unit_vectors
 from research.models.hparams import HParams
 from research.models.layer import Layer, Slots, signal_statistics
+from research.models.loop import loop_over_layers
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
 from research.models.units import pad_units, read
@@ -216,7 +217,7 @@ class Stack(nnx.Module):
         arch = self.arch
         h = apply_norm(self.norm, h, train=ctx.train)
         if arch.activates_end:
-            h = ACTIVATIONS[arch.activation.kind.name](h)
+            h = nonlinearity_of(arch, ctx.hp)(h)
         if arch.shares_weights:
             h = h[..., -arch.model.width :]  # of an LSTM's [c, h] the hidden state
         elif ctx.padding_mask is not None:
@@ -365,7 +366,20 @@ def _run_stage(
         body = jax.checkpoint(body, prevent_cse=stage.blocks == 1)
     numbers = jnp.arange(stage.blocks)
     blocks = Block(numbers, tuple(params), tuple(states), slots)
-    h, (new_states, statistics) = _run_in_order(body, h, blocks, stage.blocks)
+    num_layers = ctx.hp.num_layers
+    if num_layers is None:
+        h, (new_states, statistics) = _run_in_order(body, h, blocks, stage.blocks)
+    else:
+
+        def layer_body(
+            h: Array,
+            number: Array,
+            layer: tuple[Any, Any, Any],
+        ) -> tuple[Array, Any]:
+            return body(h, Block(number, *layer))
+
+        layers = (blocks.params, blocks.states, blocks.slots)
+        h, (new_states, statistics) = loop_over_layers(layer_body, h, layers, num_layers)
     for stack, state in zip(stacks, new_states, strict=True):
         nnx.update(stack, state)
     return h, jax.tree.map(lambda values: values.reshape(-1), statistics)

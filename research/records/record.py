@@ -1,10 +1,9 @@
 """Writes a run directory: ``run.json`` and the tables metrics, profiles and inspections.
 
 While a run lasts, its rows are in numbered part files. Every file is written under a temporary name
-and then renamed, so a killed run can be read up to its last flush. Part files keep the dtype of the
-measurement; the final profiles are float32. If a run is interrupted and has a checkpoint, its part
-files remain after the final tables are written: the next attempt keeps the rows up to that
-checkpoint and removes the others.
+and then renamed, so a killed run can be read up to its last flush. Every column keeps the dtype of
+the measurement. If a run is interrupted and has a checkpoint, its part files remain after the final
+tables are written: the next attempt keeps the rows up to that checkpoint and removes the others.
 """
 
 import fcntl

@@ -91,10 +91,7 @@ class TableWriter:
         tables = [*self._read_parts(), *self._buffer]
         if not tables:
             return
-        whole = _concatenate(tables)
-        if self._name == "profiles":
-            whole = _cast_lists_to_float32(whole)
-        _write_table(self._file, whole)
+        _write_table(self._file, _concatenate(tables))
 
     def remove_parts(self) -> None:
         """Removes the part files."""
@@ -156,23 +153,6 @@ def _column_to_array(column: pa.Array) -> np.ndarray:
     values = column_to_array(column.fill_null(0))
     mask = column_to_array(column.is_null())
     return np.ma.masked_array(values, mask)
-
-
-def _cast_lists_to_float32(table: pa.Table) -> pa.Table:
-    """Converts the numbers in lists to float32. Columns of numbers stay as they are."""
-    fields = []
-    for field in table.schema:
-        if pa.types.is_list(field.type):
-            field = field.with_type(_float32_list(field.type))
-        fields.append(field)
-    return table.cast(pa.schema(fields))
-
-
-def _float32_list(type_: pa.DataType) -> pa.DataType:
-    """The type of a list, or of nested lists, with float32 as the type of its numbers."""
-    if pa.types.is_list(type_):
-        return pa.list_(_float32_list(type_.value_type))
-    return pa.float32()
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

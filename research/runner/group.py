@@ -20,6 +20,7 @@ from research.runner.run_setup import RunSetup
 from research.runner.run_spec import Result, RunSpec
 from research.runner.run_writer import RunWriter
 from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, copy_to_host
+from research.training.layer_params import trim_layers
 from research.training.program import Metrics
 from research.training.state import TrainState
 
@@ -198,12 +199,8 @@ class RunGroup:
         return not self._writers
 
     def record_parameter_count(self, params: Any) -> None:
-        """Records the number of parameters of a network, from the parameters [M, …] of all runs."""
-        count = 0
-        for leaf in jax.tree.leaves(params):
-            num_runs = leaf.shape[0]
-            count += leaf.size // num_runs
-        self._for_each_run(lambda writer: writer.record_parameter_count(count))
+        """Records the number of parameters of each network, from those of all runs [M, …]."""
+        self._for_each_run(lambda writer: writer.record_parameter_count(params))
 
     def start_training(self) -> None:
         """Ends the compile time, after the first step, and starts the trackers."""
@@ -269,6 +266,7 @@ class RunGroup:
             arrays = {}
             for path, array in state.items():
                 arrays[path] = array[writer.index, ...]
+            arrays = trim_layers(arrays, self.setup.program_config.architecture, writer.layers)
             notes = writer.checkpoint_notes()
             checkpoint = Checkpoint(self._steps_written, arrays, notes)
             checkpoints.append((writer.checkpoints, checkpoint))

@@ -1,5 +1,6 @@
 """The host loop: trains a group of runs chunk by chunk and writes what each chunk measured."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -32,8 +33,8 @@ from research.records.trackers import TrackerReports
 from research.runner.group import CheckpointStepMismatch, Chunk, RunGroup, is_out_of_memory
 from research.runner.memory import check_memory, program_bytes, release_programs, tree_bytes
 from research.runner.progress import Progress
-from research.runner.run_setup import RunSetup, make_run_setup
-from research.runner.run_spec import Result, RunSpec
+from research.runner.run_setup import RunSetup, make_run_setup, shares_families
+from research.runner.run_spec import Result, RunSpec, group_key
 from research.training.checkpoint import copy_to_host, restore_state, stack_checkpoints
 from research.training.precision import precision_context
 from research.training.program import Metrics, Program, make_program
@@ -67,9 +68,7 @@ def train_runs(
     Returns:
         The result of each run, in order; where it raised, with the exception as ``error``.
     """
-    groups: list[Sequence[RunSpec]] = [run_specs]
-    if len(run_specs) > 1 and _is_streamed(run_specs[0]):
-        groups = [[run_spec] for run_spec in run_specs]
+    groups = _split_by_program(run_specs, map_mode)
     results: dict[Path, Result] = {}
     while groups:
         group = groups.pop(0)
@@ -87,9 +86,24 @@ def train_runs(
             progress.undo_start()
             groups = [*smaller_groups, *groups]
             continue
-        for run_spec, result in zip(group, group_results, strict=True):
-            results[run_spec.directory] = result
+        for result in group_results:
+            results[Path(result["directory"])] = result
     return [results[run_spec.directory] for run_spec in run_specs]
+
+
+def _split_by_program(run_specs: Sequence[RunSpec], map_mode: str) -> list[Sequence[RunSpec]]:
+    """The groups that can be trained as one program on the devices that there are."""
+    if len(run_specs) == 1:
+        return [run_specs]
+    if _is_streamed(run_specs[0]):
+        return [[run_spec] for run_spec in run_specs]
+    if shares_families(make_layout(len(run_specs), map_mode=map_mode)):
+        return [run_specs]
+    groups: dict[str, list[RunSpec]] = {}
+    for run_spec in run_specs:
+        key = group_key(run_spec.config, families=False)
+        groups.setdefault(key, []).append(run_spec)
+    return [*groups.values()]
 
 
 def _is_streamed(run_spec: RunSpec) -> bool:
@@ -118,7 +132,8 @@ def _split_group(group: Sequence[RunSpec], error: Exception) -> list[Sequence[Ru
     if len(group) == 1 or not is_out_of_memory(error):
         return []
     middle = -(-len(group) // 2)
-    return [group[:middle], group[middle:]]
+    by_depth = sorted(group, key=_depth)  # members of a family have room for the deepest one
+    return [by_depth[:middle], by_depth[middle:]]
 
 
 def _train_group(
@@ -128,22 +143,50 @@ def _train_group(
     devices: int | None,
     reports: TrackerReports | None,
 ) -> list[Result]:
-    configs = [run_spec.config for run_spec in run_specs]
-    mesh = configs[0].mesh.kind.name
+    mesh = run_specs[0].config.mesh.kind.name
     layout = make_layout(len(run_specs), kind=mesh, map_mode=map_mode, devices=devices)
-    # Every device trains the same number of runs: copies of the last one fill up the places.
+    run_specs = _balance(run_specs, layout.num_run_shards)
+    configs = [run_spec.config for run_spec in run_specs]
+    # Every device holds the same number of runs: copies of the last one fill up the places.
     num_copies = -len(run_specs) % layout.num_run_shards
     padding_configs = num_copies * [configs[-1]]
     precision = configs[0].precision.kind.name
     release_programs()
     with precision_context(precision):
-        setup = _on_all_processes(make_run_setup, *configs, *padding_configs, layout=layout)
+        setup = _on_all_processes(
+            make_run_setup,
+            *configs,
+            *padding_configs,
+            layout=layout,
+            num_copies=num_copies,
+        )
         opened = _on_all_processes(RunGroup, run_specs, setup, progress, reports)
         with opened as group, ThreadPoolExecutor(1) as compile_pool:
             _on_all_processes(group.find_start_step)
             if not group.has_ended:
                 _train_in_chunks(setup, group, precision, compile_pool)
     return group.results
+
+
+def _balance(run_specs: Sequence[RunSpec], num_shards: int) -> list[RunSpec]:
+    """Orders runs so that shards, which are cut in order, have about the same number of layers."""
+    shard_size = -(-len(run_specs) // num_shards)
+    shards: list[list[RunSpec]] = [[] for _ in range(num_shards)]
+    sizes = []
+    for shard in range(num_shards):
+        num_left = max(0, len(run_specs) - shard * shard_size)
+        sizes.append(min(shard_size, num_left))
+    depths = [0] * num_shards
+    for run_spec in sorted(run_specs, key=_depth, reverse=True):
+        open_shards = [shard for shard in range(num_shards) if len(shards[shard]) < sizes[shard]]
+        shallowest = min(open_shards, key=depths.__getitem__)
+        shards[shallowest].append(run_spec)
+        depths[shallowest] += _depth(run_spec)
+    return list(itertools.chain.from_iterable(shards))
+
+
+def _depth(run_spec: RunSpec) -> int:
+    return run_spec.config.model.depth
 
 
 def _on_all_processes(

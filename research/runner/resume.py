@@ -87,7 +87,7 @@ def _open_locked_run(
 ) -> OpenedRun:
     checkpoints = Checkpoints(lock.directory)
     try:
-        checkpoint = checkpoints.read(partial(_expected_specs, setup))
+        checkpoint = checkpoints.read(partial(_expected_specs, setup, info["layers"]))
         if checkpoint:
             return _resume_run(lock, checkpoint, info)
     except (InvalidCheckpoint, CorruptTable) as error:
@@ -120,6 +120,7 @@ def _resume_run(
     return OpenedRun(record, checkpoint, earlier_rows)
 
 
-def _expected_specs(setup: RunSetup) -> ArraySpecs:
+def _expected_specs(setup: RunSetup, layers: int) -> ArraySpecs:
     program = make_program(setup.program_config, setup.layout)
-    return array_specs(jax.eval_shape(program.init, setup.hp))
+    shapes = jax.eval_shape(program.init, setup.hp)
+    return array_specs(shapes, setup.program_config.architecture, layers)

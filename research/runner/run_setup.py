@@ -1,5 +1,7 @@
 """From configurations to runs made ready: what is compiled and passed in, on which data."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,8 +9,9 @@ import jax
 import numpy as np
 
 from research.config.data_options import WordVectors
+from research.config.family import has_family, to_family
 from research.config.fields import without_traced_values
-from research.config.options import Float8, MeasureFull
+from research.config.options import ActivationKind, Float8, MeasureFull
 from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
@@ -54,6 +57,11 @@ class RunSetup:
     diagnostic_intervals: dict[str, int]
     stream: Stream | None = None
 
+    def layers_of(self, config: Config) -> int:
+        """N: the layers of a run's network."""
+        architecture = self.program_config.architecture
+        return config.model.depth if architecture.family else architecture.layers
+
     def program_data(self, start: int, steps: int) -> dict[str, Any]:
         """The arrays that the program reads for ``steps`` steps from ``start`` on."""
         if self.stream is None:
@@ -76,6 +84,7 @@ def make_run_setup(
     config: Config,
     *others: Config,
     layout: Layout = SINGLE_DEVICE,
+    num_copies: int = 0,
 ) -> RunSetup:
     """Loads the data and builds the program and the hyperparameters of M runs.
 
@@ -85,16 +94,21 @@ def make_run_setup(
         config: the first of the M runs.
         *others: the others, which differ from it only in traced numbers.
         layout: the devices that they are trained on.
+        num_copies: how many of them, the last ones, fill up devices and are not trained.
 
     Raises:
         ValueError: the runs do not share what is compiled, the devices cannot share the batches,
             streamed data are combined with ``optimizer=gd``, or they are combined with several
             processes.
     """
+    configs = (config, *others)
     dataset = load(config.data)
-    program_config = _make_program_config(config, dataset)
+    make_program_config = functools.partial(_make_program_config, dataset=dataset)
+    if shares_families(layout) and has_family(config):
+        make_program_config = functools.partial(_make_family_config, dataset=dataset, group=configs)
+    program_config = make_program_config(config)
     for other in others:
-        if _make_program_config(other, dataset) != program_config:
+        if make_program_config(other) != program_config:
             raise ValueError("runs of one group must differ only in traced settings")
     batch_setting = "data.limit" if program_config.full_batch else "train.batch_size"
     check_split(layout, program_config.batch_size, batch_setting)
@@ -103,12 +117,19 @@ def make_run_setup(
     stream = None
     if dataset.train_source is not None:
         stream = _make_stream(config, dataset, program_config.batch_size)
-    hp = make_hparams((config, *others), steps=steps, dtype=_accumulation_dtype(config))
+    dtype = _accumulation_dtype(config)
+    hp = make_hparams(
+        configs,
+        steps=steps,
+        dtype=dtype,
+        num_copies=num_copies,
+        family=program_config.architecture.family,
+    )
     return RunSetup(
         program_config=_for_length(program_config, steps, stream),
         layout=layout,
         hp=place_on_devices(layout, hp, per_run=True),
-        data=place_on_devices(layout, dataset.arrays(), per_run=False),
+        data=place_on_devices(layout, dataset.arrays(dtype), per_run=False),
         dataset=dataset,
         steps=steps,
         steps_per_epoch=steps_per_epoch,
@@ -180,7 +201,41 @@ def _for_length(
     return replace(program_config, streamed=True, capacity=stream.capacity)
 
 
-def _make_program_config(config: Config, dataset: Dataset) -> ProgramConfig:
+def shares_families(layout: Layout) -> bool:
+    """Whether the members of a family of networks share a program on these devices.
+
+    Runs that are trained one after the other on a CPU do. An accelerator would compute every branch
+    for every run of a vmap, and would wait for the host at each layer.
+    """
+    return layout.map_mode == "map" and jax.default_backend() == "cpu"
+
+
+def _make_family_config(
+    config: Config,
+    *,
+    dataset: Dataset,
+    group: Sequence[Config],
+) -> ProgramConfig:
+    """The program for a member of a family.
+
+    Args:
+        config: the member.
+        dataset: the dataset.
+        group: all members that are trained together.
+    """
+    greatest_depth = max(member.model.depth for member in group)
+    used = {member.activation.kind for member in group}
+    kinds = [kind for kind in ActivationKind if kind in used]
+    if len(kinds) == 1:
+        # With a single choice there would be no branch, and the compiler would round differently.
+        is_linear = kinds == [ActivationKind.linear]
+        kinds.append(ActivationKind.relu if is_linear else ActivationKind.linear)
+    program_config = _make_program_config(to_family(config, greatest_depth), dataset=dataset)
+    architecture = replace(program_config.architecture, family=tuple(kinds))
+    return replace(program_config, architecture=architecture)
+
+
+def _make_program_config(config: Config, *, dataset: Dataset) -> ProgramConfig:
     architecture = _make_architecture(config, dataset)
     optimizer = without_traced_values(config.optimizer)
     program_config = ProgramConfig(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from research.config.family import has_family, to_family
 from research.config.fields import to_plain
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data
@@ -66,8 +67,15 @@ def _identifying_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
-def group_key(config: Config) -> str:
-    """The hash of what is compiled: runs with the same key differ only in traced numbers."""
+def group_key(config: Config, *, families: bool = True) -> str:
+    """The hash of what is compiled: runs with the same key differ only in traced numbers.
+
+    Args:
+        config: the configuration.
+        families: whether the members of a family of networks share a program.
+    """
+    if families and has_family(config):
+        config = to_family(config)
     compiled = {}
     for item in iter_fields(config):
         if item.path.startswith(NOT_IN_PROGRAM):

@@ -19,6 +19,7 @@ from research.gauges.table import (
     Metric,
     MetricSource,
     metric_names,
+    trim_profile,
 )
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
@@ -31,6 +32,8 @@ from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec
 from research.theory.formats import gauges_from_counts
 from research.training.checkpoint import Checkpoints
+from research.training.exponents import trim_counts
+from research.training.layer_params import count_params
 from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
 
@@ -50,6 +53,7 @@ class RunWriter:
         diverged: the step and the layer of the first number that is not finite; None until then.
             The layer is None at a step that is not measured.
         index: the place of the run in its group.
+        layers: the layers N of its network.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class RunWriter:
         self.config = run_spec.config
         self.setup = setup
         self.index = index
+        self.layers = setup.layers_of(run_spec.config)
         self.checkpoints = Checkpoints(run_spec.directory)
         self.diverged: Divergence | None = None
         self._metrics: list[Columns] = []
@@ -113,9 +118,10 @@ class RunWriter:
         self._steps.append(profiles["step"])
         self._signal_grads.append(profiles[SIGNAL_GRAD.name])
 
-    def record_parameter_count(self, parameters: int) -> None:
-        """Records how many parameters the network has."""
-        self.record.update(parameters=parameters)
+    def record_parameter_count(self, params: Any) -> None:
+        """Records how many parameters the network has, from the parameters of all runs [M, …]."""
+        count = count_params(self.setup.program_config.architecture, self.layers, params)
+        self.record.update(parameters=count)
 
     def start_training(self) -> None:
         """Ends the compile time, after the first step, and starts the trackers.
@@ -168,6 +174,8 @@ class RunWriter:
                 both or neither.
         """
         num_steps = len(rows["finite"])
+        if "profile" in rows:
+            rows = rows | {"profile": trim_profile(rows["profile"], self.layers)}
         nonfinite = np.flatnonzero(~rows["finite"])
         if len(nonfinite):
             num_steps = int(nonfinite[0]) + 1
@@ -237,7 +245,8 @@ class RunWriter:
         if not counts:
             return {}
         policy = self._policy
-        gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
+        own_counts = trim_counts(counts, self.layers)
+        gauges = gauges_from_counts(own_counts, policy.compute, policy.narrowest)
         self._exponents[step] = gauges
         return gauges
 
@@ -339,7 +348,7 @@ class RunWriter:
         """The verdict as JSON; None for a run that measured nothing and did not diverge."""
         architecture = self.setup.program_config.architecture
         steps = np.zeros(0, int)
-        signal_grads = np.zeros((0, architecture.layers + 1))
+        signal_grads = np.zeros((0, self.layers + 1))
         if self._steps:
             steps = np.concatenate(self._steps)
             signal_grads = np.concatenate(self._signal_grads)
@@ -431,7 +440,7 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
-        "layers": setup.program_config.architecture.layers,
+        "layers": setup.layers_of(run_spec.config),
         "data": _data_info(setup),
     }
 

@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.models.architecture import Architecture
+from research.training.layer_params import has_layer_axis
 from research.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -61,11 +63,24 @@ def copy_to_host(state: TrainState) -> Arrays:
     return {path: np.array(leaf) for path, leaf in _by_path(on_host).items()}
 
 
-def array_specs(shapes: TrainState) -> ArraySpecs:
-    """Shape and format of every array in the checkpoint of one run, from the state of M runs."""
+def array_specs(
+    shapes: TrainState,
+    arch: Architecture,
+    layers: int,
+) -> ArraySpecs:
+    """Shape and format of every array in the checkpoint of one run.
+
+    Args:
+        shapes: the shapes of the state of M runs.
+        arch: the architecture of the runs, or of their family.
+        layers: the layers N of the run's network.
+    """
     specs = {}
     for path, leaf in _by_path(_without_key(shapes)).items():
-        specs[path] = leaf.shape[1:], np.dtype(leaf.dtype)
+        shape = leaf.shape[1:]
+        if has_layer_axis(arch, path):
+            shape = (layers, *shape[1:])
+        specs[path] = shape, np.dtype(leaf.dtype)
     return specs
 
 
@@ -83,13 +98,22 @@ def stack_checkpoints(shapes: TrainState, checkpoints: Mapping[int, Checkpoint])
     filler = next(iter(checkpoints.values()))
     num_runs = shapes.step.shape[0]
     stacked = {}
-    for path in leaves:
+    for path, leaf in leaves.items():
         run_arrays = []
         for run in range(num_runs):
             checkpoint = checkpoints.get(run, filler)
             run_arrays.append(checkpoint.arrays[path])
-        stacked[path] = np.stack(run_arrays)
+        stacked[path] = np.stack([_pad(array, leaf.shape[1:]) for array in run_arrays])
     return stacked
+
+
+def _pad(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in the rows that the array of a shallower network of a family lacks."""
+    if array.shape == shape:
+        return array
+    padded = np.zeros(shape, array.dtype)
+    padded[: len(array)] = array
+    return padded
 
 
 def restore_state(

@@ -8,6 +8,7 @@ exact arithmetic.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,15 @@ def count_exponents(
         wide_spec = dataclasses.replace(spec, architecture=wide)
         counts["float32"] = _count(wide_spec, without_loss_scale(state), hp, data)
     return counts
+
+
+def trim_counts(counts: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """The counts of a network's N layers, where the arrays have room for more layers."""
+    trimmed = {}
+    for format_, of_format in counts.items():
+        signal = of_format["signal"][: layers + 1]
+        trimmed[format_] = {"signal": signal, "grad": of_format["grad"][:layers]}
+    return trimmed
 
 
 def _count(

@@ -1,11 +1,15 @@
 """Where each layer lies in the tree of parameters."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from research.models.architecture import Architecture
+
+STAGES = "stages"  # where the parameters of layers are, stacked
 
 
 def stages_of(arch: Architecture, params: Any) -> list[list[Any]]:
@@ -20,6 +24,55 @@ def stages_of(arch: Architecture, params: Any) -> list[list[Any]]:
         stages.append(stacks[:parts])
         stacks = stacks[parts:]
     return stages
+
+
+def count_params(
+    arch: Architecture,
+    layers: int,
+    params: Any,
+) -> int:
+    """How many parameters a network has.
+
+    Args:
+        arch: its architecture, or that of its family.
+        layers: its layers N.
+        params: the parameters of several networks, with a leading axis of networks.
+    """
+    count = 0
+    for path, leaf in jax.tree.leaves_with_path(params):
+        size = leaf.size // leaf.shape[0]
+        if arch.family and STAGES in path_names(path):
+            size = size // arch.layers * layers
+        count += size
+    return count
+
+
+def trim_layers(
+    arrays: Mapping[str, np.ndarray],
+    arch: Architecture,
+    layers: int,
+) -> dict[str, np.ndarray]:
+    """The arrays of a network's own layers, where those of its family have room for more.
+
+    Args:
+        arrays: the state of one run by path.
+        arch: the architecture.
+        layers: the layers N of the run's network.
+    """
+    trimmed = {}
+    for path, array in arrays.items():
+        trimmed[path] = array[:layers] if has_layer_axis(arch, path) else array
+    return trimmed
+
+
+def has_layer_axis(arch: Architecture, path: str) -> bool:
+    """Whether an array of a state has room for the layers of the deepest network of a family.
+
+    Args:
+        arch: the architecture.
+        path: where the array is in the state, with dots.
+    """
+    return bool(arch.family) and STAGES in path.split(".")
 
 
 def kernels_of(arch: Architecture, params: Any) -> list[list[list[Array]]]:

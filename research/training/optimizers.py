@@ -23,7 +23,7 @@ from research.config.options import (
     Schedule,
 )
 from research.gauges.norms import tree_euclidean
-from research.training.layer_params import path_names
+from research.training.layer_params import STAGES, path_names
 
 
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
@@ -171,6 +171,7 @@ def clip_gradient(
     optimizer: Optimizer,
     grads: Any,
     params: Any,
+    norm: Array | None = None,
 ) -> Any:
     """Bounds the gradient: its global norm, each element, or each unit relative to its weights.
 
@@ -182,13 +183,14 @@ def clip_gradient(
         optimizer: the option, with arrays for its traced numbers.
         grads: the gradient.
         params: the parameters, of the same structure.
+        norm: the norm of the whole gradient, where it is known.
     """
     threshold = optimizer.clip_threshold
     match optimizer.clip:
         case Clip.none:
             return grads
         case Clip.global_norm:
-            factor = _shrink_factor(threshold, tree_euclidean(grads))
+            factor = _shrink_factor(threshold, tree_euclidean(grads) if norm is None else norm)
             return jax.tree.map(lambda grad: grad * factor, grads)
         case Clip.value:
             return jax.tree.map(lambda grad: jnp.clip(grad, -threshold, threshold), grads)
@@ -210,7 +212,7 @@ def clip_gradient(
 def _is_stacked(path: tuple) -> bool:
     """Whether the first axis there is one of layers, or of the gates of a cell."""
     names = path_names(path)
-    if names[0] == "stages":
+    if names[0] == STAGES:
         return True
     has_gate_axis = names[-1] in ("recurrent", "input", "bias") and "norm" not in names
     return names[0] == "cell" and has_gate_axis

@@ -17,17 +17,22 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
-from research.config.options import BFloat16, Level, Precision
-from research.gauges.layers import each_layer, weight_and_update_norms
+from research.config.options import BFloat16, Clip, Level, Precision
+from research.gauges.layers import each_layer, layer_norms, weight_and_update_norms
 from research.gauges.norms import accumulator, euclidean, tree_euclidean
 from research.gauges.table import GRAD_NORM, Site, gauges_at, measure_at
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.parallel.collectives import batch_axis_size, psum_tree, shard_batch
 from research.parallel.mesh import SINGLE_DEVICE, Layout, init_layout, map_runs, replicated
+from research.training.compiler_options import (
+    ALL_CORES_OPTIONS,
+    FAST_COMPILE_OPTIONS,
+    select_known,
+)
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
-from research.training.layer_params import stages_of
+from research.training.layer_params import STAGES, stages_of
 from research.training.losses import loss_and_accuracy
 from research.training.objective import (
     Batch,
@@ -49,14 +54,6 @@ from research.training.rounding import cast_params
 from research.training.scaling import first_scale, has_not_diverged, is_finite, next_scale
 from research.training.state import TrainState
 
-# XLA's CPU backend gives smaller convolutions to a library that uses one core; without it they use
-# all.
-ALL_CORES_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-# For what runs once: a fifth of the time to compile, and two to three times the time to run.
-FAST_COMPILE_OPTIONS = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-}
 ROUNDING = 2**32 - 2  # which random key of a step is for stochastic rounding
 Metrics = dict[str, Any]
 
@@ -68,7 +65,7 @@ class Program:
     Attributes:
         init: (hp) → state.
         chunk: (state, hp, data, start, steps) → state, and metrics with a steps axis after M, of
-            which the first ``steps`` rows count.
+            which the first ``steps`` rows count. Without ``vmap``, a run ends at its last step.
         evaluate: (state, hp, data) → loss and accuracy of the evaluation split.
         exponents: (state, hp, data) → see ``count_exponents``.
         inspections: (state, hp, data) → see ``inspect``.
@@ -97,13 +94,14 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
         bound = functools.partial(function, spec)
         return map_runs(layout, bound, num_mapped=num_mapped, num_broadcast=num_broadcast)
 
-    fast_options = _on_cpu(FAST_COMPILE_OPTIONS)
+    fast_options = select_known(FAST_COMPILE_OPTIONS)
     default_options = fast_options if spec.fast_compile else None
-    step_options = _on_cpu(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
+    step_options = select_known(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
     if spec.fast_compile:
         step_options = step_options | fast_options
     init = mapped(init_state, num_mapped=1, layout=init_layout(layout))
-    chunk = mapped(_chunk, num_mapped=2, num_broadcast=3)
+    train_chunk = _chunk if layout.map_mode == "vmap" else _chunk_to_last_step
+    chunk = mapped(train_chunk, num_mapped=2, num_broadcast=3)
     evaluate = mapped(_evaluate, num_mapped=2, num_broadcast=1)
     exponents = mapped(count_exponents, num_mapped=2, num_broadcast=1)
     inspections = mapped(inspect, num_mapped=2, num_broadcast=1, layout=replicated(layout))
@@ -114,12 +112,6 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
         exponents=jax.jit(exponents, compiler_options=default_options),
         inspections=jax.jit(inspections, compiler_options=default_options),
     )
-
-
-def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
-    """Compiler options for a CPU whose XLA version is known to have them; else none."""
-    has_them = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
-    return options if has_them else {}
 
 
 def init_state(spec: ProgramConfig, hp: HParams) -> TrainState:
@@ -213,6 +205,19 @@ def _chunk(
     return last.state, last.rows
 
 
+def _chunk_to_last_step(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Data,
+    start: Array,
+    steps: Array,
+) -> tuple[TrainState, Metrics]:
+    """As ``_chunk``, but trains no step after the last one of the run."""
+    remaining = jnp.maximum(hp.total_steps - start, 0)
+    return _chunk(spec, state, hp, data, start, jnp.minimum(steps, remaining))
+
+
 def _run_step_at_interval(
     spec: ProgramConfig,
     has_gauges: bool,
@@ -304,7 +309,8 @@ def run_step(
         "learning_rate": rate,
     }
     if is_measured:
-        profile, row["grad_norm"] = _add_gradient_gauges(arch, level, profile, grads)
+        measured, row["grad_norm"] = _gradient_gauges(arch, hp, level, grads)
+        profile |= measured
         grads_are_finite = jnp.isfinite(row["grad_norm"])
     else:
         grads_are_finite = is_finite(grads)
@@ -313,7 +319,7 @@ def run_step(
     row["finite"] = has_not_diverged(hp.precision, state.loss_scale, loss, finite)
 
     def updated() -> _Updated:
-        params, opt_state = _update(state, hp, grads, rate)
+        params, opt_state = _update(arch, state, hp, grads, rate)
         model_state = jax.tree.map(
             lambda new, old: new.astype(old.dtype), forward.model_state, state.model_state
         )
@@ -325,7 +331,7 @@ def run_step(
     # A branch, because a selection would read and write all parameters.
     after = lax.cond(finite, updated, unchanged)
     if is_measured:
-        row["profile"] = profile | _update_gauges(arch, level, state.params, after.params)
+        row["profile"] = profile | _update_gauges(arch, hp, level, state.params, after.params)
     new_state = TrainState(
         step=state.step + 1,
         params=after.params,
@@ -352,30 +358,35 @@ def _make_slots(
     return slots
 
 
-def _add_gradient_gauges(
+def _gradient_gauges(
     arch: Architecture,
+    hp: HParams,
     level: Level,
-    profile: dict[str, Array],
     grads: Any,
 ) -> tuple[dict[str, Array], Array]:
-    """The profile with the gauges of each layer's gradient, and the norm of the whole gradient.
+    """The gauges of each layer's gradient, and the norm of the whole gradient.
 
     Layers that share their weights have measured ``grad_norm`` with probes, and no other gauge.
     """
     if arch.shares_weights:
-        return profile, tree_euclidean(grads)
+        return {}, tree_euclidean(grads)
     stages = stages_of(arch, grads)
     measured = {}
     for gauge in gauges_at(Site.GRADIENT, level):
         assert gauge.measure is not None
-        measured[gauge.name] = each_layer(gauge.measure, stages)
-    others = [tree_euclidean(grads[part]) for part in grads if part != "stages"]
-    total = euclidean(jnp.concatenate([jnp.stack(others), measured[GRAD_NORM.name]]))
-    return profile | measured, total
+        measured[gauge.name] = each_layer(gauge.measure, stages, count=hp.num_layers)
+    return measured, _global_norm(grads, measured[GRAD_NORM.name])
+
+
+def _global_norm(grads: Any, layers: Array) -> Array:
+    """The norm of the whole gradient, from the norms of the gradient of each layer."""
+    others = [tree_euclidean(grads[part]) for part in grads if part != STAGES]
+    return euclidean(jnp.concatenate([jnp.stack(others), layers]))
 
 
 def _update_gauges(
     arch: Architecture,
+    hp: HParams,
     level: Level,
     before: Any,
     after: Any,
@@ -383,13 +394,16 @@ def _update_gauges(
     """What the gauges of the update measure, one value a layer."""
     if not list(gauges_at(Site.UPDATE, level)):
         return {}
-    weights, updates = weight_and_update_norms(stages_of(arch, before), stages_of(arch, after))
+    stages_before = stages_of(arch, before)
+    stages_after = stages_of(arch, after)
+    weights, updates = weight_and_update_norms(stages_before, stages_after, hp.num_layers)
     measured = measure_at(Site.UPDATE, level, weights, updates)
     # Layers that share their weights have one value.
     return jax.tree.map(lambda values: jnp.broadcast_to(values, arch.layers), measured)
 
 
 def _update(
+    arch: Architecture,
     state: TrainState,
     hp: HParams,
     grads: Any,
@@ -400,7 +414,11 @@ def _update(
     Computed in float32 or wider and rounded to the parameters' format once.
     """
     params = _widen(state.params)
-    clipped = clip_gradient(hp.optimizer, grads, params)
+    norm = None
+    if arch.family and hp.optimizer.clip is Clip.global_norm:
+        layers = layer_norms(stages_of(arch, grads), hp.num_layers)
+        norm = _global_norm(grads, layers)
+    clipped = clip_gradient(hp.optimizer, grads, params, norm)
     optimizer = make_optimizer(hp.optimizer)
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
     new_params = jax.tree.map(lambda old, change: old - rate * change, params, direction)

@@ -59,6 +59,16 @@ SMALL_RESNET = (
     "data=noise",
     "data.shape=[9,9,2]",
 )
+SMALL_TRANSFORMER = (
+    "model=transformer",
+    "model.depth=2",
+    "model.width=16",
+    "data=noise",
+    "data.shape=[6,5]",
+    "init=gaussian",
+    "init.sigma_w=1.4",
+    "init.sigma_b=0.3",
+)
 STYLES = ["hooks", "tuned"]
 
 
@@ -79,11 +89,20 @@ def test_pytorch_and_fathom_measure_the_same_numbers_of_a_residual_network(style
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_pytorch_trains_as_fathom_does(style):
+def test_pytorch_and_fathom_measure_the_same_numbers_of_a_transformer(style):
+    pytest.importorskip("torch")
+    from research.benchmark.torch_steps import disagreement
+
+    assert disagreement(style, *SMALL_TRANSFORMER) < 1e-4
+
+
+@pytest.mark.parametrize("network", [SMALL_MLP, SMALL_TRANSFORMER], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("style", STYLES)
+def test_pytorch_trains_as_fathom_does(style, network):
     pytest.importorskip("torch")
     from research.benchmark.torch_steps import TorchStepTimer
 
-    ours = StepTimer(*SMALL_MLP, "measure=norms", "train.batch_size=128", "data.limit=128")
+    ours = StepTimer(*network, "measure=norms", "train.batch_size=128", "data.limit=128")
     _, metrics = ours.train(ours.initial_state(), 8)
     torch_timer = TorchStepTimer(ours.setup, ours.initial_state().params, style=style)
     trainer = torch_timer.make_trainer()

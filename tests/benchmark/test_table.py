@@ -156,6 +156,16 @@ def test_one_budget_that_does_not_hold_is_exit_code_1(measurements):
     assert cli.run(["bench", "gauges"]) == 0
 
 
+def test_a_row_that_raises_does_not_take_the_others_along(measurements, capsys):
+    del measurements["blas"]
+    assert cli.run(["bench", "gauges", "blas", "help"]) == 1
+    printed = capsys.readouterr()
+    header, *rows = printed.out.splitlines()
+    assert [row.split()[0] for row in rows] == ["gauges", "blas", "help"]
+    assert "failed: KeyError" in rows[1]
+    assert "Traceback" in printed.err
+
+
 def test_an_unknown_row_is_one_line_with_the_nearest_name(measurements, capsys):
     assert cli.run(["bench", "gauges", "guages_skip"]) == 2
     err = capsys.readouterr().err

@@ -164,6 +164,7 @@ def test_an_experiment_states_only_differences_below_its_claim(name):
         assert without[path] != value, path
 
 
+@functools.cache
 def plan(name):
     """The jobs of an experiment, checked as by the sweeper, without duplicates."""
     register_with_hydra()
@@ -177,12 +178,34 @@ def plan(name):
     return [jobs[number] for number in find_unique_jobs(jobs, run_specs)]
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_all_jobs_of_an_experiment_pass_and_the_first_runs_two_steps(fathom, workplace, name):
-    jobs = plan(name)
-    assert jobs
-    result = fathom("train", *jobs[0], "train.steps=2", "hydra.mode=RUN")
+def test_all_jobs_of_an_experiment_pass(name):
+    assert plan(name)
+
+
+# With and without gauges, of text, in float16, with inspections; ``make demo`` trains another one.
+ALWAYS_TRAINED = (
+    "degradation",
+    "edge_of_stability",
+    "fp16_underflow",
+    "norm_placement",
+)
+
+
+def mark_slow_except(always, names):
+    """All names as parameters of a test; those that do not always run are slow."""
+    parameters = []
+    for name in names:
+        marks = [] if name in always else [pytest.mark.slow]
+        parameters.append(pytest.param(name, marks=marks))
+    return parameters
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.parametrize("name", mark_slow_except(ALWAYS_TRAINED, EXPERIMENTS))
+def test_the_first_job_of_an_experiment_runs_two_steps(fathom, workplace, name):
+    job = plan(name)[0]
+    result = fathom("train", *job, "train.steps=2", "hydra.mode=RUN")
     assert result.code == 0, result.err
     (run,) = workplace.glob(f"outputs/{name}/*/run.json")
     assert json.loads(run.read_text())["steps"] == 2

@@ -3,6 +3,8 @@
 import dataclasses
 import enum
 import functools
+import hashlib
+import shutil
 from typing import Any
 
 import jax
@@ -23,6 +25,8 @@ from research.training.precision import precision_context
 from research.training.program import make_program
 
 from ..builders import make_config
+from ..data.image_folders import write_classes
+from ..data.sample_datasets import write_tiny_images, write_tiny_texts
 
 ALL_OPTIONS = [(group, name) for group, classes in OPTIONS.items() for name in classes]
 
@@ -76,7 +80,8 @@ SMALL = {
 }
 IMAGES = {"data": "noise", "data.shape": (8, 8, 1), "data.classes": 3, "data.examples": 8}
 TEXT = {"data": "python_docs", "data.length": 8, "data.limit": 8}
-TRANSFORMER = {"model": "transformer", "model.heads": 2, "norm": "layer", **TEXT}
+TRANSFORMER_ALONE = {"model": "transformer", "model.heads": 2, "norm": "layer"}
+TRANSFORMER = TRANSFORMER_ALONE | TEXT
 NEEDED = {  # what an option needs to be allowed, and to have all of its settings act
     ("model", "resnet_cifar"): {"model.depth": 8, "skip": "identity"},
     ("model", "resnet"): {"model.depth": 18, "skip": "identity"},
@@ -91,7 +96,24 @@ NEEDED = {  # what an option needs to be allowed, and to have all of its setting
     ("data", "python_docs"): TRANSFORMER,
     ("data", "function"): {"data": "function", "loss": "mse", "data.examples": 16},
     ("data", "noise"): {"model": "cnn", **IMAGES},
+    ("data", "folder"): {"data.path": "folder"},
+    ("data", "arrays"): {"data.path": "arrays.npz"},
+    ("data", "tfds"): {"data.dataset": "images"},
 }
+CATALOG_IMAGES = (
+    "mnist",
+    "fashion_mnist",
+    "cifar10",
+    "cifar100",
+    "svhn_cropped",
+    "imagenette",
+    "imagenet2012",
+)
+CATALOG_TEXTS = ("tiny_shakespeare", "imdb_reviews", "trec")
+OF_CATALOG = (*CATALOG_IMAGES, *CATALOG_TEXTS, "tfds")
+READ_FROM_FILES = ("folder", "arrays", *OF_CATALOG)
+for _name in CATALOG_TEXTS:
+    NEEDED["data", _name] = TRANSFORMER_ALONE
 OTHER_VALUES = {  # where the next number, or the next member of an enumeration, is not valid
     ("model.depth", "resnet_cifar"): 14,
     ("model.depth", "resnet"): 34,
@@ -112,10 +134,50 @@ OTHER_VALUES = {  # where the next number, or the next member of an enumeration,
     ("data.eval_split", "python_docs"): "train",
     ("data.label", "python_docs"): "topic",
     ("data.noise", "function"): 0.5,
+    ("data.path", "folder"): "other_folder",
+    ("data.path", "arrays"): "other_arrays.npz",
     ("measure.inspect", "off"): ("output_change",),
     ("measure.inspect", "norms"): ("output_change",),
     ("measure.inspect", "full"): ("output_change",),
 }
+
+
+OTHER_VALUES_OF_FILES = {
+    "data.split": "train[50%:]",
+    "data.eval_split": "train",
+    "data.limit": 8,
+    "data.label": "other",
+    "data.size": 4,
+    "data.in_memory_limit": 0.0,
+}
+TEXTS_OF_TFDS = {"data.dataset": "texts", **TRANSFORMER_ALONE}
+SETTINGS_OF_TEXT = ("unit", "length", "word_vectors")
+
+
+@pytest.fixture(scope="module")
+def all_files(tmp_path_factory):
+    """A tiny dataset for every option that reads files."""
+    folder = tmp_path_factory.mktemp("files")
+    for seed, prefix in enumerate(("", "other_")):
+        write_tiny_images(f"{prefix}images", folder, seed)
+        write_tiny_texts(f"{prefix}texts", folder, seed)
+        write_classes(folder / f"{prefix}folder", "a", "b", "c", count=8 + seed)
+        x = np.arange(24 * 64).reshape(24, 8, 8, 1) ** (seed + 2.0)
+        np.savez(folder / f"{prefix}arrays.npz", x=x, y=np.arange(24) % 3)
+    for name in CATALOG_IMAGES:
+        shutil.copytree(folder / "images", folder / name)
+    for name in CATALOG_TEXTS:
+        shutil.copytree(folder / "texts", folder / name)
+    return folder
+
+
+@pytest.fixture
+def files_of_option(request, monkeypatch, group, name):
+    """The files of the option in the working directory, if it reads any."""
+    if group == "data" and name in READ_FROM_FILES:
+        folder = request.getfixturevalue("all_files")
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
 
 
 def declaration(group, name, setting):
@@ -134,6 +196,8 @@ def conditions_of(group, name, setting) -> dict[str, Any]:
     """What has to be set for a setting of an option to act."""
     if (name, setting) == ("python_docs", "label_noise"):
         return {"data.label": "topic"}
+    if name == "tfds" and setting in SETTINGS_OF_TEXT:
+        return TEXTS_OF_TFDS
     conditions = {}
     declared = declaration(group, name, setting)
     for other, values in declared.only_with.items():
@@ -147,6 +211,10 @@ def other_value(path, option_name, value):
     """A valid value that is not the present one."""
     if (path, option_name) in OTHER_VALUES:
         return OTHER_VALUES[path, option_name]
+    if path == "data.dataset":
+        return "other_texts" if option_name in CATALOG_TEXTS else "other_images"
+    if option_name in READ_FROM_FILES and path in OTHER_VALUES_OF_FILES:
+        return OTHER_VALUES_OF_FILES[path]
     if isinstance(value, enum.Enum):
         members = list(type(value))
         return members[(members.index(value) + 1) % len(members)]
@@ -164,14 +232,14 @@ class Effect:
     Attributes:
         program: the text of the lowered functions.
         arguments: the bytes of each hyperparameter.
-        data: the fingerprint of the dataset.
+        data: the fingerprint of the dataset, and what the program reads of it.
         intervals: numbers of steps that only the host loop uses.
         argument_names: the text of the lowered functions with the names of their arguments.
     """
 
     program: str
     arguments: tuple[bytes, ...]
-    data: str
+    data: tuple[str, ...]
     intervals: tuple[Any, ...]
     argument_names: str = dataclasses.field(compare=False)
 
@@ -182,11 +250,14 @@ def cached_effect(changes: frozenset) -> Effect:
     with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
         lowered = lower(setup)
+    digests = []
+    for _, array in sorted(setup.data.items()):
+        digests.append(hashlib.sha256(np.asarray(array).tobytes()).hexdigest())
     hyperparameters = [np.asarray(leaf) for leaf in jax.tree.leaves(setup.hp)]
     return Effect(
         program="\n".join(each.as_text() for each in lowered),
         arguments=tuple(number.tobytes() for number in hyperparameters),
-        data=setup.dataset.fingerprint(),
+        data=(setup.dataset.fingerprint(), *digests),
         intervals=(setup.steps, setup.eval_every, *sorted(setup.diagnostic_intervals.items())),
         argument_names="\n".join(each.as_text(debug_info=True) for each in lowered),
     )
@@ -211,30 +282,36 @@ def effect_of(changes) -> Effect:
 
 
 CHANGES_NO_NUMBER = ("mesh",)
-WITHOUT_FILES = ("digits", "python_docs", "function", "noise")
-EXPENSIVE = ("model", "measure")
+# They say where the files come from that a dataset is prepared from.
+OF_PREPARATION = ("raw_dir", "download")
+EXPENSIVE = ("model", "measure", "optimizer")
 
 
 def settings_to_try():
-    """Every setting of every option that trains here.
+    """Every setting of every option.
 
-    Settings of an option with the same dataclass as another one are slow. In expensive groups,
-    inherited settings are slow too.
+    Settings of an option with the same dataclass as another one are slow. In expensive groups, and
+    among the datasets of the catalogue, inherited settings are slow too.
     """
     tried = set()
     parameters = []
     for group, name in ALL_OPTIONS:
-        if group in CHANGES_NO_NUMBER or (group == "data" and name not in WITHOUT_FILES):
+        if group in CHANGES_NO_NUMBER:
             continue
         cls = OPTIONS[group][name]
         for setting, declared in settings_of(cls):
-            key = id(declared) if group in EXPENSIVE else (cls, setting)
+            if setting in OF_PREPARATION:
+                continue
+            key = (cls, setting)
+            if group in EXPENSIVE or name in OF_CATALOG:
+                key = (name in OF_CATALOG, id(declared))
             marks = [pytest.mark.slow] if key in tried else []
             tried.add(key)
             parameters.append(pytest.param(group, name, setting, marks=marks))
     return parameters
 
 
+@pytest.mark.usefixtures("files_of_option")
 @pytest.mark.parametrize(("group", "name", "setting"), settings_to_try())
 def test_a_setting_changes_the_program_its_arguments_or_the_data(group, name, setting):
     path = f"{group}.{setting}"

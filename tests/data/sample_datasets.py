@@ -70,6 +70,52 @@ def write_play(folder):
     _write_dataset("tiny_shakespeare", folder, features, examples)
 
 
+TINY_SIZE = 24  # examples of each split
+TINY_SPLITS = ("train", "test", "validation")
+
+
+def write_tiny_images(name, folder, seed):
+    """Images of 8×8 pixels with two labels of three classes."""
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    generator = np.random.default_rng(seed)
+    features = {
+        "image": tfds.features.Image(shape=(8, 8, 1)),
+        "label": tfds.features.ClassLabel(num_classes=3),
+        "other": tfds.features.ClassLabel(num_classes=3),
+    }
+    examples = {}
+    for split in TINY_SPLITS:
+        examples[split] = []
+        for number in range(TINY_SIZE):
+            pixels = generator.integers(256, size=(8, 8), dtype=np.uint8)
+            image = Image.fromarray(pixels)
+            example = {"image": image, "label": number % 3, "other": number % 2}
+            examples[split].append(example)
+    _write_dataset(name, folder, features, examples)
+
+
+def write_tiny_texts(name, folder, seed):
+    """Random words with two labels of three classes."""
+    import tensorflow_datasets as tfds
+
+    generator = np.random.default_rng(seed)
+    features = {
+        "text": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(num_classes=3),
+        "other": tfds.features.ClassLabel(num_classes=3),
+    }
+    examples = {}
+    for split in TINY_SPLITS:
+        examples[split] = []
+        for number in range(TINY_SIZE):
+            words = generator.choice(["to", "be", "or", "not", "né"], size=9)
+            example = {"text": " ".join(words), "label": number % 3, "other": number % 2}
+            examples[split].append(example)
+    _write_dataset(name, folder, features, examples)
+
+
 def _image_examples(name, split):
     from PIL import Image
 

@@ -1,18 +1,31 @@
 """The user's arrays: a .npz file with x and y."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config.data_options import ArrayData
+from research.config.data_options import ArrayData, Scaling
+from research.data.compatibility import check_data
 from research.data.sources import describe, load
+from research.data.splits import choose_test_positions
+
+from ..builders import make_config
 
 X = np.arange(600, dtype=np.float32).reshape(100, 3, 2)
+WIDE = X.astype(np.float64)
 Y = np.arange(100) % 4
 
 
-def settings(path):
-    return ArrayData(path=str(path))
+def settings(path, **changes):
+    return ArrayData(path=str(path), **changes)
+
+
+def network_inputs(dataset, dtype: Any = np.float32):
+    """What the network reads of the training examples."""
+    arrays = dataset.arrays(dtype)
+    return (arrays["x"].astype(dtype) - arrays["offset"]) * arrays["scale"]
 
 
 @pytest.fixture
@@ -78,6 +91,24 @@ WRONG_CONTENT = {
     "not finite": {"x": [np.nan, 1], "y": [0, 1]},
     "negative classes": {"x": X, "y": Y - 1},
     "shapes": {"x": X, "y": Y, "x_test": X[:, 0], "y_test": Y},
+    "half a test split": {"x": X, "y": Y, "x_test": X},
+    "two kinds of targets": {"x": X, "y": Y, "x_test": X, "y_test": Y / 2},
+    "outputs": {"x": X, "y": X[:, 0], "x_test": X, "y_test": X[:, 0, 0]},
+    "no features": {"x": X[:, :0], "y": Y},
+    "constant inputs": {"x": np.full((100, 6), 0.1), "y": Y},
+    "one example again and again": {"x": np.repeat(X[:1], 100, axis=0), "y": Y},
+    "one class": {"x": X, "y": np.full(100, 3)},
+    "a label that would wrap to 1": {"x": X, "y": Y + 2**32},
+    "a label beyond int32": {"x": X, "y": Y + 2**31},
+    "a label beyond int64": {"x": X, "y": Y.astype(np.uint64) + 2**63},
+    "a label that would allocate gigabytes": {"x": X, "y": Y + 10**9},
+    "a test label that would wrap": {"x": X, "y": Y, "x_test": X, "y_test": Y + 2**32},
+    "inputs near the end of float64": {"x": WIDE * 3e305, "y": Y},
+    "inputs beyond float64": {"x": WIDE * np.longdouble("1e4000"), "y": Y},
+    "inputs that hardly vary": {"x": WIDE * 1e-306, "y": Y},
+    "a target beyond float32": {"x": X, "y": WIDE[:, 0, 0] * 1e300},
+    "a target whose square is beyond float32": {"x": X, "y": WIDE[:, 0, 0] * 1e30},
+    "test inputs far away": {"x": X, "y": Y, "x_test": WIDE * 1e40, "y_test": Y},
 }
 MESSAGES = {
     "pickled objects": "holds pickled objects, which are never read",
@@ -87,6 +118,24 @@ MESSAGES = {
     "not finite": "x must be finite",
     "negative classes": "y must be [n] with classes from 0 on, got [100] with classes from -1 on",
     "shapes": "x_test must be [n, 3, 2] like x, got [n, 2]",
+    "half a test split": "must hold both x_test and y_test, or neither",
+    "two kinds of targets": "y_test must be int64 like y, got float64",
+    "outputs": "y_test must hold 2 numbers for each example like y, got 1",
+    "no features": "must hold numbers for each example, got the shapes [100, 0, 2] and [100]",
+    "constant inputs": "x must vary, but all examples are the same",
+    "one example again and again": "x must vary, but all examples are the same",
+    "one class": "y must hold at least two classes, got only 3",
+    "a label that would wrap to 1": "y must hold classes from 0 to 99999, got 4294967299",
+    "a label beyond int32": "y must hold classes from 0 to 99999, got 2147483651",
+    "a label beyond int64": "y must hold classes from 0 to 99999, got 9223372036854775811",
+    "a label that would allocate gigabytes": "y must hold classes from 0 to 99999, got 1000000003",
+    "a test label that would wrap": "y_test must hold classes from 0 to 99999, got 4294967299",
+    "inputs near the end of float64": "x must hold numbers between -1e+307 and 1e+307, got 1.797",
+    "inputs beyond float64": "x must hold numbers between -1e+307 and 1e+307, got inf",
+    "inputs that hardly vary": "x must vary by more than 1e-300",
+    "a target beyond float32": "y must hold numbers between -1e+18 and 1e+18, got 5.94e+302",
+    "a target whose square is beyond float32": "y must hold numbers between -1e+18 and 1e+18",
+    "test inputs far away": "the test split must be in the range of the training split",
 }
 
 
@@ -111,3 +160,101 @@ def test_a_damaged_file_is_refused_by_name(file, content):
 def test_arrays_need_a_path():
     with pytest.raises(ValueError, match="^data.path must be .*, got none$"):
         describe(ArrayData())
+
+
+SHIFTED = {
+    "a large offset": WIDE / 100 + 1e9,
+    "a larger offset": WIDE + 1e12,
+    "unix times": X.astype(np.int64) + 1_700_000_000,
+    "times in nanoseconds": X.astype(np.int64) + 1_700_000_000_000_000_000,
+    "the end of uint64": X.astype(np.uint64) + np.uint64(2**64 - 600),
+    "both ends of int64": np.where(WIDE < 300, WIDE - 2.0**63, 2.0**63 - 1024 - WIDE).astype(
+        np.int64
+    ),
+    "large numbers": WIDE * 1e300,
+    "small numbers": WIDE * 1e-200,
+    "small numbers far from zero": WIDE * 1e-7 + 1.0,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", SHIFTED)
+def test_inputs_are_standardized_before_they_are_cast(file, case, dtype):
+    """The oracle computes with fractions of the range, which Python's integers keep exactly."""
+    x = SHIFTED[case]
+    np.savez(file, x=x, y=Y)
+
+    dataset = load(settings(file))
+    inputs = network_inputs(dataset, dtype)
+
+    numbers = [int(n) if x.dtype.kind != "f" else float(n) for n in x.ravel().tolist()]
+    smallest = min(numbers)
+    fractions = np.array([n - smallest for n in numbers]) / float(max(numbers) - smallest)
+    train = np.isin(np.arange(100), choose_test_positions(100)[0])
+    expected = fractions.reshape(100, 6)[train]
+    expected = (expected - expected.mean()) / expected.std()
+    assert inputs.dtype == dtype
+    assert_allclose(inputs, expected, atol=2e-6)
+    check_data(make_config({"data": "arrays", "data.path": str(file), "train.batch_size": 8}))
+
+
+def test_a_network_in_float64_reads_float64(file):
+    np.savez(file, x=WIDE + 1e-12, y=WIDE[:, 0] / 3)
+    dataset = load(settings(file))
+    arrays = dataset.arrays(np.float64)
+    inputs = network_inputs(dataset, np.float64)
+    assert inputs.mean() == pytest.approx(0, abs=1e-15)
+    assert inputs.std() == pytest.approx(1, rel=1e-15)
+    assert arrays["y"].dtype == np.float64
+    assert dataset.arrays()["y"].dtype == np.float32
+
+
+def check(file, **changes):
+    settings_of_data = {"data": "arrays", "data.path": str(file), "train.batch_size": 8}
+    check_data(make_config(settings_of_data | changes))
+
+
+ONE_LARGE_FEATURE = X.reshape(100, 6) * [1, 1, 1, 1, 1, 1e12]
+ONE_OUTLIER = np.where(WIDE == 0, 1e15, WIDE)[:, :1, :1]
+
+
+def test_a_feature_that_float32_would_lose_is_named_unless_it_fits(file):
+    np.savez(file, x=ONE_LARGE_FEATURE, y=Y)
+    with pytest.raises(ValueError, match="feature 0 of x is constant .* data.scaling=per_feature"):
+        check(file)
+    check(file, **{"data.scaling": "per_feature"})
+    check(file, precision="float64")
+    inputs = network_inputs(load(settings(file, scaling=Scaling.per_feature)))
+    assert_allclose(inputs.std(axis=0), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scaling", ["jointly", "per_feature"])
+def test_examples_that_one_outlier_would_make_equal_are_refused(file, scaling):
+    np.savez(file, x=ONE_OUTLIER, y=Y, x_test=X[:, :1, :1], y_test=Y)
+    with pytest.raises(ValueError, match="feature 0 of x is constant"):
+        check(file, **{"data.scaling": scaling})
+
+
+@pytest.mark.parametrize("targets", [1e9 + WIDE[:, 0] / 1e3, WIDE[:, 0] * 1e-60])
+def test_targets_that_float32_would_make_equal_are_refused(file, targets):
+    np.savez(file, x=X, y=targets)
+    with pytest.raises(ValueError, match="in float32, y is constant"):
+        check(file, loss="mse")
+    check(file, loss="mse", precision="float64")
+
+
+def test_a_class_without_a_training_example_is_said_in_one_line(file, capsys):
+    np.savez(file, x=X, y=np.where(Y == 2, 5, Y))
+    load(settings(file))
+    assert capsys.readouterr().err == (
+        "fathom: data=arrays: 2 of 6 classes have no example among the 90 training examples: 2, 4\n"
+    )
+
+
+@pytest.mark.parametrize("changes", [{"limit": 30}, {"split": "train[:30]"}])
+def test_a_part_of_sorted_arrays_holds_every_class(file, changes):
+    np.savez(file, x=X, y=np.sort(Y))
+    counts = load(settings(file, **changes)).class_counts
+    assert counts is not None
+    assert min(counts) > 2
+    assert sum(counts) == 30

@@ -12,7 +12,7 @@ from research.config.data_options import Unit
 from research.config.schema import make_option
 from research.data.catalog import describe, load_catalog
 from research.data.compatibility import check_data
-from research.data.dataset import fit_standardization
+from research.data.standardize import fit_standardization
 
 from .. import builders
 from .sample_datasets import PLAY, QUESTIONS, SHAPES, SIZES, random_images
@@ -74,7 +74,7 @@ def test_an_image_dataset_is_described_by_its_files(prepared, name):
 
 def test_an_image_dataset_is_standardized_over_its_training_elements(prepared):
     dataset = load_images("cifar10", limit=20)
-    inputs = (dataset.x.astype(float) - dataset.offset) * dataset.scale
+    inputs = dataset.standardization.apply(dataset.x)
     assert inputs.mean() == pytest.approx(0, abs=1e-12)
     assert inputs.std() == pytest.approx(1, rel=1e-12)
     assert dataset.mean_square == pytest.approx(1, rel=1e-12)
@@ -85,16 +85,27 @@ def test_a_limit_keeps_the_first_training_images(prepared):
     whole = load_images("cifar10")
     assert_array_equal(few.x, whole.x[:20])
     assert_array_equal(few.eval_x, whole.eval_x)
-    assert few.scale != whole.scale
+    assert few.standardization != whole.standardization
+
+
+def test_a_limit_is_cut_from_a_random_order_where_tfds_did_not_shuffle(prepared):
+    description = prepared / "cifar10" / "3.0.1" / "dataset_info.json"
+    update_json(description, disableShuffling=True)
+    few = load_images("cifar10", limit=20)
+    whole = load_images("cifar10")
+    rows = [row.tobytes() for row in whole.x]
+    positions = [rows.index(row.tobytes()) for row in few.x]
+    assert len(set(positions)) == 20
+    assert positions != sorted(positions)
 
 
 def test_the_deviation_of_many_rows_is_that_of_all_at_once():
     """The rows have more elements than one block."""
     generator = np.random.default_rng(0)
     rows = generator.integers(256, size=(1700, 3072), dtype=np.uint8)
-    offset, scale = fit_standardization(rows)
-    assert offset == pytest.approx(rows.mean(), rel=1e-12)
-    assert 1 / scale == pytest.approx(rows.std(), rel=1e-12)
+    standardization = fit_standardization(rows)
+    assert standardization.offset == pytest.approx(rows.mean(), rel=1e-12)
+    assert 1 / standardization.scale == pytest.approx(rows.std(), rel=1e-12)
 
 
 READ = """
@@ -188,11 +199,12 @@ def test_a_dataset_that_is_not_prepared_is_named_with_those_that_need_nothing(
 ):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    leave(tmp_path / "mnist")
+    leave(tmp_path / "svhn_cropped")
     with pytest.raises(ValueError) as refused:
-        check_data(make_config("mnist"))
+        check_data(make_config("svhn_cropped"))
     message = str(refused.value)
-    assert message.startswith(f"data=mnist is not prepared in {tmp_path / 'mnist'}, ")
+    folder = tmp_path / "svhn_cropped"
+    assert message.startswith(f"data=svhn_cropped is not prepared in {folder}, ")
     assert "fathom-gradients[catalog]" in message
     assert "offline there are digits, python_docs, function" in message
     assert "\n" not in message
@@ -389,3 +401,20 @@ def test_the_play_has_as_many_windows_as_its_splits_hold(prepared):
     assert set(sizes) == set(PLAY)
     for split, text in PLAY.items():
         assert sizes[split] == (len(text) - 1) // 16
+
+
+@pytest.mark.parametrize(
+    ("dataset", "setting", "value", "reason"),
+    [
+        ("mnist", "unit", "words", "mnist holds no texts"),
+        ("mnist", "length", 9, "mnist holds no texts"),
+        ("mnist", "word_vectors", "one_hot", "mnist holds no texts"),
+        ("trec", "size", 8, "trec holds no images"),
+        ("trec", "in_memory_limit", 1.0, "trec holds no images"),
+    ],
+)
+def test_a_setting_for_another_kind_of_data_is_refused(prepared, dataset, setting, value, reason):
+    changes = {"dataset": dataset, setting: value}
+    message = f"^data.{setting} must be left out .*{reason}"
+    with pytest.raises(ValueError, match=message):
+        check_data(make_config("tfds", **changes))

@@ -61,7 +61,8 @@ def test_both_splits_hold_every_class_equally_often(digits):
 
 
 def standardize(rows, dataset):
-    return (rows.astype(float) - dataset.offset) * dataset.scale
+    standardization = dataset.standardization
+    return (rows.astype(float) - standardization.offset) * standardization.scale
 
 
 def test_inputs_have_mean_0_and_mean_square_1(digits):
@@ -90,8 +91,7 @@ def test_a_pixel_that_is_constant_in_training_stays_small_in_evaluation(per_feat
 def test_scaling_per_feature_leaves_the_examples_and_the_usual_dataset_alone(digits, per_feature):
     usual = load(ImageData())
     assert_array_equal(per_feature.x, digits.x)
-    assert usual.offset == digits.offset
-    assert usual.scale == digits.scale
+    assert usual.standardization == digits.standardization
 
 
 def test_the_network_reads_each_pixel_in_its_scale(digits, per_feature, make_architecture):
@@ -100,6 +100,15 @@ def test_the_network_reads_each_pixel_in_its_scale(digits, per_feature, make_arc
     inputs = normalize_inputs(architecture, arrays, arrays["x"])
     expected = standardize(digits.x, per_feature)
     assert_allclose(inputs, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_in_float64_reads_the_digits_in_float64(digits, make_architecture):
+    architecture = make_architecture(shape=(8, 8, 1), dtype="float64")
+    with jax.enable_x64(True):
+        arrays = jax.tree.map(jnp.asarray, digits.arrays(np.float64))
+        inputs = normalize_inputs(architecture, arrays, arrays["x"])
+    assert inputs.dtype == np.float64
+    assert_allclose(inputs, standardize(digits.x, digits), rtol=1e-14, atol=1e-14)
 
 
 def test_what_is_stored_is_small_and_exact(digits):

@@ -6,7 +6,10 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from research.config.data_options import FolderData
+from research.data.image_files import read_image
 from research.data.sources import describe, load
+
+from .image_folders import HEIGHT, WIDTH, random_pixels, write_classes
 
 CAT_VALUES = list(range(0, 80, 4))
 DOG_VALUES = list(range(100, 180, 4))
@@ -118,3 +121,168 @@ def test_what_is_not_a_folder_of_images_is_refused_in_one_line(tmp_path, make, m
 def test_a_folder_needs_a_path():
     with pytest.raises(ValueError, match="^data.path must be .*, got none$"):
         describe(FolderData())
+
+
+SPLIT_FOLDERS = {
+    "valid": (["train", "valid", "test"], ["train", "valid", "test"]),
+    "upper case": (["TRAIN", "Val", "Test"], ["train", "val", "test"]),
+    "longer names": (["Training", "Testing"], ["train", "test"]),
+    "other names": (["train", "dev", "EVAL"], ["train", "dev", "eval"]),
+    "train alone": (["Train"], ["train"]),
+}
+
+
+@pytest.mark.parametrize("case", SPLIT_FOLDERS)
+def test_folders_of_splits_are_recognized_in_any_case(tmp_path, case, capsys):
+    folders, splits = SPLIT_FOLDERS[case]
+    for name in folders:
+        write_classes(tmp_path / name, "a", "b")
+    info = describe(settings(tmp_path))
+    assert info.splits == dict.fromkeys(splits, 6)
+    assert load(settings(tmp_path, eval_split=splits[-1])).classes == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_splits_next_to_other_folders_of_images_are_refused(tmp_path):
+    for split in ("train", "Test"):
+        write_classes(tmp_path / split, "a", "b")
+    write_classes(tmp_path, "figures")
+    message = "got the splits Test, train next to figures: move or rename some of them"
+    with pytest.raises(ValueError, match=message):
+        describe(settings(tmp_path))
+
+
+def test_folders_without_images_next_to_splits_are_left_out(tmp_path, capsys):
+    write_classes(tmp_path / "train", "a", "b")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.xml").touch()
+    assert describe(settings(tmp_path)).splits == {"train": 6}
+    assert capsys.readouterr().err == f"fathom: {tmp_path}: files left out: 1 not an image\n"
+
+
+def test_a_class_with_the_name_of_a_split_is_said(tmp_path, capsys):
+    write_classes(tmp_path, "bus", "train")
+    dataset = load(settings(tmp_path))
+    assert dataset.classes == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"fathom: {tmp_path}: train is read as a class and not as a split, ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("names", [("Train", "train"), ("train", "training")])
+def test_two_folders_of_one_split_are_refused(tmp_path, names):
+    for name in names:
+        write_classes(tmp_path / name, "a", "b")
+    with pytest.raises(ValueError, match="must hold one folder for the split train"):
+        describe(settings(tmp_path))
+
+
+def test_splits_without_a_training_split_are_refused(tmp_path):
+    write_classes(tmp_path / "valid", "a", "b")
+    with pytest.raises(ValueError, match="must hold a folder train next to valid"):
+        describe(settings(tmp_path))
+
+
+COLOR_PLACES = ["a/02.png", "b/00.png", "b/02.png"]
+
+
+@pytest.mark.parametrize("place", COLOR_PLACES)
+def test_images_have_three_channels_if_any_has_color(tmp_path, place):
+    write_classes(tmp_path, "a", "b")
+    colors = random_pixels(0, channels=3).astype(np.uint8)
+    Image.fromarray(colors).save(tmp_path / place)
+    dataset = load(settings(tmp_path))
+    assert dataset.shape == (HEIGHT, WIDTH, 3)
+    rows = [*dataset.x, *dataset.eval_x]
+    assert any(row.tobytes() == colors.tobytes() for row in rows)
+
+
+def test_the_shape_is_that_of_upright_images(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_classes(tmp_path, "a", "b")
+    for path in tmp_path.glob("*/*.png"):
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+    dataset = load(settings(tmp_path))
+    assert dataset.shape == (WIDTH, HEIGHT, 1)
+    assert dataset.x[0].tobytes() == read_image(tmp_path / "a" / "00.png", 1).tobytes()
+
+
+def test_what_is_left_out_is_counted_in_one_line(tmp_path, capsys):
+    write_classes(tmp_path, "a", "b")
+    write_classes(tmp_path / "a", ".ipynb_checkpoints", count=2)
+    write_classes(tmp_path, "__MACOSX", count=1)
+    (tmp_path / "a" / "._00.png").touch()
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "cover.png").touch()
+    dataset = load(settings(tmp_path))
+    assert len(dataset.x) + len(dataset.eval_x) == 6
+    assert capsys.readouterr().err == (
+        f"fathom: {tmp_path}: files left out: 4 hidden, 1 not an image, "
+        "1 outside of the folders of classes\n"
+    )
+
+
+CUTS = [{"limit": 40}, {"split": "train[:20%]"}, {"split": "train[20%:40%]"}]
+
+
+@pytest.mark.parametrize("changes", CUTS)
+@pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])
+def test_a_part_of_a_folder_holds_every_class(tmp_path, changes, in_memory_limit):
+    write_classes(tmp_path, "a", "b", "c", count=60)
+    dataset = load(settings(tmp_path, in_memory_limit=in_memory_limit, **changes))
+    counts = dataset.class_counts
+    assert counts is not None
+    assert sum(counts) == dataset.examples
+    assert min(counts) > 5
+
+
+def test_the_parts_of_a_folder_are_those_of_its_stream(tmp_path):
+    write_classes(tmp_path, "a", "b", count=30)
+    cut = {"split": "train[:50%]", "eval_split": "train[50%:]", "limit": 13, "label_noise": 0.5}
+    in_memory = load(settings(tmp_path, **cut))
+    streamed = load(settings(tmp_path, in_memory_limit=0.0, **cut))
+    assert in_memory.x.shape == streamed.x.shape == (13, HEIGHT * WIDTH)
+    assert_array_equal(in_memory.x, streamed.x)
+    assert_array_equal(in_memory.y, streamed.y)
+    assert_array_equal(in_memory.eval_x, streamed.eval_x)
+    assert in_memory.class_counts == streamed.class_counts
+
+
+def test_the_labels_that_noise_changes_stay_the_same_under_a_limit(tmp_path):
+    write_classes(tmp_path, "a", "b", "c", count=30)
+    whole = load(settings(tmp_path, label_noise=0.5))
+    few = load(settings(tmp_path, label_noise=0.5, limit=20))
+    labels = {}
+    for row, label in zip(whole.x, whole.y, strict=True):
+        labels[row.tobytes()] = label
+    for row, label in zip(few.x, few.y, strict=True):
+        assert labels[row.tobytes()] == label
+
+
+@pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])
+def test_a_class_without_a_training_example_is_said_by_name(tmp_path, in_memory_limit, capsys):
+    write_classes(tmp_path / "train", "a", "b", "c", count=1)
+    load(
+        settings(
+            tmp_path,
+            limit=1,
+            eval_split="train",
+            in_memory_limit=in_memory_limit,
+        )
+    )
+    err = capsys.readouterr().err
+    assert err.startswith("fathom: data=folder: 2 of 3 classes have no example among the 1 ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])
+@pytest.mark.parametrize("value", [0, 255])
+def test_constant_images_are_refused(tmp_path, value, in_memory_limit):
+    write_classes(tmp_path, "a", "b")
+    for path in tmp_path.glob("*/*.png"):
+        Image.new("L", (WIDTH, HEIGHT), value).save(path)
+    message = f"training inputs of data=folder must vary, but all of them are {value}$"
+    with pytest.raises(ValueError, match=message):
+        load(settings(tmp_path, in_memory_limit=in_memory_limit))

@@ -97,3 +97,17 @@ def test_regression_targets_need_a_loss_for_them():
     config = make_config({"data": "function"})
     with pytest.raises(ValueError, match="loss must be mse .*, got cross_entropy"):
         check_data(config)
+
+
+def test_a_part_of_a_grid_comes_from_the_whole_interval():
+    part = load_function("sine", examples=200, grid=True, limit=20)
+    assert part.x.min() < -0.5
+    assert part.x.max() > 0.5
+    whole = load_function("sine", examples=200, grid=True)
+    assert set(part.x.ravel()) < set(whole.x.ravel())
+
+
+def test_a_network_in_float64_reads_the_function_in_float64():
+    arrays = load_function("sine", examples=500).arrays(np.float64)
+    assert_allclose(arrays["y"], evaluate("sine", arrays["x"]), rtol=0, atol=1e-15)
+    assert arrays["x"].dtype == np.float64

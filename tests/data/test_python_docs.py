@@ -12,6 +12,7 @@ from research.config.data_options import TextData
 from research.data import python_docs
 from research.data.compatibility import check_data
 from research.data.python_docs import describe, load_python_docs
+from research.data.standardize import NOT_STANDARDIZED
 from research.data.text import MIN_OCCURRENCES, UNKNOWN
 
 from .. import builders
@@ -186,8 +187,7 @@ def test_the_unigram_entropy_is_that_of_the_training_characters(docs):
 
 
 def test_tokens_are_not_standardized(docs):
-    assert docs.offset == 0
-    assert docs.scale == 1
+    assert docs.standardization is NOT_STANDARDIZED
     assert docs.mean_square == 1
 
 
@@ -218,3 +218,10 @@ def test_a_split_that_does_not_exist_is_refused_by_name(setting):
     message = f"^data.{setting} must be one of train, test, got validation"
     with pytest.raises(ValueError, match=message):
         check_data(make_config(**{setting: "validation"}))
+
+
+@pytest.mark.parametrize("cut", [{"limit": 100}, {"split": "train[:10%]"}])
+def test_a_part_of_the_paragraphs_comes_from_many_topics(cut):
+    """They are sorted by topic."""
+    docs = load_python_docs(TextData(label="topic", **cut))
+    assert len(set(docs.y)) > 10

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from research.data.splits import parse_split
+from research.data.splits import limit_positions, parse_split, part_positions
 
 SIZES = {"train": 200, "test": 30}
 SLICES = {
@@ -44,3 +45,35 @@ def test_what_is_not_a_split_is_refused_with_the_splits_there_are(split):
 def test_a_slice_without_examples_is_refused(split):
     with pytest.raises(ValueError, match="data.split must hold examples"):
         parse_split(split, SIZES)
+
+
+def positions(split, *, shuffle=True):
+    name, part = parse_split(split, SIZES)
+    size = SIZES[name]
+    return np.arange(size)[part_positions(part, size, shuffle=shuffle)].tolist()
+
+
+def test_a_whole_split_stays_in_its_order():
+    assert positions("train") == positions("train[:]") == list(range(200))
+
+
+def test_parts_of_a_shuffled_split_cover_it_once():
+    parts = positions("train[:30%]") + positions("train[30%:35%]") + positions("train[35%:]")
+    assert sorted(parts) == list(range(200))
+    assert parts != sorted(parts)
+    assert positions("train[:30%]") == positions("train[:60]")
+
+
+def test_a_part_comes_from_everywhere_in_a_shuffled_split():
+    """The mean of 20 of 200 positions has a standard deviation of 12."""
+    assert np.mean(positions("train[:10%]")) == pytest.approx(99.5, abs=40)
+    assert positions("train[:10%]", shuffle=False) == list(range(20))
+
+
+def test_a_larger_limit_keeps_what_a_smaller_one_keeps():
+    few = np.arange(200)[limit_positions(10, 200, shuffle=True)]
+    many = np.arange(200)[limit_positions(50, 200, shuffle=True)]
+    assert set(few) < set(many)
+    assert many.mean() == pytest.approx(99.5, abs=40)
+    assert limit_positions(None, 200, shuffle=True) == slice(0, 200)
+    assert limit_positions(300, 200, shuffle=True) == slice(0, 200)

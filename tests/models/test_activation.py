@@ -50,14 +50,14 @@ def test_float16_is_kept_and_never_overflows(name):
 
 def test_dead_units_are_zero_on_the_whole_batch():
     z = jnp.asarray([[-1.0, -1.0, 1.0, 0.0], [-2.0, 1.0, 2.0, -1.0]])
-    statistics = unit_statistics("relu", z)
+    statistics = unit_statistics(Nonlinearity("relu"), z)
     assert statistics["dead"] == 2 / 4  # the first and the last unit
     assert statistics["saturated"] == 5 / 8  # elements without a slope
-    assert unit_statistics("tanh", z)["dead"] == 0
+    assert unit_statistics(Nonlinearity("tanh"), z)["dead"] == 0
 
 
 def saturated(name, z):
-    return unit_statistics(name, z)["saturated"]
+    return unit_statistics(Nonlinearity(name), z)["saturated"]
 
 
 def test_saturated_elements_lie_where_the_slope_is_flat(monkeypatch):
@@ -87,7 +87,7 @@ def test_statistics_with_a_time_axis(name):
     }
     is_dead = np.all(z <= 0, axis=(0, 1)) if name == "relu" else np.zeros(6)
 
-    statistics = unit_statistics(name, jnp.asarray(z, jnp.float32))
+    statistics = unit_statistics(Nonlinearity(name), jnp.asarray(z, jnp.float32))
 
     is_flat = slopes[name] < 0.05 * greatest_slope[name]
     assert_allclose(statistics["saturated"], np.mean(is_flat), rtol=1e-6)

@@ -1,5 +1,7 @@
 """Padding tokens change no output and receive no gradient; tokens can be read as unit vectors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from research.models.architecture import ForwardContext
 from research.models.stack import masked_mean
 
 from ..builders import make_architecture
+from ..compiling import quick
 from .networks import initialize, make_numbers
 
 TEXT = np.array(
@@ -45,11 +48,16 @@ def make_network(name, length=LENGTH, **changes):
     return initialize(arch, make_numbers(arch))
 
 
-def evaluate(network, tokens, params=None, slots=None):
-    """The logits."""
+def apply(network, tokens, params=None, slots=None):
+    """The logits, for a function that is traced."""
     ctx = ForwardContext(network.hp, train=False)
     logits, _ = network.merge(params)(jnp.asarray(tokens), slots or {}, ctx)
     return logits
+
+
+def evaluate(network, tokens):
+    """The logits."""
+    return quick(functools.partial(apply, network))(tokens)
 
 
 def pad(tokens, length):
@@ -81,9 +89,9 @@ def test_padding_receives_no_gradient(name):
     network = make_network(name)
 
     def loss(params):
-        return jnp.sum(evaluate(network, TEXT, params) ** 2)
+        return jnp.sum(apply(network, TEXT, params) ** 2)
 
-    grads = jax.grad(loss)(network.params)["embed"]
+    grads = quick(jax.grad(loss))(network.params)["embed"]
     table = grads if name == "elman" else grads["table"]
     gradient = np.asarray(table["vectors"][...])
     has_gradient = gradient.any(axis=1)
@@ -97,10 +105,10 @@ def test_the_signal_of_a_recurrent_network_passes_padding_unchanged():
     tokens = pad(TEXT, PADDED_LENGTH)
 
     def loss(slot):
-        logits = evaluate(network, tokens, slots={"signal_grad": slot})
+        logits = apply(network, tokens, slots={"signal_grad": slot})
         return jnp.sum(logits**2)
 
-    signal = jax.grad(loss)(jnp.zeros(PADDED_LENGTH + 1))
+    signal = quick(jax.grad(loss))(jnp.zeros(PADDED_LENGTH + 1))
     last = signal[-1]
     assert last > 0
     assert_allclose(signal[LENGTH:], last, rtol=1e-6)

@@ -112,26 +112,33 @@ def test_how_often_a_record_is_flushed_does_not_change_it(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("gauge", "length"), [("signal_grad", NUM_LAYERS + 1), ("grad_norm", NUM_LAYERS)]
+    ("gauge", "length", "type_"),
+    [
+        ("signal_grad", NUM_LAYERS + 1, pa.float64()),
+        ("grad_norm", NUM_LAYERS, pa.float32()),
+    ],
 )
-def test_profiles_are_lists_of_float32_with_one_value_per_layer(tmp_path, gauge, length):
+def test_profiles_are_lists_as_wide_as_measured_with_one_value_per_layer(
+    tmp_path, gauge, length, type_
+):
     run_record = open_record(tmp_path)
     run_record.add(*make_rows(0, 4))
     run_record.close()
     table = pq.read_table(tmp_path / "profiles.parquet")
     assert table.schema.field("step").type == pa.int64()
-    assert table.schema.field(gauge).type == pa.list_(pa.float32())
+    assert table.schema.field(gauge).type == pa.list_(type_)
     lengths = {len(values) for values in table[gauge].to_pylist()}
     assert lengths == {length}
 
 
-def test_profiles_hold_the_values_rounded_to_float32(tmp_path):
+@pytest.mark.parametrize("smallest", [1e-128, 5e-324])
+def test_profiles_hold_values_beyond_the_range_of_float32(tmp_path, smallest):
     run_record = open_record(tmp_path)
-    run_record.add(*make_rows(0, 4))
+    signal = np.array([[1.0, 1e-60, smallest]])
+    run_record.add({}, {"step": np.array([0]), "signal_grad": signal})
     run_record.close()
     table = pq.read_table(tmp_path / "profiles.parquet")
-    expected = np.float32(2 + np.arange(NUM_LAYERS + 1) / 10)
-    assert table["signal_grad"].to_pylist()[1] == expected.tolist()
+    assert table["signal_grad"].to_pylist() == signal.tolist()
 
 
 def test_missing_values_become_null_and_nan_stays_nan(tmp_path):

@@ -66,7 +66,7 @@ def test_runs_that_differ_in_traced_numbers_share_a_program(changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model": FeedForward(depth=17)},
+        {"model": FeedForward(width=17)},
         {"train": Train(steps=5)},
         {"train": Train(eval_every=5)},
         {"data": ImageData(limit=500)},
@@ -85,9 +85,9 @@ def test_dropout_rates_other_than_zero_share_a_program():
 
 
 def test_runs_that_do_not_share_a_program_are_not_trained_as_one():
-    deeper = Config(model=FeedForward(depth=3))
+    wider = Config(model=FeedForward(width=3))
     with pytest.raises(ValueError, match="differ only in traced settings"):
-        make_run_setup(Config(), deeper)
+        make_run_setup(Config(), wider)
 
     setup = make_run_setup(Config(), Config(seed=3))
     assert setup.hp.seed.tolist() == [0, 3]

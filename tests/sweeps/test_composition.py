@@ -176,8 +176,8 @@ def test_different_runs_cannot_share_a_directory(loaders):
     ],
 )
 def test_runs_that_differ_in_numbers_form_groups_of_similar_size(loaders, max_group_size, sizes):
-    jobs = expand_jobs({}, arguments=["seed=range(0,7)", "model.depth=2"])
-    jobs += expand_jobs({}, arguments=["seed=range(0,3)", "model.depth=3"])
+    jobs = expand_jobs({}, arguments=["seed=range(0,7)", "model.width=4"])
+    jobs += expand_jobs({}, arguments=["seed=range(0,3)", "model.width=8"])
     configs = [run_spec.config for run_spec in make_run_specs(loaders, jobs)]
     groups = group_jobs(dict(enumerate(configs)), max_group_size)
     assert [len(group) for group in groups] == sizes

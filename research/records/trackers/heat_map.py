@@ -1,23 +1,47 @@
-"""A heat map of a profile over training, for dashboards."""
+"""A heat map of a profile over training, for dashboards.
 
-import io
-import threading
-from typing import Any
+It is drawn pixel by pixel: a figure of matplotlib would take longer than the training of a small
+network.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw, ImageFont
 
-DRAWING = threading.Lock()  # the settings of matplotlib belong to the whole process
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-}
+SIZE = (675, 480)
+TEXT_SIZE = 14
+TICK_LENGTH = 5
+TEXT_COLOR = (38, 38, 38)
+MISSING_COLOR = (217, 217, 217)  # where a value is zero or not finite
+NUM_COLORS = 256
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of the picture in pixels; the lower right corner is not part of it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """Pixels from left to right."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """Pixels from top to bottom."""
+        return self.bottom - self.top
+
+
+MAP = Box(left=62, top=18, right=545, bottom=418)
+COLOR_BAR = Box(left=567, top=18, right=587, bottom=418)
 
 
 def heat_map(
@@ -29,27 +53,40 @@ def heat_map(
     """Draws log₁₀ of a profile: training steps on the horizontal axis, layers on the vertical one.
 
     Args:
-        steps: the measured steps [S].
+        steps: the measured steps [S], in order.
         profile: one value for each step and layer [S, N].
         label: the title of the colour bar.
     """
-    profile = np.asarray(profile, np.float64)
-    with np.errstate(divide="ignore"):
-        logs = np.log10(profile).T
-    with DRAWING, mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 3.2), layout="constrained")
-        axes = figure.subplots()
-        layer_edges = np.arange(len(logs) + 1) - 0.5
-        image = axes.pcolormesh(
-            _step_edges(steps),
-            layer_edges,
-            np.ma.masked_invalid(logs),
-            cmap="viridis",
-            rasterized=True,
-        )
-        axes.set(xlabel="training step", ylabel="layer", facecolor="0.85")
-        figure.colorbar(image, ax=axes, label=label)
-        return _render(figure)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log10(np.asarray(profile, np.float64)).T
+    low, high = _range_of(logs)
+    step_edges = _step_edges(steps)
+    picture = Image.new("RGB", SIZE, "white")
+    picture.paste(
+        Image.fromarray(_colored(_to_pixels(logs, step_edges), low, high)), (MAP.left, MAP.top)
+    )
+    gradient = np.linspace(high, low, COLOR_BAR.height)
+    bar = np.repeat(gradient[:, None], COLOR_BAR.width, axis=1)
+    picture.paste(Image.fromarray(_colored(bar, low, high)), (COLOR_BAR.left, COLOR_BAR.top))
+    pen = Pen(picture)
+    pen.frame(MAP)
+    pen.frame(COLOR_BAR)
+    pen.horizontal_axis(MAP, step_edges[0], step_edges[-1], "training step")
+    pen.vertical_axis(MAP, -0.5, len(logs) - 0.5, "layer", side="left")
+    pen.vertical_axis(COLOR_BAR, low, high, label, side="right")
+    return picture
+
+
+def _range_of(logs: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest finite number, at least a little apart."""
+    finite = logs[np.isfinite(logs)]
+    if not len(finite):
+        return -0.5, 0.5
+    low = float(np.min(finite))
+    high = float(np.max(finite))
+    if high - low < 1e-6:
+        return low - 0.5, high + 0.5
+    return low, high
 
 
 def _step_edges(steps: np.ndarray) -> np.ndarray:
@@ -60,8 +97,125 @@ def _step_edges(steps: np.ndarray) -> np.ndarray:
     return np.append(steps, steps[-1] + width)
 
 
-def _render(figure: Figure) -> Image.Image:
-    """Converts a figure to an image without pyplot, whose state is global."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return Image.open(buffer)
+def _to_pixels(logs: np.ndarray, step_edges: np.ndarray) -> np.ndarray:
+    """The number at each pixel of the map, with layer 0 at the bottom."""
+    centers = (np.arange(MAP.width) + 0.5) / MAP.width
+    step_of_pixel = step_edges[0] + centers * (step_edges[-1] - step_edges[0])
+    column_of_pixel = np.searchsorted(step_edges, step_of_pixel, side="right") - 1
+    heights = (np.arange(MAP.height) + 0.5) / MAP.height
+    row_of_pixel = ((1 - heights) * len(logs)).astype(int)
+    return logs[row_of_pixel][:, column_of_pixel]
+
+
+def _colored(
+    values: np.ndarray,
+    low: float,
+    high: float,
+) -> np.ndarray:
+    """The colours [H, W, 3] of numbers [H, W] on a scale from ``low`` to ``high``."""
+    colors = mpl.colormaps["viridis"](np.arange(NUM_COLORS), bytes=True)[:, :3]
+    is_finite = np.isfinite(values)
+    share = (np.where(is_finite, values, low) - low) / (high - low)
+    colored = colors[np.clip(share * NUM_COLORS, 0, NUM_COLORS - 1).astype(int)]
+    colored[~is_finite] = MISSING_COLOR
+    return colored
+
+
+class Pen:
+    """Draws frames, ticks and labels."""
+
+    def __init__(self, picture: Image.Image):
+        self.picture = picture
+        self.draw = ImageDraw.Draw(picture)
+        fonts = Path(mpl.get_data_path()) / "fonts" / "ttf"
+        self.font = ImageFont.truetype(fonts / "DejaVuSans.ttf", TEXT_SIZE)
+
+    def frame(self, box: Box) -> None:
+        """A line around a box."""
+        corners = (box.left - 1, box.top - 1, box.right, box.bottom)
+        self.draw.rectangle(corners, outline=TEXT_COLOR)
+
+    def horizontal_axis(
+        self,
+        box: Box,
+        low: float,
+        high: float,
+        label: str,
+    ) -> None:
+        """Ticks and a label below a box.
+
+        Args:
+            box: the box.
+            low: the number at its left edge.
+            high: the number at its right edge.
+            label: what the numbers are.
+        """
+        for tick in _ticks(low, high):
+            x = box.left + (tick - low) / (high - low) * box.width
+            self.draw.line((x, box.bottom, x, box.bottom + TICK_LENGTH), fill=TEXT_COLOR)
+            self._text((x, box.bottom + TICK_LENGTH + 3), _format(tick), anchor="ma")
+        middle = (box.left + box.right) / 2
+        self._text((middle, SIZE[1] - 8), label, anchor="md")
+
+    def vertical_axis(
+        self,
+        box: Box,
+        low: float,
+        high: float,
+        label: str,
+        *,
+        side: str,
+    ) -> None:
+        """Ticks and a label beside a box.
+
+        Args:
+            box: the box.
+            low: the number at its bottom edge.
+            high: the number at its top edge.
+            label: what the numbers are.
+            side: ``left`` or ``right``.
+        """
+        is_left = side == "left"
+        edge = box.left - 1 if is_left else box.right
+        outside = edge - TICK_LENGTH if is_left else edge + TICK_LENGTH
+        for tick in _ticks(low, high):
+            y = box.bottom - (tick - low) / (high - low) * box.height
+            self.draw.line((edge, y, outside, y), fill=TEXT_COLOR)
+            gap = -4 if is_left else 4
+            self._text((outside + gap, y), _format(tick), anchor="rm" if is_left else "lm")
+        self._vertical_text(label, 14 if is_left else SIZE[0] - 18, (box.top + box.bottom) // 2)
+
+    def _text(
+        self,
+        position: tuple[float, float],
+        text: str,
+        *,
+        anchor: str,
+    ) -> None:
+        self.draw.text(position, text, fill=TEXT_COLOR, font=self.font, anchor=anchor)
+
+    def _vertical_text(
+        self,
+        text: str,
+        x: int,
+        y: int,
+    ) -> None:
+        """Text that reads from bottom to top, with its middle at (x, y)."""
+        left, top, right, bottom = self.font.getbbox(text)
+        width = int(right - left)
+        height = int(bottom - top)
+        patch = Image.new("RGB", (width, height), "white")
+        ImageDraw.Draw(patch).text((-left, -top), text, fill=TEXT_COLOR, font=self.font)
+        turned = patch.rotate(90, expand=True)
+        self.picture.paste(turned, (x - height // 2, y - width // 2))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``; whole ones where the range allows."""
+    is_wide = high - low >= 4
+    candidates = MaxNLocator(nbins=6, integer=is_wide).tick_values(low, high)
+    return [float(tick) for tick in candidates if low <= tick <= high]
+
+
+def _format(tick: float) -> str:
+    return f"{tick:.6g}".replace("-", "−")

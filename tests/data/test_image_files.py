@@ -1,0 +1,143 @@
+"""Image files in every mode are read in their range, upright, or refused."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from research.data.image_files import count_channels, find_files, read_image
+
+from .image_folders import HEIGHT, WIDTH, random_pixels
+
+SIXTEEN_BITS = random_pixels(0, high=2**16)
+EIGHT_BITS = random_pixels(1)
+UPPER_BYTES = SIXTEEN_BITS // 256
+
+
+def save_16_bit_png(path):
+    Image.fromarray(SIXTEEN_BITS.astype("<u2")).save(path, format="PNG")
+
+
+def save_16_bit_tiff(path):
+    Image.fromarray(SIXTEEN_BITS.astype("<u2")).save(path, format="TIFF")
+
+
+def save_big_endian_tiff(path):
+    pixels = SIXTEEN_BITS.astype(">u2")
+    Image.frombytes("I;16B", (WIDTH, HEIGHT), pixels.tobytes()).save(path, format="TIFF")
+
+
+def save_16_bit_pgm(path):
+    header = f"P5 {WIDTH} {HEIGHT} 65535\n".encode()
+    path.write_bytes(header + SIXTEEN_BITS.astype(">u2").tobytes())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "save", [save_16_bit_png, save_16_bit_tiff, save_big_endian_tiff, save_16_bit_pgm]
+)
+def test_the_upper_bytes_of_16_bits_are_read(tmp_path, save, channels):
+    path = tmp_path / "image"
+    save(path)
+    image = read_image(path, channels)
+    assert image.dtype == np.uint8
+    for channel in range(channels):
+        assert_array_equal(image[:, :, channel], UPPER_BYTES)
+    assert count_channels([path]) == 1
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+@pytest.mark.parametrize("factor", [1 / 65535, 1, 1000])
+def test_numbers_whose_range_is_not_known_are_refused(tmp_path, mode, factor):
+    path = tmp_path / "image.tif"
+    dtype = np.int32 if mode == "I" else np.float32
+    Image.fromarray((SIXTEEN_BITS * factor).astype(dtype)).save(path)
+    message = f"{path} must have 8 or 16 bits in each channel, got .*data=arrays"
+    with pytest.raises(ValueError, match=message):
+        read_image(path, 1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_an_image_of_8_bits_is_what_pillow_converts_it_to(tmp_path, mode):
+    path = tmp_path / "image.tif"
+    image = Image.fromarray(EIGHT_BITS.astype(np.uint8)).convert(mode)
+    image.save(path)
+    assert_array_equal(read_image(path, 3), np.asarray(image.convert("RGB")))
+    assert_array_equal(read_image(path, 1)[:, :, 0], np.asarray(image.convert("L")))
+    assert count_channels([path]) == (1 if mode in ("1", "L", "LA") else 3)
+
+
+ORIENTATIONS = {  # of Exif, and how the stored pixels are turned
+    1: [],
+    2: [Image.Transpose.FLIP_LEFT_RIGHT],
+    3: [Image.Transpose.ROTATE_180],
+    4: [Image.Transpose.FLIP_TOP_BOTTOM],
+    5: [Image.Transpose.TRANSPOSE],
+    6: [Image.Transpose.ROTATE_270],
+    7: [Image.Transpose.TRANSVERSE],
+    8: [Image.Transpose.ROTATE_90],
+}
+
+
+@pytest.mark.parametrize("format_", ["png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_an_image_is_turned_as_its_orientation_says(tmp_path, orientation, format_):
+    path = tmp_path / f"image.{format_}"
+    stored = Image.fromarray(random_pixels(2, channels=3).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, exif=exif, lossless=True)
+    upright = stored
+    for turn in ORIENTATIONS[orientation]:
+        upright = upright.transpose(turn)
+    assert_array_equal(read_image(path, 3), np.asarray(upright))
+
+
+def test_an_image_of_16_bits_is_turned_too(tmp_path):
+    path = tmp_path / "image.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(SIXTEEN_BITS.astype("<u2")).save(path, exif=exif)
+    assert_array_equal(read_image(path, 1)[:, :, 0], np.rot90(UPPER_BYTES, -1))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"II*\0"])
+def test_what_is_no_image_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is not an image, or it is damaged") as refused:
+        read_image(path, 3)
+    assert "\n" not in str(refused.value)
+
+
+def write_empty(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_hidden_files_and_those_of_hidden_folders_are_no_images(tmp_path):
+    images = [tmp_path / "a" / "0.png", tmp_path / "a" / "b" / "1.JPG"]
+    others = [tmp_path / "readme.txt", tmp_path / "a" / "Thumbs.db"]
+    hidden = [
+        tmp_path / ".DS_Store",
+        tmp_path / "a" / "._0.png",
+        tmp_path / "a" / ".ipynb_checkpoints" / "0.png",
+        tmp_path / "a" / ".cache" / "deep" / "1.png",
+        tmp_path / "__MACOSX" / "a" / "0.png",
+    ]
+    write_empty(*images, *others, *hidden)
+    (tmp_path / "a" / "folder.png").mkdir()
+    found = find_files(tmp_path)
+    assert found.images == tuple(images)
+    assert set(found.others) == set(others)
+    assert set(found.hidden) == set(hidden)
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path):
+    outside = tmp_path / "outside" / "0.png"
+    write_empty(outside)
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "cats").symlink_to(outside.parent)
+    (tmp_path / "outside" / "back").symlink_to(tmp_path / "pets")
+    assert find_files(tmp_path / "pets").images == (tmp_path / "pets" / "cats" / "0.png",)
