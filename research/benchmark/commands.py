@@ -234,7 +234,7 @@ def _time_command(words: Sequence[str], **variables: str) -> float:
     environment = make_environment(**variables)
     command = [sys.executable, *words]
     start = time.perf_counter()
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     seconds = time.perf_counter() - start
     if ended.returncode != 0:
         printed = (ended.stdout + ended.stderr)[-2000:]
