@@ -74,7 +74,7 @@ def test_a_record_that_does_not_know_a_newer_setting_has_its_default(records):
         (truncate_info, "lacks the run "),
         (
             lambda run: set_status(run, "running"),
-            "is running, not done: fathom reproduce relu_growth",
+            "is interrupted, not done: fathom reproduce relu_growth",
         ),
         (lambda run: set_status(run, "failed"), "is failed, not done"),
         (

@@ -99,7 +99,7 @@ def _read_receipt(folder: Path) -> JsonObject:
 def _read_folder(folder: Path) -> FolderContent:
     """What the folder holds, read by W&B's command line."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    process = subprocess.run(command, capture_output=True, text=True)
+    process = subprocess.run(command, capture_output=True, encoding="utf-8")
     if process.returncode:
         lines = (process.stdout + process.stderr).strip().splitlines()
         raise ValueError(f"it cannot be read ({lines[-1] if lines else 'no content'})")
@@ -161,7 +161,7 @@ def _run_wandb_sync(
         process = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=seconds,
             pass_fds=[lock.fileno()],
         )

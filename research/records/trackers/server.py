@@ -151,8 +151,9 @@ def _ask(
         request = urllib.request.Request(f"{address}/graphql", content, _headers(address))
     except ValueError:
         raise ServerUnavailable(f"{address} is not the address of a server") from None
+    opener = _opener(address)
     try:
-        with _opener(address).open(request, timeout=seconds) as response:
+        with opener.open(request, timeout=seconds) as response:
             text = response.read()
     except urllib.error.HTTPError as error:
         error.close()
