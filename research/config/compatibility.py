@@ -267,13 +267,13 @@ def _group_norm_conflicts(norm: GroupNorm, config: Config) -> Iterator[Conflict]
 def _model_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model
     activation = config.activation.kind
-    is_gated = isinstance(model, Recurrent) and model.cell is not CellKind.elman
-    if is_gated and activation is not ActivationKind.tanh:
+    cell = getattr(model, "cell", CellKind.elman)
+    if cell is not CellKind.elman and activation is not ActivationKind.tanh:
         yield Conflict(
             path="activation",
             valid="tanh",
             got=activation.name,
-            reason=f"model.cell={model.cell.name} has its own nonlinearities",
+            reason=f"model.cell={cell.name} has its own nonlinearities",
         )
     match model.kind:
         case ModelKind.resnet_cifar if model.depth < 8 or (model.depth - 2) % 6:
