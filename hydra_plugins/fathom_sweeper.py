@@ -72,6 +72,7 @@ class FathomSweeper(BasicSweeper):
             ValueError: A job is not valid; nothing has been trained.
         """
         from research.config.errors import SweepEnded
+        from research.runner.completion import complete_ended_run
         from research.runner.run_spec import read_ended
         from research.sweeps.jobs import expand_jobs, find_unique_jobs
 
@@ -84,6 +85,7 @@ class FathomSweeper(BasicSweeper):
         for number in numbers:
             info = read_ended(run_specs[number])
             if info:
+                complete_ended_run(run_specs[number], info)
                 directory = str(run_specs[number].directory)
                 results[number] = info | {"directory": directory}
             else:

@@ -23,7 +23,7 @@ from research.config import options, schema
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.gauges import table as gauge_table
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
-from research.reproduce.experiments import experiment_names
+from research.reproduce.experiments import experiment_names, read_duration
 from research.runner.run_spec import to_checked_config
 
 from .described import own_data as own_data
@@ -196,6 +196,11 @@ def test_the_search_of_wandb_sweeps_settings_that_exist():
     assert search["metric"]["name"] in metric_keys
 
 
+def test_the_readme_says_how_long_the_demo_takes():
+    (experiment,) = re.findall(r"fathom reproduce (\w+)", page("Makefile"))
+    assert f"make demo    # {read_duration(experiment)}," in page("README.md")
+
+
 # Python, really run
 
 
@@ -205,6 +210,7 @@ def place_of_tutorial(fathom, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr("research.runner.run_setup.FAST_COMPILE_STEPS", 10**9)
         first = fathom("train", "model.depth=64", "activation=sigmoid", "name=first", *SMALL)
         assert first.code == 0, first.err
         sweep = fathom(*TUTORIAL_SWEEP.words[1:], *SMALL)

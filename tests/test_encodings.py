@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("research", "hydra_plugins", "experiments", "docs")
 TEXT_METHODS = ("read_text", "write_text")
 OPENERS = ("open", "fdopen")
-NOT_FILES = ("os", "Image", "gzip", "tarfile", "zipfile")  # whose ``open`` opens no text by default
+# Whose ``open`` opens no text by default.
+NOT_FILES = ("os", "opener", "Image", "gzip", "tarfile", "zipfile")
 SUBPROCESSES = ("run", "Popen", "check_output", "check_call", "call")
 
 

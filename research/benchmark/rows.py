@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from research.benchmark import data, processes, split, steps, sweeps, torch_rows
+from research.benchmark import commands, data, processes, split, steps, sweeps, torch_rows
 from research.benchmark.timing import Measurement, ReportProgress
 from research.config.suggestions import format_suggestion
 
@@ -208,6 +208,21 @@ ALL_ROWS = (
         budget=12.0,
     ),
     Row(
+        "main_job",
+        "54 runs of 18 networks: PyTorch in a loop with hooks that measure the same / "
+        "fathom reproduce vanishing_gradients, W&B offline, caches empty",
+        functools.partial(commands.compare_main_job, warm=False),
+        bound="≥",
+        budget=3.0,
+    ),
+    Row(
+        "main_job_warm",
+        "the same, compilation cache filled",
+        functools.partial(commands.compare_main_job, warm=True),
+        bound="≥",
+        budget=4.0,
+    ),
+    Row(
         "sweep_compose",
         "1,000 jobs of a sweep composed and checked",
         sweeps.time_composition,
@@ -240,6 +255,13 @@ ALL_ROWS = (
         processes.compare_wandb,
         bound="≤",
         budget=1.05,
+    ),
+    Row(
+        "wandb_short",
+        "24 runs of 100 steps, grouped: command with W&B offline / without trackers",
+        commands.compare_short_runs,
+        bound="≤",
+        budget=1.10,
     ),
     Row("help", "fathom --help", processes.time_help, bound="≤", budget=0.7, unit=" s"),
     Row(

@@ -7,6 +7,7 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
 
+from research.benchmark import torch_loop
 from research.config.options import ModelKind, Transformer
 from research.runner.run_setup import RunSetup
 
@@ -86,12 +87,32 @@ def _make_mlp(params: Params) -> Network:
     return Network(embed, blocks, head)
 
 
+def copy_weights(params: Any, *, to: torch_loop.Network) -> None:
+    """Gives a network of the PyTorch loop the weights of the first run.
+
+    Args:
+        params: Our parameters of the model ``mlp``, with a leading axis M over runs.
+        to: A network of the same size.
+    """
+    params_of_first_run = _select_first_run(params)
+    stacked = params_of_first_run["stages"][0]["branch"]["weights"][0]
+    layers = [params_of_first_run["embed"]]
+    for layer in range(len(stacked["kernel"])):
+        layers.append(_select_layer(stacked, layer))
+    layers.append(params_of_first_run["head"])
+    for linear, layer_params in zip(to.linears(), layers, strict=True):
+        _copy_linear(layer_params, to=linear)
+
+
 def _make_linear(params: Params) -> nn.Linear:
-    kernel = params["kernel"]
-    layer = nn.Linear(*kernel.shape)
-    _copy(kernel.T, to=layer.weight)
-    _copy(params["bias"], to=layer.bias)
+    layer = nn.Linear(*params["kernel"].shape)
+    _copy_linear(params, to=layer)
     return layer
+
+
+def _copy_linear(params: Params, *, to: nn.Linear) -> None:
+    _copy(params["kernel"].T, to=to.weight)
+    _copy(params["bias"], to=to.bias)
 
 
 def _copy(values: np.ndarray, *, to: Tensor) -> None:

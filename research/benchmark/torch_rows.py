@@ -24,6 +24,15 @@ def is_torch_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def check_agreement(difference: float) -> None:
+    """Raises RuntimeError if the relative difference of both sides' gauges is too large."""
+    if not difference < TOLERANCE:
+        raise RuntimeError(
+            "PyTorch and Fathom measure different numbers from the same weights, "
+            f"by {difference:.2g}"
+        )
+
+
 def compare_torch_steps(
     report_progress: ReportProgress,
     *,
@@ -56,12 +65,7 @@ def compare_torch_steps(
     )
 
     for measured_style in ("hooks", "tuned"):
-        difference = disagreement(measured_style, *overrides)
-        if not difference < TOLERANCE:
-            raise RuntimeError(
-                "PyTorch and Fathom measure different numbers from the same weights, "
-                f"by {difference:.2g}"
-            )
+        check_agreement(disagreement(measured_style, *overrides))
     level = "off" if style == "bare" else "norms"
     device = find_device()
     with matmul_precision("tf32"):

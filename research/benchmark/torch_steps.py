@@ -9,7 +9,7 @@ plain sums of squares.
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -19,10 +19,14 @@ import torch  # pyright: ignore[reportMissingImports]  # an extra
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
 from torch.linalg import vector_norm  # pyright: ignore[reportMissingImports]  # an extra
 
+from research.benchmark import torch_loop
+from research.benchmark.loop_settings import LoopRun
 from research.benchmark.steps import StepTimer
-from research.benchmark.torch_networks import Network, make_network
+from research.benchmark.torch_networks import Network, copy_weights, make_network
 from research.config.options import Adam, Momentum, Optimizer
 from research.runner.run_setup import RunSetup
+
+ONE_BATCH = ("measure=norms", "train.batch_size=128", "data.limit=128")
 
 
 class Trainer:
@@ -329,14 +333,51 @@ def disagreement(style: str, *overrides: str) -> float:
     The training set is one batch, so that its order does not matter. A mean is compared on the
     scale of its RMS. Neither side rounds the factors of matrix products.
     """
-    one_batch = ("measure=norms", "train.batch_size=128", "data.limit=128")
     with matmul_precision("ieee"):
-        ours = StepTimer(*overrides, *one_batch, steps=1)
+        ours = StepTimer(*overrides, *ONE_BATCH, steps=1)
         params = ours.initial_state().params
         theirs = TorchStepTimer(ours.setup, params, style=style, device=find_device())
         our_values = ours.first_step()
         their_values = theirs.first_step()
-    scales = our_values | {"activation_mean": our_values["activation_rms"]}
+    return _largest_difference(our_values, their_values)
+
+
+def loop_disagreement(run: LoopRun, *overrides: str) -> float:
+    """The same between the gauges of the PyTorch loop and ours.
+
+    Args:
+        run: The network.
+        *overrides: Further settings of ours, from which the initial weights come.
+    """
+    with matmul_precision("ieee"):
+        ours = StepTimer(*ONE_BATCH, *_our_overrides(run), *overrides, steps=1)
+        params = ours.initial_state().params
+        our_values = ours.first_step()
+    network = torch_loop.Network(run)
+    copy_weights(params, to=network)
+    data = TorchStepTimer(ours.setup, params, style="hooks")
+    trainer = torch_loop.Trainer(network, run)
+    measured = trainer.step(data.x, data.y)
+    their_values = {name: value.numpy() for name, value in measured.items()}
+    return _largest_difference(our_values, their_values)
+
+
+def _our_overrides(run: LoopRun) -> list[str]:
+    return [
+        f"activation={run.activation}",
+        f"skip={run.skip}",
+        f"model.depth={run.depth}",
+        f"model.width={run.width}",
+        f"seed={run.seed}",
+    ]
+
+
+def _largest_difference(
+    our_values: Mapping[str, np.ndarray],
+    their_values: Mapping[str, np.ndarray],
+) -> float:
+    """The largest relative difference of what both sides measured, by name."""
+    scales = {**our_values, "activation_mean": our_values["activation_rms"]}
     differences = []
     for name, their_value in their_values.items():
         difference = np.abs(our_values[name] - their_value) / scales[name]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from research.cli.parser import COMMANDS, make_parser
+from research.cli.parser import COMMANDS, check_command, make_parser
 from research.runner.signals import end_process
 
 
@@ -45,13 +45,19 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_command(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] == "train":
+    check_command(arguments)
+    if arguments[0] == "train":
         return _run_train(arguments[1:])
     parser = make_parser()
     parsed, unparsed = parser.parse_known_args(arguments)
     for word in unparsed:  # argparse leaves positional words after an option unparsed
         if word.startswith("-"):
-            parser.error(f"unrecognized arguments: {' '.join(unparsed)}")
+            print(
+                f"fathom: {word} is no option of fathom {parsed.command}; "
+                f"fathom {parsed.command} --help describes what is valid",
+                file=sys.stderr,
+            )
+            return 2
     options = {}
     if COMMANDS[parsed.command].has_scale:
         options["scale"] = parsed.scale

@@ -1,5 +1,6 @@
 """Rewrites the words of ``fathom train`` into a form that Hydra accepts."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from research.config.errors import UsageError
+from research.config.errors import UsageError, suggest_override
 from research.config.hydra_config import resource_dir
+from research.config.override_checks import parse_overrides
 
+SHORT_OPTIONS = ("-cn=", "-cp=", "-cd=")
 SPLIT_SETTINGS = ("data.split", "data.eval_split")
 RENAMED_SETTINGS = {  # old names still work in this release
     "hydra.launcher.most": "hydra.launcher.max_group_size",
@@ -25,13 +28,16 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
 
     Raises:
         UsageError: a word is an option that Hydra does not have.
+        ValueError: a setting cannot be parsed.
     """
-    arguments = []
-    for word in _settings_before_options(words):
+    settings, options = _split_words(words)
+    prepared = []
+    for word in settings:
         word = _rename_setting(word)
         word = _quote_split(word)
-        arguments.append(word)
-    return arguments
+        prepared.append(word)
+    parse_overrides(prepared)
+    return prepared + options
 
 
 def config_folders(words: Sequence[str]) -> list[Path]:
@@ -43,21 +49,29 @@ def config_folders(words: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _settings_before_options(words: Sequence[str]) -> list[str]:
-    """Hydra's parser does not accept a setting after an option, but users may write it there."""
+def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Settings and options: Hydra's parser does not accept a setting after an option."""
+    for word in words:
+        if re.fullmatch(r"-\w[\w.]+=.*", word) and not word.startswith(SHORT_OPTIONS):
+            _refuse_option(word)
     parser = get_args_parser()
     parser.error = _refuse  # argparse would print ten lines of usage
     parsed, unparsed = parser.parse_known_args(words)
     for word in unparsed:
         if word.startswith("-"):
             _refuse_option(word)
+    if parsed.experimental_rerun:
+        _refuse("--experimental-rerun is no option of fathom; start the same command again")
+    if parsed.package and not parsed.cfg:
+        _refuse("--package selects what --cfg prints: fathom train --cfg job --package model")
     settings = [*parsed.overrides, *unparsed]
     options = [word for word in words if word not in settings]
-    return settings + options
+    return settings, options
 
 
 def _refuse_option(word: str) -> NoReturn:
-    hint = f"; did you mean {word.lstrip('-')}?" if "=" in word else ""
+    path, _, value = word.lstrip("-").partition("=")
+    hint = suggest_override(path, value)
     help_text = "fathom train --help lists the options; a setting is path=value"
     _refuse(f"{word} is no option{hint} ({help_text})")
 

@@ -1,9 +1,12 @@
 """The subcommands of ``fathom`` and the parser of their arguments."""
 
 import argparse
-from typing import NamedTuple
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
 
 from research import __version__
+from research.config.suggestions import COMMAND_SYNONYMS, format_suggestion
 
 
 class Command(NamedTuple):
@@ -13,6 +16,10 @@ class Command(NamedTuple):
     help: str
     has_scale: bool = False
     has_device: bool = False
+
+
+OPTIONS = ("--help", "-h", "--version")
+TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 
 
 COMMANDS = {
@@ -35,7 +42,10 @@ COMMANDS = {
         "RUN | FILTER… | last",
         "one run in the terminal: verdict, profile over depth, loss",
     ),
-    "sync": Command("", "upload every run that was recorded offline to Weights & Biases"),
+    "sync": Command(
+        "[FILTER… | RUN…]",
+        "bring every run, or those that match, to Weights & Biases, each row exactly once",
+    ),
     "bench": Command(
         "[ROW…] [--device] [--quick]",
         "measure this machine against the budgets and write the table",
@@ -44,10 +54,43 @@ COMMANDS = {
 }
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message and ends the process with exit code 2."""
+        print(f"fathom: {message}; {self.prog} --help describes what is valid", file=sys.stderr)
+        sys.exit(2)
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Checks that the first word is a subcommand or an option of ``fathom``.
+
+    Raises:
+        ValueError: it is neither, or there is none; the message has the nearest subcommand.
+    """
+    valid = ", ".join(COMMANDS)
+    if not arguments:
+        raise ValueError(f"which command? one of {valid}; fathom --help describes them")
+    word = arguments[0]
+    if word in COMMANDS or word in OPTIONS:
+        return
+    if "=" in word or word in TRAIN_OPTIONS:
+        raise ValueError(
+            f"there is no command {word}; did you mean fathom train {' '.join(arguments)}?"
+        )
+    kind = "option" if word.startswith("-") else "command"
+    hint = format_suggestion(word.lstrip("-"), COMMANDS, COMMAND_SYNONYMS)
+    if word.lstrip("-") in ("help", "version"):
+        hint = f"; did you mean fathom --{word.lstrip('-')}?"
+    raise ValueError(f"there is no {kind} {word}{hint} (valid: {valid})")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line, except for what follows ``fathom train``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         "fathom",
+        allow_abbrev=False,
         description="Measures how gradients travel through deep networks, layer by layer.",
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -65,6 +108,7 @@ def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
             help=command.help,
             description=command.help,
             usage=f"fathom {name} {command.usage}",
+            allow_abbrev=False,
         )
         subparser.add_argument("words", nargs="*", metavar=command.usage or "-")
         if command.has_scale:

@@ -1,6 +1,7 @@
 """``fathom reproduce``: trains experiments, then draws their figures and tests their claims."""
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +48,17 @@ def main(words: Sequence[str], scale: str) -> int:
     if not chosen:
         known = ", ".join(experiments.experiment_names(scale))
         raise ValueError(f"reproduce what? one or several of {known}, or all")
+    if len(chosen) > 1:
+        _print_total_duration(chosen)
     exit_codes = []
     tested = {}
     for name in chosen:
-        print(f"{experiments.output_name(name)}: training", flush=True)
+        start = time.monotonic()
+        print(f"{experiments.output_name(name)}: training{_expectation(name)}", flush=True)
         outcome = _reproduce_or_report(name, overrides)
+        if outcome.is_tested:
+            seconds = time.monotonic() - start
+            print(f"{experiments.output_name(name)}: done after {seconds:.0f} s", flush=True)
         exit_codes.append(outcome.exit_code)
         tested[experiment_directory(name, overrides)] = outcome.is_tested
         if outcome.interrupted:
@@ -59,6 +66,23 @@ def main(words: Sequence[str], scale: str) -> int:
     if len(chosen) > 1:
         console().print(tables.summary_table(tested))
     return max(exit_codes)
+
+
+def _expectation(name: str) -> str:
+    """How long the whole experiment takes, as the end of a line; empty if that is not known."""
+    duration = experiments.read_duration(name)
+    return f"; all its runs take {duration}" if duration else ""
+
+
+def _print_total_duration(names: Sequence[str]) -> None:
+    """Prints how long the experiments take, if that is known of all of them."""
+    total = 0.0
+    for name in names:
+        duration = experiments.read_duration(name)
+        if not duration:
+            return
+        total += duration.seconds
+    print(f"{len(names)} experiments take {experiments.about(total)}", flush=True)
 
 
 def experiment_directory(name: str, overrides: Sequence[str] = ()) -> Path:

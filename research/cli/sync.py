@@ -1,86 +1,199 @@
-"""``fathom sync``: uploads what was recorded offline to Weights & Biases."""
+"""``fathom sync``: brings runs to Weights & Biases, each row exactly once."""
 
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from research.records.record import is_being_written, read_info
-from research.records.trackers.server import server_address, server_answers
+from research.records.record import Lock, RunLocked, read_info
+from research.records.runs import METRICS, Run, find_runs
+from research.records.trackers.server import ServerError, ServerUnavailable
+
+OUTPUTS = Path("outputs")
 
 
-def main(_: Sequence[str] = ()) -> int:
-    """Uploads every offline run; returns 1 where one could not be uploaded, else 0."""
-    root = Path(os.environ.get("WANDB_DIR") or "outputs")
-    folders = _folders_to_upload(root)
-    if not folders:
-        where = root / "wandb"
-        print(f"nothing to upload: no offline run under {where} that is not uploaded already")
-        return 0
-    address = server_address()
-    if not server_answers(address):
-        for folder in folders:
-            print(f"{folder.name}: not uploaded, {address} does not answer")
-        return 1
-    num_failed = 0
-    for number, folder in enumerate(folders, start=1):
-        error = _upload(folder)
-        print(f"[{number}/{len(folders)}] {folder.name}: {error or 'uploaded'}", flush=True)
-        if error:
-            num_failed += 1
-    return 1 if num_failed else 0
+@dataclass(frozen=True)
+class Upload:
+    """Something to upload.
+
+    Attributes:
+        directory: the run directory, or W&B's folder of a run that has no rows here.
+        locked: the directory to lock meanwhile.
+        send: sends it while this lock is held. It raises ServerError or ValueError where the server
+            has not received everything.
+    """
+
+    directory: Path
+    locked: Path
+    send: Callable[[Lock], None]
+
+
+def main(words: Sequence[str] = ()) -> int:
+    """Uploads the runs that match the words, or all of them.
+
+    Args:
+        words: filters as for ``fathom runs``, run directories, or W&B's folders of runs.
+
+    Returns:
+        1 where a run could not be uploaded, else 0.
+
+    Raises:
+        ValueError: a word matches nothing.
+    """
+    try:
+        return _upload_all(_find_uploads(words))
+    except KeyboardInterrupt:
+        print(flush=True)  # ends the line of the run
+        print("fathom: interrupted; `fathom sync` sends the rest", file=sys.stderr, flush=True)
+        os._exit(1)  # W&B would first wait until everything is sent
+
+
+def _find_uploads(words: Sequence[str]) -> list[Upload]:
+    runs: dict[Path, Run] = {}
+    folders: list[Path] = []
+    filters = []
+    for word in words:
+        path = Path(word)
+        if any(path.glob("*.wandb")):
+            folders.append(path.absolute())
+        elif path.is_dir() and find_runs(path):
+            runs |= {run.directory.absolute(): run for run in find_runs(path)}
+        else:
+            filters.append(word)
+    if filters:
+        from research.reporting.selection import select_runs
+
+        runs |= {run.directory.absolute(): run for run in select_runs(filters)}
+    if not words:
+        runs = {run.directory.absolute(): run for run in find_runs(OUTPUTS)}
+        folders = offline_runs(Path(os.environ.get("WANDB_DIR") or OUTPUTS))
+    return _uploads_of_runs(list(runs.values())) + _uploads_of_folders(folders)
+
+
+def _uploads_of_runs(runs: Sequence[Run]) -> list[Upload]:
+    from research.records.mirror import is_uploaded
+
+    uploads = []
+    for run in runs:
+        info = read_info(run.directory)
+        if not info or is_uploaded(run.directory, info) or not _has_rows(run.directory):
+            continue
+        send = partial(_send_record, run.directory)
+        uploads.append(Upload(run.directory, run.directory, send))
+    return uploads
+
+
+def _uploads_of_folders(folders: Sequence[Path]) -> list[Upload]:
+    """The folders whose runs have no recorded rows under outputs/."""
+    from research.records.trackers.folders import is_uploaded
+
+    directories = {_wandb_id(run.directory): run.directory for run in find_runs(OUTPUTS)}
+    uploads = []
+    for folder in folders:
+        run_id = folder.name.rpartition("-")[2]
+        directory = directories.get(run_id)
+        if is_uploaded(folder) or (directory and _has_rows(directory)):
+            continue
+        # A run that has just started has no rows yet.
+        uploads.append(Upload(folder, directory or folder, partial(_send_folder, folder)))
+    return uploads
+
+
+def _has_rows(directory: Path) -> bool:
+    if (directory / f"{METRICS}.parquet").exists():
+        return True
+    return any(directory.glob(f"{METRICS}.parts/*.parquet"))
+
+
+def _wandb_id(directory: Path) -> str:
+    from research.records.mirror import wandb_state
+
+    state = wandb_state(directory, read_info(directory) or {})
+    return state.get("run", {}).get("id", "")
 
 
 def offline_runs(root: Path) -> list[Path]:
     """The folders of W&B runs under ``root``/wandb that have not been uploaded."""
+    from research.records.trackers.folders import is_uploaded
+
     wandb_folder = root.absolute() / "wandb"  # W&B's own process may run in another directory
     offline = []
     for folder in sorted(wandb_folder.glob("offline-run-*")):
-        if not _is_uploaded(folder):
+        if not is_uploaded(folder):
             offline.append(folder)
     return offline
 
 
-def running_ids(root: Path) -> set[str]:
-    """The ids of runs under ``root`` that a process is training; W&B still writes their folders."""
-    ids = set()
-    for file in root.glob("*/*/run.json"):
-        info = read_info(file.parent) or {}
-        # The check takes the run's lock for a moment. A run that has ended is not checked, because
-        # another process may just be about to start it again.
-        if info.get("status") == "running" and is_being_written(file.parent):
-            ids.add(info["id"])
-    return ids
+def _upload_all(uploads: Sequence[Upload]) -> int:
+    if not uploads:
+        print("nothing to upload: W&B has every run that was recorded for it")
+        return 0
+    num_failed = 0
+    unavailable = ""  # why the server cannot be used
+    for number, upload in enumerate(uploads, start=1):
+        label = _label(upload.directory)
+        if unavailable:
+            print(f"{label}: not uploaded, {unavailable}", flush=True)
+            num_failed += 1
+            continue
+        print(f"[{number}/{len(uploads)}] {label}: ", end="", flush=True)
+        outcome = "uploaded"
+        try:
+            _upload_locked(upload)
+        except RunLocked:
+            outcome = "still being trained or uploaded, left for later"
+        except ServerUnavailable as error:
+            unavailable = str(error)
+            outcome = f"not uploaded, {error}"
+            num_failed += 1
+        except Exception as error:  # of one run: the others are uploaded
+            outcome = f"not uploaded, {_describe(error)}"
+            num_failed += 1
+        print(outcome, flush=True)
+    return 1 if num_failed else 0
 
 
-def _folders_to_upload(root: Path) -> list[Path]:
-    running = running_ids(Path("outputs"))
-    folders = []
-    for folder in offline_runs(root):
-        run_id = folder.name.rpartition("-")[2]
-        if run_id in running:
-            print(f"{folder.name}: still being trained, left for later")
-        else:
-            folders.append(folder)
-    return folders
+def _label(directory: Path) -> str:
+    """The name of a W&B folder, or the path of a run directory."""
+    if (directory / "run.json").exists():
+        return str(directory)
+    return directory.name
 
 
-def _upload(folder: Path) -> str:
-    """Uploads one folder; returns the last line of the error, or nothing if it worked.
+def _describe(error: Exception) -> str:
+    from research.records.trackers import describe_error
+    from research.records.trackers.wandb import forget_service, is_service_lost
 
-    ``wandb sync`` exits with 0 also where it failed, so what counts is the file that it writes
-    after an upload.
-    """
-    command = [sys.executable, "-m", "wandb", "sync", str(folder)]
-    process = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", errors="replace"
-    )
-    if _is_uploaded(folder):
-        return ""
-    lines = (process.stdout + process.stderr).strip().splitlines()
-    return lines[-1] if lines else "no answer"
+    if is_service_lost(error):
+        forget_service()
+    if isinstance(error, ServerError | ValueError):
+        return str(error)
+    return describe_error(error)
 
 
-def _is_uploaded(folder: Path) -> bool:
-    return any(folder.glob("*.synced"))
+def _upload_locked(upload: Upload) -> None:
+    lock = Lock(upload.locked)
+    try:
+        upload.send(lock)
+    finally:
+        lock.release()
+
+
+def _send_record(directory: Path, _: Lock) -> None:
+    """Brings W&B's server to what the tables of a run say, and tidies up after a killed run."""
+    from research.records.mirror import complete_mirror, keeps_checkpoints
+    from research.records.trackers.wandb import has_ended
+    from research.runner.completion import remove_leftovers
+
+    info = read_info(directory) or {}
+    if has_ended(info):
+        remove_leftovers(directory, keep_checkpoints=keeps_checkpoints(directory))
+    complete_mirror(directory, must_upload=True)
+
+
+def _send_folder(folder: Path, lock: Lock) -> None:
+    from research.records.trackers.folders import upload_folder
+
+    upload_folder(folder, lock)

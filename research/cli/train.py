@@ -21,7 +21,7 @@ from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
 from research.parallel.errors import JoinInterrupted, PeerFailed
 from research.runner.progress import Silent
-from research.runner.run_spec import Objective, RunSpec, read_ended, to_checked_config
+from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 
@@ -45,6 +45,7 @@ class CheckFirst(Callback):
         session = current_session()
         try:
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
+            record_depth(config, run_spec.config)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:
@@ -124,7 +125,10 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     session = session or Session()
     session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task = TrainTask(session)
-    words = prepare_arguments(arguments)
+    try:
+        words = prepare_arguments(arguments)
+    except ValueError as error:
+        refuse(error, show_traces=session.show_traces)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there
     register_with_hydra()
     run_hydra = hydra.main(

@@ -10,6 +10,7 @@ from research.config.options import (
     CONVOLUTIONAL,
     RESNET_DEPTHS,
     RESNETS,
+    ActivationKind,
     CellKind,
     GroupNorm,
     InitKind,
@@ -263,8 +264,22 @@ def _group_norm_conflicts(norm: GroupNorm, config: Config) -> Iterator[Conflict]
         )
 
 
+def _cell_conflicts(model: Recurrent, config: Config) -> Iterator[Conflict]:
+    activation = config.activation.kind
+    if model.cell is not CellKind.elman and activation is not ActivationKind.tanh:
+        yield Conflict(
+            path="activation",
+            valid="tanh",
+            got=activation.name,
+            reason=f"model.cell={model.cell.name} has its own nonlinearities",
+        )
+
+
 def _model_conflicts(config: Config) -> Iterator[Conflict]:
     model = config.model
+    if isinstance(model, Recurrent):
+        yield from _cell_conflicts(model, config)
+        return
     match model.kind:
         case ModelKind.resnet_cifar if model.depth < 8 or (model.depth - 2) % 6:
             below = max(8, 6 * ((model.depth - 2) // 6) + 2)

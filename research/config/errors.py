@@ -10,9 +10,17 @@ import yaml
 
 from research.config import schema
 from research.config.config_files import describe_yaml_error
-from research.config.suggestions import ALIASES, find_nearest, format_suggestion
+from research.config.fields import written
+from research.config.suggestions import (
+    SETTING_SYNONYMS,
+    find_nearest,
+    format_suggestion,
+    is_synonym,
+)
 from research.config.system_errors import explain_system_error
 from research.config.validation import choices_of, describe_valid_values
+
+EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
 
 
 class UsageError(SystemExit):
@@ -40,16 +48,27 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OmegaConfBaseException):
             return _explain_bad_value(cause, error)
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override} cannot be parsed: write setting=value, with quotes around a value "
-            "that holds blanks, brackets or ="
-        )
+        return describe_syntax_error(error.override)
     message = _first_line(error)
-    if message.startswith("Ambiguous value for argument"):
-        override = message.split("'", 1)[1].rstrip("'")
+    several = re.match(r"Ambiguous value for argument '(.*)'", message) or re.match(
+        r"Sweep parameters '(.*)' requires --multirun", message
+    )
+    if several:
+        override = several.group(1)
         return f"{override} holds several values, which make a sweep: fathom train -m {override}"
-    if message.startswith("Config group override must be"):
-        return "a group takes the name of one of its options, such as skip=identity, no other value"
+    missing = re.match(
+        r"(?:In '(.+)': )?Could not (?:override|delete) .*?'(.+?)'(?:\. No match| does not|$)",
+        message,
+    )
+    if missing:
+        file, path = missing.groups()
+        if path in schema.setting_paths():
+            return f"{path} cannot be deleted; leave it out, and it has its default value"
+        return f"{file}: {unknown_setting(path)}" if file else unknown_setting(path)
+    if message.startswith("Expected header format"):
+        return (
+            f"the header of a file must be # @package _global_, got # {message.split(chr(39))[1]}"
+        )
     twice = re.match(r"Multiple values for (\S+)\. |.* already at '(\S+)'", message)
     if twice:
         path = twice.group(1) or twice.group(2)
@@ -71,11 +90,82 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
+def describe_syntax_error(word: str) -> str:
+    """The line for an override that Hydra cannot parse."""
+    path, equals, value = word.partition("=")
+    if not word.strip():
+        return "an empty word is no setting: write setting=value, such as model.depth=8"
+    if not equals:
+        return f"{word} cannot be parsed: write setting=value{_hint_without_value(word)}"
+    if not re.fullmatch(r"[+~]*[\w./@-]+", path):
+        return (
+            f"{word} cannot be parsed: a setting is a dotted path such as model.depth, "
+            f"got {path or 'nothing'} before the ="
+        )
+    open_sign = _find_unclosed(value)
+    if open_sign:
+        return f"{word} cannot be parsed: {open_sign} is not closed"
+    if value.startswith("=") or value.endswith("="):
+        return f"{word} cannot be parsed: did you mean {path}={value.strip('=')}?"
+    if value.startswith(",") or value.endswith(",") or ",," in value:
+        return f"{word} cannot be parsed: a value is missing before or after a comma"
+    call = re.match(r"(\w+)\(", value)
+    if call:
+        return (
+            f"{word} cannot be parsed: a list of values is range(start,stop,step) of numbers, "
+            "choice(a,b), glob(pattern), shuffle(…) or sort(…)"
+        )
+    example = f"'{path}=\"…\"'"
+    return (
+        f"{word} cannot be parsed: quote a value with signs or letters other than a to z, "
+        f"for the shell and for Hydra: {example}"
+    )
+
+
+def _hint_without_value(word: str) -> str:
+    """What was meant by a word without ``=``, which may have another sign in its place."""
+    path, sign, value = word.strip().partition(":")
+    if not sign:
+        path, sign, value = word.strip().partition(" ")
+    hint = suggest_override(path.lstrip("-+~"), value.strip())
+    return hint or ", such as model.depth=8"
+
+
+def suggest_override(path: str, value: str) -> str:
+    """``; did you mean setting=value?`` for the setting that ``path`` stands for, or nothing."""
+    setting = find_setting(path)
+    if not setting:
+        return ""
+    if "=" in setting:
+        return f"; did you mean {setting}?"
+    return f"; did you mean {setting}={value or '…'}?"
+
+
+def _find_unclosed(value: str) -> str | None:
+    """The quote or bracket of a value that has no partner."""
+    pairs = {")": "(", "]": "[", "}": "{"}
+    quote = ""
+    opened = []
+    for sign in value:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        elif sign in "([{":
+            opened.append(sign)
+        elif sign in pairs and (not opened or opened.pop() != pairs[sign]):
+            return sign
+    return quote or (opened[-1] if opened else None)
+
+
 def _explain_missing_option(error: Any) -> str:
     """The line for an option that its group does not have."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return _first_line(error)
+    file, _, inner = group.partition("/")
+    if file in EXTRA_GROUPS and inner in schema.OPTIONS:
+        return f"a file of {file} chooses an option with override: - override /{inner}: {option}"
     options = sorted(error.options or [])
     listed = ", ".join(options)
     if group == "data":
@@ -90,34 +180,70 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
         cause: OmegaConf's error, which knows the setting.
         error: the error that Hydra raised from it, which may know more of the setting's path.
     """
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        InterpolationResolutionError,
+        MissingMandatoryValue,
+    )
 
     path = cause.full_key or ""
     message = _first_line(cause)
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and not isinstance(
+        cause, InterpolationResolutionError
+    ):
         override = re.search(r"Could not override '([^']+)'", str(error))
         if override:
             path = max(path, override.group(1), key=len)
         return unknown_setting(path, cause.parent_node)
     path = path.partition("[")[0]  # the setting of an item in a list
+    if isinstance(cause, InterpolationResolutionError):
+        path = "the option of a group" if path == "_dummy_" else path
+        return f"{path} cannot be worked out: {message[0].lower()}{message[1:]}"
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{path} has no value: ??? stands for one that must be given"
+    if path in schema.setting_paths() and cause.value == {}:
+        inner = re.search(rf"{path}\.[\w.]+", str(error))
+        return unknown_setting(inner.group() if inner else path)
     if "does not support deletion" in message:
         return f"{path} cannot be deleted; leave it out, and it has its default value"
     if any(name.startswith(f"{path}.") for name in schema.setting_paths()):
-        return _explain_group(path)
+        return explain_group(path)
     expected = re.search(r"expected one of \[(.*)\]", message)
     if expected:  # also of settings of Hydra
-        names = expected.group(1).split(", ")
-        hint = format_suggestion(str(cause.value), names)
-        return f"{path} must be one of {', '.join(names)}, got {cause.value}{hint}"
+        is_ours = path in schema.setting_paths()
+        names = choices_of(path) if is_ours else expected.group(1).split(", ")
+        value = written(cause.value)
+        hint = _suggest_numeric_setting(path, value) or format_suggestion(value, names)
+        return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
     if path not in schema.setting_paths():
         return message if path in message else f"{path}: {message}"
     value = "null" if "not Optional" in message else str(cause.value)
     names = choices_of(path)
     hint = "" if value in names else format_suggestion(value, names)
+    hint = _suggest_numeric_setting(path, value) or hint
     return f"{path} must be {describe_valid_values(path)}, got {value or 'an empty value'}{hint}"
 
 
-def _explain_group(group: str) -> str:
+def _suggest_numeric_setting(path: str, value: str) -> str:
+    """For a number in place of a name: the setting that takes the number, and what it needs.
+
+    ``optimizer.clip=1.0`` leads to ``optimizer.clip=global_norm optimizer.clip_threshold=1.0``.
+    """
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    group, _, name = path.rpartition(".")
+    for item in schema.iter_declared():
+        is_of_group = item.path.startswith(f"{group}.")
+        if is_of_group and item.declared is not None and name in item.declared.only_with:
+            first = item.declared.only_with[name][0].name
+            return f"; did you mean {path}={first} {item.path}={value}?"
+    return ""
+
+
+def explain_group(group: str) -> str:
     """The line for a group of settings that was set to a value."""
     settings = [name for name in schema.setting_paths() if name.startswith(f"{group}.")]
     return f"{group} is a group of settings and has no value; set {_joined(settings, 'or')}"
@@ -138,7 +264,7 @@ def unknown_setting(path: str, option: Any = None) -> str:
     if options:
         return f"{path} is not a setting of {choice}, only of {_joined(options, 'and')}"
     if path in schema.setting_paths():  # the group was replaced by something else
-        return _explain_group(group)
+        return explain_group(group)
     hint = _nearest_setting(path)
     settings = _settings_of_choice(group, choice)
     if not settings:
@@ -169,26 +295,56 @@ def _settings_of_choice(group: str, choice: str) -> list[str]:
     return names
 
 
-def _nearest_setting(path: str) -> str:
-    """``; did you mean X?`` for the setting that is most similar to ``path``.
+SELECTOR_WORDS = ("name", "kind", "type", "level", "class", "_target_", "mode")
 
-    A setting of the same name comes first, then one of the same group, then any other.
+
+def _nearest_setting(path: str) -> str:
+    """``; did you mean X?`` for the setting or group that ``path`` stands for, or is similar to.
+
+    A setting of the same group comes first, then a group, then any setting.
     """
-    group, _, name = path.rpartition(".")
-    name = ALIASES.get(name, name)
-    paths = schema.setting_paths()
-    namesakes = [each for each in paths if each.rpartition(".")[2] == name]
-    if namesakes:
-        return format_suggestion(path, namesakes) or f"; did you mean {namesakes[0]}?"
-    siblings = []
-    for each in paths:
-        if group and each.startswith(f"{group}."):
-            siblings.append(each.rpartition(".")[2])
+    name = find_setting(path)
+    return f"; did you mean {name}?" if name else ""
+
+
+def find_setting(path: str) -> str | None:
+    """The setting or group that a path stands for, or is most similar to."""
+    paths = list(schema.setting_paths())
+    groups = [
+        *dict.fromkeys(each.partition(".")[0] for each in paths if "." in each),
+        *EXTRA_GROUPS,
+    ]
+    typed_group, _, name = path.replace("/", ".").rpartition(".")
+    group = find_nearest(typed_group, groups, SETTING_SYNONYMS) if typed_group else None
+    siblings = [each for each in paths if group and each.startswith(f"{group}.")]
+    roots = [each for each in paths if "." not in each]
+    for candidates in (siblings, [*groups, *roots], [*paths, "hydra.run.dir"]):
+        if group in schema.OPTIONS and candidates is not siblings and name in SELECTOR_WORDS:
+            return group
+        named = _find_named(name, candidates)
+        if named:
+            return named
+    for option_group, classes in schema.OPTIONS.items():
+        if name in classes and option_group == (group or option_group):
+            return f"{option_group}={name}"
+    if typed_group in paths:
+        return typed_group
     if siblings:
-        sibling = find_nearest(name, siblings)
-        return f"; did you mean {group}.{sibling}?" if sibling else ""
-    groups = [each.partition(".")[0] for each in paths]
-    return format_suggestion(path.lower(), [*groups, *paths])
+        own_names = {each.rpartition(".")[2]: each for each in siblings}
+        sibling = find_nearest(name, own_names, {})
+        return own_names[sibling] if sibling else None
+    return find_nearest(path, [*groups, *paths], SETTING_SYNONYMS)
+
+
+def _find_named(name: str, paths: Sequence[str]) -> str | None:
+    """The path whose last part is ``name``, or that ``name`` is another word for."""
+    for path in paths:
+        if path.rpartition(".")[2] == name:
+            return path
+    for path in paths:
+        if is_synonym(name, path, SETTING_SYNONYMS):
+            return path
+    return None
 
 
 def _joined(words: Sequence[str], conjunction: str) -> str:

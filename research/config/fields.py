@@ -120,3 +120,15 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return value
+
+
+def written(value: Any) -> str:
+    """A value as it is written on the command line.
+
+    >>> written(True)
+    'true'
+    """
+    plain = to_plain(value)
+    if plain is None:
+        return "null"
+    return str(plain).lower() if isinstance(plain, bool) else str(plain)

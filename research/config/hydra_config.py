@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.types import RunMode
 from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, StringNode
 
 from research.config import schema
-from research.config.errors import unknown_setting
+from research.config.errors import EXTRA_GROUPS, explain_group, unknown_setting
+from research.config.given_settings import check_overrides
 from research.config.naming import run_name
 from research.config.validation import check_choices, check_config
 
@@ -84,6 +87,8 @@ def to_config(composed: DictConfig) -> schema.Config:
     values = {}
     for key, node in composed.items():
         name = str(key)
+        if name in GROUPS and not OmegaConf.is_dict(node):
+            raise ValueError(explain_group(name))
         if name in GROUPS:
             values[name] = _to_option(name, node)
         elif name == "name" and node is not None:
@@ -91,12 +96,65 @@ def to_config(composed: DictConfig) -> schema.Config:
         elif name in SETTINGS_OF_THE_ROOT:
             values[name] = node
         elif name != "hydra":
-            raise ValueError(unknown_setting(_first_path(name, node)))
+            raise ValueError(_explain_unknown(name, node, composed))
     config = schema.Config(**values)
+    choices = {}
     if "hydra" in composed:
-        check_choices(composed.hydra.runtime.choices, composed, config)
+        choices = composed.hydra.runtime.choices
+        check_choices(choices, composed, config)
+        _check_directories(composed.hydra)
     check_config(config)
+    if "hydra" in composed:
+        check_overrides(composed.hydra.overrides.task, choices, config)
     return config
+
+
+def _explain_unknown(
+    name: str,
+    node: Any,
+    composed: DictConfig,
+) -> str:
+    """The line for a setting that no run has.
+
+    A file of a group without its header puts its settings there under the name of the group.
+    """
+    path = _first_path(name, node)
+    choices = composed.hydra.runtime.choices if "hydra" in composed else {}
+    chosen = [group for group in EXTRA_GROUPS if choices.get(group)]
+    if name in chosen:
+        chosen = [name]
+    is_inside = path.partition(".")[2] in [*GROUPS, *SETTINGS_OF_THE_ROOT]
+    if chosen and OmegaConf.is_dict(node) and (name in EXTRA_GROUPS or is_inside):
+        group = chosen[0]
+        return (
+            f"{group}={choices[group]} needs another header: the first line of its file must be "
+            f"# @package _global_, or its settings are read as {path}"
+        )
+    return unknown_setting(path)
+
+
+def _check_directories(settings: DictConfig) -> None:
+    """An empty name would put the record into the folder where the command is called."""
+    given = settings.overrides.hydra
+    is_sweep = settings.mode is RunMode.MULTIRUN
+    for path in ("run.dir", "sweep.dir", "sweep.subdir"):
+        directory = OmegaConf.select(settings, path)
+        if directory is None or not str(directory).strip():
+            raise ValueError(f"hydra.{path} must be a folder, got an empty value")
+        if is_sweep == (path == "run.dir") and _is_given(f"hydra.{path}", given):
+            other = "sweep.dir" if is_sweep else "run.dir"
+            kind = "sweep" if is_sweep else "single run"
+            raise ValueError(f"hydra.{path} has no effect on a {kind}; hydra.{other} is its folder")
+    for group in ("launcher", "sweeper"):
+        if not OmegaConf.is_dict(OmegaConf.select(settings, group)):
+            raise ValueError(
+                f"hydra.{group} is chosen as hydra/{group}=…, such as hydra/launcher=joblib"
+            )
+
+
+def _is_given(path: str, overrides: Sequence[str]) -> bool:
+    """Whether an override of Hydra's settings sets ``path``."""
+    return any(word.lstrip("+").startswith(f"{path}=") for word in overrides)
 
 
 def _first_path(name: str, node: Any) -> str:

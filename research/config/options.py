@@ -33,7 +33,38 @@ InitKind = enum.Enum(
 OptimizerKind = enum.Enum(
     "OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon"
 )
-Schedule = enum.Enum("Schedule", ["constant", "warmup", "warmup_cosine", "step", "linear"])
+DecayMask = enum.Enum("DecayMask", ["all", "matrices"])
+
+
+class Schedule(enum.Enum):
+    """Schedules of the learning rate. Optax's names for them are valid too."""
+
+    constant = 1
+    warmup = 2
+    warmup_cosine = 3
+    step = 4
+    linear = 5
+    cosine = 6
+    exponential = 7
+    polynomial = 8
+    warmup_exponential = 9
+
+    constant_schedule = 1
+    warmup_constant = 2
+    warmup_constant_schedule = 2
+    warmup_cosine_decay = 3
+    warmup_cosine_decay_schedule = 3
+    piecewise_constant = 4
+    piecewise_constant_schedule = 4
+    linear_schedule = 5
+    cosine_decay = 6
+    cosine_decay_schedule = 6
+    exponential_decay = 7
+    polynomial_schedule = 8
+    warmup_exponential_decay = 9
+    warmup_exponential_decay_schedule = 9
+
+
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
     "PrecisionKind",
@@ -148,6 +179,11 @@ class Recurrent(Model):
     """``rnn``: the depth is the number of time steps, and all of them share one layer."""
 
     kind: ModelKind = ModelKind.rnn
+    depth: int | None = setting(
+        None,
+        "Time steps; null: as many as a text has tokens, of other data up to 16 equal parts.",
+        ge=1,
+    )
     cell: CellKind = setting(CellKind.elman, "The recurrent cell.")
 
 
@@ -211,7 +247,7 @@ class DenseSkip(Skip):
 
 @dataclass(frozen=True)
 class Norm:
-    """The normalisation of each block."""
+    """The normalisation of each block. The ε under its root is 1e-6, with batch norm 1e-5."""
 
     kind: NormKind = NormKind.none
     placement: Placement = setting(
@@ -266,7 +302,18 @@ class Optimizer:
 
     kind: OptimizerKind = OptimizerKind.sgd
     learning_rate: float = setting(0.01, "Peak learning rate.", ge=0, traced=True)
-    weight_decay: float = setting(0.0, "Weight decay.", ge=0, traced=True)
+    weight_decay: float = setting(
+        0.0,
+        "Factor on the weights that are added to the gradient; with adamw, lion and muon they are "
+        "added to the update instead. The learning rate multiplies both.",
+        ge=0,
+        traced=True,
+    )
+    decay_mask: DecayMask = setting(
+        DecayMask.all,
+        "What decays: all parameters, or weight matrices, kernels and embeddings without biases, "
+        "gates and the parameters of norms.",
+    )
     schedule: Schedule = setting(Schedule.constant, "How the learning rate changes over the run.")
     warmup_steps: int = setting(
         0,
@@ -274,17 +321,88 @@ class Optimizer:
         ge=0,
         lt=MAX_STEPS,
         traced=True,
-        only_with={"schedule": (Schedule.warmup, Schedule.warmup_cosine)},
+        only_with={
+            "schedule": (Schedule.warmup, Schedule.warmup_cosine, Schedule.warmup_exponential)
+        },
+    )
+    decay_steps: int = setting(
+        0,
+        "Steps after which a cosine has its end value, warm-up included; 0: all steps of the run.",
+        ge=0,
+        lt=2**31,
+        traced=True,
+        only_with={"schedule": (Schedule.cosine, Schedule.warmup_cosine)},
+    )
+    transition_steps: int = setting(
+        0,
+        "Steps of a linear or polynomial fall, or of a decay by decay_rate; 0: all steps of the "
+        "run after the warm-up.",
+        ge=0,
+        lt=2**31,
+        traced=True,
+        only_with={
+            "schedule": (
+                Schedule.linear,
+                Schedule.polynomial,
+                Schedule.exponential,
+                Schedule.warmup_exponential,
+            )
+        },
+    )
+    end_value: float = setting(
+        0.0,
+        "Learning rate that the schedule falls to; exponential decay stays at it.",
+        ge=0,
+        traced=True,
+        only_with={
+            "schedule": (
+                Schedule.cosine,
+                Schedule.warmup_cosine,
+                Schedule.linear,
+                Schedule.polynomial,
+                Schedule.exponential,
+                Schedule.warmup_exponential,
+            )
+        },
+    )
+    power: float = setting(
+        2.0,
+        "Exponent of a polynomial fall.",
+        gt=0,
+        traced=True,
+        only_with={"schedule": (Schedule.polynomial,)},
+    )
+    decay_rate: float = setting(
+        0.1,
+        "Factor on the learning rate over transition_steps.",
+        gt=0,
+        le=1,
+        traced=True,
+        only_with={"schedule": (Schedule.exponential, Schedule.warmup_exponential)},
+    )
+    staircase: bool = setting(
+        False,
+        "Whether exponential decay is applied at whole multiples of transition_steps only.",
+        only_with={"schedule": (Schedule.exponential, Schedule.warmup_exponential)},
+    )
+    boundaries: tuple[int, ...] = setting(
+        (),
+        "Steps from which on the learning rate is multiplied by decay_factor once more; "
+        "[]: one half and three quarters of the run.",
+        only_with={"schedule": (Schedule.step,)},
     )
     decay_factor: float = setting(
         0.1,
-        "Factor on the learning rate at one half and three quarters of the run.",
+        "Factor on the learning rate at each boundary.",
         ge=0,
         le=1,
         traced=True,
         only_with={"schedule": (Schedule.step,)},
     )
-    clip: Clip = setting(Clip.none, "How the gradient is clipped before the update.")
+    clip: Clip = setting(
+        Clip.none,
+        "How the gradient is clipped after unscaling, before weight decay and the update.",
+    )
     clip_threshold: float = setting(
         1.0,
         "The bound that clipping enforces.",
@@ -316,7 +434,13 @@ class AdaGrad(Optimizer):
     """``adagrad`` (Duchi et al. 2011)."""
 
     kind: OptimizerKind = OptimizerKind.adagrad
-    epsilon: float = setting(1e-8, "Added to the denominator.", ge=0, traced=True)
+    epsilon: float = setting(
+        1e-8,
+        "Added to the denominator; with adagrad under its root, with muon also to the norm of a "
+        "matrix's momentum.",
+        ge=0,
+        traced=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -343,7 +467,11 @@ class Muon(Adam):
 
     kind: OptimizerKind = OptimizerKind.muon
     momentum: float = setting(
-        0.9, "Decay of the momentum of hidden matrices.", ge=0, lt=1, traced=True
+        0.9,
+        "Decay of the momentum of hidden matrices, an average with bias correction as in Optax.",
+        ge=0,
+        lt=1,
+        traced=True,
     )
 
 
@@ -414,7 +542,12 @@ class Loss:
 
     kind: LossKind = LossKind.cross_entropy
     label_smoothing: float = setting(
-        0.0, "Share of the target that is spread evenly over all classes.", ge=0, lt=1, traced=True
+        0.0,
+        "Share of the target that is spread evenly over all classes in the training loss; the "
+        "evaluation has none.",
+        ge=0,
+        lt=1,
+        traced=True,
     )
 
 
@@ -458,6 +591,12 @@ class Tracker:
     project: str = setting("fathom", "The W&B project.", needs="wandb")
     entity: str | None = setting(None, "The W&B entity.", needs="wandb")
     every: int = setting(10, "Steps between rows with one value a layer.", ge=1, needs="wandb")
+    finish_timeout: float = setting(
+        60.0,
+        "Seconds that the W&B server may take at the end of the runs.",
+        gt=0,
+        needs="wandb",
+    )
 
 
 @dataclass(frozen=True)

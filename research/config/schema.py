@@ -194,6 +194,43 @@ def to_dict(config: Config) -> dict[str, Any]:
     return nested
 
 
+def settings_with_effect(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded configuration of a run without the settings that have no effect.
+
+    Args:
+        tree: nested dictionaries of JSON values. Options that are unknown here stay whole.
+    """
+    settings: dict[str, Any] = {}
+    for group, values in tree.items():
+        settings[group] = values
+        if isinstance(values, Mapping):
+            settings[group] = _values_with_effect(group, values)
+    return settings
+
+
+def _values_with_effect(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    option_name = values.get(selector_of(group))
+    cls = OPTIONS.get(group, {}).get(str(option_name))
+    if cls is None:
+        default = getattr(Config(), group, None)
+        cls = type(default) if is_group(default) else None
+    kept = dict(values)
+    if cls is None:
+        return kept
+    for name, declared in settings_of(cls):
+        if name in kept and not _has_effect(declared, values):
+            del kept[name]
+    return kept
+
+
+def _has_effect(declared: Setting, values: Mapping[str, Any]) -> bool:
+    """Whether a setting has an effect, given the recorded values of its option."""
+    for name, valid in declared.only_with.items():
+        if values.get(name) not in [to_plain(value) for value in valid]:
+            return False
+    return declared.needs is None or bool(values.get(declared.needs))
+
+
 @dataclass(frozen=True)
 class DeclaredSetting:
     """A setting that at least one option has.

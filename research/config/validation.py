@@ -12,9 +12,10 @@ from typing import Any
 
 from research.config import options, schema
 from research.config.compatibility import check_compatibility
-from research.config.fields import BOUNDS, Setting, settings_of, to_plain
+from research.config.fields import BOUNDS, Setting, settings_of, to_plain, written
 from research.config.suggestions import format_suggestion
 
+MAX_NAME_BYTES = 200
 NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
 
@@ -51,6 +52,11 @@ def _check_range(
 
 
 def _check_name(name: str | None) -> None:
+    num_bytes = len((name or "").encode())
+    if num_bytes > MAX_NAME_BYTES:
+        raise ValueError(
+            f"name must have at most {MAX_NAME_BYTES} bytes, as a folder has, got {num_bytes}"
+        )
     if name is not None and not NAME.fullmatch(name):
         raise ValueError(
             "name must be the name of a folder, of letters, digits and . , = + - _, "
@@ -64,10 +70,16 @@ def _check_lists(config: schema.Config) -> None:
         raise ValueError(
             f"data.shape must be {describe_valid_values('data.shape')}, got {list(shape)}"
         )
+    boundaries = config.optimizer.boundaries
+    if any(boundary < 1 for boundary in boundaries) or sorted(set(boundaries)) != [*boundaries]:
+        raise ValueError(
+            "optimizer.boundaries must be a list in brackets of whole numbers ≥ 1 in ascending "
+            f"order, got {list(boundaries)}"
+        )
     for name in config.measure.inspect:
         if name not in options.INSPECTIONS:
             known = ", ".join(options.INSPECTIONS)
-            hint = format_suggestion(name, options.INSPECTIONS)
+            hint = format_suggestion(str(name), options.INSPECTIONS)
             raise ValueError(f"measure.inspect must hold some of {known}, got {name}{hint}")
 
 
@@ -91,7 +103,7 @@ def _check_effects(config: schema.Config) -> None:
         for name, declared in settings_of(option):
             is_set = getattr(option, name) != defaults[name]
             if is_set and not declared.has_effect(option):
-                raise ValueError(_describe_missing_effect(group, option, name, declared))
+                raise ValueError(describe_missing_effect(group, option, name, declared))
 
 
 def _options_of(config: schema.Config) -> Iterator[tuple[str, Any]]:
@@ -101,7 +113,7 @@ def _options_of(config: schema.Config) -> Iterator[tuple[str, Any]]:
             yield item.name, value
 
 
-def _describe_missing_effect(
+def describe_missing_effect(
     group: str,
     option: Any,
     name: str,
@@ -115,9 +127,9 @@ def _describe_missing_effect(
         name: the name of the setting.
         declared: what its field declares.
     """
-    present = [_written(getattr(option, other)) for other in _needed_values(group, declared)]
+    present = [written(getattr(option, other)) for other in _needed_values(group, declared)]
     return (
-        f"{group}.{name}={_written(getattr(option, name))} has no effect: "
+        f"{group}.{name}={written(getattr(option, name))} has no effect: "
         f"it needs {describe_conditions(group, declared)}, got {' and '.join(present)}"
     )
 
@@ -139,12 +151,6 @@ def _needed_values(group: str, declared: Setting) -> dict[str, str]:
     return needed
 
 
-def _written(value: Any) -> str:
-    """A value as it is written on the command line."""
-    plain = to_plain(value)
-    return str(plain).lower() if isinstance(plain, bool) else str(plain)
-
-
 def check_choices(
     choices: Mapping[str, str | None],
     composed: Mapping[Any, Any],
@@ -161,13 +167,17 @@ def check_choices(
         ValueError: no option or several options of a group were chosen, or one option contradicts
             another.
     """
-    for group in schema.OPTIONS:
+    for group, classes in schema.OPTIONS.items():
         if group not in composed:
             raise ValueError(f"{group} cannot be deleted; leave it out, and it has its default")
         if group not in choices:  # Hydra would merge the options
             raise ValueError(
                 f"{group} must be one option; for a sweep over several: fathom train -m {group}=…,…"
             )
+        folder, _, option = (choices[group] or "").rpartition("/")
+        if folder:
+            hint = format_suggestion(option, classes)
+            raise ValueError(f"there is no {group}={choices[group]}{hint}")
     activation = config.activation.kind.name
     if choices["model"] == "linear" and activation != "linear":
         raise ValueError(

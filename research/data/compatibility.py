@@ -1,5 +1,6 @@
 """Which settings go with the data, as far as it is known before the data is loaded."""
 
+import dataclasses
 import enum
 import math
 from collections.abc import Iterator
@@ -36,6 +37,24 @@ from research.data.splits import parse_split
 # Of the training and the evaluation split, one is generated and one goes to the device, and copies
 # are made in between.
 NUM_GENERATED_COPIES = 6
+USUAL_TIME_STEPS = 16  # of an rnn that reads numbers
+
+
+def choose_depth(config: Config) -> Config:
+    """The configuration with the depth that fits the data, where a recurrent network has none.
+
+    Raises:
+        ValueError: the data is missing, or it does not fit the settings.
+    """
+    if not isinstance(config.model, Recurrent) or config.model.depth is not None:
+        return config
+    info = describe(config.data)
+    if info.text:
+        depth = info.shape[0]
+    else:
+        parts = divisors(math.prod(info.shape))
+        depth = max(part for part in parts if part <= USUAL_TIME_STEPS)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, depth=depth))
 
 
 def check_data(config: Config) -> None:
@@ -118,7 +137,7 @@ def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     yield from _tying_conflicts(config, info)
     yield from _shape_conflicts(config, info)
     if isinstance(config.model, Recurrent):
-        yield from _time_conflicts(config.model, info)
+        yield from _time_conflicts(config.model.depth, info)
 
 
 def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
@@ -263,25 +282,25 @@ def _shape_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
         )
 
 
-def _time_conflicts(model: Recurrent, info: DatasetInfo) -> Iterator[Conflict]:
+def _time_conflicts(depth: int | None, info: DatasetInfo) -> Iterator[Conflict]:
     if info.text:
-        if model.depth != info.shape[0]:
+        if depth != info.shape[0]:
             valid = f"data.length={info.shape[0]}"
             reason = "an rnn has one step for each token"
             yield Conflict(
                 path="model.depth",
                 valid=valid,
-                got=model.depth,
+                got=depth,
                 reason=reason,
             )
         return
     numbers = math.prod(info.shape)
-    if numbers % model.depth:
+    if depth is not None and numbers % depth:
         valid = f"a divisor of {numbers}: {join_numbers(divisors(numbers))}"
         reason = f"each step reads an equal part of the {numbers} numbers of an example"
         yield Conflict(
             path="model.depth",
             valid=valid,
-            got=model.depth,
+            got=depth,
             reason=reason,
         )

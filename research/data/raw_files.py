@@ -291,7 +291,7 @@ def _has_content(file: Path, content: Content) -> bool:
     if size != content.size:
         return False
     try:
-        with gzip.open(file) as stream:
+        with gzip.open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == content.checksum
     except (OSError, EOFError, zlib.error):  # it is cut short or damaged
         return False

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from research.diagnosis.advice import Settings, advice
+from research.diagnosis.advice import NARROW_RANGE, Settings, advice
 from research.diagnosis.verdict import Verdict, ratio_in_words
 from research.theory.formats import log_mean_square, smallest_safe_loss_scale
 
@@ -28,7 +28,8 @@ def judge_underflow(
 ) -> Verdict:
     """Adds ``lost_fraction`` to a verdict.
 
-    The verdict becomes ``underflow`` where a layer lost more than a tenth of its gradient.
+    The verdict becomes ``underflow`` where a layer lost more than a tenth of its gradient. Where a
+    narrow format was used and nothing was measured, its sentence says so.
 
     Args:
         verdict: the verdict from the norms. A diverged run stays diverged.
@@ -39,7 +40,7 @@ def judge_underflow(
         settings: the run's configuration by dotted path.
     """
     if not profiles or "signal_lost" not in profiles[-1]:
-        return verdict
+        return _say_not_measured(verdict, format_, settings)
     last = profiles[-1]
     lost = last["signal_lost"]
     mean_lost = float(np.nanmean(lost)) if np.any(lost >= 0) else None
@@ -54,6 +55,18 @@ def judge_underflow(
         since_step=int(steps[since]),
         sentence=_sentence(last, layers, format_, settings),
     )
+
+
+def _say_not_measured(
+    verdict: Verdict,
+    format_: str,
+    settings: Settings,
+) -> Verdict:
+    """The verdict with a note where the format is narrow, and nothing says what it lost."""
+    if settings.get("precision.kind") not in NARROW_RANGE:
+        return verdict
+    note = f" What {format_} loses was not measured: measure=full measures it."
+    return dataclasses.replace(verdict, sentence=verdict.sentence + note)
 
 
 def _has_underflow(profile: Profile) -> bool:

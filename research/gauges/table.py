@@ -165,7 +165,8 @@ def _update_ratio(weight: "Array", update: "Array") -> "Array":
 
 SIGNAL_GRAD = Gauge(
     "signal_grad",
-    "‖∂L/∂h‖ of each signal: entry l at the input of layer l, entry N at the output of the last.",
+    "‖∂L/∂h‖ of each signal, L the mean loss of the batch: entry l at the input of layer l, entry "
+    "N at the output of the last. The loss scale is divided out.",
     Entries.SIGNALS,
     Level.norms,
     Site.BACKWARD,
@@ -189,7 +190,9 @@ SKIP_GRAD = Gauge(
 )
 GRAD_NORM = Gauge(
     "grad_norm",
-    "‖∂L/∂θ‖ over all parameters of the layer.",
+    "‖∂L/∂θ‖ over all parameters of the layer, L the mean loss of the batch. Biases, gates and the "
+    "parameters of norms are among them; embedding and head belong to no layer. Before clipping, "
+    "and with the loss scale divided out.",
     Entries.LAYERS,
     Level.norms,
     Site.GRADIENT,
@@ -217,7 +220,8 @@ ACTIVATION_MEAN = Gauge(
 )
 SATURATED = Gauge(
     "saturated",
-    "Fraction of elements on the flat part of the activation.",
+    f"Fraction of elements where the slope of the activation is below {FLAT} of its greatest: "
+    "about 0.5 for ReLU.",
     Entries.LAYERS,
     Level.full,
     Site.NONLINEARITY,
@@ -235,7 +239,7 @@ DEAD = Gauge(
 )
 WEIGHT_NORM = Gauge(
     "weight_norm",
-    "‖θ‖ before the update.",
+    "‖θ‖ over all parameters of the layer, before the update.",
     Entries.LAYERS,
     Level.full,
     Site.UPDATE,
@@ -349,7 +353,7 @@ class Metric:
 METRICS = (
     Metric(
         "train_loss",
-        "Training loss of the step's batch, in nats.",
+        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy.",
         "train/loss",
         is_final=True,
     ),
@@ -382,7 +386,7 @@ METRICS = (
     ),
     Metric(
         "eval_loss",
-        "Loss on the evaluation split.",
+        "Mean loss on the evaluation split, without label smoothing.",
         "eval/loss",
         MetricSource.EVALUATION,
         is_final=True,
@@ -396,7 +400,8 @@ METRICS = (
     ),
     Metric(
         "grad_norm",
-        "Norm of the whole gradient, before clipping.",
+        "Norm of the gradient of all parameters, embedding and head among them: before clipping, "
+        "and with the loss scale divided out.",
         "grad_norm/total",
         MetricSource.MEASURED_STEP,
     ),

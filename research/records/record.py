@@ -51,7 +51,7 @@ class Lock:
             return
         self.release()
         raise RunLocked(
-            f"{directory} is being trained by another process: "
+            f"{directory} is being trained by another process, or uploaded: "
             "wait until it ends, or choose another name="
         )
 
@@ -61,6 +61,10 @@ class Lock:
         except OSError:
             return False
         return True
+
+    def fileno(self) -> int:
+        """The file descriptor that holds the lock; a process that inherits it holds it too."""
+        return self._descriptor
 
     def release(self) -> None:
         """Lets other processes lock the run."""

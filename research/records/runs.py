@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from research.config.schema import setting_paths
 from research.records.run_info import DamagedRecord, read_run_info
 
 Columns = dict[str, np.ndarray]  # the columns of a table by name, rows on the first axis
+Diagnostics = Mapping[int, Columns]  # what is measured on an interval, by step, without a step axis
 JsonObject = dict[str, Any]
 
 METRICS = "metrics"

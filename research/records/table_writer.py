@@ -91,14 +91,7 @@ class TableWriter:
             parts = self._read_parts()
         except (OSError, pa.ArrowException) as error:
             raise CorruptTable(f"the {self._name} cannot be read") from error
-        if not parts:
-            return {}
-        whole = _concatenate(parts)
-        columns = {}
-        for name in whole.column_names:
-            column = whole.column(name).combine_chunks()
-            columns[name] = _column_to_array(column)
-        return columns
+        return table_to_columns(parts)
 
     def write_final_file(self) -> None:
         """Writes all rows to one file. The part files remain."""
@@ -114,6 +107,18 @@ class TableWriter:
     def _read_parts(self) -> list[pa.Table]:
         files = sorted(self._parts_dir.glob("*.parquet"))
         return [pq.read_table(file) for file in files]
+
+
+def table_to_columns(parts: list[pa.Table]) -> Columns:
+    """The rows of the parts of a table, as they were added; masked where a number is missing."""
+    if not parts:
+        return {}
+    whole = _concatenate(parts)
+    columns = {}
+    for name in whole.column_names:
+        column = whole.column(name).combine_chunks()
+        columns[name] = _column_to_array(column)
+    return columns
 
 
 def _count_rows(part: Path) -> int:

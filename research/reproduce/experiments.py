@@ -5,7 +5,9 @@ An experiment's key is ``NAME``, or ``paper/NAME`` for its larger configuration.
 
 import functools
 import importlib.util
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,32 @@ from research.sweeps.jobs import expand_jobs
 
 SCALES = ("paper",)  # larger configurations, for accelerators
 FINISHED = ("done", "diverged")
+DURATION = re.compile(r"^# Duration: (\d+) s on (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long an experiment takes from its first run to its claims, with empty caches.
+
+    Attributes:
+        seconds: As measured.
+        machine: Where it was measured.
+    """
+
+    seconds: float
+    machine: str
+
+    def __str__(self) -> str:
+        return f"{about(self.seconds)} on {self.machine}"
+
+
+def about(seconds: float) -> str:
+    """A duration in words: tens of seconds below 100 s, else half minutes."""
+    if seconds < 100:
+        tens = max(10, round(seconds, -1))
+        return f"about {tens:.0f} seconds"
+    minutes = round(seconds / 30) / 2
+    return f"about {minutes:g} minutes"
 
 
 def experiment_names(scale: str = "") -> list[str]:
@@ -56,7 +84,7 @@ def find_experiment(name: str, scale: str = "") -> str:
     place = f" at --scale {scale}" if scale else ""
     valid = ", ".join(known)
     raise ValueError(
-        f"there is no experiment {name}{place}{format_suggestion(name, known)} (valid: {valid})"
+        f"there is no experiment {name}{place}{format_suggestion(name, known)}; valid: {valid}"
     )
 
 
@@ -70,6 +98,21 @@ def source_folder(key: str) -> Path:
     """The folder that holds an experiment's ``claims.py`` and ``figure.py``."""
     scale, _, name = key.rpartition("/")
     return resource_dir("experiments") / name / scale
+
+
+def read_duration(key: str) -> Duration | None:
+    """How long the experiment takes; None if its file does not say so.
+
+    The file ``conf/experiment/KEY.yaml`` says it in a comment: ``# Duration: 60 s on MACHINE``.
+    """
+    declared = DURATION.search(_experiment_file(key).read_text(encoding="utf-8"))
+    if not declared:
+        return None
+    return Duration(float(declared[1]), declared[2])
+
+
+def _experiment_file(key: str) -> Path:
+    return resource_dir("conf") / "experiment" / f"{key}.yaml"
 
 
 @functools.cache
@@ -89,8 +132,7 @@ def expected_runs(key: str) -> dict[str, dict[str, Any]]:
     """The settings of each run of an experiment, by dotted path; keys are names of directories."""
     from research.sweeps.composition import compose_jobs
 
-    file = resource_dir("conf") / "experiment" / f"{key}.yaml"
-    experiment = yaml.safe_load(file.read_text(encoding="utf-8"))
+    experiment = yaml.safe_load(_experiment_file(key).read_text(encoding="utf-8"))
     sweeper = experiment["hydra"]["sweeper"]
     params = sweeper.get("params", {})
     jobs = expand_jobs(params, sweeper.get("arms"))

@@ -1,12 +1,14 @@
 """The gallery ``experiments/README.md``, made from the pages of the experiments.
 
-``python -m research.reproduce.gallery`` writes it.
+``python -m research.reproduce.gallery`` writes it. First it writes into each page how long the
+experiment takes, from the experiment's file.
 """
 
 import re
 from pathlib import Path
 
 from research.config.hydra_config import resource_dir
+from research.reproduce.experiments import Duration, experiment_names, read_duration
 
 HEAD = """# Reproductions
 
@@ -55,6 +57,23 @@ def _count_held_claims(text: str) -> str:
     return f"{verdicts.count('yes')} of {len(verdicts)}"
 
 
+def set_duration(page: str, duration: Duration) -> str:
+    """The page of an experiment, with the duration in its paragraph ``**Duration.**``."""
+    paragraph = f"**Duration.** All runs take {duration}."
+    return re.sub(r"^\*\*Duration\.\*\*.*$", paragraph, page, flags=re.M)
+
+
+def update_durations(root: Path) -> None:
+    """Writes into the pages below ``root`` how long their experiments take."""
+    for name in experiment_names():
+        page = root / name / "README.md"
+        duration = read_duration(name)
+        if duration and page.exists():
+            text = page.read_text(encoding="utf-8")
+            page.write_text(set_duration(text, duration), encoding="utf-8")
+
+
 if __name__ == "__main__":
     folder = resource_dir("experiments")
+    update_durations(folder)
     (folder / "README.md").write_text(make_gallery(folder), encoding="utf-8")

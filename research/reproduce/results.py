@@ -118,6 +118,7 @@ def upload_results(directory: Path) -> None:
     tracker.start()
     place = tracker.start_info()
     tracker.finish({})
+    tracker.wait()
     if tracker.all_working and place:
         write_json(receipt, place | {"sent": fingerprint})
 

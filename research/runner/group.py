@@ -13,6 +13,8 @@ import numpy as np
 
 from research.config.errors import explain
 from research.parallel.processes import broadcast_arrays, is_primary
+from research.records.trackers import TrackerReports
+from research.records.trackers.wandb import forget_service, is_service_lost
 from research.runner.progress import Progress
 from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
@@ -71,6 +73,7 @@ class RunGroup:
         run_specs: Sequence[RunSpec],
         setup: RunSetup,
         progress: Progress,
+        reports: TrackerReports | None = None,
     ):
         self.setup = setup
         self.progress = progress
@@ -78,7 +81,9 @@ class RunGroup:
         self.start_step = 0
         self.flush_scale = len(run_specs) ** 0.5
         self._specs = run_specs
+        self._reports = reports or TrackerReports()
         self._writers: list[RunWriter] = []  # of the runs that have not ended
+        self._closed: list[RunWriter] = []  # of those whose trackers may still be at work
         self._checkpoint_settings = run_specs[0].config.checkpoint
         self._checkpoint_writer = CheckpointWriter(self._checkpoint_settings.every)
         self._created_at = time.monotonic()
@@ -95,7 +100,13 @@ class RunGroup:
         self.results.append(result)
         try:
             group_size = len(self._specs)
-            writer = RunWriter(run_spec, self.setup, index=index, group_size=group_size)
+            writer = RunWriter(
+                run_spec,
+                self.setup,
+                index=index,
+                group_size=group_size,
+                reports=self._reports,
+            )
         except Exception as error:
             if jax.process_count() > 1:
                 raise
@@ -124,12 +135,14 @@ class RunGroup:
         if error and self._can_be_split(error):
             for writer in self._writers:
                 writer.record.release()
+            self._release_runs()
             return False
         is_interrupted = isinstance(error, KeyboardInterrupt)
         try:
             with uninterrupted():
                 for writer in list(self._writers):
                     self._close_run(writer, error)
+                self._release_runs()
         except KeyboardInterrupt:
             is_interrupted = True
         if is_interrupted:
@@ -145,6 +158,19 @@ class RunGroup:
         if not self._has_started:
             return " before the first step"
         return "; what was measured is written"
+
+    def _release_runs(self) -> None:
+        """Waits for the trackers of all runs, which close their runs at the same time."""
+        for writer in self._closed:
+            error = None
+            try:
+                writer.release()
+            except Exception as release_error:
+                error = release_error
+            self._update_result(writer, error)
+        if any(is_service_lost(error) for error in self._reports.errors):
+            forget_service()
+            self._reports.errors.clear()
 
     def _can_be_split(self, error: BaseException) -> bool:
         if isinstance(error, CheckpointStepMismatch):
@@ -292,6 +318,7 @@ class RunGroup:
 
     def _close_run(self, writer: RunWriter, error: BaseException | None = None) -> None:
         self._writers.remove(writer)
+        self._closed.append(writer)
         self._checkpoint_writer.wait()
         try:
             if self._is_refused(error):
@@ -300,10 +327,15 @@ class RunGroup:
                 writer.close(error)
         except Exception as closing_error:
             error = error or closing_error
+        self._update_result(writer, error)
+
+    def _update_result(self, writer: RunWriter, error: BaseException | None) -> None:
+        """Puts the record of a run into its result, and the first error that it had."""
         result = self.results[writer.index]
+        first_error = result.get("error") or error
         result.update(writer.record.info)
-        if error is not None:
-            result.update(status="failed", error=error)
+        if first_error is not None:
+            result.update(status="failed", error=first_error)
 
 
 def _to_host(tree: Metrics) -> Metrics:

@@ -30,6 +30,7 @@ from research.parallel.processes import (
     is_interrupted,
     run_on_all_processes,
 )
+from research.records.trackers import TrackerReports
 from research.runner.group import CheckpointStepMismatch, Chunk, RunGroup, is_out_of_memory
 from research.runner.memory import check_memory, program_bytes, release_programs, tree_bytes
 from research.runner.progress import Progress
@@ -51,6 +52,7 @@ def train_runs(
     *,
     map_mode: str = "auto",
     devices: int | None = None,
+    reports: TrackerReports | None = None,
 ) -> list[Result]:
     """Trains runs that differ only in traced numbers as one program, and records each of them.
 
@@ -63,6 +65,7 @@ def train_runs(
         progress: shows how far they are.
         map_mode: how the runs of one device are trained: ``map``, ``vmap``, or ``auto``.
         devices: the largest number of devices to use; None for all.
+        reports: what the trackers of this command have reported.
 
     Returns:
         The result of each run, in order; where it raised, with the exception as ``error``.
@@ -75,7 +78,7 @@ def train_runs(
         group_results: list[Result] = []
         smaller_groups: list[Sequence[RunSpec]] = []
         try:
-            group_results = _train_group(group, progress, map_mode, devices)
+            group_results = _train_group(group, progress, map_mode, devices, reports)
         except Exception as error:
             smaller_groups = _split_group(group, error)
             if not smaller_groups:
@@ -140,6 +143,7 @@ def _train_group(
     progress: Progress,
     map_mode: str,
     devices: int | None,
+    reports: TrackerReports | None,
 ) -> list[Result]:
     mesh = run_specs[0].config.mesh.kind.name
     layout = make_layout(len(run_specs), kind=mesh, map_mode=map_mode, devices=devices)
@@ -158,7 +162,7 @@ def _train_group(
             layout=layout,
             num_copies=num_copies,
         )
-        opened = _on_all_processes(RunGroup, run_specs, setup, progress)
+        opened = _on_all_processes(RunGroup, run_specs, setup, progress, reports)
         with opened as group, _compile_thread() as compile_pool:
             _on_all_processes(group.find_start_step)
             if not group.has_ended:

@@ -12,7 +12,7 @@ from typing import Any
 from research.config.family import has_family, to_family
 from research.config.fields import to_plain
 from research.config.schema import Config, flatten, iter_fields
-from research.data.compatibility import check_data
+from research.data.compatibility import check_data, choose_depth
 from research.records.runs import flatten_dict
 
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
@@ -35,9 +35,15 @@ def to_checked_config(composed: Any) -> Config:
     """
     from research.config.hydra_config import to_config
 
-    config = to_config(composed)
+    config = choose_depth(to_config(composed))
     check_data(config)
     return config
+
+
+def record_depth(composed: Any, config: Config) -> None:
+    """Writes a depth that was chosen for the data into what Hydra composed, and records."""
+    if composed.model.depth is None:
+        composed.model.depth = config.model.depth
 
 
 class Objective(dict[str, Any]):
@@ -126,19 +132,49 @@ def read_ended(spec: RunSpec) -> dict[str, Any] | None:
     """``run.json`` of a run that is done or diverged; None for one that is missing or unfinished.
 
     Raises:
-        ValueError: the directory holds a run of another configuration, which is left alone.
+        ValueError: the directory holds a run of another configuration, which is left alone, or it
+            is not meant for a run.
     """
     from research.records.record import read_info
 
     info = read_info(spec.directory)
     if not info:
+        _check_directory(spec.directory)
         return None
     if info.get("id") != spec.identity:
         raise ValueError(
             f"{spec.directory} holds another run ({_describe_difference(spec)}): "
-            "give another name=, or remove that folder"
+            "give another name= or hydra.run.dir=, or remove that folder"
         )
     return info if info.get("status") in ("done", "diverged") else None
+
+
+def _check_directory(directory: Path) -> None:
+    """A run's folder holds no other runs, lies in none, and is not one of Fathom's own."""
+    from research.config.hydra_config import resource_dir
+
+    place = directory.absolute().resolve()
+    problem = ""
+    if place == place.parent or place == Path("outputs").resolve():
+        problem = "it holds folders of runs"
+    for name in ("conf", "experiments"):
+        folder = resource_dir(name).resolve()
+        if place == folder.parent or place.is_relative_to(folder):
+            problem = "it holds Fathom itself"
+    if place.is_relative_to(Path(__file__).resolve().parents[1]):
+        problem = "it holds Fathom itself"
+    if place.is_relative_to(Path("outputs/wandb").resolve()):
+        problem = "it holds the files of W&B"
+    inside = next(directory.glob("*/run.json"), None)
+    if inside is not None:
+        problem = f"it holds the run {inside.parent.name}"
+    if (place.parent / "run.json").exists():
+        problem = f"{directory.parent} is a run"
+    if problem:
+        raise ValueError(
+            f"{directory} cannot be the folder of a run, because {problem}; "
+            "hydra.run.dir=outputs/NAME/RUN is a usual one"
+        )
 
 
 def _describe_difference(spec: RunSpec) -> str:

@@ -1,7 +1,7 @@
 """Writes one run: its rows go to its record and its trackers, and the run is judged at its end."""
 
-import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,8 +23,9 @@ from research.gauges.table import (
 )
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
-from research.records.trackers import BackgroundTrackers, identity
-from research.records.trackers.wandb import WandbTracker
+from research.records.rows import diagnostics_by_step, select_rows
+from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports, identity
+from research.records.trackers.wandb import WandbTracker, is_disabled
 from research.runner.checkpoint_notes import CheckpointNotes
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
@@ -63,6 +64,7 @@ class RunWriter:
         *,
         index: int,
         group_size: int,
+        reports: TrackerReports | None = None,
     ):
         """Opens the record of the run.
 
@@ -72,6 +74,7 @@ class RunWriter:
             index: the place of the run in its group.
             group_size: how many runs are trained as one program. The seconds that are recorded
                 are those of the whole group.
+            reports: what the trackers of this command have reported.
         """
         self.config = run_spec.config
         self.setup = setup
@@ -86,16 +89,17 @@ class RunWriter:
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size
+        trackers: list[Tracker] = []
         if is_primary():
+            trackers = _make_trackers(run_spec, reports)
+            info |= _pending_mirrors(trackers)
             opened = open_run(run_spec, setup, info)
-            trackers = _make_trackers(run_spec)
         else:
             opened = OpenedRun(NullRecord(info))
-            trackers = []
         self.record = opened.record
         self.checkpoint = opened.checkpoint
         self._unsent_rows = opened.earlier_rows  # for the trackers, once they have started
-        self.trackers = BackgroundTrackers(trackers)
+        self.trackers = BackgroundTrackers(trackers, reports)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
         if opened.notes:
@@ -107,17 +111,9 @@ class RunWriter:
         """Adds the rows of an earlier attempt to the data for the verdict."""
         profiles = rows.profiles
         self._metrics.append(rows.metrics)
-        if not profiles:
-            return
-        self._add_signal_grads(profiles)
-        if "signal_exponent" not in profiles:
-            return
-        counts = profiles["signal_exponent"]
-        was_counted = ~np.isnan(counts[:, 0, 0])
-        for row in np.flatnonzero(was_counted):
-            gauges = _select_rows(profiles, row)
-            step = int(gauges.pop("step"))
-            self._exponents[step] = gauges
+        if profiles:
+            self._add_signal_grads(profiles)
+            self._exponents |= diagnostics_by_step(profiles, {})
 
     def _add_signal_grads(self, profiles: Columns) -> None:
         self._steps.append(profiles["step"])
@@ -137,7 +133,7 @@ class RunWriter:
         self.trackers.start()
         rows = self._unsent_rows
         if rows:
-            diagnostics = _diagnostics_by_step(rows.inspections, self._exponents)
+            diagnostics = diagnostics_by_step(rows.profiles, rows.inspections)
             self.trackers.log(rows.metrics, rows.profiles, diagnostics)
             self._unsent_rows = None
 
@@ -246,7 +242,7 @@ class RunWriter:
         if "profile" not in rows:
             return {}
         columns = {"step": steps} | rows["profile"]
-        return _select_rows(columns, self._is_measured(steps))
+        return select_rows(columns, self._is_measured(steps))
 
     def _exponent_gauges(self, step: int, counts: Metrics | None) -> Columns:
         """The gauges of the exponents that were counted at a step; empty without counts."""
@@ -266,21 +262,26 @@ class RunWriter:
     ) -> None:
         """Adds rows to the record. Exponents belong to the first measured step only."""
         if exponents and profiles:
-            first_row = _select_rows(profiles, slice(1))
-            first_row |= _select_rows(exponents, np.newaxis)
+            first_row = select_rows(profiles, slice(1))
+            first_row |= select_rows(exponents, np.newaxis)
             self.record.add({}, first_row)
-            profiles = _select_rows(profiles, slice(1, None))
+            profiles = select_rows(profiles, slice(1, None))
         self.record.add(metrics, profiles)
 
     def discard(self) -> None:
-        """Removes the record of a run that cannot start as it was asked for."""
-        with contextlib.ExitStack() as cleanup:  # runs in reverse order
-            cleanup.callback(self.record.release)
-            cleanup.callback(lambda: self.trackers.finish(self.record.info))
+        """Removes the record of a run that cannot start as it was asked for.
+
+        ``release`` must follow.
+        """
+        try:
             self.record.discard()
+        finally:
+            self.trackers.finish(dict(self.record.info))
 
     def close(self, error: BaseException | None = None) -> None:
-        """Ends the run and writes what was measured.
+        """Ends the run and writes what was measured. ``release`` must follow.
+
+        Trackers close the run meanwhile, without being waited for.
 
         Args:
             error: what stopped the run before its last step; None for a run that ended by itself.
@@ -293,15 +294,12 @@ class RunWriter:
             "status": status,
             "seconds": seconds,
             "steps": num_steps,
-            **self.trackers.start_info(),
         }
         if status == "failed":
             info["error"] = f"{type(error).__name__}: {error}"
         is_unfinished = status in ("interrupted", "failed")
         can_resume = is_unfinished and self.checkpoints.has_checkpoint
-        with contextlib.ExitStack() as cleanup:  # runs in reverse order
-            cleanup.callback(self.record.release)
-            cleanup.callback(lambda: self.trackers.finish(self.record.info))
+        try:
             info["final"] = self._final_metrics()
             info["verdict"] = self._verdict()
             try:
@@ -313,6 +311,20 @@ class RunWriter:
                 raise
             if is_primary() and not can_resume and not self.config.checkpoint.keep:
                 self.checkpoints.remove()
+        finally:
+            self.trackers.finish(dict(self.record.info))
+
+    def release(self) -> None:
+        """Waits for the trackers, records how far the dashboards are, and unlocks the run."""
+        try:
+            changes = self.trackers.start_info()
+            mirrored = self.trackers.wait()
+            if mirrored:
+                changes["mirrored"] = self.record.info.get("mirrored", {}) | mirrored
+            if changes:
+                self.record.update(**changes)
+        finally:
+            self.record.release()
 
     def _num_steps(self) -> int:
         """The steps of the run so far, with those of earlier attempts."""
@@ -387,21 +399,6 @@ class RunWriter:
         return verdict.as_dict()
 
 
-def _diagnostics_by_step(inspections: Columns, exponents: dict[int, Columns]) -> dict[int, Columns]:
-    """What was measured at each step, from recorded inspections and exponents by step."""
-    diagnostics = dict(exponents)
-    steps = inspections.get("step", np.zeros(0, int))
-    for row, step in enumerate(steps.tolist()):
-        at_step = diagnostics.get(step, {})
-        diagnostics[step] = at_step | _select_rows(inspections, row)
-    return diagnostics
-
-
-def _select_rows(columns: Columns, index: Any) -> Columns:
-    """Indexes axis 0 of every column."""
-    return {name: values[index] for name, values in columns.items()}
-
-
 def first_nonfinite_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
     """The layer where the numbers of a step first stopped being finite.
 
@@ -428,8 +425,8 @@ def _nonfinite_layers(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~np.isfinite(values))
 
 
-def _make_trackers(run_spec: RunSpec) -> list[Any]:
-    if not run_spec.config.tracker.wandb:
+def _make_trackers(run_spec: RunSpec, reports: TrackerReports | None) -> list[Tracker]:
+    if not run_spec.config.tracker.wandb or is_disabled():
         return []
     config = to_dict(run_spec.config)
     tracker = WandbTracker(
@@ -438,8 +435,16 @@ def _make_trackers(run_spec: RunSpec) -> list[Any]:
         config=config,
         name=identity.run_name(run_spec.directory.name),
         group=identity.run_group(run_spec.directory.absolute().parent.name),
+        reports=reports,
     )
     return [tracker]
+
+
+def _pending_mirrors(trackers: Sequence[Tracker]) -> dict[str, Any]:
+    """The entry of ``run.json`` that says what the trackers have not completed yet."""
+    if not trackers:
+        return {}
+    return {"mirrored": {tracker.name: tracker.pending for tracker in trackers}}
 
 
 def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from research.records.trackers import TrackerReports
+from research.runner.completion import complete_ended_run
 from research.runner.limits import raise_open_files
 from research.runner.progress import Progress
 from research.runner.run_spec import Result, RunSpec, read_ended
@@ -29,11 +31,13 @@ class Session:
         progress: The display of what is being trained.
         show_traces: Whether the traceback of an error is printed as well as its message.
         interrupted: Whether the user interrupted the command, so that nothing more should start.
+        reports: What the trackers of the runs have reported.
     """
 
     progress: Progress = field(default_factory=Progress)
     show_traces: bool = False
     interrupted: bool = False
+    reports: TrackerReports = field(default_factory=TrackerReports)
 
 
 def session_of(task_function: Any) -> Session:
@@ -85,6 +89,8 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
     finished = {}
     for run_spec, info in zip(run_specs, infos, strict=True):
         if info:
+            if (run_spec.directory / "run.json").exists():  # not in the other processes of a run
+                complete_ended_run(run_spec, info)
             result = info | {"directory": str(run_spec.directory), "already": True}
             finished[run_spec.directory] = result
     return finished
@@ -104,7 +110,13 @@ def _train_missing(
         return []
     raise_open_files()
     train_runs = _import_train_runs(devices)
-    results = train_runs(run_specs, session.progress, map_mode=map_mode, devices=devices)
+    results = train_runs(
+        run_specs,
+        session.progress,
+        map_mode=map_mode,
+        devices=devices,
+        reports=session.reports,
+    )
     for run_spec, result in zip(run_specs, results, strict=True):
         error = result.get("error")
         if not isinstance(error, Exception):

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.records.runs import flatten_dict
-from research.runner.run_spec import RunSpec, to_checked_config
+from research.runner.run_spec import RunSpec, record_depth, to_checked_config
 
 CacheKey = tuple[str, ...]
 
@@ -56,6 +56,8 @@ class Composer(ConfigLoaderImpl):
         overrides = [self._parse_override(override) for override in sweep_overrides]
         composed = self._load_groups(master_config, overrides)
         self._set_values(composed, overrides)
+        if OmegaConf.select(composed, "model.depth") is None and "model" in composed:
+            record_depth(composed, to_checked_config(composed))
         return composed
 
     def make_run_spec(self, master: DictConfig, overrides: Sequence[str]) -> RunSpec:

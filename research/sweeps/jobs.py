@@ -10,8 +10,8 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from research.config.override_checks import check_sweep, parse_overrides
 from research.config.schema import Config
 from research.runner.run_spec import RunSpec, group_key
 
@@ -36,17 +36,22 @@ def expand_jobs(
 
     Returns:
         The overrides of each job, grid by grid.
+
+    Raises:
+        ValueError: an override cannot be parsed, has no values, or too many.
     """
-    parser = OverridesParser.create(config_loader=loader)
-    grids = list(arms.values()) if arms else [{}]
+    grids = []
+    for arm in arms.values() if arms else [{}]:
+        settings = {**params, **arm}
+        words = [f"{path}={values}" for path, values in settings.items()]
+        grid = {}  # the last override of a setting replaces those before it
+        for override in parse_overrides([*words, *arguments], loader):
+            grid[override.get_key_element()] = override
+        grids.append(grid)
+    check_sweep(grids)
     jobs = []
     for grid in grids:
-        settings = {**params, **grid}
-        words = [f"{path}={values}" for path, values in settings.items()]
-        last_overrides = {}  # the last override of a setting replaces those before it
-        for override in parser.parse_overrides([*words, *arguments]):
-            last_overrides[override.get_key_element()] = override
-        for batch in BasicSweeper.split_arguments(list(last_overrides.values()), None):
+        for batch in BasicSweeper.split_arguments(list(grid.values()), None):
             jobs.extend(batch)
     return jobs
 

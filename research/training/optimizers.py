@@ -14,6 +14,7 @@ from research.config.options import (
     AdaGrad,
     Adam,
     Clip,
+    DecayMask,
     Lion,
     Momentum,
     Muon,
@@ -24,6 +25,9 @@ from research.config.options import (
 )
 from research.gauges.norms import tree_euclidean
 from research.training.layer_params import STAGES, path_names
+
+# The names of parameters that have inputs and outputs, and of embeddings.
+MATRIX_NAMES = ("kernel", "recurrent", "input", "vectors", "positions")
 
 
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
@@ -43,12 +47,14 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     - ``muon``: see ``_scale_by_muon`` (Jordan et al. 2024).
 
     Weight decay is added to the gradient, except where it is decoupled: ``adamw`` (Loshchilov &
-    Hutter 2019), ``lion`` (Chen et al. 2023) and ``muon`` (Liu et al. 2025).
+    Hutter 2019), ``lion`` (Chen et al. 2023) and ``muon`` (Liu et al. 2025). With
+    ``decay_mask=matrices`` it acts on matrices, kernels and embeddings only.
 
     Args:
         optimizer: the option, with arrays for its traced numbers.
     """
-    decay = optax.add_decayed_weights(optimizer.weight_decay)
+    mask = _matrices if optimizer.decay_mask is DecayMask.matrices else None
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
     match optimizer:
         case Muon():
             return optax.chain(_scale_by_muon(optimizer), decay)
@@ -68,6 +74,16 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         case Optimizer(kind=OptimizerKind.gd | OptimizerKind.sgd):
             return decay
     raise ValueError(f"unknown optimizer {optimizer.kind}")
+
+
+def _matrices(params: Any) -> Any:
+    """For each parameter, whether it is a matrix, a kernel or an embedding, and not of a gate."""
+
+    def is_matrix(path: tuple, _: Array) -> bool:
+        names = path_names(path)
+        return names[-1] in MATRIX_NAMES and "gate" not in names
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def _scale_by_adam(optimizer: Adam) -> optax.GradientTransformation:
@@ -131,11 +147,22 @@ def learning_rate(
 ) -> Float[Array, ""]:
     """The learning rate of an update.
 
-    - ``warmup``: rises linearly from rate/warmup_steps over ``warmup_steps``, then stays.
-    - ``warmup_cosine``: then falls to 0 as half a cosine (Loshchilov & Hutter 2017).
-    - ``step``: times ``decay_factor`` at one half and again at three quarters of the run (He et al.
-      2016).
-    - ``linear``: falls linearly to 0.
+    With r ``learning_rate``, e ``end_value``, t ``step`` and T ``total_steps``:
+
+    - ``warmup``: rises linearly from r/warmup_steps over ``warmup_steps``, then stays.
+    - ``cosine``: e + (r − e)·½(1 + cos(πp)), p = t/decay_steps at most 1 (Loshchilov & Hutter
+      2017).
+    - ``warmup_cosine``: the warm-up, then that cosine of the steps that ``decay_steps`` has left.
+    - ``polynomial``: e + (r − e)·(1 − p)^power, p = t/transition_steps at most 1.
+    - ``linear``: the same with power 1.
+    - ``exponential``: r·decay_rate^(t/transition_steps), at least e; with ``staircase`` the
+      exponent is rounded down.
+    - ``warmup_exponential``: the warm-up, then that decay.
+    - ``step``: r·decay_factor^k with k the number of ``boundaries`` b ≤ t; without boundaries, they
+      are T/2 and 3T/4 (He et al. 2016).
+
+    Where ``decay_steps`` or ``transition_steps`` is 0, it is the number of steps that remain of T.
+    These are the schedules of Optax, with a warm-up whose first step has a learning rate.
 
     Args:
         optimizer: the option, with arrays for its traced numbers.
@@ -146,25 +173,80 @@ def learning_rate(
     step = step.astype(peak.dtype)
     total = total_steps.astype(peak.dtype)
     warmup = jnp.asarray(optimizer.warmup_steps).astype(peak.dtype)
+    rising = peak * (step + 1) / jnp.maximum(warmup, 1)
     match optimizer.schedule:
         case Schedule.constant:
             return peak
         case Schedule.warmup:
-            rising = (step + 1) / jnp.maximum(warmup, 1)
-            return peak * jnp.minimum(1, rising)
+            return jnp.minimum(peak, rising)
+        case Schedule.cosine:
+            return _cosine(optimizer, step, _duration(optimizer.decay_steps, total))
         case Schedule.warmup_cosine:
-            progress = (step - warmup) / jnp.maximum(total - warmup, 1)
-            progress = jnp.clip(progress, 0, 1)
-            rising = (step + 1) / jnp.maximum(warmup, 1)
-            falling = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-            return peak * jnp.where(step < warmup, rising, falling)
-        case Schedule.step:
-            passed_half = (step >= total / 2).astype(peak.dtype)
-            decays = passed_half + (step >= total * 3 / 4)
-            return peak * optimizer.decay_factor**decays
+            duration = _duration(optimizer.decay_steps, total) - warmup
+            falling = _cosine(optimizer, step - warmup, duration)
+            return jnp.where(step < warmup, rising, falling)
         case Schedule.linear:
-            return peak * (1 - step / total)
+            return _polynomial(optimizer, step, total, power=1)
+        case Schedule.polynomial:
+            return _polynomial(optimizer, step, total, power=optimizer.power)
+        case Schedule.exponential:
+            return _exponential(optimizer, step, total)
+        case Schedule.warmup_exponential:
+            falling = _exponential(optimizer, step - warmup, total - warmup)
+            return jnp.where(step < warmup, rising, falling)
+        case Schedule.step:
+            boundaries = optimizer.boundaries or (total / 2, total * 3 / 4)
+            decays = jnp.zeros_like(peak)
+            for boundary in boundaries:
+                decays += (step >= boundary).astype(peak.dtype)
+            return peak * optimizer.decay_factor**decays
     raise ValueError(f"unknown schedule {optimizer.schedule}")
+
+
+def _duration(steps: Any, total: Array) -> Array:
+    """The steps of a schedule: ``steps``, or ``total`` where it is 0."""
+    given = jnp.asarray(steps).astype(total.dtype)
+    return jnp.where(given > 0, given, total)
+
+
+def _progress(step: Array, duration: Array) -> Array:
+    """How much of a schedule is over, from 0 to 1."""
+    return jnp.clip(step / jnp.maximum(duration, 1), 0, 1)
+
+
+def _cosine(
+    optimizer: Optimizer,
+    step: Array,
+    duration: Array,
+) -> Array:
+    fall = jnp.asarray(optimizer.learning_rate) - optimizer.end_value
+    height = 0.5 * (1 + jnp.cos(jnp.pi * _progress(step, duration)))
+    return optimizer.end_value + fall * height
+
+
+def _polynomial(
+    optimizer: Optimizer,
+    step: Array,
+    total: Array,
+    *,
+    power: Any,
+) -> Array:
+    fall = jnp.asarray(optimizer.learning_rate) - optimizer.end_value
+    duration = _duration(optimizer.transition_steps, total)
+    return optimizer.end_value + fall * (1 - _progress(step, duration)) ** power
+
+
+def _exponential(
+    optimizer: Optimizer,
+    step: Array,
+    total: Array,
+) -> Array:
+    duration = _duration(optimizer.transition_steps, total)
+    exponent = jnp.maximum(step, 0) / jnp.maximum(duration, 1)
+    if optimizer.staircase:
+        exponent = jnp.floor(exponent)
+    rate = optimizer.learning_rate * optimizer.decay_rate**exponent
+    return jnp.maximum(rate, optimizer.end_value)
 
 
 def clip_gradient(

@@ -9,7 +9,7 @@ import pytest
 from research.config import options
 from research.config.compatibility import check_compatibility
 from research.config.validation import check_config
-from research.data.compatibility import check_data
+from research.data.compatibility import check_data, choose_depth
 
 from ..builders import make_config
 
@@ -33,6 +33,7 @@ def make_chosen(chosen):
     changes["model.depth"] = DEPTHS.get(chosen["model"], 3)
     if chosen["model"] == "rnn":
         changes["model.cell"] = cell
+        changes["activation"] = "tanh"
     return make_config(changes)
 
 
@@ -220,3 +221,25 @@ def test_what_makes_sense_is_accepted(changes):
     config = make_config(changes)
     check_config(config)
     check_data(config)
+
+
+TIME_STEPS = [  # data, and the depth of a recurrent network that was given none
+    ({"data": "python_docs", "data.length": 40}, 40),
+    ({"data": "digits"}, 16),
+    ({"data": "noise", "data.shape": (10,)}, 10),
+    ({"data": "noise", "data.shape": (34,)}, 2),
+    ({"data": "noise", "data.shape": (6, 5)}, 15),
+]
+
+
+@pytest.mark.parametrize(("data", "depth"), TIME_STEPS, ids=str)
+def test_a_recurrent_network_without_a_depth_fits_its_data(data, depth):
+    config = choose_depth(make_config({"model": "rnn", "activation": "tanh", **data}))
+    assert config.model.depth == depth
+    check_config(config)
+    check_data(config)
+
+
+def test_a_depth_that_is_given_stays():
+    config = make_config({"model": "rnn", "model.depth": 8})
+    assert choose_depth(config) is config

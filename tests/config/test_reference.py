@@ -90,7 +90,7 @@ def test_an_option_may_change_the_defaults_of_another_group():
 
 def test_a_setting_says_what_it_needs():
     condition = row_of("optimizer.warmup_steps").condition
-    assert condition == "optimizer.schedule=warmup or warmup_cosine"
+    assert condition == "optimizer.schedule=warmup or warmup_cosine or warmup_exponential"
     assert row_of("measure.inspect_every").condition == "measure.inspect=[…]"
 
 
@@ -102,7 +102,7 @@ def test_declarations_that_say_the_same_are_one_row():
 def test_options_are_named_or_the_few_that_lack_the_setting():
     assert options_in_words(GROUPS["init"], row_of("init.gain")) == "all but zeros"
     assert options_in_words(GROUPS["skip"], row_of("skip.gate_bias")) == "highway, gated"
-    assert options_in_words(GROUPS["model"], row_of("model.depth")) == ""
+    assert options_in_words(GROUPS["model"], row_of("model.width")) == ""
 
 
 @pytest.mark.parametrize(

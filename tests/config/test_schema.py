@@ -172,7 +172,10 @@ def test_a_setting_without_effect_is_not_part_of_the_configuration():
 @pytest.mark.parametrize(
     ("changes", "condition"),
     [
-        ({"optimizer.warmup_steps": 5}, "schedule=warmup or warmup_cosine, got constant"),
+        (
+            {"optimizer.warmup_steps": 5},
+            "schedule=warmup or warmup_cosine or warmup_exponential, got constant",
+        ),
         ({"optimizer.clip_threshold": 2.0}, "clip=global_norm or value or adaptive, got none"),
         ({"precision.loss_scale": 8.0}, "loss_scaling=static or dynamic, got none"),
         ({"precision.growth_factor": 3.0}, "loss_scaling=dynamic, got none"),

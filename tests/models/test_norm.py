@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import re
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.options import Norm, NormKind
+from research.config.reference import setting_groups
 from research.config.schema import make_option
 from research.models.norm import DynamicTanh, apply_norm, make_norm
 from research.training.precision import precision_context
@@ -220,3 +222,10 @@ def test_an_unknown_norm_is_refused():
     formats = {"dtype": jnp.dtype("float32"), "param_dtype": jnp.dtype("float32")}
     with pytest.raises(ValueError, match="got whitening"):
         make_norm(option, 8, **formats, rngs=nnx.Rngs(0))
+
+
+def test_the_reference_says_the_epsilon_of_each_norm():
+    (group,) = [group for group in setting_groups() if group.name == "norm"]
+    usual, of_batch_norm = re.findall(r"1e-\d", group.meaning)
+    for kind, epsilon in EPSILON.items():
+        assert epsilon == float(of_batch_norm if kind == "batch" else usual)

@@ -4,6 +4,11 @@ import gzip
 import http.server
 import json
 import re
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
 
 PROJECT = {"name": "fathom", "entity": {"name": "me"}}
 VIEWER = {
@@ -20,6 +25,24 @@ ARTIFACT = {
 }
 
 
+STATUS_OF_FAULT = {"401": 401, "429": 429, "500": 500, "502": 502, "html": 200}
+FAULTS = ["refuse", "reset", "hang", "slow", *STATUS_OF_FAULT]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the server does wrong.
+
+    Attributes:
+        kind: one of ``FAULTS``.
+        moment: from when on: ``start``; ``middle``, once a run has ten rows; ``end``, once the
+            pictures of a run arrive.
+    """
+
+    kind: str
+    moment: str = "start"
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Keeps what it receives.
 
@@ -27,47 +50,120 @@ class Server(http.server.ThreadingHTTPServer):
         address: its URL.
         runs: for each run id, the variables with which it was created.
         rows: for each run id, its history rows.
+        ended: the runs that have ended.
         files: paths of uploaded files.
+        gaps: the chunks of rows that would leave a gap; it does not keep them.
         search: the configuration of the search, once there is one.
         trials: the trials that the next agent gets.
+        fault: what it does wrong; None for a healthy server.
+        num_faults: how many requests have met the fault.
     """
+
+    daemon_threads = True
+    block_on_close = False
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         self.runs = {}
         self.rows = {}
+        self.ended = set()
         self.files = []
+        self.gaps = []
+        self.has_pictures = False
         self.search = ""
         self.trials = []
+        self.fault = None
+        self.num_faults = 0
+        self.lock = threading.Lock()
+
+    def active_fault(self, path, content):
+        """The kind of the fault that a request meets; empty for a healthy answer."""
+        fault = self.fault
+        if fault is None:
+            return ""
+        if fault.moment == "middle":
+            is_active = any(len(rows) >= 10 for rows in self.rows.values())
+        elif fault.moment == "end":
+            self.has_pictures |= b"heat_map" in content or "heat_map" in path
+            is_active = self.has_pictures
+        else:
+            is_active = True
+        self.num_faults += is_active
+        return fault.kind if is_active else ""
+
+    def break_down(self, kind, moment="start"):
+        """Begins a fault; without one, the server is healthy again."""
+        self.has_pictures = False
+        self.num_faults = 0
+        self.fault = Fault(kind, moment) if kind else None
+
+    def handle_error(self, request, client_address):
+        """Prints nothing about connections that end early."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
+    def do_GET(self):
+        self._send({})
+
     def do_POST(self):
         content = self._read_content()
+        if self._fails(content):
+            return
         data = {}
         if self.path == "/graphql":
             request = json.loads(content)
             operation = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
             assert operation
-            data = self._answer_graphql(operation.group(1), request.get("variables", {}))
+            with self.server.lock:
+                data = self._answer_graphql(operation.group(1), request.get("variables", {}))
         elif self.path.endswith("/file_stream"):
-            self._keep_rows(json.loads(content))
+            with self.server.lock:
+                self._keep_rows(json.loads(content))
         self._send({"data": data})
 
     def do_PUT(self):
-        self._read_content()
+        if self._fails(self._read_content()):
+            return
         self.server.files.append(self.path)
         self._send({})
 
+    def _fails(self, content):
+        """Whether the request meets a fault instead of an answer."""
+        kind = self.server.active_fault(self.path, content)
+        if kind == "slow":
+            time.sleep(0.3)
+            return False
+        if kind in ("refuse", "reset"):
+            linger = struct.pack("ii", 1, 0)  # closing sends a reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.close_connection = True
+            self.connection.close()
+        elif kind == "hang":
+            while self.server.fault is not None:
+                time.sleep(0.05)
+            self.close_connection = True
+            self.connection.close()
+        elif kind:
+            self._send_text("<html>a proxy</html>", STATUS_OF_FAULT[kind])
+        return bool(kind)
+
     def _keep_rows(self, stream):
+        """Writes rows at their offset, as W&B does: what is sent twice is there once."""
         run_id = self.path.split("/")[4]
         history = stream.get("files", {}).get("wandb-history.jsonl", {})
         rows = self.server.rows.setdefault(run_id, [])
-        for line in history.get("content", []):
-            rows.append(json.loads(line))
+        content = [json.loads(line) for line in history.get("content", [])]
+        if content:
+            offset = history["offset"]
+            if offset > len(rows):
+                self.server.gaps.append((run_id, len(rows), offset))
+                return
+            rows[offset : offset + len(content)] = content
+        if stream.get("complete"):
+            self.server.ended.add(run_id)
 
     def _answer_graphql(self, operation, variables):
         if operation == "Viewer":
@@ -92,7 +188,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "displayName": "",
             "sweepName": None,
             "project": PROJECT,
+            "historyLineCount": len(self.server.rows.get(variables["name"], [])),
         }
+        self.server.ended.discard(variables["name"])
         return {"upsertBucket": {"bucket": bucket}}
 
     def _create_files(self, names):
@@ -130,6 +228,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "name": run_id,
             "id": "r",
             "displayName": run_id,
+            "state": "finished" if run_id in self.server.ended else "crashed",
             "config": "{}",
             "wandbConfig": '{"t": 1}',  # W&B takes a run without "t" for one that never started
             "summaryMetrics": "{}",
@@ -148,8 +247,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return content
 
     def _send(self, value):
-        content = json.dumps(value).encode()
-        self.send_response(200)
+        self._send_text(json.dumps(value), 200)
+
+    def _send_text(self, text, status):
+        content = text.encode()
+        self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
         self.end_headers()

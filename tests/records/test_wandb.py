@@ -62,12 +62,19 @@ def test_the_configuration_holds_the_resolved_settings_that_have_an_effect(mirro
     without_effect = {path.partition(".")[2] for path in recorded.keys() - mirrored_settings.keys()}
     assert without_effect == {
         "backoff_factor",
+        "boundaries",
         "clip_threshold",
         "decay_factor",
+        "decay_rate",
+        "decay_steps",
+        "end_value",
         "growth_factor",
         "growth_interval",
         "inspect_every",
         "loss_scale",
+        "power",
+        "staircase",
+        "transition_steps",
         "warmup_steps",
     }
 
@@ -337,7 +344,11 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_continues(
 class CallLog:
     """A tracker that notes its calls and may fail in ``log``."""
 
+    name = "log"
+    remedy = "nothing helps"
+
     def __init__(self, *, fails):
+        self.pending = {"state": "pending"}
         self.fails = fails
         self.calls = []
 
@@ -352,6 +363,7 @@ class CallLog:
 
     def finish(self, info):
         self.calls.append(info["status"])
+        return {"state": "complete"}
 
 
 def test_one_failing_tracker_leaves_the_others_alone(capsys):
@@ -363,6 +375,7 @@ def test_one_failing_tracker_leaves_the_others_alone(capsys):
         trackers.log({"step": np.array([step])}, {}, {})
     assert trackers.start_info() == {"place": "here"}
     trackers.finish({"status": "done"})
+    assert trackers.wait() == {"log": {"state": "complete"}}
     assert working.calls == ["start", 0, 1, 2, 3, 4, "done"]
     assert failing.calls == ["start", 0]
     assert not trackers.all_working

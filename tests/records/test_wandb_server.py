@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,6 @@ import yaml
 
 from research.records.runs import Run
 from research.records.trackers.wandb import WANDB_SETTINGS
-
-from .server import Server
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    with Server() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.address)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -167,15 +154,6 @@ def test_an_agent_of_wandb_trains_what_its_server_chooses(server, search, workpl
     assert server.runs["trial"]["sweep"] == "search"
     eval_losses = [row["eval/loss"] for row in server.rows["trial"] if "eval/loss" in row]
     assert eval_losses[-1] == run.info["final"]["eval_loss"]  # the search minimises it
-
-
-@pytest.fixture
-def offline_run(finished, workplace):
-    """The folder of an offline run under outputs/ that was not uploaded."""
-    directory, _ = finished
-    (source,) = (directory.parents[1] / "wandb").glob("offline-run-*")
-    target = workplace / "outputs" / "wandb" / source.name
-    return Path(shutil.copytree(source, target))
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_a_record_that_does_not_know_a_newer_setting_has_its_default(records):
         (truncate_info, "lacks the run "),
         (
             lambda run: set_status(run, "running"),
-            "is running, not done: fathom reproduce relu_growth",
+            "is interrupted, not done: fathom reproduce relu_growth",
         ),
         (lambda run: set_status(run, "failed"), "is failed, not done"),
         (
@@ -282,3 +282,42 @@ def test_one_folder_is_not_for_several_experiments(fathom, workplace):
     said = fathom("reproduce", "he_init", "relu_growth", "name=x")
     assert said.code == 2
     assert "name=x is the folder of one experiment, 2 are asked for" in said.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (3, "about 10 seconds"),
+        (62, "about 60 seconds"),
+        (119, "about 2 minutes"),
+        (206, "about 3.5 minutes"),
+        (590, "about 10 minutes"),
+    ],
+)
+def test_a_duration_is_said_in_round_numbers(seconds, words):
+    assert experiments.about(seconds) == words
+
+
+def test_the_command_says_at_its_start_how_long_it_takes(reproduction, capsys):
+    duration = experiments.read_duration("relu_growth")
+    assert cli.run(["reproduce", "relu_growth"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == f"relu_growth: training; all its runs take {duration}"
+    assert last == "relu_growth: done after 0 s"
+
+
+def test_several_experiments_say_how_long_they_take_together(reproduction, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "summary_table", str)
+    assert cli.run(["reproduce", "relu_growth", "he_init"]) == 0
+    seconds = 0.0
+    for name in ("relu_growth", "he_init"):
+        duration = experiments.read_duration(name)
+        assert duration
+        seconds += duration.seconds
+    first_line = capsys.readouterr().out.splitlines()[0]
+    assert first_line == f"2 experiments take {experiments.about(seconds)}"
+
+
+def test_an_experiment_whose_duration_is_not_known_says_nothing_of_it(reproduction, capsys):
+    assert cli.run(["reproduce", "degradation", "--scale", "paper"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "degradation-paper: training"

@@ -1,8 +1,8 @@
 import pytest
 
 from research.config.hydra_config import resource_dir
-from research.reproduce.experiments import experiment_names
-from research.reproduce.gallery import make_gallery
+from research.reproduce.experiments import Duration, experiment_names, read_duration
+from research.reproduce.gallery import make_gallery, set_duration
 
 
 def test_the_gallery_is_that_of_the_experiments_pages():
@@ -22,4 +22,28 @@ def test_every_experiment_has_a_page_a_figure_and_its_claims_as_measured(name):
     assert f"fathom reproduce {name}" in page
     assert "![" in page
     assert "| holds |" in page
+    assert "| NO |" not in page  # so that ``fathom reproduce all`` can end with exit code 0
     assert (folder / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_says_how_long_it_takes_and_its_page_agrees(name):
+    page = (resource_dir("experiments") / name / "README.md").read_text()
+    duration = read_duration(name)
+    assert duration
+    assert "**Duration.**" in page
+    assert set_duration(page, duration) == page, (
+        "python -m research.reproduce.gallery writes it again"
+    )
+
+
+def test_a_new_duration_replaces_that_of_the_page_alone():
+    page = "# A\n\n**Duration.** All runs take long.\n\n![The figure](figure.png)\n"
+    changed = set_duration(page, Duration(206, "two CPU cores"))
+    assert changed.splitlines() == [
+        "# A",
+        "",
+        "**Duration.** All runs take about 3.5 minutes on two CPU cores.",
+        "",
+        "![The figure](figure.png)",
+    ]

@@ -49,7 +49,9 @@ def test_a_run_of_another_configuration_is_never_taken_for_this_one(spec, status
     config_file.write_text("seed: 0\ntrain: {batch_size: 64}\n")
     other = dataclasses.replace(spec, config=Config(seed=3, train=Train(batch_size=64)))
 
-    message = r"study/run holds another run \(seed was 0, is 3.*give another name=, or"
+    message = (
+        r"study/run holds another run \(seed was 0, is 3.*give another name= or hydra.run.dir=, or"
+    )
     with pytest.raises(ValueError, match=message):
         read_ended(other)
 

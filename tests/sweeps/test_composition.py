@@ -101,6 +101,13 @@ CONSECUTIVE_JOBS = [
 ]
 
 
+@pytest.mark.parametrize("length", [12, 20])
+def test_the_depth_that_fits_the_data_is_recorded(loaders, length):
+    job = ["model=rnn", "data=python_docs", f"data.length={length}"]
+    assert loaders.composer.load_sweep_config(loaders.master, job).model.depth == length
+    assert loaders.composer.make_run_spec(loaders.master, job).config.model.depth == length
+
+
 def test_a_job_keeps_nothing_of_the_jobs_before_it(loaders):
     for job in CONSECUTIVE_JOBS:
         alone = Composer(loaders.hydra).make_run_spec(loaders.master, job)

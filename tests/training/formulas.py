@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.config.fields import traced_names
-from research.config.options import Clip, OptimizerKind, Schedule
+from research.config.options import Clip, DecayMask, OptimizerKind, Schedule
 from research.config.schema import OPTIONS, make_option
 
 OPTIMIZERS = [option.name for option in OptimizerKind]
@@ -20,6 +20,11 @@ NUMBERS = {
     "beta2": 0.95,
     "epsilon": 1e-3,
     "warmup_steps": 2,
+    "decay_steps": 0,
+    "transition_steps": 0,
+    "end_value": 0.0,
+    "power": 3.0,
+    "decay_rate": 0.2,
     "decay_factor": 0.3,
     "clip_threshold": 0.02,
 }
@@ -31,7 +36,8 @@ def make_optimizer_option(kind="sgd", **changes):
     for name in traced_names(OPTIONS["optimizer"][kind]):
         settings[name] = NUMBERS[name]
     for name, value in changes.items():
-        enumeration = {"schedule": Schedule, "clip": Clip}.get(name)
+        enumerations = {"schedule": Schedule, "clip": Clip, "decay_mask": DecayMask}
+        enumeration = enumerations.get(name)
         settings[name] = enumeration[value] if enumeration else value
     return make_option("optimizer", kind, **settings)
 
@@ -121,6 +127,27 @@ def orthogonalise(x, epsilon):
     return np.sqrt(max(1, outputs_per_input)) * orthogonal.reshape(x.shape)
 
 
+def cosine_at(
+    option,
+    step,
+    duration,
+):
+    progress = min(1, step / max(duration, 1))
+    height = (1 + np.cos(np.pi * progress)) / 2
+    return option.end_value + (option.learning_rate - option.end_value) * height
+
+
+def exponential_at(
+    option,
+    step,
+    duration,
+):
+    exponent = step / max(duration, 1)
+    if option.staircase:
+        exponent = np.floor(exponent)
+    return max(option.end_value, option.learning_rate * option.decay_rate**exponent)
+
+
 def learning_rate_at(
     option,
     step,
@@ -134,17 +161,29 @@ def learning_rate_at(
             return peak
         case "warmup":
             return peak * (step + 1) / warmup if step < warmup else peak
+        case "cosine":
+            return cosine_at(option, step, option.decay_steps or total_steps)
         case "warmup_cosine":
             if step < warmup:
                 return peak * (step + 1) / warmup
-            progress = min(1, (step - warmup) / max(total_steps - warmup, 1))
-            return peak * (1 + np.cos(np.pi * progress)) / 2
+            return cosine_at(option, step - warmup, (option.decay_steps or total_steps) - warmup)
+        case "polynomial":
+            remaining = 1 - min(1, step / (option.transition_steps or total_steps))
+            return option.end_value + (peak - option.end_value) * remaining**option.power
+        case "exponential":
+            return exponential_at(option, step, option.transition_steps or total_steps)
+        case "warmup_exponential":
+            if step < warmup:
+                return peak * (step + 1) / warmup
+            duration = option.transition_steps or total_steps - warmup
+            return exponential_at(option, step - warmup, duration)
         case "step":
-            passed_half = int(step >= total_steps / 2)
-            passed_three_quarters = int(step >= 3 * total_steps / 4)
-            return peak * option.decay_factor ** (passed_half + passed_three_quarters)
+            boundaries = option.boundaries or (total_steps / 2, 3 * total_steps / 4)
+            passed = sum(step >= boundary for boundary in boundaries)
+            return peak * option.decay_factor**passed
         case "linear":
-            return peak * (1 - step / total_steps)
+            remaining = 1 - min(1, step / (option.transition_steps or total_steps))
+            return option.end_value + (peak - option.end_value) * remaining
     raise ValueError(f"no formula for {option.schedule}")
 
 

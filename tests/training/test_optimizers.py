@@ -7,8 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from research.config.fields import traced_names
+from research.training.layer_params import path_names
 from research.training.optimizers import learning_rate, make_optimizer
 from research.training.precision import precision_context
+from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config, trace_option
 from ..compiling import quick
@@ -30,7 +32,17 @@ from .formulas import (
 from .programs import initial_params, iter_pairs, make_data, make_losses, to_float64, train
 
 STEPS = 3
-NOT_OF_THE_DIRECTION = {"learning_rate", "warmup_steps", "decay_factor", "clip_threshold"}
+NOT_OF_THE_DIRECTION = {
+    "learning_rate",
+    "warmup_steps",
+    "decay_steps",
+    "transition_steps",
+    "end_value",
+    "power",
+    "decay_rate",
+    "decay_factor",
+    "clip_threshold",
+}
 NUMBERS_OF_THE_DIRECTION = {
     "gd": {"weight_decay"},
     "sgd": {"weight_decay"},
@@ -247,6 +259,65 @@ def test_weight_decay_is_a_part_of_the_gradient_or_decoupled(kind):
             (expected,) = compute_directions(plain, [with_decay], params)
         (direction,) = compute_directions(decaying, [grads], params)
         assert_trees_close(direction, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_mask_of_weight_decay_spares_biases_norms_and_shifts(kind):
+    """What decays moves as with the decay of everything, the rest as without decay."""
+    with precision_context("float64"):
+        params = draw_arrays(SHAPES | CELL, 0)
+        grads = draw_arrays(SHAPES | CELL, 1)
+
+        def direction_with(**changes):
+            option = make_optimizer_option(kind, **changes)
+            (direction,) = compute_directions(trace_option(option, "float64"), [grads], params)
+            return split_layers(direction)
+
+        decayed = direction_with(weight_decay=0.3)
+        plain = direction_with(weight_decay=0.0)
+        masked = direction_with(weight_decay=0.3, decay_mask="matrices")
+    for path, direction in masked.items():
+        name, _ = path
+        is_matrix = any(word in name for word in ("kernel", "recurrent", "input"))
+        expected = decayed[path] if is_matrix else plain[path]
+        assert_allclose(direction, expected, rtol=1e-12, atol=1e-15, err_msg=name)
+        assert np.any(decayed[path] != plain[path])
+
+
+LANGUAGE_MODEL = {
+    "kind": "transformer",
+    "heads": 2,
+    "norm": "layer",
+    "shape": (3,),
+    "vocabulary": 7,
+    "classes": 7,
+    "language": True,
+}
+DECAYING = [  # a network, and the last names of its parameters that decay by decay_mask=matrices
+    (LANGUAGE_MODEL, {"kernel", "vectors", "positions"}),
+    ({"skip": "highway", "norm": "dyt"}, {"kernel"}),
+    ({"skip": "fixup"}, {"kernel"}),
+    ({"kind": "rnn", "norm": "rms"}, {"kernel", "recurrent", "input"}),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), DECAYING)
+def test_of_a_network_matrices_and_embeddings_decay_and_gates_do_not(changes, expected):
+    spec = make_program_config(**changes)
+    shapes = jax.eval_shape(make_program(spec).init, make_hparams(spec))
+    weights = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes.params)
+    zeros = jax.tree.map(jnp.zeros_like, weights)
+    option = make_optimizer_option("sgd", weight_decay=0.25, decay_mask="matrices")
+    (direction,) = compute_directions(trace_option(option), [zeros], weights)
+    decaying = set()
+    for path, leaf in jax.tree.leaves_with_path(direction):
+        names = path_names(path)
+        if np.all(leaf == 0.25):
+            decaying.add(names[-1])
+            assert "gate" not in names
+        else:
+            assert np.all(leaf == 0)
+    assert decaying == expected
 
 
 def test_muon_brings_singular_values_near_one():

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from numpy.testing import assert_allclose
 
@@ -65,6 +66,79 @@ def test_schedules_have_these_rates_at_a_peak_of_two(schedule, expected):
     )
     rates = compute_rates(option, expected, total_steps=100)
     assert_allclose(rates, list(expected.values()), rtol=1e-5)
+
+
+def join_after_warmup(
+    schedule,
+    peak,
+    warmup,
+):
+    """The warm-up of Fathom, whose first step is not lost, before a schedule of Optax."""
+    rising = optax.linear_schedule(peak / warmup, peak, warmup - 1)
+    return optax.join_schedules([rising, schedule], [warmup])
+
+
+OPTAX_SCHEDULES = [  # Optax's name, settings of 40 steps at a peak of 2, and Optax's schedule
+    ("constant_schedule", {}, optax.constant_schedule(2.0)),
+    ("cosine_decay_schedule", {}, optax.cosine_decay_schedule(2.0, 40)),
+    (
+        "cosine_decay_schedule",
+        {"decay_steps": 25, "end_value": 0.5},
+        optax.cosine_decay_schedule(2.0, 25, alpha=0.25),
+    ),
+    (
+        "warmup_cosine_decay_schedule",
+        {"warmup_steps": 8},
+        join_after_warmup(optax.cosine_decay_schedule(2.0, 32), 2.0, 8),
+    ),
+    (
+        "warmup_cosine_decay_schedule",
+        {"warmup_steps": 8, "decay_steps": 30, "end_value": 0.2},
+        join_after_warmup(optax.cosine_decay_schedule(2.0, 22, alpha=0.1), 2.0, 8),
+    ),
+    ("warmup_constant", {"warmup_steps": 8}, optax.linear_schedule(0.25, 2.0, 7)),
+    ("linear_schedule", {}, optax.linear_schedule(2.0, 0.0, 40)),
+    (
+        "linear_schedule",
+        {"end_value": 0.3, "transition_steps": 15},
+        optax.linear_schedule(2.0, 0.3, 15),
+    ),
+    (
+        "polynomial_schedule",
+        {"power": 3.0, "end_value": 0.1, "transition_steps": 30},
+        optax.polynomial_schedule(2.0, 0.1, 3.0, 30),
+    ),
+    (
+        "exponential_decay",
+        {"decay_rate": 0.5, "transition_steps": 10},
+        optax.exponential_decay(2.0, 10, 0.5),
+    ),
+    (
+        "exponential_decay",
+        {"decay_rate": 0.5, "transition_steps": 10, "staircase": True, "end_value": 0.3},
+        optax.exponential_decay(2.0, 10, 0.5, staircase=True, end_value=0.3),
+    ),
+    (
+        "warmup_exponential_decay_schedule",
+        {"warmup_steps": 8, "decay_rate": 0.5, "transition_steps": 10},
+        join_after_warmup(optax.exponential_decay(2.0, 10, 0.5), 2.0, 8),
+    ),
+    (
+        "piecewise_constant_schedule",
+        {"boundaries": (5, 12, 30), "decay_factor": 0.5},
+        optax.piecewise_constant_schedule(2.0, {5: 0.5, 12: 0.5, 30: 0.5}),
+    ),
+]
+OPTAX_IDS = [f"{name}-{len(settings)}" for name, settings, _ in OPTAX_SCHEDULES]
+
+
+@pytest.mark.parametrize(("name", "settings", "expected"), OPTAX_SCHEDULES, ids=OPTAX_IDS)
+def test_a_schedule_of_optax_has_optax_s_name_and_rates(name, settings, expected):
+    usual = {"learning_rate": 2.0, "power": 2.0, "decay_rate": 0.1}
+    option = make_optimizer_option(schedule=name, **(usual | settings))
+    steps = range(40)
+    rates = compute_rates(option, steps, total_steps=40)
+    assert_allclose(rates, [float(expected(step)) for step in steps], rtol=2e-5, atol=1e-6)
 
 
 def test_a_cosine_ends_near_zero():

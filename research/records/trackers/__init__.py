@@ -1,22 +1,38 @@
 """Trackers mirror a run's record in dashboards.
 
 They run on a separate thread, so that logging never blocks a training step. A tracker that fails is
-reported once and then ignored: the local record is complete without it.
+reported once and then ignored: the local record is complete without it, and the dashboard can be
+completed from it later.
 """
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from research.records.runs import Columns, JsonObject
+from research.records.runs import Columns, Diagnostics, JsonObject
 
-Diagnostics = Mapping[int, Columns]  # what is measured on an interval, by step, without a step axis
+SERVER = "server"  # a kind of failure: a server cannot be used
+
+
+class MirrorError(Exception):
+    """A dashboard has not received what it should; ``str`` says what is missing or wrong."""
 
 
 class Tracker(Protocol):
-    """Mirrors one run."""
+    """Mirrors one run.
+
+    Attributes:
+        name: its key in ``mirrored`` of ``run.json``.
+        remedy: how the user completes the dashboard after the tracker has failed.
+        pending: what ``mirrored`` says of the dashboard until the run is complete there.
+    """
+
+    name: str
+    remedy: str
+    pending: JsonObject
 
     def start(self) -> JsonObject:
         """Opens the run in the dashboard; returns entries for ``run.json``."""
@@ -37,19 +53,72 @@ class Tracker(Protocol):
         """
         ...
 
-    def finish(self, info: JsonObject) -> None:
-        """Closes the run. ``info`` is the final ``run.json``."""
+    def finish(self, info: JsonObject) -> JsonObject:
+        """Closes the run and returns how far the dashboard is, for ``mirrored`` of ``run.json``.
+
+        ``info`` is the final ``run.json``.
+        """
         ...
 
 
-class BackgroundTrackers:
-    """Calls trackers on one thread, in order. Only ``start_info`` and ``finish`` wait for it."""
+class TrackerReports:
+    """What the trackers of one command have reported. Each kind of failure is printed once.
 
-    def __init__(self, trackers: list[Tracker]):
+    Attributes:
+        errors: what the trackers raised.
+        server_failed: whether a server has failed, so that later runs do not wait for it.
+    """
+
+    def __init__(self):
+        self.errors: list[Exception] = []
+        self.server_failed = False
+        self._printed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def print_once(self, kind: str, message: str) -> None:
+        """Prints a line, unless one of the same kind has been printed."""
+        with self._lock:
+            if kind in self._printed:
+                return
+            self._printed.add(kind)
+            print(f"fathom: {message}", file=sys.stderr)
+
+    def add_error(self, tracker: Tracker, error: Exception) -> None:
+        """Reports that a tracker has failed."""
+        self.errors.append(error)
+        name = type(tracker).__name__
+        self.print_once(
+            SERVER if isinstance(error, MirrorError) else name,
+            f"{name} failed ({describe_error(error)}); the local record continues, "
+            f"and {tracker.remedy}",
+        )
+
+
+def describe_error(error: Exception) -> str:
+    """An error in one line; one that a tracker raises itself needs no name."""
+    lines = str(error).strip().splitlines()
+    kind = type(error).__name__
+    if not lines:
+        return kind
+    return lines[0] if isinstance(error, MirrorError) else f"{kind}: {lines[0]}"
+
+
+class BackgroundTrackers:
+    """Calls trackers on one thread, in order. Only ``start_info`` and ``wait`` wait for it."""
+
+    def __init__(self, trackers: list[Tracker], reports: TrackerReports | None = None):
+        """Prepares the thread without starting the trackers.
+
+        Args:
+            trackers: the trackers of one run.
+            reports: where failures are reported; by default an object of this run alone.
+        """
         self._working = list(trackers)
         self._num_trackers = len(trackers)
+        self._reports = reports or TrackerReports()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracker")
         self._starts: list[Future] = []
+        self._finishes: dict[str, Future] = {}
 
     def start(self) -> None:
         """Opens every tracker's run without waiting."""
@@ -87,12 +156,22 @@ class BackgroundTrackers:
         return len(self._working) == self._num_trackers
 
     def finish(self, info: JsonObject) -> None:
-        """Closes every tracker's run, if it was started, and waits until all is written."""
+        """Closes every tracker's run, if it was started, without waiting."""
         if self._starts:
             for tracker in list(self._working):
                 finish = functools.partial(tracker.finish, info)
-                self._submit(tracker, finish)
+                self._finishes[tracker.name] = self._submit(tracker, finish)
+        self._thread.shutdown(wait=False)
+
+    def wait(self) -> JsonObject:
+        """Waits until all is written; returns what each tracker says of the dashboard, by name."""
+        mirrored = {}
+        for name, finish in self._finishes.items():
+            state = finish.result()
+            if state:
+                mirrored[name] = state
         self._thread.shutdown(wait=True)
+        return mirrored
 
     def _submit(self, tracker: Tracker, call: Callable[[], Any]) -> Future:
         return self._thread.submit(self._call_unless_failed, tracker, call)
@@ -104,10 +183,5 @@ class BackgroundTrackers:
             return call()
         except Exception as error:  # the failure of a dashboard must never end a run
             self._working.remove(tracker)
-            reason = f"{type(error).__name__}: {error}"
-            print(
-                f"fathom: {type(tracker).__name__} failed and is no longer used ({reason}); "
-                "the local record continues",
-                file=sys.stderr,
-            )
+            self._reports.add_error(tracker, error)
             return None

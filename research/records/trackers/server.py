@@ -1,36 +1,211 @@
-"""The W&B server: its address, and whether it answers."""
+"""The W&B server: whether it works, and how far it has received a run."""
 
-import functools
+import base64
 import http.client
+import json
 import os
-from urllib.parse import urlparse
+import ssl
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
-PROBE_SECONDS = 5
+from research.records.runs import JsonObject
+from research.records.trackers import MirrorError
+
+PROBE_SECONDS = 5.0  # before a run starts to send
+ASK_SECONDS = 20.0  # while runs are uploaded
+LOOPBACK_NAMES = ("localhost", "::1")
+PAUSE_SECONDS = 1.0  # between two attempts
+
+# What W&B itself asks before it resumes a run, and whether the run has ended.
+RUN_STATUS = """
+query RunResumeStatus($project: String, $entity: String, $name: String!) {
+  model(name: $project, entityName: $entity) {
+    bucket(name: $name, missingOk: true) { id name state historyLineCount historyTail }
+  }
+}
+"""
+ENDED_STATES = ("finished", "failed")
+
+
+class ServerError(MirrorError):
+    """The server has not received what it should; ``str`` says what is missing or wrong."""
+
+
+class ServerUnavailable(ServerError):
+    """The server cannot be used now; ``str`` says what it does instead of answering."""
+
+
+class CannotAsk(Exception):
+    """W&B can reach the server in ways that this module does not know."""
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What the server has of a run.
+
+    Attributes:
+        num_rows: its history rows.
+        last_row: the last one; empty where there is none.
+        has_ended: whether the server knows that the run has ended, which it is told after the files
+            of the run.
+    """
+
+    num_rows: int = 0
+    last_row: JsonObject | None = None
+    has_ended: bool = False
 
 
 def server_address() -> str:
     """``WANDB_BASE_URL``, or else the address in the user's W&B settings."""
     address = os.environ.get("WANDB_BASE_URL")
-    if address:
-        return address
+    if not address:
+        address = str(_wandb_settings().base_url)
+    return address.rstrip("/")
+
+
+def import_wandb() -> Any:
+    """The package ``wandb``, which reports no usage and no errors unless the user asks for it.
+
+    The reports would hold up the end of a process whose server does not answer.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    return str(wandb.setup().settings.base_url)
+    return wandb
 
 
-@functools.cache
-def server_answers(address: str) -> bool:
-    """Whether a server at this address answers an HTTP request within ``PROBE_SECONDS``."""
-    url = urlparse(address)
-    connect = http.client.HTTPConnection
-    if url.scheme == "https":
-        connect = http.client.HTTPSConnection
-    connection = connect(url.hostname or "", url.port, timeout=PROBE_SECONDS)
+def _wandb_settings() -> Any:
+    """W&B's settings of this process, in which W&B itself prints nothing."""
+    wandb = import_wandb()
+    return wandb.setup(wandb.Settings(silent=True)).settings
+
+
+def ask_for_run(
+    *,
+    project: str,
+    entity: str | None,
+    run_id: str,
+    seconds: float,
+    attempts: int = 1,
+) -> Uploaded | None:
+    """What the server has of a run.
+
+    Args:
+        project: the W&B project.
+        entity: the W&B entity; None for the user's default.
+        run_id: the W&B id.
+        seconds: how long the server may take to answer, for all attempts.
+        attempts: how often it is asked if it does not answer as it should.
+
+    Returns:
+        None where the server cannot be asked.
+
+    Raises:
+        ServerUnavailable: it does not answer as a W&B server does.
+    """
+    variables = {"project": project, "entity": entity, "name": run_id}
+    deadline = time.monotonic() + seconds
+    for attempt in range(1, attempts + 1):
+        try:
+            answer = _ask(RUN_STATUS, variables, max(1.0, deadline - time.monotonic()))
+            break
+        except CannotAsk:
+            return None
+        except ServerUnavailable:
+            if attempt == attempts or time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
+    model = answer.get("model") or {}
+    bucket = model.get("bucket")
+    if not bucket:
+        return Uploaded()
+    return Uploaded(
+        num_rows=bucket.get("historyLineCount") or 0,
+        last_row=_last_row(bucket.get("historyTail")),
+        has_ended=bucket.get("state") in ENDED_STATES,
+    )
+
+
+def _last_row(tail: str | None) -> JsonObject | None:
+    """The last row of a history tail, which is a JSON list of rows that are JSON texts."""
     try:
-        connection.request("GET", "/")
-        connection.getresponse()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
+        rows = json.loads(tail or "[]")
+        return json.loads(rows[-1]) if rows else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _ask(
+    query: str,
+    variables: JsonObject,
+    seconds: float,
+) -> JsonObject:
+    """The data that the server answers to a GraphQL query."""
+    address = server_address()
+    content = json.dumps({"query": query, "variables": variables}).encode()
+    try:
+        request = urllib.request.Request(f"{address}/graphql", content, _headers(address))
+    except ValueError:
+        raise ServerUnavailable(f"{address} is not the address of a server") from None
+    opener = _opener(address)
+    try:
+        with opener.open(request, timeout=seconds) as response:
+            text = response.read()
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ServerUnavailable(_describe_status(address, error.code)) from None
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), ssl.SSLError):
+            raise CannotAsk from None  # W&B may have been given other certificates
+        raise ServerUnavailable(f"{address} does not answer") from None
+    try:
+        data = json.loads(text).get("data")
+    except (ValueError, AttributeError):
+        raise ServerUnavailable(f"{address} does not answer as a W&B server does") from None
+    if not isinstance(data, dict):
+        raise ServerUnavailable(f"{address} refuses the request")
+    return data
+
+
+def _opener(address: str) -> urllib.request.OpenerDirector:
+    """Sends requests through the user's proxy, but not to this machine; W&B does the same."""
+    host = urlsplit(address).hostname or ""
+    if host in LOOPBACK_NAMES or host.startswith("127."):
+        return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener()
+
+
+def _describe_status(address: str, status: int) -> str:
+    if status in (401, 403):
+        return f"{address} refuses the API key (HTTP {status}): wandb login"
+    return f"{address} answers HTTP {status}"
+
+
+def _headers(address: str) -> dict[str, str]:
+    """The headers of a request, with the user's API key.
+
+    Raises:
+        ServerUnavailable: there is no API key.
+        CannotAsk: the user has another proof of identity.
+    """
+    wandb = import_wandb()
+    from wandb.sdk.lib import wbauth
+
+    settings = _wandb_settings()
+    key = os.environ.get("WANDB_API_KEY") or settings.api_key
+    key = key or wbauth.read_netrc_auth(host=address)
+    if not key:
+        if settings.identity_token_file:
+            raise CannotAsk
+        raise ServerUnavailable(f"there is no API key for {address}: wandb login")
+    token = base64.b64encode(f"api:{key}".encode()).decode()
+    headers = {
+        "Authorization": f"Basic {token}",
+        "Content-Type": "application/json",
+        "User-Agent": f"wandb/{wandb.__version__}",
+    }
+    return headers | dict(settings.x_extra_http_headers or {})

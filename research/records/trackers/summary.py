@@ -4,10 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from research.records.runs import Columns, JsonObject
-from research.records.trackers import Diagnostics
-from research.records.trackers.wandb import open_run, run_info
+from research.records.runs import Columns, Diagnostics, JsonObject
+from research.records.trackers import TrackerReports
+from research.records.trackers.server import import_wandb
+from research.records.trackers.wandb import choose_mode, open_run, pending_state, run_info
 
+FINISH_SECONDS = 60.0
 COLUMNS = (
     "statement",
     "source",
@@ -24,7 +26,15 @@ class WandbSummary:
     """The W&B run ``summary`` in the group of an experiment's runs.
 
     Writing it again updates the same W&B run.
+
+    Attributes:
+        name: its key in ``mirrored``.
+        remedy: how the user completes W&B after a failure.
+        pending: who and where the W&B run is.
     """
+
+    name = "wandb"
+    remedy = "the same command sends figure and claims again"
 
     def __init__(
         self,
@@ -52,11 +62,20 @@ class WandbSummary:
             "group": group,
             "job_type": "summary",
         }
+        self.pending = pending_state(settings, self._identity)
         self._run: Any = None
 
     def start(self) -> JsonObject:
         """Opens the W&B run; returns its directory, or nothing if W&B is disabled."""
-        self._run, _ = open_run(self._settings, {}, self._identity)
+        chosen = choose_mode(self.pending, TrackerReports())
+        opened = open_run(
+            self._settings,
+            {},
+            self._identity,
+            mode=chosen.mode,
+            finish_seconds=FINISH_SECONDS,
+        )
+        self._run = opened.run
         return run_info(self._run)
 
     def log(
@@ -67,10 +86,9 @@ class WandbSummary:
     ) -> None:
         """Does nothing: an experiment has no rows."""
 
-    def finish(self, info: JsonObject) -> None:
+    def finish(self, info: JsonObject) -> JsonObject:
         """Logs the figure and the claims, and closes the W&B run."""
-        import wandb
-
+        wandb = import_wandb()
         rows = [_table_row(claim) for claim in self._claims]
         num_held = sum(claim["holds"] for claim in self._claims)
         table = wandb.Table(columns=list(COLUMNS), data=rows)
@@ -80,6 +98,7 @@ class WandbSummary:
             self._run.summary.update({"claims/held": num_held, "claims/all": len(rows)})
         finally:
             self._run.finish(exit_code=0)
+        return {}
 
 
 def _table_row(claim: JsonObject) -> list[Any]:

@@ -1,10 +1,19 @@
-"""One W&B run for each training run, offline unless ``WANDB_MODE`` says otherwise."""
+"""One W&B run for each training run, offline unless ``WANDB_MODE`` says otherwise.
 
+W&B's history has one row for each recorded step, in order, and one more for the pictures of a run
+that has ended. So the number of rows that a server has says what it lacks.
+"""
+
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +26,18 @@ from research.gauges.table import (
     TRACKED_DIAGNOSTICS,
     TRACKED_GAUGES,
 )
-from research.records.runs import Columns, JsonObject
-from research.records.trackers import Diagnostics
+from research.records.runs import Columns, Diagnostics, JsonObject
+from research.records.trackers import SERVER, TrackerReports
 from research.records.trackers.identity import all_tags, job_type
-from research.records.trackers.server import server_address, server_answers
+from research.records.trackers.server import (
+    ASK_SECONDS,
+    PROBE_SECONDS,
+    ServerError,
+    Uploaded,
+    ask_for_run,
+    import_wandb,
+    server_address,
+)
 
 MAX_LAYERS = 256  # Deeper networks log evenly spaced layers: dashboards slow down past 10,000 keys.
 MAX_TABLE_ROWS = 1000  # The dashboard cuts longer tables.
@@ -35,10 +52,14 @@ WANDB_SETTINGS = {
     "console": "off",
     "silent": True,
     "init_timeout": 30,
-    "finish_timeout": 60,
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
 }
+VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
+PENDING = "pending"  # W&B may lack rows or pictures of the run
+LOCAL = "local"  # W&B's files on this machine are complete
+UPLOADED = "uploaded"  # the server has everything
+PICTURES = ("profile/heat_map", "profile/table")
 METRIC_KEYS = {metric.name: metric.key for metric in METRICS}
 TAGGED_GROUPS = (
     "skip",
@@ -57,12 +78,26 @@ TABLE_COLUMNS = (
 )
 
 
+def pending_state(settings: JsonObject, identity: JsonObject) -> JsonObject:
+    """What ``run.json`` says of the W&B run before it is complete: where it is, and who it is."""
+    where = {"project": settings["project"], "entity": settings["entity"]}
+    return {"state": PENDING} | where | {"run": dict(identity)}
+
+
 class WandbTracker:
     """Mirrors a run in W&B.
 
     Logs ``train/*``, ``eval/*``, ``grad_norm/*`` and diagnostics over ``train/step``. When the run
     ends, logs a heat map and a table of its gradient profile.
+
+    Attributes:
+        name: its key in ``mirrored`` of ``run.json``.
+        remedy: how the user completes W&B after a failure.
+        pending: what ``run.json`` says of the W&B run before it is complete.
     """
+
+    name = "wandb"
+    remedy = "`fathom sync` completes W&B later"
 
     def __init__(
         self,
@@ -72,6 +107,7 @@ class WandbTracker:
         name: str,
         group: str,
         config: JsonObject,
+        reports: TrackerReports | None = None,
     ):
         """Prepares the tracker without contacting W&B.
 
@@ -81,28 +117,94 @@ class WandbTracker:
             name: the display name.
             group: the W&B group.
             config: the resolved configuration as a tree.
+            reports: what the trackers of this command have reported.
         """
         if _is_search_trial():
             run_id = os.environ.get("WANDB_RUN_ID", run_id)
-        self._settings = settings
-        self._config = config
-        self._identity = {
+        identity = {
             "id": run_id,
             "name": name,
             "group": group,
             "tags": all_tags(make_tags(config)),
             "job_type": job_type(),
         }
+        self._settings = settings
+        self._config = config
+        self._reports = reports or TrackerReports()
+        self._mode: str | None = None
+        self._directory: Path | None = None
+        self._finish_seconds = settings["finish_timeout"]
+        self.pending = pending_state(settings, identity)
+        self._uploaded: Uploaded | None = None
         self._num_uploaded_steps = 0
+        self._num_steps = 0
         self._steps: list[np.ndarray] = []
         self._signal_grads: list[np.ndarray] = []
         self._last_grad_norm = np.zeros(0)
         self._run: Any = None
 
+    @classmethod
+    def of_record(
+        cls,
+        pending: JsonObject,
+        *,
+        settings: JsonObject,
+        config: JsonObject,
+        mode: str | None,
+        finish_seconds: float,
+        directory: Path | None = None,
+    ) -> "WandbTracker":
+        """A tracker that completes the W&B run of a recorded run.
+
+        Args:
+            pending: what ``run.json`` says of the W&B run.
+            settings: the ``tracker`` settings.
+            config: the resolved configuration as a tree.
+            mode: ``online`` or ``offline``; None for what the environment says.
+            finish_seconds: how long the server may take to receive everything.
+            directory: where W&B keeps its files; None for the usual place.
+        """
+        identity = pending["run"]
+        where = {"project": pending["project"], "entity": pending["entity"]}
+        tracker = cls(
+            settings=settings | where,
+            run_id=identity["id"],
+            name=identity["name"],
+            group=identity["group"],
+            config=config,
+        )
+        tracker.pending = pending | {"state": PENDING}
+        tracker._mode = mode
+        tracker._finish_seconds = finish_seconds
+        tracker._directory = directory
+        return tracker
+
     def start(self) -> JsonObject:
-        """Opens the W&B run; returns its directory for ``run.json``."""
-        self._run, num_uploaded_steps = open_run(self._settings, self._config, self._identity)
-        self._num_uploaded_steps = max(num_uploaded_steps, self._run.starting_step)
+        """Opens the W&B run; returns its directory for ``run.json``.
+
+        Raises:
+            ServerError: the run must be sent, and the server cannot be used.
+        """
+        if self._mode is None:
+            chosen = choose_mode(self.pending, self._reports)
+            self._mode = chosen.mode
+            self._uploaded = chosen.uploaded
+        elif self._mode == "online":
+            self._uploaded = ask_for_upload(self.pending)
+        with self._noting_server_failures():
+            opened = open_run(
+                self._settings,
+                self._config,
+                self.pending["run"],
+                mode=self._mode,
+                finish_seconds=self._finish_seconds,
+                directory=self._directory,
+            )
+        self._run = opened.run
+        self._num_uploaded_steps = max(opened.num_uploaded_steps, self._run.starting_step)
+        if self._uploaded:
+            num_rows = self._uploaded.num_rows
+            self._num_uploaded_steps = max(self._num_uploaded_steps, num_rows)
         self._run.define_metric("train/step", hidden=True, summary="none")
         for key in METRIC_KEYS.values():
             self._run.define_metric(key, step_metric="train/step")
@@ -110,6 +212,16 @@ class WandbTracker:
             self._run.define_metric(f"{name}/layer_*", step_metric="train/step", summary="none")
         self._run.define_metric("inspect/*", step_metric="train/step")
         return run_info(self._run)
+
+    @contextlib.contextmanager
+    def _noting_server_failures(self) -> Iterator[None]:
+        """Notes an error of an online run, so that later runs do not wait for the server."""
+        try:
+            yield
+        except Exception:
+            if self._mode == "online":
+                self._reports.server_failed = True
+            raise
 
     def log(
         self,
@@ -129,17 +241,18 @@ class WandbTracker:
                 table marks as tracked are logged.
         """
         self._keep_profiles(profiles)
-        layers_by_step = _tracked_gauges_by_step(profiles)
+        every = self._settings["every"]
+        layers_by_step = _tracked_gauges_by_step(profiles, every)
         columns = _metric_columns(metrics)
         for row, step in enumerate(metrics["step"].tolist()):
+            self._num_steps = max(self._num_steps, step + 1)
             if step < self._num_uploaded_steps:
                 continue
             values = {"train/step": step}
             for key, column in columns.items():
                 if column[row] is not None:
                     values[key] = column[row]
-            if step % self._settings["every"] == 0:
-                values |= layers_by_step.get(step, {})
+            values |= layers_by_step.get(step, {})
             values |= _diagnostic_values(diagnostics.get(step, {}))
             self._run.log(values)
 
@@ -150,10 +263,16 @@ class WandbTracker:
             self._signal_grads.append(profiles[SIGNAL_GRAD.name])
             self._last_grad_norm = profiles[GRAD_NORM.name][-1]
 
-    def finish(self, info: JsonObject) -> None:
+    def finish(self, info: JsonObject) -> JsonObject:
         """Writes the summary and closes the W&B run.
 
         A run that ended also gets its heat map and table.
+
+        Returns:
+            How far the W&B run is, for ``run.json``.
+
+        Raises:
+            ServerError: the server has not received everything.
         """
         summary = {"status": info["status"]}
         for section in ("final", "verdict"):
@@ -162,18 +281,46 @@ class WandbTracker:
                 summary[f"{section}/{key}"] = value
         self._run.summary.update(summary)
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
-        has_ended = info["status"] in ("done", "diverged")
-        try:
-            if has_ended and self._steps:
-                self._run.log(self._draw_profile(), commit=True)
-        finally:
-            is_done = info["status"] == "done"
-            self._run.finish(exit_code=0 if is_done else 1)
+        has_pictures = has_ended(info) and bool(self._steps)
+        is_done = info["status"] == "done"
+        with tempfile.TemporaryDirectory() as folder, self._noting_server_failures():
+            try:
+                if has_pictures and self._num_uploaded_steps <= self._num_steps:
+                    self._run.log(self._draw_profile(), commit=True)
+                elif has_pictures:
+                    self._send_pictures_again(Path(folder))
+            finally:
+                _close(self._run, 0 if is_done else 1, self._finish_seconds)
+        if self._mode != "online":
+            return self.pending | {"state": LOCAL}
+        num_rows = count_rows(self._num_steps, has_pictures=has_pictures)
+        verify_upload(self.pending, num_rows)
+        return self.pending | {"state": UPLOADED}
+
+    def _send_pictures_again(self, folder: Path) -> None:
+        """Sends the files of the pictures, whose row the server has, under the same names.
+
+        An earlier attempt may have been stopped after the row and before the files.
+        """
+        row = (self._uploaded and self._uploaded.last_row) or {}
+        if not all(isinstance(row.get(key), dict) for key in PICTURES):
+            return
+        drawn = self._draw_profile()
+        heat_map, table = (drawn[key] for key in PICTURES)
+        files = {}
+        for key in PICTURES:
+            file = folder / str(row[key].get("path"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            files[key] = file
+        heat_map.image.save(files["profile/heat_map"], format="png")
+        content = {"columns": table.columns, "data": table.data}
+        files["profile/table"].write_text(json.dumps(content), encoding="utf-8")
+        for file in files.values():
+            self._run.save(str(file), base_path=str(folder), policy="now")
 
     def _draw_profile(self) -> dict[str, Any]:
         """The heat map and the table of the gradient that arrives at each layer."""
-        import wandb
-
+        wandb = import_wandb()
         from research.records.trackers.heat_map import heat_map  # matplotlib is slow to import
 
         steps = np.concatenate(self._steps)
@@ -185,40 +332,103 @@ class WandbTracker:
         return {"profile/heat_map": wandb.Image(picture), "profile/table": table}
 
 
+@dataclass(frozen=True)
+class OpenedRun:
+    """A W&B run, and how many steps of it earlier attempts have uploaded from this machine."""
+
+    run: Any
+    num_uploaded_steps: int
+
+
 def open_run(
     settings: JsonObject,
     config: JsonObject,
     identity: JsonObject,
-) -> tuple[Any, int]:
-    """Opens a W&B run below ``WANDB_DIR``, or else below the directory of the settings.
+    *,
+    mode: Any,
+    finish_seconds: float,
+    directory: Path | None = None,
+) -> OpenedRun:
+    """Opens a W&B run.
 
     Args:
         settings: the ``tracker`` settings.
         config: the configuration that W&B shows.
         identity: ``id``, ``name``, ``group``, ``tags`` and ``job_type`` for ``wandb.init``.
-
-    Returns:
-        The W&B run, and how many steps earlier attempts have uploaded.
+        mode: W&B's mode.
+        finish_seconds: how long the server may take at the end of the run.
+        directory: where W&B keeps its files; by default ``WANDB_DIR``, or else the directory of the
+            settings.
     """
-    import wandb
-
+    wandb = import_wandb()
     # W&B's service process has another working directory, so the path must be absolute.
-    chosen = os.environ.get("WANDB_DIR") or settings["dir"]
-    directory = Path(chosen).absolute()
+    directory = Path(directory or wandb_directory(settings)).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     num_uploaded_steps = _remove_earlier_attempts(directory, identity["id"])
+    if mode == "online":
+        num_uploaded_steps = 0  # the server says how many it has
+    wandb_settings = wandb.Settings(finish_timeout=finish_seconds, **WANDB_SETTINGS)
+    if mode == "online":
+        wandb_settings.base_url = server_address()
     run = wandb.init(
         project=settings["project"],
         entity=settings["entity"],
         dir=str(directory),
-        mode=_choose_mode(),
+        mode=mode,
         resume="allow",
         reinit="create_new",
         config=config,
-        settings=wandb.Settings(**WANDB_SETTINGS),
+        settings=wandb_settings,
         **identity,
     )
-    return run, num_uploaded_steps
+    return OpenedRun(run, num_uploaded_steps)
+
+
+def wandb_directory(settings: JsonObject) -> Path:
+    """The directory whose folder ``wandb`` holds W&B's files."""
+    return Path(os.environ.get("WANDB_DIR") or settings["dir"])
+
+
+def _close(
+    run: Any,
+    exit_code: int,
+    seconds: float,
+) -> None:
+    """Finishes a W&B run.
+
+    Raises:
+        ServerError: the server has not received everything within ``seconds``.
+    """
+    try:
+        run.finish(exit_code=exit_code)
+    except TimeoutError:
+        raise ServerError(
+            f"W&B's server has not received everything within {seconds:.0f} s"
+        ) from None
+
+
+def has_ended(info: JsonObject) -> bool:
+    """Whether a run has ended by itself, so that W&B has its pictures."""
+    return info.get("status") in ("done", "diverged")
+
+
+def count_rows(num_steps: int, *, has_pictures: bool) -> int:
+    """How many rows W&B's history has of a run."""
+    return num_steps + has_pictures
+
+
+def is_service_lost(error: Exception) -> bool:
+    """Whether W&B's own process is gone, so that this process cannot use it any more."""
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    return isinstance(error, ConnectionError | HandleAbandonedError | MailboxClosedError)
+
+
+def forget_service() -> None:
+    """Has W&B start a new process for the next run, and not look for the lost one at exit."""
+    wandb = import_wandb()
+    with contextlib.suppress(Exception):  # it tries to tell the lost process
+        wandb.teardown()
 
 
 def run_info(run: Any) -> JsonObject:
@@ -229,21 +439,48 @@ def run_info(run: Any) -> JsonObject:
 
 
 def _remove_earlier_attempts(directory: Path, run_id: str) -> int:
-    """Removes what earlier attempts of a run recorded offline, unless it was uploaded.
+    """Removes W&B's files of earlier attempts of a run, unless they were recorded offline and sent.
 
-    The present attempt records all of it again; uploading both would log each row twice.
+    The present attempt records all of it again; both would show each row twice.
 
     Returns:
         How many steps were uploaded.
     """
     num_uploaded_steps = 0
-    for attempt in (directory / "wandb").glob(f"offline-run-*-{run_id}"):
+    for attempt in (directory / "wandb").glob(f"*run-*-{run_id}"):
         is_uploaded = any(attempt.glob("*.synced"))
         if is_uploaded:
             num_uploaded_steps = max(num_uploaded_steps, _count_steps(attempt))
         else:
             shutil.rmtree(attempt, ignore_errors=True)
     return num_uploaded_steps
+
+
+def verify_upload(pending: JsonObject, num_rows: int) -> None:
+    """Asks the server until it has all rows of a run; W&B itself does not say whether it has.
+
+    Args:
+        pending: what ``run.json`` says of the W&B run.
+        num_rows: how many rows the server should have.
+
+    Raises:
+        ServerError: it has fewer.
+    """
+    deadline = time.monotonic() + VERIFY_SECONDS
+    while True:
+        uploaded = ask_for_upload(pending)
+        if uploaded is None or uploaded.num_rows >= num_rows:
+            return
+        if time.monotonic() > deadline:
+            raise ServerError(f"W&B has {uploaded.num_rows:,} of {num_rows:,} rows")
+        time.sleep(0.5)
+
+
+def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
+    """Marks the offline folders of a run as ``wandb sync`` does, so that it is not sent again."""
+    folder = wandb_directory(settings) / "wandb"
+    for file in folder.glob(f"offline-run-*-{run_id}/*.wandb"):
+        file.with_suffix(".wandb.synced").touch()
 
 
 def _count_steps(offline_run: Path) -> int:
@@ -271,12 +508,14 @@ def _tracked_profiles() -> list[str]:
     return names
 
 
-def _tracked_gauges_by_step(profiles: Columns) -> dict[int, dict[str, float]]:
-    """One value a layer of each tracked gauge, by W&B key, for each measured step."""
+def _tracked_gauges_by_step(profiles: Columns, every: int) -> dict[int, dict[str, float]]:
+    """One value a layer of each tracked gauge, by W&B key, for every ``every``-th step."""
     by_step: dict[int, dict[str, float]] = {}
     if not profiles:
         return by_step
     for row, step in enumerate(profiles["step"].tolist()):
+        if step % every:
+            continue
         by_step[step] = {}
         for gauge in TRACKED_GAUGES:
             by_step[step] |= layer_values(gauge.name, profiles[gauge.name][row])
@@ -362,20 +601,60 @@ def _is_search_trial() -> bool:
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
-def _choose_mode() -> Any:
+def is_disabled() -> bool:
+    """Whether the user has switched W&B off in the environment."""
+    return os.environ.get("WANDB_MODE") == "disabled"
+
+
+@dataclass(frozen=True)
+class ChosenMode:
+    """W&B's mode, and what the server has of the run if the mode is online."""
+
+    mode: str
+    uploaded: Uploaded | None = None
+
+
+def choose_mode(pending: JsonObject, reports: TrackerReports) -> ChosenMode:
     """``WANDB_MODE`` if it is set, else online for trials of a W&B search and offline for others.
 
-    If no server answers, the mode is offline.
+    Where the server cannot be used, or has failed in this command, the mode is offline.
+
+    Args:
+        pending: what ``run.json`` says of the W&B run.
+        reports: what the trackers of this command have reported.
     """
     default = "online" if _is_search_trial() else "offline"
     mode = os.environ.get("WANDB_MODE", default)
     if mode != "online":
-        return mode
-    address = server_address()
-    if server_answers(address):
-        return mode
-    print(
-        f"fathom: {address} does not answer: recording offline, upload with `fathom sync`",
-        file=sys.stderr,
+        return ChosenMode(mode)
+    if reports.server_failed:
+        return ChosenMode("offline")
+    try:
+        uploaded = ask_for_upload(pending, PROBE_SECONDS, attempts=1)
+    except ServerError as error:
+        reports.server_failed = True
+        message = f"{error}: recording offline, upload with `fathom sync`"
+        reports.print_once(SERVER, message)
+        return ChosenMode("offline")
+    return ChosenMode("online", uploaded)
+
+
+def ask_for_upload(
+    pending: JsonObject,
+    seconds: float = ASK_SECONDS,
+    attempts: int = 3,
+) -> Uploaded | None:
+    """What the server has of a W&B run; see ``ask_for_run``.
+
+    Args:
+        pending: what ``run.json`` says of the W&B run.
+        seconds: how long the server may take to answer.
+        attempts: how often it is asked if it does not answer as it should.
+    """
+    return ask_for_run(
+        project=pending["project"],
+        entity=pending["entity"],
+        run_id=pending["run"]["id"],
+        seconds=seconds,
+        attempts=attempts,
     )
-    return "offline"

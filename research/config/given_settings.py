@@ -1,0 +1,144 @@
+"""Checks the settings that were written on the command line, beyond their values.
+
+A default that has no effect is no mistake, but a setting that somebody wrote and that has no effect
+is one, even where it was written with its default.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+
+from research.config import schema
+from research.config.compatibility import Conflict, raise_first
+from research.config.data_options import StreamedImages
+from research.config.fields import settings_of, written
+from research.config.options import NormKind, OptimizerKind, ResNet, SkipKind
+from research.config.validation import describe_missing_effect
+
+Given = Mapping[str, Any]  # values by dotted path
+
+
+def check_overrides(
+    overrides: Sequence[str],
+    choices: Mapping[str, str | None],
+    config: schema.Config,
+) -> None:
+    """Checks the overrides of a run.
+
+    Args:
+        overrides: those of the command line, or of a job of a sweep; none of Hydra's own.
+        choices: the name of the option of each group.
+        config: the configuration that they gave.
+
+    Raises:
+        ValueError: one of them deletes what every run has, or has no effect.
+    """
+    parsed = [_parse(word) for word in overrides]
+    _check_deletions(parsed)
+    given = _given_settings(parsed)
+    _check_switches(given)
+    _check_duration(given, choices, config)
+    _check_effects(given, config)
+    raise_first(_without_effect(given, config))
+
+
+@functools.cache
+def _parse(word: str) -> Override:
+    return OverridesParser.create().parse_override(word)
+
+
+def _check_deletions(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        path = override.key_or_group
+        if override.type is OverrideType.DEL and hasattr(schema.Config, path):
+            raise ValueError(f"{path} cannot be deleted; leave it out, and it has its default")
+
+
+def _given_settings(overrides: Sequence[Override]) -> dict[str, Any]:
+    """The values that were written, by dotted path; ``model={depth:3}`` is ``model.depth=3``."""
+    given = {}
+    for override in overrides:
+        if override.type is OverrideType.DEL:
+            continue
+        value = override.value()
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                given[f"{override.key_or_group}.{name}"] = inner
+        else:
+            given[override.key_or_group] = value
+    return given
+
+
+@functools.cache
+def _switches() -> frozenset[str]:
+    """The paths of settings that are true or false."""
+    paths = [item.path for item in schema.iter_declared() if item.field.type is bool]
+    return frozenset(paths)
+
+
+def _check_switches(given: Given) -> None:
+    """OmegaConf takes every number but 0 for true."""
+    for path, value in given.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if path in _switches() and is_number and value not in (0, 1):
+            raise ValueError(f"{path} must be true or false, got {value}")
+
+
+def _check_duration(
+    given: Given,
+    choices: Mapping[str, str | None],
+    config: schema.Config,
+) -> None:
+    """Steps decide over epochs, so that a run is given one of them."""
+    steps = config.train.steps
+    epochs = config.train.epochs
+    if steps is None or choices.get("debug") is not None:
+        return
+    is_default = epochs == schema.default_of("train.epochs")
+    if "train.epochs" in given or (not is_default and "train.steps" not in given):
+        raise ValueError(
+            f"train.epochs={written(epochs)} has no effect, because train.steps={steps} decides "
+            "how long to train: leave one of them out, or set train.steps=null"
+        )
+
+
+def _check_effects(given: Given, config: schema.Config) -> None:
+    for path in given:
+        group, _, name = path.rpartition(".")
+        option = getattr(config, group, None)
+        if not schema.is_group(option):
+            continue
+        declared = dict(settings_of(option)).get(name)
+        if declared is not None and not declared.has_effect(option):
+            raise ValueError(describe_missing_effect(group, option, name, declared))
+
+
+def _without_effect(given: Given, config: schema.Config) -> Iterator[Conflict]:
+    """Settings that have no effect because of an option of another group."""
+    for path, reason in _reasons(config):
+        if path in given:
+            yield Conflict(
+                path=path,
+                valid="left out",
+                got=written(given[path]),
+                reason=reason,
+            )
+
+
+def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
+    """Paths that have no effect in this configuration, and why."""
+    if config.optimizer.kind is OptimizerKind.gd:
+        yield "train.batch_size", "optimizer=gd uses all training examples in every step"
+    is_resnet = isinstance(config.model, ResNet)
+    if config.norm.kind is NormKind.none and not is_resnet:
+        yield "norm.placement", "without a norm it has an effect only on ResNets"
+    skip = config.skip.kind
+    if is_resnet and skip is SkipKind.none:
+        yield "model.transition", "skip=none has no shortcut"
+    if is_resnet and skip is SkipKind.projection:
+        yield "model.transition", "skip=projection has a 1×1 projection everywhere"
+    if isinstance(config.data, StreamedImages) and config.data.resized_crop:
+        yield "data.in_memory_limit", "data.resized_crop=true always streams"

@@ -1,0 +1,171 @@
+"""Checks overrides before Hydra composes anything: their syntax, their groups, the size of a sweep.
+
+Hydra's own messages for these mistakes do not name the override, or come after a long time.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    OverrideType,
+    RangeSweep,
+)
+from hydra.errors import HydraException
+
+from research.config.errors import describe_syntax_error
+from research.config.fields import written
+from research.config.hydra_config import resource_dir
+from research.config.suggestions import format_suggestion
+
+MAX_JOBS = 10_000
+PATH = re.compile(r"[+~]*[\w./@:-]+")
+
+
+def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """Parses overrides as Hydra does.
+
+    Args:
+        words: the overrides as they were written.
+        loader: Hydra's loader, which knows the options that ``glob`` selects from.
+
+    Raises:
+        ValueError: one of them is not valid; the message has it, and what is wrong.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    parsed = []
+    for word in words:
+        try:
+            override = parser.parse_override(word)
+        except HydraException:
+            raise ValueError(describe_syntax_error(word)) from None
+        override.config_loader = loader
+        _check_path(word, override)
+        _check_group_value(override)
+        parsed.append(override)
+    return parsed
+
+
+def _check_path(word: str, override: Override) -> None:
+    path = override.key_or_group
+    if not path or override.package == "":
+        raise ValueError(f"{word} names no setting: write setting=value, such as model.depth=8")
+    if override.package is not None and path in _group_names():
+        raise ValueError(f"{word} must be {path}=…, because a group has one place, got {path}@…")
+
+
+def _group_names() -> list[str]:
+    folders = sorted(resource_dir("conf").iterdir())
+    return [folder.name for folder in folders if folder.is_dir()]
+
+
+def _option_names(group: str) -> list[str]:
+    files = sorted((resource_dir("conf") / group).glob("*.yaml"))
+    return [file.stem for file in files]
+
+
+def _check_group_value(override: Override) -> None:
+    """A group takes the name of an option, or a dictionary of settings, or a list of options."""
+    group = override.key_or_group
+    if group == "hydra" and not isinstance(override.value(), dict):
+        raise ValueError("hydra is a group of settings; set one of them, such as hydra.run.dir")
+    is_group = group in _group_names()
+    if is_group and override.type is OverrideType.DEL and override.value():
+        raise ValueError(f"{group} cannot be deleted; choose another option, such as {group}=…")
+    if not is_group or override.type is OverrideType.DEL:
+        return
+    values = [override.value()]
+    if isinstance(values[0], ChoiceSweep):
+        values = values[0].list
+    for value in values:
+        is_number = isinstance(value, int | float) or value is None
+        if is_number or isinstance(value, RangeSweep | IntervalSweep):
+            raise ValueError(_describe_group_value(group, value))
+
+
+def _describe_group_value(group: str, value: Any) -> str:
+    names = _option_names(group)
+    got = written(value)
+    if isinstance(value, RangeSweep | IntervalSweep):
+        got = "a range of numbers"
+    hint = format_suggestion(got, names)
+    return f"{group} must be one of {', '.join(names)}, got {got}{hint}"
+
+
+def check_sweep(grids: Sequence[Mapping[str, Override]]) -> None:
+    """Checks that each setting of a sweep has values, and that the sweep ends.
+
+    Args:
+        grids: the last override of each setting, for each grid of the sweep.
+
+    Raises:
+        ValueError: a setting has no values, or there are more runs than ``MAX_JOBS``.
+    """
+    num_jobs = 0.0
+    for grid in grids:
+        num_of_grid = 1.0
+        for override in grid.values():
+            num_of_grid *= count_values(override)
+        num_jobs += num_of_grid
+    if num_jobs > MAX_JOBS:
+        longest = max((each for grid in grids for each in grid.values()), key=count_values)
+        raise ValueError(
+            f"the sweep must have at most {MAX_JOBS} runs, got {num_jobs:.10g} "
+            f"({longest.input_line} alone has {count_values(longest):.10g})"
+        )
+
+
+def count_values(override: Override) -> float:
+    """How many values an override has in a sweep.
+
+    Raises:
+        ValueError: it has none, or they cannot be counted.
+    """
+    if not override.is_sweep_override():
+        return 1
+    value = override.value()
+    match value:
+        case RangeSweep():
+            count = _count_range(value, override.input_line)
+        case ChoiceSweep():
+            count = len(value.list)
+        case Glob():
+            return _count_matches(value, override)
+        case _:
+            raise ValueError(
+                f"{override.input_line} has no list of values to train one after the other: "
+                "write them with commas, or as range(start,stop,step)"
+            )
+    if count == 0:
+        raise ValueError(f"{override.input_line} holds no value, so there is no run to train")
+    return count
+
+
+def _count_range(sweep: RangeSweep, written: str | None) -> float:
+    start = float(sweep.start or 0)
+    stop = float(sweep.stop or 0)
+    step = float(sweep.step)
+    if step == 0 or not all(map(math.isfinite, (start, stop, step))):
+        raise ValueError(f"{written} must have finite bounds and a step other than 0")
+    return max(0, math.ceil((stop - start) / step))
+
+
+def _count_matches(pattern: Glob, override: Override) -> int:
+    group = override.key_or_group
+    if group not in _group_names():
+        known = ", ".join(_group_names())
+        raise ValueError(
+            f"{override.input_line} must select options of a group ({known}), got {group}"
+        )
+    names = list(override.sweep_string_iterator())
+    if not names:
+        options = ", ".join(_option_names(group))
+        raise ValueError(f"{override.input_line} matches no option of {group} (valid: {options})")
+    return len(names)

@@ -1,0 +1,178 @@
+"""Whether W&B has everything of a recorded run, and how it gets the rest from the tables.
+
+``mirrored`` in ``run.json`` says so, apart from the status of the training: training may be done
+while W&B still lacks rows, because a process was killed or a server failed.
+"""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from research.config.schema import default_of, settings_with_effect
+from research.records.record import read_info, write_json
+from research.records.rows import read_rows
+from research.records.runs import JsonObject
+from research.records.trackers.wandb import (
+    LOCAL,
+    PENDING,
+    UPLOADED,
+    WandbTracker,
+    ask_for_upload,
+    count_rows,
+    has_ended,
+    make_tags,
+    mark_as_uploaded,
+)
+
+STEPS_PER_CALL = 1000
+ROWS_PER_SECOND = 200  # a slow connection
+TRACKER_SETTINGS = ("dir", "project", "entity", "every", "finish_timeout")
+
+
+def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
+    """What ``run.json`` says of the W&B run; empty for a run that W&B does not get.
+
+    A record of an earlier version says only in which folder W&B recorded the run.
+    """
+    mirrored = info.get("mirrored")
+    state = mirrored.get(WandbTracker.name) if isinstance(mirrored, dict) else None
+    if isinstance(state, dict) and isinstance(state.get("run"), dict):
+        return state
+    folder = info.get("wandb")
+    if not isinstance(folder, str) or not folder:
+        return {}
+    identity = {
+        "id": folder.rpartition("-")[2],
+        "name": directory.name,
+        "group": directory.absolute().parent.name,
+        "job_type": "train",
+    }
+    return {"state": LOCAL, "run": identity}
+
+
+def is_pending(directory: Path, info: JsonObject) -> bool:
+    """Whether neither W&B's files on this machine nor its server are known to be complete."""
+    return wandb_state(directory, info).get("state") == PENDING
+
+
+def is_uploaded(directory: Path, info: JsonObject) -> bool:
+    """Whether W&B's server has everything, or does not get the run at all."""
+    return wandb_state(directory, info).get("state", UPLOADED) == UPLOADED
+
+
+def complete_mirror(
+    directory: Path,
+    *,
+    must_upload: bool,
+) -> str:
+    """Brings W&B to what the tables of a run say. The caller holds the lock of the run.
+
+    Args:
+        directory: the run directory.
+        must_upload: send the run to the server. Otherwise it is recorded as a training run is:
+            offline, unless the environment says otherwise.
+
+    Returns:
+        The new state.
+
+    Raises:
+        ServerError: the run must be sent, and the server has not received all of it.
+        CorruptTable: a table cannot be read.
+        ValueError: the configuration of the run cannot be read.
+    """
+    info = read_info(directory) or {}
+    rows = read_rows(directory)
+    config = _read_config(directory)
+    settings = _tracker_settings(config)
+    pending = _with_defaults(wandb_state(directory, info), settings, config)
+    num_rows = count_rows(rows.num_steps, has_pictures=has_ended(info) and bool(rows.profiles))
+    if must_upload:
+        uploaded = ask_for_upload(pending)
+        if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
+            _write_state(directory, info, pending | {"state": UPLOADED}, settings)
+            return UPLOADED
+    with contextlib.ExitStack() as cleanup:
+        folder = None
+        if must_upload:  # what W&B has recorded while training stays as it is
+            temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            folder = Path(cleanup.enter_context(temporary))
+        tracker = WandbTracker.of_record(
+            pending,
+            settings=settings,
+            config=config,
+            mode="online" if must_upload else None,
+            finish_seconds=settings["finish_timeout"] + num_rows / ROWS_PER_SECOND,
+            directory=folder,
+        )
+        changes = tracker.start()
+        for part in rows.split(STEPS_PER_CALL):
+            tracker.log(part.metrics, part.profiles, part.diagnostics())
+        state = tracker.finish(_describe_end(info))
+    if not must_upload:
+        info = info | changes
+    _write_state(directory, info, state, settings)
+    return state["state"]
+
+
+def _read_config(directory: Path) -> JsonObject:
+    """The settings of a run that have an effect, as a tree."""
+    file = directory / ".hydra" / "config.yaml"
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"its configuration {file} cannot be read") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"its configuration {file} holds no settings")
+    return settings_with_effect(tree)
+
+
+def keeps_checkpoints(directory: Path) -> bool:
+    """Whether a run keeps the checkpoint of its last step; yes where its settings are unknown."""
+    try:
+        config = _read_config(directory)
+    except ValueError:
+        return True
+    checkpoint = config.get("checkpoint")
+    return isinstance(checkpoint, dict) and bool(checkpoint.get("keep"))
+
+
+def _tracker_settings(config: JsonObject) -> JsonObject:
+    recorded = config.get("tracker") or {}
+    settings = {}
+    for name in TRACKER_SETTINGS:
+        settings[name] = recorded.get(name, default_of(f"tracker.{name}"))
+    return settings
+
+
+def _with_defaults(
+    state: JsonObject,
+    settings: JsonObject,
+    config: JsonObject,
+) -> JsonObject:
+    """The state of the W&B run with what a record of an earlier version leaves out."""
+    where = {"project": settings["project"], "entity": settings["entity"]}
+    identity = {"tags": make_tags(config)} | state["run"]
+    return where | state | {"run": identity}
+
+
+def _describe_end(info: JsonObject) -> JsonObject:
+    """``run.json`` for W&B. A run whose process was killed still has the status ``running``."""
+    if info.get("status") == "running":
+        return info | {"status": "interrupted"}
+    return info
+
+
+def _write_state(
+    directory: Path,
+    info: JsonObject,
+    state: JsonObject,
+    settings: JsonObject,
+) -> None:
+    mirrored = info.get("mirrored")
+    others = mirrored if isinstance(mirrored, dict) else {}
+    changes = {"mirrored": others | {WandbTracker.name: state}}
+    write_json(directory / "run.json", info | changes)
+    if state["state"] == UPLOADED:
+        mark_as_uploaded(settings, state["run"]["id"])

@@ -1,0 +1,119 @@
+"""The recorded rows of a run, read back as they were added, and what W&B gets of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, Diagnostics
+from research.records.table_writer import CorruptTable, table_to_columns
+
+
+@dataclass(frozen=True)
+class RecordedRows:
+    """The rows of the three tables of a run, as columns.
+
+    Attributes:
+        metrics: numbers by name [S], with their ``step`` [S]; masked where a step has no value.
+        profiles: gauges by name [S', N], with their ``step`` [S']; may be empty.
+        inspections: measurements on an interval, with their ``step``; may be empty.
+    """
+
+    metrics: Columns
+    profiles: Columns
+    inspections: Columns
+
+    @property
+    def num_steps(self) -> int:
+        """The steps that are recorded."""
+        if not self.metrics:
+            return 0
+        return int(self.metrics["step"][-1]) + 1
+
+    def split(self, num_steps: int) -> "Iterator[RecordedRows]":
+        """The rows in parts of at most ``num_steps`` steps."""
+        for start in range(0, self.num_steps, num_steps):
+            end = start + num_steps
+            yield RecordedRows(
+                metrics=_select_steps(self.metrics, start, end),
+                profiles=_select_steps(self.profiles, start, end),
+                inspections=_select_steps(self.inspections, start, end),
+            )
+
+    def diagnostics(self) -> Diagnostics:
+        """What was measured on an interval: counted exponents and inspections, by step."""
+        return diagnostics_by_step(self.profiles, self.inspections)
+
+
+def _select_steps(
+    columns: Columns,
+    start: int,
+    end: int,
+) -> Columns:
+    """The rows of the steps from ``start`` up to ``end``."""
+    if not columns:
+        return {}
+    first, last = np.searchsorted(columns["step"], [start, end])
+    return select_rows(columns, slice(first, last))
+
+
+def read_rows(directory: Path) -> RecordedRows:
+    """Reads the tables of a run, from their part files while there is no final file.
+
+    Raises:
+        CorruptTable: a table cannot be read.
+    """
+    return RecordedRows(
+        metrics=_read_table(directory, METRICS),
+        profiles=_read_table(directory, PROFILES),
+        inspections=_read_table(directory, INSPECTIONS),
+    )
+
+
+def _read_table(directory: Path, name: str) -> Columns:
+    files = [directory / f"{name}.parquet"]
+    if not files[0].exists():
+        files = sorted((directory / f"{name}.parts").glob("*.parquet"))
+    try:
+        parts = [pq.read_table(file) for file in files]
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptTable(f"the {name} of {directory} cannot be read") from error
+    return table_to_columns(parts)
+
+
+def diagnostics_by_step(profiles: Columns, inspections: Columns) -> dict[int, Columns]:
+    """What was measured on an interval, by step, without a step axis.
+
+    Args:
+        profiles: the recorded profiles. Where exponents were counted, all gauges of the row count
+            as measured on an interval.
+        inspections: the recorded inspections.
+    """
+    diagnostics: dict[int, Columns] = {}
+    for row in rows_with_exponents(profiles):
+        gauges = select_rows(profiles, row)
+        step = int(gauges.pop("step"))
+        diagnostics[step] = gauges
+    steps = inspections.get("step", np.zeros(0, int))
+    for row, step in enumerate(steps.tolist()):
+        at_step = diagnostics.get(step, {})
+        diagnostics[step] = at_step | select_rows(inspections, row)
+    return diagnostics
+
+
+def rows_with_exponents(profiles: Columns) -> list[int]:
+    """The rows of the profiles at whose steps exponents were counted."""
+    if "signal_exponent" not in profiles:
+        return []
+    counts = profiles["signal_exponent"]
+    was_counted = ~np.isnan(counts[:, 0, 0])
+    return np.flatnonzero(was_counted).tolist()
+
+
+def select_rows(columns: Columns, index: Any) -> Columns:
+    """Indexes axis 0 of every column."""
+    return {name: values[index] for name, values in columns.items()}

@@ -1,0 +1,84 @@
+"""Completes what a killed process left of a run whose training has ended. Does not import jax."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from research.records.runs import INSPECTIONS, METRICS, PROFILES, JsonObject
+from research.runner.run_spec import RunSpec
+
+CHECKPOINTS = "checkpoints"  # the folder of ``research.training.checkpoint``
+
+
+def complete_ended_run(run_spec: RunSpec, info: JsonObject) -> None:
+    """Tidies up a run that has ended, and completes what W&B has of it on this machine.
+
+    A run that another process is writing, and whatever cannot be completed now, is left for later;
+    the latter is one line.
+
+    Args:
+        run_spec: the run.
+        info: its ``run.json``.
+    """
+    directory = run_spec.directory
+    keep_checkpoints = run_spec.config.checkpoint.keep
+    from research.records.record import Lock, RunLocked, read_info
+
+    must_mirror = run_spec.config.tracker.wandb and _is_pending(directory, info)
+    if not must_mirror and not find_leftovers(directory, keep_checkpoints=keep_checkpoints):
+        return
+    try:
+        lock = Lock(directory)
+    except (RunLocked, OSError):
+        return
+    try:
+        remove_leftovers(directory, keep_checkpoints=keep_checkpoints)
+        info = read_info(directory) or {}
+        if must_mirror and _is_pending(directory, info):
+            _complete_mirror(directory)
+    finally:
+        lock.release()
+
+
+def _is_pending(directory: Path, info: JsonObject) -> bool:
+    from research.records.mirror import is_pending
+    from research.records.trackers.wandb import is_disabled
+
+    return is_pending(directory, info) and not is_disabled()
+
+
+def _complete_mirror(directory: Path) -> None:
+    from research.records.mirror import complete_mirror
+    from research.records.trackers import describe_error
+
+    try:
+        complete_mirror(directory, must_upload=False)
+    except Exception as error:  # the failure of a dashboard must never end a command
+        print(
+            f"fathom: W&B lacks rows of {directory.name} ({describe_error(error)}); "
+            "`fathom sync` completes it",
+            file=sys.stderr,
+        )
+    else:
+        print(f"fathom: {directory.name} is complete in W&B now", file=sys.stderr)
+
+
+def find_leftovers(directory: Path, *, keep_checkpoints: bool) -> list[Path]:
+    """What a run that has ended does not need.
+
+    These are part files, files that were being written, and checkpoints unless they are kept.
+    """
+    leftovers = [directory / f"{table}.parts" for table in (METRICS, PROFILES, INSPECTIONS)]
+    if not keep_checkpoints:
+        leftovers.append(directory / CHECKPOINTS)
+    existing = [folder for folder in leftovers if folder.exists()]
+    return [*existing, *directory.glob("*.tmp")]
+
+
+def remove_leftovers(directory: Path, *, keep_checkpoints: bool) -> None:
+    """Removes what a run that has ended does not need. The caller holds the lock of the run."""
+    for path in find_leftovers(directory, keep_checkpoints=keep_checkpoints):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

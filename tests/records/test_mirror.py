@@ -1,0 +1,342 @@
+"""A recorded run comes to W&B completely and once, whatever failed before."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import wandb
+
+from research.records.rows import read_rows
+from research.records.runs import Run
+from research.records.trackers import TrackerReports
+from research.records.trackers.server import ServerUnavailable, Uploaded, ask_for_run
+from research.records.trackers.wandb import WandbTracker, forget_service, is_service_lost
+from research.runner.completion import CHECKPOINTS
+from research.training.checkpoint import FOLDER
+
+from .server import FAULTS, STATUS_OF_FAULT
+
+pytestmark = pytest.mark.usefixtures("fresh_service")
+
+
+def without_times(row):
+    return {key: value for key, value in row.items() if key not in ("_runtime", "_timestamp")}
+
+
+def test_what_comes_from_the_tables_is_what_was_recorded_while_training(
+    fathom, recorded, server, offline_run, wandb_records, has_all_rows
+):
+    records = wandb_records(offline_run)
+    offline_rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    (offline,) = (record["run"] for record in records if record["type"] == "run")
+
+    code, out, err = fathom("sync")
+
+    assert (code, err) == (0, "")
+    assert out == f"[1/1] outputs/first/{recorded.directory.name}: uploaded\n"
+    assert has_all_rows(server, recorded.id)
+    sent = [without_times(row) for row in server.rows[recorded.id]]
+    offline_rows = [without_times(row) for row in offline_rows]
+    assert sent[:25] == offline_rows[:25]
+    for key in ("profile/heat_map", "profile/table"):
+        assert sent[25][key]["path"] == offline_rows[25][f"{key}.path"]
+    variables = server.runs[recorded.id]
+    assert variables["tags"] == offline["tags"]
+    assert variables["groupName"] == offline["run_group"]
+    assert variables["displayName"] == offline["display_name"]
+    config = {key: item["value"] for key, item in json.loads(variables["config"]).items()}
+    config.pop("_wandb")
+    offline_config = dict(offline["config"]["update"])
+    offline_config.pop("_wandb")
+    assert config == offline_config
+
+
+def test_a_run_that_is_uploaded_is_not_sent_again(fathom, recorded, server, offline_run):
+    fathom("sync")
+    assert recorded.state == "uploaded"
+    assert list(offline_run.glob("*.synced"))
+    server.runs.clear()
+    code, out, _ = fathom("sync")
+    assert code == 0
+    assert out.startswith("nothing to upload")
+    assert server.runs == {}
+
+
+@pytest.mark.parametrize("num_rows", [0, 10, 24, 25, 26])
+def test_what_an_interrupted_upload_left_is_completed(
+    fathom, recorded, server, has_all_rows, num_rows
+):
+    """After 26 rows the files of the pictures may be missing."""
+    fathom("sync")
+    del server.rows[recorded.id][num_rows:]
+    server.ended.clear()
+    server.files.clear()
+    recorded.change(state="local")
+
+    code, out, _ = fathom("sync")
+
+    assert code == 0, out
+    assert has_all_rows(server, recorded.id)
+    assert recorded.state == "uploaded"
+
+
+def test_a_run_that_the_server_has_already_is_not_sent(fathom, recorded, server):
+    fathom("sync")
+    recorded.change(state="pending")
+    server.runs.clear()
+    assert fathom("sync").out.endswith(": uploaded\n")
+    assert server.runs == {}
+    assert recorded.state == "uploaded"
+
+
+FAST_FAULTS = [
+    ("401", "start"),
+    ("html", "middle"),
+    ("reset", "start"),
+    ("500", "end"),
+]
+
+
+@pytest.mark.parametrize(("kind", "moment"), FAST_FAULTS)
+def test_after_a_fault_the_next_upload_completes_the_run(
+    fathom, recorded, server, has_all_rows, kind, moment
+):
+    set_finish_timeout(recorded, 1.0)
+    server.break_down(kind, moment)
+    code, out, err = fathom("sync")
+    assert code == 1
+    assert out.count("\n") == 1
+    assert "not uploaded" in out
+    assert err == ""
+
+    server.break_down(None)
+    assert fathom("sync").code == 0
+    assert has_all_rows(server, recorded.id)
+
+
+def set_finish_timeout(recorded, seconds):
+    file = recorded.directory / ".hydra" / "config.yaml"
+    lines = []
+    for line in file.read_text().splitlines():
+        if "finish_timeout" in line:
+            line = f"  finish_timeout: {seconds}"
+        lines.append(line)
+    file.write_text("\n".join(lines))
+
+
+def test_an_interrupted_run_is_uploaded_and_later_the_rest(fathom, recorded, server, has_all_rows):
+    status = recorded.info["status"]
+    keep_steps(recorded, 10)
+    recorded.change(status="interrupted")
+    assert fathom("sync").code == 0
+    assert [row["train/step"] for row in server.rows[recorded.id]] == list(range(10))
+
+    (recorded.directory / "short.parquet").unlink()
+    (recorded.directory / "all.parquet").rename(recorded.directory / "metrics.parquet")
+    recorded.change(status=status, state="pending")
+    assert fathom("sync").code == 0
+    assert has_all_rows(server, recorded.id)
+
+
+def keep_steps(recorded, num_steps):
+    """Leaves only the first rows in the table of metrics; ``all.parquet`` has all of them."""
+    import pyarrow.parquet as pq
+
+    file = recorded.directory / "metrics.parquet"
+    table = pq.read_table(file)
+    file.rename(file.with_name("all.parquet"))
+    pq.write_table(table.slice(0, num_steps), file)
+    pq.write_table(table.slice(0, num_steps), file.with_name("short.parquet"))
+
+
+def test_the_same_command_completes_what_a_killed_process_left(
+    fathom, small, recorded, workplace, wandb_records
+):
+    """The process was killed after the training was done and before W&B was."""
+    recorded.change(state="pending")
+    leftovers = [recorded.directory / "metrics.parts", recorded.directory / CHECKPOINTS / "25"]
+    for folder in leftovers:
+        folder.mkdir(parents=True)
+    leftovers.append(recorded.directory / "metrics.tmp")
+    leftovers[-1].touch()
+    written_at = (recorded.directory / "metrics.parquet").stat().st_mtime_ns
+
+    code, out, err = fathom("train", *small, "name=first")
+
+    assert code == 0
+    assert "already finished" in out + err
+    assert err.count("complete in W&B now") == 1
+    assert recorded.state == "local"
+    assert not any(path.exists() for path in leftovers)
+    assert (recorded.directory / "metrics.parquet").stat().st_mtime_ns == written_at
+    (folder,) = workplace.glob(f"outputs/wandb/offline-run-*-{recorded.id}")
+    records = wandb_records(folder)
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [row.get("train/step") for row in rows] == [*range(25), None]
+    assert [record["exit"]["exit_code"] for record in records if record["type"] == "exit"] == [0]
+
+
+def test_a_sweep_completes_its_finished_runs_too(fathom, small, recorded, workplace):
+    recorded.change(state="pending")
+    code, _, err = fathom("train", "-m", *small, "name=first")
+    assert code == 0
+    assert err.count("complete in W&B now") == 1
+    assert recorded.state == "local"
+
+
+def test_a_run_without_a_tracker_gets_none(fathom, small, recorded, workplace):
+    recorded.change(state="pending")
+    fathom("train", *small, "name=first", "tracker=none")
+    assert recorded.state == "pending"
+    assert not (workplace / "outputs" / "wandb").exists()
+
+
+def test_checkpoints_are_in_the_folder_that_is_tidied_up():
+    assert CHECKPOINTS == FOLDER
+
+
+def test_the_words_of_sync_select_runs(fathom, recorded, server):
+    code, out, _ = fathom("sync", "model.depth=2", "first")
+    assert code == 0
+    assert out.endswith(": uploaded\n")
+    recorded.change(state="local")
+    assert fathom("sync", str(recorded.directory)).out.endswith(": uploaded\n")
+    assert fathom("sync", "outputs/first").out.startswith("nothing to upload")
+
+
+def test_a_word_of_sync_that_fits_nothing_is_refused(fathom, recorded, server):
+    code, out, err = fathom("sync", "foo")
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "foo" in err
+    assert server.runs == {}
+
+
+@pytest.mark.parametrize("num_rows", [0, 10, 26])
+def test_a_folder_without_a_record_is_uploaded_once(
+    fathom, offline_run, server, has_all_rows, num_rows
+):
+    run_id = offline_run.name.rpartition("-")[2]
+    assert fathom("sync").code == 0
+    del server.rows[run_id][num_rows:]
+    (offline_run / "fathom-sync.json").write_text('{"first_row": 0}')
+
+    code, out, _ = fathom("sync")
+
+    assert code == 0, out
+    assert out == f"[1/1] {offline_run.name}: uploaded\n"
+    assert has_all_rows(server, run_id)
+    assert fathom("sync").out.startswith("nothing to upload")
+
+
+def ask(server, seconds=5.0):
+    return ask_for_run(project="fathom", entity=None, run_id="abc", seconds=seconds)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind != "slow"])
+def test_a_server_that_cannot_be_used_is_described_in_a_line(server, kind):
+    server.break_down(kind)
+    with pytest.raises(ServerUnavailable) as raised:
+        ask(server, seconds=0.2 if kind == "hang" else 5.0)
+    message = str(raised.value)
+    assert message.startswith(server.address)
+    assert "\n" not in message
+    if kind in STATUS_OF_FAULT and kind != "html":
+        assert f"HTTP {kind}" in message
+
+
+def test_the_server_says_how_far_it_is(server):
+    assert ask(server) == Uploaded(num_rows=0)
+    server.rows["abc"] = [{"_step": 0}, {"_step": 1}]
+    assert ask(server) == Uploaded(num_rows=2, last_row={"_step": 1})
+    server.ended.add("abc")
+    assert ask(server) == Uploaded(num_rows=2, last_row={"_step": 1}, has_ended=True)
+
+
+def test_without_a_key_the_user_is_told_to_log_in(server, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    wandb.teardown()
+    with pytest.raises(ServerUnavailable, match="wandb login"):
+        ask(server)
+
+
+def test_an_address_that_is_none_is_described(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "nowhere")
+    with pytest.raises(ServerUnavailable, match="nowhere"):
+        ask(None)
+
+
+def test_the_runs_of_a_group_end_in_wandb_at_the_same_time(
+    fathom, small, workplace, monkeypatch, quickly_compiled
+):
+    """So that a dead server is waited for once, not once for each run."""
+    together = threading.Barrier(3)
+
+    def finish(tracker, info):
+        together.wait(timeout=60)
+        return tracker.pending | {"state": "local"}
+
+    monkeypatch.setattr(WandbTracker, "start", lambda _: {})
+    monkeypatch.setattr(WandbTracker, "log", lambda *_: None)
+    monkeypatch.setattr(WandbTracker, "finish", finish)
+    code, _, err = fathom("train", "-m", *small, "hydra/launcher=grouped", "name=x", "seed=1,2,3")
+    assert code == 0, err
+    for file in workplace.glob("outputs/x/*/run.json"):
+        assert json.loads(file.read_text())["mirrored"]["wandb"]["state"] == "local"
+
+
+def test_a_failure_is_printed_once_for_all_runs(capsys):
+    reports = TrackerReports()
+    for number in range(3):
+        reports.print_once("server", f"failure {number}")
+    assert capsys.readouterr().err == "fathom: failure 0\n"
+
+
+def test_a_run_stays_pending_if_its_tracker_fails(
+    fathom, small, workplace, monkeypatch, quickly_compiled
+):
+    def fail(*_):
+        raise ConnectionResetError("Connection lost")
+
+    monkeypatch.setattr(WandbTracker, "start", lambda _: {})
+    monkeypatch.setattr(WandbTracker, "log", fail)
+    code, _, err = fathom("train", *small, "name=x")
+    assert code == 0
+    assert err.count("Connection lost") == 1
+    assert "fathom sync" in err
+    (file,) = workplace.glob("outputs/x/*/run.json")
+    info = json.loads(file.read_text())
+    assert info["status"] == "done"
+    assert info["mirrored"]["wandb"]["state"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [(ConnectionResetError("Connection lost"), True), (TimeoutError("slow"), False)],
+)
+def test_a_lost_service_is_told_from_other_failures(error, is_lost):
+    assert is_service_lost(error) == is_lost
+    forget_service()  # does not raise
+
+
+def test_the_rows_of_a_run_are_read_as_they_were_added(finished):
+    directory, _ = finished
+    rows = read_rows(directory)
+    run = Run(directory)
+    assert rows.num_steps == 25
+    assert np.ma.count(rows.metrics["eval_loss"]) == 3
+    steps = []
+    for part in rows.split(10):
+        steps.append(part.metrics["step"].tolist())
+        assert part.metrics["step"].tolist() == part.profiles["step"].tolist()
+    assert steps == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
+    assert np.array_equal(rows.profiles["grad_norm"], run.profiles["grad_norm"])
+
+
+def test_a_server_on_this_machine_is_asked_without_the_users_proxy(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert ask(server) == Uploaded(num_rows=0)
