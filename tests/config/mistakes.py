@@ -404,9 +404,9 @@ EXPERIMENTS = {  # files of a user's own folder of experiments
     "typo_of_hydra": f"{HEADER}hydra:\n  sweeper:\n    parms:\n      seed: 0,1\n",
 }
 EXPERIMENT_ERRORS = {  # what the line must hold for each of them
-    "no_header": ["experiment=no_header needs another header", "# @package _global_"],
-    "other_header": ["experiment=other_header needs another header", "# @package _global_"],
-    "half_header": ["the header of a file must be # @package _global_"],
+    "no_header": ["must begin with the line # @package _global_"],
+    "other_header": ["must begin with the line # @package _global_"],
+    "half_header": ["must begin with the line # @package _global_"],
     "typo": ["model.dpeth is not a setting; did you mean model.depth?"],
     "number": ["did you mean optimizer.clip=global_norm optimizer.clip_threshold=1.0?"],
     "unknown_option": ["there is no skip=residul; did you mean identity?"],
