@@ -48,7 +48,7 @@ def _describe_paragraphs(data: TextData) -> DatasetInfo:
 
 def _describe_windows(data: TextData) -> DatasetInfo:
     num_targets = {}
-    for split, tokens in _split_tokens(data.unit.name).items():
+    for split, tokens in split_tokens(data.unit.name).items():
         num_targets[split] = len(tokens) - 1
     longest = min(num_targets.values())
     if data.length > longest:
@@ -84,7 +84,7 @@ def load_python_docs(data: TextData) -> Dataset:
 
     def read(split: str) -> LabeledArrays:
         if not data.label:
-            return make_windows(_split_tokens(unit)[split], data.length)
+            return make_windows(split_tokens(unit)[split], data.length)
         paragraphs = labeled_paragraphs()[split]
         rows = vocabulary.encode_padded(paragraphs.texts, data.length)
         return LabeledArrays(rows, paragraphs.labels)
@@ -124,7 +124,7 @@ def text_vocabulary(unit: str) -> Vocabulary:
 
 
 @functools.cache
-def _split_tokens(unit: str) -> dict[str, np.ndarray]:
+def split_tokens(unit: str) -> dict[str, np.ndarray]:
     """The tokens [n] of each split; every run of a sweep asks for their number."""
     vocabulary = text_vocabulary(unit)
     splits = {}

@@ -146,6 +146,7 @@ def two_topics(monkeypatch):
 def clear_caches():
     python_docs.split_text.cache_clear()
     python_docs.text_vocabulary.cache_clear()
+    python_docs.split_tokens.cache_clear()
 
 
 def test_topics_are_in_alphabetical_order_and_ten_occurrences_are_enough(two_topics):
