@@ -9,7 +9,7 @@ from pathlib import Path
 
 from research.records.record import Lock, RunLocked, read_info
 from research.records.runs import METRICS, Run, find_runs
-from research.records.trackers.server import ServerError, ServerUnavailable
+from research.records.trackers.server import ServerUnavailable
 
 OUTPUTS = Path("outputs")
 
@@ -45,6 +45,9 @@ def main(words: Sequence[str] = ()) -> int:
     try:
         return _upload_all(_find_uploads(words))
     except KeyboardInterrupt:
+        from research.records.trackers.service import kill_service
+
+        kill_service()
         print(flush=True)  # ends the line of the run
         print("fathom: interrupted; `fathom sync` sends the rest", file=sys.stderr, flush=True)
         os._exit(1)  # W&B would first wait until everything is sent
@@ -127,6 +130,8 @@ def offline_runs(root: Path) -> list[Path]:
 
 
 def _upload_all(uploads: Sequence[Upload]) -> int:
+    from research.records.trackers.service import stop_service
+
     if not uploads:
         print("nothing to upload: W&B has every run that was recorded for it")
         return 0
@@ -144,13 +149,12 @@ def _upload_all(uploads: Sequence[Upload]) -> int:
             _upload_locked(upload)
         except RunLocked:
             outcome = "still being trained or uploaded, left for later"
-        except ServerUnavailable as error:
-            unavailable = str(error)
-            outcome = f"not uploaded, {error}"
-            num_failed += 1
         except Exception as error:  # of one run: the others are uploaded
+            if isinstance(error, ServerUnavailable):
+                unavailable = str(error)
             outcome = f"not uploaded, {_describe(error)}"
             num_failed += 1
+            stop_service()
         print(outcome, flush=True)
     return 1 if num_failed else 0
 
@@ -164,11 +168,8 @@ def _label(directory: Path) -> str:
 
 def _describe(error: Exception) -> str:
     from research.records.trackers import describe_error
-    from research.records.trackers.wandb import forget_service, is_service_lost
 
-    if is_service_lost(error):
-        forget_service()
-    if isinstance(error, ServerError | ValueError):
+    if isinstance(error, ValueError):
         return str(error)
     return describe_error(error)
 

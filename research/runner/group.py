@@ -14,7 +14,7 @@ import numpy as np
 from research.config.errors import explain
 from research.parallel.processes import broadcast_arrays, is_primary
 from research.records.trackers import TrackerReports
-from research.records.trackers.wandb import forget_service, is_service_lost
+from research.records.trackers.service import stop_service
 from research.runner.progress import Progress
 from research.runner.resume import AlreadyFinished
 from research.runner.run_setup import RunSetup
@@ -168,8 +168,8 @@ class RunGroup:
             except Exception as release_error:
                 error = release_error
             self._update_result(writer, error)
-        if any(is_service_lost(error) for error in self._reports.errors):
-            forget_service()
+        if self._reports.errors:
+            stop_service()
             self._reports.errors.clear()
 
     def _can_be_split(self, error: BaseException) -> bool:

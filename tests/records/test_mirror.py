@@ -1,6 +1,9 @@
 """A recorded run comes to W&B completely and once, whatever failed before."""
 
+import contextlib
 import json
+import os
+import signal
 import threading
 
 import numpy as np
@@ -11,7 +14,8 @@ from research.records.rows import read_rows
 from research.records.runs import Run
 from research.records.trackers import TrackerReports
 from research.records.trackers.server import ServerUnavailable, Uploaded, ask_for_run
-from research.records.trackers.wandb import WandbTracker, forget_service, is_service_lost
+from research.records.trackers.service import service_pids, stop_service
+from research.records.trackers.wandb import WandbTracker
 from research.runner.completion import CHECKPOINTS
 from research.training.checkpoint import FOLDER
 
@@ -314,13 +318,24 @@ def test_a_run_stays_pending_if_its_tracker_fails(
     assert info["mirrored"]["wandb"]["state"] == "pending"
 
 
-@pytest.mark.parametrize(
-    ("error", "is_lost"),
-    [(ConnectionResetError("Connection lost"), True), (TimeoutError("slow"), False)],
-)
-def test_a_lost_service_is_told_from_other_failures(error, is_lost):
-    assert is_service_lost(error) == is_lost
-    forget_service()  # does not raise
+def test_wandbs_process_is_ended_after_a_failure(workplace):
+    run = wandb.init(mode="offline", project="x", dir=str(workplace), settings={"silent": True})
+    (pid,) = service_pids()
+    stop_service()
+    assert pid not in service_pids()
+    stop_service()  # nothing is left to end
+    assert run.id in str(*workplace.glob("wandb/offline-run-*"))
+
+
+def test_a_process_that_does_not_end_is_killed(workplace, monkeypatch):
+    wandb.init(mode="offline", project="x", dir=str(workplace), settings={"silent": True})
+    (pid,) = service_pids()
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr("research.records.trackers.service.TEARDOWN_SECONDS", 0.2)
+    stop_service()
+    with contextlib.suppress(ChildProcessError):  # W&B itself may have waited for it
+        os.waitpid(pid, 0)
+    assert pid not in service_pids()
 
 
 def test_the_rows_of_a_run_are_read_as_they_were_added(finished):

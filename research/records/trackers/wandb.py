@@ -27,8 +27,7 @@ from research.gauges.table import (
     TRACKED_GAUGES,
 )
 from research.records.runs import Columns, Diagnostics, JsonObject
-from research.records.trackers import SERVER, ServiceUnresponsive, TrackerReports
-from research.records.trackers.background import Unresponsive, call_within
+from research.records.trackers import SERVER, TrackerReports
 from research.records.trackers.identity import all_tags, job_type
 from research.records.trackers.server import (
     ASK_SECONDS,
@@ -58,7 +57,6 @@ WANDB_SETTINGS = {
 }
 # How long a call may take beyond what W&B itself, or a question to its server, may take.
 SLACK_SECONDS = 45.0
-TEARDOWN_SECONDS = 5.0
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
 PENDING = "pending"  # W&B may lack rows or pictures of the run
 LOCAL = "local"  # W&B's files on this machine are complete
@@ -432,21 +430,6 @@ def has_ended(info: JsonObject) -> bool:
 def count_rows(num_steps: int, *, has_pictures: bool) -> int:
     """How many rows W&B's history has of a run."""
     return num_steps + has_pictures
-
-
-def is_service_lost(error: Exception) -> bool:
-    """Whether W&B's own process is gone, so that this process cannot use it any more."""
-    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-
-    lost = ConnectionError | HandleAbandonedError | MailboxClosedError | ServiceUnresponsive
-    return isinstance(error, lost)
-
-
-def forget_service() -> None:
-    """Has W&B start a new process for the next run, and not look for the lost one at exit."""
-    wandb = import_wandb()
-    with contextlib.suppress(Exception, Unresponsive):  # it tries to tell the lost process
-        call_within(TEARDOWN_SECONDS, wandb.teardown)
 
 
 def run_info(run: Any) -> JsonObject:
