@@ -6,14 +6,17 @@ while W&B still lacks rows, because a process was killed or a server failed.
 
 import contextlib
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from research.config.schema import default_of, settings_with_effect
 from research.records.record import read_info, write_json
-from research.records.rows import read_rows
+from research.records.rows import RecordedRows, read_rows
 from research.records.runs import JsonObject
+from research.records.trackers import ServiceUnresponsive
+from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.wandb import (
     LOCAL,
     PENDING,
@@ -106,14 +109,32 @@ def complete_mirror(
             finish_seconds=settings["finish_timeout"] + num_rows / ROWS_PER_SECOND,
             directory=folder,
         )
-        changes = tracker.start()
-        for part in rows.split(STEPS_PER_CALL):
-            tracker.log(part.metrics, part.profiles, part.diagnostics())
-        state = tracker.finish(_describe_end(info))
+        changes, state = _mirror_rows(tracker, rows, _describe_end(info))
     if not must_upload:
         info = info | changes
     _write_state(directory, info, state, settings)
     return state["state"]
+
+
+def _mirror_rows(
+    tracker: WandbTracker,
+    rows: RecordedRows,
+    info: JsonObject,
+) -> tuple[JsonObject, JsonObject]:
+    """Sends the rows of a run; returns entries for ``run.json`` and the new state.
+
+    Raises:
+        ServiceUnresponsive: W&B's own process has stopped working.
+    """
+    try:
+        changes = call_within(tracker.patience, tracker.start)
+        for part in rows.split(STEPS_PER_CALL):
+            diagnostics = part.diagnostics()
+            log = partial(tracker.log, part.metrics, part.profiles, diagnostics)
+            call_within(tracker.patience, log)
+        return changes, call_within(tracker.patience, partial(tracker.finish, info))
+    except Unresponsive:
+        raise ServiceUnresponsive("W&B's own process does not answer any more") from None
 
 
 def _read_config(directory: Path) -> JsonObject:

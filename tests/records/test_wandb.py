@@ -346,6 +346,7 @@ class CallLog:
 
     name = "log"
     remedy = "nothing helps"
+    patience = 60.0
 
     def __init__(self, *, fails):
         self.pending = {"state": "pending"}

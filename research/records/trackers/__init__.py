@@ -9,16 +9,21 @@ import functools
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from research.records.runs import Columns, Diagnostics, JsonObject
+from research.records.trackers.background import BackgroundThread, Unresponsive
 
 SERVER = "server"  # a kind of failure: a server cannot be used
 
 
 class MirrorError(Exception):
     """A dashboard has not received what it should; ``str`` says what is missing or wrong."""
+
+
+class ServiceUnresponsive(MirrorError):
+    """What brings the run to the dashboard has stopped working."""
 
 
 class Tracker(Protocol):
@@ -28,11 +33,13 @@ class Tracker(Protocol):
         name: its key in ``mirrored`` of ``run.json``.
         remedy: how the user completes the dashboard after the tracker has failed.
         pending: what ``mirrored`` says of the dashboard until the run is complete there.
+        patience: the seconds that a call may take before the tracker counts as failed.
     """
 
     name: str
     remedy: str
     pending: JsonObject
+    patience: float
 
     def start(self) -> JsonObject:
         """Opens the run in the dashboard; returns entries for ``run.json``."""
@@ -86,6 +93,7 @@ class TrackerReports:
     def add_error(self, tracker: Tracker, error: Exception) -> None:
         """Reports that a tracker has failed."""
         self.errors.append(error)
+        self.server_failed |= isinstance(error, MirrorError)
         name = type(tracker).__name__
         self.print_once(
             SERVER if isinstance(error, MirrorError) else name,
@@ -116,15 +124,15 @@ class BackgroundTrackers:
         self._working = list(trackers)
         self._num_trackers = len(trackers)
         self._reports = reports or TrackerReports()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracker")
-        self._starts: list[Future] = []
-        self._finishes: dict[str, Future] = {}
+        self._thread = BackgroundThread("tracker")
+        self._starts: list[tuple[Tracker, Future]] = []
+        self._finishes: list[tuple[Tracker, Future]] = []
 
     def start(self) -> None:
         """Opens every tracker's run without waiting."""
         for tracker in list(self._working):
             start = self._submit(tracker, tracker.start)
-            self._starts.append(start)
+            self._starts.append((tracker, start))
 
     def log(
         self,
@@ -146,8 +154,8 @@ class BackgroundTrackers:
     def start_info(self) -> JsonObject:
         """Waits until every tracker has started; returns their entries for ``run.json``."""
         info = {}
-        for start in self._starts:
-            info |= start.result() or {}
+        for tracker, start in self._starts:
+            info |= self._wait(tracker, start) or {}
         return info
 
     @property
@@ -160,21 +168,37 @@ class BackgroundTrackers:
         if self._starts:
             for tracker in list(self._working):
                 finish = functools.partial(tracker.finish, info)
-                self._finishes[tracker.name] = self._submit(tracker, finish)
-        self._thread.shutdown(wait=False)
+                self._finishes.append((tracker, self._submit(tracker, finish)))
+        self._thread.stop()
 
     def wait(self) -> JsonObject:
         """Waits until all is written; returns what each tracker says of the dashboard, by name."""
         mirrored = {}
-        for name, finish in self._finishes.items():
-            state = finish.result()
+        for tracker, finish in self._finishes:
+            state = self._wait(tracker, finish)
             if state:
-                mirrored[name] = state
-        self._thread.shutdown(wait=True)
+                mirrored[tracker.name] = state
         return mirrored
 
+    def _wait(self, tracker: Tracker, future: Future) -> Any:
+        """The result of a call; None where the tracker has failed or does not return."""
+        if tracker not in self._working:
+            return future.result() if future.done() else None
+        try:
+            return self._thread.wait(future, tracker.patience)
+        except Unresponsive:
+            self._give_up(tracker, ServiceUnresponsive("it does not answer any more"))
+            return None
+
+    def _give_up(self, tracker: Tracker, error: Exception) -> None:
+        try:
+            self._working.remove(tracker)
+        except ValueError:  # it was given up before
+            return
+        self._reports.add_error(tracker, error)
+
     def _submit(self, tracker: Tracker, call: Callable[[], Any]) -> Future:
-        return self._thread.submit(self._call_unless_failed, tracker, call)
+        return self._thread.submit(functools.partial(self._call_unless_failed, tracker, call))
 
     def _call_unless_failed(self, tracker: Tracker, call: Callable[[], Any]) -> Any:
         if tracker not in self._working:
@@ -182,6 +206,5 @@ class BackgroundTrackers:
         try:
             return call()
         except Exception as error:  # the failure of a dashboard must never end a run
-            self._working.remove(tracker)
-            self._reports.add_error(tracker, error)
+            self._give_up(tracker, error)
             return None

@@ -9,15 +9,19 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from research.records.record import Lock, write_json
 from research.records.runs import JsonObject
+from research.records.trackers import ServiceUnresponsive
+from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.server import ServerError, Uploaded, import_wandb
 from research.records.trackers.wandb import (
     WANDB_SETTINGS,
     ask_for_upload,
+    max_call_seconds,
     server_address,
     verify_upload,
 )
@@ -63,7 +67,7 @@ def upload_folder(folder: Path, lock: Lock) -> None:
     if num_sent <= 0:
         _run_wandb_sync(folder, lock, len(content.rows))
     elif num_sent < len(content.rows):
-        _send_rows(folder, content, num_sent)
+        _send_rows_within(folder, content, num_sent)
     verify_upload(content.pending, num_rows)
     write_json(folder / RECEIPT, {"first_row": first_row, "complete": True})
     for file in folder.glob("*.wandb"):
@@ -172,6 +176,24 @@ def _run_wandb_sync(
     if not any(folder.glob("*.synced")):
         lines = (process.stdout + process.stderr).strip().splitlines()
         raise ServerError(lines[-1] if lines else "no answer")
+
+
+def _send_rows_within(
+    folder: Path,
+    content: FolderContent,
+    num_sent: int,
+) -> None:
+    """Calls ``_send_rows``.
+
+    Raises:
+        ServiceUnresponsive: W&B's own process has stopped working.
+    """
+    send = partial(_send_rows, folder, content, num_sent)
+    seconds = max_call_seconds(FINISH_SECONDS) + len(content.rows) / ROWS_PER_SECOND
+    try:
+        call_within(seconds, send)
+    except Unresponsive:
+        raise ServiceUnresponsive("W&B's own process does not answer any more") from None
 
 
 def _send_rows(

@@ -7,7 +7,13 @@ from typing import Any
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import TrackerReports
 from research.records.trackers.server import import_wandb
-from research.records.trackers.wandb import choose_mode, open_run, pending_state, run_info
+from research.records.trackers.wandb import (
+    choose_mode,
+    max_call_seconds,
+    open_run,
+    pending_state,
+    run_info,
+)
 
 FINISH_SECONDS = 60.0
 COLUMNS = (
@@ -31,10 +37,12 @@ class WandbSummary:
         name: its key in ``mirrored``.
         remedy: how the user completes W&B after a failure.
         pending: who and where the W&B run is.
+        patience: the seconds that a call may take.
     """
 
     name = "wandb"
     remedy = "the same command sends figure and claims again"
+    patience = max_call_seconds(FINISH_SECONDS)
 
     def __init__(
         self,

@@ -27,7 +27,8 @@ from research.gauges.table import (
     TRACKED_GAUGES,
 )
 from research.records.runs import Columns, Diagnostics, JsonObject
-from research.records.trackers import SERVER, TrackerReports
+from research.records.trackers import SERVER, ServiceUnresponsive, TrackerReports
+from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.identity import all_tags, job_type
 from research.records.trackers.server import (
     ASK_SECONDS,
@@ -55,6 +56,9 @@ WANDB_SETTINGS = {
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
 }
+# How long a call may take beyond what W&B itself, or a question to its server, may take.
+SLACK_SECONDS = 45.0
+TEARDOWN_SECONDS = 5.0
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
 PENDING = "pending"  # W&B may lack rows or pictures of the run
 LOCAL = "local"  # W&B's files on this machine are complete
@@ -94,6 +98,8 @@ class WandbTracker:
         name: its key in ``mirrored`` of ``run.json``.
         remedy: how the user completes W&B after a failure.
         pending: what ``run.json`` says of the W&B run before it is complete.
+        patience: the seconds that a call may take. W&B's own limits are shorter, but it has been
+            seen to wait for ever.
     """
 
     name = "wandb"
@@ -134,6 +140,7 @@ class WandbTracker:
         self._mode: str | None = None
         self._directory: Path | None = None
         self._finish_seconds = settings["finish_timeout"]
+        self.patience = max_call_seconds(self._finish_seconds)
         self.pending = pending_state(settings, identity)
         self._uploaded: Uploaded | None = None
         self._num_uploaded_steps = 0
@@ -176,6 +183,7 @@ class WandbTracker:
         tracker.pending = pending | {"state": PENDING}
         tracker._mode = mode
         tracker._finish_seconds = finish_seconds
+        tracker.patience = max_call_seconds(finish_seconds)
         tracker._directory = directory
         return tracker
 
@@ -407,6 +415,15 @@ def _close(
         ) from None
 
 
+def max_call_seconds(finish_seconds: float) -> float:
+    """The seconds that any call to W&B may take.
+
+    Args:
+        finish_seconds: how long the server may take at the end of the run.
+    """
+    return max(finish_seconds, WANDB_SETTINGS["init_timeout"]) + SLACK_SECONDS
+
+
 def has_ended(info: JsonObject) -> bool:
     """Whether a run has ended by itself, so that W&B has its pictures."""
     return info.get("status") in ("done", "diverged")
@@ -421,14 +438,15 @@ def is_service_lost(error: Exception) -> bool:
     """Whether W&B's own process is gone, so that this process cannot use it any more."""
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
-    return isinstance(error, ConnectionError | HandleAbandonedError | MailboxClosedError)
+    lost = ConnectionError | HandleAbandonedError | MailboxClosedError | ServiceUnresponsive
+    return isinstance(error, lost)
 
 
 def forget_service() -> None:
     """Has W&B start a new process for the next run, and not look for the lost one at exit."""
     wandb = import_wandb()
-    with contextlib.suppress(Exception):  # it tries to tell the lost process
-        wandb.teardown()
+    with contextlib.suppress(Exception, Unresponsive):  # it tries to tell the lost process
+        call_within(TEARDOWN_SECONDS, wandb.teardown)
 
 
 def run_info(run: Any) -> JsonObject:

@@ -1,0 +1,64 @@
+"""Calls on threads that do not hold up the process."""
+
+import threading
+
+import pytest
+
+from research.records.trackers import BackgroundTrackers
+from research.records.trackers.background import BackgroundThread, Unresponsive, call_within
+
+
+def test_calls_are_made_in_order_and_errors_are_raised():
+    thread = BackgroundThread("calls")
+    order = []
+    futures = [thread.submit(lambda number=number: order.append(number)) for number in range(3)]
+    failing = thread.submit(lambda: 1 / 0)
+    thread.stop()
+    for future in futures:
+        thread.wait(future, patience=60)
+    assert order == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        thread.wait(failing, patience=60)
+
+
+def test_a_call_that_does_not_return_is_given_up():
+    released = threading.Event()
+    with pytest.raises(Unresponsive):
+        call_within(0.01, released.wait)
+    released.set()
+    assert call_within(60, lambda: 3) == 3
+
+
+class Stuck:
+    """A tracker whose ``finish`` does not return."""
+
+    name = "stuck"
+    remedy = "nothing helps"
+    patience = 0.05
+
+    def __init__(self):
+        self.pending = {"state": "pending"}
+        self.released = threading.Event()
+
+    def start(self):
+        return {}
+
+    def log(self, metrics, profiles, diagnostics):
+        """Does nothing."""
+
+    def finish(self, info):
+        self.released.wait()
+        return {"state": "complete"}
+
+
+def test_a_tracker_that_does_not_return_is_given_up_and_reported_once(capsys):
+    """W&B has been seen to wait for its own process for ever."""
+    tracker = Stuck()
+    trackers = BackgroundTrackers([tracker])
+    trackers.start()
+    trackers.finish({"status": "done"})
+    assert trackers.wait() == {}
+    assert trackers.wait() == {}
+    assert not trackers.all_working
+    assert capsys.readouterr().err.count("does not answer") == 1
+    tracker.released.set()
