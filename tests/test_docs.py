@@ -107,7 +107,7 @@ def check_fathom(words):
     if words[0] == "bench":
         assert set(names) <= BENCHMARK_ROWS
     if words[0] == "runs":
-        filters = [word.partition("=")[0] for word in words[1:] if "=" in word]
+        filters = [re.split("[=<>!]", word)[0] for word in words[1:] if re.search("[=<>]", word)]
         paths = schema.setting_paths()
         for path in filters:
             assert {path, f"{path}.kind", f"{path}.name"} & {*paths, "status", "verdict"}

@@ -65,7 +65,8 @@ class Program:
     Attributes:
         init: (hp) → state.
         chunk: (state, hp, data, start, steps) → state, and metrics with a steps axis after M, of
-            which the first ``steps`` rows count. Without ``vmap``, a run ends at its last step.
+            which the first ``steps`` rows count. Without ``vmap``, a run that has no steps in all,
+            because it only fills up a device, trains none.
         evaluate: (state, hp, data) → loss and accuracy of the evaluation split.
         exponents: (state, hp, data) → see ``count_exponents``.
         inspections: (state, hp, data) → see ``inspect``.
@@ -100,7 +101,7 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
     if spec.fast_compile:
         step_options = step_options | fast_options
     init = mapped(init_state, num_mapped=1, layout=init_layout(layout))
-    train_chunk = _chunk if layout.map_mode == "vmap" else _chunk_to_last_step
+    train_chunk = _chunk if layout.map_mode == "vmap" else _chunk_unless_filling
     chunk = mapped(train_chunk, num_mapped=2, num_broadcast=3)
     evaluate = mapped(_evaluate, num_mapped=2, num_broadcast=1)
     exponents = mapped(count_exponents, num_mapped=2, num_broadcast=1)
@@ -205,7 +206,7 @@ def _chunk(
     return last.state, last.rows
 
 
-def _chunk_to_last_step(
+def _chunk_unless_filling(
     spec: ProgramConfig,
     state: TrainState,
     hp: HParams,
@@ -213,9 +214,8 @@ def _chunk_to_last_step(
     start: Array,
     steps: Array,
 ) -> tuple[TrainState, Metrics]:
-    """As ``_chunk``, but trains no step after the last one of the run."""
-    remaining = jnp.maximum(hp.total_steps - start, 0)
-    return _chunk(spec, state, hp, data, start, jnp.minimum(steps, remaining))
+    """As ``_chunk``, but a run that only fills up a device, and so has no steps, trains none."""
+    return _chunk(spec, state, hp, data, start, jnp.where(hp.total_steps > 0, steps, 0))
 
 
 def _run_step_at_interval(

@@ -134,7 +134,8 @@ def test_the_loop_learns_the_digits(skip):
     assert history["eval_accuracy"][-1] > 0.8
 
 
-@pytest.mark.parametrize("warm", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", [False, True])
 def test_the_main_job_is_timed_in_small(warm):
     pytest.importorskip("torch")
     reported = []

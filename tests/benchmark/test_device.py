@@ -40,6 +40,7 @@ def test_a_row_of_the_device_is_measured_and_printed(capsys):
     assert "NO" not in row  # so small a network has no budget
 
 
+@pytest.mark.slow
 def test_runs_as_one_program_are_compared_with_one_run():
     measurement = make_rows(QUICK)["device_runs"].measure(report_progress)
     assert measurement.value is not None

@@ -50,7 +50,7 @@ def disk(monkeypatch):
     return Disk(monkeypatch)
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("checkpointed", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("position", ["first part", "later part", "last tables"])
 def test_a_full_disk_is_recorded_and_the_same_command_completes_the_run(
     fathom, small, workplace, disk, position, checkpointed

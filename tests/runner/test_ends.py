@@ -69,6 +69,7 @@ def test_the_ends_of_a_range_are_judged_without_an_error(trained, setting, kinds
     assert "Warning" not in result.err
 
 
+@pytest.mark.slow
 def test_divergence_at_a_step_that_is_not_measured_names_no_layer(trained):
     run, _ = trained("model.depth=8", "measure=full", "optimizer.learning_rate=1e4", code=1)
 

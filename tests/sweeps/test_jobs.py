@@ -231,7 +231,9 @@ def test_a_sweep_is_recorded_in_the_folder_that_was_given(sweep, workplace):
     ("old_name", "new_name", "value"),
     [
         ("hydra.launcher.most", "hydra.launcher.max_group_size", "1"),
-        ("hydra.launcher.within", "hydra.launcher.map_mode", "vmap"),
+        pytest.param(
+            "hydra.launcher.within", "hydra.launcher.map_mode", "vmap", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_old_name_of_a_launcher_setting_still_works(sweep, old_name, new_name, value):
