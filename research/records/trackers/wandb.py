@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from research.gauges.table import (
 )
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import SERVER, TrackerReports
+from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.identity import all_tags, job_type
 from research.records.trackers.server import (
     ASK_SECONDS,
@@ -55,6 +57,7 @@ WANDB_SETTINGS = {
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
 }
+FINISH_SLACK_SECONDS = 10.0  # W&B itself should give up before
 # How long a call may take beyond what W&B itself, or a question to its server, may take.
 SLACK_SECONDS = 45.0
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
@@ -405,9 +408,10 @@ def _close(
     Raises:
         ServerError: the server has not received everything within ``seconds``.
     """
+    finish = partial(run.finish, exit_code=exit_code)
     try:
-        run.finish(exit_code=exit_code)
-    except TimeoutError:
+        call_within(seconds + FINISH_SLACK_SECONDS, finish)
+    except (TimeoutError, Unresponsive):
         raise ServerError(
             f"W&B's server has not received everything within {seconds:.0f} s"
         ) from None
