@@ -53,7 +53,8 @@ def on_files(files: "Files", config: Any) -> "Files":
     for path, content in generate_pages().items():
         files.append(File.generated(config, path, content=content))
     experiments = ROOT / "experiments"
-    for source in [*experiments.rglob("README.md"), *experiments.rglob("*.png")]:
+    pages = [experiments / "lessons.md", *experiments.rglob("README.md")]
+    for source in [*pages, *experiments.rglob("*.png")]:
         path = source.relative_to(ROOT).as_posix()
         files.append(File.generated(config, path, abs_src_path=str(source)))
     return files

@@ -2,8 +2,14 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from research.config.hydra_config import register_with_hydra, resource_dir
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -52,10 +58,10 @@ class CommandLine:
         return [words[0].removeprefix(".venv/bin/"), *words[1:]]
 
 
-def read_blocks() -> list[Block]:
-    """Every code block of every page."""
+def read_blocks(pages: Sequence[Path] = PAGES) -> list[Block]:
+    """Every code block of the pages."""
     blocks = []
-    for page in PAGES:
+    for page in pages:
         for _, language, rest, text in FENCE.findall(page.read_text()):
             title = re.search(r'title="([^"]+)"', rest)
             block = Block(
@@ -71,10 +77,10 @@ def read_blocks() -> list[Block]:
 BLOCKS = read_blocks()
 
 
-def read_command_lines() -> list[CommandLine]:
+def read_command_lines(blocks: Sequence[Block] = BLOCKS) -> list[CommandLine]:
     """Every line of the blocks of shell commands."""
     lines = []
-    for block in BLOCKS:
+    for block in blocks:
         if block.language != "bash":
             continue
         for line in block.text.splitlines():
@@ -85,3 +91,29 @@ def read_command_lines() -> list[CommandLine]:
 
 
 COMMAND_LINES = read_command_lines()
+
+
+def compose_training(line: CommandLine) -> DictConfig:
+    """The configuration that a line ``fathom train …`` gives, of a sweep that of its first job."""
+    register_with_hydra()
+    overrides = [_first_value(word) for word in line.words[2:] if _is_override(word)]
+    conf = str(resource_dir("conf").absolute())
+    with initialize_config_dir(conf, version_base="1.3"):
+        return compose("config", overrides)
+
+
+def _is_override(word: str) -> bool:
+    """Whether Hydra takes the word as a setting. Optuna's sweeper need not be installed."""
+    is_optuna = word.startswith(("hydra/sweeper=optuna", "hydra.sweeper."))
+    return "=" in word and not is_optuna
+
+
+def _first_value(word: str) -> str:
+    """The setting of the first job of a sweep."""
+    path, _, value = word.partition("=")
+    inside_call = re.fullmatch(r"(?:range|interval)\(([^,]+),.*\)", value)
+    if inside_call:
+        return f"{path}={inside_call.group(1)}"
+    if value.startswith("["):
+        return word
+    return f"{path}={value.split(',')[0]}"

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
 import research
 from hydra_plugins.fathom_grouped_launcher import GroupedLauncherConf
@@ -20,14 +19,13 @@ from research.benchmark.device_rows import FULL, make_rows
 from research.benchmark.rows import ROWS
 from research.cli.parser import COMMANDS
 from research.config import options, schema
-from research.config.hydra_config import register_with_hydra, resource_dir
 from research.gauges import table as gauge_table
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
 from research.reproduce.experiments import experiment_names, read_duration
 from research.runner.run_spec import to_checked_config
 
 from .described import own_data as own_data
-from .docs_blocks import BLOCKS, COMMAND_LINES, PAGES, ROOT, CommandLine
+from .docs_blocks import BLOCKS, COMMAND_LINES, PAGES, ROOT, CommandLine, compose_training
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TRAIN_LINES = [line for line in COMMAND_LINES if line.words[:2] == ["fathom", "train"]]
@@ -63,29 +61,7 @@ def data_of_the_pages(own_data, tmp_path):
 @pytest.mark.parametrize("line", TRAIN_LINES, ids=label)
 @pytest.mark.usefixtures("data_of_the_pages")
 def test_training_commands_compose_and_fit_their_data(line):
-    register_with_hydra()
-    overrides = [first_value(word) for word in line.words[2:] if is_override(word)]
-    conf = str(resource_dir("conf").absolute())
-    with initialize_config_dir(conf, version_base="1.3"):
-        composed = compose("config", overrides)
-    assert isinstance(to_checked_config(composed), schema.Config)
-
-
-def is_override(word: str) -> bool:
-    """Whether Hydra takes the word as a setting. Optuna's sweeper need not be installed."""
-    is_optuna = word.startswith(("hydra/sweeper=optuna", "hydra.sweeper."))
-    return "=" in word and not is_optuna
-
-
-def first_value(word: str) -> str:
-    """The setting of the first job of a sweep."""
-    path, _, value = word.partition("=")
-    inside_call = re.fullmatch(r"(?:range|interval)\(([^,]+),.*\)", value)
-    if inside_call:
-        return f"{path}={inside_call.group(1)}"
-    if value.startswith("["):
-        return word
-    return f"{path}={value.split(',')[0]}"
+    assert isinstance(to_checked_config(compose_training(line)), schema.Config)
 
 
 @pytest.mark.parametrize("line", OTHER_LINES, ids=label)
@@ -103,7 +79,7 @@ def check_fathom(words):
     if words[0] in ("reproduce", "figure"):
         scale = names.pop() if "--scale" in words else ""
         known = [name.removeprefix("paper/") for name in experiment_names(scale)]
-        assert set(names) <= {*known, "all"}
+        assert set(names) <= {*known, "all", "lessons"}
     if words[0] == "bench":
         assert set(names) <= BENCHMARK_ROWS
     if words[0] == "runs":

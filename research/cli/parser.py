@@ -25,7 +25,7 @@ TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 COMMANDS = {
     "train": Command("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
     "reproduce": Command(
-        "NAME… | all [--scale paper] [name=…] [tracker=…]",
+        "NAME… | lessons | all [--scale paper] [name=…] [tracker=…]",
         "train an experiment's sweep, then draw its figure and test its claims",
         has_scale=True,
     ),

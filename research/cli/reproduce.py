@@ -47,7 +47,7 @@ def main(words: Sequence[str], scale: str) -> int:
     _check_overrides(overrides, num_experiments=len(chosen))
     if not chosen:
         known = ", ".join(experiments.experiment_names(scale))
-        raise ValueError(f"reproduce what? one or several of {known}, or all")
+        raise ValueError(f"reproduce what? one or several of {known}, or lessons, or all")
     if len(chosen) > 1:
         _print_total_duration(chosen)
     exit_codes = []
@@ -99,6 +99,8 @@ def experiment_directory(name: str, overrides: Sequence[str] = ()) -> Path:
 def _choose_experiments(names: Sequence[str], scale: str) -> list[str]:
     if names == ["all"]:
         return experiments.experiment_names(scale)
+    if names == ["lessons"] and not scale:
+        return experiments.lesson_names()
     return [experiments.find_experiment(name, scale) for name in names]
 
 

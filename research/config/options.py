@@ -89,6 +89,9 @@ INSPECTIONS = (
     "scale_derivative",
     "scale_invariance",
     "balance",
+    "parameters",
+    "fitted_function",
+    "gradient_variance",
 )
 
 

@@ -136,6 +136,7 @@ def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
         yield from _text_conflicts(config)
     yield from _tying_conflicts(config, info)
     yield from _shape_conflicts(config, info)
+    yield from _fitted_function_conflicts(config, info)
     if isinstance(config.model, Recurrent):
         yield from _time_conflicts(config.model.depth, info)
 
@@ -279,6 +280,17 @@ def _shape_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
             valid="mlp, transformer or rnn",
             got=model.name,
             reason=reason,
+        )
+
+
+def _fitted_function_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
+    numbers = math.prod(info.shape)
+    if "fitted_function" in config.measure.inspect and (info.text or numbers > 2):
+        yield Conflict(
+            path="data",
+            valid="a dataset whose examples are one or two numbers",
+            got=config.data.name.name,
+            reason="fitted_function evaluates the network over a grid of inputs",
         )
 
 

@@ -544,6 +544,44 @@ DIAGNOSTICS = (
         "[N+1, D]",
         "balance",
     ),
+    Diagnostic(
+        "parameters",
+        "The parameters in the order of their paths, at most the first 4096.",
+        "[P]",
+        "parameters",
+    ),
+    Diagnostic(
+        "parameter_gradient",
+        "Gradient of the next step's loss with respect to them.",
+        "[P]",
+        "parameters",
+    ),
+    Diagnostic(
+        "fitted_input",
+        "An even grid over the range of the training inputs, as the network reads them: 1025 "
+        "points of one number, 33 × 33 of two.",
+        "[K, inputs]",
+        "fitted_function",
+    ),
+    Diagnostic(
+        "fitted_output",
+        "Outputs of the network at these points, in evaluation.",
+        "[K, outputs]",
+        "fitted_function",
+    ),
+    Diagnostic(
+        "variance_batch_size",
+        "Batch sizes whose gradients are compared: 1, 2, 4, … 256.",
+        "[K]",
+        "gradient_variance",
+    ),
+    Diagnostic(
+        "gradient_variance",
+        "Mean over 64 random batches of ‖g_B − g‖², with g_B the gradient of a batch that is drawn "
+        "with replacement from the first 256 examples, and g that of these examples.",
+        "[K]",
+        "gradient_variance",
+    ),
 )
 
 

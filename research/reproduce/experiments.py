@@ -6,7 +6,7 @@ An experiment's key is ``NAME``, or ``paper/NAME`` for its larger configuration.
 import functools
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,7 @@ from research.sweeps.jobs import expand_jobs
 SCALES = ("paper",)  # larger configurations, for accelerators
 FINISHED = ("done", "diverged")
 DURATION = re.compile(r"^# Duration: (\d+) s on (.+)$", re.MULTILINE)
+STOP = re.compile(r"^# (Lesson|Stop): (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,46 @@ def read_duration(key: str) -> Duration | None:
     if not declared:
         return None
     return Duration(float(declared[1]), declared[2])
+
+
+def lesson_names() -> list[str]:
+    """The experiments that are lessons, in the order in which the course teaches them.
+
+    The file ``conf/experiment/NAME.yaml`` says it in a comment: ``# Lesson: 3``.
+    """
+    return _stops(("Lesson",))
+
+
+def course_names() -> list[str]:
+    """The stops of the course in order: its lessons, and the experiments between them.
+
+    An experiment that is a stop but no lesson says so in a comment: ``# Stop: 7``.
+    """
+    return _stops(("Lesson", "Stop"))
+
+
+def _stops(kinds: Sequence[str]) -> list[str]:
+    """The experiments that have a place in the course, in its order.
+
+    Args:
+        kinds: ``Lesson``, ``Stop`` or both.
+
+    Raises:
+        ValueError: two experiments have the same place.
+    """
+    taken: dict[int, str] = {}
+    chosen: dict[int, str] = {}
+    for name in experiment_names():
+        declared = STOP.search(_experiment_file(name).read_text(encoding="utf-8"))
+        if not declared:
+            continue
+        place = int(declared[2])
+        if place in taken:
+            raise ValueError(f"{name} and {taken[place]} are both number {place} of the course")
+        taken[place] = name
+        if declared[1] in kinds:
+            chosen[place] = name
+    return [chosen[place] for place in sorted(chosen)]
 
 
 def _experiment_file(key: str) -> Path:

@@ -1,14 +1,21 @@
-"""The gallery ``experiments/README.md``, made from the pages of the experiments.
+"""The gallery ``experiments/README.md`` and the course ``experiments/lessons.md``.
 
-``python -m research.reproduce.gallery`` writes it. First it writes into each page how long the
-experiment takes, from the experiment's file.
+``python -m research.reproduce.gallery`` makes both from the pages of the experiments. First it
+writes into each page how long the experiment takes, from the experiment's file.
 """
 
 import re
 from pathlib import Path
 
 from research.config.hydra_config import resource_dir
-from research.reproduce.experiments import Duration, experiment_names, read_duration
+from research.reproduce.experiments import (
+    Duration,
+    about,
+    course_names,
+    experiment_names,
+    lesson_names,
+    read_duration,
+)
 
 HEAD = """# Reproductions
 
@@ -16,6 +23,13 @@ Each experiment has a folder. Its page shows the question, the figure and the cl
 `claims.py` tests the claims and `figure.py` draws the figure. `conf/experiment/NAME.yaml` says what
 is trained. `fathom reproduce NAME` repeats all of it. `python -m research.reproduce.gallery` makes
 this page from the pages of the experiments.
+"""
+
+COURSE_HEAD = """# A course in an afternoon
+
+What a first course on deep learning teaches, each idea with one picture, claims that a sceptic can
+check, and something to try. Read the stops in order. Each of them says an idea, a command and what
+to look at in the figure; its page has the claims as measured, the theory and a command to try.
 """
 
 
@@ -44,12 +58,75 @@ def _entry(name: str, text: str) -> list[str]:
     return [f"## {title}", "", _find_question(text), "", f"[{picture}]({name}/README.md)", ""]
 
 
+def make_course(root: Path) -> str:
+    """The text of the course through the lessons below ``root``, in teaching order.
+
+    Raises:
+        ValueError: a page lacks a paragraph that the course shows.
+    """
+    parts = [COURSE_HEAD, _course_duration()]
+    for number, name in enumerate(course_names(), start=1):
+        text = (root / name / "README.md").read_text(encoding="utf-8")
+        parts.append(_stop(number, name, text))
+    return "\n".join(parts)
+
+
+def _course_duration() -> str:
+    durations = [read_duration(name) for name in lesson_names()]
+    seconds = sum(duration.seconds for duration in durations if duration)
+    machine = next(duration.machine for duration in durations if duration)
+    return (
+        f"`fathom reproduce lessons` trains all lessons, {about(seconds)} on {machine}. "
+        "The other stops take longer or belong to a paper, and have their own command.\n"
+    )
+
+
+def _stop(
+    number: int,
+    name: str,
+    text: str,
+) -> str:
+    """A stop of the course: its idea, or its question where it has no idea, and its figure."""
+    title = text.splitlines()[0].removeprefix("# ")
+    idea = _find_paragraph(text, "Idea") or _find_question(text)
+    lines = [
+        f"## {number}. {title}",
+        "",
+        idea,
+        "",
+        "```",
+        f"fathom reproduce {name}",
+        "```",
+        "",
+        f"[![{title}]({name}/figure.png)]({name}/README.md)",
+        "",
+    ]
+    look = _find_paragraph(text, "What to look at")
+    if look:
+        lines += [f"**What to look at.** {look}", ""]
+    lines += [f"[{_page_words(text)}]({name}/README.md)", ""]
+    return "\n".join(lines)
+
+
+def _page_words(text: str) -> str:
+    """What the page of a stop has besides."""
+    held = _count_held_claims(text)
+    extra = ", and something to try" if "**Try it.**" in text else ""
+    return f"The claims ({held} hold), the theory{extra}"
+
+
 def _find_question(text: str) -> str:
-    found = re.search(r"\*\*Question\.\*\*(.*?)\n\n", text, re.S)
-    if not found:
+    question = _find_paragraph(text, "Question")
+    if not question:
         title = text.splitlines()[0]
         raise ValueError(f"{title} has no paragraph that begins with **Question.**")
-    return " ".join(found[1].split())
+    return question
+
+
+def _find_paragraph(text: str, heading: str) -> str:
+    """The paragraph of a page that begins with a word in bold, in one line; empty without it."""
+    found = re.search(rf"^\*\*{heading}\.\*\*(.*?)\n\n", text, re.S | re.M)
+    return " ".join(found[1].split()) if found else ""
 
 
 def _count_held_claims(text: str) -> str:
@@ -77,3 +154,4 @@ if __name__ == "__main__":
     folder = resource_dir("experiments")
     update_durations(folder)
     (folder / "README.md").write_text(make_gallery(folder), encoding="utf-8")
+    (folder / "lessons.md").write_text(make_course(folder), encoding="utf-8")

@@ -34,7 +34,14 @@ from research.models.hparams import HParams
 from research.models.stack import Stack
 from research.training.layer_params import is_kernel, kernels_of, path_names
 from research.training.losses import loss_and_accuracy
-from research.training.objective import graph_of, make_objective, normalize_inputs
+from research.training.objective import (
+    Batch,
+    augment_and_shard,
+    graph_of,
+    make_objective,
+    next_batch,
+    normalize_inputs,
+)
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState, without_loss_scale
 
@@ -42,12 +49,17 @@ MAX_SHARPNESS_EXAMPLES = 1024  # that sharpness is averaged over, except for ful
 MAX_COMPARED_EXAMPLES = 256  # whose gradients are compared or recorded one by one
 # Step sizes of numerical derivatives, in units of the weights' norm.
 DIFFERENCE_STEPS = 10.0 ** -(0.5 * np.arange(2, 29))
+MAX_RECORDED_PARAMETERS = 4096
+FITTED_POINTS = {1: 1025, 2: 33}  # along each input of the grid, by the number of inputs
+VARIANCE_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+VARIANCE_DRAWS = 64  # batches of each size
 # What the random keys of a snapshot are for.
 LANCZOS = 3
 OUTPUTS = 4
 PROJECTION = 5
 DIRECTION = 6
 SIGNS = 7
+BATCHES = 8
 
 Data = Mapping[str, Array]
 Diagnostics = dict[str, Array]
@@ -113,6 +125,18 @@ class Snapshot:
     def loss(self, indices: Array) -> Callable[[Any], Array]:
         """The training loss of some examples as a function of the parameters."""
         batch = self.inputs(indices), self.data["y"][indices]
+        return self._loss_of_batch(batch)
+
+    def next_loss(self) -> Callable[[Any], Array]:
+        """The training loss of the next step's batch as a function of the parameters."""
+        if self.spec.streamed:  # the data are that batch
+            stored = self.data["x"], self.data["y"]
+            batch = augment_and_shard(self.spec, self.state, self.data, *stored)
+        else:
+            batch = next_batch(self.spec, self.state, self.data)
+        return self._loss_of_batch(batch)
+
+    def _loss_of_batch(self, batch: Batch) -> Callable[[Any], Array]:
         objective = make_objective(self.spec, self.state, self.hp, batch)
         return lambda params: objective(params, {})[0]
 
@@ -371,6 +395,66 @@ def _balance(snapshot: Snapshot) -> Diagnostics:
     return {"balance": values}
 
 
+def _parameters(snapshot: Snapshot) -> Diagnostics:
+    """The parameters [P] and the gradient [P] of the next step's loss with respect to them.
+
+    They are in the order of their paths, such as embed.bias, embed.kernel, head.bias; of a network
+    with more than 4096 parameters the first ones. It costs one gradient of one batch.
+    """
+    params = snapshot.state.params
+    values, _ = ravel_pytree(params)
+    gradient, _ = ravel_pytree(jax.grad(snapshot.next_loss())(params))
+    return {
+        "parameters": values[:MAX_RECORDED_PARAMETERS],
+        "parameter_gradient": gradient[:MAX_RECORDED_PARAMETERS],
+    }
+
+
+def _fitted_function(snapshot: Snapshot) -> Diagnostics:
+    """The network as a function: its outputs [K, C] over an even grid of inputs [K, inputs].
+
+    The grid covers the range of the training inputs, which are one or two numbers, in the units in
+    which the network reads them. It costs one forward pass of K = 1025 or 33² examples.
+    """
+    rows = snapshot.inputs(slice(None))
+    num_inputs = rows.shape[-1]
+    axes = []
+    for column in rows.T:
+        axis = jnp.linspace(jnp.min(column), jnp.max(column), FITTED_POINTS[num_inputs])
+        axes.append(axis)
+    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
+    points = grid.reshape(-1, num_inputs)
+    outputs, _ = snapshot.network()(points, {}, ForwardContext(snapshot.hp, train=False))
+    return {"fitted_input": points, "fitted_output": outputs}
+
+
+def _gradient_variance(snapshot: Snapshot) -> Diagnostics:
+    """The mean of ‖g_B − g‖² over random batches, for each batch size B [K].
+
+    A batch is drawn with replacement from the first 256 examples, and g is the gradient of the loss
+    of all of them. The variance of a mean of B independent draws is that of one draw over B
+    (Robbins, Monro 1951; Bottou, Curtis, Nocedal 2018, §4.2). It costs 64 gradients of each size,
+    those of 33,000 examples in all.
+    """
+    params = snapshot.state.params
+    count = min(len(snapshot.data["x"]), MAX_COMPARED_EXAMPLES)
+    whole, _ = ravel_pytree(jax.grad(snapshot.loss(jnp.arange(count)))(params))
+
+    def squared_distance(batch: Array) -> Array:
+        gradient, _ = ravel_pytree(jax.grad(snapshot.loss(batch))(params))
+        return jnp.sum((gradient - whole) ** 2)
+
+    variances = []
+    for batch_size in VARIANCE_BATCH_SIZES:
+        key = jax.random.fold_in(snapshot.key(BATCHES), batch_size)
+        batches = jax.random.randint(key, (VARIANCE_DRAWS, batch_size), 0, count)
+        variances.append(jnp.mean(lax.map(squared_distance, batches)))
+    return {
+        "variance_batch_size": jnp.asarray(VARIANCE_BATCH_SIZES, whole.dtype),
+        "gradient_variance": jnp.stack(variances),
+    }
+
+
 INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "sharpness": _sharpness,
     "jacobian_spectrum": _jacobian_spectrum,
@@ -381,4 +465,7 @@ INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "scale_derivative": _scale_derivative,
     "scale_invariance": _scale_invariance,
     "balance": _balance,
+    "parameters": _parameters,
+    "fitted_function": _fitted_function,
+    "gradient_variance": _gradient_variance,
 }

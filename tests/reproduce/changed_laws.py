@@ -7,11 +7,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import nnx
 
 from research.cli import main as cli
 from research.config.options import SkipKind
+from research.models.activation import ACTIVATIONS
+from research.models.architecture import Architecture
 from research.models.skip import INITIAL_ALPHA, Skip
 
 MORE_VARIANCE = 1.05
@@ -74,11 +77,82 @@ def begin_scales_above_zero(patch):
     patch.setitem(INITIAL_ALPHA, SkipKind.rezero, 1e-4)
 
 
+def overflow_in_softmax(patch):
+    """The logarithm of the softmax exponentiates the logits as they are."""
+
+    def log_softmax(logits):
+        powers = jnp.exp(logits)
+        return jnp.log(powers / jnp.sum(powers, axis=-1, keepdims=True))
+
+    patch.setattr(jax.nn, "log_softmax", log_softmax)
+
+
+def change_slope(patch, name, factor):
+    """The derivative of a nonlinearity is multiplied by a factor."""
+    activation = ACTIVATIONS[name]
+
+    @jax.custom_jvp
+    def changed(z):
+        return activation(z)
+
+    @changed.defjvp
+    def derivative(primals, tangents):
+        z, slope = jax.jvp(activation, primals, tangents)
+        return z, factor * slope
+
+    patch.setitem(ACTIVATIONS, name, changed)
+
+
+def turn_rectifier(patch):
+    """The derivative of a rectifier has the wrong sign."""
+    change_slope(patch, "relu", -1.0)
+
+
+def steepen_tanh(patch):
+    """The derivative of tanh is a millionth too large."""
+    change_slope(patch, "tanh", 1 + 1e-6)
+
+
+def leave_averages_biased(patch):
+    """Adam divides its averages by no correction for their start at zero."""
+
+    def scale_by_adam(beta1, beta2, epsilon):
+        corrected = original(beta1, beta2, epsilon)
+
+        def update(gradient, state, params=None):
+            _, state = corrected.update(gradient, state, params)
+
+            def direction(m, v):
+                return m / (jnp.sqrt(v) + epsilon)
+
+            return jax.tree.map(direction, state.mu, state.nu), state
+
+        return optax.GradientTransformation(corrected.init, update)
+
+    original = optax.scale_by_adam
+    patch.setattr(optax, "scale_by_adam", scale_by_adam)
+
+
+def switch_biases_on(patch):
+    """Linear maps have biases also where the model has none."""
+    linear_kwargs = Architecture.linear_kwargs
+
+    def with_bias(self, hp, rngs, **overrides):
+        return linear_kwargs(self, hp, rngs, **(overrides | {"bias": True}))
+
+    patch.setattr(Architecture, "linear_kwargs", with_bias)
+
+
 LAWS = {
     "weights": enlarge_weights,
     "branches": enlarge_branches,
     "statistics": cut_gradient_of_statistics,
     "scales": begin_scales_above_zero,
+    "softmax": overflow_in_softmax,
+    "rectifier": turn_rectifier,
+    "tanh": steepen_tanh,
+    "averages": leave_averages_biased,
+    "biases": switch_biases_on,
 }
 
 

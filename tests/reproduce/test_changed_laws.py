@@ -15,6 +15,11 @@ LAWS = {  # by experiment, as changed_laws.py names them
     "gradient_identities": "statistics",
     "batch_norm_explosion": "statistics",
     "norm_free": "scales",
+    "training_loop": "rectifier",
+    "cross_entropy": "softmax",
+    "differentiation": "tanh",
+    "optimizers": "averages",
+    "universal_approximation": "biases",
 }
 
 

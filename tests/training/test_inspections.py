@@ -20,6 +20,7 @@ from research.training.program import make_program
 
 from ..builders import make_hparams, make_program_config, select_existing
 from ..compiling import quick
+from ..oracle import unrolled
 from .programs import make_data, make_losses, to_float64
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -370,6 +371,81 @@ def test_the_balance_is_that_of_the_weights_and_biases(bias):
         incoming = np.sum(kernels[number] ** 2, axis=0) + biases[number] ** 2
         outgoing = np.sum(kernels[number + 1] ** 2, axis=1)
         assert_allclose(unit_balances, incoming - outgoing, rtol=1e-10)
+
+
+def test_parameters_and_their_gradient_are_those_of_the_next_step():
+    with precision_context("float64"):
+        found, snapshot = inspect_network(
+            "parameters", activation="tanh", optimizer="gd", batch_size=EXAMPLES
+        )
+        params = float64_params(snapshot)
+        losses = make_losses(snapshot.spec, make_hp(snapshot.spec), snapshot.data)
+        gradient = jax.grad(lambda params: jnp.mean(losses(params)))(params)
+        expected, _ = ravel_pytree(params)
+        expected_gradient, _ = ravel_pytree(gradient)
+    assert_allclose(found["parameters"], expected, rtol=0)
+    assert_allclose(found["parameter_gradient"], expected_gradient, atol=1e-12)
+
+
+def test_the_recorded_gradient_of_a_batch_is_that_by_which_the_step_moves():
+    spec = make_program_config(
+        inspect=("parameters",), optimizer="sgd", precision="float64", level="off"
+    )
+    with precision_context("float64"):
+        program = make_program(spec)
+        hp = make_hp(spec)
+        data = make_data(EXAMPLES)
+        state = program.init(hp)
+        before = program.inspections(state, hp, data)
+        state, _ = program.chunk(state, hp, data, np.int32(0), np.int32(1))
+        after = program.inspections(state, hp, data)
+    rate = float(hp.optimizer.learning_rate[0])
+    moved = np.asarray(before["parameters"]) - np.asarray(after["parameters"])
+    assert_allclose(moved / rate, before["parameter_gradient"], atol=1e-12)
+
+
+@pytest.mark.parametrize("inputs", [1, slow(2)])
+def test_the_fitted_function_is_the_network_over_a_grid(inputs):
+    spec = make_program_config(
+        inspect=("fitted_function",),
+        precision="float64",
+        activation="tanh",
+        shape=(inputs,),
+        width=5,
+    )
+    with precision_context("float64"):
+        program = make_program(spec)
+        hp = make_hp(spec)
+        data = make_data(EXAMPLES, inputs=inputs)
+        states = program.init(hp)
+        found = program.inspections(states, hp, data)
+        points = np.asarray(found["fitted_input"])[0]
+        numbers = jax.tree.map(lambda value: np.float64(value[0]), hp)
+        expected, _ = unrolled(spec.architecture, to_float64(states.params), points, numbers)
+    x = np.asarray(data["x"], np.float64)
+    assert points.shape == ({1: 1025, 2: 33**2}[inputs], inputs)
+    assert_allclose(points.min(axis=0), x.min(axis=0), rtol=1e-6)
+    assert_allclose(points.max(axis=0), x.max(axis=0), rtol=1e-6)
+    assert_allclose(np.asarray(found["fitted_output"])[0], expected, atol=1e-10)
+
+
+def test_the_gradient_variance_is_the_mean_squared_distance_of_the_drawn_batches():
+    with precision_context("float64"):
+        found, snapshot = inspect_network("gradient_variance", activation="tanh")
+        params = float64_params(snapshot)
+        losses = make_losses(snapshot.spec, make_hp(snapshot.spec), snapshot.data)
+        by_example = jax.jacrev(losses)(params)
+        rows = [np.reshape(leaf, (EXAMPLES, -1)) for leaf in jax.tree.leaves(by_example)]
+        gradients = np.concatenate(rows, axis=1)
+        expected = []
+        for batch_size in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+            key = jax.random.fold_in(jax.random.fold_in(snapshot.state.key, 8), batch_size)
+            batches = np.asarray(jax.random.randint(key, (64, batch_size), 0, EXAMPLES))
+            means = np.mean(gradients[batches], axis=1)
+            distances = np.sum((means - np.mean(gradients, axis=0)) ** 2, axis=1)
+            expected.append(np.mean(distances))
+    assert_allclose(found["variance_batch_size"], 2 ** np.arange(9))
+    assert_allclose(found["gradient_variance"], expected, rtol=1e-10)
 
 
 def test_a_run_in_few_bits_is_inspected_in_float32():
