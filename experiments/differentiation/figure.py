@@ -33,7 +33,7 @@ def _plot_errors(axes: Axes, runs: Sequence[Run]) -> None:
         axes.plot(steps, errors, "o-", markersize=2.5, color=colour)
     exact = np.mean([run.inspections["mode_error"][0] for run in runs])
     axes.axhline(exact, color=AUTOMATIC, linewidth=1.5)
-    axes.text(4e-15, 2e-8, "step too small:\nrounding", fontsize=6.5, color="0.4")
+    axes.text(4e-15, 1e-9, "step too small:\nrounding", fontsize=6.5, color="0.4")
     axes.text(0.3, 4, "step too large:\ncurvature", fontsize=6.5, color="0.4", ha="right")
     axes.text(1e-7, 3e-4, "one-sided", fontsize=7, color=FORWARD, ha="center")
     axes.text(2e-6, 1.2e-12, "two-sided", fontsize=7, color=CENTRAL, va="bottom", ha="center")
@@ -83,7 +83,7 @@ def _plot_costs(axes: Axes) -> None:
     axes.text(1e4, CODE.GREATEST_COST * 1.15, "theory: at most 5", fontsize=6.5, ha="right")
     axes.text(600, 6000, "differences", fontsize=7, color=FORWARD, ha="right")
     axes.text(2500, 500, "forward mode", fontsize=7, color=CENTRAL)
-    axes.text(300, 1.2, "reverse mode", fontsize=7, color=AUTOMATIC, ha="center")
+    axes.text(11, 1.1, "reverse mode", fontsize=7, color=AUTOMATIC)
     axes.set(
         xscale="log",
         yscale="log",

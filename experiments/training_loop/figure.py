@@ -24,7 +24,7 @@ def figure(runs: Sequence[Run]) -> Figure:
     """The four stages for one example, and the loss of all seeds over the steps that follow."""
     examples = CODE.select_examples(runs)
     run = _select_shown(examples)
-    canvas = Figure(figsize=(7.4, 6.9), layout="constrained")
+    canvas = Figure(figsize=(7.4, 7.3), layout="constrained")
     panels = canvas.subplot_mosaic(LAYOUT, height_ratios=[1, 1, 0.62])
     _draw_predict(panels["predict"], run)
     _draw_score(panels["score"], run)
@@ -182,7 +182,7 @@ def _draw_correct(axes: Axes, run: Run) -> None:
         colour=CHANGED,
     )
     rate = run["optimizer.learning_rate"]
-    axes.text(3, 0.15, "prediction now", ha="center", fontsize=7, color=CHANGED)
+    axes.text(3, 0.82, "prediction now", ha="center", fontsize=7, color=CHANGED)
     _caption(axes, f"4  Correct: weight − {rate:g} × blame, and predict again")
 
 
@@ -193,7 +193,7 @@ def _changes(step: Shown) -> list[np.ndarray]:
         olds = _format_numbers(before.kernel)
         news = _format_numbers(after.kernel)
         is_changed = before.kernel != after.kernel
-        both = np.char.add(np.char.add(olds, "→"), news)
+        both = np.char.add(np.char.add(olds, "\n→"), news)
         texts.append(np.where(is_changed, both, olds))
     return texts
 
@@ -261,7 +261,7 @@ def _draw_network(
                 weight="bold",
                 zorder=5,
             )
-    axes.set(xlim=(-0.35, 3.35), ylim=(-0.62, 1.6))
+    axes.set(xlim=(-0.35, 3.35), ylim=(-0.62, 1.8))
     axes.axis("off")
 
 
@@ -288,12 +288,14 @@ def _draw_edge(
         },
         zorder=1,
     )
+    # A level arrow has its number in the middle; arrows that cross have theirs before they do.
+    share = 0.5 if start[1] == end[1] else 0.36
     axes.text(
-        *(start + 0.36 * (end - start)),
+        *(start + share * (end - start)),
         text,
         ha="center",
         va="center",
-        fontsize=6.5,
+        fontsize=6.2,
         color=colour,
         bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"},
         zorder=3,
