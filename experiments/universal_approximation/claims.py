@@ -1,6 +1,6 @@
 """Claims about the functions that networks fit; thresholds from theory, or from a pilot.
 
-The pilot used seeds 0 to 2.
+The pilot used seeds 0 to 4.
 """
 
 import math

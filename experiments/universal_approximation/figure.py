@@ -51,8 +51,9 @@ def _plot_fits(
             target = CODE.true_values(run, inputs)
             axes.plot(inputs, target, color="0.75", linewidth=4, label="the function")
         axes.plot(inputs, outputs, color=colour, label=f"{width} units")
-    axes.set(ylim=(-1.3, 1.7), xlabel="input", ylabel="output", title=TITLES[function])
-    axes.legend(loc="upper center", fontsize=6.5, ncols=3, columnspacing=1, handlelength=1.5)
+    axes.set(ylim=(-1.3, 2.1), xlabel="input", ylabel="output", title=TITLES[function])
+    if function == "sine":
+        axes.legend(loc="upper left", fontsize=6.5, ncols=2, columnspacing=1, handlelength=1.5)
 
 
 def _plot_surface(axes: Axes, runs: Sequence[Run]) -> None:
@@ -72,9 +73,10 @@ def _plot_surface(axes: Axes, runs: Sequence[Run]) -> None:
         rasterized=True,
     )
     target = CODE.true_values(run, inputs).reshape(side, side)
-    lines = axes.contour(first, second, target, levels=[-0.6, 0, 0.6], colors="black")
+    lines = axes.contour(first, second, target, levels=[-0.6, 0.6], colors="black")
     lines.set_linewidth(0.8)
     axes.clabel(lines, fontsize=6)
+    axes.set_aspect("equal")
     axes.set(
         xlabel="first input",
         ylabel="second input",
