@@ -140,6 +140,7 @@ def test_gradients_of_a_linear_network_have_cosine_one():
     assert_allclose(found["gradient_correlation"], 1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
     with precision_context("float64"):
         found, snapshot = inspect_network("gradient_correlation", activation="relu")
@@ -204,7 +205,7 @@ def root_mean_square(values):
     return np.sqrt(np.mean(values**2))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", slow("cnn")])
 def test_the_output_change_is_that_of_one_step_of_gradient_descent(kind):
     """Of a small step: learning rate times the outputs' derivative along the gradient of all
     parameters but biases.
@@ -387,6 +388,7 @@ def test_parameters_and_their_gradient_are_those_of_the_next_step():
     assert_allclose(found["parameter_gradient"], expected_gradient, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_recorded_gradient_of_a_batch_is_that_by_which_the_step_moves():
     spec = make_program_config(
         inspect=("parameters",), optimizer="sgd", precision="float64", level="off"
@@ -429,6 +431,7 @@ def test_the_fitted_function_is_the_network_over_a_grid(inputs):
     assert_allclose(np.asarray(found["fitted_output"])[0], expected, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_gradient_variance_is_the_mean_squared_distance_of_the_drawn_batches():
     with precision_context("float64"):
         found, snapshot = inspect_network("gradient_variance", activation="tanh")
@@ -448,6 +451,7 @@ def test_the_gradient_variance_is_the_mean_squared_distance_of_the_drawn_batches
     assert_allclose(found["gradient_variance"], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_run_in_few_bits_is_inspected_in_float32():
     found, _ = inspect_network("sharpness", "jacobian_spectrum", precision="bfloat16")
     exact, _ = inspect_network("sharpness", precision="float32")
