@@ -73,7 +73,7 @@ def _plot_gradient(axes: Axes) -> None:
     axes.plot(probabilities, sizes[:, 0], color=PALETTE[0])
     axes.plot(probabilities, sizes[:, 1], color=PALETTE[1])
     axes.text(1.3e-3, 1.5, "cross entropy", color=PALETTE[0], fontsize=7.5)
-    axes.text(1.3e-3, 1.2e-2, "squared error", color=PALETTE[1], fontsize=7.5)
+    axes.text(1.5e-2, 4e-3, "squared error", color=PALETTE[1], fontsize=7.5)
     axes.set(
         xscale="log",
         yscale="log",
