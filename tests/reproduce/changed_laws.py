@@ -119,8 +119,9 @@ def leave_averages_biased(patch):
     def scale_by_adam(beta1, beta2, epsilon):
         corrected = original(beta1, beta2, epsilon)
 
-        def update(gradient, state, params=None):
-            _, state = corrected.update(gradient, state, params)
+        def update(updates, state, params=None):
+            _, state = corrected.update(updates, state, params)
+            assert isinstance(state, optax.ScaleByAdamState)
 
             def direction(m, v):
                 return m / (jnp.sqrt(v) + epsilon)

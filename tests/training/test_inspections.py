@@ -401,7 +401,7 @@ def test_the_recorded_gradient_of_a_batch_is_that_by_which_the_step_moves():
         before = program.inspections(state, hp, data)
         state, _ = program.chunk(state, hp, data, np.int32(0), np.int32(1))
         after = program.inspections(state, hp, data)
-    rate = float(hp.optimizer.learning_rate[0])
+    rate = float(np.asarray(hp.optimizer.learning_rate)[0])
     moved = np.asarray(before["parameters"]) - np.asarray(after["parameters"])
     assert_allclose(moved / rate, before["parameter_gradient"], atol=1e-12)
 
