@@ -89,6 +89,16 @@ INSPECTIONS = (
     "scale_derivative",
     "scale_invariance",
     "balance",
+    "masked_outputs",
+    "probes",
+    "representations",
+    "feature_maps",
+    "loss_surface",
+    "interpolation",
+    "hessian_spectrum",
+    "weights",
+    "tokens",
+    "clipping",
 )
 
 
