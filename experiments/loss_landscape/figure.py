@@ -22,12 +22,13 @@ LOG_LIMITS = (-2.5, 4.0)  # log₁₀ of the loss, the colour scale of all surfa
 TRAINED = -1
 INSPECTED = ["loss_surface", "interpolation"]
 COLOURS = "viridis"
+ZOOM = 1.3  # of the surfaces, which leave much of their panels empty
 
 
 def figure(runs: Sequence[Run]) -> Figure:
     """Above four surfaces on one scale; below the path, two straight lines, and a saddle."""
-    canvas = Figure(figsize=(7.6, 5.2), layout="constrained")
-    upper, lower = canvas.subfigures(2, 1, height_ratios=(1, 1.05))
+    canvas = Figure(figsize=(7.6, 4.6), layout="constrained")
+    upper, lower = canvas.subfigures(2, 1, height_ratios=(1, 1.15))
     _draw_surfaces(upper, runs)
     grid = lower.add_gridspec(1, 3, width_ratios=(1.1, 1, 1))
     _draw_path(lower.add_subplot(grid[0, 0]), where(runs, {"measure.inspect": ["weights"]})[0])
@@ -50,13 +51,13 @@ def _draw_surfaces(canvas: Any, runs: Sequence[Run]) -> None:
         coordinates = measured["surface_coordinate"][TRAINED]
         logs = np.log10(measured["surface_loss"][TRAINED])
         _draw_relief(axes, coordinates, np.clip(logs, *LOG_LIMITS), LOG_LIMITS)
-        axes.set_title(title, fontsize=8, y=0.98)
+        axes.set_title(title, fontsize=8, y=1.0)
         axes.set_zlim(*LOG_LIMITS)
         axes.set_zticks([-2, 0, 2, 4])
         labels = ["0.01", "1", "100", "10⁴"] if number == 0 else [""] * 4
         axes.set_zticklabels(labels, fontsize=6)
         if number == 0:
-            axes.text2D(-0.02, 0.86, "loss", fontsize=7, transform=axes.transAxes)
+            axes.text2D(1.0, 0.97, "loss", fontsize=7, transform=axes.transAxes)
 
 
 def _draw_relief(
@@ -82,7 +83,7 @@ def _draw_relief(
     axes.set_xticks([-1, 0, 1], [""] * 3)
     axes.set_yticks([-1, 0, 1], [""] * 3)
     axes.view_init(elev=28, azim=-55)
-    axes.set_box_aspect((1, 1, 0.8), zoom=1.1)
+    axes.set_box_aspect((1, 1, 0.85), zoom=ZOOM)
 
 
 def _draw_path(axes: Axes, run: Run) -> None:
@@ -94,10 +95,18 @@ def _draw_path(axes: Axes, run: Run) -> None:
     axes.plot(*plane.path.T, "o-", color="white", markersize=2.5, linewidth=1)
     axes.plot(*plane.path[0], "s", color=PALETTE[1], markersize=6, markeredgecolor="white")
     axes.plot(*plane.path[-1], "*", color=PALETTE[5], markersize=11, markeredgecolor="white")
-    axes.annotate("start", plane.path[0], xytext=(5, 5), textcoords="offset points",
-                  color="white", fontsize=7)
-    axes.annotate("trained", plane.path[-1], xytext=(5, -9), textcoords="offset points",
-                  color="white", fontsize=7)
+    for name, point, offset in (
+        ("start", plane.path[0], (6, 5)),
+        ("trained", plane.path[-1], (-38, 6)),
+    ):
+        axes.annotate(
+            name,
+            point,
+            xytext=offset,
+            textcoords="offset points",
+            color="white",
+            fontsize=7.5,
+        )
     shares = 100 * plane.shares
     axes.set(
         xlabel=f"first direction ({shares[0]:.0f} % of the way)",
@@ -128,7 +137,7 @@ def _draw_lines(axes: Axes, runs: Sequence[Run]) -> None:
         linestyle="--",
         label="between two solutions",
     )
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.5))
+    axes.legend(loc="lower center", fontsize=6.5, handlelength=1.5)
     axes.set(
         yscale="log",
         xlabel="share of the straight way",
@@ -144,4 +153,5 @@ def _draw_saddle(axes: Any, run: Run) -> None:
     coordinates = np.linspace(-1, 1, len(losses))
     _draw_relief(axes, coordinates, losses, (float(losses.min()), float(losses.max())))
     axes.set_title("A saddle: flat, up one way,\ndown the other", fontsize=8)
-    axes.tick_params(axis="z", labelsize=6)
+    axes.set_zticks([])
+    axes.text2D(0.0, 0.78, "loss ↑", fontsize=7, transform=axes.transAxes)

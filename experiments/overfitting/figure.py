@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from research.records.queries import final_values, metric_curves, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure, range_bars
+from research.reporting.figures import PALETTE, band, range_bars
 
 PLAIN = {
     "activation.kind": "relu",
@@ -23,7 +23,7 @@ ARMS = {
     "dropout": {"model.dropout": 0.5},
     "weight\ndecay": {"optimizer.weight_decay": 0.01},
     "noisy\ninputs": {"train.input_noise": 1.0},
-    "14 × the\nexamples": {"data.limit": 1400},
+    "14 × as\nmany": {"data.limit": 1400},
 }
 RANDOM_LABELS = {"data.label_noise": 1.0}
 SEEN = PALETTE[0]
@@ -32,7 +32,8 @@ UNSEEN = PALETTE[1]
 
 def figure(runs: Sequence[Run]) -> Figure:
     """Losses over steps, final held-out losses by remedy, and accuracies with random labels."""
-    canvas, axes = new_figure(7.4, 3.0, 1, 3)
+    canvas = Figure(figsize=(7.6, 3.0), layout="constrained")
+    axes = canvas.subplots(1, 3, squeeze=False, width_ratios=(1, 1.25, 1))
     _plot_gap(axes[0, 0], where(runs, PLAIN))
     _plot_remedies(axes[0, 1], runs)
     _plot_random_labels(axes[0, 2], runs)
@@ -57,15 +58,13 @@ def _plot_gap(axes: Axes, runs: Sequence[Run]) -> None:
     axes.annotate(
         "best moment\nto stop",
         (steps[best], mean[best]),
-        xytext=(0.45, 0.55),
+        xytext=(0.3, 0.55),
         textcoords="axes fraction",
         arrowprops={"arrowstyle": "->", "color": "0.4"},
         fontsize=7,
     )
-    axes.text(0.97, 0.9, "examples it never saw", color=UNSEEN, fontsize=7.5, ha="right",
-              transform=axes.transAxes)
-    axes.text(0.97, 0.05, "its own examples", color=SEEN, fontsize=7.5, ha="right",
-              transform=axes.transAxes)
+    _write(axes, 0.93, "examples it never saw", UNSEEN)
+    _write(axes, 0.3, "its own examples", SEEN)
     axes.set(
         yscale="log",
         xlabel="training step",
@@ -74,15 +73,34 @@ def _plot_gap(axes: Axes, runs: Sequence[Run]) -> None:
     )
 
 
+def _write(
+    axes: Axes,
+    height: float,
+    text: str,
+    colour: str,
+) -> None:
+    """Writes a name at the right end of a panel, at a share of its height."""
+    axes.text(
+        0.98,
+        height,
+        text,
+        color=colour,
+        fontsize=7.5,
+        horizontalalignment="right",
+        transform=axes.transAxes,
+    )
+
+
 def _plot_remedies(axes: Axes, runs: Sequence[Run]) -> None:
-    for position, (label, settings) in enumerate(ARMS.items()):
+    plain = float(np.mean(final_values(where(runs, PLAIN), "eval_loss")))
+    for position, settings in enumerate(ARMS.values()):
         losses = final_values(where(runs, PLAIN | settings), "eval_loss")
         mean = float(np.mean(losses))
         axes.bar(
             position,
             mean,
             yerr=range_bars(losses),
-            color=PALETTE[1] if label == "plain" else PALETTE[2],
+            color=PALETTE[2] if mean < plain else PALETTE[1],
             width=0.7,
             error_kw={"elinewidth": 1},
         )
@@ -94,9 +112,10 @@ def _plot_remedies(axes: Axes, runs: Sequence[Run]) -> None:
             ha="center",
             fontsize=7,
         )
-    axes.set_xticks(range(len(ARMS)), list(ARMS), fontsize=6.5)
+    axes.axhline(plain, color="black", linestyle="--", linewidth=0.9)
+    axes.set_xticks(range(len(ARMS)), list(ARMS))
     axes.grid(False, axis="x")
-    axes.set(ylabel="final loss on unseen examples", title="What helps")
+    axes.set(ylabel="final loss on unseen examples", title="What helps, and what does not")
 
 
 def _plot_random_labels(axes: Axes, runs: Sequence[Run]) -> None:
@@ -116,7 +135,7 @@ def _plot_random_labels(axes: Axes, runs: Sequence[Run]) -> None:
                 fontsize=7,
             )
     axes.axhline(10, color="black", linestyle="--", linewidth=0.9)
-    axes.text(-0.45, 12, "guessing", fontsize=7)
+    axes.text(0.5, 12, "guessing", fontsize=7, ha="center")
     axes.bar(0, 0, color=SEEN, label="its own examples")
     axes.bar(0, 0, color=UNSEEN, label="unseen examples")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handlelength=1)

@@ -550,9 +550,7 @@ DIAGNOSTICS = (
         "[C]",
         "masked_outputs",
     ),
-    Diagnostic(
-        "masked_output_error", "Standard error of that mean.", "[C]", "masked_outputs"
-    ),
+    Diagnostic("masked_output_error", "Standard error of that mean.", "[C]", "masked_outputs"),
     Diagnostic(
         "unmasked_output", "The first example's outputs without masks.", "[C]", "masked_outputs"
     ),

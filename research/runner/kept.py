@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from omegaconf import DictConfig, OmegaConf
 
-from research.config.hydra_config import register_with_hydra, to_config
+from research.config.hydra_config import read_recorded_config
 from research.config.schema import Config
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.training.checkpoint import (
@@ -48,15 +47,9 @@ def read_config(directory: Path) -> Config:
     """The configuration of a recorded run.
 
     Raises:
-        ValueError: it is missing, or of a version with other settings.
+        ValueError: it is missing, or holds a setting that there is no longer.
     """
-    register_with_hydra()
-    file = directory / ".hydra" / "config.yaml"
-    if not file.exists():
-        raise ValueError(f"{file} is missing: {directory} is no run that Fathom trained")
-    composed = OmegaConf.load(file)
-    assert isinstance(composed, DictConfig)
-    return to_config(composed)
+    return read_recorded_config(directory / ".hydra" / "config.yaml")
 
 
 def _read_checkpoint(directory: Path, setup: RunSetup) -> Checkpoint:

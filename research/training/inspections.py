@@ -219,17 +219,6 @@ def wide_snapshot(
 
 def _sharpness(snapshot: Snapshot) -> Diagnostics:
     """The greatest eigenvalue of the Hessian of the training loss, and its error bound."""
-    gradient = _mean_gradient(snapshot)
-    key = snapshot.key(LANCZOS)
-    value, bound = sharpness(gradient, snapshot.state.params, key)
-    return {"sharpness": value, "sharpness_bound": bound}
-
-
-def _mean_gradient(snapshot: Snapshot) -> Callable[[Any], Any]:
-    """The gradient of the training loss over the first examples, as a function of the parameters.
-
-    Of full batches these are all examples, else whole batches of at most 1024 examples.
-    """
     spec = snapshot.spec
     examples = len(snapshot.data["x"])
     batch_size = examples if spec.full_batch else spec.batch_size
@@ -245,7 +234,9 @@ def _mean_gradient(snapshot: Snapshot) -> Callable[[Any], Any]:
         gradients = lax.map(gradient_of_batch, indices)
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
 
-    return gradient
+    key = snapshot.key(LANCZOS)
+    value, bound = sharpness(gradient, snapshot.state.params, key)
+    return {"sharpness": value, "sharpness_bound": bound}
 
 
 def _jacobian_spectrum(snapshot: Snapshot) -> Diagnostics:
@@ -604,6 +595,8 @@ def _interpolation(snapshot: Snapshot) -> Diagnostics:
 def _hessian_spectrum(snapshot: Snapshot) -> Diagnostics:
     """Eigenvalues of the Hessian of the training loss, and the loss in their extreme directions.
 
+    The loss is that of the first 512 examples.
+
     ``hessian_eigenvalues`` [m] with ``hessian_weights`` [m], as ``hessian_spectrum`` of
     ``gauges.curvature`` gives them: all P eigenvalues where P² is at most 2 million, else as many
     as 2 million stored numbers permit, but at least 64. ``saddle_loss`` [17, 17] is the loss on the
@@ -613,10 +606,9 @@ def _hessian_spectrum(snapshot: Snapshot) -> Diagnostics:
     params = snapshot.state.params
     num_params = ravel_pytree(params)[0].size
     iterations = min(num_params, max(MIN_SPECTRUM, LANCZOS_NUMBERS // num_params))
-    gradient = _mean_gradient(snapshot)
-    spectrum = hessian_spectrum(gradient, params, snapshot.key(SPECTRUM), iterations)
-    coordinates = jnp.asarray(SURFACE_COORDINATES, spectrum.values.dtype)
     loss = landscape_loss(snapshot)
+    spectrum = hessian_spectrum(jax.grad(loss), params, snapshot.key(SPECTRUM), iterations)
+    coordinates = jnp.asarray(SURFACE_COORDINATES, spectrum.values.dtype)
     return {
         "hessian_eigenvalues": spectrum.values,
         "hessian_weights": spectrum.weights,

@@ -27,7 +27,6 @@ from research.gauges.norms import tree_euclidean
 from research.training.layer_params import MATRIX_NAMES, STAGES, path_names
 
 
-
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     """The direction of the update; the learning rate multiplies it afterwards.
 

@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 from research.cli import main as cli
 from research.config.options import SkipKind
+from research.models import feed_forward
 from research.models.skip import INITIAL_ALPHA, Skip
+from research.training import inspections
 
 MORE_VARIANCE = 1.05
 
@@ -74,11 +77,48 @@ def begin_scales_above_zero(patch):
     patch.setitem(INITIAL_ALPHA, SkipKind.rezero, 1e-4)
 
 
+def leave_dropout_unscaled(patch):
+    """Dropout does not divide what it keeps by the probability of keeping it."""
+    scaled = feed_forward.dropout
+
+    def dropout(arch, z, ctx, layer):
+        if not (arch.has_dropout and ctx.train):
+            return z
+        keep = 1 - ctx.hp.dropout_rate
+        return scaled(arch, z, ctx, layer) * keep.astype(z.dtype)
+
+    patch.setattr(feed_forward, "dropout", dropout)
+
+
+def probe_wrong_layer(patch):
+    """Probes read the layers in reverse order."""
+    features = inspections.Snapshot.features
+
+    def reversed_features(self, x):
+        return features(self, x)[::-1]
+
+    patch.setattr(inspections.Snapshot, "features", reversed_features)
+
+
+def leave_filters_unscaled(patch):
+    """The directions of a loss surface have norm 1 as a whole; no filter is scaled to its norm."""
+
+    def random_direction(params, key):
+        flat, restore = ravel_pytree(params)
+        direction = jax.random.normal(key, flat.shape, flat.dtype)
+        return restore(direction / jnp.linalg.norm(direction))
+
+    patch.setattr(inspections, "filter_normalized", random_direction)
+
+
 LAWS = {
     "weights": enlarge_weights,
     "branches": enlarge_branches,
     "statistics": cut_gradient_of_statistics,
     "scales": begin_scales_above_zero,
+    "dropout": leave_dropout_unscaled,
+    "probe": probe_wrong_layer,
+    "filters": leave_filters_unscaled,
 }
 
 
