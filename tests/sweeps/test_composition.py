@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.runner.run_spec import RunSpec
-from research.sweeps.composition import Composer
+from research.sweeps.composition import Composer, format_yaml
 from research.sweeps.jobs import expand_jobs, find_unique_jobs, group_jobs
 
 
@@ -80,11 +80,31 @@ def test_the_composed_config_equals_that_of_hydra(loaders, job):
     for overrides in (job, similar_job):
         expected = loaders.hydra.load_sweep_config(loaders.master, overrides)
         composed = loaders.composer.load_sweep_config(loaders.master, overrides)
-        assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
+        assert format_yaml(composed) == OmegaConf.to_yaml(expected)
         assert composed == expected
         if "+model.foo=3" not in overrides:
             resolved = OmegaConf.to_yaml(composed, resolve=True)
             assert resolved == OmegaConf.to_yaml(expected, resolve=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e-3",
+        "true",
+        "",
+        " x",
+        "it's: [a, 'b']",
+        "a\nb",
+        "\t",
+        "ünï 日本",
+        "😀",
+        "x" * 90 + " y" * 90,
+    ],
+)
+def test_texts_are_written_as_omegaconf_writes_them(text):
+    config = OmegaConf.create({"text": text, "list": [text, None, 1e-7, float("inf")]})
+    assert format_yaml(config) == OmegaConf.to_yaml(config)
 
 
 CONSECUTIVE_JOBS = [
