@@ -275,7 +275,7 @@ class Stack(nnx.Module):
         return h
 
     def logits(self, h: Array, ctx: ForwardContext) -> Float[Array, "..."]:
-        """The network's outputs [B, C], of a language model [B, T, C], from the last signal ``h``."""
+        """The outputs [B, C], of a language model [B, T, C], from the last signal ``h``."""
         h = self.head_input(h, ctx)
         if self.head is not None:
             return self.head(h)

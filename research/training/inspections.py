@@ -514,7 +514,7 @@ def _representations(snapshot: Snapshot) -> Diagnostics:
 
 
 def _feature_maps(snapshot: Snapshot) -> Diagnostics:
-    """The signals h_0 to h_N of the first example [N+1, …], and the example as the network reads it.
+    """The signals h_0 to h_N of the first example [N+1, …], and what the network reads of it.
 
     Of ``cnn`` they are images with one channel for each feature, [N+1, H, W, D]. Batch norm uses
     its running statistics. Cost: a forward pass of one example.

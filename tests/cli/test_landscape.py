@@ -12,6 +12,7 @@ from research.runner.landscape import losses_along_path, losses_between, measure
 KEPT = ("checkpoint.keep=true", "measure.inspect=[loss_surface,weights]", "measure.inspect_every=1")
 
 
+@pytest.mark.slow
 def test_the_landscape_of_a_run_is_drawn_from_its_kept_checkpoint(fathom, trained, workplace):
     run, _ = trained(*KEPT, "train.steps=2", "hydra.run.dir=outputs/kept/run")
     said = fathom("landscape", "kept")
