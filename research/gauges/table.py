@@ -636,7 +636,7 @@ DIAGNOSTICS = (
     Diagnostic("weights", "All parameters as one vector.", "[P]", "weights"),
     Diagnostic(
         "token_spread",
-        "Of each signal the norm of the tokens' vectors minus their mean, over that of the vectors.",
+        "Norm of the tokens' vectors minus their mean over that of the vectors, of each signal.",
         "[N+1]",
         "tokens",
         tracked=True,
