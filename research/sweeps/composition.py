@@ -239,11 +239,12 @@ def _hydra_files(composed: DictConfig) -> Mapping[str, str]:
     folder = composed.hydra.output_subdir
     if not folder:
         return {}
-    settings = [str(name) for name in composed if name != "hydra"]
+    settings: Any = OmegaConf.to_container(composed, enum_to_str=True)
+    hydra = settings.pop("hydra")
     parts = {
-        "config": OmegaConf.masked_copy(composed, settings),
-        "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
-        "overrides": composed.hydra.overrides.task,
+        "config": settings,
+        "hydra": {"hydra": hydra},
+        "overrides": hydra["overrides"]["task"],
     }
     files = {}
     for name, part in parts.items():
@@ -258,9 +259,8 @@ class _FastDumper(getattr(yaml, "CDumper", yaml.Dumper)):
 _FastDumper.add_representer(str, OmegaConfDumper.str_representer)
 
 
-def format_yaml(config: Any) -> str:
-    """A configuration as ``OmegaConf.to_yaml`` writes it, in a fraction of the time."""
-    content = OmegaConf.to_container(config, enum_to_str=True)
+def format_yaml(content: Any) -> str:
+    """Plain settings as ``OmegaConf.to_yaml`` writes them, in a fraction of the time."""
     text = yaml.dump(
         content,
         Dumper=_FastDumper,
@@ -269,7 +269,7 @@ def format_yaml(config: Any) -> str:
         sort_keys=False,
     )
     if "\\U" in text:  # a character that the writer in C escapes
-        return OmegaConf.to_yaml(config)
+        return OmegaConf.to_yaml(OmegaConf.create(content))
     return text
 
 
