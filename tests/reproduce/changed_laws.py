@@ -3,6 +3,7 @@
 Usage: python changed_laws.py LAW EXPERIMENT
 """
 
+import dataclasses
 import sys
 
 import jax
@@ -12,10 +13,10 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from research.cli import main as cli
-from research.config.options import SkipKind
+from research.config.options import Clip, SkipKind
 from research.models import feed_forward
 from research.models.skip import INITIAL_ALPHA, Skip
-from research.training import inspections
+from research.training import inspections, optimizers, program
 
 MORE_VARIANCE = 1.05
 
@@ -111,6 +112,19 @@ def leave_filters_unscaled(patch):
     patch.setattr(inspections, "filter_normalized", random_direction)
 
 
+def clip_each_value(patch):
+    """What is asked to be clipped by its global norm is clipped element by element."""
+    clip_gradient = optimizers.clip_gradient
+
+    def by_value(optimizer, *arguments):
+        if optimizer.clip is Clip.global_norm:
+            optimizer = dataclasses.replace(optimizer, clip=Clip.value)
+        return clip_gradient(optimizer, *arguments)
+
+    for module in (program, inspections):
+        patch.setattr(module, "clip_gradient", by_value)
+
+
 LAWS = {
     "weights": enlarge_weights,
     "branches": enlarge_branches,
@@ -119,6 +133,7 @@ LAWS = {
     "dropout": leave_dropout_unscaled,
     "probe": probe_wrong_layer,
     "filters": leave_filters_unscaled,
+    "clip": clip_each_value,
 }
 
 
