@@ -148,7 +148,8 @@ def gauges_page() -> str:
         _diagnostics_table(EXPONENT_GAUGES),
         "## Diagnostics: `inspections.parquet`",
         "Measured every `measure.inspect_every` steps for the names in `measure.inspect`. D is the "
-        "width of the network, H the number of step sizes, K the number of examples.",
+        "width of the network, H the number of step sizes, K that of examples, T of tokens, A of "
+        "coordinates, m of iterations, P of parameters.",
         _diagnostics_table(DIAGNOSTICS),
         "## Metrics: `metrics.parquet`",
         "One row a step. `run.json` has the final value of some: the mean over the last epoch, or "

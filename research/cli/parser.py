@@ -42,6 +42,11 @@ COMMANDS = {
         "RUN | FILTER… | last",
         "one run in the terminal: verdict, profile over depth, loss",
     ),
+    "landscape": Command(
+        "RUN [OTHER]",
+        "draw the loss around a run's final weights, and on the way to another run; "
+        "needs checkpoint.keep=true",
+    ),
     "sync": Command(
         "[FILTER… | RUN…]",
         "bring every run, or those that match, to Weights & Biases, each row exactly once",

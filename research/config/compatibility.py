@@ -378,6 +378,22 @@ SCOPES = {  # other inspections are defined for every model
         models=(ModelKind.mlp,),
         reason="compares the weights into and out of units between two layers",
     ),
+    "feature_maps": InspectionScope(
+        models=(ModelKind.mlp, ModelKind.cnn),
+        reason="compares layers of one shape",
+    ),
+    "probes": InspectionScope(
+        models=(ModelKind.mlp, ModelKind.cnn, ModelKind.transformer),
+        reason="reads layers of one shape",
+    ),
+    "representations": InspectionScope(
+        models=(ModelKind.mlp, ModelKind.cnn, ModelKind.transformer),
+        reason="reads layers of one shape",
+    ),
+    "tokens": InspectionScope(
+        models=(ModelKind.transformer,),
+        reason="compares the positions of a text",
+    ),
     "scale_derivative": InspectionScope(
         models=PER_LAYER,
         reason="compares layers that do not share weights",
@@ -410,6 +426,27 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
                 got=skip.name,
                 reason=reason,
             )
+        if name == "masked_outputs":
+            yield from _mask_conflicts(config)
+
+
+def _mask_conflicts(config: Config) -> Iterator[Conflict]:
+    """``masked_outputs`` averages over what a training step draws at random for one example."""
+    has_dropout = getattr(config.model, "dropout", 0) > 0
+    if not has_dropout and config.skip.kind not in (SkipKind.dropout, SkipKind.stochastic_depth):
+        yield Conflict(
+            path="model.dropout",
+            valid="above 0",
+            got=getattr(config.model, "dropout", 0),
+            reason="masked_outputs needs dropout or a random skip connection",
+        )
+    if config.norm.kind is NormKind.batch:
+        yield Conflict(
+            path="norm",
+            valid="another norm",
+            got=config.norm.kind.name,
+            reason="masked_outputs looks at one example",
+        )
 
 
 def divisors(number: int) -> list[int]:

@@ -109,6 +109,29 @@ def to_config(composed: DictConfig) -> schema.Config:
     return config
 
 
+def read_recorded_config(file: Path) -> schema.Config:
+    """The checked configuration of a run from the ``config.yaml`` in its directory.
+
+    Settings that an earlier version did not have yet are at their defaults.
+
+    Args:
+        file: the file, as Hydra writes it: all settings without types.
+
+    Raises:
+        ValueError: the file is missing, or holds a setting that there is no longer.
+    """
+    if not file.exists():
+        raise ValueError(f"{file} is missing: this is no run that Fathom trained")
+    recorded = OmegaConf.load(file)
+    typed = _root_schema()
+    for group in schema.OPTIONS:
+        option = recorded[group][schema.selector_of(group)]
+        typed[group] = _editable(schema.make_option(group, option))
+    composed = OmegaConf.merge(typed, recorded)
+    assert isinstance(composed, DictConfig)
+    return to_config(composed)
+
+
 def _explain_unknown(
     name: str,
     node: Any,

@@ -92,6 +92,16 @@ INSPECTIONS = (
     "parameters",
     "fitted_function",
     "gradient_variance",
+    "masked_outputs",
+    "probes",
+    "representations",
+    "feature_maps",
+    "loss_surface",
+    "interpolation",
+    "hessian_spectrum",
+    "weights",
+    "tokens",
+    "clipping",
 )
 
 

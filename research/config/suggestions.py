@@ -184,6 +184,7 @@ COMMAND_SYNONYMS: Mapping[str, str] = {
     "runs": "list ls ps status",
     "show": "view cat inspect info",
     "figure": "plot figures draw",
+    "landscape": "surface valley",
     "sync": "upload push",
     "bench": "benchmark profile",
     "reproduce": "experiment repro",

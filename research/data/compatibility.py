@@ -130,6 +130,8 @@ def _check_steps(config: Config, num_examples: int) -> None:
 
 def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     yield from _target_conflicts(config, info)
+    yield from _class_conflicts(config, info)
+    yield from _token_conflicts(config, info)
     yield from _unused_conflicts(config.data, info)
     yield from _augmentation_conflicts(config, info)
     if info.text:
@@ -166,6 +168,30 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
             valid="0",
             got=label_noise,
             reason=reason,
+        )
+
+
+def _class_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
+    """Diagnostics that sort examples by class."""
+    if not (info.is_regression or info.language):
+        return
+    for name in ("probes", "representations"):
+        if name in config.measure.inspect:
+            yield Conflict(
+                path="data",
+                valid="a dataset with a class for each example",
+                got=config.data.name.name,
+                reason=f"{name} needs one",
+            )
+
+
+def _token_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
+    if "tokens" in config.measure.inspect and (not info.text or info.language):
+        yield Conflict(
+            path="data",
+            valid="texts with a class each",
+            got=config.data.name.name,
+            reason="tokens looks at the words of a text",
         )
 
 

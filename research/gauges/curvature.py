@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from research.gauges.norms import accumulator, nonzero_or_one, tree_euclidean
@@ -85,6 +86,98 @@ def sharpness(
     largest = values[-1]
     bound = jnp.abs(betas[-1] * vectors[-1, -1])
     return largest, bound
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues of a Hessian by Lanczos' method, and the directions of two of them.
+
+    Attributes:
+        values: m eigenvalues, or approximations of them, in ascending order [m].
+        weights: the share of the P eigenvalues that each of them stands for [m]; their sum is 1.
+        least: the unit vector of the least value, a tree like the parameters.
+        greatest: the unit vector of the greatest value.
+    """
+
+    values: Array
+    weights: Array
+    least: Any
+    greatest: Any
+
+
+def hessian_spectrum(
+    gradient: Callable[[Any], Any],
+    params: Any,
+    key: Array,
+    iterations: int,
+) -> Spectrum:
+    """Eigenvalues of the Hessian, by Lanczos' method with complete orthogonalisation.
+
+    With as many iterations as parameters they are all P eigenvalues, each of weight 1/P. With fewer
+    they are the nodes of a Gaussian quadrature: the sum of the weights of those below x estimates
+    the share of the P eigenvalues below x. Where the vectors span an invariant subspace, the method
+    goes on with a random vector orthogonal to it. Cost: ``iterations`` Hessian-vector products,
+    8·m²·P multiplications, and m·P numbers of memory.
+
+    Args:
+        gradient: the gradient of the loss, a tree like ``params``.
+        params: where the Hessian is taken: P numbers.
+        key: decides the random vectors.
+        iterations: m, how many Hessian-vector products are computed; at most P.
+
+    References:
+        Lanczos, An iteration method for the solution of the eigenvalue problem, 1950. Golub,
+        Welsch, Calculation of Gauss quadrature rules, 1969. Ghorbani, Krishnan, Xiao, An
+        investigation into neural net optimization via Hessian eigenvalue density, 2019.
+    """
+    flat, restore = ravel_pytree(params)
+    draws = jax.random.normal(key, (iterations + 1, flat.size), flat.dtype)
+    first = draws[0] / jnp.linalg.norm(draws[0])
+    vectors = jnp.zeros((iterations + 1, flat.size), flat.dtype).at[0].set(first)
+    tiny = 100 * jnp.finfo(flat.dtype).eps
+
+    def product(vector: Array) -> Array:
+        _, image = jax.jvp(gradient, (params,), (restore(vector),))
+        return ravel_pytree(image)[0]
+
+    def remove_projections(vector: Array, others: Array) -> Array:
+        for _ in range(2):  # the second time removes the rounding errors of the first
+            vector = vector - (others @ vector) @ others
+        return vector
+
+    def iterate(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        vectors, tridiagonal = carry
+        vector = vectors[index]
+        image = product(vector)
+        alpha = jnp.vdot(vector, image)
+        rest = remove_projections(image, vectors)
+        length = jnp.linalg.norm(rest)
+        is_exhausted = length <= tiny * jnp.max(jnp.abs(tridiagonal), initial=jnp.abs(alpha))
+        fresh = remove_projections(draws[index + 1], vectors)
+        following = jnp.where(is_exhausted, fresh, rest)
+        norm = jnp.linalg.norm(following)
+        vectors = vectors.at[index + 1].set(following / nonzero_or_one(norm))
+        beta = jnp.where(is_exhausted, 0, length)
+        tridiagonal = tridiagonal.at[index].set(jnp.stack([alpha, beta]))
+        return vectors, tridiagonal
+
+    empty = jnp.zeros((iterations, 2), flat.dtype)
+    vectors, tridiagonal = lax.fori_loop(0, iterations, iterate, (vectors, empty))
+    alphas = tridiagonal[:, 0]
+    betas = tridiagonal[:-1, 1]
+    matrix = jnp.diag(alphas) + jnp.diag(betas, 1) + jnp.diag(betas, -1)
+    values, eigenvectors = jnp.linalg.eigh(matrix)
+    weights = eigenvectors[0] ** 2
+    if iterations == flat.size:
+        weights = jnp.full_like(weights, 1 / flat.size)
+    basis = vectors[:-1]
+    return Spectrum(
+        values=values,
+        weights=weights,
+        least=restore(eigenvectors[:, 0] @ basis),
+        greatest=restore(eigenvectors[:, -1] @ basis),
+    )
 
 
 def _random_unit_vector(params: Any, key: Array) -> Any:

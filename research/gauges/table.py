@@ -582,6 +582,123 @@ DIAGNOSTICS = (
         "[K]",
         "gradient_variance",
     ),
+    Diagnostic(
+        "masked_output_mean",
+        "Mean of the first example's outputs over 10⁴ random masks (dropout, random skips).",
+        "[C]",
+        "masked_outputs",
+    ),
+    Diagnostic("masked_output_error", "Standard error of that mean.", "[C]", "masked_outputs"),
+    Diagnostic(
+        "unmasked_output", "The first example's outputs without masks.", "[C]", "masked_outputs"
+    ),
+    Diagnostic(
+        "probe_error",
+        "Training error of a linear probe on each signal, as the head would read it.",
+        "[N+1]",
+        "probes",
+        tracked=True,
+    ),
+    Diagnostic(
+        "probe_eval_error",
+        "Its error on the evaluation split.",
+        "[N+1]",
+        "probes",
+        tracked=True,
+    ),
+    Diagnostic(
+        "class_spread",
+        "Variance of each signal within classes over the variance between classes.",
+        "[N+1]",
+        "probes",
+        tracked=True,
+    ),
+    Diagnostic(
+        "representation",
+        "Each signal of the first 256 examples on its first two principal axes.",
+        "[N+1, K, 2]",
+        "representations",
+    ),
+    Diagnostic("representation_class", "Their classes.", "[K]", "representations"),
+    Diagnostic(
+        "feature_maps",
+        "The signals of the first example: what each layer makes of it (mlp, cnn).",
+        "[N+1, …]",
+        "feature_maps",
+    ),
+    Diagnostic(
+        "shown_example", "The first example as the network reads it.", "[…]", "feature_maps"
+    ),
+    Diagnostic(
+        "surface_coordinate",
+        "Coordinates of the loss surface, in units of the norm of each filter.",
+        "[A]",
+        "loss_surface",
+    ),
+    Diagnostic(
+        "surface_loss",
+        "Training loss on a plane of two random filter-normalised directions.",
+        "[A, A]",
+        "loss_surface",
+    ),
+    Diagnostic(
+        "line_loss",
+        "Training loss along four more random filter-normalised directions.",
+        "[4, A]",
+        "loss_surface",
+    ),
+    Diagnostic(
+        "interpolation_loss",
+        "Training loss on the straight line from the initial to the present weights.",
+        "[A]",
+        "interpolation",
+    ),
+    Diagnostic(
+        "hessian_eigenvalues",
+        "Eigenvalues of the Hessian of the training loss, by Lanczos' method.",
+        "[m]",
+        "hessian_spectrum",
+    ),
+    Diagnostic(
+        "hessian_weights",
+        "The share of all eigenvalues that each of them stands for.",
+        "[m]",
+        "hessian_spectrum",
+    ),
+    Diagnostic(
+        "saddle_loss",
+        "Training loss on the plane of the directions of least and greatest curvature.",
+        "[A, A]",
+        "hessian_spectrum",
+    ),
+    Diagnostic("weights", "All parameters as one vector.", "[P]", "weights"),
+    Diagnostic(
+        "token_spread",
+        "Norm of the tokens' vectors minus their mean over that of the vectors, of each signal.",
+        "[N+1]",
+        "tokens",
+        tracked=True,
+    ),
+    Diagnostic(
+        "token_gradient",
+        "Norm of the gradient of a text's loss with respect to each token's vector.",
+        "[K, T]",
+        "tokens",
+    ),
+    Diagnostic("token_mask", "1 at tokens, 0 at padding.", "[K, T]", "tokens"),
+    Diagnostic(
+        "padding_effect",
+        "Greatest change of an output where random numbers replace the padding.",
+        "[]",
+        "tokens",
+    ),
+    Diagnostic(
+        "unclipped_norm", "Norm of the first batch's gradient before clipping.", "[]", "clipping"
+    ),
+    Diagnostic("clipped_norm", "Its norm after clipping.", "[]", "clipping"),
+    Diagnostic(
+        "clipping_cosine", "Cosine of the gradients before and after clipping.", "[]", "clipping"
+    ),
 )
 
 

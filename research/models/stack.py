@@ -4,6 +4,7 @@ Each stage is one scan over stacked parameters.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,8 +112,7 @@ class Stack(nnx.Module):
         Returns:
             Logits [B, C], of a language model [B, T, C], and statistics [N] or [N+1] by gauge.
         """
-        if self.arch.padded:
-            ctx = dataclasses.replace(ctx, padding_mask=x != 0)
+        ctx = self.with_padding(ctx, x)
         layer_slots = dict(slots)
         embedding_slot = None
         signal_slots = slots.get(SIGNAL_GRAD.name)
@@ -125,7 +125,13 @@ class Stack(nnx.Module):
             h, layer_statistics = self._run_steps(x, h, layer_slots, ctx)
         else:
             h, layer_statistics = self.run_layers(h, layer_slots, ctx)
-        return self._logits(h, ctx), _concatenate([*statistics, *layer_statistics])
+        return self.logits(h, ctx), _concatenate([*statistics, *layer_statistics])
+
+    def with_padding(self, ctx: ForwardContext, x: Array) -> ForwardContext:
+        """The context with the positions of ``x`` that hold tokens, where examples are padded."""
+        if not self.arch.padded:
+            return ctx
+        return dataclasses.replace(ctx, padding_mask=x != 0)
 
     def first_input(self, x: Array, ctx: ForwardContext) -> Array:
         """The first layer's input."""
@@ -176,6 +182,38 @@ class Stack(nnx.Module):
             first_layer += stage.blocks * layers_per_block
         return h, collected
 
+    def signals(self, h: Array, ctx: ForwardContext) -> list[Array]:
+        """The signals h_0 to h_N [B, …] of a network whose layers do not share weights.
+
+        They may differ in shape between the stages of a network. All of them are stored: this is
+        for diagnostics, not for training. It costs one forward pass.
+
+        Args:
+            h: the first layer's input.
+            ctx: the context of the pass. Running statistics are not updated, so it must be one of
+                evaluation where there is batch norm.
+        """
+        collected = [h]
+        stacks = list(self.stages)
+        layer_number = 0
+        for stage in self.arch.plan:
+            layers_per_block = len(stage.parts)
+            graphs = []
+            variables = []
+            for stack in stacks[:layers_per_block]:
+                graph, stack_variables = nnx.split(stack)
+                graphs.append(graph)
+                variables.append(stack_variables)
+            stacks = stacks[layers_per_block:]
+            for block in range(stage.blocks):
+                for graph, stacked in zip(graphs, variables, strict=True):
+                    of_block = jax.tree.map(operator.itemgetter(block), stacked)
+                    layer = nnx.merge(graph, of_block)
+                    h, _ = layer(h, {}, ctx, jnp.int32(layer_number))
+                    collected.append(h)
+                    layer_number += 1
+        return collected
+
     def _run_steps(
         self,
         x: Array,
@@ -213,7 +251,16 @@ class Stack(nnx.Module):
         numbers = unit_vectors(self.arch, x)
         return numbers.reshape(len(x), self.arch.model.depth, -1)
 
-    def _logits(self, h: Array, ctx: ForwardContext) -> Array:
+    def head_input(self, h: Array, ctx: ForwardContext) -> Array:
+        """What the head reads of a signal: normalised, activated, and averaged over positions.
+
+        Args:
+            h: the last layer's output, or another signal of its shape.
+            ctx: the context of the pass.
+
+        Returns:
+            [B, D], of a language model [B, T, D].
+        """
         arch = self.arch
         h = apply_norm(self.norm, h, train=ctx.train)
         if arch.activates_end:
@@ -225,6 +272,11 @@ class Stack(nnx.Module):
         elif h.ndim > 2 and not arch.language:
             positions = tuple(range(1, h.ndim - 1))
             h = jnp.mean(h, axis=positions)
+        return h
+
+    def logits(self, h: Array, ctx: ForwardContext) -> Float[Array, "..."]:
+        """The outputs [B, C], of a language model [B, T, C], from the last signal ``h``."""
+        h = self.head_input(h, ctx)
         if self.head is not None:
             return self.head(h)
         return h @ read(self.embed.table.vectors, h.dtype).T

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from research.gauges.table import SIGNAL_GRAD
+from research.gauges.table import SIGNAL_GRAD, TRACKED_DIAGNOSTICS
 from research.records.runs import METRICS, PROFILES, Run
 from research.reporting.selection import select_runs
 from research.reporting.tables import (
@@ -16,6 +16,7 @@ from research.reporting.tables import (
     bar_chart,
     console,
     format_final,
+    format_number,
     runs_table,
 )
 
@@ -63,6 +64,7 @@ def show_run(run: Run) -> None:
         colour = VERDICT_COLOURS.get(verdict.get("kind") or "", "")
         out.print(Text(verdict["sentence"], style=colour), soft_wrap=True)
     _print_profile(run, out)
+    _print_diagnostics(run, out)
     _print_loss(run, out)
 
 
@@ -110,6 +112,28 @@ def _print_signal(
         f"from layer 0 (the input, left) to layer {last_layer} (right)"
     )
     _print_chart(title, logs.tolist(), out, min_span=1.0)
+
+
+def _print_diagnostics(run: Run, out: Console) -> None:
+    """Prints the last value of each diagnostic that trackers get; of layers the first and last."""
+    try:
+        columns = run.inspections
+    except FileNotFoundError:
+        return
+    if not len(columns.get("step", ())):
+        return
+    step = int(columns["step"][-1])
+    for diagnostic in TRACKED_DIAGNOSTICS:
+        name = diagnostic.name
+        if not diagnostic.inspection or name not in columns:
+            continue
+        values = np.atleast_1d(columns[name][-1])
+        text = format_number(float(values[0]))
+        if not diagnostic.is_number:
+            last_layer = len(values) - 1
+            last = format_number(float(values[-1]))
+            text = f"{text} at layer 0, {last} at layer {last_layer}"
+        out.print(f"{name} at step {step}: {text}", markup=False, soft_wrap=True)
 
 
 def _print_loss(run: Run, out: Console) -> None:

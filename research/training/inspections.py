@@ -6,7 +6,7 @@ random draws of outputs are always the same.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,33 +20,59 @@ from jaxtyping import Array
 
 from research.gauges.curvature import (
     difference_errors,
+    hessian_spectrum,
     isometry,
     mean_cosine,
     mode_error,
     sharpness,
 )
 from research.gauges.layers import layer_norms
-from research.gauges.norms import euclidean
+from research.gauges.norms import euclidean, nonzero_or_one
+from research.gauges.probes import (
+    Probe,
+    class_spread,
+    fit_probe,
+    principal_plane,
+    token_spread,
+)
 from research.gauges.symmetries import balance, layer_cosines, scale_derivatives, unit_cosines
 from research.gauges.table import SIGNAL_GRAD
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
+from research.training.landscape import (
+    difference,
+    filter_normalized,
+    losses_on_line,
+    losses_on_plane,
+)
 from research.training.layer_params import is_kernel, kernels_of, path_names
 from research.training.losses import loss_and_accuracy
 from research.training.objective import (
     Batch,
     augment_and_shard,
     graph_of,
+    make_model,
     make_objective,
     next_batch,
     normalize_inputs,
 )
+from research.training.optimizers import clip_gradient
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState, without_loss_scale
 
 MAX_SHARPNESS_EXAMPLES = 1024  # that sharpness is averaged over, except for full batches
 MAX_COMPARED_EXAMPLES = 256  # whose gradients are compared or recorded one by one
+MAX_PROBED_EXAMPLES = 2048  # of each split, that a linear probe is fitted to and tested on
+NUM_MASKS = 10_000  # random masks that outputs are averaged over
+MASKS_AT_ONCE = 250
+MAX_TEXTS = 64  # whose tokens are looked at one by one
+MAX_LANDSCAPE_EXAMPLES = 512  # that the loss around the weights is averaged over
+SURFACE_COORDINATES = np.linspace(-1, 1, 17)
+NUM_DIRECTIONS = 4  # of the lines on which a surface is measured as well
+INTERPOLATION_COORDINATES = np.linspace(0, 1, 26)
+LANCZOS_NUMBERS = 2**21  # that the vectors of a Hessian's spectrum may hold
+MIN_SPECTRUM = 64  # Hessian-vector products of a spectrum, of however large a network
 # Step sizes of numerical derivatives, in units of the weights' norm.
 DIFFERENCE_STEPS = 10.0 ** -(0.5 * np.arange(2, 29))
 MAX_RECORDED_PARAMETERS = 4096
@@ -59,7 +85,11 @@ OUTPUTS = 4
 PROJECTION = 5
 DIRECTION = 6
 SIGNS = 7
-BATCHES = 8
+MASKS = 8
+SURFACE = 9
+SPECTRUM = 10
+PADDING = 11
+BATCHES = 12
 
 Data = Mapping[str, Array]
 Diagnostics = dict[str, Array]
@@ -110,6 +140,16 @@ class Snapshot:
         """What the network reads of the examples that are compared one by one."""
         return self.inputs(slice(MAX_COMPARED_EXAMPLES))
 
+    def features(self, x: Array) -> list[Array]:
+        """Each signal h_0 to h_N of inputs ``x`` as the head would read it: N+1 times [B, D].
+
+        Batch norm uses its running statistics, and nothing is drawn at random.
+        """
+        network = self.network()
+        ctx = network.with_padding(ForwardContext(self.hp, train=False), x)
+        signals = network.signals(network.first_input(x, ctx), ctx)
+        return [network.head_input(h, ctx) for h in signals]
+
     def network(self) -> Stack:
         """The network with its present weights."""
         graph = graph_of(self.arch, self.hp)
@@ -157,19 +197,32 @@ def inspect(
     """
     if spec.streamed:
         data = {**data, "x": data["x"][0], "y": data["y"][0]}
-    snapshot = _wide_snapshot(spec, state, hp, data)
+    snapshot = wide_snapshot(spec, state, hp, data)
+    return inspect_snapshot(snapshot, spec.measure.inspect)
+
+
+def inspect_snapshot(snapshot: Snapshot, names: Sequence[str]) -> Diagnostics:
+    """The diagnostics of a run's state that ``names`` ask for, by column."""
     diagnostics = {}
-    for name in spec.measure.inspect:
+    for name in names:
         diagnostics |= INSPECTIONS[name](snapshot)
     return diagnostics
 
 
-def _wide_snapshot(
+def wide_snapshot(
     spec: ProgramConfig,
     state: TrainState,
     hp: HParams,
     data: Data,
 ) -> Snapshot:
+    """A run's state as diagnostics see it: in float32 or wider, with a loss scale of 1.
+
+    Args:
+        spec: the program.
+        state: the state of one run.
+        hp: the hyperparameters.
+        data: the training examples.
+    """
     arch = spec.architecture
     param_dtype = str(jnp.promote_types(arch.param_dtype, jnp.float32))
     wide = dataclasses.replace(
@@ -455,6 +508,274 @@ def _gradient_variance(snapshot: Snapshot) -> Diagnostics:
     }
 
 
+def _masked_outputs(snapshot: Snapshot) -> Diagnostics:
+    """The first example's outputs [C]: mean over 10⁴ random masks, its error, and without masks.
+
+    Dropout that divides what it keeps by the probability of keeping it leaves the expectation of a
+    linear network as it is. The error is the standard error of the mean. Cost: 10⁴ forward passes
+    of one example.
+
+    References:
+        Srivastava et al., Dropout, 2014, §10.
+    """
+    first_example = snapshot.inputs(slice(1))
+    network_key = snapshot.key(MASKS)
+
+    def outputs(ctx: ForwardContext) -> Array:
+        values, _ = snapshot.network()(first_example, {}, ctx)
+        return values[0]
+
+    def masked(number: Array) -> Array:
+        key = jax.random.fold_in(network_key, number)
+        return outputs(dataclasses.replace(snapshot.ctx, key=key))
+
+    numbers = jnp.arange(NUM_MASKS)
+    draws = lax.map(masked, numbers, batch_size=MASKS_AT_ONCE)
+    deviation = jnp.std(draws, axis=0, ddof=1)
+    return {
+        "masked_output_mean": jnp.mean(draws, axis=0),
+        "masked_output_error": deviation / NUM_MASKS**0.5,
+        "unmasked_output": outputs(ForwardContext(snapshot.hp, train=False)),
+    }
+
+
+def _probes(snapshot: Snapshot) -> Diagnostics:
+    """Errors of a linear probe on each signal [N+1], and the spread within over between classes.
+
+    A probe is fitted to the first 2048 training examples and tested on them and on as many of the
+    evaluation split; NaN where examples are streamed, because no evaluation split is at hand then.
+    It reads what the head would read of that signal. Cost: a forward pass of these examples, and
+    (N+1)·D²·K multiplications.
+
+    References:
+        Alain, Bengio, Understanding intermediate layers using linear classifier probes, 2016.
+    """
+    data = snapshot.data
+    arch = snapshot.arch
+    labels = data["y"][:MAX_PROBED_EXAMPLES]
+    features = snapshot.features(snapshot.inputs(slice(MAX_PROBED_EXAMPLES)))
+    probes = [fit_probe(each, labels, arch.classes) for each in features]
+    spreads = [class_spread(each, labels, arch.classes) for each in features]
+    errors = _errors_of_probes(probes, features, labels)
+    eval_errors = jnp.full_like(errors, jnp.nan)
+    if "eval_x" in data:
+        rows = data["eval_x"][:MAX_PROBED_EXAMPLES]
+        eval_features = snapshot.features(normalize_inputs(arch, data, rows))
+        eval_labels = data["eval_y"][:MAX_PROBED_EXAMPLES]
+        eval_errors = _errors_of_probes(probes, eval_features, eval_labels)
+    return {
+        "probe_error": errors,
+        "probe_eval_error": eval_errors,
+        "class_spread": jnp.stack(spreads),
+    }
+
+
+def _errors_of_probes(
+    probes: Sequence[Probe],
+    features: Sequence[Array],
+    labels: Array,
+) -> Array:
+    errors = []
+    for probe, of_signal in zip(probes, features, strict=True):
+        errors.append(probe.error(of_signal, labels))
+    return jnp.stack(errors)
+
+
+def _representations(snapshot: Snapshot) -> Diagnostics:
+    """Each signal of the first 256 examples on its first two principal axes [N+1, K, 2].
+
+    ``representation_class`` [K] holds the examples' labels. A signal is what the head would read of
+    it. Cost: a forward pass of 256 examples, and N+1 singular value decompositions [K, D].
+    """
+    features = snapshot.features(snapshot.compared_inputs())
+    planes = jnp.stack([principal_plane(each) for each in features])
+    labels = snapshot.data["y"][:MAX_COMPARED_EXAMPLES]
+    return {"representation": planes, "representation_class": labels.astype(planes.dtype)}
+
+
+def _feature_maps(snapshot: Snapshot) -> Diagnostics:
+    """The signals h_0 to h_N of the first example [N+1, …], and what the network reads of it.
+
+    Of ``cnn`` they are images with one channel for each feature, [N+1, H, W, D]. Batch norm uses
+    its running statistics. Cost: a forward pass of one example.
+
+    References:
+        Zeiler, Fergus, Visualizing and understanding convolutional networks, 2014.
+    """
+    network = snapshot.network()
+    ctx = ForwardContext(snapshot.hp, train=False)
+    example = snapshot.inputs(slice(1))
+    signals = network.signals(network.first_input(example, ctx), ctx)
+    return {
+        "feature_maps": jnp.concatenate(signals),
+        "shown_example": example[0].reshape(snapshot.arch.shape),
+    }
+
+
+def landscape_loss(snapshot: Snapshot) -> Callable[[Any], Array]:
+    """The training loss of the first 512 examples as a function of the parameters."""
+    examples = min(len(snapshot.data["x"]), MAX_LANDSCAPE_EXAMPLES)
+    return snapshot.loss(jnp.arange(examples))
+
+
+def initial_params(snapshot: Snapshot) -> Any:
+    """The weights that the run started from; of narrow formats before they were rounded."""
+    arch = snapshot.arch
+    key = jax.random.fold_in(snapshot.state.key, 0)
+    _, params, _ = nnx.split(make_model(arch, snapshot.hp, key), nnx.Param, ...)
+    return params
+
+
+def _loss_surface(snapshot: Snapshot) -> Diagnostics:
+    """The training loss on a plane through the weights [A, A] and on four more lines [4, A].
+
+    The directions are random and filter-normalised; coordinates from −1 to 1 are in units of each
+    filter's norm. The loss is that of the first 512 examples, in nats. Cost: A² + 4·A = 357 forward
+    passes of these examples.
+
+    References:
+        Li et al., Visualizing the loss landscape of neural nets, 2018, §4.
+    """
+    loss = landscape_loss(snapshot)
+    params = snapshot.state.params
+    key = snapshot.key(SURFACE)
+    coordinates = jnp.asarray(SURFACE_COORDINATES, ravel_pytree(params)[0].dtype)
+
+    def direction(number: int | Array) -> Any:
+        return filter_normalized(params, jax.random.fold_in(key, number))
+
+    def line(number: Array) -> Array:
+        return losses_on_line(loss, params, direction(number), coordinates)
+
+    lines = lax.map(line, jnp.arange(2, 2 + NUM_DIRECTIONS))
+    surface = losses_on_plane(loss, params, direction(0), direction(1), coordinates)
+    return {
+        "surface_coordinate": coordinates,
+        "surface_loss": surface,
+        "line_loss": lines,
+    }
+
+
+def _interpolation(snapshot: Snapshot) -> Diagnostics:
+    """The training loss on the straight line from the initial weights to the present ones [26].
+
+    The loss is that of the first 512 examples, in nats. Cost: 26 forward passes of these examples.
+
+    References:
+        Goodfellow, Vinyals, Saxe, Qualitatively characterizing neural network optimization
+        problems, 2015, §2.
+    """
+    start = initial_params(snapshot)
+    direction = difference(snapshot.state.params, start)
+    coordinates = jnp.asarray(INTERPOLATION_COORDINATES, ravel_pytree(start)[0].dtype)
+    losses = losses_on_line(landscape_loss(snapshot), start, direction, coordinates)
+    return {"interpolation_loss": losses}
+
+
+def _hessian_spectrum(snapshot: Snapshot) -> Diagnostics:
+    """Eigenvalues of the Hessian of the training loss, and the loss in their extreme directions.
+
+    The loss is that of the first 512 examples.
+
+    ``hessian_eigenvalues`` [m] with ``hessian_weights`` [m], as ``hessian_spectrum`` of
+    ``gauges.curvature`` gives them: all P eigenvalues where P² is at most 2 million, else as many
+    as 2 million stored numbers permit, but at least 64. ``saddle_loss`` [17, 17] is the loss on the
+    plane of the directions of the least (rows) and the greatest (columns) eigenvalue, at distances
+    from −1 to 1 in weight space.
+    """
+    params = snapshot.state.params
+    num_params = ravel_pytree(params)[0].size
+    iterations = min(num_params, max(MIN_SPECTRUM, LANCZOS_NUMBERS // num_params))
+    loss = landscape_loss(snapshot)
+    spectrum = hessian_spectrum(jax.grad(loss), params, snapshot.key(SPECTRUM), iterations)
+    coordinates = jnp.asarray(SURFACE_COORDINATES, spectrum.values.dtype)
+    return {
+        "hessian_eigenvalues": spectrum.values,
+        "hessian_weights": spectrum.weights,
+        "saddle_loss": losses_on_plane(
+            loss, params, spectrum.least, spectrum.greatest, coordinates
+        ),
+    }
+
+
+def _weights(snapshot: Snapshot) -> Diagnostics:
+    """All parameters as one vector [P]: a point of the path that training takes."""
+    return {"weights": ravel_pytree(snapshot.state.params)[0]}
+
+
+def _tokens(snapshot: Snapshot) -> Diagnostics:
+    """How the tokens of the first 64 texts differ from each other, and what each of them decides.
+
+    - ``token_spread`` [N+1]: of each signal the norm of the tokens' vectors minus their mean, over
+      the norm of the vectors, mean over texts; 0 where all tokens are alike.
+    - ``token_gradient`` [K, T]: the norm of the gradient of a text's loss with respect to the
+      vector of each token, position included, in nats per unit.
+    - ``token_mask`` [K, T]: 1 at positions that hold a token, 0 at padding.
+    - ``padding_effect``: the greatest change of an output where random numbers replace the vectors
+      of the padding.
+
+    Cost: four forward passes and a backward pass of 64 texts. Nothing is drawn at random in the
+    network.
+
+    References:
+        Dong, Cordonnier, Loukas, Attention is not all you need, 2021, §2.1: the residual of rank
+        collapse. Simonyan, Vedaldi, Zisserman, Deep inside convolutional networks, 2014, §3: the
+        gradient with respect to the input.
+    """
+    texts = snapshot.inputs(slice(MAX_TEXTS))
+    labels = snapshot.data["y"][:MAX_TEXTS]
+    network = snapshot.network()
+    ctx = network.with_padding(ForwardContext(snapshot.hp, train=False), texts)
+    vectors = network.first_input(texts, ctx)
+    mask = ctx.padding_mask
+    if mask is None:
+        mask = jnp.ones(texts.shape, bool)
+
+    def outputs(h: Array) -> Array:
+        stack = snapshot.network()
+        last, _ = stack.run_layers(h, {}, ctx)
+        return stack.logits(last, ctx)
+
+    def total_loss(h: Array) -> Array:
+        losses, _ = loss_and_accuracy(snapshot.hp.loss, outputs(h), labels)
+        return jnp.sum(losses)
+
+    gradient = jax.grad(total_loss)(vectors)
+    noise = jax.random.normal(snapshot.key(PADDING), vectors.shape, vectors.dtype)
+    noisy = jnp.where(mask[..., None], vectors, noise)
+    spreads = [token_spread(h, mask) for h in network.signals(vectors, ctx)]
+    return {
+        "token_spread": jnp.stack(spreads),
+        "token_gradient": jnp.linalg.norm(gradient, axis=-1),
+        "token_mask": mask.astype(vectors.dtype),
+        "padding_effect": jnp.max(jnp.abs(outputs(noisy) - outputs(vectors))),
+    }
+
+
+def _clipping(snapshot: Snapshot) -> Diagnostics:
+    """The norm of the first batch's gradient before and after clipping, and their cosine.
+
+    Where ``optimizer.clip`` is none, nothing changes. Cost: a backward pass of one batch.
+
+    References:
+        Pascanu, Mikolov, Bengio, On the difficulty of training recurrent neural networks, 2013,
+        Algorithm 1.
+    """
+    params = snapshot.state.params
+    gradient = jax.grad(snapshot.loss(snapshot.first_batch))(params)
+    clipped = clip_gradient(snapshot.hp.optimizer, gradient, params)
+    raw, _ = ravel_pytree(gradient)
+    bounded, _ = ravel_pytree(clipped)
+    raw_norm = euclidean(raw)
+    bounded_norm = euclidean(bounded)
+    product = jnp.vdot(raw / nonzero_or_one(raw_norm), bounded / nonzero_or_one(bounded_norm))
+    return {
+        "unclipped_norm": raw_norm,
+        "clipped_norm": bounded_norm,
+        "clipping_cosine": product,
+    }
+
+
 INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "sharpness": _sharpness,
     "jacobian_spectrum": _jacobian_spectrum,
@@ -468,4 +789,14 @@ INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "parameters": _parameters,
     "fitted_function": _fitted_function,
     "gradient_variance": _gradient_variance,
+    "masked_outputs": _masked_outputs,
+    "probes": _probes,
+    "representations": _representations,
+    "feature_maps": _feature_maps,
+    "loss_surface": _loss_surface,
+    "interpolation": _interpolation,
+    "hessian_spectrum": _hessian_spectrum,
+    "weights": _weights,
+    "tokens": _tokens,
+    "clipping": _clipping,
 }

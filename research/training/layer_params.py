@@ -10,6 +10,8 @@ from jaxtyping import Array
 from research.models.architecture import Architecture
 
 STAGES = "stages"  # where the parameters of layers are, stacked
+# The names of parameters that have inputs and outputs, and of embeddings.
+MATRIX_NAMES = ("kernel", "recurrent", "input", "vectors", "positions")
 
 
 def stages_of(arch: Architecture, params: Any) -> list[list[Any]]:

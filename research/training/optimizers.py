@@ -24,10 +24,7 @@ from research.config.options import (
     Schedule,
 )
 from research.gauges.norms import tree_euclidean
-from research.training.layer_params import STAGES, path_names
-
-# The names of parameters that have inputs and outputs, and of embeddings.
-MATRIX_NAMES = ("kernel", "recurrent", "input", "vectors", "positions")
+from research.training.layer_params import MATRIX_NAMES, STAGES, path_names
 
 
 def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:

@@ -3,10 +3,12 @@
 import os
 import re
 
+import numpy as np
 import pytest
 
 from research.records.record import Lock
 from research.records.runs import Run
+from research.reporting.show import show_run
 from research.reporting.tables import bar_chart, format_number
 
 
@@ -23,6 +25,21 @@ def test_show_prints_the_verdict_and_draws_profile_and_loss(fathom, five_runs):
         assert title in said.out
     lines_of_charts = [line for line in said.out.splitlines() if re.search("[▁▂▃▄▅▆▇█]", line)]
     assert len(lines_of_charts) == 3 * 8
+
+
+def test_show_prints_the_last_value_of_diagnostics(five_runs, capsys):
+    run = Run(five_runs / "outputs/one/model.depth=64,skip=none")
+    run.inspections = {
+        "step": np.array([0, 50]),
+        "sharpness": np.array([1.0, 12.5]),
+        "probe_error": np.array([[0.5, 0.5, 0.5], [0.25, 0.125, 0.0625]]),
+        "weights": np.zeros((2, 7)),
+    }
+    show_run(run)
+    lines = capsys.readouterr().out.splitlines()
+    assert "sharpness at step 50: 12.5" in lines
+    assert "probe_error at step 50: 0.25 at layer 0, 0.0625 at layer 2" in lines
+    assert not any(line.startswith("weights") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,26 @@ TRAIN = [  # what follows fathom train, and what the line must hold
         ["skip must be none (balance needs units", "got identity"],
     ),
     (
+        ["measure.inspect=[masked_outputs]"],
+        ["model.dropout must be above 0 (masked_outputs needs dropout", "got 0"],
+    ),
+    (
+        ["measure.inspect=[masked_outputs]", "model.dropout=0.5", "norm=batch"],
+        ["norm must be another norm (masked_outputs looks at one example), got batch"],
+    ),
+    (
+        ["measure.inspect=[feature_maps]", "model=resnet_cifar"],
+        ["model must be mlp or cnn (feature_maps compares", "got resnet_cifar"],
+    ),
+    (
+        ["measure.inspect=[probes]", "data=function", "loss=mse"],
+        ["data must be a dataset with a class for each example (probes", "got function"],
+    ),
+    (
+        ["measure.inspect=[tokens]", "model=transformer"],
+        ["data must be texts with a class each (tokens", "got digits"],
+    ),
+    (
         ["measure.inspect=[scale_derivative]", "model=rnn"],
         ["model must be mlp or cnn", "do not share weights), got rnn"],
     ),

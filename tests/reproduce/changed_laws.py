@@ -3,6 +3,7 @@
 Usage: python changed_laws.py LAW EXPERIMENT
 """
 
+import dataclasses
 import sys
 
 import jax
@@ -10,12 +11,15 @@ import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 from research.cli import main as cli
-from research.config.options import SkipKind
+from research.config.options import Clip, SkipKind
+from research.models import feed_forward
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import Architecture
 from research.models.skip import INITIAL_ALPHA, Skip
+from research.training import inspections, optimizers, program
 
 MORE_VARIANCE = 1.05
 
@@ -144,6 +148,53 @@ def switch_biases_on(patch):
     patch.setattr(Architecture, "linear_kwargs", with_bias)
 
 
+def leave_dropout_unscaled(patch):
+    """Dropout does not divide what it keeps by the probability of keeping it."""
+    scaled = feed_forward.dropout
+
+    def dropout(arch, z, ctx, layer):
+        if not (arch.has_dropout and ctx.train):
+            return z
+        keep = 1 - ctx.hp.dropout_rate
+        return scaled(arch, z, ctx, layer) * keep.astype(z.dtype)
+
+    patch.setattr(feed_forward, "dropout", dropout)
+
+
+def probe_wrong_layer(patch):
+    """Probes read the layers in reverse order."""
+    features = inspections.Snapshot.features
+
+    def reversed_features(self, x):
+        return features(self, x)[::-1]
+
+    patch.setattr(inspections.Snapshot, "features", reversed_features)
+
+
+def leave_filters_unscaled(patch):
+    """The directions of a loss surface have norm 1 as a whole; no filter is scaled to its norm."""
+
+    def random_direction(params, key):
+        flat, restore = ravel_pytree(params)
+        direction = jax.random.normal(key, flat.shape, flat.dtype)
+        return restore(direction / jnp.linalg.norm(direction))
+
+    patch.setattr(inspections, "filter_normalized", random_direction)
+
+
+def clip_each_value(patch):
+    """What is asked to be clipped by its global norm is clipped element by element."""
+    clip_gradient = optimizers.clip_gradient
+
+    def by_value(optimizer, *arguments):
+        if optimizer.clip is Clip.global_norm:
+            optimizer = dataclasses.replace(optimizer, clip=Clip.value)
+        return clip_gradient(optimizer, *arguments)
+
+    for module in (program, inspections):
+        patch.setattr(module, "clip_gradient", by_value)
+
+
 LAWS = {
     "weights": enlarge_weights,
     "branches": enlarge_branches,
@@ -154,6 +205,10 @@ LAWS = {
     "tanh": steepen_tanh,
     "averages": leave_averages_biased,
     "biases": switch_biases_on,
+    "dropout": leave_dropout_unscaled,
+    "probe": probe_wrong_layer,
+    "filters": leave_filters_unscaled,
+    "clip": clip_each_value,
 }
 
 

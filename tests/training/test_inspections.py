@@ -13,45 +13,20 @@ from numpy.testing import assert_allclose
 
 from research.config import options
 from research.gauges.curvature import mean_cosine
-from research.training.inspections import INSPECTIONS, Snapshot
-from research.training.objective import make_objective, normalize_inputs
+from research.training.inspections import INSPECTIONS
+from research.training.objective import make_objective
 from research.training.precision import precision_context
 from research.training.program import make_program
 
-from ..builders import make_hparams, make_program_config, select_existing
+from ..builders import make_program_config
 from ..compiling import quick
 from ..oracle import unrolled
+from .inspecting import EXAMPLES, inputs_of, inspect_network, make_hp
 from .programs import make_data, make_losses, to_float64
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
-EXAMPLES = 24
 BATCH_SIZE = 8
-
-
-def make_hp(spec, runs: int | None = 1):
-    numbers = {"init.sigma_w": 1.0, "init.sigma_b": 0.1}
-    return make_hparams(spec, select_existing(spec, numbers), runs=runs)
-
-
-def inspect_network(*inspections, **changes):
-    """The diagnostics of a network at initialisation, and the run's ``Snapshot`` there."""
-    settings = {"precision": "float64", "depth": 3, "width": 5} | changes
-    spec = make_program_config(inspect=inspections, **settings)
-    program = make_program(spec)
-    hp = make_hp(spec)
-    data = make_data(EXAMPLES)
-    states = program.init(hp)
-    diagnostics = {}
-    for name, values in program.inspections(states, hp, data).items():
-        diagnostics[name] = np.asarray(values)[0]
-    state = jax.tree.map(lambda leaf: leaf[0], states)
-    return diagnostics, Snapshot(spec, state, make_hp(spec, runs=None), data)
-
-
-def inputs_of(snapshot, examples=EXAMPLES):
-    """What the network reads of the first examples."""
-    return normalize_inputs(snapshot.arch, snapshot.data, snapshot.data["x"][:examples])
 
 
 def mean_loss(snapshot, examples):

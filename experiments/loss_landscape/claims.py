@@ -1,0 +1,275 @@
+"""Claims about the loss as a function of the weights; their thresholds were set before the runs."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from research.records.queries import by_seed, final_values, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+
+LI = "Li et al. 2018"
+GOODFELLOW = "Goodfellow, Vinyals, Saxe 2015"
+SAGUN = "Sagun, Bottou, LeCun 2017"
+DAUPHIN = "Dauphin et al. 2014"
+CHOROMANSKA = "Choromanska et al. 2015"
+PLAIN = "none"
+RESIDUAL = "inv_sqrt_depth"
+TRAINED = -1  # which inspection
+SLACK = 1e-4  # a rise of the loss that does not count, in nats
+NEAR_ZERO = 0.01  # an eigenvalue below this share of the greatest one belongs to the bulk
+NEGATIVE = 1e-4  # one below minus this share of the greatest one is negative beyond rounding
+
+
+def claims(runs: Sequence[Run]) -> list[Claim]:
+    """Surfaces, straight lines, the Hessian's spectrum, a saddle, and many minima."""
+    return [
+        _gorge(runs, 0.5, 10),
+        _gorge(runs, 1.0, 100),
+        _downhill(runs),
+        _ridge(runs),
+        _bulk(runs),
+        _bulk_grows(runs),
+        _fewer_negative(runs),
+        _negative_falls_with_loss(runs),
+        _plateau(runs),
+        _saddle_curves_both_ways(runs),
+        _saddle_losses(runs),
+        _minima_are_equally_good(runs),
+        _minima_are_apart(runs),
+    ]
+
+
+def select_surface(
+    runs: Sequence[Run],
+    skip: str,
+    depth: int,
+) -> list[Run]:
+    """The runs whose surface was measured, of one depth, with or without shortcuts."""
+    inspected = ["loss_surface", "interpolation"]
+    settings = {"skip.kind": skip, "model.depth": depth, "measure.inspect": inspected}
+    return where(runs, settings)
+
+
+def select_minima(runs: Sequence[Run]) -> list[Run]:
+    """The ten runs that differ in nothing but their seed, whose weights were recorded."""
+    return where(runs, {"measure.inspect": ["weights"]})
+
+
+def loss_at(run: Run, distance: float) -> float:
+    """The mean loss at a distance on the four lines through the trained weights, both ways."""
+    coordinates = run.inspections["surface_coordinate"][TRAINED]
+    lines = run.inspections["line_loss"][TRAINED]
+    at_distance = np.isclose(np.abs(coordinates), distance)
+    return float(np.mean(lines[:, at_distance]))
+
+
+def _gorge(
+    runs: Sequence[Run],
+    distance: float,
+    factor: float,
+) -> Claim:
+    plain = by_seed(select_surface(runs, PLAIN, 20))
+    residual = by_seed(select_surface(runs, RESIDUAL, 20))
+    ratios = []
+    for seed, run in plain.items():
+        ratios.append(loss_at(run, distance) / loss_at(residual[seed], distance))
+    return claim(
+        f"20 layers, {distance:g} × the norm of each filter away: "
+        "mean loss without over with shortcuts",
+        source=f"{LI}, Fig. 1 and 5",
+        expected=f"≥ {factor:g} on every seed",
+        values=ratios,
+        holds=min(ratios) >= factor,
+    )
+
+
+def greatest_rise(losses: np.ndarray) -> float:
+    """The greatest rise of the loss from one point of a line to the next, in nats."""
+    return float(max(0.0, np.max(np.diff(losses))))
+
+
+def _downhill(runs: Sequence[Run]) -> Claim:
+    rises = []
+    for run in select_surface(runs, PLAIN, 4):
+        rises.append(greatest_rise(run.inspections["interpolation_loss"][TRAINED]))
+    num_monotone = sum(rise <= SLACK for rise in rises)
+    return claim(
+        "4 layers: greatest rise between neighbours of 26 points on the line from the initial to "
+        "the trained weights, in nats",
+        source=f"{GOODFELLOW}, Fig. 1",
+        expected=f"≤ {SLACK:g} on at least 4 of 5 seeds",
+        values=rises,
+        holds=num_monotone >= 4,
+    )
+
+
+def _ridge(runs: Sequence[Run]) -> Claim:
+    from research.runner.landscape import losses_between
+
+    group = select_minima(runs)[:6]
+    ratios = []
+    for first, second in zip(group, group[1:], strict=False):
+        losses = losses_between(first.directory, second.directory)
+        ends = (losses[0] + losses[-1]) / 2
+        ratios.append(float(losses.max() / ends))
+    return claim(
+        "4 layers: greatest loss on the line between two solutions over the loss at its ends",
+        source=f"{GOODFELLOW}, Fig. 4",
+        expected="≥ 10 on every pair",
+        values=ratios,
+        holds=min(ratios) >= 10,
+    )
+
+
+def select_curvature(runs: Sequence[Run]) -> list[Run]:
+    """The small networks whose whole Hessian was decomposed."""
+    return where(runs, {"model.width": 12})
+
+
+def bulk_share(run: Run, moment: int) -> float:
+    """The share of eigenvalues below 1 % of the greatest one in magnitude."""
+    values = run.inspections["hessian_eigenvalues"][moment]
+    weights = run.inspections["hessian_weights"][moment]
+    return float(np.sum(weights[np.abs(values) < NEAR_ZERO * values.max()]))
+
+
+def negative_shares(run: Run) -> np.ndarray:
+    """The share of negative eigenvalues at each inspected step."""
+    values = run.inspections["hessian_eigenvalues"]
+    weights = run.inspections["hessian_weights"]
+    is_negative = values < -NEGATIVE * values.max(axis=1, keepdims=True)
+    return np.sum(weights * is_negative, axis=1)
+
+
+def _bulk(runs: Sequence[Run]) -> Claim:
+    shares = [bulk_share(run, TRAINED) for run in select_curvature(runs)]
+    return claim(
+        "1066 weights, trained: share of Hessian eigenvalues below 1 % of the greatest",
+        source=f"{SAGUN}, Fig. 1",
+        expected="≥ 0.8 on every seed",
+        values=shares,
+        holds=min(shares) >= 0.8,
+    )
+
+
+def _bulk_grows(runs: Sequence[Run]) -> Claim:
+    growths = []
+    for run in select_curvature(runs):
+        growths.append(bulk_share(run, TRAINED) - bulk_share(run, 0))
+    return claim(
+        "the same share, trained minus initial",
+        source=SAGUN,
+        expected="> 0 on every seed",
+        values=growths,
+        holds=min(growths) > 0,
+    )
+
+
+def _fewer_negative(runs: Sequence[Run]) -> Claim:
+    ratios = []
+    for run in select_curvature(runs):
+        shares = negative_shares(run)
+        ratios.append(float(shares[TRAINED] / shares[0]))
+    return claim(
+        "share of negative eigenvalues, trained over initial",
+        source=SAGUN,
+        expected="≤ 0.5 on every seed",
+        values=ratios,
+        holds=max(ratios) <= 0.5,
+    )
+
+
+def _negative_falls_with_loss(runs: Sequence[Run]) -> Claim:
+    correlations = []
+    for run in select_curvature(runs):
+        steps = run.inspections["step"].astype(int)
+        losses = run.metrics["train_loss"][steps]
+        correlations.append(rank_correlation(losses, negative_shares(run)))
+    return claim(
+        "along training: rank correlation of the loss and the share of negative eigenvalues",
+        source=f"{DAUPHIN}, who look at critical points; these are points of the path",
+        expected="≥ 0.8 in the mean over seeds",
+        values=correlations,
+        holds=float(np.mean(correlations)) >= 0.8,
+    )
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two series without ties."""
+    ranks = [np.argsort(np.argsort(series)) for series in (first, second)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def select_saddle(runs: Sequence[Run]) -> Run:
+    """The network whose weights start and stay at zero, except for the head's biases."""
+    (run,) = where(runs, {"init.kind": "zeros"})
+    return run
+
+
+def _plateau(runs: Sequence[Run]) -> Claim:
+    run = select_saddle(runs)
+    losses = run.metrics["train_loss"]
+    change = float(abs(losses[-1] - losses[-2]))
+    return claim(
+        "all weights 0: change of the loss by the 101st step of gradient descent, in nats",
+        source=f"{DAUPHIN}: a plateau around a saddle",
+        expected="≤ 1e-6: the gradient is 0 although the loss is that of guessing",
+        values=[change],
+        holds=change <= 1e-6 and losses[-1] > 2.2,
+    )
+
+
+def _saddle_curves_both_ways(runs: Sequence[Run]) -> Claim:
+    values = select_saddle(runs).inspections["hessian_eigenvalues"][TRAINED]
+    balance = float(-values.min() / values.max())
+    return claim(
+        "there: minus the least over the greatest eigenvalue of the Hessian",
+        source="the loss couples the first and the last weights, and is linear in each: ± σ",
+        expected="between 0.1 and 10: both signs",
+        values=[balance],
+        holds=0.1 <= balance <= 10,
+    )
+
+
+def _saddle_losses(runs: Sequence[Run]) -> Claim:
+    losses = select_saddle(runs).inspections["saddle_loss"][TRAINED]
+    centre = len(losses) // 2
+    down = losses[[0, -1], centre] - losses[centre, centre]
+    up = losses[centre, [0, -1]] - losses[centre, centre]
+    return claim(
+        "there: change of the loss one unit along either direction, least curvature both ways, "
+        "then greatest curvature both ways",
+        source=DAUPHIN,
+        expected="below 0, below 0, above 0, above 0",
+        values=[*down.tolist(), *up.tolist()],
+        holds=bool(down.max() < 0 < up.min()),
+    )
+
+
+def _minima_are_equally_good(runs: Sequence[Run]) -> Claim:
+    accuracies = final_values(select_minima(runs), "eval_accuracy")
+    spread = max(accuracies) - min(accuracies)
+    return claim(
+        "ten solutions from ten seeds: held-out accuracy",
+        source=CHOROMANSKA,
+        expected="best minus worst ≤ 0.02",
+        values=accuracies,
+        holds=spread <= 0.02,
+    )
+
+
+def _minima_are_apart(runs: Sequence[Run]) -> Claim:
+    weights = [run.inspections["weights"][TRAINED] for run in select_minima(runs)]
+    cosines = []
+    for first, second in itertools.combinations(weights, 2):
+        cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+        cosines.append(float(cosine))
+    return claim(
+        "the same: cosine between the weights of two solutions",
+        source=CHOROMANSKA,
+        expected="< 0.2 for every pair",
+        values=cosines,
+        holds=max(cosines) < 0.2,
+    )

@@ -1,0 +1,83 @@
+"""Reads the network of a finished run from the checkpoint that it kept (``checkpoint.keep``)."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from research.config.hydra_config import read_recorded_config
+from research.config.schema import Config
+from research.runner.run_setup import RunSetup, make_run_setup
+from research.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    InvalidCheckpoint,
+    array_specs,
+    restore_state,
+    stack_checkpoints,
+)
+from research.training.inspections import Snapshot, wide_snapshot
+from research.training.program import make_program
+from research.training.state import TrainState
+
+
+def load_snapshot(directory: Path) -> Snapshot:
+    """The last state of a run, which its kept checkpoint holds, with its data.
+
+    Args:
+        directory: the run's directory.
+
+    Raises:
+        ValueError: the run kept no checkpoint, it cannot be read, or the examples are streamed.
+    """
+    setup = make_run_setup(read_config(directory))
+    if setup.stream is not None:
+        raise ValueError(f"{directory} streams its examples: its loss cannot be computed again")
+    checkpoint = _read_checkpoint(directory, setup)
+    states = _restore(setup, checkpoint)
+    return wide_snapshot(
+        setup.program_config,
+        _first_run(states),
+        _first_run(setup.hp),
+        setup.data,
+    )
+
+
+def read_config(directory: Path) -> Config:
+    """The configuration of a recorded run.
+
+    Raises:
+        ValueError: it is missing, or holds a setting that there is no longer.
+    """
+    return read_recorded_config(directory / ".hydra" / "config.yaml")
+
+
+def _read_checkpoint(directory: Path, setup: RunSetup) -> Checkpoint:
+    architecture = setup.program_config.architecture
+
+    def expected_specs() -> Any:
+        return array_specs(_state_shapes(setup), architecture, architecture.layers)
+
+    try:
+        checkpoint = Checkpoints(directory).read(expected_specs)
+    except InvalidCheckpoint as error:
+        raise ValueError(f"the checkpoint of {directory} cannot be used: {error}") from error
+    if checkpoint is None:
+        raise ValueError(f"{directory} kept no checkpoint: train it with checkpoint.keep=true")
+    return checkpoint
+
+
+def _state_shapes(setup: RunSetup) -> TrainState:
+    program = make_program(setup.program_config, setup.layout)
+    return jax.eval_shape(program.init, setup.hp)
+
+
+def _restore(setup: RunSetup, checkpoint: Checkpoint) -> TrainState:
+    shapes = _state_shapes(setup)
+    arrays = stack_checkpoints(shapes, {0: checkpoint})
+    keys = jax.vmap(jax.random.key)(setup.hp.seed)
+    return restore_state(shapes, arrays, keys)
+
+
+def _first_run(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], tree)
