@@ -528,12 +528,15 @@ def _tracked_gauges_by_step(profiles: Columns, every: int) -> dict[int, dict[str
 
 
 def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
-    """The columns that W&B gets, by W&B key; None where a step has no value."""
+    """The columns that W&B gets, by W&B key; None where a step has no value.
+
+    Numbers that the user of ``research.Monitor`` has named keep their names.
+    """
     columns = {}
     for name, values in metrics.items():
-        if name in METRIC_KEYS:
+        if name != "step":
             numbers = values + 0  # charts leave truth values out; this makes numbers of them
-            columns[METRIC_KEYS[name]] = numbers.tolist()
+            columns[METRIC_KEYS.get(name, name)] = numbers.tolist()
     return columns
 
 
@@ -590,7 +593,12 @@ def _evenly_spaced(count: int, limit: int) -> np.ndarray:
 
 
 def make_tags(config: JsonObject) -> list[str]:
-    """The tags of a run, such as ``depth:64`` and ``skip:none``, by which users filter runs."""
+    """The tags of a run, such as ``depth:64`` and ``skip:none``, by which users filter runs.
+
+    A run that ``research.Monitor`` recorded has the tags that its user chose.
+    """
+    if "watch" in config:
+        return list(config["watch"].get("tags") or [])
     tags = [
         f"model:{config['model']['kind']}",
         f"depth:{config['model']['depth']}",
