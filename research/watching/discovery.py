@@ -140,6 +140,7 @@ class Site:
             their gradient is not known.
         source: where its input is computed; None where that is unknown.
         source_loops: the scans around that.
+        fed_by: the layer whose output is its input; empty where that is unknown.
         obstacle: why it cannot be measured; empty where it can.
     """
 
@@ -153,6 +154,7 @@ class Site:
     has_computed_parameters: bool
     source: Place | None = None
     source_loops: tuple[Loop, ...] = ()
+    fed_by: str = ""
     obstacle: str = ""
 
     @property
@@ -192,10 +194,11 @@ class _Level:
 
 @dataclass
 class _Input:
-    """The input of a layer."""
+    """The input of a layer; see ``Site``."""
 
-    source: Place | None
-    loops: tuple[Loop, ...]
+    source: Place | None = None
+    loops: tuple[Loop, ...] = ()
+    fed_by: str = ""
 
 
 class Discovery:
@@ -318,10 +321,10 @@ class Discovery:
             return fact
         if label.role is Role.INPUT:
             source, loops = _find_source(level, h)
-            self._inputs.setdefault(name, []).append(_Input(source, loops))
+            self._inputs.setdefault(name, []).append(_Input(source, loops, fact.layer))
             return fact
         inputs = self._inputs.get(name)
-        own_input = inputs.pop() if inputs else _Input(None, ())
+        own_input = inputs.pop() if inputs else _Input()
         if fact.layer == name or self._wraps_loop(name, level.loops):
             return fact  # Flax calls what ``remat`` and ``scan`` wrap as the same module again
         parameters = []
@@ -342,6 +345,7 @@ class Discovery:
             has_computed_parameters=has_computed,
             source=own_input.source,
             source_loops=own_input.loops,
+            fed_by=own_input.fed_by,
         )
         self.sites.append(site)
         return dataclasses.replace(fact, layer=name)

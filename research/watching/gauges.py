@@ -1,7 +1,7 @@
 """What a measured step returns: one value a layer of each gauge, and the names of the layers."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.gauges.norms import nonzero_or_one, tree_euclidean
+from research.gauges.norms import nonzero_or_one
 from research.gauges.table import (
     ACTIVATION_MEAN,
     ACTIVATION_RMS,
@@ -19,7 +19,8 @@ from research.gauges.table import (
     UPDATE_RATIO,
     WEIGHT_NORM,
 )
-from research.watching.layers import LayerTable, OwnedLeaf, Section, rows_in_order
+from research.watching.layer_norms import layer_norms
+from research.watching.layers import LayerTable
 from research.watching.slots import BACKWARD, norm_of_bands, read_statistics, square_in_bands
 
 @dataclass(frozen=True)
@@ -81,13 +82,14 @@ def make_gauges(
         grads: for each input of the loss its gradient; None where it is not differentiated.
         scale: the factor on the loss, which is divided out.
     """
-    norms = _norms_in_order(table, grads)
-    total = tree_euclidean([grad for grad in grads if grad is not None])
+    norms = layer_norms(table, grads)
+    by_layer = norms.by_layer
+    total = norms.total
     if scale is not None:
         sums = _divide_gradients(sums, scale)
-        norms = norms / scale
+        by_layer = by_layer / scale
         total = total / scale
-    return Gauges(sums, {GRAD_NORM.name: norms}, total, table)
+    return Gauges(sums, {GRAD_NORM.name: by_layer}, total, table)
 
 
 def _divide_gradients(sums: Array, divisor: Any) -> Array:
@@ -98,40 +100,6 @@ def _divide_gradients(sums: Array, divisor: Any) -> Array:
     """
     norms = norm_of_bands(sums[..., BACKWARD])
     return sums.at[..., BACKWARD].set(square_in_bands(norms / divisor))
-
-
-def _norms_in_order(table: LayerTable, trees: Sequence[Any]) -> Array:
-    """The norm of each layer's part of a tree [N]; NaN where a layer has none.
-
-    Args:
-        table: the layers.
-        trees: for each input of the loss an array, or None.
-    """
-    rows = []
-    for section in _sections(table):
-        rows.append(_section_norms(section, trees))
-    return jnp.concatenate(list(rows_in_order(table, rows, jnp.stack)))
-
-
-def _sections(table: LayerTable) -> Iterator[Section]:
-    for block in table.blocks:
-        yield from block
-
-
-def _section_norms(section: Section, trees: Sequence[Any]) -> Array:
-    """The norms of the parameters of a section [loops…]."""
-    stacks = []
-    for owned in section.owned:
-        array = trees[owned.leaf]
-        if array is not None:
-            stacks.append(_loops_first(array, owned))
-    if not stacks:
-        return jnp.full(section.loops, jnp.nan, jnp.float32)
-    return tree_euclidean(stacks, batch_axes=len(section.loops))
-
-
-def _loops_first(array: Array, owned: OwnedLeaf) -> Array:
-    return jnp.moveaxis(array, owned.axes, range(len(owned.axes)))
 
 
 def add_updates(
@@ -150,8 +118,8 @@ def add_updates(
     changes = []
     for old, new in zip(before, after, strict=True):
         changes.append(None if old is None else _difference(new, old))
-    weights = _norms_in_order(gauges.table, before)
-    updates = _norms_in_order(gauges.table, changes)
+    weights = layer_norms(gauges.table, before).by_layer
+    updates = layer_norms(gauges.table, changes).by_layer
     ratios = jnp.where(weights > 0, updates / nonzero_or_one(weights), jnp.nan)
     of_updates = {
         WEIGHT_NORM.name: weights,

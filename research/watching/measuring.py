@@ -118,7 +118,7 @@ def _leaves(
     leaves = []
     for path, value in jax.tree_util.tree_leaves_with_path(tree):
         keys = tuple(_key_name(key) for key in path[path_start:])
-        leaves.append(Leaf(keys, is_differentiated, int(jnp.size(value))))
+        leaves.append(Leaf(keys, is_differentiated, int(getattr(value, "size", 1))))
     return leaves
 
 

@@ -118,7 +118,7 @@ def _of_class(sites: Sequence[Site], kind: type) -> list[Site]:
     chosen = [site for site in sites if site.kind == kind.__name__]
     if not chosen:
         kinds = ", ".join(sorted({site.kind for site in sites}))
-        raise NothingToMeasure(f"no layer is a {kind.__name__}; there are {kinds}")
+        raise NothingToMeasure(f"no layer is of class {kind.__name__}; there are {kinds}")
     _refuse_obstacles(chosen)
     return chosen
 
@@ -191,7 +191,8 @@ def _choose_stack(sites: Sequence[Site], sizes: dict[int, int]) -> list[Site]:
 
     A stack are siblings of one class, or a layer that a scan runs along. Of the stacks that hold at
     least half the parameters of the heaviest one, those at the least depth are chosen, and then all
-    that are neither inside nor around them. Layers that the user named are chosen before all.
+    that are neither inside nor around them. Siblings that are stacks themselves, such as an encoder
+    and a decoder, give way to their layers. Layers that the user named are chosen before all.
     """
     taps = [site for site in sites if site.kind == TAP]
     if taps:
@@ -206,7 +207,7 @@ def _choose_stack(sites: Sequence[Site], sizes: dict[int, int]) -> list[Site]:
     chosen: list[Site] = []
     for stack in sorted(heavy, key=_depth_of_stack):
         if not any(_is_nested(site, other) for site in stack for other in chosen):
-            chosen += stack
+            chosen += _inner_stacks(stack, stacks, sizes) or stack
     kept = {id(site) for site in chosen}
     return [site for site in sites if id(site) in kept]
 
@@ -222,12 +223,62 @@ def _heaviest(stacks: dict[tuple[str, str], list[Site]], sizes: dict[int, int]) 
     return heavy
 
 
-def _count_layers(stack: Sequence[Site]) -> int:
-    """The layers of a stack; repeated calls of a layer count once."""
+def _inner_stacks(
+    stack: Sequence[Site],
+    stacks: dict[tuple[str, str], list[Site]],
+    sizes: dict[int, int],
+) -> list[Site]:
+    """The layers in the members of a stack, if each member is a stack itself; else nothing.
+
+    Args:
+        stack: the stack.
+        stacks: all stacks.
+        sizes: the number of parameters of each site.
+    """
+    inner: list[Site] = []
+    for member in stack:
+        found = [chain for chain in stacks.values() if _fills(chain, member, sizes)]
+        if not found:
+            return []
+        inner += found[0]
+    return inner
+
+
+def _fills(
+    chain: Sequence[Site],
+    member: Site,
+    sizes: dict[int, int],
+) -> bool:
+    """Whether a layer consists of a chain of layers, each fed by the one before.
+
+    Args:
+        chain: siblings of one class.
+        member: the layer.
+        sizes: the number of parameters of each site.
+    """
+    outer_loops = len(member.layer_loops)
+    if not chain[0].name.startswith(f"{member.name}/"):
+        return False
+    if _count_layers(chain, outer_loops) < MANY:
+        return False
+    for before, site in zip(chain, chain[1:], strict=False):
+        if site.fed_by != before.name:
+            return False
+    weight = sum(sizes[id(site)] for site in chain)
+    return weight >= SHARE_OF_HEAVIEST * sizes[id(member)]
+
+
+def _count_layers(stack: Sequence[Site], outer_loops: int = 0) -> int:
+    """The layers of a stack; repeated calls of a layer count once.
+
+    Args:
+        stack: the stack.
+        outer_loops: how many of the loops around it do not count.
+    """
     total = 0
     for site in stack:
         if "#" not in site.name:
-            total += math.prod(loop.length for loop in site.layer_loops)
+            total += math.prod(loop.length for loop in site.layer_loops[outer_loops:])
     return total
 
 

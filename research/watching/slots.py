@@ -105,17 +105,25 @@ def measure(h: Array, slot: Float[Array, " 8"]) -> Array:
 
 def _forward(h: Array, slot: Array) -> tuple[Array, Array]:
     del slot
-    dtype = slot_dtype(h.dtype)
-    wide = h.astype(dtype)
-    total = jnp.sum(wide)
-    count = jnp.full_like(total, h.size)
-    squares = square_in_bands(euclidean(h))
-    return h, jnp.concatenate([squares, jnp.stack([total, count])])
+    return h, _forward_statistics(h)
 
 
 def _backward(statistics: Array, cotangent: Array) -> tuple[Array, Array]:
-    squares = square_in_bands(euclidean(cotangent))
+    squares = _squares(cotangent)
     return cotangent, _sum_over_devices(jnp.concatenate([squares, statistics]))
+
+
+# Traced once for all layers of the same shape.
+@jax.jit
+def _forward_statistics(h: Array) -> Array:
+    total = jnp.sum(h, dtype=slot_dtype(h.dtype))
+    count = jnp.full_like(total, h.size)
+    return jnp.concatenate([square_in_bands(euclidean(h)), jnp.stack([total, count])])
+
+
+@jax.jit
+def _squares(cotangent: Array) -> Array:
+    return square_in_bands(euclidean(cotangent))
 
 
 measure.defvjp(_forward, _backward)

@@ -59,8 +59,8 @@ def test_the_table_is_made_without_computing_anything():
 @pytest.mark.parametrize(
     ("select", "message"),
     [
-        ("blok_*", r"no layer fits select='blok_\*'; did you mean block_0\?"),
-        (int, "no layer is a int; there are Dense, LinenBlock"),
+        ("blok_*", r"no layer fits select='blok_\*'; did you mean block_3\?"),
+        (int, "no layer is of class int; there are Dense, LinenBlock"),
     ],
 )
 def test_a_selection_that_fits_nothing(select, message):
