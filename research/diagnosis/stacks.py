@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def judge_stacks(
     if diverged:
         verdict = _diverged_verdict(diverged, names)
         return StackVerdicts(verdict, {})
-    is_measured = np.isfinite(signal).any(axis=0)
+    is_measured = np.any(np.isfinite(signal), axis=0)
     verdicts = {}
     for stack in _usable_stacks(stacks, is_measured):
         verdicts[stack.name] = _judge_stack(steps, signal, stack, names)
@@ -123,7 +124,7 @@ def judge_stacks(
     return StackVerdicts(verdict, verdicts)
 
 
-def _usable_stacks(stacks: Sequence[Stack], is_measured: np.ndarray) -> list[Stack]:
+def _usable_stacks(stacks: Sequence[Stack], is_measured: Any) -> list[Stack]:
     usable = []
     for stack in stacks:
         signals = tuple(index for index in stack.signals if is_measured[index])

@@ -314,6 +314,7 @@ class Discovery:
         """Adds a mark; returns what is known of its result."""
         label: Label = equation.params["label"]
         h, *refs = equation.invars
+        aval: Any = h.aval
         fact = level.fact(h)
         origins = [level.fact(ref).origin for ref in refs]
         name = self._name(label, origins)
@@ -338,8 +339,8 @@ class Discovery:
             path=(*level.path, (index, 0)),
             name=name,
             kind=label.kind,
-            shape=tuple(h.aval.shape),
-            dtype=h.aval.dtype,
+            shape=tuple(aval.shape),
+            dtype=aval.dtype,
             loops=level.loops,
             parameters=tuple(dict.fromkeys(parameters)),
             has_computed_parameters=has_computed,

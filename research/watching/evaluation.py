@@ -299,4 +299,3 @@ def _run_equations(
     )
     values = eval_jaxpr(part, (), *[env[variable] for variable in inputs])
     env.update(zip(outputs, values, strict=True))
-

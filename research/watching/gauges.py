@@ -23,6 +23,7 @@ from research.watching.layer_norms import layer_norms
 from research.watching.layers import LayerTable
 from research.watching.slots import BACKWARD, norm_of_bands, read_statistics, square_in_bands
 
+
 @dataclass(frozen=True)
 class Gauges:
     """What was measured in one step. It is a pytree, so a jit-compiled step may return it.

@@ -1,9 +1,9 @@
 """The norm of each layer's part of a tree of parameters, and of the whole tree, in one pass.
 
-Sums of squares are computed for all arrays at once. Only where one of them cannot be trusted,
-because squares underflow or overflow, they are computed again with all numbers multiplied by a
-power of two. Nothing else is compiled for that, since the passes are iterations of one loop. A GPU
-sums in float64 instead, whose range holds all squares of float32 numbers.
+The squares of float32 numbers are summed in float64, whose range holds them all. For float64, and
+where there is no float64, sums are computed for all arrays at once, and only where one of them
+cannot be trusted, because squares underflow or overflow, again with all numbers multiplied by a
+power of two. Nothing else is compiled for that, since the passes are iterations of one loop.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array
 
 from research.watching.layers import LayerTable, OwnedLeaf, Section, rows_in_order
+from research.watching.slots import sums_in_double
 
 SCALES = {"float32": (1.0, 2.0**70, 2.0**-70), "float64": (1.0, 2.0**600, 2.0**-600)}
 MARGIN = 7  # binary digits by which a sum must exceed the squares that underflow
@@ -63,7 +64,7 @@ def layer_norms(table: LayerTable, trees: Sequence[Any]) -> LayerNorms:
         trees: for each input of the loss an array, or None.
     """
     dtype = jnp.result_type(jnp.float32, *[array for array in trees if array is not None])
-    if jax.default_backend() == "gpu" and dtype == jnp.float32:
+    if sums_in_double(dtype):
         with jax.enable_x64(True):
             squares = _squares(table, trees, jnp.float64(1), jnp.dtype(jnp.float64))
             norms = jnp.sqrt(squares).astype(jnp.float32)

@@ -39,7 +39,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class OwnedLeaf:
-    """An input that belongs to a layer: its index, and its axes that the layer's loops run along."""
+    """An input that belongs to a layer.
+
+    Attributes:
+        leaf: its index.
+        axes: its axes that the loops of the layer run along.
+    """
 
     leaf: int
     axes: tuple[int, ...]
@@ -94,10 +99,10 @@ class LayerTable:
         return groups
 
     def __str__(self) -> str:
-        headings = ("", "layer", "class", "parameters", "note")
-        rows = [headings]
+        rows = [["", "layer", "class", "parameters", "note"]]
         for index, layer in enumerate(self.layers):
-            rows.append((str(index), layer.name, layer.kind, f"{layer.parameters:,}", layer.note))
+            size = f"{layer.parameters:,}"
+            rows.append([str(index), layer.name, layer.kind, size, layer.note])
         widths = []
         for column in zip(*rows, strict=True):
             widths.append(max(map(len, column)))
@@ -289,4 +294,3 @@ def rows_in_order(table: LayerTable, rows: Sequence[Any], stack: Any) -> Iterato
         num_loops = len(block[0].loops)
         together = stack(members, axis=num_loops)
         yield together.reshape(-1, *together.shape[num_loops + 1 :])
-

@@ -46,8 +46,8 @@ class Label:
 mark_p = Primitive("fathom_mark")
 """``mark(h, *parameters, label=…)`` is ``h``. The parameters say which arrays the layer owns."""
 
-# Part of the key under which JAX caches traced functions: a function that was traced before, without
-# marks, is traced again.
+# Part of the key under which JAX caches traced functions: a function that was traced without marks
+# before is traced again.
 _marking = jax.make_user_context(default_value=None)
 
 
@@ -123,8 +123,8 @@ def tap(
 ) -> Array:
     """Names an array of a plain JAX function, so that ``research.watch`` measures it.
 
-    It is the identity. It works under ``jit``, ``scan``, ``vmap``, ``checkpoint`` and ``shard_map``,
-    and costs nothing where nothing is measured.
+    It is the identity. It works under ``jit``, ``scan``, ``vmap``, ``checkpoint`` and
+    ``shard_map``, and costs nothing where nothing is measured.
 
     >>> import jax, jax.numpy as jnp, research
     >>> def loss(params, x):

@@ -35,7 +35,9 @@ RESERVED = ("watch", "tracker")  # entries of the configuration that are not the
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
-    metric.name for metric in METRICS if metric.source is MetricSource.EVALUATION and metric.is_final
+    metric.name
+    for metric in METRICS
+    if metric.source is MetricSource.EVALUATION and metric.is_final
 )
 TRAINING = tuple(
     metric.name for metric in METRICS if metric.source is MetricSource.STEP and metric.is_final

@@ -4,7 +4,6 @@ import fnmatch
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from research.config.suggestions import find_nearest
 from research.watching.discovery import Leaf, Site

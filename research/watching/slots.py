@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from research.gauges.norms import accumulator, euclidean
+from research.gauges.norms import accumulator, tree_euclidean_by_branch, tree_euclidean_in_double
 
 NUM_BANDS = 3
 BACKWARD = slice(0, 3)  # the squared norm of the gradient, in bands
@@ -113,17 +113,31 @@ def _backward(statistics: Array, cotangent: Array) -> tuple[Array, Array]:
     return cotangent, _sum_over_devices(jnp.concatenate([squares, statistics]))
 
 
+def sums_in_double(dtype: Any) -> bool:
+    """Whether squares of this format are summed in float64.
+
+    Its range holds all squares of float32 numbers, and one pass is enough. A TPU has no float64.
+    """
+    return slot_dtype(dtype) == jnp.float32 and jax.default_backend() != "tpu"
+
+
+def _norm(x: Array) -> Array:
+    if sums_in_double(x.dtype):
+        return tree_euclidean_in_double(x)
+    return tree_euclidean_by_branch(x)
+
+
 # Traced once for all layers of the same shape.
 @jax.jit
 def _forward_statistics(h: Array) -> Array:
     total = jnp.sum(h, dtype=slot_dtype(h.dtype))
     count = jnp.full_like(total, h.size)
-    return jnp.concatenate([square_in_bands(euclidean(h)), jnp.stack([total, count])])
+    return jnp.concatenate([square_in_bands(_norm(h)), jnp.stack([total, count])])
 
 
 @jax.jit
 def _squares(cotangent: Array) -> Array:
-    return square_in_bands(euclidean(cotangent))
+    return square_in_bands(_norm(cotangent))
 
 
 measure.defvjp(_forward, _backward)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from research.watching.adapters import is_imported, module_contexts
 from research.watching.gauges import Gauges, add_updates, merge_gauges
@@ -41,7 +42,7 @@ class Watch:
         *,
         measure: bool = True,
         loss_scale: Any = None,
-    ) -> Callable[..., tuple[Any, Any, Gauges | None]]:
+    ) -> Callable[..., tuple[Any, Any, Any]]:
         """As ``jax.value_and_grad``, but the function also returns the gauges of the layers.
 
         The first argument may be a tree of arrays, such as the parameters of a Linen or Haiku
@@ -74,7 +75,7 @@ class Watch:
             )
 
         @functools.wraps(fun)
-        def run(*args: Any, **kwargs: Any) -> tuple[Any, Any, Gauges | None]:
+        def run(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
             call = _Call(fun, args, kwargs, argnums, has_aux)
             if not measure:
                 value, grads = call.differentiate()
@@ -142,9 +143,8 @@ class Watch:
             parts: the gauges of the parts: a list, or stacked on a leading axis by ``lax.scan``.
             grads: the mean of their gradients.
         """
-        if not isinstance(parts, Gauges):
-            parts = jax.tree.map(_stack, *parts)
-        return merge_gauges(parts, _float_leaves(grads), len(parts.sums))
+        stacked = parts if isinstance(parts, Gauges) else jax.tree.map(_stack, *parts)
+        return merge_gauges(stacked, _float_leaves(grads), len(stacked.sums))
 
 
 def watch(select: Select = AUTO, depth: int | None = None) -> Watch:
@@ -265,9 +265,9 @@ class _Call:
                 self._fun, argnums=self._argnums, has_aux=self._has_aux
             )
         elif self._is_equinox():
-            import equinox as eqx
+            from research.watching.adapters.equinox import value_and_grad
 
-            differentiate = eqx.filter_value_and_grad(self._with_model, has_aux=True)
+            differentiate = value_and_grad(self._with_model)
             (value, aux), grads = differentiate(self._model)
             return (value, aux) if self._has_aux else value, grads
         else:
@@ -306,6 +306,6 @@ def _stack(*values: Any) -> Any:
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return "a traced value"
     return f"a {type(value).__name__}"

@@ -167,13 +167,17 @@ class NnxScanned(nnx.Module):
         return self.head(run(self.embed(x), self.blocks))
 
 
+def set_dense(dense, kernel, bias):
+    dense.kernel[...] = kernel
+    dense.bias[...] = bias
+
+
 def make_nnx(params):
     model = NnxNetwork(nnx.Rngs(0))
     model.embed.kernel[...] = params.embed
     model.head.kernel[...] = params.head
     for index, block in enumerate(model.blocks):
-        block.dense.kernel[...] = params.kernel[index]
-        block.dense.bias[...] = params.bias[index]
+        set_dense(block.dense, params.kernel[index], params.bias[index])
     return model
 
 
@@ -181,8 +185,7 @@ def make_nnx_scanned(params):
     model = NnxScanned(nnx.Rngs(0))
     model.embed.kernel[...] = params.embed
     model.head.kernel[...] = params.head
-    model.blocks.dense.kernel[...] = params.kernel
-    model.blocks.dense.bias[...] = params.bias
+    set_dense(model.blocks.dense, params.kernel, params.bias)
     return model
 
 

@@ -52,7 +52,9 @@ def test_linen_modules_are_measured(name, expected):
     assert_gauges(gauges, expected)
     plain_value, plain_grads = jax.jit(jax.value_and_grad(loss))(params, BATCH)
     np.testing.assert_allclose(value, plain_value, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), grads, plain_grads)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), grads, plain_grads
+    )
 
 
 @pytest.mark.parametrize("make", [networks.make_nnx, networks.make_nnx_scanned])
@@ -108,7 +110,9 @@ def test_bfloat16_with_a_loss_scale_that_is_divided_out(expected):
 def test_norms_far_outside_the_range_of_squares_are_right(expected):
     tiny = 1e-30
 
-    _, _, gauges = measure(lambda params, batch: tiny * networks.scanned_loss(params, batch), PARAMS)
+    _, _, gauges = measure(
+        lambda params, batch: tiny * networks.scanned_loss(params, batch), PARAMS
+    )
 
     scaled = tiny * without_input(expected)["signal_grad"]
     np.testing.assert_allclose(gauges["signal_grad"], scaled, rtol=1e-5)
@@ -155,7 +159,9 @@ def test_updates_are_measured_as_they_are_stored():
     gauges = step(PARAMS)
 
     np.testing.assert_allclose(gauges["update_norm"], 0.1 * gauges["grad_norm"], rtol=1e-3)
-    weights = [np.hypot(networks.norm(w), networks.norm(b)) for w, b in zip(*PARAMS[1:3])]
+    weights = []
+    for kernel, bias in zip(PARAMS.kernel, PARAMS.bias, strict=True):
+        weights.append(np.hypot(networks.norm(kernel), networks.norm(bias)))
     np.testing.assert_allclose(gauges["weight_norm"], weights, rtol=1e-6)
     np.testing.assert_allclose(
         gauges["update_ratio"], gauges["update_norm"] / gauges["weight_norm"], rtol=1e-6

@@ -1,5 +1,7 @@
 """The network in Equinox and in Haiku, where they are installed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def make_equinox(eqx, in_scan):
 
     class Network(eqx.Module):
         embed: jax.Array
-        blocks: object
+        blocks: Any
         head: jax.Array
 
         def __call__(self, x):

@@ -43,7 +43,9 @@ def test_a_loop_leaves_the_record_of_a_run(directory, fathom):
 
     with research.Monitor(directory, WATCH, every=2, settings=settings) as monitor:
         train(monitor, 5)
-        assert monitor.verdict().kind == "healthy"
+        verdict = monitor.verdict()
+        assert verdict is not None
+        assert verdict.kind == "healthy"
 
     run = Run(directory)
     assert run.status == "done"

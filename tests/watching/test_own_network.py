@@ -92,8 +92,11 @@ def profile():
 
 
 def blocks_of(params):
-    ((weights,),) = [stage["branch"]["weights"].values() for stage in params["stages"].values()]
-    return [jax.tree.map(lambda leaf: leaf[index], weights) for index in range(DEPTH)]
+    (stage,) = params["stages"].values()
+    (weights,) = stage["branch"]["weights"].values()
+    return [
+        {"kernel": k, "bias": b} for k, b in zip(weights["kernel"], weights["bias"], strict=True)
+    ]
 
 
 def cross_entropy(logits):

@@ -1,6 +1,7 @@
 """What users do with a loss: remat, sharding, other axes, donated buffers, two stacks."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -33,7 +34,7 @@ def without_input(expected):
     return changed
 
 
-def measure(loss, params=PARAMS, batch=BATCH):
+def measure(loss, params: Any = PARAMS, batch: Any = BATCH):
     _, grads, gauges = jax.jit(research.watch().value_and_grad(loss))(params, batch)
     return grads, gauges
 
@@ -110,7 +111,9 @@ def test_a_layer_that_shard_map_splits(mesh, expected):
         z = lax.psum(part @ kernel, "devices") + bias[None]
         return h + jnp.tanh(z) / 2
 
-    specs = networks.Params(P(), P(None, "devices"), P(), P())
+    whole: Any = P()
+    rows: Any = P(None, "devices")
+    specs = networks.Params(whole, rows, whole, whole)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(specs, P()), out_specs=P())
     def loss(params, batch):
@@ -199,6 +202,7 @@ def test_encoder_and_decoder_are_judged_apart(tmp_path):
         _, gauges = measure(networks.linen_loss(network), params)
         monitor.log(0, gauges)
         verdict = monitor.verdict()
+        assert verdict is not None
 
     assert [name.split("/")[0] for name in gauges.table.names] == 3 * ["encoder"] + 4 * ["decoder"]
     assert {name.split("/")[0] for name in verdict.by_stack} == {"encoder", "decoder"}

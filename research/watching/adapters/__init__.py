@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+CALL = "__call__"
 _patching = threading.RLock()  # classes are patched for the whole process
 
 
@@ -46,7 +47,7 @@ def patched_calls(
     """
     with _patching, contextlib.ExitStack() as stack:
         for cls in classes:
-            if callable(getattr(cls, "__call__", None)):
+            if hasattr(cls, CALL):
                 stack.enter_context(_patched_call(cls, call))
         yield
 
@@ -54,7 +55,7 @@ def patched_calls(
 @contextlib.contextmanager
 def _patched_call(cls: Any, call: Callable[..., Any]) -> Iterator[None]:
     original = cls.__call__
-    is_own = "__call__" in vars(cls)
+    is_own = CALL in vars(cls)
 
     @functools.wraps(original)
     def replacement(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -4,16 +4,18 @@ A module does not know its path. It follows from where its first parameter is in
 """
 
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-import equinox as eqx
 import jax
 
 from research.watching.adapters import patched_calls
 from research.watching.marks import call_between_marks, is_float_array
 from research.watching.measuring import Loss
+
+eqx: Any = importlib.import_module("equinox")
 
 
 def is_module(value: Any) -> bool:
@@ -21,7 +23,12 @@ def is_module(value: Any) -> bool:
     return isinstance(value, eqx.Module)
 
 
-def make_loss(function: Callable[[Any], tuple[Any, Any]], model: eqx.Module) -> Loss:
+def value_and_grad(function: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
+    """Equinox's own function, for a loss with an auxiliary output."""
+    return eqx.filter_value_and_grad(function, has_aux=True)
+
+
+def make_loss(function: Callable[[Any], tuple[Any, Any]], model: Any) -> Loss:
     """A loss as a function of the floating-point arrays of a model.
 
     Args:
@@ -44,7 +51,7 @@ def _marking(classes: set[type]) -> AbstractContextManager:
 
 def _call(
     method: Callable[..., Any],
-    module: eqx.Module,
+    module: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
@@ -68,7 +75,7 @@ def _call(
     )
 
 
-def _iter_modules(model: Any) -> Iterator[eqx.Module]:
+def _iter_modules(model: Any) -> Iterator[Any]:
     """A module and all modules in it."""
 
     def is_inner(value: Any) -> bool:

@@ -1,13 +1,15 @@
 """Marks of Haiku modules."""
 
+import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import haiku as hk
 import jax
 
 from research.watching.marks import call_between_marks, is_float_array
+
+hk: Any = importlib.import_module("haiku")
 
 
 def marking_haiku() -> AbstractContextManager:
