@@ -130,6 +130,7 @@ class Site:
 
     Attributes:
         path: where the mark is.
+        label: what it says.
         name: the name of the layer. From the second call of a layer on, ``#1``, ``#2``, … follow.
         kind: its class.
         shape: the shape of its output, without loops.
@@ -145,6 +146,7 @@ class Site:
     """
 
     path: Path
+    label: Label
     name: str
     kind: str
     shape: tuple[int, ...]
@@ -224,8 +226,8 @@ class Discovery:
             depends = leaves[index].is_differentiated
             facts[variable] = Fact(depends, Origin(index, axes))
         self._read(_Level((), closed.jaxpr, facts))
-        self._number_calls()
         self._note_unreached(closed.jaxpr)
+        self._number_calls()
 
     def _read(self, level: _Level) -> None:
         """Reads a program, and adds its marks to ``sites``."""
@@ -337,6 +339,7 @@ class Discovery:
                 parameters.append(Parameter(origin.leaf, origin.loop_axes))
         site = Site(
             path=(*level.path, (index, 0)),
+            label=label,
             name=name,
             kind=label.kind,
             shape=tuple(aval.shape),
@@ -386,6 +389,7 @@ class Discovery:
                 aval: Any = marked.outvars[0].aval
                 site = Site(
                     path=(*level.path, (index, 0)),
+                    label=label,
                     name=label.name,
                     kind=label.kind,
                     shape=tuple(aval.shape),
@@ -398,9 +402,11 @@ class Discovery:
                 self.sites.append(site)
 
     def _number_calls(self) -> None:
-        """Tells repeated calls of a layer apart. A scan's body is traced more than once."""
+        """Tells repeated calls of a layer apart. Calls that are not measured do not count."""
         calls: dict[str, int] = {}
         for site in self.sites:
+            if site.obstacle:
+                continue
             number = calls.get(site.name, 0)
             calls[site.name] = number + 1
             if number:
@@ -411,21 +417,10 @@ class Discovery:
         is_used = [False] * len(jaxpr.outvars)
         is_used[0] = True
         live, _ = dce_jaxpr(jaxpr, is_used, instantiate=True)
-        remaining = {_label_key(equation) for equation in marks_inside(live)}
-        present: dict[str, bool] = {}
-        for equation in marks_inside(jaxpr):
-            label: Label = equation.params["label"]
-            if label.role is Role.OUTPUT and label.name is not None:
-                present[label.name] = _label_key(equation) in remaining
+        remaining = {equation.params["label"] for equation in marks_inside(live)}
         for site in self.sites:
-            name = site.name.split("#")[0]
-            if not site.obstacle and not present.get(name, True):
+            if not site.obstacle and site.label not in remaining:
                 site.obstacle = "does not reach the loss"
-
-
-def _label_key(equation: JaxprEqn) -> tuple[str | None, Role]:
-    label: Label = equation.params["label"]
-    return label.name, label.role
 
 
 def _describe_blocking(equation: JaxprEqn) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from research.gauges.norms import nonzero_or_one
@@ -54,8 +55,11 @@ class Gauges:
     def profile(self) -> dict[str, Array]:
         """All gauges by name."""
         statistics = read_statistics(self.sums)
+        is_measured = np.ones(len(self.table) + 1, bool)
+        is_measured[0] = bool(self.table.input_name)
+        xp = np if isinstance(self.sums, np.ndarray) else jnp
         signals = {
-            SIGNAL_GRAD.name: statistics.signal_grad,
+            SIGNAL_GRAD.name: xp.where(is_measured, statistics.signal_grad, xp.nan),
             ACTIVATION_RMS.name: statistics.activation_rms,
             ACTIVATION_MEAN.name: statistics.activation_mean,
         }

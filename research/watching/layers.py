@@ -57,7 +57,7 @@ class Section:
     Attributes:
         loops: the lengths of the loops.
         owned: the parameters whose gradient is the layers'.
-        note: why their gradient is not measured; empty where it is.
+        note: which of their parameters do not count, and why; empty where all do.
     """
 
     loops: tuple[int, ...]
@@ -224,15 +224,16 @@ def _section(
     note = ""
     if site.has_computed_parameters:
         note = COMPUTED
-    elif not owned and shared_with:
+        owned = []
+    elif shared_with:
         note = SHARED.format(owner=shared_with)
-    elif not owned and shared_in_loop:
+    elif shared_in_loop:
         note = SHARED_IN_LOOP
-    elif not owned and site.kind == TAP and not site.parameters:
+    elif not owned and site.kind == TAP:
         note = UNKNOWN
     elif not owned:
         note = "it has no parameters that are differentiated"
-    return Section(lengths, () if note else tuple(owned), note)
+    return Section(lengths, tuple(owned), note)
 
 
 def _layers_of_block(
@@ -261,7 +262,9 @@ def _layers_of_block(
 
 def _note(site: Site, section: Section) -> str:
     notes = []
-    if section.note:
+    if section.note and section.owned:
+        notes.append(f"grad_norm is of a part: others of {section.note}")
+    elif section.note:
         notes.append(f"no grad_norm: {section.note}")
     summed = [loop.length for loop in site.loops if not loop.over_layers]
     if summed:

@@ -25,9 +25,9 @@ class Role(enum.Enum):
     OUTPUT = "output"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Label:
-    """What a mark says.
+    """What a mark says. Each mark has its own, by which it is found again.
 
     Attributes:
         name: the path of the layer, such as ``blocks/3``. It is None where the layer does not know

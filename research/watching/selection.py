@@ -118,8 +118,7 @@ def _of_class(sites: Sequence[Site], kind: type) -> list[Site]:
     if not chosen:
         kinds = ", ".join(sorted({site.kind for site in sites}))
         raise NothingToMeasure(f"no layer is of class {kind.__name__}; there are {kinds}")
-    _refuse_obstacles(chosen)
-    return chosen
+    return _without_obstacles(chosen)
 
 
 def _matching(sites: Sequence[Site], globs: Sequence[str]) -> list[Site]:
@@ -133,14 +132,21 @@ def _matching(sites: Sequence[Site], globs: Sequence[str]) -> list[Site]:
     for site in sites:
         if any(matches(site.name, glob) for glob in globs):
             chosen.append(site)
-    _refuse_obstacles(chosen)
-    return chosen
+    return _without_obstacles(chosen)
 
 
-def _refuse_obstacles(sites: Sequence[Site]) -> None:
+def _without_obstacles(sites: Sequence[Site]) -> list[Site]:
+    """The sites that can be measured.
+
+    Raises:
+        ValueError: no call of a layer can.
+    """
+    measurable = [site for site in sites if not site.obstacle]
+    names = {site.name.split("#")[0] for site in measurable}
     for site in sites:
-        if site.obstacle:
+        if site.obstacle and site.name not in names:
             raise ValueError(f"{site.name} cannot be measured: it {site.obstacle}")
+    return measurable
 
 
 def _nearest_by_start(glob: str, names: Sequence[str]) -> str | None:

@@ -177,15 +177,14 @@ class Statistics:
 def read_statistics(rows: Any) -> Statistics:
     """The statistics in rows [N, 8] of JAX or of NumPy.
 
-    They are NaN where an array was never reached by the backward pass.
+    Where the backward pass did not reach an array, the gradient there is 0, and nothing is known
+    of the signal.
     """
     xp = _namespace(rows)
     count = rows[..., COUNT]
-    was_reached = count > 0
-    divisor = xp.where(was_reached, count, xp.nan).astype(rows.dtype)
-    gradient = norm_of_bands(rows[..., BACKWARD])
+    divisor = xp.where(count > 0, count, xp.nan).astype(rows.dtype)
     return Statistics(
-        signal_grad=xp.where(was_reached, gradient, xp.nan),
+        signal_grad=norm_of_bands(rows[..., BACKWARD]),
         activation_rms=norm_of_bands(rows[..., FORWARD]) / xp.sqrt(divisor),
         activation_mean=rows[..., TOTAL] / divisor,
     )

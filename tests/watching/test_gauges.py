@@ -225,3 +225,31 @@ def test_gradients_with_respect_to_some_parameters_only():
     assert gauges.table.names == [f"block_{n}" for n in range(4)]
     np.testing.assert_allclose(gauges["grad_norm"][2], norm, rtol=1e-6)
     assert np.isnan(gauges["grad_norm"][:2]).all()
+
+
+def test_a_layer_below_a_stopped_gradient_receives_nothing():
+    def loss(params, batch):
+        h = batch.x @ params.embed
+        for n in range(networks.LAYERS):
+            weights = (params.kernel[n], params.bias[n])
+            h = jax.lax.stop_gradient(h) if n == 2 else h
+            h = research.tap(networks.layer(h, *weights), f"layer/{n}")
+        return networks.mean_square(h @ params.head, batch.y)
+
+    _, _, gauges = measure(loss, PARAMS)
+
+    assert (gauges["signal_grad"][1:3] == 0).all()
+    assert (gauges["signal_grad"][3:] > 0).all()
+
+
+def test_a_module_that_is_called_twice_and_once_in_vain_counts_once():
+    network = networks.LinenNetwork()
+
+    def loss(params, batch):
+        network.apply({"params": params}, 2 * batch.x)
+        return networks.mean_square(network.apply({"params": params}, batch.x), batch.y)
+
+    table = research.watch().layers(loss, networks.linen_params(PARAMS), BATCH)
+
+    assert table.names == [f"block_{n}" for n in range(networks.LAYERS)]
+    assert "block_0 does not reach the loss" in str(table)
