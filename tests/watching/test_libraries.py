@@ -9,7 +9,9 @@ import pytest
 from jax import lax
 
 import research
+from research.records.runs import Run
 
+from ..docs_blocks import BLOCKS
 from . import networks
 from .networks import assert_gauges, expected_gauges
 
@@ -96,3 +98,13 @@ def test_haiku_modules_are_measured(expected):
     _, _, gauges = jax.jit(research.watch().value_and_grad(loss))(tree, BATCH)
 
     assert_gauges(gauges, expected)
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_guide_runs(workplace):
+    pytest.importorskip("equinox")
+    (block,) = [block for block in BLOCKS if block.title == "equinox_loop.py"]
+
+    exec(compile(block.text, block.title, "exec"), {})
+
+    assert Run(workplace / "outputs" / "mine" / "equinox").status == "done"
