@@ -57,7 +57,10 @@ def test_linen_modules_are_measured(name, expected):
     )
 
 
-@pytest.mark.parametrize("make", [networks.make_nnx, networks.make_nnx_scanned])
+@pytest.mark.parametrize(
+    "make",
+    [networks.make_nnx, pytest.param(networks.make_nnx_scanned, marks=pytest.mark.slow)],
+)
 def test_nnx_modules_are_measured(make, expected):
     model = make(PARAMS)
 
@@ -94,6 +97,7 @@ def test_a_step_that_does_not_measure_is_the_step_of_jax():
     assert step(PARAMS, BATCH)[2] is None
 
 
+@pytest.mark.slow
 def test_bfloat16_with_a_loss_scale_that_is_divided_out(expected):
     scale = 1024.0
 
@@ -119,6 +123,7 @@ def test_norms_far_outside_the_range_of_squares_are_right(expected):
     np.testing.assert_allclose(gauges["grad_norm"], tiny * expected["grad_norm"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_microbatches_inside_and_outside_the_loss_give_the_gauges_of_the_batch(expected):
     watch = research.watch()
     parts = jax.tree.map(lambda leaf: leaf.reshape(3, 2, -1), BATCH)
@@ -209,6 +214,7 @@ def test_a_layer_inside_a_custom_vjp_is_named():
         research.watch().layers(loss, PARAMS, BATCH)
 
 
+@pytest.mark.slow
 def test_gradients_with_respect_to_some_parameters_only():
     params = networks.linen_params(PARAMS)
     frozen = {name: params[name] for name in ("embed", "block_0", "block_1")}

@@ -153,7 +153,10 @@ def make_nnx_step(params):
     return lambda: step(model, optimizer)
 
 
-@pytest.mark.parametrize("make_step", [make_linen_step, make_nnx_step])
+@pytest.mark.parametrize(
+    "make_step",
+    [make_linen_step, pytest.param(make_nnx_step, marks=pytest.mark.slow)],
+)
 def test_a_user_gets_the_gauges_and_the_verdict_of_a_run(make_step, params, profile, tmp_path):
     step = make_step(params)
     with research.Monitor(tmp_path / "run") as monitor:
