@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 API = {
+    "Your own model": [
+        "research.watching.watch.watch",
+        "research.watching.watch.Watch",
+        "research.watching.gauges.Gauges",
+        "research.watching.marks.tap",
+        "research.watching.monitor.Monitor",
+    ],
     "Reading runs": ["research.records.runs.Run", "research.records.runs.find_runs"],
     "Selecting runs and their numbers": ["research.records.queries"],
     "Drawing figures": ["research.reporting.figures"],

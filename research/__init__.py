@@ -4,7 +4,34 @@ step.
 The rooms of the package import downwards only: ``cli`` and ``benchmark`` on top, then
 ``reproduce``, ``sweeps``, ``runner`` and ``reporting``, then ``training``, ``diagnosis``,
 ``models``, ``records`` and ``data``, and at the bottom ``gauges``, ``theory``, ``parallel`` and
-``config``.
+``config``. ``watching`` measures other people's models; ``watch``, ``Monitor`` and ``tap`` are its
+interface.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from research.watching.marks import tap as tap
+    from research.watching.monitor import Monitor as Monitor
+    from research.watching.watch import watch as watch
+
 __version__ = "0.2.0"
+
+_MODULES = {
+    "watch": "research.watching.watch",
+    "tap": "research.watching.marks",
+    "Monitor": "research.watching.monitor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The Python interface, imported when it is first used, so that commands start fast."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

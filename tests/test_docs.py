@@ -37,6 +37,7 @@ TUTORIAL_SWEEP = next(
 EXPERIMENT_GUIDE = "docs/guides/adding-an-experiment.md"
 BENCHMARK_ROWS = {*ROWS, *make_rows(FULL)}
 READING = (["fathom", "show"], ["fathom", "runs"])
+SLOW_PAGES = ("docs/guides/watch.md",)  # whose Python compiles for a while
 SMALL = ["train.steps=1", "model.width=8", "tracker=none"]
 
 
@@ -202,9 +203,12 @@ def run_python_of(name: str):
             exec(compile(block.text, name, "exec"), variables)
 
 
-@pytest.mark.parametrize(
-    "name", sorted({block.page for block in BLOCKS if block.language == "python"})
-)
+def pages_with_python():
+    for name in sorted({block.page for block in BLOCKS if block.language == "python"}):
+        yield pytest.param(name, marks=pytest.mark.slow if name in SLOW_PAGES else ())
+
+
+@pytest.mark.parametrize("name", pages_with_python())
 def test_python_of_a_page_runs(name, place_of_tutorial, monkeypatch):
     monkeypatch.chdir(place_of_tutorial)
     run_python_of(name)

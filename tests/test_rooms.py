@@ -19,6 +19,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting": {"config", "diagnosis", "gauges", "records", "theory"},
 }
 MAY_IMPORT["runner"] = set(MAY_IMPORT) - {"reporting"}
+MAY_IMPORT["watching"] = {
+    "config",
+    "diagnosis",
+    "gauges",
+    "parallel",
+    "records",
+    "runner",
+    "theory",
+}
 MAY_IMPORT["sweeps"] = set(MAY_IMPORT)
 MAY_IMPORT["reproduce"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)

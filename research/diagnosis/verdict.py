@@ -224,6 +224,34 @@ def judge(
         start_layer: the first layer that is judged. It is 1 where h_0 is a constant, from which
             nothing can learn.
     """
+    verdict = classify(
+        steps,
+        signal,
+        theory=theory,
+        diverged=diverged,
+        start_layer=start_layer,
+    )
+    since = verdict.since_step
+    if diverged:
+        sentence = _diverged_sentence(*diverged)
+    elif verdict.end is None:
+        sentence = dead_sentence(since)
+    else:
+        last_layer = signal.shape[1] - 1
+        sentence = _sentence(verdict, verdict.end, last_layer, start_layer)
+    sentence += advice(verdict.kind, settings, since)
+    return dataclasses.replace(verdict, sentence=sentence)
+
+
+def classify(
+    steps: np.ndarray,
+    signal: np.ndarray,
+    *,
+    theory: float | None = None,
+    diverged: tuple[int, int | None] | None = None,
+    start_layer: int = 0,
+) -> Verdict:
+    """The verdict without its sentence; arguments as for ``judge``."""
     is_finite = np.isfinite(signal).all(axis=1)
     signal = signal[is_finite]
     measured = _Measured(
@@ -241,33 +269,27 @@ def judge(
             end=None,
             initial=initial,
             theory=theory,
-            sentence=_diverged_sentence(step, layer) + advice("diverged", settings, step),
+            sentence="",
             layer=layer,
         )
     if measured.ends_silent():
-        since = measured.since_step("dead")
         return Verdict(
             kind="dead",
-            since_step=since,
+            since_step=measured.since_step("dead"),
             end=None,
             initial=initial,
             theory=theory,
-            sentence=_dead_sentence(since) + advice("dead", settings, since),
+            sentence="",
         )
     end = measured.fit_last()
-    since = measured.since_step(end.kind)
-    verdict = Verdict(
+    return Verdict(
         kind=end.kind,
-        since_step=since,
+        since_step=measured.since_step(end.kind),
         end=end,
         initial=initial,
         theory=theory,
         sentence="",
     )
-    last_layer = signal.shape[1] - 1
-    sentence = _sentence(verdict, end, last_layer, start_layer)
-    sentence += advice(end.kind, settings, since)
-    return dataclasses.replace(verdict, sentence=sentence)
 
 
 def _sentence(
@@ -285,7 +307,7 @@ def _sentence(
         f"{verdict.kind}: the first layer receives {ratio} the squared gradient of the last",
     ]
     if depth - start_layer > 1:
-        parts.append(_factor_with_interval(end))
+        parts.append(factor_in_words(end))
         if verdict.initial and verdict.theory is not None:
             measured = _format_factor(verdict.initial.factor_per_layer)
             predicted = _format_factor(verdict.theory)
@@ -297,7 +319,8 @@ def _sentence(
     return "; ".join(parts) + "."
 
 
-def _factor_with_interval(end: Fit) -> str:
+def factor_in_words(end: Fit) -> str:
+    """The fitted factor per layer with its interval."""
     low, high = end.interval
     factor = _format_factor(end.factor_per_layer)
     return f"{factor} a layer (95 % {_format_factor(low)} to {_format_factor(high)})"
@@ -321,7 +344,8 @@ def ratio_in_words(log10: float) -> str:
     return f"1e{log10:+.0f} times"
 
 
-def _dead_sentence(since: int | None) -> str:
+def dead_sentence(since: int | None) -> str:
+    """The verdict on a run in which no gradient arrives at the last layer."""
     return f"dead: no gradient leaves the loss since step {since}."
 
 

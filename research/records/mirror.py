@@ -91,7 +91,7 @@ def complete_mirror(
     config = _read_config(directory)
     settings = _tracker_settings(config)
     pending = _with_defaults(wandb_state(directory, info), settings, config)
-    num_rows = count_rows(rows.num_steps, has_pictures=has_ended(info) and bool(rows.profiles))
+    num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
         uploaded = ask_for_upload(pending)
         if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:

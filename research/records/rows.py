@@ -34,6 +34,11 @@ class RecordedRows:
             return 0
         return int(self.metrics["step"][-1]) + 1
 
+    @property
+    def num_rows(self) -> int:
+        """The rows of metrics; fewer than the steps where a loop does not record every step."""
+        return len(self.metrics["step"]) if self.metrics else 0
+
     def split(self, num_steps: int) -> "Iterator[RecordedRows]":
         """The rows in parts of at most ``num_steps`` steps."""
         for start in range(0, self.num_steps, num_steps):

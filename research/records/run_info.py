@@ -17,6 +17,7 @@ LIST = (list,)
 KINDS = {
     "id": TEXT,
     "status": TEXT,
+    "source": TEXT,
     "error": TEXT,
     "wandb": TEXT,
     "seed": WHOLE,
@@ -25,6 +26,7 @@ KINDS = {
     "parameters": WHOLE,
     "group_size": WHOLE,
     "resumed": LIST,
+    "layer_names": LIST,
     "seconds": OBJECT,
     "final": OBJECT,
     "verdict": OBJECT,

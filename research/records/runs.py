@@ -19,6 +19,7 @@ JsonObject = dict[str, Any]
 METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
+SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
 
 
 class Run:
@@ -48,6 +49,11 @@ class Run:
         from research.records.record import is_being_written
 
         return "running" if is_being_written(self.directory) else "interrupted"
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether ``research.Monitor`` recorded the run, so that its settings are the user's."""
+        return self.info.get("source") == SOURCE_WATCH
 
     @functools.cached_property
     def config(self) -> JsonObject:

@@ -17,6 +17,7 @@ from research.reporting.tables import (
     console,
     format_final,
     format_number,
+    layer_names,
     runs_table,
 )
 
@@ -31,6 +32,7 @@ SHOWN_SETTINGS = (
     "optimizer.learning_rate",
     "seed",
 )
+TRACKER = "tracker"  # the group of settings that say nothing of a network
 LOSS_BARS = 80
 
 
@@ -52,12 +54,9 @@ def show_run(run: Run) -> None:
     status = escape(run.status)
     steps = info.get("steps") or 0
     out.print(f"[bold]{directory}[/]  {status}  {steps} steps", soft_wrap=True)
-    settings = []
-    for path in SHOWN_SETTINGS:
-        name = path.removesuffix(".kind")
-        settings.append(f"{name}={run.config.get(path)}")
-    out.print("  ".join(settings), soft_wrap=True, markup=False)
-    out.print(describe_data(info.get("data") or {}), soft_wrap=True, markup=False)
+    out.print("  ".join(_settings(run)), soft_wrap=True, markup=False)
+    if info.get("data") or not run.is_watched:
+        out.print(describe_data(info.get("data") or {}), soft_wrap=True, markup=False)
     out.print(format_final(info.get("final") or {}))
     verdict = info.get("verdict") or {}
     if verdict.get("sentence"):
@@ -66,6 +65,20 @@ def show_run(run: Run) -> None:
     _print_profile(run, out)
     _print_diagnostics(run, out)
     _print_loss(run, out)
+
+
+def _settings(run: Run) -> list[str]:
+    """The settings that are shown: the usual ones, or all of a run that is not Fathom's own."""
+    settings = []
+    if run.is_watched:
+        for path, value in run.config.items():
+            if path.partition(".")[0] != TRACKER:
+                settings.append(f"{path}={value}")
+        return settings
+    for path in SHOWN_SETTINGS:
+        name = path.removesuffix(".kind")
+        settings.append(f"{name}={run.config.get(path)}")
+    return settings
 
 
 def describe_data(data: Mapping[str, Any]) -> str:
@@ -94,23 +107,30 @@ def _print_profile(run: Run, out: Console) -> None:
     if not len(signal):
         out.print("no profile: this run measured nothing (measure=off), or has not written any yet")
         return
-    _print_signal(signal[0], "first", out)
-    _print_signal(signal[-1], "last", out)
+    names = layer_names(run.info)
+    if not names:
+        names = ["layer 0 (the input, left)", f"layer {signal.shape[-1] - 1} (right)"]
+    _print_signal(signal[0], "first", names, out)
+    _print_signal(signal[-1], "last", names, out)
 
 
 def _print_signal(
     signal: np.ndarray,
     which: str,
+    names: Sequence[str],
     out: Console,
 ) -> None:
-    """Prints the gradient at each layer [N+1] in the first or the last measured step."""
+    """Prints the gradient at each layer.
+
+    Args:
+        signal: the gradient [N+1].
+        which: the first or the last measured step.
+        names: the names of the layers; the first and the last are shown.
+        out: where it is printed.
+    """
     with np.errstate(divide="ignore"):
         logs = 2 * np.log10(signal)
-    last_layer = len(logs) - 1
-    title = (
-        f"log₁₀ ‖∂L/∂h‖² at the {which} step, "
-        f"from layer 0 (the input, left) to layer {last_layer} (right)"
-    )
+    title = f"log₁₀ ‖∂L/∂h‖² at the {which} step, from {names[0]} to {names[-1]}"
     _print_chart(title, logs.tolist(), out, min_span=1.0)
 
 

@@ -145,7 +145,7 @@ def _setting_order(run: Run, path: str) -> tuple[int, float, list[Any]]:
 
     The names of options are in the order in which they are declared.
     """
-    value = run.config.get(path, DEFAULTS.get(path))
+    value = _value(run, path)
     if value is None:
         return (2, 0.0, [])
     if isinstance(value, int | float):
@@ -180,8 +180,14 @@ def _all_paths(runs: Sequence[Run]) -> set[str]:
 
 def _setting(run: Run, path: str) -> str:
     """A setting's value, or its default if the run does not have the setting; a dash for null."""
-    value = run.config.get(path, DEFAULTS.get(path))
+    value = _value(run, path)
     return "–" if value is None else str(value)
+
+
+def _value(run: Run, path: str) -> Any:
+    """A setting's value; the default, unless the run's settings are not Fathom's."""
+    default = None if run.is_watched else DEFAULTS.get(path)
+    return run.config.get(path, default)
 
 
 def _heading(path: str) -> str:
@@ -204,7 +210,7 @@ def _result_cells(run: Run) -> list[Any]:
         format_number(final.get("train_loss")),
         format_number(final.get("train_accuracy")),
         format_number(final.get("eval_accuracy")),
-        _verdict_cell(verdict),
+        _verdict_cell(info),
         format_number(verdict.get("factor_per_layer")),
         format_number(initial.get("factor_per_layer")),
         format_number(verdict.get("theory")),
@@ -212,16 +218,31 @@ def _result_cells(run: Run) -> list[Any]:
     ]
 
 
-def _verdict_cell(verdict: Mapping[str, Any]) -> Text:
-    """``vanishing from layer 40``, ``diverged in layer 3 at step 12``."""
+def _verdict_cell(info: Mapping[str, Any]) -> Text:
+    """``vanishing from layer 40``, ``diverged in layer 3 at step 12``; layers that have names by
+    these.
+    """
+    verdict = info.get("verdict") or {}
     kind = verdict.get("kind") or "–"
     layer = verdict.get("first_layer")
+    names = layer_names(info)
     words = kind
     if layer is not None:
-        words += f" in layer {layer}" if kind == "diverged" else f" from layer {layer}"
+        name = names[layer] if layer < len(names) else f"layer {layer}"
+        words += f" in {name}" if kind == "diverged" else f" from {name}"
     if kind == "diverged":
         words += f" at step {verdict.get('since_step', '?')}"
     return Text(words, style=VERDICT_COLOURS.get(kind, ""))
+
+
+def layer_names(info: Mapping[str, Any]) -> list[str]:
+    """The names of the signals of a run that ``research.Monitor`` recorded; empty for others.
+
+    Args:
+        info: ``run.json``.
+    """
+    names = [str(name) for name in info.get("layer_names") or []]
+    return [f"the input of {names[0]}", *names] if names else []
 
 
 def print_failures(failures: Sequence[tuple[str, str]], num_runs: int) -> None:

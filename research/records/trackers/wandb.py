@@ -144,8 +144,8 @@ class WandbTracker:
         self.patience = max_call_seconds(self._finish_seconds)
         self.pending = pending_state(settings, identity)
         self._uploaded: Uploaded | None = None
-        self._num_uploaded_steps = 0
-        self._num_steps = 0
+        self._num_uploaded_rows = 0
+        self._num_rows = 0
         self._steps: list[np.ndarray] = []
         self._signal_grads: list[np.ndarray] = []
         self._last_grad_norm = np.zeros(0)
@@ -210,10 +210,10 @@ class WandbTracker:
                 directory=self._directory,
             )
         self._run = opened.run
-        self._num_uploaded_steps = max(opened.num_uploaded_steps, self._run.starting_step)
+        self._num_uploaded_rows = max(opened.num_uploaded_rows, self._run.starting_step)
         if self._uploaded:
             num_rows = self._uploaded.num_rows
-            self._num_uploaded_steps = max(self._num_uploaded_steps, num_rows)
+            self._num_uploaded_rows = max(self._num_uploaded_rows, num_rows)
         self._run.define_metric("train/step", hidden=True, summary="none")
         for key in METRIC_KEYS.values():
             self._run.define_metric(key, step_metric="train/step")
@@ -254,8 +254,8 @@ class WandbTracker:
         layers_by_step = _tracked_gauges_by_step(profiles, every)
         columns = _metric_columns(metrics)
         for row, step in enumerate(metrics["step"].tolist()):
-            self._num_steps = max(self._num_steps, step + 1)
-            if step < self._num_uploaded_steps:
+            self._num_rows += 1
+            if self._num_rows <= self._num_uploaded_rows:
                 continue
             values = {"train/step": step}
             for key, column in columns.items():
@@ -294,7 +294,7 @@ class WandbTracker:
         is_done = info["status"] == "done"
         with tempfile.TemporaryDirectory() as folder, self._noting_server_failures():
             try:
-                if has_pictures and self._num_uploaded_steps <= self._num_steps:
+                if has_pictures and self._num_uploaded_rows <= self._num_rows:
                     self._run.log(self._draw_profile(), commit=True)
                 elif has_pictures:
                     self._send_pictures_again(Path(folder))
@@ -302,7 +302,7 @@ class WandbTracker:
                 _close(self._run, 0 if is_done else 1, self._finish_seconds)
         if self._mode != "online":
             return self.pending | {"state": LOCAL}
-        num_rows = count_rows(self._num_steps, has_pictures=has_pictures)
+        num_rows = count_rows(self._num_rows, has_pictures=has_pictures)
         verify_upload(self.pending, num_rows)
         return self.pending | {"state": UPLOADED}
 
@@ -346,7 +346,7 @@ class OpenedRun:
     """A W&B run, and how many steps of it earlier attempts have uploaded from this machine."""
 
     run: Any
-    num_uploaded_steps: int
+    num_uploaded_rows: int
 
 
 def open_run(
@@ -373,9 +373,9 @@ def open_run(
     # W&B's service process has another working directory, so the path must be absolute.
     directory = Path(directory or wandb_directory(settings)).absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    num_uploaded_steps = _remove_earlier_attempts(directory, identity["id"])
+    num_uploaded_rows = _remove_earlier_attempts(directory, identity["id"])
     if mode == "online":
-        num_uploaded_steps = 0  # the server says how many it has
+        num_uploaded_rows = 0  # the server says how many it has
     wandb_settings = wandb.Settings(finish_timeout=finish_seconds, **WANDB_SETTINGS)
     if mode == "online":
         wandb_settings.base_url = server_address()
@@ -390,7 +390,7 @@ def open_run(
         settings=wandb_settings,
         **identity,
     )
-    return OpenedRun(run, num_uploaded_steps)
+    return OpenedRun(run, num_uploaded_rows)
 
 
 def wandb_directory(settings: JsonObject) -> Path:
@@ -431,9 +431,9 @@ def has_ended(info: JsonObject) -> bool:
     return info.get("status") in ("done", "diverged")
 
 
-def count_rows(num_steps: int, *, has_pictures: bool) -> int:
+def count_rows(num_recorded: int, *, has_pictures: bool) -> int:
     """How many rows W&B's history has of a run."""
-    return num_steps + has_pictures
+    return num_recorded + has_pictures
 
 
 def run_info(run: Any) -> JsonObject:
@@ -451,14 +451,14 @@ def _remove_earlier_attempts(directory: Path, run_id: str) -> int:
     Returns:
         How many steps were uploaded.
     """
-    num_uploaded_steps = 0
+    num_uploaded_rows = 0
     for attempt in (directory / "wandb").glob(f"*run-*-{run_id}"):
         is_uploaded = any(attempt.glob("*.synced"))
         if is_uploaded:
-            num_uploaded_steps = max(num_uploaded_steps, _count_steps(attempt))
+            num_uploaded_rows = max(num_uploaded_rows, _count_steps(attempt))
         else:
             shutil.rmtree(attempt, ignore_errors=True)
-    return num_uploaded_steps
+    return num_uploaded_rows
 
 
 def verify_upload(pending: JsonObject, num_rows: int) -> None:
@@ -499,8 +499,7 @@ def _count_steps(offline_run: Path) -> int:
         record = json.loads(line)
         if record["type"] == "history":
             row = record["history"]["item"]
-            last_step = row.get("train/step", -1)
-            num_steps = max(num_steps, last_step + 1)
+            num_steps += "train/step" in row
     return num_steps
 
 
@@ -528,12 +527,15 @@ def _tracked_gauges_by_step(profiles: Columns, every: int) -> dict[int, dict[str
 
 
 def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
-    """The columns that W&B gets, by W&B key; None where a step has no value."""
+    """The columns that W&B gets, by W&B key; None where a step has no value.
+
+    Numbers that the user of ``research.Monitor`` has named keep their names.
+    """
     columns = {}
     for name, values in metrics.items():
-        if name in METRIC_KEYS:
+        if name != "step":
             numbers = values + 0  # charts leave truth values out; this makes numbers of them
-            columns[METRIC_KEYS[name]] = numbers.tolist()
+            columns[METRIC_KEYS.get(name, name)] = numbers.tolist()
     return columns
 
 
@@ -590,7 +592,12 @@ def _evenly_spaced(count: int, limit: int) -> np.ndarray:
 
 
 def make_tags(config: JsonObject) -> list[str]:
-    """The tags of a run, such as ``depth:64`` and ``skip:none``, by which users filter runs."""
+    """The tags of a run, such as ``depth:64`` and ``skip:none``, by which users filter runs.
+
+    A run that ``research.Monitor`` recorded has the tags that its user chose.
+    """
+    if "watch" in config:
+        return list(config["watch"].get("tags") or [])
     tags = [
         f"model:{config['model']['kind']}",
         f"depth:{config['model']['depth']}",

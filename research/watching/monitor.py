@@ -1,0 +1,554 @@
+"""``research.Monitor``: records somebody's training loop as Fathom records its own runs."""
+
+import atexit
+import math
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import yaml
+
+from research.config.options import Tracker as TrackerSettings
+from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
+from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
+from research.parallel.processes import is_primary
+from research.records.record import Lock, NullRecord, RunRecord, read_info
+from research.records.rows import RecordedRows, read_rows, select_rows
+from research.records.runs import SOURCE_WATCH, Columns
+from research.records.trackers import BackgroundTrackers, Tracker, identity
+from research.records.trackers.wandb import WandbTracker, is_disabled
+from research.runner.provenance import package_versions
+from research.watching.gauges import Gauges
+from research.watching.layers import LayerTable
+from research.watching.slots import COUNT
+from research.watching.watch import Watch
+
+WANDB = "wandb"
+RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
+# What other loops call the metrics that `fathom runs` shows.
+METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
+SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
+EVALUATIONS = tuple(
+    metric.name
+    for metric in METRICS
+    if metric.source is MetricSource.EVALUATION and metric.is_final
+)
+TRAINING = tuple(
+    metric.name for metric in METRICS if metric.source is MetricSource.STEP and metric.is_final
+)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What ``log`` was given for one step, possibly still being computed."""
+
+    step: int
+    gauges: Gauges | None
+    scalars: dict[str, Any]
+
+
+class Monitor:
+    """Writes the run directory of a training loop, with a verdict at its end.
+
+    ``fathom runs``, ``fathom show`` and Weights & Biases work on the directory. Numbers are fetched
+    from the device one step late, so that logging never waits for the step that was just started.
+    On several hosts only process 0 writes.
+
+    >>> import research
+    >>> with research.Monitor("outputs/mine/first", research.watch(), every=10) as monitor:
+    ...     for step in range(100):
+    ...         # params, loss, gauges = train_step(params, batch, measure=monitor.due(step))
+    ...         # monitor.log(step, gauges, loss=loss)
+    ...         pass
+
+    Attributes:
+        directory: the run directory.
+        every: a step in so many is measured.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        watch: Watch | None = None,
+        *,
+        every: int = 1,
+        tracker: str | Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        resume: bool = False,
+    ):
+        """Creates the directory.
+
+        Args:
+            directory: the run directory, such as ``outputs/STUDY/RUN``. ``fathom runs`` looks below
+                ``outputs``.
+            watch: what is measured, for the record.
+            every: a step in so many is measured.
+            tracker: ``"wandb"``, or a dictionary of Fathom's ``tracker`` settings, such as
+                ``{"project": "mine"}``, to mirror the run in Weights & Biases.
+            settings: the configuration of the run, nested dictionaries of plain values. ``fathom
+                runs`` filters and sorts by it.
+            tags: tags of the run in W&B.
+            resume: go on in a directory that holds a run already. Rows from the first logged step
+                on are replaced.
+
+        Raises:
+            ValueError: the directory holds a run already, another process is writing it, or an
+                argument cannot be used.
+        """
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
+        self.directory = Path(directory)
+        self.every = every
+        self._resume = resume
+        self._config = _make_config(watch or Watch(), every, tracker, settings or {}, tags)
+        self._table: LayerTable | None = None
+        self._pending: _Entry | None = None
+        self._last_step = -1
+        self._metrics: list[Columns] = []
+        self._steps: list[int] = []
+        self._signal_grads: list[np.ndarray] = []
+        self._diverged: tuple[int, int | None] | None = None
+        self._created_at = time.monotonic()
+        self._started_at: float | None = None
+        self._is_closed = False
+        self._earlier: RecordedRows | None = None
+        self._record: RunRecord | None = None
+        self._lock: Lock | None = None
+        self._info = _initial_info(settings or {})
+        if is_primary():
+            self._lock = self._open_directory()
+        self._trackers = BackgroundTrackers(self._make_trackers())
+        atexit.register(self._close_at_exit)
+
+    def _open_directory(self) -> Lock:
+        """Locks the directory, and reads what an earlier attempt has recorded."""
+        file = self.directory / "run.json"
+        if file.exists() and not self._resume:
+            raise ValueError(
+                f"{self.directory} already holds a run: choose another directory, or resume=True "
+                "to go on in it"
+            )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self.directory)
+        try:
+            self._read_earlier()
+            _write_config(self.directory, self._config)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def _read_earlier(self) -> None:
+        earlier = read_info(self.directory)
+        if earlier is None:
+            return
+        self._info["id"] = earlier.get("id") or self._info["id"]
+        self._info["resumed"] = earlier.get("resumed") or []
+        self._earlier = read_rows(self.directory)
+
+    def _make_trackers(self) -> list[Tracker]:
+        if not is_primary() or not self._config["tracker"]["wandb"] or is_disabled():
+            return []
+        tracker = WandbTracker(
+            settings=identity.with_environment(self._config["tracker"]),
+            run_id=self._info["id"],
+            config=self._config,
+            name=identity.run_name(self.directory.absolute().name),
+            group=identity.run_group(self.directory.absolute().parent.name),
+        )
+        self._info["mirrored"] = {tracker.name: tracker.pending}
+        return [tracker]
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        del kind, traceback
+        self.close(error)
+
+    def due(self, step: int) -> bool:
+        """Whether a step is measured: a Python bool, known before the step is compiled."""
+        return bool(step % self.every == 0)
+
+    def log(
+        self,
+        step: int,
+        gauges: Gauges | None = None,
+        **scalars: Any,
+    ) -> None:
+        """Records a step. Call it once for each step, in order.
+
+        Args:
+            step: the number of the step.
+            gauges: what was measured; None for a step that was not.
+            **scalars: numbers of the step, on the device or not. ``loss`` and ``accuracy`` are
+                recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``, ``eval_accuracy``
+                and ``learning_rate`` have their own columns in ``fathom runs`` and W&B, and other
+                names are recorded as they are.
+
+        Raises:
+            ValueError: the steps do not ascend, or an argument cannot be used.
+        """
+        if self._is_closed:
+            raise ValueError("the monitor is closed: nothing more can be logged")
+        step = int(step)
+        if step <= self._last_step:
+            raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
+        if gauges is not None and not isinstance(gauges, Gauges):
+            raise ValueError(
+                f"gauges must be what Watch.value_and_grad returned, got a {type(gauges).__name__}"
+            )
+        if self._record is None:
+            self._start(step)
+        self._last_step = step
+        entry = _Entry(step, gauges, _rename(scalars))
+        waiting = self._pending
+        self._pending = entry
+        if waiting is not None:
+            self._write(waiting)
+
+    def _start(self, step: int) -> None:
+        """Opens the record at the first step."""
+        self._started_at = time.monotonic()
+        if self._lock is None:
+            self._record = NullRecord(self._info)
+        else:
+            self._record = RunRecord(self._lock, self._info)
+        self._trackers.start()
+        if self._earlier is not None:
+            self._keep_earlier(self._earlier, step)
+            self._earlier = None
+
+    def _keep_earlier(self, earlier: RecordedRows, step: int) -> None:
+        """Records the rows of an earlier attempt up to a step again."""
+        assert self._record is not None
+        metrics = _rows_before(earlier.metrics, step)
+        profiles = _rows_before(earlier.profiles, step)
+        self._record.update(resumed=[*self._info["resumed"], step])
+        if not metrics:
+            return
+        self._metrics.append(metrics)
+        if profiles:
+            self._steps += profiles["step"].tolist()
+            self._signal_grads += list(profiles[SIGNAL_GRAD.name])
+        self._record.add(metrics, profiles)
+        self._trackers.log(metrics, profiles, {})
+
+    def _write(self, entry: _Entry) -> None:
+        """Fetches and records what was logged for a step."""
+        assert self._record is not None
+        metrics: Columns = {"step": np.array([entry.step])}
+        for name, value in entry.scalars.items():
+            metrics[name] = np.array([float(_fetch(value).reshape(()))])
+        profiles: Columns = {}
+        if entry.gauges is not None:
+            profiles = self._read_gauges(entry.step, entry.gauges, metrics)
+        loss = metrics.get("train_loss")
+        if loss is not None and not math.isfinite(loss[0]) and self._diverged is None:
+            self._diverged = (entry.step, None)
+        self._metrics.append(metrics)
+        self._record.add(metrics, profiles)
+        self._trackers.log(metrics, profiles, {})
+
+    def _read_gauges(
+        self,
+        step: int,
+        gauges: Gauges,
+        metrics: Columns,
+    ) -> Columns:
+        """The gauges of a step as a row of ``profiles.parquet``.
+
+        Args:
+            step: the step.
+            gauges: what was measured.
+            metrics: the row of metrics, to which the norm of the whole gradient is added.
+        """
+        assert self._record is not None
+        fetched = jax.tree.map(_fetch, gauges)
+        if self._table is None:
+            self._table = fetched.table
+            self._record.update(**_describe_layers(fetched.table))
+        elif fetched.table != self._table:
+            raise ValueError(
+                f"the layers of step {step} are not those of the steps before: use one Monitor for "
+                "each model"
+            )
+        total = float(fetched.grad_norm_total)
+        metrics[GRAD_NORM.name] = np.array([total])
+        profiles: Columns = {"step": np.array([step])}
+        for name, values in fetched.profile().items():
+            profiles[name] = np.asarray(values)[None]
+        signal = np.array(profiles[SIGNAL_GRAD.name][0], np.float64)
+        if self._diverged is None:
+            self._diverged = _find_divergence(step, fetched, total)
+        self._steps.append(step)
+        self._signal_grads.append(signal)
+        return profiles
+
+    def verdict(self) -> StackVerdicts | None:
+        """The verdict on the steps that were logged so far; ``print`` shows it in words.
+
+        None where nothing was measured.
+        """
+        waiting = self._pending
+        if waiting is not None:
+            self._pending = None
+            self._write(waiting)
+        if self._table is None and not self._signal_grads:
+            return None
+        num_signals = len(self._signal_grads[0]) if self._signal_grads else 0
+        names = self._signal_names(num_signals)
+        return judge_stacks(
+            np.array(self._steps, int),
+            np.array(self._signal_grads).reshape(-1, num_signals),
+            stacks=_make_stacks(self._table) if self._table else [],
+            names=names,
+            diverged=self._diverged,
+        )
+
+    def _signal_names(self, num_signals: int) -> list[str]:
+        if self._table is None:
+            return [f"signal {index}" for index in range(num_signals)]
+        return signal_names(self._table)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends the run: writes what is left, the final numbers and the verdict.
+
+        Args:
+            error: what stopped the loop; None for one that ended by itself.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            self._close("interrupted")
+        elif error is not None:
+            self._close("failed", error)
+        else:
+            self._close("done")
+
+    def _close_at_exit(self) -> None:
+        self._close("interrupted")
+
+    def _close(self, status: str, error: BaseException | None = None) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        atexit.unregister(self._close_at_exit)
+        try:
+            verdict = self.verdict()
+            if self._record is None:
+                self._start(0)
+            assert self._record is not None
+            if status == "done" and self._diverged is not None:
+                status = "diverged"
+            info: dict[str, Any] = {
+                "status": status,
+                "seconds": self._seconds(),
+                "steps": self._last_step + 1,
+                "final": self._final(),
+                "verdict": verdict.as_dict() if verdict else None,
+            }
+            if error is not None:
+                info["error"] = f"{type(error).__name__}: {error}"
+            self._record.close(**info)
+        finally:
+            self._trackers.finish(dict(self._info))
+            self._release()
+
+    def _release(self) -> None:
+        """Waits for the trackers, records how far the dashboards are, and unlocks the run."""
+        changes = self._trackers.start_info()
+        mirrored = self._trackers.wait()
+        if mirrored:
+            changes["mirrored"] = self._info.get("mirrored", {}) | mirrored
+        if changes and self._record is not None:
+            self._record.update(**changes)
+        if self._lock is not None:
+            self._lock.release()
+
+    def _seconds(self) -> dict[str, float]:
+        now = time.monotonic()
+        started_at = self._started_at or now
+        compiling = started_at - self._created_at
+        training = now - started_at
+        return {"compile": compiling, "train": training, "total": compiling + training}
+
+    def _final(self) -> dict[str, float]:
+        """The last value of each metric; means over the last tenth of the rows for training."""
+        values: dict[str, list[float]] = {}
+        for columns in self._metrics:
+            for name, column in columns.items():
+                if name != "step":
+                    values.setdefault(name, []).extend(np.ma.compressed(column).tolist())
+        final = {}
+        for name, series in values.items():
+            if name in TRAINING:
+                count = max(1, round(SHARE_OF_END * len(series)))
+                final[name] = float(np.mean(series[-count:]))
+            elif name in EVALUATIONS and series:
+                final[name] = float(series[-1])
+        return final
+
+
+def signal_names(table: LayerTable) -> list[str]:
+    """The names of the signals [N+1]: the input of the first layer, and the outputs of all."""
+    return [f"the input of {table.names[0]}", *table.names]
+
+
+def _make_stacks(table: LayerTable) -> list[Stack]:
+    """The signals of each stack of equal layers: their outputs, and the input of the first."""
+    stacks = []
+    for name, layers in table.groups.items():
+        signals = [layer + 1 for layer in layers]
+        if layers[0] == 0:
+            signals.insert(0, 0)
+        stacks.append(Stack(name or "layers", tuple(signals)))
+    return stacks
+
+
+def _describe_layers(table: LayerTable) -> dict[str, Any]:
+    """The entries of ``run.json`` about the layers."""
+    layers = []
+    for layer in table.layers:
+        layers.append(asdict(layer))
+    return {
+        "layers": len(table),
+        "layer_names": table.names,
+        "watched": {"layers": layers, "input": table.input_name, "others": list(table.others)},
+    }
+
+
+def _make_config(
+    watch: Watch,
+    every: int,
+    tracker: str | Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    tags: Sequence[str],
+) -> dict[str, Any]:
+    """The recorded configuration."""
+    for name in RESERVED:
+        if name in settings:
+            raise ValueError(f"settings must not have the entry {name!r}, which Fathom writes")
+    if isinstance(tags, str):
+        raise ValueError(f"tags must be a list of texts, got {tags!r}")
+    select = watch.select
+    watched = {
+        "select": select if isinstance(select, str) else str(getattr(select, "__name__", select)),
+        "depth": watch.depth,
+        "every": every,
+        "tags": list(tags),
+    }
+    plain = _to_plain(settings)
+    return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}
+
+
+def _tracker_settings(tracker: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    defaults = asdict(TrackerSettings())
+    if tracker is None or tracker == "none":
+        return defaults
+    if isinstance(tracker, str):
+        if tracker != WANDB:
+            raise ValueError(f'tracker must be "wandb", a dictionary or None, got {tracker!r}')
+        return defaults | {"wandb": True}
+    unknown = set(tracker) - set(defaults)
+    if unknown:
+        known = ", ".join(defaults)
+        raise ValueError(f"tracker has no setting {min(unknown)!r}; its settings are {known}")
+    return defaults | {"wandb": True} | dict(tracker)
+
+
+def _to_plain(value: Any) -> Any:
+    """A value that YAML can hold: others than plain ones become text."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def _write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    folder = directory / ".hydra"
+    folder.mkdir(exist_ok=True)
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def _initial_info(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``run.json`` when the run starts."""
+    device = jax.devices()[0]
+    info: dict[str, Any] = {
+        "id": uuid.uuid4().hex[:8],
+        "source": SOURCE_WATCH,
+        "versions": package_versions(),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+        },
+    }
+    seed = settings.get("seed")
+    if isinstance(seed, int) and not isinstance(seed, bool):
+        info["seed"] = seed
+    return info
+
+
+def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers by the names of their columns."""
+    renamed = {}
+    for name, value in scalars.items():
+        if name == "step":
+            raise ValueError("step is the first argument of log and no name of a number")
+        if np.size(value) != 1:
+            raise ValueError(f"{name} must be one number, got an array of shape {np.shape(value)}")
+        renamed[METRIC_NAMES.get(name, name)] = value
+    return renamed
+
+
+def _fetch(value: Any) -> np.ndarray:
+    """An array from the device; of an array on several hosts, this process's copy."""
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return np.asarray(value.addressable_data(0))
+    return np.asarray(value)
+
+
+def _rows_before(columns: Columns, step: int) -> Columns:
+    if not columns:
+        return {}
+    return select_rows(columns, columns["step"] < step)
+
+
+def _find_divergence(
+    step: int,
+    gauges: Gauges,
+    total: float,
+) -> tuple[int, int | None] | None:
+    """The step and the first signal that is not finite; signals that were not reached do not count.
+
+    Args:
+        step: the step.
+        gauges: what was measured, on the host.
+        total: the norm of the whole gradient.
+    """
+    was_reached = np.asarray(gauges.sums)[:, COUNT] > 0
+    profile = gauges.profile()
+    forward = np.flatnonzero(was_reached & ~np.isfinite(profile["activation_rms"]))
+    if len(forward):
+        return step, int(forward[0])
+    backward = np.flatnonzero(was_reached & ~np.isfinite(profile[SIGNAL_GRAD.name]))
+    if len(backward):
+        return step, int(backward[-1])
+    return None if math.isfinite(total) else (step, None)

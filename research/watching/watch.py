@@ -1,0 +1,311 @@
+"""``research.watch``: ``jax.value_and_grad`` that also measures every layer."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from research.watching.adapters import is_imported, module_contexts
+from research.watching.gauges import Gauges, add_updates, merge_gauges
+from research.watching.layers import LayerTable
+from research.watching.marks import is_float_array
+from research.watching.measuring import (
+    Loss,
+    check_differentiable,
+    measure_loss,
+    plan_measurement,
+    trace,
+)
+from research.watching.selection import AUTO, Select
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Which layers are measured. Made by ``research.watch``.
+
+    Attributes:
+        select: which layers.
+        depth: the number of entries of their paths; None for any.
+    """
+
+    select: Select = AUTO
+    depth: int | None = None
+
+    def value_and_grad(
+        self,
+        fun: Callable[..., Any],
+        argnums: Any = 0,
+        has_aux: bool = False,
+        *,
+        measure: bool = True,
+        loss_scale: Any = None,
+    ) -> Callable[..., tuple[Any, Any, Any]]:
+        """As ``jax.value_and_grad``, but the function also returns the gauges of the layers.
+
+        The first argument may be a tree of arrays, such as the parameters of a Linen or Haiku
+        model, or a model of NNX or Equinox. Then the gradient is what ``nnx.value_and_grad`` or
+        ``equinox.filter_value_and_grad`` returns. Call it inside a function that ``jit`` compiles.
+
+        Args:
+            fun: the loss, a function that returns a number.
+            argnums: which argument is differentiated: an index, or for an NNX model
+                ``nnx.DiffState(index, filter)``.
+            has_aux: whether ``fun`` returns a pair of the loss and an auxiliary output.
+            measure: False for a step that does not measure. It is the step of
+                ``jax.value_and_grad``, and its gauges are None. The value must be known when the
+                step is compiled: ``jax.jit(step, static_argnames="measure")``.
+            loss_scale: a factor that the loss contains. It is divided out of the gauges; the
+                gradient is returned as it is.
+
+        Returns:
+            A function with the arguments of ``fun`` that returns the loss (with ``has_aux`` a pair
+            of the loss and the auxiliary output), the gradient and the gauges.
+
+        Raises:
+            TypeError: an argument cannot be used.
+            ValueError: nothing can be measured, or what was selected cannot; when it is called.
+        """
+        if not isinstance(measure, bool):
+            raise TypeError(
+                f"measure must be True or False, got {_describe(measure)}: compile the step with "
+                'jax.jit(step, static_argnames="measure") and pass the result of Monitor.due'
+            )
+
+        @functools.wraps(fun)
+        def run(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+            call = _Call(fun, args, kwargs, argnums, has_aux)
+            if not measure:
+                value, grads = call.differentiate()
+                return value, grads, None
+            return call.measure(self, loss_scale)
+
+        return run
+
+    def layers(
+        self,
+        fun: Callable[..., Any],
+        *args: Any,
+        argnums: Any = 0,
+        has_aux: bool = False,
+        **kwargs: Any,
+    ) -> LayerTable:
+        """The layers that would be measured. The loss is traced, but nothing is computed.
+
+        ``print`` the result for a table.
+
+        Args:
+            fun: the loss.
+            *args: its arguments; arrays may be ``jax.ShapeDtypeStruct``.
+            argnums: as for ``value_and_grad``.
+            has_aux: as for ``value_and_grad``.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            ValueError: nothing can be measured, or what was selected cannot.
+        """
+        loss = _Call(fun, args, kwargs, argnums, has_aux).loss()
+        return plan_measurement(trace(loss), self.select, self.depth).table
+
+    def updates(
+        self,
+        gauges: Gauges | None,
+        before: Any,
+        after: Any,
+    ) -> Gauges | None:
+        """Adds ``weight_norm``, ``update_norm`` and ``update_ratio`` of each layer.
+
+        Args:
+            gauges: what was measured at the step; with None nothing is measured.
+            before: the parameters before the update, as they were differentiated. For an NNX model
+                ``nnx.state(model, nnx.Param)``.
+            after: the parameters after the update.
+
+        Returns:
+            The gauges, or None.
+        """
+        if gauges is None:
+            return None
+        return add_updates(gauges, _float_leaves(before), _float_leaves(after))
+
+    def merge(
+        self,
+        parts: Gauges | Sequence[Gauges],
+        grads: Any,
+    ) -> Gauges:
+        """The gauges of a batch that was differentiated in parts.
+
+        The loss of the batch is the mean of the losses of the parts.
+
+        Args:
+            parts: the gauges of the parts: a list, or stacked on a leading axis by ``lax.scan``.
+            grads: the mean of their gradients.
+        """
+        stacked = parts if isinstance(parts, Gauges) else jax.tree.map(_stack, *parts)
+        return merge_gauges(stacked, _float_leaves(grads), len(stacked.sums))
+
+
+def watch(select: Select = AUTO, depth: int | None = None) -> Watch:
+    """Measures the layers of anybody's JAX model, in anybody's training loop.
+
+    >>> import jax, jax.numpy as jnp, research
+    >>> def loss(params, x):
+    ...     for n, w in enumerate(params):
+    ...         x = research.tap(jnp.tanh(x @ w), f"layer/{n}", params=w)
+    ...     return jnp.mean(x**2)
+    >>> params = [jnp.eye(3)] * 4
+    >>> watch = research.watch()
+    >>> value, grads, gauges = jax.jit(watch.value_and_grad(loss))(params, jnp.ones((2, 3)))
+    >>> gauges["grad_norm"].shape
+    (4,)
+
+    Args:
+        select: which layers: ``auto`` for the stacks of equal layers that hold most of the
+            parameters; ``all``; a glob of paths such as ``blocks/*``, or a list of them; a class
+            of modules; or a function that receives a layer (``name``, ``kind``, ``shape``,
+            ``dtype``, ``parameters``, ``loops``) and says whether it is measured.
+        depth: measures only layers whose path has so many entries.
+    """
+    return Watch(select, depth)
+
+
+class _Call:
+    """A call of a loss with its arguments."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        argnums: Any,
+        has_aux: bool,
+    ):
+        self._fun = fun
+        self._args = list(args)
+        self._kwargs = kwargs
+        self._argnums = argnums
+        self._has_aux = has_aux
+        self._nnx_call: Any = None
+        self._position = argnums
+        if is_imported("flax.nnx"):
+            from research.watching.adapters.nnx import read_argnums
+
+            self._position = read_argnums(argnums).position
+        if not isinstance(self._position, int) or isinstance(self._position, bool):
+            raise TypeError(f"argnums must be one index, got {argnums!r}")
+        if not -len(args) <= self._position < len(args):
+            raise ValueError(f"argnums={argnums} needs more than the {len(args)} arguments")
+        self._position %= len(args)
+
+    @property
+    def _model(self) -> Any:
+        return self._args[self._position]
+
+    def _is_nnx(self) -> bool:
+        if not is_imported("flax.nnx"):
+            return False
+        from research.watching.adapters.nnx import is_module
+
+        return is_module(self._model)
+
+    def _is_equinox(self) -> bool:
+        if not is_imported("equinox"):
+            return False
+        from research.watching.adapters.equinox import is_module
+
+        return is_module(self._model)
+
+    def _with_aux(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        out = self._fun(*args, **kwargs)
+        if not self._has_aux:
+            return out, None
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(f"with has_aux=True the loss must return a pair, got {_describe(out)}")
+        return out
+
+    def _with_model(self, model: Any) -> tuple[Any, Any]:
+        args = list(self._args)
+        args[self._position] = model
+        return self._with_aux(*args, **self._kwargs)
+
+    def loss(self) -> Loss:
+        """The loss as a pure function."""
+        if self._is_nnx():
+            from research.watching.adapters.nnx import ModelCall, read_argnums
+
+            self._nnx_call = ModelCall(
+                self._with_aux,
+                self._args,
+                self._kwargs,
+                read_argnums(self._argnums),
+            )
+            return self._nnx_call.loss()
+        if self._is_equinox():
+            from research.watching.adapters.equinox import make_loss
+
+            return make_loss(self._with_model, self._model)
+
+        def pure(params: Any, others: Any) -> tuple[Any, Any]:
+            del others
+            return self._with_model(params)
+
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._model):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            check_differentiable(leaf, name or f"argument {self._position}")
+        return Loss(pure, self._model, contexts=module_contexts())
+
+    def differentiate(self) -> tuple[Any, Any]:
+        """What the library's own function returns, without any measurement."""
+        if self._is_nnx():
+            from flax import nnx
+
+            differentiate = nnx.value_and_grad(
+                self._fun, argnums=self._argnums, has_aux=self._has_aux
+            )
+        elif self._is_equinox():
+            from research.watching.adapters.equinox import value_and_grad
+
+            differentiate = value_and_grad(self._with_model)
+            (value, aux), grads = differentiate(self._model)
+            return (value, aux) if self._has_aux else value, grads
+        else:
+            differentiate = jax.value_and_grad(
+                self._fun, argnums=self._position, has_aux=self._has_aux
+            )
+        return differentiate(*self._args, **self._kwargs)
+
+    def measure(self, watch: Watch, loss_scale: Any) -> tuple[Any, Any, Gauges]:
+        """The loss, the gradient and the gauges."""
+        measured = measure_loss(
+            self.loss(),
+            select=watch.select,
+            depth=watch.depth,
+            loss_scale=loss_scale,
+        )
+        value = measured.value
+        aux = measured.aux
+        grads = measured.grads
+        if self._nnx_call is not None:
+            value, aux, grads = self._nnx_call.finish(measured)
+        return (value, aux) if self._has_aux else value, grads, measured.gauges
+
+
+def _float_leaves(tree: Any) -> list[Any]:
+    """The leaves of a tree of parameters that are differentiated."""
+    leaves = []
+    for leaf in jax.tree.leaves(tree):
+        if is_float_array(leaf) or isinstance(leaf, float):
+            leaves.append(leaf)
+    return leaves
+
+
+def _stack(*values: Any) -> Any:
+    return jax.numpy.stack(values)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tracer):
+        return "a traced value"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,140 @@
+"""``research.Monitor`` records a loop as Fathom records its own runs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import research
+from research.records.runs import Run
+
+from . import networks
+
+PARAMS = networks.make_params()
+BATCH = networks.make_batch()
+WATCH = research.watch()
+
+
+@jax.jit
+def step(params, scale):
+    def loss(params):
+        return networks.scanned_loss(params, BATCH) * scale
+
+    value, grads, gauges = WATCH.value_and_grad(loss)(params)
+    return jax.tree.map(lambda leaf, grad: leaf - 0.1 * grad, params, grads), value, gauges
+
+
+def train(monitor, steps, scale=1.0, start=0):
+    params = PARAMS
+    for number in range(start, steps):
+        params, loss, gauges = step(params, jnp.float32(scale))
+        monitor.log(number, gauges if monitor.due(number) else None, loss=loss, lr=0.1)
+
+
+@pytest.fixture
+def directory(workplace):
+    return workplace / "outputs" / "mine" / "first"
+
+
+def test_a_loop_leaves_the_record_of_a_run(directory, fathom):
+    settings = {"model": {"depth": 4}, "optimizer": "sgd", "seed": 3}
+
+    with research.Monitor(directory, WATCH, every=2, settings=settings) as monitor:
+        train(monitor, 5)
+        verdict = monitor.verdict()
+        assert verdict is not None
+        assert verdict.kind == "healthy"
+
+    run = Run(directory)
+    assert run.status == "done"
+    assert run["model.depth"] == 4
+    assert run.info["layer_names"] == [f"layers[{n}]" for n in range(4)]
+    assert run.info["steps"] == 5
+    np.testing.assert_array_equal(run.metrics["step"], range(5))
+    np.testing.assert_array_equal(run.profiles["step"], [0, 2, 4])
+    assert run.profiles["signal_grad"].shape == (3, 5)
+    assert np.isfinite(run.metrics["grad_norm"]).tolist() == [True, False, True, False, True]
+    assert run.info["final"]["train_loss"] == pytest.approx(run.metrics["train_loss"][-1])
+    shown = fathom("show", "first")
+    assert shown.code == 0, shown.err
+    assert "layers[0] receives" in shown.out
+    assert "optimizer=sgd" in shown.out
+    listed = fathom("runs", "verdict=healthy", "seed=3")
+    assert listed.code == 0, listed.err
+    assert "healthy" in listed.out
+
+
+def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
+    with research.Monitor(directory, WATCH) as monitor:
+        train(monitor, 5)
+    number = Run(directory).info["id"]
+
+    with pytest.raises(ValueError, match="already holds a run"):
+        research.Monitor(directory, WATCH)
+    with research.Monitor(directory, WATCH, resume=True) as monitor:
+        train(monitor, 6, start=3)
+
+    run = Run(directory)
+    assert run.info["id"] == number
+    assert run.info["resumed"] == [3]
+    np.testing.assert_array_equal(run.metrics["step"], range(6))
+    np.testing.assert_array_equal(run.profiles["step"], range(6))
+
+
+def test_a_loop_that_diverges_or_fails_says_so(directory):
+    with research.Monitor(directory, WATCH) as monitor:
+        train(monitor, 2)
+        train(monitor, 3, scale=np.inf, start=2)
+    run = Run(directory)
+    assert run.status == "diverged"
+    assert run.info["verdict"]["since_step"] == 2
+
+    other = directory.with_name("other")
+    with pytest.raises(RuntimeError), research.Monitor(other, WATCH) as monitor:
+        train(monitor, 2)
+        raise RuntimeError("out of luck")
+    assert Run(other).status == "failed"
+    assert Run(other).info["error"] == "RuntimeError: out of luck"
+
+
+def test_wandb_gets_the_loop(directory, wandb_records):
+    tracker = {"project": "mine", "every": 1}
+
+    with research.Monitor(directory, WATCH, tracker=tracker, tags=["trial"]) as monitor:
+        train(monitor, 3)
+
+    info = json.loads((directory / "run.json").read_text())
+    records = wandb_records(info["wandb"])
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [row["train/step"] for row in rows if "train/loss" in row] == [0, 1, 2]
+    assert rows[0]["lr"] == pytest.approx(0.1)
+    assert "grad_norm/layer_003" in rows[0]
+    (run,) = [record["run"] for record in records if record["type"] == "run"]
+    assert run["tags"] == ["trial"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every must be a whole number"),
+        ({"tracker": "wandbb"}, "tracker must be"),
+        ({"tracker": {"projct": "x"}}, "tracker has no setting 'projct'"),
+        ({"settings": {"watch": 1}}, "settings must not have the entry 'watch'"),
+        ({"tags": "trial"}, "tags must be a list"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(directory, options, message):
+    with pytest.raises(ValueError, match=message):
+        research.Monitor(directory, WATCH, **options)
+    assert not directory.exists()
+
+
+def test_steps_must_ascend(directory):
+    with research.Monitor(directory, WATCH) as monitor:
+        monitor.log(4, loss=1.0)
+        with pytest.raises(ValueError, match="step 4 follows step 4"):
+            monitor.log(4, loss=1.0)
+        with pytest.raises(ValueError, match="loss must be one number, got .* shape \\(3,\\)"):
+            monitor.log(5, loss=np.ones(3))
