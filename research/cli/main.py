@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from research.cli.parser import COMMANDS, check_command, make_parser
+from research.cli.parser import COMMANDS, check_command, check_words, make_parser
 from research.runner.signals import end_process
 
 
@@ -45,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_command(arguments: Sequence[str]) -> int:
+    check_words(arguments)
     check_command(arguments)
     if arguments[0] == "train":
         return _run_train(arguments[1:])
@@ -58,6 +59,11 @@ def _run_command(arguments: Sequence[str]) -> int:
                 file=sys.stderr,
             )
             return 2
+    if not all(word.strip() for word in parsed.words):
+        raise ValueError(
+            f"an empty word is no argument of fathom {parsed.command}; "
+            f"fathom {parsed.command} --help describes what is valid"
+        )
     options = {}
     if COMMANDS[parsed.command].has_scale:
         options["scale"] = parsed.scale

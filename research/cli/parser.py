@@ -1,6 +1,7 @@
 """The subcommands of ``fathom`` and the parser of their arguments."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
@@ -18,6 +19,7 @@ class Command(NamedTuple):
     has_device: bool = False
 
 
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 OPTIONS = ("--help", "-h", "--version")
 TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 
@@ -61,6 +63,21 @@ class OneLineParser(argparse.ArgumentParser):
         """Prints the message and ends the process with exit code 2."""
         print(f"fathom: {message}; {self.prog} --help describes what is valid", file=sys.stderr)
         sys.exit(2)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Checks that a message about the words of a command fits on one line.
+
+    Raises:
+        ValueError: a word has a control character, such as the end of a line.
+    """
+    for word in words:
+        control_character = CONTROL_CHARACTER.search(word)
+        if control_character:
+            raise ValueError(
+                f"{word!r} must be printable, got the control character "
+                f"{control_character.group()!r}"
+            )
 
 
 def check_command(arguments: Sequence[str]) -> None:

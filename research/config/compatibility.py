@@ -12,6 +12,8 @@ from research.config.options import (
     RESNETS,
     ActivationKind,
     CellKind,
+    DenseSkip,
+    FeedForward,
     GroupNorm,
     InitKind,
     ModelKind,
@@ -25,6 +27,7 @@ from research.config.options import (
 )
 from research.config.schema import Config
 
+MAX_WIDTH = 2**31 - 1  # of the units of a layer, which XLA counts in 32 bits
 RECURRENT_SKIPS = (
     SkipKind.none,
     SkipKind.identity,
@@ -190,6 +193,29 @@ def _dense_conflicts(config: Config) -> Iterator[Conflict]:
             valid="pre",
             got=norm.placement.name,
             reason=reason,
+        )
+    yield from _dense_width_conflicts(config)
+
+
+def _dense_width_conflicts(config: Config) -> Iterator[Conflict]:
+    """The width grows with the depth, up to what an array can have."""
+    if not isinstance(config.skip, DenseSkip) or not isinstance(config.model, FeedForward):
+        return
+    growth = config.skip.growth
+    max_depth = (MAX_WIDTH - config.model.width) // growth
+    if config.model.depth > max_depth >= 1:
+        yield Conflict(
+            path="model.depth",
+            valid=f"≤ {max_depth}",
+            got=config.model.depth,
+            reason=f"skip=dense adds skip.growth={growth} units in each layer",
+        )
+    elif max_depth < 1:
+        yield Conflict(
+            path="skip.growth",
+            valid=f"≤ {MAX_WIDTH - config.model.width}",
+            got=growth,
+            reason=f"the first layer is model.width={config.model.width} units wide",
         )
 
 

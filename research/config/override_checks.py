@@ -3,6 +3,7 @@
 Hydra's own messages for these mistakes do not name the override, or come after a long time.
 """
 
+import importlib.util
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,15 @@ from research.config.hydra_config import resource_dir
 from research.config.suggestions import format_suggestion
 
 MAX_JOBS = 10_000
+FIXED_SETTINGS = {  # of Hydra, and why they cannot be changed
+    "hydra.callbacks": "a callback checks the settings; add your own as +hydra.callbacks.NAME",
+    "hydra.callbacks.check_first": "it checks the settings",
+    "hydra.output_subdir": "the settings of a run are read from its folder .hydra",
+    "hydra.runtime": "Hydra itself writes it",
+    "hydra.overrides": "Hydra itself writes it",
+    "hydra.help": "fathom train --help has its own text",
+    "hydra.hydra_help": "fathom train --help has its own text",
+}
 PATH = re.compile(r"[+~]*[\w./@:-]+")
 
 
@@ -49,7 +59,9 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
         override.config_loader = loader
         _check_path(word, override)
         _check_group_value(override)
+        _check_fixed(override)
         parsed.append(override)
+    _check_verbosity(parsed)
     return parsed
 
 
@@ -59,6 +71,42 @@ def _check_path(word: str, override: Override) -> None:
         raise ValueError(f"{word} names no setting: write setting=value, such as model.depth=8")
     if override.package is not None and path in _group_names():
         raise ValueError(f"{word} must be {path}=…, because a group has one place, got {path}@…")
+
+
+def _check_fixed(override: Override) -> None:
+    path = override.key_or_group
+    for fixed, reason in FIXED_SETTINGS.items():
+        is_inside = path.startswith(f"{fixed}.") and fixed != "hydra.callbacks"
+        if path == fixed or is_inside:
+            raise ValueError(f"{path} cannot be changed, because {reason}")
+
+
+def _check_verbosity(overrides: Sequence[Override]) -> None:
+    """Hydra shows more of loggers, of which Fathom shows none unless ``hydra/job_logging`` does."""
+    given = {override.key_or_group: override for override in overrides}
+    override = given.get("hydra.verbose")
+    if override is None or override.type is OverrideType.DEL:
+        return
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        is_switch = isinstance(value, bool)
+        if not is_switch and not (isinstance(name, str) and _is_logger(name)):
+            raise ValueError(
+                "hydra.verbose must be true, or the name of a package that logs, such as jax, "
+                f"got {written(name)}"
+            )
+    if not {"hydra/job_logging", "hydra/hydra_logging"} & given.keys():
+        raise ValueError(
+            f"{override.input_line} has no effect, because Fathom keeps no log: "
+            "add hydra/job_logging=stdout"
+        )
+
+
+def _is_logger(name: str) -> bool:
+    """Whether a package of this name exists, which may log."""
+    package = name.partition(".")[0]
+    return package.isidentifier() and importlib.util.find_spec(package) is not None
 
 
 def _group_names() -> list[str]:

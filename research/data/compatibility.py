@@ -101,7 +101,12 @@ def _count_training_examples(config: Config, info: DatasetInfo) -> int:
         _, part = parse_split(data.split, info.splits)
         parse_split(data.eval_split, info.splits, "data.eval_split")
         size = part.stop - part.start
-    return min(size, data.limit or size)
+    limit = data.limit or size
+    if limit > size:
+        raise ValueError(
+            f"data.limit must be ≤ {size}, the examples of {data.name.name}, got {limit}"
+        )
+    return limit
 
 
 def _check_batch_size(config: Config, num_examples: int) -> None:

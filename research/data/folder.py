@@ -22,6 +22,7 @@ from research.data.image_files import (
     find_files,
     is_hidden,
     read_image,
+    show_path,
 )
 from research.data.images import center_crop_and_resize
 from research.data.notices import join_first, notify
@@ -154,7 +155,7 @@ def _read_images(
         if image.shape != shape and not resize:
             height, width, _ = image.shape
             raise ValueError(
-                f"{file.path} must be an image of {shape[0]}×{shape[1]} pixels like the first one, "
+                f"{show_path(file.path)} must be an image of {shape[0]}×{shape[1]} pixels like the first one, "
                 f"got {height}×{width}: data.size=… resizes all images to one size"
             )
         resized = center_crop_and_resize(image, shape)

@@ -86,7 +86,7 @@ def read_image(path: Path, channels: int) -> np.ndarray:
         description = UNKNOWN_RANGES.get(image.mode)
         if description and not is_wide:
             raise ValueError(
-                f"{path} must have 8 or 16 bits in each channel, got {description}: "
+                f"{show_path(path)} must have 8 or 16 bits in each channel, got {description}: "
                 "convert it, or use data=arrays"
             )
         try:
@@ -117,6 +117,8 @@ def count_channels(paths: Iterable[Path]) -> int:
 def _open(path: Path) -> Any:
     from PIL import Image
 
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise _not_an_image(path)
     try:
         return Image.open(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -124,7 +126,12 @@ def _open(path: Path) -> Any:
 
 
 def _not_an_image(path: Path) -> ValueError:
-    return ValueError(f"{path} is not an image, or it is damaged, or Pillow cannot read its format")
+    return ValueError(f"{show_path(path)} is not an image, or it is damaged, or Pillow cannot read its format")
+
+
+def show_path(path: Path) -> str:
+    """The path as text on one line: control characters become escape sequences."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(path))
 
 
 def _has_16_bits(image: Any) -> bool:

@@ -218,6 +218,21 @@ def test_a_word_of_sync_that_fits_nothing_is_refused(fathom, recorded, server):
     assert server.runs == {}
 
 
+def test_a_run_whose_record_is_damaged_is_named_and_the_others_are_uploaded(
+    fathom, recorded, server, workplace
+):
+    damaged = workplace / "outputs" / "damaged" / "x"
+    damaged.mkdir(parents=True)
+    (damaged / "run.json").write_text("half")
+
+    code, out, err = fathom("sync")
+
+    assert code == 1
+    assert err == ""
+    assert "outputs/damaged/x: not uploaded, outputs/damaged/x/run.json is damaged" in out
+    assert recorded.state == "uploaded"
+
+
 @pytest.mark.parametrize("num_rows", [0, 10, 26])
 def test_a_folder_without_a_record_is_uploaded_once(
     fathom, offline_run, server, has_all_rows, num_rows
