@@ -19,7 +19,8 @@ class Command(NamedTuple):
     has_device: bool = False
 
 
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Control characters, ends of lines, and what Python makes of bytes that are no text.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 OPTIONS = ("--help", "-h", "--version")
 TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 
@@ -66,18 +67,16 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Checks that a message about the words of a command fits on one line.
+    """Checks that the words of a command are text that fits on one line.
 
     Raises:
-        ValueError: a word has a control character, such as the end of a line.
+        ValueError: a word has a control character, such as the end of a line, or bytes that are no
+            text in the encoding of the command line.
     """
     for word in words:
-        control_character = CONTROL_CHARACTER.search(word)
-        if control_character:
-            raise ValueError(
-                f"{word!r} must be printable, got the control character "
-                f"{control_character.group()!r}"
-            )
+        unprintable = UNPRINTABLE.search(word)
+        if unprintable:
+            raise ValueError(f"{word!r} must be printable text, got {unprintable.group()!r}")
 
 
 def check_command(arguments: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from research.config.data_options import (
     NoiseData,
     Scaling,
     SplitData,
+    StreamedImages,
     WordVectors,
 )
 from research.config.host_memory import format_bytes, free_host_bytes
@@ -68,6 +69,7 @@ def check_data(config: Config) -> None:
         raise ValueError(info.lost_in_float32)
     raise_first(_conflicts(config, info))
     _check_generated_size(config, info)
+    _check_image_size(config, info)
     num_examples = _count_training_examples(config, info)
     _check_batch_size(config, num_examples)
     _check_steps(config, num_examples)
@@ -89,6 +91,27 @@ def _check_generated_size(config: Config, info: DatasetInfo) -> None:
         f"data.examples={data.examples} with {numbers - 1} numbers each need "
         f"{format_bytes(needed)} of memory and {format_bytes(free)} are free, "
         f"enough for {num_fitting} examples"
+    )
+
+
+def _check_image_size(config: Config, info: DatasetInfo) -> None:
+    """Checks that the images that are in memory at once fit, before they are read."""
+    data = config.data
+    free = free_host_bytes()
+    if not isinstance(data, StreamedImages) or info.text or free is None:
+        return
+    from research.data.streaming import count_images_in_memory
+
+    batch_size = config.train.batch_size
+    num_images = count_images_in_memory(data, info.shape, info.splits, batch_size)
+    needed = num_images * math.prod(info.shape)
+    if needed <= free:
+        return
+    height, width, channels = info.shape
+    raise ValueError(
+        f"{num_images} images of {height}×{width}×{channels} bytes are in memory at once and need "
+        f"{format_bytes(needed)}, and {format_bytes(free)} are free: "
+        "reduce data.size, train.batch_size or data.in_memory_limit"
     )
 
 

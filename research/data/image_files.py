@@ -1,6 +1,8 @@
 """Image files: found in a folder, and read in 8 bits a channel and upright."""
 
+import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +61,27 @@ def _iter_files(folder: Path, outer_folders: frozenset[Path]) -> Iterator[Path]:
                 yield from _iter_files(path, outer_folders | {here})
             else:
                 yield path
+
+
+def last_change(path: Path) -> int:
+    """When a file, or a folder with its sub-folders to the second level, was last changed, in ns.
+
+    An image that is overwritten in its place is not noticed. Zero for what cannot be read.
+    """
+    folders = [path, *path.glob("*/"), *path.glob("*/*/")]
+    times = [0]
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            times.append(folder.stat().st_mtime_ns)
+    return max(times)
+
+
+def ignore_pillow_warnings() -> None:
+    """Keeps Pillow from printing warnings, such as about Exif data that it cannot read.
+
+    What cannot be used raises an error. This is not undone, because images are read on threads.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def is_hidden(name: str) -> bool:
