@@ -31,6 +31,8 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
         ValueError: a setting cannot be parsed.
     """
     settings, options = _split_words(words)
+    if {"-m", "--multirun"} & set(options) and "hydra.mode=RUN" in settings:
+        raise ValueError("hydra.mode=RUN must be left out, because -m trains a sweep")
     prepared = []
     for word in settings:
         word = _rename_setting(word)

@@ -18,10 +18,12 @@ from research.config.options import (
     InitKind,
     ModelKind,
     NormKind,
+    Optimizer,
     OptimizerKind,
     Placement,
     Positions,
     Recurrent,
+    Schedule,
     SkipKind,
     Transformer,
 )
@@ -78,12 +80,33 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _model_conflicts(config)
     yield from _init_conflicts(config)
     yield from _inspection_conflicts(config)
+    yield from _schedule_conflicts(config.optimizer)
     if config.optimizer.kind is OptimizerKind.gd and config.train.batch_size != 128:
         yield Conflict(
             path="train.batch_size",
             valid="left out",
             got=config.train.batch_size,
             reason="optimizer=gd uses all training examples in every step",
+        )
+
+
+def _schedule_conflicts(optimizer: Optimizer) -> Iterator[Conflict]:
+    """Numbers of a schedule that contradict each other; Optax refuses the first ones too."""
+    warmup = optimizer.warmup_steps
+    if optimizer.schedule is Schedule.warmup_cosine and 0 < optimizer.decay_steps <= warmup:
+        yield Conflict(
+            path="optimizer.decay_steps",
+            valid=f"> optimizer.warmup_steps={warmup}",
+            got=optimizer.decay_steps,
+            reason="it includes the warm-up",
+        )
+    is_exponential = optimizer.schedule in (Schedule.exponential, Schedule.warmup_exponential)
+    if is_exponential and optimizer.end_value > optimizer.learning_rate:
+        yield Conflict(
+            path="optimizer.end_value",
+            valid=f"≤ optimizer.learning_rate={optimizer.learning_rate}",
+            got=optimizer.end_value,
+            reason="exponential decay stays at it",
         )
 
 

@@ -15,7 +15,7 @@ from research.config import schema
 from research.config.compatibility import Conflict, raise_first
 from research.config.data_options import StreamedImages
 from research.config.fields import settings_of, written
-from research.config.options import WARMUPS, NormKind, OptimizerKind, ResNet, SkipKind
+from research.config.options import WARMUPS, Level, NormKind, OptimizerKind, ResNet, SkipKind
 from research.config.validation import describe_missing_effect
 
 Given = Mapping[str, Any]  # values by dotted path
@@ -166,6 +166,8 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     """Paths that have no effect in this configuration, and why."""
     if config.optimizer.kind is OptimizerKind.gd:
         yield "train.batch_size", "optimizer=gd uses all training examples in every step"
+    if config.measure.level is Level.off:
+        yield "tracker.every", "measure=off measures no layer"
     is_resnet = isinstance(config.model, ResNet)
     if config.norm.kind is NormKind.none and not is_resnet:
         yield "norm.placement", "without a norm it has an effect only on ResNets"

@@ -85,6 +85,8 @@ def _check_lists(config: schema.Config) -> None:
             known = ", ".join(options.INSPECTIONS)
             hint = format_suggestion(str(name), options.INSPECTIONS)
             raise ValueError(f"measure.inspect must hold some of {known}, got {name}{hint}")
+        if config.measure.inspect.count(name) > 1:
+            raise ValueError(f"measure.inspect must hold each name once, got {name} again")
 
 
 def _check_selectors(config: schema.Config) -> None:

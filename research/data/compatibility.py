@@ -228,6 +228,14 @@ def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Confl
                 got=str(value).lower(),
                 reason=reason,
             )
+    crop = getattr(data, "crop", 0)
+    if is_image and crop >= min(info.shape[:2]):
+        yield Conflict(
+            path="data.crop",
+            valid=f"< {min(info.shape[:2])}",
+            got=crop,
+            reason=f"an image of {name} has {info.shape[0]}×{info.shape[1]} pixels",
+        )
     if getattr(data, "resized_crop", False) and not is_image:
         yield Conflict(
             path="data.resized_crop",

@@ -346,6 +346,22 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["hydra.help.header=x"], ["hydra.help.header cannot be changed, because fathom train --help"]),
     (["hydra/launcher=grouped"], ["hydra/launcher=grouped has no effect on a single run"]),
     (["+hydra.sweeper.params.seed=3"], ["has no effect on a single run; fathom train -m trains a"]),
+    (["data.crop=8"], ["data.crop must be < 8 (an image of digits has 8×8 pixels), got 8"]),
+    (["data.crop=2147483647"], ["data.crop must be < 8"]),
+    (["measure.inspect=[sharpness,sharpness]"], ["must hold each name once, got sharpness again"]),
+    (
+        [
+            "optimizer.schedule=warmup_cosine",
+            "optimizer.warmup_steps=5",
+            "optimizer.decay_steps=5",
+        ],
+        ["optimizer.decay_steps must be > optimizer.warmup_steps=5 (it includes the warm-up)"],
+    ),
+    (
+        ["optimizer.schedule=exponential", "optimizer.end_value=1"],
+        ["optimizer.end_value must be ≤ optimizer.learning_rate=0.01 (exponential decay stays"],
+    ),
+    (["-m", "hydra.mode=RUN", "seed=0,1"], ["hydra.mode=RUN must be left out"]),
     (["hydra.verbose=foo"], ["hydra.verbose must be true, or the name of a package that logs"]),
     (["hydra.verbose=3"], ["hydra.verbose must be true, or the name of a package", "got 3"]),
     (["hydra.verbose=true"], ["has no effect", "add hydra/job_logging=stdout"]),

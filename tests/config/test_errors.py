@@ -35,6 +35,12 @@ def test_a_mistake_is_one_line_and_creates_no_file(fathom, workplace, words, par
     assert [path.name for path in workplace.iterdir()] == ["a_file"]
 
 
+def test_rows_of_layers_have_no_interval_where_no_layer_is_measured(fathom, workplace):
+    result = fathom("train", "tracker.every=3", "measure=off", "train.steps=1")
+    assert_refused(result, ["tracker.every must be left out (measure=off measures no layer)"])
+    assert not list(workplace.iterdir())
+
+
 def test_the_list_of_mistakes_is_long():
     """Commands, options, settings, sweeps and files; each is answered in one line."""
     assert len(TRAIN) + len(COMMANDS) + len(EXPERIMENTS) >= 150
