@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from research import __version__
 from research.cli.parser import COMMANDS, check_command, check_words, make_parser
 from research.runner.signals import end_process
 
@@ -80,6 +81,9 @@ def _run_train(arguments: Sequence[str]) -> int:
 
     if train_help.wants_help(arguments):
         print(train_help.train_help(), flush=True)
+        return 0
+    if list(arguments) == ["--version"]:  # Hydra would print its own version
+        print(__version__, flush=True)
         return 0
     from research.cli import train
 

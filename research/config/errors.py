@@ -73,6 +73,8 @@ def explain(error: BaseException) -> str | None:
     if twice:
         path = twice.group(1) or twice.group(2)
         return f"{path} is set already; write {path}=… without + to change it"
+    if message == "Primary config directory not found.":
+        return " ".join(str(error).split())
     if isinstance(error, HydraException | ValueError):
         return message
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:

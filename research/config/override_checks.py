@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from research.config.errors import describe_syntax_error
+from research.config.errors import EXTRA_GROUPS, describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.suggestions import format_suggestion
@@ -130,6 +130,10 @@ def _check_group_value(override: Override) -> None:
     if not is_group or override.type is OverrideType.DEL:
         return
     values = [override.value()]
+    if group in EXTRA_GROUPS and isinstance(values[0], list):
+        raise ValueError(
+            f"{group} must be one option; for a sweep over several: fathom train -m {group}=…,…"
+        )
     if isinstance(values[0], ChoiceSweep):
         values = values[0].list
     for value in values:

@@ -149,7 +149,9 @@ def _open(path: Path) -> Any:
 
 
 def _not_an_image(path: Path) -> ValueError:
-    return ValueError(f"{show_path(path)} is not an image, or it is damaged, or Pillow cannot read its format")
+    return ValueError(
+        f"{show_path(path)} is not an image, or it is damaged, or Pillow cannot read its format"
+    )
 
 
 def show_path(path: Path) -> str:

@@ -19,6 +19,7 @@ JsonObject = dict[str, Any]
 METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
+NUMBER_KINDS = "biuf"  # NumPy's letters for truth values, whole and real numbers
 
 
 class Run:
@@ -75,10 +76,8 @@ class Run:
     @functools.cached_property
     def metrics(self) -> Columns:
         """Numbers by name, one for each recorded step [S]; NaN where a step has no value."""
-        metrics = {}
-        for name, column in _read_columns(self.directory, METRICS):
-            metrics[name] = np.array(column_to_array(column), float)
-        return metrics
+        arrays = _read_arrays(self.directory, METRICS, num_axes=1)
+        return {name: array.astype(float) for name, array in arrays.items()}
 
     @functools.cached_property
     def profiles(self) -> Columns:
@@ -120,11 +119,37 @@ def flatten_dict(tree: JsonObject, prefix: str = "") -> JsonObject:
     return flat
 
 
-def _read_arrays(directory: Path, table: str) -> Columns:
+def _read_arrays(
+    directory: Path,
+    table: str,
+    num_axes: int | None = None,
+) -> Columns:
+    """The columns of a table as arrays of numbers.
+
+    Args:
+        directory: the run directory.
+        table: the name of the table.
+        num_axes: how many axes every column has; None for any number.
+    """
     arrays = {}
     for name, column in _read_columns(directory, table):
-        arrays[name] = column_to_array(column)
+        try:
+            array = column_to_array(column)
+        except (ValueError, TypeError) as error:  # rows of different lengths
+            raise _damaged_table(directory, table) from error
+        if _is_truth_or_null(column):
+            array = np.array(array, float)  # None becomes NaN
+        is_as_expected = num_axes is None or array.ndim == num_axes
+        if array.dtype.kind not in NUMBER_KINDS or not is_as_expected:
+            raise _damaged_table(directory, table)
+        arrays[name] = array
     return arrays
+
+
+def _damaged_table(directory: Path, table: str) -> ValueError:
+    return ValueError(
+        f"the {table} of {directory} are damaged: remove that directory and train the run again"
+    )
 
 
 def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
@@ -144,9 +169,7 @@ def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
         parts = [pq.read_table(file) for file in files]
         whole = pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"the {table} of {directory} are damaged: remove that directory and train the run again"
-        ) from error
+        raise _damaged_table(directory, table) from error
     for name in whole.column_names:
         yield name, whole.column(name).combine_chunks()
 
@@ -173,6 +196,10 @@ def column_to_array(column: Any) -> np.ndarray:
     array = np.full((len(column), *shape[1:]), np.nan, dtype)
     array[rows] = column_to_array(values).reshape(shape)
     return array
+
+
+def _is_truth_or_null(column: Any) -> bool:
+    return str(column.type) in ("bool", "null")
 
 
 def _holds_lists(column: Any) -> bool:

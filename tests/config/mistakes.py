@@ -398,6 +398,9 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["skip@foo=identity"], ["must be skip=…, because a group has one place"]),
     (["-model.depth=3"], ["is no option; did you mean model.depth=3?"]),
     (["--depth=3"], ["is no option; did you mean model.depth=3?"]),
+    (["--cfg", "job", "--package", "modl"], ["--package must be a group of", "mean model?"]),
+    (["experiment=[he_init,relu_growth]"], ["experiment must be one option", "-m experiment="]),
+    (["--config-path", "/nope"], ["Primary config directory not found", "'/nope'"]),
     (["--package", "model"], ["--package selects what --cfg prints"]),
     # what cannot be worked out, or deleted
     (["model.depth=${nope}"], ["model.depth cannot be worked out: interpolation key 'nope'"]),
@@ -443,6 +446,15 @@ COMMANDS = [  # other commands, and what the line must hold
     (["figure", "nope"], ["there is no experiment nope; valid: batch_norm_explosion, "]),
     (["reproduce"], ["vanishing_gradients"]),
     (["figure", "seed=1"], ["figure of what?"]),
+    (
+        ["figure", "vanishing_gradients", "seed=1"],
+        ["seed=1 has no effect on a figure, which is drawn from the records"],
+    ),
+    (["figure", "vanishing_gradients", "name="], ["name must be a folder, got an empty value"]),
+    (
+        ["figure", "vanishing_gradients", "he_init", "name=x"],
+        ["name=x is the folder of one experiment, got 2"],
+    ),
     (["figure", "vanishing_gradients"], ["lacks the run", "fathom reproduce vanishing_gradients"]),
 ]
 
@@ -479,4 +491,47 @@ EXPERIMENT_ERRORS = {  # what the line must hold for each of them
     "endless_sweep": ["the sweep must have at most 10000 runs"],
     "typo_of_sweep": ["sed is not a setting; did you mean seed?"],
     "typo_of_hydra": ["hydra.sweeper.parms is not a setting of Hydra"],
+}
+
+TABLE = "the {} of outputs/x/y are damaged: remove that directory and train the run again"
+RECORDS = {  # a file of a recorded run, what it holds instead, and what the line must hold
+    "no text": ("run.json", b"\xff\x00", "run.json is damaged: it is not JSON"),
+    "cut": ("run.json", b'{"status": "do', "run.json is damaged: it is not JSON"),
+    "empty": ("run.json", b"", "run.json is damaged: it is not JSON"),
+    "deep": ("run.json", b"[" * 100_000, "run.json is damaged: it is not JSON"),
+    "digits": ("run.json", b'{"steps": 1%s}' % (b"0" * 5000), "run.json is damaged: it is not JS"),
+    "number": ("run.json", b"3", "run.json is damaged: it holds 3 instead of an object"),
+    "list": ("run.json", b"[]", "run.json is damaged: it holds a list instead of an object"),
+    "status": ("run.json", b'{"status": [1]}', "run.json is damaged: status is a list"),
+    "steps": ("run.json", b'{"steps": 1.5}', "run.json is damaged: steps is 1.5"),
+    "final": ("run.json", b'{"final": {"train_loss": "a"}}', 'final.train_loss is "a"'),
+    "verdict": ("run.json", b'{"verdict": 3}', "run.json is damaged: verdict is 3"),
+    "layer": ("run.json", b'{"verdict": {"first_layer": "a"}}', 'verdict.first_layer is "a"'),
+    "count": ("run.json", b'{"data": {"class_counts": [1, null]}}', "data.class_counts.1 is null"),
+    "no config": (".hydra/config.yaml", None, "config.yaml cannot be read: No such file"),
+    "config": (".hydra/config.yaml", b"\xff\x00", "config.yaml is damaged: it holds no settings"),
+    "config list": (".hydra/config.yaml", b"[1]", "config.yaml is damaged: it holds no settings"),
+    "tag": (".hydra/config.yaml", b"a: !!python/object:os.system x", "it holds no settings"),
+    "no table": ("metrics.parquet", b"", TABLE.format("metrics")),
+    "half a table": ("metrics.parquet", b"PAR1", TABLE.format("metrics")),
+    "words": ("metrics.parquet", {"train_loss": ["a"]}, TABLE.format("metrics")),
+    "lists": ("metrics.parquet", {"train_loss": [[1.0]]}, TABLE.format("metrics")),
+    "ragged": ("profiles.parquet", {"signal_grad": [[1.0, 2.0], [1.0]]}, TABLE.format("profiles")),
+    "words of layers": ("profiles.parquet", {"signal_grad": [["a"]]}, TABLE.format("profiles")),
+    "no layers": ("profiles.parquet", {"signal_grad": [1.0]}, "signal_grad is no list of layers"),
+}
+
+ARRAYS = {  # arrays of data=arrays, and what the line must hold
+    "words": ({"x": ["a", "b"], "y": [0, 1]}, "x and y must be numbers, got <U1 and int64"),
+    "complex": ({"x": [[1j], [2]], "y": [0, 1]}, "must be numbers, got complex128 and int64"),
+    "infinite": ({"x": [[1.0], [float("inf")]], "y": [0, 1]}, "x must be finite"),
+    "huge": ({"x": [[1.0], [1.7e308]], "y": [0, 1]}, "x must hold numbers between -1e+307 and"),
+    "subnormal": ({"x": [[1e-310], [2e-310]], "y": [0, 1]}, "x must vary by more than 1e-300"),
+    "label": ({"x": [[1], [2]], "y": [0, 2**32 + 1]}, "y must hold classes from 0 to 99999"),
+    "one class": ({"x": [[1], [2]], "y": [1, 1]}, "y must hold at least two classes, got only 1"),
+    "one target": ({"x": [[1], [2]], "y": [0.5, 0.5]}, "y must vary, but all targets are the same"),
+    "column": ({"x": [[1], [2]], "y": [[0], [1]]}, "y must be [n] with classes from 0 on, got [2"),
+    "lengths": ({"x": [[1], [2], [3]], "y": [0, 1]}, "at least two, got 3 and 2"),
+    "no y": ({"x": [[1], [2]]}, "must hold x and y, got x"),
+    "test": ({"x": [[1], [2]], "y": [0, 1], "x_test": [[1, 2]], "y_test": [0]}, "got 1 and 1"),
 }

@@ -1,8 +1,7 @@
 """The user's arrays: a .npz file with x and y."""
 
-from typing import Any
-
 import io
+from typing import Any
 
 import numpy as np
 import pytest

@@ -15,7 +15,17 @@ SLICES = {
     "test[:]": (0, 30),
     "test[33%:67%]": (10, 20),
 }
-MALFORMED = ["trian", "train[", "train[5]", "train[a:]", "train[:10%", "", "train+test", "[:3]", f"train[:{10**30}]"]
+MALFORMED = [
+    "trian",
+    "train[",
+    "train[5]",
+    "train[a:]",
+    "train[:10%",
+    "",
+    "train+test",
+    "[:3]",
+    f"train[:{10**30}]",
+]
 BEYOND = ["train[100:1000]", "train[:200%]", "train[-101%:]", "train[:-201]", f"train[:{10**15}]"]
 EMPTY = ["test[50%:51%]", "train[9:9]", "train[200:]", "test[20:10]"]
 
