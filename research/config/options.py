@@ -623,6 +623,6 @@ class Checkpoint:
     """How often a run's state is saved, so that the same command continues from there."""
 
     every: float | None = setting(
-        30.0, "Seconds between checkpoints, more where saving takes long; null: none.", gt=0
+        60.0, "Seconds between checkpoints, more where saving takes long; null: none.", gt=0
     )
     keep: bool = setting(False, "Whether the last checkpoint stays after the run has ended.")

@@ -28,6 +28,7 @@ from research.records.trackers.wandb import (
     make_tags,
     mark_as_uploaded,
 )
+from research.records.yaml_files import parse_yaml
 
 STEPS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
@@ -141,7 +142,7 @@ def _read_config(directory: Path) -> JsonObject:
     """The settings of a run that have an effect, as a tree."""
     file = directory / ".hydra" / "config.yaml"
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"its configuration {file} cannot be read") from error
     if not isinstance(tree, dict):

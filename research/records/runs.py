@@ -55,9 +55,11 @@ class Run:
         """The composed configuration by dotted path."""
         import yaml
 
+        from research.records.yaml_files import parse_yaml
+
         file = self.directory / ".hydra" / "config.yaml"
         try:
-            settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+            settings = parse_yaml(file.read_text(encoding="utf-8"))
             return flatten_dict(settings)
         except OSError as error:
             raise DamagedRecord(f"{file} cannot be read: {error.strerror}") from error

@@ -62,6 +62,12 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def arrange(figure: Figure) -> None:
+    """Places the panels of a figure once; else it is done for each file, which takes longer."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+
+
 def depth_colours(count: int) -> list[tuple[float, ...]]:
     """Colours for ``count`` depths or steps in order, from light to dark, legible in grey."""
     positions = np.linspace(0.12, 0.95, count)

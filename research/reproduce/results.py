@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from research.records.record import write_json
 from research.records.runs import find_runs
-from research.reporting.figures import style
+from research.reporting.figures import arrange, style
 from research.reporting.tables import console
 from research.reproduce.claims import Claim
 from research.reproduce.experiments import finished_runs, load_module, source_folder
@@ -57,6 +57,7 @@ def _write_results(key: str, directory: Path) -> list[Claim]:
     claims = claims_module.claims(runs)
     with style():
         figure = figure_module.figure(runs)
+        arrange(figure)
         for suffix, metadata in FIGURE_FORMATS.items():
             figure.savefig(directory / f"figure.{suffix}", metadata=metadata)
     write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])

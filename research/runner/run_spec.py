@@ -195,9 +195,11 @@ def _describe_difference(spec: RunSpec) -> str:
     """Lists the settings that differ from the configuration in the run's directory."""
     import yaml
 
+    from research.records.yaml_files import parse_yaml
+
     file = spec.directory / ".hydra" / "config.yaml"
     try:
-        recorded = flatten_dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        recorded = flatten_dict(parse_yaml(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError):
         return "its configuration is missing"
     differences = []

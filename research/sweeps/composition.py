@@ -3,6 +3,7 @@
 Nothing here imports JAX.
 """
 
+import copy
 import dataclasses
 import functools
 import os
@@ -11,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +22,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf._utils import OmegaConfDumper
 from omegaconf.errors import OmegaConfBaseException
 
 from research.config.hydra_config import register_with_hydra, resource_dir
@@ -26,6 +30,41 @@ from research.records.runs import flatten_dict
 from research.runner.run_spec import RunSpec, record_depth, to_checked_config
 
 CacheKey = tuple[str, ...]
+
+
+class _ParsedFiles(CachingConfigRepository):
+    """The files of the configuration, each of which is parsed once for many compositions.
+
+    Hydra's own repository parses them anew for each composition, which changes what it has read.
+
+    Args:
+        delegate: Reads the files.
+        pickled: The files that have been parsed, by path.
+    """
+
+    def __init__(
+        self,
+        delegate: IConfigRepository,
+        pickled: dict[str, bytes],
+    ):
+        self.delegate = delegate
+        self.cache = {}
+        self._pickled = pickled
+
+    def initialize_sources(self, config_search_path: Any) -> None:
+        """Called by Hydra where a job has other folders to search."""
+        self.delegate = copy.deepcopy(self.delegate)
+        self._pickled = {}
+        super().initialize_sources(config_search_path)
+
+    def load_config(self, config_path: str) -> Any:
+        """The content of a file, which the caller may change."""
+        if config_path not in self.cache:
+            if config_path not in self._pickled:
+                content = self.delegate.load_config(config_path)
+                self._pickled[config_path] = pickle.dumps(content)
+            self.cache[config_path] = pickle.loads(self._pickled[config_path])
+        return self.cache[config_path]
 
 
 class Composer(ConfigLoaderImpl):
@@ -38,6 +77,7 @@ class Composer(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoader):
         assert isinstance(loader, ConfigLoaderImpl)
         super().__init__(loader.config_search_path)
+        self._pickled_files: dict[str, bytes] = {}
         self._pickled_configs: dict[CacheKey, bytes] = {}
         self._reusable_configs: dict[CacheKey, DictConfig] = {}
         self._run_specs: dict[CacheKey, RunSpec] = {}
@@ -48,6 +88,17 @@ class Composer(ConfigLoaderImpl):
     def from_loader(cls, loader: ConfigLoader) -> "Composer":
         """``loader`` itself where it is a Composer, with all that it has cached; else a new one."""
         return loader if isinstance(loader, cls) else cls(loader)
+
+    def _parse_overrides_and_create_caching_repo(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        """As in Hydra's loader, which calls it, but files are parsed only once."""
+        parsed_overrides = [self._parse_override(override) for override in overrides]
+        files = _ParsedFiles(self.repository, self._pickled_files)
+        self._process_config_searchpath(config_name, parsed_overrides, files)
+        return parsed_overrides, files
 
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
@@ -188,16 +239,38 @@ def _hydra_files(composed: DictConfig) -> Mapping[str, str]:
     folder = composed.hydra.output_subdir
     if not folder:
         return {}
-    settings = [str(name) for name in composed if name != "hydra"]
+    settings: Any = OmegaConf.to_container(composed, enum_to_str=True)
+    hydra = settings.pop("hydra")
     parts = {
-        "config": OmegaConf.masked_copy(composed, settings),
-        "hydra": OmegaConf.masked_copy(composed, ["hydra"]),
-        "overrides": composed.hydra.overrides.task,
+        "config": settings,
+        "hydra": {"hydra": hydra},
+        "overrides": hydra["overrides"]["task"],
     }
     files = {}
     for name, part in parts.items():
-        files[f"{folder}/{name}.yaml"] = OmegaConf.to_yaml(part)
+        files[f"{folder}/{name}.yaml"] = format_yaml(part)
     return files
+
+
+class _FastDumper(getattr(yaml, "CDumper", yaml.Dumper)):
+    """Writes text as OmegaConf does: in quotes where it would be read as a number."""
+
+
+_FastDumper.add_representer(str, OmegaConfDumper.str_representer)
+
+
+def format_yaml(content: Any) -> str:
+    """Plain settings as ``OmegaConf.to_yaml`` writes them, in a fraction of the time."""
+    text = yaml.dump(
+        content,
+        Dumper=_FastDumper,
+        default_flow_style=False,
+        allow_unicode=True,
+        sort_keys=False,
+    )
+    if "\\U" in text:  # a character that the writer in C escapes
+        return OmegaConf.to_yaml(OmegaConf.create(content))
+    return text
 
 
 def _sweep_directory(composed: DictConfig) -> Path:

@@ -95,6 +95,7 @@ def test_the_page_keeps_the_section_about_the_device_and_the_other_way_round(che
     assert file.read_text() == f"# Benchmark\n\nnew\n\n{second}"
 
 
+@pytest.mark.slow
 def test_all_rows_of_the_device_are_written_as_a_section(checkout, monkeypatch):
     rows = {"device_runs": make_rows(QUICK)["device_runs"]}
     monkeypatch.setattr(device_rows, "make_rows", lambda sizes: rows)

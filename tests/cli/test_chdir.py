@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import pytest
 import wandb
 
 from research.records.runs import Run
@@ -10,6 +11,7 @@ from research.records.runs import Run
 SMALL = ["model.depth=2", "model.width=8", "train.steps=3", "train.batch_size=8"]
 
 
+@pytest.mark.slow
 def test_hydra_may_change_to_the_directory_of_the_run(fathom, workplace, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_GROUP", 200 * "g")
     monkeypatch.setenv("WANDB_TAGS", "paper")

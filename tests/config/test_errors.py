@@ -11,6 +11,7 @@ from research.config.errors import explain, unknown_setting
 from research.config.schema import setting_paths
 from research.config.suggestions import format_suggestion
 
+from ..compiling import one_in
 from .mistakes import ARRAYS, COMMANDS, EXPERIMENT_ERRORS, EXPERIMENTS, RECORDS, TRAIN
 
 SHORT_RUN = ["tracker.wandb=false", "train.steps=1"]
@@ -28,7 +29,7 @@ def assert_refused(result, parts):
         assert part in result.err
 
 
-@pytest.mark.parametrize(("words", "parts"), TRAIN, ids=TRAIN_IDS)
+@pytest.mark.parametrize(("words", "parts"), one_in(3, TRAIN), ids=TRAIN_IDS)
 def test_a_mistake_is_one_line_and_creates_no_file(fathom, workplace, words, parts):
     (workplace / "a_file").touch()
     start = time.process_time()

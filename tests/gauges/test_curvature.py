@@ -74,6 +74,7 @@ def test_the_bound_holds_before_convergence(iterations, generator):
     assert value <= 10 + 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_float64")
 def test_sharpness_of_a_network_equals_that_of_its_dense_hessian(generator):
     x = jnp.asarray(generator.standard_normal((20, 5)))

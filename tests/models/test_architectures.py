@@ -282,7 +282,7 @@ def list_recomputed():
         combination = Combination(network, "identity", "layer", "branch")
         if combination in WITHOUT_RESNETS:
             combinations.append(combination)
-    return mark_slow_except(("mlp", "transformer", "rnn"), combinations)
+    return mark_slow_except(("mlp", "rnn"), combinations)
 
 
 @pytest.mark.parametrize("combination", list_recomputed(), ids=str)
@@ -305,10 +305,10 @@ SOURCES = {
 }
 RANDOM = [
     ("mlp", "dropout"),
-    ("transformer", "stochastic_depth"),
     ("rnn", "none"),
 ]
 SLOW_RANDOM = [
+    ("transformer", "stochastic_depth"),
     ("cnn", "dropout"),
     ("resnet_cifar", "dropout"),
     ("transformer", "dropout"),

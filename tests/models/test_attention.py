@@ -226,6 +226,7 @@ def test_no_position_depends_on_later_tokens(skip, norm, placement, positions):
     assert np.all(largest[np.tril_indices(LENGTH)] > 1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["none", "learned", "rotary"])
 def test_without_positions_permuted_tokens_give_permuted_outputs(positions):
     network = make_transformer(**VECTORS, positions=positions, norm="layer")

@@ -147,7 +147,7 @@ def test_every_norm_is_finite_with_every_initialisation(case):
     assert np.all(np.isfinite(logits))
 
 
-@pytest.mark.parametrize("case", one_in(4, [(case,) for case in WIRINGS]), ids=name_case)
+@pytest.mark.parametrize("case", one_in(8, [(case,) for case in WIRINGS]), ids=name_case)
 def test_every_wiring_equals_its_formulas(case):
     network = make_network(**case, depth=2)
     measured = measure(network, compiled=False)

@@ -231,6 +231,7 @@ def initial_params(skip, depth):
 SCALED_BY_DEEPNORM = ("'value'", "'out'", "'weights'")
 
 
+@pytest.mark.slow
 def test_deepnorm_has_the_papers_initial_weights():
     """Wang et al. 2022, Table 1: β = (8N)^-¼ on values, outputs and feed-forward weights."""
     depth = 5

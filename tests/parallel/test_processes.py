@@ -131,6 +131,7 @@ def assert_close(columns, expected):
         assert np.all(is_close | are_missing), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", RUNS, ids=" ".join)
 def test_four_devices_share_the_work_and_agree_with_one(train_alone, workplace, process, words):
     dump = f"--xla_dump_to={workplace}/hlo --xla_dump_hlo_as_text"

@@ -1,12 +1,16 @@
 """Reading run directories back, and the numbers that queries take from them."""
 
+import contextlib
+
 import numpy as np
 import pytest
+import yaml
 
 from research.records import record
 from research.records.queries import autocorrelation
 from research.records.record import Lock, RunRecord
 from research.records.runs import Run, find_runs, flatten_dict
+from research.records.yaml_files import parse_yaml
 
 
 def make_run(directory, layers=3, *, closed=True):
@@ -141,3 +145,9 @@ def test_the_autocorrelation_of_three_values_is_the_one_computed_by_hand():
     values = np.array([1.0, 2.0, 4.0])
     expected = np.array([42, -1, -20]) / 42
     np.testing.assert_allclose(autocorrelation(values, 2), expected)
+
+
+@pytest.mark.parametrize("number", [1_000, 100_000])
+def test_a_deeply_nested_text_does_not_end_the_process(number):
+    with contextlib.suppress(yaml.YAMLError, RecursionError):
+        parse_yaml("- " * number)

@@ -129,6 +129,7 @@ def train_until_interrupted(spec):
     assert Run(spec.directory).info["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_finishes_after_the_first_look_stays_as_it_is(spec, monkeypatch):
     read_ended = session.read_ended
     files = {}

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.runner.run_spec import RunSpec
-from research.sweeps.composition import Composer
+from research.sweeps.composition import Composer, format_yaml
 from research.sweeps.jobs import expand_jobs, find_unique_jobs, group_jobs
 
 
@@ -74,17 +74,41 @@ UNUSUAL_JOBS = [
 ]
 
 
+def to_yaml(config):
+    return format_yaml(OmegaConf.to_container(config, enum_to_str=True))
+
+
 @pytest.mark.parametrize("job", jobs_that_select_every_option() + UNUSUAL_JOBS, ids=" ".join)
 def test_the_composed_config_equals_that_of_hydra(loaders, job):
     similar_job = [word.replace("seed=3", "seed=4") for word in job]  # composed from the cache
     for overrides in (job, similar_job):
         expected = loaders.hydra.load_sweep_config(loaders.master, overrides)
         composed = loaders.composer.load_sweep_config(loaders.master, overrides)
-        assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
+        assert to_yaml(composed) == OmegaConf.to_yaml(expected)
         assert composed == expected
         if "+model.foo=3" not in overrides:
             resolved = OmegaConf.to_yaml(composed, resolve=True)
             assert resolved == OmegaConf.to_yaml(expected, resolve=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e-3",
+        "true",
+        "",
+        " x",
+        "it's: [a, 'b']",
+        "a\nb",
+        "\t",
+        "ünï 日本",
+        "😀",
+        "x" * 90 + " y" * 90,
+    ],
+)
+def test_texts_are_written_as_omegaconf_writes_them(text):
+    config = OmegaConf.create({"text": text, "list": [text, None, 1e-7, float("inf")]})
+    assert to_yaml(config) == OmegaConf.to_yaml(config)
 
 
 CONSECUTIVE_JOBS = [

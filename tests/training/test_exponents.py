@@ -60,6 +60,7 @@ def make_hp(
 SHRINKING = {"init": "gaussian", "activation": "relu", "depth": 24, "width": 256, "batch_size": 24}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "loss_scale", "networks"),
     # With this scale, the range of the format ends in the middle of the network. A layer holds a

@@ -139,6 +139,7 @@ def test_gradients_of_a_linear_network_have_cosine_one():
     assert_allclose(found["gradient_correlation"], 1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_rectifier_decorrelate_from_layer_to_layer():
     with precision_context("float64"):
         found, snapshot = inspect_network("gradient_correlation", activation="relu")
@@ -203,7 +204,7 @@ def root_mean_square(values):
     return np.sqrt(np.mean(values**2))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", slow("cnn")])
 def test_the_output_change_is_that_of_one_step_of_gradient_descent(kind):
     """Of a small step: learning rate times the outputs' derivative along the gradient of all
     parameters but biases.
@@ -372,6 +373,7 @@ def test_the_balance_is_that_of_the_weights_and_biases(bias):
         assert_allclose(unit_balances, incoming - outgoing, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_run_in_few_bits_is_inspected_in_float32():
     found, _ = inspect_network("sharpness", "jacobian_spectrum", precision="bfloat16")
     exact, _ = inspect_network("sharpness", precision="float32")

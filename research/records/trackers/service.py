@@ -59,7 +59,7 @@ def _read_linux_processes() -> list[tuple[int, int, str]]:
 def _list_processes() -> list[tuple[int, int, str]]:
     """The same from the command ``ps``."""
     command = ["ps", "-A", "-o", "pid=,ppid=,comm="]
-    listing = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    listing = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     processes = []
     for line in listing.stdout.splitlines():
         pid, parent, name = line.split(maxsplit=2)
