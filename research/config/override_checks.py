@@ -7,6 +7,7 @@ import importlib.util
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -75,10 +76,20 @@ def _check_path(word: str, override: Override) -> None:
 
 def _check_fixed(override: Override) -> None:
     path = override.key_or_group
+    if path == "hydra.searchpath" and override.type is not OverrideType.DEL:
+        _check_search_path(override.value())
     for fixed, reason in FIXED_SETTINGS.items():
         is_inside = path.startswith(f"{fixed}.") and fixed != "hydra.callbacks"
         if path == fixed or is_inside:
             raise ValueError(f"{path} cannot be changed, because {reason}")
+
+
+def _check_search_path(value: Any) -> None:
+    """Hydra itself passes over a folder that does not exist."""
+    for entry in value if isinstance(value, list) else [value]:
+        folder = str(entry).removeprefix("file://")
+        if "://" not in folder and not Path(folder).is_dir():
+            raise ValueError(f"hydra.searchpath must hold folders, got {entry}")
 
 
 def _check_verbosity(overrides: Sequence[Override]) -> None:

@@ -362,6 +362,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
         ["optimizer.end_value must be ≤ optimizer.learning_rate=0.01 (exponential decay stays"],
     ),
     (["-m", "hydra.mode=RUN", "seed=0,1"], ["hydra.mode=RUN must be left out"]),
+    (["hydra.searchpath=[nope]"], ["hydra.searchpath must hold folders, got nope"]),
     (["hydra.verbose=foo"], ["hydra.verbose must be true, or the name of a package that logs"]),
     (["hydra.verbose=3"], ["hydra.verbose must be true, or the name of a package", "got 3"]),
     (["hydra.verbose=true"], ["has no effect", "add hydra/job_logging=stdout"]),

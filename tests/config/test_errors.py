@@ -231,6 +231,13 @@ def test_a_defect_of_ours_keeps_its_traceback(fathom, monkeypatch):
     assert explain(KeyError("oops")) is None
 
 
+@pytest.mark.parametrize(("package", "extra"), [("submitit", "cluster"), ("ray", "ray")])
+def test_a_package_of_an_extra_that_is_missing_is_explained(package, extra):
+    line = explain(ModuleNotFoundError(f"No module named '{package}'", name=package))
+    assert line == f"{package} is not installed: pip install 'fathom-gradients[{extra}]'"
+    assert explain(ModuleNotFoundError("No module named 'x'", name="x")) is None
+
+
 @pytest.mark.parametrize("path", setting_paths())
 def test_a_letter_left_out_leads_back_to_the_setting(path):
     typed = path[:-2] + path[-1]

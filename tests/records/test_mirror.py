@@ -189,6 +189,14 @@ def test_a_sweep_completes_its_finished_runs_too(fathom, small, recorded, workpl
     assert recorded.state == "local"
 
 
+def test_a_sweep_ends_well_where_a_finished_run_has_lost_its_configuration(fathom, small, recorded):
+    (recorded.directory / ".hydra" / "config.yaml").unlink()
+    code, _, err = fathom("train", "-m", *small, "tracker=none", "name=first")
+    assert code == 0
+    assert err.count("fathom: left out: ") == 1
+    assert "config.yaml cannot be read" in err
+
+
 def test_a_run_without_a_tracker_gets_none(fathom, small, recorded, workplace):
     recorded.change(state="pending")
     fathom("train", *small, "name=first", "tracker=none")
