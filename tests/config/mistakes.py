@@ -527,7 +527,10 @@ ARRAYS = {  # arrays of data=arrays, and what the line must hold
     "complex": ({"x": [[1j], [2]], "y": [0, 1]}, "must be numbers, got complex128 and int64"),
     "infinite": ({"x": [[1.0], [float("inf")]], "y": [0, 1]}, "x must be finite"),
     "huge": ({"x": [[1.0], [1.7e308]], "y": [0, 1]}, "x must hold numbers between -1e+307 and"),
-    "subnormal": ({"x": [[1e-310], [2e-310]], "y": [0, 1]}, "x must vary by more than 1e-300"),
+    "subnormal": (
+        {"x": [[1e-310], [2e-310], [3e-310]], "y": [0, 1, 0]},
+        "x must vary by more than",
+    ),
     "label": ({"x": [[1], [2]], "y": [0, 2**32 + 1]}, "y must hold classes from 0 to 99999"),
     "one class": ({"x": [[1], [2]], "y": [1, 1]}, "y must hold at least two classes, got only 1"),
     "one target": ({"x": [[1], [2]], "y": [0.5, 0.5]}, "y must vary, but all targets are the same"),
