@@ -135,6 +135,7 @@ def _print_plan(
 def _report(results: Sequence[Result], num_finished_before: int) -> int:
     """Prints a table of the runs and a list of the failures; returns the exit code."""
     from research.records.runs import Run
+    from research.reporting.selection import leave_out_damaged
     from research.reporting.tables import console, print_failures, runs_table
 
     runs = []
@@ -145,8 +146,9 @@ def _report(results: Sequence[Result], num_finished_before: int) -> int:
             runs.append(Run(directory))
         if result["status"] != "done":
             failures.append((directory.name, _failure_reason(result)))
-    if runs:
-        console(pipe_width=1000).print(runs_table(runs))
+    readable = leave_out_damaged(runs)
+    if readable:
+        console(pipe_width=1000).print(runs_table(readable))
     if num_finished_before:
         console().print(
             f"{num_finished_before} of {len(results)} runs had already finished "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from research.cli.reproduce import experiment_directory
+from research.cli.reproduce import DIRECTORY_OVERRIDES, experiment_directory
 from research.reproduce import experiments, results
 
 
@@ -10,7 +10,8 @@ def main(words: Sequence[str], scale: str) -> int:
     """Draws figures and tests claims of experiments; returns 1 if a claim does not hold, else 0.
 
     Raises:
-        ValueError: no experiment is named, one does not exist, or its records are incomplete.
+        ValueError: no experiment is named, one does not exist, its records are incomplete, or an
+            override is something else than their folder.
     """
     overrides = [word for word in words if "=" in word]
     chosen = [experiments.find_experiment(word, scale) for word in words if "=" not in word]
@@ -18,8 +19,23 @@ def main(words: Sequence[str], scale: str) -> int:
         raise ValueError(
             f"a figure of what? one or several of {', '.join(experiments.experiment_names())}"
         )
+    _check_overrides(overrides)
+    if overrides and len(chosen) > 1:
+        raise ValueError(f"{overrides[0]} is the folder of one experiment, got {len(chosen)}")
     exit_code = 0
     for name in chosen:
         if not results.draw_and_test(name, experiment_directory(name, overrides)):
             exit_code = 1
     return exit_code
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        path, _, value = override.partition("=")
+        if f"{path}=" not in DIRECTORY_OVERRIDES:
+            raise ValueError(
+                f"{override} has no effect on a figure, which is drawn from the records: "
+                "name=… or hydra.sweep.dir=… says where they are"
+            )
+        if not value:
+            raise ValueError(f"{path} must be a folder, got an empty value")

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from research.cli.parser import COMMANDS, check_command, make_parser
+from research import __version__
+from research.cli.parser import COMMANDS, check_command, check_words, make_parser
 from research.runner.signals import end_process
 
 
@@ -45,6 +46,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_command(arguments: Sequence[str]) -> int:
+    check_words(arguments)
     check_command(arguments)
     if arguments[0] == "train":
         return _run_train(arguments[1:])
@@ -58,6 +60,11 @@ def _run_command(arguments: Sequence[str]) -> int:
                 file=sys.stderr,
             )
             return 2
+    if not all(word.strip() for word in parsed.words):
+        raise ValueError(
+            f"an empty word is no argument of fathom {parsed.command}; "
+            f"fathom {parsed.command} --help describes what is valid"
+        )
     options = {}
     if COMMANDS[parsed.command].has_scale:
         options["scale"] = parsed.scale
@@ -74,6 +81,9 @@ def _run_train(arguments: Sequence[str]) -> int:
 
     if train_help.wants_help(arguments):
         print(train_help.train_help(), flush=True)
+        return 0
+    if list(arguments) == ["--version"]:  # Hydra would print its own version
+        print(__version__, flush=True)
         return 0
     from research.cli import train
 

@@ -11,6 +11,8 @@ from hydra._internal.utils import get_args_parser
 from research.config.errors import UsageError, suggest_override
 from research.config.hydra_config import resource_dir
 from research.config.override_checks import parse_overrides
+from research.config.schema import OPTIONS, setting_paths
+from research.config.suggestions import format_suggestion
 
 SHORT_OPTIONS = ("-cn=", "-cp=", "-cd=")
 SPLIT_SETTINGS = ("data.split", "data.eval_split")
@@ -31,6 +33,8 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
         ValueError: a setting cannot be parsed.
     """
     settings, options = _split_words(words)
+    if {"-m", "--multirun"} & set(options) and "hydra.mode=RUN" in settings:
+        raise ValueError("hydra.mode=RUN must be left out, because -m trains a sweep")
     prepared = []
     for word in settings:
         word = _rename_setting(word)
@@ -64,9 +68,19 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         _refuse("--experimental-rerun is no option of fathom; start the same command again")
     if parsed.package and not parsed.cfg:
         _refuse("--package selects what --cfg prints: fathom train --cfg job --package model")
+    if parsed.package and not _is_package(parsed.package):
+        hint = format_suggestion(parsed.package, list(OPTIONS))
+        _refuse(f"--package must be a group of settings such as model, got {parsed.package}{hint}")
     settings = [*parsed.overrides, *unparsed]
     options = [word for word in words if word not in settings]
     return settings, options
+
+
+def _is_package(path: str) -> bool:
+    """Whether ``--cfg`` can print this part of the configuration alone."""
+    if path == "_global_" or path.partition(".")[0] == "hydra":
+        return True
+    return any(each == path or each.startswith(f"{path}.") for each in setting_paths())
 
 
 def _refuse_option(word: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """The subcommands of ``fathom`` and the parser of their arguments."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
@@ -18,6 +19,8 @@ class Command(NamedTuple):
     has_device: bool = False
 
 
+# Control characters, ends of lines, and what Python makes of bytes that are no text.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 OPTIONS = ("--help", "-h", "--version")
 TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 
@@ -66,6 +69,19 @@ class OneLineParser(argparse.ArgumentParser):
         """Prints the message and ends the process with exit code 2."""
         print(f"fathom: {message}; {self.prog} --help describes what is valid", file=sys.stderr)
         sys.exit(2)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Checks that the words of a command are text that fits on one line.
+
+    Raises:
+        ValueError: a word has a control character, such as the end of a line, or bytes that are no
+            text in the encoding of the command line.
+    """
+    for word in words:
+        unprintable = UNPRINTABLE.search(word)
+        if unprintable:
+            raise ValueError(f"{word!r} must be printable text, got {unprintable.group()!r}")
 
 
 def check_command(arguments: Sequence[str]) -> None:

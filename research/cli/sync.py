@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from research.records.record import Lock, RunLocked, read_info
+from research.records.run_info import DamagedRecord
 from research.records.runs import METRICS, Run, find_runs
 from research.records.trackers.server import ServerUnavailable
 
@@ -80,12 +81,18 @@ def _uploads_of_runs(runs: Sequence[Run]) -> list[Upload]:
 
     uploads = []
     for run in runs:
-        info = read_info(run.directory)
-        if not info or is_uploaded(run.directory, info) or not _has_rows(run.directory):
-            continue
         send = partial(_send_record, run.directory)
+        try:
+            if is_uploaded(run.directory, run.info) or not _has_rows(run.directory):
+                continue
+        except DamagedRecord as error:
+            send = partial(_fail, error)
         uploads.append(Upload(run.directory, run.directory, send))
     return uploads
+
+
+def _fail(error: DamagedRecord, _: Lock) -> None:
+    raise error
 
 
 def _uploads_of_folders(folders: Sequence[Path]) -> list[Upload]:

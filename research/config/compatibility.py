@@ -12,19 +12,24 @@ from research.config.options import (
     RESNETS,
     ActivationKind,
     CellKind,
+    DenseSkip,
+    FeedForward,
     GroupNorm,
     InitKind,
     ModelKind,
     NormKind,
+    Optimizer,
     OptimizerKind,
     Placement,
     Positions,
     Recurrent,
+    Schedule,
     SkipKind,
     Transformer,
 )
 from research.config.schema import Config
 
+MAX_WIDTH = 2**31 - 1  # of the units of a layer, which XLA counts in 32 bits
 RECURRENT_SKIPS = (
     SkipKind.none,
     SkipKind.identity,
@@ -75,12 +80,33 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _model_conflicts(config)
     yield from _init_conflicts(config)
     yield from _inspection_conflicts(config)
+    yield from _schedule_conflicts(config.optimizer)
     if config.optimizer.kind is OptimizerKind.gd and config.train.batch_size != 128:
         yield Conflict(
             path="train.batch_size",
             valid="left out",
             got=config.train.batch_size,
             reason="optimizer=gd uses all training examples in every step",
+        )
+
+
+def _schedule_conflicts(optimizer: Optimizer) -> Iterator[Conflict]:
+    """Numbers of a schedule that contradict each other; Optax refuses the first ones too."""
+    warmup = optimizer.warmup_steps
+    if optimizer.schedule is Schedule.warmup_cosine and 0 < optimizer.decay_steps <= warmup:
+        yield Conflict(
+            path="optimizer.decay_steps",
+            valid=f"> optimizer.warmup_steps={warmup}",
+            got=optimizer.decay_steps,
+            reason="it includes the warm-up",
+        )
+    is_exponential = optimizer.schedule in (Schedule.exponential, Schedule.warmup_exponential)
+    if is_exponential and optimizer.end_value > optimizer.learning_rate:
+        yield Conflict(
+            path="optimizer.end_value",
+            valid=f"≤ optimizer.learning_rate={optimizer.learning_rate}",
+            got=optimizer.end_value,
+            reason="exponential decay stays at it",
         )
 
 
@@ -190,6 +216,29 @@ def _dense_conflicts(config: Config) -> Iterator[Conflict]:
             valid="pre",
             got=norm.placement.name,
             reason=reason,
+        )
+    yield from _dense_width_conflicts(config)
+
+
+def _dense_width_conflicts(config: Config) -> Iterator[Conflict]:
+    """The width grows with the depth, up to what an array can have."""
+    if not isinstance(config.skip, DenseSkip) or not isinstance(config.model, FeedForward):
+        return
+    growth = config.skip.growth
+    max_depth = (MAX_WIDTH - config.model.width) // growth
+    if config.model.depth > max_depth >= 1:
+        yield Conflict(
+            path="model.depth",
+            valid=f"≤ {max_depth}",
+            got=config.model.depth,
+            reason=f"skip=dense adds skip.growth={growth} units in each layer",
+        )
+    elif max_depth < 1:
+        yield Conflict(
+            path="skip.growth",
+            valid=f"≤ {MAX_WIDTH - config.model.width}",
+            got=growth,
+            reason=f"the first layer is model.width={config.model.width} units wide",
         )
 
 

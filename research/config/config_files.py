@@ -16,6 +16,7 @@ from research.config import schema
 
 EXAMPLE = "seed: 0"
 GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
+NAME = re.compile(r"[\w/.-]{1,200}")
 HEADER = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
@@ -55,10 +56,12 @@ def _find_files(
     folders: Sequence[Path],
 ) -> Iterator[Path]:
     """The file of an option, which may not exist; Hydra itself takes the first one."""
-    is_name = re.fullmatch(r"[\w/.-]+", group) and re.fullmatch(r"[\w/.-]+", option)
+    is_name = NAME.fullmatch(group) and NAME.fullmatch(option)
     if not is_name:
         return
     for folder in folders:
+        if not (folder / group).is_dir():
+            continue
         file = folder / group / f"{option.removesuffix('.yaml')}.yaml"
         if file.is_file():
             yield file

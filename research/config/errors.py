@@ -21,6 +21,7 @@ from research.config.system_errors import explain_system_error
 from research.config.validation import choices_of, describe_valid_values
 
 EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
+EXTRA_PACKAGES = {"submitit": "cluster", "ray": "ray"}  # the extra that installs each of them
 
 
 class UsageError(SystemExit):
@@ -73,6 +74,11 @@ def explain(error: BaseException) -> str | None:
     if twice:
         path = twice.group(1) or twice.group(2)
         return f"{path} is set already; write {path}=… without + to change it"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_PACKAGES:
+        extra = EXTRA_PACKAGES[error.name]
+        return f"{error.name} is not installed: pip install 'fathom-gradients[{extra}]'"
+    if message == "Primary config directory not found.":
+        return " ".join(str(error).split())
     if isinstance(error, HydraException | ValueError):
         return message
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:

@@ -15,7 +15,7 @@ from research.config import schema
 from research.config.compatibility import Conflict, raise_first
 from research.config.data_options import StreamedImages
 from research.config.fields import settings_of, written
-from research.config.options import NormKind, OptimizerKind, ResNet, SkipKind
+from research.config.options import WARMUPS, Level, NormKind, OptimizerKind, ResNet, SkipKind
 from research.config.validation import describe_missing_effect
 
 Given = Mapping[str, Any]  # values by dotted path
@@ -25,6 +25,8 @@ def check_overrides(
     overrides: Sequence[str],
     choices: Mapping[str, str | None],
     config: schema.Config,
+    *,
+    is_sweep: bool = False,
 ) -> None:
     """Checks the overrides of a run.
 
@@ -32,6 +34,7 @@ def check_overrides(
         overrides: those of the command line, or of a job of a sweep; none of Hydra's own.
         choices: the name of the option of each group.
         config: the configuration that they gave.
+        is_sweep: whether the run is a job of a sweep, in which zero may be one of several values.
 
     Raises:
         ValueError: one of them deletes what every run has, or has no effect.
@@ -43,6 +46,7 @@ def check_overrides(
     _check_duration(given, choices, config)
     _check_effects(given, config)
     raise_first(_without_effect(given, config))
+    raise_first(_zero_conflicts(given, config, is_sweep=is_sweep))
 
 
 @functools.cache
@@ -128,10 +132,42 @@ def _without_effect(given: Given, config: schema.Config) -> Iterator[Conflict]:
             )
 
 
+def _zero_conflicts(
+    given: Given,
+    config: schema.Config,
+    *,
+    is_sweep: bool,
+) -> Iterator[Conflict]:
+    """Options that have no effect because a number is zero.
+
+    In a sweep a number that was written is left alone: zero is where its values start.
+    """
+    optimizer = config.optimizer
+    is_decay_chosen = is_sweep and "optimizer.weight_decay" in given
+    if "optimizer.decay_mask" in given and not optimizer.weight_decay and not is_decay_chosen:
+        yield Conflict(
+            path="optimizer.decay_mask",
+            valid="left out",
+            got=optimizer.decay_mask.name,
+            reason="optimizer.weight_decay=0 decays nothing",
+        )
+    is_warmup_chosen = "optimizer.warmup_steps" in given
+    has_warmup = optimizer.schedule in WARMUPS
+    if has_warmup and not optimizer.warmup_steps and not is_warmup_chosen:
+        yield Conflict(
+            path="optimizer.warmup_steps",
+            valid="≥ 1",
+            got=0,
+            reason=f"optimizer.schedule={optimizer.schedule.name} has a warm-up",
+        )
+
+
 def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     """Paths that have no effect in this configuration, and why."""
     if config.optimizer.kind is OptimizerKind.gd:
         yield "train.batch_size", "optimizer=gd uses all training examples in every step"
+    if config.measure.level is Level.off:
+        yield "tracker.every", "measure=off measures no layer"
     is_resnet = isinstance(config.model, ResNet)
     if config.norm.kind is NormKind.none and not is_resnet:
         yield "norm.placement", "without a norm it has an effect only on ResNets"

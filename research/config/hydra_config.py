@@ -20,6 +20,7 @@ from research.config.validation import check_choices, check_config
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 FIELDS = dataclasses.fields(schema.Config)
 GROUPS = [item.name for item in FIELDS if schema.is_group(item.default)]
+SWEEP_SETTINGS = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.sweeper.")
 SETTINGS_OF_THE_ROOT = [item.name for item in FIELDS if item.name not in GROUPS]
 
 
@@ -105,7 +106,12 @@ def to_config(composed: DictConfig) -> schema.Config:
         _check_directories(composed.hydra)
     check_config(config)
     if "hydra" in composed:
-        check_overrides(composed.hydra.overrides.task, choices, config)
+        check_overrides(
+            composed.hydra.overrides.task,
+            choices,
+            config,
+            is_sweep=composed.hydra.mode is RunMode.MULTIRUN,
+        )
     return config
 
 
@@ -168,6 +174,11 @@ def _check_directories(settings: DictConfig) -> None:
             other = "sweep.dir" if is_sweep else "run.dir"
             kind = "sweep" if is_sweep else "single run"
             raise ValueError(f"hydra.{path} has no effect on a {kind}; hydra.{other} is its folder")
+    for word in given:
+        if not is_sweep and word.lstrip("+").startswith(SWEEP_SETTINGS):
+            raise ValueError(
+                f"{word} has no effect on a single run; fathom train -m trains a sweep"
+            )
     for group in ("launcher", "sweeper"):
         if not OmegaConf.is_dict(OmegaConf.select(settings, group)):
             raise ValueError(

@@ -65,6 +65,7 @@ class Schedule(enum.Enum):
     warmup_exponential_decay_schedule = 9
 
 
+WARMUPS = (Schedule.warmup, Schedule.warmup_cosine, Schedule.warmup_exponential)
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
     "PrecisionKind",
@@ -334,9 +335,7 @@ class Optimizer:
         ge=0,
         lt=MAX_STEPS,
         traced=True,
-        only_with={
-            "schedule": (Schedule.warmup, Schedule.warmup_cosine, Schedule.warmup_exponential)
-        },
+        only_with={"schedule": WARMUPS},
     )
     decay_steps: int = setting(
         0,

@@ -3,9 +3,11 @@
 Hydra's own messages for these mistakes do not name the override, or come after a long time.
 """
 
+import importlib.util
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -20,12 +22,21 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from research.config.errors import describe_syntax_error
+from research.config.errors import EXTRA_GROUPS, describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.suggestions import format_suggestion
 
 MAX_JOBS = 10_000
+FIXED_SETTINGS = {  # of Hydra, and why they cannot be changed
+    "hydra.callbacks": "a callback checks the settings; add your own as +hydra.callbacks.NAME",
+    "hydra.callbacks.check_first": "it checks the settings",
+    "hydra.output_subdir": "the settings of a run are read from its folder .hydra",
+    "hydra.runtime": "Hydra itself writes it",
+    "hydra.overrides": "Hydra itself writes it",
+    "hydra.help": "fathom train --help has its own text",
+    "hydra.hydra_help": "fathom train --help has its own text",
+}
 PATH = re.compile(r"[+~]*[\w./@:-]+")
 
 
@@ -49,7 +60,9 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
         override.config_loader = loader
         _check_path(word, override)
         _check_group_value(override)
+        _check_fixed(override)
         parsed.append(override)
+    _check_verbosity(parsed)
     return parsed
 
 
@@ -59,6 +72,52 @@ def _check_path(word: str, override: Override) -> None:
         raise ValueError(f"{word} names no setting: write setting=value, such as model.depth=8")
     if override.package is not None and path in _group_names():
         raise ValueError(f"{word} must be {path}=…, because a group has one place, got {path}@…")
+
+
+def _check_fixed(override: Override) -> None:
+    path = override.key_or_group
+    if path == "hydra.searchpath" and override.type is not OverrideType.DEL:
+        _check_search_path(override.value())
+    for fixed, reason in FIXED_SETTINGS.items():
+        is_inside = path.startswith(f"{fixed}.") and fixed != "hydra.callbacks"
+        if path == fixed or is_inside:
+            raise ValueError(f"{path} cannot be changed, because {reason}")
+
+
+def _check_search_path(value: Any) -> None:
+    """Hydra itself passes over a folder that does not exist."""
+    for entry in value if isinstance(value, list) else [value]:
+        folder = str(entry).removeprefix("file://")
+        if "://" not in folder and not Path(folder).is_dir():
+            raise ValueError(f"hydra.searchpath must hold folders, got {entry}")
+
+
+def _check_verbosity(overrides: Sequence[Override]) -> None:
+    """Hydra shows more of loggers, of which Fathom shows none unless ``hydra/job_logging`` does."""
+    given = {override.key_or_group: override for override in overrides}
+    override = given.get("hydra.verbose")
+    if override is None or override.type is OverrideType.DEL:
+        return
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        is_switch = isinstance(value, bool)
+        if not is_switch and not (isinstance(name, str) and _is_logger(name)):
+            raise ValueError(
+                "hydra.verbose must be true, or the name of a package that logs, such as jax, "
+                f"got {written(name)}"
+            )
+    if not {"hydra/job_logging", "hydra/hydra_logging"} & given.keys():
+        raise ValueError(
+            f"{override.input_line} has no effect, because Fathom keeps no log: "
+            "add hydra/job_logging=stdout"
+        )
+
+
+def _is_logger(name: str) -> bool:
+    """Whether a package of this name exists, which may log."""
+    package = name.partition(".")[0]
+    return package.isidentifier() and importlib.util.find_spec(package) is not None
 
 
 def _group_names() -> list[str]:
@@ -82,6 +141,10 @@ def _check_group_value(override: Override) -> None:
     if not is_group or override.type is OverrideType.DEL:
         return
     values = [override.value()]
+    if group in EXTRA_GROUPS and isinstance(values[0], list):
+        raise ValueError(
+            f"{group} must be one option; for a sweep over several: fathom train -m {group}=…,…"
+        )
     if isinstance(values[0], ChoiceSweep):
         values = values[0].list
     for value in values:

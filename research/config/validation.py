@@ -16,6 +16,7 @@ from research.config.fields import BOUNDS, Setting, settings_of, to_plain, writt
 from research.config.suggestions import format_suggestion
 
 MAX_NAME_BYTES = 200
+MAX_WHOLE = 2**31 - 1  # the largest whole number of 32 bits, of which shapes and steps consist
 NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
 
@@ -49,6 +50,9 @@ def _check_range(
         is_in_range = getattr(operator, kind)
         if not is_in_range(value, bound):
             raise ValueError(f"{path} must be {describe_valid_values(path)}, got {value}")
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if is_whole and value > MAX_WHOLE and "lt" not in declared.bounds:
+        raise ValueError(f"{path} must be a whole number ≤ {MAX_WHOLE}, got {value}")
 
 
 def _check_name(name: str | None) -> None:
@@ -81,6 +85,8 @@ def _check_lists(config: schema.Config) -> None:
             known = ", ".join(options.INSPECTIONS)
             hint = format_suggestion(str(name), options.INSPECTIONS)
             raise ValueError(f"measure.inspect must hold some of {known}, got {name}{hint}")
+        if config.measure.inspect.count(name) > 1:
+            raise ValueError(f"measure.inspect must hold each name once, got {name} again")
 
 
 def _check_selectors(config: schema.Config) -> None:

@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+import lzma
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,20 @@ from research.data.standardize import (
 
 ARRAY_NAMES = ("x", "y", "x_test", "y_test")
 NUMBER_KINDS = "buif"  # numpy's letters for booleans, unsigned and signed integers, and floats
+# What numpy.load raises of a file that is no .npz file; of a single array that it is no archive.
+NOT_AN_ARCHIVE = (
+    OSError,
+    EOFError,
+    ValueError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    NotImplementedError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 MAX_CLASSES = 100_000
 MAX_INTEGER = 2**53  # up to which float64 holds every whole number
 MAX_FLOAT = 1e307  # a sum of a few such numbers is finite in float64
@@ -96,7 +112,7 @@ def _find_file(data: ArrayData) -> Path:
     file = Path(data.path).expanduser()
     if not file.is_file():
         raise ValueError(
-            f"data.path must be a .npz file with x and y, got {file}, which does not exist"
+            f"data.path must be a .npz file with x and y, got {file}, which is not a file"
         )
     return file
 
@@ -144,7 +160,7 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     except (MemoryError, OverflowError) as error:
         reason = str(error) or "too large"
         raise ValueError(f"{file} holds an array that does not fit into memory: {reason}") from None
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except NOT_AN_ARCHIVE as error:
         if "allow_pickle" in str(error) and zipfile.is_zipfile(file):
             raise ValueError(
                 f"{file} holds pickled objects, which are never read: save arrays of numbers"
@@ -199,6 +215,8 @@ def _check_examples(
     _check_magnitude(file, y_name, y, MAX_MAGNITUDE)
     if not suffix and (x == x[:1]).all():
         raise ValueError(f"{file}: {x_name} must vary, but all examples are the same")
+    if not suffix and _is_float(y) and (y == y[:1]).all():
+        raise ValueError(f"{file}: {y_name} must vary, but all targets are the same")
 
 
 def _check_magnitude(

@@ -16,6 +16,7 @@ from research.config.data_options import (
     NoiseData,
     Scaling,
     SplitData,
+    StreamedImages,
     WordVectors,
 )
 from research.config.host_memory import format_bytes, free_host_bytes
@@ -68,6 +69,7 @@ def check_data(config: Config) -> None:
         raise ValueError(info.lost_in_float32)
     raise_first(_conflicts(config, info))
     _check_generated_size(config, info)
+    _check_image_size(config, info)
     num_examples = _count_training_examples(config, info)
     _check_batch_size(config, num_examples)
     _check_steps(config, num_examples)
@@ -92,6 +94,27 @@ def _check_generated_size(config: Config, info: DatasetInfo) -> None:
     )
 
 
+def _check_image_size(config: Config, info: DatasetInfo) -> None:
+    """Checks that the images that are in memory at once fit, before they are read."""
+    data = config.data
+    free = free_host_bytes()
+    if not isinstance(data, StreamedImages) or info.text or free is None:
+        return
+    from research.data.streaming import count_images_in_memory
+
+    batch_size = config.train.batch_size
+    num_images = count_images_in_memory(data, info.shape, info.splits, batch_size)
+    needed = num_images * math.prod(info.shape)
+    if needed <= free:
+        return
+    height, width, channels = info.shape
+    raise ValueError(
+        f"{num_images} images of {height}×{width}×{channels} bytes are in memory at once and need "
+        f"{format_bytes(needed)}, and {format_bytes(free)} are free: "
+        "reduce data.size, train.batch_size or data.in_memory_limit"
+    )
+
+
 def _count_training_examples(config: Config, info: DatasetInfo) -> int:
     data = config.data
     if isinstance(data, NoiseData):
@@ -101,7 +124,12 @@ def _count_training_examples(config: Config, info: DatasetInfo) -> int:
         _, part = parse_split(data.split, info.splits)
         parse_split(data.eval_split, info.splits, "data.eval_split")
         size = part.stop - part.start
-    return min(size, data.limit or size)
+    limit = data.limit or size
+    if limit > size:
+        raise ValueError(
+            f"data.limit must be ≤ {size}, the examples of {data.name.name}, got {limit}"
+        )
+    return limit
 
 
 def _check_batch_size(config: Config, num_examples: int) -> None:
@@ -227,6 +255,14 @@ def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Confl
                 got=str(value).lower(),
                 reason=reason,
             )
+    crop = getattr(data, "crop", 0)
+    if is_image and crop >= min(info.shape[:2]):
+        yield Conflict(
+            path="data.crop",
+            valid=f"< {min(info.shape[:2])}",
+            got=crop,
+            reason=f"an image of {name} has {info.shape[0]}×{info.shape[1]} pixels",
+        )
     if getattr(data, "resized_crop", False) and not is_image:
         yield Conflict(
             path="data.resized_crop",

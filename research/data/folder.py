@@ -1,6 +1,7 @@
 """Image files: a folder with a sub-folder for each class, or with such a folder for each split."""
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +21,19 @@ from research.data.image_files import (
     FoundFiles,
     count_channels,
     find_files,
+    ignore_pillow_warnings,
     is_hidden,
+    last_change,
     read_image,
+    show_path,
 )
 from research.data.images import center_crop_and_resize
 from research.data.notices import join_first, notify
 from research.data.splits import choose_test_positions
 from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 
-# Names of folders, in any case, that hold a split: the split's name for each of them.
-SPLIT_OF_FOLDER = {
+# Words for folders, in any case, that hold a split: the split's name for each of them.
+SPLIT_OF_WORD = {
     "train": "train",
     "training": "train",
     "test": "test",
@@ -40,6 +44,8 @@ SPLIT_OF_FOLDER = {
     "dev": "dev",
     "eval": "eval",
 }
+# What may follow: ``training_set``, ``Test Data``, ``val-images``.
+SPLIT_FOLDER = re.compile(r"([a-z]+?)[ _-]?(?:set|data|images|split)?")
 
 
 ImageShape = tuple[int, int, int]  # height, width and channels
@@ -76,17 +82,31 @@ class ImageFolder:
 class ImageFileSource:
     """Image files as raw examples by position."""
 
-    def __init__(self, files: list[ImageFile], channels: int):
+    def __init__(
+        self,
+        files: list[ImageFile],
+        shape: ImageShape,
+        *,
+        resize: bool,
+    ):
+        """Wrap files.
+
+        Args:
+            files: The files.
+            shape: Height, width and channels.
+            resize: Whether images of another height or width are resized later, not refused.
+        """
         self.labels = np.array([file.label for file in files], np.int32)
         self._files = files
-        self._channels = channels
+        self._shape = shape
+        self._resize = resize
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, object]:
         file = self._files[index]
-        image = read_image(file.path, self._channels)
+        image = _read_image(file.path, self._shape, resize=self._resize)
         return {"image": image, "label": file.label}
 
 
@@ -98,6 +118,7 @@ def describe(data: FolderData) -> DatasetInfo:
     Raises:
         ValueError: There is no such folder, it has no classes, or a class has no images.
     """
+    ignore_pillow_warnings()
     folder = _find_images(data)
     return DatasetInfo(
         splits=folder.split_sizes,
@@ -107,16 +128,18 @@ def describe(data: FolderData) -> DatasetInfo:
 
 def load_folder(data: FolderData) -> Dataset:
     """The images, in memory or streamed. Classes are numbered in alphabetical order."""
+    ignore_pillow_warnings()
     folder = _find_images(data)
     shape = _image_shape(folder, data)
     classes = len(folder.class_names)
     version = Path(data.path or "").name
+    resize = data.size is not None or data.resized_crop
 
     def open_records(split: str) -> ImageFileSource:
-        return ImageFileSource(folder.splits[split], shape[-1])
+        return ImageFileSource(folder.splits[split], shape, resize=resize)
 
     def read(split: str) -> LabeledArrays:
-        return _read_images(folder.splits[split], shape, resize=data.size is not None)
+        return _read_images(folder.splits[split], shape, resize=resize)
 
     if must_stream(data, shape, folder.split_sizes):
         return make_streamed_dataset(
@@ -150,17 +173,28 @@ def _read_images(
     rows = []
     labels = []
     for file in files:
-        image = read_image(file.path, shape[-1])
-        if image.shape != shape and not resize:
-            height, width, _ = image.shape
-            raise ValueError(
-                f"{file.path} must be an image of {shape[0]}×{shape[1]} pixels like the first one, "
-                f"got {height}×{width}: data.size=… resizes all images to one size"
-            )
+        image = _read_image(file.path, shape, resize=resize)
         resized = center_crop_and_resize(image, shape)
         rows.append(resized.reshape(-1))
         labels.append(file.label)
     return stack_examples(rows, labels)
+
+
+def _read_image(
+    path: Path,
+    shape: ImageShape,
+    *,
+    resize: bool,
+) -> np.ndarray:
+    """An image [H, W, C] uint8; unless it will be resized, it has the height and width of shape."""
+    image = read_image(path, shape[-1])
+    if image.shape != shape and not resize:
+        height, width, _ = image.shape
+        raise ValueError(
+            f"{show_path(path)} must be an image of {shape[0]}×{shape[1]} pixels like the first "
+            f"one, got {height}×{width}: data.size=… resizes all images to one size"
+        )
+    return image
 
 
 def _image_shape(folder: ImageFolder, data: FolderData) -> ImageShape:
@@ -181,12 +215,19 @@ def _find_images(data: FolderData) -> ImageFolder:
             f"data.path must be a folder with a sub-folder for each class, "
             f"got {folder}, which is not a folder"
         )
-    return _list_images(folder, folder.stat().st_mtime_ns)
+    return _list_images(folder, folder.absolute(), last_change(folder))
 
 
 @functools.lru_cache(maxsize=2)
-def _list_images(folder: Path, modified_ns: int) -> ImageFolder:
-    """The images in a folder. ``modified_ns`` is part of the cache key, so a change is noticed."""
+def _list_images(
+    folder: Path,
+    place: Path,
+    modified_ns: int,
+) -> ImageFolder:
+    """The images in a folder.
+
+    ``place`` and ``modified_ns`` are part of the cache key only, so a change is noticed.
+    """
     found = find_files(folder)
     split_folders = _find_split_folders(folder, found)
     if split_folders:
@@ -225,8 +266,9 @@ def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
             split, or there is no training split.
     """
     subfolders = _list_subfolders(folder)
-    candidates = [path for path in subfolders if path.name.lower() in SPLIT_OF_FOLDER]
+    candidates = [path for path in subfolders if _split_of(path)]
     if not candidates:
+        _check_no_numbered_splits(folder, subfolders)
         return {}
     names_with_images = {path.relative_to(folder).parts[0] for path in found.images}
     others = []
@@ -241,14 +283,15 @@ def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
                 f"{_join_names(with_classes)} next to {_join_names(others)}: "
                 "move or rename some of them"
             )
-        notify(
-            f"{folder}: {_join_names(candidates)} is read as a class and not as a split, "
-            f"because there are no sub-folders in it, and next to it is {_join_names(others)}"
-        )
+        if names_with_images >= {path.name for path in candidates}:
+            notify(
+                f"{folder}: {_join_names(candidates)} is read as a class and not as a split, "
+                f"because there are no sub-folders in it, and next to it is {_join_names(others)}"
+            )
         return {}
     splits = {}
     for path in candidates:
-        split = SPLIT_OF_FOLDER[path.name.lower()]
+        split = _split_of(path)
         if split in splits:
             raise ValueError(
                 f"{folder} must hold one folder for the split {split}, "
@@ -258,6 +301,23 @@ def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
     if "train" not in splits:
         raise ValueError(f"{folder} must hold a folder train next to {', '.join(sorted(splits))}")
     return splits
+
+
+def _split_of(folder: Path) -> str:
+    """The split that the name of a folder stands for; empty if it stands for none."""
+    parts = SPLIT_FOLDER.fullmatch(folder.name.lower())
+    return SPLIT_OF_WORD.get(parts.group(1), "") if parts else ""
+
+
+def _check_no_numbered_splits(folder: Path, subfolders: list[Path]) -> None:
+    """Raises ValueError for folders such as ``train1`` that hold folders, maybe of classes."""
+    for path in subfolders:
+        word = re.sub(r"[ _-]?\d+$", "", path.name.lower())
+        if word in SPLIT_OF_WORD and _list_subfolders(path):
+            raise ValueError(
+                f"{folder} must hold folders of splits or of classes, got {path.name}, "
+                f"which may be either: rename it to {SPLIT_OF_WORD[word]}, or to another word"
+            )
 
 
 def _report_unused(

@@ -1,6 +1,8 @@
 """Image files: found in a folder, and read in 8 bits a channel and upright."""
 
+import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,27 @@ def _iter_files(folder: Path, outer_folders: frozenset[Path]) -> Iterator[Path]:
                 yield path
 
 
+def last_change(path: Path) -> int:
+    """When a file, or a folder with its sub-folders to the second level, was last changed, in ns.
+
+    An image that is overwritten in its place is not noticed. Zero for what cannot be read.
+    """
+    folders = [path, *path.glob("*/"), *path.glob("*/*/")]
+    times = [0]
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            times.append(folder.stat().st_mtime_ns)
+    return max(times)
+
+
+def ignore_pillow_warnings() -> None:
+    """Keeps Pillow from printing warnings, such as about Exif data that it cannot read.
+
+    What cannot be used raises an error. This is not undone, because images are read on threads.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is left out."""
     return name.startswith(".") or name in HIDDEN_NAMES
@@ -86,7 +109,7 @@ def read_image(path: Path, channels: int) -> np.ndarray:
         description = UNKNOWN_RANGES.get(image.mode)
         if description and not is_wide:
             raise ValueError(
-                f"{path} must have 8 or 16 bits in each channel, got {description}: "
+                f"{show_path(path)} must have 8 or 16 bits in each channel, got {description}: "
                 "convert it, or use data=arrays"
             )
         try:
@@ -117,6 +140,8 @@ def count_channels(paths: Iterable[Path]) -> int:
 def _open(path: Path) -> Any:
     from PIL import Image
 
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise _not_an_image(path)
     try:
         return Image.open(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -124,7 +149,14 @@ def _open(path: Path) -> Any:
 
 
 def _not_an_image(path: Path) -> ValueError:
-    return ValueError(f"{path} is not an image, or it is damaged, or Pillow cannot read its format")
+    return ValueError(
+        f"{show_path(path)} is not an image, or it is damaged, or Pillow cannot read its format"
+    )
+
+
+def show_path(path: Path) -> str:
+    """The path as text on one line: control characters become escape sequences."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(path))
 
 
 def _has_16_bits(image: Any) -> bool:

@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import importlib
+from pathlib import Path
 
 from research.config.data_options import Data, Scaling
 from research.data.dataset import Dataset, DatasetInfo, check_not_constant
+from research.data.image_files import last_change
 from research.data.notices import join_first, notify
 from research.data.standardize import fit_standardization_per_feature
 from research.data.tfds_directory import OFFLINE_DATASETS
@@ -22,18 +24,28 @@ def describe(data: Data) -> DatasetInfo:
 
 
 def load(data: Data) -> Dataset:
-    """The dataset. Equal settings give the same object.
+    """The dataset. Equal settings give the same object, unless its files have changed.
 
     If a class has no training example, a line on standard error says so.
 
     Raises:
         ValueError: The data is missing or damaged, or it does not fit the settings.
     """
-    return _load_cached(data)
+    return _load_cached(data, _find_files(data))
+
+
+def _find_files(data: Data) -> tuple[Path, int] | None:
+    """Where the user's own files are, and when they were last changed; None for other data."""
+    path = getattr(data, "path", None)
+    if not path:
+        return None
+    place = Path(path).expanduser().absolute()
+    return place, last_change(place)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_cached(data: Data) -> Dataset:
+def _load_cached(data: Data, files: tuple[Path, int] | None) -> Dataset:
+    """Loads a dataset. ``files`` is part of the cache key only, so a change is noticed."""
     name = _module_name(data)
     module = importlib.import_module(f"research.data.{name}")
     load_dataset = getattr(module, f"load_{name}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_BOUND = r"(-?\d+%?)?"
+_BOUND = r"(-?\d{1,18}%?)?"
 _SPLIT = re.compile(rf"(\w+)(?:\[{_BOUND}:{_BOUND}\])?")
 
 
@@ -30,16 +30,23 @@ def parse_split(
         The name of the split, and the slice of its examples with bounds between 0 and their number.
 
     Raises:
-        ValueError: There is no such split, the slice is malformed, or it holds no example.
+        ValueError: There is no such split, the slice is malformed, it ends beyond the split, or it
+            holds no example.
     """
     match = _SPLIT.fullmatch(split)
     if match is None or match.group(1) not in sizes:
         hint = " or a slice such as train[:10%]" if "[" in split else ""
-        raise ValueError(f"{path} must be one of {', '.join(sizes)}{hint}, got {split}")
+        got = split or "an empty value"
+        raise ValueError(f"{path} must be one of {', '.join(sizes)}{hint}, got {got}")
     name, lower, upper = match.groups()
     size = sizes[name]
     first = _parse_bound(lower, size)
     last = _parse_bound(upper, size)
+    for bound in (first, last):
+        if bound is not None and abs(bound) > size:
+            raise ValueError(
+                f"{path} must have bounds up to {size} or 100%, the examples of {name}, got {split}"
+            )
     start, stop, _ = slice(first, last).indices(size)
     if stop <= start:
         raise ValueError(f"{path} must hold examples: {name} has {size}, got {split}")

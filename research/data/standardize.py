@@ -115,7 +115,8 @@ def _fit_columns(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         square_total += squares.sum(axis=0, keepdims=True)
     deviation = np.sqrt(square_total / len(rows)) * unit
     offset = np.where(is_constant, smallest, origin + mean * unit)
-    scale = 1 / np.where(is_constant, 1, deviation)
+    with np.errstate(over="ignore", divide="ignore"):  # callers refuse an infinite scale
+        scale = 1 / np.where(is_constant, 1, deviation)
     return offset, scale, is_constant
 
 

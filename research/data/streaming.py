@@ -29,6 +29,8 @@ from research.data.standardize import fit_standardization
 from research.data.tfds_reader import silence_absl
 
 SAMPLE_SIZE = 2048  # examples that offset, scale and fingerprint of streamed data come from
+MAX_SAMPLE_BYTES = 2**30  # fewer examples where each is large, but at least a few
+MIN_SAMPLE_SIZE = 16
 MAX_CHUNK_BYTES = 2**26
 NUM_THREADS = 8  # that read examples
 PREFETCHED_BATCHES = 8
@@ -198,8 +200,9 @@ def make_streamed_dataset(
         image_format,
         shuffle=shuffle,
     )
-    train_sample = sample_evenly(train_source, SAMPLE_SIZE)
-    eval_sample = sample_evenly(eval_source, SAMPLE_SIZE)
+    sample_size = choose_sample_size(image_format.shape)
+    train_sample = sample_evenly(train_source, sample_size)
+    eval_sample = sample_evenly(eval_source, sample_size)
     standardization = fit_standardization(train_sample.x)
     check_not_constant(name, standardization)
     return Dataset(
@@ -217,6 +220,33 @@ def make_streamed_dataset(
         train_source=train_source,
         eval_source=eval_source,
     )
+
+
+def choose_sample_size(shape: Shape) -> int:
+    """The number of examples that offset, scale and fingerprint come from."""
+    num_fitting = MAX_SAMPLE_BYTES // math.prod(shape)
+    return min(SAMPLE_SIZE, max(MIN_SAMPLE_SIZE, num_fitting))
+
+
+def count_images_in_memory(
+    data: StreamedImages,
+    shape: Shape,
+    sizes: Mapping[str, int],
+    batch_size: int,
+) -> int:
+    """About how many images are in the host's memory at once, at most.
+
+    Args:
+        data: The settings, as for ``must_stream``.
+        shape: Height, width and channels of an image.
+        sizes: Number of examples in each split.
+        batch_size: Number of images in a batch.
+    """
+    if not must_stream(data, shape, sizes):
+        return 2 * sum(sizes.values())  # as they are read, and stacked
+    sample_size = choose_sample_size(shape)
+    in_samples = sum(min(size, sample_size) for size in sizes.values())
+    return 2 * in_samples + PREFETCHED_BATCHES * batch_size
 
 
 def sample_evenly(source: ExampleSource, max_examples: int) -> LabeledArrays:

@@ -88,7 +88,7 @@ def find_fault(info: Any) -> str:
         or _find_wrong_kind(verdict, VERDICT_KINDS, "verdict.")
         or _find_wrong_kind(verdict.get("initial") or {}, FIT_KINDS, "verdict.initial.")
         or _find_wrong_kind(data, {"class_counts": LIST}, "data.")
-        or _find_other_than_numbers(dict(enumerate(counts)), "data.class_counts.")
+        or _find_other_than_counts(counts, "data.class_counts.")
     )
 
 
@@ -108,6 +108,13 @@ def _find_other_than_numbers(entries: dict[Any, Any], prefix: str) -> str:
     for name, value in entries.items():
         if value is not None and not _is_of_kind(value, NUMBER):
             return f"{prefix}{name} is {_describe(value)}"
+    return ""
+
+
+def _find_other_than_counts(values: list[Any], prefix: str) -> str:
+    for position, value in enumerate(values):
+        if not _is_of_kind(value, WHOLE) or value < 0:
+            return f"{prefix}{position} is {_describe(value)}"
     return ""
 
 

@@ -20,6 +20,7 @@ METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
 SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
+NUMBER_KINDS = "biuf"  # NumPy's letters for truth values, whole and real numbers
 
 
 class Run:
@@ -83,10 +84,8 @@ class Run:
     @functools.cached_property
     def metrics(self) -> Columns:
         """Numbers by name, one for each recorded step [S]; NaN where a step has no value."""
-        metrics = {}
-        for name, column in _read_columns(self.directory, METRICS):
-            metrics[name] = np.array(column_to_array(column), float)
-        return metrics
+        arrays = _read_arrays(self.directory, METRICS, num_axes=1)
+        return {name: array.astype(float) for name, array in arrays.items()}
 
     @functools.cached_property
     def profiles(self) -> Columns:
@@ -128,11 +127,37 @@ def flatten_dict(tree: JsonObject, prefix: str = "") -> JsonObject:
     return flat
 
 
-def _read_arrays(directory: Path, table: str) -> Columns:
+def _read_arrays(
+    directory: Path,
+    table: str,
+    num_axes: int | None = None,
+) -> Columns:
+    """The columns of a table as arrays of numbers.
+
+    Args:
+        directory: the run directory.
+        table: the name of the table.
+        num_axes: how many axes every column has; None for any number.
+    """
     arrays = {}
     for name, column in _read_columns(directory, table):
-        arrays[name] = column_to_array(column)
+        try:
+            array = column_to_array(column)
+        except (ValueError, TypeError) as error:  # rows of different lengths
+            raise _damaged_table(directory, table) from error
+        if _is_truth_or_null(column):
+            array = np.array(array, float)  # None becomes NaN
+        is_as_expected = num_axes is None or array.ndim == num_axes
+        if array.dtype.kind not in NUMBER_KINDS or not is_as_expected:
+            raise _damaged_table(directory, table)
+        arrays[name] = array
     return arrays
+
+
+def _damaged_table(directory: Path, table: str) -> ValueError:
+    return ValueError(
+        f"the {table} of {directory} are damaged: remove that directory and train the run again"
+    )
 
 
 def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
@@ -152,9 +177,7 @@ def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
         parts = [pq.read_table(file) for file in files]
         whole = pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"the {table} of {directory} are damaged: remove that directory and train the run again"
-        ) from error
+        raise _damaged_table(directory, table) from error
     for name in whole.column_names:
         yield name, whole.column(name).combine_chunks()
 
@@ -181,6 +204,10 @@ def column_to_array(column: Any) -> np.ndarray:
     array = np.full((len(column), *shape[1:]), np.nan, dtype)
     array[rows] = column_to_array(values).reshape(shape)
     return array
+
+
+def _is_truth_or_null(column: Any) -> bool:
+    return str(column.type) in ("bool", "null")
 
 
 def _holds_lists(column: Any) -> bool:

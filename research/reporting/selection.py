@@ -19,7 +19,7 @@ from research.records.runs import Run, find_runs
 ROOT = Path("outputs")
 NAMED_RUNS = 4  # how many runs an error message lists
 LAST = "last"
-FILTER = re.compile(r"([\w.]+)(!=|>=|<=|=|>|<)(.*)", re.DOTALL)
+FILTER = re.compile(r"([\w.]+)(!=|>=|<=|==|=|>|<)(.*)", re.DOTALL)
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -55,16 +55,21 @@ class Filter:
 
 
 def readable_runs(root: Path = ROOT) -> list[Run]:
-    """The runs below ``root``. One line on standard error names the file of each damaged one."""
-    runs = []
-    for run in find_runs(root):
+    """The runs below ``root`` whose record can be read; see ``leave_out_damaged``."""
+    return leave_out_damaged(find_runs(root))
+
+
+def leave_out_damaged(runs: Iterable[Run]) -> list[Run]:
+    """The runs whose record can be read. A line on standard error names the file of each other."""
+    readable = []
+    for run in runs:
         try:
             run.check()
         except DamagedRecord as error:
             print(f"fathom: left out: {error}", file=sys.stderr)
         else:
-            runs.append(run)
-    return runs
+            readable.append(run)
+    return readable
 
 
 def select_runs(words: Sequence[str]) -> list[Run]:
@@ -179,6 +184,9 @@ def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     if not parts:
         return lambda run: word in _path_without_setting_names(run)
     path, comparison, value = parts.groups()
+    comparison = "=" if comparison == "==" else comparison
+    if comparison == "=" and value.startswith(("<", ">")):
+        raise ValueError(f"{word} compares with {value[0]}=: write {path}{value[0]}={value[1:]}")
     known = list(dict.fromkeys(_known_paths(runs)))
     condition = Filter(_full_path(path, known), comparison, value)
     if comparison in COMPARISONS and not _is_number(_parse_number(value)):

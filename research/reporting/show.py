@@ -181,7 +181,11 @@ def _read_column(
         columns = run.profiles if table == PROFILES else run.metrics
     except FileNotFoundError:
         return np.zeros(0)
-    return columns.get(name, np.zeros(0))
+    values = columns.get(name, np.zeros(0))
+    num_axes = 2 if table == PROFILES else 1
+    if len(values) and values.ndim != num_axes:
+        raise ValueError(f"the {table} of {run.directory} are damaged: {name} is no list of layers")
+    return values
 
 
 def _print_chart(

@@ -140,6 +140,7 @@ def read_ended(spec: RunSpec) -> dict[str, Any] | None:
     info = read_info(spec.directory)
     if not info:
         _check_directory(spec.directory)
+        _check_outside_data(spec)
         return None
     if info.get("id") != spec.identity:
         raise ValueError(
@@ -174,6 +175,19 @@ def _check_directory(directory: Path) -> None:
         raise ValueError(
             f"{directory} cannot be the folder of a run, because {problem}; "
             "hydra.run.dir=outputs/NAME/RUN is a usual one"
+        )
+
+
+def _check_outside_data(spec: RunSpec) -> None:
+    """A folder of images must not hold the record, whose folder would be read as a class."""
+    path = getattr(spec.config.data, "path", None)
+    if not path:
+        return
+    place = spec.directory.absolute().resolve()
+    if place.is_relative_to(Path(path).expanduser().resolve()):
+        raise ValueError(
+            f"data.path must not hold the folder of the run, got {path} and {spec.directory}: "
+            "start from another folder, or move the images into a folder of their own"
         )
 
 

@@ -2,6 +2,9 @@
 
 import time
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from research.config.errors import explain, unknown_setting
@@ -9,7 +12,7 @@ from research.config.schema import setting_paths
 from research.config.suggestions import format_suggestion
 
 from ..compiling import one_in
-from .mistakes import COMMANDS, EXPERIMENT_ERRORS, EXPERIMENTS, TRAIN
+from .mistakes import ARRAYS, COMMANDS, EXPERIMENT_ERRORS, EXPERIMENTS, RECORDS, TRAIN
 
 SHORT_RUN = ["tracker.wandb=false", "train.steps=1"]
 TRAIN_IDS = [" ".join(words)[:80] for words, _ in TRAIN]
@@ -36,9 +39,61 @@ def test_a_mistake_is_one_line_and_creates_no_file(fathom, workplace, words, par
     assert [path.name for path in workplace.iterdir()] == ["a_file"]
 
 
+def test_rows_of_layers_have_no_interval_where_no_layer_is_measured(fathom, workplace):
+    result = fathom("train", "tracker.every=3", "measure=off", "train.steps=1")
+    assert_refused(result, ["tracker.every must be left out (measure=off measures no layer)"])
+    assert not list(workplace.iterdir())
+
+
 def test_the_list_of_mistakes_is_long():
     """Commands, options, settings, sweeps and files; each is answered in one line."""
-    assert len(TRAIN) + len(COMMANDS) + len(EXPERIMENTS) >= 150
+    assert len(TRAIN) + len(COMMANDS) + len(EXPERIMENTS) + len(RECORDS) + len(ARRAYS) >= 300
+
+
+RECORD_FILES = {
+    "run.json": b'{"status": "done", "steps": 1, "final": {"train_loss": 1.0}}',
+    ".hydra/config.yaml": b"seed: 0\nmodel: {depth: 1}\n",
+    "metrics.parquet": {"step": [0], "train_loss": [1.0]},
+    "profiles.parquet": {"step": [0], "signal_grad": [[1.0, 2.0]]},
+}
+
+
+def write_record(directory, files):
+    for name, content in files.items():
+        file = directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, dict):
+            pq.write_table(pa.table(content), file)
+        elif content is not None:
+            file.write_bytes(content)
+
+
+def test_a_record_without_damage_is_shown(fathom, workplace):
+    write_record(workplace / "outputs" / "x" / "y", RECORD_FILES)
+    result = fathom("show", "outputs/x/y")
+    assert result.code == 0
+    assert result.err == ""
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_a_damaged_record_is_one_line_that_names_the_file(fathom, workplace, case):
+    name, content, part = RECORDS[case]
+    write_record(workplace / "outputs" / "x" / "y", RECORD_FILES | {name: content})
+    result = fathom("show", "outputs/x/y")
+    assert result.code == 2
+    assert result.err.startswith("fathom: ")
+    assert result.err.count("\n") == 1, result.err
+    assert part in result.err
+    assert "outputs/x/y" in result.err
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_arrays_that_cannot_be_read_are_one_line_and_create_no_file(fathom, workplace, case):
+    arrays, part = ARRAYS[case]
+    np.savez(workplace / "a.npz", **arrays)
+    result = fathom("train", "data=arrays", "data.path=a.npz", "train.batch_size=1", *SHORT_RUN)
+    assert_refused(result, [part, "a.npz"])
+    assert [path.name for path in workplace.iterdir()] == ["a.npz"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -174,6 +229,13 @@ def test_a_defect_of_ours_keeps_its_traceback(fathom, monkeypatch):
     with pytest.raises(KeyError, match="oops"):
         fathom("train", "tracker=none", "name=x")
     assert explain(KeyError("oops")) is None
+
+
+@pytest.mark.parametrize(("package", "extra"), [("submitit", "cluster"), ("ray", "ray")])
+def test_a_package_of_an_extra_that_is_missing_is_explained(package, extra):
+    line = explain(ModuleNotFoundError(f"No module named '{package}'", name=package))
+    assert line == f"{package} is not installed: pip install 'fathom-gradients[{extra}]'"
+    assert explain(ModuleNotFoundError("No module named 'x'", name="x")) is None
 
 
 @pytest.mark.parametrize("path", setting_paths())

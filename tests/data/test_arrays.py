@@ -1,5 +1,6 @@
 """The user's arrays: a .npz file with x and y."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_a_test_split_in_the_file_is_used(file):
 
 FLOAT_TARGETS = [
     np.linspace(-1, 1, 100),
-    np.ones((100, 2)),
+    np.linspace([0, 1], [1, 1], 100),
 ]
 
 
@@ -98,6 +99,8 @@ WRONG_CONTENT = {
     "constant inputs": {"x": np.full((100, 6), 0.1), "y": Y},
     "one example again and again": {"x": np.repeat(X[:1], 100, axis=0), "y": Y},
     "one class": {"x": X, "y": np.full(100, 3)},
+    "one target": {"x": X, "y": np.full((100, 2), 0.5)},
+    "inputs that are subnormal": {"x": WIDE * 1e-313, "y": Y},
     "a label that would wrap to 1": {"x": X, "y": Y + 2**32},
     "a label beyond int32": {"x": X, "y": Y + 2**31},
     "a label beyond int64": {"x": X, "y": Y.astype(np.uint64) + 2**63},
@@ -124,6 +127,8 @@ MESSAGES = {
     "no features": "must hold numbers for each example, got the shapes [100, 0, 2] and [100]",
     "constant inputs": "x must vary, but all examples are the same",
     "one example again and again": "x must vary, but all examples are the same",
+    "one target": "y must vary, but all targets are the same",
+    "inputs that are subnormal": "x must vary by more than 1e-300",
     "one class": "y must hold at least two classes, got only 3",
     "a label that would wrap to 1": "y must hold classes from 0 to 99999, got 4294967299",
     "a label beyond int32": "y must hold classes from 0 to 99999, got 2147483651",
@@ -150,11 +155,39 @@ def test_a_file_that_holds_something_else_is_refused_in_one_line(file, case):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"hello"])
+def single_array():
+    """What ``numpy.save`` writes, under the name of an archive."""
+    content = io.BytesIO()
+    np.save(content, X)
+    return content.getvalue()
+
+
+def encrypted_archive():
+    """An archive whose first flag says that a password is needed."""
+    content = io.BytesIO()
+    np.savez(content, x=X, y=Y)
+    archive = bytearray(content.getvalue())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        archive[archive.index(signature) + offset] |= 1
+    return bytes(archive)
+
+
+NO_ARCHIVES = [b"", b"PK\x03\x04 cut short", b"hello", single_array(), encrypted_archive()]
+
+
+@pytest.mark.parametrize("content", NO_ARCHIVES, ids=range(len(NO_ARCHIVES)))
 def test_a_damaged_file_is_refused_by_name(file, content):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=f"{file} is not a .npz file, or it is damaged"):
         describe(settings(file))
+
+
+def test_a_file_that_has_changed_is_read_again(file):
+    np.savez(file, x=X, y=Y)
+    before = load(settings(file))
+    np.savez(file, x=X + WIDE, y=Y)
+    assert load(settings(file)) is not before
+    assert load(settings(file)).fingerprint() != before.fingerprint()
 
 
 def test_arrays_need_a_path():

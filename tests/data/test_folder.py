@@ -6,9 +6,12 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from research.config.data_options import FolderData
+from research.data.compatibility import check_data
 from research.data.image_files import read_image
 from research.data.sources import describe, load
+from research.data.streaming import choose_sample_size
 
+from ..builders import make_config
 from .image_folders import HEIGHT, WIDTH, random_pixels, write_classes
 
 CAT_VALUES = list(range(0, 80, 4))
@@ -81,6 +84,30 @@ def test_a_folder_streams_the_same_images(tmp_path):
         assert y == in_memory.y[position]
 
 
+def test_images_of_different_sizes_are_refused_by_name_also_in_a_stream(split_folder):
+    message = "large.jpg must be an image of 6×8 pixels like the first one, got 30×30"
+    with pytest.raises(ValueError, match=message):
+        load(settings(split_folder, in_memory_limit=0.0))
+    assert load(settings(split_folder, resized_crop=True)).shape == (6, 8, 3)
+
+
+def test_images_that_are_larger_than_memory_are_refused_before_they_are_read(tmp_path):
+    write_pets(tmp_path / "pets")
+    data = {"data": "folder", "data.path": str(tmp_path / "pets"), "train.batch_size": 8}
+    check_data(make_config(data))
+    for limit in (0.0, 1e9):
+        changes = {"data.size": 1_000_000, "data.in_memory_limit": limit}
+        with pytest.raises(ValueError, match="images of 1000000×1000000×3 bytes .* data.size"):
+            check_data(make_config(data | changes))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((224, 224, 3), 2048), ((1000, 1000, 3), 357), ((10**6, 10**6, 3), 16)]
+)
+def test_a_sample_of_large_images_is_smaller(shape, size):
+    assert choose_sample_size(shape) == size
+
+
 def make_empty_folder(folder):
     folder.mkdir()
 
@@ -129,6 +156,8 @@ SPLIT_FOLDERS = {
     "longer names": (["Training", "Testing"], ["train", "test"]),
     "other names": (["train", "dev", "EVAL"], ["train", "dev", "eval"]),
     "train alone": (["Train"], ["train"]),
+    "sets": (["training_set", "test_set"], ["train", "test"]),
+    "more words": (["Train Data", "val-images"], ["train", "val"]),
 }
 
 
@@ -175,6 +204,27 @@ def test_two_folders_of_one_split_are_refused(tmp_path, names):
         write_classes(tmp_path / name, "a", "b")
     with pytest.raises(ValueError, match="must hold one folder for the split train"):
         describe(settings(tmp_path))
+
+
+@pytest.mark.parametrize("names", [("train1", "train2"), ("train2017", "val2017")])
+def test_numbered_splits_are_not_read_as_classes(tmp_path, names):
+    for name in names:
+        write_classes(tmp_path / name, "a", "b")
+    with pytest.raises(ValueError, match="got train.*, which may be either: rename it to train"):
+        describe(settings(tmp_path))
+
+
+def test_numbered_classes_with_the_name_of_a_split_are_classes(tmp_path):
+    write_classes(tmp_path, "train1", "train2", "trainer", "dataset")
+    assert load(settings(tmp_path)).classes == 4
+
+
+def test_an_empty_folder_with_the_name_of_a_split_is_refused_in_one_line(tmp_path, capsys):
+    write_classes(tmp_path, "a", "b")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match="train must hold images"):
+        describe(settings(tmp_path))
+    assert capsys.readouterr().err == ""
 
 
 def test_splits_without_a_training_split_are_refused(tmp_path):

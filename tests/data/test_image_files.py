@@ -1,11 +1,18 @@
 """Image files in every mode are read in their range, upright, or refused."""
 
+import os
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from research.data.image_files import count_channels, find_files, read_image
+from research.data.image_files import (
+    count_channels,
+    find_files,
+    ignore_pillow_warnings,
+    read_image,
+)
 
 from .image_folders import HEIGHT, WIDTH, random_pixels
 
@@ -141,3 +148,27 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path):
     (tmp_path / "pets" / "cats").symlink_to(outside.parent)
     (tmp_path / "outside" / "back").symlink_to(tmp_path / "pets")
     assert find_files(tmp_path / "pets").images == (tmp_path / "pets" / "cats" / "0.png",)
+
+
+def test_what_pillow_says_about_exif_data_is_not_printed(tmp_path):
+    """Warnings are errors here; such an image is read as it is stored."""
+    path = tmp_path / "image.jpg"
+    pixels = random_pixels(2, channels=3).astype(np.uint8)
+    Image.fromarray(pixels).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    ignore_pillow_warnings()
+    assert read_image(path, 3).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path):
+    path = tmp_path / "image.png"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="image.png is not an image"):
+        read_image(path, 1)
+
+
+def test_a_name_with_the_end_of_a_line_is_shown_on_one_line(tmp_path):
+    path = tmp_path / "a\nb.png"
+    path.touch()
+    with pytest.raises(ValueError) as refused:
+        read_image(path, 1)
+    assert "a\\nb.png is not an image" in str(refused.value)

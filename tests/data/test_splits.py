@@ -10,11 +10,23 @@ SLICES = {
     "train[10%:]": (20, 200),
     "train[-5:]": (195, 200),
     "train[:-50%]": (0, 100),
-    "train[100:1000]": (100, 200),
+    "train[-200:200]": (0, 200),
+    "train[-100%:100%]": (0, 200),
     "test[:]": (0, 30),
     "test[33%:67%]": (10, 20),
 }
-MALFORMED = ["trian", "train[", "train[5]", "train[a:]", "train[:10%", "", "train+test", "[:3]"]
+MALFORMED = [
+    "trian",
+    "train[",
+    "train[5]",
+    "train[a:]",
+    "train[:10%",
+    "",
+    "train+test",
+    "[:3]",
+    f"train[:{10**30}]",
+]
+BEYOND = ["train[100:1000]", "train[:200%]", "train[-101%:]", "train[:-201]", f"train[:{10**15}]"]
 EMPTY = ["test[50%:51%]", "train[9:9]", "train[200:]", "test[20:10]"]
 
 
@@ -38,12 +50,18 @@ def test_adjacent_slices_cover_the_split():
 def test_what_is_not_a_split_is_refused_with_the_splits_there_are(split):
     with pytest.raises(ValueError, match="^data.split must be one of train, test") as refused:
         parse_split(split, SIZES)
-    assert str(refused.value).endswith(f"got {split}")
+    assert str(refused.value).endswith(f"got {split or 'an empty value'}")
 
 
 @pytest.mark.parametrize("split", EMPTY)
 def test_a_slice_without_examples_is_refused(split):
     with pytest.raises(ValueError, match="data.split must hold examples"):
+        parse_split(split, SIZES)
+
+
+@pytest.mark.parametrize("split", BEYOND)
+def test_a_slice_that_ends_beyond_its_split_is_refused_as_by_tfds(split):
+    with pytest.raises(ValueError, match="data.split must have bounds up to 200 or 100%, the exa"):
         parse_split(split, SIZES)
 
 

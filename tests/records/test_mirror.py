@@ -189,6 +189,14 @@ def test_a_sweep_completes_its_finished_runs_too(fathom, small, recorded, workpl
     assert recorded.state == "local"
 
 
+def test_a_sweep_ends_well_where_a_finished_run_has_lost_its_configuration(fathom, small, recorded):
+    (recorded.directory / ".hydra" / "config.yaml").unlink()
+    code, _, err = fathom("train", "-m", *small, "tracker=none", "name=first")
+    assert code == 0
+    assert err.count("fathom: left out: ") == 1
+    assert "config.yaml cannot be read" in err
+
+
 def test_a_run_without_a_tracker_gets_none(fathom, small, recorded, workplace):
     recorded.change(state="pending")
     fathom("train", *small, "name=first", "tracker=none")
@@ -216,6 +224,21 @@ def test_a_word_of_sync_that_fits_nothing_is_refused(fathom, recorded, server):
     assert err.count("\n") == 1
     assert "foo" in err
     assert server.runs == {}
+
+
+def test_a_run_whose_record_is_damaged_is_named_and_the_others_are_uploaded(
+    fathom, recorded, server, workplace
+):
+    damaged = workplace / "outputs" / "damaged" / "x"
+    damaged.mkdir(parents=True)
+    (damaged / "run.json").write_text("half")
+
+    code, out, err = fathom("sync")
+
+    assert code == 1
+    assert err == ""
+    assert "outputs/damaged/x: not uploaded, outputs/damaged/x/run.json is damaged" in out
+    assert recorded.state == "uploaded"
 
 
 @pytest.mark.parametrize("num_rows", [0, 10, 26])

@@ -6,6 +6,9 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+
+from research.runner.run_writer import RunWriter
 
 REGRESSION = [
     "train",
@@ -97,3 +100,43 @@ def test_the_balance_of_classes_is_shown(fathom, regression, tmp_path, class_cou
     result = fathom("show", str(directory))
 
     assert line in result.out.splitlines()
+
+
+@pytest.fixture
+def photos(workplace):
+    """A folder of 40 images of two classes."""
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        folder = workplace / "photos" / label
+        folder.mkdir(parents=True)
+        for number in range(20):
+            pixels = generator.integers(256, size=(4, 4), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    return workplace / "photos"
+
+
+STREAMED = ["data=folder", "data.in_memory_limit=0", "train.batch_size=8", "train.steps=400"]
+
+
+def test_an_image_that_breaks_while_it_is_streamed_is_named_in_one_line(
+    fathom, small, photos, workplace, monkeypatch
+):
+    write_rows = RunWriter.write_rows
+
+    def write_rows_and_damage_images(writer, *rest):
+        write_rows(writer, *rest)
+        for file in photos.rglob("*.png"):
+            file.write_bytes(b"half")
+
+    monkeypatch.setattr(RunWriter, "write_rows", write_rows_and_damage_images)
+
+    result = fathom("train", *small, *STREAMED, f"data.path={photos}", "tracker=none", "name=x")
+
+    assert result.code == 1
+    lines = [line for line in result.err.splitlines() if ": step " not in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"fathom: {photos}/")
+    assert ".png is not an image, or it is damaged" in lines[0]
+    (file,) = workplace.glob("outputs/x/*/run.json")
+    assert read_info(file.parent)["status"] == "failed"
+    assert ".png is not an image" in read_info(file.parent)["error"]

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from research.config.data_options import ImageData
+from research.config.data_options import FolderData, ImageData
 from research.config.options import FeedForward, Train
 from research.config.schema import Config
 from research.runner.run_setup import make_run_setup
@@ -54,6 +54,18 @@ def test_a_run_of_another_configuration_is_never_taken_for_this_one(spec, status
     )
     with pytest.raises(ValueError, match=message):
         read_ended(other)
+
+
+@pytest.mark.parametrize(("folder", "is_valid"), [("study", False), ("photos", True), (".", False)])
+def test_a_folder_of_images_must_not_hold_the_record(spec, tmp_path, folder, is_valid):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    data = FolderData(path=str(tmp_path / folder))
+    reading = dataclasses.replace(spec, config=Config(data=data))
+    if is_valid:
+        assert read_ended(reading) is None
+        return
+    with pytest.raises(ValueError, match="data.path must not hold the folder of the run"):
+        read_ended(reading)
 
 
 def test_a_run_can_be_sent_to_another_process(spec):
