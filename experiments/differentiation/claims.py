@@ -259,9 +259,9 @@ def sizes_of(depth: int) -> Sizes:
     """How large the derivative by the first weight of a network of this depth is."""
     first_weight = parameter_name(WIDTH)
     derivative = symbolic.differentiate(loss_formula(depth), first_weight)
-    x = jnp.zeros(2)
+    x = [jnp.zeros(()), jnp.zeros(())]
 
-    def loss(parameters: Array) -> Array:
+    def loss(parameters: Sequence[Array]) -> Array:
         return network_loss(parameters, x, x[0], depth=depth, arithmetic=Numbers)
 
     # A traced index would be an operation of its own: the parameters are separate arguments.

@@ -31,7 +31,7 @@ def _plot_errors(axes: Axes, runs: Sequence[Run]) -> None:
     for kind, colour in (("forward", FORWARD), ("central", CENTRAL)):
         errors = np.exp(np.mean(np.log(CODE.errors_of(runs, kind)), axis=0))
         axes.plot(steps, errors, "o-", markersize=2.5, color=colour)
-    exact = np.mean([run.inspections["mode_error"][0] for run in runs])
+    exact = float(np.mean([run.inspections["mode_error"][0] for run in runs]))
     axes.axhline(exact, color=AUTOMATIC, linewidth=1.5)
     axes.text(4e-15, 1e-9, "step too small:\nrounding", fontsize=6.5, color="0.4")
     axes.text(0.3, 4, "step too large:\ncurvature", fontsize=6.5, color="0.4", ha="right")

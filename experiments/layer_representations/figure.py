@@ -1,11 +1,13 @@
 """What each layer makes of the digits: maps of the examples, one digit's pictures, and errors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from research.records.queries import where
 from research.records.runs import Run
@@ -24,7 +26,8 @@ CLASSES = 10
 def figure(runs: Sequence[Run]) -> Figure:
     """Above the maps, trained and random; below the pictures of one digit and the errors."""
     canvas = Figure(figsize=(7.4, 5.4), layout="constrained")
-    upper, lower = canvas.subfigures(2, 1, height_ratios=(1.25, 1))
+    parts: Any = canvas.subfigures(2, 1, height_ratios=(1.25, 1))
+    upper, lower = parts
     networks = where(runs, {"model.kind": "mlp"})
     _draw_maps(upper, networks[0])
     pictures, errors = lower.subfigures(1, 2, width_ratios=(1.25, 1))
@@ -52,7 +55,7 @@ def _draw_maps(canvas: Figure, run: Run) -> None:
     handles = []
     for digit in range(CLASSES):
         handles.append(
-            mpl.lines.Line2D([], [], marker="o", linestyle="", markersize=3.5, color=colours(digit))
+            Line2D([], [], marker="o", linestyle="", markersize=3.5, color=colours(digit))
         )
     names = [str(digit) for digit in range(CLASSES)]
     canvas.legend(

@@ -199,7 +199,7 @@ def _negative_falls_with_loss(runs: Sequence[Run]) -> Claim:
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two series without ties."""
     ranks = [np.argsort(np.argsort(series)) for series in (first, second)]
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def select_saddle(runs: Sequence[Run]) -> Run:

@@ -28,7 +28,8 @@ ZOOM = 1.3  # of the surfaces, which leave much of their panels empty
 def figure(runs: Sequence[Run]) -> Figure:
     """Above four surfaces on one scale; below the path, two straight lines, and a saddle."""
     canvas = Figure(figsize=(7.6, 4.6), layout="constrained")
-    upper, lower = canvas.subfigures(2, 1, height_ratios=(1, 1.15))
+    parts: Any = canvas.subfigures(2, 1, height_ratios=(1, 1.15))
+    upper, lower = parts
     _draw_surfaces(upper, runs)
     grid = lower.add_gridspec(1, 3, width_ratios=(1.1, 1, 1))
     _draw_path(lower.add_subplot(grid[0, 0]), where(runs, {"measure.inspect": ["weights"]})[0])

@@ -348,7 +348,9 @@ def _uncorrected_first_step() -> Claim:
         moments = optax.scale_by_adam(ADAM.beta1, ADAM.beta2, 0.0)
         _, state = moments.update(gradient, moments.init(gradient))
         assert isinstance(state, optax.ScaleByAdamState)
-        factor = float(jnp.squeeze(state.mu) / jnp.sqrt(jnp.squeeze(state.nu)))
+        mean = float(jnp.squeeze(jnp.asarray(state.mu)))
+        mean_square = float(jnp.squeeze(jnp.asarray(state.nu)))
+        factor = mean / math.sqrt(mean_square)
     return claim(
         "(c) without bias correction: the first step over η",
         source="the textbook's shorter form",

@@ -16,7 +16,7 @@ FORWARD = PALETTE[0]
 BACKWARD = PALETTE[1]
 CHANGED = PALETTE[2]
 OFF = "0.6"
-LAYOUT = [["predict", "score"], ["blame", "correct"], ["repeat", "repeat"]]
+LAYOUT: list[Any] = [["predict", "score"], ["blame", "correct"], ["repeat", "repeat"]]
 CODE = load_module("training_loop", "claims")
 
 
@@ -218,7 +218,7 @@ def _draw_repeat(axes: Axes, runs: Sequence[Run]) -> None:
 def _draw_network(
     axes: Axes,
     *,
-    nodes: Sequence[Sequence[str]],
+    nodes: Sequence[Sequence[str] | np.ndarray],
     edges: Sequence[np.ndarray],
     is_off: Sequence[Sequence[bool]],
     colour: str,
@@ -277,8 +277,8 @@ def _draw_edge(
     first, last = (end, start) if is_backward else (start, end)
     axes.annotate(
         "",
-        xy=last,
-        xytext=first,
+        xy=tuple(last),
+        xytext=tuple(first),
         arrowprops={
             "arrowstyle": "-|>",
             "color": colour,
@@ -290,8 +290,10 @@ def _draw_edge(
     )
     # A level arrow has its number in the middle; arrows that cross have theirs before they do.
     share = 0.5 if start[1] == end[1] else 0.36
+    middle = start + share * (end - start)
     axes.text(
-        *(start + share * (end - start)),
+        middle[0],
+        middle[1],
         text,
         ha="center",
         va="center",

@@ -128,7 +128,7 @@ def read_recorded_config(file: Path) -> schema.Config:
     """
     if not file.exists():
         raise ValueError(f"{file} is missing: this is no run that Fathom trained")
-    recorded = OmegaConf.load(file)
+    recorded: Any = OmegaConf.load(file)
     typed = _root_schema()
     for group in schema.OPTIONS:
         option = recorded[group][schema.selector_of(group)]

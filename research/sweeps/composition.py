@@ -252,7 +252,10 @@ def _hydra_files(composed: DictConfig) -> Mapping[str, str]:
     return files
 
 
-class _FastDumper(getattr(yaml, "CDumper", yaml.Dumper)):
+_Dumper: type = getattr(yaml, "CDumper", yaml.Dumper)
+
+
+class _FastDumper(_Dumper):
     """Writes text as OmegaConf does: in quotes where it would be read as a number."""
 
 
