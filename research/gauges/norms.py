@@ -21,8 +21,12 @@ def accumulator(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def euclidean(x: Float[Array, "..."]) -> Float[Array, ""]:
+def euclidean(x: Float[Array, "..."], divisor: Array | float = 1.0) -> Float[Array, ""]:
     """The Euclidean norm of all elements, without overflow or underflow of their squares.
+
+    Args:
+        x: the elements.
+        divisor: what the norm is divided by, before it can overflow.
 
     Returns:
         The norm in float32 (float64 for float64 input); infinite or NaN where an element is.
@@ -30,17 +34,28 @@ def euclidean(x: Float[Array, "..."]) -> Float[Array, ""]:
     References:
         J. L. Blue, A Portable Fortran Program to Find the Euclidean Norm of a Vector, 1978.
     """
-    return tree_euclidean(x)
+    return tree_euclidean(x, divisor=divisor)
 
 
-def tree_euclidean(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
-    """The Euclidean norm over all leaves, for each index of the leading ``batch_axes``."""
+def tree_euclidean(
+    tree: Any,
+    batch_axes: int = 0,
+    divisor: Array | float = 1.0,
+) -> Float[Array, "..."]:
+    """The Euclidean norm over all leaves, for each index of the leading ``batch_axes``.
+
+    It is divided by ``divisor`` before it can overflow.
+    """
     if jax.default_backend() == "gpu":
-        return tree_euclidean_in_double(tree, batch_axes)
-    return tree_euclidean_by_branch(tree, batch_axes)
+        return tree_euclidean_in_double(tree, batch_axes, divisor)
+    return tree_euclidean_by_branch(tree, batch_axes, divisor)
 
 
-def tree_euclidean_in_double(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
+def tree_euclidean_in_double(
+    tree: Any,
+    batch_axes: int = 0,
+    divisor: Array | float = 1.0,
+) -> Float[Array, "..."]:
     """``tree_euclidean`` from a sum of squares in float64, whose range holds all of float32's.
 
     Leaves in float64 have no wider format and take a branch.
@@ -48,24 +63,28 @@ def tree_euclidean_in_double(tree: Any, batch_axes: int = 0) -> Float[Array, "..
     leaves = _wide_leaves(tree)
     dtype = leaves[0].dtype
     if dtype == jnp.float64:
-        return tree_euclidean_by_branch(leaves, batch_axes)
+        return tree_euclidean_by_branch(leaves, batch_axes, divisor)
     with jax.enable_x64(True):
         doubles = [leaf.astype(jnp.float64) for leaf in leaves]
         norm = jnp.sqrt(_sum_of_squares(doubles, batch_axes))
-        return norm.astype(dtype)
+        return (norm / divisor).astype(dtype)
 
 
-def tree_euclidean_by_branch(tree: Any, batch_axes: int = 0) -> Float[Array, "..."]:
+def tree_euclidean_by_branch(
+    tree: Any,
+    batch_axes: int = 0,
+    divisor: Array | float = 1.0,
+) -> Float[Array, "..."]:
     """``tree_euclidean`` from the sum of squares, and from a scaled one only where it is needed."""
     leaves = _wide_leaves(tree)
     squares = _sum_of_squares(leaves, batch_axes)
     is_trustworthy = (squares > _floor(leaves[0].dtype)) & (squares < jnp.inf)
 
     def plain_norm(_: list[Array]) -> Array:
-        return jnp.sqrt(squares)
+        return jnp.sqrt(squares) / divisor
 
     def scaled_norm(leaves: list[Array]) -> Array:
-        return _scaled_norm(leaves, batch_axes)
+        return _scaled_norm(leaves, batch_axes, divisor)
 
     return lax.cond(jnp.all(is_trustworthy), plain_norm, scaled_norm, leaves)
 
@@ -101,7 +120,11 @@ def _sum_of_squares(leaves: list[Array], batch_axes: int) -> Array:
     return total
 
 
-def _scaled_norm(leaves: list[Array], batch_axes: int) -> Array:
+def _scaled_norm(
+    leaves: list[Array],
+    batch_axes: int,
+    divisor: Array | float,
+) -> Array:
     """The norm by division by the largest magnitude: slower, but right for every finite number."""
     magnitudes = []
     for x in leaves:
@@ -114,13 +137,15 @@ def _scaled_norm(leaves: list[Array], batch_axes: int) -> Array:
     largest_exponent = jnp.finfo(largest.dtype).maxexp
     shift = 2.0 ** (largest_exponent // 2)
     factor = jnp.where(largest > 1, 1 / shift, shift)
-    divisor = jnp.where(is_usable, largest * factor, 1)
+    unit = jnp.where(is_usable, largest * factor, 1)
 
     def divide(x: Array) -> Array:
         axes = _inner_axes(x, batch_axes)
         shifted = x * jnp.expand_dims(factor, axes)
-        return shifted / jnp.expand_dims(divisor, axes)
+        return shifted / jnp.expand_dims(unit, axes)
 
     ratios = [divide(x) for x in leaves]
-    norm = largest * jnp.sqrt(_sum_of_squares(ratios, batch_axes))
-    return jnp.where(is_usable, norm, largest)
+    length = jnp.sqrt(_sum_of_squares(ratios, batch_axes))
+    norm = largest * length
+    quotient = jnp.where(norm < jnp.inf, norm / divisor, largest * (length / divisor))
+    return jnp.where(is_usable, quotient, largest)

@@ -88,10 +88,10 @@ class Gauge:
 def _root_mean_square(h: "Array", active_share: "float | Array") -> "Array":
     import jax.numpy as jnp
 
-    from research.gauges.norms import euclidean
+    from research.gauges.norms import accumulator, euclidean
 
-    norm = euclidean(h)
-    return norm / jnp.sqrt(h.size * active_share).astype(norm.dtype)
+    dtype = accumulator(h.dtype)
+    return euclidean(h, jnp.sqrt(h.size * active_share).astype(dtype))
 
 
 def _mean(h: "Array", active_share: "float | Array") -> "Array":

@@ -54,6 +54,13 @@ def test_float32_norms_are_right_from_1e_minus_37_to_1e37(size, norm):
     assert_allclose(norm(x), norm_in_float64(x), rtol=ROUNDING)
 
 
+def test_a_root_mean_square_overflows_only_where_it_is_beyond_the_format(tree_norm):
+    x = np.full(100, 3e38, np.float32)
+    assert np.isinf(tree_norm(x))
+    divisor = np.float32(10)
+    assert_allclose(tree_norm(x, divisor=divisor), 3e38, rtol=ROUNDING)
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e-23, 1e-19, 2.0**-35, 1.0, 1e18, 1e19, 1e30])
 def test_random_vectors_where_the_squares_leave_the_format(size, norm):
     x = (size * unit_vector(40)).astype(np.float32)
