@@ -86,7 +86,7 @@ def _read_step(run: Run) -> Shown:
 
 def _node_texts(forward: Any) -> list[list[str]]:
     values = [*forward.values, np.array([forward.output])]
-    return [[_format_number(number) for number in layer] for layer in values]
+    return [_format_numbers(layer).tolist() for layer in values]
 
 
 def _off_units(forward: Any) -> list[list[bool]]:

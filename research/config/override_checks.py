@@ -4,6 +4,7 @@ Hydra's own messages for these mistakes do not name the override, or come after 
 """
 
 import importlib.util
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -178,7 +179,8 @@ def check_sweep(grids: Sequence[Mapping[str, Override]]) -> None:
             num_of_grid *= count_values(override)
         num_jobs += num_of_grid
     if num_jobs > MAX_JOBS:
-        longest = max((each for grid in grids for each in grid.values()), key=count_values)
+        overrides = itertools.chain.from_iterable(grid.values() for grid in grids)
+        longest = max(overrides, key=count_values)
         raise ValueError(
             f"the sweep must have at most {MAX_JOBS} runs, got {num_jobs:.10g} "
             f"({longest.input_line} alone has {count_values(longest):.10g})"

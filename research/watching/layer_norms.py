@@ -6,6 +6,7 @@ cannot be trusted, because squares underflow or overflow, again with all numbers
 power of two. Nothing else is compiled for that, since the passes are iterations of one loop.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,7 +152,7 @@ def _rows_of_parts(table: LayerTable) -> Any:
 
 
 def _sections(table: LayerTable) -> list[Section]:
-    return [section for block in table.blocks for section in block]
+    return list(itertools.chain.from_iterable(table.blocks))
 
 
 def _loops_first(array: Array, owned: OwnedLeaf) -> Array:

@@ -168,7 +168,9 @@ def make_plan(
         input_name=f"the input of {layers[0].name}" if source else "",
         others=tuple(f"{site.name} {site.obstacle}" for site in found if site.obstacle),
     )
-    scans = {loop.path for site in chosen for loop in site.layer_loops}
+    scans = set()
+    for site in chosen:
+        scans |= {loop.path for loop in site.layer_loops}
     return Plan(table, blocks, source, first.source_loops, frozenset(scans))
 
 

@@ -1,6 +1,7 @@
 """Chooses which of the layers that were found are measured."""
 
 import fnmatch
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -211,7 +212,8 @@ def _choose_stack(sites: Sequence[Site], sizes: dict[int, int]) -> list[Site]:
         return [site for site in sites if len(_segments(site.name)) == least]
     chosen: list[Site] = []
     for stack in sorted(heavy, key=_depth_of_stack):
-        if not any(_is_nested(site, other) for site in stack for other in chosen):
+        pairs = itertools.product(stack, chosen)
+        if not any(_is_nested(site, other) for site, other in pairs):
             chosen += _inner_stacks(stack, stacks, sizes) or stack
     kept = {id(site) for site in chosen}
     return [site for site in sites if id(site) in kept]
@@ -219,7 +221,9 @@ def _choose_stack(sites: Sequence[Site], sizes: dict[int, int]) -> list[Site]:
 
 def _heaviest(stacks: dict[tuple[str, str], list[Site]], sizes: dict[int, int]) -> list[list[Site]]:
     many = [stack for stack in stacks.values() if _count_layers(stack) >= MANY]
-    weights = [sum(sizes[id(site)] for site in stack) for stack in many]
+    weights = []
+    for stack in many:
+        weights.append(sum(sizes[id(site)] for site in stack))
     limit = SHARE_OF_HEAVIEST * max(weights, default=0)
     heavy = []
     for stack, weight in zip(many, weights, strict=True):
