@@ -18,6 +18,7 @@ from research.config.options import Clip, SkipKind
 from research.models import feed_forward
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import Architecture
+from research.models.attention import Attention
 from research.models.skip import INITIAL_ALPHA, Skip
 from research.training import inspections, optimizers, program
 
@@ -195,6 +196,17 @@ def clip_each_value(patch):
         patch.setattr(module, "clip_gradient", by_value)
 
 
+def attend_to_padding(patch):
+    """Attention mixes the vectors of padding into those of the words."""
+    call = Attention.__call__
+
+    def call_without_mask(self, z, ctx, layer):
+        unmasked = dataclasses.replace(ctx, padding_mask=None)
+        return call(self, z, unmasked, layer)
+
+    patch.setattr(Attention, "__call__", call_without_mask)
+
+
 LAWS = {
     "weights": enlarge_weights,
     "branches": enlarge_branches,
@@ -209,6 +221,7 @@ LAWS = {
     "probe": probe_wrong_layer,
     "filters": leave_filters_unscaled,
     "clip": clip_each_value,
+    "padding": attend_to_padding,
 }
 
 

@@ -24,12 +24,14 @@ LAWS = {  # by experiment, as changed_laws.py names them
     "layer_representations": "probe",
     "loss_landscape": "filters",
     "exploding_gradients": "clip",
+    "sentences": "padding",
 }
 REFUTED = {  # what the claim that must fail speaks of, where others may fail as well
     "overfitting": "10⁴ random masks",
     "layer_representations": "random weights: a linear probe's training error",
     "exploding_gradients": "cosine between the gradient before and after",
     "loss_landscape": "without over with shortcuts",
+    "sentences": "random numbers in place of padding",
 }
 
 
