@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from research.config.data_options import TextData, Unit
 from research.data.python_docs import load_python_docs
@@ -114,8 +115,12 @@ def _write(
             column = 0
             row += 1
         width = len(word) + 1
-        box = mpl.patches.Rectangle(
-            (column, row - 0.42), width, 0.84, facecolor=SHADES(0.85 * share), linewidth=0
+        box = Rectangle(
+            (column, row - 0.42),
+            width,
+            0.84,
+            facecolor=SHADES(0.85 * share),
+            linewidth=0,
         )
         axes.add_patch(box)
         axes.text(
