@@ -208,7 +208,7 @@ def pages_with_python():
         yield pytest.param(name, marks=pytest.mark.slow if name in SLOW_PAGES else ())
 
 
-@pytest.mark.parametrize("name", pages_with_python())
+@pytest.mark.parametrize("name", list(pages_with_python()))
 def test_python_of_a_page_runs(name, place_of_tutorial, monkeypatch):
     monkeypatch.chdir(place_of_tutorial)
     run_python_of(name)

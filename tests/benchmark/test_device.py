@@ -31,6 +31,7 @@ def test_the_networks_of_the_device_are_valid(network):
     assert config.train.batch_size in (64, 128)
 
 
+@pytest.mark.slow
 def test_a_row_of_the_device_is_measured_and_printed(capsys):
     assert cli.run(["bench", "--device", "--quick", "device_gauges_mlp"]) == 0
     header, row, *_ = capsys.readouterr().out.splitlines()

@@ -80,6 +80,7 @@ def train(setup, chunk_steps):
     return np.concatenate(losses), setup.evaluate(program, state)
 
 
+@pytest.mark.slow
 def test_a_streamed_run_is_the_run_in_memory(in_memory, streamed):
     """Bit for bit in training; evaluation sums the examples in another order."""
     expected_losses, expected_evaluation = train(in_memory, [11])

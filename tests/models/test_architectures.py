@@ -262,6 +262,7 @@ def test_two_steps_are_finite_and_scan_equals_a_loop(combination, monkeypatch):
     assert_same_step(first, unrolled, state, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combination", one_in(3, [(each,) for each in RESNETS]), ids=str)
 @pytest.mark.usefixtures("one_block_per_group")
 def test_a_resnet_for_imagenet_takes_two_steps(combination):

@@ -201,6 +201,7 @@ def list_transformers():
     return cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip, norm, placement, positions", list_transformers())
 def test_no_position_depends_on_later_tokens(skip, norm, placement, positions):
     """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""

@@ -339,6 +339,7 @@ def test_fixup_adds_a_number_before_every_nonlinearity_and_weight():
     assert_allclose(out, expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["pre", "post"])
 def test_the_loss_depends_on_every_shift_of_fixup(placement):
     """In the original order of ResNets, the first one precedes the nonlinearity after the sum."""

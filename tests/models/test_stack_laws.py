@@ -125,7 +125,8 @@ def is_convolution(path):
     return "kernel" in name and "head" not in name
 
 
-@pytest.mark.parametrize("transition", [pytest.param("pad", marks=pytest.mark.slow), "projection"])
+@pytest.mark.slow
+@pytest.mark.parametrize("transition", ["pad", "projection"])
 @pytest.mark.usefixtures("float64")
 def test_convolutions_before_batch_norm_are_orthogonal_to_their_gradient(transition):
     """⟨w, ∂L/∂w⟩ = 0 for each channel of a ResNet, because a norm follows every convolution.

@@ -118,6 +118,7 @@ def photos(workplace):
 STREAMED = ["data=folder", "data.in_memory_limit=0", "train.batch_size=8", "train.steps=400"]
 
 
+@pytest.mark.slow
 def test_an_image_that_breaks_while_it_is_streamed_is_named_in_one_line(
     fathom, small, photos, workplace, monkeypatch
 ):

@@ -113,6 +113,7 @@ def test_a_defect_is_recorded_with_what_was_measured(fathom, small, workplace, m
     assert len(run.metrics["step"]) >= 9
 
 
+@pytest.mark.slow
 def test_termination_leaves_a_readable_record_and_a_finished_wandb_run(
     small, workplace, process, wandb_records
 ):

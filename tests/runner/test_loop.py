@@ -238,6 +238,7 @@ def test_epochs_count_where_steps_are_not_set(trained):
     assert run.info["steps"] == 4
 
 
+@pytest.mark.slow
 def test_float64_does_not_change_what_the_process_computes_afterwards(finished_run, trained):
     wide, _ = trained("precision=float64")
 

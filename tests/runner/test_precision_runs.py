@@ -42,6 +42,7 @@ def underflowing(fathom, tmp_path_factory):
     return Run(place), result
 
 
+@pytest.mark.slow
 def test_exponents_are_recorded_where_they_were_counted_and_null_elsewhere(underflowing):
     run, result = underflowing
 

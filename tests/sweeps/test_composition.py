@@ -26,7 +26,7 @@ class Loaders(NamedTuple):
 @pytest.fixture(scope="module")
 def loaders():
     register_with_hydra()
-    words = ["name=x", "hydra/launcher=grouped", "hydra.launcher.devices=1"]
+    words = ["name=x", "hydra.mode=MULTIRUN", "hydra/launcher=grouped", "hydra.launcher.devices=1"]
     with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
         hydra = GlobalHydra.instance().config_loader()
         master = hydra.load_configuration("config", words, run_mode=RunMode.MULTIRUN)

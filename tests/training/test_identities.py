@@ -133,6 +133,7 @@ def test_gradient_norms_are_the_slopes_along_gradients_of_layers(homogeneous):
         assert_allclose(homogeneous.slope_along(direction), norm, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_forward_mode_equals_reverse_mode():
     """⟨u, J v⟩ = ⟨Jᵀ u, v⟩: the left side without gauges, the right side with every slot."""
     with precision_context("float64"):

@@ -297,6 +297,7 @@ def cosines(
     return products / norms(w, axes) / norms(g, axes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "invariant"),
     [

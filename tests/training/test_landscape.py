@@ -105,6 +105,7 @@ def test_each_filter_of_a_direction_has_the_norm_that_it_has_in_the_weights(kind
     assert_array_equal(np.asarray(of_layers["bias"]), 0)
 
 
+@pytest.mark.slow
 def test_the_vectors_of_tokens_are_filters():
     _, snapshot, _ = measured_texts()
     params = snapshot.state.params
