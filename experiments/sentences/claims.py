@@ -148,11 +148,8 @@ def _words_stay_apart(
 
 def _gains(runs: Sequence[Run]) -> list[float]:
     """By how much each run's held-out accuracy exceeds that of the best constant answer."""
-    constant = most_frequent_share()
-    gains = []
-    for accuracy in final_values(runs, "eval_accuracy"):
-        gains.append(round(accuracy - constant, 6))  # accuracies are recorded in float32
-    return gains
+    constant = round(most_frequent_share(), 6)  # accuracies are recorded in float32
+    return [round(accuracy, 6) - constant for accuracy in final_values(runs, "eval_accuracy")]
 
 
 def _learns(

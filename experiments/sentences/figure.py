@@ -151,13 +151,13 @@ def _draw_spread(axes: Axes, runs: Sequence[Run]) -> None:
             markersize=3.5,
         )
     axes.text(12, 0.015, "with shortcuts:\nwords stay different", color=PALETTE[0], **RIGHT)
-    axes.text(12, 6e-7, "without: all words are the same", color=PALETTE[1], **RIGHT)
+    axes.text(12, 6e-7, "without: all words alike", color=PALETTE[1], **RIGHT)
     axes.set(
         yscale="log",
         ylim=(3e-8, 3),
         xlabel="blocks of attention that the text has passed",
         ylabel="difference between words\n(share of their length)",
-        title="Attention blurs the words into one",
+        title="Without shortcuts attention blurs the words",
     )
 
 
