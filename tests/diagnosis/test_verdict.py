@@ -337,6 +337,7 @@ def test_the_advice_is_never_what_the_run_already_has():
             assert not has_value(current, value), sentence
 
 
+@pytest.mark.slow
 def test_all_advice_can_be_typed_on_the_command_line():
     advised = set()
     for _, sentence in advice_for_all_options():

@@ -125,7 +125,7 @@ def test_sigma_w_multiplies_one_draw():
     assert_array_equal(draw("gaussian", sigma_w=4.0), 4 * once)
 
 
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("traced", [True, pytest.param(False, marks=pytest.mark.slow)])
 @every_scheme
 def test_the_factor_multiplies_the_same_draw(scheme, traced):
     def draw_with_factor(factor):

@@ -19,11 +19,12 @@ from .taps import Taps, assert_same_signals
 
 
 def list_cases():
-    """Every placement and every transition occurs in a case that always runs."""
+    """One case with each transition always runs."""
     cases = []
     for row, placement in enumerate(Placement):
         for column, transition in enumerate(Transition):
-            marks = [pytest.mark.slow] if (row + column) % 2 else []
+            always_runs = row == column
+            marks = [] if always_runs else [pytest.mark.slow]
             cases.append(pytest.param(placement.name, transition.name, marks=marks))
     return cases
 

@@ -168,6 +168,7 @@ def test_at_rate_zero_nothing_is_dropped(model, skip, train):
 
 
 @float64
+@pytest.mark.slow
 def test_stochastic_depth_trains_the_networks_that_it_contains():
     """Each output is that of one of the 2^N networks without some branches (Huang et al., §5).
 

@@ -153,6 +153,7 @@ def test_a_run_that_another_process_finishes_after_the_first_look_stays_as_it_is
     assert not is_being_written(spec.directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_interrupted", [False, True], ids=["new", "interrupted"])
 def test_a_second_process_is_refused_and_changes_nothing(spec, monkeypatch, is_interrupted):
     """Also before the first one has written that it trains the run."""

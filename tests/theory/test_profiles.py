@@ -324,6 +324,7 @@ def relu_log_ratios(
     return np.log(squared_norm(g) / last)
 
 
+@pytest.mark.slow
 def test_finite_width_spreads_the_logarithm():
     rng = np.random.default_rng(0)
     groups = []
