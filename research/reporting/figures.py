@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -34,6 +35,12 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fathom",
     "pdf.fonttype": 42,
 }
+# Metadata of a figure file by its format. Without dates, the same runs give the same bytes.
+FIGURE_FORMATS = {
+    "png": None,
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
 
 
 def style() -> AbstractContextManager:
@@ -62,10 +69,13 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def arrange(figure: Figure) -> None:
-    """Places the panels of a figure once; else it is done for each file, which takes longer."""
+def save_figure(figure: Figure, directory: Path, name: str) -> None:
+    """Saves a figure as ``NAME.png``, ``.svg`` and ``.pdf``; call it within ``style()``."""
+    # The panels are placed once; else it is done for each file, which takes longer.
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
+    for suffix, metadata in FIGURE_FORMATS.items():
+        figure.savefig(directory / f"{name}.{suffix}", metadata=metadata)
 
 
 def depth_colours(count: int) -> list[tuple[float, ...]]:

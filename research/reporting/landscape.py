@@ -7,9 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.reporting.figures import PALETTE, new_figure, style
+from research.reporting.figures import PALETTE, new_figure, save_figure, style
 
-FORMATS = ("png", "svg", "pdf")
 NUM_LEVELS = 13  # contour lines
 
 
@@ -96,6 +95,5 @@ def _plot_ways(axes: Axes, landscape: Any) -> None:
 def save_landscape(directory: Path, figure: Figure) -> Path:
     """Saves the figure as ``landscape.png``, ``.svg`` and ``.pdf``; returns the path of the PNG."""
     with style():
-        for suffix in FORMATS:
-            figure.savefig(directory / f"landscape.{suffix}")
+        save_figure(figure, directory, "landscape")
     return directory / "landscape.png"

@@ -9,18 +9,12 @@ from rich.markup import escape
 
 from research.records.record import write_json
 from research.records.runs import find_runs
-from research.reporting.figures import arrange, style
+from research.reporting.figures import FIGURE_FORMATS, save_figure, style
 from research.reporting.tables import console
 from research.reproduce.claims import Claim
 from research.reproduce.experiments import finished_runs, load_module, source_folder
 from research.reproduce.tables import claims_table
 
-# Metadata of a figure file by its format. Without dates, the same runs give the same bytes.
-FIGURE_FORMATS = {
-    "png": None,
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-}
 TRACKER_SETTINGS = ("dir", "project", "entity")
 
 
@@ -57,9 +51,7 @@ def _write_results(key: str, directory: Path) -> list[Claim]:
     claims = claims_module.claims(runs)
     with style():
         figure = figure_module.figure(runs)
-        arrange(figure)
-        for suffix, metadata in FIGURE_FORMATS.items():
-            figure.savefig(directory / f"figure.{suffix}", metadata=metadata)
+        save_figure(figure, directory, "figure")
     write_json(directory / "claims.json", [dataclasses.asdict(claim) for claim in claims])
     return claims
 

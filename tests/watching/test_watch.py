@@ -1,4 +1,4 @@
-"""The interface of ``research.watch``: what is chosen, and what mistakes are told."""
+"""The interface of ``research.watch``: what is chosen, and how mistakes are answered."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """Uploads W&B's offline folder of a run that has no record here, each row exactly once.
 
 ``wandb sync`` appends all rows of a folder to those that the server has. So before the first
-attempt the folder is told how many rows the server had, and a later attempt sends the rest.
+attempt the folder records how many rows the server had, and a later attempt sends the rest.
 """
 
 import json
