@@ -247,10 +247,12 @@ def copy_run(recorded, number):
     """A second run with the same tables and an id of its own."""
     directory = recorded.directory.with_name(f"copy={number}")
     shutil.copytree(recorded.directory, directory)
+    info = recorded.info
+    info["id"] = f"copy{number}"
+    info["mirrored"]["wandb"]["run"]["id"] = info["id"]
+    (directory / "run.json").write_text(json.dumps(info))
     copied = type(recorded)(directory)
-    info = copied.info
-    info["id"] = info["mirrored"]["wandb"]["run"]["id"] = f"copy{number}"
-    copied.change(**info, state="local")
+    copied.change(state="local")
     return copied
 
 

@@ -65,11 +65,10 @@ def heat_map(
     low, high = _range_of(logs)
     step_edges = _step_edges(steps)
     picture = Image.new("RGB", SIZE, "white")
-    pixels = _to_pixels(_colored(logs, low, high), step_edges)
-    picture.paste(Image.fromarray(pixels), (MAP.left, MAP.top))
+    columns = _to_columns(_colored(logs, low, high), step_edges)
+    _paste(picture, columns[::-1], MAP)  # layer 0 is at the bottom
     gradient = np.linspace(high, low, COLOR_BAR.height)
-    bar = np.repeat(gradient[:, None], COLOR_BAR.width, axis=1)
-    picture.paste(Image.fromarray(_colored(bar, low, high)), (COLOR_BAR.left, COLOR_BAR.top))
+    _paste(picture, _colored(gradient[:, np.newaxis], low, high), COLOR_BAR)
     pen = Pen(picture)
     pen.frame(MAP)
     pen.frame(COLOR_BAR)
@@ -99,17 +98,23 @@ def _step_edges(steps: np.ndarray) -> np.ndarray:
     return np.append(steps, steps[-1] + width)
 
 
-def _to_pixels(colors: np.ndarray, step_edges: np.ndarray) -> np.ndarray:
-    """The colour at each pixel of the map [H, W, 3], from those of the layers and steps [N, S, 3].
-
-    Layer 0 is at the bottom.
-    """
+def _to_columns(colors: np.ndarray, step_edges: np.ndarray) -> np.ndarray:
+    """The colours of each column of pixels [N, W, 3], from those of the steps [N, S, 3]."""
     centers = (np.arange(MAP.width) + 0.5) / MAP.width
     step_of_pixel = step_edges[0] + centers * (step_edges[-1] - step_edges[0])
     column_of_pixel = np.searchsorted(step_edges, step_of_pixel, side="right") - 1
-    heights = (np.arange(MAP.height) + 0.5) / MAP.height
-    row_of_pixel = ((1 - heights) * len(colors)).astype(int)
-    return colors[row_of_pixel][:, column_of_pixel]
+    return colors[:, column_of_pixel]
+
+
+def _paste(
+    picture: Image.Image,
+    colors: np.ndarray,
+    box: Box,
+) -> None:
+    """Fills a box with colours [rows, columns, 3], each in a cell of the same size."""
+    cells = Image.fromarray(np.ascontiguousarray(colors))
+    pixels = cells.resize((box.width, box.height), Image.Resampling.NEAREST)
+    picture.paste(pixels, (box.left, box.top))
 
 
 def _colored(

@@ -6,18 +6,23 @@ content has the same name whoever writes it.
 
 import functools
 import hashlib
-import io
 import json
 import struct
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from research.records.runs import JsonObject
 from research.records.trackers.server import import_wandb
 
 HASH_LENGTH = 20
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_TRUECOLOR = 2
+PNG_UP_FILTER = 2
 PNG_SIZE = slice(16, 24)  # where a PNG file says how wide and how high it is
 
 
@@ -102,11 +107,13 @@ class Picture(Media):
         self._height = height
 
     @classmethod
-    def encode(cls, image: Any) -> "Picture":
-        """A picture of Pillow, quickly rather than as small as possible."""
-        buffer = io.BytesIO()
-        image.save(buffer, format="png", compress_level=1)
-        return cls(buffer.getvalue(), *image.size)
+    def encode(cls, colors: np.ndarray) -> "Picture":
+        """A picture from its colours [H, W, 3] as bytes, quickly rather than as small as can be."""
+        height, width, _ = colors.shape
+        header = struct.pack(">IIBBBBB", width, height, 8, PNG_TRUECOLOR, 0, 0, 0)
+        content = PNG_SIGNATURE + _png_chunk(b"IHDR", header)
+        content += _png_chunk(b"IDAT", zlib.compress(_filter_rows(colors), level=1))
+        return cls(content + _png_chunk(b"IEND", b""), width, height)
 
     @classmethod
     def read(cls, file: Path) -> "Picture":
@@ -128,6 +135,22 @@ class Picture(Media):
     def to_wandb(self, place: Path) -> Any:
         """A ``wandb.Image``."""
         return import_wandb().Image(_write(self, place))
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    length = struct.pack(">I", len(content))
+    return length + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _filter_rows(colors: np.ndarray) -> bytes:
+    """The rows of a PNG file, each as its difference from the row above."""
+    height = len(colors)
+    rows = colors.reshape(height, -1)
+    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = PNG_UP_FILTER
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return filtered.tobytes()
 
 
 class Page(Media):

@@ -91,7 +91,6 @@ class OfflineRun:
         self._num_rows = 0
         self._summary: JsonObject = {}
         self._without_summary: list[str] = []  # keys and beginnings of keys
-        self._has_summary: dict[str, bool] = {}  # by key
         texts = identity | {"project": project, "entity": entity}
         texts["notes"] = os.environ.get("WANDB_NOTES")
         self._write_run(texts, identity.get("tags") or (), config)
@@ -155,6 +154,7 @@ class OfflineRun:
 
     def log(self, rows: Sequence[JsonObject]) -> None:
         """Appends history rows, each with numbers, texts and media by key."""
+        latest: JsonObject = {}  # by key
         for row in rows:
             values: JsonObject = {}
             for key, value in row.items():
@@ -166,9 +166,10 @@ class OfflineRun:
             step = encode_bytes(HISTORY_STEP, encode_integer(1, self._num_rows))
             self._log.add("history", encode_row(values) + step)
             self._num_rows += 1
-            for key, value in values.items():
-                if self._belongs_to_summary(key):
-                    self._summary[key] = value
+            latest |= values
+        for key, value in latest.items():
+            if self._belongs_to_summary(key):
+                self._summary[key] = value
         if rows:
             self._log.add("summary", encode_row(self._summary))
         self._log.flush()
@@ -184,12 +185,10 @@ class OfflineRun:
         return media.describe(path)
 
     def _belongs_to_summary(self, key: str) -> bool:
-        if key not in self._has_summary:
-            self._has_summary[key] = not any(
-                key.startswith(name[:-1]) if name.endswith("*") else key == name
-                for name in self._without_summary
-            )
-        return self._has_summary[key]
+        for name in self._without_summary:
+            if key == name or (name.endswith("*") and key.startswith(name[:-1])):
+                return False
+        return True
 
     def update_summary(self, values: JsonObject) -> None:
         """Sets values of the summary."""

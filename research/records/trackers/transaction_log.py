@@ -12,6 +12,7 @@ References:
 
 import functools
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -109,12 +110,23 @@ def encode_varint(value: int) -> bytes:
     >>> encode_varint(300).hex()
     'ac02'
     """
+    if value < len(SHORT_VARINTS):  # nearly all of them
+        return SHORT_VARINTS[value]
+    return _encode_varint(value)
+
+
+def _encode_varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 127:
         encoded.append(value & 127 | 128)
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+SHORT_VARINTS = [_encode_varint(value) for value in range(1 << 12)]
+UPDATE_TAG = encode_varint(UPDATE << 3 | BYTES)
+VALUE_TAG = encode_varint(ITEM_VALUE << 3 | BYTES)
 
 
 def encode_integer(field: int, value: int) -> bytes:
@@ -136,7 +148,7 @@ def encode_settings(values: Mapping[str, Any]) -> bytes:
     """Values by key as a ``ConfigRecord``."""
     encoded = b""
     for key, value in values.items():
-        item = encode_text(ITEM_KEY, key) + _encode_value(value)
+        item = encode_text(ITEM_KEY, key) + encode_bytes(ITEM_VALUE, _to_json(value))
         encoded += encode_bytes(UPDATE, item)
     return encoded
 
@@ -162,7 +174,9 @@ def encode_summary(values: Mapping[str, Any]) -> bytes:
 
 
 def _encode_item(path: tuple[str, ...], value: Any) -> bytes:
-    return encode_bytes(UPDATE, _encode_path(path) + _encode_value(value))
+    text = _to_json(value)
+    item = _encode_path(path) + VALUE_TAG + encode_varint(len(text)) + text
+    return UPDATE_TAG + encode_varint(len(item)) + item
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -170,8 +184,10 @@ def _encode_path(path: tuple[str, ...]) -> bytes:
     return b"".join(encode_text(ITEM_NESTED_KEY, name) for name in path)
 
 
-def _encode_value(value: Any) -> bytes:
-    return encode_bytes(ITEM_VALUE, json.dumps(value, default=_to_python).encode())
+def _to_json(value: Any) -> bytes:
+    if type(value) is float and math.isfinite(value):  # nearly all of them
+        return repr(value).encode()
+    return json.dumps(value, default=_to_python).encode()
 
 
 def _to_python(value: Any) -> Any:

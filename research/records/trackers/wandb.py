@@ -335,7 +335,7 @@ class WandbTracker:
         page = profile_page(profile_rows, title=self.pending["run"]["name"], verdict=verdict)
         rows = _table_rows(signal, profile_rows[GRAD_NORM.name][-1])
         drawn: dict[str, Media] = {
-            HEAT_MAP: Picture.encode(picture),
+            HEAT_MAP: Picture.encode(np.asarray(picture)),
             TABLE: Table(TABLE_COLUMNS, rows),
             PAGE: Page(page),
         }
