@@ -16,8 +16,8 @@ from research.records.runs import Columns, JsonObject
 from research.records.trackers.findings import describe_findings
 from research.records.trackers.layers import evenly_spaced
 
-MAX_PAGE_STEPS = 48
-MAX_PAGE_LAYERS = 128
+MAX_PAGE_STEPS = 40
+MAX_PAGE_LAYERS = 96
 TEMPLATE = Path(__file__).with_name("profile_page.html")
 
 
