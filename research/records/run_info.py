@@ -43,7 +43,9 @@ VERDICT_KINDS = FIT_KINDS | {
     "sentence": TEXT,
     "since_step": WHOLE,
     "theory": NUMBER,
+    "theory_margin": NUMBER,
     "initial": OBJECT,
+    "findings": LIST,
 }
 
 

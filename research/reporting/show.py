@@ -62,9 +62,25 @@ def show_run(run: Run) -> None:
     if verdict.get("sentence"):
         colour = VERDICT_COLOURS.get(verdict.get("kind") or "", "")
         out.print(Text(verdict["sentence"], style=colour), soft_wrap=True)
+    _print_findings(verdict.get("findings") or [], out)
     _print_profile(run, out)
     _print_diagnostics(run, out)
     _print_loss(run, out)
+
+
+def _print_findings(found: Sequence[Mapping[str, Any]], out: Console) -> None:
+    """Prints one line for each finding: how severe it is, its steps, its source and its advice."""
+    for finding in found:
+        words = [f"{finding.get('severity')}: {finding.get('kind')}"]
+        first = finding.get("first_step")
+        last = finding.get("last_step")
+        if first is not None:
+            words.append(f"steps {first}–{'' if last is None else last}")
+        if finding.get("source"):
+            words.append(f"criterion: {finding['source']}")
+        for remedy in finding.get("remedies") or []:
+            words.append(f"try {remedy.get('change')} [{remedy.get('source')}]")
+        out.print(f"  {'; '.join(words)}", markup=False, soft_wrap=True)
 
 
 def _settings(run: Run) -> list[str]:
