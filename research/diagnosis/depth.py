@@ -99,8 +99,13 @@ def has_interval(fitted: Fit, num_signals: int) -> bool:
         num_signals: the entries of its profile.
     """
     low, high = fitted.interval
-    num_increments = num_signals - 1 - skipped_layers(num_signals - 1)
-    return num_increments >= LEAST_INCREMENTS and low > 0 and high <= WIDEST_INTERVAL * low
+    has_enough = _num_increments(num_signals) >= LEAST_INCREMENTS
+    return has_enough and low > 0 and high <= WIDEST_INTERVAL * low
+
+
+def _num_increments(num_signals: int) -> int:
+    """The fitted increments from layer to layer of a profile."""
+    return num_signals - 1 - skipped_layers(num_signals - 1)
 
 
 def _exp(value: float) -> float:
@@ -248,9 +253,12 @@ class DepthHistory:
             profile = self.last_profile()
             if profile is not None:
                 return profile
-        rows = np.arange(episode.first, episode.last + 1)
-        rows = rows[self.states[state][rows]]
-        return self.profiles[rows].mean(axis=0)
+        return self.profiles[self.rows_of(state, episode)].mean(axis=0)
+
+    def rows_of(self, state: str, episode: Episode) -> np.ndarray:
+        """The rows of an episode that are in the state."""
+        rows = np.flatnonzero(self.states[state])
+        return rows[(rows >= episode.first) & (rows <= episode.last)]
 
 
 def make_history(
@@ -291,15 +299,18 @@ def pick(profile: np.ndarray, kind: str) -> int:
 
 
 def is_geometric(profile: np.ndarray, fitted: Fit) -> bool:
-    """Whether one factor per layer describes a profile.
+    """Whether one factor per layer describes a profile that leaves the band.
 
-    Its direction is that of the kind, and the first layer is the one that is farthest outside.
+    Its direction is that of the kind, as is that of its interval where it has one, and the first
+    layer is the one that is farthest outside.
     """
-    if fitted.kind == "vanishing":
-        return fitted.factor_per_layer < 1 and pick(profile, "vanishing") == 0
-    if fitted.kind == "exploding":
-        return fitted.factor_per_layer > 1 and pick(profile, "exploding") == 0
-    return fitted.kind == "healthy"
+    if pick(profile, fitted.kind) != 0:
+        return False
+    low = fitted.factor_per_layer
+    high = fitted.factor_per_layer
+    if _num_increments(len(profile)) >= LEAST_INCREMENTS:
+        low, high = fitted.interval
+    return high < 1 if fitted.kind == "vanishing" else low > 1
 
 
 def order_of_magnitude(profile: np.ndarray, layer: int) -> float:

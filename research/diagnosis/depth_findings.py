@@ -192,9 +192,7 @@ def _profile_outside(
     profile = history.mean_profile(state, episode)
     if len(depth.layers_outside(profile, state)):
         return profile
-    rows = np.arange(episode.first, episode.last + 1)
-    rows = rows[history.states[state][rows]]
-    profiles = history.profiles[rows]
+    profiles = history.profiles[history.rows_of(state, episode)]
     extremes = profiles.min(axis=1) if state == "vanishing" else -profiles.max(axis=1)
     return profiles[int(np.argmin(extremes))]
 

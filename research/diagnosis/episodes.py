@@ -44,12 +44,21 @@ def majority(holds: np.ndarray) -> np.ndarray:
 
 
 def find_episodes(holds: np.ndarray) -> list[Episode]:
-    """The stretches over which a condition [S] holds, in the order of their steps."""
-    smooth = majority(np.asarray(holds, bool)).astype(int)
+    """The stretches over which a condition [S] holds, in the order of their steps.
+
+    Each starts at a row at which the condition itself holds, and ends at one unless it is open.
+    """
+    holds = np.asarray(holds, bool)
+    smooth = majority(holds).astype(int)
     changes = np.diff(smooth, prepend=0, append=0)
     firsts = np.flatnonzero(changes == 1)
     lasts = np.flatnonzero(changes == -1) - 1
     episodes = []
     for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-        episodes.append(Episode(first, last, is_open=last == len(holds) - 1))
+        rows = first + np.flatnonzero(holds[first : last + 1])
+        if not len(rows):
+            continue
+        is_open = last == len(holds) - 1
+        end = last if is_open else int(rows[-1])
+        episodes.append(Episode(int(rows[0]), end, is_open))
     return episodes

@@ -158,8 +158,8 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     reference = "chance" if known is not None else "the start"
     return _make(
         findings.NOT_LEARNING,
-        f"after {len(losses)} steps the training loss is {end:.4g}, and that of {reference} is "
-        f"{chance:.4g}.",
+        f"after {len(losses)} steps the training loss is {end:#.4g}, and that of {reference} is "
+        f"{chance:#.4g}.",
         first_step=int(steps[0]),
         train_loss=end,
         chance_loss=chance,

@@ -272,3 +272,16 @@ def _is_open_drift(finding: Finding) -> bool:
     """Whether the gradient over depth leaves the band at the end."""
     drifts = (findings.DEAD, findings.VANISHING, findings.EXPLODING)
     return finding.kind in drifts and finding.last_step is None
+
+
+def find_stop(verdict: Verdict, kinds: Sequence[str]) -> Finding | None:
+    """The first severe finding of some kinds, which ends a run; None without one.
+
+    Args:
+        verdict: the verdict on the running run.
+        kinds: the names of the kinds.
+    """
+    for finding in verdict.findings:
+        if finding.is_severe and finding.kind.name in kinds:
+            return finding
+    return None

@@ -32,6 +32,7 @@ KINDS = {
     "verdict": OBJECT,
     "data": OBJECT,
     "mirrored": OBJECT,
+    "stopped": OBJECT,
 }
 FIT_KINDS = {
     "kind": TEXT,

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from research.gauges.table import SIGNAL_GRAD, TRACKED_DIAGNOSTICS
 from research.records.runs import METRICS, PROFILES, Run
+from research.records.tried import read_tried
+from research.reporting.remedies import describe_tried
 from research.reporting.selection import select_runs
 from research.reporting.tables import (
     VERDICT_COLOURS,
@@ -63,6 +65,9 @@ def show_run(run: Run) -> None:
         colour = VERDICT_COLOURS.get(verdict.get("kind") or "", "")
         out.print(Text(verdict["sentence"], style=colour), soft_wrap=True)
     _print_findings(verdict.get("findings") or [], out)
+    tried = read_tried(run.directory)
+    if tried is not None:
+        out.print(describe_tried(tried), markup=False, soft_wrap=True)
     _print_profile(run, out)
     _print_diagnostics(run, out)
     _print_loss(run, out)

@@ -96,6 +96,11 @@ def print_run(info: Mapping[str, Any]) -> None:
         f"{format_final(info.get('final') or {})}   "
         f"{steps} steps in {training:.1f} s (compiled in {compiling:.1f} s)"
     )
+    stopped = info.get("stopped")
+    if stopped:
+        out.print(
+            f"stopped after step {stopped['step']}, because diagnose.stop has {stopped['kind']}"
+        )
     verdict = info.get("verdict")
     if verdict:
         title, _, explanation = verdict["sentence"].partition(":")

@@ -1,6 +1,8 @@
 """Forms the verdict on a run from the rows that its writer sees."""
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +27,8 @@ JUDGED_METRICS = (
     "loss_scale",
 )
 SHARPNESS = "sharpness"
+SECONDS_BETWEEN_VERDICTS = 5.0
+LARGEST_SHARE_OF_TIME = 0.01  # that verdicts on running runs may take
 # The gauges in the order in which a number that is not finite is looked for.
 QUANTITIES = {
     ACTIVATION_RMS.name: "activation",
@@ -182,3 +186,35 @@ def find_nonfinite(profile: Mapping[str, np.ndarray], row: int) -> tuple[int, st
             is_forward = quantity == "activation"
             return int(layers[0] if is_forward else layers[-1]), quantity
     return None
+
+
+class VerdictClock:
+    """Says when a running run is judged again, so that this takes at most a hundredth of the time.
+
+    Every run of a group has its clock, and they share the host.
+    """
+
+    def __init__(self, group_size: int, clock: Callable[[], float] = time.monotonic):
+        """Starts counting now.
+
+        Args:
+            group_size: the runs that the host judges.
+            clock: the time in seconds.
+        """
+        self._group_size = group_size
+        self._clock = clock
+        self._due_at = clock() + SECONDS_BETWEEN_VERDICTS
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has passed since the last verdict."""
+        return self._clock() >= self._due_at
+
+    @contextlib.contextmanager
+    def measure(self) -> Iterator[None]:
+        """Measures how long a verdict takes, which sets the time of the next one."""
+        started_at = self._clock()
+        yield
+        now = self._clock()
+        pause = self._group_size * (now - started_at) / LARGEST_SHARE_OF_TIME
+        self._due_at = now + max(SECONDS_BETWEEN_VERDICTS, pause)

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from research.config.schema import to_dict
+from research.diagnosis.findings import Finding
 from research.diagnosis.observed import Divergence
+from research.diagnosis.verdict import Verdict, find_stop
 from research.gauges.table import (
     METRICS,
     Metric,
@@ -22,7 +24,7 @@ from research.records.rows import diagnostics_by_step, select_rows
 from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports, identity
 from research.records.trackers.wandb import WandbTracker, is_disabled
 from research.runner.checkpoint_notes import CheckpointNotes
-from research.runner.judging import RunJudge, find_nonfinite
+from research.runner.judging import RunJudge, VerdictClock, find_nonfinite
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
@@ -48,6 +50,8 @@ class RunWriter:
         checkpoints: where the run's checkpoints are written.
         diverged: where the first number that is not finite is; None until then. Its layer is None
             at a step that is not measured.
+        stopped: the finding that ended the run early; None until then.
+        verdict: the last verdict on the running run; None until there is one.
         index: the place of the run in its group.
         layers: the layers N of its network.
     """
@@ -77,8 +81,11 @@ class RunWriter:
         self.layers = setup.layers_of(run_spec.config)
         self.checkpoints = Checkpoints(run_spec.directory)
         self.diverged: Divergence | None = None
+        self.stopped: Finding | None = None
+        self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
         self._judge = RunJudge(self.config, setup, self.layers)
+        self._clock = VerdictClock(group_size)
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size
@@ -188,6 +195,27 @@ class RunWriter:
         self._record_rows(metrics, profiles, exponents)
         self.record.add_inspections(start, inspections)
         self.trackers.log(metrics, profiles, {start: exponents | inspections})
+        self._judge_so_far(start + num_steps)
+
+    def _judge_so_far(self, num_steps: int) -> None:
+        """Judges the running run where it is time, and notes whether that ends it.
+
+        Whether a run is stopped is decided at fixed steps, so that it does not depend on the speed
+        of the machine.
+        """
+        interval = self.setup.stop_every
+        stop = self.config.diagnose.stop
+        may_stop = bool(stop) and interval is not None and num_steps % interval == 0
+        is_last = num_steps >= self.setup.steps
+        if self.diverged or is_last or not (may_stop or self._clock.is_due):
+            return
+        with self._clock.measure():
+            self.verdict = self._judge.judge(with_advice=False)
+            if self.verdict is None:
+                return
+            if may_stop:
+                self.stopped = find_stop(self.verdict, stop)
+            self.record.update(verdict=self.verdict.as_dict())
 
     def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
         """Where the numbers of the last row are not finite."""
@@ -286,6 +314,8 @@ class RunWriter:
             "seconds": seconds,
             "steps": num_steps,
         }
+        if self.stopped is not None:
+            info["stopped"] = {"kind": self.stopped.kind.name, "step": num_steps - 1}
         if status == "failed":
             info["error"] = f"{type(error).__name__}: {error}"
         is_unfinished = status in ("interrupted", "failed")
@@ -326,10 +356,12 @@ class RunWriter:
 
     def _final_status(self, error: BaseException | None, num_steps: int) -> str:
         if isinstance(error, KeyboardInterrupt):
-            if not self.diverged and num_steps < self.setup.steps:
+            if not self.diverged and not self.stopped and num_steps < self.setup.steps:
                 return "interrupted"
         elif error is not None:
             return "failed"
+        if self.stopped:
+            return "stopped"
         return "diverged" if self.diverged else "done"
 
     def _final_metrics(self) -> dict[str, float | None]:

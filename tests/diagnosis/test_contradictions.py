@@ -45,8 +45,8 @@ def test_a_run_whose_first_layer_receives_less_is_not_called_exploding():
     verdict = judge_rows(10 ** (logs / 2))
     assert verdict.kind == "vanishing"
     assert kinds(verdict) == ["vanishing", "exploding"]
-    assert "layer 0 gets 1e-06 of" in verdict.findings[0].sentence
-    assert "layer 16 gets 1e+05 times" in verdict.findings[1].sentence
+    assert "layer 0 gets 1e-6 of" in verdict.findings[0].sentence
+    assert "layer 16 gets 1e+5 times" in verdict.findings[1].sentence
 
 
 def test_the_kind_holds_at_the_step_since_which_it_holds():
@@ -220,9 +220,9 @@ def make_config(activation, variance, width=256):
     )
 
 
-def predict_for(activation, variance):
+def predict_for(activation, variance, mean_square=1.0):
     config = make_config(activation, variance)
-    theory = predict(config, inputs=256, mean_square=1.0, batch_size=128)
+    theory = predict(config, inputs=256, mean_square=mean_square, batch_size=128)
     assert theory is not None
     return theory
 
@@ -234,10 +234,15 @@ def test_theory_is_shown_with_its_margin():
 
 
 def test_the_margin_covers_what_an_unstable_fixed_point_does_at_finite_width():
-    """SiLU at σ_w² = 2.2: measured at width 256, the factor differs by more than a random walk."""
+    """SiLU at σ_w² = 2.2 near its unstable fixed point: signals shrink below it and grow above."""
     stable = predict_for("tanh", 1.5)
-    unstable = predict_for("silu", 2.2)
-    assert unstable.margin / unstable.factor > 2 * stable.margin / stable.factor
+    below = predict_for("silu", 2.2, mean_square=0.3)
+    near = predict_for("silu", 2.2, mean_square=2.0)
+    above = predict_for("silu", 2.2, mean_square=6.0)
+    assert below.factor < 0.6 < 1.1 < above.factor
+    assert near.margin / near.factor > 0.5
+    for theory in (stable, below, above):
+        assert theory.margin / theory.factor < 0.06
 
 
 def test_exploding_is_told_with_a_factor_above_1():

@@ -233,8 +233,13 @@ def test_the_advice_on_weights_of_zero():
         ),
         (
             VANISHING,
-            {"skip__kind": "scaled", "skip__shortcut_scale": 0.5},
-            ["skip.shortcut_scale=1", "skip=identity"],
+            {"skip__kind": "scaled", "skip__shortcut_scale": 0.5, "skip__branch_scale": 0.01},
+            ["skip.shortcut_scale=1", "skip=inv_sqrt_depth"],
+        ),
+        (
+            VANISHING,
+            {"skip__kind": "scaled", "skip__shortcut_scale": 0.5},  # 1 + 1 would explode
+            ["skip=inv_sqrt_depth"],
         ),
         (
             EXPLODING,
@@ -274,7 +279,7 @@ def test_a_setting_that_the_skip_does_not_have_is_never_advised():
     sentence = judge_rows(VANISHING, settings=changed).sentence
     assert "skip.shortcut_scale" not in sentence
     assert "try skip.gate_bias=" in sentence
-    assert "skip=identity" in sentence
+    assert "skip=inv_sqrt_depth" in sentence
 
 
 def test_a_healthy_run_gets_no_advice():
@@ -314,7 +319,7 @@ def has_value(current, value):
 
 def test_the_advice_is_never_what_the_run_already_has():
     for changed, sentence in advice_for_all_options():
-        for path, value in re.findall(r"([a-z_.]+)=([a-z_]+|\d+)", sentence):
+        for path, value in re.findall(r"([a-z_.]+)=([a-z_]+|[\d.]*\d)", sentence):
             current = changed.get(path, changed.get(f"{path}.kind"))
             assert not has_value(current, value), sentence
 

@@ -291,7 +291,7 @@ class WandbTracker:
         self._run.summary.update(summary)
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
         has_pictures = has_ended(info) and bool(self._steps)
-        is_done = info["status"] == "done"
+        is_done = info["status"] in ("done", "stopped")
         with tempfile.TemporaryDirectory() as folder, self._noting_server_failures():
             try:
                 if has_pictures and self._num_uploaded_rows <= self._num_rows:
@@ -428,7 +428,7 @@ def max_call_seconds(finish_seconds: float) -> float:
 
 def has_ended(info: JsonObject) -> bool:
     """Whether a run has ended by itself, so that W&B has its pictures."""
-    return info.get("status") in ("done", "diverged")
+    return info.get("status") in ("done", "diverged", "stopped")
 
 
 def count_rows(num_recorded: int, *, has_pictures: bool) -> int:
