@@ -110,6 +110,7 @@ STOP_KINDS = (
     "diverged",
     "forward_underflow",
     "underflow",
+    "overflow",
     "dead",
     "vanishing",
     "exploding",

@@ -26,6 +26,19 @@ SMALLER_RATE = 10.0
 LARGE_RATE = 0.1  # for activations with slope 1
 DECAYED = 0.3  # nats by which weight decay has shrunk the weights
 GOOD_UPDATE = 1e-3
+USUAL_RATES = {
+    "gd": 0.1,
+    "sgd": 0.1,
+    "adagrad": 0.01,
+    "adam": 0.001,
+    "adamw": 0.001,
+    "rmsprop": 0.001,
+    "lion": 0.0001,
+}
+USUAL_RANGE = 3.0  # a rate that differs from the usual one by more is suspected first
+FORGOTTEN = 0.9  # of the loss of chance: a run whose loss was lower has learned something
+JUMPED = 1.3  # times the loss of chance
+SAME_FACTOR = 0.01  # a change of the network that changes the factor by less does nothing
 
 STABLE_RESNET = "Hayou et al., Stable ResNet, 2021"
 HE = "He et al., Delving deep into rectifiers, 2015"
@@ -203,7 +216,12 @@ def _log_factor(
 def _network_changes(situation: Situation) -> Iterator[Remedy]:
     """Changes of the network that theory expects to carry the gradient over depth."""
     settings = situation.settings
+    before = factor_with(settings)
     for remedy in _candidate_changes(situation):
+        after = factor_with(settings, remedy.change)
+        is_init = remedy.change.startswith("init")
+        if is_init and before and after and abs(after / before - 1) < SAME_FACTOR:
+            continue
         if keeps_gradient(settings, remedy.change):
             yield remedy
 
@@ -345,9 +363,27 @@ def _livelier_units(situation: Situation) -> Iterator[Remedy]:
     yield Remedy("norm=layer", LAYER_NORM)
 
 
+def _advise_overflow(situation: Situation) -> Advice:
+    cause = "The loss scale is too large for the number format"
+    return Advice(cause, _smaller_loss_scale(situation))
+
+
+def _smaller_loss_scale(situation: Situation) -> Iterator[Remedy]:
+    settings = situation.settings
+    yield Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
+    scale = settings.get("precision.loss_scale")
+    if settings.get("precision.loss_scaling") == "static" and scale:
+        yield Remedy(
+            f"precision.loss_scale={scale / 1024:.4g}", LOSS_SCALING, note=f"now {scale:g}"
+        )
+    yield Remedy("precision=mixed_bfloat16", BFLOAT16)
+
+
 def _advise_diverged(situation: Situation) -> Advice:
     settings = situation.settings
     format_ = str(settings.get("precision.kind")).removeprefix("mixed_")
+    if findings.OVERFLOW.name in situation.others:
+        return _advise_overflow(situation)
     if situation.quantity == "activation" and situation.is_narrow:
         cause = f"The forward signal exceeded the largest {format_} number"
         return Advice(cause, _against_forward_overflow(situation))
@@ -359,7 +395,10 @@ def _advise_diverged(situation: Situation) -> Advice:
         return Advice(cause, _against_initial_overflow(situation))
     if findings.EXPLODING.name in situation.others:
         cause = "The gradient exploded before the numbers did"
-        return Advice(cause, _against_explosion(situation))
+        return Advice(cause, _for_network_and_rate(situation))
+    if findings.VANISHING.name in situation.others:
+        cause = "The gradient vanished, and what was left of it moved the last layers too far"
+        return Advice(cause, _for_network_and_rate(situation))
     if situation.is_narrow and settings.get("precision.loss_scaling") != "dynamic":
         cause = f"The step was too large, or the gradient exceeded the largest {format_} number"
         scaling = Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
@@ -398,7 +437,8 @@ def _smaller_weights(situation: Situation) -> Iterator[Remedy]:
     yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
 
 
-def _against_explosion(situation: Situation) -> Iterator[Remedy]:
+def _for_network_and_rate(situation: Situation) -> Iterator[Remedy]:
+    """The network first, then the rate."""
     if situation.has_skips:
         yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
     else:
@@ -444,20 +484,42 @@ def _advise_not_learning(situation: Situation) -> Advice:
     settings = situation.settings
     rate = settings.get("optimizer.learning_rate") or 0.0
     if rate == 0:
-        remedy = Remedy("optimizer.learning_rate=0.01", EDGE)
+        remedy = Remedy(f"optimizer.learning_rate={_usual_rate(settings):g}", EDGE)
         return Advice("The learning rate is 0", iter([remedy]))
+    if not keeps_gradient(settings, ""):
+        cause = (
+            f"{_depth_in_words(situation)} carries too little of the gradient to the first layers"
+        )
+        return Advice(cause, _network_changes(situation))
     evidence = situation.finding.evidence
-    if evidence["train_loss"] > 1.02 * evidence["chance_loss"]:
+    chance = evidence["chance_loss"]
+    has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
+    has_jumped = evidence["highest_loss"] > JUMPED * chance
+    if has_forgotten or has_jumped or rate > USUAL_RANGE * _usual_rate(settings):
         return Advice("The updates are too large", _smaller_steps(settings))
-    return Advice("The updates are too small or too noisy", _larger_steps(settings))
+    if rate < _usual_rate(settings) / USUAL_RANGE:
+        return Advice("The updates are too small", _larger_steps(settings))
+    return Advice("The updates do not suit the network", _other_optimizer(settings))
+
+
+def _usual_rate(settings: Settings) -> float:
+    """A learning rate at which many networks train with an optimizer."""
+    return USUAL_RATES.get(str(settings.get("optimizer.kind")), 0.01)
 
 
 def _larger_steps(settings: Settings) -> Iterator[Remedy]:
     rate = settings.get("optimizer.learning_rate") or 0.0
+    usual = _usual_rate(settings)
+    yield Remedy(f"optimizer.learning_rate={usual:g}", EDGE, note=f"now {rate:g}")
+    yield from _other_optimizer(settings)
+
+
+def _other_optimizer(settings: Settings) -> Iterator[Remedy]:
+    rate = settings.get("optimizer.learning_rate") or 0.0
     if settings.get("optimizer.kind") not in ("adam", "adamw", "muon", "lion"):
         yield Remedy("optimizer=adam optimizer.learning_rate=0.001", ADAM)
-    yield Remedy(f"optimizer.learning_rate={SMALLER_RATE * rate:.3g}", EDGE, note=f"now {rate:g}")
     yield from _smaller_rate(settings)
+    yield Remedy(f"optimizer.learning_rate={SMALLER_RATE * rate:.3g}", EDGE, note=f"now {rate:g}")
 
 
 def _advise_dead_units(situation: Situation) -> Advice:
@@ -519,6 +581,7 @@ RULES: dict[findings.Kind, Callable[[Situation], Advice]] = {
     findings.DIVERGED: _advise_diverged,
     findings.FORWARD_UNDERFLOW: _advise_forward_underflow,
     findings.UNDERFLOW: _advise_underflow,
+    findings.OVERFLOW: _advise_overflow,
     findings.DEAD: _advise_dead,
     findings.VANISHING: _advise_vanishing,
     findings.EXPLODING: _advise_exploding,

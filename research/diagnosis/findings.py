@@ -71,6 +71,13 @@ UNDERFLOW = Kind(
     Severity.severe,
     "Micikevicius et al., Mixed precision training, 2018",
 )
+OVERFLOW = Kind(
+    "overflow",
+    "Overflow",
+    "The gradient times the loss scale is not finite at most of the last steps, which are skipped.",
+    Severity.severe,
+    "Micikevicius et al., Mixed precision training, 2018",
+)
 DEAD = Kind(
     "dead",
     "Dead",
@@ -111,7 +118,7 @@ NOT_LEARNING = Kind(
 DEAD_UNITS = Kind(
     "dead_units",
     "Dead units",
-    "More than half of the units of a layer are zero for every example (`measure=full`).",
+    "More than three quarters of a layer's units are zero for every example (`measure=full`).",
     Severity.warning,
     "Lu et al., Dying ReLU and initialization, 2019",
 )
@@ -141,7 +148,7 @@ HIDDEN_GRADIENT = Kind(
 SPIKE = Kind(
     "spike",
     "Loss spike",
-    "The training loss jumps far above the losses before.",
+    "The training loss jumps far above the losses before; severe where it has not come back.",
     Severity.warning,
     "Chowdhery et al., PaLM, 2022, section 5.1",
 )
@@ -179,6 +186,7 @@ KINDS = (
     DIVERGED,
     FORWARD_UNDERFLOW,
     UNDERFLOW,
+    OVERFLOW,
     DEAD,
     VANISHING,
     EXPLODING,

@@ -1,5 +1,6 @@
 """Findings about the loss, the units and the updates of a run."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import numpy as np
 
 from research.diagnosis import findings, words
 from research.diagnosis.findings import Finding, Kind, LayerRange, Severity
-from research.diagnosis.observed import Divergence, Observed, Settings
+from research.diagnosis.observed import Divergence, Observed, Settings, end_rows
 from research.theory.formats import FORMATS
 
 LEAST_STEPS = 100  # before a run is said not to learn
@@ -22,7 +23,10 @@ SPIKE_SHARE = 0.1  # of the loss of chance
 DEVIATIONS_PER_MAD = 1.4826  # of a Gaussian, standard deviations in a median absolute deviation
 RISE_OF_HELD_OUT = 1.15
 SAME_SIGNAL = 1e-4
-MOSTLY_DEAD = 0.5
+MOSTLY_DEAD = 0.75
+MOSTLY_SKIPPED = 0.5
+LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
+LOST_SHARE = 0.3  # of the loss of chance, at least
 MOSTLY_SATURATED = 0.8
 BOUNDED = ("sigmoid", "tanh", "softsign")
 LARGE_UPDATE = 0.1
@@ -104,6 +108,9 @@ def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding
         return None
     step, layer, quantity = ctx.diverged
     text = f"numbers stop being finite at step {step}"
+    skipped = find_overflow(ctx)
+    if skipped is not None:
+        text += f", after the steps from {skipped.first_step} on were skipped"
     if layer is not None:
         where = words.name_layer(layer, names)
         text += f", first the {quantity} of {where}" if quantity else f", first in {where}"
@@ -139,6 +146,27 @@ def _largest_activation_before(observed: Observed, step: int) -> float | None:
     return float(np.max(last)) if np.isfinite(last).all() else None
 
 
+def find_overflow(ctx: RunContext) -> Finding | None:
+    """Steps that are skipped because the scaled gradient is not finite."""
+    observed = ctx.observed
+    share = observed.end_of("skipped")
+    if share is None or share <= MOSTLY_SKIPPED:
+        return None
+    steps, skipped = observed.series("skipped")
+    others = np.flatnonzero(skipped == 0)
+    first = int(others[-1]) + 1 if len(others) else 0
+    first_step = int(steps[min(first, len(steps) - 1)])
+    scale = observed.end_of("loss_scale") or 1.0
+    return _make(
+        findings.OVERFLOW,
+        f"{words.percent(share)} of the last steps were skipped, because the gradient times the "
+        f"loss scale of {scale:.3g} exceeds the largest {observed.format_} number.",
+        first_step=first_step,
+        share=share,
+        loss_scale=scale,
+    )
+
+
 def find_plateau(ctx: RunContext) -> Finding | None:
     """A training loss that is still that of chance."""
     observed = ctx.observed
@@ -163,7 +191,16 @@ def find_plateau(ctx: RunContext) -> Finding | None:
         first_step=int(steps[0]),
         train_loss=end,
         chance_loss=chance,
+        lowest_loss=_lowest(losses),
+        highest_loss=float(np.max(losses)),
     )
+
+
+def _lowest(losses: np.ndarray) -> float:
+    """The lowest mean of the loss over some consecutive steps."""
+    count = min(len(losses), SPIKE_WINDOW)
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    return float(np.min(sums[count:] - sums[:-count]) / count)
 
 
 def _is_falling(losses: np.ndarray, chance: float) -> bool:
@@ -197,16 +234,22 @@ def find_spike(ctx: RunContext) -> Finding | None:
     step = int(steps[highest + SPIKE_WINDOW])
     count = len(words.to_ranges(rows))
     times = "" if count == 1 else f" (the highest of {count} spikes)"
-    return _make(
+    lowest = _lowest(losses)
+    end = float(np.mean(losses[-end_rows(len(losses)) :]))
+    is_lost = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
+    outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
+    finding = _make(
         findings.SPIKE,
         f"at step {step} the training loss jumps from {medians[highest]:.3g} to "
-        f"{now[highest]:.3g}{times}.",
+        f"{now[highest]:.3g}{times}{outcome}.",
         first_step=int(steps[rows[0] + SPIKE_WINDOW]),
         last_step=int(steps[rows[-1] + SPIKE_WINDOW]),
         before=float(medians[highest]),
         highest=float(now[highest]),
         spikes=float(count),
     )
+    severity = Severity.severe if is_lost else finding.severity
+    return dataclasses.replace(finding, severity=severity)
 
 
 def find_overfitting(ctx: RunContext) -> Finding | None:
@@ -321,6 +364,8 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
     ratios = ctx.observed.last_rows("update_ratio")
     if ratios is None or np.isnan(ratios).all() or ctx.observed.is_fitted():
         return None
+    if (ctx.observed.end_of("skipped") or 0.0) > 0:
+        return None
     middle = float(np.nanmedian(ratios))
     largest = float(np.nanmax(ratios))
     if middle > LARGE_UPDATE:
@@ -348,15 +393,15 @@ def find_hidden_gradient(ctx: RunContext) -> Finding | None:
     if observed.is_fitted():
         return None
     root_mean_square = norms / math.sqrt(observed.layer_parameters)
-    layers = np.flatnonzero(root_mean_square < epsilon)
+    layers = np.flatnonzero((root_mean_square < epsilon) & (norms > 0))
     if not len(layers):
         return None
     ranges = words.to_ranges(layers)
-    smallest = float(np.min(root_mean_square))
+    smallest = float(np.min(root_mean_square[layers]))
     return _make(
         findings.HIDDEN_GRADIENT,
-        f"in {words.name_layers(ranges)}, an element of the gradient has the size {smallest:.1g} "
-        f"or more, below optimizer.epsilon={epsilon:g}, so these layers take smaller steps.",
+        f"in {words.name_layers(ranges)}, the elements of the gradient are as small as "
+        f"{smallest:.1g}, below optimizer.epsilon={epsilon:g}, so these layers take smaller steps.",
         layers=tuple(ranges),
         smallest=smallest,
         epsilon=float(epsilon),
@@ -402,6 +447,7 @@ def find_fitted(ctx: RunContext) -> Finding | None:
 
 DETECTORS: tuple[Callable[[RunContext], Finding | None], ...] = (
     find_bad_inputs,
+    find_overflow,
     find_collapse,
     find_plateau,
     find_dead_units,

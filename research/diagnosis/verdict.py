@@ -28,6 +28,7 @@ EXPLAINS_PLATEAU = (
     findings.INPUTS,
     findings.FORWARD_UNDERFLOW,
     findings.UNDERFLOW,
+    findings.OVERFLOW,
     findings.DEAD,
     findings.VANISHING,
     findings.EXPLODING,
@@ -106,7 +107,9 @@ def judge(
     """
     observed = observed or Observed()
     divergence = Divergence(*diverged) if diverged else None
-    history = make_history(steps, signal, start_layer)
+    steps = np.asarray(steps)
+    is_before = steps < divergence.step if divergence else np.ones(len(steps), bool)
+    history = make_history(steps[is_before], np.asarray(signal)[is_before], start_layer)
     ctx = DepthContext(history, observed, theory)
     run = RunContext(observed, settings, divergence, start_layer)
     found = find_depth_findings(ctx)
@@ -143,7 +146,7 @@ def drop_consequences(found: Sequence[Finding]) -> list[Finding]:
     if findings.FORWARD_UNDERFLOW in kinds:
         dropped |= {findings.UNDERFLOW, findings.DEAD}
     if findings.UNDERFLOW in kinds:
-        dropped |= {findings.DEAD}
+        dropped |= {findings.DEAD, findings.HIDDEN_GRADIENT}
     return [finding for finding in found if finding.kind not in dropped]
 
 
@@ -163,7 +166,8 @@ def add_advice(
         history: the gradient over depth.
         divergence: where numbers stopped being finite.
     """
-    kinds = [finding.kind for finding in found if finding.severity is not Severity.note]
+    lasting = [finding for finding in found if finding.last_step is None]
+    kinds = [finding.kind for finding in lasting if finding.severity is not Severity.note]
     names = [kind.name for kind in kinds]
     is_explained = any(kind in EXPLAINS_PLATEAU for kind in kinds)
     advised = []

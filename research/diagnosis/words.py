@@ -7,6 +7,7 @@ import numpy as np
 
 from research.diagnosis.findings import LayerRange
 
+MOST_RANGES = 4  # of layers that are listed
 WRITTEN_OUT = 4  # powers of ten up to which a ratio is written with its digits
 
 
@@ -45,12 +46,15 @@ def name_layer(layer: int, names: Sequence[str] = ()) -> str:
 def name_layers(ranges: Sequence[LayerRange], names: Sequence[str] = ()) -> str:
     """``layer 3``, ``layers 0–3, 7``; with names ``a to d, g``."""
     parts = []
-    for first, last in ranges:
+    for first, last in ranges[:MOST_RANGES]:
         if names:
             parts.append(names[first] if first == last else f"{names[first]} to {names[last]}")
         else:
             parts.append(str(first) if first == last else f"{first}–{last}")
     text = ", ".join(parts)
+    num_unlisted = len(ranges) - MOST_RANGES
+    if num_unlisted > 0:
+        text += f" and {num_unlisted} more ranges"
     if names:
         return text
     is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]

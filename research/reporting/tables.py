@@ -21,6 +21,8 @@ VERDICT_COLOURS = {
     "vanishing": "yellow",
     "underflow": "yellow",
     "forward_underflow": "yellow",
+    "overflow": "yellow",
+    "spike": "yellow",
     "collapsed": "yellow",
     "not_learning": "yellow",
     "exploding": "magenta",

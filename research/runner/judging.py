@@ -25,6 +25,7 @@ JUDGED_METRICS = (
     "eval_loss",
     "grad_norm",
     "loss_scale",
+    "skipped",
 )
 SHARPNESS = "sharpness"
 SECONDS_BETWEEN_VERDICTS = 5.0

@@ -50,8 +50,8 @@ def test_a_run_whose_first_layer_receives_less_is_not_called_exploding():
 
 
 def test_the_kind_holds_at_the_step_since_which_it_holds():
-    """The mean over the last steps is healthy, while the very last step vanishes."""
-    rows = repeat(VANISHING, 100) + repeat(HEALTHY, 59) + [VANISHING]
+    """The mean over the last steps is healthy, while the very last two steps vanish."""
+    rows = repeat(VANISHING, 100) + repeat(HEALTHY, 58) + repeat(VANISHING, 2)
     verdict = judge_rows(*rows)
     assert verdict.kind == "healthy"
     assert verdict.since_step == 100

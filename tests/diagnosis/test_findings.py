@@ -10,6 +10,7 @@ from research.diagnosis import findings
 from research.diagnosis.findings import KINDS, Finding, Remedy, Severity, order_findings
 from research.diagnosis.observed import Observed, chance_loss
 from research.diagnosis.training_findings import DETECTORS, RunContext, find_training_findings
+from research.diagnosis.words import name_layers, to_ranges
 
 from .profiles import HEALTHY, judge_rows, repeat, settings
 
@@ -79,6 +80,11 @@ WEIRD = [
         {"profiles": columns(9, saturated=np.tile([0, 0.1, 0.9, 0.2], (9, 1)))},
         {"activation__kind": "tanh"},
     ),
+    (
+        "overflow",
+        {"metrics": columns(99, train_loss=np.ones(99), skipped=np.arange(99) >= 30)},
+        {},
+    ),
     ("update_ratio", {"profiles": columns(9, update_ratio=np.tile(0.5 * LAYERS, (9, 1)))}, {}),
     ("update_ratio", {"profiles": columns(9, update_ratio=np.tile(1e-9 * LAYERS, (9, 1)))}, {}),
     ("collapsed", {"profiles": columns(9, signal_variation=np.tile([1, 1e-3, 1e-6], (9, 1)))}, {}),
@@ -137,6 +143,26 @@ def test_detectors_are_silent_on_a_healthy_run(observed):
 def test_every_detector_copes_with_a_run_without_numbers():
     ctx = RunContext(Observed(), {})
     assert [detect(ctx) for detect in DETECTORS] == [None] * len(DETECTORS)
+
+
+@pytest.mark.parametrize(("end", "severity"), [(0.2, "warning"), (1.9, "severe")])
+def test_a_spike_is_severe_where_the_run_has_not_come_back(end, severity):
+    losses = np.concatenate([np.linspace(2.3, 0.2, 200), [9.0], np.full(100, end)])
+    ctx = RunContext(
+        Observed(metrics=columns(301, train_loss=losses), chance_loss=LN_10), settings()
+    )
+    (finding,) = find_training_findings(ctx)
+    assert finding.kind is findings.SPIKE
+    assert finding.severity.name == severity
+    assert "at step 200 the training loss jumps" in finding.sentence
+    assert ("ends at 1.9" in finding.sentence) == (severity == "severe")
+
+
+def test_many_ranges_of_layers_are_shortened():
+    layers = np.arange(0, 20, 2)
+    assert name_layers(to_ranges(layers)) == "layers 0, 2, 4, 6 and 6 more ranges"
+    assert name_layers([(0, 3), (7, 7)]) == "layers 0–3, 7"
+    assert name_layers([(0, 1)], ["a", "b"]) == "a to b"
 
 
 def test_a_verdict_tells_what_to_try_against_a_warning():
