@@ -72,7 +72,7 @@ class Observed:
     @property
     def num_steps(self) -> int:
         """The steps of the run so far."""
-        steps = self.metrics.get("step", ())
+        steps = self.metrics.get("step", np.zeros(0, int))
         return int(steps[-1]) + 1 if len(steps) else 0
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:

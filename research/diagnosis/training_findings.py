@@ -180,8 +180,9 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     if end < AT_CHANCE * chance or _is_falling(losses, chance):
         return None
     accuracy = observed.end_of("train_accuracy")
-    is_classification = known is not None and accuracy is not None
-    if is_classification and accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
+    if known is None or accuracy is None:
+        accuracy = 0.0
+    if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
         return None
     reference = "chance" if known is not None else "the start"
     return _make(

@@ -58,7 +58,7 @@ def find_forward_underflow(observed: Observed) -> Finding | None:
     rows = np.asarray(activations, np.float64)
     limit = 2.0 ** (FORMATS[observed.format_].underflow + 2)
     is_small = (rows <= limit) & (rows[:, :1] > NORMAL_INPUT)
-    is_affected = is_small.any(axis=1)
+    is_affected = np.any(is_small, axis=1)
     if not is_affected[-1]:
         return None
     layers = np.flatnonzero(is_small[-1])
@@ -127,7 +127,7 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     if settings.get("precision.tensor_scale"):
         return None
     lost = _estimate_lost(observed, np.asarray(signals, np.float64))
-    is_affected = (lost > NOTICED_ESTIMATE).any(axis=1)
+    is_affected = np.any(lost > NOTICED_ESTIMATE, axis=1)
     if not is_affected[-1] or observed.is_fitted():
         return None
     layers = np.flatnonzero(lost[-1] > NOTICED_ESTIMATE)

@@ -113,7 +113,7 @@ def _variation(h: "Array", active_share: "float | Array") -> "Array":
     h = h.astype(accumulator(h.dtype))
     h = h / nonzero_or_one(pmax(jnp.max(jnp.abs(h))))
     num_devices = batch_axis_size()
-    mean = psum_tree(jnp.mean(h, axis=0)) / num_devices
+    mean = psum_tree(jnp.mean(h, axis=0, keepdims=True)) / num_devices
     squares = psum_tree(jnp.stack([jnp.mean((h - mean) ** 2), jnp.mean(h**2)]))
     varying, total = squares
     return varying / nonzero_or_one(total)

@@ -98,8 +98,9 @@ def half_width(values: Sequence[float]) -> float:
 
 def _from_json(entries: dict[str, Any]) -> TriedChange:
     """A change as it was written; a loss of null was infinite."""
-    losses = [math.inf if loss is None else float(loss) for loss in entries["train_loss"]]
-    return TriedChange(**entries | {"train_loss": losses})
+    tried = TriedChange(**entries)
+    losses = [math.inf if loss is None else float(loss) for loss in tried.train_loss]
+    return dataclasses.replace(tried, train_loss=losses)
 
 
 def write_tried(directory: Path, tried: Tried) -> Path:

@@ -61,10 +61,13 @@ def describe_tried(tried: Tried) -> str:
 
 def command_to_copy(run: Run, change: TriedChange) -> str:
     """The command that trains a run with a change."""
-    words = [*_overrides(run), *change.change.split()]
-    words = [word for word in words if not word.startswith("name=")]
-    name = f"name={run.directory.absolute().parent.name}-remedy"
-    return f"fathom train {shlex.join([*words, name])}"
+    changed = {"name": f"{run.directory.absolute().parent.name}-remedy"}
+    for override in (*_overrides(run), *change.change.split()):
+        path, _, value = override.partition("=")
+        if path != "name":
+            changed[path] = value
+    words = [f"{path}={value}" for path, value in changed.items()]
+    return f"fathom train {shlex.join(words)}"
 
 
 def _overrides(run: Run) -> list[str]:
