@@ -28,6 +28,7 @@ MAY_IMPORT["watching"] = {
     "runner",
     "theory",
 }
+MAY_IMPORT["interface"] = set(MAY_IMPORT) | {"cli"}
 MAY_IMPORT["sweeps"] = set(MAY_IMPORT)
 MAY_IMPORT["reproduce"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)

@@ -71,6 +71,8 @@ def _run_command(arguments: Sequence[str]) -> int:
     if COMMANDS[parsed.command].has_device:
         options["device"] = parsed.device
         options["quick"] = parsed.quick
+    for option in COMMANDS[parsed.command].options:
+        options[option.name] = getattr(parsed, option.name)
     command = importlib.import_module(f"research.cli.{parsed.command}")
     return command.main([*parsed.words, *unparsed], **options)
 

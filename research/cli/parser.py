@@ -10,6 +10,22 @@ from research import __version__
 from research.config.suggestions import COMMAND_SYNONYMS, format_suggestion
 
 
+class Option(NamedTuple):
+    """An option of a subcommand.
+
+    Attributes:
+        name: ``--NAME``, and the keyword argument of the command's ``main``.
+        help: what ``--help`` says of it.
+        metavar: what stands for its value; empty for an option that is there or not.
+        default: its value where it is left out; False for an option without a value.
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    default: str = ""
+
+
 class Command(NamedTuple):
     """What ``fathom --help`` says of a subcommand; the module of the same name runs it."""
 
@@ -17,6 +33,7 @@ class Command(NamedTuple):
     help: str
     has_scale: bool = False
     has_device: bool = False
+    options: tuple[Option, ...] = ()
 
 
 # Control characters, ends of lines, and what Python makes of bytes that are no text.
@@ -24,6 +41,54 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 OPTIONS = ("--help", "-h", "--version")
 TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 
+
+JSON = Option("json", "print JSON, whose keys docs/guides/own-runs.md describes")
+OUT = Option(
+    "out",
+    "where the figure is written: FILE.png, .svg or .pdf, or a name without an ending for all",
+    "FILE",
+)
+TABLE_OPTIONS = (
+    Option(
+        "value",
+        "the numbers that are averaged, separated by commas: eval_accuracy, train_loss, "
+        "initial_factor, … (default: the accuracy, or the loss)",
+        "NAMES",
+    ),
+    Option("rows", "the settings of the rows, separated by commas", "SETTINGS"),
+    Option("columns", "the setting of the columns", "SETTING"),
+    Option("format", "text, markdown, latex (booktabs), csv or json", "FORMAT", "text"),
+    JSON,
+)
+PLOT_OPTIONS = (
+    Option(
+        "kind",
+        "line (a final number against a setting), curves (a metric over steps), profile (a gauge "
+        "over layers), heatmap (layers and steps), phase (two settings, a number as colour); "
+        "default: what fits the runs",
+        "KIND",
+    ),
+    Option("x", "the setting on the horizontal axis (line, phase)", "SETTING"),
+    Option(
+        "y",
+        "what is drawn: a number of a run (line), a metric (curves), a gauge (profile, heatmap), "
+        "the setting on the vertical axis (phase)",
+        "NAME",
+    ),
+    Option("color", "the setting that the colours show; for phase the number of a run", "NAME"),
+    Option("facet", "the setting with a panel for each value", "SETTING"),
+    Option(
+        "log",
+        "the logarithmic axes: x, y, xy or none; default: where numbers span decades",
+        "AXES",
+    ),
+    Option(
+        "steps",
+        "the steps of a profile: first, last, or numbers, separated by commas",
+        "STEPS",
+    ),
+    OUT,
+)
 
 COMMANDS = {
     "train": Command("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
@@ -36,14 +101,32 @@ COMMANDS = {
         "NAME… [--scale paper]",
         "draw the figure and test the claims again from the records; trains nothing",
         has_scale=True,
+        options=(JSON,),
     ),
     "runs": Command(
         "[FILTER…]",
         "the runs under outputs/ as a table, e.g. fathom runs skip=none 'model.depth>30'",
+        options=(JSON,),
     ),
     "show": Command(
         "RUN | FILTER… | last",
         "one run in the terminal: verdict, profile over depth, loss",
+        options=(JSON,),
+    ),
+    "plot": Command(
+        "[FILTER…] [--kind KIND] [--x SETTING] [--y NAME] [--color NAME] [--facet SETTING]",
+        "draw a figure of your own runs, with means and intervals over seeds",
+        options=PLOT_OPTIONS,
+    ),
+    "table": Command(
+        "[FILTER…] [--value NAMES] [--rows SETTINGS] [--columns SETTING] [--format FORMAT]",
+        "summarise your own runs: mean and interval over seeds, by setting",
+        options=TABLE_OPTIONS,
+    ),
+    "compare": Command(
+        "A B [FILTER…]",
+        "what differs between two runs, or two groups of seeds: settings, numbers, first step",
+        options=(OUT, JSON),
     ),
     "landscape": Command(
         "RUN [OTHER]",
@@ -140,8 +223,23 @@ def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
             )
         if command.has_device:
             _add_device_options(subparser)
+        for option in command.options:
+            _add_option(subparser, option)
         parsers[name] = subparser
     return parsers
+
+
+def _add_option(subparser: argparse.ArgumentParser, option: Option) -> None:
+    flag = f"--{option.name}"
+    if not option.metavar:
+        subparser.add_argument(flag, action="store_true", help=option.help)
+        return
+    subparser.add_argument(
+        flag,
+        metavar=option.metavar,
+        default=option.default,
+        help=option.help,
+    )
 
 
 def _add_device_options(subparser: argparse.ArgumentParser) -> None:
