@@ -18,7 +18,7 @@ from research.reporting.varied_settings import (
     setting_value,
 )
 
-COMPARED = (
+COMPARED_IN_PAIRS = (
     "eval_accuracy",
     "train_accuracy",
     "eval_loss",
@@ -26,9 +26,8 @@ COMPARED = (
     "initial_factor",
     "factor_per_layer",
     "log10_ratio",
-    "steps",
-    "parameters",
 )
+COMPARED = (*COMPARED_IN_PAIRS, "steps", "parameters")
 TABLES = (METRICS, PROFILES, INSPECTIONS)
 
 
@@ -174,7 +173,7 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run]) -> Comparison:
         return _compare_single(a[0], b[0], settings)
     partners = _pair(a, b)
     pairs = []
-    for name in COMPARED:
+    for name in COMPARED_IN_PAIRS:
         paired = compare_pairs(partners, BY_NAME[name])
         if paired is not None:
             pairs.append(paired)

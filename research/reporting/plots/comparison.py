@@ -44,6 +44,7 @@ def _draw(sides: dict[str, Sequence[Run]], comparison: Comparison) -> Drawing:
     figure, axes = panels.make_panels(len(steps) + 1, legend=legend)
     is_log = has_profiles and profile.is_log_gauge(every_run, SIGNAL_GRAD.name)
     window = curves.smoothing_window(every_run, curves.DEFAULT_METRIC)
+    is_log_loss = curves.is_log_metric(every_run, curves.DEFAULT_METRIC)
     count = 0
     for side, runs in sides.items():
         (group,) = group_runs(runs, [])
@@ -53,7 +54,9 @@ def _draw(sides: dict[str, Sequence[Run]], comparison: Comparison) -> Drawing:
             panel.set(title=f"{step} step", xlabel="layer (0: input)")
             if is_log:
                 panel.set_yscale("log")
-        curve = curves.average_curve(group, curves.DEFAULT_METRIC, window, STYLES[side])
+        curve = curves.average_curve(
+            group, curves.DEFAULT_METRIC, window, STYLES[side], is_log_loss
+        )
         curves.draw_curve(axes[-1], curve)
         count = max(count, curve.count)
     if has_profiles:
@@ -63,6 +66,7 @@ def _draw(sides: dict[str, Sequence[Run]], comparison: Comparison) -> Drawing:
         title="training loss",
         xlabel="training step",
         ylabel=curves.metric_label(curves.DEFAULT_METRIC, every_run, window),
+        yscale="log" if is_log_loss else "linear",
     )
     panels.add_legend(figure, legend)
     notes = [panels.count_in_words([count])]

@@ -79,21 +79,23 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     styles = SeriesStyles(runs, layout)
     facets = panels.facets_of(runs, layout.facet)
     window = smoothing_window(runs, metric)
+    asked = options.log_axis("y")
+    is_log = is_log_metric(runs, metric) if asked is None else asked
     groups = [group_runs(chosen, layout.series) for _, chosen in facets]
     curves = []
     for of_panel in groups:
         averaged = []
         for group in of_panel:
             curve_style = styles.of(group.settings)
-            averaged.append(average_curve(group, metric, window, curve_style))
+            averaged.append(average_curve(group, metric, window, curve_style, is_log))
         curves.append(averaged)
     legend = styles.handles(has_markers=False)
     figure, axes = panels.make_panels(len(facets), legend=legend)
     every_curve = [curve for of_panel in curves for curve in of_panel]
-    is_log = _is_log(every_curve, options)
+    top = _top(every_curve, is_log)
     for panel, (title, _), of_panel in zip(axes, facets, curves, strict=True):
         for curve in of_panel:
-            draw_curve(panel, curve)
+            draw_curve(panel, curve, top)
         panel.set_title(title)
         panel.set_xlabel("training step")
         if is_log:
@@ -104,7 +106,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in panels.row_starts(axes):
         row_start.set_ylabel(metric_label(metric, runs, window))
     panels.add_legend(figure, legend)
-    notes = _notes(groups, every_curve)
+    notes = [*_notes(groups, every_curve, is_log), *filter(None, [styles.note])]
     panels.add_notes(figure, notes)
     return Drawing(figure, f"curves_{metric}", notes)
 
@@ -160,6 +162,7 @@ def average_curve(
     metric: str,
     window: int,
     curve_style: CurveStyle,
+    is_log: bool,
 ) -> MeanCurve:
     """The mean of a metric over the seeds of a group.
 
@@ -168,6 +171,7 @@ def average_curve(
         metric: the name of the metric.
         window: how many steps one point is the mean of.
         curve_style: how it will look.
+        is_log: whether the mean is the geometric one; only where all values are positive.
     """
     averaged = []
     ended = []
@@ -180,11 +184,17 @@ def average_curve(
         else:
             ended.append(curve)
     steps, values = _align(averaged)
-    low, high = mean_intervals(values)
+    is_geometric = is_log and bool(np.all(values[np.isfinite(values)] > 0))
+    if is_geometric:
+        values = np.log(values)
+    parts = np.stack([column_means(values), *mean_intervals(values)])
+    if is_geometric:
+        parts = np.exp(parts)
+    mean, low, high = parts
     return MeanCurve(
         style=curve_style,
         steps=steps,
-        mean=column_means(values),
+        mean=mean,
         low=low,
         high=high,
         count=len(averaged),
@@ -202,8 +212,18 @@ def _align(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
-def draw_curve(axes: Axes, curve: MeanCurve) -> None:
-    """Draws a mean with its interval, and the runs that did not end well as thin lines."""
+def draw_curve(
+    axes: Axes,
+    curve: MeanCurve,
+    top: float = np.inf,
+) -> None:
+    """Draws a mean with its interval, and the runs that did not end well as thin lines.
+
+    Args:
+        axes: where to draw.
+        curve: what is drawn.
+        top: where thin lines are cut off.
+    """
     style = curve.style
     marker = "." if 0 < len(curve.steps) <= 12 else None
     axes.plot(
@@ -215,17 +235,30 @@ def draw_curve(axes: Axes, curve: MeanCurve) -> None:
     )
     panels.shade(axes, curve.steps, curve.low, curve.high, style.color)
     for ended in curve.ended:
-        axes.plot(ended.steps, ended.values, color=style.color, linewidth=0.6, alpha=0.7)
-        axes.plot(ended.steps[-1], ended.values[-1], "x", color=style.color, markersize=4)
+        values = np.minimum(ended.values, top)
+        axes.plot(ended.steps, values, color=style.color, linewidth=0.6, alpha=0.7)
+        axes.plot(ended.steps[-1], values[-1], "x", color=style.color, markersize=4)
 
 
-def _is_log(curves: Sequence[MeanCurve], options: PlotOptions) -> bool:
-    asked = options.log_axis("y")
-    if asked is not None:
-        return asked
-    parts = [curve.mean for curve in curves]
-    for curve in curves:
-        parts += [ended.values for ended in curve.ended]
+def _top(curves: Sequence[MeanCurve], is_log: bool) -> float:
+    """A little above all means, where the lines of runs that diverged are cut off."""
+    means = [curve.mean for curve in curves if len(curve.mean)]
+    if not means:
+        return np.inf
+    numbers = np.concatenate(means)
+    low = float(np.nanmin(numbers))
+    high = float(np.nanmax(numbers))
+    if is_log and low > 0:
+        return high * (high / low) ** 0.1
+    return high + 0.1 * (high - low)
+
+
+def is_log_metric(runs: Sequence[Run], metric: str) -> bool:
+    """Whether the values of a metric in runs that ended well are positive and span decades."""
+    parts = []
+    for run in runs:
+        if run.status == "done":
+            parts.append(read_curve(run, metric).values)
     return panels.is_logarithmic(np.concatenate(parts)) if parts else False
 
 
@@ -244,8 +277,12 @@ def metric_label(
     return f"{label} ({', '.join(parts)})" if parts else label
 
 
-def _notes(groups: Sequence[Sequence[Group]], curves: Sequence[MeanCurve]) -> list[str]:
-    notes = [panels.count_in_words(curve.count for curve in curves)]
+def _notes(
+    groups: Sequence[Sequence[Group]],
+    curves: Sequence[MeanCurve],
+    is_log: bool,
+) -> list[str]:
+    notes = [panels.count_in_words((curve.count for curve in curves), is_log=is_log)]
     runs = []
     every_group = [group for of_panel in groups for group in of_panel]
     num_missing = count_missing(every_group)

@@ -54,7 +54,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in panels.row_starts(axes):
         row_start.set_ylabel("layer (0: input)")
     if image is not None:
-        bar = figure.colorbar(image, ax=axes, pad=0.02)
+        is_cut = any(np.any(history.values < norm.vmin) for history in means)
+        bar = figure.colorbar(image, ax=axes, pad=0.02, extend="min" if is_cut else "neither")
         bar.set_label(panels.gauge_label(gauge))
     notes = _notes(groups, counts, isinstance(norm, LogNorm))
     panels.add_notes(figure, notes)
@@ -137,7 +138,8 @@ def _draw_map(
 def _title(group: Group) -> str:
     parts = []
     for path, value in group.settings.items():
-        parts.append(f"{short_name(path)} {setting_text(value)}")
+        if value is not None:
+            parts.append(f"{short_name(path)} {setting_text(value)}")
     return ", ".join(parts)
 
 

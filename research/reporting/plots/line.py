@@ -92,7 +92,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in panels.row_starts(axes)[1:]:
         row_start.set_ylabel(quantity.heading(runs))
     panels.add_legend(figure, legend)
-    notes = _notes(every_line, quantity)
+    notes = [*_notes(every_line, quantity), *filter(None, [styles.note])]
     panels.add_notes(figure, notes)
     return Drawing(figure, f"line_{quantity.name}_{panels.file_word(layout.x)}", notes)
 

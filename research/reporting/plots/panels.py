@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,6 @@ from research.reporting.figures import (
     depth_colours,
     new_figure,
     save_figure,
-    set_ticks,
     style,
 )
 from research.reporting.layout import Layout
@@ -57,6 +57,8 @@ LEGEND_MARGIN = 0.5
 LEGEND_LINE = 0.16  # the height of an entry
 LETTER_WIDTH = 0.055
 NOTES_HEIGHT = 0.35
+AXIS_MARGIN = 0.05
+MANY_SETTINGS = 3  # of one colour: from here on, only what is unusual is written out
 MARKERS = "osv^DPX*"
 LINESTYLES = ("-", "--", ":", "-.")
 LOG_RATIO = 30.0  # numbers that span more have a logarithmic axis
@@ -193,7 +195,7 @@ def make_panels(
     width = max(PANEL_WIDTH * columns, 3.0)
     height = max(PANEL_HEIGHT * rows, 2.3)
     if legend:
-        longest = max(len(str(entry.get_label())) for entry in legend)
+        longest = max(_line_length(entry) for entry in legend)
         width += LEGEND_MARGIN + LETTER_WIDTH * longest
         height = max(height, LEGEND_LINE * (len(legend) + 1))
     height += NOTES_HEIGHT
@@ -202,6 +204,11 @@ def make_panels(
     for unused in panels[num_panels:]:
         unused.remove()
     return figure, panels[:num_panels]
+
+
+def _line_length(entry: Line2D) -> int:
+    """The letters in the longest line of an entry of the legend."""
+    return max(map(len, str(entry.get_label()).split("\n")))
 
 
 def _columns(num_panels: int) -> int:
@@ -238,6 +245,7 @@ class SeriesStyles:
                 f"the runs have {len(self._keys)} combinations of {names}, and a panel has room "
                 f"for {MAX_SERIES}: choose fewer runs by a filter, or another --color and --facet"
             )
+        self._texts = _key_texts(self._keys, layout.colors)
         self._colours = _make_colours(self._keys)
         self._styles = distinct_values(runs, layout.style) if layout.style else []
 
@@ -254,18 +262,34 @@ class SeriesStyles:
         if self._layout.style:
             linestyle = LINESTYLES[self._styles.index(settings[self._layout.style])]
         return CurveStyle(
-            label=_key_text(key),
+            label=self._texts[position],
             color=self._colours[position],
             marker=MARKERS[position % len(MARKERS)],
             linestyle=linestyle,
         )
 
+    def _title(self) -> str:
+        """The names of the settings that have colours, where the entries do not name them."""
+        if len(self._layout.colors) >= MANY_SETTINGS:
+            return "what is unusual"
+        return ", ".join(map(short_name, self._layout.colors))
+
+    @property
+    def note(self) -> str:
+        """What *usual* is; empty where the legend names every value."""
+        if len(self._layout.colors) < MANY_SETTINGS or len(self._keys) < 2:
+            return ""
+        parts = []
+        for path, value in zip(self._layout.colors, _usual_values(self._keys), strict=True):
+            parts.append(_named_value(path, value))
+        return f"usual: {', '.join(parts)}"
+
     def handles(self, has_markers: bool) -> list[Line2D]:
         """The entries of the legend: colours below the names of their settings, then lines."""
         handles = []
         if len(self._keys) > 1:
-            handles.append(_heading(", ".join(map(short_name, self._layout.colors))))
-        for position, key in enumerate(self._keys):
+            handles.append(_heading(self._title()))
+        for position, text in enumerate(self._texts):
             if len(self._keys) == 1:
                 break
             marker = MARKERS[position % len(MARKERS)] if has_markers else None
@@ -276,7 +300,7 @@ class SeriesStyles:
                     color=self._colours[position],
                     marker=marker,
                     markersize=4,
-                    label=_key_text(key),
+                    label=text,
                 )
             )
         if len(self._styles) > 1:
@@ -300,8 +324,36 @@ def _heading(text: str) -> Line2D:
     return Line2D([], [], linestyle="none", label=text)
 
 
-def _key_text(key: tuple[Any, ...]) -> str:
-    return ", ".join(map(setting_text, key))
+def _key_texts(keys: Sequence[tuple[Any, ...]], paths: Sequence[str]) -> list[str]:
+    """What the legend says of each combination of values; of many settings only the unusual."""
+    if len(paths) < MANY_SETTINGS or len(keys) < 2:
+        return [", ".join(map(setting_text, key)) for key in keys]
+    usual = _usual_values(keys)
+    texts = []
+    for key in keys:
+        parts = []
+        for path, value, usual_value in zip(paths, key, usual, strict=True):
+            if value != usual_value:
+                parts.append(_named_value(path, value))
+        texts.append(", ".join(parts) or "usual")
+    return texts
+
+
+def _usual_values(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The most frequent value of each setting."""
+    usual = []
+    for values in zip(*keys, strict=True):
+        usual.append(Counter(values).most_common(1)[0][0])
+    return usual
+
+
+def _named_value(path: str, value: Any) -> str:
+    """``tanh``, but ``bias False`` and ``learning rate 0.1``: names speak for themselves."""
+    if value is None:
+        return f"no {short_name(path)}"
+    if isinstance(value, str) and value != "none":
+        return value
+    return f"{short_name(path)} {setting_text(value)}"
 
 
 def _color_keys(runs: Sequence[Run], layout: Layout) -> list[tuple[Any, ...]]:
@@ -407,8 +459,31 @@ def scale_setting_axis(
         getattr(axes, f"set_{axis}scale")("log")
     has_few = len(numbers) <= MAX_NAMED_TICKS and _are_round(numbers)
     if is_log or has_few:
-        set_ticks(matplotlib_axis, thinned(sorted(set(numbers)), is_log))
+        ticks = thinned(sorted(set(numbers)), is_log)
+        matplotlib_axis.set_ticks(ticks, labels=[tick_text(tick) for tick in ticks])
+        matplotlib_axis.set_ticks([], minor=True)
+    if axis == "x" and len(set(numbers)) > 1:
+        axes.set_xlim(*_limits(numbers, is_log))
     matplotlib_axis.set_label_text(setting_label(path))
+
+
+def _limits(numbers: Sequence[float], is_log: bool) -> tuple[float, float]:
+    """The limits of an axis with a margin around the numbers."""
+    ends = np.array([min(numbers), max(numbers)], float)
+    if is_log:
+        ends = np.log(ends)
+    margin = AXIS_MARGIN * (ends[1] - ends[0])
+    ends = ends + [-margin, margin]
+    if is_log:
+        ends = np.exp(ends)
+    low, high = ends.tolist()
+    return low, high
+
+
+def tick_text(tick: float) -> str:
+    """A number below an axis, in at most seven characters."""
+    text = f"{tick:g}"
+    return text if len(text) <= 6 else f"{tick:.2g}"
 
 
 def _are_round(numbers: Sequence[float]) -> bool:
@@ -424,7 +499,7 @@ def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
     kept = [ticks[0]]
     last = positions[0]
     for tick, position in zip(ticks[1:], positions[1:], strict=True):
-        width = 0.5 + 0.25 * len(f"{tick:g}")
+        width = 0.5 + 0.25 * len(tick_text(tick))
         if position - last >= least_gap * width:
             kept.append(tick)
             last = position

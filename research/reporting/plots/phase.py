@@ -284,7 +284,8 @@ def _make_norm(
 def _title(paths: Sequence[str], key: Sequence[Any]) -> str:
     parts = []
     for path, value in zip(paths, key, strict=True):
-        parts.append(f"{short_name(path)} {setting_text(value)}")
+        if value is not None:
+            parts.append(f"{short_name(path)} {setting_text(value)}")
     return ", ".join(parts)
 
 

@@ -110,7 +110,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         row_start.set_ylabel(panels.gauge_label(gauge))
     panels.add_legend(figure, legend)
     every_group = group_runs(runs, [*layout.series, *([layout.facet] if layout.facet else [])])
-    notes = _notes(every_profile, every_group, is_log)
+    notes = [*_notes(every_profile, every_group, is_log), *filter(None, [styles.note])]
     panels.add_notes(figure, notes)
     return Drawing(figure, f"profile_{gauge}", notes)
 
@@ -242,8 +242,7 @@ def draw_profile(
     """
     style = profile.style
     layers = np.arange(len(profile.mean))
-    marker = "." if 0 < len(layers) <= 8 else None
-    axes.plot(layers, profile.mean, color=style.color, linestyle=style.linestyle, marker=marker)
+    axes.plot(layers, profile.mean, color=style.color, linestyle=style.linestyle)
     panels.shade(axes, layers, profile.low, profile.high, style.color)
     if has_theory and len(profile.theory):
         plot_theory(axes, layers, profile.theory)
