@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ import research
 from research.data.sources import load as load_data
 from research.runner.kept import read_config
 
-SMALL = {"model.depth": 2, "model.width": 8, "train.steps": 25, "tracker": "none"}
+SMALL = {"model.depth": 2, "model.width": 8, "train.steps": 5, "tracker": "none"}
 
 
 @pytest.fixture
@@ -46,13 +47,14 @@ def process_state(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.usefixtures("quickly_compiled")
 def test_train_returns_the_run_and_leaves_the_process_as_it_was(workplace, process_state, capsys):
     (workplace / "mine").mkdir()
     (workplace / "mine" / "config.yaml").write_text("a: 1\n")
     with initialize(version_base=None, config_path=None):
         before = process_state()
 
-        run = research.train(SMALL, "name=one", ["checkpoint.keep=true", "skip=identity"])
+        run = research.train(SMALL, "name=one", ["skip=identity"])
 
         assert process_state() == before
         assert compose() == {}
@@ -60,7 +62,18 @@ def test_train_returns_the_run_and_leaves_the_process_as_it_was(workplace, proce
     assert run.status == "done"
     assert run["skip.kind"] == "identity"
     assert run.directory.parent.name == "one"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_the_model_of_a_run_is_its_trained_network(workplace):
+    run = research.train(SMALL, "name=one", "checkpoint.keep=true")
+
     check_model(run)
+
+    shutil.rmtree(run.directory / "checkpoints")
+    with pytest.raises(ValueError, match="kept no checkpoint: train it with checkpoint.keep=true"):
+        run.model()
 
 
 def check_model(run):
@@ -77,6 +90,8 @@ def check_model(run):
         model(np.zeros((2, 3)))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
 def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
     runs = research.sweep({"seed": range(2), "skip": ["none", "identity"]}, SMALL, "name=grid")
 
@@ -106,6 +121,8 @@ def test_a_mistake_raises_the_message_of_the_command_line(workplace, capfd, call
     assert not list(workplace.glob("outputs/*"))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
 def test_training_works_outside_the_main_thread(workplace):
     runs = []
     thread = threading.Thread(target=lambda: runs.append(research.train(SMALL, "name=thread")))
@@ -113,11 +130,3 @@ def test_training_works_outside_the_main_thread(workplace):
     thread.join()
 
     assert runs[0].status == "done"
-
-
-def test_a_run_without_a_checkpoint_has_no_model(finished):
-    directory, _ = finished
-    (run,) = research.load(directory)
-
-    with pytest.raises(ValueError, match="kept no checkpoint: train it with checkpoint.keep=true"):
-        run.model()

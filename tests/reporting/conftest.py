@@ -1,6 +1,7 @@
 """Recorded runs that no program trained: their numbers are known."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -91,9 +92,10 @@ def geometric(first, last, layers):
     return np.geomspace(first, last, layers + 1)
 
 
-@pytest.fixture
-def sweep(outputs):
+@pytest.fixture(scope="session")
+def recorded_sweep(tmp_path_factory):
     """Three depths, two shortcuts, three seeds; one run diverged, one was never trained."""
+    outputs = tmp_path_factory.mktemp("sweep") / "outputs"
     for (depth, skip), accuracies in ACCURACIES.items():
         for seed, accuracy in enumerate(accuracies):
             if (depth, skip, seed) == (64, "identity", 2):
@@ -115,4 +117,18 @@ def sweep(outputs):
                 loss=np.geomspace(2, 1 - accuracy + 0.01, STEPS),
                 signal=np.stack([profile, 2 * profile]),
             )
+    return outputs
+
+
+@pytest.fixture
+def sweep(recorded_sweep, monkeypatch):
+    """The recorded sweep, which must not change, as outputs/ of the current directory."""
+    monkeypatch.chdir(recorded_sweep.parent)
+    return recorded_sweep
+
+
+@pytest.fixture
+def own_sweep(recorded_sweep, outputs):
+    """A copy of the recorded sweep, to which figures can be written."""
+    shutil.copytree(recorded_sweep, outputs, dirs_exist_ok=True)
     return outputs

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import research
-from research.reporting.figures import FIGURE_FORMATS
 
 from .conftest import ACCURACIES, STEPS, write_run
 
@@ -133,8 +132,8 @@ def test_a_drawing_is_shown_and_saved(sweep, tmp_path):
     drawing = research.load("outputs", "depth=4").plot("profile", steps="first")
 
     assert drawing._repr_png_().startswith(b"\x89PNG")
-    assert [file.suffix[1:] for file in drawing.save(tmp_path / "a")] == list(FIGURE_FORMATS)
-    assert drawing.save(tmp_path / "b.pdf") == [tmp_path / "b.pdf"]
+    assert drawing.save(tmp_path / "b.png") == [tmp_path / "b.png"]
+    assert (tmp_path / "b.png").stat().st_size > 1000
 
 
 def test_importing_and_loading_imports_nothing_heavy(sweep):

@@ -166,7 +166,7 @@ def test_further_words_are_filters_on_both_sides(fathom, sweep):
     assert comparison["pairs"]["eval_accuracy"]["pairs"] == 3
 
 
-def test_the_figure_has_both_sides(fathom, sweep, tmp_path):
+def test_the_figure_has_both_sides(fathom, own_sweep, tmp_path):
     said = fathom("compare", "skip=none", "skip=identity", "depth=4", "--out", "pair.png")
 
     assert said.code == 0, said.err

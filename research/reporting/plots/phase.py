@@ -37,7 +37,7 @@ DEPTH = "model.depth"
 SIGMA_W = "init.sigma_w"
 SIGMA_B = "init.sigma_b"
 DEPTH_SCALES = 6  # a network trains up to about six depth scales (Schoenholz et al. 2017)
-THEORY_POINTS = 48
+THEORY_POINTS = 36
 
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
