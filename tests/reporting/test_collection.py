@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import research
+from research.interface.runs import RecordedRun
 
 from .conftest import ACCURACIES, STEPS, write_run
 
@@ -123,7 +124,8 @@ def test_the_displays_of_a_notebook_escape_what_comes_from_runs(outputs):
     write_run(outputs / "a" / "other", final={"eval_accuracy": 0.5})
     runs = research.load()
 
-    for page in (runs._repr_html_(), runs[0]._repr_html_(), runs.summary()._repr_html_()):
+    run = RecordedRun(runs[0].directory)
+    for page in (runs._repr_html_(), run._repr_html_(), runs.summary()._repr_html_()):
         assert "<img" not in page
         assert "&lt;img" in page
 

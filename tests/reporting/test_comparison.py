@@ -51,6 +51,7 @@ def test_the_first_difference_is_found_in_the_layers(outputs):
     comparison = compare_runs([a], [b])
 
     first = comparison.first_difference
+    assert first
     assert (first.step, first.table, first.column, first.layer) == (2, "profiles", "signal_grad", 1)
     assert (first.a, first.b) == (1.0, 3.0)
     assert not comparison.is_identical

@@ -27,6 +27,16 @@ def solid_lines(axes):
     return lines
 
 
+def band_of(axes, position):
+    """The heights [P] of the outline of a shaded interval."""
+    return np.asarray(axes.collections[position].get_paths()[0].vertices)[:, 1]
+
+
+def cells_of(axes):
+    """The values of the cells of a map [rows, columns]."""
+    return np.asarray(axes.collections[0].get_array())
+
+
 def dashed_lines(axes):
     return [line for line in axes.lines if line.get_linestyle() == "--"]
 
@@ -123,10 +133,10 @@ def test_a_line_goes_through_the_means_and_is_shaded_by_the_intervals(sweep):
         x, y = lines[position]
         assert x.tolist() == [4, 16, 64]
         np.testing.assert_allclose(y, [summary.mean for summary in summaries])
-        band = axes.collections[position].get_paths()[0].vertices
+        band = band_of(axes, position)
         for summary in summaries:
-            assert np.any(np.isclose(band[:, 1], summary.low))
-            assert np.any(np.isclose(band[:, 1], summary.high))
+            assert np.any(np.isclose(band, summary.low))
+            assert np.any(np.isclose(band, summary.high))
     assert axes.get_xscale() == "log"
     assert axes.get_ylabel() == "eval accuracy"
     assert axes.get_xlabel() == "depth (layers)"
@@ -159,7 +169,7 @@ def test_a_place_where_every_run_diverged_has_a_cross(outputs):
 
     (axes,) = drawing.figure.axes
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
-    assert [line.get_xdata()[0] for line in crosses] == [8]
+    assert [np.asarray(line.get_xdata()).tolist() for line in crosses] == [[8]]
     assert "×: no run has a value" in drawing.notes
 
 
@@ -184,7 +194,7 @@ def test_curves_are_means_over_the_seeds_and_those_that_diverged_are_thin(sweep)
     np.testing.assert_allclose(thin[1], runs[2].metrics["train_loss"])
     last = losses[:, -1]
     expected = stats.t.interval(0.95, 1, loc=last.mean(), scale=stats.sem(last))
-    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    band = band_of(axes, 0)
     assert np.any(np.isclose(band, expected[0]))
     assert "thin lines that end in ×: 1 diverged, not averaged" in drawing.notes
     assert axes.get_ylabel() == "train loss (nats)"
@@ -213,8 +223,9 @@ def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_la
     ((_, mean),) = solid_lines(axes)
     np.testing.assert_allclose(mean, stats.gmean(rows))
     (prediction,) = dashed_lines(axes)
-    np.testing.assert_allclose(prediction.get_ydata()[-1], mean[-1])
-    np.testing.assert_allclose(prediction.get_ydata()[0], mean[-1] * 0.5**8)
+    predicted = np.asarray(prediction.get_ydata())
+    np.testing.assert_allclose(predicted[-1], mean[-1])
+    np.testing.assert_allclose(predicted[0], mean[-1] * 0.5**8)
     assert axes.get_title() == "step 0"
     assert axes.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
 
@@ -243,8 +254,7 @@ def test_a_heat_map_has_a_panel_for_each_setting(sweep):
     *panels, bar = drawing.figure.axes
     assert [axes.get_title() for axes in panels] == ["skip none", "skip identity"]
     assert bar.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
-    values = panels[0].collections[0].get_array()
-    assert values.shape == (5, 2)
+    assert cells_of(panels[0]).shape == (5, 2)
 
 
 def test_a_phase_diagram_has_the_means_and_the_curve_of_theory(outputs, monkeypatch):
@@ -266,8 +276,7 @@ def test_a_phase_diagram_has_the_means_and_the_curve_of_theory(outputs, monkeypa
     assert axes.get_xlabel() == "$\\sigma_w$"
     assert axes.get_ylabel() == "depth (layers)"
     assert bar.get_ylabel() == "eval accuracy"
-    values = axes.collections[0].get_array()
-    np.testing.assert_allclose(values, np.tile([0.4, 0.5, 0.75, 1.0], (4, 1)))
+    np.testing.assert_allclose(cells_of(axes), np.tile([0.4, 0.5, 0.75, 1.0], (4, 1)))
     assert dashed_lines(axes)
     assert "dashed: mean-field theory, 6 ξ_c, the depth that information reaches" in drawing.notes
 

@@ -1,6 +1,6 @@
 """The figure of ``fathom compare``: gradients over the layers and the loss of two sides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
@@ -36,7 +36,7 @@ def draw_comparison(comparison: Comparison) -> Drawing:
         return _draw(sides, comparison)
 
 
-def _draw(sides: dict[str, Sequence[Run]], comparison: Comparison) -> Drawing:
+def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing:
     every_run = [*comparison.a, *comparison.b]
     has_profiles = SIGNAL_GRAD.name in recorded_gauges(every_run)
     steps = (profile.FIRST, profile.LAST) if has_profiles else ()

@@ -1,6 +1,7 @@
 """A gauge over layers and steps as colours: geometric means over seeds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -117,7 +118,7 @@ def _draw_map(
     axes: Axes,
     history: GaugeHistory,
     norm: Normalize,
-) -> object:
+) -> Any:
     """The map of one group; returns the image, for the colour bar."""
     layers = np.arange(history.values.shape[1])
     image = axes.pcolormesh(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -313,7 +313,8 @@ class SeriesStyles:
 
 def line_handle(label: str, curve_style: CurveStyle) -> Line2D:
     """The entry of a line in the legend."""
-    return Line2D([], [], color=curve_style.color, linestyle=curve_style.linestyle, label=label)
+    linestyle: Any = curve_style.linestyle
+    return Line2D([], [], color=curve_style.color, linestyle=linestyle, label=label)
 
 
 def _is_heading(entry: Line2D) -> bool:
@@ -518,9 +519,9 @@ def shade(
         axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
-def text_colour(colour: Sequence[float]) -> str:
+def text_colour(colour: Any) -> str:
     """Black or white, which can be read on a colour."""
-    red, green, blue = mpl.colors.to_rgb(tuple(colour))
+    red, green, blue = to_rgb(colour)
     lightness = 0.3 * red + 0.59 * green + 0.11 * blue
     return "black" if lightness > 0.5 else "white"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
@@ -102,7 +103,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             draw_profile(panel, profile)
         panel.set_title(title)
         panel.set_xlabel("layer (0: input)")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if is_log:
             panel.set_yscale("log")
     panels.share_limits(axes)
