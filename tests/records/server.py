@@ -52,6 +52,7 @@ class Server(http.server.ThreadingHTTPServer):
         rows: for each run id, its history rows.
         ended: the runs that have ended.
         files: paths of uploaded files.
+        views: saved views and reports by name, each with the variables of all its savings.
         gaps: the chunks of rows that would leave a gap; it does not keep them.
         search: the configuration of the search, once there is one.
         trials: the trials that the next agent gets.
@@ -69,6 +70,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.rows = {}
         self.ended = set()
         self.files = []
+        self.views = {}
         self.gaps = []
         self.has_pictures = False
         self.search = ""
@@ -174,6 +176,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return {"model": PROJECT | {"bucket": self._describe_run(variables["name"])}}
         if operation == "CreateRunFiles":
             return self._create_files(variables["files"])
+        if operation == "UpsertView":
+            savings = self.server.views.setdefault(variables["name"], [])
+            savings.append(variables)
+            view = {"id": f"view {variables['name']}", "name": variables["name"]}
+            return {"upsertView": {"view": view, "inserted": len(savings) == 1}}
         if operation == "ArtifactType":
             return {"project": {"artifact": None}}
         if operation == "CreateArtifact":
