@@ -348,6 +348,7 @@ def _upload_locked(upload: Upload) -> None:
 
 def _send_record(directory: Path, _: Lock) -> None:
     """Brings W&B's server to what the tables of a run say, and tidies up after a killed run."""
+    from research.diagnosis.steps import judge_steps
     from research.records.mirror import complete_mirror, keeps_checkpoints
     from research.records.trackers.wandb import has_ended
     from research.runner.completion import remove_leftovers
@@ -355,7 +356,7 @@ def _send_record(directory: Path, _: Lock) -> None:
     info = read_info(directory) or {}
     if has_ended(info):
         remove_leftovers(directory, keep_checkpoints=keeps_checkpoints(directory))
-    complete_mirror(directory, must_upload=True)
+    complete_mirror(directory, must_upload=True, judge=judge_steps)
 
 
 def _send_folder(folder: Path, lock: Lock) -> None:

@@ -115,8 +115,7 @@ def make_views(study: Study) -> list[JsonObject]:
 
 
 def _make_workspace(study: Study) -> JsonObject:
-    import wandb_workspaces.workspaces as ws
-    from wandb_workspaces.expr import Config
+    import wandb_workspaces.workspaces as ws  # pyright: ignore[reportMissingImports]  # an extra
 
     sections = [
         ws.Section(name="Overview", panels=_overview_panels(study), is_open=True),
@@ -132,7 +131,7 @@ def _make_workspace(study: Study) -> JsonObject:
         settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=50),
         runset_settings=ws.RunsetSettings(
             filters=_group_filter(study),
-            groupby=[Config(path) for path in study.varied[:MAX_GROUPED]],
+            groupby=[ws.Config(path) for path in study.varied[:MAX_GROUPED]],
             pinned_columns=_columns(study),
         ),
     )
@@ -169,10 +168,15 @@ def _parts_with_random_id(value: Any) -> Iterator[JsonObject]:
             yield from _parts_with_random_id(item)
 
 
+def _import_reports() -> Any:
+    import wandb_workspaces.reports.v2 as wr  # pyright: ignore[reportMissingImports]  # an extra
+
+    return wr
+
+
 def _setting(path: str) -> Any:
     """A setting as panels name it."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _import_reports()
     return wr.Config(path)
 
 
@@ -197,8 +201,7 @@ def _line(
     pattern: str | None = None,
 ) -> Any:
     """A chart over the training step, with the mean and the spread of each group of runs."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _import_reports()
     return wr.LinePlot(
         title=title,
         x=STEP,
@@ -211,8 +214,7 @@ def _line(
 
 
 def _overview_panels(study: Study) -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _import_reports()
     final = wr.BarPlot(
         title=f"final {study.result.replace('_', ' ')}",
         metrics=[f"final/{study.result}"],
@@ -236,8 +238,7 @@ def _gradient_panels() -> list[Any]:
 
 
 def _profile_panels() -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _import_reports()
     return [
         wr.MediaBrowser(title="profile over depth", media_keys=["profile/depth"]),
         wr.MediaBrowser(title="gradient by step and layer", media_keys=["profile/heat_map"]),
@@ -245,8 +246,7 @@ def _profile_panels() -> list[Any]:
 
 
 def _comparison_panels(study: Study) -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _import_reports()
     result = wr.SummaryMetric(f"final/{study.result}")
     metrics = [_setting(path) for path in study.varied]
     metrics += [wr.SummaryMetric("verdict/factor_per_layer"), result]
@@ -259,8 +259,7 @@ def _comparison_panels(study: Study) -> list[Any]:
 
 
 def _make_report(study: Study) -> JsonObject:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _import_reports()
     runset = wr.Runset(  # of the project of the report
         name="runs",
         filters=_group_filter(study),

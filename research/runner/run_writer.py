@@ -9,6 +9,7 @@ import numpy as np
 
 from research.config.schema import flatten, to_dict
 from research.diagnosis.prediction import predicted_factor
+from research.diagnosis.steps import judge_steps
 from research.diagnosis.underflow import judge_underflow
 from research.diagnosis.verdict import judge
 from research.gauges.table import (
@@ -436,6 +437,7 @@ def _make_trackers(run_spec: RunSpec, reports: TrackerReports | None) -> list[Tr
         name=identity.run_name(run_spec.directory.name),
         group=identity.run_group(run_spec.directory.absolute().parent.name),
         reports=reports,
+        judge=judge_steps,
     )
     return [tracker]
 

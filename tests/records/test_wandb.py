@@ -144,6 +144,16 @@ def test_every_measured_row_carries_numbers_that_summarise_the_layers(mirrored):
         assert row["grad_norm/max"] == max(first[step], last[step])
 
 
+def test_every_tenth_row_carries_the_judgement_of_its_step(mirrored):
+    run, _, records = mirrored
+    for step, row in enumerate(history_rows(records)[:25]):
+        assert ("verdict/kind" in row) == (step % 10 == 0)
+    first_row = history_rows(records)[0]
+    initial = run.info["verdict"]["initial"]
+    assert first_row["verdict/kind"] == initial["kind"]
+    assert first_row["verdict/factor_per_layer"] == initial["factor_per_layer"]
+
+
 @pytest.fixture(scope="module")
 def defined_metrics(mirrored):
     """The metrics that are defined in W&B, by name or pattern."""
