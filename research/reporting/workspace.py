@@ -19,7 +19,7 @@ from research.records.trackers.views import ENTITY, view_name
 STEP = "train/step"
 SEED = "seed"
 RESULTS = ("eval_accuracy", "eval_loss", "train_loss")  # the first one that the runs have
-LAYER_PATTERN = "^grad_norm/depth_.*"
+LAYER_PATTERN = "^grad_norm_layers/.*"
 NOT_GROUPED = (*NOT_IN_RUN_NAME, SEED)
 MAX_GROUPED = 4  # W&B nests groups, so more of them hide the runs
 MAX_TITLE = 128

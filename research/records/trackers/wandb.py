@@ -24,7 +24,7 @@ from research.records.trackers.layers import (
     diagnostic_row,
     evenly_spaced,
     gauge_rows,
-    layer_pattern,
+    layers_section,
     tracked_layers,
 )
 from research.records.trackers.media import Media, Page, Picture, Table
@@ -228,7 +228,7 @@ class WandbTracker:
         for profile in TRACKED_PROFILES:
             keys += profile.summary_keys()
             if profile.has_layers(self._layers):
-                pattern = f"{profile.name}/{layer_pattern(self._layers)}"
+                pattern = f"{layers_section(profile.name)}/*"
                 self._run.define_metric(pattern, step_metric=STEP, has_summary=False)
         for key in [*keys, "inspect/*"]:
             self._run.define_metric(key, step_metric=STEP)
