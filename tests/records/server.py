@@ -52,6 +52,7 @@ class Server(http.server.ThreadingHTTPServer):
         rows: for each run id, its history rows.
         ended: the runs that have ended.
         files: paths of uploaded files.
+        alerts: the titles of alerts.
         views: saved views and reports by name, each with the variables of all its savings.
         gaps: the chunks of rows that would leave a gap; it does not keep them.
         search: the configuration of the search, once there is one.
@@ -71,6 +72,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ended = set()
         self.files = []
         self.views = {}
+        self.alerts = []
         self.gaps = []
         self.has_pictures = False
         self.search = ""
@@ -176,6 +178,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return {"model": PROJECT | {"bucket": self._describe_run(variables["name"])}}
         if operation == "CreateRunFiles":
             return self._create_files(variables["files"])
+        if operation == "NotifyScriptableRunAlert":
+            self.server.alerts.append(variables["title"])
+            return {"notifyScriptableRunAlert": {"success": True}}
         if operation == "UpsertView":
             savings = self.server.views.setdefault(variables["name"], [])
             savings.append(variables)

@@ -59,6 +59,7 @@ HEAT_MAP = "profile/heat_map"
 TABLE = "profile/table"
 PAGE = "profile/depth"
 FINDINGS = "verdict/findings"
+SEVERE = "severe"
 JUDGED_KEYS = {"kind": "verdict/kind", "factor_per_layer": "verdict/factor_per_layer"}
 StepJudge = Callable[[Columns], dict[int, JsonObject]]
 METRIC_KEYS = {metric.name: metric.key for metric in METRICS}
@@ -138,6 +139,7 @@ class WandbTracker:
         self._config = {name: values for name, values in config.items() if name != "tracker"}
         self._reports = reports or TrackerReports()
         self._judge = judge
+        self._is_live = False
         self._mode: str | None = None
         self._directory: Path | None = None
         self._finish_seconds = settings["finish_timeout"]
@@ -197,6 +199,7 @@ class WandbTracker:
             ServerError: the run must be sent, and the server cannot be used.
         """
         if self._mode is None:
+            self._is_live = True
             chosen = choose_mode(self.pending, self._reports)
             self._mode = chosen.mode
             self._uploaded = chosen.uploaded
@@ -318,6 +321,7 @@ class WandbTracker:
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
         has_pictures = has_ended(info) and bool(self._profile_rows)
         exit_code = 0 if info["status"] in ("done", "stopped") else 1
+        self._alert(info)
         with self._noting_server_failures():
             try:
                 if has_pictures and self._num_uploaded_rows <= self._num_rows:
@@ -331,6 +335,15 @@ class WandbTracker:
         num_rows = count_rows(self._num_rows, has_pictures=has_pictures)
         verify_upload(self.pending, num_rows)
         return self.pending | {"state": UPLOADED}
+
+    def _alert(self, info: JsonObject) -> None:
+        """Tells the user of severe findings, while the run is trained online and not later."""
+        if not self._is_live or not isinstance(self._run, ServedRun):
+            return
+        for finding in describe_findings(info.get("verdict")):
+            if finding["severity"] == SEVERE:
+                title = f"{finding['kind']}: {self.pending['run']['name']}"
+                self._run.alert(title, f"{finding['sentence']} {finding['advice']}")
 
     def _send_pictures_again(self, info: JsonObject) -> None:
         """Sends the files of the pictures, whose row the server has, under the same names.
