@@ -21,7 +21,11 @@ from research.config.system_errors import explain_system_error
 from research.config.validation import choices_of, describe_valid_values
 
 EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
-EXTRA_PACKAGES = {"submitit": "cluster", "ray": "ray"}  # the extra that installs each of them
+EXTRA_PACKAGES = {  # the extra that installs each of them
+    "submitit": "cluster",
+    "ray": "ray",
+    "wandb_workspaces": "workspace",
+}
 
 
 class UsageError(SystemExit):

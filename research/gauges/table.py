@@ -64,7 +64,7 @@ class Gauge:
         site: where it is measured.
         reduction: how the values of several devices are combined.
         measure: computes one entry from what its site offers; None where the probe itself does.
-        tracked: whether trackers get one value a layer.
+        tracked: whether trackers get it: numbers that summarise the layers, and single layers.
     """
 
     name: str
@@ -450,7 +450,8 @@ class Diagnostic:
         shape: its shape, in the package's axis letters.
         inspection: the entry of ``measure.inspect`` that asks for it; empty for exponents, which
             ``measure=full`` counts.
-        tracked: whether trackers get it: a number as ``inspect/NAME``, layers as ``NAME/layer_…``.
+        tracked: whether trackers get it: a number as ``inspect/NAME``, a profile as numbers that
+            summarise it, such as ``NAME/max``.
     """
 
     name: str
