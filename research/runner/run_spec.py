@@ -19,9 +19,17 @@ from research.records.runs import flatten_dict
 Result = dict[str, Any]
 
 # Settings that do not change a run's numbers, so they are not part of its id.
-NOT_IN_RUN_ID = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")
+NOT_IN_RUN_ID = (
+    "tags",
+    "notes",
+    "tracker.",
+    "mesh.",
+    "checkpoint.",
+    "data.raw_dir",
+    "data.download",
+)
 # Settings that do not change the program.
-NOT_IN_PROGRAM = ("name", "tracker.")
+NOT_IN_PROGRAM = ("name", "tags", "notes", "tracker.")
 MAX_LISTED_DIFFERENCES = 3
 
 
