@@ -224,7 +224,7 @@ def _check_mesh(mesh: options.Mesh) -> None:
 
 
 NOUNS = {
-    tuple[str, ...]: f"a list in brackets of some of {', '.join(options.INSPECTIONS)}",
+    tuple[str, ...]: "a list in brackets of words",
     tuple[int, ...]: "a list in brackets of whole numbers ≥ 1",
     int: "a whole number",
     float: "a number",
@@ -242,6 +242,8 @@ def describe_valid_values(path: str) -> str:
     choices = _members(path)
     if choices:
         return f"one of {', '.join(choices)}"
+    if path == "measure.inspect":
+        return f"a list in brackets of some of {', '.join(options.INSPECTIONS)}"
     item = _declared(path)
     words = [NOUNS[_type_without_none(item.field.type)]]
     if item.declared is not None:
