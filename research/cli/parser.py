@@ -10,6 +10,22 @@ from research import __version__
 from research.config.suggestions import COMMAND_SYNONYMS, format_suggestion
 
 
+class Option(NamedTuple):
+    """An option of a subcommand.
+
+    Attributes:
+        name: ``--NAME``, and the keyword argument of the command's ``main``.
+        help: what ``--help`` says of it.
+        metavar: what stands for its value; empty for an option that is there or not.
+        default: its value where it is left out; False for an option without a value.
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    default: str = ""
+
+
 class Command(NamedTuple):
     """What ``fathom --help`` says of a subcommand; the module of the same name runs it."""
 
@@ -17,6 +33,7 @@ class Command(NamedTuple):
     help: str
     has_scale: bool = False
     has_device: bool = False
+    options: tuple[Option, ...] = ()
 
 
 # Control characters, ends of lines, and what Python makes of bytes that are no text.
@@ -44,6 +61,29 @@ COMMANDS = {
     "show": Command(
         "RUN | FILTER… | last",
         "one run in the terminal: verdict, profile over depth, loss",
+    ),
+    "report": Command(
+        "[FILTER… | RUN…] [--out FILE]",
+        "one interactive HTML file for a run, a sweep or an experiment; needs no network",
+        options=(
+            Option("out", "where it is written (default: report.html beside the runs)", "FILE"),
+        ),
+    ),
+    "dash": Command(
+        "[FILTER… | RUN…] [--port PORT]",
+        "the report of all runs in your browser, live while they train; only for this machine",
+        options=(
+            Option("port", "the port on 127.0.0.1 (default: 8765, or the next free one)", "PORT"),
+        ),
+    ),
+    "rm": Command(
+        "RUN… | FILTER… [--yes]",
+        "remove runs with their offline W&B folders, after asking",
+        options=(Option("yes", "remove without asking"),),
+    ),
+    "completion": Command(
+        "bash | zsh | fish",
+        "print the script that completes commands and settings when you press Tab",
     ),
     "landscape": Command(
         "RUN [OTHER]",
@@ -140,8 +180,23 @@ def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
             )
         if command.has_device:
             _add_device_options(subparser)
+        for option in command.options:
+            _add_option(subparser, option)
         parsers[name] = subparser
     return parsers
+
+
+def _add_option(subparser: argparse.ArgumentParser, option: Option) -> None:
+    flag = f"--{option.name}"
+    if not option.metavar:
+        subparser.add_argument(flag, action="store_true", help=option.help)
+        return
+    subparser.add_argument(
+        flag,
+        metavar=option.metavar,
+        default=option.default,
+        help=option.help,
+    )
 
 
 def _add_device_options(subparser: argparse.ArgumentParser) -> None:

@@ -186,6 +186,10 @@ COMMAND_SYNONYMS: Mapping[str, str] = {
     "figure": "plot figures draw",
     "landscape": "surface valley",
     "sync": "upload push",
+    "report": "html page summary",
+    "dash": "dashboard ui serve server web board",
+    "rm": "remove delete del",
+    "completion": "completions autocomplete tab",
     "bench": "benchmark profile",
     "reproduce": "experiment repro",
 }

@@ -72,26 +72,48 @@ def leave_out_damaged(runs: Iterable[Run]) -> list[Run]:
     return readable
 
 
-def select_runs(words: Sequence[str]) -> list[Run]:
-    """The runs under outputs/ that match every word.
+def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
+    """The runs under ``root`` that match every word.
 
     A word is a condition such as ``skip=none,identity``, ``model.depth>30`` or ``status!=done``, or
     a part of the path of a run, or ``last`` for the newest of the runs that match the others.
 
+    Args:
+        words: the conditions.
+        root: the folder that is searched.
+
     Raises:
         ValueError: there are no runs, none matches, or a condition cannot be understood.
     """
-    runs = readable_runs()
+    runs = readable_runs(root)
     if not runs:
-        raise ValueError(f"there are no runs under {ROOT.absolute()}; fathom train makes one")
-    matching = runs
+        raise ValueError(f"there are no runs under {root.absolute()}; fathom train makes one")
+    return match_runs(runs, words, root)
+
+
+def match_runs(
+    runs: Sequence[Run],
+    words: Sequence[str],
+    root: Path = ROOT,
+) -> list[Run]:
+    """Those of ``runs`` that match every word.
+
+    Args:
+        runs: at least one.
+        words: the conditions; see ``select_runs``.
+        root: the folder that a message names.
+
+    Raises:
+        ValueError: none matches, or a condition cannot be understood.
+    """
+    matching = list(runs)
     for word in words:
         if word != LAST:
             matches = _make_matcher(word, runs)
             matching = [run for run in matching if matches(run)]
     if not matching:
         raise ValueError(
-            f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(words)}"
+            f"none of the {len(runs)} runs under {root.absolute()} fits {' '.join(words)}"
             f"{_filter_hint(words, runs[0])}"
         )
     return _newest(matching) if LAST in words else matching
@@ -251,6 +273,8 @@ def _equals(setting: Any, text: str) -> bool:
     """Whether ``text`` is a way to write a setting's value, such as 1e-2 for 0.01."""
     if str(setting) == text or setting == _parse_yaml(text):
         return True
+    if isinstance(setting, list):
+        return text in map(str, setting)
     if isinstance(setting, bool | str | None):
         return False
     try:
