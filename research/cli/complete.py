@@ -15,7 +15,6 @@ from research.config.fields import to_plain
 from research.config.resources import resource_dir
 from research.config.schema import SELECTORS, Config, iter_declared
 from research.config.validation import choices_of
-from research.records.runs import natural_order
 
 OUTPUTS = Path("outputs")
 LAST = "last"  # the newest run
@@ -188,6 +187,8 @@ def _offer_runs(current: str) -> Iterator[Candidate]:
 
 
 def _folders(place: Path) -> list[str]:
+    from research.records.runs import natural_order  # imports NumPy
+
     try:
         names = [entry.name for entry in os.scandir(place) if entry.is_dir()]
     except OSError:

@@ -1,5 +1,6 @@
 """The folders of runs: an earlier attempt keeps its own, and no run gets that of another."""
 
+import functools
 import json
 
 import pytest
@@ -13,20 +14,31 @@ from research.sweeps.composition import Composer
 from research.sweeps.placement import place_jobs
 
 
-@pytest.fixture
-def place(workplace):
-    """Gives the runs of a sweep in the study ``study``, in which nothing is trained."""
+@pytest.fixture(scope="module")
+def load():
+    """Gives the composer of a sweep, and what its jobs have in common; each is loaded once."""
     register_with_hydra()
+    with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
+        hydra = GlobalHydra.instance().config_loader()
+
+        @functools.cache
+        def load(*extra):
+            words = ["hydra.mode=MULTIRUN", *extra]
+            master = hydra.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
+            return Composer(hydra), master
+
+        yield load
+
+
+@pytest.fixture
+def place(load, workplace):
+    """Gives the runs of a sweep in the study ``study``, in which nothing is trained."""
 
     def place(*jobs, extra=()):
-        words = ["hydra.mode=MULTIRUN", *extra]
-        with initialize_config_dir(str(resource_dir("conf").absolute()), version_base="1.3"):
-            hydra = GlobalHydra.instance().config_loader()
-            master = hydra.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
-            composer = Composer(hydra)
-            words_of_jobs = [["name=study", *job.split()] for job in jobs]
-            placed = place_jobs(words_of_jobs, composer, master)
-            return [composer.make_run_spec(master, job) for job in placed]
+        composer, master = load(*extra)
+        words_of_jobs = [["name=study", *job.split()] for job in jobs]
+        placed = place_jobs(words_of_jobs, composer, master)
+        return [composer.make_run_spec(master, job) for job in placed]
 
     return place
 

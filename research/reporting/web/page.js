@@ -230,7 +230,7 @@ function showSummary() {
   const best = bestRow();
   if (best) {
     const tile = make("div", undefined, "tile");
-    const words = `best eval accuracy: ${labels.get(best.id)}`;
+    const words = data.runs.length === 1 ? "eval accuracy" : `best eval accuracy: ${labels.get(best.id)}`;
     tile.append(make("strong", shown(best.values.eval_accuracy)), make("span", words));
     tiles.append(tile);
   }
@@ -415,7 +415,7 @@ function layout(xTitle, yTitle, isLog) {
     legend: { font: { size: 11 } },
     xaxis: { title: { text: plain(xTitle) }, gridcolor: "#e8ebee", zeroline: false },
     yaxis: {
-      title: { text: plain(yTitle) }, type: isLog ? "log" : "linear", exponentformat: "power",
+      title: { text: plain(yTitle), standoff: 12 }, automargin: true, type: isLog ? "log" : "linear", exponentformat: "power",
       gridcolor: "#e8ebee", zeroline: false,
     },
   };
