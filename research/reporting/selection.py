@@ -238,7 +238,9 @@ def _full_path(word: str, known: Sequence[str]) -> str:
     if namesakes:
         raise ValueError(f"{word} is the name of several settings: {', '.join(namesakes)}")
     groups = [path.split(".")[0] for path in known]
-    raise ValueError(f"{word} is not a setting{format_suggestion(word, [*known, *groups])}")
+    last_words = [path.rpartition(".")[2] for path in known]
+    hint = format_suggestion(word, [*known, *groups, *last_words])
+    raise ValueError(f"{word} is not a setting{hint}")
 
 
 def _value_of(run: Run, path: str) -> Any:
