@@ -77,7 +77,7 @@ class OfflineRun:
 
         Args:
             root: the folder ``wandb`` in which the folders of runs lie.
-            identity: ``id``, ``name``, ``group``, ``job_type``, and ``tags`` and ``notes`` if it has any.
+            identity: ``id``, ``name``, ``group``, ``job_type``; ``tags`` and ``notes`` if any.
             project: the W&B project.
             entity: the W&B entity; None for the user's default.
             config: the configuration that W&B shows.
