@@ -34,6 +34,7 @@ KINDS = {
     "verdict": OBJECT,
     "data": OBJECT,
     "mirrored": OBJECT,
+    "stopped": OBJECT,
 }
 FIT_KINDS = {
     "kind": TEXT,
@@ -45,7 +46,9 @@ VERDICT_KINDS = FIT_KINDS | {
     "sentence": TEXT,
     "since_step": WHOLE,
     "theory": NUMBER,
+    "theory_margin": NUMBER,
     "initial": OBJECT,
+    "findings": LIST,
 }
 
 

@@ -130,6 +130,8 @@ def _continue_shorter_run(
     if depends_on_length(run_spec.config.optimizer):
         schedule = run_spec.config.optimizer.schedule.name
         fault = f"optimizer.schedule={schedule} depends on the length of the run"
+    elif run_spec.config.diagnose.stop:
+        fault = "diagnose.stop decides at steps that depend on the length of the run"
     elif setup.is_compiled_otherwise(shorter.steps):
         fault = "it is compiled in another way"
     else:
