@@ -19,7 +19,19 @@ from research.config.validation import choices_of
 OUTPUTS = Path("outputs")
 LAST = "last"  # the newest run
 NAMES = ("reproduce", "figure")  # commands that take the names of experiments
-RUNS = ("runs", "show", "plot", "table", "compare", "report", "dash", "sync", "landscape", "rm")
+RUNS = (
+    "runs",
+    "show",
+    "plot",
+    "table",
+    "compare",
+    "report",
+    "dash",
+    "remedy",
+    "sync",
+    "landscape",
+    "rm",
+)
 SELECTOR_NAMES = {"kind", *SELECTORS.values()}
 LAUNCHERS = ("basic", "grouped", "joblib", "submitit_local", "submitit_slurm", "ray")
 

@@ -223,6 +223,40 @@ def _known_paths(runs: Iterable[Run]) -> Iterable[str]:
         yield from run.config
 
 
+def find_setting(word: str, runs: Sequence[Run]) -> str:
+    """The path of the setting that a word names: ``depth`` → ``model.depth``.
+
+    Args:
+        word: a path, a group, or the last word of a path.
+        runs: the runs, which may have settings of earlier versions or of a user's own loop.
+
+    Raises:
+        ValueError: there is no such setting, or there are several; the message has the nearest.
+    """
+    known = [path for path in dict.fromkeys(_known_paths(runs)) if path not in RESULTS]
+    return _full_path(word, known)
+
+
+def find_runs_of(word: str) -> list[Run]:
+    """The runs that one word names: a directory, a study, a part of a name, or filters.
+
+    Args:
+        word: filters are separated by blanks, as in ``"skip=none depth=64"``.
+
+    Raises:
+        ValueError: no run fits, or a condition cannot be understood.
+    """
+    run = _run_in(word)
+    if run is not None:
+        return [run]
+    for directory in (Path(word), ROOT / word):
+        if word.strip("./") and directory.is_dir():
+            runs = readable_runs(directory)
+            if runs:
+                return runs
+    return _select_by_name(word.split())
+
+
 def _full_path(word: str, known: Sequence[str]) -> str:
     """The path that a word stands for: itself, its group, or the only setting with this name.
 
@@ -239,7 +273,8 @@ def _full_path(word: str, known: Sequence[str]) -> str:
         raise ValueError(f"{word} is the name of several settings: {', '.join(namesakes)}")
     groups = [path.split(".")[0] for path in known]
     last_words = [path.rpartition(".")[2] for path in known]
-    hint = format_suggestion(word, [*known, *groups, *last_words])
+    unique_words = [last for last in last_words if last_words.count(last) == 1]
+    hint = format_suggestion(word, [*known, *groups, *unique_words])
     raise ValueError(f"{word} is not a setting{hint}")
 
 

@@ -1,5 +1,6 @@
 """Which settings differ between runs, what they are called, and in which order they come."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ PREFERRED = ("model.depth", "init.sigma_w", "optimizer.learning_rate", "model.wi
 # The last words of several settings, which need their group to be understood.
 AMBIGUOUS = ("kind", "level", "every")
 SYMBOLS = {"init.sigma_w": "σ_w", "init.sigma_b": "σ_b"}
-LEAST_SHARE = 0.15  # of the runs that each value needs, for a setting that is balanced
+LEAST_SHARE = 0.3  # of an equal share, which each value of a balanced setting has at least
 
 
 def setting_value(run: Run, path: str) -> Any:
@@ -100,19 +101,22 @@ def varied_settings(runs: Sequence[Run]) -> list[str]:
 
 
 def _priority(runs: Sequence[Run], path: str) -> tuple[Any, ...]:
-    values = [setting_value(run, path) for run in runs]
-    least = min(values.count(value) for value in set(values))
-    num_values = len(set(values))
-    is_balanced = least >= LEAST_SHARE * len(runs) / max(1, num_values / 4)
     rank = PREFERRED.index(path) if path in PREFERRED else len(PREFERRED)
     return (
         is_recording(path),
-        not is_balanced,
+        not is_balanced(runs, path),
         is_numeric(runs, path),
-        num_values,
+        len(distinct_values(runs, path)),
         rank,
         path,
     )
+
+
+def is_balanced(runs: Sequence[Run], path: str) -> bool:
+    """Whether each value of a setting has a fair share of the runs."""
+    counts = Counter(setting_value(run, path) for run in runs)
+    fair_share = len(runs) / len(counts)
+    return min(counts.values()) >= LEAST_SHARE * fair_share
 
 
 def independent_settings(
