@@ -16,6 +16,7 @@ import numpy as np
 from research.gauges.table import ACTIVATION_RMS, GAUGES, GRAD_NORM, SIGNAL_GRAD, UPDATE_RATIO
 from research.gauges.table import METRICS as DECLARED_METRICS
 from research.records.runs import Run, natural_order
+from research.reporting.tables import study_of
 from research.reporting.varied_settings import (
     differing_settings,
     setting_order,
@@ -96,7 +97,7 @@ def make_index(runs: Sequence[Run], root: Path) -> dict[str, Any]:
     """
     differing = differing_settings(runs)
     columns: list[dict[str, Any]] = [{"key": "name", "label": "run"}]
-    if len({_study(run) for run in runs}) > 1:
+    if len({study_of(run) for run in runs}) > 1:
         columns.append({"key": "study", "label": "study"})
     if any(run.info.get("tags") for run in runs):
         columns.append({"key": "tags", "label": "tags"})
@@ -122,7 +123,7 @@ def _in_order(runs: Sequence[Run], differing: Sequence[str]) -> list[Run]:
     """The runs by study, then by the columns from left to right."""
 
     def sort_key(run: Run) -> list[Any]:
-        key: list[Any] = [natural_order(_study(run))]
+        key: list[Any] = [natural_order(study_of(run))]
         for path in differing:
             key.append(setting_order(run, path))
         return key
@@ -144,10 +145,6 @@ def run_key(run: Run, root: Path) -> str:
     return str(directory)
 
 
-def _study(run: Run) -> str:
-    return run.directory.absolute().parent.name
-
-
 def _make_row(
     run: Run,
     root: Path,
@@ -157,7 +154,7 @@ def _make_row(
     status = run.status
     final = info.get("final") or {}
     verdict = info.get("verdict") or {}
-    values: dict[str, Any] = {"name": run.directory.name, "study": _study(run)}
+    values: dict[str, Any] = {"name": run.directory.name, "study": study_of(run)}
     for path in differing:
         values[path] = _cell(setting_value(run, path))
     values["tags"] = ", ".join(map(str, info.get("tags") or [])) or None
@@ -172,11 +169,22 @@ def _make_row(
         "name": run.directory.name,
         "values": values,
         "sentence": verdict.get("sentence") or info.get("error") or "",
+        "findings": _findings(verdict),
         "notes": info.get("notes") or "",
         "layers": info.get("layers"),
         "settings": {path: setting_text(setting_value(run, path)) for path in differing},
         "layerNames": [str(name) for name in info.get("layer_names") or []],
     }
+
+
+def _findings(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What was found in a run, in words, with what to try; none for records of earlier versions."""
+    findings = []
+    for finding in verdict.get("findings") or []:
+        if isinstance(finding, Mapping):
+            words = {name: str(finding.get(name) or "") for name in ("sentence", "advice")}
+            findings.append(words)
+    return findings
 
 
 def _steps_so_far(run: Run) -> int:

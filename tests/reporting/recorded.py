@@ -58,6 +58,7 @@ def record_run(
             "kind": "vanishing",
             "sentence": "vanishing: the first layer receives little",
             "factor_per_layer": 0.5,
+            "findings": [{"sentence": "Half the units are dead.", "advice": "try activation=elu."}],
         },
     )
     record.release()

@@ -157,6 +157,7 @@ def test_the_report_works_in_a_browser(page):
     assert "1 of 1 claims hold." in page.texts("#claims-count")
     page.click("#verdicts summary")
     assert "vanishing: the first layer receives little" in page.texts("#verdicts")[0]
+    assert "Half the units are dead. try activation=elu." in page.texts("#verdicts")[0]
 
     page.click("#runs-table button[data-key='model.depth']")
     page.click("#runs-table button[data-key='model.depth']")

@@ -250,6 +250,12 @@ function showSummary() {
     for (const row of sentences) {
       const item = make("li");
       item.append(make("strong", labels.get(row.id)), ` ${row.sentence}`);
+      const others = row.findings.filter((finding) => !row.sentence.startsWith(finding.sentence));
+      if (others.length) {
+        const inner = make("ul");
+        for (const finding of others) inner.append(make("li", `${finding.sentence} ${finding.advice}`.trim()));
+        item.append(inner);
+      }
       list.append(item);
     }
     box.append(heading, list);
