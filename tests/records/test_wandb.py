@@ -184,7 +184,8 @@ def test_the_summary_holds_the_final_numbers_and_the_verdict(mirrored, section):
     run, _, records = mirrored
     summary = merge_summary(records)
     for key, value in run.info[section].items():
-        assert summary.get(f"{section}/{key}") == value
+        if key != "findings":  # they have a table
+            assert summary.get(f"{section}/{key}") == value
 
 
 def test_the_summary_holds_the_status_and_no_layers(mirrored):
