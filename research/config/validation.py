@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import math
 import operator
 import re
@@ -16,6 +17,7 @@ from research.config.fields import BOUNDS, Setting, settings_of, to_plain, writt
 from research.config.suggestions import format_suggestion
 
 MAX_NAME_BYTES = 200
+MAX_TAG_LENGTH = 64  # W&B takes no longer ones
 MAX_WHOLE = 2**31 - 1  # the largest whole number of 32 bits, of which shapes and steps consist
 NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
@@ -30,6 +32,7 @@ def check_config(config: schema.Config) -> None:
         if item.declared is not None:
             _check_range(item.path, item.value, item.declared)
     _check_name(config.name)
+    _check_tags(config.tags)
     _check_lists(config)
     _check_selectors(config)
     _check_effects(config)
@@ -66,6 +69,14 @@ def _check_name(name: str | None) -> None:
             "name must be the name of a folder, of letters, digits and . , = + - _, "
             f"got {name or 'an empty value'}"
         )
+
+
+def _check_tags(tags: tuple[str, ...]) -> None:
+    for tag in tags:
+        if not tag.strip() or len(tag) > MAX_TAG_LENGTH:
+            raise ValueError(
+                f"tags must hold words of 1 to {MAX_TAG_LENGTH} characters, got {tag or 'none'}"
+            )
 
 
 def _check_lists(config: schema.Config) -> None:
@@ -221,8 +232,9 @@ def _check_mesh(mesh: options.Mesh) -> None:
         )
 
 
+LISTS_OF_NAMES = ("measure.inspect", "diagnose.stop")
 NOUNS = {
-    tuple[str, ...]: f"a list in brackets of some of {', '.join(options.INSPECTIONS)}",
+    tuple[str, ...]: "a list in brackets of words",
     tuple[int, ...]: "a list in brackets of whole numbers ≥ 1",
     int: "a whole number",
     float: "a number",
@@ -240,6 +252,8 @@ def describe_valid_values(path: str) -> str:
     choices = _members(path)
     if choices:
         return f"one of {', '.join(choices)}"
+    if path in LISTS_OF_NAMES:
+        return f"a list in brackets of some of {', '.join(choices_of(path))}"
     item = _declared(path)
     words = [NOUNS[_type_without_none(item.field.type)]]
     if item.declared is not None:
@@ -258,14 +272,15 @@ def choices_of(path: str) -> list[str]:
         return list(options.INSPECTIONS)
     if path == "diagnose.stop":
         return list(options.STOP_KINDS)
-    return _members(path)
+    return list(_members(path))
 
 
-def _members(path: str) -> list[str]:
+@functools.cache
+def _members(path: str) -> tuple[str, ...]:
     default = _declared(path).field.default
     if not isinstance(default, enum.Enum):
-        return []
-    return [member.name for member in type(default)]
+        return ()
+    return tuple(member.name for member in type(default))
 
 
 def _declared(path: str) -> schema.DeclaredSetting:

@@ -310,6 +310,8 @@ def _equals(setting: Any, text: str) -> bool:
     """Whether ``text`` is a way to write a setting's value, such as 1e-2 for 0.01."""
     if str(setting) == text or setting == _parse_yaml(text):
         return True
+    if isinstance(setting, list):
+        return text in map(str, setting)
     if isinstance(setting, bool | str | None):
         return False
     try:

@@ -67,10 +67,11 @@ def _complete_mirror(directory: Path) -> None:
 def find_leftovers(directory: Path, *, keep_checkpoints: bool) -> list[Path]:
     """What a run that has ended does not need.
 
-    These are part files, files that were being written, and checkpoints unless they are kept.
+    These are files that were being written, and part files and checkpoints unless they are kept.
     """
-    leftovers = [directory / f"{table}.parts" for table in (METRICS, PROFILES, INSPECTIONS)]
+    leftovers = []
     if not keep_checkpoints:
+        leftovers = [directory / f"{table}.parts" for table in (METRICS, PROFILES, INSPECTIONS)]
         leftovers.append(directory / CHECKPOINTS)
     existing = [folder for folder in leftovers if folder.exists()]
     return [*existing, *directory.glob("*.tmp")]

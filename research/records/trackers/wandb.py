@@ -132,6 +132,7 @@ class WandbTracker:
             "name": name,
             "group": group,
             "tags": all_tags(make_tags(config)),
+            "notes": config.get("notes") or None,
             "job_type": job_type(),
         }
         self._settings = settings
@@ -482,7 +483,7 @@ def make_tags(config: JsonObject) -> list[str]:
     ]
     for group in TAGGED_GROUPS:
         tags.append(f"{group}:{config[group]['kind']}")
-    return tags
+    return [*(config.get("tags") or []), *tags]
 
 
 def _is_search_trial() -> bool:
