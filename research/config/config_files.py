@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 from research.config import schema
+from research.config.numbers import check_not_lost
+from research.config.yaml_files import BoundedLoader
 
 EXAMPLE = "seed: 0"
 GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
@@ -20,8 +22,22 @@ NAME = re.compile(r"[\w/.-]{1,200}")
 HEADER = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads YAML and refuses a key that stands twice in a mapping, as OmegaConf does."""
+class _Loader(BoundedLoader):
+    """Reads YAML and refuses a key that stands twice in a mapping, as OmegaConf does.
+
+    Numbers that are too small for a number of Python are refused too.
+    """
+
+    def construct_scalar(self, node: Any) -> Any:
+        is_quoted = node.style is not None
+        if not is_quoted:
+            try:
+                check_not_lost(node.value)
+            except ValueError as error:
+                raise yaml.constructor.ConstructorError(
+                    problem=str(error), problem_mark=node.start_mark
+                ) from None
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value]
