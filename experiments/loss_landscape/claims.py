@@ -7,7 +7,7 @@ import numpy as np
 
 from research.records.queries import by_seed, final_values, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 
 LI = "Li et al. 2018"
 GOODFELLOW = "Goodfellow, Vinyals, Saxe 2015"
@@ -54,7 +54,7 @@ def select_surface(
 
 def select_minima(runs: Sequence[Run]) -> list[Run]:
     """The ten runs that differ in nothing but their seed, whose weights were recorded."""
-    return where(runs, {"measure.inspect": ["weights"]})
+    return where(runs, {"measure.inspect": ["parameters"]})
 
 
 def loss_at(run: Run, distance: float) -> float:
@@ -75,13 +75,12 @@ def _gorge(
     ratios = []
     for seed, run in plain.items():
         ratios.append(loss_at(run, distance) / loss_at(residual[seed], distance))
-    return claim(
+    return claim_on_every_seed(
         f"20 layers, {distance:g} × the norm of each filter away: "
         "mean loss without over with shortcuts",
         source=f"{LI}, Fig. 1 and 5",
-        expected=f"≥ {factor:g} on every seed",
         values=ratios,
-        holds=min(ratios) >= factor,
+        at_least=factor,
     )
 
 
@@ -145,12 +144,11 @@ def negative_shares(run: Run) -> np.ndarray:
 
 def _bulk(runs: Sequence[Run]) -> Claim:
     shares = [bulk_share(run, TRAINED) for run in select_curvature(runs)]
-    return claim(
+    return claim_on_every_seed(
         "1066 weights, trained: share of Hessian eigenvalues below 1 % of the greatest",
         source=f"{SAGUN}, Fig. 1",
-        expected="≥ 0.8 on every seed",
         values=shares,
-        holds=min(shares) >= 0.8,
+        at_least=0.8,
     )
 
 
@@ -158,12 +156,11 @@ def _bulk_grows(runs: Sequence[Run]) -> Claim:
     growths = []
     for run in select_curvature(runs):
         growths.append(bulk_share(run, TRAINED) - bulk_share(run, 0))
-    return claim(
+    return claim_on_every_seed(
         "the same share, trained minus initial",
         source=SAGUN,
-        expected="> 0 on every seed",
         values=growths,
-        holds=min(growths) > 0,
+        above=0,
     )
 
 
@@ -172,12 +169,11 @@ def _fewer_negative(runs: Sequence[Run]) -> Claim:
     for run in select_curvature(runs):
         shares = negative_shares(run)
         ratios.append(float(shares[TRAINED] / shares[0]))
-    return claim(
+    return claim_on_every_seed(
         "share of negative eigenvalues, trained over initial",
         source=SAGUN,
-        expected="≤ 0.5 on every seed",
         values=ratios,
-        holds=max(ratios) <= 0.5,
+        at_most=0.5,
     )
 
 
@@ -261,7 +257,7 @@ def _minima_are_equally_good(runs: Sequence[Run]) -> Claim:
 
 
 def _minima_are_apart(runs: Sequence[Run]) -> Claim:
-    weights = [run.inspections["weights"][TRAINED] for run in select_minima(runs)]
+    weights = [run.inspections["parameters"][TRAINED] for run in select_minima(runs)]
     cosines = []
     for first, second in itertools.combinations(weights, 2):
         cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)

@@ -353,7 +353,8 @@ class Metric:
 METRICS = (
     Metric(
         "train_loss",
-        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy.",
+        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy, "
+        "for mse half the squared distance to the target.",
         "train/loss",
         is_final=True,
     ),
@@ -546,7 +547,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "parameters",
-        "The parameters in the order of their paths, at most the first 4096.",
+        "All parameters in the order of their paths: a point of the path of training.",
         "[P]",
         "parameters",
     ),
@@ -671,7 +672,6 @@ DIAGNOSTICS = (
         "[A, A]",
         "hessian_spectrum",
     ),
-    Diagnostic("weights", "All parameters as one vector.", "[P]", "weights"),
     Diagnostic(
         "token_spread",
         "Norm of the tokens' vectors minus their mean over that of the vectors, of each signal.",
