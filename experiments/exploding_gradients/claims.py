@@ -14,7 +14,7 @@ from research.records.queries import (
     where,
 )
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 
 HE = "He et al. 2015, eq. 14"
 PASCANU = "Pascanu, Mikolov, Bengio 2013"
@@ -33,6 +33,7 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
         *[_growth_in_time(runs, gain) for gain in (0.9, 1.0, 1.1)],
         _overflows_where_predicted(runs, 300),
         _overflows_where_predicted(runs, 500),
+        _overflows_within_bounds(runs),
         _verdict_names_step(runs),
         _clipped_norm(runs),
         _clipped_direction(runs),
@@ -92,25 +93,40 @@ def select_overflow(runs: Sequence[Run], depth: int) -> dict[int, Run]:
 def predicted_layer(run: Run, reference: Run) -> int:
     """The first layer whose signal does not fit into float32.
 
-    With the same seed a rectifier network with larger weights has the same gates. So its signal is
-    that of the critical network times (σ_w/√2)^(l+1), exactly. The greatest of n Gaussian units is
-    √(2 ln 2n) times their root mean square.
+    The greatest of n Gaussian units is √(2 ln 2n) times their root mean square.
 
     Args:
         run: the run that overflows, for its settings.
         reference: the run of the same seed at σ_w² = 2.
     """
+    extreme = math.sqrt(2 * math.log(2 * run["model.width"]))
+    return layer_above(run, reference, extreme)
+
+
+def layer_above(
+    run: Run,
+    reference: Run,
+    extreme: float,
+) -> int:
+    """The first layer where a unit does not fit into float32.
+
+    With the same seed a rectifier network with larger weights has the same gates. So its signal is
+    that of the critical network times (σ_w/√2)^(l+1), exactly.
+
+    Args:
+        run: the run that overflows, for its settings.
+        reference: the run of the same seed at σ_w² = 2.
+        extreme: the unit over the root mean square of its layer.
+    """
     rms = reference.profiles["activation_rms"][0].astype(float)
     ratio = run["init.sigma_w"] / CRITICAL
-    extreme = math.sqrt(2 * math.log(2 * run["model.width"]))
     layers = np.arange(len(rms))
     logs = np.log(extreme * rms) + (layers + 1) * math.log(ratio)
     return int(np.flatnonzero(logs > math.log(FLOAT32_MAX))[0])
 
 
 def _overflows_where_predicted(runs: Sequence[Run], depth: int) -> Claim:
-    deep = where(runs, {"model.depth": depth})
-    references = by_seed([run for run in deep if has_variance(run, 2)])
+    references = select_references(runs, depth)
     differences = []
     for seed, run in select_overflow(runs, depth).items():
         layer = run.info["verdict"]["first_layer"]
@@ -124,6 +140,37 @@ def _overflows_where_predicted(runs: Sequence[Run], depth: int) -> Claim:
         expected="within ±1 on every seed",
         values=differences,
         holds=all(abs(difference) <= 1 for difference in differences),
+    )
+
+
+def select_references(runs: Sequence[Run], depth: int) -> dict[int, Run]:
+    """The critical runs beside those whose signal overflows, by seed."""
+    deep = where(runs, {"model.depth": depth})
+    return by_seed([run for run in deep if has_variance(run, 2)])
+
+
+def _overflows_within_bounds(runs: Sequence[Run]) -> Claim:
+    """The greatest of m numbers is at least their root mean square and at most √m times as large.
+
+    So it cannot overflow after the one has, nor before the other does.
+    """
+    shares = []
+    for depth in (300, 500):
+        references = select_references(runs, depth)
+        for seed, run in select_overflow(runs, depth).items():
+            num_units = run["train.batch_size"] * run["model.width"]
+            earliest = layer_above(run, references[seed], math.sqrt(num_units))
+            latest = layer_above(run, references[seed], 1.0)
+            layer = run.info["verdict"]["first_layer"]
+            found = math.nan if layer is None else layer
+            shares.append((found - earliest) / (latest - earliest))
+    return claim(
+        "the same: layer that the verdict names, as a share of the way from where the greatest "
+        "unit of the batch can overflow at the earliest to where one must have",
+        source="root mean square ≤ greatest of m numbers ≤ √m × root mean square",
+        expected="0 to 1 on every seed",
+        values=shares,
+        holds=all(0 <= share <= 1 for share in shares),
     )
 
 
@@ -193,12 +240,11 @@ def _unclipped_diverges(runs: Sequence[Run]) -> Claim:
 
 def _clipped_trains(runs: Sequence[Run]) -> Claim:
     accuracies = final_values(select_moderate(runs, "global_norm"), "train_accuracy")
-    return claim(
+    return claim_on_every_seed(
         "the same learning rate, clipped by global norm: training accuracy",
         source=PASCANU,
-        expected="> 0.8 on every seed",
         values=accuracies,
-        holds=min(accuracies) > 0.8,
+        above=0.8,
     )
 
 
@@ -229,22 +275,20 @@ def _layers_share_gradient(runs: Sequence[Run]) -> Claim:
 
 def _deep_does_not_train(runs: Sequence[Run]) -> Claim:
     accuracies = final_values(select_deep(runs, "none"), "train_accuracy")
-    return claim(
+    return claim_on_every_seed(
         "σ_w² = 4, depth 64, no shortcuts, clipped, best of three learning rates: "
         "training accuracy",
         source=PASCANU,
-        expected="< 0.5 on every seed",
         values=accuracies,
-        holds=max(accuracies) < 0.5,
+        below=0.5,
     )
 
 
 def _deep_trains_with_shortcut(runs: Sequence[Run]) -> Claim:
     accuracies = final_values(select_deep(runs, "inv_sqrt_depth"), "train_accuracy")
-    return claim(
+    return claim_on_every_seed(
         "the same with shortcuts and branches scaled by 1/√depth: training accuracy",
         source="Hayou et al. 2021",
-        expected="> 0.9 on every seed",
         values=accuracies,
-        holds=min(accuracies) > 0.9,
+        above=0.9,
     )
