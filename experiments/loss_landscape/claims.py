@@ -1,6 +1,7 @@
 """Claims about the loss as a function of the weights; their thresholds were set before the runs."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,11 +28,13 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     return [
         _gorge(runs, 0.5, 10),
         _gorge(runs, 1.0, 100),
+        _walls(runs),
         _downhill(runs),
         _ridge(runs),
         _bulk(runs),
         _bulk_grows(runs),
         _fewer_negative(runs),
+        _negative_sum_follows_error(runs),
         _negative_falls_with_loss(runs),
         _plateau(runs),
         _saddle_curves_both_ways(runs),
@@ -81,6 +84,31 @@ def _gorge(
         source=f"{LI}, Fig. 1 and 5",
         values=ratios,
         at_least=factor,
+    )
+
+
+def _walls(runs: Sequence[Run]) -> Claim:
+    """At a distance α a layer's weights have 1 + α² times their variance, without shortcuts.
+
+    So 20 layers, the embedding and the head multiply the outputs by (1 + α²)^11. Where all answers
+    are wrong the loss is proportional to the outputs. The logarithm of their norm has the standard
+    deviation ½·√(5·22/n) in layers of n units, and the loss is the mean of four lines.
+    """
+    ratios = []
+    tolerance = 1.0
+    for run in select_surface(runs, PLAIN, 20):
+        num_maps = run["model.depth"] + 2
+        expected = (2 / 1.25) ** (num_maps / 2)
+        deviation = 0.5 * math.sqrt(5 * num_maps / run["model.width"])
+        tolerance = math.exp(3 * deviation / math.sqrt(4))
+        ratios.append(loss_at(run, 1.0) / loss_at(run, 0.5) / expected)
+    return claim(
+        "20 layers without shortcuts: loss 1 × the norm of each filter away over that 0.5 × away, "
+        "over (2/1.25)^11 = 176",
+        source="He et al. 2015: the variance of a layer's outputs",
+        expected=f"1 within a factor {tolerance:.1f} = exp(3·½√(5·22/n)/√4) on every seed",
+        values=ratios,
+        holds=1 / tolerance <= min(ratios) and max(ratios) <= tolerance,
     )
 
 
@@ -174,6 +202,34 @@ def _fewer_negative(runs: Sequence[Run]) -> Claim:
         source=SAGUN,
         values=ratios,
         at_most=0.5,
+    )
+
+
+def negative_sums(run: Run) -> np.ndarray:
+    """Minus the sum of the negative eigenvalues at each inspected step, over their number."""
+    values = run.inspections["hessian_eigenvalues"]
+    weights = run.inspections["hessian_weights"]
+    return np.sum(weights * np.maximum(-values, 0), axis=1)
+
+
+def _negative_sum_follows_error(runs: Sequence[Run]) -> Claim:
+    """The Hessian is G + R. G has no negative eigenvalue, and R is linear in the errors p − y.
+
+    The mean of 1 − p is at most 1 − exp(−loss). R also holds second derivatives of the outputs. If
+    they change by a factor of three while the error falls by e^2.7, the slope changes by 0.4.
+    """
+    slopes = []
+    for run in select_curvature(runs):
+        steps = run.inspections["step"].astype(int)
+        errors = 1 - np.exp(-run.metrics["train_loss"][steps])
+        slopes.append(float(np.polyfit(np.log(errors), np.log(negative_sums(run)), 1)[0]))
+    return claim(
+        "along training: slope of the logarithm of the sum of negative eigenvalues over that of "
+        "the error 1 − exp(−loss)",
+        source=f"{SAGUN}, §3.1: the part of the Hessian that is linear in the errors",
+        expected="1 ± 0.4 on every seed",
+        values=slopes,
+        holds=max(abs(slope - 1) for slope in slopes) <= 0.4,
     )
 
 
