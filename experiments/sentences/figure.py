@@ -173,7 +173,7 @@ def _draw_accuracies(axes: Axes, runs: Sequence[Run]) -> None:
     axes.axhline(constant, color="black", linestyle="--", linewidth=0.9)
     axes.text(
         2.79,
-        constant + 1,
+        constant + 3,
         "always the\nsame answer",
         fontsize=7,
         ha="center",

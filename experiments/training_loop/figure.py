@@ -224,9 +224,9 @@ def _draw_repeat(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 def _is_off(run: Run) -> bool:
-    """Whether all units before the output are off at the start, so that nothing passes them."""
+    """Whether all units before the output are off at the end, so that nothing passes them."""
     x, _ = CODE.read_example(run)
-    forward = CODE.run_forward(CODE.unpack(run.inspections["parameters"][0]), x)
+    forward = CODE.run_forward(CODE.unpack(run.inspections["parameters"][-1]), x)
     return not np.any(forward.slopes[-1])
 
 
