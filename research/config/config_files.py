@@ -29,14 +29,12 @@ class _Loader(BoundedLoader):
     """
 
     def construct_scalar(self, node: Any) -> Any:
-        is_quoted = node.style is not None
-        if not is_quoted:
-            try:
-                check_not_lost(node.value)
-            except ValueError as error:
-                raise yaml.constructor.ConstructorError(
-                    problem=str(error), problem_mark=node.start_mark
-                ) from None
+        try:
+            check_not_lost(node.value)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(
+                problem=str(error), problem_mark=node.start_mark
+            ) from None
         return super().construct_scalar(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

@@ -5,7 +5,13 @@ import sys
 
 # A number between the marks that separate the values of an override or of a YAML text.
 NUMBER = re.compile(
-    r"(?<![^=,\[({:\s])[+-]?([\d_]*\.?[\d_]+|[\d_]+\.)([eE][+-]?\d+)?(?![^,\])}\s])"
+    r"""
+    (?<! [^=,\[({:\s'"] )                # after one of these marks, or at the start
+    [+-]? ( [\d_]* \.? [\d_]+ | [\d_]+ \. )
+    ( [eE] [+-]? \d+ )?
+    (?! [^,\])}\s'"] )                    # before one of these, or at the end
+    """,
+    re.VERBOSE,
 )
 LEAST_FLOAT64 = sys.float_info.min
 LEAST_FLOAT32 = 2.0**-126  # processors read a smaller number as 0

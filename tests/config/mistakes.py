@@ -65,6 +65,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["optimizer.learning_rate=-1e-400"], ["-1e-400 is too small a number"]),
     (["optimizer.learning_rate=1_0e-400"], ["1_0e-400 is too small a number"]),
     ([f"init.sigma_b=0.{'0' * 400}1"], ["1 is too small a number, it would be read as 0"]),
+    (["optimizer.learning_rate='1e-400'"], ["1e-400 is too small a number"]),
     (["-m", "optimizer.learning_rate=0.1,1E-400"], ["1E-400 is too small a number"]),
     (["-m", "optimizer.learning_rate=range(1e-400,1)"], ["1e-400 is too small a number"]),
     (
