@@ -4,6 +4,11 @@ from typing import Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as FastSafeLoader
+except ImportError:  # PyYAML was built without its parser in C
+    from yaml import SafeLoader as FastSafeLoader
+
 # The parser in C ends the process where a text is nested too deeply, which a short text is not.
 MAX_FAST_CHARACTERS = 8_000
 MAX_VALUES = 100_000  # a configuration has a few hundred
@@ -26,7 +31,7 @@ class BoundedLoader(_BoundedMixin, yaml.SafeLoader):
     """Reads YAML of any size in Python."""
 
 
-class _FastLoader(_BoundedMixin, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _FastLoader(_BoundedMixin, FastSafeLoader):
     """Reads YAML with the parser that is written in C, where PyYAML has it."""
 
 
@@ -66,8 +71,8 @@ def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
     return counts[node]
 
 
-def _children(node: yaml.CollectionNode) -> list[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
         return node.value
     children = []
     for key, value in node.value:

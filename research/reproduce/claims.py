@@ -93,11 +93,10 @@ def claim_on_every_seed(
         ValueError: not exactly one bound is given.
     """
     bounds = {"<": below, "≤": at_most, ">": above, "≥": at_least}
-    signs = [sign for sign, bound in bounds.items() if bound is not None]
-    if len(signs) != 1:
-        raise ValueError(f"{statement}: expected one bound, got {len(signs)}")
-    (sign,) = signs
-    bound = bounds[sign]
+    given = {sign: bound for sign, bound in bounds.items() if bound is not None}
+    if len(given) != 1:
+        raise ValueError(f"{statement}: expected one bound, got {len(given)}")
+    ((sign, bound),) = given.items()
     is_met = COMPARISONS[sign]
     return claim(
         statement,
