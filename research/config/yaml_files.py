@@ -4,35 +4,10 @@ from typing import Any
 
 import yaml
 
-try:
-    from yaml import CSafeLoader as FastSafeLoader
-except ImportError:  # PyYAML was built without its parser in C
-    from yaml import SafeLoader as FastSafeLoader
-
+FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The parser in C ends the process where a text is nested too deeply, which a short text is not.
 MAX_FAST_CHARACTERS = 8_000
 MAX_VALUES = 100_000  # a configuration has a few hundred
-
-
-class _BoundedMixin:
-    """Refuses a text whose aliases, such as ``*a``, repeat their values very many times.
-
-    Nine lines can stand for 10⁹ values, which would be written out sooner or later.
-    """
-
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()  # type: ignore[misc]
-        if node is not None:
-            _count_values(node, {})
-        return node
-
-
-class BoundedLoader(_BoundedMixin, yaml.SafeLoader):
-    """Reads YAML of any size in Python."""
-
-
-class _FastLoader(_BoundedMixin, FastSafeLoader):
-    """Reads YAML with the parser that is written in C, where PyYAML has it."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -41,11 +16,35 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: the text is not YAML, is nested too deeply, or holds too many values.
     """
-    loader = BoundedLoader if len(text) > MAX_FAST_CHARACTERS else _FastLoader
+    is_short = len(text) <= MAX_FAST_CHARACTERS
     try:
-        return yaml.load(text, loader)
+        return load_bounded(text, FastLoader if is_short else yaml.SafeLoader)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
+
+
+def load_bounded(text: str, loader_class: Any) -> Any:
+    """The content of a YAML text, as ``yaml.load`` returns it.
+
+    Aliases, such as ``*a``, repeat their values, so that nine lines can stand for 10⁹ values, which
+    would be written out sooner or later. Such a text is refused.
+
+    Args:
+        text: the text.
+        loader_class: a loader of PyYAML.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML, or stands for more than ``MAX_VALUES`` values.
+    """
+    loader = loader_class(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_values(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
