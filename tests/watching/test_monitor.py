@@ -59,7 +59,7 @@ def test_a_loop_leaves_the_record_of_a_run(directory, fathom):
     assert run.info["final"]["train_loss"] == pytest.approx(run.metrics["train_loss"][-1])
     shown = fathom("show", "first")
     assert shown.code == 0, shown.err
-    assert "layers[0] receives" in shown.out
+    assert "the squared gradient of layers[" in shown.out
     assert "optimizer=sgd" in shown.out
     listed = fathom("runs", "verdict=healthy", "seed=3")
     assert listed.code == 0, listed.err
@@ -110,7 +110,7 @@ def test_wandb_gets_the_loop(directory, wandb_records):
     rows = [record["history"]["item"] for record in records if record["type"] == "history"]
     assert [row["train/step"] for row in rows if "train/loss" in row] == [0, 1, 2]
     assert rows[0]["lr"] == pytest.approx(0.1)
-    assert "grad_norm/layer_003" in rows[0]
+    assert "grad_norm/depth_100" in rows[0]
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert run["tags"] == ["trial"]
 
@@ -121,6 +121,7 @@ def test_wandb_gets_the_loop(directory, wandb_records):
         ({"every": 0}, "every must be a whole number"),
         ({"tracker": "wandbb"}, "tracker must be"),
         ({"tracker": {"projct": "x"}}, "tracker has no setting 'projct'"),
+        ({"tracker": {"layers": "16"}}, "layers of tracker must be one of none, spread, all"),
         ({"settings": {"watch": 1}}, "settings must not have the entry 'watch'"),
         ({"tags": "trial"}, "tags must be a list"),
     ],
