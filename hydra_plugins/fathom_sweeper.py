@@ -100,8 +100,10 @@ class FathomSweeper(BasicSweeper):
             )
             new_results = self.launch_jobs([jobs[number] for number in missing])
             results.update(zip(missing, new_results, strict=True))
+        in_order = [results[number] for number in numbers]
+        self.session.directories += [Path(result["directory"]) for result in in_order]
         exit_code = _report(
-            [results[number] for number in numbers],
+            in_order,
             num_finished_before=len(numbers) - len(missing),
         )
         raise SweepEnded(exit_code)
