@@ -380,7 +380,8 @@ class Metric:
 METRICS = (
     Metric(
         "train_loss",
-        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy.",
+        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy, "
+        "for mse half the squared distance to the target.",
         "train/loss",
         is_final=True,
     ),
@@ -574,7 +575,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "parameters",
-        "The parameters in the order of their paths, at most the first 4096.",
+        "All parameters in the order of their paths: a point of the path of training.",
         "[P]",
         "parameters",
     ),
@@ -699,7 +700,6 @@ DIAGNOSTICS = (
         "[A, A]",
         "hessian_spectrum",
     ),
-    Diagnostic("weights", "All parameters as one vector.", "[P]", "weights"),
     Diagnostic(
         "token_spread",
         "Norm of the tokens' vectors minus their mean over that of the vectors, of each signal.",

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from research.config.schema import default_of, settings_with_effect
+from research.config.yaml_files import parse_yaml
 from research.records.record import read_info, write_json
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import JsonObject
@@ -29,7 +30,6 @@ from research.records.trackers.wandb import (
     make_tags,
     mark_as_uploaded,
 )
-from research.records.yaml_files import parse_yaml
 
 STEPS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
