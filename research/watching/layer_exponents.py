@@ -32,9 +32,7 @@ class _Counts:
         return _Counts(by_exponent, self.subnormal + other.subnormal)
 
 
-jax.tree_util.register_dataclass(
-    _Counts, data_fields=["by_exponent", "subnormal"], meta_fields=[]
-)
+jax.tree_util.register_dataclass(_Counts, data_fields=["by_exponent", "subnormal"], meta_fields=[])
 
 
 def layer_exponents(table: LayerTable, grads: Sequence[Any]) -> dict[str, Array]:
