@@ -168,6 +168,10 @@ COMMANDS = {
             Option("jobs", "how many runs are uploaded at once (default: 4)", "NUMBER", "4"),
         ),
     ),
+    "workspace": Command(
+        "[STUDY…]",
+        "lay out a saved view and a report of a study in Weights & Biases; fathom sync sends them",
+    ),
     "bench": Command(
         "[ROW…] [--device] [--quick]",
         "measure this machine against the budgets and write the table",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, StringNode
@@ -17,6 +18,7 @@ from research.config.given_settings import check_overrides
 from research.config.naming import run_name
 from research.config.resources import resource_dir as resource_dir
 from research.config.validation import check_choices, check_config
+from research.config.yaml_files import parse_yaml
 
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 FIELDS = dataclasses.fields(schema.Config)
@@ -126,6 +128,10 @@ def read_recorded_config(file: Path) -> schema.Config:
     """
     if not file.exists():
         raise ValueError(f"{file} is missing: this is no run that Fathom trained")
+    try:
+        parse_yaml(file.read_text(encoding="utf-8"))  # refuses what OmegaConf would expand for ever
+    except (ValueError, yaml.YAMLError):
+        raise ValueError(f"{file} is damaged: it holds no settings") from None
     recorded: Any = OmegaConf.load(file)
     typed = _root_schema()
     for group in schema.OPTIONS:

@@ -14,6 +14,7 @@ from typing import Any
 from research.config import options, schema
 from research.config.compatibility import check_compatibility
 from research.config.fields import BOUNDS, Setting, settings_of, to_plain, written
+from research.config.numbers import LEAST_FLOAT32, LEAST_FLOAT64
 from research.config.suggestions import format_suggestion
 
 MAX_NAME_BYTES = 200
@@ -31,6 +32,7 @@ def check_config(config: schema.Config) -> None:
     for item in schema.iter_fields(config):
         if item.declared is not None:
             _check_range(item.path, item.value, item.declared)
+    _check_underflow(config)
     _check_name(config.name)
     _check_tags(config.tags)
     _check_lists(config)
@@ -56,6 +58,20 @@ def _check_range(
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if is_whole and value > MAX_WHOLE and "lt" not in declared.bounds:
         raise ValueError(f"{path} must be a whole number ≤ {MAX_WHOLE}, got {value}")
+
+
+def _check_underflow(config: schema.Config) -> None:
+    """A number that is not 0 must not become 0 in the format that the program reads it in."""
+    is_wide = config.precision.kind is options.PrecisionKind.float64
+    least = LEAST_FLOAT64 if is_wide else LEAST_FLOAT32
+    for item in schema.iter_fields(config):
+        is_traced = item.declared is not None and item.declared.traced
+        if is_traced and isinstance(item.value, float) and 0 < abs(item.value) < least:
+            hint = "" if is_wide else " (precision=float64 has smaller numbers)"
+            raise ValueError(
+                f"{item.path} must be 0 or ≥ {least:.2g}, because the network would read it as 0"
+                f"{hint}, got {item.value}"
+            )
 
 
 def _check_name(name: str | None) -> None:

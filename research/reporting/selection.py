@@ -12,6 +12,7 @@ import yaml
 
 from research.config.schema import setting_paths
 from research.config.suggestions import format_suggestion
+from research.config.yaml_files import parse_yaml
 from research.gauges.table import METRICS
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run, find_runs
@@ -322,7 +323,7 @@ def _equals(setting: Any, text: str) -> bool:
 
 def _parse_yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from research.config.hydra_config import resource_dir
 from research.config.naming import run_names
 from research.config.schema import default_of, setting_paths
 from research.config.suggestions import format_suggestion
+from research.config.yaml_files import parse_yaml
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
 from research.runner.run_spec import NOT_IN_RUN_ID
@@ -173,7 +172,7 @@ def expected_runs(key: str) -> dict[str, dict[str, Any]]:
     """The settings of each run of an experiment, by dotted path; keys are names of the runs."""
     from research.sweeps.composition import compose_jobs
 
-    experiment = yaml.safe_load(_experiment_file(key).read_text(encoding="utf-8"))
+    experiment = parse_yaml(_experiment_file(key).read_text(encoding="utf-8"))
     sweeper = experiment["hydra"]["sweeper"]
     params = sweeper.get("params", {})
     jobs = expand_jobs(params, sweeper.get("arms"))

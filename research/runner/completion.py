@@ -48,11 +48,12 @@ def _is_pending(directory: Path, info: JsonObject) -> bool:
 
 
 def _complete_mirror(directory: Path) -> None:
+    from research.diagnosis.steps import judge_steps
     from research.records.mirror import complete_mirror
     from research.records.trackers import describe_error
 
     try:
-        complete_mirror(directory, must_upload=False)
+        complete_mirror(directory, must_upload=False, judge=judge_steps)
     except Exception as error:  # the failure of a dashboard must never end a command
         print(
             f"fathom: W&B lacks rows of {directory.name} ({describe_error(error)}); "

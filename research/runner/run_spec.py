@@ -207,7 +207,7 @@ def _describe_difference(spec: RunSpec) -> str:
     """Lists the settings that differ from the configuration in the run's directory."""
     import yaml
 
-    from research.records.yaml_files import parse_yaml
+    from research.config.yaml_files import parse_yaml
 
     file = spec.directory / ".hydra" / "config.yaml"
     try:

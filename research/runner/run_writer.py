@@ -10,6 +10,7 @@ import numpy as np
 from research.config.schema import to_dict
 from research.diagnosis.findings import Finding
 from research.diagnosis.observed import Divergence
+from research.diagnosis.steps import judge_steps
 from research.diagnosis.verdict import Verdict, find_stop
 from research.gauges.table import (
     METRICS,
@@ -406,6 +407,7 @@ def _make_trackers(run_spec: RunSpec, reports: TrackerReports | None) -> list[Tr
         name=identity.run_name(run_spec.directory.name),
         group=identity.run_group(run_spec.directory.absolute().parent.name),
         reports=reports,
+        judge=judge_steps,
     )
     return [tracker]
 
