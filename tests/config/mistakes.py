@@ -463,7 +463,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
 COMMANDS = [  # other commands, and what the line must hold
     ([], ["which command? one of train, reproduce, figure, runs, show, "]),
     (["trian"], ["there is no command trian; did you mean train?"]),
-    (["plot"], ["did you mean figure?"]),
+    (["plots"], ["did you mean plot?"]),
     (["help"], ["did you mean fathom --help?"]),
     (["model.depth=3"], ["did you mean fathom train model.depth=3?"]),
     (["-m", "seed=0,1"], ["did you mean fathom train -m seed=0,1?"]),
