@@ -72,7 +72,8 @@ def _run_command(arguments: Sequence[str]) -> int:
         options["device"] = parsed.device
         options["quick"] = parsed.quick
     for option in COMMANDS[parsed.command].options:
-        options[option.name] = getattr(parsed, option.name)
+        keyword = option.name.replace("-", "_")
+        options[keyword] = getattr(parsed, keyword)
     command = importlib.import_module(f"research.cli.{parsed.command}")
     return command.main([*parsed.words, *unparsed], **options)
 

@@ -134,8 +134,12 @@ COMMANDS = {
         "needs checkpoint.keep=true",
     ),
     "sync": Command(
-        "[FILTER… | RUN…]",
+        "[FILTER… | RUN…] [--dry-run] [--jobs NUMBER]",
         "bring every run, or those that match, to Weights & Biases, each row exactly once",
+        options=(
+            Option("dry-run", "show what would be uploaded, and upload nothing"),
+            Option("jobs", "how many runs are uploaded at once (default: 4)", "NUMBER", "4"),
+        ),
     ),
     "bench": Command(
         "[ROW…] [--device] [--quick]",
