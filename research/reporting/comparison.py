@@ -269,7 +269,7 @@ class _RecordComparison:
         for column in _in_declared_order({**a, **b}):
             if column == "step":
                 continue
-            if column not in a or column not in b or a[column].shape[1:] != b[column].shape[1:]:
+            if not _have_same_shape(a.get(column), b.get(column)):
                 self.only_in_one.append(f"{table}.{column}")
                 continue
             self._compare_column(table, column, steps, a[column][rows_a], b[column][rows_b])
@@ -315,6 +315,11 @@ class _RecordComparison:
             b=first.b,
             num_columns=num_columns,
         )
+
+
+def _have_same_shape(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    """Whether both columns exist and have the same shape after their rows."""
+    return a is not None and b is not None and a.shape[1:] == b.shape[1:]
 
 
 def _in_declared_order(columns: Mapping[str, Any]) -> list[str]:

@@ -110,8 +110,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in panels.row_starts(axes):
         row_start.set_ylabel(panels.gauge_label(gauge))
     panels.add_legend(figure, legend)
-    every_group = group_runs(runs, [*layout.series, *([layout.facet] if layout.facet else [])])
-    notes = [*_notes(every_profile, every_group, is_log), *filter(None, [styles.note])]
+    every_group = group_runs(runs, [*layout.series, *layout.facets])
+    notes = _notes(every_profile, every_group, is_log) + styles.notes
     panels.add_notes(figure, notes)
     return Drawing(figure, f"profile_{gauge}", notes)
 
@@ -196,10 +196,10 @@ def average_profile(
     has_zeros = bool(np.any(values == 0))
     if is_log:
         values = np.log(np.where(values > 0, values, np.nan))
-    mean = column_means(values)
-    low, high = mean_intervals(values)
+    parts = np.stack([column_means(values), *mean_intervals(values)])
     if is_log:
-        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+        parts = np.exp(parts)
+    mean, low, high = parts
     return MeanProfile(
         style=curve_style,
         mean=mean,
