@@ -545,13 +545,19 @@ def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
     return f"{mean} over {seeds} seeds, shaded: 95 % interval of the mean"
 
 
-def share_limits(axes: Sequence[Axes]) -> None:
-    """Gives all panels the same limits, so that they can be compared."""
+def share_limits(axes: Sequence[Axes], *, has_same_x: bool = True) -> None:
+    """Gives all panels the same limits, so that they can be compared.
+
+    Args:
+        axes: the panels.
+        has_same_x: whether the horizontal limits are shared as well as the vertical ones.
+    """
     horizontal = [panel.get_xlim() for panel in axes]
     vertical = [panel.get_ylim() for panel in axes]
     for panel in axes:
-        panel.set_xlim(_widest(horizontal))
         panel.set_ylim(_widest(vertical))
+        if has_same_x:
+            panel.set_xlim(_widest(horizontal))
 
 
 def _widest(limits: Sequence[tuple[float, float]]) -> tuple[float, float]:

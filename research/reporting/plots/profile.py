@@ -26,6 +26,7 @@ from research.reporting.quantities import PREDICTED_FACTOR
 
 FIRST = "first"
 LAST = "last"
+DEPTH = "model.depth"
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 
 
@@ -106,7 +107,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if is_log:
             panel.set_yscale("log")
-    panels.share_limits(axes)
+    panels.share_limits(axes, has_same_x=layout.facet != DEPTH)
     for row_start in panels.row_starts(axes):
         row_start.set_ylabel(panels.gauge_label(gauge))
     panels.add_legend(figure, legend)
