@@ -21,7 +21,7 @@ def run_cell(source, variables):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quickly_compiled", "workplace")
+@pytest.mark.usefixtures("workplace")
 def test_every_cell_of_the_notebook_runs_and_shows_something():
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     variables = {}
