@@ -146,7 +146,7 @@ def _report(results: Sequence[Result], num_finished_before: int) -> int:
         directory = Path(result["directory"])
         if (directory / "run.json").exists():
             runs.append(Run(directory))
-        if result["status"] != "done":
+        if result["status"] not in ("done", "stopped"):
             failures.append((directory.name, _failure_reason(result)))
     readable = leave_out_damaged(runs)
     if readable:

@@ -19,6 +19,7 @@ from research.benchmark.device_rows import FULL, make_rows
 from research.benchmark.rows import ROWS
 from research.cli.parser import COMMANDS
 from research.config import options, schema
+from research.diagnosis import findings
 from research.gauges import table as gauge_table
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
 from research.reproduce.experiments import experiment_names, read_duration
@@ -341,6 +342,14 @@ def test_every_setting_of_a_group_without_options_is_named_with_its_default(grou
         assert f"{group}.{item.name}" in text
     for setting, default in re.findall(rf"`{group}\.(\w+)`[^`;.]*?\((\d+)", text):
         assert getattr(option, setting) == float(default)
+
+
+def test_a_table_has_every_kind_of_finding():
+    text = page("docs/guides/measurements.md")
+    for kind in findings.KINDS:
+        assert f"| `{kind.name}` | {kind.severity.name} | {kind.meaning} |\n" in text
+    for name in options.STOP_KINDS:
+        assert f"`{name}`" in text.partition("`diagnose.stop` lists")[2]
 
 
 def test_every_gauge_and_inspection_is_explained():

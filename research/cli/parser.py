@@ -133,6 +133,10 @@ COMMANDS = {
         "draw the loss around a run's final weights, and on the way to another run; "
         "needs checkpoint.keep=true",
     ),
+    "remedy": Command(
+        "RUN | FILTER… | last",
+        "train what a run's findings advise, beside the unchanged run, and say what helps",
+    ),
     "sync": Command(
         "[FILTER… | RUN…] [--dry-run] [--jobs NUMBER]",
         "bring every run, or those that match, to Weights & Biases, each row exactly once",

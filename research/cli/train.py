@@ -193,7 +193,7 @@ def _report_run(result: dict[str, Any], session: Session) -> int:
 
     if is_primary():
         print_run(result)
-    return 0 if result["status"] == "done" else 1
+    return 0 if result["status"] in ("done", "stopped") else 1
 
 
 @contextlib.contextmanager

@@ -22,9 +22,15 @@ VERDICT_COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",
     "underflow": "yellow",
+    "forward_underflow": "yellow",
+    "overflow": "yellow",
+    "spike": "yellow",
+    "collapsed": "yellow",
+    "not_learning": "yellow",
     "exploding": "magenta",
     "dead": "red",
     "diverged": "red",
+    "inputs": "red",
     "failed": "red",
 }
 RESULT_HEADINGS = (
@@ -93,11 +99,16 @@ def print_run(info: Mapping[str, Any]) -> None:
         f"{format_final(info.get('final') or {})}   "
         f"{steps} steps in {training:.1f} s (compiled in {compiling:.1f} s)"
     )
+    stopped = info.get("stopped")
+    if stopped:
+        out.print(
+            f"stopped after step {stopped['step']}, because diagnose.stop has {stopped['kind']}"
+        )
     verdict = info.get("verdict")
     if verdict:
-        kind, _, explanation = verdict["sentence"].partition(":")
-        colour = VERDICT_COLOURS.get(kind, "")
-        out.print(Text(f"{kind}:", colour) + Text(explanation), soft_wrap=True)
+        title, _, explanation = verdict["sentence"].partition(":")
+        colour = VERDICT_COLOURS.get(verdict.get("kind") or "", "")
+        out.print(Text(f"{title}:", colour) + Text(explanation), soft_wrap=True)
     directory = escape(str(info["directory"]))
     out.print(f"record: {directory}   show it again: fathom show {directory}", soft_wrap=True)
 
