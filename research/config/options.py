@@ -271,7 +271,18 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class GroupNorm(Norm):
+class AffineNorm(Norm):
+    """Every norm but ``none``."""
+
+    kind: NormKind = NormKind.layer
+    affine: bool = setting(
+        True,
+        "Whether the norm learns a scale and a shift for each unit; rms has no shift.",
+    )
+
+
+@dataclass(frozen=True)
+class GroupNorm(AffineNorm):
     """``group``: normalisation over groups of units (Wu & He 2018)."""
 
     kind: NormKind = NormKind.group

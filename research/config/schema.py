@@ -70,7 +70,12 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         stochastic_depth=options.RandomSkip,
         dense=options.DenseSkip,
     ),
-    "norm": _by_kind(options.NormKind, options.Norm, group=options.GroupNorm),
+    "norm": _by_kind(
+        options.NormKind,
+        options.AffineNorm,
+        none=options.Norm,
+        group=options.GroupNorm,
+    ),
     "activation": _by_kind(options.ActivationKind, options.Activation),
     "init": _by_kind(
         options.InitKind,
