@@ -20,6 +20,8 @@ SETTINGS = {  # the short name of a setting, and its path
     "kind": "model",
     "placement": "norm.placement",
     "groups": "norm.groups",
+    "affine": "norm.affine",
+    "scale": "norm.scale",
     "growth": "skip.growth",
 }
 USUAL = {

@@ -11,6 +11,7 @@ from research.config.options import (
     RESNET_DEPTHS,
     RESNETS,
     ActivationKind,
+    AffineNorm,
     CellKind,
     DenseSkip,
     FeedForward,
@@ -18,6 +19,7 @@ from research.config.options import (
     InitKind,
     ModelKind,
     NormKind,
+    NormScale,
     Optimizer,
     OptimizerKind,
     Placement,
@@ -267,10 +269,31 @@ def _norm_conflicts(config: Config) -> Iterator[Conflict]:
             got=placement.name,
             reason=reason,
         )
+    if placement is Placement.peri and model.kind in RESNETS:
+        reason = f"peri is not an order of {model.kind.name}"
+        yield Conflict(
+            path="norm.placement",
+            valid="pre, post or branch",
+            got=placement.name,
+            reason=reason,
+        )
+    if isinstance(config.norm, AffineNorm):
+        yield from _norm_scale_conflicts(config.norm, model.kind)
     if kind is NormKind.batch:
         yield from _batch_norm_conflicts(config)
     if isinstance(config.norm, GroupNorm):
         yield from _group_norm_conflicts(config.norm, config)
+
+
+def _norm_scale_conflicts(norm: AffineNorm, model: ModelKind) -> Iterator[Conflict]:
+    if norm.scale is not NormScale.one and model in (*RESNETS, ModelKind.rnn):
+        reason = f"norm.scale counts blocks of one shape, which {model.name} has not"
+        yield Conflict(
+            path="norm.scale",
+            valid="one",
+            got=norm.scale.name,
+            reason=reason,
+        )
 
 
 def _batch_norm_conflicts(config: Config) -> Iterator[Conflict]:

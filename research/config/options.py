@@ -24,7 +24,8 @@ SkipKind = enum.Enum(
     "deepnorm stochastic_depth dense",
 )
 NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
-Placement = enum.Enum("Placement", ["pre", "post", "branch"])
+Placement = enum.Enum("Placement", ["pre", "post", "branch", "peri"])
+NormScale = enum.Enum("NormScale", ["one", "inv_sqrt_layer"])
 ActivationKind = enum.Enum("ActivationKind", "relu tanh sigmoid gelu silu elu selu softsign linear")
 InitKind = enum.Enum(
     "InitKind",
@@ -266,7 +267,8 @@ class Norm:
     kind: NormKind = NormKind.none
     placement: Placement = setting(
         Placement.pre,
-        "Before the branch, after the sum, or at the end of the branch; of ResNets, their order.",
+        "Before the branch, after the sum, at the end of the branch, or (peri) before the branch "
+        "and at its end; of ResNets, their order.",
     )
 
 
@@ -279,6 +281,16 @@ class AffineNorm(Norm):
         True,
         "Whether the norm learns a scale and a shift for each unit; rms has no shift.",
     )
+    scale: NormScale = setting(
+        NormScale.one,
+        "Factor on the output of the norm of block l = 1, 2, …: 1, or 1/√l (Sun et al. 2025).",
+        only_with={"placement": (Placement.pre,)},
+    )
+
+
+def has_scaled_norm(norm: Norm) -> bool:
+    """Whether the output of the norm of block l is multiplied by 1/√l."""
+    return isinstance(norm, AffineNorm) and norm.scale is NormScale.inv_sqrt_layer
 
 
 @dataclass(frozen=True)

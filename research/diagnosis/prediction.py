@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from research.config.options import FeedForward, ModelKind, ScaledSkip, SkipInit, SkipKind
+from research.config.options import (
+    FeedForward,
+    ModelKind,
+    ScaledSkip,
+    SkipInit,
+    SkipKind,
+    has_scaled_norm,
+)
 from research.config.schema import Config
 from research.diagnosis.verdict import skipped_layers
 from research.theory import profiles
@@ -66,6 +73,7 @@ def predicted_profile(
         norm=config.norm.kind.name,
         placement=config.norm.placement.name,
         batch=batch_size,
+        scales_norm=has_scaled_norm(config.norm),
     )
 
 

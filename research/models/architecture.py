@@ -26,6 +26,7 @@ from research.models.hparams import HParams
 from research.models.plan import PLANS, Stage
 
 RANDOM_SKIPS = (SkipKind.dropout, SkipKind.stochastic_depth)
+BEFORE_BRANCH = (Placement.pre, Placement.peri)
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,13 @@ class Architecture:
 
     @property
     def head_norm(self) -> options.Norm:
-        """The norm before the head: the same as in the blocks if they are pre-norm, else none."""
-        return self.norm if self.norm.placement is Placement.pre else options.Norm()
+        """The norm before the head: that of the blocks if it precedes their branches, else none."""
+        return self.norm if self.norm.placement in BEFORE_BRANCH else options.Norm()
+
+    @property
+    def scales_norm(self) -> bool:
+        """Whether the output of the norm of block l is multiplied by 1/√l."""
+        return options.has_scaled_norm(self.norm)
 
     @property
     def deepnorm_alpha(self) -> float:

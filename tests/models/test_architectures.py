@@ -56,7 +56,8 @@ def test_as_many_combinations_are_allowed_as_the_rules_leave():
     dense = 2  # without a norm, or with batch norm before the branch
     deepnorm = 2  # with layer or rms norm after the sum
     # In ResNets the placement is the order of operations, and acts without a norm, too.
-    resnets = free * len(NORMS) * placements + placements
+    orders = placements - len({"peri"})
+    resnets = free * len(NORMS) * orders + orders
 
     counts = Counter(combination.model for combination in MATRIX)
 
@@ -69,12 +70,12 @@ def test_as_many_combinations_are_allowed_as_the_rules_leave():
         "rnn": 4 * without_batch + 2,  # four shortcuts for Elman cells; none for GRU and LSTM
     }
     assert counts == {
-        "mlp": 179,
-        "cnn": 179,
+        "mlp": 234,
+        "cnn": 234,
         "resnet_cifar": 201,
         "resnet": 201,
-        "transformer": 145,
-        "rnn": 54,
+        "transformer": 189,
+        "rnn": 70,
     }
 
 
@@ -150,8 +151,9 @@ def mark_slow_except(models, combinations):
 
 WITHOUT_RESNETS = [combination for combination in MATRIX if combination.model != "resnet"]
 COVERING = cover(WITHOUT_RESNETS)
+ORDERS = [placement for placement in PLACEMENTS if placement != "peri"]
 RESNETS = [
-    Combination(Network("resnet"), "identity", "batch", placement) for placement in PLACEMENTS
+    Combination(Network("resnet"), "identity", "batch", placement) for placement in ORDERS
 ]
 
 
