@@ -421,6 +421,12 @@ def _init_conflicts(config: Config) -> Iterator[Conflict]:
         )
 
 
+PRECONDITIONED = (
+    OptimizerKind.adam,
+    OptimizerKind.adamw,
+    OptimizerKind.rmsprop,
+    OptimizerKind.adagrad,
+)
 PER_LAYER = (ModelKind.mlp, *CONVOLUTIONAL, ModelKind.transformer)
 
 
@@ -500,6 +506,15 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
             )
         if name == "masked_outputs":
             yield from _mask_conflicts(config)
+        optimizer = config.optimizer.kind
+        if name == "preconditioned_sharpness" and optimizer not in PRECONDITIONED:
+            valid = " or ".join(kind.name for kind in PRECONDITIONED)
+            yield Conflict(
+                path="optimizer",
+                valid=valid,
+                got=optimizer.name,
+                reason=f"{name} needs an optimizer that divides by the size of gradients",
+            )
 
 
 def _mask_conflicts(config: Config) -> Iterator[Conflict]:

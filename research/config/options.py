@@ -83,6 +83,7 @@ RESNETS = (ModelKind.resnet_cifar, ModelKind.resnet)
 CONVOLUTIONAL = (ModelKind.cnn, *RESNETS)
 INSPECTIONS = (
     "sharpness",
+    "preconditioned_sharpness",
     "jacobian_spectrum",
     "gradient_correlation",
     "input_gradient",

@@ -480,6 +480,21 @@ DIAGNOSTICS = (
     ),
     Diagnostic("sharpness_bound", "Its greatest possible error.", "[]", "sharpness", tracked=True),
     Diagnostic(
+        "preconditioned_sharpness",
+        "Greatest eigenvalue of P^(-½) H P^(-½), with the Hessian H of the training loss and the "
+        "diagonal matrix P by which the next update divides (adam, adamw, rmsprop, adagrad).",
+        "[]",
+        "preconditioned_sharpness",
+        tracked=True,
+    ),
+    Diagnostic(
+        "preconditioned_sharpness_bound",
+        "Its greatest possible error.",
+        "[]",
+        "preconditioned_sharpness",
+        tracked=True,
+    ),
+    Diagnostic(
         "jacobian_spectrum",
         "Singular values of J = ∂h_N/∂h_0 at the first example (mlp).",
         "[D]",

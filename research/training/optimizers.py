@@ -23,7 +23,7 @@ from research.config.options import (
     RMSProp,
     Schedule,
 )
-from research.gauges.norms import tree_euclidean
+from research.gauges.norms import nonzero_or_one, tree_euclidean
 from research.training.layer_params import MATRIX_NAMES, STAGES, path_names
 
 
@@ -71,6 +71,55 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         case Optimizer(kind=OptimizerKind.gd | OptimizerKind.sgd):
             return decay
     raise ValueError(f"unknown optimizer {optimizer.kind}")
+
+
+def preconditioner(optimizer: Optimizer, opt_state: Any) -> Any:
+    """The positive numbers by which the last update divided each parameter's direction.
+
+    With v the average of squared gradients, t the number of updates and ε ``epsilon``:
+
+    - ``adam``, ``adamw``: (1 − β₁ᵗ)·(√(v/(1 − β₂ᵗ)) + ε), what divides the average m of gradients.
+    - ``rmsprop``: √v + ε. ``adagrad``: √(v + ε).
+
+    Args:
+        optimizer: the option, with arrays for its traced numbers.
+        opt_state: the state of ``make_optimizer(optimizer)`` after that update.
+
+    Returns:
+        A tree like the parameters; 1 where the number is 0.
+
+    Raises:
+        ValueError: the optimizer divides by nothing of the kind.
+
+    References:
+        Cohen et al., Adaptive gradient methods at the edge of stability, 2022, §3.
+    """
+    match optimizer:
+        case Adam(kind=OptimizerKind.adam | OptimizerKind.adamw, beta1=beta1, beta2=beta2):
+            count = optax.tree.get(opt_state, "count")
+            mean_correction = 1 - beta1**count
+            square_correction = 1 - beta2**count
+
+            def divisor(square: Array) -> Array:
+                root = jnp.sqrt(square / square_correction)
+                return mean_correction * (root + optimizer.epsilon)
+
+            squares = optax.tree.get(opt_state, "nu")
+        case RMSProp(kind=OptimizerKind.rmsprop):
+
+            def divisor(square: Array) -> Array:
+                return jnp.sqrt(square) + optimizer.epsilon
+
+            squares = optax.tree.get(opt_state, "nu")
+        case AdaGrad(kind=OptimizerKind.adagrad):
+
+            def divisor(square: Array) -> Array:
+                return jnp.sqrt(square + optimizer.epsilon)
+
+            squares = optax.tree.get(opt_state, "sum_of_squares")
+        case _:
+            raise ValueError(f"optimizer must be adaptive, got {optimizer.kind.name}")
+    return jax.tree.map(lambda square: nonzero_or_one(divisor(square)), squares)
 
 
 def _matrices(params: Any) -> Any:
