@@ -183,7 +183,11 @@ class Transformer(FeedForward):
 
     kind: ModelKind = ModelKind.transformer
     heads: int = setting(4, "Attention heads; a divisor of the width.", ge=1)
-    expansion: int = setting(4, "Hidden units of the feed-forward layer, in widths.", ge=1)
+    expansion: int = setting(
+        4,
+        "Hidden units of the feed-forward layer, in widths; 0: blocks of attention alone.",
+        ge=0,
+    )
     positions: Positions = setting(Positions.learned, "How positions are encoded.")
     tied: bool = setting(
         False, "Whether the head of a language model uses the embedding's weights."

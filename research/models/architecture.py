@@ -128,6 +128,11 @@ class Architecture:
         return self.model.kind in CONVOLUTIONAL
 
     @property
+    def has_attention(self) -> bool:
+        """Whether some of its layers are attention, and signals hold a vector for each token."""
+        return self.model.kind is ModelKind.transformer
+
+    @property
     def is_resnet(self) -> bool:
         """Whether it is a ResNet, in which ``norm.placement`` is the order of operations."""
         return self.model.kind in RESNETS

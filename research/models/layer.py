@@ -132,7 +132,11 @@ def signal_statistics(
         layer: the layer's number; N is the output of the last layer.
     """
     active_share = arch.num_active_units(layer) / arch.residual_width
-    return measure_at(Site.FORWARD, ctx.level, jax.lax.stop_gradient(h), active_share)
+    stopped = jax.lax.stop_gradient(h)
+    statistics = measure_at(Site.FORWARD, ctx.level, stopped, active_share)
+    if arch.has_attention:
+        statistics = statistics | measure_at(Site.TOKENS, ctx.level, stopped, ctx.padding_mask)
+    return statistics
 
 
 def numbers_per_step(arch: Architecture) -> int:

@@ -372,7 +372,10 @@ def _gradient_gauges(
         return {}, tree_euclidean(grads)
     stages = stages_of(arch, grads)
     measured = {}
-    for gauge in gauges_at(Site.GRADIENT, level):
+    gauges = list(gauges_at(Site.GRADIENT, level))
+    if arch.has_attention:
+        gauges += gauges_at(Site.PROJECTION, level)
+    for gauge in gauges:
         assert gauge.measure is not None
         measured[gauge.name] = each_layer(gauge.measure, stages, count=hp.num_layers)
     return measured, _global_norm(grads, measured[GRAD_NORM.name])
