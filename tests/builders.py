@@ -23,6 +23,7 @@ SETTINGS = {  # the short name of a setting, and its path
     "affine": "norm.affine",
     "scale": "norm.scale",
     "growth": "skip.growth",
+    "streams": "skip.streams",
 }
 USUAL = {
     "shape": (5,),

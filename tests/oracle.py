@@ -132,11 +132,51 @@ def combine(kind, h, branch, at):
             return h + at.mask(rate) * branch
         case "deepnorm":
             return (2 * at.depth) ** 0.25 * h + branch
+        case "hyper" | "mhc":
+            maps = stream_maps(kind, at.learned["streams"])
+            outputs = []
+            for row, weight in zip(maps.mixing, maps.writing, strict=True):
+                mixed = sum(m * each for m, each in zip(row, streams_of(h, maps), strict=True))
+                outputs.append(mixed + weight * branch)
+            return jnp.concatenate(outputs, axis=-1)
         case "dense":
             end = at.num_active + branch.shape[-1]
             parts = [h[..., : at.num_active], branch, h[..., end:]]
             return jnp.concatenate(parts, axis=-1)
     raise ValueError(f"no formula for {kind}")
+
+
+@dataclass(frozen=True)
+class StreamMaps:
+    """What a layer does with n streams: the weights a and b and the matrix M."""
+
+    reading: Any
+    mixing: Any
+    writing: Any
+
+
+def stream_maps(kind, learned):
+    """The maps of ``hyper`` or ``mhc`` from their parameters."""
+    reading = learned["reading"]
+    mixing = learned["mixing"]
+    writing = learned["writing"]
+    if kind == "hyper":
+        return StreamMaps(reading, mixing, writing)
+    matrix = jnp.exp(mixing)
+    for _ in range(20):
+        matrix = matrix / jnp.sum(matrix, 1)[:, None]
+        matrix = matrix / jnp.sum(matrix, 0)[None]
+    return StreamMaps(sigmoid(reading), matrix, 2 * sigmoid(writing))
+
+
+def streams_of(h, maps):
+    return jnp.split(h, len(maps.reading), axis=-1)
+
+
+def read_streams(kind, h, learned):
+    """What the branch reads."""
+    maps = stream_maps(kind, learned["streams"])
+    return sum(weight * each for weight, each in zip(maps.reading, streams_of(h, maps), strict=True))
 
 
 @dataclass
@@ -326,6 +366,9 @@ def unrolled(
     num_active = arch.model.width
     h = apply_linear(x, params["embed"])
     h = jnp.pad(h, ((0, 0), (0, depth * growth)))
+    streams = arch.skip.streams if kind in ("hyper", "mhc") else 1
+    h = jnp.tile(h, (1, streams))
+    num_active = num_active * streams
     h = perturb("signal_grad", 0, h)
     trace.signals.append(h[:, :num_active])
     (stage,) = params["stages"].values()
@@ -333,6 +376,8 @@ def unrolled(
         layer = take_layer(stage, number)
         layer_running = take_layer(running["stages"][0], number) if running else {}
         z = perturb("branch_grad", number, h)
+        if kind in ("hyper", "mhc"):
+            z = read_streams(kind, z, layer["skip"])
         z = normalize_at("pre", z, layer, layer_running) * norm_scale(arch.norm, number)
         branch = _branch(arch, z, layer["branch"], num_active, trace)
         branch = normalize_at("branch", branch, layer, layer_running)
@@ -342,6 +387,8 @@ def unrolled(
         h = perturb("signal_grad", number + 1, h)
         num_active += growth
         trace.signals.append(h[:, :num_active])
+    if streams > 1:
+        h = sum(jnp.split(h, streams, axis=-1)) / streams
     h = normalize_at("pre", h, params, running)
     activated = ACTIVATIONS[arch.activation.kind.name](h)
     return apply_linear(activated, params["head"]), trace

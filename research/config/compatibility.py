@@ -123,6 +123,8 @@ def _skip_conflicts(config: Config) -> Iterator[Conflict]:
             yield from _fixup_conflicts(config)
         case SkipKind.dense:
             yield from _dense_conflicts(config)
+        case SkipKind.hyper | SkipKind.mhc:
+            yield from _stream_conflicts(config)
 
 
 def _recurrent_skip_conflicts(model: Recurrent, kind: SkipKind) -> Iterator[Conflict]:
@@ -220,6 +222,27 @@ def _dense_conflicts(config: Config) -> Iterator[Conflict]:
             reason=reason,
         )
     yield from _dense_width_conflicts(config)
+
+
+def _stream_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    skip = config.skip.kind.name
+    if model in RESNETS:
+        reason = f"skip={skip} needs layers of one shape"
+        yield Conflict(
+            path="model",
+            valid="mlp, cnn or transformer",
+            got=model.name,
+            reason=reason,
+        )
+    if config.norm.placement is Placement.post:
+        reason = f"skip={skip} has several streams after the sum"
+        yield Conflict(
+            path="norm.placement",
+            valid="pre, branch or peri",
+            got=config.norm.placement.name,
+            reason=reason,
+        )
 
 
 def _dense_width_conflicts(config: Config) -> Iterator[Conflict]:
@@ -421,6 +444,7 @@ def _init_conflicts(config: Config) -> Iterator[Conflict]:
         )
 
 
+STREAM_SKIPS = (SkipKind.hyper, SkipKind.mhc)
 PRECONDITIONED = (
     OptimizerKind.adam,
     OptimizerKind.adamw,
@@ -503,6 +527,14 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
                 valid="none",
                 got=skip.name,
                 reason=reason,
+            )
+        if name == "stream_mixing" and skip not in STREAM_SKIPS:
+            valid = " or ".join(kind.name for kind in STREAM_SKIPS)
+            yield Conflict(
+                path="skip",
+                valid=valid,
+                got=skip.name,
+                reason=f"{name} needs several residual streams",
             )
         if name == "masked_outputs":
             yield from _mask_conflicts(config)

@@ -21,7 +21,7 @@ Padding = enum.Enum("Padding", ["zero", "circular"])
 SkipKind = enum.Enum(
     "SkipKind",
     "none identity scaled inv_sqrt_depth rezero skipinit fixup highway gated projection dropout "
-    "deepnorm stochastic_depth dense",
+    "deepnorm stochastic_depth dense hyper mhc",
 )
 NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
 Placement = enum.Enum("Placement", ["pre", "post", "branch", "peri"])
@@ -104,6 +104,7 @@ INSPECTIONS = (
     "hessian_spectrum",
     "weights",
     "tokens",
+    "stream_mixing",
     "clipping",
 )
 
@@ -263,6 +264,21 @@ class DenseSkip(Skip):
 
     kind: SkipKind = SkipKind.dense
     growth: int = setting(12, "Units that each layer adds.", ge=1)
+
+
+@dataclass(frozen=True)
+class StreamSkip(Skip):
+    """``hyper`` and ``mhc``: several residual streams, which every layer mixes."""
+
+    kind: SkipKind = SkipKind.hyper
+    streams: int = setting(4, "Residual streams, each as wide as the model.", ge=1, le=64)
+    mixing_noise: float = setting(
+        0.0,
+        "Standard deviation of Gaussian noise on the initial mixing matrix of the streams; of mhc, "
+        "on its logarithm.",
+        ge=0,
+        traced=True,
+    )
 
 
 @dataclass(frozen=True)

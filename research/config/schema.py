@@ -69,6 +69,8 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         dropout=options.RandomSkip,
         stochastic_depth=options.RandomSkip,
         dense=options.DenseSkip,
+        hyper=options.StreamSkip,
+        mhc=options.StreamSkip,
     ),
     "norm": _by_kind(
         options.NormKind,

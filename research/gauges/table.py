@@ -846,6 +846,12 @@ DIAGNOSTICS = (
         "tokens",
     ),
     Diagnostic(
+        "stream_mixing",
+        "Matrix by which each layer mixes n residual streams, as it is used (hyper, mhc).",
+        "[N, n, n]",
+        "stream_mixing",
+    ),
+    Diagnostic(
         "unclipped_norm", "Norm of the first batch's gradient before clipping.", "[]", "clipping"
     ),
     Diagnostic("clipped_norm", "Its norm after clipping.", "[]", "clipping"),

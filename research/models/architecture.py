@@ -21,6 +21,7 @@ from research.config.options import (
     NormKind,
     Placement,
     SkipKind,
+    StreamSkip,
 )
 from research.models.hparams import HParams
 from research.models.plan import PLANS, Stage
@@ -183,6 +184,16 @@ class Architecture:
     def growth(self) -> int:
         """Units that each layer adds to the residual stream: 0 except for ``skip=dense``."""
         return self.skip.growth if isinstance(self.skip, DenseSkip) else 0
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether a signal holds several residual streams side by side."""
+        return isinstance(self.skip, StreamSkip)
+
+    @property
+    def num_streams(self) -> int:
+        """Residual streams, each ``residual_width`` wide: 1 except for ``hyper`` and ``mhc``."""
+        return self.skip.streams if isinstance(self.skip, StreamSkip) else 1
 
     def num_active_units(self, layer: int | Array) -> int | Array:
         """Units of the input of layer ``layer`` that hold a value.

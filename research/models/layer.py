@@ -56,7 +56,7 @@ class Layer(nnx.Module):
             self.branch = Cell(arch, numbers_per_step(arch), hp, rngs=rngs)
         else:
             self.branch = FeedForwardBranch(arch, part, layer, hp, rngs=rngs)
-        self.skip = Skip(arch, part, hp, rngs=rngs)
+        self.skip = Skip(arch, part, hp, rngs=rngs, layer=layer)
 
     def __call__(
         self,
@@ -75,7 +75,7 @@ class Layer(nnx.Module):
             layer: the layer's number, from 0.
             step_input: what a recurrent layer reads of the example, [B, P].
         """
-        z = tap(h, slots.get(BRANCH_GRAD.name))
+        z = self.skip.read(tap(h, slots.get(BRANCH_GRAD.name)))
         z = self._normalize(z, Placement.pre, ctx)
         if self.arch.scales_norm:
             z = z * self._norm_scale(layer).astype(z.dtype)

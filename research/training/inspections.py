@@ -18,6 +18,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
+from research.config.options import SkipKind
 from research.gauges.curvature import (
     difference_errors,
     hessian_spectrum,
@@ -40,13 +41,14 @@ from research.gauges.table import SIGNAL_GRAD
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
+from research.models.streams import sinkhorn
 from research.training.landscape import (
     difference,
     filter_normalized,
     losses_on_line,
     losses_on_plane,
 )
-from research.training.layer_params import is_kernel, kernels_of, path_names
+from research.training.layer_params import is_kernel, kernels_of, path_names, stages_of
 from research.training.losses import loss_and_accuracy
 from research.training.objective import (
     Batch,
@@ -786,6 +788,20 @@ def _tokens(snapshot: Snapshot) -> Diagnostics:
     }
 
 
+def _stream_mixing(snapshot: Snapshot) -> Diagnostics:
+    """The matrix [N, n, n] by which each layer mixes n residual streams, as it is used."""
+    is_constrained = snapshot.arch.skip.kind is SkipKind.mhc
+    matrices = []
+    for stage in stages_of(snapshot.arch, snapshot.state.params):
+        by_part = []
+        for stack in stage:
+            mixing = stack["skip"]["streams"]["mixing"]
+            by_part.append(jax.vmap(sinkhorn)(mixing) if is_constrained else mixing)
+        in_order = jnp.stack(by_part, axis=1)  # [blocks, layers of a block, n, n]
+        matrices.append(in_order.reshape(-1, *in_order.shape[2:]))
+    return {"stream_mixing": jnp.concatenate(matrices)}
+
+
 def _clipping(snapshot: Snapshot) -> Diagnostics:
     """The norm of the first batch's gradient before and after clipping, and their cosine.
 
@@ -833,5 +849,6 @@ INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "hessian_spectrum": _hessian_spectrum,
     "weights": _weights,
     "tokens": _tokens,
+    "stream_mixing": _stream_mixing,
     "clipping": _clipping,
 }

@@ -47,7 +47,7 @@ from .networks import assert_same_gradients, to_numpy
 
 def test_as_many_combinations_are_allowed_as_the_rules_leave():
     """Most shortcuts go with everything; ``compatibility.py`` has the rules for the others."""
-    free = len(SKIPS) - len({"fixup", "deepnorm", "dense"})
+    free = len(SKIPS) - len({"fixup", "deepnorm", "dense", "hyper", "mhc"})
     placed = len(NORMS) - 1  # norms that have a placement: all but none
     placements = len(PLACEMENTS)
     all_norms = 1 + placed * placements
@@ -55,6 +55,8 @@ def test_as_many_combinations_are_allowed_as_the_rules_leave():
     fixup = 1  # without a norm
     dense = 2  # without a norm, or with batch norm before the branch
     deepnorm = 2  # with layer or rms norm after the sum
+    streams = 2 * (1 + placed * (placements - 1))  # hyper and mhc: no norm after the sum
+    streams_without_batch = 2 * (1 + (placed - 1) * (placements - 1))
     # In ResNets the placement is the order of operations, and acts without a norm, too.
     orders = placements - len({"peri"})
     resnets = free * len(NORMS) * orders + orders
@@ -62,19 +64,19 @@ def test_as_many_combinations_are_allowed_as_the_rules_leave():
     counts = Counter(combination.model for combination in MATRIX)
 
     assert counts == {
-        "mlp": free * all_norms + fixup + dense,
-        "cnn": free * all_norms + fixup + dense,
+        "mlp": free * all_norms + fixup + dense + streams,
+        "cnn": free * all_norms + fixup + dense + streams,
         "resnet_cifar": resnets,
         "resnet": resnets,
-        "transformer": free * without_batch + deepnorm,
+        "transformer": free * without_batch + deepnorm + streams_without_batch,
         "rnn": 4 * without_batch + 2,  # four shortcuts for Elman cells; none for GRU and LSTM
     }
     assert counts == {
-        "mlp": 234,
-        "cnn": 234,
+        "mlp": 266,
+        "cnn": 266,
         "resnet_cifar": 201,
         "resnet": 201,
-        "transformer": 189,
+        "transformer": 215,
         "rnn": 70,
     }
 
