@@ -1,0 +1,61 @@
+"""Thresholds of Adam's edge of stability, set before the runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from research.records.queries import setting_values, where
+from research.records.runs import Run
+from research.reproduce.claims import Claim, claim
+from research.theory.update_rules import adam_edge
+
+COHEN = "Cohen et al. 2022"
+TOLERANCE = 0.1
+
+
+def claims(runs: Sequence[Run]) -> list[Claim]:
+    """Where the curvature settles for each β₁ and η, in Adam's coordinates and in the weights'."""
+    found = []
+    for beta1 in setting_values(runs, "optimizer.beta1"):
+        for rate in setting_values(runs, "optimizer.learning_rate"):
+            found.append(_settles(select(runs, beta1, rate), beta1, rate))
+    return [*found, _raw_moves_on(runs), _raw_is_elsewhere(runs), _learns(runs)]
+
+
+def select(
+    runs: Sequence[Run],
+    beta1: float,
+    rate: float,
+) -> list[Run]:
+    """The runs with one β₁ and one learning rate."""
+    return where(runs, {"optimizer.beta1": beta1, "optimizer.learning_rate": rate})
+
+
+def over_edge(run: Run, name: str) -> np.ndarray:
+    """A sharpness over (2 + 2β₁)/((1 − β₁)η), at every inspected step."""
+    edge = adam_edge(run["optimizer.learning_rate"], run["optimizer.beta1"])
+    return run.inspections[name].astype(float) / edge
+
+
+def last_part(values: np.ndarray, parts: int) -> np.ndarray:
+    """The last one of equal parts of a series."""
+    return values[-(len(values) // parts) :]
+
+
+def _settles(
+    runs: Sequence[Run],
+    beta1: float,
+    rate: float,
+) -> Claim:
+    means = []
+    for run in runs:
+        shares = over_edge(run, "preconditioned_sharpness")
+        means.append(float(np.mean(last_part(shares, 5))))
+    return claim(
+        f"β₁ = {beta1:g}, η = {rate:g}: preconditioned sharpness over (2 + 2β₁)/((1 − β₁)η), "
+        "mean of the last fifth of training",
+        source=f"{COHEN}, Fig. 1",
+        expected=f"1 ± {TOLERANCE:g} on every seed",
+        values=means,
+        holds=max(abs(mean - 1) for mean in means) <= TOLERANCE,
+    )
