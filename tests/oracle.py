@@ -176,7 +176,9 @@ def streams_of(h, maps):
 def read_streams(kind, h, learned):
     """What the branch reads."""
     maps = stream_maps(kind, learned["streams"])
-    return sum(weight * each for weight, each in zip(maps.reading, streams_of(h, maps), strict=True))
+    return sum(
+        weight * each for weight, each in zip(maps.reading, streams_of(h, maps), strict=True)
+    )
 
 
 @dataclass

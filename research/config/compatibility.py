@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from research.config.options import (
     CONVOLUTIONAL,
+    DEPTH_SCALED,
     RESNET_DEPTHS,
     RESNETS,
     ActivationKind,
@@ -22,6 +23,7 @@ from research.config.options import (
     NormScale,
     Optimizer,
     OptimizerKind,
+    Parametrization,
     Placement,
     Positions,
     Recurrent,
@@ -80,6 +82,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _skip_conflicts(config)
     yield from _norm_conflicts(config)
     yield from _model_conflicts(config)
+    yield from _parametrization_conflicts(config)
     yield from _init_conflicts(config)
     yield from _inspection_conflicts(config)
     yield from _schedule_conflicts(config.optimizer)
@@ -395,6 +398,45 @@ def _model_conflicts(config: Config) -> Iterator[Conflict]:
         yield from _head_conflicts(model)
 
 
+def _parametrization_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model
+    if not isinstance(model, FeedForward) or model.parametrization is Parametrization.standard:
+        return
+    name = model.parametrization.name
+    if model.kind not in (ModelKind.mlp, ModelKind.transformer):
+        reason = f"model.parametrization={name} is defined for layers of one width"
+        yield Conflict(
+            path="model",
+            valid="mlp or transformer",
+            got=model.kind.name,
+            reason=reason,
+        )
+    if config.optimizer.kind not in (OptimizerKind.adam, OptimizerKind.adamw):
+        reason = f"model.parametrization={name} changes the learning rates of Adam"
+        yield Conflict(
+            path="optimizer",
+            valid="adam or adamw",
+            got=config.optimizer.kind.name,
+            reason=reason,
+        )
+    if model.parametrization in DEPTH_SCALED and config.skip.kind is not SkipKind.identity:
+        reason = f"model.parametrization={name} multiplies the branch itself"
+        yield Conflict(
+            path="skip",
+            valid="identity",
+            got=config.skip.kind.name,
+            reason=reason,
+        )
+    if isinstance(model, Transformer) and model.tied:
+        reason = f"model.parametrization={name} treats embedding and head differently"
+        yield Conflict(
+            path="model.tied",
+            valid="false",
+            got="true",
+            reason=reason,
+        )
+
+
 def _head_conflicts(model: Transformer) -> Iterator[Conflict]:
     width = model.width
     if width % model.heads:
@@ -495,6 +537,10 @@ SCOPES = {  # other inspections are defined for every model
     "tokens": InspectionScope(
         models=(ModelKind.transformer,),
         reason="compares the positions of a text",
+    ),
+    "coordinate_change": InspectionScope(
+        models=PER_LAYER,
+        reason="compares layers that do not share weights",
     ),
     "scale_derivative": InspectionScope(
         models=PER_LAYER,

@@ -18,6 +18,9 @@ CellKind = enum.Enum("CellKind", ["elman", "gru", "lstm"])
 Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
 Transition = enum.Enum("Transition", ["pad", "projection"])
 Padding = enum.Enum("Padding", ["zero", "circular"])
+Parametrization = enum.Enum("Parametrization", ["standard", "mup", "depth_mup", "complete_p"])
+WIDTH_SCALED = (Parametrization.mup, Parametrization.depth_mup, Parametrization.complete_p)
+DEPTH_SCALED = (Parametrization.depth_mup, Parametrization.complete_p)
 SkipKind = enum.Enum(
     "SkipKind",
     "none identity scaled inv_sqrt_depth rezero skipinit fixup highway gated projection dropout "
@@ -101,6 +104,7 @@ INSPECTIONS = (
     "feature_maps",
     "loss_surface",
     "interpolation",
+    "coordinate_change",
     "hessian_spectrum",
     "weights",
     "tokens",
@@ -150,6 +154,24 @@ class Model:
 class FeedForward(Model):
     """``mlp`` and ``linear``: fully connected layers of one width."""
 
+    parametrization: Parametrization = setting(
+        Parametrization.standard,
+        "How multipliers and Adam's learning rates change with width and depth: not at all, with "
+        "width (mup, Yang et al. 2021), or also with depth, as 1/√L (depth_mup, Yang et al. 2023) "
+        "or 1/L (complete_p, Dey et al. 2025).",
+    )
+    base_width: int = setting(
+        64,
+        "The width at which it changes nothing.",
+        ge=1,
+        only_with={"parametrization": WIDTH_SCALED},
+    )
+    base_depth: int = setting(
+        4,
+        "The depth at which it changes nothing.",
+        ge=1,
+        only_with={"parametrization": DEPTH_SCALED},
+    )
     dropout: float = setting(
         0.0,
         "Dropout rate before the last weights of each branch.",

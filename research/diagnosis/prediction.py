@@ -3,6 +3,7 @@
 import numpy as np
 
 from research.config.options import (
+    DEPTH_SCALED,
     FeedForward,
     ModelKind,
     ScaledSkip,
@@ -57,7 +58,7 @@ def predicted_profile(
     scales = skip_scales(config)
     if not isinstance(model, FeedForward) or model.kind is not ModelKind.mlp:
         return None
-    if scales is None or model.dropout:
+    if scales is None or model.dropout or model.parametrization in DEPTH_SCALED:
         return None
     branch_scale, shortcut_scale = scales
     sigma_b2 = config.init.sigma_b * config.init.sigma_b if model.bias else 0.0

@@ -807,6 +807,20 @@ DIAGNOSTICS = (
         "interpolation",
     ),
     Diagnostic(
+        "coordinate_change",
+        "Root mean square of the change of each signal of the first batch since initialisation.",
+        "[N+1]",
+        "coordinate_change",
+        tracked=True,
+    ),
+    Diagnostic(
+        "output_coordinate_change",
+        "The same of the outputs.",
+        "[]",
+        "coordinate_change",
+        tracked=True,
+    ),
+    Diagnostic(
         "hessian_eigenvalues",
         "Eigenvalues of the Hessian of the training loss, by Lanczos' method.",
         "[m]",

@@ -12,13 +12,16 @@ from jaxtyping import Array
 from research.config import options
 from research.config.options import (
     CONVOLUTIONAL,
+    DEPTH_SCALED,
     RESNETS,
+    WIDTH_SCALED,
     ActivationKind,
     CellKind,
     DenseSkip,
     Level,
     ModelKind,
     NormKind,
+    Parametrization,
     Placement,
     SkipKind,
     StreamSkip,
@@ -28,6 +31,7 @@ from research.models.plan import PLANS, Stage
 
 RANDOM_SKIPS = (SkipKind.dropout, SkipKind.stochastic_depth)
 BEFORE_BRANCH = (Placement.pre, Placement.peri)
+DEPTH_EXPONENTS = {Parametrization.depth_mup: 0.5, Parametrization.complete_p: 1.0}
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,40 @@ class Architecture:
     def convolves(self) -> bool:
         """Whether its layers are convolutions."""
         return self.model.kind in CONVOLUTIONAL
+
+    @property
+    def parametrization(self) -> Parametrization:
+        """How multipliers and learning rates change with width and depth."""
+        return getattr(self.model, "parametrization", Parametrization.standard)
+
+    @property
+    def width_ratio(self) -> float:
+        """The width over the base width, where the parametrization depends on it: else 1."""
+        if self.parametrization not in WIDTH_SCALED:
+            return 1.0
+        assert isinstance(self.model, options.FeedForward)
+        return self.model.width / self.model.base_width
+
+    @property
+    def branch_factor(self) -> float:
+        """The factor on each branch: (depth over base depth) to the power −½ or −1, else 1."""
+        if self.parametrization not in DEPTH_SCALED:
+            return 1.0
+        assert isinstance(self.model, options.FeedForward)
+        exponent = DEPTH_EXPONENTS[self.parametrization]
+        return (self.model.depth / self.model.base_depth) ** -exponent
+
+    @property
+    def hidden_rate(self) -> float:
+        """The factor on Adam's learning rate of weights between hidden units.
+
+        1/m_n for the width ratio m_n, and m_L^(α − 1) more for the depth ratio m_L, where branches
+        are multiplied by m_L^-α (Dey et al. 2025, Table 1).
+        """
+        rate = 1 / self.width_ratio
+        if self.parametrization is Parametrization.depth_mup:
+            return rate * self.branch_factor
+        return rate
 
     @property
     def has_attention(self) -> bool:

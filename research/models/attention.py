@@ -86,7 +86,8 @@ class Attention(nnx.Module):
         """QKᵀ/√K, and −∞ for positions that must not be attended to."""
         wide = jnp.promote_types(q.dtype, jnp.float32)
         scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide)
-        scores = scores * q.shape[-1] ** -0.5
+        # μP divides by K instead of √K, relative to the base width (Yang et al. 2021, §4).
+        scores = scores * (q.shape[-1] * self.arch.width_ratio) ** -0.5
         if self.is_causal:
             is_visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))
             scores = jnp.where(is_visible[None, None], scores, -jnp.inf)

@@ -85,6 +85,8 @@ class Layer(nnx.Module):
         else:
             branch, statistics = self.branch(z, ctx, layer)
         branch = self._normalize(branch, Placement.branch, ctx)
+        if self.arch.branch_factor != 1:
+            branch = branch * self.arch.branch_factor
         shortcut = tap(h, slots.get(SKIP_GRAD.name))
         out = self.skip(shortcut, branch, ctx, layer)
         out = self._normalize(out, Placement.post, ctx)

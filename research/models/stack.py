@@ -284,6 +284,8 @@ class Stack(nnx.Module):
     def logits(self, h: Array, ctx: ForwardContext) -> Float[Array, "..."]:
         """The outputs [B, C], of a language model [B, T, C], from the last signal ``h``."""
         h = self.head_input(h, ctx)
+        if self.arch.width_ratio != 1:
+            h = h / self.arch.width_ratio  # the output multiplier of μP
         if self.head is not None:
             return self.head(h)
         return h @ read(self.embed.table.vectors, h.dtype).T

@@ -258,7 +258,7 @@ def _preconditioned_sharpness(snapshot: Snapshot) -> Diagnostics:
     """
     gradient = _mean_gradient(snapshot)
     params = snapshot.state.params
-    optimizer = make_optimizer(snapshot.hp.optimizer)
+    optimizer = make_optimizer(snapshot.hp.optimizer, snapshot.arch.hidden_rate)
     _, next_state = optimizer.update(gradient(params), snapshot.state.opt_state, params)
     divisors = preconditioner(snapshot.hp.optimizer, next_state)
     roots = jax.tree.map(jnp.sqrt, divisors)
@@ -708,6 +708,38 @@ def _interpolation(snapshot: Snapshot) -> Diagnostics:
     return {"interpolation_loss": losses}
 
 
+def _coordinate_change(snapshot: Snapshot) -> Diagnostics:
+    """How far training has moved each signal and the outputs, as root mean squares over elements.
+
+    ``coordinate_change`` [N+1] is that of h_l(θ) − h_l(θ_0) on the first batch, with the initial
+    weights θ_0; ``output_coordinate_change`` is that of the outputs. In a parametrization that
+    transfers, they do not depend on width and depth. Nothing is drawn at random in the network, and
+    batch norm uses its running statistics. Cost: four forward passes of a batch.
+
+    References:
+        Yang et al., Tensor programs V, 2021, §D.1: the coordinate check.
+    """
+    x = snapshot.inputs(snapshot.first_batch)
+    ctx = ForwardContext(snapshot.hp, train=False)
+
+    def signals_and_outputs(params: Any) -> list[Array]:
+        state = dataclasses.replace(snapshot.state, params=params)
+        network = dataclasses.replace(snapshot, state=state).network()
+        with_padding = network.with_padding(ctx, x)
+        signals = network.signals(network.first_input(x, with_padding), with_padding)
+        return [*signals, network.logits(signals[-1], with_padding)]
+
+    before = signals_and_outputs(initial_params(snapshot))
+    after = signals_and_outputs(snapshot.state.params)
+    changes = []
+    for old, new in zip(before, after, strict=True):
+        changes.append(euclidean(new - old) / old.size**0.5)
+    return {
+        "coordinate_change": jnp.stack(changes[:-1]),
+        "output_coordinate_change": changes[-1],
+    }
+
+
 def _hessian_spectrum(snapshot: Snapshot) -> Diagnostics:
     """Eigenvalues of the Hessian of the training loss, and the loss in their extreme directions.
 
@@ -846,6 +878,7 @@ INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "feature_maps": _feature_maps,
     "loss_surface": _loss_surface,
     "interpolation": _interpolation,
+    "coordinate_change": _coordinate_change,
     "hessian_spectrum": _hessian_spectrum,
     "weights": _weights,
     "tokens": _tokens,

@@ -27,7 +27,10 @@ from research.gauges.norms import nonzero_or_one, tree_euclidean
 from research.training.layer_params import MATRIX_NAMES, STAGES, path_names
 
 
-def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
+def make_optimizer(
+    optimizer: Optimizer,
+    hidden_rate: float = 1.0,
+) -> optax.GradientTransformation:
     """The direction of the update; the learning rate multiplies it afterwards.
 
     With g the gradient, μ ``momentum``, β₁, β₂ ``beta1`` and ``beta2``, ε ``epsilon``, all averages
@@ -49,6 +52,8 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
 
     Args:
         optimizer: the option, with arrays for its traced numbers.
+        hidden_rate: a factor on Adam's updates of weights between hidden units. Weight decay that
+            is decoupled does not change with it.
     """
     mask = _matrices if optimizer.decay_mask is DecayMask.matrices else None
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
@@ -56,9 +61,9 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         case Muon():
             return optax.chain(_scale_by_muon(optimizer), decay)
         case Adam(kind=OptimizerKind.adam):
-            return optax.chain(decay, _scale_by_adam(optimizer))
+            return optax.chain(decay, _scale_by_adam(optimizer), *_scale_hidden(hidden_rate))
         case Adam():
-            return optax.chain(_scale_by_adam(optimizer), decay)
+            return optax.chain(_scale_by_adam(optimizer), *_scale_hidden(hidden_rate), decay)
         case RMSProp(beta2=beta2, epsilon=epsilon):
             return optax.chain(decay, optax.scale_by_rms(beta2, epsilon, eps_in_sqrt=False))
         case AdaGrad(epsilon=epsilon):
@@ -134,6 +139,21 @@ def _matrices(params: Any) -> Any:
 
 def _scale_by_adam(optimizer: Adam) -> optax.GradientTransformation:
     return optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+
+
+def _scale_hidden(factor: float) -> list[optax.GradientTransformation]:
+    """A transformation that multiplies updates of hidden matrices; none for a factor of 1."""
+    if factor == 1:
+        return []
+
+    def scale(path: tuple, leaf: Array) -> Array:
+        return factor * leaf if _is_hidden_matrix(path) else leaf
+
+    def scale_tree(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree_util.tree_map_with_path(scale, updates)
+
+    return [optax.stateless(scale_tree)]
 
 
 def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:

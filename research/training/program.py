@@ -126,7 +126,7 @@ def init_state(spec: ProgramConfig, hp: HParams) -> TrainState:
         step=jnp.int32(0),
         params=params,
         model_state=jax.tree.map(lambda leaf: leaf.astype(wide), model_state),
-        opt_state=make_optimizer(hp.optimizer).init(_widen(params)),
+        opt_state=make_optimizer(hp.optimizer, arch.hidden_rate).init(_widen(params)),
         key=key,
         loss_scale=first_scale(hp.precision),
     )
@@ -422,7 +422,7 @@ def _update(
         layers = layer_norms(stages_of(arch, grads), hp.num_layers)
         norm = _global_norm(grads, layers)
     clipped = clip_gradient(hp.optimizer, grads, params, norm)
-    optimizer = make_optimizer(hp.optimizer)
+    optimizer = make_optimizer(hp.optimizer, arch.hidden_rate)
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
     new_params = jax.tree.map(lambda old, change: old - rate * change, params, direction)
     key = None

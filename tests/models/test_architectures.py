@@ -155,9 +155,7 @@ def mark_slow_except(models, combinations):
 WITHOUT_RESNETS = [combination for combination in MATRIX if combination.model != "resnet"]
 COVERING = cover(WITHOUT_RESNETS)
 ORDERS = [placement for placement in PLACEMENTS if placement != "peri"]
-RESNETS = [
-    Combination(Network("resnet"), "identity", "batch", placement) for placement in ORDERS
-]
+RESNETS = [Combination(Network("resnet"), "identity", "batch", placement) for placement in ORDERS]
 
 
 def loop_instead_of_scan(body, carry, xs):
