@@ -238,7 +238,8 @@ def _stream_conflicts(config: Config) -> Iterator[Conflict]:
             got=model.name,
             reason=reason,
         )
-    if config.norm.placement is Placement.post:
+    has_norm = config.norm.kind is not NormKind.none
+    if has_norm and config.norm.placement is Placement.post:
         reason = f"skip={skip} has several streams after the sum"
         yield Conflict(
             path="norm.placement",

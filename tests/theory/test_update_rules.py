@@ -34,7 +34,7 @@ def descend_on_a_sphere(weights, rate, decay, steps):
 @pytest.mark.parametrize("rate, decay", [(0.1, 0.05), (0.03, 0.05), (0.5, 0.5)])
 def test_weight_decay_settles_at_the_ratio_of_the_formula(rate, decay):
     start = np.full(50, 0.3)
-    steps = int(10 * settling_steps(rate, decay)) + 10
+    steps = int(20 * settling_steps(rate, decay)) + 10
     _, ratios = descend_on_a_sphere(start, rate, decay, steps)
     assert ratios[-1] == approx(equilibrium_ratio(rate, decay), rel=1e-3)
 
