@@ -44,12 +44,12 @@ def figure(runs: Sequence[Run]) -> Figure:
         xscale="log",
         yscale="log",
         xlabel="number of layers",
-        ylabel="$\\Vert\\partial L/\\partial W_q\\Vert\\,/\\,\\Vert\\partial L/\\partial W_v\\Vert$, last layer",
+        ylabel="gradient of query weights\nover that of value weights, last layer",
     )
     tokens.legend(loc="lower left")
     entropy.legend(loc="best")
     canvas.suptitle(
-        "Attention alone makes all tokens alike; then nothing tells queries and keys what to attend to",
+        "Attention alone makes all tokens alike; then queries and keys get no gradient",
         fontsize=9,
     )
     return canvas

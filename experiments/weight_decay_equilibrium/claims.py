@@ -17,7 +17,7 @@ TOLERANCE = 0.05
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
-    """The balance at two rates, after the rate has fallen, and without a norm behind the weights."""
+    """The balance at two rates, after the rate has fallen, and where no norm follows."""
     before_norm = where(runs, {"norm.placement": "branch"})
     after_norm = where(runs, {"norm.placement": "pre"})
     return [

@@ -34,8 +34,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     after_norm.set(title="no norm follows: $h+W\\varphi(N(h))$")
     before_norm.legend(loc="lower right")
     canvas.suptitle(
-        "In front of a norm, weight decay fixes the gradient: $\\sqrt{2\\lambda/\\gamma}$ times the "
-        "weights",
+        "In front of a norm, weight decay fixes the gradient: $\\sqrt{2\\lambda/\\gamma}$ times "
+        "the weights",
         fontsize=9,
     )
     return canvas

@@ -19,11 +19,11 @@ class StreamMixing(nnx.Module):
 
     The branch reads z = Σ a_i·H_i, and the streams become M·H + b ⊗ F(z).
 
-    - ``hyper``: a, M and b are learned. Initially a reads stream l mod n in layer l, M = I and b = 1,
-      which is h + F(h) in every stream (Zhu et al. 2024, §2.2, the static form).
+    - ``hyper``: a, M and b are learned. Initially a reads stream l mod n in layer l, M = I and
+      b = 1, which is h + F(h) in every stream (Zhu et al. 2024, §2.2, the static form).
     - ``mhc``: M = Sinkhorn(exp(A)) is doubly stochastic, a = σ(A_a) and b = 2σ(A_b) are positive.
-      Initially a reads the mean of the streams, M is near I, and b = 1 (Xie et al. 2025, eq. 8, with
-      learned numbers in place of functions of the input).
+      Initially a reads the mean of the streams, M is near I, and b = 1 (Xie et al. 2025, eq. 8,
+      with learned numbers in place of functions of the input).
 
     ``skip.mixing_noise`` is the standard deviation of Gaussian noise on the initial M, with ``mhc``
     on A.
@@ -54,7 +54,7 @@ class StreamMixing(nnx.Module):
         self.writing = nnx.Param(writing.astype(param_dtype))
 
     def read(self, h: Float[Array, "..."]) -> Float[Array, "..."]:
-        """What the branch reads of the streams, which lie side by side on the last axis of ``h``."""
+        """What the branch reads of the streams, side by side on the last axis of ``h``."""
         weights = self.reading[...]
         if self.is_constrained:
             weights = jax.nn.sigmoid(weights)

@@ -9,12 +9,12 @@ Matrices = np.ndarray  # [N, n, n]
 
 @dataclass(frozen=True)
 class CompositeGain:
-    """How much the product of all layers' matrices can enlarge or lose, as four numbers.
+    """How much the product of all layers' matrices can enlarge or lose.
 
     Attributes:
         forward: greatest sum of |elements| of a row: of a signal's largest stream.
         backward: greatest sum of |elements| of a column: of a gradient's largest stream.
-        least: smallest sum of |elements| of a column, which shows what the others hide: attenuation.
+        least: smallest sum of |elements| of a column. It shows attenuation, which the others hide.
         spectral: greatest singular value.
     """
 

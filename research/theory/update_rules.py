@@ -83,9 +83,10 @@ def adam_edge(learning_rate: float, beta1: float) -> float:
     """The curvature at which Adam becomes unstable: (2 + 2β₁)/((1 − β₁)γ).
 
     The curvature is the greatest eigenvalue of P^(-1/2) H P^(-1/2), with the Hessian H and the
-    diagonal matrix P of Adam's denominators √v̂ + ε. Where P changes slowly, Adam is gradient descent
-    with an average of gradients, m ← β₁m + (1 − β₁)g, in the coordinates P^(1/2)θ. Its error obeys
-    x_{t+1} = (1 + β₁ − (1 − β₁)γs)·x_t − β₁x_{t−1} for the curvature s, which is stable up to this s.
+    diagonal matrix P of Adam's denominators √v̂ + ε. Where P changes slowly, Adam is gradient
+    descent with an average of gradients, m ← β₁m + (1 − β₁)g, in the coordinates P^(1/2)θ. Its
+    error obeys x_{t+1} = (1 + β₁ − (1 − β₁)γs)·x_t − β₁x_{t−1} for the curvature s. That is stable
+    up to this s.
 
     Args:
         learning_rate: γ.

@@ -249,9 +249,9 @@ def _sharpness(snapshot: Snapshot) -> Diagnostics:
 def _preconditioned_sharpness(snapshot: Snapshot) -> Diagnostics:
     """The greatest eigenvalue of P^(-½) H P^(-½), and its error bound.
 
-    H is the Hessian of the training loss. P is the diagonal matrix by which the next update divides,
-    if its gradient is that of the training loss. In the coordinates u = P^½ θ the Hessian is this
-    matrix, so the same method measures it. Cost: 33 gradients and their derivatives.
+    H is the Hessian of the training loss. P is the diagonal matrix by which the next update
+    divides, if its gradient is that of the training loss. In the coordinates u = P^½ θ the Hessian
+    is this matrix, so the same method measures it. Cost: 33 gradients and their derivatives.
 
     References:
         Cohen et al., Adaptive gradient methods at the edge of stability, 2022, §3.

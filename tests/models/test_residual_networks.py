@@ -17,7 +17,6 @@ from ..oracle import apply_linear
 from .networks import FLOAT64, add_noise, initialize, make_numbers, measure, normal
 from .taps import Taps, assert_same_signals
 
-
 ORDERS = [placement for placement in Placement if placement is not Placement.peri]
 
 
