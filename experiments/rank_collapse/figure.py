@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from research.records.queries import initial_profiles, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
+from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, set_ticks
 from research.theory.attention import attention_entropy
 
 STYLES = {
@@ -31,7 +31,6 @@ def figure(runs: Sequence[Run]) -> Figure:
         _draw(entropy, np.arange(1, entropies.shape[1] + 1), entropies, style)
         _draw_ratios(gradient, group, style)
     length = runs[0]["data.shape"][0]
-    plot_theory(entropy, [1], [attention_entropy(length, 1.0)])
     entropy.plot(1, attention_entropy(length, 1.0), "k_", markersize=12, label="theory")
     entropy.axhline(np.log(length), color="black", linestyle=":", linewidth=0.9, label="$\\ln T$")
     tokens.set(
@@ -46,8 +45,11 @@ def figure(runs: Sequence[Run]) -> Figure:
         xlabel="number of layers",
         ylabel="gradient of query weights\nover that of value weights, last layer",
     )
-    tokens.legend(loc="lower left")
-    entropy.legend(loc="best")
+    for panel in (tokens, entropy):
+        set_ticks(panel.xaxis, (0, 4, 8, 12))
+    set_ticks(gradient.xaxis, (1, 2, 4, 12))
+    tokens.legend(loc="center right")
+    entropy.legend(handles=entropy.lines[-2:], loc="lower left")
     canvas.suptitle(
         "Attention alone makes all tokens alike; then queries and keys get no gradient",
         fontsize=9,
