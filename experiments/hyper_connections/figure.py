@@ -40,7 +40,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         ylabel="gradient relative to the last\nlayer's, initially",
     )
     loss.set(xlabel="step of training", ylabel="training loss", ylim=(0, 3.5))
-    gain.legend(loc="upper left")
+    gradient.legend(loc="upper right")
     canvas.suptitle(
         "Several residual streams need mixing whose products stay bounded: doubly stochastic",
         fontsize=9,
