@@ -135,6 +135,26 @@ WRONG = [  # what is set, and what the line says
         "model.width must be even",
     ),
     (["norm=batch", "train.batch_size=1"], "train.batch_size must be ≥ 2"),
+    (
+        ["model.parametrization=mup", "optimizer=sgd"],
+        "optimizer must be adam or adamw (model.parametrization=mup changes the learning rates",
+    ),
+    (
+        ["model.parametrization=complete_p", "optimizer=adam", "skip=rezero"],
+        "skip must be identity (model.parametrization=complete_p multiplies the branch itself)",
+    ),
+    (
+        ["model=rnn", "norm=layer", "norm.scale=inv_sqrt_layer"],
+        "norm.scale must be one (norm.scale counts blocks of one shape, which rnn has not)",
+    ),
+    (
+        ["measure.inspect=[stream_mixing]"],
+        "skip must be hyper or mhc (stream_mixing needs several residual streams), got none",
+    ),
+    (
+        ["measure.inspect=[preconditioned_sharpness]"],
+        "optimizer must be adam or adamw or rmsprop or adagrad (preconditioned_sharpness needs",
+    ),
     (["model=rnn", "model.depth=5"], "a divisor of 64: 1, 2, 4, 8, 16, 32, 64"),
     (["model=rnn", "data=python_docs", "model.depth=16"], "model.depth must be data.length=64"),
     (["model=transformer", "model.tied=true"], "model.tied must be false"),

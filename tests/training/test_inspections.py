@@ -104,6 +104,27 @@ def test_preconditioned_sharpness_is_the_greatest_eigenvalue_of_the_scaled_hessi
         assert_allclose(found["preconditioned_sharpness"], eigenvalues[-1], rtol=1e-4)
 
 
+def test_coordinates_have_not_changed_before_the_first_step():
+    found, _ = inspect_network("coordinate_change", activation="tanh")
+    assert found["coordinate_change"].shape == (4,)
+    assert np.all(found["coordinate_change"] == 0)
+    assert found["output_coordinate_change"] == 0
+
+
+def test_coordinates_change_by_as_much_as_the_weights_move_them():
+    with precision_context("float64"):
+        _, snapshot = inspect_network("coordinate_change", activation="tanh")
+        params = jax.tree.map(lambda leaf: 1.1 * leaf, snapshot.state.params)
+        moved_state = dataclasses.replace(snapshot.state, params=params)
+        moved = dataclasses.replace(snapshot, state=moved_state)
+        found = INSPECTIONS["coordinate_change"](moved)
+        x = inputs_of(snapshot, snapshot.spec.batch_size)
+        change = snapshot.outputs(params, x) - snapshot.outputs(snapshot.state.params, x)
+        expected = np.sqrt(np.mean(np.square(change)))
+        assert_allclose(found["output_coordinate_change"], expected, rtol=1e-10)
+        assert found["coordinate_change"][0] > 0
+
+
 def first_signals(snapshot, examples=EXAMPLES):
     """The first layer's inputs of the first examples."""
     return snapshot.network().first_input(inputs_of(snapshot, examples), snapshot.ctx)
