@@ -35,6 +35,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 API = {
+    "Your own runs": [
+        "research.interface.runs.load",
+        "research.reporting.collection.Runs",
+        "research.interface.runs.RecordedRun",
+        "research.interface.training.train",
+        "research.interface.training.sweep",
+        "research.interface.model.TrainedModel",
+        "research.reporting.summary_table.SummaryTable",
+        "research.reporting.named_array.NamedArray",
+        "research.reporting.plots.panels.Drawing",
+        "research.reporting.comparison.Comparison",
+    ],
     "Your own model": [
         "research.watching.watch.watch",
         "research.watching.watch.Watch",
@@ -239,7 +251,7 @@ def api_page() -> str:
     parts = [
         "# Python API",
         "What you import in a notebook or in an experiment's `claims.py` and `figure.py`. None of "
-        "these modules imports JAX.",
+        "them imports JAX before a network is trained or loaded.",
     ]
     for heading, names in API.items():
         parts.append(f"## {heading}")

@@ -100,8 +100,10 @@ class FathomSweeper(BasicSweeper):
             )
             new_results = self.launch_jobs([jobs[number] for number in missing])
             results.update(zip(missing, new_results, strict=True))
+        in_order = [results[number] for number in numbers]
+        self.session.directories += [Path(result["directory"]) for result in in_order]
         exit_code = _report(
-            [results[number] for number in numbers],
+            in_order,
             num_finished_before=len(numbers) - len(missing),
         )
         raise SweepEnded(exit_code)
@@ -144,7 +146,7 @@ def _report(results: Sequence[Result], num_finished_before: int) -> int:
         directory = Path(result["directory"])
         if (directory / "run.json").exists():
             runs.append(Run(directory))
-        if result["status"] != "done":
+        if result["status"] not in ("done", "stopped"):
             failures.append((directory.name, _failure_reason(result)))
     readable = leave_out_damaged(runs)
     if readable:

@@ -19,6 +19,7 @@ from research.benchmark.device_rows import FULL, make_rows
 from research.benchmark.rows import ROWS
 from research.cli.parser import COMMANDS
 from research.config import options, schema
+from research.diagnosis import findings
 from research.gauges import table as gauge_table
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
 from research.reproduce.experiments import experiment_names, read_duration
@@ -327,6 +328,14 @@ def test_every_setting_of_a_group_without_options_is_named_with_its_default(grou
         assert getattr(option, setting) == float(default)
 
 
+def test_a_table_has_every_kind_of_finding():
+    text = page("docs/guides/measurements.md")
+    for kind in findings.KINDS:
+        assert f"| `{kind.name}` | {kind.severity.name} | {kind.meaning} |\n" in text
+    for name in options.STOP_KINDS:
+        assert f"`{name}`" in text.partition("`diagnose.stop` lists")[2]
+
+
 def test_every_gauge_and_inspection_is_explained():
     text = page("docs/guides/measurements.md")
     for gauge in GAUGES:
@@ -420,7 +429,8 @@ def test_the_rooms_named_import_what_the_test_allows():
 
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", page("docs/architecture.md"), re.M)
     named = {room: set(re.findall(r"`(\w+)`", cell)) for room, cell in rows}
-    for room in MAY_IMPORT.keys() - {"runner", "sweeps", "reproduce", "benchmark", "cli"}:
+    above = {"runner", "sweeps", "reproduce", "benchmark", "cli", "interface"}
+    for room in MAY_IMPORT.keys() - above:
         assert named[room] == MAY_IMPORT[room], room
 
 

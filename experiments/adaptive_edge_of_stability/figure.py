@@ -23,10 +23,10 @@ def figure(runs: Sequence[Run]) -> Figure:
             group = where(runs, settings)
             colour = next(colours)
             label = f"$\\beta_1={beta1:g},\\ \\eta={rate:g}$"
-            _draw_loss(loss, group, colour)
+            _draw_loss(loss, group, colour, label)
             edge = adam_edge(rate, beta1)
-            _draw_curvature(preconditioned, group, "preconditioned_sharpness", edge, colour, label)
-            _draw_curvature(raw, group, "sharpness", 1.0, colour, label)
+            _draw_curvature(preconditioned, group, "preconditioned_sharpness", edge, colour)
+            _draw_curvature(raw, group, "sharpness", 1.0, colour)
     loss.set(yscale="log", xlabel="step of Adam", ylabel="training loss")
     preconditioned.axhline(1, color="black", linestyle="--", linewidth=0.9)
     preconditioned.set(
@@ -35,7 +35,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         ylabel="preconditioned sharpness\nover $(2+2\\beta_1)/((1-\\beta_1)\\eta)$",
     )
     raw.set(yscale="log", xlabel="step of Adam", ylabel="sharpness of the Hessian")
-    preconditioned.legend(loc="lower right")
+    loss.legend(loc="upper right")
     canvas.suptitle(
         "Under Adam it is the preconditioned Hessian that settles at the edge of stability",
         fontsize=9,
@@ -51,10 +51,11 @@ def _draw_loss(
     axes: Axes,
     runs: Sequence[Run],
     colour: str,
+    label: str,
 ) -> None:
     steps = _inspected_steps(runs)
     curves = np.stack([run.metrics["train_loss"][steps] for run in runs])
-    band(axes, steps, curves, color=colour)
+    band(axes, steps, curves, color=colour, label=label)
 
 
 def _draw_curvature(
@@ -63,7 +64,6 @@ def _draw_curvature(
     name: str,
     unit: float,
     colour: str,
-    label: str,
 ) -> None:
     curves = np.stack([run.inspections[name].astype(float) / unit for run in runs])
-    band(axes, _inspected_steps(runs), curves, color=colour, label=label)
+    band(axes, _inspected_steps(runs), curves, color=colour)

@@ -114,6 +114,19 @@ INSPECTIONS = (
 )
 
 
+STOP_KINDS = (
+    "diverged",
+    "forward_underflow",
+    "underflow",
+    "overflow",
+    "dead",
+    "vanishing",
+    "exploding",
+    "collapsed",
+    "not_learning",
+)
+
+
 @dataclass(frozen=True)
 class Train:
     """How long to train, and on how many examples at once."""
@@ -718,3 +731,12 @@ class Checkpoint:
         60.0, "Seconds between checkpoints, more where saving takes long; null: none.", gt=0
     )
     keep: bool = setting(False, "Whether the last checkpoint stays after the run has ended.")
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """What findings do while a run lasts."""
+
+    stop: tuple[str, ...] = setting(
+        (), f"Severe findings that end the run early: {', '.join(STOP_KINDS)}."
+    )

@@ -35,6 +35,7 @@ class Config:
     tracker: options.Tracker = options.Tracker()
     mesh: options.Mesh = options.Mesh()
     checkpoint: options.Checkpoint = options.Checkpoint()
+    diagnose: options.Diagnose = options.Diagnose()
 
 
 def _by_kind(

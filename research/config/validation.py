@@ -7,7 +7,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from research.config import options, schema
@@ -80,13 +80,22 @@ def _check_lists(config: schema.Config) -> None:
             "optimizer.boundaries must be a list in brackets of whole numbers ≥ 1 in ascending "
             f"order, got {list(boundaries)}"
         )
-    for name in config.measure.inspect:
-        if name not in options.INSPECTIONS:
-            known = ", ".join(options.INSPECTIONS)
-            hint = format_suggestion(str(name), options.INSPECTIONS)
-            raise ValueError(f"measure.inspect must hold some of {known}, got {name}{hint}")
-        if config.measure.inspect.count(name) > 1:
-            raise ValueError(f"measure.inspect must hold each name once, got {name} again")
+    _check_names("measure.inspect", config.measure.inspect, options.INSPECTIONS)
+    _check_names("diagnose.stop", config.diagnose.stop, options.STOP_KINDS)
+
+
+def _check_names(
+    path: str,
+    names: Sequence[str],
+    known: Sequence[str],
+) -> None:
+    """Every name of a list is known, and none is there twice."""
+    for name in names:
+        if name not in known:
+            hint = format_suggestion(str(name), known)
+            raise ValueError(f"{path} must hold some of {', '.join(known)}, got {name}{hint}")
+        if names.count(name) > 1:
+            raise ValueError(f"{path} must hold each name once, got {name} again")
 
 
 def _check_selectors(config: schema.Config) -> None:
@@ -247,6 +256,8 @@ def choices_of(path: str) -> list[str]:
     """
     if path == "measure.inspect":
         return list(options.INSPECTIONS)
+    if path == "diagnose.stop":
+        return list(options.STOP_KINDS)
     return _members(path)
 
 

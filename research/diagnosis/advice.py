@@ -1,151 +1,596 @@
-"""What to try, depending on the run's settings; never what the run already uses."""
+"""What to try, depending on what happened; never what the run already uses.
 
-from collections.abc import Mapping
+Each rule looks at the kind of finding, at whether it held at initialisation or came with training,
+at the settings and at the number format. A change of the network whose own predicted factor per
+layer is bad is not offered.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-Settings = Mapping[str, object]
-NARROW_RANGE = ("float16", "mixed_float16", "float8_e4m3", "float8_e5m2")
+from research.config.schema import OPTIONS, selector_of
+from research.diagnosis import findings
+from research.diagnosis.depth import BAND
+from research.diagnosis.findings import Finding, Remedy
+from research.diagnosis.observed import Settings
+from research.diagnosis.prediction import factor_with
+from research.diagnosis.underflow import NARROW_RANGE
+
+MOST_REMEDIES = 3
+KEPT_SHARE = 0.5  # of the band's logarithm that a remedy's own prediction may use
+LARGEST_GAIN_CHANGE = 4.0
+BISECTIONS = 20
+SMALLER_RATE = 10.0
+LARGE_RATE = 0.1  # for activations with slope 1
+DECAYED = 0.3  # nats by which weight decay has shrunk the weights
+GOOD_UPDATE = 1e-3
+USUAL_RATES = {
+    "gd": 0.1,
+    "sgd": 0.1,
+    "adagrad": 0.01,
+    "adam": 0.001,
+    "adamw": 0.001,
+    "rmsprop": 0.001,
+    "lion": 0.0001,
+}
+USUAL_RANGE = 3.0  # a rate that differs from the usual one by more is suspected first
+FORGOTTEN = 0.9  # of the loss of chance: a run whose loss was lower has learned something
+JUMPED = 1.3  # times the loss of chance
+SAME_FACTOR = 0.01  # a change of the network that changes the factor by less does nothing
+
+STABLE_RESNET = "Hayou et al., Stable ResNet, 2021"
+HE = "He et al., Delving deep into rectifiers, 2015"
+ISOMETRY = "Saxe et al., Exact solutions to the nonlinear dynamics of learning, 2014"
+CRITICAL = "Schoenholz et al., Deep information propagation, 2017"
+GLOROT = "Glorot & Bengio, Understanding the difficulty of training deep networks, 2010"
+LAYER_NORM = "Ba et al., Layer normalization, 2016"
+IDENTITY = "He et al., Identity mappings in deep residual networks, 2016"
+HIGHWAY = "Srivastava et al., Highway networks, 2015"
+REZERO = "Bachlechner et al., ReZero, 2020"
+EDGE = "Cohen et al., Gradient descent at the edge of stability, 2021"
+CLIPPING = "Pascanu et al., On the difficulty of training recurrent networks, 2013"
+WARMUP = "Goyal et al., Accurate, large minibatch SGD, 2017"
+ADAM = "Kingma & Ba, Adam, 2015"
+DYING = "Lu et al., Dying ReLU and initialization, 2019"
+LOSS_SCALING = "Micikevicius et al., Mixed precision training, 2018"
+BFLOAT16 = "Kalamkar et al., A study of bfloat16 for deep learning training, 2019"
+FLOAT8 = "Micikevicius et al., FP8 formats for deep learning, 2022"
+LARS = "You et al., Large batch training of convolutional networks, 2017"
+NOISE = "Bishop, Training with noise is equivalent to Tikhonov regularization, 1995"
+DROPOUT = "Srivastava et al., Dropout, 2014"
+DECAY = "Krogh & Hertz, A simple weight decay can improve generalization, 1992"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What advice depends on.
+
+    Attributes:
+        finding: what was found.
+        settings: the run's configuration by dotted path.
+        start: the first measured step.
+        others: the names of the kinds that were found besides.
+        quantity: of a divergence, what was not finite first.
+    """
+
+    finding: Finding
+    settings: Settings
+    start: int = 0
+    others: Sequence[str] = ()
+    quantity: str = ""
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether it held before the first update, so that the initialisation is the cause."""
+        return self.finding.first_step == self.start
+
+    @property
+    def has_skips(self) -> bool:
+        """Whether the network has shortcuts."""
+        return self.settings.get("skip.kind", "none") != "none"
+
+    @property
+    def depth(self) -> int:
+        """The layers of the network."""
+        return int(self.settings.get("model.depth") or 1)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the number format has a narrow range."""
+        return self.settings.get("precision.kind") in NARROW_RANGE
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The likely reason, and what to try: settings such as ``init=he``, or a phrase."""
+    """The likely cause in words, and what to try."""
 
-    reason: str
-    candidates: list[str]
+    cause: str
+    remedies: Iterator[Remedy]
 
 
-def advice(
-    kind: str,
-    settings: Settings,
-    since: int | None = None,
-) -> str:
-    """One sentence of advice for a verdict, with a leading space.
+def advise(situation: Situation) -> Finding:
+    """The finding with its cause and at most three remedies.
 
-    It is empty where there is nothing to try.
+    A finding of an earlier part of the run, and a note, get none.
 
     Args:
-        kind: the verdict's kind.
-        settings: the run's configuration by dotted path.
-        since: the step from which on the verdict holds. At step 0 no step was made, so the cause is
-            the initialisation.
+        situation: the finding and what its advice depends on.
     """
-    found = None
-    if since == 0:
-        found = _initial_advice(kind, settings)
-    if found is None:
-        found = _advice(kind, settings)
-    if found is None:
-        return ""
-    candidates = [text for text in found.candidates if not _is_set(text, settings)]
-    if not candidates:
-        return ""
-    return f" {found.reason}: try {_join(candidates)}."
+    finding = situation.finding
+    rule = RULES.get(finding.kind)
+    is_over = finding.last_step is not None and finding.kind is not findings.SPIKE
+    if rule is None or is_over or finding.severity is findings.Severity.note:
+        return finding
+    advice = rule(situation)
+    remedies = []
+    for remedy in advice.remedies:
+        if not is_set(remedy.change, situation.settings) and remedy not in remedies:
+            remedies.append(remedy)
+        if len(remedies) == MOST_REMEDIES:
+            break
+    return dataclasses.replace(finding, cause=advice.cause, remedies=remedies)
 
 
-def _join(candidates: list[str]) -> str:
-    *others, last = candidates
-    if not others:
-        return last
-    return f"{', '.join(others)} or {last}"
+def is_set(change: str, settings: Settings) -> bool:
+    """Whether a run already has all overrides of a change; a phrase is never set."""
+    for override in change.split():
+        path, _, value = override.partition("=")
+        if path in OPTIONS:
+            path = f"{path}.{selector_of(path)}"
+        if not value or not _has_value(settings.get(path), value):
+            return False
+    return True
 
 
-def _is_set(candidate: str, settings: Settings) -> bool:
-    """Whether the run already has the setting ``path=value``; a phrase is never set."""
-    path, _, value = candidate.partition("=")
-    if not value:
+def _has_value(current: object, value: str) -> bool:
+    if isinstance(current, bool):
+        return str(current).lower() == value
+    if isinstance(current, int | float):
+        try:
+            return math.isclose(current, float(value))
+        except ValueError:
+            return False
+    return str(current) == value
+
+
+def keeps_gradient(settings: Settings, change: str) -> bool:
+    """Whether theory expects a healthy gradient over depth after a change, or says nothing.
+
+    Args:
+        settings: the run's configuration by dotted path.
+        change: overrides, separated by spaces.
+    """
+    factor = factor_with(settings, change)
+    if factor is None:
+        return True
+    if factor <= 0 or not math.isfinite(factor):
         return False
-    option = settings.get(f"{path}.kind")
-    current = str(settings.get(path, option))
-    return current in (value, f"{value}.0")
+    depth = int(settings.get("model.depth") or 1)
+    return abs(depth * math.log(factor)) <= KEPT_SHARE * math.log(BAND)
 
 
-def _initial_advice(kind: str, settings: Settings) -> Advice | None:
-    """Advice about the initialisation; None where it is the same as for any other step."""
-    if kind == "dead" and settings["init.kind"] == "zeros":
-        return Advice("All weights are initialised to 0", ["init=he"])
-    if kind == "diverged" and not _can_overflow(settings):
-        return Advice("The initial weights are too large", _smaller_initial_weights(settings))
+def critical_gain(settings: Settings) -> Remedy | None:
+    """The scale of the initial weights at which theory expects a factor of 1 a layer.
+
+    None where theory has no prediction, or where the scale would have to change a lot.
+    """
+    path = _scale_path(settings)
+    if path is None:
+        return None
+    now = float(settings[path])
+    low = now / LARGEST_GAIN_CHANGE
+    high = now * LARGEST_GAIN_CHANGE
+    if now <= 0 or not _log_factor(settings, path, low) < 0 < _log_factor(settings, path, high):
+        return None
+    for _ in range(BISECTIONS):
+        middle = math.sqrt(low * high)
+        if _log_factor(settings, path, middle) < 0:
+            low = middle
+        else:
+            high = middle
+    change = f"{path}={high:.3g}"
+    if not keeps_gradient(settings, change):
+        return None
+    return Remedy(change, CRITICAL, note=f"now {now:g}")
+
+
+def _scale_path(settings: Settings) -> str | None:
+    for path in ("init.sigma_w", "init.gain"):
+        if settings.get(path) is not None:
+            return path
     return None
 
 
-def _smaller_initial_weights(settings: Settings) -> list[str]:
-    for path in ("init.gain", "init.sigma_w"):
-        if path in settings:
-            return [f"a smaller {path} (now {settings[path]:g})"]
-    return []
+def _log_factor(
+    settings: Settings,
+    path: str,
+    value: float,
+) -> float:
+    """The logarithm of the factor a layer that is predicted for a value; NaN without theory."""
+    factor = factor_with(settings, f"{path}={value!r}")
+    return math.log(factor) if factor else math.nan
 
 
-def _advice(kind: str, settings: Settings) -> Advice | None:
-    match kind:
-        case "vanishing":
-            return _advise_vanishing(settings)
-        case "exploding":
-            return _advise_exploding(settings)
-        case "dead":
-            candidates = [_smaller_learning_rate(settings), "activation=elu"]
-            return Advice("Units are silent for every input", candidates)
-        case "underflow":
-            reason = "The gradient is too small for the number format"
-            return Advice(reason, _formats_with_more_range(settings))
-        case "diverged":
-            return _advise_diverged(settings)
-    return None
+def _network_changes(situation: Situation) -> Iterator[Remedy]:
+    """Changes of the network that theory expects to carry the gradient over depth."""
+    settings = situation.settings
+    before = factor_with(settings)
+    for remedy in _candidate_changes(situation):
+        after = factor_with(settings, remedy.change)
+        is_init = remedy.change.startswith("init")
+        if is_init and before and after and abs(after / before - 1) < SAME_FACTOR:
+            continue
+        if keeps_gradient(settings, remedy.change):
+            yield remedy
 
 
-def _advise_vanishing(settings: Settings) -> Advice:
-    if settings["skip.kind"] == "none":
-        reason = _depth_without_skips(settings)
-        if settings["activation.kind"] == "sigmoid":
-            reason = f"{reason}, and a sigmoid's slope is at most 1/4"
-            return Advice(reason, ["skip=inv_sqrt_depth", "activation=tanh"])
-        candidates = ["skip=inv_sqrt_depth", "init=orthogonal", "a larger init.gain"]
-        return Advice(reason, candidates)
-    candidates = ["skip=identity"]
-    if settings["skip.kind"] == "scaled":
-        candidates.insert(0, "skip.shortcut_scale=1")
-    return Advice("The shortcut is multiplied by a factor below 1 in each layer", candidates)
+def _candidate_changes(situation: Situation) -> Iterator[Remedy]:
+    settings = situation.settings
+    activation = settings.get("activation.kind")
+    if not situation.has_skips:
+        if settings.get("norm.kind") == "batch":
+            yield Remedy("skip=identity", IDENTITY)
+        yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
+    if activation == "relu":
+        yield Remedy("init=he", HE)
+    critical = critical_gain(settings)
+    if critical is not None:
+        yield critical
+    if activation in ("tanh", "linear"):
+        yield Remedy("init=orthogonal", ISOMETRY)
+    if activation == "sigmoid":
+        yield _tanh_for_sigmoid(settings)
+    if settings.get("norm.kind") == "none":
+        yield Remedy("norm=layer", LAYER_NORM)
 
 
-def _advise_exploding(settings: Settings) -> Advice:
-    if settings["skip.kind"] != "none":
-        reason = "Unscaled branches add up with depth"
-        return Advice(reason, ["skip=inv_sqrt_depth", "skip=rezero"])
-    reason = _depth_without_skips(settings)
-    if settings["norm.kind"] == "batch":
-        growth = "batch norm multiplies the squared gradient by 1.2 to 1.5 a layer"
-        return Advice(f"{reason}, and {growth}", ["skip=identity"])
-    return Advice(reason, ["skip=inv_sqrt_depth", "a smaller init.gain"])
+def _tanh_for_sigmoid(settings: Settings) -> Remedy:
+    """Tanh, whose slope is up to four times a sigmoid's, so that a large rate has to be smaller."""
+    rate = settings.get("optimizer.learning_rate") or 0.0
+    change = "activation=tanh"
+    if rate > LARGE_RATE:
+        change += f" optimizer.learning_rate={rate / SMALLER_RATE:g}"
+    return Remedy(change, GLOROT)
 
 
-def _advise_diverged(settings: Settings) -> Advice:
-    candidates = [_smaller_learning_rate(settings), "optimizer.clip=global_norm"]
-    if not _can_overflow(settings):
-        return Advice("The step was too large", candidates)
-    format_ = str(settings["precision.kind"]).removeprefix("mixed_")
-    reason = f"The step was too large, or the gradient exceeded the largest {format_} number"
-    return Advice(reason, ["precision.loss_scaling=dynamic", *candidates])
+def _smaller_rate(settings: Settings) -> Iterator[Remedy]:
+    rate = settings.get("optimizer.learning_rate") or 0.0
+    if rate > 0:
+        change = f"optimizer.learning_rate={rate / SMALLER_RATE:.3g}"
+        yield Remedy(change, EDGE, note=f"now {rate:g}")
 
 
-def _depth_without_skips(settings: Settings) -> str:
-    return f"Depth {settings['model.depth']} without skip connections"
+def _smaller_steps(settings: Settings) -> Iterator[Remedy]:
+    """Smaller updates: the rate, clipping, and a warm-up."""
+    yield from _smaller_rate(settings)
+    if settings.get("optimizer.clip", "none") == "none":
+        yield Remedy("optimizer.clip=global_norm", CLIPPING)
+    if settings.get("optimizer.schedule", "constant") == "constant":
+        yield Remedy("optimizer.schedule=warmup optimizer.warmup_steps=100", WARMUP)
 
 
-def _smaller_learning_rate(settings: Settings) -> str:
-    return f"a smaller optimizer.learning_rate (now {settings['optimizer.learning_rate']:g})"
+def _depth_in_words(situation: Situation) -> str:
+    if situation.has_skips:
+        return f"Depth {situation.depth} with skip={situation.settings['skip.kind']}"
+    return f"Depth {situation.depth} without skip connections"
 
 
-def _formats_with_more_range(settings: Settings) -> list[str]:
-    """What gives a small gradient more room before it underflows."""
-    scaling = "precision.loss_scaling=dynamic"
-    if not str(settings["precision.kind"]).startswith("float8"):
-        return [scaling, "precision=mixed_bfloat16"]
-    if settings.get("precision.tensor_scale"):
-        return ["precision=float8_e5m2"]
-    return ["precision.tensor_scale=true", scaling]
+def _onset_in_words(situation: Situation) -> str:
+    return (
+        f"The first step was healthy, so the initialisation is not to blame; the updates are, up "
+        f"to step {situation.finding.first_step}"
+    )
 
 
-def _can_overflow(settings: Settings) -> bool:
-    """Whether gradients can exceed the format's largest number and no loss scaling avoids it."""
-    has_narrow_range = str(settings["precision.kind"]) in NARROW_RANGE
-    return has_narrow_range and settings.get("precision.loss_scaling") != "dynamic"
+def _advise_vanishing(situation: Situation) -> Advice:
+    settings = situation.settings
+    if not situation.is_initial:
+        return Advice(_onset_in_words(situation), _after_onset(situation))
+    if situation.has_skips:
+        return _advise_damped_shortcut(situation)
+    cause = _depth_in_words(situation)
+    if settings.get("activation.kind") == "sigmoid":
+        cause += ", and a sigmoid's slope is at most 1/4"
+    return Advice(cause, _network_changes(situation))
+
+
+def _after_onset(situation: Situation) -> Iterator[Remedy]:
+    """Remedies for updates that spoil a healthy network."""
+    settings = situation.settings
+    rate = settings.get("optimizer.learning_rate") or 0.0
+    decay = settings.get("optimizer.weight_decay") or 0.0
+    steps = situation.finding.first_step or 0
+    if rate * decay * steps > DECAYED:
+        yield Remedy("optimizer.weight_decay=0", DECAY, note=f"now {decay:g}")
+    yield from _smaller_steps(settings)
+
+
+def _advise_damped_shortcut(situation: Situation) -> Advice:
+    kind = situation.settings.get("skip.kind")
+    cause = "The shortcut is multiplied by a factor below 1 in each layer"
+    return Advice(cause, _better_shortcuts(kind, situation))
+
+
+def _better_shortcuts(kind: object, situation: Situation) -> Iterator[Remedy]:
+    settings = situation.settings
+    candidates = []
+    if kind == "scaled":
+        candidates.append(Remedy("skip.shortcut_scale=1", IDENTITY))
+    if kind in ("highway", "gated"):
+        bias = -2 - math.log(situation.depth)
+        candidates.append(Remedy(f"skip.gate_bias={bias:.3g}", HIGHWAY))
+    candidates.append(Remedy("skip=identity", IDENTITY))
+    candidates.append(Remedy("skip=inv_sqrt_depth", STABLE_RESNET))
+    for remedy in candidates:
+        if keeps_gradient(settings, remedy.change):
+            yield remedy
+
+
+def _advise_exploding(situation: Situation) -> Advice:
+    settings = situation.settings
+    if not situation.is_initial:
+        return Advice(_onset_in_words(situation), _after_onset(situation))
+    if situation.has_skips:
+        remedies = iter(
+            [Remedy("skip=inv_sqrt_depth", STABLE_RESNET), Remedy("skip=rezero", REZERO)]
+        )
+        return Advice("Unscaled branches add up with depth", remedies)
+    cause = _depth_in_words(situation)
+    if settings.get("norm.kind") == "batch":
+        cause += ", and batch norm multiplies the squared gradient by 1.2 to 1.5 a layer"
+    return Advice(cause, _network_changes(situation))
+
+
+def _advise_dead(situation: Situation) -> Advice:
+    settings = situation.settings
+    if settings.get("init.kind") == "zeros":
+        return Advice("All weights are initialised to 0", iter([Remedy("init=he", HE)]))
+    path = _scale_path(settings)
+    if path is not None and settings[path] == 0:
+        return Advice("All weights are initialised to 0", iter([Remedy(f"{path}=1", HE)]))
+    return Advice("Units are silent for every input", _livelier_units(situation))
+
+
+def _livelier_units(situation: Situation) -> Iterator[Remedy]:
+    settings = situation.settings
+    if not situation.is_initial:
+        yield from _smaller_rate(settings)
+    yield Remedy("activation=elu", DYING)
+    if not situation.has_skips:
+        yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
+    yield Remedy("norm=layer", LAYER_NORM)
+
+
+def _advise_overflow(situation: Situation) -> Advice:
+    cause = "The loss scale is too large for the number format"
+    return Advice(cause, _smaller_loss_scale(situation))
+
+
+def _smaller_loss_scale(situation: Situation) -> Iterator[Remedy]:
+    settings = situation.settings
+    yield Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
+    scale = settings.get("precision.loss_scale")
+    if settings.get("precision.loss_scaling") == "static" and scale:
+        yield Remedy(
+            f"precision.loss_scale={scale / 1024:.4g}", LOSS_SCALING, note=f"now {scale:g}"
+        )
+    yield Remedy("precision=mixed_bfloat16", BFLOAT16)
+
+
+def _advise_diverged(situation: Situation) -> Advice:
+    settings = situation.settings
+    format_ = str(settings.get("precision.kind")).removeprefix("mixed_")
+    if findings.OVERFLOW.name in situation.others:
+        return _advise_overflow(situation)
+    if situation.quantity == "activation" and situation.is_narrow:
+        cause = f"The forward signal exceeded the largest {format_} number"
+        return Advice(cause, _against_forward_overflow(situation))
+    if situation.is_initial:
+        if situation.is_narrow:
+            cause = f"The gradient exceeded the largest {format_} number"
+            return Advice(cause, _more_room_for_gradients(situation))
+        cause = "The initial weights are too large for this depth"
+        return Advice(cause, _against_initial_overflow(situation))
+    if findings.EXPLODING.name in situation.others:
+        cause = "The gradient exploded before the numbers did"
+        return Advice(cause, _for_network_and_rate(situation))
+    if findings.VANISHING.name in situation.others:
+        cause = "The gradient vanished, and what was left of it moved the last layers too far"
+        return Advice(cause, _for_network_and_rate(situation))
+    if situation.is_narrow and settings.get("precision.loss_scaling") != "dynamic":
+        cause = f"The step was too large, or the gradient exceeded the largest {format_} number"
+        scaling = Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
+        return Advice(cause, iter([scaling, *_smaller_steps(settings)]))
+    return Advice("The step was too large", _smaller_steps(settings))
+
+
+def _against_forward_overflow(situation: Situation) -> Iterator[Remedy]:
+    if str(situation.settings.get("precision.kind")).startswith("float8"):
+        yield Remedy("precision.tensor_scale=true", FLOAT8)
+    yield Remedy("precision=mixed_bfloat16", BFLOAT16)
+    yield from _smaller_weights(situation)
+    if not situation.is_initial:
+        yield from _smaller_rate(situation.settings)
+
+
+def _against_initial_overflow(situation: Situation) -> Iterator[Remedy]:
+    yield from _smaller_weights(situation)
+    yield Remedy("norm=layer", LAYER_NORM)
+
+
+def _smaller_weights(situation: Situation) -> Iterator[Remedy]:
+    """Initial weights of a critical scale, else of half their scale, or scaled branches."""
+    settings = situation.settings
+    path = _scale_path(settings)
+    if path is not None and settings[path] > 0:
+        critical = critical_gain(settings)
+        now = float(settings[path])
+        is_smaller = critical is not None and float(critical.change.partition("=")[2]) < 0.99 * now
+        if critical is not None and is_smaller:
+            yield critical
+        elif now > 2:
+            yield Remedy(f"{path}=1", HE, note=f"now {now:g}")
+        else:
+            yield Remedy(f"{path}={now / 2:g}", HE, note=f"now {now:g}")
+    yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
+
+
+def _for_network_and_rate(situation: Situation) -> Iterator[Remedy]:
+    """The network first, then the rate."""
+    if situation.has_skips:
+        yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
+    else:
+        yield from list(_network_changes(situation))[:2]
+    yield from _smaller_rate(situation.settings)
+
+
+def _advise_underflow(situation: Situation) -> Advice:
+    cause = "The gradient is too small for the number format"
+    return Advice(cause, _more_room_for_gradients(situation))
+
+
+def _more_room_for_gradients(situation: Situation) -> Iterator[Remedy]:
+    """What gives a gradient more room before it underflows or overflows."""
+    settings = situation.settings
+    scaling = Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
+    if not str(settings.get("precision.kind")).startswith("float8"):
+        yield scaling
+        yield Remedy("precision=mixed_bfloat16", BFLOAT16)
+    elif settings.get("precision.tensor_scale"):
+        yield Remedy("precision=float8_e5m2", FLOAT8)
+    else:
+        yield Remedy("precision.tensor_scale=true", FLOAT8)
+        yield scaling
+
+
+def _advise_forward_underflow(situation: Situation) -> Advice:
+    cause = "The signal shrinks from layer to layer until the format cannot hold it"
+    return Advice(cause, _stronger_signal(situation))
+
+
+def _stronger_signal(situation: Situation) -> Iterator[Remedy]:
+    yield from list(_network_changes(situation))[:2]
+    yield Remedy("precision=mixed_bfloat16", BFLOAT16)
+
+
+def _advise_collapsed(situation: Situation) -> Advice:
+    cause = f"{_depth_in_words(situation)} maps all examples to the same signal"
+    return Advice(cause, _network_changes(situation))
+
+
+def _advise_not_learning(situation: Situation) -> Advice:
+    settings = situation.settings
+    rate = settings.get("optimizer.learning_rate") or 0.0
+    if rate == 0:
+        remedy = Remedy(f"optimizer.learning_rate={_usual_rate(settings):g}", EDGE)
+        return Advice("The learning rate is 0", iter([remedy]))
+    if not keeps_gradient(settings, ""):
+        cause = (
+            f"{_depth_in_words(situation)} carries too little of the gradient to the first layers"
+        )
+        return Advice(cause, _network_changes(situation))
+    evidence = situation.finding.evidence
+    chance = evidence["chance_loss"]
+    has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
+    has_jumped = evidence["highest_loss"] > JUMPED * chance
+    if has_forgotten or has_jumped or rate > USUAL_RANGE * _usual_rate(settings):
+        return Advice("The updates are too large", _smaller_steps(settings))
+    if rate < _usual_rate(settings) / USUAL_RANGE:
+        return Advice("The updates are too small", _larger_steps(settings))
+    return Advice("The updates do not suit the network", _other_optimizer(settings))
+
+
+def _usual_rate(settings: Settings) -> float:
+    """A learning rate at which many networks train with an optimizer."""
+    return USUAL_RATES.get(str(settings.get("optimizer.kind")), 0.01)
+
+
+def _larger_steps(settings: Settings) -> Iterator[Remedy]:
+    rate = settings.get("optimizer.learning_rate") or 0.0
+    usual = _usual_rate(settings)
+    yield Remedy(f"optimizer.learning_rate={usual:g}", EDGE, note=f"now {rate:g}")
+    yield from _other_optimizer(settings)
+
+
+def _other_optimizer(settings: Settings) -> Iterator[Remedy]:
+    rate = settings.get("optimizer.learning_rate") or 0.0
+    if settings.get("optimizer.kind") not in ("adam", "adamw", "muon", "lion"):
+        yield Remedy("optimizer=adam optimizer.learning_rate=0.001", ADAM)
+    yield from _smaller_rate(settings)
+    yield Remedy(f"optimizer.learning_rate={SMALLER_RATE * rate:.3g}", EDGE, note=f"now {rate:g}")
+
+
+def _advise_dead_units(situation: Situation) -> Advice:
+    return Advice("Units are silent for every input", _livelier_units(situation))
+
+
+def _advise_saturated(situation: Situation) -> Advice:
+    return Advice("The inputs of the activation are too large", _smaller_inputs(situation))
+
+
+def _smaller_inputs(situation: Situation) -> Iterator[Remedy]:
+    settings = situation.settings
+    if situation.is_initial:
+        yield from _smaller_weights(situation)
+    else:
+        yield from _smaller_rate(settings)
+    yield Remedy("norm=layer", LAYER_NORM)
+
+
+def _advise_update_ratio(situation: Situation) -> Advice:
+    ratio = situation.finding.evidence["median"]
+    rate = situation.settings.get("optimizer.learning_rate") or 0.0
+    if ratio <= 0 or rate <= 0:
+        return Advice("", iter(()))
+    better = rate * min(1000.0, max(1 / 1000, GOOD_UPDATE / ratio))
+    remedy = Remedy(f"optimizer.learning_rate={better:.2g}", LARS, note=f"now {rate:g}")
+    return Advice("Updates of about a thousandth of the weights are usual", iter([remedy]))
+
+
+def _advise_hidden_gradient(situation: Situation) -> Advice:
+    smallest = situation.finding.evidence["smallest"]
+    power = math.floor(math.log10(smallest)) - 2 if smallest > 0 else -30
+    remedy = Remedy(f"optimizer.epsilon=1e{max(-30, power)}", ADAM)
+    return Advice("", iter([remedy]))
+
+
+def _advise_spike(situation: Situation) -> Advice:
+    return Advice("A step was too large", _against_spikes(situation.settings))
+
+
+def _against_spikes(settings: Settings) -> Iterator[Remedy]:
+    yield Remedy("optimizer.clip=global_norm", CLIPPING)
+    yield from _smaller_rate(settings)
+
+
+def _advise_overfitting(situation: Situation) -> Advice:
+    return Advice("The network learns its training examples by heart", _regularise(situation))
+
+
+def _regularise(situation: Situation) -> Iterator[Remedy]:
+    settings = situation.settings
+    yield Remedy("train.input_noise=1", NOISE)
+    if settings.get("model.dropout") is not None:
+        yield Remedy("model.dropout=0.5", DROPOUT)
+    yield Remedy("optimizer.weight_decay=0.01", DECAY)
+
+
+RULES: dict[findings.Kind, Callable[[Situation], Advice]] = {
+    findings.DIVERGED: _advise_diverged,
+    findings.FORWARD_UNDERFLOW: _advise_forward_underflow,
+    findings.UNDERFLOW: _advise_underflow,
+    findings.OVERFLOW: _advise_overflow,
+    findings.DEAD: _advise_dead,
+    findings.VANISHING: _advise_vanishing,
+    findings.EXPLODING: _advise_exploding,
+    findings.COLLAPSED: _advise_collapsed,
+    findings.NOT_LEARNING: _advise_not_learning,
+    findings.DEAD_UNITS: _advise_dead_units,
+    findings.SATURATED: _advise_saturated,
+    findings.UPDATE_RATIO: _advise_update_ratio,
+    findings.HIDDEN_GRADIENT: _advise_hidden_gradient,
+    findings.SPIKE: _advise_spike,
+    findings.OVERFITTING: _advise_overfitting,
+}

@@ -1,5 +1,11 @@
 """What theory expects of a run before it starts."""
 
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from research.config.options import (
@@ -11,10 +17,15 @@ from research.config.options import (
     SkipKind,
     has_scaled_norm,
 )
-from research.config.schema import Config
-from research.diagnosis.verdict import skipped_layers
+from research.config.schema import OPTIONS, Config, is_group, make_option, selector_of
+from research.diagnosis.depth import RANDOM_WALK_SLOPE_VARIANCE, skipped_layers
+from research.diagnosis.observed import Theory
 from research.theory import profiles
 from research.theory.variance import theoretical_variance
+
+TYPICAL_INPUTS = 64  # numbers of an example, where nothing is known of the data
+LAYER_VARIANCE = 5.0  # of ln‖∂L/∂h‖² from layer to layer, times the width (Hanin & Nica 2020)
+LIKELY_DEVIATIONS = 1.96
 
 
 def skip_scales(config: Config) -> tuple[float, float] | None:
@@ -100,3 +111,138 @@ def predicted_factor(
         return None
     layers = len(profile) - 1
     return profiles.factor_per_layer(profile, skipped_layers(layers))
+
+
+def predict(
+    config: Config,
+    *,
+    inputs: int,
+    mean_square: float,
+    batch_size: int,
+) -> Theory | None:
+    """The predicted factor a layer, and by how much 95 % of networks of this width differ from it.
+
+    The logarithm of the squared gradient is a random walk over layers with variance 5/n a layer
+    (Hanin & Nica 2020), so a fitted slope over m layers has the variance 1.2·5/(n·m). Where the
+    fixed point of the signal's variance is unstable, the finite width of the first layer alone
+    changes the factor: it is predicted again with its variance changed by two standard deviations.
+
+    Args:
+        config: the run.
+        inputs: see ``predicted_profile``.
+        mean_square: see ``predicted_profile``.
+        batch_size: see ``predicted_profile``.
+    """
+    factors = []
+    spread = min(0.9, 2 * math.sqrt(LAYER_VARIANCE / config.model.width))
+    for change in (1.0, 1 - spread, 1 + spread):
+        factors.append(
+            predicted_factor(
+                config,
+                inputs=inputs,
+                mean_square=change * mean_square,
+                batch_size=batch_size,
+            )
+        )
+    factor = factors[0]
+    if factor is None:
+        return None
+    layers = config.model.depth - skipped_layers(config.model.depth)
+    variance = RANDOM_WALK_SLOPE_VARIANCE * LAYER_VARIANCE / (config.model.width * max(1, layers))
+    walk = LIKELY_DEVIATIONS * math.sqrt(variance)
+    logs = [math.log(other) for other in factors if other]
+    sensitivity = max(logs) - min(logs) if logs else 0.0
+    return Theory(factor, margin=factor * math.hypot(walk, sensitivity))
+
+
+def config_from_settings(settings: Mapping[str, Any]) -> Config:
+    """A configuration from a run's settings by dotted path; the rest are defaults."""
+    config = Config()
+    changes = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if is_group(value):
+            changes[item.name] = _option_from_settings(item.name, value, settings)
+        elif item.name in settings:
+            changes[item.name] = settings[item.name]
+    return dataclasses.replace(config, **changes)
+
+
+def _option_from_settings(
+    group: str,
+    default: Any,
+    settings: Mapping[str, Any],
+) -> Any:
+    """The option of one group, with its settings."""
+    selector = selector_of(group)
+    option = default
+    name = settings.get(f"{group}.{selector}")
+    if group in OPTIONS and name in OPTIONS[group]:
+        option = make_option(group, str(name))
+    values = {}
+    for item in dataclasses.fields(option):
+        value = settings.get(f"{group}.{item.name}")
+        if value is None or (item.name == selector and group in OPTIONS):
+            continue
+        usual = getattr(option, item.name)
+        if isinstance(usual, enum.Enum):
+            value = type(usual)[str(value)]
+        elif isinstance(usual, tuple):
+            value = tuple(value)
+        values[item.name] = value
+    return dataclasses.replace(option, **values)
+
+
+def with_change(settings: Mapping[str, Any], change: str) -> dict[str, Any]:
+    """Settings with overrides such as ``skip=inv_sqrt_depth init.gain=2``.
+
+    Choosing another option keeps the settings that both options have.
+
+    Args:
+        settings: by dotted path.
+        change: overrides, separated by spaces.
+    """
+    changed = dict(settings)
+    for override in change.split():
+        path, _, value = override.partition("=")
+        if path in OPTIONS:
+            selector = f"{path}.{selector_of(path)}"
+            changed[selector] = value
+            option = make_option(path, value)
+            valid = {item.name for item in dataclasses.fields(option)}
+            for old in list(changed):
+                group, _, name = old.partition(".")
+                if group == path and name not in valid:
+                    del changed[old]
+        else:
+            changed[path] = _parse(value)
+    return changed
+
+
+def _parse(value: str) -> Any:
+    """A number or a truth value where the text is one."""
+    if value in ("true", "false"):
+        return value == "true"
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def factor_with(settings: Mapping[str, Any], change: str = "") -> float | None:
+    """The predicted factor a layer at initialisation of a run with a change.
+
+    Args:
+        settings: the run's configuration by dotted path.
+        change: overrides, separated by spaces; empty for the run as it is.
+
+    Returns:
+        The factor; None where theory has no prediction.
+    """
+    config = config_from_settings(with_change(settings, change))
+    return predicted_factor(
+        config,
+        inputs=TYPICAL_INPUTS,
+        mean_square=1.0,
+        batch_size=config.train.batch_size,
+    )

@@ -11,32 +11,36 @@ from typing import Any
 
 import numpy as np
 
-from research.diagnosis.verdict import (
-    Fit,
-    Verdict,
-    classify,
-    dead_sentence,
-    factor_in_words,
-    ratio_in_words,
-)
+from research.diagnosis.depth import Fit, make_history
+from research.diagnosis.depth_findings import DepthContext, find_depth_findings
+from research.diagnosis.findings import Finding, Remedy
+from research.diagnosis.observed import Divergence, Observed
+from research.diagnosis.training_findings import RunContext, describe_divergence
+from research.diagnosis.verdict import Verdict, make_verdict
 
 SEVERITY = ("healthy", "vanishing", "exploding", "dead", "diverged")
 LEAST_SIGNALS = 2  # what a fit needs
 
+SHORTCUTS = "shortcuts around the layers (h + f(h))"
+SCALED_BRANCHES = "branches that are scaled down (h + f(h)/√depth)"
+NORMS = "norms at the layers' inputs"
+SMALLER_RATE = "a lower learning rate"
+WARMUP = "a warm-up of the learning rate"
+CLIPPING = "clipping the norm of the gradient"
+
 AT_START = {
-    "vanishing": "add shortcuts around the layers (h + f(h)), normalise the layers' inputs, or "
-    "enlarge the initial weights",
-    "exploding": "scale the layers' branches down (h + f(h)/√depth), normalise the layers' inputs, "
-    "or make the initial weights smaller",
-    "dead": "check that the initial weights are not zero and that nothing stops the gradient",
-    "diverged": "make the initial weights smaller, or use a number format with more range",
+    "vanishing": (SHORTCUTS, NORMS, "larger initial weights"),
+    "exploding": (SCALED_BRANCHES, NORMS, "smaller initial weights"),
+    "dead": ("initial weights that are not zero", "a loss that no stop_gradient cuts off"),
+    "diverged": ("smaller initial weights", "a number format with more range"),
 }
 WHILE_TRAINING = {
-    "vanishing": AT_START["vanishing"],
-    "exploding": AT_START["exploding"] + ", or lower the learning rate",
-    "dead": "lower the learning rate, or use an activation that is never flat, such as GELU or ELU",
-    "diverged": "lower the learning rate, warm it up, or clip the norm of the gradient",
+    "vanishing": (SMALLER_RATE, WARMUP, CLIPPING),
+    "exploding": (SMALLER_RATE, CLIPPING, SCALED_BRANCHES),
+    "dead": (SMALLER_RATE, "an activation that is never flat, such as GELU or ELU"),
+    "diverged": (SMALLER_RATE, WARMUP, CLIPPING),
 }
+SOURCE = "rules of thumb for networks of unknown architecture"
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def judge_stacks(
     *,
     stacks: Sequence[Stack],
     names: Sequence[str],
-    diverged: tuple[int, int | None] | None = None,
+    diverged: tuple | None = None,
 ) -> StackVerdicts | None:
     """Judges a network by the gradient that arrives at its signals.
 
@@ -99,7 +103,8 @@ def judge_stacks(
         stacks: the stacks. One with fewer than two measured signals is left out; where all are,
             all signals are one stack.
         names: the names of the signals [N+1].
-        diverged: the (step, signal) of the first value that is not finite.
+        diverged: the members of a ``Divergence``, with the signal as its layer: the first value
+            that is not finite.
 
     Returns:
         The verdicts; None where nothing was measured and nothing diverged.
@@ -142,16 +147,23 @@ def _judge_stack(
     stack: Stack,
     names: Sequence[str],
 ) -> Verdict:
-    verdict = classify(steps, signal[:, stack.signals])
+    history = make_history(steps, signal[:, stack.signals])
     names_of_stack = [names[index] for index in stack.signals]
-    since = verdict.since_step
-    if verdict.end is None:
-        sentence = dead_sentence(since)
-    else:
-        sentence = _sentence(verdict, verdict.end, names_of_stack)
-    sentence += advise(verdict.kind, since)
+    ctx = DepthContext(history, Observed(), names=names_of_stack)
+    start = history.step(0) if len(history) else 0
+    found = [_advise(finding, start) for finding in find_depth_findings(ctx)]
+    verdict = make_verdict(ctx, found)
+    in_network = [_with_global_layers(finding, stack) for finding in verdict.findings]
     end = _with_global_layer(verdict.end, stack)
-    return dataclasses.replace(verdict, sentence=sentence, end=end)
+    return dataclasses.replace(verdict, end=end, findings=in_network)
+
+
+def _with_global_layers(finding: Finding, stack: Stack) -> Finding:
+    """The finding with indices of signals of the network instead of the stack."""
+    layers = []
+    for first, last in finding.layers:
+        layers.append((stack.signals[first], stack.signals[last]))
+    return dataclasses.replace(finding, layers=layers)
 
 
 def _with_global_layer(end: Fit | None, stack: Stack) -> Fit | None:
@@ -161,48 +173,27 @@ def _with_global_layer(end: Fit | None, stack: Stack) -> Fit | None:
     return dataclasses.replace(end, first_layer=stack.signals[end.first_layer])
 
 
-def _sentence(
-    verdict: Verdict,
-    end: Fit,
-    names: Sequence[str],
-) -> str:
-    ratio = ratio_in_words(end.log10_ratio)
-    parts = [f"{verdict.kind}: {names[0]} receives {ratio} the squared gradient of {names[-1]}"]
-    if len(names) > LEAST_SIGNALS:
-        parts.append(factor_in_words(end))
-    if end.first_layer is not None:
-        parts.append(f"outside the healthy band from {names[end.first_layer]} down")
-    if verdict.since_step or verdict.kind != "healthy":
-        parts.append(f"since step {verdict.since_step}")
-    return "; ".join(parts) + "."
+def _diverged_verdict(diverged: tuple, names: Sequence[str]) -> Verdict:
+    run = RunContext(Observed(), {}, Divergence(*diverged))
+    finding = describe_divergence(run, tuple(names))
+    assert finding is not None
+    ctx = DepthContext(make_history(np.zeros(0, int), np.zeros((0, len(names)))), Observed())
+    return make_verdict(ctx, [_advise(finding, start=0)], run.diverged)
 
 
-def _diverged_verdict(diverged: tuple[int, int | None], names: Sequence[str]) -> Verdict:
-    step, signal = diverged
-    where = "" if signal is None else f", first at {names[signal]}"
-    sentence = f"diverged: the numbers stop being finite at step {step}{where}."
-    return Verdict(
-        kind="diverged",
-        since_step=step,
-        end=None,
-        initial=None,
-        theory=None,
-        sentence=sentence + advise("diverged", step),
-        layer=signal,
-    )
-
-
-def advise(kind: str, since: int | None) -> str:
-    """One sentence of advice for a network of unknown architecture, with a leading space.
+def _advise(finding: Finding, start: int) -> Finding:
+    """The finding with what to try in a network of unknown architecture.
 
     Args:
-        kind: the kind of the verdict.
-        since: the step from which on it holds. At step 0 the cause is the initialisation.
+        finding: what was found.
+        start: the first measured step. What holds from then on comes from the initialisation.
     """
-    candidates: Mapping[str, str] = AT_START if since == 0 else WHILE_TRAINING
-    if kind not in candidates:
-        return ""
-    return f" Try: {candidates[kind]}."
+    is_initial = finding.first_step == start
+    choices: Mapping[str, tuple[str, ...]] = AT_START if is_initial else WHILE_TRAINING
+    if finding.last_step is not None or finding.kind.name not in choices:
+        return finding
+    remedies = [Remedy(phrase, SOURCE) for phrase in choices[finding.kind.name]]
+    return dataclasses.replace(finding, remedies=remedies)
 
 
 def _severity(verdict: Verdict) -> tuple[int, float]:

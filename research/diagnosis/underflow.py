@@ -1,79 +1,197 @@
-"""Distinguishes underflow from vanishing: what the number format removed from the gradient.
+"""Findings about the number format: what it removed from the signal and from the gradient.
 
-The sentence says in which layers, and which loss scale would avoid it.
+Underflow is told from vanishing by counts in float32 where they were made, and by an estimate from
+the norms where they were not. A signal that is too small on its way forward is another finding,
+since a loss scale does not help it.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from research.diagnosis.advice import NARROW_RANGE, Settings, advice
-from research.diagnosis.verdict import Verdict, ratio_in_words
-from research.theory.formats import log_mean_square, smallest_safe_loss_scale
+from research.diagnosis import findings, words
+from research.diagnosis.findings import Finding, Severity
+from research.diagnosis.observed import Observed, Profile, Settings
+from research.theory.formats import FORMATS, log_mean_square, smallest_safe_loss_scale
 
+NARROW_RANGE = ("float16", "mixed_float16", "float8_e4m3", "float8_e5m2")
 NOTICED = 0.1  # a layer that loses a larger fraction of its gradient suffers from underflow
+NOTICED_ESTIMATE = 0.3  # the same for an estimate
 PRESERVED = 0.99
+NORMAL_INPUT = 1e-3  # a signal that starts below this is small because its input is
 
-Profile = Mapping[str, np.ndarray]
 
-
-def judge_underflow(
-    verdict: Verdict,
-    steps: Sequence[int],
-    profiles: Sequence[Profile],
-    *,
-    format_: str,
-    settings: Settings,
-) -> Verdict:
-    """Adds ``lost_fraction`` to a verdict.
-
-    The verdict becomes ``underflow`` where a layer lost more than a tenth of its gradient. Where a
-    narrow format was used and nothing was measured, its sentence says so.
+def find_format_findings(observed: Observed, settings: Settings) -> list[Finding]:
+    """What the number format removed; at most one finding for each direction.
 
     Args:
-        verdict: the verdict from the norms. A diverged run stays diverged.
-        steps: the steps at which exponents were counted.
-        profiles: the gauges of each of these steps, as ``formats.gauges_from_counts`` returns them.
-            The last decides.
-        format_: the narrowest format that the gradient passes.
-        settings: the run's configuration by dotted path.
+        observed: the measurements of the run.
+        settings: its configuration by dotted path.
     """
-    if not profiles or "signal_lost" not in profiles[-1]:
-        return _say_not_measured(verdict, format_, settings)
-    last = profiles[-1]
-    lost = last["signal_lost"]
-    mean_lost = float(np.nanmean(lost)) if np.any(lost >= 0) else None
-    verdict = dataclasses.replace(verdict, lost_fraction=mean_lost)
-    layers = np.flatnonzero(lost > NOTICED)
-    if not len(layers) or verdict.kind == "diverged":
-        return verdict
-    since = _first_of_last_run([_has_underflow(profile) for profile in profiles])
-    return dataclasses.replace(
-        verdict,
-        kind="underflow",
-        since_step=int(steps[since]),
-        sentence=_sentence(last, layers, format_, settings),
+    forward = find_forward_underflow(observed)
+    if forward is not None:
+        return [forward]
+    backward = _find_counted(observed, settings)
+    if backward is None and not _has_counts(observed):
+        backward = _find_estimated(observed, settings)
+        if backward is None:
+            backward = _say_not_measured(observed, settings)
+    return [] if backward is None else [backward]
+
+
+def mean_lost(observed: Observed) -> float | None:
+    """The mean over layers of the fraction of the gradient that the format removed at the last
+    count; None where nothing was counted.
+    """
+    if not _has_counts(observed):
+        return None
+    last = observed.exponents[max(observed.exponents)]["signal_lost"]
+    return float(np.nanmean(last)) if np.any(last >= 0) else None
+
+
+def find_forward_underflow(observed: Observed) -> Finding | None:
+    """Layers whose forward signal is below the smallest numbers of the format."""
+    activations = observed.profiles.get("activation_rms")
+    if activations is None or not len(activations):
+        return None
+    rows = np.asarray(activations, np.float64)
+    limit = 2.0 ** (FORMATS[observed.format_].underflow + 2)
+    is_small = (rows <= limit) & (rows[:, :1] > NORMAL_INPUT)
+    is_affected = np.any(is_small, axis=1)
+    if not is_affected[-1]:
+        return None
+    layers = np.flatnonzero(is_small[-1])
+    first = _first_of_last_run(is_affected.tolist())
+    ranges = words.to_ranges(layers)
+    smallest = float(rows[-1, layers].min())
+    return Finding(
+        kind=findings.FORWARD_UNDERFLOW,
+        severity=Severity.severe,
+        text=(
+            f"the signal of {words.name_layers(ranges)} has the size {smallest:.1g}, and "
+            f"{observed.format_} rounds numbers below {limit / 4:.1g} to zero. A loss scale does "
+            "not change the forward pass."
+        ),
+        first_step=int(observed.profiles["step"][first]),
+        layers=ranges,
+        evidence={"smallest_rms": smallest, "limit": limit / 4},
     )
 
 
-def _say_not_measured(
-    verdict: Verdict,
-    format_: str,
-    settings: Settings,
-) -> Verdict:
-    """The verdict with a note where the format is narrow, and nothing says what it lost."""
+def _has_counts(observed: Observed) -> bool:
+    last = max(observed.exponents, default=None)
+    return last is not None and "signal_lost" in observed.exponents[last]
+
+
+def _find_counted(observed: Observed, settings: Settings) -> Finding | None:
+    """Underflow from the counted exponents. The last count decides."""
+    if not _has_counts(observed):
+        return None
+    steps = sorted(observed.exponents)
+    last = observed.exponents[steps[-1]]
+    layers = np.flatnonzero(last["signal_lost"] > NOTICED)
+    if not len(layers):
+        return None
+    holds = [_has_underflow(observed.exponents[step]) for step in steps]
+    first_step = steps[_first_of_last_run(holds)]
+    parts = [
+        _lost_in_layers(layers, last["signal_lost"], observed.format_),
+        _sufficient_loss_scale(last, observed.format_, settings),
+        _ratio_in_float32(last),
+    ]
+    text = "; ".join(part for part in parts if part)
+    is_fitted = observed.is_fitted(steps[-1])
+    return Finding(
+        kind=findings.UNDERFLOW,
+        severity=Severity.note if is_fitted else Severity.severe,
+        text=f"{text}{_fitted_in_words(is_fitted)}.",
+        first_step=first_step,
+        layers=words.to_ranges(layers),
+        evidence={"lost_fraction": float(np.mean(last["signal_lost"][layers]))},
+    )
+
+
+def _fitted_in_words(is_fitted: bool) -> str:
+    if not is_fitted:
+        return ""
+    return "; the training data are fitted, so this gradient has little left to teach"
+
+
+def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
+    """Underflow from the norms, as if the elements of each layer's gradient were Gaussian."""
+    signals = observed.profiles.get("signal_grad")
+    is_narrow = settings.get("precision.kind") in NARROW_RANGE
+    if not is_narrow or signals is None or not len(signals) or not observed.signal_elements:
+        return None
+    if settings.get("precision.tensor_scale"):
+        return None
+    lost = _estimate_lost(observed, np.asarray(signals, np.float64))
+    is_affected = np.any(lost > NOTICED_ESTIMATE, axis=1)
+    if not is_affected[-1] or observed.is_fitted():
+        return None
+    layers = np.flatnonzero(lost[-1] > NOTICED_ESTIMATE)
+    ranges = words.to_ranges(layers)
+    share = float(np.mean(lost[-1, layers]))
+    first = _first_of_last_run(is_affected.tolist())
+    text = (
+        f"{words.name_layers(ranges)}: about {words.percent(share)} of the gradient is rounded to "
+        f"zero in {observed.format_}, estimated from its norm; measure=full counts it"
+    )
+    return Finding(
+        kind=findings.UNDERFLOW,
+        severity=Severity.severe,
+        text=f"{text}.",
+        first_step=int(observed.profiles["step"][first]),
+        layers=ranges,
+        evidence={"lost_fraction": share, "is_estimate": 1.0},
+    )
+
+
+def _estimate_lost(observed: Observed, signals: np.ndarray) -> np.ndarray:
+    """The fraction of each layer's gradient that is rounded to zero, [S, N+1].
+
+    A layer without a gradient below one that loses some of it has lost all.
+    """
+    from scipy.special import erf  # this import takes a third of a second
+
+    assert observed.signal_elements
+    limit = 2.0 ** FORMATS[observed.format_].underflow
+    scale = _loss_scales(observed)
+    root_mean_square = signals * scale[:, None] / math.sqrt(observed.signal_elements)
+    with np.errstate(divide="ignore", over="ignore"):
+        lost = erf(limit / (math.sqrt(2) * root_mean_square))
+    lost[signals == 0] = 0.0
+    above = np.maximum.accumulate(lost[:, ::-1], axis=1)[:, ::-1]
+    return np.where((signals == 0) & (above > NOTICED / 2), 1.0, lost)
+
+
+def _loss_scales(observed: Observed) -> np.ndarray:
+    """The loss scale at each measured step, [S]."""
+    measured = np.asarray(observed.profiles["step"])
+    steps, scales = observed.series("loss_scale")
+    if not len(scales):
+        return np.ones(len(measured))
+    rows = np.searchsorted(steps, measured)
+    return scales[np.minimum(rows, len(scales) - 1)]
+
+
+def _say_not_measured(observed: Observed, settings: Settings) -> Finding | None:
+    """A note where the format is narrow, and neither counts nor norms say what it lost."""
     if settings.get("precision.kind") not in NARROW_RANGE:
-        return verdict
-    note = f" What {format_} loses was not measured: measure=full measures it."
-    return dataclasses.replace(verdict, sentence=verdict.sentence + note)
+        return None
+    return Finding(
+        kind=findings.NOT_MEASURED,
+        severity=Severity.note,
+        text=f"what {observed.format_} loses was not counted; measure=full counts it.",
+    )
 
 
 def _has_underflow(profile: Profile) -> bool:
     return bool(np.any(profile["signal_lost"] > NOTICED))
 
 
-def _first_of_last_run(holds: list[bool]) -> int:
+def _first_of_last_run(holds: Sequence[bool]) -> int:
     """The index from which on a condition holds until the end."""
     first = len(holds)
     while first > 0 and holds[first - 1]:
@@ -81,40 +199,14 @@ def _first_of_last_run(holds: list[bool]) -> int:
     return first
 
 
-def _sentence(
-    profile: Profile,
-    layers: np.ndarray,
-    format_: str,
-    settings: Settings,
-) -> str:
-    parts = [
-        _lost_in_layers(layers, profile["signal_lost"], format_),
-        _sufficient_loss_scale(profile, format_, settings),
-        _ratio_in_float32(profile),
-    ]
-    text = "; ".join(part for part in parts if part)
-    return f"underflow: {text}." + advice("underflow", settings)
-
-
 def _lost_in_layers(
     layers: np.ndarray,
     lost: np.ndarray,
     format_: str,
 ) -> str:
-    noun = "layers" if len(layers) > 1 else "layer"
-    where = f"{noun} {_ranges_in_words(layers)}"
-    percent = f"{100 * np.mean(lost[layers]):.0f} %"
-    return f"{where}: {percent} of the gradient is zero in {format_} but not in float32"
-
-
-def _ranges_in_words(layers: np.ndarray) -> str:
-    """Ascending numbers with neighbours joined: 0–3, 7."""
-    is_gap = np.diff(layers) > 1
-    runs = np.split(layers, np.flatnonzero(is_gap) + 1)
-    words = []
-    for run in runs:
-        words.append(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]))
-    return ", ".join(words)
+    where = words.name_layers(words.to_ranges(layers))
+    share = words.percent(float(np.mean(lost[layers])))
+    return f"{where}: {share} of the gradient is zero in {format_} but not in float32"
 
 
 def _sufficient_loss_scale(
@@ -140,5 +232,5 @@ def _ratio_in_float32(profile: Profile) -> str:
     last = logs[-1]
     if not (np.isfinite(first) and np.isfinite(last)):
         return ""
-    ratio = ratio_in_words((first - last) / np.log(10))
-    return f"in float32 the first layer receives {ratio} the squared gradient of the last"
+    ratio = words.format_ratio((first - last) / np.log(10))
+    return f"in float32 layer 0 gets {ratio} times the squared gradient of the last layer"

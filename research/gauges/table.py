@@ -115,6 +115,23 @@ def _mean(h: "Array", active_share: "float | Array") -> "Array":
     return jnp.mean(h, dtype=accumulator(h.dtype)) / active_share
 
 
+def _variation(h: "Array", active_share: "float | Array") -> "Array":
+    """The mean square of h minus its mean over the examples (axis 0), over that of h."""
+    import jax.numpy as jnp
+
+    from research.gauges.norms import accumulator, nonzero_or_one
+    from research.parallel.collectives import batch_axis_size, pmax, psum_tree
+
+    del active_share  # both mean squares are over the same elements
+    h = h.astype(accumulator(h.dtype))
+    h = h / nonzero_or_one(pmax(jnp.max(jnp.abs(h))))
+    num_devices = batch_axis_size()
+    mean = psum_tree(jnp.mean(h, axis=0, keepdims=True)) / num_devices
+    squares = psum_tree(jnp.stack([jnp.mean((h - mean) ** 2), jnp.mean(h**2)]))
+    varying, total = squares
+    return varying / nonzero_or_one(total)
+
+
 FLAT = 0.05  # slopes below this fraction of the greatest slope count as flat
 
 
@@ -288,6 +305,15 @@ ACTIVATION_MEAN = Gauge(
     Reduction.MEAN,
     _mean,
 )
+SIGNAL_VARIATION = Gauge(
+    "signal_variation",
+    "Share of the forward signal's mean square that differs between the examples of the batch.",
+    Entries.SIGNALS,
+    Level.full,
+    Site.FORWARD,
+    Reduction.NONE,
+    _variation,
+)
 SATURATED = Gauge(
     "saturated",
     f"Fraction of elements where the slope of the activation is below {FLAT} of its greatest: "
@@ -385,6 +411,7 @@ GAUGES = (
     GRAD_NORM,
     ACTIVATION_RMS,
     ACTIVATION_MEAN,
+    SIGNAL_VARIATION,
     SATURATED,
     DEAD,
     WEIGHT_NORM,

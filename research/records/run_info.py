@@ -32,6 +32,7 @@ KINDS = {
     "verdict": OBJECT,
     "data": OBJECT,
     "mirrored": OBJECT,
+    "stopped": OBJECT,
 }
 FIT_KINDS = {
     "kind": TEXT,
@@ -43,7 +44,9 @@ VERDICT_KINDS = FIT_KINDS | {
     "sentence": TEXT,
     "since_step": WHOLE,
     "theory": NUMBER,
+    "theory_margin": NUMBER,
     "initial": OBJECT,
+    "findings": LIST,
 }
 
 

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from research.gauges.table import SIGNAL_GRAD, TRACKED_DIAGNOSTICS
 from research.records.runs import METRICS, PROFILES, Run
+from research.records.tried import read_tried
+from research.reporting.remedies import describe_tried
 from research.reporting.selection import select_runs
 from research.reporting.tables import (
     VERDICT_COLOURS,
@@ -62,9 +64,28 @@ def show_run(run: Run) -> None:
     if verdict.get("sentence"):
         colour = VERDICT_COLOURS.get(verdict.get("kind") or "", "")
         out.print(Text(verdict["sentence"], style=colour), soft_wrap=True)
+    _print_findings(verdict.get("findings") or [], out)
+    tried = read_tried(run.directory)
+    if tried is not None:
+        out.print(describe_tried(tried), markup=False, soft_wrap=True)
     _print_profile(run, out)
     _print_diagnostics(run, out)
     _print_loss(run, out)
+
+
+def _print_findings(found: Sequence[Mapping[str, Any]], out: Console) -> None:
+    """Prints one line for each finding: how severe it is, its steps, its source and its advice."""
+    for finding in found:
+        words = [f"{finding.get('severity')}: {finding.get('kind')}"]
+        first = finding.get("first_step")
+        last = finding.get("last_step")
+        if first is not None:
+            words.append(f"steps {first}–{'' if last is None else last}")
+        if finding.get("source"):
+            words.append(f"criterion: {finding['source']}")
+        for remedy in finding.get("remedies") or []:
+            words.append(f"try {remedy.get('change')} [{remedy.get('source')}]")
+        out.print(f"  {'; '.join(words)}", markup=False, soft_wrap=True)
 
 
 def _settings(run: Run) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from research.diagnosis.verdict import log_profile
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
+from research.reporting.aggregation import mean_interval as mean_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,28 +55,6 @@ def claim(
         n=len(array),
         holds=bool(holds),
     )
-
-
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """The interval that holds the mean of the distribution that ``values`` come from.
-
-    Student's t for independent, normally distributed values (Student 1908). For a paired comparison
-    pass the differences of the pairs.
-
-    Args:
-        values: two numbers or more.
-        level: the probability that the interval holds the mean.
-
-    Returns:
-        Its lower and upper end, in the units of ``values``.
-    """
-    from scipy.special import stdtrit  # this import takes a third of a second
-
-    array = np.asarray(values, float)
-    error = array.std(ddof=1) / np.sqrt(len(array))
-    margin = float(stdtrit(len(array) - 1, (1 + level) / 2) * error)
-    mean = float(array.mean())
-    return mean - margin, mean + margin
 
 
 def log_factor(run: Run, *, first_layer: int) -> float:

@@ -24,7 +24,7 @@ from research.runner.run_spec import NOT_IN_RUN_ID
 from research.sweeps.jobs import expand_jobs
 
 SCALES = ("paper",)  # larger configurations, for accelerators
-FINISHED = ("done", "diverged")
+FINISHED = ("done", "diverged", "stopped")
 DURATION = re.compile(r"^# Duration: (\d+) s on (.+)$", re.MULTILINE)
 STOP = re.compile(r"^# (Lesson|Stop): (\d+)$", re.MULTILINE)
 

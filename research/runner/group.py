@@ -4,6 +4,7 @@ Every run has its own record and its own end: one that fails or diverges leaves 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from research.config.errors import explain
+from research.diagnosis.findings import HEALTHY
 from research.parallel.processes import broadcast_arrays, is_primary
 from research.records.trackers import TrackerReports
 from research.records.trackers.service import stop_service
@@ -276,7 +278,10 @@ class RunGroup:
             mean = np.mean(values[running])
             if not np.isnan(mean):  # a regression has no accuracy
                 means[name] = float(mean)
-        self.progress.step(self._steps_written, self.setup.steps, **means)
+        kinds = [writer.verdict.kind for writer in self._writers if writer.verdict]
+        self.progress.step(
+            self._steps_written, self.setup.steps, note=describe_kinds(kinds), **means
+        )
 
     def save_final_checkpoint(self, state: TrainState) -> None:
         """Saves the state after the last chunk, where the runs are unfinished or ask for it."""
@@ -313,7 +318,7 @@ class RunGroup:
                     raise
                 self._close_run(writer, error)
             else:
-                if writer.diverged:
+                if writer.diverged or writer.stopped:
                     self._close_run(writer)
 
     def _close_run(self, writer: RunWriter, error: BaseException | None = None) -> None:
@@ -354,6 +359,22 @@ def _group_by_step(run_specs: Sequence[RunSpec], steps: Sequence[int]) -> list[l
     for run_spec, step in zip(run_specs, steps, strict=True):
         groups[step].append(run_spec)
     return list(groups.values())
+
+
+def describe_kinds(kinds: Sequence[str]) -> str:
+    """How many running runs have which verdict, without those that are healthy.
+
+    >>> describe_kinds(["healthy", "vanishing", "vanishing", "not_learning"])
+    '2 vanishing, 1 not learning'
+    >>> describe_kinds(["vanishing"])
+    'vanishing'
+    """
+    counts = Counter(kind for kind in kinds if kind != HEALTHY)
+    words = []
+    for kind, count in counts.items():
+        name = kind.replace("_", " ")
+        words.append(name if len(kinds) == 1 else f"{count} {name}")
+    return ", ".join(words)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -229,7 +229,7 @@ def _train_in_chunks(
         _on_all_processes(group.start_training)
     chunks = plan_chunks(
         setup.steps,
-        cuts=[setup.eval_every, *setup.diagnostic_intervals.values()],
+        cuts=setup.cuts,
         capacity=setup.program_config.capacity,
         seconds_per_step=lambda: broadcast_scalar(group.seconds_per_step()),
         seconds_per_chunk=SECONDS_PER_CHUNK * group.flush_scale,

@@ -120,6 +120,8 @@ class Progress:
         self,
         done: int,
         total: int,
+        *,
+        note: str = "",
         **values: float,
     ) -> None:
         """Shows that the group has done ``done`` of ``total`` steps.
@@ -127,12 +129,15 @@ class Progress:
         Args:
             done: steps that all runs of the group have done.
             total: steps of each run.
+            note: what was found so far.
             values: numbers to show, as means over the group.
         """
         numbers = []
         for name, value in values.items():
             numbers.append(f"{name.replace('_', ' ')} {value:.4g}")
         position = f"{self._format_position()}{self.name}: step {done}/{total}"
+        if note:
+            numbers.append(note)
         text = f"{position}  {'  '.join(numbers)}"
         completed = self._completed_runs(done / total)
         now = time.monotonic()
@@ -182,6 +187,8 @@ class Silent(Progress):
         self,
         done: int,
         total: int,
+        *,
+        note: str = "",
         **values: float,
     ) -> None:
         """Does nothing."""

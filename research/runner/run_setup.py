@@ -25,6 +25,8 @@ from research.training.program import Program
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
 
+STOP_DECISIONS = 20  # in a run, whether it is stopped
+LEAST_STEPS_TO_STOP = 10  # between two of them
 FAST_COMPILE_STEPS = 1  # a run of so few steps does not repay an optimised compilation
 
 
@@ -44,6 +46,7 @@ class RunSetup:
         diagnostic_intervals: the functions of the program that measure outside the step, by name,
             and every how many steps.
         stream: the source of streamed examples.
+        stop_every: steps between two decisions whether a run is stopped; None where none is.
     """
 
     program_config: ProgramConfig
@@ -56,6 +59,13 @@ class RunSetup:
     eval_every: int
     diagnostic_intervals: dict[str, int]
     stream: Stream | None = None
+    stop_every: int | None = None
+
+    @property
+    def cuts(self) -> list[int]:
+        """Intervals at whose multiples something happens between two steps."""
+        intervals = [self.eval_every, *self.diagnostic_intervals.values()]
+        return intervals if self.stop_every is None else [*intervals, self.stop_every]
 
     def layers_of(self, config: Config) -> int:
         """N: the layers of a run's network."""
@@ -136,7 +146,15 @@ def make_run_setup(
         eval_every=config.train.eval_every or steps_per_epoch,
         diagnostic_intervals=_diagnostic_intervals(config),
         stream=stream,
+        stop_every=_stop_interval(configs, steps),
     )
+
+
+def _stop_interval(configs: Sequence[Config], steps: int) -> int | None:
+    """Steps between two decisions whether runs are stopped: a twentieth of them, or some more."""
+    if not any(config.diagnose.stop for config in configs):
+        return None
+    return max(LEAST_STEPS_TO_STOP, -(-steps // STOP_DECISIONS))
 
 
 def _accumulation_dtype(config: Config) -> type:

@@ -20,8 +20,11 @@ Result = dict[str, Any]
 
 # Settings that do not change a run's numbers, so they are not part of its id.
 NOT_IN_RUN_ID = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")
+# Settings that are part of it only where they are set, so that the ids of older runs stay.
+IN_RUN_ID_IF_SET = ("diagnose.stop",)
 # Settings that do not change the program.
-NOT_IN_PROGRAM = ("name", "tracker.")
+NOT_IN_PROGRAM = ("name", "tracker.", "diagnose.")
+ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
 MAX_LISTED_DIFFERENCES = 3
 
 
@@ -68,7 +71,8 @@ def run_id(study: str, config: Config) -> str:
 def _identifying_settings(config: Config) -> dict[str, Any]:
     settings = {}
     for path, value in flatten(config).items():
-        if not path.startswith(NOT_IN_RUN_ID):
+        is_left_out = path in IN_RUN_ID_IF_SET and not value
+        if not path.startswith(NOT_IN_RUN_ID) and not is_left_out:
             settings[path] = value
     return settings
 
@@ -129,7 +133,7 @@ class RunSpec:
 
 
 def read_ended(spec: RunSpec) -> dict[str, Any] | None:
-    """``run.json`` of a run that is done or diverged; None for one that is missing or unfinished.
+    """``run.json`` of a run that has ended; None for one that is missing or unfinished.
 
     Raises:
         ValueError: the directory holds a run of another configuration, which is left alone, or it
@@ -147,7 +151,7 @@ def read_ended(spec: RunSpec) -> dict[str, Any] | None:
             f"{spec.directory} holds another run ({_describe_difference(spec)}): "
             "give another name= or hydra.run.dir=, or remove that folder"
         )
-    return info if info.get("status") in ("done", "diverged") else None
+    return info if info.get("status") in ENDED else None
 
 
 def _check_directory(directory: Path) -> None:

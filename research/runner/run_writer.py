@@ -7,15 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.config.schema import flatten, to_dict
-from research.diagnosis.prediction import predicted_factor
-from research.diagnosis.underflow import judge_underflow
-from research.diagnosis.verdict import judge
+from research.config.schema import to_dict
+from research.diagnosis.findings import Finding
+from research.diagnosis.observed import Divergence
+from research.diagnosis.verdict import Verdict, find_stop
 from research.gauges.table import (
-    ACTIVATION_RMS,
-    GRAD_NORM,
     METRICS,
-    SIGNAL_GRAD,
     Metric,
     MetricSource,
     metric_names,
@@ -27,6 +24,7 @@ from research.records.rows import diagnostics_by_step, select_rows
 from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports, identity
 from research.records.trackers.wandb import WandbTracker, is_disabled
 from research.runner.checkpoint_notes import CheckpointNotes
+from research.runner.judging import RunJudge, VerdictClock, find_nonfinite
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
@@ -39,7 +37,6 @@ from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
-Divergence = tuple[int, int | None]  # a step, and a layer where it is known
 STEP_METRICS = metric_names(MetricSource.STEP)
 EVALUATION_METRICS = metric_names(MetricSource.EVALUATION)
 
@@ -51,8 +48,10 @@ class RunWriter:
         record: the tables and ``run.json`` of the run.
         checkpoint: what the run resumes from; None for a run from the start.
         checkpoints: where the run's checkpoints are written.
-        diverged: the step and the layer of the first number that is not finite; None until then.
-            The layer is None at a step that is not measured.
+        diverged: where the first number that is not finite is; None until then. Its layer is None
+            at a step that is not measured.
+        stopped: the finding that ended the run early; None until then.
+        verdict: the last verdict on the running run; None until there is one.
         index: the place of the run in its group.
         layers: the layers N of its network.
     """
@@ -82,10 +81,11 @@ class RunWriter:
         self.layers = setup.layers_of(run_spec.config)
         self.checkpoints = Checkpoints(run_spec.directory)
         self.diverged: Divergence | None = None
+        self.stopped: Finding | None = None
+        self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
-        self._steps: list[np.ndarray] = []  # that are measured
-        self._signal_grads: list[np.ndarray] = []  # at these steps
-        self._exponents: dict[int, Columns] = {}  # by step
+        self._judge = RunJudge(self.config, setup, self.layers)
+        self._clock = VerdictClock(group_size)
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size
@@ -109,15 +109,11 @@ class RunWriter:
 
     def _add_earlier_rows(self, rows: EarlierRows) -> None:
         """Adds the rows of an earlier attempt to the data for the verdict."""
-        profiles = rows.profiles
         self._metrics.append(rows.metrics)
-        if profiles:
-            self._add_signal_grads(profiles)
-            self._exponents |= diagnostics_by_step(profiles, {})
-
-    def _add_signal_grads(self, profiles: Columns) -> None:
-        self._steps.append(profiles["step"])
-        self._signal_grads.append(profiles[SIGNAL_GRAD.name])
+        self._judge.add_metrics(rows.metrics)
+        self._judge.add_profiles(rows.profiles)
+        for step, diagnostics in diagnostics_by_step(rows.profiles, rows.inspections).items():
+            self._judge.add_diagnostics(step, diagnostics)
 
     def record_parameter_count(self, params: Any) -> None:
         """Records how many parameters the network has, from the parameters of all runs [M, …]."""
@@ -191,20 +187,45 @@ class RunWriter:
         metrics = self._metric_columns(steps, rows, evaluation)
         profiles = self._profile_columns(steps, rows)
         self._metrics.append(metrics)
-        if profiles:
-            self._add_signal_grads(profiles)
-        exponents = self._exponent_gauges(start, diagnostics.get("exponents"))
+        self._judge.add_metrics(metrics)
+        self._judge.add_profiles(profiles)
+        exponents = self._exponent_gauges(diagnostics.get("exponents"))
         inspections = diagnostics.get("inspections", {})
+        self._judge.add_diagnostics(start, exponents | inspections)
         self._record_rows(metrics, profiles, exponents)
         self.record.add_inspections(start, inspections)
         self.trackers.log(metrics, profiles, {start: exponents | inspections})
+        self._judge_so_far(start + num_steps)
+
+    def _judge_so_far(self, num_steps: int) -> None:
+        """Judges the running run where it is time, and notes whether that ends it.
+
+        Whether a run is stopped is decided at fixed steps, so that it does not depend on the speed
+        of the machine.
+        """
+        interval = self.setup.stop_every
+        stop = self.config.diagnose.stop
+        may_stop = bool(stop) and interval is not None and num_steps % interval == 0
+        is_last = num_steps >= self.setup.steps
+        if self.diverged or is_last or not (may_stop or self._clock.is_due):
+            return
+        with self._clock.measure():
+            self.verdict = self._judge.judge(with_advice=False)
+            if self.verdict is None:
+                return
+            if may_stop:
+                self.stopped = find_stop(self.verdict, stop)
+            self.record.update(verdict=self.verdict.as_dict())
 
     def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
-        """The step and the layer of the last row, whose numbers are not finite."""
-        if not self._is_measured(step):
-            return step, None
-        profile = rows.get("profile", {})
-        return step, first_nonfinite_layer(profile, -1)
+        """Where the numbers of the last row are not finite."""
+        nonfinite = None
+        if self._is_measured(step):
+            nonfinite = find_nonfinite(rows.get("profile", {}), -1)
+        if nonfinite is None:
+            return Divergence(step)
+        layer, quantity = nonfinite
+        return Divergence(step, layer, quantity)
 
     @property
     def _policy(self) -> Policy:
@@ -244,15 +265,13 @@ class RunWriter:
         columns = {"step": steps} | rows["profile"]
         return select_rows(columns, self._is_measured(steps))
 
-    def _exponent_gauges(self, step: int, counts: Metrics | None) -> Columns:
-        """The gauges of the exponents that were counted at a step; empty without counts."""
+    def _exponent_gauges(self, counts: Metrics | None) -> Columns:
+        """The gauges of the exponents that were counted; empty without counts."""
         if not counts:
             return {}
         policy = self._policy
         own_counts = trim_counts(counts, self.layers)
-        gauges = gauges_from_counts(own_counts, policy.compute, policy.narrowest)
-        self._exponents[step] = gauges
-        return gauges
+        return gauges_from_counts(own_counts, policy.compute, policy.narrowest)
 
     def _record_rows(
         self,
@@ -295,6 +314,8 @@ class RunWriter:
             "seconds": seconds,
             "steps": num_steps,
         }
+        if self.stopped is not None:
+            info["stopped"] = {"kind": self.stopped.kind.name, "step": num_steps - 1}
         if status == "failed":
             info["error"] = f"{type(error).__name__}: {error}"
         is_unfinished = status in ("interrupted", "failed")
@@ -335,10 +356,12 @@ class RunWriter:
 
     def _final_status(self, error: BaseException | None, num_steps: int) -> str:
         if isinstance(error, KeyboardInterrupt):
-            if not self.diverged and num_steps < self.setup.steps:
+            if not self.diverged and not self.stopped and num_steps < self.setup.steps:
                 return "interrupted"
         elif error is not None:
             return "failed"
+        if self.stopped:
+            return "stopped"
         return "diverged" if self.diverged else "done"
 
     def _final_metrics(self) -> dict[str, float | None]:
@@ -366,63 +389,8 @@ class RunWriter:
 
     def _verdict(self) -> dict[str, Any] | None:
         """The verdict as JSON; None for a run that measured nothing and did not diverge."""
-        architecture = self.setup.program_config.architecture
-        steps = np.zeros(0, int)
-        signal_grads = np.zeros((0, self.layers + 1))
-        if self._steps:
-            steps = np.concatenate(self._steps)
-            signal_grads = np.concatenate(self._signal_grads)
-        if not len(steps) and not self.diverged:
-            return None
-        settings = flatten(self.config)
-        verdict = judge(
-            steps,
-            signal_grads,
-            settings=settings,
-            theory=predicted_factor(
-                self.config,
-                inputs=architecture.inputs,
-                mean_square=self.setup.dataset.mean_square,
-                batch_size=self.setup.program_config.batch_size,
-            ),
-            diverged=self.diverged,
-            # The first state of a recurrent network is zero.
-            start_layer=1 if architecture.shares_weights else 0,
-        )
-        verdict = judge_underflow(
-            verdict,
-            list(self._exponents),
-            list(self._exponents.values()),
-            format_=self._policy.narrowest,
-            settings=settings,
-        )
-        return verdict.as_dict()
-
-
-def first_nonfinite_layer(profile: dict[str, np.ndarray], row: int) -> int | None:
-    """The layer where the numbers of a step first stopped being finite.
-
-    Args:
-        profile: gauges with axis 0 over the steps and axis 1 over the layers.
-        row: the step, as an index.
-
-    Returns:
-        The first layer in forward order, else the first one in backward order, else None.
-    """
-    if not profile:
-        return None
-    layers = _nonfinite_layers(profile[ACTIVATION_RMS.name][row])
-    if len(layers):
-        return int(layers[0])
-    for gauge in (SIGNAL_GRAD, GRAD_NORM):
-        layers = _nonfinite_layers(profile[gauge.name][row])
-        if len(layers):
-            return int(layers[-1])
-    return None
-
-
-def _nonfinite_layers(values: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(~np.isfinite(values))
+        verdict = self._judge.judge(self.diverged)
+        return verdict.as_dict() if verdict else None
 
 
 def _make_trackers(run_spec: RunSpec, reports: TrackerReports | None) -> list[Tracker]:

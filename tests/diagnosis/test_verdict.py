@@ -12,43 +12,24 @@ from pytest import approx
 from research.config import options
 from research.config import schema as config
 from research.config.hydra_config import resource_dir
+from research.diagnosis.observed import Theory
 from research.diagnosis.verdict import BAND, fit, judge, log_profile, skipped_layers
 
+from .profiles import (
+    DEPTH,
+    EXPLODING,
+    HEALTHY,
+    SILENT,
+    VANISHING,
+    geometric,
+    judge_rows,
+    repeat,
+    settings,
+)
+
 pytestmark = pytest.mark.filterwarnings("error")  # a user would see them
-DEPTH = 32
-
-
-def settings(**changes):
-    """The default configuration by dotted path, changed; a double underscore stands for a dot."""
-    by_path = config.flatten(config.Config())
-    for name, value in changes.items():
-        by_path[name.replace("__", ".")] = value
-    return by_path
-
-
-def geometric(factor, depth=DEPTH):
-    """‖∂L/∂h_l‖ whose square changes by ``factor`` a layer towards the input."""
-    layers_above = np.arange(depth, -1, -1.0)
-    return np.sqrt(factor) ** layers_above
-
-
-HEALTHY = geometric(1.0)
-VANISHING = geometric(0.5)
-EXPLODING = geometric(2.0)
-SILENT = np.zeros(DEPTH + 1)
 IS_BELOW_10 = np.arange(DEPTH + 1) < 10
 CUT_OFF = np.where(IS_BELOW_10, 0, HEALTHY)
-
-
-def judge_rows(*rows, **options):
-    """Judges profiles that were measured at the steps 0, 1, 2, …"""
-    signal = np.array(rows)
-    options.setdefault("settings", settings())
-    return judge(np.arange(len(rows)), signal, **options)
-
-
-def repeat(profile, times):
-    return [profile] * times
 
 
 @pytest.mark.parametrize("depth", [2, 3, 8, 64, 1000])
@@ -150,7 +131,7 @@ def test_since_step_counts_training_steps_and_not_rows():
 
 
 def test_the_first_step_is_judged_separately_from_the_last_ones():
-    verdict = judge_rows(*repeat(VANISHING, 3), *repeat(HEALTHY, 17), theory=0.5)
+    verdict = judge_rows(*repeat(VANISHING, 3), *repeat(HEALTHY, 17), theory=Theory(0.5))
     end = verdict.as_dict()
     initial = end["initial"]
     assert initial["kind"] == "vanishing"
@@ -188,13 +169,13 @@ def test_no_numbers_break_the_verdict(signal, diverged):
     steps = np.arange(len(signal))
     verdict = judge(steps, signal, settings=settings(), diverged=diverged)
     assert verdict.kind in ("healthy", "vanishing", "exploding", "dead", "diverged")
-    assert verdict.sentence.startswith(f"{verdict.kind}: ")
+    assert verdict.sentence.startswith(f"{verdict.kind.capitalize()}: ")
     read_back = json.loads(json.dumps(verdict.as_dict()))
     assert read_back["kind"] == verdict.kind
 
 
 def test_the_dictionary_holds_the_whole_verdict():
-    entries = judge_rows(VANISHING, theory=0.5).as_dict()
+    entries = judge_rows(VANISHING, theory=Theory(0.5)).as_dict()
     expected = {
         "kind",
         "factor_per_layer",
@@ -204,6 +185,7 @@ def test_the_dictionary_holds_the_whole_verdict():
         "since_step",
         "theory",
         "sentence",
+        "findings",
     }
     assert expected <= set(entries)
     assert entries["initial"]["factor_per_layer"] == approx(0.5, rel=1e-9)
@@ -222,14 +204,13 @@ def test_the_verdict_on_a_diverged_run_has_the_step_and_the_layer():
 
 def test_the_advice_on_divergence_before_any_step_is_about_the_initialisation():
     verdict = judge_rows(HEALTHY, diverged=(0, 7))
-    assert "try a smaller init.gain (now 1)." in verdict.sentence
+    assert "try init.gain=0.5 (now 1)" in verdict.sentence
 
 
 def test_the_advice_names_the_scale_that_the_initialisation_has():
-    changed = settings(init__sigma_w=2.0)
-    changed.pop("init.gain", None)
+    changed = settings(init__kind="gaussian", init__sigma_w=2.0)
     verdict = judge_rows(HEALTHY, diverged=(0, 7), settings=changed)
-    assert "try a smaller init.sigma_w (now 2)." in verdict.sentence
+    assert "try init.sigma_w=1.41 (now 2)" in verdict.sentence
 
 
 def test_the_advice_on_weights_of_zero():
@@ -248,12 +229,17 @@ def test_the_advice_on_weights_of_zero():
         (
             VANISHING,
             {"activation__kind": "tanh"},
-            ["skip=inv_sqrt_depth", "init=orthogonal", "init.gain"],
+            ["skip=inv_sqrt_depth"],
         ),
         (
             VANISHING,
-            {"skip__kind": "scaled", "skip__shortcut_scale": 0.5},
-            ["skip.shortcut_scale=1", "skip=identity"],
+            {"skip__kind": "scaled", "skip__shortcut_scale": 0.5, "skip__branch_scale": 0.01},
+            ["skip.shortcut_scale=1", "skip=inv_sqrt_depth"],
+        ),
+        (
+            VANISHING,
+            {"skip__kind": "scaled", "skip__shortcut_scale": 0.5},  # 1 + 1 would explode
+            ["skip=inv_sqrt_depth"],
         ),
         (
             EXPLODING,
@@ -262,8 +248,8 @@ def test_the_advice_on_weights_of_zero():
         ),
         (
             EXPLODING,
-            {},
-            ["skip=inv_sqrt_depth", "init.gain"],
+            {"init__gain": 1.5},
+            ["skip=inv_sqrt_depth", "init.gain=1 (now 1.5)"],
         ),
         (
             EXPLODING,
@@ -273,7 +259,7 @@ def test_the_advice_on_weights_of_zero():
         (
             CUT_OFF,
             {"optimizer__learning_rate": 0.25},
-            ["optimizer.learning_rate", "0.25"],
+            ["activation=elu"],
         ),
     ],
 )
@@ -292,11 +278,12 @@ def test_a_setting_that_the_skip_does_not_have_is_never_advised():
     changed.pop("skip.shortcut_scale", None)
     sentence = judge_rows(VANISHING, settings=changed).sentence
     assert "skip.shortcut_scale" not in sentence
-    assert "try skip=identity." in sentence
+    assert "try skip.gate_bias=" in sentence
+    assert "skip=inv_sqrt_depth" in sentence
 
 
 def test_a_healthy_run_gets_no_advice():
-    assert "try" not in judge_rows(HEALTHY).sentence.lower()
+    assert "try " not in judge_rows(HEALTHY).sentence.lower()
 
 
 def advice_for_all_options():
@@ -332,7 +319,7 @@ def has_value(current, value):
 
 def test_the_advice_is_never_what_the_run_already_has():
     for changed, sentence in advice_for_all_options():
-        for path, value in re.findall(r"([a-z_.]+)=([a-z_]+|\d+)", sentence):
+        for path, value in re.findall(r"([a-z_.]+)=([a-z_]+|[\d.]*\d)", sentence):
             current = changed.get(path, changed.get(f"{path}.kind"))
             assert not has_value(current, value), sentence
 
@@ -373,4 +360,4 @@ def test_layers_below_the_start_layer_change_nothing():
 )
 def test_the_factor_per_layer_needs_two_increments(points, start_layer, has_factor):
     verdict = judge_rows(geometric(0.9, points - 1), start_layer=start_layer)
-    assert ("a layer" in verdict.sentence) == has_factor
+    assert ("per layer" in verdict.sentence) == has_factor

@@ -303,9 +303,11 @@ def expected_pass(network, running=None):
 def _forward_gauges(arch, trace):
     rms = []
     mean = []
+    variation = []
     for h in trace["signals"]:
         rms.append(root_mean_square(h))
         mean.append(np.mean(h))
+        variation.append(np.mean(np.var(h, axis=0)) / np.mean(h**2))
     saturated = []
     dead = []
     activation = ACTIVATIONS[arch.activation.kind.name]
@@ -315,6 +317,7 @@ def _forward_gauges(arch, trace):
     return {
         "activation_rms": np.array(rms),
         "activation_mean": np.array(mean),
+        "signal_variation": np.array(variation),
         "saturated": np.array(saturated),
         "dead": np.array(dead),
     }

@@ -193,6 +193,7 @@ def test_a_network_of_one_layer():
         "skip_grad": 1,
         "activation_rms": 2,
         "activation_mean": 2,
+        "signal_variation": 2,
         "saturated": 1,
         "dead": 1,
     }
@@ -261,7 +262,8 @@ def test_only_the_requested_gauges_are_measured():
     tapped_logits, statistics = stack(x, slots, full)
 
     assert no_statistics == {}
-    assert set(statistics) == {"activation_rms", "activation_mean", "saturated", "dead"}
+    forward = {"activation_rms", "activation_mean", "signal_variation"}
+    assert set(statistics) == {*forward, "saturated", "dead"}
     assert_array_equal(logits, tapped_logits)
     program = jax.make_jaxpr(lambda x: stack(x, {}, off)[0])(x)
     assert "custom_vjp" not in str(program)

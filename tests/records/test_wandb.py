@@ -184,7 +184,8 @@ def test_the_summary_holds_the_final_numbers_and_the_verdict(mirrored, section):
     run, _, records = mirrored
     summary = merge_summary(records)
     for key, value in run.info[section].items():
-        assert summary.get(f"{section}/{key}") == value
+        if key != "findings":  # they have a table
+            assert summary.get(f"{section}/{key}") == value
 
 
 def test_the_summary_holds_the_status_and_no_layers(mirrored):
@@ -346,7 +347,7 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_continues(
     assert code == 0
     assert err.count("the dashboard is gone") == 1
     assert "WandbTracker" in err
-    assert "healthy" in out
+    assert "Healthy" in out
     (file,) = workplace.glob("outputs/x/*/run.json")
     run = Run(file.parent)
     assert run.info["status"] == "done"

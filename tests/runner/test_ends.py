@@ -8,7 +8,7 @@ import pytest
 
 from research.records.record import RunRecord
 from research.records.runs import Run
-from research.runner.run_writer import first_nonfinite_layer
+from research.runner.judging import find_nonfinite
 
 from .reading import find_wandb_rows
 
@@ -47,7 +47,7 @@ def test_a_run_that_measures_nothing_diverges_too(trained):
 
     assert run.info["status"] == "diverged"
     assert run.info["verdict"]["first_layer"] is None
-    assert "diverged: the numbers stop being finite at step" in result.out
+    assert "Diverged: numbers stop being finite at step" in result.out
 
 
 @pytest.mark.parametrize(
@@ -137,19 +137,19 @@ def test_termination_leaves_a_readable_record_and_a_finished_wandb_run(
 
 
 @pytest.mark.parametrize(
-    ("activation_rms", "signal_grad", "grad_norm", "layer"),
+    ("activation_rms", "signal_grad", "grad_norm", "nonfinite"),
     [
         # Forward numbers break first, so the lowest layer counts.
-        ([1, 1, INF, NAN], [NAN] * 4, [NAN] * 3, 2),
-        ([NAN] * 4, [NAN] * 4, [NAN] * 3, 0),
+        ([1, 1, INF, NAN], [NAN] * 4, [NAN] * 3, (2, "activation")),
+        ([NAN] * 4, [NAN] * 4, [NAN] * 3, (0, "activation")),
         # Else backward numbers, so the highest layer counts.
-        ([1] * 4, [INF, NAN, 1, 1], [NAN] * 3, 1),
-        ([1] * 4, [1] * 4, [INF, INF, 1], 1),
+        ([1] * 4, [INF, NAN, 1, 1], [NAN] * 3, (1, "gradient")),
+        ([1] * 4, [1] * 4, [INF, INF, 1], (1, "parameter gradient")),
         ([1] * 4, [1] * 4, [1] * 3, None),
     ],
 )
 def test_the_first_layer_whose_numbers_are_not_finite(
-    activation_rms, signal_grad, grad_norm, layer
+    activation_rms, signal_grad, grad_norm, nonfinite
 ):
     profile = {
         "activation_rms": np.array([[1] * 4, activation_rms]),
@@ -157,9 +157,9 @@ def test_the_first_layer_whose_numbers_are_not_finite(
         "grad_norm": np.array([[1] * 3, grad_norm]),
     }
 
-    assert first_nonfinite_layer(profile, 1) == layer
-    assert first_nonfinite_layer(profile, 0) is None
+    assert find_nonfinite(profile, 1) == nonfinite
+    assert find_nonfinite(profile, 0) is None
 
 
 def test_without_gauges_there_is_no_such_layer():
-    assert first_nonfinite_layer({}, 0) is None
+    assert find_nonfinite({}, 0) is None

@@ -59,7 +59,7 @@ def test_a_loop_leaves_the_record_of_a_run(directory, fathom):
     assert run.info["final"]["train_loss"] == pytest.approx(run.metrics["train_loss"][-1])
     shown = fathom("show", "first")
     assert shown.code == 0, shown.err
-    assert "layers[0] receives" in shown.out
+    assert "the squared gradient of layers[" in shown.out
     assert "optimizer=sgd" in shown.out
     listed = fathom("runs", "verdict=healthy", "seed=3")
     assert listed.code == 0, listed.err

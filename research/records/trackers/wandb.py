@@ -294,7 +294,7 @@ class WandbTracker:
         self._run.update_summary(_make_summary(info))
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
         has_pictures = has_ended(info) and bool(self._profile_rows)
-        exit_code = 0 if info["status"] == "done" else 1
+        exit_code = 0 if info["status"] in ("done", "stopped") else 1
         with self._noting_server_failures():
             try:
                 if has_pictures and self._num_uploaded_rows <= self._num_rows:
@@ -369,7 +369,7 @@ def max_call_seconds(finish_seconds: float) -> float:
 
 def has_ended(info: JsonObject) -> bool:
     """Whether a run has ended by itself, so that W&B has its pictures."""
-    return info.get("status") in ("done", "diverged")
+    return info.get("status") in ("done", "diverged", "stopped")
 
 
 def count_rows(num_recorded: int, *, has_pictures: bool) -> int:

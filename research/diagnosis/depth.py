@@ -1,0 +1,318 @@
+"""How the gradient travels over depth: the fit of a profile, and since when it leaves the band.
+
+The healthy band: every layer's squared backward signal is within a factor ``BAND`` of the last
+layer's. A critical network stays inside it: its finite width makes the logarithm fluctuate only by
+about ±5L/n. In a vanishing or exploding network the signal leaves the band after a few layers.
+Slopes are fitted to logarithms of squared norms, and these logarithms are averaged, never the
+norms.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from research.diagnosis.episodes import Episode, find_episodes
+
+BAND = 1e4
+CONFIDENCE = 0.95
+# The variance of a least-squares slope on a random walk of m increments, in units of s²/m, where s
+# is the standard deviation of an increment; for large m.
+RANDOM_WALK_SLOPE_VARIANCE = 1.2
+LEAST_INCREMENTS = 4  # from fewer of them no interval is told
+WIDEST_INTERVAL = 100.0  # an interval whose ends differ by a larger factor says nothing
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A profile of ln‖∂L/∂h_l‖² over depth, relative to the last layer.
+
+    Attributes:
+        kind: ``healthy``, or the side of the band that the layer farthest outside is on:
+            ``vanishing``, ``exploding``; ``dead`` where the gradient is cut off.
+        factor_per_layer: the factor on the squared norm from one layer to the layer below.
+        interval: its 95 % interval.
+        ratio: first layer over last, squared norms.
+        log10_ratio: its logarithm, which does not overflow.
+        first_layer: the first layer outside the band on this side, coming from the output; None
+            where all layers are inside.
+    """
+
+    kind: str
+    factor_per_layer: float
+    interval: tuple[float, float]
+    ratio: float
+    log10_ratio: float
+    first_layer: int | None
+
+
+def skipped_layers(depth: int) -> int:
+    """How many layers at the input a fit leaves out.
+
+    The signal has not reached its fixed point there.
+    """
+    return min(5, depth // 4)
+
+
+def log_profile(signal: np.ndarray) -> np.ndarray:
+    """The logarithm of the squared norms relative to the last layer's, [..., N+1].
+
+    It is -inf where no gradient arrives.
+    """
+    signal = np.asarray(signal, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = 2 * np.log(signal)
+        return logs - logs[..., -1:]
+
+
+def fit(profile: np.ndarray, start_layer: int = 0) -> Fit:
+    """Fits one log profile whose first entry belongs to the layer ``start_layer``.
+
+    The slope is by least squares. The increments from layer to layer are independent, their sums
+    are not. So the interval comes from the spread of the increments: the slope of a random walk of
+    m increments with standard deviation s has the standard error s·√(6/5m), because 1.2 s²/m is the
+    variance of a least-squares slope on a random walk for large m.
+    """
+    slope = _slope(profile)
+    half_width = _slope_half_width(profile)
+    interval = (0.0, 0.0)
+    if math.isfinite(slope):
+        interval = (_exp(slope - half_width), _exp(slope + half_width))
+    log_ratio = float(profile[0])
+    kind = kind_of(profile)
+    outside = layers_outside(profile, kind)
+    return Fit(
+        kind=kind,
+        factor_per_layer=_exp(slope),
+        interval=interval,
+        ratio=_exp(log_ratio),
+        log10_ratio=log_ratio / math.log(10),
+        first_layer=int(outside[-1]) + start_layer if len(outside) else None,
+    )
+
+
+def has_interval(fitted: Fit, num_signals: int) -> bool:
+    """Whether the interval of a factor says something: it has enough layers and is not too wide.
+
+    Args:
+        fitted: the fit.
+        num_signals: the entries of its profile.
+    """
+    low, high = fitted.interval
+    has_enough = _num_increments(num_signals) >= LEAST_INCREMENTS
+    return has_enough and low > 0 and high <= WIDEST_INTERVAL * low
+
+
+def _num_increments(num_signals: int) -> int:
+    """The fitted increments from layer to layer of a profile."""
+    return num_signals - 1 - skipped_layers(num_signals - 1)
+
+
+def _exp(value: float) -> float:
+    """The exponential, limited to the largest float64 where it would overflow."""
+    return math.exp(min(value, 709.0))
+
+
+def _slope(profile: np.ndarray) -> float:
+    """Nats per layer towards the input, over layers with a gradient; -inf for fewer than two."""
+    layers = np.arange(len(profile))
+    is_fitted = layers >= skipped_layers(len(profile) - 1)
+    is_fitted = is_fitted & np.isfinite(profile)
+    if is_fitted.sum() < 2:
+        return -math.inf
+    coefficients = np.polyfit(layers[is_fitted], profile[is_fitted], 1)
+    return -float(coefficients[0])
+
+
+def _slope_half_width(profile: np.ndarray) -> float:
+    """Half the width of the slope's interval, in nats per layer.
+
+    It is infinite for fewer than two increments.
+    """
+    fitted = profile[skipped_layers(len(profile) - 1) :]
+    increments = np.diff(fitted[np.isfinite(fitted)])
+    count = len(increments)
+    if count < 2:
+        return math.inf
+    from scipy.special import stdtrit  # this import takes a third of a second
+
+    quantile = stdtrit(count - 1, 0.5 + CONFIDENCE / 2)
+    deviation = np.std(increments, ddof=1)
+    return float(quantile * deviation * math.sqrt(RANDOM_WALK_SLOPE_VARIANCE / count))
+
+
+def kind_of(profile: np.ndarray) -> str:
+    """The kind of one log profile, decided by the layer that is farthest outside the band."""
+    is_cut, is_vanishing, is_exploding = _states(profile[None])
+    if is_cut[0]:
+        return "dead"
+    if is_vanishing[0] and is_exploding[0]:
+        return "vanishing" if -np.min(profile) >= np.max(profile) else "exploding"
+    if is_vanishing[0]:
+        return "vanishing"
+    return "exploding" if is_exploding[0] else "healthy"
+
+
+def layers_outside(profile: np.ndarray, kind: str) -> np.ndarray:
+    """The entries of a log profile that are outside the band on the side of ``kind``."""
+    if kind in ("vanishing", "dead"):
+        return np.flatnonzero(profile < -math.log(BAND))
+    if kind == "exploding":
+        return np.flatnonzero(profile > math.log(BAND))
+    return np.zeros(0, int)
+
+
+def _states(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether log profiles [S, layers] are cut off, vanish and explode, each [S].
+
+    A gradient that falls from inside the band to exactly 0 within one layer did not fade: it is cut
+    off.
+    """
+    is_below = profiles < -math.log(BAND)
+    is_exploding = np.any(profiles > math.log(BAND), axis=1)
+    nearest = profiles.shape[1] - 1 - np.argmax(is_below[:, ::-1], axis=1)
+    edge = profiles[np.arange(len(profiles)), nearest]
+    is_outside = np.any(is_below, axis=1)
+    is_cut = is_outside & np.isneginf(edge)
+    return is_cut, is_outside & ~is_cut, is_exploding
+
+
+@dataclass(frozen=True)
+class DepthHistory:
+    """What the gradient over depth did during a run.
+
+    Attributes:
+        steps: the measured steps whose numbers are finite, [S].
+        profiles: their log profiles, [S, layers].
+        is_silent: whether no gradient arrives even at the last layer, [S].
+        states: whether each step is of a kind, [S]: ``silent``, ``cut``, ``vanishing``,
+            ``exploding``.
+        start_layer: the layer of the first entry.
+    """
+
+    steps: np.ndarray
+    profiles: np.ndarray
+    is_silent: np.ndarray
+    states: dict[str, np.ndarray]
+    start_layer: int
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def num_signals(self) -> int:
+        """The entries of a profile."""
+        return self.profiles.shape[1]
+
+    def episodes(self, state: str) -> list[Episode]:
+        """The stretches of steps over which a state holds."""
+        return find_episodes(self.states[state])
+
+    def is_at_end(self, state: str) -> bool:
+        """Whether a state holds at the end."""
+        episodes = self.episodes(state)
+        return bool(episodes) and episodes[-1].is_open
+
+    def step(self, row: int) -> int:
+        """The step of a row."""
+        return int(self.steps[row])
+
+    def fit_first(self) -> Fit | None:
+        """The fit of the first step, where there is a gradient."""
+        if not len(self) or self.is_silent[0]:
+            return None
+        return fit(self.profiles[0], self.start_layer)
+
+    def fit_last(self) -> Fit | None:
+        """The fit of the last steps; None where no gradient arrives in them."""
+        profile = self.last_profile()
+        return None if profile is None else fit(profile, self.start_layer)
+
+    def last_profile(self) -> np.ndarray | None:
+        """The mean log profile over the last steps that are in the state of the end.
+
+        These are the last tenth of the steps with a gradient. None where the run ends silent.
+        """
+        if not len(self) or self.is_at_end("silent") or self.is_silent.all():
+            return None
+        is_typical = ~self.is_silent
+        for state in ("cut", "vanishing", "exploding"):
+            is_typical = is_typical & (self.states[state] == self.is_at_end(state))
+        rows = np.flatnonzero(is_typical)
+        if not len(rows):
+            rows = np.flatnonzero(~self.is_silent)
+        count = max(1, int((~self.is_silent).sum()) // 10)
+        return self.profiles[rows[-count:]].mean(axis=0)
+
+    def mean_profile(self, state: str, episode: Episode) -> np.ndarray:
+        """The mean log profile of an episode, over its steps that are in the state.
+
+        Of an episode that lasts until the end it is that of the last steps.
+        """
+        if episode.is_open:
+            profile = self.last_profile()
+            if profile is not None:
+                return profile
+        return self.profiles[self.rows_of(state, episode)].mean(axis=0)
+
+    def rows_of(self, state: str, episode: Episode) -> np.ndarray:
+        """The rows of an episode that are in the state."""
+        rows = np.flatnonzero(self.states[state])
+        return rows[(rows >= episode.first) & (rows <= episode.last)]
+
+
+def make_history(
+    steps: np.ndarray,
+    signal: np.ndarray,
+    start_layer: int = 0,
+) -> DepthHistory:
+    """Sorts measured steps by what the gradient does over depth.
+
+    Args:
+        steps: the measured steps [S], ascending.
+        signal: ‖∂L/∂h_l‖ [S, N+1]; steps at which one is not finite are left out.
+        start_layer: the first layer that is judged.
+    """
+    is_finite = np.isfinite(signal).all(axis=1)
+    signal = np.asarray(signal)[is_finite]
+    is_silent = signal[:, -1] == 0
+    profiles = log_profile(signal)[:, start_layer:]
+    profiles[is_silent] = 0.0
+    is_cut, is_vanishing, is_exploding = _states(profiles)
+    return DepthHistory(
+        steps=np.asarray(steps)[is_finite],
+        profiles=profiles,
+        is_silent=is_silent,
+        states={
+            "silent": is_silent,
+            "cut": is_cut,
+            "vanishing": is_vanishing,
+            "exploding": is_exploding,
+        },
+        start_layer=start_layer,
+    )
+
+
+def pick(profile: np.ndarray, kind: str) -> int:
+    """The entry of a log profile that is farthest outside the band on the side of ``kind``."""
+    return int(np.argmin(profile) if kind in ("vanishing", "dead") else np.argmax(profile))
+
+
+def is_geometric(profile: np.ndarray, fitted: Fit) -> bool:
+    """Whether one factor per layer describes a profile that leaves the band.
+
+    Its direction is that of the kind, as is that of its interval where it has one, and the first
+    layer is the one that is farthest outside.
+    """
+    if pick(profile, fitted.kind) != 0:
+        return False
+    low = fitted.factor_per_layer
+    high = fitted.factor_per_layer
+    if _num_increments(len(profile)) >= LEAST_INCREMENTS:
+        low, high = fitted.interval
+    return high < 1 if fitted.kind == "vanishing" else low > 1
+
+
+def order_of_magnitude(profile: np.ndarray, layer: int) -> float:
+    """log₁₀ of a layer's squared gradient over that of the last layer."""
+    return float(profile[layer]) / math.log(10)

@@ -1,0 +1,267 @@
+"""Findings about the gradient over depth: dead, vanishing and exploding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from research.diagnosis import depth, findings, words
+from research.diagnosis.depth import DepthHistory, Fit
+from research.diagnosis.episodes import Episode
+from research.diagnosis.findings import Finding, Kind, Severity
+from research.diagnosis.observed import Observed, Theory
+
+
+@dataclass(frozen=True)
+class DepthContext:
+    """What the findings about depth are made of.
+
+    Attributes:
+        history: the gradient over depth at the measured steps.
+        observed: the other measurements.
+        theory: what theory predicts at initialisation; None without a prediction.
+        names: the names of the signals [N+1]; empty where they are numbers.
+    """
+
+    history: DepthHistory
+    observed: Observed
+    theory: Theory | None = None
+    names: Sequence[str] = ()
+
+    def layer(self, entry: int) -> str:
+        """The layer of an entry of a profile, in words."""
+        return words.name_layer(entry + self.history.start_layer, self.names)
+
+    @property
+    def last_layer(self) -> str:
+        """The last layer in words."""
+        return self.names[-1] if self.names else "the last layer"
+
+    def ranges(self, entries: np.ndarray) -> list[findings.LayerRange]:
+        """The layers of entries of a profile."""
+        return words.to_ranges(entries + self.history.start_layer)
+
+    def where(self, ranges: Sequence[findings.LayerRange]) -> str:
+        """Ranges of layers in words."""
+        return words.name_layers(ranges, self.names)
+
+    def when(self, episode: Episode) -> str:
+        """The steps of an episode in words, as the start of a sentence."""
+        history = self.history
+        last = None if episode.is_open else history.step(episode.last)
+        first = history.step(episode.first)
+        return words.capitalize(words.name_steps(first, last, history.step(0)))
+
+
+def find_depth_findings(ctx: DepthContext) -> list[Finding]:
+    """The findings about the gradient over depth, each with its steps and layers."""
+    found = []
+    for state, describe in (
+        ("silent", _describe_silent),
+        ("cut", _describe_cut),
+        ("vanishing", _describe_drift),
+        ("exploding", _describe_drift),
+    ):
+        episodes = ctx.history.episodes(state)
+        for episode in _worth_telling(episodes):
+            found.append(describe(ctx, state, episode))
+    return found
+
+
+def _worth_telling(episodes: Sequence[Episode]) -> list[Episode]:
+    """The longest episode that has ended, and the one that lasts until the end."""
+    told = [episode for episode in episodes if episode.is_open]
+    ended = [episode for episode in episodes if not episode.is_open]
+    if ended:
+        told.insert(0, max(ended, key=len))
+    return told
+
+
+def _make_finding(
+    ctx: DepthContext,
+    kind: Kind,
+    episode: Episode,
+    text: str,
+    *,
+    layers: Sequence[findings.LayerRange],
+    evidence: dict[str, float],
+) -> Finding:
+    history = ctx.history
+    matters = episode.is_open and not ctx.observed.is_fitted()
+    return Finding(
+        kind=kind,
+        severity=Severity.severe if matters else Severity.warning,
+        text=text,
+        first_step=history.step(episode.first),
+        last_step=None if episode.is_open else history.step(episode.last),
+        layers=layers,
+        evidence=evidence,
+    )
+
+
+def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding:
+    """No gradient arrives even at the last layer."""
+    del state
+    steps = ctx.history.steps
+    norm = _gradient_norm(ctx.observed, int(steps[episode.first]), int(steps[episode.last]))
+    evidence = {}
+    if norm is None:
+        cause = f"no gradient reaches {ctx.last_layer}"
+    elif norm > 0:
+        evidence["grad_norm"] = norm
+        cause = (
+            "no gradient passes from the head into the layers, although the head itself gets one "
+            f"(its norm is {norm:.3g})"
+        )
+    else:
+        evidence["grad_norm"] = norm
+        cause = "no gradient leaves the loss"
+    entries = np.arange(ctx.history.num_signals)
+    return _make_finding(
+        ctx,
+        findings.DEAD,
+        episode,
+        f"{cause}. {ctx.when(episode)}.",
+        layers=ctx.ranges(entries),
+        evidence=evidence,
+    )
+
+
+def _gradient_norm(
+    observed: Observed,
+    first_step: int,
+    last_step: int,
+) -> float | None:
+    """The norm of the whole gradient over steps; None where it was not measured."""
+    steps, norms = observed.series("grad_norm")
+    is_inside = (steps >= first_step) & (steps <= last_step)
+    return float(np.mean(norms[is_inside])) if is_inside.any() else None
+
+
+def _describe_cut(ctx: DepthContext, state: str, episode: Episode) -> Finding:
+    """The gradient falls from inside the band to exactly zero within one layer."""
+    profile = ctx.history.mean_profile(state, episode)
+    is_zero = np.isneginf(profile)
+    ranges = ctx.ranges(np.flatnonzero(is_zero))
+    above = int(np.flatnonzero(is_zero)[-1]) + 1
+    ratio = words.format_ratio(depth.order_of_magnitude(profile, above))
+    neighbour = ctx.layer(above)
+    text = f"{ctx.where(ranges)} get exactly no gradient"
+    if above < len(profile) - 1:
+        text += f", while {neighbour} gets {ratio} of what {ctx.last_layer} gets"
+    return _make_finding(
+        ctx,
+        findings.DEAD,
+        episode,
+        f"{text}. {ctx.when(episode)}.",
+        layers=ranges,
+        evidence={"silent_layers": float(is_zero.sum())},
+    )
+
+
+def _describe_drift(ctx: DepthContext, state: str, episode: Episode) -> Finding:
+    """The gradient leaves the band on one side."""
+    kind = findings.VANISHING if state == "vanishing" else findings.EXPLODING
+    profile = _profile_outside(ctx.history, state, episode)
+    outside = depth.layers_outside(profile, state)
+    ranges = ctx.ranges(outside)
+    fitted = depth.fit(profile, ctx.history.start_layer)
+    extreme = depth.pick(profile, state)
+    log10_ratio = depth.order_of_magnitude(profile, extreme)
+    parts = [_explain(ctx, state, profile, fitted), f"{ctx.when(episode)}, {ctx.where(ranges)}."]
+    return _make_finding(
+        ctx,
+        kind,
+        episode,
+        " ".join(parts),
+        layers=ranges,
+        evidence={
+            "factor_per_layer": fitted.factor_per_layer,
+            "log10_ratio": log10_ratio,
+            "layer": float(extreme + ctx.history.start_layer),
+        },
+    )
+
+
+def _profile_outside(
+    history: DepthHistory,
+    state: str,
+    episode: Episode,
+) -> np.ndarray:
+    """The mean profile of an episode; where the mean is inside the band, its most extreme step."""
+    profile = history.mean_profile(state, episode)
+    if len(depth.layers_outside(profile, state)):
+        return profile
+    profiles = history.profiles[history.rows_of(state, episode)]
+    extremes = profiles.min(axis=1) if state == "vanishing" else -profiles.max(axis=1)
+    return profiles[int(np.argmin(extremes))]
+
+
+def _explain(
+    ctx: DepthContext,
+    state: str,
+    profile: np.ndarray,
+    fitted: Fit,
+) -> str:
+    """How the gradient changes over depth, and what the layer farthest outside gets."""
+    extreme = depth.pick(profile, state)
+    ratio = words.format_ratio(depth.order_of_magnitude(profile, extreme))
+    share = f"{ratio} of" if state == "vanishing" else f"{ratio} times"
+    layer = ctx.layer(extreme)
+    is_steady = fitted.kind == state and depth.is_geometric(profile, fitted)
+    if len(profile) <= 2 or not is_steady:
+        return f"{layer} gets {share} the squared gradient of {ctx.last_layer}."
+    verb = "shrinks" if state == "vanishing" else "grows"
+    factor = words.format_factor(fitted.factor_per_layer)
+    details = factor_details(ctx, fitted, len(profile))
+    in_brackets = f" ({'; '.join(details)})" if details else ""
+    return (
+        f"the squared gradient {verb} by a factor of {factor} per layer towards the "
+        f"input{in_brackets}, so {layer} gets {share} what {ctx.last_layer} gets."
+    )
+
+
+def factor_details(
+    ctx: DepthContext,
+    fitted: Fit,
+    num_signals: int,
+) -> list[str]:
+    """The interval of a factor, and the factor at initialisation beside that of theory.
+
+    Args:
+        ctx: the context.
+        fitted: the fit that has the factor.
+        num_signals: the entries of its profile.
+    """
+    details = []
+    if depth.has_interval(fitted, num_signals):
+        low, high = fitted.interval
+        details.append(f"95 % {words.format_factor(low)}–{words.format_factor(high)}")
+    initial = ctx.history.fit_first()
+    if ctx.theory is not None and initial is not None:
+        measured = words.format_factor(initial.factor_per_layer)
+        predicted = words.format_factor(ctx.theory.factor)
+        margin = f" ± {ctx.theory.margin:.1g}" if ctx.theory.margin else ""
+        at_width = " at this width" if margin else ""
+        details.append(f"at initialisation {measured}, theory {predicted}{margin}{at_width}")
+    return details
+
+
+def describe_healthy(ctx: DepthContext) -> str:
+    """What a healthy gradient over depth looks like, with numbers; empty if nothing is known."""
+    history = ctx.history
+    profile = history.last_profile()
+    if profile is None:
+        return "nothing was measured." if not len(history) else ""
+    fitted = depth.fit(profile, history.start_layer)
+    lowest = words.format_ratio(depth.order_of_magnitude(profile, depth.pick(profile, "vanishing")))
+    highest = words.format_ratio(
+        depth.order_of_magnitude(profile, depth.pick(profile, "exploding"))
+    )
+    text = f"every layer gets {lowest} to {highest} times the squared gradient of {ctx.last_layer}"
+    if len(profile) > 2:
+        details = factor_details(ctx, fitted, len(profile))
+        in_brackets = f" ({'; '.join(details)})" if details else ""
+        factor = words.format_factor(fitted.factor_per_layer)
+        text += f"; the factor per layer is {factor}{in_brackets}"
+    return f"{text}."

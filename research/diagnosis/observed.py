@@ -1,0 +1,149 @@
+"""What a run has measured so far besides the gradient over depth, as the detectors read it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Columns = Mapping[str, np.ndarray]
+Settings = Mapping[str, Any]
+Profile = Mapping[str, np.ndarray]
+
+LEAST_ROWS = 5  # that a mean over the end of a run takes
+SHARE_OF_END = 10  # the end is the last tenth
+FITTED = 0.02  # a run whose loss is below this share of chance has fitted its data
+
+
+class Divergence(NamedTuple):
+    """The first number that is not finite.
+
+    Attributes:
+        step: its step.
+        layer: its layer, where it is known.
+        quantity: ``activation``, ``gradient`` or ``parameter gradient``; empty if not known.
+    """
+
+    step: int
+    layer: int | None = None
+    quantity: str = ""
+
+
+@dataclass(frozen=True)
+class Theory:
+    """What mean-field theory predicts at initialisation.
+
+    Attributes:
+        factor: the factor on the squared gradient per layer.
+        margin: by how much 95 % of networks of this width may differ from it.
+    """
+
+    factor: float
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The measurements of a run so far.
+
+    Attributes:
+        metrics: columns over all steps, ``step`` among them. Missing values are masked.
+        profiles: gauges over the measured steps, ``step`` among them.
+        exponents: what the number format lost, by the step at which it was counted.
+        sharpness: the greatest eigenvalue of the Hessian by step.
+        format_: the narrowest format that signals and gradients pass through.
+        chance_loss: the loss of the best constant prediction; None where it is not known.
+        signal_elements: the numbers of a signal h_l over the batch; None where it is not known.
+        layer_parameters: the parameters of a layer; None where they are not known.
+        input_mean_square: the mean square of the training inputs; None where it is not known.
+    """
+
+    metrics: Columns = field(default_factory=dict)
+    profiles: Columns = field(default_factory=dict)
+    exponents: Mapping[int, Profile] = field(default_factory=dict)
+    sharpness: Mapping[int, float] = field(default_factory=dict)
+    format_: str = "float32"
+    chance_loss: float | None = None
+    signal_elements: int | None = None
+    layer_parameters: int | None = None
+    input_mean_square: float | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """The steps of the run so far."""
+        steps = self.metrics.get("step", np.zeros(0, int))
+        return int(steps[-1]) + 1 if len(steps) else 0
+
+    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The steps at which a metric has a finite value, and these values, both [T]."""
+        column = self.metrics.get(name)
+        if column is None or not len(column):
+            return np.zeros(0, int), np.zeros(0)
+        values = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+        is_known = np.isfinite(values)
+        return np.asarray(self.metrics["step"])[is_known], values[is_known]
+
+    def end_of(self, name: str) -> float | None:
+        """The mean of a metric over the last tenth of its values; None without values."""
+        _, values = self.series(name)
+        if not len(values):
+            return None
+        return float(np.mean(values[-end_rows(len(values)) :]))
+
+    def value_at(self, name: str, step: int) -> float | None:
+        """The mean of a metric over some steps around ``step``; None without values."""
+        steps, values = self.series(name)
+        if not len(values):
+            return None
+        row = int(np.searchsorted(steps, step))
+        first = max(0, min(row, len(values) - 1) - LEAST_ROWS)
+        return float(np.mean(values[first : row + LEAST_ROWS + 1]))
+
+    @property
+    def reference_loss(self) -> float | None:
+        """The loss of chance; where it is not known, that of the first step."""
+        if self.chance_loss is not None:
+            return self.chance_loss
+        _, values = self.series("train_loss")
+        return float(values[0]) if len(values) else None
+
+    def is_fitted(self, step: int | None = None) -> bool:
+        """Whether the training data are fitted, at the end or around a step."""
+        reference = self.reference_loss
+        loss = self.end_of("train_loss") if step is None else self.value_at("train_loss", step)
+        if loss is None or reference is None:
+            return False
+        return loss <= FITTED * abs(reference)
+
+    def last_rows(self, gauge: str) -> np.ndarray | None:
+        """The mean of a gauge over the last tenth of the measured steps, [layers]."""
+        values = self.profiles.get(gauge)
+        if values is None or not len(values):
+            return None
+        rows = np.asarray(values, np.float64)
+        return rows[-end_rows(len(rows)) :].mean(axis=0)
+
+
+def end_rows(count: int) -> int:
+    """How many of ``count`` rows are the end: a tenth of them, and some."""
+    return min(count, max(LEAST_ROWS, count // SHARE_OF_END))
+
+
+def chance_loss(class_counts: list[int] | None, unigram_entropy: float | None) -> float | None:
+    """The cross-entropy of the best constant prediction, in nats; None for a regression.
+
+    Args:
+        class_counts: training examples of each class.
+        unigram_entropy: the entropy of the tokens of a language, where the targets are tokens.
+    """
+    if unigram_entropy is not None:
+        return unigram_entropy
+    if not class_counts or not sum(class_counts):
+        return None
+    total = sum(class_counts)
+    entropy = 0.0
+    for count in class_counts:
+        if count:
+            entropy -= count / total * math.log(count / total)
+    return entropy or None

@@ -1,0 +1,462 @@
+"""Findings about the loss, the units and the updates of a run."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from research.diagnosis import findings, words
+from research.diagnosis.findings import Finding, Kind, LayerRange, Severity
+from research.diagnosis.observed import Divergence, Observed, Settings, end_rows
+from research.theory.formats import FORMATS
+
+LEAST_STEPS = 100  # before a run is said not to learn
+AT_CHANCE = 0.97  # a loss above this share of chance is that of chance
+BETTER_THAN_CHANCE = 0.15  # of the accuracy, above which something was learned
+SMALLEST_PROGRESS = 0.01  # of the loss of chance, between the last two quarters
+SPIKE_WINDOW = 20  # steps before a step that its loss is compared with
+SPIKE_DEVIATIONS = 8.0
+SPIKE_RATIO = 1.5
+SPIKE_SHARE = 0.1  # of the loss of chance
+DEVIATIONS_PER_MAD = 1.4826  # of a Gaussian, standard deviations in a median absolute deviation
+RISE_OF_HELD_OUT = 1.15
+SAME_SIGNAL = 1e-4
+MOSTLY_DEAD = 0.75
+MOSTLY_SKIPPED = 0.5
+LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
+LOST_SHARE = 0.3  # of the loss of chance, at least
+MOSTLY_SATURATED = 0.8
+BOUNDED = ("sigmoid", "tanh", "softsign")
+LARGE_UPDATE = 0.1
+SMALL_UPDATE = 1e-6
+EDGE = 0.2
+DIVIDED_BY_RMS = ("adam", "adamw", "rmsprop")
+OVERFLOW_FORMATS = ("float16", "float8_e4m3fn", "float8_e5m2")
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the findings about a run are made of.
+
+    Attributes:
+        observed: its measurements.
+        settings: its configuration by dotted path.
+        diverged: where its numbers stopped being finite; None where they did not.
+        start_layer: the first layer that is judged.
+    """
+
+    observed: Observed
+    settings: Settings
+    diverged: Divergence | None = None
+    start_layer: int = 0
+
+
+def find_training_findings(ctx: RunContext) -> list[Finding]:
+    """The findings about the loss, the units and the updates."""
+    found = []
+    for detect in DETECTORS:
+        finding = detect(ctx)
+        if finding is not None:
+            found.append(finding)
+    return found
+
+
+def _make(
+    kind: Kind,
+    text: str,
+    *,
+    first_step: int | None = None,
+    last_step: int | None = None,
+    layers: tuple[LayerRange, ...] = (),
+    **evidence: float,
+) -> Finding:
+    return Finding(
+        kind=kind,
+        severity=kind.severity,
+        text=text,
+        first_step=first_step,
+        last_step=last_step,
+        layers=layers,
+        evidence=evidence,
+    )
+
+
+def find_bad_inputs(ctx: RunContext) -> Finding | None:
+    """Inputs that are constant or not finite."""
+    mean_square = ctx.observed.input_mean_square
+    if mean_square is None or (math.isfinite(mean_square) and mean_square > 0):
+        return None
+    problem = "are all the same number" if mean_square == 0 else "are not all finite"
+    return _make(
+        findings.INPUTS,
+        f"the training inputs {problem}, so nothing can be learned from them.",
+        first_step=0,
+        mean_square=mean_square,
+    )
+
+
+def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding | None:
+    """Where and when numbers stopped being finite, and which numbers first.
+
+    Args:
+        ctx: the run.
+        names: the names of its signals; empty where they are numbers.
+    """
+    if ctx.diverged is None:
+        return None
+    step, layer, quantity = ctx.diverged
+    text = f"numbers stop being finite at step {step}"
+    skipped = find_overflow(ctx)
+    if skipped is not None:
+        text += f", after the steps from {skipped.first_step} on were skipped"
+    if layer is not None:
+        where = words.name_layer(layer, names)
+        text += f", first the {quantity} of {where}" if quantity else f", first in {where}"
+    format_ = ctx.observed.format_
+    evidence = {}
+    before = _largest_activation_before(ctx.observed, step)
+    if before is not None:
+        evidence["activation_rms_before"] = before
+    if quantity == "activation" and format_ in OVERFLOW_FORMATS:
+        largest = 2.0 ** FORMATS[format_].overflow
+        text += f", which exceeds the largest {format_} number, about {largest:.3g}"
+    elif step == 0:
+        text += ", before the first update"
+    elif quantity == "activation" and layer == 0:
+        text += ", so the update before broke the parameters"
+    return _make(
+        findings.DIVERGED,
+        f"{text}.",
+        first_step=step,
+        layers=((layer, layer),) if layer is not None else (),
+        **evidence,
+    )
+
+
+def _largest_activation_before(observed: Observed, step: int) -> float | None:
+    """The largest root mean square of a signal at the last measured step before ``step``."""
+    steps = np.asarray(observed.profiles.get("step", ()))
+    rows = np.flatnonzero(steps < step)
+    activations = observed.profiles.get("activation_rms")
+    if activations is None or not len(rows):
+        return None
+    last = np.asarray(activations)[rows[-1]]
+    return float(np.max(last)) if np.isfinite(last).all() else None
+
+
+def find_overflow(ctx: RunContext) -> Finding | None:
+    """Steps that are skipped because the scaled gradient is not finite."""
+    observed = ctx.observed
+    share = observed.end_of("skipped")
+    if share is None or share <= MOSTLY_SKIPPED:
+        return None
+    steps, skipped = observed.series("skipped")
+    others = np.flatnonzero(skipped == 0)
+    first = int(others[-1]) + 1 if len(others) else 0
+    first_step = int(steps[min(first, len(steps) - 1)])
+    scale = observed.end_of("loss_scale") or 1.0
+    return _make(
+        findings.OVERFLOW,
+        f"{words.percent(share)} of the last steps were skipped, because the gradient times the "
+        f"loss scale of {scale:.3g} exceeds the largest {observed.format_} number.",
+        first_step=first_step,
+        share=share,
+        loss_scale=scale,
+    )
+
+
+def find_plateau(ctx: RunContext) -> Finding | None:
+    """A training loss that is still that of chance."""
+    observed = ctx.observed
+    steps, losses = observed.series("train_loss")
+    if ctx.diverged or len(losses) < LEAST_STEPS:
+        return None
+    end = observed.end_of("train_loss")
+    assert end is not None
+    known = observed.chance_loss
+    chance = known if known is not None else float(np.mean(losses[:5]))
+    if end < AT_CHANCE * chance or _is_falling(losses, chance):
+        return None
+    accuracy = observed.end_of("train_accuracy")
+    if known is None or accuracy is None:
+        accuracy = 0.0
+    if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
+        return None
+    reference = "chance" if known is not None else "the start"
+    return _make(
+        findings.NOT_LEARNING,
+        f"after {len(losses)} steps the training loss is {end:#.4g}, and that of {reference} is "
+        f"{chance:#.4g}.",
+        first_step=int(steps[0]),
+        train_loss=end,
+        chance_loss=chance,
+        lowest_loss=_lowest(losses),
+        highest_loss=float(np.max(losses)),
+    )
+
+
+def _lowest(losses: np.ndarray) -> float:
+    """The lowest mean of the loss over some consecutive steps."""
+    count = min(len(losses), SPIKE_WINDOW)
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    return float(np.min(sums[count:] - sums[:-count]) / count)
+
+
+def _is_falling(losses: np.ndarray, chance: float) -> bool:
+    """Whether the loss still falls noticeably from the third quarter of the steps to the last."""
+    quarter = len(losses) // 4
+    earlier = losses[-2 * quarter : -quarter]
+    later = losses[-quarter:]
+    progress = float(np.mean(earlier) - np.mean(later))
+    noise = math.hypot(np.std(earlier), np.std(later)) / math.sqrt(quarter)
+    return progress > max(SMALLEST_PROGRESS * abs(chance), 3 * noise)
+
+
+def find_spike(ctx: RunContext) -> Finding | None:
+    """Steps whose loss is far above the losses before them."""
+    steps, losses = ctx.observed.series("train_loss")
+    reference = ctx.observed.reference_loss
+    if len(losses) <= SPIKE_WINDOW + 1 or reference is None:
+        return None
+    windows = np.lib.stride_tricks.sliding_window_view(losses[:-1], SPIKE_WINDOW)
+    medians = np.median(windows, axis=1)
+    spreads = np.median(np.abs(windows - medians[:, None]), axis=1) * DEVIATIONS_PER_MAD
+    now = losses[SPIKE_WINDOW:]
+    rise = now - medians
+    is_spike = rise > SPIKE_DEVIATIONS * spreads
+    is_spike &= now > SPIKE_RATIO * medians
+    is_spike &= rise > SPIKE_SHARE * abs(reference)
+    rows = np.flatnonzero(is_spike)
+    if not len(rows):
+        return None
+    highest = int(rows[np.argmax(rise[rows])])
+    step = int(steps[highest + SPIKE_WINDOW])
+    count = len(words.to_ranges(rows))
+    times = "" if count == 1 else f" (the highest of {count} spikes)"
+    lowest = _lowest(losses)
+    end = float(np.mean(losses[-end_rows(len(losses)) :]))
+    is_lost = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
+    outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
+    finding = _make(
+        findings.SPIKE,
+        f"at step {step} the training loss jumps from {medians[highest]:.3g} to "
+        f"{now[highest]:.3g}{times}{outcome}.",
+        first_step=int(steps[rows[0] + SPIKE_WINDOW]),
+        last_step=int(steps[rows[-1] + SPIKE_WINDOW]),
+        before=float(medians[highest]),
+        highest=float(now[highest]),
+        spikes=float(count),
+    )
+    severity = Severity.severe if is_lost else finding.severity
+    return dataclasses.replace(finding, severity=severity)
+
+
+def find_overfitting(ctx: RunContext) -> Finding | None:
+    """A held-out loss that rises while the training loss is far below it."""
+    steps, losses = ctx.observed.series("eval_loss")
+    train = ctx.observed.end_of("train_loss")
+    if len(losses) < 3 or train is None:
+        return None
+    lowest = int(np.argmin(losses))
+    is_rising = losses[-1] > RISE_OF_HELD_OUT * losses[lowest]
+    if not is_rising or losses[lowest] <= 0 or train > losses[-1] / 2:
+        return None
+    return _make(
+        findings.OVERFITTING,
+        f"the held-out loss rose from {losses[lowest]:.3g} at step {int(steps[lowest])} to "
+        f"{losses[-1]:.3g}, while the training loss is {train:.3g}.",
+        first_step=int(steps[lowest]),
+        lowest=float(losses[lowest]),
+        last=float(losses[-1]),
+        train_loss=train,
+    )
+
+
+def find_dead_units(ctx: RunContext) -> Finding | None:
+    """Layers most of whose units are zero for every example."""
+    return _find_share(
+        ctx,
+        "dead",
+        MOSTLY_DEAD,
+        kind=findings.DEAD_UNITS,
+        what="of the units are zero for every example",
+    )
+
+
+def find_saturation(ctx: RunContext) -> Finding | None:
+    """Layers most of whose units are on the flat part of a bounded activation."""
+    if ctx.settings.get("activation.kind") not in BOUNDED:
+        return None
+    return _find_share(
+        ctx,
+        "saturated",
+        MOSTLY_SATURATED,
+        kind=findings.SATURATED,
+        what="of the units are on the flat part of the activation",
+    )
+
+
+def _find_share(
+    ctx: RunContext,
+    gauge: str,
+    limit: float,
+    *,
+    kind: Kind,
+    what: str,
+) -> Finding | None:
+    """Layers at which a gauge, a share of the units, is above a limit at the end."""
+    shares = ctx.observed.last_rows(gauge)
+    if shares is None:
+        return None
+    layers = np.flatnonzero(shares > limit)
+    if not len(layers):
+        return None
+    ranges = words.to_ranges(layers)
+    share = float(np.mean(shares[layers]))
+    return _make(
+        kind,
+        f"in {words.name_layers(ranges)}, {words.percent(share)} {what}.",
+        first_step=_first_above(ctx.observed, gauge, limit),
+        layers=tuple(ranges),
+        share=share,
+    )
+
+
+def _first_above(
+    observed: Observed,
+    gauge: str,
+    limit: float,
+) -> int | None:
+    """The step from which on a gauge is above a limit in some layer until the end."""
+    is_above = np.max(np.asarray(observed.profiles[gauge]), axis=1) > limit
+    return _first_where(observed, is_above)
+
+
+def _first_where(observed: Observed, holds: np.ndarray) -> int | None:
+    """The measured step from which on a condition [S] holds until the end."""
+    others = np.flatnonzero(~holds)
+    first = int(others[-1]) + 1 if len(others) else 0
+    steps = observed.profiles["step"]
+    return int(steps[first]) if first < len(steps) else None
+
+
+def find_collapse(ctx: RunContext) -> Finding | None:
+    """A last signal that hardly differs between examples."""
+    shares = ctx.observed.last_rows("signal_variation")
+    if shares is None or ctx.observed.is_fitted() or not shares[-1] < SAME_SIGNAL:
+        return None
+    layers = np.flatnonzero(shares < SAME_SIGNAL)
+    ranges = words.to_ranges(layers)
+    variation = np.asarray(ctx.observed.profiles["signal_variation"])[:, -1:]
+    return _make(
+        findings.COLLAPSED,
+        f"only {shares[-1]:.1g} of the signal of the last layer differs between examples, so the "
+        f"head can hardly tell them apart; the same holds in {words.name_layers(ranges)}.",
+        first_step=_first_where(ctx.observed, (variation < SAME_SIGNAL)[:, 0]),
+        layers=tuple(ranges),
+        variation=float(shares[-1]),
+    )
+
+
+def find_update_ratio(ctx: RunContext) -> Finding | None:
+    """Steps that change the weights by too much or by too little."""
+    ratios = ctx.observed.last_rows("update_ratio")
+    if ratios is None or np.isnan(ratios).all() or ctx.observed.is_fitted():
+        return None
+    if (ctx.observed.end_of("skipped") or 0.0) > 0:
+        return None
+    middle = float(np.nanmedian(ratios))
+    largest = float(np.nanmax(ratios))
+    if middle > LARGE_UPDATE:
+        problem = "more than a tenth of their norm"
+    elif largest < SMALL_UPDATE:
+        problem = "less than a millionth of their norm"
+    else:
+        return None
+    return _make(
+        findings.UPDATE_RATIO,
+        f"a step changes the weights of the middle layer by {middle:.2g} of their norm: {problem}.",
+        median=middle,
+        largest=largest,
+    )
+
+
+def find_hidden_gradient(ctx: RunContext) -> Finding | None:
+    """Layers whose gradient is smaller than the ε of the optimizer."""
+    observed = ctx.observed
+    epsilon = ctx.settings.get("optimizer.epsilon")
+    norms = observed.last_rows("grad_norm")
+    is_divided = ctx.settings.get("optimizer.kind") in DIVIDED_BY_RMS
+    if not is_divided or not epsilon or norms is None or not observed.layer_parameters:
+        return None
+    if observed.is_fitted():
+        return None
+    root_mean_square = norms / math.sqrt(observed.layer_parameters)
+    layers = np.flatnonzero((root_mean_square < epsilon) & (norms > 0))
+    if not len(layers):
+        return None
+    ranges = words.to_ranges(layers)
+    smallest = float(np.min(root_mean_square[layers]))
+    return _make(
+        findings.HIDDEN_GRADIENT,
+        f"in {words.name_layers(ranges)}, the elements of the gradient are as small as "
+        f"{smallest:.1g}, below optimizer.epsilon={epsilon:g}, so these layers take smaller steps.",
+        layers=tuple(ranges),
+        smallest=smallest,
+        epsilon=float(epsilon),
+    )
+
+
+def find_edge_of_stability(ctx: RunContext) -> Finding | None:
+    """A sharpness close to the largest at which the learning rate is stable."""
+    sharpness = ctx.observed.sharpness
+    kind = ctx.settings.get("optimizer.kind")
+    rate = ctx.settings.get("optimizer.learning_rate")
+    if not sharpness or kind not in ("gd", "sgd", "momentum") or not rate:
+        return None
+    step = max(sharpness)
+    momentum = ctx.settings.get("optimizer.momentum", 0.0) if kind == "momentum" else 0.0
+    largest = 2 * (1 + momentum) / rate
+    if abs(sharpness[step] / largest - 1) > EDGE:
+        return None
+    return _make(
+        findings.EDGE_OF_STABILITY,
+        f"at step {step} the sharpness is {sharpness[step]:.3g}, and the largest that the learning "
+        f"rate allows is 2(1 + β)/η = {largest:.3g}.",
+        first_step=step,
+        sharpness=sharpness[step],
+        largest=largest,
+    )
+
+
+def find_fitted(ctx: RunContext) -> Finding | None:
+    """A training loss far below that of chance."""
+    observed = ctx.observed
+    loss = observed.end_of("train_loss")
+    if loss is None or not observed.is_fitted():
+        return None
+    return Finding(
+        kind=findings.FITTED,
+        severity=Severity.note,
+        text=f"the training loss is {loss:.2g}, so gradients are small because little is left to "
+        "learn.",
+        evidence={"train_loss": loss},
+    )
+
+
+DETECTORS: tuple[Callable[[RunContext], Finding | None], ...] = (
+    find_bad_inputs,
+    find_overflow,
+    find_collapse,
+    find_plateau,
+    find_dead_units,
+    find_saturation,
+    find_update_ratio,
+    find_hidden_gradient,
+    find_spike,
+    find_overfitting,
+    find_edge_of_stability,
+    find_fitted,
+)

@@ -1,0 +1,221 @@
+"""Forms the verdict on a run from the rows that its writer sees."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+
+import numpy as np
+
+from research.config.options import LossKind, ModelKind
+from research.config.schema import Config, flatten
+from research.diagnosis.history import RowHistory
+from research.diagnosis.observed import Divergence, Observed, Theory, chance_loss
+from research.diagnosis.prediction import predict
+from research.diagnosis.verdict import Verdict, judge
+from research.gauges.table import ACTIVATION_RMS, GAUGES, GRAD_NORM, SIGNAL_GRAD
+from research.runner.run_setup import RunSetup
+from research.training.precision import POLICIES
+
+Columns = dict[str, np.ndarray]
+JUDGED_METRICS = (
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "eval_loss",
+    "grad_norm",
+    "loss_scale",
+    "skipped",
+)
+SHARPNESS = "sharpness"
+SECONDS_BETWEEN_VERDICTS = 5.0
+LARGEST_SHARE_OF_TIME = 0.01  # that verdicts on running runs may take
+# The gauges in the order in which a number that is not finite is looked for.
+QUANTITIES = {
+    ACTIVATION_RMS.name: "activation",
+    SIGNAL_GRAD.name: "gradient",
+    GRAD_NORM.name: "parameter gradient",
+}
+
+
+class RunJudge:
+    """Collects what a run measures, and judges it at any time."""
+
+    def __init__(
+        self,
+        config: Config,
+        setup: RunSetup,
+        layers: int,
+    ):
+        """Starts without measurements.
+
+        Args:
+            config: the run.
+            setup: what the runs of its group are trained with.
+            layers: the layers N of its network.
+        """
+        self._config = config
+        self._setup = setup
+        self._layers = layers
+        self._settings = flatten(config)
+        self._metrics: list[Columns] = []
+        self._profiles = RowHistory()
+        self._exponents: dict[int, Columns] = {}
+        self._sharpness: dict[int, float] = {}
+
+    def add_metrics(self, columns: Columns) -> None:
+        """Adds metrics of consecutive steps."""
+        judged = {name: columns[name] for name in JUDGED_METRICS if name in columns}
+        self._metrics.append(judged)
+
+    def add_profiles(self, columns: Columns) -> None:
+        """Adds the gauges of measured steps; nothing where there are none."""
+        if not columns:
+            return
+        judged = {"step": columns["step"]}
+        for gauge in GAUGES:
+            if gauge.name in columns:
+                judged[gauge.name] = columns[gauge.name]
+        self._profiles.add(judged)
+
+    def add_diagnostics(self, step: int, diagnostics: Mapping[str, np.ndarray]) -> None:
+        """Adds what was measured on an interval: exponents and inspections."""
+        if "signal_exponent" in diagnostics:
+            self._exponents[step] = dict(diagnostics)
+        if SHARPNESS in diagnostics:
+            sharpness = float(diagnostics[SHARPNESS])
+            if np.isfinite(sharpness):
+                self._sharpness[step] = sharpness
+
+    @cached_property
+    def _theory(self) -> Theory | None:
+        return predict(
+            self._config,
+            inputs=self._setup.program_config.architecture.inputs,
+            mean_square=self._mean_square,
+            batch_size=self._setup.program_config.batch_size,
+        )
+
+    @cached_property
+    def _mean_square(self) -> float:
+        return self._setup.dataset.mean_square
+
+    @cached_property
+    def _chance_loss(self) -> float | None:
+        dataset = self._setup.dataset
+        if self._config.loss.kind is not LossKind.cross_entropy or dataset.is_regression:
+            return None
+        entropy = dataset.unigram_entropy if dataset.language else None
+        return chance_loss(dataset.class_counts, entropy)
+
+    def _observed(self) -> Observed:
+        width = self._config.model.width
+        is_mlp = self._config.model.kind is ModelKind.mlp
+        policy = POLICIES[self._config.precision.kind.name]
+        return Observed(
+            metrics=self._all_metrics(),
+            profiles=self._profiles.columns(),
+            exponents=self._exponents,
+            sharpness=self._sharpness,
+            format_=policy.narrowest,
+            chance_loss=self._chance_loss,
+            signal_elements=self._setup.program_config.batch_size * width if is_mlp else None,
+            layer_parameters=width * (width + 1) if is_mlp else None,
+            input_mean_square=self._mean_square,
+        )
+
+    def _all_metrics(self) -> Columns:
+        if not self._metrics:
+            return {}
+        columns = {}
+        for name in self._metrics[0]:
+            pieces = [piece[name] for piece in self._metrics]
+            columns[name] = np.ma.concatenate(pieces)
+        self._metrics = [columns]
+        return columns
+
+    def judge(
+        self,
+        diverged: Divergence | None = None,
+        *,
+        with_advice: bool = True,
+    ) -> Verdict | None:
+        """The verdict on the steps so far; None where nothing was measured and nothing diverged.
+
+        Args:
+            diverged: where numbers stopped being finite.
+            with_advice: whether findings say what to try.
+        """
+        if not len(self._profiles) and not diverged:
+            return None
+        observed = self._observed()
+        steps = np.zeros(0, int)
+        signal_grads = np.zeros((0, self._layers + 1))
+        if len(self._profiles):
+            steps = observed.profiles["step"]
+            signal_grads = observed.profiles[SIGNAL_GRAD.name]
+        shares_weights = self._setup.program_config.architecture.shares_weights
+        return judge(
+            steps,
+            signal_grads,
+            settings=self._settings,
+            theory=self._theory,
+            diverged=diverged,
+            # The first state of a recurrent network is zero.
+            start_layer=1 if shares_weights else 0,
+            observed=observed,
+            with_advice=with_advice,
+        )
+
+
+def find_nonfinite(profile: Mapping[str, np.ndarray], row: int) -> tuple[int, str] | None:
+    """Where the numbers of a step first stopped being finite, and which numbers these are.
+
+    Args:
+        profile: gauges with axis 0 over the steps and axis 1 over the layers.
+        row: the step, as an index.
+
+    Returns:
+        The first layer in forward order, else the first one in backward order, with the quantity;
+        None where all numbers are finite.
+    """
+    for gauge, quantity in QUANTITIES.items():
+        if gauge not in profile:
+            continue
+        layers = np.flatnonzero(~np.isfinite(profile[gauge][row]))
+        if len(layers):
+            is_forward = quantity == "activation"
+            return int(layers[0] if is_forward else layers[-1]), quantity
+    return None
+
+
+class VerdictClock:
+    """Says when a running run is judged again, so that this takes at most a hundredth of the time.
+
+    Every run of a group has its clock, and they share the host.
+    """
+
+    def __init__(self, group_size: int, clock: Callable[[], float] = time.monotonic):
+        """Starts counting now.
+
+        Args:
+            group_size: the runs that the host judges.
+            clock: the time in seconds.
+        """
+        self._group_size = group_size
+        self._clock = clock
+        self._due_at = clock() + SECONDS_BETWEEN_VERDICTS
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has passed since the last verdict."""
+        return self._clock() >= self._due_at
+
+    @contextlib.contextmanager
+    def measure(self) -> Iterator[None]:
+        """Measures how long a verdict takes, which sets the time of the next one."""
+        started_at = self._clock()
+        yield
+        now = self._clock()
+        pause = self._group_size * (now - started_at) / LARGEST_SHARE_OF_TIME
+        self._due_at = now + max(SECONDS_BETWEEN_VERDICTS, pause)

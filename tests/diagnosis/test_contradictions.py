@@ -1,0 +1,285 @@
+"""Verdicts of earlier versions that contradicted their own numbers, or said nothing of a fault."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from research.config.schema import Config, make_option
+from research.diagnosis.observed import Observed, Theory
+from research.diagnosis.prediction import predict
+from research.diagnosis.verdict import judge
+
+from .profiles import (
+    DEPTH,
+    EXPLODING,
+    HEALTHY,
+    SILENT,
+    VANISHING,
+    geometric,
+    judge_rows,
+    repeat,
+    settings,
+)
+
+LN_10 = math.log(10)
+
+
+def observe(losses, **others):
+    """The losses of the steps 0, 1, 2, …, with the chance loss of ten classes."""
+    losses = np.asarray(losses, float)
+    others.setdefault("chance_loss", LN_10)
+    metrics = {"step": np.arange(len(losses)), "train_loss": losses}
+    metrics |= others.pop("metrics", {})
+    return Observed(metrics=metrics, **others)
+
+
+def kinds(verdict):
+    return [finding.kind.name for finding in verdict.findings]
+
+
+def test_a_run_whose_first_layer_receives_less_is_not_called_exploding():
+    """The layers above the middle receive up to 1e5 times, the first layer 1e-6 times."""
+    logs = np.concatenate([np.linspace(-6, 5, 17), np.linspace(5, 0, 17)[1:]])
+    verdict = judge_rows(10 ** (logs / 2))
+    assert verdict.kind == "vanishing"
+    assert kinds(verdict) == ["vanishing", "exploding"]
+    assert "layer 0 gets 1e-6 of" in verdict.findings[0].sentence
+    assert "layer 16 gets 1e+5 times" in verdict.findings[1].sentence
+
+
+def test_the_kind_holds_at_the_step_since_which_it_holds():
+    """The mean over the last steps is healthy, while the very last two steps vanish."""
+    rows = repeat(VANISHING, 100) + repeat(HEALTHY, 58) + repeat(VANISHING, 2)
+    verdict = judge_rows(*rows)
+    assert verdict.kind == "healthy"
+    assert verdict.since_step == 100
+
+
+def test_a_single_step_without_gradient_is_not_dead():
+    middle = judge_rows(*repeat(HEALTHY, 50), SILENT, *repeat(HEALTHY, 49))
+    end = judge_rows(*repeat(HEALTHY, 99), SILENT)
+    assert middle.kind == end.kind == "healthy"
+
+
+def test_a_run_that_vanished_for_most_of_its_time_says_so():
+    verdict = judge_rows(*repeat(VANISHING, 90), *repeat(HEALTHY, 10))
+    assert verdict.kind == "healthy"
+    assert "Vanishing" in verdict.sentence
+    assert "From step 0 to 89" in verdict.sentence
+
+
+def test_a_loss_spike_is_mentioned():
+    losses = np.linspace(2.3, 0.5, 200)
+    losses[120] = 9.0
+    verdict = judge_rows(*repeat(HEALTHY, 200), observed=observe(losses))
+    assert kinds(verdict) == ["spike"]
+    assert "at step 120 the training loss jumps" in verdict.sentence
+
+
+def test_larger_weights_are_not_advised_where_the_first_step_was_healthy():
+    verdict = judge_rows(*repeat(HEALTHY, 3), *repeat(VANISHING, 97))
+    assert verdict.kind == "vanishing"
+    assert "init." not in verdict.sentence
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_orthogonal_weights_are_not_advised_where_they_halve_the_gradient(activation):
+    changed = settings(activation__kind=activation, init__kind="glorot", model__depth=DEPTH)
+    verdict = judge_rows(VANISHING, settings=changed)
+    assert "try" in verdict.sentence.lower()
+    assert "orthogonal" not in verdict.sentence
+
+
+def test_tanh_instead_of_a_sigmoid_comes_with_a_smaller_rate():
+    changed = settings(
+        activation__kind="sigmoid", init__kind="glorot", optimizer__learning_rate=0.5
+    )
+    verdict = judge_rows(VANISHING, settings=changed)
+    tanh = re.findall(r"activation=tanh( optimizer\.learning_rate=[\d.]+)?", verdict.sentence)
+    assert all(tanh), verdict.sentence
+
+
+def test_the_learning_rate_is_named_where_a_healthy_run_vanished_at_step_3():
+    verdict = judge_rows(*repeat(HEALTHY, 3), *repeat(VANISHING, 97))
+    assert verdict.since_step == 3
+    first = verdict.findings[0].remedies[0]
+    assert first.change == "optimizer.learning_rate=0.001"
+
+
+def test_a_forward_overflow_at_step_0_is_not_called_too_large_a_step():
+    changed = settings(precision__kind="mixed_float16")
+    verdict = judge_rows(
+        HEALTHY,
+        settings=changed,
+        diverged=(0, 12, "activation"),
+        observed=Observed(format_="float16"),
+    )
+    assert "step was too large" not in verdict.sentence
+    assert "learning_rate" not in verdict.sentence
+    assert "largest float16 number" in verdict.sentence
+    assert "precision=mixed_bfloat16" in verdict.sentence
+
+
+def test_a_forward_underflow_does_not_get_loss_scaling():
+    activations = np.sqrt(geometric(0.25))[::-1] * 1.0
+    activations = np.where(np.arange(DEPTH + 1) > 20, 0.0, activations)
+    observed = Observed(
+        profiles={
+            "step": np.arange(1),
+            "activation_rms": activations[None],
+            "signal_grad": SILENT[None],
+        },
+        format_="float16",
+    )
+    changed = settings(precision__kind="float16", init__kind="glorot")
+    verdict = judge_rows(SILENT, settings=changed, observed=observed)
+    assert verdict.kind == "forward_underflow"
+    assert "loss_scaling" not in verdict.sentence
+
+
+def test_zero_weights_are_not_blamed_on_the_loss_while_the_head_learns():
+    metrics = {"grad_norm": np.full(20, 0.3)}
+    observed = observe(np.full(20, 2.3), metrics=metrics)
+    changed = settings(init__kind="zeros")
+    verdict = judge_rows(*repeat(SILENT, 20), settings=changed, observed=observed)
+    assert verdict.kind == "dead"
+    assert "leaves the loss" not in verdict.sentence
+    assert "the head itself gets one" in verdict.sentence
+
+
+def test_norms_alone_report_underflow():
+    """Elements of 2⁻²⁶ are rounded to zero in float16; so all layers below lose their gradient."""
+    elements = 128 * 64
+    size = np.full(DEPTH + 1, 2.0**-20)
+    size[:12] = 2.0**-26
+    size[:6] = 0.0
+    signal = size * math.sqrt(elements)
+    observed = Observed(
+        profiles={"step": np.arange(1), "signal_grad": signal[None]},
+        format_="float16",
+        signal_elements=elements,
+    )
+    changed = settings(precision__kind="float16")
+    verdict = judge_rows(signal, settings=changed, observed=observed)
+    assert verdict.kind == "underflow"
+    assert "layers 0–11" in verdict.sentence
+    assert "precision.loss_scaling=dynamic" in verdict.sentence
+
+
+def make_counts(lost):
+    """What is known at a step at which exponents were counted."""
+    from research.theory.formats import BINS
+
+    histogram = np.zeros((DEPTH + 1, BINS))
+    histogram[:, 120] = 1.0
+    return {
+        "signal_lost": np.full(DEPTH + 1, lost),
+        "signal_exponent_float32": histogram,
+    }
+
+
+@pytest.mark.parametrize(
+    ("losses", "kind"),
+    [
+        (np.geomspace(2.3, 1e-4, 200), "healthy"),
+        (np.linspace(2.3, 1.5, 200), "underflow"),
+    ],
+)
+def test_a_run_that_has_fitted_its_data_is_not_called_underflow(losses, kind):
+    observed = observe(losses, exponents={199: make_counts(0.85)}, format_="float16")
+    changed = settings(precision__kind="float16")
+    verdict = judge_rows(*repeat(HEALTHY, 200), settings=changed, observed=observed)
+    assert verdict.kind == kind
+
+
+def test_two_layers_get_no_interval():
+    verdict = judge_rows(np.array([0.5, 2.0, 1.0]))
+    assert "95 %" not in verdict.sentence
+
+
+def test_a_run_that_learns_nothing_is_not_healthy():
+    losses = LN_10 + 0.01 * np.random.default_rng(0).standard_normal(300)
+    verdict = judge_rows(*repeat(HEALTHY, 300), observed=observe(losses))
+    assert verdict.kind == "not_learning"
+    assert "after 300 steps the training loss is 2.30" in verdict.sentence
+
+
+def test_a_run_that_still_improves_is_left_alone():
+    losses = np.linspace(LN_10 + 0.5, LN_10, 300)
+    assert judge_rows(*repeat(HEALTHY, 300), observed=observe(losses)).kind == "healthy"
+
+
+def make_config(activation, variance, width=256):
+    """A plain network of depth 48."""
+    return Config(
+        model=make_option("model", "mlp", depth=48, width=width),
+        activation=make_option("activation", activation),
+        init=make_option("init", "gaussian", sigma_w=math.sqrt(variance)),
+    )
+
+
+def predict_for(activation, variance, mean_square=1.0):
+    config = make_config(activation, variance)
+    theory = predict(config, inputs=256, mean_square=mean_square, batch_size=128)
+    assert theory is not None
+    return theory
+
+
+def test_theory_is_shown_with_its_margin():
+    theory = predict_for("tanh", 0.5)
+    verdict = judge_rows(geometric(theory.factor), theory=theory)
+    assert re.search(r"theory [\d.]+ ± [\d.e-]+ at this width", verdict.sentence)
+
+
+def test_the_margin_covers_what_an_unstable_fixed_point_does_at_finite_width():
+    """SiLU at σ_w² = 2.2 near its unstable fixed point: signals shrink below it and grow above."""
+    stable = predict_for("tanh", 1.5)
+    below = predict_for("silu", 2.2, mean_square=0.3)
+    near = predict_for("silu", 2.2, mean_square=2.0)
+    above = predict_for("silu", 2.2, mean_square=6.0)
+    assert below.factor < 0.6 < 1.1 < above.factor
+    assert near.margin / near.factor > 0.5
+    for theory in (stable, below, above):
+        assert theory.margin / theory.factor < 0.06
+
+
+def test_exploding_is_told_with_a_factor_above_1():
+    verdict = judge_rows(EXPLODING, theory=Theory(2.0, 0.1))
+    assert verdict.sentence.startswith("Exploding: the squared gradient grows by a factor of 2 ")
+    assert "so layer 0 gets 1e+10 times what the last layer gets" in verdict.sentence
+
+
+def numbers_of_sentences(verdict):
+    """What the sentences on vanishing and exploding layers claim: kind, factor, ratio."""
+    for finding in verdict.findings:
+        factor = re.search(r"by a factor of (\S+) per layer", finding.sentence)
+        ratio = re.search(r"gets (\S+) (of|times)", finding.sentence)
+        yield (
+            finding.kind.name,
+            float(factor[1]) if factor else None,
+            float(ratio[1]) if ratio else math.nan,
+        )
+
+
+def test_no_sentence_contradicts_its_numbers():
+    """Random walks over depth, steady and not, at one step and changing over the steps."""
+    generator = np.random.default_rng(1)
+    for _ in range(300):
+        slope = generator.normal(0, 0.6)
+        bend = generator.normal(0, 0.05)
+        noise = generator.standard_normal((12, DEPTH)) * generator.uniform(0, 1.5)
+        increments = slope + bend * np.arange(-DEPTH / 2, DEPTH / 2) + noise
+        logs = np.cumsum(increments[:, ::-1], axis=1)[:, ::-1]
+        signal = np.exp(np.column_stack([logs, np.zeros(12)]) / 2)
+        verdict = judge(np.arange(12), signal, settings=settings(), with_advice=False)
+        severe = [finding.kind.name for finding in verdict.findings if finding.is_severe]
+        assert verdict.kind == (severe[0] if severe else "healthy")
+        for kind, factor, ratio in numbers_of_sentences(verdict):
+            if kind == "vanishing":
+                assert ratio < 1e-3, verdict.sentence
+                assert factor is None or factor < 1, verdict.sentence
+            if kind == "exploding":
+                assert ratio > 1e3, verdict.sentence
+                assert factor is None or factor > 1, verdict.sentence

@@ -1,0 +1,178 @@
+"""The table of kinds, and what a finding says of itself."""
+
+import json
+
+import numpy as np
+import pytest
+
+from research.config.options import STOP_KINDS
+from research.diagnosis import findings
+from research.diagnosis.findings import KINDS, Finding, Remedy, Severity, order_findings
+from research.diagnosis.observed import Observed, chance_loss
+from research.diagnosis.training_findings import DETECTORS, RunContext, find_training_findings
+from research.diagnosis.words import name_layers, to_ranges
+
+from .profiles import HEALTHY, judge_rows, repeat, settings
+
+LN_10 = float(np.log(10))
+
+
+def test_kinds_have_names_of_their_own():
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+    assert all(kind.source and kind.meaning.endswith(".") for kind in KINDS)
+
+
+def test_severe_findings_can_end_a_run():
+    severe = {kind.name for kind in KINDS if kind.severity is Severity.severe}
+    assert set(STOP_KINDS) == severe - {"inputs"}
+
+
+def test_severe_findings_come_first_and_causes_before_what_they_explain():
+    kinds = (findings.SPIKE, findings.NOT_LEARNING, findings.FITTED, findings.VANISHING)
+    found = [Finding(kind, kind.severity, "") for kind in kinds]
+    ordered = [finding.kind.name for finding in order_findings(found)]
+    assert ordered == ["vanishing", "not_learning", "spike", "fitted"]
+
+
+def test_a_finding_is_written_whole():
+    remedy = Remedy("skip=identity", "He et al.", note="now none")
+    finding = Finding(
+        findings.VANISHING,
+        Severity.severe,
+        "too little.",
+        first_step=3,
+        layers=[(0, 4)],
+        evidence={"ratio": 1e-9},
+        cause="Depth",
+        remedies=[remedy],
+    )
+    entry = json.loads(json.dumps(finding.as_dict()))
+    assert entry["sentence"] == "Vanishing: too little."
+    assert entry["advice"] == "Depth: try skip=identity (now none)."
+    assert entry["layers"] == [[0, 4]]
+    assert entry["last_step"] is None
+    assert entry["remedies"] == [{"change": "skip=identity", "source": "He et al."}]
+
+
+def test_chance_is_the_entropy_of_the_classes():
+    assert chance_loss([5] * 10, None) == pytest.approx(LN_10)
+    assert chance_loss([9, 1], None) == pytest.approx(0.325, abs=1e-3)
+    assert chance_loss(None, 3.0) == 3.0
+    assert chance_loss(None, None) is None
+    assert chance_loss([7], None) is None
+
+
+def columns(count, **values):
+    """Columns over the steps 0, 1, 2, …"""
+    return {"step": np.arange(count)} | values
+
+
+STEPS = 150
+LAYERS = np.ones(4)
+FALLING = np.linspace(LN_10, 0.4, STEPS)
+WEIRD = [
+    ("inputs", {"input_mean_square": 0.0}, {}),
+    ("inputs", {"input_mean_square": float("nan")}, {}),
+    ("not_learning", {"metrics": columns(STEPS, train_loss=np.full(STEPS, LN_10))}, {}),
+    ("dead_units", {"profiles": columns(9, dead=np.tile([0, 0.1, 0.9, 0.2], (9, 1)))}, {}),
+    (
+        "saturated",
+        {"profiles": columns(9, saturated=np.tile([0, 0.1, 0.9, 0.2], (9, 1)))},
+        {"activation__kind": "tanh"},
+    ),
+    (
+        "overflow",
+        {"metrics": columns(99, train_loss=np.ones(99), skipped=np.arange(99) >= 30)},
+        {},
+    ),
+    ("update_ratio", {"profiles": columns(9, update_ratio=np.tile(0.5 * LAYERS, (9, 1)))}, {}),
+    ("update_ratio", {"profiles": columns(9, update_ratio=np.tile(1e-9 * LAYERS, (9, 1)))}, {}),
+    ("collapsed", {"profiles": columns(9, signal_variation=np.tile([1, 1e-3, 1e-6], (9, 1)))}, {}),
+    (
+        "hidden_gradient",
+        {"profiles": columns(9, grad_norm=np.tile(1e-9 * LAYERS, (9, 1))), "layer_parameters": 100},
+        {"optimizer__kind": "adam", "optimizer__epsilon": 1e-8},
+    ),
+    (
+        "overfitting",
+        {
+            "metrics": columns(
+                STEPS,
+                train_loss=np.geomspace(2.3, 0.1, STEPS),
+                eval_loss=np.linspace(1.0, 0.5, STEPS) + (np.arange(STEPS) > 100) * 1.0,
+            )
+        },
+        {},
+    ),
+    (
+        "edge_of_stability",
+        {"sharpness": {0: 3.0, 100: 21.0}},
+        {"optimizer__kind": "gd", "optimizer__learning_rate": 0.1},
+    ),
+]
+
+
+def find(observed, **changes):
+    observed = Observed(**{"chance_loss": LN_10} | observed)
+    ctx = RunContext(observed, settings(**changes))
+    return [finding.kind.name for finding in find_training_findings(ctx)]
+
+
+@pytest.mark.parametrize(("kind", "observed", "changes"), WEIRD)
+def test_each_detector_finds_its_kind_alone(kind, observed, changes):
+    assert find(observed, **changes) == [kind]
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        {"input_mean_square": 1.0},
+        {"metrics": columns(STEPS, train_loss=FALLING, eval_loss=FALLING)},
+        {"metrics": columns(99, train_loss=np.full(99, LN_10))},  # too early to say
+        {"profiles": columns(9, dead=np.full((9, 4), 0.4), saturated=np.full((9, 4), 0.5))},
+        {"profiles": columns(9, update_ratio=np.full((9, 4), 1e-3))},
+        {"profiles": columns(9, signal_variation=np.full((9, 5), 0.9))},
+        {"sharpness": {0: 3.0}},
+        {},
+    ],
+)
+def test_detectors_are_silent_on_a_healthy_run(observed):
+    assert find(observed, activation__kind="tanh") == []
+
+
+def test_every_detector_copes_with_a_run_without_numbers():
+    ctx = RunContext(Observed(), {})
+    assert [detect(ctx) for detect in DETECTORS] == [None] * len(DETECTORS)
+
+
+@pytest.mark.parametrize(("end", "severity"), [(0.2, "warning"), (1.9, "severe")])
+def test_a_spike_is_severe_where_the_run_has_not_come_back(end, severity):
+    losses = np.concatenate([np.linspace(2.3, 0.2, 200), [9.0], np.full(100, end)])
+    ctx = RunContext(
+        Observed(metrics=columns(301, train_loss=losses), chance_loss=LN_10), settings()
+    )
+    (finding,) = find_training_findings(ctx)
+    assert finding.kind is findings.SPIKE
+    assert finding.severity.name == severity
+    assert "at step 200 the training loss jumps" in finding.sentence
+    assert ("ends at 1.9" in finding.sentence) == (severity == "severe")
+
+
+def test_many_ranges_of_layers_are_shortened():
+    layers = np.arange(0, 20, 2)
+    assert name_layers(to_ranges(layers)) == "layers 0, 2, 4, 6 and 6 more ranges"
+    assert name_layers([(0, 3), (7, 7)]) == "layers 0–3, 7"
+    assert name_layers([(0, 1)], ["a", "b"]) == "a to b"
+
+
+def test_a_verdict_tells_what_to_try_against_a_warning():
+    metrics = columns(
+        STEPS,
+        train_loss=np.geomspace(2.3, 0.1, STEPS),
+        eval_loss=np.linspace(1.0, 2.0, STEPS),
+    )
+    observed = Observed(metrics=metrics, chance_loss=LN_10)
+    verdict = judge_rows(*repeat(HEALTHY, STEPS), observed=observed)
+    assert verdict.kind == "healthy"
+    assert "Overfitting: the held-out loss rose" in verdict.sentence
+    assert "try train.input_noise=1" in verdict.sentence

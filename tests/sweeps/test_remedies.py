@@ -1,0 +1,122 @@
+"""Advice that is tried: each rule on a run that needs it, and what is kept of the trials."""
+
+import json
+import math
+
+import pytest
+
+from research.records.runs import Run
+from research.records.tried import Tried, TriedChange, read_tried, write_tried
+from research.reporting.remedies import describe_tried, format_interval
+
+# Runs that fail, each by the rule that should help; the settings of the run.
+CASES = {
+    "vanishing sigmoid": ["activation=sigmoid", "model.depth=16"],
+    "vanishing sigmoid at a large rate": [
+        "activation=sigmoid",
+        "model.depth=16",
+        "optimizer.learning_rate=0.5",
+    ],
+    "vanishing relu": ["init=glorot", "model.depth=40"],
+    "vanishing tanh": ["activation=tanh", "init=old_uniform", "model.depth=30"],
+    "vanishing gelu": ["activation=gelu", "init=lecun", "model.depth=40"],
+    "exploding relu": ["init.gain=1.5", "model.depth=40"],
+    "exploding batch norm": ["norm=batch", "model.depth=60"],
+    "exploding residual": ["skip=identity", "model.depth=64"],
+    "damped shortcut": ["skip=scaled", "skip.shortcut_scale=0.5", "model.depth=32"],
+    "closed gates": ["skip=highway", "skip.gate_bias=0", "model.depth=32"],
+    "zero weights": ["init=zeros"],
+    "diverged by the rate": ["optimizer.learning_rate=30", "model.depth=4"],
+    "forward overflow": ["precision=mixed_float16", "init.gain=4", "model.depth=16"],
+    "initial overflow": ["init.gain=100", "model.depth=24"],
+    "forward underflow": ["precision=float16", "init=glorot", "init.gain=0.5", "model.depth=24"],
+    "rate of zero": ["optimizer.learning_rate=0", "model.depth=4"],
+    "rate too small": ["optimizer.learning_rate=1e-7", "model.depth=4"],
+}
+
+
+@pytest.fixture
+def remedy(fathom, workplace):
+    """Trains a run that fails and what it is advised; returns the run and what was tried."""
+
+    def train(*settings):
+        fathom("train", "tracker=none", "name=bad", "train.steps=200", *settings)
+        (file,) = workplace.glob("outputs/bad/*/run.json")
+        result = fathom("remedy", str(file.parent))
+        assert result.code == 0, result.err
+        tried = read_tried(file.parent)
+        assert tried is not None
+        return Run(file.parent), tried, result
+
+    return train
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_advice_helps(remedy, case):
+    run, tried, result = remedy(*CASES[case])
+    first = run.info["verdict"]["findings"][0]["remedies"][0]["change"]
+    by_change = {change.change: change for change in tried.changes}
+    assert by_change[first].result(tried.unchanged) == "helps", result.out
+
+
+@pytest.mark.slow
+def test_show_cites_what_was_tried_and_the_command_can_be_copied(remedy, fathom):
+    run, tried, result = remedy("activation=sigmoid", "model.depth=16", "model.width=16")
+    assert tried.best is not None
+    assert describe_tried(tried) in fathom("show", str(run.directory)).out
+    (command,) = [line for line in result.out.splitlines() if line.startswith("fathom train")]
+    for part in ("activation=sigmoid", *tried.best.change.split(), "name=bad-remedy"):
+        assert part in command
+
+
+def make_change(change, losses, accuracy=()):
+    return TriedChange(change, "a source", losses, list(accuracy), "healthy", 1.0)
+
+
+UNCHANGED = make_change("unchanged", [2.3, 2.4, 2.2])
+
+
+@pytest.mark.parametrize(
+    ("losses", "result"),
+    [
+        ([0.1, 0.2, 0.1], "helps"),
+        ([2.29, 2.39, 2.19], "same"),
+        ([0.1, 2.5, 0.1], "same"),
+        ([math.inf, 3.0, 4.0], "worse"),
+    ],
+)
+def test_a_change_helps_where_all_seeds_agree(losses, result):
+    assert make_change("skip=identity", losses).result(UNCHANGED) == result
+
+
+def test_what_was_tried_is_read_back(tmp_path):
+    best = make_change("skip=identity", [0.1, 0.2, 0.1], [0.9, 0.9, 0.9])
+    diverged = make_change("norm=layer", [math.inf] * 3)
+    tried = Tried(300, UNCHANGED, [best, diverged])
+    write_tried(tmp_path, tried)
+    assert json.loads((tmp_path / "remedies.json").read_text())["steps"] == 300
+    assert read_tried(tmp_path) == tried
+    assert tried.best == best
+    assert "skip=identity helps, training loss 0.133 ± 0.14 instead of 2.3 ± 0.25" in (
+        describe_tried(tried)
+    )
+
+
+def test_a_damaged_file_says_nothing(tmp_path):
+    assert read_tried(tmp_path) is None
+    (tmp_path / "remedies.json").write_text("{}")
+    assert read_tried(tmp_path) is None
+
+
+def test_an_interval_needs_finite_numbers():
+    assert format_interval([math.inf, 1.0]) == "–"
+    assert format_interval([]) == "–"
+
+
+@pytest.mark.parametrize("words", [[], ["nothing_like_this"]])
+def test_a_run_has_to_be_named(fathom, workplace, words):
+    result = fathom("remedy", *words)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert not list(workplace.iterdir())
