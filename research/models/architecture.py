@@ -167,8 +167,8 @@ class Architecture:
         return rate
 
     @property
-    def has_attention(self) -> bool:
-        """Whether some of its layers are attention, and signals hold a vector for each token."""
+    def attends(self) -> bool:
+        """Whether its layers contain attention."""
         return self.model.kind is ModelKind.transformer
 
     @property

@@ -104,7 +104,7 @@ class FeedForwardBranch(nnx.Module):
                 z = dropout(self.arch, z, ctx, layer)
             z = weight(self.add_fixup_bias(z, index, before="weight"))
         measured = mean_statistics(statistics)
-        if self.arch.has_attention:
+        if self.arch.attends:
             wide = accumulator(z.dtype)
             measured = measured | not_measured_at(Site.ATTENTION, ctx.level, wide)
         return z, measured

@@ -136,7 +136,7 @@ def signal_statistics(
     active_share = arch.num_active_units(layer) / arch.residual_width
     stopped = jax.lax.stop_gradient(h)
     statistics = measure_at(Site.FORWARD, ctx.level, stopped, active_share)
-    if arch.has_attention:
+    if arch.attends:
         statistics = statistics | measure_at(Site.TOKENS, ctx.level, stopped, ctx.padding_mask)
     return statistics
 
