@@ -233,10 +233,11 @@ def _candidate_changes(situation: Situation) -> Iterator[Remedy]:
         if settings.get("norm.kind") == "batch":
             yield Remedy("skip=identity", IDENTITY)
         yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
-    if activation == "relu":
-        yield Remedy("init=he", HE)
+    gains_from_he = activation == "relu" and not is_set("init=he", settings)
     critical = critical_gain(settings)
-    if critical is not None:
+    if gains_from_he:
+        yield Remedy("init=he", HE)
+    elif critical is not None:
         yield critical
     if activation in ("tanh", "linear"):
         yield Remedy("init=orthogonal", ISOMETRY)

@@ -27,6 +27,7 @@ MOSTLY_DEAD = 0.75
 MOSTLY_SKIPPED = 0.5
 LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
 LOST_SHARE = 0.3  # of the loss of chance, at least
+NEAR_CHANCE = 0.9  # of the loss of chance
 MOSTLY_SATURATED = 0.8
 BOUNDED = ("sigmoid", "tanh", "softsign")
 LARGE_UPDATE = 0.1
@@ -237,7 +238,9 @@ def find_spike(ctx: RunContext) -> Finding | None:
     times = "" if count == 1 else f" (the highest of {count} spikes)"
     lowest = _lowest(losses)
     end = float(np.mean(losses[-end_rows(len(losses)) :]))
-    is_lost = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
+    is_far_above = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
+    is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
+    is_lost = is_far_above or is_back_at_chance
     outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
     finding = _make(
         findings.SPIKE,
