@@ -288,13 +288,24 @@ def _onset_in_words(situation: Situation) -> str:
 def _advise_vanishing(situation: Situation) -> Advice:
     settings = situation.settings
     if not situation.is_initial:
-        return Advice(_onset_in_words(situation), _after_onset(situation))
+        return _advise_after_onset(situation)
     if situation.has_skips:
         return _advise_damped_shortcut(situation)
     cause = _depth_in_words(situation)
     if settings.get("activation.kind") == "sigmoid":
         cause += ", and a sigmoid's slope is at most 1/4"
     return Advice(cause, _network_changes(situation))
+
+
+def _advise_after_onset(situation: Situation) -> Advice:
+    """Advice on a network that was healthy at first, but perhaps only just."""
+    if keeps_gradient(situation.settings, ""):
+        return Advice(_onset_in_words(situation), _after_onset(situation))
+    cause = (
+        f"{_depth_in_words(situation)} carries the gradient badly from the start, and the updates "
+        f"up to step {situation.finding.first_step} did the rest"
+    )
+    return Advice(cause, _for_network_and_rate(situation))
 
 
 def _after_onset(situation: Situation) -> Iterator[Remedy]:
@@ -332,7 +343,7 @@ def _better_shortcuts(kind: object, situation: Situation) -> Iterator[Remedy]:
 def _advise_exploding(situation: Situation) -> Advice:
     settings = situation.settings
     if not situation.is_initial:
-        return Advice(_onset_in_words(situation), _after_onset(situation))
+        return _advise_after_onset(situation)
     if situation.has_skips:
         remedies = iter(
             [Remedy("skip=inv_sqrt_depth", STABLE_RESNET), Remedy("skip=rezero", REZERO)]

@@ -176,12 +176,18 @@ def _option_from_settings(
         if value is None or (item.name == selector and group in OPTIONS):
             continue
         usual = getattr(option, item.name)
-        if isinstance(usual, enum.Enum):
-            value = type(usual)[str(value)]
-        elif isinstance(usual, tuple):
-            value = tuple(value)
-        values[item.name] = value
+        values[item.name] = _to_type_of(usual, value)
     return dataclasses.replace(option, **values)
+
+
+def _to_type_of(usual: Any, value: Any) -> Any:
+    """A recorded value as its setting has it, whose usual value is given."""
+    if isinstance(usual, enum.Enum):
+        return type(usual)[str(value)]
+    if isinstance(usual, tuple):
+        return tuple(value)
+    is_number = isinstance(usual, int | float) and not isinstance(usual, bool)
+    return type(usual)(value) if is_number else value
 
 
 def with_change(settings: Mapping[str, Any], change: str) -> dict[str, Any]:
