@@ -28,6 +28,7 @@ from research.gauges.table import (
     Gauge,
     Metric,
 )
+from research.records.trackers.layers import TRACKED_PROFILES
 
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
@@ -187,8 +188,16 @@ def _gauge_cells(gauge: Gauge) -> list[str]:
         f"`{gauge.level.name}`",
         gauge.site.value,
         gauge.reduction.value,
-        f"`{gauge.name}/layer_…`" if gauge.tracked else "",
+        _tracker_keys(gauge.name) if gauge.tracked else "",
     ]
+
+
+def _tracker_keys(name: str) -> str:
+    """The keys of a profile in W&B: the numbers that summarise it, and the pattern of layers."""
+    (profile,) = (profile for profile in TRACKED_PROFILES if profile.name == name)
+    keys = ", ".join(f"`{number}`" for number in profile.summary)
+    layers = f"; `{name}/depth_…`" if profile.has_spread else ""
+    return f"`{name}/` {keys}{layers}"
 
 
 def _diagnostics_table(diagnostics: Iterable[Diagnostic]) -> str:
@@ -197,7 +206,7 @@ def _diagnostics_table(diagnostics: Iterable[Diagnostic]) -> str:
         name = diagnostic.name
         key = ""
         if diagnostic.tracked:
-            key = f"`inspect/{name}`" if diagnostic.is_number else f"`{name}/layer_…`"
+            key = f"`inspect/{name}`" if diagnostic.is_number else _tracker_keys(name)
         shape = "number" if diagnostic.is_number else f"`{diagnostic.shape}`"
         asked_by = f"`{diagnostic.inspection}`" if diagnostic.inspection else ""
         rows.append([f"`{name}`", diagnostic.meaning, shape, asked_by, key])

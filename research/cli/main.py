@@ -71,6 +71,9 @@ def _run_command(arguments: Sequence[str]) -> int:
     if COMMANDS[parsed.command].has_device:
         options["device"] = parsed.device
         options["quick"] = parsed.quick
+    for option in COMMANDS[parsed.command].options:
+        keyword = option.name.replace("-", "_")
+        options[keyword] = getattr(parsed, keyword)
     command = importlib.import_module(f"research.cli.{parsed.command}")
     return command.main([*parsed.words, *unparsed], **options)
 

@@ -10,6 +10,22 @@ from research import __version__
 from research.config.suggestions import COMMAND_SYNONYMS, format_suggestion
 
 
+class Option(NamedTuple):
+    """An option of a subcommand.
+
+    Attributes:
+        name: ``--NAME``, and the keyword argument of the command's ``main``.
+        help: what ``--help`` says of it.
+        metavar: what stands for its value; empty for an option that is there or not.
+        default: its value where it is left out; False for an option without a value.
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    default: str = ""
+
+
 class Command(NamedTuple):
     """What ``fathom --help`` says of a subcommand; the module of the same name runs it."""
 
@@ -17,6 +33,7 @@ class Command(NamedTuple):
     help: str
     has_scale: bool = False
     has_device: bool = False
+    options: tuple[Option, ...] = ()
 
 
 # Control characters, ends of lines, and what Python makes of bytes that are no text.
@@ -55,8 +72,12 @@ COMMANDS = {
         "train what a run's findings advise, beside the unchanged run, and say what helps",
     ),
     "sync": Command(
-        "[FILTER… | RUN…]",
+        "[FILTER… | RUN…] [--dry-run] [--jobs NUMBER]",
         "bring every run, or those that match, to Weights & Biases, each row exactly once",
+        options=(
+            Option("dry-run", "show what would be uploaded, and upload nothing"),
+            Option("jobs", "how many runs are uploaded at once (default: 4)", "NUMBER", "4"),
+        ),
     ),
     "bench": Command(
         "[ROW…] [--device] [--quick]",
@@ -144,8 +165,23 @@ def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
             )
         if command.has_device:
             _add_device_options(subparser)
+        for option in command.options:
+            _add_option(subparser, option)
         parsers[name] = subparser
     return parsers
+
+
+def _add_option(subparser: argparse.ArgumentParser, option: Option) -> None:
+    flag = f"--{option.name}"
+    if not option.metavar:
+        subparser.add_argument(flag, action="store_true", help=option.help)
+        return
+    subparser.add_argument(
+        flag,
+        metavar=option.metavar,
+        default=option.default,
+        help=option.help,
+    )
 
 
 def _add_device_options(subparser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,10 @@
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +16,11 @@ from research.records.runs import METRICS, Run, find_runs
 from research.records.trackers.server import ServerUnavailable
 
 OUTPUTS = Path("outputs")
+MAX_JOBS = 16  # each has threads and connections of its own
+BYTES_PER_ROW = 500  # about, of W&B's files
+MIN_SECONDS_FOR_ESTIMATE = 2.0
+UPLOADED = "uploaded"
+BUSY = "still being trained or uploaded, left for later"
 
 
 @dataclass(frozen=True)
@@ -22,39 +30,97 @@ class Upload:
     Attributes:
         directory: the run directory, or W&B's folder of a run that has no rows here.
         locked: the directory to lock meanwhile.
+        size: about how many rows it has.
         send: sends it while this lock is held. It raises ServerError or ValueError where the server
             has not received everything.
     """
 
     directory: Path
     locked: Path
+    size: int
     send: Callable[[Lock], None]
 
+    @property
+    def label(self) -> str:
+        """The name of a W&B folder, or the path of a run directory."""
+        if (self.directory / "run.json").exists():
+            return str(self.directory)
+        return self.directory.name
 
-def main(words: Sequence[str] = ()) -> int:
+
+@dataclass(frozen=True)
+class Found:
+    """What the words of the command select.
+
+    Attributes:
+        uploads: what W&B lacks, or may lack.
+        num_complete: the runs of which W&B has everything.
+    """
+
+    uploads: list[Upload]
+    num_complete: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an upload.
+
+    Attributes:
+        text: in words.
+        has_failed: whether the server has not received everything.
+    """
+
+    text: str
+    has_failed: bool = False
+
+
+def main(
+    words: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    jobs: str = "4",
+) -> int:
     """Uploads the runs that match the words, or all of them.
 
     Args:
         words: filters as for ``fathom runs``, run directories, or W&B's folders of runs.
+        dry_run: only show what would be uploaded.
+        jobs: how many runs are uploaded at once.
 
     Returns:
         1 where a run could not be uploaded, else 0.
 
     Raises:
-        ValueError: a word matches nothing.
+        ValueError: a word matches nothing, or ``jobs`` is not valid.
     """
+    num_jobs = _parse_jobs(jobs)
     try:
-        return _upload_all(_find_uploads(words))
+        found = _find_uploads(words)
+        if dry_run:
+            _show_plan(found)
+            return 0
+        return _upload_all(found, num_jobs)
     except KeyboardInterrupt:
         from research.records.trackers.service import kill_service
 
         kill_service()
-        print(flush=True)  # ends the line of the run
         print("fathom: interrupted; `fathom sync` sends the rest", file=sys.stderr, flush=True)
         os._exit(1)  # W&B would first wait until everything is sent
 
 
-def _find_uploads(words: Sequence[str]) -> list[Upload]:
+def _parse_jobs(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= MAX_JOBS:
+        return int(text)
+    raise ValueError(f"--jobs must be a whole number from 1 to {MAX_JOBS}, got {text}")
+
+
+def _show_plan(found: Found) -> None:
+    for upload in found.uploads:
+        print(f"{upload.label}: about {upload.size:,} rows")
+    print(f"{len(found.uploads)} to upload, {found.num_complete} already in W&B")
+
+
+def _find_uploads(words: Sequence[str]) -> Found:
     runs: dict[Path, Run] = {}
     folders: list[Path] = []
     filters = []
@@ -73,22 +139,29 @@ def _find_uploads(words: Sequence[str]) -> list[Upload]:
     if not words:
         runs = {run.directory.absolute(): run for run in find_runs(OUTPUTS)}
         folders = offline_runs(Path(os.environ.get("WANDB_DIR") or OUTPUTS))
-    return _uploads_of_runs(list(runs.values())) + _uploads_of_folders(folders)
+    found = _uploads_of_runs(list(runs.values()))
+    return Found(found.uploads + _uploads_of_folders(folders), found.num_complete)
 
 
-def _uploads_of_runs(runs: Sequence[Run]) -> list[Upload]:
-    from research.records.mirror import is_uploaded
+def _uploads_of_runs(runs: Sequence[Run]) -> Found:
+    from research.records.mirror import is_uploaded, wandb_state
 
     uploads = []
+    num_complete = 0
     for run in runs:
         send = partial(_send_record, run.directory)
+        size = 0
         try:
-            if is_uploaded(run.directory, run.info) or not _has_rows(run.directory):
+            if is_uploaded(run.directory, run.info):
+                num_complete += bool(wandb_state(run.directory, run.info))
                 continue
+            if not _has_rows(run.directory):
+                continue
+            size = run.info.get("steps") or 0
         except DamagedRecord as error:
             send = partial(_fail, error)
-        uploads.append(Upload(run.directory, run.directory, send))
-    return uploads
+        uploads.append(Upload(run.directory, run.directory, size, send))
+    return Found(uploads, num_complete)
 
 
 def _fail(error: DamagedRecord, _: Lock) -> None:
@@ -107,7 +180,9 @@ def _uploads_of_folders(folders: Sequence[Path]) -> list[Upload]:
         if is_uploaded(folder) or (directory and _has_rows(directory)):
             continue
         # A run that has just started has no rows yet.
-        uploads.append(Upload(folder, directory or folder, partial(_send_folder, folder)))
+        size = sum(file.stat().st_size for file in folder.glob("*.wandb")) // BYTES_PER_ROW
+        send = partial(_send_folder, folder)
+        uploads.append(Upload(folder, directory or folder, size, send))
     return uploads
 
 
@@ -136,41 +211,108 @@ def offline_runs(root: Path) -> list[Path]:
     return offline
 
 
-def _upload_all(uploads: Sequence[Upload]) -> int:
-    from research.records.trackers.service import stop_service
-
+def _upload_all(found: Found, num_jobs: int) -> int:
+    """Uploads everything; prints a line for each upload and how all of them ended."""
+    uploads = found.uploads
     if not uploads:
         print("nothing to upload: W&B has every run that was recorded for it")
         return 0
-    num_failed = 0
-    unavailable = ""  # why the server cannot be used
-    for number, upload in enumerate(uploads, start=1):
-        label = _label(upload.directory)
-        if unavailable:
-            print(f"{label}: not uploaded, {unavailable}", flush=True)
-            num_failed += 1
-            continue
-        print(f"[{number}/{len(uploads)}] {label}: ", end="", flush=True)
-        outcome = "uploaded"
-        try:
-            _upload_locked(upload)
-        except RunLocked:
-            outcome = "still being trained or uploaded, left for later"
-        except Exception as error:  # of one run: the others are uploaded
-            if isinstance(error, ServerUnavailable):
-                unavailable = str(error)
-            outcome = f"not uploaded, {_describe(error)}"
-            num_failed += 1
-            stop_service()
-        print(outcome, flush=True)
+    uploader = Uploader()
+    time_left = TimeLeft(uploads)
+    outcomes = []
+    # Not as a context manager, which would wait for uploads that the user has interrupted.
+    pool = ThreadPoolExecutor(min(num_jobs, len(uploads)), "upload")
+    started = {pool.submit(uploader.upload, upload): upload for upload in uploads}
+    for number, future in enumerate(as_completed(started), start=1):
+        upload = started[future]
+        outcome = future.result()
+        outcomes.append(outcome)
+        line = f"[{number}/{len(uploads)}] {upload.label}: {outcome.text}"
+        print(line + time_left.after(upload), flush=True)
+    pool.shutdown()
+    num_failed = sum(outcome.has_failed for outcome in outcomes)
+    if len(uploads) > 1:
+        num_busy = sum(outcome.text == BUSY for outcome in outcomes)
+        num_uploaded = len(outcomes) - num_failed - num_busy
+        counts = {"uploaded": num_uploaded, "already in W&B": found.num_complete}
+        counts |= {"left for later": num_busy, "failed": num_failed}
+        print(", ".join(f"{count} {name}" for name, count in counts.items() if count))
     return 1 if num_failed else 0
 
 
-def _label(directory: Path) -> str:
-    """The name of a W&B folder, or the path of a run directory."""
-    if (directory / "run.json").exists():
-        return str(directory)
-    return directory.name
+class TimeLeft:
+    """Estimates how long the uploads that are left will take, from those that are done."""
+
+    def __init__(self, uploads: Sequence[Upload]):
+        self._started_at = time.monotonic()
+        self._num_left = len(uploads)
+        self._rows_left = sum(upload.size for upload in uploads)
+        self._rows_done = 0
+
+    def after(self, upload: Upload) -> str:
+        """``, about 12 s left`` once an upload is done; empty where that is not known."""
+        self._num_left -= 1
+        self._rows_left -= upload.size
+        self._rows_done += upload.size
+        seconds = time.monotonic() - self._started_at
+        if not self._num_left or not self._rows_done or seconds < MIN_SECONDS_FOR_ESTIMATE:
+            return ""
+        return f", about {seconds * self._rows_left / self._rows_done:.0f} s left"
+
+
+class Uploader:
+    """Uploads from several threads.
+
+    After a failure W&B's process is ended, once no other upload needs it; the next upload starts a
+    new one. Where the server cannot be used, what has not started fails at once.
+    """
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._num_active = 0
+        self._is_service_broken = False
+        self._unavailable = ""  # why the server cannot be used
+
+    def upload(self, upload: Upload) -> Outcome:
+        """Uploads one run and returns what became of it."""
+        self._enter()
+        is_broken = False
+        try:
+            if self._unavailable:
+                return Outcome(f"not uploaded, {self._unavailable}", has_failed=True)
+            _upload_locked(upload)
+            return Outcome(UPLOADED)
+        except RunLocked:
+            return Outcome(BUSY)
+        except Exception as error:  # of one run: the others are uploaded
+            is_broken = True
+            if isinstance(error, ServerUnavailable):
+                self._unavailable = str(error)
+            return Outcome(f"not uploaded, {_describe(error)}", has_failed=True)
+        finally:
+            self._leave(is_broken)
+
+    def _enter(self) -> None:
+        with self._changed:
+            while self._is_service_broken and self._num_active:
+                self._changed.wait()
+            self._restart_service()
+            self._num_active += 1
+
+    def _leave(self, is_broken: bool) -> None:
+        with self._changed:
+            self._num_active -= 1
+            self._is_service_broken |= is_broken
+            if not self._num_active:
+                self._restart_service()
+            self._changed.notify_all()
+
+    def _restart_service(self) -> None:
+        from research.records.trackers.service import stop_service
+
+        if self._is_service_broken:
+            stop_service()
+            self._is_service_broken = False
 
 
 def _describe(error: Exception) -> str:

@@ -343,12 +343,15 @@ def find_setting(path: str) -> str | None:
 
 
 def _find_named(name: str, paths: Sequence[str]) -> str | None:
-    """The path whose last part is ``name``, or that ``name`` is another word for."""
-    for path in paths:
-        if path.rpartition(".")[2] == name:
-            return path
+    """The path that ``name`` is another word for, or whose last part it is.
+
+    The former comes first: most who write ``layers`` mean ``model.depth``, not ``tracker.layers``.
+    """
     for path in paths:
         if is_synonym(name, path, SETTING_SYNONYMS):
+            return path
+    for path in paths:
+        if path.rpartition(".")[2] == name:
             return path
     return None
 

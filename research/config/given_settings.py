@@ -167,6 +167,7 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     if config.optimizer.kind is OptimizerKind.gd:
         yield "train.batch_size", "optimizer=gd uses all training examples in every step"
     if config.measure.level is Level.off:
+        yield "tracker.layers", "measure=off measures no layer"
         yield "tracker.every", "measure=off measures no layer"
     is_resnet = isinstance(config.model, ResNet)
     if config.norm.kind is NormKind.none and not is_resnet:

@@ -76,6 +76,7 @@ LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
 MeshKind = enum.Enum("MeshKind", ["auto", "single", "data_parallel", "distributed"])
 MapMode = enum.Enum("MapMode", ["auto", "map", "vmap"])  # of the launchers
+TrackedLayers = enum.Enum("TrackedLayers", ["none", "spread", "all"])
 
 RESNET_DEPTHS = (18, 34, 50, 101, 152)
 RESNETS = (ModelKind.resnet_cifar, ModelKind.resnet)
@@ -615,7 +616,19 @@ class Tracker:
     )
     project: str = setting("fathom", "The W&B project.", needs="wandb")
     entity: str | None = setting(None, "The W&B entity.", needs="wandb")
-    every: int = setting(10, "Steps between rows with one value a layer.", ge=1, needs="wandb")
+    layers: TrackedLayers = setting(
+        TrackedLayers.spread,
+        "Layers with values of their own, besides numbers that summarise all of them: spread: at "
+        "most 16, with names that do not depend on the depth.",
+        needs="wandb",
+    )
+    every: int = setting(
+        10,
+        "Steps between rows with values of single layers.",
+        ge=1,
+        needs="wandb",
+        only_with={"layers": (TrackedLayers.spread, TrackedLayers.all)},
+    )
     finish_timeout: float = setting(
         60.0,
         "Seconds that the W&B server may take at the end of the runs.",

@@ -32,7 +32,7 @@ from research.records.yaml_files import parse_yaml
 
 STEPS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
-TRACKER_SETTINGS = ("dir", "project", "entity", "every", "finish_timeout")
+TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeout")
 
 
 def wandb_state(directory: Path, info: JsonObject) -> JsonObject:

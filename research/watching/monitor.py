@@ -14,6 +14,8 @@ import jax
 import numpy as np
 import yaml
 
+from research.config.fields import to_plain
+from research.config.options import TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
@@ -466,7 +468,7 @@ def _make_config(
 
 
 def _tracker_settings(tracker: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    defaults = asdict(TrackerSettings())
+    defaults = {name: to_plain(value) for name, value in asdict(TrackerSettings()).items()}
     if tracker is None or tracker == "none":
         return defaults
     if isinstance(tracker, str):
@@ -477,7 +479,11 @@ def _tracker_settings(tracker: str | Mapping[str, Any] | None) -> dict[str, Any]
     if unknown:
         known = ", ".join(defaults)
         raise ValueError(f"tracker has no setting {min(unknown)!r}; its settings are {known}")
-    return defaults | {"wandb": True} | dict(tracker)
+    chosen = defaults | {"wandb": True} | dict(tracker)
+    if chosen["layers"] not in TrackedLayers.__members__:
+        valid = ", ".join(TrackedLayers.__members__)
+        raise ValueError(f"layers of tracker must be one of {valid}, got {chosen['layers']!r}")
+    return chosen
 
 
 def _to_plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -240,6 +241,56 @@ def test_a_run_whose_record_is_damaged_is_named_and_the_others_are_uploaded(
     assert err == ""
     assert "outputs/damaged/x: not uploaded, outputs/damaged/x/run.json is damaged" in out
     assert recorded.state == "uploaded"
+
+
+def copy_run(recorded, number):
+    """A second run with the same tables and an id of its own."""
+    directory = recorded.directory.with_name(f"copy={number}")
+    shutil.copytree(recorded.directory, directory)
+    info = recorded.info
+    info["id"] = f"copy{number}"
+    info["mirrored"]["wandb"]["run"]["id"] = info["id"]
+    (directory / "run.json").write_text(json.dumps(info))
+    copied = type(recorded)(directory)
+    copied.change(state="local")
+    return copied
+
+
+def test_several_runs_are_uploaded_at_once_and_counted(fathom, recorded, server):
+    copies = [copy_run(recorded, number) for number in range(3)]
+    recorded.change(state="uploaded")
+
+    _, out, _ = fathom("sync", "--dry-run")
+    assert "copy=1: about 25 rows\n" in out
+    assert out.endswith("3 to upload, 1 already in W&B\n")
+    assert server.runs == {}
+
+    code, out, _ = fathom("sync", "--jobs", "2")
+    assert code == 0, out
+    assert out.count(": uploaded") == 3
+    assert out.endswith("3 uploaded, 1 already in W&B\n")
+    for copy in copies:
+        assert copy.state == "uploaded"
+        assert [row.get("train/step") for row in server.rows[copy.id]] == [*range(25), None]
+
+
+def test_the_failure_of_one_upload_does_not_touch_those_beside_it(fathom, recorded, server):
+    copies = [copy_run(recorded, number) for number in range(2)]
+    (copies[0].directory / "profiles.parquet").write_text("half")
+
+    code, out, _ = fathom("sync")
+
+    assert code == 1
+    assert "copy=0: not uploaded, " in out
+    assert out.endswith("2 uploaded, 1 failed\n")
+    assert copies[1].state == recorded.state == "uploaded"
+
+
+@pytest.mark.parametrize("jobs", ["0", "many", "99"])
+def test_a_number_of_uploads_that_is_none_is_refused(fathom, recorded, jobs):
+    code, out, err = fathom("sync", "--jobs", jobs)
+    assert (code, out) == (2, "")
+    assert err == f"fathom: --jobs must be a whole number from 1 to 16, got {jobs}\n"
 
 
 @pytest.mark.parametrize("num_rows", one_in(3, [(10,), (0,), (26,)]))

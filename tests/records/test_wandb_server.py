@@ -220,8 +220,9 @@ def test_without_a_server_each_run_is_one_line(offline_run, process, no_server):
     finally:
         sync.kill()
     assert sync.returncode == 1
-    lines = out.splitlines()
+    *lines, closing = out.splitlines()
     assert len(lines) == 2, out
+    assert closing == "2 failed"
     for line in lines:
         assert "offline-run" in line
     assert no_server in out

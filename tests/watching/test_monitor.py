@@ -123,7 +123,7 @@ def test_wandb_gets_the_loop(directory, wandb_records):
     rows = [record["history"]["item"] for record in records if record["type"] == "history"]
     assert [row["train/step"] for row in rows if "train/loss" in row] == [0, 1, 2]
     assert rows[0]["lr"] == pytest.approx(0.1)
-    assert "grad_norm/layer_003" in rows[0]
+    assert "grad_norm/depth_100" in rows[0]
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert run["tags"] == ["trial"]
 
@@ -134,6 +134,7 @@ def test_wandb_gets_the_loop(directory, wandb_records):
         ({"every": 0}, "every must be a whole number"),
         ({"tracker": "wandbb"}, "tracker must be"),
         ({"tracker": {"projct": "x"}}, "tracker has no setting 'projct'"),
+        ({"tracker": {"layers": "16"}}, "layers of tracker must be one of none, spread, all"),
         ({"settings": {"watch": 1}}, "settings must not have the entry 'watch'"),
         ({"tags": "trial"}, "tags must be a list"),
     ],

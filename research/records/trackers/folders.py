@@ -17,14 +17,14 @@ from research.records.record import Lock, write_json
 from research.records.runs import JsonObject
 from research.records.trackers import ServiceUnresponsive
 from research.records.trackers.background import Unresponsive, call_within
-from research.records.trackers.server import ServerError, Uploaded, import_wandb
-from research.records.trackers.wandb import (
-    WANDB_SETTINGS,
-    ask_for_upload,
-    max_call_seconds,
+from research.records.trackers.server import (
+    ServerError,
+    Uploaded,
+    import_wandb,
     server_address,
-    verify_upload,
 )
+from research.records.trackers.wandb import ask_for_upload, max_call_seconds, verify_upload
+from research.records.trackers.wandb_runs import WANDB_SETTINGS
 
 FINISH_SECONDS = 60.0
 RECEIPT = "fathom-sync.json"

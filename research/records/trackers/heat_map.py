@@ -1,23 +1,26 @@
 """A heat map of a profile over training, for dashboards.
 
-It is drawn pixel by pixel: a figure of matplotlib would take longer than the training of a small
-network.
+It is drawn pixel by pixel and without matplotlib: a figure would take longer than the training of a
+small network, and so would the import.
 """
 
+import functools
+import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
+
+from research.records.trackers.colors import VIRIDIS
 
 SIZE = (675, 480)
 TEXT_SIZE = 14
 TICK_LENGTH = 5
 TEXT_COLOR = (38, 38, 38)
 MISSING_COLOR = (217, 217, 217)  # where a value is zero or not finite
-NUM_COLORS = 256
+MAX_TICKS = 6
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,10 @@ def heat_map(
     low, high = _range_of(logs)
     step_edges = _step_edges(steps)
     picture = Image.new("RGB", SIZE, "white")
-    picture.paste(
-        Image.fromarray(_colored(_to_pixels(logs, step_edges), low, high)), (MAP.left, MAP.top)
-    )
+    columns = _to_columns(_colored(logs, low, high), step_edges)
+    _paste(picture, columns[::-1], MAP)  # layer 0 is at the bottom
     gradient = np.linspace(high, low, COLOR_BAR.height)
-    bar = np.repeat(gradient[:, None], COLOR_BAR.width, axis=1)
-    picture.paste(Image.fromarray(_colored(bar, low, high)), (COLOR_BAR.left, COLOR_BAR.top))
+    _paste(picture, _colored(gradient[:, np.newaxis], low, high), COLOR_BAR)
     pen = Pen(picture)
     pen.frame(MAP)
     pen.frame(COLOR_BAR)
@@ -97,14 +98,23 @@ def _step_edges(steps: np.ndarray) -> np.ndarray:
     return np.append(steps, steps[-1] + width)
 
 
-def _to_pixels(logs: np.ndarray, step_edges: np.ndarray) -> np.ndarray:
-    """The number at each pixel of the map, with layer 0 at the bottom."""
+def _to_columns(colors: np.ndarray, step_edges: np.ndarray) -> np.ndarray:
+    """The colours of each column of pixels [N, W, 3], from those of the steps [N, S, 3]."""
     centers = (np.arange(MAP.width) + 0.5) / MAP.width
     step_of_pixel = step_edges[0] + centers * (step_edges[-1] - step_edges[0])
     column_of_pixel = np.searchsorted(step_edges, step_of_pixel, side="right") - 1
-    heights = (np.arange(MAP.height) + 0.5) / MAP.height
-    row_of_pixel = ((1 - heights) * len(logs)).astype(int)
-    return logs[row_of_pixel][:, column_of_pixel]
+    return colors[:, column_of_pixel]
+
+
+def _paste(
+    picture: Image.Image,
+    colors: np.ndarray,
+    box: Box,
+) -> None:
+    """Fills a box with colours [rows, columns, 3], each in a cell of the same size."""
+    cells = Image.fromarray(np.ascontiguousarray(colors))
+    pixels = cells.resize((box.width, box.height), Image.Resampling.NEAREST)
+    picture.paste(pixels, (box.left, box.top))
 
 
 def _colored(
@@ -113,10 +123,10 @@ def _colored(
     high: float,
 ) -> np.ndarray:
     """The colours [H, W, 3] of numbers [H, W] on a scale from ``low`` to ``high``."""
-    colors = mpl.colormaps["viridis"](np.arange(NUM_COLORS), bytes=True)[:, :3]
+    last_color = len(VIRIDIS) - 1
     is_finite = np.isfinite(values)
     share = (np.where(is_finite, values, low) - low) / (high - low)
-    colored = colors[np.clip(share * NUM_COLORS, 0, NUM_COLORS - 1).astype(int)]
+    colored = VIRIDIS[np.clip(share * len(VIRIDIS), 0, last_color).astype(int)]
     colored[~is_finite] = MISSING_COLOR
     return colored
 
@@ -127,8 +137,7 @@ class Pen:
     def __init__(self, picture: Image.Image):
         self.picture = picture
         self.draw = ImageDraw.Draw(picture)
-        fonts = Path(mpl.get_data_path()) / "fonts" / "ttf"
-        self.font = ImageFont.truetype(fonts / "DejaVuSans.ttf", TEXT_SIZE)
+        self.font = _load_font()
 
     def frame(self, box: Box) -> None:
         """A line around a box."""
@@ -210,11 +219,31 @@ class Pen:
         self.picture.paste(turned, (x - height // 2, y - width // 2))
 
 
+@functools.cache
+def _load_font() -> ImageFont.FreeTypeFont:
+    """The font of matplotlib, which is found without importing matplotlib."""
+    spec = find_spec("matplotlib")
+    assert spec is not None and spec.origin is not None
+    file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(file, TEXT_SIZE)
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers from ``low`` to ``high``; whole ones where the range allows."""
-    is_wide = high - low >= 4
-    candidates = MaxNLocator(nbins=6, integer=is_wide).tick_values(low, high)
-    return [float(tick) for tick in candidates if low <= tick <= high]
+    step = _tick_step((high - low) / MAX_TICKS, is_whole=high - low >= 4)
+    first = math.ceil(low / step)
+    last = math.floor(high / step)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _tick_step(least: float, *, is_whole: bool) -> float:
+    """The least round number that is not below ``least``."""
+    power = 10.0 ** math.floor(math.log10(least))
+    for factor in (1, 2, 2.5, 5):
+        step = factor * power
+        if step >= least and not (is_whole and step % 1):
+            return step
+    return 10 * power
 
 
 def _format(tick: float) -> str:

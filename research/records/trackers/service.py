@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 from research.records.trackers.background import Unresponsive, call_within
@@ -19,6 +20,8 @@ def stop_service() -> None:
     It may write until it ends. It has been seen to wait for ever instead of ending, also longer
     than the process that started it, and W&B then waits for it when Python ends.
     """
+    if "wandb" not in sys.modules:  # nothing was sent
+        return
     wandb = import_wandb()
     with contextlib.suppress(Exception, Unresponsive):
         call_within(TEARDOWN_SECONDS, wandb.teardown)

@@ -6,14 +6,9 @@ from typing import Any
 
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import TrackerReports
-from research.records.trackers.server import import_wandb
-from research.records.trackers.wandb import (
-    choose_mode,
-    max_call_seconds,
-    open_run,
-    pending_state,
-    run_info,
-)
+from research.records.trackers.media import Picture, Table
+from research.records.trackers.wandb import choose_mode, max_call_seconds, pending_state
+from research.records.trackers.wandb_runs import open_run, run_info
 
 FINISH_SECONDS = 60.0
 COLUMNS = (
@@ -96,16 +91,14 @@ class WandbSummary:
 
     def finish(self, info: JsonObject) -> JsonObject:
         """Logs the figure and the claims, and closes the W&B run."""
-        wandb = import_wandb()
         rows = [_table_row(claim) for claim in self._claims]
         num_held = sum(claim["holds"] for claim in self._claims)
-        table = wandb.Table(columns=list(COLUMNS), data=rows)
         try:
-            figure = wandb.Image(str(self._figure))
-            self._run.log({"figure": figure, "claims": table})
-            self._run.summary.update({"claims/held": num_held, "claims/all": len(rows)})
+            figure = Picture.read(self._figure)
+            self._run.log([{"figure": figure, "claims": Table(COLUMNS, rows)}])
+            self._run.update_summary({"claims/held": num_held, "claims/all": len(rows)})
         finally:
-            self._run.finish(exit_code=0)
+            self._run.finish(0, FINISH_SECONDS)
         return {}
 
 

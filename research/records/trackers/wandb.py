@@ -5,66 +5,60 @@ that has ended. So the number of rows that a server has says what it lacks.
 """
 
 import contextlib
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.gauges.table import (
-    GRAD_NORM,
-    METRICS,
-    SIGNAL_GRAD,
-    TRACKED_DIAGNOSTICS,
-    TRACKED_GAUGES,
-)
+from research.gauges.table import GAUGES, GRAD_NORM, METRICS, SIGNAL_GRAD
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import SERVER, TrackerReports
-from research.records.trackers.background import Unresponsive, call_within
+from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
 from research.records.trackers.identity import all_tags, job_type
+from research.records.trackers.layers import (
+    TRACKED_PROFILES,
+    diagnostic_row,
+    evenly_spaced,
+    gauge_rows,
+    layer_pattern,
+    tracked_layers,
+)
+from research.records.trackers.media import Media, Page, Picture, Table
+from research.records.trackers.profile_page import MAX_PAGE_STEPS, profile_page
 from research.records.trackers.server import (
     ASK_SECONDS,
     PROBE_SECONDS,
     ServerError,
     Uploaded,
     ask_for_run,
-    import_wandb,
-    server_address,
+)
+from research.records.trackers.thinned_rows import ThinnedRows
+from research.records.trackers.wandb_runs import (
+    WANDB_SETTINGS,
+    ServedRun,
+    open_run,
+    run_info,
+    wandb_directory,
 )
 
-MAX_LAYERS = 256  # Deeper networks log evenly spaced layers: dashboards slow down past 10,000 keys.
 MAX_TABLE_ROWS = 1000  # The dashboard cuts longer tables.
 MAX_MAP_COLUMNS = 500  # About one per pixel; 3,000 columns take twice as long to draw.
-WANDB_SETTINGS = {
-    "x_disable_stats": True,
-    "x_disable_meta": True,
-    "x_disable_machine_info": True,
-    "x_save_requirements": False,
-    "disable_git": True,
-    "disable_code": True,
-    "console": "off",
-    "silent": True,
-    "init_timeout": 30,
-    "finish_timeout_raises": True,
-    "x_transaction_log_flush_interval": 2,
-}
-FINISH_SLACK_SECONDS = 10.0  # W&B itself should give up before
+DEFAULT_EVERY = 10
+STEP = "train/step"
 # How long a call may take beyond what W&B itself, or a question to its server, may take.
 SLACK_SECONDS = 45.0
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
 PENDING = "pending"  # W&B may lack rows or pictures of the run
 LOCAL = "local"  # W&B's files on this machine are complete
 UPLOADED = "uploaded"  # the server has everything
-PICTURES = ("profile/heat_map", "profile/table")
+HEAT_MAP = "profile/heat_map"
+TABLE = "profile/table"
+PAGE = "profile/depth"
+FINDINGS = "verdict/findings"
 METRIC_KEYS = {metric.name: metric.key for metric in METRICS}
 TAGGED_GROUPS = (
     "skip",
@@ -93,7 +87,7 @@ class WandbTracker:
     """Mirrors a run in W&B.
 
     Logs ``train/*``, ``eval/*``, ``grad_norm/*`` and diagnostics over ``train/step``. When the run
-    ends, logs a heat map and a table of its gradient profile.
+    ends, logs its profiles as an interactive page, a heat map and a table, and its findings.
 
     Attributes:
         name: its key in ``mirrored`` of ``run.json``.
@@ -136,7 +130,8 @@ class WandbTracker:
             "job_type": job_type(),
         }
         self._settings = settings
-        self._config = config
+        self._layers = tracked_layers(settings)
+        self._config = {name: values for name, values in config.items() if name != "tracker"}
         self._reports = reports or TrackerReports()
         self._mode: str | None = None
         self._directory: Path | None = None
@@ -146,9 +141,8 @@ class WandbTracker:
         self._uploaded: Uploaded | None = None
         self._num_uploaded_rows = 0
         self._num_rows = 0
-        self._steps: list[np.ndarray] = []
-        self._signal_grads: list[np.ndarray] = []
-        self._last_grad_norm = np.zeros(0)
+        self._signal_rows = ThinnedRows(MAX_MAP_COLUMNS)  # for the heat map
+        self._profile_rows = ThinnedRows(MAX_PAGE_STEPS)  # for the page
         self._run: Any = None
 
     @classmethod
@@ -210,17 +204,24 @@ class WandbTracker:
                 directory=self._directory,
             )
         self._run = opened.run
-        self._num_uploaded_rows = max(opened.num_uploaded_rows, self._run.starting_step)
+        self._num_uploaded_rows = max(opened.num_uploaded_rows, self._run.starting_row)
         if self._uploaded:
             num_rows = self._uploaded.num_rows
             self._num_uploaded_rows = max(self._num_uploaded_rows, num_rows)
-        self._run.define_metric("train/step", hidden=True, summary="none")
-        for key in METRIC_KEYS.values():
-            self._run.define_metric(key, step_metric="train/step")
-        for name in _tracked_profiles():
-            self._run.define_metric(f"{name}/layer_*", step_metric="train/step", summary="none")
-        self._run.define_metric("inspect/*", step_metric="train/step")
+        self._define_metrics()
         return run_info(self._run)
+
+    def _define_metrics(self) -> None:
+        """Says that everything is drawn over the step, and what the summary leaves out."""
+        self._run.define_metric(STEP, is_hidden=True, has_summary=False)
+        keys = list(METRIC_KEYS.values())
+        for profile in TRACKED_PROFILES:
+            keys += profile.summary_keys()
+            if profile.has_layers(self._layers):
+                pattern = f"{profile.name}/{layer_pattern(self._layers)}"
+                self._run.define_metric(pattern, step_metric=STEP, has_summary=False)
+        for key in [*keys, "inspect/*"]:
+            self._run.define_metric(key, step_metric=STEP)
 
     @contextlib.contextmanager
     def _noting_server_failures(self) -> Iterator[None]:
@@ -240,8 +241,9 @@ class WandbTracker:
     ) -> None:
         """Logs one W&B row for each recorded step.
 
-        Every ``tracker.every`` steps, a row also has the gradient norm of each layer. Steps that an
-        earlier attempt has uploaded are left out: every attempt produces the same numbers.
+        Rows of measured steps have numbers that summarise the layers, and every ``tracker.every``
+        steps values of single layers. Steps that an earlier attempt has uploaded are left out:
+        every attempt produces the same numbers.
 
         Args:
             metrics: numbers by name [S], with their ``step`` [S].
@@ -250,27 +252,33 @@ class WandbTracker:
                 table marks as tracked are logged.
         """
         self._keep_profiles(profiles)
-        every = self._settings["every"]
-        layers_by_step = _tracked_gauges_by_step(profiles, every)
+        every = self._settings.get("every", DEFAULT_EVERY)
+        gauges_by_step = gauge_rows(profiles, self._layers, every)
         columns = _metric_columns(metrics)
-        for row, step in enumerate(metrics["step"].tolist()):
+        rows = []
+        for number, step in enumerate(metrics["step"].tolist()):
             self._num_rows += 1
             if self._num_rows <= self._num_uploaded_rows:
                 continue
-            values = {"train/step": step}
+            row = {STEP: step}
             for key, column in columns.items():
-                if column[row] is not None:
-                    values[key] = column[row]
-            values |= layers_by_step.get(step, {})
-            values |= _diagnostic_values(diagnostics.get(step, {}))
-            self._run.log(values)
+                if column[number] is not None:
+                    row[key] = column[number]
+            row |= gauges_by_step.get(step, {})
+            row |= diagnostic_row(diagnostics.get(step, {}), self._layers)
+            rows.append(row)
+        self._run.log(rows)
 
     def _keep_profiles(self, profiles: Columns) -> None:
-        """Keeps what the heat map and the table need."""
-        if profiles and len(profiles["step"]):
-            self._steps.append(profiles["step"])
-            self._signal_grads.append(profiles[SIGNAL_GRAD.name])
-            self._last_grad_norm = profiles[GRAD_NORM.name][-1]
+        """Keeps what the page, the heat map and the table need."""
+        if not profiles:
+            return
+        kept = {"step": profiles["step"]}
+        for gauge in GAUGES:
+            if gauge.name in profiles:
+                kept[gauge.name] = profiles[gauge.name]
+        self._profile_rows.add(kept)
+        self._signal_rows.add({name: kept[name] for name in ("step", SIGNAL_GRAD.name)})
 
     def finish(self, info: JsonObject) -> JsonObject:
         """Writes the summary and closes the W&B run.
@@ -283,138 +291,71 @@ class WandbTracker:
         Raises:
             ServerError: the server has not received everything.
         """
-        summary = {"status": info["status"]}
-        for section in ("final", "verdict"):
-            entries = info.get(section) or {}
-            for key, value in entries.items():
-                summary[f"{section}/{key}"] = value
-        self._run.summary.update(summary)
+        self._run.update_summary(_make_summary(info))
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
-        has_pictures = has_ended(info) and bool(self._steps)
-        is_done = info["status"] in ("done", "stopped")
-        with tempfile.TemporaryDirectory() as folder, self._noting_server_failures():
+        has_pictures = has_ended(info) and bool(self._profile_rows)
+        exit_code = 0 if info["status"] in ("done", "stopped") else 1
+        with self._noting_server_failures():
             try:
                 if has_pictures and self._num_uploaded_rows <= self._num_rows:
-                    self._run.log(self._draw_profile(), commit=True)
+                    self._run.log([self._draw_profiles(info)])
                 elif has_pictures:
-                    self._send_pictures_again(Path(folder))
+                    self._send_pictures_again(info)
             finally:
-                _close(self._run, 0 if is_done else 1, self._finish_seconds)
+                self._run.finish(exit_code, self._finish_seconds)
         if self._mode != "online":
             return self.pending | {"state": LOCAL}
         num_rows = count_rows(self._num_rows, has_pictures=has_pictures)
         verify_upload(self.pending, num_rows)
         return self.pending | {"state": UPLOADED}
 
-    def _send_pictures_again(self, folder: Path) -> None:
+    def _send_pictures_again(self, info: JsonObject) -> None:
         """Sends the files of the pictures, whose row the server has, under the same names.
 
         An earlier attempt may have been stopped after the row and before the files.
         """
         row = (self._uploaded and self._uploaded.last_row) or {}
-        if not all(isinstance(row.get(key), dict) for key in PICTURES):
-            return
-        drawn = self._draw_profile()
-        heat_map, table = (drawn[key] for key in PICTURES)
         files = {}
-        for key in PICTURES:
-            file = folder / str(row[key].get("path"))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            files[key] = file
-        heat_map.image.save(files["profile/heat_map"], format="png")
-        content = {"columns": table.columns, "data": table.data}
-        files["profile/table"].write_text(json.dumps(content), encoding="utf-8")
-        for file in files.values():
-            self._run.save(str(file), base_path=str(folder), policy="now")
+        for key, media in self._draw_profiles(info).items():
+            described = row.get(key)
+            if isinstance(described, dict) and described.get("path"):
+                files[described["path"]] = media.content
+        if isinstance(self._run, ServedRun):
+            self._run.save(files)
 
-    def _draw_profile(self) -> dict[str, Any]:
-        """The heat map and the table of the gradient that arrives at each layer."""
-        wandb = import_wandb()
-        from research.records.trackers.heat_map import heat_map  # matplotlib is slow to import
+    def _draw_profiles(self, info: JsonObject) -> dict[str, Media]:
+        """The pictures, tables and pages of a run that has ended, by key."""
+        from research.records.trackers.heat_map import heat_map  # Pillow is slow to import
 
-        steps = np.concatenate(self._steps)
-        signal = np.concatenate(self._signal_grads)
-        shown = _evenly_spaced(len(steps), MAX_MAP_COLUMNS)
-        picture = heat_map(steps[shown], signal[shown], label="log₁₀ ‖∂L/∂h‖")
-        rows = _profile_rows(signal, self._last_grad_norm)
-        table = wandb.Table(columns=list(TABLE_COLUMNS), data=rows)
-        return {"profile/heat_map": wandb.Image(picture), "profile/table": table}
-
-
-@dataclass(frozen=True)
-class OpenedRun:
-    """A W&B run, and how many steps of it earlier attempts have uploaded from this machine."""
-
-    run: Any
-    num_uploaded_rows: int
+        signal_rows = self._signal_rows.columns()
+        profile_rows = self._profile_rows.columns()
+        verdict = info.get("verdict")
+        signal = signal_rows[SIGNAL_GRAD.name]
+        picture = heat_map(signal_rows["step"], signal, label="log₁₀ ‖∂L/∂h‖")
+        page = profile_page(profile_rows, title=self.pending["run"]["name"], verdict=verdict)
+        rows = _table_rows(signal, profile_rows[GRAD_NORM.name][-1])
+        drawn: dict[str, Media] = {
+            HEAT_MAP: Picture.encode(np.asarray(picture)),
+            TABLE: Table(TABLE_COLUMNS, rows),
+            PAGE: Page(page),
+        }
+        findings = describe_findings(verdict)
+        if findings:
+            rows = [list(finding.values()) for finding in findings]
+            drawn[FINDINGS] = Table(FINDING_COLUMNS, rows)
+        return drawn
 
 
-def open_run(
-    settings: JsonObject,
-    config: JsonObject,
-    identity: JsonObject,
-    *,
-    mode: Any,
-    finish_seconds: float,
-    directory: Path | None = None,
-) -> OpenedRun:
-    """Opens a W&B run.
-
-    Args:
-        settings: the ``tracker`` settings.
-        config: the configuration that W&B shows.
-        identity: ``id``, ``name``, ``group``, ``tags`` and ``job_type`` for ``wandb.init``.
-        mode: W&B's mode.
-        finish_seconds: how long the server may take at the end of the run.
-        directory: where W&B keeps its files; by default ``WANDB_DIR``, or else the directory of the
-            settings.
-    """
-    wandb = import_wandb()
-    # W&B's service process has another working directory, so the path must be absolute.
-    directory = Path(directory or wandb_directory(settings)).absolute()
-    directory.mkdir(parents=True, exist_ok=True)
-    num_uploaded_rows = _remove_earlier_attempts(directory, identity["id"])
-    if mode == "online":
-        num_uploaded_rows = 0  # the server says how many it has
-    wandb_settings = wandb.Settings(finish_timeout=finish_seconds, **WANDB_SETTINGS)
-    if mode == "online":
-        wandb_settings.base_url = server_address()
-    run = wandb.init(
-        project=settings["project"],
-        entity=settings["entity"],
-        dir=str(directory),
-        mode=mode,
-        resume="allow",
-        reinit="create_new",
-        config=config,
-        settings=wandb_settings,
-        **identity,
-    )
-    return OpenedRun(run, num_uploaded_rows)
-
-
-def wandb_directory(settings: JsonObject) -> Path:
-    """The directory whose folder ``wandb`` holds W&B's files."""
-    return Path(os.environ.get("WANDB_DIR") or settings["dir"])
-
-
-def _close(
-    run: Any,
-    exit_code: int,
-    seconds: float,
-) -> None:
-    """Finishes a W&B run.
-
-    Raises:
-        ServerError: the server has not received everything within ``seconds``.
-    """
-    finish = partial(run.finish, exit_code=exit_code)
-    try:
-        call_within(seconds + FINISH_SLACK_SECONDS, finish)
-    except (TimeoutError, Unresponsive):
-        raise ServerError(
-            f"W&B's server has not received everything within {seconds:.0f} s"
-        ) from None
+def _make_summary(info: JsonObject) -> JsonObject:
+    """The status, the final numbers and the verdict; its findings have a table."""
+    summary = {"status": info["status"]}
+    for section in ("final", "verdict"):
+        entries = info.get(section) or {}
+        for name, value in entries.items():
+            key = f"{section}/{name}"
+            if key != FINDINGS:
+                summary[key] = value
+    return summary
 
 
 def max_call_seconds(finish_seconds: float) -> float:
@@ -434,31 +375,6 @@ def has_ended(info: JsonObject) -> bool:
 def count_rows(num_recorded: int, *, has_pictures: bool) -> int:
     """How many rows W&B's history has of a run."""
     return num_recorded + has_pictures
-
-
-def run_info(run: Any) -> JsonObject:
-    """The directory of a W&B run as an entry of ``run.json``; empty if W&B is disabled."""
-    if run.disabled:
-        return {}
-    return {"wandb": str(Path(run.dir).parent)}
-
-
-def _remove_earlier_attempts(directory: Path, run_id: str) -> int:
-    """Removes W&B's files of earlier attempts of a run, unless they were recorded offline and sent.
-
-    The present attempt records all of it again; both would show each row twice.
-
-    Returns:
-        How many steps were uploaded.
-    """
-    num_uploaded_rows = 0
-    for attempt in (directory / "wandb").glob(f"*run-*-{run_id}"):
-        is_uploaded = any(attempt.glob("*.synced"))
-        if is_uploaded:
-            num_uploaded_rows = max(num_uploaded_rows, _count_steps(attempt))
-        else:
-            shutil.rmtree(attempt, ignore_errors=True)
-    return num_uploaded_rows
 
 
 def verify_upload(pending: JsonObject, num_rows: int) -> None:
@@ -488,44 +404,6 @@ def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
         file.with_suffix(".wandb.synced").touch()
 
 
-def _count_steps(offline_run: Path) -> int:
-    """How many training steps an offline run holds, read by W&B's command line."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline_run)]
-    output = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=True
-    ).stdout
-    num_steps = 0
-    for line in output.splitlines():
-        record = json.loads(line)
-        if record["type"] == "history":
-            row = record["history"]["item"]
-            num_steps += "train/step" in row
-    return num_steps
-
-
-def _tracked_profiles() -> list[str]:
-    """The gauges and diagnostics of which W&B gets one value a layer."""
-    names = [gauge.name for gauge in TRACKED_GAUGES]
-    for diagnostic in TRACKED_DIAGNOSTICS:
-        if not diagnostic.is_number:
-            names.append(diagnostic.name)
-    return names
-
-
-def _tracked_gauges_by_step(profiles: Columns, every: int) -> dict[int, dict[str, float]]:
-    """One value a layer of each tracked gauge, by W&B key, for every ``every``-th step."""
-    by_step: dict[int, dict[str, float]] = {}
-    if not profiles:
-        return by_step
-    for row, step in enumerate(profiles["step"].tolist()):
-        if step % every:
-            continue
-        by_step[step] = {}
-        for gauge in TRACKED_GAUGES:
-            by_step[step] |= layer_values(gauge.name, profiles[gauge.name][row])
-    return by_step
-
-
 def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
     """The columns that W&B gets, by W&B key; None where a step has no value.
 
@@ -539,37 +417,7 @@ def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
     return columns
 
 
-def _diagnostic_values(diagnostics: Columns) -> dict[str, float]:
-    """``inspect/sharpness``, ``signal_lost/layer_000`` and so on, by W&B key.
-
-    Histograms and spectra are only in the record.
-    """
-    values = {}
-    for diagnostic in TRACKED_DIAGNOSTICS:
-        name = diagnostic.name
-        if name not in diagnostics:
-            continue
-        if diagnostic.is_number:
-            values[f"inspect/{name}"] = float(diagnostics[name])
-        else:
-            values |= layer_values(name, diagnostics[name])
-    return values
-
-
-def layer_values(name: str, profile: np.ndarray) -> dict[str, float]:
-    """The values of a profile [N] by W&B key: ``NAME/layer_000`` and so on.
-
-    A profile of more than ``MAX_LAYERS`` layers is reduced to evenly spaced ones.
-    """
-    last_layer = len(profile) - 1
-    width = max(3, len(str(last_layer)))
-    values = {}
-    for layer in _evenly_spaced(len(profile), MAX_LAYERS):
-        values[f"{name}/layer_{layer:0{width}d}"] = float(profile[layer])
-    return values
-
-
-def _profile_rows(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
+def _table_rows(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
     """The rows of the table ``TABLE_COLUMNS``.
 
     ``signal`` [S, N+1] is the gradient that arrives at the input of each layer and at the output of
@@ -579,16 +427,9 @@ def _profile_rows(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
     last = signal[-1].tolist()
     norms = [*grad_norm.tolist(), None]
     rows = []
-    for layer in _evenly_spaced(len(norms), MAX_TABLE_ROWS).tolist():
+    for layer in evenly_spaced(len(norms), MAX_TABLE_ROWS).tolist():
         rows.append((layer, first[layer], last[layer], norms[layer]))
     return rows
-
-
-def _evenly_spaced(count: int, limit: int) -> np.ndarray:
-    """At most ``limit`` of ``count`` indices, evenly spaced, with the first and the last."""
-    num = min(count, limit)
-    indices = np.linspace(0, count - 1, num).round()
-    return np.unique(indices.astype(int))
 
 
 def make_tags(config: JsonObject) -> list[str]:
