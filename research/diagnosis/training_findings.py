@@ -9,7 +9,13 @@ import numpy as np
 
 from research.diagnosis import findings, words
 from research.diagnosis.findings import Finding, Kind, LayerRange, Severity
-from research.diagnosis.observed import Divergence, Observed, Settings, end_rows
+from research.diagnosis.observed import (
+    LEAST_ROWS,
+    Divergence,
+    Observed,
+    Settings,
+    end_rows,
+)
 from research.theory.formats import FORMATS
 
 LEAST_STEPS = 100  # before a run is said not to learn
@@ -151,9 +157,12 @@ def find_overflow(ctx: RunContext) -> Finding | None:
     """Steps that are skipped because the scaled gradient is not finite."""
     observed = ctx.observed
     share = observed.end_of("skipped")
-    if share is None or share <= MOSTLY_SKIPPED:
+    has_scale = ctx.settings.get("precision.loss_scaling", "none") != "none"
+    if not has_scale or share is None or share <= MOSTLY_SKIPPED:
         return None
     steps, skipped = observed.series("skipped")
+    if len(steps) < LEAST_ROWS:
+        return None
     others = np.flatnonzero(skipped == 0)
     first = int(others[-1]) + 1 if len(others) else 0
     first_step = int(steps[min(first, len(steps) - 1)])

@@ -66,6 +66,13 @@ def test_the_first_remedy_of_a_run_that_diverged(diverged, changes, change):
     assert first_remedy(repeat(HEALTHY, 9), diverged, **changes) == change
 
 
+def test_a_rate_that_makes_a_healthy_network_explode_is_to_blame():
+    rows = [HEALTHY, *repeat(EXPLODING, 8)]
+    assert first_remedy(rows, (9, 3, "activation")) == "optimizer.learning_rate=0.001"
+    initial = repeat(EXPLODING, 9)
+    assert first_remedy(initial, (9, 3, "activation"), init__gain=1.5) == "skip=inv_sqrt_depth"
+
+
 def observe(losses):
     metrics = {"step": np.arange(len(losses)), "train_loss": np.asarray(losses)}
     return Observed(metrics=metrics, chance_loss=CHANCE)
