@@ -444,7 +444,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
 
 
 COMMANDS = [  # other commands, and what the line must hold
-    ([], ["which command? one of train, reproduce, figure, runs, show, landscape, sync, bench"]),
+    ([], ["which command? one of train, reproduce, figure, runs, show, landscape, remedy, sync, bench"]),
     (["trian"], ["there is no command trian; did you mean train?"]),
     (["plot"], ["did you mean figure?"]),
     (["help"], ["did you mean fathom --help?"]),

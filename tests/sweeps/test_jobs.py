@@ -97,7 +97,7 @@ def test_a_diverging_run_is_listed_and_the_others_finish(sweep):
     assert "fathom: 1 of 3 runs did not end well:" in err
     (line,) = lines_about_runs(err)
     assert "learning_rate=1e" in line
-    assert "diverged" in line
+    assert "Diverged" in line
     assert "step" in line
     for word in ("0.01", "1e+30", "0.02", "diverged"):
         assert word in out
