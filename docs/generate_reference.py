@@ -28,13 +28,25 @@ from research.gauges.table import (
     Gauge,
     Metric,
 )
-from research.records.trackers.layers import TRACKED_PROFILES
+from research.records.trackers.layers import TRACKED_PROFILES, layers_section
 
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent
 API = {
+    "Your own runs": [
+        "research.interface.runs.load",
+        "research.reporting.collection.Runs",
+        "research.interface.runs.RecordedRun",
+        "research.interface.training.train",
+        "research.interface.training.sweep",
+        "research.interface.model.TrainedModel",
+        "research.reporting.summary_table.SummaryTable",
+        "research.reporting.named_array.NamedArray",
+        "research.reporting.plots.panels.Drawing",
+        "research.reporting.comparison.Comparison",
+    ],
     "Your own model": [
         "research.watching.watch.watch",
         "research.watching.watch.Watch",
@@ -196,7 +208,7 @@ def _tracker_keys(name: str) -> str:
     """The keys of a profile in W&B: the numbers that summarise it, and the pattern of layers."""
     (profile,) = (profile for profile in TRACKED_PROFILES if profile.name == name)
     keys = ", ".join(f"`{number}`" for number in profile.summary)
-    layers = f"; `{name}/depth_…`" if profile.has_spread else ""
+    layers = f"; `{layers_section(name)}/depth_…`" if profile.has_spread else ""
     return f"`{name}/` {keys}{layers}"
 
 
@@ -236,7 +248,7 @@ def api_page() -> str:
     parts = [
         "# Python API",
         "What you import in a notebook or in an experiment's `claims.py` and `figure.py`. None of "
-        "these modules imports JAX.",
+        "them imports JAX before a network is trained or loaded.",
     ]
     for heading, names in API.items():
         parts.append(f"## {heading}")

@@ -4,13 +4,16 @@ step.
 The rooms of the package import downwards only: ``cli`` and ``benchmark`` on top, then
 ``reproduce``, ``sweeps``, ``runner`` and ``reporting``, then ``training``, ``diagnosis``,
 ``models``, ``records`` and ``data``, and at the bottom ``gauges``, ``theory``, ``parallel`` and
-``config``. ``watching`` measures other people's models; ``watch``, ``Monitor`` and ``tap`` are its
-interface.
+``config``. ``interface`` holds ``load``, ``train`` and ``sweep``, for notebooks and scripts.
+``watching`` measures other people's models; ``watch``, ``Monitor`` and ``tap`` are its interface.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from research.interface.runs import load as load
+    from research.interface.training import sweep as sweep
+    from research.interface.training import train as train
     from research.watching.marks import tap as tap
     from research.watching.monitor import Monitor as Monitor
     from research.watching.watch import watch as watch
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _MODULES = {
+    "load": "research.interface.runs",
+    "train": "research.interface.training",
+    "sweep": "research.interface.training",
     "watch": "research.watching.watch",
     "tap": "research.watching.marks",
     "Monitor": "research.watching.monitor",

@@ -44,6 +44,7 @@ import wandb
 jax.config.update("jax_num_cpu_devices", 2)  # so that batches are split on every machine
 
 from research.records.runs import Run
+from research.training.compiler_options import FAST_COMPILE_OPTIONS
 
 from . import builders, oracle
 
@@ -59,6 +60,7 @@ def _strict_jax():
 def quickly_compiled(monkeypatch):
     """Compiles all runs as quickly as runs of a single step, and other functions about so."""
     monkeypatch.setattr("research.runner.run_setup.FAST_COMPILE_STEPS", 10**9)
+    monkeypatch.setattr("research.training.program.SHORT_COMPILE_OPTIONS", FAST_COMPILE_OPTIONS)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -200,7 +202,7 @@ def finished(fathom, small, tmp_path_factory) -> tuple[Path, Result]:
     with contextlib.chdir(place):
         result = fathom("train", *small, "name=first")
     wandb.teardown()  # waits for W&B's process to write the rest
-    return place / "outputs" / "first" / ",".join(small), result
+    return place / "outputs" / "first" / "depth=2,width=8,steps=25", result
 
 
 @pytest.fixture

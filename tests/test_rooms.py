@@ -32,6 +32,7 @@ MAY_IMPORT["sweeps"] = set(MAY_IMPORT)
 MAY_IMPORT["reproduce"] = set(MAY_IMPORT)
 MAY_IMPORT["benchmark"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["interface"] = set(MAY_IMPORT)
 STARTS_FAST = ["cli", "config", "records/runs.py", "reporting", "theory"]
 HEAVY = {"jax", "flax", "optax", "wandb"}
 

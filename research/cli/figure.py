@@ -3,11 +3,22 @@
 from collections.abc import Sequence
 
 from research.cli.reproduce import DIRECTORY_OVERRIDES, experiment_directory
+from research.reporting.json_output import print_json
 from research.reproduce import experiments, results
 
 
-def main(words: Sequence[str], scale: str) -> int:
+def main(
+    words: Sequence[str],
+    *,
+    scale: str,
+    json: bool,
+) -> int:
     """Draws figures and tests claims of experiments; returns 1 if a claim does not hold, else 0.
+
+    Args:
+        words: the experiments, and the folder of the runs of one.
+        scale: ``paper``, or empty.
+        json: whether JSON is printed instead of tables.
 
     Raises:
         ValueError: no experiment is named, one does not exist, its records are incomplete, or an
@@ -23,9 +34,15 @@ def main(words: Sequence[str], scale: str) -> int:
     if overrides and len(chosen) > 1:
         raise ValueError(f"{overrides[0]} is the folder of one experiment, got {len(chosen)}")
     exit_code = 0
+    tested = []
     for name in chosen:
-        if not results.draw_and_test(name, experiment_directory(name, overrides)):
+        directory = experiment_directory(name, overrides)
+        if not results.draw_and_test(name, directory, is_silent=json):
             exit_code = 1
+        if json:
+            tested.append(results.results_object(name, directory))
+    if json:
+        print_json(tested)
     return exit_code
 
 

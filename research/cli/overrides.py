@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from research.config.errors import UsageError, suggest_override
+from research.config.errors import suggest_override
 from research.config.hydra_config import resource_dir
 from research.config.override_checks import parse_overrides
 from research.config.schema import OPTIONS, setting_paths
@@ -29,8 +29,7 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
     quoted.
 
     Raises:
-        UsageError: a word is an option that Hydra does not have.
-        ValueError: a setting cannot be parsed.
+        ValueError: a setting cannot be parsed, or a word is an option that Hydra does not have.
     """
     settings, options = _split_words(words)
     if {"-m", "--multirun"} & set(options) and "hydra.mode=RUN" in settings:
@@ -91,8 +90,7 @@ def _refuse_option(word: str) -> NoReturn:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"fathom: {message}", file=sys.stderr)
-    raise UsageError(2)
+    raise ValueError(message)
 
 
 def _rename_setting(word: str) -> str:

@@ -42,6 +42,54 @@ OPTIONS = ("--help", "-h", "--version")
 TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
 
 
+JSON = Option("json", "print JSON, whose keys docs/guides/own-runs.md describes")
+OUT = Option(
+    "out",
+    "where the figure is written: FILE.png, .svg or .pdf, or a name without an ending for all",
+    "FILE",
+)
+TABLE_OPTIONS = (
+    Option(
+        "value",
+        "the numbers that are averaged, separated by commas: eval_accuracy, train_loss, "
+        "initial_factor, … (default: the accuracy, or the loss)",
+        "NAMES",
+    ),
+    Option("rows", "the settings of the rows, separated by commas", "SETTINGS"),
+    Option("columns", "the setting of the columns", "SETTING"),
+    Option("format", "text, markdown, latex (booktabs), csv or json", "FORMAT", "text"),
+    JSON,
+)
+PLOT_OPTIONS = (
+    Option(
+        "kind",
+        "line (a final number against a setting), curves (a metric over steps), profile (a gauge "
+        "over layers), heatmap (layers and steps), phase (two settings, a number as colour); "
+        "default: what fits the runs",
+        "KIND",
+    ),
+    Option("x", "the setting on the horizontal axis (line, phase)", "SETTING"),
+    Option(
+        "y",
+        "what is drawn: a number of a run (line), a metric (curves), a gauge (profile, heatmap), "
+        "the setting on the vertical axis (phase)",
+        "NAME",
+    ),
+    Option("color", "the setting that the colours show; for phase the number of a run", "NAME"),
+    Option("facet", "the setting with a panel for each value", "SETTING"),
+    Option(
+        "log",
+        "the logarithmic axes: x, y, xy or none; default: where numbers span decades",
+        "AXES",
+    ),
+    Option(
+        "steps",
+        "the steps of a profile: first, last, or numbers, separated by commas",
+        "STEPS",
+    ),
+    OUT,
+)
+
 COMMANDS = {
     "train": Command("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
     "reproduce": Command(
@@ -53,14 +101,55 @@ COMMANDS = {
         "NAME… [--scale paper]",
         "draw the figure and test the claims again from the records; trains nothing",
         has_scale=True,
+        options=(JSON,),
     ),
     "runs": Command(
         "[FILTER…]",
         "the runs under outputs/ as a table, e.g. fathom runs skip=none 'model.depth>30'",
+        options=(JSON,),
     ),
     "show": Command(
         "RUN | FILTER… | last",
         "one run in the terminal: verdict, profile over depth, loss",
+        options=(JSON,),
+    ),
+    "plot": Command(
+        "[FILTER…] [--kind KIND] [--x SETTING] [--y NAME] [--color NAME] [--facet SETTING]",
+        "draw a figure of your own runs, with means and intervals over seeds",
+        options=PLOT_OPTIONS,
+    ),
+    "table": Command(
+        "[FILTER…] [--value NAMES] [--rows SETTINGS] [--columns SETTING] [--format FORMAT]",
+        "summarise your own runs: mean and interval over seeds, by setting",
+        options=TABLE_OPTIONS,
+    ),
+    "compare": Command(
+        "A B [FILTER…]",
+        "what differs between two runs, or two groups of seeds: settings, numbers, first step",
+        options=(OUT, JSON),
+    ),
+    "report": Command(
+        "[FILTER… | RUN…] [--out FILE]",
+        "one interactive HTML file for a run, a sweep or an experiment; needs no network",
+        options=(
+            Option("out", "where it is written (default: report.html beside the runs)", "FILE"),
+        ),
+    ),
+    "dash": Command(
+        "[FILTER… | RUN…] [--port PORT]",
+        "the report of all runs in your browser, live while they train; only for this machine",
+        options=(
+            Option("port", "the port on 127.0.0.1 (default: 8765, or the next free one)", "PORT"),
+        ),
+    ),
+    "rm": Command(
+        "RUN… | FILTER… [--yes]",
+        "remove runs with their offline W&B folders, after asking",
+        options=(Option("yes", "remove without asking"),),
+    ),
+    "completion": Command(
+        "bash | zsh | fish",
+        "print the script that completes commands and settings when you press Tab",
     ),
     "landscape": Command(
         "RUN [OTHER]",
@@ -78,6 +167,10 @@ COMMANDS = {
             Option("dry-run", "show what would be uploaded, and upload nothing"),
             Option("jobs", "how many runs are uploaded at once (default: 4)", "NUMBER", "4"),
         ),
+    ),
+    "workspace": Command(
+        "[STUDY…]",
+        "lay out a saved view and a report of a study in Weights & Biases; fathom sync sends them",
     ),
     "bench": Command(
         "[ROW…] [--device] [--quick]",

@@ -24,6 +24,7 @@ from research.runner.progress import Silent
 from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
+from research.sweeps.placement import place_single_run
 
 _current_session: ContextVar[Session] = ContextVar("session")
 
@@ -46,12 +47,13 @@ class CheckFirst(Callback):
         try:
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
             record_depth(config, run_spec.config)
+            run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:
                 read_ended(run_spec)
         except Exception as error:
-            refuse(error, show_traces=session.show_traces)
+            refuse(error, session)
 
 
 def _join_processes(
@@ -108,6 +110,7 @@ class TrainTask:
             (result,) = train_group([run_spec], self.session)
         objective = Objective(result)
         self.results.append(objective)
+        self.session.directories.append(run_spec.directory)
         return objective
 
 
@@ -128,7 +131,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     try:
         words = prepare_arguments(arguments)
     except ValueError as error:
-        refuse(error, show_traces=session.show_traces)
+        refuse(error, session)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there
     register_with_hydra()
     run_hydra = hydra.main(
@@ -149,7 +152,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
             os._exit(1)  # an orderly exit would wait for the other processes
         return 1
     except Exception as error:
-        refuse(error, show_traces=session.show_traces)
+        refuse(error, session)
     if not task.results:
         return 0
     return _report_run(task.results[-1], session)
@@ -157,15 +160,15 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
 
 def refuse(
     error: Exception,
+    session: Session,
     *,
-    show_traces: bool,
     exit_code: int = 2,
 ) -> NoReturn:
     """Reports a user's mistake in one line and raises UsageError; raises a defect of ours again.
 
     Args:
         error: what was raised.
-        show_traces: whether the traceback is printed too.
+        session: whether the message and the traceback are printed.
         exit_code: the exit code of the command; 1 where a run had started before it failed.
     """
     if isinstance(error, PeerFailed):
@@ -175,17 +178,18 @@ def refuse(
     message = errors.explain(error)
     if message is None:
         raise error
-    if show_traces:
+    if session.show_traces:
         traceback.print_exception(error)
-    print(f"fathom: {message}", file=sys.stderr)
-    raise errors.UsageError(exit_code)
+    if session.prints_errors:
+        print(f"fathom: {message}", file=sys.stderr)
+    raise errors.UsageError(exit_code) from error
 
 
 def _report_run(result: dict[str, Any], session: Session) -> int:
     """Prints how a single run ended and returns the exit code."""
     error = result.get("error")
     if isinstance(error, Exception):
-        refuse(error, show_traces=session.show_traces, exit_code=1 if "steps" in result else 2)
+        refuse(error, session, exit_code=1 if "steps" in result else 2)
     from research.parallel.processes import is_primary
     from research.reporting.tables import print_run
 

@@ -127,6 +127,11 @@ class Architecture:
         return self.model.kind in CONVOLUTIONAL
 
     @property
+    def attends(self) -> bool:
+        """Whether its layers contain attention."""
+        return self.model.kind is ModelKind.transformer
+
+    @property
     def is_resnet(self) -> bool:
         """Whether it is a ResNet, in which ``norm.placement`` is the order of operations."""
         return self.model.kind in RESNETS

@@ -69,13 +69,25 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save_figure(figure: Figure, directory: Path, name: str) -> None:
-    """Saves a figure as ``NAME.png``, ``.svg`` and ``.pdf``; call it within ``style()``."""
+def save_figure(
+    figure: Figure,
+    directory: Path,
+    name: str,
+    formats: Sequence[str] = tuple(FIGURE_FORMATS),
+) -> None:
+    """Saves a figure as ``NAME.png``, ``.svg`` and ``.pdf``; call it within ``style()``.
+
+    Args:
+        figure: the figure.
+        directory: the folder of the files.
+        name: their name without an ending.
+        formats: those of ``FIGURE_FORMATS`` that are written.
+    """
     # The panels are placed once; else it is done for each file, which takes longer.
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
-    for suffix, metadata in FIGURE_FORMATS.items():
-        figure.savefig(directory / f"{name}.{suffix}", metadata=metadata)
+    for suffix in formats:
+        figure.savefig(directory / f"{name}.{suffix}", metadata=FIGURE_FORMATS[suffix])
 
 
 def depth_colours(count: int) -> list[tuple[float, ...]]:
@@ -116,7 +128,7 @@ class CurveStyle:
     """How one group of runs looks in every panel of a figure."""
 
     label: str
-    color: str
+    color: Any
     marker: str | None = None
     linestyle: str = "-"
 

@@ -12,6 +12,7 @@ import yaml
 
 from research.config.schema import setting_paths
 from research.config.suggestions import format_suggestion
+from research.config.yaml_files import parse_yaml
 from research.gauges.table import METRICS
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run, find_runs
@@ -72,26 +73,48 @@ def leave_out_damaged(runs: Iterable[Run]) -> list[Run]:
     return readable
 
 
-def select_runs(words: Sequence[str]) -> list[Run]:
-    """The runs under outputs/ that match every word.
+def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
+    """The runs under ``root`` that match every word.
 
     A word is a condition such as ``skip=none,identity``, ``model.depth>30`` or ``status!=done``, or
     a part of the path of a run, or ``last`` for the newest of the runs that match the others.
 
+    Args:
+        words: the conditions.
+        root: the folder that is searched.
+
     Raises:
         ValueError: there are no runs, none matches, or a condition cannot be understood.
     """
-    runs = readable_runs()
+    runs = readable_runs(root)
     if not runs:
-        raise ValueError(f"there are no runs under {ROOT.absolute()}; fathom train makes one")
-    matching = runs
+        raise ValueError(f"there are no runs under {root.absolute()}; fathom train makes one")
+    return match_runs(runs, words, root)
+
+
+def match_runs(
+    runs: Sequence[Run],
+    words: Sequence[str],
+    root: Path = ROOT,
+) -> list[Run]:
+    """Those of ``runs`` that match every word.
+
+    Args:
+        runs: at least one.
+        words: the conditions; see ``select_runs``.
+        root: the folder that a message names.
+
+    Raises:
+        ValueError: none matches, or a condition cannot be understood.
+    """
+    matching = list(runs)
     for word in words:
         if word != LAST:
             matches = _make_matcher(word, runs)
             matching = [run for run in matching if matches(run)]
     if not matching:
         raise ValueError(
-            f"none of the {len(runs)} runs under {ROOT.absolute()} fits {' '.join(words)}"
+            f"none of the {len(runs)} runs under {root.absolute()} fits {' '.join(words)}"
             f"{_filter_hint(words, runs[0])}"
         )
     return _newest(matching) if LAST in words else matching
@@ -201,6 +224,40 @@ def _known_paths(runs: Iterable[Run]) -> Iterable[str]:
         yield from run.config
 
 
+def find_setting(word: str, runs: Sequence[Run]) -> str:
+    """The path of the setting that a word names: ``depth`` → ``model.depth``.
+
+    Args:
+        word: a path, a group, or the last word of a path.
+        runs: the runs, which may have settings of earlier versions or of a user's own loop.
+
+    Raises:
+        ValueError: there is no such setting, or there are several; the message has the nearest.
+    """
+    known = [path for path in dict.fromkeys(_known_paths(runs)) if path not in RESULTS]
+    return _full_path(word, known)
+
+
+def find_runs_of(word: str) -> list[Run]:
+    """The runs that one word names: a directory, a study, a part of a name, or filters.
+
+    Args:
+        word: filters are separated by blanks, as in ``"skip=none depth=64"``.
+
+    Raises:
+        ValueError: no run fits, or a condition cannot be understood.
+    """
+    run = _run_in(word)
+    if run is not None:
+        return [run]
+    for directory in (Path(word), ROOT / word):
+        if word.strip("./") and directory.is_dir():
+            runs = readable_runs(directory)
+            if runs:
+                return runs
+    return _select_by_name(word.split())
+
+
 def _full_path(word: str, known: Sequence[str]) -> str:
     """The path that a word stands for: itself, its group, or the only setting with this name.
 
@@ -216,7 +273,10 @@ def _full_path(word: str, known: Sequence[str]) -> str:
     if namesakes:
         raise ValueError(f"{word} is the name of several settings: {', '.join(namesakes)}")
     groups = [path.split(".")[0] for path in known]
-    raise ValueError(f"{word} is not a setting{format_suggestion(word, [*known, *groups])}")
+    last_words = [path.rpartition(".")[2] for path in known]
+    unique_words = [last for last in last_words if last_words.count(last) == 1]
+    hint = format_suggestion(word, [*known, *groups, *unique_words])
+    raise ValueError(f"{word} is not a setting{hint}")
 
 
 def _value_of(run: Run, path: str) -> Any:
@@ -251,6 +311,8 @@ def _equals(setting: Any, text: str) -> bool:
     """Whether ``text`` is a way to write a setting's value, such as 1e-2 for 0.01."""
     if str(setting) == text or setting == _parse_yaml(text):
         return True
+    if isinstance(setting, list):
+        return text in map(str, setting)
     if isinstance(setting, bool | str | None):
         return False
     try:
@@ -261,7 +323,7 @@ def _equals(setting: Any, text: str) -> bool:
 
 def _parse_yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -10,12 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from research.config.naming import NOT_IN_RUN_NAME
-from research.config.schema import Config, flatten, setting_paths
-from research.config.validation import choices_of
 from research.records.runs import Run, natural_order
+from research.reporting.varied_settings import (
+    DEFAULTS,
+    differing_settings,
+    setting_order,
+    short_name,
+)
 
-DEFAULTS = flatten(Config())
 VERDICT_COLOURS = {
     "healthy": "green",
     "vanishing": "yellow",
@@ -44,7 +46,6 @@ RESULT_HEADINGS = (
     "first/last",
 )
 LEFT_ALIGNED = ("status", "verdict")
-AMBIGUOUS_HEADINGS = ("kind", "level", "every")  # the last words of several settings
 BLOCKS = " ▁▂▃▄▅▆▇█"  # by the eighths of a line that a bar fills
 
 
@@ -119,8 +120,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
     from one layer to the layer below: at the end, at initialisation, and as predicted.
     ``first/last`` is the squared gradient of the first layer over that of the last.
     """
-    differing = _differing_settings(runs)
-    studies = {_study(run) for run in runs}
+    differing = differing_settings(runs)
+    studies = {study_of(run) for run in runs}
     headings = [_heading(path) for path in differing]
     if len(studies) > 1:
         headings.insert(0, "study")
@@ -133,7 +134,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     for run in _in_order(runs, differing):
         cells = [_setting(run, path) for path in differing]
         if len(studies) > 1:
-            cells.insert(0, _study(run))
+            cells.insert(0, study_of(run))
         cells = cells or [run.directory.name]
         table.add_row(*map(escape, cells), *_result_cells(run))
     return table
@@ -143,70 +144,30 @@ def _in_order(runs: Sequence[Run], differing: Sequence[str]) -> list[Run]:
     """The runs sorted by study, then by the settings in the columns from left to right."""
 
     def sort_key(run: Run) -> list[Any]:
-        key: list[Any] = [natural_order(_study(run))]
+        key: list[Any] = [natural_order(study_of(run))]
         for path in differing:
-            key.append(_setting_order(run, path))
+            key.append(setting_order(run, path))
         return key
 
     return sorted(runs, key=sort_key)
 
 
-def _setting_order(run: Run, path: str) -> tuple[int, float, list[Any]]:
-    """Numbers by value, then text in natural order, then runs that do not have the setting.
-
-    The names of options are in the order in which they are declared.
-    """
-    value = _value(run, path)
-    if value is None:
-        return (2, 0.0, [])
-    if isinstance(value, int | float):
-        return (0, float(value), [])
-    names = choices_of(path) if path in setting_paths() else []
-    position = names.index(value) if value in names else len(names)
-    return (1, float(position), natural_order(str(value)))
-
-
-def _study(run: Run) -> str:
+def study_of(run: Run) -> str:
     """The name of the folder that a run shares with the other runs of its sweep."""
     return run.directory.absolute().parent.name
 
 
-def _differing_settings(runs: Sequence[Run]) -> list[str]:
-    """The paths of settings that differ between the runs, those with the fewest values first."""
-    num_values = {}
-    for path in _all_paths(runs):
-        group = path.split(".")[0]
-        values = {_setting(run, path) for run in runs}
-        if len(values) > 1 and group not in NOT_IN_RUN_NAME:
-            num_values[path] = len(values)
-    return sorted(num_values, key=lambda path: (num_values[path], path))
-
-
-def _all_paths(runs: Sequence[Run]) -> set[str]:
-    paths = set()
-    for run in runs:
-        paths |= run.config.keys()
-    return paths
-
-
 def _setting(run: Run, path: str) -> str:
     """A setting's value, or its default if the run does not have the setting; a dash for null."""
-    value = _value(run, path)
+    default = None if run.is_watched else DEFAULTS.get(path)
+    value = run.config.get(path, default)
     return "–" if value is None else str(value)
 
 
-def _value(run: Run, path: str) -> Any:
-    """A setting's value; the default, unless the run's settings are not Fathom's."""
-    default = None if run.is_watched else DEFAULTS.get(path)
-    return run.config.get(path, default)
-
-
 def _heading(path: str) -> str:
-    """``model.depth`` → ``depth``, ``skip.kind`` → ``skip``, ``data.name`` → ``data``."""
-    group_or_setting = path.removesuffix(".kind").removesuffix(".name")
-    heading = group_or_setting.rpartition(".")[2].replace("_", " ")
-    is_taken = heading in RESULT_HEADINGS or heading in AMBIGUOUS_HEADINGS
-    return path if is_taken else heading
+    """The short name of a setting, or its path where a result has the same name."""
+    heading = short_name(path)
+    return path if heading in RESULT_HEADINGS else heading
 
 
 def _result_cells(run: Run) -> list[Any]:
@@ -269,6 +230,7 @@ def bar_chart(
     height: int = 8,
     width: int = 80,
     min_span: float = 0.0,
+    limits: tuple[float, float] | None = None,
 ) -> list[str]:
     """Draws a bar chart with text, scaled from the lowest to the highest finite value.
 
@@ -277,6 +239,7 @@ def bar_chart(
         height: number of lines.
         width: largest number of bars; from more values, every second, third … is drawn.
         min_span: the axis covers at least this range, up to the highest value.
+        limits: the lower and the upper end of the axis, instead of the lowest and highest value.
 
     Returns:
         The lines from top to bottom, empty if no value is finite. The first names the upper end of
@@ -287,8 +250,7 @@ def bar_chart(
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return []
-    low = min(finite)
-    high = max(finite)
+    low, high = limits or (min(finite), max(finite))
     low = min(low, high - min_span)
     span = (high - low) or 1.0
     tops = []  # the height of each bar in eighths of a line

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
@@ -23,6 +24,7 @@ def draw_and_test(
     directory: Path,
     *,
     keep_current: bool = False,
+    is_silent: bool = False,
 ) -> bool:
     """Draws an experiment's figure, tests its claims, and prints them.
 
@@ -30,6 +32,7 @@ def draw_and_test(
         key: the experiment.
         directory: the folder of its runs, to which figure and claims are written.
         keep_current: whether results that are newer than the records and the code are kept.
+        is_silent: whether nothing is printed.
 
     Returns:
         Whether all claims hold.
@@ -37,11 +40,28 @@ def draw_and_test(
     claims = _read_current_claims(key, directory) if keep_current else []
     if not claims:
         claims = _write_results(key, directory)
-    out = console()
-    out.print(claims_table(claims))
-    place = escape(str(directory))
-    out.print(f"figure: {place}/figure.png .svg .pdf   claims: {place}/claims.json", soft_wrap=True)
+    if not is_silent:
+        out = console()
+        out.print(claims_table(claims))
+        place = escape(str(directory))
+        files = f"figure: {place}/figure.png .svg .pdf   claims: {place}/claims.json"
+        out.print(files, soft_wrap=True)
     return all(claim.holds for claim in claims)
+
+
+def results_object(key: str, directory: Path) -> dict[str, Any]:
+    """The results of an experiment, which ``draw_and_test`` has written, as JSON values.
+
+    Keys: ``experiment``, ``figure`` (the path of the PNG), ``all_hold`` and ``claims``, each with
+    the fields of ``Claim``.
+    """
+    claims = json.loads((directory / "claims.json").read_text(encoding="utf-8"))
+    return {
+        "experiment": key,
+        "figure": str(directory / "figure.png"),
+        "all_hold": all(claim["holds"] for claim in claims),
+        "claims": claims,
+    }
 
 
 def _write_results(key: str, directory: Path) -> list[Claim]:

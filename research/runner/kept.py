@@ -1,5 +1,6 @@
 """Reads the network of a finished run from the checkpoint that it kept (``checkpoint.keep``)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 
 from research.config.hydra_config import read_recorded_config
 from research.config.schema import Config
+from research.models.hparams import HParams
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.training.checkpoint import (
     Checkpoint,
@@ -21,8 +23,41 @@ from research.training.program import make_program
 from research.training.state import TrainState
 
 
+@dataclass(frozen=True)
+class KeptRun:
+    """A run after its last step, as its checkpoint holds it.
+
+    Attributes:
+        config: its configuration.
+        setup: what is compiled, and the data.
+        state: its state.
+        hp: its hyperparameters.
+    """
+
+    config: Config
+    setup: RunSetup
+    state: TrainState
+    hp: HParams
+
+
+def load_kept_run(directory: Path) -> KeptRun:
+    """The last state of a run, which its kept checkpoint holds.
+
+    Args:
+        directory: the run's directory.
+
+    Raises:
+        ValueError: the run kept no checkpoint, or it cannot be read.
+    """
+    config = read_config(directory)
+    setup = make_run_setup(config)
+    checkpoint = _read_checkpoint(directory, setup)
+    states = _restore(setup, checkpoint)
+    return KeptRun(config, setup, _first_run(states), _first_run(setup.hp))
+
+
 def load_snapshot(directory: Path) -> Snapshot:
-    """The last state of a run, which its kept checkpoint holds, with its data.
+    """The last state of a run, with its data, as diagnostics see it.
 
     Args:
         directory: the run's directory.
@@ -30,16 +65,14 @@ def load_snapshot(directory: Path) -> Snapshot:
     Raises:
         ValueError: the run kept no checkpoint, it cannot be read, or the examples are streamed.
     """
-    setup = make_run_setup(read_config(directory))
-    if setup.stream is not None:
+    kept = load_kept_run(directory)
+    if kept.setup.stream is not None:
         raise ValueError(f"{directory} streams its examples: its loss cannot be computed again")
-    checkpoint = _read_checkpoint(directory, setup)
-    states = _restore(setup, checkpoint)
     return wide_snapshot(
-        setup.program_config,
-        _first_run(states),
-        _first_run(setup.hp),
-        setup.data,
+        kept.setup.program_config,
+        kept.state,
+        kept.hp,
+        kept.setup.data,
     )
 
 

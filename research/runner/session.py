@@ -32,12 +32,16 @@ class Session:
         show_traces: Whether the traceback of an error is printed as well as its message.
         interrupted: Whether the user interrupted the command, so that nothing more should start.
         reports: What the trackers of the runs have reported.
+        prints_errors: Whether a mistake is printed; a caller in Python raises it instead.
+        directories: Where the runs of the command are recorded, in order; filled at its end.
     """
 
     progress: Progress = field(default_factory=Progress)
     show_traces: bool = False
     interrupted: bool = False
     reports: TrackerReports = field(default_factory=TrackerReports)
+    prints_errors: bool = True
+    directories: list[Path] = field(default_factory=list)
 
 
 def session_of(task_function: Any) -> Session:

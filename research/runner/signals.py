@@ -18,7 +18,13 @@ class RunsInterrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Makes SIGTERM raise KeyboardInterrupt, so that rows are written and trackers are closed."""
+    """Makes SIGTERM raise KeyboardInterrupt, so that rows are written and trackers are closed.
+
+    Outside the main thread, where Python allows no handlers, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handler = signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
         yield

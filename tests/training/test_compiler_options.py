@@ -4,7 +4,11 @@ import jax
 import pytest
 
 from research.training import compiler_options
-from research.training.compiler_options import FAST_COMPILE_OPTIONS, select_known
+from research.training.compiler_options import (
+    FAST_COMPILE_OPTIONS,
+    SHORT_COMPILE_OPTIONS,
+    select_known,
+)
 
 
 def test_an_option_that_the_compiler_does_not_have_is_left_out():
@@ -13,7 +17,10 @@ def test_an_option_that_the_compiler_does_not_have_is_left_out():
     assert select_known(known | unknown) == known
 
 
-@pytest.mark.parametrize("wanted", [FAST_COMPILE_OPTIONS, compiler_options.ALL_CORES_OPTIONS])
+@pytest.mark.parametrize(
+    "wanted",
+    [FAST_COMPILE_OPTIONS, SHORT_COMPILE_OPTIONS, compiler_options.ALL_CORES_OPTIONS],
+)
 def test_programs_compile_with_what_is_selected(wanted):
     selected = select_known(wanted)
     assert selected

@@ -1,0 +1,169 @@
+"""Training in this process: ``research.train`` and ``research.sweep``."""
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from research.interface.runs import RecordedRun, runs_in
+from research.reporting.collection import Runs
+
+Overrides = str | Sequence[str] | Mapping[str, Any]
+
+
+def train(*overrides: Overrides) -> RecordedRun:
+    """Trains one run in this process, as ``fathom train`` does, and returns its record.
+
+    A run that has finished already is not trained again. Progress is shown on standard error.
+
+    Args:
+        *overrides: settings, as words of the command line (``"model.depth=64"``), lists of them, or
+            dictionaries (``{"model.depth": 64}``).
+
+    Returns:
+        The run, also where it diverged: ``status`` says how it ended.
+
+    Raises:
+        ValueError: a setting is wrong; the message is that of the command line.
+        KeyboardInterrupt: the user interrupted it; the run can be resumed.
+
+    Example:
+        >>> import research
+        >>> run = research.train("model.depth=8", {"skip": "identity"})  # doctest: +SKIP
+        >>> run.plot("curves")  # doctest: +SKIP
+    """
+    runs = _train_words(_words(overrides))
+    return RecordedRun(runs[0].directory)
+
+
+def sweep(grid: Mapping[str, Any], *overrides: Overrides) -> Runs:
+    """Trains a run for each combination of values, in this process, and returns their records.
+
+    Runs that differ only in traced numbers are trained as one program
+    (``hydra/launcher=grouped``). Runs that have finished already are not trained again.
+
+    Args:
+        grid: for each setting its value or its values: ``{"model.depth": [4, 16], "seed":
+            range(3)}``.
+        *overrides: further settings that all runs have, as for ``train``; ``name=…`` names the
+            folder.
+
+    Returns:
+        The runs in the order of the combinations; those that failed before they had a record are
+        left out, and named on standard error.
+
+    Raises:
+        ValueError: a setting is wrong; nothing was trained.
+        KeyboardInterrupt: the user interrupted it; the same call goes on.
+
+    Example:
+        >>> import research
+        >>> grid = {"model.depth": [4, 16, 64], "skip": ["none", "identity"], "seed": range(3)}
+        >>> runs = research.sweep(grid, "name=depth")  # doctest: +SKIP
+        >>> runs.summary("eval_accuracy")  # doctest: +SKIP
+    """
+    words = ["-m", *_words(overrides)]
+    for path, values in grid.items():
+        words.append(f"{path}={_values(path, values)}")
+    if not any(word.startswith("hydra/launcher=") for word in words):
+        words.append("hydra/launcher=grouped")
+    return _train_words(words)
+
+
+def _words(overrides: Iterable[Overrides]) -> list[str]:
+    """The overrides as words of the command line."""
+    words = []
+    for override in overrides:
+        if isinstance(override, str):
+            words.append(override)
+        elif isinstance(override, Mapping):
+            for path, value in override.items():
+                words.append(f"{path}={_value(value)}")
+        else:
+            words += list(override)
+    return words
+
+
+def _values(path: str, values: Any) -> str:
+    """The values of a setting of a grid; a single value is a list of one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    is_several = isinstance(values, Iterable) and not isinstance(values, str)
+    texts = [_value(value) for value in values] if is_several else [_value(values)]
+    if not texts:
+        raise ValueError(f"{path} must have a value, got an empty list")
+    return ",".join(texts)
+
+
+def _value(value: Any) -> str:
+    """A value as the command line writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_value, value))}]"
+    return str(value)
+
+
+def _train_words(words: Sequence[str]) -> Runs:
+    """Runs ``fathom train`` with these words and returns the runs that it names."""
+    from research.cli import train as command
+    from research.config.errors import UsageError, explain
+    from research.runner.session import Session
+
+    session = Session(prints_errors=False)
+    with _unchanged_process(), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            command.main(words, session)
+        except UsageError as error:
+            cause = error.__cause__
+            message = explain(cause) if cause else None
+            raise ValueError(message or f"fathom train ended with exit code {error}") from cause
+    if session.interrupted:
+        raise KeyboardInterrupt
+    return runs_in(session.directories)
+
+
+@contextlib.contextmanager
+def _unchanged_process() -> Iterator[None]:
+    """Leaves what Hydra and the command line change in a process as it was before.
+
+    That is Hydra's global state, the arguments, the signal handlers, the working directory, the
+    environment variable ``HYDRA_FULL_ERROR`` and the handlers and level of the root logger.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    arguments = sys.argv
+    directory = os.getcwd()
+    hydra = GlobalHydra.instance().hydra
+    hydra_config = HydraConfig.instance().cfg
+    root_logger = logging.getLogger()
+    log_handlers = list(root_logger.handlers)
+    log_level = root_logger.level
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handlers[number] = signal.getsignal(number)
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = hydra
+        HydraConfig.instance().cfg = hydra_config
+        sys.argv = arguments
+        os.chdir(directory)
+        root_logger.handlers[:] = log_handlers
+        root_logger.setLevel(log_level)
+        if in_main_thread:
+            for number, handler in handlers.items():
+                if handler is not None:
+                    signal.signal(number, handler)

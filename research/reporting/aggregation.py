@@ -1,0 +1,330 @@
+"""Means and intervals over seeds. Runs that cannot be averaged are counted, never hidden."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from research.records.runs import Run
+from research.reporting.quantities import Quantity
+from research.reporting.varied_settings import SEED, setting_text, setting_value, value_order
+
+LEVEL = 0.95
+ROUNDING = 1e-12  # relative to a mean, an interval below this is that of equal values
+MISSING = "missing"
+DIVERGED = "diverged"
+FAILED = "failed"
+UNFINISHED = "unfinished"
+NO_VALUE = "without a value"
+DUPLICATE = "recorded twice"
+REASONS = (DIVERGED, FAILED, UNFINISHED, NO_VALUE, MISSING, DUPLICATE)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that agree in some settings and differ in their seed.
+
+    Attributes:
+        settings: the values in which they agree, by path.
+        runs: one run for each seed, in the order of the seeds.
+        duplicates: how many more runs repeat one of them; the newest of equal runs is kept.
+    """
+
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    duplicates: int = 0
+
+    def seeds(self) -> set[Any]:
+        """The seeds of the runs."""
+        return {seed_of(run) for run in self.runs}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A quantity over the seeds of a group.
+
+    Attributes:
+        values: the values that are averaged, one for each run that ended well.
+        mean: their mean; of factors the geometric one. NaN without values.
+        low: the lower end of the interval that holds the mean with a probability of 95 %, by
+            Student's t with n − 1 degrees of freedom. NaN for fewer than two values.
+        high: its upper end.
+        left_out: how many runs are not averaged, by reason, such as ``diverged`` or ``missing``.
+        num_seeds: how many seeds it would have if none were missing and all runs had ended well.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+    left_out: Mapping[str, int]
+    num_seeds: int
+
+    @property
+    def count(self) -> int:
+        """How many values are averaged."""
+        return len(self.values)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run that belongs here ended well and has a value."""
+        return bool(self.values) and not any(
+            reason in self.left_out for reason in (DIVERGED, FAILED, UNFINISHED, NO_VALUE)
+        )
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """The interval that holds the mean of the distribution that ``values`` come from.
+
+    Student's t for independent, normally distributed values (Student 1908). For a paired comparison
+    pass the differences of the pairs.
+
+    Args:
+        values: two numbers or more.
+        level: the probability that the interval holds the mean.
+
+    Returns:
+        Its lower and upper end, in the units of ``values``.
+    """
+    low, high = mean_intervals(np.asarray(values, float)[:, None], level)
+    return float(low[0]), float(high[0])
+
+
+def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """``mean_interval`` of each column.
+
+    Args:
+        values: one row for each run [M, K]; NaN where a run has no value.
+        level: the probability that an interval holds its mean.
+
+    Returns:
+        The lower and upper ends [K]; NaN for columns with fewer than two values.
+    """
+    from scipy.special import stdtrit  # this import takes a third of a second
+
+    is_value = np.isfinite(values)
+    counts = is_value.sum(axis=0)
+    enough = counts >= 2
+    present = np.where(is_value, values, 0.0)
+    means = present.sum(axis=0) / np.maximum(counts, 1)
+    squares = np.where(is_value, (values - means) ** 2, 0.0)
+    variances = squares.sum(axis=0) / np.maximum(counts - 1, 1)
+    errors = np.sqrt(variances / np.maximum(counts, 1))
+    margins = stdtrit(np.maximum(counts - 1, 1), (1 + level) / 2) * errors
+    low = np.where(enough, means - margins, np.nan)
+    high = np.where(enough, means + margins, np.nan)
+    return low, high
+
+
+def column_means(values: np.ndarray) -> np.ndarray:
+    """The mean of the finite values of each column of [M, K]; NaN where there is none."""
+    is_value = np.isfinite(values)
+    counts = is_value.sum(axis=0)
+    sums = np.where(is_value, values, 0.0).sum(axis=0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def summarize(
+    group: Group,
+    quantity: Quantity,
+    usual: Set[Any] = frozenset(),
+) -> Summary:
+    """The mean of a quantity over the seeds of a group, with its interval.
+
+    Args:
+        group: the runs.
+        quantity: what is averaged.
+        usual: the seeds that most groups have; see ``missing_seeds``.
+    """
+    values = []
+    left_out = Counter()
+    for run in group.runs:
+        reason = reason_to_leave_out(run, quantity)
+        if reason:
+            left_out[reason] += 1
+        else:
+            values.append(quantity.value(run))
+    num_missing = len(missing_seeds(group, usual))
+    left_out[MISSING] = num_missing
+    left_out[DUPLICATE] = group.duplicates
+    return Summary(
+        values=tuple(values),
+        **_mean_and_interval(values, quantity),
+        left_out={reason: left_out[reason] for reason in REASONS if left_out[reason]},
+        num_seeds=len(group.runs) + num_missing,
+    )
+
+
+def _mean_and_interval(values: Sequence[float], quantity: Quantity) -> dict[str, float]:
+    """``mean``, ``low`` and ``high`` of a summary; of factors, those of their logarithms."""
+    numbers = np.array(values, float)
+    is_geometric = quantity.is_factor and bool(np.all(numbers > 0))
+    if is_geometric:
+        numbers = np.log(numbers)
+    mean = float(numbers.mean()) if len(numbers) else math.nan
+    low = math.nan
+    high = math.nan
+    if len(numbers) >= 2:
+        low, high = mean_interval(numbers)
+    ends = {"mean": mean, "low": low, "high": high}
+    if is_geometric:
+        return {name: math.exp(min(value, 709.0)) for name, value in ends.items()}
+    return ends
+
+
+def reason_to_leave_out(run: Run, quantity: Quantity) -> str:
+    """Why a run is not averaged; empty where it is."""
+    value = quantity.value(run)
+    if quantity.is_initial:
+        return "" if value is not None else NO_VALUE
+    status = run.status
+    if status == DIVERGED:
+        return DIVERGED
+    if status == FAILED:
+        return FAILED
+    if status != "done":
+        return UNFINISHED
+    return "" if value is not None else NO_VALUE
+
+
+def group_runs(runs: Sequence[Run], paths: Sequence[str]) -> list[Group]:
+    """The runs by their values of some settings, in the order of these values.
+
+    Args:
+        runs: runs that differ in nothing but ``paths`` and their seed.
+        paths: the settings.
+
+    Raises:
+        ValueError: two runs of a group have the same seed, so they differ in another setting.
+    """
+    by_values: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        values = tuple(setting_value(run, path) for path in paths)
+        by_values.setdefault(values, []).append(run)
+
+    def order(values: tuple[Any, ...]) -> list[Any]:
+        return [value_order(path, value) for path, value in zip(paths, values, strict=True)]
+
+    groups = []
+    for values in sorted(by_values, key=order):
+        settings = dict(zip(paths, values, strict=True))
+        groups.append(_make_group(settings, by_values[values]))
+    return groups
+
+
+def _make_group(settings: Mapping[str, Any], runs: Sequence[Run]) -> Group:
+    by_seed: dict[Any, Run] = {}
+    duplicates = 0
+    for run in runs:
+        seed = seed_of(run)
+        other = by_seed.get(seed)
+        if other is not None:
+            _check_same(run, other)
+            duplicates += 1
+        if other is None or _time_of(run) > _time_of(other):
+            by_seed[seed] = run
+    in_order = sorted(by_seed, key=lambda seed: value_order(SEED, seed))
+    chosen = tuple(by_seed[seed] for seed in in_order)
+    return Group(settings, chosen, duplicates)
+
+
+def _check_same(run: Run, other: Run) -> None:
+    """Checks that two runs with the same seed are two records of the same run."""
+    if run.info.get("id") == other.info.get("id"):
+        return
+    raise ValueError(
+        f"{run.directory} and {other.directory} have the same settings and seed here but are not "
+        "the same run: select one of them by a filter"
+    )
+
+
+def _time_of(run: Run) -> float:
+    return (run.directory / "run.json").stat().st_mtime
+
+
+def seed_of(run: Run) -> Any:
+    """The seed of a run; its directory where it has none, so that it counts as one of its own."""
+    seed = run.config.get(SEED, run.info.get(SEED))
+    return str(run.directory) if seed is None else seed
+
+
+def usual_seeds(groups: Sequence[Group]) -> frozenset[Any]:
+    """The seeds that most groups have; of equally frequent sets the largest.
+
+    It is empty where the seed is one of the settings by which the runs are grouped.
+    """
+    counts = Counter(frozenset(group.seeds()) for group in groups if SEED not in group.settings)
+    if not counts:
+        return frozenset()
+    return max(counts, key=lambda seeds: (counts[seeds], len(seeds)))
+
+
+def missing_seeds(group: Group, usual: Set[Any]) -> Set[Any]:
+    """The usual seeds that a group lacks; none for a group that has other seeds on purpose."""
+    seeds = group.seeds()
+    return usual - seeds if seeds < usual else set()
+
+
+def count_missing(groups: Sequence[Group]) -> int:
+    """How many runs are missing in all groups."""
+    usual = usual_seeds(groups)
+    return sum(len(missing_seeds(group, usual)) for group in groups)
+
+
+def left_out_in_words(summaries: Iterable[Summary]) -> str:
+    """How many runs are not averaged, such as ``3 diverged, 1 missing``; empty where none."""
+    total = Counter()
+    for summary in summaries:
+        total.update(summary.left_out)
+    return ", ".join(f"{total[reason]} {reason}" for reason in REASONS if total[reason])
+
+
+def format_mean(summary: Summary, *, is_factor: bool = False) -> str:
+    """``0.931 ± 0.004``: the mean and half of its interval, with the digits that the interval has.
+
+    Args:
+        summary: what is shown. A single value has three digits and no interval.
+        is_factor: whether the interval is not symmetric; then its ends are shown.
+    """
+    if not summary.count:
+        return "–"
+    if not math.isfinite(summary.low):
+        return f"{summary.mean:.3g}"
+    if is_factor:
+        return f"{summary.mean:.3g} ({summary.low:.3g} to {summary.high:.3g})"
+    half_width = (summary.high - summary.low) / 2
+    return format_interval(summary.mean, half_width)
+
+
+def format_interval(mean: float, half_width: float) -> str:
+    """``0.931 ± 0.004``; ``(1.2 ± 0.3)e-07`` where the numbers are very small or large."""
+    largest = max(abs(mean), half_width)
+    exponent = math.floor(math.log10(largest)) if largest else 0
+    if -4 <= exponent <= 5:
+        decimals = _decimals(half_width, mean)
+        return f"{mean:.{decimals}f} ± {half_width:.{decimals}f}"
+    scale = 10.0**exponent
+    decimals = _decimals(half_width / scale, mean / scale)
+    return f"({mean / scale:.{decimals}f} ± {half_width / scale:.{decimals}f})e{exponent:+03d}"
+
+
+def _decimals(half_width: float, mean: float) -> int:
+    """Decimals that show one digit of the half width, or two where the first is 1."""
+    if half_width <= ROUNDING * abs(mean):
+        size = math.floor(math.log10(abs(mean))) if mean else 0
+        return max(0, 2 - size)
+    exponent = math.floor(math.log10(half_width))
+    leading = half_width / 10.0**exponent
+    decimals = -exponent + (1 if leading < 1.95 else 0)
+    return min(max(0, decimals), 12)
+
+
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """The values of a group as one text, such as ``none, 64``."""
+    return ", ".join(setting_text(value) for value in settings.values())

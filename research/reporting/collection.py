@@ -1,0 +1,381 @@
+"""Runs as one object for notebooks and scripts: tables, arrays, figures, and their display."""
+
+import html
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from research.config.suggestions import format_suggestion
+from research.records.runs import METRICS, Columns, Run
+from research.reporting.gauge_histories import find_gauge, read_gauge
+from research.reporting.named_array import NamedArray
+from research.reporting.quantities import QUANTITIES, label_of
+from research.reporting.selection import match_runs
+from research.reporting.summary_table import SummaryTable, summary_table
+from research.reporting.tables import format_number
+from research.reporting.varied_settings import (
+    SEED,
+    differing_settings,
+    setting_text,
+    setting_value,
+    short_name,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from research.reporting.comparison import Comparison
+    from research.reporting.plots.panels import Drawing
+
+SHOWN_RUNS = 20  # rows of the display in a notebook
+SHOWN_NUMBERS = ("train_loss", "train_accuracy", "eval_accuracy")
+
+
+class Runs(Sequence[Run]):
+    """Recorded runs, in the order of their paths.
+
+    It is a sequence of ``research.records.runs.Run``. Tables are in Arrow; ``.to_pandas()`` of each
+    gives a data frame where pandas is installed.
+
+    Example:
+        >>> runs = research.load("outputs/depth", "skip=none")  # doctest: +SKIP
+        >>> runs.table().to_pandas()  # doctest: +SKIP
+        >>> runs.plot(x="depth", y="eval_accuracy").save("accuracy.pdf")  # doctest: +SKIP
+    """
+
+    def __init__(self, runs: Sequence[Run]):
+        self._runs = tuple(runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Runs": ...
+
+    def __getitem__(self, index: int | slice) -> "Run | Runs":
+        if isinstance(index, slice):
+            return Runs(self._runs[index])
+        return self._runs[index]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    def select(self, *filters: str) -> "Runs":
+        """The runs that match every filter, such as ``skip=none`` or ``eval_accuracy>0.9``.
+
+        Raises:
+            ValueError: none matches, or a filter cannot be understood.
+        """
+        return Runs(match_runs(self._runs, filters))
+
+    def varying(self) -> list[str]:
+        """The settings in which the runs differ, by path."""
+        return differing_settings(self._runs)
+
+    def table(self) -> "pa.Table":
+        """One row for each run: its directory, its status, what varies, and its final numbers.
+
+        Columns: ``run``, ``status``, ``verdict``, the settings in which the runs differ, ``seed``,
+        and the numbers that ``fathom table`` knows; null where a run has none.
+        """
+        import pyarrow as pa
+
+        columns: dict[str, list[Any]] = {"run": [], "status": [], "verdict": []}
+        paths = self._labels()
+        for run in self._runs:
+            columns["run"].append(str(run.directory))
+            columns["status"].append(run.status)
+            columns["verdict"].append((run.info.get("verdict") or {}).get("kind"))
+        for path in paths:
+            columns[path] = [_plain(setting_value(run, path)) for run in self._runs]
+        for quantity in QUANTITIES:
+            columns[quantity.name] = [quantity.value(run) for run in self._runs]
+        arrays = {name: _to_arrow(values) for name, values in columns.items()}
+        return pa.table(arrays)
+
+    def metrics(self, *names: str) -> "pa.Table":
+        """The metrics of every step: one row for each run and step.
+
+        Args:
+            *names: the metrics; all without.
+
+        Returns:
+            Columns ``run``, what varies, ``seed``, ``step`` and the metrics; null where a step has
+            no value.
+
+        Raises:
+            ValueError: no run recorded a metric.
+        """
+        import pyarrow as pa
+
+        tables = [_metrics_of(run) for run in self._runs]
+        known = _names_in(tables)
+        for name in names:
+            if name not in known:
+                hint = format_suggestion(name, known)
+                raise ValueError(f"no run recorded the metric {name}{hint} ({', '.join(known)})")
+        parts = []
+        for run, columns in zip(self._runs, tables, strict=True):
+            num_rows = len(columns["step"])
+            part = self._label_columns(run, num_rows)
+            part["step"] = columns["step"].astype(np.int64)
+            for name in names or known:
+                missing = np.full(num_rows, np.nan)
+                part[name] = columns.get(name, missing)
+            parts.append(part)
+        return pa.table(_concatenate(parts))
+
+    def profiles(self, gauge: str) -> "pa.Table":
+        """A gauge over steps and layers: one row for each run, measured step and layer.
+
+        Args:
+            gauge: its name, such as ``grad_norm``.
+
+        Returns:
+            Columns ``run``, what varies, ``seed``, ``step``, ``layer`` and the gauge.
+
+        Raises:
+            ValueError: no run recorded this gauge.
+        """
+        import pyarrow as pa
+
+        gauge = find_gauge(gauge, self._runs)
+        parts = []
+        for run in self._runs:
+            history = read_gauge(run, gauge)
+            num_steps, num_layers = history.values.shape
+            part = self._label_columns(run, num_steps * num_layers)
+            part["step"] = np.repeat(history.steps, num_layers).astype(np.int64)
+            part["layer"] = np.tile(np.arange(num_layers), num_steps)
+            part[gauge] = history.values.ravel()
+            parts.append(part)
+        return pa.table(_concatenate(parts))
+
+    def array(self, name: str) -> NamedArray:
+        """A metric as an array over ``run`` and ``step``, or a gauge over ``layer`` as well.
+
+        Args:
+            name: a metric or a gauge. A name that is both, such as ``grad_norm``, is the gauge.
+
+        Raises:
+            ValueError: no run recorded it.
+        """
+        try:
+            gauge = find_gauge(name, self._runs)
+        except ValueError:
+            return self._metric_array(name)
+        histories = [read_gauge(run, gauge) for run in self._runs]
+        steps = _union([history.steps for history in histories])
+        num_layers = max(history.values.shape[1] for history in histories)
+        values = np.full((len(histories), len(steps), num_layers), np.nan)
+        for place, history in zip(values, histories, strict=True):
+            rows = np.searchsorted(steps, history.steps)
+            place[rows, : history.values.shape[1]] = history.values
+        return NamedArray(
+            name=gauge,
+            values=values,
+            axes=("run", "step", "layer"),
+            coordinates={
+                "run": self._names(),
+                "step": steps.tolist(),
+                "layer": list(range(num_layers)),
+            },
+        )
+
+    def _metric_array(self, name: str) -> NamedArray:
+        table = self.metrics(name)
+        steps = np.unique(table.column("step").to_numpy())
+        values = np.full((len(self), len(steps)), np.nan)
+        for row, run in zip(values, self._runs, strict=True):
+            columns = _metrics_of(run)
+            if name in columns:
+                row[np.searchsorted(steps, columns["step"])] = columns[name]
+        return NamedArray(
+            name=name,
+            values=values,
+            axes=("run", "step"),
+            coordinates={"run": self._names(), "step": steps.tolist()},
+        )
+
+    def summary(
+        self,
+        *values: str,
+        rows: Sequence[str] = (),
+        columns: str = "",
+    ) -> SummaryTable:
+        """Means over seeds with 95 % intervals, as ``fathom table`` prints them.
+
+        Args:
+            *values: the numbers, such as ``eval_accuracy``; the usual ones without.
+            rows: the settings of the rows.
+            columns: the setting of the columns.
+
+        Raises:
+            ValueError: there is no such number or setting.
+        """
+        return summary_table(self._runs, values=values, rows=rows, columns=columns)
+
+    def plot(
+        self,
+        kind: str = "",
+        *,
+        x: str = "",
+        y: str = "",
+        color: str = "",
+        facet: str = "",
+        log: str = "",
+        steps: str = "",
+    ) -> "Drawing":
+        """Draws a figure as ``fathom plot`` does; a notebook shows it.
+
+        Args:
+            kind: ``line``, ``curves``, ``profile``, ``heatmap`` or ``phase``; chosen if empty.
+            x: the setting on the horizontal axis.
+            y: what is drawn.
+            color: the setting that has colours.
+            facet: the setting that has panels.
+            log: the logarithmic axes: ``x``, ``y``, ``xy`` or ``none``.
+            steps: the steps of a profile, separated by commas.
+
+        Returns:
+            The drawing; ``.save("figure.pdf")`` writes it, ``.figure`` is matplotlib's.
+
+        Raises:
+            ValueError: a name is not known, or does not suit the runs.
+        """
+        from research.reporting.plots.draw import draw_runs
+        from research.reporting.plots.panels import PlotOptions
+
+        options = PlotOptions(
+            kind=kind, x=x, y=y, color=color, facet=facet, log=log, steps=str(steps)
+        )
+        return draw_runs(self._runs, options)
+
+    def compare(self, other: "Runs | Run") -> "Comparison":
+        """What differs between these runs and others; see ``fathom compare``.
+
+        Raises:
+            ValueError: runs of a group cannot be paired.
+        """
+        from research.reporting.comparison import compare_runs
+
+        others = [other] if isinstance(other, Run) else list(other)
+        return compare_runs(self._runs, others)
+
+    def _labels(self) -> list[str]:
+        """What tells the runs apart: the settings that vary, and the seed at the end."""
+        paths = [path for path in differing_settings(self._runs) if path != SEED]
+        return [*paths, SEED]
+
+    def _label_columns(self, run: Run, num_rows: int) -> dict[str, Any]:
+        columns: dict[str, Any] = {"run": [str(run.directory)] * num_rows}
+        for path in self._labels():
+            columns[path] = [_plain(setting_value(run, path))] * num_rows
+        return columns
+
+    def _names(self) -> list[str]:
+        return [str(run.directory) for run in self._runs]
+
+    def __repr__(self) -> str:
+        paths = ", ".join(short_name(path) for path in self.varying())
+        differ = f" that differ in {paths}" if paths else ""
+        return f"<{len(self)} runs{differ}>"
+
+    def _repr_html_(self) -> str:
+        """The first runs as a table; what comes from the runs is escaped."""
+        paths = differing_settings(self._runs)
+        headings = ["run", *map(short_name, paths), "status", *SHOWN_NUMBERS, "verdict"]
+        lines = [f"<p>{html.escape(repr(self)[1:-1])}</p>", "<table><thead><tr>"]
+        for heading in headings:
+            lines.append(f"<th>{html.escape(label_of(heading))}</th>")
+        lines.append("</tr></thead><tbody>")
+        for run in self._runs[:SHOWN_RUNS]:
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(run, paths))
+            lines.append(f"<tr>{cells}</tr>")
+        lines.append("</tbody></table>")
+        if len(self) > SHOWN_RUNS:
+            lines.append(f"<p>and {len(self) - SHOWN_RUNS} more</p>")
+        return "".join(lines)
+
+
+def _cells(run: Run, paths: Sequence[str]) -> list[str]:
+    info = run.info
+    cells = [run.directory.name]
+    cells += [setting_text(setting_value(run, path)) for path in paths]
+    cells.append(run.status)
+    final = info.get("final") or {}
+    cells += [format_number(final.get(name)) for name in SHOWN_NUMBERS]
+    cells.append(str((info.get("verdict") or {}).get("kind") or "–"))
+    return cells
+
+
+def _metrics_of(run: Run) -> Columns:
+    """The metrics of a run with their ``step``; without rows if it recorded none."""
+    try:
+        columns = dict(getattr(run, METRICS))
+    except FileNotFoundError:
+        return {"step": np.zeros(0, np.int64)}
+    num_rows = max(map(len, columns.values()), default=0)
+    columns.setdefault("step", np.arange(num_rows))
+    return columns
+
+
+def _names_in(tables: Sequence[Columns]) -> list[str]:
+    names: dict[str, None] = {}
+    for columns in tables:
+        names.update(dict.fromkeys(columns))
+    names.pop("step", None)
+    return list(names)
+
+
+def _concatenate(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The columns of several tables below one another, as Arrow arrays; NaN becomes null."""
+    columns = {}
+    for name in parts[0]:
+        pieces = [part[name] for part in parts]
+        if isinstance(pieces[0], np.ndarray):
+            columns[name] = _to_arrow(np.concatenate(pieces))
+        else:
+            columns[name] = _to_arrow([value for piece in pieces for value in piece])
+    return columns
+
+
+def _to_arrow(values: Any) -> Any:
+    """An Arrow array; values of several kinds become text."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values])
+
+
+def _plain(value: Any) -> Any:
+    """A setting as Arrow holds it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _union(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate(arrays)).astype(int)
+
+
+def load_runs(root: Path, filters: Sequence[str], make: Any = Run) -> Runs:
+    """The readable runs below a folder that match every filter.
+
+    Args:
+        root: the folder.
+        filters: conditions such as ``skip=none``; see ``fathom runs``.
+        make: makes the object of one run from its directory.
+
+    Raises:
+        ValueError: there are no runs, none matches, or a filter cannot be understood.
+    """
+    from research.reporting.selection import select_runs
+
+    selected = select_runs(filters, root)
+    return Runs([make(run.directory) for run in selected])

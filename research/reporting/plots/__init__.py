@@ -1,0 +1,1 @@
+"""Figures of anybody's runs, one module for each kind (``fathom plot``)."""

@@ -1,0 +1,299 @@
+"""A metric over training steps: means and intervals over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from research.config.suggestions import format_suggestion
+from research.records.runs import Run
+from research.reporting.aggregation import (
+    DIVERGED,
+    MISSING,
+    Group,
+    column_means,
+    count_missing,
+    group_runs,
+    mean_intervals,
+)
+from research.reporting.figures import CurveStyle
+from research.reporting.layout import choose_layout
+from research.reporting.plots import panels
+from research.reporting.plots.panels import Drawing, PlotOptions, SeriesStyles
+from research.reporting.quantities import BY_NAME, label_of, recorded_numbers, tables_of
+
+MAX_POINTS = 60  # of a curve; more steps are averaged in windows
+DEFAULT_METRIC = "train_loss"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one run where it has a value: its steps [S] and its values [S]."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """The mean over the runs of a group.
+
+    Attributes:
+        style: how it looks.
+        steps: the middle of each window of steps [S].
+        mean: the mean over runs [S].
+        low: the lower end of its interval [S]; NaN for fewer than two runs.
+        high: the upper end [S].
+        count: how many runs are averaged.
+        ended: the curves of runs that did not end well, which are not averaged.
+    """
+
+    style: CurveStyle
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    count: int
+    ended: tuple[Curve, ...]
+
+
+def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
+    """Draws a metric over training steps.
+
+    Args:
+        runs: the runs.
+        options: ``y`` is the metric, ``color`` and ``facet`` settings.
+
+    Raises:
+        ValueError: no run recorded this metric, or there is no such setting.
+    """
+    metric = find_metric(options.y or DEFAULT_METRIC, runs)
+    layout = choose_layout(
+        runs,
+        color=options.color,
+        facet=options.facet,
+        has_x=False,
+        has_styles=True,
+    )
+    styles = SeriesStyles(runs, layout)
+    facets = panels.facets_of(runs, layout.facet)
+    window = smoothing_window(runs, metric)
+    asked = options.log_axis("y")
+    is_log = is_log_metric(runs, metric) if asked is None else asked
+    groups = [group_runs(chosen, layout.series) for _, chosen in facets]
+    curves = []
+    for of_panel in groups:
+        averaged = []
+        for group in of_panel:
+            curve_style = styles.of(group.settings)
+            averaged.append(average_curve(group, metric, window, curve_style, is_log))
+        curves.append(averaged)
+    legend = styles.handles(has_markers=False)
+    figure, axes = panels.make_panels(len(facets), legend=legend)
+    every_curve = [curve for of_panel in curves for curve in of_panel]
+    top = _top(every_curve, is_log)
+    for panel, (title, _), of_panel in zip(axes, facets, curves, strict=True):
+        for curve in of_panel:
+            draw_curve(panel, curve, top)
+        panel.set_title(title)
+        panel.set_xlabel("training step")
+        if is_log:
+            panel.set_yscale("log")
+        if options.log_axis("x"):
+            panel.set_xscale("log")
+    panels.share_limits(axes)
+    for row_start in panels.row_starts(axes):
+        row_start.set_ylabel(metric_label(metric, runs, window))
+    panels.add_legend(figure, legend)
+    notes = [*_notes(groups, every_curve, is_log), *filter(None, [styles.note])]
+    panels.add_notes(figure, notes)
+    return Drawing(figure, f"curves_{metric}", notes)
+
+
+def find_metric(name: str, runs: Sequence[Run]) -> str:
+    """The metric with this name, which at least one run recorded.
+
+    Raises:
+        ValueError: no run did; the message has the nearest name.
+    """
+    name = name.replace("-", "_")
+    known = recorded_numbers(runs)
+    if name in known:
+        return name
+    if not known:
+        raise ValueError("the runs recorded no metrics yet")
+    hint = format_suggestion(name, known)
+    raise ValueError(f"no run recorded the metric {name}{hint} (recorded: {', '.join(known)})")
+
+
+def read_curve(run: Run, metric: str) -> Curve:
+    """A metric of a run, where it has a value; empty if it was not recorded."""
+    for columns in tables_of(run):
+        if metric not in columns:
+            continue
+        values = columns[metric].astype(float)
+        steps = columns.get("step", np.arange(len(values)))
+        is_value = np.isfinite(values)
+        return Curve(steps[is_value], values[is_value])
+    return Curve(np.zeros(0), np.zeros(0))
+
+
+def smoothing_window(runs: Sequence[Run], metric: str) -> int:
+    """How many values one point is the mean of."""
+    longest = max(len(read_curve(run, metric).steps) for run in runs)
+    return max(1, longest // MAX_POINTS)
+
+
+def _smooth(curve: Curve, window: int) -> Curve:
+    """Means of consecutive values; the last one may cover fewer."""
+    if window == 1 or not len(curve.steps):
+        return curve
+    starts = np.arange(0, len(curve.steps), window)
+    counts = np.diff(np.append(starts, len(curve.steps)))
+    return Curve(
+        np.add.reduceat(curve.steps.astype(float), starts) / counts,
+        np.add.reduceat(curve.values, starts) / counts,
+    )
+
+
+def average_curve(
+    group: Group,
+    metric: str,
+    window: int,
+    curve_style: CurveStyle,
+    is_log: bool,
+) -> MeanCurve:
+    """The mean of a metric over the seeds of a group.
+
+    Args:
+        group: the runs; those that did not end well are kept apart.
+        metric: the name of the metric.
+        window: how many steps one point is the mean of.
+        curve_style: how it will look.
+        is_log: whether the mean is the geometric one; only where all values are positive.
+    """
+    averaged = []
+    ended = []
+    for run in group.runs:
+        curve = _smooth(read_curve(run, metric), window)
+        if not len(curve.steps):
+            continue
+        if run.status == "done":
+            averaged.append(curve)
+        else:
+            ended.append(curve)
+    steps, values = _align(averaged)
+    is_geometric = is_log and bool(np.all(values[np.isfinite(values)] > 0))
+    if is_geometric:
+        values = np.log(values)
+    parts = np.stack([column_means(values), *mean_intervals(values)])
+    if is_geometric:
+        parts = np.exp(parts)
+    mean, low, high = parts
+    return MeanCurve(
+        style=curve_style,
+        steps=steps,
+        mean=mean,
+        low=low,
+        high=high,
+        count=len(averaged),
+        ended=tuple(ended),
+    )
+
+
+def _align(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """All steps of some curves [S] and their values there [M, S]; NaN where a curve has none."""
+    every_step = [curve.steps for curve in curves]
+    steps = np.unique(np.concatenate(every_step)) if curves else np.zeros(0)
+    values = np.full((len(curves), len(steps)), np.nan)
+    for row, curve in zip(values, curves, strict=True):
+        row[np.searchsorted(steps, curve.steps)] = curve.values
+    return steps, values
+
+
+def draw_curve(
+    axes: Axes,
+    curve: MeanCurve,
+    top: float = np.inf,
+) -> None:
+    """Draws a mean with its interval, and the runs that did not end well as thin lines.
+
+    Args:
+        axes: where to draw.
+        curve: what is drawn.
+        top: where thin lines are cut off.
+    """
+    style = curve.style
+    marker = "." if 0 < len(curve.steps) <= 12 else None
+    axes.plot(
+        curve.steps,
+        curve.mean,
+        color=style.color,
+        linestyle=style.linestyle,
+        marker=marker,
+    )
+    panels.shade(axes, curve.steps, curve.low, curve.high, style.color)
+    for ended in curve.ended:
+        values = np.minimum(ended.values, top)
+        axes.plot(ended.steps, values, color=style.color, linewidth=0.6, alpha=0.7)
+        axes.plot(ended.steps[-1], values[-1], "x", color=style.color, markersize=4)
+
+
+def _top(curves: Sequence[MeanCurve], is_log: bool) -> float:
+    """A little above all means, where the lines of runs that diverged are cut off."""
+    means = [curve.mean for curve in curves if len(curve.mean)]
+    if not means:
+        return np.inf
+    numbers = np.concatenate(means)
+    low = float(np.nanmin(numbers))
+    high = float(np.nanmax(numbers))
+    if is_log and low > 0:
+        return high * (high / low) ** 0.1
+    return high + 0.1 * (high - low)
+
+
+def is_log_metric(runs: Sequence[Run], metric: str) -> bool:
+    """Whether the values of a metric in runs that ended well are positive and span decades."""
+    parts = []
+    for run in runs:
+        if run.status == "done":
+            parts.append(read_curve(run, metric).values)
+    return panels.is_logarithmic(np.concatenate(parts)) if parts else False
+
+
+def metric_label(
+    metric: str,
+    runs: Sequence[Run],
+    window: int,
+) -> str:
+    """The metric with its unit, and how many steps a point is the mean of."""
+    label = label_of(metric)
+    parts = []
+    if metric in BY_NAME and BY_NAME[metric].unit_in(runs):
+        parts.append(BY_NAME[metric].unit_in(runs))
+    if window > 1:
+        parts.append(f"mean of {window} steps")
+    return f"{label} ({', '.join(parts)})" if parts else label
+
+
+def _notes(
+    groups: Sequence[Sequence[Group]],
+    curves: Sequence[MeanCurve],
+    is_log: bool,
+) -> list[str]:
+    notes = [panels.count_in_words((curve.count for curve in curves), is_log=is_log)]
+    runs = []
+    every_group = [group for of_panel in groups for group in of_panel]
+    num_missing = count_missing(every_group)
+    for group in every_group:
+        runs += group.runs
+    num_diverged = sum(run.status == DIVERGED for run in runs)
+    num_others = sum(run.status not in ("done", DIVERGED) for run in runs)
+    if num_diverged:
+        notes.append(f"thin lines that end in ×: {num_diverged} diverged, not averaged")
+    if num_others:
+        notes.append(f"{num_others} failed or did not end (thin lines), not averaged")
+    if num_missing:
+        notes.append(f"{num_missing} {MISSING}")
+    return notes

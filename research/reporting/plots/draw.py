@@ -1,0 +1,124 @@
+"""Draws a figure of recorded runs: the kind that is asked for, or the one that suits them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from research.records.runs import Run
+from research.reporting.figures import FIGURE_FORMATS, style
+from research.reporting.gauge_histories import recorded_gauges
+from research.reporting.plots import curves, heatmap, line, phase, profile
+from research.reporting.plots.panels import Drawing, PlotOptions
+from research.reporting.quantities import BY_NAME, recorded_numbers
+from research.reporting.summary_table import check_choice
+from research.reporting.varied_settings import (
+    distinct_values,
+    is_numeric,
+    is_recording,
+    setting_value,
+    varied_settings,
+)
+
+KINDS: Mapping[str, Callable[[Sequence[Run], PlotOptions], Drawing]] = {
+    "line": line.draw,
+    "curves": curves.draw,
+    "profile": profile.draw,
+    "heatmap": heatmap.draw,
+    "phase": phase.draw,
+}
+LOG_AXES = ("x", "y", "xy", "none")
+FEW_SERIES = 12  # curves that one figure has room for
+LEAST_GRID = 4  # values of each axis from which on a phase diagram is drawn unasked
+LEAST_FILLED = 0.8  # of the cells of a phase diagram
+
+
+def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
+    """Draws a figure of recorded runs.
+
+    Args:
+        runs: at least one.
+        options: what is asked for.
+
+    Raises:
+        ValueError: the kind, an axis or a name is not known, or does not suit the runs.
+    """
+    kind = options.kind or choose_kind(runs, options)
+    kind = check_choice("--kind", kind, list(KINDS))
+    if options.log:
+        options = dataclasses.replace(options, log=check_choice("--log", options.log, LOG_AXES))
+    with style():
+        return KINDS[kind](runs, options)
+
+
+def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:
+    """The kind of figure that suits the runs and what is asked of it."""
+    if options.steps:
+        return "profile"
+    if options.y:
+        return _kind_of_y(runs, options)
+    if options.x:
+        return "line"
+    numbers = []
+    settings = varied_settings(runs)
+    for path in settings:
+        if is_numeric(runs, path) and not is_recording(path):
+            numbers.append(path)
+    if _is_grid(runs, numbers):
+        return "phase"
+    if any(len(distinct_values(runs, path)) > 2 for path in numbers):
+        return "line"
+    if len(runs) == 1:
+        return "profile" if recorded_gauges(runs) else "curves"
+    series = {tuple(setting_value(run, path) for path in settings) for run in runs}
+    if settings and len(series) > FEW_SERIES:
+        return "line"
+    trained = [run for run in runs if (run.info.get("steps") or 0) > 1]
+    if trained or not recorded_gauges(runs):
+        return "curves"
+    return "profile"
+
+
+def _kind_of_y(runs: Sequence[Run], options: PlotOptions) -> str:
+    """What is drawn decides: a final number, a gauge, or a metric over steps."""
+    name = options.y.replace("-", "_")
+    if name in BY_NAME:
+        return "line"
+    if name in recorded_gauges(runs) and not options.x:
+        return "profile"
+    if name in recorded_numbers(runs):
+        return "line" if options.x else "curves"
+    return "line"
+
+
+def _is_grid(runs: Sequence[Run], numbers: Sequence[str]) -> bool:
+    """Whether two settings of numbers make a well filled grid."""
+    ranked = sorted(numbers, key=lambda path: -len(distinct_values(runs, path)))
+    if len(ranked) < 2:
+        return False
+    first, second = ranked[:2]
+    num_values = [len(distinct_values(runs, path)) for path in (first, second)]
+    if min(num_values) < LEAST_GRID:
+        return False
+    filled = set()
+    for run in runs:
+        values = (setting_value(run, first), setting_value(run, second))
+        if None not in values:
+            filled.add(values)
+    return len(filled) >= LEAST_FILLED * num_values[0] * num_values[1]
+
+
+def check_target(text: str) -> Path:
+    """Where a figure is written.
+
+    Raises:
+        ValueError: the file has an ending that is no format of figures.
+    """
+    target = Path(text)
+    suffix = target.suffix.lower()
+    valid = [f".{each}" for each in FIGURE_FORMATS]
+    is_format_like = suffix in (".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".html")
+    if is_format_like:
+        raise ValueError(f"--out must end in {', '.join(valid)} or in none of them, got {text}")
+    if not target.name or target.is_dir():
+        raise ValueError(f"--out must be a file, got the folder {text}")
+    return target

@@ -1,0 +1,160 @@
+"""A gauge over layers and steps as colours: geometric means over seeds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import MaxNLocator
+
+from research.gauges.table import SIGNAL_GRAD
+from research.records.runs import Run
+from research.reporting.aggregation import Group, column_means, group_runs
+from research.reporting.gauge_histories import GaugeHistory, find_gauge, read_gauge
+from research.reporting.layout import choose_layout
+from research.reporting.plots import panels
+from research.reporting.plots.panels import Drawing, PlotOptions
+from research.reporting.plots.profile import PROFILE_RATIO
+from research.reporting.varied_settings import setting_text, short_name
+
+MAX_COLUMNS = 300  # of a picture; of more measured steps, every second, third … is drawn
+FEWEST_DECADES = 1e-12  # colours cover at most this range below the greatest value
+
+
+def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
+    """Draws a gauge over steps and layers, a panel for each combination of settings.
+
+    Args:
+        runs: the runs.
+        options: ``y`` or ``color`` is the gauge.
+
+    Raises:
+        ValueError: no run recorded this gauge, or there are too many combinations of settings.
+    """
+    gauge = find_gauge(options.y or options.color or SIGNAL_GRAD.name, runs)
+    layout = choose_layout(runs, facet=options.facet, has_x=False)
+    paths = [*([layout.facet] if layout.facet else []), *layout.colors]
+    groups = group_runs(runs, paths)
+    means = []
+    counts = []
+    for group in groups:
+        histories = _histories(group, gauge)
+        counts.append(len(histories))
+        means.append(_mean_history(histories))
+    norm = _make_norm([history.values for history in means], options)
+    figure, axes = panels.make_panels(len(groups))
+    image = None
+    for panel, group, history in zip(axes, groups, means, strict=True):
+        if len(history.steps):
+            image = _draw_map(panel, history, norm)
+        else:
+            panel.text(0.5, 0.5, "no run to average", ha="center", transform=panel.transAxes)
+        panel.set_title(_title(group))
+        panel.set_xlabel("training step")
+    for row_start in panels.row_starts(axes):
+        row_start.set_ylabel("layer (0: input)")
+    if image is not None:
+        is_cut = any(np.any(history.values < norm.vmin) for history in means)
+        bar = figure.colorbar(image, ax=axes, pad=0.02, extend="min" if is_cut else "neither")
+        bar.set_label(panels.gauge_label(gauge))
+    notes = _notes(groups, counts, isinstance(norm, LogNorm))
+    panels.add_notes(figure, notes)
+    return Drawing(figure, f"heatmap_{gauge}", notes)
+
+
+def _histories(group: Group, gauge: str) -> list[GaugeHistory]:
+    """The gauge of the runs that ended well."""
+    histories = []
+    for run in group.runs:
+        history = read_gauge(run, gauge)
+        if run.status == "done" and len(history.steps):
+            histories.append(history)
+    return histories
+
+
+def _mean_history(histories: Sequence[GaugeHistory]) -> GaugeHistory:
+    """The mean over runs at the steps that all of them measured.
+
+    It is the geometric mean where no value is negative.
+    """
+    if not histories:
+        return GaugeHistory(np.zeros(0), np.zeros((0, 0)))
+    steps = histories[0].steps
+    for history in histories[1:]:
+        steps = np.intersect1d(steps, history.steps)
+    stride = max(1, -(-len(steps) // MAX_COLUMNS))
+    steps = steps[::stride]
+    stacked = []
+    for history in histories:
+        rows = np.searchsorted(history.steps, steps)
+        stacked.append(history.values[rows])
+    values = np.stack(stacked)
+    flat = values.reshape(len(values), -1)
+    if np.nanmin(flat) >= 0:
+        logs = np.log(np.where(flat > 0, flat, np.nan))
+        mean = np.exp(column_means(logs))
+    else:
+        mean = column_means(flat)
+    return GaugeHistory(steps, mean.reshape(values.shape[1:]))
+
+
+def _make_norm(values: Sequence[np.ndarray], options: PlotOptions) -> Normalize:
+    """The same colours in all panels, logarithmic for numbers that span more than a decade."""
+    numbers = np.concatenate([array.ravel() for array in values])
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers):
+        return Normalize(0, 1)
+    asked = options.log_axis("y")
+    is_log = panels.is_logarithmic(numbers, PROFILE_RATIO) if asked is None else asked
+    if is_log:
+        positive = numbers[numbers > 0]
+        high = positive.max()
+        return LogNorm(max(positive.min(), FEWEST_DECADES * high), high)
+    return Normalize(numbers.min(), numbers.max())
+
+
+def _draw_map(
+    axes: Axes,
+    history: GaugeHistory,
+    norm: Normalize,
+) -> Any:
+    """The map of one group; returns the image, for the colour bar."""
+    layers = np.arange(history.values.shape[1])
+    image = axes.pcolormesh(
+        history.steps,
+        layers,
+        np.ma.masked_invalid(history.values.T),
+        norm=norm,
+        cmap="viridis",
+        shading="nearest",
+        rasterized=True,
+    )
+    axes.set_facecolor("0.85")
+    axes.grid(False)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return image
+
+
+def _title(group: Group) -> str:
+    parts = []
+    for path, value in group.settings.items():
+        if value is not None:
+            parts.append(f"{short_name(path)} {setting_text(value)}")
+    return ", ".join(parts)
+
+
+def _notes(
+    groups: Sequence[Group],
+    counts: Sequence[int],
+    is_log: bool,
+) -> list[str]:
+    most = max(counts)
+    notes = []
+    if most > 1:
+        notes.append(f"{'geometric mean' if is_log else 'mean'} over {most} seeds")
+    num_left_out = sum(len(group.runs) for group in groups) - sum(counts)
+    if num_left_out:
+        notes.append(f"not averaged: {num_left_out} runs that did not end well or measured nothing")
+    notes.append("grey: exactly 0 or no value")
+    return notes

@@ -1,0 +1,299 @@
+"""A gauge over the layers, at some steps: geometric means and intervals over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from research.gauges.table import SIGNAL_GRAD
+from research.records.runs import Run
+from research.reporting.aggregation import (
+    Group,
+    column_means,
+    count_missing,
+    group_runs,
+    mean_intervals,
+    summarize,
+)
+from research.reporting.figures import CurveStyle, plot_theory
+from research.reporting.gauge_histories import GaugeHistory, find_gauge, read_gauge
+from research.reporting.layout import choose_layout
+from research.reporting.plots import panels
+from research.reporting.plots.panels import Drawing, PlotOptions, SeriesStyles
+from research.reporting.quantities import PREDICTED_FACTOR
+
+FIRST = "first"
+LAST = "last"
+PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
+
+
+@dataclass(frozen=True)
+class MeanProfile:
+    """A gauge over the layers at one step, averaged over the runs of a group.
+
+    Attributes:
+        style: how it looks.
+        mean: the mean over runs [N], geometric on a logarithmic axis.
+        low: the lower end of its interval [N]; NaN for fewer than two runs.
+        high: the upper end [N].
+        count: how many runs are averaged.
+        num_left_out: how many runs have no profile at this step, or did not end well.
+        has_zeros: whether a value of some run is exactly 0.
+        theory: what mean-field theory predicts [N]; empty without a prediction.
+    """
+
+    style: CurveStyle
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    count: int
+    num_left_out: int
+    has_zeros: bool
+    theory: np.ndarray
+
+
+def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
+    """Draws a gauge over the layers; a row of panels for each step.
+
+    Args:
+        runs: the runs.
+        options: ``y`` is the gauge, ``steps`` the steps, ``color`` and ``facet`` settings.
+
+    Raises:
+        ValueError: no run recorded this gauge, a step was not measured, or there is no such
+            setting.
+    """
+    gauge = find_gauge(options.y or SIGNAL_GRAD.name, runs)
+    layout = choose_layout(
+        runs,
+        color=options.color,
+        facet=options.facet,
+        has_x=False,
+        has_styles=True,
+    )
+    steps = _parse_steps(options.steps, runs, gauge)
+    styles = SeriesStyles(runs, layout)
+    facets = panels.facets_of(runs, layout.facet)
+    asked = options.log_axis("y")
+    is_log = is_log_gauge(runs, gauge) if asked is None else asked
+    profiles = []
+    for step in steps:
+        for _, chosen in facets:
+            groups = group_runs(chosen, layout.series)
+            of_panel = []
+            for group in groups:
+                curve_style = styles.of(group.settings)
+                of_panel.append(average_profile(group, gauge, step, curve_style, is_log))
+            profiles.append(of_panel)
+    every_profile = [profile for of_panel in profiles for profile in of_panel]
+    has_theory = any(len(profile.theory) for profile in every_profile)
+    legend = styles.handles(has_markers=False)
+    if has_theory:
+        legend.append(panels.theory_handle())
+    figure, axes = panels.make_panels(
+        len(profiles),
+        legend=legend,
+        columns=len(facets) if len(steps) > 1 and len(facets) > 1 else 0,
+    )
+    titles = _titles(steps, [title for title, _ in facets], runs, gauge)
+    for panel, title, of_panel in zip(axes, titles, profiles, strict=True):
+        for profile in of_panel:
+            draw_profile(panel, profile)
+        panel.set_title(title)
+        panel.set_xlabel("layer (0: input)")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if is_log:
+            panel.set_yscale("log")
+    panels.share_limits(axes)
+    for row_start in panels.row_starts(axes):
+        row_start.set_ylabel(panels.gauge_label(gauge))
+    panels.add_legend(figure, legend)
+    every_group = group_runs(runs, [*layout.series, *([layout.facet] if layout.facet else [])])
+    notes = [*_notes(every_profile, every_group, is_log), *filter(None, [styles.note])]
+    panels.add_notes(figure, notes)
+    return Drawing(figure, f"profile_{gauge}", notes)
+
+
+def _parse_steps(
+    text: str,
+    runs: Sequence[Run],
+    gauge: str,
+) -> list[str]:
+    """The steps that are drawn: ``first``, ``last``, or numbers of steps that were measured.
+
+    Raises:
+        ValueError: a step is something else, or no run measured it.
+    """
+    measured: set[int] = set()
+    for run in runs:
+        measured |= set(read_gauge(run, gauge).steps.tolist())
+    if not text:
+        return [FIRST, LAST] if len(measured) > 1 else [FIRST]
+    steps = []
+    for word in text.split(","):
+        word = word.strip()
+        if word in (FIRST, LAST):
+            steps.append(word)
+            continue
+        if not word.isdigit():
+            raise ValueError(f"--steps must be first, last or the number of a step, got {word}")
+        if int(word) not in measured:
+            nearest = min(measured, key=lambda step: abs(step - int(word)))
+            raise ValueError(f"step {word} was not measured; the nearest that was is {nearest}")
+        steps.append(word)
+    return steps
+
+
+def _row_of(history: GaugeHistory, step: str) -> np.ndarray:
+    """The profile at a step [N]; empty where it was not measured."""
+    if not len(history.steps):
+        return np.zeros(0)
+    if step == FIRST:
+        return history.values[0]
+    if step == LAST:
+        return history.values[-1]
+    rows = np.flatnonzero(history.steps == int(step))
+    return history.values[rows[0]] if len(rows) else np.zeros(0)
+
+
+def is_log_gauge(runs: Sequence[Run], gauge: str) -> bool:
+    """Whether the values of a gauge span more than a decade, without those that are 0."""
+    parts = []
+    for run in runs:
+        values = read_gauge(run, gauge).values
+        parts.append(values[values != 0])  # zeros are left out of a logarithmic axis
+    return panels.is_logarithmic(np.concatenate(parts), PROFILE_RATIO)
+
+
+def average_profile(
+    group: Group,
+    gauge: str,
+    step: str,
+    curve_style: CurveStyle,
+    is_log: bool,
+) -> MeanProfile:
+    """The mean of a gauge over the seeds of a group, at one step.
+
+    Args:
+        group: the runs. Those that did not end well count at the first step only.
+        gauge: the name of the gauge.
+        step: ``first``, ``last``, or the number of a step.
+        curve_style: how it will look.
+        is_log: whether the mean is the geometric one.
+    """
+    rows = []
+    for run in group.runs:
+        is_valid = step == FIRST or run.status == "done"
+        row = _row_of(read_gauge(run, gauge), step) if is_valid else np.zeros(0)
+        if len(row):
+            rows.append(row)
+    num_layers = max(map(len, rows), default=0)
+    values = np.full((len(rows), num_layers), np.nan)
+    for place, row in zip(values, rows, strict=True):
+        place[: len(row)] = row
+    has_zeros = bool(np.any(values == 0))
+    if is_log:
+        values = np.log(np.where(values > 0, values, np.nan))
+    mean = column_means(values)
+    low, high = mean_intervals(values)
+    if is_log:
+        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+    return MeanProfile(
+        style=curve_style,
+        mean=mean,
+        low=low,
+        high=high,
+        count=len(rows),
+        num_left_out=len(group.runs) - len(rows),
+        has_zeros=has_zeros and is_log,
+        theory=_theory(group, gauge, step, mean),
+    )
+
+
+def _theory(
+    group: Group,
+    gauge: str,
+    step: str,
+    mean: np.ndarray,
+) -> np.ndarray:
+    """The predicted gradient at the first step, from the last layer down; empty without one."""
+    if gauge != SIGNAL_GRAD.name or step not in (FIRST, "0"):
+        return np.zeros(0)
+    factor = summarize(group, PREDICTED_FACTOR).mean
+    if not np.isfinite(factor) or not len(mean):
+        return np.zeros(0)
+    distance = np.arange(len(mean))[::-1]
+    return mean[-1] * np.sqrt(factor) ** distance
+
+
+def draw_profile(
+    axes: Axes,
+    profile: MeanProfile,
+    *,
+    has_theory: bool = True,
+) -> None:
+    """Draws a profile as a line with its interval.
+
+    Args:
+        axes: where to draw.
+        profile: what is drawn.
+        has_theory: whether its prediction is drawn too, as a dashed line.
+    """
+    style = profile.style
+    layers = np.arange(len(profile.mean))
+    axes.plot(layers, profile.mean, color=style.color, linestyle=style.linestyle)
+    panels.shade(axes, layers, profile.low, profile.high, style.color)
+    if has_theory and len(profile.theory):
+        plot_theory(axes, layers, profile.theory)
+
+
+def _titles(
+    steps: Sequence[str],
+    facets: Sequence[str],
+    runs: Sequence[Run],
+    gauge: str,
+) -> list[str]:
+    titles = []
+    for step in steps:
+        words = _step_in_words(step, runs, gauge)
+        for facet in facets:
+            titles.append(f"{facet}, {words}" if facet else words)
+    return titles
+
+
+def _step_in_words(
+    step: str,
+    runs: Sequence[Run],
+    gauge: str,
+) -> str:
+    """``step 299``; ``last step`` where the runs end at different steps."""
+    if step not in (FIRST, LAST):
+        return f"step {step}"
+    position = 0 if step == FIRST else -1
+    found = set()
+    for run in runs:
+        steps = read_gauge(run, gauge).steps
+        if len(steps) and (step == FIRST or run.status == "done"):
+            found.add(int(steps[position]))
+    return f"step {found.pop()}" if len(found) == 1 else f"{step} step"
+
+
+def _notes(
+    profiles: Sequence[MeanProfile],
+    groups: Sequence[Group],
+    is_log: bool,
+) -> list[str]:
+    notes = [panels.count_in_words((profile.count for profile in profiles), is_log=is_log)]
+    num_left_out = sum(profile.num_left_out for profile in profiles)
+    if num_left_out:
+        notes.append(
+            f"not averaged: {num_left_out} profiles of runs that did not end well or measured none"
+        )
+    num_missing = count_missing(groups)
+    if num_missing:
+        notes.append(f"{num_missing} missing")
+    if any(profile.has_zeros for profile in profiles):
+        notes.append("values that are exactly 0 are not drawn")
+    return notes

@@ -1,0 +1,182 @@
+"""Which settings differ between runs, what they are called, and in which order they come."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from research.config.naming import NOT_IN_RUN_NAME
+from research.config.schema import Config, flatten, setting_paths
+from research.config.validation import choices_of
+from research.records.runs import Run, natural_order
+
+DEFAULTS = flatten(Config())
+SEED = "seed"
+# Groups and settings that say what is recorded, not what is trained.
+RECORDING = ("measure", "train.eval_every")
+# Settings with the same number of values: the first of these is the more telling one.
+PREFERRED = ("model.depth", "init.sigma_w", "optimizer.learning_rate", "model.width")
+# The last words of several settings, which need their group to be understood.
+AMBIGUOUS = ("kind", "level", "every")
+SYMBOLS = {"init.sigma_w": "σ_w", "init.sigma_b": "σ_b"}
+LEAST_SHARE = 0.3  # of an equal share, which each value of a balanced setting has at least
+
+
+def setting_value(run: Run, path: str) -> Any:
+    """A setting's value; the default, unless the run's settings are not Fathom's."""
+    default = None if run.is_watched else DEFAULTS.get(path)
+    return _freeze(run.config.get(path, default))
+
+
+def _freeze(value: Any) -> Any:
+    """A value that can be an element of a set: lists become tuples."""
+    if isinstance(value, list):
+        return tuple(map(_freeze, value))
+    return value
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value as it is shown; a dash for null."""
+    if value is None:
+        return "–"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, float) and len(str(value)) > 6:
+        return f"{value:.4g}"
+    return str(value)
+
+
+def setting_order(run: Run, path: str) -> tuple[int, float, list[Any]]:
+    """A sort key: numbers by value, then text in natural order, then runs without the setting.
+
+    The names of options are in the order in which they are declared.
+    """
+    return value_order(path, setting_value(run, path))
+
+
+def value_order(path: str, value: Any) -> tuple[int, float, list[Any]]:
+    """The sort key of one value of a setting; see ``setting_order``."""
+    if value is None:
+        return (2, 0.0, [])
+    if isinstance(value, int | float):
+        return (0, float(value), [])
+    names = choices_of(path) if path in setting_paths() else []
+    position = names.index(value) if value in names else len(names)
+    return (1, float(position), natural_order(str(value)))
+
+
+def distinct_values(runs: Iterable[Run], path: str) -> list[Any]:
+    """The values that the runs have for a setting, in order, each once."""
+    values = {setting_value(run, path) for run in runs}
+    return sorted(values, key=lambda value: value_order(path, value))
+
+
+def differing_settings(runs: Sequence[Run]) -> list[str]:
+    """The paths of settings that differ between the runs, those with the fewest values first."""
+    num_values = {}
+    for path in _all_paths(runs):
+        group = path.split(".")[0]
+        values = {setting_value(run, path) for run in runs}
+        if len(values) > 1 and group not in NOT_IN_RUN_NAME:
+            num_values[path] = len(values)
+    return sorted(num_values, key=lambda path: (num_values[path], path))
+
+
+def _all_paths(runs: Sequence[Run]) -> set[str]:
+    paths = set()
+    for run in runs:
+        paths |= run.config.keys()
+    return paths
+
+
+def varied_settings(runs: Sequence[Run]) -> list[str]:
+    """The settings by which runs are told apart, but for the seed: the most telling ones first.
+
+    A setting that follows from those before it, such as the momentum of an optimizer, is left out.
+    Balanced settings, of which each value has a fair share of the runs, come before others; names
+    of options before numbers; few values before many.
+    """
+    candidates = [path for path in differing_settings(runs) if path != SEED]
+    in_order = sorted(candidates, key=lambda path: _priority(runs, path))
+    return independent_settings(runs, in_order)
+
+
+def _priority(runs: Sequence[Run], path: str) -> tuple[Any, ...]:
+    rank = PREFERRED.index(path) if path in PREFERRED else len(PREFERRED)
+    return (
+        is_recording(path),
+        not is_balanced(runs, path),
+        is_numeric(runs, path),
+        len(distinct_values(runs, path)),
+        rank,
+        path,
+    )
+
+
+def is_balanced(runs: Sequence[Run], path: str) -> bool:
+    """Whether each value of a setting has a fair share of the runs."""
+    counts = Counter(setting_value(run, path) for run in runs)
+    fair_share = len(runs) / len(counts)
+    return min(counts.values()) >= LEAST_SHARE * fair_share
+
+
+def independent_settings(
+    runs: Sequence[Run],
+    paths: Sequence[str],
+    given: Sequence[str] = (),
+) -> list[str]:
+    """The settings of ``paths`` that do not follow from ``given`` and from those before them.
+
+    Args:
+        runs: the runs.
+        paths: settings in order.
+        given: settings by which the runs are told apart already.
+    """
+    chosen = list(given)
+    kept = []
+    for path in paths:
+        if path in chosen or _is_determined(runs, path, chosen):
+            continue
+        chosen.append(path)
+        kept.append(path)
+    return kept
+
+
+def _is_determined(
+    runs: Sequence[Run],
+    path: str,
+    chosen: Sequence[str],
+) -> bool:
+    """Whether runs that agree in ``chosen`` agree in ``path`` as well."""
+    value_of: dict[tuple[Any, ...], Any] = {}
+    for run in runs:
+        key = tuple(setting_value(run, other) for other in chosen)
+        value = setting_value(run, path)
+        if value_of.setdefault(key, value) != value:
+            return False
+    return True
+
+
+def is_recording(path: str) -> bool:
+    """Whether a setting says what is recorded and changes no number of the training."""
+    return path.split(".")[0] in RECORDING or path in RECORDING
+
+
+def is_numeric(runs: Iterable[Run], path: str) -> bool:
+    """Whether a setting has numbers in all runs that have it, and in at least one."""
+    values = [setting_value(run, path) for run in runs]
+    present = [value for value in values if value is not None]
+    return bool(present) and all(map(is_number, present))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; truth values are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def short_name(path: str) -> str:
+    """``model.depth`` → ``depth``, ``skip.kind`` → ``skip``, ``data.name`` → ``data``."""
+    if path in SYMBOLS:
+        return SYMBOLS[path]
+    group_or_setting = path.removesuffix(".kind").removesuffix(".name")
+    name = group_or_setting.rpartition(".")[2].replace("_", " ")
+    return path if name in AMBIGUOUS else name

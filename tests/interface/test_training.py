@@ -1,0 +1,132 @@
+"""``research.train`` and ``research.sweep`` in this process, and the trained network."""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from hydra import compose, initialize
+from hydra.core.global_hydra import GlobalHydra
+
+import research
+from research.data.sources import load as load_data
+from research.runner.kept import read_config
+
+SMALL = {"model.depth": 2, "model.width": 8, "train.steps": 5, "tracker": "none"}
+
+
+@pytest.fixture
+def process_state(monkeypatch):
+    """What a call must leave as it was, with a handler of the user's own."""
+
+    def handler(*_):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, handler)
+
+    def state():
+        root = logging.getLogger()
+        return (
+            signal.getsignal(signal.SIGTERM),
+            signal.getsignal(signal.SIGINT),
+            list(sys.argv),
+            os.getcwd(),
+            GlobalHydra.instance().hydra,
+            os.environ.get("HYDRA_FULL_ERROR"),
+            list(root.handlers),
+            root.level,
+        )
+
+    yield state
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+def test_train_returns_the_run_and_leaves_the_process_as_it_was(workplace, process_state, capsys):
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "config.yaml").write_text("a: 1\n")
+    with initialize(version_base=None, config_path=None):
+        before = process_state()
+
+        run = research.train(SMALL, "name=one", ["skip=identity"])
+
+        assert process_state() == before
+        assert compose() == {}
+    assert capsys.readouterr().out == ""
+    assert run.status == "done"
+    assert run["skip.kind"] == "identity"
+    assert run.directory.parent.name == "one"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_the_model_of_a_run_is_its_trained_network(workplace):
+    run = research.train(SMALL, "name=one", "checkpoint.keep=true")
+
+    check_model(run)
+
+    shutil.rmtree(run.directory / "checkpoints")
+    with pytest.raises(ValueError, match="kept no checkpoint: train it with checkpoint.keep=true"):
+        run.model()
+
+
+def check_model(run):
+    """The network gives the recorded accuracy on the evaluation split."""
+    model = run.model()
+    data = load_data(read_config(run.directory).data)
+    outputs = model(np.asarray(data.eval_x))
+    accuracy = np.mean(np.argmax(outputs, axis=-1) == np.asarray(data.eval_y))
+    assert accuracy == pytest.approx(run.info["final"]["eval_accuracy"], abs=1e-6)
+    assert isinstance(model.module, nnx.Module)
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model.module, nnx.Param)))
+    assert num_parameters == run.info["parameters"]
+    with pytest.raises(ValueError, match="an example must have 64 numbers, got 3"):
+        model(np.zeros((2, 3)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
+    runs = research.sweep({"seed": range(2), "skip": ["none", "identity"]}, SMALL, "name=grid")
+
+    assert capsys.readouterr().out == ""
+    found = [(run["seed"], run["skip.kind"]) for run in runs]
+    assert found == [(0, "none"), (0, "identity"), (1, "none"), (1, "identity")]
+    assert all(run.status == "done" for run in runs)
+    again = research.sweep({"seed": range(2), "skip": ["none", "identity"]}, SMALL, "name=grid")
+    assert [run.directory for run in again] == [run.directory for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: research.train("model.dpeth=3"), "did you mean model.depth"),
+        (lambda: research.train("--nonsense"), "--nonsense is no option"),
+        (lambda: research.train({"model.depth": 0}), "model.depth must be"),
+        (lambda: research.sweep({"model.dpeth": [2, 3]}), "did you mean model.depth"),
+        (lambda: research.sweep({"seed": []}), "seed must have a value, got an empty list"),
+    ],
+)
+def test_a_mistake_raises_the_message_of_the_command_line(workplace, capfd, call, part):
+    with pytest.raises(ValueError, match=part):
+        call()
+
+    assert capfd.readouterr().err == ""
+    assert not list(workplace.glob("outputs/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_training_works_outside_the_main_thread(workplace):
+    runs = []
+    thread = threading.Thread(target=lambda: runs.append(research.train(SMALL, "name=thread")))
+    thread.start()
+    thread.join()
+
+    assert runs[0].status == "done"

@@ -1,0 +1,169 @@
+"""Means and intervals over seeds, checked against SciPy; what is left out is counted."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from research.reporting.aggregation import (
+    Group,
+    column_means,
+    format_interval,
+    group_runs,
+    left_out_in_words,
+    mean_interval,
+    mean_intervals,
+    summarize,
+)
+from research.reporting.quantities import BY_NAME, find_quantity
+from research.reporting.selection import select_runs
+
+from .conftest import write_run
+
+ACCURACY = BY_NAME["eval_accuracy"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+def test_the_interval_is_that_of_scipy(count):
+    values = np.random.default_rng(count).normal(3.0, 2.0, count)
+    expected = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+
+    assert mean_interval(values) == pytest.approx(expected, rel=1e-12)
+
+
+def test_columns_with_gaps_have_the_intervals_of_their_values():
+    values = np.array([[1.0, 2.0, np.nan], [2.0, np.nan, np.nan], [4.0, 5.0, 7.0]])
+
+    low, high = mean_intervals(values)
+
+    for column in (0, 1):
+        present = values[:, column][~np.isnan(values[:, column])]
+        assert (low[column], high[column]) == pytest.approx(mean_interval(present))
+    assert np.isnan(low[2])
+    assert np.isnan(high[2])
+    np.testing.assert_allclose(column_means(values), np.nanmean(values, axis=0))
+
+
+def test_a_summary_averages_the_runs_that_ended_well_and_counts_the_others(outputs):
+    values = {0: 0.5, 1: 0.7, 2: 0.9}
+    for seed, value in values.items():
+        write_run(outputs / "a" / str(seed), {"seed": seed}, final={"eval_accuracy": value})
+    write_run(outputs / "a" / "3", {"seed": 3}, status="diverged", final={"eval_accuracy": 0.1})
+    write_run(outputs / "a" / "4", {"seed": 4}, status="failed")
+    write_run(outputs / "a" / "5", {"seed": 5}, status="running", final={"eval_accuracy": 0.2})
+    write_run(outputs / "a" / "6", {"seed": 6}, final={"eval_accuracy": math.nan})
+    (group,) = group_runs(select_runs([]), [])
+
+    summary = summarize(group, ACCURACY, usual={*range(9)})
+
+    sample = list(values.values())
+    expected = stats.t.interval(0.95, 2, loc=np.mean(sample), scale=stats.sem(sample))
+    assert summary.mean == pytest.approx(np.mean(sample))
+    assert (summary.low, summary.high) == pytest.approx(expected)
+    assert summary.count == 3
+    assert summary.num_seeds == 9
+    assert summary.left_out == {
+        "diverged": 1,
+        "failed": 1,
+        "unfinished": 1,
+        "without a value": 1,
+        "missing": 2,
+    }
+    assert not summary.is_complete
+    assert left_out_in_words([summary]) == (
+        "1 diverged, 1 failed, 1 unfinished, 1 without a value, 2 missing"
+    )
+
+
+def test_a_factor_has_its_geometric_mean(outputs):
+    factors = (0.5, 0.8, 1.25)
+    for seed, factor in enumerate(factors):
+        verdict = {"initial": {"factor_per_layer": factor}}
+        write_run(outputs / str(seed), {"seed": seed}, verdict=verdict)
+    (group,) = group_runs(select_runs([]), [])
+
+    summary = summarize(group, BY_NAME["initial_factor"])
+
+    logs = np.log(factors)
+    expected = stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
+    assert summary.mean == pytest.approx(stats.gmean(factors))
+    assert (summary.low, summary.high) == pytest.approx(tuple(np.exp(expected)))
+
+
+def test_a_run_that_diverged_counts_where_the_number_is_that_of_its_first_step(outputs):
+    verdict = {"initial": {"factor_per_layer": 2.0}}
+    run = write_run(outputs / "a", status="diverged", verdict=verdict)
+
+    summary = summarize(Group({}, (run,)), BY_NAME["initial_factor"])
+
+    assert summary.mean == pytest.approx(2.0)
+
+
+def test_one_value_has_no_interval(outputs):
+    run = write_run(outputs / "a", final={"eval_accuracy": 0.5})
+
+    summary = summarize(Group({}, (run,)), ACCURACY)
+
+    assert summary.mean == 0.5
+    assert math.isnan(summary.low)
+    assert summary.is_complete
+
+
+def test_a_run_that_was_recorded_twice_counts_once(outputs):
+    write_run(outputs / "one" / "a", final={"eval_accuracy": 0.5})
+    write_run(outputs / "two" / "a", final={"eval_accuracy": 0.5})
+    (group,) = group_runs(select_runs([]), [])
+
+    summary = summarize(group, ACCURACY)
+
+    assert summary.count == 1
+    assert summary.left_out == {"recorded twice": 1}
+
+
+def test_two_runs_that_only_look_alike_are_refused(outputs):
+    write_run(outputs / "one", {"model.depth": 2})
+    write_run(outputs / "two", {"model.depth": 4})
+
+    with pytest.raises(ValueError, match="same settings and seed"):
+        group_runs(select_runs([]), [])
+
+
+@pytest.mark.parametrize(
+    ("mean", "half_width", "text"),
+    [
+        (0.93124, 0.00412, "0.931 ± 0.004"),
+        (0.93124, 0.0132, "0.931 ± 0.013"),
+        (12.34, 3.2, "12 ± 3"),
+        (0.5, 0.0, "0.500 ± 0.000"),
+        (1.2e-7, 3e-8, "(1.2 ± 0.3)e-07"),
+        (-0.25, 0.03, "-0.25 ± 0.03"),
+        (0.0, 0.0, "0.00 ± 0.00"),
+    ],
+)
+def test_a_mean_has_the_digits_of_its_interval(mean, half_width, text):
+    assert format_interval(mean, half_width) == text
+
+
+def test_the_last_value_of_a_metric_is_a_number_of_a_run(outputs):
+    run = write_run(outputs / "a")
+    run.metrics["learning_rate"] = np.array([1.0, 0.5, np.nan])
+
+    quantity = find_quantity("learning-rate", [run])
+
+    assert quantity.value(run) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("eval_acuracy", "did you mean eval_accuracy?"),
+        ("signal_grad", "signal_grad is a gauge"),
+        ("sharpness", "no run recorded sharpness: measure.inspect asks for it"),
+    ],
+)
+def test_a_number_that_there_is_not_is_one_line(outputs, name, part):
+    run = write_run(outputs / "a")
+
+    with pytest.raises(ValueError, match=part.replace("?", r"\?")):
+        find_quantity(name, [run])

@@ -1,0 +1,149 @@
+"""``research.load`` and what runs offer in Python: tables, arrays, figures, display."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import research
+from research.interface.runs import RecordedRun
+
+from .conftest import ACCURACIES, STEPS, write_run
+
+
+def test_load_takes_a_folder_and_filters(sweep):
+    runs = research.load("outputs/study", "skip=none", "depth>4")
+
+    assert len(runs) == 6
+    assert {run["skip.kind"] for run in runs} == {"none"}
+    assert len(runs.select("depth=64")) == 3
+    assert len(runs[:2]) == 2
+    assert runs[0].directory.name == "depth=16,skip=none,seed=0"
+
+
+def test_a_folder_without_runs_is_refused(outputs):
+    with pytest.raises(ValueError, match="there are no runs under .*outputs/nothing"):
+        research.load("outputs/nothing")
+
+
+def test_the_table_has_a_row_for_each_run(sweep):
+    table = research.load().table()
+
+    assert table.num_rows == 17
+    names = ["run", "status", "verdict", "skip.kind", "model.depth", "seed"]
+    assert table.column_names[: len(names)] == names
+    rows = table.to_pylist()
+    for row in rows:
+        expected = ACCURACIES[row["model.depth"], row["skip.kind"]][row["seed"]]
+        assert row["eval_accuracy"] == (expected if row["status"] == "done" else None)
+
+
+def test_metrics_have_a_row_for_each_step(sweep):
+    runs = research.load("outputs", "depth=4")
+
+    table = runs.metrics("train_loss")
+
+    assert table.num_rows == 6 * STEPS
+    assert table.column_names == ["run", "skip.kind", "seed", "step", "train_loss"]
+    losses = table.column("train_loss").to_numpy()
+    np.testing.assert_array_equal(losses[:STEPS], runs[0].metrics["train_loss"])
+
+
+def test_profiles_have_a_row_for_each_step_and_layer(sweep):
+    runs = research.load("outputs", "depth=4")
+
+    table = runs.profiles("signal_grad")
+
+    assert table.num_rows == 6 * 2 * 5
+    first = table.to_pylist()[5:10]
+    assert [row["layer"] for row in first] == [0, 1, 2, 3, 4]
+    assert {row["step"] for row in first} == {1}
+    expected = runs[0].profiles["signal_grad"][1]
+    assert [row["signal_grad"] for row in first] == pytest.approx(expected.tolist())
+
+
+def test_an_array_has_named_axes_and_gaps_where_a_network_has_no_layer(sweep):
+    runs = research.load("outputs", "skip=none", "seed=0")
+
+    array = runs.array("signal_grad")
+
+    assert array.axes == ("run", "step", "layer")
+    assert array.shape == (3, 2, 65)
+    shallow = array.select(step=1, run=str(runs[0].directory))
+    assert shallow.axes == ("layer",)
+    np.testing.assert_allclose(shallow.values[:5], runs[0].profiles["signal_grad"][1])
+    assert np.all(np.isnan(shallow.values[5:]))
+    assert np.asarray(array).shape == array.shape
+    assert repr(array) == "NamedArray(signal_grad, run: 3, step: 2, layer: 65)"
+
+
+def test_a_metric_is_an_array_over_runs_and_steps(sweep):
+    runs = research.load("outputs", "depth=4")
+
+    array = runs.array("train_loss")
+
+    assert array.axes == ("run", "step")
+    np.testing.assert_array_equal(array.select(step=3).values[1], runs[1].metrics["train_loss"][3])
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda runs: runs.metrics("train_los"), "did you mean train_loss"),
+        (lambda runs: runs.profiles("signal_gard"), "did you mean signal_grad"),
+        (lambda runs: runs.array("signal_grad").select(stepp=0), "did you mean step"),
+        (lambda runs: runs.array("signal_grad").select(step=99), "has no entry 99"),
+        (lambda runs: runs.select("skip=rezero"), "none of the 17 runs"),
+        (lambda runs: runs.plot("lines"), "did you mean line"),
+        (lambda runs: runs.summary("eval_acuracy"), "did you mean eval_accuracy"),
+    ],
+)
+def test_a_mistake_raises_with_the_nearest_name(sweep, call, part):
+    runs = research.load()
+
+    with pytest.raises(ValueError, match=part):
+        call(runs)
+
+
+def test_runs_differ_from_the_others_as_the_command_says(sweep):
+    runs = research.load("outputs", "depth=4")
+
+    comparison = runs.select("skip=none").compare(runs.select("skip=identity"))
+
+    assert [difference.path for difference in comparison.settings] == ["skip.kind"]
+
+
+def test_the_displays_of_a_notebook_escape_what_comes_from_runs(outputs):
+    hostile = "<img src=x onerror=alert(1)>"
+    write_run(
+        outputs / "a" / hostile,
+        {"data.name": hostile},
+        verdict={"kind": "healthy", "sentence": hostile},
+    )
+    write_run(outputs / "a" / "other", final={"eval_accuracy": 0.5})
+    runs = research.load()
+
+    run = RecordedRun(runs[0].directory)
+    for page in (runs._repr_html_(), run._repr_html_(), runs.summary()._repr_html_()):
+        assert "<img" not in page
+        assert "&lt;img" in page
+
+
+def test_a_drawing_is_shown_and_saved(sweep, tmp_path):
+    drawing = research.load("outputs", "depth=4").plot("profile", steps="first")
+
+    assert drawing._repr_png_().startswith(b"\x89PNG")
+    assert drawing.save(tmp_path / "b.png") == [tmp_path / "b.png"]
+    assert (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_importing_and_loading_imports_nothing_heavy(sweep):
+    program = (
+        "import sys, research; research.load(); "
+        "print(sorted({'jax', 'flax', 'wandb', 'matplotlib', 'hydra'} & set(sys.modules)))"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert said.stdout == "[]\n", said.stderr

@@ -1,0 +1,383 @@
+"""``fathom plot``: what a figure shows without options and with them, and its numbers."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from research.reporting.aggregation import group_runs, summarize
+from research.reporting.layout import Layout, choose_layout
+from research.reporting.plots.draw import KINDS, choose_kind, draw_runs
+from research.reporting.plots.panels import PlotOptions, is_geometric, is_logarithmic, thinned
+from research.reporting.quantities import BY_NAME
+from research.reporting.selection import select_runs
+
+from .conftest import write_run
+
+
+def draw(runs, **options):
+    return draw_runs(runs, PlotOptions(**options))
+
+
+def solid_lines(axes):
+    """The data of the lines with more than one point that are not predictions."""
+    lines = []
+    for line in axes.lines:
+        if len(line.get_xdata()) > 1 and line.get_linestyle() == "-":
+            lines.append((np.asarray(line.get_xdata()), np.asarray(line.get_ydata())))
+    return lines
+
+
+def band_of(axes, position):
+    """The heights [P] of the outline of a shaded interval."""
+    return np.asarray(axes.collections[position].get_paths()[0].vertices)[:, 1]
+
+
+def cells_of(axes):
+    """The values of the cells of a map [rows, columns]."""
+    return np.asarray(axes.collections[0].get_array())
+
+
+def dashed_lines(axes):
+    return [line for line in axes.lines if line.get_linestyle() == "--"]
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+# What is chosen
+
+
+def test_what_varies_most_is_x_and_what_has_few_values_is_colour(sweep):
+    layout = choose_layout(select_runs([]))
+
+    assert layout == Layout(x="model.depth", colors=("skip.kind",))
+
+
+def test_the_third_setting_has_panels_and_the_rest_shares_the_colours(outputs):
+    number = 0
+    for depth in (2, 4, 8):
+        for skip in ("none", "identity"):
+            for activation in ("relu", "tanh", "sigmoid"):
+                for rate in (0.1, 0.01, 0.2, 0.3):
+                    settings = {
+                        "model.depth": depth,
+                        "skip.kind": skip,
+                        "activation.kind": activation,
+                        "optimizer.learning_rate": rate,
+                    }
+                    write_run(outputs / str(number), settings)
+                    number += 1
+
+    layout = choose_layout(select_runs([]))
+
+    assert layout.x == "optimizer.learning_rate"
+    assert layout.colors == ("skip.kind", "model.depth")
+    assert layout.facet == "activation.kind"
+
+
+def test_a_setting_that_follows_from_another_is_not_shown(outputs):
+    for rate in (0.1, 0.2, 0.3):
+        for skip, scale in (("none", None), ("scaled", 0.5)):
+            settings = {"optimizer.learning_rate": rate, "skip.kind": skip}
+            if scale is not None:
+                settings["skip.branch_scale"] = scale
+            write_run(outputs / f"{rate}{skip}", settings)
+
+    layout = choose_layout(select_runs([]))
+
+    assert layout == Layout(x="optimizer.learning_rate", colors=("skip.kind",))
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "kind"),
+    [
+        ([], {}, "line"),
+        (["depth=4"], {}, "curves"),
+        (["depth=4", "skip=none"], {}, "curves"),
+        (["depth=4", "skip=none", "seed=0"], {}, "profile"),
+        ([], {"y": "signal_grad"}, "profile"),
+        ([], {"y": "train_loss"}, "line"),
+        ([], {"steps": "first"}, "profile"),
+        (["depth=4"], {"x": "skip"}, "line"),
+    ],
+    ids=str,
+)
+def test_the_kind_follows_from_the_runs_and_from_what_is_asked(sweep, words, options, kind):
+    assert choose_kind(select_runs(words), PlotOptions(**options)) == kind
+
+
+def test_two_settings_of_many_numbers_are_a_phase_diagram(outputs):
+    for depth in (2, 4, 8, 16):
+        for sigma in (0.5, 1.0, 1.5, 2.0):
+            settings = {"model.depth": depth, "init.sigma_w": sigma}
+            write_run(outputs / f"{depth} {sigma}", settings, final={"eval_accuracy": sigma / 2})
+
+    assert choose_kind(select_runs([]), PlotOptions()) == "phase"
+
+
+# What is drawn
+
+
+def test_a_line_goes_through_the_means_and_is_shaded_by_the_intervals(sweep):
+    runs = select_runs([])
+
+    drawing = draw(runs, kind="line")
+
+    (axes,) = drawing.figure.axes
+    groups = group_runs(runs, ["skip.kind", "model.depth"])
+    lines = solid_lines(axes)
+    for position, skip in enumerate(("none", "identity")):
+        of_skip = [group for group in groups if group.settings["skip.kind"] == skip]
+        summaries = [summarize(group, BY_NAME["eval_accuracy"]) for group in of_skip]
+        x, y = lines[position]
+        assert x.tolist() == [4, 16, 64]
+        np.testing.assert_allclose(y, [summary.mean for summary in summaries])
+        band = band_of(axes, position)
+        for summary in summaries:
+            assert np.any(np.isclose(band, summary.low))
+            assert np.any(np.isclose(band, summary.high))
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylabel() == "eval accuracy"
+    assert axes.get_xlabel() == "depth (layers)"
+    assert legend_texts(drawing.figure) == ["none", "identity"]
+    (legend,) = drawing.figure.legends
+    assert legend.get_title().get_text() == "skip"
+
+
+def test_a_figure_says_what_is_not_averaged(sweep):
+    drawing = draw(select_runs([]), kind="line")
+
+    assert drawing.notes == [
+        "mean over 2 to 3 seeds, shaded: 95 % interval of the mean",
+        "not averaged: 1 diverged, 1 missing",
+        "open markers: not all runs ended well",
+    ]
+
+
+def test_a_place_where_every_run_diverged_has_a_cross(outputs):
+    for depth in (2, 4, 8):
+        status = "diverged" if depth == 8 else "done"
+        write_run(
+            outputs / str(depth),
+            {"model.depth": depth},
+            status=status,
+            final={"eval_accuracy": 0.5},
+        )
+
+    drawing = draw(select_runs([]), kind="line", y="eval_accuracy")
+
+    (axes,) = drawing.figure.axes
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in crosses] == [[8]]
+    assert "×: no run has a value" in drawing.notes
+
+
+def test_theory_is_dashed_where_the_factor_at_initialisation_is_drawn(sweep):
+    drawing = draw(select_runs([]), kind="line", y="initial_factor")
+
+    (axes,) = drawing.figure.axes
+    predictions = [np.asarray(line.get_ydata()) for line in dashed_lines(axes)]
+    np.testing.assert_allclose(predictions, [[0.5] * 3, [1.0] * 3])
+    assert legend_texts(drawing.figure)[-1] == "mean-field theory"
+
+
+def test_curves_are_means_over_the_seeds_and_those_that_diverged_are_thin(sweep):
+    runs = select_runs(["depth=16", "skip=none"])
+
+    drawing = draw(runs, kind="curves")
+
+    (axes,) = drawing.figure.axes
+    losses = np.stack([run.metrics["train_loss"] for run in runs[:2]])
+    (mean, thin) = solid_lines(axes)
+    np.testing.assert_allclose(mean[1], losses.mean(axis=0))
+    np.testing.assert_allclose(thin[1], runs[2].metrics["train_loss"])
+    last = losses[:, -1]
+    expected = stats.t.interval(0.95, 1, loc=last.mean(), scale=stats.sem(last))
+    band = band_of(axes, 0)
+    assert np.any(np.isclose(band, expected[0]))
+    assert "thin lines that end in ×: 1 diverged, not averaged" in drawing.notes
+    assert axes.get_ylabel() == "train loss (nats)"
+
+
+def test_a_long_curve_is_averaged_in_windows(outputs):
+    loss = np.arange(600.0) + 1
+    write_run(outputs / "a", loss=loss, steps=600)
+
+    drawing = draw(select_runs([]), kind="curves")
+
+    (axes,) = drawing.figure.axes
+    ((x, y),) = solid_lines(axes)
+    np.testing.assert_allclose(y, loss.reshape(60, 10).mean(axis=1))
+    np.testing.assert_allclose(x, y - 1)
+    assert axes.get_ylabel() == "train loss (nats, mean of 10 steps)"
+
+
+def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_layer(sweep):
+    runs = select_runs(["depth=16", "skip=none"])
+
+    drawing = draw(runs, kind="profile", steps="first")
+
+    (axes,) = drawing.figure.axes
+    rows = np.stack([run.profiles["signal_grad"][0] for run in runs])
+    ((_, mean),) = solid_lines(axes)
+    np.testing.assert_allclose(mean, stats.gmean(rows))
+    (prediction,) = dashed_lines(axes)
+    predicted = np.asarray(prediction.get_ydata())
+    np.testing.assert_allclose(predicted[-1], mean[-1])
+    np.testing.assert_allclose(predicted[0], mean[-1] * 0.5**8)
+    assert axes.get_title() == "step 0"
+    assert axes.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
+
+
+def test_a_profile_has_a_row_of_panels_for_each_step(sweep):
+    drawing = draw(select_runs(["depth=4"]), kind="profile")
+
+    assert [axes.get_title() for axes in drawing.figure.axes] == ["step 0", "step 1"]
+
+
+def test_zeros_are_left_out_of_a_logarithmic_profile(outputs):
+    signal = [[0.0, 1e-3, 1.0], [0.0, 1e-3, 1.0]]
+    write_run(outputs / "a", {"model.depth": 2}, signal=signal)
+
+    drawing = draw(select_runs([]), kind="profile", steps="last")
+
+    (axes,) = drawing.figure.axes
+    ((_, mean),) = solid_lines(axes)
+    assert np.isnan(mean[0])
+    assert "values that are exactly 0 are not drawn" in drawing.notes
+
+
+def test_a_heat_map_has_a_panel_for_each_setting(sweep):
+    drawing = draw(select_runs(["depth=4"]), kind="heatmap")
+
+    *panels, bar = drawing.figure.axes
+    assert [axes.get_title() for axes in panels] == ["skip none", "skip identity"]
+    assert bar.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
+    assert cells_of(panels[0]).shape == (5, 2)
+
+
+def test_a_phase_diagram_has_the_means_and_the_curve_of_theory(outputs, monkeypatch):
+    monkeypatch.setattr("research.reporting.plots.phase.THEORY_POINTS", 4)
+    for depth in (2, 4, 8, 16):
+        for sigma in (0.8, 1.0, 1.5, 2.0):
+            settings = {
+                "model.depth": depth,
+                "init.kind": "gaussian",
+                "init.sigma_w": sigma,
+                "init.sigma_b": 0.2,
+                "activation.kind": "tanh",
+            }
+            write_run(outputs / f"{depth} {sigma}", settings, final={"eval_accuracy": sigma / 2})
+
+    drawing = draw(select_runs([]))
+
+    axes, bar = drawing.figure.axes
+    assert axes.get_xlabel() == "$\\sigma_w$"
+    assert axes.get_ylabel() == "depth (layers)"
+    assert bar.get_ylabel() == "eval accuracy"
+    np.testing.assert_allclose(cells_of(axes), np.tile([0.4, 0.5, 0.75, 1.0], (4, 1)))
+    assert dashed_lines(axes)
+    assert "dashed: mean-field theory, 6 ξ_c, the depth that information reaches" in drawing.notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"phase"}))
+def test_every_kind_draws_a_sweep(sweep, kind):
+    drawing = draw(select_runs([]), kind=kind)
+
+    for axes in drawing.figure.axes:
+        assert axes.has_data()
+    drawing.figure.draw_without_rendering()
+
+
+# The command
+
+
+def test_the_command_writes_three_files_and_says_where(fathom, own_sweep):
+    said = fathom("plot", "depth=4", "skip=none", "--kind", "curves")
+
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[-1] == "figure: outputs/study/curves_train_loss.png .svg .pdf"
+    for ending in ("png", "svg", "pdf"):
+        assert (own_sweep / "study" / f"curves_train_loss.{ending}").stat().st_size > 1000
+
+
+def test_out_names_one_file(fathom, own_sweep, tmp_path):
+    said = fathom("plot", "depth=4", "--out", "figures/mine.svg")
+
+    assert said.code == 0, said.err
+    assert [file.name for file in (tmp_path / "figures").iterdir()] == ["mine.svg"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["skip=rezero"], "none of the 17 runs"),
+        (["--kind", "lines"], "did you mean line?"),
+        (["--x", "dpeth"], "did you mean depth?"),
+        (["--color", "skp"], "did you mean skip"),
+        (["--facet", "model.dpth"], "did you mean model.depth?"),
+        (["--x", "depth", "--color", "depth"], "only one of --x, --color and --facet"),
+        (["--y", "eval_acuracy"], "did you mean eval_accuracy?"),
+        (["--kind", "curves", "--y", "train_los"], "did you mean train_loss?"),
+        (["--kind", "profile", "--y", "signal_gard"], "did you mean signal_grad?"),
+        (["--kind", "profile", "--y", "dead"], "measure=full records it"),
+        (["--kind", "profile", "--steps", "17"], "the nearest that was is 1"),
+        (["--kind", "profile", "--steps", "end"], "first, last or the number of a step"),
+        (["--kind", "phase"], "two settings of numbers"),
+        (["--log", "z"], "--log must be one of x, y, xy, none"),
+        (["--out", "figure.jpg"], "--out must end in .png, .svg, .pdf"),
+        (["--colour", "skip"], "--colour is no option of fathom plot"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_with_the_nearest_name(fathom, sweep, words, part):
+    said = fathom("plot", *words)
+
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert part in said.err
+    assert not list(sweep.glob("**/*.png"))
+
+
+def test_runs_that_measured_nothing_have_no_profile(fathom, outputs):
+    write_run(outputs / "a")
+
+    said = fathom("plot", "--kind", "profile")
+
+    assert said.code == 2
+    assert "no run measured its layers" in said.err
+
+
+# Axes
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([4, 16, 64], True),
+        ([0.001, 0.003, 0.01], True),
+        ([1, 2, 3, 4], False),
+        ([5, 10, 20, 40], True),
+        ([0, 1, 10], False),
+        ([0.5, 1.0, 2.0], False),
+        ([1], False),
+        ([1, 100], True),
+    ],
+)
+def test_settings_in_geometric_steps_have_a_logarithmic_axis(values, expected):
+    assert is_geometric(values) == expected
+
+
+def test_numbers_over_decades_are_logarithmic():
+    assert is_logarithmic([1, 100, np.nan])
+    assert not is_logarithmic([1, 10])
+    assert not is_logarithmic([0, 100])
+    assert not is_logarithmic([])
+
+
+def test_ticks_that_would_overlap_are_left_out():
+    assert thinned([1, 2, 4, 8], is_log=True) == [1, 2, 4, 8]
+    assert thinned([0, 0.01, 0.02, 1.0], is_log=False) == [0, 1.0]
