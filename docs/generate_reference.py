@@ -28,7 +28,7 @@ from research.gauges.table import (
     Gauge,
     Metric,
 )
-from research.records.trackers.layers import TRACKED_PROFILES
+from research.records.trackers.layers import TRACKED_PROFILES, layers_section
 
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
@@ -208,7 +208,7 @@ def _tracker_keys(name: str) -> str:
     """The keys of a profile in W&B: the numbers that summarise it, and the pattern of layers."""
     (profile,) = (profile for profile in TRACKED_PROFILES if profile.name == name)
     keys = ", ".join(f"`{number}`" for number in profile.summary)
-    layers = f"; `{name}/depth_…`" if profile.has_spread else ""
+    layers = f"; `{layers_section(name)}/depth_…`" if profile.has_spread else ""
     return f"`{name}/` {keys}{layers}"
 
 

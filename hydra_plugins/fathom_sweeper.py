@@ -75,9 +75,11 @@ class FathomSweeper(BasicSweeper):
         from research.runner.completion import complete_ended_run
         from research.runner.run_spec import read_ended
         from research.sweeps.jobs import expand_jobs, find_unique_jobs
+        from research.sweeps.placement import place_jobs
 
         assert self.config is not None
         jobs = expand_jobs(self.params or {}, self.arms, arguments, self.composer)
+        jobs = place_jobs(jobs, self.composer, self.config)
         run_specs = [self.composer.make_run_spec(self.config, job) for job in jobs]
         numbers = find_unique_jobs(jobs, run_specs)
         results: dict[int, Result] = {}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from research.records.queries import at_best_rate, final_by_seed, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim_on_every_seed
 
 PLAIN = "none"
 RESIDUAL = "inv_sqrt_depth"
@@ -61,19 +61,17 @@ def _degrades(
     deep = losses(runs, PLAIN, 64, select_rate)
     ratios = divide_by_seed(deep, shallow)
     return [
-        claim(
+        claim_on_every_seed(
             f"{rate_name}: training loss, plain-64 over plain-8",
             source=SOURCE,
-            expected="≥ 20 on every seed",
             values=ratios,
-            holds=min(ratios) >= 20,
+            at_least=20,
         ),
-        claim(
+        claim_on_every_seed(
             f"{rate_name}: training loss of plain-64",
             source=SOURCE,
-            expected="≥ 0.3 on every seed",
             values=list(deep.values()),
-            holds=min(deep.values()) >= 0.3,
+            at_least=0.3,
         ),
     ]
 
@@ -84,12 +82,11 @@ def _cured(
     rate_name: str,
 ) -> Claim:
     values = list(losses(runs, RESIDUAL, 64, select_rate).values())
-    return claim(
+    return claim_on_every_seed(
         f"{rate_name}: training loss of residual-64",
         source=SOURCE,
-        expected="≤ 0.05 on every seed",
         values=values,
-        holds=max(values) <= 0.05,
+        at_most=0.05,
     )
 
 
@@ -97,10 +94,9 @@ def _order(runs: Sequence[Run]) -> Claim:
     shallow = losses(runs, RESIDUAL, 8, at_usual_rate)
     deep = losses(runs, RESIDUAL, 64, at_usual_rate)
     ratios = divide_by_seed(deep, shallow)
-    return claim(
+    return claim_on_every_seed(
         f"learning rate {RATE:g}: training loss, residual-64 over residual-8",
         source=SOURCE,
-        expected="≤ 1 on every seed",
         values=ratios,
-        holds=max(ratios) <= 1,
+        at_most=1,
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from research.records.queries import at_best_rate, final_values, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 
 SAXE = "Saxe, McClelland, Ganguli 2014"
 PENNINGTON = "Pennington, Schoenholz, Ganguli 2017"
@@ -90,21 +90,19 @@ def _greatest(runs: Sequence[Run], depth: int) -> Claim:
 
 def _orthogonal_trains(runs: Sequence[Run]) -> Claim:
     accuracies = train_accuracies(runs, "orthogonal")
-    return claim(
+    return claim_on_every_seed(
         "tanh, depth 200, orthogonal, best learning rate: training accuracy after 150 steps",
         source=PENNINGTON,
-        expected="≥ 0.9 on every seed",
         values=accuracies,
-        holds=min(accuracies) >= 0.9,
+        at_least=0.9,
     )
 
 
 def _gaussian_does_not_train(runs: Sequence[Run]) -> Claim:
     accuracies = train_accuracies(runs, "lecun")
-    return claim(
+    return claim_on_every_seed(
         "the same with Gaussian weights of the same variance",
         source=PENNINGTON,
-        expected="≤ 0.6 on every seed",
         values=accuracies,
-        holds=max(accuracies) <= 0.6,
+        at_most=0.6,
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from research.records.queries import where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 
 COHEN = "Cohen, Kaur, Li, Kolter, Talwalkar 2021"
 STEP_BELOW = 0.05  # the step size η whose edge 2/η is out of reach
@@ -64,25 +64,23 @@ def _hovers(runs: Sequence[Run], step_size: float) -> Claim:
 
 def _rises(runs: Sequence[Run], step_size: float) -> Claim:
     fractions = [rising_fraction(run) for run in select_step_size(runs, step_size)]
-    return claim(
+    return claim_on_every_seed(
         f"η = {step_size}: fraction of the losses, every 50 steps, "
         "that are greater than the one before",
         source=f"{COHEN}, Fig. 1",
-        expected="≥ 0.1 on every seed",
         values=fractions,
-        holds=min(fractions) >= 0.1,
+        at_least=0.1,
     )
 
 
 def _stays_below(runs: Sequence[Run]) -> Claim:
     group = select_step_size(runs, STEP_BELOW)
     greatest = [float(np.max(sharpness_over_edge(run))) for run in group]
-    return claim(
+    return claim_on_every_seed(
         f"η = {STEP_BELOW}: greatest sharpness over 2/η",
         source=f"{COHEN}, §3.1",
-        expected="< 0.5 on every seed",
         values=greatest,
-        holds=max(greatest) < 0.5,
+        below=0.5,
     )
 
 
@@ -103,10 +101,9 @@ def _learns(runs: Sequence[Run]) -> Claim:
     for run in runs:
         losses = run.metrics["train_loss"]
         ratios.append(float(losses[-1] / losses[0]))
-    return claim(
+    return claim_on_every_seed(
         "every η: final over initial training loss",
         source=f"{COHEN}, Fig. 5",
-        expected="< 1 on every seed",
         values=ratios,
-        holds=max(ratios) < 1,
+        below=1,
     )

@@ -133,9 +133,10 @@ def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
     axes.plot([], [], "x-", color=PALETTE[1], label=f"{SHALLOW} layers, not clipped: ends at ×")
     axes.axhline(math.log(10), color="0.5", linewidth=0.7)
     axes.text(300, math.log(10) * 1.3, "guessing", fontsize=6.5, color="0.4", ha="right")
-    axes.legend(loc="center right", bbox_to_anchor=(1, 0.47), fontsize=6.5)
+    axes.legend(loc="upper right", fontsize=6.5)
     axes.set(
         yscale="log",
+        ylim=(3e-3, 1e13),
         xlabel="training step",
         ylabel="training loss (nats)",
         title="Clipping rescues, up to a depth",

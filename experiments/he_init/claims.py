@@ -14,7 +14,7 @@ from research.records.queries import (
     window_means,
 )
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 
 # σ_w²
 XAVIER = 1
@@ -69,12 +69,11 @@ def _name(variance: float) -> str:
 
 def _stalls(runs: Sequence[Run]) -> Claim:
     losses = list(final_losses(runs, 30, XAVIER).values())
-    return claim(
+    return claim_on_every_seed(
         "30 layers, Xavier, best learning rate: training loss stays near ln 10 = 2.303",
         source=SOURCE,
-        expected="≥ 2.2 on every seed",
         values=losses,
-        holds=min(losses) >= 2.2,
+        at_least=2.2,
     )
 
 
@@ -85,12 +84,11 @@ def _loss_at_most(
     limit: float,
 ) -> Claim:
     losses = list(final_losses(runs, layers, variance).values())
-    return claim(
+    return claim_on_every_seed(
         f"{layers} layers, {_name(variance)}, best learning rate: training loss",
         source=SOURCE,
-        expected=f"≤ {limit:g} on every seed",
         values=losses,
-        holds=max(losses) <= limit,
+        at_most=limit,
     )
 
 
@@ -98,12 +96,11 @@ def _xavier_ends_higher(runs: Sequence[Run]) -> Claim:
     xavier = final_losses(runs, 22, XAVIER)
     he = final_losses(runs, 22, HE)
     ratios = [xavier[seed] / he[seed] for seed in he]
-    return claim(
+    return claim_on_every_seed(
         "22 layers, best learning rates: training loss, Xavier's over He's",
         source=SOURCE,
-        expected="≥ 3 on every seed",
         values=ratios,
-        holds=min(ratios) >= 3,
+        at_least=3,
     )
 
 
@@ -111,13 +108,12 @@ def _xavier_learns_later(runs: Sequence[Run]) -> Claim:
     xavier = by_seed(select_best(runs, 22, XAVIER))
     he = by_seed(select_best(runs, 22, HE))
     delays = [_steps_to_half(xavier[seed]) - _steps_to_half(he[seed]) for seed in he]
-    return claim(
+    return claim_on_every_seed(
         "22 layers, best learning rates: "
         "steps by which Xavier halves ln 10 later than He (300 where it never does)",
         source=SOURCE,
-        expected="> 0 on every seed",
         values=delays,
-        holds=min(delays) > 0,
+        above=0,
     )
 
 

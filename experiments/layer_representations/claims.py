@@ -9,7 +9,7 @@ import numpy as np
 
 from research.records.queries import where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim_on_every_seed
 
 ALAIN = "Alain & Bengio 2016"
 PAPYAN = "Papyan, Han, Donoho 2020"
@@ -42,23 +42,21 @@ def last_over_first(values: np.ndarray) -> float:
 
 def _probes_improve(runs: Sequence[Run]) -> Claim:
     rises = [greatest_rise(run.inspections["probe_error"][TRAINED]) for run in runs]
-    return claim(
+    return claim_on_every_seed(
         "trained: greatest rise of a linear probe's training error from one layer to the next",
         source=ALAIN,
-        expected=f"≤ {TOLERANCE} on every seed",
         values=rises,
-        holds=max(rises) <= TOLERANCE,
+        at_most=TOLERANCE,
     )
 
 
 def _random_layers_lose(runs: Sequence[Run]) -> Claim:
     ratios = [last_over_first(run.inspections["probe_error"][RANDOM]) for run in runs]
-    return claim(
+    return claim_on_every_seed(
         "random weights: a linear probe's training error in the last layer over that in the first",
         source=ALAIN,
-        expected="≥ 2 on every seed",
         values=ratios,
-        holds=min(ratios) >= 2,
+        at_least=2,
     )
 
 
@@ -67,23 +65,21 @@ def _held_out_improves(runs: Sequence[Run]) -> Claim:
     for run in runs:
         errors = run.inspections["probe_eval_error"]
         gains.append(float(errors[RANDOM][-1] - errors[TRAINED][-1]))
-    return claim(
+    return claim_on_every_seed(
         "last layer, held-out digits: error of a linear probe, random minus trained",
         source=ALAIN,
-        expected="> 0 on every seed",
         values=gains,
-        holds=min(gains) > 0,
+        above=0,
     )
 
 
 def _classes_contract(runs: Sequence[Run]) -> Claim:
     ratios = [last_over_first(run.inspections["class_spread"][TRAINED]) for run in runs]
-    return claim(
+    return claim_on_every_seed(
         "trained: variance within classes over variance between classes, last layer over first",
         source=PAPYAN,
-        expected="< 1 on every seed",
         values=ratios,
-        holds=max(ratios) < 1,
+        below=1,
     )
 
 
@@ -92,10 +88,9 @@ def _random_classes_do_not(runs: Sequence[Run]) -> Claim:
     for run in runs:
         spreads = run.inspections["class_spread"]
         ratios.append(float(spreads[TRAINED][-1] / spreads[RANDOM][-1]))
-    return claim(
+    return claim_on_every_seed(
         "last layer: the same variance ratio, trained over random",
         source=PAPYAN,
-        expected="< 0.5 on every seed",
         values=ratios,
-        holds=max(ratios) < 0.5,
+        below=0.5,
     )

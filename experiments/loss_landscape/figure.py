@@ -28,11 +28,11 @@ ZOOM = 1.3  # of the surfaces, which leave much of their panels empty
 def figure(runs: Sequence[Run]) -> Figure:
     """Above four surfaces on one scale; below the path, two straight lines, and a saddle."""
     canvas = Figure(figsize=(7.6, 4.6), layout="constrained")
-    parts: Any = canvas.subfigures(2, 1, height_ratios=(1, 1.15))
+    parts: Any = canvas.subfigures(2, 1, height_ratios=(0.8, 1.15))
     upper, lower = parts
     _draw_surfaces(upper, runs)
     grid = lower.add_gridspec(1, 3, width_ratios=(1.1, 1, 1))
-    _draw_path(lower.add_subplot(grid[0, 0]), where(runs, {"measure.inspect": ["weights"]})[0])
+    _draw_path(lower.add_subplot(grid[0, 0]), where(runs, {"measure.inspect": ["parameters"]})[0])
     _draw_lines(lower.add_subplot(grid[0, 1]), runs)
     (saddle,) = where(runs, {"init.kind": "zeros"})
     _draw_saddle(lower.add_subplot(grid[0, 2], projection="3d"), saddle)
@@ -52,7 +52,7 @@ def _draw_surfaces(canvas: Any, runs: Sequence[Run]) -> None:
         coordinates = measured["surface_coordinate"][TRAINED]
         logs = np.log10(measured["surface_loss"][TRAINED])
         _draw_relief(axes, coordinates, np.clip(logs, *LOG_LIMITS), LOG_LIMITS)
-        axes.set_title(title, fontsize=8, y=1.0)
+        axes.set_title(title, fontsize=8, y=1.08)
         axes.set_zlim(*LOG_LIMITS)
         axes.set_zticks([-2, 0, 2, 4])
         labels = ["0.01", "1", "100", "10⁴"] if number == 0 else [""] * 4
@@ -90,7 +90,7 @@ def _draw_relief(
 def _draw_path(axes: Axes, run: Run) -> None:
     from research.runner.landscape import losses_along_path
 
-    plane = losses_along_path(run.directory, run.inspections["weights"])
+    plane = losses_along_path(run.directory, run.inspections["parameters"])
     logs = np.log10(plane.losses)
     axes.contourf(plane.first, plane.second, logs.T, 16, cmap=COLOURS)
     axes.plot(*plane.path.T, "o-", color="white", markersize=2.5, linewidth=1)
@@ -111,7 +111,7 @@ def _draw_path(axes: Axes, run: Run) -> None:
     shares = 100 * plane.shares
     axes.set(
         xlabel=f"first direction ({shares[0]:.0f} % of the way)",
-        ylabel=f"second ({shares[1]:.0f} %)",
+        ylabel=f"second direction ({shares[1]:.0f} %)",
         title="The path downhill, seen from above",
         xticks=[],
         yticks=[],
@@ -126,7 +126,7 @@ def _draw_lines(axes: Axes, runs: Sequence[Run]) -> None:
     downhill = np.stack([run.inspections["interpolation_loss"][TRAINED] for run in group])
     shares = np.linspace(0, 1, downhill.shape[1])
     band(axes, shares, downhill, color=PALETTE[0], label="from start to trained")
-    solutions = where(runs, {"measure.inspect": ["weights"]})[:4]
+    solutions = where(runs, {"measure.inspect": ["parameters"]})[:4]
     ridges = []
     for first, second in zip(solutions, solutions[1:], strict=False):
         ridges.append(losses_between(first.directory, second.directory))

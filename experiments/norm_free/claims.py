@@ -11,7 +11,7 @@ from research.records.queries import (
     where,
 )
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 
 REZERO = "Bachlechner et al. 2020"
 
@@ -50,25 +50,23 @@ def _claim_accuracy(
 ) -> Claim:
     best = at_best_rate(where(runs, {"model.depth": depth}))
     values = final_values(best, "train_accuracy")
-    return claim(
+    return claim_on_every_seed(
         f"{depth} layers, {steps} steps at the best learning rate: "
         "training accuracy of the last epoch",
         source=REZERO,
-        expected=f"≥ {threshold} on every seed",
         values=values,
-        holds=min(values) >= threshold,
+        at_least=threshold,
     )
 
 
 def _claim_loss(runs: Sequence[Run]) -> Claim:
     adam = where(runs, {"optimizer.kind": "adam"})
     values = final_values(adam, "train_loss")
-    return claim(
+    return claim_on_every_seed(
         "64 layers, Adam, 200 steps: training loss of the last epoch",
         source=REZERO,
-        expected="≤ 0.05 on every seed",
         values=values,
-        holds=max(values) <= 0.05,
+        at_most=0.05,
     )
 
 

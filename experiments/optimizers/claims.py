@@ -18,7 +18,7 @@ from jax import Array, lax
 from research.config.options import Adam, Momentum, Optimizer, OptimizerKind
 from research.records.queries import by_seed, final, setting_values, where, window_means
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 from research.training.optimizers import make_optimizer
 from research.training.precision import precision_context
 
@@ -400,12 +400,11 @@ def _monotone(runs: Sequence[Run]) -> list[Claim]:
             values=below,
             holds=max(below) == 0,
         ),
-        claim(
+        claim_on_every_seed(
             "(d) digits, full batch, η above 2/sharpness at some time: the same",
             source="Cohen et al. 2021",
-            expected="> 0 on every seed",
             values=above,
-            holds=min(above) > 0,
+            above=0,
         ),
     ]
 
@@ -458,22 +457,20 @@ def _compare(
 
 def _by_examples(runs: Sequence[Run]) -> Claim:
     ratios = _compare(runs, FIRST_EXAMPLES, FIRST_EXAMPLES // NUM_EXAMPLES)
-    return claim(
+    return claim_on_every_seed(
         f"(d) digits, after {FIRST_EXAMPLES} examples: loss of one example at a time over that of "
         "the full batch",
         source=BOTTOU,
-        expected="< 0.5 on every seed",
         values=ratios,
-        holds=max(ratios) < 0.5,
+        below=0.5,
     )
 
 
 def _by_steps(runs: Sequence[Run]) -> Claim:
     ratios = _compare(runs, FIRST_STEPS, FIRST_STEPS)
-    return claim(
+    return claim_on_every_seed(
         f"(d) digits, after {FIRST_STEPS} steps: the same",
         source=BOTTOU,
-        expected="> 2 on every seed",
         values=ratios,
-        holds=min(ratios) > 2,
+        above=2,
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.records.queries import by_seed, final_by_seed, final_values, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim, mean_interval
+from research.reproduce.claims import Claim, claim, claim_on_every_seed, mean_interval
 
 SRIVASTAVA = "Srivastava et al. 2014"
 BISHOP = "Bishop 1995"
@@ -41,6 +41,7 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     return [
         _learns_by_heart(runs),
         _gets_worse(runs),
+        _rises_with_confidence(runs),
         _remedy_helps(runs, "input noise 1.0", BISHOP),
         _remedy_helps(runs, "weight decay", KROGH),
         _dropout_does_not(runs),
@@ -64,12 +65,11 @@ def held_out_losses(run: Run) -> np.ndarray:
 
 def _learns_by_heart(runs: Sequence[Run]) -> Claim:
     losses = final_values(select_arm(runs, "plain"), "train_loss")
-    return claim(
+    return claim_on_every_seed(
         "plain, 100 examples: training loss after 1500 steps",
         source=ZHANG,
-        expected="< 0.001 on every seed",
         values=losses,
-        holds=max(losses) < 0.001,
+        below=0.001,
     )
 
 
@@ -78,12 +78,35 @@ def _gets_worse(runs: Sequence[Run]) -> Claim:
     for run in select_arm(runs, "plain"):
         losses = held_out_losses(run)
         ratios.append(float(losses[-1] / losses.min()))
-    return claim(
+    return claim_on_every_seed(
         "plain, 100 examples: final held-out loss over its minimum during training",
         source="Prechelt 1998",
-        expected="≥ 1.15 on every seed",
         values=ratios,
-        holds=min(ratios) >= 1.15,
+        at_least=1.15,
+    )
+
+
+def _rises_with_confidence(runs: Sequence[Run]) -> Claim:
+    """Logits that are c ≥ 1 times as large make the loss of an example at most c times as large.
+
+    A small training loss is the exponential of minus the logits' margin, so its logarithm tells how
+    much the logits have grown since the best moment.
+    """
+    shares = []
+    for run in select_arm(runs, "plain"):
+        evaluated = np.flatnonzero(np.isfinite(run.metrics["eval_loss"]))
+        unseen = held_out_losses(run)
+        seen = np.log(run.metrics["train_loss"][evaluated])
+        best = int(np.argmin(unseen))
+        growth = seen[-1] / seen[best]
+        shares.append(float((unseen[-1] / unseen[best] - 1) / (growth - 1)))
+    return claim(
+        "the same ratio minus 1, over c − 1, where c is the logarithm of the final training loss "
+        "over that at the best moment",
+        source="ln Σ exp(c·z) ≤ c·ln Σ exp(z) for c ≥ 1: growing logits",
+        expected="above 0 and at most 1 on every seed",
+        values=shares,
+        holds=min(shares) > 0 and max(shares) <= 1,
     )
 
 
@@ -126,23 +149,21 @@ def _more_data_help(runs: Sequence[Run]) -> Claim:
     plain = final_by_seed(select_arm(runs, "plain"), "eval_loss")
     more = final_by_seed(select_arm(runs, "1400 examples"), "eval_loss")
     ratios = [more[seed] / plain[seed] for seed in plain]
-    return claim(
+    return claim_on_every_seed(
         "1400 examples: final held-out loss over that of 100 examples",
         source="Vapnik 1998: more examples, less to learn by heart",
-        expected="< 0.25 on every seed",
         values=ratios,
-        holds=max(ratios) < 0.25,
+        below=0.25,
     )
 
 
 def _learns_random_labels(runs: Sequence[Run]) -> Claim:
     accuracies = final_values(select_arm(runs, "random labels"), "train_accuracy")
-    return claim(
+    return claim_on_every_seed(
         "labels drawn at random: training accuracy",
         source=ZHANG,
-        expected="> 0.99 on every seed",
         values=accuracies,
-        holds=min(accuracies) > 0.99,
+        above=0.99,
     )
 
 
@@ -163,13 +184,12 @@ def _masks_keep_the_mean(runs: Sequence[Run]) -> Claim:
     deviations = []
     for run in by_seed(where(runs, {"activation.kind": "linear"})).values():
         deviations.append(mask_deviation(run))
-    return claim(
+    return claim_on_every_seed(
         "linear network, dropout 0.5: mean output of 10⁴ random masks minus the output without "
         "masks, in standard errors, root mean square over outputs",
         source=f"{SRIVASTAVA}, §10",
-        expected="≤ 3 on every seed",
         values=deviations,
-        holds=max(deviations) <= 3,
+        at_most=3,
     )
 
 

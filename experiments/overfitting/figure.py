@@ -28,6 +28,8 @@ ARMS = {
 RANDOM_LABELS = {"data.label_noise": 1.0}
 SEEN = PALETTE[0]
 UNSEEN = PALETTE[1]
+ON_WHITE = {"facecolor": "white", "linewidth": 0, "pad": 0.6}  # keeps lines out of a number
+RIGHT_END = 2.0  # of the panel of accuracies, beyond its last bar
 
 
 def figure(runs: Sequence[Run]) -> Figure:
@@ -111,9 +113,11 @@ def _plot_remedies(axes: Axes, runs: Sequence[Run]) -> None:
             textcoords="offset points",
             ha="center",
             fontsize=7,
+            bbox=ON_WHITE,
         )
     axes.axhline(plain, color="black", linestyle="--", linewidth=0.9)
     axes.set_xticks(range(len(ARMS)), list(ARMS))
+    axes.set_axisbelow(True)
     axes.grid(False, axis="x")
     axes.set(ylabel="final loss on unseen examples", title="What helps, and what does not")
 
@@ -135,10 +139,16 @@ def _plot_random_labels(axes: Axes, runs: Sequence[Run]) -> None:
                 fontsize=7,
             )
     axes.axhline(10, color="black", linestyle="--", linewidth=0.9)
-    axes.text(0.5, 12, "guessing", fontsize=7, ha="center")
+    axes.text(RIGHT_END, 12, "guessing", fontsize=7, ha="right")
     axes.bar(0, 0, color=SEEN, label="its own examples")
     axes.bar(0, 0, color=UNSEEN, label="unseen examples")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handlelength=1)
     axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_axisbelow(True)
     axes.grid(False, axis="x")
-    axes.set(ylim=(0, 112), ylabel="answered correctly (%)", title="It can memorise nonsense")
+    axes.set(
+        xlim=(-0.5, RIGHT_END),
+        ylim=(0, 112),
+        ylabel="answered correctly (%)",
+        title="It can memorise nonsense",
+    )

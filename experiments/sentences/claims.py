@@ -10,7 +10,7 @@ import numpy as np
 from research.data.python_docs import labeled_paragraphs
 from research.records.queries import by_seed, final_by_seed, final_values, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim, mean_interval
+from research.reproduce.claims import Claim, claim, claim_on_every_seed, mean_interval
 
 DONG = "Dong, Cordonnier, Loukas 2021"
 VASWANI = "Vaswani et al. 2017"
@@ -103,13 +103,12 @@ def _words_collapse(runs: Sequence[Run]) -> Claim:
     spreads = []
     for run in select(runs, DEEP, WITHOUT):
         spreads.append(block_spreads(run, INITIAL)[-1])
-    return claim(
+    return claim_on_every_seed(
         "12 blocks without shortcuts, before training: how much the words of a text differ at the "
         "end, as a share of their length",
         source=DONG,
-        expected=f"≤ {COLLAPSED} on every seed",
         values=spreads,
-        holds=max(spreads) <= COLLAPSED,
+        at_most=COLLAPSED,
     )
 
 
@@ -137,12 +136,11 @@ def _words_stay_apart(
     spreads = []
     for run in select(runs, DEEP, WITH):
         spreads.append(block_spreads(run, moment)[-1])
-    return claim(
+    return claim_on_every_seed(
         f"12 blocks with shortcuts, {name}: how much the words of a text differ at the end",
         source=DONG,
-        expected=f"≥ {APART} on every seed",
         values=spreads,
-        holds=min(spreads) >= APART,
+        at_least=APART,
     )
 
 
@@ -159,24 +157,22 @@ def _learns(
 ) -> Claim:
     gains = _gains(select(runs, depth, WITH, word_vectors))
     name = word_vectors.replace("_", "-")
-    return claim(
+    return claim_on_every_seed(
         f"{depth} blocks with shortcuts, {name} word vectors: held-out accuracy minus that of "
         "always answering the most frequent topic",
         source=VASWANI,
-        expected=f"≥ {GAIN} on every seed",
         values=gains,
-        holds=min(gains) >= GAIN,
+        at_least=GAIN,
     )
 
 
 def _deep_without_does_not(runs: Sequence[Run]) -> Claim:
     gains = _gains(select(runs, DEEP, WITHOUT))
-    return claim(
+    return claim_on_every_seed(
         "12 blocks without shortcuts: the same difference",
         source=DONG,
-        expected=f"< {GAIN} on every seed",
         values=gains,
-        holds=max(gains) < GAIN,
+        below=GAIN,
     )
 
 
@@ -196,13 +192,12 @@ def _one_hot_helps(runs: Sequence[Run]) -> Claim:
 
 def _every_word_counts(runs: Sequence[Run]) -> Claim:
     shares = [share_of_least_word(run) for run in select(runs, DEEP, WITH)]
-    return claim(
+    return claim_on_every_seed(
         "12 blocks with shortcuts, trained: gradient of the loss with respect to a word, least "
         "word of 64 texts over the mean of its text",
         source="Simonyan, Vedaldi, Zisserman 2014",
-        expected=f"≥ {LEAST_SHARE} on every seed",
         values=shares,
-        holds=min(shares) >= LEAST_SHARE,
+        at_least=LEAST_SHARE,
     )
 
 
@@ -211,12 +206,11 @@ def _hardly_any_word_counts(runs: Sequence[Run]) -> Claim:
     ratios = []
     for seed, run in by_seed(select(runs, DEEP, WITH)).items():
         ratios.append(median_gradient(without[seed]) / median_gradient(run))
-    return claim(
+    return claim_on_every_seed(
         "12 blocks, trained: median gradient of a word without shortcuts over that with them",
         source=DONG,
-        expected=f"≤ {GRADIENT_RATIO} on every seed",
         values=ratios,
-        holds=max(ratios) <= GRADIENT_RATIO,
+        at_most=GRADIENT_RATIO,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from research.records.queries import at_best_rate, final_values, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim_on_every_seed
 
 TABLE = "He, Zhang, Ren, Sun 2016 (Identity mappings), Table 1"
 HIGHWAY = "Srivastava, Greff, Schmidhuber 2015; He et al. 2016, Table 1"
@@ -36,12 +36,11 @@ def _claim_below(
     losses: Sequence[float],
     limit: float,
 ) -> Claim:
-    return claim(
+    return claim_on_every_seed(
         f"32 layers, {name}, best learning rate: training loss",
         source=source,
-        expected=f"≤ {limit:g} on every seed",
         values=losses,
-        holds=max(losses) <= limit,
+        at_most=limit,
     )
 
 
@@ -51,10 +50,9 @@ def _claim_above(
     losses: Sequence[float],
     limit: float,
 ) -> Claim:
-    return claim(
+    return claim_on_every_seed(
         f"32 layers, {name}, best learning rate: training loss",
         source=source,
-        expected=f"≥ {limit:g} on every seed",
         values=losses,
-        holds=min(losses) >= limit,
+        at_least=limit,
     )

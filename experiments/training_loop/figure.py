@@ -205,6 +205,14 @@ def _draw_repeat(axes: Axes, runs: Sequence[Run]) -> None:
         axes.plot(np.maximum(shares, 1e-16), color=FORWARD, linewidth=1, alpha=0.8)
     axes.axhline(0.01, color="black", linestyle="--", linewidth=0.9)
     axes.text(44, 0.014, "1 % of the start", fontsize=7)
+    num_off = sum(map(_is_off, runs))
+    axes.text(
+        23,
+        0.1,
+        f"{num_off} of them: every unit off, only the output's bias learns",
+        color=FORWARD,
+        fontsize=7,
+    )
     axes.set(
         yscale="log",
         xlim=(0, 60),
@@ -213,6 +221,13 @@ def _draw_repeat(axes: Axes, runs: Sequence[Run]) -> None:
         ylabel="loss over its start",
     )
     _caption(axes, "Repeat: five networks, each from other random weights")
+
+
+def _is_off(run: Run) -> bool:
+    """Whether all units before the output are off at the end, so that nothing passes them."""
+    x, _ = CODE.read_example(run)
+    forward = CODE.run_forward(CODE.unpack(run.inspections["parameters"][-1]), x)
+    return not np.any(forward.slopes[-1])
 
 
 def _draw_network(

@@ -12,7 +12,7 @@ from research.config.data_options import Function, FunctionData
 from research.data.function import FUNCTIONS, load_function
 from research.records.queries import where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 
 CYBENKO = "Cybenko 1989; Hornik 1991"
 NARROW = 4
@@ -94,12 +94,11 @@ def _fits(runs: Sequence[Run], function: str) -> Claim:
     narrow = greatest_errors(runs, function, NARROW)
     wide = greatest_errors(runs, function, WIDE)
     ratios = [error / float(np.mean(narrow)) for error in wide]
-    return claim(
+    return claim_on_every_seed(
         f"{function}: greatest error with {WIDE} units over the mean of that with {NARROW}",
         source=CYBENKO,
-        expected=f"< {GREATEST_RATIO:g} on every seed",
         values=ratios,
-        holds=max(ratios) < GREATEST_RATIO,
+        below=GREATEST_RATIO,
     )
 
 
@@ -107,24 +106,22 @@ def _step_mean(runs: Sequence[Run]) -> Claim:
     narrow = [float(np.mean(errors_of(run))) for run in select_fits(runs, "step", NARROW)]
     wide = [float(np.mean(errors_of(run))) for run in select_fits(runs, "step", WIDE)]
     ratios = [error / float(np.mean(narrow)) for error in wide]
-    return claim(
+    return claim_on_every_seed(
         f"step: mean error with {WIDE} units over that with {NARROW}",
         source=CYBENKO,
-        expected=f"< {GREATEST_MEAN_RATIO:g} on every seed",
         values=ratios,
-        holds=max(ratios) < GREATEST_MEAN_RATIO,
+        below=GREATEST_MEAN_RATIO,
     )
 
 
 def _step_jump(runs: Sequence[Run]) -> Claim:
     errors = greatest_errors(runs, "step", WIDE)
-    return claim(
+    return claim_on_every_seed(
         f"step: greatest error with {WIDE} units",
         source="a continuous function is at least ½ away from one side of the jump; less what it "
         "rises between two points of the grid",
-        expected=f"≥ {LEAST_STEP_ERROR:g} on every seed",
         values=errors,
-        holds=min(errors) >= LEAST_STEP_ERROR,
+        at_least=LEAST_STEP_ERROR,
     )
 
 
@@ -226,10 +223,9 @@ def _homogeneity(runs: Sequence[Run]) -> Claim:
         near = outputs[middle + distances]
         far = outputs[middle + 2 * distances]
         errors.append(float(np.max(np.abs(far - 2 * near))))
-    return claim(
+    return claim_on_every_seed(
         "relu, no biases, trained: |f(2x) − 2f(x)|, greatest over the grid",
         source="max(0, 2z) = 2·max(0, z)",
-        expected=f"≤ {HOMOGENEOUS:g} on every seed",
         values=errors,
-        holds=max(errors) <= HOMOGENEOUS,
+        at_most=HOMOGENEOUS,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from research.records.queries import initial_factors, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 from research.theory import profiles as theory
 
 VANISHING = "Hochreiter 1991; Glorot & Bengio 2010"
@@ -58,13 +58,12 @@ def largest(values: Sequence[float]) -> float:
 def _claim_sigmoid_vanishes(runs: Sequence[Run]) -> Claim:
     deep = where(runs, {**PLAIN_SIGMOID, "model.depth": DEEPEST})
     values = [math.exp(log_ratio(run)) for run in deep]
-    return claim(
+    return claim_on_every_seed(
         "plain sigmoid, depth 64, at initialisation: "
         "first layer's share of the last layer's squared gradient",
         source=VANISHING,
-        expected="< 1e-12 on every seed",
         values=values,
-        holds=max(values) < 1e-12,
+        below=1e-12,
     )
 
 
@@ -172,12 +171,11 @@ def _ratio_by_epoch(run: Run) -> np.ndarray:
 def _claim_skip_trains(runs: Sequence[Run]) -> Claim:
     deep = where(runs, {"skip.kind": "inv_sqrt_depth", "model.depth": DEEPEST})
     values = train_accuracies(deep)
-    return claim(
+    return claim_on_every_seed(
         "depth 64 with skip connections, every activation: training accuracy",
         source=SKIP,
-        expected="> 0.95 on every seed",
         values=values,
-        holds=min(values) > 0.95,
+        above=0.95,
     )
 
 
@@ -185,10 +183,9 @@ def _claim_sigmoid_stays_at_chance(runs: Sequence[Run]) -> Claim:
     """Chance is the most frequent class's share; 1.5 times that allows for the last batches."""
     deep = where(runs, {**PLAIN_SIGMOID, "model.depth": DEEPEST})
     values = train_accuracies(deep)
-    return claim(
+    return claim_on_every_seed(
         "plain sigmoid, depth 64: training accuracy stays at chance (0.1)",
         source=VANISHING,
-        expected="≤ 0.15 on every seed",
         values=values,
-        holds=max(values) <= 0.15,
+        at_most=0.15,
     )

@@ -4,8 +4,18 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from research.benchmark import commands, data, processes, split, steps, sweeps, torch_rows
+from research.benchmark import (
+    commands,
+    data,
+    diagnostics,
+    processes,
+    split,
+    steps,
+    sweeps,
+    torch_rows,
+)
 from research.benchmark.timing import Measurement, ReportProgress
+from research.config.options import INSPECTIONS
 from research.config.suggestions import format_suggestion
 
 
@@ -45,6 +55,16 @@ RESNET_20 = (
     "data.examples=640",
     "train.batch_size=128",
 )
+
+
+def _diagnostic_row(name: str) -> Row:
+    return Row(
+        f"inspect_{name}",
+        f"one measurement of {name} / step of the same network with the default gauges",
+        functools.partial(diagnostics.compare_with_step, name=name),
+    )
+
+
 ALL_ROWS = (
     Row(
         "gauges",
@@ -86,6 +106,7 @@ ALL_ROWS = (
         bound="≤",
         budget=1.10,
     ),
+    *map(_diagnostic_row, INSPECTIONS),
     Row(
         "dynamic",
         "bare step with dynamic loss scaling / bare step",

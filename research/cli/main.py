@@ -46,6 +46,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_command(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] == "complete":  # called by the shell when Tab is pressed
+        from research.cli.complete import print_candidates
+
+        return print_candidates(arguments[1:])
     check_words(arguments)
     check_command(arguments)
     if arguments[0] == "train":

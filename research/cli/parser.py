@@ -128,6 +128,29 @@ COMMANDS = {
         "what differs between two runs, or two groups of seeds: settings, numbers, first step",
         options=(OUT, JSON),
     ),
+    "report": Command(
+        "[FILTER… | RUN…] [--out FILE]",
+        "one interactive HTML file for a run, a sweep or an experiment; needs no network",
+        options=(
+            Option("out", "where it is written (default: report.html beside the runs)", "FILE"),
+        ),
+    ),
+    "dash": Command(
+        "[FILTER… | RUN…] [--port PORT]",
+        "the report of all runs in your browser, live while they train; only for this machine",
+        options=(
+            Option("port", "the port on 127.0.0.1 (default: 8765, or the next free one)", "PORT"),
+        ),
+    ),
+    "rm": Command(
+        "RUN… | FILTER… [--yes]",
+        "remove runs with their offline W&B folders, after asking",
+        options=(Option("yes", "remove without asking"),),
+    ),
+    "completion": Command(
+        "bash | zsh | fish",
+        "print the script that completes commands and settings when you press Tab",
+    ),
     "landscape": Command(
         "RUN [OTHER]",
         "draw the loss around a run's final weights, and on the way to another run; "
@@ -144,6 +167,10 @@ COMMANDS = {
             Option("dry-run", "show what would be uploaded, and upload nothing"),
             Option("jobs", "how many runs are uploaded at once (default: 4)", "NUMBER", "4"),
         ),
+    ),
+    "workspace": Command(
+        "[STUDY…]",
+        "lay out a saved view and a report of a study in Weights & Biases; fathom sync sends them",
     ),
     "bench": Command(
         "[ROW…] [--device] [--quick]",

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from research.records.record import Lock, RunLocked, read_info
 from research.records.run_info import DamagedRecord
 from research.records.runs import METRICS, Run, find_runs
 from research.records.trackers.server import ServerUnavailable
+from research.records.trackers.views import FILE as VIEWS
 
 OUTPUTS = Path("outputs")
 MAX_JOBS = 16  # each has threads and connections of its own
@@ -45,6 +46,8 @@ class Upload:
         """The name of a W&B folder, or the path of a run directory."""
         if (self.directory / "run.json").exists():
             return str(self.directory)
+        if (self.directory / VIEWS).exists():
+            return f"view and report of {self.directory.name}"
         return self.directory.name
 
 
@@ -140,7 +143,19 @@ def _find_uploads(words: Sequence[str]) -> Found:
         runs = {run.directory.absolute(): run for run in find_runs(OUTPUTS)}
         folders = offline_runs(Path(os.environ.get("WANDB_DIR") or OUTPUTS))
     found = _uploads_of_runs(list(runs.values()))
-    return Found(found.uploads + _uploads_of_folders(folders), found.num_complete)
+    uploads = found.uploads + _uploads_of_folders(folders)
+    return Found(uploads + _uploads_of_views(runs), found.num_complete)
+
+
+def _uploads_of_views(directories: Iterable[Path]) -> list[Upload]:
+    """The studies of run directories whose view or report the server lacks."""
+    from research.records.trackers.views import has_pending_views
+
+    uploads = []
+    for study in dict.fromkeys(directory.parent for directory in directories):
+        if has_pending_views(study):
+            uploads.append(Upload(study, study, 0, partial(_send_views, study)))
+    return uploads
 
 
 def _uploads_of_runs(runs: Sequence[Run]) -> Found:
@@ -333,6 +348,7 @@ def _upload_locked(upload: Upload) -> None:
 
 def _send_record(directory: Path, _: Lock) -> None:
     """Brings W&B's server to what the tables of a run say, and tidies up after a killed run."""
+    from research.diagnosis.steps import judge_steps
     from research.records.mirror import complete_mirror, keeps_checkpoints
     from research.records.trackers.wandb import has_ended
     from research.runner.completion import remove_leftovers
@@ -340,10 +356,16 @@ def _send_record(directory: Path, _: Lock) -> None:
     info = read_info(directory) or {}
     if has_ended(info):
         remove_leftovers(directory, keep_checkpoints=keeps_checkpoints(directory))
-    complete_mirror(directory, must_upload=True)
+    complete_mirror(directory, must_upload=True, judge=judge_steps)
 
 
 def _send_folder(folder: Path, lock: Lock) -> None:
     from research.records.trackers.folders import upload_folder
 
     upload_folder(folder, lock)
+
+
+def _send_views(study: Path, _: Lock) -> None:
+    from research.records.trackers.views import send_views
+
+    send_views(study)

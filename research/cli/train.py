@@ -24,6 +24,7 @@ from research.runner.progress import Silent
 from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
+from research.sweeps.placement import place_single_run
 
 _current_session: ContextVar[Session] = ContextVar("session")
 
@@ -46,6 +47,7 @@ class CheckFirst(Callback):
         try:
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
             record_depth(config, run_spec.config)
+            run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:

@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 from research.config import schema
+from research.config.numbers import check_not_lost
+from research.config.yaml_files import load_bounded
 
 EXAMPLE = "seed: 0"
 GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
@@ -21,7 +23,19 @@ HEADER = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML and refuses a key that stands twice in a mapping, as OmegaConf does."""
+    """Reads YAML and refuses a key that stands twice in a mapping, as OmegaConf does.
+
+    Numbers that are too small for a number of Python are refused too.
+    """
+
+    def construct_scalar(self, node: Any) -> Any:
+        try:
+            check_not_lost(node.value)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(
+                problem=str(error), problem_mark=node.start_mark
+            ) from None
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value]
@@ -101,7 +115,7 @@ def _check_file(
 
 def _read(file: Path) -> Any:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        content = load_bounded(file.read_text(encoding="utf-8"), _Loader)
         json.dumps(content, default=str)
     except UnicodeDecodeError:
         raise ValueError(f"{file} must be text in UTF-8") from None

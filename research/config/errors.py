@@ -21,7 +21,11 @@ from research.config.system_errors import explain_system_error
 from research.config.validation import choices_of, describe_valid_values
 
 EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
-EXTRA_PACKAGES = {"submitit": "cluster", "ray": "ray"}  # the extra that installs each of them
+EXTRA_PACKAGES = {  # the extra that installs each of them
+    "submitit": "cluster",
+    "ray": "ray",
+    "wandb_workspaces": "workspace",
+}
 
 
 class UsageError(SystemExit):
@@ -77,8 +81,6 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_PACKAGES:
         extra = EXTRA_PACKAGES[error.name]
         return f"{error.name} is not installed: pip install 'fathom-gradients[{extra}]'"
-    if message == "Primary config directory not found.":
-        return " ".join(str(error).split())
     if isinstance(error, HydraException | ValueError):
         return message
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
@@ -167,8 +169,8 @@ def _find_unclosed(value: str) -> str | None:
 def _explain_missing_option(error: Any) -> str:
     """The line for an option that its group does not have."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    if not group:
-        return _first_line(error)
+    if not group:  # the folder of the configuration is missing: the second line names it
+        return " ".join(str(error).split())
     file, _, inner = group.partition("/")
     if file in EXTRA_GROUPS and inner in schema.OPTIONS:
         return f"a file of {file} chooses an option with override: - override /{inner}: {option}"

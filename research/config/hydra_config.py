@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, StringNode
@@ -15,20 +16,15 @@ from research.config import schema
 from research.config.errors import EXTRA_GROUPS, explain_group, unknown_setting
 from research.config.given_settings import check_overrides
 from research.config.naming import run_name
+from research.config.resources import resource_dir as resource_dir
 from research.config.validation import check_choices, check_config
+from research.config.yaml_files import parse_yaml
 
 STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 FIELDS = dataclasses.fields(schema.Config)
 GROUPS = [item.name for item in FIELDS if schema.is_group(item.default)]
 SWEEP_SETTINGS = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.sweeper.")
 SETTINGS_OF_THE_ROOT = [item.name for item in FIELDS if item.name not in GROUPS]
-
-
-def resource_dir(name: str) -> Path:
-    """``conf`` or ``experiments``: next to the package in a checkout, inside it once installed."""
-    package = Path(__file__).parent.parent
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
 
 
 @functools.cache
@@ -61,6 +57,8 @@ def _root_schema() -> DictConfig:
     root = OmegaConf.create()
     root["seed"] = IntegerNode(default.seed, is_optional=False)
     root["name"] = StringNode(default.name)
+    root["tags"] = list(default.tags)
+    root["notes"] = StringNode(default.notes, is_optional=False)
     for group in GROUPS:
         if group not in schema.OPTIONS:
             root[group] = _editable(getattr(default, group))
@@ -94,6 +92,8 @@ def to_config(composed: DictConfig) -> schema.Config:
             values[name] = _to_option(name, node)
         elif name == "name" and node is not None:
             values[name] = str(node)  # name=2026 is a number to Hydra
+        elif name == "tags":
+            values[name] = _to_tags(node)
         elif name in SETTINGS_OF_THE_ROOT:
             values[name] = node
         elif name != "hydra":
@@ -128,6 +128,10 @@ def read_recorded_config(file: Path) -> schema.Config:
     """
     if not file.exists():
         raise ValueError(f"{file} is missing: this is no run that Fathom trained")
+    try:
+        parse_yaml(file.read_text(encoding="utf-8"))  # refuses what OmegaConf would expand for ever
+    except (ValueError, yaml.YAMLError):
+        raise ValueError(f"{file} is damaged: it holds no settings") from None
     recorded: Any = OmegaConf.load(file)
     typed = _root_schema()
     for group in schema.OPTIONS:
@@ -136,6 +140,14 @@ def read_recorded_config(file: Path) -> schema.Config:
     composed = OmegaConf.merge(typed, recorded)
     assert isinstance(composed, DictConfig)
     return to_config(composed)
+
+
+def _to_tags(node: Any) -> tuple[str, ...]:
+    """The tags of a list, or of a single word."""
+    if OmegaConf.is_dict(node):
+        raise ValueError("tags must be a list of words in brackets, such as tags=[baseline,night]")
+    words = node if OmegaConf.is_list(node) else [node]
+    return tuple(str(word) for word in words if word is not None)
 
 
 def _explain_unknown(

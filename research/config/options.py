@@ -101,7 +101,6 @@ INSPECTIONS = (
     "loss_surface",
     "interpolation",
     "hessian_spectrum",
-    "weights",
     "tokens",
     "clipping",
 )
@@ -132,7 +131,12 @@ class Train:
         traced=True,
         shared=True,
     )
-    epochs: float = setting(30.0, "Passes over the training examples, unless steps is set.", gt=0)
+    epochs: float = setting(
+        30.0,
+        "Passes over the training examples, unless steps is set; a pass is as many steps as there "
+        "are whole batches.",
+        gt=0,
+    )
     batch_size: int = setting(128, "Examples in each update.", ge=1)
     eval_every: int | None = setting(None, "Steps between evaluations; null: once an epoch.", ge=1)
     input_noise: float = setting(

@@ -26,6 +26,7 @@ from hydra.errors import HydraException
 from research.config.errors import EXTRA_GROUPS, describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
+from research.config.numbers import check_not_lost
 from research.config.suggestions import format_suggestion
 
 MAX_JOBS = 10_000
@@ -60,6 +61,7 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
             raise ValueError(describe_syntax_error(word)) from None
         override.config_loader = loader
         _check_path(word, override)
+        _check_numbers(word)
         _check_group_value(override)
         _check_fixed(override)
         parsed.append(override)
@@ -73,6 +75,13 @@ def _check_path(word: str, override: Override) -> None:
         raise ValueError(f"{word} names no setting: write setting=value, such as model.depth=8")
     if override.package is not None and path in _group_names():
         raise ValueError(f"{word} must be {path}=…, because a group has one place, got {path}@…")
+
+
+def _check_numbers(word: str) -> None:
+    try:
+        check_not_lost(word)
+    except ValueError as error:
+        raise ValueError(f"{word} cannot be set: {error}") from None
 
 
 def _check_fixed(override: Override) -> None:

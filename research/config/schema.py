@@ -21,6 +21,8 @@ class Config:
     name: str | None = setting(
         None, "Folder of the run under outputs/; null: the time of the start."
     )
+    tags: tuple[str, ...] = setting((), "Words to find the run by, such as [baseline,night].")
+    notes: str = setting("", "A remark about the run.")
     train: options.Train = options.Train()
     model: options.Model = options.FeedForward()
     skip: options.Skip = options.Skip()

@@ -189,6 +189,10 @@ COMMAND_SYNONYMS: Mapping[str, str] = {
     "compare": "diff difference versus vs",
     "landscape": "surface valley",
     "sync": "upload push",
+    "report": "html page summary",
+    "dash": "dashboard ui serve server web board",
+    "rm": "remove delete del",
+    "completion": "completions autocomplete tab",
     "bench": "benchmark profile",
     "reproduce": "experiment repro",
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import math
 import operator
 import re
@@ -13,9 +14,11 @@ from typing import Any
 from research.config import options, schema
 from research.config.compatibility import check_compatibility
 from research.config.fields import BOUNDS, Setting, settings_of, to_plain, written
+from research.config.numbers import LEAST_FLOAT32, LEAST_FLOAT64
 from research.config.suggestions import format_suggestion
 
 MAX_NAME_BYTES = 200
+MAX_TAG_LENGTH = 64  # W&B takes no longer ones
 MAX_WHOLE = 2**31 - 1  # the largest whole number of 32 bits, of which shapes and steps consist
 NAME = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")
 
@@ -29,7 +32,9 @@ def check_config(config: schema.Config) -> None:
     for item in schema.iter_fields(config):
         if item.declared is not None:
             _check_range(item.path, item.value, item.declared)
+    _check_underflow(config)
     _check_name(config.name)
+    _check_tags(config.tags)
     _check_lists(config)
     _check_selectors(config)
     _check_effects(config)
@@ -55,6 +60,20 @@ def _check_range(
         raise ValueError(f"{path} must be a whole number ≤ {MAX_WHOLE}, got {value}")
 
 
+def _check_underflow(config: schema.Config) -> None:
+    """A number that is not 0 must not become 0 in the format that the program reads it in."""
+    is_wide = config.precision.kind is options.PrecisionKind.float64
+    least = LEAST_FLOAT64 if is_wide else LEAST_FLOAT32
+    for item in schema.iter_fields(config):
+        is_traced = item.declared is not None and item.declared.traced
+        if is_traced and isinstance(item.value, float) and 0 < abs(item.value) < least:
+            hint = "" if is_wide else " (precision=float64 has smaller numbers)"
+            raise ValueError(
+                f"{item.path} must be 0 or ≥ {least:.2g}, because the network would read it as 0"
+                f"{hint}, got {item.value}"
+            )
+
+
 def _check_name(name: str | None) -> None:
     num_bytes = len((name or "").encode())
     if num_bytes > MAX_NAME_BYTES:
@@ -66,6 +85,14 @@ def _check_name(name: str | None) -> None:
             "name must be the name of a folder, of letters, digits and . , = + - _, "
             f"got {name or 'an empty value'}"
         )
+
+
+def _check_tags(tags: tuple[str, ...]) -> None:
+    for tag in tags:
+        if not tag.strip() or len(tag) > MAX_TAG_LENGTH:
+            raise ValueError(
+                f"tags must hold words of 1 to {MAX_TAG_LENGTH} characters, got {tag or 'none'}"
+            )
 
 
 def _check_lists(config: schema.Config) -> None:
@@ -221,8 +248,9 @@ def _check_mesh(mesh: options.Mesh) -> None:
         )
 
 
+LISTS_OF_NAMES = ("measure.inspect", "diagnose.stop")
 NOUNS = {
-    tuple[str, ...]: f"a list in brackets of some of {', '.join(options.INSPECTIONS)}",
+    tuple[str, ...]: "a list in brackets of words",
     tuple[int, ...]: "a list in brackets of whole numbers ≥ 1",
     int: "a whole number",
     float: "a number",
@@ -240,6 +268,8 @@ def describe_valid_values(path: str) -> str:
     choices = _members(path)
     if choices:
         return f"one of {', '.join(choices)}"
+    if path in LISTS_OF_NAMES:
+        return f"a list in brackets of some of {', '.join(choices_of(path))}"
     item = _declared(path)
     words = [NOUNS[_type_without_none(item.field.type)]]
     if item.declared is not None:
@@ -258,14 +288,15 @@ def choices_of(path: str) -> list[str]:
         return list(options.INSPECTIONS)
     if path == "diagnose.stop":
         return list(options.STOP_KINDS)
-    return _members(path)
+    return list(_members(path))
 
 
-def _members(path: str) -> list[str]:
+@functools.cache
+def _members(path: str) -> tuple[str, ...]:
     default = _declared(path).field.default
     if not isinstance(default, enum.Enum):
-        return []
-    return [member.name for member in type(default)]
+        return ()
+    return tuple(member.name for member in type(default))
 
 
 def _declared(path: str) -> schema.DeclaredSetting:

@@ -64,7 +64,7 @@ class Gauge:
         site: where it is measured.
         reduction: how the values of several devices are combined.
         measure: computes one entry from what its site offers; None where the probe itself does.
-        tracked: whether trackers get one value a layer.
+        tracked: whether trackers get it: numbers that summarise the layers, and single layers.
     """
 
     name: str
@@ -380,7 +380,8 @@ class Metric:
 METRICS = (
     Metric(
         "train_loss",
-        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy.",
+        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy, "
+        "for mse half the squared distance to the target.",
         "train/loss",
         is_final=True,
     ),
@@ -450,7 +451,8 @@ class Diagnostic:
         shape: its shape, in the package's axis letters.
         inspection: the entry of ``measure.inspect`` that asks for it; empty for exponents, which
             ``measure=full`` counts.
-        tracked: whether trackers get it: a number as ``inspect/NAME``, layers as ``NAME/layer_…``.
+        tracked: whether trackers get it: a number as ``inspect/NAME``, a profile as numbers that
+            summarise it, such as ``NAME/max``.
     """
 
     name: str
@@ -573,7 +575,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "parameters",
-        "The parameters in the order of their paths, at most the first 4096.",
+        "All parameters in the order of their paths: a point of the path of training.",
         "[P]",
         "parameters",
     ),
@@ -698,7 +700,6 @@ DIAGNOSTICS = (
         "[A, A]",
         "hessian_spectrum",
     ),
-    Diagnostic("weights", "All parameters as one vector.", "[P]", "weights"),
     Diagnostic(
         "token_spread",
         "Norm of the tokens' vectors minus their mean over that of the vectors, of each signal.",

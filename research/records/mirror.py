@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from research.config.schema import default_of, settings_with_effect
+from research.config.yaml_files import parse_yaml
 from research.records.record import read_info, write_json
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import JsonObject
@@ -21,6 +22,7 @@ from research.records.trackers.wandb import (
     LOCAL,
     PENDING,
     UPLOADED,
+    StepJudge,
     WandbTracker,
     ask_for_upload,
     count_rows,
@@ -28,7 +30,6 @@ from research.records.trackers.wandb import (
     make_tags,
     mark_as_uploaded,
 )
-from research.records.yaml_files import parse_yaml
 
 STEPS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
@@ -70,6 +71,7 @@ def complete_mirror(
     directory: Path,
     *,
     must_upload: bool,
+    judge: StepJudge | None = None,
 ) -> str:
     """Brings W&B to what the tables of a run say. The caller holds the lock of the run.
 
@@ -77,6 +79,7 @@ def complete_mirror(
         directory: the run directory.
         must_upload: send the run to the server. Otherwise it is recorded as a training run is:
             offline, unless the environment says otherwise.
+        judge: judges single steps of runs that ``fathom train`` has trained.
 
     Returns:
         The new state.
@@ -109,6 +112,7 @@ def complete_mirror(
             mode="online" if must_upload else None,
             finish_seconds=settings["finish_timeout"] + num_rows / ROWS_PER_SECOND,
             directory=folder,
+            judge=None if "watch" in config else judge,
         )
         changes, state = _mirror_rows(tracker, rows, _describe_end(info))
     if not must_upload:

@@ -149,6 +149,18 @@ class RunRecord:
         """The CRC-32 of the part files of each table, which changes with each flush."""
         return {name: table.part_checksum for name, table in self._tables.items()}
 
+    def replace_rows(self, table: str, columns: Columns) -> None:
+        """Replaces all rows of a table.
+
+        Args:
+            table: the name of the table.
+            columns: the new rows, in columns of equal length.
+        """
+        self._tables[table].remove_parts()
+        self._tables[table] = TableWriter(self.directory, table, 0)
+        self._tables[table].add(columns)
+        self._tables[table].flush()
+
     def read(self, table: str) -> Columns:
         """The rows of a table that are on disk, as they were added.
 

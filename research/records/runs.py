@@ -61,7 +61,7 @@ class Run:
         """The composed configuration by dotted path."""
         import yaml
 
-        from research.records.yaml_files import parse_yaml
+        from research.config.yaml_files import parse_yaml
 
         file = self.directory / ".hydra" / "config.yaml"
         try:

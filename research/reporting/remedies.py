@@ -74,7 +74,7 @@ def _overrides(run: Run) -> list[str]:
     """The overrides with which a run was started; none where they are not known."""
     import yaml
 
-    from research.records.yaml_files import parse_yaml
+    from research.config.yaml_files import parse_yaml
 
     file = run.directory / ".hydra" / "overrides.yaml"
     try:

@@ -12,6 +12,7 @@ import yaml
 
 from research.config.schema import setting_paths
 from research.config.suggestions import format_suggestion
+from research.config.yaml_files import parse_yaml
 from research.gauges.table import METRICS
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run, find_runs
@@ -322,6 +323,8 @@ def _equals(setting: Any, text: str) -> bool:
     """Whether ``text`` is a way to write a setting's value, such as 1e-2 for 0.01."""
     if str(setting) == text or setting == _parse_yaml(text):
         return True
+    if isinstance(setting, list):
+        return text in map(str, setting)
     if isinstance(setting, bool | str | None):
         return False
     try:
@@ -332,7 +335,7 @@ def _equals(setting: Any, text: str) -> bool:
 
 def _parse_yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
 

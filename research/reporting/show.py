@@ -57,6 +57,10 @@ def show_run(run: Run) -> None:
     steps = info.get("steps") or 0
     out.print(f"[bold]{directory}[/]  {status}  {steps} steps", soft_wrap=True)
     out.print("  ".join(_settings(run)), soft_wrap=True, markup=False)
+    for name in ("tags", "notes"):
+        if info.get(name):
+            words = info[name] if name == "notes" else ", ".join(map(str, info[name]))
+            out.print(f"{name}: {words}", soft_wrap=True, markup=False)
     if info.get("data") or not run.is_watched:
         out.print(describe_data(info.get("data") or {}), soft_wrap=True, markup=False)
     out.print(format_final(info.get("final") or {}))

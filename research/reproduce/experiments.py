@@ -12,12 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from research.config.hydra_config import resource_dir
-from research.config.naming import run_name
-from research.config.schema import default_of
+from research.config.naming import run_names
+from research.config.schema import default_of, setting_paths
 from research.config.suggestions import format_suggestion
+from research.config.yaml_files import parse_yaml
 from research.records.record import read_info
 from research.records.runs import Run, find_runs
 from research.runner.run_spec import NOT_IN_RUN_ID
@@ -170,16 +169,15 @@ def load_module(key: str, part: str) -> ModuleType:
 
 
 def expected_runs(key: str) -> dict[str, dict[str, Any]]:
-    """The settings of each run of an experiment, by dotted path; keys are names of directories."""
+    """The settings of each run of an experiment, by dotted path; keys are names of the runs."""
     from research.sweeps.composition import compose_jobs
 
-    experiment = yaml.safe_load(_experiment_file(key).read_text(encoding="utf-8"))
+    experiment = parse_yaml(_experiment_file(key).read_text(encoding="utf-8"))
     sweeper = experiment["hydra"]["sweeper"]
     params = sweeper.get("params", {})
     jobs = expand_jobs(params, sweeper.get("arms"))
     settings = compose_jobs([f"experiment={key}"], jobs)
-    directories = map(run_name, jobs)
-    return dict(zip(directories, settings, strict=True))
+    return dict(zip(run_names(jobs), settings, strict=True))
 
 
 def finished_runs(key: str, directory: Path) -> list[Run]:
@@ -190,27 +188,81 @@ def finished_runs(key: str, directory: Path) -> list[Run]:
             would mislead. The message names the run.
     """
     expected = expected_runs(key)
-    for run in find_runs(directory):
-        if run.directory.parent != directory or run.directory.name not in expected:
-            raise ValueError(f"{run.directory} is no run of {key}: move it elsewhere")
-    _check_complete(key, directory, expected)
+    recorded = _match_runs(key, directory, expected)
     runs = []
     for name, settings in expected.items():
-        run = Run(directory / name)
+        run = recorded[name]
         _check_run(key, run, settings)
         runs.append(run)
     return runs
+
+
+def _match_runs(
+    key: str,
+    directory: Path,
+    expected: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Run]:
+    """The recorded runs by the names that the experiment's runs have now.
+
+    A run is known by the settings in which the experiment's runs differ, because an earlier version
+    may have named its folder. One without a configuration is known by its folder.
+
+    Raises:
+        ValueError: a run is missing, or there is one that does not belong to the experiment.
+    """
+    paths = _differing_paths(expected.values())
+    names = {}
+    for name, settings in expected.items():
+        names[_values_at(settings, paths)] = name
+    found = [run for run in find_runs(directory) if read_info(run.directory)]
+    found.sort(key=lambda run: run.directory.name not in expected)  # so that a copy comes last
+    recorded: dict[str, Run] = {}
+    for run in found:
+        name = run.directory.name
+        if _has_config(run):
+            values = _values_at(run.config, paths)
+            name = names.get(values, name if name in expected else "")
+        if run.directory.parent != directory or name not in expected or name in recorded:
+            raise ValueError(f"{run.directory} is no run of {key}: move it elsewhere")
+        recorded[name] = run
+    _check_complete(key, directory, expected, recorded)
+    return recorded
+
+
+def _has_config(run: Run) -> bool:
+    return (run.directory / ".hydra" / "config.yaml").exists()
+
+
+def _differing_paths(all_settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The settings in which an experiment's runs differ."""
+    values_by_path: dict[str, set[str]] = {}
+    for settings in all_settings:
+        for path in settings:
+            values_by_path.setdefault(path, set())
+    for path, values in values_by_path.items():
+        for settings in all_settings:
+            values.add(_value_at(settings, path))
+    return [path for path, values in values_by_path.items() if len(values) > 1]
+
+
+def _values_at(settings: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_value_at(settings, path) for path in paths)
+
+
+def _value_at(settings: Mapping[str, Any], path: str) -> str:
+    """A setting as text; its default where the run's options or its version do not have it."""
+    if path in settings:
+        return repr(settings[path])
+    return repr(default_of(path)) if path in setting_paths() else ""
 
 
 def _check_complete(
     key: str,
     directory: Path,
     expected: Iterable[str],
+    recorded: Mapping[str, Run],
 ) -> None:
-    missing = []
-    for name in expected:
-        if not read_info(directory / name):
-            missing.append(name)
+    missing = [name for name in expected if name not in recorded]
     if not missing:
         return
     command = _reproduce_command(key)

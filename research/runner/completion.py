@@ -48,11 +48,12 @@ def _is_pending(directory: Path, info: JsonObject) -> bool:
 
 
 def _complete_mirror(directory: Path) -> None:
+    from research.diagnosis.steps import judge_steps
     from research.records.mirror import complete_mirror
     from research.records.trackers import describe_error
 
     try:
-        complete_mirror(directory, must_upload=False)
+        complete_mirror(directory, must_upload=False, judge=judge_steps)
     except Exception as error:  # the failure of a dashboard must never end a command
         print(
             f"fathom: W&B lacks rows of {directory.name} ({describe_error(error)}); "
@@ -66,10 +67,11 @@ def _complete_mirror(directory: Path) -> None:
 def find_leftovers(directory: Path, *, keep_checkpoints: bool) -> list[Path]:
     """What a run that has ended does not need.
 
-    These are part files, files that were being written, and checkpoints unless they are kept.
+    These are files that were being written, and part files and checkpoints unless they are kept.
     """
-    leftovers = [directory / f"{table}.parts" for table in (METRICS, PROFILES, INSPECTIONS)]
+    leftovers = []
     if not keep_checkpoints:
+        leftovers = [directory / f"{table}.parts" for table in (METRICS, PROFILES, INSPECTIONS)]
         leftovers.append(directory / CHECKPOINTS)
     existing = [folder for folder in leftovers if folder.exists()]
     return [*existing, *directory.glob("*.tmp")]

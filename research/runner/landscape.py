@@ -118,7 +118,7 @@ def losses_along_path(directory: Path, path: np.ndarray) -> PathPlane:
 
     Args:
         directory: the run, which kept its checkpoint.
-        path: the weights at several steps [S, P], as ``measure.inspect=[weights]`` records them.
+        path: the weights at several steps [S, P], as ``measure.inspect=[parameters]`` records them.
 
     Raises:
         ValueError: the run kept no checkpoint.

@@ -1,5 +1,6 @@
 """Opens the record of a run: empty, or as an earlier attempt left it at its last checkpoint."""
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -8,10 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.gauges.table import MetricSource, metric_names
 from research.records.record import Lock, RunRecord
 from research.records.runs import INSPECTIONS, METRICS, PROFILES
 from research.records.table_writer import Columns, CorruptTable
 from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
+from research.runner.longer_runs import copy_rows, find_shorter_run
 from research.runner.run_setup import RunSetup
 from research.runner.run_spec import RunSpec, read_ended
 from research.training.checkpoint import (
@@ -21,7 +24,11 @@ from research.training.checkpoint import (
     InvalidCheckpoint,
     array_specs,
 )
+from research.training.optimizers import depends_on_length
 from research.training.program import make_program
+
+# What a checkpoint that cannot be used raises, so that the run starts from the beginning.
+UNUSABLE = (InvalidCheckpoint, InvalidNotes, CorruptTable)
 
 
 class AlreadyFinished(ValueError):
@@ -78,7 +85,7 @@ def open_run(
         if finished:
             raise AlreadyFinished(run_spec, finished)
         run_spec.write_files()
-        return _open_locked_run(lock, setup, info)
+        return _open_locked_run(lock, run_spec, setup, info)
     except BaseException:
         lock.release()
         raise
@@ -86,6 +93,7 @@ def open_run(
 
 def _open_locked_run(
     lock: Lock,
+    run_spec: RunSpec,
     setup: RunSetup,
     info: dict[str, Any],
 ) -> OpenedRun:
@@ -93,15 +101,74 @@ def _open_locked_run(
     try:
         checkpoint = checkpoints.read(partial(_expected_specs, setup, info["layers"]))
         if checkpoint:
-            return _resume_run(lock, checkpoint, setup, info)
-    except (InvalidCheckpoint, InvalidNotes, CorruptTable) as error:
+            return _resume_run(lock, checkpoint, setup, info, written_by=info["id"])
+    except UNUSABLE as error:
         checkpoints.remove()
         print(
             f"fathom: {lock.directory.name} starts from step 0, "
             f"because its checkpoint cannot be used: {error}",
             file=sys.stderr,
         )
-    return OpenedRun(RunRecord(lock, info))
+    continued = _continue_shorter_run(lock, run_spec, setup, info)
+    return continued or OpenedRun(RunRecord(lock, info))
+
+
+def _continue_shorter_run(
+    lock: Lock,
+    run_spec: RunSpec,
+    setup: RunSetup,
+    info: dict[str, Any],
+) -> OpenedRun | None:
+    """Opens the record at the end of a run of fewer steps that kept its state; None without one.
+
+    Its rows are copied, so that the shorter run stays as it is.
+    """
+    shorter = find_shorter_run(run_spec, setup.steps)
+    if shorter is None:
+        return None
+    fault = ""
+    if depends_on_length(run_spec.config.optimizer):
+        schedule = run_spec.config.optimizer.schedule.name
+        fault = f"optimizer.schedule={schedule} depends on the length of the run"
+    elif run_spec.config.diagnose.stop:
+        fault = "diagnose.stop decides at steps that depend on the length of the run"
+    elif setup.is_compiled_otherwise(shorter.steps):
+        fault = "it is compiled in another way"
+    else:
+        try:
+            checkpoint = Checkpoints(shorter.directory).read(
+                partial(_expected_specs, setup, info["layers"])
+            )
+            if checkpoint is None:
+                return None
+            copy_rows(shorter, lock.directory)
+            origin = {"continues": {"run": shorter.directory.name, "step": checkpoint.step}}
+            opened = _resume_run(lock, checkpoint, setup, info | origin, written_by=shorter.id)
+            return _without_last_evaluation(opened, setup)
+        except UNUSABLE as error:
+            fault = f"its state cannot be used: {error}"
+    print(
+        f"fathom: {lock.directory.name} starts from step 0 "
+        f"and does not continue {shorter.directory.name}, because {fault}",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _without_last_evaluation(opened: OpenedRun, setup: RunSetup) -> OpenedRun:
+    """The run without the evaluation that the shorter run had at its end and the longer has not."""
+    checkpoint = opened.checkpoint
+    rows = opened.earlier_rows
+    assert checkpoint is not None and rows is not None and opened.notes is not None
+    if checkpoint.step % setup.eval_every == 0:
+        return opened
+    metrics = dict(rows.metrics)
+    for name in metric_names(MetricSource.EVALUATION):
+        values = np.ma.array(metrics[name])
+        values[-1] = np.ma.masked
+        metrics[name] = values
+    opened.record.replace_rows(METRICS, metrics)
+    return dataclasses.replace(opened, earlier_rows=dataclasses.replace(rows, metrics=metrics))
 
 
 def _resume_run(
@@ -109,10 +176,20 @@ def _resume_run(
     checkpoint: Checkpoint,
     setup: RunSetup,
     info: dict[str, Any],
+    *,
+    written_by: str,
 ) -> OpenedRun:
-    """Opens the record at a checkpoint, after all that the run will use of it has been compared."""
+    """Opens the record at a checkpoint, after all that the run will use of it has been compared.
+
+    Args:
+        lock: the lock on the run directory, which holds the rows up to the checkpoint.
+        checkpoint: the checkpoint.
+        setup: what the run is trained with.
+        info: the initial ``run.json``.
+        written_by: the id of the run that wrote the checkpoint.
+    """
     notes = CheckpointNotes.from_json(checkpoint.notes, checkpoint.step)
-    if notes.id != info["id"]:
+    if notes.id != written_by:
         raise InvalidCheckpoint("it belongs to another run")
     if notes.data != info["data"]["fingerprint"]:
         raise InvalidCheckpoint("the data have changed")

@@ -67,6 +67,10 @@ class RunSetup:
         intervals = [self.eval_every, *self.diagnostic_intervals.values()]
         return intervals if self.stop_every is None else [*intervals, self.stop_every]
 
+    def is_compiled_otherwise(self, steps: int) -> bool:
+        """Whether a run of so many steps has another program, which may round otherwise."""
+        return self.program_config.fast_compile != (steps <= FAST_COMPILE_STEPS)
+
     def layers_of(self, config: Config) -> int:
         """N: the layers of a run's network."""
         architecture = self.program_config.architecture

@@ -19,11 +19,19 @@ from research.records.runs import flatten_dict
 Result = dict[str, Any]
 
 # Settings that do not change a run's numbers, so they are not part of its id.
-NOT_IN_RUN_ID = ("tracker.", "mesh.", "checkpoint.", "data.raw_dir", "data.download")
+NOT_IN_RUN_ID = (
+    "tags",
+    "notes",
+    "tracker.",
+    "mesh.",
+    "checkpoint.",
+    "data.raw_dir",
+    "data.download",
+)
 # Settings that are part of it only where they are set, so that the ids of older runs stay.
 IN_RUN_ID_IF_SET = ("diagnose.stop",)
 # Settings that do not change the program.
-NOT_IN_PROGRAM = ("name", "tracker.", "diagnose.")
+NOT_IN_PROGRAM = ("name", "tags", "notes", "tracker.", "diagnose.")
 ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
 MAX_LISTED_DIFFERENCES = 3
 
@@ -199,7 +207,7 @@ def _describe_difference(spec: RunSpec) -> str:
     """Lists the settings that differ from the configuration in the run's directory."""
     import yaml
 
-    from research.records.yaml_files import parse_yaml
+    from research.config.yaml_files import parse_yaml
 
     file = spec.directory / ".hydra" / "config.yaml"
     try:

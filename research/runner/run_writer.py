@@ -10,6 +10,7 @@ import numpy as np
 from research.config.schema import to_dict
 from research.diagnosis.findings import Finding
 from research.diagnosis.observed import Divergence
+from research.diagnosis.steps import judge_steps
 from research.diagnosis.verdict import Verdict, find_stop
 from research.gauges.table import (
     METRICS,
@@ -320,11 +321,13 @@ class RunWriter:
             info["error"] = f"{type(error).__name__}: {error}"
         is_unfinished = status in ("interrupted", "failed")
         can_resume = is_unfinished and self.checkpoints.has_checkpoint
+        # A longer run that goes on from here needs the rows as the checkpoint knows them.
+        can_be_continued = status == "done" and self.config.checkpoint.keep
         try:
             info["final"] = self._final_metrics()
             info["verdict"] = self._verdict()
             try:
-                self.record.close(**info, keep_parts=can_resume)
+                self.record.close(**info, keep_parts=can_resume or can_be_continued)
             except OSError as closing_error:
                 info["status"] = "failed"
                 info["error"] = f"{type(closing_error).__name__}: {closing_error}"
@@ -404,6 +407,7 @@ def _make_trackers(run_spec: RunSpec, reports: TrackerReports | None) -> list[Tr
         name=identity.run_name(run_spec.directory.name),
         group=identity.run_group(run_spec.directory.absolute().parent.name),
         reports=reports,
+        judge=judge_steps,
     )
     return [tracker]
 
@@ -418,9 +422,12 @@ def _pending_mirrors(trackers: Sequence[Tracker]) -> dict[str, Any]:
 def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
     """``run.json`` when the run starts."""
     device = jax.devices()[0]
+    config = run_spec.config
     return {
         "id": run_spec.identity,
-        "seed": run_spec.config.seed,
+        "seed": config.seed,
+        "tags": list(config.tags),
+        "notes": config.notes,
         "versions": package_versions(),
         "git": git_commit(),
         "device": {
@@ -428,7 +435,7 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
-        "layers": setup.layers_of(run_spec.config),
+        "layers": setup.layers_of(config),
         "data": _data_info(setup),
     }
 

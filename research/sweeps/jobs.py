@@ -15,6 +15,8 @@ from research.config.override_checks import check_sweep, parse_overrides
 from research.config.schema import Config
 from research.runner.run_spec import RunSpec, group_key
 
+FOLDER_OVERRIDE = "hydra.sweep.subdir="
+
 Job = list[str]  # overrides
 Grid = Mapping[str, Any]  # the values of each setting, separated by commas
 
@@ -66,13 +68,18 @@ def find_unique_jobs(jobs: Sequence[Job], run_specs: Sequence[RunSpec]) -> list[
     for position, run_spec in enumerate(run_specs):
         first = first_positions.setdefault(run_spec.directory, position)
         if run_spec.identity != run_specs[first].identity:
-            first_job = " ".join(jobs[first]) or "no override"
-            this_job = " ".join(jobs[position]) or "no override"
+            first_job = _as_written(jobs[first]) or "no override"
+            this_job = _as_written(jobs[position]) or "no override"
             raise ValueError(
                 f"{first_job} and {this_job} would both be recorded in {run_spec.directory}: "
                 "set hydra.sweep.subdir so that their directories differ"
             )
     return list(first_positions.values())
+
+
+def _as_written(job: Job) -> str:
+    """The overrides of a job without that of its folder, which the user did not write."""
+    return " ".join(word for word in job if not word.startswith(FOLDER_OVERRIDE))
 
 
 def group_jobs(configs: Mapping[int, Config], max_group_size: int | None = None) -> list[list[int]]:

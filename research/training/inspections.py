@@ -75,7 +75,6 @@ LANCZOS_NUMBERS = 2**21  # that the vectors of a Hessian's spectrum may hold
 MIN_SPECTRUM = 64  # Hessian-vector products of a spectrum, of however large a network
 # Step sizes of numerical derivatives, in units of the weights' norm.
 DIFFERENCE_STEPS = 10.0 ** -(0.5 * np.arange(2, 29))
-MAX_RECORDED_PARAMETERS = 4096
 FITTED_POINTS = {1: 1025, 2: 33}  # along each input of the grid, by the number of inputs
 VARIANCE_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 VARIANCE_DRAWS = 64  # batches of each size
@@ -451,16 +450,14 @@ def _balance(snapshot: Snapshot) -> Diagnostics:
 def _parameters(snapshot: Snapshot) -> Diagnostics:
     """The parameters [P] and the gradient [P] of the next step's loss with respect to them.
 
-    They are in the order of their paths, such as embed.bias, embed.kernel, head.bias; of a network
-    with more than 4096 parameters the first ones. It costs one gradient of one batch.
+    They are in the order of their paths, such as embed.bias, embed.kernel, head.bias. Several
+    records are points of the path that training takes. Cost: a gradient of one batch, and 2·P
+    numbers in the record.
     """
     params = snapshot.state.params
     values, _ = ravel_pytree(params)
     gradient, _ = ravel_pytree(jax.grad(snapshot.next_loss())(params))
-    return {
-        "parameters": values[:MAX_RECORDED_PARAMETERS],
-        "parameter_gradient": gradient[:MAX_RECORDED_PARAMETERS],
-    }
+    return {"parameters": values, "parameter_gradient": gradient}
 
 
 def _fitted_function(snapshot: Snapshot) -> Diagnostics:
@@ -698,11 +695,6 @@ def _hessian_spectrum(snapshot: Snapshot) -> Diagnostics:
     }
 
 
-def _weights(snapshot: Snapshot) -> Diagnostics:
-    """All parameters as one vector [P]: a point of the path that training takes."""
-    return {"weights": ravel_pytree(snapshot.state.params)[0]}
-
-
 def _tokens(snapshot: Snapshot) -> Diagnostics:
     """How the tokens of the first 64 texts differ from each other, and what each of them decides.
 
@@ -796,7 +788,6 @@ INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "loss_surface": _loss_surface,
     "interpolation": _interpolation,
     "hessian_spectrum": _hessian_spectrum,
-    "weights": _weights,
     "tokens": _tokens,
     "clipping": _clipping,
 }

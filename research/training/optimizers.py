@@ -200,6 +200,22 @@ def learning_rate(
     raise ValueError(f"unknown schedule {optimizer.schedule}")
 
 
+def depends_on_length(optimizer: Optimizer) -> bool:
+    """Whether the learning rate of a step depends on how many steps the run has in all.
+
+    Args:
+        optimizer: the option, with its numbers as they were set.
+    """
+    match optimizer.schedule:
+        case Schedule.constant | Schedule.warmup:
+            return False
+        case Schedule.cosine | Schedule.warmup_cosine:
+            return not optimizer.decay_steps
+        case Schedule.step:
+            return not optimizer.boundaries
+    return not optimizer.transition_steps
+
+
 def _duration(steps: Any, total: Array) -> Array:
     """The steps of a schedule: ``steps``, or ``total`` where it is 0."""
     given = jnp.asarray(steps).astype(total.dtype)

@@ -20,6 +20,7 @@ from research.gauges.table import (
     UPDATE_RATIO,
     WEIGHT_NORM,
 )
+from research.watching.layer_exponents import layer_exponents
 from research.watching.layer_norms import layer_norms
 from research.watching.layers import LayerTable
 from research.watching.slots import BACKWARD, norm_of_bands, read_statistics, square_in_bands
@@ -35,7 +36,7 @@ class Gauges:
 
     Attributes:
         sums: statistics of the signals that add up [N+1, 8].
-        by_layer: norms of each layer's parameters by gauge [N].
+        by_layer: what is measured of each layer's parameters, by gauge [N].
         grad_norm_total: the norm of the whole gradient.
         table: the layers.
     """
@@ -132,6 +133,17 @@ def add_updates(
         UPDATE_RATIO.name: ratios,
     }
     return dataclasses.replace(gauges, by_layer=gauges.by_layer | of_updates)
+
+
+def add_exponents(gauges: Gauges, grads: Sequence[Any]) -> Gauges:
+    """The gauges with what the number format does to each layer's gradient.
+
+    Args:
+        gauges: what was measured at the step.
+        grads: for each input of the loss its gradient; None where it is not differentiated.
+    """
+    exponents = layer_exponents(gauges.table, grads)
+    return dataclasses.replace(gauges, by_layer=gauges.by_layer | exponents)
 
 
 def _difference(new: Array, old: Array) -> Array:

@@ -91,7 +91,8 @@ def choose(
 
 def count_parameters(site: Site, leaves: Sequence[Leaf]) -> int:
     """The number of parameters of a layer, over all iterations of its loops."""
-    return sum(leaves[index].size for index in {part.leaf for part in site.parameters})
+    indices = {parameter.leaf for parameter in site.parameters}
+    return sum(leaves[index].size for index in indices)
 
 
 def _candidate(site: Site, parameters: int) -> Candidate:

@@ -9,6 +9,7 @@ References:
     J. L. Blue, A Portable Fortran Program to Find the Euclidean Norm of a Vector, 1978.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Bands:
     down: float
 
 
-_FLOAT32 = Bands(2.0**-50, 2.0**50, 2.0**70, 2.0**-90)
+_FLOAT32 = Bands(2.0**-50, 2.0**50, 2.0**90, 2.0**-90)
 _FLOAT64 = Bands(2.0**-400, 2.0**400, 2.0**600, 2.0**-600)
 
 
@@ -58,15 +59,22 @@ def slot_dtype(dtype: Any) -> Any:
     return accumulator(dtype)
 
 
-def square_in_bands(norm: Float[Array, "..."]) -> Float[Array, "... 3"]:
-    """The square of a norm as three numbers, which may be added to those of other norms."""
+def square_in_bands(
+    norm: Float[Array, "..."],
+    factor: float = 1.0,
+) -> Float[Array, "... 3"]:
+    """The square of a norm as three numbers, which may be added to those of other norms.
+
+    The norm is ``norm * factor``; the product itself may be too large for the format.
+    """
     bands = _bands(norm.dtype)
-    is_small = norm < bands.low
-    is_large = norm > bands.high
+    is_small = norm < bands.low / factor
+    is_large = norm > bands.high / factor
     small = jnp.where(is_small, norm * bands.up, 0)
     middle = jnp.where(is_small | is_large, 0, norm)
     large = jnp.where(is_large, norm * bands.down, 0)
-    return jnp.stack([small, middle, large], axis=-1) ** 2
+    scaled = jnp.stack([small, middle, large], axis=-1)
+    return (scaled * factor) ** 2
 
 
 def norm_of_bands(squares: Any) -> Any:
@@ -121,10 +129,10 @@ def sums_in_double(dtype: Any) -> bool:
     return slot_dtype(dtype) == jnp.float32 and jax.default_backend() != "tpu"
 
 
-def _norm(x: Array) -> Array:
+def _norm(x: Array, divisor: float = 1.0) -> Array:
     if sums_in_double(x.dtype):
-        return tree_euclidean_in_double(x)
-    return tree_euclidean_by_branch(x)
+        return tree_euclidean_in_double(x, divisor=divisor)
+    return tree_euclidean_by_branch(x, divisor=divisor)
 
 
 # Traced once for all layers of the same shape.
@@ -132,7 +140,11 @@ def _norm(x: Array) -> Array:
 def _forward_statistics(h: Array) -> Array:
     total = jnp.sum(h, dtype=slot_dtype(h.dtype))
     count = jnp.full_like(total, h.size)
-    return jnp.concatenate([square_in_bands(_norm(h)), jnp.stack([total, count])])
+    # The norm of a large array overflows before its root mean square does.
+    root_size = max(1.0, math.sqrt(h.size))
+    root_mean_square = _norm(h, divisor=root_size)
+    squares = square_in_bands(root_mean_square, factor=root_size)
+    return jnp.concatenate([squares, jnp.stack([total, count])])
 
 
 @jax.jit
@@ -183,8 +195,9 @@ def read_statistics(rows: Any) -> Statistics:
     xp = _namespace(rows)
     count = rows[..., COUNT]
     divisor = xp.where(count > 0, count, xp.nan).astype(rows.dtype)
+    mean_squares = rows[..., FORWARD] / divisor[..., None]
     return Statistics(
         signal_grad=norm_of_bands(rows[..., BACKWARD]),
-        activation_rms=norm_of_bands(rows[..., FORWARD]) / xp.sqrt(divisor),
+        activation_rms=norm_of_bands(mean_squares),
         activation_mean=rows[..., TOTAL] / divisor,
     )

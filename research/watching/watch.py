@@ -9,7 +9,7 @@ import jax
 from jax.core import Tracer
 
 from research.watching.adapters import is_imported, module_contexts
-from research.watching.gauges import Gauges, add_updates, merge_gauges
+from research.watching.gauges import Gauges, add_exponents, add_updates, merge_gauges
 from research.watching.layers import LayerTable
 from research.watching.marks import is_float_array
 from research.watching.measuring import (
@@ -129,6 +129,28 @@ class Watch:
         if gauges is None:
             return None
         return add_updates(gauges, _float_leaves(before), _float_leaves(after))
+
+    def exponents(
+        self,
+        gauges: Gauges | None,
+        grads: Any,
+    ) -> Gauges | None:
+        """Adds ``grad_exponent``, ``grad_zero``, ``grad_subnormal`` and ``grad_nonfinite``.
+
+        They are counted from the bits of each layer's gradient, so they say what the number format
+        does to it. Counting reads every element of the gradient and takes longer than a norm.
+
+        Args:
+            gauges: what was measured at the step; with None nothing is counted.
+            grads: the gradient that ``value_and_grad`` returned, before any loss scale is divided
+                out.
+
+        Returns:
+            The gauges, or None.
+        """
+        if gauges is None:
+            return None
+        return add_exponents(gauges, _float_leaves(grads))
 
     def merge(
         self,

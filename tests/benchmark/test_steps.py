@@ -6,10 +6,12 @@ import importlib.util
 import numpy as np
 import pytest
 
+from research.benchmark.diagnostics import network_of
 from research.benchmark.rows import ROWS
-from research.benchmark.steps import MatrixProducts, StepTimer
+from research.benchmark.steps import MatrixProducts, StepTimer, compose_config
 from research.benchmark.table import MeasuredRow, format_cells
 from research.benchmark.timing import Measurement
+from research.config.options import INSPECTIONS
 
 
 def test_the_matrix_products_are_those_of_the_network():
@@ -26,6 +28,13 @@ def test_the_matrix_products_are_those_of_the_network():
         assert_close(layer.weight_grad, weight_grad)
         if number > 0:
             assert_close(layer.input_grad, input_grad)
+
+
+@pytest.mark.parametrize("name", INSPECTIONS)
+def test_every_diagnostic_has_a_network_that_it_can_be_measured_on(name):
+    config = compose_config(*network_of(name), f"measure.inspect=[{name}]")
+    assert config.measure.inspect == (name,)
+    assert ROWS[f"inspect_{name}"].bound == ""
 
 
 def report_progress(done, total):

@@ -60,6 +60,23 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["model.depth=null"], ["model.depth must be a whole number ≥ 1, got null"]),
     (["optimizer.learning_rate=-1"], ["optimizer.learning_rate must be a number ≥ 0, got -1"]),
     (["optimizer.learning_rate=nan"], ["optimizer.learning_rate must be finite"]),
+    (["optimizer.learning_rate=1e400"], ["optimizer.learning_rate must be finite, got inf"]),
+    (["optimizer.learning_rate=1e-400"], ["1e-400 is too small a number, it would be read as 0"]),
+    (["optimizer.learning_rate=-1e-400"], ["-1e-400 is too small a number"]),
+    (["optimizer.learning_rate=1_0e-400"], ["1_0e-400 is too small a number"]),
+    ([f"init.sigma_b=0.{'0' * 400}1"], ["1 is too small a number, it would be read as 0"]),
+    (["optimizer.learning_rate='1e-400'"], ["1e-400 is too small a number"]),
+    (["-m", "optimizer.learning_rate=0.1,1E-400"], ["1E-400 is too small a number"]),
+    (["-m", "optimizer.learning_rate=range(1e-400,1)"], ["1e-400 is too small a number"]),
+    (
+        ["optimizer.learning_rate=1e-40"],
+        ["must be 0 or ≥ 1.2e-38, because the network would read it as 0", "float64", "got 1e-40"],
+    ),
+    (
+        ["precision=float64", "optimizer.learning_rate=1e-310"],
+        ["must be 0 or ≥ 2.2e-308, because the network would read it as 0", "got 1e-310"],
+    ),
+    (["optimizer.learning_rate=0x10"], ["optimizer.learning_rate must be a number", "got 0x10"]),
     (["model.bias=ja"], ["model.bias must be true or false, got ja"]),
     (["data=noise", "data.shape=8"], ["data.shape must be a list in brackets", "got 8"]),
     (["data=noise", "data.shape=[8,x]"], ["data.shape must be a list in brackets", "got x"]),
@@ -446,6 +463,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
 COMMANDS = [  # other commands, and what the line must hold
     ([], ["which command? one of train, reproduce, figure, runs, show, ", "fathom --help"]),
     (["trian"], ["there is no command trian; did you mean train?"]),
+    (["plots"], ["did you mean plot?"]),
     (["draw"], ["did you mean plot?"]),
     (["diff"], ["did you mean compare?"]),
     (["help"], ["did you mean fathom --help?"]),
@@ -515,6 +533,16 @@ EXPERIMENT_ERRORS = {  # what the line must hold for each of them
     "typo_of_hydra": ["hydra.sweeper.parms is not a setting of Hydra"],
 }
 
+
+def alias_bomb(form="[{}]"):
+    """A text of a few lines that stands for 10⁹ values."""
+    lines = ["x0: &x0 {a: 1}"]
+    for level in range(1, 10):
+        aliases = ", ".join(10 * [f"*x{level - 1}"])
+        lines.append(f"x{level}: &x{level} {form.format(aliases)}")
+    return "\n".join(lines)
+
+
 TABLE = "the {} of outputs/x/y are damaged: remove that directory and train the run again"
 RECORDS = {  # a file of a recorded run, what it holds instead, and what the line must hold
     "no text": ("run.json", b"\xff\x00", "run.json is damaged: it is not JSON"),
@@ -534,6 +562,8 @@ RECORDS = {  # a file of a recorded run, what it holds instead, and what the lin
     "config": (".hydra/config.yaml", b"\xff\x00", "config.yaml is damaged: it holds no settings"),
     "config list": (".hydra/config.yaml", b"[1]", "config.yaml is damaged: it holds no settings"),
     "tag": (".hydra/config.yaml", b"a: !!python/object:os.system x", "it holds no settings"),
+    "aliases": (".hydra/config.yaml", alias_bomb().encode(), "it holds no settings"),
+    "deep config": (".hydra/config.yaml", b"[" * 20_000, "it holds no settings"),
     "no table": ("metrics.parquet", b"", TABLE.format("metrics")),
     "half a table": ("metrics.parquet", b"PAR1", TABLE.format("metrics")),
     "words": ("metrics.parquet", {"train_loss": ["a"]}, TABLE.format("metrics")),

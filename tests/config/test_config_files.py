@@ -7,6 +7,8 @@ import pytest
 from research.config.config_files import check_config_files
 from research.config.hydra_config import resource_dir
 
+from .mistakes import alias_bomb
+
 HEADER = "# @package _global_\n"
 SWEEPER = f"{HEADER}hydra:\n  sweeper:\n    "
 MISTAKES = {
@@ -30,7 +32,14 @@ MISTAKES = {
     ),
     "itself by path": (f"{HEADER}defaults:\n  - /experiment: mine\n", "mine → mine"),
     "itself by another": (f"{HEADER}defaults:\n  - other\n", "mine → other → mine"),
-    "anchor": (f"{HEADER}seed: &a [*a]\n", " must hold settings such as seed: 0"),
+    "anchor": (f"{HEADER}seed: &a [*a]\n", ", line 2, column 7: with its aliases it holds more"),
+    "aliases": (HEADER + alias_bomb(), "with its aliases it holds more than 100,000 values"),
+    "merged": (HEADER + alias_bomb("{{<<: [{}]}}"), "it holds more than 100,000 values"),
+    "deep": (f"{HEADER}seed: {'[' * 20_000}\n", "must hold settings such as seed: 0"),
+    "lost number": (
+        f"{HEADER}optimizer:\n  learning_rate: 1e-400\n",
+        ", line 3, column 18: 1e-400 is too small a number",
+    ),
     "group": (f"{HEADER}model: mlp\n", ": model must hold settings, got mlp; an option is chosen"),
     "hydra": (f"{HEADER}hydra: 3\n", ": hydra must hold settings, got 3"),
     "defaults": (f"{HEADER}defaults: 3\n", ": defaults must be a list"),

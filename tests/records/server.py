@@ -52,6 +52,8 @@ class Server(http.server.ThreadingHTTPServer):
         rows: for each run id, its history rows.
         ended: the runs that have ended.
         files: paths of uploaded files.
+        alerts: the titles of alerts.
+        views: saved views and reports by name, each with the variables of all its savings.
         gaps: the chunks of rows that would leave a gap; it does not keep them.
         search: the configuration of the search, once there is one.
         trials: the trials that the next agent gets.
@@ -69,6 +71,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.rows = {}
         self.ended = set()
         self.files = []
+        self.views = {}
+        self.alerts = []
         self.gaps = []
         self.has_pictures = False
         self.search = ""
@@ -174,6 +178,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return {"model": PROJECT | {"bucket": self._describe_run(variables["name"])}}
         if operation == "CreateRunFiles":
             return self._create_files(variables["files"])
+        if operation == "NotifyScriptableRunAlert":
+            self.server.alerts.append(variables["title"])
+            return {"notifyScriptableRunAlert": {"success": True}}
+        if operation == "UpsertView":
+            savings = self.server.views.setdefault(variables["name"], [])
+            savings.append(variables)
+            view = {"id": f"view {variables['name']}", "name": variables["name"]}
+            return {"upsertView": {"view": view, "inserted": len(savings) == 1}}
         if operation == "ArtifactType":
             return {"project": {"artifact": None}}
         if operation == "CreateArtifact":

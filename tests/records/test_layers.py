@@ -52,13 +52,13 @@ def test_the_spread_holds_at_most_16_layers_with_the_first_and_the_last(num_laye
     assert layers == sorted(layers)
     assert layers[0] == 0
     assert layers[-1] == num_layers - 1
-    assert columns["x/depth_000"][0] == 0
+    assert columns["x_layers/depth_000"][0] == 0
 
 
 @pytest.mark.parametrize("num_layers", DEPTHS[1:])
 def test_the_name_of_a_layer_in_the_spread_says_where_it_is(num_layers):
     for key, column in spread_of_layers("x", numbered(num_layers)).items():
-        percent = int(key.removeprefix("x/depth_"))
+        percent = int(key.removeprefix("x_layers/depth_"))
         exact = 100 * column[0] / (num_layers - 1)
         assert percent == pytest.approx(exact, abs=100 / 15 / 2 + 0.5)
 
@@ -73,8 +73,8 @@ def test_layers_have_names_of_one_width_and_are_not_too_many(num_layers, first, 
     assert len(names) == min(num_layers, MAX_LAYERS)
     assert len({len(name) for name in names}) == 1
     assert names == sorted(names)
-    assert names[0] == f"grad_norm/{first}"
-    assert names[-1] == f"grad_norm/{last}"
+    assert names[0] == f"grad_norm_layers/{first}"
+    assert names[-1] == f"grad_norm_layers/{last}"
     for name, column in columns.items():
         assert int(name.rpartition("_")[2]) == column[0]
 
@@ -108,9 +108,9 @@ def test_a_project_has_at_most_100_keys_whatever_the_depths_of_its_networks():
 def test_single_layers_are_logged_as_asked_for(layers, expected):
     profiles = {"step": np.array([10, 15]), GRAD_NORM.name: np.ones((2, 3))}
     rows = gauge_rows(profiles, layers, 10)
-    single = [key.partition("/")[2] for key in rows[10] if "_0" in key or "_1" in key]
+    single = [key.partition("/")[2] for key in rows[10] if "_layers/" in key]
     assert single == expected
-    assert not any("_0" in key for key in rows[15])
+    assert not any("_layers/" in key for key in rows[15])
     assert "grad_norm/median" in rows[15]
 
 
@@ -120,6 +120,6 @@ def test_diagnostics_of_each_layer_are_asked_for():
         values, TrackedLayers.spread
     )
     row = diagnostic_row(values, TrackedLayers.all)
-    assert row["gradient_correlation/layer_001"] == 1.0
+    assert row["gradient_correlation_layers/layer_001"] == 1.0
     assert row["gradient_correlation/max"] == 1.0
     assert row["inspect/sharpness"] == 1.0

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from research.config.yaml_files import parse_yaml
 from research.records import record
 from research.records.queries import autocorrelation
 from research.records.record import Lock, RunRecord
 from research.records.runs import Run, find_runs, flatten_dict
-from research.records.yaml_files import parse_yaml
 
 
 def make_run(directory, layers=3, *, closed=True):

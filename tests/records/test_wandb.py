@@ -49,7 +49,7 @@ def history_rows(records):
 
 
 def layer_keys(row):
-    return [key for key in row if key.startswith("grad_norm/depth")]
+    return [key for key in row if key.startswith("grad_norm_layers/depth")]
 
 
 def test_the_configuration_holds_the_resolved_settings_that_have_an_effect(mirrored):
@@ -128,7 +128,7 @@ def test_every_tenth_row_carries_one_value_for_each_layer(mirrored):
         if step % 10:
             assert keys == []
         else:
-            assert keys == ["grad_norm/depth_000", "grad_norm/depth_100"]
+            assert keys == ["grad_norm_layers/depth_000", "grad_norm_layers/depth_100"]
             logged = [row[key] for key in keys]
             assert logged == run.profiles["grad_norm"][step].tolist()
 
@@ -142,6 +142,16 @@ def test_every_measured_row_carries_numbers_that_summarise_the_layers(mirrored):
         assert row["grad_norm/ratio"] == first[step] / last[step]
         assert row["grad_norm/min"] == min(first[step], last[step])
         assert row["grad_norm/max"] == max(first[step], last[step])
+
+
+def test_every_tenth_row_carries_the_judgement_of_its_step(mirrored):
+    run, _, records = mirrored
+    for step, row in enumerate(history_rows(records)[:25]):
+        assert ("verdict/kind" in row) == (step % 10 == 0)
+    first_row = history_rows(records)[0]
+    initial = run.info["verdict"]["initial"]
+    assert first_row["verdict/kind"] == initial["kind"]
+    assert first_row["verdict/factor_per_layer"] == initial["factor_per_layer"]
 
 
 @pytest.fixture(scope="module")
@@ -158,13 +168,13 @@ def test_everything_is_drawn_over_the_training_step(defined_metrics):
     axes = {name: metric.get("step_metric") for name, metric in defined_metrics.items()}
     assert axes.pop("train/step") is None
     assert set(axes.values()) == {"train/step"}
-    assert defined_metrics["grad_norm/depth_*"]["summary"] == {"none": True}
+    assert defined_metrics["grad_norm_layers/*"]["summary"] == {"none": True}
 
 
 def test_patterns_of_metrics_do_not_overlap(defined_metrics):
     """W&B does not say which of two patterns applies."""
     patterns = [name for name in defined_metrics if "*" in name]
-    assert set(patterns) == {"grad_norm/depth_*", "inspect/*"}
+    assert set(patterns) == {"grad_norm_layers/*", "inspect/*"}
     prefixes = {pattern.partition("/")[0] for pattern in patterns}
     assert len(prefixes) == len(patterns)
 
@@ -174,7 +184,7 @@ def test_every_key_that_is_logged_is_a_defined_metric(mirrored, defined_metrics)
     logged = set()
     for row in history_rows(records)[:25]:
         for key in row:
-            if not key.startswith("_") and "depth" not in key:
+            if not key.startswith("_") and "_layers/" not in key:
                 logged.add(key)
     assert logged <= {name for name in defined_metrics if "*" not in name}
 
@@ -247,6 +257,31 @@ def tracker(finished, workplace):
     return WandbTracker(settings=config["tracker"], run_id="x", name="x", group="x", config=config)
 
 
+def test_findings_are_a_table(tracker):
+    profiles = {
+        "step": np.arange(3),
+        "signal_grad": np.ones((3, 3)),
+        "grad_norm": np.ones((3, 2)),
+    }
+    finding = {
+        "kind": "vanishing",
+        "severity": "severe",
+        "first_step": 1,
+        "last_step": None,
+        "layers": [[0, 1]],
+        "sentence": "Vanishing: …",
+        "advice": "try skip=identity.",
+    }
+    folder = Path(tracker.start()["wandb"])
+    tracker.log({"step": np.arange(3), "train_loss": np.ones(3)}, profiles, {})
+    tracker.finish({"status": "done", "verdict": {"kind": "vanishing", "findings": [finding]}})
+    (file,) = folder.glob("files/media/table/verdict/findings*.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == ["kind", "severity", "layers", "steps", "sentence", "advice"]
+    row = ["vanishing", "severe", "0–1", "from 1", "Vanishing: …", "try skip=identity."]
+    assert table["data"] == [row]
+
+
 def test_rows_that_were_not_measured_carry_no_gradient(tracker, wandb_records):
     metrics = {
         "step": np.arange(10, 14),
@@ -265,7 +300,7 @@ def test_rows_that_were_not_measured_carry_no_gradient(tracker, wandb_records):
     assert [row["train/step"] for row in rows] == [10, 11, 12, 13]
     assert ["grad_norm/total" in row for row in rows] == [True, False, True, False]
     every_tenth_step = [True, False, False, False]
-    assert ["grad_norm/depth_100" in row for row in rows] == every_tenth_step
+    assert ["grad_norm_layers/depth_100" in row for row in rows] == every_tenth_step
     assert ["grad_norm/ratio" in row for row in rows] == [True, False, True, False]
 
 

@@ -31,12 +31,13 @@ def no_server(monkeypatch):
 
 
 MIRROR = """
+import json
 import sys
 import numpy as np
 import yaml
 from research.records.trackers.wandb import WandbTracker
 
-config_file, num_steps, status = sys.argv[1:]
+config_file, num_steps, status, verdict = sys.argv[1:]
 config = yaml.safe_load(open(config_file))
 tracker = WandbTracker(
     settings=config["tracker"], run_id="abc", name="first run", group="study", config=config
@@ -46,7 +47,7 @@ for start in range(0, int(num_steps), 5):
     step = np.arange(start, start + 5)
     profiles = {"step": step, "signal_grad": np.ones((5, 3)), "grad_norm": np.ones((5, 2))}
     tracker.log({"step": step, "train_loss": 1.0 / (1 + step)}, profiles, {})
-tracker.finish({"status": status, "final": {}, "verdict": None})
+tracker.finish({"status": status, "final": {}, "verdict": json.loads(verdict)})
 """
 
 
@@ -56,8 +57,9 @@ def mirror(finished, workplace, process):
     directory, _ = finished
     config_file = directory / ".hydra" / "config.yaml"
 
-    def mirror(steps=10, status="done"):
-        started = process("-c", MIRROR, config_file, steps, status, WANDB_MODE="online")
+    def mirror(steps=10, status="done", verdict=None):
+        arguments = [config_file, steps, status, json.dumps(verdict)]
+        started = process("-c", MIRROR, *arguments, WANDB_MODE="online")
         try:
             out, err = started.communicate(timeout=60)
         finally:
@@ -82,8 +84,13 @@ def test_without_a_server_an_online_run_is_recorded_offline(mirror, no_server):
 
 
 def test_an_online_run_sends_its_rows(mirror, server):
-    folder, _ = mirror()
+    findings = [
+        {"kind": "vanishing", "severity": "severe", "sentence": "Vanishing: …"},
+        {"kind": "fitted", "severity": "note", "sentence": "Fitted: …"},
+    ]
+    folder, _ = mirror(verdict={"kind": "vanishing", "findings": findings})
     assert folder.name.startswith("run-")
+    assert server.alerts == ["vanishing: first run"]
     run = server.runs["abc"]
     assert run["groupName"] == "study"
     assert run["displayName"] == "first run"

@@ -30,7 +30,7 @@ REFUTED = {  # what the claim that must fail speaks of, where others may fail as
     "overfitting": "10⁴ random masks",
     "layer_representations": "random weights: a linear probe's training error",
     "exploding_gradients": "cosine between the gradient before and after",
-    "loss_landscape": "without over with shortcuts",
+    "loss_landscape": "1 × the norm of each filter away: mean loss without over with shortcuts",
     "sentences": "random numbers in place of padding",
 }
 

@@ -36,6 +36,7 @@ def underflowing(fathom, tmp_path_factory):
         "init.sigma_b=0.3",
         f"train.steps={STEPS}",
         "tracker=wandb",
+        "tracker.layers=all",
         f"tracker.dir={place.parent}",
         f"hydra.run.dir={place}",
     )
@@ -95,7 +96,7 @@ def test_the_dashboard_shows_what_each_layer_loses_where_it_was_counted(
     assert len(rows) == STEPS
     for name, layers in LAYERS_PER_GAUGE.items():
         for step, row in enumerate(rows):
-            shown = [value for key, value in row.items() if key.startswith(f"{name}/layer_")]
+            shown = [value for key, value in row.items() if key.startswith(f"{name}_layers/")]
             assert len(shown) == (layers if step in COUNTED_STEPS else 0)
             expected = run.profiles[name][step][: len(shown)]
             np.testing.assert_allclose(shown, expected, rtol=1e-6)

@@ -23,7 +23,7 @@ GRID = [
     "train.steps=25",
 ]
 GROUPED = [*GRID, "name=study", "hydra/launcher=grouped"]
-LAST_RUN = "model.depth=3,model.width=8,seed=1"
+LAST_RUN = "depth=3,seed=1"
 SMALL = [
     "train",
     "model.depth=2",

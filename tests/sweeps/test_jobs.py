@@ -59,7 +59,7 @@ def test_a_grid_makes_one_folder_of_runs_one_group_and_one_table(sweep, workplac
         assert run.info["status"] == "done"
     assert settings == RUNS_OF_GRID
     assert len(ids) == len(runs) == 8
-    assert "measure=off,model.depth=3,model.width=8,seed=1,skip=identity,train.steps=25" in runs
+    assert "depth=3,skip=identity,seed=1" in runs
 
     lines = out.splitlines()
     assert len(lines) == 9
@@ -97,7 +97,7 @@ def test_a_diverging_run_is_listed_and_the_others_finish(sweep):
     assert "fathom: 1 of 3 runs did not end well:" in err
     (line,) = lines_about_runs(err)
     assert "learning_rate=1e" in line
-    assert "diverged" in line
+    assert "diverged" in line.lower()
     assert "step" in line
     for word in ("0.01", "1e+30", "0.02", "diverged"):
         assert word in out

@@ -41,7 +41,7 @@ def in_float64():
 def measured(kind="mlp"):
     """All diagnostics of one linear network with dropout and clipping, and its snapshot."""
     return inspect_network(
-        *("loss_surface", "hessian_spectrum", "weights", "masked_outputs", "clipping"),
+        *("loss_surface", "hessian_spectrum", "parameters", "masked_outputs", "clipping"),
         *("probes", "representations", "feature_maps"),
         kind=kind,
         shape=(1, 5, 1),
@@ -175,9 +175,9 @@ def test_the_spectrum_is_that_of_the_dense_hessian():
     assert_allclose(sorted(saddle[8, [0, -1]]), sorted(along), rtol=1e-6)
 
 
-def test_weights_are_all_parameters():
+def test_the_recorded_parameters_are_all_of_them():
     found, snapshot = measured()
-    assert_array_equal(found["weights"], flat(snapshot.state.params))
+    assert_array_equal(found["parameters"], flat(snapshot.state.params))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,9 @@ import pytest
 from flax import nnx
 
 import research
+from research.theory.formats import BINS, LOWEST
+from research.watching.slots import WIDTH, read_statistics
+from research.watching.slots import measure as measure_signal
 
 from . import networks
 from .networks import assert_gauges, expected_gauges
@@ -171,6 +174,44 @@ def test_updates_are_measured_as_they_are_stored():
     np.testing.assert_allclose(
         gauges["update_ratio"], gauges["update_norm"] / gauges["weight_norm"], rtol=1e-6
     )
+
+
+def test_exponents_of_the_gradient_are_counted_from_its_bits():
+    watch = research.watch()
+    # Half of the layer's bias is subnormal, zero or infinite in float16.
+    special = jnp.array([2.0**-20, -(2.0**-24), 0, jnp.inf, 1, -2, 3, 0.25], jnp.float16)
+
+    @jax.jit
+    def step(params):
+        _, grads, gauges = watch.value_and_grad(networks.scanned_loss)(params, BATCH)
+        grads = grads._replace(
+            kernel=jnp.ones_like(grads.kernel),
+            bias=jnp.tile(special, (networks.LAYERS, 1)),
+        )
+        return watch.exponents(gauges, grads)
+
+    gauges = step(PARAMS)
+
+    num_elements = networks.WIDTH**2 + networks.WIDTH
+    np.testing.assert_allclose(gauges["grad_zero"], 1 / num_elements, rtol=1e-6)
+    np.testing.assert_allclose(gauges["grad_subnormal"], 2 / num_elements, rtol=1e-6)
+    np.testing.assert_allclose(gauges["grad_nonfinite"], 1 / num_elements, rtol=1e-6)
+    expected = np.zeros(BINS)
+    for exponent, count in {-24: 1, -20: 1, -2: 1, 0: networks.WIDTH**2 + 1, 1: 2}.items():
+        expected[exponent - LOWEST] = count / num_elements
+    np.testing.assert_allclose(
+        gauges["grad_exponent"], np.tile(expected, (networks.LAYERS, 1)), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [2e38, 2e-38])
+def test_the_root_mean_square_of_a_signal_is_right_at_the_ends_of_the_range(size):
+    h = jnp.full(4096, size, jnp.float32)
+    slot = jnp.zeros(WIDTH)
+
+    rows = jax.grad(lambda slot: jnp.sum(1e-38 * measure_signal(h, slot)))(slot)
+
+    np.testing.assert_allclose(read_statistics(rows).activation_rms, h[0], rtol=1e-6)
 
 
 def test_shared_parameters_count_once_and_repeated_calls_are_layers():

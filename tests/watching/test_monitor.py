@@ -110,7 +110,7 @@ def test_wandb_gets_the_loop(directory, wandb_records):
     rows = [record["history"]["item"] for record in records if record["type"] == "history"]
     assert [row["train/step"] for row in rows if "train/loss" in row] == [0, 1, 2]
     assert rows[0]["lr"] == pytest.approx(0.1)
-    assert "grad_norm/depth_100" in rows[0]
+    assert "grad_norm_layers/depth_100" in rows[0]
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert run["tags"] == ["trial"]
 

@@ -69,9 +69,13 @@ DIAGNOSTIC_PROFILES = tuple(
 TRACKED_PROFILES = GAUGE_PROFILES + DIAGNOSTIC_PROFILES
 
 
-def layer_pattern(layers: TrackedLayers) -> str:
-    """The last part of the keys of single layers, as a pattern of ``define_metric``."""
-    return "layer_*" if layers is TrackedLayers.all else "depth_*"
+def layers_section(name: str) -> str:
+    """The first part of the keys of single layers, whose charts W&B shows in a section of its own.
+
+    It comes after ``NAME`` in alphabetical order, so that the numbers that summarise all layers are
+    shown first.
+    """
+    return f"{name}_layers"
 
 
 def summarize_layers(profile: np.ndarray) -> Columns:
@@ -92,7 +96,7 @@ def summarize_layers(profile: np.ndarray) -> Columns:
 
 
 def every_layer(name: str, profile: np.ndarray) -> Columns:
-    """The values of a profile [S, N] by key, each a column [S]: ``NAME/layer_000`` and so on.
+    """The values of a profile [S, N]: columns [S] by keys such as ``NAME_layers/layer_000``.
 
     A profile of more than ``MAX_LAYERS`` layers is reduced to evenly spaced ones.
     """
@@ -100,15 +104,16 @@ def every_layer(name: str, profile: np.ndarray) -> Columns:
     width = max(3, len(str(num_layers - 1)))
     columns = {}
     for layer in evenly_spaced(num_layers, MAX_LAYERS).tolist():
-        columns[f"{name}/layer_{layer:0{width}d}"] = profile[:, layer]
+        columns[f"{layers_section(name)}/layer_{layer:0{width}d}"] = profile[:, layer]
     return columns
 
 
 def spread_of_layers(name: str, profile: np.ndarray) -> Columns:
     """At most ``NUM_SPREAD`` values of a profile [S, N] by key, each a column [S].
 
-    The key says at how many percent of the depth the layer is: ``NAME/depth_000`` is the first one
-    and ``NAME/depth_100`` the last one. Networks of all depths have their keys from one list.
+    The key says at how many percent of the depth the layer is: ``NAME_layers/depth_000`` is the
+    first one and ``NAME_layers/depth_100`` the last one. Networks of all depths have their keys
+    from one list.
     """
     num_layers = profile.shape[1]
     last_place = NUM_SPREAD - 1
@@ -116,7 +121,7 @@ def spread_of_layers(name: str, profile: np.ndarray) -> Columns:
     for layer in evenly_spaced(num_layers, NUM_SPREAD).tolist():
         place = round(layer / max(1, num_layers - 1) * last_place)
         percent = round(100 * place / last_place)
-        columns[f"{name}/depth_{percent:03d}"] = profile[:, layer]
+        columns[f"{layers_section(name)}/depth_{percent:03d}"] = profile[:, layer]
     return columns
 
 

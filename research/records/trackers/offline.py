@@ -77,7 +77,7 @@ class OfflineRun:
 
         Args:
             root: the folder ``wandb`` in which the folders of runs lie.
-            identity: ``id``, ``name``, ``group``, ``job_type``, and ``tags`` if it has any.
+            identity: ``id``, ``name``, ``group``, ``job_type``; ``tags`` and ``notes`` if any.
             project: the W&B project.
             entity: the W&B entity; None for the user's default.
             config: the configuration that W&B shows.
@@ -92,7 +92,7 @@ class OfflineRun:
         self._summary: JsonObject = {}
         self._without_summary: list[str] = []  # keys and beginnings of keys
         texts = identity | {"project": project, "entity": entity}
-        texts["notes"] = os.environ.get("WANDB_NOTES")
+        texts["notes"] = os.environ.get("WANDB_NOTES") or identity.get("notes")
         self._write_run(texts, identity.get("tags") or (), config)
         _point_to_latest(self.directory)
 

@@ -111,7 +111,7 @@ def ask_for_run(
     deadline = time.monotonic() + seconds
     for attempt in range(1, attempts + 1):
         try:
-            answer = _ask(RUN_STATUS, variables, max(1.0, deadline - time.monotonic()))
+            answer = ask_server(RUN_STATUS, variables, max(1.0, deadline - time.monotonic()))
             break
         except CannotAsk:
             return None
@@ -139,12 +139,22 @@ def _last_row(tail: str | None) -> JsonObject | None:
         return None
 
 
-def _ask(
+def ask_server(
     query: str,
     variables: JsonObject,
     seconds: float,
 ) -> JsonObject:
-    """The data that the server answers to a GraphQL query."""
+    """The data that the server answers to a GraphQL query.
+
+    Args:
+        query: the query or mutation.
+        variables: its variables.
+        seconds: how long the server may take.
+
+    Raises:
+        ServerUnavailable: it does not answer as a W&B server does.
+        CannotAsk: the server cannot be asked in this way.
+    """
     address = server_address()
     content = json.dumps({"query": query, "variables": variables}).encode()
     try:

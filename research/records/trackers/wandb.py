@@ -7,7 +7,7 @@ that has ended. So the number of rows that a server has says what it lacks.
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from research.records.trackers.layers import (
     diagnostic_row,
     evenly_spaced,
     gauge_rows,
-    layer_pattern,
+    layers_section,
     tracked_layers,
 )
 from research.records.trackers.media import Media, Page, Picture, Table
@@ -59,6 +59,9 @@ HEAT_MAP = "profile/heat_map"
 TABLE = "profile/table"
 PAGE = "profile/depth"
 FINDINGS = "verdict/findings"
+SEVERE = "severe"
+JUDGED_KEYS = {"kind": "verdict/kind", "factor_per_layer": "verdict/factor_per_layer"}
+StepJudge = Callable[[Columns], dict[int, JsonObject]]
 METRIC_KEYS = {metric.name: metric.key for metric in METRICS}
 TAGGED_GROUPS = (
     "skip",
@@ -109,6 +112,7 @@ class WandbTracker:
         group: str,
         config: JsonObject,
         reports: TrackerReports | None = None,
+        judge: StepJudge | None = None,
     ):
         """Prepares the tracker without contacting W&B.
 
@@ -119,6 +123,7 @@ class WandbTracker:
             group: the W&B group.
             config: the resolved configuration as a tree.
             reports: what the trackers of this command have reported.
+            judge: judges single steps; None for no judgement over the steps.
         """
         if _is_search_trial():
             run_id = os.environ.get("WANDB_RUN_ID", run_id)
@@ -127,12 +132,15 @@ class WandbTracker:
             "name": name,
             "group": group,
             "tags": all_tags(make_tags(config)),
+            "notes": config.get("notes") or None,
             "job_type": job_type(),
         }
         self._settings = settings
         self._layers = tracked_layers(settings)
         self._config = {name: values for name, values in config.items() if name != "tracker"}
         self._reports = reports or TrackerReports()
+        self._judge = judge
+        self._is_live = False
         self._mode: str | None = None
         self._directory: Path | None = None
         self._finish_seconds = settings["finish_timeout"]
@@ -155,6 +163,7 @@ class WandbTracker:
         mode: str | None,
         finish_seconds: float,
         directory: Path | None = None,
+        judge: StepJudge | None = None,
     ) -> "WandbTracker":
         """A tracker that completes the W&B run of a recorded run.
 
@@ -165,6 +174,7 @@ class WandbTracker:
             mode: ``online`` or ``offline``; None for what the environment says.
             finish_seconds: how long the server may take to receive everything.
             directory: where W&B keeps its files; None for the usual place.
+            judge: judges single steps; None for no judgement over the steps.
         """
         identity = pending["run"]
         where = {"project": pending["project"], "entity": pending["entity"]}
@@ -174,6 +184,7 @@ class WandbTracker:
             name=identity["name"],
             group=identity["group"],
             config=config,
+            judge=judge,
         )
         tracker.pending = pending | {"state": PENDING}
         tracker._mode = mode
@@ -189,6 +200,7 @@ class WandbTracker:
             ServerError: the run must be sent, and the server cannot be used.
         """
         if self._mode is None:
+            self._is_live = True
             chosen = choose_mode(self.pending, self._reports)
             self._mode = chosen.mode
             self._uploaded = chosen.uploaded
@@ -214,11 +226,13 @@ class WandbTracker:
     def _define_metrics(self) -> None:
         """Says that everything is drawn over the step, and what the summary leaves out."""
         self._run.define_metric(STEP, is_hidden=True, has_summary=False)
+        for key in JUDGED_KEYS.values():  # the summary has the verdict of the run
+            self._run.define_metric(key, step_metric=STEP, has_summary=False)
         keys = list(METRIC_KEYS.values())
         for profile in TRACKED_PROFILES:
             keys += profile.summary_keys()
             if profile.has_layers(self._layers):
-                pattern = f"{profile.name}/{layer_pattern(self._layers)}"
+                pattern = f"{layers_section(profile.name)}/*"
                 self._run.define_metric(pattern, step_metric=STEP, has_summary=False)
         for key in [*keys, "inspect/*"]:
             self._run.define_metric(key, step_metric=STEP)
@@ -254,6 +268,7 @@ class WandbTracker:
         self._keep_profiles(profiles)
         every = self._settings.get("every", DEFAULT_EVERY)
         gauges_by_step = gauge_rows(profiles, self._layers, every)
+        judged_by_step = self._judge_steps(profiles, every)
         columns = _metric_columns(metrics)
         rows = []
         for number, step in enumerate(metrics["step"].tolist()):
@@ -265,9 +280,21 @@ class WandbTracker:
                 if column[number] is not None:
                     row[key] = column[number]
             row |= gauges_by_step.get(step, {})
+            row |= judged_by_step.get(step, {})
             row |= diagnostic_row(diagnostics.get(step, {}), self._layers)
             rows.append(row)
         self._run.log(rows)
+
+    def _judge_steps(self, profiles: Columns, every: int) -> dict[int, JsonObject]:
+        """The judgement of each step with values of single layers, by W&B key."""
+        if self._judge is None or not profiles:
+            return {}
+        shown = profiles["step"] % every == 0
+        columns = {name: profiles[name][shown] for name in ("step", SIGNAL_GRAD.name)}
+        rows = {}
+        for step, judged in self._judge(columns).items():
+            rows[step] = {key: judged[name] for name, key in JUDGED_KEYS.items()}
+        return rows
 
     def _keep_profiles(self, profiles: Columns) -> None:
         """Keeps what the page, the heat map and the table need."""
@@ -295,6 +322,7 @@ class WandbTracker:
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
         has_pictures = has_ended(info) and bool(self._profile_rows)
         exit_code = 0 if info["status"] in ("done", "stopped") else 1
+        self._alert(info)
         with self._noting_server_failures():
             try:
                 if has_pictures and self._num_uploaded_rows <= self._num_rows:
@@ -308,6 +336,15 @@ class WandbTracker:
         num_rows = count_rows(self._num_rows, has_pictures=has_pictures)
         verify_upload(self.pending, num_rows)
         return self.pending | {"state": UPLOADED}
+
+    def _alert(self, info: JsonObject) -> None:
+        """Tells the user of severe findings, while the run is trained online and not later."""
+        if not self._is_live or not isinstance(self._run, ServedRun):
+            return
+        for finding in describe_findings(info.get("verdict")):
+            if finding["severity"] == SEVERE:
+                title = f"{finding['kind']}: {self.pending['run']['name']}"
+                self._run.alert(title, f"{finding['sentence']} {finding['advice']}")
 
     def _send_pictures_again(self, info: JsonObject) -> None:
         """Sends the files of the pictures, whose row the server has, under the same names.
@@ -446,7 +483,7 @@ def make_tags(config: JsonObject) -> list[str]:
     ]
     for group in TAGGED_GROUPS:
         tags.append(f"{group}:{config[group]['kind']}")
-    return tags
+    return [*(config.get("tags") or []), *tags]
 
 
 def _is_search_trial() -> bool:

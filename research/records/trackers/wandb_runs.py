@@ -32,6 +32,7 @@ WANDB_SETTINGS = {
     "x_transaction_log_flush_interval": 2,
 }
 FINISH_SLACK_SECONDS = 10.0  # W&B itself should give up before
+MAX_ALERT_TITLE = 63
 OFFLINE_MODES = ("offline", "dryrun")  # the second one is an older name
 
 
@@ -125,6 +126,10 @@ class ServedRun:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
             self._run.save(str(file), base_path=str(folder), policy="now")
+
+    def alert(self, title: str, text: str) -> None:
+        """Has W&B tell the user of something severe, as the user's W&B settings say."""
+        self._run.alert(title[:MAX_ALERT_TITLE], text, level="ERROR")
 
     def update_summary(self, values: JsonObject) -> None:
         """Sets values of the summary."""

@@ -1,0 +1,124 @@
+"""``fathom rm``: removes recorded runs with their offline W&B folders."""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from research.records.record import Lock
+from research.records.run_info import DamagedRecord
+from research.records.runs import Run
+from research.reporting.named_runs import runs_in_folders
+from research.reporting.selection import ROOT
+
+NUM_LISTED = 10
+
+
+def main(words: Sequence[str], yes: bool | str = False) -> int:
+    """Removes the runs that the words name, after asking; returns the exit code.
+
+    Args:
+        words: folders of runs or studies, and filters as for ``fathom runs``.
+        yes: remove them without asking.
+
+    Returns:
+        1 if the user said no, else 0.
+
+    Raises:
+        ValueError: no run is named or fits, one is being trained, or nobody can be asked.
+    """
+    if not words:
+        raise ValueError(
+            "remove which runs? give their directories, or filters such as status=failed; "
+            "fathom runs lists them"
+        )
+    runs = _named_runs(words)
+    folders = [folder for run in runs for folder in offline_folders(run)]
+    _list_runs(runs, len(folders))
+    if not yes and not _confirm(len(runs)):
+        print("nothing was removed", file=sys.stderr)
+        return 1
+    for run in runs:
+        _remove_run(run)
+    plural = "" if len(runs) == 1 else "s"
+    print(f"removed {len(runs)} run{plural}")
+    return 0
+
+
+def _named_runs(words: Sequence[str]) -> list[Run]:
+    """The runs that the words name; damaged ones only where each word is the folder of a run."""
+    if all((Path(word) / "run.json").exists() for word in words):
+        return [Run(Path(word)) for word in dict.fromkeys(words)]
+    return runs_in_folders(words)
+
+
+def offline_folders(run: Run) -> list[Path]:
+    """W&B's offline folders of a run, known by its id; none where its record is damaged."""
+    try:
+        info = run.info
+    except DamagedRecord:
+        return []
+    identity = info.get("id")
+    if not identity:
+        return []
+    places = {ROOT / "wandb", Path(os.environ.get("WANDB_DIR") or ROOT) / "wandb"}
+    recorded = info.get("wandb")
+    if recorded:
+        places.add(Path(recorded).parent)
+    folders = {}
+    for place in places:
+        for folder in place.glob(f"offline-run-*-{identity}"):
+            folders[folder.resolve()] = folder
+    return sorted(folders.values())
+
+
+def _list_runs(runs: Sequence[Run], num_folders: int) -> None:
+    for run in runs[:NUM_LISTED]:
+        print(f"  {run.directory}", file=sys.stderr)
+    if len(runs) > NUM_LISTED:
+        print(f"  and {len(runs) - NUM_LISTED} more", file=sys.stderr)
+    if num_folders:
+        plural = "" if num_folders == 1 else "s"
+        print(
+            f"  with {num_folders} offline folder{plural} of W&B; what was uploaded stays there",
+            file=sys.stderr,
+        )
+
+
+def _confirm(num_runs: int) -> bool:
+    """Asks on the terminal.
+
+    Raises:
+        ValueError: there is nobody to ask.
+    """
+    plural = "" if num_runs == 1 else "s"
+    if not sys.stdin or not sys.stdin.isatty():
+        raise ValueError("fathom rm asks first, but nobody can answer here: add --yes")
+    print(f"Remove {num_runs} run{plural} for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _remove_run(run: Run) -> None:
+    """Removes a run while no process can be writing it.
+
+    Raises:
+        RunLocked: a process is training or uploading it.
+    """
+    directory = run.directory
+    with _locked(directory):
+        for folder in offline_folders(run):
+            shutil.rmtree(folder)
+        shutil.rmtree(directory)
+    with contextlib.suppress(OSError):
+        directory.parent.rmdir()  # only where it is empty
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    lock = Lock(directory)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,61 @@
+"""``fathom workspace``: lays out a saved view and a report of a study in Weights & Biases."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from research.config.suggestions import format_suggestion
+from research.records.runs import find_runs
+
+OUTPUTS = Path("outputs")
+
+
+def main(words: Sequence[str] = ()) -> int:
+    """Writes the view and the report of studies, and sends them if W&B is online.
+
+    Args:
+        words: names of studies, or their directories; none for the study that was trained last.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: a word is no study, or its runs are not recorded for W&B.
+        ModuleNotFoundError: ``wandb-workspaces`` is not installed.
+    """
+    for directory in _find_studies(words):
+        _lay_out(directory)
+    return 0
+
+
+def _find_studies(words: Sequence[str]) -> list[Path]:
+    newest_last = sorted(OUTPUTS.glob("*/*/run.json"), key=lambda file: file.stat().st_mtime)
+    names = list(dict.fromkeys(file.parents[1].name for file in reversed(newest_last)))
+    if not words:
+        if not names:
+            raise ValueError("there is no study under outputs/: fathom train -m … name=STUDY")
+        return [OUTPUTS / names[0]]
+    studies = []
+    for word in words:
+        directory = Path(word) if Path(word).is_dir() else OUTPUTS / word
+        if not find_runs(directory):
+            raise ValueError(f"there is no study {word}{format_suggestion(word, names)}")
+        studies.append(directory)
+    return studies
+
+
+def _lay_out(directory: Path) -> None:
+    from research.records.trackers.views import FILE, send_views, write_views
+    from research.reporting.workspace import describe_study, make_views
+
+    study = describe_study(directory, find_runs(directory))
+    views = make_views(study)
+    is_changed = write_views(directory, views)
+    print(f"{directory / FILE}: a view and a report of {study.name}")
+    if not is_changed:
+        print("W&B has both of them already")
+    elif os.environ.get("WANDB_MODE") == "online":
+        send_views(directory)
+        print("sent to W&B")
+    else:
+        print("`fathom sync` sends them")
