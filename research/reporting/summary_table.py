@@ -138,7 +138,13 @@ class SummaryTable:
             return ""
         fewest = min(counts)
         seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
-        return f"mean ± half of the 95 % interval (Student's t) over {seeds} seeds"
+        statistic = "mean ± half of the 95 % interval (Student's t)"
+        are_factors = {column.quantity.is_factor for column in self.columns}
+        if are_factors == {True}:
+            statistic = "geometric mean (95 % interval by Student's t)"
+        elif True in are_factors:
+            statistic += "; factors: geometric mean (interval)"
+        return f"{statistic} over {seeds} seeds"
 
     @property
     def notes(self) -> list[str]:

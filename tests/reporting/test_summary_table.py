@@ -99,6 +99,16 @@ def test_the_text_has_means_stars_and_what_was_left_out(fathom, sweep):
     assert "not averaged: 1 diverged, 1 missing" in said.out
 
 
+def test_the_title_says_which_mean_it_is(sweep):
+    runs = select_runs([])
+
+    factors = summary_table(runs, values=["initial_factor"])
+    both = summary_table(runs, values=["eval_accuracy", "initial_factor"])
+
+    assert "geometric mean (95 % interval by Student's t) over 3 seeds" in factors.title
+    assert both.title.startswith("mean ± half of the 95 % interval (Student's t); factors: ")
+
+
 def test_markdown(fathom, sweep):
     said = fathom("table", "depth=4", "--value", "eval_accuracy", "--format", "markdown")
 
