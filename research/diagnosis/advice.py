@@ -72,6 +72,7 @@ class Situation:
         settings: the run's configuration by dotted path.
         start: the first measured step.
         others: the names of the kinds that were found besides.
+        initial_others: those of them that held at the first step already.
         quantity: of a divergence, what was not finite first.
     """
 
@@ -79,12 +80,19 @@ class Situation:
     settings: Settings
     start: int = 0
     others: Sequence[str] = ()
+    initial_others: Sequence[str] = ()
     quantity: str = ""
 
     @property
     def is_initial(self) -> bool:
         """Whether it held before the first update, so that the initialisation is the cause."""
         return self.finding.first_step == self.start
+
+    def blames_network(self, kind: findings.Kind) -> bool:
+        """Whether another kind was found that the network explains, and not the updates."""
+        if kind.name not in self.others:
+            return False
+        return kind.name in self.initial_others or not keeps_gradient(self.settings, "")
 
     @property
     def has_skips(self) -> bool:
@@ -233,10 +241,11 @@ def _candidate_changes(situation: Situation) -> Iterator[Remedy]:
         if settings.get("norm.kind") == "batch":
             yield Remedy("skip=identity", IDENTITY)
         yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
-    if activation == "relu":
-        yield Remedy("init=he", HE)
+    gains_from_he = activation == "relu" and not is_set("init=he", settings)
     critical = critical_gain(settings)
-    if critical is not None:
+    if gains_from_he:
+        yield Remedy("init=he", HE)
+    elif critical is not None:
         yield critical
     if activation in ("tanh", "linear"):
         yield Remedy("init=orthogonal", ISOMETRY)
@@ -287,13 +296,24 @@ def _onset_in_words(situation: Situation) -> str:
 def _advise_vanishing(situation: Situation) -> Advice:
     settings = situation.settings
     if not situation.is_initial:
-        return Advice(_onset_in_words(situation), _after_onset(situation))
+        return _advise_after_onset(situation)
     if situation.has_skips:
         return _advise_damped_shortcut(situation)
     cause = _depth_in_words(situation)
     if settings.get("activation.kind") == "sigmoid":
         cause += ", and a sigmoid's slope is at most 1/4"
     return Advice(cause, _network_changes(situation))
+
+
+def _advise_after_onset(situation: Situation) -> Advice:
+    """Advice on a network that was healthy at first, but perhaps only just."""
+    if keeps_gradient(situation.settings, ""):
+        return Advice(_onset_in_words(situation), _after_onset(situation))
+    cause = (
+        f"{_depth_in_words(situation)} carries the gradient badly from the start, and the updates "
+        f"up to step {situation.finding.first_step} did the rest"
+    )
+    return Advice(cause, _for_network_and_rate(situation))
 
 
 def _after_onset(situation: Situation) -> Iterator[Remedy]:
@@ -331,7 +351,7 @@ def _better_shortcuts(kind: object, situation: Situation) -> Iterator[Remedy]:
 def _advise_exploding(situation: Situation) -> Advice:
     settings = situation.settings
     if not situation.is_initial:
-        return Advice(_onset_in_words(situation), _after_onset(situation))
+        return _advise_after_onset(situation)
     if situation.has_skips:
         remedies = iter(
             [Remedy("skip=inv_sqrt_depth", STABLE_RESNET), Remedy("skip=rezero", REZERO)]
@@ -382,21 +402,21 @@ def _smaller_loss_scale(situation: Situation) -> Iterator[Remedy]:
 def _advise_diverged(situation: Situation) -> Advice:
     settings = situation.settings
     format_ = str(settings.get("precision.kind")).removeprefix("mixed_")
-    if findings.OVERFLOW.name in situation.others:
-        return _advise_overflow(situation)
     if situation.quantity == "activation" and situation.is_narrow:
         cause = f"The forward signal exceeded the largest {format_} number"
         return Advice(cause, _against_forward_overflow(situation))
+    if findings.OVERFLOW.name in situation.others:
+        return _advise_overflow(situation)
     if situation.is_initial:
         if situation.is_narrow:
             cause = f"The gradient exceeded the largest {format_} number"
             return Advice(cause, _more_room_for_gradients(situation))
         cause = "The initial weights are too large for this depth"
         return Advice(cause, _against_initial_overflow(situation))
-    if findings.EXPLODING.name in situation.others:
+    if situation.blames_network(findings.EXPLODING):
         cause = "The gradient exploded before the numbers did"
         return Advice(cause, _for_network_and_rate(situation))
-    if findings.VANISHING.name in situation.others:
+    if situation.blames_network(findings.VANISHING):
         cause = "The gradient vanished, and what was left of it moved the last layers too far"
         return Advice(cause, _for_network_and_rate(situation))
     if situation.is_narrow and settings.get("precision.loss_scaling") != "dynamic":

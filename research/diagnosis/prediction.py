@@ -2,19 +2,29 @@
 
 import dataclasses
 import enum
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from research.config.options import FeedForward, ModelKind, ScaledSkip, SkipInit, SkipKind
+from research.config.options import (
+    DEPTH_SCALED,
+    FeedForward,
+    ModelKind,
+    ScaledSkip,
+    SkipInit,
+    SkipKind,
+    has_scaled_norm,
+)
 from research.config.schema import OPTIONS, Config, is_group, make_option, selector_of
 from research.diagnosis.depth import RANDOM_WALK_SLOPE_VARIANCE, skipped_layers
 from research.diagnosis.observed import Theory
 from research.theory import profiles
 from research.theory.variance import theoretical_variance
 
+THEORY_GROUPS = ("train", "model", "skip", "norm", "activation", "init")
 TYPICAL_INPUTS = 64  # numbers of an example, where nothing is known of the data
 LAYER_VARIANCE = 5.0  # of ln‖∂L/∂h‖² from layer to layer, times the width (Hanin & Nica 2020)
 LIKELY_DEVIATIONS = 1.96
@@ -61,7 +71,7 @@ def predicted_profile(
     scales = skip_scales(config)
     if not isinstance(model, FeedForward) or model.kind is not ModelKind.mlp:
         return None
-    if scales is None or model.dropout:
+    if scales is None or model.dropout or model.parametrization in DEPTH_SCALED:
         return None
     branch_scale, shortcut_scale = scales
     sigma_b2 = config.init.sigma_b * config.init.sigma_b if model.bias else 0.0
@@ -77,6 +87,7 @@ def predicted_profile(
         norm=config.norm.kind.name,
         placement=config.norm.placement.name,
         batch=batch_size,
+        scales_norm=has_scaled_norm(config.norm),
     )
 
 
@@ -146,11 +157,21 @@ def predict(
     return Theory(factor, margin=factor * math.hypot(walk, sensitivity))
 
 
-def config_from_settings(settings: Mapping[str, Any]) -> Config:
-    """A configuration from a run's settings by dotted path; the rest are defaults."""
+def config_from_settings(
+    settings: Mapping[str, Any],
+    groups: Collection[str] | None = None,
+) -> Config:
+    """A configuration from a run's settings; the rest are defaults.
+
+    Args:
+        settings: by dotted path.
+        groups: the groups and settings of the root that are read; None for all.
+    """
     config = Config()
     changes = {}
     for item in dataclasses.fields(config):
+        if groups is not None and item.name not in groups:
+            continue
         value = getattr(config, item.name)
         if is_group(value):
             changes[item.name] = _option_from_settings(item.name, value, settings)
@@ -176,12 +197,18 @@ def _option_from_settings(
         if value is None or (item.name == selector and group in OPTIONS):
             continue
         usual = getattr(option, item.name)
-        if isinstance(usual, enum.Enum):
-            value = type(usual)[str(value)]
-        elif isinstance(usual, tuple):
-            value = tuple(value)
-        values[item.name] = value
+        values[item.name] = _to_type_of(usual, value)
     return dataclasses.replace(option, **values)
+
+
+def _to_type_of(usual: Any, value: Any) -> Any:
+    """A recorded value as its setting has it, whose usual value is given."""
+    if isinstance(usual, enum.Enum):
+        return type(usual)[str(value)]
+    if isinstance(usual, tuple):
+        return tuple(value)
+    is_number = isinstance(usual, int | float) and not isinstance(usual, bool)
+    return type(usual)(value) if is_number else value
 
 
 def with_change(settings: Mapping[str, Any], change: str) -> dict[str, Any]:
@@ -230,7 +257,13 @@ def factor_with(settings: Mapping[str, Any], change: str = "") -> float | None:
     Returns:
         The factor; None where theory has no prediction.
     """
-    config = config_from_settings(with_change(settings, change))
+    config = config_from_settings(with_change(settings, change), THEORY_GROUPS)
+    return _typical_factor(config)
+
+
+@functools.lru_cache(maxsize=4096)
+def _typical_factor(config: Config) -> float | None:
+    """The predicted factor a layer of a run on standardised inputs."""
     return predicted_factor(
         config,
         inputs=TYPICAL_INPUTS,

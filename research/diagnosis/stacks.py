@@ -13,9 +13,13 @@ import numpy as np
 
 from research.diagnosis.depth import Fit, make_history
 from research.diagnosis.depth_findings import DepthContext, find_depth_findings
-from research.diagnosis.findings import Finding, Remedy
+from research.diagnosis.findings import Finding, Remedy, Severity, order_findings
 from research.diagnosis.observed import Divergence, Observed
-from research.diagnosis.training_findings import RunContext, describe_divergence
+from research.diagnosis.training_findings import (
+    RunContext,
+    describe_divergence,
+    find_training_findings,
+)
 from research.diagnosis.verdict import Verdict, make_verdict
 
 SEVERITY = ("healthy", "vanishing", "exploding", "dead", "diverged")
@@ -94,6 +98,7 @@ def judge_stacks(
     stacks: Sequence[Stack],
     names: Sequence[str],
     diverged: tuple | None = None,
+    observed: Observed | None = None,
 ) -> StackVerdicts | None:
     """Judges a network by the gradient that arrives at its signals.
 
@@ -105,6 +110,7 @@ def judge_stacks(
         names: the names of the signals [N+1].
         diverged: the members of a ``Divergence``, with the signal as its layer: the first value
             that is not finite.
+        observed: the losses of the loop.
 
     Returns:
         The verdicts; None where nothing was measured and nothing diverged.
@@ -121,7 +127,7 @@ def judge_stacks(
     if not verdicts:
         return None
     worst = max(verdicts, key=lambda name: _severity(verdicts[name]))
-    verdict = verdicts[worst]
+    verdict = _with_losses(verdicts[worst], observed)
     if len(verdicts) > 1:
         others = [f"{name}: {verdicts[name].kind}" for name in verdicts if name != worst]
         sentence = f"{verdict.sentence} ({worst}; {', '.join(others)})"
@@ -156,6 +162,23 @@ def _judge_stack(
     in_network = [_with_global_layers(finding, stack) for finding in verdict.findings]
     end = _with_global_layer(verdict.end, stack)
     return dataclasses.replace(verdict, end=end, findings=in_network)
+
+
+def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
+    """The verdict with what the losses show, as warnings: the loss of a loop may mean anything."""
+    if observed is None:
+        return verdict
+    found = []
+    for finding in find_training_findings(RunContext(observed, {})):
+        if finding.is_severe:
+            finding = dataclasses.replace(finding, severity=Severity.warning)
+        found.append(finding)
+    sentences = [verdict.sentence, *(finding.sentence for finding in found)]
+    return dataclasses.replace(
+        verdict,
+        sentence=" ".join(sentences),
+        findings=order_findings([*verdict.findings, *found]),
+    )
 
 
 def _with_global_layers(finding: Finding, stack: Stack) -> Finding:

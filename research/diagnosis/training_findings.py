@@ -9,7 +9,13 @@ import numpy as np
 
 from research.diagnosis import findings, words
 from research.diagnosis.findings import Finding, Kind, LayerRange, Severity
-from research.diagnosis.observed import Divergence, Observed, Settings, end_rows
+from research.diagnosis.observed import (
+    LEAST_ROWS,
+    Divergence,
+    Observed,
+    Settings,
+    end_rows,
+)
 from research.theory.formats import FORMATS
 
 LEAST_STEPS = 100  # before a run is said not to learn
@@ -27,6 +33,7 @@ MOSTLY_DEAD = 0.75
 MOSTLY_SKIPPED = 0.5
 LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
 LOST_SHARE = 0.3  # of the loss of chance, at least
+NEAR_CHANCE = 0.9  # of the loss of chance
 MOSTLY_SATURATED = 0.8
 BOUNDED = ("sigmoid", "tanh", "softsign")
 LARGE_UPDATE = 0.1
@@ -150,9 +157,12 @@ def find_overflow(ctx: RunContext) -> Finding | None:
     """Steps that are skipped because the scaled gradient is not finite."""
     observed = ctx.observed
     share = observed.end_of("skipped")
-    if share is None or share <= MOSTLY_SKIPPED:
+    has_scale = ctx.settings.get("precision.loss_scaling", "none") != "none"
+    if not has_scale or share is None or share <= MOSTLY_SKIPPED:
         return None
     steps, skipped = observed.series("skipped")
+    if len(steps) < LEAST_ROWS:
+        return None
     others = np.flatnonzero(skipped == 0)
     first = int(others[-1]) + 1 if len(others) else 0
     first_step = int(steps[min(first, len(steps) - 1)])
@@ -220,37 +230,50 @@ def find_spike(ctx: RunContext) -> Finding | None:
     reference = ctx.observed.reference_loss
     if len(losses) <= SPIKE_WINDOW + 1 or reference is None:
         return None
-    windows = np.lib.stride_tricks.sliding_window_view(losses[:-1], SPIKE_WINDOW)
-    medians = np.median(windows, axis=1)
-    spreads = np.median(np.abs(windows - medians[:, None]), axis=1) * DEVIATIONS_PER_MAD
-    now = losses[SPIKE_WINDOW:]
-    rise = now - medians
-    is_spike = rise > SPIKE_DEVIATIONS * spreads
-    is_spike &= now > SPIKE_RATIO * medians
-    is_spike &= rise > SPIKE_SHARE * abs(reference)
-    rows = np.flatnonzero(is_spike)
+    rows, medians = _find_spikes(losses, SPIKE_SHARE * abs(reference))
     if not len(rows):
         return None
-    highest = int(rows[np.argmax(rise[rows])])
-    step = int(steps[highest + SPIKE_WINDOW])
+    largest = int(np.argmax(losses[rows] - medians))
+    before = float(medians[largest])
+    highest = float(losses[rows[largest]])
+    step = int(steps[rows[largest]])
     count = len(words.to_ranges(rows))
     times = "" if count == 1 else f" (the highest of {count} spikes)"
     lowest = _lowest(losses)
     end = float(np.mean(losses[-end_rows(len(losses)) :]))
-    is_lost = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
+    is_far_above = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
+    is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
+    is_lost = is_far_above or is_back_at_chance
     outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
     finding = _make(
         findings.SPIKE,
-        f"at step {step} the training loss jumps from {medians[highest]:.3g} to "
-        f"{now[highest]:.3g}{times}{outcome}.",
-        first_step=int(steps[rows[0] + SPIKE_WINDOW]),
-        last_step=int(steps[rows[-1] + SPIKE_WINDOW]),
-        before=float(medians[highest]),
-        highest=float(now[highest]),
+        f"at step {step} the training loss jumps from {before:.3g} to {highest:.3g}{times}"
+        f"{outcome}.",
+        first_step=int(steps[rows[0]]),
+        last_step=int(steps[rows[-1]]),
+        before=before,
+        highest=highest,
         spikes=float(count),
     )
     severity = Severity.severe if is_lost else finding.severity
     return dataclasses.replace(finding, severity=severity)
+
+
+def _find_spikes(losses: np.ndarray, smallest_rise: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rows [K] whose loss is far above those before, and the median of those before, [K]."""
+    windows = np.lib.stride_tricks.sliding_window_view(losses[:-1], SPIKE_WINDOW)
+    now = losses[SPIKE_WINDOW:]
+    # A median takes long, and few losses are this far above the lowest one before them.
+    lowest = windows.min(axis=1)
+    is_candidate = (now > SPIKE_RATIO * lowest) & (now - lowest > smallest_rise)
+    candidates = np.flatnonzero(is_candidate)
+    medians = np.median(windows[candidates], axis=1)
+    deviations = np.abs(windows[candidates] - medians[:, None])
+    spreads = np.median(deviations, axis=1) * DEVIATIONS_PER_MAD
+    rise = now[candidates] - medians
+    is_spike = rise > np.maximum(SPIKE_DEVIATIONS * spreads, smallest_rise)
+    is_spike &= now[candidates] > SPIKE_RATIO * medians
+    return candidates[is_spike] + SPIKE_WINDOW, medians[is_spike]
 
 
 def find_overfitting(ctx: RunContext) -> Finding | None:

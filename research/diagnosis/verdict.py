@@ -169,19 +169,19 @@ def add_advice(
     lasting = [finding for finding in found if finding.last_step is None]
     kinds = [finding.kind for finding in lasting if finding.severity is not Severity.note]
     names = [kind.name for kind in kinds]
+    start = history.step(0) if len(history) else 0
+    initial_names = [finding.kind.name for finding in lasting if finding.first_step == start]
     is_explained = any(kind in EXPLAINS_PLATEAU for kind in kinds)
     advised = []
     for finding in found:
         if finding.kind is findings.NOT_LEARNING and is_explained:
             advised.append(finding)
             continue
-        start = history.step(0) if len(history) else 0
-        if finding.kind is findings.DIVERGED:
-            start = 0
         situation = Situation(
             finding=finding,
             settings=settings,
-            start=start,
+            start=0 if finding.kind is findings.DIVERGED else start,
+            initial_others=initial_names,
             others=[name for name in names if name != finding.kind.name],
             quantity=divergence.quantity if divergence else "",
         )

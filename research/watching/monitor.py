@@ -17,6 +17,7 @@ import yaml
 from research.config.fields import to_plain
 from research.config.options import TrackedLayers
 from research.config.options import Tracker as TrackerSettings
+from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
@@ -318,7 +319,19 @@ class Monitor:
             stacks=_make_stacks(self._table) if self._table else [],
             names=names,
             diverged=self._diverged,
+            observed=Observed(metrics=self._all_metrics()),
         )
+
+    def _all_metrics(self) -> Columns:
+        """The metrics of all steps; NaN where a step has none."""
+        names = {name: None for columns in self._metrics for name in columns}
+        series: dict[str, list[float]] = {name: [] for name in names}
+        for columns in self._metrics:
+            for name in names:
+                missing = np.full(len(columns["step"]), np.nan)
+                values = np.ma.asarray(columns.get(name, missing), dtype=float)
+                series[name].extend(np.ma.filled(values, np.nan).tolist())
+        return {name: np.array(values) for name, values in series.items()}
 
     def _signal_names(self, num_signals: int) -> list[str]:
         if self._table is None:

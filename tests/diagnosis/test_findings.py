@@ -83,7 +83,7 @@ WEIRD = [
     (
         "overflow",
         {"metrics": columns(99, train_loss=np.ones(99), skipped=np.arange(99) >= 30)},
-        {},
+        {"precision__loss_scaling": "static"},
     ),
     ("update_ratio", {"profiles": columns(9, update_ratio=np.tile(0.5 * LAYERS, (9, 1)))}, {}),
     ("update_ratio", {"profiles": columns(9, update_ratio=np.tile(1e-9 * LAYERS, (9, 1)))}, {}),

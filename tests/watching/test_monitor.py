@@ -66,6 +66,19 @@ def test_a_loop_leaves_the_record_of_a_run(directory, fathom):
     assert "healthy" in listed.out
 
 
+def test_a_spike_of_the_loss_is_a_warning(directory):
+    with research.Monitor(directory, WATCH, every=50) as monitor:
+        params = PARAMS
+        for number in range(60):
+            _, loss, gauges = step(params, jnp.float32(100.0 if number == 40 else 1.0))
+            monitor.log(number, gauges if monitor.due(number) else None, loss=loss)
+
+    verdict = Run(directory).info["verdict"]
+    assert verdict["kind"] == "healthy"
+    assert [finding["kind"] for finding in verdict["findings"]] == ["spike"]
+    assert "Loss spike: at step 40" in verdict["sentence"]
+
+
 def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
     with research.Monitor(directory, WATCH) as monitor:
         train(monitor, 5)

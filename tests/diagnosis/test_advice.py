@@ -1,0 +1,104 @@
+"""Which change each rule names first, by what happened. Other tests train these changes."""
+
+import numpy as np
+import pytest
+
+from research.diagnosis.advice import MOST_REMEDIES, RULES
+from research.diagnosis.findings import KINDS
+from research.diagnosis.observed import Observed
+
+from .profiles import DEPTH, EXPLODING, HEALTHY, SILENT, VANISHING, judge_rows, repeat, settings
+
+CHANCE = float(np.log(10))
+LATE = [*repeat(HEALTHY, 5), *repeat(VANISHING, 45)]
+LATE_EXPLODING = [*repeat(HEALTHY, 5), *repeat(EXPLODING, 45)]
+
+
+def first_remedy(rows, diverged=None, observed=None, **changes):
+    changes.setdefault("model__depth", DEPTH)
+    verdict = judge_rows(
+        *rows, settings=settings(**changes), diverged=diverged, observed=observed or Observed()
+    )
+    finding = verdict.findings[0]
+    assert len(finding.remedies) <= MOST_REMEDIES
+    assert all(remedy.source for remedy in finding.remedies)
+    return finding.remedies[0].change
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "change"),
+    [
+        ([VANISHING], {"init__kind": "glorot"}, "skip=inv_sqrt_depth"),
+        ([EXPLODING], {"init__gain": 1.5}, "skip=inv_sqrt_depth"),
+        ([EXPLODING], {"norm__kind": "batch"}, "skip=identity"),
+        ([EXPLODING], {"skip__kind": "identity"}, "skip=inv_sqrt_depth"),
+        ([VANISHING], {"skip__kind": "highway"}, "skip.gate_bias=-5.47"),
+        ([SILENT], {"init__kind": "zeros"}, "init=he"),
+        ([SILENT], {"init__gain": 0.0}, "init.gain=1"),
+        (LATE, {}, "optimizer.learning_rate=0.001"),
+        (LATE_EXPLODING, {}, "optimizer.learning_rate=0.001"),
+        # It was healthy at first, but theory says that it could not stay so.
+        (LATE_EXPLODING, {"norm__kind": "batch", "model__depth": 60}, "skip=identity"),
+        (
+            LATE,
+            {"optimizer__weight_decay": 100.0},
+            "optimizer.weight_decay=0",
+        ),
+    ],
+)
+def test_the_first_remedy_of_a_gradient_over_depth(rows, changes, change):
+    assert first_remedy(rows, **changes) == change
+
+
+@pytest.mark.parametrize(
+    ("diverged", "changes", "change"),
+    [
+        ((0, 3, "activation"), {"init__gain": 4.0}, "init.gain=1"),
+        ((0, 3, "activation"), {"precision__kind": "mixed_float16"}, "precision=mixed_bfloat16"),
+        ((0, 3, "activation"), {"precision__kind": "float8_e4m3"}, "precision.tensor_scale=true"),
+        ((0, 3, "gradient"), {"precision__kind": "float16"}, "precision.loss_scaling=dynamic"),
+        ((9, 3, "gradient"), {"precision__kind": "float16"}, "precision.loss_scaling=dynamic"),
+        ((9, 3, "activation"), {}, "optimizer.learning_rate=0.001"),
+        ((9,), {}, "optimizer.learning_rate=0.001"),
+    ],
+)
+def test_the_first_remedy_of_a_run_that_diverged(diverged, changes, change):
+    assert first_remedy(repeat(HEALTHY, 9), diverged, **changes) == change
+
+
+def test_a_rate_that_makes_a_healthy_network_explode_is_to_blame():
+    rows = [HEALTHY, *repeat(EXPLODING, 8)]
+    assert first_remedy(rows, (9, 3, "activation")) == "optimizer.learning_rate=0.001"
+    initial = repeat(EXPLODING, 9)
+    assert first_remedy(initial, (9, 3, "activation"), init__gain=1.5) == "skip=inv_sqrt_depth"
+
+
+def observe(losses):
+    metrics = {"step": np.arange(len(losses)), "train_loss": np.asarray(losses)}
+    return Observed(metrics=metrics, chance_loss=CHANCE)
+
+
+AT_CHANCE = np.full(200, CHANCE)
+JUMPED = np.concatenate([[9.0], AT_CHANCE])
+FORGOTTEN = np.concatenate([np.linspace(CHANCE, 1.9, 100), AT_CHANCE])
+
+
+@pytest.mark.parametrize(
+    ("losses", "changes", "change"),
+    [
+        (AT_CHANCE, {"optimizer__learning_rate": 0.0}, "optimizer.learning_rate=0.01"),
+        (AT_CHANCE, {"optimizer__learning_rate": 1e-6}, "optimizer.learning_rate=0.01"),
+        (AT_CHANCE, {"optimizer__learning_rate": 0.5}, "optimizer.learning_rate=0.05"),
+        (AT_CHANCE, {}, "optimizer=adam optimizer.learning_rate=0.001"),
+        (AT_CHANCE, {"init__kind": "lecun"}, "skip=inv_sqrt_depth"),
+        (JUMPED, {}, "optimizer.learning_rate=0.001"),
+        (FORGOTTEN, {}, "optimizer.learning_rate=0.001"),
+    ],
+)
+def test_the_first_remedy_of_a_run_that_does_not_learn(losses, changes, change):
+    rows = repeat(HEALTHY, 20)
+    assert first_remedy(rows, observed=observe(losses), **changes) == change
+
+
+def test_rules_are_about_kinds_that_exist():
+    assert set(RULES) <= set(KINDS)
