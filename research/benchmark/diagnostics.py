@@ -4,10 +4,11 @@ import time
 
 import jax
 
-from research.benchmark.steps import BATCH_SIZE, MLP, StepTimer
+from research.benchmark.steps import BATCH_SIZE, StepTimer
 from research.benchmark.timing import Measurement, ReportProgress, compare
 
 REPETITIONS = 5
+MLP = ("model.depth=10", "model.width=64", f"train.batch_size={BATCH_SIZE}", "data=digits")
 TEXTS = (
     "model=transformer",
     "model.depth=6",
