@@ -255,14 +255,14 @@ def sharpen_softmax(patch):
     patch.setattr(jax.nn, "softmax", sharper)
 
 
-def normalise_rows_alone(patch):
-    """Sinkhorn's iteration leaves the columns as they are."""
+def leave_mixing_unconstrained(patch):
+    """Sinkhorn's iteration divides neither rows nor columns by their sums."""
 
-    def softmax_of_rows(logits):
-        return jnp.exp(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True))
+    def exponentiate(logits):
+        return jnp.exp(logits - streams.INITIAL_LOGIT)
 
     for module in (streams, inspections):
-        patch.setattr(module, "sinkhorn", softmax_of_rows)
+        patch.setattr(module, "sinkhorn", exponentiate)
 
 
 LAWS = {
@@ -284,7 +284,7 @@ LAWS = {
     "epsilon": enlarge_epsilon,
     "momentum": average_fewer_gradients,
     "attention": sharpen_softmax,
-    "mixing": normalise_rows_alone,
+    "mixing": leave_mixing_unconstrained,
 }
 
 
