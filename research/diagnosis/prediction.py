@@ -175,8 +175,8 @@ def config_from_settings(
         value = getattr(config, item.name)
         if is_group(value):
             changes[item.name] = _option_from_settings(item.name, value, settings)
-        elif item.name in settings:
-            changes[item.name] = settings[item.name]
+        elif settings.get(item.name) is not None:
+            changes[item.name] = _to_type_of(value, settings[item.name])
     return dataclasses.replace(config, **changes)
 
 
