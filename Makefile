@@ -12,7 +12,7 @@ setup:  # everything for all targets at once
 
 demo: .venv/installed
 	.venv/bin/fathom reproduce vanishing_gradients
-	.venv/bin/fathom show 'activation=sigmoid,model.depth=64,seed=0,skip=none'
+	.venv/bin/fathom show vanishing_gradients/ skip=none activation=sigmoid model.depth=64 seed=0
 
 test: .venv/installed
 	.venv/bin/python -m pytest

@@ -62,6 +62,9 @@ API = {
     "Mean-field theory": ["research.theory.mean_field"],
     "Profiles over depth": ["research.theory.profiles"],
     "Variance of initial weights": ["research.theory.variance"],
+    "Optimizers": ["research.theory.update_rules"],
+    "Attention with random weights": ["research.theory.attention"],
+    "Products of mixing matrices": ["research.theory.streams"],
     "Number formats": ["research.theory.formats"],
 }
 

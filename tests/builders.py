@@ -20,7 +20,10 @@ SETTINGS = {  # the short name of a setting, and its path
     "kind": "model",
     "placement": "norm.placement",
     "groups": "norm.groups",
+    "affine": "norm.affine",
+    "scale": "norm.scale",
     "growth": "skip.growth",
+    "streams": "skip.streams",
 }
 USUAL = {
     "shape": (5,),

@@ -132,11 +132,53 @@ def combine(kind, h, branch, at):
             return h + at.mask(rate) * branch
         case "deepnorm":
             return (2 * at.depth) ** 0.25 * h + branch
+        case "hyper" | "mhc":
+            maps = stream_maps(kind, at.learned["streams"])
+            outputs = []
+            for row, weight in zip(maps.mixing, maps.writing, strict=True):
+                mixed = sum(m * each for m, each in zip(row, streams_of(h, maps), strict=True))
+                outputs.append(mixed + weight * branch)
+            return jnp.concatenate(outputs, axis=-1)
         case "dense":
             end = at.num_active + branch.shape[-1]
             parts = [h[..., : at.num_active], branch, h[..., end:]]
             return jnp.concatenate(parts, axis=-1)
     raise ValueError(f"no formula for {kind}")
+
+
+@dataclass(frozen=True)
+class StreamMaps:
+    """What a layer does with n streams: the weights a and b and the matrix M."""
+
+    reading: Any
+    mixing: Any
+    writing: Any
+
+
+def stream_maps(kind, learned):
+    """The maps of ``hyper`` or ``mhc`` from their parameters."""
+    reading = learned["reading"]
+    mixing = learned["mixing"]
+    writing = learned["writing"]
+    if kind == "hyper":
+        return StreamMaps(reading, mixing, writing)
+    matrix = jnp.exp(mixing)
+    for _ in range(20):
+        matrix = matrix / jnp.sum(matrix, 1)[:, None]
+        matrix = matrix / jnp.sum(matrix, 0)[None]
+    return StreamMaps(sigmoid(reading), matrix, 2 * sigmoid(writing))
+
+
+def streams_of(h, maps):
+    return jnp.split(h, len(maps.reading), axis=-1)
+
+
+def read_streams(kind, h, learned):
+    """What the branch reads."""
+    maps = stream_maps(kind, learned["streams"])
+    return sum(
+        weight * each for weight, each in zip(maps.reading, streams_of(h, maps), strict=True)
+    )
 
 
 @dataclass
@@ -178,33 +220,67 @@ def _normalize(
     params,
     running,
     trace,
+    name="norm",
 ):
     """The norm of an option.
 
     Args:
         norm: the option.
         h: its input [B, D].
-        params: a tree with the norm's parameters under ``norm``.
+        params: a tree with the norm's parameters, if there are any, under ``name``.
         running: the same tree of running statistics; empty for the statistics of the batch.
         trace: where the moments are added.
+        name: where the norm's parameters are.
     """
     kind = norm.kind.name
     if kind == "none":
         return h
-    learned = params["norm"]
-    scale = learned["scale"][None]
-    if kind == "dyt":
-        return scale * jnp.tanh(learned["alpha"] * h) + learned["bias"][None]
-    mean, square = _moments(norm, h)
-    trace.moments.append((mean, square))
-    if kind == "batch" and running:
-        mean = running["norm"]["mean"][None]
-        square = running["norm"]["var"][None]
-    epsilon = 1e-5 if kind == "batch" else 1e-6
-    out = (h - mean) / jnp.sqrt(square + epsilon) * scale
+    learned = params.get(name, {})
+    out = _standardize(norm, h, learned, running.get(name) if running else None, trace)
+    if not norm.affine:
+        return out
+    out = out * learned["scale"][None]
     if kind == "rms":
         return out
     return out + learned["bias"][None]
+
+
+def _standardize(
+    norm,
+    h,
+    learned,
+    running,
+    trace,
+):
+    kind = norm.kind.name
+    if kind == "dyt":
+        return jnp.tanh(learned["alpha"] * h)
+    mean, square = _moments(norm, h)
+    trace.moments.append((mean, square))
+    if kind == "batch" and running:
+        mean = running["mean"][None]
+        square = running["var"][None]
+    epsilon = 1e-5 if kind == "batch" else 1e-6
+    return (h - mean) / jnp.sqrt(square + epsilon)
+
+
+def has_norm_at(place, placement):
+    """Whether a norm is before a branch (``pre``), at its end (``branch``) or after the sum."""
+    if placement == "peri":
+        return place in ("pre", "branch")
+    return place == placement
+
+
+def norm_name(place, placement):
+    """Where the parameters of a norm are."""
+    is_second = placement == "peri" and place == "branch"
+    return "end_norm" if is_second else "norm"
+
+
+def norm_scale(norm, layer):
+    """The factor on the output of the norm before the branch of layer l = 0, 1, …"""
+    is_scaled = norm.kind.name != "none" and norm.scale.name == "inv_sqrt_layer"
+    return (layer + 1) ** -0.5 if is_scaled else 1.0
 
 
 def apply_linear(h, params):
@@ -271,10 +347,13 @@ def unrolled(
             return h
         return h + perturbations[name][layer]
 
-    def normalize_at(placement, h, params, running):
-        if arch.norm.placement.name != placement:
+    placement = arch.norm.placement.name
+
+    def normalize_at(place, h, params, running):
+        if not has_norm_at(place, placement):
             return h
-        return _normalize(arch.norm, h, params, running, trace)
+        name = norm_name(place, placement)
+        return _normalize(arch.norm, h, params, running, trace, name)
 
     def shortcut(number, layer, layer_running, num_active):
         learned = layer.get("skip", {})
@@ -289,6 +368,9 @@ def unrolled(
     num_active = arch.model.width
     h = apply_linear(x, params["embed"])
     h = jnp.pad(h, ((0, 0), (0, depth * growth)))
+    streams = arch.skip.streams if kind in ("hyper", "mhc") else 1
+    h = jnp.tile(h, (1, streams))
+    num_active = num_active * streams
     h = perturb("signal_grad", 0, h)
     trace.signals.append(h[:, :num_active])
     (stage,) = params["stages"].values()
@@ -296,7 +378,9 @@ def unrolled(
         layer = take_layer(stage, number)
         layer_running = take_layer(running["stages"][0], number) if running else {}
         z = perturb("branch_grad", number, h)
-        z = normalize_at("pre", z, layer, layer_running)
+        if kind in ("hyper", "mhc"):
+            z = read_streams(kind, z, layer["skip"])
+        z = normalize_at("pre", z, layer, layer_running) * norm_scale(arch.norm, number)
         branch = _branch(arch, z, layer["branch"], num_active, trace)
         branch = normalize_at("branch", branch, layer, layer_running)
         h = perturb("skip_grad", number, h)
@@ -305,6 +389,8 @@ def unrolled(
         h = perturb("signal_grad", number + 1, h)
         num_active += growth
         trace.signals.append(h[:, :num_active])
+    if streams > 1:
+        h = sum(jnp.split(h, streams, axis=-1)) / streams
     h = normalize_at("pre", h, params, running)
     activated = ACTIVATIONS[arch.activation.kind.name](h)
     return apply_linear(activated, params["head"]), trace

@@ -37,7 +37,9 @@ TUTORIAL_SWEEP = next(
 )
 EXPERIMENT_GUIDE = "docs/guides/adding-an-experiment.md"
 BENCHMARK_ROWS = {*ROWS, *make_rows(FULL)}
-READING = (["fathom", "show"], ["fathom", "runs"])
+READING = (["fathom", "show"], ["fathom", "runs"], ["fathom", "table"])
+DRAWING = ("plot", "table", "compare")
+OWN_RUNS = "docs/guides/own-runs.md"
 SLOW_PAGES = ("docs/guides/watch.md",)  # whose Python compiles for a while
 SMALL = ["train.steps=1", "model.width=8", "tracker=none"]
 
@@ -243,6 +245,20 @@ def read_reading_lines() -> list[CommandLine]:
 
 @pytest.mark.parametrize("line", read_reading_lines(), ids=label)
 def test_commands_of_the_tutorial_that_read_runs_run(line, fathom, place_of_tutorial, monkeypatch):
+    monkeypatch.chdir(place_of_tutorial)
+    said = fathom(*line.words[1:])
+    assert said.code == 0, said.err
+    assert said.out
+
+
+OWN_RUNS_LINES = [
+    line for line in OTHER_LINES if line.page == OWN_RUNS and line.words[1] in DRAWING
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", OWN_RUNS_LINES, ids=label)
+def test_commands_of_your_own_runs_run(line, fathom, place_of_tutorial, monkeypatch):
     monkeypatch.chdir(place_of_tutorial)
     said = fathom(*line.words[1:])
     assert said.code == 0, said.err

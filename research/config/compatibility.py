@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from research.config.options import (
     CONVOLUTIONAL,
+    DEPTH_SCALED,
     RESNET_DEPTHS,
     RESNETS,
     ActivationKind,
+    AffineNorm,
     CellKind,
     DenseSkip,
     FeedForward,
@@ -18,8 +20,10 @@ from research.config.options import (
     InitKind,
     ModelKind,
     NormKind,
+    NormScale,
     Optimizer,
     OptimizerKind,
+    Parametrization,
     Placement,
     Positions,
     Recurrent,
@@ -78,6 +82,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _skip_conflicts(config)
     yield from _norm_conflicts(config)
     yield from _model_conflicts(config)
+    yield from _parametrization_conflicts(config)
     yield from _init_conflicts(config)
     yield from _inspection_conflicts(config)
     yield from _schedule_conflicts(config.optimizer)
@@ -121,6 +126,8 @@ def _skip_conflicts(config: Config) -> Iterator[Conflict]:
             yield from _fixup_conflicts(config)
         case SkipKind.dense:
             yield from _dense_conflicts(config)
+        case SkipKind.hyper | SkipKind.mhc:
+            yield from _stream_conflicts(config)
 
 
 def _recurrent_skip_conflicts(model: Recurrent, kind: SkipKind) -> Iterator[Conflict]:
@@ -220,6 +227,28 @@ def _dense_conflicts(config: Config) -> Iterator[Conflict]:
     yield from _dense_width_conflicts(config)
 
 
+def _stream_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model.kind
+    skip = config.skip.kind.name
+    if model in RESNETS:
+        reason = f"skip={skip} needs layers of one shape"
+        yield Conflict(
+            path="model",
+            valid="mlp, cnn or transformer",
+            got=model.name,
+            reason=reason,
+        )
+    has_norm = config.norm.kind is not NormKind.none
+    if has_norm and config.norm.placement is Placement.post:
+        reason = f"skip={skip} has several streams after the sum"
+        yield Conflict(
+            path="norm.placement",
+            valid="pre, branch or peri",
+            got=config.norm.placement.name,
+            reason=reason,
+        )
+
+
 def _dense_width_conflicts(config: Config) -> Iterator[Conflict]:
     """The width grows with the depth, up to what an array can have."""
     if not isinstance(config.skip, DenseSkip) or not isinstance(config.model, FeedForward):
@@ -267,10 +296,31 @@ def _norm_conflicts(config: Config) -> Iterator[Conflict]:
             got=placement.name,
             reason=reason,
         )
+    if placement is Placement.peri and model.kind in RESNETS:
+        reason = f"peri is not an order of {model.kind.name}"
+        yield Conflict(
+            path="norm.placement",
+            valid="pre, post or branch",
+            got=placement.name,
+            reason=reason,
+        )
+    if isinstance(config.norm, AffineNorm):
+        yield from _norm_scale_conflicts(config.norm, model.kind)
     if kind is NormKind.batch:
         yield from _batch_norm_conflicts(config)
     if isinstance(config.norm, GroupNorm):
         yield from _group_norm_conflicts(config.norm, config)
+
+
+def _norm_scale_conflicts(norm: AffineNorm, model: ModelKind) -> Iterator[Conflict]:
+    if norm.scale is not NormScale.one and model in (*RESNETS, ModelKind.rnn):
+        reason = f"norm.scale counts blocks of one shape, which {model.name} has not"
+        yield Conflict(
+            path="norm.scale",
+            valid="one",
+            got=norm.scale.name,
+            reason=reason,
+        )
 
 
 def _batch_norm_conflicts(config: Config) -> Iterator[Conflict]:
@@ -349,6 +399,45 @@ def _model_conflicts(config: Config) -> Iterator[Conflict]:
         yield from _head_conflicts(model)
 
 
+def _parametrization_conflicts(config: Config) -> Iterator[Conflict]:
+    model = config.model
+    if not isinstance(model, FeedForward) or model.parametrization is Parametrization.standard:
+        return
+    name = model.parametrization.name
+    if model.kind not in (ModelKind.mlp, ModelKind.transformer):
+        reason = f"model.parametrization={name} is defined for layers of one width"
+        yield Conflict(
+            path="model",
+            valid="mlp or transformer",
+            got=model.kind.name,
+            reason=reason,
+        )
+    if config.optimizer.kind not in (OptimizerKind.adam, OptimizerKind.adamw):
+        reason = f"model.parametrization={name} changes the learning rates of Adam"
+        yield Conflict(
+            path="optimizer",
+            valid="adam or adamw",
+            got=config.optimizer.kind.name,
+            reason=reason,
+        )
+    if model.parametrization in DEPTH_SCALED and config.skip.kind is not SkipKind.identity:
+        reason = f"model.parametrization={name} multiplies the branch itself"
+        yield Conflict(
+            path="skip",
+            valid="identity",
+            got=config.skip.kind.name,
+            reason=reason,
+        )
+    if isinstance(model, Transformer) and model.tied:
+        reason = f"model.parametrization={name} treats embedding and head differently"
+        yield Conflict(
+            path="model.tied",
+            valid="false",
+            got="true",
+            reason=reason,
+        )
+
+
 def _head_conflicts(model: Transformer) -> Iterator[Conflict]:
     width = model.width
     if width % model.heads:
@@ -398,6 +487,13 @@ def _init_conflicts(config: Config) -> Iterator[Conflict]:
         )
 
 
+STREAM_SKIPS = (SkipKind.hyper, SkipKind.mhc)
+PRECONDITIONED = (
+    OptimizerKind.adam,
+    OptimizerKind.adamw,
+    OptimizerKind.rmsprop,
+    OptimizerKind.adagrad,
+)
 PER_LAYER = (ModelKind.mlp, *CONVOLUTIONAL, ModelKind.transformer)
 
 
@@ -443,6 +539,10 @@ SCOPES = {  # other inspections are defined for every model
         models=(ModelKind.transformer,),
         reason="compares the positions of a text",
     ),
+    "coordinate_change": InspectionScope(
+        models=PER_LAYER,
+        reason="compares layers that do not share weights",
+    ),
     "scale_derivative": InspectionScope(
         models=PER_LAYER,
         reason="compares layers that do not share weights",
@@ -475,8 +575,25 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
                 got=skip.name,
                 reason=reason,
             )
+        if name == "stream_mixing" and skip not in STREAM_SKIPS:
+            valid = " or ".join(kind.name for kind in STREAM_SKIPS)
+            yield Conflict(
+                path="skip",
+                valid=valid,
+                got=skip.name,
+                reason=f"{name} needs several residual streams",
+            )
         if name == "masked_outputs":
             yield from _mask_conflicts(config)
+        optimizer = config.optimizer.kind
+        if name == "preconditioned_sharpness" and optimizer not in PRECONDITIONED:
+            valid = " or ".join(kind.name for kind in PRECONDITIONED)
+            yield Conflict(
+                path="optimizer",
+                valid=valid,
+                got=optimizer.name,
+                reason=f"{name} needs an optimizer that divides by the size of gradients",
+            )
 
 
 def _mask_conflicts(config: Config) -> Iterator[Conflict]:

@@ -12,6 +12,7 @@ from research.config.options import (
     Activation,
     FeedForward,
     ModelKind,
+    Parametrization,
     ScaledSkip,
     Skip,
     SkipKind,
@@ -29,8 +30,12 @@ def has_family(config: Config) -> bool:
     """
     is_mlp = config.model.kind is ModelKind.mlp
     is_affine = config.skip.kind in AFFINE_SKIPS
+    parametrization = getattr(config.model, "parametrization", Parametrization.standard)
+    # Factors of other parametrizations depend on the depth.
+    is_standard = parametrization is Parametrization.standard
     inspections: Any = getattr(config.measure, "inspect", ())
-    return is_mlp and is_affine and not config.model.recompute and not inspections
+    is_usual = is_affine and is_standard and not config.model.recompute
+    return is_mlp and is_usual and not inspections
 
 
 def to_family(config: Config, depth: int = FeedForward().depth) -> Config:

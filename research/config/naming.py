@@ -38,7 +38,8 @@ def run_name(overrides: Sequence[str], varying: Collection[str] | None = None) -
 
     What varies comes first. A name of more than ``MAX_BYTES`` bytes leaves out settings that do not
     vary, the longest first, and ends in a hash of all of it; so does a name in which a character
-    had to be replaced because a directory cannot have it.
+    had to be replaced because a directory cannot have it. What varies is cut off only past
+    ``MAX_BYTES_OF_VARYING`` bytes.
 
     Args:
         overrides: the overrides of the run.
@@ -62,7 +63,8 @@ def run_name(overrides: Sequence[str], varying: Collection[str] | None = None) -
             others.append(part)
     whole = ",".join([*first, *others]) or "default"
     name = _without_special_characters(whole)
-    if name == whole and len(name.encode()) <= MAX_BYTES:
+    max_bytes = MAX_BYTES if others else MAX_BYTES_OF_VARYING
+    if name == whole and len(name.encode()) <= max_bytes:
         return name
     digest = hashlib.sha256(whole.encode()).hexdigest()[:HASH_LENGTH]
     shortened = _shorten(first, others)

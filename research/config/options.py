@@ -18,13 +18,17 @@ CellKind = enum.Enum("CellKind", ["elman", "gru", "lstm"])
 Positions = enum.Enum("Positions", ["learned", "rotary", "none"])
 Transition = enum.Enum("Transition", ["pad", "projection"])
 Padding = enum.Enum("Padding", ["zero", "circular"])
+Parametrization = enum.Enum("Parametrization", ["standard", "mup", "depth_mup", "complete_p"])
+WIDTH_SCALED = (Parametrization.mup, Parametrization.depth_mup, Parametrization.complete_p)
+DEPTH_SCALED = (Parametrization.depth_mup, Parametrization.complete_p)
 SkipKind = enum.Enum(
     "SkipKind",
     "none identity scaled inv_sqrt_depth rezero skipinit fixup highway gated projection dropout "
-    "deepnorm stochastic_depth dense",
+    "deepnorm stochastic_depth dense hyper mhc",
 )
 NormKind = enum.Enum("NormKind", ["none", "layer", "batch", "rms", "group", "dyt"])
-Placement = enum.Enum("Placement", ["pre", "post", "branch"])
+Placement = enum.Enum("Placement", ["pre", "post", "branch", "peri"])
+NormScale = enum.Enum("NormScale", ["one", "inv_sqrt_layer"])
 ActivationKind = enum.Enum("ActivationKind", "relu tanh sigmoid gelu silu elu selu softsign linear")
 InitKind = enum.Enum(
     "InitKind",
@@ -83,6 +87,7 @@ RESNETS = (ModelKind.resnet_cifar, ModelKind.resnet)
 CONVOLUTIONAL = (ModelKind.cnn, *RESNETS)
 INSPECTIONS = (
     "sharpness",
+    "preconditioned_sharpness",
     "jacobian_spectrum",
     "gradient_correlation",
     "input_gradient",
@@ -100,8 +105,10 @@ INSPECTIONS = (
     "feature_maps",
     "loss_surface",
     "interpolation",
+    "coordinate_change",
     "hessian_spectrum",
     "tokens",
+    "stream_mixing",
     "clipping",
 )
 
@@ -165,6 +172,24 @@ class Model:
 class FeedForward(Model):
     """``mlp`` and ``linear``: fully connected layers of one width."""
 
+    parametrization: Parametrization = setting(
+        Parametrization.standard,
+        "How multipliers and Adam's learning rates change with width and depth: not at all, with "
+        "width (mup, Yang et al. 2021), or also with depth, as 1/√L (depth_mup, Yang et al. 2023) "
+        "or 1/L (complete_p, Dey et al. 2025).",
+    )
+    base_width: int = setting(
+        64,
+        "The width at which it changes nothing.",
+        ge=1,
+        only_with={"parametrization": WIDTH_SCALED},
+    )
+    base_depth: int = setting(
+        4,
+        "The depth at which it changes nothing.",
+        ge=1,
+        only_with={"parametrization": DEPTH_SCALED},
+    )
     dropout: float = setting(
         0.0,
         "Dropout rate before the last weights of each branch.",
@@ -199,7 +224,11 @@ class Transformer(FeedForward):
 
     kind: ModelKind = ModelKind.transformer
     heads: int = setting(4, "Attention heads; a divisor of the width.", ge=1)
-    expansion: int = setting(4, "Hidden units of the feed-forward layer, in widths.", ge=1)
+    expansion: int = setting(
+        4,
+        "Hidden units of the feed-forward layer, in widths; 0: blocks of attention alone.",
+        ge=0,
+    )
     positions: Positions = setting(Positions.learned, "How positions are encoded.")
     tied: bool = setting(
         False, "Whether the head of a language model uses the embedding's weights."
@@ -278,18 +307,55 @@ class DenseSkip(Skip):
 
 
 @dataclass(frozen=True)
+class StreamSkip(Skip):
+    """``hyper`` and ``mhc``: several residual streams, which every layer mixes."""
+
+    kind: SkipKind = SkipKind.hyper
+    streams: int = setting(4, "Residual streams, each as wide as the model.", ge=1, le=64)
+    mixing_noise: float = setting(
+        0.0,
+        "Standard deviation of Gaussian noise on the initial mixing matrix of the streams; of mhc, "
+        "on its logarithm.",
+        ge=0,
+        traced=True,
+    )
+
+
+@dataclass(frozen=True)
 class Norm:
     """The normalisation of each block. The ε under its root is 1e-6, with batch norm 1e-5."""
 
     kind: NormKind = NormKind.none
     placement: Placement = setting(
         Placement.pre,
-        "Before the branch, after the sum, or at the end of the branch; of ResNets, their order.",
+        "Before the branch, after the sum, at the end of the branch, or (peri) before the branch "
+        "and at its end; of ResNets, their order.",
     )
 
 
 @dataclass(frozen=True)
-class GroupNorm(Norm):
+class AffineNorm(Norm):
+    """Every norm but ``none``."""
+
+    kind: NormKind = NormKind.layer
+    affine: bool = setting(
+        True,
+        "Whether the norm learns a scale and a shift for each unit; rms has no shift.",
+    )
+    scale: NormScale = setting(
+        NormScale.one,
+        "Factor on the output of the norm of block l = 1, 2, …: 1, or 1/√l (Sun et al. 2025).",
+        only_with={"placement": (Placement.pre,)},
+    )
+
+
+def has_scaled_norm(norm: Norm) -> bool:
+    """Whether the output of the norm of block l is multiplied by 1/√l."""
+    return isinstance(norm, AffineNorm) and norm.scale is NormScale.inv_sqrt_layer
+
+
+@dataclass(frozen=True)
+class GroupNorm(AffineNorm):
     """``group``: normalisation over groups of units (Wu & He 2018)."""
 
     kind: NormKind = NormKind.group

@@ -72,8 +72,15 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         dropout=options.RandomSkip,
         stochastic_depth=options.RandomSkip,
         dense=options.DenseSkip,
+        hyper=options.StreamSkip,
+        mhc=options.StreamSkip,
     ),
-    "norm": _by_kind(options.NormKind, options.Norm, group=options.GroupNorm),
+    "norm": _by_kind(
+        options.NormKind,
+        options.AffineNorm,
+        none=options.Norm,
+        group=options.GroupNorm,
+    ),
     "activation": _by_kind(options.ActivationKind, options.Activation),
     "init": _by_kind(
         options.InitKind,

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from research.config.options import FeedForward, ModelKind, ScaledSkip, SkipInit, SkipKind
+from research.config.options import (
+    DEPTH_SCALED,
+    FeedForward,
+    ModelKind,
+    ScaledSkip,
+    SkipInit,
+    SkipKind,
+    has_scaled_norm,
+)
 from research.config.schema import OPTIONS, Config, is_group, make_option, selector_of
 from research.diagnosis.depth import RANDOM_WALK_SLOPE_VARIANCE, skipped_layers
 from research.diagnosis.observed import Theory
@@ -63,7 +71,7 @@ def predicted_profile(
     scales = skip_scales(config)
     if not isinstance(model, FeedForward) or model.kind is not ModelKind.mlp:
         return None
-    if scales is None or model.dropout:
+    if scales is None or model.dropout or model.parametrization in DEPTH_SCALED:
         return None
     branch_scale, shortcut_scale = scales
     sigma_b2 = config.init.sigma_b * config.init.sigma_b if model.bias else 0.0
@@ -79,6 +87,7 @@ def predicted_profile(
         norm=config.norm.kind.name,
         placement=config.norm.placement.name,
         batch=batch_size,
+        scales_norm=has_scaled_norm(config.norm),
     )
 
 

@@ -12,6 +12,7 @@ The functions import JAX when they are called, so that records can read the tabl
 """
 
 import enum
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,12 @@ class Site(enum.Enum):
     NONLINEARITY = "the input of a nonlinearity"
     GRADIENT = "the gradient of a layer's parameters"
     UPDATE = "a layer's parameters before and after the update"
+    ATTENTION = "the scores and weights of an attention layer"
+    TOKENS = "a layer's input or output that holds a vector for each token"
+    PROJECTION = "the gradient of an attention layer's parameters"
+
+
+OF_TRANSFORMERS = (Site.ATTENTION, Site.TOKENS, Site.PROJECTION)
 
 
 class Reduction(enum.Enum):
@@ -49,6 +56,7 @@ class Reduction(enum.Enum):
     NORM = "square root of the sum of squares"
     RMS = "square root of the mean of squares"
     MEAN = "mean"
+    MAX = "maximum"
     NONE = "every device has the value of the whole batch"
 
 
@@ -79,6 +87,11 @@ class Gauge:
     def is_measured(self, level: Level) -> bool:
         """Whether a step at this level measures it."""
         return LEVELS.index(level) >= LEVELS.index(self.level)
+
+    @property
+    def of_transformers(self) -> bool:
+        """Whether only transformers have it."""
+        return self.site in OF_TRANSFORMERS
 
     def length(self, layers: int) -> int:
         """Its number of entries in a network of N layers."""
@@ -178,6 +191,63 @@ def _update_ratio(weight: "Array", update: "Array") -> "Array":
 
     ratio = update / nonzero_or_one(weight)
     return jnp.where(weight > 0, ratio, jnp.nan)
+
+
+def _attention_entropy(
+    scores: "Array",
+    weights: "Array",
+    token_mask: "Array | None",
+) -> "Array":
+    """−Σ p ln p of each position's weights p, mean over positions, heads and examples."""
+    import jax.numpy as jnp
+
+    del scores
+    logarithms = jnp.log(jnp.where(weights > 0, weights, 1))
+    entropies = -jnp.sum(weights * logarithms, axis=-1)
+    if token_mask is None:
+        return jnp.mean(entropies)
+    counts = token_mask[:, None].astype(entropies.dtype)
+    of_texts = jnp.sum(entropies * counts, axis=-1) / jnp.sum(counts, axis=-1)
+    return jnp.mean(of_texts)
+
+
+def _attention_logit(
+    scores: "Array",
+    weights: "Array",
+    token_mask: "Array | None",
+) -> "Array":
+    """The greatest score of a position for one that it may attend to; −∞ marks the others."""
+    import jax.numpy as jnp
+
+    del weights
+    if token_mask is not None:
+        scores = jnp.where(token_mask[:, None, :, None], scores, -jnp.inf)
+    return jnp.max(scores)
+
+
+def _token_residual(h: "Array", token_mask: "Array | None") -> "Array":
+    import jax.numpy as jnp
+
+    from research.gauges.norms import accumulator
+    from research.gauges.probes import token_spread
+
+    if token_mask is None:
+        token_mask = jnp.ones(h.shape[:2], bool)
+    return token_spread(h.astype(accumulator(h.dtype)), token_mask)
+
+
+def _projection_norm(name: str, blocks: Any) -> "Array":
+    """The norm for each block of the gradient of one projection; NaN where there is none."""
+    import jax
+    import jax.numpy as jnp
+
+    from research.gauges.norms import tree_euclidean
+
+    branch = blocks["branch"]
+    if name in branch:
+        return tree_euclidean(branch[name]["kernel"], batch_axes=1)
+    leaf = jax.tree.leaves(blocks)[0]
+    return jnp.full(len(leaf), jnp.nan, leaf.dtype)
 
 
 SIGNAL_GRAD = Gauge(
@@ -288,6 +358,52 @@ UPDATE_RATIO = Gauge(
     measure=_update_ratio,
 )
 
+ATTENTION_ENTROPY = Gauge(
+    "attention_entropy",
+    "Entropy in nats of the positions that a position attends to, mean over positions, heads and "
+    "examples: ln T where it attends to all T alike. NaN in feed-forward layers, as all gauges of "
+    "attention.",
+    Entries.LAYERS,
+    Level.full,
+    Site.ATTENTION,
+    Reduction.MEAN,
+    _attention_entropy,
+)
+ATTENTION_LOGIT = Gauge(
+    "attention_logit",
+    "Greatest score qᵀk/√K of a position for one that it may attend to.",
+    Entries.LAYERS,
+    Level.full,
+    Site.ATTENTION,
+    Reduction.MAX,
+    _attention_logit,
+)
+TOKEN_RESIDUAL = Gauge(
+    "token_residual",
+    "‖h − mean over tokens‖/‖h‖ of each signal, mean over examples: 0 where all tokens are alike.",
+    Entries.SIGNALS,
+    Level.full,
+    Site.TOKENS,
+    Reduction.MEAN,
+    _token_residual,
+)
+QUERY_GRAD = Gauge(
+    "query_grad",
+    "‖∂L/∂W_q‖ of the query weights of an attention layer.",
+    Entries.LAYERS,
+    Level.full,
+    Site.PROJECTION,
+    measure=functools.partial(_projection_norm, "query"),
+)
+VALUE_GRAD = Gauge(
+    "value_grad",
+    "‖∂L/∂W_v‖ of the value weights of an attention layer.",
+    Entries.LAYERS,
+    Level.full,
+    Site.PROJECTION,
+    measure=functools.partial(_projection_norm, "value"),
+)
+
 GAUGES = (
     SIGNAL_GRAD,
     BRANCH_GRAD,
@@ -301,6 +417,11 @@ GAUGES = (
     WEIGHT_NORM,
     UPDATE_NORM,
     UPDATE_RATIO,
+    ATTENTION_ENTROPY,
+    ATTENTION_LOGIT,
+    TOKEN_RESIDUAL,
+    QUERY_GRAD,
+    VALUE_GRAD,
 )
 
 
@@ -342,6 +463,23 @@ def measure_at(
         assert gauge.measure is not None
         measured[gauge.name] = gauge.measure(*arguments)
     return measured
+
+
+def not_measured_at(
+    site: Site,
+    level: Level,
+    dtype: Any,
+) -> "dict[str, Array]":
+    """NaN for the gauges of a site, by name, of a layer in which they have no meaning.
+
+    Args:
+        site: where.
+        level: the level of the step.
+        dtype: the number format of the values.
+    """
+    import jax.numpy as jnp
+
+    return {gauge.name: jnp.full((), jnp.nan, dtype) for gauge in gauges_at(site, level)}
 
 
 class MetricSource(enum.Enum):
@@ -508,6 +646,21 @@ DIAGNOSTICS = (
         tracked=True,
     ),
     Diagnostic("sharpness_bound", "Its greatest possible error.", "[]", "sharpness", tracked=True),
+    Diagnostic(
+        "preconditioned_sharpness",
+        "Greatest eigenvalue of P^(-½) H P^(-½), with the Hessian H of the training loss and the "
+        "diagonal matrix P by which the next update divides (adam, adamw, rmsprop, adagrad).",
+        "[]",
+        "preconditioned_sharpness",
+        tracked=True,
+    ),
+    Diagnostic(
+        "preconditioned_sharpness_bound",
+        "Its greatest possible error.",
+        "[]",
+        "preconditioned_sharpness",
+        tracked=True,
+    ),
     Diagnostic(
         "jacobian_spectrum",
         "Singular values of J = ∂h_N/∂h_0 at the first example (mlp).",
@@ -683,6 +836,20 @@ DIAGNOSTICS = (
         "interpolation",
     ),
     Diagnostic(
+        "coordinate_change",
+        "Root mean square of the change of each signal of the first batch since initialisation.",
+        "[N+1]",
+        "coordinate_change",
+        tracked=True,
+    ),
+    Diagnostic(
+        "output_coordinate_change",
+        "The same of the outputs.",
+        "[]",
+        "coordinate_change",
+        tracked=True,
+    ),
+    Diagnostic(
         "hessian_eigenvalues",
         "Eigenvalues of the Hessian of the training loss, by Lanczos' method.",
         "[m]",
@@ -719,6 +886,12 @@ DIAGNOSTICS = (
         "Greatest change of an output where random numbers replace the padding.",
         "[]",
         "tokens",
+    ),
+    Diagnostic(
+        "stream_mixing",
+        "Matrix by which each layer mixes n residual streams, as it is used (hyper, mhc).",
+        "[N, n, n]",
+        "stream_mixing",
     ),
     Diagnostic(
         "unclipped_norm", "Norm of the first batch's gradient before clipping.", "[]", "clipping"

@@ -12,20 +12,26 @@ from jaxtyping import Array
 from research.config import options
 from research.config.options import (
     CONVOLUTIONAL,
+    DEPTH_SCALED,
     RESNETS,
+    WIDTH_SCALED,
     ActivationKind,
     CellKind,
     DenseSkip,
     Level,
     ModelKind,
     NormKind,
+    Parametrization,
     Placement,
     SkipKind,
+    StreamSkip,
 )
 from research.models.hparams import HParams
 from research.models.plan import PLANS, Stage
 
 RANDOM_SKIPS = (SkipKind.dropout, SkipKind.stochastic_depth)
+BEFORE_BRANCH = (Placement.pre, Placement.peri)
+DEPTH_EXPONENTS = {Parametrization.depth_mup: 0.5, Parametrization.complete_p: 1.0}
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,40 @@ class Architecture:
         return self.model.kind in CONVOLUTIONAL
 
     @property
+    def parametrization(self) -> Parametrization:
+        """How multipliers and learning rates change with width and depth."""
+        return getattr(self.model, "parametrization", Parametrization.standard)
+
+    @property
+    def width_ratio(self) -> float:
+        """The width over the base width, where the parametrization depends on it: else 1."""
+        if self.parametrization not in WIDTH_SCALED:
+            return 1.0
+        assert isinstance(self.model, options.FeedForward)
+        return self.model.width / self.model.base_width
+
+    @property
+    def branch_factor(self) -> float:
+        """The factor on each branch: (depth over base depth) to the power −½ or −1, else 1."""
+        if self.parametrization not in DEPTH_SCALED:
+            return 1.0
+        assert isinstance(self.model, options.FeedForward)
+        exponent = DEPTH_EXPONENTS[self.parametrization]
+        return (self.model.depth / self.model.base_depth) ** -exponent
+
+    @property
+    def hidden_rate(self) -> float:
+        """The factor on Adam's learning rate of weights between hidden units.
+
+        1/m_n for the width ratio m_n, and m_L^(α − 1) more for the depth ratio m_L, where branches
+        are multiplied by m_L^-α (Dey et al. 2025, Table 1).
+        """
+        rate = 1 / self.width_ratio
+        if self.parametrization is Parametrization.depth_mup:
+            return rate * self.branch_factor
+        return rate
+
+    @property
     def attends(self) -> bool:
         """Whether its layers contain attention."""
         return self.model.kind is ModelKind.transformer
@@ -160,8 +200,13 @@ class Architecture:
 
     @property
     def head_norm(self) -> options.Norm:
-        """The norm before the head: the same as in the blocks if they are pre-norm, else none."""
-        return self.norm if self.norm.placement is Placement.pre else options.Norm()
+        """The norm before the head: that of the blocks if it precedes their branches, else none."""
+        return self.norm if self.norm.placement in BEFORE_BRANCH else options.Norm()
+
+    @property
+    def scales_norm(self) -> bool:
+        """Whether the output of the norm of block l is multiplied by 1/√l."""
+        return options.has_scaled_norm(self.norm)
 
     @property
     def deepnorm_alpha(self) -> float:
@@ -177,6 +222,16 @@ class Architecture:
     def growth(self) -> int:
         """Units that each layer adds to the residual stream: 0 except for ``skip=dense``."""
         return self.skip.growth if isinstance(self.skip, DenseSkip) else 0
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether a signal holds several residual streams side by side."""
+        return isinstance(self.skip, StreamSkip)
+
+    @property
+    def num_streams(self) -> int:
+        """Residual streams, each ``residual_width`` wide: 1 except for ``hyper`` and ``mhc``."""
+        return self.skip.streams if isinstance(self.skip, StreamSkip) else 1
 
     def num_active_units(self, layer: int | Array) -> int | Array:
         """Units of the input of layer ``layer`` that hold a value.

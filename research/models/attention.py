@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from research.config.options import Positions, SkipKind, Transformer
 from research.gauges.slots import Statistics
-from research.gauges.table import Site, gauges_at
+from research.gauges.table import Site, measure_at, not_measured_at
 from research.models.architecture import Architecture, ForwardContext
 from research.models.dense import make_linear
 from research.models.feed_forward import dropout
@@ -67,13 +67,15 @@ class Attention(nnx.Module):
         if self.is_rotary:
             q = rotate(q)
             k = rotate(k)
-        weights = jax.nn.softmax(self._scores(q, k, ctx)).astype(z.dtype)
+        scores = self._scores(q, k, ctx)
+        wide_weights = jax.nn.softmax(scores)
+        weights = wide_weights.astype(z.dtype)
         mixed = jnp.einsum("bhts,bshk->bthk", weights, v)
         mixed = dropout(self.arch, mixed.reshape(z.shape), ctx, layer)
-        statistics = {}
-        for gauge in gauges_at(Site.NONLINEARITY, ctx.level):
-            statistics[gauge.name] = jnp.full((), jnp.nan, jnp.float32)
-        return self.out(mixed), statistics
+        of_units = not_measured_at(Site.NONLINEARITY, ctx.level, jnp.float32)
+        stopped = jax.lax.stop_gradient((scores, wide_weights))
+        of_attention = measure_at(Site.ATTENTION, ctx.level, *stopped, ctx.padding_mask)
+        return self.out(mixed), of_units | of_attention
 
     def _scores(
         self,
@@ -84,7 +86,8 @@ class Attention(nnx.Module):
         """QKᵀ/√K, and −∞ for positions that must not be attended to."""
         wide = jnp.promote_types(q.dtype, jnp.float32)
         scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide)
-        scores = scores * q.shape[-1] ** -0.5
+        # μP divides by K instead of √K, relative to the base width (Yang et al. 2021, §4).
+        scores = scores * (q.shape[-1] * self.arch.width_ratio) ** -0.5
         if self.is_causal:
             is_visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))
             scores = jnp.where(is_visible[None, None], scores, -jnp.inf)

@@ -10,7 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from research.config.options import Padding, SkipKind, Transformer
+from research.gauges.norms import accumulator
 from research.gauges.slots import Statistics
+from research.gauges.table import Site, not_measured_at
 from research.models.activation import mean_statistics, nonlinearity_of, unit_statistics
 from research.models.architecture import Architecture, ForwardContext
 from research.models.conv import Conv
@@ -101,7 +103,11 @@ class FeedForwardBranch(nnx.Module):
             if index == last:
                 z = dropout(self.arch, z, ctx, layer)
             z = weight(self.add_fixup_bias(z, index, before="weight"))
-        return z, mean_statistics(statistics)
+        measured = mean_statistics(statistics)
+        if self.arch.attends:
+            wide = accumulator(z.dtype)
+            measured = measured | not_measured_at(Site.ATTENTION, ctx.level, wide)
+        return z, measured
 
     def add_fixup_bias(
         self,

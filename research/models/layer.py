@@ -11,7 +11,7 @@ from research.config.options import Placement
 from research.gauges.slots import Statistics, tap
 from research.gauges.table import BRANCH_GRAD, SIGNAL_GRAD, SKIP_GRAD, Site, measure_at
 from research.models.activation import ACTIVATIONS
-from research.models.architecture import Architecture, ForwardContext
+from research.models.architecture import BEFORE_BRANCH, Architecture, ForwardContext
 from research.models.attention import Attention
 from research.models.feed_forward import FeedForwardBranch
 from research.models.hparams import HParams
@@ -25,7 +25,13 @@ Slots = dict[str, Array]
 
 
 class Layer(nnx.Module):
-    """skip(h, branch(h)), normalised before the branch, at its end, or after the sum."""
+    """skip(h, branch(h)), normalised before the branch, at its end, both (``peri``), or after the
+    sum.
+
+    References:
+        Kim et al., Peri-LN: revisiting normalization layer in the transformer architecture, 2025.
+        Sun et al., The curse of depth in large language models, 2025 (``norm.scale``).
+    """
 
     def __init__(
         self,
@@ -38,9 +44,11 @@ class Layer(nnx.Module):
     ):
         self.arch = arch
         self.is_recurrent = part.kind == "cell"
-        before_branch = arch.norm.placement is Placement.pre
+        before_branch = arch.norm.placement in BEFORE_BRANCH
         width = part.inputs if before_branch else part.outputs
         self.norm = make_norm(arch.norm, width, **arch.formats, rngs=rngs)
+        if arch.norm.placement is Placement.peri:
+            self.end_norm = make_norm(arch.norm, part.outputs, **arch.formats, rngs=rngs)
         self.branch: Any
         if part.kind == "attention":
             self.branch = Attention(arch, hp, rngs=rngs)
@@ -48,7 +56,7 @@ class Layer(nnx.Module):
             self.branch = Cell(arch, numbers_per_step(arch), hp, rngs=rngs)
         else:
             self.branch = FeedForwardBranch(arch, part, layer, hp, rngs=rngs)
-        self.skip = Skip(arch, part, hp, rngs=rngs)
+        self.skip = Skip(arch, part, hp, rngs=rngs, layer=layer)
 
     def __call__(
         self,
@@ -67,14 +75,18 @@ class Layer(nnx.Module):
             layer: the layer's number, from 0.
             step_input: what a recurrent layer reads of the example, [B, P].
         """
-        z = tap(h, slots.get(BRANCH_GRAD.name))
+        z = self.skip.read(tap(h, slots.get(BRANCH_GRAD.name)))
         z = self._normalize(z, Placement.pre, ctx)
+        if self.arch.scales_norm:
+            z = z * self._norm_scale(layer).astype(z.dtype)
         z = round_through_format(z, self.arch.rounding, self.arch.tensor_scale)
         if self.is_recurrent:
             branch, statistics = self.branch(z, step_input, ctx)
         else:
             branch, statistics = self.branch(z, ctx, layer)
         branch = self._normalize(branch, Placement.branch, ctx)
+        if self.arch.branch_factor != 1:
+            branch = branch * self.arch.branch_factor
         shortcut = tap(h, slots.get(SKIP_GRAD.name))
         out = self.skip(shortcut, branch, ctx, layer)
         out = self._normalize(out, Placement.post, ctx)
@@ -90,12 +102,21 @@ class Layer(nnx.Module):
     def _normalize(
         self,
         h: Array,
-        placement: Placement,
+        place: Placement,
         ctx: ForwardContext,
     ) -> Array:
-        if placement is not self.arch.norm.placement:
-            return h
-        return apply_norm(self.norm, h, train=ctx.train)
+        """The signal after the norm at one of the three places, or as it is where there is none."""
+        placement = self.arch.norm.placement
+        if placement is Placement.peri and place is Placement.branch:
+            return apply_norm(self.end_norm, h, train=ctx.train)
+        has_norm = place is placement or (placement is Placement.peri and place is Placement.pre)
+        return apply_norm(self.norm, h, train=ctx.train) if has_norm else h
+
+    def _norm_scale(self, layer: Array) -> Array:
+        """1/√l for the layers of block l, counted from 1."""
+        block = layer // len(self.arch.plan[0].parts) + 1
+        wide = jnp.promote_types(self.arch.dtype, jnp.float32)
+        return jax.lax.rsqrt(jnp.asarray(block, wide))
 
 
 def signal_statistics(
@@ -113,7 +134,11 @@ def signal_statistics(
         layer: the layer's number; N is the output of the last layer.
     """
     active_share = arch.num_active_units(layer) / arch.residual_width
-    return measure_at(Site.FORWARD, ctx.level, jax.lax.stop_gradient(h), active_share)
+    stopped = jax.lax.stop_gradient(h)
+    statistics = measure_at(Site.FORWARD, ctx.level, stopped, active_share)
+    if arch.attends:
+        statistics = statistics | measure_at(Site.TOKENS, ctx.level, stopped, ctx.padding_mask)
+    return statistics
 
 
 def numbers_per_step(arch: Architecture) -> int:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from research.config.options import GroupNorm, Norm, NormKind
+from research.config.options import AffineNorm, GroupNorm, Norm, NormKind
 from research.models.units import align_units, read
 from research.parallel import collectives
 
@@ -21,7 +21,7 @@ def make_norm(
 
     ``layer`` and ``rms`` normalise over the last axis, ``batch`` over all others, ``group`` over
     the units of each group and, of images, over their pixels. ``dyt`` is tanh(α·h) instead of a
-    normalisation. All learn a scale, and all but ``rms`` a shift.
+    normalisation. With ``affine`` all learn a scale, and all but ``rms`` a shift.
 
     Args:
         norm: the option.
@@ -36,48 +36,64 @@ def make_norm(
         2018. Zhu et al., Transformers without Normalization, 2025.
     """
     formats = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+    is_affine = isinstance(norm, AffineNorm) and norm.affine
+    learned = {"use_scale": is_affine, "use_bias": is_affine}
     match norm:
         case GroupNorm(groups=groups):
-            return nnx.GroupNorm(width, groups, use_fast_variance=False, **formats)
+            return nnx.GroupNorm(width, groups, use_fast_variance=False, **learned, **formats)
         case Norm(kind=NormKind.none):
             return None
         case Norm(kind=NormKind.layer):
-            return nnx.LayerNorm(width, use_fast_variance=False, **formats)
+            return nnx.LayerNorm(width, use_fast_variance=False, **learned, **formats)
         case Norm(kind=NormKind.batch):
             # In a narrower format evaluation would round the running statistics.
             formats["dtype"] = jnp.promote_types(dtype, jnp.float32)
             axis = collectives.axis()
             return nnx.BatchNorm(
-                width, momentum=0.9, use_fast_variance=False, axis_name=axis, **formats
+                width,
+                momentum=0.9,
+                use_fast_variance=False,
+                axis_name=axis,
+                **learned,
+                **formats,
             )
         case Norm(kind=NormKind.rms):
-            return nnx.RMSNorm(width, **formats)
+            return nnx.RMSNorm(width, use_scale=is_affine, **formats)
         case Norm(kind=NormKind.dyt):
-            return DynamicTanh(width, dtype=dtype, param_dtype=param_dtype)
+            return DynamicTanh(width, affine=is_affine, dtype=dtype, param_dtype=param_dtype)
     raise ValueError(f"norm must be none, layer, batch, rms, group or dyt, got {norm.kind.name}")
 
 
 class DynamicTanh(nnx.Module):
-    """γ·tanh(α·h) + β, with a learned scalar α, initially 0.5 (Zhu et al. 2025, eq. 3)."""
+    """γ·tanh(α·h) + β, with a learned scalar α, initially 0.5 (Zhu et al. 2025, eq. 3).
+
+    Without ``affine`` it is tanh(α·h).
+    """
 
     def __init__(
         self,
         width: int,
         *,
+        affine: bool,
         dtype: jnp.dtype,
         param_dtype: jnp.dtype,
     ):
         self.dtype = dtype
         self.alpha = nnx.Param(jnp.full((), 0.5, param_dtype))
-        self.scale = nnx.Param(jnp.ones(width, param_dtype))
-        self.bias = nnx.Param(jnp.zeros(width, param_dtype))
+        self.is_affine = affine
+        if affine:
+            self.scale = nnx.Param(jnp.ones(width, param_dtype))
+            self.bias = nnx.Param(jnp.zeros(width, param_dtype))
 
     def __call__(self, h: Float[Array, "..."]) -> Float[Array, "..."]:
         """Squashes ``h``, whose last axis holds the units."""
         alpha = read(self.alpha, self.dtype)
+        squashed = jnp.tanh(alpha * h)
+        if not self.is_affine:
+            return squashed
         scale = align_units(read(self.scale, self.dtype), h)
         bias = align_units(read(self.bias, self.dtype), h)
-        return scale * jnp.tanh(alpha * h) + bias
+        return scale * squashed + bias
 
 
 def apply_norm(

@@ -70,6 +70,8 @@ def _cnn(arch: Any) -> tuple[Stage, ...]:
 
 
 def _transformer(arch: Any) -> tuple[Stage, ...]:
+    if not arch.model.expansion:
+        return _uniform(arch, "attention")
     return _uniform(arch, "attention", "feedforward")
 
 

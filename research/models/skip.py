@@ -15,6 +15,7 @@ from research.config.options import (
     ScaledSkip,
     SkipInit,
     SkipKind,
+    StreamSkip,
     Transition,
 )
 from research.config.options import Skip as SkipOption
@@ -23,6 +24,7 @@ from research.models.dense import make_linear
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part
+from research.models.streams import StreamMixing
 from research.models.units import pad_units
 from research.parallel.collectives import sample_then_shard
 
@@ -50,6 +52,8 @@ class Skip(nnx.Module):
       al. 2016, eq. 2 to 5).
     - ``deepnorm``: α·h + F(h) (Wang et al. 2022).
     - ``dense``: F(h) becomes the next units of h (Huang et al. 2017).
+    - ``hyper``, ``mhc``: h holds several streams, see ``StreamMixing`` (Zhu et al. 2024, Xie et al.
+      2025).
 
     Where a layer changes the shape, the shortcut is subsampled, and widened with zeros (``pad``: He
     et al. 2016, option A) or by a normalised 1×1 map (``projection``: option B).
@@ -62,6 +66,7 @@ class Skip(nnx.Module):
         hp: HParams,
         *,
         rngs: nnx.Rngs,
+        layer: Array | None = None,
     ):
         self.arch = arch
         self.part = part
@@ -76,6 +81,14 @@ class Skip(nnx.Module):
                 self.alpha = nnx.Param(jnp.asarray(INITIAL_ALPHA[kind], arch.param_dtype))
             case GatedSkip(gate_bias=gate_bias):
                 self.gate = _make_gate(arch, part.outputs, gate_bias, rngs)
+            case StreamSkip() as streams:
+                number = jnp.int32(0) if layer is None else layer
+                param_dtype = jnp.dtype(arch.param_dtype)
+                self.streams = StreamMixing(streams, number, param_dtype=param_dtype, rngs=rngs)
+
+    def read(self, h: Float[Array, "..."]) -> Float[Array, "..."]:
+        """What the branch reads of the layer's input: all of it, or a mixture of its streams."""
+        return self.streams.read(h) if self.arch.has_streams else h
 
     def __call__(
         self,
@@ -137,6 +150,8 @@ class Skip(nnx.Module):
                 return h + branch * self.arch.layers**-0.5
             case SkipOption(kind=SkipKind.rezero | SkipKind.skipinit | SkipKind.fixup):
                 return h + cast(self.alpha[...]) * branch
+            case StreamSkip():
+                return self.streams.mix(h, branch)
             case SkipOption(kind=SkipKind.deepnorm):
                 return self.arch.deepnorm_alpha * h + branch
         raise ValueError(f"skip must be one of those described above, got {ctx.hp.skip.kind.name}")

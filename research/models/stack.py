@@ -26,6 +26,7 @@ from research.models.layer import Layer, Slots, signal_statistics
 from research.models.loop import loop_over_layers
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
+from research.models.streams import copy_to_streams, mean_of_streams
 from research.models.units import pad_units, read
 from research.parallel.collectives import psum_tree
 
@@ -140,6 +141,8 @@ class Stack(nnx.Module):
             return jnp.zeros((len(x), arch.state_width), arch.dtype)
         is_linear = arch.model.kind is ModelKind.mlp
         h = self.embed(x) if is_linear else self.embed(x, ctx.train)
+        if arch.has_streams:
+            return copy_to_streams(h, arch.num_streams)
         if not arch.growth:
             return h
         return pad_units(h, arch.residual_width - h.shape[-1])
@@ -254,6 +257,8 @@ class Stack(nnx.Module):
     def head_input(self, h: Array, ctx: ForwardContext) -> Array:
         """What the head reads of a signal: normalised, activated, and averaged over positions.
 
+        Of several streams it reads the mean.
+
         Args:
             h: the last layer's output, or another signal of its shape.
             ctx: the context of the pass.
@@ -262,6 +267,8 @@ class Stack(nnx.Module):
             [B, D], of a language model [B, T, D].
         """
         arch = self.arch
+        if arch.has_streams:
+            h = mean_of_streams(h, arch.num_streams)
         h = apply_norm(self.norm, h, train=ctx.train)
         if arch.activates_end:
             h = nonlinearity_of(arch, ctx.hp)(h)
@@ -277,6 +284,8 @@ class Stack(nnx.Module):
     def logits(self, h: Array, ctx: ForwardContext) -> Float[Array, "..."]:
         """The outputs [B, C], of a language model [B, T, C], from the last signal ``h``."""
         h = self.head_input(h, ctx)
+        if self.arch.width_ratio != 1:
+            h = h / self.arch.width_ratio  # the output multiplier of μP
         if self.head is not None:
             return self.head(h)
         return h @ read(self.embed.table.vectors, h.dtype).T

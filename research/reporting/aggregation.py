@@ -10,9 +10,10 @@ import numpy as np
 
 from research.records.runs import Run
 from research.reporting.quantities import Quantity
-from research.reporting.varied_settings import SEED, setting_text, setting_value, value_order
+from research.reporting.varied_settings import SEED, value_order, values_of, values_order
 
 LEVEL = 0.95
+LARGEST_EXPONENT = 709.0
 ROUNDING = 1e-12  # relative to a mean, an interval below this is that of equal values
 MISSING = "missing"
 DIVERGED = "diverged"
@@ -174,8 +175,13 @@ def _mean_and_interval(values: Sequence[float], quantity: Quantity) -> dict[str,
         low, high = mean_interval(numbers)
     ends = {"mean": mean, "low": low, "high": high}
     if is_geometric:
-        return {name: math.exp(min(value, 709.0)) for name, value in ends.items()}
+        return {name: _exp(value) for name, value in ends.items()}
     return ends
+
+
+def _exp(value: float) -> float:
+    """The exponential, limited to the largest float64 where it would overflow."""
+    return math.exp(min(value, LARGEST_EXPONENT))
 
 
 def reason_to_leave_out(run: Run, quantity: Quantity) -> str:
@@ -205,14 +211,10 @@ def group_runs(runs: Sequence[Run], paths: Sequence[str]) -> list[Group]:
     """
     by_values: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        values = tuple(setting_value(run, path) for path in paths)
+        values = values_of(run, paths)
         by_values.setdefault(values, []).append(run)
-
-    def order(values: tuple[Any, ...]) -> list[Any]:
-        return [value_order(path, value) for path, value in zip(paths, values, strict=True)]
-
     groups = []
-    for values in sorted(by_values, key=order):
+    for values in sorted(by_values, key=lambda values: values_order(paths, values)):
         settings = dict(zip(paths, values, strict=True))
         groups.append(_make_group(settings, by_values[values]))
     return groups
@@ -323,8 +325,3 @@ def _decimals(half_width: float, mean: float) -> int:
     leading = half_width / 10.0**exponent
     decimals = -exponent + (1 if leading < 1.95 else 0)
     return min(max(0, decimals), 12)
-
-
-def describe_settings(settings: Mapping[str, Any]) -> str:
-    """The values of a group as one text, such as ``none, 64``."""
-    return ", ".join(setting_text(value) for value in settings.values())

@@ -1,5 +1,6 @@
 """What differs between two runs, or between two groups of runs (``fathom compare``)."""
 
+import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ class PairedDifference:
     num_left_out: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What differs between two sides of one run or several.
 
@@ -151,6 +152,16 @@ class Comparison:
         """Whether two single runs recorded the same numbers at the same steps."""
         same_length = self.lengths[0] == self.lengths[1]
         return self.is_single and same_length and not self.only_in_one and not self.first_difference
+
+    def __repr__(self) -> str:
+        """The comparison as the terminal shows it."""
+        from research.reporting.comparison_report import comparison_text
+
+        return comparison_text(self)
+
+    def _repr_html_(self) -> str:
+        """The comparison for a notebook; what comes from runs is escaped."""
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
     @property
     def is_identical(self) -> bool:
@@ -258,7 +269,7 @@ class _RecordComparison:
         for column in _in_declared_order({**a, **b}):
             if column == "step":
                 continue
-            if column not in a or column not in b or a[column].shape[1:] != b[column].shape[1:]:
+            if not _have_same_shape(a.get(column), b.get(column)):
                 self.only_in_one.append(f"{table}.{column}")
                 continue
             self._compare_column(table, column, steps, a[column][rows_a], b[column][rows_b])
@@ -304,6 +315,11 @@ class _RecordComparison:
             b=first.b,
             num_columns=num_columns,
         )
+
+
+def _have_same_shape(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    """Whether both columns exist and have the same shape after their rows."""
+    return a is not None and b is not None and a.shape[1:] == b.shape[1:]
 
 
 def _in_declared_order(columns: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """A comparison of runs in the terminal, as JSON, and as a figure."""
 
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,13 @@ from research.reporting.varied_settings import SEED, differing_settings, setting
 MAX_VALUES = 6  # of a setting that are written out
 CHART_WIDTH = 34
 ROWS = {"first": 0, "last": -1}
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """What ``print_comparison`` prints, without colours."""
+    file = io.StringIO()
+    print_comparison(comparison, Console(file=file, width=120, highlight=False))
+    return file.getvalue()
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:

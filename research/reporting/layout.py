@@ -13,7 +13,7 @@ from research.reporting.varied_settings import (
     is_balanced,
     is_numeric,
     is_recording,
-    setting_value,
+    values_of,
     varied_settings,
 )
 
@@ -37,6 +37,11 @@ class Layout:
     colors: tuple[str, ...] = ()
     facet: str = ""
     style: str = ""
+
+    @property
+    def facets(self) -> list[str]:
+        """The setting that has panels, as a list; empty for a single panel."""
+        return [self.facet] if self.facet else []
 
     @property
     def series(self) -> list[str]:
@@ -106,7 +111,8 @@ def choose_x(runs: Sequence[Run], settings: Sequence[str]) -> str:
         if not best or rank > best_rank:
             best = path
             best_rank = rank
-    if not best and len({run.config.get(SEED) for run in runs}) > 1:
+    seeds = {run.config.get(SEED) for run in runs}
+    if not best and len(seeds) > 1:
         return SEED
     return best
 
@@ -125,7 +131,7 @@ def _choose_facet(
         settings: the candidates.
         colors: the settings that would share the colours.
     """
-    num_colors = len({tuple(setting_value(run, path) for path in colors) for run in runs})
+    num_colors = len({values_of(run, colors) for run in runs})
     for path in settings:
         num_values = len(distinct_values(runs, path))
         is_fair = is_balanced(runs, path) or num_colors > MAX_COLORS

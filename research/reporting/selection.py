@@ -86,10 +86,22 @@ def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
     Raises:
         ValueError: there are no runs, none matches, or a condition cannot be understood.
     """
-    runs = readable_runs(root)
+    runs = leave_out_damaged(_runs_by_path(words, root)) or readable_runs(root)
     if not runs:
         raise ValueError(f"there are no runs under {root.absolute()}; fathom train makes one")
     return match_runs(runs, words, root)
+
+
+def _runs_by_path(words: Sequence[str], root: Path) -> list[Run]:
+    """The runs whose path has every word that is no condition. Their records are not read."""
+    runs = find_runs(root)
+    parts = [word for word in words if word != LAST and not FILTER.fullmatch(word)]
+    return [run for run in runs if _has_parts(run, parts)]
+
+
+def _has_parts(run: Run, parts: Sequence[str]) -> bool:
+    path = _path_without_setting_names(run)
+    return all(part in path for part in parts)
 
 
 def match_runs(

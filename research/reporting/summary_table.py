@@ -294,7 +294,8 @@ def _comparable_mean(summary: Summary | None) -> float:
 
 def parse_names(text: str) -> list[str]:
     """The names in a list that is separated by commas."""
-    return [name for name in (part.strip() for part in text.split(",")) if name]
+    names = [part.strip() for part in text.split(",")]
+    return [name for name in names if name]
 
 
 def check_choice(

@@ -34,6 +34,19 @@ def _freeze(value: Any) -> Any:
     return value
 
 
+def values_of(run: Run, paths: Sequence[str]) -> tuple[Any, ...]:
+    """The values of several settings."""
+    return tuple(setting_value(run, path) for path in paths)
+
+
+def values_order(paths: Sequence[str], values: Sequence[Any]) -> list[Any]:
+    """The sort key of the values of several settings."""
+    key = []
+    for path, value in zip(paths, values, strict=True):
+        key.append(value_order(path, value))
+    return key
+
+
 def setting_text(value: Any) -> str:
     """A setting's value as it is shown; a dash for null."""
     if value is None:
@@ -149,7 +162,7 @@ def _is_determined(
     """Whether runs that agree in ``chosen`` agree in ``path`` as well."""
     value_of: dict[tuple[Any, ...], Any] = {}
     for run in runs:
-        key = tuple(setting_value(run, other) for other in chosen)
+        key = values_of(run, chosen)
         value = setting_value(run, path)
         if value_of.setdefault(key, value) != value:
             return False

@@ -14,9 +14,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from research.config.naming import given_values, run_name, run_names, varying_settings
+from research.config.yaml_files import parse_yaml
 from research.records.record import read_info
 from research.records.runs import natural_order
-from research.records.yaml_files import parse_yaml
 from research.runner.run_spec import RunSpec
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import FOLDER_OVERRIDE, Job

@@ -40,6 +40,11 @@ class _Network:
     q0: float
     branch_scale2: float
     shortcut_scale2: float
+    scales_norm: bool = False
+
+    def norm_scale2(self, layer: int) -> float:
+        """The square of the factor on the output of the norm of layer l = 1, 2, …: 1 or 1/l."""
+        return 1 / layer if self.scales_norm else 1.0
 
     def has_theory(self) -> bool:
         """Whether the nonlinearity is known and all numbers are finite and possible."""
@@ -100,14 +105,15 @@ def _layer_norm_factors(network: _Network, placement: str) -> list[float]:
     """
     q = network.q0
     factors = []
-    for _ in range(network.depth):
-        seen = 1.0 if placement == "pre" else q
+    for layer in range(1, network.depth + 1):
+        norm_scale2 = network.norm_scale2(layer)
+        seen = norm_scale2 if placement in ("pre", "peri") else q
         moments = second_moments(network.activation, seen)
         branch_variance = network.sigma_w2 * moments.function + network.sigma_b2
         branch_factor = network.sigma_w2 * moments.derivative
-        if placement == "pre":
-            branch_factor = branch_factor / _nan_if_small(q)
-        if placement == "branch":
+        if placement in ("pre", "peri"):
+            branch_factor = branch_factor * norm_scale2 / _nan_if_small(q)
+        if placement in ("branch", "peri"):
             branch_factor = branch_factor / _nan_if_small(branch_variance)
             branch_variance = 1.0
         q = network.shortcut_scale2 * q + network.branch_scale2 * branch_variance
@@ -175,6 +181,7 @@ def predict_profile(
     norm: str,
     placement: str,
     batch: int,
+    scales_norm: bool = False,
 ) -> np.ndarray | None:
     """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) of a residual network at initialisation, for l = 0..N.
 
@@ -193,8 +200,10 @@ def predict_profile(
         branch_scale: a, the factor on each branch.
         shortcut_scale: s, the factor on each shortcut; 0 for a plain network.
         norm: the kind of normalisation.
-        placement: where the norm is: ``pre``, ``branch`` or ``post``.
+        placement: where the norm is: ``pre``, ``branch``, ``post`` or, at both ends of the branch,
+            ``peri``.
         batch: B, the examples in a batch.
+        scales_norm: whether the output of the norm of layer l = 1, 2, … is multiplied by 1/√l.
 
     Returns:
         The profile [N+1]; None where theory has no prediction: for other names, for numbers that
@@ -208,21 +217,49 @@ def predict_profile(
         q0=q0,
         branch_scale2=branch_scale * branch_scale,
         shortcut_scale2=shortcut_scale * shortcut_scale,
+        scales_norm=scales_norm,
     )
     if not network.has_theory():
         return None
+    has_rate = batch_norm_rate(activation, batch) is not None
+    has_batch_norm_theory = placement == "pre" and has_rate and not scales_norm
     with np.errstate(all="ignore"):
         if norm == "none":
             factors = _layer_norm_factors(network, placement="")
-        elif norm == "layer" and placement in ("pre", "branch", "post"):
+        elif norm == "layer" and placement in ("pre", "branch", "post", "peri"):
             factors = _layer_norm_factors(network, placement)
-        elif norm == "batch" and placement == "pre" and batch_norm_rate(activation, batch):
+        elif norm == "batch" and has_batch_norm_theory:
             factors = _batch_norm_factors(network, batch)
         else:
             return None
         log_factors = np.log([1.0, *factors[::-1]])
         profile = np.cumsum(log_factors)[::-1]
     return profile if np.all(np.isfinite(profile)) else None
+
+
+def pre_norm_variances(
+    depth: int,
+    *,
+    branch_variance: float = 1.0,
+    scales_norm: bool = False,
+) -> np.ndarray:
+    """Var h_l − Var h_0 of a network h + F(norm(h)) at initialisation, for l = 0..N.
+
+    Each branch adds ``branch_variance`` to the stream, so it grows as l. Where the output of the
+    norm of layer l is multiplied by 1/√l and φ is homogeneous, layer l adds 1/l of it: the sum is
+    the harmonic number H_l, about ln l + 0.577.
+
+    Args:
+        depth: N, the number of layers.
+        branch_variance: the variance of F at an input of variance 1.
+        scales_norm: whether the output of the norm of layer l = 1, 2, … is multiplied by 1/√l.
+
+    References:
+        Sun et al., The curse of depth in large language models, 2025, Lemma 3.2 and §4.
+    """
+    layers = np.arange(1, depth + 1)
+    added = branch_variance / layers if scales_norm else np.full(depth, branch_variance)
+    return np.concatenate([[0.0], np.cumsum(added)])
 
 
 def correlation_profile(

@@ -18,6 +18,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
+from research.config.options import SkipKind
 from research.gauges.curvature import (
     difference_errors,
     hessian_spectrum,
@@ -40,13 +41,14 @@ from research.gauges.table import SIGNAL_GRAD
 from research.models.architecture import Architecture, ForwardContext
 from research.models.hparams import HParams
 from research.models.stack import Stack
+from research.models.streams import sinkhorn
 from research.training.landscape import (
     difference,
     filter_normalized,
     losses_on_line,
     losses_on_plane,
 )
-from research.training.layer_params import is_kernel, kernels_of, path_names
+from research.training.layer_params import is_kernel, kernels_of, path_names, stages_of
 from research.training.losses import loss_and_accuracy
 from research.training.objective import (
     Batch,
@@ -57,7 +59,7 @@ from research.training.objective import (
     next_batch,
     normalize_inputs,
 )
-from research.training.optimizers import clip_gradient
+from research.training.optimizers import clip_gradient, make_optimizer, preconditioner
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState, without_loss_scale
 
@@ -238,6 +240,42 @@ def wide_snapshot(
 
 def _sharpness(snapshot: Snapshot) -> Diagnostics:
     """The greatest eigenvalue of the Hessian of the training loss, and its error bound."""
+    gradient = _mean_gradient(snapshot)
+    value, bound = sharpness(gradient, snapshot.state.params, snapshot.key(LANCZOS))
+    return {"sharpness": value, "sharpness_bound": bound}
+
+
+def _preconditioned_sharpness(snapshot: Snapshot) -> Diagnostics:
+    """The greatest eigenvalue of P^(-½) H P^(-½), and its error bound.
+
+    H is the Hessian of the training loss. P is the diagonal matrix by which the next update
+    divides, if its gradient is that of the training loss. In the coordinates u = P^½ θ the Hessian
+    is this matrix, so the same method measures it. Cost: 33 gradients and their derivatives.
+
+    References:
+        Cohen et al., Adaptive gradient methods at the edge of stability, 2022, §3.
+    """
+    gradient = _mean_gradient(snapshot)
+    params = snapshot.state.params
+    optimizer = make_optimizer(snapshot.hp.optimizer, snapshot.arch.hidden_rate)
+    _, next_state = optimizer.update(gradient(params), snapshot.state.opt_state, params)
+    divisors = preconditioner(snapshot.hp.optimizer, next_state)
+    roots = jax.tree.map(jnp.sqrt, divisors)
+
+    def gradient_in_coordinates(coordinates: Any) -> Any:
+        at = jax.tree.map(jnp.divide, coordinates, roots)
+        return jax.tree.map(jnp.divide, gradient(at), roots)
+
+    coordinates = jax.tree.map(jnp.multiply, params, roots)
+    value, bound = sharpness(gradient_in_coordinates, coordinates, snapshot.key(LANCZOS))
+    return {"preconditioned_sharpness": value, "preconditioned_sharpness_bound": bound}
+
+
+def _mean_gradient(snapshot: Snapshot) -> Callable[[Any], Any]:
+    """The gradient of the training loss, a function of the parameters.
+
+    It is a mean over all examples where the run's batch is all of them, else over the first ones.
+    """
     spec = snapshot.spec
     examples = len(snapshot.data["x"])
     batch_size = examples if spec.full_batch else spec.batch_size
@@ -253,9 +291,7 @@ def _sharpness(snapshot: Snapshot) -> Diagnostics:
         gradients = lax.map(gradient_of_batch, indices)
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
 
-    key = snapshot.key(LANCZOS)
-    value, bound = sharpness(gradient, snapshot.state.params, key)
-    return {"sharpness": value, "sharpness_bound": bound}
+    return gradient
 
 
 def _jacobian_spectrum(snapshot: Snapshot) -> Diagnostics:
@@ -669,6 +705,38 @@ def _interpolation(snapshot: Snapshot) -> Diagnostics:
     return {"interpolation_loss": losses}
 
 
+def _coordinate_change(snapshot: Snapshot) -> Diagnostics:
+    """How far training has moved each signal and the outputs, as root mean squares over elements.
+
+    ``coordinate_change`` [N+1] is that of h_l(θ) − h_l(θ_0) on the first batch, with the initial
+    weights θ_0; ``output_coordinate_change`` is that of the outputs. In a parametrization that
+    transfers, they do not depend on width and depth. Nothing is drawn at random in the network, and
+    batch norm uses its running statistics. Cost: four forward passes of a batch.
+
+    References:
+        Yang et al., Tensor programs V, 2021, §D.1: the coordinate check.
+    """
+    x = snapshot.inputs(snapshot.first_batch)
+    ctx = ForwardContext(snapshot.hp, train=False)
+
+    def signals_and_outputs(params: Any) -> list[Array]:
+        state = dataclasses.replace(snapshot.state, params=params)
+        network = dataclasses.replace(snapshot, state=state).network()
+        with_padding = network.with_padding(ctx, x)
+        signals = network.signals(network.first_input(x, with_padding), with_padding)
+        return [*signals, network.logits(signals[-1], with_padding)]
+
+    before = signals_and_outputs(initial_params(snapshot))
+    after = signals_and_outputs(snapshot.state.params)
+    changes = []
+    for old, new in zip(before, after, strict=True):
+        changes.append(euclidean(new - old) / old.size**0.5)
+    return {
+        "coordinate_change": jnp.stack(changes[:-1]),
+        "output_coordinate_change": changes[-1],
+    }
+
+
 def _hessian_spectrum(snapshot: Snapshot) -> Diagnostics:
     """Eigenvalues of the Hessian of the training loss, and the loss in their extreme directions.
 
@@ -744,6 +812,20 @@ def _tokens(snapshot: Snapshot) -> Diagnostics:
     }
 
 
+def _stream_mixing(snapshot: Snapshot) -> Diagnostics:
+    """The matrix [N, n, n] by which each layer mixes n residual streams, as it is used."""
+    is_constrained = snapshot.arch.skip.kind is SkipKind.mhc
+    matrices = []
+    for stage in stages_of(snapshot.arch, snapshot.state.params):
+        by_part = []
+        for stack in stage:
+            mixing = stack["skip"]["streams"]["mixing"]
+            by_part.append(jax.vmap(sinkhorn)(mixing) if is_constrained else mixing)
+        in_order = jnp.stack(by_part, axis=1)  # [blocks, layers of a block, n, n]
+        matrices.append(in_order.reshape(-1, *in_order.shape[2:]))
+    return {"stream_mixing": jnp.concatenate(matrices)}
+
+
 def _clipping(snapshot: Snapshot) -> Diagnostics:
     """The norm of the first batch's gradient before and after clipping, and their cosine.
 
@@ -770,6 +852,7 @@ def _clipping(snapshot: Snapshot) -> Diagnostics:
 
 INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "sharpness": _sharpness,
+    "preconditioned_sharpness": _preconditioned_sharpness,
     "jacobian_spectrum": _jacobian_spectrum,
     "gradient_correlation": _gradient_correlation,
     "input_gradient": _input_gradient,
@@ -787,7 +870,9 @@ INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "feature_maps": _feature_maps,
     "loss_surface": _loss_surface,
     "interpolation": _interpolation,
+    "coordinate_change": _coordinate_change,
     "hessian_spectrum": _hessian_spectrum,
     "tokens": _tokens,
+    "stream_mixing": _stream_mixing,
     "clipping": _clipping,
 }

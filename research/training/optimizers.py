@@ -23,11 +23,14 @@ from research.config.options import (
     RMSProp,
     Schedule,
 )
-from research.gauges.norms import tree_euclidean
+from research.gauges.norms import nonzero_or_one, tree_euclidean
 from research.training.layer_params import MATRIX_NAMES, STAGES, path_names
 
 
-def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
+def make_optimizer(
+    optimizer: Optimizer,
+    hidden_rate: float = 1.0,
+) -> optax.GradientTransformation:
     """The direction of the update; the learning rate multiplies it afterwards.
 
     With g the gradient, μ ``momentum``, β₁, β₂ ``beta1`` and ``beta2``, ε ``epsilon``, all averages
@@ -49,6 +52,8 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
 
     Args:
         optimizer: the option, with arrays for its traced numbers.
+        hidden_rate: a factor on Adam's updates of weights between hidden units. Weight decay that
+            is decoupled does not change with it.
     """
     mask = _matrices if optimizer.decay_mask is DecayMask.matrices else None
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
@@ -56,9 +61,9 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
         case Muon():
             return optax.chain(_scale_by_muon(optimizer), decay)
         case Adam(kind=OptimizerKind.adam):
-            return optax.chain(decay, _scale_by_adam(optimizer))
+            return optax.chain(decay, _scale_by_adam(optimizer), *_scale_hidden(hidden_rate))
         case Adam():
-            return optax.chain(_scale_by_adam(optimizer), decay)
+            return optax.chain(_scale_by_adam(optimizer), *_scale_hidden(hidden_rate), decay)
         case RMSProp(beta2=beta2, epsilon=epsilon):
             return optax.chain(decay, optax.scale_by_rms(beta2, epsilon, eps_in_sqrt=False))
         case AdaGrad(epsilon=epsilon):
@@ -73,6 +78,55 @@ def make_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
     raise ValueError(f"unknown optimizer {optimizer.kind}")
 
 
+def preconditioner(optimizer: Optimizer, opt_state: Any) -> Any:
+    """The positive numbers by which the last update divided each parameter's direction.
+
+    With v the average of squared gradients, t the number of updates and ε ``epsilon``:
+
+    - ``adam``, ``adamw``: (1 − β₁ᵗ)·(√(v/(1 − β₂ᵗ)) + ε), what divides the average m of gradients.
+    - ``rmsprop``: √v + ε. ``adagrad``: √(v + ε).
+
+    Args:
+        optimizer: the option, with arrays for its traced numbers.
+        opt_state: the state of ``make_optimizer(optimizer)`` after that update.
+
+    Returns:
+        A tree like the parameters; 1 where the number is 0.
+
+    Raises:
+        ValueError: the optimizer divides by nothing of the kind.
+
+    References:
+        Cohen et al., Adaptive gradient methods at the edge of stability, 2022, §3.
+    """
+    match optimizer:
+        case Adam(kind=OptimizerKind.adam | OptimizerKind.adamw, beta1=beta1, beta2=beta2):
+            count = optax.tree.get(opt_state, "count")
+            mean_correction = 1 - beta1**count
+            square_correction = 1 - beta2**count
+
+            def divisor(square: Array) -> Array:
+                root = jnp.sqrt(square / square_correction)
+                return mean_correction * (root + optimizer.epsilon)
+
+            squares = optax.tree.get(opt_state, "nu")
+        case RMSProp(kind=OptimizerKind.rmsprop):
+
+            def divisor(square: Array) -> Array:
+                return jnp.sqrt(square) + optimizer.epsilon
+
+            squares = optax.tree.get(opt_state, "nu")
+        case AdaGrad(kind=OptimizerKind.adagrad):
+
+            def divisor(square: Array) -> Array:
+                return jnp.sqrt(square + optimizer.epsilon)
+
+            squares = optax.tree.get(opt_state, "sum_of_squares")
+        case _:
+            raise ValueError(f"optimizer must be adaptive, got {optimizer.kind.name}")
+    return jax.tree.map(lambda square: nonzero_or_one(divisor(square)), squares)
+
+
 def _matrices(params: Any) -> Any:
     """For each parameter, whether it is a matrix, a kernel or an embedding, and not of a gate."""
 
@@ -85,6 +139,21 @@ def _matrices(params: Any) -> Any:
 
 def _scale_by_adam(optimizer: Adam) -> optax.GradientTransformation:
     return optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+
+
+def _scale_hidden(factor: float) -> list[optax.GradientTransformation]:
+    """A transformation that multiplies updates of hidden matrices; none for a factor of 1."""
+    if factor == 1:
+        return []
+
+    def scale(path: tuple, leaf: Array) -> Array:
+        return factor * leaf if _is_hidden_matrix(path) else leaf
+
+    def scale_tree(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree_util.tree_map_with_path(scale, updates)
+
+    return [optax.stateless(scale_tree)]
 
 
 def _scale_by_muon(optimizer: Muon) -> optax.GradientTransformation:

@@ -138,7 +138,7 @@ def init_state(spec: ProgramConfig, hp: HParams) -> TrainState:
         step=jnp.int32(0),
         params=params,
         model_state=jax.tree.map(lambda leaf: leaf.astype(wide), model_state),
-        opt_state=make_optimizer(hp.optimizer).init(_widen(params)),
+        opt_state=make_optimizer(hp.optimizer, arch.hidden_rate).init(_widen(params)),
         key=key,
         loss_scale=first_scale(hp.precision),
     )
@@ -384,7 +384,10 @@ def _gradient_gauges(
         return {}, tree_euclidean(grads)
     stages = stages_of(arch, grads)
     measured = {}
-    for gauge in gauges_at(Site.GRADIENT, level):
+    gauges = list(gauges_at(Site.GRADIENT, level))
+    if arch.attends:
+        gauges += gauges_at(Site.PROJECTION, level)
+    for gauge in gauges:
         assert gauge.measure is not None
         measured[gauge.name] = each_layer(gauge.measure, stages, count=hp.num_layers)
     return measured, _global_norm(grads, measured[GRAD_NORM.name])
@@ -431,7 +434,7 @@ def _update(
         layers = layer_norms(stages_of(arch, grads), hp.num_layers)
         norm = _global_norm(grads, layers)
     clipped = clip_gradient(hp.optimizer, grads, params, norm)
-    optimizer = make_optimizer(hp.optimizer)
+    optimizer = make_optimizer(hp.optimizer, arch.hidden_rate)
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
     new_params = jax.tree.map(lambda old, change: old - rate * change, params, direction)
     key = None

@@ -13,7 +13,7 @@ from research.gauges.table import GAUGES, Reduction
 from research.parallel.collectives import AXIS, batch_axis_size, psum_tree
 
 REDUCTIONS = {gauge.name: gauge.reduction for gauge in GAUGES}
-FROM_SQUARES = (Reduction.NORM, Reduction.RMS)
+BY_DEVICE = (Reduction.NORM, Reduction.RMS, Reduction.MAX)  # each device's value is needed
 
 
 @jax.tree_util.register_dataclass
@@ -41,17 +41,20 @@ def all_reduce_step(local: StepResults) -> StepResults:
     devices = batch_axis_size()
     if devices == 1:
         return local
-    squared = {}
+    separate = {}
     averaged = {}
     for name, values in local.profile.items():
-        if REDUCTIONS[name] in FROM_SQUARES:
-            squared[name] = _place_among_devices(devices, values)
+        if REDUCTIONS[name] in BY_DEVICE:
+            separate[name] = _place_among_devices(devices, values)
         else:
             averaged[name] = values / devices
     means = jax.tree.map(lambda mean: mean / devices, local.means)
-    grads, means, averaged, squared = psum_tree((local.grads, means, averaged, squared))
+    grads, means, averaged, separate = psum_tree((local.grads, means, averaged, separate))
     combined = dict(averaged)
-    for name, rows in squared.items():
+    for name, rows in separate.items():
+        if REDUCTIONS[name] is Reduction.MAX:
+            combined[name] = jnp.max(rows, axis=1)
+            continue
         norm = tree_euclidean(rows, batch_axes=1)
         is_rms = REDUCTIONS[name] is Reduction.RMS
         combined[name] = norm / devices**0.5 if is_rms else norm

@@ -461,9 +461,11 @@ TRAIN = [  # what follows fathom train, and what the line must hold
 
 
 COMMANDS = [  # other commands, and what the line must hold
-    ([], ["which command? one of train, reproduce, figure, runs, show, "]),
+    ([], ["which command? one of train, reproduce, figure, runs, show, ", "fathom --help"]),
     (["trian"], ["there is no command trian; did you mean train?"]),
-    (["plot"], ["did you mean figure?"]),
+    (["plots"], ["did you mean plot?"]),
+    (["draw"], ["did you mean plot?"]),
+    (["diff"], ["did you mean compare?"]),
     (["help"], ["did you mean fathom --help?"]),
     (["model.depth=3"], ["did you mean fathom train model.depth=3?"]),
     (["-m", "seed=0,1"], ["did you mean fathom train -m seed=0,1?"]),

@@ -147,4 +147,5 @@ def test_a_long_name_holds_all_that_varies():
     grid = {"data.split": (f"train{80 * 'x'}", "train"), **GRID}
     for name in run_names(make_jobs(grid)):
         assert name.count("=") == 4
+        assert "seed=" in name[-7:]  # nothing follows
         assert len(name.encode()) <= MAX_BYTES_OF_VARYING

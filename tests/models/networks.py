@@ -30,6 +30,7 @@ NUMBERS = {
     "skip.shortcut_scale": 0.9,
     "skip.gate_bias": -0.5,
     "skip.rate": 0.3,
+    "skip.mixing_noise": 0.3,
     "init.sigma_b": 0.1,
 }
 
@@ -254,7 +255,7 @@ def to_numpy(tree):
 def unperturbed(arch):
     """Zeros to add to every signal that a gauge measures."""
     depth = arch.model.depth
-    shape = (len(X), arch.residual_width)
+    shape = (len(X), arch.residual_width * arch.num_streams)
     return {
         "signal_grad": np.zeros((depth + 1, *shape)),
         "branch_grad": np.zeros((depth, *shape)),

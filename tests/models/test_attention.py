@@ -1,5 +1,6 @@
 """Attention by itself and in a transformer: loops in float64, causality by gradient, symmetries."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -103,9 +104,69 @@ def test_attention_is_the_loop_over_heads_and_positions(causal, positions):
         rotary=is_rotary,
     )
     assert_allclose(out, expected, rtol=1e-12)
-    assert set(statistics) == {"saturated", "dead"}
+    assert set(statistics) == {"saturated", "dead", "attention_entropy", "attention_logit"}
     assert np.isnan(statistics["saturated"])
     assert np.isnan(statistics["dead"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Attended:
+    """Entropies and greatest scores over all positions, heads and examples."""
+
+    entropies: list
+    logits: list
+
+
+def measure_attention_by_loop(z, params, lengths, *, causal):
+    """Without rotary positions; of example b only the first ``lengths[b]`` positions are tokens."""
+    query = apply_linear(z, params["query"])
+    key = apply_linear(z, params["key"])
+    found = Attended([], [])
+    for example, length in enumerate(lengths):
+        of_text = []
+        for head, position in itertools.product(range(HEADS), range(length)):
+            units = head_units(head)
+            visible = position + 1 if causal else length
+            q = query[example, position, units]
+            scores = key[example, :visible, units] @ q / np.sqrt(WIDTH // HEADS)
+            weights = np.exp(scores) / np.sum(np.exp(scores))
+            of_text.append(-np.sum(weights * np.log(weights)))
+            found.logits.append(np.max(scores))
+        found.entropies.append(np.mean(of_text))
+    return found
+
+
+@pytest.mark.parametrize("causal, lengths", [(True, None), (False, None), (False, (5, 2, 3))])
+def test_the_gauges_of_attention_are_those_of_the_loop(causal, lengths):
+    task = TEXT if causal else VECTORS
+    arch = make_architecture(**USUAL, **task, positions="none")
+    hp = make_numbers(arch, {"init.sigma_b": 1.0, "init.gain": 2.0})
+    attention = Attention(arch, hp, rngs=nnx.Rngs(0))
+    z = normal((3, LENGTH, WIDTH))
+    mask = None
+    if lengths:
+        mask = jnp.asarray(np.arange(LENGTH)[None] < np.array(lengths)[:, None])
+    ctx = ForwardContext(hp, train=True, level=Level.full, padding_mask=mask)
+
+    _, statistics = attention(jnp.asarray(z), ctx, jnp.int32(0))
+
+    all_tokens = (LENGTH,) * 3
+    expected = measure_attention_by_loop(
+        z, to_numpy(attention), lengths or all_tokens, causal=causal
+    )
+    entropy = np.mean(expected.entropies)
+    assert_allclose(statistics["attention_entropy"], entropy, rtol=1e-12)
+    assert_allclose(statistics["attention_logit"], np.max(expected.logits), rtol=1e-12)
+
+
+def test_alike_tokens_attend_to_all_alike():
+    arch = make_architecture(**USUAL, **VECTORS, positions="none")
+    hp = make_numbers(arch, {})
+    attention = Attention(arch, hp, rngs=nnx.Rngs(0))
+    z = jnp.asarray(np.broadcast_to(normal((3, 1, WIDTH)), (3, LENGTH, WIDTH)))
+    ctx = ForwardContext(hp, train=True, level=Level.full)
+    _, statistics = attention(z, ctx, jnp.int32(0))
+    assert_allclose(statistics["attention_entropy"], np.log(LENGTH), rtol=1e-12)
 
 
 def test_dropout_precedes_the_last_map():

@@ -46,9 +46,11 @@ every_shape = pytest.mark.parametrize(
 float64 = pytest.mark.usefixtures("float64")
 
 
-def make(kind, dtype="float32") -> Any:
+def make(kind, dtype="float32", *, affine=True) -> Any:
     """A norm of 8 units with initial parameters; running statistics are in float32 or wider."""
     option = make_option("norm", kind)
+    if kind != "none":
+        option = dataclasses.replace(option, affine=affine)
     if kind == "group":
         option = dataclasses.replace(option, groups=GROUPS)
     wide = jnp.promote_types(dtype, "float32")
@@ -138,6 +140,16 @@ def test_scale_and_shift_are_learned(kind, h):
         norm.bias[...] = jnp.asarray(bias)
         expected = expected + bias
     assert_allclose(normalize(norm, h, "float64"), expected, rtol=1e-12, atol=1e-13)
+
+
+@float64
+@every_shape
+@every_kind
+def test_a_norm_that_is_not_affine_learns_no_scale_and_no_shift(kind, h):
+    norm = make(kind, "float64", affine=False)
+    assert learned_names(norm) == LEARNED[kind] - {"scale", "bias"}
+    measured = normalize(norm, h, "float64")
+    assert_allclose(measured, formula(kind, h), rtol=1e-12, atol=1e-13)
 
 
 @float64

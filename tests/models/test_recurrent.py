@@ -14,6 +14,7 @@ from research.models.architecture import ForwardContext
 
 from ..builders import make_architecture, select_existing
 from ..compiling import quick
+from ..oracle import has_norm_at, norm_name
 from .networks import (
     FLOAT64,
     NUMBERS,
@@ -146,10 +147,12 @@ def list_states(arch, step_inputs, layers, perturbations=None):
             return h
         return h + perturbations[name][step]
 
-    def normalize_at(placement, h, layer):
-        if arch.norm.placement.name != placement:
+    placement = arch.norm.placement.name
+
+    def normalize_at(place, h, layer):
+        if not has_norm_at(place, placement):
             return h
-        return layer_norm(h, layer.get("norm"))
+        return layer_norm(h, layer.get(norm_name(place, placement)))
 
     cell = CELL_FORMULAS[arch.model.cell.name]
     h = perturb("signal_grad", 0, np.zeros((BATCH, arch.state_width)))
@@ -230,7 +233,7 @@ def list_networks():
                 "placement": "pre",
             }
         )
-    for placement in ("branch", "post"):
+    for placement in ("branch", "post", "peri"):
         changes = {
             "skip": "scaled",
             "norm": "layer",
@@ -290,7 +293,7 @@ def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes):
 
         zeros = np.zeros((length, BATCH, arch.state_width))
         slopes = central_differences(perturbed_loss, zeros)
-        if arch.norm.kind.name != "none" and arch.norm.placement is Placement.pre:
+        if arch.norm.kind.name != "none" and has_norm_at("pre", arch.norm.placement.name):
             # The norm divides h_0 = 0 by √ε only, so the loss changes fast there.
             slopes[0] = central_differences(perturbed_loss, zeros, step=1e-8)[0]
         assert_close(gauges[name], np.linalg.norm(slopes, axis=(1, 2)), err_msg=name)

@@ -25,6 +25,7 @@ from .statistics import assert_frequency, assert_mean
 
 KINDS = [kind.name for kind in SkipKind]
 RANDOM = ["dropout", "stochastic_depth"]
+STREAMS = ["hyper", "mhc"]
 GENERATOR = np.random.default_rng(0)
 H, BRANCH = GENERATOR.standard_normal((2, 3, 4))
 LAYER = 2  # the third of five
@@ -104,12 +105,17 @@ def make_skip(skip, part=UNITS, *, noise=True, numbers=NUMBERS, **changes):
 
 
 def make_example(kind, dtype="float64"):
-    """An input and a branch; with ``dense``, 4 + 5·3 units and a branch of the 3 new ones."""
+    """An input and a branch; with ``dense``, 4 + 5·3 units and a branch of the 3 new ones.
+
+    With streams, the input holds four of them.
+    """
     h = H
     branch = BRANCH
     if kind == "dense":
         h = np.tile(H, 5)[:, :19]
         branch = BRANCH[:, :3]
+    if kind in STREAMS:
+        h = GENERATOR.standard_normal((3, 4 * 4))
     return jnp.asarray(h, dtype), jnp.asarray(branch, dtype)
 
 
@@ -171,7 +177,8 @@ def test_initial_gates_are_almost_closed_and_similar_for_all_units(kind):
 
 # --- Where the shape changes ----------------------------------------------------------------------
 
-WITH_SHORTCUT = [kind for kind in KINDS if kind not in ("none", "dense", "deepnorm")]
+WITHOUT_RESNETS = ("none", "dense", "deepnorm", *STREAMS)
+WITH_SHORTCUT = [kind for kind in KINDS if kind not in WITHOUT_RESNETS]
 IMAGE = GENERATOR.standard_normal((2, 5, 4, 2))
 SMALLER_BRANCH = GENERATOR.standard_normal((2, 3, 2, 4))
 RESNET: dict[str, Any] = {

@@ -156,6 +156,20 @@ def test_every_wiring_equals_its_formulas(case):
     assert_same_pass(network, measured, FLOAT32_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"placement": "pre", "scale": "inv_sqrt_layer"},
+        {"placement": "peri", "affine": False},
+    ],
+    ids=["scaled", "without parameters"],
+)
+def test_the_settings_of_a_norm_are_those_of_the_formula(case):
+    network = make_network(norm="layer", skip="identity", depth=3, **case)
+    measured = measure(network, compiled=False)
+    assert_same_pass(network, measured, FLOAT32_TOLERANCE)
+
+
 @pytest.mark.parametrize("activation", OPTIONS["activation"])
 def test_every_activation_equals_its_formula(activation):
     network = make_network(activation=activation, skip="identity", depth=2)

@@ -16,7 +16,7 @@ from research.models.stack import Stack
 
 from ..builders import make_architecture
 from ..compiling import quick
-from ..oracle import apply_linear, take_layer
+from ..oracle import apply_linear, has_norm_at, norm_name, take_layer
 from .networks import make_numbers, measure, normal, params_of
 from .taps import Taps, assert_same_signals
 from .transformers import (
@@ -74,11 +74,13 @@ class Case:
     tied: bool
     placement: str
     skip: str
+    scale: str = "one"
 
     def __str__(self):
         task = "text" if self.language else "vectors"
         head = "-tied" if self.tied else ""
-        return f"{task}{head}-{self.placement}-{self.skip}"
+        scale = "" if self.scale == "one" else f"-{self.scale}"
+        return f"{task}{head}-{self.placement}-{self.skip}{scale}"
 
     @property
     def alpha(self):
@@ -102,19 +104,21 @@ def transformer(case, params, x, perturbations):
         layer = take_layer(params["stages"][part], block)
         z = taps.add(h)
         shortcut = taps.add(h)
-        if case.placement == "pre":
+        if has_norm_at("pre", case.placement):
             z = layer_norm(z, layer["norm"])
+        if case.scale == "inv_sqrt_layer":
+            z = z / np.sqrt(block + 1)
         if part == 0:
             z = attention(z, layer["branch"], is_visible)
         else:
             z = feed_forward(z, layer["branch"])
-        if case.placement == "branch":
-            z = layer_norm(z, layer["norm"])
+        if has_norm_at("branch", case.placement):
+            z = layer_norm(z, layer[norm_name("branch", case.placement)])
         h = case.alpha * shortcut + z
         if case.placement == "post":
             h = layer_norm(h, layer["norm"])
         h = taps.add(h)
-    if case.placement == "pre":
+    if has_norm_at("pre", case.placement):
         h = layer_norm(h, params["norm"])
     if not case.language:
         h = jnp.mean(h, 1)
@@ -160,6 +164,19 @@ CASES = [
         placement="post",
         skip="deepnorm",
     ),
+    Case(
+        language=True,
+        tied=False,
+        placement="peri",
+        skip="identity",
+    ),
+    Case(
+        language=True,
+        tied=False,
+        placement="pre",
+        skip="identity",
+        scale="inv_sqrt_layer",
+    ),
 ]
 
 
@@ -170,6 +187,7 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(case):
         **(TEXT if case.language else VECTORS),
         tied=case.tied,
         placement=case.placement,
+        scale=case.scale,
         skip=case.skip,
         norm="layer",
     )

@@ -45,8 +45,10 @@ def test_the_first_difference_is_found_in_the_layers(outputs):
     signal = np.ones((10, 3))
     other = signal.copy()
     other[2, 1] = 3.0
+    later = LOSS.copy()
+    later[5:] += 0.5
     a = write_run(outputs / "a", {"model.depth": 2}, loss=LOSS, signal=signal)
-    b = write_run(outputs / "b", {"model.depth": 2}, loss=LOSS, signal=other)
+    b = write_run(outputs / "b", {"model.depth": 2}, loss=later, signal=other)
 
     comparison = compare_runs([a], [b])
 

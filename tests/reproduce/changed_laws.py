@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from research.cli import main as cli
 from research.config.options import Clip, SkipKind
-from research.models import feed_forward
+from research.models import feed_forward, streams
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import Architecture
 from research.models.attention import Attention
@@ -207,6 +207,64 @@ def attend_to_padding(patch):
     patch.setattr(Attention, "__call__", call_without_mask)
 
 
+def decay_more(patch):
+    """Weight decay is a quarter stronger than asked for."""
+    add_decayed_weights = optax.add_decayed_weights
+
+    def stronger(weight_decay, mask=None):
+        return add_decayed_weights(1.25 * weight_decay, mask)
+
+    patch.setattr(optax, "add_decayed_weights", stronger)
+
+
+def change_adam(patch, change):
+    """Adam has other numbers than those asked for."""
+    scale_by_adam = optax.scale_by_adam
+
+    def changed(beta1, beta2, epsilon):
+        return scale_by_adam(*change(beta1, beta2, epsilon))
+
+    patch.setattr(optax, "scale_by_adam", changed)
+
+
+def enlarge_epsilon(patch):
+    """Adam adds 5 % more to its denominator."""
+
+    def change(beta1, beta2, epsilon):
+        return beta1, beta2, 1.05 * epsilon
+
+    change_adam(patch, change)
+
+
+def average_fewer_gradients(patch):
+    """Adam's average of gradients forgets twice as fast."""
+
+    def change(beta1, beta2, epsilon):
+        return beta1**2, beta2, epsilon
+
+    change_adam(patch, change)
+
+
+def sharpen_softmax(patch):
+    """A softmax multiplies its scores by 1.25."""
+    softmax = jax.nn.softmax
+
+    def sharper(scores):
+        return softmax(1.25 * scores)
+
+    patch.setattr(jax.nn, "softmax", sharper)
+
+
+def normalise_rows_alone(patch):
+    """Sinkhorn's iteration leaves the columns as they are."""
+
+    def softmax_of_rows(logits):
+        return jnp.exp(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True))
+
+    for module in (streams, inspections):
+        patch.setattr(module, "sinkhorn", softmax_of_rows)
+
+
 LAWS = {
     "weights": enlarge_weights,
     "branches": enlarge_branches,
@@ -222,6 +280,11 @@ LAWS = {
     "filters": leave_filters_unscaled,
     "clip": clip_each_value,
     "padding": attend_to_padding,
+    "decay": decay_more,
+    "epsilon": enlarge_epsilon,
+    "momentum": average_fewer_gradients,
+    "attention": sharpen_softmax,
+    "mixing": normalise_rows_alone,
 }
 
 

@@ -25,6 +25,12 @@ LAWS = {  # by experiment, as changed_laws.py names them
     "loss_landscape": "filters",
     "exploding_gradients": "clip",
     "sentences": "padding",
+    "weight_decay_equilibrium": "decay",
+    "adam_epsilon": "epsilon",
+    "adaptive_edge_of_stability": "momentum",
+    "layernorm_scaling": "branches",
+    "rank_collapse": "attention",
+    "hyper_connections": "mixing",
 }
 REFUTED = {  # what the claim that must fail speaks of, where others may fail as well
     "overfitting": "10⁴ random masks",

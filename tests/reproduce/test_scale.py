@@ -136,6 +136,15 @@ def norm_placement(settings):
     return 0.05 if is_post and is_deep and not has_warmup else 0.4
 
 
+def layernorm_scaling(settings):
+    is_usual = settings["norm.placement"] == "pre" and settings["norm.scale"] == "one"
+    return 0.4 if is_usual else 0.45
+
+
+def hyper_connections(settings):
+    return 0.4 if settings["skip.kind"] == "identity" else 0.45
+
+
 def batch_norm_explosion(settings):
     return 0.97 if settings["model.depth"] <= 40 else 0.12
 
@@ -148,6 +157,8 @@ PUBLISHED = {  # by experiment, the accuracy that its paper leads one to expect
     "paper/batch_norm_explosion": batch_norm_explosion,
     "paper/degradation": degradation,
     "paper/dynamical_isometry": dynamical_isometry,
+    "paper/hyper_connections": hyper_connections,
+    "paper/layernorm_scaling": layernorm_scaling,
     "paper/norm_free": norm_free,
     "paper/norm_placement": norm_placement,
     "paper/shortcuts": shortcuts,

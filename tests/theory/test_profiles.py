@@ -19,6 +19,7 @@ NORMS = [
     ("layer", "pre"),
     ("layer", "branch"),
     ("layer", "post"),
+    ("layer", "peri"),
 ]
 PLAIN: dict[str, Any] = {"branch_scale": 1.0, "shortcut_scale": 0.0}
 RESIDUAL: dict[str, Any] = {"branch_scale": 1.0, "shortcut_scale": 1.0}
@@ -125,7 +126,7 @@ def test_a_branch_of_scale_zero_leaves_the_gradient_unchanged(name, norm, placem
 
 
 @pytest.mark.parametrize("sigma_w2", [0.3, 1.0, 5.0])
-@pytest.mark.parametrize("placement", ["pre", "branch", "post"])
+@pytest.mark.parametrize("placement", ["pre", "branch", "post", "peri"])
 @pytest.mark.parametrize("name", NAMES)
 def test_with_layer_norm_the_factor_does_not_depend_on_the_weights(name, placement, sigma_w2):
     profile = predicted(name, sigma_w2=sigma_w2, norm="layer", placement=placement)
@@ -134,7 +135,7 @@ def test_with_layer_norm_the_factor_does_not_depend_on_the_weights(name, placeme
     assert_allclose(log_factors, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("placement", ["pre", "branch"])
+@pytest.mark.parametrize("placement", ["pre", "branch", "peri"])
 def test_residual_layer_norm_grows_linearly_with_depth(placement):
     """As Π (1 + 1/q_l) with q_l = 1 + l."""
     profile = predicted(
@@ -337,6 +338,28 @@ def test_finite_width_spreads_the_logarithm():
     assert np.std(measured) == approx(deviation, rel=4 / math.sqrt(2 * 1600))
 
 
+def test_a_scaled_norm_grows_with_the_logarithm_of_depth():
+    """As Π (1 + 1/(l·q_l)) with q_l = 1 + H_{l−1}, for φ(x) = x and σ_w = 1."""
+    depth = 4000
+    profile = predicted(
+        "linear",
+        depth=depth,
+        norm="layer",
+        scales_norm=True,
+        **RESIDUAL,
+    )
+    harmonic = np.sum(1 / np.arange(1, depth + 1))
+    assert profile[0] == approx(math.log(1 + harmonic), rel=1e-9)
+
+
+@pytest.mark.parametrize("scales_norm, expected", [(False, 64.0), (True, 4.7439)])
+def test_the_variance_of_a_pre_norm_stream(scales_norm, expected):
+    """Of 64 layers: l, or the harmonic number H_64."""
+    variances = profiles.pre_norm_variances(64, scales_norm=scales_norm)
+    assert variances[0] == 0
+    assert variances[-1] == approx(expected, rel=1e-4)
+
+
 class Normalisation:
     """Mean 0 and variance 1 over an axis; the identity where ``axis`` is None."""
 
@@ -373,8 +396,8 @@ class RandomLayer:
         self.activation = NONLINEARITIES[activation]
         self.numbers = numbers
         axis = {"none": None, "layer": 1, "batch": 0}[norm]
-        self.pre = Normalisation(axis if placement == "pre" else None)
-        self.branch = Normalisation(axis if placement == "branch" else None)
+        self.pre = Normalisation(axis if placement in ("pre", "peri") else None)
+        self.branch = Normalisation(axis if placement in ("branch", "peri") else None)
         self.post = Normalisation(axis if placement == "post" else None)
 
     def forward(self, h: np.ndarray, rng: np.random.Generator) -> np.ndarray:

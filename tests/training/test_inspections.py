@@ -60,6 +60,71 @@ def test_sharpness_is_the_greatest_eigenvalue_over_the_training_set(optimizer, b
         assert found["sharpness_bound"] < 1e-3 * found["sharpness"]
 
 
+def divisors_of_first_update(optimizer, gradient, epsilon=1e-8):
+    """What the first update divides by, from averages that are initially 0."""
+    match optimizer:
+        case "adam" | "adamw":  # (1 − β₁)·(√(g²(1 − β₂)/(1 − β₂)) + ε)
+            return (1 - 0.9) * (np.abs(gradient) + epsilon)
+        case "rmsprop":
+            return np.sqrt((1 - 0.999) * gradient**2) + epsilon
+        case "adagrad":
+            return np.sqrt(gradient**2 + epsilon)
+    raise ValueError(f"no formula for {optimizer}")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adam",
+        pytest.param("adamw", marks=pytest.mark.slow),
+        pytest.param("rmsprop", marks=pytest.mark.slow),
+        pytest.param("adagrad", marks=pytest.mark.slow),
+    ],
+)
+def test_preconditioned_sharpness_is_the_greatest_eigenvalue_of_the_scaled_hessian(optimizer):
+    with precision_context("float64"):
+        found, snapshot = inspect_network(
+            "preconditioned_sharpness",
+            optimizer=optimizer,
+            activation="tanh",
+            batch_size=EXAMPLES,
+            numbers={"optimizer.epsilon": 1e-3},
+        )
+        flat, restore = ravel_pytree(snapshot.state.params)
+        loss = mean_loss(snapshot, EXAMPLES)
+
+        def loss_of_flat(flat):
+            return loss(restore(flat))
+
+        gradient = np.asarray(quick(jax.grad(loss_of_flat))(flat))
+        hessian = np.asarray(quick(jax.hessian(loss_of_flat))(flat))
+        roots = np.sqrt(divisors_of_first_update(optimizer, gradient, epsilon=1e-3))
+        scaled = hessian / roots[:, None] / roots
+        eigenvalues = np.linalg.eigvalsh(scaled)
+        assert_allclose(found["preconditioned_sharpness"], eigenvalues[-1], rtol=1e-4)
+
+
+def test_coordinates_have_not_changed_before_the_first_step():
+    found, _ = inspect_network("coordinate_change", activation="tanh", precision="float32")
+    assert found["coordinate_change"].shape == (4,)
+    assert np.all(found["coordinate_change"] < 1e-6)  # the rounding of another compilation
+    assert found["output_coordinate_change"] < 1e-6
+
+
+def test_coordinates_change_by_as_much_as_the_weights_move_them():
+    with precision_context("float64"):
+        _, snapshot = inspect_network("coordinate_change", activation="tanh")
+        params = jax.tree.map(lambda leaf: 1.1 * leaf, snapshot.state.params)
+        moved_state = dataclasses.replace(snapshot.state, params=params)
+        moved = dataclasses.replace(snapshot, state=moved_state)
+        found = INSPECTIONS["coordinate_change"](moved)
+        x = inputs_of(snapshot, snapshot.spec.batch_size)
+        change = snapshot.outputs(params, x) - snapshot.outputs(snapshot.state.params, x)
+        expected = np.sqrt(np.mean(np.square(change)))
+        assert_allclose(found["output_coordinate_change"], expected, rtol=1e-10)
+        assert found["coordinate_change"][0] > 0
+
+
 def first_signals(snapshot, examples=EXAMPLES):
     """The first layer's inputs of the first examples."""
     return snapshot.network().first_input(inputs_of(snapshot, examples), snapshot.ctx)

@@ -51,7 +51,10 @@ class ThinnedRows:
             rows.append(self._last)
         if not rows:
             return {}
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        columns = {}
+        for name in rows[0]:
+            columns[name] = np.stack([row[name] for row in rows])
+        return columns
 
 
 def _copy_row(columns: Columns, row: int) -> Columns:

@@ -106,7 +106,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in panels.row_starts(axes):
         row_start.set_ylabel(metric_label(metric, runs, window))
     panels.add_legend(figure, legend)
-    notes = [*_notes(groups, every_curve, is_log), *filter(None, [styles.note])]
+    notes = _notes(groups, every_curve, is_log) + styles.notes
     panels.add_notes(figure, notes)
     return Drawing(figure, f"curves_{metric}", notes)
 

@@ -15,7 +15,7 @@ from research.reporting.varied_settings import (
     distinct_values,
     is_numeric,
     is_recording,
-    setting_value,
+    values_of,
     varied_settings,
 )
 
@@ -69,7 +69,7 @@ def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:
         return "line"
     if len(runs) == 1:
         return "profile" if recorded_gauges(runs) else "curves"
-    series = {tuple(setting_value(run, path) for path in settings) for run in runs}
+    series = {values_of(run, settings) for run in runs}
     if settings and len(series) > FEW_SERIES:
         return "line"
     trained = [run for run in runs if (run.info.get("steps") or 0) > 1]
@@ -101,7 +101,7 @@ def _is_grid(runs: Sequence[Run], numbers: Sequence[str]) -> bool:
         return False
     filled = set()
     for run in runs:
-        values = (setting_value(run, first), setting_value(run, second))
+        values = values_of(run, [first, second])
         if None not in values:
             filled.add(values)
     return len(filled) >= LEAST_FILLED * num_values[0] * num_values[1]

@@ -34,7 +34,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     """
     gauge = find_gauge(options.y or options.color or SIGNAL_GRAD.name, runs)
     layout = choose_layout(runs, facet=options.facet, has_x=False)
-    paths = [*([layout.facet] if layout.facet else []), *layout.colors]
+    paths = [*layout.facets, *layout.colors]
     groups = group_runs(runs, paths)
     means = []
     counts = []

@@ -92,7 +92,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in panels.row_starts(axes)[1:]:
         row_start.set_ylabel(quantity.heading(runs))
     panels.add_legend(figure, legend)
-    notes = [*_notes(every_line, quantity), *filter(None, [styles.note])]
+    notes = _notes(every_line, quantity) + styles.notes
     panels.add_notes(figure, notes)
     return Drawing(figure, f"line_{quantity.name}_{panels.file_word(layout.x)}", notes)
 
@@ -106,7 +106,7 @@ def _make_series(
 ) -> list[Series]:
     """The lines of one panel."""
     groups = group_runs(runs, [layout.x, *layout.series])
-    every_group = group_runs(every_run, [layout.x, *layout.series, *_facet(layout)])
+    every_group = group_runs(every_run, [layout.x, *layout.series, *layout.facets])
     usual = usual_seeds(every_group)
     by_series: dict[tuple[Any, ...], list[Group]] = {}
     for group in groups:
@@ -135,10 +135,6 @@ def _make_series(
             )
         )
     return series
-
-
-def _facet(layout: Layout) -> list[str]:
-    return [layout.facet] if layout.facet else []
 
 
 def _predictions(groups: Iterable[Group], quantity: Quantity) -> np.ndarray:

@@ -45,7 +45,8 @@ from research.reporting.varied_settings import (
     setting_text,
     setting_value,
     short_name,
-    value_order,
+    values_of,
+    values_order,
 )
 
 MAX_PANELS = 12
@@ -275,14 +276,14 @@ class SeriesStyles:
         return ", ".join(map(short_name, self._layout.colors))
 
     @property
-    def note(self) -> str:
+    def notes(self) -> list[str]:
         """What *usual* is; empty where the legend names every value."""
         if len(self._layout.colors) < MANY_SETTINGS or len(self._keys) < 2:
-            return ""
+            return []
         parts = []
         for path, value in zip(self._layout.colors, _usual_values(self._keys), strict=True):
             parts.append(_named_value(path, value))
-        return f"usual: {', '.join(parts)}"
+        return [f"usual: {', '.join(parts)}"]
 
     def handles(self, has_markers: bool) -> list[Line2D]:
         """The entries of the legend: colours below the names of their settings, then lines."""
@@ -359,17 +360,14 @@ def _named_value(path: str, value: Any) -> str:
 
 def _color_keys(runs: Sequence[Run], layout: Layout) -> list[tuple[Any, ...]]:
     """The combinations of values that have a colour, in order."""
-    keys = {tuple(setting_value(run, path) for path in layout.colors) for run in runs}
-
-    def order(key: tuple[Any, ...]) -> list[Any]:
-        return [value_order(path, value) for path, value in zip(layout.colors, key, strict=True)]
-
-    return sorted(keys, key=order)
+    keys = {values_of(run, layout.colors) for run in runs}
+    return sorted(keys, key=lambda key: values_order(layout.colors, key))
 
 
 def _make_colours(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Light to dark for three or more numbers and for many series, else colours of the palette."""
-    is_ordered = len(keys) > 2 and all(len(key) == 1 and is_number(key[0]) for key in keys)
+    are_numbers = all(len(key) == 1 and is_number(key[0]) for key in keys)
+    is_ordered = are_numbers and len(keys) > 2
     if is_ordered or len(keys) > len(PALETTE):
         return depth_colours(len(keys))
     return list(PALETTE[: len(keys)])
@@ -418,16 +416,20 @@ def is_logarithmic(values: Sequence[float] | np.ndarray, ratio: float = LOG_RATI
     """Whether numbers are positive and span more than ``ratio``."""
     numbers = np.asarray(values, float)
     numbers = numbers[np.isfinite(numbers)]
-    return bool(len(numbers)) and numbers.min() > 0 and numbers.max() > ratio * numbers.min()
+    if not len(numbers):
+        return False
+    least = numbers.min()
+    return bool(least > 0 and numbers.max() > ratio * least)
 
 
 def is_geometric(values: Sequence[float]) -> bool:
     """Whether the values of a setting are spaced more evenly on a logarithmic axis."""
     numbers = np.unique(np.asarray(values, float))
-    if len(numbers) < 2 or numbers[0] <= 0 or numbers[-1] < 8 * numbers[0]:
+    if len(numbers) < 2 or numbers[0] <= 0:
         return False
-    if len(numbers) == 2:
-        return bool(numbers[-1] >= 10 * numbers[0])
+    span = numbers[-1] / numbers[0]
+    if len(numbers) == 2 or span < 8:
+        return bool(span >= 10)
     return _unevenness(np.log(numbers)) < _unevenness(numbers)
 
 
@@ -543,13 +545,19 @@ def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
     return f"{mean} over {seeds} seeds, shaded: 95 % interval of the mean"
 
 
-def share_limits(axes: Sequence[Axes]) -> None:
-    """Gives all panels the same limits, so that they can be compared."""
+def share_limits(axes: Sequence[Axes], *, has_same_x: bool = True) -> None:
+    """Gives all panels the same limits, so that they can be compared.
+
+    Args:
+        axes: the panels.
+        has_same_x: whether the horizontal limits are shared as well as the vertical ones.
+    """
     horizontal = [panel.get_xlim() for panel in axes]
     vertical = [panel.get_ylim() for panel in axes]
     for panel in axes:
-        panel.set_xlim(_widest(horizontal))
         panel.set_ylim(_widest(vertical))
+        if has_same_x:
+            panel.set_xlim(_widest(horizontal))
 
 
 def _widest(limits: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from research.reporting.quantities import PREDICTED_FACTOR
 
 FIRST = "first"
 LAST = "last"
+DEPTH = "model.depth"
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 
 
@@ -106,12 +107,12 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if is_log:
             panel.set_yscale("log")
-    panels.share_limits(axes)
+    panels.share_limits(axes, has_same_x=layout.facet != DEPTH)
     for row_start in panels.row_starts(axes):
         row_start.set_ylabel(panels.gauge_label(gauge))
     panels.add_legend(figure, legend)
-    every_group = group_runs(runs, [*layout.series, *([layout.facet] if layout.facet else [])])
-    notes = [*_notes(every_profile, every_group, is_log), *filter(None, [styles.note])]
+    every_group = group_runs(runs, [*layout.series, *layout.facets])
+    notes = _notes(every_profile, every_group, is_log) + styles.notes
     panels.add_notes(figure, notes)
     return Drawing(figure, f"profile_{gauge}", notes)
 
@@ -196,10 +197,10 @@ def average_profile(
     has_zeros = bool(np.any(values == 0))
     if is_log:
         values = np.log(np.where(values > 0, values, np.nan))
-    mean = column_means(values)
-    low, high = mean_intervals(values)
+    parts = np.stack([column_means(values), *mean_intervals(values)])
     if is_log:
-        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+        parts = np.exp(parts)
+    mean, low, high = parts
     return MeanProfile(
         style=curve_style,
         mean=mean,
