@@ -267,7 +267,11 @@ def _tanh_for_sigmoid(settings: Settings) -> Remedy:
 def _smaller_rate(settings: Settings) -> Iterator[Remedy]:
     rate = settings.get("optimizer.learning_rate") or 0.0
     if rate > 0:
-        change = f"optimizer.learning_rate={rate / SMALLER_RATE:.3g}"
+        # A rate that is far above the usual one goes down to it at once.
+        smaller = min(rate / SMALLER_RATE, _usual_rate(settings))
+        if rate <= SMALLER_RATE * _usual_rate(settings):
+            smaller = rate / SMALLER_RATE
+        change = f"optimizer.learning_rate={smaller:.3g}"
         yield Remedy(change, EDGE, note=f"now {rate:g}")
 
 
@@ -429,7 +433,8 @@ def _advise_diverged(situation: Situation) -> Advice:
 def _against_forward_overflow(situation: Situation) -> Iterator[Remedy]:
     if str(situation.settings.get("precision.kind")).startswith("float8"):
         yield Remedy("precision.tensor_scale=true", FLOAT8)
-    yield Remedy("precision=mixed_bfloat16", BFLOAT16)
+    if keeps_gradient(situation.settings, ""):
+        yield Remedy("precision=mixed_bfloat16", BFLOAT16)
     yield from _smaller_weights(situation)
     if not situation.is_initial:
         yield from _smaller_rate(situation.settings)

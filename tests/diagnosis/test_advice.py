@@ -88,7 +88,7 @@ FORGOTTEN = np.concatenate([np.linspace(CHANCE, 1.9, 100), AT_CHANCE])
     [
         (AT_CHANCE, {"optimizer__learning_rate": 0.0}, "optimizer.learning_rate=0.01"),
         (AT_CHANCE, {"optimizer__learning_rate": 1e-6}, "optimizer.learning_rate=0.01"),
-        (AT_CHANCE, {"optimizer__learning_rate": 0.5}, "optimizer.learning_rate=0.05"),
+        (AT_CHANCE, {"optimizer__learning_rate": 0.5}, "optimizer.learning_rate=0.01"),
         (AT_CHANCE, {}, "optimizer=adam optimizer.learning_rate=0.001"),
         (AT_CHANCE, {"init__kind": "lecun"}, "skip=inv_sqrt_depth"),
         (JUMPED, {}, "optimizer.learning_rate=0.001"),
