@@ -13,8 +13,7 @@ FAST_COMPILE_OPTIONS = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
 }
-# Half the time to compile. Dense layers run as fast as with all optimisations, convolutions and
-# attention 5 to 10 % slower.
+# For what runs a few times: half the time to compile, and at most a tenth more time to run.
 SHORT_COMPILE_OPTIONS = {
     "xla_backend_optimization_level": 1,
     "xla_cpu_use_fusion_emitters": False,

@@ -96,8 +96,11 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
         bound = functools.partial(function, spec)
         return map_runs(layout, bound, num_mapped=num_mapped, num_broadcast=num_broadcast)
 
+    fast_options = select_known(FAST_COMPILE_OPTIONS)
     short_options = select_known(SHORT_COMPILE_OPTIONS)
-    step_options = _step_options(spec)
+    step_options = select_known(ALL_CORES_OPTIONS) if spec.architecture.convolves else {}
+    if spec.fast_compile:
+        step_options = step_options | fast_options
     init = mapped(init_state, num_mapped=1, layout=init_layout(layout))
     train_chunk = _chunk if layout.map_mode == "vmap" else _chunk_unless_filling
     chunk = mapped(train_chunk, num_mapped=2, num_broadcast=3)
@@ -105,26 +108,12 @@ def make_program(spec: ProgramConfig, layout: Layout = SINGLE_DEVICE) -> Program
     exponents = mapped(count_exponents, num_mapped=2, num_broadcast=1)
     inspections = mapped(inspect, num_mapped=2, num_broadcast=1, layout=replicated(layout))
     return Program(
-        init=jax.jit(init, compiler_options=short_options),
+        init=jax.jit(init, compiler_options=fast_options),
         chunk=jax.jit(chunk, donate_argnums=0, compiler_options=step_options),
-        evaluate=jax.jit(evaluate, compiler_options=step_options),
+        evaluate=jax.jit(evaluate, compiler_options=fast_options if spec.fast_compile else None),
         exponents=jax.jit(exponents, compiler_options=short_options),
         inspections=jax.jit(inspections, compiler_options=short_options),
     )
-
-
-def _step_options(spec: ProgramConfig) -> dict[str, Any]:
-    """How the compiler treats the step.
-
-    The choice depends on the program alone, so a run gives the same numbers in every group.
-    """
-    arch = spec.architecture
-    options = select_known(ALL_CORES_OPTIONS) if arch.convolves else {}
-    if spec.fast_compile:
-        return options | select_known(FAST_COMPILE_OPTIONS)
-    if arch.convolves or arch.attends:
-        return options
-    return options | select_known(SHORT_COMPILE_OPTIONS)
 
 
 def init_state(spec: ProgramConfig, hp: HParams) -> TrainState:
