@@ -25,6 +25,8 @@ SUBJECTS = {  # the network that a diagnostic is measured on, where that is not 
     "masked_outputs": (*MLP, "model.dropout=0.5"),
     "clipping": (*MLP, "optimizer.clip=global_norm"),
     "tokens": TEXTS,
+    "preconditioned_sharpness": (*MLP, "optimizer=adam"),
+    "stream_mixing": (*MLP, "skip=hyper"),
 }
 
 

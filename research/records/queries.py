@@ -158,15 +158,21 @@ def metric_curves(
 ) -> np.ndarray:
     """A metric over training, in means of ``window`` steps, [runs, windows].
 
+    A run that ended early, because it diverged, is NaN after its last window.
+
     Args:
-        runs: runs that recorded the same number of steps.
+        runs: the runs; the longest has all windows.
         name: a column of the metrics, such as ``train_loss``.
         window: how many consecutive steps one mean covers; an incomplete last window is dropped.
     """
     curves = []
     for run in runs:
         curves.append(window_means(run.metrics[name], window))
-    return np.stack(curves)
+    num_windows = max(len(curve) for curve in curves)
+    padded = np.full((len(curves), num_windows), np.nan)
+    for row, curve in zip(padded, curves, strict=True):
+        row[: len(curve)] = curve
+    return padded
 
 
 def window_means(values: np.ndarray, window: int) -> np.ndarray:

@@ -120,7 +120,10 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["model=transformer", "skip=fixup"], ["skip must be rezero or deepnorm", "got fixup"]),
     (
         ["measure.inspect=sharpness"],
-        ["measure.inspect must be a list in brackets of some of sharpness, jac", "got sharpness"],
+        [
+            "measure.inspect must be a list in brackets of some of sharpness, precond",
+            "got sharpness",
+        ],
     ),
     (
         ["measure.inspect=[sharpnes]"],
@@ -483,7 +486,7 @@ COMMANDS = [  # other commands, and what the line must hold
     (["reproduce", "vanishing_gradients", "--scale"], ["expected one argument"]),
     (["reproduce", "vanishing_gradients", "--scale", "papr"], ["did you mean paper?"]),
     (["reproduce", "vanishing_gradients", "model.depth=3"], ["would make it another experiment"]),
-    (["figure", "nope"], ["there is no experiment nope; valid: batch_norm_explosion, "]),
+    (["figure", "nope"], ["there is no experiment nope; valid: adam_epsilon, "]),
     (["reproduce"], ["vanishing_gradients"]),
     (["figure", "seed=1"], ["figure of what?"]),
     (

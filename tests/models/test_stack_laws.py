@@ -187,10 +187,14 @@ def test_batch_norm_updates_running_statistics(placement):
     measured = measure(network)
     _, trace = expected_pass(network)
     running = nnx.to_pure_dict(measured.model_state)
-    norms = running["stages"][0]["norm"]
-    means = norms["mean"]
-    variances = norms["var"]
-    if placement == "pre":  # the last norm precedes the head
+    layer = running["stages"][0]
+    means = layer["norm"]["mean"]
+    variances = layer["norm"]["var"]
+    if placement == "peri":  # each layer has another norm at the end of its branch
+        width = means.shape[-1]
+        means = np.stack([means, layer["end_norm"]["mean"]], axis=1).reshape(-1, width)
+        variances = np.stack([variances, layer["end_norm"]["var"]], axis=1).reshape(-1, width)
+    if placement in ("pre", "peri"):  # the last norm precedes the head
         means = np.concatenate([means, running["norm"]["mean"][None]])
         variances = np.concatenate([variances, running["norm"]["var"][None]])
     expected_means = []

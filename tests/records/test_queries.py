@@ -44,6 +44,15 @@ def test_a_window_of_one_step_returns_the_metric_itself():
     assert np.array_equal(curves, [losses, losses])
 
 
+def test_a_run_that_diverged_has_no_values_after_its_end():
+    complete = MemoryRun(train_loss=np.arange(6.0))
+    diverged = MemoryRun(train_loss=np.arange(5.0))
+
+    curves = metric_curves([complete, diverged], "train_loss", window=2)
+
+    np.testing.assert_array_equal(curves, [[0.5, 2.5, 4.5], [0.5, 2.5, np.nan]])
+
+
 def test_means_up_to_evaluations_cover_every_step_once():
     evaluated = np.full(7, np.nan)
     evaluated[1] = 0.5

@@ -63,6 +63,8 @@ def test_the_configuration_holds_the_resolved_settings_that_have_an_effect(mirro
     without_effect = {path.partition(".")[2] for path in recorded.keys() - mirrored_settings.keys()}
     assert without_effect == {
         "backoff_factor",
+        "base_depth",
+        "base_width",
         "boundaries",
         "clip_threshold",
         "decay_factor",

@@ -283,19 +283,17 @@ def test_a_wrong_setting_is_refused_before_anything_is_written(sweep, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_of_another_configuration_is_refused(sweep, tmp_path):
+def test_a_directory_of_another_configuration_is_left_alone(sweep, tmp_path):
     runs, _ = sweep("seed=0", place=tmp_path)
     info = runs[0].info | {"id": "another"}
     (runs[0].directory / "run.json").write_text(json.dumps(info))
-    written = modification_times(tmp_path)
+    written = modification_times(runs[0].directory)
 
-    _, (code, _, err) = sweep("seed=1,0", place=tmp_path)
+    _, (code, _, _) = sweep("seed=1,0", place=tmp_path)
 
-    assert code == 2
-    assert err.count("\n") == 1
-    assert "seed=0" in err
-    assert "give another name=" in err
-    assert modification_times(tmp_path) == written
+    assert code == 0
+    assert len(list(tmp_path.glob("outputs/study/*/run.json"))) == 3
+    assert modification_times(runs[0].directory) == written
 
 
 def test_initial_states_are_made_on_one_device():

@@ -16,7 +16,7 @@ from research.records.runs import Columns, JsonObject
 from research.records.trackers.findings import describe_findings
 from research.records.trackers.layers import evenly_spaced
 
-MAX_PAGE_STEPS = 40
+MAX_PAGE_STEPS = 32
 MAX_PAGE_LAYERS = 80
 TEMPLATE = Path(__file__).with_name("profile_page.html")
 
