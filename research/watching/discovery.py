@@ -24,6 +24,7 @@ from research.watching.jaxprs import (
     is_literal,
     iter_programs,
     marks_inside,
+    scan_counts,
 )
 from research.watching.marks import Label, Role, mark_p
 
@@ -463,15 +464,15 @@ def _scan_level(
     facts: Sequence[Fact],
 ) -> _Level:
     """The body of a scan."""
-    num_consts = equation.params["num_consts"]
-    num_unscanned = num_consts + equation.params["num_carry"]
+    counts = scan_counts(equation)
+    num_unscanned = counts.consts + counts.carry
     over_layers = any(fact.origin is not None for fact in facts[num_unscanned:])
     loop = Loop(path, equation.params["length"], over_layers)
     inner = _Level(path, program.jaxpr, {}, (*level.loops, loop), level)
     depends = any(fact.depends for fact in facts)
     for position, variable in enumerate(program.jaxpr.invars):
         fact = facts[position]
-        if position < num_consts:
+        if position < counts.consts:
             inner.facts[variable] = fact
         elif position < num_unscanned:
             inner.facts[variable] = Fact(depends)

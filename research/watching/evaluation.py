@@ -21,6 +21,7 @@ from research.watching.jaxprs import (
     Program,
     called_programs,
     is_literal,
+    scan_counts,
 )
 from research.watching.marks import mark_p
 from research.watching.slots import measure
@@ -142,9 +143,9 @@ class Evaluator:
         path: Path,
     ) -> list[Any]:
         params = equation.params
-        num_consts = params["num_consts"]
-        num_unscanned = num_consts + params["num_carry"]
-        consts = operands[:num_consts]
+        counts = scan_counts(equation)
+        num_unscanned = counts.consts + counts.carry
+        consts = operands[: counts.consts]
         is_over_layers = path in self.layer_scans
         scanned_slots = slots if is_over_layers else []
         shared_slots = [] if is_over_layers else slots
@@ -153,12 +154,11 @@ class Evaluator:
             xs, slots_of_layer = inputs
             slots_here = slots_of_layer if is_over_layers else shared_slots
             outputs = self.evaluate(body, [*consts, *carry, *xs], slots_here, path)
-            num_carry = params["num_carry"]
-            return outputs[:num_carry], outputs[num_carry:]
+            return outputs[: counts.carry], outputs[counts.carry :]
 
         carry, ys = lax.scan(
             step,
-            operands[num_consts:num_unscanned],
+            operands[counts.consts : num_unscanned],
             (operands[num_unscanned:], scanned_slots),
             length=params["length"],
             reverse=params["reverse"],

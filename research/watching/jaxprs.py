@@ -75,6 +75,24 @@ def called_programs(equation: JaxprEqn) -> list[Program]:
     return []
 
 
+@dataclass(frozen=True)
+class ScanCounts:
+    """How many operands of a scan are constants, and how many are carried."""
+
+    consts: int
+    carry: int
+
+
+def scan_counts(equation: JaxprEqn) -> ScanCounts:
+    """Reads the operands of a scan: constants, then what is carried, then what it runs along."""
+    params = equation.params
+    if "num_consts" in params:
+        return ScanCounts(params["num_consts"], params["num_carry"])
+    # From JAX 0.12 on, the operands are a tree of these three groups.
+    consts, carry, _ = params["ft_in"].unpack()
+    return ScanCounts(len(consts), len(carry))
+
+
 def iter_programs(value: Any) -> Iterator[Jaxpr]:
     """Every program in the parameters of an equation, of any kind."""
     if isinstance(value, Jaxpr):
