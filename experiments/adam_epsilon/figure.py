@@ -23,8 +23,9 @@ def figure(runs: Sequence[Run]) -> Figure:
     for epsilon, colour in zip(setting_values(deep, "optimizer.epsilon"), PALETTE, strict=False):
         group = where(deep, {"optimizer.epsilon": epsilon})
         exponent = round(np.log10(epsilon))
-        _draw_layers(layers, group, colour, label=f"$\\epsilon=10^{{{exponent}}}$")
-        _draw_loss(loss, group, colour)
+        label = f"$\\epsilon=10^{{{exponent}}}$"
+        _draw_layers(layers, group, colour, label=label)
+        _draw_loss(loss, group, colour, label=label)
     layers.set(
         yscale="log",
         xlabel="layer of 12",
@@ -32,7 +33,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     )
     set_ticks(layers.xaxis, (1, 4, 8, 12))
     layers.legend(loc="lower right")
-    loss.axhline(np.log(10), color="black", linestyle=":", linewidth=0.9)
+    loss.axhline(np.log(10), color="black", linestyle=":", linewidth=0.9, label="chance")
+    loss.legend(loc="lower left")
     loss.set(xlabel="step of Adam", ylabel="training loss")
     canvas.suptitle(
         "Adam makes up for small gradients down to ε, and not below",
@@ -90,8 +92,10 @@ def _draw_loss(
     axes: Axes,
     runs: Sequence[Run],
     colour: str,
+    *,
+    label: str,
 ) -> None:
     curves = metric_curves(runs, "train_loss")
     means = np.stack([window_means(curve, WINDOW) for curve in curves])
     steps = np.arange(means.shape[1]) * WINDOW + WINDOW / 2
-    band(axes, steps, means, color=colour)
+    band(axes, steps, means, color=colour, label=label)

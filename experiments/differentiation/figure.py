@@ -59,7 +59,7 @@ def _plot_sizes(axes: Axes, runs: Sequence[Run]) -> None:
     axes.plot(depths, automatic, "o-", markersize=3, color=AUTOMATIC)
     middle = "center"
     axes.text(3.6, written[-1], "formula, written out", fontsize=7, color=SYMBOLIC, ha=middle)
-    axes.text(5.5, 1000, "formula, equal parts once", fontsize=7, color=SYMBOLIC, ha=middle)
+    axes.text(5.5, 1000, "formula, shared parts once", fontsize=7, color=SYMBOLIC, ha=middle)
     axes.text(5.5, 550, "automatic (all at once)", fontsize=7, color=AUTOMATIC, ha=middle)
     axes.set(
         yscale="log",

@@ -92,7 +92,7 @@ def _plot_overflow(axes: Axes, runs: Sequence[Run]) -> None:
     axes.text(5, FLOAT32_MAX * 3, "the greatest number of float32", fontsize=7)
     end = float(np.median(ends))
     axes.annotate(
-        "the verdict names\nlayer and step",
+        "overflow: the verdict\nnames this layer",
         (end, FLOAT32_MAX),
         xytext=(0.62, 0.3),
         textcoords="axes fraction",

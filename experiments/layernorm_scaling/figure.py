@@ -34,7 +34,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         _draw_final(over_depth, where(trained, settings), style)
         _draw_training(over_training, where(trained, settings), style)
     blocks = np.arange(1, DEEP + 1)
-    label = "$l$ and $H_l$"
+    label = "theory"
     for scales_norm in (False, True):
         theory = pre_norm_variances(DEEP, scales_norm=scales_norm)[1:]
         plot_theory(initial, blocks, theory, label=label)
@@ -57,7 +57,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     )
     initial.legend(loc="upper left")
     canvas.suptitle(
-        "Pre-LN's stream grows with depth and with training; two remedies keep deep blocks useful",
+        "Pre-LN's stream grows with depth and with training; a scale of $1/\\sqrt{l}$ keeps it "
+        "small",
         fontsize=9,
     )
     return canvas

@@ -23,7 +23,7 @@ ARMS = {
     "dropout": {"model.dropout": 0.5},
     "weight\ndecay": {"optimizer.weight_decay": 0.01},
     "noisy\ninputs": {"train.input_noise": 1.0},
-    "14 × as\nmany": {"data.limit": 1400},
+    "14 × the\nexamples": {"data.limit": 1400},
 }
 RANDOM_LABELS = {"data.label_noise": 1.0}
 SEEN = PALETTE[0]

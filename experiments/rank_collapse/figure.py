@@ -32,7 +32,9 @@ def figure(runs: Sequence[Run]) -> Figure:
         _draw_ratios(gradient, group, style)
     length = runs[0]["data.shape"][0]
     entropy.plot(1, attention_entropy(length, 1.0), "k_", markersize=12, label="theory")
-    entropy.axhline(np.log(length), color="black", linestyle=":", linewidth=0.9, label="$\\ln T$")
+    entropy.axhline(
+        np.log(length), color="black", linestyle=":", linewidth=0.9, label="uniform, $\\ln T$"
+    )
     tokens.set(
         yscale="log",
         xlabel="attention layer",

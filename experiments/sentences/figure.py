@@ -183,7 +183,9 @@ def _draw_accuracies(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set_xticks([0, 1, 2, ONE_HOT_POSITION], [*names, "2 blocks,\none-hot words"])
     axes.set_axisbelow(True)
     axes.grid(False, axis="x")
-    axes.set(ylabel="new paragraphs sorted right (%)", title="Then a deep network cannot learn")
+    axes.set(
+        ylabel="new paragraphs whose topic is right (%)", title="Then a deep network cannot learn"
+    )
 
 
 def _draw_bar(

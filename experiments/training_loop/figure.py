@@ -183,6 +183,7 @@ def _draw_correct(axes: Axes, run: Run) -> None:
     )
     rate = run["optimizer.learning_rate"]
     axes.text(3, 0.82, "prediction now", ha="center", fontsize=7, color=CHANGED)
+    axes.text(1, -0.55, "biases (not drawn) change too", ha="center", fontsize=6.5, color="0.4")
     _caption(axes, f"4  Correct: weight − {rate:g} × blame, and predict again")
 
 

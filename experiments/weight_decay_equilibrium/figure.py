@@ -32,7 +32,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         title="a norm follows: $h+N(W\\varphi(h))$",
     )
     after_norm.set(title="no norm follows: $h+W\\varphi(N(h))$")
-    before_norm.legend(loc="lower right")
+    before_norm.legend(loc="lower right", title="learning rate", title_fontsize=8)
     canvas.suptitle(
         "In front of a norm, weight decay fixes the gradient: $\\sqrt{2\\lambda/\\gamma}$ times "
         "the weights",
