@@ -240,11 +240,18 @@ def factor_details(
     initial = ctx.history.fit_first()
     if ctx.theory is not None and initial is not None:
         measured = words.format_factor(initial.factor_per_layer)
-        predicted = words.format_factor(ctx.theory.factor)
-        margin = f" ± {ctx.theory.margin:.1g}" if ctx.theory.margin else ""
-        at_width = " at this width" if margin else ""
-        details.append(f"at initialisation {measured}, theory {predicted}{margin}{at_width}")
+        details.append(f"at initialisation {measured}{_theory_in_words(ctx.theory)}")
     return details
+
+
+def _theory_in_words(theory: Theory) -> str:
+    """The factor of theory with its margin; nothing where the margin is as large as the factor."""
+    factor = words.format_factor(theory.factor)
+    if not theory.margin:
+        return f", theory {factor}"
+    if theory.margin >= theory.factor:
+        return ""
+    return f", theory {factor} ± {theory.margin:.1g} at this width"
 
 
 def describe_healthy(ctx: DepthContext) -> str:

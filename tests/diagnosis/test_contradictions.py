@@ -1,5 +1,6 @@
 """Verdicts of earlier versions that contradicted their own numbers, or said nothing of a fault."""
 
+import dataclasses
 import math
 import re
 
@@ -231,6 +232,13 @@ def test_theory_is_shown_with_its_margin():
     theory = predict_for("tanh", 0.5)
     verdict = judge_rows(geometric(theory.factor), theory=theory)
     assert re.search(r"theory [\d.]+ ± [\d.e-]+ at this width", verdict.sentence)
+
+
+def test_theory_is_left_out_where_its_margin_says_that_it_knows_nothing():
+    theory = dataclasses.replace(predict_for("tanh", 0.5), margin=1.0)
+    verdict = judge_rows(geometric(theory.factor), theory=theory)
+    assert "at initialisation" in verdict.sentence
+    assert "theory" not in verdict.sentence
 
 
 def test_the_margin_covers_what_an_unstable_fixed_point_does_at_finite_width():
