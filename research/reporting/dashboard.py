@@ -156,7 +156,7 @@ class DashboardServer(ThreadingHTTPServer):
 
     def serve_until_idle(self, idle_seconds: float = IDLE_SECONDS) -> None:
         """Answers requests until none has come for so many seconds."""
-        self.timeout = min(1.0, idle_seconds)
+        self.timeout = min(0.2, idle_seconds)
         while time.monotonic() - self.last_request < idle_seconds:
             self.handle_request()
 
