@@ -7,7 +7,7 @@ import numpy as np
 
 from research.records.queries import initial_profiles, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim, claim_on_every_seed
 from research.theory.attention import attention_entropy, initial_score_variance
 
 DONG = "Dong, Cordonnier, Loukas 2021"
@@ -79,13 +79,12 @@ def _collapses_doubly_exponentially(runs: Sequence[Run]) -> Claim:
 
 def _stays_apart(runs: Sequence[Run]) -> Claim:
     values = residuals(runs)[:, DEPTH].tolist()
-    return claim(
+    return claim_on_every_seed(
         f"with shortcuts, after {DEPTH} layers: difference of the tokens as a share of their "
         "length",
         source=f"{DONG}, §4",
-        expected="≥ 0.05 on every seed",
         values=values,
-        holds=min(values) >= 0.05,
+        at_least=0.05,
     )
 
 
@@ -125,23 +124,21 @@ def _query_gradient_vanishes(
     threshold: float,
 ) -> Claim:
     values = query_over_value(runs, depth)
-    return claim(
+    return claim_on_every_seed(
         f"without shortcuts, {depth} layers: ‖∂L/∂W_q‖ over ‖∂L/∂W_v‖ in the last layer",
         source=f"{NOCI}, Theorem 3.2",
-        expected=f"≤ {threshold:g} on every seed",
         values=values,
-        holds=max(values) <= threshold,
+        at_most=threshold,
     )
 
 
 def _query_gradient_remains(runs: Sequence[Run]) -> Claim:
     values = query_over_value(runs, 4)
-    return claim(
+    return claim_on_every_seed(
         "with shortcuts, 4 layers: ‖∂L/∂W_q‖ over ‖∂L/∂W_v‖ in the last layer",
         source=f"{NOCI}, §4",
-        expected="≥ 0.1 on every seed",
         values=values,
-        holds=min(values) >= 0.1,
+        at_least=0.1,
     )
 
 
