@@ -168,10 +168,15 @@ def metric_curves(
     curves = []
     for run in runs:
         curves.append(window_means(run.metrics[name], window))
-    num_windows = max(len(curve) for curve in curves)
-    padded = np.full((len(curves), num_windows), np.nan)
-    for row, curve in zip(padded, curves, strict=True):
-        row[: len(curve)] = curve
+    return stack_padded(curves)
+
+
+def stack_padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of different lengths as one array [rows, longest], NaN after the end of each."""
+    longest = max(map(len, rows), default=0)
+    padded = np.full((len(rows), longest), np.nan)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
     return padded
 
 

@@ -123,6 +123,26 @@ def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray
     return low, high
 
 
+def average_columns(
+    values: np.ndarray,
+    *,
+    is_geometric: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean of each column of [M, K] and the ends of its interval.
+
+    Args:
+        values: the values; those that are not finite are left out.
+        is_geometric: whether the mean is the geometric one. Then only positive values count.
+    """
+    if is_geometric:
+        values = np.log(np.where(values > 0, values, np.nan))
+    parts = np.stack([column_means(values), *mean_intervals(values)])
+    if is_geometric:
+        parts = np.exp(parts)
+    mean, low, high = parts
+    return mean, low, high
+
+
 def column_means(values: np.ndarray) -> np.ndarray:
     """The mean of the finite values of each column of [M, K]; NaN where there is none."""
     is_value = np.isfinite(values)

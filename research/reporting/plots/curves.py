@@ -12,10 +12,9 @@ from research.reporting.aggregation import (
     DIVERGED,
     MISSING,
     Group,
-    column_means,
+    average_columns,
     count_missing,
     group_runs,
-    mean_intervals,
 )
 from research.reporting.figures import CurveStyle
 from research.reporting.layout import choose_layout
@@ -185,12 +184,7 @@ def average_curve(
             ended.append(curve)
     steps, values = _align(averaged)
     is_geometric = is_log and bool(np.all(values[np.isfinite(values)] > 0))
-    if is_geometric:
-        values = np.log(values)
-    parts = np.stack([column_means(values), *mean_intervals(values)])
-    if is_geometric:
-        parts = np.exp(parts)
-    mean, low, high = parts
+    mean, low, high = average_columns(values, is_geometric=is_geometric)
     return MeanCurve(
         style=curve_style,
         steps=steps,

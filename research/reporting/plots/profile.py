@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from research.gauges.table import SIGNAL_GRAD
+from research.records.queries import stack_padded
 from research.records.runs import Run
 from research.reporting.aggregation import (
     Group,
-    column_means,
+    average_columns,
     count_missing,
     group_runs,
-    mean_intervals,
     summarize,
 )
 from research.reporting.figures import CurveStyle, plot_theory
@@ -190,17 +190,9 @@ def average_profile(
         row = _row_of(read_gauge(run, gauge), step) if is_valid else np.zeros(0)
         if len(row):
             rows.append(row)
-    num_layers = max(map(len, rows), default=0)
-    values = np.full((len(rows), num_layers), np.nan)
-    for place, row in zip(values, rows, strict=True):
-        place[: len(row)] = row
+    values = stack_padded(rows)
     has_zeros = bool(np.any(values == 0))
-    if is_log:
-        values = np.log(np.where(values > 0, values, np.nan))
-    parts = np.stack([column_means(values), *mean_intervals(values)])
-    if is_log:
-        parts = np.exp(parts)
-    mean, low, high = parts
+    mean, low, high = average_columns(values, is_geometric=is_log)
     return MeanProfile(
         style=curve_style,
         mean=mean,
