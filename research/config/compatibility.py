@@ -3,7 +3,8 @@
 Combinations that depend on the data are in ``research.data.compatibility``.
 """
 
-from collections.abc import Iterator, Sequence
+import enum
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from research.config.options import (
@@ -560,13 +561,7 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
     for name in config.measure.inspect:
         scope = SCOPES.get(name)
         if scope and model not in scope.models:
-            valid = " or ".join(kind.name for kind in scope.models)
-            yield Conflict(
-                path="model",
-                valid=valid,
-                got=model.name,
-                reason=f"{name} {scope.reason}",
-            )
+            yield _choice_conflict("model", scope.models, model, f"{name} {scope.reason}")
         if name == "balance" and skip is not SkipKind.none:
             reason = "balance needs units whose weights all come from one layer"
             yield Conflict(
@@ -576,24 +571,25 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
                 reason=reason,
             )
         if name == "stream_mixing" and skip not in STREAM_SKIPS:
-            valid = " or ".join(kind.name for kind in STREAM_SKIPS)
-            yield Conflict(
-                path="skip",
-                valid=valid,
-                got=skip.name,
-                reason=f"{name} needs several residual streams",
-            )
+            reason = f"{name} needs several residual streams"
+            yield _choice_conflict("skip", STREAM_SKIPS, skip, reason)
         if name == "masked_outputs":
             yield from _mask_conflicts(config)
         optimizer = config.optimizer.kind
         if name == "preconditioned_sharpness" and optimizer not in PRECONDITIONED:
-            valid = " or ".join(kind.name for kind in PRECONDITIONED)
-            yield Conflict(
-                path="optimizer",
-                valid=valid,
-                got=optimizer.name,
-                reason=f"{name} needs an optimizer that divides by the size of gradients",
-            )
+            reason = f"{name} needs an optimizer that divides by the size of gradients"
+            yield _choice_conflict("optimizer", PRECONDITIONED, optimizer, reason)
+
+
+def _choice_conflict(
+    group: str,
+    valid: Iterable[enum.Enum],
+    chosen: enum.Enum,
+    reason: str,
+) -> Conflict:
+    """A group whose option must be one of some others."""
+    names = " or ".join(kind.name for kind in valid)
+    return Conflict(path=group, valid=names, got=chosen.name, reason=reason)
 
 
 def _mask_conflicts(config: Config) -> Iterator[Conflict]:
