@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from research.records.queries import final_by_seed, where
 from research.records.runs import Run
-from research.reproduce.claims import Claim, claim
+from research.reproduce.claims import Claim, claim_on_every_seed
 
 DEPTHS = (12, 24, 48)
 SETTINGS = {
@@ -33,10 +33,9 @@ def _claim_better(
     losses = final_by_seed(where(runs, {**SETTINGS[kind], "model.depth": depth}), "eval_loss")
     usual = final_by_seed(where(runs, {**SETTINGS["Pre-LN"], "model.depth": depth}), "eval_loss")
     differences = [losses[seed] - usual[seed] for seed in losses]
-    return claim(
+    return claim_on_every_seed(
         f"{depth} blocks: held-out loss with {kind} minus that with Pre-LN, same seed",
         source=source,
-        expected="< 0 on every seed",
         values=differences,
-        holds=max(differences) < 0,
+        below=0,
     )
