@@ -1,0 +1,170 @@
+"""Draws the configurations of this experiment and writes them as sweeps.
+
+    python experiments/predict/design.py
+
+writes ``conf/experiment/predict.yaml`` (some of those that are held out) and
+``conf/experiment/paper/predict.yaml`` (all). Both are committed. They were drawn before a
+coefficient was fitted, and the tag of a run says what it is for: ``fit`` or ``held_out``.
+
+A *program* is what runs share that differ only in numbers which are arguments of the compiled code.
+Programs are drawn first, then several runs of each. No program that is held out is one of those
+that the coefficients are fitted to.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from research.config.hydra_config import resource_dir
+from research.diagnosis.prediction import config_from_settings, with_change
+from research.config.validation import check_config
+from research.data.compatibility import check_data
+
+SEEDS = {"fit": 20261, "held_out": 20262}
+PROGRAMS = {"fit": 40, "held_out": 28}
+RUNS_OF_PROGRAM = {"mlp": 9, "rnn": 6, "cnn": 5, "transformer": 5, "resnet_cifar": 4, "resnet": 4}
+QUICK_PROGRAMS = 9
+
+# How often each model is drawn.
+MODELS = ["mlp"] * 10 + ["rnn"] * 3 + ["transformer"] * 3 + ["cnn"] * 2 + ["resnet_cifar"] * 2
+MODELS += ["resnet"]
+DEPTHS = {
+    "mlp": [2, 4, 8, 16, 32, 64, 128, 256],
+    "cnn": [4, 8, 16, 32],
+    "resnet_cifar": [8, 14, 20, 32],
+    "resnet": [18],
+    "transformer": [4, 8, 16, 32],
+    "rnn": [4, 8, 16, 32],
+}
+WIDTHS = {"mlp": [16, 32, 64], "rnn": [16, 32], "transformer": [16, 32]}
+AFFINE_SKIPS = ["none", "none", "none", "identity", "identity", "inv_sqrt_depth"]
+OTHER_SKIPS = ["rezero", "skipinit", "fixup", "highway", "gated", "projection", "dropout"]
+OTHER_SKIPS += ["stochastic_depth", "dense", "hyper", "mhc", "deepnorm"]
+NORMS = ["none", "none", "none", "layer", "batch", "rms", "group", "dyt"]
+PLACEMENTS = ["pre", "pre", "post", "branch", "peri"]
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softsign", "linear"]
+INITS = ["he", "he", "glorot", "lecun", "orthogonal", "glorot_uniform", "old_uniform"]
+GAINS = [0.5, 0.8, 1, 1, 1, 1, 1.5, 2.5]
+OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "adam", "adamw", "rmsprop", "adagrad", "lion"]
+OPTIMIZERS += ["muon"]
+PRECISIONS = ["float32", "float32", "float32", "float32", "mixed_bfloat16", "bfloat16", "float16"]
+PRECISIONS += ["mixed_float16", "float8_e4m3", "float8_e5m2", "float64"]
+SCALED = ["float16", "mixed_float16"]
+# Four decades of learning rates; plain ones are sgd, momentum, nesterov.
+RATES = {"plain": (-4, 0), "lion": (-6, -2), "other": (-5, -1)}
+PLAIN = ["sgd", "momentum", "nesterov"]
+STEPS = [100, 200, 300]
+MAX_WORK = 256 * 200  # layers times steps of a run
+
+Arm = dict[str, str]
+
+
+def draw(purpose: str) -> list[list[Arm]]:
+    """The runs of one purpose, program by program."""
+    rng = random.Random(SEEDS[purpose])
+    programs: list[list[Arm]] = []
+    while len(programs) < PROGRAMS[purpose]:
+        program = _draw_program(rng)
+        model = program["model"]
+        arms = []
+        for _ in range(RUNS_OF_PROGRAM[model]):
+            arm = _draw_run(rng, program)
+            if arm is not None:
+                arms.append(arm | {"tags": f"[{purpose}]"})
+        if len(arms) >= 3:
+            programs.append(arms)
+    return programs
+
+
+def _draw_program(rng: random.Random) -> Arm:
+    """What the runs of a program share."""
+    model = rng.choice(MODELS)
+    program = {
+        "model": model,
+        "init": "orthogonal" if model == "rnn" else rng.choice(INITS),
+        "optimizer": rng.choice(OPTIMIZERS),
+        "precision": rng.choice(PRECISIONS),
+        "norm": rng.choice(NORMS),
+        "model.width": str(rng.choice(WIDTHS.get(model, [8]))),
+        "train.steps": str(rng.choice(STEPS)),
+    }
+    if model == "transformer":
+        program["model.heads"] = "2"
+    if program["norm"] != "none":
+        program["norm.placement"] = rng.choice(PLACEMENTS)
+    if program["precision"] in SCALED and rng.random() < 0.5:
+        program["precision.loss_scaling"] = "dynamic"
+    has_other_skip = rng.random() < 0.35
+    program["skip"] = rng.choice(OTHER_SKIPS if has_other_skip else AFFINE_SKIPS)
+    if model != "mlp" or has_other_skip:
+        program["model.depth"] = str(rng.choice(DEPTHS[model]))
+        program["activation"] = "tanh" if model == "rnn" else rng.choice(ACTIVATIONS)
+    return program
+
+
+def _draw_run(rng: random.Random, program: Arm) -> Arm | None:
+    """A run of a program; None where its settings do not go together."""
+    arm = dict(program)
+    model = arm["model"]
+    if "model.depth" not in arm:
+        arm["model.depth"] = str(rng.choice(DEPTHS[model]))
+        arm["activation"] = rng.choice(ACTIVATIONS)
+        arm["skip"] = rng.choice(AFFINE_SKIPS)
+    optimizer = arm["optimizer"]
+    kind = optimizer if optimizer in RATES else "plain" if optimizer in PLAIN else "other"
+    low, high = RATES[kind]
+    arm["optimizer.learning_rate"] = f"{10 ** rng.uniform(low, high):.2g}"
+    arm["init.gain"] = f"{rng.choice(GAINS):g}"
+    arm["seed"] = str(rng.randrange(1000))
+    if int(arm["model.depth"]) * int(arm["train.steps"]) > MAX_WORK:
+        return None
+    return arm if _is_valid(arm) else None
+
+
+def _is_valid(arm: Arm) -> bool:
+    words = []
+    for path, value in arm.items():
+        words.append(f"{path}={value}")
+    try:
+        config = config_from_settings(with_change({}, " ".join(words)))
+        check_config(config)
+        check_data(config)
+    except (ValueError, KeyError):
+        return False
+    return True
+
+
+def write(
+    file: Path,
+    header: Sequence[str],
+    name: str,
+    programs: Sequence[Sequence[Arm]],
+) -> None:
+    """Writes a sweep with one line for each run."""
+    lines = ["# @package _global_", *header]
+    lines += ["# Written by experiments/predict/design.py.", f"name: {name}", ""]
+    lines += ["train:", "  batch_size: 64", "", "hydra:", "  mode: MULTIRUN", "  sweeper:"]
+    lines += ["    params:", '      measure: "off"', "    arms:"]
+    for number, arms in enumerate(programs):
+        for place, arm in enumerate(arms):
+            settings = []
+            for path, value in arm.items():
+                settings.append(f'{path}: "{value}"')
+            lines.append(f"      p{number:02}_{place}: {{{', '.join(settings)}}}")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Draws both sets and writes both sweeps."""
+    fit = draw("fit")
+    held_out = draw("held_out")
+    folder = resource_dir("conf") / "experiment"
+    quick = held_out[:QUICK_PROGRAMS]
+    write(folder / "predict.yaml", ["# quick"], "predict", quick)
+    write(folder / "paper" / "predict.yaml", ["# full"], "predict-paper", [*fit, *held_out])
+    for purpose, programs in (("fit", fit), ("held out", held_out), ("quick", quick)):
+        print(purpose, len(programs), "programs", sum(map(len, programs)), "runs")
+
+
+if __name__ == "__main__":
+    main()
