@@ -1,7 +1,7 @@
 """What was declared before a coefficient was fitted: the label, the sets and the thresholds.
 
-The sets are the tags ``fit`` and ``held_out`` of the runs in ``conf/experiment/paper/predict.yaml``,
-drawn by ``design.py``. The coefficients are fitted to the first and judged on the second.
+The sets are ``draw("fit")`` and ``draw("held_out")`` of ``design.py``, from fixed seeds. The
+coefficients are fitted to the first and judged on the second.
 """
 
 import math

@@ -2,9 +2,8 @@
 
     python experiments/predict/design.py
 
-writes ``conf/experiment/predict.yaml`` (some of those that are held out) and
-``conf/experiment/paper/predict.yaml`` (all). Both are committed. They were drawn before a
-coefficient was fitted, and the tag of a run says what it is for: ``fit`` or ``held_out``.
+writes ``conf/experiment/predict.yaml``, some of those that are held out. They were drawn before a
+coefficient was fitted.
 
 A *program* is what runs share that differ only in numbers which are arguments of the compiled code.
 Programs are drawn first, then several runs of each. No program that is held out is one of those
@@ -16,14 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from research.config.hydra_config import resource_dir
-from research.diagnosis.prediction import config_from_settings, with_change
+from research.config.schema import Config
 from research.config.validation import check_config
 from research.data.compatibility import check_data
+from research.diagnosis.prediction import config_from_settings, with_change
 
 SEEDS = {"fit": 20261, "held_out": 20262}
 PROGRAMS = {"fit": 40, "held_out": 28}
 RUNS_OF_PROGRAM = {"mlp": 9, "rnn": 6, "cnn": 5, "transformer": 5, "resnet_cifar": 4, "resnet": 4}
 QUICK_PROGRAMS = 9
+QUICK_RUNS = 4  # of a program
+COMMON = {"train.batch_size": "64", "measure": "off"}
 
 # How often each model is drawn.
 MODELS = ["mlp"] * 10 + ["rnn"] * 3 + ["transformer"] * 3 + ["cnn"] * 2 + ["resnet_cifar"] * 2
@@ -56,6 +58,17 @@ PLAIN = ["sgd", "momentum", "nesterov"]
 STEPS = [100, 200, 300]
 MAX_WORK = 256 * 200  # layers times steps of a run
 
+# What the files of these options set besides, as ``conf/`` has it.
+SETTINGS = {
+    "adagrad": {"optimizer.epsilon": "1e-16"},
+    "adamw": {"optimizer.weight_decay": "0.01"},
+    "lion": {"optimizer.beta2": "0.99", "optimizer.weight_decay": "0.1"},
+    "muon": {"optimizer.momentum": "0.95", "optimizer.weight_decay": "0.01"},
+    "rmsprop": {"optimizer.beta2": "0.9"},
+    "resnet": {"model.transition": "projection"},
+    "transformer": {"model.heads": "2"},
+}
+
 Arm = dict[str, str]
 
 
@@ -70,7 +83,7 @@ def draw(purpose: str) -> list[list[Arm]]:
         for _ in range(RUNS_OF_PROGRAM[model]):
             arm = _draw_run(rng, program)
             if arm is not None:
-                arms.append(arm | {"tags": f"[{purpose}]"})
+                arms.append(arm)
         if len(arms) >= 3:
             programs.append(arms)
     return programs
@@ -88,10 +101,12 @@ def _draw_program(rng: random.Random) -> Arm:
         "model.width": str(rng.choice(WIDTHS.get(model, [8]))),
         "train.steps": str(rng.choice(STEPS)),
     }
-    if model == "transformer":
-        program["model.heads"] = "2"
     if program["norm"] != "none":
         program["norm.placement"] = rng.choice(PLACEMENTS)
+    elif model in ("resnet", "resnet_cifar"):
+        program["norm.placement"] = "branch"
+    program |= SETTINGS.get(model, {})
+    program |= SETTINGS.get(program["optimizer"], {})
     if program["precision"] in SCALED and rng.random() < 0.5:
         program["precision.loss_scaling"] = "dynamic"
     has_other_skip = rng.random() < 0.35
@@ -122,29 +137,32 @@ def _draw_run(rng: random.Random, program: Arm) -> Arm | None:
 
 
 def _is_valid(arm: Arm) -> bool:
-    words = []
-    for path, value in arm.items():
-        words.append(f"{path}={value}")
     try:
-        config = config_from_settings(with_change({}, " ".join(words)))
-        check_config(config)
-        check_data(config)
+        to_config(arm)
     except (ValueError, KeyError):
         return False
     return True
 
 
-def write(
-    file: Path,
-    header: Sequence[str],
-    name: str,
-    programs: Sequence[Sequence[Arm]],
-) -> None:
-    """Writes a sweep with one line for each run."""
-    lines = ["# @package _global_", *header]
-    lines += ["# Written by experiments/predict/design.py.", f"name: {name}", ""]
-    lines += ["train:", "  batch_size: 64", "", "hydra:", "  mode: MULTIRUN", "  sweeper:"]
-    lines += ["    params:", '      measure: "off"', "    arms:"]
+def to_config(arm: Arm) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        ValueError: its settings do not go together.
+    """
+    words = []
+    for path, value in (COMMON | arm).items():
+        words.append(f"{path}={value}")
+    config = config_from_settings(with_change({}, " ".join(words)))
+    check_config(config)
+    check_data(config)
+    return config
+
+
+def write(file: Path, programs: Sequence[Sequence[Arm]]) -> None:
+    """Writes the sweep, one line for each run, below what the file says already up to ``arms``."""
+    head, _, _ = file.read_text(encoding="utf-8").partition("    arms:\n")
+    lines = [f"{head}    arms:"]
     for number, arms in enumerate(programs):
         for place, arm in enumerate(arms):
             settings = []
@@ -155,15 +173,11 @@ def write(
 
 
 def main() -> None:
-    """Draws both sets and writes both sweeps."""
-    fit = draw("fit")
-    held_out = draw("held_out")
-    folder = resource_dir("conf") / "experiment"
-    quick = held_out[:QUICK_PROGRAMS]
-    write(folder / "predict.yaml", ["# quick"], "predict", quick)
-    write(folder / "paper" / "predict.yaml", ["# full"], "predict-paper", [*fit, *held_out])
-    for purpose, programs in (("fit", fit), ("held out", held_out), ("quick", quick)):
-        print(purpose, len(programs), "programs", sum(map(len, programs)), "runs")
+    """Writes the sweep of the small sample."""
+    programs = []
+    for arms in draw("held_out")[:QUICK_PROGRAMS]:
+        programs.append(arms[:QUICK_RUNS])
+    write(resource_dir("conf") / "experiment" / "predict.yaml", programs)
 
 
 if __name__ == "__main__":
