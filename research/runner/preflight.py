@@ -13,19 +13,20 @@ import numpy as np
 from research.config.options import (
     CONVOLUTIONAL,
     AdaGrad,
-    Adam,
     LossKind,
     MeasureFull,
     Momentum,
+    Optimizer,
     OptimizerKind,
+    RMSProp,
     Schedule,
     Tracker,
 )
 from research.config.schema import Config
 from research.data.dataset import Dataset
+from research.diagnosis.measurement import Measurement
 from research.diagnosis.observed import chance_loss
 from research.diagnosis.prediction import predict
-from research.diagnosis.preflight import Measurement
 from research.gauges.table import GRAD_NORM, SIGNAL_GRAD, SIGNAL_VARIATION, UPDATE_RATIO
 from research.parallel.mesh import SINGLE_DEVICE, map_runs
 from research.runner.memory import release_programs
@@ -134,12 +135,10 @@ def _read(
     optimizer = config.optimizer
     is_plain = optimizer.kind in PLAIN
     momentum = optimizer.momentum if isinstance(optimizer, Momentum) else 0.0
-    beta1 = optimizer.beta1 if isinstance(optimizer, Adam) else 0.0
     curvature = float(start.sharpness)
     ceiling = None
     if is_plain and curvature > 0:
         ceiling = 2 * (1 + momentum) / curvature
-    del beta1
     return Measurement(
         steps=setup.steps,
         loss=float(row["train_loss"]),
@@ -152,7 +151,7 @@ def _read(
         update_ratio=of_layers["update_ratio"],
         variation=signals["signal_variation"],
         learning_rate=float(optimizer.learning_rate),
-        memory=1 / (1 - momentum),
+        total_updates=_total_updates(optimizer, setup.steps),
         ceiling=ceiling,
         sharpness=curvature,
         epsilon=optimizer.epsilon if isinstance(optimizer, AdaGrad) else None,
@@ -167,6 +166,20 @@ def _read(
             batch_size=setup.program_config.batch_size,
         ),
     )
+
+
+def _total_updates(optimizer: Optimizer, steps: int) -> float:
+    """See ``Measurement.total_updates``."""
+    match optimizer:
+        case Momentum(kind=OptimizerKind.nesterov, momentum=momentum):
+            return steps / (1 - momentum**2)
+        case Momentum(momentum=momentum):
+            return steps / (1 - momentum)
+        case RMSProp(kind=OptimizerKind.rmsprop, beta2=beta2):
+            return steps * math.sqrt(1 - beta2)  # its average of squares starts at 0
+        case AdaGrad(kind=OptimizerKind.adagrad):
+            return 2 * math.sqrt(steps)
+    return steps
 
 
 @dataclass(frozen=True)
