@@ -8,6 +8,7 @@ import numpy as np
 
 from research.diagnosis.depth import fit, log_profile
 from research.diagnosis.observed import Theory
+from research.theory.update_rules import first_hidden_layer
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,22 @@ def factor_per_layer(measured: Measurement) -> float | None:
 
 
 def relative_profile(measured: Measurement) -> np.ndarray | None:
-    """ln‖∂L/∂h_l‖²/‖∂L/∂h_N‖² of the signals that are measured."""
-    signal = measured.signal_grad
-    if signal is None:
+    """ln‖∂L/∂h_l‖²/‖∂L/∂h_N‖² of the signals that are measured; None without a gradient.
+
+    Args:
+        measured: what was measured.
+    """
+    if measured.signal_grad is None:
         return None
-    known = np.asarray(signal, float)
-    known = known[~np.isnan(known)]
-    if not len(known) or not known[-1] > 0 or not np.isfinite(known).all():
+    signal = np.asarray(measured.signal_grad, float)
+    signal = signal[~np.isnan(signal)]
+    if not len(signal) or not signal[-1] > 0 or not np.isfinite(signal).all():
         return None
-    return log_profile(known)
+    return log_profile(signal)
 
 
 def log10_ratio(measured: Measurement) -> float | None:
+    """log₁₀ of the squared gradient of the first layer over that of the last; None if not known."""
     profile = relative_profile(measured)
     return None if profile is None else float(profile[0]) / math.log(10)
 
@@ -101,7 +106,7 @@ def hidden_layer(measured: Measurement) -> int | None:
     """The last layer from which down all gradients are below Adam's ε; None without one."""
     if measured.epsilon is None or measured.grad_rms is None:
         return None
-    return firsthidden_layer(measured.grad_rms, measured.epsilon)
+    return first_hidden_layer(measured.grad_rms, measured.epsilon)
 
 
 def worst_share(shares: np.ndarray) -> float | None:

@@ -7,12 +7,13 @@ are in ``research.diagnosis.coefficients``.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from research.diagnosis import words
 from research.diagnosis.coefficients import WITH_TRIAL, WITHOUT_TRIAL, Coefficients
-from research.diagnosis.features import FEATURES, LARGEST
+from research.diagnosis.features import FEATURES, measure_features
 from research.diagnosis.measurement import (
     Measurement,
     factor_per_layer,
@@ -22,6 +23,7 @@ from research.diagnosis.measurement import (
 )
 
 MOST_REASONS = 3
+LEAST_LOST = 1e-3  # share of a gradient, that is worth a word
 LEAST_REASON = 0.5  # of the logarithm of the odds, that a reason takes
 
 
@@ -110,31 +112,20 @@ def predict_training(measured: Measurement) -> Preflight:
     coefficients = WITHOUT_TRIAL if measured.trial is None else WITH_TRIAL
     features = measure_features(measured)
     reasons = []
-    log_odds = coefficients.intercept
     for feature in FEATURES:
         value = features[feature.name]
         lowered = coefficients.weights.get(feature.name, 0.0) * value
-        log_odds -= lowered
         if lowered >= LEAST_REASON:
             reasons.append(Reason(feature.name, value, lowered, feature.explain(measured)))
     reasons.sort(key=_weight, reverse=True)
-    return Preflight(sigmoid(log_odds), measured, features, reasons)
+    return Preflight(probability_of(features, coefficients), measured, features, reasons)
 
 
 def _weight(reason: Reason) -> float:
     return reason.log_odds
 
 
-def measure_features(measured: Measurement) -> dict[str, float]:
-    """Every feature by its name; where one cannot be computed, its largest value."""
-    features = {}
-    for feature in FEATURES:
-        value = feature.measure(measured)
-        features[feature.name] = value if math.isfinite(value) else LARGEST
-    return features
-
-
-def probability(features: dict[str, float], coefficients: Coefficients) -> float:
+def probability_of(features: Mapping[str, float], coefficients: Coefficients) -> float:
     """The probability of the logistic model.
 
     Args:
@@ -150,3 +141,94 @@ def probability(features: dict[str, float], coefficients: Coefficients) -> float
 def sigmoid(log_odds: float) -> float:
     """1/(1 + exp(−x)), without overflow."""
     return 0.5 * (1 + math.tanh(log_odds / 2))
+
+
+def describe(measured: Measurement) -> list[str]:
+    """What was measured, one line for each subject.
+
+    Args:
+        measured: what was measured.
+    """
+    lines = [
+        _describe_depth(measured),
+        _describe_rate(measured),
+        _describe_examples(measured),
+        _describe_epsilon(measured),
+        _describe_formats(measured),
+        _describe_update(measured),
+        _describe_trial(measured),
+    ]
+    return [line for line in lines if line]
+
+
+def _describe_depth(measured: Measurement) -> str:
+    factor = factor_per_layer(measured)
+    if factor is None:
+        return ""
+    text = f"factor per layer: {words.format_factor(factor)}"
+    theory = measured.theory
+    if theory is not None:
+        text += f" (theory {words.format_factor(theory.factor)}"
+        if 0 < theory.margin < theory.factor:
+            text += f" ± {theory.margin:.1g}"
+        text += ")"
+    ratio = log10_ratio(measured)
+    assert ratio is not None
+    return f"{text}; layer 0 gets {words.format_ratio(ratio)} of the last layer's squared gradient"
+
+
+def _describe_rate(measured: Measurement) -> str:
+    if measured.sharpness is None:
+        return ""
+    text = f"learning rate: {measured.learning_rate:.3g}; sharpness λ = {measured.sharpness:.3g}"
+    if measured.ceiling is None:
+        return f"{text}, whose ceiling 2(1 + β)/λ is not that of this optimizer"
+    return f"{text}, so its ceiling 2(1 + β)/λ is {measured.ceiling:.3g}"
+
+
+def _describe_examples(measured: Measurement) -> str:
+    if measured.variation is None:
+        return ""
+    first = float(measured.variation[0])
+    last = float(measured.variation[-1])
+    return f"examples: they differ in {first:.2g} of the first signal, {last:.2g} of the last"
+
+
+def _describe_epsilon(measured: Measurement) -> str:
+    if measured.epsilon is None:
+        return ""
+    layer = hidden_layer(measured)
+    if layer is None:
+        return f"ε = {measured.epsilon:.1g}: no layer's gradient is below it"
+    return (
+        f"ε = {measured.epsilon:.1g}: the gradients of layers 0–{layer} are below it, so their "
+        "updates vanish with the gradient"
+    )
+
+
+def _describe_formats(measured: Measurement) -> str:
+    losing = []
+    for name, shares in measured.lost.items():
+        share = worst_share(shares)
+        if share is not None and share >= LEAST_LOST:
+            losing.append(f"{name} {words.percent(share)}")
+    if not measured.lost:
+        return ""
+    if not losing:
+        return "formats: none turns more than a thousandth of a layer's gradient to zero"
+    return f"formats turn to zero, of the gradient of the worst layer: {', '.join(losing)}"
+
+
+def _describe_update(measured: Measurement) -> str:
+    return (
+        f"first update: loss {measured.loss:.4g}, of another batch {measured.loss_after:.4g} after "
+        f"it; to first order it lowers that by {measured.decrease:.2g}"
+    )
+
+
+def _describe_trial(measured: Measurement) -> str:
+    if measured.trial is None:
+        return ""
+    first = float(measured.trial[0])
+    last = float(measured.trial[-1])
+    return f"{len(measured.trial) - 1} steps on one batch: loss {first:.4g} → {last:.4g}"
