@@ -1,8 +1,9 @@
 """Measures and trains all configurations of this experiment, program by program.
 
-    python experiments/predict/corpus.py FOLDER [fit | held_out]
+    python experiments/predict/corpus.py FOLDER
 
-What has been measured and trained already is in FOLDER and is not repeated.
+What has been measured and trained already is in FOLDER and is not repeated. Several processes may
+share the work.
 """
 
 import pickle
@@ -13,33 +14,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from declared import CHANCE, END, MARGIN
-from design import Arm, draw, to_config
 
 from research.records.runs import Run
+from research.reproduce.experiments import load_module
 from research.runner.preflight import measure_configs
 from research.runner.run_spec import RunSpec
 from research.runner.session import Session, prepare_jax, train_group
 
+declared = load_module("predict", "declared")
+design = load_module("predict", "design")
 TRIAL_STEPS = 20
+RESULT = "result.pickle"
+SECONDS_TAKEN = 200  # after which a program without a result is started again
 
 
 def final_loss(run: Run) -> float:
     """The mean training loss over the last tenth of the steps; NaN where the run diverged."""
     if run.status != "done":
         return float("nan")
-    losses = np.asarray(run.metrics["train_loss"], float)
-    return float(losses[-max(1, round(END * len(losses))) :].mean())
+    return declared.final_loss(np.asarray(run.metrics["train_loss"], float))
 
 
-def has_trained(loss: float) -> bool:
-    """Whether a final loss is better than chance by the declared margin."""
-    return loss <= (1 - MARGIN) * CHANCE
-
-
-def work_on(arms: Sequence[Arm], folder: Path) -> None:
+def work_on(arms: Sequence[dict[str, str]], folder: Path) -> None:
     """Measures and trains the runs of a program."""
-    configs = [to_config(arm) for arm in arms]
+    configs = [design.to_config(arm) for arm in arms]
     started_at = time.process_time()
     measured = measure_configs(configs, TRIAL_STEPS)
     measured_at = time.process_time()
@@ -55,27 +53,38 @@ def work_on(arms: Sequence[Arm], folder: Path) -> None:
         "measuring_seconds": (measured_at - started_at) / len(arms),
         "training_seconds": (time.process_time() - measured_at) / len(arms),
     }
-    (folder / "result.pickle").write_bytes(pickle.dumps(result))
+    (folder / RESULT).write_bytes(pickle.dumps(result))
+
+
+def is_taken(place: Path) -> bool:
+    """Whether a program is done, or another process works on it."""
+    if (place / RESULT).exists():
+        return True
+    return place.exists() and time.time() - place.stat().st_mtime < SECONDS_TAKEN
 
 
 def main(words: Sequence[str]) -> None:
-    """Works through the programs of the purposes that are named."""
+    """Works through all programs, those of both sets in turn."""
     prepare_jax()
     folder = Path(words[0])
-    for purpose in words[1:] or ("fit", "held_out"):
-        programs = draw(purpose)
-        for number, arms in enumerate(programs):
-            place = folder / f"{purpose}{number:02}"
-            if (place / "result.pickle").exists():
-                continue
-            place.mkdir(parents=True, exist_ok=True)
-            started_at = time.time()
-            try:
-                work_on(arms, place)
-            except Exception:
-                traceback.print_exc()
-            seconds = time.time() - started_at
-            print(purpose, number, arms[0]["model"], f"{seconds:.1f} s", flush=True)
+    programs = []
+    for purpose in ("fit", "held_out"):
+        drawn = design.draw(purpose)
+        for number, arms in enumerate(drawn):
+            programs.append((number / len(drawn), f"{purpose}{number:02}", arms))
+    programs.sort()
+    for _, name, arms in programs:
+        place = folder / name
+        if is_taken(place):
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        started_at = time.time()
+        try:
+            work_on(arms, place)
+        except Exception:
+            traceback.print_exc()
+        print(name, arms[0]["model"], f"{time.time() - started_at:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ MODELS = ["mlp"] * 10 + ["rnn"] * 3 + ["transformer"] * 3 + ["cnn"] * 2 + ["resn
 MODELS += ["resnet"]
 DEPTHS = {
     "mlp": [2, 4, 8, 16, 32, 64, 128, 256],
-    "cnn": [4, 8, 16, 32],
-    "resnet_cifar": [8, 14, 20, 32],
+    "cnn": [2, 4, 8, 16],
+    "resnet_cifar": [8, 14, 20],
     "resnet": [18],
-    "transformer": [4, 8, 16, 32],
+    "transformer": [2, 4, 8, 12],
     "rnn": [4, 8, 16, 32],
 }
 WIDTHS = {"mlp": [16, 32, 64], "rnn": [16, 32], "transformer": [16, 32]}
@@ -55,8 +55,8 @@ SCALED = ["float16", "mixed_float16"]
 # Four decades of learning rates; plain ones are sgd, momentum, nesterov.
 RATES = {"plain": (-4, 0), "lion": (-6, -2), "other": (-5, -1)}
 PLAIN = ["sgd", "momentum", "nesterov"]
-STEPS = [100, 200, 300]
-MAX_WORK = 256 * 200  # layers times steps of a run
+STEPS = [100, 150, 200]
+MAX_WORK = 256 * 150  # layers times steps of a run
 
 # What the files of these options set besides, as ``conf/`` has it.
 SETTINGS = {
@@ -153,7 +153,9 @@ def to_config(arm: Arm) -> Config:
     words = []
     for path, value in (COMMON | arm).items():
         words.append(f"{path}={value}")
-    config = config_from_settings(with_change({}, " ".join(words)))
+    settings = with_change({}, " ".join(words))
+    settings["train.steps"] = int(settings["train.steps"])
+    config = config_from_settings(settings)
     check_config(config)
     check_data(config)
     return config

@@ -21,7 +21,6 @@ class Measurement:
         chance_loss: the loss of the best constant prediction; None where it is not known.
         loss_after: the loss of the second batch after one update on the first.
         decrease: by how much that update lowers the loss of the second batch, to first order.
-        own_decrease: the same for the first batch.
         learning_rate: its peak.
         total_updates: how many first updates all of them amount to, if the gradient stays the
             same: ``steps``, but 1/(1 − momentum) times as many with momentum, and 2√steps for
@@ -47,7 +46,6 @@ class Measurement:
     chance_loss: float | None
     loss_after: float
     decrease: float
-    own_decrease: float
     learning_rate: float
     total_updates: float
     is_finite: bool = True

@@ -14,6 +14,7 @@ from research.config.options import (
     CONVOLUTIONAL,
     AdaGrad,
     LossKind,
+    LossScaling,
     MeasureFull,
     Momentum,
     Optimizer,
@@ -131,7 +132,7 @@ def _read(
     signals = {name: np.asarray(profile[name][: layers + 1], float) for name in SIGNALS}
     of_layers = {name: np.asarray(profile[name][:layers], float) for name in OF_LAYERS}
     elements = _layer_elements(config)
-    formats = _read_formats(config, trim_counts(start.counts, layers))
+    formats = _read_formats(config, trim_counts({"run": start.counts}, layers))
     optimizer = config.optimizer
     is_plain = optimizer.kind in PLAIN
     momentum = optimizer.momentum if isinstance(optimizer, Momentum) else 0.0
@@ -143,9 +144,8 @@ def _read(
         steps=setup.steps,
         loss=float(row["train_loss"]),
         chance_loss=_chance_loss(config, setup.dataset),
-        loss_after=float(start.losses[2]),
-        decrease=float(start.decreases[1]),
-        own_decrease=float(start.decreases[0]),
+        loss_after=float(start.losses[1]),
+        decrease=float(start.decrease),
         signal_grad=signals["signal_grad"],
         grad_rms=of_layers["grad_norm"] / elements,
         update_ratio=of_layers["update_ratio"],
@@ -192,12 +192,14 @@ class _Formats:
 
 def _read_formats(config: Config, counts: Any) -> _Formats:
     policy = POLICIES[config.precision.kind.name]
-    gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
-    exact = gauges.get("signal_exponent_float32", gauges["signal_exponent"])
+    histogram = gauges_from_counts(counts, "float32", "float32")["signal_exponent"]
     lost = {}
     for name in FORMATS:
-        lost[name] = layerwise_underflow(exact, name)
-    return _Formats(lost, gauges.get("signal_lost"))
+        lost[name] = layerwise_underflow(histogram, name)
+    precision = config.precision
+    has_scale = precision.loss_scaling is not LossScaling.none
+    scale = precision.loss_scale if has_scale else 1.0
+    return _Formats(lost, layerwise_underflow(histogram, policy.narrowest, scale))
 
 
 def _layer_elements(config: Config) -> float:

@@ -17,13 +17,13 @@ from research.gauges.curvature import sharpness
 from research.gauges.norms import accumulator, tree_euclidean
 from research.models.hparams import HParams
 from research.training.exponents import Counts, count_exponents
-from research.training.inspections import wide_snapshot
+from research.training.inspections import Snapshot, wide_snapshot
 from research.training.objective import Batch, Data, augment_and_shard, make_objective, next_batch
 from research.training.program import Metrics, run_step
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
 
-LANCZOS_ITERATIONS = 12
+LANCZOS_ITERATIONS = 8
 LANCZOS = 3  # which random key is for the start vector
 DIFFERENCE_STEP = 3e-3  # of a numerical derivative, as a share of the norm of the parameters
 
@@ -35,19 +35,17 @@ class Start:
 
     Attributes:
         row: the first update, on the first batch, with all gauges; as ``run_step`` returns it.
-        losses: the loss of the second batch before the update, and those of the first and of the
-            second batch after it, [3].
-        decreases: by how much the update lowers the loss of the first and of the second batch to
-            first order, [2].
+        losses: the loss of the second batch before the update and after it, in float32, [2].
+        decrease: by how much the update lowers the loss of the second batch to first order.
         sharpness: the greatest eigenvalue of the Hessian of the first batch's loss, in float32.
-        counts: exponents of the gradients of the first batch; see ``count_exponents``.
+        counts: exponents of the gradients of the first batch in float32; see ``count_exponents``.
     """
 
     row: Metrics
     losses: Array
-    decreases: Array
+    decrease: Array
     sharpness: Array
-    counts: dict[str, Counts]
+    counts: Counts
 
 
 def measure_start(
@@ -64,26 +62,24 @@ def measure_start(
         hp: the hyperparameters.
         data: the training examples; streamed data hold the batches of the first steps.
     """
-    first = next_batch(spec, state, data)
-    second = _second_batch(spec, state, data)
-    after, row = run_step(spec, True, state, hp, first)
-    before_params = _widen(state.params)
-    update = jax.tree.map(jnp.subtract, before_params, _widen(after.params))
+    after, row = run_step(spec, True, state, hp, next_batch(spec, state, data))
+    update = jax.tree.map(jnp.subtract, _widen(state.params), _widen(after.params))
+    wide = wide_snapshot(spec, state, hp, data)
+    second = _second_batch(wide.spec, wide.state, data)
+    evaluate = _loss_and_gradient(wide.spec, wide.state, hp, second)
+    at = jax.tree.map(_stack, wide.state.params, _widen(after.params))
 
-    def evaluate(params: Any, batch: Batch) -> tuple[Array, Array]:
-        loss, gradient = _loss_and_gradient(spec, state, hp, batch)(params)
+    def evaluate_at(params: Any) -> tuple[Array, Array]:
+        loss, gradient = evaluate(params)
         return loss, _inner_product(update, gradient)
 
-    states = [state.params, state.params, after.params, after.params]
-    batches = [first, second, first, second]
-    stacked = jax.tree.map(_stack, *states), jax.tree.map(_stack, *batches)
-    losses, decreases = lax.map(lambda pair: evaluate(*pair), stacked)
+    losses, decreases = lax.map(evaluate_at, at)
     return Start(
         row=row,
-        losses=losses[1:],
-        decreases=decreases[:2],
-        sharpness=_sharpness(spec, state, hp, data),
-        counts=count_exponents(spec, state, hp, data),
+        losses=losses,
+        decrease=decreases[0],
+        sharpness=_sharpness(wide, data),
+        counts=count_exponents(wide.spec, wide.state, hp, data)["run"],
     )
 
 
@@ -146,20 +142,14 @@ def _loss_and_gradient(
     return evaluate
 
 
-def _sharpness(
-    spec: ProgramConfig,
-    state: TrainState,
-    hp: HParams,
-    data: Data,
-) -> Array:
+def _sharpness(wide: Snapshot, data: Data) -> Array:
     """The greatest eigenvalue of the Hessian of the first batch's loss.
 
     The derivative of the gradient is numerical, because the loop over the layers of a family of
     networks has no second derivative.
     """
-    wide = wide_snapshot(spec, state, hp, data)
     batch = next_batch(wide.spec, wide.state, data)
-    evaluate = _loss_and_gradient(wide.spec, wide.state, hp, batch)
+    evaluate = _loss_and_gradient(wide.spec, wide.state, wide.hp, batch)
     step = DIFFERENCE_STEP * tree_euclidean(wide.state.params)
 
     @jax.custom_jvp
@@ -178,7 +168,7 @@ def _sharpness(
         difference = jax.tree.map(lambda leaf: (leaf[0] - leaf[1]) / (2 * step), both)
         return params, difference  # Lanczos' method reads the derivative alone
 
-    key = jax.random.fold_in(state.key, LANCZOS)
+    key = wide.key(LANCZOS)
     value, _ = sharpness(gradient, wide.state.params, key, LANCZOS_ITERATIONS)
     return value
 

@@ -211,7 +211,7 @@ class _Start:
 
     Attributes:
         losses: of both halves before it, and of the second after it.
-        decrease: by how much it lowers the loss of the first half and of the second to first order.
+        decrease: by how much it lowers the loss of the second to first order.
         after: the parameters after it.
         update: the update, flat.
         next_update: the update if the same gradient came again, flat.
@@ -220,7 +220,7 @@ class _Start:
     """
 
     losses: tuple[float, float, float]
-    decrease: tuple[float, float]
+    decrease: float
     after: Any
     update: np.ndarray
     next_update: np.ndarray
@@ -253,10 +253,7 @@ def _start(
     flat_gradient = _flatten(gradient)
     return _Start(
         losses=(float(loss), float(other_loss), float(loss_after)),
-        decrease=(
-            float(flat_update @ flat_gradient),
-            float(flat_update @ _flatten(other_gradient)),
-        ),
+        decrease=float(flat_update @ _flatten(other_gradient)),
         after=after,
         update=flat_update,
         next_update=-_flatten(again),
@@ -333,7 +330,7 @@ def _read(
     ceiling = None
     if rate.is_plain and started.sharpness > 0:
         ceiling = 2 * (1 + rate.momentum) / started.sharpness
-    numbers = [*started.losses, *started.decrease]
+    numbers = [*started.losses, started.decrease]
     is_finite = bool(np.isfinite(numbers).all())
     of_layers: dict[str, Any] = {}
     if layers is not None:
@@ -345,8 +342,7 @@ def _read(
         loss=started.losses[0],
         chance_loss=chance_loss,
         loss_after=started.losses[2],
-        decrease=started.decrease[1],
-        own_decrease=started.decrease[0],
+        decrease=started.decrease,
         learning_rate=rate.learning_rate,
         total_updates=steps / (1 - rate.momentum),
         is_finite=is_finite,
