@@ -21,8 +21,8 @@ from research.data.compatibility import check_data
 from research.diagnosis.prediction import config_from_settings, with_change
 
 SEEDS = {"fit": 20261, "held_out": 20262}
-PROGRAMS = {"fit": 40, "held_out": 28}
-RUNS_OF_PROGRAM = {"mlp": 9, "rnn": 6, "cnn": 5, "transformer": 5, "resnet_cifar": 4, "resnet": 4}
+PROGRAMS = {"fit": 25, "held_out": 18}
+RUNS_OF_PROGRAM = {"mlp": 12, "rnn": 7, "cnn": 6, "transformer": 6, "resnet_cifar": 5, "resnet": 4}
 QUICK_PROGRAMS = 9
 QUICK_RUNS = 4  # of a program
 COMMON = {"train.batch_size": "64", "measure": "off"}
