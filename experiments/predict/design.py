@@ -13,6 +13,7 @@ that the coefficients are fitted to.
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from research.config.hydra_config import resource_dir
 from research.config.schema import Config
@@ -21,15 +22,16 @@ from research.data.compatibility import check_data
 from research.diagnosis.prediction import config_from_settings, with_change
 
 SEEDS = {"fit": 20261, "held_out": 20262}
-PROGRAMS = {"fit": 25, "held_out": 18}
+PROGRAMS = {"fit": 25, "held_out": 19}
 RUNS_OF_PROGRAM = {"mlp": 12, "rnn": 7, "cnn": 6, "transformer": 6, "resnet_cifar": 5, "resnet": 4}
+LEAST_RUNS = 3  # of a program that is kept
 QUICK_PROGRAMS = 9
 QUICK_RUNS = 4  # of a program
 COMMON = {"train.batch_size": "64", "measure": "off"}
 
-# How often each model is drawn.
-MODELS = ["mlp"] * 10 + ["rnn"] * 3 + ["transformer"] * 3 + ["cnn"] * 2 + ["resnet_cifar"] * 2
-MODELS += ["resnet"]
+# How often each model is drawn, and whether its programs have a skip connection with weights.
+MODELS = ["mlp"] * 7 + ["rnn", "transformer", "transformer", "cnn", "resnet_cifar", "resnet"]
+HAS_OTHER_SKIP = [True, False]
 DEPTHS = {
     "mlp": [2, 4, 8, 16, 32, 64, 128, 256],
     "cnn": [2, 4, 8, 16],
@@ -47,9 +49,8 @@ PLACEMENTS = ["pre", "pre", "post", "branch", "peri"]
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "selu", "softsign", "linear"]
 INITS = ["he", "he", "glorot", "lecun", "orthogonal", "glorot_uniform", "old_uniform"]
 GAINS = [0.5, 0.8, 1, 1, 1, 1, 1.5, 2.5]
-OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "adam", "adamw", "rmsprop", "adagrad", "lion"]
-OPTIMIZERS += ["muon"]
-PRECISIONS = ["float32", "float32", "float32", "float32", "mixed_bfloat16", "bfloat16", "float16"]
+OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lion", "muon"]
+PRECISIONS = ["float32", "float32", "float32", "mixed_bfloat16", "bfloat16", "float16"]
 PRECISIONS += ["mixed_float16", "float8_e4m3", "float8_e5m2", "float64"]
 SCALED = ["float16", "mixed_float16"]
 # Four decades of learning rates; plain ones are sgd, momentum, nesterov.
@@ -72,32 +73,65 @@ SETTINGS = {
 Arm = dict[str, str]
 
 
+class Decks:
+    """Lists of options that are drawn without replacement, so that each comes up about as often."""
+
+    def __init__(self, rng: random.Random):
+        self._rng = rng
+        self._left: dict[str, list[str]] = {}
+        self._drawn: list[tuple[str, str]] = []
+
+    def take(self, name: str, options: Sequence) -> Any:
+        """The next option of a deck, which is shuffled whenever it is empty."""
+        left = self._left.setdefault(name, [])
+        if not left:
+            left.extend(options)
+            self._rng.shuffle(left)
+        option = left.pop()
+        self._drawn.append((name, option))
+        return option
+
+    def keep(self) -> None:
+        """Leaves what was drawn since the last call out of the decks."""
+        self._drawn.clear()
+
+    def give_back(self) -> None:
+        """Returns what was drawn since the last call of ``keep`` to the decks."""
+        for name, option in self._drawn:
+            left = self._left[name]
+            left.insert(self._rng.randrange(len(left) + 1), option)
+        self._drawn.clear()
+
+
 def draw(purpose: str) -> list[list[Arm]]:
     """The runs of one purpose, program by program."""
     rng = random.Random(SEEDS[purpose])
+    decks = Decks(rng)
     programs: list[list[Arm]] = []
     while len(programs) < PROGRAMS[purpose]:
-        program = _draw_program(rng)
-        model = program["model"]
+        program = _draw_program(rng, decks)
         arms = []
-        for _ in range(RUNS_OF_PROGRAM[model]):
+        for _ in range(RUNS_OF_PROGRAM[program["model"]]):
             arm = _draw_run(rng, program)
             if arm is not None:
                 arms.append(arm)
-        if len(arms) >= 3:
+        if len(arms) >= LEAST_RUNS:
             programs.append(arms)
+            decks.keep()
+        else:
+            decks.give_back()
     return programs
 
 
-def _draw_program(rng: random.Random) -> Arm:
+def _draw_program(rng: random.Random, decks: Decks) -> Arm:
     """What the runs of a program share."""
-    model = rng.choice(MODELS)
+    model = decks.take("model", MODELS)
     program = {
         "model": model,
-        "init": "orthogonal" if model == "rnn" else rng.choice(INITS),
-        "optimizer": rng.choice(OPTIMIZERS),
-        "precision": rng.choice(PRECISIONS),
-        "norm": rng.choice(NORMS),
+        "init": "orthogonal" if model == "rnn" else decks.take("init", INITS),
+        "optimizer": decks.take("optimizer", OPTIMIZERS),
+        "precision": decks.take("precision", PRECISIONS),
+        "norm": decks.take("norm", NORMS),
         "model.width": str(rng.choice(WIDTHS.get(model, [8]))),
         "train.steps": str(rng.choice(STEPS)),
     }
@@ -109,8 +143,11 @@ def _draw_program(rng: random.Random) -> Arm:
     program |= SETTINGS.get(program["optimizer"], {})
     if program["precision"] in SCALED and rng.random() < 0.5:
         program["precision.loss_scaling"] = "dynamic"
-    has_other_skip = rng.random() < 0.35
-    program["skip"] = rng.choice(OTHER_SKIPS if has_other_skip else AFFINE_SKIPS)
+    has_other_skip = model != "rnn" and decks.take("has_other_skip", HAS_OTHER_SKIP)
+    if has_other_skip:
+        program["skip"] = decks.take("skip", OTHER_SKIPS)
+    else:
+        program["skip"] = rng.choice(AFFINE_SKIPS)
     if model != "mlp" or has_other_skip:
         program["model.depth"] = str(rng.choice(DEPTHS[model]))
         program["activation"] = "tanh" if model == "rnn" else rng.choice(ACTIVATIONS)
