@@ -22,8 +22,8 @@ from research.data.compatibility import check_data
 from research.diagnosis.prediction import config_from_settings, with_change
 
 SEEDS = {"fit": 20261, "held_out": 20262}
-PROGRAMS = {"fit": 25, "held_out": 19}
-RUNS_OF_PROGRAM = {"mlp": 12, "rnn": 7, "cnn": 6, "transformer": 6, "resnet_cifar": 5, "resnet": 4}
+PROGRAMS = {"fit": 15, "held_out": 12}
+RUNS_OF_PROGRAM = {"mlp": 20, "rnn": 12, "cnn": 9, "transformer": 9, "resnet_cifar": 8, "resnet": 6}
 LEAST_RUNS = 3  # of a program that is kept
 QUICK_PROGRAMS = 9
 QUICK_RUNS = 4  # of a program
@@ -191,7 +191,8 @@ def to_config(arm: Arm) -> Config:
     for path, value in (COMMON | arm).items():
         words.append(f"{path}={value}")
     settings = with_change({}, " ".join(words))
-    settings["train.steps"] = int(settings["train.steps"])
+    for path in ("train.steps", "model.depth"):  # whose defaults say nothing of their type
+        settings[path] = int(settings[path])
     config = config_from_settings(settings)
     check_config(config)
     check_data(config)
