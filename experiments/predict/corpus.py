@@ -2,10 +2,11 @@
 
     python experiments/predict/corpus.py FOLDER
 
-What has been measured and trained already is in FOLDER and is not repeated. Several processes may
-share the work.
+writes ``corpus.csv``. What has been measured and trained already is in FOLDER and is not repeated;
+several processes may share the work.
 """
 
+import csv
 import pickle
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from research.diagnosis.features import measure_features
 from research.records.runs import Run
 from research.reproduce.experiments import load_module
 from research.runner.preflight import measure_configs
@@ -63,6 +65,31 @@ def is_taken(place: Path) -> bool:
     return place.exists() and time.time() - place.stat().st_mtime < SECONDS_TAKEN
 
 
+def write_table(folder: Path) -> None:
+    """Writes ``corpus.csv``: settings, final loss, seconds and features of all that is done."""
+    lines = []
+    for file in sorted(folder.glob(f"*/{RESULT}")):
+        result = pickle.loads(file.read_bytes())
+        purpose = file.parent.name.rstrip("0123456789")
+        seconds = result["measuring_seconds"]
+        runs = zip(result["arms"], result["measured"], result["losses"], strict=True)
+        for arm, measured, loss in runs:
+            line = {
+                "purpose": purpose,
+                "program": file.parent.name,
+                "settings": " ".join(f"{path}={value}" for path, value in arm.items()),
+                "final_loss": f"{loss:.4g}",
+                "measuring_seconds": f"{seconds:.2f}",
+            }
+            for name, value in measure_features(measured).items():
+                line[name] = f"{value:.4g}"
+            lines.append(line)
+    with Path(__file__).with_name("corpus.csv").open("w", encoding="utf-8", newline="") as table:
+        writer = csv.DictWriter(table, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
 def main(words: Sequence[str]) -> None:
     """Works through all programs, those of both sets in turn."""
     prepare_jax()
@@ -85,6 +112,7 @@ def main(words: Sequence[str]) -> None:
         except Exception:
             traceback.print_exc()
         print(name, arms[0]["model"], f"{time.time() - started_at:.1f} s", flush=True)
+    write_table(folder)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ SEEDS = {"fit": 20261, "held_out": 20262}
 PROGRAMS = {"fit": 15, "held_out": 12}
 RUNS_OF_PROGRAM = {"mlp": 20, "rnn": 12, "cnn": 9, "transformer": 9, "resnet_cifar": 8, "resnet": 6}
 LEAST_RUNS = 3  # of a program that is kept
-QUICK_PROGRAMS = 9
+QUICK_PROGRAMS = 6
 QUICK_RUNS = 4  # of a program
 COMMON = {"train.batch_size": "64", "measure": "off"}
 

@@ -105,9 +105,12 @@ def _explain_collapse(measured: Measurement) -> str:
 
 
 def _progress(measured: Measurement) -> float:
-    """By how much all updates lower the loss to first order, in units of the loss of chance."""
-    reference = abs(measured.reference_loss) or 1.0
-    return measured.total_updates * measured.decrease / reference
+    """By how much all updates lower the loss to first order.
+
+    In units of the first loss, or of that of chance, whichever is greater.
+    """
+    greater = max(abs(measured.reference_loss), measured.loss) or 1.0
+    return measured.total_updates * measured.decrease / greater
 
 
 def _measure_slow(measured: Measurement) -> float:
@@ -120,7 +123,7 @@ def _explain_slow(measured: Measurement) -> str:
         return "the first update does not lower the loss of another batch"
     return (
         f"the steps are small: to first order all {measured.steps} lower the loss by "
-        f"{progress:.2g} of that of chance"
+        f"{progress:.2g} of what it is"
     )
 
 
@@ -245,8 +248,8 @@ FEATURES = (
     ),
     Feature(
         "slow",
-        "Decades by which all updates, to first order, lower the loss by less than ten times that "
-        "of chance.",
+        "Decades by which all updates, to first order, lower the loss of another batch by less than "
+        "ten times what it is.",
         _measure_slow,
         _explain_slow,
     ),

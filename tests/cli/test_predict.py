@@ -7,6 +7,7 @@ import pytest
 SMALL = ["model.width=8", "train.batch_size=16", "data.limit=64", "train.steps=20"]
 
 
+@pytest.mark.slow
 def test_one_run_is_a_report_and_a_sweep_is_a_table(fathom):
     depths = ["-m", "model.depth=2,24", "activation=sigmoid", "init=glorot", "seed=3"]
 

@@ -39,6 +39,7 @@ def test_a_plain_function_is_measured_against_its_closed_form():
     assert 0 < expected.probability < 1
 
 
+@pytest.mark.slow
 def test_the_layers_of_an_nnx_model_are_measured_and_it_stays_as_it_is():
     model = networks.make_nnx(PARAMS)
     before = jax.tree.map(jnp.copy, nnx.state(model))
