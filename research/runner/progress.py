@@ -9,6 +9,7 @@ SECONDS_PER_LINE = 10.0  # between two lines in a pipe
 # An estimate of the time that is left follows from at least this much training.
 MIN_SECONDS_FOR_ESTIMATE = 2.0
 MIN_FRACTION_FOR_ESTIMATE = 0.02
+LONG_SECONDS = 60.0  # a wait that a suggestion may shorten
 
 
 class TrainingTime:
@@ -62,6 +63,7 @@ class Progress:
         self.bar = None
         self.training_time = TrainingTime()
         self.last_line = time.monotonic()
+        self._suggestion = ""
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
@@ -116,6 +118,10 @@ class Progress:
         """Shows that the group resumes at ``step`` of ``total`` steps."""
         self._print(f"{self._format_position()}{self.name}: resumes at step {step}/{total}")
 
+    def suggest(self, line: str) -> None:
+        """Shows how to shorten the wait, as soon as it is known to be long."""
+        self._suggestion = line
+
     def step(
         self,
         done: int,
@@ -142,7 +148,11 @@ class Progress:
         completed = self._completed_runs(done / total)
         now = time.monotonic()
         self.training_time.report(now, self.group_size * done / total)
-        time_left = self._time_left(completed)
+        seconds = self._seconds_left(completed)
+        if seconds is not None and seconds > LONG_SECONDS and self._suggestion:
+            self._print(self._suggestion)
+            self._suggestion = ""
+        time_left = "" if seconds is None else f"about {seconds:.0f} s left"
         if self.bar:
             self.bar.update(self.task, description=text, completed=completed, time_left=time_left)
         elif done == total or now - self.last_line > SECONDS_PER_LINE:
@@ -150,6 +160,9 @@ class Progress:
             self._print(f"{text}  {time_left}".rstrip())
 
     def _print(self, line: str) -> None:
+        if self.bar:
+            self.bar.console.print(line, markup=False, highlight=False)
+            return
         with contextlib.suppress(OSError):  # a full disk behind a log must not end the run
             print(line, file=sys.stderr, flush=True)
 
@@ -166,12 +179,11 @@ class Progress:
             return f"[{self.num_started}/{self.num_runs}] "
         return f"[{first}-{self.num_started}/{self.num_runs}] "
 
-    def _time_left(self, completed: float) -> str:
-        """``about 12 s left``, without the time to compile; empty until it can be estimated."""
-        seconds = self.training_time.seconds_left(self.num_runs - completed)
-        if completed >= self.num_runs or seconds is None:
-            return ""
-        return f"about {seconds:.0f} s left"
+    def _seconds_left(self, completed: float) -> float | None:
+        """The seconds left, without the time to compile; None where nothing is, or until known."""
+        if completed >= self.num_runs:
+            return None
+        return self.training_time.seconds_left(self.num_runs - completed)
 
 
 class Silent(Progress):
@@ -181,6 +193,9 @@ class Silent(Progress):
         """Does nothing."""
 
     def resume(self, step: int, total: int) -> None:
+        """Does nothing."""
+
+    def suggest(self, line: str) -> None:
         """Does nothing."""
 
     def step(

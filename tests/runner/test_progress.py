@@ -95,3 +95,18 @@ def test_a_log_that_cannot_be_written_does_not_end_the_run(clock, monkeypatch):
     shown.start_runs("run")
     monkeypatch.setattr("builtins.print", fail)
     shown.step(10, 10)
+
+
+def test_a_suggestion_is_made_once_and_only_if_the_wait_is_long(clock, capsys):
+    shown = Progress()
+    shown.suggest("use all cores")
+    shown.start_runs("run")
+    shown.step(1, 1000)
+    clock.now = 3.0
+    shown.step(101, 1000)  # about 27 s left
+    assert "use all cores" not in capsys.readouterr().err
+    clock.now = 30.0
+    shown.step(200, 1000)  # about 120 s left
+    clock.now = 50.0
+    shown.step(300, 1000)
+    assert capsys.readouterr().err.count("use all cores\n") == 1
