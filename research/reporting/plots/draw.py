@@ -8,8 +8,8 @@ from research.records.runs import Run
 from research.reporting.figures import FIGURE_FORMATS, style
 from research.reporting.gauge_histories import recorded_gauges
 from research.reporting.plots import curves, heatmap, line, phase, profile
-from research.reporting.plots.panels import Drawing, PlotOptions
-from research.reporting.quantities import BY_NAME, recorded_numbers
+from research.reporting.plots.arrangement import Drawing, PlotOptions
+from research.reporting.quantities import BY_NAME, has_several_steps, recorded_numbers
 from research.reporting.summary_table import check_choice
 from research.reporting.varied_settings import (
     distinct_values,
@@ -72,8 +72,8 @@ def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:
     series = {values_of(run, settings) for run in runs}
     if settings and len(series) > FEW_SERIES:
         return "line"
-    trained = [run for run in runs if (run.info.get("steps") or 0) > 1]
-    if trained or not recorded_gauges(runs):
+    has_trained = any(has_several_steps(run) for run in runs)
+    if has_trained or not recorded_gauges(runs):
         return "curves"
     return "profile"
 

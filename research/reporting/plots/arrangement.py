@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -37,11 +36,12 @@ from research.reporting.figures import (
     save_figure,
     style,
 )
-from research.reporting.layout import Layout
+from research.reporting.layout import MANY_SETTINGS, Layout
 from research.reporting.quantities import label_of
 from research.reporting.varied_settings import (
     distinct_values,
     is_number,
+    named_value,
     setting_text,
     setting_value,
     short_name,
@@ -59,7 +59,6 @@ LEGEND_LINE = 0.16  # the height of an entry
 LETTER_WIDTH = 0.055
 NOTES_HEIGHT = 0.35
 AXIS_MARGIN = 0.05
-MANY_SETTINGS = 3  # of one colour: from here on, only what is unusual is written out
 MARKERS = "osv^DPX*"
 LINESTYLES = ("-", "--", ":", "-.")
 LOG_RATIO = 30.0  # numbers that span more have a logarithmic axis
@@ -282,7 +281,7 @@ class SeriesStyles:
             return []
         parts = []
         for path, value in zip(self._layout.colors, _usual_values(self._keys), strict=True):
-            parts.append(_named_value(path, value))
+            parts.append(named_value(path, value))
         return [f"usual: {', '.join(parts)}"]
 
     def handles(self, has_markers: bool) -> list[Line2D]:
@@ -336,7 +335,7 @@ def _key_texts(keys: Sequence[tuple[Any, ...]], paths: Sequence[str]) -> list[st
         parts = []
         for path, value, usual_value in zip(paths, key, usual, strict=True):
             if value != usual_value:
-                parts.append(_named_value(path, value))
+                parts.append(named_value(path, value))
         texts.append(", ".join(parts) or "usual")
     return texts
 
@@ -347,15 +346,6 @@ def _usual_values(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     for values in zip(*keys, strict=True):
         usual.append(Counter(values).most_common(1)[0][0])
     return usual
-
-
-def _named_value(path: str, value: Any) -> str:
-    """``tanh``, but ``bias False`` and ``learning rate 0.1``: names speak for themselves."""
-    if value is None:
-        return f"no {short_name(path)}"
-    if isinstance(value, str) and value != "none":
-        return value
-    return f"{short_name(path)} {setting_text(value)}"
 
 
 def _color_keys(runs: Sequence[Run], layout: Layout) -> list[tuple[Any, ...]]:
@@ -371,11 +361,6 @@ def _make_colours(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     if is_ordered or len(keys) > len(PALETTE):
         return depth_colours(len(keys))
     return list(PALETTE[: len(keys)])
-
-
-def theory_handle() -> Line2D:
-    """The entry of predictions in the legend."""
-    return Line2D([], [], color="black", linestyle="--", linewidth=0.9, label="mean-field theory")
 
 
 def add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
@@ -395,6 +380,20 @@ def add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     for entry, text in zip(entries, legend.get_texts(), strict=True):
         if _is_heading(entry):
             text.set_fontweight("bold")
+
+
+def add_panel_legend(axes: Axes, handles: Sequence[Line2D]) -> None:
+    """Puts a legend into a panel, where it hides least."""
+    if handles:
+        title, *entries = handles
+        axes.legend(
+            handles=entries,
+            title=title.get_label(),
+            fontsize=5.5,
+            title_fontsize=5.5,
+            handlelength=1.4,
+            borderpad=0.2,
+        )
 
 
 def add_notes(figure: Figure, notes: Iterable[str]) -> None:
@@ -498,7 +497,7 @@ def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
     if len(ticks) < 2:
         return list(ticks)
     positions = np.log(ticks) if is_log else np.array(ticks, float)
-    least_gap = (positions[-1] - positions[0]) / 9
+    least_gap = (positions[-1] - positions[0]) / 8
     kept = [ticks[0]]
     last = positions[0]
     for tick, position in zip(ticks[1:], positions[1:], strict=True):
@@ -507,25 +506,6 @@ def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
             kept.append(tick)
             last = position
     return kept
-
-
-def shade(
-    axes: Axes,
-    x: Any,
-    low: np.ndarray,
-    high: np.ndarray,
-    color: Any,
-) -> None:
-    """The interval around a line; nothing where it is unknown."""
-    if np.any(np.isfinite(low)):
-        axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-
-
-def text_colour(colour: Any) -> str:
-    """Black or white, which can be read on a colour."""
-    red, green, blue = to_rgb(colour)
-    lightness = 0.3 * red + 0.59 * green + 0.11 * blue
-    return "black" if lightness > 0.5 else "white"
 
 
 def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
