@@ -192,7 +192,7 @@ def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
             "or it was stopped before the first flush"
         )
     try:
-        parts = [pq.read_table(file) for file in files]
+        parts = [pq.ParquetFile(file).read(use_threads=False) for file in files]
         whole = pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowException, OSError) as error:
         raise _damaged_table(directory, table) from error

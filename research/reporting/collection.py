@@ -1,7 +1,6 @@
 """Runs as one object for notebooks and scripts: tables, arrays, figures, and their display."""
 
 import html
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -124,17 +123,16 @@ class Runs(Sequence[Run]):
             if name not in known:
                 hint = format_suggestion(name, known)
                 raise ValueError(f"no run recorded the metric {name}{hint} ({', '.join(known)})")
-        labels = self._labels()
-        parts = []
-        for run, columns in zip(self._runs, tables, strict=True):
-            num_rows = len(columns["step"])
-            part = _label_columns(run, labels, num_rows)
-            part["step"] = columns["step"].astype(np.int64)
-            for name in names or known:
-                missing = np.full(num_rows, np.nan)
-                part[name] = columns.get(name, missing)
-            parts.append(part)
-        return pa.table(_concatenate(parts))
+        steps = [table["step"].astype(np.int64) for table in tables]
+        columns = self._label_columns(list(map(len, steps)))
+        columns["step"] = _stack(steps)
+        for name in names or known:
+            values = []
+            for table in tables:
+                missing = np.full(len(table["step"]), np.nan)
+                values.append(table.get(name, missing))
+            columns[name] = _stack(values)
+        return pa.table(columns)
 
     def profiles(self, gauge: str) -> "pa.Table":
         """A gauge over steps and layers: one row for each run, measured step and layer.
@@ -151,18 +149,20 @@ class Runs(Sequence[Run]):
         import pyarrow as pa
 
         gauge = find_gauge(gauge, self._runs)
-        labels = self._labels()
-        parts = []
+        steps = []
+        layers = []
+        values = []
         for run in self._runs:
             history = read_gauge(run, gauge)
             num_steps, num_layers = history.values.shape
-            steps = history.steps.astype(np.int64)
-            part = _label_columns(run, labels, num_steps * num_layers)
-            part["step"] = np.repeat(steps, num_layers)
-            part["layer"] = np.tile(np.arange(num_layers), num_steps)
-            part[gauge] = history.values.ravel()
-            parts.append(part)
-        return pa.table(_concatenate(parts))
+            steps.append(np.repeat(history.steps.astype(np.int64), num_layers))
+            layers.append(np.tile(np.arange(num_layers), num_steps))
+            values.append(history.values.ravel())
+        columns = self._label_columns(list(map(len, values)))
+        columns["step"] = _stack(steps)
+        columns["layer"] = _stack(layers)
+        columns[gauge] = _stack(values)
+        return pa.table(columns)
 
     def array(self, name: str) -> NamedArray:
         """A metric as an array over ``run`` and ``step``, or a gauge over ``layer`` as well.
@@ -289,6 +289,19 @@ class Runs(Sequence[Run]):
         paths = [path for path in differing_settings(self._runs) if path != SEED]
         return [*paths, SEED]
 
+    def _label_columns(self, num_rows: Sequence[int]) -> dict[str, Any]:
+        """The columns that say which run each row belongs to, as Arrow arrays.
+
+        Args:
+            num_rows: how many rows each run has.
+        """
+        positions = np.repeat(np.arange(len(self)), num_rows)
+        columns = {"run": _to_arrow(self._names()).take(positions)}
+        for path in self._labels():
+            values = [_plain(setting_value(run, path)) for run in self._runs]
+            columns[path] = _to_arrow(values).take(positions)
+        return columns
+
     def _names(self) -> list[str]:
         return [str(run.directory) for run in self._runs]
 
@@ -314,19 +327,6 @@ class Runs(Sequence[Run]):
         if len(self) > SHOWN_RUNS:
             lines.append(f"<p>and {len(self) - SHOWN_RUNS} more</p>")
         return "".join(lines)
-
-
-def _label_columns(
-    run: Run,
-    paths: Sequence[str],
-    num_rows: int,
-) -> dict[str, Any]:
-    """The columns that say in each row which run it belongs to."""
-    columns: dict[str, Any] = {"run": [str(run.directory)] * num_rows}
-    for path in paths:
-        value = _plain(setting_value(run, path))
-        columns[path] = [value] * num_rows
-    return columns
 
 
 def _cells(run: Run, paths: Sequence[str]) -> list[str]:
@@ -364,17 +364,9 @@ def _names_in(tables: Sequence[Columns]) -> list[str]:
     return list(names)
 
 
-def _concatenate(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The columns of several tables below one another, as Arrow arrays; NaN becomes null."""
-    columns = {}
-    for name in parts[0]:
-        pieces = [part[name] for part in parts]
-        if isinstance(pieces[0], np.ndarray):
-            values = np.concatenate(pieces)
-        else:
-            values = list(itertools.chain.from_iterable(pieces))
-        columns[name] = _to_arrow(values)
-    return columns
+def _stack(parts: Sequence[np.ndarray]) -> Any:
+    """The numbers of several runs below one another, as an Arrow array; NaN becomes null."""
+    return _to_arrow(np.concatenate(parts))
 
 
 def _to_arrow(values: Any) -> Any:
