@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from research.config.naming import given_values
 from research.config.schema import setting_paths
 from research.records.run_info import DamagedRecord, read_run_info
 
@@ -74,11 +73,8 @@ class Run:
             raise DamagedRecord(f"{file} is damaged: it holds no settings") from None
 
     @functools.cached_property
-    def given_settings(self) -> dict[str, str]:
-        """The settings that were written for the run, by path: in a sweep or on a command line.
-
-        It is empty where they are not recorded.
-        """
+    def overrides(self) -> list[str]:
+        """What was written for the run, in a sweep or on a command line; empty if not recorded."""
         import yaml
 
         from research.config.yaml_files import parse_yaml
@@ -86,9 +82,9 @@ class Run:
         file = self.directory / ".hydra" / "overrides.yaml"
         try:
             words = parse_yaml(file.read_text(encoding="utf-8"))
-            return given_values(words)
-        except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
-            return {}
+        except (OSError, ValueError, yaml.YAMLError):
+            return []
+        return [str(word) for word in words or []]
 
     def check(self) -> None:
         """Reads ``run.json`` and the configuration.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from research.config.naming import given_values
 from research.records.runs import Run
 from research.reporting.selection import find_setting
 from research.reporting.varied_settings import (
@@ -166,7 +167,8 @@ def split_arms(runs: Sequence[Run]) -> list[list[Run]]:
     """
     arms: dict[frozenset[str], list[Run]] = {}
     for run in runs:
-        arms.setdefault(frozenset(run.given_settings), []).append(run)
+        paths = given_values(run.overrides)
+        arms.setdefault(frozenset(paths), []).append(run)
     return list(arms.values())
 
 

@@ -16,6 +16,7 @@ from research.records.runs import Run
 from research.reporting.aggregation import Averaged, average_with_range
 from research.reporting.figures import PALETTE
 
+THEORY: dict[str, Any] = {"color": "black", "linestyle": "--"}
 LEAST_CELL = 0.14  # inches that a column of a map needs for its numbers
 
 
@@ -38,8 +39,14 @@ def plot_average(
     """
     (line,) = axes.plot(x, averaged.mean, label=label, **style)
     if np.any(np.isfinite(averaged.low)):
-        colour = line.get_color()
-        axes.fill_between(x, averaged.low, averaged.high, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(
+            x,
+            averaged.low,
+            averaged.high,
+            color=line.get_color(),
+            alpha=0.2,
+            linewidth=0,
+        )
 
 
 def band(
@@ -219,7 +226,7 @@ class CellAxis:
 
 def _edges_between(centres: np.ndarray) -> np.ndarray:
     if len(centres) == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+        return centres[0] + np.array([-0.5, 0.5])
     middles = (centres[1:] + centres[:-1]) / 2
     first = 2 * centres[0] - middles[0]
     last = 2 * centres[-1] - middles[-1]
@@ -334,12 +341,12 @@ def plot_theory(
     linewidth: float = 0.9,
 ) -> None:
     """Draws a prediction as a dashed black line; empty ``x`` and ``y`` add only a legend entry."""
-    axes.plot(x, y, color="black", linestyle="--", linewidth=linewidth, label=label)
+    axes.plot(x, y, linewidth=linewidth, label=label, **THEORY)
 
 
 def theory_handle(label: str = "mean-field theory") -> Line2D:
     """The entry of predictions in a legend."""
-    return Line2D([], [], color="black", linestyle="--", linewidth=0.9, label=label)
+    return Line2D([], [], linewidth=0.9, label=label, **THEORY)
 
 
 def plot_measured_and_published(

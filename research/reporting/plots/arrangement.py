@@ -208,7 +208,8 @@ def make_panels(
 
 def _line_length(entry: Line2D) -> int:
     """The letters in the longest line of an entry of the legend."""
-    return max(map(len, str(entry.get_label()).split("\n")))
+    lines = str(entry.get_label()).split("\n")
+    return max(map(len, lines))
 
 
 def _columns(num_panels: int) -> int:
@@ -260,7 +261,8 @@ class SeriesStyles:
         position = self._keys.index(key)
         linestyle = LINESTYLES[0]
         if self._layout.style:
-            linestyle = LINESTYLES[self._styles.index(settings[self._layout.style])]
+            value = settings[self._layout.style]
+            linestyle = LINESTYLES[self._styles.index(value)]
         return CurveStyle(
             label=self._texts[position],
             color=self._colours[position],
@@ -279,8 +281,9 @@ class SeriesStyles:
         """What *usual* is; empty where the legend names every value."""
         if len(self._layout.colors) < MANY_SETTINGS or len(self._keys) < 2:
             return []
+        usual = _usual_values(self._keys)
         parts = []
-        for path, value in zip(self._layout.colors, _usual_values(self._keys), strict=True):
+        for path, value in zip(self._layout.colors, usual, strict=True):
             parts.append(named_value(path, value))
         return [f"usual: {', '.join(parts)}"]
 
@@ -318,7 +321,9 @@ def line_handle(label: str, curve_style: CurveStyle) -> Line2D:
 
 
 def _is_heading(entry: Line2D) -> bool:
-    return entry.get_linestyle() == "None" and entry.get_marker() in ("None", None, "")
+    has_line = entry.get_linestyle() != "None"
+    has_marker = entry.get_marker() not in ("None", None, "")
+    return not has_line and not has_marker
 
 
 def _heading(text: str) -> Line2D:
@@ -344,7 +349,8 @@ def _usual_values(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The most frequent value of each setting."""
     usual = []
     for values in zip(*keys, strict=True):
-        usual.append(Counter(values).most_common(1)[0][0])
+        ((value, _),) = Counter(values).most_common(1)
+        usual.append(value)
     return usual
 
 
@@ -368,7 +374,9 @@ def add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     entries = list(handles)
     if not entries:
         return
-    title = entries.pop(0).get_label() if _is_heading(entries[0]) else None
+    title = None
+    if _is_heading(entries[0]):
+        title = entries.pop(0).get_label()
     legend = figure.legend(
         handles=entries,
         loc="outside right upper",
@@ -408,7 +416,8 @@ def wrap_notes(notes: Iterable[str], width: float) -> str:
     import textwrap
 
     text = "; ".join(notes)
-    return "\n".join(textwrap.wrap(text, max(30, int(width * 22))))
+    num_letters = max(30, int(width * 22))
+    return textwrap.fill(text, num_letters)
 
 
 def is_logarithmic(values: Sequence[float] | np.ndarray, ratio: float = LOG_RATIO) -> bool:
@@ -471,7 +480,9 @@ def scale_setting_axis(
 
 def _limits(numbers: Sequence[float], is_log: bool) -> tuple[float, float]:
     """The limits of an axis with a margin around the numbers."""
-    ends = np.array([min(numbers), max(numbers)], float)
+    low = min(numbers)
+    high = max(numbers)
+    ends = np.array([low, high], float)
     if is_log:
         ends = np.log(ends)
     margin = AXIS_MARGIN * (ends[1] - ends[0])
@@ -500,7 +511,8 @@ def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
     least_gap = (positions[-1] - positions[0]) / 8
     kept = [ticks[0]]
     last = positions[0]
-    for tick, position in zip(ticks[1:], positions[1:], strict=True):
+    later = zip(ticks[1:], positions[1:], strict=True)
+    for tick, position in later:
         width = 0.5 + 0.25 * len(tick_text(tick))
         if position - last >= least_gap * width:
             kept.append(tick)

@@ -139,7 +139,10 @@ def read_curve(run: Run, metric: str) -> Curve:
 
 def smoothing_window(runs: Sequence[Run], metric: str) -> int:
     """How many values one point is the mean of."""
-    longest = max(len(read_curve(run, metric).steps) for run in runs)
+    longest = 0
+    for run in runs:
+        curve = read_curve(run, metric)
+        longest = max(longest, len(curve.steps))
     return max(1, longest // MAX_POINTS)
 
 
@@ -148,11 +151,11 @@ def _smooth(curve: Curve, window: int) -> Curve:
     if window == 1 or not len(curve.steps):
         return curve
     starts = np.arange(0, len(curve.steps), window)
-    counts = np.diff(np.append(starts, len(curve.steps)))
-    return Curve(
-        np.add.reduceat(curve.steps.astype(float), starts) / counts,
-        np.add.reduceat(curve.values, starts) / counts,
-    )
+    ends = np.append(starts[1:], len(curve.steps))
+    counts = ends - starts
+    sum_of_steps = np.add.reduceat(curve.steps.astype(float), starts)
+    sum_of_values = np.add.reduceat(curve.values, starts)
+    return Curve(sum_of_steps / counts, sum_of_values / counts)
 
 
 def average_curve(
@@ -182,7 +185,8 @@ def average_curve(
         else:
             ended.append(curve)
     steps, values = _align(averaged)
-    is_geometric = is_log and bool(np.all(values[np.isfinite(values)] > 0))
+    present = values[np.isfinite(values)]
+    is_geometric = is_log and bool(np.all(present > 0))
     return MeanCurve(
         style=curve_style,
         steps=steps,
@@ -196,9 +200,11 @@ def _align(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """All steps of some curves [S] and their values there [M, S]; NaN where a curve has none."""
     every_step = [curve.steps for curve in curves]
     steps = np.unique(np.concatenate(every_step)) if curves else np.zeros(0)
-    values = np.full((len(curves), len(steps)), np.nan)
+    shape = (len(curves), len(steps))
+    values = np.full(shape, np.nan)
     for row, curve in zip(values, curves, strict=True):
-        row[np.searchsorted(steps, curve.steps)] = curve.values
+        places = np.searchsorted(steps, curve.steps)
+        row[places] = curve.values
     return steps, values
 
 

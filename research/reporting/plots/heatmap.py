@@ -56,7 +56,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         row_start.set_ylabel("layer (0: input)")
     if image is not None:
         is_cut = any(np.any(history.values < norm.vmin) for history in means)
-        bar = figure.colorbar(image, ax=axes, pad=0.02, extend="min" if is_cut else "neither")
+        extend = "min" if is_cut else "neither"
+        bar = figure.colorbar(image, ax=axes, pad=0.02, extend=extend)
         bar.set_label(arrangement.gauge_label(gauge))
     notes = _notes(groups, counts, isinstance(norm, LogNorm))
     arrangement.add_notes(figure, notes)
@@ -92,8 +93,8 @@ def _mean_history(histories: Sequence[GaugeHistory]) -> GaugeHistory:
     values = np.stack(stacked)
     flat = values.reshape(len(values), -1)
     if np.nanmin(flat) >= 0:
-        logs = np.log(np.where(flat > 0, flat, np.nan))
-        mean = np.exp(column_means(logs))
+        positive = np.where(flat > 0, flat, np.nan)
+        mean = np.exp(column_means(np.log(positive)))
     else:
         mean = column_means(flat)
     return GaugeHistory(steps, mean.reshape(values.shape[1:]))

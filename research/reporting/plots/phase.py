@@ -269,8 +269,10 @@ def _theory_curve(runs: Sequence[Run], grid: _Grid) -> _TheoryCurve | None:
 
 def _common(runs: Sequence[Run], path: str) -> Any:
     """The value that all runs have for a setting; None where they differ."""
-    values = {setting_value(run, path) for run in runs}
-    return values.pop() if len(values) == 1 else None
+    values = distinct_values(runs, path)
+    if len(values) != 1:
+        return None
+    return values[0]
 
 
 def _evaluate(function: Callable[[float], float | None], points: np.ndarray) -> np.ndarray:

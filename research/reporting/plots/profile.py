@@ -190,8 +190,10 @@ def average_profile(
     """
     rows = []
     for run in group.runs:
-        is_valid = step == FIRST or run.status == "done"
-        row = _row_of(read_gauge(run, gauge), step) if is_valid else np.zeros(0)
+        if step != FIRST and run.status != "done":
+            continue
+        history = read_gauge(run, gauge)
+        row = _row_of(history, step)
         if len(row):
             rows.append(row)
     values = stack_padded(rows)
