@@ -93,7 +93,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     is_free = not (options.x or options.y or options.color or options.facet)
     if is_free and layout.is_crowded(runs):
         arms = split_arms(runs)
-        if 1 < len(arms) <= arrangement.MAX_PANELS:
+        most = min(arrangement.MAX_PANELS, len(runs) // 2)  # an arm is more than single runs
+        if 1 < len(arms) <= most:
             return _draw_arms(arms, options)
     quantity = find_quantity(options.y, runs) if options.y else usual_quantity(runs)
     styles = SeriesStyles(runs, layout)
