@@ -124,8 +124,9 @@ class _PowersOfTen(Locator):
         return self.tick_values(low, high)
 
     def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
-        exponents = MaxNLocator(6, integer=True).tick_values(np.log10(vmin), np.log10(vmax))
-        return 10.0**exponents
+        linear = MaxNLocator(6, integer=True)
+        exponents = linear.tick_values(np.log10(vmin), np.log10(vmax))
+        return 10.0 ** np.asarray(exponents)
 
 
 def set_log_scale(axes: Axes) -> None:

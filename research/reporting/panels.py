@@ -289,8 +289,8 @@ def _write_numbers(
         value = float(values[row, column])
         colour = image.cmap(image.norm(value))
         axes.text(
-            x.centres[column],
-            y.centres[row],
+            float(x.centres[column]),
+            float(y.centres[row]),
             short_number(value),
             fontsize=5.5,
             ha="center",
