@@ -1,9 +1,11 @@
-"""The progress of runs on standard error: a bar in a terminal, plain lines in a pipe."""
+"""The progress of runs: a bar in a terminal or a notebook, plain lines in a pipe."""
 
 import contextlib
 import sys
 import time
 from types import TracebackType
+
+from research.runner.bars import Bar, make_bar
 
 SECONDS_PER_LINE = 10.0  # between two lines in a pipe
 # An estimate of the time that is left follows from at least this much training.
@@ -60,14 +62,13 @@ class Progress:
         self.num_started = 0
         self.group_size = 1
         self.name = ""
-        self.bar = None
+        self.bar: Bar | None = None
         self.training_time = TrainingTime()
         self.last_line = time.monotonic()
         self._suggestion = ""
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
-            self._show_bar()
+        self.bar = make_bar()
         return self
 
     def __exit__(
@@ -79,23 +80,6 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def _show_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-
-        self.bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[time_left]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self.task = self.bar.add_task("starting", total=self.num_runs, time_left="")
-        self.bar.start()
-
     def start_runs(self, name: str, num_runs: int = 1) -> None:
         """Shows that the next ``num_runs`` runs start, as one group."""
         self.num_started += num_runs
@@ -103,12 +87,8 @@ class Progress:
         self.name = name
         self.training_time.start_group()
         if self.bar:
-            self.bar.update(
-                self.task,
-                total=self.num_runs,
-                description=f"{self._format_position()}{name}: compiling",
-                completed=self._completed_runs(0),
-            )
+            text = f"{self._format_position()}{name}: compiling"
+            self.bar.show(self._completed_runs(0), self.num_runs, text)
 
     def undo_start(self) -> None:
         """Forgets the last ``start_runs``: the group will be split and start once more."""
@@ -154,14 +134,14 @@ class Progress:
             self._suggestion = ""
         time_left = "" if seconds is None else f"about {seconds:.0f} s left"
         if self.bar:
-            self.bar.update(self.task, description=text, completed=completed, time_left=time_left)
+            self.bar.show(completed, self.num_runs, text, time_left)
         elif done == total or now - self.last_line > SECONDS_PER_LINE:
             self.last_line = now
             self._print(f"{text}  {time_left}".rstrip())
 
     def _print(self, line: str) -> None:
         if self.bar:
-            self.bar.console.print(line, markup=False, highlight=False)
+            self.bar.print(line)
             return
         with contextlib.suppress(OSError):  # a full disk behind a log must not end the run
             print(line, file=sys.stderr, flush=True)
