@@ -7,6 +7,7 @@ several processes may share the work.
 """
 
 import csv
+import os
 import pickle
 import sys
 import time
@@ -27,7 +28,8 @@ declared = load_module("predict", "declared")
 design = load_module("predict", "design")
 TRIAL_STEPS = 20
 RESULT = "result.pickle"
-SECONDS_TAKEN = 200  # after which a program without a result is started again
+MEASURED = "measured.pickle"
+CLAIM = "process"  # holds the number of the process that works on a program
 
 
 def final_loss(run: Run) -> float:
@@ -41,7 +43,12 @@ def work_on(arms: Sequence[dict[str, str]], folder: Path) -> None:
     """Measures and trains the runs of a program."""
     configs = [design.to_config(arm) for arm in arms]
     started_at = time.process_time()
-    measured = measure_configs(configs, TRIAL_STEPS)
+    if (folder / MEASURED).exists():
+        measured, measuring_seconds = pickle.loads((folder / MEASURED).read_bytes())
+    else:
+        measured = measure_configs(configs, TRIAL_STEPS)
+        measuring_seconds = (time.process_time() - started_at) / len(arms)
+        (folder / MEASURED).write_bytes(pickle.dumps((measured, measuring_seconds)))
     measured_at = time.process_time()
     specs = []
     for place, config in enumerate(configs):
@@ -52,7 +59,7 @@ def work_on(arms: Sequence[dict[str, str]], folder: Path) -> None:
         "arms": list(arms),
         "measured": measured,
         "losses": losses,
-        "measuring_seconds": (measured_at - started_at) / len(arms),
+        "measuring_seconds": measuring_seconds,
         "training_seconds": (time.process_time() - measured_at) / len(arms),
     }
     (folder / RESULT).write_bytes(pickle.dumps(result))
@@ -62,7 +69,11 @@ def is_taken(place: Path) -> bool:
     """Whether a program is done, or another process works on it."""
     if (place / RESULT).exists():
         return True
-    return place.exists() and time.time() - place.stat().st_mtime < SECONDS_TAKEN
+    claim = place / CLAIM
+    if not claim.exists():
+        return False
+    process = Path("/proc") / claim.read_text()
+    return process.exists()
 
 
 def write_table(folder: Path) -> None:
@@ -105,7 +116,7 @@ def main(words: Sequence[str]) -> None:
         if is_taken(place):
             continue
         place.mkdir(parents=True, exist_ok=True)
-        place.touch()
+        (place / CLAIM).write_text(str(os.getpid()))
         started_at = time.time()
         try:
             work_on(arms, place)
