@@ -6,7 +6,6 @@ writes ``corpus.csv``. What has been measured and trained already is in FOLDER a
 several processes may share the work.
 """
 
-import csv
 import os
 import pickle
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from research.diagnosis.features import measure_features
 from research.records.runs import Run
 from research.reproduce.experiments import load_module
 from research.runner.preflight import measure_configs
@@ -26,8 +24,8 @@ from research.runner.session import Session, prepare_jax, train_group
 
 declared = load_module("predict", "declared")
 design = load_module("predict", "design")
+table = load_module("predict", "table")
 TRIAL_STEPS = 20
-RESULT = "result.pickle"
 MEASURED = "measured.pickle"
 CLAIM = "process"  # holds the number of the process that works on a program
 
@@ -62,43 +60,18 @@ def work_on(arms: Sequence[dict[str, str]], folder: Path) -> None:
         "measuring_seconds": measuring_seconds,
         "training_seconds": (time.process_time() - measured_at) / len(arms),
     }
-    (folder / RESULT).write_bytes(pickle.dumps(result))
+    (folder / table.RESULT).write_bytes(pickle.dumps(result))
 
 
 def is_taken(place: Path) -> bool:
     """Whether a program is done, or another process works on it."""
-    if (place / RESULT).exists():
+    if (place / table.RESULT).exists():
         return True
     claim = place / CLAIM
     if not claim.exists():
         return False
     process = Path("/proc") / claim.read_text()
     return process.exists()
-
-
-def write_table(folder: Path) -> None:
-    """Writes ``corpus.csv``: settings, final loss, seconds and features of all that is done."""
-    lines = []
-    for file in sorted(folder.glob(f"*/{RESULT}")):
-        result = pickle.loads(file.read_bytes())
-        purpose = file.parent.name.rstrip("0123456789")
-        seconds = result["measuring_seconds"]
-        runs = zip(result["arms"], result["measured"], result["losses"], strict=True)
-        for arm, measured, loss in runs:
-            line = {
-                "purpose": purpose,
-                "program": file.parent.name,
-                "settings": " ".join(f"{path}={value}" for path, value in arm.items()),
-                "final_loss": f"{loss:.4g}",
-                "measuring_seconds": f"{seconds:.2f}",
-            }
-            for name, value in measure_features(measured).items():
-                line[name] = f"{value:.4g}"
-            lines.append(line)
-    with Path(__file__).with_name("corpus.csv").open("w", encoding="utf-8", newline="") as table:
-        writer = csv.DictWriter(table, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
 
 
 def main(words: Sequence[str]) -> None:
@@ -123,7 +96,7 @@ def main(words: Sequence[str]) -> None:
         except Exception:
             traceback.print_exc()
         print(name, arms[0]["model"], f"{time.time() - started_at:.1f} s", flush=True)
-    write_table(folder)
+    table.write_table(folder)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,26 @@ class Coefficients:
 
 
 WITHOUT_TRIAL = Coefficients(
-    intercept=3.0,
-    weights={},
+    intercept=2.46,
+    weights={
+        "exploding": 2.2,
+        "collapse": 0.72,
+        "slow": 1.94,
+        "large_step": 0.45,
+        "overshoot": 1.85,
+        "start": 1.73,
+        "lost": 2.33,
+    },
 )
 WITH_TRIAL = Coefficients(
-    intercept=3.0,
-    weights={},
+    intercept=5.97,
+    weights={
+        "exploding": 1.71,
+        "collapse": 0.71,
+        "slow": 1.24,
+        "overshoot": 0.22,
+        "start": 0.56,
+        "lost": 2.68,
+        "trial": 4.5,
+    },
 )
