@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.diagnosis.coefficients import WITH_TRIAL, WITHOUT_TRIAL
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, new_figure, plot_theory
+from research.reporting.figures import PALETTE, new_figure
+from research.reporting.panels import plot_theory
 from research.reproduce.experiments import load_module
 
 EDGES = (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0001)

@@ -1,9 +1,11 @@
 """``fathom predict``: whether runs will train, before they do."""
 
+import sys
 from collections.abc import Sequence
 
 from research.cli.overrides import prepare_arguments
 from research.config.override_checks import parse_overrides
+from research.config.schema import Config
 from research.reporting.json_output import print_json
 from research.reporting.tables import console
 
@@ -36,6 +38,9 @@ def main(
         _check_single(settings)
     planned = plan_runs(settings, multirun=multirun)
 
+    if len(planned) > 1:
+        _print_plan([run.config for run in planned])
+
     from research.runner.preflight import measure_configs
     from research.runner.session import check_devices, prepare_jax
 
@@ -57,6 +62,17 @@ def main(
     else:
         out.print(preflight_table(configs, expected))
     return 0
+
+
+def _print_plan(configs: Sequence[Config]) -> None:
+    from research.runner.run_spec import group_key
+
+    programs = len({group_key(config) for config in configs})
+    plural = "" if programs == 1 else "s"
+    print(
+        f"{len(configs)} runs to measure, {programs} compiled program{plural}",
+        file=sys.stderr,
+    )
 
 
 def _check_single(words: Sequence[str]) -> None:
