@@ -248,8 +248,8 @@ FEATURES = (
     ),
     Feature(
         "slow",
-        "Decades by which all updates, to first order, lower the loss of another batch by less than "
-        "ten times what it is.",
+        "Decades by which all updates, to first order, lower the loss of another batch by less "
+        "than ten times what it is.",
         _measure_slow,
         _explain_slow,
     ),
