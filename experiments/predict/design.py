@@ -25,7 +25,7 @@ SEEDS = {"fit": 20261, "held_out": 20262}
 PROGRAMS = {"fit": 15, "held_out": 12}
 RUNS_OF_PROGRAM = {"mlp": 20, "rnn": 12, "cnn": 9, "transformer": 9, "resnet_cifar": 8, "resnet": 6}
 LEAST_RUNS = 3  # of a program that is kept
-QUICK_PROGRAMS = 6
+QUICK_PROGRAMS = (0, 1, 3)  # of those that are held out
 QUICK_RUNS = 4  # of a program
 COMMON = {"train.batch_size": "64", "measure": "off"}
 
@@ -215,8 +215,9 @@ def write(file: Path, programs: Sequence[Sequence[Arm]]) -> None:
 def main() -> None:
     """Writes the sweep of the small sample."""
     programs = []
-    for arms in draw("held_out")[:QUICK_PROGRAMS]:
-        programs.append(arms[:QUICK_RUNS])
+    held_out = draw("held_out")
+    for number in QUICK_PROGRAMS:
+        programs.append(held_out[number][:QUICK_RUNS])
     write(resource_dir("conf") / "experiment" / "predict.yaml", programs)
 
 

@@ -39,7 +39,7 @@ def figure(runs: Sequence[Run]) -> Figure:
     calibration.legend(loc="upper left")
     _draw_sample(sample, runs)
     _draw_reasons(reasons, rows)
-    canvas.suptitle("Whether a network trains is known before it does", fontsize=9)
+    canvas.suptitle("Whether a network trains, before it does", fontsize=9)
     return canvas
 
 
