@@ -229,7 +229,7 @@ def _section(
         owned = []
     elif shared_with:
         note = SHARED.format(owner=shared_with)
-    elif shared_in_loop:
+    elif shared_in_loop or (site.label.per_iteration and not owned):
         note = SHARED_IN_LOOP
     elif not owned and site.kind == TAP:
         note = UNKNOWN

@@ -108,6 +108,9 @@ def test_each_step_of_a_recurrent_network_is_measured_where_the_tap_says_so():
     _, _, apart = measure(functools.partial(loss, per_iteration=True), PARAMS)
 
     assert apart.table.names == [f"state[{n}]" for n in range(networks.LAYERS)]
+    assert apart.table.layers[0].note == (
+        "no grad_norm: its parameters are shared by all iterations"
+    )
     for name in ("signal_grad", "activation_rms"):
         np.testing.assert_allclose(apart[name][1:], expected[name][1:], rtol=2e-6)
     layers = research.watch().layers(functools.partial(loss, per_iteration=False), PARAMS, BATCH)
