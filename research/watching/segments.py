@@ -164,13 +164,16 @@ class Segments:
         self._by_index: dict[int, Segment] = {}
         self._signatures: dict[int, Hashable] = {}
         last_reads = _last_reads(flow)
+        candidates = []
         for step in flow.steps:
             if step.is_measured:
                 continue
-            segment = _make_segment(step, last_reads)
-            self._by_index[step.index] = segment
+            self._by_index[step.index] = _make_segment(step, last_reads)
             if len(step.equations) >= SMALLEST_SHARED:
-                self._signatures[step.index] = segment.signature()
+                candidates.append(step.index)
+        if len(candidates) > 1:
+            for index in candidates:
+                self._signatures[index] = self._by_index[index].signature()
         self._counts = Counter(self._signatures.values())
         self._shared: dict[Hashable, Callable[..., Any]] = {}
 

@@ -126,6 +126,7 @@ def test_pytorch_trains_as_fathom_does(style, network):
     np.testing.assert_allclose(last_step["signal_grad"], our_signal, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_own_step_that_measures_trains_as_the_one_that_does_not():
     case = watching.Case(watching.Network(watching.FeedForward, depth=2, width=8), (4,))
     measured = watching.OwnStep(case, measure=True)

@@ -65,10 +65,15 @@ def call_jitted(h, index):
     return jax.jit(lambda h: function(h))(h)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [halve, scale, add_signed_zero, multiply_by_vector, reverse_gradient, call_jitted],
-)
+SLOW = [halve, add_signed_zero, multiply_by_vector, call_jitted]
+CHANGES = [
+    scale,
+    reverse_gradient,
+    *(pytest.param(change, marks=pytest.mark.slow) for change in SLOW),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_the_gradient_is_that_of_jax(change):
     loss = make_loss(change)
 
