@@ -610,6 +610,11 @@ class Precision:
         traced=True,
         only_with={"loss_scaling": (LossScaling.dynamic,)},
     )
+    layers: tuple[str, ...] = setting(
+        (),
+        "Layers whose arithmetic has another format than the rest, such as 17-18:float32; layers "
+        "count from 0. Parameters keep their format.",
+    )
 
 
 @dataclass(frozen=True)

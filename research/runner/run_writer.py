@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from research.config.schema import to_dict
-from research.diagnosis.findings import Finding
+from research.diagnosis.findings import HEALTHY, Finding
 from research.diagnosis.observed import Divergence
 from research.diagnosis.steps import judge_steps
 from research.diagnosis.verdict import Verdict, find_stop
@@ -216,6 +216,7 @@ class RunWriter:
                 return
             if may_stop:
                 self.stopped = find_stop(self.verdict, stop)
+            self.checkpoints.is_suspect |= self.verdict.kind != HEALTHY
             self.record.update(verdict=self.verdict.as_dict())
 
     def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
@@ -334,6 +335,8 @@ class RunWriter:
                 self.record.fail(**info)
                 raise
             if is_primary() and not can_resume and not self.config.checkpoint.keep:
+                if (info["verdict"] or {}).get("kind", HEALTHY) != HEALTHY:
+                    self.checkpoints.keep_for_replay()
                 self.checkpoints.remove()
         finally:
             self.trackers.finish(dict(self.record.info))
