@@ -749,3 +749,9 @@ class Diagnose:
     stop: tuple[str, ...] = setting(
         (), f"Severe findings that end the run early: {', '.join(STOP_KINDS)}."
     )
+    every: float | None = setting(
+        5.0,
+        "Seconds between two verdicts on a running run, more where forming one takes long; "
+        "null: none before its end.",
+        gt=0,
+    )

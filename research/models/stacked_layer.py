@@ -55,13 +55,14 @@ class StackedLayer:
             Its output in the format of ``h``, its forward statistics, and its new running
             statistics.
         """
+        is_selected = len(self.graphs) > 1
 
         def run(graph: nnx.GraphDef, h: Array) -> tuple[Array, Statistics, Any]:
-            layer = nnx.merge(graph, params, states)
+            layer = nnx.merge(graph, params, states, copy=is_selected)
             out, statistics = layer(h, slots, ctx, layer_number)
             return out, statistics, nnx.state(layer, nnx.Not(nnx.Param))
 
-        if len(self.graphs) == 1:
+        if not is_selected:
             return run(self.graphs[0], h)
         own_format = jnp.dtype(self.arch.dtype)
         formats = [own_format, *(jnp.dtype(other.dtype) for other in self.arch.layer_formats)]

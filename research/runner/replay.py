@@ -23,8 +23,8 @@ from research.models.hparams import HParams
 from research.records.replayed import Replayed
 from research.records.runs import Run
 from research.runner.kept import read_config
-from research.runner.replay_events import find_events, places_of, read_values
-from research.runner.replay_search import Fault, Snapshots, search_formats
+from research.runner.replay_events import HISTORY, find_events, places_of, read_values
+from research.runner.replay_search import Fault, SearchResult, Snapshots, search_formats
 from research.runner.run_setup import RunSetup, make_run_setup
 from research.training.checkpoint import (
     FOLDER,
@@ -132,8 +132,12 @@ class _Replay:
         self.end = end
         self.layers = setup.layers_of(config)
         self.program = make_program(setup.program_config, setup.layout)
-        spec = dataclasses.replace(setup.program_config, measure=MeasureFull(), capacity=1)
-        self.measuring = make_program(spec, setup.layout)
+        with_gauges = dataclasses.replace(
+            setup.program_config,
+            measure=MeasureFull(),
+            capacity=1,
+        )
+        self.measuring_program = make_program(with_gauges, setup.layout)
         shapes = jax.eval_shape(self.program.init, setup.hp)
         self.checkpoint = _find_checkpoint(run, setup, shapes, end)
         self.start = self.checkpoint.step if self.checkpoint else 0
@@ -151,64 +155,74 @@ class _Replay:
         if self.checkpoint is None:
             return self.program.init(self.setup.hp)
         arrays = stack_checkpoints(shapes, {0: self.checkpoint})
-        return restore_state(shapes, arrays, jax.vmap(jax.random.key)(self.setup.hp.seed))
+        keys = jax.vmap(jax.random.key)(self.setup.hp.seed)
+        return restore_state(shapes, arrays, keys)
 
     def run(self) -> None:
         """Computes the steps, compares them with the record, and keeps what was measured."""
         self._add_recorded_history()
+        capacity = self.setup.program_config.capacity
         step = self.start
         while step < self.first_measured:
-            count = min(self.setup.program_config.capacity, self.first_measured - step)
-            self._advance(step, count)
-            step += count
+            num_steps = min(capacity, self.first_measured - step)
+            self._advance(step, num_steps, self.setup.program_data(step, num_steps))
+            step += num_steps
         for step in range(self.first_measured, self.end + 1):
-            self.snapshots.add(step, copy_to_host(self.state))
-            profile = self._measure(step)
-            row = self._advance(step, 1)
-            values = read_values(self.places, row, profile)
-            if row["finite"]:  # what loss scaling skips is no fault
-                values[~np.isfinite(values.data)] = np.ma.masked
-            self.steps.append(step)
-            self.values.append(values)
+            self._replay_step(step)
 
-    def _advance(self, step: int, count: int) -> Metrics:
-        """Trains ``count`` steps with the program of the run; the metrics of the last one."""
-        data = self.setup.program_data(step, count)
-        start = np.int32(step)
-        self.state, rows = self.program.chunk(
-            self.state, self.setup.hp, data, start, np.int32(count)
-        )
-        own_rows = jax.tree.map(partial(_of_first_run, count=count), rows)
-        self._compare(step, own_rows)
-        return {name: column[-1] for name, column in own_rows.items() if name != "profile"}
+    def _replay_step(self, step: int) -> None:
+        """Computes a step with all gauges, and then with the program of the run."""
+        data = self.setup.program_data(step, 1)
+        self.snapshots.add(step, copy_to_host(self.state))
+        profile = self._measure(step, data)
+        rows = self._advance(step, 1, data)
+        metrics = {name: column[0] for name, column in rows.items() if name != "profile"}
+        values = read_values(self.places, metrics, profile)
+        if metrics["finite"]:  # what loss scaling skips is no fault
+            values[~np.isfinite(values.data)] = np.ma.masked
+        self.steps.append(step)
+        self.values.append(values)
 
-    def _measure(self, step: int) -> dict[str, np.ndarray]:
+    def _advance(
+        self,
+        step: int,
+        num_steps: int,
+        data: dict[str, Any],
+    ) -> Metrics:
+        """Trains steps with the program of the run; returns their metrics."""
+        first = np.int32(step)
+        count = np.int32(num_steps)
+        self.state, rows = self.program.chunk(self.state, self.setup.hp, data, first, count)
+        rows = jax.tree.map(partial(_rows_of_first_run, num_steps=num_steps), rows)
+        if self.first_difference is None:
+            self.first_difference = self._find_difference(step, rows)
+        return rows
+
+    def _measure(self, step: int, data: dict[str, Any]) -> dict[str, np.ndarray]:
         """All gauges of a step, and the norms of the parameters outside the layers."""
         state = jax.tree.map(jnp.copy, self.state)
-        data = self.setup.program_data(step, 1)
-        _, rows = self.measuring.chunk(state, self.setup.hp, data, np.int32(step), np.int32(1))
-        of_run = jax.tree.map(partial(_of_first_run, count=1), rows["profile"])
-        trimmed = trim_profile(of_run, self.layers)
-        profile = {name: column[0] for name, column in trimmed.items()}
-        outer = [float(tree_euclidean(self.state.params[part])) for part in self.outer_parts]
-        profile[WEIGHT_NORM.name] = np.concatenate([profile[WEIGHT_NORM.name], outer])
+        first = np.int32(step)
+        _, rows = self.measuring_program.chunk(state, self.setup.hp, data, first, np.int32(1))
+        of_run = jax.tree.map(partial(_rows_of_first_run, num_steps=1), rows["profile"])
+        profile = {}
+        for name, column in trim_profile(of_run, self.layers).items():
+            profile[name] = column[0]
+        outer_norms = []
+        for part in self.outer_parts:
+            outer_norms.append(float(tree_euclidean(self.state.params[part])))
+        profile[WEIGHT_NORM.name] = np.append(profile[WEIGHT_NORM.name], outer_norms)
         return profile
 
-    def _compare(self, step: int, rows: Metrics) -> None:
-        """Notes the first step whose metrics differ from those that are recorded."""
-        if self.first_difference is not None:
-            return
-        recorded = self.source.metrics
+    def _find_difference(self, step: int, rows: Metrics) -> int | None:
+        """The first step whose metrics differ from those that are recorded."""
+        differs = np.zeros(len(rows["finite"]), bool)
         for name in COMPARED_METRICS:
             replayed = np.asarray(rows[name], float)
-            before = recorded[name][step : step + len(replayed)]
-            is_equal = np.equal(replayed[: len(before)], before) | (
-                np.isnan(replayed[: len(before)]) & np.isnan(before)
-            )
-            if not is_equal.all():
-                difference = step + int(np.flatnonzero(~is_equal)[0])
-                known = self.first_difference
-                self.first_difference = difference if known is None else min(known, difference)
+            recorded = self.source.metrics[name][step : step + len(replayed)]
+            both_missing = np.isnan(replayed) & np.isnan(recorded)
+            differs |= (replayed != recorded) & ~both_missing
+        different = np.flatnonzero(differs)
+        return step + int(different[0]) if len(different) else None
 
     def _add_recorded_history(self) -> None:
         """Takes what is recorded of the steps before the first one that is measured."""
@@ -216,35 +230,29 @@ class _Replay:
             profiles = self.source.profiles
         except FileNotFoundError:
             profiles = {"step": np.zeros(0, int)}
-        metrics = self.source.metrics
-        rows = {int(step): row for row, step in enumerate(profiles["step"])}
-        first = max(0, self.first_measured - STEPS)
-        for step in range(first, self.first_measured):
+        row_of_step = {int(step): row for row, step in enumerate(profiles["step"])}
+        for step in range(max(0, self.first_measured - HISTORY), self.first_measured):
             profile = {}
-            if step in rows:
-                profile = {name: column[rows[step]] for name, column in profiles.items()}
-            of_step = {name: column[step] for name, column in metrics.items()}
+            if step in row_of_step:
+                row = row_of_step[step]
+                profile = {name: column[row] for name, column in profiles.items()}
+            metrics = {name: column[step] for name, column in self.source.metrics.items()}
             self.steps.append(step)
-            self.values.append(read_values(self.places, of_step, profile))
+            self.values.append(read_values(self.places, metrics, profile))
 
     def summarize(self, has_search: bool, report: Callable[[str], None]) -> Replayed:
         """What was found, with a search over number formats."""
-        events = find_events(
-            self.places,
-            self.steps,
-            np.ma.stack(self.values),
-            self.first_measured,
-        )
+        values = np.ma.stack(self.values)
+        events = find_events(self.places, self.steps, values, self.first_measured)
         examples: list[int] = []
         suspects: list[int] = []
-        trials: list[Any] = []
-        reason = "it was not asked for"
         if events:
             examples = self._examples(events[0].step)
             suspects = self._suspects(events[0].step, examples)
+        search = SearchResult(no_search="it was not asked for")
         if has_search:
             fault = Fault(self.config, self.setup, events, self.end)
-            trials, reason = search_formats(fault, self.snapshots, report)
+            search = search_formats(fault, self.snapshots, report)
         return Replayed(
             start=self.start,
             is_from_checkpoint=self.checkpoint is not None,
@@ -253,40 +261,36 @@ class _Replay:
             events=events,
             examples=examples,
             suspects=suspects,
-            trials=trials,
-            no_search=reason,
+            trials=search.trials,
+            no_search=search.no_search,
         )
 
     def _examples(self, step: int) -> list[int]:
         """The indices of the training examples in the batch of a step."""
         spec = self.setup.program_config
-        examples = self.setup.dataset.examples
+        num_examples = self.setup.dataset.examples
         if spec.full_batch:
-            return list(range(examples))
-        steps_per_epoch = self.setup.steps_per_epoch
-        key = jax.random.key(self.config.seed)
-        order = epoch_permutation(key, step // steps_per_epoch, examples)
-        return np.asarray(batch_indices(spec, order, step % steps_per_epoch)).tolist()
+            return list(range(num_examples))
+        epoch, position = divmod(step, self.setup.steps_per_epoch)
+        order = epoch_permutation(jax.random.key(self.config.seed), epoch, num_examples)
+        indices = batch_indices(spec, order, jnp.int32(position))
+        return np.asarray(indices).tolist()
 
     def _suspects(self, step: int, examples: Sequence[int]) -> list[int]:
         """The examples of a batch whose loss stands out."""
         losses = self._losses(step)
-        is_unfinite = ~np.isfinite(losses)
-        if is_unfinite.all():
+        stands_out = ~np.isfinite(losses)
+        if stands_out.all():
             return []
-        if not is_unfinite.any():
-            total = losses.sum()
-            chosen = np.flatnonzero(losses > SUSPECT_SHARE * total)
-        else:
-            chosen = np.flatnonzero(is_unfinite)
-        return [int(examples[index]) for index in chosen[:MOST_SUSPECTS]]
+        if not stands_out.any():
+            stands_out = losses > SUSPECT_SHARE * losses.sum()
+        chosen = np.flatnonzero(stands_out)[:MOST_SUSPECTS]
+        return [int(examples[index]) for index in chosen]
 
     def _losses(self, step: int) -> np.ndarray:
         """The loss of each example of a step's batch, in the order of the batch."""
         spec = self.setup.program_config
         data = self.setup.program_data(step, 1)
-        if spec.streamed:
-            data = data | {"x": data["x"][:1], "y": data["y"][:1]}
 
         def losses_of_batch(state: TrainState, hp: HParams) -> jax.Array:
             arch = spec.architecture
@@ -297,14 +301,13 @@ class _Replay:
             losses, _ = loss_and_accuracy(hp.loss, logits, labels)
             return losses
 
-        state = self.snapshots.state(step)
-        losses = jax.jit(jax.vmap(losses_of_batch))(state, self.setup.hp)
+        losses = jax.jit(jax.vmap(losses_of_batch))(self.snapshots.state(step), self.setup.hp)
         per_example = np.asarray(losses[0], float)
         return per_example.reshape(len(per_example), -1).mean(axis=1)
 
 
-def _of_first_run(column: Any, count: int) -> np.ndarray:
-    return np.asarray(column)[0, :count]
+def _rows_of_first_run(column: Any, num_steps: int) -> np.ndarray:
+    return np.asarray(column)[0, :num_steps]
 
 
 def _find_checkpoint(

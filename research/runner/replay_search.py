@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -74,11 +75,24 @@ class Fault:
         return WIDER.get(self.config.precision.kind.name.removeprefix("mixed_"), ())
 
 
+@dataclass(frozen=True)
+class SearchResult:
+    """The trials of a search.
+
+    Attributes:
+        trials: in the order in which they were trained.
+        no_search: why there are none; empty where there are some.
+    """
+
+    trials: Sequence[PrecisionTrial] = ()
+    no_search: str = ""
+
+
 def search_formats(
     fault: Fault,
     snapshots: Snapshots,
     report: Callable[[str], None],
-) -> tuple[list[PrecisionTrial], str]:
+) -> SearchResult:
     """Trains the last steps again with some layers in wider formats.
 
     For each format: all layers, from the step of the origin on, else from the earliest step that
@@ -89,20 +103,18 @@ def search_formats(
         fault: what went wrong.
         snapshots: states before the last steps.
         report: is told in words what is being done.
-
-    Returns:
-        The trials in order, and why there are none.
     """
     reason = _reason_against(fault)
     if reason:
-        return [], reason
+        return SearchResult(no_search=reason)
     report("searches for layers that a wider format would have kept finite")
     trials = _Trials(fault, snapshots)
     if trials.control():
-        return [], "the steps stay finite in the program of the search, which rounds otherwise"
+        reason = "the steps stay finite in the program of the search, which rounds otherwise"
+        return SearchResult(no_search=reason)
     for number_format in fault.formats:
         _search_format(trials, number_format, fault.events[0].step)
-    return trials.done, ""
+    return SearchResult(trials.done)
 
 
 def _reason_against(fault: Fault) -> str:
@@ -138,28 +150,43 @@ def _search_format(
         start = trials.steps[0]
         if not trials.prevents(start, number_format, 0, last_layer):
             return
-    # Of a range that prevents it, every range around it does.
-    low = 0
-    high = last_layer
-    while low < high:
-        middle = (low + high) // 2
-        if trials.prevents(start, number_format, 0, middle):
-            high = middle
-        else:
-            low = middle + 1
-    last_layer = high
-    low = 0
-    high = last_layer
-    while low < high:
-        middle = (low + high + 1) // 2
-        if trials.prevents(start, number_format, middle, last_layer):
-            low = middle
-        else:
-            high = middle - 1
-    first_layer = low
+    # The bisection assumes that every range around one that prevents it does so too.
+    last_layer = first_true(0, last_layer, partial(trials.prevents, start, number_format, 0))
+    num_upper = first_true(
+        0,
+        last_layer,
+        lambda upper: trials.prevents(start, number_format, last_layer - upper, last_layer),
+    )
+    first_layer = last_layer - num_upper
     for step in range(trials.steps[-1], start, -1):
         if trials.prevents(step, number_format, first_layer, last_layer):
             return
+
+
+def first_true(
+    low: int,
+    high: int,
+    holds: Callable[[int], bool],
+) -> int:
+    """The least whole number for which a condition holds, by bisection.
+
+    It must hold for ``high``, and for every number above one for which it holds.
+
+    >>> first_true(0, 9, lambda number: number > 4)
+    5
+
+    Args:
+        low: the least number that is looked at.
+        high: the greatest.
+        holds: the condition.
+    """
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
 
 
 class _Trials:
@@ -186,7 +213,6 @@ class _Trials:
         )
         self.program: Program = make_program(spec, setup.layout)
         self.capacity = spec.capacity
-        self.known: dict[tuple, bool] = {}
 
     def control(self) -> bool:
         """Whether everything stays finite although no layer has another format."""
@@ -200,14 +226,20 @@ class _Trials:
         last_layer: int,
     ) -> bool:
         """Whether everything stays finite with some layers in a format, from a step on."""
-        key = (step, kind, first_layer, last_layer)
-        if key not in self.known:
-            indices = np.zeros(self.layers, np.int32)
-            indices[first_layer : last_layer + 1] = 1 + self.fault.formats.index(kind)
-            self.known[key] = self._train(step, indices)
-            trial = PrecisionTrial(step, kind.name, first_layer, last_layer, self.known[key])
-            self.done.append(trial)
-        return self.known[key]
+        for trial in self.done:
+            if trial == dataclasses.replace(
+                trial,
+                step=step,
+                number_format=kind.name,
+                first_layer=first_layer,
+                last_layer=last_layer,
+            ):
+                return trial.prevents
+        indices = np.zeros(self.layers, np.int32)
+        indices[first_layer : last_layer + 1] = 1 + self.fault.formats.index(kind)
+        prevents = self._train(step, indices)
+        self.done.append(PrecisionTrial(step, kind.name, first_layer, last_layer, prevents))
+        return prevents
 
     def _train(self, step: int, indices: np.ndarray) -> bool:
         hp = dataclasses.replace(self.search_setup.hp, layer_formats=indices[None])

@@ -27,6 +27,7 @@ NOT_IN_RUN_ID = (
     "tracker.",
     "mesh.",
     "checkpoint.",
+    "diagnose.every",
     "data.raw_dir",
     "data.download",
 )

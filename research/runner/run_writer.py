@@ -86,7 +86,7 @@ class RunWriter:
         self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
         self._judge = RunJudge(self.config, setup, self.layers)
-        self._clock = VerdictClock(group_size)
+        self._clock = VerdictClock(group_size, self.config.diagnose.every)
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size

@@ -147,7 +147,7 @@ def spoil_checkpoint(run: Run, fault: Fault) -> None:
     checkpoint = checkpoints.read(lambda: specs)
     assert checkpoint is not None
     arrays = dict(checkpoint.arrays)
-    (path,) = [path for path in arrays if "params" in path and path.endswith("weights.0.kernel")]
+    (path,) = [path for path in arrays if path.startswith("params.stages") and "kernel" in path]
     kernel = np.array(arrays[path])
     if fault.kind == "weight":
         kernel[fault.layer, 2, 3] = fault.factor
