@@ -103,9 +103,9 @@ def replay_run(
         ValueError: nothing went wrong, the step was not recorded, or the run cannot be read.
     """
     end = find_wrong_step(run) if to is None else to
-    recorded = int(run.info.get("steps") or 0)
-    if not 0 <= end < recorded:
-        raise ValueError(f"--to must be a step from 0 to {recorded - 1}, got {end}")
+    last_recorded = int(run.metrics["step"][-1])
+    if end > last_recorded:
+        raise ValueError(f"--to must be a recorded step, at most {last_recorded}, got {end}")
     config = read_config(run.directory)
     with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
