@@ -47,7 +47,9 @@ def unrolled(network, formats, x):
     """The logits of a plain tanh network, layer by layer, each in its format."""
 
     def linear(weights, h, dtype):
-        return h.astype(dtype) @ weights["kernel"].astype(dtype) + weights["bias"].astype(dtype)
+        return (
+            h.astype(dtype) @ weights["kernel"].astype(dtype) + weights["bias"].astype(dtype)[None]
+        )
 
     own_format = network["embed"]["kernel"].dtype if "kernel" in network["embed"] else None
     h = linear(network["embed"], x, own_format)

@@ -69,6 +69,7 @@ def replayed(fathom, tmp_path_factory):
     return replay
 
 
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.kind)
 def test_a_replay_names_what_was_injected(replayed, fault):
     run, found, result = replayed(fault)
@@ -97,6 +98,7 @@ def test_nearly_all_of_60_faults_are_named(replayed):
     assert share >= NAMED_SHARE, "\n".join(missed)
 
 
+@pytest.mark.slow
 def test_json_and_show_hold_what_was_found(replayed, fathom):
     run, found, result = replayed(overflow("relu", 4, 2), "--json")
     (printed,) = json.loads(result.out)
