@@ -154,7 +154,7 @@ class _Replay:
     def _first_state(self, shapes: TrainState) -> TrainState:
         if self.checkpoint is None:
             return self.program.init(self.setup.hp)
-        arrays = jax.tree.map(jnp.asarray, stack_checkpoints(shapes, {0: self.checkpoint}))
+        arrays = jax.tree.map(jnp.array, stack_checkpoints(shapes, {0: self.checkpoint}))
         keys = jax.vmap(jax.random.key)(self.setup.hp.seed)
         return restore_state(shapes, arrays, keys)
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from research.config.options import Measure, ModelKind, PrecisionKind
@@ -33,7 +34,7 @@ class Snapshots:
 
     def __init__(self, shapes: TrainState, hp: HParams):
         self._shapes = shapes
-        self._keys = jax.vmap(jax.random.key)(hp.seed)
+        self._seeds = hp.seed
         self._arrays: dict[int, Arrays] = {}
 
     def add(self, step: int, arrays: Arrays) -> None:
@@ -48,9 +49,13 @@ class Snapshots:
         return sorted(self._arrays)
 
     def state(self, step: int) -> TrainState:
-        """The state [M] before a step, or before the first one that is kept."""
+        """The state [M] before a step, or before the first one that is kept.
+
+        All arrays are new, because programs reuse the memory of the state that they get.
+        """
         arrays = self._arrays[max(step, min(self._arrays))]
-        return restore_state(self._shapes, jax.tree.map(jax.numpy.asarray, arrays), self._keys)
+        keys = jax.vmap(jax.random.key)(self._seeds)
+        return restore_state(self._shapes, jax.tree.map(jnp.array, arrays), keys)
 
 
 @dataclass(frozen=True)
