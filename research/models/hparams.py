@@ -114,7 +114,7 @@ def make_hparams(
     run_steps = [steps] * (len(configs) - num_copies) + [0] * num_copies
     groups = {}
     for group in GROUPS:
-        variants = [getattr(config, group) for config in configs]
+        variants: list[Any] = [getattr(config, group) for config in configs]
         if group == "train":
             variants = list(map(_only_traced, variants, run_steps))
         if group == "precision":

@@ -143,7 +143,8 @@ class _Replay:
         self.start = self.checkpoint.step if self.checkpoint else 0
         self.first_measured = max(self.start, end - num_steps)
         self.state = self._first_state(shapes)
-        self.outer_parts = [part for part in self.state.params if part != STAGES]
+        parts = map(str, self.state.params)
+        self.outer_parts = [part for part in parts if part != STAGES]
         names = [PART_NAMES.get(part, part) for part in self.outer_parts]
         self.places = places_of(self.layers, names)
         self.steps: list[int] = []

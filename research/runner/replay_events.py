@@ -186,9 +186,9 @@ def _events_of_step(
         is_jump = ~is_missing & (usual > 0) & (now.data > jumps * usual)
     first: dict[str, int] = {}
     count: dict[str, int] = {}
-    for number in np.flatnonzero(is_unfinite | is_jump):
+    for number in np.flatnonzero(is_unfinite | is_jump).tolist():
         quantity = places[number].quantity.name
-        first.setdefault(quantity, int(number))
+        first.setdefault(quantity, number)
         if places[number].layer is not None:
             count[quantity] = count.get(quantity, 0) + 1
     events = []

@@ -152,6 +152,7 @@ def spoil_checkpoint(run: Run, fault: Fault) -> None:
     if fault.kind == "weight":
         kernel[fault.layer, 2, 3] = fault.factor
     else:
+        assert fault.layer is not None
         kernel[fault.layer] *= fault.factor
         if fault.layer + 1 < len(kernel):
             kernel[fault.layer + 1] /= fault.factor
