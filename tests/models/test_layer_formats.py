@@ -135,6 +135,7 @@ def test_two_layers_hand_each_other_a_signal_that_the_others_cannot_hold():
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient["stages"]))
 
 
+@pytest.mark.slow
 def test_signals_are_those_of_a_pass():
     network, hp = make_network((0, 1, 0), BFLOAT16)
     ctx = ForwardContext(hp, train=False)
