@@ -103,7 +103,8 @@ def _wide(*arrays):
     return [np.asarray(array, np.float32) for array in arrays]
 
 
-@pytest.mark.parametrize("norm", [pytest.param("none", marks=SLOW), "batch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["none", "batch"])
 def test_layers_in_the_format_of_the_network_change_nothing(norm):
     plain, plain_hp = make_network((0, 0, 0), norm=norm)
     plain_hp = dataclasses.replace(plain_hp, layer_formats=None)
@@ -124,6 +125,7 @@ def with_large_signal(network):
     return network
 
 
+@pytest.mark.slow
 def test_two_layers_hand_each_other_a_signal_that_the_others_cannot_hold():
     changes = {"activation": "relu", "dtype": "float16", "param_dtype": "float32"}
     overflowing, hp = make_network((0, 0, 0, 0), FLOAT32, **changes)

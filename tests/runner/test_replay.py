@@ -21,11 +21,11 @@ from .faults import (
     train_with_fault,
 )
 
-FAULTS = [
-    nan_weight("relu", 12, 3),
-    spoiled_batch("relu", 24),
-    overflow("relu", 4, 2),
-    bad_rate("relu", 15),
+FAULTS = [  # those that share most of their steps with others are slow
+    pytest.param(nan_weight("relu", 12, 3), marks=pytest.mark.slow, id="weight"),
+    pytest.param(spoiled_batch("relu", 24), id="batch"),
+    pytest.param(overflow("relu", 4, 2), id="overflow"),
+    pytest.param(bad_rate("relu", 15), marks=pytest.mark.slow, id="rate"),
 ]
 NAMED_SHARE = 0.95
 
@@ -70,7 +70,7 @@ def replayed(fathom, tmp_path_factory):
 
 
 @pytest.mark.usefixtures("quickly_compiled")
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.kind)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_replay_names_what_was_injected(replayed, fault):
     options = [] if fault.kind == "overflow" else ["--no-search"]
     run, found, result = replayed(fault, *options)
@@ -87,6 +87,7 @@ def test_a_replay_names_what_was_injected(replayed, fault):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
 def test_nearly_all_of_60_faults_are_named(replayed):
     missed = []
     faults = many_faults()
