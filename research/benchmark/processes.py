@@ -32,7 +32,7 @@ from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import RunSpec
 from research.training.program import make_program
 
-FINDINGS_PAIRS = 7
+FINDINGS_PAIRS = 5
 FINDINGS_STEPS = 8000  # long enough for several verdicts
 WANDB_PAIRS = 5
 WANDB_STEPS = 3000

@@ -6,7 +6,7 @@ which the longer run goes on from.
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -29,7 +29,6 @@ NETWORKS = {  # what is compiled; faults of one network share its programs
         "precision=mixed_float16",
         "activation=gelu",
         "skip=inv_sqrt_depth",
-        "norm=layer",
         "optimizer=adam",
     ],
     "float16": [
@@ -54,6 +53,7 @@ class Fault:
         layer: the spoiled layer; None where it is none.
         quantities: what may be named.
         factor: on what is spoiled.
+        spoiled: how many examples of the batch are.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Fault:
     layer: int | None = None
     quantities: tuple[str, ...] = ()
     factor: float = 1.0
-    settings: tuple[str, ...] = field(default=())
+    spoiled: int = 0
 
     @property
     def name(self) -> str:
@@ -82,9 +82,9 @@ def overflow(network: str, step: int, layer: int, seed: int = 0) -> Fault:
     return Fault("overflow", network, step, seed, layer, quantities, 1e6)
 
 
-def spoiled_batch(network: str, step: int, seed: int = 0) -> Fault:
-    """One training example, which is first seen at a step, is far too large."""
-    return Fault("batch", network, step, seed, None, ("activation",), SPOILED)
+def spoiled_batch(network: str, step: int, seed: int = 0, spoiled: int = BATCH_SIZE) -> Fault:
+    """So many training examples, which are first seen at a step, are far too large."""
+    return Fault("batch", network, step, seed, None, ("activation",), SPOILED, spoiled)
 
 
 def bad_rate(network: str, step: int, seed: int = 0) -> Fault:
@@ -99,9 +99,9 @@ def examples_of_step(seed: int, step: int) -> list[int]:
     return np.asarray(order)[position * BATCH_SIZE :][:BATCH_SIZE].tolist()
 
 
-def spoiled_example(fault: Fault) -> int:
-    """The index of the example that a fault of the kind ``batch`` spoils."""
-    return examples_of_step(fault.seed, fault.step)[5]
+def spoiled_examples(fault: Fault) -> list[int]:
+    """The indices of the examples that a fault of the kind ``batch`` spoils."""
+    return examples_of_step(fault.seed, fault.step)[-fault.spoiled :]
 
 
 def write_data(fault: Fault, file: Path) -> None:
@@ -110,7 +110,7 @@ def write_data(fault: Fault, file: Path) -> None:
     x = generator.standard_normal((EXAMPLES, 6))
     y = np.argmax(x[:, :4], axis=1)
     if fault.kind == "batch":
-        x[spoiled_example(fault)] *= fault.factor
+        x[spoiled_examples(fault)] *= fault.factor
     np.savez(file, x=x.astype(np.float32), y=y, x_test=x[:32].astype(np.float32), y_test=y[:32])
 
 
@@ -192,6 +192,6 @@ def is_named(fault: Fault, replayed) -> bool:
     origin = replayed.origin
     if origin is None or origin.step != fault.step:
         return False
-    if fault.kind == "batch" and spoiled_example(fault) not in replayed.examples:
+    if fault.kind == "batch" and not set(spoiled_examples(fault)) <= set(replayed.examples):
         return False
     return origin.quantity in fault.quantities and origin.layer == fault.layer
