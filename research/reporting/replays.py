@@ -1,6 +1,7 @@
 """What ``fathom replay`` has found in a run: two tables, and a sentence for ``fathom show``."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -20,8 +21,8 @@ def describe_replayed(replayed: Replayed) -> str:
     if origin is None:
         return f"{steps}: every number stayed finite and none jumped. {_describe_record(replayed)}"
     sentences = [f"{steps}: at step {origin.step} {describe_event(origin)}."]
-    end = replayed.events[-1]
-    if end.value is None and end is not origin:
+    end = _consequence(replayed.events)
+    if end is not None:
         sentences.append(f"Then at step {end.step} {describe_event(end)}.")
     if replayed.suspects:
         noun = "example" if len(replayed.suspects) == 1 else "examples"
@@ -30,6 +31,15 @@ def describe_replayed(replayed: Replayed) -> str:
     sentences.append(_describe_prevention(replayed))
     sentences.append(_describe_record(replayed))
     return " ".join(filter(None, sentences))
+
+
+def _consequence(events: Sequence[Event]) -> Event | None:
+    """What the origin led to: a loss that is not finite, else the first number that is not."""
+    unfinite = [event for event in events[1:] if event.value is None]
+    for event in unfinite:
+        if event.quantity == "loss":
+            return event
+    return unfinite[0] if unfinite else None
 
 
 def describe_event(event: Event) -> str:

@@ -79,7 +79,8 @@ def nan_weight(network: str, step: int, layer: int, seed: int = 0) -> Fault:
 def overflow(network: str, step: int, layer: int, seed: int = 0) -> Fault:
     """The weights of a layer are so large that its output overflows, those of the next undo it."""
     quantities = ("parameter", "activation")
-    return Fault("overflow", network, step, seed, layer, quantities, 1e6)
+    factor = 3e4 if network == "float16" else 1e6  # which the weights themselves can hold
+    return Fault("overflow", network, step, seed, layer, quantities, factor)
 
 
 def spoiled_batch(network: str, step: int, seed: int = 0, spoiled: int = BATCH_SIZE) -> Fault:
@@ -149,7 +150,7 @@ def spoil_checkpoint(run: Run, fault: Fault) -> None:
     assert checkpoint is not None
     arrays = dict(checkpoint.arrays)
     (path,) = [path for path in arrays if path.startswith("params.stages") and "kernel" in path]
-    kernel = np.array(arrays[path])
+    kernel = arrays[path].astype(np.float32)
     if fault.kind == "weight":
         kernel[fault.layer, 2, 3] = fault.factor
     else:
@@ -157,7 +158,7 @@ def spoil_checkpoint(run: Run, fault: Fault) -> None:
         kernel[fault.layer] *= fault.factor
         if fault.layer + 1 < len(kernel):
             kernel[fault.layer + 1] /= fault.factor
-    arrays[path] = kernel
+    arrays[path] = kernel.astype(arrays[path].dtype)
     checkpoints.remove()
     checkpoints.write(dataclasses.replace(checkpoint, arrays=arrays))
 
