@@ -31,7 +31,7 @@ from research.records.trackers.wandb import (
     mark_as_uploaded,
 )
 
-STEPS_PER_CALL = 1000
+ROWS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
 TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeout")
 
@@ -133,7 +133,7 @@ def _mirror_rows(
     """
     try:
         changes = call_within(tracker.patience, tracker.start)
-        for part in rows.split(STEPS_PER_CALL):
+        for part in rows.split(ROWS_PER_CALL):
             diagnostics = part.diagnostics()
             log = partial(tracker.log, part.metrics, part.profiles, diagnostics)
             call_within(tracker.patience, log)
