@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from research.config.paths import real_path
 from research.records.record import Lock
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run
@@ -70,7 +71,7 @@ def offline_folders(run: Run) -> list[Path]:
     folders = {}
     for place in places:
         for folder in place.glob(f"offline-run-*-{identity}"):
-            folders[folder.resolve()] = folder
+            folders[real_path(folder)] = folder
     return sorted(folders.values())
 
 
