@@ -73,6 +73,20 @@ class Run:
         except (ValueError, AttributeError, RecursionError, yaml.YAMLError):
             raise DamagedRecord(f"{file} is damaged: it holds no settings") from None
 
+    @functools.cached_property
+    def overrides(self) -> list[str]:
+        """What was written for the run, in a sweep or on a command line; empty if not recorded."""
+        import yaml
+
+        from research.config.yaml_files import parse_yaml
+
+        file = self.directory / ".hydra" / "overrides.yaml"
+        try:
+            words = parse_yaml(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return []
+        return [str(word) for word in words or []]
+
     def check(self) -> None:
         """Reads ``run.json`` and the configuration.
 
@@ -186,16 +200,20 @@ def read_parts(directory: Path, table: str) -> list[Any]:
         OSError: a file cannot be read.
         ArrowException: a file is damaged.
     """
-    import pyarrow.parquet as pq
-
     final_file = directory / f"{table}.parquet"
     if not final_file.exists():
         with contextlib.suppress(FileNotFoundError):
             files = sorted((directory / f"{table}.parts").glob("*.parquet"))
-            parts = [pq.read_table(file) for file in files]
+            parts = [_read_file(file) for file in files]
             if not final_file.exists():  # else the run has just ended and removes its part files
                 return parts
-    return [pq.read_table(final_file)]
+    return [_read_file(final_file)]
+
+
+def _read_file(file: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(file).read(use_threads=False)
 
 
 def column_to_array(column: Any) -> np.ndarray:

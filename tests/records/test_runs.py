@@ -63,7 +63,7 @@ def test_a_run_that_ends_while_it_is_read_is_read_whole(tmp_path, monkeypatch, n
     make_run(tmp_path / "whole")
     directory = tmp_path / "run"
     make_run(directory, closed=False)
-    read_table = pq.read_table
+    open_file = pq.ParquetFile
     calls = []
 
     def read_while_the_run_ends(file):
@@ -71,9 +71,9 @@ def test_a_run_that_ends_while_it_is_read_is_read_whole(tmp_path, monkeypatch, n
             shutil.copy(tmp_path / "whole" / "metrics.parquet", directory)
             shutil.rmtree(directory / "metrics.parts")
         calls.append(file)
-        return read_table(file)
+        return open_file(file)
 
-    monkeypatch.setattr(pq, "read_table", read_while_the_run_ends)
+    monkeypatch.setattr(pq, "ParquetFile", read_while_the_run_ends)
     assert Run(directory).metrics["step"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
