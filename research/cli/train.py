@@ -68,7 +68,7 @@ class CheckFirst(Callback):
             try:
                 refuse(error, session)
             except Exception as defect:
-                raise CheckFailed(defect) from defect
+                raise CheckFailed(defect) from None
 
 
 def _join_processes(
