@@ -168,7 +168,7 @@ def test_where_the_home_cannot_be_written_the_digits_are_the_same(digits, tmp_pa
     home.touch()
     started = process("-c", PREPARE, TFDS_DATA_DIR="", HOME=str(home), TMPDIR=str(tmp_path))
     assert started.communicate() == (f"{digits.fingerprint()} False\n", "")
-    assert list(tmp_path.iterdir()) == [home]
+    assert not list(tmp_path.glob("fathom-*"))  # TFDS leaves folders of its own
 
 
 def test_cached_rows_that_were_cut_short_are_decoded_again(digits, tmp_path, monkeypatch):
