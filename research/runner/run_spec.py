@@ -13,6 +13,7 @@ from research.config.family import has_family, to_family
 from research.config.fields import to_plain
 from research.config.layer_formats import PATH as LAYERS_PATH
 from research.config.layer_formats import kinds_in
+from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
 from research.records.runs import flatten_dict
@@ -171,17 +172,17 @@ def _check_directory(directory: Path) -> None:
     """A run's folder holds no other runs, lies in none, and is not one of Fathom's own."""
     from research.config.hydra_config import resource_dir
 
-    place = directory.absolute().resolve()
+    place = real_path(directory)
     problem = ""
-    if place == place.parent or place == Path("outputs").resolve():
+    if place == place.parent or place == real_path("outputs"):
         problem = "it holds folders of runs"
     for name in ("conf", "experiments"):
-        folder = resource_dir(name).resolve()
+        folder = real_path(resource_dir(name))
         if place == folder.parent or place.is_relative_to(folder):
             problem = "it holds Fathom itself"
-    if place.is_relative_to(Path(__file__).resolve().parents[1]):
+    if place.is_relative_to(real_path(__file__).parents[1]):
         problem = "it holds Fathom itself"
-    if place.is_relative_to(Path("outputs/wandb").resolve()):
+    if place.is_relative_to(real_path("outputs/wandb")):
         problem = "it holds the files of W&B"
     inside = next(directory.glob("*/run.json"), None)
     if inside is not None:
@@ -200,8 +201,8 @@ def _check_outside_data(spec: RunSpec) -> None:
     path = getattr(spec.config.data, "path", None)
     if not path:
         return
-    place = spec.directory.absolute().resolve()
-    if place.is_relative_to(Path(path).expanduser().resolve()):
+    place = real_path(spec.directory)
+    if place.is_relative_to(real_path(expand_home(path))):
         raise ValueError(
             f"data.path must not hold the folder of the run, got {path} and {spec.directory}: "
             "start from another folder, or move the images into a folder of their own"

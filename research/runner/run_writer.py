@@ -22,6 +22,7 @@ from research.gauges.table import (
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
+from research.records.table_writer import CorruptTable
 from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports, identity
 from research.records.trackers.wandb import WandbTracker, is_disabled
 from research.runner.checkpoint_notes import CheckpointNotes
@@ -329,7 +330,7 @@ class RunWriter:
             info["verdict"] = self._verdict()
             try:
                 self.record.close(**info, keep_parts=can_resume or can_be_continued)
-            except OSError as closing_error:
+            except (OSError, CorruptTable) as closing_error:
                 info["status"] = "failed"
                 info["error"] = f"{type(closing_error).__name__}: {closing_error}"
                 self.record.fail(**info)

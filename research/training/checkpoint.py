@@ -30,6 +30,7 @@ from research.training.state import TrainState
 
 FOLDER = "checkpoints"
 REPLAY_FOLDER = "replay"  # a checkpoint from before a severe finding, for ``fathom replay``
+CLOSED_LOOP = "Event loop is closed"  # what asyncio raises
 # The least time between checkpoints, as a multiple of the time that the last ones took to write.
 PAUSE_FACTOR = 50
 Arrays = dict[str, np.ndarray]
@@ -221,7 +222,7 @@ class Checkpoints:
         folder = self.folder / str(max(self._steps()))
         expected = expected_specs()
         try:
-            with _make_checkpointer() as orbax:
+            with _make_checkpointer() as orbax, _without_late_reports():
                 arrays = orbax.restore(folder)
                 metadata = orbax.metadata(folder).custom_metadata
             checkpoint = Checkpoint(metadata["step"], arrays, metadata["notes"])
@@ -277,6 +278,25 @@ def _link_to(folder: Path) -> Iterator[Path]:
         link = Path(temporary) / FOLDER
         link.symlink_to(folder, target_is_directory=True)
         yield link
+
+
+@contextlib.contextmanager
+def _without_late_reports() -> Iterator[None]:
+    """Keeps a damaged checkpoint from printing a traceback for each of its arrays.
+
+    Orbax reads all arrays in one event loop, which it closes at the first one that cannot be read.
+    The threads that read the others then find it closed, also after the body has raised; so these
+    reports are left out from then on.
+    """
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != CLOSED_LOOP:
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    yield
+    sys.unraisablehook = report
 
 
 def _make_checkpointer() -> Any:

@@ -19,6 +19,10 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["model={dpeth:3}"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
     (["depth=3"], ["depth is not a setting", "did you mean model.depth?"]),
     (["skp=none"], ["skp is not a setting", "did you mean skip?"]),
+    (
+        ["data=folder", "data.path='~no-such-user/x'"],
+        ["data.path must be a folder", "got ~no-such-user/x, which is not a folder"],
+    ),
     (["+foo=1"], ["foo is not a setting"]),
     (["hydra.rn.dir=x"], ["hydra.rn.dir is not a setting of Hydra"]),
     (

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -338,8 +339,10 @@ DAMAGES = [*FAST_DAMAGES, *(pytest.param(each, marks=pytest.mark.slow) for each 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
-    train, interrupted_and_whole, tmp_path, damage
+    train, interrupted_and_whole, tmp_path, damage, monkeypatch
 ):
+    reports = []  # of exceptions on threads
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
     interrupted, whole = interrupted_and_whole
     place = interrupted.directory.parents[2]
     shutil.copytree(place, tmp_path / "cut")
@@ -352,6 +355,7 @@ def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
     assert line.startswith("fathom: ")
     for text in ("resumes", "Traceback", "WARNING"):
         assert text not in result.err
+    assert reports == []
     assert "resumed" not in again[0].info
     assert_same(again[0], whole)
 
