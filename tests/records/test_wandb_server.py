@@ -121,6 +121,87 @@ def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_expects(
     assert len(server.rows["trial"]) >= 10
 
 
+def wait_for(condition, seconds=90.0):
+    """Waits until something is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def online(server, process, small, workplace):
+    """A run of many steps that another process trains and sends: its W&B id once rows arrive."""
+    started = []
+
+    def online(*words, **environment):
+        settings = [*small, "train.steps=10000000", "measure.every=10", "name=x", *words]
+        run = process("-m", "research", "train", *settings, WANDB_MODE="online", **environment)
+        started.append(run)
+        wait_for(lambda: server.arrivals or run.poll() is not None)
+        assert run.poll() is None, run.communicate()
+        return run
+
+    yield online
+    for run in started:
+        run.kill()
+        run.communicate()
+
+
+def only_run(workplace):
+    (file,) = workplace.glob("outputs/x/*/run.json")
+    return Run(file.parent)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_in_wandb_is_written_and_has_the_status_stopped(
+    online, server, workplace
+):
+    run = online()
+    (run_id,) = server.rows
+    server.stopped.add(run_id)
+    out, err = run.communicate(timeout=90)
+    assert run.returncode == 0, err
+    assert "as wandb asked" in out
+    info = only_run(workplace).info
+    assert info["status"] == "stopped"
+    assert info["stopped"] == {"by": "wandb", "step": info["steps"] - 1}
+    assert info["mirrored"]["wandb"]["state"] == "uploaded"
+    assert run_id in server.ended
+    assert len(server.rows[run_id]) == info["steps"] + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("is_stopped", "status", "code"), [(True, "stopped", 0), (False, "interrupted", 1)]
+)
+def test_a_signal_to_a_trial_that_its_sweep_has_ended_stops_it(
+    online, server, workplace, is_stopped, status, code
+):
+    """An agent sends SIGTERM to such a trial, and also to all of them when it is ended itself."""
+    run = online(WANDB_SWEEP_ID="search", WANDB_RUN_ID="trial")
+    if is_stopped:
+        server.stopped.add("trial")
+    run.terminate()
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == code, err
+    assert ("interrupted" in err) is not is_stopped
+    assert only_run(workplace).info["status"] == status
+
+
+@pytest.mark.slow
+def test_the_first_row_of_an_online_run_arrives_soon_and_the_others_every_few_seconds(
+    online, server
+):
+    online()
+    (run_id,) = server.rows
+    started_at = server.rows[run_id][0]["_timestamp"]
+    first_arrival, _ = server.arrivals[run_id][0]
+    assert first_arrival - started_at < 5
+    num_seen = len(server.arrivals[run_id])
+    wait_for(lambda: len(server.arrivals[run_id]) > num_seen, seconds=10)
+
+
 @pytest.fixture
 def search(server, workplace, process, monkeypatch):
     """The search of the documentation, created with ``wandb sweep``: its file and its path."""

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -168,6 +168,7 @@ def open_run(
     mode: Any,
     finish_seconds: float,
     directory: Path | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> OpenedRun:
     """Opens a W&B run.
 
@@ -179,6 +180,8 @@ def open_run(
         finish_seconds: how long the server may take at the end of the run.
         directory: where W&B keeps its files; by default ``WANDB_DIR``, or else the directory of the
             settings.
+        on_stop: called on another thread when the run is stopped in W&B; None: W&B interrupts
+            the process.
     """
     # W&B's service process has another working directory, so the path must be absolute.
     directory = Path(directory or wandb_directory(settings)).absolute()
@@ -194,7 +197,9 @@ def open_run(
         )
         return OpenedRun(run, num_uploaded_rows)
     wandb = import_wandb()
-    wandb_settings = wandb.Settings(finish_timeout=finish_seconds, **WANDB_SETTINGS)
+    wandb_settings = wandb.Settings(
+        finish_timeout=finish_seconds, stop_fn=on_stop, **WANDB_SETTINGS
+    )
     if mode == "online":
         wandb_settings.base_url = server_address()
         num_uploaded_rows = 0  # the server says how many it has
