@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+from research.config.options import Tracker
+
 EXTRA_OF_PACKAGE = {
     "submitit": "cluster",
     "ray": "ray",
@@ -21,3 +23,14 @@ def describe_missing_package(name: str) -> str:
 def is_installed(name: str) -> bool:
     """Whether a package can be imported; it is not imported."""
     return find_spec(name) is not None
+
+
+def check_trackers(tracker: Tracker) -> None:
+    """Checks that the packages of the trackers that are switched on are installed.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, package in PACKAGE_OF_TRACKER.items():
+        if getattr(tracker, name) and not is_installed(package):
+            raise ValueError(f"tracker={name}: {describe_missing_package(package)}")

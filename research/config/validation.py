@@ -15,7 +15,6 @@ from research.config import options, schema
 from research.config.compatibility import check_compatibility
 from research.config.fields import BOUNDS, Setting, settings_of, to_plain, written
 from research.config.numbers import LEAST_FLOAT32, LEAST_FLOAT64
-from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.config.suggestions import format_suggestion
 
 MAX_NAME_BYTES = 200
@@ -41,14 +40,6 @@ def check_config(config: schema.Config) -> None:
     _check_effects(config)
     check_compatibility(config)
     _check_mesh(config.mesh)
-    _check_packages(config.tracker)
-
-
-def _check_packages(tracker: options.Tracker) -> None:
-    """Each tracker needs its package."""
-    for name, package in PACKAGE_OF_TRACKER.items():
-        if getattr(tracker, name) and not is_installed(package):
-            raise ValueError(f"tracker={name}: {describe_missing_package(package)}")
 
 
 def _check_range(

@@ -11,6 +11,7 @@ from typing import Any
 
 from research.config.family import has_family, to_family
 from research.config.fields import to_plain
+from research.config.packages import check_trackers
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
 from research.records.runs import flatten_dict
@@ -48,6 +49,7 @@ def to_checked_config(composed: Any) -> Config:
 
     config = choose_depth(to_config(composed))
     check_data(config)
+    check_trackers(config.tracker)
     return config
 
 

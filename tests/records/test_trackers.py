@@ -14,7 +14,6 @@ from research.config.options import LOCAL_TRACKER_NAMES, TRACKER_NAMES
 from research.config.packages import EXTRA_OF_PACKAGE, PACKAGE_OF_TRACKER
 from research.records.runs import Run
 from research.records.trackers.registry import LOCAL_TRACKERS
-from research.records.trackers.tensorboard import TensorBoardTracker
 
 from .dashboards import READERS
 
@@ -105,17 +104,24 @@ def test_several_trackers_record_a_run_while_it_is_trained(
     assert list(workplace.glob("outputs/wandb/offline-run-*"))
 
 
-@pytest.mark.parametrize("method", ["start", "log", "finish"])
+FAILING = [
+    "tensorboardX.event_file_writer.EventsWriter.__init__",
+    "tensorboardX.event_file_writer.EventsWriter.flush",
+    "research.records.trackers.profile_picture.profile_picture",
+]
+
+
+@pytest.mark.parametrize("function", FAILING)
 def test_a_dashboard_that_fails_is_one_line_and_the_same_command_completes_it(
-    fathom, small, recorded, workplace, monkeypatch, method
+    fathom, small, recorded, workplace, monkeypatch, function
 ):
     pytest.importorskip("tensorboardX")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("the dashboard is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TensorBoardTracker, method, fail)
+        patch.setattr(function, fail)
         code, _, err = fathom("train", *small, "name=first", "tracker=tensorboard")
     assert code == 0
     assert err.count("the dashboard is gone") == 1
@@ -125,11 +131,12 @@ def test_a_dashboard_that_fails_is_one_line_and_the_same_command_completes_it(
     assert READERS["tensorboard"](recorded.directory).num_rows == 25
 
 
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=str)
 @pytest.mark.parametrize("name", LOCAL_TRACKER_NAMES)
-def test_a_package_that_is_missing_is_one_line(fathom, small, workplace, monkeypatch, name):
+def test_a_package_that_is_missing_is_one_line(fathom, small, workplace, monkeypatch, name, mode):
     package = PACKAGE_OF_TRACKER[name]
     monkeypatch.setitem(sys.modules, package, None)
-    code, out, err = fathom("train", *small, f"tracker={name}")
+    code, out, err = fathom("train", *mode, *small, f"tracker={name}")
     assert (code, out) == (2, "")
     install = f"pip install 'fathom-gradients[{name}]'"
     assert err == f"fathom: tracker={name}: {package} is not installed: {install}\n"

@@ -117,8 +117,18 @@ class LocalTracker(ABC):
 
     def start(self) -> JsonObject:
         """Opens the run in the dashboard; returns no entry for ``run.json``."""
-        self._open()
+        with self._closing_on_failure():
+            self._open()
         return {}
+
+    @contextlib.contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        """Closes the run where the dashboard fails: nothing is called after a failure."""
+        try:
+            yield
+        except Exception:
+            self._close({"status": "failed"})
+            raise
 
     def log(
         self,
@@ -136,7 +146,8 @@ class LocalTracker(ABC):
         rows = self._history.add(metrics, profiles, diagnostics)
         if rows:
             self._last_step = int(metrics["step"][-1])
-            self._write_rows(rows)
+            with self._closing_on_failure():
+                self._write_rows(rows)
 
     def finish(self, info: JsonObject) -> JsonObject:
         """Writes summary, verdict and pictures, and closes the run in the dashboard.
