@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 
@@ -30,23 +31,21 @@ class Shown:
 
 def read_events(file: Path) -> list:
     """The events of a TensorBoard file: each has its length, a checksum, itself, a checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-
+    event = import_module("tensorboardX.proto.event_pb2").Event
     content = file.read_bytes()
     events = []
     place = 0
     while place < len(content):
         (length,) = struct.unpack("<Q", content[place : place + 8])
         start = place + 12
-        events.append(Event.FromString(content[start : start + length]))
+        events.append(event.FromString(content[start : start + length]))
         place = start + length + 4
     return events
 
 
 def read_tensorboard(directory: Path) -> Shown:
     """What TensorBoard reads in a run directory."""
-    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
-
+    plugin_data = import_module("tensorboardX.proto.plugin_hparams_pb2").HParamsPluginData
     (file,) = directory.glob("events.out.tfevents.*")
     shown = Shown(directory.name)
     for event in read_events(file):
@@ -57,7 +56,7 @@ def read_tensorboard(directory: Path) -> Shown:
             elif plugin.plugin_name == "text":
                 shown.text += value.tensor.string_val[0].decode()
             elif plugin.plugin_name == "hparams":
-                start = HParamsPluginData.FromString(plugin.content).session_start_info
+                start = plugin_data.FromString(plugin.content).session_start_info
                 for path, setting in start.hparams.items():
                     number = f"{setting.number_value:g}"
                     shown.settings[path] = setting.string_value or number
@@ -71,11 +70,10 @@ def read_tensorboard(directory: Path) -> Shown:
 
 def read_mlflow(directory: Path) -> Shown:
     """What MLflow has of a run."""
-    from mlflow.tracking import MlflowClient
-
+    make_client = import_module("mlflow.tracking").MlflowClient
     info = json.loads((directory / "run.json").read_text())
     place = directory.parents[1].absolute() / "mlflow.db"
-    client = MlflowClient(tracking_uri=f"sqlite:///{place}")
+    client = make_client(tracking_uri=f"sqlite:///{place}")
     experiment = client.get_experiment_by_name(directory.parent.name)
     assert experiment is not None
     (run,) = client.search_runs(
@@ -98,12 +96,11 @@ def read_mlflow(directory: Path) -> Shown:
 
 def read_trackio(directory: Path) -> Shown:
     """What trackio has of a run."""
-    from trackio.sqlite_storage import SQLiteStorage
-
+    storage = import_module("trackio.sqlite_storage").SQLiteStorage
     info = json.loads((directory / "run.json").read_text())
     study = directory.parent.name
     shown = Shown(directory.name)
-    for row in SQLiteStorage.get_logs(study, directory.name, run_id=info["id"]):
+    for row in storage.get_logs(study, directory.name, run_id=info["id"]):
         shown.num_rows += "train/loss" in row
         for key, value in row.items():
             if isinstance(value, dict) and value["_type"] == "trackio.image":
@@ -114,7 +111,7 @@ def read_trackio(directory: Path) -> Shown:
                 steps = shown.scalars.setdefault(key, {})
                 assert row["step"] not in steps
                 steps[row["step"]] = value
-    config = SQLiteStorage.get_run_config(study, directory.name, run_id=info["id"])
+    config = storage.get_run_config(study, directory.name, run_id=info["id"])
     assert config is not None
     shown.settings = {path: str(value) for path, value in config.items()}
     return shown

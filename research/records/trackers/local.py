@@ -6,7 +6,6 @@ opened, and the rows of that attempt are logged again. So every row is there onc
 
 import contextlib
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from research.records.runs import Columns, Diagnostics, JsonObject, flatten_dict
 from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
 from research.records.trackers.history import (
-    HEAT_MAP,
     PAGE,
     History,
     StepJudge,
@@ -232,22 +230,6 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def dashboard_directory(
-    settings: JsonObject,
-    folder: str,
-    variable: str,
-) -> Path:
-    """Where a dashboard keeps its files, as an absolute path.
-
-    Args:
-        settings: the ``tracker`` settings.
-        folder: its folder in ``tracker.dir``.
-        variable: the environment variable that takes precedence.
-    """
-    chosen = os.environ.get(variable)
-    return Path(chosen or Path(settings["dir"]) / folder).absolute()
-
-
 @contextlib.contextmanager
 def quiet(logger: str) -> Iterator[None]:
     """Keeps what a package logs below an error off the terminal."""
@@ -258,20 +240,3 @@ def quiet(logger: str) -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-__all__ = [
-    "HEAT_MAP",
-    "LOCAL",
-    "PENDING",
-    "PROFILE",
-    "LocalTracker",
-    "RunDescription",
-    "config_in_markdown",
-    "dashboard_directory",
-    "describe_run",
-    "final_numbers",
-    "numbers_of",
-    "quiet",
-    "verdict_in_markdown",
-]

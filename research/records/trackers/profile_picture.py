@@ -1,7 +1,5 @@
 """A profile over depth at a few steps as a picture, for dashboards that show no pages."""
 
-from typing import Any
-
 import numpy as np
 from PIL import Image
 
@@ -15,6 +13,7 @@ LINE_WIDTH = 3
 LAST_COLOR = 225  # brighter ones are hard to see on white
 THEORY_COLOR = (120, 120, 120)
 DASH = 8  # pixels
+LEGEND_HEIGHT = 20
 
 
 def profile_picture(
@@ -37,26 +36,22 @@ def profile_picture(
     lines = np.asarray(signal[chosen], np.float64)
     logs = _log10(lines)
     low, high = _range_of(logs)
-    picture = Image.new("RGB", SIZE, "white")
-    pen = Pen(picture)
     last_layer = signal.shape[1] - 1
+    pen = Pen(Image.new("RGB", SIZE, "white"))
     plot = LinePlot(pen, last_layer, low, high)
-    colors = VIRIDIS[np.linspace(0, LAST_COLOR, len(chosen)).astype(int)]
     if theory is not None:
-        layers = np.arange(last_layer + 1)
-        predicted = predict_signal(lines[0, -1], theory, layers)
+        predicted = predict_signal(lines[0, -1], theory, np.arange(last_layer + 1))
         plot.draw_line(_log10(np.array(predicted, np.float64)), THEORY_COLOR, is_dashed=True)
-    for line, color in zip(logs, colors, strict=True):
-        plot.draw_line(line, tuple(color.tolist()))
+        plot.name_line("theory", THEORY_COLOR)
+    shades = np.linspace(0, LAST_COLOR, len(chosen)).astype(int)
+    for position, step in enumerate(steps[chosen].tolist()):
+        color = tuple(VIRIDIS[shades[position]].tolist())
+        plot.draw_line(logs[position], color)
+        plot.name_line(f"step {step}", color)
     pen.frame(MAP)
     pen.horizontal_axis(MAP, 0, last_layer, "layer (the last one is the output)")
     pen.vertical_axis(MAP, low, high, "log₁₀ ‖∂L/∂h‖", side="left")
-    for number, color in enumerate(colors):
-        label = f"step {steps[chosen[number]]}"
-        pen.legend_entry(COLOR_BAR.left, MAP.top + 20 * number, label, tuple(color.tolist()))
-    if theory is not None:
-        pen.legend_entry(COLOR_BAR.left, MAP.top + 20 * len(colors), "theory", THEORY_COLOR)
-    return picture
+    return pen.picture
 
 
 def _log10(values: np.ndarray) -> np.ndarray:
@@ -95,23 +90,32 @@ class LinePlot:
         self._last_layer = max(1, last_layer)
         self._low = low
         self._high = high
+        self._num_named = 0
 
     def draw_line(
         self,
         values: np.ndarray,
-        color: Any,
+        color: tuple[int, ...],
         *,
         is_dashed: bool = False,
     ) -> None:
         """Draws values [N+1] over the layers; what is not finite or outside is left out."""
-        x = MAP.left + np.arange(len(values)) / self._last_layer * (MAP.width - 1)
-        share = (values - self._low) / (self._high - self._low)
-        y = MAP.bottom - 1 - share * (MAP.height - 1)
-        pixels = np.arange(MAP.left, MAP.right)
-        heights = np.interp(pixels, x, y)
-        is_inside = np.isfinite(heights) & (heights >= MAP.top) & (heights < MAP.bottom)
-        for left in range(len(pixels) - 1):
-            is_gap = is_dashed and left % (2 * DASH) >= DASH
-            if is_inside[left] and is_inside[left + 1] and not is_gap:
-                ends = (pixels[left], heights[left], pixels[left + 1], heights[left + 1])
-                self._pen.draw.line([float(end) for end in ends], fill=color, width=LINE_WIDTH)
+        share_of_layer = np.arange(len(values)) / self._last_layer
+        share_of_height = (values - self._low) / (self._high - self._low)
+        x = MAP.left + share_of_layer * (MAP.width - 1)
+        y = MAP.bottom - 1 - share_of_height * (MAP.height - 1)
+        columns = np.arange(MAP.left, MAP.right)
+        heights = np.interp(columns, x, y)
+        is_drawn = np.isfinite(heights) & (heights >= MAP.top) & (heights < MAP.bottom)
+        if is_dashed:
+            is_drawn &= np.arange(MAP.width) % (2 * DASH) < DASH
+        for column in np.flatnonzero(is_drawn[:-1] & is_drawn[1:]).tolist():
+            start = (float(columns[column]), float(heights[column]))
+            end = (float(columns[column + 1]), float(heights[column + 1]))
+            self._pen.draw.line([start, end], fill=color, width=LINE_WIDTH)
+
+    def name_line(self, name: str, color: tuple[int, ...]) -> None:
+        """Adds an entry to the legend."""
+        y = MAP.top + LEGEND_HEIGHT * self._num_named
+        self._pen.legend_entry(COLOR_BAR.left, y, name, color)
+        self._num_named += 1

@@ -1,5 +1,6 @@
 """Event files for TensorBoard in the run directory, written by tensorboardX."""
 
+import importlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -61,15 +62,12 @@ class TensorBoardTracker(LocalTracker):
 
     def _add_numbers(self, numbers: dict[str, float], step: int) -> None:
         """Writes numbers by key as one event."""
-        from tensorboardX.proto.summary_pb2 import (  # pyright: ignore[reportMissingImports]
-            Summary,
-        )
-
+        summary = _message("summary_pb2", "Summary")
         values = []
         for key, number in numbers.items():
             if key != STEP:
-                values.append(Summary.Value(tag=key, simple_value=number))
-        self._add(Summary(value=values), step)
+                values.append(summary.Value(tag=key, simple_value=number))
+        self._add(summary(value=values), step)
 
     def _add_text(self, key: str, text: str) -> None:
         """Writes text in Markdown."""
@@ -78,17 +76,14 @@ class TensorBoardTracker(LocalTracker):
         self._add(summary.text(key, text), self._last_step)
 
     def _add_picture(self, key: str, picture: Picture) -> None:
-        from tensorboardX.proto.summary_pb2 import (  # pyright: ignore[reportMissingImports]
-            Summary,
-        )
-
-        image = Summary.Image(
+        summary = _message("summary_pb2", "Summary")
+        image = summary.Image(
             height=picture.facts["height"],
             width=picture.facts["width"],
             colorspace=RGB,
             encoded_image_string=picture.content,
         )
-        self._add(Summary(value=[Summary.Value(tag=key, image=image)]), self._last_step)
+        self._add(summary(value=[summary.Value(tag=key, image=image)]), self._last_step)
 
     def _add_hyperparameters(self, numbers: dict[str, float]) -> None:
         """Writes the settings and the final numbers for the table of all runs."""
@@ -99,9 +94,13 @@ class TensorBoardTracker(LocalTracker):
             self._add(part, self._last_step)
 
     def _add(self, summary: Any, step: int) -> None:
-        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
+        event = _message("event_pb2", "Event")
+        self._writer.write_event(event(wall_time=time.time(), step=step, summary=summary))
 
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+def _message(module: str, name: str) -> Any:
+    """A class of TensorBoard's messages, which tensorboardX makes when it is imported."""
+    return getattr(importlib.import_module(f"tensorboardX.proto.{module}"), name)
 
 
 def _to_setting(value: Any) -> bool | float | str:
