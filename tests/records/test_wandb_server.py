@@ -203,23 +203,34 @@ def test_the_first_row_of_an_online_run_arrives_soon_and_the_others_every_few_se
     wait_for(lambda: len(server.arrivals[run_id]) > num_seen, seconds=10)
 
 
+@pytest.fixture(params=["documented", "generated"])
+def search_file(request, fathom, workplace):
+    """A configuration for ``wandb sweep``: that of the documentation, or one that Fathom writes."""
+    if request.param == "documented":
+        return Path(__file__).parents[2] / "docs" / "examples" / "wandb_sweep.yaml"
+    words = ["model.depth=4,16", "skip=none,inv_sqrt_depth", "name=rate_and_depth"]
+    rate = "optimizer.learning_rate=tag(log,interval(0.001,0.3))"
+    assert fathom("train", "-m", *words, rate, "--wandb-sweep", "--hyperband").code == 0
+    return workplace / "outputs" / "rate_and_depth" / "wandb_sweep.yaml"
+
+
 @pytest.fixture
-def search(server, workplace, process, monkeypatch):
-    """The search of the documentation, created with ``wandb sweep``: its file and its path."""
+def search(search_file, server, workplace, process, monkeypatch):
+    """A search that was created with ``wandb sweep``: its file and its path."""
     monkeypatch.delenv("WANDB_MODE")
     bin_folder = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([bin_folder, os.environ["PATH"]]))
-    file = Path(__file__).parents[2] / "docs" / "examples" / "wandb_sweep.yaml"
-    _, err = process("-m", "wandb", "sweep", file.absolute()).communicate(timeout=60)
+    _, err = process("-m", "wandb", "sweep", search_file.absolute()).communicate(timeout=60)
     (path,) = re.findall(r"sweep agent with: wandb agent (\S+)", err)
-    return file, path
+    return search_file, path
 
 
 @pytest.mark.slow
 def test_an_agent_of_wandb_trains_what_its_server_chooses(server, search, workplace, process):
     file, path = search
-    command = yaml.safe_load(file.read_text())["command"]
-    assert yaml.safe_load(server.search)["command"] == command
+    written = yaml.safe_load(file.read_text())
+    sent = yaml.safe_load(server.search)
+    assert {name: sent[name] for name in written} == written
 
     settings = {
         "optimizer.learning_rate": {"value": 0.02},
