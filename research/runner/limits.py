@@ -4,8 +4,8 @@ import contextlib
 import resource
 import sys
 
-# The lock and the tables of the record, W&B's connection and the event file of TensorBoard. W&B's own
-# process opens three more.
+# The lock and the tables of the record, W&B's connection and TensorBoard's file. W&B's own process
+# opens three more.
 FILES_PER_RUN = 5
 OTHER_FILES = 128  # of the interpreter, the data and the compilers
 UNLIMITED_FILES = 2**20  # what to ask for where the system sets no limit

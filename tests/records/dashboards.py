@@ -16,6 +16,7 @@ class Shown:
         name: what the dashboard calls it.
         scalars: for each key the number of each step.
         settings: the settings by dotted path, as text.
+        columns: the settings in its table of runs; empty where these are all.
         pictures: the keys of the pictures.
         text: whatever text it holds, such as the verdict.
         num_rows: the steps that have a row.
@@ -24,6 +25,7 @@ class Shown:
     name: str
     scalars: dict[str, dict[int, float]] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
     pictures: set[str] = field(default_factory=set)
     text: str = ""
     num_rows: int = 0
@@ -54,12 +56,16 @@ def read_tensorboard(directory: Path) -> Shown:
             if value.HasField("image"):
                 shown.pictures.add(value.tag)
             elif plugin.plugin_name == "text":
-                shown.text += value.tensor.string_val[0].decode()
+                text = value.tensor.string_val[0].decode()
+                shown.text += text
+                if value.tag.startswith("configuration"):
+                    rows = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+                    shown.settings = {row[0]: row[1] for row in rows}
             elif plugin.plugin_name == "hparams":
                 start = plugin_data.FromString(plugin.content).session_start_info
                 for path, setting in start.hparams.items():
                     number = f"{setting.number_value:g}"
-                    shown.settings[path] = setting.string_value or number
+                    shown.columns[path] = setting.string_value or number
             else:
                 steps = shown.scalars.setdefault(value.tag, {})
                 assert event.step not in steps

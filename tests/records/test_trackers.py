@@ -60,6 +60,8 @@ def test_the_run_is_told_apart_by_what_varies(shown):
     assert dashboard.settings["model.depth"] == "2"
     assert dashboard.settings["skip.kind"] == "none"
     assert not any(path.startswith("tracker") for path in dashboard.settings)
+    named = {"model.depth": "2", "model.width": "8", "train.steps": "25"}
+    assert dashboard.columns in ({}, named)
 
 
 def test_profiles_are_pictures_and_the_verdict_is_text(shown):

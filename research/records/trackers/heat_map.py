@@ -192,7 +192,7 @@ class Pen:
             self.draw.line((edge, y, outside, y), fill=TEXT_COLOR)
             gap = -4 if is_left else 4
             self._text((outside + gap, y), _format(tick), anchor="rm" if is_left else "lm")
-        self._vertical_text(label, 14 if is_left else SIZE[0] - 18, (box.top + box.bottom) // 2)
+        self._vertical_text(label, 9 if is_left else SIZE[0] - 18, (box.top + box.bottom) // 2)
 
     def legend_entry(
         self,

@@ -52,6 +52,18 @@ class RunDescription:
         """The name of the run, which says what sets it apart from the others of its study."""
         return self.directory.name
 
+    @property
+    def named_settings(self) -> JsonObject:
+        """The settings that the name of the run has; all of them where it has none."""
+        words = {word.partition("=")[0] for word in self.name.split(",")}
+        named = {}
+        for path, value in self.config.items():
+            group, _, last = path.rpartition(".")
+            short = group if last in ("kind", "name", "level") else last
+            if words & {path, short}:
+                named[path] = value
+        return named or self.config
+
 
 def describe_run(
     directory: Path,

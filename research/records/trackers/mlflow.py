@@ -88,22 +88,19 @@ class MLflowTracker(LocalTracker):
             self._client.delete_run(run.info.run_id)
 
     def _write_rows(self, rows: Sequence[JsonObject]) -> None:
-        for row in rows:
-            self._log_numbers(numbers_of(row), row[STEP])
-
-    def _log_numbers(self, numbers: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
         now = int(1000 * time.time())
         metrics = []
-        for key, number in numbers.items():
-            if key != STEP:
-                metrics.append(Metric(key, number, now, step))
-        for part in _split(metrics, MAX_METRICS):
+        for row in rows:
+            for key, number in numbers_of(row).items():
+                if key != STEP:
+                    metrics.append(Metric(key, number, now, row[STEP]))
+        for part in _split(metrics, MAX_METRICS):  # a request takes much longer than a number
             self._client.log_batch(self._run_id, metrics=part)
 
     def _write_end(self, info: JsonObject, media: dict[str, Media]) -> None:
-        self._log_numbers(final_numbers(info), self._last_step)
+        self._write_rows([{STEP: self._last_step} | final_numbers(info)])
         verdict = verdict_in_markdown(info)
         notes = [self._described.notes] if self._described.notes else []
         self._client.set_tag(self._run_id, NOTE_TAG, "\n\n".join([*notes, verdict]))

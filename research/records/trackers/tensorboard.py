@@ -24,7 +24,7 @@ class TensorBoardTracker(LocalTracker):
     """Writes a run for TensorBoard, which names it by its directory.
 
     Scalars are those of W&B. Pictures, verdict and configuration are under *images* and *text*, and
-    the settings and final numbers of all runs side by side under *hparams*.
+    what sets the runs apart and their final numbers, side by side, under *hparams*.
     """
 
     name = "tensorboard"
@@ -86,10 +86,12 @@ class TensorBoardTracker(LocalTracker):
         self._add(summary(value=[summary.Value(tag=key, image=image)]), self._last_step)
 
     def _add_hyperparameters(self, numbers: dict[str, float]) -> None:
-        """Writes the settings and the final numbers for the table of all runs."""
+        """Writes what sets the run apart, and its final numbers, for the table of all runs."""
         from tensorboardX import summary  # pyright: ignore[reportMissingImports]
 
-        settings = {path: _to_setting(value) for path, value in self._described.config.items()}
+        settings = {}
+        for path, value in self._described.named_settings.items():
+            settings[path] = _to_setting(value)
         for part in summary.hparams(settings, numbers):
             self._add(part, self._last_step)
 
