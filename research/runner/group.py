@@ -338,6 +338,9 @@ class RunGroup:
                 writer.close(error)
         except Exception as closing_error:
             error = error or closing_error
+        else:
+            if writer.stopped_by and isinstance(error, KeyboardInterrupt):
+                error = None  # the signal came from the dashboard that ended the run
         self._update_result(writer, error)
 
     def _update_result(self, writer: RunWriter, error: BaseException | None) -> None:

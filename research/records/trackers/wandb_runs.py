@@ -18,6 +18,7 @@ from research.records.trackers.media import Media
 from research.records.trackers.offline import OfflineRun
 from research.records.trackers.server import ServerError, import_wandb, server_address
 
+SEND_SECONDS = 2.0  # between two messages to the server; W&B's own value is 15
 WANDB_SETTINGS = {
     "x_disable_stats": True,
     "x_disable_meta": True,
@@ -30,6 +31,7 @@ WANDB_SETTINGS = {
     "init_timeout": 30,
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
+    "x_file_stream_transmit_interval": SEND_SECONDS,
 }
 FINISH_SLACK_SECONDS = 10.0  # W&B itself should give up before
 MAX_ALERT_TITLE = 63
