@@ -80,8 +80,9 @@ def describe_study(directory: Path, runs: Sequence[Run]) -> Study:
 def _main_result(runs: Sequence[Run]) -> str:
     for name in RESULTS:
         for run in runs:
-            if (run.info.get("final") or {}).get(name) is not None:
-                return name
+            final = run.info.get("final") or {}
+        if final.get(name) is not None:
+            return name
     return RESULTS[-1]
 
 

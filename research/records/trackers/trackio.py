@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from research.records.runs import JsonObject
-from research.records.trackers import MirrorError
 from research.records.trackers.history import STEP
 from research.records.trackers.local import LocalTracker, final_numbers, verdict_in_markdown
 from research.records.trackers.media import Media, Page, Picture
@@ -101,7 +100,7 @@ def _import_storage(directory: Path) -> Any:
         directory: that directory.
 
     Raises:
-        MirrorError: the process uses another one already.
+        ValueError: the process uses another one already.
     """
     with IMPORTING:
         if "trackio.utils" not in sys.modules:
@@ -117,5 +116,5 @@ def _import_storage(directory: Path) -> Any:
         )
         from trackio.utils import TRACKIO_DIR  # pyright: ignore[reportMissingImports]
     if Path(TRACKIO_DIR).absolute() != directory:
-        raise MirrorError(f"trackio has been opened in {TRACKIO_DIR}, so it cannot use {directory}")
+        raise ValueError(f"trackio has been opened in {TRACKIO_DIR}, so it cannot use {directory}")
     return SQLiteStorage

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from research.records.runs import Columns, Diagnostics, JsonObject
-from research.records.trackers import SERVER, TrackerReports
+from research.records.trackers import TrackerReports
 from research.records.trackers.findings import describe_findings
 from research.records.trackers.history import (
     JUDGED_KEYS,
@@ -459,7 +459,7 @@ def choose_mode(pending: JsonObject, reports: TrackerReports) -> ChosenMode:
     except ServerError as error:
         reports.server_failed = True
         message = f"{error}: recording offline, upload with `fathom sync`"
-        reports.print_once(SERVER, message)
+        reports.print_once(WandbTracker.name, message)
         return ChosenMode("offline")
     return ChosenMode("online", uploaded)
 
