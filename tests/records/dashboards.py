@@ -59,8 +59,10 @@ def read_tensorboard(directory: Path) -> Shown:
                 text = value.tensor.string_val[0].decode()
                 shown.text += text
                 if value.tag.startswith("configuration"):
-                    rows = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
-                    shown.settings = {row[0]: row[1] for row in rows}
+                    for line in text.splitlines()[2:]:
+                        cells = line.removeprefix("| ").removesuffix(" |")
+                        path, _, value = cells.partition(" | ")
+                        shown.settings[path] = value
             elif plugin.plugin_name == "hparams":
                 start = plugin_data.FromString(plugin.content).session_start_info
                 for path, setting in start.hparams.items():
