@@ -21,6 +21,8 @@ IMAGE = "trackio.image"
 HTML = "trackio.html"
 MARKDOWN = "trackio.markdown"
 IMPORTING = threading.Lock()
+# trackio waits ten seconds for its own lock, and then loses what it was given.
+WRITING = threading.Lock()
 
 
 class TrackioTracker(LocalTracker):
@@ -36,7 +38,8 @@ class TrackioTracker(LocalTracker):
     def _open(self) -> None:
         self._storage = _import_storage(self._directory())
         described = self._described
-        self._storage.delete_run(described.study, described.name, run_id=described.run_id)
+        with WRITING:
+            self._storage.delete_run(described.study, described.name, run_id=described.run_id)
         self._config = dict(described.config)
         self._config |= {"tags": list(described.tags), "notes": described.notes}
         self._config |= {"_Group": described.study, "_Created": datetime.now(UTC).isoformat()}
@@ -62,14 +65,15 @@ class TrackioTracker(LocalTracker):
         for row in rows:
             shown = {key: value for key, value in row.items() if key != STEP}
             metrics.append(serialize_values(shown))
-        self._storage.bulk_log(
-            self._described.study,
-            self._described.name,
-            metrics,
-            steps=steps,
-            config=self._config,
-            run_id=self._described.run_id,
-        )
+        with WRITING:
+            self._storage.bulk_log(
+                self._described.study,
+                self._described.name,
+                metrics,
+                steps=steps,
+                config=self._config,
+                run_id=self._described.run_id,
+            )
 
     def _write_end(self, info: JsonObject, media: dict[str, Media]) -> None:
         verdict = {"_type": MARKDOWN, "_value": verdict_in_markdown(info)}
