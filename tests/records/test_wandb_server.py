@@ -131,12 +131,12 @@ def wait_for(condition, seconds=90.0):
 
 
 @pytest.fixture
-def online(server, process, small, workplace):
-    """A run of many steps that another process trains and sends: its W&B id once rows arrive."""
+def online(server, process, workplace):
+    """A run of many slow steps that another process trains and sends: its W&B id once rows arrive."""
     started = []
 
-    def online(*words, **environment):
-        settings = [*small, "train.steps=10000000", "measure.every=10", "name=x", *words]
+    def online(**environment):
+        settings = ["model.depth=16", "model.width=512", "train.steps=100000", "name=x"]
         run = process("-m", "research", "train", *settings, WANDB_MODE="online", **environment)
         started.append(run)
         wait_for(lambda: server.arrivals or run.poll() is not None)
