@@ -132,7 +132,7 @@ def wait_for(condition, seconds=90.0):
 
 @pytest.fixture
 def online(server, process, workplace):
-    """A run of many slow steps that another process trains and sends: its W&B id once rows arrive."""
+    """A run of many slow steps that another process trains and sends; rows of it have arrived."""
     started = []
 
     def online(**environment):

@@ -38,7 +38,7 @@ def test_a_line_says_that_fewer_runs_than_wanted_can_be_open(set_limits, capsys)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "at most 179 runs" in err
-    assert "ulimit -Hn 2176 allows 512" in err
+    assert "ulimit -Hn 2688 allows 512" in err
 
 
 def test_too_few_files_for_a_single_run_are_refused(set_limits):
