@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from research.config.schema import to_dict
-from research.diagnosis.findings import Finding
+from research.diagnosis.findings import HEALTHY, Finding
 from research.diagnosis.observed import Divergence
 from research.diagnosis.steps import judge_steps
 from research.diagnosis.verdict import Verdict, find_stop
@@ -87,7 +87,7 @@ class RunWriter:
         self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
         self._judge = RunJudge(self.config, setup, self.layers)
-        self._clock = VerdictClock(group_size)
+        self._clock = VerdictClock(group_size, self.config.diagnose.every)
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size
@@ -217,6 +217,7 @@ class RunWriter:
                 return
             if may_stop:
                 self.stopped = find_stop(self.verdict, stop)
+            self.checkpoints.is_suspect |= self.verdict.kind != HEALTHY
             self.record.update(verdict=self.verdict.as_dict())
 
     def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
@@ -335,6 +336,8 @@ class RunWriter:
                 self.record.fail(**info)
                 raise
             if is_primary() and not can_resume and not self.config.checkpoint.keep:
+                if (info["verdict"] or {}).get("kind", HEALTHY) != HEALTHY:
+                    self.checkpoints.keep_for_replay()
                 self.checkpoints.remove()
         finally:
             self.trackers.finish(dict(self.record.info))
