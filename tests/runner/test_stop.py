@@ -109,6 +109,15 @@ def test_verdicts_on_running_runs_take_at_most_a_hundredth_of_the_time():
     assert 0 < spent / now[0] <= 0.0102
 
 
+def test_a_slow_first_verdict_does_not_put_off_the_next_one():
+    now = [10.0]
+    clock = VerdictClock(group_size=27, every=5.0, clock=lambda: now[0])
+    with clock.measure():
+        now[0] += 2.0  # imports
+    now[0] += 5.0
+    assert clock.is_due
+
+
 def test_without_an_interval_no_running_run_is_judged():
     assert not VerdictClock(group_size=1, every=None).is_due
 
