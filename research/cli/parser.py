@@ -41,7 +41,15 @@ class Command(NamedTuple):
 # Control characters, ends of lines, and what Python makes of bytes that are no text.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 OPTIONS = ("--help", "-h", "--version")
-TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
+TRAIN_OPTIONS = (
+    "-m",
+    "--multirun",
+    "--cfg",
+    "--info",
+    "--hydra-help",
+    "--wandb-sweep",
+    "--hyperband",
+)
 
 
 JSON = Option("json", "print JSON, whose keys docs/guides/own-runs.md describes")

@@ -190,8 +190,10 @@ def _needed_values(group: str, declared: Setting) -> dict[str, str]:
     for other, values in declared.only_with.items():
         needed[other] = " or ".join(str(to_plain(value)) for value in values)
     if declared.needs:
-        is_list = isinstance(schema.default_of(f"{group}.{declared.needs}"), list)
-        needed[declared.needs] = "[…]" if is_list else "true"
+        first, *others = declared.needs
+        is_list = isinstance(schema.default_of(f"{group}.{first}"), list)
+        value = "[…]" if is_list else "true"
+        needed[first] = " or ".join([value, *(f"{group}.{other}={value}" for other in others)])
     return needed
 
 
