@@ -149,16 +149,14 @@ def label_run(
 def _is_unhealthy(raw: "RawRun", label: Label) -> bool | None:
     """Whether a severe kind is there, or what was learned is lost; False only of a run that learns.
 
-    A gradient that drifts counts unless the training data are fitted.
+    Kinds that have no meaning once the training data are fitted do not count then.
     """
-    kinds = label.kinds
-    is_fitted = bool(kinds.get("fitted"))
-    for kind in SEVERE:
-        if kinds.get(kind) and not (is_fitted and kind in ONLY_WHILE_LEARNING):
-            return True
-    if raw.is_ruined:
+    must_be_sure = SEVERE
+    if not raw.is_learning:
+        must_be_sure = tuple(kind for kind in SEVERE if kind not in ONLY_WHILE_LEARNING)
+    if raw.is_ruined or any(label.kinds.get(kind) for kind in must_be_sure):
         return True
-    is_sure = all(kind in kinds or (is_fitted and kind in ONLY_WHILE_LEARNING) for kind in SEVERE)
+    is_sure = all(kind in label.kinds for kind in must_be_sure)
     return False if is_sure and raw.end_loss <= 0.7 * raw.chance else None
 
 
