@@ -302,7 +302,7 @@ def _network_in_words(situation: Situation) -> str:
     now = float(settings[path])
     if abs(math.log(now / float(value))) < math.log(NOTICED_SCALE):
         return text
-    return f"{text}, and the initial weights have {path}={now:g} instead of {value}"
+    return f"{text}, and {path} is {now:g} instead of {value}"
 
 
 def _onset_in_words(situation: Situation) -> str:

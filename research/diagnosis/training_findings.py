@@ -408,7 +408,7 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         text = "no step changes the weights."
     return _make(
         findings.UPDATE_RATIO,
-        text,
+        f"{text}.",
         median=middle,
         largest=largest,
     )
