@@ -31,13 +31,19 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     """Verdicts of the test runs beside their labels; advice, where ``fathom remedy`` tried it."""
     labels = LABELS.frozen_labels()
     judged = SCORES.read_judged(runs, labels, "test")
-    tested = [run for run in runs if labels[run.directory.name].split == "test"]
+    tested = []
+    unhealthy = []
+    for run, label in zip(runs, labels, strict=True):
+        if label.split == "test":
+            tested.append(run)
+        if label.split == "test" and label.is_unhealthy:
+            unhealthy.append(run)
     return [
         *claims_on_verdicts(judged),
         _claim_outcome(tested, learns=False),
         _claim_outcome(tested, learns=True),
         _claim_labels_repeat(runs, labels),
-        *_claims_on_advice(tested, labels),
+        *_claims_on_advice(unhealthy),
     ]
 
 
@@ -131,11 +137,10 @@ def _claim_outcome(
     return _share(statement, sum(right) / max(1, len(right)), least, n=len(right))
 
 
-def _claim_labels_repeat(runs: Sequence[Run], labels: dict) -> Claim:
+def _claim_labels_repeat(runs: Sequence[Run], labels: Sequence[LABELS.Label]) -> Claim:
     """The definitions say the same of the new records as of those that were frozen."""
     agreements = []
-    for run, now in zip(runs, LABELS.label_runs(runs), strict=True):
-        then = labels[run.directory.name]
+    for then, now in zip(labels, LABELS.label_runs(runs), strict=True):
         both = now.kinds.keys() & then.kinds.keys()
         agreements.extend(float(now.kinds[kind] == then.kinds[kind]) for kind in both)
     return _share(
@@ -146,16 +151,14 @@ def _claim_labels_repeat(runs: Sequence[Run], labels: dict) -> Claim:
     )
 
 
-def _claims_on_advice(runs: Sequence[Run], labels: dict) -> list[Claim]:
+def _claims_on_advice(runs: Sequence[Run]) -> list[Claim]:
     """What came of the advice to unhealthy runs; none where ``fathom remedy`` tried nothing."""
     first = []
     one_of_three = []
     not_worse = []
     for run in runs:
         tried = read_tried(run.directory)
-        if tried is None or not labels[run.directory.name].is_unhealthy:
-            continue
-        results = _results_in_order(run, tried)
+        results = _results_in_order(run, tried) if tried else []
         if not results:
             continue
         first.append(float(results[0] == "helps"))

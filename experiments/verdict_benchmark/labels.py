@@ -455,9 +455,9 @@ def write_labels(
             writer.writerow([run.directory.name, label.family, label.split, is_unhealthy, *columns])
 
 
-def read_labels(file: Path) -> dict[str, Label]:
-    """The labels of a table by the name of the run."""
-    labels = {}
+def read_labels(file: Path) -> list[Label]:
+    """The labels of a table, in its order."""
+    labels = []
     with file.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             unscored = row["not_scored"].split()
@@ -468,12 +468,12 @@ def read_labels(file: Path) -> dict[str, Label]:
                 kind, _, step = entry.partition(":")
                 onsets[kind] = int(step)
             is_unhealthy = {"yes": True, "no": False, "": None}[row["unhealthy"]]
-            labels[row["run"]] = Label(row["family"], row["split"], kinds, onsets, is_unhealthy)
+            labels.append(Label(row["family"], row["split"], kinds, onsets, is_unhealthy))
     return labels
 
 
-def frozen_labels() -> dict[str, Label]:
-    """The labels as they were before any detector was changed."""
+def frozen_labels() -> list[Label]:
+    """The labels as they were before any detector was changed, in the order of the sweep."""
     return read_labels(Path(__file__).parent / FILE)
 
 

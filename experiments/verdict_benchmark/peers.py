@@ -218,10 +218,10 @@ def examine(settings: Settings, folder: Path) -> dict[str, str]:
 
 def find_plain_runs() -> dict[str, Settings]:
     """The plain networks of the test split with its first seed, by the name of the run."""
-    frozen = LABELS.frozen_labels()
     plain = {}
-    for name, settings in expected_runs("verdict_benchmark").items():
-        is_scored = frozen[name].is_unhealthy is not None
+    everything = expected_runs("verdict_benchmark").items()
+    for (name, settings), label in zip(everything, LABELS.frozen_labels(), strict=True):
+        is_scored = label.is_unhealthy is not None
         is_first = settings["seed"] == LABELS.FIRST_TEST_SEED
         if is_scored and is_first and is_plain(settings):
             plain[name] = settings

@@ -59,19 +59,18 @@ class Judged:
 
 def read_judged(
     runs: Sequence[Run],
-    labels: Mapping[str, Any],
+    labels: Sequence[Any],
     split: str,
 ) -> list[Judged]:
     """The runs of a split.
 
     Args:
         runs: all runs.
-        labels: their labels by name.
+        labels: their labels, in the same order.
         split: ``tune`` or ``test``.
     """
     judged = []
-    for run in runs:
-        label = labels[run.directory.name]
+    for run, label in zip(runs, labels, strict=True):
         if label.split == split:
             steps = run["train.steps"]
             judged.append(Judged(label, run.info["verdict"], steps))

@@ -86,7 +86,7 @@ def from_step(step, before, after):
 
 def test_every_run_of_the_experiment_has_a_frozen_label():
     arms = LABELS.families()
-    labels = list(LABELS.frozen_labels().values())
+    labels = LABELS.frozen_labels()
     assert len(labels) == len(arms) >= 300
     assert [f"{label.split}_{label.family}" for label in labels] == arms
 
@@ -133,7 +133,7 @@ def test_labels_are_read_as_they_were_written(tmp_path):
     run.directory = SimpleNamespace(name="depth=4")
     label = LABELS.label_run(run, "plain_relu", "test")
     LABELS.write_labels([run], [label], tmp_path / "labels.csv")
-    assert LABELS.read_labels(tmp_path / "labels.csv") == {"depth=4": label}
+    assert LABELS.read_labels(tmp_path / "labels.csv") == [label]
 
 
 def judge_as(kind, label, since_step=0):
