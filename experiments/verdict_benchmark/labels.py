@@ -38,7 +38,6 @@ INJECTED = {
     "zero_weights": ("dead", 0),
     "zeros": ("dead", 0),
     "no_rate": ("not_learning", 0),
-    "rate_to_zero": ("update_ratio", 150),  # the boundary of the schedule
 }
 SEVERE = (
     "diverged",
