@@ -25,6 +25,7 @@ from research.runner.run_spec import Objective, RunSpec, read_ended, record_dept
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 from research.sweeps.placement import place_single_run
+from research.sweeps.wandb_sweep import take_options
 
 _current_session: ContextVar[Session] = ContextVar("session")
 
@@ -36,6 +37,18 @@ def current_session() -> Session:
     launchers and sweepers find the session.
     """
     return _current_session.get()
+
+
+class CheckFailed(BaseException):
+    """A defect in the checks of a run, which Hydra would swallow if it were an ``Exception``.
+
+    Attributes:
+        error: what was raised.
+    """
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
 
 
 class CheckFirst(Callback):
@@ -53,7 +66,10 @@ class CheckFirst(Callback):
             else:
                 read_ended(run_spec)
         except Exception as error:
-            refuse(error, session)
+            try:
+                refuse(error, session)
+            except Exception as defect:
+                raise CheckFailed(defect) from None
 
 
 def _join_processes(
@@ -129,7 +145,8 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task = TrainTask(session)
     try:
-        words = prepare_arguments(arguments)
+        session.wandb_sweep, others = take_options(arguments)
+        words = prepare_arguments(others)
     except ValueError as error:
         refuse(error, session)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there
@@ -145,6 +162,8 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
             run_hydra(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
+    except CheckFailed as failed:
+        raise failed.error from None
     except KeyboardInterrupt as interruption:
         session.interrupted = True
         print(f"fathom: interrupted{interruption}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ layer is bad is not offered.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,11 @@ class Situation:
     def has_skips(self) -> bool:
         """Whether the network has shortcuts."""
         return self.settings.get("skip.kind", "none") != "none"
+
+    @functools.cached_property
+    def critical(self) -> Remedy | None:
+        """The critical scale of the initial weights, as ``critical_gain`` has it."""
+        return critical_gain(self.settings)
 
     @property
     def depth(self) -> int:
@@ -243,7 +249,7 @@ def _candidate_changes(situation: Situation) -> Iterator[Remedy]:
             yield Remedy("skip=identity", IDENTITY)
         yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
     gains_from_he = activation == "relu" and not is_set("init=he", settings)
-    critical = critical_gain(settings)
+    critical = situation.critical
     if gains_from_he:
         yield Remedy("init=he", HE)
     elif critical is not None:
@@ -295,7 +301,7 @@ def _network_in_words(situation: Situation) -> str:
     """The depth, and the scale of the initial weights where it is not the critical one."""
     settings = situation.settings
     text = _depth_in_words(situation)
-    critical = None if situation.has_skips else critical_gain(settings)
+    critical = None if situation.has_skips else situation.critical
     if critical is None:
         return text
     path, _, value = critical.change.partition("=")

@@ -15,24 +15,27 @@ import numpy as np
 import yaml
 
 from research.config.fields import to_plain
-from research.config.options import TrackedLayers
+from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
+from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
-from research.records.record import Lock, NullRecord, RunRecord, read_info
+from research.records.record import Lock, NullRecord, RunRecord
 from research.records.rows import RecordedRows, read_rows, select_rows
-from research.records.runs import SOURCE_WATCH, Columns
-from research.records.trackers import BackgroundTrackers, Tracker, identity
-from research.records.trackers.wandb import WandbTracker, is_disabled
+from research.records.run_info import read_run_info
+from research.records.runs import METRICS as METRICS_TABLE
+from research.records.runs import PROFILES, SOURCE_WATCH, Columns
+from research.records.table_writer import CorruptTable, rewrite_table
+from research.records.trackers import BackgroundTrackers, Tracker
+from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
 from research.watching.gauges import Gauges
 from research.watching.layers import LayerTable
 from research.watching.slots import COUNT
 from research.watching.watch import Watch
 
-WANDB = "wandb"
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
@@ -81,7 +84,7 @@ class Monitor:
         watch: Watch | None = None,
         *,
         every: int = 1,
-        tracker: str | Mapping[str, Any] | None = None,
+        tracker: str | Sequence[str] | Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
         resume: bool = False,
@@ -93,8 +96,9 @@ class Monitor:
                 ``outputs``.
             watch: what is measured, for the record.
             every: a step in so many is measured.
-            tracker: ``"wandb"``, or a dictionary of Fathom's ``tracker`` settings, such as
-                ``{"project": "mine"}``, to mirror the run in Weights & Biases.
+            tracker: where to mirror the run: ``"wandb"``, ``"tensorboard"``, ``"trackio"`` or
+                ``"mlflow"``, or a list of them; or a dictionary of Fathom's ``tracker`` settings,
+                such as ``{"project": "mine"}``, for Weights & Biases.
             settings: the configuration of the run, nested dictionaries of plain values. ``fathom
                 runs`` filters and sorts by it.
             tags: tags of the run in W&B.
@@ -142,32 +146,29 @@ class Monitor:
         lock = Lock(self.directory)
         try:
             self._read_earlier()
-            _write_config(self.directory, self._config)
+            if self._earlier is None:
+                _write_config(self.directory, self._config)
         except BaseException:
             lock.release()
             raise
         return lock
 
     def _read_earlier(self) -> None:
-        earlier = read_info(self.directory)
-        if earlier is None:
+        file = self.directory / "run.json"
+        if not file.exists():
             return
+        earlier = read_run_info(file)
         self._info["id"] = earlier.get("id") or self._info["id"]
         self._info["resumed"] = earlier.get("resumed") or []
         self._earlier = read_rows(self.directory)
 
     def _make_trackers(self) -> list[Tracker]:
-        if not is_primary() or not self._config["tracker"]["wandb"] or is_disabled():
+        if not is_primary():
             return []
-        tracker = WandbTracker(
-            settings=identity.with_environment(self._config["tracker"]),
-            run_id=self._info["id"],
-            config=self._config,
-            name=identity.run_name(self.directory.absolute().name),
-            group=identity.run_group(self.directory.absolute().parent.name),
-        )
-        self._info["mirrored"] = {tracker.name: tracker.pending}
-        return [tracker]
+        trackers = make_trackers(self.directory, self._info["id"], self._config)
+        if trackers:
+            self._info["mirrored"] = {tracker.name: tracker.pending for tracker in trackers}
+        return trackers
 
     def __enter__(self) -> "Monitor":
         return self
@@ -223,30 +224,48 @@ class Monitor:
             self._write(waiting)
 
     def _start(self, step: int) -> None:
-        """Opens the record at the first step."""
+        """Opens the record at the first step, after the rows of an earlier attempt."""
         self._started_at = time.monotonic()
+        earlier = self._earlier
         if self._lock is None:
             self._record = NullRecord(self._info)
-        else:
+            self._trackers.start()
+        elif earlier is None:
             self._record = RunRecord(self._lock, self._info)
-        self._trackers.start()
-        if self._earlier is not None:
-            self._keep_earlier(self._earlier, step)
+            self._trackers.start()
+        else:
+            self._resume_record(self._lock, earlier, step)
             self._earlier = None
 
-    def _keep_earlier(self, earlier: RecordedRows, step: int) -> None:
-        """Records the rows of an earlier attempt up to a step again."""
-        assert self._record is not None
+    def _resume_record(
+        self,
+        lock: Lock,
+        earlier: RecordedRows,
+        step: int,
+    ) -> None:
+        """Opens the record with the rows of an earlier attempt up to a step.
+
+        Args:
+            lock: the lock on the run directory.
+            earlier: the rows of the earlier attempt.
+            step: the step from which on they are replaced.
+        """
         metrics = _rows_before(earlier.metrics, step)
         profiles = _rows_before(earlier.profiles, step)
-        self._record.update(resumed=[*self._info["resumed"], step])
+        self._info["resumed"] = [*self._info["resumed"], step]
+        _write_config(self.directory, self._config)
+        num_kept = {
+            METRICS_TABLE: rewrite_table(self.directory, METRICS_TABLE, metrics),
+            PROFILES: rewrite_table(self.directory, PROFILES, profiles),
+        }
+        self._record = RunRecord(lock, self._info, keep_rows=num_kept)
+        self._trackers.start()
         if not metrics:
             return
         self._metrics.append(metrics)
         if profiles:
             self._steps += profiles["step"].tolist()
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
-        self._record.add(metrics, profiles)
         self._trackers.log(metrics, profiles, {})
 
     def _write(self, entry: _Entry) -> None:
@@ -359,6 +378,22 @@ class Monitor:
             return
         self._is_closed = True
         atexit.unregister(self._close_at_exit)
+        if self._earlier is not None and self._lock is not None:
+            self._lock.release()  # no step was logged: the earlier record stays as it is
+            return
+        try:
+            self._write_end(status, error)
+        finally:
+            self._trackers.finish(dict(self._info))
+            self._release()
+
+    def _write_end(self, status: str, error: BaseException | None) -> None:
+        """Writes what is left, the final numbers and the verdict.
+
+        Raises:
+            OSError: the disk is full, say; the run has failed then.
+            CorruptTable: the same, where rows that were written have disappeared.
+        """
         try:
             verdict = self.verdict()
             if self._record is None:
@@ -376,9 +411,14 @@ class Monitor:
             if error is not None:
                 info["error"] = f"{type(error).__name__}: {error}"
             self._record.close(**info)
-        finally:
-            self._trackers.finish(dict(self._info))
-            self._release()
+        except (OSError, CorruptTable) as fault:
+            if self._record is not None:
+                self._record.fail(
+                    status="failed",
+                    steps=self._last_step + 1,
+                    error=f"{type(fault).__name__}: {fault}",
+                )
+            raise
 
     def _release(self) -> None:
         """Waits for the trackers, records how far the dashboards are, and unlocks the run."""
@@ -446,7 +486,7 @@ def _describe_layers(table: LayerTable) -> dict[str, Any]:
 def _make_config(
     watch: Watch,
     every: int,
-    tracker: str | Mapping[str, Any] | None,
+    tracker: str | Sequence[str] | Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     tags: Sequence[str],
 ) -> dict[str, Any]:
@@ -467,14 +507,13 @@ def _make_config(
     return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}
 
 
-def _tracker_settings(tracker: str | Mapping[str, Any] | None) -> dict[str, Any]:
+def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
     defaults = {name: to_plain(value) for name, value in asdict(TrackerSettings()).items()}
     if tracker is None or tracker == "none":
         return defaults
-    if isinstance(tracker, str):
-        if tracker != WANDB:
-            raise ValueError(f'tracker must be "wandb", a dictionary or None, got {tracker!r}')
-        return defaults | {"wandb": True}
+    if not isinstance(tracker, Mapping):
+        names = [tracker] if isinstance(tracker, str) else tracker
+        return defaults | _switch_on(names)
     unknown = set(tracker) - set(defaults)
     if unknown:
         known = ", ".join(defaults)
@@ -571,3 +610,18 @@ def _find_divergence(
     if len(backward):
         return step, int(backward[-1])
     return None if math.isfinite(total) else (step, None)
+
+
+def _switch_on(names: Sequence[str]) -> dict[str, bool]:
+    """The settings that switch trackers on."""
+    for name in names:
+        if name not in TRACKER_NAMES:
+            valid = ", ".join(TRACKER_NAMES)
+            raise ValueError(
+                f"tracker must be one of {valid}, a list of them, a dictionary or None, "
+                f"got {name!r}"
+            )
+        package = PACKAGE_OF_TRACKER.get(name)
+        if package and not is_installed(package):
+            raise ValueError(describe_missing_package(package))
+    return dict.fromkeys(names, True)
