@@ -185,8 +185,8 @@ class DepthHistory:
         steps: the measured steps whose numbers are finite, [S].
         profiles: their log profiles, [S, layers].
         is_silent: whether no gradient arrives even at the last layer, [S].
-        states: whether each step is of a kind, [S]: ``silent``, ``cut``, ``vanishing``,
-            ``exploding``.
+        states: whether each step is of a kind, [S]: ``silent``, ``cut``, ``gone`` (either of
+            them), ``vanishing``, ``exploding``.
         start_layer: the layer of the first entry.
     """
 
@@ -286,6 +286,7 @@ def make_history(
         states={
             "silent": is_silent,
             "cut": is_cut,
+            "gone": is_silent | is_cut,
             "vanishing": is_vanishing,
             "exploding": is_exploding,
         },

@@ -1,5 +1,6 @@
 """Findings about the gradient over depth: dead, vanishing and exploding."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from research.diagnosis.depth import DepthHistory, Fit
 from research.diagnosis.episodes import Episode
 from research.diagnosis.findings import Finding, Kind, Severity
 from research.diagnosis.observed import Observed, Theory
+
+GONE = ("silent", "cut")  # states without a gradient in some layer
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,29 @@ def find_depth_findings(ctx: DepthContext) -> list[Finding]:
         ("exploding", _describe_drift),
     ):
         episodes = ctx.history.episodes(state)
+        if state in GONE:
+            episodes = _join_gone(ctx.history, episodes)
         for episode in _worth_telling(episodes):
             found.append(describe(ctx, state, episode))
     return found
+
+
+def _join_gone(history: DepthHistory, episodes: Sequence[Episode]) -> list[Episode]:
+    """Episodes without a gradient, where the one that lasts begins when the gradient was gone.
+
+    A gradient that first ends at a layer and later does not leave the loss was gone all the time.
+    """
+    gone = history.episodes("gone")
+    if not gone or not gone[-1].is_open:
+        return list(episodes)
+    first = gone[-1].first
+    joined = []
+    for episode in episodes:
+        if episode.is_open:
+            joined.append(dataclasses.replace(episode, first=min(first, episode.first)))
+        elif episode.first < first:
+            joined.append(episode)
+    return joined
 
 
 def _worth_telling(episodes: Sequence[Episode]) -> list[Episode]:

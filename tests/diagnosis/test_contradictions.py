@@ -212,6 +212,11 @@ def test_a_run_that_still_improves_is_left_alone():
     assert judge_rows(*repeat(HEALTHY, 300), observed=observe(losses)).kind == "healthy"
 
 
+def test_a_huge_loss_that_hardly_falls_is_not_learning():
+    losses = np.linspace(16_920, 16_919, 300)
+    assert judge_rows(*repeat(HEALTHY, 300), observed=observe(losses)).kind == "not_learning"
+
+
 def make_config(activation, variance, width=256):
     """A plain network of depth 48."""
     return Config(
