@@ -1,6 +1,7 @@
 """Findings about the gradient over depth: dead, vanishing and exploding."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -231,6 +232,10 @@ def _explain(
     ratio = words.format_ratio(depth.order_of_magnitude(profile, extreme))
     share = f"{ratio} of" if state == "vanishing" else f"{ratio} times"
     layer = ctx.layer(extreme)
+    jump = depth.largest_jump(profile, extreme)
+    if jump is not None:
+        change = _describe_jump(ctx, profile, jump)
+        return f"{change}; {layer} gets {share} what {ctx.last_layer} gets."
     is_steady = fitted.kind == state and depth.is_geometric(profile, fitted)
     if len(profile) <= 2 or not is_steady:
         return f"{layer} gets {share} the squared gradient of {ctx.last_layer}."
@@ -242,6 +247,15 @@ def _explain(
         f"the squared gradient {verb} by a factor of {factor} per layer towards the "
         f"input{in_brackets}, so {layer} gets {share} what {ctx.last_layer} gets."
     )
+
+
+def _describe_jump(ctx: DepthContext, profile: np.ndarray, jump: int) -> str:
+    """How the squared gradient changes between two neighbours."""
+    change = float(profile[jump] - profile[jump + 1]) / math.log(10)
+    ratio = words.format_ratio(change)
+    verb = f"falls to {ratio} of itself" if change < 0 else f"grows {ratio} times"
+    above = ctx.layer(jump + 1) if jump + 2 < len(profile) else ctx.last_layer
+    return f"the squared gradient {verb} from {above} to {ctx.layer(jump)} alone"
 
 
 def factor_details(
