@@ -176,9 +176,10 @@ def largest_jump(profile: np.ndarray, extreme: int) -> int | None:
     Returns:
         The entry below the jump, towards the input.
     """
-    changes = profile[extreme:-1] - profile[extreme + 1 :]
-    if len(changes) < LEAST_INCREMENTS or not np.isfinite(changes).all():
+    logs = profile[extreme:]
+    if len(logs) <= LEAST_INCREMENTS or not np.isfinite(logs).all():
         return None
+    changes = logs[:-1] - logs[1:]
     sizes = changes * np.sign(profile[extreme])
     position = int(np.argmax(sizes))
     is_large = sizes[position] >= max(math.log(JUMP), abs(profile[extreme]) / 2)
