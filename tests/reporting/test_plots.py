@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from research.diagnosis.prediction import factor_with, profile_with
 from research.reporting.aggregation import group_runs, summarize
 from research.reporting.layout import Layout, arm_titles, choose_layout, split_arms
 from research.reporting.plots.arrangement import PlotOptions, is_geometric, is_logarithmic, thinned
@@ -311,6 +312,34 @@ def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_la
     np.testing.assert_allclose(predicted[0], mean[-1] * 0.5**8)
     assert axes.get_title() == "step 0"
     assert axes.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
+
+
+def predicted_line(drawing):
+    (axes,) = drawing.figure.axes
+    (line,) = dashed_lines(axes)
+    return np.asarray(line.get_ydata())
+
+
+def test_the_prediction_of_a_profile_bends_where_the_factor_varies_over_layers(outputs):
+    settings = {"model.depth": 16, "skip.kind": "identity", "activation.kind": "tanh"}
+    verdict = {"theory": factor_with(settings)}
+    run = write_run(outputs / "a", settings, verdict=verdict, signal=np.ones((1, 17)))
+
+    predicted = predicted_line(draw([run], kind="profile"))
+
+    factors = predicted[:-1] / predicted[1:]
+    assert predicted[-1] == 1.0
+    assert np.all(np.diff(factors) < 0)  # the signal grows, so each layer adds less
+    np.testing.assert_allclose(predicted**2, np.exp(profile_with(settings)))
+
+
+def test_data_of_another_variance_have_the_factor_that_was_predicted_for_them(outputs):
+    settings = {"model.depth": 16, "skip.kind": "identity", "activation.kind": "tanh"}
+    run = write_run(outputs / "a", settings, verdict={"theory": 4.0}, signal=np.ones((1, 17)))
+
+    predicted = predicted_line(draw([run], kind="profile"))
+
+    np.testing.assert_allclose(predicted, 2.0 ** np.arange(16, -1, -1))
 
 
 def test_a_profile_has_a_row_of_panels_for_each_step(sweep):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from research.diagnosis.depth import skipped_layers
+from research.diagnosis.prediction import profile_with
 from research.gauges.table import SIGNAL_GRAD
 from research.records.queries import stack_padded
 from research.records.runs import Run
@@ -25,10 +27,12 @@ from research.reporting.panels import plot_profile, theory_handle
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
 from research.reporting.quantities import PREDICTED_FACTOR
+from research.theory.profiles import factor_per_layer
 
 FIRST = "first"
 LAST = "last"
 DEPTH = "model.depth"
+SAME_PREDICTION = 0.1  # nats over all layers by which two predictions may differ
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 
 
@@ -42,7 +46,7 @@ class MeanProfile:
         count: how many runs are averaged.
         num_left_out: how many runs have no profile at this step, or did not end well.
         has_zeros: whether a value of some run is exactly 0.
-        factor: what mean-field theory predicts for a layer over the next one, or None.
+        predicted: what mean-field theory predicts for each layer over the last one [N+1], or None.
     """
 
     style: CurveStyle
@@ -50,7 +54,7 @@ class MeanProfile:
     count: int
     num_left_out: int
     has_zeros: bool
-    factor: float | None
+    predicted: np.ndarray | None
 
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
@@ -87,7 +91,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
                 of_panel.append(average_profile(group, gauge, step, curve_style, is_log))
             profiles.append(of_panel)
     every_profile = [profile for of_panel in profiles for profile in of_panel]
-    has_theory = any(profile.factor is not None for profile in every_profile)
+    has_theory = any(profile.predicted is not None for profile in every_profile)
     legend = styles.handles(has_markers=False)
     if has_theory:
         legend.append(theory_handle())
@@ -102,7 +106,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             plot_profile(
                 panel,
                 profile.averaged,
-                factor=profile.factor,
+                predicted=profile.predicted,
                 color=profile.style.color,
                 linestyle=profile.style.linestyle,
             )
@@ -204,20 +208,36 @@ def average_profile(
         count=len(rows),
         num_left_out=len(group.runs) - len(rows),
         has_zeros=has_zeros and is_log,
-        factor=_predicted_factor(group, gauge, step) if rows else None,
+        predicted=_predict(group, gauge, step, len(rows[0]) - 1) if rows else None,
     )
 
 
-def _predicted_factor(
+def _predict(
     group: Group,
     gauge: str,
     step: str,
-) -> float | None:
-    """The predicted gradient at a layer over that at the next one, at the first step."""
+    num_layers: int,
+) -> np.ndarray | None:
+    """The predicted gradient at each layer over that at the last one [N+1], at the first step.
+
+    The runs recorded the factor a layer that was predicted for their own data. Where that for
+    standardised inputs is the same, its profile is theirs as well; else every layer has the factor.
+    """
     if gauge != SIGNAL_GRAD.name or step not in (FIRST, "0"):
         return None
-    squared = summarize(group, PREDICTED_FACTOR).mean
-    return math.sqrt(squared) if math.isfinite(squared) else None
+    recorded = summarize(group, PREDICTED_FACTOR).mean
+    if not math.isfinite(recorded) or recorded <= 0:
+        return None
+    run = group.runs[0]
+    distance = np.arange(num_layers, -1, -1)
+    constant = math.log(recorded) * distance
+    profile = None if run.is_watched else profile_with(run.config)
+    if profile is None or len(profile) != len(constant):
+        return np.exp(constant / 2)
+    factor = factor_per_layer(profile, skipped_layers(num_layers))
+    difference = num_layers * abs(math.log(factor / recorded))
+    squared = profile if difference <= SAME_PREDICTION else constant
+    return np.exp(squared / 2)
 
 
 def _titles(
