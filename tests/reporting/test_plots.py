@@ -314,6 +314,18 @@ def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_la
     assert axes.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
 
 
+def test_the_lines_of_a_profile_have_sparse_markers_that_the_legend_names(sweep):
+    drawing = draw(select_runs(["depth=64"]), kind="profile", steps="first")
+
+    (axes,) = drawing.figure.axes
+    (legend,) = drawing.figure.legends
+    lines = [line for line in axes.lines if line.get_marker() != "None"]
+    markers = [line.get_marker() for line in lines]
+    named = [handle.get_marker() for handle in legend.legend_handles]
+    assert markers == named[:2] == ["o", "s"]
+    assert [line.get_markevery() for line in lines] == [(0, 8), (4, 8)]
+
+
 def predicted_line(drawing):
     (axes,) = drawing.figure.axes
     (line,) = dashed_lines(axes)

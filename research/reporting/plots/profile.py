@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from research.diagnosis.depth import skipped_layers
@@ -33,6 +34,7 @@ FIRST = "first"
 LAST = "last"
 DEPTH = "model.depth"
 SAME_PREDICTION = 0.1  # nats over all layers by which two predictions may differ
+NUM_MARKERS = 8  # of a line, so that it can be told apart in grey
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 
 
@@ -92,7 +94,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             profiles.append(of_panel)
     every_profile = [profile for of_panel in profiles for profile in of_panel]
     has_theory = any(profile.predicted is not None for profile in every_profile)
-    legend = styles.handles(has_markers=False)
+    legend = styles.handles(has_markers=True)
     if has_theory:
         legend.append(theory_handle())
     figure, axes = arrangement.make_panels(
@@ -102,14 +104,9 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     )
     titles = _titles(steps, [title for title, _ in facets], runs, gauge)
     for panel, title, of_panel in zip(axes, titles, profiles, strict=True):
-        for profile in of_panel:
-            plot_profile(
-                panel,
-                profile.averaged,
-                predicted=profile.predicted,
-                color=profile.style.color,
-                linestyle=profile.style.linestyle,
-            )
+        for position, profile in enumerate(of_panel):
+            marker = profile.style.marker if styles.has_legend else None
+            draw_profile(panel, profile, marker=marker, shift=position / len(of_panel))
         panel.set_title(title)
         panel.set_xlabel("layer (0: input)")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -123,6 +120,35 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     notes = _notes(every_profile, every_group, is_log) + styles.notes
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"profile_{gauge}", notes)
+
+
+def draw_profile(
+    axes: Axes,
+    profile: MeanProfile,
+    *,
+    marker: str | None = None,
+    shift: float = 0.0,
+) -> None:
+    """Draws a mean over the layers with its interval and its prediction.
+
+    Args:
+        axes: where to draw.
+        profile: what is drawn.
+        marker: the shape of the sparse markers on the line; None for none.
+        shift: where the first marker is, from 0 at the first layer to 1 at that of the second one,
+            so that the markers of several lines do not cover each other.
+    """
+    gap = max(1, len(profile.averaged.mean) // NUM_MARKERS)
+    plot_profile(
+        axes,
+        profile.averaged,
+        predicted=profile.predicted,
+        color=profile.style.color,
+        linestyle=profile.style.linestyle,
+        marker=marker,
+        markevery=(int(shift * gap), gap),
+        markersize=3.5,
+    )
 
 
 def _parse_steps(
