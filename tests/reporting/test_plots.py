@@ -304,8 +304,9 @@ def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_la
 
     (axes,) = drawing.figure.axes
     rows = np.stack([run.profiles["signal_grad"][0] for run in runs])
-    ((_, mean),) = solid_lines(axes)
+    *seeds, mean = [y for _, y in solid_lines(axes)]
     np.testing.assert_allclose(mean, stats.gmean(rows))
+    np.testing.assert_allclose(seeds, rows)
     (prediction,) = dashed_lines(axes)
     predicted = np.asarray(prediction.get_ydata())
     np.testing.assert_allclose(predicted[-1], mean[-1])
@@ -324,6 +325,33 @@ def test_the_lines_of_a_profile_have_sparse_markers_that_the_legend_names(sweep)
     named = [handle.get_marker() for handle in legend.legend_handles]
     assert markers == named[:2] == ["o", "s"]
     assert [line.get_markevery() for line in lines] == [(0, 8), (4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_thin", "num_bands", "words"),
+    [
+        (1, 0, 0, "one run each"),
+        (3, 3, 0, "geometric mean over 3 seeds, thin lines: single seeds"),
+        (4, 0, 1, "geometric mean over 4 seeds, shaded: 95 % interval of the mean"),
+    ],
+)
+def test_few_seeds_are_drawn_instead_of_their_interval(
+    outputs,
+    num_seeds,
+    num_thin,
+    num_bands,
+    words,
+):
+    for seed in range(num_seeds):
+        signal = [[10.0 ** -(3 + seed), 1.0]]
+        write_run(outputs / str(seed), {"model.depth": 1, "seed": seed}, signal=signal)
+
+    drawing = draw(select_runs([]), kind="profile")
+
+    (axes,) = drawing.figure.axes
+    assert len(solid_lines(axes)) == num_thin + 1
+    assert len(axes.collections) == num_bands
+    assert words in drawing.notes
 
 
 def predicted_line(drawing):

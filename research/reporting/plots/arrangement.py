@@ -520,12 +520,18 @@ def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
     return kept
 
 
-def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
+def count_in_words(
+    counts: Iterable[int],
+    *,
+    is_log: bool = False,
+    has_band: bool = True,
+) -> str:
     """What a line is: ``mean over 3 seeds``; without a word where there is nothing to average.
 
     Args:
         counts: how many seeds each mean has.
         is_log: whether the means are geometric.
+        has_band: whether a mean has its interval around it.
     """
     found = [count for count in counts if count]
     most = max(found, default=0)
@@ -534,7 +540,8 @@ def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
     mean = "geometric mean" if is_log else "mean"
     fewest = min(found)
     seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f"{mean} over {seeds} seeds, shaded: 95 % interval of the mean"
+    words = f"{mean} over {seeds} seeds"
+    return f"{words}, shaded: 95 % interval of the mean" if has_band else words
 
 
 def share_limits(axes: Sequence[Axes], *, has_same_x: bool = True) -> None:

@@ -34,6 +34,8 @@ FIRST = "first"
 LAST = "last"
 DEPTH = "model.depth"
 SAME_PREDICTION = 0.1  # nats over all layers by which two predictions may differ
+FEW_SEEDS = 3  # up to here, the interval of a logarithm can span decades that no seed has
+SEED_WIDTH = 0.5  # of the line of a single seed
 NUM_MARKERS = 8  # of a line, so that it can be told apart in grey
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 
@@ -44,7 +46,9 @@ class MeanProfile:
 
     Attributes:
         style: how it looks.
-        averaged: the mean over runs with its interval [N], geometric on a logarithmic axis.
+        averaged: the mean over runs with its interval [N], geometric on a logarithmic axis. It has
+            no interval where there are few seeds.
+        seeds: the curve of each run [M, N] instead of an interval; empty where there is one.
         count: how many runs are averaged.
         num_left_out: how many runs have no profile at this step, or did not end well.
         has_zeros: whether a value of some run is exactly 0.
@@ -53,6 +57,7 @@ class MeanProfile:
 
     style: CurveStyle
     averaged: Averaged
+    seeds: np.ndarray
     count: int
     num_left_out: int
     has_zeros: bool
@@ -128,8 +133,9 @@ def draw_profile(
     *,
     marker: str | None = None,
     shift: float = 0.0,
+    with_theory: bool = True,
 ) -> None:
-    """Draws a mean over the layers with its interval and its prediction.
+    """Draws a mean over the layers with its interval, or few seeds, and its prediction.
 
     Args:
         axes: where to draw.
@@ -137,17 +143,26 @@ def draw_profile(
         marker: the shape of the sparse markers on the line; None for none.
         shift: where the first marker is, from 0 at the first layer to 1 at that of the second one,
             so that the markers of several lines do not cover each other.
+        with_theory: whether the prediction is drawn.
     """
+    for curve in profile.seeds:
+        axes.plot(
+            curve,
+            color=profile.style.color,
+            linestyle=profile.style.linestyle,
+            linewidth=SEED_WIDTH,
+            alpha=0.6,
+        )
     gap = max(1, len(profile.averaged.mean) // NUM_MARKERS)
     plot_profile(
         axes,
         profile.averaged,
-        predicted=profile.predicted,
+        predicted=profile.predicted if with_theory else None,
         color=profile.style.color,
         linestyle=profile.style.linestyle,
         marker=marker,
         markevery=(int(shift * gap), gap),
-        markersize=3.5,
+        markersize=3,
     )
 
 
@@ -228,9 +243,16 @@ def average_profile(
             rows.append(row)
     values = stack_padded(rows)
     has_zeros = bool(np.any(values == 0))
+    averaged = average_with_interval(values, is_geometric=is_log)
+    seeds = values[:0]
+    if 1 < len(rows) <= FEW_SEEDS:
+        unknown = np.full_like(averaged.mean, np.nan)
+        averaged = Averaged(averaged.mean, unknown, unknown)
+        seeds = np.where(values > 0, values, np.nan) if is_log else values
     return MeanProfile(
         style=curve_style,
-        averaged=average_with_interval(values, is_geometric=is_log),
+        averaged=averaged,
+        seeds=seeds,
         count=len(rows),
         num_left_out=len(group.runs) - len(rows),
         has_zeros=has_zeros and is_log,
@@ -302,7 +324,7 @@ def _notes(
     groups: Sequence[Group],
     is_log: bool,
 ) -> list[str]:
-    notes = [arrangement.count_in_words((profile.count for profile in profiles), is_log=is_log)]
+    notes = [_average_in_words(profiles, is_log)]
     num_left_out = sum(profile.num_left_out for profile in profiles)
     if num_left_out:
         notes.append(
@@ -314,3 +336,14 @@ def _notes(
     if any(profile.has_zeros for profile in profiles):
         notes.append("values that are exactly 0 are not drawn")
     return notes
+
+
+def _average_in_words(profiles: Sequence[MeanProfile], is_log: bool) -> str:
+    """What a line is, and what is around it."""
+    counts = [profile.count for profile in profiles]
+    has_band = max(counts, default=0) > FEW_SEEDS
+    words = arrangement.count_in_words(counts, is_log=is_log, has_band=has_band)
+    if not any(len(profile.seeds) for profile in profiles):
+        return words
+    which = f"single seeds, where they are at most {FEW_SEEDS}" if has_band else "single seeds"
+    return f"{words}, thin lines: {which}"
