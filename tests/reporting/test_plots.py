@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from research.diagnosis.prediction import factor_with, profile_with
@@ -232,10 +233,30 @@ def test_a_figure_says_what_is_not_averaged(sweep):
     drawing = draw(select_runs([]), kind="line")
 
     assert drawing.notes == [
+        "digits, relu, 20 steps",
         "mean over 2 to 3 seeds, shaded: 95 % interval of the mean",
         "not averaged: 1 diverged, 1 missing",
         "open markers: not all runs ended well",
     ]
+
+
+def write_tanh_run(directory, depth):
+    settings = {"model.depth": depth, "activation.kind": "tanh", "optimizer.learning_rate": 0.5}
+    write_run(directory, settings, signal=np.ones((1, depth + 1)))
+    words = [f"model.depth={depth}", "activation=tanh", "optimizer.learning_rate=0.5", "seed=0"]
+    (directory / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
+
+
+def test_a_figure_says_what_all_its_runs_have_in_common(outputs):
+    for depth in (2, 4):
+        write_tanh_run(outputs / str(depth), depth)
+
+    both = draw(select_runs([]), kind="line", y="steps")
+    one = draw(select_runs(["depth=2"]), kind="profile")
+
+    assert both.notes[0] == "digits, tanh, learning rate 0.5, 20 steps"
+    assert one.notes[0] == "digits, tanh, depth 2, learning rate 0.5, 20 steps"
+    assert "verdicts and factors per layer are of the squared gradient, ‖∂L/∂h‖²" in one.notes
 
 
 def test_a_place_where_every_run_diverged_has_a_cross(outputs):

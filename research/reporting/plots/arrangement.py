@@ -40,6 +40,7 @@ from research.reporting.layout import MANY_SETTINGS, Layout
 from research.reporting.quantities import label_of
 from research.reporting.varied_settings import (
     distinct_values,
+    fixed_in_words,
     is_number,
     named_value,
     setting_text,
@@ -402,6 +403,12 @@ def add_panel_legend(axes: Axes, handles: Sequence[Line2D]) -> None:
             handlelength=1.4,
             borderpad=0.2,
         )
+
+
+def begin_notes(runs: Sequence[Run]) -> list[str]:
+    """The first note of a figure: what all runs have in common; empty where that is nothing."""
+    words = fixed_in_words(runs)
+    return [words] if words else []
 
 
 def add_notes(figure: Figure, notes: Iterable[str]) -> None:

@@ -37,6 +37,7 @@ SAME_PREDICTION = 0.1  # nats over all layers by which two predictions may diffe
 FEW_SEEDS = 3  # up to here, the interval of a logarithm can span decades that no seed has
 SEED_WIDTH = 0.5  # of the line of a single seed
 NUM_MARKERS = 8  # of a line, so that it can be told apart in grey
+SQUARED = "verdicts and factors per layer are of the squared gradient, ‖∂L/∂h‖²"
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 
 
@@ -122,7 +123,10 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         row_start.set_ylabel(arrangement.gauge_label(gauge))
     arrangement.add_legend(figure, legend)
     every_group = group_runs(runs, [*layout.series, *layout.facets])
-    notes = _notes(every_profile, every_group, is_log) + styles.notes
+    notes = arrangement.begin_notes(runs)
+    notes += _notes(every_profile, every_group, is_log) + styles.notes
+    if gauge == SIGNAL_GRAD.name:
+        notes.append(SQUARED)
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"profile_{gauge}", notes)
 
