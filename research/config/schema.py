@@ -238,7 +238,7 @@ def _has_effect(declared: Setting, values: Mapping[str, Any]) -> bool:
     for name, valid in declared.only_with.items():
         if values.get(name) not in [to_plain(value) for value in valid]:
             return False
-    return declared.needs is None or bool(values.get(declared.needs))
+    return not declared.needs or any(values.get(name) for name in declared.needs)
 
 
 @dataclass(frozen=True)

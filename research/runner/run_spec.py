@@ -11,6 +11,9 @@ from typing import Any
 
 from research.config.family import has_family, to_family
 from research.config.fields import to_plain
+from research.config.layer_formats import PATH as LAYERS_PATH
+from research.config.layer_formats import kinds_in
+from research.config.packages import check_trackers
 from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
@@ -26,11 +29,12 @@ NOT_IN_RUN_ID = (
     "tracker.",
     "mesh.",
     "checkpoint.",
+    "diagnose.every",
     "data.raw_dir",
     "data.download",
 )
 # Settings that are part of it only where they are set, so that the ids of older runs stay.
-IN_RUN_ID_IF_SET = ("diagnose.stop",)
+IN_RUN_ID_IF_SET = ("diagnose.stop", "precision.layers")
 # Settings that do not change the program.
 NOT_IN_PROGRAM = ("name", "tags", "notes", "tracker.", "diagnose.")
 ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
@@ -49,6 +53,7 @@ def to_checked_config(composed: Any) -> Config:
 
     config = choose_depth(to_config(composed))
     check_data(config)
+    check_trackers(config.tracker)
     return config
 
 
@@ -100,7 +105,9 @@ def group_key(config: Config, *, families: bool = True) -> str:
         if item.path.startswith(NOT_IN_PROGRAM):
             continue
         declared = item.declared
-        if declared is None or not declared.traced or declared.shared:
+        if item.path == LAYERS_PATH:  # which layers have which of the formats is traced
+            compiled[item.path] = [kind.name for kind in kinds_in(item.value)]
+        elif declared is None or not declared.traced or declared.shared:
             compiled[item.path] = to_plain(item.value)
         elif declared.switch:
             compiled[item.path] = item.value > 0

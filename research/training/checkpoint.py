@@ -9,6 +9,7 @@ spend.
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from research.training.layer_params import has_layer_axis
 from research.training.state import TrainState
 
 FOLDER = "checkpoints"
+REPLAY_FOLDER = "replay"  # a checkpoint from before a severe finding, for ``fathom replay``
 CLOSED_LOOP = "Event loop is closed"  # what asyncio raises
 # The least time between checkpoints, as a multiple of the time that the last ones took to write.
 PAUSE_FACTOR = 50
@@ -149,11 +151,19 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The checkpoints of the run in ``directory``. A new one replaces the one before."""
+    """The checkpoints of the run in ``directory``. A new one replaces the one before.
 
-    def __init__(self, directory: Path):
+    Attributes:
+        run: the name of the run.
+        folder: where they are.
+        is_suspect: whether a severe finding was seen. The next checkpoint that is replaced is then
+            kept, once, in the folder ``replay`` of the run.
+    """
+
+    def __init__(self, directory: Path, folder: str = FOLDER):
         self.run = directory.name
-        self.folder = directory.absolute() / FOLDER
+        self.folder = directory.absolute() / folder
+        self.is_suspect = False
 
     @property
     def has_checkpoint(self) -> bool:
@@ -178,7 +188,23 @@ class Checkpoints:
         except BaseException:
             self._remove_incomplete()
             raise
+        if self.is_suspect:
+            self.keep_for_replay(before=checkpoint.step)
         self._remove_if(lambda name: name != folder.name)
+
+    def keep_for_replay(self, before: float = math.inf) -> None:
+        """Moves the last checkpoint to the folder ``replay``, unless that holds one already.
+
+        Args:
+            before: the checkpoint must be of a step before this one.
+        """
+        kept = self.folder.parent / REPLAY_FOLDER
+        steps = [step for step in self._steps() if step < before]
+        if not steps or kept.exists():
+            return
+        kept.mkdir()
+        name = str(max(steps))
+        (self.folder / name).rename(kept / name)
 
     def read(self, expected_specs: Callable[[], ArraySpecs]) -> Checkpoint | None:
         """The last checkpoint; None where there is none.

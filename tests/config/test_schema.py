@@ -46,9 +46,9 @@ def conditions_of(item) -> dict[str, Any]:
         conditions = {"mesh.coordinator": "host:1", "mesh.processes": 1, "mesh.process": 0}
     for name, values in item.declared.only_with.items():
         conditions[f"{group}.{name}"] = values[0]
-    if item.declared.needs == "wandb":
+    if "wandb" in item.declared.needs:
         conditions["tracker.wandb"] = True
-    if item.declared.needs == "inspect":
+    if "inspect" in item.declared.needs:
         conditions["measure.inspect"] = ("sharpness",)
     return conditions
 
@@ -222,7 +222,7 @@ def other_value(path, value):
 
 
 def test_the_same_configuration_has_the_same_id_and_any_other_has_another():
-    changes_no_number = ("tags", "notes", "tracker.", "mesh.", "checkpoint.")
+    changes_no_number = ("tags", "notes", "tracker.", "mesh.", "checkpoint.", "diagnose.every")
     base = run_id("study", Config())
     ids = {"another study": run_id("another study", Config())}
     for item in iter_fields(Config()):
