@@ -268,9 +268,12 @@ def profile_with(settings: Mapping[str, Any]) -> np.ndarray | None:
         settings: the run's configuration by dotted path.
 
     Returns:
-        See ``predicted_profile``.
+        See ``predicted_profile``; None for a record with a value that this version does not know.
     """
-    config = config_from_settings(settings, THEORY_GROUPS)
+    try:
+        config = config_from_settings(settings, THEORY_GROUPS)
+    except (KeyError, ValueError):
+        return None
     return predicted_profile(
         config,
         inputs=TYPICAL_INPUTS,

@@ -249,14 +249,11 @@ def fixed_in_words(runs: Sequence[Run]) -> str:
         values = distinct_values(runs, path)
         if len(values) == 1 and values[0] is not None:
             parts.append(named_value(path, values[0]))
-    lengths = {run.info.get("steps") for run in runs if run.status == "done"}
-    if len(lengths) == 1 and None not in lengths:
-        parts.append(_count_steps(lengths.pop()))
+    lengths = {run.info.get("steps") for run in runs if run.status == "done"} - {None}
+    if len(lengths) == 1:
+        (steps,) = lengths
+        parts.append("1 step" if steps == 1 else f"{steps} steps")
     return ", ".join(parts)
-
-
-def _count_steps(steps: int) -> str:
-    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def _written_for_all(runs: Sequence[Run]) -> list[str]:
