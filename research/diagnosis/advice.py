@@ -76,6 +76,7 @@ class Situation:
         others: the names of the kinds that were found besides.
         initial_others: those of them that held at the first step already.
         quantity: of a divergence, what was not finite first.
+        was_healthy: whether the gradient over depth was healthy at the first measured step.
     """
 
     finding: Finding
@@ -84,6 +85,7 @@ class Situation:
     others: Sequence[str] = ()
     initial_others: Sequence[str] = ()
     quantity: str = ""
+    was_healthy: bool = True
 
     @property
     def is_initial(self) -> bool:
@@ -334,10 +336,15 @@ def _advise_after_onset(situation: Situation) -> Advice:
     """Advice on a network that was healthy at first, but perhaps only just."""
     if keeps_gradient(situation.settings, ""):
         return Advice(_onset_in_words(situation), _after_onset(situation))
-    cause = (
-        f"{_depth_in_words(situation)} carries the gradient badly from the start, and the updates "
-        f"up to step {situation.finding.first_step} did the rest"
-    )
+    depth = _depth_in_words(situation)
+    step = situation.finding.first_step
+    if situation.was_healthy:
+        cause = f"{depth} was healthy at the start, and the updates up to step {step} ended that"
+    else:
+        cause = (
+            f"{depth} carries the gradient badly from the start, and the updates up to step {step} "
+            "did the rest"
+        )
     return Advice(cause, _for_network_and_rate(situation))
 
 

@@ -241,6 +241,10 @@ class DepthHistory:
         """The step of a row."""
         return int(self.steps[row])
 
+    def is_healthy_first(self) -> bool:
+        """Whether the first step is in none of the states; true where no step was measured."""
+        return not any(state[:1].any() for state in self.states.values())
+
     def fit_first(self) -> Fit | None:
         """The fit of the first step, where there is a gradient."""
         if not len(self) or self.is_silent[0]:

@@ -261,6 +261,27 @@ def factor_with(settings: Mapping[str, Any], change: str = "") -> float | None:
     return _typical_factor(config)
 
 
+def profile_with(settings: Mapping[str, Any]) -> np.ndarray | None:
+    """The predicted backward signal at initialisation, on standardised inputs.
+
+    Args:
+        settings: the run's configuration by dotted path.
+
+    Returns:
+        See ``predicted_profile``; None for a record with a value that this version does not know.
+    """
+    try:
+        config = config_from_settings(settings, THEORY_GROUPS)
+    except (KeyError, ValueError):
+        return None
+    return predicted_profile(
+        config,
+        inputs=TYPICAL_INPUTS,
+        mean_square=1.0,
+        batch_size=config.train.batch_size,
+    )
+
+
 @functools.lru_cache(maxsize=4096)
 def _typical_factor(config: Config) -> float | None:
     """The predicted factor a layer of a run on standardised inputs."""

@@ -184,6 +184,7 @@ def add_advice(
             initial_others=initial_names,
             others=[name for name in names if name != finding.kind.name],
             quantity=divergence.quantity if divergence else "",
+            was_healthy=history.is_healthy_first(),
         )
         advised.append(advise(situation))
     return advised

@@ -17,6 +17,7 @@ from research.reporting.aggregation import Averaged, average_with_range
 from research.reporting.figures import PALETTE
 
 THEORY: dict[str, Any] = {"color": "black", "linestyle": "--"}
+DARKER = 0.5  # times the lightness of the curve that a prediction belongs to
 LEAST_CELL = 0.14  # inches that a column of a map needs for its numbers
 
 
@@ -74,23 +75,37 @@ def plot_profile(
     averaged: Averaged,
     *,
     factor: float | None = None,
+    predicted: np.ndarray | None = None,
     label: str | None = None,
     **style: Any,
 ) -> None:
     """A gauge over the layers, with what theory predicts from the last layer down.
 
+    A prediction for each layer is dashed in a darker shade of the curve's colour, so that the
+    predictions of several curves can be told apart; a constant factor is dashed in black.
+
     Args:
         axes: where to draw.
         averaged: the gauge at each layer [N+1].
         factor: what theory predicts for the value at a layer over that at the next one.
+        predicted: what theory predicts for the value at each layer over that at the last one [N+1].
         label: the entry in the legend.
         **style: passed to ``axes.plot``.
     """
     layers = np.arange(len(averaged.mean))
     plot_average(axes, layers, averaged, label=label, **style)
+    last = averaged.mean[-1]
     if factor is not None:
         distance = layers[::-1]
-        plot_theory(axes, layers, averaged.mean[-1] * factor**distance)
+        plot_theory(axes, layers, last * factor**distance)
+    if predicted is not None:
+        shade = darker(axes.lines[-1].get_color())
+        plot_theory(axes, layers, last * predicted, color=shade)
+
+
+def darker(colour: Any) -> tuple[float, ...]:
+    """A darker shade of a colour, which can be seen on the colour itself."""
+    return tuple(DARKER * part for part in to_rgb(colour))
 
 
 def relative_gradient(runs: Sequence[Run], step: int = 0) -> Averaged:
@@ -339,9 +354,10 @@ def plot_theory(
     *,
     label: str | None = None,
     linewidth: float = 0.9,
+    color: Any = THEORY["color"],
 ) -> None:
-    """Draws a prediction as a dashed black line; empty ``x`` and ``y`` add only a legend entry."""
-    axes.plot(x, y, linewidth=linewidth, label=label, **THEORY)
+    """Draws a prediction as a dashed line; empty ``x`` and ``y`` add only a legend entry."""
+    axes.plot(x, y, linewidth=linewidth, label=label, **{**THEORY, "color": color})
 
 
 def theory_handle(label: str = "mean-field theory") -> Line2D:

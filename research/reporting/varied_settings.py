@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from research.config.naming import NOT_IN_RUN_NAME
+from research.config.naming import NOT_IN_RUN_NAME, given_values
 from research.config.schema import Config, flatten, setting_paths
 from research.config.validation import choices_of
 from research.records.runs import Run, natural_order
@@ -15,6 +15,10 @@ SEED = "seed"
 RECORDING = ("measure", "train.eval_every")
 # Settings with the same number of values: the first of these is the more telling one.
 PREFERRED = ("model.depth", "init.sigma_w", "optimizer.learning_rate", "model.width")
+# What a figure says of runs that agree in it.
+FIXED = ("data.name", "activation.kind", "model.depth")
+LENGTHS = ("train.steps", "train.epochs")
+MAX_WRITTEN = 4  # further settings that a figure names
 # The last words of several settings, which need their group to be understood.
 AMBIGUOUS = ("kind", "level", "every")
 SYMBOLS = {"init.sigma_w": "σ_w", "init.sigma_b": "σ_b"}
@@ -231,3 +235,37 @@ def named_value(path: str, value: Any) -> str:
     if isinstance(value, str) and value != "none":
         return value
     return f"{short_name(path)} {setting_text(value)}"
+
+
+def fixed_in_words(runs: Sequence[Run]) -> str:
+    """What all runs have in common, such as ``fashion_mnist, tanh, depth 64, 300 steps``.
+
+    These are the data, the activation, the depth and the length of the training, and a few settings
+    that were written for every run and are not the default. It is empty for runs that have none.
+    """
+    parts = []
+    written = [path for path in _written_for_all(runs) if path not in (*FIXED, *LENGTHS)]
+    for path in [*FIXED, *written[:MAX_WRITTEN]]:
+        values = distinct_values(runs, path)
+        if len(values) == 1 and values[0] is not None:
+            parts.append(named_value(path, values[0]))
+    lengths = {run.info.get("steps") for run in runs if run.status == "done"} - {None}
+    if len(lengths) == 1:
+        (steps,) = lengths
+        parts.append("1 step" if steps == 1 else f"{steps} steps")
+    return ", ".join(parts)
+
+
+def _written_for_all(runs: Sequence[Run]) -> list[str]:
+    """The settings that were written for every run, without those of the record and the data."""
+    first, *others = [given_values(run.overrides) for run in runs]
+    paths = []
+    for word in first:
+        path = word if word in DEFAULTS else f"{word}.kind"
+        is_shared = all(word in other for other in others)
+        is_hidden = is_recording(path) or path == SEED or path.startswith("data.")
+        if not is_shared or is_hidden or path not in DEFAULTS:
+            continue
+        if distinct_values(runs, path) != [DEFAULTS[path]]:
+            paths.append(path)
+    return paths

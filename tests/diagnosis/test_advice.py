@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from research.diagnosis import findings
 from research.diagnosis.advice import MOST_REMEDIES, RULES
 from research.diagnosis.findings import KINDS
 from research.diagnosis.observed import Observed
@@ -48,6 +49,22 @@ def first_remedy(rows, diverged=None, observed=None, **changes):
 )
 def test_the_first_remedy_of_a_gradient_over_depth(rows, changes, change):
     assert first_remedy(rows, **changes) == change
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        (HEALTHY, "was healthy at the start, and the updates up to step 5 ended that"),
+        (EXPLODING, "carries the gradient badly from the start, and the updates up to step 5"),
+    ],
+)
+def test_the_cause_of_what_came_with_training_says_how_the_network_started(first, words):
+    rows = [*repeat(first, 5), *repeat(VANISHING, 45)]
+
+    verdict = judge_rows(*rows, settings=settings(norm__kind="batch", model__depth=60))
+
+    vanishing = [finding for finding in verdict.findings if finding.kind is findings.VANISHING]
+    assert f"Depth 60 without skip connections {words}" in vanishing[0].cause
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,12 @@ import pytest
 
 from research.config.schema import OPTIONS, Config, flatten, make_option
 from research.diagnosis.advice import critical_gain, is_set, keeps_gradient
-from research.diagnosis.prediction import config_from_settings, factor_with, with_change
+from research.diagnosis.prediction import (
+    config_from_settings,
+    factor_with,
+    profile_with,
+    with_change,
+)
 
 from .profiles import settings
 
@@ -84,3 +89,8 @@ def test_the_critical_scale_of_a_rectifier_is_the_square_root_of_two(sigma_w):
 )
 def test_whether_a_run_has_a_change_already(change, expected):
     assert is_set(change, settings()) is expected
+
+
+def test_a_record_with_an_unknown_value_has_no_predicted_profile():
+    assert profile_with(settings(norm__placement="sideways")) is None
+    assert len(profile_with(settings(model__depth=4))) == 5

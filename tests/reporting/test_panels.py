@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex
 
 from research.records.runs import find_runs
 from research.reporting.aggregation import Averaged
@@ -53,6 +53,18 @@ def test_theory_starts_at_the_last_layer_of_a_profile(axes):
     assert line.get_ydata() == pytest.approx(measured)
     assert theory.get_linestyle() == "--"
     assert theory.get_ydata() == pytest.approx(measured)
+
+
+def test_a_prediction_for_each_layer_is_a_darker_shade_of_its_curve(axes):
+    measured = np.array([9.0, 4.0, 2.0])
+
+    plot_profile(
+        axes, Averaged(measured, measured, measured), predicted=np.array([5, 2, 1]), color="#804020"
+    )
+
+    theory = axes.lines[-1]
+    assert theory.get_ydata() == pytest.approx([10.0, 4.0, 2.0])
+    assert to_hex(theory.get_color()) == "#402010"
 
 
 def test_a_metric_is_drawn_in_the_middle_of_its_windows(axes, outputs):

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
+from research.diagnosis.prediction import factor_with, profile_with
 from research.reporting.aggregation import group_runs, summarize
 from research.reporting.layout import Layout, arm_titles, choose_layout, split_arms
 from research.reporting.plots.arrangement import PlotOptions, is_geometric, is_logarithmic, thinned
@@ -231,10 +233,30 @@ def test_a_figure_says_what_is_not_averaged(sweep):
     drawing = draw(select_runs([]), kind="line")
 
     assert drawing.notes == [
+        "digits, relu, 20 steps",
         "mean over 2 to 3 seeds, shaded: 95 % interval of the mean",
         "not averaged: 1 diverged, 1 missing",
         "open markers: not all runs ended well",
     ]
+
+
+def write_tanh_run(directory, depth):
+    settings = {"model.depth": depth, "activation.kind": "tanh", "optimizer.learning_rate": 0.5}
+    write_run(directory, settings, signal=np.ones((1, depth + 1)))
+    words = [f"model.depth={depth}", "activation=tanh", "optimizer.learning_rate=0.5", "seed=0"]
+    (directory / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
+
+
+def test_a_figure_says_what_all_its_runs_have_in_common(outputs):
+    for depth in (2, 4):
+        write_tanh_run(outputs / str(depth), depth)
+
+    both = draw(select_runs([]), kind="line", y="steps")
+    one = draw(select_runs(["depth=2"]), kind="profile")
+
+    assert both.notes[0] == "digits, tanh, learning rate 0.5, 20 steps"
+    assert one.notes[0] == "digits, tanh, depth 2, learning rate 0.5, 20 steps"
+    assert "verdicts and factors per layer are of the squared gradient, ‖∂L/∂h‖²" in one.notes
 
 
 def test_a_place_where_every_run_diverged_has_a_cross(outputs):
@@ -303,14 +325,82 @@ def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_la
 
     (axes,) = drawing.figure.axes
     rows = np.stack([run.profiles["signal_grad"][0] for run in runs])
-    ((_, mean),) = solid_lines(axes)
+    *seeds, mean = [y for _, y in solid_lines(axes)]
     np.testing.assert_allclose(mean, stats.gmean(rows))
+    np.testing.assert_allclose(seeds, rows)
     (prediction,) = dashed_lines(axes)
     predicted = np.asarray(prediction.get_ydata())
     np.testing.assert_allclose(predicted[-1], mean[-1])
     np.testing.assert_allclose(predicted[0], mean[-1] * 0.5**8)
     assert axes.get_title() == "step 0"
     assert axes.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
+
+
+def test_the_lines_of_a_profile_have_sparse_markers_that_the_legend_names(sweep):
+    drawing = draw(select_runs(["depth=64"]), kind="profile", steps="first")
+
+    (axes,) = drawing.figure.axes
+    (legend,) = drawing.figure.legends
+    lines = [line for line in axes.lines if line.get_marker() != "None"]
+    markers = [line.get_marker() for line in lines]
+    named = [handle.get_marker() for handle in legend.legend_handles]
+    assert markers == named[:2] == ["o", "s"]
+    assert [line.get_markevery() for line in lines] == [(0, 8), (4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_thin", "num_bands", "words"),
+    [
+        (1, 0, 0, "one run each"),
+        (3, 3, 0, "geometric mean over 3 seeds, thin lines: single seeds"),
+        (4, 0, 1, "geometric mean over 4 seeds, shaded: 95 % interval of the mean"),
+    ],
+)
+def test_few_seeds_are_drawn_instead_of_their_interval(
+    outputs,
+    num_seeds,
+    num_thin,
+    num_bands,
+    words,
+):
+    for seed in range(num_seeds):
+        signal = [[10.0 ** -(3 + seed), 1.0]]
+        write_run(outputs / str(seed), {"model.depth": 1, "seed": seed}, signal=signal)
+
+    drawing = draw(select_runs([]), kind="profile")
+
+    (axes,) = drawing.figure.axes
+    assert len(solid_lines(axes)) == num_thin + 1
+    assert len(axes.collections) == num_bands
+    assert words in drawing.notes
+
+
+def predicted_line(drawing):
+    (axes,) = drawing.figure.axes
+    (line,) = dashed_lines(axes)
+    return np.asarray(line.get_ydata())
+
+
+def test_the_prediction_of_a_profile_bends_where_the_factor_varies_over_layers(outputs):
+    settings = {"model.depth": 16, "skip.kind": "identity", "activation.kind": "tanh"}
+    verdict = {"theory": factor_with(settings)}
+    run = write_run(outputs / "a", settings, verdict=verdict, signal=np.ones((1, 17)))
+
+    predicted = predicted_line(draw([run], kind="profile"))
+
+    factors = predicted[:-1] / predicted[1:]
+    assert predicted[-1] == 1.0
+    assert np.all(np.diff(factors) < 0)  # the signal grows, so each layer adds less
+    np.testing.assert_allclose(predicted**2, np.exp(profile_with(settings)))
+
+
+def test_data_of_another_variance_have_the_factor_that_was_predicted_for_them(outputs):
+    settings = {"model.depth": 16, "skip.kind": "identity", "activation.kind": "tanh"}
+    run = write_run(outputs / "a", settings, verdict={"theory": 4.0}, signal=np.ones((1, 17)))
+
+    predicted = predicted_line(draw([run], kind="profile"))
+
+    np.testing.assert_allclose(predicted, 2.0 ** np.arange(16, -1, -1))
 
 
 def test_a_profile_has_a_row_of_panels_for_each_step(sweep):

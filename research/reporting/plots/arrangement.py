@@ -40,6 +40,7 @@ from research.reporting.layout import MANY_SETTINGS, Layout
 from research.reporting.quantities import label_of
 from research.reporting.varied_settings import (
     distinct_values,
+    fixed_in_words,
     is_number,
     named_value,
     setting_text,
@@ -404,6 +405,12 @@ def add_panel_legend(axes: Axes, handles: Sequence[Line2D]) -> None:
         )
 
 
+def begin_notes(runs: Sequence[Run]) -> list[str]:
+    """The first note of a figure: what all runs have in common; empty where that is nothing."""
+    words = fixed_in_words(runs)
+    return [words] if words else []
+
+
 def add_notes(figure: Figure, notes: Iterable[str]) -> None:
     """Writes sentences below the panels, in small letters."""
     text = wrap_notes(notes, figure.get_size_inches()[0])
@@ -520,12 +527,18 @@ def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
     return kept
 
 
-def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
+def count_in_words(
+    counts: Iterable[int],
+    *,
+    is_log: bool = False,
+    has_band: bool = True,
+) -> str:
     """What a line is: ``mean over 3 seeds``; without a word where there is nothing to average.
 
     Args:
         counts: how many seeds each mean has.
         is_log: whether the means are geometric.
+        has_band: whether a mean has its interval around it.
     """
     found = [count for count in counts if count]
     most = max(found, default=0)
@@ -534,7 +547,8 @@ def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
     mean = "geometric mean" if is_log else "mean"
     fewest = min(found)
     seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f"{mean} over {seeds} seeds, shaded: 95 % interval of the mean"
+    words = f"{mean} over {seeds} seeds"
+    return f"{words}, shaded: 95 % interval of the mean" if has_band else words
 
 
 def share_limits(axes: Sequence[Axes], *, has_same_x: bool = True) -> None:

@@ -8,7 +8,6 @@ from research.reporting.aggregation import group_runs
 from research.reporting.comparison import Comparison
 from research.reporting.figures import PALETTE, CurveStyle, style
 from research.reporting.gauge_histories import recorded_gauges
-from research.reporting.panels import plot_profile
 from research.reporting.plots import arrangement, curves, profile
 from research.reporting.plots.arrangement import Drawing
 from research.reporting.varied_settings import SEED, differing_settings, short_name
@@ -50,6 +49,7 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
     window = curves.smoothing_window(every_run, curves.DEFAULT_METRIC)
     is_log_loss = curves.is_log_metric(every_run, curves.DEFAULT_METRIC)
     count = 0
+    has_seeds = False
     for side, runs in sides.items():
         (group,) = group_runs(runs, [])
         for panel, step in zip(axes, steps, strict=False):
@@ -60,12 +60,8 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
                 STYLES[side],
                 is_log,
             )
-            plot_profile(
-                panel,
-                mean.averaged,
-                color=STYLES[side].color,
-                linestyle=STYLES[side].linestyle,
-            )
+            profile.draw_profile(panel, mean, with_theory=False)
+            has_seeds = has_seeds or len(mean.seeds) > 0
             panel.set(title=f"{step} step", xlabel="layer (0: input)")
             if is_log:
                 panel.set_yscale("log")
@@ -85,6 +81,8 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
     )
     arrangement.add_legend(figure, legend)
     notes = [arrangement.count_in_words([count])]
+    if has_seeds:
+        notes.append("thin lines over the layers: single seeds instead of the interval")
     arrangement.add_notes(figure, notes)
     return Drawing(figure, "comparison", notes)
 

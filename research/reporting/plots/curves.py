@@ -104,7 +104,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in arrangement.row_starts(axes):
         row_start.set_ylabel(metric_label(metric, runs, window))
     arrangement.add_legend(figure, legend)
-    notes = _notes(groups, every_curve, is_log) + styles.notes
+    notes = arrangement.begin_notes(runs)
+    notes += _notes(groups, every_curve, is_log) + styles.notes
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"curves_{metric}", notes)
 

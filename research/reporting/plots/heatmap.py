@@ -59,7 +59,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         extend = "min" if is_cut else "neither"
         bar = figure.colorbar(image, ax=axes, pad=0.02, extend=extend)
         bar.set_label(arrangement.gauge_label(gauge))
-    notes = _notes(groups, counts, isinstance(norm, LogNorm))
+    notes = arrangement.begin_notes(runs)
+    notes += _notes(groups, counts, isinstance(norm, LogNorm))
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"heatmap_{gauge}", notes)
 

@@ -120,7 +120,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     for row_start in arrangement.row_starts(axes):
         row_start.set_ylabel(quantity.heading(runs))
     arrangement.add_legend(figure, legend)
-    notes = _notes(every_line, is_log=quantity.is_factor) + styles.notes
+    notes = arrangement.begin_notes(runs)
+    notes += _notes(every_line, is_log=quantity.is_factor) + styles.notes
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"line_{quantity.name}_{arrangement.file_word(layout.x)}", notes)
 
@@ -143,7 +144,9 @@ def _draw_arms(arms: Sequence[Sequence[Run]], options: PlotOptions) -> Drawing:
         panel.set(title=title, ylabel=heading)
         arrangement.add_panel_legend(panel, styles.handles(has_markers=True))
         every_line += lines
-    notes = ["a panel for each arm of the sweep", *_notes(every_line)]
+    every_run = [run for arm in arms for run in arm]
+    notes = arrangement.begin_notes(every_run)
+    notes += ["a panel for each arm of the sweep", *_notes(every_line)]
     arrangement.add_notes(figure, notes)
     return Drawing(figure, "line_arms", notes)
 

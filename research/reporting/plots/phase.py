@@ -79,7 +79,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     if image is not None:
         bar = figure.colorbar(image, ax=axes, pad=0.02)
         bar.set_label(quantity.heading(runs))
-    notes = _notes(summaries, theory)
+    notes = arrangement.begin_notes(runs)
+    notes += _notes(summaries, theory)
     if len(placed) < len(runs):
         notes.append(f"{len(runs) - len(placed)} runs do not have both settings")
     arrangement.add_notes(figure, notes)

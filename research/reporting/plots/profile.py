@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from research.diagnosis.depth import skipped_layers
+from research.diagnosis.prediction import profile_with
 from research.gauges.table import SIGNAL_GRAD
 from research.records.queries import stack_padded
 from research.records.runs import Run
@@ -25,10 +28,16 @@ from research.reporting.panels import plot_profile, theory_handle
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
 from research.reporting.quantities import PREDICTED_FACTOR
+from research.theory.profiles import factor_per_layer
 
 FIRST = "first"
 LAST = "last"
 DEPTH = "model.depth"
+SAME_PREDICTION = 0.1  # nats over all layers by which two predictions may differ
+FEW_SEEDS = 3  # up to here, the interval of a logarithm can span decades that no seed has
+SEED_WIDTH = 0.5  # of the line of a single seed
+NUM_MARKERS = 8  # of a line, so that it can be told apart in grey
+SQUARED = "verdicts and factors per layer are of the squared gradient, ‖∂L/∂h‖²"
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 
 
@@ -38,19 +47,22 @@ class MeanProfile:
 
     Attributes:
         style: how it looks.
-        averaged: the mean over runs with its interval [N], geometric on a logarithmic axis.
+        averaged: the mean over runs with its interval [N], geometric on a logarithmic axis. It has
+            no interval where there are few seeds.
+        seeds: the curve of each run [M, N] instead of an interval; empty where there is one.
         count: how many runs are averaged.
         num_left_out: how many runs have no profile at this step, or did not end well.
         has_zeros: whether a value of some run is exactly 0.
-        factor: what mean-field theory predicts for a layer over the next one, or None.
+        predicted: what mean-field theory predicts for each layer over the last one [N+1], or None.
     """
 
     style: CurveStyle
     averaged: Averaged
+    seeds: np.ndarray
     count: int
     num_left_out: int
     has_zeros: bool
-    factor: float | None
+    predicted: np.ndarray | None
 
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
@@ -87,8 +99,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
                 of_panel.append(average_profile(group, gauge, step, curve_style, is_log))
             profiles.append(of_panel)
     every_profile = [profile for of_panel in profiles for profile in of_panel]
-    has_theory = any(profile.factor is not None for profile in every_profile)
-    legend = styles.handles(has_markers=False)
+    has_theory = any(profile.predicted is not None for profile in every_profile)
+    legend = styles.handles(has_markers=True)
     if has_theory:
         legend.append(theory_handle())
     figure, axes = arrangement.make_panels(
@@ -98,14 +110,9 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     )
     titles = _titles(steps, [title for title, _ in facets], runs, gauge)
     for panel, title, of_panel in zip(axes, titles, profiles, strict=True):
-        for profile in of_panel:
-            plot_profile(
-                panel,
-                profile.averaged,
-                factor=profile.factor,
-                color=profile.style.color,
-                linestyle=profile.style.linestyle,
-            )
+        for position, profile in enumerate(of_panel):
+            marker = profile.style.marker if styles.has_legend else None
+            draw_profile(panel, profile, marker=marker, shift=position / len(of_panel))
         panel.set_title(title)
         panel.set_xlabel("layer (0: input)")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -116,9 +123,51 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         row_start.set_ylabel(arrangement.gauge_label(gauge))
     arrangement.add_legend(figure, legend)
     every_group = group_runs(runs, [*layout.series, *layout.facets])
-    notes = _notes(every_profile, every_group, is_log) + styles.notes
+    notes = arrangement.begin_notes(runs)
+    notes += _notes(every_profile, every_group, is_log) + styles.notes
+    if gauge == SIGNAL_GRAD.name:
+        notes.append(SQUARED)
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"profile_{gauge}", notes)
+
+
+def draw_profile(
+    axes: Axes,
+    profile: MeanProfile,
+    *,
+    marker: str | None = None,
+    shift: float = 0.0,
+    with_theory: bool = True,
+) -> None:
+    """Draws a mean over the layers with its interval, or few seeds, and its prediction.
+
+    Args:
+        axes: where to draw.
+        profile: what is drawn.
+        marker: the shape of the sparse markers on the line; None for none.
+        shift: where the first marker is, from 0 at the first layer to 1 at that of the second one,
+            so that the markers of several lines do not cover each other.
+        with_theory: whether the prediction is drawn.
+    """
+    for curve in profile.seeds:
+        axes.plot(
+            curve,
+            color=profile.style.color,
+            linestyle=profile.style.linestyle,
+            linewidth=SEED_WIDTH,
+            alpha=0.6,
+        )
+    gap = max(1, len(profile.averaged.mean) // NUM_MARKERS)
+    plot_profile(
+        axes,
+        profile.averaged,
+        predicted=profile.predicted if with_theory else None,
+        color=profile.style.color,
+        linestyle=profile.style.linestyle,
+        marker=marker,
+        markevery=(int(shift * gap), gap),
+        markersize=3,
+    )
 
 
 def _parse_steps(
@@ -198,26 +247,49 @@ def average_profile(
             rows.append(row)
     values = stack_padded(rows)
     has_zeros = bool(np.any(values == 0))
+    averaged = average_with_interval(values, is_geometric=is_log)
+    seeds = values[:0]
+    if 1 < len(rows) <= FEW_SEEDS:
+        unknown = np.full_like(averaged.mean, np.nan)
+        averaged = Averaged(averaged.mean, unknown, unknown)
+        seeds = np.where(values > 0, values, np.nan) if is_log else values
     return MeanProfile(
         style=curve_style,
-        averaged=average_with_interval(values, is_geometric=is_log),
+        averaged=averaged,
+        seeds=seeds,
         count=len(rows),
         num_left_out=len(group.runs) - len(rows),
         has_zeros=has_zeros and is_log,
-        factor=_predicted_factor(group, gauge, step) if rows else None,
+        predicted=_predict(group, gauge, step, len(rows[0]) - 1) if rows else None,
     )
 
 
-def _predicted_factor(
+def _predict(
     group: Group,
     gauge: str,
     step: str,
-) -> float | None:
-    """The predicted gradient at a layer over that at the next one, at the first step."""
+    num_layers: int,
+) -> np.ndarray | None:
+    """The predicted gradient at each layer over that at the last one [N+1], at the first step.
+
+    The runs recorded the factor a layer that was predicted for their own data. Where that for
+    standardised inputs is the same, its profile is theirs as well; else every layer has the factor.
+    """
     if gauge != SIGNAL_GRAD.name or step not in (FIRST, "0"):
         return None
-    squared = summarize(group, PREDICTED_FACTOR).mean
-    return math.sqrt(squared) if math.isfinite(squared) else None
+    recorded = summarize(group, PREDICTED_FACTOR).mean
+    if not math.isfinite(recorded) or recorded <= 0:
+        return None
+    run = group.runs[0]
+    distance = np.arange(num_layers, -1, -1)
+    constant = math.log(recorded) * distance
+    profile = None if run.is_watched else profile_with(run.config)
+    if profile is None or len(profile) != len(constant):
+        return np.exp(constant / 2)
+    factor = factor_per_layer(profile, skipped_layers(num_layers))
+    difference = num_layers * abs(math.log(factor / recorded))
+    squared = profile if difference <= SAME_PREDICTION else constant
+    return np.exp(squared / 2)
 
 
 def _titles(
@@ -256,7 +328,7 @@ def _notes(
     groups: Sequence[Group],
     is_log: bool,
 ) -> list[str]:
-    notes = [arrangement.count_in_words((profile.count for profile in profiles), is_log=is_log)]
+    notes = [_average_in_words(profiles, is_log)]
     num_left_out = sum(profile.num_left_out for profile in profiles)
     if num_left_out:
         notes.append(
@@ -268,3 +340,14 @@ def _notes(
     if any(profile.has_zeros for profile in profiles):
         notes.append("values that are exactly 0 are not drawn")
     return notes
+
+
+def _average_in_words(profiles: Sequence[MeanProfile], is_log: bool) -> str:
+    """What a line is, and what is around it."""
+    counts = [profile.count for profile in profiles]
+    has_band = max(counts, default=0) > FEW_SEEDS
+    words = arrangement.count_in_words(counts, is_log=is_log, has_band=has_band)
+    if not any(len(profile.seeds) for profile in profiles):
+        return words
+    which = f"single seeds, where they are at most {FEW_SEEDS}" if has_band else "single seeds"
+    return f"{words}, thin lines: {which}"
