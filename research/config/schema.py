@@ -24,7 +24,7 @@ class Config:
     tags: tuple[str, ...] = setting((), "Words to find the run by, such as [baseline,night].")
     notes: str = setting("", "A remark about the run.")
     train: options.Train = options.Train()
-    model: options.Model = options.FeedForward()
+    model: options.Model = options.FullyConnected()
     skip: options.Skip = options.Skip()
     norm: options.Norm = options.Norm()
     activation: options.Activation = options.Activation()
@@ -55,7 +55,7 @@ def _by_kind(
 OPTIONS: Mapping[str, Mapping[str, type]] = {
     "model": _by_kind(
         options.ModelKind,
-        options.FeedForward,
+        options.FullyConnected,
         cnn=options.Convolutional,
         resnet_cifar=options.ResNet,
         resnet=options.ResNet,
@@ -86,6 +86,7 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         options.InitKind,
         options.ScaledInit,
         gaussian=options.GaussianInit,
+        schur=options.SchurInit,
         zeros=options.Init,
     ),
     "optimizer": _by_kind(
@@ -106,6 +107,7 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         bfloat16=options.BFloat16,
         float8_e4m3=options.Float8,
         float8_e5m2=options.Float8,
+        float4_e2m1=options.Float4,
     ),
     "loss": _by_kind(options.LossKind, options.Loss),
     "data": _by_kind(

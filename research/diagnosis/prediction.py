@@ -73,6 +73,8 @@ def predicted_profile(
         return None
     if scales is None or model.dropout or model.parametrization in DEPTH_SCALED:
         return None
+    if getattr(model, "branch_weights", 1) != 1:
+        return None
     branch_scale, shortcut_scale = scales
     sigma_b2 = config.init.sigma_b * config.init.sigma_b if model.bias else 0.0
     embedding = theoretical_variance(config.init, inputs, model.width)
@@ -88,6 +90,9 @@ def predicted_profile(
         placement=config.norm.placement.name,
         batch=batch_size,
         scales_norm=has_scaled_norm(config.norm),
+        bias_mean=config.init.bias_mean if model.bias else 0.0,
+        special_layer=config.init.layer,
+        special_gain=config.init.layer_gain,
     )
 
 

@@ -1,5 +1,6 @@
 """The static description of a network: options, data shapes, and derived sizes."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from research.config.options import (
     RESNETS,
     WIDTH_SCALED,
     ActivationKind,
+    BlockScale,
     CellKind,
     DenseSkip,
     Level,
@@ -53,6 +55,9 @@ class Architecture:
         rounding: a narrower format that the inputs of layers, and their gradients, are rounded
             through; none where it is empty.
         tensor_scale: whether each array is shifted to the top of that format's range first.
+        block_scale: the blocks that share a scale in the 4-bit format; None for other formats.
+        rounds_weights: whether weights are rounded in such blocks too.
+        rounds_stochastically: whether gradients are rounded stochastically in such blocks.
         family: where depth, shortcut and activation are hyperparameters (``HParams.variant``), the
             nonlinearities to choose from. ``model.depth`` is then the greatest depth, for which the
             parameters have room. Empty for a network that is no member of a family.
@@ -73,6 +78,9 @@ class Architecture:
     one_hot: bool = False
     rounding: str = ""
     tensor_scale: bool = False
+    block_scale: BlockScale | None = None
+    rounds_weights: bool = False
+    rounds_stochastically: bool = False
     family: tuple[ActivationKind, ...] = ()
 
     def linear_kwargs(
@@ -90,6 +98,17 @@ class Architecture:
         """
         defaults = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
         return defaults | overrides
+
+    def without_rounding(self) -> "Architecture":
+        """The same network without a narrower format that values are rounded through."""
+        return dataclasses.replace(
+            self,
+            rounding="",
+            tensor_scale=False,
+            block_scale=None,
+            rounds_weights=False,
+            rounds_stochastically=False,
+        )
 
     @property
     def formats(self) -> dict[str, jnp.dtype]:
@@ -131,6 +150,11 @@ class Architecture:
     def convolves(self) -> bool:
         """Whether its layers are convolutions."""
         return self.model.kind in CONVOLUTIONAL
+
+    @property
+    def branch_weights(self) -> int:
+        """Weight matrices in the branch of a fully connected layer."""
+        return getattr(self.model, "branch_weights", 1)
 
     @property
     def parametrization(self) -> Parametrization:
@@ -250,7 +274,8 @@ class Architecture:
     @property
     def is_random(self) -> bool:
         """Whether a training step draws random numbers inside the network."""
-        return self.has_dropout or self.skip.kind in RANDOM_SKIPS
+        has_random_mask = self.has_dropout or self.skip.kind in RANDOM_SKIPS
+        return has_random_mask or self.rounds_stochastically
 
 
 @dataclass(frozen=True)
@@ -264,6 +289,7 @@ class ForwardContext:
         key: random key, needed in training where ``Architecture.is_random``.
         padding_mask: which positions hold tokens, [B, T], of one time step [B]; None without
             padding.
+        counts_exponents: whether the exponents of what each layer reads are counted.
     """
 
     hp: HParams
@@ -271,8 +297,11 @@ class ForwardContext:
     level: Level = Level.off
     key: Array | None = None
     padding_mask: Array | None = None
+    counts_exponents: bool = False
 
     def layer_key(self, layer: int | Array, use: int) -> Array:
-        """The random key of one use in one layer: 0 for the shortcut, 1 for dropout."""
+        """The random key of one use in one layer: 0 for the shortcut, 1 for dropout, 2 for rounding
+        the gradient.
+        """
         assert self.key is not None
         return jax.random.fold_in(jax.random.fold_in(self.key, layer), use)

@@ -19,6 +19,7 @@ from research.gauges.slots import Statistics, tap
 from research.gauges.table import GRAD_NORM, SIGNAL_GRAD
 from research.models.activation import nonlinearity_of
 from research.models.architecture import Architecture, ForwardContext
+from research.models.block_rounding import round_kernels
 from research.models.dense import make_linear
 from research.models.embed import make_embed, unit_vectors
 from research.models.hparams import HParams
@@ -172,6 +173,7 @@ class Stack(nnx.Module):
         for stage in self.arch.plan:
             layers_per_block = len(stage.parts)
             h, statistics = _run_stage(
+                self.arch,
                 stacks[first_stack : first_stack + layers_per_block],
                 stage,
                 first_layer,
@@ -211,7 +213,7 @@ class Stack(nnx.Module):
             for block in range(stage.blocks):
                 for graph, stacked in zip(graphs, variables, strict=True):
                     of_block = jax.tree.map(operator.itemgetter(block), stacked)
-                    layer = nnx.merge(graph, of_block)
+                    layer = nnx.merge(graph, _round_weights(self.arch, of_block))
                     h, _ = layer(h, {}, ctx, jnp.int32(layer_number))
                     collected.append(h)
                     layer_number += 1
@@ -231,7 +233,7 @@ class Stack(nnx.Module):
 
         def body(h: Array, step: Step) -> tuple[Array, tuple]:
             tapped = tap(params, step.slots.get(GRAD_NORM.name), reduce=psum_tree)
-            cell = nnx.merge(graph, tapped, others)
+            cell = nnx.merge(graph, _round_weights(arch, tapped), others)
             step_ctx = dataclasses.replace(ctx, padding_mask=step.padding_mask)
             h, statistics = cell(h, step.slots, step_ctx, step.number, step.inputs)
             state = h if arch.language else None
@@ -340,9 +342,24 @@ def _make_stack(
     """One layer for each number in ``layers``, parameters stacked on a leading axis."""
 
     def make_layer(keys: nnx.Rngs, layer: Array) -> Layer:
-        return Layer(arch, part, layer, hp, rngs=keys)
+        made = Layer(arch, part, layer, hp, rngs=keys)
+        if arch.init.layer is not None:
+            factor = jnp.where(layer == arch.init.layer, hp.init.layer_gain, 1)
+            _multiply_weights(made.branch, factor)
+        return made
 
     return nnx.vmap(make_layer)(rngs.split(len(layers)), layers)
+
+
+def _multiply_weights(branch: nnx.Module, factor: Array) -> None:
+    """Multiplies the matrices and convolutions of a branch in place; biases stay."""
+
+    def multiply(path: tuple, leaf: Array) -> Array:
+        is_kernel = "kernel" in [getattr(key, "key", None) for key in path]
+        return (leaf * factor).astype(leaf.dtype) if is_kernel else leaf
+
+    params = nnx.state(branch, nnx.Param)
+    nnx.update(branch, jax.tree_util.tree_map_with_path(multiply, params))
 
 
 def _add_axis(statistics: Statistics) -> Statistics:
@@ -376,7 +393,15 @@ def _slice_slots(
     return stage_slots
 
 
+def _round_weights(arch: Architecture, params: Any) -> Any:
+    """The parameters of one layer as it uses them: rounded, where the run rounds weights."""
+    if not (arch.block_scale and arch.rounds_weights):
+        return params
+    return round_kernels(params, arch.block_scale)
+
+
 def _run_stage(
+    arch: Architecture,
     stacks: Sequence[Any],
     stage: Stage,
     first_layer: int,
@@ -389,6 +414,7 @@ def _run_stage(
     """Runs the blocks of a stage in order and updates the running statistics in ``stacks``.
 
     Args:
+        arch: the network.
         stacks: for each part of a block its layers, stacked.
         stage: the blocks.
         first_layer: the number of the stage's first layer.
@@ -413,7 +439,8 @@ def _run_stage(
         new_states = []
         collected = []
         for part_index, graph in enumerate(graphs):
-            layer = nnx.merge(graph, block.params[part_index], block.states[part_index])
+            layer_params = _round_weights(arch, block.params[part_index])
+            layer = nnx.merge(graph, layer_params, block.states[part_index])
             layer_slots = {name: slot[part_index] for name, slot in block.slots.items()}
             layer_number = first_layer + block.number * len(graphs) + part_index
             h, statistics = layer(h, layer_slots, ctx, layer_number)
@@ -443,7 +470,7 @@ def _run_stage(
         h, (new_states, statistics) = loop_over_layers(layer_body, h, layers, num_layers)
     for stack, state in zip(stacks, new_states, strict=True):
         nnx.update(stack, state)
-    return h, jax.tree.map(lambda values: values.reshape(-1), statistics)
+    return h, jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), statistics)
 
 
 def _run_in_order(

@@ -11,7 +11,7 @@ import numpy as np
 from research.config.data_options import WordVectors
 from research.config.family import has_family, to_family
 from research.config.fields import without_traced_values
-from research.config.options import ActivationKind, Float8, MeasureFull
+from research.config.options import ActivationKind, MeasureFull
 from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
@@ -20,7 +20,7 @@ from research.models.architecture import Architecture
 from research.models.hparams import HParams, make_hparams, static_train
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place_on_devices
 from research.training.objective import epoch_permutation
-from research.training.precision import POLICIES
+from research.training.precision import POLICIES, rounding_fields
 from research.training.program import Program
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
@@ -278,7 +278,6 @@ def _make_program_config(config: Config, *, dataset: Dataset) -> ProgramConfig:
 
 def _make_architecture(config: Config, dataset: Dataset) -> Architecture:
     policy = POLICIES[config.precision.kind.name]
-    precision = config.precision
     word_vectors = getattr(config.data, "word_vectors", WordVectors.learned)
     return Architecture(
         shape=tuple(dataset.shape),
@@ -294,6 +293,5 @@ def _make_architecture(config: Config, dataset: Dataset) -> Architecture:
         init=without_traced_values(config.init),
         dtype=policy.compute,
         param_dtype=policy.params,
-        rounding=policy.rounding,
-        tensor_scale=isinstance(precision, Float8) and precision.tensor_scale,
+        **rounding_fields(config.precision),
     )
