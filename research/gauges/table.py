@@ -646,8 +646,9 @@ def _exponent_gauges() -> Iterator[Diagnostic]:
         shape = f"[{entries}]"
         histogram = f"[{entries}, bins]"
         elements = f"Fraction of the elements of {what}"
-        scaled = ", times the loss scale" if name in ("signal", "grad") else ""
-        yield Diagnostic(f"{name}_zero", f"{elements} that are zero.", shape, tracked=True)
+        is_gradient = name in ("signal", "grad")
+        scaled = ", times the loss scale" if is_gradient else ""
+        yield Diagnostic(f"{name}_zero", f"{elements} that are zero.", shape, tracked=is_gradient)
         yield Diagnostic(f"{name}_subnormal", f"{elements} that are subnormal.", shape)
         yield Diagnostic(f"{name}_nonfinite", f"{elements} that are not finite.", shape)
         yield Diagnostic(
@@ -665,7 +666,7 @@ def _exponent_gauges() -> Iterator[Diagnostic]:
             f"Of the nonzero elements of {what} in float32, the fraction that is zero in the run's "
             "format.",
             shape,
-            tracked=True,
+            tracked=is_gradient,
         )
 
 

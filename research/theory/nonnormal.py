@@ -12,11 +12,11 @@ def power_growth(
     nonnormality: float,
     width: int,
 ) -> np.ndarray:
-    """E‖Wᵗx‖²/‖x‖² for t = 0..steps, W = Q(ρI + νU)Qᵀ as ``init=schur`` draws it, and any random x.
+    """E‖Wᵗx‖²/‖x‖² for t = 0..steps, with W = Q(ρI + νU)Qᵀ of ``init=schur``.
 
-    It is Σ_k C(t,k)² ρ^{2(t−k)} ν^{2k} C(n,k+1)/n^{k+1}, since E‖Uᵏ‖² counts the chains of k + 1
-    rising indices. For ν = 0 it is ρ^{2t}. Otherwise it may rise before it falls: a linear recurrent
-    network carries a signal, and its gradient, further than its eigenvalues say.
+    It is Σ_k C(t,k)² ρ^{2(t−k)} ν^{2k} C(n,k+1)/n^{k+1}, for E‖Uᵏ‖² counts chains of k+1
+    rising indices. For ν = 0 it is ρ^{2t}. Otherwise it may rise before it falls: a linear
+    recurrent network carries a signal, and its gradient, further than its eigenvalues say.
 
     Args:
         steps: the greatest power.

@@ -297,6 +297,48 @@ def pre_norm_variances(
     return np.concatenate([[0.0], np.cumsum(added)])
 
 
+def variance_sensitivity(
+    *,
+    activation: str,
+    sigma_w2: float,
+    sigma_b2: float,
+    depth: int,
+    q0: float,
+    branch_scale: float = 1.0,
+    shortcut_scale: float = 0.0,
+) -> float:
+    """D ln q_N / d ln q_0 of a network without a norm: how the first layer's variance counts at the
+    last.
+
+    Above 1 a small difference grows, so the fixed point of the variance is unstable and the finite
+    width of the first layer decides what happens. It is 1 for a homogeneous nonlinearity without
+    biases.
+
+    Args:
+        activation: the nonlinearity φ.
+        sigma_w2: σ_w², the weights' variance times the width.
+        sigma_b2: σ_b², the biases' variance.
+        depth: N, the number of layers.
+        q0: the variance of the elements of h_0.
+        branch_scale: a, the factor on each branch.
+        shortcut_scale: s, the factor on each shortcut; 0 for a plain network.
+
+    Returns:
+        The sensitivity; NaN where a variance is 0 or not finite.
+    """
+    step = 1e-4
+    a2 = branch_scale * branch_scale
+    s2 = shortcut_scale * shortcut_scale
+    logs = []
+    for log_q0 in (math.log(q0), math.log(q0) + step):
+        q = math.exp(log_q0)
+        for _ in range(depth):
+            branch = sigma_w2 * second_moments(activation, q).function + sigma_b2
+            q = s2 * q + a2 * branch
+        logs.append(math.log(q) if 0 < q < math.inf else math.nan)
+    return (logs[1] - logs[0]) / step
+
+
 def correlation_profile(
     *,
     sigma_w2: float,

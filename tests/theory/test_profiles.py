@@ -546,3 +546,18 @@ def test_the_correlation_of_a_rectifier_network_is_that_of_the_arc_cosine_kernel
     for _ in range(3):
         expected.append(mean_field.kappa_1(expected[-1]))
     assert_allclose(theory, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("relu", 1.0), ("linear", 1.0), ("gelu", 2.0), ("tanh", 0.5)]
+)
+def test_the_fixed_point_of_the_variance_is_unstable_for_gelu(name, expected):
+    """At the variance 1 that the weights keep; d ln V / d ln q there, to the power of the depth."""
+    sigma_w2 = mean_field.moments(name).sigma_w2
+    sensitivity = profiles.variance_sensitivity(
+        activation=name, sigma_w2=sigma_w2, sigma_b2=0.0, depth=8, q0=1.0
+    )
+    assert (sensitivity > 1.05) == (expected > 1)
+    assert (sensitivity < 0.95) == (expected < 1)
+    slope = (mean_field.variance_map(name, 1.001, sigma_w2, 0.0) - 1) / 0.001
+    assert_allclose(sensitivity, slope**8, rtol=0.02)

@@ -1,4 +1,4 @@
-"""Thresholds of which learning rate is best for language models of which depth, set before any run."""
+"""Thresholds of the best learning rate of language models by depth, set before any run."""
 
 from collections.abc import Sequence
 
