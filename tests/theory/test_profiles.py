@@ -514,11 +514,11 @@ def test_biases_with_a_mean_and_a_layer_of_its_own_change_the_profile(name):
     depth = 6
     width = 1500
     gains = [1, 1, 0.5, 1, 1, 1]
-    signals, weights = random_network(name, depth, width=width, bias_mean=-0.7, gains=gains)
-    settings = {"sigma_w2": 1.5, "depth": depth, "bias_mean": -0.7}
+    signals, weights = random_network(name, depth, width=width, bias_mean=0.4, gains=gains)
+    settings = {"sigma_w2": 1.5, "depth": depth, "bias_mean": 0.4}
     profile = predicted(name, special_layer=2, special_gain=0.5, **settings)
-    assert_allclose(profile, gradient_profile(name, signals, weights), atol=0.15)
-    assert abs(profile[0] - predicted(name, **settings | {"bias_mean": 0.0})[0]) > 0.5
+    assert_allclose(profile, gradient_profile(name, signals, weights), atol=0.1)
+    assert abs(profile[0] - predicted(name, **settings | {"bias_mean": 0.0})[0]) > 0.2
 
 
 def test_there_is_no_prediction_for_the_mean_of_biases_with_a_norm():
@@ -545,7 +545,7 @@ def test_the_correlation_of_a_rectifier_network_is_that_of_the_arc_cosine_kernel
     expected = [0.2]
     for _ in range(3):
         expected.append(mean_field.kappa_1(expected[-1]))
-    assert_allclose(theory, expected, atol=1e-6)
+    assert_allclose(theory, expected, atol=5e-4)
 
 
 @pytest.mark.parametrize(
