@@ -44,7 +44,7 @@ API = {
         "research.interface.model.TrainedModel",
         "research.reporting.summary_table.SummaryTable",
         "research.reporting.named_array.NamedArray",
-        "research.reporting.plots.panels.Drawing",
+        "research.reporting.plots.arrangement.Drawing",
         "research.reporting.comparison.Comparison",
     ],
     "Your own model": [
@@ -56,7 +56,7 @@ API = {
     ],
     "Reading runs": ["research.records.runs.Run", "research.records.runs.find_runs"],
     "Selecting runs and their numbers": ["research.records.queries"],
-    "Drawing figures": ["research.reporting.figures"],
+    "Drawing figures": ["research.reporting.figures", "research.reporting.panels"],
     "Claims of an experiment": ["research.reproduce.claims"],
     "The table of gauges": ["research.gauges.table"],
     "Mean-field theory": ["research.theory.mean_field"],

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import metric_curves, setting_values, where, window_means
+from research.records.queries import setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure, plot_theory, set_ticks
+from research.reporting.figures import PALETTE, new_figure, set_ticks
+from research.reporting.panels import band, plot_metric, plot_theory
 from research.theory.update_rules import adam_update_share
 
 WINDOW = 20  # steps that one point is the mean of
@@ -25,7 +26,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         exponent = round(np.log10(epsilon))
         label = f"$\\epsilon=10^{{{exponent}}}$"
         _draw_layers(layers, group, colour, label=label)
-        _draw_loss(loss, group, colour, label=label)
+        plot_metric(loss, group, "train_loss", window=WINDOW, color=colour, label=label)
     layers.set(
         yscale="log",
         xlabel="layer of 12",
@@ -86,16 +87,3 @@ def _draw_layers(
         curves.append(update / np.sqrt(elements) / run["optimizer.learning_rate"])
     layers = np.arange(1, len(curves[0]) + 1)
     band(axes, layers, np.stack(curves), color=colour, marker="o", markersize=3, label=label)
-
-
-def _draw_loss(
-    axes: Axes,
-    runs: Sequence[Run],
-    colour: str,
-    *,
-    label: str,
-) -> None:
-    curves = metric_curves(runs, "train_loss")
-    means = np.stack([window_means(curve, WINDOW) for curve in curves])
-    steps = np.arange(means.shape[1]) * WINDOW + WINDOW / 2
-    band(axes, steps, means, color=colour, label=label)

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure
+from research.reporting.figures import PALETTE, new_figure
+from research.reporting.panels import band
 from research.theory.update_rules import adam_edge
 
 

@@ -7,18 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.diagnosis.verdict import log_profile
-from research.records.queries import initial_profiles, where
+from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    CurveStyle,
-    band,
-    decades,
-    new_figure,
-    plot_theory,
-    set_ticks,
-)
+from research.reporting.figures import PALETTE, CurveStyle, new_figure, set_log_scale, set_ticks
+from research.reporting.panels import plot_profile, plot_theory, relative_gradient
 from research.reproduce.claims import log_factor
 from research.theory import profiles as theory
 
@@ -56,15 +48,12 @@ def _plot_profiles(axes: Axes, runs: Sequence[Run]) -> None:
     plain = where(runs, {"activation.kind": "relu", "skip.kind": "none"})
     for batch, style in NORMALISED.items():
         group = where(plain, {"norm.kind": "batch", "train.batch_size": batch})
-        _plot_gradient(axes, group, style)
-        rate = theory.batch_norm_rate("relu", batch)
-        assert rate is not None
-        plot_theory(axes, [0, 30], [30 * math.log10(rate), 0], linewidth=0.8)
+        _plot_gradient(axes, group, style, theory.batch_norm_rate("relu", batch))
     _plot_gradient(axes, where(runs, {"skip.kind": "identity"}), WITH_SHORTCUTS)
     _plot_gradient(axes, where(runs, {"norm.kind": "none"}), WITHOUT_NORM)
     plot_theory(axes, [], [], linewidth=0.8, label="theory")
     axes.legend(loc="upper right")
-    decades(axes)
+    set_log_scale(axes)
     axes.set(
         xlabel="layer",
         ylabel="squared gradient\nrelative to the last layer",
@@ -76,18 +65,10 @@ def _plot_gradient(
     axes: Axes,
     runs: Sequence[Run],
     style: CurveStyle,
+    factor: float | None = None,
 ) -> None:
-    logs = log_profile(initial_profiles(runs, "signal_grad"))
-    band(
-        axes,
-        np.arange(logs.shape[1]),
-        logs / math.log(10),
-        label=style.label,
-        color=style.color,
-        marker=style.marker,
-        markevery=5,
-        markersize=3.5,
-    )
+    gradient = relative_gradient(runs)
+    plot_profile(axes, gradient, factor=factor, markevery=5, markersize=3.5, **style.keywords)
 
 
 def _plot_factors(axes: Axes, runs: Sequence[Run]) -> None:

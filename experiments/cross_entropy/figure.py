@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import metric_curves
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure
+from research.reporting.figures import PALETTE, new_figure
+from research.reporting.panels import plot_metric
 from research.reproduce.experiments import load_module
 
 SMOOTHING = {0.0: PALETTE[0], 0.1: PALETTE[2], 0.3: PALETTE[1]}
@@ -87,13 +87,12 @@ def _plot_gradient(axes: Axes) -> None:
 def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
     claims = load_module("cross_entropy", "claims")
     for smoothing, colour in SMOOTHING.items():
-        curves = metric_curves(claims.select_smoothed(runs, smoothing), "train_loss", WINDOW)
-        steps = (np.arange(curves.shape[1]) + 0.5) * WINDOW
-        band(axes, steps, curves, color=colour)
+        smoothed = claims.select_smoothed(runs, smoothing)
+        plot_metric(axes, smoothed, "train_loss", window=WINDOW, color=colour)
         floor = claims.entropy(smoothing)
         axes.axhline(floor, color=colour, linestyle="--", linewidth=0.9)
         axes.text(
-            steps[-1],
+            smoothed[0]["train.steps"],
             floor + 0.04,
             f"smoothing {smoothing:g}",
             color=colour,

@@ -1,5 +1,6 @@
 """Training loss over steps and over depth, plain against residual, and the published errors."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import at_best_rate, final_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, new_figure, plot_metric, range_bars
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import plot_metric, range_bars
 
 ARMS = {
     "none": CurveStyle("plain", PALETTE[1], "v"),
@@ -43,17 +45,16 @@ def _plot_curves(axes: Axes, runs: Sequence[Run]) -> None:
     for skip, style in ARMS.items():
         for depth, line in LINES.items():
             group = where(runs, {"skip.kind": skip, "model.depth": depth})
+            label = f"{style.label}-{depth}"
+            curve = dataclasses.replace(style, label=label, linestyle=line)
             plot_metric(
                 axes,
                 group,
                 "train_loss",
                 window=WINDOW,
-                label=f"{style.label}-{depth}",
-                color=style.color,
-                linestyle=line,
-                marker=style.marker,
                 markevery=6,
                 markersize=3.5,
+                **curve.keywords,
             )
     axes.legend(loc="lower left")
     axes.set(

@@ -1,14 +1,16 @@
 """Singular values of input-output Jacobians by initialisation, and training at depth 200."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import at_best_rate, metric_curves, where
+from research.records.queries import at_best_rate, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import plot_metric, plot_over_setting, plot_theory
 
 INITS = {
     "lecun": CurveStyle("Gaussian", PALETTE[1], linestyle="--"),
@@ -58,12 +60,12 @@ def _plot_spectrum(axes: Axes, runs: Sequence[Run]) -> None:
 
 def _plot_spread(axes: Axes, runs: Sequence[Run]) -> None:
     linear = where(runs, {"activation.kind": "linear", "init.kind": "lecun"})
-    columns = []
-    for depth in DEPTHS:
-        group = where(linear, {"model.depth": depth})
-        columns.append([np.var(_singular_values(run) ** 2) for run in group])
-    variances = np.array(columns).T
-    band(axes, DEPTHS, variances, color=PALETTE[1], marker="o", markersize=3, label="Gaussian")
+
+    def spread(run: Run) -> float:
+        return float(np.var(_singular_values(run) ** 2))
+
+    gaussian = dataclasses.replace(INITS["lecun"], marker="o", linestyle="-")
+    plot_over_setting(axes, linear, "model.depth", spread, markersize=3, **gaussian.keywords)
     plot_theory(axes, DEPTHS, DEPTHS, label="theory: L")
     axes.set(
         xscale="log",
@@ -77,15 +79,7 @@ def _plot_spread(axes: Axes, runs: Sequence[Run]) -> None:
 def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
     for init, style in INITS.items():
         group = where(runs, {"model.depth": 200, "init.kind": init})
-        losses = metric_curves(at_best_rate(group), "train_loss")
-        band(
-            axes,
-            np.arange(losses.shape[1]),
-            losses,
-            color=style.color,
-            linestyle=style.linestyle,
-            label=style.label,
-        )
+        plot_metric(axes, at_best_rate(group), "train_loss", **style.keywords)
     axes.axhline(np.log(10), color="0.5", linewidth=0.7)
     axes.set(
         xlabel="training step",

@@ -1,23 +1,15 @@
 """The phases of tanh networks, gradients over depth on both sides of the edge, the depth scale."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.diagnosis.verdict import log_profile
-from research.records.queries import initial_factors, initial_profiles, setting_values, where
+from research.records.queries import initial_factors, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    band,
-    decades,
-    depth_colours,
-    new_figure,
-    plot_theory,
-)
+from research.reporting.figures import PALETTE, depth_colours, new_figure, set_log_scale
+from research.reporting.panels import plot_profile, plot_theory, relative_gradient
 from research.theory import mean_field
 
 BIAS = 0.05  # σ_b²
@@ -73,23 +65,21 @@ def _plot_phases(axes: Axes, variances: Sequence[float]) -> None:
 
 def _plot_gradients(axes: Axes, groups: dict[float, list[Run]]) -> None:
     for colour, (variance, group) in zip(depth_colours(len(groups)), groups.items(), strict=True):
-        curves = log_profile(initial_profiles(group, "signal_grad")) / math.log(10)
-        layers = np.arange(curves.shape[1])
-        band(axes, layers, curves, color=colour)
-        log_chi = math.log10(mean_field.chi_1("tanh", variance, BIAS))
-        plot_theory(axes, layers, log_chi * layers[::-1], linewidth=0.7)
+        gradient = relative_gradient(group)
+        chi = mean_field.chi_1("tanh", variance, BIAS)
+        plot_profile(axes, gradient, factor=chi, color=colour)
         axes.annotate(
             f"{variance:g}",
-            (0, curves[:, 0].mean()),
+            (0, gradient.mean[0]),
             xytext=(-3, 0),
             textcoords="offset points",
             fontsize=5.5,
             ha="right",
             va="center",
         )
-    plot_theory(axes, [], [], linewidth=0.7, label="theory $\\chi_1$")
+    plot_theory(axes, [], [], label="theory $\\chi_1$")
     axes.legend(loc="lower right")
-    decades(axes)
+    set_log_scale(axes)
     axes.set(xlim=(-7, 50), xlabel="layer", title="squared gradient, last layer = 1")
 
 

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import completed, metric_curves, where
 from research.records.runs import Run
-from research.reporting.figures import band, depth_colours, new_figure, set_ticks
+from research.reporting.figures import depth_colours, new_figure, set_ticks
+from research.reporting.panels import band
 
 STEP_SIZES = (0.05, 0.1, 0.2, 0.4)
 

@@ -7,9 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import at_best_rate, completed, initial_profiles, metric_curves, where
+from research.records.queries import at_best_rate, completed, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure, plot_theory
+from research.reporting.figures import PALETTE, new_figure
+from research.reporting.panels import (
+    plot_ended,
+    plot_metric,
+    plot_profile,
+    plot_theory,
+    relative_gradient,
+)
 
 VARIANCES = {2.0: PALETTE[2], 2.5: PALETTE[5], 3.0: PALETTE[1], 4.0: PALETTE[3]}
 GAINS = {1.1: PALETTE[1], 1.0: PALETTE[2], 0.9: PALETTE[0]}
@@ -39,13 +46,10 @@ def _has_variance(run: Run, variance: float) -> bool:
 def _plot_depth(axes: Axes, runs: Sequence[Run]) -> None:
     for variance, colour in VARIANCES.items():
         group = [run for run in runs if _has_variance(run, variance)]
-        squares = initial_profiles(group, "signal_grad").astype(float) ** 2
-        ratios = squares / squares[:, -1:]
-        layers = np.arange(ratios.shape[1])
-        band(axes, layers, ratios, color=colour)
-        plot_theory(axes, layers, (variance / 2) ** (layers[-1] - layers))
+        gradient = relative_gradient(group)
+        plot_profile(axes, gradient, factor=variance / 2, color=colour)
         factor = f"× {variance / 2:g} a layer"
-        axes.text(1, ratios[:, 1].mean() * 4, factor, color=colour, fontsize=7.5)
+        axes.text(1, gradient.mean[1] * 4, factor, color=colour, fontsize=7.5)
     plot_theory(axes, [], [], label="theory: (σ²/2) a layer")
     axes.legend(loc="upper right")
     axes.set(
@@ -59,14 +63,11 @@ def _plot_depth(axes: Axes, runs: Sequence[Run]) -> None:
 
 def _plot_time(axes: Axes, runs: Sequence[Run]) -> None:
     for gain, colour in GAINS.items():
-        squares = initial_profiles(where(runs, {"init.gain": gain}), "signal_grad") ** 2.0
-        ratios = squares / squares[:, -1:]
-        steps = np.arange(ratios.shape[1])
-        band(axes, steps, ratios, color=colour)
-        plot_theory(axes, steps, gain ** (2.0 * (steps[-1] - steps)))
+        gradient = relative_gradient(where(runs, {"init.gain": gain}))
+        plot_profile(axes, gradient, factor=gain**2, color=colour)
         axes.text(
             4,
-            ratios[:, 4].mean() * (3 if gain >= 1 else 60),
+            gradient.mean[4] * (3 if gain >= 1 else 60),
             f"× {gain**2:.2f} a step",
             color=colour,
             fontsize=7.5,
@@ -121,15 +122,14 @@ def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
         ),
     }
     for label, (group, number) in groups.items():
-        curves = metric_curves(completed(group), "train_loss", WINDOW)
-        steps = (np.arange(curves.shape[1]) + 0.5) * WINDOW
-        band(axes, steps, curves, color=PALETTE[number], label=label)
+        trained = completed(group)
+        colour = PALETTE[number]
+        plot_metric(axes, trained, "train_loss", window=WINDOW, label=label, color=colour)
     unclipped = where(shallow, {"optimizer.clip": "none"})
     for run in unclipped:
         losses = run.metrics["train_loss"]
         finite = losses[np.isfinite(losses)]
-        axes.plot(finite, color=PALETTE[1], linewidth=1)
-        axes.plot(len(finite) - 1, finite[-1], "x", color=PALETTE[1], markersize=7)
+        plot_ended(axes, np.arange(len(finite)), finite, PALETTE[1])
     axes.plot([], [], "x-", color=PALETTE[1], label=f"{SHALLOW} layers, not clipped: ends at ×")
     axes.axhline(math.log(10), color="0.5", linewidth=0.7)
     axes.text(300, math.log(10) * 1.3, "guessing", fontsize=6.5, color="0.4", ha="right")

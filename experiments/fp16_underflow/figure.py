@@ -10,14 +10,9 @@ from matplotlib.lines import Line2D
 
 from research.records.queries import initial_profiles, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    band,
-    depth_colours,
-    exponent_map,
-    new_figure,
-    range_bars,
-)
+from research.reporting.aggregation import average_with_range
+from research.reporting.figures import PALETTE, depth_colours, new_figure
+from research.reporting.panels import band, exponent_map, plot_error_bars
 from research.theory.formats import EXPONENTS, FORMATS, layerwise_underflow
 
 SCALES = (1, 8, 64, 1024)
@@ -116,10 +111,10 @@ def _plot_final_losses(axes: Axes, runs: Sequence[Run]) -> None:
     bfloat16 = _last_losses(where(runs, {"precision.kind": "mixed_bfloat16"})).mean()
     axes.axhline(bfloat16, color=PALETTE[2], linestyle=DASHED, linewidth=1, label="bfloat16")
     dynamic = _last_losses(where(runs, {"precision.loss_scaling": "dynamic"}))
-    axes.errorbar(
+    plot_error_bars(
+        axes,
         [25],
-        [dynamic.mean()],
-        range_bars(dynamic),
+        average_with_range(dynamic[:, None]),
         fmt="D",
         color=PALETTE[3],
         markersize=4,

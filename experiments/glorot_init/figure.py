@@ -8,19 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from research.records.queries import at_best_rate, initial_profiles, where
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    CurveStyle,
-    band,
-    decades,
-    new_figure,
-    plot_metric,
-    plot_theory,
-)
+from research.reporting.figures import PALETTE, CurveStyle, new_figure, set_log_scale
+from research.reporting.panels import band, plot_metric, plot_theory, theory_handle
 from research.theory import profiles as theory
 
 
@@ -61,24 +53,25 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _log_squares(
+def _squares(
     runs: Sequence[Run],
     gauge: str,
     scheme: str,
     activation: str,
 ) -> np.ndarray:
-    """log₁₀ of the square of a gauge at the first step, [seeds, layers]."""
+    """The square of a gauge at the first step, [seeds, layers]."""
     group = where(runs, {"init.kind": scheme, "activation.kind": activation})
-    return 2 * np.log10(initial_profiles(group, gauge).astype(float))
+    return initial_profiles(group, gauge).astype(float) ** 2
 
 
 def _plot_profiles(
     axes: Axes,
-    layers: Sequence[int],
+    first: int,
     curves: np.ndarray,
     scheme: str,
     activation: str,
 ) -> None:
+    layers = np.arange(first, first + curves.shape[1])
     color = SCHEMES[scheme].color
     band(axes, layers, curves, color=color, marker=MARKERS[activation], markersize=3.5)
 
@@ -87,9 +80,8 @@ def _plot_signal(axes: Axes, runs: Sequence[Run]) -> None:
     """The sigmoid is left out: its outputs have the mean 1/2, which is another matter."""
     for scheme in SCHEMES:
         for activation in ("tanh", "softsign"):
-            logs = _log_squares(runs, "activation_rms", scheme, activation)
-            layers = range(logs.shape[1])
-            _plot_profiles(axes, layers, logs - logs[:, :1], scheme, activation)
+            squares = _squares(runs, "activation_rms", scheme, activation)
+            _plot_profiles(axes, 0, squares / squares[:, :1], scheme, activation)
     _finish_profiles(axes, "signal: square of $h$, first layer = 1")
     handles = []
     for scheme in SCHEMES.values():
@@ -100,11 +92,10 @@ def _plot_signal(axes: Axes, runs: Sequence[Run]) -> None:
 def _plot_gradient(axes: Axes, runs: Sequence[Run]) -> None:
     for name, scheme in SCHEMES.items():
         for activation in MARKERS:
-            logs = _log_squares(runs, "signal_grad", name, activation)
-            layers = range(logs.shape[1])
-            _plot_profiles(axes, layers, logs - logs[:, -1:], name, activation)
+            squares = _squares(runs, "signal_grad", name, activation)
+            _plot_profiles(axes, 0, squares / squares[:, -1:], name, activation)
             predicted = _predict_gradient(activation, scheme.variance)
-            plot_theory(axes, layers, predicted, linewidth=0.7)
+            plot_theory(axes, range(len(predicted)), predicted, linewidth=0.7)
     _finish_profiles(axes, "back-propagated: squared $\\partial L/\\partial h$, last layer = 1")
     axes.legend(handles=_activation_handles(), loc="lower right")
 
@@ -115,27 +106,25 @@ def _activation_handles() -> list[Line2D]:
     handles = []
     for activation, marker in MARKERS.items():
         handles.append(Line2D([], [], marker=marker, label=activation, **common))
-    handles.append(Line2D([], [], color="black", linestyle="--", linewidth=0.7, label="theory"))
+    handles.append(theory_handle("theory"))
     return handles
 
 
 def _plot_weight_gradient(axes: Axes, runs: Sequence[Run]) -> None:
     for scheme in SCHEMES:
         for activation in MARKERS:
-            logs = _log_squares(runs, "grad_norm", scheme, activation)
-            layers = range(1, logs.shape[1] + 1)
-            _plot_profiles(axes, layers, logs - logs[:, -1:], scheme, activation)
+            squares = _squares(runs, "grad_norm", scheme, activation)
+            _plot_profiles(axes, 1, squares / squares[:, -1:], scheme, activation)
     _finish_profiles(axes, "squared gradient of the weights, last layer = 1")
 
 
 def _finish_profiles(axes: Axes, title: str) -> None:
-    decades(axes)
-    axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    set_log_scale(axes)
     axes.set(xlabel="layer", title=title)
 
 
 def _predict_gradient(activation: str, variance: float) -> np.ndarray:
-    """log₁₀ of the squared gradient over the layers, relative to the last."""
+    """The squared gradient over the layers, relative to the last."""
     profile = theory.predict_profile(
         activation=activation,
         norm="none",
@@ -149,7 +138,7 @@ def _predict_gradient(activation: str, variance: float) -> np.ndarray:
         shortcut_scale=0.0,
     )
     assert profile is not None
-    return profile / math.log(10)
+    return np.exp(profile)
 
 
 def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
@@ -160,11 +149,9 @@ def _plot_training(axes: Axes, runs: Sequence[Run]) -> None:
             best,
             "train_loss",
             window=WINDOW,
-            label=style.label,
-            color=style.color,
-            marker=style.marker,
             markevery=5,
             markersize=3.5,
+            **style.keywords,
         )
     axes.axhline(math.log(10), color="0.5", linestyle=":", linewidth=0.8)
     axes.text(300, math.log(10) * 1.35, "chance: ln 10", fontsize=7, ha="right")

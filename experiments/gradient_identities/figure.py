@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import band, plot_over_setting, plot_theory
 
 PRECISIONS = {"float32": PALETTE[1], "float64": PALETTE[0]}
 ACTIVATIONS = {
@@ -137,10 +139,8 @@ def _plot_products(axes: Axes, runs: Sequence[Run]) -> None:
             axes,
             range(1, len(ratios[0]) + 1),
             np.stack(ratios),
-            color=style.color,
-            marker=style.marker,
             markersize=3,
-            label=style.label,
+            **style.keywords,
         )
     axes.axhline(1, color="black", linestyle="--", linewidth=0.9, label="theory (homogeneous)")
     axes.set(
@@ -154,18 +154,13 @@ def _plot_products(axes: Axes, runs: Sequence[Run]) -> None:
 
 def _plot_cosines(axes: Axes, runs: Sequence[Run]) -> None:
     for cosine in COSINES:
-        columns = []
-        for gain in GAINS:
-            group = where(runs, {"norm.kind": cosine.norm, "init.gain": gain})
-            columns.append([_greatest(run, cosine.gauge) for run in group])
-        band(
+        plot_over_setting(
             axes,
-            GAINS,
-            np.array(columns).T,
-            color=cosine.style.color,
-            marker=cosine.style.marker,
+            where(runs, {"norm.kind": cosine.norm}),
+            "init.gain",
+            partial(_greatest, name=cosine.gauge),
             markersize=3,
-            label=cosine.style.label,
+            **cosine.style.keywords,
         )
     guide = 1e-5 * np.array(GAINS) ** -2.0
     plot_theory(axes, GAINS, guide, label="slope −2: the norm's ε")

@@ -3,26 +3,21 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.diagnosis.verdict import log_profile
 from research.records.queries import (
     at_best_rate,
-    initial_profiles,
     one_per_seed,
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    CurveStyle,
-    band,
-    decades,
-    new_figure,
+from research.reporting.figures import PALETTE, CurveStyle, new_figure, set_log_scale
+from research.reporting.panels import (
     plot_metric,
+    plot_profile,
     plot_theory,
+    relative_gradient,
 )
 
 ARMS = {  # by σ_w²
@@ -58,11 +53,9 @@ def _plot_losses(axes: Axes, runs: Sequence[Run]) -> None:
             at_best_rate(group),
             "train_loss",
             window=WINDOW,
-            label=style.label,
-            color=style.color,
-            marker=style.marker,
             markevery=6,
             markersize=3.5,
+            **style.keywords,
         )
     axes.axhline(math.log(10), color="black", linestyle=":", linewidth=0.9)
     axes.text(295, 2.34, "chance: ln 10", fontsize=7, ha="right", va="bottom")
@@ -73,23 +66,18 @@ def _plot_gradients(axes: Axes, runs: Sequence[Run]) -> None:
     """The learning rate does not matter before the first step, so one run per seed is enough."""
     for variance, style in ARMS.items():
         group = one_per_seed(where(runs, {"init.sigma_w": math.sqrt(variance)}))
-        curves = log_profile(initial_profiles(group, "signal_grad")) / math.log(10)
-        layers = np.arange(curves.shape[1])
-        band(
+        plot_profile(
             axes,
-            layers,
-            curves,
-            label=style.label,
-            color=style.color,
-            marker=style.marker,
+            relative_gradient(group),
+            factor=variance / 2,
             markevery=7,
             markersize=3.5,
+            **style.keywords,
         )
-        plot_theory(axes, layers, math.log10(variance / 2) * layers[::-1])
     plot_theory(axes, [], [], label="theory, $\\sigma_w^2/2$ a layer")
-    decades(axes)
     axes.legend(loc="lower right")
-    axes.set(ylim=(-11, 2), xlabel="layer", title="30 layers before training")
+    set_log_scale(axes)
+    axes.set(ylim=(1e-11, 100), xlabel="layer", title="30 layers before training")
     axes.set_ylabel(
         "squared gradient $\\|\\partial L/\\partial h\\|^2$\nrelative to the last layer"
     )

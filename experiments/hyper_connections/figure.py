@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.records.queries import metric_curves, where, window_means
+from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import band, plot_metric
 from research.theory.streams import composite_gain
 
 WINDOW = 5  # steps that one point is the mean of
@@ -28,7 +29,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         group = where(runs, {"skip.kind": kind, "skip.mixing_noise": noise})
         _draw(gain, 1, np.stack([_gains(run) for run in group]), style)
         _draw(gradient, 0, np.stack([_gradients(run) for run in group]), style)
-        _draw_loss(loss, group, style)
+        plot_metric(loss, group, "train_loss", window=WINDOW, **style.keywords)
     gain.set(
         yscale="log",
         xlabel="layer",
@@ -66,15 +67,4 @@ def _draw(
     style: CurveStyle,
 ) -> None:
     x = np.arange(first, first + curves.shape[1])
-    band(axes, x, curves, color=style.color, linestyle=style.linestyle, label=style.label)
-
-
-def _draw_loss(
-    axes: Axes,
-    runs: Sequence[Run],
-    style: CurveStyle,
-) -> None:
-    curves = metric_curves(runs, "train_loss")
-    means = np.stack([window_means(curve, WINDOW) for curve in curves])
-    steps = np.arange(means.shape[1]) * WINDOW + WINDOW / 2
-    band(axes, steps, means, color=style.color, linestyle=style.linestyle)
+    band(axes, x, curves, **style.keywords)

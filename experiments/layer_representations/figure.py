@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 
 from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band
+from research.reporting.figures import PALETTE, CurveStyle
+from research.reporting.panels import band
 
 RANDOM = 0  # which inspection
 TRAINED = -1
@@ -116,10 +117,8 @@ def _draw_errors(canvas: Figure, runs: Sequence[Run]) -> None:
             axes,
             layers,
             100 * curves,
-            color=style.color,
-            marker=style.marker,
-            linestyle=style.linestyle,
             markersize=4,
+            **style.keywords,
         )
         axes.annotate(
             style.label,

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import band, plot_theory
 from research.theory.profiles import pre_norm_variances
 
 DEEP = 64
@@ -77,7 +78,7 @@ def _draw_initial(
     first = _squares(runs)[:, 0]
     added = first[:, 1:] - first[:, :1]
     blocks = np.arange(1, added.shape[1] + 1)
-    band(axes, blocks, added, color=style.color, linestyle=style.linestyle, label=style.label)
+    band(axes, blocks, added, **style.keywords)
 
 
 def _draw_final(
@@ -87,7 +88,7 @@ def _draw_final(
 ) -> None:
     last = _squares(runs)[:, -1]
     signals = np.arange(last.shape[1])
-    band(axes, signals, last, color=style.color, linestyle=style.linestyle)
+    band(axes, signals, last, **style.keywords)
 
 
 def _draw_training(
@@ -97,4 +98,4 @@ def _draw_training(
 ) -> None:
     curves = _squares(runs)[:, :, -1]
     steps = runs[0].profiles["step"].astype(int)
-    band(axes, steps, curves, color=style.color, linestyle=style.linestyle)
+    band(axes, steps, curves, **style.keywords)

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band
+from research.reporting.figures import PALETTE
+from research.reporting.panels import band
 
 SURFACES = {  # title by depth and kind of shortcut
     (4, "none"): "4 layers",

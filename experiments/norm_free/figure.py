@@ -17,14 +17,8 @@ from research.records.queries import (
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    CurveStyle,
-    band,
-    new_figure,
-    plot_metric,
-    plot_theory,
-)
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import band, plot_metric, plot_theory
 
 STYLES = {  # by depth
     64: CurveStyle("64 layers, Adam", PALETTE[5], "^"),
@@ -56,11 +50,9 @@ def _draw_training(axes: Axes, runs: Sequence[Run]) -> None:
             best,
             "train_loss",
             window=10,
-            color=style.color,
-            marker=style.marker,
             markevery=3,
             markersize=3.5,
-            label=style.label,
+            **style.keywords,
         )
     axes.legend(loc="upper right")
     axes.set(yscale="log", ylim=(4e-3, 8), xlabel="step", title="training loss (10 steps)")

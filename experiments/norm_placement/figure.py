@@ -10,18 +10,11 @@ from matplotlib.figure import Figure
 from research.records.queries import (
     initial_profiles,
     setting_values,
-    tabulate_by_seed,
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    band,
-    new_figure,
-    plot_metric,
-    plot_theory,
-    set_ticks,
-)
+from research.reporting.figures import PALETTE, new_figure, set_ticks
+from research.reporting.panels import band, plot_metric, plot_over_setting, plot_theory
 
 SETTINGS = {
     "Post-LN": {"skip.kind": "identity", "norm.placement": "post"},
@@ -56,8 +49,8 @@ def _draw_last_part(axes: Axes, runs: Sequence[Run]) -> None:
         return run.profiles["grad_norm"][0, -1]
 
     for name, settings in SETTINGS.items():
-        norms = tabulate_by_seed(where(runs, settings), "model.depth", DEPTHS, last_gradient)
-        band(axes, DEPTHS, norms, label=name, **STYLES[name])
+        group = where(runs, settings)
+        plot_over_setting(axes, group, "model.depth", last_gradient, label=name, **STYLES[name])
     depths = np.array(DEPTHS)
     plot_theory(axes, depths, 2.3 * depths**-0.5, label="slope −1/2")
     axes.axhline(2.6, color="black", linestyle=":", linewidth=0.9, label="slope 0")
@@ -88,8 +81,8 @@ def _draw_output_change(axes: Axes, runs: Sequence[Run]) -> None:
         return run.inspections["output_change"][0]
 
     for name, settings in SETTINGS.items():
-        changes = tabulate_by_seed(where(runs, settings), "model.depth", DEPTHS, output_change)
-        band(axes, DEPTHS, changes, label=name, **STYLES[name])
+        group = where(runs, settings)
+        plot_over_setting(axes, group, "model.depth", output_change, label=name, **STYLES[name])
     axes.set(
         xscale="log",
         yscale="log",

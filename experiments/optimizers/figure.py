@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from research.config.options import Adam, Momentum, Optimizer, OptimizerKind
 from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure, plot_theory
+from research.reporting.figures import PALETTE, new_figure
+from research.reporting.panels import band, plot_metric, plot_theory
 from research.reproduce.experiments import load_module
 
 CODE = load_module("optimizers", "claims")
@@ -97,8 +98,7 @@ def _plot_iterations(axes: Axes) -> None:
 def _plot_rates(axes: Axes, runs: Sequence[Run]) -> None:
     for rate, shown in RATES.items():
         group = where(runs, {"optimizer.kind": "gd", "optimizer.learning_rate": rate})
-        curves = np.stack([run.metrics["train_loss"] for run in group])
-        band(axes, np.arange(curves.shape[1]), curves, color=shown.colour)
+        plot_metric(axes, group, "train_loss", color=shown.colour)
         axes.text(100, shown.label_height, shown.label, color=shown.colour, fontsize=7)
     axes.set(
         yscale="log",

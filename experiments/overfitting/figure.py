@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import final_values, metric_curves, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, range_bars
+from research.reporting.figures import PALETTE
+from research.reporting.panels import band, range_bars
 
 PLAIN = {
     "activation.kind": "relu",

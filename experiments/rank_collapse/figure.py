@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import initial_profiles, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, set_ticks
+from research.reporting.figures import PALETTE, CurveStyle, new_figure, set_ticks
+from research.reporting.panels import band, plot_over_setting
 from research.theory.attention import attention_entropy
 
 STYLES = {
@@ -29,7 +30,9 @@ def figure(runs: Sequence[Run]) -> Figure:
         _draw(tokens, np.arange(residual.shape[1]), residual, style)
         entropies = initial_profiles(deepest, "attention_entropy")
         _draw(entropy, np.arange(1, entropies.shape[1] + 1), entropies, style)
-        _draw_ratios(gradient, group, style)
+        plot_over_setting(
+            gradient, group, "model.depth", _last_ratio, markersize=3, **style.keywords
+        )
     length = runs[0]["data.shape"][0]
     entropy.plot(1, attention_entropy(length, 1.0), "k_", markersize=12, label="theory")
     entropy.axhline(
@@ -65,27 +68,11 @@ def _draw(
     curves: np.ndarray,
     style: CurveStyle,
 ) -> None:
-    band(
-        axes,
-        x,
-        curves,
-        color=style.color,
-        marker=style.marker,
-        markersize=3,
-        label=style.label,
-    )
+    band(axes, x, curves, markersize=3, **style.keywords)
 
 
-def _draw_ratios(
-    axes: Axes,
-    runs: Sequence[Run],
-    style: CurveStyle,
-) -> None:
-    depths = setting_values(runs, "model.depth")
-    columns = []
-    for depth in depths:
-        group = where(runs, {"model.depth": depth})
-        query = initial_profiles(group, "query_grad")[:, -1]
-        value = initial_profiles(group, "value_grad")[:, -1]
-        columns.append(query / value)
-    _draw(axes, np.array(depths), np.maximum(np.stack(columns, axis=1), SMALLEST), style)
+def _last_ratio(run: Run) -> float:
+    """The gradient of the last layer's query weights over that of its value weights."""
+    query = run.profiles["query_grad"][0, -1]
+    value = run.profiles["value_grad"][0, -1]
+    return max(query / value, SMALLEST)

@@ -7,15 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.diagnosis.verdict import log_profile
 from research.records.queries import initial_profiles, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, decades, new_figure, plot_theory
+from research.reporting.figures import PALETTE, CurveStyle, new_figure, set_log_scale
+from research.reporting.panels import band, plot_profile, plot_theory, relative_gradient
 
-COLOURS = {1: PALETTE[1], 2: PALETTE[0], 3: PALETTE[2]}  # by σ_w²
-MARKERS = {1: "v", 2: "o", 3: "^"}
-FIRST = 0
-LAST = -1
+STYLES = {  # by σ_w²
+    1: CurveStyle("$\\sigma_w^2=1$", PALETTE[1], "v"),
+    2: CurveStyle("$\\sigma_w^2=2$", PALETTE[0], "o"),
+    3: CurveStyle("$\\sigma_w^2=3$", PALETTE[2], "^"),
+}
 
 
 def figure(runs: Sequence[Run]) -> Figure:
@@ -23,12 +24,25 @@ def figure(runs: Sequence[Run]) -> Figure:
     canvas, axes = new_figure(7.0, 2.9, 1, 2)
     left = axes[0, 0]
     right = axes[0, 1]
-    _draw_gauge(left, runs, "signal_grad", reference=LAST)
-    _draw_gauge(right, runs, "activation_rms", reference=FIRST)
+    for variance, style in STYLES.items():
+        group = where(runs, {"init.sigma_w": math.sqrt(variance)})
+        plot_profile(
+            left,
+            relative_gradient(group),
+            factor=variance / 2,
+            markevery=10,
+            markersize=3.5,
+            **style.keywords,
+        )
+        _draw_signal(right, group, variance, style)
+    plot_theory(left, [], [], label="theory")
     left.set_ylabel(
         "squared gradient $\\|\\partial L/\\partial h\\|^2$\nrelative to the last layer"
     )
     right.set_ylabel("squared signal $\\|h\\|^2$\nrelative to the first layer")
+    for axes in (left, right):
+        set_log_scale(axes)
+        axes.set_xlabel("layer (0: the embedding's output)")
     left.legend(loc="lower right", bbox_to_anchor=(1.0, 0.02))
     canvas.suptitle(
         "Rectifier networks keep gradient and signal at $\\sigma_w^2=2$ alone: "
@@ -38,31 +52,15 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _draw_gauge(
+def _draw_signal(
     axes: Axes,
     runs: Sequence[Run],
-    gauge: str,
-    *,
-    reference: int,
+    variance: int,
+    style: CurveStyle,
 ) -> None:
-    """Log₁₀ of the square relative to a reference layer: the last for gradients, else the first."""
-    for variance, colour in COLOURS.items():
-        group = where(runs, {"init.sigma_w": math.sqrt(variance)})
-        logs = log_profile(initial_profiles(group, gauge))
-        curves = (logs - logs[:, [reference]]) / math.log(10)
-        layers = np.arange(curves.shape[1])
-        band(
-            axes,
-            layers,
-            curves,
-            label=f"$\\sigma_w^2={variance}$",
-            color=colour,
-            marker=MARKERS[variance],
-            markevery=10,
-            markersize=3.5,
-        )
-        distance = layers[::-1] if reference == LAST else layers
-        plot_theory(axes, layers, math.log10(variance / 2) * distance)
-    plot_theory(axes, [], [], label="theory")
-    decades(axes)
-    axes.set_xlabel("layer (0: the embedding's output)")
+    """The squared signal relative to the first layer's, from which theory goes on."""
+    squares = initial_profiles(runs, "activation_rms").astype(float) ** 2
+    relative = squares / squares[:, :1]
+    layers = np.arange(relative.shape[1])
+    band(axes, layers, relative, markevery=10, markersize=3.5, **style.keywords)
+    plot_theory(axes, layers, (variance / 2) ** layers)

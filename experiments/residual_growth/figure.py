@@ -10,14 +10,9 @@ from matplotlib.figure import Figure
 from research.diagnosis.verdict import log_profile
 from research.records.queries import initial_profiles, where
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    CurveStyle,
-    decades,
-    new_figure,
-    plot_theory,
-    range_bars,
-)
+from research.reporting.aggregation import average_with_range
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import band, plot_error_bars, plot_theory
 
 DEPTHS = (25, 50, 100)
 STYLES = {  # by the branch's scale a in a network of L layers
@@ -51,7 +46,7 @@ def _draw_all_scales(axes: Axes, runs: Sequence[Run]) -> None:
         _draw_scale(axes, runs, scale, unit=math.log(10))
     axes.set(xlim=(0, 106), xlabel="depth $L$")
     axes.legend(loc="upper left")
-    decades(axes)
+    axes.yaxis.set_major_formatter("$10^{{{x:g}}}$")
     axes.set(title="ReLU: squared gradient,\nfirst layer over last")
 
 
@@ -79,11 +74,10 @@ def _draw_scale(
     plot_theory(axes, depths, depths * np.log1p(squared_scales) / unit, linewidth=0.8)
     for depth in DEPTHS:
         logs = log_profile(initial_profiles(_group(runs, scale, depth), "signal_grad"))
-        ratios = logs[:, 0] / unit
-        axes.errorbar(
-            depth,
-            ratios.mean(),
-            range_bars(ratios),
+        plot_error_bars(
+            axes,
+            [depth],
+            average_with_range(logs[:, :1] / unit),
             color=style.color,
             marker=style.marker,
             markersize=4.5,
@@ -118,30 +112,10 @@ def _draw_tanh(axes: Axes, runs: Sequence[Run]) -> None:
     growth = logs[:, :1] - logs[:, 1:]
     variances = initial_profiles(runs, "activation_rms")[:, 1:] ** 2
     layers = np.arange(1, growth.shape[1] + 1)
-    _draw_curve(axes, layers, variances, VARIANCE)
-    _draw_curve(axes, layers, growth, SQUARED_GRADIENT)
+    for curves, style in ((variances, VARIANCE), (growth, SQUARED_GRADIENT)):
+        band(axes, layers, curves, markevery=0.12, markersize=3.5, **style.keywords)
     root_law = COEFFICIENT * np.sqrt(layers)
     axes.plot(layers, root_law, "k--", linewidth=0.9, label="$1.064\\,\\sqrt{l}$")
     axes.plot(layers, layers, "k:", linewidth=0.9, label="$l$")
     axes.legend(loc="upper left")
     axes.set(xscale="log", yscale="log", ylim=(0.5, 3000), xlabel="layer $l$", title="tanh, $a=1$")
-
-
-def _draw_curve(
-    axes: Axes,
-    layers: np.ndarray,
-    curves: np.ndarray,
-    style: CurveStyle,
-) -> None:
-    axes.plot(
-        layers,
-        curves.mean(axis=0),
-        color=style.color,
-        marker=style.marker,
-        markevery=0.12,
-        markersize=3.5,
-        label=style.label,
-    )
-    low = curves.min(axis=0)
-    high = curves.max(axis=0)
-    axes.fill_between(layers, low, high, color=style.color, alpha=0.25, linewidth=0)

@@ -15,7 +15,8 @@ from research.data.python_docs import load_python_docs
 from research.data.text import UNKNOWN
 from research.records.queries import final_values
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, range_bars
+from research.reporting.figures import PALETTE, CurveStyle
+from research.reporting.panels import band, range_bars
 from research.reproduce.experiments import load_module
 
 CODE = load_module("sentences", "claims")
@@ -145,10 +146,8 @@ def _draw_spread(axes: Axes, runs: Sequence[Run]) -> None:
             axes,
             np.arange(curves.shape[1]),
             curves,
-            color=style.color,
-            marker=style.marker,
-            linestyle=style.linestyle,
             markersize=3.5,
+            **style.keywords,
         )
     axes.text(12, 0.015, "with shortcuts:\nwords stay different", color=PALETTE[0], **RIGHT)
     axes.text(12, 6e-7, "without: all words alike", color=PALETTE[1], **RIGHT)

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import autocorrelation, initial_inspections, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, plot_theory, set_ticks
+from research.reporting.figures import PALETTE, CurveStyle, set_ticks
+from research.reporting.panels import band, plot_over_setting, plot_theory
 from research.theory.profiles import correlation_profile
 
 LAGS = 30
@@ -129,7 +130,9 @@ def _draw_cosines(axes: Axes, runs: Sequence[Run]) -> None:
     for style, settings in CURVE_SETTINGS.items():
         group = where(runs, settings)
         depths = setting_values(group, "model.depth")
-        _draw_network(axes, group, style)
+        plot_over_setting(
+            axes, group, "model.depth", _cosine_after_all, markersize=4, **style.keywords
+        )
         _draw_prediction(axes, settings, depths[-1])
     gates = where(runs, {"activation.kind": "linear", "skip.kind": "none"})
     _draw_random_gates(axes, gates)
@@ -144,26 +147,8 @@ def _draw_cosines(axes: Axes, runs: Sequence[Run]) -> None:
     set_ticks(axes.xaxis, (1, 2, 4, 8, 16, 32, 64))
 
 
-def _draw_network(
-    axes: Axes,
-    runs: Sequence[Run],
-    style: CurveStyle,
-) -> None:
-    """The cosine after all layers, for networks of each depth."""
-    depths = setting_values(runs, "model.depth")
-    measured = []
-    for depth in depths:
-        group = where(runs, {"model.depth": depth})
-        measured.append(_cosines(group)[:, 0])
-    band(
-        axes,
-        depths,
-        np.array(measured).T,
-        color=style.color,
-        marker=style.marker,
-        markersize=4,
-        label=style.label,
-    )
+def _cosine_after_all(run: Run) -> float:
+    return run.inspections["gradient_correlation"][0, 0]
 
 
 def _draw_prediction(

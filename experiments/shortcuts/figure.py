@@ -15,13 +15,9 @@ from research.records.queries import (
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    new_figure,
-    plot_metric,
-    plot_theory,
-    range_bars,
-)
+from research.reporting.aggregation import average_with_range
+from research.reporting.figures import PALETTE, new_figure
+from research.reporting.panels import plot_error_bars, plot_metric, plot_theory, range_bars
 
 LAYERS = 32
 
@@ -112,20 +108,9 @@ def _draw_curves(axes: Axes, runs: Sequence[Run]) -> None:
 
 def _draw_biases(axes: Axes, runs: Sequence[Run]) -> None:
     biases = setting_values(runs, "skip.gate_bias")
-    means = []
-    bars = []
-    for bias in biases:
-        losses = _final_losses(runs, {"skip.gate_bias": bias})
-        means.append(losses.mean())
-        bars.append(range_bars(losses))
-    axes.errorbar(
-        biases,
-        means,
-        np.concatenate(bars, axis=1),
-        color=PALETTE[1],
-        marker="o",
-        markersize=4,
-    )
+    columns = [_final_losses(runs, {"skip.gate_bias": bias}) for bias in biases]
+    averaged = average_with_range(np.stack(columns, axis=1))
+    plot_error_bars(axes, biases, averaged, color=PALETTE[1], marker="o", markersize=4)
     axes.set(
         yscale="log",
         ylim=(5e-4, 5),

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from research.records.queries import at_best_rate, final_values, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import depth_colours, new_figure
+from research.reporting.aggregation import average_with_range
+from research.reporting.figures import depth_colours, new_figure, set_ticks
+from research.reporting.panels import CellAxis, plot_error_bars, plot_map, plot_theory_on_map
 from research.theory import mean_field
 
 BIAS = 0.05  # σ_b²
@@ -60,59 +63,21 @@ def _draw_map(
     variances: np.ndarray,
     accuracies: np.ndarray,
 ) -> None:
-    """The mean accuracies [depths, variances] as colours, each with its number."""
-    column_edges = _edges(variances)
-    row_edges = np.exp(_edges(np.log(np.array(depths))))
-    image = axes.pcolormesh(
-        column_edges,
-        row_edges,
-        accuracies,
-        cmap="viridis",
-        vmin=0,
-        vmax=1,
-        rasterized=True,
-    )
-    for depth, row in zip(depths, accuracies, strict=True):
-        for variance, accuracy in zip(variances, row, strict=True):
-            axes.text(
-                variance,
-                depth,
-                f"{accuracy:.2f}".lstrip("0"),
-                fontsize=5.5,
-                ha="center",
-                va="center",
-                color="black" if accuracy > 0.6 else "white",
-                bbox={"facecolor": image.cmap(accuracy), "edgecolor": "none", "pad": 0.6},
-                zorder=4,
-            )
-    _draw_depth_scale(axes, np.linspace(column_edges[0], column_edges[-1], 150))
-    axes.grid(False)
+    """The mean accuracies [depths, variances] as colours, each with its number, and 6 ξ_c."""
+    columns = CellAxis(variances)
+    rows = CellAxis(np.array(depths), is_log=True)
+    image = plot_map(axes, columns, rows, accuracies, norm=Normalize(0, 1))
+    edges = columns.edges()
+    shown = np.linspace(edges[0], edges[-1], 150)
+    plot_theory_on_map(axes, shown, 6 * _depth_scales(shown))
+    axes.annotate("$6\\,\\xi_c$", (0.62, 8.9), xytext=(0.72, 6.2), fontsize=8, color="black")
+    set_ticks(axes.yaxis, depths)
     axes.set(
-        yscale="log",
-        ylim=(row_edges[0], row_edges[-1]),
         xlabel="$\\sigma_w^2$",
         ylabel="depth, in layers",
+        title="training accuracy after 200 steps",
     )
-    axes.set_yticks(depths, [str(depth) for depth in depths])
-    axes.minorticks_off()
-    axes.set_title("training accuracy after 200 steps")
     axes.figure.colorbar(image, ax=axes, pad=0.02)
-
-
-def _draw_depth_scale(axes: Axes, variances: np.ndarray) -> None:
-    """6 ξ_c, dashed in black and white to be seen on any colour."""
-    depths = 6 * _depth_scales(variances)
-    axes.plot(variances, depths, color="black", linewidth=1.2)
-    axes.plot(variances, depths, color="white", linestyle="--", linewidth=1.2)
-    axes.annotate("$6\\,\\xi_c$", (0.62, 8.9), xytext=(0.72, 6.2), fontsize=8, color="black")
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    """The edges of cells with these centres."""
-    middles = (centres[1:] + centres[:-1]) / 2
-    first = 2 * centres[0] - middles[0]
-    last = 2 * centres[-1] - middles[-1]
-    return np.concatenate([[first], middles, [last]])
 
 
 def _draw_collapse(
@@ -154,10 +119,7 @@ def _draw_cells(
     **style: Any,
 ) -> None:
     """The mean of ``values`` [cells, seeds], with bars for the range over seeds."""
-    mean = values.mean(axis=1)
-    below = mean - values.min(axis=1)
-    above = values.max(axis=1) - mean
-    axes.errorbar(x, mean, [below, above], markersize=4, linewidth=0.8, **style)
+    plot_error_bars(axes, x, average_with_range(values.T), markersize=4, linewidth=0.8, **style)
 
 
 def _draw_threshold(

@@ -7,14 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research.records.runs import Run
-from research.reporting.figures import (
-    PALETTE,
-    CurveStyle,
-    depth_colours,
-    new_figure,
-    plot_theory,
-    range_bars,
-)
+from research.reporting.aggregation import average_with_range
+from research.reporting.figures import PALETTE, CurveStyle, depth_colours, new_figure
+from research.reporting.panels import plot_error_bars, plot_theory
 from research.reproduce.experiments import load_module
 
 CODE = load_module("universal_approximation", "claims")
@@ -87,22 +82,9 @@ def _plot_surface(axes: Axes, runs: Sequence[Run]) -> None:
 
 def _plot_errors(axes: Axes, runs: Sequence[Run]) -> None:
     for function, style in STYLES.items():
-        means = []
-        ranges = []
-        for width in WIDTHS:
-            errors = CODE.greatest_errors(runs, function, width)
-            means.append(np.mean(errors))
-            ranges.append(range_bars(errors))
-        bars = np.hstack(ranges)
-        axes.errorbar(
-            WIDTHS,
-            means,
-            yerr=bars,
-            marker=style.marker,
-            markersize=3,
-            color=style.color,
-            label=style.label,
-        )
+        columns = [CODE.greatest_errors(runs, function, width) for width in WIDTHS]
+        averaged = average_with_range(np.stack(columns, axis=1))
+        plot_error_bars(axes, WIDTHS, averaged, markersize=3, **style.keywords)
     knots = np.array(CODE.KNOTS)
     by_hand = [CODE.error_by_hand(count) for count in CODE.KNOTS]
     plot_theory(axes, knots, by_hand, label="sine, set by hand")

@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from research.records.queries import metric_curves, where
+from research.records.queries import where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, decades, new_figure
+from research.reporting.figures import PALETTE, new_figure, set_log_scale
+from research.reporting.panels import (
+    plot_metric,
+    plot_profile,
+    relative_gradient,
+    theory_handle,
+)
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 LABELS = {"none": "plain", "inv_sqrt_depth": "skip, branch /√depth"}
@@ -21,7 +25,6 @@ SKIP_STYLES: dict[str, dict[str, Any]] = {
 }
 DEEPEST = 64
 DEPTH_LINES: dict[int, Any] = {4: ":", 16: "--", DEEPEST: "-"}
-THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 0.9}
 OPACITIES = {0: 0.3, 30: 0.5, 100: 0.75, 299: 1.0}  # by training step
 WINDOW = 10  # steps that one mean of the loss covers
 
@@ -56,30 +59,18 @@ def _group(
     return where(runs, {"skip.kind": skip, "model.depth": depth})
 
 
-def _relative_gradients(runs: Sequence[Run], step: int) -> np.ndarray:
-    """Log₁₀ of the squared gradient relative to the last layer's at one step, [runs, N+1]."""
-    curves = []
-    for run in runs:
-        signal = run.profiles["signal_grad"][step].astype(float)
-        curves.append(2 * np.log10(signal / signal[-1]))
-    return np.stack(curves)
-
-
 def _draw_initial(axes: Axes, runs: Sequence[Run]) -> None:
     for skip, style in SKIP_STYLES.items():
         for depth, line in DEPTH_LINES.items():
-            band(
+            group = _group(runs, skip, depth)
+            plot_profile(
                 axes,
-                np.arange(depth + 1),
-                _relative_gradients(_group(runs, skip, depth), 0),
+                relative_gradient(group),
+                factor=group[0].info["verdict"]["theory"] if depth == DEEPEST else None,
                 markevery=list(range(8, depth, 12)),
                 linestyle=line,
                 **style,
             )
-        deepest = _group(runs, skip, DEEPEST)
-        slope = np.log10(deepest[0].info["verdict"]["theory"])
-        layers = np.arange(DEEPEST + 1)
-        axes.plot(layers, slope * (DEEPEST - layers), **THEORY)
     _set_log_axis(axes)
 
 
@@ -87,27 +78,31 @@ def _draw_training(axes: Axes, runs: Sequence[Run]) -> None:
     for skip, style in SKIP_STYLES.items():
         group = _group(runs, skip, DEEPEST)
         for step, opacity in OPACITIES.items():
-            mean = np.mean(_relative_gradients(group, step), axis=0)
-            layers = np.arange(DEEPEST + 1)
-            axes.plot(layers, mean, markevery=13, alpha=opacity, linewidth=1.1, **style)
+            mean = relative_gradient(group, step).mean
+            axes.plot(mean, markevery=13, alpha=opacity, linewidth=1.1, **style)
     _set_log_axis(axes)
     axes.set_xlabel("layer (0: the embedding's output)")
 
 
 def _set_log_axis(axes: Axes) -> None:
     """Shows at least six decades, so that fluctuations do not look like trends."""
+    set_log_scale(axes)
     low, high = axes.get_ylim()
-    axes.set(xlim=(0, DEEPEST), ylim=(min(low, -3), max(high, 3)))
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    decades(axes)
+    axes.set(xlim=(0, DEEPEST), ylim=(min(low, 1e-3), max(high, 1e3)))
 
 
 def _draw_loss(axes: Axes, runs: Sequence[Run]) -> None:
     for skip, style in SKIP_STYLES.items():
         for number, (depth, line) in enumerate(DEPTH_LINES.items()):
-            curves = metric_curves(_group(runs, skip, depth), "train_loss", WINDOW)
-            steps = np.arange(curves.shape[1]) * WINDOW + WINDOW / 2
-            band(axes, steps, curves, markevery=(number * 2, 6), linestyle=line, **style)
+            plot_metric(
+                axes,
+                _group(runs, skip, depth),
+                "train_loss",
+                window=WINDOW,
+                markevery=(number * 2, 6),
+                linestyle=line,
+                **style,
+            )
     axes.set(yscale="log", ylim=(3e-4, 5), xlabel="training step")
 
 
@@ -115,7 +110,7 @@ def _add_skip_legend(axes: Axes) -> None:
     handles = []
     for skip, style in SKIP_STYLES.items():
         handles.append(Line2D([], [], label=LABELS[skip], **style))
-    handles.append(Line2D([], [], label="mean-field theory", **THEORY))
+    handles.append(theory_handle())
     axes.legend(handles=handles, loc="lower right")
 
 

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import where, window_means
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure, plot_theory
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import band, plot_theory
 from research.theory.update_rules import equilibrium_ratio
 
 WINDOW = 20  # steps that one point is the mean of
@@ -47,7 +48,7 @@ def _draw(axes: Axes, runs: Sequence[Run]) -> None:
         group = where(runs, settings)
         curves = np.stack([_mean_ratio(run) for run in group])
         steps = np.arange(curves.shape[1]) * WINDOW + WINDOW / 2
-        band(axes, steps, curves, color=style.color, label=style.label)
+        band(axes, steps, curves, **style.keywords)
     _draw_theory(axes, runs[0])
     axes.set(yscale="log", xlabel="step of training")
 

@@ -27,8 +27,8 @@ def main(
     Raises:
         ValueError: no run matches, or a name is not known.
     """
+    from research.reporting.plots.arrangement import PlotOptions
     from research.reporting.plots.draw import check_target, draw_runs
-    from research.reporting.plots.panels import PlotOptions
 
     runs = select_runs(words)
     target = check_target(out) if out else None

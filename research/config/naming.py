@@ -12,13 +12,15 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from research.config.schema import OPTIONS, Config, iter_declared, setting_paths
+from research.config.fields import written
+from research.config.schema import OPTIONS, Config, flatten, iter_declared, setting_paths
 
 MAX_BYTES = 80  # longer names are hard to read
 MAX_BYTES_OF_VARYING = 200  # file systems take 255 bytes
 HASH_LENGTH = 8
 SELECTORS = ("kind", "name", "level")  # the fields that name the option of a group
-LAST_GROUPS = ("train", "seed")  # at the end of a name; the others are in declared order
+SEED = "seed"
+LAST_GROUPS = ("train", SEED)  # at the end of a name; the others are in declared order
 
 # Overrides that are the same in all runs of a study, or that do not affect results.
 NOT_IN_RUN_NAME = (
@@ -91,20 +93,45 @@ def run_names(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def varying_settings(jobs: Sequence[Sequence[str]]) -> set[str]:
-    """The paths of the settings that have several values in a sweep, or that only some runs set.
+    """The paths of the fewest settings that tell the runs of a sweep apart, and a seed that varies.
+
+    A setting that follows from the others, such as a constant of an arm, is not one of them. Of two
+    settings that follow from each other, it is the one that a name begins with.
 
     >>> sorted(varying_settings([["seed=0", "skip=none"], ["seed=1", "skip=none"]]))
     ['seed']
+    >>> sorted(varying_settings([["skip=none"], ["skip=scaled", "skip.branch_scale=0.5"]]))
+    ['skip']
     """
-    values_by_path = collections.defaultdict(list)
-    for job in jobs:
-        for path, value in given_values(job).items():
-            values_by_path[path].append(value)
-    varying = set()
-    for path, values in values_by_path.items():
-        if len(values) < len(jobs) or len(set(values)) > 1:
-            varying.add(path)
+    settings = [given_values(job) for job in jobs]
+    varying = set().union(*settings)
+    num_runs = _count_distinct(settings, varying)
+    has_seeds = _count_distinct(settings, [SEED]) > 1
+    for path in sorted(varying, key=_position, reverse=True):
+        if path == SEED and has_seeds:
+            continue
+        without = varying - {path}
+        if _count_distinct(settings, without) == num_runs:
+            varying = without
     return varying
+
+
+def _count_distinct(settings: Sequence[Mapping[str, str]], paths: Collection[str]) -> int:
+    """How many runs can be told apart by some of their settings; what is not set is default."""
+    keys = set()
+    for values in settings:
+        keys.add(tuple(values.get(path, _default_text(path)) for path in paths))
+    return len(keys)
+
+
+@functools.cache
+def _default_text(path: str) -> str:
+    """The default of a setting or a group as a command line says it; empty without a default."""
+    defaults = flatten(Config())
+    for candidate in (path, *(f"{path}.{selector}" for selector in SELECTORS)):
+        if candidate in defaults:
+            return _normalize_number(path, written(defaults[candidate]))
+    return ""
 
 
 def given_values(overrides: Sequence[str]) -> dict[str, str]:

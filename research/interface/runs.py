@@ -1,4 +1,4 @@
-"""Recorded runs in Python: ``research.load``, and the trained network of a run."""
+"""Recorded runs in Python: ``fathom.load``, and the trained network of a run."""
 
 import html
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from research.reporting.tables import format_number
 if TYPE_CHECKING:
     from research.interface.model import TrainedModel
     from research.reporting.comparison import Comparison
-    from research.reporting.plots.panels import Drawing
+    from research.reporting.plots.arrangement import Drawing
 
 
 class RecordedRun(Run):
-    """One recorded run, as ``research.load`` and ``research.train`` return it."""
+    """One recorded run, as ``fathom.load`` and ``fathom.train`` return it."""
 
     def model(self) -> "TrainedModel":
         """The trained network, from the checkpoint that the run kept (``checkpoint.keep=true``).
@@ -70,8 +70,8 @@ def load(root: str | Path = "outputs", *filters: str) -> Runs:
         ValueError: there are no runs, none matches, or a filter cannot be understood.
 
     Example:
-        >>> import research
-        >>> runs = research.load("outputs/depth", "skip=none")  # doctest: +SKIP
+        >>> import fathom
+        >>> runs = fathom.load("outputs/depth", "skip=none")  # doctest: +SKIP
         >>> runs.summary("eval_accuracy")  # doctest: +SKIP
     """
     return load_runs(Path(root), filters, RecordedRun)

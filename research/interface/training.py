@@ -1,4 +1,4 @@
-"""Training in this process: ``research.train`` and ``research.sweep``."""
+"""Training in this process: ``fathom.train`` and ``fathom.sweep``."""
 
 import contextlib
 import io
@@ -19,7 +19,8 @@ Overrides = str | Sequence[str] | Mapping[str, Any]
 def train(*overrides: Overrides) -> RecordedRun:
     """Trains one run in this process, as ``fathom train`` does, and returns its record.
 
-    A run that has finished already is not trained again. Progress is shown on standard error.
+    A run that has finished already is not trained again. A notebook shows the progress as a bar
+    below the cell; elsewhere it is on standard error.
 
     Args:
         *overrides: settings, as words of the command line (``"model.depth=64"``), lists of them, or
@@ -33,8 +34,8 @@ def train(*overrides: Overrides) -> RecordedRun:
         KeyboardInterrupt: the user interrupted it; the run can be resumed.
 
     Example:
-        >>> import research
-        >>> run = research.train("model.depth=8", {"skip": "identity"})  # doctest: +SKIP
+        >>> import fathom
+        >>> run = fathom.train("model.depth=8", {"skip": "identity"})  # doctest: +SKIP
         >>> run.plot("curves")  # doctest: +SKIP
     """
     runs = _train_words(_words(overrides))
@@ -62,9 +63,9 @@ def sweep(grid: Mapping[str, Any], *overrides: Overrides) -> Runs:
         KeyboardInterrupt: the user interrupted it; the same call goes on.
 
     Example:
-        >>> import research
+        >>> import fathom
         >>> grid = {"model.depth": [4, 16, 64], "skip": ["none", "identity"], "seed": range(3)}
-        >>> runs = research.sweep(grid, "name=depth")  # doctest: +SKIP
+        >>> runs = fathom.sweep(grid, "name=depth")  # doctest: +SKIP
         >>> runs.summary("eval_accuracy")  # doctest: +SKIP
     """
     words = ["-m", *_words(overrides)]

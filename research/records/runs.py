@@ -72,6 +72,20 @@ class Run:
         except (ValueError, AttributeError, RecursionError, yaml.YAMLError):
             raise DamagedRecord(f"{file} is damaged: it holds no settings") from None
 
+    @functools.cached_property
+    def overrides(self) -> list[str]:
+        """What was written for the run, in a sweep or on a command line; empty if not recorded."""
+        import yaml
+
+        from research.config.yaml_files import parse_yaml
+
+        file = self.directory / ".hydra" / "overrides.yaml"
+        try:
+            words = parse_yaml(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return []
+        return [str(word) for word in words or []]
+
     def check(self) -> None:
         """Reads ``run.json`` and the configuration.
 
@@ -174,7 +188,7 @@ def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
             "or it was stopped before the first flush"
         )
     try:
-        parts = [pq.read_table(file) for file in files]
+        parts = [pq.ParquetFile(file).read(use_threads=False) for file in files]
         whole = pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowException, OSError) as error:
         raise _damaged_table(directory, table) from error

@@ -77,6 +77,29 @@ class Summary:
         )
 
 
+@dataclass(frozen=True)
+class Averaged:
+    """Several curves as one: their mean, and how far they are apart.
+
+    Attributes:
+        mean: the mean at each of P points [P].
+        low: the lower end of their range or of an interval [P]; NaN where it is unknown.
+        high: its upper end [P].
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def exponential(self) -> "Averaged":
+        """The same of the values whose logarithms these are: the mean is the geometric one."""
+        return Averaged(
+            mean=np.exp(self.mean),
+            low=np.exp(self.low),
+            high=np.exp(self.high),
+        )
+
+
 def mean_interval(
     values: Sequence[float] | np.ndarray,
     level: float = LEVEL,
@@ -93,11 +116,15 @@ def mean_interval(
     Returns:
         Its lower and upper end, in the units of ``values``.
     """
-    low, high = mean_intervals(np.asarray(values, float)[:, None], level)
-    return float(low[0]), float(high[0])
+    column = np.asarray(values, float)[:, None]
+    low, high = mean_intervals(column, level)
+    return low.item(), high.item()
 
 
-def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+def mean_intervals(
+    values: np.ndarray,
+    level: float = LEVEL,
+) -> tuple[np.ndarray, np.ndarray]:
     """``mean_interval`` of each column.
 
     Args:
@@ -113,42 +140,59 @@ def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray
     counts = is_value.sum(axis=0)
     enough = counts >= 2
     present = np.where(is_value, values, 0.0)
-    means = present.sum(axis=0) / np.maximum(counts, 1)
+    divisors = np.maximum(counts, 1)
+    freedom = np.maximum(counts - 1, 1)
+    means = present.sum(axis=0) / divisors
     squares = np.where(is_value, (values - means) ** 2, 0.0)
-    variances = squares.sum(axis=0) / np.maximum(counts - 1, 1)
-    errors = np.sqrt(variances / np.maximum(counts, 1))
-    margins = stdtrit(np.maximum(counts - 1, 1), (1 + level) / 2) * errors
+    variances = squares.sum(axis=0) / freedom
+    errors = np.sqrt(variances / divisors)
+    quantiles = stdtrit(freedom, (1 + level) / 2)
+    margins = quantiles * errors
     low = np.where(enough, means - margins, np.nan)
     high = np.where(enough, means + margins, np.nan)
     return low, high
 
 
-def average_columns(
-    values: np.ndarray,
-    *,
-    is_geometric: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean of each column of [M, K] and the ends of its interval.
+def average_with_interval(values: np.ndarray, *, is_geometric: bool) -> Averaged:
+    """The mean of each column of [M, P] and the interval of that mean.
 
     Args:
         values: the values; those that are not finite are left out.
         is_geometric: whether the mean is the geometric one. Then only positive values count.
     """
     if is_geometric:
-        values = np.log(np.where(values > 0, values, np.nan))
-    parts = np.stack([column_means(values), *mean_intervals(values)])
-    if is_geometric:
-        parts = np.exp(parts)
-    mean, low, high = parts
-    return mean, low, high
+        positive = np.where(values > 0, values, np.nan)
+        values = np.log(positive)
+    mean = column_means(values)
+    low, high = mean_intervals(values)
+    averaged = Averaged(mean, low, high)
+    return averaged.exponential() if is_geometric else averaged
+
+
+def average_with_range(values: np.ndarray) -> Averaged:
+    """The mean of each column of [M, P], and its least and its greatest value.
+
+    Args:
+        values: the values; NaN where a curve has ended.
+    """
+    mean = np.nanmean(values, axis=0)
+    if len(values) < 2:
+        unknown = np.full_like(mean, np.nan)
+        return Averaged(mean, unknown, unknown)
+    return Averaged(
+        mean=mean,
+        low=np.nanmin(values, axis=0),
+        high=np.nanmax(values, axis=0),
+    )
 
 
 def column_means(values: np.ndarray) -> np.ndarray:
     """The mean of the finite values of each column of [M, K]; NaN where there is none."""
     is_value = np.isfinite(values)
     counts = is_value.sum(axis=0)
-    sums = np.where(is_value, values, 0.0).sum(axis=0)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    present = np.where(is_value, values, 0.0)
+    means = present.sum(axis=0) / np.maximum(counts, 1)
+    return np.where(counts > 0, means, np.nan)
 
 
 def summarize(

@@ -1,6 +1,7 @@
 """Runs as one object for notebooks and scripts: tables, arrays, figures, and their display."""
 
 import html
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from research.reporting.comparison import Comparison
-    from research.reporting.plots.panels import Drawing
+    from research.reporting.plots.arrangement import Drawing
 
 SHOWN_RUNS = 20  # rows of the display in a notebook
 SHOWN_NUMBERS = ("train_loss", "train_accuracy", "eval_accuracy")
@@ -40,7 +41,7 @@ class Runs(Sequence[Run]):
     gives a data frame where pandas is installed.
 
     Example:
-        >>> runs = research.load("outputs/depth", "skip=none")  # doctest: +SKIP
+        >>> runs = fathom.load("outputs/depth", "skip=none")  # doctest: +SKIP
         >>> runs.table().to_pandas()  # doctest: +SKIP
         >>> runs.plot(x="depth", y="eval_accuracy").save("accuracy.pdf")  # doctest: +SKIP
     """
@@ -85,16 +86,19 @@ class Runs(Sequence[Run]):
         """
         import pyarrow as pa
 
-        columns: dict[str, list[Any]] = {"run": [], "status": [], "verdict": []}
+        columns: dict[str, list[Any]] = defaultdict(list)
         paths = self._labels()
         for run in self._runs:
+            verdict = run.info.get("verdict") or {}
             columns["run"].append(str(run.directory))
             columns["status"].append(run.status)
-            columns["verdict"].append((run.info.get("verdict") or {}).get("kind"))
-        for path in paths:
-            columns[path] = [_plain(setting_value(run, path)) for run in self._runs]
-        for quantity in QUANTITIES:
-            columns[quantity.name] = [quantity.value(run) for run in self._runs]
+            columns["verdict"].append(verdict.get("kind"))
+            for path in paths:
+                value = setting_value(run, path)
+                columns[path].append(_plain(value))
+            for quantity in QUANTITIES:
+                number = quantity.value(run)
+                columns[quantity.name].append(number)
         arrays = {name: _to_arrow(values) for name, values in columns.items()}
         return pa.table(arrays)
 
@@ -119,16 +123,16 @@ class Runs(Sequence[Run]):
             if name not in known:
                 hint = format_suggestion(name, known)
                 raise ValueError(f"no run recorded the metric {name}{hint} ({', '.join(known)})")
-        parts = []
-        for run, columns in zip(self._runs, tables, strict=True):
-            num_rows = len(columns["step"])
-            part = self._label_columns(run, num_rows)
-            part["step"] = columns["step"].astype(np.int64)
-            for name in names or known:
-                missing = np.full(num_rows, np.nan)
-                part[name] = columns.get(name, missing)
-            parts.append(part)
-        return pa.table(_concatenate(parts))
+        steps = [table["step"].astype(np.int64) for table in tables]
+        columns = self._label_columns(list(map(len, steps)))
+        columns["step"] = _stack(steps)
+        for name in names or known:
+            values = []
+            for table in tables:
+                missing = np.full(len(table["step"]), np.nan)
+                values.append(table.get(name, missing))
+            columns[name] = _stack(values)
+        return pa.table(columns)
 
     def profiles(self, gauge: str) -> "pa.Table":
         """A gauge over steps and layers: one row for each run, measured step and layer.
@@ -145,16 +149,20 @@ class Runs(Sequence[Run]):
         import pyarrow as pa
 
         gauge = find_gauge(gauge, self._runs)
-        parts = []
+        steps = []
+        layers = []
+        values = []
         for run in self._runs:
             history = read_gauge(run, gauge)
             num_steps, num_layers = history.values.shape
-            part = self._label_columns(run, num_steps * num_layers)
-            part["step"] = np.repeat(history.steps, num_layers).astype(np.int64)
-            part["layer"] = np.tile(np.arange(num_layers), num_steps)
-            part[gauge] = history.values.ravel()
-            parts.append(part)
-        return pa.table(_concatenate(parts))
+            steps.append(np.repeat(history.steps.astype(np.int64), num_layers))
+            layers.append(np.tile(np.arange(num_layers), num_steps))
+            values.append(history.values.ravel())
+        columns = self._label_columns(list(map(len, values)))
+        columns["step"] = _stack(steps)
+        columns["layer"] = _stack(layers)
+        columns[gauge] = _stack(values)
+        return pa.table(columns)
 
     def array(self, name: str) -> NamedArray:
         """A metric as an array over ``run`` and ``step``, or a gauge over ``layer`` as well.
@@ -172,7 +180,8 @@ class Runs(Sequence[Run]):
         histories = [read_gauge(run, gauge) for run in self._runs]
         steps = _union([history.steps for history in histories])
         num_layers = max(history.values.shape[1] for history in histories)
-        values = np.full((len(histories), len(steps), num_layers), np.nan)
+        shape = (len(histories), len(steps), num_layers)
+        values = np.full(shape, np.nan)
         for place, history in zip(values, histories, strict=True):
             rows = np.searchsorted(steps, history.steps)
             place[rows, : history.values.shape[1]] = history.values
@@ -190,11 +199,13 @@ class Runs(Sequence[Run]):
     def _metric_array(self, name: str) -> NamedArray:
         table = self.metrics(name)
         steps = np.unique(table.column("step").to_numpy())
-        values = np.full((len(self), len(steps)), np.nan)
+        shape = (len(self), len(steps))
+        values = np.full(shape, np.nan)
         for row, run in zip(values, self._runs, strict=True):
             columns = _metrics_of(run)
             if name in columns:
-                row[np.searchsorted(steps, columns["step"])] = columns[name]
+                places = np.searchsorted(steps, columns["step"])
+                row[places] = columns[name]
         return NamedArray(
             name=name,
             values=values,
@@ -248,11 +259,17 @@ class Runs(Sequence[Run]):
         Raises:
             ValueError: a name is not known, or does not suit the runs.
         """
+        from research.reporting.plots.arrangement import PlotOptions
         from research.reporting.plots.draw import draw_runs
-        from research.reporting.plots.panels import PlotOptions
 
         options = PlotOptions(
-            kind=kind, x=x, y=y, color=color, facet=facet, log=log, steps=str(steps)
+            kind=kind,
+            x=x,
+            y=y,
+            color=color,
+            facet=facet,
+            log=log,
+            steps=str(steps),
         )
         return draw_runs(self._runs, options)
 
@@ -272,10 +289,17 @@ class Runs(Sequence[Run]):
         paths = [path for path in differing_settings(self._runs) if path != SEED]
         return [*paths, SEED]
 
-    def _label_columns(self, run: Run, num_rows: int) -> dict[str, Any]:
-        columns: dict[str, Any] = {"run": [str(run.directory)] * num_rows}
+    def _label_columns(self, num_rows: Sequence[int]) -> dict[str, Any]:
+        """The columns that say which run each row belongs to, as Arrow arrays.
+
+        Args:
+            num_rows: how many rows each run has.
+        """
+        positions = np.repeat(np.arange(len(self)), num_rows)
+        columns = {"run": _to_arrow(self._names()).take(positions)}
         for path in self._labels():
-            columns[path] = [_plain(setting_value(run, path))] * num_rows
+            values = [_plain(setting_value(run, path)) for run in self._runs]
+            columns[path] = _to_arrow(values).take(positions)
         return columns
 
     def _names(self) -> list[str]:
@@ -295,8 +319,10 @@ class Runs(Sequence[Run]):
             lines.append(f"<th>{html.escape(label_of(heading))}</th>")
         lines.append("</tr></thead><tbody>")
         for run in self._runs[:SHOWN_RUNS]:
-            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(run, paths))
-            lines.append(f"<tr>{cells}</tr>")
+            lines.append("<tr>")
+            for cell in _cells(run, paths):
+                lines.append(f"<td>{html.escape(cell)}</td>")
+            lines.append("</tr>")
         lines.append("</tbody></table>")
         if len(self) > SHOWN_RUNS:
             lines.append(f"<p>and {len(self) - SHOWN_RUNS} more</p>")
@@ -304,13 +330,18 @@ class Runs(Sequence[Run]):
 
 
 def _cells(run: Run, paths: Sequence[str]) -> list[str]:
-    info = run.info
+    final = run.info.get("final") or {}
+    verdict = run.info.get("verdict") or {}
     cells = [run.directory.name]
-    cells += [setting_text(setting_value(run, path)) for path in paths]
+    for path in paths:
+        value = setting_value(run, path)
+        cells.append(setting_text(value))
     cells.append(run.status)
-    final = info.get("final") or {}
-    cells += [format_number(final.get(name)) for name in SHOWN_NUMBERS]
-    cells.append(str((info.get("verdict") or {}).get("kind") or "–"))
+    for name in SHOWN_NUMBERS:
+        number = final.get(name)
+        cells.append(format_number(number))
+    kind = verdict.get("kind") or "–"
+    cells.append(str(kind))
     return cells
 
 
@@ -333,16 +364,9 @@ def _names_in(tables: Sequence[Columns]) -> list[str]:
     return list(names)
 
 
-def _concatenate(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The columns of several tables below one another, as Arrow arrays; NaN becomes null."""
-    columns = {}
-    for name in parts[0]:
-        pieces = [part[name] for part in parts]
-        if isinstance(pieces[0], np.ndarray):
-            columns[name] = _to_arrow(np.concatenate(pieces))
-        else:
-            columns[name] = _to_arrow([value for piece in pieces for value in piece])
-    return columns
+def _stack(parts: Sequence[np.ndarray]) -> Any:
+    """The numbers of several runs below one another, as an Arrow array; NaN becomes null."""
+    return _to_arrow(np.concatenate(parts))
 
 
 def _to_arrow(values: Any) -> Any:
@@ -352,7 +376,8 @@ def _to_arrow(values: Any) -> Any:
     try:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values])
+        texts = [None if value is None else str(value) for value in values]
+        return pa.array(texts)
 
 
 def _plain(value: Any) -> Any:

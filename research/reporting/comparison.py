@@ -17,6 +17,7 @@ from research.reporting.varied_settings import (
     differing_settings,
     distinct_values,
     setting_value,
+    values_of,
 )
 
 COMPARED_IN_PAIRS = (
@@ -265,14 +266,18 @@ class _RecordComparison:
         b: Columns,
     ) -> None:
         """Compares the columns of a table at the steps that both runs recorded."""
-        steps, rows_a, rows_b = np.intersect1d(_steps_of(a), _steps_of(b), return_indices=True)
+        steps_a = _steps_of(a)
+        steps_b = _steps_of(b)
+        steps, rows_a, rows_b = np.intersect1d(steps_a, steps_b, return_indices=True)
         for column in _in_declared_order({**a, **b}):
             if column == "step":
                 continue
             if not _have_same_shape(a.get(column), b.get(column)):
                 self.only_in_one.append(f"{table}.{column}")
                 continue
-            self._compare_column(table, column, steps, a[column][rows_a], b[column][rows_b])
+            values_a = a[column][rows_a]
+            values_b = b[column][rows_b]
+            self._compare_column(table, column, steps, values_a, values_b)
 
     def _compare_column(
         self,
@@ -283,7 +288,8 @@ class _RecordComparison:
         b: np.ndarray,
     ) -> None:
         self.num_compared += a.size
-        is_equal = (a == b) | (np.isnan(a.astype(float)) & np.isnan(b.astype(float)))
+        both_missing = np.isnan(a.astype(float)) & np.isnan(b.astype(float))
+        is_equal = (a == b) | both_missing
         places = np.argwhere(~is_equal)
         if not len(places):
             return
@@ -319,7 +325,9 @@ class _RecordComparison:
 
 def _have_same_shape(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     """Whether both columns exist and have the same shape after their rows."""
-    return a is not None and b is not None and a.shape[1:] == b.shape[1:]
+    if a is None or b is None:
+        return False
+    return a.shape[1:] == b.shape[1:]
 
 
 def _in_declared_order(columns: Mapping[str, Any]) -> list[str]:
@@ -339,7 +347,11 @@ def _pair(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
             shared.append(path)
     by_key_a = _by_key(a, shared, "A")
     by_key_b = _by_key(b, shared, "B")
-    return [(run, by_key_b[key]) for key, run in by_key_a.items() if key in by_key_b]
+    pairs = []
+    for key, run in by_key_a.items():
+        if key in by_key_b:
+            pairs.append((run, by_key_b[key]))
+    return pairs
 
 
 def _by_key(
@@ -349,7 +361,7 @@ def _by_key(
 ) -> dict[tuple[Any, ...], Run]:
     by_key: dict[tuple[Any, ...], Run] = {}
     for run in runs:
-        key = (seed_of(run), *(setting_value(run, path) for path in paths))
+        key = (seed_of(run), *values_of(run, paths))
         if key in by_key:
             others = differing_settings([run, by_key[key]])
             reason = f"they differ in {', '.join(others)}" if others else "they are the same run"

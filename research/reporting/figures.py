@@ -1,7 +1,7 @@
-"""The style of all figures, and panels that several figures use."""
+"""The style of all figures: colours, sizes, axes, files. ``panels.py`` has what is drawn."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-
-from research.records.queries import metric_curves
-from research.records.runs import Run
+from matplotlib.ticker import Locator, MaxNLocator
 
 # Okabe & Ito 2008: distinguishable with any colour vision. Lightness alternates, for grey prints.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -97,32 +95,6 @@ def depth_colours(count: int) -> list[tuple[float, ...]]:
     return [tuple(colour) for colour in colours]
 
 
-def band(
-    axes: Axes,
-    x: Sequence[float] | np.ndarray,
-    curves: np.ndarray,
-    *,
-    label: str | None = None,
-    **style: object,
-) -> None:
-    """Draws the mean of several curves as a line and their range as a shaded band.
-
-    Args:
-        axes: where to draw.
-        x: positions [len(x)].
-        curves: one curve for each seed [seeds, len(x)].
-        label: the entry in the legend.
-        **style: passed to ``axes.plot``.
-    """
-    mean = np.nanmean(curves, axis=0)
-    (line,) = axes.plot(x, mean, label=label, **style)  # type: ignore[arg-type]
-    if len(curves) > 1:
-        low = np.nanmin(curves, axis=0)
-        high = np.nanmax(curves, axis=0)
-        colour = line.get_color()
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
 @dataclasses.dataclass(frozen=True)
 class CurveStyle:
     """How one group of runs looks in every panel of a figure."""
@@ -132,47 +104,10 @@ class CurveStyle:
     marker: str | None = None
     linestyle: str = "-"
 
-
-def plot_metric(
-    axes: Axes,
-    runs: Sequence[Run],
-    name: str,
-    *,
-    window: int,
-    label: str,
-    **style: object,
-) -> None:
-    """A metric over training steps: the mean over seeds as a line, their range as a shade.
-
-    Args:
-        axes: where to draw.
-        runs: one run for each seed.
-        name: a column of the metrics, such as ``train_loss``.
-        window: how many steps one point is the mean of.
-        label: the name in the legend.
-        style: settings of the line.
-    """
-    curves = metric_curves(runs, name, window)
-    steps = np.arange(curves.shape[1]) * window + window / 2
-    band(axes, steps, curves, label=label, **style)
-
-
-def range_bars(values: Sequence[float] | np.ndarray) -> list[list[float]]:
-    """The range of ``values`` around their mean, as ``yerr`` of one bar or one point."""
-    mean = float(np.mean(values))
-    return [[mean - min(values)], [max(values) - mean]]
-
-
-def plot_theory(
-    axes: Axes,
-    x: Any,
-    y: Any,
-    *,
-    label: str | None = None,
-    linewidth: float = 0.9,
-) -> None:
-    """Draws a prediction as a dashed black line; empty ``x`` and ``y`` add only a legend entry."""
-    axes.plot(x, y, color="black", linestyle="--", linewidth=linewidth, label=label)
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What ``axes.plot`` is called with."""
+        return dataclasses.asdict(self)
 
 
 def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
@@ -181,87 +116,20 @@ def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def plot_measured_and_published(
-    axes: Axes,
-    measured: Mapping[str, Sequence[float]],
-    published: Mapping[str, float],
-) -> None:
-    """Compares measured numbers with published ones, in one row for each name from top to bottom.
+class _PowersOfTen(Locator):
+    """At most six ticks at powers of ten, evenly spaced, with 1 among them where it is shown."""
 
-    Args:
-        axes: where to draw.
-        measured: the values of all seeds by name, drawn as their mean and their range.
-        published: the number in the paper by name, drawn as a diamond; names may be missing.
-    """
-    measured_label = "measured, range over seeds"
-    published_label = "the paper"
-    for row, (name, values) in enumerate(measured.items()):
-        mean = sum(values) / len(values)
-        low_and_high = [min(values), max(values)]
-        axes.plot(low_and_high, [row, row], color=PALETTE[0], alpha=0.5)
-        axes.plot(mean, row, "o", color=PALETTE[0], label=measured_label)
-        measured_label = ""  # the legend names each kind of marker once
-        if name in published:
-            axes.plot(
-                published[name],
-                row,
-                "D",
-                markerfacecolor="none",
-                color=PALETTE[1],
-                label=published_label,
-            )
-            published_label = ""
-    axes.set_yticks(range(len(measured)), list(measured))
-    axes.invert_yaxis()
-    axes.legend(loc="best")
+    def __call__(self) -> np.ndarray:
+        low, high = self.axis.get_view_interval()  # type: ignore[union-attr]
+        return self.tick_values(low, high)
+
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        linear = MaxNLocator(6, integer=True)
+        exponents = linear.tick_values(np.log10(vmin), np.log10(vmax))
+        return 10.0 ** np.asarray(exponents)
 
 
-def decades(axes: Axes) -> None:
-    """Labels the vertical axis, which shows log₁₀ values, with powers of ten."""
-    axes.yaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")
-
-
-def exponent_map(
-    axes: Axes,
-    exponents: np.ndarray,
-    histogram: np.ndarray,
-    limits: Mapping[str, float],
-) -> Any:
-    """Draws how the nonzero elements of each layer are distributed over powers of two.
-
-    Args:
-        axes: where to draw: layers on the horizontal axis, exponents on the vertical one.
-        exponents: the exponents e [K].
-        histogram: the share of elements between 2^e and 2^(e+1) in each layer [N, K].
-        limits: exponents by name, drawn as labelled lines.
-
-    Returns:
-        The image, for a colour bar.
-    """
-    nonempty = np.flatnonzero(histogram.max(axis=0) > 0)
-    shown = slice(nonempty[0], nonempty[-1] + 1)
-    totals = histogram.sum(axis=1, keepdims=True)
-    shares = histogram[:, shown] / totals
-    layer_edges = np.arange(len(histogram) + 1) - 0.5
-    last_edge = exponents[shown][-1] + 1
-    image = axes.pcolormesh(
-        layer_edges,
-        np.append(exponents[shown], last_edge),
-        np.ma.masked_less_equal(shares.T, 0),
-        cmap="Blues",
-        rasterized=True,
-    )
-    for (label, limit), colour in zip(limits.items(), PALETTE[1:], strict=False):
-        axes.axhline(limit, color=colour, linestyle="--", linewidth=1)
-        axes.annotate(
-            label,
-            (0.02, limit),
-            xycoords=("axes fraction", "data"),
-            color=colour,
-            fontsize=6.5,
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="left",
-        )
-    axes.grid(False)
-    return image
+def set_log_scale(axes: Axes) -> None:
+    """Makes the vertical axis logarithmic, with ticks that a reader can count from 1."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(_PowersOfTen())

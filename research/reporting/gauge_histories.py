@@ -87,7 +87,8 @@ def read_gauge(run: Run, gauge: str) -> GaugeHistory:
     for columns in _layer_tables(run):
         if gauge not in columns:
             continue
+        steps = columns["step"]
         values = np.asarray(columns[gauge], float)
         is_measured = ~np.all(np.isnan(values), axis=1)
-        return GaugeHistory(columns["step"][is_measured], values[is_measured])
+        return GaugeHistory(steps[is_measured], values[is_measured])
     return GaugeHistory(np.zeros(0, int), np.zeros((0, 0)))

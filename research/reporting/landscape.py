@@ -58,8 +58,10 @@ def plot_surface(
     """
     finite = surface[np.isfinite(surface) & (surface > 0)]
     low, high = limits or (finite.min(), finite.max())
-    levels = np.linspace(np.log10(low), np.log10(max(high, 1.01 * low)), NUM_LEVELS)
-    logs = np.log10(np.clip(np.nan_to_num(surface, nan=high, posinf=high), low, high))
+    highest = max(high, 1.01 * low)
+    levels = np.linspace(np.log10(low), np.log10(highest), NUM_LEVELS)
+    finite = np.nan_to_num(surface, nan=high, posinf=high)
+    logs = np.log10(np.clip(finite, low, high))
     contours = axes.contourf(coordinates, coordinates, logs.T, levels, cmap="viridis")
     axes.plot(0, 0, "+", color="white", markersize=7)
     axes.grid(False)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from research.config.naming import given_values
 from research.records.runs import Run
 from research.reporting.selection import find_setting
 from research.reporting.varied_settings import (
@@ -13,13 +14,17 @@ from research.reporting.varied_settings import (
     is_balanced,
     is_numeric,
     is_recording,
+    named_value,
+    setting_value,
     values_of,
     varied_settings,
 )
 
 MAX_FACETS = 9  # panels of a setting that is chosen without being asked for
 MAX_COLORS = 8  # that a reader can tell apart
+MANY_SETTINGS = 3  # of one colour: from here on, a legend names only what is unusual
 MAX_STYLES = 4  # kinds of lines
+MAX_TITLE_SETTINGS = 2  # in the title of an arm
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,17 @@ class Layout:
         """The setting that has panels, as a list; empty for a single panel."""
         return [self.facet] if self.facet else []
 
+    def is_crowded(self, runs: Sequence[Run]) -> bool:
+        """Whether there are more colours than a reader can tell apart, or of many settings."""
+        colors = {values_of(run, self.colors) for run in runs}
+        return len(colors) > MAX_COLORS or len(self.colors) >= MANY_SETTINGS
+
     @property
     def series(self) -> list[str]:
         """The settings that tell the lines of a panel apart."""
-        return [*self.colors, self.style] if self.style else [*self.colors]
+        if self.style:
+            return [*self.colors, self.style]
+        return list(self.colors)
 
 
 def choose_layout(
@@ -145,3 +157,59 @@ def _choose_style(runs: Sequence[Run], settings: Sequence[str]) -> str:
         if len(distinct_values(runs, path)) <= MAX_STYLES:
             return path
     return ""
+
+
+def split_arms(runs: Sequence[Run]) -> list[list[Run]]:
+    """The arms of a sweep: runs for which the same settings were written, whatever their values.
+
+    Arms of which one has all settings of another, and more, stay apart. Runs whose settings are not
+    recorded are one arm.
+    """
+    arms: dict[frozenset[str], list[Run]] = {}
+    for run in runs:
+        paths = given_values(run.overrides)
+        arms.setdefault(frozenset(paths), []).append(run)
+    return list(arms.values())
+
+
+def arm_titles(arms: Sequence[Sequence[Run]]) -> list[str]:
+    """What sets each arm apart: the fewest settings that its runs share and other arms have not."""
+    every_run = [run for arm in arms for run in arm]
+    paths = varied_settings(every_run)
+    return [_arm_title(arm, every_run, paths) for arm in arms]
+
+
+def _arm_title(
+    arm: Sequence[Run],
+    every_run: Sequence[Run],
+    paths: Sequence[str],
+) -> str:
+    first = arm[0]
+    others = [run for run in every_run if run not in arm]
+    words = []
+    while others and len(words) < MAX_TITLE_SETTINGS:
+        telling = ""
+        fewest = others
+        for path in paths:
+            alike = _runs_like(first, others, path)
+            is_shared = distinct_values(arm, path) == [setting_value(first, path)]
+            is_set = setting_value(first, path) is not None
+            if is_set and is_shared and len(alike) < len(fewest):
+                telling = path
+                fewest = alike
+        if not telling:
+            break
+        value = setting_value(first, telling)
+        words.append(named_value(telling, value))
+        others = fewest
+    return ", ".join(words)
+
+
+def _runs_like(
+    run: Run,
+    others: Sequence[Run],
+    path: str,
+) -> list[Run]:
+    """The runs that have the same value for a setting."""
+    value = setting_value(run, path)
+    return [other for other in others if setting_value(other, path) == value]

@@ -101,8 +101,12 @@ def make_index(runs: Sequence[Run], root: Path) -> dict[str, Any]:
         columns.append({"key": "study", "label": "study"})
     if any(run.info.get("tags") for run in runs):
         columns.append({"key": "tags", "label": "tags"})
-    settings = [{"key": path, "label": _label(path), "isSetting": True} for path in differing]
-    results = [{"key": key, "label": label} for key, label in RESULTS.items()]
+    settings = []
+    for path in differing:
+        settings.append({"key": path, "label": _label(path), "isSetting": True})
+    results = []
+    for key, label in RESULTS.items():
+        results.append({"key": key, "label": label})
     if len(differing) > MAX_SETTINGS_FIRST:
         columns += [*results, *settings]
     else:
@@ -157,7 +161,8 @@ def _make_row(
     values: dict[str, Any] = {"name": run.directory.name, "study": study_of(run)}
     for path in differing:
         values[path] = _cell(setting_value(run, path))
-    values["tags"] = ", ".join(map(str, info.get("tags") or [])) or None
+    tags = info.get("tags") or []
+    values["tags"] = ", ".join(map(str, tags)) or None
     values["status"] = status
     values["verdict"] = verdict.get("kind")
     values["steps"] = _steps_so_far(run) if status == "running" else info.get("steps")
@@ -181,9 +186,11 @@ def _findings(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
     """What was found in a run, in words, with what to try; none for records of earlier versions."""
     findings = []
     for finding in verdict.get("findings") or []:
-        if isinstance(finding, Mapping):
-            words = {name: str(finding.get(name) or "") for name in ("sentence", "advice")}
-            findings.append(words)
+        if not isinstance(finding, Mapping):
+            continue
+        sentence = finding.get("sentence") or ""
+        advice = finding.get("advice") or ""
+        findings.append({"sentence": str(sentence), "advice": str(advice)})
     return findings
 
 
@@ -259,12 +266,15 @@ def _thin_curve(
         points: the largest number of windows.
     """
     num_windows = min(points, len(values))
-    x = []
-    y = []
-    for window in np.array_split(np.arange(len(values)), num_windows):
-        x.append(int(steps[window[-1]]))
-        y.append(_rounded(float(np.mean(values[window])), DIGITS))
-    return {"x": x, "y": y}
+    windows = np.array_split(np.arange(len(values)), num_windows)
+    starts = [window[0] for window in windows]
+    lasts = [window[-1] for window in windows]
+    sums = np.add.reduceat(values, starts)
+    means = sums / np.diff([*starts, len(values)])
+    return {
+        "x": steps[lasts].astype(int).tolist(),
+        "y": [_rounded(mean, DIGITS) for mean in means.tolist()],
+    }
 
 
 def _make_profiles(run: Run, detail: Detail) -> dict[str, Any]:
@@ -281,20 +291,21 @@ def _make_profiles(run: Run, detail: Detail) -> dict[str, Any]:
         values = profiles.get(gauge.name)
         if values is None or values.ndim != 2 or len(gauges) == detail.gauges:
             continue
-        columns = _spread(values.shape[1], detail.layers)
-        kept = values[np.ix_(rows, columns)]
-        gauges[gauge.name] = {
-            "layers": columns.tolist(),
-            "values": [_rounded_list(row) for row in kept],
-        }
-    return {"steps": steps[rows].astype(int).tolist(), "gauges": gauges}
+        layers = _spread(values.shape[1], detail.layers)
+        kept = []
+        for row in values[np.ix_(rows, layers)]:
+            kept.append(_rounded_list(row))
+        gauges[gauge.name] = {"layers": layers.tolist(), "values": kept}
+    kept_steps = steps[rows].astype(int)
+    return {"steps": kept_steps.tolist(), "gauges": gauges}
 
 
 def _spread(count: int, most: int) -> np.ndarray:
     """At most ``most`` of ``count`` positions, with the first and the last one."""
     if count <= most:
         return np.arange(count)
-    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+    positions = np.linspace(0, count - 1, most)
+    return np.unique(positions.round().astype(int))
 
 
 def _rounded_list(values: Iterable[float]) -> list[float | None]:

@@ -95,7 +95,8 @@ def _of_verdict(name: str) -> Callable[[Run], Any]:
 
 
 def _initial_factor(run: Run) -> Any:
-    initial = (run.info.get("verdict") or {}).get("initial") or {}
+    verdict = run.info.get("verdict") or {}
+    initial = verdict.get("initial") or {}
     return initial.get("factor_per_layer")
 
 
@@ -219,14 +220,20 @@ def tables_of(run: Run) -> list[Columns]:
     return tables
 
 
+def has_several_steps(run: Run) -> bool:
+    """Whether a run was trained for more than the step that its first gradient takes."""
+    steps = run.info.get("steps") or 0
+    return steps > 1
+
+
 def usual_quantity(runs: Sequence[Run]) -> Quantity:
     """The number that most people ask for: the accuracy, else the loss, of runs that trained.
 
     Of runs of a single step it is the factor per layer at initialisation.
     """
-    trained = [run for run in runs if (run.info.get("steps") or 0) > 1]
+    num_trained = sum(map(has_several_steps, runs))
     candidates = ["eval_accuracy", "train_accuracy", "eval_loss", "train_loss"]
-    if 2 * len(trained) < len(runs):
+    if 2 * num_trained < len(runs):
         candidates.insert(0, INITIAL_FACTOR.name)
     for name in candidates:
         quantity = BY_NAME[name]

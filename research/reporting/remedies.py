@@ -62,23 +62,9 @@ def describe_tried(tried: Tried) -> str:
 def command_to_copy(run: Run, change: TriedChange) -> str:
     """The command that trains a run with a change."""
     changed = {"name": f"{run.directory.absolute().parent.name}-remedy"}
-    for override in (*_overrides(run), *change.change.split()):
+    for override in (*run.overrides, *change.change.split()):
         path, _, value = override.partition("=")
         if path != "name":
             changed[path] = value
     words = [f"{path}={value}" for path, value in changed.items()]
     return f"fathom train {shlex.join(words)}"
-
-
-def _overrides(run: Run) -> list[str]:
-    """The overrides with which a run was started; none where they are not known."""
-    import yaml
-
-    from research.config.yaml_files import parse_yaml
-
-    file = run.directory / ".hydra" / "overrides.yaml"
-    try:
-        words = parse_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return []
-    return [str(word) for word in words or []]

@@ -95,7 +95,11 @@ def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
 def _runs_by_path(words: Sequence[str], root: Path) -> list[Run]:
     """The runs whose path has every word that is no condition. Their records are not read."""
     runs = find_runs(root)
-    parts = [word for word in words if word != LAST and not FILTER.fullmatch(word)]
+    parts = []
+    for word in words:
+        is_condition = word == LAST or FILTER.fullmatch(word)
+        if not is_condition:
+            parts.append(word)
     return [run for run in runs if _has_parts(run, parts)]
 
 

@@ -70,7 +70,7 @@ def terminal_table(table: SummaryTable) -> Table:
 
 def to_markdown(table: SummaryTable) -> str:
     """The table in Markdown, with the title above and the notes below."""
-    headings = [*table.row_headings, *(column.heading for column in table.columns)]
+    headings = _headings(table)
     aligned = ["---"] * len(table.row_headings) + ["---:"] * len(table.columns)
     lines = [_markdown_row(headings), f"| {' | '.join(aligned)} |"]
     for row in table.rows:
@@ -83,6 +83,13 @@ def to_markdown(table: SummaryTable) -> str:
     for note in table.notes:
         after += ["", note.replace("* best", "Bold: best")]
     return "\n".join([*before, *lines, *after]) + "\n"
+
+
+def _headings(table: SummaryTable) -> list[str]:
+    headings = list(table.row_headings)
+    for column in table.columns:
+        headings.append(column.heading)
+    return headings
 
 
 def _markdown_row(cells: list[str]) -> str:
@@ -99,7 +106,7 @@ def _row_cells(table: SummaryTable, row: Row) -> list[str]:
 
 def to_latex(table: SummaryTable) -> str:
     """The table in LaTeX, for the package booktabs; title and notes are comments."""
-    headings = [*table.row_headings, *(column.heading for column in table.columns)]
+    headings = _headings(table)
     columns = "l" * len(table.row_headings) + "r" * len(table.columns)
     lines = []
     for comment in (table.title, *table.notes):
@@ -217,7 +224,7 @@ def to_json_object(table: SummaryTable) -> dict[str, Any]:
 
 def to_html(table: SummaryTable) -> str:
     """The table for a notebook; everything that comes from runs is escaped."""
-    headings = [*table.row_headings, *(column.heading for column in table.columns)]
+    headings = _headings(table)
     lines = ["<table>"]
     if table.title:
         lines.append(f"<caption>{html.escape(table.title)}</caption>")

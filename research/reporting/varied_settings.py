@@ -18,7 +18,11 @@ PREFERRED = ("model.depth", "init.sigma_w", "optimizer.learning_rate", "model.wi
 # The last words of several settings, which need their group to be understood.
 AMBIGUOUS = ("kind", "level", "every")
 SYMBOLS = {"init.sigma_w": "σ_w", "init.sigma_b": "σ_b"}
+MAX_DIGITS = 6  # of a number; longer ones are rounded
 LEAST_SHARE = 0.3  # of an equal share, which each value of a balanced setting has at least
+
+
+Order = tuple[int, float, list[Any]]  # a sort key
 
 
 def setting_value(run: Run, path: str) -> Any:
@@ -34,12 +38,18 @@ def _freeze(value: Any) -> Any:
     return value
 
 
-def values_of(run: Run, paths: Sequence[str]) -> tuple[Any, ...]:
+def values_of(
+    run: Run,
+    paths: Sequence[str],
+) -> tuple[Any, ...]:
     """The values of several settings."""
     return tuple(setting_value(run, path) for path in paths)
 
 
-def values_order(paths: Sequence[str], values: Sequence[Any]) -> list[Any]:
+def values_order(
+    paths: Sequence[str],
+    values: Sequence[Any],
+) -> list[Any]:
     """The sort key of the values of several settings."""
     key = []
     for path, value in zip(paths, values, strict=True):
@@ -51,14 +61,17 @@ def setting_text(value: Any) -> str:
     """A setting's value as it is shown; a dash for null."""
     if value is None:
         return "–"
+    text = str(value)
     if isinstance(value, tuple):
-        return f"[{', '.join(map(str, value))}]"
-    if isinstance(value, float) and len(str(value)) > 6:
+        words = ", ".join(map(str, value))
+        return f"[{words}]"
+    is_long = len(text) > MAX_DIGITS
+    if is_long and isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return text
 
 
-def setting_order(run: Run, path: str) -> tuple[int, float, list[Any]]:
+def setting_order(run: Run, path: str) -> Order:
     """A sort key: numbers by value, then text in natural order, then runs without the setting.
 
     The names of options are in the order in which they are declared.
@@ -66,15 +79,20 @@ def setting_order(run: Run, path: str) -> tuple[int, float, list[Any]]:
     return value_order(path, setting_value(run, path))
 
 
-def value_order(path: str, value: Any) -> tuple[int, float, list[Any]]:
+def value_order(path: str, value: Any) -> Order:
     """The sort key of one value of a setting; see ``setting_order``."""
     if value is None:
         return (2, 0.0, [])
     if isinstance(value, int | float):
         return (0, float(value), [])
-    names = choices_of(path) if path in setting_paths() else []
-    position = names.index(value) if value in names else len(names)
-    return (1, float(position), natural_order(str(value)))
+    names = []
+    if path in setting_paths():
+        names = choices_of(path)
+    position = len(names)
+    if value in names:
+        position = names.index(value)
+    words = natural_order(str(value))
+    return (1, float(position), words)
 
 
 def distinct_values(runs: Iterable[Run], path: str) -> list[Any]:
@@ -108,21 +126,26 @@ def varied_settings(runs: Sequence[Run]) -> list[str]:
     Balanced settings, of which each value has a fair share of the runs, come before others; names
     of options before numbers; few values before many.
     """
-    candidates = [path for path in differing_settings(runs) if path != SEED]
-    in_order = sorted(candidates, key=lambda path: _priority(runs, path))
-    return independent_settings(runs, in_order)
+    candidates = []
+    for path in differing_settings(runs):
+        if path != SEED:
+            candidates.append(path)
 
+    def priority(path: str) -> tuple[Any, ...]:
+        rank = len(PREFERRED)
+        if path in PREFERRED:
+            rank = PREFERRED.index(path)
+        return (
+            is_recording(path),
+            not is_balanced(runs, path),
+            is_numeric(runs, path),
+            len(distinct_values(runs, path)),
+            rank,
+            path,
+        )
 
-def _priority(runs: Sequence[Run], path: str) -> tuple[Any, ...]:
-    rank = PREFERRED.index(path) if path in PREFERRED else len(PREFERRED)
-    return (
-        is_recording(path),
-        not is_balanced(runs, path),
-        is_numeric(runs, path),
-        len(distinct_values(runs, path)),
-        rank,
-        path,
-    )
+    candidates.sort(key=priority)
+    return independent_settings(runs, candidates)
 
 
 def is_balanced(runs: Sequence[Run], path: str) -> bool:
@@ -176,9 +199,15 @@ def is_recording(path: str) -> bool:
 
 def is_numeric(runs: Iterable[Run], path: str) -> bool:
     """Whether a setting has numbers in all runs that have it, and in at least one."""
-    values = [setting_value(run, path) for run in runs]
-    present = [value for value in values if value is not None]
-    return bool(present) and all(map(is_number, present))
+    is_found = False
+    for run in runs:
+        value = setting_value(run, path)
+        if value is None:
+            continue
+        if not is_number(value):
+            return False
+        is_found = True
+    return is_found
 
 
 def is_number(value: Any) -> bool:
@@ -193,3 +222,12 @@ def short_name(path: str) -> str:
     group_or_setting = path.removesuffix(".kind").removesuffix(".name")
     name = group_or_setting.rpartition(".")[2].replace("_", " ")
     return path if name in AMBIGUOUS else name
+
+
+def named_value(path: str, value: Any) -> str:
+    """``tanh``, but ``bias False`` and ``learning rate 0.1``: names speak for themselves."""
+    if value is None:
+        return f"no {short_name(path)}"
+    if isinstance(value, str) and value != "none":
+        return value
+    return f"{short_name(path)} {setting_text(value)}"

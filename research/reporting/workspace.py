@@ -92,8 +92,9 @@ def _varied_settings(runs: Sequence[Run]) -> tuple[str, ...]:
 def _main_result(runs: Sequence[Run]) -> str:
     for name in RESULTS:
         for run in runs:
-            if (run.info.get("final") or {}).get(name) is not None:
-                return name
+            final = run.info.get("final") or {}
+        if final.get(name) is not None:
+            return name
     return RESULTS[-1]
 
 

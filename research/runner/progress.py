@@ -1,14 +1,17 @@
-"""The progress of runs on standard error: a bar in a terminal, plain lines in a pipe."""
+"""The progress of runs: a bar in a terminal or a notebook, plain lines in a pipe."""
 
 import contextlib
 import sys
 import time
 from types import TracebackType
 
+from research.runner.bars import Bar, make_bar
+
 SECONDS_PER_LINE = 10.0  # between two lines in a pipe
 # An estimate of the time that is left follows from at least this much training.
 MIN_SECONDS_FOR_ESTIMATE = 2.0
 MIN_FRACTION_FOR_ESTIMATE = 0.02
+LONG_SECONDS = 60.0  # a wait that a suggestion may shorten
 
 
 class TrainingTime:
@@ -59,13 +62,13 @@ class Progress:
         self.num_started = 0
         self.group_size = 1
         self.name = ""
-        self.bar = None
+        self.bar: Bar | None = None
         self.training_time = TrainingTime()
         self.last_line = time.monotonic()
+        self._suggestion = ""
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
-            self._show_bar()
+        self.bar = make_bar()
         return self
 
     def __exit__(
@@ -77,23 +80,6 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def _show_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-
-        self.bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[time_left]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self.task = self.bar.add_task("starting", total=self.num_runs, time_left="")
-        self.bar.start()
-
     def start_runs(self, name: str, num_runs: int = 1) -> None:
         """Shows that the next ``num_runs`` runs start, as one group."""
         self.num_started += num_runs
@@ -101,12 +87,8 @@ class Progress:
         self.name = name
         self.training_time.start_group()
         if self.bar:
-            self.bar.update(
-                self.task,
-                total=self.num_runs,
-                description=f"{self._format_position()}{name}: compiling",
-                completed=self._completed_runs(0),
-            )
+            text = f"{self._format_position()}{name}: compiling"
+            self.bar.show(self._completed_runs(0), self.num_runs, text)
 
     def undo_start(self) -> None:
         """Forgets the last ``start_runs``: the group will be split and start once more."""
@@ -115,6 +97,10 @@ class Progress:
     def resume(self, step: int, total: int) -> None:
         """Shows that the group resumes at ``step`` of ``total`` steps."""
         self._print(f"{self._format_position()}{self.name}: resumes at step {step}/{total}")
+
+    def suggest(self, line: str) -> None:
+        """Shows how to shorten the wait, as soon as it is known to be long."""
+        self._suggestion = line
 
     def step(
         self,
@@ -142,14 +128,21 @@ class Progress:
         completed = self._completed_runs(done / total)
         now = time.monotonic()
         self.training_time.report(now, self.group_size * done / total)
-        time_left = self._time_left(completed)
+        seconds = self._seconds_left(completed)
+        if seconds is not None and seconds > LONG_SECONDS and self._suggestion:
+            self._print(self._suggestion)
+            self._suggestion = ""
+        time_left = "" if seconds is None else f"about {seconds:.0f} s left"
         if self.bar:
-            self.bar.update(self.task, description=text, completed=completed, time_left=time_left)
+            self.bar.show(completed, self.num_runs, text, time_left)
         elif done == total or now - self.last_line > SECONDS_PER_LINE:
             self.last_line = now
             self._print(f"{text}  {time_left}".rstrip())
 
     def _print(self, line: str) -> None:
+        if self.bar:
+            self.bar.print(line)
+            return
         with contextlib.suppress(OSError):  # a full disk behind a log must not end the run
             print(line, file=sys.stderr, flush=True)
 
@@ -166,12 +159,11 @@ class Progress:
             return f"[{self.num_started}/{self.num_runs}] "
         return f"[{first}-{self.num_started}/{self.num_runs}] "
 
-    def _time_left(self, completed: float) -> str:
-        """``about 12 s left``, without the time to compile; empty until it can be estimated."""
-        seconds = self.training_time.seconds_left(self.num_runs - completed)
-        if completed >= self.num_runs or seconds is None:
-            return ""
-        return f"about {seconds:.0f} s left"
+    def _seconds_left(self, completed: float) -> float | None:
+        """The seconds left, without the time to compile; None where nothing is, or until known."""
+        if completed >= self.num_runs:
+            return None
+        return self.training_time.seconds_left(self.num_runs - completed)
 
 
 class Silent(Progress):
@@ -181,6 +173,9 @@ class Silent(Progress):
         """Does nothing."""
 
     def resume(self, step: int, total: int) -> None:
+        """Does nothing."""
+
+    def suggest(self, line: str) -> None:
         """Does nothing."""
 
     def step(

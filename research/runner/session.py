@@ -113,7 +113,9 @@ def _train_missing(
     if not run_specs:
         return []
     raise_open_files()
-    train_runs = _import_train_runs(devices)
+    train_runs = _import_train_runs(_num_devices(run_specs, devices))
+    if len(run_specs) == 1 and session.progress.num_runs == 1:
+        _suggest_all_cores(run_specs[0], session)
     results = train_runs(
         run_specs,
         session.progress,
@@ -130,6 +132,36 @@ def _train_missing(
         if not _has_record(run_spec, error):
             _remove_hydra_output(run_spec.directory)
     return results
+
+
+def _num_devices(run_specs: Sequence[RunSpec], devices: int | None) -> int | None:
+    """The largest number of devices that will be used; with CPUs, how many cores become devices."""
+    config = run_specs[0].config
+    if config.mesh.kind.name == "data_parallel":
+        return _cores_that_share(config.train.batch_size)
+    return devices
+
+
+def _cores_that_share(batch_size: int) -> int:
+    """The greatest number of cores that can share a batch equally."""
+    for number in range(_num_cores(), 1, -1):
+        if batch_size % number == 0:
+            return number
+    return 1
+
+
+def _suggest_all_cores(run_spec: RunSpec, session: Session) -> None:
+    """Says how all cores can train a single run, which uses one unless the user decides."""
+    import jax
+
+    config = run_spec.config
+    num_cores = _cores_that_share(config.train.batch_size)
+    is_auto = config.mesh.kind.name == "auto"
+    if is_auto and num_cores > 1 and jax.default_backend() == "cpu":
+        session.progress.suggest(
+            f"one core trains this run: mesh=data_parallel shares each batch over {num_cores}; "
+            "the numbers are the same up to rounding"
+        )
 
 
 def _import_train_runs(devices: int | None) -> Callable[..., list[Result]]:

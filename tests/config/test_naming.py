@@ -126,9 +126,18 @@ def test_the_runs_of_a_sweep_are_named_by_what_varies():
     assert len(set(names)) == 8
 
 
-def test_a_setting_that_only_some_runs_set_varies():
-    jobs = [["skip=none"], ["skip=scaled", "skip.branch_scale=0.5"]]
-    assert run_names(jobs) == ["skip=none", "skip=scaled,branch_scale=0.5"]
+def test_a_setting_that_follows_from_others_such_as_a_constant_of_an_arm_is_not_named():
+    shallow = make_jobs({"seed": (0, 1)}, "model.depth=10", "model.width=256", "train.steps=1")
+    deep = make_jobs({"seed": (0, 1), "skip": ("none", "identity")}, "model.depth=64")
+
+    assert run_names([*shallow, *deep]) == [
+        "depth=10,seed=0",
+        "depth=10,seed=1",
+        "depth=64,skip=none,seed=0",
+        "depth=64,skip=identity,seed=0",
+        "depth=64,skip=none,seed=1",
+        "depth=64,skip=identity,seed=1",
+    ]
 
 
 def test_a_sweep_of_one_run_has_the_name_of_the_run_alone():

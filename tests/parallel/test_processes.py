@@ -1,5 +1,6 @@
 """One run on several devices or in several processes is the run on one device."""
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -146,6 +147,20 @@ def test_four_devices_share_the_work_and_agree_with_one(train_alone, workplace, 
     assert_same(shared, train_alone(words))
     programs = list(workplace.glob("hlo/*after_optimizations.txt"))
     assert any("all-reduce" in program.read_text() for program in programs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "num_devices"), [(64, 2), (65, 1)])
+def test_the_cores_of_a_cpu_share_a_batch(workplace, process, batch_size, num_devices):
+    if len(os.sched_getaffinity(0)) != 2:
+        pytest.skip("the expected numbers are those of two cores")
+    command = ["train", *SHORT, f"train.batch_size={batch_size}", "name=shared"]
+
+    ended = process(*FATHOM, *command, "mesh=data_parallel")
+
+    _, err = ended.communicate()
+    assert ended.returncode == 0, err
+    assert read_run(workplace, "shared").info["device"]["count"] == num_devices
 
 
 def test_a_batch_that_cannot_be_split_is_refused(workplace, process):

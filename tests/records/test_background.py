@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from research.records.trackers import BackgroundTrackers
+from research.records.trackers import BackgroundTrackers, MirrorError, TrackerReports
 from research.records.trackers.background import BackgroundThread, Unresponsive, call_within
 
 
@@ -62,3 +62,13 @@ def test_a_tracker_that_does_not_return_is_given_up_and_reported_once(capsys):
     assert not trackers.all_working
     assert capsys.readouterr().err.count("does not answer") == 1
     tracker.released.set()
+
+
+def test_the_failure_of_several_runs_is_one_line(capsys):
+    """A server that goes away raises one error in one run of a group and another in the next."""
+    reports = TrackerReports()
+    reports.add_error(Stuck(), MirrorError("W&B has 3 of 4 rows"))
+    reports.add_error(Stuck(), ConnectionResetError("connection lost"))
+    assert len(reports.errors) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3 of 4 rows" in line

@@ -13,7 +13,6 @@ import wandb
 
 from research.records.rows import read_rows
 from research.records.runs import Run
-from research.records.trackers import TrackerReports
 from research.records.trackers.server import ServerUnavailable, Uploaded, ask_for_run
 from research.records.trackers.service import service_pids, stop_service
 from research.records.trackers.wandb import WandbTracker
@@ -366,13 +365,6 @@ def test_the_runs_of_a_group_end_in_wandb_at_the_same_time(
     assert code == 0, err
     for file in workplace.glob("outputs/x/*/run.json"):
         assert json.loads(file.read_text())["mirrored"]["wandb"]["state"] == "local"
-
-
-def test_a_failure_is_printed_once_for_all_runs(capsys):
-    reports = TrackerReports()
-    for number in range(3):
-        reports.print_once("server", f"failure {number}")
-    assert capsys.readouterr().err == "fathom: failure 0\n"
 
 
 def test_a_run_stays_pending_if_its_tracker_fails(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from scipy import stats
 
 from research.config.schema import Config, to_dict
 from research.records.runs import Run
@@ -26,7 +27,9 @@ def write_table(directory, name, columns):
     arrays = {}
     for column, values in columns.items():
         values = np.asarray(values)
-        arrays[column] = pa.array(values.tolist() if values.ndim > 1 else values)
+        if values.ndim > 1:
+            values = values.tolist()
+        arrays[column] = pa.array(values)
     pq.write_table(pa.table(arrays), directory / f"{name}.parquet")
 
 
@@ -61,12 +64,14 @@ def write_run(
         **(info or {}),
     }
     (directory / "run.json").write_text(json.dumps(content))
-    loss = np.linspace(2, 1, steps) if loss is None else np.asarray(loss)
-    write_table(directory, "metrics", {"step": np.arange(len(loss)), "train_loss": loss})
+    if loss is None:
+        loss = np.linspace(2, 1, steps)
+    recorded = np.arange(len(loss))
+    write_table(directory, "metrics", {"step": recorded, "train_loss": loss})
     if signal is not None:
         signal = np.asarray(signal, float)
-        rows = {"step": np.arange(len(signal)), "signal_grad": signal}
-        write_table(directory, "profiles", rows)
+        measured = np.arange(len(signal))
+        write_table(directory, "profiles", {"step": measured, "signal_grad": signal})
     return Run(directory)
 
 
@@ -92,6 +97,19 @@ def geometric(first, last, layers):
     return np.geomspace(first, last, layers + 1)
 
 
+def t_interval(values):
+    """The 95 % interval of a mean by SciPy."""
+    mean = np.mean(values)
+    error = stats.sem(values)
+    freedom = len(values) - 1
+    return stats.t.interval(0.95, freedom, loc=mean, scale=error)
+
+
+def ends_of(summary):
+    """The interval of a summary."""
+    return summary.low, summary.high
+
+
 @pytest.fixture(scope="session")
 def recorded_sweep(tmp_path_factory):
     """Three depths, two shortcuts, three seeds; one run diverged, one was never trained."""
@@ -103,16 +121,19 @@ def recorded_sweep(tmp_path_factory):
             diverged = (depth, skip, seed) == (16, "none", 2)
             name = f"depth={depth},skip={skip},seed={seed}"
             factor = 0.5 if skip == "none" else 1.0
-            profile = geometric(factor ** (depth / 2), 1.0, depth) * (1 + 0.1 * seed)
+            measured_factor = factor * (1 + 0.01 * seed)
+            final = {"eval_accuracy": accuracy, "train_loss": 1 - accuracy}
+            profile = geometric(factor ** (depth / 2), 1.0, depth)
+            profile *= 1 + 0.1 * seed
             write_run(
                 outputs / "study" / name,
                 {"model.depth": depth, "skip.kind": skip, "seed": seed},
                 status="diverged" if diverged else "done",
-                final={} if diverged else {"eval_accuracy": accuracy, "train_loss": 1 - accuracy},
+                final={} if diverged else final,
                 verdict={
                     "kind": "diverged" if diverged else "healthy",
                     "theory": factor,
-                    "initial": {"kind": "healthy", "factor_per_layer": factor * (1 + 0.01 * seed)},
+                    "initial": {"kind": "healthy", "factor_per_layer": measured_factor},
                 },
                 loss=np.geomspace(2, 1 - accuracy + 0.01, STEPS),
                 signal=np.stack([profile, 2 * profile]),

@@ -8,6 +8,7 @@ from scipy import stats
 
 from research.reporting.aggregation import (
     Group,
+    average_with_range,
     column_means,
     format_interval,
     group_runs,
@@ -19,48 +20,74 @@ from research.reporting.aggregation import (
 from research.reporting.quantities import BY_NAME, find_quantity
 from research.reporting.selection import select_runs
 
-from .conftest import write_run
+from .conftest import ends_of, t_interval, write_run
 
 ACCURACY = BY_NAME["eval_accuracy"]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 20])
 def test_the_interval_is_that_of_scipy(count):
-    values = np.random.default_rng(count).normal(3.0, 2.0, count)
-    expected = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+    random = np.random.default_rng(count)
+    values = random.normal(3.0, 2.0, count)
 
-    assert mean_interval(values) == pytest.approx(expected, rel=1e-12)
+    interval = mean_interval(values)
+
+    assert interval == pytest.approx(t_interval(values), rel=1e-12)
 
 
 def test_columns_with_gaps_have_the_intervals_of_their_values():
-    values = np.array([[1.0, 2.0, np.nan], [2.0, np.nan, np.nan], [4.0, 5.0, 7.0]])
+    values = np.array(
+        [
+            [1.0, 2.0, np.nan],
+            [2.0, np.nan, np.nan],
+            [4.0, 5.0, 7.0],
+        ]
+    )
 
     low, high = mean_intervals(values)
 
-    for column in (0, 1):
-        present = values[:, column][~np.isnan(values[:, column])]
-        assert (low[column], high[column]) == pytest.approx(mean_interval(present))
-    assert np.isnan(low[2])
-    assert np.isnan(high[2])
-    np.testing.assert_allclose(column_means(values), np.nanmean(values, axis=0))
+    first = mean_interval([1.0, 2.0, 4.0])
+    second = mean_interval([2.0, 5.0])
+    np.testing.assert_allclose(low, [first[0], second[0], np.nan])
+    np.testing.assert_allclose(high, [first[1], second[1], np.nan])
+    means = np.nanmean(values, axis=0)
+    np.testing.assert_allclose(column_means(values), means)
+
+
+def test_a_mean_and_a_range_leave_out_the_curves_that_have_ended():
+    curves = np.array([[1.0, 2.0], [3.0, np.nan]])
+
+    averaged = average_with_range(curves)
+
+    assert averaged.mean.tolist() == [2.0, 2.0]
+    assert averaged.low.tolist() == [1.0, 2.0]
+    assert averaged.high.tolist() == [3.0, 2.0]
+
+
+def test_a_single_curve_has_no_range():
+    averaged = average_with_range(np.ones((1, 3)))
+
+    assert np.all(np.isnan(averaged.low))
+    assert np.all(np.isnan(averaged.high))
 
 
 def test_a_summary_averages_the_runs_that_ended_well_and_counts_the_others(outputs):
-    values = {0: 0.5, 1: 0.7, 2: 0.9}
-    for seed, value in values.items():
-        write_run(outputs / "a" / str(seed), {"seed": seed}, final={"eval_accuracy": value})
-    write_run(outputs / "a" / "3", {"seed": 3}, status="diverged", final={"eval_accuracy": 0.1})
-    write_run(outputs / "a" / "4", {"seed": 4}, status="failed")
-    write_run(outputs / "a" / "5", {"seed": 5}, status="running", final={"eval_accuracy": 0.2})
-    write_run(outputs / "a" / "6", {"seed": 6}, final={"eval_accuracy": math.nan})
+    statuses = ["done", "done", "done", "diverged", "failed", "running", "done"]
+    accuracies = [0.5, 0.7, 0.9, 0.1, 0.3, 0.2, math.nan]
+    for seed, (status, accuracy) in enumerate(zip(statuses, accuracies, strict=True)):
+        write_run(
+            outputs / "a" / str(seed),
+            {"seed": seed},
+            status=status,
+            final={"eval_accuracy": accuracy},
+        )
     (group,) = group_runs(select_runs([]), [])
 
     summary = summarize(group, ACCURACY, usual={*range(9)})
 
-    sample = list(values.values())
-    expected = stats.t.interval(0.95, 2, loc=np.mean(sample), scale=stats.sem(sample))
-    assert summary.mean == pytest.approx(np.mean(sample))
-    assert (summary.low, summary.high) == pytest.approx(expected)
+    ended_well = accuracies[:3]
+    assert summary.mean == pytest.approx(np.mean(ended_well))
+    assert ends_of(summary) == pytest.approx(t_interval(ended_well))
     assert summary.count == 3
     assert summary.num_seeds == 9
     assert summary.left_out == {
@@ -85,10 +112,9 @@ def test_a_factor_has_its_geometric_mean(outputs):
 
     summary = summarize(group, BY_NAME["initial_factor"])
 
-    logs = np.log(factors)
-    expected = stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
+    expected = np.exp(t_interval(np.log(factors)))
     assert summary.mean == pytest.approx(stats.gmean(factors))
-    assert (summary.low, summary.high) == pytest.approx(tuple(np.exp(expected)))
+    assert ends_of(summary) == pytest.approx(tuple(expected))
 
 
 def test_a_run_that_diverged_counts_where_the_number_is_that_of_its_first_step(outputs):

@@ -35,8 +35,11 @@ def test_the_table_has_a_row_for_each_run(sweep):
     assert table.column_names[: len(names)] == names
     rows = table.to_pylist()
     for row in rows:
-        expected = ACCURACIES[row["model.depth"], row["skip.kind"]][row["seed"]]
-        assert row["eval_accuracy"] == (expected if row["status"] == "done" else None)
+        of_seeds = ACCURACIES[row["model.depth"], row["skip.kind"]]
+        expected = None
+        if row["status"] == "done":
+            expected = of_seeds[row["seed"]]
+        assert row["eval_accuracy"] == expected
 
 
 def test_metrics_have_a_row_for_each_step(sweep):
@@ -47,7 +50,8 @@ def test_metrics_have_a_row_for_each_step(sweep):
     assert table.num_rows == 6 * STEPS
     assert table.column_names == ["run", "skip.kind", "seed", "step", "train_loss"]
     losses = table.column("train_loss").to_numpy()
-    np.testing.assert_array_equal(losses[:STEPS], runs[0].metrics["train_loss"])
+    recorded = runs[0].metrics["train_loss"]
+    np.testing.assert_array_equal(losses[:STEPS], recorded)
 
 
 def test_profiles_have_a_row_for_each_step_and_layer(sweep):
@@ -56,11 +60,11 @@ def test_profiles_have_a_row_for_each_step_and_layer(sweep):
     table = runs.profiles("signal_grad")
 
     assert table.num_rows == 6 * 2 * 5
-    first = table.to_pylist()[5:10]
-    assert [row["layer"] for row in first] == [0, 1, 2, 3, 4]
-    assert {row["step"] for row in first} == {1}
-    expected = runs[0].profiles["signal_grad"][1]
-    assert [row["signal_grad"] for row in first] == pytest.approx(expected.tolist())
+    rows = table.slice(5, 5).to_pydict()
+    assert rows["layer"] == [0, 1, 2, 3, 4]
+    assert rows["step"] == [1] * 5
+    recorded = runs[0].profiles["signal_grad"]
+    assert rows["signal_grad"] == recorded[1].tolist()
 
 
 def test_an_array_has_named_axes_and_gaps_where_a_network_has_no_layer(sweep):
@@ -72,7 +76,8 @@ def test_an_array_has_named_axes_and_gaps_where_a_network_has_no_layer(sweep):
     assert array.shape == (3, 2, 65)
     shallow = array.select(step=1, run=str(runs[0].directory))
     assert shallow.axes == ("layer",)
-    np.testing.assert_allclose(shallow.values[:5], runs[0].profiles["signal_grad"][1])
+    recorded = runs[0].profiles["signal_grad"]
+    np.testing.assert_allclose(shallow.values[:5], recorded[1])
     assert np.all(np.isnan(shallow.values[5:]))
     assert np.asarray(array).shape == array.shape
     assert repr(array) == "NamedArray(signal_grad, run: 3, step: 2, layer: 65)"
@@ -84,7 +89,9 @@ def test_a_metric_is_an_array_over_runs_and_steps(sweep):
     array = runs.array("train_loss")
 
     assert array.axes == ("run", "step")
-    np.testing.assert_array_equal(array.select(step=3).values[1], runs[1].metrics["train_loss"][3])
+    of_step = array.select(step=3)
+    recorded = runs[1].metrics["train_loss"]
+    assert of_step.values[1] == recorded[3]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +116,13 @@ def test_a_mistake_raises_with_the_nearest_name(sweep, call, part):
 def test_runs_differ_from_the_others_as_the_command_says(sweep):
     runs = research.load("outputs", "depth=4")
 
-    comparison = runs.select("skip=none").compare(runs.select("skip=identity"))
+    plain = runs.select("skip=none")
+    residual = runs.select("skip=identity")
 
-    assert [difference.path for difference in comparison.settings] == ["skip.kind"]
+    comparison = plain.compare(residual)
+
+    (difference,) = comparison.settings
+    assert difference.path == "skip.kind"
 
 
 def test_the_displays_of_a_notebook_escape_what_comes_from_runs(outputs):
@@ -125,7 +136,8 @@ def test_the_displays_of_a_notebook_escape_what_comes_from_runs(outputs):
     runs = research.load()
 
     run = RecordedRun(runs[0].directory)
-    for page in (runs._repr_html_(), run._repr_html_(), runs.summary()._repr_html_()):
+    for shown in (runs, run, runs.summary()):
+        page = shown._repr_html_()
         assert "<img" not in page
         assert "&lt;img" in page
 

@@ -54,7 +54,10 @@ def test_the_first_difference_is_found_in_the_layers(outputs):
 
     first = comparison.first_difference
     assert first
-    assert (first.step, first.table, first.column, first.layer) == (2, "profiles", "signal_grad", 1)
+    assert first.step == 2
+    assert first.table == "profiles"
+    assert first.column == "signal_grad"
+    assert first.layer == 1
     assert (first.a, first.b) == (1.0, 3.0)
     assert not comparison.is_identical
     assert not comparison.settings
@@ -91,10 +94,21 @@ def test_runs_of_other_lengths_are_not_identical(outputs):
 
 
 def test_profiles_of_other_depths_cannot_be_compared(outputs):
-    a = write_run(outputs / "a", {"model.depth": 2}, loss=LOSS, signal=np.ones((10, 3)))
-    b = write_run(outputs / "b", {"model.depth": 3}, loss=LOSS, signal=np.ones((10, 4)))
+    runs = []
+    for depth in (2, 3):
+        signal = np.ones((10, depth + 1))
+        run = write_run(outputs / str(depth), {"model.depth": depth}, signal=signal)
+        runs.append([run])
 
-    assert compare_runs([a], [b]).only_in_one == ("profiles.signal_grad",)
+    comparison = compare_runs(*runs)
+
+    assert comparison.only_in_one == ("profiles.signal_grad",)
+
+
+def pairs_of(comparison, name):
+    """The paired difference of a number."""
+    (pairs,) = [each for each in comparison.pairs if each.quantity.name == name]
+    return pairs
 
 
 def test_groups_are_compared_in_pairs_of_seeds(sweep):
@@ -103,19 +117,22 @@ def test_groups_are_compared_in_pairs_of_seeds(sweep):
 
     comparison = compare_runs(none, identity)
 
-    (accuracy,) = [each for each in comparison.pairs if each.quantity.name == "eval_accuracy"]
+    accuracy = pairs_of(comparison, "eval_accuracy")
     a = np.array(ACCURACIES[4, "none"])
     b = np.array(ACCURACIES[4, "identity"])
     assert accuracy.num_pairs == 3
     assert accuracy.difference == pytest.approx(np.mean(b - a))
-    factor = next(each for each in comparison.pairs if each.quantity.name == "initial_factor")
+    factor = pairs_of(comparison, "initial_factor")
     assert factor.difference == pytest.approx(2.0)
 
 
 def test_pairs_also_agree_in_what_both_sides_vary(sweep):
-    comparison = compare_runs(find_runs_of("skip=none"), find_runs_of("skip=identity"))
+    none = find_runs_of("skip=none")
+    identity = find_runs_of("skip=identity")
 
-    (accuracy,) = [each for each in comparison.pairs if each.quantity.name == "eval_accuracy"]
+    comparison = compare_runs(none, identity)
+
+    accuracy = pairs_of(comparison, "eval_accuracy")
     assert comparison.num_unpaired == 1
     assert accuracy.num_pairs == 7
     assert accuracy.num_left_out == 1
@@ -126,7 +143,8 @@ def test_the_paired_test_is_that_of_scipy():
     a = rng.normal(0.0, 1.0, 7)
     b = a + rng.normal(0.4, 0.5, 7)
 
-    assert paired_p_value(b - a) == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-10)
+    expected = stats.ttest_rel(a, b)
+    assert paired_p_value(b - a) == pytest.approx(expected.pvalue, rel=1e-10)
 
 
 def test_the_paired_test_of_constant_differences():

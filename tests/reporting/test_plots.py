@@ -1,17 +1,19 @@
 """``fathom plot``: what a figure shows without options and with them, and its numbers."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from research.reporting.aggregation import group_runs, summarize
-from research.reporting.layout import Layout, choose_layout
+from research.reporting.layout import Layout, arm_titles, choose_layout, split_arms
+from research.reporting.plots.arrangement import PlotOptions, is_geometric, is_logarithmic, thinned
 from research.reporting.plots.draw import KINDS, choose_kind, draw_runs
-from research.reporting.plots.panels import PlotOptions, is_geometric, is_logarithmic, thinned
 from research.reporting.quantities import BY_NAME
 from research.reporting.selection import select_runs
 
-from .conftest import write_run
+from .conftest import t_interval, write_run
 
 
 def draw(runs, **options):
@@ -22,14 +24,17 @@ def solid_lines(axes):
     """The data of the lines with more than one point that are not predictions."""
     lines = []
     for line in axes.lines:
-        if len(line.get_xdata()) > 1 and line.get_linestyle() == "-":
-            lines.append((np.asarray(line.get_xdata()), np.asarray(line.get_ydata())))
+        x = np.asarray(line.get_xdata())
+        y = np.asarray(line.get_ydata())
+        if len(x) > 1 and line.get_linestyle() == "-":
+            lines.append((x, y))
     return lines
 
 
 def band_of(axes, position):
     """The heights [P] of the outline of a shaded interval."""
-    return np.asarray(axes.collections[position].get_paths()[0].vertices)[:, 1]
+    (path,) = axes.collections[position].get_paths()
+    return np.asarray(path.vertices)[:, 1]
 
 
 def cells_of(axes):
@@ -42,7 +47,12 @@ def dashed_lines(axes):
 
 
 def legend_texts(figure):
-    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def titles_of(panels):
+    return [axes.get_title() for axes in panels]
 
 
 # What is chosen
@@ -111,9 +121,81 @@ def test_two_settings_of_many_numbers_are_a_phase_diagram(outputs):
     for depth in (2, 4, 8, 16):
         for sigma in (0.5, 1.0, 1.5, 2.0):
             settings = {"model.depth": depth, "init.sigma_w": sigma}
-            write_run(outputs / f"{depth} {sigma}", settings, final={"eval_accuracy": sigma / 2})
+            final = {"eval_accuracy": sigma / 2}
+            write_run(outputs / f"{depth} {sigma}", settings, final=final)
 
     assert choose_kind(select_runs([]), PlotOptions()) == "phase"
+
+
+# Sweeps with arms
+
+
+def write_arm(directory, words, settings, values, path, **record):
+    """Runs of an arm, for which ``words`` were written, with several values of one setting."""
+    for value in values:
+        run_directory = directory / f"{words} {path}={value}"
+        write_run(run_directory, {**settings, path: value}, **record)
+        written = [*words, f"{path}={value}"]
+        (run_directory / ".hydra" / "overrides.yaml").write_text(json.dumps(written))
+
+
+@pytest.fixture
+def arms(outputs):
+    """Three arms that vary width, dropout and learning rate; the first one trained one step."""
+    study = outputs / "study"
+    initial = {"initial": {"factor_per_layer": 2.0}}
+    write_arm(
+        study,
+        ["model.depth=50"],
+        {"model.depth": 50},
+        (8, 16, 32),
+        "model.width",
+        steps=1,
+        verdict=initial,
+    )
+    trained = {"final": {"eval_accuracy": 0.5}}
+    rates = (0.1, 0.2, 0.3, 0.4)
+    deep = {"model.depth": 64, "skip.kind": "identity"}
+    write_arm(
+        study,
+        ["model.depth=64", "skip=identity"],
+        deep,
+        (0.0, 0.1, 0.2),
+        "model.dropout",
+        **trained,
+    )
+    write_arm(study, ["model.depth=10"], {"model.depth": 10}, rates, "optimizer.learning_rate")
+    return study
+
+
+def test_the_arms_of_a_sweep_are_the_runs_with_the_same_written_settings(arms):
+    found = split_arms(select_runs([]))
+
+    assert sorted(len(arm) for arm in found) == [3, 3, 4]
+    assert sorted(arm_titles(found)) == ["depth 10", "depth 50", "identity"]
+
+
+def test_a_crowded_sweep_has_a_panel_with_its_own_axes_for_each_arm(arms, monkeypatch):
+    monkeypatch.setattr("research.reporting.layout.MAX_COLORS", 2)
+
+    drawing = draw(select_runs([]))
+
+    labels = {axes.get_title(): axes.get_xlabel() for axes in drawing.figure.axes}
+    assert labels == {
+        "depth 50": "width (units)",
+        "identity": "dropout",
+        "depth 10": "learning rate",
+    }
+    assert "a panel for each arm of the sweep" in drawing.notes
+
+
+def test_what_is_asked_for_is_on_the_axis_of_every_panel(arms, monkeypatch):
+    monkeypatch.setattr("research.reporting.layout.MAX_COLORS", 2)
+
+    drawing = draw(select_runs([]), x="optimizer.learning_rate")
+
+    labels = {axes.get_xlabel() for axes in drawing.figure.axes}
+    assert labels == {"learning rate"}
 
 
 # What is drawn
@@ -128,13 +210,13 @@ def test_a_line_goes_through_the_means_and_is_shaded_by_the_intervals(sweep):
     groups = group_runs(runs, ["skip.kind", "model.depth"])
     lines = solid_lines(axes)
     for position, skip in enumerate(("none", "identity")):
-        of_skip = [group for group in groups if group.settings["skip.kind"] == skip]
-        summaries = [summarize(group, BY_NAME["eval_accuracy"]) for group in of_skip]
         x, y = lines[position]
         assert x.tolist() == [4, 16, 64]
-        np.testing.assert_allclose(y, [summary.mean for summary in summaries])
         band = band_of(axes, position)
-        for summary in summaries:
+        of_skip = [group for group in groups if group.settings["skip.kind"] == skip]
+        for mean, group in zip(y, of_skip, strict=True):
+            summary = summarize(group, BY_NAME["eval_accuracy"])
+            assert mean == pytest.approx(summary.mean)
             assert np.any(np.isclose(band, summary.low))
             assert np.any(np.isclose(band, summary.high))
     assert axes.get_xscale() == "log"
@@ -168,8 +250,8 @@ def test_a_place_where_every_run_diverged_has_a_cross(outputs):
     drawing = draw(select_runs([]), kind="line", y="eval_accuracy")
 
     (axes,) = drawing.figure.axes
-    crosses = [line for line in axes.lines if line.get_marker() == "x"]
-    assert [np.asarray(line.get_xdata()).tolist() for line in crosses] == [[8]]
+    (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
+    assert cross.get_xdata() == [8]
     assert "×: no run has a value" in drawing.notes
 
 
@@ -177,8 +259,9 @@ def test_theory_is_dashed_where_the_factor_at_initialisation_is_drawn(sweep):
     drawing = draw(select_runs([]), kind="line", y="initial_factor")
 
     (axes,) = drawing.figure.axes
-    predictions = [np.asarray(line.get_ydata()) for line in dashed_lines(axes)]
-    np.testing.assert_allclose(predictions, [[0.5] * 3, [1.0] * 3])
+    plain, residual = dashed_lines(axes)
+    np.testing.assert_allclose(plain.get_ydata(), 0.5)
+    np.testing.assert_allclose(residual.get_ydata(), 1.0)
     assert legend_texts(drawing.figure)[-1] == "mean-field theory"
 
 
@@ -192,10 +275,9 @@ def test_curves_are_means_over_the_seeds_and_those_that_diverged_are_thin(sweep)
     (mean, thin) = solid_lines(axes)
     np.testing.assert_allclose(mean[1], losses.mean(axis=0))
     np.testing.assert_allclose(thin[1], runs[2].metrics["train_loss"])
-    last = losses[:, -1]
-    expected = stats.t.interval(0.95, 1, loc=last.mean(), scale=stats.sem(last))
+    low, _ = t_interval(losses[:, -1])
     band = band_of(axes, 0)
-    assert np.any(np.isclose(band, expected[0]))
+    assert np.any(np.isclose(band, low))
     assert "thin lines that end in ×: 1 diverged, not averaged" in drawing.notes
     assert axes.get_ylabel() == "train loss (nats)"
 
@@ -208,7 +290,8 @@ def test_a_long_curve_is_averaged_in_windows(outputs):
 
     (axes,) = drawing.figure.axes
     ((x, y),) = solid_lines(axes)
-    np.testing.assert_allclose(y, loss.reshape(60, 10).mean(axis=1))
+    windows = loss.reshape(60, 10)
+    np.testing.assert_allclose(y, windows.mean(axis=1))
     np.testing.assert_allclose(x, y - 1)
     assert axes.get_ylabel() == "train loss (nats, mean of 10 steps)"
 
@@ -233,7 +316,7 @@ def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_la
 def test_a_profile_has_a_row_of_panels_for_each_step(sweep):
     drawing = draw(select_runs(["depth=4"]), kind="profile")
 
-    assert [axes.get_title() for axes in drawing.figure.axes] == ["step 0", "step 1"]
+    assert titles_of(drawing.figure.axes) == ["step 0", "step 1"]
 
 
 def test_zeros_are_left_out_of_a_logarithmic_profile(outputs):
@@ -252,7 +335,7 @@ def test_a_heat_map_has_a_panel_for_each_setting(sweep):
     drawing = draw(select_runs(["depth=4"]), kind="heatmap")
 
     *panels, bar = drawing.figure.axes
-    assert [axes.get_title() for axes in panels] == ["skip none", "skip identity"]
+    assert titles_of(panels) == ["skip none", "skip identity"]
     assert bar.get_ylabel() == "gradient of the signal, ‖∂L/∂h‖"
     assert cells_of(panels[0]).shape == (5, 2)
 
@@ -268,7 +351,8 @@ def test_a_phase_diagram_has_the_means_and_the_curve_of_theory(outputs, monkeypa
                 "init.sigma_b": 0.2,
                 "activation.kind": "tanh",
             }
-            write_run(outputs / f"{depth} {sigma}", settings, final={"eval_accuracy": sigma / 2})
+            final = {"eval_accuracy": sigma / 2}
+            write_run(outputs / f"{depth} {sigma}", settings, final=final)
 
     drawing = draw(select_runs([]))
 
@@ -276,7 +360,9 @@ def test_a_phase_diagram_has_the_means_and_the_curve_of_theory(outputs, monkeypa
     assert axes.get_xlabel() == "$\\sigma_w$"
     assert axes.get_ylabel() == "depth (layers)"
     assert bar.get_ylabel() == "eval accuracy"
-    np.testing.assert_allclose(cells_of(axes), np.tile([0.4, 0.5, 0.75, 1.0], (4, 1)))
+    expected = np.array([0.4, 0.5, 0.75, 1.0])
+    for row in cells_of(axes):
+        np.testing.assert_allclose(row, expected)
     assert dashed_lines(axes)
     assert "dashed: mean-field theory, 6 ξ_c, the depth that information reaches" in drawing.notes
 

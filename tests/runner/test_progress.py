@@ -1,5 +1,7 @@
 """The time that is left is estimated from the training so far, without the time to compile."""
 
+import sys
+
 import pytest
 
 from research.runner import progress
@@ -95,3 +97,83 @@ def test_a_log_that_cannot_be_written_does_not_end_the_run(clock, monkeypatch):
     shown.start_runs("run")
     monkeypatch.setattr("builtins.print", fail)
     shown.step(10, 10)
+
+
+def test_a_suggestion_is_made_once_and_only_if_the_wait_is_long(clock, capsys):
+    shown = Progress()
+    shown.suggest("use all cores")
+    shown.start_runs("run")
+    shown.step(1, 1000)
+    clock.now = 3.0
+    shown.step(101, 1000)  # about 27 s left
+    assert "use all cores" not in capsys.readouterr().err
+    clock.now = 30.0
+    shown.step(200, 1000)  # about 120 s left
+    clock.now = 50.0
+    shown.step(300, 1000)
+    assert capsys.readouterr().err.count("use all cores\n") == 1
+
+
+class Notebook:
+    """Stands in for IPython in the kernel of a notebook; keeps what is shown below the cell."""
+
+    def __init__(self):
+        self.shown = []
+        self.kernel = "a kernel"
+
+    def get_ipython(self):
+        return self
+
+    def HTML(self, text):
+        return text
+
+    def display(self, content, display_id):
+        assert display_id
+        self.update(content)
+        return self
+
+    def update(self, content):
+        self.shown.append(content)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    notebook = Notebook()
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    return notebook
+
+
+def test_a_notebook_has_a_bar_below_the_cell_and_no_lines(clock, notebook, capsys):
+    with Progress(4) as shown:
+        clock.now = 1.0
+        shown.start_runs("skip=<none>", 2)
+        clock.now = 2.0
+        shown.step(50, 100, train_loss=0.5)
+
+    bar = notebook.shown[-2]
+    assert '<progress max="4" value="1.000">' in bar
+    assert "25 %" in bar
+    assert "[1-2/4] skip=&lt;none&gt;: step 50/100  train loss 0.5" in bar
+    assert notebook.shown[-1] == ""
+    assert capsys.readouterr().err == ""
+
+
+def test_a_notebook_is_not_redrawn_at_every_step(clock, notebook):
+    with Progress() as shown:
+        for step in range(1, 1001):
+            clock.now += 0.001
+            shown.step(step, 1000)
+
+    assert len(notebook.shown) < 10
+
+
+def test_ipython_without_a_notebook_shows_lines(clock, notebook, capsys):
+    notebook.kernel = None
+
+    with Progress() as shown:
+        shown.start_runs("run")
+        shown.step(10, 10)
+
+    assert notebook.shown == []
+    assert last_line(capsys) == "run: step 10/10"

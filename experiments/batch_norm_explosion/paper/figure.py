@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import at_best_rate, by_seed, final, setting_values, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, CurveStyle, band, new_figure
+from research.reporting.figures import PALETTE, CurveStyle, new_figure
+from research.reporting.panels import band
 from research.theory import profiles as theory
 
 BATCHES = {

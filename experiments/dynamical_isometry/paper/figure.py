@@ -13,7 +13,8 @@ from research.records.queries import (
     where,
 )
 from research.records.runs import Run
-from research.reporting.figures import band, depth_colours, new_figure
+from research.reporting.figures import depth_colours, new_figure
+from research.reporting.panels import band
 
 DEPTHS = (1250, 5000, 10000)
 

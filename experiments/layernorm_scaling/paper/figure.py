@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import final, tabulate_by_seed, where
 from research.records.runs import Run
-from research.reporting.figures import PALETTE, band, new_figure, set_ticks
+from research.reporting.figures import PALETTE, new_figure, set_ticks
+from research.reporting.panels import band
 
 DEPTHS = (12, 24, 48)
 SETTINGS = {

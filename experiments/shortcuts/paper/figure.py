@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import error, where
 from research.records.runs import Run
-from research.reporting.figures import new_figure, plot_measured_and_published
+from research.reporting.figures import new_figure
+from research.reporting.panels import plot_measured_and_published
 
 FAIL = 20.0  # % of test error from which the paper says "fail"
 

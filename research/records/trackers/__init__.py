@@ -15,8 +15,6 @@ from typing import Any, Protocol
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers.background import BackgroundThread, Unresponsive
 
-SERVER = "server"  # a kind of failure: a server cannot be used
-
 
 class MirrorError(Exception):
     """A dashboard has not received what it should; ``str`` says what is missing or wrong."""
@@ -69,7 +67,10 @@ class Tracker(Protocol):
 
 
 class TrackerReports:
-    """What the trackers of one command have reported. Each kind of failure is printed once.
+    """What the trackers of one command have reported.
+
+    The first failure of each tracker is printed. The runs of a group have trackers of one name,
+    and one cause often raises different errors in them.
 
     Attributes:
         errors: what the trackers raised.
@@ -82,24 +83,23 @@ class TrackerReports:
         self._printed: set[str] = set()
         self._lock = threading.Lock()
 
-    def print_once(self, kind: str, message: str) -> None:
-        """Prints a line, unless one of the same kind has been printed."""
+    def print_once(self, name: str, message: str) -> None:
+        """Prints a line, unless a tracker of the same name has printed one."""
         with self._lock:
-            if kind in self._printed:
+            if name in self._printed:
                 return
-            self._printed.add(kind)
+            self._printed.add(name)
             print(f"fathom: {message}", file=sys.stderr)
 
     def add_error(self, tracker: Tracker, error: Exception) -> None:
         """Reports that a tracker has failed."""
         self.errors.append(error)
         self.server_failed |= isinstance(error, MirrorError)
-        name = type(tracker).__name__
-        self.print_once(
-            SERVER if isinstance(error, MirrorError) else name,
-            f"{name} failed ({describe_error(error)}); the local record continues, "
-            f"and {tracker.remedy}",
+        message = (
+            f"{type(tracker).__name__} failed ({describe_error(error)}); "
+            f"the local record continues, and {tracker.remedy}"
         )
+        self.print_once(tracker.name, message)
 
 
 def describe_error(error: Exception) -> str:

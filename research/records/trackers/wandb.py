@@ -16,7 +16,7 @@ import numpy as np
 
 from research.gauges.table import GAUGES, GRAD_NORM, METRICS, SIGNAL_GRAD
 from research.records.runs import Columns, Diagnostics, JsonObject
-from research.records.trackers import SERVER, TrackerReports
+from research.records.trackers import TrackerReports
 from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
 from research.records.trackers.identity import all_tags, job_type
 from research.records.trackers.layers import (
@@ -524,7 +524,7 @@ def choose_mode(pending: JsonObject, reports: TrackerReports) -> ChosenMode:
     except ServerError as error:
         reports.server_failed = True
         message = f"{error}: recording offline, upload with `fathom sync`"
-        reports.print_once(SERVER, message)
+        reports.print_once(WandbTracker.name, message)
         return ChosenMode("offline")
     return ChosenMode("online", uploaded)
 

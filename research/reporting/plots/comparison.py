@@ -8,8 +8,9 @@ from research.reporting.aggregation import group_runs
 from research.reporting.comparison import Comparison
 from research.reporting.figures import PALETTE, CurveStyle, style
 from research.reporting.gauge_histories import recorded_gauges
-from research.reporting.plots import curves, panels, profile
-from research.reporting.plots.panels import Drawing
+from research.reporting.panels import plot_profile
+from research.reporting.plots import arrangement, curves, profile
+from research.reporting.plots.arrangement import Drawing
 from research.reporting.varied_settings import SEED, differing_settings, short_name
 
 STYLES = {
@@ -40,8 +41,11 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
     every_run = [*comparison.a, *comparison.b]
     has_profiles = SIGNAL_GRAD.name in recorded_gauges(every_run)
     steps = (profile.FIRST, profile.LAST) if has_profiles else ()
-    legend = [panels.line_handle(_describe(side, comparison), STYLES[side]) for side in sides]
-    figure, axes = panels.make_panels(len(steps) + 1, legend=legend)
+    legend = []
+    for side in sides:
+        words = _describe(side, comparison)
+        legend.append(arrangement.line_handle(words, STYLES[side]))
+    figure, axes = arrangement.make_panels(len(steps) + 1, legend=legend)
     is_log = has_profiles and profile.is_log_gauge(every_run, SIGNAL_GRAD.name)
     window = curves.smoothing_window(every_run, curves.DEFAULT_METRIC)
     is_log_loss = curves.is_log_metric(every_run, curves.DEFAULT_METRIC)
@@ -49,8 +53,19 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
     for side, runs in sides.items():
         (group,) = group_runs(runs, [])
         for panel, step in zip(axes, steps, strict=False):
-            mean = profile.average_profile(group, SIGNAL_GRAD.name, step, STYLES[side], is_log)
-            profile.draw_profile(panel, mean, has_theory=False)
+            mean = profile.average_profile(
+                group,
+                SIGNAL_GRAD.name,
+                step,
+                STYLES[side],
+                is_log,
+            )
+            plot_profile(
+                panel,
+                mean.averaged,
+                color=STYLES[side].color,
+                linestyle=STYLES[side].linestyle,
+            )
             panel.set(title=f"{step} step", xlabel="layer (0: input)")
             if is_log:
                 panel.set_yscale("log")
@@ -60,17 +75,17 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
         curves.draw_curve(axes[-1], curve)
         count = max(count, curve.count)
     if has_profiles:
-        axes[0].set_ylabel(panels.gauge_label(SIGNAL_GRAD.name))
-        panels.share_limits(axes[:-1])
+        axes[0].set_ylabel(arrangement.gauge_label(SIGNAL_GRAD.name))
+        arrangement.share_limits(axes[:-1])
     axes[-1].set(
         title="training loss",
         xlabel="training step",
         ylabel=curves.metric_label(curves.DEFAULT_METRIC, every_run, window),
         yscale="log" if is_log_loss else "linear",
     )
-    panels.add_legend(figure, legend)
-    notes = [panels.count_in_words([count])]
-    panels.add_notes(figure, notes)
+    arrangement.add_legend(figure, legend)
+    notes = [arrangement.count_in_words([count])]
+    arrangement.add_notes(figure, notes)
     return Drawing(figure, "comparison", notes)
 
 

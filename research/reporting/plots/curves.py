@@ -11,18 +11,21 @@ from research.records.runs import Run
 from research.reporting.aggregation import (
     DIVERGED,
     MISSING,
+    Averaged,
     Group,
-    average_columns,
+    average_with_interval,
     count_missing,
     group_runs,
 )
 from research.reporting.figures import CurveStyle
 from research.reporting.layout import choose_layout
-from research.reporting.plots import panels
-from research.reporting.plots.panels import Drawing, PlotOptions, SeriesStyles
+from research.reporting.panels import plot_average, plot_ended
+from research.reporting.plots import arrangement
+from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
 from research.reporting.quantities import BY_NAME, label_of, recorded_numbers, tables_of
 
 MAX_POINTS = 60  # of a curve; more steps are averaged in windows
+FEW_POINTS = 12  # up to which each point of a curve has a marker
 DEFAULT_METRIC = "train_loss"
 
 
@@ -41,18 +44,14 @@ class MeanCurve:
     Attributes:
         style: how it looks.
         steps: the middle of each window of steps [S].
-        mean: the mean over runs [S].
-        low: the lower end of its interval [S]; NaN for fewer than two runs.
-        high: the upper end [S].
+        averaged: the mean over runs with its interval [S].
         count: how many runs are averaged.
         ended: the curves of runs that did not end well, which are not averaged.
     """
 
     style: CurveStyle
     steps: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    averaged: Averaged
     count: int
     ended: tuple[Curve, ...]
 
@@ -76,7 +75,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         has_styles=True,
     )
     styles = SeriesStyles(runs, layout)
-    facets = panels.facets_of(runs, layout.facet)
+    facets = arrangement.facets_of(runs, layout.facet)
     window = smoothing_window(runs, metric)
     asked = options.log_axis("y")
     is_log = is_log_metric(runs, metric) if asked is None else asked
@@ -89,7 +88,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             averaged.append(average_curve(group, metric, window, curve_style, is_log))
         curves.append(averaged)
     legend = styles.handles(has_markers=False)
-    figure, axes = panels.make_panels(len(facets), legend=legend)
+    figure, axes = arrangement.make_panels(len(facets), legend=legend)
     every_curve = [curve for of_panel in curves for curve in of_panel]
     top = _top(every_curve, is_log)
     for panel, (title, _), of_panel in zip(axes, facets, curves, strict=True):
@@ -101,12 +100,12 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             panel.set_yscale("log")
         if options.log_axis("x"):
             panel.set_xscale("log")
-    panels.share_limits(axes)
-    for row_start in panels.row_starts(axes):
+    arrangement.share_limits(axes)
+    for row_start in arrangement.row_starts(axes):
         row_start.set_ylabel(metric_label(metric, runs, window))
-    panels.add_legend(figure, legend)
+    arrangement.add_legend(figure, legend)
     notes = _notes(groups, every_curve, is_log) + styles.notes
-    panels.add_notes(figure, notes)
+    arrangement.add_notes(figure, notes)
     return Drawing(figure, f"curves_{metric}", notes)
 
 
@@ -140,7 +139,10 @@ def read_curve(run: Run, metric: str) -> Curve:
 
 def smoothing_window(runs: Sequence[Run], metric: str) -> int:
     """How many values one point is the mean of."""
-    longest = max(len(read_curve(run, metric).steps) for run in runs)
+    longest = 0
+    for run in runs:
+        curve = read_curve(run, metric)
+        longest = max(longest, len(curve.steps))
     return max(1, longest // MAX_POINTS)
 
 
@@ -149,11 +151,11 @@ def _smooth(curve: Curve, window: int) -> Curve:
     if window == 1 or not len(curve.steps):
         return curve
     starts = np.arange(0, len(curve.steps), window)
-    counts = np.diff(np.append(starts, len(curve.steps)))
-    return Curve(
-        np.add.reduceat(curve.steps.astype(float), starts) / counts,
-        np.add.reduceat(curve.values, starts) / counts,
-    )
+    ends = np.append(starts[1:], len(curve.steps))
+    counts = ends - starts
+    sum_of_steps = np.add.reduceat(curve.steps.astype(float), starts)
+    sum_of_values = np.add.reduceat(curve.values, starts)
+    return Curve(sum_of_steps / counts, sum_of_values / counts)
 
 
 def average_curve(
@@ -183,14 +185,12 @@ def average_curve(
         else:
             ended.append(curve)
     steps, values = _align(averaged)
-    is_geometric = is_log and bool(np.all(values[np.isfinite(values)] > 0))
-    mean, low, high = average_columns(values, is_geometric=is_geometric)
+    present = values[np.isfinite(values)]
+    is_geometric = is_log and bool(np.all(present > 0))
     return MeanCurve(
         style=curve_style,
         steps=steps,
-        mean=mean,
-        low=low,
-        high=high,
+        averaged=average_with_interval(values, is_geometric=is_geometric),
         count=len(averaged),
         ended=tuple(ended),
     )
@@ -200,9 +200,11 @@ def _align(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """All steps of some curves [S] and their values there [M, S]; NaN where a curve has none."""
     every_step = [curve.steps for curve in curves]
     steps = np.unique(np.concatenate(every_step)) if curves else np.zeros(0)
-    values = np.full((len(curves), len(steps)), np.nan)
+    shape = (len(curves), len(steps))
+    values = np.full(shape, np.nan)
     for row, curve in zip(values, curves, strict=True):
-        row[np.searchsorted(steps, curve.steps)] = curve.values
+        places = np.searchsorted(steps, curve.steps)
+        row[places] = curve.values
     return steps, values
 
 
@@ -218,25 +220,22 @@ def draw_curve(
         curve: what is drawn.
         top: where thin lines are cut off.
     """
-    style = curve.style
-    marker = "." if 0 < len(curve.steps) <= 12 else None
-    axes.plot(
+    plot_average(
+        axes,
         curve.steps,
-        curve.mean,
-        color=style.color,
-        linestyle=style.linestyle,
-        marker=marker,
+        curve.averaged,
+        color=curve.style.color,
+        linestyle=curve.style.linestyle,
+        marker="." if len(curve.steps) <= FEW_POINTS else None,
     )
-    panels.shade(axes, curve.steps, curve.low, curve.high, style.color)
     for ended in curve.ended:
         values = np.minimum(ended.values, top)
-        axes.plot(ended.steps, values, color=style.color, linewidth=0.6, alpha=0.7)
-        axes.plot(ended.steps[-1], values[-1], "x", color=style.color, markersize=4)
+        plot_ended(axes, ended.steps, values, curve.style.color)
 
 
 def _top(curves: Sequence[MeanCurve], is_log: bool) -> float:
     """A little above all means, where the lines of runs that diverged are cut off."""
-    means = [curve.mean for curve in curves if len(curve.mean)]
+    means = [curve.averaged.mean for curve in curves if len(curve.steps)]
     if not means:
         return np.inf
     numbers = np.concatenate(means)
@@ -253,7 +252,7 @@ def is_log_metric(runs: Sequence[Run], metric: str) -> bool:
     for run in runs:
         if run.status == "done":
             parts.append(read_curve(run, metric).values)
-    return panels.is_logarithmic(np.concatenate(parts)) if parts else False
+    return arrangement.is_logarithmic(np.concatenate(parts)) if parts else False
 
 
 def metric_label(
@@ -276,7 +275,7 @@ def _notes(
     curves: Sequence[MeanCurve],
     is_log: bool,
 ) -> list[str]:
-    notes = [panels.count_in_words((curve.count for curve in curves), is_log=is_log)]
+    notes = [arrangement.count_in_words((curve.count for curve in curves), is_log=is_log)]
     runs = []
     every_group = [group for of_panel in groups for group in of_panel]
     num_missing = count_missing(every_group)

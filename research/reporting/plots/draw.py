@@ -8,8 +8,8 @@ from research.records.runs import Run
 from research.reporting.figures import FIGURE_FORMATS, style
 from research.reporting.gauge_histories import recorded_gauges
 from research.reporting.plots import curves, heatmap, line, phase, profile
-from research.reporting.plots.panels import Drawing, PlotOptions
-from research.reporting.quantities import BY_NAME, recorded_numbers
+from research.reporting.plots.arrangement import Drawing, PlotOptions
+from research.reporting.quantities import BY_NAME, has_several_steps, recorded_numbers
 from research.reporting.summary_table import check_choice
 from research.reporting.varied_settings import (
     distinct_values,
@@ -27,6 +27,7 @@ KINDS: Mapping[str, Callable[[Sequence[Run], PlotOptions], Drawing]] = {
     "phase": phase.draw,
 }
 LOG_AXES = ("x", "y", "xy", "none")
+OTHER_FORMATS = (".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".html")
 FEW_SERIES = 12  # curves that one figure has room for
 LEAST_GRID = 4  # values of each axis from which on a phase diagram is drawn unasked
 LEAST_FILLED = 0.8  # of the cells of a phase diagram
@@ -45,7 +46,8 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     kind = options.kind or choose_kind(runs, options)
     kind = check_choice("--kind", kind, list(KINDS))
     if options.log:
-        options = dataclasses.replace(options, log=check_choice("--log", options.log, LOG_AXES))
+        log = check_choice("--log", options.log, LOG_AXES)
+        options = dataclasses.replace(options, log=log)
     with style():
         return KINDS[kind](runs, options)
 
@@ -72,8 +74,8 @@ def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:
     series = {values_of(run, settings) for run in runs}
     if settings and len(series) > FEW_SERIES:
         return "line"
-    trained = [run for run in runs if (run.info.get("steps") or 0) > 1]
-    if trained or not recorded_gauges(runs):
+    has_trained = any(has_several_steps(run) for run in runs)
+    if has_trained or not recorded_gauges(runs):
         return "curves"
     return "profile"
 
@@ -116,8 +118,7 @@ def check_target(text: str) -> Path:
     target = Path(text)
     suffix = target.suffix.lower()
     valid = [f".{each}" for each in FIGURE_FORMATS]
-    is_format_like = suffix in (".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".html")
-    if is_format_like:
+    if suffix in OTHER_FORMATS:
         raise ValueError(f"--out must end in {', '.join(valid)} or in none of them, got {text}")
     if not target.name or target.is_dir():
         raise ValueError(f"--out must be a file, got the folder {text}")

@@ -13,8 +13,8 @@ from research.records.runs import Run
 from research.reporting.aggregation import Group, column_means, group_runs
 from research.reporting.gauge_histories import GaugeHistory, find_gauge, read_gauge
 from research.reporting.layout import choose_layout
-from research.reporting.plots import panels
-from research.reporting.plots.panels import Drawing, PlotOptions
+from research.reporting.plots import arrangement
+from research.reporting.plots.arrangement import Drawing, PlotOptions
 from research.reporting.plots.profile import PROFILE_RATIO
 from research.reporting.varied_settings import setting_text, short_name
 
@@ -43,7 +43,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         counts.append(len(histories))
         means.append(_mean_history(histories))
     norm = _make_norm([history.values for history in means], options)
-    figure, axes = panels.make_panels(len(groups))
+    figure, axes = arrangement.make_panels(len(groups))
     image = None
     for panel, group, history in zip(axes, groups, means, strict=True):
         if len(history.steps):
@@ -52,14 +52,15 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             panel.text(0.5, 0.5, "no run to average", ha="center", transform=panel.transAxes)
         panel.set_title(_title(group))
         panel.set_xlabel("training step")
-    for row_start in panels.row_starts(axes):
+    for row_start in arrangement.row_starts(axes):
         row_start.set_ylabel("layer (0: input)")
     if image is not None:
         is_cut = any(np.any(history.values < norm.vmin) for history in means)
-        bar = figure.colorbar(image, ax=axes, pad=0.02, extend="min" if is_cut else "neither")
-        bar.set_label(panels.gauge_label(gauge))
+        extend = "min" if is_cut else "neither"
+        bar = figure.colorbar(image, ax=axes, pad=0.02, extend=extend)
+        bar.set_label(arrangement.gauge_label(gauge))
     notes = _notes(groups, counts, isinstance(norm, LogNorm))
-    panels.add_notes(figure, notes)
+    arrangement.add_notes(figure, notes)
     return Drawing(figure, f"heatmap_{gauge}", notes)
 
 
@@ -92,8 +93,8 @@ def _mean_history(histories: Sequence[GaugeHistory]) -> GaugeHistory:
     values = np.stack(stacked)
     flat = values.reshape(len(values), -1)
     if np.nanmin(flat) >= 0:
-        logs = np.log(np.where(flat > 0, flat, np.nan))
-        mean = np.exp(column_means(logs))
+        positive = np.where(flat > 0, flat, np.nan)
+        mean = np.exp(column_means(np.log(positive)))
     else:
         mean = column_means(flat)
     return GaugeHistory(steps, mean.reshape(values.shape[1:]))
@@ -106,7 +107,7 @@ def _make_norm(values: Sequence[np.ndarray], options: PlotOptions) -> Normalize:
     if not len(numbers):
         return Normalize(0, 1)
     asked = options.log_axis("y")
-    is_log = panels.is_logarithmic(numbers, PROFILE_RATIO) if asked is None else asked
+    is_log = arrangement.is_logarithmic(numbers, PROFILE_RATIO) if asked is None else asked
     if is_log:
         positive = numbers[numbers > 0]
         high = positive.max()

@@ -1,5 +1,7 @@
 """A final number against a setting: means and intervals over seeds."""
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from matplotlib.axes import Axes
 
 from research.records.runs import Run
 from research.reporting.aggregation import (
+    Averaged,
     Group,
     Summary,
     group_runs,
@@ -16,10 +19,11 @@ from research.reporting.aggregation import (
     summarize,
     usual_seeds,
 )
-from research.reporting.figures import CurveStyle, plot_theory
-from research.reporting.layout import Layout, choose_layout
-from research.reporting.plots import panels
-from research.reporting.plots.panels import Drawing, PlotOptions, SeriesStyles
+from research.reporting.figures import CurveStyle
+from research.reporting.layout import Layout, arm_titles, choose_layout, split_arms
+from research.reporting.panels import plot_average, plot_error_bars, plot_theory, theory_handle
+from research.reporting.plots import arrangement
+from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
 from research.reporting.quantities import (
     INITIAL_FACTOR,
     PREDICTED_FACTOR,
@@ -28,12 +32,14 @@ from research.reporting.quantities import (
     usual_quantity,
 )
 from research.reporting.varied_settings import (
+    SEED,
     distinct_values,
     is_numeric,
     setting_text,
     short_name,
 )
 
+ARM_LABEL_WIDTH = 26  # letters in a line of the label of a vertical axis
 DODGE = 0.12  # how far the series of named settings are apart, of the distance between names
 
 
@@ -53,6 +59,20 @@ class Series:
     summaries: tuple[Summary, ...]
     predictions: np.ndarray
 
+    @property
+    def has_theory(self) -> bool:
+        """Whether theory predicts a point."""
+        return bool(np.any(np.isfinite(self.predictions)))
+
+    @property
+    def averaged(self) -> Averaged:
+        """The means and their intervals [P]."""
+        return Averaged(
+            mean=np.array([summary.mean for summary in self.summaries]),
+            low=np.array([summary.low for summary in self.summaries]),
+            high=np.array([summary.high for summary in self.summaries]),
+        )
+
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     """Draws a final number against a setting.
@@ -64,37 +84,68 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     Raises:
         ValueError: there is no such number or setting, or the runs differ in none.
     """
-    quantity = find_quantity(options.y, runs) if options.y else usual_quantity(runs)
     layout = choose_layout(runs, x=options.x, color=options.color, facet=options.facet)
     if not layout.x:
         raise ValueError(
             "the runs differ in no setting that could be the horizontal axis: "
             "--kind curves and --kind profile draw a single run"
         )
+    is_free = not (options.x or options.y or options.color or options.facet)
+    if is_free and layout.is_crowded(runs):
+        arms = split_arms(runs)
+        most = min(arrangement.MAX_PANELS, len(runs) // 2)  # an arm is more than single runs
+        if 1 < len(arms) <= most:
+            return _draw_arms(arms, options)
+    quantity = find_quantity(options.y, runs) if options.y else usual_quantity(runs)
     styles = SeriesStyles(runs, layout)
-    facets = panels.facets_of(runs, layout.facet)
-    lines = [_make_series(chosen, layout, quantity, styles, runs) for _, chosen in facets]
-    every_line = [series for of_panel in lines for series in of_panel]
-    has_theory = any(np.any(np.isfinite(series.predictions)) for series in every_line)
+    facets = arrangement.facets_of(runs, layout.facet)
+    lines = []
+    for _, chosen in facets:
+        lines.append(_make_series(chosen, layout, quantity, styles, runs))
+    every_line = list(itertools.chain.from_iterable(lines))
+    has_theory = any(series.has_theory for series in every_line)
     legend = styles.handles(has_markers=True)
     if has_theory:
-        legend.append(panels.theory_handle())
-    figure, axes = panels.make_panels(len(facets), legend=legend)
+        legend.append(theory_handle())
+    figure, axes = arrangement.make_panels(len(facets), legend=legend)
     is_log = _is_log(every_line, options)
-    for panel, (title, _), of_panel in zip(axes, facets, lines, strict=True):
+    titles = [title for title, _ in facets]
+    for panel, title, of_panel in zip(axes, titles, lines, strict=True):
         for series in of_panel:
-            _draw_series(panel, series, is_connected=is_numeric(runs, layout.x))
+            _draw_series(panel, series, is_connected=_is_connected(runs, layout.x))
         panel.set_title(title)
         _scale(panel, runs, layout, quantity, is_log, options)
-    _mark_without_mean(axes, lines)
-    panels.share_limits(axes)
-    axes[0].set_ylabel(quantity.heading(runs))
-    for row_start in panels.row_starts(axes)[1:]:
+        _mark_without_mean(panel, of_panel)
+    arrangement.share_limits(axes)
+    for row_start in arrangement.row_starts(axes):
         row_start.set_ylabel(quantity.heading(runs))
-    panels.add_legend(figure, legend)
-    notes = _notes(every_line, quantity) + styles.notes
-    panels.add_notes(figure, notes)
-    return Drawing(figure, f"line_{quantity.name}_{panels.file_word(layout.x)}", notes)
+    arrangement.add_legend(figure, legend)
+    notes = _notes(every_line, is_log=quantity.is_factor) + styles.notes
+    arrangement.add_notes(figure, notes)
+    return Drawing(figure, f"line_{quantity.name}_{arrangement.file_word(layout.x)}", notes)
+
+
+def _draw_arms(arms: Sequence[Sequence[Run]], options: PlotOptions) -> Drawing:
+    """A panel for each arm of a sweep, with its own number, axis and legend."""
+    figure, axes = arrangement.make_panels(len(arms))
+    every_line = []
+    for panel, arm, title in zip(axes, arms, arm_titles(arms), strict=True):
+        whole = choose_layout(arm)
+        layout = Layout(whole.x or SEED, (*whole.colors, *whole.facets))
+        quantity = usual_quantity(arm)
+        styles = SeriesStyles(arm, layout)
+        lines = _make_series(arm, layout, quantity, styles, arm)
+        for series in lines:
+            _draw_series(panel, series, is_connected=_is_connected(arm, layout.x))
+        _scale(panel, arm, layout, quantity, _is_log(lines, options), options)
+        _mark_without_mean(panel, lines)
+        heading = textwrap.fill(quantity.heading(arm), ARM_LABEL_WIDTH)
+        panel.set(title=title, ylabel=heading)
+        arrangement.add_panel_legend(panel, styles.handles(has_markers=True))
+        every_line += lines
+    notes = ["a panel for each arm of the sweep", *_notes(every_line)]
+    arrangement.add_notes(figure, notes)
+    return Drawing(figure, "line_arms", notes)
 
 
 def _make_series(
@@ -148,6 +199,11 @@ def _predictions(groups: Iterable[Group], quantity: Quantity) -> np.ndarray:
     return np.array(predictions)
 
 
+def _is_connected(runs: Sequence[Run], path: str) -> bool:
+    """Whether a line joins the values of a setting: those of numbers but for the seed."""
+    return path != SEED and is_numeric(runs, path)
+
+
 def _draw_series(
     axes: Axes,
     series: Series,
@@ -155,48 +211,54 @@ def _draw_series(
     is_connected: bool,
 ) -> None:
     style = series.style
-    means = np.array([summary.mean for summary in series.summaries])
-    low = np.array([summary.low for summary in series.summaries])
-    high = np.array([summary.high for summary in series.summaries])
-    linestyle = style.linestyle if is_connected else "none"
-    axes.plot(series.positions, means, color=style.color, linestyle=linestyle)
+    averaged = series.averaged
     if is_connected:
-        panels.shade(axes, series.positions, low, high, style.color)
-    else:
-        errors = np.nan_to_num([means - low, high - means])
-        axes.errorbar(
-            series.positions, means, errors, fmt="none", color=style.color, linewidth=1, capsize=2
+        plot_average(
+            axes,
+            series.positions,
+            averaged,
+            color=style.color,
+            linestyle=style.linestyle,
         )
-    for position, mean, summary in zip(series.positions, means, series.summaries, strict=True):
+    else:
+        plot_error_bars(
+            axes,
+            series.positions,
+            averaged,
+            fmt="none",
+            color=style.color,
+            linewidth=1,
+            capsize=2,
+        )
+    for position, summary in zip(series.positions, series.summaries, strict=True):
         is_whole = summary.is_complete
         axes.plot(
             position,
-            mean,
+            summary.mean,
             marker=style.marker,
             markersize=4,
             color=style.color,
             markerfacecolor=style.color if is_whole else "white",
             linestyle="none",
         )
-    if np.any(np.isfinite(series.predictions)):
+    if series.has_theory:
         plot_theory(axes, series.positions, series.predictions)
 
 
-def _mark_without_mean(axes: Sequence[Axes], lines: Sequence[Sequence[Series]]) -> None:
-    """Crosses at the foot of the panels, where no run has a value."""
-    for panel, of_panel in zip(axes, lines, strict=True):
-        for number, series in enumerate(of_panel):
-            for position, summary in zip(series.positions, series.summaries, strict=True):
-                if not summary.count:
-                    panel.plot(
-                        position,
-                        0.03 + 0.05 * number,
-                        "x",
-                        color=series.style.color,
-                        markersize=4,
-                        transform=panel.get_xaxis_transform(),
-                        clip_on=False,
-                    )
+def _mark_without_mean(axes: Axes, lines: Sequence[Series]) -> None:
+    """Crosses at the foot of a panel, where no run has a value."""
+    for number, series in enumerate(lines):
+        for position, summary in zip(series.positions, series.summaries, strict=True):
+            if not summary.count:
+                axes.plot(
+                    position,
+                    0.03 + 0.05 * number,
+                    "x",
+                    color=series.style.color,
+                    markersize=4,
+                    transform=axes.get_xaxis_transform(),
+                    clip_on=False,
+                )
 
 
 def _is_log(lines: Sequence[Series], options: PlotOptions) -> bool:
@@ -206,7 +268,7 @@ def _is_log(lines: Sequence[Series], options: PlotOptions) -> bool:
     means = []
     for series in lines:
         means += [summary.mean for summary in series.summaries]
-    return panels.is_logarithmic(means)
+    return arrangement.is_logarithmic(means)
 
 
 def _scale(
@@ -221,9 +283,9 @@ def _scale(
     values = distinct_values(runs, layout.x)
     if is_numeric(runs, layout.x):
         numbers = [value for value in values if value is not None]
-        panels.scale_setting_axis(axes, layout.x, numbers, is_log=options.log_axis("x"))
+        arrangement.scale_setting_axis(axes, layout.x, numbers, is_log=options.log_axis("x"))
     else:
-        panels.name_ticks(axes, [setting_text(value) for value in values])
+        arrangement.name_ticks(axes, [setting_text(value) for value in values])
         axes.set_xlabel(short_name(layout.x))
     if is_log:
         axes.set_yscale("log")
@@ -232,12 +294,12 @@ def _scale(
         axes.set_ylim(min(max(low, 0.0), 0.9), 1.02)
 
 
-def _notes(lines: Sequence[Series], quantity: Quantity) -> list[str]:
+def _notes(lines: Sequence[Series], *, is_log: bool = False) -> list[str]:
     summaries = []
     for series in lines:
         summaries += series.summaries
     counts = [summary.count for summary in summaries]
-    notes = [panels.count_in_words(counts, is_log=quantity.is_factor)]
+    notes = [arrangement.count_in_words(counts, is_log=is_log)]
     left_out = left_out_in_words(summaries)
     if left_out:
         notes.append(f"not averaged: {left_out}")

@@ -1,5 +1,6 @@
 """A number of a run over two settings as colours, with the curves of mean-field theory."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from research.reporting.aggregation import (
     summarize,
     usual_seeds,
 )
-from research.reporting.plots import panels
-from research.reporting.plots.panels import Drawing, PlotOptions
+from research.reporting.panels import CellAxis, plot_map, plot_theory_on_map
+from research.reporting.plots import arrangement
+from research.reporting.plots.arrangement import Drawing, PlotOptions
 from research.reporting.quantities import Quantity, find_quantity, usual_quantity
 from research.reporting.selection import find_setting
 from research.reporting.varied_settings import (
@@ -31,13 +33,12 @@ from research.reporting.varied_settings import (
     varied_settings,
 )
 
-MAX_WRITTEN = 120  # cells whose number is written into them
-LEAST_CELL = 0.09  # the share of a panel that a column with numbers has at least
 DEPTH = "model.depth"
 SIGMA_W = "init.sigma_w"
 SIGMA_B = "init.sigma_b"
 DEPTH_SCALES = 6  # a network trains up to about six depth scales (Schoenholz et al. 2017)
 THEORY_POINTS = 36
+LEAST_RANGE = 0.1  # of the colours of factors, in their logarithm on both sides of 1
 
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
@@ -65,24 +66,24 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     grid = _Grid(runs, x_path, y_path, options)
     summaries = [summary for cells in by_panel.values() for summary in cells.values()]
     norm = _make_norm(summaries, quantity, options)
-    figure, axes = panels.make_panels(len(by_panel))
+    figure, axes = arrangement.make_panels(len(by_panel))
     image = None
     theory = _theory_curve(runs, grid)
     for panel, (key, cells) in zip(axes, by_panel.items(), strict=True):
         image = grid.draw(panel, cells, norm, _colour_map(quantity))
         if theory is not None:
-            _draw_over(panel, theory)
+            plot_theory_on_map(panel, theory.x, theory.y)
         panel.set_title(_title(facet_paths, key))
-    for row_start in panels.row_starts(axes):
-        row_start.set_ylabel(panels.setting_label(y_path))
+    for row_start in arrangement.row_starts(axes):
+        row_start.set_ylabel(arrangement.setting_label(y_path))
     if image is not None:
         bar = figure.colorbar(image, ax=axes, pad=0.02)
         bar.set_label(quantity.heading(runs))
     notes = _notes(summaries, theory)
     if len(placed) < len(runs):
         notes.append(f"{len(runs) - len(placed)} runs do not have both settings")
-    panels.add_notes(figure, notes)
-    name = f"phase_{quantity.name}_{panels.file_word(x_path)}_{panels.file_word(y_path)}"
+    arrangement.add_notes(figure, notes)
+    name = f"phase_{quantity.name}_{arrangement.file_word(x_path)}_{arrangement.file_word(y_path)}"
     return Drawing(figure, name, notes)
 
 
@@ -142,7 +143,7 @@ def _choose_panels(
 
 
 class _Grid:
-    """The cells of a phase diagram: their centres and edges along both axes."""
+    """The cells of a phase diagram along both axes."""
 
     def __init__(
         self,
@@ -152,20 +153,12 @@ class _Grid:
         options: PlotOptions,
     ):
         self.paths = {"x": x_path, "y": y_path}
-        self.values = {}
-        self.is_log = {}
+        self.axes = {}
         for axis, path in self.paths.items():
             values = [value for value in distinct_values(runs, path) if value is not None]
             asked = options.log_axis(axis) if axis == "x" else None
-            self.values[axis] = np.array(values, float)
-            self.is_log[axis] = panels.is_geometric(values) if asked is None else asked
-
-    def edges(self, axis: str) -> np.ndarray:
-        """The edges of the cells along an axis."""
-        centres = self.values[axis]
-        if self.is_log[axis]:
-            return np.exp(_edges(np.log(centres)))
-        return _edges(centres)
+            is_log = arrangement.is_geometric(values) if asked is None else asked
+            self.axes[axis] = CellAxis(np.array(values, float), is_log)
 
     def draw(
         self,
@@ -175,83 +168,28 @@ class _Grid:
         colour_map: str,
     ) -> Any:
         """Draws the cells of one panel; returns the image, for the colour bar."""
-        means = np.full((len(self.values["y"]), len(self.values["x"])), np.nan)
+        x_axis = self.axes["x"]
+        y_axis = self.axes["y"]
+        shape = (len(y_axis.centres), len(x_axis.centres))
+        means = np.full(shape, np.nan)
         for (x, y), summary in cells.items():
-            column = np.searchsorted(self.values["x"], x)
-            row = np.searchsorted(self.values["y"], y)
+            column = np.searchsorted(x_axis.centres, x)
+            row = np.searchsorted(y_axis.centres, y)
             means[row, column] = summary.mean
-        image = axes.pcolormesh(
-            self.edges("x"),
-            self.edges("y"),
-            np.ma.masked_invalid(means),
-            norm=norm,
-            cmap=colour_map,
-            rasterized=True,
-        )
-        axes.set_facecolor("0.85")
-        axes.grid(False)
-        self._write_numbers(axes, cells, image)
+            if not summary.count:
+                axes.text(x, y, "×", fontsize=7, ha="center", va="center")
+        image = plot_map(axes, x_axis, y_axis, means, norm=norm, colour_map=colour_map)
         for axis, path in self.paths.items():
-            panels.scale_setting_axis(
+            arrangement.scale_setting_axis(
                 axes,
                 path,
-                self.values[axis].tolist(),
-                is_log=self.is_log[axis],
+                self.axes[axis].centres.tolist(),
+                is_log=self.axes[axis].is_log,
                 axis=axis,
             )
         axes.set_ylabel("")
-        axes.set_xlim(self.edges("x")[0], self.edges("x")[-1])
-        axes.set_ylim(self.edges("y")[0], self.edges("y")[-1])
+        axes.set_xlim(x_axis.edges()[[0, -1]])
         return image
-
-    def _narrowest(self) -> float:
-        """The width of the narrowest column, as a share of the panel."""
-        edges = self.edges("x")
-        if self.is_log["x"]:
-            edges = np.log(edges)
-        return float(np.diff(edges).min() / (edges[-1] - edges[0]))
-
-    def _write_numbers(
-        self,
-        axes: Axes,
-        cells: dict[tuple[Any, Any], Summary],
-        image: Any,
-    ) -> None:
-        has_room = len(cells) <= MAX_WRITTEN and self._narrowest() >= LEAST_CELL
-        for (x, y), summary in cells.items():
-            if not summary.count:
-                axes.text(x, y, "×", fontsize=7, ha="center", va="center")
-                continue
-            if not has_room:
-                continue
-            colour = image.cmap(image.norm(summary.mean))
-            axes.text(
-                x,
-                y,
-                _short_number(summary.mean),
-                fontsize=5,
-                ha="center",
-                va="center",
-                color=panels.text_colour(colour),
-            )
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    """The edges of cells with these centres."""
-    if len(centres) == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    middles = (centres[1:] + centres[:-1]) / 2
-    first = 2 * centres[0] - middles[0]
-    last = 2 * centres[-1] - middles[-1]
-    return np.concatenate([[first], middles, [last]])
-
-
-def _short_number(value: float) -> str:
-    """``.98`` and ``1.2``: a number for a small cell."""
-    if 0 <= value < 1:
-        text = f"{value:.2f}"
-        return text if text == "1.00" else text.removeprefix("0")
-    return f"{value:.2g}"
 
 
 def _colour_map(quantity: Quantity) -> str:
@@ -269,13 +207,13 @@ def _make_norm(
     if not len(means):
         return Normalize(0, 1)
     if quantity.is_factor and means.min() > 0:
-        farthest = float(np.exp(np.max(np.abs(np.log(means)))))
-        farthest = max(farthest, 1.1)
+        distances = np.abs(np.log(means))
+        farthest = math.exp(max(distances.max(), LEAST_RANGE))
         return LogNorm(1 / farthest, farthest)
     if quantity.name.endswith("accuracy"):
         return Normalize(0, 1)
     asked = options.log_axis("y")
-    is_log = panels.is_logarithmic(means) if asked is None else asked
+    is_log = arrangement.is_logarithmic(means) if asked is None else asked
     if is_log and means.min() > 0:
         return LogNorm(means.min(), means.max())
     return Normalize(means.min(), means.max())
@@ -308,7 +246,7 @@ def _theory_curve(runs: Sequence[Run], grid: _Grid) -> _TheoryCurve | None:
     if not is_plain or activation not in mean_field.NONLINEARITIES:
         return None
     paths = (grid.paths["x"], grid.paths["y"])
-    edges = grid.edges("x")
+    edges = grid.axes["x"].edges()
     x = np.linspace(max(edges[0], 1e-3), edges[-1], THEORY_POINTS)
     if paths == (SIGMA_W, DEPTH):
         sigma_b = _common(runs, SIGMA_B)
@@ -322,7 +260,7 @@ def _theory_curve(runs: Sequence[Run], grid: _Grid) -> _TheoryCurve | None:
         critical = _evaluate(lambda b: mean_field.critical_sigma_w2(activation, b**2), x)
         return _TheoryCurve(x, np.sqrt(critical), "χ₁ = 1, the edge of chaos")
     if paths == (SIGMA_W, SIGMA_B):
-        rows = grid.edges("y")
+        rows = grid.axes["y"].edges()
         y = np.linspace(max(rows[0], 1e-3), rows[-1], THEORY_POINTS)
         critical = _evaluate(lambda b: mean_field.critical_sigma_w2(activation, b**2), y)
         return _TheoryCurve(np.sqrt(critical), y, "χ₁ = 1, the edge of chaos")
@@ -331,8 +269,10 @@ def _theory_curve(runs: Sequence[Run], grid: _Grid) -> _TheoryCurve | None:
 
 def _common(runs: Sequence[Run], path: str) -> Any:
     """The value that all runs have for a setting; None where they differ."""
-    values = {setting_value(run, path) for run in runs}
-    return values.pop() if len(values) == 1 else None
+    values = distinct_values(runs, path)
+    if len(values) != 1:
+        return None
+    return values[0]
 
 
 def _evaluate(function: Callable[[float], float | None], points: np.ndarray) -> np.ndarray:
@@ -345,12 +285,6 @@ def _evaluate(function: Callable[[float], float | None], points: np.ndarray) -> 
             value = None
         values.append(np.nan if value is None else value)
     return np.array(values, float)
-
-
-def _draw_over(axes: Axes, curve: _TheoryCurve) -> None:
-    """Dashed in black and white, to be seen on any colour."""
-    axes.plot(curve.x, curve.y, color="black", linewidth=1.4)
-    axes.plot(curve.x, curve.y, color="white", linestyle="--", linewidth=1.1)
 
 
 def _notes(summaries: Sequence[Summary], theory: _TheoryCurve | None) -> list[str]:

@@ -1,27 +1,29 @@
 """A gauge over the layers, at some steps: geometric means and intervals over seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from research.gauges.table import SIGNAL_GRAD
 from research.records.queries import stack_padded
 from research.records.runs import Run
 from research.reporting.aggregation import (
+    Averaged,
     Group,
-    average_columns,
+    average_with_interval,
     count_missing,
     group_runs,
     summarize,
 )
-from research.reporting.figures import CurveStyle, plot_theory
+from research.reporting.figures import CurveStyle, set_log_scale
 from research.reporting.gauge_histories import GaugeHistory, find_gauge, read_gauge
 from research.reporting.layout import choose_layout
-from research.reporting.plots import panels
-from research.reporting.plots.panels import Drawing, PlotOptions, SeriesStyles
+from research.reporting.panels import plot_profile, theory_handle
+from research.reporting.plots import arrangement
+from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
 from research.reporting.quantities import PREDICTED_FACTOR
 
 FIRST = "first"
@@ -36,23 +38,19 @@ class MeanProfile:
 
     Attributes:
         style: how it looks.
-        mean: the mean over runs [N], geometric on a logarithmic axis.
-        low: the lower end of its interval [N]; NaN for fewer than two runs.
-        high: the upper end [N].
+        averaged: the mean over runs with its interval [N], geometric on a logarithmic axis.
         count: how many runs are averaged.
         num_left_out: how many runs have no profile at this step, or did not end well.
         has_zeros: whether a value of some run is exactly 0.
-        theory: what mean-field theory predicts [N]; empty without a prediction.
+        factor: what mean-field theory predicts for a layer over the next one, or None.
     """
 
     style: CurveStyle
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    averaged: Averaged
     count: int
     num_left_out: int
     has_zeros: bool
-    theory: np.ndarray
+    factor: float | None
 
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
@@ -76,7 +74,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     )
     steps = _parse_steps(options.steps, runs, gauge)
     styles = SeriesStyles(runs, layout)
-    facets = panels.facets_of(runs, layout.facet)
+    facets = arrangement.facets_of(runs, layout.facet)
     asked = options.log_axis("y")
     is_log = is_log_gauge(runs, gauge) if asked is None else asked
     profiles = []
@@ -89,11 +87,11 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
                 of_panel.append(average_profile(group, gauge, step, curve_style, is_log))
             profiles.append(of_panel)
     every_profile = [profile for of_panel in profiles for profile in of_panel]
-    has_theory = any(len(profile.theory) for profile in every_profile)
+    has_theory = any(profile.factor is not None for profile in every_profile)
     legend = styles.handles(has_markers=False)
     if has_theory:
-        legend.append(panels.theory_handle())
-    figure, axes = panels.make_panels(
+        legend.append(theory_handle())
+    figure, axes = arrangement.make_panels(
         len(profiles),
         legend=legend,
         columns=len(facets) if len(steps) > 1 and len(facets) > 1 else 0,
@@ -101,19 +99,25 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     titles = _titles(steps, [title for title, _ in facets], runs, gauge)
     for panel, title, of_panel in zip(axes, titles, profiles, strict=True):
         for profile in of_panel:
-            draw_profile(panel, profile)
+            plot_profile(
+                panel,
+                profile.averaged,
+                factor=profile.factor,
+                color=profile.style.color,
+                linestyle=profile.style.linestyle,
+            )
         panel.set_title(title)
         panel.set_xlabel("layer (0: input)")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if is_log:
-            panel.set_yscale("log")
-    panels.share_limits(axes, has_same_x=layout.facet != DEPTH)
-    for row_start in panels.row_starts(axes):
-        row_start.set_ylabel(panels.gauge_label(gauge))
-    panels.add_legend(figure, legend)
+            set_log_scale(panel)
+    arrangement.share_limits(axes, has_same_x=layout.facet != DEPTH)
+    for row_start in arrangement.row_starts(axes):
+        row_start.set_ylabel(arrangement.gauge_label(gauge))
+    arrangement.add_legend(figure, legend)
     every_group = group_runs(runs, [*layout.series, *layout.facets])
     notes = _notes(every_profile, every_group, is_log) + styles.notes
-    panels.add_notes(figure, notes)
+    arrangement.add_notes(figure, notes)
     return Drawing(figure, f"profile_{gauge}", notes)
 
 
@@ -165,7 +169,7 @@ def is_log_gauge(runs: Sequence[Run], gauge: str) -> bool:
     for run in runs:
         values = read_gauge(run, gauge).values
         parts.append(values[values != 0])  # zeros are left out of a logarithmic axis
-    return panels.is_logarithmic(np.concatenate(parts), PROFILE_RATIO)
+    return arrangement.is_logarithmic(np.concatenate(parts), PROFILE_RATIO)
 
 
 def average_profile(
@@ -186,60 +190,34 @@ def average_profile(
     """
     rows = []
     for run in group.runs:
-        is_valid = step == FIRST or run.status == "done"
-        row = _row_of(read_gauge(run, gauge), step) if is_valid else np.zeros(0)
+        if step != FIRST and run.status != "done":
+            continue
+        history = read_gauge(run, gauge)
+        row = _row_of(history, step)
         if len(row):
             rows.append(row)
     values = stack_padded(rows)
     has_zeros = bool(np.any(values == 0))
-    mean, low, high = average_columns(values, is_geometric=is_log)
     return MeanProfile(
         style=curve_style,
-        mean=mean,
-        low=low,
-        high=high,
+        averaged=average_with_interval(values, is_geometric=is_log),
         count=len(rows),
         num_left_out=len(group.runs) - len(rows),
         has_zeros=has_zeros and is_log,
-        theory=_theory(group, gauge, step, mean),
+        factor=_predicted_factor(group, gauge, step) if rows else None,
     )
 
 
-def _theory(
+def _predicted_factor(
     group: Group,
     gauge: str,
     step: str,
-    mean: np.ndarray,
-) -> np.ndarray:
-    """The predicted gradient at the first step, from the last layer down; empty without one."""
+) -> float | None:
+    """The predicted gradient at a layer over that at the next one, at the first step."""
     if gauge != SIGNAL_GRAD.name or step not in (FIRST, "0"):
-        return np.zeros(0)
-    factor = summarize(group, PREDICTED_FACTOR).mean
-    if not np.isfinite(factor) or not len(mean):
-        return np.zeros(0)
-    distance = np.arange(len(mean))[::-1]
-    return mean[-1] * np.sqrt(factor) ** distance
-
-
-def draw_profile(
-    axes: Axes,
-    profile: MeanProfile,
-    *,
-    has_theory: bool = True,
-) -> None:
-    """Draws a profile as a line with its interval.
-
-    Args:
-        axes: where to draw.
-        profile: what is drawn.
-        has_theory: whether its prediction is drawn too, as a dashed line.
-    """
-    style = profile.style
-    layers = np.arange(len(profile.mean))
-    axes.plot(layers, profile.mean, color=style.color, linestyle=style.linestyle)
-    panels.shade(axes, layers, profile.low, profile.high, style.color)
-    if has_theory and len(profile.theory):
-        plot_theory(axes, layers, profile.theory)
+        return None
+    squared = summarize(group, PREDICTED_FACTOR).mean
+    return math.sqrt(squared) if math.isfinite(squared) else None
 
 
 def _titles(
@@ -278,7 +256,7 @@ def _notes(
     groups: Sequence[Group],
     is_log: bool,
 ) -> list[str]:
-    notes = [panels.count_in_words((profile.count for profile in profiles), is_log=is_log)]
+    notes = [arrangement.count_in_words((profile.count for profile in profiles), is_log=is_log)]
     num_left_out = sum(profile.num_left_out for profile in profiles)
     if num_left_out:
         notes.append(

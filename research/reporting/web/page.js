@@ -165,10 +165,16 @@ function markFirst() {
     const least = Math.min(...seeds);
     candidates = candidates.filter((row) => row.values.seed === least);
   }
-  const count = Math.min(FIRST_DRAWN, candidates.length);
+  const kinds = new Set();
+  for (const row of candidates) { // one of each verdict
+    if (!kinds.has(row.values.verdict) && state.marked.size < FIRST_DRAWN) state.marked.add(row.id);
+    kinds.add(row.values.verdict);
+  }
+  const others = candidates.filter((row) => !state.marked.has(row.id));
+  const count = Math.min(FIRST_DRAWN - state.marked.size, others.length);
   for (let position = 0; position < count; position += 1) {
-    const index = Math.floor(((position + 0.5) * candidates.length) / count);
-    state.marked.add(candidates[index].id);
+    const index = Math.floor(((position + 0.5) * others.length) / count);
+    state.marked.add(others[index].id);
   }
 }
 
@@ -249,8 +255,10 @@ function showSummary() {
     const list = make("ul");
     for (const row of sentences) {
       const item = make("li");
-      item.append(make("strong", labels.get(row.id)), ` ${row.sentence}`);
       const others = row.findings.filter((finding) => !row.sentence.startsWith(finding.sentence));
+      let sentence = row.sentence;
+      for (const finding of others) sentence = sentence.replace(finding.sentence, "");
+      item.append(make("strong", labels.get(row.id)), ` ${sentence}`);
       if (others.length) {
         const inner = make("ul");
         for (const finding of others) inner.append(make("li", `${finding.sentence} ${finding.advice}`.trim()));

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -37,11 +36,12 @@ from research.reporting.figures import (
     save_figure,
     style,
 )
-from research.reporting.layout import Layout
+from research.reporting.layout import MANY_SETTINGS, Layout
 from research.reporting.quantities import label_of
 from research.reporting.varied_settings import (
     distinct_values,
     is_number,
+    named_value,
     setting_text,
     setting_value,
     short_name,
@@ -59,7 +59,6 @@ LEGEND_LINE = 0.16  # the height of an entry
 LETTER_WIDTH = 0.055
 NOTES_HEIGHT = 0.35
 AXIS_MARGIN = 0.05
-MANY_SETTINGS = 3  # of one colour: from here on, only what is unusual is written out
 MARKERS = "osv^DPX*"
 LINESTYLES = ("-", "--", ":", "-.")
 LOG_RATIO = 30.0  # numbers that span more have a logarithmic axis
@@ -209,7 +208,8 @@ def make_panels(
 
 def _line_length(entry: Line2D) -> int:
     """The letters in the longest line of an entry of the legend."""
-    return max(map(len, str(entry.get_label()).split("\n")))
+    lines = str(entry.get_label()).split("\n")
+    return max(map(len, lines))
 
 
 def _columns(num_panels: int) -> int:
@@ -261,7 +261,8 @@ class SeriesStyles:
         position = self._keys.index(key)
         linestyle = LINESTYLES[0]
         if self._layout.style:
-            linestyle = LINESTYLES[self._styles.index(settings[self._layout.style])]
+            value = settings[self._layout.style]
+            linestyle = LINESTYLES[self._styles.index(value)]
         return CurveStyle(
             label=self._texts[position],
             color=self._colours[position],
@@ -280,9 +281,10 @@ class SeriesStyles:
         """What *usual* is; empty where the legend names every value."""
         if len(self._layout.colors) < MANY_SETTINGS or len(self._keys) < 2:
             return []
+        usual = _usual_values(self._keys)
         parts = []
-        for path, value in zip(self._layout.colors, _usual_values(self._keys), strict=True):
-            parts.append(_named_value(path, value))
+        for path, value in zip(self._layout.colors, usual, strict=True):
+            parts.append(named_value(path, value))
         return [f"usual: {', '.join(parts)}"]
 
     def handles(self, has_markers: bool) -> list[Line2D]:
@@ -319,7 +321,9 @@ def line_handle(label: str, curve_style: CurveStyle) -> Line2D:
 
 
 def _is_heading(entry: Line2D) -> bool:
-    return entry.get_linestyle() == "None" and entry.get_marker() in ("None", None, "")
+    has_line = entry.get_linestyle() != "None"
+    has_marker = entry.get_marker() not in ("None", None, "")
+    return not has_line and not has_marker
 
 
 def _heading(text: str) -> Line2D:
@@ -336,7 +340,7 @@ def _key_texts(keys: Sequence[tuple[Any, ...]], paths: Sequence[str]) -> list[st
         parts = []
         for path, value, usual_value in zip(paths, key, usual, strict=True):
             if value != usual_value:
-                parts.append(_named_value(path, value))
+                parts.append(named_value(path, value))
         texts.append(", ".join(parts) or "usual")
     return texts
 
@@ -345,17 +349,9 @@ def _usual_values(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The most frequent value of each setting."""
     usual = []
     for values in zip(*keys, strict=True):
-        usual.append(Counter(values).most_common(1)[0][0])
+        ((value, _),) = Counter(values).most_common(1)
+        usual.append(value)
     return usual
-
-
-def _named_value(path: str, value: Any) -> str:
-    """``tanh``, but ``bias False`` and ``learning rate 0.1``: names speak for themselves."""
-    if value is None:
-        return f"no {short_name(path)}"
-    if isinstance(value, str) and value != "none":
-        return value
-    return f"{short_name(path)} {setting_text(value)}"
 
 
 def _color_keys(runs: Sequence[Run], layout: Layout) -> list[tuple[Any, ...]]:
@@ -373,17 +369,14 @@ def _make_colours(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     return list(PALETTE[: len(keys)])
 
 
-def theory_handle() -> Line2D:
-    """The entry of predictions in the legend."""
-    return Line2D([], [], color="black", linestyle="--", linewidth=0.9, label="mean-field theory")
-
-
 def add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Puts the legend to the right of the panels."""
     entries = list(handles)
     if not entries:
         return
-    title = entries.pop(0).get_label() if _is_heading(entries[0]) else None
+    title = None
+    if _is_heading(entries[0]):
+        title = entries.pop(0).get_label()
     legend = figure.legend(
         handles=entries,
         loc="outside right upper",
@@ -395,6 +388,20 @@ def add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     for entry, text in zip(entries, legend.get_texts(), strict=True):
         if _is_heading(entry):
             text.set_fontweight("bold")
+
+
+def add_panel_legend(axes: Axes, handles: Sequence[Line2D]) -> None:
+    """Puts a legend into a panel, where it hides least."""
+    if handles:
+        title, *entries = handles
+        axes.legend(
+            handles=entries,
+            title=title.get_label(),
+            fontsize=5.5,
+            title_fontsize=5.5,
+            handlelength=1.4,
+            borderpad=0.2,
+        )
 
 
 def add_notes(figure: Figure, notes: Iterable[str]) -> None:
@@ -409,7 +416,8 @@ def wrap_notes(notes: Iterable[str], width: float) -> str:
     import textwrap
 
     text = "; ".join(notes)
-    return "\n".join(textwrap.wrap(text, max(30, int(width * 22))))
+    num_letters = max(30, int(width * 22))
+    return textwrap.fill(text, num_letters)
 
 
 def is_logarithmic(values: Sequence[float] | np.ndarray, ratio: float = LOG_RATIO) -> bool:
@@ -472,7 +480,9 @@ def scale_setting_axis(
 
 def _limits(numbers: Sequence[float], is_log: bool) -> tuple[float, float]:
     """The limits of an axis with a margin around the numbers."""
-    ends = np.array([min(numbers), max(numbers)], float)
+    low = min(numbers)
+    high = max(numbers)
+    ends = np.array([low, high], float)
     if is_log:
         ends = np.log(ends)
     margin = AXIS_MARGIN * (ends[1] - ends[0])
@@ -498,34 +508,16 @@ def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
     if len(ticks) < 2:
         return list(ticks)
     positions = np.log(ticks) if is_log else np.array(ticks, float)
-    least_gap = (positions[-1] - positions[0]) / 9
+    least_gap = (positions[-1] - positions[0]) / 8
     kept = [ticks[0]]
     last = positions[0]
-    for tick, position in zip(ticks[1:], positions[1:], strict=True):
+    later = zip(ticks[1:], positions[1:], strict=True)
+    for tick, position in later:
         width = 0.5 + 0.25 * len(tick_text(tick))
         if position - last >= least_gap * width:
             kept.append(tick)
             last = position
     return kept
-
-
-def shade(
-    axes: Axes,
-    x: Any,
-    low: np.ndarray,
-    high: np.ndarray,
-    color: Any,
-) -> None:
-    """The interval around a line; nothing where it is unknown."""
-    if np.any(np.isfinite(low)):
-        axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-
-
-def text_colour(colour: Any) -> str:
-    """Black or white, which can be read on a colour."""
-    red, green, blue = to_rgb(colour)
-    lightness = 0.3 * red + 0.59 * green + 0.11 * blue
-    return "black" if lightness > 0.5 else "white"
 
 
 def count_in_words(counts: Iterable[int], *, is_log: bool = False) -> str:
