@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from research.records.runs import Run
-from research.reporting.figures import band, depth_colours, new_figure
+from research.reporting.figures import depth_colours, new_figure
+from research.reporting.panels import band
 from research.reproduce.experiments import load_module
 
 claims = load_module("depth_transfer", "claims")

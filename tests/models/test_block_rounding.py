@@ -67,7 +67,8 @@ def test_stochastic_rounding_is_unbiased_and_goes_to_a_neighbour(block_scale):
     """The mean of K draws differs by about the noise over √K."""
     x = jnp.asarray(draw((2, 33)))
     keys = jax.random.split(jax.random.key(0), 4000)
-    rounded = np.asarray(jax.vmap(lambda key: round_in_blocks(x, block_scale, key))(keys))
+    rounded = jax.vmap(lambda key: round_in_blocks(x, block_scale, key))(keys)
+    rounded = np.asarray(rounded, np.float64)
     deviation = rounded.std(axis=0)
     error = np.abs(rounded.mean(axis=0) - np.asarray(x))
     assert np.all(error <= 5 * deviation / np.sqrt(len(keys)) + 1e-6)

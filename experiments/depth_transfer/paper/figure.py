@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from research.records.queries import setting_values
 from research.records.runs import Run
-from research.reporting.figures import band, depth_colours, new_figure
+from research.reporting.figures import depth_colours, new_figure
+from research.reporting.panels import band
 from research.reproduce.experiments import load_module
 
 DEPTHS = (3, 12, 48)
