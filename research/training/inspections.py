@@ -891,7 +891,8 @@ def _quantization_noise(snapshot: Snapshot) -> Diagnostics:
 
     gradients = lax.map(quantized_gradient, jnp.arange(ROUNDING_DRAWS))
     mean = jnp.mean(gradients, axis=0)
-    deviations = jax.vmap(euclidean)(gradients - mean)
+    noise = gradients - mean[None]
+    deviations = jax.vmap(euclidean)(noise)
     noise_square = jnp.sum(deviations**2) / (ROUNDING_DRAWS - 1)
     left_in_mean = noise_square / ROUNDING_DRAWS
 
@@ -907,7 +908,7 @@ def _quantization_noise(snapshot: Snapshot) -> Diagnostics:
         sizes = jnp.asarray(TRIED_STEP_SIZES, exact.dtype)
         return jnp.max(lax.map(mean_improvement, sizes))
 
-    noisy = best_improvement(exact + gradients - mean)
+    noisy = best_improvement(exact[None] + noise)
     without_noise = best_improvement(exact[None])
 
     def norm_without_noise(vector: Array) -> Array:
