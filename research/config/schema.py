@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from research.config import data_options, options
-from research.config.fields import Setting, setting, setting_of, settings_of, to_plain
+from research.config.fields import (
+    Setting,
+    is_set,
+    setting,
+    setting_of,
+    settings_of,
+    to_plain,
+)
 
 SELECTORS = {"data": "name", "measure": "level"}  # the field that names the option: else "kind"
 
@@ -240,7 +247,7 @@ def _has_effect(declared: Setting, values: Mapping[str, Any]) -> bool:
     for name, valid in declared.only_with.items():
         if values.get(name) not in [to_plain(value) for value in valid]:
             return False
-    return declared.needs is None or bool(values.get(declared.needs))
+    return declared.needs is None or is_set(values.get(declared.needs))
 
 
 @dataclass(frozen=True)

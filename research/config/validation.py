@@ -188,8 +188,9 @@ def _needed_values(group: str, declared: Setting) -> dict[str, str]:
     for other, values in declared.only_with.items():
         needed[other] = " or ".join(str(to_plain(value)) for value in values)
     if declared.needs:
-        is_list = isinstance(schema.default_of(f"{group}.{declared.needs}"), list)
-        needed[declared.needs] = "[…]" if is_list else "true"
+        default = schema.default_of(f"{group}.{declared.needs}")
+        example = "[…]" if isinstance(default, list) else "true"
+        needed[declared.needs] = "…" if default is None else example
     return needed
 
 
