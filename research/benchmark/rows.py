@@ -13,6 +13,7 @@ from research.benchmark import (
     steps,
     sweeps,
     torch_rows,
+    watching,
 )
 from research.benchmark.timing import Measurement, ReportProgress
 from research.config.options import INSPECTIONS
@@ -65,6 +66,25 @@ def _diagnostic_row(name: str) -> Row:
     )
 
 
+def _watch_rows(name: str, network: str, case: watching.Case) -> tuple[Row, Row]:
+    return (
+        Row(
+            f"watch_{name}",
+            f"{network}: step that research.watch measures / the same step without it",
+            functools.partial(watching.compare_own_steps, case=case),
+            bound="≤",
+            budget=1.10,
+        ),
+        Row(
+            f"watch_{name}_compile",
+            "the same: tracing and compiling the step",
+            functools.partial(watching.compare_compiling, case=case),
+            bound="≤",
+            budget=1.30,
+        ),
+    )
+
+
 ALL_ROWS = (
     Row(
         "gauges",
@@ -107,6 +127,8 @@ ALL_ROWS = (
         budget=1.10,
     ),
     *map(_diagnostic_row, INSPECTIONS),
+    *_watch_rows("mlp", "12 residual blocks of width 256, batch 256", watching.MLP),
+    *_watch_rows("transformer", "6 blocks of width 256 on 8 × 64 tokens", watching.TRANSFORMER),
     Row(
         "dynamic",
         "bare step with dynamic loss scaling / bare step",

@@ -25,7 +25,8 @@ ROWS = {"first": 0, "last": -1}
 def comparison_text(comparison: Comparison) -> str:
     """What ``print_comparison`` prints, without colours."""
     file = io.StringIO()
-    print_comparison(comparison, Console(file=file, width=120, highlight=False))
+    out = Console(file=file, width=120, highlight=False, force_jupyter=False)
+    print_comparison(comparison, out)
     return file.getvalue()
 
 

@@ -16,6 +16,9 @@ import numpy as np
 from research.gauges.table import ACTIVATION_RMS, GAUGES, GRAD_NORM, SIGNAL_GRAD, UPDATE_RATIO
 from research.gauges.table import METRICS as DECLARED_METRICS
 from research.records.runs import Run, natural_order
+from research.reporting.aggregation import seed_of
+from research.reporting.summary_table import summary_table
+from research.reporting.table_formats import page_table
 from research.reporting.tables import study_of
 from research.reporting.varied_settings import (
     differing_settings,
@@ -40,6 +43,7 @@ NO_CURVES = ("step", "epoch", "skipped")
 FIRST_GAUGES = (SIGNAL_GRAD, GRAD_NORM, ACTIVATION_RMS, UPDATE_RATIO)
 GAUGES_IN_ORDER = (*FIRST_GAUGES, *(gauge for gauge in GAUGES if gauge not in FIRST_GAUGES))
 MAX_SETTINGS_FIRST = 8  # with more columns of settings, the results come before them
+MAX_ROWS_OF_MEANS = 40
 MAX_POINTS = 400  # of a curve
 MAX_STEPS = 60  # of a profile
 MAX_LAYERS = 200
@@ -118,9 +122,21 @@ def make_index(runs: Sequence[Run], root: Path) -> dict[str, Any]:
         "columns": columns,
         "runs": rows,
         "constants": _constants(runs, differing),
+        "means": _make_means(runs),
         "gauges": {gauge.name: gauge.meaning for gauge in GAUGES_IN_ORDER},
         "metrics": {metric.name: metric.meaning for metric in DECLARED_METRICS},
     }
+
+
+def _make_means(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """The table of means over seeds; None without several seeds, or where it would be long."""
+    seeds = {seed_of(run) for run in runs}
+    if len(seeds) < 2:
+        return None
+    table = summary_table(runs)
+    if len(table.rows) > MAX_ROWS_OF_MEANS:
+        return None
+    return page_table(table)
 
 
 def _in_order(runs: Sequence[Run], differing: Sequence[str]) -> list[Run]:

@@ -60,7 +60,7 @@ class Row:
     best: tuple[bool, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SummaryTable:
     """Means over seeds.
 
@@ -105,6 +105,10 @@ class SummaryTable:
         from research.reporting.table_formats import to_csv
 
         return to_csv(self)
+
+    def __repr__(self) -> str:
+        """The table in Markdown, which a terminal shows well."""
+        return self.to_markdown()
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""

@@ -242,6 +242,22 @@ def to_html(table: SummaryTable) -> str:
     return "\n".join(lines)
 
 
+def page_table(table: SummaryTable) -> dict[str, Any]:
+    """The table as a page shows it: its texts, and for each cell whether it is the best one."""
+    rows = []
+    for row in table.rows:
+        texts = table.row_texts(row)
+        best = [False] * len(texts) + list(row.best)
+        rows.append({"cells": texts + _row_cells(table, row), "best": best})
+    notes = [note.replace("* best", "Bold: best") for note in table.notes]
+    return {
+        "title": table.title,
+        "headings": _headings(table),
+        "rows": rows,
+        "notes": notes,
+    }
+
+
 FORMATS: Mapping[str, Callable[[SummaryTable], str]] = {
     "markdown": to_markdown,
     "latex": to_latex,

@@ -55,9 +55,12 @@ class _Output(Console):
 
 
 def console(pipe_width: int = 150) -> Console:
-    """Standard output. A pipe gets lines of at most ``pipe_width`` characters without colours."""
+    """Standard output, also in a notebook, where Rich would show its text in another way.
+
+    A pipe gets lines of at most ``pipe_width`` characters without colours.
+    """
     width = None if sys.stdout.isatty() else pipe_width
-    return _Output(width=width, highlight=False)
+    return _Output(width=width, highlight=False, force_jupyter=False)
 
 
 def format_number(value: Any, digits: int = 3) -> str:
@@ -219,7 +222,7 @@ def layer_names(info: Mapping[str, Any]) -> list[str]:
 
 def print_failures(failures: Sequence[tuple[str, str]], num_runs: int) -> None:
     """Prints the names of the failed runs of a sweep and why they failed, on standard error."""
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
     out.print(f"fathom: {len(failures)} of {num_runs} runs did not end well:")
     for name, reason in failures:
         out.print(f"  {name}: {reason}", markup=False)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.interpreters.partial_eval import dce_jaxpr
 
@@ -21,6 +22,7 @@ from research.watching.jaxprs import (
     Path,
     Program,
     called_programs,
+    is_known,
     is_literal,
     iter_programs,
     marks_inside,
@@ -51,8 +53,8 @@ class Loop:
     Attributes:
         path: where the equation is.
         length: its number of iterations.
-        over_layers: whether it runs along parameters, so that each iteration is another layer. All
-            iterations of other loops are measured together.
+        over_layers: whether it runs along parameters or the user says so, so that each iteration is
+            another layer. All iterations of other loops are measured together.
     """
 
     path: Path
@@ -90,6 +92,14 @@ class Fact:
     layer: str = ""
 
 
+# Equations that hold programs in which nothing can be measured.
+KNOWN_TO_BLOCK = (
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+    "while",
+    "pallas_call",
+)
 NOTHING = Fact(depends=False)
 
 
@@ -426,9 +436,11 @@ class Discovery:
 
 def _describe_blocking(equation: JaxprEqn) -> str:
     name = equation.primitive.name
-    if name == SHARD_MAP:
+    if name == SHARD_MAP and is_known(equation):
         return "a shard_map with check_vma=False"
-    return f"a {name.removesuffix('_call')}"
+    if name in KNOWN_TO_BLOCK:
+        return f"a {name.removesuffix('_jaxpr').removesuffix('_call')}"
+    return f"a {name}, which Fathom does not know in JAX {jax.__version__}"
 
 
 def _place(
@@ -466,7 +478,8 @@ def _scan_level(
     """The body of a scan."""
     counts = scan_counts(equation)
     num_unscanned = counts.consts + counts.carry
-    over_layers = any(fact.origin is not None for fact in facts[num_unscanned:])
+    along_parameters = any(fact.origin is not None for fact in facts[num_unscanned:])
+    over_layers = along_parameters or _is_measured_per_iteration(program.jaxpr)
     loop = Loop(path, equation.params["length"], over_layers)
     inner = _Level(path, program.jaxpr, {}, (*level.loops, loop), level)
     depends = any(fact.depends for fact in facts)
@@ -481,6 +494,21 @@ def _scan_level(
         if position < num_unscanned:
             inner.operands[variable] = equation.invars[position]
     return inner
+
+
+def _is_measured_per_iteration(body: Jaxpr) -> bool:
+    """Whether a mark in the body of a scan, but not in a scan inside it, asks for that."""
+    for equation in body.eqns:
+        if equation.primitive is mark_p:
+            is_measured = equation.params["label"].per_iteration
+        elif equation.primitive.name == SCAN:
+            is_measured = False
+        else:
+            inner = iter_programs(dict(equation.params))
+            is_measured = any(map(_is_measured_per_iteration, inner))
+        if is_measured:
+            return True
+    return False
 
 
 def _scanned_fact(fact: Fact, path: Path) -> Fact:

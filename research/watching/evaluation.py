@@ -6,8 +6,7 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.core import eval_jaxpr
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn
 from jaxtyping import Array
 
 from research.watching.discovery import Place
@@ -24,6 +23,7 @@ from research.watching.jaxprs import (
     scan_counts,
 )
 from research.watching.marks import mark_p
+from research.watching.segments import Segments, read_flow
 from research.watching.slots import measure
 
 
@@ -79,23 +79,21 @@ class Evaluator:
         env.update(zip(jaxpr.invars, args, strict=True))
         by_equation, variables = _sort_slots(slots, path)
         _measure_outputs(env, jaxpr.invars, variables.get(-1, []))
-        last_read = _last_reads(jaxpr)
-        waiting: list[JaxprEqn] = []
-        for index, equation in enumerate(jaxpr.eqns):
-            inner_slots = by_equation.get(index, [])
-            is_measured = bool(inner_slots) or equation.primitive is mark_p
-            if not is_measured:
-                waiting.append(equation)
-            if is_measured or index in variables:
-                _run_equations(jaxpr, waiting, env, last_read, index)
-                waiting = []
-            if is_measured:
+        flow = read_flow(jaxpr, by_equation, variables)
+        segments = Segments(jaxpr, flow)
+        for step in flow.steps:
+            if step.is_measured:
+                (equation,) = step.equations
                 operands = [_read(env, atom) for atom in equation.invars]
-                outputs = self._run_measured(equation, operands, inner_slots, (path, index))
+                inner_slots = by_equation[step.index]
+                outputs = self._run_measured(equation, operands, inner_slots, (path, step.index))
                 env.update(zip(equation.outvars, outputs, strict=True))
-            _measure_outputs(env, equation.outvars, variables.get(index, []))
-        _run_equations(jaxpr, waiting, env, last_read, len(jaxpr.eqns))
-        return [_read(env, atom) for atom in jaxpr.outvars]
+            else:
+                segments.run(step, env)
+            if step.index in variables:
+                outvars = jaxpr.eqns[step.index].outvars
+                _measure_outputs(env, outvars, variables[step.index])
+        return [_read(env, atom) for atom in flow.outputs]
 
     def _run_measured(
         self,
@@ -250,52 +248,3 @@ def _measure_outputs(
 
 def _read(env: Mapping[Any, Any], atom: Any) -> Any:
     return atom.val if is_literal(atom) else env[atom]
-
-
-def _last_reads(jaxpr: Jaxpr) -> dict[Any, int]:
-    """The index of the last equation that reads a variable."""
-    last: dict[Any, int] = {}
-    for index, equation in enumerate(jaxpr.eqns):
-        for atom in equation.invars:
-            if not is_literal(atom):
-                last[atom] = index
-    for atom in jaxpr.outvars:
-        if not is_literal(atom):
-            last[atom] = len(jaxpr.eqns)
-    return last
-
-
-def _run_equations(
-    jaxpr: Jaxpr,
-    equations: Sequence[JaxprEqn],
-    env: dict[Any, Any],
-    last_read: Mapping[Any, int],
-    end: int,
-) -> None:
-    """Evaluates equations in which nothing is measured, as JAX itself does.
-
-    Args:
-        jaxpr: the program that holds them.
-        equations: consecutive equations.
-        env: the values of variables; it is completed.
-        last_read: see ``_last_reads``.
-        end: the index of the last of them, or of the equation after it.
-    """
-    if not equations:
-        return
-    computed: dict[Any, None] = {}
-    inputs: dict[Any, None] = {}
-    for equation in equations:
-        for atom in equation.invars:
-            if not is_literal(atom) and atom not in computed:
-                inputs[atom] = None
-        computed.update(dict.fromkeys(equation.outvars))
-    outputs = [variable for variable in computed if last_read.get(variable, -1) >= end]
-    part = jaxpr.replace(
-        constvars=[],
-        invars=list(inputs),
-        outvars=outputs,
-        eqns=list(equations),
-    )
-    values = eval_jaxpr(part, (), *[env[variable] for variable in inputs])
-    env.update(zip(outputs, values, strict=True))

@@ -30,6 +30,13 @@ CALLS = {
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
 }
+# What Fathom reads of other equations that hold programs. Where JAX names it otherwise, they are
+# unknown, and what is inside is not measured.
+NEEDED = {
+    SCAN: {"jaxpr", "length", "reverse", "unroll"},
+    COND: {"branches"},
+    SHARD_MAP: {"jaxpr", "mesh", "in_specs", "out_specs", "check_vma"},
+}
 # Equations whose result is their first operand: in another format or elsewhere, at most.
 IDENTITIES = (
     "convert_element_type",
@@ -64,15 +71,28 @@ def called_programs(equation: JaxprEqn) -> list[Program]:
     """The programs inside an equation whose marks can be measured; empty for other equations."""
     name = equation.primitive.name
     params = equation.params
+    if not is_known(equation):
+        return []
     if name in CALLS:
         return [open_program(params[CALLS[name]])]
     if name == SCAN:
         return [open_program(params["jaxpr"])]
-    if name == SHARD_MAP and params.get("check_vma", False):
+    if name == SHARD_MAP and params["check_vma"]:
         return [open_program(params["jaxpr"])]
     if name == COND:
         return [open_program(branch) for branch in params["branches"]]
     return []
+
+
+def is_known(equation: JaxprEqn) -> bool:
+    """Whether Fathom can measure inside an equation of this kind, as this JAX writes it."""
+    name = equation.primitive.name
+    params = equation.params
+    if name in CALLS:
+        return CALLS[name] in params
+    if name == SCAN and "num_consts" not in params and "ft_in" not in params:
+        return False
+    return name in NEEDED and NEEDED[name] <= set(params)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ cannot be trusted, because squares underflow or overflow, again with all numbers
 power of two. Nothing else is compiled for that, since the passes are iterations of one loop.
 """
 
+import functools
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ from research.watching.layers import LayerTable, OwnedLeaf, Section, rows_in_ord
 from research.watching.slots import sums_in_double
 
 SCALES = {"float32": (1.0, 2.0**70, 2.0**-70), "float64": (1.0, 2.0**600, 2.0**-600)}
+SMALL = 2**12  # elements of an array that may be copied to be summed with others
 MARGIN = 7  # binary digits by which a sum must exceed the squares that underflow
 
 
@@ -67,7 +70,7 @@ def layer_norms(table: LayerTable, trees: Sequence[Any]) -> LayerNorms:
     dtype = jnp.result_type(jnp.float32, *[array for array in trees if array is not None])
     if sums_in_double(dtype):
         with jax.enable_x64(True):
-            squares = _squares(table, trees, jnp.float64(1), jnp.dtype(jnp.float64))
+            squares = _squares(table, trees, None, jnp.dtype(jnp.float64))
             norms = jnp.sqrt(squares).astype(jnp.float32)
     else:
         norms = _norms_in_passes(table, trees, dtype)
@@ -106,41 +109,150 @@ def _norms_in_passes(
     return lax.while_loop(needs_pass, run_pass, start).norms
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The arrays of some layers.
+
+    Attributes:
+        layers: the layers; empty for arrays of no layer, which are one row together.
+        small: small arrays as matrices with a row for each layer [n, …]. They are summed together,
+            because every sum of its own takes time to compile.
+        large: large arrays with an axis for each loop first, and the number of these axes.
+        single: lists with one large array for each layer.
+    """
+
+    layers: tuple[int, ...]
+    small: list[Array] = field(default_factory=list)
+    large: list[tuple[Array, int]] = field(default_factory=list)
+    single: list[list[Array]] = field(default_factory=list)
+
+
 def _squares(
     table: LayerTable,
     trees: Sequence[Any],
-    scale: Array,
+    scale: Array | None,
     dtype: Any,
 ) -> Array:
     """Sums of squares of all numbers times ``scale``: of each layer, then of the whole [N + 1]."""
-    rows = []
+    by_layer = jnp.zeros(len(table), dtype)
     totals = []
-    is_owned = set()
-    for section in _sections(table):
-        row = jnp.zeros(section.loops, dtype)
-        for owned in section.owned:
-            array = trees[owned.leaf]
-            if array is not None:
-                is_owned.add(owned.leaf)
-                row = row + _sum_of_squares(_loops_first(array, owned), section, scale, dtype)
-        rows.append(row)
-        totals.append(jnp.sum(row))
-    for index, array in enumerate(trees):
-        if array is not None and index not in is_owned:
-            totals.append(jnp.sum((array.astype(dtype) * scale) ** 2))
-    by_layer = jnp.concatenate(list(rows_in_order(table, rows, jnp.stack)))
+    for rows in _arrays_by_layers(table, trees):
+        sums = _sum_rows(rows, scale, dtype)
+        totals.append(jnp.sum(sums))
+        if rows.layers:
+            by_layer = by_layer + _spread(sums, rows.layers, len(table))
     return jnp.append(by_layer, sum(totals))
 
 
+def _arrays_by_layers(table: LayerTable, trees: Sequence[Any]) -> list[_Rows]:
+    """The arrays of a tree by the layers that they belong to.
+
+    Arrays of layers that are no iterations of a loop come together where they have one shape.
+    """
+    rows: dict[tuple[int, ...], _Rows] = {}
+    rounds: dict[Any, list[dict[int, Array]]] = {}
+    is_owned = set()
+
+    def rows_of(layers: tuple[int, ...]) -> _Rows:
+        return rows.setdefault(layers, _Rows(layers))
+
+    for section, layers in zip(_sections(table), _layers_of_sections(table), strict=True):
+        for owned in section.owned:
+            array = trees[owned.leaf]
+            if array is None:
+                continue
+            is_owned.add(owned.leaf)
+            if section.loops:
+                _add_stacked(rows_of(layers), _loops_first(array, owned), len(section.loops))
+            else:
+                _add_to_round(rounds.setdefault(jax.typeof(array), []), layers[0], array)
+    for one_array_each in itertools.chain.from_iterable(rounds.values()):
+        layers = tuple(sorted(one_array_each))
+        arrays = [one_array_each[layer] for layer in layers]
+        if _is_small(arrays[0]):
+            _add_stacked(rows_of(layers), jnp.stack(arrays), 1)
+        else:
+            rows_of(layers).single.append(arrays)
+    for index, array in enumerate(trees):
+        if array is not None and index not in is_owned:
+            _add_stacked(rows_of(()), array, 0)
+    return list(rows.values())
+
+
+def _add_to_round(rounds: list[dict[int, Array]], layer: int, array: Array) -> None:
+    """Adds an array to the first dictionary that has none of its layer yet."""
+    for arrays in rounds:
+        if layer not in arrays:
+            arrays[layer] = array
+            return
+    rounds.append({layer: array})
+
+
+def _add_stacked(rows: _Rows, array: Array, num_loops: int) -> None:
+    if _is_small(array):
+        rows.small.append(array.reshape(len(rows.layers) or 1, -1))
+    else:
+        rows.large.append((array, num_loops))
+
+
+def _is_small(array: Array) -> bool:
+    """Whether an array may be copied; an array that is explicitly sharded is not."""
+    sharding = getattr(jax.typeof(array), "sharding", None)
+    spec = getattr(sharding, "spec", ())
+    return array.size <= SMALL and not any(spec)
+
+
+def _sum_rows(rows: _Rows, scale: Array | None, dtype: Any) -> Array:
+    """The sum of squares of each layer [n]."""
+    total = jnp.zeros(len(rows.layers) or 1, dtype)
+    if rows.small:
+        wide = jnp.result_type(jnp.float32, *rows.small)
+        matrix = jnp.concatenate([array.astype(wide) for array in rows.small], axis=1)
+        total = total + _sum_of_squares(matrix, scale, 1, dtype)
+    for array, num_loops in rows.large:
+        total = total + _sum_of_squares(array, scale, num_loops, dtype).reshape(-1)
+    for arrays in rows.single:
+        sums = [_sum_of_squares(array, scale, 0, dtype) for array in arrays]
+        total = total + jnp.stack(sums)
+    return total
+
+
+# Traced once for all arrays of the same shape.
+@functools.partial(jax.jit, static_argnames=("num_loops", "dtype"))
 def _sum_of_squares(
     array: Array,
-    section: Section,
-    scale: Array,
+    scale: Array | None,
+    num_loops: int,
     dtype: Any,
 ) -> Array:
     """The sums over all axes except those of the loops, which come first."""
-    axes = tuple(range(len(section.loops), array.ndim))
-    return jnp.sum((array.astype(dtype) * scale) ** 2, axes)
+    wide = array.astype(dtype)
+    if scale is not None:
+        wide = wide * scale
+    return jnp.sum(wide * wide, tuple(range(num_loops, array.ndim)))
+
+
+def _spread(sums: Array, layers: tuple[int, ...], num_layers: int) -> Array:
+    """The sums of some layers among those of all; 0 for the others [N]."""
+    if layers == tuple(range(num_layers)):
+        return sums
+    nothing = len(layers)
+    indices = np.full(num_layers, nothing)
+    indices[list(layers)] = np.arange(nothing)
+    return jnp.append(sums, jnp.zeros((), sums.dtype))[indices]
+
+
+def _layers_of_sections(table: LayerTable) -> list[tuple[int, ...]]:
+    """For each section the indices of its layers, in the order of its iterations."""
+    numbers = []
+    start = 0
+    for section in _sections(table):
+        count = math.prod(section.loops)
+        numbers.append(np.arange(start, start + count).reshape(section.loops))
+        start += count
+    forward = np.concatenate(list(rows_in_order(table, numbers, np.stack)))
+    layer_of = np.argsort(forward)
+    return [tuple(layer_of[section.reshape(-1)].tolist()) for section in numbers]
 
 
 def _rows_of_parts(table: LayerTable) -> Any:

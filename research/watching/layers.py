@@ -229,7 +229,7 @@ def _section(
         owned = []
     elif shared_with:
         note = SHARED.format(owner=shared_with)
-    elif shared_in_loop:
+    elif shared_in_loop or (site.label.per_iteration and not owned):
         note = SHARED_IN_LOOP
     elif not owned and site.kind == TAP:
         note = UNKNOWN
@@ -271,7 +271,10 @@ def _note(site: Site, section: Section) -> str:
     summed = [loop.length for loop in site.loops if not loop.over_layers]
     if summed:
         lengths = " × ".join(map(str, summed))
-        notes.append(f"measured over all {lengths} iterations of a loop")
+        note = f"measured over all {lengths} iterations of a loop"
+        if site.kind == TAP:
+            note += "; per_iteration=True in research.tap measures each"
+        notes.append(note)
     return "; ".join(notes)
 
 

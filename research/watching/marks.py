@@ -35,12 +35,14 @@ class Label:
         kind: the class of the layer.
         role: which array of the layer it is.
         depth: how many entries the path of the first parameter is longer than that of the layer.
+        per_iteration: whether each iteration of the loop around it is a layer of its own.
     """
 
     name: str | None
     kind: str
     role: Role
     depth: int = 0
+    per_iteration: bool = False
 
 
 mark_p = Primitive("fathom_mark")
@@ -120,6 +122,8 @@ def tap(
     h: Array,
     name: str,
     params: Any = None,
+    *,
+    per_iteration: bool = False,
 ) -> Array:
     """Names an array of a plain JAX function, so that ``research.watch`` measures it.
 
@@ -137,6 +141,9 @@ def tap(
         name: the name of the layer. In the body of a loop over layers it is the same for all.
         params: the parameters of the layer, a tree of arrays, for the norms of their gradient.
             They must be the ones that the loss receives, or slices of them that a scan runs along.
+        per_iteration: in the body of a scan over time, measure each iteration apart: ``name[0]``,
+            ``name[1]``, …. Otherwise all iterations are one layer, unless the scan runs along
+            parameters.
 
     Returns:
         ``h``.
@@ -149,7 +156,8 @@ def tap(
     if not is_float_array(h):
         raise TypeError(f"tap {name!r} expects a floating-point array, got {describe(h)}")
     parameters = [leaf for leaf in jax.tree.leaves(params) if is_float_array(leaf)]
-    return mark(h, Label(name, TAP, Role.OUTPUT), parameters)
+    label = Label(name, TAP, Role.OUTPUT, per_iteration=per_iteration)
+    return mark(h, label, parameters)
 
 
 def is_float_array(value: Any) -> bool:

@@ -3,9 +3,11 @@
 import functools
 import importlib.util
 
+import jax
 import numpy as np
 import pytest
 
+from research.benchmark import watching
 from research.benchmark.diagnostics import network_of
 from research.benchmark.rows import ROWS
 from research.benchmark.steps import MatrixProducts, StepTimer, compose_config
@@ -122,3 +124,17 @@ def test_pytorch_trains_as_fathom_does(style, network):
     our_signal = metrics["profile"]["signal_grad"][0, 7]
     assert last_step["train_loss"] == pytest.approx(our_loss, rel=1e-4)
     np.testing.assert_allclose(last_step["signal_grad"], our_signal, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_own_step_that_measures_trains_as_the_one_that_does_not():
+    case = watching.Case(watching.Network(watching.FeedForward, depth=2, width=8), (4,))
+    measured = watching.OwnStep(case, measure=True)
+    plain = watching.OwnStep(case, measure=False)
+
+    state, _, gauges = measured.compile()(measured.state, measured.x)
+    expected, _, nothing = plain.compile()(plain.state, plain.x)
+
+    assert nothing is None
+    assert gauges["grad_norm"].shape == (2,)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), state, expected)

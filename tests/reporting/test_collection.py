@@ -1,5 +1,6 @@
 """``research.load`` and what runs offer in Python: tables, arrays, figures, display."""
 
+import builtins
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 import research
 from research.interface.runs import RecordedRun
+from research.reporting import tables
 
 from .conftest import ACCURACIES, STEPS, write_run
 
@@ -140,6 +142,21 @@ def test_the_displays_of_a_notebook_escape_what_comes_from_runs(outputs):
         page = shown._repr_html_()
         assert "<img" not in page
         assert "&lt;img" in page
+
+
+class ZMQInteractiveShell:
+    """What Rich takes for the shell of a notebook, by its name."""
+
+
+def test_in_a_notebook_text_goes_where_it_is_printed(sweep, monkeypatch, capsys):
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    runs = research.load("outputs", "depth=4", "seed=0")
+
+    tables.console().print("a table")
+    comparison = repr(runs.select("skip=none").compare(runs.select("skip=identity")))
+
+    assert capsys.readouterr().out == "a table\n"
+    assert "settings that differ: skip.kind" in comparison
 
 
 def test_a_drawing_is_shown_and_saved(sweep, tmp_path):

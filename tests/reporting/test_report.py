@@ -74,6 +74,25 @@ def test_the_page_holds_the_numbers_of_the_records(study, report):
     assert data["claims"][0]["statement"] == CLAIM["statement"]
 
 
+def test_the_page_has_the_means_over_seeds(sweep):
+    index = make_index(find_runs(sweep), sweep)
+
+    means = index["means"]
+    assert means["headings"] == ["skip", "depth 4", "depth 16", "depth 64"]
+    plain, residual = means["rows"]
+    assert plain["cells"][0] == "none"
+    assert residual["cells"][1].startswith("0.93 ± ")
+    assert residual["best"] == [False, True, False, True]
+
+
+def test_runs_of_one_seed_have_no_means(tmp_path):
+    directory = record_run(tmp_path / "study" / "run")
+
+    index = make_index([Run(directory)], tmp_path)
+
+    assert index["means"] is None
+
+
 def test_nothing_of_a_record_can_end_the_data_or_load_anything(report):
     page = report.read_text()
     assert ATTACK not in page
@@ -157,6 +176,8 @@ def test_the_report_works_in_a_browser(page):
     assert ATTACK in first_column(page)
     assert page.evaluate("document.querySelectorAll('main img').length") == 0
     assert "1 of 1 claims hold." in page.texts("#claims-count")
+    assert "seeds" in page.texts("#means-title")[0]
+    assert len(page.texts("#means-table tbody tr")) >= 2
     page.click("#verdicts summary")
     assert "vanishing: the first layer receives little" in page.texts("#verdicts")[0]
     assert "Half the units are dead. try activation=elu." in page.texts("#verdicts")[0]

@@ -142,6 +142,12 @@ def test_latex_escapes_what_it_would_read():
     assert latex_text("inv_sqrt & 50 %") == r"inv\_sqrt \& 50 \%"
 
 
+def test_a_printed_table_is_markdown(sweep):
+    table = summary_table(select_runs([]))
+
+    assert str(table) == table.to_markdown()
+
+
 def test_csv_has_every_number_unrounded(fathom, sweep):
     said = fathom("table", "--format", "csv")
 

@@ -1,10 +1,13 @@
 """Gauges of other people's models agree with gradients of changes that are added by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.extend.core import Primitive
 
 import research
 from research.theory.formats import BINS, LOWEST
@@ -87,6 +90,32 @@ def test_taps_in_a_loop_and_in_a_scan_are_measured(expected):
     np.testing.assert_allclose(in_loop["signal_grad"], in_scan["signal_grad"], rtol=2e-6)
     assert in_loop.table.names == [f"layer/{n}" for n in range(4)]
     assert in_scan.table.names == [f"layers[{n}]" for n in range(4)]
+
+
+def test_each_step_of_a_recurrent_network_is_measured_where_the_tap_says_so():
+    same = np.zeros(networks.LAYERS, int)
+    repeated = PARAMS._replace(kernel=PARAMS.kernel[same], bias=PARAMS.bias[same])
+    expected = expected_gauges(repeated, BATCH)
+
+    def loss(params, batch, per_iteration):
+        def step(h, _):
+            h = networks.layer(h, params.kernel[0], params.bias[0])
+            return research.tap(h, "state", per_iteration=per_iteration), None
+
+        h, _ = jax.lax.scan(step, batch.x @ params.embed, None, length=networks.LAYERS)
+        return networks.mean_square(h @ params.head, batch.y)
+
+    _, _, apart = measure(functools.partial(loss, per_iteration=True), PARAMS)
+
+    assert apart.table.names == [f"state[{n}]" for n in range(networks.LAYERS)]
+    assert apart.table.layers[0].note == (
+        "no grad_norm: its parameters are shared by all iterations"
+    )
+    for name in ("signal_grad", "activation_rms"):
+        np.testing.assert_allclose(apart[name][1:], expected[name][1:], rtol=2e-6)
+    layers = research.watch().layers(functools.partial(loss, per_iteration=False), PARAMS, BATCH)
+    assert layers.names == ["state"]
+    assert "per_iteration=True" in layers.layers[0].note
 
 
 def test_a_step_that_does_not_measure_is_the_step_of_jax():
@@ -252,6 +281,19 @@ def test_a_layer_inside_a_custom_vjp_is_named():
         return jnp.sum(double(batch.x @ params.embed))
 
     with pytest.raises(ValueError, match="double is inside a custom_vjp"):
+        research.watch().layers(loss, PARAMS, BATCH)
+
+
+def test_an_equation_that_is_not_known_is_named_and_not_measured():
+    unknown = Primitive("scan3")
+    unknown.def_abstract_eval(lambda h, jaxpr: jaxpr.out_avals[0])
+
+    def loss(params, batch):
+        h = batch.x @ params.embed
+        body = jax.make_jaxpr(lambda h: research.tap(2 * h, "layers"))(h)
+        return jnp.sum(unknown.bind(h, jaxpr=body))
+
+    with pytest.raises(ValueError, match=r"layers .* inside a scan3, which Fathom does not know"):
         research.watch().layers(loss, PARAMS, BATCH)
 
 

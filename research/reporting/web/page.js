@@ -309,6 +309,19 @@ function columnLabel(path) {
   return column ? column.label : path;
 }
 
+function showMeans() {
+  const means = data.means;
+  element("means").hidden = !means;
+  if (!means) return;
+  element("means-title").textContent = means.title;
+  element("means-notes").textContent = means.notes.join("; ");
+  const best = new Map(means.rows.map((row) => [row.cells, row.best]));
+  const rows = means.rows.map((row) => row.cells);
+  fillTable(element("means-table"), means.headings, rows, (cell, row, column) => {
+    if (best.get(row)[column]) cell.className = "best";
+  });
+}
+
 function showClaims() {
   const claims = data.claims || [];
   element("claims").hidden = element("claims-link").hidden = !claims.length;
@@ -605,6 +618,7 @@ async function poll() {
       if (data.indexVersion !== before) {
         showHeader();
         showSummary();
+        showMeans();
         showClaims();
         await update();
       }
@@ -664,6 +678,7 @@ async function start() {
   markFirst();
   showHeader();
   showSummary();
+  showMeans();
   showClaims();
   listen();
   await update();
