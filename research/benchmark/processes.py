@@ -32,6 +32,8 @@ from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import RunSpec
 from research.training.program import make_program
 
+FINDINGS_PAIRS = 5
+FINDINGS_STEPS = 8000  # long enough for several verdicts
 WANDB_PAIRS = 5
 WANDB_STEPS = 3000
 
@@ -102,6 +104,58 @@ def time_wandb_pairs() -> Iterator[tuple[float, float]]:
 
         for pair in alternate(with_wandb, without_trackers, WANDB_PAIRS):
             yield pair.subject, pair.baseline
+
+
+def compare_live_findings(report_progress: ReportProgress) -> Measurement:
+    """A run whose findings are formed while it lasts / at its end only, in CPU seconds."""
+    pairs = _findings_pairs_from_fresh_process()
+    note = f", CPU seconds, {FINDINGS_PAIRS} pairs"
+    return median_ratio(report_each(pairs, FINDINGS_PAIRS, report_progress), note)
+
+
+def _findings_pairs_from_fresh_process() -> Iterator[TimingPair]:
+    for seconds in iterate_in_fresh_process(time_findings_pairs):
+        yield TimingPair(*seconds)
+
+
+def time_findings_pairs() -> Iterator[tuple[float, float]]:
+    """Yields the CPU seconds of a run with findings every few seconds, and without."""
+    with tempfile.TemporaryDirectory() as root:
+        _cpu_seconds_of_run(root, "null", 100)  # compiles
+
+        def with_findings() -> float:
+            return _cpu_seconds_of_run(root, "5", FINDINGS_STEPS)
+
+        def without_findings() -> float:
+            return _cpu_seconds_of_run(root, "null", FINDINGS_STEPS)
+
+        for pair in alternate(with_findings, without_findings, FINDINGS_PAIRS):
+            yield pair.subject, pair.baseline
+
+
+def _cpu_seconds_of_run(
+    root: str,
+    every: str,
+    steps: int,
+) -> float:
+    """The CPU seconds of a run of the default network.
+
+    Args:
+        root: where its directory is made.
+        every: the value of ``diagnose.every``.
+        steps: how many steps it has.
+    """
+    directory = Path(tempfile.mkdtemp(dir=root)) / "run"
+    directory.mkdir()
+    config = compose_config(
+        "tracker=none",
+        f"diagnose.every={every}",
+        f"train.steps={steps}",
+        f"train.eval_every={steps}",
+    )
+    start = time.process_time()
+    train_runs([RunSpec(config, directory)], Silent())
+    return time.process_time() - start
 
 
 def _time_run(

@@ -300,6 +300,13 @@ ALL_ROWS = (
         budget=1.05,
     ),
     Row(
+        "findings",
+        "run whose findings are formed every few seconds / at its end only, CPU seconds",
+        processes.compare_live_findings,
+        bound="≤",
+        budget=1.01,
+    ),
+    Row(
         "wandb_short",
         "24 runs of 100 steps, grouped: command with W&B offline / without trackers",
         commands.compare_short_runs,

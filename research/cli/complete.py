@@ -28,6 +28,7 @@ RUNS = (
     "report",
     "dash",
     "remedy",
+    "replay",
     "sync",
     "landscape",
     "rm",

@@ -90,6 +90,13 @@ PLOT_OPTIONS = (
     OUT,
 )
 
+REPLAY_OPTIONS = (
+    Option("to", "the last step (default: the step at which the run went wrong)", "STEP"),
+    Option("steps", "how many steps before it are measured with all gauges", "NUMBER", "200"),
+    Option("no-search", "do not search for number formats of layers that prevent it"),
+    JSON,
+)
+
 COMMANDS = {
     "train": Command("[-m] [overrides]", "train one run, or with -m a sweep, and record it"),
     "reproduce": Command(
@@ -159,6 +166,12 @@ COMMANDS = {
     "remedy": Command(
         "RUN | FILTER… | last",
         "train what a run's findings advise, beside the unchanged run, and say what helps",
+    ),
+    "replay": Command(
+        "RUN | FILTER… | last [--to STEP] [--steps NUMBER] [--no-search]",
+        "compute the steps at which a run went wrong again, and name quantity, layer, step and "
+        "batch",
+        options=REPLAY_OPTIONS,
     ),
     "sync": Command(
         "[FILTER… | RUN…] [--dry-run] [--jobs NUMBER]",

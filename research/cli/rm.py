@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from research.config.paths import real_path
 from research.records.record import Lock
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run
+from research.records.trackers.identity import find_folders
 from research.reporting.named_runs import runs_in_folders
 from research.reporting.selection import ROOT
 
@@ -69,8 +71,8 @@ def offline_folders(run: Run) -> list[Path]:
         places.add(Path(recorded).parent)
     folders = {}
     for place in places:
-        for folder in place.glob(f"offline-run-*-{identity}"):
-            folders[folder.resolve()] = folder
+        for folder in find_folders(place, identity, "offline-run-*"):
+            folders[real_path(folder)] = folder
     return sorted(folders.values())
 
 

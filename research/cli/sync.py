@@ -186,11 +186,12 @@ def _fail(error: DamagedRecord, _: Lock) -> None:
 def _uploads_of_folders(folders: Sequence[Path]) -> list[Upload]:
     """The folders whose runs have no recorded rows under outputs/."""
     from research.records.trackers.folders import is_uploaded
+    from research.records.trackers.identity import find_run_id
 
     directories = {_wandb_id(run.directory): run.directory for run in find_runs(OUTPUTS)}
     uploads = []
     for folder in folders:
-        run_id = folder.name.rpartition("-")[2]
+        run_id = find_run_id(folder.name)
         directory = directories.get(run_id)
         if is_uploaded(folder) or (directory and _has_rows(directory)):
             continue

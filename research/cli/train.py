@@ -38,6 +38,18 @@ def current_session() -> Session:
     return _current_session.get()
 
 
+class CheckFailed(BaseException):
+    """A defect in the checks of a run, which Hydra would swallow if it were an ``Exception``.
+
+    Attributes:
+        error: what was raised.
+    """
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
 class CheckFirst(Callback):
     """Refuses a wrong configuration before Hydra creates the run's directory."""
 
@@ -53,7 +65,10 @@ class CheckFirst(Callback):
             else:
                 read_ended(run_spec)
         except Exception as error:
-            refuse(error, session)
+            try:
+                refuse(error, session)
+            except Exception as defect:
+                raise CheckFailed(defect) from None
 
 
 def _join_processes(
@@ -145,6 +160,8 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
             run_hydra(task)()
     except errors.SweepEnded as ended:
         return ended.exit_code
+    except CheckFailed as failed:
+        raise failed.error from None
     except KeyboardInterrupt as interruption:
         session.interrupted = True
         print(f"fathom: interrupted{interruption}", file=sys.stderr, flush=True)

@@ -7,6 +7,8 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from research.config.layer_formats import PATH as LAYERS_PATH
+from research.config.layer_formats import parse_layer_formats
 from research.config.options import (
     CONVOLUTIONAL,
     DEPTH_SCALED,
@@ -93,6 +95,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _layer_conflicts(config)
     yield from _inspection_conflicts(config)
     yield from _schedule_conflicts(config.optimizer)
+    yield from _layer_format_conflicts(config)
     if config.optimizer.kind is OptimizerKind.gd and config.train.batch_size != 128:
         yield Conflict(
             path="train.batch_size",
@@ -120,6 +123,30 @@ def _schedule_conflicts(optimizer: Optimizer) -> Iterator[Conflict]:
             got=optimizer.end_value,
             reason="exponential decay stays at it",
         )
+
+
+def _layer_format_conflicts(config: Config) -> Iterator[Conflict]:
+    """``precision.layers`` needs layers of their own, and formats that differ from the rest."""
+    entries = config.precision.layers
+    if not entries:
+        return
+    got = ", ".join(entries)
+    kind = config.precision.kind
+    if config.model.kind is ModelKind.rnn:
+        reason = "the steps of an rnn share one layer"
+        yield Conflict(path=LAYERS_PATH, valid="left out", got=got, reason=reason)
+    if kind is PrecisionKind.float64:
+        reason = "precision=float64 has no wider format"
+        yield Conflict(path=LAYERS_PATH, valid="left out", got=got, reason=reason)
+    own_format = kind.name.removeprefix("mixed_")
+    for entry in parse_layer_formats(entries):
+        if entry.kind.name == own_format:
+            yield Conflict(
+                path=LAYERS_PATH,
+                valid="in other formats than the rest",
+                got=entry,
+                reason=f"precision={kind.name} computes in {own_format} everywhere",
+            )
 
 
 def _skip_conflicts(config: Config) -> Iterator[Conflict]:

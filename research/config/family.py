@@ -35,6 +35,8 @@ def has_family(config: Config) -> bool:
     is_standard = parametrization is Parametrization.standard
     inspections: Any = getattr(config.measure, "inspect", ())
     is_usual = is_affine and is_standard and not config.model.recompute
+    if config.precision.layers:  # their formats are chosen layer by layer inside a scan
+        return False
     return is_mlp and is_usual and not inspections
 
 

@@ -651,6 +651,11 @@ class Precision:
         traced=True,
         only_with={"loss_scaling": (LossScaling.dynamic,)},
     )
+    layers: tuple[str, ...] = setting(
+        (),
+        "Layers whose arithmetic has another format than the rest, such as 17-18:float32; layers "
+        "count from 0. Parameters keep their format.",
+    )
 
 
 @dataclass(frozen=True)
@@ -800,4 +805,10 @@ class Diagnose:
 
     stop: tuple[str, ...] = setting(
         (), f"Severe findings that end the run early: {', '.join(STOP_KINDS)}."
+    )
+    every: float | None = setting(
+        5.0,
+        "Seconds between two verdicts on a running run, more where forming one takes long; "
+        "null: none before its end.",
+        gt=0,
     )

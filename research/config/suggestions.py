@@ -189,6 +189,7 @@ COMMAND_SYNONYMS: Mapping[str, str] = {
     "table": "summary aggregate latex mean",
     "compare": "diff difference versus vs",
     "landscape": "surface valley",
+    "replay": "rerun repeat debug",
     "sync": "upload push",
     "report": "html page summary",
     "dash": "dashboard ui serve server web board",

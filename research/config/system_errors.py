@@ -3,6 +3,7 @@
 import errno
 import os
 
+HAS_NO_LOCKS = "choose a directory on a file system with locks (flock)"
 # What the system reports of the machine, whatever a program does.
 MACHINE_ERRORS = {
     errno.ENOSPC: "free some space, then give the same command again",
@@ -13,6 +14,9 @@ MACHINE_ERRORS = {
     errno.EMFILE: "allow more open files with ulimit -n",
     errno.ENFILE: "allow more open files with ulimit -n",
     errno.ENOMEM: "free some memory",
+    errno.ENOLCK: HAS_NO_LOCKS,
+    errno.ENOSYS: HAS_NO_LOCKS,
+    errno.EOPNOTSUPP: HAS_NO_LOCKS,
 }
 
 
@@ -41,6 +45,8 @@ def _explain_os_error(error: OSError) -> str | None:
         return f"{place}{reason}; {advice}"
     if error.filename:
         return f"cannot open {error.filename}: {error.strerror}"
-    if isinstance(error, FileNotFoundError):  # raised with our own message
+    if isinstance(error, FileNotFoundError):
+        if error.errno:  # of the system, which has no name for it
+            return "the current directory does not exist any more: change to one that does"
         return str(error).strip().split("\n")[0]
     return None

@@ -14,6 +14,7 @@ from typing import Any
 from research.config import options, schema
 from research.config.compatibility import check_compatibility
 from research.config.fields import BOUNDS, Setting, settings_of, to_plain, written
+from research.config.layer_formats import PATH, parse_layer_formats
 from research.config.numbers import LEAST_FLOAT32, LEAST_FLOAT64
 from research.config.suggestions import format_suggestion
 
@@ -109,6 +110,7 @@ def _check_lists(config: schema.Config) -> None:
         )
     _check_names("measure.inspect", config.measure.inspect, options.INSPECTIONS)
     _check_names("diagnose.stop", config.diagnose.stop, options.STOP_KINDS)
+    parse_layer_formats(config.precision.layers)
 
 
 def _check_names(
@@ -249,6 +251,7 @@ def _check_mesh(mesh: options.Mesh) -> None:
         )
 
 
+LISTS_OF_LAYERS = (PATH,)
 LISTS_OF_NAMES = ("measure.inspect", "diagnose.stop")
 NOUNS = {
     tuple[str, ...]: "a list in brackets of words",
@@ -271,6 +274,8 @@ def describe_valid_values(path: str) -> str:
         return f"one of {', '.join(choices)}"
     if path in LISTS_OF_NAMES:
         return f"a list in brackets of some of {', '.join(choices_of(path))}"
+    if path in LISTS_OF_LAYERS:
+        return "a list in brackets of layers and formats such as 17-18:float32"
     item = _declared(path)
     words = [NOUNS[_type_without_none(item.field.type)]]
     if item.declared is not None:

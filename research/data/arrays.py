@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from research.config.data_options import ArrayData, Scaling
+from research.config.paths import expand_home
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -109,7 +110,7 @@ def _count_classes(splits: dict[str, LabeledArrays]) -> int:
 def _find_file(data: ArrayData) -> Path:
     if not data.path:
         raise ValueError("data.path must be a .npz file with x and y for data=arrays, got none")
-    file = Path(data.path).expanduser()
+    file = expand_home(data.path)
     if not file.is_file():
         raise ValueError(
             f"data.path must be a .npz file with x and y, got {file}, which is not a file"

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import io
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from research.data.tfds_reader import read_image_rows
 SPLITS = {"train": 1400, "test": 397}  # examples
 SHAPE = (8, 8, 1)
 CLASSES = 10
+NAME = "fathom_digits"  # of the dataset in the TFDS directory
 DATASET_VERSION = "1.0.0"
 
 
@@ -45,7 +48,7 @@ def load_digits(data: ImageData) -> Dataset:
 
 
 def _read_split(split: str) -> LabeledArrays:
-    folder = data_dir() / "fathom_digits" / DATASET_VERSION
+    folder = _find_data_dir() / NAME / DATASET_VERSION
     return read_image_rows(folder, split, _make_prepared_builder)
 
 
@@ -71,7 +74,30 @@ def _prepare(builder: Any) -> None:
 
 def _make_builder() -> Any:
     builder_class = _define_builder_class()
-    return builder_class(data_dir=str(data_dir()), file_format="array_record")
+    return builder_class(data_dir=str(_find_data_dir()), file_format="array_record")
+
+
+def _find_data_dir() -> Path:
+    """The TFDS directory; a temporary one where the user's home cannot be written, or is missing.
+
+    A directory that the user has named in ``TFDS_DATA_DIR`` is used in any case.
+    """
+    if os.environ.get("TFDS_DATA_DIR"):
+        return data_dir()
+    try:
+        folder = data_dir()
+        if (folder / NAME).exists():
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError):
+        return Path(_temporary_directory().name)
+    return folder if os.access(folder, os.W_OK) else Path(_temporary_directory().name)
+
+
+@functools.cache
+def _temporary_directory() -> tempfile.TemporaryDirectory:
+    """A directory that is removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="fathom-")
 
 
 @functools.cache

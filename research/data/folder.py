@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from research.config.data_options import FolderData
+from research.config.paths import expand_home
 from research.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -209,7 +210,7 @@ def _find_images(data: FolderData) -> ImageFolder:
         raise ValueError(
             "data.path must be a folder with a sub-folder of images for each class, got none"
         )
-    folder = Path(data.path).expanduser()
+    folder = expand_home(data.path)
     if not folder.is_dir():
         raise ValueError(
             f"data.path must be a folder with a sub-folder for each class, "

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from research.config.paths import real_path
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 HIDDEN_NAMES = ("__MACOSX", "@eaDir")  # what macOS and Synology's servers put next to files
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F")  # of Pillow's images; also those of 16 bits
@@ -51,7 +53,7 @@ def find_files(folder: Path) -> FoundFiles:
 
 def _iter_files(folder: Path, outer_folders: frozenset[Path]) -> Iterator[Path]:
     """The files in a folder and its sub-folders, unless one of ``outer_folders`` is this folder."""
-    here = folder.resolve()
+    here = real_path(folder)
     if here in outer_folders:
         return
     with os.scandir(folder) as entries:

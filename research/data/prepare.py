@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from research.config.data_options import CatalogData
+from research.config.paths import expand_home
 from research.data.lock import lock_folder
 from research.data.raw_files import (
     RawFiles,
@@ -168,7 +169,7 @@ def prepare_dataset(
         url_infos=dict(builder_class.url_infos),
         download_dir=data_dir() / "downloads",
         may_download=download,
-        raw_dir=Path(raw_dir).expanduser() if raw_dir else None,
+        raw_dir=expand_home(raw_dir) if raw_dir else None,
         unpacked=UNPACKED if can_read_raw_files(name) else {},
     )
     if can_read_raw_files(name):

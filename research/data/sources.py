@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 from research.config.data_options import Data, Scaling
+from research.config.paths import expand_home
 from research.data.dataset import Dataset, DatasetInfo, check_not_constant
 from research.data.image_files import last_change
 from research.data.notices import join_first, notify
@@ -39,7 +40,7 @@ def _find_files(data: Data) -> tuple[Path, int] | None:
     path = getattr(data, "path", None)
     if not path:
         return None
-    place = Path(path).expanduser().absolute()
+    place = expand_home(path).absolute()
     return place, last_change(place)
 
 

@@ -6,16 +6,28 @@ import re
 from pathlib import Path
 from typing import Any
 
+from research.config.paths import expand_home, find_home
+
 # Datasets that need neither the network nor TensorFlow. Each is a module of this package.
 OFFLINE_DATASETS = ("digits", "python_docs", "function", "noise", "folder", "arrays")
 
 
 def data_dir() -> Path:
-    """The directory of all prepared datasets; the same one that TFDS uses."""
+    """The directory of all prepared datasets; the same one that TFDS uses.
+
+    Raises:
+        ValueError: The user has no home directory, and ``TFDS_DATA_DIR`` is not set.
+    """
     configured = os.environ.get("TFDS_DATA_DIR")
     if configured:
-        return Path(configured).expanduser()
-    return Path.home() / "tensorflow_datasets"
+        return expand_home(configured)
+    home = find_home()
+    if home is None:
+        raise ValueError(
+            "there is no home directory for the datasets of the catalogue: "
+            "set TFDS_DATA_DIR to a folder for them"
+        )
+    return home / "tensorflow_datasets"
 
 
 def find_prepared_folder(name: str) -> Path | None:
@@ -62,10 +74,12 @@ def describe_offline_datasets() -> str:
 
 def _list_prepared_names() -> list[str]:
     """The names of datasets in the TFDS directory, without those of ``OFFLINE_DATASETS``."""
-    if not data_dir().is_dir():
+    try:
+        folders = sorted(data_dir().glob("*"))
+    except ValueError:  # there is no such directory
         return []
     names = []
-    for folder in sorted(data_dir().glob("*")):
+    for folder in folders:
         # The digits are listed already, under their name without the prefix.
         if folder.name != "fathom_digits" and _is_prepared(folder.name):
             names.append(folder.name)

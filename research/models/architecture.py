@@ -37,6 +37,19 @@ DEPTH_EXPONENTS = {Parametrization.depth_mup: 0.5, Parametrization.complete_p: 1
 
 
 @dataclass(frozen=True)
+class LayerFormat:
+    """The number format of a layer's arithmetic.
+
+    Attributes:
+        dtype: its name in NumPy and ml_dtypes.
+        rounding: as ``Architecture.rounding``.
+    """
+
+    dtype: str
+    rounding: str = ""
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What decides the shapes and the operations of a network; hashable.
 
@@ -61,6 +74,8 @@ class Architecture:
         family: where depth, shortcut and activation are hyperparameters (``HParams.variant``), the
             nonlinearities to choose from. ``model.depth`` is then the greatest depth, for which the
             parameters have room. Empty for a network that is no member of a family.
+        layer_formats: the formats that single layers have instead of ``dtype`` and ``rounding``;
+            ``HParams.layer_formats`` says which layers. Empty where all layers have the same.
     """
 
     shape: tuple[int, ...]
@@ -82,6 +97,31 @@ class Architecture:
     rounds_weights: bool = False
     rounds_stochastically: bool = False
     family: tuple[ActivationKind, ...] = ()
+    layer_formats: tuple[LayerFormat, ...] = ()
+
+    def in_format(self, layer_format: LayerFormat) -> "Architecture":
+        """The architecture with one format for all layers."""
+        return dataclasses.replace(
+            self,
+            dtype=layer_format.dtype,
+            rounding=layer_format.rounding,
+            block_scale=None,
+            rounds_weights=False,
+            rounds_stochastically=False,
+            layer_formats=(),
+        )
+
+    def in_one_format(self, dtype: str) -> "Architecture":
+        """The architecture with exact arithmetic in ``dtype`` in all layers."""
+        return self.in_format(LayerFormat(dtype))
+
+    @property
+    def signal_dtype(self) -> jnp.dtype:
+        """The format of the signal between two layers: that of the widest layer."""
+        widest = jnp.dtype(self.dtype)
+        for layer_format in self.layer_formats:
+            widest = jnp.promote_types(widest, layer_format.dtype)
+        return widest
 
     def linear_kwargs(
         self,
@@ -98,17 +138,6 @@ class Architecture:
         """
         defaults = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
         return defaults | overrides
-
-    def without_rounding(self) -> "Architecture":
-        """The same network without a narrower format that values are rounded through."""
-        return dataclasses.replace(
-            self,
-            rounding="",
-            tensor_scale=False,
-            block_scale=None,
-            rounds_weights=False,
-            rounds_stochastically=False,
-        )
 
     @property
     def formats(self) -> dict[str, jnp.dtype]:

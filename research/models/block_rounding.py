@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.config.options import BlockScale
+from research.models.architecture import Architecture
 from research.models.rounding import exponent_of, power_of_two, round_to_nearest, spacing_of
 from research.parallel.collectives import pmax, sample_then_shard
 
@@ -165,3 +166,15 @@ def round_kernels(params: Any, block_scale: BlockScale) -> Any:
         return leaf + jax.lax.stop_gradient(rounded - leaf)
 
     return jax.tree_util.tree_map_with_path(round_kernel, params)
+
+
+def round_weights(arch: Architecture, params: Any) -> Any:
+    """The parameters of one layer as it uses them: rounded, where the run rounds weights.
+
+    Args:
+        arch: the network.
+        params: the parameters of one layer.
+    """
+    if not (arch.block_scale and arch.rounds_weights):
+        return params
+    return round_kernels(params, arch.block_scale)

@@ -50,6 +50,8 @@ class HParams:
     precision: options.Precision
     loss: options.Loss
     variant: Variant | None = None  # of a network of a family
+    # For each layer 0, or k for the k-th of ``Architecture.layer_formats``: int32 [N].
+    layer_formats: Any = None
 
     @property
     def total_steps(self) -> Any:
@@ -67,7 +69,7 @@ class HParams:
         return getattr(self.model, "dropout", 0.0)
 
 
-OTHER_FIELDS = ("seed", "variant")
+OTHER_FIELDS = ("seed", "variant", "layer_formats")
 GROUPS = tuple(item.name for item in dataclasses.fields(HParams) if item.name not in OTHER_FIELDS)
 
 
@@ -93,6 +95,7 @@ def make_hparams(
     dtype: type,
     num_copies: int = 0,
     family: Sequence[options.ActivationKind] = (),
+    layer_formats: np.ndarray | None = None,
 ) -> HParams:
     """The hyperparameters [M] of runs that differ only in traced numbers, on the host.
 
@@ -102,6 +105,7 @@ def make_hparams(
         dtype: the format of real numbers: float32 or float64.
         num_copies: how many runs, the last ones, fill up devices and have no step.
         family: see ``Architecture.family``.
+        layer_formats: see ``HParams.layer_formats``, [M, N].
     """
     variant = None
     if family:
@@ -110,12 +114,14 @@ def make_hparams(
     run_steps = [steps] * (len(configs) - num_copies) + [0] * num_copies
     groups = {}
     for group in GROUPS:
-        variants = [getattr(config, group) for config in configs]
+        variants: list[Any] = [getattr(config, group) for config in configs]
         if group == "train":
             variants = list(map(_only_traced, variants, run_steps))
+        if group == "precision":
+            variants = list(map(without_layers, variants))
         groups[group] = _stack_options(variants, dtype)
     seeds = np.asarray([config.seed for config in configs], np.uint32)
-    return HParams(seed=seeds, variant=variant, **groups)
+    return HParams(seed=seeds, variant=variant, layer_formats=layer_formats, **groups)
 
 
 def _make_variant(
@@ -138,6 +144,11 @@ def _only_traced(train: options.Train, steps: int) -> options.Train:
     """Its traced settings, with ``steps`` filled in; the others at their defaults."""
     values = {name: getattr(train, name) for name in traced_names(options.Train)}
     return options.Train(**(values | {"steps": steps}))
+
+
+def without_layers(precision: options.Precision) -> options.Precision:
+    """The option without ``precision.layers``, which ``HParams.layer_formats`` holds instead."""
+    return dataclasses.replace(precision, layers=())
 
 
 def _stack_options(variants: Sequence[Any], dtype: type) -> Any:

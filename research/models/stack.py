@@ -19,7 +19,7 @@ from research.gauges.slots import Statistics, tap
 from research.gauges.table import GRAD_NORM, SIGNAL_GRAD
 from research.models.activation import nonlinearity_of
 from research.models.architecture import Architecture, ForwardContext
-from research.models.block_rounding import round_kernels
+from research.models.block_rounding import round_weights
 from research.models.dense import make_linear
 from research.models.embed import make_embed, unit_vectors
 from research.models.hparams import HParams
@@ -27,6 +27,7 @@ from research.models.layer import Layer, Slots, signal_statistics
 from research.models.loop import loop_over_layers
 from research.models.norm import apply_norm, make_norm
 from research.models.plan import Part, Stage
+from research.models.stacked_layer import StackedLayer, make_stacked_layer
 from research.models.streams import copy_to_streams, mean_of_streams
 from research.models.units import pad_units, read
 from research.parallel.collectives import psum_tree
@@ -170,11 +171,12 @@ class Stack(nnx.Module):
         first_layer = 0
         first_stack = 0
         stacks = list(self.stages)
+        h = h.astype(self.arch.signal_dtype)
         for stage in self.arch.plan:
             layers_per_block = len(stage.parts)
             h, statistics = _run_stage(
-                self.arch,
                 stacks[first_stack : first_stack + layers_per_block],
+                self.arch,
                 stage,
                 first_layer,
                 h,
@@ -185,7 +187,7 @@ class Stack(nnx.Module):
             collected.append(statistics)
             first_stack += layers_per_block
             first_layer += stage.blocks * layers_per_block
-        return h, collected
+        return h.astype(self.arch.dtype), collected
 
     def signals(self, h: Array, ctx: ForwardContext) -> list[Array]:
         """The signals h_0 to h_N [B, …] of a network whose layers do not share weights.
@@ -198,23 +200,21 @@ class Stack(nnx.Module):
             ctx: the context of the pass. Running statistics are not updated, so it must be one of
                 evaluation where there is batch norm.
         """
+        h = h.astype(self.arch.signal_dtype)
         collected = [h]
         stacks = list(self.stages)
         layer_number = 0
         for stage in self.arch.plan:
             layers_per_block = len(stage.parts)
-            graphs = []
-            variables = []
-            for stack in stacks[:layers_per_block]:
-                graph, stack_variables = nnx.split(stack)
-                graphs.append(graph)
-                variables.append(stack_variables)
+            split = _split_stacks(stacks[:layers_per_block], self.arch, stage, ctx.hp)
             stacks = stacks[layers_per_block:]
             for block in range(stage.blocks):
-                for graph, stacked in zip(graphs, variables, strict=True):
-                    of_block = jax.tree.map(operator.itemgetter(block), stacked)
-                    layer = nnx.merge(graph, _round_weights(self.arch, of_block))
-                    h, _ = layer(h, {}, ctx, jnp.int32(layer_number))
+                for layer, stacked, states in zip(
+                    split.layers, split.params, split.states, strict=True
+                ):
+                    params = jax.tree.map(operator.itemgetter(block), stacked)
+                    state = jax.tree.map(operator.itemgetter(block), states)
+                    h, _, _ = layer(params, state, h, {}, ctx, jnp.int32(layer_number))
                     collected.append(h)
                     layer_number += 1
         return collected
@@ -233,7 +233,7 @@ class Stack(nnx.Module):
 
         def body(h: Array, step: Step) -> tuple[Array, tuple]:
             tapped = tap(params, step.slots.get(GRAD_NORM.name), reduce=psum_tree)
-            cell = nnx.merge(graph, _round_weights(arch, tapped), others)
+            cell = nnx.merge(graph, round_weights(arch, tapped), others)
             step_ctx = dataclasses.replace(ctx, padding_mask=step.padding_mask)
             h, statistics = cell(h, step.slots, step_ctx, step.number, step.inputs)
             state = h if arch.language else None
@@ -393,16 +393,41 @@ def _slice_slots(
     return stage_slots
 
 
-def _round_weights(arch: Architecture, params: Any) -> Any:
-    """The parameters of one layer as it uses them: rounded, where the run rounds weights."""
-    if not (arch.block_scale and arch.rounds_weights):
-        return params
-    return round_kernels(params, arch.block_scale)
+@dataclass(frozen=True)
+class SplitStacks:
+    """The layers of a stage without their weights, and the weights.
+
+    Attributes:
+        layers: each part of a block.
+        params: the stacked parameters of each part.
+        states: the stacked running statistics of each part.
+    """
+
+    layers: Sequence[StackedLayer]
+    params: Sequence[Any]
+    states: Sequence[Any]
+
+
+def _split_stacks(
+    stacks: Sequence[Any],
+    arch: Architecture,
+    stage: Stage,
+    hp: HParams,
+) -> SplitStacks:
+    layers = []
+    params = []
+    states = []
+    for stack, part in zip(stacks, stage.parts, strict=True):
+        graph, stack_params, stack_states = nnx.split(stack, nnx.Param, ...)
+        layers.append(make_stacked_layer(graph, arch, part, hp))
+        params.append(stack_params)
+        states.append(stack_states)
+    return SplitStacks(layers, params, states)
 
 
 def _run_stage(
-    arch: Architecture,
     stacks: Sequence[Any],
+    arch: Architecture,
     stage: Stage,
     first_layer: int,
     h: Array,
@@ -414,8 +439,8 @@ def _run_stage(
     """Runs the blocks of a stage in order and updates the running statistics in ``stacks``.
 
     Args:
-        arch: the network.
         stacks: for each part of a block its layers, stacked.
+        arch: the network.
         stage: the blocks.
         first_layer: the number of the stage's first layer.
         h: the input of the stage.
@@ -426,25 +451,18 @@ def _run_stage(
     Returns:
         The last block's output, and statistics [layers] by gauge.
     """
-    graphs = []
-    params = []
-    states = []
-    for stack in stacks:
-        graph, stack_params, stack_states = nnx.split(stack, nnx.Param, ...)
-        graphs.append(graph)
-        params.append(stack_params)
-        states.append(stack_states)
+    split = _split_stacks(stacks, arch, stage, ctx.hp)
 
     def body(h: Array, block: Block) -> tuple[Array, tuple]:
         new_states = []
         collected = []
-        for part_index, graph in enumerate(graphs):
-            layer_params = _round_weights(arch, block.params[part_index])
-            layer = nnx.merge(graph, layer_params, block.states[part_index])
+        for part_index, layer in enumerate(split.layers):
             layer_slots = {name: slot[part_index] for name, slot in block.slots.items()}
-            layer_number = first_layer + block.number * len(graphs) + part_index
-            h, statistics = layer(h, layer_slots, ctx, layer_number)
-            new_states.append(nnx.state(layer, nnx.Not(nnx.Param)))
+            layer_number = first_layer + block.number * len(split.layers) + part_index
+            params = block.params[part_index]
+            states = block.states[part_index]
+            h, statistics, state = layer(params, states, h, layer_slots, ctx, layer_number)
+            new_states.append(state)
             collected.append(statistics)
         stacked = jax.tree.map(lambda *each: jnp.stack(each), *collected)
         return h, (tuple(new_states), stacked)
@@ -453,7 +471,7 @@ def _run_stage(
         # Outside a scan the compiler would merge the second computation with the first.
         body = jax.checkpoint(body, prevent_cse=stage.blocks == 1)
     numbers = jnp.arange(stage.blocks)
-    blocks = Block(numbers, tuple(params), tuple(states), slots)
+    blocks = Block(numbers, tuple(split.params), tuple(split.states), slots)
     num_layers = ctx.hp.num_layers
     if num_layers is None:
         h, (new_states, statistics) = _run_in_order(body, h, blocks, stage.blocks)

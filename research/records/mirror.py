@@ -18,6 +18,7 @@ from research.records.rows import RecordedRows, read_rows
 from research.records.runs import JsonObject
 from research.records.trackers import ServiceUnresponsive
 from research.records.trackers.background import Unresponsive, call_within
+from research.records.trackers.identity import find_run_id
 from research.records.trackers.wandb import (
     LOCAL,
     PENDING,
@@ -31,7 +32,7 @@ from research.records.trackers.wandb import (
     mark_as_uploaded,
 )
 
-STEPS_PER_CALL = 1000
+ROWS_PER_CALL = 1000
 ROWS_PER_SECOND = 200  # a slow connection
 TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeout")
 
@@ -45,11 +46,11 @@ def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
     state = mirrored.get(WandbTracker.name) if isinstance(mirrored, dict) else None
     if isinstance(state, dict) and isinstance(state.get("run"), dict):
         return state
-    folder = info.get("wandb")
-    if not isinstance(folder, str) or not folder:
+    run_id = find_run_id(Path(info.get("wandb") or "").name)
+    if not run_id:
         return {}
     identity = {
-        "id": folder.rpartition("-")[2],
+        "id": run_id,
         "name": directory.name,
         "group": directory.absolute().parent.name,
         "job_type": "train",
@@ -133,7 +134,7 @@ def _mirror_rows(
     """
     try:
         changes = call_within(tracker.patience, tracker.start)
-        for part in rows.split(STEPS_PER_CALL):
+        for part in rows.split(ROWS_PER_CALL):
             diagnostics = part.diagnostics()
             log = partial(tracker.log, part.metrics, part.profiles, diagnostics)
             call_within(tracker.patience, log)

@@ -20,7 +20,7 @@ import numpy as np
 from research.records.files import ReservedSpace, replacing
 from research.records.run_info import DamagedRecord, read_run_info
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, JsonObject
-from research.records.table_writer import TableWriter
+from research.records.table_writer import TableWriter, rewrite_table
 
 FLUSH_SECONDS = 2.0
 RESERVED_FILE = "reserved.tmp"  # in a run directory, while the run lasts
@@ -40,6 +40,7 @@ class Lock:
 
         Raises:
             RunLocked: another process holds the lock.
+            OSError: the file system has no locks.
         """
         self.directory = directory
         self._descriptor = os.open(directory, os.O_RDONLY)
@@ -58,8 +59,11 @@ class Lock:
     def _try_to_lock(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError as error:  # some file systems of clusters have no locks
+            self.release()
+            raise OSError(error.errno, error.strerror, str(self.directory)) from error
         return True
 
     def fileno(self) -> int:
@@ -156,10 +160,8 @@ class RunRecord:
             table: the name of the table.
             columns: the new rows, in columns of equal length.
         """
-        self._tables[table].remove_parts()
-        self._tables[table] = TableWriter(self.directory, table, 0)
-        self._tables[table].add(columns)
-        self._tables[table].flush()
+        num_rows = rewrite_table(self.directory, table, columns)
+        self._tables[table] = TableWriter(self.directory, table, num_rows)
 
     def read(self, table: str) -> Columns:
         """The rows of a table that are on disk, as they were added.
@@ -175,6 +177,10 @@ class RunRecord:
         Args:
             keep_parts: keep the part files, because a later attempt can resume from a checkpoint.
             **changes: entries of ``run.json``.
+
+        Raises:
+            OSError: a file cannot be written.
+            CorruptTable: rows that were written have disappeared, or cannot be read.
         """
         for table in self._tables.values():
             table.write_final_file()

@@ -1,5 +1,6 @@
 """The recorded rows of a run, read back as they were added, and what W&B gets of them."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, Diagnostics
+from research.records.runs import (
+    INSPECTIONS,
+    METRICS,
+    PROFILES,
+    Columns,
+    Diagnostics,
+    read_parts,
+)
 from research.records.table_writer import CorruptTable, table_to_columns
 
 
@@ -28,21 +35,19 @@ class RecordedRows:
     inspections: Columns
 
     @property
-    def num_steps(self) -> int:
-        """The steps that are recorded."""
-        if not self.metrics:
-            return 0
-        return int(self.metrics["step"][-1]) + 1
-
-    @property
     def num_rows(self) -> int:
         """The rows of metrics; fewer than the steps where a loop does not record every step."""
         return len(self.metrics["step"]) if self.metrics else 0
 
-    def split(self, num_steps: int) -> "Iterator[RecordedRows]":
-        """The rows in parts of at most ``num_steps`` steps."""
-        for start in range(0, self.num_steps, num_steps):
-            end = start + num_steps
+    def split(self, num_rows: int) -> "Iterator[RecordedRows]":
+        """The rows in parts of at most ``num_rows`` rows of metrics."""
+        if not self.metrics:
+            return
+        steps = self.metrics["step"]
+        # A loop may count tokens or examples, so that its steps lie far apart.
+        starts = steps[::num_rows].tolist()
+        end_of_all = int(steps[-1]) + 1
+        for start, end in itertools.pairwise([*starts, end_of_all]):
             yield RecordedRows(
                 metrics=_select_steps(self.metrics, start, end),
                 profiles=_select_steps(self.profiles, start, end),
@@ -80,11 +85,8 @@ def read_rows(directory: Path) -> RecordedRows:
 
 
 def _read_table(directory: Path, name: str) -> Columns:
-    files = [directory / f"{name}.parquet"]
-    if not files[0].exists():
-        files = sorted((directory / f"{name}.parts").glob("*.parquet"))
     try:
-        parts = [pq.read_table(file) for file in files]
+        parts = read_parts(directory, name)
     except (OSError, pa.ArrowException) as error:
         raise CorruptTable(f"the {name} of {directory} cannot be read") from error
     return table_to_columns(parts)

@@ -1,5 +1,6 @@
 """Reads run directories: ``run.json``, the configuration, the tables. Does not import jax."""
 
+import contextlib
 import functools
 import math
 import re
@@ -177,23 +178,42 @@ def _damaged_table(directory: Path, table: str) -> ValueError:
 def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
     """The names and Arrow columns of a table, from its part files while it has no final file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    files = [directory / f"{table}.parquet"]
-    if not files[0].exists():
-        files = sorted((directory / f"{table}.parts").glob("*.parquet"))
-    if not files:
+    try:
+        parts = read_parts(directory, table)
+        whole = pa.concat_tables(parts, promote_options="default") if parts else None
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged_table(directory, table) from error
+    if whole is None:
         raise FileNotFoundError(
             f"{directory} has no {table}: the run recorded no measurements, "
             "or it was stopped before the first flush"
         )
-    try:
-        parts = [pq.ParquetFile(file).read(use_threads=False) for file in files]
-        whole = pa.concat_tables(parts, promote_options="default")
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged_table(directory, table) from error
     for name in whole.column_names:
         yield name, whole.column(name).combine_chunks()
+
+
+def read_parts(directory: Path, table: str) -> list[Any]:
+    """The rows of a table as Arrow tables, from its part files while it has no final file.
+
+    Raises:
+        OSError: a file cannot be read.
+        ArrowException: a file is damaged.
+    """
+    final_file = directory / f"{table}.parquet"
+    if not final_file.exists():
+        with contextlib.suppress(FileNotFoundError):
+            files = sorted((directory / f"{table}.parts").glob("*.parquet"))
+            parts = [_read_file(file) for file in files]
+            if not final_file.exists():  # else the run has just ended and removes its part files
+                return parts
+    return [_read_file(final_file)]
+
+
+def _read_file(file: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(file).read(use_threads=False)
 
 
 def column_to_array(column: Any) -> np.ndarray:

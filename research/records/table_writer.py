@@ -60,10 +60,7 @@ class TableWriter:
 
     def add(self, columns: Columns) -> None:
         """Appends rows: columns of equal length, each [S, …]."""
-        arrow_columns = {}
-        for name, values in columns.items():
-            arrow_columns[name] = _array_to_column(values)
-        table = pa.table(arrow_columns)
+        table = _columns_to_table(columns)
         if table.num_rows:
             self._buffer.append(table)
             self.num_rows += table.num_rows
@@ -72,7 +69,7 @@ class TableWriter:
         """Writes the rows in memory as the next part file."""
         if self._buffer:
             self._parts_dir.mkdir(exist_ok=True)
-            part = self._parts_dir / f"{self._num_parts:06d}.parquet"
+            part = _part_file(self._parts_dir, self._num_parts)
             _write_table(part, _concatenate(self._buffer))
             self._buffer = []
             self._add_part(part)
@@ -87,26 +84,65 @@ class TableWriter:
         Raises:
             CorruptTable: a part file cannot be read.
         """
-        try:
-            parts = self._read_parts()
-        except (OSError, pa.ArrowException) as error:
-            raise CorruptTable(f"the {self._name} cannot be read") from error
-        return table_to_columns(parts)
+        return table_to_columns(self._read_parts())
 
     def write_final_file(self) -> None:
-        """Writes all rows to one file. The part files remain."""
+        """Writes all rows to one file. The part files remain.
+
+        Raises:
+            CorruptTable: a part file has disappeared, or cannot be read.
+        """
         tables = [*self._read_parts(), *self._buffer]
-        if not tables:
-            return
-        _write_table(self._file, _concatenate(tables))
+        num_rows = sum(table.num_rows for table in tables)
+        if num_rows != self.num_rows:
+            raise CorruptTable(
+                f"{self._parts_dir} should hold {self.num_rows} rows, got {num_rows}"
+            )
+        if tables:
+            _write_table(self._file, _concatenate(tables))
 
     def remove_parts(self) -> None:
         """Removes the part files."""
         shutil.rmtree(self._parts_dir, ignore_errors=True)
 
     def _read_parts(self) -> list[pa.Table]:
-        files = sorted(self._parts_dir.glob("*.parquet"))
-        return [pq.read_table(file) for file in files]
+        parts = []
+        for file in sorted(self._parts_dir.glob("*.parquet")):
+            try:
+                parts.append(pq.read_table(file))
+            except (OSError, pa.ArrowException) as error:
+                raise CorruptTable(f"{file} cannot be read") from error
+        return parts
+
+
+def rewrite_table(directory: Path, name: str, columns: Columns) -> int:
+    """Replaces the rows of a table that nobody is writing. At any moment it can be read whole.
+
+    Args:
+        directory: the run directory.
+        name: the name of the table.
+        columns: the new rows, in columns of equal length.
+
+    Returns:
+        The number of rows, which are in one part file.
+    """
+    file = directory / f"{name}.parquet"
+    parts_dir = directory / f"{name}.parts"
+    table = _columns_to_table(columns)
+    if not table.num_rows:
+        shutil.rmtree(parts_dir, ignore_errors=True)
+        file.unlink(missing_ok=True)
+        return 0
+    _write_table(file, table)  # from now on it is read instead of the part files
+    shutil.rmtree(parts_dir, ignore_errors=True)
+    parts_dir.mkdir()
+    _write_table(_part_file(parts_dir, 0), table)
+    file.unlink()
+    return table.num_rows
+
+
+def _part_file(parts_dir: Path, number: int) -> Path:
+    return parts_dir / f"{number:06d}.parquet"
 
 
 def table_to_columns(parts: list[pa.Table]) -> Columns:
@@ -131,6 +167,13 @@ def _count_rows(part: Path) -> int:
 def _concatenate(tables: list[pa.Table]) -> pa.Table:
     """Appends tables; a column that a table does not have is null in its rows."""
     return pa.concat_tables(tables, promote_options="default")
+
+
+def _columns_to_table(columns: Columns) -> pa.Table:
+    arrow_columns = {}
+    for name, values in columns.items():
+        arrow_columns[name] = _array_to_column(values)
+    return pa.table(arrow_columns)
 
 
 def _array_to_column(values: np.ndarray) -> pa.Array:

@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.text import Text
 
 from research.gauges.table import SIGNAL_GRAD, TRACKED_DIAGNOSTICS
+from research.records.replayed import read_replayed
 from research.records.runs import METRICS, PROFILES, Run
 from research.records.tried import read_tried
 from research.reporting.remedies import describe_tried
+from research.reporting.replays import describe_replayed
 from research.reporting.selection import select_runs
 from research.reporting.tables import (
     VERDICT_COLOURS,
@@ -72,6 +74,9 @@ def show_run(run: Run) -> None:
     tried = read_tried(run.directory)
     if tried is not None:
         out.print(describe_tried(tried), markup=False, soft_wrap=True)
+    replayed = read_replayed(run.directory)
+    if replayed is not None:
+        out.print(describe_replayed(replayed), markup=False, soft_wrap=True)
     _print_profile(run, out)
     _print_diagnostics(run, out)
     _print_loss(run, out)

@@ -1,6 +1,7 @@
 """Forms the verdict on a run from the rows that its writer sees."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -28,7 +29,6 @@ JUDGED_METRICS = (
     "skipped",
 )
 SHARPNESS = "sharpness"
-SECONDS_BETWEEN_VERDICTS = 5.0
 LARGEST_SHARE_OF_TIME = 0.01  # that verdicts on running runs may take
 # The gauges in the order in which a number that is not finite is looked for.
 QUANTITIES = {
@@ -195,16 +195,23 @@ class VerdictClock:
     Every run of a group has its clock, and they share the host.
     """
 
-    def __init__(self, group_size: int, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        group_size: int,
+        every: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         """Starts counting now.
 
         Args:
             group_size: the runs that the host judges.
+            every: the seconds between two verdicts, at least; None for no verdicts.
             clock: the time in seconds.
         """
         self._group_size = group_size
+        self._every = math.inf if every is None else every
         self._clock = clock
-        self._due_at = clock() + SECONDS_BETWEEN_VERDICTS
+        self._due_at = clock() + self._every
 
     @property
     def is_due(self) -> bool:
@@ -218,4 +225,4 @@ class VerdictClock:
         yield
         now = self._clock()
         pause = self._group_size * (now - started_at) / LARGEST_SHARE_OF_TIME
-        self._due_at = now + max(SECONDS_BETWEEN_VERDICTS, pause)
+        self._due_at = now + max(self._every, pause)

@@ -11,13 +11,14 @@ import numpy as np
 from research.config.data_options import WordVectors
 from research.config.family import has_family, to_family
 from research.config.fields import without_traced_values
-from research.config.options import ActivationKind, MeasureFull
+from research.config.layer_formats import index_formats, kinds_in
+from research.config.options import ActivationKind, MeasureFull, PrecisionKind
 from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
 from research.data.streaming import ShuffledSource, Stream
-from research.models.architecture import Architecture
-from research.models.hparams import HParams, make_hparams, static_train
+from research.models.architecture import Architecture, LayerFormat
+from research.models.hparams import HParams, make_hparams, static_train, without_layers
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place_on_devices
 from research.training.objective import epoch_permutation
 from research.training.precision import POLICIES, rounding_fields
@@ -138,6 +139,7 @@ def make_run_setup(
         dtype=dtype,
         num_copies=num_copies,
         family=program_config.architecture.family,
+        layer_formats=_index_layer_formats(configs, program_config.architecture),
     )
     return RunSetup(
         program_config=_for_length(program_config, steps, stream),
@@ -152,6 +154,17 @@ def make_run_setup(
         stream=stream,
         stop_every=_stop_interval(configs, steps),
     )
+
+
+def _index_layer_formats(
+    configs: Sequence[Config],
+    architecture: Architecture,
+) -> np.ndarray | None:
+    """Which format each layer of each run has, [M, N]; None where all layers have the same."""
+    if not architecture.layer_formats:
+        return None
+    indices = [index_formats(config.precision.layers, architecture.layers) for config in configs]
+    return np.asarray(indices, np.int32)
 
 
 def _stop_interval(configs: Sequence[Config], steps: int) -> int | None:
@@ -264,7 +277,7 @@ def _make_program_config(config: Config, *, dataset: Dataset) -> ProgramConfig:
         architecture=architecture,
         train=static_train(config.train),
         optimizer=optimizer,
-        precision=without_traced_values(config.precision),
+        precision=without_layers(without_traced_values(config.precision)),
         loss=without_traced_values(config.loss),
         measure=config.measure,
         batch_size=config.train.batch_size,
@@ -294,4 +307,11 @@ def _make_architecture(config: Config, dataset: Dataset) -> Architecture:
         dtype=policy.compute,
         param_dtype=policy.params,
         **rounding_fields(config.precision),
+        layer_formats=tuple(layer_format_of(kind) for kind in kinds_in(config.precision.layers)),
     )
+
+
+def layer_format_of(kind: PrecisionKind) -> LayerFormat:
+    """The format of the arithmetic of a ``precision`` option."""
+    policy = POLICIES[kind.name]
+    return LayerFormat(policy.compute, policy.rounding)

@@ -11,6 +11,9 @@ from typing import Any
 
 from research.config.family import has_family, to_family
 from research.config.fields import to_plain
+from research.config.layer_formats import PATH as LAYERS_PATH
+from research.config.layer_formats import kinds_in
+from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
 from research.records.runs import flatten_dict
@@ -25,11 +28,12 @@ NOT_IN_RUN_ID = (
     "tracker.",
     "mesh.",
     "checkpoint.",
+    "diagnose.every",
     "data.raw_dir",
     "data.download",
 )
 # Settings that are part of it only where they are set, so that the ids of older runs stay.
-IN_RUN_ID_IF_SET = ("diagnose.stop",)
+IN_RUN_ID_IF_SET = ("diagnose.stop", "precision.layers")
 # Settings that do not change the program.
 NOT_IN_PROGRAM = ("name", "tags", "notes", "tracker.", "diagnose.")
 ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
@@ -99,7 +103,9 @@ def group_key(config: Config, *, families: bool = True) -> str:
         if item.path.startswith(NOT_IN_PROGRAM):
             continue
         declared = item.declared
-        if declared is None or not declared.traced or declared.shared:
+        if item.path == LAYERS_PATH:  # which layers have which of the formats is traced
+            compiled[item.path] = [kind.name for kind in kinds_in(item.value)]
+        elif declared is None or not declared.traced or declared.shared:
             compiled[item.path] = to_plain(item.value)
         elif declared.switch:
             compiled[item.path] = item.value > 0
@@ -166,17 +172,17 @@ def _check_directory(directory: Path) -> None:
     """A run's folder holds no other runs, lies in none, and is not one of Fathom's own."""
     from research.config.hydra_config import resource_dir
 
-    place = directory.absolute().resolve()
+    place = real_path(directory)
     problem = ""
-    if place == place.parent or place == Path("outputs").resolve():
+    if place == place.parent or place == real_path("outputs"):
         problem = "it holds folders of runs"
     for name in ("conf", "experiments"):
-        folder = resource_dir(name).resolve()
+        folder = real_path(resource_dir(name))
         if place == folder.parent or place.is_relative_to(folder):
             problem = "it holds Fathom itself"
-    if place.is_relative_to(Path(__file__).resolve().parents[1]):
+    if place.is_relative_to(real_path(__file__).parents[1]):
         problem = "it holds Fathom itself"
-    if place.is_relative_to(Path("outputs/wandb").resolve()):
+    if place.is_relative_to(real_path("outputs/wandb")):
         problem = "it holds the files of W&B"
     inside = next(directory.glob("*/run.json"), None)
     if inside is not None:
@@ -195,8 +201,8 @@ def _check_outside_data(spec: RunSpec) -> None:
     path = getattr(spec.config.data, "path", None)
     if not path:
         return
-    place = spec.directory.absolute().resolve()
-    if place.is_relative_to(Path(path).expanduser().resolve()):
+    place = real_path(spec.directory)
+    if place.is_relative_to(real_path(expand_home(path))):
         raise ValueError(
             f"data.path must not hold the folder of the run, got {path} and {spec.directory}: "
             "start from another folder, or move the images into a folder of their own"

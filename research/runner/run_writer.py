@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from research.config.schema import to_dict
-from research.diagnosis.findings import Finding
+from research.diagnosis.findings import HEALTHY, Finding
 from research.diagnosis.observed import Divergence
 from research.diagnosis.steps import judge_steps
 from research.diagnosis.verdict import Verdict, find_stop
@@ -22,6 +22,7 @@ from research.gauges.table import (
 from research.parallel.processes import is_primary
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
+from research.records.table_writer import CorruptTable
 from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports, identity
 from research.records.trackers.wandb import WandbTracker, is_disabled
 from research.runner.checkpoint_notes import CheckpointNotes
@@ -86,7 +87,7 @@ class RunWriter:
         self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
         self._judge = RunJudge(self.config, setup, self.layers)
-        self._clock = VerdictClock(group_size)
+        self._clock = VerdictClock(group_size, self.config.diagnose.every)
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size
@@ -216,6 +217,7 @@ class RunWriter:
                 return
             if may_stop:
                 self.stopped = find_stop(self.verdict, stop)
+            self.checkpoints.is_suspect |= self.verdict.kind != HEALTHY
             self.record.update(verdict=self.verdict.as_dict())
 
     def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
@@ -328,12 +330,14 @@ class RunWriter:
             info["verdict"] = self._verdict()
             try:
                 self.record.close(**info, keep_parts=can_resume or can_be_continued)
-            except OSError as closing_error:
+            except (OSError, CorruptTable) as closing_error:
                 info["status"] = "failed"
                 info["error"] = f"{type(closing_error).__name__}: {closing_error}"
                 self.record.fail(**info)
                 raise
             if is_primary() and not can_resume and not self.config.checkpoint.keep:
+                if (info["verdict"] or {}).get("kind", HEALTHY) != HEALTHY:
+                    self.checkpoints.keep_for_replay()
                 self.checkpoints.remove()
         finally:
             self.trackers.finish(dict(self.record.info))

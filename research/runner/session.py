@@ -13,6 +13,7 @@ from typing import Any
 from research.records.trackers import TrackerReports
 from research.runner.completion import complete_ended_run
 from research.runner.limits import raise_open_files
+from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
 from research.runner.run_spec import Result, RunSpec, read_ended
 
@@ -226,10 +227,7 @@ def prepare_jax(devices: int | None = 1) -> None:
     """
     import jax
 
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        cache = _user_cache() / "fathom" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    use_program_cache()
     for flag in IGNORED_FLAGS:
         if getattr(jax.config, flag, False):
             jax.config.update(flag, False)
@@ -263,13 +261,6 @@ def check_devices() -> None:
             f"JAX finds no device for JAX_PLATFORMS={platforms}{detail}: "
             "unset it, or set JAX_PLATFORMS=cpu"
         ) from error
-
-
-def _user_cache() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
-    if cache:
-        return Path(cache)
-    return Path.home() / ".cache"
 
 
 def _num_cores() -> int:

@@ -108,12 +108,22 @@ def _summarize(error: BaseException) -> str:
 
 
 def _mark_as_failed(directory: Path, reason: str) -> None:
-    """Writes the failure into the record of a run that was killed before it could do so."""
-    from research.records.record import read_info, write_json
+    """Writes the failure into the record of a run that was killed before it could do so.
 
-    info = read_info(directory)
-    if info and info.get("status") == "running":
-        write_json(directory / "run.json", info | {"status": "failed", "error": reason})
+    A run that another command is training now is left to that command.
+    """
+    from research.records.record import Lock, RunLocked, read_info, write_json
+
+    try:
+        lock = Lock(directory)
+    except (RunLocked, OSError):  # or the run has no record
+        return
+    try:
+        info = read_info(directory)
+        if info and info.get("status") == "running":
+            write_json(directory / "run.json", info | {"status": "failed", "error": reason})
+    finally:
+        lock.release()
 
 
 def _call(task: GroupTask) -> list[Result]:

@@ -9,6 +9,7 @@ spend.
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from research.training.layer_params import has_layer_axis
 from research.training.state import TrainState
 
 FOLDER = "checkpoints"
+REPLAY_FOLDER = "replay"  # a checkpoint from before a severe finding, for ``fathom replay``
+CLOSED_LOOP = "Event loop is closed"  # what asyncio raises
 # The least time between checkpoints, as a multiple of the time that the last ones took to write.
 PAUSE_FACTOR = 50
 Arrays = dict[str, np.ndarray]
@@ -148,11 +151,19 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The checkpoints of the run in ``directory``. A new one replaces the one before."""
+    """The checkpoints of the run in ``directory``. A new one replaces the one before.
 
-    def __init__(self, directory: Path):
+    Attributes:
+        run: the name of the run.
+        folder: where they are.
+        is_suspect: whether a severe finding was seen. The next checkpoint that is replaced is then
+            kept, once, in the folder ``replay`` of the run.
+    """
+
+    def __init__(self, directory: Path, folder: str = FOLDER):
         self.run = directory.name
-        self.folder = directory.absolute() / FOLDER
+        self.folder = directory.absolute() / folder
+        self.is_suspect = False
 
     @property
     def has_checkpoint(self) -> bool:
@@ -177,7 +188,23 @@ class Checkpoints:
         except BaseException:
             self._remove_incomplete()
             raise
+        if self.is_suspect:
+            self.keep_for_replay(before=checkpoint.step)
         self._remove_if(lambda name: name != folder.name)
+
+    def keep_for_replay(self, before: float = math.inf) -> None:
+        """Moves the last checkpoint to the folder ``replay``, unless that holds one already.
+
+        Args:
+            before: the checkpoint must be of a step before this one.
+        """
+        kept = self.folder.parent / REPLAY_FOLDER
+        steps = [step for step in self._steps() if step < before]
+        if not steps or kept.exists():
+            return
+        kept.mkdir()
+        name = str(max(steps))
+        (self.folder / name).rename(kept / name)
 
     def read(self, expected_specs: Callable[[], ArraySpecs]) -> Checkpoint | None:
         """The last checkpoint; None where there is none.
@@ -195,7 +222,7 @@ class Checkpoints:
         folder = self.folder / str(max(self._steps()))
         expected = expected_specs()
         try:
-            with _make_checkpointer() as orbax:
+            with _make_checkpointer() as orbax, _without_late_reports():
                 arrays = orbax.restore(folder)
                 metadata = orbax.metadata(folder).custom_metadata
             checkpoint = Checkpoint(metadata["step"], arrays, metadata["notes"])
@@ -251,6 +278,25 @@ def _link_to(folder: Path) -> Iterator[Path]:
         link = Path(temporary) / FOLDER
         link.symlink_to(folder, target_is_directory=True)
         yield link
+
+
+@contextlib.contextmanager
+def _without_late_reports() -> Iterator[None]:
+    """Keeps a damaged checkpoint from printing a traceback for each of its arrays.
+
+    Orbax reads all arrays in one event loop, which it closes at the first one that cannot be read.
+    The threads that read the others then find it closed, also after the body has raised; so these
+    reports are left out from then on.
+    """
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != CLOSED_LOOP:
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    yield
+    sys.unraisablehook = report
 
 
 def _make_checkpointer() -> Any:

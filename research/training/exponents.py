@@ -53,7 +53,7 @@ def count_exponents(
     counts = {"run": _count(spec, state, hp, data)}
     arch = spec.architecture
     wide_dtype = str(jnp.promote_types(arch.dtype, jnp.float32))
-    wide = dataclasses.replace(arch.without_rounding(), dtype=wide_dtype)
+    wide = arch.in_one_format(wide_dtype)
     if wide != arch:
         wide_spec = dataclasses.replace(spec, architecture=wide)
         counts["float32"] = _count(wide_spec, without_loss_scale(state), hp, data)

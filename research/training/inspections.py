@@ -234,11 +234,8 @@ def wide_snapshot(
     """
     arch = spec.architecture
     param_dtype = str(jnp.promote_types(arch.param_dtype, jnp.float32))
-    wide = dataclasses.replace(
-        arch.without_rounding(),
-        dtype=str(jnp.promote_types(arch.dtype, jnp.float32)),
-        param_dtype=param_dtype,
-    )
+    wide = arch.in_one_format(str(jnp.promote_types(arch.dtype, jnp.float32)))
+    wide = dataclasses.replace(wide, param_dtype=param_dtype)
     wide_spec = dataclasses.replace(spec, architecture=wide)
     wide_params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), state.params)
     wide_state = dataclasses.replace(without_loss_scale(state), params=wide_params)

@@ -21,9 +21,12 @@ from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
-from research.records.record import Lock, NullRecord, RunRecord, read_info
+from research.records.record import Lock, NullRecord, RunRecord
 from research.records.rows import RecordedRows, read_rows, select_rows
-from research.records.runs import SOURCE_WATCH, Columns
+from research.records.run_info import read_run_info
+from research.records.runs import METRICS as METRICS_TABLE
+from research.records.runs import PROFILES, SOURCE_WATCH, Columns
+from research.records.table_writer import CorruptTable, rewrite_table
 from research.records.trackers import BackgroundTrackers, Tracker, identity
 from research.records.trackers.wandb import WandbTracker, is_disabled
 from research.runner.provenance import package_versions
@@ -142,16 +145,18 @@ class Monitor:
         lock = Lock(self.directory)
         try:
             self._read_earlier()
-            _write_config(self.directory, self._config)
+            if self._earlier is None:
+                _write_config(self.directory, self._config)
         except BaseException:
             lock.release()
             raise
         return lock
 
     def _read_earlier(self) -> None:
-        earlier = read_info(self.directory)
-        if earlier is None:
+        file = self.directory / "run.json"
+        if not file.exists():
             return
+        earlier = read_run_info(file)
         self._info["id"] = earlier.get("id") or self._info["id"]
         self._info["resumed"] = earlier.get("resumed") or []
         self._earlier = read_rows(self.directory)
@@ -223,30 +228,48 @@ class Monitor:
             self._write(waiting)
 
     def _start(self, step: int) -> None:
-        """Opens the record at the first step."""
+        """Opens the record at the first step, after the rows of an earlier attempt."""
         self._started_at = time.monotonic()
+        earlier = self._earlier
         if self._lock is None:
             self._record = NullRecord(self._info)
-        else:
+            self._trackers.start()
+        elif earlier is None:
             self._record = RunRecord(self._lock, self._info)
-        self._trackers.start()
-        if self._earlier is not None:
-            self._keep_earlier(self._earlier, step)
+            self._trackers.start()
+        else:
+            self._resume_record(self._lock, earlier, step)
             self._earlier = None
 
-    def _keep_earlier(self, earlier: RecordedRows, step: int) -> None:
-        """Records the rows of an earlier attempt up to a step again."""
-        assert self._record is not None
+    def _resume_record(
+        self,
+        lock: Lock,
+        earlier: RecordedRows,
+        step: int,
+    ) -> None:
+        """Opens the record with the rows of an earlier attempt up to a step.
+
+        Args:
+            lock: the lock on the run directory.
+            earlier: the rows of the earlier attempt.
+            step: the step from which on they are replaced.
+        """
         metrics = _rows_before(earlier.metrics, step)
         profiles = _rows_before(earlier.profiles, step)
-        self._record.update(resumed=[*self._info["resumed"], step])
+        self._info["resumed"] = [*self._info["resumed"], step]
+        _write_config(self.directory, self._config)
+        num_kept = {
+            METRICS_TABLE: rewrite_table(self.directory, METRICS_TABLE, metrics),
+            PROFILES: rewrite_table(self.directory, PROFILES, profiles),
+        }
+        self._record = RunRecord(lock, self._info, keep_rows=num_kept)
+        self._trackers.start()
         if not metrics:
             return
         self._metrics.append(metrics)
         if profiles:
             self._steps += profiles["step"].tolist()
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
-        self._record.add(metrics, profiles)
         self._trackers.log(metrics, profiles, {})
 
     def _write(self, entry: _Entry) -> None:
@@ -359,6 +382,22 @@ class Monitor:
             return
         self._is_closed = True
         atexit.unregister(self._close_at_exit)
+        if self._earlier is not None and self._lock is not None:
+            self._lock.release()  # no step was logged: the earlier record stays as it is
+            return
+        try:
+            self._write_end(status, error)
+        finally:
+            self._trackers.finish(dict(self._info))
+            self._release()
+
+    def _write_end(self, status: str, error: BaseException | None) -> None:
+        """Writes what is left, the final numbers and the verdict.
+
+        Raises:
+            OSError: the disk is full, say; the run has failed then.
+            CorruptTable: the same, where rows that were written have disappeared.
+        """
         try:
             verdict = self.verdict()
             if self._record is None:
@@ -376,9 +415,14 @@ class Monitor:
             if error is not None:
                 info["error"] = f"{type(error).__name__}: {error}"
             self._record.close(**info)
-        finally:
-            self._trackers.finish(dict(self._info))
-            self._release()
+        except (OSError, CorruptTable) as fault:
+            if self._record is not None:
+                self._record.fail(
+                    status="failed",
+                    steps=self._last_step + 1,
+                    error=f"{type(fault).__name__}: {fault}",
+                )
+            raise
 
     def _release(self) -> None:
         """Waits for the trackers, records how far the dashboards are, and unlocks the run."""

@@ -62,6 +62,7 @@ def choose(
     Raises:
         NothingToMeasure: no layer can be measured, or none fits.
         ValueError: a layer that was asked for by its name cannot be measured.
+        TypeError: ``select`` is of another type.
     """
     if not sites:
         raise NothingToMeasure(
@@ -81,6 +82,11 @@ def choose(
         chosen = _of_class(sites, select)
     elif callable(select):
         chosen = [site for site in measurable if select(_candidate(site, sizes[id(site)]))]
+    elif not isinstance(select, str | list | tuple):
+        raise TypeError(
+            f"select must be {AUTO!r}, {ALL!r}, a glob, a list of globs, a class or a function, "
+            f"got {select!r}"
+        )
     else:
         globs = [select] if isinstance(select, str) else list(select)
         chosen = _matching(sites, globs)

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from research.watching.adapters import is_imported, module_contexts
 from research.watching.gauges import Gauges, add_exponents, add_updates, merge_gauges
 from research.watching.layers import LayerTable
-from research.watching.marks import is_float_array
+from research.watching.marks import describe, is_float_array
 from research.watching.measuring import (
     Loss,
     check_differentiable,
@@ -242,9 +242,11 @@ class _Call:
     def _with_aux(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         out = self._fun(*args, **kwargs)
         if not self._has_aux:
+            _check_loss(out)
             return out, None
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(f"with has_aux=True the loss must return a pair, got {_describe(out)}")
+        _check_loss(out[0])
         return out
 
     def _with_model(self, model: Any) -> tuple[Any, Any]:
@@ -321,6 +323,21 @@ def _float_leaves(tree: Any) -> list[Any]:
         if is_float_array(leaf) or isinstance(leaf, float):
             leaves.append(leaf)
     return leaves
+
+
+def _check_loss(value: Any) -> None:
+    """Refuses a loss that is not one number.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, tuple | list | dict):
+        raise TypeError(
+            f"the loss must return one number, got {_describe(value)}: has_aux=True lets it return "
+            "a pair of the number and anything else"
+        )
+    if getattr(value, "shape", ()) != ():
+        raise TypeError(f"the loss must return one number, got {describe(value)}")
 
 
 def _stack(*values: Any) -> Any:

@@ -18,7 +18,7 @@ def words(line):
 
 def test_the_first_word_is_a_command():
     assert set(COMMANDS) <= set(words("fathom "))
-    assert words("fathom rep") == ["reproduce", "report"]
+    assert words("fathom rep") == ["reproduce", "report", "replay"]
     assert words("fathom nothing-like-it ") == []
 
 

@@ -119,3 +119,38 @@ def test_an_interrupted_command_is_one_line(fathom, workplace, monkeypatch):
     said = fathom("runs")
     assert said.code == 1
     assert said.err == "fathom: interrupted\n"
+
+
+@pytest.mark.parametrize("words", [["runs"], ["train", "model.depth=2"]], ids=str)
+def test_a_directory_that_does_not_exist_any_more_is_named_as_the_cause(
+    fathom, tmp_path, monkeypatch, words
+):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    said = fathom(*words)
+    assert said.code == 2
+    assert said.err.startswith("fathom: the current directory does not exist any more")
+    assert said.err.count("\n") == 1
+
+
+def test_a_link_that_leads_to_itself_is_one_line(fathom, workplace):
+    (workplace / "loop").symlink_to("loop")
+    said = fathom("train", "model.depth=2", "tracker=none", "hydra.run.dir=loop/run")
+    assert said.code == 2
+    assert said.err == "fathom: cannot open loop/run: Too many levels of symbolic links\n"
+
+
+def test_a_defect_in_the_checks_ends_the_command_before_anything_is_trained(
+    fathom, workplace, monkeypatch
+):
+    """Hydra would make a warning of it and go on."""
+
+    def break_down(_):
+        raise KeyError("oops")
+
+    monkeypatch.setattr("research.cli.train.read_ended", break_down)
+    with pytest.raises(KeyError, match="oops"):
+        fathom("train", "model.depth=2", "tracker=none", "name=x")
+    assert not list(workplace.iterdir())

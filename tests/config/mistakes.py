@@ -19,6 +19,10 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["model={dpeth:3}"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
     (["depth=3"], ["depth is not a setting", "did you mean model.depth?"]),
     (["skp=none"], ["skp is not a setting", "did you mean skip?"]),
+    (
+        ["data=folder", "data.path='~no-such-user/x'"],
+        ["data.path must be a folder", "got ~no-such-user/x, which is not a folder"],
+    ),
     (["+foo=1"], ["foo is not a setting"]),
     (["hydra.rn.dir=x"], ["hydra.rn.dir is not a setting of Hydra"]),
     (
@@ -228,6 +232,26 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (
         ["precision=float16", "precision.tensor_scale=true"],
         ["precision=float16, only of precision=float8_e4m3 and precision=float8_e5m2"],
+    ),
+    (["precision.layers=17-18"], ["layers and formats such as 17-18:float32, got 17-18"]),
+    (["precision.layers=[17]"], ["layers and formats such as 17-18:float32, got 17"]),
+    (["precision.layers=[18-17:bfloat16]"], ["in ascending order, got 18-17:bfloat16"]),
+    (["precision.layers=[3:float34]"], ["got float34; did you mean float32?"]),
+    (
+        ["precision.layers=[1-3:float16,3:bfloat16]"],
+        ["precision.layers must name each layer once, got 1-3:float16 and 3:bfloat16"],
+    ),
+    (
+        ["precision=mixed_float16", "precision.layers=[1:float16]"],
+        ["in other formats than the rest", "computes in float16 everywhere"],
+    ),
+    (
+        ["precision=float64", "precision.layers=[1:float32]"],
+        ["precision.layers must be left out (precision=float64 has no wider format)"],
+    ),
+    (
+        ["model=rnn", "precision.layers=[1:bfloat16]"],
+        ["precision.layers must be left out (the steps of an rnn share one layer)"],
     ),
     (["hydra.run.dir=/proc/nope/x"], ["/proc/nope"]),
     (["hydra.run.dir=a_file/x"], ["a_file/x"]),
@@ -477,6 +501,10 @@ COMMANDS = [  # other commands, and what the line must hold
     (["show", "nix"], ["there is no run nix", "outputs"]),
     (["show"], ["which run"]),
     (["runs"], ["there are no runs", "outputs"]),
+    (["replay"], ["replay which run?"]),
+    (["replay", "nix"], ["there is no run nix", "outputs"]),
+    (["replay", "last", "--to", "ten"], ["--to must be a whole number ≥ 0, got ten"]),
+    (["replay", "last", "--steps", "-1"], ["fathom"]),
     (["runs", "a\nb"], ["'a\\nb' must be printable text, got '\\n'"]),
     (["show", "\x1b[31m"], ["must be printable text, got '\\x1b'"]),
     (["show", "\udcff"], ["'\\udcff' must be printable text, got '\\udcff'"]),

@@ -231,6 +231,13 @@ def test_a_defect_of_ours_keeps_its_traceback(fathom, monkeypatch):
     assert explain(KeyError("oops")) is None
 
 
+def test_an_error_that_led_to_itself_is_explained_like_any_other():
+    first = ValueError("no such number")
+    first.__context__ = KeyError("x")
+    first.__context__.__context__ = first
+    assert explain(first) == "no such number"
+
+
 @pytest.mark.parametrize(("package", "extra"), [("submitit", "cluster"), ("ray", "ray")])
 def test_a_package_of_an_extra_that_is_missing_is_explained(package, extra):
     line = explain(ModuleNotFoundError(f"No module named '{package}'", name=package))

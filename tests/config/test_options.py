@@ -217,6 +217,8 @@ def other_value(path, option_name, value):
         return 0
     if path == "optimizer.boundaries":
         return (1,)
+    if path == "precision.layers":
+        return ("0:bfloat16",)
     if path == "data.dataset":
         return "other_texts" if option_name in CATALOG_TEXTS else "other_images"
     if option_name in READ_FROM_FILES and path in OTHER_VALUES_OF_FILES:

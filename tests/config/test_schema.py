@@ -227,7 +227,7 @@ def other_value(path, value):
 
 
 def test_the_same_configuration_has_the_same_id_and_any_other_has_another():
-    changes_no_number = ("tags", "notes", "tracker.", "mesh.", "checkpoint.")
+    changes_no_number = ("tags", "notes", "tracker.", "mesh.", "checkpoint.", "diagnose.every")
     base = run_id("study", Config())
     ids = {"another study": run_id("another study", Config())}
     for item in iter_fields(Config()):

@@ -161,6 +161,16 @@ def test_three_processes_prepare_one_folder_at_once_and_none_needs_tensorflow(
         assert each.communicate() == (f"{digits.fingerprint()} False\n", "")
 
 
+@pytest.mark.slow
+def test_where_the_home_cannot_be_written_the_digits_are_the_same(digits, tmp_path, process):
+    """As in a container whose user has none: the first command of the README works there."""
+    home = tmp_path / "home"
+    home.touch()
+    started = process("-c", PREPARE, TFDS_DATA_DIR="", HOME=str(home), TMPDIR=str(tmp_path))
+    assert started.communicate() == (f"{digits.fingerprint()} False\n", "")
+    assert not list(tmp_path.glob("fathom-*"))  # TFDS leaves folders of its own
+
+
 def test_cached_rows_that_were_cut_short_are_decoded_again(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     load_digits(ImageData())

@@ -22,6 +22,19 @@ def test_without_variables_the_settings_count():
     assert identity.all_tags(["a", "b"]) == ["a", "b"]
 
 
+@pytest.mark.parametrize("run_id", ["*", "a[b]", "my-run", "?", "../x", ""])
+def test_the_folders_of_a_run_are_those_with_its_id(tmp_path, run_id):
+    """An id in a record may be anything; what matches it is removed."""
+    for other in ("aaaa", "run", "b", "x"):
+        (tmp_path / f"offline-run-20260101_000000-{other}").mkdir()
+    assert identity.find_folders(tmp_path, run_id) == []
+    if run_id and "/" not in run_id:
+        folder = tmp_path / f"run-20260101_000000-{run_id}"
+        folder.mkdir()
+        assert identity.find_folders(tmp_path, run_id) == [folder]
+        assert identity.find_folders(tmp_path, run_id, "offline-run-*") == []
+
+
 def test_variables_count_where_nothing_is_set(monkeypatch):
     for name in VARIABLES:
         monkeypatch.setenv(f"WANDB_{name}", f"my {name}")

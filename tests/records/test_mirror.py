@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import wandb
 
-from research.records.rows import read_rows
+from research.records.rows import RecordedRows, read_rows
 from research.records.runs import Run
 from research.records.trackers.server import ServerUnavailable, Uploaded, ask_for_run
 from research.records.trackers.service import service_pids, stop_service
@@ -409,7 +409,7 @@ def test_the_rows_of_a_run_are_read_as_they_were_added(finished):
     directory, _ = finished
     rows = read_rows(directory)
     run = Run(directory)
-    assert rows.num_steps == 25
+    assert rows.num_rows == 25
     assert np.ma.count(rows.metrics["eval_loss"]) == 3
     steps = []
     for part in rows.split(10):
@@ -417,6 +417,16 @@ def test_the_rows_of_a_run_are_read_as_they_were_added(finished):
         assert part.metrics["step"].tolist() == part.profiles["step"].tolist()
     assert steps == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
     assert np.array_equal(rows.profiles["grad_norm"], run.profiles["grad_norm"])
+
+
+def test_rows_whose_steps_lie_far_apart_are_split_at_once():
+    """A loop may count tokens: 10^15 steps must not take 10^12 parts."""
+    steps = np.array([0, 7, 10**9, 10**15])
+    profiles = {"step": steps[[0, 2]]}
+    rows = RecordedRows(metrics={"step": steps}, profiles=profiles, inspections={})
+    parts = list(rows.split(2))
+    assert [part.metrics["step"].tolist() for part in parts] == [[0, 7], [10**9, 10**15]]
+    assert [part.profiles["step"].tolist() for part in parts] == [[0], [10**9]]
 
 
 def test_a_server_on_this_machine_is_asked_without_the_users_proxy(server, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import wandb
@@ -140,6 +141,30 @@ def test_a_run_that_starts_again_in_the_same_second_has_a_folder_of_its_own(tmp_
         run.finish(0, 0.0)
     assert len(folders) == 3
     assert (tmp_path / "latest-run").resolve() in folders
+
+
+def test_a_clock_that_is_set_back_does_not_turn_time_round(tmp_path, wandb_records, monkeypatch):
+    run = OfflineRun(tmp_path, IDENTITY, project="p", entity=None, config={})
+    run.log(ROWS[:1])
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    run.log(ROWS[1:2])
+    run.finish(0, 0.0)
+
+    records = wandb_records(run.directory)
+
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    times = [(row["_runtime"], row["_timestamp"]) for row in rows]
+    assert 0 <= times[0][0] <= times[1][0]
+    assert times[0][1] <= times[1][1]
+    (exit_record,) = [record["exit"] for record in records if record["type"] == "exit"]
+    assert 0 <= exit_record.get("runtime", 0) < 60
+
+
+def test_a_name_that_is_no_text_is_shown_in_escape_sequences(tmp_path, wandb_records):
+    identity = IDENTITY | {"name": "caf\udce9"}
+    run = OfflineRun(tmp_path, identity, project="p", entity=None, config={})
+    run.finish(0, 0.0)
+    assert by_kind(wandb_records(run.directory))["run"]["display_name"] == "caf\\udce9"
 
 
 OFFLINE = """

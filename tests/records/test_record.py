@@ -1,7 +1,10 @@
 """Writing run directories: part files, final tables, run.json, locks, and what a crash leaves."""
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from research.config.system_errors import explain_system_error
 from research.records import record
 from research.records.record import Lock, NullRecord, RunRecord, write_json
 from research.records.runs import Run
-from research.records.table_writer import CorruptTable
+from research.records.table_writer import CorruptTable, rewrite_table
 
 NUM_LAYERS = 3
 NEVER = 1e9
@@ -331,6 +335,66 @@ def test_a_table_with_fewer_rows_than_the_checkpoint_says_is_corrupt(interrupted
     num_rows["metrics"] = 9
     with pytest.raises(CorruptTable, match="expected 9 rows of metrics, found 8"):
         open_record(directory, keep_rows=num_rows)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 5, 8])
+def test_a_rewritten_table_can_be_read_whole_at_any_moment(interrupted, monkeypatch, kept):
+    """A process that is killed while it rewrites a table leaves the old rows or the new ones."""
+    directory, _ = interrupted
+    (directory / "metrics.parquet").unlink()  # as a killed process leaves it
+    new = make_rows(0, kept)[0] if kept else {}
+    readings = []
+
+    def watch(patch, owner, name):
+        act = getattr(owner, name)
+
+        def read_and_act(*arguments, **named):
+            readings.append(recorded_steps(directory))
+            return act(*arguments, **named)
+
+        patch.setattr(owner, name, read_and_act)
+
+    with monkeypatch.context() as patch:
+        watch(patch, os, "replace")
+        watch(patch, shutil, "rmtree")
+        watch(patch, Path, "mkdir")
+        if kept:
+            watch(patch, Path, "unlink")
+        assert rewrite_table(directory, "metrics", new) == kept
+
+    assert len(readings) == (5 if kept else 1)
+    assert all(steps in (list(range(8)), list(range(kept))) for steps in readings)
+    resumed = open_record(directory, keep_rows={"metrics": kept})
+    assert len(resumed.read("metrics").get("step", [])) == kept
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1"])
+@pytest.mark.usefixtures("flush_always")
+def test_a_record_that_has_lost_rows_does_not_end_as_if_it_were_whole(tmp_path, content):
+    run_record = open_record(tmp_path)
+    run_record.add(*make_rows(0, 4))
+    run_record.add(*make_rows(4, 4))
+    part = tmp_path / "metrics.parts" / "000000.parquet"
+    part.unlink()
+    if content is not None:
+        part.write_bytes(content)
+
+    with pytest.raises(CorruptTable, match="metrics.parts"):
+        run_record.close(status="done")
+
+    assert Run(tmp_path).info["status"] == "running"
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="Function not implemented") as raised:
+        Lock(tmp_path)
+    line = explain_system_error(raised.value)
+    assert line is not None
+    assert line.startswith(f"{tmp_path} cannot be written: Function not implemented; choose a dir")
 
 
 def test_a_process_that_does_not_write_the_run_writes_nothing(tmp_path, monkeypatch):

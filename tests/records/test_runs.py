@@ -1,8 +1,11 @@
 """Reading run directories back, and the numbers that queries take from them."""
 
 import contextlib
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -52,6 +55,42 @@ def test_a_run_reads_the_same_finished_and_not(tmp_path, layers, closed):
     assert run.profiles["step"].tolist() == [0, 3]
     assert np.array_equal(run.profiles["signal_grad"], signal)
     assert run.profiles["grad_norm"].shape == (2, layers)
+
+
+@pytest.mark.parametrize("num_read", [0, 1])
+def test_a_run_that_ends_while_it_is_read_is_read_whole(tmp_path, monkeypatch, num_read):
+    """Its part files disappear before they are read, or between two of them."""
+    make_run(tmp_path / "whole")
+    directory = tmp_path / "run"
+    make_run(directory, closed=False)
+    open_file = pq.ParquetFile
+    calls = []
+
+    def read_while_the_run_ends(file):
+        if len(calls) == num_read:
+            shutil.copy(tmp_path / "whole" / "metrics.parquet", directory)
+            shutil.rmtree(directory / "metrics.parts")
+        calls.append(file)
+        return open_file(file)
+
+    monkeypatch.setattr(pq, "ParquetFile", read_while_the_run_ends)
+    assert Run(directory).metrics["step"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_that_ends_while_its_part_files_are_listed_is_read_whole(tmp_path, monkeypatch):
+    make_run(tmp_path / "whole")
+    directory = tmp_path / "run"
+    make_run(directory, closed=False)
+    glob = Path.glob
+
+    def glob_while_the_run_ends(folder, pattern):
+        shutil.copy(tmp_path / "whole" / "metrics.parquet", directory)
+        (directory / "metrics.parts" / "000000.parquet").unlink()
+        return glob(folder, pattern)
+
+    run = Run(directory)
+    monkeypatch.setattr(Path, "glob", glob_while_the_run_ends)
+    assert run.metrics["step"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_that_measured_nothing_says_so(tmp_path):

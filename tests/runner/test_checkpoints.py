@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from research.records.runs import Run
 from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
 from research.runner.run_writer import RunWriter
 from research.training import checkpoint
-from research.training.checkpoint import Checkpoints, CheckpointWriter
+from research.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter
 
 SMALL = [
     "model.depth=2",
@@ -338,8 +339,10 @@ DAMAGES = [*FAST_DAMAGES, *(pytest.param(each, marks=pytest.mark.slow) for each 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
-    train, interrupted_and_whole, tmp_path, damage
+    train, interrupted_and_whole, tmp_path, damage, monkeypatch
 ):
+    reports = []  # of exceptions on threads
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
     interrupted, whole = interrupted_and_whole
     place = interrupted.directory.parents[2]
     shutil.copytree(place, tmp_path / "cut")
@@ -352,6 +355,7 @@ def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
     assert line.startswith("fathom: ")
     for text in ("resumes", "Traceback", "WARNING"):
         assert text not in result.err
+    assert reports == []
     assert "resumed" not in again[0].info
     assert_same(again[0], whole)
 
@@ -431,3 +435,30 @@ def test_notes_that_are_missing_are_refused(name):
 def test_notes_of_another_step_are_refused():
     with pytest.raises(InvalidNotes, match="step 8"):
         CheckpointNotes.from_json(NOTES, 8)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_after_a_severe_finding_the_checkpoint_before_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (5, 9, 12, 20):
+        checkpoints.write(Checkpoint(step, {"weights": np.ones(2)}, {}))
+        checkpoints.is_suspect = step >= 9  # seen after the checkpoint of step 9
+    assert names_in(tmp_path / "replay") == ["9"]
+    assert names_in(tmp_path / "checkpoints") == ["20"]
+    checkpoints.keep_for_replay()
+    assert names_in(tmp_path / "replay") == ["9"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_a_run_with_a_severe_finding_leaves_a_checkpoint_for_replay(train, fathom, activation):
+    words = [f"activation={activation}", "model.depth=12", "diagnose.every=1e-9"]
+    runs, _ = train("one", *words, "checkpoint.keep=false")
+    run = runs[0]
+    is_severe = run.info["verdict"]["kind"] != "healthy"
+    assert is_severe == (activation == "sigmoid")
+    assert (run.directory / "replay").exists() == is_severe
+    assert not (run.directory / "checkpoints").exists()

@@ -69,11 +69,10 @@ def test_a_running_run_shows_its_verdict(trained, monkeypatch):
 
         return list(Path("outputs").glob("*/*/run.json"))
 
-    monkeypatch.setattr("research.runner.judging.SECONDS_BETWEEN_VERDICTS", 0.0)
     monkeypatch.setattr("research.runner.judging.LARGEST_SHARE_OF_TIME", 1e9)
     monkeypatch.setattr(Progress, "step", show_and_read)
 
-    trained(*VANISHING, "train.steps=60")
+    trained(*VANISHING, "train.steps=60", "diagnose.every=1e-9")
 
     during = [(note, info) for note, (info,) in seen if info["status"] == "running"]
     assert any(note == "vanishing" for note, _ in during)
@@ -84,7 +83,7 @@ def test_a_running_run_shows_its_verdict(trained, monkeypatch):
 
 def test_verdicts_on_running_runs_take_at_most_a_hundredth_of_the_time():
     now = [0.0]
-    clock = VerdictClock(group_size=10, clock=lambda: now[0])
+    clock = VerdictClock(group_size=10, every=5.0, clock=lambda: now[0])
     spent = 0.0
     while now[0] < 1000:
         now[0] += 0.5
@@ -93,6 +92,10 @@ def test_verdicts_on_running_runs_take_at_most_a_hundredth_of_the_time():
                 now[0] += 0.02
             spent += 10 * 0.02
     assert 0 < spent / now[0] <= 0.0102
+
+
+def test_without_an_interval_no_running_run_is_judged():
+    assert not VerdictClock(group_size=1, every=None).is_due
 
 
 def test_the_progress_counts_verdicts_that_are_not_healthy():

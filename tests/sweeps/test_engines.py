@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from research.config.schema import Config
+from research.records.record import Lock
 from research.records.runs import Run
 from research.runner.run_spec import RunSpec
 from research.sweeps.engines import (
@@ -172,23 +173,29 @@ def test_the_failure_of_a_killed_task_is_recorded(workplace):
     running = workplace / "running"
     finished = workplace / "finished"
     absent = workplace / "absent"
+    elsewhere = workplace / "elsewhere"  # another command trains this run
     write_status(running, "running")
     write_status(finished, "done")
+    write_status(elsewhere, "running")
+    lock = Lock(elsewhere)
     task = GroupTask(
         run_specs=[
             RunSpec(Config(), running),
             RunSpec(Config(), finished),
             RunSpec(Config(), absent),
+            RunSpec(Config(), elsewhere),
         ],
         map_mode="auto",
         devices=1,
         working_dir=workplace,
     )
     results = task.record_failure(RuntimeError("gone"))
-    assert len(results) == 3
+    lock.release()
+    assert len(results) == 4
     for result in results:
         assert result["status"] == "failed"
         assert "killed or lost: RuntimeError: gone" in str(result["error"])
     assert read_info(running)["status"] == "failed"
     assert "gone" in read_info(running)["error"]
     assert read_info(finished)["status"] == "done"
+    assert read_info(elsewhere)["status"] == "running"

@@ -1,10 +1,13 @@
 """``research.Monitor`` records a loop as Fathom records its own runs."""
 
+import errno
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import research
@@ -94,6 +97,67 @@ def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
     assert run.info["resumed"] == [3]
     np.testing.assert_array_equal(run.metrics["step"], range(6))
     np.testing.assert_array_equal(run.profiles["step"], range(6))
+
+
+def read_files(directory):
+    return {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("no memory"), KeyboardInterrupt()])
+def test_a_loop_that_resumes_and_logs_nothing_leaves_the_record_as_it_is(directory, error):
+    """It had nothing left to do, or failed before its first step."""
+    with research.Monitor(directory, WATCH) as monitor:
+        train(monitor, 4)
+    before = read_files(directory)
+
+    monitor = research.Monitor(directory, WATCH, resume=True)
+    monitor.close(error)
+
+    assert read_files(directory) == before
+    with research.Monitor(directory, WATCH, resume=True) as monitor:
+        train(monitor, 5, start=4)
+    np.testing.assert_array_equal(Run(directory).metrics["step"], range(5))
+
+
+def test_a_loop_that_is_killed_after_it_has_resumed_keeps_the_earlier_rows(directory, tmp_path):
+    with research.Monitor(directory, WATCH) as monitor:
+        train(monitor, 4)
+
+    monitor = research.Monitor(directory, WATCH, resume=True)
+    monitor.log(3, loss=1.0)
+    left_by_a_kill = shutil.copytree(directory, tmp_path / "killed")
+    monitor.close()
+
+    run = Run(left_by_a_kill)
+    np.testing.assert_array_equal(run.metrics["step"], range(3))
+    np.testing.assert_array_equal(run.profiles["step"], range(3))
+    np.testing.assert_array_equal(Run(directory).metrics["step"], range(4))
+
+
+def test_a_damaged_record_is_not_resumed(directory):
+    with research.Monitor(directory, WATCH) as monitor:
+        train(monitor, 2)
+    (directory / "run.json").write_text("{")
+
+    with pytest.raises(ValueError, match="is damaged"):
+        research.Monitor(directory, WATCH, resume=True)
+
+    np.testing.assert_array_equal(Run(directory).metrics["step"], range(2))
+
+
+def test_a_loop_whose_disk_is_full_has_failed(directory, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monitor = research.Monitor(directory, WATCH)
+    train(monitor, 3)
+    monkeypatch.setattr(pq, "write_table", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        monitor.close()
+
+    run = Run(directory)
+    assert run.status == "failed"
+    assert "No space left" in run.info["error"]
 
 
 def test_a_loop_that_diverges_or_fails_says_so(directory):

@@ -114,6 +114,26 @@ def test_arguments_that_do_not_exist(argnums, error, message):
         step(PARAMS, BATCH)
 
 
+def test_a_selection_of_another_type():
+    with pytest.raises(TypeError, match="select must be 'auto', 'all', a glob.*got 3"):
+        names(research.watch(3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda loss: (loss, 3), "one number, got a tuple: has_aux=True"),
+        (lambda loss: loss * jnp.ones(3), r"one number, got float32\[3\]"),
+    ],
+)
+def test_a_loss_that_is_not_one_number(change, message):
+    def loss(params, batch):
+        return change(networks.scanned_loss(params, batch))
+
+    with pytest.raises(TypeError, match=message):
+        research.watch().layers(loss, PARAMS, BATCH)
+
+
 def test_parameters_that_are_no_numbers():
     with pytest.raises(TypeError, match="kernel must hold floating-point arrays"):
         research.watch().layers(lambda params: 0.0, {"kernel": jnp.arange(3)})

@@ -7,7 +7,9 @@ The variables ``WANDB_PROJECT`` and ``WANDB_ENTITY`` count where the setting has
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from research.config.options import Tracker
 from research.records.runs import JsonObject
@@ -16,6 +18,35 @@ MAX_LENGTH = 128  # W&B's server refuses longer names of groups and runs
 MAX_TAG_LENGTH = 64
 HASH_LENGTH = 8
 VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY"}
+
+
+FOLDER = re.compile(r"(offline-)?run-\d{8}_\d{6}-(.+)")
+
+
+def find_run_id(folder_name: str) -> str:
+    """The id of the run that a folder of W&B holds, by its name; empty for any other folder.
+
+    >>> find_run_id("offline-run-20261127_113155-85bea893466b")
+    '85bea893466b'
+    """
+    named = FOLDER.fullmatch(folder_name)
+    return named.group(2) if named else ""
+
+
+def find_folders(
+    place: Path,
+    run_id: str,
+    pattern: str = "*run-*",
+) -> list[Path]:
+    """The folders of a run, whatever signs its id has.
+
+    Args:
+        place: the folder ``wandb`` in which the folders of runs lie.
+        run_id: the W&B id.
+        pattern: what the names of the folders are like.
+    """
+    folders = sorted(place.glob(pattern))
+    return [folder for folder in folders if run_id and find_run_id(folder.name) == run_id]
 
 
 def with_environment(settings: JsonObject) -> JsonObject:

@@ -83,6 +83,7 @@ class OfflineRun:
             config: the configuration that W&B shows.
         """
         self._started_at = time.time()
+        self._monotonic_start = time.monotonic()
         self._id = identity["id"]
         self.directory = _create_folder(root, self._id, self._started_at)
         self._files = self.directory / "files"
@@ -159,9 +160,9 @@ class OfflineRun:
             values: JsonObject = {}
             for key, value in row.items():
                 values[key] = self._keep(key, value) if isinstance(value, Media) else value
-            now = time.time()
-            values["_timestamp"] = now
-            values["_runtime"] = now - self._started_at
+            runtime = self._runtime()
+            values["_timestamp"] = self._started_at + runtime
+            values["_runtime"] = runtime
             values["_step"] = self._num_rows
             step = encode_bytes(HISTORY_STEP, encode_integer(1, self._num_rows))
             self._log.add("history", encode_row(values) + step)
@@ -202,10 +203,14 @@ class OfflineRun:
             seconds: how long a server may take; there is none.
         """
         del seconds
-        runtime = int(time.time() - self._started_at)
+        runtime = int(self._runtime())
         self._log.add("summary", encode_row({"_wandb": {"runtime": runtime}, "_runtime": runtime}))
         self._log.add("exit", _encode_exit(exit_code, runtime))
         self._log.close()
+
+    def _runtime(self) -> float:
+        """The seconds since the start. They never decrease, unlike those of the machine's clock."""
+        return time.monotonic() - self._monotonic_start
 
 
 def _encode_exit(exit_code: int, runtime: int) -> bytes:

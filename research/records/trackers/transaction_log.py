@@ -140,8 +140,11 @@ def encode_bytes(field: int, content: bytes) -> bytes:
 
 
 def encode_text(field: int, text: str) -> bytes:
-    """A field that is text; empty text is left out, as it is the default."""
-    return encode_bytes(field, text.encode()) if text else b""
+    """A field that is text; empty text is left out, as it is the default.
+
+    Bytes of a path that are no text become escape sequences.
+    """
+    return encode_bytes(field, text.encode(errors="backslashreplace")) if text else b""
 
 
 def encode_settings(values: Mapping[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from research.gauges.table import GAUGES, GRAD_NORM, METRICS, SIGNAL_GRAD
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import TrackerReports
 from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
-from research.records.trackers.identity import all_tags, job_type
+from research.records.trackers.identity import all_tags, find_folders, job_type
 from research.records.trackers.layers import (
     TRACKED_PROFILES,
     diagnostic_row,
@@ -437,8 +437,9 @@ def verify_upload(pending: JsonObject, num_rows: int) -> None:
 def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
     """Marks the offline folders of a run as ``wandb sync`` does, so that it is not sent again."""
     folder = wandb_directory(settings) / "wandb"
-    for file in folder.glob(f"offline-run-*-{run_id}/*.wandb"):
-        file.with_suffix(".wandb.synced").touch()
+    for offline_run in find_folders(folder, run_id, "offline-run-*"):
+        for file in offline_run.glob("*.wandb"):
+            file.with_suffix(".wandb.synced").touch()
 
 
 def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:

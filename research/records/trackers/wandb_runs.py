@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from research.records.runs import JsonObject
 from research.records.trackers.background import Unresponsive, call_within
+from research.records.trackers.identity import find_folders
 from research.records.trackers.media import Media
 from research.records.trackers.offline import OfflineRun
 from research.records.trackers.server import ServerError, import_wandb, server_address
@@ -233,7 +234,7 @@ def _remove_earlier_attempts(directory: Path, run_id: str) -> int:
         How many steps were uploaded.
     """
     num_uploaded_rows = 0
-    for attempt in (directory / "wandb").glob(f"*run-*-{run_id}"):
+    for attempt in find_folders(directory / "wandb", run_id):
         is_uploaded = any(attempt.glob("*.synced"))
         if is_uploaded:
             num_uploaded_rows = max(num_uploaded_rows, _count_steps(attempt))
