@@ -76,12 +76,18 @@ class FathomSweeper(BasicSweeper):
         from research.runner.run_spec import read_ended
         from research.sweeps.jobs import expand_jobs, find_unique_jobs
         from research.sweeps.placement import place_jobs
+        from research.sweeps.wandb_sweep import with_ends_of_ranges
 
         assert self.config is not None
-        jobs = expand_jobs(self.params or {}, self.arms, arguments, self.composer)
+        wandb_sweep = self.session.wandb_sweep
+        checked = with_ends_of_ranges(arguments) if wandb_sweep else arguments
+        jobs = expand_jobs(self.params or {}, self.arms, checked, self.composer)
         jobs = place_jobs(jobs, self.composer, self.config)
         run_specs = [self.composer.make_run_spec(self.config, job) for job in jobs]
         numbers = find_unique_jobs(jobs, run_specs)
+        if wandb_sweep:
+            self._write_wandb_sweep(arguments, run_specs[0].config)
+            raise SweepEnded(0)
         results: dict[int, Result] = {}
         missing = []
         for number in numbers:
@@ -109,6 +115,26 @@ class FathomSweeper(BasicSweeper):
             num_finished_before=len(numbers) - len(missing),
         )
         raise SweepEnded(exit_code)
+
+    def _write_wandb_sweep(self, arguments: list[str], config: Any) -> None:
+        """Writes the configuration of a W&B sweep instead of training.
+
+        Raises:
+            ValueError: W&B cannot run such a sweep.
+        """
+        from research.sweeps.jobs import parse_grids
+        from research.sweeps.wandb_sweep import write_sweep
+
+        grids = parse_grids(self.params or {}, self.arms, arguments, self.composer)
+        if len(grids) > 1:
+            names = ", ".join(self.arms)
+            raise ValueError(f"a W&B sweep has one grid, and this experiment has several ({names})")
+        assert self.config is not None
+        described = self.session.wandb_sweep.describe(grids[0], config)
+        file = write_sweep(described, Path(self.config.hydra.sweep.dir))
+        settings = ", ".join(described["parameters"])
+        print(f"{file}: a W&B sweep over {settings} ({described['method']})")
+        print(f"next: wandb sweep {file}, then wandb agent with the name that it prints")
 
     def launch_jobs(self, jobs: list[list[str]]) -> list[Result]:
         """Has the launcher train the jobs and returns the result of each."""

@@ -5,7 +5,8 @@ The rooms of the package import downwards only: ``cli`` and ``benchmark`` on top
 ``reproduce``, ``sweeps``, ``runner`` and ``reporting``, then ``training``, ``diagnosis``,
 ``models``, ``records`` and ``data``, and at the bottom ``gauges``, ``theory``, ``parallel`` and
 ``config``. ``interface`` holds ``load``, ``train`` and ``sweep``, for notebooks and scripts.
-``watching`` measures other people's models; ``watch``, ``Monitor`` and ``tap`` are its interface.
+``watching`` measures other people's models; ``watch``, ``Monitor``, ``tap`` and ``preflight`` are
+its interface.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from research.interface.training import train as train
     from research.watching.marks import tap as tap
     from research.watching.monitor import Monitor as Monitor
+    from research.watching.preflight import preflight as preflight
     from research.watching.watch import watch as watch
 
 __version__ = "0.2.0"
@@ -26,6 +28,7 @@ _MODULES = {
     "sweep": "research.interface.training",
     "watch": "research.watching.watch",
     "tap": "research.watching.marks",
+    "preflight": "research.watching.preflight",
     "Monitor": "research.watching.monitor",
 }
 

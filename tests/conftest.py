@@ -109,6 +109,7 @@ def _caches(tmp_path_factory):
         for name in ("XDG_CACHE_HOME", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
             patch.setenv(name, str(place / name.lower()))
         patch.setenv("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or str(place / "tfds"))
+        patch.setenv("TRACKIO_DIR", str(place / "trackio"))  # trackio has one for each process
         patch.setenv("WANDB_MODE", "offline")
         for name in ("WANDB_DIR", "WANDB_API_KEY", "WANDB_BASE_URL", "HYDRA_FULL_ERROR"):
             patch.delenv(name, raising=False)

@@ -105,13 +105,13 @@ def compose_training(line: CommandLine) -> DictConfig:
 def _is_override(word: str) -> bool:
     """Whether Hydra takes the word as a setting. Optuna's sweeper need not be installed."""
     is_optuna = word.startswith(("hydra/sweeper=optuna", "hydra.sweeper."))
-    return "=" in word and not is_optuna
+    return "=" in word and not is_optuna and not word.startswith("-")
 
 
 def _first_value(word: str) -> str:
     """The setting of the first job of a sweep."""
     path, _, value = word.partition("=")
-    inside_call = re.fullmatch(r"(?:range|interval)\(([^,]+),.*\)", value)
+    inside_call = re.fullmatch(r"(?:tag\(\w+,)?(?:range|interval)\(([^,]+),.*\)", value)
     if inside_call:
         return f"{path}={inside_call.group(1)}"
     if value.startswith("["):

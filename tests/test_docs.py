@@ -40,7 +40,7 @@ BENCHMARK_ROWS = {*ROWS, *make_rows(FULL)}
 READING = (["fathom", "show"], ["fathom", "runs"], ["fathom", "table"])
 DRAWING = ("plot", "table", "compare")
 OWN_RUNS = "docs/guides/own-runs.md"
-SLOW_PAGES = ("docs/guides/watch.md",)  # whose Python compiles for a while
+SLOW_PAGES = ("docs/guides/watch.md", "docs/guides/predict.md")  # whose Python compiles for a while
 SMALL = ["train.steps=1", "model.width=8", "tracker=none"]
 
 

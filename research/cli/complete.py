@@ -95,6 +95,8 @@ def _offer(words: Sequence[str], current: str) -> Iterator[Candidate]:
         return
     if current.startswith("-"):
         yield from _offer_options(command)
+    elif command == "predict":
+        yield from _offer_overrides(current)
     elif command in NAMES:
         yield from _offer_experiments(command)
     elif command == "completion":

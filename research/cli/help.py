@@ -24,6 +24,9 @@ combination of the values that are separated by commas.
 
 Options of the command, most of which are Hydra's:
   -m, --multirun     train a sweep
+  --wandb-sweep      with -m: train nothing, and write the sweep for `wandb sweep`, whose server
+                     then chooses the values; =grid, =random or =bayes says how
+  --hyperband        with --wandb-sweep: W&B ends poor trials early, after 3 evaluations; =N
   --cfg job          print the configuration of the run and stop
   --info defaults    print which files the configuration is composed of and stop
   --hydra-help       list all options of Hydra

@@ -18,12 +18,14 @@ class Option(NamedTuple):
         help: what ``--help`` says of it.
         metavar: what stands for its value; empty for an option that is there or not.
         default: its value where it is left out; False for an option without a value.
+        short: a second spelling, such as ``-m``; empty for none.
     """
 
     name: str
     help: str
     metavar: str = ""
     default: str = ""
+    short: str = ""
 
 
 class Command(NamedTuple):
@@ -39,7 +41,15 @@ class Command(NamedTuple):
 # Control characters, ends of lines, and what Python makes of bytes that are no text.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 OPTIONS = ("--help", "-h", "--version")
-TRAIN_OPTIONS = ("-m", "--multirun", "--cfg", "--info", "--hydra-help")
+TRAIN_OPTIONS = (
+    "-m",
+    "--multirun",
+    "--cfg",
+    "--info",
+    "--hydra-help",
+    "--wandb-sweep",
+    "--hyperband",
+)
 
 
 JSON = Option("json", "print JSON, whose keys docs/guides/own-runs.md describes")
@@ -167,6 +177,20 @@ COMMANDS = {
         "RUN | FILTER… | last",
         "train what a run's findings advise, beside the unchanged run, and say what helps",
     ),
+    "predict": Command(
+        "[-m] [overrides] [--steps NUMBER]",
+        "before training: how likely a run is to train, and what decides it; records nothing",
+        options=(
+            Option("multirun", "predict a sweep, as fathom train -m trains it", short="-m"),
+            Option(
+                "steps",
+                "also train so many steps on one batch, which tells more (default: 0)",
+                "NUMBER",
+                "0",
+            ),
+            JSON,
+        ),
+    ),
     "replay": Command(
         "RUN | FILTER… | last [--to STEP] [--steps NUMBER] [--no-search]",
         "compute the steps at which a run went wrong again, and name quantity, layer, step and "
@@ -278,12 +302,14 @@ def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 
 
 def _add_option(subparser: argparse.ArgumentParser, option: Option) -> None:
-    flag = f"--{option.name}"
+    flags = [f"--{option.name}"]
+    if option.short:
+        flags.insert(0, option.short)
     if not option.metavar:
-        subparser.add_argument(flag, action="store_true", help=option.help)
+        subparser.add_argument(*flags, action="store_true", help=option.help)
         return
     subparser.add_argument(
-        flag,
+        *flags,
         metavar=option.metavar,
         default=option.default,
         help=option.help,

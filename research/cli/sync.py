@@ -351,7 +351,7 @@ def _send_record(directory: Path, _: Lock) -> None:
     """Brings W&B's server to what the tables of a run say, and tidies up after a killed run."""
     from research.diagnosis.steps import judge_steps
     from research.records.mirror import complete_mirror, keeps_checkpoints
-    from research.records.trackers.wandb import has_ended
+    from research.records.trackers.history import has_ended
     from research.runner.completion import remove_leftovers
 
     info = read_info(directory) or {}

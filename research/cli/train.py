@@ -25,6 +25,7 @@ from research.runner.run_spec import Objective, RunSpec, read_ended, record_dept
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 from research.sweeps.placement import place_single_run
+from research.sweeps.wandb_sweep import take_options
 
 _current_session: ContextVar[Session] = ContextVar("session")
 
@@ -144,7 +145,8 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     session.show_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     task = TrainTask(session)
     try:
-        words = prepare_arguments(arguments)
+        session.wandb_sweep, others = take_options(arguments)
+        words = prepare_arguments(others)
     except ValueError as error:
         refuse(error, session)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there

@@ -11,6 +11,7 @@ import yaml
 from research.config import schema
 from research.config.config_files import describe_yaml_error
 from research.config.fields import written
+from research.config.packages import EXTRA_OF_PACKAGE, describe_missing_package
 from research.config.suggestions import (
     SETTING_SYNONYMS,
     find_nearest,
@@ -21,11 +22,6 @@ from research.config.system_errors import explain_system_error
 from research.config.validation import choices_of, describe_valid_values
 
 EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
-EXTRA_PACKAGES = {  # the extra that installs each of them
-    "submitit": "cluster",
-    "ray": "ray",
-    "wandb_workspaces": "workspace",
-}
 
 
 class UsageError(SystemExit):
@@ -78,9 +74,8 @@ def explain(error: BaseException) -> str | None:
     if twice:
         path = twice.group(1) or twice.group(2)
         return f"{path} is set already; write {path}=… without + to change it"
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_PACKAGES:
-        extra = EXTRA_PACKAGES[error.name]
-        return f"{error.name} is not installed: pip install 'fathom-gradients[{extra}]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF_PACKAGE:
+        return describe_missing_package(error.name)
     if isinstance(error, HydraException | ValueError):
         return message
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:

@@ -22,7 +22,8 @@ class Setting:
         switch: zero or not zero is part of the compiled program.
         only_with: the setting has an effect only if these other fields of the same option have one
             of these values.
-        needs: the setting has an effect only if this other field of the same option is set.
+        needs: the setting has an effect only if one of these other fields of the same option is
+            set; empty: always.
     """
 
     meaning: str
@@ -31,14 +32,14 @@ class Setting:
     shared: bool = False
     switch: bool = False
     only_with: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
 
     def has_effect(self, option: Any) -> bool:
         """Whether the setting has an effect, given the other fields of ``option``."""
         for name, values in self.only_with.items():
             if getattr(option, name) not in values:
                 return False
-        return self.needs is None or is_set(getattr(option, self.needs))
+        return not self.needs or any(is_set(getattr(option, name)) for name in self.needs)
 
 
 def is_set(value: Any) -> bool:
@@ -55,7 +56,7 @@ def setting(
     shared: bool = False,
     switch: bool = False,
     only_with: dict[str, tuple[Any, ...]] | None = None,
-    needs: str | None = None,
+    needs: str | tuple[str, ...] = (),
     **bounds: float,
 ) -> Any:
     """A field of an option's dataclass.
@@ -67,10 +68,19 @@ def setting(
         shared: whether all runs of one group have the same value.
         switch: whether zero or not zero selects the compiled program.
         only_with: other fields of the option, and the values at which this one has an effect.
-        needs: another field of the option without which this one has no effect.
+        needs: another field of the option without which this one has no effect, or several of
+            which one must be set.
         **bounds: the range: ``gt``, ``ge``, ``lt``, ``le``.
     """
-    declared = Setting(meaning, bounds, traced, shared, switch, only_with or {}, needs)
+    declared = Setting(
+        meaning=meaning,
+        bounds=bounds,
+        traced=traced,
+        shared=shared,
+        switch=switch,
+        only_with=only_with or {},
+        needs=(needs,) if isinstance(needs, str) else needs,
+    )
     return field(default=default, metadata={"setting": declared})
 
 

@@ -736,15 +736,27 @@ class MeasureFull(MeasureNorms):
     exponents_every: int = setting(100, "Steps between histograms of exponents.", ge=1)
 
 
+LOCAL_TRACKER_NAMES = ("tensorboard", "trackio", "mlflow")
+TRACKER_NAMES = ("wandb", *LOCAL_TRACKER_NAMES)
+
+
 @dataclass(frozen=True)
 class Tracker:
     """Dashboards that mirror the record, besides the run directory."""
 
     wandb: bool = setting(False, "Whether runs are mirrored to Weights & Biases.")
+    tensorboard: bool = setting(
+        False, "Whether run directories hold event files, which TensorBoard shows."
+    )
+    trackio: bool = setting(False, "Whether runs are mirrored to trackio, on this machine.")
+    mlflow: bool = setting(
+        False, "Whether runs are mirrored to MLflow; the experiment is the study of the runs."
+    )
     dir: str = setting(
         "outputs",
-        "Directory of W&B's files; the environment variable WANDB_DIR takes precedence.",
-        needs="wandb",
+        "Directory of the dashboards' own files: wandb/, trackio/ and mlflow.db. The environment "
+        "variables WANDB_DIR, TRACKIO_DIR and MLFLOW_TRACKING_URI take precedence.",
+        needs=("wandb", "trackio", "mlflow"),
     )
     project: str = setting("fathom", "The W&B project.", needs="wandb")
     entity: str | None = setting(None, "The W&B entity.", needs="wandb")
@@ -752,13 +764,13 @@ class Tracker:
         TrackedLayers.spread,
         "Layers with values of their own, besides numbers that summarise all of them: spread: at "
         "most 16, with names that do not depend on the depth.",
-        needs="wandb",
+        needs=TRACKER_NAMES,
     )
     every: int = setting(
         10,
         "Steps between rows with values of single layers.",
         ge=1,
-        needs="wandb",
+        needs=TRACKER_NAMES,
         only_with={"layers": (TrackedLayers.spread, TrackedLayers.all)},
     )
     finish_timeout: float = setting(

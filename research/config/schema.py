@@ -247,7 +247,7 @@ def _has_effect(declared: Setting, values: Mapping[str, Any]) -> bool:
     for name, valid in declared.only_with.items():
         if values.get(name) not in [to_plain(value) for value in valid]:
             return False
-    return declared.needs is None or is_set(values.get(declared.needs))
+    return not declared.needs or any(is_set(values.get(name)) for name in declared.needs)
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,8 @@ SETTING_SYNONYMS: Mapping[str, str] = {  # paths of settings and groups; other w
     "precision.loss_scaling": "grad_scaler loss_scaler dynamic_loss_scale scaler",
     "measure.every": "measure_every log_grads_every",
     "tracker.wandb": "use_wandb log_wandb enable_wandb",
+    "tracker.tensorboard": "use_tensorboard tensorboard_dir log_tensorboard tb_dir",
+    "tracker.mlflow": "use_mlflow log_mlflow mlflow_tracking_uri",
     "tracker.project": "wandb_project project_name",
     "tracker.entity": "wandb_entity team",
     "tracker.every": "log_every log_interval log_every_n_steps logging_steps log_freq",

@@ -190,9 +190,11 @@ def _needed_values(group: str, declared: Setting) -> dict[str, str]:
     for other, values in declared.only_with.items():
         needed[other] = " or ".join(str(to_plain(value)) for value in values)
     if declared.needs:
-        default = schema.default_of(f"{group}.{declared.needs}")
+        first, *others = declared.needs
+        default = schema.default_of(f"{group}.{first}")
         example = "[…]" if isinstance(default, list) else "true"
-        needed[declared.needs] = "…" if default is None else example
+        value = "…" if default is None else example
+        needed[first] = " or ".join([value, *(f"{group}.{other}={value}" for other in others)])
     return needed
 
 

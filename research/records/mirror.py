@@ -16,18 +16,19 @@ from research.config.yaml_files import parse_yaml
 from research.records.record import read_info, write_json
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import JsonObject
-from research.records.trackers import ServiceUnresponsive
+from research.records.trackers import ServiceUnresponsive, Tracker, describe_error
 from research.records.trackers.background import Unresponsive, call_within
+from research.records.trackers.history import StepJudge, has_ended
 from research.records.trackers.identity import find_run_id
+from research.records.trackers.registry import make_local_trackers
 from research.records.trackers.wandb import (
     LOCAL,
     PENDING,
     UPLOADED,
-    StepJudge,
     WandbTracker,
     ask_for_upload,
+    check_surplus,
     count_rows,
-    has_ended,
     make_tags,
     mark_as_uploaded,
 )
@@ -98,6 +99,8 @@ def complete_mirror(
     num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
         uploaded = ask_for_upload(pending)
+        if uploaded and has_ended(info):
+            check_surplus(pending, uploaded, num_rows)
         if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
             _write_state(directory, info, pending | {"state": UPLOADED}, settings)
             return UPLOADED
@@ -122,15 +125,55 @@ def complete_mirror(
     return state["state"]
 
 
+def complete_local_trackers(
+    directory: Path,
+    settings: JsonObject,
+    judge: StepJudge | None = None,
+) -> dict[str, str]:
+    """Records a run for the dashboards on this machine that may lack something of it.
+
+    The caller holds the lock of the run.
+
+    Args:
+        directory: the run directory.
+        settings: the ``tracker`` settings, which say which dashboards are wanted.
+        judge: judges single steps.
+
+    Returns:
+        For each dashboard that was tried, what went wrong; empty if nothing did.
+
+    Raises:
+        CorruptTable: a table cannot be read.
+        ValueError: the configuration of the run cannot be read.
+    """
+    info = read_info(directory) or {}
+    rows = read_rows(directory)
+    config = _read_config(directory) | {"tracker": settings}
+    outcomes = {}
+    for tracker in make_local_trackers(directory, info["id"], config, judge):
+        mirrored = dict(info.get("mirrored") or {})
+        if mirrored.get(tracker.name, {}).get("state") == LOCAL:
+            continue
+        outcomes[tracker.title] = ""
+        try:
+            _, mirrored[tracker.name] = _mirror_rows(tracker, rows, _describe_end(info))
+        except Exception as error:  # the failure of a dashboard must never end a command
+            outcomes[tracker.title] = describe_error(error)
+        else:
+            info = info | {"mirrored": mirrored}
+            write_json(directory / "run.json", info)
+    return outcomes
+
+
 def _mirror_rows(
-    tracker: WandbTracker,
+    tracker: Tracker,
     rows: RecordedRows,
     info: JsonObject,
 ) -> tuple[JsonObject, JsonObject]:
     """Sends the rows of a run; returns entries for ``run.json`` and the new state.
 
     Raises:
-        ServiceUnresponsive: W&B's own process has stopped working.
+        ServiceUnresponsive: the dashboard's own process has stopped working.
     """
     try:
         changes = call_within(tracker.patience, tracker.start)
@@ -140,7 +183,7 @@ def _mirror_rows(
             call_within(tracker.patience, log)
         return changes, call_within(tracker.patience, partial(tracker.finish, info))
     except Unresponsive:
-        raise ServiceUnresponsive("W&B's own process does not answer any more") from None
+        raise ServiceUnresponsive("its own process does not answer any more") from None
 
 
 def _read_config(directory: Path) -> JsonObject:

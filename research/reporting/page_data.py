@@ -274,21 +274,21 @@ def _thin_curve(
     values: np.ndarray,
     points: int,
 ) -> dict[str, Any]:
-    """A curve as means over windows of about the same length.
+    """A curve as means over windows of the same length; the last one may be shorter.
 
     Args:
         steps: where the values were measured [S].
         values: the finite values [S].
         points: the largest number of windows.
     """
-    num_windows = min(points, len(values))
-    windows = np.array_split(np.arange(len(values)), num_windows)
-    starts = [window[0] for window in windows]
-    lasts = [window[-1] for window in windows]
+    count = len(values)
+    length = math.ceil(count / points)
+    starts = np.arange(0, count, length)
+    ends = np.append(starts[1:], count)
     sums = np.add.reduceat(values, starts)
-    means = sums / np.diff([*starts, len(values)])
+    means = sums / (ends - starts)
     return {
-        "x": steps[lasts].astype(int).tolist(),
+        "x": steps[ends - 1].astype(int).tolist(),
         "y": [_rounded(mean, DIGITS) for mean in means.tolist()],
     }
 

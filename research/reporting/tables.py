@@ -104,9 +104,9 @@ def print_run(info: Mapping[str, Any]) -> None:
     )
     stopped = info.get("stopped")
     if stopped:
-        out.print(
-            f"stopped after step {stopped['step']}, because diagnose.stop has {stopped['kind']}"
-        )
+        by = stopped.get("by")
+        reason = f"as {by} asked" if by else f"because diagnose.stop has {stopped['kind']}"
+        out.print(f"stopped after step {stopped['step']}, {reason}")
     verdict = info.get("verdict")
     if verdict:
         title, _, explanation = verdict["sentence"].partition(":")

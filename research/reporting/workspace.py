@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.config.naming import NOT_IN_RUN_NAME
 from research.records.mirror import wandb_state
 from research.records.runs import JsonObject, Run
 from research.records.trackers.views import ENTITY, view_name
+from research.reporting.varied_settings import varied_settings
 
 STEP = "train/step"
-SEED = "seed"
 RESULTS = ("eval_accuracy", "eval_loss", "train_loss")  # the first one that the runs have
 LAYER_PATTERN = "^grad_norm_layers/.*"
-NOT_GROUPED = (*NOT_IN_RUN_NAME, SEED)
 MAX_GROUPED = 4  # W&B nests groups, so more of them hide the runs
 MAX_TITLE = 128
 PANEL_ID = "__id__"
@@ -36,7 +34,8 @@ class Study:
         group: the W&B group of its runs.
         project: their W&B project.
         entity: their W&B entity; None for the user's default.
-        varied: the settings that differ between the runs, besides the seed.
+        varied: the settings by which the runs are told apart, besides the seed; the most telling
+            ones first.
         result: the final number that matters most, as in ``run.json``.
         claims: the content of ``claims.json``; empty for a study that is no experiment.
     """
@@ -72,21 +71,10 @@ def describe_study(directory: Path, runs: Sequence[Run]) -> Study:
         group=first["run"].get("group") or directory.name,
         project=first.get("project") or "fathom",
         entity=first.get("entity"),
-        varied=_varied_settings(runs),
+        varied=tuple(varied_settings(runs)),
         result=_main_result(runs),
         claims=_read_claims(directory),
     )
-
-
-def _varied_settings(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The settings that differ between runs, those with the fewest values first."""
-    values: dict[str, set[str]] = {}
-    for run in runs:
-        for path, value in run.config.items():
-            if path.partition(".")[0] not in NOT_GROUPED:
-                values.setdefault(path, set()).add(repr(value))
-    varied = [path for path, different in values.items() if len(different) > 1]
-    return tuple(sorted(varied, key=lambda path: (len(values[path]), path)))
 
 
 def _main_result(runs: Sequence[Run]) -> str:

@@ -1,9 +1,12 @@
 """Completes what a killed process left of a run whose training has ended. Does not import jax."""
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
 
+from research.config.fields import to_plain
+from research.config.options import LOCAL_TRACKER_NAMES, Tracker
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, JsonObject
 from research.runner.run_spec import RunSpec
 
@@ -24,8 +27,11 @@ def complete_ended_run(run_spec: RunSpec, info: JsonObject) -> None:
     keep_checkpoints = run_spec.config.checkpoint.keep
     from research.records.record import Lock, RunLocked, read_info
 
-    must_mirror = run_spec.config.tracker.wandb and _is_pending(directory, info)
-    if not must_mirror and not find_leftovers(directory, keep_checkpoints=keep_checkpoints):
+    trackers = run_spec.config.tracker
+    must_mirror = trackers.wandb and _is_pending(directory, info)
+    must_record = _lacks_local_tracker(trackers, info)
+    has_leftovers = bool(find_leftovers(directory, keep_checkpoints=keep_checkpoints))
+    if not (must_mirror or must_record or has_leftovers):
         return
     try:
         lock = Lock(directory)
@@ -36,8 +42,37 @@ def complete_ended_run(run_spec: RunSpec, info: JsonObject) -> None:
         info = read_info(directory) or {}
         if must_mirror and _is_pending(directory, info):
             _complete_mirror(directory)
+        if must_record:
+            _complete_local_trackers(directory, trackers)
     finally:
         lock.release()
+
+
+def _lacks_local_tracker(trackers: Tracker, info: JsonObject) -> bool:
+    """Whether a dashboard on this machine is switched on and may lack something of the run."""
+    mirrored = info.get("mirrored")
+    for name in LOCAL_TRACKER_NAMES:
+        state = mirrored.get(name) if isinstance(mirrored, dict) else None
+        is_complete = isinstance(state, dict) and state.get("state") == "local"
+        if getattr(trackers, name) and not is_complete:
+            return True
+    return False
+
+
+def _complete_local_trackers(directory: Path, trackers: Tracker) -> None:
+    from research.diagnosis.steps import judge_steps
+    from research.records.mirror import complete_local_trackers
+
+    settings = {name: to_plain(value) for name, value in dataclasses.asdict(trackers).items()}
+    try:
+        outcomes = complete_local_trackers(directory, settings, judge=judge_steps)
+    except (ValueError, OSError) as error:
+        outcomes = {"its trackers": str(error)}
+    for title, failure in outcomes.items():
+        what = f"{directory.name} is complete in {title} now"
+        if failure:
+            what = f"{title} lacks rows of {directory.name} ({failure})"
+        print(f"fathom: {what}", file=sys.stderr)
 
 
 def _is_pending(directory: Path, info: JsonObject) -> bool:

@@ -147,9 +147,15 @@ class RunGroup:
                 self._release_runs()
         except KeyboardInterrupt:
             is_interrupted = True
-        if is_interrupted:
+        if is_interrupted and not self._was_stopped:
             raise RunsInterrupted(self._describe_interruption()) from None
-        return isinstance(error, Exception)
+        return isinstance(error, Exception) or is_interrupted
+
+    @property
+    def _was_stopped(self) -> bool:
+        """Whether the signal came from dashboards, which have ended every run of the group."""
+        stopped = [result.get("stopped") or {} for result in self.results]
+        return any("by" in each for each in stopped) and all(stopped)
 
     def _describe_interruption(self) -> str:
         """What became of the runs that were interrupted, to follow the word ``interrupted``."""
@@ -318,7 +324,7 @@ class RunGroup:
                     raise
                 self._close_run(writer, error)
             else:
-                if writer.diverged or writer.stopped:
+                if writer.has_ended:
                     self._close_run(writer)
 
     def _close_run(self, writer: RunWriter, error: BaseException | None = None) -> None:
@@ -332,6 +338,9 @@ class RunGroup:
                 writer.close(error)
         except Exception as closing_error:
             error = error or closing_error
+        else:
+            if writer.stopped_by and isinstance(error, KeyboardInterrupt):
+                error = None  # the signal came from the dashboard that ended the run
         self._update_result(writer, error)
 
     def _update_result(self, writer: RunWriter, error: BaseException | None) -> None:

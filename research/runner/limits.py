@@ -4,8 +4,9 @@ import contextlib
 import resource
 import sys
 
-# The lock and the tables of the record, and W&B's connection. W&B's own process opens three more.
-FILES_PER_RUN = 4
+# The lock and the tables of the record, W&B's connection and TensorBoard's file. W&B's own process
+# opens three more.
+FILES_PER_RUN = 5
 OTHER_FILES = 128  # of the interpreter, the data and the compilers
 UNLIMITED_FILES = 2**20  # what to ask for where the system sets no limit
 

@@ -13,6 +13,7 @@ from research.config.family import has_family, to_family
 from research.config.fields import to_plain
 from research.config.layer_formats import PATH as LAYERS_PATH
 from research.config.layer_formats import kinds_in
+from research.config.packages import check_trackers
 from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
@@ -52,6 +53,7 @@ def to_checked_config(composed: Any) -> Config:
 
     config = choose_depth(to_config(composed))
     check_data(config)
+    check_trackers(config.tracker)
     return config
 
 

@@ -23,8 +23,8 @@ from research.parallel.processes import is_primary
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
 from research.records.table_writer import CorruptTable
-from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports, identity
-from research.records.trackers.wandb import WandbTracker, is_disabled
+from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports
+from research.records.trackers.registry import make_trackers
 from research.runner.checkpoint_notes import CheckpointNotes
 from research.runner.judging import RunJudge, VerdictClock, find_nonfinite
 from research.runner.provenance import git_commit, package_versions
@@ -53,6 +53,7 @@ class RunWriter:
         diverged: where the first number that is not finite is; None until then. Its layer is None
             at a step that is not measured.
         stopped: the finding that ended the run early; None until then.
+        stopped_by: the tracker whose dashboard ended the run early; None until then.
         verdict: the last verdict on the running run; None until there is one.
         index: the place of the run in its group.
         layers: the layers N of its network.
@@ -84,6 +85,7 @@ class RunWriter:
         self.checkpoints = Checkpoints(run_spec.directory)
         self.diverged: Divergence | None = None
         self.stopped: Finding | None = None
+        self.stopped_by: str | None = None
         self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
         self._judge = RunJudge(self.config, setup, self.layers)
@@ -93,7 +95,13 @@ class RunWriter:
         info["group_size"] = group_size
         trackers: list[Tracker] = []
         if is_primary():
-            trackers = _make_trackers(run_spec, reports)
+            trackers = make_trackers(
+                run_spec.directory,
+                run_spec.identity,
+                to_dict(self.config),
+                reports=reports,
+                judge=judge_steps,
+            )
             info |= _pending_mirrors(trackers)
             opened = open_run(run_spec, setup, info)
         else:
@@ -198,6 +206,15 @@ class RunWriter:
         self.record.add_inspections(start, inspections)
         self.trackers.log(metrics, profiles, {start: exponents | inspections})
         self._judge_so_far(start + num_steps)
+        is_last = start + num_steps >= self.setup.steps
+        # The processes of a distributed run end together, and only one of them has trackers.
+        if jax.process_count() == 1 and not is_last and not self.has_ended:
+            self.stopped_by = self.trackers.find_stop()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run ends here, whatever steps are left."""
+        return bool(self.diverged or self.stopped or self.stopped_by)
 
     def _judge_so_far(self, num_steps: int) -> None:
         """Judges the running run where it is time, and notes whether that ends it.
@@ -309,6 +326,9 @@ class RunWriter:
             error: what stopped the run before its last step; None for a run that ended by itself.
         """
         num_steps = self._num_steps()
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        if is_interrupted and not self.has_ended and num_steps < self.setup.steps:
+            self.stopped_by = self.trackers.find_stop(is_interrupted=True)
         status = self._final_status(error, num_steps)
         seconds = self._seconds()
         seconds["total"] = seconds["compile"] + seconds["train"]
@@ -319,6 +339,8 @@ class RunWriter:
         }
         if self.stopped is not None:
             info["stopped"] = {"kind": self.stopped.kind.name, "step": num_steps - 1}
+        if self.stopped_by is not None:
+            info["stopped"] = {"by": self.stopped_by, "step": num_steps - 1}
         if status == "failed":
             info["error"] = f"{type(error).__name__}: {error}"
         is_unfinished = status in ("interrupted", "failed")
@@ -363,11 +385,11 @@ class RunWriter:
 
     def _final_status(self, error: BaseException | None, num_steps: int) -> str:
         if isinstance(error, KeyboardInterrupt):
-            if not self.diverged and not self.stopped and num_steps < self.setup.steps:
+            if not self.has_ended and num_steps < self.setup.steps:
                 return "interrupted"
         elif error is not None:
             return "failed"
-        if self.stopped:
+        if self.stopped or self.stopped_by:
             return "stopped"
         return "diverged" if self.diverged else "done"
 
@@ -398,22 +420,6 @@ class RunWriter:
         """The verdict as JSON; None for a run that measured nothing and did not diverge."""
         verdict = self._judge.judge(self.diverged)
         return verdict.as_dict() if verdict else None
-
-
-def _make_trackers(run_spec: RunSpec, reports: TrackerReports | None) -> list[Tracker]:
-    if not run_spec.config.tracker.wandb or is_disabled():
-        return []
-    config = to_dict(run_spec.config)
-    tracker = WandbTracker(
-        settings=identity.with_environment(config["tracker"]),
-        run_id=run_spec.identity,
-        config=config,
-        name=identity.run_name(run_spec.directory.name),
-        group=identity.run_group(run_spec.directory.absolute().parent.name),
-        reports=reports,
-        judge=judge_steps,
-    )
-    return [tracker]
 
 
 def _pending_mirrors(trackers: Sequence[Tracker]) -> dict[str, Any]:

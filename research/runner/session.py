@@ -35,6 +35,8 @@ class Session:
         reports: What the trackers of the runs have reported.
         prints_errors: Whether a mistake is printed; a caller in Python raises it instead.
         directories: Where the runs of the command are recorded, in order; filled at its end.
+        wandb_sweep: The W&B sweep whose configuration is written instead of training a sweep;
+            None to train.
     """
 
     progress: Progress = field(default_factory=Progress)
@@ -43,6 +45,7 @@ class Session:
     reports: TrackerReports = field(default_factory=TrackerReports)
     prints_errors: bool = True
     directories: list[Path] = field(default_factory=list)
+    wandb_sweep: Any = None
 
 
 def session_of(task_function: Any) -> Session:

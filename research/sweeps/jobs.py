@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
 
 from research.config.override_checks import check_sweep, parse_overrides
 from research.config.schema import Config
@@ -42,6 +43,32 @@ def expand_jobs(
     Raises:
         ValueError: an override cannot be parsed, has no values, or too many.
     """
+    grids = parse_grids(params, arms, arguments, loader)
+    check_sweep(grids)
+    jobs = []
+    for grid in grids:
+        for batch in BasicSweeper.split_arguments(list(grid.values()), None):
+            jobs.extend(batch)
+    return jobs
+
+
+def parse_grids(
+    params: Grid,
+    arms: Mapping[str, Grid] | None = None,
+    arguments: Sequence[str] = (),
+    loader: ConfigLoader | None = None,
+) -> list[dict[str, Override]]:
+    """The last override of each setting, for each grid of a sweep.
+
+    Args:
+        params: see ``expand_jobs``, as for the other arguments.
+        arms: further grids by name.
+        arguments: overrides from the command line.
+        loader: Hydra's loader.
+
+    Raises:
+        ValueError: an override cannot be parsed.
+    """
     grids = []
     for arm in arms.values() if arms else [{}]:
         settings = {**params, **arm}
@@ -50,12 +77,7 @@ def expand_jobs(
         for override in parse_overrides([*words, *arguments], loader):
             grid[override.get_key_element()] = override
         grids.append(grid)
-    check_sweep(grids)
-    jobs = []
-    for grid in grids:
-        for batch in BasicSweeper.split_arguments(list(grid.values()), None):
-            jobs.extend(batch)
-    return jobs
+    return grids
 
 
 def find_unique_jobs(jobs: Sequence[Job], run_specs: Sequence[RunSpec]) -> list[int]:

@@ -15,8 +15,9 @@ import numpy as np
 import yaml
 
 from research.config.fields import to_plain
-from research.config.options import TrackedLayers
+from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
+from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
@@ -27,15 +28,14 @@ from research.records.run_info import read_run_info
 from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
-from research.records.trackers import BackgroundTrackers, Tracker, identity
-from research.records.trackers.wandb import WandbTracker, is_disabled
+from research.records.trackers import BackgroundTrackers, Tracker
+from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
 from research.watching.gauges import Gauges
 from research.watching.layers import LayerTable
 from research.watching.slots import COUNT
 from research.watching.watch import Watch
 
-WANDB = "wandb"
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
@@ -84,7 +84,7 @@ class Monitor:
         watch: Watch | None = None,
         *,
         every: int = 1,
-        tracker: str | Mapping[str, Any] | None = None,
+        tracker: str | Sequence[str] | Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
         resume: bool = False,
@@ -96,8 +96,9 @@ class Monitor:
                 ``outputs``.
             watch: what is measured, for the record.
             every: a step in so many is measured.
-            tracker: ``"wandb"``, or a dictionary of Fathom's ``tracker`` settings, such as
-                ``{"project": "mine"}``, to mirror the run in Weights & Biases.
+            tracker: where to mirror the run: ``"wandb"``, ``"tensorboard"``, ``"trackio"`` or
+                ``"mlflow"``, or a list of them; or a dictionary of Fathom's ``tracker`` settings,
+                such as ``{"project": "mine"}``, for Weights & Biases.
             settings: the configuration of the run, nested dictionaries of plain values. ``fathom
                 runs`` filters and sorts by it.
             tags: tags of the run in W&B.
@@ -162,17 +163,12 @@ class Monitor:
         self._earlier = read_rows(self.directory)
 
     def _make_trackers(self) -> list[Tracker]:
-        if not is_primary() or not self._config["tracker"]["wandb"] or is_disabled():
+        if not is_primary():
             return []
-        tracker = WandbTracker(
-            settings=identity.with_environment(self._config["tracker"]),
-            run_id=self._info["id"],
-            config=self._config,
-            name=identity.run_name(self.directory.absolute().name),
-            group=identity.run_group(self.directory.absolute().parent.name),
-        )
-        self._info["mirrored"] = {tracker.name: tracker.pending}
-        return [tracker]
+        trackers = make_trackers(self.directory, self._info["id"], self._config)
+        if trackers:
+            self._info["mirrored"] = {tracker.name: tracker.pending for tracker in trackers}
+        return trackers
 
     def __enter__(self) -> "Monitor":
         return self
@@ -490,7 +486,7 @@ def _describe_layers(table: LayerTable) -> dict[str, Any]:
 def _make_config(
     watch: Watch,
     every: int,
-    tracker: str | Mapping[str, Any] | None,
+    tracker: str | Sequence[str] | Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     tags: Sequence[str],
 ) -> dict[str, Any]:
@@ -511,14 +507,13 @@ def _make_config(
     return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}
 
 
-def _tracker_settings(tracker: str | Mapping[str, Any] | None) -> dict[str, Any]:
+def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
     defaults = {name: to_plain(value) for name, value in asdict(TrackerSettings()).items()}
     if tracker is None or tracker == "none":
         return defaults
-    if isinstance(tracker, str):
-        if tracker != WANDB:
-            raise ValueError(f'tracker must be "wandb", a dictionary or None, got {tracker!r}')
-        return defaults | {"wandb": True}
+    if not isinstance(tracker, Mapping):
+        names = [tracker] if isinstance(tracker, str) else tracker
+        return defaults | _switch_on(names)
     unknown = set(tracker) - set(defaults)
     if unknown:
         known = ", ".join(defaults)
@@ -615,3 +610,18 @@ def _find_divergence(
     if len(backward):
         return step, int(backward[-1])
     return None if math.isfinite(total) else (step, None)
+
+
+def _switch_on(names: Sequence[str]) -> dict[str, bool]:
+    """The settings that switch trackers on."""
+    for name in names:
+        if name not in TRACKER_NAMES:
+            valid = ", ".join(TRACKER_NAMES)
+            raise ValueError(
+                f"tracker must be one of {valid}, a list of them, a dictionary or None, "
+                f"got {name!r}"
+            )
+        package = PACKAGE_OF_TRACKER.get(name)
+        if package and not is_installed(package):
+            raise ValueError(describe_missing_package(package))
+    return dict.fromkeys(names, True)

@@ -329,7 +329,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["precision=bf16-mixed"], ["did you mean mixed_bfloat16?"]),
     (["data=MNIST"], ["did you mean mnist?"]),
     (["measure=true"], ["measure must be one of full, norms, off, got true; did you mean norms?"]),
-    (["tracker=false"], ["tracker must be one of none, wandb, got false; did you mean none?"]),
+    (["tracker=false"], ["tracker must be one of mlflow, none,", "got false; did you mean none?"]),
     # a number in place of a name
     (
         ["optimizer.clip=1.0"],

@@ -202,9 +202,9 @@ def conditions_of(group, name, setting) -> dict[str, Any]:
     declared = declaration(group, name, setting)
     for other, values in declared.only_with.items():
         conditions[f"{group}.{other}"] = values[0]
-    if declared.needs == "layer":
+    if "layer" in declared.needs:
         conditions["init.layer"] = 0
-    if declared.needs == "inspect":
+    if "inspect" in declared.needs:
         conditions["measure.inspect"] = ("output_change",)
     return conditions
 

@@ -46,11 +46,11 @@ def conditions_of(item) -> dict[str, Any]:
         conditions = {"mesh.coordinator": "host:1", "mesh.processes": 1, "mesh.process": 0}
     for name, values in item.declared.only_with.items():
         conditions[f"{group}.{name}"] = values[0]
-    if item.declared.needs == "wandb":
+    if "wandb" in item.declared.needs:
         conditions["tracker.wandb"] = True
-    if item.declared.needs == "layer":
+    if "layer" in item.declared.needs:
         conditions["init.layer"] = 0
-    if item.declared.needs == "inspect":
+    if "inspect" in item.declared.needs:
         conditions["measure.inspect"] = ("sharpness",)
     return conditions
 

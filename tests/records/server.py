@@ -50,6 +50,8 @@ class Server(http.server.ThreadingHTTPServer):
         address: its URL.
         runs: for each run id, the variables with which it was created.
         rows: for each run id, its history rows.
+        arrivals: for each run id, when rows came, and how many there were then.
+        stopped: the runs that the user or an early termination has stopped.
         ended: the runs that have ended.
         files: paths of uploaded files.
         alerts: the titles of alerts.
@@ -69,6 +71,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         self.runs = {}
         self.rows = {}
+        self.arrivals = {}
+        self.stopped = set()
         self.ended = set()
         self.files = []
         self.views = {}
@@ -126,6 +130,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.path.endswith("/file_stream"):
             with self.server.lock:
                 self._keep_rows(json.loads(content))
+            self._send({"stopped": self.path.split("/")[4] in self.server.stopped})
+            return
         self._send({"data": data})
 
     def do_PUT(self):
@@ -166,6 +172,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.server.gaps.append((run_id, len(rows), offset))
                 return
             rows[offset : offset + len(content)] = content
+            self.server.arrivals.setdefault(run_id, []).append((time.time(), len(rows)))
         if stream.get("complete"):
             self.server.ended.add(run_id)
 
@@ -176,6 +183,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._create_run(variables)
         if operation == "RunResumeStatus":
             return {"model": PROJECT | {"bucket": self._describe_run(variables["name"])}}
+        if operation == "RunStoppedStatus":
+            is_stopped = variables["runId"] in self.server.stopped
+            return {"project": {"run": {"stopped": is_stopped}}}
         if operation == "CreateRunFiles":
             return self._create_files(variables["files"])
         if operation == "NotifyScriptableRunAlert":

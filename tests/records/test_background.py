@@ -50,6 +50,9 @@ class Stuck:
         self.released.wait()
         return {"state": "complete"}
 
+    def wants_stop(self, *, is_interrupted):
+        return False
+
 
 def test_a_tracker_that_does_not_return_is_given_up_and_reported_once(capsys):
     """W&B has been seen to wait for its own process for ever."""

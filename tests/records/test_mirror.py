@@ -95,6 +95,25 @@ def test_a_run_that_the_server_has_already_is_not_sent(fathom, recorded, server)
     assert recorded.state == "uploaded"
 
 
+@pytest.mark.parametrize("state", one_in(2, [("pending",), ("local",)]))
+def test_more_rows_than_the_run_has_are_one_line_and_not_an_upload(fathom, recorded, server, state):
+    fathom("sync")
+    server.rows[recorded.id] += [{"train/loss": 0.0}] * 4
+    recorded.change(state=state)
+    server.runs.clear()
+
+    code, out, err = fathom("sync")
+
+    assert (code, err) == (1, "")
+    assert out == (
+        f"[1/1] outputs/first/{recorded.directory.name}: not uploaded, W&B has 30 rows of "
+        f"fathom/{recorded.id} and the run has 26, so some are there twice or belong to another "
+        "run: delete that run in W&B, and sync again\n"
+    )
+    assert recorded.state == state
+    assert server.runs == {}
+
+
 FAST_FAULTS = [
     ("401", "start"),
     ("html", "middle"),

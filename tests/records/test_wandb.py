@@ -399,9 +399,10 @@ class CallLog:
     remedy = "nothing helps"
     patience = 60.0
 
-    def __init__(self, *, fails):
+    def __init__(self, *, fails=False, stops=False):
         self.pending = {"state": "pending"}
         self.fails = fails
+        self.stops = stops
         self.calls = []
 
     def start(self):
@@ -416,6 +417,9 @@ class CallLog:
     def finish(self, info):
         self.calls.append(info["status"])
         return {"state": "complete"}
+
+    def wants_stop(self, *, is_interrupted):
+        return self.stops and not is_interrupted
 
 
 def test_one_failing_tracker_leaves_the_others_alone(capsys):
@@ -432,3 +436,14 @@ def test_one_failing_tracker_leaves_the_others_alone(capsys):
     assert failing.calls == ["start", 0]
     assert not trackers.all_working
     assert capsys.readouterr().err.count("gone") == 1
+
+
+def test_a_dashboard_can_ask_for_the_end_of_a_run_that_it_has_opened():
+    asking = CallLog(stops=True)
+    trackers = BackgroundTrackers([CallLog(), asking])
+    assert trackers.find_stop() is None
+    trackers.start()
+    assert trackers.find_stop() == "log"
+    assert trackers.find_stop(is_interrupted=True) is None
+    trackers.finish({"status": "stopped"})
+    trackers.wait()

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,23 +122,115 @@ def test_a_trial_of_the_servers_search_is_the_run_that_its_agent_expects(
     assert len(server.rows["trial"]) >= 10
 
 
+def wait_for(condition, seconds=90.0):
+    """Waits until something is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.fixture
-def search(server, workplace, process, monkeypatch):
-    """The search of the documentation, created with ``wandb sweep``: its file and its path."""
+def online(server, process, workplace):
+    """A run of many slow steps that another process trains and sends; rows of it have arrived."""
+    started = []
+
+    def online(**environment):
+        settings = ["model.depth=16", "model.width=512", "train.steps=100000", "name=x"]
+        run = process("-m", "research", "train", *settings, WANDB_MODE="online", **environment)
+        started.append(run)
+        wait_for(lambda: server.arrivals or run.poll() is not None)
+        assert run.poll() is None, run.communicate()
+        return run
+
+    yield online
+    for run in started:
+        run.kill()
+        run.communicate()
+
+
+def only_run(workplace):
+    (file,) = workplace.glob("outputs/x/*/run.json")
+    return Run(file.parent)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_in_wandb_is_written_and_has_the_status_stopped(
+    online, server, workplace
+):
+    run = online()
+    (run_id,) = server.rows
+    server.stopped.add(run_id)
+    out, err = run.communicate(timeout=90)
+    assert run.returncode == 0, err
+    assert "as wandb asked" in out
+    info = only_run(workplace).info
+    assert info["status"] == "stopped"
+    assert info["stopped"] == {"by": "wandb", "step": info["steps"] - 1}
+    assert info["mirrored"]["wandb"]["state"] == "uploaded"
+    assert run_id in server.ended
+    assert len(server.rows[run_id]) == info["steps"] + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("is_stopped", "status", "code"), [(True, "stopped", 0), (False, "interrupted", 1)]
+)
+def test_a_signal_to_a_trial_that_its_sweep_has_ended_stops_it(
+    online, server, workplace, is_stopped, status, code
+):
+    """An agent sends SIGTERM to such a trial, and also to all of them when it is ended itself."""
+    run = online(WANDB_SWEEP_ID="search", WANDB_RUN_ID="trial")
+    if is_stopped:
+        server.stopped.add("trial")
+    run.terminate()
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == code, err
+    assert ("interrupted" in err) is not is_stopped
+    assert only_run(workplace).info["status"] == status
+
+
+@pytest.mark.slow
+def test_the_first_row_of_an_online_run_arrives_soon_and_the_others_every_few_seconds(
+    online, server
+):
+    online()
+    (run_id,) = server.rows
+    started_at = server.rows[run_id][0]["_timestamp"]
+    first_arrival, _ = server.arrivals[run_id][0]
+    assert first_arrival - started_at < 5
+    num_seen = len(server.arrivals[run_id])
+    wait_for(lambda: len(server.arrivals[run_id]) > num_seen, seconds=10)
+
+
+@pytest.fixture(params=["documented", "generated"])
+def search_file(request, fathom, workplace):
+    """A configuration for ``wandb sweep``: that of the documentation, or one that Fathom writes."""
+    if request.param == "documented":
+        return Path(__file__).parents[2] / "docs" / "examples" / "wandb_sweep.yaml"
+    words = ["model.depth=4,16", "skip=none,inv_sqrt_depth", "name=rate_and_depth"]
+    rate = "optimizer.learning_rate=tag(log,interval(0.001,0.3))"
+    assert fathom("train", "-m", *words, rate, "--wandb-sweep", "--hyperband").code == 0
+    return workplace / "outputs" / "rate_and_depth" / "wandb_sweep.yaml"
+
+
+@pytest.fixture
+def search(search_file, server, workplace, process, monkeypatch):
+    """A search that was created with ``wandb sweep``: its file and its path."""
     monkeypatch.delenv("WANDB_MODE")
     bin_folder = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([bin_folder, os.environ["PATH"]]))
-    file = Path(__file__).parents[2] / "docs" / "examples" / "wandb_sweep.yaml"
-    _, err = process("-m", "wandb", "sweep", file.absolute()).communicate(timeout=60)
+    _, err = process("-m", "wandb", "sweep", search_file.absolute()).communicate(timeout=60)
     (path,) = re.findall(r"sweep agent with: wandb agent (\S+)", err)
-    return file, path
+    return search_file, path
 
 
 @pytest.mark.slow
 def test_an_agent_of_wandb_trains_what_its_server_chooses(server, search, workplace, process):
     file, path = search
-    command = yaml.safe_load(file.read_text())["command"]
-    assert yaml.safe_load(server.search)["command"] == command
+    written = yaml.safe_load(file.read_text())
+    sent = yaml.safe_load(server.search)
+    assert {name: sent[name] for name in written} == written
 
     settings = {
         "optimizer.learning_rate": {"value": 0.02},

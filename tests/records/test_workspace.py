@@ -81,6 +81,18 @@ def test_the_specifications_are_valid_and_their_panels_show_what_the_runs_have(f
     assert [item["value"] for item in runset["filters"]["filters"]] == ["first", "train"]
 
 
+def test_a_setting_that_follows_from_another_one_is_no_panel_of_its_own(fathom, study):
+    """``fathom plot`` and ``fathom table`` tell the runs apart by the same settings."""
+    deep = study / "depth=8" / ".hydra" / "config.yaml"
+    deep.write_text(deep.read_text().replace("width: 8\n", "width: 16\n"))
+
+    fathom("workspace", "first")
+
+    workspace, _ = read_views(study)
+    settings = [name for name in values_of(workspace["spec"], "accessor") if "config" in name]
+    assert settings == ["config:model.value.depth"]
+
+
 def test_the_view_and_the_report_are_sent_once_and_saving_again_changes_them(fathom, study, server):
     fathom("workspace", "first")
     code, out, _ = fathom("sync")

@@ -33,16 +33,16 @@ def test_the_limit_is_raised_as_far_as_it_can_be(set_limits, capsys):
 def test_a_line_says_that_fewer_runs_than_wanted_can_be_open(set_limits, capsys):
     set_limits(256, 1024)
 
-    assert limits.max_open_runs(512) == 224
+    assert limits.max_open_runs(512) == 179
 
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "at most 224 runs" in err
-    assert "ulimit -Hn 2176 allows 512" in err
+    assert "at most 179 runs" in err
+    assert "ulimit -Hn 2688 allows 512" in err
 
 
 def test_too_few_files_for_a_single_run_are_refused(set_limits):
     set_limits(64, 100)
-    message = "100 open files are allowed, too few for a single run: ulimit -Hn 132"
+    message = "100 open files are allowed, too few for a single run: ulimit -Hn 133"
     with pytest.raises(ValueError, match=message):
         limits.max_open_runs(1)

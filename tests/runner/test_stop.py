@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from research.records.runs import Run
+from research.records.trackers.wandb import WandbTracker
 from research.runner.group import describe_kinds
 from research.runner.judging import VerdictClock
 from research.runner.progress import Progress
@@ -40,6 +41,20 @@ def test_a_stopped_run_is_the_start_of_the_whole_run(trained):
     assert "stopped after step 9, because diagnose.stop has vanishing" in result.out
     np.testing.assert_array_equal(stopped.metrics["train_loss"], whole.metrics["train_loss"][:10])
     assert stopped.info["id"] != whole.info["id"]
+
+
+def test_a_run_ends_where_its_dashboard_asks_for_it(
+    fathom, small, workplace, monkeypatch, quickly_compiled
+):
+    monkeypatch.setattr(WandbTracker, "wants_stop", lambda *_, **__: True)
+    code, out, err = fathom("train", *small, "train.steps=40", "name=x")
+    assert (code, err) == (0, "")
+    (file,) = workplace.glob("outputs/x/*/run.json")
+    info = json.loads(file.read_text())
+    assert info["status"] == "stopped"
+    assert info["steps"] < 40
+    assert info["stopped"] == {"by": "wandb", "step": info["steps"] - 1}
+    assert "as wandb asked" in out
 
 
 @pytest.mark.parametrize(
@@ -92,6 +107,15 @@ def test_verdicts_on_running_runs_take_at_most_a_hundredth_of_the_time():
                 now[0] += 0.02
             spent += 10 * 0.02
     assert 0 < spent / now[0] <= 0.0102
+
+
+def test_a_slow_first_verdict_does_not_put_off_the_next_one():
+    now = [10.0]
+    clock = VerdictClock(group_size=27, every=5.0, clock=lambda: now[0])
+    with clock.measure():
+        now[0] += 2.0  # imports
+    now[0] += 5.0
+    assert clock.is_due
 
 
 def test_without_an_interval_no_running_run_is_judged():

@@ -65,6 +65,15 @@ class Tracker(Protocol):
         """
         ...
 
+    def wants_stop(self, *, is_interrupted: bool) -> bool:
+        """Whether the dashboard has asked for the end of the run. Any thread may ask.
+
+        Args:
+            is_interrupted: whether a signal has ended the training, which may come from the
+                dashboard.
+        """
+        ...
+
 
 class TrackerReports:
     """What the trackers of one command have reported.
@@ -162,6 +171,17 @@ class BackgroundTrackers:
     def all_working(self) -> bool:
         """Whether no tracker has failed so far."""
         return len(self._working) == self._num_trackers
+
+    def find_stop(self, *, is_interrupted: bool = False) -> str | None:
+        """The name of a tracker whose dashboard has asked for the end of the run.
+
+        Args:
+            is_interrupted: whether a signal has ended the training.
+        """
+        for tracker in list(self._working):
+            if self._starts and tracker.wants_stop(is_interrupted=is_interrupted):
+                return tracker.name
+        return None
 
     def finish(self, info: JsonObject) -> None:
         """Closes every tracker's run, if it was started, without waiting."""

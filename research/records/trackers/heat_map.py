@@ -192,7 +192,25 @@ class Pen:
             self.draw.line((edge, y, outside, y), fill=TEXT_COLOR)
             gap = -4 if is_left else 4
             self._text((outside + gap, y), _format(tick), anchor="rm" if is_left else "lm")
-        self._vertical_text(label, 14 if is_left else SIZE[0] - 18, (box.top + box.bottom) // 2)
+        self._vertical_text(label, 9 if is_left else SIZE[0] - 18, (box.top + box.bottom) // 2)
+
+    def legend_entry(
+        self,
+        x: int,
+        y: int,
+        label: str,
+        color: tuple[int, ...],
+    ) -> None:
+        """A square in a colour, with what it stands for.
+
+        Args:
+            x: the left edge of the square.
+            y: its upper edge.
+            label: what the colour stands for.
+            color: red, green and blue.
+        """
+        self.draw.rectangle((x, y, x + 10, y + 10), fill=color)
+        self._text((x + 16, y + 5), label, anchor="lm")
 
     def _text(
         self,

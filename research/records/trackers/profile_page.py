@@ -72,7 +72,7 @@ def _describe_gauge(
     described["bits"] = bits
     described["values"] = base64.b64encode(values.astype(f"<f{bits // 8}").tobytes()).decode()
     if gauge is SIGNAL_GRAD and isinstance(theory, float | int):
-        described["theory"] = _predict_signal(values[0, -1], float(theory), layers)
+        described["theory"] = predict_signal(values[0, -1], float(theory), layers)
     return described
 
 
@@ -85,7 +85,7 @@ def _fits_float32(values: np.ndarray) -> bool:
     return bool(sizes.min() >= limits.tiny and sizes.max() <= limits.max)
 
 
-def _predict_signal(
+def predict_signal(
     at_output: float,
     factor: float,
     layers: np.ndarray,

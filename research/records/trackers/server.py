@@ -28,6 +28,14 @@ query RunResumeStatus($project: String, $entity: String, $name: String!) {
   }
 }
 """
+# What ``wandb launch`` asks; it is true also where a sweep has terminated the run early.
+STOP_STATUS = """
+query RunStoppedStatus($projectName: String, $entityName: String, $runId: String!) {
+  project(name: $projectName, entityName: $entityName) {
+    run(name: $runId) { stopped }
+  }
+}
+"""
 ENDED_STATES = ("finished", "failed")
 
 
@@ -128,6 +136,30 @@ def ask_for_run(
         last_row=_last_row(bucket.get("historyTail")),
         has_ended=bucket.get("state") in ENDED_STATES,
     )
+
+
+def ask_for_stop(
+    *,
+    project: str,
+    entity: str | None,
+    run_id: str,
+    seconds: float,
+) -> bool:
+    """Whether a run was stopped on the server; no where the server does not answer.
+
+    Args:
+        project: the W&B project.
+        entity: the W&B entity; None for the user's default.
+        run_id: the W&B id.
+        seconds: how long the server may take to answer.
+    """
+    variables = {"projectName": project, "entityName": entity, "runId": run_id}
+    try:
+        answer = ask_server(STOP_STATUS, variables, seconds)
+    except (ServerUnavailable, CannotAsk):
+        return False
+    run = (answer.get("project") or {}).get("run") or {}
+    return bool(run.get("stopped"))
 
 
 def _last_row(tail: str | None) -> JsonObject | None:

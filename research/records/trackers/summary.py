@@ -89,6 +89,11 @@ class WandbSummary:
     ) -> None:
         """Does nothing: an experiment has no rows."""
 
+    def wants_stop(self, *, is_interrupted: bool) -> bool:
+        """Never: nothing is trained."""
+        del is_interrupted
+        return False
+
     def finish(self, info: JsonObject) -> JsonObject:
         """Logs the figure and the claims, and closes the W&B run."""
         rows = [_table_row(claim) for claim in self._claims]

@@ -6,37 +6,36 @@ that has ended. So the number of rows that a server has says what it lacks.
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from research.gauges.table import GAUGES, GRAD_NORM, METRICS, SIGNAL_GRAD
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers import TrackerReports
-from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
-from research.records.trackers.identity import all_tags, find_folders, job_type
-from research.records.trackers.layers import (
-    TRACKED_PROFILES,
-    diagnostic_row,
-    evenly_spaced,
-    gauge_rows,
-    layers_section,
-    tracked_layers,
+from research.records.trackers.findings import describe_findings
+from research.records.trackers.history import (
+    JUDGED_KEYS,
+    METRIC_KEYS,
+    STEP,
+    History,
+    StepJudge,
+    has_ended,
+    make_summary,
 )
-from research.records.trackers.media import Media, Page, Picture, Table
-from research.records.trackers.profile_page import MAX_PAGE_STEPS, profile_page
+from research.records.trackers.identity import all_tags, find_folders, job_type
+from research.records.trackers.layers import TRACKED_PROFILES, layers_section, tracked_layers
+from research.records.trackers.media import Media
 from research.records.trackers.server import (
     ASK_SECONDS,
     PROBE_SECONDS,
     ServerError,
     Uploaded,
     ask_for_run,
+    ask_for_stop,
 )
-from research.records.trackers.thinned_rows import ThinnedRows
 from research.records.trackers.wandb_runs import (
     WANDB_SETTINGS,
     ServedRun,
@@ -45,24 +44,13 @@ from research.records.trackers.wandb_runs import (
     wandb_directory,
 )
 
-MAX_TABLE_ROWS = 1000  # The dashboard cuts longer tables.
-MAX_MAP_COLUMNS = 500  # About one per pixel; 3,000 columns take twice as long to draw.
-DEFAULT_EVERY = 10
-STEP = "train/step"
 # How long a call may take beyond what W&B itself, or a question to its server, may take.
 SLACK_SECONDS = 45.0
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
 PENDING = "pending"  # W&B may lack rows or pictures of the run
 LOCAL = "local"  # W&B's files on this machine are complete
 UPLOADED = "uploaded"  # the server has everything
-HEAT_MAP = "profile/heat_map"
-TABLE = "profile/table"
-PAGE = "profile/depth"
-FINDINGS = "verdict/findings"
 SEVERE = "severe"
-JUDGED_KEYS = {"kind": "verdict/kind", "factor_per_layer": "verdict/factor_per_layer"}
-StepJudge = Callable[[Columns], dict[int, JsonObject]]
-METRIC_KEYS = {metric.name: metric.key for metric in METRICS}
 TAGGED_GROUPS = (
     "skip",
     "norm",
@@ -71,12 +59,6 @@ TAGGED_GROUPS = (
     "optimizer",
     "precision",
     "loss",
-)
-TABLE_COLUMNS = (
-    "layer",
-    "signal_grad_first_step",
-    "signal_grad_last_step",
-    "grad_norm",
 )
 
 
@@ -139,7 +121,7 @@ class WandbTracker:
         self._layers = tracked_layers(settings)
         self._config = {name: values for name, values in config.items() if name != "tracker"}
         self._reports = reports or TrackerReports()
-        self._judge = judge
+        self._history = History(settings, judge)
         self._is_live = False
         self._mode: str | None = None
         self._directory: Path | None = None
@@ -149,9 +131,8 @@ class WandbTracker:
         self._uploaded: Uploaded | None = None
         self._num_uploaded_rows = 0
         self._num_rows = 0
-        self._signal_rows = ThinnedRows(MAX_MAP_COLUMNS)  # for the heat map
-        self._profile_rows = ThinnedRows(MAX_PAGE_STEPS)  # for the page
         self._run: Any = None
+        self._stop_requested = threading.Event()
 
     @classmethod
     def of_record(
@@ -214,6 +195,7 @@ class WandbTracker:
                 mode=self._mode,
                 finish_seconds=self._finish_seconds,
                 directory=self._directory,
+                on_stop=self._stop_requested.set,
             )
         self._run = opened.run
         self._num_uploaded_rows = max(opened.num_uploaded_rows, self._run.starting_row)
@@ -265,47 +247,11 @@ class WandbTracker:
             diagnostics: what was measured on an interval, by step. Only those that the gauge
                 table marks as tracked are logged.
         """
-        self._keep_profiles(profiles)
-        every = self._settings.get("every", DEFAULT_EVERY)
-        gauges_by_step = gauge_rows(profiles, self._layers, every)
-        judged_by_step = self._judge_steps(profiles, every)
-        columns = _metric_columns(metrics)
-        rows = []
-        for number, step in enumerate(metrics["step"].tolist()):
-            self._num_rows += 1
-            if self._num_rows <= self._num_uploaded_rows:
-                continue
-            row = {STEP: step}
-            for key, column in columns.items():
-                if column[number] is not None:
-                    row[key] = column[number]
-            row |= gauges_by_step.get(step, {})
-            row |= judged_by_step.get(step, {})
-            row |= diagnostic_row(diagnostics.get(step, {}), self._layers)
-            rows.append(row)
-        self._run.log(rows)
-
-    def _judge_steps(self, profiles: Columns, every: int) -> dict[int, JsonObject]:
-        """The judgement of each step with values of single layers, by W&B key."""
-        if self._judge is None or not profiles:
-            return {}
-        shown = profiles["step"] % every == 0
-        columns = {name: profiles[name][shown] for name in ("step", SIGNAL_GRAD.name)}
-        rows = {}
-        for step, judged in self._judge(columns).items():
-            rows[step] = {key: judged[name] for name, key in JUDGED_KEYS.items()}
-        return rows
-
-    def _keep_profiles(self, profiles: Columns) -> None:
-        """Keeps what the page, the heat map and the table need."""
-        if not profiles:
-            return
-        kept = {"step": profiles["step"]}
-        for gauge in GAUGES:
-            if gauge.name in profiles:
-                kept[gauge.name] = profiles[gauge.name]
-        self._profile_rows.add(kept)
-        self._signal_rows.add({name: kept[name] for name in ("step", SIGNAL_GRAD.name)})
+        rows = self._history.add(metrics, profiles, diagnostics)
+        num_unsent = len(rows) - max(0, self._num_uploaded_rows - self._num_rows)
+        self._num_rows += len(rows)
+        if num_unsent > 0:
+            self._run.log(rows[-num_unsent:])
 
     def finish(self, info: JsonObject) -> JsonObject:
         """Writes the summary and closes the W&B run.
@@ -318,9 +264,9 @@ class WandbTracker:
         Raises:
             ServerError: the server has not received everything.
         """
-        self._run.update_summary(_make_summary(info))
+        self._run.update_summary(make_summary(info))
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
-        has_pictures = has_ended(info) and bool(self._profile_rows)
+        has_pictures = has_ended(info) and self._history.has_profiles
         exit_code = 0 if info["status"] in ("done", "stopped") else 1
         self._alert(info)
         with self._noting_server_failures():
@@ -334,8 +280,26 @@ class WandbTracker:
         if self._mode != "online":
             return self.pending | {"state": LOCAL}
         num_rows = count_rows(self._num_rows, has_pictures=has_pictures)
-        verify_upload(self.pending, num_rows)
+        verify_upload(self.pending, num_rows, is_complete=has_ended(info))
         return self.pending | {"state": UPLOADED}
+
+    def wants_stop(self, *, is_interrupted: bool) -> bool:
+        """Whether the user or an early termination has stopped the run in W&B.
+
+        ``wandb agent`` sends SIGTERM to such a trial, so the server is asked after a signal.
+
+        Args:
+            is_interrupted: whether a signal has ended the training.
+        """
+        if self._stop_requested.is_set():
+            return True
+        may_be_signal = is_interrupted and _is_search_trial() and self._mode == "online"
+        return may_be_signal and ask_for_stop(
+            project=self.pending["project"],
+            entity=self.pending["entity"],
+            run_id=self.pending["run"]["id"],
+            seconds=PROBE_SECONDS,
+        )
 
     def _alert(self, info: JsonObject) -> None:
         """Tells the user of severe findings, while the run is trained online and not later."""
@@ -361,38 +325,7 @@ class WandbTracker:
             self._run.save(files)
 
     def _draw_profiles(self, info: JsonObject) -> dict[str, Media]:
-        """The pictures, tables and pages of a run that has ended, by key."""
-        from research.records.trackers.heat_map import heat_map  # Pillow is slow to import
-
-        signal_rows = self._signal_rows.columns()
-        profile_rows = self._profile_rows.columns()
-        verdict = info.get("verdict")
-        signal = signal_rows[SIGNAL_GRAD.name]
-        picture = heat_map(signal_rows["step"], signal, label="log₁₀ ‖∂L/∂h‖")
-        page = profile_page(profile_rows, title=self.pending["run"]["name"], verdict=verdict)
-        rows = _table_rows(signal, profile_rows[GRAD_NORM.name][-1])
-        drawn: dict[str, Media] = {
-            HEAT_MAP: Picture.encode(np.asarray(picture)),
-            TABLE: Table(TABLE_COLUMNS, rows),
-            PAGE: Page(page),
-        }
-        findings = describe_findings(verdict)
-        if findings:
-            rows = [list(finding.values()) for finding in findings]
-            drawn[FINDINGS] = Table(FINDING_COLUMNS, rows)
-        return drawn
-
-
-def _make_summary(info: JsonObject) -> JsonObject:
-    """The status, the final numbers and the verdict; its findings have a table."""
-    summary = {"status": info["status"]}
-    for section in ("final", "verdict"):
-        entries = info.get(section) or {}
-        for name, value in entries.items():
-            key = f"{section}/{name}"
-            if key != FINDINGS:
-                summary[key] = value
-    return summary
+        return self._history.draw_profiles(self.pending["run"]["name"], info)
 
 
 def max_call_seconds(finish_seconds: float) -> float:
@@ -404,34 +337,64 @@ def max_call_seconds(finish_seconds: float) -> float:
     return max(finish_seconds, WANDB_SETTINGS["init_timeout"]) + SLACK_SECONDS
 
 
-def has_ended(info: JsonObject) -> bool:
-    """Whether a run has ended by itself, so that W&B has its pictures."""
-    return info.get("status") in ("done", "diverged", "stopped")
-
-
 def count_rows(num_recorded: int, *, has_pictures: bool) -> int:
     """How many rows W&B's history has of a run."""
     return num_recorded + has_pictures
 
 
-def verify_upload(pending: JsonObject, num_rows: int) -> None:
+def verify_upload(
+    pending: JsonObject,
+    num_rows: int,
+    *,
+    is_complete: bool = False,
+) -> None:
     """Asks the server until it has all rows of a run; W&B itself does not say whether it has.
 
     Args:
         pending: what ``run.json`` says of the W&B run.
         num_rows: how many rows the server should have.
+        is_complete: whether the run has ended. An earlier attempt at a run that goes on may have
+            come further than the present one.
 
     Raises:
-        ServerError: it has fewer.
+        ServerError: it has fewer, or more of a run that has ended.
     """
     deadline = time.monotonic() + VERIFY_SECONDS
     while True:
         uploaded = ask_for_upload(pending)
-        if uploaded is None or uploaded.num_rows >= num_rows:
+        if uploaded is None:
+            return
+        if is_complete:
+            check_surplus(pending, uploaded, num_rows)
+        if uploaded.num_rows >= num_rows:
             return
         if time.monotonic() > deadline:
             raise ServerError(f"W&B has {uploaded.num_rows:,} of {num_rows:,} rows")
         time.sleep(0.5)
+
+
+def check_surplus(
+    pending: JsonObject,
+    uploaded: Uploaded,
+    num_rows: int,
+) -> None:
+    """Checks that the server has no more rows than the run.
+
+    Args:
+        pending: what ``run.json`` says of the W&B run.
+        uploaded: what the server has.
+        num_rows: how many rows the run has.
+
+    Raises:
+        ServerError: it has more: rows are there twice, or are those of another run.
+    """
+    if uploaded.num_rows <= num_rows:
+        return
+    where = "/".join(filter(None, [pending["entity"], pending["project"], pending["run"]["id"]]))
+    raise ServerError(
+        f"W&B has {uploaded.num_rows:,} rows of {where} and the run has {num_rows:,}, so some are "
+        "there twice or belong to another run: delete that run in W&B, and sync again"
+    )
 
 
 def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
@@ -440,34 +403,6 @@ def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
     for offline_run in find_folders(folder, run_id, "offline-run-*"):
         for file in offline_run.glob("*.wandb"):
             file.with_suffix(".wandb.synced").touch()
-
-
-def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
-    """The columns that W&B gets, by W&B key; None where a step has no value.
-
-    Numbers that the user of ``research.Monitor`` has named keep their names.
-    """
-    columns = {}
-    for name, values in metrics.items():
-        if name != "step":
-            numbers = values + 0  # charts leave truth values out; this makes numbers of them
-            columns[METRIC_KEYS.get(name, name)] = numbers.tolist()
-    return columns
-
-
-def _table_rows(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
-    """The rows of the table ``TABLE_COLUMNS``.
-
-    ``signal`` [S, N+1] is the gradient that arrives at the input of each layer and at the output of
-    the network. ``grad_norm`` [N] is of the last step; the output has none.
-    """
-    first = signal[0].tolist()
-    last = signal[-1].tolist()
-    norms = [*grad_norm.tolist(), None]
-    rows = []
-    for layer in evenly_spaced(len(norms), MAX_TABLE_ROWS).tolist():
-        rows.append((layer, first[layer], last[layer], norms[layer]))
-    return rows
 
 
 def make_tags(config: JsonObject) -> list[str]:

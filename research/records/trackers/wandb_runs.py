@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from research.records.trackers.media import Media
 from research.records.trackers.offline import OfflineRun
 from research.records.trackers.server import ServerError, import_wandb, server_address
 
+SEND_SECONDS = 2.0  # between two messages to the server; W&B's own value is 15
 WANDB_SETTINGS = {
     "x_disable_stats": True,
     "x_disable_meta": True,
@@ -31,6 +32,7 @@ WANDB_SETTINGS = {
     "init_timeout": 30,
     "finish_timeout_raises": True,
     "x_transaction_log_flush_interval": 2,
+    "x_file_stream_transmit_interval": SEND_SECONDS,
 }
 FINISH_SLACK_SECONDS = 10.0  # W&B itself should give up before
 MAX_ALERT_TITLE = 63
@@ -169,6 +171,7 @@ def open_run(
     mode: Any,
     finish_seconds: float,
     directory: Path | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> OpenedRun:
     """Opens a W&B run.
 
@@ -180,6 +183,8 @@ def open_run(
         finish_seconds: how long the server may take at the end of the run.
         directory: where W&B keeps its files; by default ``WANDB_DIR``, or else the directory of the
             settings.
+        on_stop: called on another thread when the run is stopped in W&B; None: W&B interrupts
+            the process.
     """
     # W&B's service process has another working directory, so the path must be absolute.
     directory = Path(directory or wandb_directory(settings)).absolute()
@@ -195,7 +200,9 @@ def open_run(
         )
         return OpenedRun(run, num_uploaded_rows)
     wandb = import_wandb()
-    wandb_settings = wandb.Settings(finish_timeout=finish_seconds, **WANDB_SETTINGS)
+    wandb_settings = wandb.Settings(
+        finish_timeout=finish_seconds, stop_fn=on_stop, **WANDB_SETTINGS
+    )
     if mode == "online":
         wandb_settings.base_url = server_address()
         num_uploaded_rows = 0  # the server says how many it has

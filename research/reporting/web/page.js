@@ -7,9 +7,10 @@ const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00
 const VIRIDIS = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30"];
 const MOST_DRAWN = 40;
 const MOST_COMPARED = 8;
-const FIRST_DRAWN = 7;
+const FIRST_DRAWN = 9;
 const MOST_ROWS = 1000;
 const LONGEST_LABEL = 90;
+const LEAST_DECADES = 2; // of the colours of a logarithmic heat map
 const KINDS_IN_ORDER = ["diverged", "failed", "dead", "exploding", "vanishing", "underflow", "healthy"];
 const NOT_RESULTS = ["name", "study", "tags"];
 const CONFIG = {
@@ -517,12 +518,12 @@ function drawProfile() {
     const name = plain(labels.get(row.id));
     traces.push({
       ...common, y: gauges[gauge].values[0], name, showlegend: false, hoverinfo: "skip", mode: "lines",
-      opacity: 0.5, line: { color: chosen.get(row.id), width: 1, dash: "dot" },
+      opacity: 0.8, line: { color: chosen.get(row.id), width: 1.3, dash: "dash" },
     });
     traces.push({ ...common, y: gauges[gauge].values[position], name, mode: "lines" });
   }
   element("gauge-meaning").textContent = data.gauges[gauge]
-    ? `${data.gauges[gauge]} Dotted: the first step.` : "The marked runs recorded no profile.";
+    ? `${data.gauges[gauge]} Dashed lines: the first step.` : "The marked runs recorded no profile.";
   const words = gauge.replaceAll("_", " ");
   Plotly.react("profile-plot", traces, layout("layer, from the input to the output", words, element("gauge-log").checked), CONFIG);
 }
@@ -543,11 +544,21 @@ function drawHeatMap() {
     }));
     const words = plain(gauge.replaceAll("_", " "));
     traces.push({
-      type: "heatmap", x: steps, y: layers, z, colorscale: "Viridis",
+      type: "heatmap", x: steps, y: layers, z, colorscale: "Viridis", ...colourRange(z, isLog),
       colorbar: { title: { text: isLog ? `log₁₀ ${words}` : words, side: "right" } },
     });
   }
   Plotly.react("heat-map-plot", traces, layout("step", "layer", false), CONFIG);
+}
+
+// Colours span at least two decades, so that fluctuations do not look like trends.
+function colourRange(z, isLog) {
+  const values = z.flat().filter((value) => !isMissing(value));
+  if (!isLog || !values.length) return {};
+  const low = values.reduce((least, value) => Math.min(least, value));
+  const high = values.reduce((greatest, value) => Math.max(greatest, value));
+  const missing = Math.max(0, LEAST_DECADES - (high - low)) / 2;
+  return { zmin: low - missing, zmax: high + missing };
 }
 
 // ---- choices, and what follows from them ----------------------------------------------------
@@ -575,7 +586,13 @@ function fillChoices() {
   fillSelect(element("metric"), asEntries(inOrder(metrics, data.metrics)));
   fillSelect(element("gauge"), asEntries(inOrder(gauges, data.gauges)));
   const labels = labelsOf(rows);
-  fillSelect(element("heat-map-run"), rows.map((row) => [row.id, labels.get(row.id)]));
+  const byVerdict = [...rows].sort((one, other) => severity(one) - severity(other));
+  fillSelect(element("heat-map-run"), byVerdict.map((row) => [row.id, labels.get(row.id)]));
+}
+
+function severity(row) {
+  const position = KINDS_IN_ORDER.indexOf(row.values.verdict);
+  return position < 0 ? KINDS_IN_ORDER.length : position;
 }
 
 function inOrder(names, declared) {

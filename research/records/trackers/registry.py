@@ -1,0 +1,74 @@
+"""The trackers of a run, as its ``tracker`` settings choose them."""
+
+from pathlib import Path
+
+from research.records.runs import JsonObject
+from research.records.trackers import Tracker, TrackerReports, identity
+from research.records.trackers.history import StepJudge
+from research.records.trackers.local import LocalTracker, describe_run
+from research.records.trackers.mlflow import MLflowTracker
+from research.records.trackers.tensorboard import TensorBoardTracker
+from research.records.trackers.trackio import TrackioTracker
+from research.records.trackers.wandb import WandbTracker, is_disabled, make_tags
+
+LOCAL_TRACKERS: tuple[type[LocalTracker], ...] = (
+    TensorBoardTracker,
+    TrackioTracker,
+    MLflowTracker,
+)
+
+
+def make_trackers(
+    directory: Path,
+    run_id: str,
+    config: JsonObject,
+    *,
+    reports: TrackerReports | None = None,
+    judge: StepJudge | None = None,
+) -> list[Tracker]:
+    """The trackers that the configuration of a run switches on; none has been started.
+
+    Args:
+        directory: the run directory.
+        run_id: the id of the run.
+        config: the settings that have an effect, as a tree.
+        reports: what the trackers of this command have reported.
+        judge: judges single steps; None for no judgement over the steps.
+    """
+    trackers: list[Tracker] = []
+    if config["tracker"].get("wandb") and not is_disabled():
+        wandb = WandbTracker(
+            settings=identity.with_environment(config["tracker"]),
+            run_id=run_id,
+            config=config,
+            name=identity.run_name(directory.absolute().name),
+            group=identity.run_group(directory.absolute().parent.name),
+            reports=reports,
+            judge=judge,
+        )
+        trackers.append(wandb)
+    trackers += make_local_trackers(directory, run_id, config, judge)
+    return trackers
+
+
+def make_local_trackers(
+    directory: Path,
+    run_id: str,
+    config: JsonObject,
+    judge: StepJudge | None = None,
+) -> list[LocalTracker]:
+    """The trackers of ``make_trackers`` whose dashboard is on this machine.
+
+    Args:
+        directory: the run directory.
+        run_id: the id of the run.
+        config: the settings that have an effect, as a tree.
+        judge: judges single steps; None for no judgement over the steps.
+    """
+    settings = config["tracker"]
+    trackers: list[LocalTracker] = []
+    for kind in LOCAL_TRACKERS:
+        if settings.get(kind.name):
+            run = describe_run(directory, run_id, config, make_tags(config))
+            trackers.append(kind(run, settings, judge))
+    return trackers

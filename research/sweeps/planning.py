@@ -1,0 +1,56 @@
+"""The runs that words of ``fathom train`` ask for, without training any of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
+
+from research.config.hydra_config import register_with_hydra, resource_dir
+from research.config.schema import Config
+from research.sweeps.composition import Composer
+from research.sweeps.jobs import expand_jobs
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is asked for.
+
+    Attributes:
+        overrides: its settings as words.
+        config: its configuration.
+    """
+
+    overrides: Sequence[str]
+    config: Config
+
+
+def plan_runs(words: Sequence[str], *, multirun: bool = False) -> list[PlannedRun]:
+    """The runs that settings ask for: one, or with ``multirun`` one for each combination.
+
+    An experiment's sweep is planned without ``multirun`` too.
+
+    Args:
+        words: settings, ``path=value``.
+        multirun: whether values that are separated by commas are those of several runs.
+
+    Raises:
+        ValueError: a setting is wrong, or has several values without ``multirun``.
+    """
+    register_with_hydra()
+    search_path = create_config_search_path(str(resource_dir("conf").absolute()))
+    composer = Composer(ConfigLoaderImpl(search_path))
+    mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+    master = composer.load_configuration("config", list(words), run_mode=mode)
+    if master.hydra.mode is RunMode.MULTIRUN:
+        multirun = True
+    jobs = [list(words)]
+    if multirun:
+        sweeper = master.hydra.sweeper
+        arms = {name: dict(grid) for name, grid in (sweeper.arms or {}).items()}
+        jobs = expand_jobs(dict(sweeper.params or {}), arms, words, composer)
+    planned = []
+    for job in jobs:
+        planned.append(PlannedRun(job, composer.make_run_spec(master, job).config))
+    return planned

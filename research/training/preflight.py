@@ -1,0 +1,194 @@
+"""What is measured of a network before training: its first update, and the loss around it.
+
+Nothing of it is kept: the state of the run does not change.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from research.gauges.curvature import sharpness
+from research.gauges.norms import accumulator, tree_euclidean
+from research.models.hparams import HParams
+from research.training.exponents import Counts, count_exponents
+from research.training.inspections import Snapshot, wide_snapshot
+from research.training.objective import Batch, Data, augment_and_shard, make_objective, next_batch
+from research.training.program import Metrics, run_step
+from research.training.program_config import ProgramConfig
+from research.training.state import TrainState
+
+LANCZOS_ITERATIONS = 8
+LANCZOS = 3  # which random key is for the start vector
+DIFFERENCE_STEP = 3e-3  # of a numerical derivative, as a share of the norm of the parameters
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Start:
+    """What two batches say of a network before training.
+
+    Attributes:
+        row: the first update, on the first batch, with all gauges; as ``run_step`` returns it.
+        losses: the loss of the second batch before the update and after it, in float32, [2].
+        decrease: by how much the update lowers the loss of the second batch to first order.
+        sharpness: the greatest eigenvalue of the Hessian of the first batch's loss, in float32.
+        counts: exponents of the gradients of the first batch in float32; see ``count_exponents``.
+    """
+
+    row: Metrics
+    losses: Array
+    decrease: Array
+    sharpness: Array
+    counts: Counts
+
+
+def measure_start(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Data,
+) -> Start:
+    """Measures a network before its first step.
+
+    Args:
+        spec: the program, with ``measure=full``.
+        state: the initial state.
+        hp: the hyperparameters.
+        data: the training examples; streamed data hold the batches of the first steps.
+    """
+    after, row = run_step(spec, True, state, hp, next_batch(spec, state, data))
+    update = jax.tree.map(jnp.subtract, _widen(state.params), _widen(after.params))
+    wide = wide_snapshot(spec, state, hp, data)
+    second = _second_batch(wide.spec, wide.state, data)
+    evaluate = _loss_and_gradient(wide.spec, wide.state, hp, second)
+    at = jax.tree.map(_stack, wide.state.params, _widen(after.params))
+
+    def evaluate_at(params: Any) -> tuple[Array, Array]:
+        loss, gradient = evaluate(params)
+        return loss, _inner_product(update, gradient)
+
+    losses, decreases = lax.map(evaluate_at, at)
+    return Start(
+        row=row,
+        losses=losses,
+        decrease=decreases[0],
+        sharpness=_sharpness(wide, data),
+        counts=count_exponents(wide.spec, wide.state, hp, data)["run"],
+    )
+
+
+def run_trial(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    data: Data,
+    steps: int,
+) -> Array:
+    """The loss of the first batch before each of ``steps`` updates on it, and after them.
+
+    Args:
+        spec: the program.
+        state: the initial state.
+        hp: the hyperparameters.
+        data: the training examples.
+        steps: how many updates.
+
+    Returns:
+        The losses [steps + 1].
+    """
+    batch = next_batch(spec, state, data)
+
+    def train_step(state: TrainState, _: None) -> tuple[TrainState, Array]:
+        state, row = run_step(spec, False, state, hp, batch)
+        return state, row["train_loss"]
+
+    _, losses = lax.scan(train_step, state, length=steps + 1)
+    return losses
+
+
+def _second_batch(
+    spec: ProgramConfig,
+    state: TrainState,
+    data: Data,
+) -> Batch:
+    """The batch of the second step."""
+    following = dataclasses.replace(state, step=state.step + 1)
+    if spec.streamed:
+        return augment_and_shard(spec, following, data, data["x"][1], data["y"][1])
+    return next_batch(spec, following, data)
+
+
+def _loss_and_gradient(
+    spec: ProgramConfig,
+    state: TrainState,
+    hp: HParams,
+    batch: Batch,
+) -> Callable[[Any], tuple[Array, Any]]:
+    """The loss of a batch and its gradient in float32 or wider, functions of the parameters."""
+    objective = make_objective(spec, state, hp, batch)
+
+    def evaluate(params: Any) -> tuple[Array, Any]:
+        gradient, outputs = jax.grad(objective, has_aux=True)(params, {})
+        scale = state.loss_scale.value
+        unscaled = jax.tree.map(lambda leaf: leaf / scale, _widen(gradient))
+        return outputs.loss.astype(scale.dtype), unscaled
+
+    return evaluate
+
+
+def _sharpness(wide: Snapshot, data: Data) -> Array:
+    """The greatest eigenvalue of the Hessian of the first batch's loss.
+
+    The derivative of the gradient is numerical, because the loop over the layers of a family of
+    networks has no second derivative.
+    """
+    batch = next_batch(wide.spec, wide.state, data)
+    evaluate = _loss_and_gradient(wide.spec, wide.state, wide.hp, batch)
+    step = DIFFERENCE_STEP * tree_euclidean(wide.state.params)
+
+    @jax.custom_jvp
+    def gradient(params: Any) -> Any:
+        return evaluate(params)[1]
+
+    @gradient.defjvp
+    def derivative(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        (params,) = primals
+        (direction,) = tangents
+
+        def gradient_at(sign: Array) -> Any:
+            return evaluate(_move(params, direction, sign * step))[1]
+
+        both = lax.map(gradient_at, jnp.asarray([1.0, -1.0], step.dtype))
+        difference = jax.tree.map(lambda leaf: (leaf[0] - leaf[1]) / (2 * step), both)
+        return params, difference  # Lanczos' method reads the derivative alone
+
+    key = wide.key(LANCZOS)
+    value, _ = sharpness(gradient, wide.state.params, key, LANCZOS_ITERATIONS)
+    return value
+
+
+def _move(
+    params: Any,
+    direction: Any,
+    distance: Array,
+) -> Any:
+    return jax.tree.map(lambda leaf, part: leaf + distance * part, params, direction)
+
+
+def _widen(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
+
+
+def _inner_product(left: Any, right: Any) -> Array:
+    products = jax.tree.map(lambda one, other: jnp.sum(one * other), left, right)
+    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+
+
+def _stack(*leaves: Array) -> Array:
+    return jnp.stack(leaves)

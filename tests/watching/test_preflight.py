@@ -1,0 +1,80 @@
+"""``research.preflight`` on models of others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import research
+
+from . import networks
+
+BATCH = networks.make_batch()
+PARAMS = networks.make_params()
+
+
+def linear_loss(params, batch):
+    """The mean of (w·x)²/2, whose Hessian is the mean of x xᵀ."""
+    return jnp.mean((batch @ params["w"]) ** 2) / 2
+
+
+def test_a_plain_function_is_measured_against_its_closed_form():
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+    params = {"w": jnp.ones(3)}
+
+    expected = research.preflight(linear_loss, params, x, optax.sgd(0.1, momentum=0.5), steps=50)
+
+    hessian = np.asarray(x[:4].T @ x[:4]) / 4
+    gradient = hessian @ np.ones(3)
+    other = np.asarray(x[4:].T @ x[4:]) / 4 @ np.ones(3)
+    measured = expected.measured
+    sharpness = np.linalg.eigvalsh(hessian)[-1]
+    assert measured.sharpness == pytest.approx(sharpness, rel=1e-3)
+    assert measured.ceiling == pytest.approx(2 * 1.5 / sharpness, rel=1e-3)
+    assert measured.learning_rate == pytest.approx(0.1)
+    assert measured.total_updates == pytest.approx(100)
+    assert measured.decrease == pytest.approx(0.1 * gradient @ other, rel=1e-4)
+    assert 0 < expected.probability < 1
+
+
+@pytest.mark.slow
+def test_the_layers_of_an_nnx_model_are_measured_and_it_stays_as_it_is():
+    model = networks.make_nnx(PARAMS)
+    before = jax.tree.map(jnp.copy, nnx.state(model))
+
+    expected = research.preflight(
+        networks.model_loss, model, BATCH, optax.adam(1e-3), trial_steps=3, epsilon=1e-8
+    )
+
+    measured = expected.measured
+    assert measured.signal_grad.shape == (networks.LAYERS + 1,)
+    assert measured.update_ratio.shape == (networks.LAYERS,)
+    assert measured.ceiling is None
+    assert len(measured.trial) == 4
+    assert measured.trial[-1] < measured.trial[0]
+    assert "factor per layer" in str(expected)
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"batch": jnp.ones((1, 3))}, ValueError, "at least 2 examples, got 1"),
+        ({"batch": 3.0}, TypeError, "batch must hold arrays with a leading axis, got 3.0"),
+        (
+            {"batch": (jnp.ones((4, 3)), jnp.ones(5))},
+            ValueError,
+            r"all arrays of batch must have as many examples, got \[4, 5\]",
+        ),
+        ({"steps": 0}, ValueError, "steps must be ≥ 1"),
+        ({"params": {"w": 3}}, TypeError, "params must hold floating-point arrays"),
+        ({"optimizer": "adam"}, TypeError, "optimizer must be an Optax optimizer, got a str"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(change, error, message):
+    arguments = {"params": {"w": jnp.ones(3)}, "batch": jnp.ones((4, 3)), "steps": 10} | change
+
+    with pytest.raises(error, match=message):
+        research.preflight(linear_loss, **arguments)
