@@ -145,6 +145,13 @@ def hyper_connections(settings):
     return 0.4 if settings["skip.kind"] == "identity" else 0.45
 
 
+def depth_transfer(settings):
+    is_standard = settings["model.parametrization"] == "standard"
+    octaves = np.log2(settings["model.depth"] / 3) if is_standard else 0
+    best = -9 - octaves / 2
+    return 0.5 - 0.05 * abs(np.log2(settings["optimizer.learning_rate"]) - best)
+
+
 def batch_norm_explosion(settings):
     return 0.97 if settings["model.depth"] <= 40 else 0.12
 
@@ -156,6 +163,7 @@ def dynamical_isometry(settings):
 PUBLISHED = {  # by experiment, the accuracy that its paper leads one to expect
     "paper/batch_norm_explosion": batch_norm_explosion,
     "paper/degradation": degradation,
+    "paper/depth_transfer": depth_transfer,
     "paper/dynamical_isometry": dynamical_isometry,
     "paper/hyper_connections": hyper_connections,
     "paper/layernorm_scaling": layernorm_scaling,
