@@ -6,6 +6,7 @@ layer is bad is not offered.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ USUAL_RATES = {
 USUAL_RANGE = 3.0  # a rate that differs from the usual one by more is suspected first
 FORGOTTEN = 0.9  # of the loss of chance: a run whose loss was lower has learned something
 JUMPED = 1.3  # times the loss of chance
+NOTICED_SCALE = 1.2  # a scale of the initial weights that differs by more is named as a cause
 SAME_FACTOR = 0.01  # a change of the network that changes the factor by less does nothing
 
 STABLE_RESNET = "Hayou et al., Stable ResNet, 2021"
@@ -99,6 +101,11 @@ class Situation:
     def has_skips(self) -> bool:
         """Whether the network has shortcuts."""
         return self.settings.get("skip.kind", "none") != "none"
+
+    @functools.cached_property
+    def critical(self) -> Remedy | None:
+        """The critical scale of the initial weights, as ``critical_gain`` has it."""
+        return critical_gain(self.settings)
 
     @property
     def depth(self) -> int:
@@ -243,7 +250,7 @@ def _candidate_changes(situation: Situation) -> Iterator[Remedy]:
             yield Remedy("skip=identity", IDENTITY)
         yield Remedy("skip=inv_sqrt_depth", STABLE_RESNET)
     gains_from_he = activation == "relu" and not is_set("init=he", settings)
-    critical = critical_gain(settings)
+    critical = situation.critical
     if gains_from_he:
         yield Remedy("init=he", HE)
     elif critical is not None:
@@ -291,6 +298,20 @@ def _depth_in_words(situation: Situation) -> str:
     return f"Depth {situation.depth} without skip connections"
 
 
+def _network_in_words(situation: Situation) -> str:
+    """The depth, and the scale of the initial weights where it is not the critical one."""
+    settings = situation.settings
+    text = _depth_in_words(situation)
+    critical = None if situation.has_skips else situation.critical
+    if critical is None:
+        return text
+    path, _, value = critical.change.partition("=")
+    now = float(settings[path])
+    if abs(math.log(now / float(value))) < math.log(NOTICED_SCALE):
+        return text
+    return f"{text}, and {path} is {now:g} instead of {value}"
+
+
 def _onset_in_words(situation: Situation) -> str:
     return (
         f"The first step was healthy, so the initialisation is not to blame; the updates are, up "
@@ -304,7 +325,7 @@ def _advise_vanishing(situation: Situation) -> Advice:
         return _advise_after_onset(situation)
     if situation.has_skips:
         return _advise_damped_shortcut(situation)
-    cause = _depth_in_words(situation)
+    cause = _network_in_words(situation)
     if settings.get("activation.kind") == "sigmoid":
         cause += ", and a sigmoid's slope is at most 1/4"
     return Advice(cause, _network_changes(situation))
@@ -362,7 +383,7 @@ def _advise_exploding(situation: Situation) -> Advice:
             [Remedy("skip=inv_sqrt_depth", STABLE_RESNET), Remedy("skip=rezero", REZERO)]
         )
         return Advice("Unscaled branches add up with depth", remedies)
-    cause = _depth_in_words(situation)
+    cause = _network_in_words(situation)
     if settings.get("norm.kind") == "batch":
         cause += ", and batch norm multiplies the squared gradient by 1.2 to 1.5 a layer"
     return Advice(cause, _network_changes(situation))

@@ -19,6 +19,7 @@ CONFIDENCE = 0.95
 # The variance of a least-squares slope on a random walk of m increments, in units of s²/m, where s
 # is the standard deviation of an increment; for large m.
 RANDOM_WALK_SLOPE_VARIANCE = 1.2
+JUMP = 100.0  # a factor between neighbours that is told by itself
 LEAST_INCREMENTS = 4  # from fewer of them no interval is told
 WIDEST_INTERVAL = 100.0  # an interval whose ends differ by a larger factor says nothing
 
@@ -162,6 +163,28 @@ def layers_outside(profile: np.ndarray, kind: str) -> np.ndarray:
     return np.zeros(0, int)
 
 
+def largest_jump(profile: np.ndarray, extreme: int) -> int | None:
+    """The layer at which alone most of the way to the extreme happens; None where there is none.
+
+    That layer's squared gradient differs from that of the next one by a factor ``JUMP`` or more,
+    and its logarithm by half or more of all between ``extreme`` and the last layer.
+
+    Args:
+        profile: a log profile.
+        extreme: the entry that is farthest from the last one.
+
+    Returns:
+        The entry below the jump, towards the input.
+    """
+    changes = profile[extreme:-1] - profile[extreme + 1 :]
+    if len(changes) < LEAST_INCREMENTS or not np.isfinite(changes).all():
+        return None
+    sizes = changes * np.sign(profile[extreme])
+    position = int(np.argmax(sizes))
+    is_large = sizes[position] >= max(math.log(JUMP), abs(profile[extreme]) / 2)
+    return extreme + position if is_large else None
+
+
 def _states(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Whether log profiles [S, layers] are cut off, vanish and explode, each [S].
 
@@ -185,8 +208,8 @@ class DepthHistory:
         steps: the measured steps whose numbers are finite, [S].
         profiles: their log profiles, [S, layers].
         is_silent: whether no gradient arrives even at the last layer, [S].
-        states: whether each step is of a kind, [S]: ``silent``, ``cut``, ``vanishing``,
-            ``exploding``.
+        states: whether each step is of a kind, [S]: ``silent``, ``cut``, ``gone`` (either of
+            them), ``vanishing``, ``exploding``.
         start_layer: the layer of the first entry.
     """
 
@@ -286,6 +309,7 @@ def make_history(
         states={
             "silent": is_silent,
             "cut": is_cut,
+            "gone": is_silent | is_cut,
             "vanishing": is_vanishing,
             "exploding": is_exploding,
         },

@@ -1,5 +1,7 @@
 """Findings about the gradient over depth: dead, vanishing and exploding."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from research.diagnosis.findings import Finding, Kind, Severity
 from research.diagnosis.observed import Observed, Theory
 
 UNSTABLE = "the fixed point of the variance is unstable"
+GONE = ("silent", "cut")  # states without a gradient in some layer
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,29 @@ def find_depth_findings(ctx: DepthContext) -> list[Finding]:
         ("exploding", _describe_drift),
     ):
         episodes = ctx.history.episodes(state)
+        if state in GONE:
+            episodes = _join_gone(ctx.history, episodes)
         for episode in _worth_telling(episodes):
             found.append(describe(ctx, state, episode))
     return found
+
+
+def _join_gone(history: DepthHistory, episodes: Sequence[Episode]) -> list[Episode]:
+    """Episodes without a gradient, where the one that lasts begins when the gradient was gone.
+
+    A gradient that first ends at a layer and later does not leave the loss was gone all the time.
+    """
+    gone = history.episodes("gone")
+    if not gone or not gone[-1].is_open:
+        return list(episodes)
+    first = gone[-1].first
+    joined = []
+    for episode in episodes:
+        if episode.is_open:
+            joined.append(dataclasses.replace(episode, first=min(first, episode.first)))
+        elif episode.first < first:
+            joined.append(episode)
+    return joined
 
 
 def _worth_telling(episodes: Sequence[Episode]) -> list[Episode]:
@@ -210,6 +233,10 @@ def _explain(
     ratio = words.format_ratio(depth.order_of_magnitude(profile, extreme))
     share = f"{ratio} of" if state == "vanishing" else f"{ratio} times"
     layer = ctx.layer(extreme)
+    jump = depth.largest_jump(profile, extreme)
+    if jump is not None:
+        change = _describe_jump(ctx, profile, jump)
+        return f"{change}; {layer} gets {share} what {ctx.last_layer} gets."
     is_steady = fitted.kind == state and depth.is_geometric(profile, fitted)
     if len(profile) <= 2 or not is_steady:
         return f"{layer} gets {share} the squared gradient of {ctx.last_layer}."
@@ -221,6 +248,15 @@ def _explain(
         f"the squared gradient {verb} by a factor of {factor} per layer towards the "
         f"input{in_brackets}, so {layer} gets {share} what {ctx.last_layer} gets."
     )
+
+
+def _describe_jump(ctx: DepthContext, profile: np.ndarray, jump: int) -> str:
+    """How the squared gradient changes between two neighbours."""
+    change = float(profile[jump] - profile[jump + 1]) / math.log(10)
+    ratio = words.format_ratio(change)
+    verb = f"falls to {ratio} of itself" if change < 0 else f"grows {ratio} times"
+    above = ctx.layer(jump + 1) if jump + 2 < len(profile) else ctx.last_layer
+    return f"the squared gradient {verb} from {above} to {ctx.layer(jump)} alone"
 
 
 def factor_details(

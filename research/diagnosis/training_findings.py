@@ -21,7 +21,7 @@ from research.theory.formats import FORMATS
 LEAST_STEPS = 100  # before a run is said not to learn
 AT_CHANCE = 0.97  # a loss above this share of chance is that of chance
 BETTER_THAN_CHANCE = 0.15  # of the accuracy, above which something was learned
-SMALLEST_PROGRESS = 0.01  # of the loss of chance, between the last two quarters
+SMALLEST_PROGRESS = 0.01  # of the loss, or of that of chance, between the last two quarters
 SPIKE_WINDOW = 20  # steps before a step that its loss is compared with
 SPIKE_DEVIATIONS = 8.0
 SPIKE_RATIO = 1.5
@@ -221,7 +221,8 @@ def _is_falling(losses: np.ndarray, chance: float) -> bool:
     later = losses[-quarter:]
     progress = float(np.mean(earlier) - np.mean(later))
     noise = math.hypot(np.std(earlier), np.std(later)) / math.sqrt(quarter)
-    return progress > max(SMALLEST_PROGRESS * abs(chance), 3 * noise)
+    smallest = SMALLEST_PROGRESS * max(abs(chance), float(np.mean(later)))
+    return progress > max(smallest, 3 * noise)
 
 
 def find_spike(ctx: RunContext) -> Finding | None:
@@ -373,10 +374,12 @@ def find_collapse(ctx: RunContext) -> Finding | None:
     layers = np.flatnonzero(shares < SAME_SIGNAL)
     ranges = words.to_ranges(layers)
     variation = np.asarray(ctx.observed.profiles["signal_variation"])[:, -1:]
+    share = f"only {shares[-1]:.1g}" if shares[-1] > 0 else "nothing"
+    ability = "can hardly" if shares[-1] > 0 else "cannot"
     return _make(
         findings.COLLAPSED,
-        f"only {shares[-1]:.1g} of the signal of the last layer differs between examples, so the "
-        f"head can hardly tell them apart; the same holds in {words.name_layers(ranges)}.",
+        f"{share} of the signal of the last layer differs between examples, so the head {ability} "
+        f"tell them apart; the same holds in {words.name_layers(ranges)}.",
         first_step=_first_where(ctx.observed, (variation < SAME_SIGNAL)[:, 0]),
         layers=tuple(ranges),
         variation=float(shares[-1]),
@@ -398,9 +401,14 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         problem = "less than a millionth of their norm"
     else:
         return None
+    text = (
+        f"a step changes the weights of the middle layer by {middle:.2g} of their norm: {problem}."
+    )
+    if largest == 0:
+        text = "no step changes the weights."
     return _make(
         findings.UPDATE_RATIO,
-        f"a step changes the weights of the middle layer by {middle:.2g} of their norm: {problem}.",
+        f"{text}.",
         median=middle,
         largest=largest,
     )

@@ -25,7 +25,7 @@ def test_one_run_is_a_report_and_a_sweep_is_a_table(fathom):
     assert len(second["trial"]) == 6
     assert second["steps"] == 20
     assert second["ceiling"] > 0
-    assert second["lost"]["float32"] == 0
+    assert second["lost"]["float32"] < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,13 @@ def test_the_first_remedy_of_a_run_that_does_not_learn(losses, changes, change):
 
 def test_rules_are_about_kinds_that_exist():
     assert set(RULES) <= set(KINDS)
+
+
+def test_weights_that_are_too_small_are_named_beside_the_depth():
+    verdict = judge_rows(VANISHING, settings=settings(init__gain=0.5))
+    assert "without skip connections, and init.gain is 0.5 instead of 1: try" in verdict.sentence
+
+
+def test_weights_of_a_critical_scale_are_not_blamed():
+    verdict = judge_rows(VANISHING, settings=settings(init__gain=1.1))
+    assert "instead of" not in verdict.sentence

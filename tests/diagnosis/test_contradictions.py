@@ -212,6 +212,11 @@ def test_a_run_that_still_improves_is_left_alone():
     assert judge_rows(*repeat(HEALTHY, 300), observed=observe(losses)).kind == "healthy"
 
 
+def test_a_huge_loss_that_hardly_falls_is_not_learning():
+    losses = np.linspace(16_920, 16_919, 300)
+    assert judge_rows(*repeat(HEALTHY, 300), observed=observe(losses)).kind == "not_learning"
+
+
 def make_config(activation, variance, width=256):
     """A plain network of depth 48."""
     return Config(
@@ -291,3 +296,15 @@ def test_no_sentence_contradicts_its_numbers():
             if kind == "exploding":
                 assert ratio > 1e3, verdict.sentence
                 assert factor is None or factor > 1, verdict.sentence
+
+
+def test_a_jump_at_one_layer_is_not_told_as_a_factor_of_every_layer():
+    """In front of a first norm whose input hardly varies, the gradient is larger by far."""
+    signal = geometric(1.7, depth=12)
+    signal[0] *= 600
+    verdict = judge_rows(*repeat(signal, 20))
+    sentence = verdict.findings[0].text
+    assert verdict.kind == "exploding"
+    assert "per layer" not in sentence
+    assert "grows 1e+6 times from layer 1 to layer 0 alone" in sentence
+    assert "layer 0 gets 1e+8 times what the last layer gets" in sentence

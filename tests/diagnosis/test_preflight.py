@@ -45,6 +45,7 @@ def plain_sigmoid(depth):
     change = f"activation=sigmoid init=glorot model.depth={depth}"
     config = config_from_settings(with_change({}, change))
     profile = predicted_profile(config, inputs=64, mean_square=1.0, batch_size=128)
+    assert profile is not None
     gradient = np.exp(profile / 2)
     variation = np.geomspace(1, 0.1**depth, depth + 1)
     return {

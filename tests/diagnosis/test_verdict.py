@@ -141,6 +141,14 @@ def test_the_first_step_is_judged_separately_from_the_last_ones():
     assert "at initialisation 0.5, theory 0.5" in verdict.sentence
 
 
+def test_a_gradient_that_is_cut_and_later_silent_is_dead_since_it_was_cut():
+    cut = np.where(np.arange(DEPTH + 1) < 20, 0.0, HEALTHY)
+    verdict = judge_rows(*repeat(HEALTHY, 10), *repeat(cut, 20), *repeat(SILENT, 10))
+    dead = [finding for finding in verdict.findings if finding.kind.name == "dead"]
+    assert verdict.since_step == 10
+    assert len(dead) == 1
+
+
 def test_a_network_that_becomes_silent_in_training_is_dead():
     verdict = judge_rows(*repeat(HEALTHY, 5), *repeat(SILENT, 45))
     assert verdict.kind == "dead"

@@ -260,8 +260,8 @@ def test_theory_is_dashed_where_the_factor_at_initialisation_is_drawn(sweep):
 
     (axes,) = drawing.figure.axes
     plain, residual = dashed_lines(axes)
-    np.testing.assert_allclose(plain.get_ydata(), 0.5)
-    np.testing.assert_allclose(residual.get_ydata(), 1.0)
+    np.testing.assert_allclose(np.asarray(plain.get_ydata()), 0.5)
+    np.testing.assert_allclose(np.asarray(residual.get_ydata()), 1.0)
     assert legend_texts(drawing.figure)[-1] == "mean-field theory"
 
 

@@ -49,6 +49,9 @@ def test_the_layers_of_an_nnx_model_are_measured_and_it_stays_as_it_is():
     )
 
     measured = expected.measured
+    assert measured.signal_grad is not None
+    assert measured.update_ratio is not None
+    assert measured.trial is not None
     assert measured.signal_grad.shape == (networks.LAYERS + 1,)
     assert measured.update_ratio.shape == (networks.LAYERS,)
     assert measured.ceiling is None

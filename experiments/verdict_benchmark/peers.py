@@ -1,0 +1,248 @@
+"""What PyTorch's diagnostic tools say of the same networks: ``peers.csv``.
+
+    python experiments/verdict_benchmark/peers.py
+
+needs the extra ``peers``. The plain networks among the test runs are written in PyTorch, with the
+same initialisation, data, batch size and optimizer, and trained under all tools at once.
+"""
+
+import csv
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch  # pyright: ignore[reportMissingImports]  # an extra
+from sklearn.datasets import load_digits
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]  # an extra
+from torchmortem import Autopsy  # pyright: ignore[reportMissingImports]  # an extra
+from trainscope import TrainScope  # pyright: ignore[reportMissingImports]  # an extra
+from trainscope.core.config import (  # pyright: ignore[reportMissingImports]  # an extra
+    TrainScopeConfig,
+)
+from traintools import GradientHealthMonitor  # pyright: ignore[reportMissingImports]  # an extra
+
+from research.reproduce.experiments import expected_runs, load_module
+
+LABELS = load_module("verdict_benchmark", "labels")
+FILE = "peers.csv"
+TOOLS = ("torchmortem", "trainscope", "traintools")
+DEEPEST = 30
+TRAIN_EXAMPLES = 1400
+PIXELS = 64
+CLASSES = 10
+LAST_STEPS = 30  # over which most warnings of traintools count
+ACTIVATIONS = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "elu": nn.functional.elu,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    "softsign": nn.functional.softsign,
+}
+SKIPS = ("none", "identity", "inv_sqrt_depth", "scaled")
+OPTIMIZERS = ("momentum", "sgd", "adam")
+PLAIN = {
+    "model.kind": ("mlp",),
+    "skip.kind": SKIPS,
+    "norm.kind": ("none",),
+    "init.kind": ("he", "zeros"),
+    "optimizer.kind": OPTIMIZERS,
+    "optimizer.schedule": ("constant", "linear", "step"),
+    "precision.kind": ("float32",),
+    "loss.kind": ("cross_entropy",),
+    "data.label_noise": (0.0,),
+    "optimizer.weight_decay": (0.0,),
+}
+Settings = Mapping[str, Any]
+
+
+def is_plain(settings: Settings) -> bool:
+    """Whether this module can write the network of a run."""
+    if settings["model.depth"] > DEEPEST:
+        return False
+    return all(settings[path] in values for path, values in PLAIN.items())
+
+
+class Nonlinearity(nn.Module):
+    """An activation as a module, so that tools can watch it."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.function = ACTIVATIONS[kind]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] → [B, D]."""
+        return self.function(x)
+
+
+def make_activation(kind: str) -> nn.Module:
+    """PyTorch's own module where tools look for it by its class."""
+    modules = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+    return modules[kind]() if kind in modules else Nonlinearity(kind)
+
+
+class Layer(nn.Module):
+    """h ← s·h + a·(W φ(h) + b)."""
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        width = settings["model.width"]
+        self.activation = make_activation(settings["activation.kind"])
+        self.linear = nn.Linear(width, width)
+        kind = settings["skip.kind"]
+        self.shortcut = 0.0 if kind == "none" else settings.get("skip.shortcut_scale", 1.0)
+        depth_scale = settings["model.depth"] ** -0.5
+        default = depth_scale if kind == "inv_sqrt_depth" else 1.0
+        self.branch = settings.get("skip.branch_scale", default)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[B, D] → [B, D]."""
+        branch = self.linear(self.activation(h))
+        return self.shortcut * h + self.branch * branch if self.shortcut else branch
+
+
+class Network(nn.Module):
+    """embed → layers → head, as ``model=mlp``."""
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        width = settings["model.width"]
+        self.embed = nn.Linear(PIXELS, width)
+        self.layers = nn.ModuleList([Layer(settings) for _ in range(settings["model.depth"])])
+        self.activation = make_activation(settings["activation.kind"])
+        self.head = nn.Linear(width, CLASSES)
+        gain = settings.get("init.gain", 1.0)
+        for linear in (self.embed, *[layer.linear for layer in self.layers], self.head):
+            if settings["init.kind"] == "zeros":
+                nn.init.zeros_(linear.weight)
+            else:
+                nn.init.normal_(linear.weight, std=gain * math.sqrt(2 / linear.in_features))
+            nn.init.normal_(linear.bias, std=settings["init.sigma_b"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits [B, C] of ``x`` [B, inputs]."""
+        h = self.embed(x)
+        for layer in self.layers:
+            h = layer(h)
+        return self.head(self.activation(h))
+
+
+def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The optimizer of a run."""
+    rate = settings["optimizer.learning_rate"]
+    if settings["optimizer.kind"] == "adam":
+        epsilon = settings["optimizer.epsilon"]
+        return torch.optim.Adam(network.parameters(), rate, eps=epsilon)
+    momentum = settings.get("optimizer.momentum", 0.0)
+    return torch.optim.SGD(network.parameters(), rate, momentum=momentum)
+
+
+def rate_at(step: int, settings: Settings) -> float:
+    """The learning rate of a step."""
+    rate = settings["optimizer.learning_rate"]
+    kind = settings["optimizer.schedule"]
+    if kind == "linear":
+        share = step / settings["train.steps"]
+        return rate + share * (settings["optimizer.end_value"] - rate)
+    if kind == "step" and step >= settings["optimizer.boundaries"][0]:
+        return rate * settings["optimizer.decay_factor"]
+    return rate
+
+
+def load_data() -> tuple[Tensor, Tensor]:
+    """The training digits, standardised as ours."""
+    digits = load_digits()
+    x = digits.data[:TRAIN_EXAMPLES]
+    x = (x - x.mean()) / x.std()
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(digits.target[:TRAIN_EXAMPLES])
+
+
+def examine(settings: Settings, folder: Path) -> dict[str, str]:
+    """Trains one network and returns what each tool finds severe; empty where nothing.
+
+    A critical finding of torchmortem counts, a spike of trainscope, and a warning of traintools'
+    gradient monitor that most of the last steps have.
+
+    Args:
+        settings: the configuration of the run.
+        folder: for what the tools write.
+    """
+    torch.manual_seed(settings["seed"])
+    x, y = load_data()
+    network = Network(settings)
+    optimizer = make_optimizer(network, settings)
+    scope_config = TrainScopeConfig(run_dir=str(folder), run_name="run")
+    scope = TrainScope(network, optimizer, config=scope_config).attach()
+    health = GradientHealthMonitor()
+    autopsy = Autopsy(network, optimizer=optimizer)
+    autopsy.attach()
+    spikes = []
+    warned = []
+    steps = settings["train.steps"]
+    size = settings["train.batch_size"]
+    order = torch.randperm(len(x))
+    for step in range(steps):
+        first = step * size % (len(x) - size + 1)
+        batch = order[first : first + size]
+        optimizer.param_groups[0]["lr"] = rate_at(step, settings)
+        loss = nn.functional.cross_entropy(network(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        report = health.inspect(network, step=step, lr=optimizer.param_groups[0]["lr"])
+        warned.append(not report.ok)
+        if scope.step(loss.item(), batch_index=step):
+            spikes.append(step)
+        optimizer.step()
+        autopsy.step(loss=loss.item())
+        if not math.isfinite(loss.item()):
+            break
+    scope.detach()
+    autopsy.detach()
+    autopsy_report = autopsy.get_report()
+    critical = set()
+    for finding in autopsy_report.findings:
+        if finding.severity.name == "CRITICAL":
+            critical.add(finding.category)
+    return {
+        "torchmortem": " ".join(sorted(critical)),
+        "trainscope": f"spike:{spikes[0]}" if spikes else "",
+        "traintools": "warnings" if np.mean(warned[-LAST_STEPS:]) > 0.5 else "",
+    }
+
+
+def find_plain_runs() -> dict[str, Settings]:
+    """The plain networks of the test split with its first seed, by the name of the run."""
+    plain = {}
+    everything = expected_runs("verdict_benchmark").items()
+    for (name, settings), label in zip(everything, LABELS.frozen_labels(), strict=True):
+        is_scored = label.is_unhealthy is not None
+        is_first = settings["seed"] == LABELS.FIRST_TEST_SEED
+        if is_scored and is_first and is_plain(settings):
+            plain[name] = settings
+    return plain
+
+
+def main() -> None:
+    """Examines the plain networks of the test split and writes ``peers.csv``."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    with (Path(__file__).parent / FILE).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, ["run", *TOOLS], lineterminator="\n")
+        writer.writeheader()
+        for name, settings in find_plain_runs().items():
+            with tempfile.TemporaryDirectory() as folder:
+                found = examine(settings, Path(folder))
+            writer.writerow({"run": name, **found})
+            stream.flush()
+            print(name, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
