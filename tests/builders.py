@@ -11,7 +11,7 @@ from research.config.fields import replace_traced, traced_names, without_traced_
 from research.config.schema import OPTIONS, Config, is_group, make_option
 from research.models.architecture import Architecture
 from research.models.hparams import HParams, static_train
-from research.training.precision import POLICIES
+from research.training.precision import POLICIES, rounding_fields
 from research.training.program_config import ProgramConfig
 
 GROUPS_OF_A_NETWORK = ("model", "skip", "norm", "activation", "init")
@@ -24,6 +24,7 @@ SETTINGS = {  # the short name of a setting, and its path
     "scale": "norm.scale",
     "growth": "skip.growth",
     "streams": "skip.streams",
+    "layer": "init.layer",
 }
 USUAL = {
     "shape": (5,),
@@ -42,10 +43,14 @@ SETTINGS_OF_TRAINING = {
     "optimizer": "optimizer",
     "schedule": "optimizer.schedule",
     "clip": "optimizer.clip",
+    "frozen_layer": "optimizer.frozen_layer",
     "precision": "precision",
     "loss_scaling": "precision.loss_scaling",
     "loss_scale": "precision.loss_scale",
     "stochastic_rounding": "precision.stochastic_rounding",
+    "block_scale": "precision.block_scale",
+    "stochastic_gradients": "precision.stochastic_gradients",
+    "round_weights": "precision.round_weights",
     "loss": "loss",
     "level": "measure",
     "every": "measure.every",
@@ -138,7 +143,6 @@ def make_program_config(**changes: Any) -> ProgramConfig:
     network = {
         "dtype": policy.compute,
         "param_dtype": policy.params,
-        "rounding": policy.rounding,
     }
     for name, value in names.items():
         if name in fields:
@@ -148,6 +152,7 @@ def make_program_config(**changes: Any) -> ProgramConfig:
         else:
             network[name] = value
     config = make_config(chosen)
+    network = rounding_fields(config.precision) | network
     training = {}
     for group in GROUPS_OF_TRAINING:
         training[group] = without_traced_values(getattr(config, group))

@@ -187,7 +187,7 @@ class Trace:
 
     Attributes:
         signals: the N+1 signals between layers, [B, D] each, without units that hold no value.
-        activation_inputs: the inputs of the N nonlinearities.
+        activation_inputs: the inputs of the nonlinearities, in forward order.
         moments: mean and mean square of each normalisation.
     """
 
@@ -299,18 +299,21 @@ def _branch(
     num_active,
     trace,
 ):
-    """W φ(z) over the units that hold a value; ``fixup`` adds a number before φ and before W."""
-    (weight,) = params["weights"].values()
-    rows = {"kernel": weight["kernel"][:num_active]}
+    """W φ(z) over the units that hold a value, or W_2 φ(W_1 φ(z)); ``fixup`` adds a number before
+    each φ and each W.
+    """
     z = z[:, :num_active]
     has_shifts = arch.skip.kind.name == "fixup"
-    if has_shifts:
-        z = z + params["shifts"][0, 0]
-    trace.activation_inputs.append(z)
-    activated = ACTIVATIONS[arch.activation.kind.name](z)
-    if has_shifts:
-        activated = activated + params["shifts"][0, 1]
-    return apply_linear(activated, weight | rows)
+    for index, weight in enumerate(params["weights"].values()):
+        rows = {"kernel": weight["kernel"][:num_active]}
+        if has_shifts:
+            z = z + params["shifts"][index, 0]
+        trace.activation_inputs.append(z)
+        activated = ACTIVATIONS[arch.activation.kind.name](z)
+        if has_shifts:
+            activated = activated + params["shifts"][index, 1]
+        z = apply_linear(activated, weight | rows)
+    return z
 
 
 def unrolled(

@@ -27,6 +27,7 @@ SUBJECTS = {  # the network that a diagnostic is measured on, where that is not 
     "tokens": TEXTS,
     "preconditioned_sharpness": (*MLP, "optimizer=adam"),
     "stream_mixing": (*MLP, "skip=hyper"),
+    "quantization_noise": (*MLP, "precision=float4_e2m1"),
 }
 
 

@@ -19,8 +19,10 @@ from research.config.options import (
     CellKind,
     DenseSkip,
     FeedForward,
+    FullyConnected,
     GroupNorm,
     InitKind,
+    Model,
     ModelKind,
     NormKind,
     NormScale,
@@ -31,6 +33,7 @@ from research.config.options import (
     Positions,
     PrecisionKind,
     Recurrent,
+    ResNet,
     Schedule,
     SkipKind,
     Transformer,
@@ -87,7 +90,9 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _norm_conflicts(config)
     yield from _model_conflicts(config)
     yield from _parametrization_conflicts(config)
+    yield from _branch_weights_conflicts(config)
     yield from _init_conflicts(config)
+    yield from _layer_conflicts(config)
     yield from _inspection_conflicts(config)
     yield from _schedule_conflicts(config.optimizer)
     yield from _layer_format_conflicts(config)
@@ -276,6 +281,50 @@ def _stream_conflicts(config: Config) -> Iterator[Conflict]:
             got=config.norm.placement.name,
             reason=reason,
         )
+
+
+def _branch_weights_conflicts(config: Config) -> Iterator[Conflict]:
+    if not isinstance(config.model, FullyConnected) or config.model.branch_weights == 1:
+        return
+    if config.skip.kind is SkipKind.dense:
+        yield Conflict(
+            path="model.branch_weights",
+            valid="1",
+            got=config.model.branch_weights,
+            reason="skip=dense widens the signal after each weight matrix",
+        )
+
+
+def _layer_conflicts(config: Config) -> Iterator[Conflict]:
+    """Settings that name one layer of the network."""
+    chosen = {
+        "init.layer": config.init.layer,
+        "optimizer.frozen_layer": config.optimizer.frozen_layer,
+    }
+    layers = count_layers(config.model)
+    for path, layer in chosen.items():
+        if layer is None:
+            continue
+        if layers is None:
+            reason = f"all layers of {config.model.kind.name} share their weights"
+            yield Conflict(path=path, valid="null", got=layer, reason=reason)
+        elif layer >= layers:
+            reason = f"the network has {layers} layers"
+            yield Conflict(path=path, valid=f"< {layers}", got=layer, reason=reason)
+
+
+def count_layers(model: Model) -> int | None:
+    """The layers of a network; None where all of them share their weights."""
+    match model:
+        case Recurrent():
+            return None
+        case Transformer(expansion=expansion):
+            return model.depth * (2 if expansion else 1)
+        case ResNet(kind=ModelKind.resnet_cifar):
+            return (model.depth - 2) // 2
+        case ResNet():
+            return RESNET_LAYERS[model.depth]
+    return model.depth
 
 
 def _dense_width_conflicts(config: Config) -> Iterator[Conflict]:
@@ -523,6 +572,12 @@ PRECONDITIONED = (
     OptimizerKind.rmsprop,
     OptimizerKind.adagrad,
 )
+RESNET_LAYERS = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}  # by depth
+ROUNDED_PRECISIONS = (
+    PrecisionKind.float8_e4m3,
+    PrecisionKind.float8_e5m2,
+    PrecisionKind.float4_e2m1,
+)
 PER_LAYER = (ModelKind.mlp, *CONVOLUTIONAL, ModelKind.transformer)
 
 
@@ -603,6 +658,10 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
             yield _choice_conflict("skip", STREAM_SKIPS, skip, reason)
         if name == "masked_outputs":
             yield from _mask_conflicts(config)
+        precision = config.precision.kind
+        if name == "quantization_noise" and precision not in ROUNDED_PRECISIONS:
+            reason = f"{name} compares gradients with those of a format that rounds them"
+            yield _choice_conflict("precision", ROUNDED_PRECISIONS, precision, reason)
         optimizer = config.optimizer.kind
         if name == "preconditioned_sharpness" and optimizer not in PRECONDITIONED:
             reason = f"{name} needs an optimizer that divides by the size of gradients"

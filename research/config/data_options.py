@@ -41,6 +41,8 @@ class FunctionData(SplitData):
         Scaling.jointly,
         "Standardise over all elements of all examples, or each feature by itself.",
     )
+    input_mean: float = setting(0.0, "Mean of what the network reads.")
+    input_scale: float = setting(1.0, "Standard deviation of what the network reads.", gt=0)
     examples: int = setting(1024, "Examples of each split.", ge=2)
     function: Function = setting(Function.sine, "The function f.")
     grid: bool = setting(False, "Whether training inputs are evenly spaced instead of random.")
@@ -56,6 +58,8 @@ class NoiseData(Data):
         Scaling.jointly,
         "Standardise over all elements of all examples, or each feature by itself.",
     )
+    input_mean: float = setting(0.0, "Mean of what the network reads.")
+    input_scale: float = setting(1.0, "Standard deviation of what the network reads.", gt=0)
     label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
     crop: int = setting(
         0, "Pixels of zeros around a training image before it is cropped at random.", ge=0
@@ -74,6 +78,8 @@ class ImageData(SplitData):
         Scaling.jointly,
         "Standardise over all elements of all examples, or each feature by itself.",
     )
+    input_mean: float = setting(0.0, "Mean of what the network reads.")
+    input_scale: float = setting(1.0, "Standard deviation of what the network reads.", gt=0)
     label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
     crop: int = setting(
         0, "Pixels of zeros around a training image before it is cropped at random.", ge=0

@@ -39,7 +39,13 @@ class Setting:
         for name, values in self.only_with.items():
             if getattr(option, name) not in values:
                 return False
-        return not self.needs or any(getattr(option, name) for name in self.needs)
+        return not self.needs or any(is_set(getattr(option, name)) for name in self.needs)
+
+
+def is_set(value: Any) -> bool:
+    """Whether a setting that another one needs is set: not null, false or empty. 0 is a value."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number or bool(value)
 
 
 def setting(

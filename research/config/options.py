@@ -32,7 +32,7 @@ NormScale = enum.Enum("NormScale", ["one", "inv_sqrt_layer"])
 ActivationKind = enum.Enum("ActivationKind", "relu tanh sigmoid gelu silu elu selu softsign linear")
 InitKind = enum.Enum(
     "InitKind",
-    "he glorot glorot_uniform lecun old_uniform gaussian orthogonal delta_orthogonal zeros",
+    "he glorot glorot_uniform lecun old_uniform gaussian orthogonal delta_orthogonal schur zeros",
 )
 OptimizerKind = enum.Enum(
     "OptimizerKind", "gd sgd momentum adam adamw nesterov rmsprop adagrad lion muon"
@@ -73,8 +73,10 @@ WARMUPS = (Schedule.warmup, Schedule.warmup_cosine, Schedule.warmup_exponential)
 Clip = enum.Enum("Clip", ["none", "global_norm", "value", "adaptive"])
 PrecisionKind = enum.Enum(
     "PrecisionKind",
-    "float32 float64 bfloat16 mixed_bfloat16 float16 mixed_float16 float8_e4m3 float8_e5m2",
+    "float32 float64 bfloat16 mixed_bfloat16 float16 mixed_float16 float8_e4m3 float8_e5m2 "
+    "float4_e2m1",
 )
+BlockScale = enum.Enum("BlockScale", ["mx", "nv"])
 LossScaling = enum.Enum("LossScaling", ["none", "static", "dynamic"])
 LossKind = enum.Enum("LossKind", ["cross_entropy", "mse"])
 Level = enum.Enum("Level", ["off", "norms", "full"])
@@ -110,6 +112,7 @@ INSPECTIONS = (
     "tokens",
     "stream_mixing",
     "clipping",
+    "quantization_noise",
 )
 
 
@@ -170,7 +173,7 @@ class Model:
 
 @dataclass(frozen=True)
 class FeedForward(Model):
-    """``mlp`` and ``linear``: fully connected layers of one width."""
+    """All models but ``rnn``: layers with weights of their own."""
 
     parametrization: Parametrization = setting(
         Parametrization.standard,
@@ -197,6 +200,18 @@ class FeedForward(Model):
         lt=1,
         traced=True,
         switch=True,
+    )
+
+
+@dataclass(frozen=True)
+class FullyConnected(FeedForward):
+    """``mlp`` and ``linear``: fully connected layers of one width."""
+
+    branch_weights: int = setting(
+        1,
+        "Weight matrices of a layer, each after a nonlinearity: 1, or 2 as in residual networks.",
+        ge=1,
+        le=2,
     )
 
 
@@ -375,6 +390,13 @@ class Init:
 
     kind: InitKind = InitKind.he
     sigma_b: float = setting(0.0, "Standard deviation of initial biases.", ge=0, traced=True)
+    bias_mean: float = setting(0.0, "Mean of initial biases.", traced=True)
+    layer: int | None = setting(
+        None, "A layer, counted from 0, whose initial weights are multiplied by layer_gain.", ge=0
+    )
+    layer_gain: float = setting(
+        1.0, "Factor on the initial weights of that layer.", ge=0, traced=True, needs="layer"
+    )
 
 
 @dataclass(frozen=True)
@@ -395,6 +417,22 @@ class GaussianInit(ScaledInit):
 
 
 @dataclass(frozen=True)
+class SchurInit(ScaledInit):
+    """``schur``: square matrices with a given spectral radius that need not be normal."""
+
+    kind: InitKind = InitKind.schur
+    spectral_radius: float = setting(
+        1.0, "Modulus of every eigenvalue of a square matrix, before gain.", ge=0, traced=True
+    )
+    nonnormality: float = setting(
+        0.0,
+        "Size of the part above the diagonal in Schur's form; 0: a multiple of the identity.",
+        ge=0,
+        traced=True,
+    )
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """The update rule, its schedule and its gradient clipping."""
 
@@ -411,6 +449,9 @@ class Optimizer:
         DecayMask.all,
         "What decays: all parameters, or weight matrices, kernels and embeddings without biases, "
         "gates and the parameters of norms.",
+    )
+    frozen_layer: int | None = setting(
+        None, "A layer, counted from 0, that keeps its initial weights.", ge=0
     )
     schedule: Schedule = setting(Schedule.constant, "How the learning rate changes over the run.")
     warmup_steps: int = setting(
@@ -635,6 +676,22 @@ class Float8(Precision):
     tensor_scale: bool = setting(
         False, "Whether each array is shifted to the top of the format's range before rounding."
     )
+
+
+@dataclass(frozen=True)
+class Float4(Precision):
+    """``float4_e2m1``: inputs of layers, their gradients and weights in 4 bits, in blocks."""
+
+    kind: PrecisionKind = PrecisionKind.float4_e2m1
+    block_scale: BlockScale = setting(
+        BlockScale.nv,
+        "Blocks of 32 elements with a power of two as their scale (mx), or of 16 with a scale in "
+        "float8_e4m3 (nv).",
+    )
+    stochastic_gradients: bool = setting(
+        True, "Whether gradients are rounded stochastically; all else is rounded to nearest."
+    )
+    round_weights: bool = setting(True, "Whether the weights that layers multiply by are rounded.")
 
 
 @dataclass(frozen=True)

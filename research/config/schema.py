@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from research.config import data_options, options
-from research.config.fields import Setting, setting, setting_of, settings_of, to_plain
+from research.config.fields import (
+    Setting,
+    is_set,
+    setting,
+    setting_of,
+    settings_of,
+    to_plain,
+)
 
 SELECTORS = {"data": "name", "measure": "level"}  # the field that names the option: else "kind"
 
@@ -24,7 +31,7 @@ class Config:
     tags: tuple[str, ...] = setting((), "Words to find the run by, such as [baseline,night].")
     notes: str = setting("", "A remark about the run.")
     train: options.Train = options.Train()
-    model: options.Model = options.FeedForward()
+    model: options.Model = options.FullyConnected()
     skip: options.Skip = options.Skip()
     norm: options.Norm = options.Norm()
     activation: options.Activation = options.Activation()
@@ -55,7 +62,7 @@ def _by_kind(
 OPTIONS: Mapping[str, Mapping[str, type]] = {
     "model": _by_kind(
         options.ModelKind,
-        options.FeedForward,
+        options.FullyConnected,
         cnn=options.Convolutional,
         resnet_cifar=options.ResNet,
         resnet=options.ResNet,
@@ -86,6 +93,7 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         options.InitKind,
         options.ScaledInit,
         gaussian=options.GaussianInit,
+        schur=options.SchurInit,
         zeros=options.Init,
     ),
     "optimizer": _by_kind(
@@ -106,6 +114,7 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         bfloat16=options.BFloat16,
         float8_e4m3=options.Float8,
         float8_e5m2=options.Float8,
+        float4_e2m1=options.Float4,
     ),
     "loss": _by_kind(options.LossKind, options.Loss),
     "data": _by_kind(
@@ -238,7 +247,7 @@ def _has_effect(declared: Setting, values: Mapping[str, Any]) -> bool:
     for name, valid in declared.only_with.items():
         if values.get(name) not in [to_plain(value) for value in valid]:
             return False
-    return not declared.needs or any(values.get(name) for name in declared.needs)
+    return not declared.needs or any(is_set(values.get(name)) for name in declared.needs)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ OPTION_SYNONYMS: Mapping[str, str] = {  # names of options and values; other wor
     "mixed_bfloat16": "bf16_mixed mixed_bf16",
     "float8_e4m3": "fp8 float8 f8 e4m3 e4m3fn 8",
     "float8_e5m2": "e5m2",
+    "float4_e2m1": "fp4 float4 f4 e2m1 e2m1fn nvfp4 mxfp4 4",
     "mlp": "dense fc ffn fully_connected feedforward feed_forward perceptron",
     "cnn": "convnet conv vgg lenet alexnet",
     "resnet": "resnet18 resnet34 resnet50 resnet101 resnet152 imagenet_resnet",

@@ -191,8 +191,9 @@ def _needed_values(group: str, declared: Setting) -> dict[str, str]:
         needed[other] = " or ".join(str(to_plain(value)) for value in values)
     if declared.needs:
         first, *others = declared.needs
-        is_list = isinstance(schema.default_of(f"{group}.{first}"), list)
-        value = "[…]" if is_list else "true"
+        default = schema.default_of(f"{group}.{first}")
+        example = "[…]" if isinstance(default, list) else "true"
+        value = "…" if default is None else example
         needed[first] = " or ".join([value, *(f"{group}.{other}={value}" for other in others)])
     return needed
 

@@ -57,11 +57,20 @@ def _load_cached(data: Data, files: tuple[Path, int] | None) -> Dataset:
 
 def _scale(dataset: Dataset, data: Data) -> Dataset:
     """The dataset, standardized as the settings say."""
-    if getattr(data, "scaling", Scaling.jointly) is Scaling.jointly:
-        return dataset
-    standardization = fit_standardization_per_feature(dataset.x)
-    check_not_constant(dataset.name, standardization)
-    return dataclasses.replace(dataset, standardization=standardization)
+    standardization = dataset.standardization
+    if getattr(data, "scaling", Scaling.jointly) is not Scaling.jointly:
+        standardization = fit_standardization_per_feature(dataset.x)
+        check_not_constant(dataset.name, standardization)
+    mean = getattr(data, "input_mean", 0.0)
+    scale = getattr(data, "input_scale", 1.0)
+    if (mean, scale) == (0.0, 1.0):
+        return dataclasses.replace(dataset, standardization=standardization)
+    if dataset.vocabulary:
+        raise ValueError(
+            "data.input_mean must be 0 and data.input_scale 1 (the examples of "
+            f"data={dataset.name} are tokens), got {mean:g} and {scale:g}"
+        )
+    return dataclasses.replace(dataset, standardization=standardization.with_moments(mean, scale))
 
 
 def _report_missing_classes(dataset: Dataset) -> None:

@@ -27,6 +27,17 @@ class Standardization:
     scale: float | np.ndarray
     is_constant: bool
 
+    def with_moments(self, mean: float, deviation: float) -> "Standardization":
+        """The same for inputs of another mean and standard deviation than 0 and 1.
+
+        Args:
+            mean: Mean of the standardized rows.
+            deviation: Their standard deviation.
+        """
+        scale = self.scale * deviation
+        offset = self.offset - mean / scale
+        return Standardization(offset, scale, self.is_constant)
+
     def apply(self, rows: np.ndarray, dtype: type[np.floating] = np.float64) -> np.ndarray:
         """Standardized rows [n, features], computed in float64 and then cast."""
         result = np.empty(rows.shape, dtype)

@@ -59,6 +59,7 @@ DYING = "Lu et al., Dying ReLU and initialization, 2019"
 LOSS_SCALING = "Micikevicius et al., Mixed precision training, 2018"
 BFLOAT16 = "Kalamkar et al., A study of bfloat16 for deep learning training, 2019"
 FLOAT8 = "Micikevicius et al., FP8 formats for deep learning, 2022"
+FLOAT4 = "Chmiel et al., FP4 all the way: fully quantized training of LLMs, 2025"
 LARS = "You et al., Large batch training of convolutional networks, 2017"
 NOISE = "Bishop, Training with noise is equivalent to Tikhonov regularization, 1995"
 DROPOUT = "Srivastava et al., Dropout, 2014"
@@ -508,7 +509,10 @@ def _more_room_for_gradients(situation: Situation) -> Iterator[Remedy]:
     """What gives a gradient more room before it underflows or overflows."""
     settings = situation.settings
     scaling = Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
-    if not str(settings.get("precision.kind")).startswith("float8"):
+    if settings.get("precision.stochastic_gradients") is False:
+        yield Remedy("precision.stochastic_gradients=true", FLOAT4)
+        yield Remedy("precision=mixed_bfloat16", BFLOAT16)
+    elif not str(settings.get("precision.kind")).startswith("float8"):
         yield scaling
         yield Remedy("precision=mixed_bfloat16", BFLOAT16)
     elif settings.get("precision.tensor_scale"):

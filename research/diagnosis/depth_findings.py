@@ -13,6 +13,7 @@ from research.diagnosis.episodes import Episode
 from research.diagnosis.findings import Finding, Kind, Severity
 from research.diagnosis.observed import Observed, Theory
 
+UNSTABLE = "the fixed point of the variance is unstable"
 GONE = ("silent", "cut")  # states without a gradient in some layer
 
 
@@ -282,13 +283,17 @@ def factor_details(
 
 
 def _theory_in_words(theory: Theory) -> str:
-    """The factor of theory with its margin; nothing where the margin is as large as the factor."""
+    """The factor of theory with its margin, and whether its fixed point is unstable.
+
+    There is no factor where the margin is as large as the factor.
+    """
     factor = words.format_factor(theory.factor)
     if not theory.margin:
         return f", theory {factor}"
     if theory.margin >= theory.factor:
-        return ""
-    return f", theory {factor} ± {theory.margin:.1g} at this width"
+        return f", where {UNSTABLE}" if theory.is_unstable else ""
+    remark = f", but {UNSTABLE}" if theory.is_unstable else ""
+    return f", theory {factor} ± {theory.margin:.1g} at this width{remark}"
 
 
 def describe_healthy(ctx: DepthContext) -> str:

@@ -37,10 +37,13 @@ class Theory:
     Attributes:
         factor: the factor on the squared gradient per layer.
         margin: by how much 95 % of networks of this width may differ from it.
+        is_unstable: whether the fixed point of the signal's variance is unstable, so that the
+            finite width of the first layer alone can change the factor.
     """
 
     factor: float
     margin: float = 0.0
+    is_unstable: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from research.config.options import (
     DEPTH_SCALED,
     FeedForward,
     ModelKind,
+    NormKind,
     ScaledSkip,
     SkipInit,
     SkipKind,
@@ -28,6 +29,9 @@ THEORY_GROUPS = ("train", "model", "skip", "norm", "activation", "init")
 TYPICAL_INPUTS = 64  # numbers of an example, where nothing is known of the data
 LAYER_VARIANCE = 5.0  # of ln‖∂L/∂h‖² from layer to layer, times the width (Hanin & Nica 2020)
 LIKELY_DEVIATIONS = 1.96
+# From which sensitivity to the first layer's variance on a fixed point counts as unstable; it is 1
+# for rectifiers, up to the error of a difference quotient.
+UNSTABLE_SENSITIVITY = 1.05
 
 
 def skip_scales(config: Config) -> tuple[float, float] | None:
@@ -73,6 +77,8 @@ def predicted_profile(
         return None
     if scales is None or model.dropout or model.parametrization in DEPTH_SCALED:
         return None
+    if getattr(model, "branch_weights", 1) != 1:
+        return None
     branch_scale, shortcut_scale = scales
     sigma_b2 = config.init.sigma_b * config.init.sigma_b if model.bias else 0.0
     embedding = theoretical_variance(config.init, inputs, model.width)
@@ -88,6 +94,9 @@ def predicted_profile(
         placement=config.norm.placement.name,
         batch=batch_size,
         scales_norm=has_scaled_norm(config.norm),
+        bias_mean=config.init.bias_mean if model.bias else 0.0,
+        special_layer=config.init.layer,
+        special_gain=config.init.layer_gain,
     )
 
 
@@ -154,7 +163,33 @@ def predict(
     walk = LIKELY_DEVIATIONS * math.sqrt(variance)
     logs = [math.log(other) for other in factors if other]
     sensitivity = max(logs) - min(logs) if logs else 0.0
-    return Theory(factor, margin=factor * math.hypot(walk, sensitivity))
+    margin = factor * math.hypot(walk, sensitivity)
+    return Theory(factor, margin, _has_unstable_fixed_point(config, inputs, mean_square))
+
+
+def _has_unstable_fixed_point(
+    config: Config,
+    inputs: int,
+    mean_square: float,
+) -> bool:
+    """Whether a small difference of the first layer's variance grows over the layers."""
+    scales = skip_scales(config)
+    has_usual_layers = not config.init.bias_mean and config.init.layer is None
+    if config.norm.kind is not NormKind.none or scales is None or not has_usual_layers:
+        return False
+    branch_scale, shortcut_scale = scales
+    width = config.model.width
+    sigma_b2 = config.init.sigma_b * config.init.sigma_b if config.model.bias else 0.0
+    sensitivity = profiles.variance_sensitivity(
+        activation=config.activation.kind.name,
+        sigma_w2=theoretical_variance(config.init, width, width),
+        sigma_b2=sigma_b2,
+        depth=config.model.depth,
+        q0=theoretical_variance(config.init, inputs, width) * mean_square + sigma_b2,
+        branch_scale=branch_scale,
+        shortcut_scale=shortcut_scale,
+    )
+    return sensitivity > UNSTABLE_SENSITIVITY
 
 
 def config_from_settings(

@@ -15,7 +15,7 @@ from research.diagnosis.findings import Finding, Severity
 from research.diagnosis.observed import Observed, Profile, Settings
 from research.theory.formats import FORMATS, log_mean_square, smallest_safe_loss_scale
 
-NARROW_RANGE = ("float16", "mixed_float16", "float8_e4m3", "float8_e5m2")
+NARROW_RANGE = ("float16", "mixed_float16", "float8_e4m3", "float8_e5m2", "float4_e2m1")
 NOTICED = 0.1  # a layer that loses a larger fraction of its gradient suffers from underflow
 NOTICED_ESTIMATE = 0.3  # the same for an estimate
 PRESERVED = 0.99
@@ -29,7 +29,7 @@ def find_format_findings(observed: Observed, settings: Settings) -> list[Finding
         observed: the measurements of the run.
         settings: its configuration by dotted path.
     """
-    forward = find_forward_underflow(observed)
+    forward = None if has_own_scale(settings) else find_forward_underflow(observed)
     if forward is not None:
         return [forward]
     backward = _find_counted(observed, settings)
@@ -38,6 +38,11 @@ def find_format_findings(observed: Observed, settings: Settings) -> list[Finding
         if backward is None:
             backward = _say_not_measured(observed, settings)
     return [] if backward is None else [backward]
+
+
+def has_own_scale(settings: Settings) -> bool:
+    """Whether arrays or blocks have a scale of their own, so that their absolute size is free."""
+    return bool(settings.get("precision.tensor_scale") or settings.get("precision.block_scale"))
 
 
 def mean_lost(observed: Observed) -> float | None:
@@ -86,8 +91,8 @@ def _has_counts(observed: Observed) -> bool:
 
 def _find_counted(observed: Observed, settings: Settings) -> Finding | None:
     """Underflow from the counted exponents. The last count decides."""
-    if not _has_counts(observed):
-        return None
+    if not _has_counts(observed) or settings.get("precision.stochastic_gradients"):
+        return None  # what is rounded stochastically is not lost on average
     steps = sorted(observed.exponents)
     last = observed.exponents[steps[-1]]
     layers = np.flatnonzero(last["signal_lost"] > NOTICED)
@@ -124,7 +129,7 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     is_narrow = settings.get("precision.kind") in NARROW_RANGE
     if not is_narrow or signals is None or not len(signals) or not observed.signal_elements:
         return None
-    if settings.get("precision.tensor_scale"):
+    if has_own_scale(settings):
         return None
     lost = _estimate_lost(observed, np.asarray(signals, np.float64))
     is_affected = np.any(lost > NOTICED_ESTIMATE, axis=1)
@@ -215,7 +220,7 @@ def _sufficient_loss_scale(
     settings: Settings,
 ) -> str:
     """Which loss scale would be enough; empty where each tensor has its scale anyway."""
-    if settings.get("precision.tensor_scale"):
+    if has_own_scale(settings):
         return ""
     percent = f"{100 * PRESERVED:.0f} %"
     histogram = profile["signal_exponent_float32"]

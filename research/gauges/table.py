@@ -132,6 +132,26 @@ def _variation(h: "Array", active_share: "float | Array") -> "Array":
     return varying / nonzero_or_one(total)
 
 
+def _correlation(h: "Array", active_share: "float | Array") -> "Array":
+    """The mean over pairs of examples (axis 0) of the cosine between them; NaN for one example."""
+    import jax.numpy as jnp
+
+    from research.gauges.norms import accumulator, nonzero_or_one
+    from research.parallel.collectives import batch_axis_size, psum_tree
+
+    del active_share  # units without a value are zero
+    rows = h.reshape(len(h), -1).astype(accumulator(h.dtype))
+    rows = rows / nonzero_or_one(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
+    squares = jnp.sum(rows**2, axis=1, keepdims=True)
+    rows = rows / jnp.sqrt(nonzero_or_one(squares))
+    num_examples = len(rows) * batch_axis_size()
+    total, with_itself = psum_tree((jnp.sum(rows, axis=0), jnp.sum(rows**2)))
+    pairs = num_examples * (num_examples - 1)
+    return (
+        (jnp.sum(total**2) - with_itself) / pairs if pairs else jnp.full_like(with_itself, jnp.nan)
+    )
+
+
 FLAT = 0.05  # slopes below this fraction of the greatest slope count as flat
 
 
@@ -314,6 +334,15 @@ SIGNAL_VARIATION = Gauge(
     Reduction.NONE,
     _variation,
 )
+SIGNAL_CORRELATION = Gauge(
+    "signal_correlation",
+    "Mean cosine between the forward signals of two examples of the batch.",
+    Entries.SIGNALS,
+    Level.full,
+    Site.FORWARD,
+    Reduction.NONE,
+    _correlation,
+)
 SATURATED = Gauge(
     "saturated",
     f"Fraction of elements where the slope of the activation is below {FLAT} of its greatest: "
@@ -412,6 +441,7 @@ GAUGES = (
     ACTIVATION_RMS,
     ACTIVATION_MEAN,
     SIGNAL_VARIATION,
+    SIGNAL_CORRELATION,
     SATURATED,
     DEAD,
     WEIGHT_NORM,
@@ -606,20 +636,24 @@ class Diagnostic:
 
 
 def _exponent_gauges() -> Iterator[Diagnostic]:
-    """The same gauges of the backward signal and of the parameters' gradient."""
+    """The same gauges of gradients, backward and of parameters, and of activations and weights."""
     for name, entries, what in (
         ("signal", "N+1", "the backward signal"),
         ("grad", "N", "the parameters' gradient"),
+        ("activation", "N", "what the layer reads"),
+        ("weight", "N", "the layer's matrices"),
     ):
         shape = f"[{entries}]"
         histogram = f"[{entries}, bins]"
         elements = f"Fraction of the elements of {what}"
-        yield Diagnostic(f"{name}_zero", f"{elements} that are zero.", shape, tracked=True)
+        is_gradient = name in ("signal", "grad")
+        scaled = ", times the loss scale" if is_gradient else ""
+        yield Diagnostic(f"{name}_zero", f"{elements} that are zero.", shape, tracked=is_gradient)
         yield Diagnostic(f"{name}_subnormal", f"{elements} that are subnormal.", shape)
         yield Diagnostic(f"{name}_nonfinite", f"{elements} that are not finite.", shape)
         yield Diagnostic(
             f"{name}_exponent",
-            f"Histogram of ⌊log₂|element|⌋ of {what}, times the loss scale, as fractions.",
+            f"Histogram of ⌊log₂|element|⌋ of {what}, as fractions{scaled}.",
             histogram,
         )
         yield Diagnostic(
@@ -632,7 +666,7 @@ def _exponent_gauges() -> Iterator[Diagnostic]:
             f"Of the nonzero elements of {what} in float32, the fraction that is zero in the run's "
             "format.",
             shape,
-            tracked=True,
+            tracked=is_gradient,
         )
 
 
@@ -899,6 +933,39 @@ DIAGNOSTICS = (
     Diagnostic("clipped_norm", "Its norm after clipping.", "[]", "clipping"),
     Diagnostic(
         "clipping_cosine", "Cosine of the gradients before and after clipping.", "[]", "clipping"
+    ),
+    Diagnostic(
+        "exact_gradient_norm",
+        "Norm of the gradient of the next batch in float32.",
+        "[]",
+        "quantization_noise",
+    ),
+    Diagnostic(
+        "quantized_gradient_norm",
+        "Norm of the mean of 32 gradients that the run's format rounds at random.",
+        "[]",
+        "quantization_noise",
+        tracked=True,
+    ),
+    Diagnostic(
+        "quantization_noise",
+        "Root of the mean squared distance of these gradients from their mean.",
+        "[]",
+        "quantization_noise",
+        tracked=True,
+    ),
+    Diagnostic(
+        "quantization_bias",
+        "Distance of their mean from the gradient in float32.",
+        "[]",
+        "quantization_noise",
+    ),
+    Diagnostic(
+        "noisy_step_share",
+        "By how much a step of the best size along the gradient with this noise lowers the loss, "
+        "over what a step along the gradient does.",
+        "[]",
+        "quantization_noise",
     ),
 )
 

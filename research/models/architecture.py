@@ -17,6 +17,7 @@ from research.config.options import (
     RESNETS,
     WIDTH_SCALED,
     ActivationKind,
+    BlockScale,
     CellKind,
     DenseSkip,
     Level,
@@ -67,6 +68,9 @@ class Architecture:
         rounding: a narrower format that the inputs of layers, and their gradients, are rounded
             through; none where it is empty.
         tensor_scale: whether each array is shifted to the top of that format's range first.
+        block_scale: the blocks that share a scale in the 4-bit format; None for other formats.
+        rounds_weights: whether weights are rounded in such blocks too.
+        rounds_stochastically: whether gradients are rounded stochastically in such blocks.
         family: where depth, shortcut and activation are hyperparameters (``HParams.variant``), the
             nonlinearities to choose from. ``model.depth`` is then the greatest depth, for which the
             parameters have room. Empty for a network that is no member of a family.
@@ -89,6 +93,9 @@ class Architecture:
     one_hot: bool = False
     rounding: str = ""
     tensor_scale: bool = False
+    block_scale: BlockScale | None = None
+    rounds_weights: bool = False
+    rounds_stochastically: bool = False
     family: tuple[ActivationKind, ...] = ()
     layer_formats: tuple[LayerFormat, ...] = ()
 
@@ -98,6 +105,9 @@ class Architecture:
             self,
             dtype=layer_format.dtype,
             rounding=layer_format.rounding,
+            block_scale=None,
+            rounds_weights=False,
+            rounds_stochastically=False,
             layer_formats=(),
         )
 
@@ -169,6 +179,11 @@ class Architecture:
     def convolves(self) -> bool:
         """Whether its layers are convolutions."""
         return self.model.kind in CONVOLUTIONAL
+
+    @property
+    def branch_weights(self) -> int:
+        """Weight matrices in the branch of a fully connected layer."""
+        return getattr(self.model, "branch_weights", 1)
 
     @property
     def parametrization(self) -> Parametrization:
@@ -288,7 +303,8 @@ class Architecture:
     @property
     def is_random(self) -> bool:
         """Whether a training step draws random numbers inside the network."""
-        return self.has_dropout or self.skip.kind in RANDOM_SKIPS
+        has_random_mask = self.has_dropout or self.skip.kind in RANDOM_SKIPS
+        return has_random_mask or self.rounds_stochastically
 
 
 @dataclass(frozen=True)
@@ -302,6 +318,7 @@ class ForwardContext:
         key: random key, needed in training where ``Architecture.is_random``.
         padding_mask: which positions hold tokens, [B, T], of one time step [B]; None without
             padding.
+        counts_exponents: whether the exponents of what each layer reads are counted.
     """
 
     hp: HParams
@@ -309,8 +326,11 @@ class ForwardContext:
     level: Level = Level.off
     key: Array | None = None
     padding_mask: Array | None = None
+    counts_exponents: bool = False
 
     def layer_key(self, layer: int | Array, use: int) -> Array:
-        """The random key of one use in one layer: 0 for the shortcut, 1 for dropout."""
+        """The random key of one use in one layer: 0 for the shortcut, 1 for dropout, 2 for rounding
+        the gradient.
+        """
         assert self.key is not None
         return jax.random.fold_in(jax.random.fold_in(self.key, layer), use)

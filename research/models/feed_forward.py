@@ -37,7 +37,8 @@ class WeightShape:
 class FeedForwardBranch(nnx.Module):
     """Nonlinearities and weights in turn: F(z) = W_m φ(… W_1 φ(z)).
 
-    m is 1 for ``dense`` and ``conv``, 2 for ``basic``, and 3 for ``bottleneck``.
+    m is ``model.branch_weights`` for ``dense``, 1 for ``conv``, 2 for ``basic``, and 3 for
+    ``bottleneck``.
 
     The nonlinearity comes first: the order of mean-field theory and of pre-activation residual
     networks. It does not come first where it follows the sum (the original order of ResNets), and
@@ -169,7 +170,8 @@ def _weight_shapes(arch: Architecture, part: Part) -> list[WeightShape]:
     outputs = arch.growth or part.outputs
     match part.kind:
         case "dense":
-            return [WeightShape(inputs, outputs)]
+            inner = [WeightShape(inputs, inputs)] * (arch.branch_weights - 1)
+            return [*inner, WeightShape(inputs, outputs)]
         case "conv":
             return [WeightShape(inputs, outputs, 3)]
         case "basic":

@@ -1,12 +1,13 @@
 """Initial weights and biases by scheme; their scale is an argument of the program."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from research.config.options import Init, InitKind
+from research.config.options import Init, InitKind, SchurInit
 from research.theory.variance import VARIANCE_SCALING, weight_scale
 
 Initializer = Callable[..., Array]
@@ -23,7 +24,7 @@ def make_weight_initializer(init: Init, factor: float | Array = 1.0) -> Initiali
         factor: a further scale factor on the weights.
     """
     scale = weight_scale(init) * factor
-    scheme = _scheme(init.kind)
+    scheme = _scheme(init)
 
     def draw(
         key: Array,
@@ -37,16 +38,38 @@ def make_weight_initializer(init: Init, factor: float | Array = 1.0) -> Initiali
     return draw
 
 
-def _scheme(kind: InitKind) -> Initializer:
-    match kind:
+def _scheme(init: Init) -> Initializer:
+    if isinstance(init, SchurInit):
+        return partial(_schur, init)
+    match init.kind:
         case InitKind.zeros:
             return jax.nn.initializers.zeros
         case InitKind.orthogonal:  # Saxe, McClelland, Ganguli 2014
             return jax.nn.initializers.orthogonal()
         case InitKind.delta_orthogonal:
             return _delta_orthogonal
-    scaling = VARIANCE_SCALING[kind]
+    scaling = VARIANCE_SCALING[init.kind]
     return jax.nn.initializers.variance_scaling(scaling.scale, scaling.mode, scaling.distribution)
+
+
+def _schur(
+    init: SchurInit,
+    key: Array,
+    shape: tuple[int, ...],
+    dtype: jnp.dtype,
+) -> Array:
+    """Q(ρI + νU)Qᵀ with a random orthogonal Q and U strictly upper triangular, Var U = 1/n.
+
+    All eigenvalues are ρ; for ν > 0 the matrix is not normal, so its powers grow before they shrink
+    as ρ^t (``theory.nonnormal``). Maps that are not square have Var W = 1/fan_in.
+    """
+    if len(shape) != 2 or shape[0] != shape[1]:
+        return jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")(key, shape, dtype)
+    basis_key, upper_key = jax.random.split(key)
+    basis = jax.nn.initializers.orthogonal()(basis_key, shape, dtype)
+    upper = jnp.triu(jax.random.normal(upper_key, shape, dtype), k=1) / shape[0] ** 0.5
+    triangular = init.spectral_radius * jnp.eye(shape[0], dtype=dtype) + init.nonnormality * upper
+    return basis @ triangular @ basis.T
 
 
 def _delta_orthogonal(
@@ -66,7 +89,7 @@ def _delta_orthogonal(
 
 
 def make_bias_initializer(init: Init) -> Initializer:
-    """Returns an initializer that draws from N(0, sigma_b²).
+    """Returns an initializer that draws from N(bias_mean, sigma_b²).
 
     It draws in float32 or wider and rounds to ``dtype``.
     """
@@ -78,6 +101,7 @@ def make_bias_initializer(init: Init) -> Initializer:
         **_: object,
     ) -> Array:
         wide = jnp.promote_types(dtype, jnp.float32)
-        return (init.sigma_b * jax.random.normal(key, shape, wide)).astype(dtype)
+        noise = jax.random.normal(key, shape, wide)
+        return (init.bias_mean + init.sigma_b * noise).astype(dtype)
 
     return draw

@@ -8,11 +8,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from research.config.options import Placement
+from research.gauges.exponents import exponent_counts
 from research.gauges.slots import Statistics, tap
 from research.gauges.table import BRANCH_GRAD, SIGNAL_GRAD, SKIP_GRAD, Site, measure_at
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import BEFORE_BRANCH, Architecture, ForwardContext
 from research.models.attention import Attention
+from research.models.block_rounding import round_value_and_gradient
 from research.models.feed_forward import FeedForwardBranch
 from research.models.hparams import HParams
 from research.models.norm import apply_norm, make_norm
@@ -22,6 +24,7 @@ from research.models.rounding import round_through_format
 from research.models.skip import Skip
 
 Slots = dict[str, Array]
+ACTIVATION_COUNTS = "activation_counts"  # the statistic of ``ForwardContext.counts_exponents``
 
 
 class Layer(nnx.Module):
@@ -79,11 +82,14 @@ class Layer(nnx.Module):
         z = self._normalize(z, Placement.pre, ctx)
         if self.arch.scales_norm:
             z = z * self._norm_scale(layer).astype(z.dtype)
-        z = round_through_format(z, self.arch.rounding, self.arch.tensor_scale)
+        z = self._round(z, ctx, layer)
         if self.is_recurrent:
             branch, statistics = self.branch(z, step_input, ctx)
         else:
             branch, statistics = self.branch(z, ctx, layer)
+        if ctx.counts_exponents:
+            counts = exponent_counts(jax.lax.stop_gradient(z))
+            statistics = statistics | {ACTIVATION_COUNTS: counts}
         branch = self._normalize(branch, Placement.branch, ctx)
         if self.arch.branch_factor != 1:
             branch = branch * self.arch.branch_factor
@@ -111,6 +117,20 @@ class Layer(nnx.Module):
             return apply_norm(self.end_norm, h, train=ctx.train)
         has_norm = place is placement or (placement is Placement.peri and place is Placement.pre)
         return apply_norm(self.norm, h, train=ctx.train) if has_norm else h
+
+    def _round(
+        self,
+        z: Array,
+        ctx: ForwardContext,
+        layer: Array,
+    ) -> Array:
+        """What the branch reads, in the run's narrower format; as it is where there is none."""
+        arch = self.arch
+        if not arch.block_scale:
+            return round_through_format(z, arch.rounding, arch.tensor_scale)
+        is_stochastic = arch.rounds_stochastically and ctx.key is not None
+        key = ctx.layer_key(layer, 2) if is_stochastic else None
+        return round_value_and_gradient(z, arch.block_scale, key)
 
     def _norm_scale(self, layer: Array) -> Array:
         """1/√l for the layers of block l, counted from 1."""

@@ -6,7 +6,7 @@ The dtype of an array does not change; only precision and range are those of the
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from research.parallel.collectives import pmax
 
@@ -22,10 +22,8 @@ def round_to_nearest(x: Float[Array, "..."], number_format: str) -> Float[Array,
         x: values in float32 or wider.
         number_format: a format that is narrower than that of ``x``.
     """
-    info = jnp.finfo(number_format)
-    largest = float(info.max)
-    exponent = jnp.maximum(_exponent(x), int(info.minexp))
-    spacing = _power_of_two(exponent - info.nmant, x.dtype)
+    largest = float(jnp.finfo(number_format).max)
+    spacing = spacing_of(x, number_format)
     rounded = jnp.round(x / spacing) * spacing
     has_infinity = number_format == "float8_e5m2"
     overflow = jnp.where(rounded > 0, jnp.inf, -jnp.inf) if has_infinity else jnp.nan
@@ -34,7 +32,19 @@ def round_to_nearest(x: Float[Array, "..."], number_format: str) -> Float[Array,
     return jnp.where(is_in_range, rounded, out_of_range).astype(x.dtype)
 
 
-def _exponent(x: Array) -> Array:
+def spacing_of(x: Float[Array, "..."], number_format: str) -> Float[Array, "..."]:
+    """The distance between the numbers of a format around each value.
+
+    Args:
+        x: values in float32 or wider.
+        number_format: a format that is narrower than that of ``x``.
+    """
+    info = jnp.finfo(number_format)
+    exponent = jnp.maximum(exponent_of(x), int(info.minexp))
+    return power_of_two(exponent - info.nmant, x.dtype)
+
+
+def exponent_of(x: Float[Array, "..."]) -> Int[Array, "..."]:
     """⌊log₂|x|⌋ of normal numbers, read from the bits.
 
     For zero and subnormal numbers, one less than the smallest exponent of a normal number.
@@ -46,7 +56,7 @@ def _exponent(x: Array) -> Array:
     return biased.astype(jnp.int32) + (int(info.minexp) - 1)
 
 
-def _power_of_two(exponent: Array, dtype: jnp.dtype) -> Array:
+def power_of_two(exponent: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
     """2^exponent, exact for the exponents of normal numbers."""
     info = jnp.finfo(dtype)
     biased = exponent - (int(info.minexp) - 1)
@@ -69,8 +79,8 @@ def _round_through(
     largest = pmax(jnp.max(jnp.abs(x)))
     top = int(jnp.finfo(number_format).maxexp) - 2
     is_usable = (largest > 0) & jnp.isfinite(largest)
-    shift = top - jnp.clip(_exponent(largest), -100, 100)
-    scale = _power_of_two(jnp.where(is_usable, shift, 0), x.dtype)
+    shift = top - jnp.clip(exponent_of(largest), -100, 100)
+    scale = power_of_two(jnp.where(is_usable, shift, 0), x.dtype)
     return round_to_nearest(x * scale, number_format) / scale
 
 

@@ -19,6 +19,7 @@ from research.gauges.slots import Statistics, tap
 from research.gauges.table import GRAD_NORM, SIGNAL_GRAD
 from research.models.activation import nonlinearity_of
 from research.models.architecture import Architecture, ForwardContext
+from research.models.block_rounding import round_weights
 from research.models.dense import make_linear
 from research.models.embed import make_embed, unit_vectors
 from research.models.hparams import HParams
@@ -232,7 +233,7 @@ class Stack(nnx.Module):
 
         def body(h: Array, step: Step) -> tuple[Array, tuple]:
             tapped = tap(params, step.slots.get(GRAD_NORM.name), reduce=psum_tree)
-            cell = nnx.merge(graph, tapped, others)
+            cell = nnx.merge(graph, round_weights(arch, tapped), others)
             step_ctx = dataclasses.replace(ctx, padding_mask=step.padding_mask)
             h, statistics = cell(h, step.slots, step_ctx, step.number, step.inputs)
             state = h if arch.language else None
@@ -341,9 +342,24 @@ def _make_stack(
     """One layer for each number in ``layers``, parameters stacked on a leading axis."""
 
     def make_layer(keys: nnx.Rngs, layer: Array) -> Layer:
-        return Layer(arch, part, layer, hp, rngs=keys)
+        made = Layer(arch, part, layer, hp, rngs=keys)
+        if arch.init.layer is not None:
+            factor = jnp.where(layer == arch.init.layer, hp.init.layer_gain, 1)
+            _multiply_weights(made.branch, factor)
+        return made
 
     return nnx.vmap(make_layer)(rngs.split(len(layers)), layers)
+
+
+def _multiply_weights(branch: nnx.Module, factor: Array) -> None:
+    """Multiplies the matrices and convolutions of a branch in place; biases stay."""
+
+    def multiply(path: tuple, leaf: Array) -> Array:
+        is_kernel = "kernel" in [getattr(key, "key", None) for key in path]
+        return (leaf * factor).astype(leaf.dtype) if is_kernel else leaf
+
+    params = nnx.state(branch, nnx.Param)
+    nnx.update(branch, jax.tree_util.tree_map_with_path(multiply, params))
 
 
 def _add_axis(statistics: Statistics) -> Statistics:
@@ -472,7 +488,7 @@ def _run_stage(
         h, (new_states, statistics) = loop_over_layers(layer_body, h, layers, num_layers)
     for stack, state in zip(stacks, new_states, strict=True):
         nnx.update(stack, state)
-    return h, jax.tree.map(lambda values: values.reshape(-1), statistics)
+    return h, jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), statistics)
 
 
 def _run_in_order(

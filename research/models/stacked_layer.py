@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from research.gauges.slots import Statistics
 from research.models.architecture import Architecture, ForwardContext
+from research.models.block_rounding import round_weights
 from research.models.hparams import HParams
 from research.models.layer import Layer, Slots
 from research.models.plan import Part
@@ -58,7 +59,9 @@ class StackedLayer:
         is_selected = len(self.graphs) > 1
 
         def run(graph: nnx.GraphDef, h: Array) -> tuple[Array, Statistics, Any]:
-            layer = nnx.merge(graph, params, states, copy=is_selected)
+            is_own_format = graph is self.graphs[0]
+            used = round_weights(self.arch, params) if is_own_format else params
+            layer = nnx.merge(graph, used, states, copy=is_selected)
             out, statistics = layer(h, slots, ctx, layer_number)
             return out, statistics, nnx.state(layer, nnx.Not(nnx.Param))
 

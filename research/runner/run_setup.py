@@ -12,7 +12,7 @@ from research.config.data_options import WordVectors
 from research.config.family import has_family, to_family
 from research.config.fields import without_traced_values
 from research.config.layer_formats import index_formats, kinds_in
-from research.config.options import ActivationKind, Float8, MeasureFull, PrecisionKind
+from research.config.options import ActivationKind, MeasureFull, PrecisionKind
 from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
@@ -21,7 +21,7 @@ from research.models.architecture import Architecture, LayerFormat
 from research.models.hparams import HParams, make_hparams, static_train, without_layers
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place_on_devices
 from research.training.objective import epoch_permutation
-from research.training.precision import POLICIES
+from research.training.precision import POLICIES, rounding_fields
 from research.training.program import Program
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
@@ -291,7 +291,6 @@ def _make_program_config(config: Config, *, dataset: Dataset) -> ProgramConfig:
 
 def _make_architecture(config: Config, dataset: Dataset) -> Architecture:
     policy = POLICIES[config.precision.kind.name]
-    precision = config.precision
     word_vectors = getattr(config.data, "word_vectors", WordVectors.learned)
     return Architecture(
         shape=tuple(dataset.shape),
@@ -307,9 +306,8 @@ def _make_architecture(config: Config, dataset: Dataset) -> Architecture:
         init=without_traced_values(config.init),
         dtype=policy.compute,
         param_dtype=policy.params,
-        rounding=policy.rounding,
-        tensor_scale=isinstance(precision, Float8) and precision.tensor_scale,
-        layer_formats=tuple(layer_format_of(kind) for kind in kinds_in(precision.layers)),
+        **rounding_fields(config.precision),
+        layer_formats=tuple(layer_format_of(kind) for kind in kinds_in(config.precision.layers)),
     )
 
 

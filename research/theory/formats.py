@@ -198,23 +198,29 @@ def gauges_from_counts(
     """Computes the gauges of a number format from counts of exponents.
 
     Args:
-        counts: arrays [..., BINS + 2] by ``signal`` and ``grad``: under ``run`` as the run computes
-            them and, where it computes in less than float32, under ``float32`` in float32. The last
-            two entries count zeros and non-finite elements.
-        compute: the format of the parameters' gradient.
-        narrowest: the format of the backward signal.
+        counts: arrays [..., BINS + 2] by ``signal``, ``grad``, ``activation`` and ``weight``: under
+            ``run`` as the run computes them and, where it computes in less than float32, under
+            ``float32`` in float32. The last two entries count zeros and non-finite elements.
+        compute: the format of weights and their gradient.
+        narrowest: the format of what layers read and of the backward signal; in one that is not in
+            ``FORMATS``, such as the 4-bit format, each block has its own limits and no number
+            counts as subnormal.
 
     Returns:
-        For ``signal`` and ``grad``, as fractions of all elements: ``signal_exponent`` [..., BINS],
-        ``signal_zero``, ``signal_nonfinite`` and ``signal_subnormal`` [...]. With counts in float32
-        also ``signal_exponent_float32`` [..., BINS] and ``signal_lost`` [...]: of the elements that
-        are nonzero in float32, the fraction that is zero in the run.
+        For each of these names, such as ``signal``, as fractions of all elements:
+        ``signal_exponent`` [..., BINS], ``signal_zero``, ``signal_nonfinite`` and
+        ``signal_subnormal`` [...]. With counts in float32 also ``signal_exponent_float32``
+        [..., BINS] and ``signal_lost`` [...]: of the elements that are nonzero in float32, the
+        fraction that is zero in the run.
     """
-    formats = {"signal": narrowest, "grad": compute}
+    formats = {"signal": narrowest, "grad": compute, "activation": narrowest, "weight": compute}
     gauges = {}
     for name, format_ in formats.items():
+        if name not in counts["run"]:
+            continue
         run = _to_fractions(counts["run"][name])
-        is_subnormal = FORMATS[format_].smallest_normal > EXPONENTS
+        smallest_normal = FORMATS[format_].smallest_normal if format_ in FORMATS else LOWEST
+        is_subnormal = smallest_normal > EXPONENTS
         subnormal = run.histogram[..., is_subnormal]
         gauges[f"{name}_exponent"] = run.histogram
         gauges[f"{name}_zero"] = run.zero

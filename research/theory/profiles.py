@@ -21,7 +21,9 @@ from research.theory.mean_field import (
     NONLINEARITIES,
     kappa_0,
     kappa_1,
+    pair_expectation,
     second_moments,
+    second_moments_about,
 )
 
 # A norm adds an ε of 1e-5 or less to the variance. The predictions leave it out, so they need a
@@ -31,7 +33,10 @@ _SMALLEST_VARIANCE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    """The numbers of a network: ``branch_scale2`` is a², ``shortcut_scale2`` is s²."""
+    """The numbers of a network: ``branch_scale2`` is a², ``shortcut_scale2`` is s².
+
+    The weights' variance of layer ``special_layer`` is multiplied by ``special_gain2``.
+    """
 
     activation: str
     sigma_w2: float
@@ -41,6 +46,15 @@ class _Network:
     branch_scale2: float
     shortcut_scale2: float
     scales_norm: bool = False
+    bias_mean: float = 0.0
+    special_layer: int | None = None
+    special_gain2: float = 1.0
+
+    def weight_variance(self, layer: int) -> float:
+        """σ_w² of layer l = 1, 2, …, which is numbered from 0 outside of this module."""
+        if self.special_layer is not None and layer == self.special_layer + 1:
+            return self.sigma_w2 * self.special_gain2
+        return self.sigma_w2
 
     def norm_scale2(self, layer: int) -> float:
         """The square of the factor on the output of the norm of layer l = 1, 2, …: 1 or 1/l."""
@@ -54,6 +68,8 @@ class _Network:
             self.sigma_b2,
             self.shortcut_scale2,
             self.branch_scale2,
+            self.bias_mean,
+            self.special_gain2,
         ]
         is_known = self.activation in NONLINEARITIES
         is_possible = self.q0 > 0 and self.sigma_b2 >= 0
@@ -101,16 +117,22 @@ def _layer_norm_factors(network: _Network, placement: str) -> list[float]:
     """The factor s² + a²d of each layer, with d = σ_w² E φ'² at the variance that φ sees.
 
     A norm sets the variance at its place to 1 and divides the squared gradient by the variance it
-    found there. ``placement`` is empty for a network without norm.
+    found there. ``placement`` is empty for a network without norm; only there biases may have a
+    mean, which adds to that of the signal, and q is the variance around it.
     """
     q = network.q0
+    mean = network.bias_mean
+    shortcut_scale = math.sqrt(network.shortcut_scale2)
+    branch_scale = math.sqrt(network.branch_scale2)
     factors = []
     for layer in range(1, network.depth + 1):
         norm_scale2 = network.norm_scale2(layer)
+        sigma_w2 = network.weight_variance(layer)
         seen = norm_scale2 if placement in ("pre", "peri") else q
-        moments = second_moments(network.activation, seen)
-        branch_variance = network.sigma_w2 * moments.function + network.sigma_b2
-        branch_factor = network.sigma_w2 * moments.derivative
+        moments = second_moments_about(network.activation, mean, seen)
+        mean = shortcut_scale * mean + branch_scale * network.bias_mean
+        branch_variance = sigma_w2 * moments.function + network.sigma_b2
+        branch_factor = sigma_w2 * moments.derivative
         if placement in ("pre", "peri"):
             branch_factor = branch_factor * norm_scale2 / _nan_if_small(q)
         if placement in ("branch", "peri"):
@@ -182,6 +204,9 @@ def predict_profile(
     placement: str,
     batch: int,
     scales_norm: bool = False,
+    bias_mean: float = 0.0,
+    special_layer: int | None = None,
+    special_gain: float = 1.0,
 ) -> np.ndarray | None:
     """ln(‖∂L/∂h_l‖² / ‖∂L/∂h_N‖²) of a residual network at initialisation, for l = 0..N.
 
@@ -196,7 +221,7 @@ def predict_profile(
         sigma_w2: σ_w², the weights' variance times the width.
         sigma_b2: σ_b², the biases' variance.
         depth: N, the number of layers.
-        q0: the variance of the elements of h_0, bias included.
+        q0: the variance of the elements of h_0, the variance of biases included.
         branch_scale: a, the factor on each branch.
         shortcut_scale: s, the factor on each shortcut; 0 for a plain network.
         norm: the kind of normalisation.
@@ -204,6 +229,11 @@ def predict_profile(
             ``peri``.
         batch: B, the examples in a batch.
         scales_norm: whether the output of the norm of layer l = 1, 2, … is multiplied by 1/√l.
+        bias_mean: the mean of biases; there is no prediction for one with a norm or with negative
+            factors a and s.
+        special_layer: a layer, from 0, whose weights are multiplied by ``special_gain``; None for
+            none. With batch norm there is no prediction for one.
+        special_gain: that factor.
 
     Returns:
         The profile [N+1]; None where theory has no prediction: for other names, for numbers that
@@ -218,8 +248,13 @@ def predict_profile(
         branch_scale2=branch_scale * branch_scale,
         shortcut_scale2=shortcut_scale * shortcut_scale,
         scales_norm=scales_norm,
+        bias_mean=bias_mean,
+        special_layer=special_layer,
+        special_gain2=special_gain * special_gain,
     )
-    if not network.has_theory():
+    has_usual_mean = not bias_mean or (norm == "none" and min(branch_scale, shortcut_scale) >= 0)
+    has_usual_layers = special_layer is None or norm != "batch"
+    if not (network.has_theory() and has_usual_mean and has_usual_layers):
         return None
     has_rate = batch_norm_rate(activation, batch) is not None
     has_batch_norm_theory = placement == "pre" and has_rate and not scales_norm
@@ -260,6 +295,48 @@ def pre_norm_variances(
     layers = np.arange(1, depth + 1)
     added = branch_variance / layers if scales_norm else np.full(depth, branch_variance)
     return np.concatenate([[0.0], np.cumsum(added)])
+
+
+def variance_sensitivity(
+    *,
+    activation: str,
+    sigma_w2: float,
+    sigma_b2: float,
+    depth: int,
+    q0: float,
+    branch_scale: float = 1.0,
+    shortcut_scale: float = 0.0,
+) -> float:
+    """D ln q_N / d ln q_0 of a network without a norm: how the first layer's variance counts at the
+    last.
+
+    Above 1 a small difference grows, so the fixed point of the variance is unstable and the finite
+    width of the first layer decides what happens. It is 1 for a homogeneous nonlinearity without
+    biases.
+
+    Args:
+        activation: the nonlinearity φ.
+        sigma_w2: σ_w², the weights' variance times the width.
+        sigma_b2: σ_b², the biases' variance.
+        depth: N, the number of layers.
+        q0: the variance of the elements of h_0.
+        branch_scale: a, the factor on each branch.
+        shortcut_scale: s, the factor on each shortcut; 0 for a plain network.
+
+    Returns:
+        The sensitivity; NaN where a variance is 0 or not finite.
+    """
+    step = 1e-4
+    a2 = branch_scale * branch_scale
+    s2 = shortcut_scale * shortcut_scale
+    logs = []
+    for log_q0 in (math.log(q0), math.log(q0) + step):
+        q = math.exp(log_q0)
+        for _ in range(depth):
+            branch = sigma_w2 * second_moments(activation, q).function + sigma_b2
+            q = s2 * q + a2 * branch
+        logs.append(math.log(q) if 0 < q < math.inf else math.nan)
+    return (logs[1] - logs[0]) / step
 
 
 def correlation_profile(
@@ -311,6 +388,55 @@ def correlation_profile(
             c = (s2 * c + branch * kappa_1(c)) / (s2 + branch)
         ratios.append(product / (s2 + branch))
     return np.cumprod([1.0, *ratios[::-1]])[::-1]
+
+
+def signal_correlations(
+    *,
+    activation: str,
+    sigma_w2: float,
+    sigma_b2: float,
+    depth: int,
+    q0: float,
+    c0: float,
+    branch_scale: float = 1.0,
+    shortcut_scale: float = 0.0,
+) -> np.ndarray:
+    """The correlation of an element between two inputs at h_0 to h_N, without a norm.
+
+    With the variance q and the covariance p = c·q of both inputs, a layer makes them s² q + a²
+    (σ_w² E φ(u)² + σ_b²) and s² p + a² (σ_w² E φ(u)φ(v) + σ_b²); u and v have variance q and
+    correlation c. The gauge ``signal_correlation`` measures the same for each pair of examples.
+
+    Args:
+        activation: the nonlinearity φ.
+        sigma_w2: σ_w², the weights' variance times the width.
+        sigma_b2: σ_b², the biases' variance.
+        depth: N, the number of layers.
+        q0: the variance of the elements of h_0.
+        c0: the correlation at h_0, between −1 and 1.
+        branch_scale: a, the factor on each branch.
+        shortcut_scale: s, the factor on each shortcut; 0 for a plain network.
+
+    Returns:
+        The correlations [N+1].
+
+    References:
+        Poole et al., Exponential expressivity in deep neural networks through transient chaos,
+        2016, eq. 5. Yang & Schoenholz, Mean field residual networks, 2017.
+    """
+    function = NONLINEARITIES[activation].function
+    a2 = branch_scale**2
+    s2 = shortcut_scale**2
+    q = q0
+    c = c0
+    correlations = [c]
+    for _ in range(depth):
+        product = pair_expectation(function, q, c)
+        covariance = s2 * c * q + a2 * (sigma_w2 * product + sigma_b2)
+        q = s2 * q + a2 * (sigma_w2 * second_moments(activation, q).function + sigma_b2)
+        c = min(1.0, max(-1.0, covariance / q)) if q else math.nan
+        correlations.append(c)
+    return np.array(correlations)
 
 
 def factor_per_layer(profile: np.ndarray, skip_first: int = 0) -> float:

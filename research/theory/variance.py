@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from research.config.options import GaussianInit, Init, InitKind, ScaledInit
+from research.config.options import GaussianInit, Init, InitKind, ScaledInit, SchurInit
+from research.theory.nonnormal import power_growth
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def theoretical_variance(
     """
     scale = float(weight_scale(init))
     squared = scale * scale  # becomes infinite where ** would raise an OverflowError
+    if isinstance(init, SchurInit):
+        return squared * (_schur_variance(init, fan_in) if fan_in == fan_out else 1.0)
     match init.kind:
         case InitKind.zeros:
             return 0.0
@@ -59,3 +62,13 @@ def theoretical_variance(
     scaling = VARIANCE_SCALING[init.kind]
     ratio = 1.0 if scaling.mode == "fan_in" else 2 * fan_in / (fan_in + fan_out)
     return squared * scaling.scale * ratio
+
+
+def _schur_variance(init: SchurInit, width: int) -> float:
+    growth = power_growth(
+        1,
+        spectral_radius=init.spectral_radius,
+        nonnormality=init.nonnormality,
+        width=width,
+    )
+    return float(growth[1])

@@ -80,6 +80,8 @@ DIFFERENCE_STEPS = 10.0 ** -(0.5 * np.arange(2, 29))
 FITTED_POINTS = {1: 1025, 2: 33}  # along each input of the grid, by the number of inputs
 VARIANCE_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 VARIANCE_DRAWS = 64  # batches of each size
+ROUNDING_DRAWS = 32  # gradients that are rounded at random
+TRIED_STEP_SIZES = 2.0 ** (0.5 * np.arange(-32, 13))
 # What the random keys of a snapshot are for.
 LANCZOS = 3
 OUTPUTS = 4
@@ -91,6 +93,7 @@ SURFACE = 9
 SPECTRUM = 10
 PADDING = 11
 BATCHES = 12
+ROUNDING = 13
 
 Data = Mapping[str, Array]
 Diagnostics = dict[str, Array]
@@ -105,12 +108,14 @@ class Snapshot:
         state: the state, with a loss scale of 1.
         hp: the hyperparameters.
         data: the training examples; of streamed data the present batch.
+        rounded_spec: the program as the run computes it, in its own number formats.
     """
 
     spec: ProgramConfig
     state: TrainState
     hp: HParams
     data: Data
+    rounded_spec: ProgramConfig | None = None
 
     @property
     def arch(self) -> Architecture:
@@ -166,18 +171,21 @@ class Snapshot:
     def loss(self, indices: Array) -> Callable[[Any], Array]:
         """The training loss of some examples as a function of the parameters."""
         batch = self.inputs(indices), self.data["y"][indices]
-        return self._loss_of_batch(batch)
+        return self.loss_of_batch(batch)
 
     def next_loss(self) -> Callable[[Any], Array]:
         """The training loss of the next step's batch as a function of the parameters."""
+        return self.loss_of_batch(self.next_batch())
+
+    def next_batch(self) -> Batch:
+        """The next step's batch."""
         if self.spec.streamed:  # the data are that batch
             stored = self.data["x"], self.data["y"]
-            batch = augment_and_shard(self.spec, self.state, self.data, *stored)
-        else:
-            batch = next_batch(self.spec, self.state, self.data)
-        return self._loss_of_batch(batch)
+            return augment_and_shard(self.spec, self.state, self.data, *stored)
+        return next_batch(self.spec, self.state, self.data)
 
-    def _loss_of_batch(self, batch: Batch) -> Callable[[Any], Array]:
+    def loss_of_batch(self, batch: Batch) -> Callable[[Any], Array]:
+        """The training loss of a batch as a function of the parameters."""
         objective = make_objective(self.spec, self.state, self.hp, batch)
         return lambda params: objective(params, {})[0]
 
@@ -231,7 +239,7 @@ def wide_snapshot(
     wide_spec = dataclasses.replace(spec, architecture=wide)
     wide_params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), state.params)
     wide_state = dataclasses.replace(without_loss_scale(state), params=wide_params)
-    return Snapshot(wide_spec, wide_state, hp, data)
+    return Snapshot(wide_spec, wide_state, hp, data, rounded_spec=spec)
 
 
 def _sharpness(snapshot: Snapshot) -> Diagnostics:
@@ -846,6 +854,72 @@ def _clipping(snapshot: Snapshot) -> Diagnostics:
     }
 
 
+def _quantization_noise(snapshot: Snapshot) -> Diagnostics:
+    """The next batch's gradient as the run's number format computes it, against that in float32.
+
+    The gradient is rounded at random 32 times. With its mean m, estimated without the noise that is
+    left in it:
+
+    - ``exact_gradient_norm``: ‖g‖ of the gradient g in float32.
+    - ``quantized_gradient_norm``: ‖m‖.
+    - ``quantization_noise``: the root of the mean of ‖g_i − m‖²; 0 for rounding to nearest.
+    - ``quantization_bias``: ‖m − g‖.
+    - ``noisy_step_share``: by how much a step along g plus the noise g_i − m lowers the loss in the
+      mean over i, over what a step along g does; each with its best size of 45.
+
+    Cost: 33 backward and 1485 forward passes of a batch.
+
+    References:
+        Chmiel et al., FP4 all the way: fully quantized training of LLMs, 2025, §4.
+    """
+    assert snapshot.rounded_spec is not None
+    batch = snapshot.next_batch()
+    params = snapshot.state.params
+    loss = snapshot.loss_of_batch(batch)
+    exact, restore = ravel_pytree(jax.grad(loss)(params))
+    flat_params, _ = ravel_pytree(params)
+
+    def quantized_gradient(draw: Array) -> Array:
+        key = jax.random.fold_in(snapshot.key(ROUNDING), draw)
+        state = dataclasses.replace(snapshot.state, key=key)
+        objective = make_objective(snapshot.rounded_spec, state, snapshot.hp, batch)
+        gradient = jax.grad(lambda params: objective(params, {})[0])(params)
+        return ravel_pytree(gradient)[0]
+
+    gradients = lax.map(quantized_gradient, jnp.arange(ROUNDING_DRAWS))
+    mean = jnp.mean(gradients, axis=0)
+    noise = gradients - mean[None]
+    deviations = jax.vmap(euclidean)(noise)
+    noise_square = jnp.sum(deviations**2) / (ROUNDING_DRAWS - 1)
+    left_in_mean = noise_square / ROUNDING_DRAWS
+
+    def improvement(step: Array) -> Array:
+        return loss(params) - loss(restore(flat_params - step))
+
+    def best_improvement(directions: Array) -> Array:
+        """The greatest over step sizes of the mean improvement over directions [K, P]."""
+
+        def mean_improvement(size: Array) -> Array:
+            return jnp.mean(jax.vmap(improvement)(size * directions))
+
+        sizes = jnp.asarray(TRIED_STEP_SIZES, exact.dtype)
+        return jnp.max(lax.map(mean_improvement, sizes))
+
+    noisy = best_improvement(exact[None] + noise)
+    without_noise = best_improvement(exact[None])
+
+    def norm_without_noise(vector: Array) -> Array:
+        return jnp.sqrt(jnp.maximum(euclidean(vector) ** 2 - left_in_mean, 0))
+
+    return {
+        "exact_gradient_norm": euclidean(exact),
+        "quantized_gradient_norm": norm_without_noise(mean),
+        "quantization_noise": jnp.sqrt(noise_square),
+        "quantization_bias": norm_without_noise(mean - exact),
+        "noisy_step_share": noisy / nonzero_or_one(without_noise),
+    }
+
+
 INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "sharpness": _sharpness,
     "preconditioned_sharpness": _preconditioned_sharpness,
@@ -871,4 +945,5 @@ INSPECTIONS: dict[str, Callable[[Snapshot], Diagnostics]] = {
     "tokens": _tokens,
     "stream_mixing": _stream_mixing,
     "clipping": _clipping,
+    "quantization_noise": _quantization_noise,
 }

@@ -28,6 +28,39 @@ def stages_of(arch: Architecture, params: Any) -> list[list[Any]]:
     return stages
 
 
+def without_layer(
+    arch: Architecture,
+    tree: Any,
+    layer: int,
+) -> Any:
+    """A tree like the parameters with zeros in place of one layer of a network of several.
+
+    Args:
+        arch: the architecture, whose layers have weights of their own.
+        tree: numbers for each parameter, such as updates.
+        layer: the number of the layer, from 0.
+    """
+    stack, row = _find_layer(arch, layer)
+
+    def clear(path: tuple, leaf: Array) -> Array:
+        is_in_stack = path_names(path)[:2] == [STAGES, stack]
+        return leaf.at[row].set(0) if is_in_stack else leaf
+
+    return jax.tree_util.tree_map_with_path(clear, tree)
+
+
+def _find_layer(arch: Architecture, layer: int) -> tuple[int, int]:
+    """The stack of parameters that holds a layer, and its row there."""
+    first_stack = 0
+    for stage in arch.plan:
+        parts = len(stage.parts)
+        if layer < stage.blocks * parts:
+            return first_stack + layer % parts, layer // parts
+        layer -= stage.blocks * parts
+        first_stack += parts
+    raise ValueError(f"layer must be below the {arch.layers} layers of the network")
+
+
 def count_params(
     arch: Architecture,
     layers: int,

@@ -202,6 +202,7 @@ def make_objective(
     batch: Batch,
     *,
     level: Level = Level.off,
+    counts_exponents: bool = False,
 ) -> Callable[[Any, dict[str, Array]], tuple[Array, ForwardOutputs]]:
     """The function (parameters, slots) → (loss times loss scale, ``ForwardOutputs``).
 
@@ -214,10 +215,17 @@ def make_objective(
         hp: the hyperparameters.
         batch: this device's examples and labels.
         level: which forward gauges are measured.
+        counts_exponents: whether the exponents of what each layer reads are counted.
     """
     arch = spec.architecture
     key = step_key(state)
-    ctx = ForwardContext(hp, train=True, level=level, key=key if arch.is_random else None)
+    ctx = ForwardContext(
+        hp,
+        train=True,
+        level=level,
+        key=key if arch.is_random else None,
+        counts_exponents=counts_exponents,
+    )
     inputs, labels = batch
     if spec.train.input_noise:
         inputs = _add_noise(inputs, jax.random.fold_in(key, NOISE), hp)

@@ -2,8 +2,11 @@
 
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+
+from research.config.options import Float4, Float8, Precision
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,21 @@ POLICIES = {
     "mixed_float16": Policy("float32", "float16"),
     "float8_e4m3": Policy("float32", "float32", "float8_e4m3fn"),
     "float8_e5m2": Policy("float32", "float32", "float8_e5m2"),
+    "float4_e2m1": Policy("float32", "float32", "float4_e2m1fn"),
 }
+
+
+def rounding_fields(precision: Precision) -> dict[str, Any]:
+    """The fields of an ``Architecture`` that say how values are rounded through a format."""
+    fields: dict[str, Any] = {"rounding": POLICIES[precision.kind.name].rounding}
+    match precision:
+        case Float8():
+            fields["tensor_scale"] = precision.tensor_scale
+        case Float4():
+            fields["block_scale"] = precision.block_scale
+            fields["rounds_weights"] = precision.round_weights
+            fields["rounds_stochastically"] = precision.stochastic_gradients
+    return fields
 
 
 def precision_context(kind: str) -> contextlib.AbstractContextManager:

@@ -33,7 +33,7 @@ from research.training.compiler_options import (
 )
 from research.training.exponents import count_exponents
 from research.training.inspections import inspect
-from research.training.layer_params import STAGES, stages_of
+from research.training.layer_params import STAGES, stages_of, without_layer
 from research.training.losses import loss_and_accuracy
 from research.training.objective import (
     Batch,
@@ -425,6 +425,8 @@ def _update(
     clipped = clip_gradient(hp.optimizer, grads, params, norm)
     optimizer = make_optimizer(hp.optimizer, arch.hidden_rate)
     direction, opt_state = optimizer.update(clipped, state.opt_state, params)
+    if hp.optimizer.frozen_layer is not None:
+        direction = without_layer(arch, direction, hp.optimizer.frozen_layer)
     new_params = jax.tree.map(lambda old, change: old - rate * change, params, direction)
     key = None
     if _rounds_stochastically(hp.precision):

@@ -144,6 +144,22 @@ WRONG = [  # what is set, and what the line says
         "skip must be identity (model.parametrization=complete_p multiplies the branch itself)",
     ),
     (
+        ["model.depth=4", "init.layer=4"],
+        "init.layer must be < 4 (the network has 4 layers), got 4",
+    ),
+    (
+        ["model=rnn", "optimizer.frozen_layer=0"],
+        "optimizer.frozen_layer must be null (all layers of rnn share their weights), got 0",
+    ),
+    (
+        ["measure.inspect=[quantization_noise]"],
+        "precision must be float8_e4m3 or float8_e5m2 or float4_e2m1 (quantization_noise compares",
+    ),
+    (
+        ["model.branch_weights=2", "skip=dense"],
+        "model.branch_weights must be 1 (skip=dense widens the signal after each weight matrix)",
+    ),
+    (
         ["model=rnn", "norm=layer", "norm.scale=inv_sqrt_layer"],
         "norm.scale must be one (norm.scale counts blocks of one shape, which rnn has not)",
     ),

@@ -202,7 +202,9 @@ def conditions_of(group, name, setting) -> dict[str, Any]:
     declared = declaration(group, name, setting)
     for other, values in declared.only_with.items():
         conditions[f"{group}.{other}"] = values[0]
-    if declared.needs == "inspect":
+    if "layer" in declared.needs:
+        conditions["init.layer"] = 0
+    if "inspect" in declared.needs:
         conditions["measure.inspect"] = ("output_change",)
     return conditions
 
@@ -211,6 +213,8 @@ def other_value(path, option_name, value):
     """A valid value that is not the present one."""
     if (path, option_name) in OTHER_VALUES:
         return OTHER_VALUES[path, option_name]
+    if path in ("init.layer", "optimizer.frozen_layer"):
+        return 0
     if path == "optimizer.boundaries":
         return (1,)
     if path == "precision.layers":

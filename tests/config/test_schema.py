@@ -48,6 +48,8 @@ def conditions_of(item) -> dict[str, Any]:
         conditions[f"{group}.{name}"] = values[0]
     if "wandb" in item.declared.needs:
         conditions["tracker.wandb"] = True
+    if "layer" in item.declared.needs:
+        conditions["init.layer"] = 0
     if "inspect" in item.declared.needs:
         conditions["measure.inspect"] = ("sharpness",)
     return conditions
@@ -97,7 +99,10 @@ def test_a_number_at_the_end_of_its_range_is_accepted(item, bound):
 
 
 def test_every_count_and_every_number_has_a_range():
-    any_finite_number = {"skip.branch_scale", "skip.shortcut_scale", "skip.gate_bias"}
+    any_finite_number = {
+        *("skip.branch_scale", "skip.shortcut_scale", "skip.gate_bias"),
+        *("init.bias_mean", "data.input_mean"),
+    }
     without_range = set()
     for item in DECLARED:
         is_number = item.field.type in (int, float, int | None, float | None)

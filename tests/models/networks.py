@@ -304,10 +304,14 @@ def _forward_gauges(arch, trace):
     rms = []
     mean = []
     variation = []
+    correlation = []
     for h in trace["signals"]:
         rms.append(root_mean_square(h))
         mean.append(np.mean(h))
         variation.append(np.mean(np.var(h, axis=0)) / np.mean(h**2))
+        directions = h / np.linalg.norm(h, axis=1, keepdims=True)
+        cosines = directions @ directions.T
+        correlation.append(np.mean(cosines[np.triu_indices(len(h), k=1)]))
     saturated = []
     dead = []
     activation = ACTIVATIONS[arch.activation.kind.name]
@@ -318,9 +322,15 @@ def _forward_gauges(arch, trace):
         "activation_rms": np.array(rms),
         "activation_mean": np.array(mean),
         "signal_variation": np.array(variation),
-        "saturated": np.array(saturated),
-        "dead": np.array(dead),
+        "signal_correlation": np.array(correlation),
+        "saturated": _mean_of_layers(arch, saturated),
+        "dead": _mean_of_layers(arch, dead),
     }
+
+
+def _mean_of_layers(arch, values):
+    """The mean over the nonlinearities of each layer."""
+    return np.reshape(values, (arch.model.depth, -1)).mean(axis=1)
 
 
 def central_difference(function, z, step=1e-5):

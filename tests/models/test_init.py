@@ -14,8 +14,12 @@ from research.config.options import InitKind
 from research.config.schema import make_option
 from research.models.conv import Conv
 from research.models.init import make_bias_initializer, make_weight_initializer
+from research.models.stack import Stack
 from research.theory.variance import theoretical_variance
+from research.training.layer_params import kernels_of
 from research.training.precision import precision_context
+
+from ..builders import make_architecture, make_hparams
 
 SCHEMES = [kind.name for kind in InitKind]
 SCALED_SCHEMES = [name for name in SCHEMES if name != "zeros"]
@@ -99,6 +103,26 @@ def assert_orthogonal(matrix, gain, atol):
 def test_orthogonal_is_orthogonal(scheme, fans):
     weights = np.asarray(draw(scheme, fans, gain=1.5), np.float64)
     assert_orthogonal(weights, gain=1.5, atol=1e-5)
+
+
+def test_a_schur_matrix_has_one_eigenvalue_and_is_not_normal():
+    with precision_context("float64"):
+        numbers = {"spectral_radius": 0.9, "nonnormality": 0.5}
+        matrix = np.asarray(draw("schur", (12, 12), dtype="float64", **numbers))
+        normal = np.asarray(draw("schur", (12, 12), dtype="float64", spectral_radius=0.9))
+    # Equal eigenvalues are found to about the n-th root of the rounding error, their mean exactly.
+    eigenvalues = np.linalg.eigvals(matrix)
+    assert_allclose(np.mean(eigenvalues), 0.9, rtol=1e-9)
+    assert_allclose(np.linalg.slogdet(matrix).logabsdet, 12 * np.log(0.9), rtol=1e-9)
+    assert np.linalg.norm(matrix @ matrix.T - matrix.T @ matrix) > 0.1
+    assert_allclose(normal, 0.9 * np.eye(12), atol=1e-12)
+
+
+def test_a_schur_matrix_has_its_theoretical_variance():
+    numbers = {"spectral_radius": 0.9, "nonnormality": 1.5, "gain": 2.0}
+    weights = np.asarray(draw("schur", (300, 300), **numbers), np.float64)
+    expected = theoretical_variance(make_init("schur", **numbers), 300, 300)
+    assert_allclose(300 * np.mean(weights**2), expected, rtol=0.03)
 
 
 BOUNDS = {
@@ -217,3 +241,39 @@ def test_biases_are_normal_with_sigma_b(sigma):
     bias = make_bias_initializer(init)(jax.random.key(0), (20000,))
     five_deviations = 5 * np.sqrt(1 / (2 * bias.size))
     assert_allclose(np.std(bias), sigma, rtol=five_deviations)
+
+
+def test_biases_have_the_mean_and_the_deviation_that_are_asked_for():
+    init = make_option("init", "he", sigma_b=0.5, bias_mean=-2.0)
+    biases = make_bias_initializer(init)(jax.random.key(0), (10_000,), jnp.dtype("float32"))
+    assert_allclose(np.mean(biases), -2, atol=5 * 0.5 / 100)
+    assert_allclose(np.std(biases), 0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "transformer"])
+def test_the_weights_of_one_layer_are_multiplied(kind):
+    network = {"kind": kind, "depth": 2, "width": 4}
+    if kind == "transformer":
+        network |= {"heads": 2, "shape": (4, 4, 1)}
+    layers = 2 if kind == "mlp" else 4
+    usual = kernels_by_layer(network, {})
+    for chosen in (0, layers - 1):
+        changed = kernels_by_layer(network, {"init.layer": chosen, "init.layer_gain": 0.5})
+        for layer in range(layers):
+            factor = 0.5 if layer == chosen else 1
+            for before, after in zip(usual[layer], changed[layer], strict=True):
+                assert_array_equal(after, factor * before)
+
+
+def kernels_by_layer(network, settings):
+    """The kernels of each layer's branch, in forward order."""
+    traced = dict(settings)
+    arch = make_architecture(**network, layer=traced.pop("init.layer", None))
+    hp = make_hparams(arch, traced, runs=None)
+    params = nnx.state(Stack(arch, hp, rngs=nnx.Rngs(0)), nnx.Param)
+    by_layer = []
+    for stage in kernels_of(arch, params):
+        for block in range(arch.model.depth):
+            for kernels in stage:
+                by_layer.append([np.asarray(kernel)[block] for kernel in kernels])
+    return by_layer

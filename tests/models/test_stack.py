@@ -170,6 +170,13 @@ def test_the_settings_of_a_norm_are_those_of_the_formula(case):
     assert_same_pass(network, measured, FLOAT32_TOLERANCE)
 
 
+@pytest.mark.parametrize("skip", ["none", "fixup"])
+def test_a_layer_may_have_two_weight_matrices(skip):
+    network = make_network(branch_weights=2, skip=skip, norm="layer", depth=2)
+    measured = measure(network, compiled=False)
+    assert_same_pass(network, measured, FLOAT32_TOLERANCE)
+
+
 @pytest.mark.parametrize("activation", OPTIONS["activation"])
 def test_every_activation_equals_its_formula(activation):
     network = make_network(activation=activation, skip="identity", depth=2)
@@ -194,6 +201,7 @@ def test_a_network_of_one_layer():
         "activation_rms": 2,
         "activation_mean": 2,
         "signal_variation": 2,
+        "signal_correlation": 2,
         "saturated": 1,
         "dead": 1,
     }
@@ -262,7 +270,7 @@ def test_only_the_requested_gauges_are_measured():
     tapped_logits, statistics = stack(x, slots, full)
 
     assert no_statistics == {}
-    forward = {"activation_rms", "activation_mean", "signal_variation"}
+    forward = {"activation_rms", "activation_mean", "signal_variation", "signal_correlation"}
     assert set(statistics) == {*forward, "saturated", "dead"}
     assert_array_equal(logits, tapped_logits)
     program = jax.make_jaxpr(lambda x: stack(x, {}, off)[0])(x)

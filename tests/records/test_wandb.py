@@ -74,6 +74,7 @@ def test_the_configuration_holds_the_resolved_settings_that_have_an_effect(mirro
         "growth_factor",
         "growth_interval",
         "inspect_every",
+        "layer_gain",
         "loss_scale",
         "power",
         "staircase",

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from research.cli import main as cli
 from research.config.options import Clip, SkipKind
-from research.models import feed_forward, streams
+from research.models import block_rounding, feed_forward, streams
 from research.models.activation import ACTIVATIONS
 from research.models.architecture import Architecture
 from research.models.attention import Attention
@@ -265,6 +265,28 @@ def leave_mixing_unconstrained(patch):
         patch.setattr(module, "sinkhorn", exponentiate)
 
 
+def scale_no_branch(patch):
+    """No branch is divided by a power of the depth."""
+    call = Skip.__call__
+
+    def call_with_whole_branch(self, h, branch, ctx, layer):
+        if self.arch.skip.kind is SkipKind.identity:
+            branch = branch / self.arch.branch_factor
+        return call(self, h, branch, ctx, layer)
+
+    patch.setattr(Skip, "__call__", call_with_whole_branch)
+
+
+def round_gradients_to_nearest(patch):
+    """Gradients in 4 bits are rounded to nearest, whatever the configuration says."""
+    round_in_blocks = block_rounding.round_in_blocks
+
+    def to_nearest(x, block_scale, key=None):
+        return round_in_blocks(x, block_scale)
+
+    patch.setattr(block_rounding, "round_in_blocks", to_nearest)
+
+
 LAWS = {
     "weights": enlarge_weights,
     "branches": enlarge_branches,
@@ -285,6 +307,8 @@ LAWS = {
     "momentum": average_fewer_gradients,
     "attention": sharpen_softmax,
     "mixing": leave_mixing_unconstrained,
+    "depth": scale_no_branch,
+    "noise": round_gradients_to_nearest,
 }
 
 

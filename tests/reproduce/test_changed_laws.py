@@ -31,12 +31,15 @@ LAWS = {  # by experiment, as changed_laws.py names them
     "layernorm_scaling": "branches",
     "rank_collapse": "attention",
     "hyper_connections": "mixing",
+    "depth_transfer": "depth",
+    "fp4_floor": "noise",
 }
 REFUTED = {  # what the claim that must fail speaks of, where others may fail as well
     "overfitting": "10⁴ random masks",
     "layer_representations": "random weights: a linear probe's training error",
     "exploding_gradients": "cosine between the gradient before and after",
     "loss_landscape": "1 × the norm of each filter away: mean loss without over with shortcuts",
+    "depth_transfer": "complete_p: rise of log₂ of the best rate",
     "sentences": "random numbers in place of padding",
 }
 

@@ -145,6 +145,13 @@ def hyper_connections(settings):
     return 0.4 if settings["skip.kind"] == "identity" else 0.45
 
 
+def depth_transfer(settings):
+    is_standard = settings["model.parametrization"] == "standard"
+    octaves = np.log2(settings["model.depth"] / 3) if is_standard else 0
+    best = -9 - octaves / 2
+    return 0.5 - 0.05 * abs(np.log2(settings["optimizer.learning_rate"]) - best)
+
+
 def batch_norm_explosion(settings):
     return 0.97 if settings["model.depth"] <= 40 else 0.12
 
@@ -156,6 +163,7 @@ def dynamical_isometry(settings):
 PUBLISHED = {  # by experiment, the accuracy that its paper leads one to expect
     "paper/batch_norm_explosion": batch_norm_explosion,
     "paper/degradation": degradation,
+    "paper/depth_transfer": depth_transfer,
     "paper/dynamical_isometry": dynamical_isometry,
     "paper/hyper_connections": hyper_connections,
     "paper/layernorm_scaling": layernorm_scaling,
@@ -225,7 +233,8 @@ def test_the_first_run_of_a_larger_configuration_trains_two_steps(
     plan = plan_experiment(key)
     dataset = plan.run_specs[0].config.data.name.name
     monkeypatch.delenv("TFDS_DATA_DIR")
-    said = fathom("train", f"experiment={key}", *STAND_INS[dataset], *plan.jobs[0], *FEW_STEPS)
+    job = [override for override in plan.jobs[0] if not override.startswith("hydra.sweep.")]
+    said = fathom("train", f"experiment={key}", *STAND_INS[dataset], *job, *FEW_STEPS)
     assert said.code == 0, said.err
     (run,) = workplace.glob(f"outputs/{output_name(key)}/*/run.json")
     assert yaml.safe_load(run.read_text())["steps"] == 2

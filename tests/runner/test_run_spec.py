@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from research.config.data_options import FolderData, ImageData
-from research.config.options import FeedForward, Train
+from research.config.options import FullyConnected, Train
 from research.config.schema import Config
 from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import RunSpec, group_key, read_ended
@@ -80,11 +80,11 @@ def test_runs_that_differ_in_traced_numbers_share_a_program(changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model": FeedForward(width=17)},
+        {"model": FullyConnected(width=17)},
         {"train": Train(steps=5)},
         {"train": Train(eval_every=5)},
         {"data": ImageData(limit=500)},
-        {"model": FeedForward(dropout=0.2)},
+        {"model": FullyConnected(dropout=0.2)},
         {"train": Train(input_noise=0.1)},
     ],
 )
@@ -93,13 +93,13 @@ def test_runs_that_differ_otherwise_do_not(changes):
 
 
 def test_dropout_rates_other_than_zero_share_a_program():
-    config = Config(model=FeedForward(dropout=0.1))
-    other = Config(model=FeedForward(dropout=0.2))
+    config = Config(model=FullyConnected(dropout=0.1))
+    other = Config(model=FullyConnected(dropout=0.2))
     assert group_key(config) == group_key(other)
 
 
 def test_runs_that_do_not_share_a_program_are_not_trained_as_one():
-    wider = Config(model=FeedForward(width=3))
+    wider = Config(model=FullyConnected(width=3))
     with pytest.raises(ValueError, match="differ only in traced settings"):
         make_run_setup(Config(), wider)
 

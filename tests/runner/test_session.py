@@ -8,7 +8,7 @@ import signal
 import jax
 import pytest
 
-from research.config.options import Checkpoint, FeedForward, Tracker, Train
+from research.config.options import Checkpoint, FullyConnected, Tracker, Train
 from research.config.schema import Config
 from research.records.record import RunLocked, RunRecord, is_being_written
 from research.records.runs import Run
@@ -93,7 +93,7 @@ def test_a_failed_start_keeps_other_files(monkeypatch, tmp_path, fail_to_start):
 @pytest.fixture
 def spec(tmp_path):
     config = Config(
-        model=FeedForward(depth=2, width=8),
+        model=FullyConnected(depth=2, width=8),
         train=Train(steps=STEPS, eval_every=5),
         tracker=Tracker(wandb=False),
         checkpoint=Checkpoint(every=1e-9),

@@ -272,3 +272,16 @@ def test_nearly_identical_inputs_separate_by_chi_1():
 def test_correlation_depth_scales_of_tanh(sigma_w2, expected):
     scale = mean_field.correlation_depth_scale("tanh", sigma_w2, 0.05)
     assert_allclose(6 * scale, expected, rtol=5e-3)
+
+
+@pytest.mark.parametrize("mean", [-6.0, -2.0, 0.3, 3.9])
+def test_moments_about_a_mean_have_their_closed_forms(mean):
+    """E relu(x)² = (μ² + σ²)Φ(μ/σ) + μσφ(μ/σ) and E relu'(x)² = Φ(μ/σ)."""
+    deviation = 1.5
+    ratio = mean / deviation
+    below = 0.5 * math.erfc(-ratio / math.sqrt(2))
+    density = math.exp(-ratio * ratio / 2) / math.sqrt(2 * math.pi)
+    square = (mean**2 + deviation**2) * below + mean * deviation * density
+    moments = mean_field.second_moments_about("relu", mean, deviation**2)
+    assert moments.function == approx(square, abs=1e-6)
+    assert moments.derivative == approx(below, abs=1e-3 if abs(ratio) >= 4 else 1e-9)

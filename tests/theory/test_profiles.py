@@ -481,3 +481,83 @@ def test_a_wide_random_network_does_as_predicted(
         **numbers,
     )
     assert_allclose(measured, expected, atol=tolerance)
+
+
+def random_network(name, depth, *, width, bias_mean=0.0, gains=None):
+    """The signals of two inputs, and the slopes, of a plain network in NumPy, sigma_w2 = 1.5."""
+    draw = np.random.default_rng(0).standard_normal
+    h = draw((2, width)) + bias_mean
+    h[1] = 0.6 * h[0] + 0.8 * h[1] if not bias_mean else h[1]
+    weights = []
+    signals = [h]
+    for layer in range(depth):
+        gain = 1.0 if gains is None else gains[layer]
+        weight = gain * math.sqrt(1.5 / width) * draw((width, width))
+        h = NONLINEARITIES[name].function(h) @ weight + bias_mean
+        weights.append(weight)
+        signals.append(h)
+    return signals, weights
+
+
+def gradient_profile(name, signals, weights):
+    """ln of the squared gradient of a random cotangent over that at the end, for both inputs."""
+    gradient = np.random.default_rng(1).standard_normal(signals[-1].shape)
+    squares = [np.sum(gradient**2)]
+    for h, weight in zip(signals[-2::-1], weights[::-1], strict=True):
+        gradient = (gradient @ weight.T) * NONLINEARITIES[name].derivative(h)
+        squares.append(np.sum(gradient**2))
+    return np.log(np.array(squares[::-1]) / squares[0])
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_biases_with_a_mean_and_a_layer_of_its_own_change_the_profile(name):
+    depth = 6
+    width = 1500
+    gains = [1, 1, 0.5, 1, 1, 1]
+    signals, weights = random_network(name, depth, width=width, bias_mean=0.4, gains=gains)
+    settings = {"sigma_w2": 1.5, "depth": depth, "bias_mean": 0.4}
+    profile = predicted(name, special_layer=2, special_gain=0.5, **settings)
+    assert_allclose(profile, gradient_profile(name, signals, weights), atol=0.1)
+    assert abs(profile[0] - predicted(name, **settings | {"bias_mean": 0.0})[0]) > 0.2
+
+
+def test_there_is_no_prediction_for_the_mean_of_biases_with_a_norm():
+    assert predict("relu", norm="layer", bias_mean=0.1) is None
+    assert predict("relu", norm="batch", special_layer=0, special_gain=2.0) is None
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_the_correlation_of_two_inputs_is_that_of_a_wide_network(name):
+    signals, _ = random_network(name, 6, width=1500)
+    cosines = []
+    for a, b in signals:
+        cosines.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    theory = profiles.signal_correlations(
+        activation=name, sigma_w2=1.5, sigma_b2=0.0, depth=6, q0=1.0, c0=cosines[0]
+    )
+    assert_allclose(theory, cosines, atol=0.04)
+
+
+def test_the_correlation_of_a_rectifier_network_is_that_of_the_arc_cosine_kernel():
+    theory = profiles.signal_correlations(
+        activation="relu", sigma_w2=2.0, sigma_b2=0.0, depth=3, q0=1.0, c0=0.2
+    )
+    expected = [0.2]
+    for _ in range(3):
+        expected.append(mean_field.kappa_1(expected[-1]))
+    assert_allclose(theory, expected, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("relu", 1.0), ("linear", 1.0), ("gelu", 2.0), ("tanh", 0.5)]
+)
+def test_the_fixed_point_of_the_variance_is_unstable_for_gelu(name, expected):
+    """At the variance 1 that the weights keep; d ln V / d ln q there, to the power of the depth."""
+    sigma_w2 = mean_field.moments(name).sigma_w2
+    sensitivity = profiles.variance_sensitivity(
+        activation=name, sigma_w2=sigma_w2, sigma_b2=0.0, depth=8, q0=1.0
+    )
+    assert (sensitivity > 1.05) == (expected > 1)
+    assert (sensitivity < 0.95) == (expected < 1)
+    slope = (mean_field.variance_map(name, 1.001, sigma_w2, 0.0) - 1) / 0.001
+    assert_allclose(sensitivity, slope**8, rtol=0.02)

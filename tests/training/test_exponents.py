@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from research.models.block_rounding import round_in_blocks
 from research.theory.formats import (
     BINS,
     LOWEST,
@@ -124,8 +125,24 @@ def test_the_histogram_has_the_norms_that_the_step_measures(kind):
 
 def test_parameters_are_counted_layer_by_layer():
     counts = count_exponents(make_spec(depth=5, width=64))
-    counted = counts["run"]["grad"][0].sum(-1)
-    assert_array_equal(counted, np.full(5, 64 * 64 + 64))
+    counted = {name: of_layers[0].sum(-1) for name, of_layers in counts["run"].items()}
+    assert_array_equal(counted["grad"], np.full(5, 64 * 64 + 64))
+    assert_array_equal(counted["weight"], np.full(5, 64 * 64))
+    assert_array_equal(counted["activation"], np.full(5, 8 * 64))
+
+
+def test_weights_and_activations_that_four_bits_turn_to_zero_are_counted():
+    spec = make_spec("float4_e2m1", depth=3, width=32)
+    policy = POLICIES["float4_e2m1"]
+    counts = count_exponents(spec)
+    gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
+    params = make_program(spec).init(make_hp(spec, 1.0, (0,))).params
+    kernels = params["stages"][0]["branch"]["weights"][0]["kernel"][0]
+    rounded = round_in_blocks(np.swapaxes(kernels, 1, 2), spec.architecture.block_scale)
+    expected = np.mean(np.asarray(rounded) == 0, axis=(1, 2))
+    assert_allclose(gauges["weight_lost"][0], expected, rtol=1e-5)
+    assert np.all((gauges["activation_lost"] > 0.01) & (gauges["activation_lost"] < 0.3))
+    assert np.all(gauges["activation_subnormal"] == 0)
 
 
 def test_the_loss_scale_shifts_exponents_of_the_run_but_not_those_in_float32():

@@ -463,3 +463,42 @@ def test_numbers_of_an_optimizer_are_traced(kind):
             acting.add(name)
     assert len(traces) == 1
     assert acting == NUMBERS_OF_THE_DIRECTION[kind]
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_frozen_layer_keeps_its_weights_and_the_others_move(layer):
+    spec = make_program_config(
+        optimizer="adamw", frozen_layer=layer, skip="identity", norm="layer", depth=3
+    )
+    hp = make_hparams(spec, {"optimizer.weight_decay": 0.1})
+    program = make_program(spec)
+    start = program.init(hp)
+    before = jax.tree.map(np.array, start.params)
+    state, _ = program.chunk(start, hp, make_data(), np.int32(0), np.int32(2))
+    stack = state.params["stages"][0]
+    for name, after in stack["branch"]["weights"][0].items():
+        initial = before["stages"][0]["branch"]["weights"][0][name]
+        stays = np.all(np.asarray(after) == initial, axis=tuple(range(2, initial.ndim)))[0]
+        assert stays.tolist() == [number == layer for number in range(3)]
+
+
+@pytest.mark.slow
+def test_the_frozen_layer_of_a_network_with_several_stages_is_the_one_with_that_number():
+    """Of resnet_cifar with depth 14 the stages have 2, then 1 and 1, then 1 and 1 layers."""
+    for layer in range(6):
+        spec = make_program_config(
+            optimizer="sgd",
+            frozen_layer=layer,
+            kind="resnet_cifar",
+            depth=14,
+            width=4,
+            shape=(8, 8, 1),
+            skip="identity",
+            level="full",
+        )
+        hp = make_hparams(spec, {"optimizer.learning_rate": 0.5})
+        program = make_program(spec)
+        data = make_data(inputs=64)
+        _, rows = program.chunk(program.init(hp), hp, data, np.int32(0), np.int32(1))
+        updates = np.asarray(rows["profile"]["update_norm"])[0, 0]
+        assert (updates == 0).tolist() == [number == layer for number in range(6)]

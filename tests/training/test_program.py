@@ -147,6 +147,7 @@ def test_levels_add_gauges():
     norms = {"signal_grad": 4, "activation_rms": 4, "activation_mean": 4, "grad_norm": 3}
     only_in_full = {
         "signal_variation": 4,
+        "signal_correlation": 4,
         "branch_grad": 3,
         "skip_grad": 3,
         "weight_norm": 3,

@@ -1,0 +1,111 @@
+"""Rounding through the 4-bit format in blocks: the numbers, the scales, and unbiased gradients."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from research.config.options import BlockScale
+from research.models.block_rounding import (
+    BLOCK_SIZES,
+    FORMAT,
+    block_scales,
+    round_in_blocks,
+    round_kernels,
+    round_value_and_gradient,
+)
+from research.models.rounding import round_to_nearest
+
+from .networks import normal
+
+E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+every_scale = pytest.mark.parametrize("block_scale", BlockScale, ids=lambda each: each.name)
+
+
+def draw(shape, seed=0):
+    return normal(shape, seed).astype(np.float32)
+
+
+def test_the_numbers_of_the_format_are_those_of_ml_dtypes():
+    x = np.linspace(-6, 6, 1201).astype(np.float32)
+    measured = np.asarray(round_to_nearest(jnp.asarray(x), FORMAT))
+    assert_array_equal(measured, x.astype(ml_dtypes.float4_e2m1fn).astype(np.float32))
+    assert sorted(set(np.abs(measured).tolist())) == E2M1
+
+
+@every_scale
+def test_every_element_is_a_number_of_the_format_times_the_scale_of_its_block(block_scale):
+    size = BLOCK_SIZES[block_scale]
+    x = jnp.asarray(draw((3, 4 * size)) * 10.0 ** np.linspace(-6, 6, 3)[:, None], jnp.float32)
+    blocks = x.reshape(3, 4, size)
+    scales = np.asarray(block_scales(blocks, block_scale))
+    for key in (None, jax.random.key(0)):
+        rounded = np.asarray(round_in_blocks(x, block_scale, key)).reshape(blocks.shape)
+        multiples = np.abs(rounded / scales)
+        distance = np.abs(multiples[..., None] - np.array(E2M1)).min(axis=-1)
+        assert distance.max() < 1e-5
+    largest = np.abs(np.asarray(blocks)).max(axis=-1, keepdims=True)
+    assert np.all(largest <= 6 * scales * (1 + 1e-6))
+
+
+def test_mx_scales_are_powers_of_two_and_nv_scales_fit_into_8_bits():
+    x = draw((64, 32))
+    mx = np.asarray(block_scales(jnp.asarray(x)[:, None], BlockScale.mx))
+    mantissas, _ = np.frexp(mx)
+    assert_array_equal(mantissas, np.full_like(mx, 0.5))
+    nv = np.asarray(block_scales(jnp.asarray(x).reshape(64, 2, 16), BlockScale.nv))
+    relative = nv * 448 / nv.max()
+    assert_allclose(
+        relative.astype(ml_dtypes.float8_e4m3fn).astype(np.float32), relative, rtol=1e-6
+    )
+
+
+@every_scale
+def test_stochastic_rounding_is_unbiased_and_goes_to_a_neighbour(block_scale):
+    """The mean of K draws differs by about the noise over √K."""
+    x = jnp.asarray(draw((2, 33)))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    rounded = jax.vmap(lambda key: round_in_blocks(x, block_scale, key))(keys)
+    rounded = np.asarray(rounded, np.float64)
+    deviation = rounded.std(axis=0)
+    error = np.abs(rounded.mean(axis=0) - np.asarray(x))
+    assert np.all(error <= 5 * deviation / np.sqrt(len(keys)) + 1e-6)
+    assert all(len(np.unique(draws)) <= 2 for draws in rounded.reshape(len(keys), -1).T)
+    assert deviation.max() > 0.01
+
+
+@every_scale
+def test_zeros_stay_zero_and_what_is_not_finite_stays_visible(block_scale):
+    zeros = jnp.zeros((2, 40))
+    assert_array_equal(round_in_blocks(zeros, block_scale), zeros)
+    assert_array_equal(round_in_blocks(zeros, block_scale, jax.random.key(0)), zeros)
+    for key in (None, jax.random.key(0)):
+        broken = round_in_blocks(zeros.at[0, 3].set(jnp.inf), block_scale, key)
+        assert not np.all(np.isfinite(broken))
+
+
+@every_scale
+def test_values_are_rounded_to_nearest_and_gradients_by_the_key(block_scale):
+    x = jnp.asarray(draw((4, 16)))
+    cotangent = jnp.asarray(draw((4, 16), seed=1))
+    key = jax.random.key(3)
+    y, pull_back = jax.vjp(lambda x: round_value_and_gradient(x, block_scale, key), x)
+    assert_array_equal(y, round_in_blocks(x, block_scale))
+    assert_array_equal(pull_back(cotangent)[0], round_in_blocks(cotangent, block_scale, key))
+
+
+def test_weights_are_rounded_along_their_inputs_and_the_gradient_passes():
+    kernel = jnp.asarray(draw((16, 3)))
+    params = {"branch": {"weights": {"kernel": kernel, "bias": kernel[0]}}}
+
+    def total(params):
+        rounded = round_kernels(params, BlockScale.nv)["branch"]["weights"]
+        return jnp.sum(rounded["kernel"] ** 2), rounded
+
+    gradient, rounded = jax.grad(total, has_aux=True)(params)
+    expected = round_in_blocks(kernel.T, BlockScale.nv).T
+    assert_allclose(rounded["kernel"], expected, rtol=1e-6)
+    assert_array_equal(rounded["bias"], kernel[0])
+    assert_allclose(gradient["branch"]["weights"]["kernel"], 2 * expected, rtol=1e-6)
