@@ -4,6 +4,7 @@ Their thresholds were set before the runs.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from research.records.runs import Run
 from research.records.tried import UNCHANGED, Tried, read_tried
@@ -47,7 +48,7 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     ]
 
 
-def claims_on_verdicts(judged: Sequence[SCORES.Judged]) -> list[Claim]:
+def claims_on_verdicts(judged: Sequence[Any]) -> list[Claim]:
     """Balanced accuracy, healthy runs without a severe finding, and onset.
 
     Args:
@@ -80,7 +81,7 @@ def claims_on_verdicts(judged: Sequence[SCORES.Judged]) -> list[Claim]:
     ]
 
 
-def _claim_kinds(judged: Sequence[SCORES.Judged]) -> Claim:
+def _claim_kinds(judged: Sequence[Any]) -> Claim:
     """Every severe kind is found where it is, and is where it is found."""
     values = []
     for score in SCORES.score_kinds(judged):
@@ -137,7 +138,7 @@ def _claim_outcome(
     return _share(statement, sum(right) / max(1, len(right)), least, n=len(right))
 
 
-def _claim_labels_repeat(runs: Sequence[Run], labels: Sequence[LABELS.Label]) -> Claim:
+def _claim_labels_repeat(runs: Sequence[Run], labels: Sequence[Any]) -> Claim:
     """The definitions say the same of the new records as of those that were frozen."""
     agreements = []
     for then, now in zip(labels, LABELS.label_runs(runs), strict=True):

@@ -1,6 +1,7 @@
 """The confusion matrix of the test runs, and precision and recall of each kind of finding."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def figure(runs: Sequence[Run]) -> Figure:
     return canvas
 
 
-def _draw_matrix(axes: Axes, judged: Sequence[SCORES.Judged]) -> None:
+def _draw_matrix(axes: Axes, judged: Sequence[Any]) -> None:
     kinds, counts = SCORES.headline_matrix(judged)
     is_used = (counts.sum(axis=0) + counts.sum(axis=1)) > 0
     names = [_title(kind) for kind, used in zip(kinds, is_used, strict=True) if used]
@@ -48,7 +49,7 @@ def _draw_matrix(axes: Axes, judged: Sequence[SCORES.Judged]) -> None:
     )
 
 
-def _draw_scores(axes: Axes, judged: Sequence[SCORES.Judged]) -> None:
+def _draw_scores(axes: Axes, judged: Sequence[Any]) -> None:
     scores = SCORES.score_kinds(judged)[::-1]
     rows = np.arange(len(scores))
     precision = [score.precision for score in scores]

@@ -157,10 +157,10 @@ def rate_at(step: int, settings: Settings) -> float:
 
 def load_data() -> tuple[Tensor, Tensor]:
     """The training digits, standardised as ours."""
-    digits = load_digits()
-    x = digits.data[:TRAIN_EXAMPLES]
+    images, classes = load_digits(return_X_y=True)
+    x = np.asarray(images[:TRAIN_EXAMPLES])
     x = (x - x.mean()) / x.std()
-    return torch.tensor(x, dtype=torch.float32), torch.tensor(digits.target[:TRAIN_EXAMPLES])
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(classes[:TRAIN_EXAMPLES])
 
 
 def examine(settings: Settings, folder: Path) -> dict[str, str]:

@@ -872,7 +872,8 @@ def _quantization_noise(snapshot: Snapshot) -> Diagnostics:
     References:
         Chmiel et al., FP4 all the way: fully quantized training of LLMs, 2025, §4.
     """
-    assert snapshot.rounded_spec is not None
+    spec = snapshot.rounded_spec
+    assert spec is not None
     batch = snapshot.next_batch()
     params = snapshot.state.params
     loss = snapshot.loss_of_batch(batch)
@@ -882,7 +883,7 @@ def _quantization_noise(snapshot: Snapshot) -> Diagnostics:
     def quantized_gradient(draw: Array) -> Array:
         key = jax.random.fold_in(snapshot.key(ROUNDING), draw)
         state = dataclasses.replace(snapshot.state, key=key)
-        objective = make_objective(snapshot.rounded_spec, state, snapshot.hp, batch)
+        objective = make_objective(spec, state, snapshot.hp, batch)
         gradient = jax.grad(lambda params: objective(params, {})[0])(params)
         return ravel_pytree(gradient)[0]
 

@@ -1,7 +1,6 @@
 """The benchmark of the verdict: its labels, its scores, and that a spoiled detector fails it."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +71,7 @@ class FakeRun:
         self.profiles = profiles
         self.metrics = metrics
         self.status = "done"
+        self.directory = Path("depth=4")
 
     def __getitem__(self, path):
         return self.settings[path]
@@ -131,7 +131,6 @@ def test_what_was_injected_is_the_label_whatever_the_record_says():
 
 def test_labels_are_read_as_they_were_written(tmp_path):
     run = make_run(signal_grad=from_step(30, 1, 1e-4))
-    run.directory = SimpleNamespace(name="depth=4")
     label = LABELS.label_run(run, "plain_relu", "test")
     LABELS.write_labels([run], [label], tmp_path / "labels.csv")
     assert LABELS.read_labels(tmp_path / "labels.csv") == [label]

@@ -138,7 +138,9 @@ def test_weights_and_activations_that_four_bits_turn_to_zero_are_counted():
     gauges = gauges_from_counts(counts, policy.compute, policy.narrowest)
     params = make_program(spec).init(make_hp(spec, 1.0, (0,))).params
     kernels = params["stages"][0]["branch"]["weights"][0]["kernel"][0]
-    rounded = round_in_blocks(np.swapaxes(kernels, 1, 2), spec.architecture.block_scale)
+    block_scale = spec.architecture.block_scale
+    assert block_scale is not None
+    rounded = round_in_blocks(np.swapaxes(kernels, 1, 2), block_scale)
     expected = np.mean(np.asarray(rounded) == 0, axis=(1, 2))
     assert_allclose(gauges["weight_lost"][0], expected, rtol=1e-5)
     assert np.all((gauges["activation_lost"] > 0.01) & (gauges["activation_lost"] < 0.3))
