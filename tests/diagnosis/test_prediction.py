@@ -93,4 +93,5 @@ def test_whether_a_run_has_a_change_already(change, expected):
 
 def test_a_record_with_an_unknown_value_has_no_predicted_profile():
     assert profile_with(settings(norm__placement="sideways")) is None
-    assert len(profile_with(settings(model__depth=4))) == 5
+    profile = profile_with(settings(model__depth=4))
+    assert profile is not None and len(profile) == 5

@@ -391,7 +391,9 @@ def test_the_prediction_of_a_profile_bends_where_the_factor_varies_over_layers(o
     factors = predicted[:-1] / predicted[1:]
     assert predicted[-1] == 1.0
     assert np.all(np.diff(factors) < 0)  # the signal grows, so each layer adds less
-    np.testing.assert_allclose(predicted**2, np.exp(profile_with(settings)))
+    expected = profile_with(settings)
+    assert expected is not None
+    np.testing.assert_allclose(predicted**2, np.exp(expected))
 
 
 def test_data_of_another_variance_have_the_factor_that_was_predicted_for_them(outputs):
