@@ -1,6 +1,7 @@
 """The benchmark of the verdict: its labels, its scores, and that a spoiled detector fails it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
