@@ -70,7 +70,7 @@ def is_taken(place: Path) -> bool:
     claim = place / CLAIM
     if not claim.exists():
         return False
-    process = Path("/proc") / claim.read_text()
+    process = Path("/proc") / claim.read_text(encoding="utf-8")
     return process.exists()
 
 
@@ -89,7 +89,7 @@ def main(words: Sequence[str]) -> None:
         if is_taken(place):
             continue
         place.mkdir(parents=True, exist_ok=True)
-        (place / CLAIM).write_text(str(os.getpid()))
+        (place / CLAIM).write_text(str(os.getpid()), encoding="utf-8")
         started_at = time.time()
         try:
             work_on(arms, place)
