@@ -17,7 +17,7 @@ from research.records.trackers.findings import describe_findings
 from research.records.trackers.layers import evenly_spaced
 
 MAX_PAGE_STEPS = 32
-MAX_PAGE_LAYERS = 80
+MAX_PAGE_LAYERS = 72
 TEMPLATE = Path(__file__).with_name("profile_page.html")
 
 
