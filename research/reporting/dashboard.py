@@ -6,6 +6,7 @@ for this machine's own name, so that no other web site can read the runs through
 
 import hashlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -153,6 +154,11 @@ class DashboardServer(ThreadingHTTPServer):
     def port(self) -> int:
         """The port that the server listens on."""
         return self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing where a page was closed before it had its answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def serve_until_idle(self, idle_seconds: float = IDLE_SECONDS) -> None:
         """Answers requests until none has come for so many seconds."""

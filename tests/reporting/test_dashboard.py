@@ -99,6 +99,21 @@ def test_a_run_that_starts_and_ends_changes_the_index(served):
     assert statuses == {"done", "interrupted"}
 
 
+def test_a_page_that_is_closed_before_its_answer_prints_nothing(served, capsys):
+    server, _ = served
+    for error in (BrokenPipeError, ConnectionResetError):
+        try:
+            raise error
+        except error:
+            server.handle_error(None, ("127.0.0.1", 1))
+    assert capsys.readouterr().err == ""
+    try:
+        raise KeyError("a defect")
+    except KeyError:
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert "a defect" in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_one_line(fathom, served, workplace):
     server, _ = served
     (workplace / "outputs").mkdir(exist_ok=True)
