@@ -20,6 +20,7 @@ PARAMETRIZATIONS = {
     "complete_p": "complete_p: $F(h)/L$",
 }
 LARGEST = 3.0  # losses above are not drawn
+SMALLEST = 0.03  # on the axis
 
 
 def figure(runs: Sequence[Run]) -> Figure:
@@ -29,7 +30,7 @@ def figure(runs: Sequence[Run]) -> Figure:
     for panel, (factor, title) in zip(axes[0], FACTORS.items(), strict=True):
         for depth, colour in colours.items():
             _draw(panel, claims.of_descent(runs, factor, depth), colour, label=f"$L={depth}$")
-        panel.set(ylim=(0, LARGEST), title=title)
+        panel.set(yscale="log", ylim=(SMALLEST, LARGEST), title=title)
     for panel, (name, title) in zip(axes[1], PARAMETRIZATIONS.items(), strict=True):
         for depth in (claims.SHALLOW, claims.DEEP):
             group = claims.of_adam(runs, 2, name, depth)
