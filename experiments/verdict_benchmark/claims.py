@@ -29,7 +29,7 @@ LEARNS_WELL = 0.3
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
-    """Verdicts of the test runs beside their labels; advice, where ``fathom remedy`` tried it."""
+    """Verdicts of the test runs against their labels; advice, where ``fathom remedy`` tried it."""
     labels = LABELS.frozen_labels()
     judged = SCORES.read_judged(runs, labels, "test")
     tested = []

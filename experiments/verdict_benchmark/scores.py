@@ -1,4 +1,4 @@
-"""Verdicts beside labels: confusion matrix, precision, recall, balanced accuracy, onset."""
+"""Verdicts against labels: confusion matrix, precision, recall, balanced accuracy, onset."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

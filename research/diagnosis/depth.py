@@ -19,8 +19,8 @@ CONFIDENCE = 0.95
 # The variance of a least-squares slope on a random walk of m increments, in units of s²/m, where s
 # is the standard deviation of an increment; for large m.
 RANDOM_WALK_SLOPE_VARIANCE = 1.2
-JUMP = 100.0  # a factor between neighbours that is told by itself
-LEAST_INCREMENTS = 4  # from fewer of them no interval is told
+JUMP = 100.0  # a factor between neighbours that is named by itself
+LEAST_INCREMENTS = 4  # from fewer of them no interval is given
 WIDEST_INTERVAL = 100.0  # an interval whose ends differ by a larger factor says nothing
 
 

@@ -16,15 +16,19 @@ from research.config.yaml_files import parse_yaml
 from research.records.record import read_info, write_json
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import JsonObject
-from research.records.trackers import ServiceUnresponsive, Tracker, describe_error
+from research.records.trackers import (
+    LOCAL,
+    PENDING,
+    UPLOADED,
+    ServiceUnresponsive,
+    Tracker,
+    describe_error,
+)
 from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.history import StepJudge, has_ended
 from research.records.trackers.identity import find_run_id
 from research.records.trackers.registry import make_local_trackers
 from research.records.trackers.wandb import (
-    LOCAL,
-    PENDING,
-    UPLOADED,
     WandbTracker,
     ask_for_upload,
     check_surplus,

@@ -97,7 +97,7 @@ def replay_run(
         to: the last step; None for the step at which the record says that the run went wrong.
         num_steps: how many steps before it have all gauges; the others only lead there.
         has_search: whether it is searched for number formats that would have prevented it.
-        report: is told in words what is being done.
+        report: gets what is being done, in words.
 
     Raises:
         ValueError: nothing went wrong, the step was not recorded, or the run cannot be read.

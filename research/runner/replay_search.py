@@ -107,7 +107,7 @@ def search_formats(
     Args:
         fault: what went wrong.
         snapshots: states before the last steps.
-        report: is told in words what is being done.
+        report: gets what is being done, in words.
     """
     reason = _reason_against(fault)
     if reason:

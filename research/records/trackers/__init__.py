@@ -15,6 +15,11 @@ from typing import Any, Protocol
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers.background import BackgroundThread, Unresponsive
 
+# How far a dashboard is, as ``mirrored`` of ``run.json`` says it.
+PENDING = "pending"  # it may lack rows or pictures of the run
+LOCAL = "local"  # what lies on this machine is complete
+UPLOADED = "uploaded"  # the server has everything
+
 
 class MirrorError(Exception):
     """A dashboard has not received what it should; ``str`` says what is missing or wrong."""

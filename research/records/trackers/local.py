@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.records.runs import Columns, Diagnostics, JsonObject, flatten_dict
+from research.records.trackers import LOCAL, PENDING
 from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
 from research.records.trackers.history import (
     PAGE,
@@ -22,14 +23,12 @@ from research.records.trackers.history import (
 )
 from research.records.trackers.media import Media
 
-PENDING = "pending"  # the dashboard may lack rows or pictures of the run
-LOCAL = "local"  # the dashboard has everything
 PROFILE = f"{PAGE}_picture"
 
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What a dashboard is told of a run before its rows.
+    """What a dashboard gets of a run before its rows.
 
     Attributes:
         directory: the run directory.

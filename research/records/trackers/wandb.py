@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from research.records.runs import Columns, Diagnostics, JsonObject
-from research.records.trackers import TrackerReports
+from research.records.trackers import LOCAL, PENDING, UPLOADED, TrackerReports
 from research.records.trackers.findings import describe_findings
 from research.records.trackers.history import (
     JUDGED_KEYS,
@@ -47,9 +47,6 @@ from research.records.trackers.wandb_runs import (
 # How long a call may take beyond what W&B itself, or a question to its server, may take.
 SLACK_SECONDS = 45.0
 VERIFY_SECONDS = 5.0  # how long the server may take to count the rows that it has received
-PENDING = "pending"  # W&B may lack rows or pictures of the run
-LOCAL = "local"  # W&B's files on this machine are complete
-UPLOADED = "uploaded"  # the server has everything
 SEVERE = "severe"
 TAGGED_GROUPS = (
     "skip",
