@@ -362,7 +362,7 @@ def test_a_rewritten_table_can_be_read_whole_at_any_moment(interrupted, monkeypa
             watch(patch, Path, "unlink")
         assert rewrite_table(directory, "metrics", new) == kept
 
-    assert len(readings) == (5 if kept else 1)
+    assert len(readings) == (7 if kept else 1)
     assert all(steps in (list(range(8)), list(range(kept))) for steps in readings)
     resumed = open_record(directory, keep_rows={"metrics": kept})
     assert len(resumed.read("metrics").get("step", [])) == kept
