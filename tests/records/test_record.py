@@ -385,6 +385,15 @@ def test_a_record_that_has_lost_rows_does_not_end_as_if_it_were_whole(tmp_path, 
     assert Run(tmp_path).info["status"] == "running"
 
 
+def test_a_record_that_cannot_be_opened_leaves_no_space_reserved(tmp_path):
+    (tmp_path / "run.tmp").mkdir()  # so that run.json cannot be written
+
+    with pytest.raises(OSError, match="run.tmp"):
+        open_record(tmp_path)
+
+    assert [file.name for file in tmp_path.iterdir()] == ["run.tmp"]
+
+
 def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
