@@ -26,11 +26,12 @@ from research.records.trackers import (
 )
 from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.history import StepJudge, has_ended
-from research.records.trackers.identity import find_run_id
+from research.records.trackers.identity import HASH_LENGTH, WandbId, find_run_id
 from research.records.trackers.registry import make_local_trackers
 from research.records.trackers.wandb import (
     WandbTracker,
     ask_for_upload,
+    check_last_row,
     check_surplus,
     count_rows,
     make_tags,
@@ -61,6 +62,29 @@ def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
         "job_type": "train",
     }
     return {"state": LOCAL, "run": identity}
+
+
+def choose_wandb_id(directory: Path, info: JsonObject) -> WandbId:
+    """The W&B id of a run that starts, or starts again.
+
+    It is the id of the run. W&B may have rows of an earlier attempt on other data, which are other
+    numbers; then the run gets another id in W&B.
+
+    Args:
+        directory: the run directory.
+        info: the first content of the new ``run.json``.
+    """
+    earlier = read_info(directory) or {}
+    known = wandb_state(directory, earlier).get("run", {}).get("id")
+    if not isinstance(known, str):
+        return WandbId(info["id"])
+    data = earlier.get("data")
+    earlier_fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
+    fingerprint = info["data"]["fingerprint"]
+    if earlier_fingerprint in (None, fingerprint):
+        has_other_id = known.startswith(f"{info['id']}-")
+        return WandbId(known if has_other_id else info["id"])
+    return WandbId(f"{info['id']}-{fingerprint[:HASH_LENGTH]}", replaced=known)
 
 
 def is_pending(directory: Path, info: JsonObject) -> bool:
@@ -105,6 +129,8 @@ def complete_mirror(
         uploaded = ask_for_upload(pending)
         if uploaded and has_ended(info):
             check_surplus(pending, uploaded, num_rows)
+        steps = rows.metrics["step"].tolist() if rows.metrics else []
+        check_last_row(pending, uploaded, steps)
         if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
             _write_state(directory, info, pending | {"state": UPLOADED}, settings)
             return UPLOADED

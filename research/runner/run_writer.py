@@ -20,6 +20,7 @@ from research.gauges.table import (
     trim_profile,
 )
 from research.parallel.processes import is_primary
+from research.records.mirror import choose_wandb_id
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
 from research.records.table_writer import CorruptTable
@@ -99,6 +100,7 @@ class RunWriter:
                 run_spec.directory,
                 run_spec.identity,
                 to_dict(self.config),
+                wandb_id=choose_wandb_id(run_spec.directory, info),
                 reports=reports,
                 judge=judge_steps,
             )

@@ -114,6 +114,47 @@ def test_more_rows_than_the_run_has_are_one_line_and_not_an_upload(fathom, recor
     assert server.runs == {}
 
 
+def test_rows_of_other_steps_are_one_line_and_nothing_is_sent_after_them(fathom, recorded, server):
+    """As after a loop that went back and then recorded other steps than before."""
+    fathom("sync")
+    del server.rows[recorded.id][10:]
+    server.rows[recorded.id][9] = {"train/step": 19}
+    server.ended.clear()
+    recorded.change(state="local")
+
+    code, out, err = fathom("sync")
+
+    assert (code, err) == (1, "")
+    assert out == (
+        f"[1/1] outputs/first/{recorded.directory.name}: not uploaded, row 10 of "
+        f"fathom/{recorded.id} in W&B is step 19, and that of the run is step 9: "
+        "delete that run in W&B, and sync again\n"
+    )
+    assert len(server.rows[recorded.id]) == 10
+    assert recorded.state == "local"
+
+
+def test_a_run_whose_data_have_changed_is_another_one_in_wandb(
+    fathom, small, recorded, offline_run, workplace
+):
+    """The server may have rows of the attempt on the old data."""
+    info = recorded.info
+    fingerprint = info["data"]["fingerprint"]
+    recorded.change(status="interrupted", data=info["data"] | {"fingerprint": "other"})
+
+    for status in ("interrupted", "done"):  # from then on the data stay as they are
+        assert fathom("train", *small, "name=first").code == 0
+        wandb_id = recorded.info["mirrored"]["wandb"]["run"]["id"]
+        assert wandb_id == f"{recorded.id}-{fingerprint[:8]}"
+        folders = list(workplace.glob("outputs/wandb/offline-run-*"))
+        assert [folder.name.split("-", 3)[3] for folder in folders] == [wandb_id]
+        recorded.change(status=status)
+    assert recorded.info["id"] == recorded.id
+
+    assert fathom("rm", "--yes", str(recorded.directory)).code == 0
+    assert not list(workplace.glob("outputs/wandb/offline-run-*"))
+
+
 FAST_FAULTS = [
     ("401", "start"),
     ("html", "middle"),
