@@ -6,6 +6,7 @@ while W&B still lacks rows, because a process was killed or a server failed.
 
 import contextlib
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -78,13 +79,41 @@ def choose_wandb_id(directory: Path, info: JsonObject) -> WandbId:
     known = wandb_state(directory, earlier).get("run", {}).get("id")
     if not isinstance(known, str):
         return WandbId(info["id"])
-    data = earlier.get("data")
-    earlier_fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
-    fingerprint = info["data"]["fingerprint"]
-    if earlier_fingerprint in (None, fingerprint):
+    fingerprint = _fingerprint(info)
+    if not fingerprint or _fingerprint(earlier) in ("", fingerprint):
         has_other_id = known.startswith(f"{info['id']}-")
         return WandbId(known if has_other_id else info["id"])
     return WandbId(f"{info['id']}-{fingerprint[:HASH_LENGTH]}", replaced=known)
+
+
+def _fingerprint(info: JsonObject) -> str:
+    """The fingerprint of the data of a run; empty where it is not known."""
+    data = info.get("data")
+    return str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
+
+
+def pending_mirrors(
+    directory: Path,
+    info: JsonObject,
+    trackers: Sequence[Tracker],
+) -> JsonObject:
+    """Entries of ``run.json`` of a run that starts, or starts again: no dashboard is complete.
+
+    W&B may have begun a run at an earlier attempt. If it is not switched on any more, it stays
+    listed, so that ``fathom sync`` completes it.
+
+    Args:
+        directory: the run directory.
+        info: the first content of the new ``run.json``.
+        trackers: the dashboards that are switched on.
+    """
+    mirrored = {}
+    known = wandb_state(directory, read_info(directory) or {})
+    if known:
+        run = known["run"] | {"id": choose_wandb_id(directory, info).value}
+        mirrored[WandbTracker.name] = known | {"state": PENDING, "run": run}
+    mirrored |= {tracker.name: tracker.pending for tracker in trackers}
+    return {"mirrored": mirrored} if mirrored else {}
 
 
 def is_pending(directory: Path, info: JsonObject) -> bool:

@@ -265,6 +265,19 @@ def test_a_run_without_a_tracker_gets_none(fathom, small, recorded, workplace):
     assert not (workplace / "outputs" / "wandb").exists()
 
 
+def test_a_run_that_goes_on_without_a_tracker_is_completed_by_an_upload(
+    fathom, small, recorded, server, has_all_rows
+):
+    recorded.change(status="interrupted")
+    assert fathom("train", *small, "name=first", "tracker=none").code == 0
+    assert recorded.info["status"] == "done"
+    assert recorded.state == "pending"
+
+    assert fathom("sync").code == 0
+
+    assert has_all_rows(server, recorded.id)
+
+
 def test_checkpoints_are_in_the_folder_that_is_tidied_up():
     assert CHECKPOINTS == FOLDER
 
