@@ -47,43 +47,55 @@ TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeo
 def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
     """What ``run.json`` says of the W&B run; empty for a run that W&B does not get.
 
-    A record of an earlier version says only in which folder W&B recorded the run.
+    A record of an earlier version says only in which folder W&B recorded the run. What is missing
+    or damaged is what it is for any run.
     """
     mirrored = info.get("mirrored")
     state = mirrored.get(WandbTracker.name) if isinstance(mirrored, dict) else None
-    if isinstance(state, dict) and isinstance(state.get("run"), dict):
-        return state
-    run_id = find_run_id(Path(info.get("wandb") or "").name)
-    if not run_id:
+    folder_id = find_run_id(Path(info.get("wandb") or "").name)
+    if not isinstance(state, dict) and not folder_id:
         return {}
+    state = state if isinstance(state, dict) else {"state": LOCAL}
     identity = {
-        "id": run_id,
+        "id": folder_id or info.get("id"),
         "name": directory.name,
         "group": directory.absolute().parent.name,
         "job_type": "train",
     }
-    return {"state": LOCAL, "run": identity}
+    recorded = state.get("run")
+    if isinstance(recorded, dict):
+        is_valid = all(isinstance(recorded.get(name, ""), str) for name in identity)
+        identity |= recorded if is_valid else {}
+    return state | {"run": identity}
 
 
-def choose_wandb_id(directory: Path, info: JsonObject) -> WandbId:
+def choose_wandb_id(
+    directory: Path,
+    info: JsonObject,
+    *,
+    has_own_data: bool = False,
+) -> WandbId:
     """The W&B id of a run that starts, or starts again.
 
-    It is the id of the run. W&B may have rows of an earlier attempt on other data, which are other
-    numbers; then the run gets another id in W&B.
+    It is the id of the run, which says nothing of the content of files. W&B may have rows of a run
+    of the same id on other data, which are other numbers. So the fingerprint of the data is added
+    where they are the user's own, and where they have changed since an earlier attempt.
 
     Args:
         directory: the run directory.
         info: the first content of the new ``run.json``.
+        has_own_data: whether the data are files of the user.
     """
+    run_id = info["id"]
+    fingerprint = _fingerprint(info)
+    id_with_data = f"{run_id}-{fingerprint[:HASH_LENGTH]}"
     earlier = read_info(directory) or {}
     known = wandb_state(directory, earlier).get("run", {}).get("id")
-    if not isinstance(known, str):
-        return WandbId(info["id"])
-    fingerprint = _fingerprint(info)
-    if not fingerprint or _fingerprint(earlier) in ("", fingerprint):
-        has_other_id = known.startswith(f"{info['id']}-")
-        return WandbId(known if has_other_id else info["id"])
-    return WandbId(f"{info['id']}-{fingerprint[:HASH_LENGTH]}", replaced=known)
+    if fingerprint and known:
+        if _fingerprint(earlier) not in ("", fingerprint):
+            return WandbId(id_with_data, replaced=known)
+        return WandbId(known if known in (run_id, id_with_data) else run_id)
+    return WandbId(id_with_data if fingerprint and has_own_data else run_id)
 
 
 def _fingerprint(info: JsonObject) -> str:

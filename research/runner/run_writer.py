@@ -95,11 +95,13 @@ class RunWriter:
         info["group_size"] = group_size
         trackers: list[Tracker] = []
         if is_primary():
+            own_files = getattr(self.config.data, "path", None)
+            wandb_id = choose_wandb_id(run_spec.directory, info, has_own_data=bool(own_files))
             trackers = make_trackers(
                 run_spec.directory,
                 run_spec.identity,
                 to_dict(self.config),
-                wandb_id=choose_wandb_id(run_spec.directory, info),
+                wandb_id=wandb_id,
                 reports=reports,
                 judge=judge_steps,
             )

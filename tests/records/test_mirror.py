@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import wandb
 
+from research.records.mirror import choose_wandb_id, wandb_state
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import Run
+from research.records.trackers.identity import WandbId
 from research.records.trackers.server import ServerUnavailable, Uploaded, ask_for_run
 from research.records.trackers.service import service_pids, stop_service
 from research.records.trackers.wandb import WandbTracker
@@ -153,6 +155,45 @@ def test_a_run_whose_data_have_changed_is_another_one_in_wandb(
 
     assert fathom("rm", "--yes", str(recorded.directory)).code == 0
     assert not list(workplace.glob("outputs/wandb/offline-run-*"))
+
+
+def test_the_id_in_wandb_says_on_which_files_of_the_user_a_run_is_trained(tmp_path):
+    info = {"id": "run", "data": {"fingerprint": "0123456789abcdef"}}
+    assert choose_wandb_id(tmp_path, info) == WandbId("run")
+    assert choose_wandb_id(tmp_path, info, has_own_data=True) == WandbId("run-01234567")
+
+
+@pytest.mark.slow
+def test_runs_on_other_files_of_the_same_name_are_two_runs_in_wandb(
+    fathom, small, server, workplace, monkeypatch
+):
+    for seed in (0, 1):
+        folder = workplace / str(seed)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        x = np.random.default_rng(seed).normal(size=(200, 3))
+        np.savez("data.npz", x=x, y=(x[:, 0] > 0).astype(int))
+        assert fathom("train", *small, "data=arrays", "data.path=data.npz", "name=x").code == 0
+        assert fathom("sync").out.endswith(": uploaded\n")
+
+    losses = [rows[0]["train/loss"] for rows in server.rows.values()]
+    assert len(set(losses)) == 2
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"run": {}},
+        {"run": {"id": 5}},
+        {"run": None},
+        {},
+    ],
+)
+def test_a_damaged_entry_about_wandb_is_what_it_is_for_any_run(tmp_path, damaged):
+    identity = {"id": "abc", "name": "r", "group": "study", "job_type": "train"}
+    mirrored = {"wandb": {"state": "pending"} | damaged}
+    state = wandb_state(tmp_path / "study" / "r", {"id": "abc", "mirrored": mirrored})
+    assert state == {"state": "pending", "run": identity}
 
 
 FAST_FAULTS = [
