@@ -68,7 +68,7 @@ class Monitor:
 
     ``fathom runs``, ``fathom show`` and Weights & Biases work on the directory. Numbers are fetched
     from the device one step late, so that logging never waits for the step that was just started.
-    Two seconds after a step was logged it is on the disk, so a process that is killed loses no more.
+    Two seconds after a step was logged it is on the disk; a process that is killed loses no more.
     On several hosts only process 0 writes.
 
     >>> import research
