@@ -70,7 +70,7 @@ def _watch_rows(name: str, network: str, case: watching.Case) -> tuple[Row, Row]
     return (
         Row(
             f"watch_{name}",
-            f"{network}: step that research.watch measures / the same step without it",
+            f"{network}: step that fathom.watch measures / the same step without it",
             functools.partial(watching.compare_own_steps, case=case),
             bound="≤",
             budget=1.10,
