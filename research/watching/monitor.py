@@ -22,6 +22,7 @@ from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
+from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord
 from research.records.rows import RecordedRows, read_rows, select_rows
 from research.records.run_info import read_run_info
@@ -166,8 +167,7 @@ class Monitor:
         if not is_primary():
             return []
         trackers = make_trackers(self.directory, self._info["id"], self._config)
-        if trackers:
-            self._info["mirrored"] = {tracker.name: tracker.pending for tracker in trackers}
+        self._info |= pending_mirrors(self.directory, self._info, trackers)
         return trackers
 
     def __enter__(self) -> "Monitor":
