@@ -54,7 +54,7 @@ class Run:
 
     @property
     def is_watched(self) -> bool:
-        """Whether ``research.Monitor`` recorded the run, so that its settings are the user's."""
+        """Whether ``fathom.Monitor`` recorded the run, so that its settings are the user's."""
         return self.info.get("source") == SOURCE_WATCH
 
     @functools.cached_property

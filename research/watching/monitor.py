@@ -1,4 +1,4 @@
-"""``research.Monitor``: records somebody's training loop as Fathom records its own runs."""
+"""``fathom.Monitor``: records somebody's training loop as Fathom records its own runs."""
 
 import atexit
 import contextlib
@@ -71,8 +71,8 @@ class Monitor:
     Two seconds after a step was logged it is on the disk; a process that is killed loses no more.
     On several hosts only process 0 writes.
 
-    >>> import research
-    >>> with research.Monitor("outputs/mine/first", research.watch(), every=10) as monitor:
+    >>> import fathom
+    >>> with fathom.Monitor("outputs/mine/first", fathom.watch(), every=10) as monitor:
     ...     for step in range(100):
     ...         # params, loss, gauges = train_step(params, batch, measure=monitor.due(step))
     ...         # monitor.log(step, gauges, loss=loss)
