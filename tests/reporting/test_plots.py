@@ -278,6 +278,19 @@ def test_a_place_where_every_run_diverged_has_a_cross(outputs):
     assert "×: no run has a value" in drawing.notes
 
 
+def test_runs_that_did_not_measure_the_number_have_no_place_in_the_figure(outputs):
+    for depth in (2, 4, 8):
+        final = {"eval_accuracy": 0.5} if depth < 8 else {"eval_loss": 1.0}
+        write_run(outputs / str(depth), {"model.depth": depth}, final=final)
+
+    drawing = draw(select_runs([]), kind="line", y="eval_accuracy")
+
+    (axes,) = drawing.figure.axes
+    assert not [line for line in axes.lines if line.get_marker() == "x"]
+    assert max(axes.get_xticks()) < 8
+    assert "not drawn: 1 without a value" in drawing.notes
+
+
 def test_theory_is_dashed_where_the_factor_at_initialisation_is_drawn(sweep):
     drawing = draw(select_runs([]), kind="line", y="initial_factor")
 

@@ -18,6 +18,7 @@ from research.reporting.aggregation import (
     left_out_in_words,
     summarize,
     usual_seeds,
+    without_unmeasured,
 )
 from research.reporting.figures import CurveStyle
 from research.reporting.layout import Layout, arm_titles, choose_layout, split_arms
@@ -97,6 +98,9 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         if 1 < len(arms) <= most:
             return _draw_arms(arms, options)
     quantity = find_quantity(options.y, runs) if options.y else usual_quantity(runs)
+    drawn, layout = _leave_out_unmeasured(runs, layout, quantity, options)
+    num_left_out = len(runs) - len(drawn)
+    runs = drawn
     styles = SeriesStyles(runs, layout)
     facets = arrangement.facets_of(runs, layout.facet)
     lines = []
@@ -122,8 +126,29 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     arrangement.add_legend(figure, legend)
     notes = arrangement.begin_notes(runs)
     notes += _notes(every_line, is_log=quantity.is_factor) + styles.notes
+    if num_left_out:
+        notes.append(f"not drawn: {num_left_out} without a value")
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"line_{quantity.name}_{arrangement.file_word(layout.x)}", notes)
+
+
+def _leave_out_unmeasured(
+    runs: Sequence[Run],
+    layout: Layout,
+    quantity: Quantity,
+    options: PlotOptions,
+) -> tuple[Sequence[Run], Layout]:
+    """The runs that are drawn and their layout, without those that did not measure the number.
+
+    All runs are drawn where the others would leave no horizontal axis.
+    """
+    measured = without_unmeasured(runs, [layout.x, *layout.series, *layout.facets], quantity)
+    if not measured or len(measured) == len(runs):
+        return runs, layout
+    of_measured = choose_layout(measured, x=options.x, color=options.color, facet=options.facet)
+    if not of_measured.x:
+        return runs, layout
+    return measured, of_measured
 
 
 def _draw_arms(arms: Sequence[Sequence[Run]], options: PlotOptions) -> Drawing:
