@@ -1,7 +1,7 @@
 """A metric over training steps: means and intervals over seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ from research.reporting.aggregation import (
     group_runs,
 )
 from research.reporting.figures import CurveStyle
-from research.reporting.layout import choose_layout
+from research.reporting.layout import Layout, choose_layout, leave_out_untrained
 from research.reporting.panels import plot_average, plot_ended
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
@@ -27,6 +27,19 @@ from research.reporting.quantities import BY_NAME, label_of, recorded_numbers, t
 MAX_POINTS = 60  # of a curve; more steps are averaged in windows
 FEW_POINTS = 12  # up to which each point of a curve has a marker
 DEFAULT_METRIC = "train_loss"
+HELD_OUT_METRIC = "eval_loss"
+LEAST_HELD_OUT = 5  # values over steps, from which on it has a panel of its own
+
+
+@dataclass
+class _Panel:
+    """One panel: its title, metric and runs, and the curves that it shows."""
+
+    title: str
+    metric: str
+    window: int
+    groups: Sequence[Group]
+    curves: list["MeanCurve"] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         ValueError: no run recorded this metric, or there is no such setting.
     """
     metric = find_metric(options.y or DEFAULT_METRIC, runs)
+    every_run = runs
+    runs = leave_out_untrained(runs, most=1.0)  # a single step is no curve
     layout = choose_layout(
         runs,
         color=options.color,
@@ -75,39 +90,61 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         has_styles=True,
     )
     styles = SeriesStyles(runs, layout)
-    facets = arrangement.facets_of(runs, layout.facet)
-    window = smoothing_window(runs, metric)
+    panels = _make_panels(runs, metric, layout, options)
     asked = options.log_axis("y")
     is_log = is_log_metric(runs, metric) if asked is None else asked
-    groups = [group_runs(chosen, layout.series) for _, chosen in facets]
-    curves = []
-    for of_panel in groups:
-        averaged = []
-        for group in of_panel:
+    for panel in panels:
+        for group in panel.groups:
             curve_style = styles.of(group.settings)
-            averaged.append(average_curve(group, metric, window, curve_style, is_log))
-        curves.append(averaged)
+            curve = average_curve(group, panel.metric, panel.window, curve_style, is_log)
+            panel.curves.append(curve)
     legend = styles.handles(has_markers=False)
-    figure, axes = arrangement.make_panels(len(facets), legend=legend)
-    every_curve = [curve for of_panel in curves for curve in of_panel]
+    figure, axes = arrangement.make_panels(len(panels), legend=legend)
+    every_curve = [curve for panel in panels for curve in panel.curves]
     top = _top(every_curve, is_log)
-    for panel, (title, _), of_panel in zip(axes, facets, curves, strict=True):
-        for curve in of_panel:
-            draw_curve(panel, curve, top)
-        panel.set_title(title)
-        panel.set_xlabel("training step")
+    for place, panel in zip(axes, panels, strict=True):
+        for curve in panel.curves:
+            draw_curve(place, curve, top)
+        place.set_title(panel.title)
+        place.set_xlabel("training step")
         if is_log:
-            panel.set_yscale("log")
+            place.set_yscale("log")
         if options.log_axis("x"):
-            panel.set_xscale("log")
+            place.set_xscale("log")
     arrangement.share_limits(axes)
-    for row_start in arrangement.row_starts(axes):
-        row_start.set_ylabel(metric_label(metric, runs, window))
+    has_several = len({panel.metric for panel in panels}) > 1
+    named = axes if has_several else arrangement.row_starts(axes)
+    for place, panel in zip(axes, panels, strict=True):
+        if place in named:
+            place.set_ylabel(metric_label(panel.metric, runs, panel.window))
     arrangement.add_legend(figure, legend)
     notes = arrangement.begin_notes(runs)
-    notes += _notes(groups, every_curve, is_log) + styles.notes
+    of_metric = [panel for panel in panels if panel.metric == metric]
+    notes += _notes([panel.groups for panel in of_metric], every_curve, is_log) + styles.notes
+    if len(runs) < len(every_run):
+        notes.append(arrangement.untrained_in_words(len(every_run) - len(runs)))
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"curves_{metric}", notes)
+
+
+def _make_panels(
+    runs: Sequence[Run],
+    metric: str,
+    layout: Layout,
+    options: PlotOptions,
+) -> list[_Panel]:
+    """A panel for each value of the facet; without one and unasked, a second for held-out data."""
+    panels = []
+    window = smoothing_window(runs, metric)
+    for title, chosen in arrangement.facets_of(runs, layout.facet):
+        groups = group_runs(chosen, layout.series)
+        panels.append(_Panel(title, metric, window, groups))
+    counts = [len(read_curve(run, HELD_OUT_METRIC).steps) for run in runs]
+    has_held_out = 2 * sum(count >= LEAST_HELD_OUT for count in counts) > len(runs)
+    if has_held_out and not options.y and not layout.facet:
+        window = smoothing_window(runs, HELD_OUT_METRIC)
+        panels.append(_Panel("", HELD_OUT_METRIC, window, panels[0].groups))
+    return panels
 
 
 def find_metric(name: str, runs: Sequence[Run]) -> str:
