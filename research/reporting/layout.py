@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from research.config.naming import given_values
 from research.records.runs import Run
 from research.reporting.quantities import has_several_steps
@@ -21,6 +23,7 @@ from research.reporting.varied_settings import (
     setting_text,
     setting_value,
     short_name,
+    value_order,
     values_of,
     varied_settings,
 )
@@ -77,6 +80,7 @@ def choose_layout(
     facet: str = "",
     has_x: bool = True,
     has_styles: bool = False,
+    has_facets: bool = True,
 ) -> Layout:
     """Puts every setting in which runs differ, but for the seed, somewhere in a figure.
 
@@ -90,6 +94,7 @@ def choose_layout(
         facet: the setting that has panels; chosen if empty.
         has_x: whether a setting is on the horizontal axis at all.
         has_styles: whether kinds of lines can show a setting.
+        has_facets: whether a setting can have panels without being asked for.
 
     Raises:
         ValueError: there is no such setting, or one is named twice.
@@ -108,7 +113,7 @@ def choose_layout(
     rest = independent_settings(runs, settings, given)
     if not color_path and rest:
         color_path = rest.pop(0)
-    if not facet_path:
+    if not facet_path and has_facets:
         facet_path = _choose_facet(runs, rest, [color_path, *rest])
     rest = [path for path in rest if path != facet_path]
     style = _choose_style(runs, rest, [color_path, *rest]) if has_styles else ""
@@ -255,23 +260,54 @@ def joins_arms(runs: Sequence[Run], layout: Layout) -> bool:
     for number, arm in enumerate(split_arms(runs)):
         for run in arm:
             arm_of[run.directory] = number
+    for of_line in _runs_by_line(runs, layout):
+        arms = {arm_of[run.directory] for run in of_line}
+        if len(arms) > 1 and _differ_beside(of_line, layout.x):
+            return True
+    return False
+
+
+def varies_at_random(runs: Sequence[Run], layout: Layout) -> bool:
+    """Whether the runs of a line differ in many settings, or in one that does not follow its x."""
+    for of_line in _runs_by_line(runs, layout):
+        others = _differ_beside(of_line, layout.x)
+        are_many = len(others) >= MANY_SETTINGS
+        if are_many or not all(_follows(of_line, path, layout.x) for path in others):
+            return True
+    return False
+
+
+def _follows(
+    runs: Sequence[Run],
+    path: str,
+    x: str,
+) -> bool:
+    """Whether a number only rises or only falls along another one, as a schedule by design does."""
+    if not is_numeric(runs, path):
+        return False
+    in_order = sorted(runs, key=lambda run: value_order(x, setting_value(run, x)))
+    values = [setting_value(run, path) for run in in_order]
+    if None in values:
+        return False
+    gaps = np.diff(np.array(values, float))
+    return bool(np.all(gaps >= 0) or np.all(gaps <= 0))
+
+
+def _runs_by_line(runs: Sequence[Run], layout: Layout) -> list[list[Run]]:
     by_line: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         key = values_of(run, [*layout.series, *layout.facets])
         by_line.setdefault(key, []).append(run)
-    for of_line in by_line.values():
-        arms = {arm_of[run.directory] for run in of_line}
-        if len(arms) > 1 and _differ_in_more(of_line, layout.x):
-            return True
-    return False
+    return list(by_line.values())
 
 
-def _differ_in_more(runs: Sequence[Run], path: str) -> bool:
-    """Whether runs differ in another setting of their training than one, but for the seed."""
+def _differ_beside(runs: Sequence[Run], path: str) -> list[str]:
+    """The settings of their training in which runs differ beside one of them and the seed."""
+    others = []
     for other in differing_settings(runs):
         if other not in (path, SEED) and not is_recording(other):
-            return True
-    return False
+            others.append(other)
+    return others
 
 
 def parts_of(runs: Sequence[Run]) -> list[list[Run]]:

@@ -15,6 +15,7 @@ from research.records.runs import Columns, Run
 
 CROSS_ENTROPY = "cross_entropy"
 NATS = "nats"
+LEAST_VALUES = 3  # of a number that is followed over steps
 ERROR_BOUND = "_bound"  # the end of the name of a bound of an error
 
 
@@ -221,7 +222,7 @@ def _last_value(name: str) -> Callable[[Run], Any]:
     return read
 
 
-def num_values(run: Run, name: str) -> int:
+def _num_values(run: Run, name: str) -> int:
     """At how many steps a run recorded a number."""
     for columns in tables_of(run):
         if name in columns:
@@ -288,6 +289,21 @@ def inspected_numbers(runs: Iterable[Run]) -> list[Quantity]:
         if diagnostic.is_number and not name.endswith(ERROR_BOUND):
             quantities.append(_of_diagnostic(diagnostic, "", _last_value(name)))
     return quantities
+
+
+def numbers_over_steps(runs: Sequence[Run]) -> list[Quantity]:
+    """The numbers that at least half of the runs inspected at several steps, as trackers get them.
+
+    Numbers that say more of these, such as the bounds of their errors, are not among them.
+    """
+    tracked = [diagnostic.name for diagnostic in DIAGNOSTICS if diagnostic.tracked]
+    followed = []
+    for quantity in inspected_numbers(runs):
+        counts = [_num_values(run, quantity.name) for run in runs]
+        num_followed = sum(count >= LEAST_VALUES for count in counts)
+        if quantity.name in tracked and 2 * num_followed >= len(runs):
+            followed.append(quantity)
+    return followed
 
 
 def _inspected_first_layers(runs: Iterable[Run]) -> list[Quantity]:

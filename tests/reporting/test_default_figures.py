@@ -371,3 +371,66 @@ def test_predictions_above_names_are_not_joined(outputs):
 
 def test_the_ends_of_an_axis_keep_their_ticks():
     assert thinned([1, 10, 100, 1000, 10000, 100000], is_log=True) == [1, 10, 100, 1000, 100000]
+
+
+def test_runs_of_a_random_design_are_not_joined(outputs):
+    for gain, rate in ((0.5, 0.01), (2.0, 0.02), (1.0, 0.04), (3.0, 0.1)):
+        settings = {"init.gain": gain}
+        write_runs(outputs, settings, "optimizer.learning_rate", [rate], final=accuracy(0.5))
+
+    drawing = draw(select_runs([]), kind="line", x="optimizer.learning_rate")
+
+    (axes,) = drawing.figure.axes
+    assert not lines_through(axes, 4)
+
+
+def test_more_arms_than_panels_have_a_row_each(outputs):
+    for number in range(13):
+        settings = {"optimizer.learning_rate": 0.01 * (number + 1), "data.limit": number + 10}
+        words = [f"data.limit={number + 10}", f"extra{number}=1"]
+        for seed in range(2):
+            run = write_run(
+                outputs / f"{number} {seed}",
+                {**settings, "seed": seed},
+                final=accuracy(0.01 * number),
+                status="diverged" if number == 12 else "done",
+            )
+            (run.directory / ".hydra" / "overrides.yaml").write_text(json.dumps(words))
+
+    drawing = draw(select_runs([]), kind="line")
+
+    (axes,) = drawing.figure.axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0] == "learning rate 0.13 (2)"  # without an accuracy: at the bottom
+    assert names[-1] == "learning rate 0.12 (2)"
+    assert "×: arms with runs without a value, 2 in all" in drawing.notes
+
+
+def test_the_name_of_a_sweep_does_not_stand_for_another_that_contains_it(outputs):
+    write_run(outputs / "edge" / "a")
+    write_run(outputs / "adaptive_edge" / "a")
+
+    (run,) = select_runs(["edge"])
+
+    assert run.directory.parent.name == "edge"
+    assert len(select_runs(["edg"])) == 2
+
+
+def test_curves_show_a_number_that_was_inspected_over_steps_with_its_theory(outputs):
+    for rate in (0.1, 0.2):
+        settings = {
+            "optimizer.learning_rate": rate,
+            "optimizer.kind": "gd",
+            "measure.inspect": ["sharpness"],
+        }
+        run = write_run(outputs / str(rate), settings)
+        columns = {"step": [0, 10, 19], "sharpness": [1.0, 2.0, 3.0]}
+        write_table(run.directory, "inspections", columns)
+
+    drawing = draw(select_runs([]))
+
+    loss, sharpness = drawing.figure.axes
+    assert loss.get_ylabel() == "train loss (nats)"
+    edges = [line for line in sharpness.lines if line.get_linestyle() == "--"]
+    assert [np.asarray(edge.get_ydata()).tolist() for edge in edges] == [[20, 20], [10, 10]]
+    assert "level lines: edge of stability" in drawing.notes

@@ -23,7 +23,7 @@ from research.reporting.plots.series import (
     mark_without_mean,
     meanings_of,
     notes_on,
-    predict,
+    predict_number,
     scale_axes,
     scale_numbers,
     theory_note,
@@ -136,7 +136,7 @@ def _draw_arm(
     lines = make_series(runs, arm.layout, arm.quantity, styles, runs)
     quantity = average_on_log(arm.quantity, lines, options)
     lines = make_series(runs, arm.layout, quantity, styles, runs)
-    is_connected = joins_points(runs, arm.layout.x)
+    is_connected = joins_points(runs, arm.layout)
     for series in lines:
         draw_series(axes, series, is_connected=is_connected)
     scale_axes(axes, runs, arm.layout.x, lines, quantity, options)
@@ -178,7 +178,7 @@ def _series_of_arms(arms: Sequence[Arm], quantity: Quantity) -> Series:
         style=CurveStyle("", color=PALETTE[0], marker=MARKERS[0]),
         positions=np.arange(len(groups), dtype=float),
         summaries=tuple(summarize(group, quantity) for group in groups),
-        predictions=predict(groups, quantity),
+        predictions=predict_number(groups, quantity.name),
         limits=quantity.limits,
         has_names=True,
     )

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from research.config.suggestions import format_suggestion
+from research.gauges.table import DIAGNOSTICS
 from research.records.runs import Run
 from research.reporting.aggregation import (
     DIVERGED,
@@ -19,15 +20,24 @@ from research.reporting.aggregation import (
 )
 from research.reporting.figures import CurveStyle
 from research.reporting.layout import Layout, choose_layout, leave_out_untrained
-from research.reporting.panels import plot_average, plot_ended
+from research.reporting.panels import darker, plot_average, plot_ended, plot_theory
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
-from research.reporting.quantities import BY_NAME, label_of, recorded_numbers, tables_of
+from research.reporting.plots.series import THEORIES, predict_number
+from research.reporting.quantities import (
+    BY_NAME,
+    label_of,
+    meaning_of,
+    numbers_over_steps,
+    recorded_numbers,
+    tables_of,
+)
 
 MAX_POINTS = 60  # of a curve; more steps are averaged in windows
 FEW_POINTS = 12  # up to which each point of a curve has a marker
 DEFAULT_METRIC = "train_loss"
 HELD_OUT_METRIC = "eval_loss"
+MAX_INSPECTED = 2  # numbers that have a panel without being asked for
 LEAST_HELD_OUT = 5  # values over steps, from which on it has a panel of its own
 
 
@@ -40,6 +50,12 @@ class _Panel:
     window: int
     groups: Sequence[Group]
     curves: list["MeanCurve"] = field(default_factory=list)
+    is_log: bool = False
+
+    @property
+    def scale(self) -> str:
+        """The metric whose vertical axis this one shares: losses have one, so they compare."""
+        return DEFAULT_METRIC if self.metric == HELD_OUT_METRIC else self.metric
 
 
 @dataclass(frozen=True)
@@ -82,36 +98,30 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     metric = find_metric(options.y or DEFAULT_METRIC, runs)
     every_run = runs
     runs = leave_out_untrained(runs, most=1.0)  # a single step is no curve
+    others = [] if options.y or options.facet else _other_metrics(runs)
     layout = choose_layout(
         runs,
         color=options.color,
         facet=options.facet,
         has_x=False,
         has_styles=True,
+        has_facets=not others,
     )
     styles = SeriesStyles(runs, layout)
-    panels = _make_panels(runs, metric, layout, options)
+    panels = _make_panels(runs, [metric, *others], layout)
     asked = options.log_axis("y")
-    is_log = is_log_metric(runs, metric) if asked is None else asked
     for panel in panels:
+        panel.is_log = is_log_metric(runs, panel.scale) if asked is None else asked
         for group in panel.groups:
             curve_style = styles.of(group.settings)
-            curve = average_curve(group, panel.metric, panel.window, curve_style, is_log)
+            curve = average_curve(group, panel.metric, panel.window, curve_style, panel.is_log)
             panel.curves.append(curve)
     legend = styles.handles(has_markers=False)
     figure, axes = arrangement.make_panels(len(panels), legend=legend)
-    every_curve = [curve for panel in panels for curve in panel.curves]
-    top = _top(every_curve, is_log)
-    for place, panel in zip(axes, panels, strict=True):
-        for curve in panel.curves:
-            draw_curve(place, curve, top)
-        place.set_title(panel.title)
-        place.set_xlabel("training step")
-        if is_log:
-            place.set_yscale("log")
-        if options.log_axis("x"):
-            place.set_xscale("log")
-    arrangement.share_limits(axes)
+    for scale in dict.fromkeys(panel.scale for panel in panels):
+        alike = [number for number, panel in enumerate(panels) if panel.scale == scale]
+        shown = [panels[number] for number in alike]
+        _draw_alike([axes[number] for number in alike], shown, options)
     has_several = len({panel.metric for panel in panels}) > 1
     named = axes if has_several else arrangement.row_starts(axes)
     for place, panel in zip(axes, panels, strict=True):
@@ -120,31 +130,82 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     arrangement.add_legend(figure, legend)
     notes = arrangement.begin_notes(runs)
     of_metric = [panel for panel in panels if panel.metric == metric]
-    notes += _notes([panel.groups for panel in of_metric], every_curve, is_log) + styles.notes
+    curves = [curve for panel in of_metric for curve in panel.curves]
+    is_log = of_metric[0].is_log
+    notes += _notes([panel.groups for panel in of_metric], curves, is_log) + styles.notes
+    notes += _inspected_notes(panels)
     if len(runs) < len(every_run):
         notes.append(arrangement.untrained_in_words(len(every_run) - len(runs)))
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"curves_{metric}", notes)
 
 
+def _other_metrics(runs: Sequence[Run]) -> list[str]:
+    """What has a panel of its own beside the training loss without being asked for."""
+    metrics = []
+    counts = [len(read_curve(run, HELD_OUT_METRIC).steps) for run in runs]
+    if 2 * sum(count >= LEAST_HELD_OUT for count in counts) > len(runs):
+        metrics.append(HELD_OUT_METRIC)
+    return metrics + [quantity.name for quantity in numbers_over_steps(runs)[:MAX_INSPECTED]]
+
+
 def _make_panels(
     runs: Sequence[Run],
-    metric: str,
+    metrics: Sequence[str],
     layout: Layout,
-    options: PlotOptions,
 ) -> list[_Panel]:
-    """A panel for each value of the facet; without one and unasked, a second for held-out data."""
+    """A panel for each metric and each value of the facet."""
     panels = []
-    window = smoothing_window(runs, metric)
-    for title, chosen in arrangement.facets_of(runs, layout.facet):
-        groups = group_runs(chosen, layout.series)
-        panels.append(_Panel(title, metric, window, groups))
-    counts = [len(read_curve(run, HELD_OUT_METRIC).steps) for run in runs]
-    has_held_out = 2 * sum(count >= LEAST_HELD_OUT for count in counts) > len(runs)
-    if has_held_out and not options.y and not layout.facet:
-        window = smoothing_window(runs, HELD_OUT_METRIC)
-        panels.append(_Panel("", HELD_OUT_METRIC, window, panels[0].groups))
+    for metric in metrics:
+        window = smoothing_window(runs, metric)
+        for title, chosen in arrangement.facets_of(runs, layout.facet):
+            groups = group_runs(chosen, layout.series)
+            panels.append(_Panel(title, metric, window, groups))
     return panels
+
+
+def _draw_alike(
+    axes: Sequence[Axes],
+    panels: Sequence[_Panel],
+    options: PlotOptions,
+) -> None:
+    """Draws panels whose metrics have the same scale, with the same limits."""
+    every_curve = [curve for panel in panels for curve in panel.curves]
+    top = _top(every_curve, panels[0].is_log)
+    for place, panel in zip(axes, panels, strict=True):
+        for curve in panel.curves:
+            draw_curve(place, curve, top)
+        _draw_theory(place, panel)
+        place.set_title(panel.title)
+        place.set_xlabel("training step")
+        if panel.is_log:
+            place.set_yscale("log")
+        if options.log_axis("x"):
+            place.set_xscale("log")
+    arrangement.share_limits(axes)
+
+
+def _draw_theory(axes: Axes, panel: _Panel) -> None:
+    """Draws what theory predicts for each curve over all its steps, in a darker shade."""
+    if panel.metric not in THEORIES:
+        return
+    for group, curve in zip(panel.groups, panel.curves, strict=True):
+        value = predict_number([group], panel.metric)[0]
+        if np.isfinite(value) and len(curve.steps):
+            ends = curve.steps[[0, -1]]
+            plot_theory(axes, ends, [value, value], color=darker(curve.style.color))
+
+
+def _inspected_notes(panels: Sequence[_Panel]) -> list[str]:
+    """What inspected numbers are, and what theory is drawn beside them."""
+    notes = []
+    for panel in panels:
+        for diagnostic in DIAGNOSTICS:
+            if diagnostic.name == panel.metric:
+                notes.append(f"{label_of(panel.metric)}: {meaning_of(diagnostic)}")
+    theories = [THEORIES[panel.metric].label for panel in panels if panel.metric in THEORIES]
+    notes += [f"level lines: {label}" for label in dict.fromkeys(theories)]
+    return list(dict.fromkeys(notes))
 
 
 def find_metric(name: str, runs: Sequence[Run]) -> str:

@@ -18,6 +18,7 @@ from research.reporting.panels import theory_handle
 from research.reporting.plots import arrangement
 from research.reporting.plots.arms import draw_arms
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
+from research.reporting.plots.rows import MAX_ROWS, draw_rows
 from research.reporting.plots.series import (
     THEORIES,
     Series,
@@ -34,13 +35,12 @@ from research.reporting.quantities import (
     Quantity,
     find_quantity,
     has_several_steps,
-    inspected_numbers,
-    num_values,
+    numbers_over_steps,
     usual_quantity,
 )
 
 MOST_LEFT_OUT = 0.25  # of the runs: those of a single step, or without the number
-LEAST_VALUES = 3  # over steps, of an inspected number that has a panel without being asked for
+MAX_INSPECTED = 2  # numbers that have a panel without being asked for
 
 
 @dataclasses.dataclass
@@ -82,6 +82,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         most = min(arrangement.MAX_PANELS, len(runs) // 2)  # an arm is more than single runs
         if 1 < len(arms) <= most:
             return draw_arms(arms, options)
+        if arrangement.MAX_PANELS < len(arms) <= MAX_ROWS:
+            return draw_rows(arms)
     num_left_out = len(runs) - len(drawn)
     runs = drawn
     styles = SeriesStyles(runs, layout)
@@ -143,12 +145,8 @@ def _make_panels(
     panels = [_Panel(title, chosen, quantity) for title, chosen in facets]
     if layout.facet or not with_inspected:
         return panels
-    for inspected in inspected_numbers(runs):
-        if inspected.name == quantity.name:
-            continue
-        counts = [num_values(run, inspected.name) for run in runs]
-        if 2 * sum(count >= LEAST_VALUES for count in counts) > len(runs):
-            panels.append(_Panel("", runs, inspected))
+    for inspected in numbers_over_steps(runs)[:MAX_INSPECTED]:
+        panels.append(_Panel("", runs, inspected))
     return panels
 
 
@@ -188,7 +186,7 @@ def _draw_panel(
     options: PlotOptions,
 ) -> None:
     """Draws the lines of a panel; ``runs`` are those of all panels."""
-    is_connected = joins_points(runs, layout.x)
+    is_connected = joins_points(runs, layout)
     for series in panel.lines:
         draw_series(axes, series, is_connected=is_connected)
     axes.set_title(panel.title)

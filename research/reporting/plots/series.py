@@ -20,7 +20,7 @@ from research.reporting.aggregation import (
     usual_seeds,
 )
 from research.reporting.figures import CurveStyle
-from research.reporting.layout import Layout
+from research.reporting.layout import Layout, varies_at_random
 from research.reporting.panels import plot_average, plot_error_bars, plot_theory
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import PlotOptions, SeriesStyles
@@ -169,7 +169,7 @@ def make_series(
                 style=styles.of(of_series[0].settings),
                 positions=np.array(positions) + shift,
                 summaries=tuple(summarize(group, quantity, usual) for group in of_series),
-                predictions=predict(of_series, quantity),
+                predictions=predict_number(of_series, quantity.name),
                 limits=quantity.limits,
                 has_names=not has_numbers,
             )
@@ -177,13 +177,13 @@ def make_series(
     return series
 
 
-def predict(groups: Iterable[Group], quantity: Quantity) -> np.ndarray:
-    """What theory predicts for each group; NaN where it says nothing."""
+def predict_number(groups: Iterable[Group], name: str) -> np.ndarray:
+    """What theory predicts of a number for each group; NaN where it says nothing."""
     predictions = []
     for group in groups:
         values = []
-        if quantity.name in THEORIES:
-            theory = THEORIES[quantity.name]
+        if name in THEORIES:
+            theory = THEORIES[name]
             values = [theory.predict(run) for run in group.runs]
         known = [value for value in values if value is not None]
         predictions.append(float(np.mean(known)) if known else np.nan)
@@ -235,12 +235,14 @@ def means_of(lines: Iterable[Series]) -> list[float]:
     return means
 
 
-def joins_points(runs: Sequence[Run], path: str) -> bool:
-    """Whether a line joins the values of a setting.
+def joins_points(runs: Sequence[Run], layout: Layout) -> bool:
+    """Whether lines join the values of the setting on the horizontal axis.
 
-    It does for numbers but for the seed, unless two of them are almost the same.
+    They do for numbers but for the seed, unless two of them are almost the same, or the runs of a
+    line differ in more than this setting, as those of a random design do.
     """
-    if path == SEED or not is_numeric(runs, path):
+    path = layout.x
+    if path == SEED or not is_numeric(runs, path) or varies_at_random(runs, layout):
         return False
     values = [value for value in distinct_values(runs, path) if value is not None]
     is_log = arrangement.is_geometric(values)
