@@ -21,6 +21,7 @@ CONFIDENCE = 0.95
 RANDOM_WALK_SLOPE_VARIANCE = 1.2
 JUMP = 100.0  # a factor between neighbours that is named by itself
 LEAST_INCREMENTS = 4  # from fewer of them no interval is given
+LARGEST_EXPONENT = 709.0  # whose exponential is a float64
 WIDEST_INTERVAL = 100.0  # an interval whose ends differ by a larger factor says nothing
 
 
@@ -74,7 +75,7 @@ def fit(profile: np.ndarray, start_layer: int = 0) -> Fit:
     m increments with standard deviation s has the standard error s·√(6/5m), because 1.2 s²/m is the
     variance of a least-squares slope on a random walk for large m.
     """
-    slope = _slope(profile)
+    slope = float(slopes_of(profile[None])[0])
     half_width = _slope_half_width(profile)
     interval = (0.0, 0.0)
     if math.isfinite(slope):
@@ -111,18 +112,32 @@ def _num_increments(num_signals: int) -> int:
 
 def _exp(value: float) -> float:
     """The exponential, limited to the largest float64 where it would overflow."""
-    return math.exp(min(value, 709.0))
+    return math.exp(min(value, LARGEST_EXPONENT))
 
 
-def _slope(profile: np.ndarray) -> float:
-    """Nats per layer towards the input, over layers with a gradient; -inf for fewer than two."""
-    layers = np.arange(len(profile))
-    is_fitted = layers >= skipped_layers(len(profile) - 1)
-    is_fitted = is_fitted & np.isfinite(profile)
-    if is_fitted.sum() < 2:
-        return -math.inf
-    coefficients = np.polyfit(layers[is_fitted], profile[is_fitted], 1)
-    return -float(coefficients[0])
+def slopes_of(profiles: np.ndarray) -> np.ndarray:
+    """The least-squares slopes of log profiles, in nats per layer towards the input.
+
+    Args:
+        profiles: log profiles [S, layers].
+
+    Returns:
+        The slopes over the layers with a gradient [S]; -inf for fewer than two such layers.
+    """
+    layers = np.arange(profiles.shape[1])
+    is_fitted = np.isfinite(profiles) & (layers >= skipped_layers(len(layers) - 1))
+    counts = is_fitted.sum(axis=1)
+    middles = (is_fitted * layers).sum(axis=1) / np.maximum(counts, 1)
+    offsets = np.where(is_fitted, layers - middles[:, None], 0.0)
+    logs = np.where(is_fitted, profiles, 0.0)
+    is_enough = counts >= 2
+    spreads = np.where(is_enough, (offsets**2).sum(axis=1), 1.0)
+    return np.where(is_enough, -(offsets * logs).sum(axis=1) / spreads, -np.inf)
+
+
+def factors_of(profiles: np.ndarray) -> np.ndarray:
+    """The factors per layer [S] of log profiles [S, layers]; see ``slopes_of``."""
+    return np.exp(np.minimum(slopes_of(profiles), LARGEST_EXPONENT))
 
 
 def _slope_half_width(profile: np.ndarray) -> float:
@@ -144,14 +159,19 @@ def _slope_half_width(profile: np.ndarray) -> float:
 
 def kind_of(profile: np.ndarray) -> str:
     """The kind of one log profile, decided by the layer that is farthest outside the band."""
-    is_cut, is_vanishing, is_exploding = _states(profile[None])
-    if is_cut[0]:
-        return "dead"
-    if is_vanishing[0] and is_exploding[0]:
-        return "vanishing" if -np.min(profile) >= np.max(profile) else "exploding"
-    if is_vanishing[0]:
-        return "vanishing"
-    return "exploding" if is_exploding[0] else "healthy"
+    return str(kinds_of(profile[None])[0])
+
+
+def kinds_of(profiles: np.ndarray) -> np.ndarray:
+    """The kinds [S] of log profiles [S, layers]."""
+    is_cut, is_vanishing, is_exploding = _states(profiles)
+    is_farther_below = -profiles.min(axis=1) >= profiles.max(axis=1)
+    choices = {
+        "dead": is_cut,
+        "vanishing": is_vanishing & (is_farther_below | ~is_exploding),
+        "exploding": is_exploding,
+    }
+    return np.select(list(choices.values()), list(choices), "healthy")
 
 
 def layers_outside(profile: np.ndarray, kind: str) -> np.ndarray:

@@ -112,16 +112,26 @@ def _make_finding(
     evidence: dict[str, float],
 ) -> Finding:
     history = ctx.history
-    matters = episode.is_open and not ctx.observed.is_fitted()
     return Finding(
         kind=kind,
-        severity=Severity.severe if matters else Severity.warning,
+        severity=_severity(ctx.observed, kind, episode),
         text=text,
         first_step=history.step(episode.first),
         last_step=None if episode.is_open else history.step(episode.last),
         layers=layers,
         evidence=evidence,
     )
+
+
+def _severity(observed: Observed, kind: Kind, episode: Episode) -> Severity:
+    """Severe is what lasts until the end, unless the training loss says that the run learns.
+
+    Large gradients do no harm to a network that learns: in front of a first norm whose input hardly
+    varies they are large in all networks. Vanishing ones do, because the layers above can learn
+    alone.
+    """
+    learns = observed.has_learned() if kind is findings.EXPLODING else observed.is_fitted()
+    return Severity.severe if episode.is_open and not learns else Severity.warning
 
 
 def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding:

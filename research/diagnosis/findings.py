@@ -95,7 +95,8 @@ VANISHING = Kind(
 EXPLODING = Kind(
     "exploding",
     "Exploding",
-    "Layers get more than 10⁴ times the squared gradient of the last layer.",
+    "Layers get more than 10⁴ times the squared gradient of the last layer; a warning where the "
+    "run learns all the same.",
     Severity.severe,
     "Schoenholz et al., Deep information propagation, 2017",
 )

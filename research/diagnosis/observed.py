@@ -13,6 +13,7 @@ Profile = Mapping[str, np.ndarray]
 
 LEAST_ROWS = 5  # that a mean over the end of a run takes
 SHARE_OF_END = 10  # the end is the last tenth
+LEARNED = 0.5  # a run whose loss is below this share of chance learns
 FITTED = 0.02  # a run whose loss is below this share of chance has fitted its data
 
 
@@ -113,11 +114,19 @@ class Observed:
 
     def is_fitted(self, step: int | None = None) -> bool:
         """Whether the training data are fitted, at the end or around a step."""
+        return self.share_of_reference(step) <= FITTED
+
+    def has_learned(self) -> bool:
+        """Whether the training loss at the end is half of that of chance or less."""
+        return self.share_of_reference() <= LEARNED
+
+    def share_of_reference(self, step: int | None = None) -> float:
+        """The training loss at the end, or around a step, over that of chance; NaN if unknown."""
         reference = self.reference_loss
         loss = self.end_of("train_loss") if step is None else self.value_at("train_loss", step)
-        if loss is None or reference is None:
-            return False
-        return loss <= FITTED * abs(reference)
+        if loss is None or reference is None or reference <= 0:
+            return math.nan
+        return loss / reference
 
     def last_rows(self, gauge: str) -> np.ndarray | None:
         """The mean of a gauge over the last tenth of the measured steps, [layers]."""

@@ -123,7 +123,7 @@ def judge_stacks(
     is_measured = np.any(np.isfinite(signal), axis=0)
     verdicts = {}
     for stack in _usable_stacks(stacks, is_measured):
-        verdicts[stack.name] = _judge_stack(steps, signal, stack, names)
+        verdicts[stack.name] = _judge_stack(steps, signal, stack, names, observed)
     if not verdicts:
         return None
     worst = max(verdicts, key=lambda name: _severity(verdicts[name]))
@@ -152,10 +152,11 @@ def _judge_stack(
     signal: np.ndarray,
     stack: Stack,
     names: Sequence[str],
+    observed: Observed | None,
 ) -> Verdict:
     history = make_history(steps, signal[:, stack.signals])
     names_of_stack = [names[index] for index in stack.signals]
-    ctx = DepthContext(history, Observed(), names=names_of_stack)
+    ctx = DepthContext(history, observed or Observed(), names=names_of_stack)
     start = history.step(0) if len(history) else 0
     found = [_advise(finding, start) for finding in find_depth_findings(ctx)]
     verdict = make_verdict(ctx, found)

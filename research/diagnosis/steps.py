@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from research.diagnosis.verdict import fit, log_profile
+from research.diagnosis.depth import factors_of, kinds_of, log_profile
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Columns, JsonObject
 
@@ -16,10 +16,12 @@ def judge_steps(profiles: Columns) -> dict[int, JsonObject]:
     Returns:
         By step, ``kind`` and ``factor_per_layer`` as in the verdict, of this step alone.
     """
+    signal = np.asarray(profiles[SIGNAL_GRAD.name])
+    is_judged = np.isfinite(signal).all(axis=1) & (signal[:, -1] > 0)
+    logs = log_profile(signal[is_judged])
+    kinds = kinds_of(logs)
+    factors = factors_of(logs)
     judged = {}
-    for step, signal in zip(profiles["step"].tolist(), profiles[SIGNAL_GRAD.name], strict=True):
-        if not np.isfinite(signal).all() or not signal[-1] > 0:
-            continue
-        fitted = fit(log_profile(signal))
-        judged[step] = {"kind": fitted.kind, "factor_per_layer": fitted.factor_per_layer}
+    for row, step in enumerate(profiles["step"][is_judged].tolist()):
+        judged[step] = {"kind": str(kinds[row]), "factor_per_layer": float(factors[row])}
     return judged

@@ -247,9 +247,8 @@ def _sentence(
             parts.append(headline.advice)
     is_advised = headline is not None
     for finding in ordered:
-        is_told = finding is headline
-        is_fitted = finding.kind is findings.FITTED
-        if is_told or (is_fitted and headline is None):
+        explains_health = finding.kind is findings.FITTED or _is_harmless(finding)
+        if finding is headline or (explains_health and headline is None):
             continue
         parts.append(finding.sentence)
         if finding.advice and not is_advised:
@@ -259,14 +258,31 @@ def _sentence(
 
 
 def _healthy_sentence(ctx: DepthContext, ordered: Sequence[Finding]) -> str:
-    """Why the run is healthy: its gradient over depth, or that it has fitted its data."""
+    """Why the run is healthy: its gradient over depth, or that it learns all the same."""
     is_outside = any(_is_open_drift(finding) for finding in ordered)
     for finding in ordered:
         if finding.kind is findings.FITTED and is_outside:
             return f"Healthy: {finding.text}"
-    text = describe_healthy(ctx) or "nothing is wrong."
+    text = _describe_progress(ctx, ordered) or describe_healthy(ctx) or "nothing is wrong."
     fitted = [finding.text for finding in ordered if finding.kind is findings.FITTED]
     return " ".join([f"Healthy: {text}", *map(_as_sentence, fitted)])
+
+
+def _describe_progress(ctx: DepthContext, ordered: Sequence[Finding]) -> str:
+    """That a run learns although its gradient explodes over depth; empty where it does not."""
+    observed = ctx.observed
+    reference = "chance" if observed.chance_loss is not None else "the first step"
+    for finding in ordered:
+        if _is_harmless(finding):
+            share = f"{observed.share_of_reference():.2g}"
+            return f"the training loss is {share} of that of {reference}, although {finding.text}"
+    return ""
+
+
+def _is_harmless(finding: Finding) -> bool:
+    """Whether a gradient that explodes until the end does not keep the run from learning."""
+    is_lasting = finding.kind is findings.EXPLODING and finding.last_step is None
+    return is_lasting and not finding.is_severe
 
 
 def _as_sentence(text: str) -> str:

@@ -308,3 +308,32 @@ def test_a_jump_at_one_layer_is_not_told_as_a_factor_of_every_layer():
     assert "per layer" not in sentence
     assert "grows 1e+6 times from layer 1 to layer 0 alone" in sentence
     assert "layer 0 gets 1e+8 times what the last layer gets" in sentence
+
+
+def judge_at_losses(signal, losses):
+    """The verdict on a signal that stays the same while the training loss changes."""
+    rows = np.stack(repeat(signal, len(losses)))
+    return judge(np.arange(len(losses)), rows, settings=settings(), observed=observe(losses))
+
+
+def test_a_gradient_that_explodes_is_severe_unless_the_run_learns():
+    signal = geometric(1.0, depth=12)
+    signal[:2] *= 600
+
+    learns = judge_at_losses(signal, np.linspace(2.4, 0.5, 200))
+    does_not = judge_at_losses(signal, np.linspace(2.4, 2.2, 200))
+
+    assert learns.kind == "healthy"
+    assert learns.findings[0].severity.name == "warning"
+    assert learns.sentence == (
+        "Healthy: the training loss is 0.26 of that of chance, although the squared gradient grows "
+        "1e+6 times from layer 2 to layer 1 alone; layer 0 gets 1e+6 times what the last layer "
+        "gets. From the first step on, layers 0–1."
+    )
+    assert does_not.kind == "exploding"
+
+
+def test_a_gradient_that_vanishes_is_severe_although_the_last_layers_learn():
+    verdict = judge_at_losses(VANISHING, np.linspace(2.4, 0.5, 200))
+
+    assert verdict.kind == "vanishing"

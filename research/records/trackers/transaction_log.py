@@ -188,7 +188,8 @@ def _encode_path(path: tuple[str, ...]) -> bytes:
 
 
 def _to_json(value: Any) -> bytes:
-    if type(value) is float and math.isfinite(value):  # nearly all of them
+    is_number = type(value) is int or (type(value) is float and math.isfinite(value))
+    if is_number:  # nearly all of them
         return repr(value).encode()
     return json.dumps(value, default=_to_python).encode()
 
