@@ -30,7 +30,7 @@ from research.reproduce.experiments import expected_runs, load_module
 
 LABELS = load_module("verdict_benchmark", "labels")
 FILE = "peers.csv"
-COLUMNS = (
+COLUMNS: Sequence[str] = (
     "run",
     "train_loss",
     "torchmortem",
