@@ -209,7 +209,7 @@ def _watch_row(
 ) -> Row:
     return Row(
         f"device_watch_{name}",
-        f"{case.description}: step that research.watch measures / the same step without it",
+        f"{case.description}: step that fathom.watch measures / the same step without it",
         functools.partial(watching.compare_own_steps, case=case, pairs=sizes.pairs),
         bound="≤",
         budget=GAUGES_BUDGET,

@@ -70,7 +70,7 @@ def _watch_rows(name: str, case: watching.Case) -> tuple[Row, Row]:
     return (
         Row(
             f"watch_{name}",
-            f"{case.description}: step that research.watch measures / the same step without it",
+            f"{case.description}: step that fathom.watch measures / the same step without it",
             functools.partial(watching.compare_own_steps, case=case),
             bound="≤",
             budget=1.10,

@@ -1,4 +1,4 @@
-"""Rows about ``research.watch``: what measuring somebody's own Flax model costs."""
+"""Rows about ``fathom.watch``: what measuring somebody's own Flax model costs."""
 
 import time
 from dataclasses import dataclass

@@ -446,7 +446,7 @@ def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
 def make_tags(config: JsonObject) -> list[str]:
     """The tags of a run, such as ``depth:64`` and ``skip:none``, by which users filter runs.
 
-    A run that ``research.Monitor`` recorded has the tags that its user chose.
+    A run that ``fathom.Monitor`` recorded has the tags that its user chose.
     """
     if "watch" in config:
         return list(config["watch"].get("tags") or [])
