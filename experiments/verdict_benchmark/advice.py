@@ -64,7 +64,7 @@ def plan(runs: Sequence[Run], root: Path) -> dict[int, list[Trial]]:
 
 
 def write_results(runs: Sequence[Run], file: Path) -> None:
-    """Writes what came of each change, in the order in which they are advised."""
+    """Writes what came of each change that was tried, in the order in which they are advised."""
     columns = ["run", "verdict", "unchanged_loss"]
     for number in range(1, FIRST_CHANGES + 1):
         columns.extend([f"change_{number}", f"loss_{number}", f"result_{number}"])
@@ -73,8 +73,9 @@ def write_results(runs: Sequence[Run], file: Path) -> None:
         writer.writeheader()
         for run in runs:
             tried = read_tried(run.directory)
-            row = {"run": run.directory.name, "verdict": run.info["verdict"]["kind"]}
-            writer.writerow(row | (_results(run, tried) if tried else {}))
+            if tried is not None:
+                row = {"run": run.directory.name, "verdict": run.info["verdict"]["kind"]}
+                writer.writerow(row | _results(run, tried))
 
 
 def _results(run: Run, tried: Tried) -> dict[str, Any]:
