@@ -68,6 +68,7 @@ def test_a_parametrization_scales_branches_as_a_scaled_shortcut_does(name, facto
     parametrized = profile_with(settings(skip__kind="identity", **size))
     scaled = profile_with(settings(model__depth=64, skip__kind="scaled", skip__branch_scale=factor))
     assert parametrized is not None
+    assert scaled is not None
     np.testing.assert_allclose(parametrized, scaled, rtol=1e-12)
 
 

@@ -172,8 +172,14 @@ def test_the_settings_of_a_norm_are_those_of_the_formula(case):
 
 @pytest.mark.parametrize("name", one_in(3, [("complete_p",), ("depth_mup",), ("mup",)]))
 def test_every_parametrization_equals_its_formula(name):
-    bases = {"base_width": 2, "base_depth": 1}
-    network = make_network(parametrization=name, skip="identity", norm="layer", depth=2, **bases)
+    network = make_network(
+        parametrization=name,
+        base_width=2,
+        base_depth=1,
+        skip="identity",
+        norm="layer",
+        depth=2,
+    )
     measured = measure(network, compiled=False)
     assert_same_pass(network, measured, FLOAT32_TOLERANCE)
 
