@@ -89,6 +89,7 @@ class Monitor:
         settings: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
         resume: bool = False,
+        chance_loss: float | None = None,
     ):
         """Creates the directory.
 
@@ -105,6 +106,10 @@ class Monitor:
             tags: tags of the run in W&B.
             resume: go on in a directory that holds a run already. Rows from the first logged step
                 on are replaced.
+            chance_loss: the training loss of a network that has learned nothing: that of the best
+                constant prediction. For balanced classes it is the logarithm of their number, such
+                as ``math.log(10)``; for a mean squared error the variance of the targets. The
+                verdict compares the training loss with it. None: with the loss of the first step.
 
         Raises:
             ValueError: the directory holds a run already, another process is writing it, or an
@@ -112,8 +117,11 @@ class Monitor:
         """
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
+        if chance_loss is not None:
+            _check_chance_loss(chance_loss)
         self.directory = Path(directory)
         self.every = every
+        self._chance_loss = chance_loss
         self._resume = resume
         self._config = _make_config(watch or Watch(), every, tracker, settings or {}, tags)
         self._table: LayerTable | None = None
@@ -338,7 +346,7 @@ class Monitor:
             stacks=_make_stacks(self._table) if self._table else [],
             names=names,
             diverged=self._diverged,
-            observed=Observed(metrics=self._all_metrics()),
+            observed=Observed(metrics=self._all_metrics(), chance_loss=self._chance_loss),
         )
 
     def _all_metrics(self) -> Columns:
@@ -505,6 +513,20 @@ def _make_config(
     }
     plain = _to_plain(settings)
     return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}
+
+
+def _check_chance_loss(value: Any) -> None:
+    """Refuses a loss of chance that is no positive number.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise ValueError(
+            "chance_loss must be a positive number, such as math.log(10) for ten classes, "
+            f"got {value!r}"
+        )
 
 
 def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -201,6 +201,8 @@ def test_wandb_gets_the_loop(directory, wandb_records):
         ({"tracker": {"layers": "16"}}, "layers of tracker must be one of none, spread, all"),
         ({"settings": {"watch": 1}}, "settings must not have the entry 'watch'"),
         ({"tags": "trial"}, "tags must be a list"),
+        ({"chance_loss": 0}, "chance_loss must be a positive number"),
+        ({"chance_loss": "log 10"}, "chance_loss must be a positive number"),
     ],
 )
 def test_mistakes_leave_nothing_behind(directory, options, message):
