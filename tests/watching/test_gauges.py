@@ -205,6 +205,24 @@ def test_updates_are_measured_as_they_are_stored():
     )
 
 
+def test_updates_of_a_python_float_are_measured():
+    """JAX differentiates a parameter that is a Python float."""
+    watch = research.watch()
+
+    def loss(params, x):
+        for number, scale in enumerate(params):
+            x = research.tap(scale * x, f"layer/{number}", params=scale)
+        return jnp.mean(x**2)
+
+    before = [0.5, 2.0]
+    _, _, gauges = watch.value_and_grad(loss)(before, jnp.ones(3))
+    gauges = watch.updates(gauges, before, [jnp.float32(0.75), jnp.float32(1.0)])
+
+    assert gauges is not None
+    np.testing.assert_allclose(gauges["weight_norm"], [0.5, 2.0])
+    np.testing.assert_allclose(gauges["update_norm"], [0.25, 1.0])
+
+
 def test_exponents_of_the_gradient_are_counted_from_its_bits():
     watch = research.watch()
     # Half of the layer's bias is subnormal, zero or infinite in float16.
