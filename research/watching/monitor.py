@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import yaml
 
@@ -25,7 +26,7 @@ from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord
 from research.records.rows import RecordedRows, read_rows, select_rows
-from research.records.run_info import read_run_info
+from research.records.run_info import DamagedRecord, read_run_info
 from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
@@ -124,7 +125,8 @@ class Monitor:
         self._chance_loss = chance_loss
         self._resume = resume
         self._config = _make_config(watch or Watch(), every, tracker, settings or {}, tags)
-        self._table: LayerTable | None = None
+        self._logged_table: LayerTable | None = None
+        self._table: LayerTable | None = None  # of the steps that were fetched
         self._pending: _Entry | None = None
         self._last_step = -1
         self._metrics: list[Columns] = []
@@ -146,7 +148,7 @@ class Monitor:
     def _open_directory(self) -> Lock:
         """Locks the directory, and reads what an earlier attempt has recorded."""
         file = self.directory / "run.json"
-        if file.exists() and not self._resume:
+        if file.exists() and not self._resume and not _is_without_steps(self.directory):
             raise ValueError(
                 f"{self.directory} already holds a run: choose another directory, or resume=True "
                 "to go on in it"
@@ -164,7 +166,7 @@ class Monitor:
 
     def _read_earlier(self) -> None:
         file = self.directory / "run.json"
-        if not file.exists():
+        if not file.exists() or not self._resume:
             return
         earlier = read_run_info(file)
         self._info["id"] = earlier.get("id") or self._info["id"]
@@ -205,13 +207,15 @@ class Monitor:
         Args:
             step: the number of the step.
             gauges: what was measured; None for a step that was not.
-            **scalars: numbers of the step, on the device or not. ``loss`` and ``accuracy`` are
+            **scalars: numbers of the step, on the device or not; None for one that the step does
+                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy`` are
                 recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``, ``eval_accuracy``
                 and ``learning_rate`` have their own columns in ``fathom runs`` and W&B, and other
                 names are recorded as they are.
 
         Raises:
-            ValueError: the steps do not ascend, or an argument cannot be used.
+            ValueError: the steps do not ascend, the gauges are those of another model, or an
+                argument cannot be used.
         """
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
@@ -222,14 +226,26 @@ class Monitor:
             raise ValueError(
                 f"gauges must be what Watch.value_and_grad returned, got a {type(gauges).__name__}"
             )
+        entry = _Entry(step, gauges, _rename(scalars))
+        if gauges is not None:
+            self._check_layers(step, gauges)
         if self._record is None:
             self._start(step)
         self._last_step = step
-        entry = _Entry(step, gauges, _rename(scalars))
         waiting = self._pending
         self._pending = entry
         if waiting is not None:
             self._write(waiting)
+
+    def _check_layers(self, step: int, gauges: Gauges) -> None:
+        """Refuses gauges of other layers than those of the steps before."""
+        if self._logged_table is None:
+            self._logged_table = gauges.table
+        elif gauges.table != self._logged_table:
+            raise ValueError(
+                f"the layers of step {step} are not those of the steps before: use one Monitor for "
+                "each model"
+            )
 
     def _start(self, step: int) -> None:
         """Opens the record at the first step, after the rows of an earlier attempt."""
@@ -310,11 +326,6 @@ class Monitor:
         if self._table is None:
             self._table = fetched.table
             self._record.update(**_describe_layers(fetched.table))
-        elif fetched.table != self._table:
-            raise ValueError(
-                f"the layers of step {step} are not those of the steps before: use one Monitor for "
-                "each model"
-            )
         total = float(fetched.grad_norm_total)
         metrics[GRAD_NORM.name] = np.array([total])
         profiles: Columns = {"step": np.array([step])}
@@ -332,10 +343,7 @@ class Monitor:
 
         None where nothing was measured.
         """
-        waiting = self._pending
-        if waiting is not None:
-            self._pending = None
-            self._write(waiting)
+        self._write_waiting()
         if self._table is None and not self._signal_grads:
             return None
         num_signals = len(self._signal_grads[0]) if self._signal_grads else 0
@@ -348,6 +356,13 @@ class Monitor:
             diverged=self._diverged,
             observed=Observed(metrics=self._all_metrics(), chance_loss=self._chance_loss),
         )
+
+    def _write_waiting(self) -> None:
+        """Fetches and records the step that was logged last."""
+        waiting = self._pending
+        self._pending = None
+        if waiting is not None:
+            self._write(waiting)
 
     def _all_metrics(self) -> Columns:
         """The metrics of all steps; NaN where a step has none."""
@@ -401,8 +416,15 @@ class Monitor:
         Raises:
             OSError: the disk is full, say; the run has failed then.
             CorruptTable: the same, where rows that were written have disappeared.
+            Exception: the numbers of the last step cannot be fetched; the same.
         """
         try:
+            try:
+                self._write_waiting()
+            except Exception:
+                # What stopped the loop may have left nothing to fetch. It is told instead.
+                if error is None:
+                    raise
             verdict = self.verdict()
             if self._record is None:
                 self._start(0)
@@ -419,7 +441,7 @@ class Monitor:
             if error is not None:
                 info["error"] = f"{type(error).__name__}: {error}"
             self._record.close(**info)
-        except (OSError, CorruptTable) as fault:
+        except Exception as fault:
             if self._record is not None:
                 self._record.fail(
                     status="failed",
@@ -587,15 +609,31 @@ def _initial_info(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers by the names of their columns."""
+    """The numbers by the names of their columns, without those that are None."""
     renamed = {}
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
-        if np.size(value) != 1:
-            raise ValueError(f"{name} must be one number, got an array of shape {np.shape(value)}")
-        renamed[METRIC_NAMES.get(name, name)] = value
+        if value is not None:
+            _check_number(name, value)
+            renamed[METRIC_NAMES.get(name, name)] = value
     return renamed
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuses what is not one number, without waiting for the device.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(f"{name} must be one number, got a traced value: call log outside of jit")
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
+    if not is_number or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} must be one number or None, got a {type(value).__name__}")
+    if array.size != 1:
+        raise ValueError(f"{name} must be one number, got an array of shape {array.shape}")
 
 
 def _fetch(value: Any) -> np.ndarray:
@@ -603,6 +641,16 @@ def _fetch(value: Any) -> np.ndarray:
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return np.asarray(value.addressable_data(0))
     return np.asarray(value)
+
+
+def _is_without_steps(directory: Path) -> bool:
+    """Whether a directory holds the record of a loop that failed before its first step."""
+    try:
+        info = read_run_info(directory / "run.json")
+        rows = read_rows(directory)
+    except (DamagedRecord, CorruptTable):
+        return False
+    return info.get("source") == SOURCE_WATCH and rows.num_rows == 0
 
 
 def _rows_before(columns: Columns, step: int) -> Columns:
