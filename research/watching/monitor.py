@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import yaml
+from jax.core import Tracer
 
 from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
@@ -208,10 +209,10 @@ class Monitor:
             step: the number of the step.
             gauges: what was measured; None for a step that was not.
             **scalars: numbers of the step, on the device or not; None for one that the step does
-                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy`` are
-                recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``, ``eval_accuracy``
-                and ``learning_rate`` have their own columns in ``fathom runs`` and W&B, and other
-                names are recorded as they are.
+                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
+                are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
+                ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
+                and W&B, and other names are recorded as they are.
 
         Raises:
             ValueError: the steps do not ascend, the gauges are those of another model, or an
@@ -626,7 +627,7 @@ def _check_number(name: str, value: Any) -> None:
     Raises:
         ValueError: it is something else.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise ValueError(f"{name} must be one number, got a traced value: call log outside of jit")
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool

@@ -100,9 +100,8 @@ def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
 
 
 def test_a_loop_that_failed_before_its_first_step_does_not_block_the_next(directory):
-    with pytest.raises(ValueError, match="loss must be one number"):
-        with research.Monitor(directory, WATCH, settings={"try": 1}) as monitor:
-            monitor.log(0, loss="2.3")
+    monitor = research.Monitor(directory, WATCH, settings={"try": 1})
+    monitor.close(RuntimeError("no data"))
     assert Run(directory).status == "failed"
 
     with research.Monitor(directory, WATCH, settings={"try": 2}) as monitor:
