@@ -246,6 +246,10 @@ def _sentence(
         if headline.advice:
             parts.append(headline.advice)
     is_advised = headline is not None
+    harmless = [finding for finding in ordered if _is_harmless(finding)]
+    if headline is None and harmless and harmless[0].advice:
+        parts.append(harmless[0].advice)
+        is_advised = True
     for finding in ordered:
         explains_health = finding.kind is findings.FITTED or _is_harmless(finding)
         if finding is headline or (explains_health and headline is None):

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from research.diagnosis.words import name_input
 from research.records.runs import Run, natural_order
 from research.reporting.varied_settings import (
     DEFAULTS,
@@ -217,7 +218,7 @@ def layer_names(info: Mapping[str, Any]) -> list[str]:
         info: ``run.json``.
     """
     names = [str(name) for name in info.get("layer_names") or []]
-    return [f"the input of {names[0]}", *names] if names else []
+    return [name_input(names[0]), *names] if names else []
 
 
 def print_failures(failures: Sequence[tuple[str, str]], num_runs: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from research.diagnosis.words import name_input
 from research.watching.discovery import Leaf, Loop, Place, Site
 from research.watching.jaxprs import Path
 from research.watching.marks import TAP
@@ -28,6 +29,8 @@ class Layer:
         group: which stack of equal layers it belongs to, such as ``encoder/blocks``.
         parameters: the number of its parameters.
         note: what is not measured of it, and why; empty where all is.
+        is_iteration: whether it is one iteration of a loop, measured apart by ``fathom.tap``.
+        summed_iterations: the iterations of a recurrent loop over which it is summed; 1 for none.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Layer:
     group: str
     parameters: int
     note: str = ""
+    is_iteration: bool = False
+    summed_iterations: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def make_plan(
     table = LayerTable(
         layers=tuple(layers),
         blocks=tuple(sections),
-        input_name=f"the input of {layers[0].name}" if source else "",
+        input_name=name_input(layers[0].name) if source else "",
         others=tuple(f"{site.name} {site.obstacle}" for site in found if site.obstacle),
     )
     scans = set()
@@ -257,6 +262,8 @@ def _layers_of_block(
                 group=_group(site),
                 parameters=size // iterations,
                 note=_note(site, section),
+                is_iteration=site.label.per_iteration and not section.owned,
+                summed_iterations=math.prod(loop.length for loop in site.recurrent_loops),
             )
             layers.append(layer)
     return layers

@@ -22,6 +22,7 @@ from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
+from research.diagnosis.words import name_input
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
@@ -488,7 +489,7 @@ class Monitor:
 
 def signal_names(table: LayerTable) -> list[str]:
     """The names of the signals [N+1]: the input of the first layer, and the outputs of all."""
-    return [f"the input of {table.names[0]}", *table.names]
+    return [name_input(table.names[0]), *table.names]
 
 
 def _make_stacks(table: LayerTable) -> list[Stack]:
@@ -498,7 +499,14 @@ def _make_stacks(table: LayerTable) -> list[Stack]:
         signals = [layer + 1 for layer in layers]
         if layers[0] == 0:
             signals.insert(0, 0)
-        stacks.append(Stack(name or "layers", tuple(signals)))
+        members = [table.layers[layer] for layer in layers]
+        stack = Stack(
+            name=name or "layers",
+            signals=tuple(signals),
+            is_loop=all(layer.is_iteration for layer in members),
+            summed_iterations=max(layer.summed_iterations for layer in members),
+        )
+        stacks.append(stack)
     return stacks
 
 

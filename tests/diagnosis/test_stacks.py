@@ -6,23 +6,28 @@ import pytest
 from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, judge_stacks
 
-from .profiles import DEPTH, EXPLODING, VANISHING, repeat
+from .profiles import EXPLODING, HEALTHY, VANISHING, repeat
 
 STEPS = 50
 
 
-def judge_losses(first, last, signal=EXPLODING, **observed):
-    """The verdict on one stack whose training loss changes from ``first`` to ``last``."""
-    metrics = {"step": np.arange(STEPS), "train_loss": np.linspace(first, last, STEPS)}
+def judge_stack(signal, observed=None, **stack):
+    """The verdict on one stack whose gradient stays the same."""
     verdicts = judge_stacks(
         np.arange(STEPS),
         np.stack(repeat(signal, STEPS)),
-        stacks=[Stack("blocks", tuple(range(DEPTH + 1)))],
-        names=[f"block {number}" for number in range(DEPTH + 1)],
-        observed=Observed(metrics=metrics, **observed),
+        stacks=[Stack("blocks", tuple(range(len(signal))), **stack)],
+        names=["the input of block 0", *(f"block {number}" for number in range(len(signal) - 1))],
+        observed=observed,
     )
     assert verdicts is not None
     return verdicts
+
+
+def judge_losses(first, last, signal=EXPLODING, chance_loss=None, **stack):
+    """The verdict on one stack whose training loss changes from ``first`` to ``last``."""
+    metrics = {"step": np.arange(STEPS), "train_loss": np.linspace(first, last, STEPS)}
+    return judge_stack(signal, Observed(metrics=metrics, chance_loss=chance_loss), **stack)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +62,50 @@ def test_a_huge_loss_that_falls_is_not_fitted():
 
     assert verdicts.kind == "vanishing"
     assert "Fitted" not in str(verdicts)
+
+
+def test_the_layer_that_passes_no_gradient_on_is_named():
+    signal = HEALTHY[:9].copy()
+    signal[:4] = 0
+    signal[4] = 0.5
+
+    verdicts = judge_stack(signal)
+
+    assert verdicts.kind == "dead"
+    assert str(verdicts).startswith(
+        "Dead: block 3 passes no gradient on to block 0 to block 2 and the input of block 0, "
+        "although it gets 0.25 of what block 7 gets."
+    )
+    assert verdicts.worst.findings[0].layers == [(0, 3)]
+
+
+def test_a_verdict_on_sums_over_a_loop_says_that_it_does_not_see_the_iterations():
+    verdicts = judge_stack(HEALTHY[:3], summed_iterations=64)
+
+    assert verdicts.kind == "healthy"
+    assert [finding.kind.name for finding in verdicts.worst.findings] == ["summed"]
+    assert str(verdicts).startswith(
+        "Healthy: every layer gets the same squared gradient; the factor per layer is 1. "
+        "Summed over a loop: the layers were measured as sums over all 64 iterations of a loop"
+    )
+    assert "per_iteration=True" in str(verdicts)
+
+
+def test_iterations_get_the_advice_on_recurrent_networks():
+    exploding = str(judge_stack(EXPLODING, is_loop=True))
+    vanishing = str(judge_stack(VANISHING, is_loop=True))
+
+    assert "by a factor of 2 per iteration towards the start" in exploding
+    assert exploding.endswith(
+        "Try clipping the norm of the gradient, gates as in a GRU or LSTM or a recurrent "
+        "matrix whose norm is at most 1."
+    )
+    assert "an orthogonal recurrent matrix" in vanishing
+    assert "shortcuts" not in vanishing
+
+
+def test_a_healthy_verdict_with_a_warning_says_what_helps():
+    verdicts = judge_losses(2.37, 0.45, is_loop=True)
+
+    assert verdicts.kind == "healthy"
+    assert "Try clipping the norm of the gradient" in str(verdicts)

@@ -116,6 +116,8 @@ def test_each_step_of_a_recurrent_network_is_measured_where_the_tap_says_so():
     layers = research.watch().layers(functools.partial(loss, per_iteration=False), PARAMS, BATCH)
     assert layers.names == ["state"]
     assert "per_iteration=True" in layers.layers[0].note
+    assert layers.layers[0].summed_iterations == networks.LAYERS
+    assert all(layer.is_iteration for layer in apart.table.layers)
 
 
 def test_a_step_that_does_not_measure_is_the_step_of_jax():
@@ -182,6 +184,7 @@ def test_microbatches_inside_and_outside_the_loss_give_the_gauges_of_the_batch(e
     assert_gauges(inside, without_input(expected), rtol=5e-6)
     assert_gauges(outside(PARAMS), without_input(expected), rtol=5e-6)
     assert "3 iterations" in inside.table.layers[0].note
+    assert inside.table.layers[0].summed_iterations == 1  # microbatches hand nothing on
 
 
 def test_updates_are_measured_as_they_are_stored():
