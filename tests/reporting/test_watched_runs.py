@@ -8,6 +8,9 @@ import yaml
 
 from research.records.record import Lock, RunRecord
 from research.records.runs import SOURCE_WATCH, Run
+from research.reporting.figures import label_short_log_axes, new_figure, set_log_scale
+from research.reporting.plots.arrangement import PlotOptions
+from research.reporting.plots.draw import draw_runs
 
 from .recorded import make_rows
 
@@ -76,3 +79,46 @@ def test_layers_that_are_damaged_are_left_out(workplace, fathom, layers):
 
     assert said.code == 0
     assert "dead " in said.out
+
+
+def legend_of(drawing):
+    (legend,) = drawing.figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_loops_without_settings_are_curves_of_their_own(loops):
+    drawing = draw_runs(loops, PlotOptions(kind="curves"))
+
+    assert legend_of(drawing) == ["mine/conv", "mine/rnn"]
+    assert "one run each" in drawing.notes
+
+
+def test_a_loop_that_failed_before_its_first_step_is_left_out_and_counted(loops, workplace):
+    failed = record_watched(workplace / "outputs" / "mine" / "bad", None, status="failed", steps=0)
+
+    drawing = draw_runs([*loops, failed], PlotOptions(kind="heatmap"))
+
+    panels = [axes.get_title() for axes in drawing.figure.axes[:-1]]
+    assert panels == ["run mine/conv", "run mine/rnn"]
+    assert drawing.notes[-1] == "left out: 1 run without a step"
+    assert "left out: 1 run" in drawing.figure.get_supxlabel()
+
+
+@pytest.mark.parametrize(("kind", "axis"), [("profile", "xaxis"), ("heatmap", "yaxis")])
+def test_the_axis_of_layers_shows_their_names(loops, kind, axis):
+    drawing = draw_runs(loops[:1], PlotOptions(kind=kind))
+
+    labels = [text.get_text() for text in getattr(drawing.figure.axes[0], axis).get_ticklabels()]
+    assert labels == ["input", "blocks/1", "blocks/3", "blocks/5"]
+
+
+def test_a_logarithmic_axis_below_a_decade_has_plain_numbers():
+    figure, panels = new_figure(3, 2)
+    axes = panels.item()
+    axes.plot([1, 2, 3], [0.0058, 0.0144, 0.009])
+    set_log_scale(axes)
+    label_short_log_axes(axes)
+    figure.draw_without_rendering()
+
+    labels = [text.get_text() for text in axes.yaxis.get_ticklabels(which="both")]
+    assert labels == ["0.0075", "0.01", "0.0125", "0.015"]
