@@ -401,11 +401,10 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         problem = "less than a millionth of their norm"
     else:
         return None
-    text = (
-        f"a step changes the weights of the middle layer by {middle:.2g} of their norm: {problem}."
-    )
+    share = f"{middle:.2g}"
+    text = f"a step changes the weights of the middle layer by {share} of their norm: {problem}"
     if largest == 0:
-        text = "no step changes the weights."
+        text = "no step changes the weights"
     return _make(
         findings.UPDATE_RATIO,
         f"{text}.",

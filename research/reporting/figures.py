@@ -154,7 +154,7 @@ def _plain_ticks(low: float, high: float) -> list[float]:
     if len(inside) >= 2:
         return inside
     evenly = MaxNLocator(4).tick_values(low, high)
-    return [tick for tick in evenly.tolist() if low <= tick <= high]
+    return [float(tick) for tick in evenly if low <= tick <= high]
 
 
 def set_log_scale(axes: Axes) -> None:

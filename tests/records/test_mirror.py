@@ -387,6 +387,18 @@ def test_several_runs_are_uploaded_at_once_and_counted(fathom, recorded, server)
         assert [row.get("train/step") for row in server.rows[copy.id]] == [*range(25), None]
 
 
+@pytest.mark.slow
+def test_copies_of_a_run_are_uploaded_one_after_the_other(fathom, recorded, server, has_all_rows):
+    for name in ("copy", "another"):
+        shutil.copytree(recorded.directory.parent, recorded.directory.parents[1] / name)
+
+    code, out, _ = fathom("sync")
+
+    assert code == 0, out
+    assert out.count(": uploaded") == 3
+    assert has_all_rows(server, recorded.id)
+
+
 def test_the_failure_of_one_upload_does_not_touch_those_beside_it(fathom, recorded, server):
     copies = [copy_run(recorded, number) for number in range(2)]
     (copies[0].directory / "profiles.parquet").write_text("half")

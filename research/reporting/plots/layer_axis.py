@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.ticker import MaxNLocator
 
 from research.records.runs import Run
@@ -34,7 +34,7 @@ def label_layers(
     positions = _spread(len(names) - 1)
     labels = [names[position] for position in positions]
     axis.set_ticks(positions, labels=labels)
-    if axis.axis_name == "x" and sum(map(len, labels)) > MOST_LETTERS:
+    if isinstance(axis, XAxis) and sum(map(len, labels)) > MOST_LETTERS:
         for label in axis.get_ticklabels():
             label.set_rotation(SLANT)
             label.set_rotation_mode("anchor")
