@@ -15,6 +15,7 @@ LEAST_ROWS = 5  # that a mean over the end of a run takes
 SHARE_OF_END = 10  # the end is the last tenth
 LEARNED = 0.5  # a run whose loss is below this share of chance learns
 FITTED = 0.02  # a run whose loss is below this share of chance has fitted its data
+FORGOTTEN = 0.9  # a run at chance whose loss was below this share of it has learned something
 # The cross-entropy of chance among three million classes, in nats. The first loss of a network
 # whose signal explodes may be far above it, and then fall a lot while nothing is learned.
 LARGEST_CHANCE_LOSS = 15.0

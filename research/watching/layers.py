@@ -1,5 +1,6 @@
 """The layers that are measured, their parameters, and what is said of them in a table."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Layer:
     note: str = ""
     is_iteration: bool = False
     summed_iterations: int = 1
+
+    def is_like(self, other: "Layer") -> bool:
+        """Whether another layer differs in nothing but its name."""
+        return dataclasses.replace(self, name=other.name) == other
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,27 @@ class LayerTable:
             groups.setdefault(layer.group, []).append(index)
         return groups
 
+    def _rows(self) -> list[tuple[int, int]]:
+        """The first and the last layer of each row: the iterations of a loop share one."""
+        rows: list[tuple[int, int]] = []
+        for index, layer in enumerate(self.layers):
+            before = self.layers[index - 1] if index else None
+            if before is not None and layer.is_iteration and layer.is_like(before):
+                rows[-1] = (rows[-1][0], index)
+            else:
+                rows.append((index, index))
+        return rows
+
     def __str__(self) -> str:
         rows = [["", "layer", "class", "parameters", "note"]]
-        for index, layer in enumerate(self.layers):
-            size = f"{layer.parameters:,}"
-            rows.append([str(index), layer.name, layer.kind, size, layer.note])
+        for first, last in self._rows():
+            layer = self.layers[first]
+            number = str(first)
+            name = layer.name
+            if last > first:
+                number = f"{first}–{last}"
+                name = f"{name} … {self.layers[last].name}"
+            rows.append([number, name, layer.kind, f"{layer.parameters:,}", layer.note])
         widths = []
         for column in zip(*rows, strict=True):
             widths.append(max(map(len, column)))

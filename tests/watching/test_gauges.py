@@ -111,6 +111,8 @@ def test_each_step_of_a_recurrent_network_is_measured_where_the_tap_says_so():
     assert apart.table.layers[0].note == (
         "no grad_norm: its parameters are shared by all iterations"
     )
+    first, last = apart.table.names[0], apart.table.names[-1]
+    assert f"0–{networks.LAYERS - 1}  {first} … {last}  tap" in str(apart.table)
     for name in ("signal_grad", "activation_rms"):
         np.testing.assert_allclose(apart[name][1:], expected[name][1:], rtol=2e-6)
     layers = research.watch().layers(functools.partial(loss, per_iteration=False), PARAMS, BATCH)
