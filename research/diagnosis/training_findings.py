@@ -203,16 +203,16 @@ def find_plateau(ctx: RunContext) -> Finding | None:
         text += (
             f"; it was {lowest:#.4g} by step {steps[last_row]}, and what was learned then was lost"
         )
-    reference_loss = {"chance_loss": known} if known is not None else {"first_loss": chance}
-    return _make(
+    finding = _make(
         findings.NOT_LEARNING,
         f"after {len(losses)} steps {text}.",
         first_step=int(steps[0]),
         train_loss=end,
-        **reference_loss,
         lowest_loss=lowest,
         highest_loss=float(np.max(losses)),
     )
+    name = "chance_loss" if known is not None else "first_loss"
+    return dataclasses.replace(finding, evidence={**finding.evidence, name: chance})
 
 
 def _lowest(losses: np.ndarray) -> float:
