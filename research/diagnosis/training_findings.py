@@ -18,6 +18,7 @@ from research.diagnosis.observed import (
     end_rows,
 )
 from research.theory.formats import FORMATS
+from research.theory.update_rules import momentum_edge
 
 LEAST_STEPS = 100  # before a run is said not to learn
 AT_CHANCE = 0.97  # a loss above this share of chance is that of chance
@@ -461,7 +462,7 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
         return None
     step = max(sharpness)
     momentum = ctx.settings.get("optimizer.momentum", 0.0) if kind == "momentum" else 0.0
-    largest = 2 * (1 + momentum) / rate
+    largest = momentum_edge(rate, momentum)
     if abs(sharpness[step] / largest - 1) > EDGE:
         return None
     return _make(
