@@ -200,10 +200,8 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     lowest = _lowest(losses)
     text = f"the training loss is {end:#.4g}, and that of {reference} is {chance:#.4g}"
     if lowest < FORGOTTEN * chance:
-        last_row = int(np.argmin(_window_means(losses))) + SPIKE_WINDOW - 1
-        text += (
-            f"; it was {lowest:#.4g} by step {steps[last_row]}, and what was learned then was lost"
-        )
+        step = steps[int(np.argmin(_window_means(losses))) + SPIKE_WINDOW - 1]
+        text += f"; it was {lowest:#.4g} by step {step:.0f}, and what was learned then was lost"
     finding = _make(
         findings.NOT_LEARNING,
         f"after {len(losses)} steps {text}.",

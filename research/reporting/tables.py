@@ -16,6 +16,7 @@ from research.records.runs import Run, natural_order
 from research.reporting.varied_settings import (
     DEFAULTS,
     differing_settings,
+    has_no_settings,
     setting_order,
     short_name,
 )
@@ -140,7 +141,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
         if len(studies) > 1:
             cells.insert(0, study_of(run))
         rows.append((cells, run))
-    has_names = len({tuple(cells) for cells, _ in rows}) < len(rows) or not headings
+    are_alike = len({tuple(cells) for cells, _ in rows}) < len(rows)
+    has_names = are_alike or not headings or sum(map(has_no_settings, runs)) > 1
     if has_names:
         headings.append("run")
     for heading in headings:

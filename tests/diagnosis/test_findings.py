@@ -171,6 +171,7 @@ def test_a_spike_is_severe_where_the_run_has_not_come_back(end, severity):
 def test_what_was_learned_and_lost_is_told(chance, key, reference):
     losses = np.concatenate([np.linspace(2.3, 1.5, 100), np.full(100, LN_10)])
     metrics = columns(200, train_loss=losses)
+    metrics["step"] = metrics["step"].astype(float)  # as ``fathom.Monitor`` has it
 
     (finding,) = find_training_findings(RunContext(Observed(metrics, chance_loss=chance), {}))
 

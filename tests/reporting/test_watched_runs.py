@@ -52,7 +52,9 @@ def loops(workplace):
 
 def test_loops_that_no_setting_tells_apart_are_listed_by_their_names(loops, workplace, fathom):
     alone = fathom("runs")
-    record_watched(workplace / "outputs" / "mine" / "deep", HEALTHY_VERDICT, settings={"depth": 6})
+    study = workplace / "outputs" / "mine"
+    record_watched(study / "deep", HEALTHY_VERDICT, settings={"depth": 6})
+    record_watched(study / "rare", HEALTHY_VERDICT, settings={"watch": {"every": 9}})
     with_another = fathom("runs")
 
     assert alone.code == with_another.code == 0
@@ -60,6 +62,7 @@ def test_loops_that_no_setting_tells_apart_are_listed_by_their_names(loops, work
         assert name in alone.out
         assert name in with_another.out
     assert "depth" in with_another.out
+    assert "rare" in with_another.out
 
 
 def test_the_table_says_which_layers_are_dead_and_none_of_a_healthy_run(loops, fathom):
