@@ -15,7 +15,7 @@ from research.config.schema import OPTIONS, selector_of
 from research.diagnosis import findings
 from research.diagnosis.depth import BAND
 from research.diagnosis.findings import Finding, Remedy
-from research.diagnosis.observed import Settings
+from research.diagnosis.observed import FORGOTTEN, Settings
 from research.diagnosis.prediction import factor_with
 from research.diagnosis.underflow import NARROW_RANGE
 
@@ -38,7 +38,6 @@ USUAL_RATES = {
 }
 USUAL_RANGE = 3.0  # a rate that differs from the usual one by more is suspected first
 TINY_RATE = 1 / 30  # of the usual rate, below which some hundred updates hardly change a network
-FORGOTTEN = 0.9  # of the loss of chance: a run whose loss was lower has learned something
 JUMPED = 1.3  # times the loss of chance
 NOTICED_SCALE = 1.2  # a scale of the initial weights that differs by more is named as a cause
 SAME_FACTOR = 0.01  # a change of the network that changes the factor by less does nothing
@@ -622,7 +621,7 @@ def _advise_not_learning(situation: Situation) -> Advice:
     if rate < TINY_RATE * _usual_rate(settings):
         return Advice("The updates are too small", _larger_steps(settings))
     evidence = situation.finding.evidence
-    chance = evidence["chance_loss"]
+    chance = evidence["chance_loss"] if "chance_loss" in evidence else evidence["first_loss"]
     has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
     has_jumped = evidence["highest_loss"] > JUMPED * chance
     if has_forgotten or has_jumped or rate > USUAL_RANGE * _usual_rate(settings):

@@ -26,12 +26,14 @@ class DepthContext:
         observed: the other measurements.
         theory: what theory predicts at initialisation; None without a prediction.
         names: the names of the signals [N+1]; empty where they are numbers.
+        unit: what lies between two signals: a layer, or an iteration of a loop.
     """
 
     history: DepthHistory
     observed: Observed
     theory: Theory | None = None
     names: Sequence[str] = ()
+    unit: str = "layer"
 
     def layer(self, entry: int) -> str:
         """The layer of an entry of a profile, in words."""
@@ -174,16 +176,16 @@ def _gradient_norm(
 
 
 def _describe_cut(ctx: DepthContext, state: str, episode: Episode) -> Finding:
-    """The gradient falls from inside the band to exactly zero within one layer."""
+    """The gradient falls from inside the band to exactly zero within one layer, which is named."""
     profile = ctx.history.mean_profile(state, episode)
     is_zero = np.isneginf(profile)
     ranges = ctx.ranges(np.flatnonzero(is_zero))
     above = int(np.flatnonzero(is_zero)[-1]) + 1
     ratio = words.format_ratio(depth.order_of_magnitude(profile, above))
     neighbour = ctx.layer(above)
-    text = f"{ctx.where(ranges)} get exactly no gradient"
+    text = f"{neighbour} passes no gradient on to {ctx.where(ranges)}"
     if above < len(profile) - 1:
-        text += f", while {neighbour} gets {ratio} of what {ctx.last_layer} gets"
+        text += f", although it gets {ratio} of what {ctx.last_layer} gets"
     return _make_finding(
         ctx,
         findings.DEAD,
@@ -254,9 +256,10 @@ def _explain(
     factor = words.format_factor(fitted.factor_per_layer)
     details = factor_details(ctx, fitted, len(profile))
     in_brackets = f" ({'; '.join(details)})" if details else ""
+    start = "input" if ctx.unit == "layer" else "start"
     return (
-        f"the squared gradient {verb} by a factor of {factor} per layer towards the "
-        f"input{in_brackets}, so {layer} gets {share} what {ctx.last_layer} gets."
+        f"the squared gradient {verb} by a factor of {factor} per {ctx.unit} towards the "
+        f"{start}{in_brackets}, so {layer} gets {share} what {ctx.last_layer} gets."
     )
 
 
@@ -317,10 +320,15 @@ def describe_healthy(ctx: DepthContext) -> str:
     highest = words.format_ratio(
         depth.order_of_magnitude(profile, depth.pick(profile, "exploding"))
     )
-    text = f"every layer gets {lowest} to {highest} times the squared gradient of {ctx.last_layer}"
+    text = (
+        f"every {ctx.unit} gets {lowest} to {highest} times the squared gradient of "
+        f"{ctx.last_layer}"
+    )
+    if lowest == highest:
+        text = f"every {ctx.unit} gets the same squared gradient"
     if len(profile) > 2:
         details = factor_details(ctx, fitted, len(profile))
         in_brackets = f" ({'; '.join(details)})" if details else ""
         factor = words.format_factor(fitted.factor_per_layer)
-        text += f"; the factor per layer is {factor}{in_brackets}"
+        text += f"; the factor per {ctx.unit} is {factor}{in_brackets}"
     return f"{text}."

@@ -181,6 +181,14 @@ NOT_MEASURED = Kind(
     Severity.note,
     "smallest number of the format",
 )
+SUMMED = Kind(
+    "summed",
+    "Summed over a loop",
+    "Layers in a loop, such as a recurrent cell, were measured as sums over its iterations, so "
+    "what fades or grows from one to the next is not seen (`fathom.watch`).",
+    Severity.note,
+    "loops of the traced loss",
+)
 
 KINDS = (
     INPUTS,
@@ -202,6 +210,7 @@ KINDS = (
     EDGE_OF_STABILITY,
     FITTED,
     NOT_MEASURED,
+    SUMMED,
 )
 HEALTHY = "healthy"
 
@@ -278,7 +287,7 @@ class Finding:
             return ""
         changes = [str(remedy) for remedy in self.remedies]
         tries = f"try {join_choices(changes)}."
-        return f"{self.cause}: {tries}" if self.cause else tries.capitalize()
+        return f"{self.cause}: {tries}" if self.cause else f"{tries[:1].upper()}{tries[1:]}"
 
     def as_dict(self) -> dict[str, Any]:
         """The entry of ``run.json``."""

@@ -15,6 +15,10 @@ LEAST_ROWS = 5  # that a mean over the end of a run takes
 SHARE_OF_END = 10  # the end is the last tenth
 LEARNED = 0.5  # a run whose loss is below this share of chance learns
 FITTED = 0.02  # a run whose loss is below this share of chance has fitted its data
+FORGOTTEN = 0.9  # a run at chance whose loss was below this share of it has learned something
+# The cross-entropy of chance among three million classes, in nats. The first loss of a network
+# whose signal explodes may be far above it, and then fall a lot while nothing is learned.
+LARGEST_CHANCE_LOSS = 15.0
 
 
 class Divergence(NamedTuple):
@@ -109,22 +113,43 @@ class Observed:
         """The loss of chance; where it is not known, that of the first step."""
         if self.chance_loss is not None:
             return self.chance_loss
+        return self.first_loss
+
+    @property
+    def first_loss(self) -> float | None:
+        """The training loss of the first step; None without losses."""
         _, values = self.series("train_loss")
         return float(values[0]) if len(values) else None
 
+    @property
+    def loss_without_learning(self) -> float | None:
+        """The training loss of a network that has learned nothing; None where it is not known.
+
+        It is the loss of chance. Where that is not known, it is the loss of the first step, unless
+        this is larger than that of chance can be.
+        """
+        loss = self.reference_loss
+        if loss is None or loss <= 0:
+            return None
+        is_plausible = self.chance_loss is not None or loss <= LARGEST_CHANCE_LOSS
+        return loss if is_plausible else None
+
     def is_fitted(self, step: int | None = None) -> bool:
         """Whether the training data are fitted, at the end or around a step."""
-        return self.share_of_reference(step) <= FITTED
+        return self._share_of_loss_without_learning(step) <= FITTED
 
     def has_learned(self) -> bool:
-        """Whether the training loss at the end is half of that of chance or less."""
-        return self.share_of_reference() <= LEARNED
+        """Whether the training loss at the end is half of that without learning, or less.
 
-    def share_of_reference(self, step: int | None = None) -> float:
-        """The training loss at the end, or around a step, over that of chance; NaN if unknown."""
-        reference = self.reference_loss
+        False where it is not known what the loss is without learning.
+        """
+        return self._share_of_loss_without_learning() <= LEARNED
+
+    def _share_of_loss_without_learning(self, step: int | None = None) -> float:
+        """The training loss at the end or around a step, as a share; NaN if unknown."""
+        reference = self.loss_without_learning
         loss = self.end_of("train_loss") if step is None else self.value_at("train_loss", step)
-        if loss is None or reference is None or reference <= 0:
+        if loss is None or reference is None:
             return math.nan
         return loss / reference
 

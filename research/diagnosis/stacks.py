@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from research.diagnosis import findings
 from research.diagnosis.depth import Fit, make_history
 from research.diagnosis.depth_findings import DepthContext, find_depth_findings
 from research.diagnosis.findings import Finding, Remedy, Severity, order_findings
@@ -44,6 +45,11 @@ WHILE_TRAINING = {
     "dead": (SMALLER_RATE, "an activation that is never flat, such as GELU or ELU"),
     "diverged": (SMALLER_RATE, WARMUP, CLIPPING),
 }
+GATES = "gates as in a GRU or LSTM"
+OVER_ITERATIONS = {
+    "vanishing": (GATES, "an orthogonal recurrent matrix", "norms inside the loop"),
+    "exploding": (CLIPPING, GATES, "a recurrent matrix whose norm is at most 1"),
+}
 SOURCE = "rules of thumb for networks of unknown architecture"
 
 
@@ -54,10 +60,14 @@ class Stack:
     Attributes:
         name: what it is called.
         signals: the indices of its signals, in forward order.
+        is_loop: whether its layers are the iterations of a loop, such as time.
+        summed_iterations: the iterations of a recurrent loop over which its signals are sums.
     """
 
     name: str
     signals: tuple[int, ...]
+    is_loop: bool = False
+    summed_iterations: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,11 +150,14 @@ def _usable_stacks(stacks: Sequence[Stack], is_measured: Any) -> list[Stack]:
     for stack in stacks:
         signals = tuple(index for index in stack.signals if is_measured[index])
         if len(signals) >= LEAST_SIGNALS:
-            usable.append(Stack(stack.name, signals))
+            usable.append(dataclasses.replace(stack, signals=signals))
     if usable:
         return usable
     everything = tuple(np.flatnonzero(is_measured).tolist())
-    return [Stack("all layers", everything)] if everything else []
+    if not everything:
+        return []
+    iterations = max((stack.summed_iterations for stack in stacks), default=1)
+    return [Stack("all layers", everything, summed_iterations=iterations)]
 
 
 def _judge_stack(
@@ -156,13 +169,29 @@ def _judge_stack(
 ) -> Verdict:
     history = make_history(steps, signal[:, stack.signals])
     names_of_stack = [names[index] for index in stack.signals]
-    ctx = DepthContext(history, observed or Observed(), names=names_of_stack)
+    unit = "iteration" if stack.is_loop else "layer"
+    ctx = DepthContext(history, observed or Observed(), names=names_of_stack, unit=unit)
     start = history.step(0) if len(history) else 0
-    found = [_advise(finding, start) for finding in find_depth_findings(ctx)]
+    found = [_advise(finding, start, stack.is_loop) for finding in find_depth_findings(ctx)]
+    if stack.summed_iterations > 1:
+        found.append(_describe_summed(stack))
     verdict = make_verdict(ctx, found)
     in_network = [_with_global_layers(finding, stack) for finding in verdict.findings]
     end = _with_global_layer(verdict.end, stack)
     return dataclasses.replace(verdict, end=end, findings=in_network)
+
+
+def _describe_summed(stack: Stack) -> Finding:
+    """That the gradient from one iteration of a loop to the next is not seen."""
+    iterations = stack.summed_iterations
+    return Finding(
+        kind=findings.SUMMED,
+        severity=findings.SUMMED.severity,
+        text=f"the layers were measured as sums over all {iterations} iterations of a loop, so a "
+        "gradient that fades or grows from one iteration to the next is not seen: "
+        'state = fathom.tap(state, "time", per_iteration=True) inside the loop measures each.',
+        evidence={"iterations": float(iterations)},
+    )
 
 
 def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
@@ -202,18 +231,25 @@ def _diverged_verdict(diverged: tuple, names: Sequence[str]) -> Verdict:
     finding = describe_divergence(run, tuple(names))
     assert finding is not None
     ctx = DepthContext(make_history(np.zeros(0, int), np.zeros((0, len(names)))), Observed())
-    return make_verdict(ctx, [_advise(finding, start=0)], run.diverged)
+    return make_verdict(ctx, [_advise(finding, start=0, is_loop=False)], run.diverged)
 
 
-def _advise(finding: Finding, start: int) -> Finding:
+def _advise(
+    finding: Finding,
+    start: int,
+    is_loop: bool,
+) -> Finding:
     """The finding with what to try in a network of unknown architecture.
 
     Args:
         finding: what was found.
         start: the first measured step. What holds from then on comes from the initialisation.
+        is_loop: whether the layers are the iterations of a loop, which share their parameters.
     """
     is_initial = finding.first_step == start
     choices: Mapping[str, tuple[str, ...]] = AT_START if is_initial else WHILE_TRAINING
+    if is_loop:
+        choices = {**choices, **OVER_ITERATIONS}
     if finding.last_step is not None or finding.kind.name not in choices:
         return finding
     remedies = [Remedy(phrase, SOURCE) for phrase in choices[finding.kind.name]]

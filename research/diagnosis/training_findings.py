@@ -10,6 +10,7 @@ import numpy as np
 from research.diagnosis import findings, words
 from research.diagnosis.findings import Finding, Kind, LayerRange, Severity
 from research.diagnosis.observed import (
+    FORGOTTEN,
     LEAST_ROWS,
     Divergence,
     Observed,
@@ -197,23 +198,33 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
         return None
     reference = "chance" if known is not None else "the start"
-    return _make(
+    lowest = _lowest(losses)
+    text = f"the training loss is {end:#.4g}, and that of {reference} is {chance:#.4g}"
+    if lowest < FORGOTTEN * chance:
+        step = steps[int(np.argmin(_window_means(losses))) + SPIKE_WINDOW - 1]
+        text += f"; it was {lowest:#.4g} by step {step:.0f}, and what was learned then was lost"
+    finding = _make(
         findings.NOT_LEARNING,
-        f"after {len(losses)} steps the training loss is {end:#.4g}, and that of {reference} is "
-        f"{chance:#.4g}.",
+        f"after {len(losses)} steps {text}.",
         first_step=int(steps[0]),
         train_loss=end,
-        chance_loss=chance,
-        lowest_loss=_lowest(losses),
+        lowest_loss=lowest,
         highest_loss=float(np.max(losses)),
     )
+    name = "chance_loss" if known is not None else "first_loss"
+    return dataclasses.replace(finding, evidence={**finding.evidence, name: chance})
 
 
 def _lowest(losses: np.ndarray) -> float:
     """The lowest mean of the loss over some consecutive steps."""
+    return float(np.min(_window_means(losses)))
+
+
+def _window_means(losses: np.ndarray) -> np.ndarray:
+    """The means of the loss over some consecutive steps; the first is that of the first steps."""
     count = min(len(losses), SPIKE_WINDOW)
     sums = np.concatenate([[0.0], np.cumsum(losses)])
-    return float(np.min(sums[count:] - sums[:-count]) / count)
+    return (sums[count:] - sums[:-count]) / count
 
 
 def _is_falling(losses: np.ndarray, chance: float) -> bool:

@@ -246,6 +246,10 @@ def _sentence(
         if headline.advice:
             parts.append(headline.advice)
     is_advised = headline is not None
+    harmless = [finding for finding in ordered if _is_harmless(finding)]
+    if headline is None and harmless and harmless[0].advice:
+        parts.append(harmless[0].advice)
+        is_advised = True
     for finding in ordered:
         explains_health = finding.kind is findings.FITTED or _is_harmless(finding)
         if finding is headline or (explains_health and headline is None):
@@ -270,13 +274,18 @@ def _healthy_sentence(ctx: DepthContext, ordered: Sequence[Finding]) -> str:
 
 def _describe_progress(ctx: DepthContext, ordered: Sequence[Finding]) -> str:
     """That a run learns although its gradient explodes over depth; empty where it does not."""
-    observed = ctx.observed
-    reference = "chance" if observed.chance_loss is not None else "the first step"
     for finding in ordered:
         if _is_harmless(finding):
-            share = f"{observed.share_of_reference():.2g}"
-            return f"the training loss is {share} of that of {reference}, although {finding.text}"
+            return f"{_losses_in_words(ctx.observed)}, although {finding.text}"
     return ""
+
+
+def _losses_in_words(observed: Observed) -> str:
+    """The training loss at the end, and that of chance or of the first step."""
+    end = f"{observed.end_of('train_loss'):#.3g}"
+    if observed.chance_loss is None:
+        return f"the training loss fell from {observed.first_loss:#.3g} to {end}"
+    return f"the training loss is {end}, and that of chance {observed.chance_loss:#.3g}"
 
 
 def _is_harmless(finding: Finding) -> bool:

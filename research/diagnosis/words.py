@@ -8,6 +8,7 @@ import numpy as np
 from research.diagnosis.findings import LayerRange
 
 MOST_RANGES = 4  # of layers that are listed
+INPUT_OF = "the input of "
 WRITTEN_OUT = 4  # powers of ten up to which a ratio is written with its digits
 
 
@@ -43,12 +44,17 @@ def name_layer(layer: int, names: Sequence[str] = ()) -> str:
     return names[layer] if names else f"layer {layer}"
 
 
+def name_input(layer: str) -> str:
+    """The name of the signal that is the input of a layer."""
+    return f"{INPUT_OF}{layer}"
+
+
 def name_layers(ranges: Sequence[LayerRange], names: Sequence[str] = ()) -> str:
     """``layer 3``, ``layers 0–3, 7``; with names ``a to d, g``."""
     parts = []
     for first, last in ranges[:MOST_RANGES]:
         if names:
-            parts.append(names[first] if first == last else f"{names[first]} to {names[last]}")
+            parts.append(_name_range(names[first : last + 1]))
         else:
             parts.append(str(first) if first == last else f"{first}–{last}")
     text = ", ".join(parts)
@@ -59,6 +65,16 @@ def name_layers(ranges: Sequence[LayerRange], names: Sequence[str] = ()) -> str:
         return text
     is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
     return f"layer {text}" if is_one else f"layers {text}"
+
+
+def _name_range(names: Sequence[str]) -> str:
+    """Neighbours by the first and the last name; an input of a layer comes at the end."""
+    first, *others = names
+    if not others:
+        return first
+    if first.startswith(INPUT_OF):
+        return f"{_name_range(others)} and {first}"
+    return f"{first} to {others[-1]}"
 
 
 def name_steps(

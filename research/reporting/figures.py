@@ -1,6 +1,7 @@
 """The style of all figures: colours, sizes, axes, files. ``panels.py`` has what is drawn."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import Locator, MaxNLocator
+from matplotlib.ticker import FixedLocator, Locator, MaxNLocator
 
 # Okabe & Ito 2008: distinguishable with any colour vision. Lightness alternates, for grey prints.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -127,6 +128,33 @@ class _PowersOfTen(Locator):
         linear = MaxNLocator(6, integer=True)
         exponents = linear.tick_values(np.log10(vmin), np.log10(vmax))
         return 10.0 ** np.asarray(exponents)
+
+
+def label_short_log_axes(axes: Axes) -> None:
+    """Gives logarithmic axes on which fewer than two powers of ten are shown a few plain numbers.
+
+    Axes whose ticks were chosen one by one stay as they are.
+    """
+    for axis in (axes.xaxis, axes.yaxis):
+        is_chosen = isinstance(axis.get_major_locator(), FixedLocator)
+        if axis.get_scale() != "log" or is_chosen:
+            continue
+        low, high = sorted(axis.get_view_interval())
+        if math.floor(math.log10(high)) - math.ceil(math.log10(low)) < 1:
+            set_ticks(axis, _plain_ticks(low, high))
+
+
+def _plain_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ones: 1, 2 and 5 times powers of ten, or evenly spaced."""
+    ticks = []
+    for exponent in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+        for digit in (1, 2, 5):
+            ticks.append(float(f"{digit}e{exponent}"))
+    inside = [tick for tick in ticks if low <= tick <= high]
+    if len(inside) >= 2:
+        return inside
+    evenly = MaxNLocator(4).tick_values(low, high)
+    return [float(tick) for tick in evenly if low <= tick <= high]
 
 
 def set_log_scale(axes: Axes) -> None:

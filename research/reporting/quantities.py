@@ -252,6 +252,16 @@ def has_several_steps(run: Run) -> bool:
     return steps > 1 or was_cut_off
 
 
+def has_started(run: Run) -> bool:
+    """Whether a run has recorded a step."""
+    if run.info.get("steps"):
+        return True
+    try:
+        return bool(len(run.metrics.get("step", ())))
+    except FileNotFoundError:
+        return False
+
+
 def usual_quantity(runs: Sequence[Run]) -> Quantity:
     """The number that most people ask for: the accuracy, else the loss, of runs that trained.
 

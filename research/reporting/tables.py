@@ -10,10 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from research.diagnosis.findings import DEAD, EXPLODING, HEALTHY, VANISHING, LayerRange
+from research.diagnosis.words import name_input, name_layers
 from research.records.runs import Run, natural_order
 from research.reporting.varied_settings import (
     DEFAULTS,
     differing_settings,
+    has_no_settings,
     setting_order,
     short_name,
 )
@@ -45,6 +48,7 @@ RESULT_HEADINGS = (
     "theory",
     "first/last",
 )
+DRIFTS = (DEAD.name, VANISHING.name, EXPLODING.name)
 LEFT_ALIGNED = ("status", "verdict")
 BLOCKS = " ▁▂▃▄▅▆▇█"  # by the eighths of a line that a bar fills
 
@@ -119,6 +123,8 @@ def print_run(info: Mapping[str, Any]) -> None:
 def runs_table(runs: Sequence[Run]) -> Table:
     """One row for each run: the settings that differ between the runs, and the results.
 
+    Where settings do not tell the runs apart, their names do.
+
     ``per layer``, ``at init`` and ``theory`` are the factors by which the squared gradient changes
     from one layer to the layer below: at the end, at initialisation, and as predicted.
     ``first/last`` is the squared gradient of the first layer over that of the last.
@@ -129,16 +135,24 @@ def runs_table(runs: Sequence[Run]) -> Table:
     if len(studies) > 1:
         headings.insert(0, "study")
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    for heading in headings or ["run"]:
-        table.add_column(heading, overflow="fold")
-    for heading in RESULT_HEADINGS:
-        justify = "left" if heading in LEFT_ALIGNED else "right"
-        table.add_column(heading, justify=justify, no_wrap=True)
+    rows = []
     for run in _in_order(runs, differing):
         cells = [_setting(run, path) for path in differing]
         if len(studies) > 1:
             cells.insert(0, study_of(run))
-        cells = cells or [run.directory.name]
+        rows.append((cells, run))
+    are_alike = len({tuple(cells) for cells, _ in rows}) < len(rows)
+    has_names = are_alike or not headings or sum(map(has_no_settings, runs)) > 1
+    if has_names:
+        headings.append("run")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for heading in RESULT_HEADINGS:
+        justify = "left" if heading in LEFT_ALIGNED else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for cells, run in rows:
+        if has_names:
+            cells.append(run.directory.name)
         table.add_row(*map(escape, cells), *_result_cells(run))
     return table
 
@@ -194,7 +208,7 @@ def _result_cells(run: Run) -> list[Any]:
 
 
 def _verdict_cell(info: Mapping[str, Any]) -> Text:
-    """``vanishing from layer 40``, ``diverged in layer 3 at step 12``; layers that have names by
+    """``vanishing in layers 0–40``, ``diverged in layer 3 at step 12``; layers that have names by
     these.
     """
     verdict = info.get("verdict") or {}
@@ -202,12 +216,47 @@ def _verdict_cell(info: Mapping[str, Any]) -> Text:
     layer = verdict.get("first_layer")
     names = layer_names(info)
     words = kind
-    if layer is not None:
+    ranges = _judged_ranges(verdict, names)
+    if ranges:
+        words += f" in {name_layers(ranges, names)}"
+    elif layer is not None and kind != HEALTHY:
         name = names[layer] if layer < len(names) else f"layer {layer}"
         words += f" in {name}" if kind == "diverged" else f" from {name}"
     if kind == "diverged":
         words += f" at step {verdict.get('since_step', '?')}"
     return Text(words, style=VERDICT_COLOURS.get(kind, ""))
+
+
+def _judged_ranges(verdict: Mapping[str, Any], names: Sequence[str]) -> list[LayerRange]:
+    """The layers of the finding that a verdict is named after; empty where nothing says them.
+
+    The input of the first layer is left out where other layers are named.
+    """
+    kind = verdict.get("kind")
+    if kind not in DRIFTS:
+        return []
+    for finding in verdict.get("findings") or []:
+        if not isinstance(finding, dict) or finding.get("kind") != kind:
+            continue
+        ranges = []
+        for first, last in _read_ranges(finding.get("layers"), len(names)):
+            ranges.append((max(first, 1), last) if names and last else (first, last))
+        return ranges
+    return []
+
+
+def _read_ranges(value: Any, num_names: int) -> list[LayerRange]:
+    """Ranges of layers as ``run.json`` has them; empty where it holds something else."""
+    ranges = []
+    for entry in value if isinstance(value, list) else []:
+        is_pair = isinstance(entry, list) and len(entry) == 2
+        if not is_pair or not all(isinstance(layer, int) for layer in entry):
+            return []
+        first, last = entry
+        if not 0 <= first <= last or (num_names and last >= num_names):
+            return []
+        ranges.append((first, last))
+    return ranges
 
 
 def layer_names(info: Mapping[str, Any]) -> list[str]:
@@ -217,7 +266,7 @@ def layer_names(info: Mapping[str, Any]) -> list[str]:
         info: ``run.json``.
     """
     names = [str(name) for name in info.get("layer_names") or []]
-    return [f"the input of {names[0]}", *names] if names else []
+    return [name_input(names[0]), *names] if names else []
 
 
 def print_failures(failures: Sequence[tuple[str, str]], num_runs: int) -> None:

@@ -12,7 +12,9 @@ from research.records.runs import Run, natural_order
 DEFAULTS = flatten(Config())
 SEED = "seed"
 # Groups and settings that say what is recorded, not what is trained.
-RECORDING = ("measure", "train.eval_every")
+RECORDING = ("measure", "watch", "train.eval_every")
+RUN = "run"  # stands for the name of a run that has no settings
+WRITTEN_BY_MONITOR = ("watch", "tracker")
 # Settings with the same number of values: the first of these is the more telling one.
 PREFERRED = ("model.depth", "init.sigma_w", "optimizer.learning_rate", "model.width")
 # What a figure says of runs that agree in it.
@@ -31,9 +33,20 @@ Order = tuple[int, float, list[Any]]  # a sort key
 
 
 def setting_value(run: Run, path: str) -> Any:
-    """A setting's value; the default, unless the run's settings are not Fathom's."""
+    """A setting's value; the default, unless the run's settings are not Fathom's.
+
+    ``run`` is the name of a run of a loop that has no settings.
+    """
+    if path == RUN and has_no_settings(run):
+        return f"{run.directory.absolute().parent.name}/{run.directory.name}"
     default = None if run.is_watched else DEFAULTS.get(path)
     return _freeze(run.config.get(path, default))
+
+
+def has_no_settings(run: Run) -> bool:
+    """Whether ``fathom.Monitor`` recorded a run without ``settings``."""
+    groups = {path.split(".")[0] for path in run.config}
+    return run.is_watched and groups <= set(WRITTEN_BY_MONITOR)
 
 
 def _freeze(value: Any) -> Any:
@@ -129,7 +142,7 @@ def varied_settings(runs: Sequence[Run], *, has_determined: bool = False) -> lis
 
     A setting that follows from those before it, such as the momentum of an optimizer, is left out.
     Balanced settings, of which each value has a fair share of the runs, come before others; names
-    of options before numbers; few values before many.
+    of options before numbers; few values before many. Runs that have no settings differ in ``run``.
 
     Args:
         runs: the runs.
@@ -155,6 +168,10 @@ def varied_settings(runs: Sequence[Run], *, has_determined: bool = False) -> lis
         )
 
     candidates.sort(key=priority)
+    if len(distinct_values(runs, RUN)) > 1:
+        # Nothing is known of them, so they may differ in everything.
+        num_trained = sum(not is_recording(path) for path in candidates)
+        candidates.insert(num_trained, RUN)
     if has_determined:
         return candidates
     return independent_settings(runs, candidates)

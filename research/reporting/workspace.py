@@ -14,7 +14,7 @@ from typing import Any
 from research.records.mirror import wandb_state
 from research.records.runs import JsonObject, Run
 from research.records.trackers.views import ENTITY, view_name
-from research.reporting.varied_settings import varied_settings
+from research.reporting.varied_settings import RUN, varied_settings
 
 STEP = "train/step"
 RESULTS = ("eval_accuracy", "eval_loss", "train_loss")  # the first one that the runs have
@@ -71,7 +71,7 @@ def describe_study(directory: Path, runs: Sequence[Run]) -> Study:
         group=first["run"].get("group") or directory.name,
         project=first.get("project") or "fathom",
         entity=first.get("entity"),
-        varied=tuple(varied_settings(runs)),
+        varied=tuple(path for path in varied_settings(runs) if path != RUN),
         result=_main_result(runs),
         claims=_read_claims(directory),
     )

@@ -28,7 +28,7 @@ from research.watching.jaxprs import (
     marks_inside,
     scan_counts,
 )
-from research.watching.marks import Label, Role, mark_p
+from research.watching.marks import Label, Role, is_float_array, mark_p
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,13 @@ class Fact:
         depends: whether it depends on inputs that are differentiated.
         origin: the input that it holds; None where it is computed.
         layer: the layer whose output it is; empty where that is unknown.
+        carried: the scans around it whose state from the iteration before it depends on.
     """
 
     depends: bool
     origin: Origin | None = None
     layer: str = ""
+    carried: frozenset[Path] = frozenset()
 
 
 # Equations that hold programs in which nothing can be measured.
@@ -153,6 +155,8 @@ class Site:
         source: where its input is computed; None where that is unknown.
         source_loops: the scans around that.
         fed_by: the layer whose output is its input; empty where that is unknown.
+        recurrent_loops: the loops that do not run over layers and hand a state on to this layer in
+            the next iteration, as in a recurrent network.
         obstacle: why it cannot be measured; empty where it can.
     """
 
@@ -168,6 +172,7 @@ class Site:
     source: Place | None = None
     source_loops: tuple[Loop, ...] = ()
     fed_by: str = ""
+    recurrent_loops: tuple[Loop, ...] = ()
     obstacle: str = ""
 
     @property
@@ -258,8 +263,9 @@ class Discovery:
         name = equation.primitive.name
         facts = [level.fact(atom) for atom in equation.invars]
         depends = any(fact.depends for fact in facts)
+        carried = _union_of_carried(facts)
         for variable in equation.outvars:
-            level.facts[variable] = Fact(depends)
+            level.facts[variable] = Fact(depends, carried=carried)
         if equation.primitive is mark_p:
             fact = self._add_mark(level, index, equation)
             level.facts[equation.outvars[0]] = fact
@@ -271,7 +277,7 @@ class Discovery:
             origin = facts[0].origin
             axes = tuple(origin.axes[axis] for axis in equation.params["permutation"])
             moved = dataclasses.replace(origin, axes=axes)
-            level.facts[equation.outvars[0]] = Fact(facts[0].depends, moved)
+            level.facts[equation.outvars[0]] = dataclasses.replace(facts[0], origin=moved)
         else:
             self._read_programs(level, index, equation, facts)
 
@@ -361,6 +367,7 @@ class Discovery:
             source=own_input.source,
             source_loops=own_input.loops,
             fed_by=own_input.fed_by,
+            recurrent_loops=_recurrent_loops(level.loops, fact),
         )
         self.sites.append(site)
         return dataclasses.replace(fact, layer=name)
@@ -483,12 +490,15 @@ def _scan_level(
     loop = Loop(path, equation.params["length"], over_layers)
     inner = _Level(path, program.jaxpr, {}, (*level.loops, loop), level)
     depends = any(fact.depends for fact in facts)
+    carried = _union_of_carried(facts)
     for position, variable in enumerate(program.jaxpr.invars):
         fact = facts[position]
         if position < counts.consts:
             inner.facts[variable] = fact
         elif position < num_unscanned:
-            inner.facts[variable] = Fact(depends)
+            is_state = depends and is_float_array(variable.aval)
+            own = frozenset([path]) if is_state else frozenset()
+            inner.facts[variable] = Fact(depends, carried=carried | own)
         else:
             inner.facts[variable] = _scanned_fact(fact, path)
         if position < num_unscanned:
@@ -514,10 +524,28 @@ def _is_measured_per_iteration(body: Jaxpr) -> bool:
 def _scanned_fact(fact: Fact, path: Path) -> Fact:
     """What is known of a slice of a variable along its first axis."""
     if fact.origin is None:
-        return Fact(fact.depends)
+        return Fact(fact.depends, carried=fact.carried)
     first, *others = fact.origin.axes
     loop_axes = (*fact.origin.loop_axes, (path, first))
-    return Fact(fact.depends, Origin(fact.origin.leaf, tuple(others), loop_axes))
+    origin = Origin(fact.origin.leaf, tuple(others), loop_axes)
+    return Fact(fact.depends, origin, carried=fact.carried)
+
+
+def _union_of_carried(facts: Iterable[Fact]) -> frozenset[Path]:
+    """The scans whose state one of some variables depends on."""
+    carried: frozenset[Path] = frozenset()
+    for fact in facts:
+        carried |= fact.carried
+    return carried
+
+
+def _recurrent_loops(loops: Iterable[Loop], fact: Fact) -> tuple[Loop, ...]:
+    """The loops that are no loops over layers and whose state a variable depends on."""
+    recurrent = []
+    for loop in loops:
+        if not loop.over_layers and loop.path in fact.carried:
+            recurrent.append(loop)
+    return tuple(recurrent)
 
 
 def _find_source(level: _Level, atom: Any) -> tuple[Place | None, tuple[Loop, ...]]:

@@ -1,5 +1,6 @@
 """The layers that are measured, their parameters, and what is said of them in a table."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from research.diagnosis.words import name_input
 from research.watching.discovery import Leaf, Loop, Place, Site
 from research.watching.jaxprs import Path
 from research.watching.marks import TAP
@@ -28,6 +30,8 @@ class Layer:
         group: which stack of equal layers it belongs to, such as ``encoder/blocks``.
         parameters: the number of its parameters.
         note: what is not measured of it, and why; empty where all is.
+        is_iteration: whether it is one iteration of a loop, measured apart by ``fathom.tap``.
+        summed_iterations: the iterations of a recurrent loop over which it is summed; 1 for none.
     """
 
     name: str
@@ -35,6 +39,12 @@ class Layer:
     group: str
     parameters: int
     note: str = ""
+    is_iteration: bool = False
+    summed_iterations: int = 1
+
+    def is_like(self, other: "Layer") -> bool:
+        """Whether another layer differs in nothing but its name."""
+        return dataclasses.replace(self, name=other.name) == other
 
 
 @dataclass(frozen=True)
@@ -98,11 +108,27 @@ class LayerTable:
             groups.setdefault(layer.group, []).append(index)
         return groups
 
+    def _rows(self) -> list[tuple[int, int]]:
+        """The first and the last layer of each row: the iterations of a loop share one."""
+        rows: list[tuple[int, int]] = []
+        for index, layer in enumerate(self.layers):
+            before = self.layers[index - 1] if index else None
+            if before is not None and layer.is_iteration and layer.is_like(before):
+                rows[-1] = (rows[-1][0], index)
+            else:
+                rows.append((index, index))
+        return rows
+
     def __str__(self) -> str:
         rows = [["", "layer", "class", "parameters", "note"]]
-        for index, layer in enumerate(self.layers):
-            size = f"{layer.parameters:,}"
-            rows.append([str(index), layer.name, layer.kind, size, layer.note])
+        for first, last in self._rows():
+            layer = self.layers[first]
+            number = str(first)
+            name = layer.name
+            if last > first:
+                number = f"{first}–{last}"
+                name = f"{name} … {self.layers[last].name}"
+            rows.append([number, name, layer.kind, f"{layer.parameters:,}", layer.note])
         widths = []
         for column in zip(*rows, strict=True):
             widths.append(max(map(len, column)))
@@ -165,7 +191,7 @@ def make_plan(
     table = LayerTable(
         layers=tuple(layers),
         blocks=tuple(sections),
-        input_name=f"the input of {layers[0].name}" if source else "",
+        input_name=name_input(layers[0].name) if source else "",
         others=tuple(f"{site.name} {site.obstacle}" for site in found if site.obstacle),
     )
     scans = set()
@@ -257,6 +283,8 @@ def _layers_of_block(
                 group=_group(site),
                 parameters=size // iterations,
                 note=_note(site, section),
+                is_iteration=site.label.per_iteration and not section.owned,
+                summed_iterations=math.prod(loop.length for loop in site.recurrent_loops),
             )
             layers.append(layer)
     return layers

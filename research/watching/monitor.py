@@ -14,8 +14,10 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import yaml
+from jax.core import Tracer
 
 from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
@@ -23,12 +25,13 @@ from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
+from research.diagnosis.words import name_input
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord
 from research.records.rows import RecordedRows, read_rows, select_rows
-from research.records.run_info import read_run_info
+from research.records.run_info import DamagedRecord, read_run_info
 from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
@@ -94,6 +97,7 @@ class Monitor:
         settings: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
         resume: bool = False,
+        chance_loss: float | None = None,
     ):
         """Creates the directory.
 
@@ -110,6 +114,10 @@ class Monitor:
             tags: tags of the run in W&B.
             resume: go on in a directory that holds a run already. Rows from the first logged step
                 on are replaced.
+            chance_loss: the training loss of a network that has learned nothing: that of the best
+                constant prediction. For balanced classes it is the logarithm of their number, such
+                as ``math.log(10)``; for a mean squared error the variance of the targets. The
+                verdict compares the training loss with it. None: with the loss of the first step.
 
         Raises:
             ValueError: the directory holds a run already, another process is writing it, or an
@@ -117,11 +125,15 @@ class Monitor:
         """
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
+        if chance_loss is not None:
+            _check_chance_loss(chance_loss)
         self.directory = Path(directory)
         self.every = every
+        self._chance_loss = chance_loss
         self._resume = resume
         self._config = _make_config(watch or Watch(), every, tracker, settings or {}, tags)
-        self._table: LayerTable | None = None
+        self._logged_table: LayerTable | None = None
+        self._table: LayerTable | None = None  # of the steps that were fetched
         self._pending: _Entry | None = None
         self._last_step = -1
         self._metrics: list[Columns] = []
@@ -147,7 +159,7 @@ class Monitor:
     def _open_directory(self) -> Lock:
         """Locks the directory, and reads what an earlier attempt has recorded."""
         file = self.directory / "run.json"
-        if file.exists() and not self._resume:
+        if file.exists() and not self._resume and not _is_without_steps(self.directory):
             raise ValueError(
                 f"{self.directory} already holds a run: choose another directory, or resume=True "
                 "to go on in it"
@@ -165,7 +177,7 @@ class Monitor:
 
     def _read_earlier(self) -> None:
         file = self.directory / "run.json"
-        if not file.exists():
+        if not file.exists() or not self._resume:
             return
         earlier = read_run_info(file)
         self._info["id"] = earlier.get("id") or self._info["id"]
@@ -206,13 +218,15 @@ class Monitor:
         Args:
             step: the number of the step.
             gauges: what was measured; None for a step that was not.
-            **scalars: numbers of the step, on the device or not. ``loss`` and ``accuracy`` are
-                recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``, ``eval_accuracy``
-                and ``learning_rate`` have their own columns in ``fathom runs`` and W&B, and other
-                names are recorded as they are.
+            **scalars: numbers of the step, on the device or not; None for one that the step does
+                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
+                are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
+                ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
+                and W&B, and other names are recorded as they are.
 
         Raises:
-            ValueError: the steps do not ascend, or an argument cannot be used.
+            ValueError: the steps do not ascend, the gauges are those of another model, or an
+                argument cannot be used.
         """
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
@@ -223,11 +237,24 @@ class Monitor:
             raise ValueError(
                 f"gauges must be what Watch.value_and_grad returned, got a {type(gauges).__name__}"
             )
+        entry = _Entry(step, gauges, _rename(scalars))
+        if gauges is not None:
+            self._check_layers(step, gauges)
         with self._mutex:
             if self._record is None:
                 self._start(step)
             self._last_step = step
-            self._write_pending(_Entry(step, gauges, _rename(scalars)))
+            self._write_pending(entry)
+
+    def _check_layers(self, step: int, gauges: Gauges) -> None:
+        """Refuses gauges of other layers than those of the steps before."""
+        if self._logged_table is None:
+            self._logged_table = gauges.table
+        elif gauges.table != self._logged_table:
+            raise ValueError(
+                f"the layers of step {step} are not those of the steps before: use one Monitor for "
+                "each model"
+            )
 
     def _start(self, step: int) -> None:
         """Opens the record at the first step, after the rows of an earlier attempt."""
@@ -340,11 +367,6 @@ class Monitor:
         if self._table is None:
             self._table = fetched.table
             self._record.update(**_describe_layers(fetched.table))
-        elif fetched.table != self._table:
-            raise ValueError(
-                f"the layers of step {step} are not those of the steps before: use one Monitor for "
-                "each model"
-            )
         total = float(fetched.grad_norm_total)
         metrics[GRAD_NORM.name] = np.array([total])
         profiles: Columns = {"step": np.array([step])}
@@ -377,7 +399,7 @@ class Monitor:
             stacks=_make_stacks(self._table) if self._table else [],
             names=names,
             diverged=self._diverged,
-            observed=Observed(metrics=self._all_metrics()),
+            observed=Observed(metrics=self._all_metrics(), chance_loss=self._chance_loss),
         )
 
     def _all_metrics(self) -> Columns:
@@ -436,9 +458,16 @@ class Monitor:
         Raises:
             OSError: the disk is full, say; the run has failed then.
             CorruptTable: the same, where rows that were written have disappeared.
+            Exception: the numbers of the last step cannot be fetched; the same.
         """
         try:
-            verdict = self.verdict()
+            try:
+                self._write_pending()
+            except Exception:
+                # What stopped the loop may have left nothing to fetch. It is told instead.
+                if error is None:
+                    raise
+            verdict = self._judge()
             if self._record is None:
                 self._start(0)
             assert self._record is not None
@@ -454,7 +483,7 @@ class Monitor:
             if error is not None:
                 info["error"] = f"{type(error).__name__}: {error}"
             self._record.close(**info)
-        except (OSError, CorruptTable) as fault:
+        except Exception as fault:
             if self._record is not None:
                 self._record.fail(
                     status="failed",
@@ -500,7 +529,7 @@ class Monitor:
 
 def signal_names(table: LayerTable) -> list[str]:
     """The names of the signals [N+1]: the input of the first layer, and the outputs of all."""
-    return [f"the input of {table.names[0]}", *table.names]
+    return [name_input(table.names[0]), *table.names]
 
 
 def _make_stacks(table: LayerTable) -> list[Stack]:
@@ -510,7 +539,14 @@ def _make_stacks(table: LayerTable) -> list[Stack]:
         signals = [layer + 1 for layer in layers]
         if layers[0] == 0:
             signals.insert(0, 0)
-        stacks.append(Stack(name or "layers", tuple(signals)))
+        members = [table.layers[layer] for layer in layers]
+        stack = Stack(
+            name=name or "layers",
+            signals=tuple(signals),
+            is_loop=all(layer.is_iteration for layer in members),
+            summed_iterations=max(layer.summed_iterations for layer in members),
+        )
+        stacks.append(stack)
     return stacks
 
 
@@ -548,6 +584,20 @@ def _make_config(
     }
     plain = _to_plain(settings)
     return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}
+
+
+def _check_chance_loss(value: Any) -> None:
+    """Refuses a loss of chance that is no positive number.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise ValueError(
+            "chance_loss must be a positive number, such as math.log(10) for ten classes, "
+            f"got {value!r}"
+        )
 
 
 def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -608,15 +658,31 @@ def _initial_info(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers by the names of their columns."""
+    """The numbers by the names of their columns, without those that are None."""
     renamed = {}
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
-        if np.size(value) != 1:
-            raise ValueError(f"{name} must be one number, got an array of shape {np.shape(value)}")
-        renamed[METRIC_NAMES.get(name, name)] = value
+        if value is not None:
+            _check_number(name, value)
+            renamed[METRIC_NAMES.get(name, name)] = value
     return renamed
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuses what is not one number, without waiting for the device.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(value, Tracer):
+        raise ValueError(f"{name} must be one number, got a traced value: call log outside of jit")
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
+    if not is_number or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} must be one number or None, got a {type(value).__name__}")
+    if array.size != 1:
+        raise ValueError(f"{name} must be one number, got an array of shape {array.shape}")
 
 
 def _fetch(value: Any) -> np.ndarray:
@@ -624,6 +690,16 @@ def _fetch(value: Any) -> np.ndarray:
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return np.asarray(value.addressable_data(0))
     return np.asarray(value)
+
+
+def _is_without_steps(directory: Path) -> bool:
+    """Whether a directory holds the record of a loop that failed before its first step."""
+    try:
+        info = read_run_info(directory / "run.json")
+        rows = read_rows(directory)
+    except (DamagedRecord, CorruptTable):
+        return False
+    return info.get("source") == SOURCE_WATCH and rows.num_rows == 0
 
 
 def _rows_before(columns: Columns, step: int) -> Columns:

@@ -120,7 +120,7 @@ class Watch:
         Args:
             gauges: what was measured at the step; with None nothing is measured.
             before: the parameters before the update, as they were differentiated. For an NNX model
-                ``nnx.state(model, nnx.Param)``.
+                ``nnx.state(model, nnx.Param)``, for an Equinox model the model.
             after: the parameters after the update.
 
         Returns:
@@ -232,13 +232,6 @@ class _Call:
 
         return is_module(self._model)
 
-    def _is_equinox(self) -> bool:
-        if not is_imported("equinox"):
-            return False
-        from research.watching.adapters.equinox import is_module
-
-        return is_module(self._model)
-
     def _with_aux(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         out = self._fun(*args, **kwargs)
         if not self._has_aux:
@@ -266,7 +259,7 @@ class _Call:
                 read_argnums(self._argnums),
             )
             return self._nnx_call.loss()
-        if self._is_equinox():
+        if _is_equinox_module(self._model):
             from research.watching.adapters.equinox import make_loss
 
             return make_loss(self._with_model, self._model)
@@ -288,7 +281,7 @@ class _Call:
             differentiate = nnx.value_and_grad(
                 self._fun, argnums=self._argnums, has_aux=self._has_aux
             )
-        elif self._is_equinox():
+        elif _is_equinox_module(self._model):
             from research.watching.adapters.equinox import value_and_grad
 
             differentiate = value_and_grad(self._with_model)
@@ -317,12 +310,27 @@ class _Call:
 
 
 def _float_leaves(tree: Any) -> list[Any]:
-    """The leaves of a tree of parameters that are differentiated."""
+    """The leaves of a tree of parameters that are differentiated, as arrays.
+
+    JAX differentiates Python floats too. In an Equinox module they are settings, such as the rate
+    of dropout.
+    """
+    has_settings = _is_equinox_module(tree)
     leaves = []
     for leaf in jax.tree.leaves(tree):
-        if is_float_array(leaf) or isinstance(leaf, float):
+        if is_float_array(leaf):
             leaves.append(leaf)
+        elif isinstance(leaf, float) and not has_settings:
+            leaves.append(jax.numpy.asarray(leaf))
     return leaves
+
+
+def _is_equinox_module(value: Any) -> bool:
+    if not is_imported("equinox"):
+        return False
+    from research.watching.adapters.equinox import is_module
+
+    return is_module(value)
 
 
 def _check_loss(value: Any) -> None:

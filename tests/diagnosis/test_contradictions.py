@@ -326,9 +326,10 @@ def test_a_gradient_that_explodes_is_severe_unless_the_run_learns():
     assert learns.kind == "healthy"
     assert learns.findings[0].severity.name == "warning"
     assert learns.sentence == (
-        "Healthy: the training loss is 0.26 of that of chance, although the squared gradient grows "
-        "1e+6 times from layer 2 to layer 1 alone; layer 0 gets 1e+6 times what the last layer "
-        "gets. From the first step on, layers 0–1."
+        "Healthy: the training loss is 0.591, and that of chance 2.30, although the squared "
+        "gradient grows 1e+6 times from layer 2 to layer 1 alone; layer 0 gets 1e+6 times what the "
+        "last layer gets. From the first step on, layers 0–1. Depth 16 without skip connections: "
+        "try skip=inv_sqrt_depth or norm=layer."
     )
     assert does_not.kind == "exploding"
 

@@ -164,6 +164,25 @@ def test_a_spike_is_severe_where_the_run_has_not_come_back(end, severity):
     assert ("ends at 1.9" in finding.sentence) == (severity == "severe")
 
 
+@pytest.mark.parametrize(
+    ("chance", "key", "reference"),
+    [(LN_10, "chance_loss", "chance is 2.303"), (None, "first_loss", "the start is 2.284")],
+)
+def test_what_was_learned_and_lost_is_told(chance, key, reference):
+    losses = np.concatenate([np.linspace(2.3, 1.5, 100), np.full(100, LN_10)])
+    metrics = columns(200, train_loss=losses)
+    metrics["step"] = metrics["step"].astype(float)  # as ``fathom.Monitor`` has it
+
+    (finding,) = find_training_findings(RunContext(Observed(metrics, chance_loss=chance), {}))
+
+    assert finding.sentence == (
+        f"Not learning: after 200 steps the training loss is 2.303, and that of {reference}; it "
+        "was 1.577 by step 99, and what was learned then was lost."
+    )
+    assert key in finding.evidence
+    assert len({"chance_loss", "first_loss"} & set(finding.evidence)) == 1
+
+
 def test_many_ranges_of_layers_are_shortened():
     layers = np.arange(0, 20, 2)
     assert name_layers(to_ranges(layers)) == "layers 0, 2, 4, 6 and 6 more ranges"

@@ -6,32 +6,106 @@ import pytest
 from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, judge_stacks
 
-from .profiles import DEPTH, EXPLODING, repeat
+from .profiles import EXPLODING, HEALTHY, VANISHING, repeat
 
 STEPS = 50
 
 
+def judge_stack(signal, observed=None, **stack):
+    """The verdict on one stack whose gradient stays the same."""
+    verdicts = judge_stacks(
+        np.arange(STEPS),
+        np.stack(repeat(signal, STEPS)),
+        stacks=[Stack("blocks", tuple(range(len(signal))), **stack)],
+        names=["the input of block 0", *(f"block {number}" for number in range(len(signal) - 1))],
+        observed=observed,
+    )
+    assert verdicts is not None
+    return verdicts
+
+
+def judge_losses(first, last, signal=EXPLODING, chance_loss=None, **stack):
+    """The verdict on one stack whose training loss changes from ``first`` to ``last``."""
+    metrics = {"step": np.arange(STEPS), "train_loss": np.linspace(first, last, STEPS)}
+    return judge_stack(signal, Observed(metrics=metrics, chance_loss=chance_loss), **stack)
+
+
 @pytest.mark.parametrize(
-    ("first", "last", "kind"),
+    ("first", "last", "chance", "kind"),
     [
-        (2.3, 0.4, "healthy"),
-        (2.3, 2.2, "exploding"),
-        (-1.0, -5.0, "exploding"),  # the loss of chance is not known, and no share of it
+        (2.3, 0.4, None, "healthy"),
+        (2.3, 2.2, None, "exploding"),
+        (-1.0, -5.0, None, "exploding"),  # the loss of chance is not known, and no share of it
+        (525_594.0, 110_000.0, None, "exploding"),  # no number of classes has such a loss of chance
+        (14.0, 2.2, 2.3, "exploding"),
+        (500.0, 80.0, 400.0, "healthy"),
     ],
 )
 def test_large_gradients_are_a_warning_where_the_loss_says_that_the_network_learns(
-    first, last, kind
+    first, last, chance, kind
 ):
-    metrics = {"step": np.arange(STEPS), "train_loss": np.linspace(first, last, STEPS)}
-    names = [f"block {number}" for number in range(DEPTH + 1)]
+    verdicts = judge_losses(first, last, chance_loss=chance)
 
-    verdicts = judge_stacks(
-        np.arange(STEPS),
-        np.stack(repeat(EXPLODING, STEPS)),
-        stacks=[Stack("blocks", tuple(range(DEPTH + 1)))],
-        names=names,
-        observed=Observed(metrics=metrics),
-    )
-
-    assert verdicts is not None
     assert verdicts.kind == kind
+
+
+def test_the_losses_that_speak_against_a_fault_are_shown():
+    from_start = judge_losses(2.37, 0.45)
+    from_chance = judge_losses(2.37, 0.45, chance_loss=2.3)
+
+    assert "Healthy: the training loss fell from 2.37 to 0.528, although" in str(from_start)
+    assert "the training loss is 0.528, and that of chance 2.30, although" in str(from_chance)
+
+
+def test_a_huge_loss_that_falls_is_not_fitted():
+    verdicts = judge_losses(525_594.0, 5_000.0, VANISHING)
+
+    assert verdicts.kind == "vanishing"
+    assert "Fitted" not in str(verdicts)
+
+
+def test_the_layer_that_passes_no_gradient_on_is_named():
+    signal = HEALTHY[:9].copy()
+    signal[:4] = 0
+    signal[4] = 0.5
+
+    verdicts = judge_stack(signal)
+
+    assert verdicts.kind == "dead"
+    assert str(verdicts).startswith(
+        "Dead: block 3 passes no gradient on to block 0 to block 2 and the input of block 0, "
+        "although it gets 0.25 of what block 7 gets."
+    )
+    assert verdicts.worst.findings[0].layers == [(0, 3)]
+
+
+def test_a_verdict_on_sums_over_a_loop_says_that_it_does_not_see_the_iterations():
+    verdicts = judge_stack(HEALTHY[:3], summed_iterations=64)
+
+    assert verdicts.kind == "healthy"
+    assert [finding.kind.name for finding in verdicts.worst.findings] == ["summed"]
+    assert str(verdicts).startswith(
+        "Healthy: every layer gets the same squared gradient; the factor per layer is 1. "
+        "Summed over a loop: the layers were measured as sums over all 64 iterations of a loop"
+    )
+    assert "per_iteration=True" in str(verdicts)
+
+
+def test_iterations_get_the_advice_on_recurrent_networks():
+    exploding = str(judge_stack(EXPLODING, is_loop=True))
+    vanishing = str(judge_stack(VANISHING, is_loop=True))
+
+    assert "by a factor of 2 per iteration towards the start" in exploding
+    assert exploding.endswith(
+        "Try clipping the norm of the gradient, gates as in a GRU or LSTM or a recurrent "
+        "matrix whose norm is at most 1."
+    )
+    assert "an orthogonal recurrent matrix" in vanishing
+    assert "shortcuts" not in vanishing
+
+
+def test_a_healthy_verdict_with_a_warning_says_what_helps():
+    verdicts = judge_losses(2.37, 0.45, is_loop=True)
+
+    assert verdicts.kind == "healthy"
+    assert "Try clipping the norm of the gradient" in str(verdicts)

@@ -111,11 +111,15 @@ def test_each_step_of_a_recurrent_network_is_measured_where_the_tap_says_so():
     assert apart.table.layers[0].note == (
         "no grad_norm: its parameters are shared by all iterations"
     )
+    first, last = apart.table.names[0], apart.table.names[-1]
+    assert f"0–{networks.LAYERS - 1}  {first} … {last}  tap" in str(apart.table)
     for name in ("signal_grad", "activation_rms"):
         np.testing.assert_allclose(apart[name][1:], expected[name][1:], rtol=2e-6)
     layers = research.watch().layers(functools.partial(loss, per_iteration=False), PARAMS, BATCH)
     assert layers.names == ["state"]
     assert "per_iteration=True" in layers.layers[0].note
+    assert layers.layers[0].summed_iterations == networks.LAYERS
+    assert all(layer.is_iteration for layer in apart.table.layers)
 
 
 def test_a_step_that_does_not_measure_is_the_step_of_jax():
@@ -182,6 +186,7 @@ def test_microbatches_inside_and_outside_the_loss_give_the_gauges_of_the_batch(e
     assert_gauges(inside, without_input(expected), rtol=5e-6)
     assert_gauges(outside(PARAMS), without_input(expected), rtol=5e-6)
     assert "3 iterations" in inside.table.layers[0].note
+    assert inside.table.layers[0].summed_iterations == 1  # microbatches hand nothing on
 
 
 def test_updates_are_measured_as_they_are_stored():
@@ -203,6 +208,24 @@ def test_updates_are_measured_as_they_are_stored():
     np.testing.assert_allclose(
         gauges["update_ratio"], gauges["update_norm"] / gauges["weight_norm"], rtol=1e-6
     )
+
+
+def test_updates_of_a_python_float_are_measured():
+    """JAX differentiates a parameter that is a Python float."""
+    watch = research.watch()
+
+    def loss(params, x):
+        for number, scale in enumerate(params):
+            x = research.tap(scale * x, f"layer/{number}", params=scale)
+        return jnp.mean(x**2)
+
+    before = [0.5, 2.0]
+    _, _, gauges = watch.value_and_grad(loss)(before, jnp.ones(3))
+    gauges = watch.updates(gauges, before, [jnp.float32(0.75), jnp.float32(1.0)])
+
+    assert gauges is not None
+    np.testing.assert_allclose(gauges["weight_norm"], [0.5, 2.0])
+    np.testing.assert_allclose(gauges["update_norm"], [0.25, 1.0])
 
 
 def test_exponents_of_the_gradient_are_counted_from_its_bits():

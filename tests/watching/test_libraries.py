@@ -73,6 +73,40 @@ def test_equinox_modules_are_measured(in_scan, expected):
     assert gauges.table.names[0] == name
 
 
+def test_updates_of_an_equinox_model_leave_out_its_settings():
+    eqx = pytest.importorskip("equinox")
+
+    class Block(eqx.Module):
+        rate: float
+        kernel: jax.Array
+        activation: Any
+
+        def __call__(self, h):
+            return self.activation(h @ self.kernel) * (1 - self.rate)
+
+    class Network(eqx.Module):
+        rate: float
+        blocks: list
+
+        def __call__(self, h):
+            for block in self.blocks:
+                h = block(h)
+            return h * self.rate
+
+    eye = jnp.eye(networks.INPUTS)
+    before = Network(0.5, [Block(0.1, n * eye, jnp.tanh) for n in (1.0, 2.0)])
+    after = jax.tree.map(lambda leaf: 1.5 * leaf if eqx.is_array(leaf) else leaf, before)
+    watch = research.watch()
+
+    _, _, gauges = watch.value_and_grad(lambda model: jnp.mean(model(BATCH.x) ** 2))(before)
+    gauges = watch.updates(gauges, before, after)
+
+    assert gauges is not None
+    root = networks.INPUTS**0.5
+    np.testing.assert_allclose(gauges["weight_norm"], [root, 2 * root], rtol=1e-6)
+    np.testing.assert_allclose(gauges["update_norm"], [root / 2, root], rtol=1e-6)
+
+
 def test_haiku_modules_are_measured(expected):
     hk = pytest.importorskip("haiku")
 

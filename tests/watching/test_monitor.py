@@ -102,6 +102,37 @@ def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
     np.testing.assert_array_equal(run.profiles["step"], range(6))
 
 
+def test_a_loop_that_failed_before_its_first_step_does_not_block_the_next(directory):
+    monitor = research.Monitor(directory, WATCH, settings={"try": 1})
+    monitor.close(RuntimeError("no data"))
+    assert Run(directory).status == "failed"
+
+    with research.Monitor(directory, WATCH, settings={"try": 2}) as monitor:
+        monitor.log(0, loss=2.3)
+
+    run = Run(directory)
+    assert run.status == "done"
+    assert run["try"] == 2
+    np.testing.assert_array_equal(run.metrics["step"], [0])
+    with pytest.raises(ValueError, match="already holds a run"):
+        research.Monitor(directory, WATCH)
+
+
+def test_a_number_that_cannot_be_fetched_does_not_hide_what_stopped_the_loop(directory):
+    monitor = research.Monitor(directory, WATCH)
+    lost = jnp.ones(())
+    monitor.log(0, loss=1.0)
+    monitor.log(1, loss=lost)
+    lost.delete()
+
+    monitor.close(RuntimeError("out of memory"))
+
+    run = Run(directory)
+    assert run.status == "failed"
+    assert run.info["error"] == "RuntimeError: out of memory"
+    np.testing.assert_array_equal(run.metrics["step"], [0])
+
+
 def read_files(directory):
     return {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
 
@@ -242,6 +273,8 @@ def test_wandb_gets_the_loop(directory, wandb_records):
         ({"tracker": {"layers": "16"}}, "layers of tracker must be one of none, spread, all"),
         ({"settings": {"watch": 1}}, "settings must not have the entry 'watch'"),
         ({"tags": "trial"}, "tags must be a list"),
+        ({"chance_loss": 0}, "chance_loss must be a positive number"),
+        ({"chance_loss": "log 10"}, "chance_loss must be a positive number"),
     ],
 )
 def test_mistakes_leave_nothing_behind(directory, options, message):
@@ -255,5 +288,34 @@ def test_steps_must_ascend(directory):
         monitor.log(4, loss=1.0)
         with pytest.raises(ValueError, match="step 4 follows step 4"):
             monitor.log(4, loss=1.0)
-        with pytest.raises(ValueError, match="loss must be one number, got .* shape \\(3,\\)"):
-            monitor.log(5, loss=np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones(3), "loss must be one number, got an array of shape \\(3,\\)"),
+        ("2.3", "loss must be one number or None, got a str"),
+        (len, "loss must be one number or None, got a builtin_function_or_method"),
+        (1j, "loss must be one number or None, got a complex"),
+    ],
+)
+def test_what_is_no_number_is_refused_at_its_step(directory, value, message):
+    with research.Monitor(directory, WATCH) as monitor:
+        monitor.log(0, loss=1.0)
+        with pytest.raises(ValueError, match=message):
+            monitor.log(1, loss=value)
+        monitor.log(1, loss=np.bool_(True))
+
+    np.testing.assert_array_equal(Run(directory).metrics["train_loss"], [1, 1])
+
+
+def test_none_is_a_number_that_a_step_does_not_have(directory):
+    with research.Monitor(directory, WATCH) as monitor:
+        for number in range(3):
+            held_out = 2.0 if number == 2 else None
+            monitor.log(number, loss=jnp.float32(1), eval_loss=held_out, eval_accuracy=None)
+
+    run = Run(directory)
+    np.testing.assert_array_equal(np.isfinite(run.metrics["eval_loss"]), [False, False, True])
+    assert "eval_accuracy" not in run.metrics
+    assert run.info["final"] == {"train_loss": 1, "eval_loss": 2}

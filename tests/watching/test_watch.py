@@ -77,7 +77,7 @@ def test_a_loss_without_modules():
     def loss(params, batch):
         return jnp.sum(batch.x @ params.embed)
 
-    with pytest.raises(ValueError, match="no layer was found: .*research.tap"):
+    with pytest.raises(ValueError, match="no layer was found: .*fathom.tap"):
         names(research.watch(), loss, PARAMS)
 
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from research.records.runs import Run
-from research.reporting.figures import FIGURE_FORMATS, style
+from research.reporting.figures import FIGURE_FORMATS, label_short_log_axes, style
 from research.reporting.gauge_histories import inspected_gauge, recorded_gauges
 from research.reporting.layout import parts_of
-from research.reporting.plots import curves, heatmap, line, phase, profile
+from research.reporting.plots import arrangement, curves, heatmap, line, phase, profile
 from research.reporting.plots.arrangement import Drawing, PlotOptions
-from research.reporting.quantities import BY_NAME, has_several_steps, recorded_numbers
+from research.reporting.quantities import BY_NAME, has_several_steps, has_started, recorded_numbers
 from research.reporting.summary_table import check_choice
 from research.reporting.varied_settings import (
     distinct_values,
@@ -36,7 +36,7 @@ LEAST_FILLED = 0.8  # of the cells of a phase diagram
 
 
 def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
-    """Draws a figure of recorded runs.
+    """Draws a figure of recorded runs. Those that have no step are left out and counted.
 
     Args:
         runs: at least one.
@@ -45,6 +45,9 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     Raises:
         ValueError: the kind, an axis or a name is not known, or does not suit the runs.
     """
+    started = [run for run in runs if has_started(run)]
+    num_left_out = len(runs) - len(started) if started else 0
+    runs = started or runs
     kind = options.kind or choose_kind(runs, options)
     if kind == "profile" and options == PlotOptions():
         options = dataclasses.replace(options, y=inspected_gauge(runs))
@@ -53,7 +56,14 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         log = check_choice("--log", options.log, LOG_AXES)
         options = dataclasses.replace(options, log=log)
     with style():
-        return KINDS[kind](runs, options)
+        drawing = KINDS[kind](runs, options)
+        for axes in drawing.figure.axes:
+            label_short_log_axes(axes)
+        if num_left_out:
+            noun = "run" if num_left_out == 1 else "runs"
+            drawing.notes.append(f"left out: {num_left_out} {noun} without a step")
+            arrangement.add_notes(drawing.figure, drawing.notes)
+    return drawing
 
 
 def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:

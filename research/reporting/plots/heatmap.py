@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.ticker import MaxNLocator
 
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
@@ -15,6 +14,7 @@ from research.reporting.gauge_histories import GaugeHistory, find_gauge, read_ga
 from research.reporting.layout import choose_layout
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions
+from research.reporting.plots.layer_axis import axis_label, label_layers
 from research.reporting.plots.profile import PROFILE_RATIO
 from research.reporting.varied_settings import setting_text, short_name
 
@@ -52,8 +52,11 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             panel.text(0.5, 0.5, "no run to average", ha="center", transform=panel.transAxes)
         panel.set_title(_title(group))
         panel.set_xlabel("training step")
-    for row_start in arrangement.row_starts(axes):
-        row_start.set_ylabel("layer (0: input)")
+        label_layers(panel.yaxis, group.runs, gauge)
+    row_starts = arrangement.row_starts(axes)
+    for panel, group in zip(axes, groups, strict=True):
+        if panel in row_starts:
+            panel.set_ylabel(axis_label(group.runs, gauge))
     if image is not None:
         is_cut = any(np.any(history.values < norm.vmin) for history in means)
         extend = "min" if is_cut else "neither"
@@ -134,7 +137,6 @@ def _draw_map(
     )
     axes.set_facecolor("0.85")
     axes.grid(False)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return image
 
 

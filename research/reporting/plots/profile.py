@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from research.diagnosis.depth import skipped_layers
 from research.diagnosis.prediction import profile_with
@@ -27,6 +26,7 @@ from research.reporting.layout import choose_layout
 from research.reporting.panels import plot_profile, theory_handle
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
+from research.reporting.plots.layer_axis import axis_label, label_layers
 from research.reporting.quantities import PREDICTED_FACTOR, inspected, meaning_of
 from research.theory.profiles import factor_per_layer
 
@@ -111,13 +111,14 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         columns=len(facets) if len(steps) > 1 and len(facets) > 1 else 0,
     )
     titles = _titles(steps, [title for title, _ in facets], runs, gauge)
-    for panel, title, of_panel in zip(axes, titles, profiles, strict=True):
+    shown = [chosen for _, chosen in facets] * len(steps)
+    for panel, title, of_panel, chosen in zip(axes, titles, profiles, shown, strict=True):
         for position, profile in enumerate(of_panel):
             marker = profile.style.marker if styles.has_legend else None
             draw_profile(panel, profile, marker=marker, shift=position / len(of_panel))
         panel.set_title(title)
-        panel.set_xlabel("layer (0: input)")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlabel(axis_label(chosen, gauge))
+        label_layers(panel.xaxis, chosen, gauge)
         if is_log:
             set_log_scale(panel)
     arrangement.share_limits(axes, has_same_x=layout.facet != DEPTH)
