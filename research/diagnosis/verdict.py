@@ -35,6 +35,14 @@ EXPLAINS_PLATEAU = (
     findings.COLLAPSED,
 )
 
+TELLS_LOSS = (  # kinds whose sentence says what the loss does
+    findings.DIVERGED,
+    findings.NOT_LEARNING,
+    findings.SPIKE,
+    findings.OVERFITTING,
+    findings.FITTED,
+)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -258,7 +266,16 @@ def _sentence(
         if finding.advice and not is_advised:
             parts.append(finding.advice)
             is_advised = True
-    return " ".join(parts)
+    if not any(finding.kind in TELLS_LOSS or _is_harmless(finding) for finding in ordered):
+        parts.append(_loss_sentence(ctx.observed))
+    return " ".join(part for part in parts if part)
+
+
+def _loss_sentence(observed: Observed) -> str:
+    """The training loss beside that of chance; empty where one of them is not known."""
+    if observed.chance_loss is None or observed.end_of("train_loss") is None:
+        return ""
+    return f"{_as_sentence(_losses_in_words(observed))}."
 
 
 def _healthy_sentence(ctx: DepthContext, ordered: Sequence[Finding]) -> str:

@@ -338,3 +338,10 @@ def test_a_gradient_that_vanishes_is_severe_although_the_last_layers_learn():
     verdict = judge_at_losses(VANISHING, np.linspace(2.4, 0.5, 200))
 
     assert verdict.kind == "vanishing"
+
+
+@pytest.mark.parametrize("signal", [HEALTHY, VANISHING])
+def test_a_verdict_says_whether_the_run_learns(signal):
+    verdict = judge_at_losses(signal, np.linspace(2.4, 1.2, 200))
+
+    assert verdict.sentence.endswith("The training loss is 1.26, and that of chance 2.30.")
