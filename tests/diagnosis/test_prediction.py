@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,11 @@ def test_factors_of_recorded_settings(changes, factor):
     ("name", "factor"), [("mup", 1.0), ("depth_mup", 32**-0.5), ("complete_p", 1 / 32)]
 )
 def test_a_parametrization_scales_branches_as_a_scaled_shortcut_does(name, factor):
-    size = {"model__depth": 64, "model__base_depth": 2, "model__parametrization": name}
+    size: dict[str, Any] = {
+        "model__depth": 64,
+        "model__base_depth": 2,
+        "model__parametrization": name,
+    }
     parametrized = profile_with(settings(skip__kind="identity", **size))
     scaled = profile_with(settings(model__depth=64, skip__kind="scaled", skip__branch_scale=factor))
     assert parametrized is not None
