@@ -11,6 +11,7 @@ from research import __version__ as __version__
 if TYPE_CHECKING:
     from research import Monitor as Monitor
     from research import load as load
+    from research import preflight as preflight
     from research import sweep as sweep
     from research import tap as tap
     from research import train as train

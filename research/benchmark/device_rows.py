@@ -4,7 +4,7 @@ import functools
 import os
 from dataclasses import dataclass, replace
 
-from research.benchmark import processes, steps, torch_rows
+from research.benchmark import processes, steps, torch_rows, watching
 from research.benchmark.rows import Row
 from research.benchmark.steps import StepTimer
 from research.benchmark.timing import Measurement, ReportProgress, compare
@@ -40,6 +40,8 @@ class Sizes:
         mlp: Many layers, each of which is less work than its launch.
         resnet: Convolutions.
         transformer: Large matrix products.
+        watched_mlp: Somebody's own residual network.
+        watched_transformer: Somebody's own transformer.
         runs: The number of runs that are trained as one program.
         pairs: The number of pairs of timings.
         torch_pairs: The same of the rows that compare with PyTorch.
@@ -50,6 +52,8 @@ class Sizes:
     mlp: Network
     resnet: Network
     transformer: Network
+    watched_mlp: watching.Case
+    watched_transformer: watching.Case
     runs: int
     pairs: int
     torch_pairs: int
@@ -92,6 +96,18 @@ FULL = Sizes(
         ),
         steps=20,
     ),
+    watched_mlp=watching.Case(
+        "12 residual blocks of width 1,024, batch 4,096",
+        watching.Network(watching.FeedForward, depth=12, width=1024),
+        (4096,),
+        steps=20,
+    ),
+    watched_transformer=watching.Case(
+        "6 blocks of width 512 on 64 × 128 tokens",
+        watching.Network(watching.TransformerBlock, depth=6, width=512),
+        (64, 128),
+        steps=20,
+    ),
     runs=512,
     pairs=20,
     torch_pairs=10,
@@ -131,6 +147,16 @@ QUICK = Sizes(
         ),
         steps=2,
     ),
+    watched_mlp=watching.Case(
+        "2 residual blocks of width 8, batch 4",
+        watching.Network(watching.FeedForward, depth=2, width=8),
+        (4,),
+    ),
+    watched_transformer=watching.Case(
+        "2 blocks of width 8 on 2 × 4 tokens",
+        watching.Network(watching.TransformerBlock, depth=2, width=8),
+        (2, 4),
+    ),
     runs=3,
     pairs=2,
     torch_pairs=2,
@@ -145,6 +171,8 @@ def make_rows(sizes: Sizes) -> dict[str, Row]:
     networks = (sizes.mlp, sizes.resnet, sizes.transformer)
     for network in networks:
         rows.append(_gauges_row(network, sizes))
+    rows.append(_watch_row("mlp", sizes.watched_mlp, sizes))
+    rows.append(_watch_row("transformer", sizes.watched_transformer, sizes))
     rows.append(_runs_row(sizes))
     for network in networks:
         rows.append(_torch_row(network, "hooks", sizes))
@@ -169,6 +197,20 @@ def _gauges_row(network: Network, sizes: Sizes) -> Row:
             steps=network.steps,
             pairs=sizes.pairs,
         ),
+        bound="≤",
+        budget=GAUGES_BUDGET,
+    )
+
+
+def _watch_row(
+    name: str,
+    case: watching.Case,
+    sizes: Sizes,
+) -> Row:
+    return Row(
+        f"device_watch_{name}",
+        f"{case.description}: step that fathom.watch measures / the same step without it",
+        functools.partial(watching.compare_own_steps, case=case, pairs=sizes.pairs),
         bound="≤",
         budget=GAUGES_BUDGET,
     )

@@ -66,11 +66,11 @@ def _diagnostic_row(name: str) -> Row:
     )
 
 
-def _watch_rows(name: str, network: str, case: watching.Case) -> tuple[Row, Row]:
+def _watch_rows(name: str, case: watching.Case) -> tuple[Row, Row]:
     return (
         Row(
             f"watch_{name}",
-            f"{network}: step that research.watch measures / the same step without it",
+            f"{case.description}: step that fathom.watch measures / the same step without it",
             functools.partial(watching.compare_own_steps, case=case),
             bound="≤",
             budget=1.10,
@@ -127,8 +127,8 @@ ALL_ROWS = (
         budget=1.10,
     ),
     *map(_diagnostic_row, INSPECTIONS),
-    *_watch_rows("mlp", "12 residual blocks of width 256, batch 256", watching.MLP),
-    *_watch_rows("transformer", "6 blocks of width 256 on 8 × 64 tokens", watching.TRANSFORMER),
+    *_watch_rows("mlp", watching.MLP),
+    *_watch_rows("transformer", watching.TRANSFORMER),
     Row(
         "dynamic",
         "bare step with dynamic loss scaling / bare step",

@@ -1,4 +1,4 @@
-"""Rows about ``research.watch``: what measuring somebody's own Flax model costs."""
+"""Rows about ``fathom.watch``: what measuring somebody's own Flax model costs."""
 
 import time
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from research.watching.watch import watch
 
 INPUTS = 32
 OUTPUTS = 8
-STEPS = 3  # in a timing
+STEPS = 3  # in a timing, on CPUs
 STEP_PAIRS = 15
 COMPILE_PAIRS = 3
 
@@ -64,16 +64,28 @@ class Case:
     """A network and the shape of its input.
 
     Attributes:
+        description: their size, in words.
         network: the network.
         shape: the shape of a batch, without the features.
+        steps: the number of steps in a timing.
     """
 
+    description: str
     network: Network
     shape: tuple[int, ...]
+    steps: int = STEPS
 
 
-MLP = Case(Network(FeedForward, depth=12, width=256), (256,))
-TRANSFORMER = Case(Network(TransformerBlock, depth=6, width=256), (8, 64))
+MLP = Case(
+    "12 residual blocks of width 256, batch 256",
+    Network(FeedForward, depth=12, width=256),
+    (256,),
+)
+TRANSFORMER = Case(
+    "6 blocks of width 256 on 8 × 64 tokens",
+    Network(TransformerBlock, depth=6, width=256),
+    (8, 64),
+)
 
 
 class OwnStep:
@@ -133,11 +145,12 @@ class OwnStepTimer:
     def time(self) -> float:
         """Trains from the initial weights; returns the seconds of a step."""
         state = self._step.state
+        steps = self._step.case.steps
         start = time.perf_counter()
-        for _ in range(STEPS):
+        for _ in range(steps):
             state, _, _ = self._compiled(state, self._step.x)
         jax.block_until_ready(state)
-        return (time.perf_counter() - start) / STEPS
+        return (time.perf_counter() - start) / steps
 
 
 def compare_own_steps(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from research.config.paths import real_path
+from research.records.mirror import wandb_state
 from research.records.record import Lock
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run
@@ -57,22 +58,22 @@ def _named_runs(words: Sequence[str]) -> list[Run]:
 
 
 def offline_folders(run: Run) -> list[Path]:
-    """W&B's offline folders of a run, known by its id; none where its record is damaged."""
+    """W&B's offline folders of a run, known by its ids; none where its record is damaged."""
     try:
         info = run.info
     except DamagedRecord:
         return []
-    identity = info.get("id")
-    if not identity:
-        return []
+    wandb_run = wandb_state(run.directory, info).get("run", {})
+    ids = {info.get("id"), wandb_run.get("id")}
     places = {ROOT / "wandb", Path(os.environ.get("WANDB_DIR") or ROOT) / "wandb"}
     recorded = info.get("wandb")
     if recorded:
         places.add(Path(recorded).parent)
     folders = {}
     for place in places:
-        for folder in find_folders(place, identity, "offline-run-*"):
-            folders[real_path(folder)] = folder
+        for run_id in ids:
+            for folder in find_folders(place, run_id, "offline-run-*"):
+                folders[real_path(folder)] = folder
     return sorted(folders.values())
 
 

@@ -1,5 +1,6 @@
 """``fathom sync``: brings runs to Weights & Biases, each row exactly once."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -34,12 +35,14 @@ class Upload:
         size: about how many rows it has.
         send: sends it while this lock is held. It raises ServerError or ValueError where the server
             has not received everything.
+        wandb_id: the id of the run in W&B; empty for anything else.
     """
 
     directory: Path
     locked: Path
     size: int
     send: Callable[[Lock], None]
+    wandb_id: str = ""
 
     @property
     def label(self) -> str:
@@ -166,6 +169,7 @@ def _uploads_of_runs(runs: Sequence[Run]) -> Found:
     for run in runs:
         send = partial(_send_record, run.directory)
         size = 0
+        wandb_id = ""
         try:
             if is_uploaded(run.directory, run.info):
                 num_complete += bool(wandb_state(run.directory, run.info))
@@ -173,9 +177,10 @@ def _uploads_of_runs(runs: Sequence[Run]) -> Found:
             if not _has_rows(run.directory):
                 continue
             size = run.info.get("steps") or 0
+            wandb_id = _wandb_id(run.directory)
         except DamagedRecord as error:
             send = partial(_fail, error)
-        uploads.append(Upload(run.directory, run.directory, size, send))
+        uploads.append(Upload(run.directory, run.directory, size, send, wandb_id))
     return Found(uploads, num_complete)
 
 
@@ -198,7 +203,7 @@ def _uploads_of_folders(folders: Sequence[Path]) -> list[Upload]:
         # A run that has just started has no rows yet.
         size = sum(file.stat().st_size for file in folder.glob("*.wandb")) // BYTES_PER_ROW
         send = partial(_send_folder, folder)
-        uploads.append(Upload(folder, directory or folder, size, send))
+        uploads.append(Upload(folder, directory or folder, size, send, run_id))
     return uploads
 
 
@@ -277,7 +282,7 @@ class TimeLeft:
 
 
 class Uploader:
-    """Uploads from several threads.
+    """Uploads from several threads, and copies of one run one after the other.
 
     After a failure W&B's process is ended, once no other upload needs it; the next upload starts a
     new one. Where the server cannot be used, what has not started fails at once.
@@ -288,6 +293,7 @@ class Uploader:
         self._num_active = 0
         self._is_service_broken = False
         self._unavailable = ""  # why the server cannot be used
+        self._turns: dict[str, threading.Lock] = {}  # by the id of the run in W&B
 
     def upload(self, upload: Upload) -> Outcome:
         """Uploads one run and returns what became of it."""
@@ -296,7 +302,8 @@ class Uploader:
         try:
             if self._unavailable:
                 return Outcome(f"not uploaded, {self._unavailable}", has_failed=True)
-            _upload_locked(upload)
+            with self._turn_of(upload):
+                _upload_locked(upload)
             return Outcome(UPLOADED)
         except RunLocked:
             return Outcome(BUSY)
@@ -307,6 +314,13 @@ class Uploader:
             return Outcome(f"not uploaded, {_describe(error)}", has_failed=True)
         finally:
             self._leave(is_broken)
+
+    def _turn_of(self, upload: Upload) -> contextlib.AbstractContextManager:
+        """What is held while a run is sent, of which there may be copies."""
+        if not upload.wandb_id:
+            return contextlib.nullcontext()
+        with self._changed:
+            return self._turns.setdefault(upload.wandb_id, threading.Lock())
 
     def _enter(self) -> None:
         with self._changed:

@@ -37,10 +37,13 @@ USUAL_RATES = {
     "lion": 0.0001,
 }
 USUAL_RANGE = 3.0  # a rate that differs from the usual one by more is suspected first
+TINY_RATE = 1 / 30  # of the usual rate, below which some hundred updates hardly change a network
 FORGOTTEN = 0.9  # of the loss of chance: a run whose loss was lower has learned something
 JUMPED = 1.3  # times the loss of chance
 NOTICED_SCALE = 1.2  # a scale of the initial weights that differs by more is named as a cause
 SAME_FACTOR = 0.01  # a change of the network that changes the factor by less does nothing
+
+NETWORK_GROUPS = frozenset(("model", "skip", "norm", "activation", "init"))
 
 STABLE_RESNET = "Hayou et al., Stable ResNet, 2021"
 HE = "He et al., Delving deep into rectifiers, 2015"
@@ -143,12 +146,32 @@ def advise(situation: Situation) -> Finding:
         return finding
     advice = rule(situation)
     remedies = []
-    for remedy in advice.remedies:
+    for offered in advice.remedies:
+        remedy = with_usual_rate(offered, situation.settings)
         if not is_set(remedy.change, situation.settings) and remedy not in remedies:
             remedies.append(remedy)
         if len(remedies) == MOST_REMEDIES:
             break
     return dataclasses.replace(finding, cause=advice.cause, remedies=remedies)
+
+
+def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
+    """A change of the network with the usual learning rate besides, where the present one is tiny.
+
+    Whatever the network is, it cannot learn at such a rate.
+
+    Args:
+        remedy: the change; one of the updates stays as it is.
+        settings: the run's configuration by dotted path.
+    """
+    rate = peak_rate(settings)
+    usual = _usual_rate(settings)
+    groups = {override.partition("=")[0].partition(".")[0] for override in remedy.change.split()}
+    if rate >= TINY_RATE * usual or not groups <= NETWORK_GROUPS:
+        return remedy
+    change = f"{remedy.change} optimizer.learning_rate={usual:g}"
+    notes = [note for note in (remedy.note, f"learning rate now {rate:g}") if note]
+    return dataclasses.replace(remedy, change=change, note=", ".join(notes))
 
 
 def is_set(change: str, settings: Settings) -> bool:
@@ -274,14 +297,29 @@ def _tanh_for_sigmoid(settings: Settings) -> Remedy:
     return Remedy(change, GLOROT)
 
 
+def peak_rate(settings: Settings) -> float:
+    """The greatest learning rate of a run: the last one of a schedule that rises, else the first.
+
+    Args:
+        settings: the run's configuration by dotted path.
+    """
+    return float(settings.get(_path_of_peak(settings)) or 0.0)
+
+
+def _path_of_peak(settings: Settings) -> str:
+    first = settings.get("optimizer.learning_rate") or 0.0
+    last = settings.get("optimizer.end_value") or 0.0
+    return "optimizer.end_value" if last > first else "optimizer.learning_rate"
+
+
 def _smaller_rate(settings: Settings) -> Iterator[Remedy]:
-    rate = settings.get("optimizer.learning_rate") or 0.0
+    rate = peak_rate(settings)
     if rate > 0:
         # A rate that is far above the usual one goes down to it at once.
         smaller = min(rate / SMALLER_RATE, _usual_rate(settings))
         if rate <= SMALLER_RATE * _usual_rate(settings):
             smaller = rate / SMALLER_RATE
-        change = f"optimizer.learning_rate={smaller:.3g}"
+        change = f"{_path_of_peak(settings)}={smaller:.3g}"
         yield Remedy(change, EDGE, note=f"now {rate:g}")
 
 
@@ -352,7 +390,7 @@ def _advise_after_onset(situation: Situation) -> Advice:
 def _after_onset(situation: Situation) -> Iterator[Remedy]:
     """Remedies for updates that spoil a healthy network."""
     settings = situation.settings
-    rate = settings.get("optimizer.learning_rate") or 0.0
+    rate = peak_rate(settings)
     decay = settings.get("optimizer.weight_decay") or 0.0
     steps = situation.finding.first_step or 0
     if rate * decay * steps > DECAYED:
@@ -501,8 +539,21 @@ def _for_network_and_rate(situation: Situation) -> Iterator[Remedy]:
 
 
 def _advise_underflow(situation: Situation) -> Advice:
+    if not keeps_gradient(situation.settings, ""):
+        cause = f"{_network_in_words(situation)} leaves a gradient that the number format loses"
+        return Advice(cause, _network_then_format(situation))
     cause = "The gradient is too small for the number format"
     return Advice(cause, _more_room_for_gradients(situation))
+
+
+def _network_then_format(situation: Situation) -> Iterator[Remedy]:
+    """The network first: a loss scale moves all layers, not one layer relative to another."""
+    if situation.has_skips:
+        kind = situation.settings.get("skip.kind")
+        yield from list(_better_shortcuts(kind, situation))[:2]
+    else:
+        yield from list(_network_changes(situation))[:2]
+    yield from _more_room_for_gradients(situation)
 
 
 def _more_room_for_gradients(situation: Situation) -> Iterator[Remedy]:
@@ -539,15 +590,20 @@ def _advise_collapsed(situation: Situation) -> Advice:
 
 def _advise_not_learning(situation: Situation) -> Advice:
     settings = situation.settings
-    rate = settings.get("optimizer.learning_rate") or 0.0
+    rate = peak_rate(settings)
     if rate == 0:
         remedy = Remedy(f"optimizer.learning_rate={_usual_rate(settings):g}", EDGE)
         return Advice("The learning rate is 0", iter([remedy]))
+    if findings.SATURATED.name in situation.initial_others:
+        cause = "The initial weights are too large, so that the activation is saturated"
+        return Advice(cause, _smaller_inputs_at_start(situation))
     if not keeps_gradient(settings, ""):
         cause = (
             f"{_depth_in_words(situation)} carries too little of the gradient to the first layers"
         )
         return Advice(cause, _network_changes(situation))
+    if rate < TINY_RATE * _usual_rate(settings):
+        return Advice("The updates are too small", _larger_steps(settings))
     evidence = situation.finding.evidence
     chance = evidence["chance_loss"]
     has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
@@ -588,11 +644,15 @@ def _advise_saturated(situation: Situation) -> Advice:
 
 
 def _smaller_inputs(situation: Situation) -> Iterator[Remedy]:
-    settings = situation.settings
     if situation.is_initial:
-        yield from _smaller_weights(situation)
+        yield from _smaller_inputs_at_start(situation)
     else:
-        yield from _smaller_rate(settings)
+        yield from _smaller_rate(situation.settings)
+        yield Remedy("norm=layer", LAYER_NORM)
+
+
+def _smaller_inputs_at_start(situation: Situation) -> Iterator[Remedy]:
+    yield from _smaller_weights(situation)
     yield Remedy("norm=layer", LAYER_NORM)
 
 

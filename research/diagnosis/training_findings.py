@@ -17,6 +17,7 @@ from research.diagnosis.observed import (
     end_rows,
 )
 from research.theory.formats import FORMATS
+from research.theory.update_rules import momentum_edge
 
 LEAST_STEPS = 100  # before a run is said not to learn
 AT_CHANCE = 0.97  # a loss above this share of chance is that of chance
@@ -401,11 +402,10 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         problem = "less than a millionth of their norm"
     else:
         return None
-    text = (
-        f"a step changes the weights of the middle layer by {middle:.2g} of their norm: {problem}."
-    )
+    share = f"{middle:.2g}"
+    text = f"a step changes the weights of the middle layer by {share} of their norm: {problem}"
     if largest == 0:
-        text = "no step changes the weights."
+        text = "no step changes the weights"
     return _make(
         findings.UPDATE_RATIO,
         f"{text}.",
@@ -449,7 +449,7 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
         return None
     step = max(sharpness)
     momentum = ctx.settings.get("optimizer.momentum", 0.0) if kind == "momentum" else 0.0
-    largest = 2 * (1 + momentum) / rate
+    largest = momentum_edge(rate, momentum)
     if abs(sharpness[step] / largest - 1) > EDGE:
         return None
     return _make(

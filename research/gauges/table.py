@@ -634,6 +634,11 @@ class Diagnostic:
         """Whether it is a single number rather than one for each layer."""
         return self.shape == "[]"
 
+    @property
+    def has_layers(self) -> bool:
+        """Whether it is one number for each layer or for each signal."""
+        return self.shape in ("[N]", "[N+1]")
+
 
 def _exponent_gauges() -> Iterator[Diagnostic]:
     """The same gauges of gradients, backward and of parameters, and of activations and weights."""

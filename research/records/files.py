@@ -15,9 +15,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Where the body fails, the temporary file is removed, which frees its space.
 
     Raises:
-        OSError: the file cannot be written; the error names ``path``.
+        OSError: the file cannot be written; the error names ``path``, or the folder that lies in
+            the place of the temporary file.
     """
     temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)  # a killed process left it, or a link, which is not followed
     try:
         yield temporary
         os.replace(temporary, path)
@@ -35,9 +37,11 @@ class ReservedSpace:
     def __init__(self, path: Path):
         """Reserves the space; where that fails, the run fails when it writes its first file."""
         self._path = path
-        with contextlib.suppress(OSError), path.open("wb") as file:
+        self.release()  # a killed process left it, or a link, which is not followed
+        with contextlib.suppress(OSError), path.open("xb") as file:
             file.write(os.urandom(RESERVED_BYTES))  # no file system stores it in less
 
     def release(self) -> None:
-        """Frees the space."""
-        self._path.unlink(missing_ok=True)
+        """Frees the space, unless something else lies in its place."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)

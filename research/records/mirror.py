@@ -6,6 +6,7 @@ while W&B still lacks rows, because a process was killed or a server failed.
 
 import contextlib
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,11 +27,12 @@ from research.records.trackers import (
 )
 from research.records.trackers.background import Unresponsive, call_within
 from research.records.trackers.history import StepJudge, has_ended
-from research.records.trackers.identity import find_run_id
+from research.records.trackers.identity import HASH_LENGTH, WandbId, find_run_id
 from research.records.trackers.registry import make_local_trackers
 from research.records.trackers.wandb import (
     WandbTracker,
     ask_for_upload,
+    check_last_row,
     check_surplus,
     count_rows,
     make_tags,
@@ -45,22 +47,85 @@ TRACKER_SETTINGS = ("dir", "project", "entity", "layers", "every", "finish_timeo
 def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
     """What ``run.json`` says of the W&B run; empty for a run that W&B does not get.
 
-    A record of an earlier version says only in which folder W&B recorded the run.
+    A record of an earlier version says only in which folder W&B recorded the run. What is missing
+    or damaged is what it is for any run.
     """
     mirrored = info.get("mirrored")
     state = mirrored.get(WandbTracker.name) if isinstance(mirrored, dict) else None
-    if isinstance(state, dict) and isinstance(state.get("run"), dict):
-        return state
-    run_id = find_run_id(Path(info.get("wandb") or "").name)
-    if not run_id:
+    folder_id = find_run_id(Path(info.get("wandb") or "").name)
+    if not isinstance(state, dict) and not folder_id:
         return {}
+    state = state if isinstance(state, dict) else {"state": LOCAL}
     identity = {
-        "id": run_id,
+        "id": folder_id or info.get("id"),
         "name": directory.name,
         "group": directory.absolute().parent.name,
         "job_type": "train",
     }
-    return {"state": LOCAL, "run": identity}
+    recorded = state.get("run")
+    if isinstance(recorded, dict):
+        is_valid = all(isinstance(recorded.get(name, ""), str) for name in identity)
+        identity |= recorded if is_valid else {}
+    return state | {"run": identity}
+
+
+def choose_wandb_id(
+    directory: Path,
+    info: JsonObject,
+    *,
+    has_own_data: bool = False,
+) -> WandbId:
+    """The W&B id of a run that starts, or starts again.
+
+    It is the id of the run, which says nothing of the content of files. W&B may have rows of a run
+    of the same id on other data, which are other numbers. So the fingerprint of the data is added
+    where they are the user's own, and where they have changed since an earlier attempt.
+
+    Args:
+        directory: the run directory.
+        info: the first content of the new ``run.json``.
+        has_own_data: whether the data are files of the user.
+    """
+    run_id = info["id"]
+    fingerprint = _fingerprint(info)
+    id_with_data = f"{run_id}-{fingerprint[:HASH_LENGTH]}"
+    earlier = read_info(directory) or {}
+    known = wandb_state(directory, earlier).get("run", {}).get("id")
+    if fingerprint and known:
+        if _fingerprint(earlier) not in ("", fingerprint):
+            return WandbId(id_with_data, replaced=known)
+        return WandbId(known if known in (run_id, id_with_data) else run_id)
+    return WandbId(id_with_data if fingerprint and has_own_data else run_id)
+
+
+def _fingerprint(info: JsonObject) -> str:
+    """The fingerprint of the data of a run; empty where it is not known."""
+    data = info.get("data")
+    return str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
+
+
+def pending_mirrors(
+    directory: Path,
+    info: JsonObject,
+    trackers: Sequence[Tracker],
+) -> JsonObject:
+    """Entries of ``run.json`` of a run that starts, or starts again: no dashboard is complete.
+
+    W&B may have begun a run at an earlier attempt. If it is not switched on any more, it stays
+    listed, so that ``fathom sync`` completes it.
+
+    Args:
+        directory: the run directory.
+        info: the first content of the new ``run.json``.
+        trackers: the dashboards that are switched on.
+    """
+    mirrored = {}
+    known = wandb_state(directory, read_info(directory) or {})
+    if known:
+        run = known["run"] | {"id": choose_wandb_id(directory, info).value}
+        mirrored[WandbTracker.name] = known | {"state": PENDING, "run": run}
+    mirrored |= {tracker.name: tracker.pending for tracker in trackers}
+    return {"mirrored": mirrored} if mirrored else {}
 
 
 def is_pending(directory: Path, info: JsonObject) -> bool:
@@ -105,6 +170,8 @@ def complete_mirror(
         uploaded = ask_for_upload(pending)
         if uploaded and has_ended(info):
             check_surplus(pending, uploaded, num_rows)
+        steps = rows.metrics["step"].tolist() if rows.metrics else []
+        check_last_row(pending, uploaded, steps)
         if uploaded and uploaded.has_ended and uploaded.num_rows >= num_rows:
             _write_state(directory, info, pending | {"state": UPLOADED}, settings)
             return UPLOADED

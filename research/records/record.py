@@ -99,6 +99,7 @@ class RunRecord:
 
         Raises:
             CorruptTable: a table does not hold as many rows as should remain.
+            OSError: ``run.json`` cannot be written.
         """
         self._lock = lock
         self.directory = lock.directory
@@ -110,7 +111,11 @@ class RunRecord:
         self.flush_scale = 1.0
         self._last_flush = time.monotonic()
         self._reserve = ReservedSpace(self.directory / RESERVED_FILE)
-        self.update(status="running")
+        try:
+            self.update(status="running")
+        except OSError:
+            self._reserve.release()
+            raise
 
     def update(self, **changes: Any) -> None:
         """Changes entries of ``run.json``."""

@@ -54,7 +54,7 @@ class Run:
 
     @property
     def is_watched(self) -> bool:
-        """Whether ``research.Monitor`` recorded the run, so that its settings are the user's."""
+        """Whether ``fathom.Monitor`` recorded the run, so that its settings are the user's."""
         return self.info.get("source") == SOURCE_WATCH
 
     @functools.cached_property
@@ -204,13 +204,22 @@ def read_parts(directory: Path, table: str) -> list[Any]:
     if not final_file.exists():
         with contextlib.suppress(FileNotFoundError):
             files = sorted((directory / f"{table}.parts").glob("*.parquet"))
-            parts = [_read_file(file) for file in files]
+            parts = [read_file(file) for file in files]
             if not final_file.exists():  # else the run has just ended and removes its part files
                 return parts
-    return [_read_file(final_file)]
+    return [read_file(final_file)]
 
 
-def _read_file(file: Path) -> Any:
+def read_file(file: Path) -> Any:
+    """The rows of a file as an Arrow table.
+
+    ``pyarrow.parquet.read_table`` of older versions adds columns for the names of its folders,
+    such as ``depth=2``.
+
+    Raises:
+        OSError: it cannot be read.
+        ArrowException: it is damaged.
+    """
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(file).read(use_threads=False)
@@ -234,9 +243,9 @@ def column_to_array(column: Any) -> np.ndarray:
         num_lists = max(math.prod(shape), 1)
         values = values.flatten()
         shape.append(len(values) // num_lists)
-    dtype = values.type.to_pandas_dtype()
-    array = np.full((len(column), *shape[1:]), np.nan, dtype)
-    array[rows] = column_to_array(values).reshape(shape)
+    numbers = column_to_array(values)
+    array = np.full((len(column), *shape[1:]), np.nan, numbers.dtype)
+    array[rows] = numbers.reshape(shape)
     return array
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.records.files import replacing
-from research.records.runs import Columns, column_to_array
+from research.records.runs import Columns, column_to_array, read_file
 
 
 class CorruptTable(ValueError):
@@ -109,7 +109,7 @@ class TableWriter:
         parts = []
         for file in sorted(self._parts_dir.glob("*.parquet")):
             try:
-                parts.append(pq.read_table(file))
+                parts.append(read_file(file))
             except (OSError, pa.ArrowException) as error:
                 raise CorruptTable(f"{file} cannot be read") from error
         return parts

@@ -284,6 +284,26 @@ def group_runs(runs: Sequence[Run], paths: Sequence[str]) -> list[Group]:
     return groups
 
 
+def without_unmeasured(
+    runs: Sequence[Run],
+    paths: Sequence[str],
+    quantity: Quantity,
+) -> list[Run]:
+    """The runs without those whose whole group ended well and has no value of a quantity.
+
+    Args:
+        runs: the runs.
+        paths: the settings in which the runs of a group agree.
+        quantity: what would be averaged.
+    """
+    reasons: dict[tuple[Any, ...], set[str]] = {}
+    for run in runs:
+        values = values_of(run, paths)
+        reason = reason_to_leave_out(run, quantity)
+        reasons.setdefault(values, set()).add(reason)
+    return [run for run in runs if reasons[values_of(run, paths)] != {NO_VALUE}]
+
+
 def _make_group(settings: Mapping[str, Any], runs: Sequence[Run]) -> Group:
     by_seed: dict[Any, Run] = {}
     duplicates = 0

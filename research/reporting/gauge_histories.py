@@ -8,6 +8,7 @@ import numpy as np
 from research.config.suggestions import format_suggestion
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES
 from research.records.runs import Columns, Run
+from research.reporting.quantities import inspected
 
 
 def find_gauge(name: str, runs: Sequence[Run]) -> str:
@@ -50,6 +51,20 @@ def recorded_gauges(runs: Sequence[Run]) -> list[str]:
                 if values.ndim == 2 and _has_layers(name, run, values):
                     names[name] = None
     return list(names)
+
+
+def inspected_gauge(runs: Sequence[Run]) -> str:
+    """What half of the runs or more were asked to inspect in each layer, at several steps.
+
+    It is empty where there is no such gauge; of several it is the first one of the table.
+    """
+    for diagnostic in inspected(runs):
+        if not diagnostic.has_layers:
+            continue
+        counts = [len(read_gauge(run, diagnostic.name).steps) for run in runs]
+        if 2 * sum(count > 1 for count in counts) >= len(runs):
+            return diagnostic.name
+    return ""
 
 
 def _has_layers(

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from research.config.suggestions import format_suggestion
-from research.gauges.table import DIAGNOSTICS, GAUGES
+from research.gauges.table import DIAGNOSTICS, GAUGES, Diagnostic
 from research.gauges.table import METRICS as DECLARED_METRICS
 from research.records.runs import Columns, Run
 
 CROSS_ENTROPY = "cross_entropy"
 NATS = "nats"
+LEAST_VALUES = 3  # of a number that is followed over steps
+ERROR_BOUND = "_bound"  # the end of the name of a bound of an error
 
 
 class Better(enum.Enum):
@@ -37,6 +39,7 @@ class Quantity:
         unit: empty for shares and ratios.
         is_initial: whether it is known at the first step, so that a run that diverged later has it.
         is_factor: whether it is averaged as a logarithm, as factors from layer to layer are.
+        meaning: a sentence below a figure; empty where the label says it all.
     """
 
     name: str
@@ -46,12 +49,22 @@ class Quantity:
     unit: str = ""
     is_initial: bool = False
     is_factor: bool = False
+    meaning: str = ""
 
     def value(self, run: Run) -> float | None:
         """Its value for one run; None where that is missing or not finite."""
         value = self.read(run)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return float(value) if is_number and math.isfinite(value) else None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest value that it can have."""
+        if self.better is Better.HIGHER:
+            return 0.0, 1.0  # an accuracy
+        if self.better is Better.LOWER or self.is_factor:
+            return 0.0, math.inf
+        return -math.inf, math.inf
 
     def heading(self, runs: Iterable[Run]) -> str:
         """Its label with its unit."""
@@ -209,6 +222,14 @@ def _last_value(name: str) -> Callable[[Run], Any]:
     return read
 
 
+def _num_values(run: Run, name: str) -> int:
+    """At how many steps a run recorded a number."""
+    for columns in tables_of(run):
+        if name in columns:
+            return int(np.isfinite(columns[name]).sum())
+    return 0
+
+
 def tables_of(run: Run) -> list[Columns]:
     """The metrics and the inspections of a run; those that are recorded."""
     tables = []
@@ -221,23 +242,116 @@ def tables_of(run: Run) -> list[Columns]:
 
 
 def has_several_steps(run: Run) -> bool:
-    """Whether a run was trained for more than the step that its first gradient takes."""
+    """Whether a run was trained for more than the step that its first gradient takes.
+
+    A run that diverged at its first step counts if it was meant to be.
+    """
     steps = run.info.get("steps") or 0
-    return steps > 1
+    planned = run.config.get("train.steps") or 0
+    was_cut_off = run.status == "diverged" and planned > 1
+    return steps > 1 or was_cut_off
 
 
 def usual_quantity(runs: Sequence[Run]) -> Quantity:
     """The number that most people ask for: the accuracy, else the loss, of runs that trained.
 
-    Of runs of a single step it is the factor per layer at initialisation.
+    Of runs of a single step it is the factor per layer at initialisation, else what they were asked
+    to inspect, else the loss: their accuracy is that of chance, whatever they are.
     """
     num_trained = sum(map(has_several_steps, runs))
-    candidates = ["eval_accuracy", "train_accuracy", "eval_loss", "train_loss"]
-    if 2 * num_trained < len(runs):
-        candidates.insert(0, INITIAL_FACTOR.name)
-    for name in candidates:
-        quantity = BY_NAME[name]
+    is_trained = 2 * num_trained >= len(runs)
+    candidates = _of_trained() if is_trained else _of_untrained(runs)
+    for quantity in candidates:
         values = [quantity.value(run) for run in runs]
         if sum(value is not None for value in values) * 2 > len(runs):
             return quantity
     return BY_NAME["train_loss"]
+
+
+def _of_trained() -> Iterable[Quantity]:
+    for name in ("eval_accuracy", "train_accuracy", "eval_loss", "train_loss"):
+        yield BY_NAME[name]
+
+
+def _of_untrained(runs: Sequence[Run]) -> Iterable[Quantity]:
+    yield INITIAL_FACTOR
+    yield from inspected_numbers(runs)
+    yield from _inspected_first_layers(runs)
+    yield BY_NAME["train_loss"]
+    yield BY_NAME["eval_loss"]
+
+
+def inspected_numbers(runs: Iterable[Run]) -> list[Quantity]:
+    """The numbers that some run was asked to inspect, without the bounds of their errors."""
+    quantities = []
+    for diagnostic in inspected(runs):
+        name = diagnostic.name
+        if diagnostic.is_number and not name.endswith(ERROR_BOUND):
+            quantities.append(_of_diagnostic(diagnostic, "", _last_value(name)))
+    return quantities
+
+
+def numbers_over_steps(runs: Sequence[Run]) -> list[Quantity]:
+    """The numbers that at least half of the runs inspected at several steps, as trackers get them.
+
+    Numbers that say more of these, such as the bounds of their errors, are not among them.
+    """
+    tracked = [diagnostic.name for diagnostic in DIAGNOSTICS if diagnostic.tracked]
+    followed = []
+    for quantity in inspected_numbers(runs):
+        counts = [_num_values(run, quantity.name) for run in runs]
+        num_followed = sum(count >= LEAST_VALUES for count in counts)
+        if quantity.name in tracked and 2 * num_followed >= len(runs):
+            followed.append(quantity)
+    return followed
+
+
+def _inspected_first_layers(runs: Iterable[Run]) -> list[Quantity]:
+    """What some run was asked to inspect in each layer: its value in the first one."""
+    quantities = []
+    for diagnostic in inspected(runs):
+        name = diagnostic.name
+        if diagnostic.has_layers:
+            quantities.append(_of_diagnostic(diagnostic, ", first layer", _in_first_layer(name)))
+    return quantities
+
+
+def _of_diagnostic(
+    diagnostic: Diagnostic,
+    place: str,
+    read: Callable[[Run], Any],
+) -> Quantity:
+    """A number that was inspected; an error is the better the smaller it is."""
+    name = diagnostic.name
+    return Quantity(
+        name,
+        f"{label_of(name)}{place}",
+        read,
+        Better.LOWER if name.endswith("error") else Better.NEITHER,
+        meaning=meaning_of(diagnostic),
+    )
+
+
+def meaning_of(diagnostic: Diagnostic) -> str:
+    """What a diagnostic is, as a part of a sentence."""
+    words = diagnostic.meaning.removesuffix(".")
+    return words[0].lower() + words[1:]
+
+
+def inspected(runs: Iterable[Run]) -> list[Diagnostic]:
+    """What some run was asked to inspect by ``measure.inspect``, in the order of the table."""
+    asked = set()
+    for run in runs:
+        asked |= set(run.config.get("measure.inspect") or [])
+    return [diagnostic for diagnostic in DIAGNOSTICS if diagnostic.inspection in asked]
+
+
+def _in_first_layer(name: str) -> Callable[[Run], Any]:
+    def read(run: Run) -> Any:
+        for columns in tables_of(run):
+            values = columns.get(name, np.zeros(0))
+            if values.ndim == 2 and values.size:
+                return float(values[-1, 0])
+        return None
+
+    return read

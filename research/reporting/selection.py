@@ -100,12 +100,26 @@ def _runs_by_path(words: Sequence[str], root: Path) -> list[Run]:
         is_condition = word == LAST or FILTER.fullmatch(word)
         if not is_condition:
             parts.append(word)
-    return [run for run in runs if _has_parts(run, parts)]
+    for part in parts:
+        has_part = _make_path_matcher(part, runs)
+        runs = [run for run in runs if has_part(run)]
+    return runs
 
 
-def _has_parts(run: Run, parts: Sequence[str]) -> bool:
-    path = _path_without_setting_names(run)
-    return all(part in path for part in parts)
+def _make_path_matcher(part: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
+    """The function that tells whether a word stands in the path of a run.
+
+    Where it is the name of a folder, such as that of a sweep, it stands for that folder alone, and
+    not for others whose names it is a part of.
+    """
+
+    def is_below(run: Run) -> bool:
+        return part in run.directory.parts
+
+    def has_part(run: Run) -> bool:
+        return part in _path_without_setting_names(run)
+
+    return is_below if any(map(is_below, runs)) else has_part
 
 
 def match_runs(
@@ -221,7 +235,7 @@ def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     """
     parts = FILTER.fullmatch(word)
     if not parts:
-        return lambda run: word in _path_without_setting_names(run)
+        return _make_path_matcher(word, runs)
     path, comparison, value = parts.groups()
     comparison = "=" if comparison == "==" else comparison
     if comparison == "=" and value.startswith(("<", ">")):

@@ -211,7 +211,7 @@ def _verdict_cell(info: Mapping[str, Any]) -> Text:
 
 
 def layer_names(info: Mapping[str, Any]) -> list[str]:
-    """The names of the signals of a run that ``research.Monitor`` recorded; empty for others.
+    """The names of the signals of a run that ``fathom.Monitor`` recorded; empty for others.
 
     Args:
         info: ``run.json``.

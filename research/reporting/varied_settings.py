@@ -20,6 +20,7 @@ FIXED = ("data.name", "activation.kind", "model.depth")
 LENGTHS = ("train.steps", "train.epochs")
 MAX_WRITTEN = 4  # further settings that a figure names
 # The last words of several settings, which need their group to be understood.
+NAMES = (".kind", ".name")  # a group's first setting, on which its others depend
 AMBIGUOUS = ("kind", "level", "every")
 SYMBOLS = {"init.sigma_w": "σ_w", "init.sigma_b": "σ_b"}
 MAX_DIGITS = 6  # of a number; longer ones are rounded
@@ -123,12 +124,16 @@ def _all_paths(runs: Sequence[Run]) -> set[str]:
     return paths
 
 
-def varied_settings(runs: Sequence[Run]) -> list[str]:
+def varied_settings(runs: Sequence[Run], *, has_determined: bool = False) -> list[str]:
     """The settings by which runs are told apart, but for the seed: the most telling ones first.
 
     A setting that follows from those before it, such as the momentum of an optimizer, is left out.
     Balanced settings, of which each value has a fair share of the runs, come before others; names
     of options before numbers; few values before many.
+
+    Args:
+        runs: the runs.
+        has_determined: whether settings that follow from others are among them.
     """
     candidates = []
     for path in differing_settings(runs):
@@ -144,11 +149,14 @@ def varied_settings(runs: Sequence[Run]) -> list[str]:
             not is_balanced(runs, path),
             is_numeric(runs, path),
             len(distinct_values(runs, path)),
+            not path.endswith(NAMES),
             rank,
             path,
         )
 
     candidates.sort(key=priority)
+    if has_determined:
+        return candidates
     return independent_settings(runs, candidates)
 
 
@@ -249,11 +257,19 @@ def fixed_in_words(runs: Sequence[Run]) -> str:
         values = distinct_values(runs, path)
         if len(values) == 1 and values[0] is not None:
             parts.append(named_value(path, values[0]))
-    lengths = {run.info.get("steps") for run in runs if run.status == "done"} - {None}
-    if len(lengths) == 1:
-        (steps,) = lengths
-        parts.append("1 step" if steps == 1 else f"{steps} steps")
+    length = length_in_words(runs)
+    if length:
+        parts.append(length)
     return ", ".join(parts)
+
+
+def length_in_words(runs: Iterable[Run]) -> str:
+    """``300 steps`` if all runs that ended well have as many; else empty."""
+    lengths = {run.info.get("steps") for run in runs if run.status == "done"} - {None}
+    if len(lengths) != 1:
+        return ""
+    (steps,) = lengths
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def _written_for_all(runs: Sequence[Run]) -> list[str]:

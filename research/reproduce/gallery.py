@@ -25,6 +25,14 @@ is trained. `fathom reproduce NAME` repeats all of it. `python -m research.repro
 this page from the pages of the experiments.
 """
 
+REFUTED_HEAD = """## Claims that do not hold
+
+A claim that fails stays, with its number; thresholds are not moved after the runs. The reasons are
+those of the experiments' pages.
+"""
+
+REASON = "What does not hold"  # the heading of a paragraph
+
 COURSE_HEAD = """# A course in an afternoon
 
 What a first course on deep learning teaches, each idea with one picture, claims that a sceptic can
@@ -36,9 +44,12 @@ to look at in the figure; its page has the claims as measured, the theory and a 
 def make_gallery(root: Path) -> str:
     """The text of the gallery of the experiments below ``root``.
 
-    A table says how many claims of each experiment hold. Each question follows with its figure.
+    A table says how many claims of each experiment hold, and another one has those that do not,
+    with the reasons. Each question follows with its figure.
     """
     overview = ["| experiment | question | claims that hold |", "|---|---|---|"]
+    refuted = ["| experiment | claim | expected | measured |", "|---|---|---|---|"]
+    reasons = []
     entries = []
     for page in sorted(root.glob("*/README.md")):
         folder = page.parent
@@ -48,8 +59,14 @@ def make_gallery(root: Path) -> str:
         question = _find_question(text)
         link = f"[`{folder.name}`]({folder.name}/README.md)"
         overview.append(f"| {link} | {question} | {_count_held_claims(text)} |")
+        for cells in _find_refuted_claims(text):
+            refuted.append(f"| {link} | {cells} |")
+        reason = _find_paragraph(text, REASON)
+        if reason:
+            reasons.append(f"- {link}: {reason}")
         entries += _entry(folder.name, text)
-    return "\n".join([HEAD, *overview, "", *entries])
+    parts = [HEAD, *overview, "", REFUTED_HEAD, *refuted, "", *reasons, "", *entries]
+    return "\n".join(parts)
 
 
 def _entry(name: str, text: str) -> list[str]:
@@ -130,8 +147,15 @@ def _find_paragraph(text: str, heading: str) -> str:
 
 
 def _count_held_claims(text: str) -> str:
-    verdicts = re.findall(r"^\|.*\| (yes|NO) \|$", text, re.M)
+    """How many claims of a page hold; those of its larger configuration do not count."""
+    main_text, _, _ = text.partition("**Larger.**")
+    verdicts = re.findall(r"^\|.*\| (yes|NO) \|$", main_text, re.M)
     return f"{verdicts.count('yes')} of {len(verdicts)}"
+
+
+def _find_refuted_claims(text: str) -> list[str]:
+    """Claim, expected and measured of each claim of a page that does not hold, as cells."""
+    return re.findall(r"^\| ([^|]* \| [^|]* \| [^|]*) \|.* NO \|$", text, re.M)
 
 
 def set_duration(page: str, duration: Duration) -> str:

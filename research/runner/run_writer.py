@@ -1,7 +1,6 @@
 """Writes one run: its rows go to its record and its trackers, and the run is judged at its end."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from research.gauges.table import (
     trim_profile,
 )
 from research.parallel.processes import is_primary
+from research.records.mirror import choose_wandb_id, pending_mirrors
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
 from research.records.table_writer import CorruptTable
@@ -95,14 +95,17 @@ class RunWriter:
         info["group_size"] = group_size
         trackers: list[Tracker] = []
         if is_primary():
+            own_files = getattr(self.config.data, "path", None)
+            wandb_id = choose_wandb_id(run_spec.directory, info, has_own_data=bool(own_files))
             trackers = make_trackers(
                 run_spec.directory,
                 run_spec.identity,
                 to_dict(self.config),
+                wandb_id=wandb_id,
                 reports=reports,
                 judge=judge_steps,
             )
-            info |= _pending_mirrors(trackers)
+            info |= pending_mirrors(run_spec.directory, info, trackers)
             opened = open_run(run_spec, setup, info)
         else:
             opened = OpenedRun(NullRecord(info))
@@ -420,13 +423,6 @@ class RunWriter:
         """The verdict as JSON; None for a run that measured nothing and did not diverge."""
         verdict = self._judge.judge(self.diverged)
         return verdict.as_dict() if verdict else None
-
-
-def _pending_mirrors(trackers: Sequence[Tracker]) -> dict[str, Any]:
-    """The entry of ``run.json`` that says what the trackers have not completed yet."""
-    if not trackers:
-        return {}
-    return {"mirrored": {tracker.name: tracker.pending for tracker in trackers}}
 
 
 def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:

@@ -96,3 +96,17 @@ def adam_edge(learning_rate: float, beta1: float) -> float:
         Cohen et al., Adaptive gradient methods at the edge of stability, 2022, eq. 2.
     """
     return (2 + 2 * beta1) / ((1 - beta1) * learning_rate)
+
+
+def momentum_edge(learning_rate: float, momentum: float = 0.0) -> float:
+    """The greatest eigenvalue of the Hessian at which descent is stable: 2(1 + β)/γ.
+
+    Args:
+        learning_rate: γ.
+        momentum: β of the heavy ball; 0 for gradient descent.
+
+    References:
+        Polyak, Some methods of speeding up the convergence of iteration methods, 1964. Cohen et
+        al., Gradient descent on neural networks typically occurs at the edge of stability, 2021.
+    """
+    return 2 * (1 + momentum) / learning_rate

@@ -15,7 +15,7 @@ from research.watching.selection import parent_of
 SHARED = "its parameters are shared with {owner}"
 SHARED_IN_LOOP = "its parameters are shared by all iterations"
 COMPUTED = "its parameters are computed from others"
-UNKNOWN = "its parameters are unknown: pass them to research.tap as params="
+UNKNOWN = "its parameters are unknown: pass them to fathom.tap as params="
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def _note(site: Site, section: Section) -> str:
         lengths = " × ".join(map(str, summed))
         note = f"measured over all {lengths} iterations of a loop"
         if site.kind == TAP:
-            note += "; per_iteration=True in research.tap measures each"
+            note += "; per_iteration=True in fathom.tap measures each"
         notes.append(note)
     return "; ".join(notes)
 

@@ -125,15 +125,15 @@ def tap(
     *,
     per_iteration: bool = False,
 ) -> Array:
-    """Names an array of a plain JAX function, so that ``research.watch`` measures it.
+    """Names an array of a plain JAX function, so that ``fathom.watch`` measures it.
 
     It is the identity. It works under ``jit``, ``scan``, ``vmap``, ``checkpoint`` and
     ``shard_map``, and costs nothing where nothing is measured.
 
-    >>> import jax, jax.numpy as jnp, research
+    >>> import jax, jax.numpy as jnp, fathom
     >>> def loss(params, x):
     ...     for n, w in enumerate(params):
-    ...         x = research.tap(jnp.tanh(x @ w), f"layer/{n}", params=w)
+    ...         x = fathom.tap(jnp.tanh(x @ w), f"layer/{n}", params=w)
     ...     return jnp.mean(x**2)
 
     Args:

@@ -1,7 +1,9 @@
-"""``research.Monitor``: records somebody's training loop as Fathom records its own runs."""
+"""``fathom.Monitor``: records somebody's training loop as Fathom records its own runs."""
 
 import atexit
+import contextlib
 import math
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ from research.diagnosis.observed import Observed
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
+from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord
 from research.records.rows import RecordedRows, read_rows, select_rows
 from research.records.run_info import read_run_info
@@ -39,6 +42,7 @@ from research.watching.watch import Watch
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
+FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
     metric.name
@@ -64,10 +68,11 @@ class Monitor:
 
     ``fathom runs``, ``fathom show`` and Weights & Biases work on the directory. Numbers are fetched
     from the device one step late, so that logging never waits for the step that was just started.
+    Two seconds after a step was logged it is on the disk; a process that is killed loses no more.
     On several hosts only process 0 writes.
 
-    >>> import research
-    >>> with research.Monitor("outputs/mine/first", research.watch(), every=10) as monitor:
+    >>> import fathom
+    >>> with fathom.Monitor("outputs/mine/first", fathom.watch(), every=10) as monitor:
     ...     for step in range(100):
     ...         # params, loss, gauges = train_step(params, batch, measure=monitor.due(step))
     ...         # monitor.log(step, gauges, loss=loss)
@@ -125,6 +130,9 @@ class Monitor:
         self._created_at = time.monotonic()
         self._started_at: float | None = None
         self._is_closed = False
+        self._mutex = threading.RLock()  # held while rows are written, on either thread
+        self._ended = threading.Event()
+        self._fault: Exception | None = None  # what went wrong on the thread that flushes
         self._earlier: RecordedRows | None = None
         self._record: RunRecord | None = None
         self._lock: Lock | None = None
@@ -166,8 +174,7 @@ class Monitor:
         if not is_primary():
             return []
         trackers = make_trackers(self.directory, self._info["id"], self._config)
-        if trackers:
-            self._info["mirrored"] = {tracker.name: tracker.pending for tracker in trackers}
+        self._info |= pending_mirrors(self.directory, self._info, trackers)
         return trackers
 
     def __enter__(self) -> "Monitor":
@@ -214,14 +221,11 @@ class Monitor:
             raise ValueError(
                 f"gauges must be what Watch.value_and_grad returned, got a {type(gauges).__name__}"
             )
-        if self._record is None:
-            self._start(step)
-        self._last_step = step
-        entry = _Entry(step, gauges, _rename(scalars))
-        waiting = self._pending
-        self._pending = entry
-        if waiting is not None:
-            self._write(waiting)
+        with self._mutex:
+            if self._record is None:
+                self._start(step)
+            self._last_step = step
+            self._write_pending(_Entry(step, gauges, _rename(scalars)))
 
     def _start(self, step: int) -> None:
         """Opens the record at the first step, after the rows of an earlier attempt."""
@@ -236,6 +240,8 @@ class Monitor:
         else:
             self._resume_record(self._lock, earlier, step)
             self._earlier = None
+        if self._lock is not None:
+            threading.Thread(target=self._flush_regularly, name="fathom-flush", daemon=True).start()
 
     def _resume_record(
         self,
@@ -267,6 +273,36 @@ class Monitor:
             self._steps += profiles["step"].tolist()
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
         self._trackers.log(metrics, profiles, {})
+
+    def _flush_regularly(self) -> None:
+        """Brings to the disk what was logged before a pause, such as an evaluation.
+
+        What goes wrong is raised by the next call on the user's thread.
+        """
+        while not self._ended.wait(FLUSH_SECONDS):
+            with self._mutex:
+                if self._is_closed or self._fault:
+                    return
+                try:
+                    self._write_pending()
+                except Exception as fault:
+                    self._fault = fault
+                assert self._record is not None
+                with contextlib.suppress(OSError):  # the rows stay in memory
+                    self._record.flush()
+
+    def _write_pending(self, following: _Entry | None = None) -> None:
+        """Writes the last step that was logged, unless it is written already.
+
+        Args:
+            following: the step that is logged now, which waits from here on.
+        """
+        if self._fault is not None:
+            raise self._fault
+        waiting = self._pending
+        self._pending = following
+        if waiting is not None:
+            self._write(waiting)
 
     def _write(self, entry: _Entry) -> None:
         """Fetches and records what was logged for a step."""
@@ -324,10 +360,11 @@ class Monitor:
 
         None where nothing was measured.
         """
-        waiting = self._pending
-        if waiting is not None:
-            self._pending = None
-            self._write(waiting)
+        with self._mutex:
+            self._write_pending()
+            return self._judge()
+
+    def _judge(self) -> StackVerdicts | None:
         if self._table is None and not self._signal_grads:
             return None
         num_signals = len(self._signal_grads[0]) if self._signal_grads else 0
@@ -374,9 +411,11 @@ class Monitor:
         self._close("interrupted")
 
     def _close(self, status: str, error: BaseException | None = None) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
+        with self._mutex:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._ended.set()
         atexit.unregister(self._close_at_exit)
         if self._earlier is not None and self._lock is not None:
             self._lock.release()  # no step was logged: the earlier record stays as it is

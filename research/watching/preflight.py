@@ -1,4 +1,4 @@
-"""``research.preflight``: whether anybody's JAX model will train, before it does."""
+"""``fathom.preflight``: whether anybody's JAX model will train, before it does."""
 
 import contextlib
 import functools
@@ -57,7 +57,7 @@ def preflight(
         chance_loss: the loss of the best constant prediction, such as ln 10 for ten classes; None:
             the loss of the first batch stands for it.
         epsilon: what Adam and its kin add to their denominator, to say which layers are below it.
-        select: which layers are measured, as for ``research.watch``. Where none is found, what is
+        select: which layers are measured, as for ``fathom.watch``. Where none is found, what is
             said of layers is left out.
 
     Returns:
@@ -68,11 +68,11 @@ def preflight(
         ValueError: the batch has fewer than two examples, or a number of steps is wrong.
 
     Example:
-        >>> import jax, jax.numpy as jnp, optax, research
+        >>> import jax, jax.numpy as jnp, optax, fathom
         >>> def loss(params, batch):
         ...     return jnp.mean((jnp.tanh(batch @ params["in"]) @ params["out"] - 1) ** 2)
         >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 1))}
-        >>> expected = research.preflight(loss, params, jnp.eye(4, 3), optax.sgd(0.1))
+        >>> expected = fathom.preflight(loss, params, jnp.eye(4, 3), optax.sgd(0.1))
         >>> 0 < expected.probability < 1
         True
     """

@@ -67,8 +67,8 @@ def choose(
     if not sites:
         raise NothingToMeasure(
             "no layer was found: the loss calls no module of Flax, Equinox or Haiku and no "
-            "research.tap. Pass the NNX or Equinox model as the argument that is differentiated, "
-            'or name arrays with research.tap(h, "name")'
+            "fathom.tap. Pass the NNX or Equinox model as the argument that is differentiated, "
+            'or name arrays with fathom.tap(h, "name")'
         )
     sizes = {id(site): count_parameters(site, leaves) for site in sites}
     if depth is not None:

@@ -1,4 +1,4 @@
-"""``research.watch``: ``jax.value_and_grad`` that also measures every layer."""
+"""``fathom.watch``: ``jax.value_and_grad`` that also measures every layer."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from research.watching.selection import AUTO, Select
 
 @dataclass(frozen=True)
 class Watch:
-    """Which layers are measured. Made by ``research.watch``.
+    """Which layers are measured. Made by ``fathom.watch``.
 
     Attributes:
         select: which layers.
@@ -172,13 +172,13 @@ class Watch:
 def watch(select: Select = AUTO, depth: int | None = None) -> Watch:
     """Measures the layers of anybody's JAX model, in anybody's training loop.
 
-    >>> import jax, jax.numpy as jnp, research
+    >>> import jax, jax.numpy as jnp, fathom
     >>> def loss(params, x):
     ...     for n, w in enumerate(params):
-    ...         x = research.tap(jnp.tanh(x @ w), f"layer/{n}", params=w)
+    ...         x = fathom.tap(jnp.tanh(x @ w), f"layer/{n}", params=w)
     ...     return jnp.mean(x**2)
     >>> params = [jnp.eye(3)] * 4
-    >>> watch = research.watch()
+    >>> watch = fathom.watch()
     >>> value, grads, gauges = jax.jit(watch.value_and_grad(loss))(params, jnp.ones((2, 3)))
     >>> gauges["grad_norm"].shape
     (4,)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from research.benchmark import watching
+from research.benchmark.device_rows import QUICK
 from research.benchmark.diagnostics import network_of
 from research.benchmark.rows import ROWS
 from research.benchmark.steps import MatrixProducts, StepTimer, compose_config
@@ -128,7 +129,7 @@ def test_pytorch_trains_as_fathom_does(style, network):
 
 @pytest.mark.slow
 def test_the_own_step_that_measures_trains_as_the_one_that_does_not():
-    case = watching.Case(watching.Network(watching.FeedForward, depth=2, width=8), (4,))
+    case = QUICK.watched_mlp
     measured = watching.OwnStep(case, measure=True)
     plain = watching.OwnStep(case, measure=False)
 

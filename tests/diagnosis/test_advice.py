@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from research.diagnosis import findings
-from research.diagnosis.advice import MOST_REMEDIES, RULES
-from research.diagnosis.findings import KINDS
+from research.diagnosis.advice import MOST_REMEDIES, RULES, Situation, advise
+from research.diagnosis.findings import KINDS, Finding, Severity
 from research.diagnosis.observed import Observed
 
 from .profiles import DEPTH, EXPLODING, HEALTHY, SILENT, VANISHING, judge_rows, repeat, settings
@@ -44,6 +44,18 @@ def first_remedy(rows, diverged=None, observed=None, **changes):
             LATE,
             {"optimizer__weight_decay": 100.0},
             "optimizer.weight_decay=0",
+        ),
+        # No network learns at a rate of 1e-10.
+        (
+            [EXPLODING],
+            {"init__gain": 1.5, "optimizer__learning_rate": 1e-10},
+            "skip=inv_sqrt_depth optimizer.learning_rate=0.01",
+        ),
+        # The rate rises until the end.
+        (
+            LATE,
+            {"optimizer__schedule": "linear", "optimizer__end_value": 5.0},
+            "optimizer.end_value=0.01",
         ),
     ],
 )
@@ -109,12 +121,45 @@ FORGOTTEN = np.concatenate([np.linspace(CHANCE, 1.9, 100), AT_CHANCE])
         (AT_CHANCE, {}, "optimizer=adam optimizer.learning_rate=0.001"),
         (AT_CHANCE, {"init__kind": "lecun"}, "skip=inv_sqrt_depth"),
         (JUMPED, {}, "optimizer.learning_rate=0.001"),
+        # The first loss is large, but updates of this size have not made it so.
+        (JUMPED, {"optimizer__learning_rate": 1e-7}, "optimizer.learning_rate=0.01"),
         (FORGOTTEN, {}, "optimizer.learning_rate=0.001"),
     ],
 )
 def test_the_first_remedy_of_a_run_that_does_not_learn(losses, changes, change):
     rows = repeat(HEALTHY, 20)
     assert first_remedy(rows, observed=observe(losses), **changes) == change
+
+
+@pytest.mark.parametrize(
+    ("changes", "change"),
+    [
+        ({}, "precision.loss_scaling=dynamic"),
+        # A loss scale does not help layers whose gradient the network removes.
+        ({"init__gain": 0.6}, "skip=inv_sqrt_depth"),
+        (
+            {"skip__kind": "scaled", "skip__shortcut_scale": 0.3, "skip__branch_scale": 0.2},
+            "skip.shortcut_scale=1",
+        ),
+    ],
+)
+def test_a_network_that_removes_the_gradient_is_changed_before_the_number_format(changes, change):
+    found = Finding(findings.UNDERFLOW, Severity.severe, "", first_step=0)
+    run = settings(precision__kind="mixed_float16", model__depth=20, **changes)
+
+    advised = advise(Situation(found, run))
+
+    assert advised.remedies[0].change == change
+
+
+def test_weights_that_saturate_the_first_step_are_made_smaller_before_anything_else():
+    evidence = {"chance_loss": CHANCE, "lowest_loss": 17.0, "highest_loss": 18.0}
+    found = Finding(findings.NOT_LEARNING, Severity.severe, "", first_step=0, evidence=evidence)
+    run = settings(activation__kind="tanh", init__gain=10.0, model__depth=3)
+
+    advised = advise(Situation(found, run, initial_others=["saturated"]))
+
+    assert advised.remedies[0].change == "init.gain=1"
 
 
 def test_rules_are_about_kinds_that_exist():

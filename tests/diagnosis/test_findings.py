@@ -112,15 +112,21 @@ WEIRD = [
 ]
 
 
-def find(observed, **changes):
+def find_all(observed, **changes):
     observed = Observed(**{"chance_loss": LN_10} | observed)
-    ctx = RunContext(observed, settings(**changes))
-    return [finding.kind.name for finding in find_training_findings(ctx)]
+    return find_training_findings(RunContext(observed, settings(**changes)))
+
+
+def find(observed, **changes):
+    return [finding.kind.name for finding in find_all(observed, **changes)]
 
 
 @pytest.mark.parametrize(("kind", "observed", "changes"), WEIRD)
-def test_each_detector_finds_its_kind_alone(kind, observed, changes):
-    assert find(observed, **changes) == [kind]
+def test_each_detector_finds_its_kind_alone_and_says_it_in_sentences(kind, observed, changes):
+    (finding,) = find_all(observed, **changes)
+    assert finding.kind.name == kind
+    assert finding.text.endswith(".")
+    assert not finding.text.endswith("..")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import wandb
 
+from research.records.mirror import choose_wandb_id, wandb_state
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import Run
+from research.records.trackers.identity import WandbId
 from research.records.trackers.server import ServerUnavailable, Uploaded, ask_for_run
 from research.records.trackers.service import service_pids, stop_service
 from research.records.trackers.wandb import WandbTracker
@@ -112,6 +114,86 @@ def test_more_rows_than_the_run_has_are_one_line_and_not_an_upload(fathom, recor
     )
     assert recorded.state == state
     assert server.runs == {}
+
+
+def test_rows_of_other_steps_are_one_line_and_nothing_is_sent_after_them(fathom, recorded, server):
+    """As after a loop that went back and then recorded other steps than before."""
+    fathom("sync")
+    del server.rows[recorded.id][10:]
+    server.rows[recorded.id][9] = {"train/step": 19}
+    server.ended.clear()
+    recorded.change(state="local")
+
+    code, out, err = fathom("sync")
+
+    assert (code, err) == (1, "")
+    assert out == (
+        f"[1/1] outputs/first/{recorded.directory.name}: not uploaded, row 10 of "
+        f"fathom/{recorded.id} in W&B is step 19, and that of the run is step 9: "
+        "delete that run in W&B, and sync again\n"
+    )
+    assert len(server.rows[recorded.id]) == 10
+    assert recorded.state == "local"
+
+
+def test_a_run_whose_data_have_changed_is_another_one_in_wandb(
+    fathom, small, recorded, offline_run, workplace
+):
+    """The server may have rows of the attempt on the old data."""
+    info = recorded.info
+    fingerprint = info["data"]["fingerprint"]
+    recorded.change(status="interrupted", data=info["data"] | {"fingerprint": "other"})
+
+    for status in ("interrupted", "done"):  # from then on the data stay as they are
+        assert fathom("train", *small, "name=first").code == 0
+        wandb_id = recorded.info["mirrored"]["wandb"]["run"]["id"]
+        assert wandb_id == f"{recorded.id}-{fingerprint[:8]}"
+        folders = list(workplace.glob("outputs/wandb/offline-run-*"))
+        assert [folder.name.split("-", 3)[3] for folder in folders] == [wandb_id]
+        recorded.change(status=status)
+    assert recorded.info["id"] == recorded.id
+
+    assert fathom("rm", "--yes", str(recorded.directory)).code == 0
+    assert not list(workplace.glob("outputs/wandb/offline-run-*"))
+
+
+def test_the_id_in_wandb_says_on_which_files_of_the_user_a_run_is_trained(tmp_path):
+    info = {"id": "run", "data": {"fingerprint": "0123456789abcdef"}}
+    assert choose_wandb_id(tmp_path, info) == WandbId("run")
+    assert choose_wandb_id(tmp_path, info, has_own_data=True) == WandbId("run-01234567")
+
+
+@pytest.mark.slow
+def test_runs_on_other_files_of_the_same_name_are_two_runs_in_wandb(
+    fathom, small, server, workplace, monkeypatch
+):
+    for seed in (0, 1):
+        folder = workplace / str(seed)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        x = np.random.default_rng(seed).normal(size=(200, 3))
+        np.savez("data.npz", x=x, y=(x[:, 0] > 0).astype(int))
+        assert fathom("train", *small, "data=arrays", "data.path=data.npz", "name=x").code == 0
+        assert fathom("sync").out.endswith(": uploaded\n")
+
+    losses = [rows[0]["train/loss"] for rows in server.rows.values()]
+    assert len(set(losses)) == 2
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"run": {}},
+        {"run": {"id": 5}},
+        {"run": None},
+        {},
+    ],
+)
+def test_a_damaged_entry_about_wandb_is_what_it_is_for_any_run(tmp_path, damaged):
+    identity = {"id": "abc", "name": "r", "group": "study", "job_type": "train"}
+    mirrored = {"wandb": {"state": "pending"} | damaged}
+    state = wandb_state(tmp_path / "study" / "r", {"id": "abc", "mirrored": mirrored})
+    assert state == {"state": "pending", "run": identity}
 
 
 FAST_FAULTS = [
@@ -224,6 +306,19 @@ def test_a_run_without_a_tracker_gets_none(fathom, small, recorded, workplace):
     assert not (workplace / "outputs" / "wandb").exists()
 
 
+def test_a_run_that_goes_on_without_a_tracker_is_completed_by_an_upload(
+    fathom, small, recorded, server, has_all_rows
+):
+    recorded.change(status="interrupted")
+    assert fathom("train", *small, "name=first", "tracker=none").code == 0
+    assert recorded.info["status"] == "done"
+    assert recorded.state == "pending"
+
+    assert fathom("sync").code == 0
+
+    assert has_all_rows(server, recorded.id)
+
+
 def test_checkpoints_are_in_the_folder_that_is_tidied_up():
     assert CHECKPOINTS == FOLDER
 
@@ -290,6 +385,18 @@ def test_several_runs_are_uploaded_at_once_and_counted(fathom, recorded, server)
     for copy in copies:
         assert copy.state == "uploaded"
         assert [row.get("train/step") for row in server.rows[copy.id]] == [*range(25), None]
+
+
+@pytest.mark.slow
+def test_copies_of_a_run_are_uploaded_one_after_the_other(fathom, recorded, server, has_all_rows):
+    for name in ("copy", "another"):
+        shutil.copytree(recorded.directory.parent, recorded.directory.parents[1] / name)
+
+    code, out, _ = fathom("sync")
+
+    assert code == 0, out
+    assert out.count(": uploaded") == 3
+    assert has_all_rows(server, recorded.id)
 
 
 def test_the_failure_of_one_upload_does_not_touch_those_beside_it(fathom, recorded, server):

@@ -362,7 +362,7 @@ def test_a_rewritten_table_can_be_read_whole_at_any_moment(interrupted, monkeypa
             watch(patch, Path, "unlink")
         assert rewrite_table(directory, "metrics", new) == kept
 
-    assert len(readings) == (5 if kept else 1)
+    assert len(readings) == (7 if kept else 1)
     assert all(steps in (list(range(8)), list(range(kept))) for steps in readings)
     resumed = open_record(directory, keep_rows={"metrics": kept})
     assert len(resumed.read("metrics").get("step", [])) == kept
@@ -383,6 +383,31 @@ def test_a_record_that_has_lost_rows_does_not_end_as_if_it_were_whole(tmp_path, 
         run_record.close(status="done")
 
     assert Run(tmp_path).info["status"] == "running"
+
+
+@pytest.mark.usefixtures("flush_always")
+def test_the_names_of_folders_are_no_columns(tmp_path):
+    """Older versions of pyarrow read ``depth=2`` as a column of every file below it."""
+    directory = tmp_path / "depth=2,width=8"
+    directory.mkdir()
+    run_record = open_record(directory)
+    metrics, profiles = make_rows(0, 4)
+    run_record.add(metrics, profiles)
+
+    assert run_record.read("metrics").keys() == metrics.keys()
+    run_record.close(status="done")
+
+    assert Run(directory).metrics.keys() == metrics.keys()
+    assert Run(directory).profiles.keys() == profiles.keys()
+
+
+def test_a_record_that_cannot_be_opened_leaves_no_space_reserved(tmp_path):
+    (tmp_path / "run.tmp").mkdir()  # so that run.json cannot be written
+
+    with pytest.raises(OSError, match="run.tmp"):
+        open_record(tmp_path)
+
+    assert [file.name for file in tmp_path.iterdir()] == ["run.tmp"]
 
 
 def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch):

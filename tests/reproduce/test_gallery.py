@@ -15,6 +15,40 @@ def test_the_gallery_is_that_of_the_experiments_pages():
         assert f"[`{name}`]({name}/README.md)" in gallery
 
 
+PAGE = """# Growth
+
+**Question.** How fast?
+
+| claim | expected | measured | n | holds |
+|---|---|---|---|---|
+| it grows | > 1 | 2 (1.5 to 3) | 3 | yes |
+| it doubles | 2 ± 0.1 | 2.3 (2 to 3) | 3 | NO |
+
+**What does not hold.** Few steps were
+taken.
+
+**Larger.** With more steps:
+
+| claim | expected | measured | n | holds |
+|---|---|---|---|---|
+| more steps: it doubles | 2 ± 0.1 | 2.2 (2 to 3) | 3 | NO |
+"""
+
+
+def test_claims_that_do_not_hold_are_gathered_with_numbers_and_reasons(tmp_path):
+    folder = tmp_path / "growth"
+    folder.mkdir()
+    (folder / "README.md").write_text(PAGE)
+    (folder / "claims.py").touch()
+    lines = make_gallery(tmp_path).splitlines()
+    link = "[`growth`](growth/README.md)"
+    assert f"| {link} | How fast? | 1 of 2 |" in lines
+    assert f"| {link} | it doubles | 2 ± 0.1 | 2.3 (2 to 3) |" in lines
+    assert f"| {link} | more steps: it doubles | 2 ± 0.1 | 2.2 (2 to 3) |" in lines
+    assert f"- {link}: Few steps were taken." in lines
+    assert not any("it grows" in line for line in lines)
+
+
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_has_a_page_a_figure_and_its_claims_as_measured(name):
     folder = resource_dir("experiments") / name

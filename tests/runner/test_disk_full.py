@@ -105,3 +105,51 @@ def test_space_is_reserved_until_it_is_needed(tmp_path):
 
 def test_where_nothing_can_be_reserved_nothing_happens(tmp_path):
     ReservedSpace(tmp_path / "missing" / "reserved.tmp").release()
+
+
+@pytest.mark.parametrize("place", ["folder", "link", "link to itself"])
+def test_what_lies_in_the_place_of_the_reserved_space_stays_as_it_is(tmp_path, place):
+    other = tmp_path / "other"
+    other.write_text("kept")
+    file = tmp_path / "reserved.tmp"
+    put_in_place(file, place, other)
+
+    reserve = ReservedSpace(file)
+    reserve.release()
+
+    assert other.read_text() == "kept"
+    assert file.is_dir() == (place == "folder")
+
+
+@pytest.mark.parametrize("place", ["link", "link to itself"])
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, place):
+    other = tmp_path / "other"
+    other.write_text("kept")
+    file = tmp_path / "run.json"
+    put_in_place(tmp_path / "run.tmp", place, other)
+
+    with replacing(file) as new:
+        new.write_text("new")
+
+    assert other.read_text() == "kept"
+    assert file.read_text() == "new"
+    assert not file.is_symlink()
+
+
+def test_a_folder_in_the_place_of_a_temporary_file_is_named(tmp_path):
+    folder = tmp_path / "run.tmp"
+    folder.mkdir()
+    with pytest.raises(OSError, match="run.tmp"), replacing(tmp_path / "run.json"):
+        pass
+    assert folder.is_dir()
+
+
+def put_in_place(file: Path, place: str, target: Path) -> None:
+    """Puts a folder or a link where ``file`` will be written."""
+    match place:
+        case "folder":
+            file.mkdir()
+        case "link":
+            file.symlink_to(target)
+        case _:
+            file.symlink_to(file.name)

@@ -1,7 +1,9 @@
 """Advice that is tried: each rule on a run that needs it, and what is kept of the trials."""
 
+import contextlib
 import json
 import math
+from dataclasses import dataclass
 
 import pytest
 
@@ -35,36 +37,55 @@ CASES = {
 }
 
 
-@pytest.fixture
-def remedy(fathom, workplace):
-    """Trains a run that fails and what it is advised; returns the run and what was tried."""
+@dataclass(frozen=True)
+class Case:
+    """A run that fails, and what came of its advice."""
 
-    def train(*settings):
-        fathom("train", "tracker=none", "name=bad", "train.steps=200", *settings)
-        (file,) = workplace.glob("outputs/bad/*/run.json")
-        result = fathom("remedy", str(file.parent))
-        assert result.code == 0, result.err
-        tried = read_tried(file.parent)
-        assert tried is not None
-        return Run(file.parent), tried, result
+    run: Run
+    tried: Tried
 
-    return train
+
+@pytest.fixture(scope="module")
+def cases(fathom, tmp_path_factory):
+    """Every case with its advice trained; those that share a program are trained as one."""
+    place = tmp_path_factory.mktemp("advice")
+    directories = {}
+    with contextlib.chdir(place):
+        for number, (name, settings) in enumerate(CASES.items()):
+            fathom("train", "tracker=none", f"name={number}", "train.steps=200", *settings)
+            (file,) = place.glob(f"outputs/{number}/*/run.json")
+            directories[name] = file.parent
+        result = fathom("remedy", *map(str, directories.values()))
+    assert result.code == 0, result.err
+    tried = {}
+    for name, directory in directories.items():
+        changes = read_tried(directory)
+        assert changes is not None
+        tried[name] = Case(Run(directory), changes)
+    return tried
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_the_first_advice_helps(remedy, case):
-    run, tried, result = remedy(*CASES[case])
-    first = run.info["verdict"]["findings"][0]["remedies"][0]["change"]
-    by_change = {change.change: change for change in tried.changes}
-    assert by_change[first].result(tried.unchanged) == "helps", result.out
+@pytest.mark.parametrize("name", CASES)
+def test_the_first_advice_helps(cases, name):
+    case = cases[name]
+    first = case.run.info["verdict"]["findings"][0]["remedies"][0]["change"]
+    results = {}
+    for change in case.tried.changes:
+        results[change.change] = (change.result(case.tried.unchanged), change.train_loss)
+    assert results[first][0] == "helps", (first, results)
 
 
 @pytest.mark.slow
-def test_show_cites_what_was_tried_and_the_command_can_be_copied(remedy, fathom):
-    run, tried, result = remedy("activation=sigmoid", "model.depth=16", "model.width=16")
+def test_show_cites_what_was_tried_and_the_command_can_be_copied(fathom, workplace):
+    settings = ["activation=sigmoid", "model.depth=16", "model.width=16", "train.steps=200"]
+    fathom("train", "tracker=none", "name=bad", *settings)
+    (file,) = workplace.glob("outputs/bad/*/run.json")
+    result = fathom("remedy", str(file.parent))
+    tried = read_tried(file.parent)
+    assert tried is not None
     assert tried.best is not None
-    assert describe_tried(tried) in fathom("show", str(run.directory)).out
+    assert describe_tried(tried) in fathom("show", str(file.parent)).out
     (command,) = [line for line in result.out.splitlines() if line.startswith("fathom train")]
     for part in ("activation=sigmoid", *tried.best.change.split(), "name=bad-remedy"):
         assert part in command

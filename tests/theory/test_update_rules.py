@@ -11,6 +11,7 @@ from research.theory.update_rules import (
     adam_update_share,
     equilibrium_ratio,
     first_hidden_layer,
+    momentum_edge,
     settling_steps,
 )
 
@@ -104,3 +105,20 @@ def test_beyond_adams_edge_a_quadratic_diverges(beta1):
     edge = adam_edge(0.01, beta1)
     assert averaged_descent(0.99 * edge, 0.01, beta1) < 1
     assert averaged_descent(1.01 * edge, 0.01, beta1) > 1e3
+
+
+def heavy_ball(curvature, rate, momentum, steps=2000):
+    """How far from 0 gradient descent with momentum ends on a quadratic, from 1."""
+    x = 1.0
+    velocity = 0.0
+    for _ in range(steps):
+        velocity = momentum * velocity + curvature * x
+        x = x - rate * velocity
+    return abs(x)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_beyond_the_edge_of_descent_a_quadratic_diverges(momentum):
+    edge = momentum_edge(0.01, momentum)
+    assert heavy_ball(0.99 * edge, 0.01, momentum) < 1
+    assert heavy_ball(1.01 * edge, 0.01, momentum) > 10

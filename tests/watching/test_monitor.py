@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 
 import research
 from research.records.runs import Run
+from research.watching import monitor
 
 from . import networks
 
@@ -132,6 +134,30 @@ def test_a_loop_that_is_killed_after_it_has_resumed_keeps_the_earlier_rows(direc
     np.testing.assert_array_equal(run.metrics["step"], range(3))
     np.testing.assert_array_equal(run.profiles["step"], range(3))
     np.testing.assert_array_equal(Run(directory).metrics["step"], range(4))
+
+
+def test_what_was_logged_before_a_pause_reaches_the_disk(directory, monkeypatch):
+    monkeypatch.setattr(monitor, "FLUSH_SECONDS", 1e-3)
+    opened = research.Monitor(directory)
+    for number in range(3):
+        opened.log(number, loss=1.0)
+
+    deadline = time.monotonic() + 60
+    while recorded_steps(directory) != [0, 1, 2] and time.monotonic() < deadline:
+        time.sleep(1e-3)
+
+    assert recorded_steps(directory) == [0, 1, 2]
+    opened.log(3, loss=1.0)
+    opened.close()
+    assert recorded_steps(directory) == [0, 1, 2, 3]
+
+
+def recorded_steps(directory):
+    """The steps that are on the disk."""
+    try:
+        return Run(directory).metrics["step"].tolist()
+    except FileNotFoundError:
+        return []
 
 
 def test_a_damaged_record_is_not_resumed(directory):

@@ -179,7 +179,7 @@ def has_ended(info: JsonObject) -> bool:
 def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
     """The columns that trackers get, by key; None where a step has no value.
 
-    Numbers that the user of ``research.Monitor`` has named keep their names.
+    Numbers that the user of ``fathom.Monitor`` has named keep their names.
     """
     columns = {}
     for name, values in metrics.items():

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from research.config.options import Tracker
@@ -21,6 +22,19 @@ VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY"}
 
 
 FOLDER = re.compile(r"(offline-)?run-\d{8}_\d{6}-(.+)")
+
+
+@dataclass(frozen=True)
+class WandbId:
+    """The W&B id of a run.
+
+    Attributes:
+        value: the id.
+        replaced: the id of an earlier attempt whose rows are not those of the run, or None.
+    """
+
+    value: str
+    replaced: str | None = None
 
 
 def find_run_id(folder_name: str) -> str:

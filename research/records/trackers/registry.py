@@ -5,6 +5,7 @@ from pathlib import Path
 from research.records.runs import JsonObject
 from research.records.trackers import Tracker, TrackerReports, identity
 from research.records.trackers.history import StepJudge
+from research.records.trackers.identity import WandbId
 from research.records.trackers.local import LocalTracker, describe_run
 from research.records.trackers.mlflow import MLflowTracker
 from research.records.trackers.tensorboard import TensorBoardTracker
@@ -23,6 +24,7 @@ def make_trackers(
     run_id: str,
     config: JsonObject,
     *,
+    wandb_id: WandbId | None = None,
     reports: TrackerReports | None = None,
     judge: StepJudge | None = None,
 ) -> list[Tracker]:
@@ -32,14 +34,17 @@ def make_trackers(
         directory: the run directory.
         run_id: the id of the run.
         config: the settings that have an effect, as a tree.
+        wandb_id: the id of the run in W&B; by default ``run_id``.
         reports: what the trackers of this command have reported.
         judge: judges single steps; None for no judgement over the steps.
     """
     trackers: list[Tracker] = []
     if config["tracker"].get("wandb") and not is_disabled():
+        chosen_id = wandb_id or WandbId(run_id)
         wandb = WandbTracker(
             settings=identity.with_environment(config["tracker"]),
-            run_id=run_id,
+            run_id=chosen_id.value,
+            replaced_id=chosen_id.replaced,
             config=config,
             name=identity.run_name(directory.absolute().name),
             group=identity.run_group(directory.absolute().parent.name),

@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ class WandbTracker:
         name: str,
         group: str,
         config: JsonObject,
+        replaced_id: str | None = None,
         reports: TrackerReports | None = None,
         judge: StepJudge | None = None,
     ):
@@ -101,6 +102,7 @@ class WandbTracker:
             name: the display name.
             group: the W&B group.
             config: the resolved configuration as a tree.
+            replaced_id: the W&B id of an earlier attempt whose rows are not those of the run.
             reports: what the trackers of this command have reported.
             judge: judges single steps; None for no judgement over the steps.
         """
@@ -114,6 +116,7 @@ class WandbTracker:
             "notes": config.get("notes") or None,
             "job_type": job_type(),
         }
+        self._replaced_id = replaced_id
         self._settings = settings
         self._layers = tracked_layers(settings)
         self._config = {name: values for name, values in config.items() if name != "tracker"}
@@ -192,6 +195,7 @@ class WandbTracker:
                 mode=self._mode,
                 finish_seconds=self._finish_seconds,
                 directory=self._directory,
+                replaced_id=self._replaced_id,
                 on_stop=self._stop_requested.set,
             )
         self._run = opened.run
@@ -243,8 +247,13 @@ class WandbTracker:
             profiles: gauges by name [S', N], with their ``step`` [S'].
             diagnostics: what was measured on an interval, by step. Only those that the gauge
                 table marks as tracked are logged.
+
+        Raises:
+            ServerError: the server has rows of other steps.
         """
         rows = self._history.add(metrics, profiles, diagnostics)
+        steps = [row[STEP] for row in rows]
+        check_last_row(self.pending, self._uploaded, steps, self._num_rows)
         num_unsent = len(rows) - max(0, self._num_uploaded_rows - self._num_rows)
         self._num_rows += len(rows)
         if num_unsent > 0:
@@ -387,11 +396,43 @@ def check_surplus(
     """
     if uploaded.num_rows <= num_rows:
         return
-    where = "/".join(filter(None, [pending["entity"], pending["project"], pending["run"]["id"]]))
     raise ServerError(
-        f"W&B has {uploaded.num_rows:,} rows of {where} and the run has {num_rows:,}, so some are "
-        "there twice or belong to another run: delete that run in W&B, and sync again"
+        f"W&B has {uploaded.num_rows:,} rows of {_path_of(pending)} and the run has {num_rows:,}, "
+        "so some are there twice or belong to another run: delete that run in W&B, and sync again"
     )
+
+
+def check_last_row(
+    pending: JsonObject,
+    uploaded: Uploaded | None,
+    steps: Sequence[int],
+    first: int = 0,
+) -> None:
+    """Checks that the last row that the server has is of the step that this row of the run has.
+
+    Args:
+        pending: what ``run.json`` says of the W&B run.
+        uploaded: what the server has; None where that is not known.
+        steps: the steps of consecutive rows of the run.
+        first: the number of the first of them.
+
+    Raises:
+        ServerError: it is of another step. An earlier attempt has recorded other steps.
+    """
+    if not uploaded or not first < uploaded.num_rows <= first + len(steps):
+        return
+    step = steps[uploaded.num_rows - 1 - first]
+    uploaded_step = (uploaded.last_row or {}).get(STEP, step)  # pictures have no step
+    if uploaded_step != step:
+        raise ServerError(
+            f"row {uploaded.num_rows:,} of {_path_of(pending)} in W&B is step {uploaded_step}, and "
+            f"that of the run is step {step}: delete that run in W&B, and sync again"
+        )
+
+
+def _path_of(pending: JsonObject) -> str:
+    """Where a run is in W&B."""
+    return "/".join(filter(None, [pending["entity"], pending["project"], pending["run"]["id"]]))
 
 
 def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
@@ -405,7 +446,7 @@ def mark_as_uploaded(settings: JsonObject, run_id: str) -> None:
 def make_tags(config: JsonObject) -> list[str]:
     """The tags of a run, such as ``depth:64`` and ``skip:none``, by which users filter runs.
 
-    A run that ``research.Monitor`` recorded has the tags that its user chose.
+    A run that ``fathom.Monitor`` recorded has the tags that its user chose.
     """
     if "watch" in config:
         return list(config["watch"].get("tags") or [])

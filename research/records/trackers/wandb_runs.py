@@ -171,6 +171,7 @@ def open_run(
     mode: Any,
     finish_seconds: float,
     directory: Path | None = None,
+    replaced_id: str | None = None,
     on_stop: Callable[[], None] | None = None,
 ) -> OpenedRun:
     """Opens a W&B run.
@@ -183,12 +184,16 @@ def open_run(
         finish_seconds: how long the server may take at the end of the run.
         directory: where W&B keeps its files; by default ``WANDB_DIR``, or else the directory of the
             settings.
+        replaced_id: the id of an earlier attempt whose rows are not those of the run. Its files are
+            removed, unless they were recorded offline and sent.
         on_stop: called on another thread when the run is stopped in W&B; None: W&B interrupts
             the process.
     """
     # W&B's service process has another working directory, so the path must be absolute.
     directory = Path(directory or wandb_directory(settings)).absolute()
     directory.mkdir(parents=True, exist_ok=True)
+    if replaced_id:
+        _remove_earlier_attempts(directory, replaced_id)
     num_uploaded_rows = _remove_earlier_attempts(directory, identity["id"])
     if mode in OFFLINE_MODES:
         run = OfflineRun(

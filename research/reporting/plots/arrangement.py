@@ -39,9 +39,12 @@ from research.reporting.figures import (
 from research.reporting.layout import MANY_SETTINGS, Layout
 from research.reporting.quantities import label_of
 from research.reporting.varied_settings import (
+    differing_settings,
     distinct_values,
     fixed_in_words,
     is_number,
+    is_numeric,
+    is_recording,
     named_value,
     setting_text,
     setting_value,
@@ -64,6 +67,12 @@ MARKERS = "osv^DPX*"
 LINESTYLES = ("-", "--", ":", "-.")
 LOG_RATIO = 30.0  # numbers that span more have a logarithmic axis
 MAX_NAMED_TICKS = 8
+TICK_LETTER = 0.043  # the width of a letter below an axis, as a share of its length
+TICK_MARGIN = 0.01  # between two labels
+LEAST_GAP = 0.005  # of an axis: numbers that are nearer to each other are almost the same
+MOST_LETTERS = 24  # of names that are upright below an axis
+LEAST_ODD = 3  # series from which on one can be unlike all others
+MAX_WORDS = 3  # of an entry of the legend: its values, and what else sets it apart
 GAUGE_LABELS: Mapping[str, str] = {
     SIGNAL_GRAD.name: "gradient of the signal, ‖∂L/∂h‖",
     BRANCH_GRAD.name: "gradient through the branch",
@@ -248,6 +257,8 @@ class SeriesStyles:
                 f"for {MAX_SERIES}: choose fewer runs by a filter, or another --color and --facet"
             )
         self._texts = _key_texts(self._keys, layout.colors)
+        if len(layout.colors) < MANY_SETTINGS:
+            self._texts = _with_oddities(self._texts, self._keys, runs, layout)
         self._colours = _make_colours(self._keys)
         self._styles = distinct_values(runs, layout.style) if layout.style else []
 
@@ -346,6 +357,43 @@ def _key_texts(keys: Sequence[tuple[Any, ...]], paths: Sequence[str]) -> list[st
     return texts
 
 
+def _with_oddities(
+    texts: Sequence[str],
+    keys: Sequence[tuple[Any, ...]],
+    runs: Sequence[Run],
+    layout: Layout,
+) -> list[str]:
+    """The entries of a legend, with the names by which a series is unlike all others.
+
+    Args:
+        texts: the entry of each series.
+        keys: the values of the settings that have colours, of each series.
+        runs: the runs of all series.
+        layout: which setting is where.
+    """
+    if len(keys) < LEAST_ODD:
+        return list(texts)
+    groups = {path.split(".")[0] for path in [*layout.series, *layout.facets]}
+    candidates = []
+    for path in differing_settings(runs):
+        is_name = not is_numeric(runs, path)
+        if is_name and path.split(".")[0] not in groups and not is_recording(path):
+            candidates.append(path)
+    entries = []
+    for text, key in zip(texts, keys, strict=True):
+        own = [run for run in runs if values_of(run, layout.colors) == key]
+        others = [run for run in runs if values_of(run, layout.colors) != key]
+        words = [text]
+        for path in candidates:
+            values = distinct_values(own, path)
+            usual = distinct_values(others, path)
+            is_odd = len(values) == 1 and len(usual) == 1 and values != usual
+            if is_odd and values[0] is not None:
+                words.append(named_value(path, values[0]))
+        entries.append(", ".join(words[:MAX_WORDS]))
+    return entries
+
+
 def _usual_values(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The most frequent value of each setting."""
     usual = []
@@ -376,7 +424,8 @@ def add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     if not entries:
         return
     title = None
-    if _is_heading(entries[0]):
+    num_headings = sum(map(_is_heading, entries))
+    if num_headings == 1 and _is_heading(entries[0]):
         title = entries.pop(0).get_label()
     legend = figure.legend(
         handles=entries,
@@ -477,7 +526,7 @@ def scale_setting_axis(
         getattr(axes, f"set_{axis}scale")("log")
     has_few = len(numbers) <= MAX_NAMED_TICKS and _are_round(numbers)
     if is_log or has_few:
-        ticks = thinned(sorted(set(numbers)), is_log)
+        ticks = thinned(without_near(sorted(set(numbers)), is_log), is_log)
         matplotlib_axis.set_ticks(ticks, labels=[tick_text(tick) for tick in ticks])
         matplotlib_axis.set_ticks([], minor=True)
     if axis == "x" and len(set(numbers)) > 1:
@@ -510,21 +559,34 @@ def _are_round(numbers: Sequence[float]) -> bool:
     return all(len(f"{number:g}") <= 4 for number in numbers)
 
 
+def without_near(numbers: Sequence[float], is_log: bool) -> list[float]:
+    """The numbers of an axis without those that are almost the same as the one before."""
+    positions = np.log(numbers) if is_log else np.array(numbers, float)
+    gaps = np.diff(positions)
+    is_apart = gaps >= LEAST_GAP * gaps.sum()
+    return [numbers[0], *np.array(numbers)[1:][is_apart].tolist()]
+
+
 def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
-    """The ticks without those whose labels would overlap the one before."""
+    """The ticks without those whose labels would overlap another; the ends stay."""
     if len(ticks) < 2:
         return list(ticks)
     positions = np.log(ticks) if is_log else np.array(ticks, float)
-    least_gap = (positions[-1] - positions[0]) / 8
-    kept = [ticks[0]]
-    last = positions[0]
-    later = zip(ticks[1:], positions[1:], strict=True)
-    for tick, position in later:
-        width = 0.5 + 0.25 * len(tick_text(tick))
-        if position - last >= least_gap * width:
-            kept.append(tick)
-            last = position
-    return kept
+    length = positions[-1] - positions[0]
+
+    def fits(first: int, second: int) -> bool:
+        num_letters = len(tick_text(ticks[first])) + len(tick_text(ticks[second]))
+        width = TICK_MARGIN + TICK_LETTER * num_letters / 2
+        return bool(positions[second] - positions[first] >= length * width)
+
+    kept = [0]
+    for number in range(1, len(ticks)):
+        is_last = number == len(ticks) - 1
+        while is_last and len(kept) > 1 and not fits(kept[-1], number):
+            kept.pop()
+        if fits(kept[-1], number):
+            kept.append(number)
+    return [ticks[number] for number in kept]
 
 
 def count_in_words(
@@ -549,6 +611,12 @@ def count_in_words(
     seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
     words = f"{mean} over {seeds} seeds"
     return f"{words}, shaded: 95 % interval of the mean" if has_band else words
+
+
+def untrained_in_words(count: int) -> str:
+    """The note on runs of a single step that are not drawn beside trained ones."""
+    runs = "1 run" if count == 1 else f"{count} runs"
+    return f"not drawn: {runs} of a single step"
 
 
 def share_limits(axes: Sequence[Axes], *, has_same_x: bool = True) -> None:
@@ -582,11 +650,24 @@ def row_starts(axes: Sequence[Axes]) -> list[Axes]:
     return starts
 
 
-def name_ticks(axes: Axes, names: Sequence[str]) -> None:
-    """Writes names on the horizontal axis, slanted where they are long."""
+def name_ticks(
+    axes: Axes,
+    names: Sequence[str],
+    *,
+    is_slanted: bool | None = None,
+) -> None:
+    """Writes names on the horizontal axis.
+
+    Args:
+        axes: the panel.
+        names: the names.
+        is_slanted: whether they are slanted; None for where they are long.
+    """
+    if is_slanted is None:
+        is_slanted = sum(map(len, names)) > MOST_LETTERS
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.5, len(names) - 0.5)
-    if sum(map(len, names)) > 24:
+    if is_slanted:
         axes.tick_params(axis="x", labelrotation=35)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")

@@ -1,12 +1,13 @@
 """A metric over training steps: means and intervals over seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from research.config.suggestions import format_suggestion
+from research.gauges.table import DIAGNOSTICS
 from research.records.runs import Run
 from research.reporting.aggregation import (
     DIVERGED,
@@ -18,15 +19,43 @@ from research.reporting.aggregation import (
     group_runs,
 )
 from research.reporting.figures import CurveStyle
-from research.reporting.layout import choose_layout
-from research.reporting.panels import plot_average, plot_ended
+from research.reporting.layout import Layout, choose_layout, leave_out_untrained
+from research.reporting.panels import darker, plot_average, plot_ended, plot_theory
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
-from research.reporting.quantities import BY_NAME, label_of, recorded_numbers, tables_of
+from research.reporting.plots.series import THEORIES, predict_number
+from research.reporting.quantities import (
+    BY_NAME,
+    label_of,
+    meaning_of,
+    numbers_over_steps,
+    recorded_numbers,
+    tables_of,
+)
 
 MAX_POINTS = 60  # of a curve; more steps are averaged in windows
 FEW_POINTS = 12  # up to which each point of a curve has a marker
 DEFAULT_METRIC = "train_loss"
+HELD_OUT_METRIC = "eval_loss"
+MAX_INSPECTED = 2  # numbers that have a panel without being asked for
+LEAST_HELD_OUT = 5  # values over steps, from which on it has a panel of its own
+
+
+@dataclass
+class _Panel:
+    """One panel: its title, metric and runs, and the curves that it shows."""
+
+    title: str
+    metric: str
+    window: int
+    groups: Sequence[Group]
+    curves: list["MeanCurve"] = field(default_factory=list)
+    is_log: bool = False
+
+    @property
+    def scale(self) -> str:
+        """The metric whose vertical axis this one shares: losses have one, so they compare."""
+        return DEFAULT_METRIC if self.metric == HELD_OUT_METRIC else self.metric
 
 
 @dataclass(frozen=True)
@@ -67,47 +96,116 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         ValueError: no run recorded this metric, or there is no such setting.
     """
     metric = find_metric(options.y or DEFAULT_METRIC, runs)
+    every_run = runs
+    runs = leave_out_untrained(runs, most=1.0)  # a single step is no curve
+    others = [] if options.y or options.facet else _other_metrics(runs)
     layout = choose_layout(
         runs,
         color=options.color,
         facet=options.facet,
         has_x=False,
         has_styles=True,
+        has_facets=not others,
     )
     styles = SeriesStyles(runs, layout)
-    facets = arrangement.facets_of(runs, layout.facet)
-    window = smoothing_window(runs, metric)
+    panels = _make_panels(runs, [metric, *others], layout)
     asked = options.log_axis("y")
-    is_log = is_log_metric(runs, metric) if asked is None else asked
-    groups = [group_runs(chosen, layout.series) for _, chosen in facets]
-    curves = []
-    for of_panel in groups:
-        averaged = []
-        for group in of_panel:
+    for panel in panels:
+        panel.is_log = is_log_metric(runs, panel.scale) if asked is None else asked
+        for group in panel.groups:
             curve_style = styles.of(group.settings)
-            averaged.append(average_curve(group, metric, window, curve_style, is_log))
-        curves.append(averaged)
+            curve = average_curve(group, panel.metric, panel.window, curve_style, panel.is_log)
+            panel.curves.append(curve)
     legend = styles.handles(has_markers=False)
-    figure, axes = arrangement.make_panels(len(facets), legend=legend)
-    every_curve = [curve for of_panel in curves for curve in of_panel]
-    top = _top(every_curve, is_log)
-    for panel, (title, _), of_panel in zip(axes, facets, curves, strict=True):
-        for curve in of_panel:
-            draw_curve(panel, curve, top)
-        panel.set_title(title)
-        panel.set_xlabel("training step")
-        if is_log:
-            panel.set_yscale("log")
-        if options.log_axis("x"):
-            panel.set_xscale("log")
-    arrangement.share_limits(axes)
-    for row_start in arrangement.row_starts(axes):
-        row_start.set_ylabel(metric_label(metric, runs, window))
+    figure, axes = arrangement.make_panels(len(panels), legend=legend)
+    for scale in dict.fromkeys(panel.scale for panel in panels):
+        alike = [number for number, panel in enumerate(panels) if panel.scale == scale]
+        shown = [panels[number] for number in alike]
+        _draw_alike([axes[number] for number in alike], shown, options)
+    has_several = len({panel.metric for panel in panels}) > 1
+    named = axes if has_several else arrangement.row_starts(axes)
+    for place, panel in zip(axes, panels, strict=True):
+        if place in named:
+            place.set_ylabel(metric_label(panel.metric, runs, panel.window))
     arrangement.add_legend(figure, legend)
     notes = arrangement.begin_notes(runs)
-    notes += _notes(groups, every_curve, is_log) + styles.notes
+    of_metric = [panel for panel in panels if panel.metric == metric]
+    curves = [curve for panel in of_metric for curve in panel.curves]
+    is_log = of_metric[0].is_log
+    notes += _notes([panel.groups for panel in of_metric], curves, is_log) + styles.notes
+    notes += _inspected_notes(panels)
+    if len(runs) < len(every_run):
+        notes.append(arrangement.untrained_in_words(len(every_run) - len(runs)))
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"curves_{metric}", notes)
+
+
+def _other_metrics(runs: Sequence[Run]) -> list[str]:
+    """What has a panel of its own beside the training loss without being asked for."""
+    metrics = []
+    counts = [len(read_curve(run, HELD_OUT_METRIC).steps) for run in runs]
+    if 2 * sum(count >= LEAST_HELD_OUT for count in counts) > len(runs):
+        metrics.append(HELD_OUT_METRIC)
+    return metrics + [quantity.name for quantity in numbers_over_steps(runs)[:MAX_INSPECTED]]
+
+
+def _make_panels(
+    runs: Sequence[Run],
+    metrics: Sequence[str],
+    layout: Layout,
+) -> list[_Panel]:
+    """A panel for each metric and each value of the facet."""
+    panels = []
+    for metric in metrics:
+        window = smoothing_window(runs, metric)
+        for title, chosen in arrangement.facets_of(runs, layout.facet):
+            groups = group_runs(chosen, layout.series)
+            panels.append(_Panel(title, metric, window, groups))
+    return panels
+
+
+def _draw_alike(
+    axes: Sequence[Axes],
+    panels: Sequence[_Panel],
+    options: PlotOptions,
+) -> None:
+    """Draws panels whose metrics have the same scale, with the same limits."""
+    every_curve = [curve for panel in panels for curve in panel.curves]
+    top = _top(every_curve, panels[0].is_log)
+    for place, panel in zip(axes, panels, strict=True):
+        for curve in panel.curves:
+            draw_curve(place, curve, top)
+        _draw_theory(place, panel)
+        place.set_title(panel.title)
+        place.set_xlabel("training step")
+        if panel.is_log:
+            place.set_yscale("log")
+        if options.log_axis("x"):
+            place.set_xscale("log")
+    arrangement.share_limits(axes)
+
+
+def _draw_theory(axes: Axes, panel: _Panel) -> None:
+    """Draws what theory predicts for each curve over all its steps, in a darker shade."""
+    if panel.metric not in THEORIES:
+        return
+    for group, curve in zip(panel.groups, panel.curves, strict=True):
+        value = predict_number([group], panel.metric)[0]
+        if np.isfinite(value) and len(curve.steps):
+            ends = curve.steps[[0, -1]]
+            plot_theory(axes, ends, [value, value], color=darker(curve.style.color))
+
+
+def _inspected_notes(panels: Sequence[_Panel]) -> list[str]:
+    """What inspected numbers are, and what theory is drawn beside them."""
+    notes = []
+    for panel in panels:
+        for diagnostic in DIAGNOSTICS:
+            if diagnostic.name == panel.metric:
+                notes.append(f"{label_of(panel.metric)}: {meaning_of(diagnostic)}")
+    theories = [THEORIES[panel.metric].label for panel in panels if panel.metric in THEORIES]
+    notes += [f"level lines: {label}" for label in dict.fromkeys(theories)]
+    return list(dict.fromkeys(notes))
 
 
 def find_metric(name: str, runs: Sequence[Run]) -> str:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from research.records.runs import Run
 from research.reporting.figures import FIGURE_FORMATS, style
-from research.reporting.gauge_histories import recorded_gauges
+from research.reporting.gauge_histories import inspected_gauge, recorded_gauges
+from research.reporting.layout import parts_of
 from research.reporting.plots import curves, heatmap, line, phase, profile
 from research.reporting.plots.arrangement import Drawing, PlotOptions
 from research.reporting.quantities import BY_NAME, has_several_steps, recorded_numbers
 from research.reporting.summary_table import check_choice
 from research.reporting.varied_settings import (
     distinct_values,
+    independent_settings,
     is_numeric,
     is_recording,
     values_of,
@@ -44,6 +46,8 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         ValueError: the kind, an axis or a name is not known, or does not suit the runs.
     """
     kind = options.kind or choose_kind(runs, options)
+    if kind == "profile" and options == PlotOptions():
+        options = dataclasses.replace(options, y=inspected_gauge(runs))
     kind = check_choice("--kind", kind, list(KINDS))
     if options.log:
         log = check_choice("--log", options.log, LOG_AXES)
@@ -67,14 +71,17 @@ def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:
             numbers.append(path)
     if _is_grid(runs, numbers):
         return "phase"
-    if any(len(distinct_values(runs, path)) > 2 for path in numbers):
-        return "line"
+    for part in parts_of(runs):
+        if any(len(distinct_values(part, path)) > 2 for path in numbers):
+            return "line"
     if len(runs) == 1:
         return "profile" if recorded_gauges(runs) else "curves"
     series = {values_of(run, settings) for run in runs}
     if settings and len(series) > FEW_SERIES:
         return "line"
     has_trained = any(has_several_steps(run) for run in runs)
+    if inspected_gauge(runs):
+        return "profile"
     if has_trained or not recorded_gauges(runs):
         return "curves"
     return "profile"
@@ -93,11 +100,13 @@ def _kind_of_y(runs: Sequence[Run], options: PlotOptions) -> str:
 
 
 def _is_grid(runs: Sequence[Run], numbers: Sequence[str]) -> bool:
-    """Whether two settings of numbers make a well filled grid."""
+    """Whether two settings of numbers make a well filled grid in each panel."""
     ranked = sorted(numbers, key=lambda path: -len(distinct_values(runs, path)))
     if len(ranked) < 2:
         return False
     first, second = ranked[:2]
+    others = independent_settings(runs, varied_settings(runs), [first, second])
+    num_panels = len({values_of(run, others) for run in runs})
     num_values = [len(distinct_values(runs, path)) for path in (first, second)]
     if min(num_values) < LEAST_GRID:
         return False
@@ -105,8 +114,8 @@ def _is_grid(runs: Sequence[Run], numbers: Sequence[str]) -> bool:
     for run in runs:
         values = values_of(run, [first, second])
         if None not in values:
-            filled.add(values)
-    return len(filled) >= LEAST_FILLED * num_values[0] * num_values[1]
+            filled.add((values, values_of(run, others)))
+    return len(filled) >= LEAST_FILLED * num_values[0] * num_values[1] * num_panels
 
 
 def check_target(text: str) -> Path:

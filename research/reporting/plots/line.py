@@ -1,77 +1,56 @@
 """A final number against a setting: means and intervals over seeds."""
 
-import itertools
-import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from research.records.runs import Run
-from research.reporting.aggregation import (
-    Averaged,
-    Group,
-    Summary,
-    group_runs,
-    left_out_in_words,
-    summarize,
-    usual_seeds,
+from research.reporting.aggregation import without_unmeasured
+from research.reporting.layout import (
+    Layout,
+    choose_layout,
+    joins_arms,
+    leave_out_untrained,
+    split_arms,
 )
-from research.reporting.figures import CurveStyle
-from research.reporting.layout import Layout, arm_titles, choose_layout, split_arms
-from research.reporting.panels import plot_average, plot_error_bars, plot_theory, theory_handle
+from research.reporting.panels import theory_handle
 from research.reporting.plots import arrangement
+from research.reporting.plots.arms import draw_arms
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
+from research.reporting.plots.rows import MAX_ROWS, draw_rows
+from research.reporting.plots.series import (
+    THEORIES,
+    Series,
+    average_on_log,
+    draw_series,
+    joins_points,
+    make_series,
+    mark_without_mean,
+    meanings_of,
+    notes_on,
+    scale_axes,
+)
 from research.reporting.quantities import (
-    INITIAL_FACTOR,
-    PREDICTED_FACTOR,
     Quantity,
     find_quantity,
+    has_several_steps,
+    numbers_over_steps,
     usual_quantity,
 )
-from research.reporting.varied_settings import (
-    SEED,
-    distinct_values,
-    is_numeric,
-    setting_text,
-    short_name,
-)
 
-ARM_LABEL_WIDTH = 26  # letters in a line of the label of a vertical axis
-DODGE = 0.12  # how far the series of named settings are apart, of the distance between names
+MOST_LEFT_OUT = 0.25  # of the runs: those of a single step, or without the number
+MAX_INSPECTED = 2  # numbers that have a panel without being asked for
 
 
-@dataclass(frozen=True)
-class Series:
-    """One line of a panel.
+@dataclasses.dataclass
+class _Panel:
+    """One panel: its title, runs and number, and the lines that it shows."""
 
-    Attributes:
-        style: how it looks.
-        positions: where its points are on the horizontal axis [P].
-        summaries: a mean for each point.
-        predictions: what theory predicts for each point; NaN without a prediction.
-    """
-
-    style: CurveStyle
-    positions: np.ndarray
-    summaries: tuple[Summary, ...]
-    predictions: np.ndarray
-
-    @property
-    def has_theory(self) -> bool:
-        """Whether theory predicts a point."""
-        return bool(np.any(np.isfinite(self.predictions)))
-
-    @property
-    def averaged(self) -> Averaged:
-        """The means and their intervals [P]."""
-        return Averaged(
-            mean=np.array([summary.mean for summary in self.summaries]),
-            low=np.array([summary.low for summary in self.summaries]),
-            high=np.array([summary.high for summary in self.summaries]),
-        )
+    title: str
+    runs: Sequence[Run]
+    quantity: Quantity
+    lines: list[Series] = dataclasses.field(default_factory=list)
 
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
@@ -84,230 +63,162 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     Raises:
         ValueError: there is no such number or setting, or the runs differ in none.
     """
+    is_free = not (options.x or options.y or options.color or options.facet)
+    every_run = runs
+    if is_free:
+        runs = leave_out_untrained(runs, MOST_LEFT_OUT)
+    num_untrained = len(every_run) - len(runs)
     layout = choose_layout(runs, x=options.x, color=options.color, facet=options.facet)
     if not layout.x:
         raise ValueError(
             "the runs differ in no setting that could be the horizontal axis: "
             "--kind curves and --kind profile draw a single run"
         )
-    is_free = not (options.x or options.y or options.color or options.facet)
-    if is_free and layout.is_crowded(runs):
-        arms = split_arms(runs)
+    quantity = find_quantity(options.y, runs) if options.y else usual_quantity(runs)
+    is_crowded = layout.is_crowded(runs)
+    drawn, layout = _leave_out_unmeasured(runs, layout, quantity, options)
+    if is_free and (is_crowded or _needs_arms(runs, drawn, layout, quantity)):
+        arms = split_arms(every_run)
         most = min(arrangement.MAX_PANELS, len(runs) // 2)  # an arm is more than single runs
         if 1 < len(arms) <= most:
-            return _draw_arms(arms, options)
-    quantity = find_quantity(options.y, runs) if options.y else usual_quantity(runs)
+            return draw_arms(arms, options)
+        if arrangement.MAX_PANELS < len(arms) <= MAX_ROWS:
+            return draw_rows(arms)
+    num_left_out = len(runs) - len(drawn)
+    runs = drawn
     styles = SeriesStyles(runs, layout)
-    facets = arrangement.facets_of(runs, layout.facet)
-    lines = []
-    for _, chosen in facets:
-        lines.append(_make_series(chosen, layout, quantity, styles, runs))
-    every_line = list(itertools.chain.from_iterable(lines))
-    has_theory = any(series.has_theory for series in every_line)
+    panels = _make_panels(runs, layout, quantity, with_inspected=is_free)
+    _fill(panels, runs, layout, styles, options)
     legend = styles.handles(has_markers=True)
-    if has_theory:
-        legend.append(theory_handle())
-    figure, axes = arrangement.make_panels(len(facets), legend=legend)
-    is_log = _is_log(every_line, options)
-    titles = [title for title, _ in facets]
-    for panel, title, of_panel in zip(axes, titles, lines, strict=True):
-        for series in of_panel:
-            _draw_series(panel, series, is_connected=_is_connected(runs, layout.x))
-        panel.set_title(title)
-        _scale(panel, runs, layout, quantity, is_log, options)
-        _mark_without_mean(panel, of_panel)
-    arrangement.share_limits(axes)
-    for row_start in arrangement.row_starts(axes):
-        row_start.set_ylabel(quantity.heading(runs))
+    legend += [theory_handle(label) for label in _theory_labels(panels)]
+    figure, axes = arrangement.make_panels(len(panels), legend=legend)
+    for panel, shown in zip(axes, panels, strict=True):
+        _draw_panel(panel, shown, runs, layout, options)
+    _label(axes, panels)
     arrangement.add_legend(figure, legend)
     notes = arrangement.begin_notes(runs)
-    notes += _notes(every_line, is_log=quantity.is_factor) + styles.notes
+    every_line = [series for panel in panels for series in panel.lines]
+    is_geometric = all(panel.quantity.is_factor for panel in panels)
+    notes += notes_on(every_line, is_geometric=is_geometric) + styles.notes
+    if num_left_out:
+        notes.append(f"not drawn: {num_left_out} without a value")
+    if num_untrained:
+        notes.append(arrangement.untrained_in_words(num_untrained))
+    notes += meanings_of(panel.quantity for panel in panels)
     arrangement.add_notes(figure, notes)
-    return Drawing(figure, f"line_{quantity.name}_{arrangement.file_word(layout.x)}", notes)
+    name = f"line_{panels[0].quantity.name}_{arrangement.file_word(layout.x)}"
+    return Drawing(figure, name, notes)
 
 
-def _draw_arms(arms: Sequence[Sequence[Run]], options: PlotOptions) -> Drawing:
-    """A panel for each arm of a sweep, with its own number, axis and legend."""
-    figure, axes = arrangement.make_panels(len(arms))
-    every_line = []
-    for panel, arm, title in zip(axes, arms, arm_titles(arms), strict=True):
-        whole = choose_layout(arm)
-        layout = Layout(whole.x or SEED, (*whole.colors, *whole.facets))
-        quantity = usual_quantity(arm)
-        styles = SeriesStyles(arm, layout)
-        lines = _make_series(arm, layout, quantity, styles, arm)
-        for series in lines:
-            _draw_series(panel, series, is_connected=_is_connected(arm, layout.x))
-        _scale(panel, arm, layout, quantity, _is_log(lines, options), options)
-        _mark_without_mean(panel, lines)
-        heading = textwrap.fill(quantity.heading(arm), ARM_LABEL_WIDTH)
-        panel.set(title=title, ylabel=heading)
-        arrangement.add_panel_legend(panel, styles.handles(has_markers=True))
-        every_line += lines
-    every_run = [run for arm in arms for run in arm]
-    notes = arrangement.begin_notes(every_run)
-    notes += ["a panel for each arm of the sweep", *_notes(every_line)]
-    arrangement.add_notes(figure, notes)
-    return Drawing(figure, "line_arms", notes)
+def _needs_arms(
+    runs: Sequence[Run],
+    drawn: Sequence[Run],
+    layout: Layout,
+    quantity: Quantity,
+) -> bool:
+    """Whether one axis cannot show all runs.
+
+    Many of them have another number, a line would join what is not to be compared, or runs of a
+    single step would have the same number as trained ones.
+
+    Args:
+        runs: the runs.
+        drawn: those that have the number.
+        layout: which setting is where.
+        quantity: the number.
+    """
+    if len(runs) - len(drawn) > MOST_LEFT_OUT * len(runs) or joins_arms(drawn, layout):
+        return True
+    are_trained = {has_several_steps(run) for run in drawn}
+    return len(are_trained) > 1 and not quantity.is_initial and layout.x != "train.steps"
 
 
-def _make_series(
+def _make_panels(
     runs: Sequence[Run],
     layout: Layout,
     quantity: Quantity,
-    styles: SeriesStyles,
-    every_run: Sequence[Run],
-) -> list[Series]:
-    """The lines of one panel."""
-    groups = group_runs(runs, [layout.x, *layout.series])
-    every_group = group_runs(every_run, [layout.x, *layout.series, *layout.facets])
-    usual = usual_seeds(every_group)
-    by_series: dict[tuple[Any, ...], list[Group]] = {}
-    for group in groups:
-        key = tuple(group.settings[path] for path in layout.series)
-        by_series.setdefault(key, []).append(group)
-    names = distinct_values(every_run, layout.x)
-    has_numbers = is_numeric(every_run, layout.x)
-    series = []
-    for number, of_series in enumerate(by_series.values()):
-        if has_numbers:
-            of_series = [group for group in of_series if group.settings[layout.x] is not None]
-        positions = []
-        for group in of_series:
-            value = group.settings[layout.x]
-            position = value if has_numbers else names.index(value)
-            positions.append(float(position))
-        shift = 0.0 if has_numbers else DODGE * (number - (len(by_series) - 1) / 2)
-        if not of_series:
-            continue
-        series.append(
-            Series(
-                style=styles.of(of_series[0].settings),
-                positions=np.array(positions) + shift,
-                summaries=tuple(summarize(group, quantity, usual) for group in of_series),
-                predictions=_predictions(of_series, quantity),
-            )
-        )
-    return series
-
-
-def _predictions(groups: Iterable[Group], quantity: Quantity) -> np.ndarray:
-    """The predicted factor of each group, where the measured one is drawn."""
-    predictions = []
-    for group in groups:
-        prediction = np.nan
-        if quantity.name == INITIAL_FACTOR.name:
-            prediction = summarize(group, PREDICTED_FACTOR).mean
-        predictions.append(prediction)
-    return np.array(predictions)
-
-
-def _is_connected(runs: Sequence[Run], path: str) -> bool:
-    """Whether a line joins the values of a setting: those of numbers but for the seed."""
-    return path != SEED and is_numeric(runs, path)
-
-
-def _draw_series(
-    axes: Axes,
-    series: Series,
     *,
-    is_connected: bool,
-) -> None:
-    style = series.style
-    averaged = series.averaged
-    if is_connected:
-        plot_average(
-            axes,
-            series.positions,
-            averaged,
-            color=style.color,
-            linestyle=style.linestyle,
-        )
-    else:
-        plot_error_bars(
-            axes,
-            series.positions,
-            averaged,
-            fmt="none",
-            color=style.color,
-            linewidth=1,
-            capsize=2,
-        )
-    for position, summary in zip(series.positions, series.summaries, strict=True):
-        is_whole = summary.is_complete
-        axes.plot(
-            position,
-            summary.mean,
-            marker=style.marker,
-            markersize=4,
-            color=style.color,
-            markerfacecolor=style.color if is_whole else "white",
-            linestyle="none",
-        )
-    if series.has_theory:
-        plot_theory(axes, series.positions, series.predictions)
+    with_inspected: bool,
+) -> list[_Panel]:
+    """A panel for each value of the facet; without one, for what the runs inspected over steps."""
+    facets = arrangement.facets_of(runs, layout.facet)
+    panels = [_Panel(title, chosen, quantity) for title, chosen in facets]
+    if layout.facet or not with_inspected:
+        return panels
+    for inspected in numbers_over_steps(runs)[:MAX_INSPECTED]:
+        panels.append(_Panel("", runs, inspected))
+    return panels
 
 
-def _mark_without_mean(axes: Axes, lines: Sequence[Series]) -> None:
-    """Crosses at the foot of a panel, where no run has a value."""
-    for number, series in enumerate(lines):
-        for position, summary in zip(series.positions, series.summaries, strict=True):
-            if not summary.count:
-                axes.plot(
-                    position,
-                    0.03 + 0.05 * number,
-                    "x",
-                    color=series.style.color,
-                    markersize=4,
-                    transform=axes.get_xaxis_transform(),
-                    clip_on=False,
-                )
-
-
-def _is_log(lines: Sequence[Series], options: PlotOptions) -> bool:
-    asked = options.log_axis("y")
-    if asked is not None:
-        return asked
-    means = []
-    for series in lines:
-        means += [summary.mean for summary in series.summaries]
-    return arrangement.is_logarithmic(means)
-
-
-def _scale(
-    axes: Axes,
+def _fill(
+    panels: Sequence[_Panel],
     runs: Sequence[Run],
     layout: Layout,
-    quantity: Quantity,
-    is_log: bool,
+    styles: SeriesStyles,
     options: PlotOptions,
 ) -> None:
-    """Scales both axes of a panel and names the horizontal one."""
-    values = distinct_values(runs, layout.x)
-    if is_numeric(runs, layout.x):
-        numbers = [value for value in values if value is not None]
-        arrangement.scale_setting_axis(axes, layout.x, numbers, is_log=options.log_axis("x"))
-    else:
-        arrangement.name_ticks(axes, [setting_text(value) for value in values])
-        axes.set_xlabel(short_name(layout.x))
-    if is_log:
-        axes.set_yscale("log")
-    elif quantity.name.endswith("accuracy"):
-        low, _ = axes.get_ylim()
-        axes.set_ylim(min(max(low, 0.0), 0.9), 1.02)
+    """Makes the lines of all panels; those of the same number have the same kind of mean."""
+    for name in {panel.quantity.name for panel in panels}:
+        alike = [panel for panel in panels if panel.quantity.name == name]
+        lines = []
+        for panel in alike:
+            lines += make_series(panel.runs, layout, panel.quantity, styles, runs)
+        quantity = average_on_log(alike[0].quantity, lines, options)
+        for panel in alike:
+            panel.quantity = quantity
+            panel.lines = make_series(panel.runs, layout, quantity, styles, runs)
 
 
-def _notes(lines: Sequence[Series], *, is_log: bool = False) -> list[str]:
-    summaries = []
-    for series in lines:
-        summaries += series.summaries
-    counts = [summary.count for summary in summaries]
-    notes = [arrangement.count_in_words(counts, is_log=is_log)]
-    left_out = left_out_in_words(summaries)
-    if left_out:
-        notes.append(f"not averaged: {left_out}")
-    if any(summary.count and not summary.is_complete for summary in summaries):
-        notes.append("open markers: not all runs ended well")
-    if any(not summary.count for summary in summaries):
-        notes.append("×: no run has a value")
-    return notes
+def _theory_labels(panels: Sequence[_Panel]) -> list[str]:
+    """What the dashed lines of the panels are called, each once."""
+    labels = []
+    for panel in panels:
+        if any(series.has_theory for series in panel.lines):
+            labels.append(THEORIES[panel.quantity.name].label)
+    return list(dict.fromkeys(labels))
+
+
+def _draw_panel(
+    axes: Axes,
+    panel: _Panel,
+    runs: Sequence[Run],
+    layout: Layout,
+    options: PlotOptions,
+) -> None:
+    """Draws the lines of a panel; ``runs`` are those of all panels."""
+    is_connected = joins_points(runs, layout)
+    for series in panel.lines:
+        draw_series(axes, series, is_connected=is_connected)
+    axes.set_title(panel.title)
+    scale_axes(axes, runs, layout.x, panel.lines, panel.quantity, options)
+    mark_without_mean(axes, panel.lines)
+
+
+def _label(axes: Sequence[Axes], panels: Sequence[_Panel]) -> None:
+    """Names the vertical axes. Panels of one number share their limits, and a label in each row."""
+    names = {panel.quantity.name for panel in panels}
+    named = axes if len(names) > 1 else arrangement.row_starts(axes)
+    if len(names) == 1:
+        arrangement.share_limits(axes)
+    for place, panel in zip(axes, panels, strict=True):
+        if place in named:
+            place.set_ylabel(panel.quantity.heading(panel.runs))
+
+
+def _leave_out_unmeasured(
+    runs: Sequence[Run],
+    layout: Layout,
+    quantity: Quantity,
+    options: PlotOptions,
+) -> tuple[Sequence[Run], Layout]:
+    """The runs that are drawn and their layout, without those that did not measure the number.
+
+    All runs are drawn where the others would leave no horizontal axis.
+    """
+    measured = without_unmeasured(runs, [layout.x, *layout.series, *layout.facets], quantity)
+    if not measured or len(measured) == len(runs):
+        return runs, layout
+    of_measured = choose_layout(measured, x=options.x, color=options.color, facet=options.facet)
+    if not of_measured.x:
+        return runs, layout
+    return measured, of_measured

@@ -27,7 +27,7 @@ from research.reporting.layout import choose_layout
 from research.reporting.panels import plot_profile, theory_handle
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
-from research.reporting.quantities import PREDICTED_FACTOR
+from research.reporting.quantities import PREDICTED_FACTOR, inspected, meaning_of
 from research.theory.profiles import factor_per_layer
 
 FIRST = "first"
@@ -77,6 +77,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             setting.
     """
     gauge = find_gauge(options.y or SIGNAL_GRAD.name, runs)
+    every_run = runs
+    runs = [run for run in runs if len(read_gauge(run, gauge).steps)]
     layout = choose_layout(
         runs,
         color=options.color,
@@ -125,6 +127,11 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     every_group = group_runs(runs, [*layout.series, *layout.facets])
     notes = arrangement.begin_notes(runs)
     notes += _notes(every_profile, every_group, is_log) + styles.notes
+    if len(runs) < len(every_run):
+        notes.append(f"not drawn: {len(every_run) - len(runs)} that did not measure it")
+    for diagnostic in inspected(runs):
+        if diagnostic.name == gauge:
+            notes.append(f"{arrangement.gauge_label(gauge)}: {meaning_of(diagnostic)}")
     if gauge == SIGNAL_GRAD.name:
         notes.append(SQUARED)
     arrangement.add_notes(figure, notes)
