@@ -238,6 +238,8 @@ def _option_from_settings(
 
 def _to_type_of(usual: Any, value: Any) -> Any:
     """A recorded value as its setting has it, whose usual value is given."""
+    if value is None or value == "null":
+        return None
     if isinstance(usual, enum.Enum):
         return type(usual)[str(value)]
     if isinstance(usual, tuple):
