@@ -283,6 +283,18 @@ def norm_scale(norm, layer):
     return (layer + 1) ** -0.5 if is_scaled else 1.0
 
 
+def branch_multiplier(model):
+    """The factor on every branch: a power of the base depth over the depth."""
+    exponent = {"depth_mup": 0.5, "complete_p": 1.0}.get(model.parametrization.name, 0.0)
+    return (model.base_depth / model.depth) ** exponent
+
+
+def head_multiplier(model):
+    """The factor on what the head reads: the base width over the width."""
+    is_standard = model.parametrization.name == "standard"
+    return 1.0 if is_standard else model.base_width / model.width
+
+
 def apply_linear(h, params):
     """h W + b over the last axis; without b where there is none."""
     out = h @ params["kernel"]
@@ -386,6 +398,7 @@ def unrolled(
         z = normalize_at("pre", z, layer, layer_running) * norm_scale(arch.norm, number)
         branch = _branch(arch, z, layer["branch"], num_active, trace)
         branch = normalize_at("branch", branch, layer, layer_running)
+        branch = branch_multiplier(arch.model) * branch
         h = perturb("skip_grad", number, h)
         h = combine(kind, h, branch, shortcut(number, layer, layer_running, num_active))
         h = normalize_at("post", h, layer, layer_running)
@@ -396,7 +409,7 @@ def unrolled(
         h = sum(jnp.split(h, streams, axis=-1)) / streams
     h = normalize_at("pre", h, params, running)
     activated = ACTIVATIONS[arch.activation.kind.name](h)
-    return apply_linear(activated, params["head"]), trace
+    return apply_linear(head_multiplier(arch.model) * activated, params["head"]), trace
 
 
 def take_layer(stage, number):

@@ -1,6 +1,6 @@
 """The confusion matrix of the test runs, and precision and recall of each kind of finding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,24 @@ from research.reproduce.experiments import load_module
 LABELS = load_module("verdict_benchmark", "labels")
 SCORES = load_module("verdict_benchmark", "scores")
 HEIGHT = 0.18  # by which the two marks of a kind are apart
+WIDTH = 7.4  # inches
+HEIGHT_OF_MATRIX = 4.2
+HEIGHT_OF_TOOLS = 1.9
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """On the left which verdict the runs get, on the right how sure each kind of finding is."""
-    judged = SCORES.read_judged(runs, LABELS.frozen_labels(), "test")
-    canvas = Figure(figsize=(7.4, 4.2), layout="constrained")
-    matrix, scores = canvas.subplots(1, 2, width_ratios=[1.35, 1])
-    _draw_matrix(matrix, judged)
-    _draw_scores(scores, judged)
+    """Which verdict the runs get, how sure each kind of finding is, and what peers find."""
+    labels = LABELS.frozen_labels()
+    judged = SCORES.read_judged(runs, labels, "test")
+    compared = SCORES.compare_tools(runs, labels)
+    heights = [HEIGHT_OF_MATRIX, HEIGHT_OF_TOOLS] if compared else [HEIGHT_OF_MATRIX]
+    canvas = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    grid = canvas.add_gridspec(len(heights), 1, height_ratios=heights)
+    upper = grid[0].subgridspec(1, 2, width_ratios=[1.35, 1])
+    _draw_matrix(canvas.add_subplot(upper[0]), judged)
+    _draw_scores(canvas.add_subplot(upper[1]), judged)
+    if compared:
+        _draw_tools(canvas.add_subplot(grid[1]), compared)
     return canvas
 
 
@@ -64,6 +73,25 @@ def _draw_scores(axes: Axes, judged: Sequence[Any]) -> None:
         title="Each kind of finding\n(runs that have it)",
     )
     axes.legend(loc="lower left", fontsize=7)
+
+
+def _draw_tools(axes: Axes, compared: Mapping[str, Any]) -> None:
+    """What each tool says of the plain networks, Fathom first."""
+    rows = np.arange(len(compared))[::-1]
+    found = [confusion.sensitivity for confusion in compared.values()]
+    clear = [confusion.specificity for confusion in compared.values()]
+    axes.plot(found, rows + HEIGHT, "o", color=PALETTE[0], label="unhealthy runs that it finds")
+    axes.plot(clear, rows - HEIGHT, "s", color=PALETTE[1], label="healthy runs that it leaves")
+    axes.set_yticks(rows, list(compared))
+    first = next(iter(compared.values()))
+    num_unhealthy = first.found + first.missed
+    num_healthy = first.clear + first.alarmed
+    axes.set(
+        xlim=(-0.03, 1.03),
+        xlabel="share of runs",
+        title=f"Plain networks, {num_unhealthy} unhealthy and {num_healthy} healthy",
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 
 
 def _title(kind: str) -> str:

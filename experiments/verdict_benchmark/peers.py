@@ -11,7 +11,7 @@ import logging
 import math
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,27 @@ from research.reproduce.experiments import expected_runs, load_module
 
 LABELS = load_module("verdict_benchmark", "labels")
 FILE = "peers.csv"
-TOOLS = ("torchmortem", "trainscope", "traintools")
+COLUMNS: Sequence[str] = (
+    "run",
+    "train_loss",
+    "torchmortem",
+    "torchmortem_warnings",
+    "trainscope",
+    "traintools",
+)
+# Kinds of traintools' warnings, by words of their sentences.
+WARNINGS = {
+    "not_finite": "non-finite",
+    "vanished": "appears vanished",
+    "large": "is very large",
+    "high_ratio": "ratio is high",
+    "tiny_ratio": "ratio is tiny",
+}
 DEEPEST = 30
 TRAIN_EXAMPLES = 1400
 PIXELS = 64
 CLASSES = 10
-LAST_STEPS = 30  # over which most warnings of traintools count
+LAST_STEPS = 30  # most of which have a warning of traintools that counts
 ACTIVATIONS = {
     "relu": torch.relu,
     "tanh": torch.tanh,
@@ -164,10 +179,11 @@ def load_data() -> tuple[Tensor, Tensor]:
 
 
 def examine(settings: Settings, folder: Path) -> dict[str, str]:
-    """Trains one network and returns what each tool finds severe; empty where nothing.
+    """Trains one network and returns what each tool finds, with the final training loss.
 
-    A critical finding of torchmortem counts, a spike of trainscope, and a warning of traintools'
-    gradient monitor that most of the last steps have.
+    Of torchmortem its critical findings and its warnings, of trainscope the first spikes upwards
+    and downwards, of traintools' gradient monitor the warnings that most of the last steps have, or
+    the last step of a loss that is not finite.
 
     Args:
         settings: the configuration of the run.
@@ -182,8 +198,9 @@ def examine(settings: Settings, folder: Path) -> dict[str, str]:
     health = GradientHealthMonitor()
     autopsy = Autopsy(network, optimizer=optimizer)
     autopsy.attach()
-    spikes = []
+    spikes = {}
     warned = []
+    losses = []
     steps = settings["train.steps"]
     size = settings["train.batch_size"]
     order = torch.randperm(len(x))
@@ -195,25 +212,48 @@ def examine(settings: Settings, folder: Path) -> dict[str, str]:
         optimizer.zero_grad()
         loss.backward()
         report = health.inspect(network, step=step, lr=optimizer.param_groups[0]["lr"])
-        warned.append(not report.ok)
-        if scope.step(loss.item(), batch_index=step):
-            spikes.append(step)
+        warned.append(name_warnings(report.warnings))
+        losses.append(loss.item())
+        spike = scope.step(loss.item(), batch_index=step)
+        if spike:
+            direction = "rise" if spike["spike_score"] > 0 else "fall"
+            spikes.setdefault(direction, step)
         optimizer.step()
         autopsy.step(loss=loss.item())
         if not math.isfinite(loss.item()):
             break
     scope.detach()
     autopsy.detach()
-    autopsy_report = autopsy.get_report()
-    critical = set()
-    for finding in autopsy_report.findings:
-        if finding.severity.name == "CRITICAL":
-            critical.add(finding.category)
+    is_finite = math.isfinite(losses[-1])
+    last_steps = LAST_STEPS if is_finite else 1
+    found = autopsy.get_report().findings
+    directions = [f"{direction}:{step}" for direction, step in spikes.items()]
     return {
-        "torchmortem": " ".join(sorted(critical)),
-        "trainscope": f"spike:{spikes[0]}" if spikes else "",
-        "traintools": "warnings" if np.mean(warned[-LAST_STEPS:]) > 0.5 else "",
+        "train_loss": f"{np.mean(losses[-LABELS.END :]):.4g}",
+        "torchmortem": " ".join(find_categories(found, "CRITICAL")),
+        "torchmortem_warnings": " ".join(find_categories(found, "WARNING")),
+        "trainscope": " ".join(directions),
+        "traintools": " ".join(find_lasting(warned[-last_steps:])),
     }
+
+
+def name_warnings(sentences: Sequence[str]) -> set[str]:
+    """The kinds of traintools' warnings of one step."""
+    names = set()
+    for name, words in WARNINGS.items():
+        if any(words in sentence for sentence in sentences):
+            names.add(name)
+    return names
+
+
+def find_lasting(warned: Sequence[set[str]]) -> list[str]:
+    """The kinds of warnings that more than half of some steps have."""
+    return [name for name in WARNINGS if np.mean([name in names for names in warned]) > 0.5]
+
+
+def find_categories(found: Sequence[Any], severity: str) -> list[str]:
+    """The categories of torchmortem's findings of a severity."""
+    return sorted({finding.category for finding in found if finding.severity.name == severity})
 
 
 def find_plain_runs() -> dict[str, Settings]:
@@ -228,15 +268,29 @@ def find_plain_runs() -> dict[str, Settings]:
     return plain
 
 
+def read_rows(file: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table that an earlier call has written, by the name of the run."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        rows = {row["run"]: row for row in reader}
+        return rows if reader.fieldnames == list(COLUMNS) else {}
+
+
 def main() -> None:
-    """Examines the plain networks of the test split and writes ``peers.csv``."""
+    """Examines the plain networks of the test split that ``peers.csv`` lacks, and adds them."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    with (Path(__file__).parent / FILE).open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, ["run", *TOOLS], lineterminator="\n")
+    file = Path(__file__).parent / FILE
+    examined = read_rows(file)
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
+        writer.writerows(examined.values())
+        stream.flush()
         for name, settings in find_plain_runs().items():
+            if name in examined:
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 found = examine(settings, Path(folder))
             writer.writerow({"run": name, **found})

@@ -1,7 +1,9 @@
 """Verdicts against labels: confusion matrix, precision, recall, balanced accuracy, onset."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from research.reproduce.experiments import load_module
 LABELS = load_module("verdict_benchmark", "labels")
 HEALTHY = "healthy"
 NEVER_OVER = ("spike",)  # a finding of this kind counts although it ended
+PEERS = "peers.csv"
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,16 @@ class Confusion:
 
 def confuse(judged: Sequence[Judged]) -> Confusion:
     """Counts the runs whose label says whether they are healthy."""
+    answers = [one.says_unhealthy for one in judged]
+    return _confuse_answers(judged, answers)
+
+
+def _confuse_answers(judged: Sequence[Judged], answers: Sequence[bool]) -> Confusion:
+    """Counts the runs whose label says whether they are healthy, by what a tool says of them."""
     counts = {(True, True): 0, (True, False): 0, (False, False): 0, (False, True): 0}
-    for one in judged:
+    for one, says_unhealthy in zip(judged, answers, strict=True):
         if one.label.is_unhealthy is not None:
-            counts[one.label.is_unhealthy, one.says_unhealthy] += 1
+            counts[one.label.is_unhealthy, says_unhealthy] += 1
     return Confusion(
         found=counts[True, True],
         missed=counts[True, False],
@@ -196,3 +205,65 @@ def _expected_headlines(one: Judged) -> list[str]:
         return [HEALTHY]
     kinds = [kind for kind in LABELS.SEVERE if one.label.kinds.get(kind)]
     return kinds or ["spike"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What of a tool's findings counts as saying that a run is unhealthy.
+
+    Attributes:
+        title: in words.
+        column: of ``peers.csv``.
+        ignored: findings that do not count.
+    """
+
+    title: str
+    column: str
+    ignored: Sequence[str] = ()
+
+    def says_unhealthy(self, row: Mapping[str, str]) -> bool:
+        """Whether a row of ``peers.csv`` has a finding that counts."""
+        for entry in row[self.column].split():
+            finding, _, _ = entry.partition(":")
+            if finding not in self.ignored:
+                return True
+        return False
+
+
+READINGS = (
+    Reading("torchmortem: a critical finding", "torchmortem"),
+    Reading("torchmortem: one but saturation", "torchmortem", ignored=("saturation",)),
+    Reading("trainscope: a spike", "trainscope"),
+    Reading("trainscope: a spike upwards", "trainscope", ignored=("fall",)),
+    Reading("traintools: a lasting warning", "traintools"),
+)
+
+
+def read_peers() -> dict[str, dict[str, str]]:
+    """What other tools found, by the name of the run; empty where they were not tried."""
+    with (Path(__file__).parent / PEERS).open(newline="", encoding="utf-8") as stream:
+        return {row["run"]: row for row in csv.DictReader(stream)}
+
+
+def compare_tools(runs: Sequence[Run], labels: Sequence[Any]) -> dict[str, Confusion]:
+    """The confusion of Fathom and of each reading of its peers, on the runs that all examined.
+
+    Args:
+        runs: all runs.
+        labels: their labels, in the same order.
+    """
+    peers = read_peers()
+    examined = []
+    rows = []
+    for run, label in zip(runs, labels, strict=True):
+        row = peers.get(run.directory.name)
+        if row is not None:
+            examined.append(Judged(label, run.info["verdict"], run["train.steps"]))
+            rows.append(row)
+    if not examined:
+        return {}
+    compared = {"fathom: a severe finding": confuse(examined)}
+    for reading in READINGS:
+        answers = [reading.says_unhealthy(row) for row in rows]
+        compared[reading.title] = _confuse_answers(examined, answers)
+    return compared

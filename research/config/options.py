@@ -20,7 +20,8 @@ Transition = enum.Enum("Transition", ["pad", "projection"])
 Padding = enum.Enum("Padding", ["zero", "circular"])
 Parametrization = enum.Enum("Parametrization", ["standard", "mup", "depth_mup", "complete_p"])
 WIDTH_SCALED = (Parametrization.mup, Parametrization.depth_mup, Parametrization.complete_p)
-DEPTH_SCALED = (Parametrization.depth_mup, Parametrization.complete_p)
+DEPTH_EXPONENTS = {Parametrization.depth_mup: 0.5, Parametrization.complete_p: 1.0}
+DEPTH_SCALED = tuple(DEPTH_EXPONENTS)
 SkipKind = enum.Enum(
     "SkipKind",
     "none identity scaled inv_sqrt_depth rezero skipinit fixup highway gated projection dropout "
@@ -201,6 +202,14 @@ class FeedForward(Model):
         traced=True,
         switch=True,
     )
+
+    @property
+    def branch_factor(self) -> float:
+        """The factor on each branch: (depth over base depth) to the power −½ or −1, else 1."""
+        if self.parametrization not in DEPTH_SCALED:
+            return 1.0
+        exponent = DEPTH_EXPONENTS[self.parametrization]
+        return (self.depth / self.base_depth) ** -exponent
 
 
 @dataclass(frozen=True)

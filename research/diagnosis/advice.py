@@ -145,14 +145,18 @@ def advise(situation: Situation) -> Finding:
     if rule is None or is_over or finding.severity is findings.Severity.note:
         return finding
     advice = rule(situation)
+    cause = advice.cause
     remedies = []
     for offered in advice.remedies:
         remedy = with_usual_rate(offered, situation.settings)
+        if remedy != offered and cause == advice.cause:
+            rate = peak_rate(situation.settings)
+            cause += f", and a learning rate of {rate:g} teaches no network anything"
         if not is_set(remedy.change, situation.settings) and remedy not in remedies:
             remedies.append(remedy)
         if len(remedies) == MOST_REMEDIES:
             break
-    return dataclasses.replace(finding, cause=advice.cause, remedies=remedies)
+    return dataclasses.replace(finding, cause=cause, remedies=remedies)
 
 
 def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
@@ -170,8 +174,7 @@ def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
     if rate >= TINY_RATE * usual or not groups <= NETWORK_GROUPS:
         return remedy
     change = f"{remedy.change} optimizer.learning_rate={usual:g}"
-    notes = [note for note in (remedy.note, f"learning rate now {rate:g}") if note]
-    return dataclasses.replace(remedy, change=change, note=", ".join(notes))
+    return dataclasses.replace(remedy, change=change)
 
 
 def is_set(change: str, settings: Settings) -> bool:
@@ -382,7 +385,7 @@ def _advise_after_onset(situation: Situation) -> Advice:
     else:
         cause = (
             f"{depth} carries the gradient badly from the start, and the updates up to step {step} "
-            "did the rest"
+            "made it worse"
         )
     return Advice(cause, _for_network_and_rate(situation))
 
@@ -441,7 +444,16 @@ def _advise_dead(situation: Situation) -> Advice:
     path = _scale_path(settings)
     if path is not None and settings[path] == 0:
         return Advice("All weights are initialised to 0", iter([Remedy(f"{path}=1", HE)]))
-    return Advice("Units are silent for every input", _livelier_units(situation))
+    return Advice(_silence_in_words(situation), _livelier_units(situation))
+
+
+def _silence_in_words(situation: Situation) -> str:
+    """Since when units are zero, and at which learning rate they became so."""
+    if situation.is_initial:
+        return "The units are zero from the start"
+    rate = peak_rate(situation.settings)
+    step = situation.finding.first_step
+    return f"The updates up to step {step} at a learning rate of {rate:g} have silenced the units"
 
 
 def _livelier_units(situation: Situation) -> Iterator[Remedy]:
@@ -474,7 +486,7 @@ def _advise_diverged(situation: Situation) -> Advice:
     settings = situation.settings
     format_ = str(settings.get("precision.kind")).removeprefix("mixed_")
     if situation.quantity == "activation" and situation.is_narrow:
-        cause = f"The forward signal exceeded the largest {format_} number"
+        cause = _network_in_words(situation)
         return Advice(cause, _against_forward_overflow(situation))
     if findings.OVERFLOW.name in situation.others:
         return _advise_overflow(situation)
@@ -491,10 +503,15 @@ def _advise_diverged(situation: Situation) -> Advice:
         cause = "The gradient vanished, and what was left of it moved the last layers too far"
         return Advice(cause, _for_network_and_rate(situation))
     if situation.is_narrow and settings.get("precision.loss_scaling") != "dynamic":
-        cause = f"The step was too large, or the gradient exceeded the largest {format_} number"
+        rate = peak_rate(settings)
+        cause = (
+            f"The steps are too large at a learning rate of {rate:g}, or the gradient exceeded the "
+            f"largest {format_} number"
+        )
         scaling = Remedy("precision.loss_scaling=dynamic", LOSS_SCALING)
         return Advice(cause, iter([scaling, *_smaller_steps(settings)]))
-    return Advice("The step was too large", _smaller_steps(settings))
+    cause = f"The steps are too large at a learning rate of {peak_rate(settings):g}"
+    return Advice(cause, _smaller_steps(settings))
 
 
 def _against_forward_overflow(situation: Situation) -> Iterator[Remedy]:
@@ -540,7 +557,7 @@ def _for_network_and_rate(situation: Situation) -> Iterator[Remedy]:
 
 def _advise_underflow(situation: Situation) -> Advice:
     if not keeps_gradient(situation.settings, ""):
-        cause = f"{_network_in_words(situation)} leaves a gradient that the number format loses"
+        cause = f"{_depth_in_words(situation)} leaves a gradient that the number format loses"
         return Advice(cause, _network_then_format(situation))
     cause = "The gradient is too small for the number format"
     return Advice(cause, _more_room_for_gradients(situation))
@@ -636,7 +653,7 @@ def _other_optimizer(settings: Settings) -> Iterator[Remedy]:
 
 
 def _advise_dead_units(situation: Situation) -> Advice:
-    return Advice("Units are silent for every input", _livelier_units(situation))
+    return Advice(_silence_in_words(situation), _livelier_units(situation))
 
 
 def _advise_saturated(situation: Situation) -> Advice:

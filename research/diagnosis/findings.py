@@ -226,8 +226,13 @@ class Remedy:
         """Whether the change can be typed on the command line."""
         return "=" in self.change
 
+    @property
+    def words(self) -> str:
+        """The change for a sentence: several settings are joined by ``and``."""
+        return " and ".join(self.change.split()) if self.is_setting else self.change
+
     def __str__(self) -> str:
-        return f"{self.change} ({self.note})" if self.note else self.change
+        return f"{self.words} ({self.note})" if self.note else self.words
 
 
 @dataclass(frozen=True)

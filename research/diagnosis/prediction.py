@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from research.config.options import (
-    DEPTH_SCALED,
     FeedForward,
     ModelKind,
     NormKind,
@@ -45,7 +44,8 @@ def skip_scales(config: Config) -> tuple[float, float] | None:
         case SkipKind.none:
             return 1.0, 0.0
         case SkipKind.identity:
-            return 1.0, 1.0
+            # The other shortcuts are not allowed with a parametrization that scales branches.
+            return getattr(config.model, "branch_factor", 1.0), 1.0
         case SkipKind.inv_sqrt_depth:
             return config.model.depth**-0.5, 1.0
         case SkipKind.rezero:
@@ -75,7 +75,7 @@ def predicted_profile(
     scales = skip_scales(config)
     if not isinstance(model, FeedForward) or model.kind is not ModelKind.mlp:
         return None
-    if scales is None or model.dropout or model.parametrization in DEPTH_SCALED:
+    if scales is None or model.dropout:
         return None
     if getattr(model, "branch_weights", 1) != 1:
         return None

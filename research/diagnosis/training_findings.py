@@ -118,7 +118,10 @@ def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding
     text = f"numbers stop being finite at step {step}"
     skipped = find_overflow(ctx)
     if skipped is not None:
-        text += f", after the steps from {skipped.first_step} on were skipped"
+        first = skipped.first_step
+        text = f"the gradients of the steps {first} to {step} are not finite, so none was taken"
+    if step == 0:
+        text += ", before the first update"
     if layer is not None:
         where = words.name_layer(layer, names)
         text += f", first the {quantity} of {where}" if quantity else f", first in {where}"
@@ -130,8 +133,6 @@ def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding
     if quantity == "activation" and format_ in OVERFLOW_FORMATS:
         largest = 2.0 ** FORMATS[format_].overflow
         text += f", which exceeds the largest {format_} number, about {largest:.3g}"
-    elif step == 0:
-        text += ", before the first update"
     elif quantity == "activation" and layer == 0:
         text += ", so the update before broke the parameters"
     return _make(
@@ -306,7 +307,7 @@ def find_dead_units(ctx: RunContext) -> Finding | None:
         "dead",
         MOSTLY_DEAD,
         kind=findings.DEAD_UNITS,
-        what="of the units are zero for every example",
+        what="are zero for every example",
     )
 
 
@@ -319,7 +320,7 @@ def find_saturation(ctx: RunContext) -> Finding | None:
         "saturated",
         MOSTLY_SATURATED,
         kind=findings.SATURATED,
-        what="of the units are on the flat part of the activation",
+        what="are on the flat part of the activation",
     )
 
 
@@ -340,10 +341,12 @@ def _find_share(
         return None
     ranges = words.to_ranges(layers)
     share = float(np.mean(shares[layers]))
+    first_step = _first_above(ctx.observed, gauge, limit)
     return _make(
         kind,
-        f"in {words.name_layers(ranges)}, {words.percent(share)} {what}.",
-        first_step=_first_above(ctx.observed, gauge, limit),
+        f"{words.percent(share)} of the units of {words.name_layers(ranges)} {what}. "
+        f"{_since(ctx.observed, first_step)}.",
+        first_step=first_step,
         layers=tuple(ranges),
         share=share,
     )
@@ -367,6 +370,13 @@ def _first_where(observed: Observed, holds: np.ndarray) -> int | None:
     return int(steps[first]) if first < len(steps) else None
 
 
+def _since(observed: Observed, first_step: int | None) -> str:
+    """From which step on something holds, as a sentence without its full stop."""
+    steps = observed.profiles["step"]
+    first = int(steps[-1]) if first_step is None else first_step
+    return words.capitalize(words.name_steps(first, None, int(steps[0])))
+
+
 def find_collapse(ctx: RunContext) -> Finding | None:
     """A last signal that hardly differs between examples."""
     shares = ctx.observed.last_rows("signal_variation")
@@ -377,11 +387,18 @@ def find_collapse(ctx: RunContext) -> Finding | None:
     variation = np.asarray(ctx.observed.profiles["signal_variation"])[:, -1:]
     share = f"only {shares[-1]:.1g}" if shares[-1] > 0 else "nothing"
     ability = "can hardly" if shares[-1] > 0 else "cannot"
+    text = (
+        f"{share} of the signal of the last layer differs between examples, so the head {ability} "
+        "tell them apart"
+    )
+    others = words.to_ranges(layers[:-1])
+    if others:
+        text += f"; the same holds in {words.name_layers(others)}"
+    first_step = _first_where(ctx.observed, (variation < SAME_SIGNAL)[:, 0])
     return _make(
         findings.COLLAPSED,
-        f"{share} of the signal of the last layer differs between examples, so the head {ability} "
-        f"tell them apart; the same holds in {words.name_layers(ranges)}.",
-        first_step=_first_where(ctx.observed, (variation < SAME_SIGNAL)[:, 0]),
+        f"{text}. {_since(ctx.observed, first_step)}.",
+        first_step=first_step,
         layers=tuple(ranges),
         variation=float(shares[-1]),
     )
@@ -405,7 +422,7 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
     share = f"{middle:.2g}"
     text = f"a step changes the weights of the middle layer by {share} of their norm: {problem}"
     if largest == 0:
-        text = "no step changes the weights"
+        text = "the last steps change the weights of no layer"
     return _make(
         findings.UPDATE_RATIO,
         f"{text}.",

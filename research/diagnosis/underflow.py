@@ -70,15 +70,18 @@ def find_forward_underflow(observed: Observed) -> Finding | None:
     first = _first_of_last_run(is_affected.tolist())
     ranges = words.to_ranges(layers)
     smallest = float(rows[-1, layers].min())
+    size = f"about {smallest:.1g}" if smallest > 0 else "zero"
+    steps = observed.profiles["step"]
+    since = words.name_steps(int(steps[first]), None, int(steps[0]))
     return Finding(
         kind=findings.FORWARD_UNDERFLOW,
         severity=Severity.severe,
         text=(
-            f"the signal of {words.name_layers(ranges)} has the size {smallest:.1g}, and "
+            f"the signal of {words.name_layers(ranges)} is {size} {since}, and "
             f"{observed.format_} rounds numbers below {limit / 4:.1g} to zero. A loss scale does "
             "not change the forward pass."
         ),
-        first_step=int(observed.profiles["step"][first]),
+        first_step=int(steps[first]),
         layers=ranges,
         evidence={"smallest_rms": smallest, "limit": limit / 4},
     )

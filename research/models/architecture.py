@@ -13,7 +13,6 @@ from jaxtyping import Array
 from research.config import options
 from research.config.options import (
     CONVOLUTIONAL,
-    DEPTH_SCALED,
     RESNETS,
     WIDTH_SCALED,
     ActivationKind,
@@ -33,7 +32,6 @@ from research.models.plan import PLANS, Stage
 
 RANDOM_SKIPS = (SkipKind.dropout, SkipKind.stochastic_depth)
 BEFORE_BRANCH = (Placement.pre, Placement.peri)
-DEPTH_EXPONENTS = {Parametrization.depth_mup: 0.5, Parametrization.complete_p: 1.0}
 
 
 @dataclass(frozen=True)
@@ -200,12 +198,8 @@ class Architecture:
 
     @property
     def branch_factor(self) -> float:
-        """The factor on each branch: (depth over base depth) to the power −½ or −1, else 1."""
-        if self.parametrization not in DEPTH_SCALED:
-            return 1.0
-        assert isinstance(self.model, options.FeedForward)
-        exponent = DEPTH_EXPONENTS[self.parametrization]
-        return (self.model.depth / self.model.base_depth) ** -exponent
+        """The factor of the parametrization on each branch."""
+        return getattr(self.model, "branch_factor", 1.0)
 
     @property
     def hidden_rate(self) -> float:

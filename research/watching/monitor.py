@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import math
+import os
 import threading
 import time
 import uuid
@@ -132,6 +133,7 @@ class Monitor:
         self._is_closed = False
         self._mutex = threading.RLock()  # held while rows are written, on either thread
         self._ended = threading.Event()
+        self._process = os.getpid()
         self._fault: Exception | None = None  # what went wrong on the thread that flushes
         self._earlier: RecordedRows | None = None
         self._record: RunRecord | None = None
@@ -411,6 +413,8 @@ class Monitor:
         self._close("interrupted")
 
     def _close(self, status: str, error: BaseException | None = None) -> None:
+        if os.getpid() != self._process:
+            return  # a forked process ends, and the run goes on in the one that opened it
         with self._mutex:
             if self._is_closed:
                 return

@@ -98,7 +98,7 @@ def test_tanh_instead_of_a_sigmoid_comes_with_a_smaller_rate():
         activation__kind="sigmoid", init__kind="glorot", optimizer__learning_rate=0.5
     )
     verdict = judge_rows(VANISHING, settings=changed)
-    tanh = re.findall(r"activation=tanh( optimizer\.learning_rate=[\d.]+)?", verdict.sentence)
+    tanh = re.findall(r"activation=tanh( and optimizer\.learning_rate=[\d.]+)?", verdict.sentence)
     assert all(tanh), verdict.sentence
 
 
@@ -117,7 +117,7 @@ def test_a_forward_overflow_at_step_0_is_not_called_too_large_a_step():
         diverged=(0, 12, "activation"),
         observed=Observed(format_="float16"),
     )
-    assert "step was too large" not in verdict.sentence
+    assert "too large" not in verdict.sentence
     assert "learning_rate" not in verdict.sentence
     assert "largest float16 number" in verdict.sentence
     assert "precision=mixed_bfloat16" in verdict.sentence

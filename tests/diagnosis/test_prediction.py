@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from research.config.schema import OPTIONS, Config, flatten, make_option
@@ -57,6 +58,17 @@ def test_numbers_of_a_change_get_the_type_of_their_setting():
 def test_factors_of_recorded_settings(changes, factor):
     predicted = factor_with(settings(**changes))
     assert predicted == (None if factor is None else pytest.approx(factor, rel=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"), [("mup", 1.0), ("depth_mup", 32**-0.5), ("complete_p", 1 / 32)]
+)
+def test_a_parametrization_scales_branches_as_a_scaled_shortcut_does(name, factor):
+    size = {"model__depth": 64, "model__base_depth": 2, "model__parametrization": name}
+    parametrized = profile_with(settings(skip__kind="identity", **size))
+    scaled = profile_with(settings(model__depth=64, skip__kind="scaled", skip__branch_scale=factor))
+    assert parametrized is not None
+    np.testing.assert_allclose(parametrized, scaled, rtol=1e-12)
 
 
 def test_a_change_that_theory_calls_bad_is_refused():

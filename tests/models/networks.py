@@ -383,6 +383,8 @@ def assert_same_gauges(measured, expected, tolerance):
     absolute = {
         # A mean cancels, so its error is that of the elements.
         "activation_mean": tolerance * expected["activation_rms"].max(),
+        # So does a mean of cosines, whose elements are of size 1.
+        "signal_correlation": tolerance,
         # Fractions are computed in float32.
         "saturated": 1e-7,
         "dead": 1e-7,

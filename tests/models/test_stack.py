@@ -170,6 +170,14 @@ def test_the_settings_of_a_norm_are_those_of_the_formula(case):
     assert_same_pass(network, measured, FLOAT32_TOLERANCE)
 
 
+@pytest.mark.parametrize("name", one_in(3, [("complete_p",), ("depth_mup",), ("mup",)]))
+def test_every_parametrization_equals_its_formula(name):
+    bases = {"base_width": 2, "base_depth": 1}
+    network = make_network(parametrization=name, skip="identity", norm="layer", depth=2, **bases)
+    measured = measure(network, compiled=False)
+    assert_same_pass(network, measured, FLOAT32_TOLERANCE)
+
+
 @pytest.mark.parametrize("skip", ["none", "fixup"])
 def test_a_layer_may_have_two_weight_matrices(skip):
     network = make_network(branch_weights=2, skip=skip, norm="layer", depth=2)

@@ -16,7 +16,14 @@ from research.models.stack import Stack
 
 from ..builders import make_architecture
 from ..compiling import quick
-from ..oracle import apply_linear, has_norm_at, norm_name, take_layer
+from ..oracle import (
+    apply_linear,
+    branch_multiplier,
+    has_norm_at,
+    head_multiplier,
+    norm_name,
+    take_layer,
+)
 from .networks import make_numbers, measure, normal, params_of
 from .taps import Taps, assert_same_signals
 from .transformers import (
@@ -44,7 +51,12 @@ def layer_norm(h, norm):
     return standardized * scale + bias
 
 
-def attention(z, params, is_visible):
+def attention(
+    z,
+    params,
+    is_visible,
+    model,
+):
     """Attention in which position t uses position s where ``is_visible[t, s]`` is 1."""
     query = apply_linear(z, params["query"])
     key = apply_linear(z, params["key"])
@@ -55,6 +67,7 @@ def attention(z, params, is_visible):
         k = key[..., head_units(head)]
         v = value[..., head_units(head)]
         scores = jnp.einsum("bti,bsi->bts", q, k) / np.sqrt(WIDTH // HEADS)
+        scores = scores * np.sqrt(head_multiplier(model))
         weights = jnp.exp(scores) * is_visible[None]
         weights = weights / jnp.sum(weights, -1, keepdims=True)
         heads.append(jnp.einsum("bts,bsi->bti", weights, v))
@@ -75,12 +88,14 @@ class Case:
     placement: str
     skip: str
     scale: str = "one"
+    parametrization: str = "standard"
 
     def __str__(self):
         task = "text" if self.language else "vectors"
         head = "-tied" if self.tied else ""
         scale = "" if self.scale == "one" else f"-{self.scale}"
-        return f"{task}{head}-{self.placement}-{self.skip}{scale}"
+        name = "" if self.parametrization == "standard" else f"-{self.parametrization}"
+        return f"{task}{head}-{self.placement}-{self.skip}{scale}{name}"
 
     @property
     def alpha(self):
@@ -88,7 +103,13 @@ class Case:
         return 1.0 if self.skip == "identity" else (2 * DEPTH) ** 0.25
 
 
-def transformer(case, params, x, perturbations):
+def transformer(
+    case,
+    model,
+    params,
+    x,
+    perturbations,
+):
     """Logits and the signals at every tap."""
     taps = Taps(perturbations)
     everything = np.ones((LENGTH, LENGTH))
@@ -109,12 +130,12 @@ def transformer(case, params, x, perturbations):
         if case.scale == "inv_sqrt_layer":
             z = z / np.sqrt(block + 1)
         if part == 0:
-            z = attention(z, layer["branch"], is_visible)
+            z = attention(z, layer["branch"], is_visible, model)
         else:
             z = feed_forward(z, layer["branch"])
         if has_norm_at("branch", case.placement):
             z = layer_norm(z, layer[norm_name("branch", case.placement)])
-        h = case.alpha * shortcut + z
+        h = case.alpha * shortcut + branch_multiplier(model) * z
         if case.placement == "post":
             h = layer_norm(h, layer["norm"])
         h = taps.add(h)
@@ -122,6 +143,7 @@ def transformer(case, params, x, perturbations):
         h = layer_norm(h, params["norm"])
     if not case.language:
         h = jnp.mean(h, 1)
+    h = head_multiplier(model) * h
     if case.tied:
         return h @ embed["table"]["vectors"].T, taps.signals
     return apply_linear(h, params["head"]), taps.signals
@@ -177,6 +199,13 @@ CASES = [
         skip="identity",
         scale="inv_sqrt_layer",
     ),
+    Case(
+        language=True,
+        tied=False,
+        placement="pre",
+        skip="identity",
+        parametrization="complete_p",
+    ),
 ]
 
 
@@ -190,6 +219,9 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(case):
         scale=case.scale,
         skip=case.skip,
         norm="layer",
+        parametrization=case.parametrization,
+        base_width=2,
+        base_depth=1,
     )
     if case.language:
         x = jnp.asarray(np.arange(3 * LENGTH).reshape(3, -1) ** 2 % TOKENS)
@@ -199,7 +231,7 @@ def test_a_transformer_and_its_gauges_are_those_of_the_formula(case):
         cotangent = jnp.asarray(normal((3, 4), seed=2))
 
     def expected_objective(params, perturbations):
-        logits, signals = transformer(case, params, x, perturbations)
+        logits, signals = transformer(case, network.arch.model, params, x, perturbations)
         return jnp.sum(logits * cotangent), (logits, signals)
 
     measured = measure(

@@ -1,6 +1,7 @@
 """The benchmark of the verdict: its labels, its scores, and that a spoiled detector fails it."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 
 from research.diagnosis import depth
 from research.records.runs import find_runs
-from research.reproduce.experiments import load_module
+from research.reproduce.experiments import expected_runs, load_module
 
 LABELS = load_module("verdict_benchmark", "labels")
 SCORES = load_module("verdict_benchmark", "scores")
 CLAIMS = load_module("verdict_benchmark", "claims")
+ADVICE = load_module("verdict_benchmark", "advice")
 SMALL = (
     "model.width=16",
     "model.depth=4,20",
@@ -184,3 +186,31 @@ def test_a_spoiled_detector_fails_the_claims(monkeypatch, workplace, fathom, ban
 
     assert len(judged) == 16
     assert all(claim.holds for claim in CLAIMS.claims_on_verdicts(judged)) is holds
+
+
+@pytest.mark.parametrize(
+    ("found", "says_unhealthy"),
+    [("", False), ("fall:36", False), ("rise:40 fall:36", True)],
+)
+def test_a_finding_of_a_peer_counts_unless_it_is_ignored(found, says_unhealthy):
+    reading = SCORES.Reading("a tool", "column", ignored=("fall",))
+    assert reading.says_unhealthy({"column": found}) is says_unhealthy
+
+
+@pytest.mark.slow  # composes all runs
+def test_what_peers_found_is_about_runs_of_the_experiment():
+    names = set(expected_runs("verdict_benchmark"))
+    assert set(SCORES.read_peers()) <= names
+
+
+def test_the_advice_is_tried_on_two_unhealthy_test_runs_of_each_family():
+    labels = LABELS.frozen_labels()
+    numbers = list(range(len(labels)))
+
+    sample = ADVICE.draw_sample(numbers, labels)
+
+    drawn = [labels[number] for number in sample]
+    families = Counter(label.family for label in drawn)
+    assert sample == ADVICE.draw_sample(numbers, labels)
+    assert all(label.split == "test" and label.is_unhealthy for label in drawn)
+    assert set(families.values()) == {2}

@@ -26,7 +26,14 @@ MODELS = {
     "rnn": {"model.depth": 8},
     "transformer": {**TEXT, "skip": "identity", "norm": "layer"},
 }
-PRECISIONS = ("float16", "mixed_float16", "mixed_bfloat16", "float8_e4m3", "float8_e5m2")
+PRECISIONS = (
+    "float16",
+    "mixed_float16",
+    "mixed_bfloat16",
+    "float8_e4m3",
+    "float8_e5m2",
+    "float4_e2m1",
+)
 ALWAYS = ("transformer in float32", "mlp in float8_e4m3")
 
 

@@ -1,6 +1,7 @@
 """Laws of a run as a pure function: what it depends on, and what must not change it."""
 
 import contextlib
+import dataclasses
 import itertools
 
 import jax
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from research.config.options import Level
+from research.config.options import (
+    BlockScale,
+    Level,
+    NormScale,
+    Parametrization,
+    Placement,
+    SkipKind,
+)
 from research.training.precision import precision_context
 from research.training.program import make_program
 
@@ -73,6 +81,38 @@ def test_a_batch_of_runs_equals_the_runs_alone():
     for run in range(3):
         alone = train(spec, take_run(hp, run))
         assert_equal(alone, take_run(batch, run))
+
+
+def list_variants():
+    """Each shortcut, placement and scale of a norm, parametrization and number format."""
+    variants = []
+    for skip in SkipKind:
+        if skip is not SkipKind.deepnorm:  # for transformers
+            variants.append({"skip": skip.name})
+    normalised = {"skip": "identity", "norm": "layer"}
+    for placement in Placement:
+        variants.append(normalised | {"placement": placement.name})
+    for scale in NormScale:
+        variants.append(normalised | {"scale": scale.name})
+    for name in Parametrization:
+        bases = {"base_width": 2, "base_depth": 1, "optimizer": "adam"}
+        variants.append({"skip": "identity", "parametrization": name.name, **bases})
+    for block_scale in BlockScale:
+        variants.append({"precision": "float4_e2m1", "block_scale": block_scale.name})
+    return variants
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", list_variants(), ids=str)
+def test_a_batch_of_runs_of_every_option_equals_the_runs_alone(changes):
+    spec = dataclasses.replace(make_program_config(**changes), fast_compile=False)
+    numbers = {"seed": [0, 1], "optimizer.learning_rate": [0.1, 0.03]}
+    if changes.get("skip") in ("hyper", "mhc"):
+        numbers["skip.mixing_noise"] = [0.1, 0.3]
+    hp = make_hparams(spec, numbers, runs=2)
+    batch = train(spec, hp, chunks=(3,))
+    alone = train(spec, take_run(hp, 1), chunks=(3,))
+    assert_equal(alone, take_run(batch, 1))
 
 
 def test_the_seed_decides_the_run():

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import time
 
@@ -150,6 +151,20 @@ def test_what_was_logged_before_a_pause_reaches_the_disk(directory, monkeypatch)
     opened.log(3, loss=1.0)
     opened.close()
     assert recorded_steps(directory) == [0, 1, 2, 3]
+
+
+def test_a_forked_process_that_ends_does_not_end_the_run(directory, monkeypatch):
+    opened = research.Monitor(directory)
+    opened.log(0, loss=1.0)
+
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        opened.close()
+    opened.log(1, loss=1.0)
+    opened.close()
+
+    assert Run(directory).status == "done"
+    assert recorded_steps(directory) == [0, 1]
 
 
 def recorded_steps(directory):
