@@ -31,10 +31,17 @@ CLAIM = "process"  # holds the number of the process that works on a program
 
 
 def final_loss(run: Run) -> float:
-    """The mean training loss over the last tenth of the steps; NaN where the run diverged."""
-    if run.status != "done":
-        return float("nan")
-    return declared.final_loss(np.asarray(run.metrics["train_loss"], float))
+    """The mean training loss over the last tenth of the steps; NaN where the run diverged.
+
+    Raises:
+        ValueError: the run was interrupted, so nothing is known of its end.
+    """
+    match run.status:
+        case "done":
+            return declared.final_loss(np.asarray(run.metrics["train_loss"], float))
+        case "diverged":
+            return float("nan")
+    raise ValueError(f"{run.directory} is {run.status}: train it to its end")
 
 
 def work_on(arms: Sequence[dict[str, str]], folder: Path) -> None:
@@ -51,7 +58,9 @@ def work_on(arms: Sequence[dict[str, str]], folder: Path) -> None:
     specs = []
     for place, config in enumerate(configs):
         specs.append(RunSpec(config, folder / f"run{place}"))
-    train_group(specs, Session())
+    for trained in train_group(specs, Session()):
+        if "error" in trained:
+            raise trained["error"]
     losses = [final_loss(Run(spec.directory)) for spec in specs]
     result = {
         "arms": list(arms),

@@ -36,7 +36,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         ylabel="share that trains",
         title=f"{len(rows)} held-out runs",
     )
-    calibration.legend(loc="upper left")
+    calibration.legend(loc="lower right")
     _draw_sample(sample, runs)
     _draw_reasons(reasons, rows)
     canvas.suptitle("Whether a network trains, before it does", fontsize=9)

@@ -4,6 +4,9 @@
 
 reads ``corpus.csv``, the features and final losses of all configurations, and prints the
 coefficients and what comes of them on both sets. ``corpus.py`` makes that table.
+
+How strongly weights are held back is chosen by cross-validation: each program of the set to fit is
+predicted from the others, so that no runs of one program are on both sides.
 """
 
 import csv
@@ -21,9 +24,13 @@ from research.reproduce.experiments import load_module
 
 declared = load_module("predict", "declared")
 TABLE = Path(__file__).with_name("corpus.csv")
-TRIAL = "trial"
-PENALTY = 0.01  # on squared weights, for each configuration: it keeps them finite
-NUMBERS = {feature.name for feature in FEATURES}
+OF_TRIAL = ("trial", "stalled", "rough")
+# On the squared weight of a feature in units of its standard deviation, over all configurations.
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
+MODELS = {"WITHOUT_TRIAL": False, "WITH_TRIAL": True}  # whether the trial is used, by name
+LEAST_PROBABILITY = 1e-4  # an outcome that was ruled out counts as this
+LEAST_WEIGHT = 0.005  # smaller ones are left out
+NUMBERS = [feature.name for feature in FEATURES]
 
 
 @dataclass(frozen=True)
@@ -68,29 +75,77 @@ def read_rows(purpose: str) -> list[Row]:
     return rows
 
 
-def fit(rows: Sequence[Row], *, with_trial: bool) -> Coefficients:
+def fit(
+    rows: Sequence[Row],
+    *,
+    with_trial: bool,
+    penalty: float,
+) -> Coefficients:
     """The logistic model of largest likelihood whose weights are not negative.
 
     Args:
         rows: the configurations.
-        with_trial: whether the trial is a feature.
+        with_trial: whether the features of the trial are used.
+        penalty: how strongly weights are held back.
     """
-    names = [feature.name for feature in FEATURES if with_trial or feature.name != TRIAL]
+    names = [name for name in NUMBERS if with_trial or name not in OF_TRIAL]
     values = np.asarray([[row.features[name] for name in names] for row in rows])
     signs = np.asarray([1.0 if row.has_trained else -1.0 for row in rows])
+    centre = values.mean(axis=0)
+    spread = values.std(axis=0) + 1e-9
+    scaled = (values - centre) / spread
 
-    def loss(numbers: np.ndarray) -> float:
-        log_odds = numbers[0] - values @ numbers[1:]
-        surprise = np.logaddexp(0, -signs * log_odds)
-        return float(surprise.mean() + PENALTY * (numbers[1:] ** 2).mean())
+    def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = numbers[1:]
+        margins = signs * (numbers[0] - scaled @ weights)
+        slopes = -signs / (1 + np.exp(np.minimum(margins, 500)))
+        of_weights = 2 * penalty * weights - slopes @ scaled
+        total = np.logaddexp(0, -margins).sum() + penalty * (weights**2).sum()
+        return float(total), np.concatenate([[slopes.sum()], of_weights])
 
+    start = np.zeros(len(names) + 1)
     bounds = [(None, None), *[(0, None)] * len(names)]
-    found = minimize(loss, np.ones(len(names) + 1), method="L-BFGS-B", bounds=bounds)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    unscaled = found[1:] / spread
     weights = {}
-    for name, weight in zip(names, found.x[1:], strict=True):
-        if weight >= 0.005:
+    for name, weight in zip(names, unscaled, strict=True):
+        if weight >= LEAST_WEIGHT:
             weights[name] = round(float(weight), 2)
-    return Coefficients(round(float(found.x[0]), 2), weights)
+    return Coefficients(round(float(found[0] + centre @ unscaled), 2), weights)
+
+
+def cross_validate(
+    rows: Sequence[Row],
+    *,
+    with_trial: bool,
+    penalty: float,
+) -> list[float]:
+    """The probability of each configuration by the model fitted to all other programs.
+
+    Args:
+        rows: the configurations.
+        with_trial: whether the features of the trial are used.
+        penalty: how strongly weights are held back.
+    """
+    fitted = {}
+    for program in {row.program for row in rows}:
+        others = [row for row in rows if row.program != program]
+        fitted[program] = fit(others, with_trial=with_trial, penalty=penalty)
+    return [probability_of(row.features, fitted[row.program]) for row in rows]
+
+
+def choose_penalty(rows: Sequence[Row]) -> float:
+    """The penalty whose cross-validated probabilities, of both models, are the likeliest."""
+    outcomes = [row.has_trained for row in rows]
+
+    def surprise(penalty: float) -> float:
+        total = 0.0
+        for with_trial in MODELS.values():
+            predicted = cross_validate(rows, with_trial=with_trial, penalty=penalty)
+            total += judge(predicted, outcomes).surprise
+        return total
+
+    return min(PENALTIES, key=surprise)
 
 
 @dataclass(frozen=True)
@@ -102,12 +157,14 @@ class Judgement:
         decided: the share with a probability of at least ``TRAINS`` or at most ``FAILS``.
         right: the share of these that is right.
         brier: the mean squared difference between probability and outcome.
+        surprise: the mean of −ln of the probability of what happened.
     """
 
     count: int
     decided: float
     right: float
     brier: float
+    surprise: float
 
 
 def judge(probabilities: Sequence[float], outcomes: Sequence[bool]) -> Judgement:
@@ -118,7 +175,9 @@ def judge(probabilities: Sequence[float], outcomes: Sequence[bool]) -> Judgement
     is_right = (predicted > 0.5) == (trained > 0.5)
     right = float(is_right[is_decided].mean()) if is_decided.any() else float("nan")
     brier = float(np.mean((predicted - trained) ** 2))
-    return Judgement(len(predicted), float(is_decided.mean()), right, brier)
+    of_outcome = np.where(trained > 0.5, predicted, 1 - predicted)
+    surprise = float(-np.log(np.maximum(of_outcome, LEAST_PROBABILITY)).mean())
+    return Judgement(len(predicted), float(is_decided.mean()), right, brier, surprise)
 
 
 def probabilities(rows: Sequence[Row], coefficients: Coefficients) -> list[float]:
@@ -127,15 +186,20 @@ def probabilities(rows: Sequence[Row], coefficients: Coefficients) -> list[float
 
 
 def main() -> None:
-    """Prints the coefficients and their judgement."""
+    """Prints the coefficients, and their judgement on both sets and in the cross-validation."""
     fitted = read_rows("fit")
     held_out = read_rows("held_out")
-    for name, with_trial in (("WITHOUT_TRIAL", False), ("WITH_TRIAL", True)):
-        coefficients = fit(fitted, with_trial=with_trial)
+    outcomes = [row.has_trained for row in fitted]
+    penalty = choose_penalty(fitted)
+    print("penalty", penalty)
+    for name, with_trial in MODELS.items():
+        coefficients = fit(fitted, with_trial=with_trial, penalty=penalty)
         print(f"{name} = {coefficients}")
+        predicted = cross_validate(fitted, with_trial=with_trial, penalty=penalty)
+        print("programs of the fit, each from the others", judge(predicted, outcomes))
         for purpose, rows in (("fit", fitted), ("held out", held_out)):
-            outcomes = [row.has_trained for row in rows]
-            print(purpose, judge(probabilities(rows, coefficients), outcomes))
+            trained = [row.has_trained for row in rows]
+            print(purpose, judge(probabilities(rows, coefficients), trained))
 
 
 if __name__ == "__main__":

@@ -23,26 +23,29 @@ class Coefficients:
 
 
 WITHOUT_TRIAL = Coefficients(
-    intercept=2.46,
+    intercept=3.43,
     weights={
-        "exploding": 2.2,
-        "collapse": 0.72,
-        "slow": 1.94,
-        "large_step": 0.45,
-        "overshoot": 1.85,
-        "start": 1.73,
-        "lost": 2.33,
+        "collapse": 2.45,
+        "scattered": 9.0,
+        "slow": 3.16,
+        "alike": 2.11,
+        "overshoot": 3.3,
+        "start": 2.29,
+        "lost": 3.44,
     },
 )
 WITH_TRIAL = Coefficients(
-    intercept=5.97,
+    intercept=14.84,
     weights={
-        "exploding": 1.71,
-        "collapse": 0.71,
-        "slow": 1.24,
-        "overshoot": 0.22,
-        "start": 0.56,
-        "lost": 2.68,
-        "trial": 4.5,
+        "collapse": 1.47,
+        "scattered": 1.96,
+        "slow": 0.7,
+        "alike": 2.19,
+        "overshoot": 0.47,
+        "start": 2.68,
+        "lost": 4.84,
+        "trial": 10.28,
+        "stalled": 3.2,
+        "rough": 10.52,
     },
 )

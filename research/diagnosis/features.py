@@ -1,8 +1,8 @@
 """The features from which it is predicted whether a network trains.
 
-A feature is 0 where nothing speaks against training, and grows with what does. It is a number that
-theory knows: how the gradient changes over depth, how far the learning rate is from its ceiling,
-how much of a signal still tells examples apart.
+A feature is 0 where nothing speaks against training, and grows with what does. It is a number with
+a physical meaning: how far all updates get to first order, whether that tells examples apart, how
+much of a signal examples have in common.
 """
 
 import math
@@ -12,15 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.diagnosis import words
-from research.diagnosis.depth import BAND
-from research.diagnosis.measurement import Measurement, log10_ratio, relative_profile, worst_share
+from research.diagnosis.measurement import Measurement, worst_share
 
 LARGEST = 8.0  # of a feature in powers of ten
-DECADES = 10.0  # of the squared gradient, that are one unit
-ENOUGH = 1.0  # powers of ten by which a first-order decrease should exceed the loss of chance
-SMALL_STEP = 0.1  # an update of so much of a layer's weights is large
-MOVED = 1e-3  # a layer that all updates change by less takes no part
-EXAMPLES = 1e-2  # the share of a signal below which examples are hard to tell apart
+TRAINED = 0.9  # a run trains if its loss ends below so much of that of chance
+LEAST_NEEDED = 0.02  # of the loss of chance, so that a loss that starts low needs something
+ENOUGH = 1.0  # powers of ten by which what a first update foresees should exceed what is needed
+ENOUGH_OF_TRIAL = 1.5  # the same of the trial
+MOST_DECADES = 1.0  # of a feature that decides at this size already
+DISTINCT = 10**-0.5  # the share of a signal below which examples are hard to tell apart
+COMMON = 0.1  # what examples should have in common of a signal
+MEMORIZED = 0.97  # of the loss of chance: what a batch falls to if only its labels are counted
+END = 3  # of the trial, that are its end
 
 
 @dataclass(frozen=True)
@@ -58,63 +61,57 @@ def _log10(value: float) -> float:
     return math.log10(min(value, 1e300))
 
 
-def _limit(value: float) -> float:
-    """The value between 0 and ``LARGEST``; NaN stays."""
-    return min(LARGEST, max(0.0, value)) if not math.isnan(value) else value
+def _shortfall(value: float, enough: float) -> float:
+    """By how many powers of ten a value is below ``enough`` of them, at most twice; NaN stays."""
+    return _limit(enough - _log10(value), 2 * enough)
 
 
-def _measure_vanishing(measured: Measurement) -> float:
-    profile = relative_profile(measured)
-    if profile is None:
+def _limit(value: float, most: float = LARGEST) -> float:
+    """The value between 0 and ``most``; NaN stays."""
+    return min(most, max(0.0, value)) if not math.isnan(value) else value
+
+
+def _measure_scattered(measured: Measurement) -> float:
+    if measured.variation is None:
         return 0.0
-    below = -float(np.min(profile)) - math.log(BAND)
-    return _limit(below / math.log(10) / DECADES)
+    common = 1 - float(np.asarray(measured.variation)[-1])
+    return _limit(math.log10(COMMON) - _log10(common), MOST_DECADES)
 
 
-def _explain_vanishing(measured: Measurement) -> str:
-    ratio = log10_ratio(measured) or 0.0
-    share = words.format_ratio(ratio)
-    return f"the gradient vanishes: layer 0 gets {share} of the last layer's squared gradient"
-
-
-def _measure_exploding(measured: Measurement) -> float:
-    profile = relative_profile(measured)
-    if profile is None:
-        return 0.0
-    above = float(np.max(profile)) - math.log(BAND)
-    return _limit(above / math.log(10) / DECADES)
-
-
-def _explain_exploding(measured: Measurement) -> str:
-    ratio = log10_ratio(measured) or 0.0
-    times = words.format_ratio(ratio)
-    return f"the gradient explodes: layer 0 gets {times} times the last layer's squared gradient"
+def _explain_scattered(measured: Measurement) -> str:
+    assert measured.variation is not None
+    common = 1 - float(np.asarray(measured.variation)[-1])
+    return (
+        f"similar examples are no longer alike: they have {common:.1g} of the last signal in common"
+    )
 
 
 def _measure_collapse(measured: Measurement) -> float:
     if measured.variation is None:
         return 0.0
     last = float(np.asarray(measured.variation)[-1])
-    return _limit(math.log10(EXAMPLES) - _log10(last))
+    return _limit(math.log10(DISTINCT) - _log10(last), MOST_DECADES)
 
 
 def _explain_collapse(measured: Measurement) -> str:
     assert measured.variation is not None
     last = float(np.asarray(measured.variation)[-1])
-    return f"the examples are no longer told apart: they differ in {last:.1g} of the last signal"
+    return f"the examples are hard to tell apart: they differ in {last:.1g} of the last signal"
+
+
+def _needed(measured: Measurement) -> float:
+    """How far the first loss is above the loss from which on a run counts as trained."""
+    reference = abs(measured.reference_loss) or 1.0
+    return max(measured.loss - TRAINED * reference, LEAST_NEEDED * reference)
 
 
 def _progress(measured: Measurement) -> float:
-    """By how much all updates lower the loss to first order.
-
-    In units of the first loss, or of that of chance, whichever is greater.
-    """
-    greater = max(abs(measured.reference_loss), measured.loss) or 1.0
-    return measured.total_updates * measured.decrease / greater
+    """By how much all updates lower the loss to first order, over what is needed."""
+    return measured.total_updates * measured.decrease / _needed(measured)
 
 
 def _measure_slow(measured: Measurement) -> float:
-    return _limit(ENOUGH - _log10(_progress(measured)))
+    return _shortfall(_progress(measured), ENOUGH)
 
 
 def _explain_slow(measured: Measurement) -> str:
@@ -123,57 +120,32 @@ def _explain_slow(measured: Measurement) -> str:
         return "the first update does not lower the loss of another batch"
     return (
         f"the steps are small: to first order all {measured.steps} lower the loss by "
-        f"{progress:.2g} of what it is"
+        f"{progress:.2g} times what is needed"
     )
 
 
-def _measure_frozen(measured: Measurement) -> float:
-    return 0.0 if measured.update_ratio is None else float(_is_frozen(measured).mean())
+def _distinction(measured: Measurement) -> float:
+    """By how much all updates tell examples apart to first order, over what is needed."""
+    reference = abs(measured.reference_loss) or 1.0
+    distinct = measured.decrease - (measured.common_decrease or 0.0)
+    return measured.total_updates * distinct / ((1 - TRAINED) * reference)
 
 
-def _is_frozen(measured: Measurement) -> np.ndarray:
-    """Which layers hardly change in all updates [N]."""
-    ratios = np.nan_to_num(np.asarray(measured.update_ratio, float), nan=np.inf)
-    return measured.total_updates * ratios < MOVED
+def _measure_alike(measured: Measurement) -> float:
+    return _shortfall(_distinction(measured), ENOUGH)
 
 
-def _explain_frozen(measured: Measurement) -> str:
-    layers = np.flatnonzero(_is_frozen(measured))
-    named = words.name_layers(words.to_ranges(layers))
-    return f"{named} would change by less than {words.percent(MOVED)} of the weights in all steps"
-
-
-def _measure_above_ceiling(measured: Measurement) -> float:
-    if measured.ceiling is None:
-        return 0.0
-    return _limit(_log10(measured.learning_rate / measured.ceiling) + 0.5)
-
-
-def _explain_above_ceiling(measured: Measurement) -> str:
-    rate = measured.learning_rate
-    return f"the learning rate {rate:.2g} against its ceiling of {measured.ceiling:.2g}"
-
-
-def _measure_large_step(measured: Measurement) -> float:
-    if measured.update_ratio is None:
-        return 0.0
-    return _limit(_log10(_largest_ratio(measured) / SMALL_STEP))
-
-
-def _largest_ratio(measured: Measurement) -> float:
-    ratios = np.asarray(measured.update_ratio, float)
-    known = ratios[~np.isnan(ratios)]
-    return float(known.max()) if len(known) else 0.0
-
-
-def _explain_large_step(measured: Measurement) -> str:
-    largest = words.percent(_largest_ratio(measured))
-    return f"the first update changes a layer by {largest} of its weights"
+def _explain_alike(measured: Measurement) -> str:
+    distinction = max(0.0, _distinction(measured))
+    return (
+        "the updates change all outputs alike: to first order, what they do to tell examples apart "
+        f"is {distinction:.2g} times what is needed"
+    )
 
 
 def _measure_overshoot(measured: Measurement) -> float:
     before = max(measured.loss, abs(measured.reference_loss))
-    return _limit(_log10(measured.loss_after / before))
+    return _limit(_log10(measured.loss_after / before), MOST_DECADES)
 
 
 def _explain_overshoot(measured: Measurement) -> str:
@@ -201,23 +173,17 @@ def _explain_lost(measured: Measurement) -> str:
     return f"the number format turns {share} of a layer's gradient to zero"
 
 
-def _measure_broken(measured: Measurement) -> float:
-    return 0.0 if measured.is_finite else 1.0
-
-
-def _explain_broken(measured: Measurement) -> str:
-    del measured
-    return "the first update has numbers that are not finite"
-
-
 def _measure_trial(measured: Measurement) -> float:
     """How much of the loss remains after the trial, between 0 and 1."""
     if measured.trial is None:
         return 0.0
-    losses = np.asarray(measured.trial, float)
-    best = min(abs(measured.reference_loss), float(losses[0]))
-    remaining = float(losses[-1]) / (best or 1.0)
-    return min(2.0, max(0.0, remaining)) if math.isfinite(remaining) else 2.0
+    remaining = _trial_end(measured) / (MEMORIZED * (abs(measured.reference_loss) or 1.0))
+    return min(1.0, max(0.0, remaining)) if math.isfinite(remaining) else 1.0
+
+
+def _trial_end(measured: Measurement) -> float:
+    """The mean of the last losses of the trial."""
+    return float(np.asarray(measured.trial, float)[-END:].mean())
 
 
 def _explain_trial(measured: Measurement) -> str:
@@ -226,50 +192,82 @@ def _explain_trial(measured: Measurement) -> str:
     return f"{steps} steps on one batch take its loss from {losses[0]:.3g} to {losses[-1]:.3g}"
 
 
+def _measure_stalled(measured: Measurement) -> float:
+    if measured.trial is None:
+        return 0.0
+    missing = _missing(measured)
+    if missing <= 0:
+        return 0.0
+    return _shortfall(_projection(measured) / missing, ENOUGH_OF_TRIAL)
+
+
+def _missing(measured: Measurement) -> float:
+    """How far the end of the trial is above the loss from which on a run counts as trained."""
+    return _trial_end(measured) - TRAINED * abs(measured.reference_loss)
+
+
+def _projection(measured: Measurement) -> float:
+    """By how much the loss would still fall if it went on as in the second half of the trial."""
+    losses = np.asarray(measured.trial, float)
+    window = max(1, len(losses) // 4)
+    middle = (len(losses) - window) // 2
+    fall = losses[middle : middle + window].mean() - losses[-window:].mean()
+    slope = float(fall) / (len(losses) - window - middle)
+    return slope * max(0, measured.steps - len(losses) + 1)
+
+
+def _explain_stalled(measured: Measurement) -> str:
+    fall = _projection(measured)
+    return (
+        f"as the trial ended, the other steps would lower the loss by {fall:.2g}; needed are "
+        f"{_missing(measured):.2g}"
+    )
+
+
+def _measure_rough(measured: Measurement) -> float:
+    """What the loss rose during the trial, over all its changes."""
+    if measured.trial is None:
+        return 0.0
+    changes = np.diff(np.asarray(measured.trial, float))
+    total = float(np.abs(changes).sum())
+    if not math.isfinite(total):
+        return 1.0
+    return float(np.maximum(changes, 0).sum()) / total if total > 0 else 1.0
+
+
+def _explain_rough(measured: Measurement) -> str:
+    share = words.percent(_measure_rough(measured))
+    return f"{share} of how the loss changed in the trial was upwards"
+
+
 FEATURES = (
     Feature(
-        "vanishing",
-        "Tens of decades by which the squared gradient of a layer is below a 10,000th of the last "
-        "layer's.",
-        _measure_vanishing,
-        _explain_vanishing,
-    ),
-    Feature(
-        "exploding",
-        "Tens of decades by which it is above 10,000 times the last layer's.",
-        _measure_exploding,
-        _explain_exploding,
-    ),
-    Feature(
         "collapse",
-        "Decades by which the share of the last signal that differs between examples is below 1 %.",
+        "Decades by which the share of the last signal that differs between examples is below "
+        "30 %.",
         _measure_collapse,
         _explain_collapse,
     ),
     Feature(
+        "scattered",
+        "Decades by which the share of the last signal that examples have in common is below a "
+        "tenth.",
+        _measure_scattered,
+        _explain_scattered,
+    ),
+    Feature(
         "slow",
         "Decades by which all updates, to first order, lower the loss of another batch by less "
-        "than ten times what it is.",
+        "than ten times what is needed; at most 2.",
         _measure_slow,
         _explain_slow,
     ),
     Feature(
-        "frozen",
-        "Share of layers that all updates change by less than a thousandth of their weights.",
-        _measure_frozen,
-        _explain_frozen,
-    ),
-    Feature(
-        "ceiling",
-        "Decades by which the learning rate is above a third of 2(1 + β)/λ.",
-        _measure_above_ceiling,
-        _explain_above_ceiling,
-    ),
-    Feature(
-        "large_step",
-        "Decades by which the first update of a layer is above a tenth of its weights.",
-        _measure_large_step,
-        _explain_large_step,
+        "alike",
+        "Decades by which that part of it that tells examples apart is less than the loss of "
+        "chance; at most 2.",
+        _measure_alike,
+        _explain_alike,
     ),
     Feature(
         "overshoot",
@@ -290,15 +288,22 @@ FEATURES = (
         _explain_lost,
     ),
     Feature(
-        "broken",
-        "1 where the first update has numbers that are not finite.",
-        _measure_broken,
-        _explain_broken,
-    ),
-    Feature(
         "trial",
-        "Share of the first loss, or of chance, that remains after the trial steps; at most 2.",
+        "Share of 97 % of the loss of chance that remains after the trial steps; at most 1.",
         _measure_trial,
         _explain_trial,
+    ),
+    Feature(
+        "stalled",
+        "Decades by which the other steps, at the last slope of the trial, lower its loss by less "
+        "than 30 times what is needed; at most 3.",
+        _measure_stalled,
+        _explain_stalled,
+    ),
+    Feature(
+        "rough",
+        "Share of the changes of the loss in the trial that are upwards.",
+        _measure_rough,
+        _explain_rough,
     ),
 )

@@ -25,6 +25,9 @@ class Measurement:
         total_updates: how many first updates all of them amount to, if the gradient stays the
             same: ``steps``, but 1/(1 − momentum) times as many with momentum, and 2√steps for
             AdaGrad.
+        other_loss: the loss of the second batch before that update.
+        common_decrease: the same as ``decrease`` where each example of the second batch has the
+            label of another: what the update does that is alike for all examples.
         is_finite: whether the first update has finite numbers only.
         signal_grad: ‖∂L/∂h‖ of each signal [N+1].
         grad_rms: the root mean square of an element of each layer's gradient [N].
@@ -48,6 +51,8 @@ class Measurement:
     decrease: float
     learning_rate: float
     total_updates: float
+    other_loss: float | None = None
+    common_decrease: float | None = None
     is_finite: bool = True
     signal_grad: np.ndarray | None = None
     grad_rms: np.ndarray | None = None

@@ -1,5 +1,6 @@
 """What theory expects of a run before it starts."""
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -238,6 +239,8 @@ def _option_from_settings(
 
 def _to_type_of(usual: Any, value: Any) -> Any:
     """A recorded value as its setting has it, whose usual value is given."""
+    if value is None:
+        return None
     if isinstance(usual, enum.Enum):
         return type(usual)[str(value)]
     if isinstance(usual, tuple):
@@ -273,13 +276,15 @@ def with_change(settings: Mapping[str, Any], change: str) -> dict[str, Any]:
 
 
 def _parse(value: str) -> Any:
-    """A number or a truth value where the text is one."""
+    """A number, a truth value or no value where the text is one."""
+    if value == "null":
+        return None
     if value in ("true", "false"):
         return value == "true"
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def factor_with(settings: Mapping[str, Any], change: str = "") -> float | None:

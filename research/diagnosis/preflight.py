@@ -97,7 +97,9 @@ class Preflight:
             "loss": measured.loss,
             "chance_loss": measured.chance_loss,
             "loss_after": measured.loss_after,
+            "other_loss": measured.other_loss,
             "decrease": measured.decrease,
+            "common_decrease": measured.common_decrease,
             "trial": measured.trial,
         }
 
@@ -220,10 +222,16 @@ def _describe_formats(measured: Measurement) -> str:
 
 
 def _describe_update(measured: Measurement) -> str:
-    return (
-        f"first update: loss {measured.loss:.4g}, of another batch {measured.loss_after:.4g} after "
-        f"it; to first order it lowers that by {measured.decrease:.2g}"
+    other = measured.other_loss
+    before = "" if other is None else f"{other:.4g} → "
+    text = (
+        f"first update: loss {measured.loss:.4g}; of another batch {before}"
+        f"{measured.loss_after:.4g}, to first order lower by {measured.decrease:.2g}"
     )
+    if measured.common_decrease is None:
+        return text
+    distinct = measured.decrease - measured.common_decrease
+    return f"{text}, of which {distinct:.2g} by telling examples apart"
 
 
 def _describe_trial(measured: Measurement) -> str:

@@ -146,6 +146,8 @@ def _read(
         chance_loss=_chance_loss(config, setup.dataset),
         loss_after=float(start.losses[1]),
         decrease=float(start.decrease),
+        other_loss=float(start.losses[0]),
+        common_decrease=float(start.common_decrease),
         signal_grad=signals["signal_grad"],
         grad_rms=of_layers["grad_norm"] / elements,
         update_ratio=of_layers["update_ratio"],

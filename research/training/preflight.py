@@ -37,6 +37,8 @@ class Start:
         row: the first update, on the first batch, with all gauges; as ``run_step`` returns it.
         losses: the loss of the second batch before the update and after it, in float32, [2].
         decrease: by how much the update lowers the loss of the second batch to first order.
+        common_decrease: the same where each example of that batch has the label of another: what
+            the update does that is alike for all examples.
         sharpness: the greatest eigenvalue of the Hessian of the first batch's loss, in float32.
         counts: exponents of the gradients of the first batch in float32; see ``count_exponents``.
     """
@@ -44,6 +46,7 @@ class Start:
     row: Metrics
     losses: Array
     decrease: Array
+    common_decrease: Array
     sharpness: Array
     counts: Counts
 
@@ -65,19 +68,25 @@ def measure_start(
     after, row = run_step(spec, True, state, hp, next_batch(spec, state, data))
     update = jax.tree.map(jnp.subtract, _widen(state.params), _widen(after.params))
     wide = wide_snapshot(spec, state, hp, data)
+    before = wide.state.params
     second = _second_batch(wide.spec, wide.state, data)
-    evaluate = _loss_and_gradient(wide.spec, wide.state, hp, second)
-    at = jax.tree.map(_stack, wide.state.params, _widen(after.params))
+    points = [
+        (before, second),
+        (_widen(after.params), second),
+        (before, _exchange_labels(second)),
+    ]
 
-    def evaluate_at(params: Any) -> tuple[Array, Array]:
-        loss, gradient = evaluate(params)
+    def evaluate(point: tuple[Any, Batch]) -> tuple[Array, Array]:
+        params, batch = point
+        loss, gradient = _loss_and_gradient(wide.spec, wide.state, hp, batch)(params)
         return loss, _inner_product(update, gradient)
 
-    losses, decreases = lax.map(evaluate_at, at)
+    losses, decreases = lax.map(evaluate, jax.tree.map(_stack, *points))
     return Start(
         row=row,
-        losses=losses,
+        losses=losses[:2],
         decrease=decreases[0],
+        common_decrease=decreases[2],
         sharpness=_sharpness(wide, data),
         counts=count_exponents(wide.spec, wide.state, hp, data)["run"],
     )
@@ -122,6 +131,12 @@ def _second_batch(
     if spec.streamed:
         return augment_and_shard(spec, following, data, data["x"][1], data["y"][1])
     return next_batch(spec, following, data)
+
+
+def _exchange_labels(batch: Batch) -> Batch:
+    """The batch with the label of another example for each."""
+    inputs, labels = batch
+    return inputs, jnp.roll(labels, labels.shape[0] // 2, axis=0)
 
 
 def _loss_and_gradient(

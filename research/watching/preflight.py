@@ -343,6 +343,7 @@ def _read(
         chance_loss=chance_loss,
         loss_after=started.losses[2],
         decrease=started.decrease,
+        other_loss=started.losses[1],
         learning_rate=rate.learning_rate,
         total_updates=steps / (1 - rate.momentum),
         is_finite=is_finite,

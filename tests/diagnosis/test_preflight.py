@@ -24,12 +24,14 @@ def measurement(**changes):
         chance_loss=math.log(10),
         loss_after=2.3,
         decrease=0.5,
+        other_loss=2.4,
+        common_decrease=0.0,
         learning_rate=0.1,
         total_updates=200,
         signal_grad=np.ones(LAYERS + 1),
         grad_rms=np.full(LAYERS, 1e-3),
         update_ratio=np.full(LAYERS, 1e-2),
-        variation=np.ones(LAYERS + 1),
+        variation=np.full(LAYERS + 1, 0.5),
         ceiling=2.0,
         sharpness=1.0,
     )
@@ -68,11 +70,10 @@ def test_deeper_plain_sigmoid_networks_are_less_likely_to_train():
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("learning_rate", [0.1, 1, 10, 100, 1e4]),
+        ("common_decrease", [0.0, 0.45, 0.499, 0.5]),
+        ("variation", [np.full(LAYERS + 1, share) for share in (0.5, 0.97, 0.999)]),
         ("loss_after", [2.3, 3, 30, 1e6, math.inf]),
         ("decrease", [0.5, 1e-2, 1e-4, 0.0]),
-        ("update_ratio", [np.full(LAYERS, ratio) for ratio in (0.01, 1, 100)]),
-        ("is_finite", [True, False]),
     ],
 )
 def test_more_of_what_speaks_against_training_never_makes_it_likelier(name, values):
@@ -108,7 +109,8 @@ def test_numbers_that_are_not_finite_count_most():
 
 
 def test_what_was_not_measured_does_not_count():
-    nothing = dict.fromkeys(("signal_grad", "grad_rms", "update_ratio", "variation", "ceiling"))
+    names = ["signal_grad", "grad_rms", "update_ratio", "variation", "ceiling"]
+    nothing = dict.fromkeys([*names, "common_decrease"])
 
     assert max(measure_features(measurement(**nothing)).values()) < 0.02
     assert probability(**nothing) == pytest.approx(probability(), abs=0.01)
@@ -130,6 +132,29 @@ def test_a_trial_that_fits_its_batch_speaks_for_training():
     assert learns > stays
 
 
+def test_a_trial_that_falls_to_the_loss_of_counted_labels_and_stays_there_speaks_against_it():
+    falling = np.linspace(2.4, 2.23, 21)
+    plateau = np.concatenate([np.linspace(2.4, 2.23, 6), np.full(15, 2.23)])
+
+    assert probability(trial=falling) > 0.5
+    assert probability(trial=plateau) < 0.5
+
+
+def test_a_network_whose_outputs_change_alike_for_all_examples_does_not_train():
+    expected = predict_training(measurement(common_decrease=0.5))
+
+    assert expected.reasons[0].feature == "alike"
+    assert "to first order, what they do to tell examples apart is 0 times" in expected.sentence
+
+
+def test_a_network_that_takes_similar_examples_apart_does_not_train():
+    expected = predict_training(measurement(variation=np.full(LAYERS + 1, 0.998)))
+
+    assert expected.probability < 0.5
+    assert expected.reasons[0].feature == "scattered"
+    assert "they have 0.002 of the last signal in common" in expected.sentence
+
+
 def test_the_report_says_what_was_measured():
     profile = np.geomspace(1e-8, 1, LAYERS + 1)
     report = str(
@@ -149,6 +174,7 @@ def test_the_report_says_what_was_measured():
     assert "its ceiling 2(1 + β)/λ is 2" in report
     assert "the gradients of layers 0–2 are below it" in report
     assert "float16 25 %" in report
+    assert "of another batch 2.4 → 2.3, to first order lower by 0.5, of which 0.5" in report
 
 
 def test_the_factor_is_that_of_the_squared_gradient():
@@ -180,6 +206,8 @@ def test_json_has_stable_keys():
         "loss",
         "chance_loss",
         "loss_after",
+        "other_loss",
         "decrease",
+        "common_decrease",
         "trial",
     ]

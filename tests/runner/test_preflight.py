@@ -82,3 +82,14 @@ def test_a_group_has_the_numbers_of_each_run_alone():
         assert len(one.signal_grad) == len(other.signal_grad)
         np.testing.assert_allclose(one.signal_grad, other.signal_grad, rtol=1e-4)
         assert one.sharpness == pytest.approx(other.sharpness, rel=1e-2)
+
+
+@pytest.mark.slow
+def test_a_network_with_the_same_output_for_all_examples_learns_nothing_but_the_labels():
+    dead = make_config("model.depth=16 activation=sigmoid")
+    alive = make_config("model.depth=2 activation=tanh")
+
+    of_dead, of_alive = measure_configs([dead, alive])
+
+    assert of_dead.common_decrease == pytest.approx(of_dead.decrease, rel=1e-3)
+    assert of_alive.common_decrease != pytest.approx(of_alive.decrease, rel=0.1)
