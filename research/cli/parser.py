@@ -184,9 +184,9 @@ COMMANDS = {
             Option("multirun", "predict a sweep, as fathom train -m trains it", short="-m"),
             Option(
                 "steps",
-                "also train so many steps on one batch, which tells more (default: 0)",
+                "also train so many steps on one batch, which tells more (default: 20; 0: none)",
                 "NUMBER",
-                "0",
+                "20",
             ),
             JSON,
         ),
