@@ -410,6 +410,7 @@ def test_errors_that_are_exactly_zero_are_drawn_by_seed(outputs):
 def test_a_legend_leaves_out_what_was_recorded_where_the_network_says_enough(outputs):
     unlike = {"model.depth": 1, "activation.kind": "tanh", "measure.inspect": ["sharpness"]}
     write_run(outputs / "usual", {})
+    write_run(outputs / "deep", {"model.depth": 8})
     write_run(outputs / "usual too", {"measure.inspect": ["weights"]})
     write_run(outputs / "unlike", unlike)
     layout = Layout(colors=("model.depth", "activation.kind", "measure.inspect"))
