@@ -159,9 +159,9 @@ class OfflineRun:
         for row in rows:
             values: JsonObject = {}
             for key, value in row.items():
-                is_number = type(value) is float  # nearly all of them
-                is_media = not is_number and isinstance(value, Media)
-                values[key] = self._keep(key, value) if is_media else value
+                if type(value) is not float and isinstance(value, Media):  # nearly all are floats
+                    value = self._keep(key, value)
+                values[key] = value
             runtime = self._runtime()
             values["_timestamp"] = self._started_at + runtime
             values["_runtime"] = runtime
