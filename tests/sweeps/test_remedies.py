@@ -87,7 +87,7 @@ def test_show_cites_what_was_tried_and_the_command_can_be_copied(fathom, workpla
     assert tried.best is not None
     assert describe_tried(tried) in fathom("show", str(file.parent)).out
     (command,) = [line for line in result.out.splitlines() if line.startswith("fathom train")]
-    for part in ("activation=sigmoid", *tried.best.change.split(), "name=bad-remedy"):
+    for part in ("model.depth=16", *tried.best.change.split(), "name=bad-remedy"):
         assert part in command
 
 
