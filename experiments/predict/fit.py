@@ -89,7 +89,10 @@ def fit(
         penalty: how strongly weights are held back.
     """
     names = [name for name in NUMBERS if with_trial or name not in OF_TRIAL]
-    values = np.asarray([[row.features[name] for name in names] for row in rows])
+    columns = []
+    for name in names:
+        columns.append([row.features[name] for row in rows])
+    values = np.asarray(columns).T
     signs = np.asarray([1.0 if row.has_trained else -1.0 for row in rows])
     centre = values.mean(axis=0)
     spread = values.std(axis=0) + 1e-9

@@ -249,7 +249,12 @@ def name_warnings(sentences: Sequence[str]) -> set[str]:
 
 def find_lasting(warned: Sequence[set[str]]) -> list[str]:
     """The kinds of warnings that more than half of some steps have."""
-    return [name for name in WARNINGS if np.mean([name in names for names in warned]) > 0.5]
+    lasting = []
+    for name in WARNINGS:
+        is_warned = [name in names for names in warned]
+        if np.mean(is_warned) > 0.5:
+            lasting.append(name)
+    return lasting
 
 
 def find_categories(found: Sequence[Any], severity: str) -> list[str]:

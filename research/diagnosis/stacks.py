@@ -21,7 +21,7 @@ from research.diagnosis.training_findings import (
     describe_divergence,
     find_training_findings,
 )
-from research.diagnosis.verdict import Verdict, make_verdict
+from research.diagnosis.verdict import Verdict, make_verdict, with_loss
 
 SEVERITY = ("healthy", "vanishing", "exploding", "dead", "diverged")
 LEAST_SIGNALS = 2  # what a fit needs
@@ -204,11 +204,12 @@ def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
             finding = dataclasses.replace(finding, severity=Severity.warning)
         found.append(finding)
     sentences = [verdict.sentence, *(finding.sentence for finding in found)]
-    return dataclasses.replace(
+    verdict = dataclasses.replace(
         verdict,
         sentence=" ".join(sentences),
         findings=order_findings([*verdict.findings, *found]),
     )
+    return with_loss(verdict, observed)
 
 
 def _with_global_layers(finding: Finding, stack: Stack) -> Finding:

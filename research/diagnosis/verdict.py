@@ -130,7 +130,7 @@ def judge(
         found = [divergence_finding, *_while_running(found)]
     if with_advice:
         found = add_advice(found, settings, history, divergence)
-    return make_verdict(ctx, found, divergence)
+    return with_loss(make_verdict(ctx, found, divergence), observed)
 
 
 def _while_running(found: Sequence[Finding]) -> list[Finding]:
@@ -266,16 +266,22 @@ def _sentence(
         if finding.advice and not is_advised:
             parts.append(finding.advice)
             is_advised = True
-    if not any(finding.kind in TELLS_LOSS or _is_harmless(finding) for finding in ordered):
-        parts.append(_loss_sentence(ctx.observed))
-    return " ".join(part for part in parts if part)
+    return " ".join(parts)
 
 
-def _loss_sentence(observed: Observed) -> str:
-    """The training loss beside that of chance; empty where one of them is not known."""
-    if observed.chance_loss is None or observed.end_of("train_loss") is None:
-        return ""
-    return f"{_as_sentence(_losses_in_words(observed))}."
+def with_loss(verdict: Verdict, observed: Observed) -> Verdict:
+    """The verdict with the training loss at its end, unless a finding tells it or it is not known.
+
+    Args:
+        verdict: the verdict.
+        observed: the measurements that it is about.
+    """
+    is_told = any(each.kind in TELLS_LOSS or _is_harmless(each) for each in verdict.findings)
+    is_known = observed.chance_loss is not None and observed.end_of("train_loss") is not None
+    if is_told or not is_known:
+        return verdict
+    sentence = f"{verdict.sentence} {_as_sentence(_losses_in_words(observed))}."
+    return dataclasses.replace(verdict, sentence=sentence)
 
 
 def _healthy_sentence(ctx: DepthContext, ordered: Sequence[Finding]) -> str:

@@ -268,13 +268,25 @@ def joins_arms(runs: Sequence[Run], layout: Layout) -> bool:
 
 
 def varies_at_random(runs: Sequence[Run], layout: Layout) -> bool:
-    """Whether the runs of a line differ in many settings, or in one that does not follow its x."""
+    """Whether the runs of a line differ in many settings, or in one that does not follow its x.
+
+    So do runs each of which has a seed and a value of its own, as those that were drawn at random.
+    """
     for of_line in _runs_by_line(runs, layout):
+        if _are_single_draws(of_line, layout.x):
+            return True
         others = _differ_beside(of_line, layout.x)
         are_many = len(others) >= MANY_SETTINGS
         if are_many or not all(_follows(of_line, path, layout.x) for path in others):
             return True
     return False
+
+
+def _are_single_draws(runs: Sequence[Run], x: str) -> bool:
+    """Whether no two of several runs have the same seed or the same value of a setting."""
+    num_seeds = len({setting_value(run, SEED) for run in runs})
+    num_values = len({setting_value(run, x) for run in runs})
+    return len(runs) > 2 and num_seeds == num_values == len(runs)
 
 
 def _follows(

@@ -109,3 +109,15 @@ def test_a_healthy_verdict_with_a_warning_says_what_helps():
 
     assert verdicts.kind == "healthy"
     assert "Try clipping the norm of the gradient" in str(verdicts)
+
+
+def test_the_loss_is_told_once():
+    losses = np.full(150, 2.3)
+    metrics = {"step": np.arange(150), "train_loss": losses}
+
+    flat = judge_stack(VANISHING, Observed(metrics=metrics, chance_loss=2.3))
+    falling = judge_losses(2.3, 1.2, VANISHING, chance_loss=2.3)
+
+    assert "Not learning" in str(flat)
+    assert str(flat).count("that of chance") == 1
+    assert str(falling).endswith("The training loss is 1.24, and that of chance 2.30.")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.reporting.layout import Layout, arm_titles, choose_layout, split_arms
-from research.reporting.plots.arrangement import PlotOptions, thinned
+from research.reporting.plots.arrangement import PlotOptions, SeriesStyles, thinned
 from research.reporting.plots.draw import choose_kind, draw_runs
 from research.reporting.quantities import usual_quantity
 from research.reporting.selection import select_runs
@@ -315,7 +315,7 @@ def test_seeds_are_drawn_where_the_interval_of_an_accuracy_says_nothing(outputs)
     (axes,) = drawing.figure.axes
     (seeds,) = lines_through(axes, 3)
     assert sorted(seeds.tolist()) == [0.1, 0.5, 0.95]
-    assert "short bars: single seeds, where the interval is wider than 0.5" in drawing.notes
+    assert "short bars: single seeds, where the interval says little" in drawing.notes
 
 
 def test_an_axis_of_accuracies_ends_at_one(outputs):
@@ -382,6 +382,43 @@ def test_runs_of_a_random_design_are_not_joined(outputs):
 
     (axes,) = drawing.figure.axes
     assert not lines_through(axes, 4)
+
+
+def test_runs_with_a_seed_and_a_value_of_their_own_are_not_joined(outputs):
+    for seed, rate in enumerate((0.001, 0.03, 0.3)):
+        settings = {"optimizer.learning_rate": rate, "seed": seed}
+        write_run(outputs / str(seed), settings, final=accuracy(0.5))
+
+    drawing = draw(select_runs([]))
+
+    assert not lines_through(drawing.figure.axes[0], 3)
+
+
+def test_errors_that_are_exactly_zero_are_drawn_by_seed(outputs):
+    values = {2: (1e-7, 1e-6, 0.0), 4: (1e-9, 2e-9, 3e-9)}
+    for depth, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            settings = {"model.depth": depth, "seed": seed}
+            write_run(outputs / f"{depth} {seed}", settings, final={"eval_loss": value})
+
+    drawing = draw(select_runs([]), kind="line", y="eval_loss")
+
+    (seeds,) = lines_through(drawing.figure.axes[0], 3)
+    assert sorted(seeds.tolist()) == [0.0, 1e-7, 1e-6]
+
+
+def test_a_legend_leaves_out_what_was_recorded_where_the_network_says_enough(outputs):
+    unlike = {"model.depth": 1, "activation.kind": "tanh", "measure.inspect": ["sharpness"]}
+    write_run(outputs / "usual", {})
+    write_run(outputs / "deep", {"model.depth": 8})
+    write_run(outputs / "usual too", {"measure.inspect": ["weights"]})
+    write_run(outputs / "unlike", unlike)
+    layout = Layout(colors=("model.depth", "activation.kind", "measure.inspect"))
+
+    styles = SeriesStyles(select_runs([]), layout)
+
+    entries = [handle.get_label() for handle in styles.handles(has_markers=False)]
+    assert "depth 1, tanh" in entries
 
 
 def test_more_arms_than_panels_have_a_row_each(outputs):

@@ -246,7 +246,7 @@ def test_a_figure_says_what_is_not_averaged(sweep):
     assert drawing.notes == [
         "digits, relu, 20 steps",
         "mean over 2 to 3 seeds, shaded: 95 % interval of the mean",
-        "short bars: single seeds, where the interval is wider than 0.5",
+        "short bars: single seeds, where the interval says little",
         "not averaged: 1 diverged, 1 missing",
         "open markers: not all runs ended well",
     ]

@@ -83,7 +83,7 @@ def test_underflow_is_told_from_vanishing(underflowing):
         "would keep 99 %",
     ):
         assert part in verdict["sentence"]
-    assert "try precision.loss_scaling=dynamic" in result.out
+    assert "or precision.loss_scaling=dynamic" in result.out
 
 
 def test_the_dashboard_shows_what_each_layer_loses_where_it_was_counted(

@@ -159,7 +159,9 @@ class OfflineRun:
         for row in rows:
             values: JsonObject = {}
             for key, value in row.items():
-                values[key] = self._keep(key, value) if isinstance(value, Media) else value
+                if type(value) is not float and isinstance(value, Media):  # nearly all are floats
+                    value = self._keep(key, value)
+                values[key] = value
             runtime = self._runtime()
             values["_timestamp"] = self._started_at + runtime
             values["_runtime"] = runtime

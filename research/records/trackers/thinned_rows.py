@@ -31,15 +31,20 @@ class ThinnedRows:
         if not num_rows:
             return
         first = -self._num_added % self._stride
-        for row in range(first, num_rows, self._stride):
+        chosen = slice(first, None, self._stride)
+        copied = {name: np.array(values[chosen]) for name, values in columns.items()}
+        for place, row in enumerate(range(num_rows)[chosen]):
             self._numbers.append(self._num_added + row)
-            self._kept.append(_copy_row(columns, row))
-        self._last = _copy_row(columns, num_rows - 1)
+            self._kept.append(select_rows(copied, place))
+        self._last = _copy_row(select_rows(columns, num_rows - 1))
         self._num_added += num_rows
+        is_full = len(self._kept) > self._capacity
         while len(self._kept) > self._capacity:
             self._stride *= 2
             self._numbers = self._numbers[::2]
             self._kept = self._kept[::2]
+        if is_full:
+            self._kept = [_copy_row(row) for row in self._kept]
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -57,6 +62,6 @@ class ThinnedRows:
         return columns
 
 
-def _copy_row(columns: Columns, row: int) -> Columns:
-    """A row by itself; a view would keep all rows in memory."""
-    return {name: np.array(values) for name, values in select_rows(columns, row).items()}
+def _copy_row(row: Columns) -> Columns:
+    """A row by itself; a view would keep the rows beside it in memory."""
+    return {name: np.array(values) for name, values in row.items()}

@@ -178,13 +178,14 @@ def encode_summary(values: Mapping[str, Any]) -> bytes:
 
 def _encode_item(path: tuple[str, ...], value: Any) -> bytes:
     text = _to_json(value)
-    item = _encode_path(path) + VALUE_TAG + encode_varint(len(text)) + text
+    item = _encode_path(path) + encode_varint(len(text)) + text
     return UPDATE_TAG + encode_varint(len(item)) + item
 
 
 @functools.lru_cache(maxsize=10_000)
 def _encode_path(path: tuple[str, ...]) -> bytes:
-    return b"".join(encode_text(ITEM_NESTED_KEY, name) for name in path)
+    """The keys of an item, and the tag of its value."""
+    return b"".join(encode_text(ITEM_NESTED_KEY, name) for name in path) + VALUE_TAG
 
 
 def _to_json(value: Any) -> bytes:

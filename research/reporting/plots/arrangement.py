@@ -347,14 +347,22 @@ def _key_texts(keys: Sequence[tuple[Any, ...]], paths: Sequence[str]) -> list[st
     if len(paths) < MANY_SETTINGS or len(keys) < 2:
         return [", ".join(map(setting_text, key)) for key in keys]
     usual = _usual_values(keys)
+    of_networks = [_without_recording(key, paths) for key in keys]
     texts = []
-    for key in keys:
+    for key, of_network in zip(keys, of_networks, strict=True):
+        is_unique = of_networks.count(of_network) == 1
         parts = []
         for path, value, usual_value in zip(paths, key, usual, strict=True):
-            if value != usual_value:
+            is_needless = is_unique and is_recording(path)
+            if value != usual_value and not is_needless:
                 parts.append(named_value(path, value))
         texts.append(", ".join(parts) or "usual")
     return texts
+
+
+def _without_recording(key: Sequence[Any], paths: Sequence[str]) -> list[Any]:
+    """The values of the settings that say what is trained, not what is recorded of it."""
+    return [value for value, path in zip(key, paths, strict=True) if not is_recording(path)]
 
 
 def _with_oddities(

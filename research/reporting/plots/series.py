@@ -122,9 +122,17 @@ class Series:
 
     @property
     def are_single(self) -> np.ndarray:
-        """Whether the values of a point are drawn instead of their interval [P]."""
-        widest = WIDEST * (self.limits[1] - self.limits[0])
-        return np.array([summary.high - summary.low > widest for summary in self.summaries])
+        """Whether the values of a point are drawn instead of their interval [P].
+
+        They are where the interval is wide, or where errors without a largest value are exactly 0.
+        """
+        least, greatest = self.limits
+        widest = WIDEST * (greatest - least)
+        are_single = []
+        for summary in self.summaries:
+            is_at_end = math.isinf(greatest) and min(summary.values, default=math.inf) <= least
+            are_single.append(is_at_end or summary.high - summary.low > widest)
+        return np.array(are_single)
 
 
 def make_series(
@@ -413,7 +421,7 @@ def notes_on(lines: Iterable[Series], *, is_geometric: bool = False) -> list[str
     counts = [summary.count for summary in summaries]
     notes = [arrangement.count_in_words(counts, is_log=is_geometric)]
     if has_single:
-        notes.append("short bars: single seeds, where the interval is wider than 0.5")
+        notes.append("short bars: single seeds, where the interval says little")
     left_out = left_out_in_words(summaries)
     if left_out:
         notes.append(f"not averaged: {left_out}")
