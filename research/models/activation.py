@@ -78,18 +78,21 @@ class SwitchedNonlinearity:
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ(z)."""
 
-        @jax.custom_vjp
-        def apply(z: Array) -> Array:
-            return lax.switch(self.choice, self.choices, z)
+        @jax.custom_jvp
+        def apply(choice: Array, z: Array) -> Array:
+            return lax.switch(choice, self.choices, z)
 
-        def forward(z: Array) -> tuple[Array, Array]:
-            return lax.switch(self.choice, [each.with_slope for each in self.choices], z)
+        @apply.defjvp
+        def derivative(
+            primals: tuple[Array, Array],
+            tangents: tuple[Array, Array],
+        ) -> tuple[Array, Array]:
+            choice, z = primals
+            _, tangent = tangents
+            value, slope = lax.switch(choice, [each.with_slope for each in self.choices], z)
+            return value, tangent * slope
 
-        def backward(slope: Array, cotangent: Array) -> tuple[Array]:
-            return (cotangent * slope,)
-
-        apply.defvjp(forward, backward)
-        return apply(z)
+        return apply(self.choice, z)
 
     def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """The derivative φ'(z)."""

@@ -44,8 +44,9 @@ def convolve(
     H_ = ⌈H/s⌉ and W_ = ⌈W/s⌉. Both sides have the same padding, as in PyTorch and unlike "SAME" in
     TensorFlow.
 
-    Products are summed in float32 or wider and rounded once. Only reverse-mode differentiation is
-    supported; the backward pass keeps ``x`` and ``kernel``, and no patches.
+    Products are summed in float32 or wider and rounded once. Reverse-mode differentiation is
+    supported, and forward-mode differentiation of the gradient; the backward pass keeps ``x`` and
+    ``kernel``, and no patches.
 
     Args:
         x: the images.
@@ -64,8 +65,7 @@ def convolve(
     return _convolve(x, kernel, Window(stride, circular))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(
+def _compute(
     x: Array,
     kernel: Array,
     window: Window,
@@ -75,12 +75,16 @@ def _convolve(
     return _by_platform(on_cpu, elsewhere, x, kernel)
 
 
+_convolve = jax.custom_vjp(_compute, nondiff_argnums=(2,))
+
+
 def _forward(
     x: Array,
     kernel: Array,
     window: Window,
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel, window), (x, kernel)
+    # Not _convolve, so that the derivative of a gradient can be taken in forward mode.
+    return _compute(x, kernel, window), (x, kernel)
 
 
 def _backward(
@@ -104,7 +108,7 @@ def _by_platform(
 ) -> Any:
     """Calls the function for the platform that the program is compiled for.
 
-    It is called outside differentiation only: JAX would differentiate both functions.
+    It is called outside reverse-mode differentiation only: JAX would differentiate both functions.
     """
     return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 

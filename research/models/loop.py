@@ -24,7 +24,7 @@ def loop_over_layers(
     from its input, and takes its vector-Jacobian product. So the number of layers need not be known
     when the program is compiled, and results do not depend on how many entries are stacked.
 
-    Only the last output is differentiated, and only in reverse mode.
+    Only the last output is differentiated, in reverse mode; its gradient also in forward mode.
 
     Args:
         body: maps the signal h, the number of the layer and the layer to the next signal, of the

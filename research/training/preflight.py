@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from research.gauges.curvature import sharpness
-from research.gauges.norms import accumulator, tree_euclidean
+from research.gauges.norms import accumulator
 from research.models.hparams import HParams
 from research.training.exponents import Counts, count_exponents
 from research.training.inspections import Snapshot, wide_snapshot
@@ -25,7 +25,6 @@ from research.training.state import TrainState
 
 LANCZOS_ITERATIONS = 8
 LANCZOS = 3  # which random key is for the start vector
-DIFFERENCE_STEP = 3e-3  # of a numerical derivative, as a share of the norm of the parameters
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +68,9 @@ def measure_start(
     update = jax.tree.map(jnp.subtract, _widen(state.params), _widen(after.params))
     wide = wide_snapshot(spec, state, hp, data)
     before = wide.state.params
-    second = _second_batch(wide.spec, wide.state, data)
+    # The second step draws other masks and noise than the first one.
+    following = dataclasses.replace(wide.state, step=wide.state.step + 1)
+    second = _second_batch(wide.spec, following, data)
     points = [
         (before, second),
         (_widen(after.params), second),
@@ -78,7 +79,7 @@ def measure_start(
 
     def evaluate(point: tuple[Any, Batch]) -> tuple[Array, Array]:
         params, batch = point
-        loss, gradient = _loss_and_gradient(wide.spec, wide.state, hp, batch)(params)
+        loss, gradient = _loss_and_gradient(wide.spec, following, hp, batch)(params)
         return loss, _inner_product(update, gradient)
 
     losses, decreases = lax.map(evaluate, jax.tree.map(_stack, *points))
@@ -126,11 +127,10 @@ def _second_batch(
     state: TrainState,
     data: Data,
 ) -> Batch:
-    """The batch of the second step."""
-    following = dataclasses.replace(state, step=state.step + 1)
+    """The batch of the second step, which is that of ``state``."""
     if spec.streamed:
-        return augment_and_shard(spec, following, data, data["x"][1], data["y"][1])
-    return next_batch(spec, following, data)
+        return augment_and_shard(spec, state, data, data["x"][1], data["y"][1])
+    return next_batch(spec, state, data)
 
 
 def _exchange_labels(batch: Batch) -> Batch:
@@ -158,42 +158,16 @@ def _loss_and_gradient(
 
 
 def _sharpness(wide: Snapshot, data: Data) -> Array:
-    """The greatest eigenvalue of the Hessian of the first batch's loss.
-
-    The derivative of the gradient is numerical, because the loop over the layers of a family of
-    networks has no second derivative.
-    """
+    """The greatest eigenvalue of the Hessian of the first batch's loss."""
     batch = next_batch(wide.spec, wide.state, data)
     evaluate = _loss_and_gradient(wide.spec, wide.state, wide.hp, batch)
-    step = DIFFERENCE_STEP * tree_euclidean(wide.state.params)
 
-    @jax.custom_jvp
     def gradient(params: Any) -> Any:
         return evaluate(params)[1]
-
-    @gradient.defjvp
-    def derivative(primals: Any, tangents: Any) -> tuple[Any, Any]:
-        (params,) = primals
-        (direction,) = tangents
-
-        def gradient_at(sign: Array) -> Any:
-            return evaluate(_move(params, direction, sign * step))[1]
-
-        both = lax.map(gradient_at, jnp.asarray([1.0, -1.0], step.dtype))
-        difference = jax.tree.map(lambda leaf: (leaf[0] - leaf[1]) / (2 * step), both)
-        return params, difference  # Lanczos' method reads the derivative alone
 
     key = wide.key(LANCZOS)
     value, _ = sharpness(gradient, wide.state.params, key, LANCZOS_ITERATIONS)
     return value
-
-
-def _move(
-    params: Any,
-    direction: Any,
-    distance: Array,
-) -> Any:
-    return jax.tree.map(lambda leaf, part: leaf + distance * part, params, direction)
 
 
 def _widen(tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """Nonlinearities against their formulas; their slopes; saturated elements and dead units."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,12 @@ from numpy.testing import assert_allclose
 
 from research.config.options import ActivationKind
 from research.gauges import table
-from research.models.activation import ACTIVATIONS, Nonlinearity, unit_statistics
+from research.models.activation import (
+    ACTIVATIONS,
+    Nonlinearity,
+    SwitchedNonlinearity,
+    unit_statistics,
+)
 from research.training.precision import precision_context
 
 from .. import oracle
@@ -28,6 +34,23 @@ def test_value_and_slope(name):
         expected_slope = central_difference(formula, Z)
     assert_allclose(value, expected_value, rtol=1e-12, atol=1e-13)
     assert_allclose(slope, expected_slope, atol=1e-9)
+
+
+def test_the_slope_of_a_chosen_nonlinearity_has_a_derivative_where_the_choice_is_traced():
+    def derivatives(choice):
+        chosen = SwitchedNonlinearity(["sigmoid", "tanh"], choice)
+
+        def value(z):
+            return jnp.sum(chosen(z))
+
+        return jax.jvp(jax.grad(value), (z,), (jnp.ones_like(z),))
+
+    z = jnp.linspace(-3, 3, 7)
+    slope, curvature = jax.jit(derivatives)(jnp.int32(1))
+
+    tanh = np.tanh(np.asarray(z))
+    assert_allclose(slope, 1 - tanh**2, rtol=1e-5)
+    assert_allclose(curvature, -2 * tanh * (1 - tanh**2), rtol=1e-5, atol=1e-7)
 
 
 @every_activation

@@ -331,3 +331,25 @@ def test_different_formats_are_refused():
     kernel = draw((3, 3, 3, 4), dtype="float16")
     with pytest.raises(ValueError, match="got float32 and float16"):
         convolve(x, kernel)
+
+
+@both_strides
+def test_a_gradient_has_the_derivative_of_the_convolution_by_xla(stride):
+    def derivative(function):
+        def loss(kernel):
+            return jnp.sum(jnp.sin(function(x, kernel)))
+
+        return jax.jvp(jax.grad(loss), (kernel,), (direction,))[1]
+
+    def by_xla(x, kernel):
+        return xla_convolve(x, kernel, Window(stride, circular=False))
+
+    with precision_context("float64"):
+        x = draw((2, 7, 8, 3), 0, "float64")
+        kernel = draw((3, 3, 3, 4), 1, "float64")
+        direction = draw((3, 3, 3, 4), 2, "float64")
+
+        ours = derivative(partial(convolve, stride=stride))
+        expected = derivative(by_xla)
+
+        assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)

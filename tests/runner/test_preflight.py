@@ -52,10 +52,9 @@ def test_the_measurement_is_that_of_the_first_step_of_the_run(change, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_sharpness_is_that_of_the_inspection(tmp_path):
-    config = make_config(
-        "model.depth=3 activation=tanh data.limit=32 measure.inspect_every=50 optimizer=momentum"
-    )
+@pytest.mark.parametrize("change", ["model.depth=3 activation=tanh", "model=cnn model.depth=2"])
+def test_the_sharpness_is_that_of_the_inspection(change, tmp_path):
+    config = make_config(f"{change} data.limit=32 measure.inspect_every=50 optimizer=momentum")
     inspected = dataclasses.replace(
         config, measure=dataclasses.replace(config.measure, inspect=("sharpness",))
     )
