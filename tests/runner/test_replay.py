@@ -24,7 +24,7 @@ from .faults import (
 
 FAULTS = [  # those that share most of their steps with others are slow
     pytest.param(nan_weight("relu", 12, 3), marks=pytest.mark.slow, id="weight"),
-    pytest.param(spoiled_batch("relu", 24, spoiled=1), id="batch"),
+    pytest.param(spoiled_batch("relu", 24, spoiled=1), marks=pytest.mark.slow, id="batch"),
     pytest.param(overflow("relu", 4, 2), id="overflow"),
     pytest.param(bad_rate("relu", 15), marks=pytest.mark.slow, id="rate"),
 ]

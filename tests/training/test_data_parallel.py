@@ -140,6 +140,7 @@ def check_two_devices(**changes):
     return expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly_compiled")
 def test_two_devices_equal_one_in_random_draws_and_batch_norm():
     """A unit may be dead in one half of a batch only; an overflow in one half skips the step."""
