@@ -143,7 +143,7 @@ def advise(situation: Situation) -> Finding:
     is_over = finding.last_step is not None and finding.kind is not findings.SPIKE
     if rule is None or is_over or finding.severity is findings.Severity.note:
         return finding
-    advice = rule(situation)
+    advice = _advise_single_layer(situation) or rule(situation)
     cause = advice.cause
     remedies = []
     for offered in advice.remedies:
@@ -156,6 +156,17 @@ def advise(situation: Situation) -> Finding:
         if len(remedies) == MOST_REMEDIES:
             break
     return dataclasses.replace(finding, cause=cause, remedies=remedies)
+
+
+def _advise_single_layer(situation: Situation) -> Advice | None:
+    """Advice where the layer that causes a finding is the one that ``init.layer`` names."""
+    settings = situation.settings
+    layer = settings.get("init.layer")
+    gain = settings.get("init.layer_gain")
+    if layer is None or layer != situation.finding.origin or not situation.is_initial:
+        return None
+    cause = f"The initial weights of layer {layer} are multiplied by {gain:g}"
+    return Advice(cause, iter([Remedy("init.layer_gain=1", HE)]))
 
 
 def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
@@ -673,6 +684,10 @@ def _smaller_inputs_at_start(situation: Situation) -> Iterator[Remedy]:
 
 
 def _advise_update_ratio(situation: Situation) -> Advice:
+    frozen = situation.settings.get("optimizer.frozen_layer")
+    if situation.finding.layers:
+        thaw = Remedy("optimizer.frozen_layer=null", LARS, note=f"now {frozen}")
+        return Advice("The layer is frozen", iter(() if frozen is None else (thaw,)))
     ratio = situation.finding.evidence["median"]
     rate = situation.settings.get("optimizer.learning_rate") or 0.0
     if ratio <= 0 or rate <= 0:

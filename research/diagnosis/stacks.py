@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from research.diagnosis import findings
-from research.diagnosis.depth import Fit, make_history
+from research.diagnosis.depth import make_history
 from research.diagnosis.depth_findings import DepthContext, find_depth_findings
 from research.diagnosis.findings import Finding, Remedy, Severity, order_findings
 from research.diagnosis.observed import Divergence, Observed
@@ -117,10 +117,9 @@ def judge_stacks(
         signal: ‖∂L/∂h‖ of each signal [S, N+1]; NaN for signals that are not measured.
         stacks: the stacks. One with fewer than two measured signals is left out; where all are,
             all signals are one stack.
-        names: the names of the signals [N+1].
-        diverged: the members of a ``Divergence``, with the signal as its layer: the first value
-            that is not finite.
-        observed: the losses of the loop.
+        names: the names of the layers [N].
+        diverged: the members of a ``Divergence``: the first value that is not finite.
+        observed: the losses of the loop, and its activations for a divergence.
 
     Returns:
         The verdicts; None where nothing was measured and nothing diverged.
@@ -128,7 +127,7 @@ def judge_stacks(
     if not len(steps) and not diverged:
         return None
     if diverged:
-        verdict = _diverged_verdict(diverged, names)
+        verdict = _diverged_verdict(Divergence(*diverged), names, observed or Observed())
         return StackVerdicts(verdict, {})
     is_measured = np.any(np.isfinite(signal), axis=0)
     verdicts = {}
@@ -167,18 +166,14 @@ def _judge_stack(
     names: Sequence[str],
     observed: Observed | None,
 ) -> Verdict:
-    history = make_history(steps, signal[:, stack.signals])
-    names_of_stack = [names[index] for index in stack.signals]
+    history = make_history(steps, signal, stack.signals)
     unit = "iteration" if stack.is_loop else "layer"
-    ctx = DepthContext(history, observed or Observed(), names=names_of_stack, unit=unit)
+    ctx = DepthContext(history, observed or Observed(), names=names, unit=unit)
     start = history.step(0) if len(history) else 0
     found = [_advise(finding, start, stack.is_loop) for finding in find_depth_findings(ctx)]
     if stack.summed_iterations > 1:
         found.append(_describe_summed(stack))
-    verdict = make_verdict(ctx, found)
-    in_network = [_with_global_layers(finding, stack) for finding in verdict.findings]
-    end = _with_global_layer(verdict.end, stack)
-    return dataclasses.replace(verdict, end=end, findings=in_network)
+    return make_verdict(ctx, found)
 
 
 def _describe_summed(stack: Stack) -> Finding:
@@ -212,27 +207,16 @@ def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
     return with_loss(verdict, observed)
 
 
-def _with_global_layers(finding: Finding, stack: Stack) -> Finding:
-    """The finding with indices of signals of the network instead of the stack."""
-    layers = []
-    for first, last in finding.layers:
-        layers.append((stack.signals[first], stack.signals[last]))
-    return dataclasses.replace(finding, layers=layers)
-
-
-def _with_global_layer(end: Fit | None, stack: Stack) -> Fit | None:
-    """The fit with the index of a signal of the network instead of the stack."""
-    if end is None or end.first_layer is None:
-        return end
-    return dataclasses.replace(end, first_layer=stack.signals[end.first_layer])
-
-
-def _diverged_verdict(diverged: tuple, names: Sequence[str]) -> Verdict:
-    run = RunContext(Observed(), {}, Divergence(*diverged))
-    finding = describe_divergence(run, tuple(names))
+def _diverged_verdict(
+    diverged: Divergence,
+    names: Sequence[str],
+    observed: Observed,
+) -> Verdict:
+    run = RunContext(observed, {}, diverged)
+    finding = describe_divergence(run, names)
     assert finding is not None
-    ctx = DepthContext(make_history(np.zeros(0, int), np.zeros((0, len(names)))), Observed())
-    return make_verdict(ctx, [_advise(finding, start=0, is_loop=False)], run.diverged)
+    ctx = DepthContext(make_history(np.zeros(0, int), np.zeros((0, len(names) + 1))), observed)
+    return make_verdict(ctx, [_advise(finding, start=0, is_loop=False)], diverged)
 
 
 def _advise(

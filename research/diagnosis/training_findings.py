@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,17 @@ import numpy as np
 from research.diagnosis import findings, words
 from research.diagnosis.findings import Finding, Kind, LayerRange, Severity
 from research.diagnosis.observed import (
+    EMBEDDING,
     FORGOTTEN,
+    HEAD,
     LEAST_ROWS,
     Divergence,
     Observed,
     Settings,
     end_rows,
 )
+from research.gauges.numbering import nearest_layers
+from research.gauges.table import ACTIVATION_RMS, SIGNAL_GRAD
 from research.theory.formats import FORMATS
 from research.theory.update_rules import momentum_edge
 
@@ -40,6 +44,9 @@ MOSTLY_SATURATED = 0.8
 BOUNDED = ("sigmoid", "tanh", "softsign")
 LARGE_UPDATE = 0.1
 SMALL_UPDATE = 1e-6
+USUAL_SHARE = (
+    1e-2  # of the largest gradient, from which on that of a layer is large enough to matter
+)
 EDGE = 0.2
 DIVIDED_BY_RMS = ("adam", "adamw", "rmsprop")
 OVERFLOW_FORMATS = ("float16", "float8_e4m3fn", "float8_e5m2")
@@ -53,13 +60,11 @@ class RunContext:
         observed: its measurements.
         settings: its configuration by dotted path.
         diverged: where its numbers stopped being finite; None where they did not.
-        start_layer: the first layer that is judged.
     """
 
     observed: Observed
     settings: Settings
     diverged: Divergence | None = None
-    start_layer: int = 0
 
 
 def find_training_findings(ctx: RunContext) -> list[Finding]:
@@ -111,11 +116,12 @@ def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding
 
     Args:
         ctx: the run.
-        names: the names of its signals; empty where they are numbers.
+        names: the names of its layers; empty where they are numbers.
     """
-    if ctx.diverged is None:
+    diverged = ctx.diverged
+    if diverged is None:
         return None
-    step, layer, quantity = ctx.diverged
+    step = diverged.step
     text = f"numbers stop being finite at step {step}"
     skipped = find_overflow(ctx)
     if skipped is not None:
@@ -123,37 +129,99 @@ def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding
         text = f"the gradients of the steps {first} to {step} are not finite, so none was taken"
     if step == 0:
         text += ", before the first update"
-    if layer is not None:
-        where = words.name_layer(layer, names)
-        text += f", first the {quantity} of {where}" if quantity else f", first in {where}"
+    text += _place_of_divergence(ctx.observed, diverged, names)
     format_ = ctx.observed.format_
-    evidence = {}
-    before = _largest_activation_before(ctx.observed, step)
-    if before is not None:
-        evidence["activation_rms_before"] = before
-    if quantity == "activation" and format_ in OVERFLOW_FORMATS:
+    is_activation = diverged.quantity == "activation"
+    if is_activation and format_ in OVERFLOW_FORMATS:
         largest = 2.0 ** FORMATS[format_].overflow
         text += f", which exceeds the largest {format_} number, about {largest:.3g}"
-    elif quantity == "activation" and layer == 0:
+    elif is_activation and diverged.part == EMBEDDING and step > 0 and not names:
         text += ", so the update before broke the parameters"
-    return _make(
+    evidence = {}
+    before = _largest_before(ctx.observed, ACTIVATION_RMS.name, step)
+    if before is not None:
+        evidence["activation_rms_before"] = before.value
+    layer = diverged.layer
+    finding = _make(
         findings.DIVERGED,
         f"{text}.",
         first_step=step,
-        layers=((layer, layer),) if layer is not None else (),
+        layers=() if layer is None else ((layer, layer),),
         **evidence,
     )
+    return dataclasses.replace(finding, origin=layer)
 
 
-def _largest_activation_before(observed: Observed, step: int) -> float | None:
-    """The largest root mean square of a signal at the last measured step before ``step``."""
+def _place_of_divergence(
+    observed: Observed,
+    diverged: Divergence,
+    names: Sequence[str],
+) -> str:
+    """Which number of which layer was not finite first, or what is known instead."""
+    where = diverged.part
+    if diverged.layer is not None:
+        where = words.name_layer(diverged.layer, names)
+    if not where:
+        return _last_known_place(observed, diverged.step, names)
+    if names and where == EMBEDDING:
+        return f", first {words.name_signal(0, names)}"
+    if names and where == HEAD:
+        return f", first the gradient of the output of {names[-1]}"
+    if not diverged.quantity:
+        return f", first in {where}"
+    if diverged.quantity == "gradient":
+        return f", first the gradient that {where} passes on"
+    return f", first the {diverged.quantity} of {where}"
+
+
+def _last_known_place(
+    observed: Observed,
+    step: int,
+    names: Sequence[str],
+) -> str:
+    """Where numbers were largest before a step whose layers say nothing."""
+    measured = np.asarray(observed.profiles.get("step", ()))
+    if not len(measured):
+        return "; no layer was measured"
+    if step in measured:
+        return ", first outside of the layers, which are all finite"
+    for gauge, quantity in ((ACTIVATION_RMS.name, "activation"), (SIGNAL_GRAD.name, "gradient")):
+        largest = _largest_before(observed, gauge, step)
+        if largest is not None:
+            where = words.name_signal(largest.signal, names)
+            return (
+                f"; the layers were not measured there. At step {largest.step}, the last one that "
+                f"was measured, {where} had the largest {quantity}, {largest.value:.3g}"
+            )
+    return "; the layers were not measured there"
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """The largest value of a gauge over the signals at a step."""
+
+    step: int
+    signal: int
+    value: float
+
+
+def _largest_before(
+    observed: Observed,
+    gauge: str,
+    step: int,
+) -> _Largest | None:
+    """The largest finite value at the last measured step before ``step``; None without one."""
     steps = np.asarray(observed.profiles.get("step", ()))
     rows = np.flatnonzero(steps < step)
-    activations = observed.profiles.get("activation_rms")
-    if activations is None or not len(rows):
+    values = observed.profiles.get(gauge)
+    if values is None or not len(rows):
         return None
-    last = np.asarray(activations)[rows[-1]]
-    return float(np.max(last)) if np.isfinite(last).all() else None
+    last = np.asarray(values, np.float64)[rows[-1]]
+    is_known = np.isfinite(last)
+    if not is_known.any():
+        return None
+    signal = int(np.argmax(np.where(is_known, last, -np.inf)))
+    return _Largest(int(steps[rows[-1]]), signal, float(last[signal]))
 
 
 def find_overflow(ctx: RunContext) -> Finding | None:
@@ -393,8 +461,7 @@ def find_collapse(ctx: RunContext) -> Finding | None:
     shares = ctx.observed.last_rows("signal_variation")
     if shares is None or ctx.observed.is_fitted() or not shares[-1] < SAME_SIGNAL:
         return None
-    layers = np.flatnonzero(shares < SAME_SIGNAL)
-    ranges = words.to_ranges(layers)
+    layers = nearest_layers(np.flatnonzero(shares < SAME_SIGNAL))
     variation = np.asarray(ctx.observed.profiles["signal_variation"])[:, -1:]
     share = f"only {shares[-1]:.1g}" if shares[-1] > 0 else "nothing"
     ability = "can hardly" if shares[-1] > 0 else "cannot"
@@ -410,7 +477,7 @@ def find_collapse(ctx: RunContext) -> Finding | None:
         findings.COLLAPSED,
         f"{text}. {_since(ctx.observed, first_step)}.",
         first_step=first_step,
-        layers=tuple(ranges),
+        layers=tuple(words.to_ranges(layers)),
         variation=float(shares[-1]),
     )
 
@@ -422,6 +489,9 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         return None
     if (ctx.observed.end_of("skipped") or 0.0) > 0:
         return None
+    still = _find_still_layers(ctx, ratios)
+    if still is not None:
+        return still
     middle = float(np.nanmedian(ratios))
     largest = float(np.nanmax(ratios))
     if middle > LARGE_UPDATE:
@@ -440,6 +510,35 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         median=middle,
         largest=largest,
     )
+
+
+def _find_still_layers(ctx: RunContext, ratios: np.ndarray) -> Finding | None:
+    """Single layers whose weights stay as they are although they get a gradient like the others.
+
+    Args:
+        ctx: the run.
+        ratios: the update ratio of each layer at the end [N].
+    """
+    norms = ctx.observed.last_rows("grad_norm")
+    if norms is None or not np.nanmax(ratios) > 0:
+        return None
+    is_usual = norms > USUAL_SHARE * np.nanmax(norms)
+    layers = np.flatnonzero((ratios == 0) & is_usual)
+    if not len(layers) or len(layers) > len(ratios) / 2:
+        return None
+    ranges = words.to_ranges(layers)
+    still = np.max(np.asarray(ctx.observed.profiles["update_ratio"])[:, layers], axis=1) == 0
+    first_step = _first_where(ctx.observed, still)
+    finding = _make(
+        findings.UPDATE_RATIO,
+        f"the weights of {words.name_layers(ranges)} do not change, although their gradient is not "
+        f"small. {_since(ctx.observed, first_step)}.",
+        first_step=first_step,
+        layers=tuple(ranges),
+        median=float(np.nanmedian(ratios)),
+        largest=float(np.nanmax(ratios)),
+    )
+    return dataclasses.replace(finding, origin=int(layers[0]) if len(layers) == 1 else None)
 
 
 def find_hidden_gradient(ctx: RunContext) -> Finding | None:

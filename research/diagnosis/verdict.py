@@ -95,7 +95,7 @@ def judge(
     settings: Settings,
     theory: Theory | None = None,
     diverged: tuple | None = None,
-    start_layer: int = 0,
+    first_signal: int = 0,
     observed: Observed | None = None,
     with_advice: bool = True,
 ) -> Verdict:
@@ -108,8 +108,8 @@ def judge(
         theory: what theory predicts at initialisation, if there is a prediction.
         diverged: the members of a ``Divergence``: the step, layer and quantity of the first number
             that is not finite.
-        start_layer: the first layer that is judged. It is 1 where h_0 is a constant, from which
-            nothing can learn.
+        first_signal: the first l whose gradient is judged. It is 1 where h_0 is a constant, from
+            which nothing can learn.
         observed: the other measurements.
         with_advice: whether findings say what to try, which takes some milliseconds.
     """
@@ -117,9 +117,10 @@ def judge(
     divergence = Divergence(*diverged) if diverged else None
     steps = np.asarray(steps)
     is_before = steps < divergence.step if divergence else np.ones(len(steps), bool)
-    history = make_history(steps[is_before], np.asarray(signal)[is_before], start_layer)
+    signals = range(first_signal, np.shape(signal)[1])
+    history = make_history(steps[is_before], np.asarray(signal)[is_before], signals)
     ctx = DepthContext(history, observed, theory)
-    run = RunContext(observed, settings, divergence, start_layer)
+    run = RunContext(observed, settings, divergence)
     found = find_depth_findings(ctx)
     found += find_training_findings(run)
     if divergence is None:

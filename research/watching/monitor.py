@@ -23,10 +23,9 @@ from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
-from research.diagnosis.observed import Observed
+from research.diagnosis.observed import Divergence, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
-from research.diagnosis.words import name_input
-from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
+from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord
@@ -139,7 +138,8 @@ class Monitor:
         self._metrics: list[Columns] = []
         self._steps: list[int] = []
         self._signal_grads: list[np.ndarray] = []
-        self._diverged: tuple[int, int | None] | None = None
+        self._activations: list[np.ndarray] = []
+        self._diverged: Divergence | None = None
         self._created_at = time.monotonic()
         self._started_at: float | None = None
         self._is_closed = False
@@ -301,6 +301,7 @@ class Monitor:
         if profiles:
             self._steps += profiles["step"].tolist()
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
+            self._activations += list(profiles[ACTIVATION_RMS.name])
         self._trackers.log(metrics, profiles, {})
 
     def _flush_regularly(self) -> None:
@@ -344,7 +345,7 @@ class Monitor:
             profiles = self._read_gauges(entry.step, entry.gauges, metrics)
         loss = metrics.get("train_loss")
         if loss is not None and not math.isfinite(loss[0]) and self._diverged is None:
-            self._diverged = (entry.step, None)
+            self._diverged = Divergence(entry.step)
         self._metrics.append(metrics)
         self._record.add(metrics, profiles)
         self._trackers.log(metrics, profiles, {})
@@ -377,6 +378,7 @@ class Monitor:
             self._diverged = _find_divergence(step, fetched, total)
         self._steps.append(step)
         self._signal_grads.append(signal)
+        self._activations.append(np.array(profiles[ACTIVATION_RMS.name][0], np.float64))
         return profiles
 
     def verdict(self) -> StackVerdicts | None:
@@ -392,15 +394,29 @@ class Monitor:
         if self._table is None and not self._signal_grads:
             return None
         num_signals = len(self._signal_grads[0]) if self._signal_grads else 0
-        names = self._signal_names(num_signals)
+        signal_grads = np.array(self._signal_grads).reshape(-1, num_signals)
         return judge_stacks(
             np.array(self._steps, int),
-            np.array(self._signal_grads).reshape(-1, num_signals),
+            signal_grads,
             stacks=_make_stacks(self._table) if self._table else [],
-            names=names,
+            names=self._layer_names(num_signals),
             diverged=self._diverged,
-            observed=Observed(metrics=self._all_metrics(), chance_loss=self._chance_loss),
+            observed=Observed(
+                metrics=self._all_metrics(),
+                profiles=self._profiles_of_divergence(signal_grads),
+                chance_loss=self._chance_loss,
+            ),
         )
+
+    def _profiles_of_divergence(self, signal_grads: np.ndarray) -> Columns:
+        """What says where a loop diverged that it did not measure at that step."""
+        if self._diverged is None or not self._steps:
+            return {}
+        return {
+            "step": np.array(self._steps, int),
+            ACTIVATION_RMS.name: np.array(self._activations).reshape(signal_grads.shape),
+            SIGNAL_GRAD.name: signal_grads,
+        }
 
     def _all_metrics(self) -> Columns:
         """The metrics of all steps; NaN where a step has none."""
@@ -413,10 +429,10 @@ class Monitor:
                 series[name].extend(np.ma.filled(values, np.nan).tolist())
         return {name: np.array(values) for name, values in series.items()}
 
-    def _signal_names(self, num_signals: int) -> list[str]:
+    def _layer_names(self, num_signals: int) -> list[str]:
         if self._table is None:
-            return [f"signal {index}" for index in range(num_signals)]
-        return signal_names(self._table)
+            return [f"layer {index}" for index in range(num_signals - 1)]
+        return list(self._table.names)
 
     def close(self, error: BaseException | None = None) -> None:
         """Ends the run: writes what is left, the final numbers and the verdict.
@@ -525,11 +541,6 @@ class Monitor:
             elif name in EVALUATIONS and series:
                 final[name] = float(series[-1])
         return final
-
-
-def signal_names(table: LayerTable) -> list[str]:
-    """The names of the signals [N+1]: the input of the first layer, and the outputs of all."""
-    return [name_input(table.names[0]), *table.names]
 
 
 def _make_stacks(table: LayerTable) -> list[Stack]:
@@ -712,8 +723,8 @@ def _find_divergence(
     step: int,
     gauges: Gauges,
     total: float,
-) -> tuple[int, int | None] | None:
-    """The step and the first signal that is not finite; signals that were not reached do not count.
+) -> Divergence | None:
+    """The first number of a step that is not finite; signals that were not reached do not count.
 
     Args:
         step: the step.
@@ -721,14 +732,16 @@ def _find_divergence(
         total: the norm of the whole gradient.
     """
     was_reached = np.asarray(gauges.sums)[:, COUNT] > 0
-    profile = gauges.profile()
-    forward = np.flatnonzero(was_reached & ~np.isfinite(profile["activation_rms"]))
-    if len(forward):
-        return step, int(forward[0])
-    backward = np.flatnonzero(was_reached & ~np.isfinite(profile[SIGNAL_GRAD.name]))
-    if len(backward):
-        return step, int(backward[-1])
-    return None if math.isfinite(total) else (step, None)
+    has_parameters = np.array([layer.parameters > 0 for layer in gauges.table.layers])
+    measured = gauges.profile()
+    profile = {
+        ACTIVATION_RMS.name: np.where(was_reached, measured[ACTIVATION_RMS.name], 0.0),
+        SIGNAL_GRAD.name: np.where(was_reached, measured[SIGNAL_GRAD.name], 0.0),
+        GRAD_NORM.name: np.where(has_parameters, measured[GRAD_NORM.name], 0.0),
+    }
+    diverged = find_divergence(step, profile)
+    is_finite = not diverged.quantity and math.isfinite(total)
+    return None if is_finite else diverged
 
 
 def _switch_on(names: Sequence[str]) -> dict[str, bool]:

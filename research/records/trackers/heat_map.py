@@ -52,6 +52,7 @@ def heat_map(
     profile: np.ndarray,
     *,
     label: str,
+    first_layer: int = 0,
 ) -> Image.Image:
     """Draws log₁₀ of a profile: training steps on the horizontal axis, layers on the vertical one.
 
@@ -59,6 +60,7 @@ def heat_map(
         steps: the measured steps [S], in order.
         profile: one value for each step and layer [S, N].
         label: the title of the colour bar.
+        first_layer: the layer of the first entry; −1 for the input of layer 0.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log10(np.asarray(profile, np.float64)).T
@@ -66,14 +68,16 @@ def heat_map(
     step_edges = _step_edges(steps)
     picture = Image.new("RGB", SIZE, "white")
     columns = _to_columns(_colored(logs, low, high), step_edges)
-    _paste(picture, columns[::-1], MAP)  # layer 0 is at the bottom
+    _paste(picture, columns[::-1], MAP)  # the first layer is at the bottom
     gradient = np.linspace(high, low, COLOR_BAR.height)
     _paste(picture, _colored(gradient[:, np.newaxis], low, high), COLOR_BAR)
     pen = Pen(picture)
     pen.frame(MAP)
     pen.frame(COLOR_BAR)
     pen.horizontal_axis(MAP, step_edges[0], step_edges[-1], "training step")
-    pen.vertical_axis(MAP, -0.5, len(logs) - 0.5, "layer", side="left")
+    low_edge = first_layer - 0.5
+    axis = "layer" if first_layer == 0 else "layer (−1: the input)"
+    pen.vertical_axis(MAP, low_edge, low_edge + len(logs), axis, side="left")
     pen.vertical_axis(COLOR_BAR, low, high, label, side="right")
     return picture
 

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from research.gauges.numbering import INPUT
 from research.records.trackers.colors import VIRIDIS
 from research.records.trackers.heat_map import COLOR_BAR, MAP, SIZE, Pen
 from research.records.trackers.layers import evenly_spaced
@@ -49,7 +50,7 @@ def profile_picture(
         plot.draw_line(logs[position], color)
         plot.name_line(f"step {step}", color)
     pen.frame(MAP)
-    pen.horizontal_axis(MAP, 0, last_layer, "layer (the last one is the output)")
+    pen.horizontal_axis(MAP, INPUT, last_layer + INPUT, "layer (−1: the input of layer 0)")
     pen.vertical_axis(MAP, low, high, "log₁₀ ‖∂L/∂h‖", side="left")
     return pen.picture
 
