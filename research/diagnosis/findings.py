@@ -116,6 +116,14 @@ NOT_LEARNING = Kind(
     Severity.severe,
     "loss of the best constant prediction",
 )
+SLOW_DIVERGENCE = Kind(
+    "slow_divergence",
+    "Slow divergence",
+    "The training loss fell, and later rose without a jump by more than half of what it had fallen "
+    "below that of chance.",
+    Severity.severe,
+    "Wortsman et al., Small-scale proxies for large-scale Transformer training instabilities, 2023",
+)
 DEAD_UNITS = Kind(
     "dead_units",
     "Dead units",
@@ -201,6 +209,7 @@ KINDS = (
     EXPLODING,
     COLLAPSED,
     NOT_LEARNING,
+    SLOW_DIVERGENCE,
     DEAD_UNITS,
     SATURATED,
     UPDATE_RATIO,

@@ -40,6 +40,10 @@ MOSTLY_SKIPPED = 0.5
 LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
 LOST_SHARE = 0.3  # of the loss of chance, at least
 NEAR_CHANCE = 0.9  # of the loss of chance
+WINDOWS = 20  # of a run, over which its loss is averaged
+LOST_HALF = 0.5  # of what was learned, beyond which it counts as lost
+SMALL_SHARE = 0.1  # of a rise, up to which it has not begun
+CERTAIN_DEVIATIONS = 5.0  # of the mean of a window
 MOSTLY_SATURATED = 0.8
 BOUNDED = ("sigmoid", "tanh", "softsign")
 LARGE_UPDATE = 0.1
@@ -265,32 +269,141 @@ def find_plateau(ctx: RunContext) -> Finding | None:
         accuracy = 0.0
     if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
         return None
+    lost = _find_lost(observed)
+    evidence = {"train_loss": end, "lowest_loss": _lowest(losses), "highest_loss": np.max(losses)}
+    evidence["chance_loss" if known is not None else "first_loss"] = chance
     reference = "chance" if known is not None else "the start"
-    lowest = _lowest(losses)
-    text = f"the training loss is {end:#.4g}, and that of {reference} is {chance:#.4g}"
-    if lowest < FORGOTTEN * chance:
-        step = steps[int(np.argmin(_window_means(losses))) + SPIKE_WINDOW - 1]
-        text += f"; it was {lowest:#.4g} by step {step:.0f}, and what was learned then was lost"
-    finding = _make(
-        findings.NOT_LEARNING,
-        f"after {len(losses)} steps {text}.",
-        first_step=int(steps[0]),
-        train_loss=end,
-        lowest_loss=lowest,
-        highest_loss=float(np.max(losses)),
+    text = (
+        f"after {len(losses)} steps the training loss is {end:#.4g}, and that of {reference} is "
+        f"{chance:#.4g}"
     )
-    name = "chance_loss" if known is not None else "first_loss"
-    return dataclasses.replace(finding, evidence={**finding.evidence, name: chance})
+    first_step = int(steps[0])
+    if lost is not None:
+        first_step = lost.lost_from
+        evidence |= lost.evidence
+        text += (
+            f"; it was {lost.lowest:#.4g} by step {lost.best_step}, and what was learned then was "
+            f"lost by step {first_step}"
+        )
+    numbers = {name: float(value) for name, value in evidence.items()}
+    return _make(findings.NOT_LEARNING, f"{text}.", first_step=first_step, **numbers)
+
+
+def find_slow_divergence(ctx: RunContext) -> Finding | None:
+    """A training loss that fell, and rose again without a jump."""
+    observed = ctx.observed
+    if ctx.diverged or find_plateau(ctx) is not None:
+        return None
+    lost = _find_lost(observed)
+    spike = find_spike(ctx)
+    if lost is None or (spike is not None and spike.is_severe):
+        return None
+    known = observed.chance_loss is not None
+    reference = "chance" if known else "the start"
+    finding = _make(
+        findings.SLOW_DIVERGENCE,
+        f"the training loss was {lost.lowest:.3g} by step {lost.best_step}, rose from step "
+        f"{lost.rises_from} on, and is {lost.end:.3g} at the end. That is "
+        f"{words.percent(lost.share)} of the way back to {lost.reference:.3g}, the loss of "
+        f"{reference}.",
+        first_step=lost.rises_from,
+        lost_share=lost.share,
+        **lost.evidence,
+    )
+    name = "chance_loss" if known else "first_loss"
+    return dataclasses.replace(finding, evidence={**finding.evidence, name: lost.reference})
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """What a network learned and lost again.
+
+    Attributes:
+        lowest: the lowest mean loss of some consecutive steps.
+        best_step: the last of these steps.
+        rises_from: the step from which on the loss is above it until the end.
+        lost_from: the step from which on more than half of what was learned is lost.
+        end: the loss at the end.
+        reference: the loss without learning.
+        learning_rates: at ``best_step`` and at the end; empty where they are not known.
+    """
+
+    lowest: float
+    best_step: int
+    rises_from: int
+    lost_from: int
+    end: float
+    reference: float
+    learning_rates: tuple[float, float] | tuple[()] = ()
+
+    @property
+    def share(self) -> float:
+        """The share of what was learned that is lost."""
+        return (self.end - self.lowest) / (self.reference - self.lowest)
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """Its numbers by name."""
+        evidence = {
+            "lowest_loss": self.lowest,
+            "train_loss": self.end,
+            "best_step": float(self.best_step),
+        }
+        if self.learning_rates:
+            evidence["best_learning_rate"] = self.learning_rates[0]
+            evidence["last_learning_rate"] = self.learning_rates[1]
+        return evidence
+
+
+def _find_lost(observed: Observed) -> _Lost | None:
+    """What was learned and is lost at the end; None where it is not more than half of it."""
+    steps, losses = observed.series("train_loss")
+    reference = observed.loss_without_learning
+    if len(losses) < LEAST_STEPS or reference is None:
+        return None
+    window = max(SPIKE_WINDOW, len(losses) // WINDOWS)
+    means = _window_means(losses, window)
+    best = int(np.argmin(means))
+    lowest = float(means[best])
+    end = float(means[-1])
+    has_learned = lowest < FORGOTTEN * reference
+    if not has_learned or end - lowest <= LOST_HALF * (reference - lowest):
+        return None
+    noise = math.hypot(np.std(losses[best : best + window]), np.std(losses[-window:]))
+    if end - lowest <= CERTAIN_DEVIATIONS * noise / math.sqrt(window):
+        return None
+    ends = steps[window - 1 :]  # the last step of each window
+    return _Lost(
+        lowest=lowest,
+        best_step=int(ends[best]),
+        rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * (end - lowest))]),
+        lost_from=int(ends[_last_below(means, lowest + LOST_HALF * (reference - lowest))]),
+        end=end,
+        reference=reference,
+        learning_rates=_learning_rates(observed, int(ends[best])),
+    )
+
+
+def _last_below(means: np.ndarray, limit: float) -> int:
+    """The last row whose mean is not above a limit."""
+    return int(np.flatnonzero(means <= limit)[-1])
+
+
+def _learning_rates(observed: Observed, step: int) -> tuple[float, float] | tuple[()]:
+    """The learning rates at a step and at the end; empty where they are not known."""
+    before = observed.value_at("learning_rate", step)
+    after = observed.end_of("learning_rate")
+    return () if before is None or after is None else (before, after)
 
 
 def _lowest(losses: np.ndarray) -> float:
     """The lowest mean of the loss over some consecutive steps."""
-    return float(np.min(_window_means(losses)))
+    return float(np.min(_window_means(losses, SPIKE_WINDOW)))
 
 
-def _window_means(losses: np.ndarray) -> np.ndarray:
+def _window_means(losses: np.ndarray, window: int) -> np.ndarray:
     """The means of the loss over some consecutive steps; the first is that of the first steps."""
-    count = min(len(losses), SPIKE_WINDOW)
+    count = min(len(losses), window)
     sums = np.concatenate([[0.0], np.cumsum(losses)])
     return (sums[count:] - sums[:-count]) / count
 
@@ -609,6 +722,7 @@ DETECTORS: tuple[Callable[[RunContext], Finding | None], ...] = (
     find_overflow,
     find_collapse,
     find_plateau,
+    find_slow_divergence,
     find_dead_units,
     find_saturation,
     find_update_ratio,

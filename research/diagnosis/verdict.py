@@ -35,9 +35,20 @@ EXPLAINS_PLATEAU = (
     findings.COLLAPSED,
 )
 
+CAUSES = {  # of a consequence, the kinds that lead to it
+    findings.DIVERGED: (findings.EXPLODING,),
+    findings.NOT_LEARNING: (*EXPLAINS_PLATEAU, findings.DEAD_UNITS, findings.SATURATED),
+}
+LONGEST_DELAY = 0.1  # of the run, by which a cause may be seen after its consequence
+CONSEQUENCES = {
+    findings.DIVERGED: "so diverged",
+    findings.NOT_LEARNING: "so not learning",
+}
+
 TELLS_LOSS = (  # kinds whose sentence says what the loss does
     findings.DIVERGED,
     findings.NOT_LEARNING,
+    findings.SLOW_DIVERGENCE,
     findings.SPIKE,
     findings.OVERFITTING,
     findings.FITTED,
@@ -248,12 +259,13 @@ def _sentence(
 ) -> str:
     """The headline with its advice, then the other findings, each in a sentence."""
     parts = []
+    told = []
     if headline is None:
         parts.append(_healthy_sentence(ctx, ordered))
     else:
-        parts.append(headline.sentence)
-        if headline.advice:
-            parts.append(headline.advice)
+        told = _cause_and_consequence(ctx, headline, ordered)
+        parts.append(_headline_sentence(told))
+        parts.extend(finding.advice for finding in _advised_first(headline, told))
     is_advised = headline is not None
     harmless = [finding for finding in ordered if _is_harmless(finding)]
     if headline is None and harmless and harmless[0].advice:
@@ -261,13 +273,46 @@ def _sentence(
         is_advised = True
     for finding in ordered:
         explains_health = finding.kind is findings.FITTED or _is_harmless(finding)
-        if finding is headline or (explains_health and headline is None):
+        if finding in told or (explains_health and headline is None):
             continue
         parts.append(finding.sentence)
         if finding.advice and not is_advised:
             parts.append(finding.advice)
             is_advised = True
     return " ".join(parts)
+
+
+def _cause_and_consequence(
+    ctx: DepthContext,
+    headline: Finding,
+    ordered: Sequence[Finding],
+) -> list[Finding]:
+    """The headline alone, or a cause with its consequence where the headline is one of them."""
+    delay = LONGEST_DELAY * ctx.observed.num_steps
+    for consequence in ordered:
+        causes = CAUSES.get(consequence.kind, ())
+        for cause in ordered:
+            is_cause = cause.kind in causes and cause.last_step is None
+            is_earlier = (cause.first_step or 0) <= (consequence.first_step or 0) + delay
+            if is_cause and is_earlier and headline in (cause, consequence):
+                return [cause, consequence]
+    return [headline]
+
+
+def _headline_sentence(told: Sequence[Finding]) -> str:
+    """``Vanishing: …``, or ``Vanishing, so not learning: …`` for a cause and its consequence."""
+    first, *others = told
+    titles = [first.kind.title, *(CONSEQUENCES[other.kind] for other in others)]
+    texts = [first.text, *(_as_sentence(other.text) for other in others)]
+    return f"{', '.join(titles)}: {' '.join(texts)}"
+
+
+def _advised_first(headline: Finding, told: Sequence[Finding]) -> list[Finding]:
+    """Whose advice follows the headline: its own, else that of the cause or the consequence."""
+    for finding in (headline, *told):
+        if finding.advice:
+            return [finding]
+    return []
 
 
 def with_loss(verdict: Verdict, observed: Observed) -> Verdict:

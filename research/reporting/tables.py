@@ -30,6 +30,7 @@ VERDICT_COLOURS = {
     "spike": "yellow",
     "collapsed": "yellow",
     "not_learning": "yellow",
+    "slow_divergence": "yellow",
     "exploding": "magenta",
     "dead": "red",
     "diverged": "red",

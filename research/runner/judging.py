@@ -25,6 +25,7 @@ JUDGED_METRICS = (
     "train_accuracy",
     "eval_loss",
     "grad_norm",
+    "learning_rate",
     "loss_scale",
     "skipped",
 )

@@ -177,8 +177,9 @@ def test_what_was_learned_and_lost_is_told(chance, key, reference):
 
     assert finding.sentence == (
         f"Not learning: after 200 steps the training loss is 2.303, and that of {reference}; it "
-        "was 1.577 by step 99, and what was learned then was lost."
+        "was 1.577 by step 99, and what was learned then was lost by step 109."
     )
+    assert finding.first_step == 109
     assert key in finding.evidence
     assert len({"chance_loss", "first_loss"} & set(finding.evidence)) == 1
 
