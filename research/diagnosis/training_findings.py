@@ -40,6 +40,7 @@ MOSTLY_SKIPPED = 0.5
 LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
 LOST_SHARE = 0.3  # of the loss of chance, at least
 NEAR_CHANCE = 0.9  # of the loss of chance
+ABOVE_CHANCE = 1.2  # times the loss of chance, beyond which a loss is not that of chance
 WINDOWS = 20  # of a run, over which its loss is averaged
 LOST_HALF = 0.5  # of what was learned, beyond which it counts as lost
 SMALL_SHARE = 0.1  # of a rise, up to which it has not begun
@@ -270,6 +271,8 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
         return None
     lost = _find_lost(observed)
+    if lost is not None and end > ABOVE_CHANCE * chance and not _has_severe_spike(ctx):
+        return None  # the loss still grows, and a slow divergence is found
     evidence = {"train_loss": end, "lowest_loss": _lowest(losses), "highest_loss": np.max(losses)}
     evidence["chance_loss" if known is not None else "first_loss"] = chance
     reference = "chance" if known is not None else "the start"
@@ -295,23 +298,30 @@ def find_slow_divergence(ctx: RunContext) -> Finding | None:
     if ctx.diverged or find_plateau(ctx) is not None:
         return None
     lost = _find_lost(observed)
-    spike = find_spike(ctx)
-    if lost is None or (spike is not None and spike.is_severe):
+    if lost is None or _has_severe_spike(ctx):
         return None
     known = observed.chance_loss is not None
     reference = "chance" if known else "the start"
+    loss = f"{lost.reference:.3g}, the loss of {reference}"
+    extent = f"{words.percent(lost.share)} of the way back to {loss}"
+    if lost.share >= 1:
+        extent = f"above {loss}"
     finding = _make(
         findings.SLOW_DIVERGENCE,
-        f"the training loss was {lost.lowest:.3g} by step {lost.best_step}, rose from step "
-        f"{lost.rises_from} on, and is {lost.end:.3g} at the end. That is "
-        f"{words.percent(lost.share)} of the way back to {lost.reference:.3g}, the loss of "
-        f"{reference}.",
+        f"the training loss was {lost.lowest:.3g} by step {lost.best_step}, rises from step "
+        f"{lost.rises_from} on, and is {lost.end:.3g} at the end: {extent}.",
         first_step=lost.rises_from,
         lost_share=lost.share,
         **lost.evidence,
     )
     name = "chance_loss" if known else "first_loss"
     return dataclasses.replace(finding, evidence={**finding.evidence, name: lost.reference})
+
+
+def _has_severe_spike(ctx: RunContext) -> bool:
+    """Whether what was learned was lost in a jump."""
+    spike = find_spike(ctx)
+    return spike is not None and spike.is_severe
 
 
 @dataclass(frozen=True)
@@ -372,12 +382,14 @@ def _find_lost(observed: Observed) -> _Lost | None:
     noise = math.hypot(np.std(losses[best : best + window]), np.std(losses[-window:]))
     if end - lowest <= CERTAIN_DEVIATIONS * noise / math.sqrt(window):
         return None
+    learned = reference - lowest
+    rise = min(end - lowest, learned)
     ends = steps[window - 1 :]  # the last step of each window
     return _Lost(
         lowest=lowest,
         best_step=int(ends[best]),
-        rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * (end - lowest))]),
-        lost_from=int(ends[_last_below(means, lowest + LOST_HALF * (reference - lowest))]),
+        rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * rise)]),
+        lost_from=int(ends[_last_below(means, lowest + LOST_HALF * learned)]),
         end=end,
         reference=reference,
         learning_rates=_learning_rates(observed, int(ends[best])),

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from research.diagnosis.words import name_layer, name_signal
+from research.diagnosis.words import name_layer, name_signal, name_steps
 from research.gauges.table import OF_SIGNALS, SIGNAL_GRAD, TRACKED_DIAGNOSTICS
 from research.records.replayed import read_replayed
 from research.records.runs import METRICS, PROFILES, Run
@@ -90,7 +90,7 @@ def _print_findings(found: Sequence[Mapping[str, Any]], out: Console) -> None:
         first = finding.get("first_step")
         last = finding.get("last_step")
         if first is not None:
-            words.append(f"steps {first}–{'' if last is None else last}")
+            words.append(name_steps(first, last, start=0))
         if finding.get("source"):
             words.append(f"criterion: {finding['source']}")
         for remedy in finding.get("remedies") or []:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from types import TracebackType
 from typing import Any
 
@@ -45,6 +46,7 @@ from research.watching.watch import Watch
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
+USUAL_NAMES = (*METRIC_NAMES, "eval_loss", "eval_accuracy", "learning_rate", "gauges")
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
@@ -222,7 +224,8 @@ class Monitor:
                 not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
                 are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
                 ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
-                and W&B, and other names are recorded as they are.
+                and W&B, and other names are recorded as they are. A slip of one of these, such
+                as ``los``, is refused unless the name itself is given too.
 
         Raises:
             ValueError: the steps do not ascend, the gauges are those of another model, or an
@@ -674,10 +677,40 @@ def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
+        meant = _meant_name(name)
+        if meant is not None and meant not in scalars:
+            raise ValueError(f"log got {name}=…: did you mean {meant}=…?")
         if value is not None:
             _check_number(name, value)
             renamed[METRIC_NAMES.get(name, name)] = value
     return renamed
+
+
+def _meant_name(name: str) -> str | None:
+    """The usual name that another one is a slip of; None where it is a name of its own.
+
+    A slip leaves a letter out, doubles one, swaps two or has another one. A letter more, as in
+    ``gloss`` or ``loss2``, makes another name.
+    """
+    if name in USUAL_NAMES:
+        return None
+    for usual in USUAL_NAMES:
+        if name in _slips(usual):
+            return usual
+    return None
+
+
+def _slips(name: str) -> set[str]:
+    """The names with a letter left out, doubled, swapped with the next one, or another one."""
+    slips = set()
+    for position in range(len(name)):
+        before = name[:position]
+        letter = name[position]
+        after = name[position + 1 :]
+        slips |= {before + after, before + 2 * letter + after}
+        slips.add(before + after[:1] + letter + after[1:])
+        slips |= {before + other + after for other in ascii_lowercase}
+    return slips - {name}
 
 
 def _check_number(name: str, value: Any) -> None:
