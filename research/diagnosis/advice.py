@@ -652,11 +652,9 @@ def _advise_lost(situation: Situation) -> Advice:
     settings = situation.settings
     evidence = situation.finding.evidence
     step = int(evidence["best_step"])
-    best = evidence.get("best_learning_rate", math.nan)
-    last = evidence.get("last_learning_rate", math.nan)
-    if last > RISEN * best:
-        cause = f"The learning rate was {best:.3g} at step {step} and is {last:.3g} at the end"
-        return Advice(cause, _lower_peak(settings, best))
+    rise = describe_risen_rate(situation.finding)
+    if rise:
+        return Advice(rise, _lower_peak(settings, evidence["best_learning_rate"]))
     decay = settings.get("optimizer.weight_decay") or 0.0
     rate = peak_rate(settings)
     if rate * decay * (situation.finding.first_step or step) > DECAYED:
@@ -666,12 +664,26 @@ def _advise_lost(situation: Situation) -> Advice:
     return Advice(cause, _falling_rate(settings))
 
 
+def describe_risen_rate(finding: Finding) -> str:
+    """That the learning rate has risen since the loss was lowest; empty where it has not.
+
+    Args:
+        finding: what was found about a loss that was lost.
+    """
+    best = finding.evidence.get("best_learning_rate", math.nan)
+    last = finding.evidence.get("last_learning_rate", math.nan)
+    if not last > RISEN * best:
+        return ""
+    step = int(finding.evidence["best_step"])
+    return f"The learning rate was {best:.3g} at step {step} and is {last:.3g} at the end"
+
+
 def _lower_peak(settings: Settings, best: float) -> Iterator[Remedy]:
     """A rate that does not rise beyond the one at which the loss was lowest."""
     path = _path_of_peak(settings)
-    yield Remedy(f"{path}={best:.2g}", EDGE, note=f"now {peak_rate(settings):g}")
     yield Remedy(f"optimizer.schedule=cosine optimizer.learning_rate={best:.2g}", COSINE)
-    yield from _smaller_steps(settings)
+    yield Remedy(f"{path}={best:.2g}", EDGE, note=f"now {peak_rate(settings):g}")
+    yield from _smaller_rate(settings)
 
 
 def _less_decay(settings: Settings) -> Iterator[Remedy]:

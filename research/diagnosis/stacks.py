@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from research.diagnosis import findings
+from research.diagnosis.advice import describe_risen_rate
 from research.diagnosis.depth import make_history
 from research.diagnosis.depth_findings import DepthContext, find_depth_findings
 from research.diagnosis.findings import Finding, Remedy, Severity, order_findings
@@ -45,6 +46,7 @@ WHILE_TRAINING = {
     "dead": (SMALLER_RATE, "an activation that is never flat, such as GELU or ELU"),
     "diverged": (SMALLER_RATE, WARMUP, CLIPPING),
 }
+AFTER_LEARNING = (SMALLER_RATE, "a schedule that lowers the learning rate", "less weight decay")
 GATES = "gates as in a GRU or LSTM"
 OVER_ITERATIONS = {
     "vanishing": (GATES, "an orthogonal recurrent matrix", "norms inside the loop"),
@@ -197,14 +199,31 @@ def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
     for finding in find_training_findings(RunContext(observed, {})):
         if finding.is_severe:
             finding = dataclasses.replace(finding, severity=Severity.warning)
-        found.append(finding)
-    sentences = [verdict.sentence, *(finding.sentence for finding in found)]
+        found.append(_advise_lost(finding))
+    sentences = [verdict.sentence]
+    for finding in found:
+        sentences.append(finding.sentence)
+        if finding.advice:
+            sentences.append(finding.advice)
     verdict = dataclasses.replace(
         verdict,
         sentence=" ".join(sentences),
         findings=order_findings([*verdict.findings, *found]),
     )
     return with_loss(verdict, observed)
+
+
+def _advise_lost(finding: Finding) -> Finding:
+    """The finding with what to try where a network learned, and lost that again."""
+    evidence = finding.evidence
+    if "best_step" not in evidence:
+        return finding
+    rise = describe_risen_rate(finding)
+    phrases = list(AFTER_LEARNING)
+    if rise:
+        phrases[0] = f"a learning rate that stays at {evidence['best_learning_rate']:.2g}"
+    remedies = [Remedy(phrase, SOURCE) for phrase in phrases]
+    return dataclasses.replace(finding, cause=rise, remedies=remedies)
 
 
 def _diverged_verdict(

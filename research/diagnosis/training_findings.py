@@ -41,6 +41,7 @@ LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what
 LOST_SHARE = 0.3  # of the loss of chance, at least
 NEAR_CHANCE = 0.9  # of the loss of chance
 ABOVE_CHANCE = 1.2  # times the loss of chance, beyond which a loss is not that of chance
+HUGE = 1e6  # times the median loss
 WINDOWS = 20  # of a run, over which its loss is averaged
 LOST_HALF = 0.5  # of what was learned, beyond which it counts as lost
 SMALL_SHARE = 0.1  # of a rise, up to which it has not begun
@@ -246,7 +247,8 @@ def find_overflow(ctx: RunContext) -> Finding | None:
     return _make(
         findings.OVERFLOW,
         f"{words.percent(share)} of the last steps were skipped, because the gradient times the "
-        f"loss scale of {scale:.3g} exceeds the largest {observed.format_} number.",
+        f"loss scale of {scale:.3g} exceeds the largest {observed.format_} number. "
+        f"{words.capitalize(words.name_steps(first_step, None, int(steps[0])))}.",
         first_step=first_step,
         share=share,
         loss_scale=scale,
@@ -295,10 +297,8 @@ def find_plateau(ctx: RunContext) -> Finding | None:
 def find_slow_divergence(ctx: RunContext) -> Finding | None:
     """A training loss that fell, and rose again without a jump."""
     observed = ctx.observed
-    if ctx.diverged or find_plateau(ctx) is not None:
-        return None
-    lost = _find_lost(observed)
-    if lost is None or _has_severe_spike(ctx):
+    lost = None if ctx.diverged else _find_lost(observed)
+    if lost is None or _has_severe_spike(ctx) or find_plateau(ctx) is not None:
         return None
     known = observed.chance_loss is not None
     reference = "chance" if known else "the start"
@@ -316,6 +316,28 @@ def find_slow_divergence(ctx: RunContext) -> Finding | None:
     )
     name = "chance_loss" if known else "first_loss"
     return dataclasses.replace(finding, evidence={**finding.evidence, name: lost.reference})
+
+
+def _is_lost_in_jump(
+    losses: np.ndarray,
+    rows: np.ndarray,
+    lost: "_Lost",
+) -> bool:
+    """Whether one of some spikes raises the loss, for longer than a moment, by most of the rise.
+
+    Args:
+        losses: the losses [T].
+        rows: the rows of the spikes.
+        lost: what was lost.
+    """
+    window = _window_of(losses)
+    rise = min(lost.end, lost.reference) - lost.lowest
+    for row in rows.tolist():
+        before = np.mean(losses[max(0, row - SPIKE_WINDOW) : row])
+        after = np.median(losses[row : row + window])
+        if after - before > LOST_HALF * rise:
+            return True
+    return False
 
 
 def _has_severe_spike(ctx: RunContext) -> bool:
@@ -371,7 +393,7 @@ def _find_lost(observed: Observed) -> _Lost | None:
     reference = observed.loss_without_learning
     if len(losses) < LEAST_STEPS or reference is None:
         return None
-    window = max(SPIKE_WINDOW, len(losses) // WINDOWS)
+    window = _window_of(losses)
     means = _window_means(losses, window)
     best = int(np.argmin(means))
     lowest = float(means[best])
@@ -396,6 +418,11 @@ def _find_lost(observed: Observed) -> _Lost | None:
     )
 
 
+def _window_of(losses: np.ndarray) -> int:
+    """The rows over which a loss is averaged to see whether it rises."""
+    return max(SPIKE_WINDOW, len(losses) // WINDOWS)
+
+
 def _last_below(means: np.ndarray, limit: float) -> int:
     """The last row whose mean is not above a limit."""
     return int(np.flatnonzero(means <= limit)[-1])
@@ -414,9 +441,13 @@ def _lowest(losses: np.ndarray) -> float:
 
 
 def _window_means(losses: np.ndarray, window: int) -> np.ndarray:
-    """The means of the loss over some consecutive steps; the first is that of the first steps."""
+    """The means of the loss over some consecutive steps; the first is that of the first steps.
+
+    They are differences of sums, so a loss that is huge for a moment would drown all that follow.
+    """
     count = min(len(losses), window)
-    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    limited = np.minimum(losses, HUGE * np.median(np.abs(losses)))
+    sums = np.concatenate([[0.0], np.cumsum(limited)])
     return (sums[count:] - sums[:-count]) / count
 
 
@@ -445,19 +476,25 @@ def find_spike(ctx: RunContext) -> Finding | None:
     highest = float(losses[rows[largest]])
     step = int(steps[rows[largest]])
     count = len(words.to_ranges(rows))
-    times = "" if count == 1 else f" (the highest of {count} spikes)"
+    first_step = int(steps[rows[0]])
+    last_step = int(steps[rows[-1]])
+    times = ""
+    if count > 1:
+        times = f" (the highest of {count} spikes from step {first_step} to {last_step})"
     lowest = _lowest(losses)
     end = float(np.mean(losses[-end_rows(len(losses)) :]))
     is_far_above = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
     is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
-    is_lost = is_far_above or is_back_at_chance
+    lost = _find_lost(ctx.observed)
+    is_gradual = lost is not None and not _is_lost_in_jump(losses, rows, lost)
+    is_lost = (is_far_above or is_back_at_chance) and not is_gradual
     outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
     finding = _make(
         findings.SPIKE,
         f"at step {step} the training loss jumps from {before:.3g} to {highest:.3g}{times}"
         f"{outcome}.",
-        first_step=int(steps[rows[0]]),
-        last_step=int(steps[rows[-1]]),
+        first_step=first_step,
+        last_step=last_step,
         before=before,
         highest=highest,
         spikes=float(count),
@@ -709,6 +746,7 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
         f"at step {step} the sharpness is {sharpness[step]:.3g}, and the largest that the learning "
         f"rate allows is 2(1 + β)/η = {largest:.3g}.",
         first_step=step,
+        last_step=step,
         sharpness=sharpness[step],
         largest=largest,
     )

@@ -129,11 +129,16 @@ def _find_counted(observed: Observed, settings: Settings) -> Finding | None:
     return Finding(
         kind=findings.UNDERFLOW,
         severity=Severity.note if is_fitted else Severity.severe,
-        text=f"{text}{_fitted_in_words(is_fitted)}.",
+        text=f"{text}{_fitted_in_words(is_fitted)}. {_since(first_step, steps[0])}.",
         first_step=first_step,
         layers=ranges,
         evidence={"lost_fraction": share},
     )
+
+
+def _since(first_step: int, start: int) -> str:
+    """From which step on something holds, as a sentence without its full stop."""
+    return words.capitalize(words.name_steps(first_step, None, start))
 
 
 def _fitted_in_words(is_fitted: bool) -> str:
@@ -157,7 +162,8 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     is_losing = lost[-1] > NOTICED_ESTIMATE
     ranges = words.to_ranges(nearest_layers(np.flatnonzero(is_losing)))
     share = float(np.mean(lost[-1, is_losing]))
-    first = _first_of_last_run(is_affected.tolist())
+    steps = observed.profiles["step"]
+    first_step = int(steps[_first_of_last_run(is_affected.tolist())])
     text = (
         f"{words.name_layers(ranges)}: about {words.percent(share)} of the gradient is rounded to "
         f"zero in {observed.format_}, estimated from its norm; measure=full counts it"
@@ -165,8 +171,8 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     return Finding(
         kind=findings.UNDERFLOW,
         severity=Severity.severe,
-        text=f"{text}.",
-        first_step=int(observed.profiles["step"][first]),
+        text=f"{text}. {_since(first_step, int(steps[0]))}.",
+        first_step=first_step,
         layers=ranges,
         evidence={"lost_fraction": share, "is_estimate": 1.0},
     )
