@@ -38,11 +38,18 @@ EXPLAINS_PLATEAU = (
 CAUSES = {  # of a consequence, the kinds that lead to it
     findings.DIVERGED: (findings.EXPLODING,),
     findings.NOT_LEARNING: (*EXPLAINS_PLATEAU, findings.DEAD_UNITS, findings.SATURATED),
+    findings.SLOW_DIVERGENCE: (findings.DEAD, findings.VANISHING, findings.EXPLODING),
 }
+# What the updates do to a network while its loss is lost.
+AFTER_LOSS = (findings.DEAD, findings.VANISHING, findings.EXPLODING)
 LONGEST_DELAY = 0.1  # of the run, by which a cause may be seen after its consequence
 CONSEQUENCES = {
     findings.DIVERGED: "so diverged",
     findings.NOT_LEARNING: "so not learning",
+    findings.SLOW_DIVERGENCE: "so slow divergence",
+    findings.DEAD: "so dead",
+    findings.VANISHING: "so vanishing",
+    findings.EXPLODING: "so exploding",
 }
 
 TELLS_LOSS = (  # kinds whose sentence says what the loss does
@@ -222,7 +229,7 @@ def make_verdict(
         found: the findings in any order.
         divergence: where numbers stopped being finite.
     """
-    ordered = order_findings(found)
+    ordered = _with_first_cause(ctx, order_findings(found))
     severe = [finding for finding in ordered if finding.is_severe]
     headline = severe[0] if severe else None
     history = ctx.history
@@ -238,6 +245,19 @@ def make_verdict(
         lost_fraction=mean_lost(ctx.observed),
         findings=ordered,
     )
+
+
+def _with_first_cause(ctx: DepthContext, ordered: list[Finding]) -> list[Finding]:
+    """The findings, with a slow divergence in front of severe ones that came well after it."""
+    severe = [finding for finding in ordered if finding.is_severe]
+    delay = LONGEST_DELAY * ctx.observed.num_steps
+    for finding in severe:
+        if finding.kind is not findings.SLOW_DIVERGENCE:
+            continue
+        others = [other.first_step or 0 for other in severe if other is not finding]
+        if others and min(others) > (finding.first_step or 0) + delay:
+            return [finding, *(other for other in ordered if other is not finding)]
+    return ordered
 
 
 def _healthy_since(history: DepthHistory) -> int | None:
@@ -289,14 +309,34 @@ def _cause_and_consequence(
 ) -> list[Finding]:
     """The headline alone, or a cause with its consequence where the headline is one of them."""
     delay = LONGEST_DELAY * ctx.observed.num_steps
+    if headline.kind is findings.SLOW_DIVERGENCE and headline is ordered[0]:
+        later = [each for each in ordered if each.kind in AFTER_LOSS and each.is_severe]
+        return [headline, *later[:1]]
     for consequence in ordered:
-        causes = CAUSES.get(consequence.kind, ())
         for cause in ordered:
-            is_cause = cause.kind in causes and cause.last_step is None
-            is_earlier = (cause.first_step or 0) <= (consequence.first_step or 0) + delay
-            if is_cause and is_earlier and headline in (cause, consequence):
+            is_told = headline in (cause, consequence)
+            if is_told and _is_cause(cause, consequence, delay):
                 return [cause, consequence]
     return [headline]
+
+
+def _is_cause(
+    cause: Finding,
+    consequence: Finding,
+    delay: float,
+) -> bool:
+    """Whether a finding that lasts leads to another one that does.
+
+    Args:
+        cause: the possible cause.
+        consequence: its possible consequence.
+        delay: the steps by which it may be seen later.
+    """
+    causes = CAUSES.get(consequence.kind, ())
+    if cause.kind not in causes:
+        return False
+    is_lasting = cause.last_step is None and consequence.last_step is None
+    return is_lasting and (cause.first_step or 0) <= (consequence.first_step or 0) + delay
 
 
 def _headline_sentence(told: Sequence[Finding]) -> str:
