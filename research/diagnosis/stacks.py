@@ -46,7 +46,8 @@ WHILE_TRAINING = {
     "dead": (SMALLER_RATE, "an activation that is never flat, such as GELU or ELU"),
     "diverged": (SMALLER_RATE, WARMUP, CLIPPING),
 }
-AFTER_LEARNING = (SMALLER_RATE, "a schedule that lowers the learning rate", "less weight decay")
+FALLING_RATE = "a schedule that lowers the learning rate"
+LESS_DECAY = "less weight decay"
 GATES = "gates as in a GRU or LSTM"
 OVER_ITERATIONS = {
     "vanishing": (GATES, "an orthogonal recurrent matrix", "norms inside the loop"),
@@ -219,10 +220,10 @@ def _advise_lost(finding: Finding) -> Finding:
     if "best_step" not in evidence:
         return finding
     rise = describe_risen_rate(finding)
-    phrases = list(AFTER_LEARNING)
+    rate = SMALLER_RATE
     if rise:
-        phrases[0] = f"a learning rate that stays at {evidence['best_learning_rate']:.2g}"
-    remedies = [Remedy(phrase, SOURCE) for phrase in phrases]
+        rate = f"a learning rate that stays at {evidence['best_learning_rate']:.2g}"
+    remedies = [Remedy(phrase, SOURCE) for phrase in (rate, FALLING_RATE, LESS_DECAY)]
     return dataclasses.replace(finding, cause=rise, remedies=remedies)
 
 

@@ -117,7 +117,7 @@ def find_bad_inputs(ctx: RunContext) -> Finding | None:
     )
 
 
-def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding | None:
+def describe_divergence(ctx: RunContext, names: Sequence[str] = ()) -> Finding | None:
     """Where and when numbers stopped being finite, and which numbers first.
 
     Args:
@@ -290,8 +290,9 @@ def find_plateau(ctx: RunContext) -> Finding | None:
             f"; it was {lost.lowest:#.4g} by step {lost.best_step}, and what was learned then was "
             f"lost by step {first_step}"
         )
+    finding = _make(findings.NOT_LEARNING, f"{text}.", first_step=first_step)
     numbers = {name: float(value) for name, value in evidence.items()}
-    return _make(findings.NOT_LEARNING, f"{text}.", first_step=first_step, **numbers)
+    return dataclasses.replace(finding, evidence=numbers)
 
 
 def find_slow_divergence(ctx: RunContext) -> Finding | None:
@@ -311,11 +312,10 @@ def find_slow_divergence(ctx: RunContext) -> Finding | None:
         f"the training loss was {lost.lowest:.3g} by step {lost.best_step}, rises from step "
         f"{lost.rises_from} on, and is {lost.end:.3g} at the end: {extent}.",
         first_step=lost.rises_from,
-        lost_share=lost.share,
-        **lost.evidence,
     )
-    name = "chance_loss" if known else "first_loss"
-    return dataclasses.replace(finding, evidence={**finding.evidence, name: lost.reference})
+    evidence = {**lost.evidence, "lost_share": lost.share}
+    evidence["chance_loss" if known else "first_loss"] = lost.reference
+    return dataclasses.replace(finding, evidence=evidence)
 
 
 def _is_lost_in_jump(

@@ -61,7 +61,7 @@ def _number_layers(
         positions.append(0)
         labels.append(INPUT)
     ticks = MaxNLocator(MOST_NUMBERS, integer=True).tick_values(0, max(count - 1, 1))
-    for layer in np.intersect1d(layers, ticks.astype(int)).tolist():
+    for layer in np.intersect1d(layers, np.asarray(ticks).astype(int)).tolist():
         is_beside_input = has_input and layer == 0 and count > FEW_LAYERS
         if not is_beside_input:
             positions.append(int(np.searchsorted(layers, layer)))
