@@ -41,6 +41,7 @@ LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what
 LOST_SHARE = 0.3  # of the loss of chance, at least
 NEAR_CHANCE = 0.9  # of the loss of chance
 ABOVE_CHANCE = 1.2  # times the loss of chance, beyond which a loss is not that of chance
+FAR_ABOVE = 3.0  # times the loss of chance
 HUGE = 1e6  # times the median loss
 WINDOWS = 20  # of a run, over which its loss is averaged
 LOST_HALF = 0.5  # of what was learned, beyond which it counts as lost
@@ -394,6 +395,8 @@ def _find_lost(observed: Observed) -> _Lost | None:
     if len(losses) < LEAST_STEPS or reference is None:
         return None
     window = _window_of(losses)
+    # Far above chance, how far says nothing of what is lost, and is no measure of the noise.
+    losses = np.minimum(losses, FAR_ABOVE * reference)
     means = _window_means(losses, window)
     best = int(np.argmin(means))
     lowest = float(means[best])
@@ -412,7 +415,7 @@ def _find_lost(observed: Observed) -> _Lost | None:
         best_step=int(ends[best]),
         rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * rise)]),
         lost_from=int(ends[_last_below(means, lowest + LOST_HALF * learned)]),
-        end=end,
+        end=observed.end_of("train_loss") or end,
         reference=reference,
         learning_rates=_learning_rates(observed, int(ends[best])),
     )

@@ -236,6 +236,14 @@ def test_a_loss_that_is_not_lost_is_no_slow_divergence(losses):
     assert "slow_divergence" not in found
 
 
+def test_a_loss_that_grows_without_end_after_it_was_low_is_a_slow_divergence():
+    losses = np.concatenate([np.geomspace(LN_10, 0.1, 200), np.geomspace(0.1, 1e9, 400)])
+    (finding,) = find_all({"metrics": columns(600, train_loss=losses)})
+
+    assert finding.kind is findings.SLOW_DIVERGENCE
+    assert "above 2.3, the loss of chance" in finding.text
+
+
 def test_a_loss_that_is_huge_for_a_moment_does_not_look_learned_afterwards():
     losses = np.full(300, 25.0)
     losses[1] = 1e30
