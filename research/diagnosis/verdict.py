@@ -146,20 +146,20 @@ def judge(
     found = drop_consequences(found)
     divergence_finding = describe_divergence(run)
     if divergence_finding is not None:
-        found = [divergence_finding, *_while_running(found)]
+        found = [divergence_finding, *as_warnings(found)]
     if with_advice:
         found = add_advice(found, settings, history, divergence)
     return with_loss(make_verdict(ctx, found, divergence), observed)
 
 
-def _while_running(found: Sequence[Finding]) -> list[Finding]:
-    """Findings of a run that diverged: all but that one say what was wrong before."""
-    earlier = []
+def as_warnings(found: Sequence[Finding]) -> list[Finding]:
+    """The findings, none of them severe: those of a run before it diverged, say."""
+    warnings = []
     for finding in found:
-        if finding.severity is Severity.severe:
+        if finding.is_severe:
             finding = dataclasses.replace(finding, severity=Severity.warning)
-        earlier.append(finding)
-    return earlier
+        warnings.append(finding)
+    return warnings
 
 
 def drop_consequences(found: Sequence[Finding]) -> list[Finding]:
