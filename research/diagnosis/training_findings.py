@@ -136,7 +136,8 @@ def describe_divergence(ctx: RunContext, names: Sequence[str] = ()) -> Finding |
         text = f"the gradients of the steps {first} to {step} are not finite, so none was taken"
     if step == 0:
         text += ", before the first update"
-    text += _place_of_divergence(ctx.observed, diverged, names)
+    if diverged.quantity or skipped is None:
+        text += _place_of_divergence(ctx.observed, diverged, names)
     format_ = ctx.observed.format_
     is_activation = diverged.quantity == "activation"
     if is_activation and format_ in OVERFLOW_FORMATS:
@@ -490,7 +491,7 @@ def find_spike(ctx: RunContext) -> Finding | None:
     is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
     lost = _find_lost(ctx.observed)
     is_gradual = lost is not None and not _is_lost_in_jump(losses, rows, lost)
-    is_lost = (is_far_above or is_back_at_chance) and not is_gradual
+    is_lost = (is_far_above or is_back_at_chance) and not is_gradual and not ctx.diverged
     outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
     finding = _make(
         findings.SPIKE,
