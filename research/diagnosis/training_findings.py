@@ -41,6 +41,7 @@ LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what
 LOST_SHARE = 0.3  # of the loss of chance, at least
 NEAR_CHANCE = 0.9  # of the loss of chance
 ABOVE_CHANCE = 1.2  # times the loss of chance, beyond which a loss is not that of chance
+UNREMARKABLE = 100.0  # a root mean square that may occur in a network that trains
 FAR_ABOVE = 3.0  # times the loss of chance
 HUGE = 1e6  # times the median loss
 WINDOWS = 20  # of a run, over which its loss is averaged
@@ -197,9 +198,12 @@ def _last_known_place(
         largest = _largest_before(observed, gauge, step)
         if largest is not None:
             where = words.name_signal(largest.signal, names)
+            text = f"{where} had the largest {quantity}, {largest.value:.3g}"
+            if largest.value < UNREMARKABLE:
+                text = f"no {quantity} was larger than {largest.value:.3g}"
             return (
-                f"; the layers were not measured there. At step {largest.step}, the last one that "
-                f"was measured, {where} had the largest {quantity}, {largest.value:.3g}"
+                "; the layers were not measured there. At the last step that was measured, "
+                f"{largest.step}, {text}"
             )
     return "; the layers were not measured there"
 
