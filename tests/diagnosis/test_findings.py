@@ -269,10 +269,10 @@ def test_a_loss_that_is_huge_for_a_moment_does_not_look_learned_afterwards():
             "optimizer.schedule=cosine optimizer.learning_rate=0.1",
         ),
         (
-            {"optimizer__learning_rate": 0.1, "optimizer__weight_decay": 0.05},
-            0.1,
-            0.1,
-            "Weight decay of 0.05 at a learning rate of 0.1 shrinks the weights",
+            {"optimizer__learning_rate": 0.02, "optimizer__weight_decay": 0.2},
+            0.02,
+            0.02,
+            "Weight decay of 0.2 at a learning rate of 0.02 shrinks the weights",
             "optimizer.weight_decay=0",
         ),
         (
