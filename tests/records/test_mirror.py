@@ -12,6 +12,7 @@ import pytest
 import wandb
 
 from research.records.mirror import choose_wandb_id, wandb_state
+from research.records.record import write_json
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import Run
 from research.records.trackers.identity import WandbId
@@ -155,6 +156,23 @@ def test_a_run_whose_data_have_changed_is_another_one_in_wandb(
 
     assert fathom("rm", "--yes", str(recorded.directory)).code == 0
     assert not list(workplace.glob("outputs/wandb/offline-run-*"))
+
+
+def test_a_run_under_other_settings_of_jax_is_another_one_in_wandb(tmp_path):
+    """The server may have rows of an attempt that was killed before its first checkpoint."""
+    here = tmp_path / "study" / "run"
+    here.mkdir(parents=True)
+    info = {"id": "abc", "data": {"fingerprint": "0123"}, "jax_settings": {"XLA_FLAGS": ""}}
+    folder = "wandb/offline-run-20261127_000000-abc"
+    write_json(here / "run.json", info | {"wandb": folder})
+    assert choose_wandb_id(here, info) == WandbId("abc")
+
+    changed = info | {"jax_settings": {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}}
+    chosen = choose_wandb_id(here, changed)
+    assert chosen.value.startswith("abc-")
+    assert chosen.replaced == "abc"
+    write_json(here / "run.json", changed | {"wandb": f"{folder[:-3]}{chosen.value}"})
+    assert choose_wandb_id(here, changed) == WandbId(chosen.value)
 
 
 def test_the_id_in_wandb_says_on_which_files_of_the_user_a_run_is_trained(tmp_path):
