@@ -46,6 +46,8 @@ from research.watching.watch import Watch
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
+MOST_STEPS = 2**53  # up to which float64, as which readers get it, holds every whole number
+MOST_OF_FLOAT = 2**1000  # below the largest float64
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
@@ -216,13 +218,14 @@ class Monitor:
         """Records a step. Call it once for each step, in order.
 
         Args:
-            step: the number of the step.
+            step: the number of the step, at most 2^53.
             gauges: what was measured; None for a step that was not.
             **scalars: numbers of the step, on the device or not; None for one that the step does
-                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
-                are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
-                ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
-                and W&B, and other names are recorded as they are.
+                not have, such as ``eval_loss`` between two evaluations. They are recorded as
+                float64, so a whole number that float64 does not hold exactly is refused. ``loss``
+                and ``accuracy`` are recorded as ``train_loss`` and ``train_accuracy``;
+                ``eval_loss``, ``eval_accuracy`` and ``learning_rate`` have their own columns in
+                ``fathom runs`` and W&B, and other names are recorded as they are.
 
         Raises:
             ValueError: the steps do not ascend, the gauges are those of another model, or an
@@ -230,7 +233,7 @@ class Monitor:
         """
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
-        step = int(step)
+        step = _to_step(step)
         if step <= self._last_step:
             raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
         if gauges is not None and not isinstance(gauges, Gauges):
@@ -338,7 +341,7 @@ class Monitor:
         assert self._record is not None
         metrics: Columns = {"step": np.array([entry.step])}
         for name, value in entry.scalars.items():
-            metrics[name] = np.array([float(_fetch(value).reshape(()))])
+            metrics[name] = np.array([_to_float(name, _fetch(value))])
         profiles: Columns = {}
         if entry.gauges is not None:
             profiles = self._read_gauges(entry.step, entry.gauges, metrics)
@@ -677,12 +680,52 @@ def _check_number(name: str, value: Any) -> None:
     """
     if isinstance(value, Tracer):
         raise ValueError(f"{name} must be one number, got a traced value: call log outside of jit")
+    if isinstance(value, int):  # of any size
+        value = _to_float(name, value)
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
     if not is_number or jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name} must be one number or None, got a {type(value).__name__}")
     if array.size != 1:
         raise ValueError(f"{name} must be one number, got an array of shape {array.shape}")
+    if isinstance(array, np.ndarray):
+        _to_float(name, array)
+
+
+def _to_float(name: str, value: Any) -> float:
+    """One number as it is recorded.
+
+    Args:
+        name: its name.
+        value: a Python number, or an array with one entry.
+
+    Raises:
+        ValueError: it is a whole number that would be rounded.
+    """
+    number = value.item() if isinstance(value, np.ndarray | np.generic) else value
+    is_whole = isinstance(number, int)
+    if is_whole and (abs(number) > MOST_OF_FLOAT or int(float(number)) != number):
+        raise ValueError(
+            f"{name} must be a whole number that float64 holds exactly, such as any up to 2^53, "
+            f"got {number}: log it in another unit, or as two numbers"
+        )
+    return float(number)
+
+
+def _to_step(step: Any) -> int:
+    """The number of a step.
+
+    Raises:
+        ValueError: it is no whole number, or too large to be read back exactly.
+    """
+    try:
+        number = int(step)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != step or number > MOST_STEPS:
+        shown = "a traced value" if isinstance(step, Tracer) else repr(step)
+        raise ValueError(f"step must be a whole number of at most 2^53, got {shown}")
+    return number
 
 
 def _fetch(value: Any) -> np.ndarray:

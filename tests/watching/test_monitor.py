@@ -297,6 +297,10 @@ def test_steps_must_ascend(directory):
         ("2.3", "loss must be one number or None, got a str"),
         (len, "loss must be one number or None, got a builtin_function_or_method"),
         (1j, "loss must be one number or None, got a complex"),
+        (2**53 + 1, "loss must be a whole number that float64 holds exactly"),
+        (-(2**2000), "loss must be a whole number that float64 holds exactly"),
+        (np.uint64(2**64 - 1), "loss must be a whole number that float64 holds exactly"),
+        (np.array([2**60 + 1]), "loss must be a whole number that float64 holds exactly"),
     ],
 )
 def test_what_is_no_number_is_refused_at_its_step(directory, value, message):
@@ -307,6 +311,36 @@ def test_what_is_no_number_is_refused_at_its_step(directory, value, message):
         monitor.log(1, loss=np.bool_(True))
 
     np.testing.assert_array_equal(Run(directory).metrics["train_loss"], [1, 1])
+
+
+def test_a_large_whole_number_on_the_device_is_refused_a_step_later(directory):
+    monitor = research.Monitor(directory)
+    with jax.enable_x64(True):
+        tokens = jnp.int64(2**53 + 1)
+    monitor.log(0, loss=1.0, tokens=tokens)
+    with pytest.raises(ValueError, match="tokens must be a whole number .* got 9007199254740993"):
+        monitor.log(1, loss=1.0)
+    monitor.close()
+
+
+def test_large_numbers_are_recorded_exactly(directory):
+    large = [2**53, 2**60, -(2**62), 10**16, 2**900]
+    with research.Monitor(directory) as monitor:
+        for number, value in enumerate(large):
+            monitor.log(2**53 - 10 + number, count=value)
+    metrics = Run(directory).metrics
+    assert [int(value) for value in metrics["count"]] == large
+    assert [int(value) for value in metrics["step"]] == [2**53 - 10 + n for n in range(5)]
+
+
+@pytest.mark.parametrize("step", [0.5, np.nan, np.inf, "a", None, 2**53 + 1, np.ones(2)])
+def test_a_step_is_a_whole_number(directory, step):
+    monitor = research.Monitor(directory)
+    with pytest.raises(ValueError, match="step must be a whole number of at most 2\\^53, got "):
+        monitor.log(step, loss=1.0)
+    monitor.log(0, loss=1.0)
+    monitor.close()
+    assert Run(directory).metrics["step"].tolist() == [0]
 
 
 def test_none_is_a_number_that_a_step_does_not_have(directory):
