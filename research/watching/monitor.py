@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
 import uuid
@@ -36,6 +37,15 @@ from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
 from research.records.trackers import BackgroundTrackers, Tracker
+from research.records.trackers.history import (
+    FINDINGS,
+    HEAT_MAP,
+    JUDGED_KEYS,
+    METRIC_KEYS,
+    PAGE,
+    STEP,
+    TABLE,
+)
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
 from research.watching.gauges import Gauges
@@ -46,6 +56,8 @@ from research.watching.watch import Watch
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
+WANDB_KEYS = ("_step", "_runtime", "_timestamp", "_wandb")  # what W&B adds to a row
+RESERVED_KEYS = (STEP, HEAT_MAP, TABLE, PAGE, FINDINGS, *JUDGED_KEYS.values(), *WANDB_KEYS)
 MOST_STEPS = 2**53  # up to which float64, as which readers get it, holds every whole number
 MOST_OF_FLOAT = 2**1000  # below the largest float64
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
@@ -182,6 +194,11 @@ class Monitor:
         if not file.exists() or not self._resume:
             return
         earlier = read_run_info(file)
+        if earlier.get("source") != SOURCE_WATCH:
+            raise ValueError(
+                f"{self.directory} holds a run that fathom train has trained, whose rows would be "
+                "replaced: choose another directory"
+            )
         self._info["id"] = earlier.get("id") or self._info["id"]
         self._info["resumed"] = earlier.get("resumed") or []
         self._earlier = read_rows(self.directory)
@@ -234,16 +251,20 @@ class Monitor:
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
         step = _to_step(step)
-        if step <= self._last_step:
-            raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
         if gauges is not None and not isinstance(gauges, Gauges):
             raise ValueError(
                 f"gauges must be what Watch.value_and_grad returned, got a {type(gauges).__name__}"
             )
         entry = _Entry(step, gauges, _rename(scalars))
-        if gauges is not None:
-            self._check_layers(step, gauges)
+        if gauges is not None and GRAD_NORM.name in entry.scalars:
+            raise ValueError(
+                f"{GRAD_NORM.name} is the norm that the gauges measure: give yours another name"
+            )
         with self._mutex:
+            if step <= self._last_step:
+                raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
+            if gauges is not None:
+                self._check_layers(step, gauges)
             if self._record is None:
                 self._start(step)
             self._last_step = step
@@ -435,7 +456,10 @@ class Monitor:
             self._close("done")
 
     def _close_at_exit(self) -> None:
-        self._close("interrupted")
+        try:
+            self._close("interrupted")
+        except (OSError, CorruptTable) as error:
+            print(f"fathom: {self.directory} was not closed: {error}", file=sys.stderr)
 
     def _close(self, status: str, error: BaseException | None = None) -> None:
         if os.getpid() != self._process:
@@ -663,12 +687,23 @@ def _initial_info(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers by the names of their columns, without those that are None."""
     renamed = {}
+    name_of_key: dict[str, str] = {}
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
-        if value is not None:
-            _check_number(name, value)
-            renamed[METRIC_NAMES.get(name, name)] = value
+        column = METRIC_NAMES.get(name, name)
+        key = METRIC_KEYS.get(column, column)  # in W&B
+        if key in RESERVED_KEYS:
+            raise ValueError(f"{name} is a name that Fathom or W&B writes itself: choose another")
+        if value is None:
+            continue
+        if key in name_of_key:
+            raise ValueError(
+                f"{name_of_key[key]} and {name} are two names of the same number: log one of them"
+            )
+        name_of_key[key] = name
+        _check_number(name, value)
+        renamed[column] = value
     return renamed
 
 
