@@ -19,7 +19,8 @@ from research.config.yaml_files import parse_yaml
 from research.records.jax_settings import describe_changed_settings
 from research.records.record import read_info, write_json
 from research.records.rows import RecordedRows, read_rows
-from research.records.runs import JsonObject
+from research.records.runs import SOURCE_WATCH, JsonObject
+from research.records.table_writer import CorruptTable
 from research.records.trackers import (
     LOCAL,
     PENDING,
@@ -185,6 +186,7 @@ def complete_mirror(
     config = _read_config(directory)
     settings = _tracker_settings(config)
     pending = _with_defaults(wandb_state(directory, info), settings, config)
+    _check_rows(info, rows)
     num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
         uploaded = ask_for_upload(pending)
@@ -216,6 +218,24 @@ def complete_mirror(
     return state["state"]
 
 
+def _check_rows(info: JsonObject, rows: RecordedRows) -> None:
+    """Refuses tables of a finished run that have lost rows since.
+
+    Raises:
+        CorruptTable: there are fewer rows than ``run.json`` says, or no profiles for its verdict.
+    """
+    steps = info.get("steps")
+    if not has_ended(info) or not steps:
+        return
+    is_watched = info.get("source") == SOURCE_WATCH  # such a loop need not log every step
+    is_short = rows.num_rows == 0 if is_watched else rows.num_rows < steps
+    if is_short:
+        raise CorruptTable(f"its metrics hold {rows.num_rows} rows, but it has {steps} steps")
+    verdict = info.get("verdict") or {}
+    if verdict.get("factor_per_layer") is not None and not rows.profiles:
+        raise CorruptTable("its profiles are missing")
+
+
 def complete_local_trackers(
     directory: Path,
     settings: JsonObject,
@@ -239,6 +259,7 @@ def complete_local_trackers(
     """
     info = read_info(directory) or {}
     rows = read_rows(directory)
+    _check_rows(info, rows)
     config = _read_config(directory) | {"tracker": settings}
     outcomes = {}
     for tracker in make_local_trackers(directory, info["id"], config, judge):

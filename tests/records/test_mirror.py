@@ -8,6 +8,7 @@ import signal
 import threading
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import wandb
 
@@ -156,6 +157,40 @@ def test_a_run_whose_data_have_changed_is_another_one_in_wandb(
 
     assert fathom("rm", "--yes", str(recorded.directory)).code == 0
     assert not list(workplace.glob("outputs/wandb/offline-run-*"))
+
+
+def remove_metrics(directory):
+    (directory / "metrics.parquet").unlink()
+
+
+def remove_last_metrics(directory):
+    file = directory / "metrics.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 20), file)
+
+
+def remove_profiles(directory):
+    (directory / "profiles.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (remove_last_metrics, "its metrics hold 20 rows, but it has 25 steps"),
+        pytest.param(
+            remove_metrics, "its metrics hold 0 rows, but it has 25 steps", marks=pytest.mark.slow
+        ),
+        pytest.param(remove_profiles, "its profiles are missing", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_has_lost_rows_is_not_uploaded_as_if_it_were_whole(
+    fathom, recorded, server, damage, fault
+):
+    damage(recorded.directory)
+    said = fathom("sync")
+    assert said.code == 1
+    assert f"not uploaded, {fault}" in said.out
+    assert server.rows == {}
+    assert recorded.state == "local"
 
 
 def test_a_run_under_other_settings_of_jax_is_another_one_in_wandb(tmp_path):
