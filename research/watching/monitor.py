@@ -46,6 +46,7 @@ from research.records.trackers.history import (
     STEP,
     TABLE,
 )
+from research.records.trackers.identity import check_project
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
 from research.watching.gauges import Gauges
@@ -633,7 +634,10 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
         return defaults
     if not isinstance(tracker, Mapping):
         names = [tracker] if isinstance(tracker, str) else tracker
-        return defaults | _switch_on(names)
+        chosen = defaults | _switch_on(names)
+        if chosen["wandb"]:
+            check_project(chosen)
+        return chosen
     unknown = set(tracker) - set(defaults)
     if unknown:
         known = ", ".join(defaults)
@@ -642,6 +646,8 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
     if chosen["layers"] not in TrackedLayers.__members__:
         valid = ", ".join(TrackedLayers.__members__)
         raise ValueError(f"layers of tracker must be one of {valid}, got {chosen['layers']!r}")
+    if chosen["wandb"]:
+        check_project(chosen)
     return chosen
 
 
