@@ -215,8 +215,9 @@ def _select_by_name(
     Raises:
         ValueError: there is none, or a condition cannot be understood.
     """
-    runs = readable(find_runs(ROOT))
-    if not runs:
+    found = find_runs(ROOT)
+    runs = readable(found)
+    if found and not runs:
         raise ValueError(describe_no_runs(ROOT))
     matching = runs
     for word in words:
