@@ -346,8 +346,8 @@ def test_large_numbers_are_recorded_exactly(directory):
 def test_two_numbers_never_share_a_name(directory, names, message):
     with research.Monitor(directory) as monitor:
         with pytest.raises(ValueError, match=message):
-            monitor.log(0, **dict.fromkeys(names, 1.0))
-        monitor.log(0, loss=1.0, **{"valid/loss": 2.0})
+            monitor.log(0, None, **dict.fromkeys(names, 1.0))
+        monitor.log(0, None, loss=1.0, **{"valid/loss": 2.0})
     assert Run(directory).metrics["valid/loss"].tolist() == [2]
 
 
