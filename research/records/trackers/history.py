@@ -142,8 +142,7 @@ class History:
         from research.records.trackers.heat_map import heat_map  # Pillow is slow to import
 
         rows = self._signal_rows.columns()
-        picture = heat_map(rows["step"], rows[SIGNAL_GRAD.name], label=HEAT_MAP_LABEL)
-        return Picture.encode(np.asarray(picture))
+        return heat_map(rows["step"], rows[SIGNAL_GRAD.name], label=HEAT_MAP_LABEL)
 
     def draw_profile(self, info: JsonObject) -> Picture:
         """The gradient that arrives at each layer, at a few steps, with what theory predicts.
@@ -155,8 +154,7 @@ class History:
 
         rows = self._profile_rows.columns()
         theory = (info.get("verdict") or {}).get("theory")
-        picture = profile_picture(rows["step"], rows[SIGNAL_GRAD.name], theory=theory)
-        return Picture.encode(np.asarray(picture))
+        return profile_picture(rows["step"], rows[SIGNAL_GRAD.name], theory=theory)
 
 
 def make_summary(info: JsonObject) -> JsonObject:
