@@ -21,6 +21,7 @@ from typing import Any
 
 FILE_START = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
 BLOCK_BYTES = 32 * 1024
+BUFFER_BYTES = 8 * BLOCK_BYTES  # fewer calls of the operating system, at which threads wait
 PART_HEADER = struct.Struct("<IHB")  # checksum, length, kind of part
 # By whether the part is the first one of its record, and whether it is the last one.
 PART_KINDS = {(True, True): 1, (True, False): 2, (False, False): 3, (False, True): 4}
@@ -65,7 +66,7 @@ class TransactionLog:
         Raises:
             FileExistsError: it is there already.
         """
-        self._file = file.open("xb")
+        self._file = file.open("xb", buffering=BUFFER_BYTES)
         self._file.write(FILE_START)
         self._position = len(FILE_START)
         self._num_records = 0
