@@ -17,7 +17,7 @@ def batch(
     profiles = {}
     if layers is not None:
         profiles = {"step": step, "grad_norm": np.ones((len(steps), layers)) * step[:, np.newaxis]}
-    diagnostics = {steps[0]: {"sharpness": np.float64(steps[0])}}
+    diagnostics = {steps[0]: {"sharpness": np.array(steps[0])}}
     return RowBatch({"step": step, "train_loss": step / 2} | metrics, profiles, diagnostics)
 
 

@@ -118,7 +118,7 @@ class Picture(Media):
         header = struct.pack(">IIBBBBB", width, height, 8, PNG_PALETTE, 0, 0, 0)
         content = PNG_SIGNATURE + _png_chunk(b"IHDR", header)
         content += _png_chunk(b"PLTE", palette.tobytes())
-        content += _png_chunk(b"IDAT", zlib.compress(_filter_rows(colors), level=1))
+        content += _png_chunk(b"IDAT", zlib.compress(_filter_rows(colors).data, level=1))
         return cls(content + _png_chunk(b"IEND", b""), width, height)
 
     @classmethod
