@@ -39,6 +39,7 @@ from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
+GATHER_SECONDS = 1.0  # how long rows wait on their way to the trackers
 STEP_METRICS = metric_names(MetricSource.STEP)
 EVALUATION_METRICS = metric_names(MetricSource.EVALUATION)
 
@@ -112,7 +113,7 @@ class RunWriter:
         self.record = opened.record
         self.checkpoint = opened.checkpoint
         self._unsent_rows = opened.earlier_rows  # for the trackers, once they have started
-        self.trackers = BackgroundTrackers(trackers, reports)
+        self.trackers = BackgroundTrackers(trackers, reports, gather_seconds=GATHER_SECONDS)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
         if opened.notes:
