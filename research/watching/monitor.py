@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from types import TracebackType
 from typing import Any
 
@@ -24,10 +25,9 @@ from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
-from research.diagnosis.observed import Observed
+from research.diagnosis.observed import Divergence, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
-from research.diagnosis.words import name_input
-from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
+from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord
@@ -57,10 +57,14 @@ from research.watching.watch import Watch
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
+<<<<<<< HEAD
+USUAL_NAMES = (*METRIC_NAMES, "eval_loss", "eval_accuracy", "learning_rate", "gauges")
+=======
 WANDB_KEYS = ("_step", "_runtime", "_timestamp", "_wandb")  # what W&B adds to a row
 RESERVED_KEYS = (STEP, HEAT_MAP, TABLE, PAGE, FINDINGS, *JUDGED_KEYS.values(), *WANDB_KEYS)
 MOST_STEPS = 2**53  # up to which float64, as which readers get it, holds every whole number
 MOST_OF_FLOAT = 2**1000  # below the largest float64
+>>>>>>> b4c725f
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
@@ -154,7 +158,8 @@ class Monitor:
         self._metrics: list[Columns] = []
         self._steps: list[int] = []
         self._signal_grads: list[np.ndarray] = []
-        self._diverged: tuple[int, int | None] | None = None
+        self._activations: list[np.ndarray] = []
+        self._diverged: Divergence | None = None
         self._created_at = time.monotonic()
         self._started_at: float | None = None
         self._is_closed = False
@@ -239,11 +244,19 @@ class Monitor:
             step: the number of the step, at most 2^53.
             gauges: what was measured; None for a step that was not.
             **scalars: numbers of the step, on the device or not; None for one that the step does
+<<<<<<< HEAD
+                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
+                are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
+                ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
+                and W&B, and other names are recorded as they are. A slip of one of these, such
+                as ``los``, is refused unless the name itself is given too.
+=======
                 not have, such as ``eval_loss`` between two evaluations. They are recorded as
                 float64, so a whole number that float64 does not hold exactly is refused. ``loss``
                 and ``accuracy`` are recorded as ``train_loss`` and ``train_accuracy``;
                 ``eval_loss``, ``eval_accuracy`` and ``learning_rate`` have their own columns in
                 ``fathom runs`` and W&B, and other names are recorded as they are.
+>>>>>>> b4c725f
 
         Raises:
             ValueError: the steps do not ascend, the gauges are those of another model, or an
@@ -326,6 +339,7 @@ class Monitor:
         if profiles:
             self._steps += profiles["step"].tolist()
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
+            self._activations += list(profiles[ACTIVATION_RMS.name])
         self._trackers.log(metrics, profiles, {})
 
     def _flush_regularly(self) -> None:
@@ -369,7 +383,7 @@ class Monitor:
             profiles = self._read_gauges(entry.step, entry.gauges, metrics)
         loss = metrics.get("train_loss")
         if loss is not None and not math.isfinite(loss[0]) and self._diverged is None:
-            self._diverged = (entry.step, None)
+            self._diverged = Divergence(entry.step)
         self._metrics.append(metrics)
         self._record.add(metrics, profiles)
         self._trackers.log(metrics, profiles, {})
@@ -402,6 +416,7 @@ class Monitor:
             self._diverged = _find_divergence(step, fetched, total)
         self._steps.append(step)
         self._signal_grads.append(signal)
+        self._activations.append(np.array(profiles[ACTIVATION_RMS.name][0], np.float64))
         return profiles
 
     def verdict(self) -> StackVerdicts | None:
@@ -417,15 +432,29 @@ class Monitor:
         if self._table is None and not self._signal_grads:
             return None
         num_signals = len(self._signal_grads[0]) if self._signal_grads else 0
-        names = self._signal_names(num_signals)
+        signal_grads = np.array(self._signal_grads).reshape(-1, num_signals)
         return judge_stacks(
             np.array(self._steps, int),
-            np.array(self._signal_grads).reshape(-1, num_signals),
+            signal_grads,
             stacks=_make_stacks(self._table) if self._table else [],
-            names=names,
+            names=self._layer_names(num_signals),
             diverged=self._diverged,
-            observed=Observed(metrics=self._all_metrics(), chance_loss=self._chance_loss),
+            observed=Observed(
+                metrics=self._all_metrics(),
+                profiles=self._profiles_of_divergence(signal_grads),
+                chance_loss=self._chance_loss,
+            ),
         )
+
+    def _profiles_of_divergence(self, signal_grads: np.ndarray) -> Columns:
+        """What says where a loop diverged that it did not measure at that step."""
+        if self._diverged is None or not self._steps:
+            return {}
+        return {
+            "step": np.array(self._steps, int),
+            ACTIVATION_RMS.name: np.array(self._activations).reshape(signal_grads.shape),
+            SIGNAL_GRAD.name: signal_grads,
+        }
 
     def _all_metrics(self) -> Columns:
         """The metrics of all steps; NaN where a step has none."""
@@ -438,10 +467,10 @@ class Monitor:
                 series[name].extend(np.ma.filled(values, np.nan).tolist())
         return {name: np.array(values) for name, values in series.items()}
 
-    def _signal_names(self, num_signals: int) -> list[str]:
+    def _layer_names(self, num_signals: int) -> list[str]:
         if self._table is None:
-            return [f"signal {index}" for index in range(num_signals)]
-        return signal_names(self._table)
+            return [f"layer {index}" for index in range(num_signals - 1)]
+        return list(self._table.names)
 
     def close(self, error: BaseException | None = None) -> None:
         """Ends the run: writes what is left, the final numbers and the verdict.
@@ -553,11 +582,6 @@ class Monitor:
             elif name in EVALUATIONS and series:
                 final[name] = float(series[-1])
         return final
-
-
-def signal_names(table: LayerTable) -> list[str]:
-    """The names of the signals [N+1]: the input of the first layer, and the outputs of all."""
-    return [name_input(table.names[0]), *table.names]
 
 
 def _make_stacks(table: LayerTable) -> list[Stack]:
@@ -697,6 +721,14 @@ def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
+<<<<<<< HEAD
+        meant = _meant_name(name)
+        if meant is not None and meant not in scalars:
+            raise ValueError(f"log got {name}=…: did you mean {meant}=…?")
+        if value is not None:
+            _check_number(name, value)
+            renamed[METRIC_NAMES.get(name, name)] = value
+=======
         column = METRIC_NAMES.get(name, name)
         key = METRIC_KEYS.get(column, column)  # in W&B
         if key in RESERVED_KEYS:
@@ -710,7 +742,35 @@ def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
         name_of_key[key] = name
         _check_number(name, value)
         renamed[column] = value
+>>>>>>> b4c725f
     return renamed
+
+
+def _meant_name(name: str) -> str | None:
+    """The usual name that another one is a slip of; None where it is a name of its own.
+
+    A slip leaves a letter out, doubles one, swaps two or has another one. A letter more, as in
+    ``gloss`` or ``loss2``, makes another name.
+    """
+    if name in USUAL_NAMES:
+        return None
+    for usual in USUAL_NAMES:
+        if name in _slips(usual):
+            return usual
+    return None
+
+
+def _slips(name: str) -> set[str]:
+    """The names with a letter left out, doubled, swapped with the next one, or another one."""
+    slips = set()
+    for position in range(len(name)):
+        before = name[:position]
+        letter = name[position]
+        after = name[position + 1 :]
+        slips |= {before + after, before + 2 * letter + after}
+        slips.add(before + after[:1] + letter + after[1:])
+        slips |= {before + other + after for other in ascii_lowercase}
+    return slips - {name}
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -796,8 +856,8 @@ def _find_divergence(
     step: int,
     gauges: Gauges,
     total: float,
-) -> tuple[int, int | None] | None:
-    """The step and the first signal that is not finite; signals that were not reached do not count.
+) -> Divergence | None:
+    """The first number of a step that is not finite; signals that were not reached do not count.
 
     Args:
         step: the step.
@@ -805,14 +865,16 @@ def _find_divergence(
         total: the norm of the whole gradient.
     """
     was_reached = np.asarray(gauges.sums)[:, COUNT] > 0
-    profile = gauges.profile()
-    forward = np.flatnonzero(was_reached & ~np.isfinite(profile["activation_rms"]))
-    if len(forward):
-        return step, int(forward[0])
-    backward = np.flatnonzero(was_reached & ~np.isfinite(profile[SIGNAL_GRAD.name]))
-    if len(backward):
-        return step, int(backward[-1])
-    return None if math.isfinite(total) else (step, None)
+    has_parameters = np.array([layer.parameters > 0 for layer in gauges.table.layers])
+    measured = gauges.profile()
+    profile = {
+        ACTIVATION_RMS.name: np.where(was_reached, measured[ACTIVATION_RMS.name], 0.0),
+        SIGNAL_GRAD.name: np.where(was_reached, measured[SIGNAL_GRAD.name], 0.0),
+        GRAD_NORM.name: np.where(has_parameters, measured[GRAD_NORM.name], 0.0),
+    }
+    diverged = find_divergence(step, profile)
+    is_finite = not diverged.quantity and math.isfinite(total)
+    return None if is_finite else diverged
 
 
 def _switch_on(names: Sequence[str]) -> dict[str, bool]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -421,3 +422,52 @@ def test_none_is_a_number_that_a_step_does_not_have(directory):
     np.testing.assert_array_equal(np.isfinite(run.metrics["eval_loss"]), [False, False, True])
     assert "eval_accuracy" not in run.metrics
     assert run.info["final"] == {"train_loss": 1, "eval_loss": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("los", "loss"),
+        ("losss", "loss"),
+        ("lsos", "loss"),
+        ("eval_lass", "eval_loss"),
+        ("acuracy", "accuracy"),
+        ("learning_rat", "learning_rate"),
+        ("gauge", "gauges"),
+    ],
+)
+def test_a_slip_in_the_name_of_a_number_is_answered(directory, name, meant):
+    numbers: dict[str, Any] = {name: 1.0}
+
+    with (
+        research.Monitor(directory, WATCH) as monitor,
+        pytest.raises(ValueError, match=f"log got {name}=…: did you mean {meant}=…"),
+    ):
+        monitor.log(0, **numbers)
+
+
+def test_names_of_your_own_are_recorded(directory):
+    with research.Monitor(directory, WATCH) as monitor:
+        monitor.log(0, loss=1.0, los=2.0, gloss=3.0, loss2=4.0, perplexity=5.0)
+
+    metrics = Run(directory).metrics
+    assert [metrics[name][0] for name in ("los", "gloss", "loss2", "perplexity")] == [2, 3, 4, 5]
+
+
+def test_a_loop_that_diverges_names_the_layer_or_where_numbers_were_largest_before(directory):
+    _, loss, healthy = step(PARAMS, jnp.float32(1.0))
+    with research.Monitor(directory, WATCH, every=2) as monitor:
+        monitor.log(0, healthy, loss=loss)
+        monitor.log(1, loss=np.inf)
+        unmeasured = str(monitor.verdict())
+    broken = PARAMS._replace(kernel=PARAMS.kernel.at[2].set(jnp.inf))
+    with research.Monitor(directory.with_name("other"), WATCH) as monitor:
+        _, loss, gauges = step(broken, jnp.float32(1.0))
+        monitor.log(0, gauges, loss=loss)
+        measured = monitor.verdict()
+
+    assert "the layers were not measured there. At step 0, the last one that was" in unmeasured
+    assert "had the largest activation" in unmeasured
+    assert measured is not None
+    assert "first the activation of layers[2]" in str(measured)
+    assert measured.worst.findings[0].origin == 2
