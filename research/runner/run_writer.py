@@ -19,6 +19,7 @@ from research.gauges.table import (
     trim_profile,
 )
 from research.parallel.processes import is_primary
+from research.records.jax_settings import read_jax_settings
 from research.records.mirror import choose_wandb_id, pending_mirrors
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
@@ -158,6 +159,7 @@ class RunWriter:
             seconds=self._seconds(),
             rows=rows,
             part_checksums=self.record.part_checksums(),
+            jax_settings=info["jax_settings"],
         )
         return notes.as_json()
 
@@ -440,6 +442,7 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
+        "jax_settings": read_jax_settings(),
         "layers": setup.layers_of(config),
         "data": _data_info(setup),
     }
