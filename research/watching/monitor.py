@@ -57,14 +57,11 @@ from research.watching.watch import Watch
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
-<<<<<<< HEAD
 USUAL_NAMES = (*METRIC_NAMES, "eval_loss", "eval_accuracy", "learning_rate", "gauges")
-=======
 WANDB_KEYS = ("_step", "_runtime", "_timestamp", "_wandb")  # what W&B adds to a row
 RESERVED_KEYS = (STEP, HEAT_MAP, TABLE, PAGE, FINDINGS, *JUDGED_KEYS.values(), *WANDB_KEYS)
 MOST_STEPS = 2**53  # up to which float64, as which readers get it, holds every whole number
 MOST_OF_FLOAT = 2**1000  # below the largest float64
->>>>>>> b4c725f
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
@@ -244,19 +241,12 @@ class Monitor:
             step: the number of the step, at most 2^53.
             gauges: what was measured; None for a step that was not.
             **scalars: numbers of the step, on the device or not; None for one that the step does
-<<<<<<< HEAD
-                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
-                are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
-                ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
-                and W&B, and other names are recorded as they are. A slip of one of these, such
-                as ``los``, is refused unless the name itself is given too.
-=======
                 not have, such as ``eval_loss`` between two evaluations. They are recorded as
                 float64, so a whole number that float64 does not hold exactly is refused. ``loss``
                 and ``accuracy`` are recorded as ``train_loss`` and ``train_accuracy``;
                 ``eval_loss``, ``eval_accuracy`` and ``learning_rate`` have their own columns in
-                ``fathom runs`` and W&B, and other names are recorded as they are.
->>>>>>> b4c725f
+                ``fathom runs`` and W&B, and other names are recorded as they are. A slip of one of
+                these, such as ``los``, is refused unless the name itself is given too.
 
         Raises:
             ValueError: the steps do not ascend, the gauges are those of another model, or an
@@ -721,14 +711,9 @@ def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
-<<<<<<< HEAD
         meant = _meant_name(name)
         if meant is not None and meant not in scalars:
             raise ValueError(f"log got {name}=…: did you mean {meant}=…?")
-        if value is not None:
-            _check_number(name, value)
-            renamed[METRIC_NAMES.get(name, name)] = value
-=======
         column = METRIC_NAMES.get(name, name)
         key = METRIC_KEYS.get(column, column)  # in W&B
         if key in RESERVED_KEYS:
@@ -742,7 +727,6 @@ def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
         name_of_key[key] = name
         _check_number(name, value)
         renamed[column] = value
->>>>>>> b4c725f
     return renamed
 
 
