@@ -20,6 +20,7 @@ JsonObject = dict[str, Any]
 METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
+STATUSES = ("running", "done", "diverged", "stopped", "interrupted", "failed")
 SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
 NUMBER_KINDS = "biuf"  # NumPy's letters for truth values, whole and real numbers
 

@@ -541,6 +541,13 @@ COMMANDS = [  # other commands, and what the line must hold
     (["reproduce", "vanishing_gradients", "model.depth=3"], ["would make it another experiment"]),
     (["figure", "nope"], ["there is no experiment nope; valid: adam_epsilon, "]),
     (["reproduce"], ["vanishing_gradients"]),
+    (["reproduce", "all", "he_init"], ["all and lessons stand alone, got all he_init"]),
+    (["reproduce", "he_init", "he_init"], ["must be named once, got he_init again"]),
+    (["figure", "he_init", "he_init"], ["must be named once, got he_init again"]),
+    (["plot", "--out", ""], ["--out must have a value, got an empty one"]),
+    (["table", "--value=", "seed=0"], ["--value must have a value, got an empty one"]),
+    (["plot", "--x", "seed", "--x", "depth"], ["--x is given twice"]),
+    (["table", "--format", "csv", "--json"], ["--json has no effect with --format csv"]),
     (["figure", "seed=1"], ["figure of what?"]),
     (
         ["figure", "vanishing_gradients", "seed=1"],
