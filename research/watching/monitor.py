@@ -38,6 +38,7 @@ from research.records.table_writer import CorruptTable, rewrite_table
 from research.records.trackers import BackgroundTrackers, Tracker
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
+from research.runner.run_spec import check_directory
 from research.watching.gauges import Gauges
 from research.watching.layers import LayerTable
 from research.watching.slots import COUNT
@@ -45,6 +46,7 @@ from research.watching.watch import Watch
 
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
+MAX_STEP = 2**53  # up to which the columns of a table, in float64, tell whole numbers apart
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
@@ -127,7 +129,10 @@ class Monitor:
             raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
         if chance_loss is not None:
             _check_chance_loss(chance_loss)
+        if not str(directory).strip():
+            raise ValueError("directory must be a folder such as outputs/STUDY/RUN, got none")
         self.directory = Path(directory)
+        check_directory(self.directory, "outputs/STUDY/RUN")
         self.every = every
         self._chance_loss = chance_loss
         self._resume = resume
@@ -230,7 +235,7 @@ class Monitor:
         """
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
-        step = int(step)
+        step = _to_step(step)
         if step <= self._last_step:
             raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
         if gauges is not None and not isinstance(gauges, Gauges):
@@ -584,6 +589,19 @@ def _make_config(
     }
     plain = _to_plain(settings)
     return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}
+
+
+def _to_step(step: Any) -> int:
+    """The number of a step as an integer of Python.
+
+    Raises:
+        ValueError: it is no whole number from 0 on that a table can hold.
+    """
+    number = np.asarray(step)[()] if np.ndim(step) == 0 else None
+    is_number = isinstance(number, int | float | np.number) and np.isreal(number)
+    if not is_number or number != np.floor(number) or not 0 <= number < MAX_STEP:
+        raise ValueError(f"step must be a whole number ≥ 0 and < {MAX_STEP}, got {step!r}")
+    return int(step)
 
 
 def _check_chance_loss(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import time
@@ -281,6 +282,25 @@ def test_mistakes_leave_nothing_behind(directory, options, message):
     with pytest.raises(ValueError, match=message):
         research.Monitor(directory, WATCH, **options)
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("place", ["", "outputs"])
+def test_a_folder_of_runs_is_no_folder_of_a_loop(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="outputs/STUDY/RUN"):
+        research.Monitor(place, WATCH)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, True, "a", math.nan, 2**70, np.ones(2), 1j])
+def test_a_step_that_is_no_whole_number_is_refused(directory, step):
+    with research.Monitor(directory, WATCH) as monitor:
+        with pytest.raises(ValueError, match="step must be a whole number ≥ 0 and < 9007199254"):
+            monitor.log(step, loss=1.0)
+        monitor.log(jnp.int32(7), loss=1.0)
+        monitor.log(np.float64(8), loss=1.0)
+    (run,) = research.load(directory)
+    assert run.metrics["step"].tolist() == [7, 8]
 
 
 def test_steps_must_ascend(directory):
