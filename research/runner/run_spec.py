@@ -201,8 +201,7 @@ def check_directory(directory: Path, usual: str = "hydra.run.dir=outputs/NAME/RU
         problem = f"{directory.parent} is a run"
     if problem:
         raise ValueError(
-            f"{directory} cannot be the folder of a run, because {problem}; "
-            f"{usual} is a usual one"
+            f"{directory} cannot be the folder of a run, because {problem}; {usual} is a usual one"
         )
 
 

@@ -89,8 +89,7 @@ def _check_effects(kind: str, options: PlotOptions) -> None:
             )
     if kind == "heatmap" and options.y and options.color:
         raise ValueError(
-            "--y and --color both name the gauge of a heatmap, "
-            f"got {options.y} and {options.color}"
+            f"--y and --color both name the gauge of a heatmap, got {options.y} and {options.color}"
         )
 
 
