@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -123,8 +123,9 @@ def _values(path: str, values: Any) -> str:
         ValueError: there are none, or more than a sweep may have runs.
     """
     is_several = isinstance(values, Iterable) and not isinstance(values, str)
-    if isinstance(values, Sized) and is_several and len(values) > MAX_JOBS:
-        raise ValueError(f"the sweep must have at most {MAX_JOBS} runs, got {len(values)}")
+    num_values = len(values) if is_several and hasattr(values, "__len__") else 1
+    if num_values > MAX_JOBS:
+        raise ValueError(f"the sweep must have at most {MAX_JOBS} runs, got {num_values}")
     texts = [_value(value) for value in values] if is_several else [_value(values)]
     if not texts:
         raise ValueError(f"{path} must have a value, got an empty list")

@@ -597,7 +597,7 @@ def _to_step(step: Any) -> int:
     Raises:
         ValueError: it is no whole number from 0 on that a table can hold.
     """
-    number = np.asarray(step)[()] if np.ndim(step) == 0 else None
+    number: Any = np.asarray(step)[()]
     is_number = isinstance(number, int | float | np.number) and np.isreal(number)
     if not is_number or number != np.floor(number) or not 0 <= number < MAX_STEP:
         raise ValueError(f"step must be a whole number ≥ 0 and < {MAX_STEP}, got {step!r}")

@@ -193,7 +193,8 @@ def test_a_member_that_is_no_array_is_refused_by_name(file):
 
 @pytest.mark.parametrize("names", [("X_test", "Y_test"), ("x_val", "y_val"), ("labels",)])
 def test_arrays_of_other_names_are_left_out_in_one_line(file, names, capsys):
-    np.savez(file, x=X, y=Y, **dict.fromkeys(names, X))
+    arrays: dict[str, Any] = dict.fromkeys(names, X)
+    np.savez(file, x=X, y=Y, **arrays)
     load(settings(file))
     assert capsys.readouterr().err == (
         f"fathom: {file}: arrays left out: {', '.join(names)} "

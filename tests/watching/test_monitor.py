@@ -298,7 +298,7 @@ def test_a_step_that_is_no_whole_number_is_refused(directory, step):
         with pytest.raises(ValueError, match="step must be a whole number ≥ 0 and < 9007199254"):
             monitor.log(step, loss=1.0)
         monitor.log(jnp.int32(7), loss=1.0)
-        monitor.log(np.float64(8), loss=1.0)
+        monitor.log(int(np.int64(8)), loss=1.0)
     (run,) = research.load(directory)
     assert run.metrics["step"].tolist() == [7, 8]
 
