@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import re
@@ -123,10 +124,10 @@ def _values(path: str, values: Any) -> str:
         ValueError: there are none, or more than a sweep may have runs.
     """
     is_several = isinstance(values, Iterable) and not isinstance(values, str)
-    num_values = len(values) if is_several and hasattr(values, "__len__") else 1
-    if num_values > MAX_JOBS:
-        raise ValueError(f"the sweep must have at most {MAX_JOBS} runs, got {num_values}")
-    texts = [_value(value) for value in values] if is_several else [_value(values)]
+    several = values if is_several else [values]
+    texts = [_value(value) for value in itertools.islice(several, MAX_JOBS + 1)]
+    if len(texts) > MAX_JOBS:
+        raise ValueError(f"the sweep must have at most {MAX_JOBS} runs, got more values of {path}")
     if not texts:
         raise ValueError(f"{path} must have a value, got an empty list")
     return ",".join(texts)
