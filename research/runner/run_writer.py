@@ -19,6 +19,7 @@ from research.gauges.table import (
     trim_profile,
 )
 from research.parallel.processes import is_primary
+from research.records.jax_settings import read_jax_settings
 from research.records.mirror import choose_wandb_id, pending_mirrors
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
@@ -39,6 +40,7 @@ from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
+GATHER_SECONDS = 1.0  # how long rows wait on their way to the trackers
 STEP_METRICS = metric_names(MetricSource.STEP)
 EVALUATION_METRICS = metric_names(MetricSource.EVALUATION)
 
@@ -112,7 +114,7 @@ class RunWriter:
         self.record = opened.record
         self.checkpoint = opened.checkpoint
         self._unsent_rows = opened.earlier_rows  # for the trackers, once they have started
-        self.trackers = BackgroundTrackers(trackers, reports)
+        self.trackers = BackgroundTrackers(trackers, reports, gather_seconds=GATHER_SECONDS)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
         if opened.notes:
@@ -157,6 +159,7 @@ class RunWriter:
             seconds=self._seconds(),
             rows=rows,
             part_checksums=self.record.part_checksums(),
+            jax_settings=info["jax_settings"],
         )
         return notes.as_json()
 
@@ -439,6 +442,7 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
+        "jax_settings": read_jax_settings(),
         "layers": setup.layers_of(config),
         "data": _data_info(setup),
     }

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
 import uuid
@@ -36,8 +37,19 @@ from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
 from research.records.trackers import BackgroundTrackers, Tracker
+from research.records.trackers.history import (
+    FINDINGS,
+    HEAT_MAP,
+    JUDGED_KEYS,
+    METRIC_KEYS,
+    PAGE,
+    STEP,
+    TABLE,
+)
+from research.records.trackers.identity import check_project
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
+from research.runner.run_spec import check_directory
 from research.watching.gauges import Gauges
 from research.watching.layers import LayerTable
 from research.watching.slots import COUNT
@@ -47,6 +59,10 @@ RESERVED = ("watch", "tracker")  # entries of the configuration that are not the
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
 USUAL_NAMES = (*METRIC_NAMES, "eval_loss", "eval_accuracy", "learning_rate", "gauges")
+WANDB_KEYS = ("_step", "_runtime", "_timestamp", "_wandb")  # what W&B adds to a row
+RESERVED_KEYS = (STEP, HEAT_MAP, TABLE, PAGE, FINDINGS, *JUDGED_KEYS.values(), *WANDB_KEYS)
+MOST_STEPS = 2**53  # up to which float64, as which readers get it, holds every whole number
+MOST_OF_FLOAT = 2**1000  # below the largest float64
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
@@ -128,7 +144,10 @@ class Monitor:
             raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
         if chance_loss is not None:
             _check_chance_loss(chance_loss)
+        if not str(directory).strip():
+            raise ValueError("directory must be a folder such as outputs/STUDY/RUN, got none")
         self.directory = Path(directory)
+        check_directory(self.directory, "outputs/STUDY/RUN")
         self.every = every
         self._chance_loss = chance_loss
         self._resume = resume
@@ -182,6 +201,11 @@ class Monitor:
         if not file.exists() or not self._resume:
             return
         earlier = read_run_info(file)
+        if earlier.get("source") != SOURCE_WATCH:
+            raise ValueError(
+                f"{self.directory} holds a run that fathom train has trained, whose rows would be "
+                "replaced: choose another directory"
+            )
         self._info["id"] = earlier.get("id") or self._info["id"]
         self._info["resumed"] = earlier.get("resumed") or []
         self._earlier = read_rows(self.directory)
@@ -218,14 +242,15 @@ class Monitor:
         """Records a step. Call it once for each step, in order.
 
         Args:
-            step: the number of the step.
+            step: the number of the step, at most 2^53.
             gauges: what was measured; None for a step that was not.
             **scalars: numbers of the step, on the device or not; None for one that the step does
-                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
-                are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
-                ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
-                and W&B, and other names are recorded as they are. A slip of one of these, such
-                as ``los``, is refused unless the name itself is given too.
+                not have, such as ``eval_loss`` between two evaluations. They are recorded as
+                float64, so a whole number that float64 does not hold exactly is refused. ``loss``
+                and ``accuracy`` are recorded as ``train_loss`` and ``train_accuracy``;
+                ``eval_loss``, ``eval_accuracy`` and ``learning_rate`` have their own columns in
+                ``fathom runs`` and W&B, and other names are recorded as they are. A slip of one of
+                these, such as ``los``, is refused unless the name itself is given too.
 
         Raises:
             ValueError: the steps do not ascend, the gauges are those of another model, or an
@@ -233,17 +258,21 @@ class Monitor:
         """
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
-        step = int(step)
-        if step <= self._last_step:
-            raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
+        step = _to_step(step)
         if gauges is not None and not isinstance(gauges, Gauges):
             raise ValueError(
                 f"gauges must be what Watch.value_and_grad returned, got a {type(gauges).__name__}"
             )
         entry = _Entry(step, gauges, _rename(scalars))
-        if gauges is not None:
-            self._check_layers(step, gauges)
+        if gauges is not None and GRAD_NORM.name in entry.scalars:
+            raise ValueError(
+                f"{GRAD_NORM.name} is the norm that the gauges measure: give yours another name"
+            )
         with self._mutex:
+            if step <= self._last_step:
+                raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
+            if gauges is not None:
+                self._check_layers(step, gauges)
             if self._record is None:
                 self._start(step)
             self._last_step = step
@@ -342,7 +371,7 @@ class Monitor:
         assert self._record is not None
         metrics: Columns = {"step": np.array([entry.step])}
         for name, value in entry.scalars.items():
-            metrics[name] = np.array([float(_fetch(value).reshape(()))])
+            metrics[name] = np.array([_to_float(name, _fetch(value))])
         profiles: Columns = {}
         if entry.gauges is not None:
             profiles = self._read_gauges(entry.step, entry.gauges, metrics)
@@ -451,7 +480,10 @@ class Monitor:
             self._close("done")
 
     def _close_at_exit(self) -> None:
-        self._close("interrupted")
+        try:
+            self._close("interrupted")
+        except (OSError, CorruptTable) as error:
+            print(f"fathom: {self.directory} was not closed: {error}", file=sys.stderr)
 
     def _close(self, status: str, error: BaseException | None = None) -> None:
         if os.getpid() != self._process:
@@ -620,7 +652,10 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
         return defaults
     if not isinstance(tracker, Mapping):
         names = [tracker] if isinstance(tracker, str) else tracker
-        return defaults | _switch_on(names)
+        chosen = defaults | _switch_on(names)
+        if chosen["wandb"]:
+            check_project(chosen)
+        return chosen
     unknown = set(tracker) - set(defaults)
     if unknown:
         known = ", ".join(defaults)
@@ -629,6 +664,8 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
     if chosen["layers"] not in TrackedLayers.__members__:
         valid = ", ".join(TrackedLayers.__members__)
         raise ValueError(f"layers of tracker must be one of {valid}, got {chosen['layers']!r}")
+    if chosen["wandb"]:
+        check_project(chosen)
     return chosen
 
 
@@ -674,15 +711,26 @@ def _initial_info(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers by the names of their columns, without those that are None."""
     renamed = {}
+    name_of_key: dict[str, str] = {}
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
         meant = _meant_name(name)
         if meant is not None and meant not in scalars:
             raise ValueError(f"log got {name}=…: did you mean {meant}=…?")
-        if value is not None:
-            _check_number(name, value)
-            renamed[METRIC_NAMES.get(name, name)] = value
+        column = METRIC_NAMES.get(name, name)
+        key = METRIC_KEYS.get(column, column)  # in W&B
+        if key in RESERVED_KEYS:
+            raise ValueError(f"{name} is a name that Fathom or W&B writes itself: choose another")
+        if value is None:
+            continue
+        if key in name_of_key:
+            raise ValueError(
+                f"{name_of_key[key]} and {name} are two names of the same number: log one of them"
+            )
+        name_of_key[key] = name
+        _check_number(name, value)
+        renamed[column] = value
     return renamed
 
 
@@ -721,12 +769,52 @@ def _check_number(name: str, value: Any) -> None:
     """
     if isinstance(value, Tracer):
         raise ValueError(f"{name} must be one number, got a traced value: call log outside of jit")
+    if isinstance(value, int):  # of any size
+        value = _to_float(name, value)
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
     if not is_number or jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name} must be one number or None, got a {type(value).__name__}")
     if array.size != 1:
         raise ValueError(f"{name} must be one number, got an array of shape {array.shape}")
+    if isinstance(array, np.ndarray):
+        _to_float(name, array)
+
+
+def _to_float(name: str, value: Any) -> float:
+    """One number as it is recorded.
+
+    Args:
+        name: its name.
+        value: a Python number, or an array with one entry.
+
+    Raises:
+        ValueError: it is a whole number that would be rounded.
+    """
+    number = value.item() if isinstance(value, np.ndarray | np.generic) else value
+    is_whole = isinstance(number, int)
+    if is_whole and (abs(number) > MOST_OF_FLOAT or int(float(number)) != number):
+        raise ValueError(
+            f"{name} must be a whole number that float64 holds exactly, such as any up to 2^53, "
+            f"got {number}: log it in another unit, or as two numbers"
+        )
+    return float(number)
+
+
+def _to_step(step: Any) -> int:
+    """The number of a step.
+
+    Raises:
+        ValueError: it is no whole number, or too large to be read back exactly.
+    """
+    try:
+        number = int(step)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != step or number > MOST_STEPS:
+        shown = "a traced value" if isinstance(step, Tracer) else repr(step)
+        raise ValueError(f"step must be a whole number of at most 2^53, got {shown}")
+    return number
 
 
 def _fetch(value: Any) -> np.ndarray:

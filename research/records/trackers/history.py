@@ -143,13 +143,12 @@ class History:
         from research.records.trackers.heat_map import heat_map  # Pillow is slow to import
 
         rows = self._signal_rows.columns()
-        picture = heat_map(
+        return heat_map(
             rows["step"],
             rows[SIGNAL_GRAD.name],
             label=HEAT_MAP_LABEL,
             first_layer=INPUT,
         )
-        return Picture.encode(np.asarray(picture))
 
     def draw_profile(self, info: JsonObject) -> Picture:
         """The gradient that arrives at each layer, at a few steps, with what theory predicts.
@@ -161,8 +160,7 @@ class History:
 
         rows = self._profile_rows.columns()
         theory = (info.get("verdict") or {}).get("theory")
-        picture = profile_picture(rows["step"], rows[SIGNAL_GRAD.name], theory=theory)
-        return Picture.encode(np.asarray(picture))
+        return profile_picture(rows["step"], rows[SIGNAL_GRAD.name], theory=theory)
 
 
 def make_summary(info: JsonObject) -> JsonObject:

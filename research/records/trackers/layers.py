@@ -197,6 +197,8 @@ def diagnostic_row(diagnostics: Columns, layers: TrackedLayers) -> dict[str, flo
         layers: which layers have values of their own.
     """
     row: dict[str, float] = {}
+    if not diagnostics:
+        return row
     for diagnostic in TRACKED_DIAGNOSTICS:
         if diagnostic.is_number and diagnostic.name in diagnostics:
             row[f"inspect/{diagnostic.name}"] = float(diagnostics[diagnostic.name])
