@@ -120,6 +120,9 @@ def predict_training(measured: Measurement) -> Preflight:
         if lowered >= LEAST_REASON:
             reasons.append(Reason(feature.name, value, lowered, feature.explain(measured)))
     reasons.sort(key=_weight, reverse=True)
+    if not math.isfinite(measured.loss):
+        explanation = f"the loss is {measured.loss} before the first update"
+        reasons = [Reason("start", features["start"], math.inf, explanation)]
     return Preflight(probability_of(features, coefficients), measured, features, reasons)
 
 
@@ -176,7 +179,8 @@ def _describe_depth(measured: Measurement) -> str:
         text += ")"
     ratio = log10_ratio(measured)
     assert ratio is not None
-    return f"{text}; layer 0 gets {words.format_ratio(ratio)} of the last layer's squared gradient"
+    share = words.format_ratio(ratio)
+    return f"{text}; the input of layer 0 gets {share} of the last layer's squared gradient"
 
 
 def _describe_rate(measured: Measurement) -> str:

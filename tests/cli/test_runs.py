@@ -90,6 +90,12 @@ def test_the_table_has_the_runs_that_match_every_filter(fathom, five_runs, filte
         (["model.depth>"], ["model.depth> must compare with a number, got nothing"]),
         (["model.depth=>30"], ["model.depth=>30 compares with >=: write model.depth>=30"]),
         (["skip>none"], ["skip>none must compare with a number, got none"]),
+        (["skip=residul"], ["skip must be compared with none, identity", "did you mean identity?"]),
+        (["skip=none,identiy"], ["got identiy; did you mean identity?"]),
+        (["skip!="], ["skip must be compared with none, identity", "got an empty value"]),
+        (["status=don"], ["status must be compared with running, done", "did you mean done?"]),
+        (["verdict=vanishin"], ["verdict must be compared with", "did you mean vanishing?"]),
+        (["seed=0,zero"], ["seed must be compared with numbers, got zero"]),
         (["every=3"], ["every is the name of several settings", "measure.every"]),
     ],
     ids=str,
@@ -201,6 +207,40 @@ def test_a_damaged_record_does_not_hide_the_others(fathom, make_run, content, co
     assert "broken" not in said.out
     assert said.err.count("\n") == 1
     assert said.err.startswith("fathom: left out: outputs/a/broken/run.json is damaged: ")
+
+
+COMMANDS = [
+    "runs",
+    "runs broken",
+    "runs nothing",
+    "runs --json",
+    "show last",
+    "table",
+    "report",
+    "rm a",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_only_record_is_said_to_be_damaged_once(fathom, make_run, command):
+    damaged = make_run("a/broken")
+    (damaged / "run.json").write_text("half")
+    said = fathom(*command.split())
+    assert said.code == 2
+    left_out, problem = said.err.splitlines()
+    assert left_out.startswith("fathom: left out: outputs/a/broken/run.json is damaged: ")
+    assert problem.startswith("fathom: no run under ")
+    assert problem.endswith("outputs can be read")
+
+
+@pytest.mark.parametrize("words", ["whole other", "b skip=none", "b b"])
+def test_a_comparison_names_a_damaged_record_once(fathom, make_run, words):
+    make_run("b/whole")
+    make_run("b/other")
+    damaged = make_run("b/broken")
+    (damaged / "run.json").write_text("half")
+    said = fathom("compare", *words.split())
+    assert said.err.count("left out") == 1
 
 
 CONFIGS = [None, b"", b"3", b"a: [", b"\xff\xfe", b"a: &a {b: *a}", b"? {a: b}\n: c"]

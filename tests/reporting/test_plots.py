@@ -435,6 +435,10 @@ def test_a_profile_has_a_row_of_panels_for_each_step(sweep):
     drawing = draw(select_runs(["depth=4"]), kind="profile")
 
     assert titles_of(drawing.figure.axes) == ["step 0", "step 1"]
+    for axes in drawing.figure.axes:
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == ["input", "0", "1", "2", "3"]
+        assert axes.get_xticks().tolist() == [0, 1, 2, 3, 4]
 
 
 def test_zeros_are_left_out_of_a_logarithmic_profile(outputs):
@@ -532,7 +536,22 @@ def test_out_names_one_file(fathom, own_sweep, tmp_path):
         (["--kind", "phase"], "two settings of numbers"),
         (["--log", "z"], "--log must be one of x, y, xy, none"),
         (["--out", "figure.jpg"], "--out must end in .png, .svg, .pdf"),
+        (["--out", "figure.txt"], "--out must end in .png, .svg, .pdf"),
         (["--colour", "skip"], "--colour is no option of fathom plot"),
+        (
+            ["--kind", "heatmap", "--x", "depth"],
+            "--x has no effect on --kind heatmap, only on line",
+        ),
+        (["--kind", "profile", "--x", "depth"], "--x has no effect on --kind profile"),
+        (["--x", "depth", "--steps", "1"], "--x has no effect on --kind profile"),
+        (
+            ["--kind", "line", "--steps", "1"],
+            "--steps has no effect on --kind line, only on profile",
+        ),
+        (
+            ["--kind", "heatmap", "--y", "grad_norm", "--color", "signal_grad"],
+            "--y and --color both name the gauge of a heatmap, got grad_norm and signal_grad",
+        ),
     ],
     ids=str,
 )

@@ -123,6 +123,9 @@ def describe_error(error: Exception) -> str:
     kind = type(error).__name__
     if not lines:
         return kind
+    if kind == "ValidationError" and len(lines) > 2:  # of W&B's settings, from its environment
+        problem, _, _ = lines[2].strip().partition(" [type=")
+        return f"W&B's setting {lines[1].strip()}: {problem}"
     return lines[0] if isinstance(error, MirrorError) else f"{kind}: {lines[0]}"
 
 

@@ -11,6 +11,7 @@ def heat_map(
     profile: np.ndarray,
     *,
     label: str,
+    first_layer: int = 0,
 ) -> Picture:
     """Draws log₁₀ of a profile: training steps on the horizontal axis, layers on the vertical one.
 
@@ -18,6 +19,7 @@ def heat_map(
         steps: the measured steps [S], in order.
         profile: one value for each step and layer [S, N].
         label: the title of the colour bar.
+        first_layer: the layer of the first entry; −1 for the input of layer 0.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log10(np.asarray(profile, np.float64)).T
@@ -25,13 +27,15 @@ def heat_map(
     step_edges = _step_edges(steps)
     canvas = Canvas()
     columns = _to_columns(_colored(logs, low, high), step_edges)
-    _fill(canvas, MAP, columns[::-1])  # layer 0 is at the bottom
+    _fill(canvas, MAP, columns[::-1])  # the first layer is at the bottom
     gradient = np.linspace(high, low, COLOR_BAR.height)
     _fill(canvas, COLOR_BAR, _colored(gradient[:, np.newaxis], low, high))
     canvas.frame(MAP)
     canvas.frame(COLOR_BAR)
     canvas.horizontal_axis(MAP, step_edges[0], step_edges[-1], "training step")
-    canvas.vertical_axis(MAP, -0.5, len(logs) - 0.5, "layer", side="left")
+    low_edge = first_layer - 0.5
+    axis = "layer" if first_layer == 0 else "layer (−1: the input)"
+    canvas.vertical_axis(MAP, low_edge, low_edge + len(logs), axis, side="left")
     canvas.vertical_axis(COLOR_BAR, low, high, label, side="right")
     return canvas.picture()
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from research.gauges.numbering import INPUT
 from research.records.trackers.canvas import COLOR_BAR, GREY, MAP, SCALE, Canvas
 from research.records.trackers.layers import evenly_spaced
 from research.records.trackers.media import Picture
@@ -47,7 +48,7 @@ def profile_picture(
         plot.draw_line(logs[position], color)
         plot.name_line(f"step {step}", color)
     canvas.frame(MAP)
-    canvas.horizontal_axis(MAP, 0, last_layer, "layer (the last one is the output)")
+    canvas.horizontal_axis(MAP, INPUT, last_layer + INPUT, "layer (−1: the input of layer 0)")
     canvas.vertical_axis(MAP, low, high, "log₁₀ ‖∂L/∂h‖", side="left")
     return canvas.picture()
 
