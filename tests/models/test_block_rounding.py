@@ -8,19 +8,21 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from research.config.options import BlockScale
+from research.models import block_rounding
 from research.models.block_rounding import (
     BLOCK_SIZES,
     FORMAT,
     block_scales,
-    round_in_blocks,
     round_kernels,
     round_value_and_gradient,
 )
 from research.models.rounding import round_to_nearest
 
+from ..compiling import quick
 from .networks import normal
 
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+round_in_blocks = quick(block_rounding.round_in_blocks, static_argnums=1)
 every_scale = pytest.mark.parametrize("block_scale", BlockScale, ids=lambda each: each.name)
 
 
