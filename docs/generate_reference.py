@@ -157,7 +157,7 @@ def gauges_page() -> str:
         "# Gauges and metrics",
         "What a run records. [What is measured](../guides/measurements.md) explains the "
         "quantities. N is the number of layers; a list of N entries has one for each layer, a list "
-        "of N+1 has one for the input of each layer and one for the output of the last layer.",
+        "of N+1 has one for the input of layer 0 and one for the output of each layer.",
         "## Gauges: `profiles.parquet`",
         "Measured inside the training step. The column *reduction* says how the values of devices "
         "that share a batch are combined.",

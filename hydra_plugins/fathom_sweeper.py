@@ -24,7 +24,7 @@ class FathomSweeperConf:
     # The grid: the values of each setting, separated by commas.
     params: dict[str, str] | None = field(default_factory=dict)
     # Further grids by name, each of which is combined with params.
-    arms: dict[str, dict[str, str]] = field(default_factory=dict)
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(

@@ -7,6 +7,7 @@ import numpy as np
 
 from research.config.data_options import ImageData
 from research.data.digits import load_digits
+from research.gauges.numbering import nearest_layer
 from research.records.queries import (
     at_best_rate,
     by_seed,
@@ -95,7 +96,7 @@ def select_overflow(runs: Sequence[Run], depth: int) -> dict[int, Run]:
 
 
 def predicted_layer(run: Run, reference: Run) -> int:
-    """The first layer whose signal does not fit into float32.
+    """The first layer whose output does not fit into float32.
 
     The greatest of n Gaussian units is √(2 ln 2n) times their root mean square.
 
@@ -118,7 +119,7 @@ def layer_above(
     reference: Run,
     extreme: float,
 ) -> int:
-    """The first layer where a unit does not fit into float32.
+    """The first layer where a unit of the output does not fit into float32.
 
     With the same seed a rectifier network with larger weights has the same gates. So its signal is
     that of the critical network times (σ_w/√2)^(l+1), exactly.
@@ -130,9 +131,10 @@ def layer_above(
     """
     rms = reference.profiles["activation_rms"][0].astype(float)
     ratio = run["init.sigma_w"] / CRITICAL
-    layers = np.arange(len(rms))
-    logs = np.log(extreme * rms) + (layers + 1) * math.log(ratio)
-    return int(np.flatnonzero(logs > math.log(FLOAT32_MAX))[0])
+    signals = np.arange(len(rms))
+    logs = np.log(extreme * rms) + (signals + 1) * math.log(ratio)
+    first_signal = int(np.flatnonzero(logs > math.log(FLOAT32_MAX))[0])
+    return nearest_layer(first_signal)
 
 
 def _overflows_where_predicted(runs: Sequence[Run], depth: int) -> Claim:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from research.gauges.numbering import entry_layers
 from research.records.queries import at_best_rate, completed, where
 from research.records.runs import Run
 from research.reporting.figures import PALETTE, new_figure
@@ -87,7 +88,8 @@ def _plot_overflow(axes: Axes, runs: Sequence[Run]) -> None:
     for run in group:
         rms = run.profiles["activation_rms"][0].astype(float)
         finite = np.where(np.isfinite(rms), rms, np.nan)
-        axes.plot(finite, color=PALETTE[3], linewidth=0.9)
+        layers = entry_layers(len(finite), is_signals=True)
+        axes.plot(layers, finite, color=PALETTE[3], linewidth=0.9)
         ends.append(run.info["verdict"]["first_layer"])
     axes.axhline(FLOAT32_MAX, color="black", linestyle="--", linewidth=0.9)
     axes.text(5, FLOAT32_MAX * 3, "the greatest number of float32", fontsize=7)

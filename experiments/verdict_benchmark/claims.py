@@ -41,8 +41,8 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
             unhealthy.append(run)
     return [
         *claims_on_verdicts(judged),
-        _claim_outcome(tested, learns=False),
-        _claim_outcome(tested, learns=True),
+        claim_outcome(tested, learns=False),
+        claim_outcome(tested, learns=True),
         _claim_labels_repeat(runs, labels),
         *_claims_on_advice(unhealthy),
     ]
@@ -113,7 +113,7 @@ def _share(
     )
 
 
-def _claim_outcome(
+def claim_outcome(
     runs: Sequence[Run],
     *,
     learns: bool,

@@ -23,7 +23,16 @@ def figure(runs: Sequence[Run]) -> Figure:
     """Which verdict the runs get, how sure each kind of finding is, and what peers find."""
     labels = LABELS.frozen_labels()
     judged = SCORES.read_judged(runs, labels, "test")
-    compared = SCORES.compare_tools(runs, labels)
+    return draw_verdicts(judged, SCORES.compare_tools(runs, labels))
+
+
+def draw_verdicts(judged: Sequence[Any], compared: Mapping[str, Any] | None = None) -> Figure:
+    """The confusion matrix and the scores of verdicts.
+
+    Args:
+        judged: verdicts and labels.
+        compared: the confusion of each tool, drawn below them; None draws none.
+    """
     heights = [HEIGHT_OF_MATRIX, HEIGHT_OF_TOOLS] if compared else [HEIGHT_OF_MATRIX]
     canvas = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     grid = canvas.add_gridspec(len(heights), 1, height_ratios=heights)

@@ -39,6 +39,9 @@ INJECTED = {
     "zeros": ("dead", 0),
     "no_rate": ("not_learning", 0),
 }
+# The severe kinds, as this benchmark defines them. They are written down here, and not taken from
+# the table of findings or from ``STOP_KINDS``, because labels must not change with the detectors
+# that they judge. A kind that came later has no label; ``RawRun.is_ruined`` counts what it finds.
 SEVERE = (
     "diverged",
     "forward_underflow",

@@ -13,6 +13,7 @@ from research.reproduce.experiments import load_module
 
 LABELS = load_module("verdict_benchmark", "labels")
 HEALTHY = "healthy"
+RUINED = ("spike", "slow_divergence")  # what is said of a run that lost what it had learned
 NEVER_OVER = ("spike",)  # a finding of this kind counts although it ended
 PEERS = "peers.csv"
 
@@ -188,7 +189,7 @@ def headline_matrix(judged: Sequence[Judged]) -> tuple[list[str], np.ndarray]:
     A run with several severe kinds counts as the one that its verdict names, if it is one of them,
     else as the first of them.
     """
-    kinds = [*LABELS.SEVERE, "spike", HEALTHY]
+    kinds = [*LABELS.SEVERE, *RUINED, HEALTHY]
     counts = np.zeros((len(kinds), len(kinds)), int)
     for one in judged:
         if one.label.is_unhealthy is None:
@@ -204,7 +205,7 @@ def _expected_headlines(one: Judged) -> list[str]:
     if not one.label.is_unhealthy:
         return [HEALTHY]
     kinds = [kind for kind in LABELS.SEVERE if one.label.kinds.get(kind)]
-    return kinds or ["spike"]
+    return kinds or list(RUINED)
 
 
 @dataclass(frozen=True)

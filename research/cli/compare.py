@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from research.reporting.comparison import compare_runs
 from research.reporting.comparison_report import comparison_object, print_comparison
 from research.reporting.json_output import print_json
-from research.reporting.selection import find_runs_of, match_runs
+from research.reporting.selection import RecordCheck, find_runs_of, match_runs
 from research.reporting.tables import console
 
 
@@ -32,8 +32,9 @@ def main(
             "skip=none; fathom runs lists them"
         )
     sides = []
+    readable = RecordCheck()
     for word in words[:2]:
-        runs = find_runs_of(word)
+        runs = find_runs_of(word, readable)
         sides.append(match_runs(runs, words[2:]) if words[2:] else runs)
     comparison = compare_runs(*sides)
     drawing = None

@@ -111,9 +111,11 @@ def _remove_run(run: Run) -> None:
     """
     directory = run.directory
     with _locked(directory):
-        for folder in offline_folders(run):
+        folders = offline_folders(run)
+        # First of all, so that what a killed process leaves is not taken for a finished run.
+        (directory / "run.json").unlink(missing_ok=True)
+        for folder in [*folders, directory]:
             shutil.rmtree(folder)
-        shutil.rmtree(directory)
     with contextlib.suppress(OSError):
         directory.parent.rmdir()  # only where it is empty
 

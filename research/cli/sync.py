@@ -145,7 +145,7 @@ def _find_uploads(words: Sequence[str]) -> Found:
     if not words:
         runs = {run.directory.absolute(): run for run in find_runs(OUTPUTS)}
         folders = offline_runs(Path(os.environ.get("WANDB_DIR") or OUTPUTS))
-    found = _uploads_of_runs(list(runs.values()))
+    found = _uploads_of_runs(list(runs.values()), folders)
     uploads = found.uploads + _uploads_of_folders(folders)
     return Found(uploads + _uploads_of_views(runs), found.num_complete)
 
@@ -161,9 +161,18 @@ def _uploads_of_views(directories: Iterable[Path]) -> list[Upload]:
     return uploads
 
 
-def _uploads_of_runs(runs: Sequence[Run]) -> Found:
-    from research.records.mirror import is_uploaded, wandb_state
+def _uploads_of_runs(runs: Sequence[Run], folders: Sequence[Path]) -> Found:
+    """The runs that the server may lack something of.
 
+    Args:
+        runs: the runs.
+        folders: W&B's folders that are sent too. They have the rows of runs without tables.
+    """
+    from research.records.mirror import is_uploaded, wandb_state
+    from research.records.trackers.history import has_ended
+    from research.records.trackers.identity import find_run_id
+
+    ids_of_folders = {find_run_id(folder.name) for folder in folders}
     uploads = []
     num_complete = 0
     for run in runs:
@@ -174,7 +183,9 @@ def _uploads_of_runs(runs: Sequence[Run]) -> Found:
             if is_uploaded(run.directory, run.info):
                 num_complete += bool(wandb_state(run.directory, run.info))
                 continue
-            if not _has_rows(run.directory):
+            has_lost_rows = has_ended(run.info) and bool(run.info.get("steps"))
+            is_in_folder = _wandb_id(run.directory) in ids_of_folders
+            if not _has_rows(run.directory) and (is_in_folder or not has_lost_rows):
                 continue
             size = run.info.get("steps") or 0
             wandb_id = _wandb_id(run.directory)

@@ -127,6 +127,7 @@ STOP_KINDS = (
     "exploding",
     "collapsed",
     "not_learning",
+    "slow_divergence",
 )
 
 

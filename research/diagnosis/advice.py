@@ -38,6 +38,7 @@ USUAL_RATES = {
 }
 USUAL_RANGE = 3.0  # a rate that differs from the usual one by more is suspected first
 TINY_RATE = 1 / 30  # of the usual rate, below which some hundred updates hardly change a network
+RISEN = 1.5  # times the learning rate at the lowest loss, from which on it is blamed
 JUMPED = 1.3  # times the loss of chance
 NOTICED_SCALE = 1.2  # a scale of the initial weights that differs by more is named as a cause
 SAME_FACTOR = 0.01  # a change of the network that changes the factor by less does nothing
@@ -65,6 +66,7 @@ FLOAT4 = "Chmiel et al., FP4 all the way: fully quantized training of LLMs, 2025
 LARS = "You et al., Large batch training of convolutional networks, 2017"
 NOISE = "Bishop, Training with noise is equivalent to Tikhonov regularization, 1995"
 DROPOUT = "Srivastava et al., Dropout, 2014"
+COSINE = "Loshchilov & Hutter, SGDR, 2017"
 DECAY = "Krogh & Hertz, A simple weight decay can improve generalization, 1992"
 
 
@@ -143,19 +145,32 @@ def advise(situation: Situation) -> Finding:
     is_over = finding.last_step is not None and finding.kind is not findings.SPIKE
     if rule is None or is_over or finding.severity is findings.Severity.note:
         return finding
-    advice = rule(situation)
-    cause = advice.cause
+    advice = _advise_single_layer(situation) or rule(situation)
     remedies = []
+    blames_rate = False
     for offered in advice.remedies:
         remedy = with_usual_rate(offered, situation.settings)
-        if remedy != offered and cause == advice.cause:
-            rate = peak_rate(situation.settings)
-            cause += f", and a learning rate of {rate:g} teaches no network anything"
+        blames_rate = blames_rate or remedy != offered
         if not is_set(remedy.change, situation.settings) and remedy not in remedies:
             remedies.append(remedy)
         if len(remedies) == MOST_REMEDIES:
             break
+    cause = advice.cause
+    if blames_rate:
+        rate = peak_rate(situation.settings)
+        cause = f"{cause}, and a learning rate of {rate:g} teaches no network anything"
     return dataclasses.replace(finding, cause=cause, remedies=remedies)
+
+
+def _advise_single_layer(situation: Situation) -> Advice | None:
+    """Advice where the layer that causes a finding is the one that ``init.layer`` names."""
+    settings = situation.settings
+    layer = settings.get("init.layer")
+    gain = settings.get("init.layer_gain")
+    if layer is None or layer != situation.finding.origin or not situation.is_initial:
+        return None
+    cause = f"The initial weights of layer {layer} are multiplied by {gain:g}"
+    return Advice(cause, iter([Remedy("init.layer_gain=1", HE)]))
 
 
 def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
@@ -496,8 +511,7 @@ def _advise_diverged(situation: Situation) -> Advice:
         cause = "The initial weights are too large for this depth"
         return Advice(cause, _against_initial_overflow(situation))
     if situation.blames_network(findings.EXPLODING):
-        cause = "The gradient exploded before the numbers did"
-        return Advice(cause, _for_network_and_rate(situation))
+        return Advice(_depth_in_words(situation), _for_network_and_rate(situation))
     if situation.blames_network(findings.VANISHING):
         cause = "The gradient vanished, and what was left of it moved the last layers too far"
         return Advice(cause, _for_network_and_rate(situation))
@@ -621,6 +635,8 @@ def _advise_not_learning(situation: Situation) -> Advice:
     if rate < TINY_RATE * _usual_rate(settings):
         return Advice("The updates are too small", _larger_steps(settings))
     evidence = situation.finding.evidence
+    if "best_step" in evidence:
+        return _advise_lost(situation)
     chance = evidence["chance_loss"] if "chance_loss" in evidence else evidence["first_loss"]
     has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
     has_jumped = evidence["highest_loss"] > JUMPED * chance
@@ -629,6 +645,59 @@ def _advise_not_learning(situation: Situation) -> Advice:
     if rate < _usual_rate(settings) / USUAL_RANGE:
         return Advice("The updates are too small", _larger_steps(settings))
     return Advice("The updates do not suit the network", _other_optimizer(settings))
+
+
+def _advise_lost(situation: Situation) -> Advice:
+    """Advice on a network that learned, and lost that again: what has changed since then."""
+    settings = situation.settings
+    evidence = situation.finding.evidence
+    step = int(evidence["best_step"])
+    rise = describe_risen_rate(situation.finding)
+    if rise:
+        return Advice(rise, _lower_peak(settings, evidence["best_learning_rate"]))
+    decay = settings.get("optimizer.weight_decay") or 0.0
+    rate = peak_rate(settings)
+    if rate * decay * (situation.finding.first_step or step) > DECAYED:
+        cause = f"Weight decay of {decay:g} at a learning rate of {rate:g} shrinks the weights"
+        return Advice(cause, _less_decay(settings))
+    cause = f"At a learning rate of {rate:g} the network stops improving at step {step}"
+    return Advice(cause, _falling_rate(settings))
+
+
+def describe_risen_rate(finding: Finding) -> str:
+    """That the learning rate has risen since the loss was lowest; empty where it has not.
+
+    Args:
+        finding: what was found about a loss that was lost.
+    """
+    best = finding.evidence.get("best_learning_rate", math.nan)
+    last = finding.evidence.get("last_learning_rate", math.nan)
+    if not last > RISEN * best:
+        return ""
+    step = int(finding.evidence["best_step"])
+    return f"The learning rate was {best:.3g} at step {step} and is {last:.3g} at the end"
+
+
+def _lower_peak(settings: Settings, best: float) -> Iterator[Remedy]:
+    """A rate that does not rise beyond the one at which the loss was lowest."""
+    path = _path_of_peak(settings)
+    yield Remedy(f"optimizer.schedule=cosine optimizer.learning_rate={best:.2g}", COSINE)
+    yield Remedy(f"{path}={best:.2g}", EDGE, note=f"now {peak_rate(settings):g}")
+    yield from _smaller_rate(settings)
+
+
+def _less_decay(settings: Settings) -> Iterator[Remedy]:
+    decay = settings["optimizer.weight_decay"]
+    yield Remedy("optimizer.weight_decay=0", DECAY, note=f"now {decay:g}")
+    yield from _falling_rate(settings)
+
+
+def _falling_rate(settings: Settings) -> Iterator[Remedy]:
+    yield from _smaller_rate(settings)
+    if settings.get("optimizer.schedule", "constant") == "constant":
+        yield Remedy("optimizer.schedule=cosine", COSINE)
+    if settings.get("optimizer.clip", "none") == "none":
+        yield Remedy("optimizer.clip=global_norm", CLIPPING)
 
 
 def _usual_rate(settings: Settings) -> float:
@@ -673,6 +742,10 @@ def _smaller_inputs_at_start(situation: Situation) -> Iterator[Remedy]:
 
 
 def _advise_update_ratio(situation: Situation) -> Advice:
+    frozen = situation.settings.get("optimizer.frozen_layer")
+    if situation.finding.layers:
+        thaw = Remedy("optimizer.frozen_layer=null", LARS, note=f"now {frozen}")
+        return Advice("The layer is frozen", iter(() if frozen is None else (thaw,)))
     ratio = situation.finding.evidence["median"]
     rate = situation.settings.get("optimizer.learning_rate") or 0.0
     if ratio <= 0 or rate <= 0:
@@ -720,6 +793,7 @@ RULES: dict[findings.Kind, Callable[[Situation], Advice]] = {
     findings.EXPLODING: _advise_exploding,
     findings.COLLAPSED: _advise_collapsed,
     findings.NOT_LEARNING: _advise_not_learning,
+    findings.SLOW_DIVERGENCE: _advise_lost,
     findings.DEAD_UNITS: _advise_dead_units,
     findings.SATURATED: _advise_saturated,
     findings.UPDATE_RATIO: _advise_update_ratio,

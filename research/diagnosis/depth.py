@@ -8,11 +8,13 @@ norms.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from research.diagnosis.episodes import Episode, find_episodes
+from research.gauges.numbering import nearest_layer
 
 BAND = 1e4
 CONFIDENCE = 0.95
@@ -34,7 +36,7 @@ class Fit:
             ``vanishing``, ``exploding``; ``dead`` where the gradient is cut off.
         factor_per_layer: the factor on the squared norm from one layer to the layer below.
         interval: its 95 % interval.
-        ratio: first layer over last, squared norms.
+        ratio: the squared gradient at the input of the first layer over that of the last layer.
         log10_ratio: its logarithm, which does not overflow.
         first_layer: the first layer outside the band on this side, coming from the output; None
             where all layers are inside.
@@ -67,13 +69,17 @@ def log_profile(signal: np.ndarray) -> np.ndarray:
         return logs - logs[..., -1:]
 
 
-def fit(profile: np.ndarray, start_layer: int = 0) -> Fit:
-    """Fits one log profile whose first entry belongs to the layer ``start_layer``.
+def fit(profile: np.ndarray, signals: Sequence[int] | None = None) -> Fit:
+    """Fits one log profile.
 
     The slope is by least squares. The increments from layer to layer are independent, their sums
     are not. So the interval comes from the spread of the increments: the slope of a random walk of
     m increments with standard deviation s has the standard error s·√(6/5m), because 1.2 s²/m is the
     variance of a least-squares slope on a random walk for large m.
+
+    Args:
+        profile: the log profile.
+        signals: the numbers of its signals; None for 0, 1, 2, ….
     """
     slope = float(slopes_of(profile[None])[0])
     half_width = _slope_half_width(profile)
@@ -82,14 +88,18 @@ def fit(profile: np.ndarray, start_layer: int = 0) -> Fit:
         interval = (_exp(slope - half_width), _exp(slope + half_width))
     log_ratio = float(profile[0])
     kind = kind_of(profile)
-    outside = layers_outside(profile, kind)
+    outside = entries_outside(profile, kind)
+    first_layer = None
+    if len(outside):
+        nearest = int(outside[-1])
+        first_layer = nearest_layer(nearest if signals is None else signals[nearest])
     return Fit(
         kind=kind,
         factor_per_layer=_exp(slope),
         interval=interval,
         ratio=_exp(log_ratio),
         log10_ratio=log_ratio / math.log(10),
-        first_layer=int(outside[-1]) + start_layer if len(outside) else None,
+        first_layer=first_layer,
     )
 
 
@@ -174,7 +184,7 @@ def kinds_of(profiles: np.ndarray) -> np.ndarray:
     return np.select(list(choices.values()), list(choices), "healthy")
 
 
-def layers_outside(profile: np.ndarray, kind: str) -> np.ndarray:
+def entries_outside(profile: np.ndarray, kind: str) -> np.ndarray:
     """The entries of a log profile that are outside the band on the side of ``kind``."""
     if kind in ("vanishing", "dead"):
         return np.flatnonzero(profile < -math.log(BAND))
@@ -197,7 +207,7 @@ def largest_jump(profile: np.ndarray, extreme: int) -> int | None:
         The entry below the jump, towards the input.
     """
     logs = profile[extreme:]
-    if len(logs) <= LEAST_INCREMENTS or not np.isfinite(logs).all():
+    if len(profile) <= LEAST_INCREMENTS or not np.isfinite(logs).all():
         return None
     changes = logs[:-1] - logs[1:]
     sizes = changes * np.sign(profile[extreme])
@@ -231,14 +241,14 @@ class DepthHistory:
         is_silent: whether no gradient arrives even at the last layer, [S].
         states: whether each step is of a kind, [S]: ``silent``, ``cut``, ``gone`` (either of
             them), ``vanishing``, ``exploding``.
-        start_layer: the layer of the first entry.
+        signals: the number of the signal of each entry of a profile.
     """
 
     steps: np.ndarray
     profiles: np.ndarray
     is_silent: np.ndarray
     states: dict[str, np.ndarray]
-    start_layer: int
+    signals: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -269,12 +279,12 @@ class DepthHistory:
         """The fit of the first step, where there is a gradient."""
         if not len(self) or self.is_silent[0]:
             return None
-        return fit(self.profiles[0], self.start_layer)
+        return fit(self.profiles[0], self.signals)
 
     def fit_last(self) -> Fit | None:
         """The fit of the last steps; None where no gradient arrives in them."""
         profile = self.last_profile()
-        return None if profile is None else fit(profile, self.start_layer)
+        return None if profile is None else fit(profile, self.signals)
 
     def last_profile(self) -> np.ndarray | None:
         """The mean log profile over the last steps that are in the state of the end.
@@ -312,19 +322,22 @@ class DepthHistory:
 def make_history(
     steps: np.ndarray,
     signal: np.ndarray,
-    start_layer: int = 0,
+    signals: Sequence[int] | None = None,
 ) -> DepthHistory:
     """Sorts measured steps by what the gradient does over depth.
 
     Args:
         steps: the measured steps [S], ascending.
         signal: ‖∂L/∂h_l‖ [S, N+1]; steps at which one is not finite are left out.
-        start_layer: the first layer that is judged.
+        signals: the numbers l of the signals that are judged; None for all.
     """
+    if signals is None:
+        signals = range(np.shape(signal)[1])
+    signal = np.asarray(signal)[:, list(signals)]
     is_finite = np.isfinite(signal).all(axis=1)
-    signal = np.asarray(signal)[is_finite]
+    signal = signal[is_finite]
     is_silent = signal[:, -1] == 0
-    profiles = log_profile(signal)[:, start_layer:]
+    profiles = log_profile(signal)
     profiles[is_silent] = 0.0
     is_cut, is_vanishing, is_exploding = _states(profiles)
     return DepthHistory(
@@ -338,7 +351,7 @@ def make_history(
             "vanishing": is_vanishing,
             "exploding": is_exploding,
         },
-        start_layer=start_layer,
+        signals=signals,
     )
 
 

@@ -12,6 +12,8 @@ from research.diagnosis.depth import DepthHistory, Fit
 from research.diagnosis.episodes import Episode
 from research.diagnosis.findings import Finding, Kind, Severity
 from research.diagnosis.observed import Observed, Theory
+from research.gauges.numbering import layer_with_output, nearest_layer
+from research.gauges.table import ACTIVATION_RMS
 
 UNSTABLE = "the fixed point of the variance is unstable"
 GONE = ("silent", "cut")  # states without a gradient in some layer
@@ -25,7 +27,7 @@ class DepthContext:
         history: the gradient over depth at the measured steps.
         observed: the other measurements.
         theory: what theory predicts at initialisation; None without a prediction.
-        names: the names of the signals [N+1]; empty where they are numbers.
+        names: the names of the layers [N]; empty where they are numbers.
         unit: what lies between two signals: a layer, or an iteration of a loop.
     """
 
@@ -36,21 +38,43 @@ class DepthContext:
     unit: str = "layer"
 
     def layer(self, entry: int) -> str:
-        """The layer of an entry of a profile, in words."""
-        return words.name_layer(entry + self.history.start_layer, self.names)
+        """The layer of an entry of a profile, in words; it gets the gradient of its output."""
+        return words.name_signal(self.history.signals[entry], self.names)
+
+    def number(self, entry: int) -> int:
+        """The number of the layer of an entry."""
+        return nearest_layer(self.history.signals[entry])
 
     @property
     def last_layer(self) -> str:
         """The last layer in words."""
-        return self.names[-1] if self.names else "the last layer"
+        return self.layer(-1) if self.names else "the last layer"
 
     def ranges(self, entries: np.ndarray) -> list[findings.LayerRange]:
-        """The layers of entries of a profile."""
-        return words.to_ranges(entries + self.history.start_layer)
+        """The layers of entries of a profile.
 
-    def where(self, ranges: Sequence[findings.LayerRange]) -> str:
-        """Ranges of layers in words."""
-        return words.name_layers(ranges, self.names)
+        The input of the first layer counts as this layer.
+        """
+        ranges = []
+        for first, last in words.to_ranges(self._without_input(entries)):
+            ranges.append((self.number(first), self.number(last)))
+        return ranges
+
+    def where(self, entries: np.ndarray) -> str:
+        """Entries of a profile in words.
+
+        The input of the first layer is left out where there are others.
+        """
+        others = self._without_input(entries)
+        if len(others) == 1:
+            return self.layer(int(others[0]))
+        return words.name_layers(self.ranges(others), self.names)
+
+    def _without_input(self, entries: np.ndarray) -> np.ndarray:
+        """The entries without that of the input of the first layer, unless it is alone."""
+        has_others = len(entries) > 1
+        is_input = has_others and self.history.signals[entries[0]] == 0
+        return entries[1:] if is_input else entries
 
     def when(self, episode: Episode) -> str:
         """The steps of an episode in words, as the start of a sentence."""
@@ -112,6 +136,7 @@ def _make_finding(
     *,
     layers: Sequence[findings.LayerRange],
     evidence: dict[str, float],
+    origin: int | None = None,
 ) -> Finding:
     history = ctx.history
     return Finding(
@@ -122,6 +147,7 @@ def _make_finding(
         last_step=None if episode.is_open else history.step(episode.last),
         layers=layers,
         evidence=evidence,
+        origin=origin,
     )
 
 
@@ -154,6 +180,9 @@ def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding
         evidence["grad_norm"] = norm
         cause = "no gradient leaves the loss"
     entries = np.arange(ctx.history.num_signals)
+    origin = _first_without_output(ctx.observed, int(steps[episode.last]))
+    if origin is not None:
+        cause = f"the output of {words.name_layer(origin, ctx.names)} is zero, and {cause}"
     return _make_finding(
         ctx,
         findings.DEAD,
@@ -161,7 +190,19 @@ def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding
         f"{cause}. {ctx.when(episode)}.",
         layers=ctx.ranges(entries),
         evidence=evidence,
+        origin=origin,
     )
+
+
+def _first_without_output(observed: Observed, step: int) -> int | None:
+    """The first layer whose output is zero at a step, but not its input; None without one."""
+    steps = np.asarray(observed.profiles.get("step", ()))
+    sizes = observed.profiles.get(ACTIVATION_RMS.name)
+    rows = np.flatnonzero(steps == step)
+    if sizes is None or not len(rows):
+        return None
+    zeros = np.flatnonzero(np.asarray(sizes)[rows[-1]] == 0)
+    return layer_with_output(int(zeros[0])) if len(zeros) else None
 
 
 def _gradient_norm(
@@ -178,12 +219,10 @@ def _gradient_norm(
 def _describe_cut(ctx: DepthContext, state: str, episode: Episode) -> Finding:
     """The gradient falls from inside the band to exactly zero within one layer, which is named."""
     profile = ctx.history.mean_profile(state, episode)
-    is_zero = np.isneginf(profile)
-    ranges = ctx.ranges(np.flatnonzero(is_zero))
-    above = int(np.flatnonzero(is_zero)[-1]) + 1
+    silent = np.flatnonzero(np.isneginf(profile))
+    above = int(silent[-1]) + 1
     ratio = words.format_ratio(depth.order_of_magnitude(profile, above))
-    neighbour = ctx.layer(above)
-    text = f"{neighbour} passes no gradient on to {ctx.where(ranges)}"
+    text = f"{ctx.layer(above)} passes no gradient on to {_below(ctx, silent, above)}"
     if above < len(profile) - 1:
         text += f", although it gets {ratio} of what {ctx.last_layer} gets"
     return _make_finding(
@@ -191,33 +230,54 @@ def _describe_cut(ctx: DepthContext, state: str, episode: Episode) -> Finding:
         findings.DEAD,
         episode,
         f"{text}. {ctx.when(episode)}.",
-        layers=ranges,
-        evidence={"silent_layers": float(is_zero.sum())},
+        layers=ctx.ranges(silent),
+        evidence={"silent_layers": float(len(silent))},
+        origin=ctx.number(above),
     )
+
+
+def _below(
+    ctx: DepthContext,
+    entries: np.ndarray,
+    above: int,
+) -> str:
+    """Entries of a profile in words, where ``above`` is the entry of a layer named before them."""
+    is_input = ctx.history.signals[entries[-1]] == 0
+    if is_input and ctx.number(above) == 0:
+        return "its input"
+    return ctx.where(entries)
 
 
 def _describe_drift(ctx: DepthContext, state: str, episode: Episode) -> Finding:
     """The gradient leaves the band on one side."""
     kind = findings.VANISHING if state == "vanishing" else findings.EXPLODING
     profile = _profile_outside(ctx.history, state, episode)
-    outside = depth.layers_outside(profile, state)
-    ranges = ctx.ranges(outside)
-    fitted = depth.fit(profile, ctx.history.start_layer)
+    outside = depth.entries_outside(profile, state)
+    fitted = depth.fit(profile, ctx.history.signals)
     extreme = depth.pick(profile, state)
     log10_ratio = depth.order_of_magnitude(profile, extreme)
-    parts = [_explain(ctx, state, profile, fitted), f"{ctx.when(episode)}, {ctx.where(ranges)}."]
+    parts = [_explain(ctx, state, profile, fitted), f"{ctx.when(episode)}, {ctx.where(outside)}."]
+    jump = depth.largest_jump(profile, extreme)
     return _make_finding(
         ctx,
         kind,
         episode,
         " ".join(parts),
-        layers=ranges,
+        layers=ctx.ranges(outside),
         evidence={
             "factor_per_layer": fitted.factor_per_layer,
             "log10_ratio": log10_ratio,
-            "layer": float(extreme + ctx.history.start_layer),
+            "layer": float(ctx.number(extreme)),
         },
+        origin=_origin_of_jump(ctx, jump),
     )
+
+
+def _origin_of_jump(ctx: DepthContext, jump: int | None) -> int | None:
+    """The layer that makes a jump; None where there is no jump, or no single layer."""
+    if jump is None or not _has_single_layer(ctx, jump):
+        return None
+    return ctx.number(jump + 1)
 
 
 def _profile_outside(
@@ -227,7 +287,7 @@ def _profile_outside(
 ) -> np.ndarray:
     """The mean profile of an episode; where the mean is inside the band, its most extreme step."""
     profile = history.mean_profile(state, episode)
-    if len(depth.layers_outside(profile, state)):
+    if len(depth.entries_outside(profile, state)):
         return profile
     profiles = history.profiles[history.rows_of(state, episode)]
     extremes = profiles.min(axis=1) if state == "vanishing" else -profiles.max(axis=1)
@@ -264,12 +324,20 @@ def _explain(
 
 
 def _describe_jump(ctx: DepthContext, profile: np.ndarray, jump: int) -> str:
-    """How the squared gradient changes between two neighbours."""
+    """How the squared gradient changes in one layer, from its output to its input."""
     change = float(profile[jump] - profile[jump + 1]) / math.log(10)
     ratio = words.format_ratio(change)
     verb = f"falls to {ratio} of itself" if change < 0 else f"grows {ratio} times"
-    above = ctx.layer(jump + 1) if jump + 2 < len(profile) else ctx.last_layer
-    return f"the squared gradient {verb} from {above} to {ctx.layer(jump)} alone"
+    where = f"in {ctx.layer(jump + 1)}"
+    if not _has_single_layer(ctx, jump):
+        where = f"from {ctx.layer(jump + 1)} to {ctx.layer(jump)}"
+    return f"the squared gradient {verb} {where} alone"
+
+
+def _has_single_layer(ctx: DepthContext, entry: int) -> bool:
+    """Whether one layer lies between an entry and the next one, or others that are not measured."""
+    signals = ctx.history.signals
+    return signals[entry + 1] == signals[entry] + 1
 
 
 def factor_details(
@@ -315,7 +383,7 @@ def describe_healthy(ctx: DepthContext) -> str:
     profile = history.last_profile()
     if profile is None:
         return "nothing was measured." if not len(history) else ""
-    fitted = depth.fit(profile, history.start_layer)
+    fitted = depth.fit(profile, history.signals)
     lowest = words.format_ratio(depth.order_of_magnitude(profile, depth.pick(profile, "vanishing")))
     highest = words.format_ratio(
         depth.order_of_magnitude(profile, depth.pick(profile, "exploding"))

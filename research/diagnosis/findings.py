@@ -116,6 +116,14 @@ NOT_LEARNING = Kind(
     Severity.severe,
     "loss of the best constant prediction",
 )
+SLOW_DIVERGENCE = Kind(
+    "slow_divergence",
+    "Slow divergence",
+    "The training loss fell, and later rose without a jump by more than half of what it had fallen "
+    "below that of chance.",
+    Severity.severe,
+    "Wortsman et al., Small-scale proxies for large-scale Transformer training instabilities, 2023",
+)
 DEAD_UNITS = Kind(
     "dead_units",
     "Dead units",
@@ -134,8 +142,8 @@ SATURATED = Kind(
 UPDATE_RATIO = Kind(
     "update_ratio",
     "Update ratio",
-    "A step changes the weights by more than 10 %, or all layers by less than 10⁻⁶ "
-    "(`measure=full`).",
+    "A step changes the weights by more than 10 %, all layers by less than 10⁻⁶, or a layer not at "
+    "all although it gets a gradient (`measure=full`).",
     Severity.warning,
     "You et al., Large batch training of convolutional networks, 2017",
 )
@@ -201,6 +209,7 @@ KINDS = (
     EXPLODING,
     COLLAPSED,
     NOT_LEARNING,
+    SLOW_DIVERGENCE,
     DEAD_UNITS,
     SATURATED,
     UPDATE_RATIO,
@@ -254,10 +263,11 @@ class Finding:
         text: the explanation in words, without the kind.
         first_step: the step from which on it holds.
         last_step: the last step at which it holds; None where it lasts until the end.
-        layers: where it holds: ranges of layers in ascending order.
+        layers: where it holds: ranges of layers, counted from 0, in ascending order.
         evidence: numbers by name.
         cause: why, in words; empty where it is not known.
         remedies: what to try, the most promising first.
+        origin: the layer that alone causes it; None where no single layer does.
     """
 
     kind: Kind
@@ -269,6 +279,7 @@ class Finding:
     evidence: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
     remedies: Sequence[Remedy] = ()
+    origin: int | None = None
 
     @property
     def is_severe(self) -> bool:
@@ -301,6 +312,7 @@ class Finding:
             "first_step": self.first_step,
             "last_step": self.last_step,
             "layers": [list(layers) for layers in self.layers],
+            "origin": self.origin,
             "evidence": dict(self.evidence),
             "sentence": self.sentence,
             "source": self.kind.source,

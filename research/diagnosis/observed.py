@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.gauges.numbering import layer_with_input, layer_with_output
+from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, SIGNAL_GRAD
+
 Columns = Mapping[str, np.ndarray]
 Settings = Mapping[str, Any]
 Profile = Mapping[str, np.ndarray]
@@ -21,18 +24,55 @@ FORGOTTEN = 0.9  # a run at chance whose loss was below this share of it has lea
 LARGEST_CHANCE_LOSS = 15.0
 
 
+# The gauges in the order in which a number that is not finite is looked for.
+QUANTITIES = {
+    ACTIVATION_RMS.name: "activation",
+    SIGNAL_GRAD.name: "gradient",
+    GRAD_NORM.name: "parameter gradient",
+}
+EMBEDDING = "the embedding"
+HEAD = "the head"
+
+
 class Divergence(NamedTuple):
     """The first number that is not finite.
 
     Attributes:
         step: its step.
-        layer: its layer, where it is known.
+        layer: the layer that computed it; None where that is not known, or no layer.
         quantity: ``activation``, ``gradient`` or ``parameter gradient``; empty if not known.
+        part: ``EMBEDDING`` or ``HEAD``, where one of them computed it.
     """
 
     step: int
     layer: int | None = None
     quantity: str = ""
+    part: str = ""
+
+
+def find_divergence(step: int, profile: Mapping[str, np.ndarray]) -> Divergence:
+    """Which number of a step first stopped being finite, and which layer computed it.
+
+    It is the first activation in forward order, else the first gradient in backward order.
+
+    Args:
+        step: the step.
+        profile: its gauges, each [N] or [N+1].
+    """
+    for gauge, quantity in QUANTITIES.items():
+        entries = np.flatnonzero(~np.isfinite(profile.get(gauge, np.zeros(0))))
+        if not len(entries):
+            continue
+        first = int(entries[0])
+        last = int(entries[-1])
+        if quantity == "activation":
+            layer = layer_with_output(first)
+            return Divergence(step, layer, quantity, EMBEDDING if layer is None else "")
+        if quantity == "gradient":
+            layer = layer_with_input(last, len(profile[gauge]) - 1)
+            return Divergence(step, layer, quantity, HEAD if layer is None else "")
+        return Divergence(step, last, quantity)
+    return Divergence(step)
 
 
 @dataclass(frozen=True)

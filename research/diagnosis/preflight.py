@@ -176,7 +176,8 @@ def _describe_depth(measured: Measurement) -> str:
         text += ")"
     ratio = log10_ratio(measured)
     assert ratio is not None
-    return f"{text}; layer 0 gets {words.format_ratio(ratio)} of the last layer's squared gradient"
+    share = words.format_ratio(ratio)
+    return f"{text}; the input of layer 0 gets {share} of the last layer's squared gradient"
 
 
 def _describe_rate(measured: Measurement) -> str:

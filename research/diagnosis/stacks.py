@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from research.diagnosis import findings
-from research.diagnosis.depth import Fit, make_history
+from research.diagnosis.advice import describe_risen_rate
+from research.diagnosis.depth import make_history
 from research.diagnosis.depth_findings import DepthContext, find_depth_findings
 from research.diagnosis.findings import Finding, Remedy, Severity, order_findings
 from research.diagnosis.observed import Divergence, Observed
@@ -45,6 +46,8 @@ WHILE_TRAINING = {
     "dead": (SMALLER_RATE, "an activation that is never flat, such as GELU or ELU"),
     "diverged": (SMALLER_RATE, WARMUP, CLIPPING),
 }
+FALLING_RATE = "a schedule that lowers the learning rate"
+LESS_DECAY = "less weight decay"
 GATES = "gates as in a GRU or LSTM"
 OVER_ITERATIONS = {
     "vanishing": (GATES, "an orthogonal recurrent matrix", "norms inside the loop"),
@@ -117,10 +120,9 @@ def judge_stacks(
         signal: ‖∂L/∂h‖ of each signal [S, N+1]; NaN for signals that are not measured.
         stacks: the stacks. One with fewer than two measured signals is left out; where all are,
             all signals are one stack.
-        names: the names of the signals [N+1].
-        diverged: the members of a ``Divergence``, with the signal as its layer: the first value
-            that is not finite.
-        observed: the losses of the loop.
+        names: the names of the layers [N].
+        diverged: the members of a ``Divergence``: the first value that is not finite.
+        observed: the losses of the loop, and its activations for a divergence.
 
     Returns:
         The verdicts; None where nothing was measured and nothing diverged.
@@ -128,7 +130,7 @@ def judge_stacks(
     if not len(steps) and not diverged:
         return None
     if diverged:
-        verdict = _diverged_verdict(diverged, names)
+        verdict = _diverged_verdict(Divergence(*diverged), names, observed or Observed())
         return StackVerdicts(verdict, {})
     is_measured = np.any(np.isfinite(signal), axis=0)
     verdicts = {}
@@ -167,18 +169,14 @@ def _judge_stack(
     names: Sequence[str],
     observed: Observed | None,
 ) -> Verdict:
-    history = make_history(steps, signal[:, stack.signals])
-    names_of_stack = [names[index] for index in stack.signals]
+    history = make_history(steps, signal, stack.signals)
     unit = "iteration" if stack.is_loop else "layer"
-    ctx = DepthContext(history, observed or Observed(), names=names_of_stack, unit=unit)
+    ctx = DepthContext(history, observed or Observed(), names=names, unit=unit)
     start = history.step(0) if len(history) else 0
     found = [_advise(finding, start, stack.is_loop) for finding in find_depth_findings(ctx)]
     if stack.summed_iterations > 1:
         found.append(_describe_summed(stack))
-    verdict = make_verdict(ctx, found)
-    in_network = [_with_global_layers(finding, stack) for finding in verdict.findings]
-    end = _with_global_layer(verdict.end, stack)
-    return dataclasses.replace(verdict, end=end, findings=in_network)
+    return make_verdict(ctx, found)
 
 
 def _describe_summed(stack: Stack) -> Finding:
@@ -202,8 +200,12 @@ def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
     for finding in find_training_findings(RunContext(observed, {})):
         if finding.is_severe:
             finding = dataclasses.replace(finding, severity=Severity.warning)
-        found.append(finding)
-    sentences = [verdict.sentence, *(finding.sentence for finding in found)]
+        found.append(_advise_lost(finding))
+    sentences = [verdict.sentence]
+    for finding in found:
+        sentences.append(finding.sentence)
+        if finding.advice:
+            sentences.append(finding.advice)
     verdict = dataclasses.replace(
         verdict,
         sentence=" ".join(sentences),
@@ -212,27 +214,29 @@ def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
     return with_loss(verdict, observed)
 
 
-def _with_global_layers(finding: Finding, stack: Stack) -> Finding:
-    """The finding with indices of signals of the network instead of the stack."""
-    layers = []
-    for first, last in finding.layers:
-        layers.append((stack.signals[first], stack.signals[last]))
-    return dataclasses.replace(finding, layers=layers)
+def _advise_lost(finding: Finding) -> Finding:
+    """The finding with what to try where a network learned, and lost that again."""
+    evidence = finding.evidence
+    if "best_step" not in evidence:
+        return finding
+    rise = describe_risen_rate(finding)
+    rate = SMALLER_RATE
+    if rise:
+        rate = f"a learning rate that stays at {evidence['best_learning_rate']:.2g}"
+    remedies = [Remedy(phrase, SOURCE) for phrase in (rate, FALLING_RATE, LESS_DECAY)]
+    return dataclasses.replace(finding, cause=rise, remedies=remedies)
 
 
-def _with_global_layer(end: Fit | None, stack: Stack) -> Fit | None:
-    """The fit with the index of a signal of the network instead of the stack."""
-    if end is None or end.first_layer is None:
-        return end
-    return dataclasses.replace(end, first_layer=stack.signals[end.first_layer])
-
-
-def _diverged_verdict(diverged: tuple, names: Sequence[str]) -> Verdict:
-    run = RunContext(Observed(), {}, Divergence(*diverged))
-    finding = describe_divergence(run, tuple(names))
+def _diverged_verdict(
+    diverged: Divergence,
+    names: Sequence[str],
+    observed: Observed,
+) -> Verdict:
+    run = RunContext(observed, {}, diverged)
+    finding = describe_divergence(run, names)
     assert finding is not None
-    ctx = DepthContext(make_history(np.zeros(0, int), np.zeros((0, len(names)))), Observed())
-    return make_verdict(ctx, [_advise(finding, start=0, is_loop=False)], run.diverged)
+    ctx = DepthContext(make_history(np.zeros(0, int), np.zeros((0, len(names) + 1))), observed)
+    return make_verdict(ctx, [_advise(finding, start=0, is_loop=False)], diverged)
 
 
 def _advise(

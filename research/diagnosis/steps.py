@@ -17,11 +17,19 @@ def judge_steps(profiles: Columns) -> dict[int, JsonObject]:
         By step, ``kind`` and ``factor_per_layer`` as in the verdict, of this step alone.
     """
     signal = np.asarray(profiles[SIGNAL_GRAD.name])
-    is_judged = np.isfinite(signal).all(axis=1) & (signal[:, -1] > 0)
+    is_finite = np.isfinite(signal).all(axis=1)
+    reaches_layers = signal[:, -1] > 0
+    is_judged = is_finite & reaches_layers
+
     logs = log_profile(signal[is_judged])
-    kinds = kinds_of(logs)
-    factors = factors_of(logs)
+    kinds = kinds_of(logs).tolist()
+    factors = factors_of(logs).tolist()
+    steps = profiles["step"][is_judged].tolist()
+
     judged = {}
-    for row, step in enumerate(profiles["step"][is_judged].tolist()):
-        judged[step] = {"kind": str(kinds[row]), "factor_per_layer": float(factors[row])}
+    for step, kind, factor in zip(steps, kinds, factors, strict=True):
+        judged[step] = {
+            "kind": kind,
+            "factor_per_layer": factor,
+        }
     return judged

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,17 @@ import numpy as np
 from research.diagnosis import findings, words
 from research.diagnosis.findings import Finding, Kind, LayerRange, Severity
 from research.diagnosis.observed import (
+    EMBEDDING,
     FORGOTTEN,
+    HEAD,
     LEAST_ROWS,
     Divergence,
     Observed,
     Settings,
     end_rows,
 )
+from research.gauges.numbering import nearest_layers
+from research.gauges.table import ACTIVATION_RMS, SIGNAL_GRAD
 from research.theory.formats import FORMATS
 from research.theory.update_rules import momentum_edge
 
@@ -36,10 +40,19 @@ MOSTLY_SKIPPED = 0.5
 LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
 LOST_SHARE = 0.3  # of the loss of chance, at least
 NEAR_CHANCE = 0.9  # of the loss of chance
+ABOVE_CHANCE = 1.2  # times the loss of chance, beyond which a loss is not that of chance
+HUGE = 1e6  # times the median loss
+WINDOWS = 20  # of a run, over which its loss is averaged
+LOST_HALF = 0.5  # of what was learned, beyond which it counts as lost
+SMALL_SHARE = 0.1  # of a rise, up to which it has not begun
+CERTAIN_DEVIATIONS = 5.0  # of the mean of a window
 MOSTLY_SATURATED = 0.8
 BOUNDED = ("sigmoid", "tanh", "softsign")
 LARGE_UPDATE = 0.1
 SMALL_UPDATE = 1e-6
+USUAL_SHARE = (
+    1e-2  # of the largest gradient, from which on that of a layer is large enough to matter
+)
 EDGE = 0.2
 DIVIDED_BY_RMS = ("adam", "adamw", "rmsprop")
 OVERFLOW_FORMATS = ("float16", "float8_e4m3fn", "float8_e5m2")
@@ -53,13 +66,11 @@ class RunContext:
         observed: its measurements.
         settings: its configuration by dotted path.
         diverged: where its numbers stopped being finite; None where they did not.
-        start_layer: the first layer that is judged.
     """
 
     observed: Observed
     settings: Settings
     diverged: Divergence | None = None
-    start_layer: int = 0
 
 
 def find_training_findings(ctx: RunContext) -> list[Finding]:
@@ -106,16 +117,17 @@ def find_bad_inputs(ctx: RunContext) -> Finding | None:
     )
 
 
-def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding | None:
+def describe_divergence(ctx: RunContext, names: Sequence[str] = ()) -> Finding | None:
     """Where and when numbers stopped being finite, and which numbers first.
 
     Args:
         ctx: the run.
-        names: the names of its signals; empty where they are numbers.
+        names: the names of its layers; empty where they are numbers.
     """
-    if ctx.diverged is None:
+    diverged = ctx.diverged
+    if diverged is None:
         return None
-    step, layer, quantity = ctx.diverged
+    step = diverged.step
     text = f"numbers stop being finite at step {step}"
     skipped = find_overflow(ctx)
     if skipped is not None:
@@ -123,37 +135,99 @@ def describe_divergence(ctx: RunContext, names: tuple[str, ...] = ()) -> Finding
         text = f"the gradients of the steps {first} to {step} are not finite, so none was taken"
     if step == 0:
         text += ", before the first update"
-    if layer is not None:
-        where = words.name_layer(layer, names)
-        text += f", first the {quantity} of {where}" if quantity else f", first in {where}"
+    text += _place_of_divergence(ctx.observed, diverged, names)
     format_ = ctx.observed.format_
-    evidence = {}
-    before = _largest_activation_before(ctx.observed, step)
-    if before is not None:
-        evidence["activation_rms_before"] = before
-    if quantity == "activation" and format_ in OVERFLOW_FORMATS:
+    is_activation = diverged.quantity == "activation"
+    if is_activation and format_ in OVERFLOW_FORMATS:
         largest = 2.0 ** FORMATS[format_].overflow
         text += f", which exceeds the largest {format_} number, about {largest:.3g}"
-    elif quantity == "activation" and layer == 0:
+    elif is_activation and diverged.part == EMBEDDING and step > 0 and not names:
         text += ", so the update before broke the parameters"
-    return _make(
+    evidence = {}
+    before = _largest_before(ctx.observed, ACTIVATION_RMS.name, step)
+    if before is not None:
+        evidence["activation_rms_before"] = before.value
+    layer = diverged.layer
+    finding = _make(
         findings.DIVERGED,
         f"{text}.",
         first_step=step,
-        layers=((layer, layer),) if layer is not None else (),
+        layers=() if layer is None else ((layer, layer),),
         **evidence,
     )
+    return dataclasses.replace(finding, origin=layer)
 
 
-def _largest_activation_before(observed: Observed, step: int) -> float | None:
-    """The largest root mean square of a signal at the last measured step before ``step``."""
+def _place_of_divergence(
+    observed: Observed,
+    diverged: Divergence,
+    names: Sequence[str],
+) -> str:
+    """Which number of which layer was not finite first, or what is known instead."""
+    where = diverged.part
+    if diverged.layer is not None:
+        where = words.name_layer(diverged.layer, names)
+    if not where:
+        return _last_known_place(observed, diverged.step, names)
+    if names and where == EMBEDDING:
+        return f", first {words.name_signal(0, names)}"
+    if names and where == HEAD:
+        return f", first the gradient of the output of {names[-1]}"
+    if not diverged.quantity:
+        return f", first in {where}"
+    if diverged.quantity == "gradient":
+        return f", first the gradient that {where} passes on"
+    return f", first the {diverged.quantity} of {where}"
+
+
+def _last_known_place(
+    observed: Observed,
+    step: int,
+    names: Sequence[str],
+) -> str:
+    """Where numbers were largest before a step whose layers say nothing."""
+    measured = np.asarray(observed.profiles.get("step", ()))
+    if not len(measured):
+        return "; no layer was measured"
+    if step in measured:
+        return ", first outside of the layers, which are all finite"
+    for gauge, quantity in ((ACTIVATION_RMS.name, "activation"), (SIGNAL_GRAD.name, "gradient")):
+        largest = _largest_before(observed, gauge, step)
+        if largest is not None:
+            where = words.name_signal(largest.signal, names)
+            return (
+                f"; the layers were not measured there. At step {largest.step}, the last one that "
+                f"was measured, {where} had the largest {quantity}, {largest.value:.3g}"
+            )
+    return "; the layers were not measured there"
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """The largest value of a gauge over the signals at a step."""
+
+    step: int
+    signal: int
+    value: float
+
+
+def _largest_before(
+    observed: Observed,
+    gauge: str,
+    step: int,
+) -> _Largest | None:
+    """The largest finite value at the last measured step before ``step``; None without one."""
     steps = np.asarray(observed.profiles.get("step", ()))
     rows = np.flatnonzero(steps < step)
-    activations = observed.profiles.get("activation_rms")
-    if activations is None or not len(rows):
+    values = observed.profiles.get(gauge)
+    if values is None or not len(rows):
         return None
-    last = np.asarray(activations)[rows[-1]]
-    return float(np.max(last)) if np.isfinite(last).all() else None
+    last = np.asarray(values, np.float64)[rows[-1]]
+    is_known = np.isfinite(last)
+    if not is_known.any():
+        return None
+    signal = int(np.argmax(np.where(is_known, last, -np.inf)))
+    return _Largest(int(steps[rows[-1]]), signal, float(last[signal]))
 
 
 def find_overflow(ctx: RunContext) -> Finding | None:
@@ -173,7 +247,8 @@ def find_overflow(ctx: RunContext) -> Finding | None:
     return _make(
         findings.OVERFLOW,
         f"{words.percent(share)} of the last steps were skipped, because the gradient times the "
-        f"loss scale of {scale:.3g} exceeds the largest {observed.format_} number.",
+        f"loss scale of {scale:.3g} exceeds the largest {observed.format_} number. "
+        f"{words.capitalize(words.name_steps(first_step, None, int(steps[0])))}.",
         first_step=first_step,
         share=share,
         loss_scale=scale,
@@ -197,33 +272,182 @@ def find_plateau(ctx: RunContext) -> Finding | None:
         accuracy = 0.0
     if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
         return None
+    lost = _find_lost(observed)
+    if lost is not None and end > ABOVE_CHANCE * chance and not _has_severe_spike(ctx):
+        return None  # the loss still grows, and a slow divergence is found
+    evidence = {"train_loss": end, "lowest_loss": _lowest(losses), "highest_loss": np.max(losses)}
+    evidence["chance_loss" if known is not None else "first_loss"] = chance
     reference = "chance" if known is not None else "the start"
-    lowest = _lowest(losses)
-    text = f"the training loss is {end:#.4g}, and that of {reference} is {chance:#.4g}"
-    if lowest < FORGOTTEN * chance:
-        step = steps[int(np.argmin(_window_means(losses))) + SPIKE_WINDOW - 1]
-        text += f"; it was {lowest:#.4g} by step {step:.0f}, and what was learned then was lost"
-    finding = _make(
-        findings.NOT_LEARNING,
-        f"after {len(losses)} steps {text}.",
-        first_step=int(steps[0]),
-        train_loss=end,
-        lowest_loss=lowest,
-        highest_loss=float(np.max(losses)),
+    text = (
+        f"after {len(losses)} steps the training loss is {end:#.4g}, and that of {reference} is "
+        f"{chance:#.4g}"
     )
-    name = "chance_loss" if known is not None else "first_loss"
-    return dataclasses.replace(finding, evidence={**finding.evidence, name: chance})
+    first_step = int(steps[0])
+    if lost is not None:
+        first_step = lost.lost_from
+        evidence |= lost.evidence
+        text += (
+            f"; it was {lost.lowest:#.4g} by step {lost.best_step}, and what was learned then was "
+            f"lost by step {first_step}"
+        )
+    finding = _make(findings.NOT_LEARNING, f"{text}.", first_step=first_step)
+    numbers = {name: float(value) for name, value in evidence.items()}
+    return dataclasses.replace(finding, evidence=numbers)
+
+
+def find_slow_divergence(ctx: RunContext) -> Finding | None:
+    """A training loss that fell, and rose again without a jump."""
+    observed = ctx.observed
+    lost = None if ctx.diverged else _find_lost(observed)
+    if lost is None or _has_severe_spike(ctx) or find_plateau(ctx) is not None:
+        return None
+    known = observed.chance_loss is not None
+    reference = "chance" if known else "the start"
+    loss = f"{lost.reference:.3g}, the loss of {reference}"
+    extent = f"{words.percent(lost.share)} of the way back to {loss}"
+    if lost.share >= 1:
+        extent = f"above {loss}"
+    finding = _make(
+        findings.SLOW_DIVERGENCE,
+        f"the training loss was {lost.lowest:.3g} by step {lost.best_step}, rises from step "
+        f"{lost.rises_from} on, and is {lost.end:.3g} at the end: {extent}.",
+        first_step=lost.rises_from,
+    )
+    evidence = {**lost.evidence, "lost_share": lost.share}
+    evidence["chance_loss" if known else "first_loss"] = lost.reference
+    return dataclasses.replace(finding, evidence=evidence)
+
+
+def _is_lost_in_jump(
+    losses: np.ndarray,
+    rows: np.ndarray,
+    lost: "_Lost",
+) -> bool:
+    """Whether one of some spikes raises the loss, for longer than a moment, by most of the rise.
+
+    Args:
+        losses: the losses [T].
+        rows: the rows of the spikes.
+        lost: what was lost.
+    """
+    window = _window_of(losses)
+    rise = min(lost.end, lost.reference) - lost.lowest
+    for row in rows.tolist():
+        before = np.mean(losses[max(0, row - SPIKE_WINDOW) : row])
+        after = np.median(losses[row : row + window])
+        if after - before > LOST_HALF * rise:
+            return True
+    return False
+
+
+def _has_severe_spike(ctx: RunContext) -> bool:
+    """Whether what was learned was lost in a jump."""
+    spike = find_spike(ctx)
+    return spike is not None and spike.is_severe
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """What a network learned and lost again.
+
+    Attributes:
+        lowest: the lowest mean loss of some consecutive steps.
+        best_step: the last of these steps.
+        rises_from: the step from which on the loss is above it until the end.
+        lost_from: the step from which on more than half of what was learned is lost.
+        end: the loss at the end.
+        reference: the loss without learning.
+        learning_rates: at ``best_step`` and at the end; empty where they are not known.
+    """
+
+    lowest: float
+    best_step: int
+    rises_from: int
+    lost_from: int
+    end: float
+    reference: float
+    learning_rates: tuple[float, float] | tuple[()] = ()
+
+    @property
+    def share(self) -> float:
+        """The share of what was learned that is lost."""
+        return (self.end - self.lowest) / (self.reference - self.lowest)
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """Its numbers by name."""
+        evidence = {
+            "lowest_loss": self.lowest,
+            "train_loss": self.end,
+            "best_step": float(self.best_step),
+        }
+        if self.learning_rates:
+            evidence["best_learning_rate"] = self.learning_rates[0]
+            evidence["last_learning_rate"] = self.learning_rates[1]
+        return evidence
+
+
+def _find_lost(observed: Observed) -> _Lost | None:
+    """What was learned and is lost at the end; None where it is not more than half of it."""
+    steps, losses = observed.series("train_loss")
+    reference = observed.loss_without_learning
+    if len(losses) < LEAST_STEPS or reference is None:
+        return None
+    window = _window_of(losses)
+    means = _window_means(losses, window)
+    best = int(np.argmin(means))
+    lowest = float(means[best])
+    end = float(means[-1])
+    has_learned = lowest < FORGOTTEN * reference
+    if not has_learned or end - lowest <= LOST_HALF * (reference - lowest):
+        return None
+    noise = math.hypot(np.std(losses[best : best + window]), np.std(losses[-window:]))
+    if end - lowest <= CERTAIN_DEVIATIONS * noise / math.sqrt(window):
+        return None
+    learned = reference - lowest
+    rise = min(end - lowest, learned)
+    ends = steps[window - 1 :]  # the last step of each window
+    return _Lost(
+        lowest=lowest,
+        best_step=int(ends[best]),
+        rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * rise)]),
+        lost_from=int(ends[_last_below(means, lowest + LOST_HALF * learned)]),
+        end=end,
+        reference=reference,
+        learning_rates=_learning_rates(observed, int(ends[best])),
+    )
+
+
+def _window_of(losses: np.ndarray) -> int:
+    """The rows over which a loss is averaged to see whether it rises."""
+    return max(SPIKE_WINDOW, len(losses) // WINDOWS)
+
+
+def _last_below(means: np.ndarray, limit: float) -> int:
+    """The last row whose mean is not above a limit."""
+    return int(np.flatnonzero(means <= limit)[-1])
+
+
+def _learning_rates(observed: Observed, step: int) -> tuple[float, float] | tuple[()]:
+    """The learning rates at a step and at the end; empty where they are not known."""
+    before = observed.value_at("learning_rate", step)
+    after = observed.end_of("learning_rate")
+    return () if before is None or after is None else (before, after)
 
 
 def _lowest(losses: np.ndarray) -> float:
     """The lowest mean of the loss over some consecutive steps."""
-    return float(np.min(_window_means(losses)))
+    return float(np.min(_window_means(losses, SPIKE_WINDOW)))
 
 
-def _window_means(losses: np.ndarray) -> np.ndarray:
-    """The means of the loss over some consecutive steps; the first is that of the first steps."""
-    count = min(len(losses), SPIKE_WINDOW)
-    sums = np.concatenate([[0.0], np.cumsum(losses)])
+def _window_means(losses: np.ndarray, window: int) -> np.ndarray:
+    """The means of the loss over some consecutive steps; the first is that of the first steps.
+
+    They are differences of sums, so a loss that is huge for a moment would drown all that follow.
+    """
+    count = min(len(losses), window)
+    limited = np.minimum(losses, HUGE * np.median(np.abs(losses)))
+    sums = np.concatenate([[0.0], np.cumsum(limited)])
     return (sums[count:] - sums[:-count]) / count
 
 
@@ -252,19 +476,25 @@ def find_spike(ctx: RunContext) -> Finding | None:
     highest = float(losses[rows[largest]])
     step = int(steps[rows[largest]])
     count = len(words.to_ranges(rows))
-    times = "" if count == 1 else f" (the highest of {count} spikes)"
+    first_step = int(steps[rows[0]])
+    last_step = int(steps[rows[-1]])
+    times = ""
+    if count > 1:
+        times = f" (the highest of {count} spikes from step {first_step} to {last_step})"
     lowest = _lowest(losses)
     end = float(np.mean(losses[-end_rows(len(losses)) :]))
     is_far_above = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
     is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
-    is_lost = is_far_above or is_back_at_chance
+    lost = _find_lost(ctx.observed)
+    is_gradual = lost is not None and not _is_lost_in_jump(losses, rows, lost)
+    is_lost = (is_far_above or is_back_at_chance) and not is_gradual
     outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
     finding = _make(
         findings.SPIKE,
         f"at step {step} the training loss jumps from {before:.3g} to {highest:.3g}{times}"
         f"{outcome}.",
-        first_step=int(steps[rows[0]]),
-        last_step=int(steps[rows[-1]]),
+        first_step=first_step,
+        last_step=last_step,
         before=before,
         highest=highest,
         spikes=float(count),
@@ -393,8 +623,7 @@ def find_collapse(ctx: RunContext) -> Finding | None:
     shares = ctx.observed.last_rows("signal_variation")
     if shares is None or ctx.observed.is_fitted() or not shares[-1] < SAME_SIGNAL:
         return None
-    layers = np.flatnonzero(shares < SAME_SIGNAL)
-    ranges = words.to_ranges(layers)
+    layers = nearest_layers(np.flatnonzero(shares < SAME_SIGNAL))
     variation = np.asarray(ctx.observed.profiles["signal_variation"])[:, -1:]
     share = f"only {shares[-1]:.1g}" if shares[-1] > 0 else "nothing"
     ability = "can hardly" if shares[-1] > 0 else "cannot"
@@ -410,7 +639,7 @@ def find_collapse(ctx: RunContext) -> Finding | None:
         findings.COLLAPSED,
         f"{text}. {_since(ctx.observed, first_step)}.",
         first_step=first_step,
-        layers=tuple(ranges),
+        layers=tuple(words.to_ranges(layers)),
         variation=float(shares[-1]),
     )
 
@@ -422,6 +651,9 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         return None
     if (ctx.observed.end_of("skipped") or 0.0) > 0:
         return None
+    still = _find_still_layers(ctx, ratios)
+    if still is not None:
+        return still
     middle = float(np.nanmedian(ratios))
     largest = float(np.nanmax(ratios))
     if middle > LARGE_UPDATE:
@@ -440,6 +672,35 @@ def find_update_ratio(ctx: RunContext) -> Finding | None:
         median=middle,
         largest=largest,
     )
+
+
+def _find_still_layers(ctx: RunContext, ratios: np.ndarray) -> Finding | None:
+    """Single layers whose weights stay as they are although they get a gradient like the others.
+
+    Args:
+        ctx: the run.
+        ratios: the update ratio of each layer at the end [N].
+    """
+    norms = ctx.observed.last_rows("grad_norm")
+    if norms is None or not np.nanmax(ratios) > 0:
+        return None
+    is_usual = norms > USUAL_SHARE * np.nanmax(norms)
+    layers = np.flatnonzero((ratios == 0) & is_usual)
+    if not len(layers) or len(layers) > len(ratios) / 2:
+        return None
+    ranges = words.to_ranges(layers)
+    still = np.max(np.asarray(ctx.observed.profiles["update_ratio"])[:, layers], axis=1) == 0
+    first_step = _first_where(ctx.observed, still)
+    finding = _make(
+        findings.UPDATE_RATIO,
+        f"the weights of {words.name_layers(ranges)} do not change, although their gradient is not "
+        f"small. {_since(ctx.observed, first_step)}.",
+        first_step=first_step,
+        layers=tuple(ranges),
+        median=float(np.nanmedian(ratios)),
+        largest=float(np.nanmax(ratios)),
+    )
+    return dataclasses.replace(finding, origin=int(layers[0]) if len(layers) == 1 else None)
 
 
 def find_hidden_gradient(ctx: RunContext) -> Finding | None:
@@ -485,6 +746,7 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
         f"at step {step} the sharpness is {sharpness[step]:.3g}, and the largest that the learning "
         f"rate allows is 2(1 + β)/η = {largest:.3g}.",
         first_step=step,
+        last_step=step,
         sharpness=sharpness[step],
         largest=largest,
     )
@@ -510,6 +772,7 @@ DETECTORS: tuple[Callable[[RunContext], Finding | None], ...] = (
     find_overflow,
     find_collapse,
     find_plateau,
+    find_slow_divergence,
     find_dead_units,
     find_saturation,
     find_update_ratio,

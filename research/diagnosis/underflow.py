@@ -11,14 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.diagnosis import findings, words
-from research.diagnosis.findings import Finding, Severity
+from research.diagnosis.findings import Finding, LayerRange, Severity
 from research.diagnosis.observed import Observed, Profile, Settings
+from research.gauges.numbering import nearest_layers
 from research.theory.formats import FORMATS, log_mean_square, smallest_safe_loss_scale
 
 NARROW_RANGE = ("float16", "mixed_float16", "float8_e4m3", "float8_e5m2", "float4_e2m1")
 NOTICED = 0.1  # a layer that loses a larger fraction of its gradient suffers from underflow
 NOTICED_ESTIMATE = 0.3  # the same for an estimate
 PRESERVED = 0.99
+FAR_ABOVE = 2.0**40  # no layer makes a signal so many times smaller
 NORMAL_INPUT = 1e-3  # a signal that starts below this is small because its input is
 
 
@@ -64,12 +66,11 @@ def find_forward_underflow(observed: Observed) -> Finding | None:
     limit = 2.0 ** (FORMATS[observed.format_].underflow + 2)
     is_small = (rows <= limit) & (rows[:, :1] > NORMAL_INPUT)
     is_affected = np.any(is_small, axis=1)
-    if not is_affected[-1]:
+    if not is_affected[-1] or _is_switched_off(rows[-1], limit):
         return None
-    layers = np.flatnonzero(is_small[-1])
     first = _first_of_last_run(is_affected.tolist())
-    ranges = words.to_ranges(layers)
-    smallest = float(rows[-1, layers].min())
+    ranges = words.to_ranges(nearest_layers(np.flatnonzero(is_small[-1])))
+    smallest = float(rows[-1, is_small[-1]].min())
     size = f"about {smallest:.1g}" if smallest > 0 else "zero"
     steps = observed.profiles["step"]
     since = words.name_steps(int(steps[first]), None, int(steps[0]))
@@ -87,6 +88,19 @@ def find_forward_underflow(observed: Observed) -> Finding | None:
     )
 
 
+def _is_switched_off(sizes: np.ndarray, limit: float) -> bool:
+    """Whether a layer puts out exactly zero although its input is far from the smallest numbers.
+
+    Args:
+        sizes: the root mean square of each signal [N+1].
+        limit: the smallest numbers of the format.
+    """
+    zeros = np.flatnonzero(sizes == 0)
+    if not len(zeros) or zeros[0] == 0:
+        return False
+    return bool(sizes[zeros[0] - 1] > FAR_ABOVE * limit)
+
+
 def _has_counts(observed: Observed) -> bool:
     last = max(observed.exponents, default=None)
     return last is not None and "signal_lost" in observed.exponents[last]
@@ -98,13 +112,15 @@ def _find_counted(observed: Observed, settings: Settings) -> Finding | None:
         return None  # what is rounded stochastically is not lost on average
     steps = sorted(observed.exponents)
     last = observed.exponents[steps[-1]]
-    layers = np.flatnonzero(last["signal_lost"] > NOTICED)
-    if not len(layers):
+    is_losing = last["signal_lost"] > NOTICED
+    if not is_losing.any():
         return None
+    ranges = words.to_ranges(nearest_layers(np.flatnonzero(is_losing)))
+    share = float(np.mean(last["signal_lost"][is_losing]))
     holds = [_has_underflow(observed.exponents[step]) for step in steps]
     first_step = steps[_first_of_last_run(holds)]
     parts = [
-        _lost_in_layers(layers, last["signal_lost"], observed.format_),
+        _lost_in_layers(ranges, share, observed.format_),
         _sufficient_loss_scale(last, observed.format_, settings),
         _ratio_in_float32(last),
     ]
@@ -113,11 +129,16 @@ def _find_counted(observed: Observed, settings: Settings) -> Finding | None:
     return Finding(
         kind=findings.UNDERFLOW,
         severity=Severity.note if is_fitted else Severity.severe,
-        text=f"{text}{_fitted_in_words(is_fitted)}.",
+        text=f"{text}{_fitted_in_words(is_fitted)}. {_since(first_step, steps[0])}.",
         first_step=first_step,
-        layers=words.to_ranges(layers),
-        evidence={"lost_fraction": float(np.mean(last["signal_lost"][layers]))},
+        layers=ranges,
+        evidence={"lost_fraction": share},
     )
+
+
+def _since(first_step: int, start: int) -> str:
+    """From which step on something holds, as a sentence without its full stop."""
+    return words.capitalize(words.name_steps(first_step, None, start))
 
 
 def _fitted_in_words(is_fitted: bool) -> str:
@@ -138,10 +159,11 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     is_affected = np.any(lost > NOTICED_ESTIMATE, axis=1)
     if not is_affected[-1] or observed.is_fitted():
         return None
-    layers = np.flatnonzero(lost[-1] > NOTICED_ESTIMATE)
-    ranges = words.to_ranges(layers)
-    share = float(np.mean(lost[-1, layers]))
-    first = _first_of_last_run(is_affected.tolist())
+    is_losing = lost[-1] > NOTICED_ESTIMATE
+    ranges = words.to_ranges(nearest_layers(np.flatnonzero(is_losing)))
+    share = float(np.mean(lost[-1, is_losing]))
+    steps = observed.profiles["step"]
+    first_step = int(steps[_first_of_last_run(is_affected.tolist())])
     text = (
         f"{words.name_layers(ranges)}: about {words.percent(share)} of the gradient is rounded to "
         f"zero in {observed.format_}, estimated from its norm; measure=full counts it"
@@ -149,8 +171,8 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     return Finding(
         kind=findings.UNDERFLOW,
         severity=Severity.severe,
-        text=f"{text}.",
-        first_step=int(observed.profiles["step"][first]),
+        text=f"{text}. {_since(first_step, int(steps[0]))}.",
+        first_step=first_step,
         layers=ranges,
         evidence={"lost_fraction": share, "is_estimate": 1.0},
     )
@@ -208,13 +230,13 @@ def _first_of_last_run(holds: Sequence[bool]) -> int:
 
 
 def _lost_in_layers(
-    layers: np.ndarray,
-    lost: np.ndarray,
+    ranges: Sequence[LayerRange],
+    share: float,
     format_: str,
 ) -> str:
-    where = words.name_layers(words.to_ranges(layers))
-    share = words.percent(float(np.mean(lost[layers])))
-    return f"{where}: {share} of the gradient is zero in {format_} but not in float32"
+    where = words.name_layers(ranges)
+    lost = words.percent(share)
+    return f"{where}: {lost} of the gradient is zero in {format_} but not in float32"
 
 
 def _sufficient_loss_scale(
@@ -241,4 +263,6 @@ def _ratio_in_float32(profile: Profile) -> str:
     if not (np.isfinite(first) and np.isfinite(last)):
         return ""
     ratio = words.format_ratio((first - last) / np.log(10))
-    return f"in float32 layer 0 gets {ratio} times the squared gradient of the last layer"
+    return (
+        f"in float32 the input of layer 0 gets {ratio} times the squared gradient of the last layer"
+    )

@@ -35,9 +35,27 @@ EXPLAINS_PLATEAU = (
     findings.COLLAPSED,
 )
 
+CAUSES = {  # of a consequence, the kinds that lead to it
+    findings.DIVERGED: (findings.EXPLODING,),
+    findings.NOT_LEARNING: (*EXPLAINS_PLATEAU, findings.DEAD_UNITS, findings.SATURATED),
+    findings.SLOW_DIVERGENCE: (findings.DEAD, findings.VANISHING, findings.EXPLODING),
+}
+# What the updates do to a network while its loss is lost.
+AFTER_LOSS = (findings.DEAD, findings.VANISHING, findings.EXPLODING)
+LONGEST_DELAY = 0.1  # of the run, by which a cause may be seen after its consequence
+CONSEQUENCES = {
+    findings.DIVERGED: "so diverged",
+    findings.NOT_LEARNING: "so not learning",
+    findings.SLOW_DIVERGENCE: "so slow divergence",
+    findings.DEAD: "so dead",
+    findings.VANISHING: "so vanishing",
+    findings.EXPLODING: "so exploding",
+}
+
 TELLS_LOSS = (  # kinds whose sentence says what the loss does
     findings.DIVERGED,
     findings.NOT_LEARNING,
+    findings.SLOW_DIVERGENCE,
     findings.SPIKE,
     findings.OVERFITTING,
     findings.FITTED,
@@ -95,7 +113,7 @@ def judge(
     settings: Settings,
     theory: Theory | None = None,
     diverged: tuple | None = None,
-    start_layer: int = 0,
+    first_signal: int = 0,
     observed: Observed | None = None,
     with_advice: bool = True,
 ) -> Verdict:
@@ -108,8 +126,8 @@ def judge(
         theory: what theory predicts at initialisation, if there is a prediction.
         diverged: the members of a ``Divergence``: the step, layer and quantity of the first number
             that is not finite.
-        start_layer: the first layer that is judged. It is 1 where h_0 is a constant, from which
-            nothing can learn.
+        first_signal: the first l whose gradient is judged. It is 1 where h_0 is a constant, from
+            which nothing can learn.
         observed: the other measurements.
         with_advice: whether findings say what to try, which takes some milliseconds.
     """
@@ -117,9 +135,10 @@ def judge(
     divergence = Divergence(*diverged) if diverged else None
     steps = np.asarray(steps)
     is_before = steps < divergence.step if divergence else np.ones(len(steps), bool)
-    history = make_history(steps[is_before], np.asarray(signal)[is_before], start_layer)
+    signals = range(first_signal, np.shape(signal)[1])
+    history = make_history(steps[is_before], np.asarray(signal)[is_before], signals)
     ctx = DepthContext(history, observed, theory)
-    run = RunContext(observed, settings, divergence, start_layer)
+    run = RunContext(observed, settings, divergence)
     found = find_depth_findings(ctx)
     found += find_training_findings(run)
     if divergence is None:
@@ -210,7 +229,7 @@ def make_verdict(
         found: the findings in any order.
         divergence: where numbers stopped being finite.
     """
-    ordered = order_findings(found)
+    ordered = _with_first_cause(ctx, order_findings(found))
     severe = [finding for finding in ordered if finding.is_severe]
     headline = severe[0] if severe else None
     history = ctx.history
@@ -226,6 +245,19 @@ def make_verdict(
         lost_fraction=mean_lost(ctx.observed),
         findings=ordered,
     )
+
+
+def _with_first_cause(ctx: DepthContext, ordered: list[Finding]) -> list[Finding]:
+    """The findings, with a slow divergence in front of severe ones that came well after it."""
+    severe = [finding for finding in ordered if finding.is_severe]
+    delay = LONGEST_DELAY * ctx.observed.num_steps
+    for finding in severe:
+        if finding.kind is not findings.SLOW_DIVERGENCE:
+            continue
+        others = [other.first_step or 0 for other in severe if other is not finding]
+        if others and min(others) > (finding.first_step or 0) + delay:
+            return [finding, *(other for other in ordered if other is not finding)]
+    return ordered
 
 
 def _healthy_since(history: DepthHistory) -> int | None:
@@ -247,12 +279,13 @@ def _sentence(
 ) -> str:
     """The headline with its advice, then the other findings, each in a sentence."""
     parts = []
+    told = []
     if headline is None:
         parts.append(_healthy_sentence(ctx, ordered))
     else:
-        parts.append(headline.sentence)
-        if headline.advice:
-            parts.append(headline.advice)
+        told = _cause_and_consequence(ctx, headline, ordered)
+        parts.append(_headline_sentence(told))
+        parts.extend(finding.advice for finding in _advised_first(headline, told))
     is_advised = headline is not None
     harmless = [finding for finding in ordered if _is_harmless(finding)]
     if headline is None and harmless and harmless[0].advice:
@@ -260,13 +293,66 @@ def _sentence(
         is_advised = True
     for finding in ordered:
         explains_health = finding.kind is findings.FITTED or _is_harmless(finding)
-        if finding is headline or (explains_health and headline is None):
+        if finding in told or (explains_health and headline is None):
             continue
         parts.append(finding.sentence)
         if finding.advice and not is_advised:
             parts.append(finding.advice)
             is_advised = True
     return " ".join(parts)
+
+
+def _cause_and_consequence(
+    ctx: DepthContext,
+    headline: Finding,
+    ordered: Sequence[Finding],
+) -> list[Finding]:
+    """The headline alone, or a cause with its consequence where the headline is one of them."""
+    delay = LONGEST_DELAY * ctx.observed.num_steps
+    if headline.kind is findings.SLOW_DIVERGENCE and headline is ordered[0]:
+        later = [each for each in ordered if each.kind in AFTER_LOSS and each.is_severe]
+        return [headline, *later[:1]]
+    for consequence in ordered:
+        for cause in ordered:
+            is_told = headline in (cause, consequence)
+            if is_told and _is_cause(cause, consequence, delay):
+                return [cause, consequence]
+    return [headline]
+
+
+def _is_cause(
+    cause: Finding,
+    consequence: Finding,
+    delay: float,
+) -> bool:
+    """Whether a finding that lasts leads to another one that does.
+
+    Args:
+        cause: the possible cause.
+        consequence: its possible consequence.
+        delay: the steps by which it may be seen later.
+    """
+    causes = CAUSES.get(consequence.kind, ())
+    if cause.kind not in causes:
+        return False
+    is_lasting = cause.last_step is None and consequence.last_step is None
+    return is_lasting and (cause.first_step or 0) <= (consequence.first_step or 0) + delay
+
+
+def _headline_sentence(told: Sequence[Finding]) -> str:
+    """``Vanishing: …``, or ``Vanishing, so not learning: …`` for a cause and its consequence."""
+    first, *others = told
+    titles = [first.kind.title, *(CONSEQUENCES[other.kind] for other in others)]
+    texts = [first.text, *(_as_sentence(other.text) for other in others)]
+    return f"{', '.join(titles)}: {' '.join(texts)}"
+
+
+def _advised_first(headline: Finding, told: Sequence[Finding]) -> list[Finding]:
+    """Whose advice follows the headline: its own, else that of the cause or the consequence."""
+    for finding in (headline, *told):
+        if finding.advice:
+            return [finding]
+    return []
 
 
 def with_loss(verdict: Verdict, observed: Observed) -> Verdict:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.diagnosis.findings import LayerRange
+from research.gauges.numbering import layer_with_output
 
 MOST_RANGES = 4  # of layers that are listed
-INPUT_OF = "the input of "
 WRITTEN_OUT = 4  # powers of ten up to which a ratio is written with its digits
 
 
@@ -46,7 +46,18 @@ def name_layer(layer: int, names: Sequence[str] = ()) -> str:
 
 def name_input(layer: str) -> str:
     """The name of the signal that is the input of a layer."""
-    return f"{INPUT_OF}{layer}"
+    return f"the input of {layer}"
+
+
+def name_signal(signal: int, names: Sequence[str] = ()) -> str:
+    """A signal by the layer whose output it is, or ``the input of layer 0``.
+
+    Args:
+        signal: its number, from 0 to N.
+        names: the names of the layers [N]; empty where they are numbers.
+    """
+    layer = layer_with_output(signal)
+    return name_input(name_layer(0, names)) if layer is None else name_layer(layer, names)
 
 
 def name_layers(ranges: Sequence[LayerRange], names: Sequence[str] = ()) -> str:
@@ -54,7 +65,7 @@ def name_layers(ranges: Sequence[LayerRange], names: Sequence[str] = ()) -> str:
     parts = []
     for first, last in ranges[:MOST_RANGES]:
         if names:
-            parts.append(_name_range(names[first : last + 1]))
+            parts.append(names[first] if first == last else f"{names[first]} to {names[last]}")
         else:
             parts.append(str(first) if first == last else f"{first}–{last}")
     text = ", ".join(parts)
@@ -65,16 +76,6 @@ def name_layers(ranges: Sequence[LayerRange], names: Sequence[str] = ()) -> str:
         return text
     is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
     return f"layer {text}" if is_one else f"layers {text}"
-
-
-def _name_range(names: Sequence[str]) -> str:
-    """Neighbours by the first and the last name; an input of a layer comes at the end."""
-    first, *others = names
-    if not others:
-        return first
-    if first.startswith(INPUT_OF):
-        return f"{_name_range(others)} and {first}"
-    return f"{first} to {others[-1]}"
 
 
 def name_steps(

@@ -31,7 +31,7 @@ class Entries(enum.Enum):
     LAYERS = "[N]"
     """One entry for each layer."""
     SIGNALS = "[N+1]"
-    """One entry for the input of each layer and one for the output of the last layer."""
+    """One entry for the input of layer 0 and one for the output of each layer."""
 
 
 class Site(enum.Enum):
@@ -272,8 +272,8 @@ def _projection_norm(name: str, blocks: Any) -> "Array":
 
 SIGNAL_GRAD = Gauge(
     "signal_grad",
-    "‖∂L/∂h‖ of each signal, L the mean loss of the batch: entry l at the input of layer l, entry "
-    "N at the output of the last. The loss scale is divided out.",
+    "‖∂L/∂h‖ of each signal, L the mean loss of the batch: entry 0 at the input of layer 0, entry "
+    "l + 1 at the output of layer l. The loss scale is divided out.",
     Entries.SIGNALS,
     Level.norms,
     Site.BACKWARD,
@@ -979,3 +979,18 @@ TRACKED_GAUGES = tuple(gauge for gauge in GAUGES if gauge.tracked)
 TRACKED_DIAGNOSTICS = tuple(
     diagnostic for diagnostic in (*EXPONENT_GAUGES, *DIAGNOSTICS) if diagnostic.tracked
 )
+
+
+def _names_of_signals() -> frozenset[str]:
+    names = []
+    for gauge in GAUGES:
+        if gauge.entries is Entries.SIGNALS:
+            names.append(gauge.name)
+    for diagnostic in (*EXPONENT_GAUGES, *DIAGNOSTICS):
+        if diagnostic.shape.startswith("[N+1"):
+            names.append(diagnostic.name)
+    return frozenset(names)
+
+
+OF_SIGNALS = _names_of_signals()
+"""The columns of a record with an entry for each signal [N+1]; others have one for each layer."""

@@ -5,6 +5,8 @@ while W&B still lacks rows, because a process was killed or a server failed.
 """
 
 import contextlib
+import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -14,9 +16,11 @@ import yaml
 
 from research.config.schema import default_of, settings_with_effect
 from research.config.yaml_files import parse_yaml
+from research.records.jax_settings import describe_changed_settings
 from research.records.record import read_info, write_json
 from research.records.rows import RecordedRows, read_rows
-from research.records.runs import JsonObject
+from research.records.runs import SOURCE_WATCH, JsonObject
+from research.records.table_writer import CorruptTable
 from research.records.trackers import (
     LOCAL,
     PENDING,
@@ -77,9 +81,10 @@ def choose_wandb_id(
 ) -> WandbId:
     """The W&B id of a run that starts, or starts again.
 
-    It is the id of the run, which says nothing of the content of files. W&B may have rows of a run
-    of the same id on other data, which are other numbers. So the fingerprint of the data is added
-    where they are the user's own, and where they have changed since an earlier attempt.
+    It is the id of the run, which says nothing of the content of files or of JAX's settings. W&B
+    may have rows of a run of the same id on other data, which are other numbers. So the fingerprint
+    of the data is added where they are the user's own, and where they have changed since an earlier
+    attempt. Where the settings of JAX have changed, a hash of both is.
 
     Args:
         directory: the run directory.
@@ -90,11 +95,15 @@ def choose_wandb_id(
     fingerprint = _fingerprint(info)
     id_with_data = f"{run_id}-{fingerprint[:HASH_LENGTH]}"
     earlier = read_info(directory) or {}
+    id_with_settings = f"{run_id}-{_hash_numbers(info)}"
     known = wandb_state(directory, earlier).get("run", {}).get("id")
     if fingerprint and known:
+        if describe_changed_settings(_jax_settings(earlier), _jax_settings(info)):
+            return WandbId(id_with_settings, replaced=known)
         if _fingerprint(earlier) not in ("", fingerprint):
             return WandbId(id_with_data, replaced=known)
-        return WandbId(known if known in (run_id, id_with_data) else run_id)
+        is_own = known in (run_id, id_with_data, id_with_settings)
+        return WandbId(known if is_own else run_id)
     return WandbId(id_with_data if fingerprint and has_own_data else run_id)
 
 
@@ -102,6 +111,18 @@ def _fingerprint(info: JsonObject) -> str:
     """The fingerprint of the data of a run; empty where it is not known."""
     data = info.get("data")
     return str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
+
+
+def _jax_settings(info: JsonObject) -> JsonObject:
+    """The settings of JAX that a run was trained under; empty where they are not known."""
+    settings = info.get("jax_settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _hash_numbers(info: JsonObject) -> str:
+    """What the numbers of a run depend on besides its configuration, as a few digits."""
+    text = json.dumps([_fingerprint(info), _jax_settings(info)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def pending_mirrors(
@@ -165,6 +186,7 @@ def complete_mirror(
     config = _read_config(directory)
     settings = _tracker_settings(config)
     pending = _with_defaults(wandb_state(directory, info), settings, config)
+    _check_rows(info, rows)
     num_rows = count_rows(rows.num_rows, has_pictures=has_ended(info) and bool(rows.profiles))
     if must_upload:
         uploaded = ask_for_upload(pending)
@@ -196,6 +218,24 @@ def complete_mirror(
     return state["state"]
 
 
+def _check_rows(info: JsonObject, rows: RecordedRows) -> None:
+    """Refuses tables of a finished run that have lost rows since.
+
+    Raises:
+        CorruptTable: there are fewer rows than ``run.json`` says, or no profiles for its verdict.
+    """
+    steps = info.get("steps")
+    if not has_ended(info) or not steps:
+        return
+    is_watched = info.get("source") == SOURCE_WATCH  # such a loop need not log every step
+    is_short = rows.num_rows == 0 if is_watched else rows.num_rows < steps
+    if is_short:
+        raise CorruptTable(f"its metrics hold {rows.num_rows} rows, but it has {steps} steps")
+    verdict = info.get("verdict") or {}
+    if verdict.get("factor_per_layer") is not None and not rows.profiles:
+        raise CorruptTable("its profiles are missing")
+
+
 def complete_local_trackers(
     directory: Path,
     settings: JsonObject,
@@ -219,6 +259,7 @@ def complete_local_trackers(
     """
     info = read_info(directory) or {}
     rows = read_rows(directory)
+    _check_rows(info, rows)
     config = _read_config(directory) | {"tracker": settings}
     outcomes = {}
     for tracker in make_local_trackers(directory, info["id"], config, judge):

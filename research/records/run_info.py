@@ -33,6 +33,7 @@ KINDS = {
     "final": OBJECT,
     "verdict": OBJECT,
     "data": OBJECT,
+    "jax_settings": OBJECT,
     "mirrored": OBJECT,
     "stopped": OBJECT,
 }

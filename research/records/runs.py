@@ -21,6 +21,7 @@ METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
 SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
+PART_NAME = re.compile(r"\d{6}\.parquet")
 NUMBER_KINDS = "biuf"  # NumPy's letters for truth values, whole and real numbers
 
 
@@ -203,11 +204,19 @@ def read_parts(directory: Path, table: str) -> list[Any]:
     final_file = directory / f"{table}.parquet"
     if not final_file.exists():
         with contextlib.suppress(FileNotFoundError):
-            files = sorted((directory / f"{table}.parts").glob("*.parquet"))
-            parts = [read_file(file) for file in files]
+            parts = [read_file(file) for file in find_parts(directory / f"{table}.parts")]
             if not final_file.exists():  # else the run has just ended and removes its part files
                 return parts
     return [read_file(final_file)]
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """The part files in a folder, in order.
+
+    What others leave there, such as ``._000000.parquet`` of macOS or a copy of a program that
+    synchronises folders, is no part.
+    """
+    return sorted(file for file in folder.glob("*.parquet") if PART_NAME.fullmatch(file.name))
 
 
 def read_file(file: Path) -> Any:

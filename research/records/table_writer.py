@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.records.files import replacing
-from research.records.runs import Columns, column_to_array, read_file
+from research.records.runs import Columns, column_to_array, find_parts, read_file
 
 
 class CorruptTable(ValueError):
@@ -48,7 +48,7 @@ class TableWriter:
         self._parts_dir = directory / f"{name}.parts"
         self._num_parts = 0
         self._buffer: list[pa.Table] = []
-        for part in sorted(self._parts_dir.glob("*.parquet")):
+        for part in find_parts(self._parts_dir):
             if self.num_rows < keep_rows:
                 self.num_rows += _count_rows(part)
                 self._add_part(part)
@@ -107,7 +107,7 @@ class TableWriter:
 
     def _read_parts(self) -> list[pa.Table]:
         parts = []
-        for file in sorted(self._parts_dir.glob("*.parquet")):
+        for file in find_parts(self._parts_dir):
             try:
                 parts.append(read_file(file))
             except (OSError, pa.ArrowException) as error:

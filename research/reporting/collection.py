@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from research.config.suggestions import format_suggestion
+from research.gauges.numbering import entry_layers
+from research.gauges.table import OF_SIGNALS
 from research.records.runs import METRICS, Columns, Run
 from research.reporting.gauge_histories import find_gauge, read_gauge
 from research.reporting.named_array import NamedArray
@@ -141,7 +143,8 @@ class Runs(Sequence[Run]):
             gauge: its name, such as ``grad_norm``.
 
         Returns:
-            Columns ``run``, what varies, ``seed``, ``step``, ``layer`` and the gauge.
+            Columns ``run``, what varies, ``seed``, ``step``, ``layer`` and the gauge. Of signals,
+            layer l stands for its output and −1 for the input of layer 0.
 
         Raises:
             ValueError: no run recorded this gauge.
@@ -156,7 +159,8 @@ class Runs(Sequence[Run]):
             history = read_gauge(run, gauge)
             num_steps, num_layers = history.values.shape
             steps.append(np.repeat(history.steps.astype(np.int64), num_layers))
-            layers.append(np.tile(np.arange(num_layers), num_steps))
+            layers_of_entries = entry_layers(num_layers, gauge in OF_SIGNALS)
+            layers.append(np.tile(layers_of_entries, num_steps))
             values.append(history.values.ravel())
         columns = self._label_columns(list(map(len, values)))
         columns["step"] = _stack(steps)
@@ -192,7 +196,7 @@ class Runs(Sequence[Run]):
             coordinates={
                 "run": self._names(),
                 "step": steps.tolist(),
-                "layer": list(range(num_layers)),
+                "layer": entry_layers(num_layers, gauge in OF_SIGNALS).tolist(),
             },
         )
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from research.gauges.numbering import INPUT
 from research.gauges.table import METRICS as DECLARED_METRICS
+from research.gauges.table import OF_SIGNALS
 from research.records.runs import INSPECTIONS, METRICS, PROFILES, Columns, Run
 from research.reporting.aggregation import mean_interval, reason_to_leave_out, seed_of
 from research.reporting.quantities import BY_NAME, Quantity
@@ -64,7 +66,7 @@ class RecordDifference:
         step: the step.
         table: ``metrics``, ``profiles`` or ``inspections``.
         column: the first column that differs there.
-        layer: the first entry of the column that differs; None for a number.
+        layer: the first layer whose value differs, −1 for the input of layer 0; None for a number.
         a: its value in the first run.
         b: its value in the second run.
         num_columns: how many columns differ at this step, of all tables.
@@ -299,7 +301,7 @@ class _RecordComparison:
                 step=int(steps[place[0]]),
                 table=table,
                 column=column,
-                layer=int(place[1]) if len(place) > 1 else None,
+                layer=_layer_of(column, place),
                 a=float(a[place]),
                 b=float(b[place]),
                 num_columns=1,
@@ -321,6 +323,13 @@ class _RecordComparison:
             b=first.b,
             num_columns=num_columns,
         )
+
+
+def _layer_of(column: str, place: tuple) -> int | None:
+    """The layer of an entry of a column; None for a number."""
+    if len(place) < 2:
+        return None
+    return int(place[1]) + (INPUT if column in OF_SIGNALS else 0)
 
 
 def _have_same_shape(a: np.ndarray | None, b: np.ndarray | None) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from research.gauges.numbering import INPUT
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
 from research.reporting.aggregation import column_means
@@ -92,8 +93,12 @@ def _record_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
+def _place_in_words(layer: int) -> str:
+    return "the input of layer 0" if layer == INPUT else f"layer {layer}"
+
+
 def _first_difference_in_words(first: RecordDifference) -> str:
-    place = f" in layer {first.layer}" if first.layer is not None else ""
+    place = "" if first.layer is None else f" of {_place_in_words(first.layer)}"
     relative = first.relative
     share = f", {relative:.2g} of the larger one" if math.isfinite(relative) else ""
     others = f"; {first.num_columns - 1} more columns differ there" if first.num_columns > 1 else ""

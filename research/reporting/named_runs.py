@@ -5,7 +5,7 @@ from pathlib import Path
 
 from research.records.run_info import DamagedRecord
 from research.records.runs import Run, find_runs
-from research.reporting.selection import ROOT, leave_out_damaged, match_runs
+from research.reporting.selection import ROOT, describe_no_runs, leave_out_damaged, match_runs
 
 
 def runs_in_folders(
@@ -35,7 +35,7 @@ def runs_in_folders(
             named[run.directory.absolute()] = run
     found = readable(named.values() if named else find_runs(ROOT))
     if not found:
-        raise ValueError(f"there are no runs under {ROOT.absolute()}; fathom train makes one")
+        raise ValueError(describe_no_runs(ROOT))
     return match_runs(found, filters)
 
 

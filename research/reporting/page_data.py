@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from research.gauges.table import ACTIVATION_RMS, GAUGES, GRAD_NORM, SIGNAL_GRAD, UPDATE_RATIO
+from research.gauges.numbering import entry_layers
+from research.gauges.table import (
+    ACTIVATION_RMS,
+    GAUGES,
+    GRAD_NORM,
+    OF_SIGNALS,
+    SIGNAL_GRAD,
+    UPDATE_RATIO,
+)
 from research.gauges.table import METRICS as DECLARED_METRICS
 from research.records.runs import Run, natural_order
 from research.reporting.aggregation import seed_of
@@ -307,10 +315,11 @@ def _make_profiles(run: Run, detail: Detail) -> dict[str, Any]:
         values = profiles.get(gauge.name)
         if values is None or values.ndim != 2 or len(gauges) == detail.gauges:
             continue
-        layers = _spread(values.shape[1], detail.layers)
+        entries = _spread(values.shape[1], detail.layers)
         kept = []
-        for row in values[np.ix_(rows, layers)]:
+        for row in values[np.ix_(rows, entries)]:
             kept.append(_rounded_list(row))
+        layers = entry_layers(values.shape[1], gauge.name in OF_SIGNALS)[entries]
         gauges[gauge.name] = {"layers": layers.tolist(), "values": kept}
     kept_steps = steps[rows].astype(int)
     return {"steps": kept_steps.tolist(), "gauges": gauges}

@@ -55,22 +55,40 @@ class Filter:
         return is_equal == (self.comparison == "=")
 
 
-def readable_runs(root: Path = ROOT) -> list[Run]:
-    """The runs below ``root`` whose record can be read; see ``leave_out_damaged``."""
-    return leave_out_damaged(find_runs(root))
-
-
 def leave_out_damaged(runs: Iterable[Run]) -> list[Run]:
     """The runs whose record can be read. A line on standard error names the file of each other."""
-    readable = []
-    for run in runs:
-        try:
-            run.check()
-        except DamagedRecord as error:
-            print(f"fathom: left out: {error}", file=sys.stderr)
-        else:
-            readable.append(run)
-    return readable
+    return RecordCheck()(runs)
+
+
+class RecordCheck:
+    """``leave_out_damaged`` for a command that looks for runs several times: each line once."""
+
+    def __init__(self):
+        self._reported: set[str] = set()
+
+    def __call__(self, runs: Iterable[Run]) -> list[Run]:
+        """The runs whose record can be read."""
+        readable = []
+        for run in runs:
+            try:
+                run.check()
+            except DamagedRecord as error:
+                self._report(str(error))
+            else:
+                readable.append(run)
+        return readable
+
+    def _report(self, fault: str) -> None:
+        if fault not in self._reported:
+            self._reported.add(fault)
+            print(f"fathom: left out: {fault}", file=sys.stderr)
+
+
+def describe_no_runs(root: Path) -> str:
+    """Why no run was found in a folder: none of them can be read, or there is none."""
+    if find_runs(root):
+        return f"no run under {root.absolute()} can be read"
+    return f"there are no runs under {root.absolute()}; fathom train makes one"
 
 
 def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
@@ -86,9 +104,10 @@ def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
     Raises:
         ValueError: there are no runs, none matches, or a condition cannot be understood.
     """
-    runs = leave_out_damaged(_runs_by_path(words, root)) or readable_runs(root)
+    readable = RecordCheck()
+    runs = readable(_runs_by_path(words, root)) or readable(find_runs(root))
     if not runs:
-        raise ValueError(f"there are no runs under {root.absolute()}; fathom train makes one")
+        raise ValueError(describe_no_runs(root))
     return match_runs(runs, words, root)
 
 
@@ -183,13 +202,23 @@ def _run_in(word: str) -> Run | None:
     return None
 
 
-def _select_by_name(words: Sequence[str]) -> list[Run]:
+def _select_by_name(
+    words: Sequence[str],
+    readable: Callable[[Iterable[Run]], list[Run]] = leave_out_damaged,
+) -> list[Run]:
     """The runs that match every word, which may also be a part of a run's path as it is.
+
+    Args:
+        words: the conditions.
+        readable: leaves out the runs that cannot be read.
 
     Raises:
         ValueError: there is none, or a condition cannot be understood.
     """
-    runs = readable_runs()
+    found = find_runs(ROOT)
+    runs = readable(found)
+    if found and not runs:
+        raise ValueError(describe_no_runs(ROOT))
     matching = runs
     for word in words:
         if word != LAST:
@@ -268,11 +297,15 @@ def find_setting(word: str, runs: Sequence[Run]) -> str:
     return _full_path(word, known)
 
 
-def find_runs_of(word: str) -> list[Run]:
+def find_runs_of(
+    word: str,
+    readable: Callable[[Iterable[Run]], list[Run]] = leave_out_damaged,
+) -> list[Run]:
     """The runs that one word names: a directory, a study, a part of a name, or filters.
 
     Args:
         word: filters are separated by blanks, as in ``"skip=none depth=64"``.
+        readable: leaves out the runs that cannot be read.
 
     Raises:
         ValueError: no run fits, or a condition cannot be understood.
@@ -282,10 +315,10 @@ def find_runs_of(word: str) -> list[Run]:
         return [run]
     for directory in (Path(word), ROOT / word):
         if word.strip("./") and directory.is_dir():
-            runs = readable_runs(directory)
+            runs = readable(find_runs(directory))
             if runs:
                 return runs
-    return _select_by_name(word.split())
+    return _select_by_name(word.split(), readable)
 
 
 def _full_path(word: str, known: Sequence[str]) -> str:

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from research.gauges.table import SIGNAL_GRAD, TRACKED_DIAGNOSTICS
+from research.diagnosis.words import name_layer, name_signal, name_steps
+from research.gauges.table import OF_SIGNALS, SIGNAL_GRAD, TRACKED_DIAGNOSTICS
 from research.records.replayed import read_replayed
 from research.records.runs import METRICS, PROFILES, Run
 from research.records.tried import read_tried
@@ -89,7 +90,7 @@ def _print_findings(found: Sequence[Mapping[str, Any]], out: Console) -> None:
         first = finding.get("first_step")
         last = finding.get("last_step")
         if first is not None:
-            words.append(f"steps {first}–{'' if last is None else last}")
+            words.append(name_steps(first, last, start=0))
         if finding.get("source"):
             words.append(f"criterion: {finding['source']}")
         for remedy in finding.get("remedies") or []:
@@ -138,16 +139,17 @@ def _print_profile(run: Run, out: Console) -> None:
         out.print("no profile: this run measured nothing (measure=off), or has not written any yet")
         return
     names = layer_names(run.info)
-    if not names:
-        names = ["layer 0 (the input, left)", f"layer {signal.shape[-1] - 1} (right)"]
-    _print_signal(signal[0], "first", names, out)
-    _print_signal(signal[-1], "last", names, out)
+    last = signal.shape[-1] - 1
+    input_name = name_signal(0, names)
+    ends = f"from {input_name} (left) to the output of {name_signal(last, names)} (right)"
+    _print_signal(signal[0], "first", ends, out)
+    _print_signal(signal[-1], "last", ends, out)
 
 
 def _print_signal(
     signal: np.ndarray,
     which: str,
-    names: Sequence[str],
+    ends: str,
     out: Console,
 ) -> None:
     """Prints the gradient at each layer.
@@ -155,12 +157,12 @@ def _print_signal(
     Args:
         signal: the gradient [N+1].
         which: the first or the last measured step.
-        names: the names of the layers; the first and the last are shown.
+        ends: where the first and the last entry are, in words.
         out: where it is printed.
     """
     with np.errstate(divide="ignore"):
         logs = 2 * np.log10(signal)
-    title = f"log₁₀ ‖∂L/∂h‖² at the {which} step, from {names[0]} to {names[-1]}"
+    title = f"log₁₀ ‖∂L/∂h‖² at the {which} step, {ends}"
     _print_chart(title, logs.tolist(), out, min_span=1.0)
 
 
@@ -180,10 +182,30 @@ def _print_diagnostics(run: Run, out: Console) -> None:
         values = np.atleast_1d(columns[name][-1])
         text = format_number(float(values[0]))
         if not diagnostic.is_number:
-            last_layer = len(values) - 1
             last = format_number(float(values[-1]))
-            text = f"{text} at layer 0, {last} at layer {last_layer}"
+            first_place = _entry_in_words(run, name, 0)
+            last_place = _entry_in_words(run, name, len(values) - 1)
+            text = f"{text} {first_place}, {last} {last_place}"
         out.print(f"{name} at step {step}: {text}", markup=False, soft_wrap=True)
+
+
+def _entry_in_words(
+    run: Run,
+    name: str,
+    entry: int,
+) -> str:
+    """Of which layer an entry of a profile is.
+
+    Args:
+        run: the run.
+        name: the column of the profile.
+        entry: the position of the entry.
+    """
+    names = layer_names(run.info)
+    if name in OF_SIGNALS:
+        where = name_signal(entry, names)
+        return f"at {where}" if entry == 0 else f"at the output of {where}"
+    return f"at {name_layer(entry, names)}"
 
 
 def _print_loss(run: Run, out: Console) -> None:

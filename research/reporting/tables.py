@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.diagnosis.findings import DEAD, EXPLODING, HEALTHY, VANISHING, LayerRange
-from research.diagnosis.words import name_input, name_layers
+from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
 from research.reporting.varied_settings import (
     DEFAULTS,
@@ -30,6 +30,7 @@ VERDICT_COLOURS = {
     "spike": "yellow",
     "collapsed": "yellow",
     "not_learning": "yellow",
+    "slow_divergence": "yellow",
     "exploding": "magenta",
     "dead": "red",
     "diverged": "red",
@@ -127,7 +128,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
     ``per layer``, ``at init`` and ``theory`` are the factors by which the squared gradient changes
     from one layer to the layer below: at the end, at initialisation, and as predicted.
-    ``first/last`` is the squared gradient of the first layer over that of the last.
+    ``first/last`` is the squared gradient at the input of the first layer over that of the last
+    layer.
     """
     differing = differing_settings(runs)
     studies = {study_of(run) for run in runs}
@@ -220,7 +222,7 @@ def _verdict_cell(info: Mapping[str, Any]) -> Text:
     if ranges:
         words += f" in {name_layers(ranges, names)}"
     elif layer is not None and kind != HEALTHY:
-        name = names[layer] if layer < len(names) else f"layer {layer}"
+        name = name_layer(layer, names if layer < len(names) else ())
         words += f" in {name}" if kind == "diverged" else f" from {name}"
     if kind == "diverged":
         words += f" at step {verdict.get('since_step', '?')}"
@@ -228,20 +230,13 @@ def _verdict_cell(info: Mapping[str, Any]) -> Text:
 
 
 def _judged_ranges(verdict: Mapping[str, Any], names: Sequence[str]) -> list[LayerRange]:
-    """The layers of the finding that a verdict is named after; empty where nothing says them.
-
-    The input of the first layer is left out where other layers are named.
-    """
+    """The layers of the finding that a verdict is named after; empty where nothing says them."""
     kind = verdict.get("kind")
     if kind not in DRIFTS:
         return []
     for finding in verdict.get("findings") or []:
-        if not isinstance(finding, dict) or finding.get("kind") != kind:
-            continue
-        ranges = []
-        for first, last in _read_ranges(finding.get("layers"), len(names)):
-            ranges.append((max(first, 1), last) if names and last else (first, last))
-        return ranges
+        if isinstance(finding, dict) and finding.get("kind") == kind:
+            return _read_ranges(finding.get("layers"), len(names))
     return []
 
 
@@ -260,13 +255,12 @@ def _read_ranges(value: Any, num_names: int) -> list[LayerRange]:
 
 
 def layer_names(info: Mapping[str, Any]) -> list[str]:
-    """The names of the signals of a run that ``fathom.Monitor`` recorded; empty for others.
+    """The names of the layers of a run that ``fathom.Monitor`` recorded; empty for others.
 
     Args:
         info: ``run.json``.
     """
-    names = [str(name) for name in info.get("layer_names") or []]
-    return [name_input(names[0]), *names] if names else []
+    return [str(name) for name in info.get("layer_names") or []]
 
 
 def print_failures(failures: Sequence[tuple[str, str]], num_runs: int) -> None:

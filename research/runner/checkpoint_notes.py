@@ -9,6 +9,7 @@ from research.records.record import TABLES
 from research.records.runs import METRICS
 
 SECONDS = ("compile", "train")
+OPTIONAL = ("jax_settings",)  # entries that checkpoints of earlier versions do not have
 
 
 class InvalidNotes(ValueError):
@@ -26,6 +27,8 @@ class CheckpointNotes:
         seconds: what it has spent so far, for each of ``SECONDS``.
         rows: the number of rows of each table up to the step of the checkpoint.
         part_checksums: the CRC-32 of the part files that hold these rows, for each table.
+        jax_settings: the settings of JAX that its numbers depend on; empty in a checkpoint of
+            version 0.2.
     """
 
     id: str
@@ -34,6 +37,7 @@ class CheckpointNotes:
     seconds: dict[str, float]
     rows: dict[str, int]
     part_checksums: dict[str, int]
+    jax_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The notes as a checkpoint stores them."""
@@ -52,9 +56,10 @@ class CheckpointNotes:
         """
         values = {}
         for field in dataclasses.fields(cls):
-            if field.name not in notes:
+            if field.name in notes:
+                values[field.name] = notes[field.name]
+            elif field.name not in OPTIONAL:
                 raise InvalidNotes(f"its notes have no {field.name}")
-            values[field.name] = notes[field.name]
         checked = cls(**values)
         for name, is_valid in checked._validity().items():
             if not is_valid:
@@ -74,6 +79,7 @@ class CheckpointNotes:
             "seconds": _has_numbers(self.seconds, SECONDS, int | float),
             "rows": _has_numbers(self.rows, TABLES, int),
             "part_checksums": _has_numbers(self.part_checksums, TABLES, int),
+            "jax_settings": isinstance(self.jax_settings, dict),
         }
 
 

@@ -14,7 +14,7 @@ from research.diagnosis.history import RowHistory
 from research.diagnosis.observed import Divergence, Observed, Theory, chance_loss
 from research.diagnosis.prediction import predict
 from research.diagnosis.verdict import Verdict, judge
-from research.gauges.table import ACTIVATION_RMS, GAUGES, GRAD_NORM, SIGNAL_GRAD
+from research.gauges.table import GAUGES, SIGNAL_GRAD
 from research.runner.run_setup import RunSetup
 from research.training.precision import POLICIES
 
@@ -25,17 +25,12 @@ JUDGED_METRICS = (
     "train_accuracy",
     "eval_loss",
     "grad_norm",
+    "learning_rate",
     "loss_scale",
     "skipped",
 )
 SHARPNESS = "sharpness"
 LARGEST_SHARE_OF_TIME = 0.01  # that verdicts on running runs may take
-# The gauges in the order in which a number that is not finite is looked for.
-QUANTITIES = {
-    ACTIVATION_RMS.name: "activation",
-    SIGNAL_GRAD.name: "gradient",
-    GRAD_NORM.name: "parameter gradient",
-}
 
 
 class RunJudge:
@@ -162,31 +157,10 @@ class RunJudge:
             theory=self._theory,
             diverged=diverged,
             # The first state of a recurrent network is zero.
-            start_layer=1 if shares_weights else 0,
+            first_signal=1 if shares_weights else 0,
             observed=observed,
             with_advice=with_advice,
         )
-
-
-def find_nonfinite(profile: Mapping[str, np.ndarray], row: int) -> tuple[int, str] | None:
-    """Where the numbers of a step first stopped being finite, and which numbers these are.
-
-    Args:
-        profile: gauges with axis 0 over the steps and axis 1 over the layers.
-        row: the step, as an index.
-
-    Returns:
-        The first layer in forward order, else the first one in backward order, with the quantity;
-        None where all numbers are finite.
-    """
-    for gauge, quantity in QUANTITIES.items():
-        if gauge not in profile:
-            continue
-        layers = np.flatnonzero(~np.isfinite(profile[gauge][row]))
-        if len(layers):
-            is_forward = quantity == "activation"
-            return int(layers[0] if is_forward else layers[-1]), quantity
-    return None
 
 
 class VerdictClock:

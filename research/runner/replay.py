@@ -20,6 +20,7 @@ from research.gauges.norms import tree_euclidean
 from research.gauges.table import WEIGHT_NORM, trim_profile
 from research.models.architecture import ForwardContext
 from research.models.hparams import HParams
+from research.records.jax_settings import describe_changed_settings, read_jax_settings
 from research.records.replayed import Replayed
 from research.records.runs import Run
 from research.runner.kept import read_config
@@ -100,13 +101,20 @@ def replay_run(
         report: gets what is being done, in words.
 
     Raises:
-        ValueError: nothing went wrong, the step was not recorded, or the run cannot be read.
+        ValueError: nothing went wrong, the step was not recorded, the run cannot be read, or it was
+            trained under other settings of JAX.
     """
     end = find_wrong_step(run) if to is None else to
     last_recorded = int(run.metrics["step"][-1])
     if end > last_recorded:
         raise ValueError(f"--to must be a recorded step, at most {last_recorded}, got {end}")
     config = read_config(run.directory)
+    changes = describe_changed_settings(run.info.get("jax_settings") or {}, read_jax_settings())
+    if changes:
+        raise ValueError(
+            f"{run.directory} was trained under settings of JAX that give other numbers "
+            f"({changes}): set them as they were to replay it"
+        )
     with precision_context(config.precision.kind.name):
         setup = make_run_setup(config)
         replay = _Replay(run, config, setup, end, num_steps)

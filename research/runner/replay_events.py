@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from research.gauges.numbering import layer_with_input, layer_with_output
 from research.gauges.table import (
     ACTIVATION_RMS,
     GRAD_NORM,
@@ -66,7 +67,7 @@ class Place:
     Attributes:
         quantity: of which quantity.
         name: where, in words; empty for the whole network.
-        layer: the number of the layer; None outside the layers.
+        layer: the number of the layer that computes it; None outside the layers.
         index: its place in the column.
     """
 
@@ -95,13 +96,33 @@ def _places_of_quantity(quantity: Quantity, layers: int) -> list[Place]:
     if quantity.is_metric:
         return [Place(quantity, "", None, 0)]
     places = []
-    if quantity.is_signal:
-        places.append(Place(quantity, "the output of the embedding", None, 0))
-    first = len(places)
-    for layer in range(layers):
-        name = f"the output of layer {layer}" if quantity.is_signal else f"layer {layer}"
-        places.append(Place(quantity, name, layer, first + layer))
+    for index in range(layers + 1 if quantity.is_signal else layers):
+        places.append(_place_of_entry(quantity, index, layers))
     return places[::-1] if quantity.is_backward else places
+
+
+def _place_of_entry(
+    quantity: Quantity,
+    index: int,
+    layers: int,
+) -> Place:
+    """The place of an entry, with the layer that computes it.
+
+    Args:
+        quantity: of which quantity.
+        index: the position of the entry.
+        layers: the layers N.
+    """
+    if not quantity.is_signal:
+        return Place(quantity, f"layer {index}", index, index)
+    if quantity.is_backward:
+        layer = layer_with_input(index, layers)
+        output = f"the output of layer {layers - 1}"
+        name = output if layer is None else f"the input of layer {layer}"
+        return Place(quantity, name, layer, index)
+    layer = layer_with_output(index)
+    name = "the output of the embedding" if layer is None else f"the output of layer {layer}"
+    return Place(quantity, name, layer, index)
 
 
 def read_values(

@@ -4,12 +4,14 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from research.gauges.table import MetricSource, metric_names
+from research.records.jax_settings import describe_changed_settings
 from research.records.record import Lock, RunRecord
 from research.records.runs import INSPECTIONS, METRICS, PROFILES
 from research.records.table_writer import Columns, CorruptTable
@@ -40,6 +42,17 @@ class AlreadyFinished(ValueError):
             "the same command shows the result"
         )
         self.info = info
+
+
+class SettingsChanged(ValueError):
+    """A run would go on with other numbers than it began with; ``changes`` says which settings."""
+
+    def __init__(self, directory: Path, changes: str):
+        super().__init__(
+            f"{directory} began under settings of JAX that give other numbers ({changes}): "
+            "set them as they were to go on, or give another name="
+        )
+        self.changes = changes
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ def open_run(
     Raises:
         RunLocked: another process is writing the run.
         AlreadyFinished: another process has finished the run since the caller looked.
+        SettingsChanged: its checkpoint was written under other settings of JAX.
     """
     run_spec.directory.mkdir(parents=True, exist_ok=True)
     # Locked before anything is read or written, so that no other attempt can change it in between.
@@ -147,6 +161,8 @@ def _continue_shorter_run(
             return _without_last_evaluation(opened, setup)
         except UNUSABLE as error:
             fault = f"its state cannot be used: {error}"
+        except SettingsChanged as error:
+            fault = error.changes
     print(
         f"fathom: {lock.directory.name} starts from step 0 "
         f"and does not continue {shorter.directory.name}, because {fault}",
@@ -197,6 +213,9 @@ def _resume_run(
         raise InvalidCheckpoint(f"it is of step {checkpoint.step} of {setup.steps}")
     if checkpoint.arrays["step"] != checkpoint.step:
         raise InvalidCheckpoint("its state is of another step")
+    changes = describe_changed_settings(notes.jax_settings, info["jax_settings"])
+    if changes:
+        raise SettingsChanged(lock.directory, changes)
     resumed = {"resumed": [*notes.resumed, checkpoint.step]}
     record = RunRecord(lock, info | resumed, keep_rows=notes.rows)
     if record.part_checksums() != notes.part_checksums:

@@ -18,6 +18,7 @@ from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
 from research.records.runs import flatten_dict
+from research.records.trackers.identity import check_project
 
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
 Result = dict[str, Any]
@@ -54,6 +55,8 @@ def to_checked_config(composed: Any) -> Config:
     config = choose_depth(to_config(composed))
     check_data(config)
     check_trackers(config.tracker)
+    if config.tracker.wandb:
+        check_project(dataclasses.asdict(config.tracker))
     return config
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from research.config.schema import to_dict
 from research.diagnosis.findings import HEALTHY, Finding
-from research.diagnosis.observed import Divergence
+from research.diagnosis.observed import Divergence, find_divergence
 from research.diagnosis.steps import judge_steps
 from research.diagnosis.verdict import Verdict, find_stop
 from research.gauges.table import (
@@ -19,6 +19,7 @@ from research.gauges.table import (
     trim_profile,
 )
 from research.parallel.processes import is_primary
+from research.records.jax_settings import read_jax_settings
 from research.records.mirror import choose_wandb_id, pending_mirrors
 from research.records.record import NullRecord
 from research.records.rows import diagnostics_by_step, select_rows
@@ -26,7 +27,7 @@ from research.records.table_writer import CorruptTable
 from research.records.trackers import BackgroundTrackers, Tracker, TrackerReports
 from research.records.trackers.registry import make_trackers
 from research.runner.checkpoint_notes import CheckpointNotes
-from research.runner.judging import RunJudge, VerdictClock, find_nonfinite
+from research.runner.judging import RunJudge, VerdictClock
 from research.runner.provenance import git_commit, package_versions
 from research.runner.resume import EarlierRows, OpenedRun, open_run
 from research.runner.run_setup import RunSetup
@@ -39,6 +40,7 @@ from research.training.precision import POLICIES, Policy
 from research.training.program import Metrics
 
 Columns = dict[str, np.ndarray]
+GATHER_SECONDS = 1.0  # how long rows wait on their way to the trackers
 STEP_METRICS = metric_names(MetricSource.STEP)
 EVALUATION_METRICS = metric_names(MetricSource.EVALUATION)
 
@@ -112,7 +114,7 @@ class RunWriter:
         self.record = opened.record
         self.checkpoint = opened.checkpoint
         self._unsent_rows = opened.earlier_rows  # for the trackers, once they have started
-        self.trackers = BackgroundTrackers(trackers, reports)
+        self.trackers = BackgroundTrackers(trackers, reports, gather_seconds=GATHER_SECONDS)
         self._created_at = time.monotonic()
         self._compiled_at = self._created_at
         if opened.notes:
@@ -157,6 +159,7 @@ class RunWriter:
             seconds=self._seconds(),
             rows=rows,
             part_checksums=self.record.part_checksums(),
+            jax_settings=info["jax_settings"],
         )
         return notes.as_json()
 
@@ -242,13 +245,11 @@ class RunWriter:
 
     def _find_divergence(self, step: int, rows: Metrics) -> Divergence:
         """Where the numbers of the last row are not finite."""
-        nonfinite = None
+        profile = {}
         if self._is_measured(step):
-            nonfinite = find_nonfinite(rows.get("profile", {}), -1)
-        if nonfinite is None:
-            return Divergence(step)
-        layer, quantity = nonfinite
-        return Divergence(step, layer, quantity)
+            for name, values in rows.get("profile", {}).items():
+                profile[name] = values[-1]
+        return find_divergence(step, profile)
 
     @property
     def _policy(self) -> Policy:
@@ -441,6 +442,7 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
+        "jax_settings": read_jax_settings(),
         "layers": setup.layers_of(config),
         "data": _data_info(setup),
     }

@@ -17,8 +17,19 @@ from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
 from research.runner.run_spec import Result, RunSpec, read_ended
 
-# They end the process at numbers that are not finite, which a run records instead.
-IGNORED_FLAGS = ("jax_debug_nans", "jax_debug_infs")
+RECORDS_NONFINITE = "numbers that are not finite are recorded with their step and layer"
+FAILS_ON_USE = "no run can be trained under it"
+# Flags of JAX that would end the process, with the value that they get and the reason.
+IGNORED_FLAGS: dict[str, tuple[Any, str]] = {
+    "jax_debug_nans": (False, RECORDS_NONFINITE),
+    "jax_debug_infs": (False, RECORDS_NONFINITE),
+    "jax_check_tracer_leaks": (False, FAILS_ON_USE),  # custom derivatives look like leaks
+    "jax_transfer_guard": ("allow", FAILS_ON_USE),
+    "jax_transfer_guard_host_to_device": ("allow", FAILS_ON_USE),
+    "jax_transfer_guard_device_to_host": ("allow", FAILS_ON_USE),
+    "jax_transfer_guard_device_to_device": ("allow", FAILS_ON_USE),
+}
+GUARDS_THAT_RAISE = ("disallow", "disallow_explicit")
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
@@ -231,14 +242,10 @@ def prepare_jax(devices: int | None = 1) -> None:
     import jax
 
     use_program_cache()
-    for flag in IGNORED_FLAGS:
-        if getattr(jax.config, flag, False):
-            jax.config.update(flag, False)
-            print(
-                f"fathom: {flag.upper()} is switched off: numbers that are not finite are recorded "
-                "with their step and layer",
-                file=sys.stderr,
-            )
+    for flag, (harmless, reason) in IGNORED_FLAGS.items():
+        if getattr(jax.config, flag, None) in (True, *GUARDS_THAT_RAISE):
+            jax.config.update(flag, harmless)
+            print(f"fathom: {flag.upper()} is switched off: {reason}", file=sys.stderr)
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has
             jax.config.update("jax_num_cpu_devices", devices or _num_cores())

@@ -72,12 +72,17 @@ def parse_grids(
     grids = []
     for arm in arms.values() if arms else [{}]:
         settings = {**params, **arm}
-        words = [f"{path}={values}" for path, values in settings.items()]
+        words = [f"{path}={_as_word(values)}" for path, values in settings.items()]
         grid = {}  # the last override of a setting replaces those before it
         for override in parse_overrides([*words, *arguments], loader):
             grid[override.get_key_element()] = override
         grids.append(grid)
     return grids
+
+
+def _as_word(values: Any) -> str:
+    """Values of a grid as they are written in an override; a file may hold a number or nothing."""
+    return "null" if values is None else str(values)
 
 
 def find_unique_jobs(jobs: Sequence[Job], run_specs: Sequence[RunSpec]) -> list[int]:

@@ -4,12 +4,14 @@ import atexit
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from types import TracebackType
 from typing import Any
 
@@ -23,10 +25,9 @@ from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
-from research.diagnosis.observed import Observed
+from research.diagnosis.observed import Divergence, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
-from research.diagnosis.words import name_input
-from research.gauges.table import GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
+from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
 from research.records.record import Lock, NullRecord, RunRecord
@@ -36,6 +37,16 @@ from research.records.runs import METRICS as METRICS_TABLE
 from research.records.runs import PROFILES, SOURCE_WATCH, Columns
 from research.records.table_writer import CorruptTable, rewrite_table
 from research.records.trackers import BackgroundTrackers, Tracker
+from research.records.trackers.history import (
+    FINDINGS,
+    HEAT_MAP,
+    JUDGED_KEYS,
+    METRIC_KEYS,
+    PAGE,
+    STEP,
+    TABLE,
+)
+from research.records.trackers.identity import check_project
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
 from research.watching.gauges import Gauges
@@ -46,6 +57,11 @@ from research.watching.watch import Watch
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
 METRIC_NAMES = {"loss": "train_loss", "accuracy": "train_accuracy"}
+USUAL_NAMES = (*METRIC_NAMES, "eval_loss", "eval_accuracy", "learning_rate", "gauges")
+WANDB_KEYS = ("_step", "_runtime", "_timestamp", "_wandb")  # what W&B adds to a row
+RESERVED_KEYS = (STEP, HEAT_MAP, TABLE, PAGE, FINDINGS, *JUDGED_KEYS.values(), *WANDB_KEYS)
+MOST_STEPS = 2**53  # up to which float64, as which readers get it, holds every whole number
+MOST_OF_FLOAT = 2**1000  # below the largest float64
 FLUSH_SECONDS = 2.0  # how long what was logged may stay in memory
 SHARE_OF_END = 0.1  # final training metrics are means over the last tenth of the rows
 EVALUATIONS = tuple(
@@ -139,7 +155,8 @@ class Monitor:
         self._metrics: list[Columns] = []
         self._steps: list[int] = []
         self._signal_grads: list[np.ndarray] = []
-        self._diverged: tuple[int, int | None] | None = None
+        self._activations: list[np.ndarray] = []
+        self._diverged: Divergence | None = None
         self._created_at = time.monotonic()
         self._started_at: float | None = None
         self._is_closed = False
@@ -180,6 +197,11 @@ class Monitor:
         if not file.exists() or not self._resume:
             return
         earlier = read_run_info(file)
+        if earlier.get("source") != SOURCE_WATCH:
+            raise ValueError(
+                f"{self.directory} holds a run that fathom train has trained, whose rows would be "
+                "replaced: choose another directory"
+            )
         self._info["id"] = earlier.get("id") or self._info["id"]
         self._info["resumed"] = earlier.get("resumed") or []
         self._earlier = read_rows(self.directory)
@@ -216,13 +238,15 @@ class Monitor:
         """Records a step. Call it once for each step, in order.
 
         Args:
-            step: the number of the step.
+            step: the number of the step, at most 2^53.
             gauges: what was measured; None for a step that was not.
             **scalars: numbers of the step, on the device or not; None for one that the step does
-                not have, such as ``eval_loss`` between two evaluations. ``loss`` and ``accuracy``
-                are recorded as ``train_loss`` and ``train_accuracy``; ``eval_loss``,
-                ``eval_accuracy`` and ``learning_rate`` have their own columns in ``fathom runs``
-                and W&B, and other names are recorded as they are.
+                not have, such as ``eval_loss`` between two evaluations. They are recorded as
+                float64, so a whole number that float64 does not hold exactly is refused. ``loss``
+                and ``accuracy`` are recorded as ``train_loss`` and ``train_accuracy``;
+                ``eval_loss``, ``eval_accuracy`` and ``learning_rate`` have their own columns in
+                ``fathom runs`` and W&B, and other names are recorded as they are. A slip of one of
+                these, such as ``los``, is refused unless the name itself is given too.
 
         Raises:
             ValueError: the steps do not ascend, the gauges are those of another model, or an
@@ -230,17 +254,21 @@ class Monitor:
         """
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
-        step = int(step)
-        if step <= self._last_step:
-            raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
+        step = _to_step(step)
         if gauges is not None and not isinstance(gauges, Gauges):
             raise ValueError(
                 f"gauges must be what Watch.value_and_grad returned, got a {type(gauges).__name__}"
             )
         entry = _Entry(step, gauges, _rename(scalars))
-        if gauges is not None:
-            self._check_layers(step, gauges)
+        if gauges is not None and GRAD_NORM.name in entry.scalars:
+            raise ValueError(
+                f"{GRAD_NORM.name} is the norm that the gauges measure: give yours another name"
+            )
         with self._mutex:
+            if step <= self._last_step:
+                raise ValueError(f"steps must ascend: step {step} follows step {self._last_step}")
+            if gauges is not None:
+                self._check_layers(step, gauges)
             if self._record is None:
                 self._start(step)
             self._last_step = step
@@ -301,6 +329,7 @@ class Monitor:
         if profiles:
             self._steps += profiles["step"].tolist()
             self._signal_grads += list(profiles[SIGNAL_GRAD.name])
+            self._activations += list(profiles[ACTIVATION_RMS.name])
         self._trackers.log(metrics, profiles, {})
 
     def _flush_regularly(self) -> None:
@@ -338,13 +367,13 @@ class Monitor:
         assert self._record is not None
         metrics: Columns = {"step": np.array([entry.step])}
         for name, value in entry.scalars.items():
-            metrics[name] = np.array([float(_fetch(value).reshape(()))])
+            metrics[name] = np.array([_to_float(name, _fetch(value))])
         profiles: Columns = {}
         if entry.gauges is not None:
             profiles = self._read_gauges(entry.step, entry.gauges, metrics)
         loss = metrics.get("train_loss")
         if loss is not None and not math.isfinite(loss[0]) and self._diverged is None:
-            self._diverged = (entry.step, None)
+            self._diverged = Divergence(entry.step)
         self._metrics.append(metrics)
         self._record.add(metrics, profiles)
         self._trackers.log(metrics, profiles, {})
@@ -377,6 +406,7 @@ class Monitor:
             self._diverged = _find_divergence(step, fetched, total)
         self._steps.append(step)
         self._signal_grads.append(signal)
+        self._activations.append(np.array(profiles[ACTIVATION_RMS.name][0], np.float64))
         return profiles
 
     def verdict(self) -> StackVerdicts | None:
@@ -392,15 +422,29 @@ class Monitor:
         if self._table is None and not self._signal_grads:
             return None
         num_signals = len(self._signal_grads[0]) if self._signal_grads else 0
-        names = self._signal_names(num_signals)
+        signal_grads = np.array(self._signal_grads).reshape(-1, num_signals)
         return judge_stacks(
             np.array(self._steps, int),
-            np.array(self._signal_grads).reshape(-1, num_signals),
+            signal_grads,
             stacks=_make_stacks(self._table) if self._table else [],
-            names=names,
+            names=self._layer_names(num_signals),
             diverged=self._diverged,
-            observed=Observed(metrics=self._all_metrics(), chance_loss=self._chance_loss),
+            observed=Observed(
+                metrics=self._all_metrics(),
+                profiles=self._profiles_of_divergence(signal_grads),
+                chance_loss=self._chance_loss,
+            ),
         )
+
+    def _profiles_of_divergence(self, signal_grads: np.ndarray) -> Columns:
+        """What says where a loop diverged that it did not measure at that step."""
+        if self._diverged is None or not self._steps:
+            return {}
+        return {
+            "step": np.array(self._steps, int),
+            ACTIVATION_RMS.name: np.array(self._activations).reshape(signal_grads.shape),
+            SIGNAL_GRAD.name: signal_grads,
+        }
 
     def _all_metrics(self) -> Columns:
         """The metrics of all steps; NaN where a step has none."""
@@ -413,10 +457,10 @@ class Monitor:
                 series[name].extend(np.ma.filled(values, np.nan).tolist())
         return {name: np.array(values) for name, values in series.items()}
 
-    def _signal_names(self, num_signals: int) -> list[str]:
+    def _layer_names(self, num_signals: int) -> list[str]:
         if self._table is None:
-            return [f"signal {index}" for index in range(num_signals)]
-        return signal_names(self._table)
+            return [f"layer {index}" for index in range(num_signals - 1)]
+        return list(self._table.names)
 
     def close(self, error: BaseException | None = None) -> None:
         """Ends the run: writes what is left, the final numbers and the verdict.
@@ -432,7 +476,10 @@ class Monitor:
             self._close("done")
 
     def _close_at_exit(self) -> None:
-        self._close("interrupted")
+        try:
+            self._close("interrupted")
+        except (OSError, CorruptTable) as error:
+            print(f"fathom: {self.directory} was not closed: {error}", file=sys.stderr)
 
     def _close(self, status: str, error: BaseException | None = None) -> None:
         if os.getpid() != self._process:
@@ -527,11 +574,6 @@ class Monitor:
         return final
 
 
-def signal_names(table: LayerTable) -> list[str]:
-    """The names of the signals [N+1]: the input of the first layer, and the outputs of all."""
-    return [name_input(table.names[0]), *table.names]
-
-
 def _make_stacks(table: LayerTable) -> list[Stack]:
     """The signals of each stack of equal layers: their outputs, and the input of the first."""
     stacks = []
@@ -606,7 +648,10 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
         return defaults
     if not isinstance(tracker, Mapping):
         names = [tracker] if isinstance(tracker, str) else tracker
-        return defaults | _switch_on(names)
+        chosen = defaults | _switch_on(names)
+        if chosen["wandb"]:
+            check_project(chosen)
+        return chosen
     unknown = set(tracker) - set(defaults)
     if unknown:
         known = ", ".join(defaults)
@@ -615,6 +660,8 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
     if chosen["layers"] not in TrackedLayers.__members__:
         valid = ", ".join(TrackedLayers.__members__)
         raise ValueError(f"layers of tracker must be one of {valid}, got {chosen['layers']!r}")
+    if chosen["wandb"]:
+        check_project(chosen)
     return chosen
 
 
@@ -660,13 +707,54 @@ def _initial_info(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _rename(scalars: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers by the names of their columns, without those that are None."""
     renamed = {}
+    name_of_key: dict[str, str] = {}
     for name, value in scalars.items():
         if name == "step":
             raise ValueError("step is the first argument of log and no name of a number")
-        if value is not None:
-            _check_number(name, value)
-            renamed[METRIC_NAMES.get(name, name)] = value
+        meant = _meant_name(name)
+        if meant is not None and meant not in scalars:
+            raise ValueError(f"log got {name}=…: did you mean {meant}=…?")
+        column = METRIC_NAMES.get(name, name)
+        key = METRIC_KEYS.get(column, column)  # in W&B
+        if key in RESERVED_KEYS:
+            raise ValueError(f"{name} is a name that Fathom or W&B writes itself: choose another")
+        if value is None:
+            continue
+        if key in name_of_key:
+            raise ValueError(
+                f"{name_of_key[key]} and {name} are two names of the same number: log one of them"
+            )
+        name_of_key[key] = name
+        _check_number(name, value)
+        renamed[column] = value
     return renamed
+
+
+def _meant_name(name: str) -> str | None:
+    """The usual name that another one is a slip of; None where it is a name of its own.
+
+    A slip leaves a letter out, doubles one, swaps two or has another one. A letter more, as in
+    ``gloss`` or ``loss2``, makes another name.
+    """
+    if name in USUAL_NAMES:
+        return None
+    for usual in USUAL_NAMES:
+        if name in _slips(usual):
+            return usual
+    return None
+
+
+def _slips(name: str) -> set[str]:
+    """The names with a letter left out, doubled, swapped with the next one, or another one."""
+    slips = set()
+    for position in range(len(name)):
+        before = name[:position]
+        letter = name[position]
+        after = name[position + 1 :]
+        slips |= {before + after, before + 2 * letter + after}
+        slips.add(before + after[:1] + letter + after[1:])
+        slips |= {before + other + after for other in ascii_lowercase}
+    return slips - {name}
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -677,12 +765,52 @@ def _check_number(name: str, value: Any) -> None:
     """
     if isinstance(value, Tracer):
         raise ValueError(f"{name} must be one number, got a traced value: call log outside of jit")
+    if isinstance(value, int):  # of any size
+        value = _to_float(name, value)
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
     if not is_number or jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name} must be one number or None, got a {type(value).__name__}")
     if array.size != 1:
         raise ValueError(f"{name} must be one number, got an array of shape {array.shape}")
+    if isinstance(array, np.ndarray):
+        _to_float(name, array)
+
+
+def _to_float(name: str, value: Any) -> float:
+    """One number as it is recorded.
+
+    Args:
+        name: its name.
+        value: a Python number, or an array with one entry.
+
+    Raises:
+        ValueError: it is a whole number that would be rounded.
+    """
+    number = value.item() if isinstance(value, np.ndarray | np.generic) else value
+    is_whole = isinstance(number, int)
+    if is_whole and (abs(number) > MOST_OF_FLOAT or int(float(number)) != number):
+        raise ValueError(
+            f"{name} must be a whole number that float64 holds exactly, such as any up to 2^53, "
+            f"got {number}: log it in another unit, or as two numbers"
+        )
+    return float(number)
+
+
+def _to_step(step: Any) -> int:
+    """The number of a step.
+
+    Raises:
+        ValueError: it is no whole number, or too large to be read back exactly.
+    """
+    try:
+        number = int(step)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != step or number > MOST_STEPS:
+        shown = "a traced value" if isinstance(step, Tracer) else repr(step)
+        raise ValueError(f"step must be a whole number of at most 2^53, got {shown}")
+    return number
 
 
 def _fetch(value: Any) -> np.ndarray:
@@ -712,8 +840,8 @@ def _find_divergence(
     step: int,
     gauges: Gauges,
     total: float,
-) -> tuple[int, int | None] | None:
-    """The step and the first signal that is not finite; signals that were not reached do not count.
+) -> Divergence | None:
+    """The first number of a step that is not finite; signals that were not reached do not count.
 
     Args:
         step: the step.
@@ -721,14 +849,16 @@ def _find_divergence(
         total: the norm of the whole gradient.
     """
     was_reached = np.asarray(gauges.sums)[:, COUNT] > 0
-    profile = gauges.profile()
-    forward = np.flatnonzero(was_reached & ~np.isfinite(profile["activation_rms"]))
-    if len(forward):
-        return step, int(forward[0])
-    backward = np.flatnonzero(was_reached & ~np.isfinite(profile[SIGNAL_GRAD.name]))
-    if len(backward):
-        return step, int(backward[-1])
-    return None if math.isfinite(total) else (step, None)
+    has_parameters = np.array([layer.parameters > 0 for layer in gauges.table.layers])
+    measured = gauges.profile()
+    profile = {
+        ACTIVATION_RMS.name: np.where(was_reached, measured[ACTIVATION_RMS.name], 0.0),
+        SIGNAL_GRAD.name: np.where(was_reached, measured[SIGNAL_GRAD.name], 0.0),
+        GRAD_NORM.name: np.where(has_parameters, measured[GRAD_NORM.name], 0.0),
+    }
+    diverged = find_divergence(step, profile)
+    is_finite = not diverged.quantity and math.isfinite(total)
+    return None if is_finite else diverged
 
 
 def _switch_on(names: Sequence[str]) -> dict[str, bool]:

@@ -76,6 +76,18 @@ def test_a_run_that_is_trained_is_not_removed(fathom, recorded):
     assert folder.exists()
 
 
+def test_what_a_killed_removal_leaves_is_no_finished_run(fathom, recorded, monkeypatch):
+    directory, _ = recorded("study/seed=0", "aaaa")
+
+    def fail(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", fail)
+    fathom("rm", "study/seed=0", "--yes")
+    assert directory.exists()
+    assert not (directory / "run.json").exists()
+
+
 def test_a_damaged_run_goes_where_its_folder_is_named(fathom, recorded):
     directory, _ = recorded("study/seed=0", "aaaa")
     (directory / "run.json").write_text("{")

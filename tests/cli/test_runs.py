@@ -203,6 +203,40 @@ def test_a_damaged_record_does_not_hide_the_others(fathom, make_run, content, co
     assert said.err.startswith("fathom: left out: outputs/a/broken/run.json is damaged: ")
 
 
+COMMANDS = [
+    "runs",
+    "runs broken",
+    "runs nothing",
+    "runs --json",
+    "show last",
+    "table",
+    "report",
+    "rm a",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_only_record_is_said_to_be_damaged_once(fathom, make_run, command):
+    damaged = make_run("a/broken")
+    (damaged / "run.json").write_text("half")
+    said = fathom(*command.split())
+    assert said.code == 2
+    left_out, problem = said.err.splitlines()
+    assert left_out.startswith("fathom: left out: outputs/a/broken/run.json is damaged: ")
+    assert problem.startswith("fathom: no run under ")
+    assert problem.endswith("outputs can be read")
+
+
+@pytest.mark.parametrize("words", ["whole other", "b skip=none", "b b"])
+def test_a_comparison_names_a_damaged_record_once(fathom, make_run, words):
+    make_run("b/whole")
+    make_run("b/other")
+    damaged = make_run("b/broken")
+    (damaged / "run.json").write_text("half")
+    said = fathom("compare", *words.split())
+    assert said.err.count("left out") == 1
+
+
 CONFIGS = [None, b"", b"3", b"a: [", b"\xff\xfe", b"a: &a {b: *a}", b"? {a: b}\n: c"]
 
 

@@ -38,7 +38,10 @@ def test_show_prints_the_last_value_of_diagnostics(five_runs, capsys):
     show_run(run)
     lines = capsys.readouterr().out.splitlines()
     assert "sharpness at step 50: 12.5" in lines
-    assert "probe_error at step 50: 0.25 at layer 0, 0.0625 at layer 2" in lines
+    assert (
+        "probe_error at step 50: 0.25 at the input of layer 0, 0.0625 at the output of layer 1"
+        in lines
+    )
     assert not any(line.startswith("weights") for line in lines)
 
 

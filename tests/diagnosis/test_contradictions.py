@@ -47,7 +47,7 @@ def test_a_run_whose_first_layer_receives_less_is_not_called_exploding():
     assert verdict.kind == "vanishing"
     assert kinds(verdict) == ["vanishing", "exploding"]
     assert "layer 0 gets 1e-6 of" in verdict.findings[0].sentence
-    assert "layer 16 gets 1e+5 times" in verdict.findings[1].sentence
+    assert "layer 15 gets 1e+5 times" in verdict.findings[1].sentence
 
 
 def test_the_kind_holds_at_the_step_since_which_it_holds():
@@ -165,7 +165,7 @@ def test_norms_alone_report_underflow():
     changed = settings(precision__kind="float16")
     verdict = judge_rows(signal, settings=changed, observed=observed)
     assert verdict.kind == "underflow"
-    assert "layers 0–11" in verdict.sentence
+    assert "layers 0–10" in verdict.sentence
     assert "precision.loss_scaling=dynamic" in verdict.sentence
 
 
@@ -261,7 +261,7 @@ def test_the_margin_covers_what_an_unstable_fixed_point_does_at_finite_width():
 def test_exploding_is_told_with_a_factor_above_1():
     verdict = judge_rows(EXPLODING, theory=Theory(2.0, 0.1))
     assert verdict.sentence.startswith("Exploding: the squared gradient grows by a factor of 2 ")
-    assert "so layer 0 gets 1e+10 times what the last layer gets" in verdict.sentence
+    assert "so the input of layer 0 gets 1e+10 times what the last layer gets" in verdict.sentence
 
 
 def numbers_of_sentences(verdict):
@@ -306,7 +306,7 @@ def test_a_jump_at_one_layer_is_not_told_as_a_factor_of_every_layer():
     sentence = verdict.findings[0].text
     assert verdict.kind == "exploding"
     assert "per layer" not in sentence
-    assert "grows 1e+6 times from layer 1 to layer 0 alone" in sentence
+    assert "the squared gradient grows 1e+6 times in layer 0 alone" in sentence
     assert "layer 0 gets 1e+8 times what the last layer gets" in sentence
 
 
@@ -327,8 +327,8 @@ def test_a_gradient_that_explodes_is_severe_unless_the_run_learns():
     assert learns.findings[0].severity.name == "warning"
     assert learns.sentence == (
         "Healthy: the training loss is 0.591, and that of chance 2.30, although the squared "
-        "gradient grows 1e+6 times from layer 2 to layer 1 alone; layer 0 gets 1e+6 times what the "
-        "last layer gets. From the first step on, layers 0–1. Depth 16 without skip connections: "
+        "gradient grows 1e+6 times in layer 1 alone; the input of layer 0 gets 1e+6 times what the "
+        "last layer gets. From the first step on, layer 0. Depth 16 without skip connections: "
         "try skip=inv_sqrt_depth or norm=layer."
     )
     assert does_not.kind == "exploding"

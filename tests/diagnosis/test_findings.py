@@ -7,6 +7,7 @@ import pytest
 
 from research.config.options import STOP_KINDS
 from research.diagnosis import findings
+from research.diagnosis.advice import Situation, advise
 from research.diagnosis.findings import KINDS, Finding, Remedy, Severity, order_findings
 from research.diagnosis.observed import Observed, chance_loss
 from research.diagnosis.training_findings import DETECTORS, RunContext, find_training_findings
@@ -129,6 +130,17 @@ def test_each_detector_finds_its_kind_alone_and_says_it_in_sentences(kind, obser
     assert not finding.text.endswith("..")
 
 
+@pytest.mark.parametrize(("kind", "observed", "changes"), WEIRD)
+def test_a_sentence_and_its_steps_agree(kind, observed, changes):
+    (finding,) = find_all(observed, **changes)
+
+    first = finding.first_step
+    if first:
+        assert f"step {first}" in finding.sentence
+    elif first == 0 and kind not in ("inputs", "not_learning"):
+        assert "the first step on" in finding.sentence
+
+
 @pytest.mark.parametrize(
     "observed",
     [
@@ -177,10 +189,107 @@ def test_what_was_learned_and_lost_is_told(chance, key, reference):
 
     assert finding.sentence == (
         f"Not learning: after 200 steps the training loss is 2.303, and that of {reference}; it "
-        "was 1.577 by step 99, and what was learned then was lost."
+        "was 1.577 by step 99, and what was learned then was lost by step 109."
     )
+    assert finding.first_step == 109
     assert key in finding.evidence
     assert len({"chance_loss", "first_loss"} & set(finding.evidence)) == 1
+
+
+def fading(best, end, steps=600, noise=0.05):
+    """A loss that falls to ``best`` in a third of the steps, and then rises slowly to ``end``."""
+    third = steps // 3
+    fall = np.geomspace(LN_10, best, third)
+    rise = best + (end - best) * np.linspace(0, 1, steps - third) ** 2
+    generator = np.random.default_rng(0)
+    return np.concatenate([fall, rise]) + noise * generator.standard_normal(steps)
+
+
+@pytest.mark.parametrize("chance", [LN_10, None])
+def test_a_loss_that_is_lost_gradually_is_found_with_its_steps(chance):
+    metrics = columns(600, train_loss=fading(0.3, 1.7), learning_rate=np.linspace(0, 0.6, 600))
+    (finding,) = find_training_findings(RunContext(Observed(metrics, chance_loss=chance), {}))
+
+    assert finding.kind is findings.SLOW_DIVERGENCE
+    assert finding.is_severe
+    assert finding.first_step in range(200, 400)  # a tenth of the rise is over at step 326
+    assert finding.last_step is None
+    assert f"rises from step {finding.first_step} on" in finding.text
+    assert 0.5 < finding.evidence["lost_share"] < 0.75
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        fading(0.3, 1.0),  # a third of the way back
+        fading(2.2, 2.28),  # hardly anything was learned
+        fading(1.0, 1.0, noise=0.6),  # small batches
+        np.geomspace(2.3, 0.05, 600) * (1 + 0.8 * np.sin(np.arange(600))),  # edge of stability
+        1.2 + 0.3 * np.sin(np.arange(600) / 30),  # a slow oscillation
+        np.concatenate([fading(0.3, 1.9, 300), np.linspace(1.9, 0.4, 300)]),  # it came back
+    ],
+)
+def test_a_loss_that_is_not_lost_is_no_slow_divergence(losses):
+    metrics = columns(len(losses), train_loss=losses, eval_loss=np.linspace(1, 3, len(losses)))
+    found = find({"metrics": metrics})
+
+    assert "slow_divergence" not in found
+
+
+def test_a_loss_that_is_huge_for_a_moment_does_not_look_learned_afterwards():
+    losses = np.full(300, 25.0)
+    losses[1] = 1e30
+    (finding,) = find_all({"metrics": columns(300, train_loss=losses)})
+
+    assert finding.kind is findings.NOT_LEARNING
+    assert "lost" not in finding.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "best_rate", "last_rate", "cause", "first"),
+    [
+        (
+            {"optimizer__schedule": "linear", "optimizer__end_value": 0.5},
+            0.1,
+            0.5,
+            "The learning rate was 0.1 at step 199 and is 0.5 at the end",
+            "optimizer.schedule=cosine optimizer.learning_rate=0.1",
+        ),
+        (
+            {"optimizer__learning_rate": 0.1, "optimizer__weight_decay": 0.05},
+            0.1,
+            0.1,
+            "Weight decay of 0.05 at a learning rate of 0.1 shrinks the weights",
+            "optimizer.weight_decay=0",
+        ),
+        (
+            {"optimizer__learning_rate": 0.1},
+            0.1,
+            0.1,
+            "At a learning rate of 0.1 the network stops improving at step 199",
+            "optimizer.learning_rate=0.01",
+        ),
+    ],
+)
+def test_the_advice_on_what_is_lost_is_about_what_changed(
+    changes, best_rate, last_rate, cause, first
+):
+    finding = Finding(
+        findings.SLOW_DIVERGENCE,
+        Severity.severe,
+        "",
+        first_step=260,
+        evidence={
+            "best_step": 199.0,
+            "best_learning_rate": best_rate,
+            "last_learning_rate": last_rate,
+        },
+    )
+    advised = advise(Situation(finding, settings(**changes)))
+
+    assert advised.cause == cause
+    assert advised.remedies[0].change == first
+    assert not any("optimizer=" in remedy.change for remedy in advised.remedies)
 
 
 def test_many_ranges_of_layers_are_shortened():

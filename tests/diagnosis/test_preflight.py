@@ -170,7 +170,7 @@ def test_the_report_says_what_was_measured():
     )
 
     assert "factor per layer: 0.01 (theory 0.012 ± 0.001)" in report
-    assert "layer 0 gets 1e-16 of the last layer's squared gradient" in report
+    assert "the input of layer 0 gets 1e-16 of the last layer's squared gradient" in report
     assert "its ceiling 2(1 + β)/λ is 2" in report
     assert "the gradients of layers 0–2 are below it" in report
     assert "float16 25 %" in report

@@ -17,7 +17,7 @@ def judge_stack(signal, observed=None, **stack):
         np.arange(STEPS),
         np.stack(repeat(signal, STEPS)),
         stacks=[Stack("blocks", tuple(range(len(signal))), **stack)],
-        names=["the input of block 0", *(f"block {number}" for number in range(len(signal) - 1))],
+        names=[f"block {number}" for number in range(len(signal) - 1)],
         observed=observed,
     )
     assert verdicts is not None
@@ -73,10 +73,11 @@ def test_the_layer_that_passes_no_gradient_on_is_named():
 
     assert verdicts.kind == "dead"
     assert str(verdicts).startswith(
-        "Dead: block 3 passes no gradient on to block 0 to block 2 and the input of block 0, "
-        "although it gets 0.25 of what block 7 gets."
+        "Dead: block 3 passes no gradient on to block 0 to block 2, although it gets 0.25 of what "
+        "block 7 gets."
     )
-    assert verdicts.worst.findings[0].layers == [(0, 3)]
+    assert verdicts.worst.findings[0].layers == [(0, 2)]
+    assert verdicts.worst.findings[0].origin == 3
 
 
 def test_a_verdict_on_sums_over_a_loop_says_that_it_does_not_see_the_iterations():

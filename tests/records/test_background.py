@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from research.records.trackers import BackgroundTrackers, MirrorError, TrackerReports
@@ -65,6 +66,64 @@ def test_a_tracker_that_does_not_return_is_given_up_and_reported_once(capsys):
     assert not trackers.all_working
     assert capsys.readouterr().err.count("does not answer") == 1
     tracker.released.set()
+
+
+class Steps:
+    """A tracker that notes the steps of each call."""
+
+    name = "steps"
+    remedy = "nothing helps"
+    patience = 60.0
+
+    def __init__(self):
+        self.pending = {"state": "pending"}
+        self.calls = []
+
+    def start(self):
+        return {}
+
+    def log(self, metrics, profiles, diagnostics):
+        self.calls.append(metrics["step"].tolist())
+
+    def finish(self, info):
+        return {"state": info["status"]}
+
+    def wants_stop(self, *, is_interrupted):
+        return False
+
+
+def test_rows_that_are_gathered_are_logged_in_one_call_and_the_end_does_not_wait():
+    tracker = Steps()
+    trackers = BackgroundTrackers([tracker], gather_seconds=3600.0)
+    trackers.start()
+    for step in range(0, 6, 2):
+        trackers.log({"step": np.array([step, step + 1])}, {}, {})
+    trackers.finish({"status": "done"})
+    assert trackers.wait() == {"steps": {"state": "done"}}
+    assert tracker.calls == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_rows_that_follow_gathered_ones_are_logged_too():
+    tracker = Steps()
+    trackers = BackgroundTrackers([tracker], gather_seconds=1e-6)
+    trackers.start()
+    for step in range(200):
+        trackers.log({"step": np.array([step])}, {}, {})
+    trackers.finish({"status": "done"})
+    trackers.wait()
+    assert sum(tracker.calls, []) == list(range(200))
+
+
+def test_rows_that_cannot_be_joined_are_the_failure_of_the_trackers(capsys):
+    tracker = Steps()
+    trackers = BackgroundTrackers([tracker], gather_seconds=3600.0)
+    trackers.start()
+    for rows in (np.zeros(1), np.zeros((1, 2))):
+        trackers.log({"step": np.array([0]), "train_loss": rows}, {}, {})
+    trackers.finish({"status": "done"})
+    assert trackers.wait() == {}
+    assert not trackers.all_working
+    assert "Steps failed" in capsys.readouterr().err
 
 
 def test_the_failure_of_several_runs_is_one_line(capsys):

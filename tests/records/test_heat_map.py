@@ -1,13 +1,23 @@
 """The heat map: the colour at each place is that of the logarithm of its number."""
 
+import io
+
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 
-from research.records.trackers.heat_map import MAP, MISSING_COLOR, heat_map
+from research.records.trackers.canvas import MAP, MISSING_COLOR
+from research.records.trackers.heat_map import heat_map
 
 LAYERS = 5
 STEPS = np.arange(0, 40, 4)
+
+
+def draw(steps, profile):
+    """The heat map, read back from its file."""
+    picture = heat_map(steps, profile, label="log₁₀ ‖∂L/∂h‖")
+    return Image.open(io.BytesIO(picture.content)).convert("RGB")
 
 
 def color_at(
@@ -35,7 +45,7 @@ def fixture_profile():
 
 @pytest.mark.parametrize("layer", range(LAYERS))
 def test_colors_are_linear_in_the_logarithm(profile, layer):
-    picture = heat_map(STEPS, profile, label="log₁₀ ‖∂L/∂h‖")
+    picture = draw(STEPS, profile)
 
     assert color_at(picture, 20, layer) == viridis(layer / (LAYERS - 1))
 
@@ -44,7 +54,7 @@ def test_colors_are_linear_in_the_logarithm(profile, layer):
 def test_what_has_no_logarithm_is_grey(profile, missing):
     profile[5, 2] = missing
 
-    picture = heat_map(STEPS, profile, label="log₁₀ ‖∂L/∂h‖")
+    picture = draw(STEPS, profile)
 
     assert color_at(picture, 20, 2) == MISSING_COLOR
     assert color_at(picture, 16, 2) == color_at(picture, 24, 2) == viridis(0.5)
@@ -52,6 +62,6 @@ def test_what_has_no_logarithm_is_grey(profile, missing):
 
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
 def test_a_profile_of_one_number_has_a_map(value):
-    picture = heat_map(np.array([7]), np.full((1, 2), value), label="log₁₀ ‖∂L/∂h‖")
+    picture = draw(np.array([7]), np.full((1, 2), value))
 
     assert picture.size == (675, 480)

@@ -120,6 +120,7 @@ def test_diagnostics_of_each_layer_are_asked_for():
         values, TrackedLayers.spread
     )
     row = diagnostic_row(values, TrackedLayers.all)
-    assert row["gradient_correlation_layers/layer_001"] == 1.0
+    assert row["gradient_correlation_layers/input"] == 0.0
+    assert row["gradient_correlation_layers/layer_000"] == 1.0
     assert row["gradient_correlation/max"] == 1.0
     assert row["inspect/sharpness"] == 1.0

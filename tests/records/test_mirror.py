@@ -8,10 +8,12 @@ import signal
 import threading
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import wandb
 
 from research.records.mirror import choose_wandb_id, wandb_state
+from research.records.record import write_json
 from research.records.rows import RecordedRows, read_rows
 from research.records.runs import Run
 from research.records.trackers.identity import WandbId
@@ -155,6 +157,57 @@ def test_a_run_whose_data_have_changed_is_another_one_in_wandb(
 
     assert fathom("rm", "--yes", str(recorded.directory)).code == 0
     assert not list(workplace.glob("outputs/wandb/offline-run-*"))
+
+
+def remove_metrics(directory):
+    (directory / "metrics.parquet").unlink()
+
+
+def remove_last_metrics(directory):
+    file = directory / "metrics.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 20), file)
+
+
+def remove_profiles(directory):
+    (directory / "profiles.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (remove_last_metrics, "its metrics hold 20 rows, but it has 25 steps"),
+        pytest.param(
+            remove_metrics, "its metrics hold 0 rows, but it has 25 steps", marks=pytest.mark.slow
+        ),
+        pytest.param(remove_profiles, "its profiles are missing", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_has_lost_rows_is_not_uploaded_as_if_it_were_whole(
+    fathom, recorded, server, damage, fault
+):
+    damage(recorded.directory)
+    said = fathom("sync")
+    assert said.code == 1
+    assert f"not uploaded, {fault}" in said.out
+    assert server.rows == {}
+    assert recorded.state == "local"
+
+
+def test_a_run_under_other_settings_of_jax_is_another_one_in_wandb(tmp_path):
+    """The server may have rows of an attempt that was killed before its first checkpoint."""
+    here = tmp_path / "study" / "run"
+    here.mkdir(parents=True)
+    info = {"id": "abc", "data": {"fingerprint": "0123"}, "jax_settings": {"XLA_FLAGS": ""}}
+    folder = "wandb/offline-run-20261127_000000-abc"
+    write_json(here / "run.json", info | {"wandb": folder})
+    assert choose_wandb_id(here, info) == WandbId("abc")
+
+    changed = info | {"jax_settings": {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}}
+    chosen = choose_wandb_id(here, changed)
+    assert chosen.value.startswith("abc-")
+    assert chosen.replaced == "abc"
+    write_json(here / "run.json", changed | {"wandb": f"{folder[:-3]}{chosen.value}"})
+    assert choose_wandb_id(here, changed) == WandbId(chosen.value)
 
 
 def test_the_id_in_wandb_says_on_which_files_of_the_user_a_run_is_trained(tmp_path):

@@ -5,10 +5,12 @@ import math
 import time
 
 import numpy as np
+import pytest
 import wandb
 
 from research.records.trackers.media import Page, Table
 from research.records.trackers.offline import OfflineRun
+from research.records.trackers.transaction_log import encode_row
 from research.records.trackers.wandb_runs import WANDB_SETTINGS
 
 IDENTITY = {
@@ -113,6 +115,17 @@ def test_what_is_written_is_what_wandb_writes(tmp_path, wandb_records):
     for name in theirs["summary"]:
         if name not in TIMES and name not in artifact and name != "_wandb":
             assert json.dumps(ours["summary"][name]) == json.dumps(theirs["summary"][name]), name
+
+
+@pytest.mark.parametrize(
+    "value", [0, -3, 10**30, True, -2.2250738585072014e-308, 1e300, -math.inf, "x", None]
+)
+def test_a_value_of_any_kind_is_written_as_json(value):
+    encoded = encode_row({"key": value})
+
+    text = json.dumps(value).encode()
+    assert encoded.endswith(bytes([len(text)]) + text)
+    assert encoded[1] == len(encoded) - 2
 
 
 def test_records_of_any_length_are_read_back_from_a_file_that_was_cut_off(tmp_path, wandb_records):

@@ -330,6 +330,21 @@ def test_a_resumed_record_keeps_the_rows_up_to_its_checkpoint(interrupted):
     assert recorded_steps(directory) == [0, 1, 2, 3, 4, 5]
 
 
+def test_what_others_leave_among_the_part_files_is_no_part(interrupted):
+    """macOS writes ``._NAME``, and programs that synchronise folders write copies."""
+    directory, num_rows = interrupted
+    (directory / "metrics.parquet").unlink()
+    first = directory / "metrics.parts" / "000000.parquet"
+    shutil.copy(first, first.with_name("000000 (conflicted copy).parquet"))
+    first.with_name("._000000.parquet").write_bytes(b"Mac OS X")
+
+    assert recorded_steps(directory) == list(range(8))
+    resumed = open_record(directory, keep_rows=num_rows)
+    assert resumed.read("metrics")["step"].tolist() == list(range(4))
+    resumed.close(status="done")
+    assert recorded_steps(directory) == list(range(4))
+
+
 def test_a_table_with_fewer_rows_than_the_checkpoint_says_is_corrupt(interrupted):
     directory, num_rows = interrupted
     num_rows["metrics"] = 9

@@ -246,10 +246,10 @@ def test_the_table_holds_the_profile(mirrored):
     ]
     layers, first, last, norms = zip(*table["data"], strict=True)
     signal = run.profiles["signal_grad"]
-    assert list(layers) == [0, 1, 2]
+    assert list(layers) == [-1, 0, 1]  # the input of layer 0, and the outputs of the layers
     assert list(first) == signal[0].tolist()
     assert list(last) == signal[-1].tolist()
-    assert list(norms) == [*run.profiles["grad_norm"][-1].tolist(), None]
+    assert list(norms) == [None, *run.profiles["grad_norm"][-1].tolist()]
 
 
 @pytest.fixture

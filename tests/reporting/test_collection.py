@@ -63,7 +63,7 @@ def test_profiles_have_a_row_for_each_step_and_layer(sweep):
 
     assert table.num_rows == 6 * 2 * 5
     rows = table.slice(5, 5).to_pydict()
-    assert rows["layer"] == [0, 1, 2, 3, 4]
+    assert rows["layer"] == [-1, 0, 1, 2, 3]
     assert rows["step"] == [1] * 5
     recorded = runs[0].profiles["signal_grad"]
     assert rows["signal_grad"] == recorded[1].tolist()

@@ -57,7 +57,7 @@ def test_the_first_difference_is_found_in_the_layers(outputs):
     assert first.step == 2
     assert first.table == "profiles"
     assert first.column == "signal_grad"
-    assert first.layer == 1
+    assert first.layer == 0  # whose output is signal 1
     assert (first.a, first.b) == (1.0, 3.0)
     assert not comparison.is_identical
     assert not comparison.settings

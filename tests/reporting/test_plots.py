@@ -435,6 +435,10 @@ def test_a_profile_has_a_row_of_panels_for_each_step(sweep):
     drawing = draw(select_runs(["depth=4"]), kind="profile")
 
     assert titles_of(drawing.figure.axes) == ["step 0", "step 1"]
+    for axes in drawing.figure.axes:
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == ["input", "0", "1", "2", "3"]
+        assert axes.get_xticks().tolist() == [0, 1, 2, 3, 4]
 
 
 def test_zeros_are_left_out_of_a_logarithmic_profile(outputs):

@@ -18,10 +18,10 @@ NAMES = [f"blocks/{number}" for number in range(6)]
 DEAD_VERDICT: Any = {
     "kind": "dead",
     "sentence": "Dead: …",
-    "first_layer": 3,
-    "findings": [{"kind": "dead", "layers": [[0, 3]], "sentence": "Dead: …"}],
+    "first_layer": 2,
+    "findings": [{"kind": "dead", "layers": [[0, 2]], "sentence": "Dead: …"}],
 }
-HEALTHY_VERDICT: Any = {"kind": "healthy", "sentence": "Healthy: …", "first_layer": 3}
+HEALTHY_VERDICT: Any = {"kind": "healthy", "sentence": "Healthy: …", "first_layer": 2}
 
 
 def record_watched(directory, verdict, *, status="done", steps=40, settings=None):

@@ -15,6 +15,7 @@ LABELS = load_module("verdict_benchmark", "labels")
 SCORES = load_module("verdict_benchmark", "scores")
 CLAIMS = load_module("verdict_benchmark", "claims")
 ADVICE = load_module("verdict_benchmark", "advice")
+LARGER = "paper/verdict_benchmark"
 SMALL = (
     "model.width=16",
     "model.depth=4,20",
@@ -60,6 +61,7 @@ def make_run(**changes):
         "optimizer.epsilon": None,
         "optimizer.learning_rate": 0.01,
         "measure.inspect": [],
+        "train.steps": 60,
     }
     run = FakeRun(settings, profiles, metrics)
     for name, values in changes.items():
@@ -75,6 +77,7 @@ class FakeRun:
         self.metrics = metrics
         self.status = "done"
         self.directory = Path("depth=4")
+        self.info = {}
 
     def __getitem__(self, path):
         return self.settings[path]
@@ -214,3 +217,50 @@ def test_the_advice_is_tried_on_two_unhealthy_test_runs_of_each_family():
     assert sample == ADVICE.draw_sample(numbers, labels)
     assert all(label.split == "test" and label.is_unhealthy for label in drawn)
     assert set(families.values()) == {2}
+
+
+def invent_larger_runs(judge):
+    """A record for each run of the larger configuration; ``judge`` makes a verdict of its label."""
+    runs = []
+    for arm in LABELS.families(LARGER):
+        chance = np.full(60, math.log(10))
+        if arm.removeprefix("test_") in LABELS.INJECTED:
+            run = make_run(train_loss=chance)
+        elif arm in ("test_small_weights", "test_sigmoid"):
+            run = make_run(signal_grad=from_step(0, 1e-4, 1e-4), train_loss=chance)
+        else:
+            run = make_run(train_loss=np.linspace(2.3, 0.1, 60))
+        runs.append(run)
+    for run, label in zip(runs, LABELS.label_runs(runs, LARGER), strict=True):
+        run.info["verdict"] = judge(label)
+    return runs
+
+
+def judge_rightly(label):
+    found = [kind for kind, is_there in label.kinds.items() if is_there]
+    findings = [{"kind": kind, "last_step": None} for kind in found]
+    kind = found[0] if found else "healthy"
+    return {"kind": kind, "since_step": 0, "findings": findings}
+
+
+def judge_as_healthy(label):
+    return {"kind": "healthy", "since_step": None, "findings": []}
+
+
+def test_claims_on_larger_runs_hold_for_right_verdicts_only():
+    make_claims = load_module(LARGER, "claims").claims
+    rightly = make_claims(invent_larger_runs(judge_rightly))
+    as_healthy = make_claims(invent_larger_runs(judge_as_healthy))
+    assert [claim.statement for claim in rightly if not claim.holds] == []
+    assert {claim.statement for claim in as_healthy if claim.holds} == {
+        "healthy runs without a severe finding",
+        "runs whose training loss ends below 0.3 of chance, without a severe finding",
+    }
+
+
+def test_the_figure_of_larger_runs_counts_their_verdicts():
+    draw = load_module(LARGER, "figure").figure
+    canvas = draw(invent_larger_runs(judge_rightly))
+    matrix, scores = canvas.axes
+    assert matrix.get_title().endswith("balanced accuracy 1.000")
+    assert [label.get_text() for label in scores.get_yticklabels()]

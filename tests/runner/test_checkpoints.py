@@ -1,5 +1,6 @@
 """A run that resumes from its checkpoint is bit for bit the run without an interruption."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pyarrow.parquet as pq
@@ -18,6 +20,8 @@ from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
 from research.runner.run_writer import RunWriter
 from research.training import checkpoint
 from research.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter
+
+from .reading import modification_times
 
 SMALL = [
     "model.depth=2",
@@ -360,6 +364,103 @@ def test_a_run_whose_checkpoint_cannot_be_used_says_so_and_starts_over(
     assert_same(again[0], whole)
 
 
+SETTINGS = {
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_THREEFRY_PARTITIONABLE": False,
+    "JAX_ENABLE_X64": True,
+    "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+    "JAX_RANDOM_SEED_OFFSET": 7,
+    "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
+}
+
+
+@pytest.fixture
+def with_setting(monkeypatch):
+    """A context in which a setting of JAX has another value, as if its variable had been set."""
+
+    @contextlib.contextmanager
+    def change(name):
+        value = SETTINGS[name]
+        with monkeypatch.context() as patch:
+            if name == "XLA_FLAGS":
+                patch.setenv(name, value)
+                yield
+                return
+            flag = name.lower()
+            before = getattr(jax.config, flag)
+            jax.config.update(flag, value)
+            try:
+                yield
+            finally:
+                jax.config.update(flag, before)
+
+    return change
+
+
+FAST_SETTINGS = ["JAX_DEFAULT_PRNG_IMPL", "XLA_FLAGS"]
+SLOW_SETTINGS = [
+    "JAX_THREEFRY_PARTITIONABLE",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_RANDOM_SEED_OFFSET",
+]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*FAST_SETTINGS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_SETTINGS)],
+)
+def test_a_run_does_not_resume_under_other_settings_of_jax(
+    train, interrupted_and_whole, tmp_path, with_setting, name
+):
+    """It would go on with other random numbers, or round otherwise. Nothing of it is lost."""
+    interrupted, _ = interrupted_and_whole
+    place = interrupted.directory.parents[2]
+    shutil.copytree(place, tmp_path / "cut")
+    run = Run(tmp_path / "cut" / interrupted.directory.relative_to(place))
+    before = modification_times(run.directory)
+
+    with with_setting(name):
+        _, result = train("cut")
+
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert f"({name} was " in line
+    assert f"is {SETTINGS[name]}): set them as they were to go on, or give another name=" in line
+    changed = dict(modification_times(run.directory).items() ^ before.items())
+    assert all(".hydra" in str(path) for path in changed)  # which Hydra writes for each command
+
+
+@pytest.mark.slow
+def test_what_a_run_does_not_depend_on_may_change_before_it_resumes(
+    train, interrupted_and_whole, tmp_path, with_setting
+):
+    """The formats of a run are those of its configuration."""
+    interrupted, whole = interrupted_and_whole
+    shutil.copytree(interrupted.directory.parents[2], tmp_path / "cut")
+    with with_setting("JAX_DEFAULT_PRNG_IMPL"):
+        train("cut")
+    with with_setting("JAX_ENABLE_X64"):
+        again, result = train("cut")
+    assert "resumes" in result.err
+    assert_same(again[0], whole)
+
+
+@pytest.mark.slow
+def test_a_longer_run_does_not_go_on_under_other_settings_of_jax(train, with_setting, tmp_path):
+    train("long")
+    with with_setting("JAX_DEFAULT_PRNG_IMPL"):
+        train("whole", "train.steps=40")
+        _, result = train("long", "train.steps=40")
+    assert result.code == 0
+    assert "starts from step 0" in result.err
+    assert "JAX_DEFAULT_PRNG_IMPL was threefry2x32, is rbg" in result.err
+    rows = []
+    for place in ("long", "whole"):
+        (file,) = tmp_path.glob(f"{place}/outputs/study/*steps=40*/run.json")
+        rows.append(Run(file.parent))
+    assert have_same_rows(*rows)
+
+
 @pytest.mark.parametrize("name", ["²", "01", "5.tmp", "-1"])
 def test_a_folder_with_another_name_is_no_checkpoint(tmp_path, name):
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
@@ -407,6 +508,7 @@ NOTES = {
     "seconds": {"compile": 1.5, "train": 2},
     "rows": {"metrics": 7, "profiles": 4, "inspections": 0},
     "part_checksums": {"metrics": 1, "profiles": 2, "inspections": 0},
+    "jax_settings": {"JAX_ENABLE_X64": False},
 }
 
 
@@ -421,10 +523,17 @@ def test_notes_of_another_form_are_refused(name, value):
     with pytest.raises(InvalidNotes, match=name):
         if name in ("id", "data") and value == "text":
             value = b"text"
+        if name == "jax_settings" and isinstance(value, dict):
+            value = b"object"
         CheckpointNotes.from_json(NOTES | {name: value}, 7)
 
 
-@pytest.mark.parametrize("name", list(NOTES))
+def test_notes_of_an_earlier_version_know_no_settings_of_jax():
+    earlier = {name: value for name, value in NOTES.items() if name != "jax_settings"}
+    assert CheckpointNotes.from_json(earlier, 7).jax_settings == {}
+
+
+@pytest.mark.parametrize("name", [name for name in NOTES if name != "jax_settings"])
 def test_notes_that_are_missing_are_refused(name):
     notes = dict(NOTES)
     del notes[name]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from research.diagnosis.observed import EMBEDDING, HEAD, Divergence, find_divergence
 from research.records.record import RunRecord
 from research.records.runs import Run
-from research.runner.judging import find_nonfinite
 
 from .reading import find_wandb_rows
 
@@ -137,29 +137,29 @@ def test_termination_leaves_a_readable_record_and_a_finished_wandb_run(
 
 
 @pytest.mark.parametrize(
-    ("activation_rms", "signal_grad", "grad_norm", "nonfinite"),
+    ("activation_rms", "signal_grad", "grad_norm", "layer", "quantity", "part"),
     [
-        # Forward numbers break first, so the lowest layer counts.
-        ([1, 1, INF, NAN], [NAN] * 4, [NAN] * 3, (2, "activation")),
-        ([NAN] * 4, [NAN] * 4, [NAN] * 3, (0, "activation")),
+        # Forward numbers break first, so the lowest layer counts: the one that computes them.
+        ([1, 1, INF, NAN], [NAN] * 4, [NAN] * 3, 1, "activation", ""),
+        ([NAN] * 4, [NAN] * 4, [NAN] * 3, None, "activation", EMBEDDING),
         # Else backward numbers, so the highest layer counts.
-        ([1] * 4, [INF, NAN, 1, 1], [NAN] * 3, (1, "gradient")),
-        ([1] * 4, [1] * 4, [INF, INF, 1], (1, "parameter gradient")),
-        ([1] * 4, [1] * 4, [1] * 3, None),
+        ([1] * 4, [INF, NAN, 1, 1], [NAN] * 3, 1, "gradient", ""),
+        ([1] * 4, [INF, NAN, 1, INF], [NAN] * 3, None, "gradient", HEAD),
+        ([1] * 4, [1] * 4, [INF, INF, 1], 1, "parameter gradient", ""),
+        ([1] * 4, [1] * 4, [1] * 3, None, "", ""),
     ],
 )
 def test_the_first_layer_whose_numbers_are_not_finite(
-    activation_rms, signal_grad, grad_norm, nonfinite
+    activation_rms, signal_grad, grad_norm, layer, quantity, part
 ):
     profile = {
-        "activation_rms": np.array([[1] * 4, activation_rms]),
-        "signal_grad": np.array([[1] * 4, signal_grad]),
-        "grad_norm": np.array([[1] * 3, grad_norm]),
+        "activation_rms": np.array(activation_rms),
+        "signal_grad": np.array(signal_grad),
+        "grad_norm": np.array(grad_norm),
     }
 
-    assert find_nonfinite(profile, 1) == nonfinite
-    assert find_nonfinite(profile, 0) is None
+    assert find_divergence(7, profile) == Divergence(7, layer, quantity, part)
 
 
 def test_without_gauges_there_is_no_such_layer():
-    assert find_nonfinite({}, 0) is None
+    assert find_divergence(7, {}) == Divergence(7)

@@ -8,6 +8,7 @@ import pytest
 from research.records.replayed import read_replayed
 from research.records.runs import Run
 from research.reporting.replays import describe_replayed
+from research.runner.replay import replay_run
 
 from .faults import (
     DEPTHS,
@@ -100,6 +101,14 @@ def test_nearly_all_of_20_faults_are_named(replayed, network):
 
 
 @pytest.mark.slow
+def test_under_other_settings_of_jax_nothing_is_replayed(finished, monkeypatch):
+    """The steps would not be those of the run."""
+    directory, _ = finished
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    with pytest.raises(ValueError, match="XLA_FLAGS was .*is .*fast_math.*: set them as they were"):
+        replay_run(Run(directory), to=3)
+
+
 def test_json_and_show_hold_what_was_found(replayed, fathom):
     run, found, result = replayed(overflow("relu", 4, 2), "--json")
     (printed,) = json.loads(result.out)

@@ -247,11 +247,20 @@ def test_without_the_users_choice_a_failing_device_is_a_defect(monkeypatch, tmp_
     assert isinstance(result["error"], RuntimeError)
 
 
-@pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_debug_infs"])
-def test_flags_that_would_end_the_process_are_switched_off(flag, capsys):
-    jax.config.update(flag, True)
+@pytest.mark.parametrize(
+    ("flag", "value", "harmless"),
+    [
+        ("jax_debug_nans", True, False),
+        ("jax_debug_infs", True, False),
+        ("jax_check_tracer_leaks", True, False),
+        ("jax_transfer_guard", "disallow", "allow"),
+        ("jax_transfer_guard_device_to_host", "disallow_explicit", "allow"),
+    ],
+)
+def test_flags_that_would_end_the_process_are_switched_off(flag, value, harmless, capsys):
+    jax.config.update(flag, value)
 
     session.prepare_jax()
 
-    assert not getattr(jax.config, flag)
+    assert getattr(jax.config, flag) == harmless
     assert capsys.readouterr().err.startswith(f"fathom: {flag.upper()} is switched off")

@@ -11,6 +11,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.fathom_sweeper import FathomSweeperConf
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.runner.run_spec import RunSpec
 from research.sweeps.composition import Composer, format_yaml
@@ -230,3 +231,13 @@ def test_each_arm_is_a_grid_that_is_combined_with_the_params():
     }
     assert len(jobs) == 5
     assert set(map(frozenset, jobs)) == expected
+
+
+def test_a_file_may_hold_numbers_and_nothing_as_values_of_an_arm():
+    grids = {
+        "params": {"seed": 3},
+        "arms": {"plain": {"model.depth": 8, "loss.chance": None, "data.shuffle": True}},
+    }
+    sweeper = OmegaConf.merge(OmegaConf.structured(FathomSweeperConf), grids)
+    jobs = expand_jobs(sweeper.params, sweeper.arms)
+    assert jobs == [["seed=3", "model.depth=8", "loss.chance=null", "data.shuffle=True"]]

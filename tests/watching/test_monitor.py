@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import shutil
+import threading
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -297,6 +299,10 @@ def test_steps_must_ascend(directory):
         ("2.3", "loss must be one number or None, got a str"),
         (len, "loss must be one number or None, got a builtin_function_or_method"),
         (1j, "loss must be one number or None, got a complex"),
+        (2**53 + 1, "loss must be a whole number that float64 holds exactly"),
+        (-(2**2000), "loss must be a whole number that float64 holds exactly"),
+        (np.uint64(2**64 - 1), "loss must be a whole number that float64 holds exactly"),
+        (np.array([2**60 + 1]), "loss must be a whole number that float64 holds exactly"),
     ],
 )
 def test_what_is_no_number_is_refused_at_its_step(directory, value, message):
@@ -309,6 +315,103 @@ def test_what_is_no_number_is_refused_at_its_step(directory, value, message):
     np.testing.assert_array_equal(Run(directory).metrics["train_loss"], [1, 1])
 
 
+def test_a_large_whole_number_on_the_device_is_refused_a_step_later(directory):
+    monitor = research.Monitor(directory)
+    with jax.enable_x64(True):
+        tokens = jnp.int64(2**53 + 1)
+    monitor.log(0, loss=1.0, tokens=tokens)
+    with pytest.raises(ValueError, match="tokens must be a whole number .* got 9007199254740993"):
+        monitor.log(1, loss=1.0)
+    monitor.close()
+
+
+def test_large_numbers_are_recorded_exactly(directory):
+    large = [2**53, 2**60, -(2**62), 10**16, 2**900]
+    with research.Monitor(directory) as monitor:
+        for number, value in enumerate(large):
+            monitor.log(2**53 - 10 + number, count=value)
+    metrics = Run(directory).metrics
+    assert [int(value) for value in metrics["count"]] == large
+    assert [int(value) for value in metrics["step"]] == [2**53 - 10 + n for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["loss", "train_loss"], "loss and train_loss are two names of the same number"),
+        (["accuracy", "train/accuracy"], "accuracy and train/accuracy are two names"),
+        (["train/step"], "train/step is a name that Fathom or W&B writes itself"),
+        (["_step"], "_step is a name that Fathom or W&B writes itself"),
+    ],
+)
+def test_two_numbers_never_share_a_name(directory, names, message):
+    with research.Monitor(directory) as monitor:
+        with pytest.raises(ValueError, match=message):
+            monitor.log(0, None, **dict.fromkeys(names, 1.0))
+        monitor.log(0, None, loss=1.0, **{"valid/loss": 2.0})
+    assert Run(directory).metrics["valid/loss"].tolist() == [2]
+
+
+def test_the_norm_of_the_user_does_not_disappear_behind_the_measured_one(directory):
+    _, loss, gauges = step(PARAMS, jnp.float32(1))
+    with research.Monitor(directory, WATCH) as monitor:
+        with pytest.raises(ValueError, match="grad_norm is the norm that the gauges measure"):
+            monitor.log(0, gauges, loss=loss, grad_norm=123.0)
+        monitor.log(0, loss=loss, grad_norm=123.0)
+    assert Run(directory).metrics["grad_norm"].tolist() == [123]
+
+
+def test_steps_that_threads_log_ascend(directory):
+    monitor = research.Monitor(directory)
+    refused = []
+
+    def log(first):
+        for number in range(first, 400, 4):
+            try:
+                monitor.log(number, loss=1.0)
+            except ValueError:
+                refused.append(number)
+
+    threads = [threading.Thread(target=log, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monitor.close()
+    steps = Run(directory).metrics["step"].tolist()
+    assert steps == sorted(set(range(400)) - set(refused))
+
+
+def test_a_monitor_does_not_go_on_in_a_run_that_fathom_trained(finished):
+    trained, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    with pytest.raises(ValueError, match="holds a run that fathom train has trained"):
+        research.Monitor(trained, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_record_that_has_disappeared_is_one_line_at_the_end_of_the_process(workplace, process):
+    code = (
+        "import research, shutil; monitor = research.Monitor('outputs/mine/first'); "
+        "monitor.log(0, loss=1.0); shutil.rmtree('outputs')"
+    )
+    ended = process("-c", code)
+    _, err = ended.communicate()
+    (line,) = err.splitlines()
+    assert line.startswith("fathom: outputs/mine/first was not closed: ")
+
+
+@pytest.mark.parametrize("step", [0.5, np.nan, np.inf, "a", None, 2**53 + 1, np.ones(2)])
+def test_a_step_is_a_whole_number(directory, step):
+    monitor = research.Monitor(directory)
+    with pytest.raises(ValueError, match="step must be a whole number of at most 2\\^53, got "):
+        monitor.log(step, loss=1.0)
+    monitor.log(0, loss=1.0)
+    monitor.close()
+    assert Run(directory).metrics["step"].tolist() == [0]
+
+
 def test_none_is_a_number_that_a_step_does_not_have(directory):
     with research.Monitor(directory, WATCH) as monitor:
         for number in range(3):
@@ -319,3 +422,52 @@ def test_none_is_a_number_that_a_step_does_not_have(directory):
     np.testing.assert_array_equal(np.isfinite(run.metrics["eval_loss"]), [False, False, True])
     assert "eval_accuracy" not in run.metrics
     assert run.info["final"] == {"train_loss": 1, "eval_loss": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("los", "loss"),
+        ("losss", "loss"),
+        ("lsos", "loss"),
+        ("eval_lass", "eval_loss"),
+        ("acuracy", "accuracy"),
+        ("learning_rat", "learning_rate"),
+        ("gauge", "gauges"),
+    ],
+)
+def test_a_slip_in_the_name_of_a_number_is_answered(directory, name, meant):
+    numbers: dict[str, Any] = {name: 1.0}
+
+    with (
+        research.Monitor(directory, WATCH) as monitor,
+        pytest.raises(ValueError, match=f"log got {name}=…: did you mean {meant}=…"),
+    ):
+        monitor.log(0, **numbers)
+
+
+def test_names_of_your_own_are_recorded(directory):
+    with research.Monitor(directory, WATCH) as monitor:
+        monitor.log(0, loss=1.0, los=2.0, gloss=3.0, loss2=4.0, perplexity=5.0)
+
+    metrics = Run(directory).metrics
+    assert [metrics[name][0] for name in ("los", "gloss", "loss2", "perplexity")] == [2, 3, 4, 5]
+
+
+def test_a_loop_that_diverges_names_the_layer_or_where_numbers_were_largest_before(directory):
+    _, loss, healthy = step(PARAMS, jnp.float32(1.0))
+    with research.Monitor(directory, WATCH, every=2) as monitor:
+        monitor.log(0, healthy, loss=loss)
+        monitor.log(1, loss=np.inf)
+        unmeasured = str(monitor.verdict())
+    broken = PARAMS._replace(kernel=PARAMS.kernel.at[2].set(jnp.inf))
+    with research.Monitor(directory.with_name("other"), WATCH) as monitor:
+        _, loss, gauges = step(broken, jnp.float32(1.0))
+        monitor.log(0, gauges, loss=loss)
+        measured = monitor.verdict()
+
+    assert "the layers were not measured there. At step 0, the last one that was" in unmeasured
+    assert "had the largest activation" in unmeasured
+    assert measured is not None
+    assert "first the activation of layers[2]" in str(measured)
+    assert measured.worst.findings[0].origin == 2

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers.background import BackgroundThread, Unresponsive
+from research.records.trackers.gathered_rows import GatheredRows, RowBatch
 
 # How far a dashboard is, as ``mirrored`` of ``run.json`` says it.
 PENDING = "pending"  # it may lack rows or pictures of the run
@@ -122,18 +123,29 @@ def describe_error(error: Exception) -> str:
     kind = type(error).__name__
     if not lines:
         return kind
+    if kind == "ValidationError" and len(lines) > 2:  # of W&B's settings, from its environment
+        problem, _, _ = lines[2].strip().partition(" [type=")
+        return f"W&B's setting {lines[1].strip()}: {problem}"
     return lines[0] if isinstance(error, MirrorError) else f"{kind}: {lines[0]}"
 
 
 class BackgroundTrackers:
     """Calls trackers on one thread, in order. Only ``start_info`` and ``wait`` wait for it."""
 
-    def __init__(self, trackers: list[Tracker], reports: TrackerReports | None = None):
+    def __init__(
+        self,
+        trackers: list[Tracker],
+        reports: TrackerReports | None = None,
+        *,
+        gather_seconds: float = 0.0,
+    ):
         """Prepares the thread without starting the trackers.
 
         Args:
             trackers: the trackers of one run.
             reports: where failures are reported; by default an object of this run alone.
+            gather_seconds: how long rows wait for more rows, because many rows in one call cost
+                less than in several; 0 if they do not wait.
         """
         self._working = list(trackers)
         self._num_trackers = len(trackers)
@@ -141,6 +153,9 @@ class BackgroundTrackers:
         self._thread = BackgroundThread("tracker")
         self._starts: list[tuple[Tracker, Future]] = []
         self._finishes: list[tuple[Tracker, Future]] = []
+        self._gather_seconds = gather_seconds
+        self._gathered = GatheredRows()
+        self._is_ending = threading.Event()
 
     def start(self) -> None:
         """Opens every tracker's run without waiting."""
@@ -161,9 +176,30 @@ class BackgroundTrackers:
             profiles: gauges by name [S', N], with their ``step`` [S'].
             diagnostics: what was measured on an interval, by step.
         """
+        if not self._working:
+            return
+        batch = RowBatch(metrics, profiles, diagnostics)
+        if not self._gather_seconds:
+            self._thread.submit(functools.partial(self._log_batch, batch))
+        elif self._gathered.add(batch):
+            self._thread.submit(self._log_gathered)
+
+    def _log_gathered(self) -> None:
+        """Waits for more rows and logs all of them."""
+        self._is_ending.wait(self._gather_seconds)
+        try:
+            batches = self._gathered.take()
+        except Exception as error:  # rows that cannot be joined would be lost in silence
+            for tracker in list(self._working):
+                self._give_up(tracker, error)
+            return
+        for batch in batches:
+            self._log_batch(batch)
+
+    def _log_batch(self, batch: RowBatch) -> None:
         for tracker in list(self._working):
-            log = functools.partial(tracker.log, metrics, profiles, diagnostics)
-            self._submit(tracker, log)
+            log = functools.partial(tracker.log, batch.metrics, batch.profiles, batch.diagnostics)
+            self._call_unless_failed(tracker, log)
 
     def start_info(self) -> JsonObject:
         """Waits until every tracker has started; returns their entries for ``run.json``."""
@@ -190,6 +226,7 @@ class BackgroundTrackers:
 
     def finish(self, info: JsonObject) -> None:
         """Closes every tracker's run, if it was started, without waiting."""
+        self._is_ending.set()
         if self._starts:
             for tracker in list(self._working):
                 finish = functools.partial(tracker.finish, info)

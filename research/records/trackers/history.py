@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from research.gauges.numbering import INPUT, entry_layers
 from research.gauges.table import GAUGES, GRAD_NORM, METRICS, SIGNAL_GRAD
 from research.records.runs import Columns, Diagnostics, JsonObject
 from research.records.trackers.findings import FINDING_COLUMNS, describe_findings
@@ -142,8 +143,12 @@ class History:
         from research.records.trackers.heat_map import heat_map  # Pillow is slow to import
 
         rows = self._signal_rows.columns()
-        picture = heat_map(rows["step"], rows[SIGNAL_GRAD.name], label=HEAT_MAP_LABEL)
-        return Picture.encode(np.asarray(picture))
+        return heat_map(
+            rows["step"],
+            rows[SIGNAL_GRAD.name],
+            label=HEAT_MAP_LABEL,
+            first_layer=INPUT,
+        )
 
     def draw_profile(self, info: JsonObject) -> Picture:
         """The gradient that arrives at each layer, at a few steps, with what theory predicts.
@@ -155,8 +160,7 @@ class History:
 
         rows = self._profile_rows.columns()
         theory = (info.get("verdict") or {}).get("theory")
-        picture = profile_picture(rows["step"], rows[SIGNAL_GRAD.name], theory=theory)
-        return Picture.encode(np.asarray(picture))
+        return profile_picture(rows["step"], rows[SIGNAL_GRAD.name], theory=theory)
 
 
 def make_summary(info: JsonObject) -> JsonObject:
@@ -192,13 +196,14 @@ def _metric_columns(metrics: Columns) -> dict[str, list[Any]]:
 def _table_rows(signal: np.ndarray, grad_norm: np.ndarray) -> list[tuple]:
     """The rows of the table ``TABLE_COLUMNS``.
 
-    ``signal`` [S, N+1] is the gradient that arrives at the input of each layer and at the output of
-    the network. ``grad_norm`` [N] is of the last step; the output has none.
+    ``signal`` [S, N+1] is the gradient at the input of layer 0, whose row has the number −1, and at
+    the output of each layer. ``grad_norm`` [N] is of the last step; the input has none.
     """
     first = signal[0].tolist()
     last = signal[-1].tolist()
-    norms = [*grad_norm.tolist(), None]
+    norms = [None, *grad_norm.tolist()]
+    layers = entry_layers(len(norms), is_signals=True).tolist()
     rows = []
-    for layer in evenly_spaced(len(norms), MAX_TABLE_ROWS).tolist():
-        rows.append((layer, first[layer], last[layer], norms[layer]))
+    for entry in evenly_spaced(len(norms), MAX_TABLE_ROWS).tolist():
+        rows.append((layers[entry], first[entry], last[entry], norms[entry]))
     return rows

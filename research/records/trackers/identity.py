@@ -18,6 +18,9 @@ from research.records.runs import JsonObject
 MAX_LENGTH = 128  # W&B's server refuses longer names of groups and runs
 MAX_TAG_LENGTH = 64
 HASH_LENGTH = 8
+NOT_IN_PROJECT = "/\\#?%:"
+# Where one of these is set, W&B takes the id of a run from WANDB_RUN_ID alone.
+RUN_CONTEXTS = ("WANDB_SWEEP_ID", "WANDB_LAUNCH")
 VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY"}
 
 
@@ -71,6 +74,21 @@ def with_environment(settings: JsonObject) -> JsonObject:
         if is_default and os.environ.get(variable):
             chosen[name] = os.environ[variable]
     return chosen
+
+
+def check_project(settings: JsonObject) -> None:
+    """Refuses the name of a project that W&B would refuse, for good, when the run is uploaded.
+
+    Raises:
+        ValueError: it is too long, or has a sign that it must not have.
+    """
+    project = with_environment(settings)["project"]
+    source = "tracker.project" if project == settings["project"] else VARIABLES["project"]
+    if len(project) > MAX_LENGTH or set(project) & set(NOT_IN_PROJECT):
+        raise ValueError(
+            f"{source} must be the name of a W&B project, of at most {MAX_LENGTH} signs other than "
+            f"{' '.join(NOT_IN_PROJECT)}, got {project}"
+        )
 
 
 def run_group(study: str) -> str:

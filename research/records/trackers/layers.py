@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from research.config.options import TrackedLayers
-from research.gauges.table import TRACKED_DIAGNOSTICS, TRACKED_GAUGES
+from research.gauges.numbering import INPUT, entry_layers
+from research.gauges.table import OF_SIGNALS, TRACKED_DIAGNOSTICS, TRACKED_GAUGES
 from research.records.runs import Columns
 
 MAX_LAYERS = 256  # Deeper networks log evenly spaced layers: dashboards slow down past 10,000 keys.
@@ -30,11 +31,13 @@ class TrackedProfile:
         name: its column in the record.
         summary: the names of the numbers that summarise it.
         has_spread: whether single layers are logged by default.
+        is_of_signals: whether its first entry is of the input of layer 0.
     """
 
     name: str
     summary: tuple[str, ...]
     has_spread: bool
+    is_of_signals: bool = False
 
     def summary_keys(self) -> list[str]:
         """The keys of the numbers that summarise it."""
@@ -54,15 +57,16 @@ class TrackedProfile:
         if not self.has_layers(layers):
             return {}
         if layers is TrackedLayers.all:
-            return every_layer(self.name, profile)
+            return every_layer(self.name, profile, is_of_signals=self.is_of_signals)
         return spread_of_layers(self.name, profile)
 
 
 GAUGE_PROFILES = tuple(
-    TrackedProfile(gauge.name, GAUGE_SUMMARY, has_spread=True) for gauge in TRACKED_GAUGES
+    TrackedProfile(gauge.name, GAUGE_SUMMARY, True, gauge.name in OF_SIGNALS)
+    for gauge in TRACKED_GAUGES
 )
 DIAGNOSTIC_PROFILES = tuple(
-    TrackedProfile(diagnostic.name, DIAGNOSTIC_SUMMARY, has_spread=False)
+    TrackedProfile(diagnostic.name, DIAGNOSTIC_SUMMARY, False, diagnostic.name in OF_SIGNALS)
     for diagnostic in TRACKED_DIAGNOSTICS
     if not diagnostic.is_number
 )
@@ -95,16 +99,29 @@ def summarize_layers(profile: np.ndarray) -> Columns:
     return columns
 
 
-def every_layer(name: str, profile: np.ndarray) -> Columns:
+def every_layer(
+    name: str,
+    profile: np.ndarray,
+    *,
+    is_of_signals: bool = False,
+) -> Columns:
     """The values of a profile [S, N]: columns [S] by keys such as ``NAME_layers/layer_000``.
 
     A profile of more than ``MAX_LAYERS`` layers is reduced to evenly spaced ones.
+
+    Args:
+        name: its name.
+        profile: the values.
+        is_of_signals: whether the first one is of the input of layer 0, whose key is
+            ``NAME_layers/input``.
     """
-    num_layers = profile.shape[1]
-    width = max(3, len(str(num_layers - 1)))
+    layers = entry_layers(profile.shape[1], is_of_signals).tolist()
+    width = max(3, len(str(layers[-1])))
     columns = {}
-    for layer in evenly_spaced(num_layers, MAX_LAYERS).tolist():
-        columns[f"{layers_section(name)}/layer_{layer:0{width}d}"] = profile[:, layer]
+    for entry in evenly_spaced(len(layers), MAX_LAYERS).tolist():
+        layer = layers[entry]
+        key = "input" if layer == INPUT else f"layer_{layer:0{width}d}"
+        columns[f"{layers_section(name)}/{key}"] = profile[:, entry]
     return columns
 
 
@@ -180,6 +197,8 @@ def diagnostic_row(diagnostics: Columns, layers: TrackedLayers) -> dict[str, flo
         layers: which layers have values of their own.
     """
     row: dict[str, float] = {}
+    if not diagnostics:
+        return row
     for diagnostic in TRACKED_DIAGNOSTICS:
         if diagnostic.is_number and diagnostic.name in diagnostics:
             row[f"inspect/{diagnostic.name}"] = float(diagnostics[diagnostic.name])

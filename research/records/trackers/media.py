@@ -21,7 +21,7 @@ from research.records.trackers.server import import_wandb
 
 HASH_LENGTH = 20
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_TRUECOLOR = 2
+PNG_PALETTE = 3
 PNG_UP_FILTER = 2
 PNG_SIZE = slice(16, 24)  # where a PNG file says how wide and how high it is
 
@@ -107,12 +107,18 @@ class Picture(Media):
         self._height = height
 
     @classmethod
-    def encode(cls, colors: np.ndarray) -> "Picture":
-        """A picture from its colours [H, W, 3] as bytes, quickly rather than as small as can be."""
-        height, width, _ = colors.shape
-        header = struct.pack(">IIBBBBB", width, height, 8, PNG_TRUECOLOR, 0, 0, 0)
+    def encode(cls, colors: np.ndarray, palette: np.ndarray) -> "Picture":
+        """A picture, encoded quickly rather than as small as can be.
+
+        Args:
+            colors: the number of the colour of each pixel [H, W], as bytes.
+            palette: red, green and blue of each colour [256, 3], as bytes.
+        """
+        height, width = colors.shape
+        header = struct.pack(">IIBBBBB", width, height, 8, PNG_PALETTE, 0, 0, 0)
         content = PNG_SIGNATURE + _png_chunk(b"IHDR", header)
-        content += _png_chunk(b"IDAT", zlib.compress(_filter_rows(colors), level=1))
+        content += _png_chunk(b"PLTE", palette.tobytes())
+        content += _png_chunk(b"IDAT", zlib.compress(_filter_rows(colors).data, level=1))
         return cls(content + _png_chunk(b"IEND", b""), width, height)
 
     @classmethod
@@ -142,15 +148,14 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return length + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _filter_rows(colors: np.ndarray) -> bytes:
-    """The rows of a PNG file, each as its difference from the row above."""
-    height = len(colors)
-    rows = colors.reshape(height, -1)
-    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+def _filter_rows(colors: np.ndarray) -> np.ndarray:
+    """The rows of a PNG file as bytes [H, W + 1], each as its difference from the row above."""
+    height, width = colors.shape
+    filtered = np.empty((height, width + 1), np.uint8)
     filtered[:, 0] = PNG_UP_FILTER
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    return filtered.tobytes()
+    filtered[0, 1:] = colors[0]
+    np.subtract(colors[1:], colors[:-1], out=filtered[1:, 1:])
+    return filtered
 
 
 class Page(Media):

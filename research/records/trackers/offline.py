@@ -1,6 +1,7 @@
 """A W&B run that is recorded in files on this machine, without W&B."""
 
 import contextlib
+import functools
 import os
 import platform
 import socket
@@ -139,29 +140,19 @@ class OfflineRun:
             has_summary: whether the last value belongs to the summary.
             is_hidden: whether it has no chart of its own.
         """
-        is_pattern = name.endswith("*")
-        options = encode_integer(IS_DEFINED, 1)
-        if is_hidden:
-            options = encode_integer(IS_HIDDEN, 1) + options
-        metric = encode_text(METRIC_PATTERN if is_pattern else METRIC_NAME, name)
-        if step_metric:
-            metric += encode_text(METRIC_STEP, step_metric)
-            options = encode_integer(IS_STEP_SYNCHRONISED, 1) + options
-        metric += encode_bytes(METRIC_OPTIONS, options)
-        if not has_summary:
-            metric += encode_bytes(METRIC_SUMMARY, encode_integer(HAS_NO_SUMMARY, 1))
-            self._without_summary.append(name)
+        metric = encode_metric(name, step_metric, has_summary=has_summary, is_hidden=is_hidden)
         self._log.add("metric", metric)
+        if not has_summary:
+            self._without_summary.append(name)
 
     def log(self, rows: Sequence[JsonObject]) -> None:
         """Appends history rows, each with numbers, texts and media by key."""
         latest: JsonObject = {}  # by key
         for row in rows:
-            values: JsonObject = {}
+            values = dict(row)
             for key, value in row.items():
                 if type(value) is not float and isinstance(value, Media):  # nearly all are floats
-                    value = self._keep(key, value)
-                values[key] = value
+                    values[key] = self._keep(key, value)
             runtime = self._runtime()
             values["_timestamp"] = self._started_at + runtime
             values["_runtime"] = runtime
@@ -213,6 +204,36 @@ class OfflineRun:
     def _runtime(self) -> float:
         """The seconds since the start. They never decrease, unlike those of the machine's clock."""
         return time.monotonic() - self._monotonic_start
+
+
+@functools.cache
+def encode_metric(
+    name: str,
+    step_metric: str | None,
+    *,
+    has_summary: bool,
+    is_hidden: bool,
+) -> bytes:
+    """The message of ``OfflineRun.define_metric``; the runs of a group have the same ones.
+
+    Args:
+        name: the key, or a pattern that ends in ``*``.
+        step_metric: the key of the horizontal axis.
+        has_summary: whether the last value belongs to the summary.
+        is_hidden: whether it has no chart of its own.
+    """
+    is_pattern = name.endswith("*")
+    options = encode_integer(IS_DEFINED, 1)
+    if is_hidden:
+        options = encode_integer(IS_HIDDEN, 1) + options
+    metric = encode_text(METRIC_PATTERN if is_pattern else METRIC_NAME, name)
+    if step_metric:
+        metric += encode_text(METRIC_STEP, step_metric)
+        options = encode_integer(IS_STEP_SYNCHRONISED, 1) + options
+    metric += encode_bytes(METRIC_OPTIONS, options)
+    if not has_summary:
+        metric += encode_bytes(METRIC_SUMMARY, encode_integer(HAS_NO_SUMMARY, 1))
+    return metric
 
 
 def _encode_exit(exit_code: int, runtime: int) -> bytes:

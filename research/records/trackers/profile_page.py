@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from research.gauges.table import GAUGES, SIGNAL_GRAD, Gauge
+from research.gauges.numbering import entry_layers
+from research.gauges.table import GAUGES, OF_SIGNALS, SIGNAL_GRAD, Gauge
 from research.records.runs import Columns, JsonObject
 from research.records.trackers.findings import describe_findings
 from research.records.trackers.layers import evenly_spaced
@@ -61,8 +62,9 @@ def _describe_gauge(
     theory: Any,
 ) -> JsonObject:
     """A gauge [S, N] as the page reads it."""
-    layers = evenly_spaced(profile.shape[1], MAX_PAGE_LAYERS)
-    values = np.asarray(profile[:, layers], np.float64)
+    entries = evenly_spaced(profile.shape[1], MAX_PAGE_LAYERS)
+    layers = entry_layers(profile.shape[1], gauge.name in OF_SIGNALS)[entries]
+    values = np.asarray(profile[:, entries], np.float64)
     described: JsonObject = {
         "name": gauge.name,
         "meaning": gauge.meaning,

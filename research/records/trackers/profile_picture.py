@@ -1,17 +1,16 @@
 """A profile over depth at a few steps as a picture, for dashboards that show no pages."""
 
 import numpy as np
-from PIL import Image
 
-from research.records.trackers.colors import VIRIDIS
-from research.records.trackers.heat_map import COLOR_BAR, MAP, SIZE, Pen
+from research.gauges.numbering import INPUT
+from research.records.trackers.canvas import COLOR_BAR, GREY, MAP, SCALE, Canvas
 from research.records.trackers.layers import evenly_spaced
+from research.records.trackers.media import Picture
 from research.records.trackers.profile_page import predict_signal
 
 MAX_LINES = 6
 LINE_WIDTH = 3
 LAST_COLOR = 225  # brighter ones are hard to see on white
-THEORY_COLOR = (120, 120, 120)
 DASH = 8  # pixels
 LEGEND_HEIGHT = 20
 
@@ -21,7 +20,7 @@ def profile_picture(
     signal: np.ndarray,
     *,
     theory: float | None,
-) -> Image.Image:
+) -> Picture:
     """Draws log₁₀ ‖∂L/∂h_l‖ over the layers, one line for each of a few steps.
 
     The line of the first step is dark and the last one bright. What mean-field theory predicts of
@@ -37,21 +36,21 @@ def profile_picture(
     logs = _log10(lines)
     low, high = _range_of(logs)
     last_layer = signal.shape[1] - 1
-    pen = Pen(Image.new("RGB", SIZE, "white"))
-    plot = LinePlot(pen, last_layer, low, high)
+    canvas = Canvas()
+    plot = LinePlot(canvas, last_layer, low, high)
     if theory is not None:
         predicted = predict_signal(lines[0, -1], theory, np.arange(last_layer + 1))
-        plot.draw_line(_log10(np.array(predicted, np.float64)), THEORY_COLOR, is_dashed=True)
-        plot.name_line("theory", THEORY_COLOR)
+        plot.draw_line(_log10(np.array(predicted, np.float64)), GREY, is_dashed=True)
+        plot.name_line("theory", GREY)
     shades = np.linspace(0, LAST_COLOR, len(chosen)).astype(int)
     for position, step in enumerate(steps[chosen].tolist()):
-        color = tuple(VIRIDIS[shades[position]].tolist())
+        color = int(SCALE[shades[position]])
         plot.draw_line(logs[position], color)
         plot.name_line(f"step {step}", color)
-    pen.frame(MAP)
-    pen.horizontal_axis(MAP, 0, last_layer, "layer (the last one is the output)")
-    pen.vertical_axis(MAP, low, high, "log₁₀ ‖∂L/∂h‖", side="left")
-    return pen.picture
+    canvas.frame(MAP)
+    canvas.horizontal_axis(MAP, INPUT, last_layer + INPUT, "layer (−1: the input of layer 0)")
+    canvas.vertical_axis(MAP, low, high, "log₁₀ ‖∂L/∂h‖", side="left")
+    return canvas.picture()
 
 
 def _log10(values: np.ndarray) -> np.ndarray:
@@ -73,7 +72,7 @@ class LinePlot:
 
     def __init__(
         self,
-        pen: Pen,
+        canvas: Canvas,
         last_layer: int,
         low: float,
         high: float,
@@ -81,12 +80,12 @@ class LinePlot:
         """Draws nothing yet.
 
         Args:
-            pen: draws on the picture.
+            canvas: the picture.
             last_layer: the layer at the right edge; 0 is at the left one.
             low: the value at the bottom edge.
             high: the value at the top edge.
         """
-        self._pen = pen
+        self._canvas = canvas
         self._last_layer = max(1, last_layer)
         self._low = low
         self._high = high
@@ -95,27 +94,38 @@ class LinePlot:
     def draw_line(
         self,
         values: np.ndarray,
-        color: tuple[int, ...],
+        color: int,
         *,
         is_dashed: bool = False,
     ) -> None:
-        """Draws values [N+1] over the layers; what is not finite or outside is left out."""
+        """Draws values [N+1] over the layers; what is not finite or outside is left out.
+
+        Args:
+            values: a value for each layer.
+            color: the number of the colour.
+            is_dashed: whether the line has gaps.
+        """
         share_of_layer = np.arange(len(values)) / self._last_layer
         share_of_height = (values - self._low) / (self._high - self._low)
-        x = MAP.left + share_of_layer * (MAP.width - 1)
-        y = MAP.bottom - 1 - share_of_height * (MAP.height - 1)
-        columns = np.arange(MAP.left, MAP.right)
-        heights = np.interp(columns, x, y)
-        is_drawn = np.isfinite(heights) & (heights >= MAP.top) & (heights < MAP.bottom)
+        columns = np.arange(MAP.width)
+        heights = np.interp(
+            columns,
+            share_of_layer * (MAP.width - 1),
+            (1 - share_of_height) * (MAP.height - 1),
+        )
+        is_drawn = np.isfinite(heights) & (heights >= 0) & (heights < MAP.height)
         if is_dashed:
-            is_drawn &= np.arange(MAP.width) % (2 * DASH) < DASH
-        for column in np.flatnonzero(is_drawn[:-1] & is_drawn[1:]).tolist():
-            start = (float(columns[column]), float(heights[column]))
-            end = (float(columns[column + 1]), float(heights[column + 1]))
-            self._pen.draw.line([start, end], fill=color, width=LINE_WIDTH)
+            is_drawn &= columns % (2 * DASH) < DASH
+        slopes = np.diff(heights, append=heights[-1])
+        slopes = np.where(np.isfinite(slopes), slopes, 0)
+        middles = heights + slopes / 2
+        reach = LINE_WIDTH / 2 * np.hypot(1, slopes)  # upwards and downwards from the middle
+        rows = np.arange(MAP.height)[:, np.newaxis]
+        is_line = is_drawn & (np.abs(rows - middles) <= reach)
+        self._canvas.part(MAP)[is_line] = color
 
-    def name_line(self, name: str, color: tuple[int, ...]) -> None:
+    def name_line(self, name: str, color: int) -> None:
         """Adds an entry to the legend."""
         y = MAP.top + LEGEND_HEIGHT * self._num_named
-        self._pen.legend_entry(COLOR_BAR.left, y, name, color)
+        self._canvas.legend_entry(COLOR_BAR.left, y, name, color)
         self._num_named += 1

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from research.records.runs import JsonObject
-from research.records.trackers import MirrorError
+from research.records.trackers import MirrorError, describe_error
+from research.records.trackers.identity import RUN_CONTEXTS
 
 PROBE_SECONDS = 5.0  # before a run starts to send
 ASK_SECONDS = 20.0  # while runs are uploaded
@@ -81,15 +83,34 @@ def import_wandb() -> Any:
     The reports would hold up the end of a process whose server does not answer.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    if not os.environ.get("WANDB_RUN_ID"):
+        _leave_contexts()
     import wandb
 
     return wandb
 
 
+def _leave_contexts() -> None:
+    """Removes what a shell has kept of a W&B search: without the id of a trial, this is none.
+
+    W&B would give the run another id, under which ``fathom sync`` would not find its rows.
+    """
+    for name in RUN_CONTEXTS:
+        if os.environ.pop(name, None):
+            print(f"fathom: {name} is ignored, because there is no WANDB_RUN_ID", file=sys.stderr)
+
+
 def _wandb_settings() -> Any:
-    """W&B's settings of this process, in which W&B itself prints nothing."""
+    """W&B's settings of this process, in which W&B itself prints nothing.
+
+    Raises:
+        ServerUnavailable: W&B refuses what the environment sets.
+    """
     wandb = import_wandb()
-    return wandb.setup(wandb.Settings(silent=True)).settings
+    try:
+        return wandb.setup(wandb.Settings(silent=True)).settings
+    except ValueError as error:
+        raise ServerUnavailable(describe_error(error)) from None
 
 
 def ask_for_run(
@@ -189,8 +210,9 @@ def ask_server(
     """
     address = server_address()
     content = json.dumps({"query": query, "variables": variables}).encode()
+    headers = _headers(address)
     try:
-        request = urllib.request.Request(f"{address}/graphql", content, _headers(address))
+        request = urllib.request.Request(f"{address}/graphql", content, headers)
     except ValueError:
         raise ServerUnavailable(f"{address} is not the address of a server") from None
     opener = _opener(address)
@@ -231,7 +253,7 @@ def _headers(address: str) -> dict[str, str]:
     """The headers of a request, with the user's API key.
 
     Raises:
-        ServerUnavailable: there is no API key.
+        ServerUnavailable: there is no API key, or W&B refuses what the environment sets.
         CannotAsk: the user has another proof of identity.
     """
     wandb = import_wandb()

@@ -21,9 +21,13 @@ from typing import Any
 
 FILE_START = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
 BLOCK_BYTES = 32 * 1024
+BUFFER_BYTES = 8 * BLOCK_BYTES  # fewer calls of the operating system, at which threads wait
 PART_HEADER = struct.Struct("<IHB")  # checksum, length, kind of part
 # By whether the part is the first one of its record, and whether it is the last one.
 PART_KINDS = {(True, True): 1, (True, False): 2, (False, False): 3, (False, True): 4}
+WHOLE = PART_KINDS[True, True]
+# The checksum of a part begins with that of its kind.
+CHECKSUM_STARTS = {kind: zlib.crc32(bytes([kind])) for kind in PART_KINDS.values()}
 
 # Wire types of protocol buffers.
 VARINT = 0
@@ -45,6 +49,8 @@ UPDATE = 1  # of ConfigRecord and SummaryRecord; in HistoryRecord the field is n
 ITEM_KEY = 1
 ITEM_NESTED_KEY = 2
 ITEM_VALUE = 16
+MAX_SHORT = 1 << 63
+MAX_NUMBER_LENGTH = 24  # of a float in JSON, such as -2.2250738585072014e-308
 
 
 class TransactionLog:
@@ -60,7 +66,7 @@ class TransactionLog:
         Raises:
             FileExistsError: it is there already.
         """
-        self._file = file.open("xb")
+        self._file = file.open("xb", buffering=BUFFER_BYTES)
         self._file.write(FILE_START)
         self._position = len(FILE_START)
         self._num_records = 0
@@ -78,8 +84,12 @@ class TransactionLog:
 
     def _write(self, record: bytes) -> None:
         """Writes a record as parts that do not cross the borders of blocks."""
+        room = BLOCK_BYTES - self._position % BLOCK_BYTES
+        if len(record) + PART_HEADER.size <= room:  # nearly all of them
+            self._write_part(record, WHOLE)
+            return
         is_first = True
-        rest = memoryview(record)
+        rest = record
         while is_first or rest:
             room = BLOCK_BYTES - self._position % BLOCK_BYTES
             if room < PART_HEADER.size:
@@ -88,12 +98,13 @@ class TransactionLog:
                 room = BLOCK_BYTES
             part = rest[: room - PART_HEADER.size]
             rest = rest[len(part) :]
-            kind = PART_KINDS[is_first, not rest]
-            checksum = zlib.crc32(part, zlib.crc32(bytes([kind])))
-            self._file.write(PART_HEADER.pack(checksum, len(part), kind))
-            self._file.write(part)
-            self._position += PART_HEADER.size + len(part)
+            self._write_part(part, PART_KINDS[is_first, not rest])
             is_first = False
+
+    def _write_part(self, part: bytes, kind: int) -> None:
+        checksum = zlib.crc32(part, CHECKSUM_STARTS[kind])
+        self._file.write(PART_HEADER.pack(checksum, len(part), kind) + part)
+        self._position += PART_HEADER.size + len(part)
 
     def flush(self) -> None:
         """Makes what was added visible to readers."""
@@ -151,7 +162,7 @@ def encode_settings(values: Mapping[str, Any]) -> bytes:
     """Values by key as a ``ConfigRecord``."""
     encoded = b""
     for key, value in values.items():
-        item = encode_text(ITEM_KEY, key) + encode_bytes(ITEM_VALUE, _to_json(value))
+        item = encode_text(ITEM_KEY, key) + encode_bytes(ITEM_VALUE, _to_json(value).encode())
         encoded += encode_bytes(UPDATE, item)
     return encoded
 
@@ -161,38 +172,59 @@ def encode_row(values: Mapping[str, Any]) -> bytes:
 
     A value that is a dictionary becomes one item for each of its entries.
     """
-    items = []
+    # Texts of which each character is a byte: numbers become text, and are joined only once.
+    pieces: list[str] = []
     for key, value in values.items():
-        if isinstance(value, dict):
+        kind = type(value)
+        is_short = kind is int and -MAX_SHORT < value < MAX_SHORT
+        if is_short or (kind is float and math.isfinite(value)):  # nearly all of them
+            text = repr(value)
+            pieces.append(_short_item_starts((key,))[len(text)])
+            pieces.append(text)
+        elif isinstance(value, dict):
             for name, entry in value.items():
-                items.append(_encode_item((key, name), entry))
+                _add_item(pieces, (key, name), entry)
         else:
-            items.append(_encode_item((key,), value))
-    return b"".join(items)
+            _add_item(pieces, (key,), value)
+    return "".join(pieces).encode("latin-1")
 
 
 def encode_summary(values: Mapping[str, Any]) -> bytes:
     """Values by key as the items of a ``SummaryRecord``, dictionaries as they are."""
-    return b"".join(_encode_item((key,), value) for key, value in values.items())
+    pieces: list[str] = []
+    for key, value in values.items():
+        _add_item(pieces, (key,), value)
+    return "".join(pieces).encode("latin-1")
 
 
-def _encode_item(path: tuple[str, ...], value: Any) -> bytes:
+def _add_item(
+    pieces: list[str],
+    path: tuple[str, ...],
+    value: Any,
+) -> None:
+    """Appends an item: its keys, and its value in JSON, which is ASCII."""
     text = _to_json(value)
-    item = _encode_path(path) + encode_varint(len(text)) + text
-    return UPDATE_TAG + encode_varint(len(item)) + item
+    pieces.append(_item_start(path, len(text)))
+    pieces.append(text)
 
 
 @functools.lru_cache(maxsize=10_000)
-def _encode_path(path: tuple[str, ...]) -> bytes:
-    """The keys of an item, and the tag of its value."""
-    return b"".join(encode_text(ITEM_NESTED_KEY, name) for name in path) + VALUE_TAG
+def _short_item_starts(path: tuple[str, ...]) -> list[str]:
+    """What precedes a value of 0, 1, … characters; no number has more than 24."""
+    return [_item_start(path, length) for length in range(MAX_NUMBER_LENGTH + 1)]
 
 
-def _to_json(value: Any) -> bytes:
-    is_number = type(value) is int or (type(value) is float and math.isfinite(value))
-    if is_number:  # nearly all of them
-        return repr(value).encode()
-    return json.dumps(value, default=_to_python).encode()
+def _item_start(path: tuple[str, ...], length: int) -> str:
+    """What precedes a value of ``length`` characters in an item, one character a byte."""
+    start = b"".join(encode_text(ITEM_NESTED_KEY, name) for name in path)
+    start += VALUE_TAG + encode_varint(length)
+    return (UPDATE_TAG + encode_varint(len(start) + length) + start).decode("latin-1")
+
+
+def _to_json(value: Any) -> str:
+    if type(value) is int:
+        return repr(value)
+    return json.dumps(value, default=_to_python)
 
 
 def _to_python(value: Any) -> Any:

@@ -25,7 +25,7 @@ from research.records.trackers.history import (
     has_ended,
     make_summary,
 )
-from research.records.trackers.identity import all_tags, find_folders, job_type
+from research.records.trackers.identity import RUN_CONTEXTS, all_tags, find_folders, job_type
 from research.records.trackers.layers import TRACKED_PROFILES, layers_section, tracked_layers
 from research.records.trackers.media import Media
 from research.records.trackers.server import (
@@ -107,7 +107,7 @@ class WandbTracker:
             judge: judges single steps; None for no judgement over the steps.
         """
         if _is_search_trial():
-            run_id = os.environ.get("WANDB_RUN_ID", run_id)
+            run_id = os.environ.get("WANDB_RUN_ID") or run_id
         identity = {
             "id": run_id,
             "name": name,
@@ -462,7 +462,7 @@ def make_tags(config: JsonObject) -> list[str]:
 
 def _is_search_trial() -> bool:
     """Whether ``wandb agent`` has started this process."""
-    return bool(os.environ.get("WANDB_SWEEP_ID"))
+    return any(os.environ.get(name) for name in RUN_CONTEXTS)
 
 
 def is_disabled() -> bool:

@@ -205,8 +205,9 @@ def open_run(
         )
         return OpenedRun(run, num_uploaded_rows)
     wandb = import_wandb()
+    stop_fn = None if on_stop is None else _as_function(on_stop)
     wandb_settings = wandb.Settings(
-        finish_timeout=finish_seconds, stop_fn=on_stop, **WANDB_SETTINGS
+        finish_timeout=finish_seconds, stop_fn=stop_fn, **WANDB_SETTINGS
     )
     if mode == "online":
         wandb_settings.base_url = server_address()
@@ -223,6 +224,15 @@ def open_run(
         **identity,
     )
     return OpenedRun(ServedRun(run), num_uploaded_rows)
+
+
+def _as_function(method: Callable[[], None]) -> Callable[[], None]:
+    """A method as a function, which stays one object where W&B copies its settings."""
+
+    def call() -> None:
+        method()
+
+    return call
 
 
 def wandb_directory(settings: JsonObject) -> Path:

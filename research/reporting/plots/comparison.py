@@ -10,6 +10,7 @@ from research.reporting.figures import PALETTE, CurveStyle, style
 from research.reporting.gauge_histories import recorded_gauges
 from research.reporting.plots import arrangement, curves, profile
 from research.reporting.plots.arrangement import Drawing
+from research.reporting.plots.layer_axis import label_layers
 from research.reporting.varied_settings import SEED, differing_settings, short_name
 
 STYLES = {
@@ -62,7 +63,8 @@ def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing
             )
             profile.draw_profile(panel, mean, with_theory=False)
             has_seeds = has_seeds or len(mean.seeds) > 0
-            panel.set(title=f"{step} step", xlabel="layer (0: input)")
+            panel.set(title=f"{step} step", xlabel="layer")
+            label_layers(panel.xaxis, every_run, SIGNAL_GRAD.name)
             if is_log:
                 panel.set_yscale("log")
         curve = curves.average_curve(

@@ -14,7 +14,7 @@ from research.reporting.gauge_histories import GaugeHistory, find_gauge, read_ga
 from research.reporting.layout import choose_layout
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions
-from research.reporting.plots.layer_axis import axis_label, label_layers
+from research.reporting.plots.layer_axis import label_layers
 from research.reporting.plots.profile import PROFILE_RATIO
 from research.reporting.varied_settings import setting_text, short_name
 
@@ -54,9 +54,9 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
         panel.set_xlabel("training step")
         label_layers(panel.yaxis, group.runs, gauge)
     row_starts = arrangement.row_starts(axes)
-    for panel, group in zip(axes, groups, strict=True):
+    for panel in axes:
         if panel in row_starts:
-            panel.set_ylabel(axis_label(group.runs, gauge))
+            panel.set_ylabel("layer")
     if image is not None:
         is_cut = any(np.any(history.values < norm.vmin) for history in means)
         extend = "min" if is_cut else "neither"

@@ -6,10 +6,15 @@ import numpy as np
 from matplotlib.axis import Axis, XAxis
 from matplotlib.ticker import MaxNLocator
 
+from research.gauges.numbering import INPUT as NUMBER_OF_INPUT
+from research.gauges.numbering import entry_layers
+from research.gauges.table import OF_SIGNALS
 from research.records.runs import Run
 from research.reporting.gauge_histories import read_gauge
 
 MOST_NAMES = 5
+MOST_NUMBERS = 6
+FEW_LAYERS = 12  # up to which the input and layer 0 have room for a label each
 MOST_LETTERS = 24  # of names that are upright below a panel
 SLANT = 35  # degrees
 INPUT = "input"  # of the first layer
@@ -23,13 +28,13 @@ def label_layers(
     """Puts ticks on an axis that shows layers: names where all runs have the same, else numbers.
 
     Args:
-        axis: ``axes.xaxis`` or ``axes.yaxis``.
+        axis: ``axes.xaxis`` or ``axes.yaxis``, on which the entries of the gauge are at 0, 1, 2, ….
         runs: the runs of the panel.
         gauge: what is drawn over the layers.
     """
     names = _entry_names(runs, gauge)
     if not names:
-        axis.set_major_locator(MaxNLocator(integer=True))
+        _number_layers(axis, runs, gauge)
         return
     positions = _spread(len(names) - 1)
     labels = [names[position] for position in positions]
@@ -39,6 +44,29 @@ def label_layers(
             label.set_rotation(SLANT)
             label.set_rotation_mode("anchor")
             label.set_horizontalalignment("right")
+
+
+def _number_layers(
+    axis: Axis,
+    runs: Sequence[Run],
+    gauge: str,
+) -> None:
+    """Labels entries by the numbers of their layers, and the input of the first layer as such."""
+    count = max((read_gauge(run, gauge).values.shape[-1] for run in runs), default=0)
+    layers = entry_layers(count, gauge in OF_SIGNALS)
+    has_input = count > 0 and layers[0] == NUMBER_OF_INPUT
+    positions = []
+    labels = []
+    if has_input:
+        positions.append(0)
+        labels.append(INPUT)
+    ticks = MaxNLocator(MOST_NUMBERS, integer=True).tick_values(0, max(count - 1, 1))
+    for layer in np.intersect1d(layers, np.asarray(ticks).astype(int)).tolist():
+        is_beside_input = has_input and layer == 0 and count > FEW_LAYERS
+        if not is_beside_input:
+            positions.append(int(np.searchsorted(layers, layer)))
+            labels.append(str(layer))
+    axis.set_ticks(positions, labels=labels)
 
 
 def _spread(last: int) -> list[int]:
@@ -51,11 +79,6 @@ def _spread(last: int) -> list[int]:
     gaps = min(gaps, max(last, 1))
     positions = np.linspace(0, last, gaps + 1) + 0.5
     return np.unique(np.floor(positions).astype(int)).tolist()
-
-
-def axis_label(runs: Sequence[Run], gauge: str) -> str:
-    """What the axis is called."""
-    return "layer" if _entry_names(runs, gauge) else "layer (0: input)"
 
 
 def _entry_names(runs: Sequence[Run], gauge: str) -> list[str]:

@@ -26,7 +26,7 @@ from research.reporting.layout import choose_layout
 from research.reporting.panels import plot_profile, theory_handle
 from research.reporting.plots import arrangement
 from research.reporting.plots.arrangement import Drawing, PlotOptions, SeriesStyles
-from research.reporting.plots.layer_axis import axis_label, label_layers
+from research.reporting.plots.layer_axis import label_layers
 from research.reporting.quantities import PREDICTED_FACTOR, inspected, meaning_of
 from research.theory.profiles import factor_per_layer
 
@@ -117,7 +117,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             marker = profile.style.marker if styles.has_legend else None
             draw_profile(panel, profile, marker=marker, shift=position / len(of_panel))
         panel.set_title(title)
-        panel.set_xlabel(axis_label(chosen, gauge))
+        panel.set_xlabel("layer")
         label_layers(panel.xaxis, chosen, gauge)
         if is_log:
             set_log_scale(panel)

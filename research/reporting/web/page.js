@@ -525,7 +525,7 @@ function drawProfile() {
   element("gauge-meaning").textContent = data.gauges[gauge]
     ? `${data.gauges[gauge]} Dashed lines: the first step.` : "The marked runs recorded no profile.";
   const words = gauge.replaceAll("_", " ");
-  Plotly.react("profile-plot", traces, layout("layer, from the input to the output", words, element("gauge-log").checked), CONFIG);
+  Plotly.react("profile-plot", traces, layout("layer (−1: the input of layer 0)", words, element("gauge-log").checked), CONFIG);
 }
 
 function drawHeatMap() {
@@ -548,7 +548,7 @@ function drawHeatMap() {
       colorbar: { title: { text: isLog ? `log₁₀ ${words}` : words, side: "right" } },
     });
   }
-  Plotly.react("heat-map-plot", traces, layout("step", "layer", false), CONFIG);
+  Plotly.react("heat-map-plot", traces, layout("step", "layer (−1: input)", false), CONFIG);
 }
 
 // Colours span at least two decades, so that fluctuations do not look like trends.

@@ -1,0 +1,63 @@
+"""What the environment sets and W&B refuses is named in one line."""
+
+import os
+
+import pytest
+import wandb
+
+from research.records.trackers import describe_error
+from research.records.trackers.identity import check_project
+from research.records.trackers.server import ServerUnavailable, ask_server, import_wandb
+
+pytestmark = pytest.mark.usefixtures("fresh_service")
+
+
+def test_the_setting_that_wandb_refuses_is_named():
+    with pytest.raises(ValueError, match="validation error") as refused:
+        wandb.Settings(mode="bogus")  # pyright: ignore[reportArgumentType]
+    line = describe_error(refused.value)
+    assert line.startswith("W&B's setting mode: Input should be 'online', 'offline'")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", None])
+def test_a_refused_setting_is_not_taken_for_a_wrong_address(monkeypatch, address):
+    if address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+    monkeypatch.setenv("WANDB_TAGS", ",,")
+    with pytest.raises(ServerUnavailable, match="W&B's setting run_tags: .*empty"):
+        ask_server("query", {}, 1)
+
+
+@pytest.mark.parametrize("name", ["WANDB_SWEEP_ID", "WANDB_LAUNCH"])
+def test_what_is_left_of_a_search_does_not_give_a_run_another_id(monkeypatch, capsys, name):
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    monkeypatch.setenv(name, "abc")
+    import_wandb()
+    assert name not in os.environ
+    line = f"fathom: {name} is ignored, because there is no WANDB_RUN_ID\n"
+    assert capsys.readouterr().err == line
+    monkeypatch.setenv(name, "abc")
+    monkeypatch.setenv("WANDB_RUN_ID", "trial")
+    import_wandb()
+    assert os.environ[name] == "abc"
+
+
+@pytest.mark.parametrize("project", ["a/b", "a:b", "x" * 129])
+def test_a_project_that_wandb_refuses_is_refused_before_anything_is_recorded(monkeypatch, project):
+    with pytest.raises(ValueError, match="tracker.project must be the name of a W&B project"):
+        check_project({"project": project, "entity": None})
+    monkeypatch.setenv("WANDB_PROJECT", project)
+    with pytest.raises(ValueError, match="WANDB_PROJECT must be the name of a W&B project"):
+        check_project({"project": "fathom", "entity": None})
+
+
+@pytest.mark.slow
+def test_a_server_that_is_too_slow_at_the_end_is_said_to_be(server, fathom, small, monkeypatch):
+    """W&B copies its settings where the time is up, with what Fathom has put into them."""
+    monkeypatch.setenv("WANDB_MODE", "online")
+    said = fathom("train", *small, "name=slow", "tracker.finish_timeout=0.001")
+    assert said.code == 0
+    assert "TypeError" not in said.err
+    assert fathom("sync").code == 0
+    assert [row.get("train/step") for (row, *_) in server.rows.values()] == [0]
