@@ -25,7 +25,8 @@ def main(
             override is something else than their folder.
     """
     overrides = [word for word in words if "=" in word]
-    chosen = [experiments.find_experiment(word, scale) for word in words if "=" not in word]
+    names = [word for word in words if "=" not in word]
+    chosen = experiments.find_experiments(names, scale)
     if not chosen:
         raise ValueError(
             f"a figure of what? one or several of {', '.join(experiments.experiment_names())}"

@@ -89,7 +89,7 @@ def _run_train(arguments: Sequence[str]) -> int:
     if train_help.wants_help(arguments):
         print(train_help.train_help(), flush=True)
         return 0
-    if list(arguments) == ["--version"]:  # Hydra would print its own version
+    if "--version" in arguments:  # Hydra would print its own version
         print(__version__, flush=True)
         return 0
     from research.cli import train

@@ -10,7 +10,7 @@ from hydra._internal.utils import get_args_parser
 
 from research.config.errors import suggest_override
 from research.config.hydra_config import resource_dir
-from research.config.override_checks import parse_overrides
+from research.config.override_checks import parse_overrides, search_folders
 from research.config.schema import OPTIONS, setting_paths
 from research.config.suggestions import format_suggestion
 
@@ -44,11 +44,17 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
 
 
 def config_folders(words: Sequence[str]) -> list[Path]:
-    """Where the files of config groups are: in the folder of ``--config-dir`` and in ``conf/``."""
+    """Where the files of config groups are.
+
+    They are in the folder of ``--config-dir``, in ``conf/`` and in those of ``hydra.searchpath``.
+    """
     parsed, _ = get_args_parser().parse_known_args(words)
     folders = [resource_dir("conf")]
     if parsed.config_dir:
         folders.insert(0, Path(parsed.config_dir))
+    for override in parse_overrides(parsed.overrides):
+        if override.key_or_group == "hydra.searchpath":
+            folders += search_folders(override.value())
     return folders
 
 

@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from research import __version__
 from research.config.suggestions import COMMAND_SYNONYMS, format_suggestion
@@ -40,6 +40,7 @@ class Command(NamedTuple):
 
 # Control characters, ends of lines, and what Python makes of bytes that are no text.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+GIVEN = "given_options"  # what the parser calls the names of the options that a command has
 OPTIONS = ("--help", "-h", "--version")
 TRAIN_OPTIONS = (
     "-m",
@@ -217,6 +218,26 @@ COMMANDS = {
 }
 
 
+class StoreOnce(argparse.Action):
+    """Stores the value of an option, which must not be empty and is given once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Stores ``values`` in the namespace; see ``argparse.Action``."""
+        given = getattr(namespace, GIVEN, [])
+        if self.dest in given:
+            parser.error(f"{option_string} is given twice")
+        if not values.strip():
+            parser.error(f"{option_string} must have a value, got an empty one")
+        setattr(namespace, GIVEN, [*given, self.dest])
+        setattr(namespace, self.dest, values)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser that reports a mistake in one line, without its usage."""
 
@@ -290,6 +311,7 @@ def add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
         if command.has_scale:
             subparser.add_argument(
                 "--scale",
+                action=StoreOnce,
                 default="",
                 help="paper: as large as in the paper, for accelerators",
             )
@@ -310,6 +332,7 @@ def _add_option(subparser: argparse.ArgumentParser, option: Option) -> None:
         return
     subparser.add_argument(
         *flags,
+        action=StoreOnce,
         metavar=option.metavar,
         default=option.default,
         help=option.help,

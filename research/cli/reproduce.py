@@ -101,7 +101,9 @@ def _choose_experiments(names: Sequence[str], scale: str) -> list[str]:
         return experiments.experiment_names(scale)
     if names == ["lessons"] and not scale:
         return experiments.lesson_names()
-    return [experiments.find_experiment(name, scale) for name in names]
+    if len(names) > 1 and {"all", "lessons"} & set(names):
+        raise ValueError(f"all and lessons stand alone, got {' '.join(names)}")
+    return experiments.find_experiments(names, scale)
 
 
 def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:

@@ -33,7 +33,10 @@ def main(
     Raises:
         ValueError: no run matches, or a name or the format is not known.
     """
-    chosen = "json" if json else check_choice("--format", format, FORMATS)
+    chosen = check_choice("--format", format, FORMATS)
+    if json and chosen not in ("text", "json"):
+        raise ValueError(f"--json has no effect with --format {chosen}: leave one of them out")
+    chosen = "json" if json else chosen
     table = summary_table(
         select_runs(words),
         values=parse_names(value),

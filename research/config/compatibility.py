@@ -22,6 +22,7 @@ from research.config.options import (
     FullyConnected,
     GroupNorm,
     InitKind,
+    Level,
     Model,
     ModelKind,
     NormKind,
@@ -94,6 +95,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     yield from _init_conflicts(config)
     yield from _layer_conflicts(config)
     yield from _inspection_conflicts(config)
+    yield from _stop_conflicts(config)
     yield from _schedule_conflicts(config.optimizer)
     yield from _layer_format_conflicts(config)
     if config.optimizer.kind is OptimizerKind.gd and config.train.batch_size != 128:
@@ -555,14 +557,15 @@ def _init_conflicts(config: Config) -> Iterator[Conflict]:
             got="delta_orthogonal",
             reason=reason,
         )
-    if config.init.sigma_b and not config.model.bias:
-        reason = "with model.bias=false there are no biases"
-        yield Conflict(
-            path="init.sigma_b",
-            valid="0",
-            got=config.init.sigma_b,
-            reason=reason,
-        )
+    for name in ("sigma_b", "bias_mean"):
+        value = getattr(config.init, name)
+        if value and not config.model.bias:
+            yield Conflict(
+                path=f"init.{name}",
+                valid="0",
+                got=value,
+                reason="with model.bias=false there are no biases",
+            )
 
 
 STREAM_SKIPS = (SkipKind.hyper, SkipKind.mhc)
@@ -666,6 +669,26 @@ def _inspection_conflicts(config: Config) -> Iterator[Conflict]:
         if name == "preconditioned_sharpness" and optimizer not in PRECONDITIONED:
             reason = f"{name} needs an optimizer that divides by the size of gradients"
             yield _choice_conflict("optimizer", PRECONDITIONED, optimizer, reason)
+
+
+def _stop_conflicts(config: Config) -> Iterator[Conflict]:
+    """``diagnose.stop`` needs the gauges from which its findings follow."""
+    stop = config.diagnose.stop
+    level = config.measure.level
+    if stop and level is Level.off:
+        yield Conflict(
+            path="diagnose.stop",
+            valid="left out",
+            got=", ".join(stop),
+            reason="measure=off leaves nothing to judge",
+        )
+    if "collapsed" in stop and level is not Level.full:
+        yield Conflict(
+            path="measure",
+            valid="full",
+            got=level.name,
+            reason="diagnose.stop=[collapsed] needs the gauge signal_variation",
+        )
 
 
 def _choice_conflict(

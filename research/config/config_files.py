@@ -19,6 +19,7 @@ from research.config.yaml_files import load_bounded
 EXAMPLE = "seed: 0"
 GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
 NAME = re.compile(r"[\w/.-]{1,200}")
+BYTE_ORDER_MARK = "\ufeff"  # which some editors write and Hydra takes for a part of the header
 HEADER = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
@@ -100,7 +101,12 @@ def _check_file(
         names = " → ".join(each.stem for each in [*trail, file])
         raise ValueError(f"{file} includes itself through its defaults: {names}")
     content = _read(file)
-    if group in GLOBAL_GROUPS and not HEADER.search(file.read_text(encoding="utf-8")):
+    text = file.read_text(encoding="utf-8")
+    if text.startswith(BYTE_ORDER_MARK):
+        raise ValueError(
+            f"{file} must begin with its text, got a byte order mark: save it as UTF-8 without one"
+        )
+    if group in GLOBAL_GROUPS and not HEADER.search(text):
         raise ValueError(f"{file} must begin with the line # @package _global_")
     if content is None:  # only comments
         return
@@ -140,8 +146,8 @@ def describe_yaml_error(error: yaml.YAMLError) -> str:
 def _check_groups(file: Path, content: dict[Any, Any]) -> None:
     """A config group holds settings, and it is chosen in the defaults."""
     for group in (*schema.OPTIONS, "hydra"):
-        value = content.get(group)
-        if value is not None and not isinstance(value, dict):
+        value = content.get(group, {})
+        if not isinstance(value, dict):
             hint = ""
             if group in schema.OPTIONS:
                 hint = f"; an option is chosen in the defaults, as in - override /{group}: NAME"
@@ -203,6 +209,11 @@ def _included_options(
             ((key, option),) = item.items()
             name = str(key).partition("@")[0].split(" ")[-1]
             is_absolute = name.startswith("/")
+            if not is_absolute and name.partition("/")[0] == "hydra":
+                raise ValueError(
+                    f"{file}: a group of Hydra needs a slash before it: "
+                    f"- override /{name}: {_shown(option)}"
+                )
             included_group = name.lstrip("/") if is_absolute else f"{group}/{name}"
             for each in option if isinstance(option, list) else [option]:
                 yield included_group, str(each)
@@ -219,5 +230,5 @@ def _shown(value: Any) -> str:
         return "settings"
     if isinstance(value, list):
         return "a list"
-    text = str(value)
+    text = "null" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

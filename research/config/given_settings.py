@@ -15,7 +15,18 @@ from research.config import schema
 from research.config.compatibility import Conflict, raise_first
 from research.config.data_options import StreamedImages
 from research.config.fields import settings_of, written
-from research.config.options import WARMUPS, Level, NormKind, OptimizerKind, ResNet, SkipKind
+from research.config.options import (
+    WARMUPS,
+    InitKind,
+    Level,
+    NormKind,
+    OptimizerKind,
+    ResNet,
+    Skip,
+    SkipKind,
+    StreamSkip,
+    Transformer,
+)
 from research.config.validation import describe_missing_effect
 
 Given = Mapping[str, Any]  # values by dotted path
@@ -138,7 +149,7 @@ def _zero_conflicts(
     *,
     is_sweep: bool,
 ) -> Iterator[Conflict]:
-    """Options that have no effect because a number is zero.
+    """Options that have no effect because a number is zero, or a factor one.
 
     In a sweep a number that was written is left alone: zero is where its values start.
     """
@@ -150,6 +161,14 @@ def _zero_conflicts(
             valid="left out",
             got=optimizer.decay_mask.name,
             reason="optimizer.weight_decay=0 decays nothing",
+        )
+    init = config.init
+    if init.layer is not None and init.layer_gain == 1 and "init.layer_gain" not in given:
+        yield Conflict(
+            path="init.layer_gain",
+            valid="another number",
+            got=written(init.layer_gain),
+            reason=f"init.layer={init.layer} is the layer that it acts on",
         )
     is_warmup_chosen = "optimizer.warmup_steps" in given
     has_warmup = optimizer.schedule in WARMUPS
@@ -172,6 +191,13 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     is_resnet = isinstance(config.model, ResNet)
     if config.norm.kind is NormKind.none and not is_resnet:
         yield "norm.placement", "without a norm it has an effect only on ResNets"
+    if isinstance(config.model, Transformer) and not config.model.expansion:
+        yield "activation", "model.expansion=0 leaves out the layers that have one"
+    if config.init.kind is InitKind.zeros:
+        yield "init.layer", "init=zeros has no weights to multiply"
+        yield "init.layer_gain", "init=zeros has no weights to multiply"
+    if config.skip.kind is SkipKind.mhc and _is_single_stream(config.skip):
+        yield "skip.mixing_noise", "a single stream is always mixed with the factor 1"
     skip = config.skip.kind
     if is_resnet and skip is SkipKind.none:
         yield "model.transition", "skip=none has no shortcut"
@@ -179,3 +205,7 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
         yield "model.transition", "skip=projection has a 1×1 projection everywhere"
     if isinstance(config.data, StreamedImages) and config.data.resized_crop:
         yield "data.in_memory_limit", "data.resized_crop=true always streams"
+
+
+def _is_single_stream(skip: Skip) -> bool:
+    return isinstance(skip, StreamSkip) and skip.streams == 1

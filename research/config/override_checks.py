@@ -96,10 +96,19 @@ def _check_fixed(override: Override) -> None:
 
 def _check_search_path(value: Any) -> None:
     """Hydra itself passes over a folder that does not exist."""
+    for folder in search_folders(value):
+        if not folder.is_dir():
+            raise ValueError(f"hydra.searchpath must hold folders, got {folder}")
+
+
+def search_folders(value: Any) -> list[Path]:
+    """The folders of a ``hydra.searchpath``, without those of packages (``pkg://``)."""
+    folders = []
     for entry in value if isinstance(value, list) else [value]:
         folder = str(entry).removeprefix("file://")
-        if "://" not in folder and not Path(folder).is_dir():
-            raise ValueError(f"hydra.searchpath must hold folders, got {entry}")
+        if "://" not in folder:
+            folders.append(Path(folder))
+    return folders
 
 
 def _check_verbosity(overrides: Sequence[Override]) -> None:

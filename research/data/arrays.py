@@ -18,6 +18,7 @@ from research.data.dataset import (
     make_standardized_dataset,
     select_splits,
 )
+from research.data.notices import join_first, notify
 from research.data.splits import choose_test_positions
 from research.data.standardize import (
     NOT_STANDARDIZED,
@@ -42,6 +43,7 @@ NOT_AN_ARCHIVE = (
     zlib.error,
     lzma.LZMAError,
 )
+CHANNELS = (1, 3, 4)  # of images, as far as their number tells them from heights and widths
 MAX_CLASSES = 100_000
 MAX_INTEGER = 2**53  # up to which float64 holds every whole number
 MAX_FLOAT = 1e307  # a sum of a few such numbers is finite in float64
@@ -121,7 +123,7 @@ def _find_file(data: ArrayData) -> Path:
 @functools.lru_cache(maxsize=2)
 def _read_splits(file: Path, modified_ns: int) -> dict[str, LabeledArrays]:
     """The splits of a file. ``modified_ns`` is part of the cache key, so a new version is read."""
-    arrays = _read_arrays(file)
+    arrays, other_names = _read_arrays(file)
     _check_examples(file, arrays["x"], arrays["y"])
     has_test = "x_test" in arrays
     x_parts = [arrays["x"]]
@@ -137,6 +139,7 @@ def _read_splits(file: Path, modified_ns: int) -> dict[str, LabeledArrays]:
     parts = []
     for x, y in zip(x_parts, y_parts, strict=True):
         parts.append(LabeledArrays(x, _convert_targets(y)))
+    _report_surprises(file, parts[0].x, other_names)
     if has_test:
         train, test = parts
         return {"train": train, "test": test}
@@ -148,8 +151,33 @@ def _read_splits(file: Path, modified_ns: int) -> dict[str, LabeledArrays]:
     }
 
 
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that belong to a dataset, by name; at least ``x`` and ``y``."""
+def _report_surprises(
+    file: Path,
+    x: np.ndarray,
+    other_names: list[str],
+) -> None:
+    """Say which arrays are left out, and whether images seem to have their channels first."""
+    if other_names:
+        notify(
+            f"{file}: arrays left out: {join_first(other_names)} "
+            f"(those that are read are called {', '.join(ARRAY_NAMES)})"
+        )
+    shape = x.shape[1:]
+    if len(shape) != 3 or shape[0] not in CHANNELS or shape[-1] in CHANNELS:
+        return
+    channels, height, width = shape
+    if height == width:
+        notify(
+            f"{file}: x is read as images of {channels}×{height} pixels with {width} channels; if "
+            f"they are {height}×{width} pixels, numpy.moveaxis(x, 1, -1) puts the channels last"
+        )
+
+
+def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of a file that belong to a dataset, by name, and the names of the others.
+
+    The former are at least ``x`` and ``y``.
+    """
     arrays = {}
     try:
         # np.load would leave a damaged file open.
@@ -173,7 +201,10 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{file} must hold x and y, got {', '.join(names) or 'nothing'}")
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"{file} must hold both x_test and y_test, or neither")
-    return arrays
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy.load returns the bytes of other members
+            raise ValueError(f"{file}: {name} must be an array, as numpy.savez writes it")
+    return arrays, [name for name in names if name not in arrays]
 
 
 def _check_examples(

@@ -176,11 +176,13 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     label_noise = getattr(config.data, "label_noise", 0)
     numbers = f"the targets of {name} are numbers"
     if info.is_regression and config.loss.kind is not LossKind.mse:
+        is_file = config.data.name is DataKind.arrays
+        hint = "; whole numbers would be classes: y.astype(int)" if is_file else ""
         yield Conflict(
             path="loss",
             valid="mse",
             got=config.loss.kind.name,
-            reason=f"{numbers}, not classes",
+            reason=f"{numbers}, not classes{hint}",
         )
     if info.is_regression and config.loss.label_smoothing:
         yield Conflict(

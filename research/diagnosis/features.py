@@ -144,7 +144,7 @@ def _explain_alike(measured: Measurement) -> str:
 
 
 def _measure_overshoot(measured: Measurement) -> float:
-    before = max(measured.loss, abs(measured.reference_loss))
+    before = max(measured.loss, abs(measured.reference_loss)) or 1.0
     return _limit(_log10(measured.loss_after / before), MOST_DECADES)
 
 

@@ -120,6 +120,9 @@ def predict_training(measured: Measurement) -> Preflight:
         if lowered >= LEAST_REASON:
             reasons.append(Reason(feature.name, value, lowered, feature.explain(measured)))
     reasons.sort(key=_weight, reverse=True)
+    if not math.isfinite(measured.loss):
+        explanation = f"the loss is {measured.loss} before the first update"
+        reasons = [Reason("start", features["start"], math.inf, explanation)]
     return Preflight(probability_of(features, coefficients), measured, features, reasons)
 
 

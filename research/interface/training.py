@@ -2,14 +2,20 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from research.config.override_checks import MAX_JOBS
 from research.interface.runs import RecordedRun, runs_in
 from research.reporting.collection import Runs
 
@@ -84,20 +90,44 @@ def _words(overrides: Iterable[Overrides]) -> list[str]:
             words.append(override)
         elif isinstance(override, Mapping):
             for path, value in override.items():
-                words.append(f"{path}={_value(value)}")
+                words.append(_make_word(path, value))
         else:
             words += list(override)
     return words
+
+
+def _make_word(path: str, value: Any) -> str:
+    """A setting as a word of the command line; a text that Hydra cannot parse is quoted.
+
+    Raises:
+        ValueError: the value is a dictionary.
+    """
+    if isinstance(value, Mapping):
+        raise ValueError(f"{path} must have a value, got a dictionary: name {path}.SETTING instead")
+    word = f"{path}={_value(value)}"
+    if not isinstance(value, str):
+        return word
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        # Hydra reads a backslash as it is, unless a quote follows.
+        escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+        end = re.search(r"\\*$", value)
+        return f'{path}="{escaped}{end.group() if end else ""}"'
+    return word
 
 
 def _values(path: str, values: Any) -> str:
     """The values of a setting of a grid; a single value is a list of one.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or more than a sweep may have runs.
     """
     is_several = isinstance(values, Iterable) and not isinstance(values, str)
-    texts = [_value(value) for value in values] if is_several else [_value(values)]
+    several = values if is_several else [values]
+    texts = [_value(value) for value in itertools.islice(several, MAX_JOBS + 1)]
+    if len(texts) > MAX_JOBS:
+        raise ValueError(f"the sweep must have at most {MAX_JOBS} runs, got more values of {path}")
     if not texts:
         raise ValueError(f"{path} must have a value, got an empty list")
     return ",".join(texts)

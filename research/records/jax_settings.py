@@ -31,6 +31,12 @@ JAX_FLAGS = (
     "jax_use_direct_linearize",
     "jax_use_hlo_logistic_lowering",
 )
+RANDOM_FLAGS = (
+    "jax_default_prng_impl",
+    "jax_high_dynamic_range_gumbel",
+    "jax_random_seed_offset",
+    "jax_threefry_partitionable",
+)
 COMPILER_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 OTHER_VARIABLES = ("NVIDIA_TF32_OVERRIDE",)
 # Flags of the compiler that say where files are and how many devices there are.
@@ -55,6 +61,13 @@ def read_jax_settings() -> JsonObject:
     for name in OTHER_VARIABLES:
         settings[name] = os.environ.get(name)
     return settings
+
+
+def read_random_settings() -> tuple[Any, ...]:
+    """The values of those that random numbers depend on."""
+    import jax
+
+    return tuple(_to_plain(getattr(jax.config, flag, None)) for flag in RANDOM_FLAGS)
 
 
 def describe_changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

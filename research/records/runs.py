@@ -20,6 +20,7 @@ JsonObject = dict[str, Any]
 METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
+STATUSES = ("running", "done", "diverged", "stopped", "interrupted", "failed")
 SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
 PART_NAME = re.compile(r"\d{6}\.parquet")
 NUMBER_KINDS = "biuf"  # NumPy's letters for truth values, whole and real numbers

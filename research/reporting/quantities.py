@@ -185,7 +185,7 @@ def find_quantity(name: str, runs: Sequence[Run]) -> Quantity:
     recorded = recorded_numbers(runs)
     if name in recorded:
         return Quantity(name, f"{label_of(name)}, last value", _last_value(name))
-    known = [*BY_NAME, *recorded]
+    known = list(dict.fromkeys([*BY_NAME, *recorded]))
     declared = [each.name for each in DIAGNOSTICS if each.is_number]
     if name in declared:
         raise ValueError(f"no run recorded {name}: measure.inspect asks for it")

@@ -1,5 +1,6 @@
 """Selects recorded runs by the words of a command line, such as ``skip=none model.depth>30``."""
 
+import functools
 import operator
 import re
 import sys
@@ -10,12 +11,14 @@ from typing import Any
 
 import yaml
 
-from research.config.schema import setting_paths
+from research.config.schema import iter_declared, setting_paths
 from research.config.suggestions import format_suggestion
+from research.config.validation import choices_of
 from research.config.yaml_files import parse_yaml
+from research.diagnosis.findings import HEALTHY, KINDS
 from research.gauges.table import METRICS
 from research.records.run_info import DamagedRecord
-from research.records.runs import Run, find_runs
+from research.records.runs import STATUSES, Run, find_runs
 
 ROOT = Path("outputs")
 NAMED_RUNS = 4  # how many runs an error message lists
@@ -273,7 +276,57 @@ def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     condition = Filter(_full_path(path, known), comparison, value)
     if comparison in COMPARISONS and not _is_number(_parse_number(value)):
         raise ValueError(f"{word} must compare with a number, got {value or 'nothing'}")
+    if comparison not in COMPARISONS:
+        _check_values(condition, runs)
     return condition.matches
+
+
+def _check_values(condition: Filter, runs: Iterable[Run]) -> None:
+    """Raises ValueError for a value that no run has and that the setting or result cannot have.
+
+    Values that some run has are right, such as names of earlier versions.
+    """
+    known = _known_names(condition.path)
+    is_number = condition.path in _settings_of_numbers()
+    if not known and not is_number:
+        return
+    recorded = [_value_of(run, condition.path) for run in runs]
+    for text in _split_values(condition.value):
+        if text in known or any(_equals(value, text) for value in recorded):
+            continue
+        if is_number:
+            if _parse_number(text) is None and text != "null":
+                raise ValueError(
+                    f"{condition.path} must be compared with numbers, "
+                    f"got {text or 'an empty value'}"
+                )
+            continue
+        short = condition.path.removesuffix(".kind").removesuffix(".name")
+        raise ValueError(
+            f"{short} must be compared with {', '.join(known)}, got {text or 'an empty value'}"
+            f"{format_suggestion(text, known)}"
+        )
+
+
+@functools.cache
+def _settings_of_numbers() -> frozenset[str]:
+    """The paths of settings that are numbers, or null."""
+    paths = set()
+    others = set()
+    for item in iter_declared():
+        is_number = item.field.type in (int, float, int | None, float | None)
+        group = paths if is_number else others
+        group.add(item.path)
+    return frozenset(paths - others)
+
+
+def _known_names(path: str) -> list[str]:
+    """The names that a setting or result can have; none where it has other values."""
+    if path == "status":
+        return list(STATUSES)
+    if path == "verdict":
+        return [HEALTHY, *(kind.name for kind in KINDS)]
+    return choices_of(path) if path in setting_paths() else []
 
 
 def _known_paths(runs: Iterable[Run]) -> Iterable[str]:

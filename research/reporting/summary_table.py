@@ -123,6 +123,16 @@ class SummaryTable:
             found += [cell for cell in row.cells if cell is not None]
         return found
 
+    def _summaries_of_groups(self) -> list[Summary]:
+        """A summary for each group of runs: of several quantities, that which misses the most."""
+        if self.column_setting:
+            return self.summaries()
+        fewest = []
+        for row in self.rows:
+            present = [cell for cell in row.cells if cell is not None]
+            fewest.append(max(present, key=lambda cell: sum(cell.left_out.values())))
+        return fewest
+
     @property
     def title(self) -> str:
         """What the table shows."""
@@ -156,7 +166,7 @@ class SummaryTable:
         notes = []
         if any(any(row.best) for row in self.rows):
             notes.append("* best mean of its column; cells with runs that failed cannot be best")
-        left_out = left_out_in_words(self.summaries())
+        left_out = left_out_in_words(self._summaries_of_groups())
         if left_out:
             notes.append(f"not averaged: {left_out}; (2 of 3) says how many seeds a mean has")
         return notes
@@ -181,12 +191,14 @@ def summary_table(
         columns: the setting of the columns; chosen where ``rows`` and ``values`` leave the choice.
 
     Raises:
-        ValueError: there is no such number or setting, or several numbers are asked for in columns
-            of a setting.
+        ValueError: there is no such number or setting, one is named twice, or several numbers are
+            asked for in columns of a setting.
     """
     quantities = [find_quantity(name, runs) for name in values]
     row_paths = [find_setting(word, runs) for word in rows]
     column_path = find_setting(columns, runs) if columns else ""
+    _check_once("--value", [quantity.name for quantity in quantities])
+    _check_once("--rows and --columns", [*row_paths, column_path])
     if column_path and len(quantities) > 1:
         raise ValueError(
             f"--columns {columns} leaves room for one number, got {', '.join(values)}: "
@@ -201,6 +213,12 @@ def summary_table(
     if not quantities:
         quantities = _usual_quantities(runs, has_columns=bool(column_path))
     return _build(runs, row_paths, column_path, quantities)
+
+
+def _check_once(option: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{option} must name each once, got {name} again")
 
 
 def _choose_columns(runs: Sequence[Run], settings: Sequence[str]) -> str:

@@ -72,6 +72,18 @@ def experiment_names(scale: str = "") -> list[str]:
     return sorted(keys)
 
 
+def find_experiments(names: Sequence[str], scale: str = "") -> list[str]:
+    """The experiments with these names; see ``find_experiment``.
+
+    Raises:
+        ValueError: there is no such experiment, or one is named twice.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"an experiment must be named once, got {name} again")
+    return [find_experiment(name, scale) for name in names]
+
+
 def find_experiment(name: str, scale: str = "") -> str:
     """The key of the experiment ``name`` at a scale.
 

@@ -30,7 +30,7 @@ from research.diagnosis.observed import chance_loss
 from research.diagnosis.prediction import predict
 from research.gauges.table import GRAD_NORM, SIGNAL_GRAD, SIGNAL_VARIATION, UPDATE_RATIO
 from research.parallel.mesh import SINGLE_DEVICE, map_runs
-from research.runner.memory import release_programs
+from research.runner.memory import check_memory, program_bytes, release_programs, tree_bytes
 from research.runner.run_setup import RunSetup, make_run_setup, shares_families
 from research.runner.run_spec import group_key
 from research.theory.formats import FORMATS, gauges_from_counts, layerwise_underflow
@@ -88,16 +88,34 @@ def _prepare(config: Config) -> Config:
 
 
 def _measure_group(configs: Sequence[Config], trial_steps: int) -> list[Measurement]:
-    """Measures runs that differ only in traced numbers."""
+    """Measures runs that differ only in traced numbers.
+
+    Raises:
+        MemoryError: they do not fit into memory; what does not fit has not been allocated then.
+    """
     with precision_context(configs[0].precision.kind.name):
         setup = make_run_setup(*configs, layout=SINGLE_DEVICE)
-        state = make_program(setup.program_config, setup.layout).init(setup.hp)
+        program = make_program(setup.program_config, setup.layout)
+        check_memory(
+            tree_bytes(jax.eval_shape(program.init, setup.hp)),
+            num_devices=1,
+            needed_for="the network with its optimizer",
+            settings="model.depth or model.width",
+        )
+        state = program.init(setup.hp)
         data = setup.program_data(0, 2)
         options = select_known(SHORT_COMPILE_OPTIONS)
 
         def run(function: Any) -> Any:
             mapped = map_runs(SINGLE_DEVICE, function, num_mapped=2, num_broadcast=1)
-            compiled = jax.jit(mapped, compiler_options=options)
+            jitted = jax.jit(mapped, compiler_options=options)
+            compiled = jitted.lower(state, setup.hp, data).compile()
+            check_memory(
+                program_bytes(compiled),
+                num_devices=1,
+                needed_for="the measurement",
+                settings="train.batch_size, model.depth or model.width",
+            )
             return jax.tree.map(np.asarray, compiled(state, setup.hp, data))
 
         start = run(functools.partial(measure_start, setup.program_config))

@@ -20,6 +20,7 @@ from research.data.streaming import ShuffledSource, Stream
 from research.models.architecture import Architecture, LayerFormat
 from research.models.hparams import HParams, make_hparams, static_train, without_layers
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place_on_devices
+from research.records.jax_settings import read_random_settings
 from research.training.objective import epoch_permutation
 from research.training.precision import POLICIES, rounding_fields
 from research.training.program import Program
@@ -283,6 +284,7 @@ def _make_program_config(config: Config, *, dataset: Dataset) -> ProgramConfig:
         batch_size=config.train.batch_size,
         crop=getattr(config.data, "crop", 0),
         flip=getattr(config.data, "flip", False),
+        random_settings=read_random_settings(),
     )
     if program_config.full_batch:
         return replace(program_config, batch_size=dataset.examples)

@@ -162,7 +162,7 @@ def read_ended(spec: RunSpec) -> dict[str, Any] | None:
 
     info = read_info(spec.directory)
     if not info:
-        _check_directory(spec.directory)
+        check_directory(spec.directory)
         _check_outside_data(spec)
         return None
     if info.get("id") != spec.identity:
@@ -173,8 +173,16 @@ def read_ended(spec: RunSpec) -> dict[str, Any] | None:
     return info if info.get("status") in ENDED else None
 
 
-def _check_directory(directory: Path) -> None:
-    """A run's folder holds no other runs, lies in none, and is not one of Fathom's own."""
+def check_directory(directory: Path, usual: str = "hydra.run.dir=outputs/NAME/RUN") -> None:
+    """Checks that a run's folder holds no other runs, lies in none, and is none of Fathom's own.
+
+    Args:
+        directory: the folder.
+        usual: how a folder is usually given, for the message.
+
+    Raises:
+        ValueError: it is no folder for a run.
+    """
     from research.config.hydra_config import resource_dir
 
     place = real_path(directory)
@@ -196,8 +204,7 @@ def _check_directory(directory: Path) -> None:
         problem = f"{directory.parent} is a run"
     if problem:
         raise ValueError(
-            f"{directory} cannot be the folder of a run, because {problem}; "
-            "hydra.run.dir=outputs/NAME/RUN is a usual one"
+            f"{directory} cannot be the folder of a run, because {problem}; {usual} is a usual one"
         )
 
 

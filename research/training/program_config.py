@@ -1,6 +1,7 @@
 """What a program is compiled for."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from research.config import options
 from research.config.options import Level, OptimizerKind
@@ -21,6 +22,8 @@ class ProgramConfig:
         crop: pixels of zeros around a training image before it is cropped at random.
         flip: whether half of the training images are mirrored.
         streamed: whether batches arrive ready-made, in order.
+        random_settings: the settings of JAX that random numbers depend on. JAX itself would reuse
+            what it has compiled under others in the same process.
     """
 
     architecture: Architecture
@@ -35,6 +38,7 @@ class ProgramConfig:
     crop: int = 0
     flip: bool = False
     streamed: bool = False
+    random_settings: tuple[Any, ...] = ()
 
     @property
     def full_batch(self) -> bool:

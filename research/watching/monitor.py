@@ -49,6 +49,7 @@ from research.records.trackers.history import (
 from research.records.trackers.identity import check_project
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
+from research.runner.run_spec import check_directory
 from research.watching.gauges import Gauges
 from research.watching.layers import LayerTable
 from research.watching.slots import COUNT
@@ -143,7 +144,10 @@ class Monitor:
             raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
         if chance_loss is not None:
             _check_chance_loss(chance_loss)
+        if not str(directory).strip():
+            raise ValueError("directory must be a folder such as outputs/STUDY/RUN, got none")
         self.directory = Path(directory)
+        check_directory(self.directory, "outputs/STUDY/RUN")
         self.every = every
         self._chance_loss = chance_loss
         self._resume = resume

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from research import __version__
 from research.cli import main as cli
 from research.cli.parser import COMMANDS
 
@@ -42,6 +43,11 @@ def test_help_of_train_lists_what_can_be_set(fathom, workplace):
     assert "skip" in said.out
     assert "inv_sqrt_depth" in said.out
     assert not list(workplace.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--version"], ["seed=1", "--version"]], ids=str)
+def test_the_version_is_that_of_fathom(fathom, words):
+    assert fathom("train", *words).out == f"{__version__}\n"
 
 
 def test_settings_may_follow_an_option_of_hydra(fathom, workplace):

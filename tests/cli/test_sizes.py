@@ -41,6 +41,16 @@ def test_a_size_that_cannot_be_allocated_is_one_line_and_leaves_nothing(
     assert os.listdir(workplace) == []
 
 
+@pytest.mark.parametrize("setting", ["model.depth=1000000000", "model.width=1000000"])
+def test_a_prediction_that_does_not_fit_into_memory_is_one_line(fathom, workplace, setting):
+    result = fathom("predict", setting)
+
+    assert result.code == 2
+    assert result.err.startswith("fathom: not enough memory: the network with its optimizer needs")
+    assert result.err.count("\n") == 1
+    assert os.listdir(workplace) == []
+
+
 def test_an_array_whose_header_is_too_large_names_its_file(fathom, workplace, tmp_path_factory):
     file = tmp_path_factory.mktemp("arrays") / "huge.npz"
     header = io.BytesIO()

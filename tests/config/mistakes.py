@@ -366,6 +366,31 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["measure.inspect_every=50"], ["has no effect: it needs measure.inspect"]),
     (["hydra.sweep.dir=x"], ["hydra.sweep.dir has no effect on a single run"]),
     (["-m", "hydra.run.dir=x", "seed=0,1"], ["hydra.run.dir has no effect on a sweep"]),
+    (["init.layer=1"], ["init.layer_gain must be another number (init.layer=1 is the layer that"]),
+    (
+        ["init=zeros", "init.layer=1", "init.layer_gain=2"],
+        ["init.layer must be left out (init=zeros has no weights to multiply), got 1"],
+    ),
+    (
+        ["model.bias=false", "init.bias_mean=1"],
+        ["init.bias_mean must be 0 (with model.bias=false there are no biases), got 1"],
+    ),
+    (
+        ["model=transformer", "model.expansion=0", "activation=tanh"],
+        ["activation must be left out (model.expansion=0 leaves out the layers that have one)"],
+    ),
+    (
+        ["skip=mhc", "skip.streams=1", "skip.mixing_noise=1"],
+        ["skip.mixing_noise must be left out (a single stream is always mixed with the factor 1)"],
+    ),
+    (
+        ["diagnose.stop=[vanishing]", "measure=off"],
+        ["diagnose.stop must be left out (measure=off leaves nothing to judge), got vanishing"],
+    ),
+    (
+        ["diagnose.stop=[dead,collapsed]"],
+        ["measure must be full (diagnose.stop=[collapsed] needs the gauge signal_variation)"],
+    ),
     # lists in the wrong order, or of the wrong kind
     (
         ["optimizer.schedule=step", "optimizer.boundaries=[9,3]"],
@@ -516,6 +541,13 @@ COMMANDS = [  # other commands, and what the line must hold
     (["reproduce", "vanishing_gradients", "model.depth=3"], ["would make it another experiment"]),
     (["figure", "nope"], ["there is no experiment nope; valid: adam_epsilon, "]),
     (["reproduce"], ["vanishing_gradients"]),
+    (["reproduce", "all", "he_init"], ["all and lessons stand alone, got all he_init"]),
+    (["reproduce", "he_init", "he_init"], ["must be named once, got he_init again"]),
+    (["figure", "he_init", "he_init"], ["must be named once, got he_init again"]),
+    (["plot", "--out", ""], ["--out must have a value, got an empty one"]),
+    (["table", "--value=", "seed=0"], ["--value must have a value, got an empty one"]),
+    (["plot", "--x", "seed", "--x", "depth"], ["--x is given twice"]),
+    (["table", "--format", "csv", "--json"], ["--json has no effect with --format csv"]),
     (["figure", "seed=1"], ["figure of what?"]),
     (
         ["figure", "vanishing_gradients", "seed=1"],

@@ -41,6 +41,12 @@ MISTAKES = {
         ", line 3, column 18: 1e-400 is too small a number",
     ),
     "group": (f"{HEADER}model: mlp\n", ": model must hold settings, got mlp; an option is chosen"),
+    "group without settings": (f"{HEADER}model:\n", ": model must hold settings, got null"),
+    "byte order mark": (f"\ufeff{HEADER}seed: 1\n", " must begin with its text, got a byte order"),
+    "group of hydra": (
+        f"{HEADER}defaults:\n  - override hydra/launcher: joblib\n",
+        ": a group of Hydra needs a slash before it: - override /hydra/launcher: joblib",
+    ),
     "hydra": (f"{HEADER}hydra: 3\n", ": hydra must hold settings, got 3"),
     "defaults": (f"{HEADER}defaults: 3\n", ": defaults must be a list"),
     "entry": (f"{HEADER}defaults:\n  - [a]\n", ": an entry of the defaults must be as in"),
@@ -107,11 +113,15 @@ def test_every_file_that_fathom_has_is_right():
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])
-def test_the_command_refuses_the_file_and_leaves_nothing(fathom, workplace, tmp_path_factory, mode):
+@pytest.mark.parametrize("option", [["--config-dir", "{}"], ["hydra.searchpath=[{}]"]], ids=str)
+def test_the_command_refuses_the_file_and_leaves_nothing(
+    fathom, workplace, tmp_path_factory, mode, option
+):
     folder = tmp_path_factory.mktemp("files") / "experiment"
     folder.mkdir()
     (folder / "mine.yaml").write_text(MISTAKES["arm"][0])
-    said = fathom("train", *mode, "--config-dir", str(folder.parent), "experiment=mine")
+    place = [word.format(folder.parent) for word in option]
+    said = fathom("train", *mode, *place, "experiment=mine")
     assert said.code == 2
     assert said.err.count("\n") == 1
     assert said.err.startswith(f"fathom: {folder}/mine.yaml: hydra.sweeper.arms.a must hold")

@@ -1,6 +1,7 @@
 """The user's arrays: a .npz file with x and y."""
 
 import io
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,43 @@ def test_a_damaged_file_is_refused_by_name(file, content):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=f"{file} is not a .npz file, or it is damaged"):
         describe(settings(file))
+
+
+def test_a_member_that_is_no_array_is_refused_by_name(file):
+    np.savez(file, x=X)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("y", "0 1 2")
+    with pytest.raises(ValueError, match=f"^{file}: y must be an array, as numpy.savez writes it$"):
+        describe(settings(file))
+
+
+@pytest.mark.parametrize("names", [("X_test", "Y_test"), ("x_val", "y_val"), ("labels",)])
+def test_arrays_of_other_names_are_left_out_in_one_line(file, names, capsys):
+    arrays: dict[str, Any] = dict.fromkeys(names, X)
+    np.savez(file, x=X, y=Y, **arrays)
+    load(settings(file))
+    assert capsys.readouterr().err == (
+        f"fathom: {file}: arrays left out: {', '.join(names)} "
+        "(those that are read are called x, y, x_test, y_test)\n"
+    )
+
+
+@pytest.mark.parametrize(("channels", "is_said"), [(1, True), (3, True), (8, False)])
+def test_images_with_their_channels_first_are_said(file, channels, is_said, capsys):
+    first = np.arange(100.0 * channels * 64).reshape(100, channels, 8, 8)
+    np.savez(file, x=first, y=Y)
+    load(settings(file))
+    said = f"x is read as images of {channels}×8 pixels with 8 channels; if they are 8×8 pixels"
+    assert (said in capsys.readouterr().err) == is_said
+    np.savez(file, x=np.moveaxis(first, 1, -1), y=Y)
+    load(settings(file))
+    assert capsys.readouterr().err == ""
+
+
+def test_classes_as_real_numbers_are_told_from_targets_of_a_regression(file):
+    np.savez(file, x=X, y=Y.astype(np.float64))
+    with pytest.raises(ValueError, match="numbers, not classes; whole .* classes: y.astype.int"):
+        check(file)
 
 
 def test_a_file_that_has_changed_is_read_again(file):

@@ -111,6 +111,11 @@ def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
         (lambda: research.train({"model.depth": 0}), "model.depth must be"),
         (lambda: research.sweep({"model.dpeth": [2, 3]}), "did you mean model.depth"),
         (lambda: research.sweep({"seed": []}), "seed must have a value, got an empty list"),
+        (
+            lambda: research.sweep({"seed": range(10**9)}),
+            "at most 10000 runs, got more values of s",
+        ),
+        (lambda: research.train({"model": {"depth": 2}}), "model must have a value, got a dict"),
     ],
 )
 def test_a_mistake_raises_the_message_of_the_command_line(workplace, capfd, call, part):
@@ -130,3 +135,11 @@ def test_training_works_outside_the_main_thread(workplace):
     thread.join()
 
     assert runs[0].status == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.parametrize("text", ["a, b=c {x}", 'say "ä"', "C:\\data\\ü\\", "plain"])
+def test_a_text_arrives_as_it_is(workplace, text):
+    run = research.train(SMALL, {"notes": text})
+    assert run.config["notes"] == text

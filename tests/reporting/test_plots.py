@@ -536,7 +536,22 @@ def test_out_names_one_file(fathom, own_sweep, tmp_path):
         (["--kind", "phase"], "two settings of numbers"),
         (["--log", "z"], "--log must be one of x, y, xy, none"),
         (["--out", "figure.jpg"], "--out must end in .png, .svg, .pdf"),
+        (["--out", "figure.txt"], "--out must end in .png, .svg, .pdf"),
         (["--colour", "skip"], "--colour is no option of fathom plot"),
+        (
+            ["--kind", "heatmap", "--x", "depth"],
+            "--x has no effect on --kind heatmap, only on line",
+        ),
+        (["--kind", "profile", "--x", "depth"], "--x has no effect on --kind profile"),
+        (["--x", "depth", "--steps", "1"], "--x has no effect on --kind profile"),
+        (
+            ["--kind", "line", "--steps", "1"],
+            "--steps has no effect on --kind line, only on profile",
+        ),
+        (
+            ["--kind", "heatmap", "--y", "grad_norm", "--color", "signal_grad"],
+            "--y and --color both name the gauge of a heatmap, got grad_norm and signal_grad",
+        ),
     ],
     ids=str,
 )

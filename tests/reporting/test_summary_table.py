@@ -97,6 +97,12 @@ def test_the_text_has_means_stars_and_what_was_left_out(fathom, sweep):
     assert "not averaged: 1 diverged, 1 missing" in said.out
 
 
+def test_runs_are_counted_once_whatever_the_number_of_quantities(sweep):
+    table = summary_table(select_runs([]), values=["eval_accuracy", "train_loss"], rows=["depth"])
+
+    assert "not averaged: 1 diverged, 1 missing; " in table.notes[-1]
+
+
 def test_the_title_says_which_mean_it_is(sweep):
     runs = select_runs([])
 
@@ -196,6 +202,9 @@ def test_json_has_documented_keys(fathom, sweep):
         (["--columns", "skp"], "did you mean skip"),
         (["--format", "latx"], "did you mean latex?"),
         (["--columns", "depth", "--value", "eval_accuracy,train_loss"], "room for one number"),
+        (["--rows", "depth,depth"], "must name each once, got model.depth again"),
+        (["--rows", "skip", "--columns", "skip"], "must name each once, got skip.kind again"),
+        (["--value", "steps,steps"], "--value must name each once, got steps again"),
     ],
     ids=str,
 )

@@ -446,6 +446,18 @@ def test_what_a_run_does_not_depend_on_may_change_before_it_resumes(
 
 
 @pytest.mark.slow
+def test_a_setting_of_jax_counts_for_programs_that_are_compiled_already(train, with_setting):
+    """JAX would reuse them, so that the numbers were not those of the setting in the record."""
+    usual, _ = train("usual")
+    with with_setting("JAX_DEFAULT_PRNG_IMPL"):
+        other, _ = train("other")
+    again, _ = train("again")
+    assert other[0].info["jax_settings"]["JAX_DEFAULT_PRNG_IMPL"] == "rbg"
+    assert not have_same_rows(other[0], usual[0])
+    assert_same(again[0], usual[0])
+
+
+@pytest.mark.slow
 def test_a_longer_run_does_not_go_on_under_other_settings_of_jax(train, with_setting, tmp_path):
     train("long")
     with with_setting("JAX_DEFAULT_PRNG_IMPL"):

@@ -285,6 +285,14 @@ def test_mistakes_leave_nothing_behind(directory, options, message):
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("place", ["", "outputs"])
+def test_a_folder_of_runs_is_no_folder_of_a_loop(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="outputs/STUDY/RUN"):
+        research.Monitor(place, WATCH)
+    assert not list(tmp_path.iterdir())
+
+
 def test_steps_must_ascend(directory):
     with research.Monitor(directory, WATCH) as monitor:
         monitor.log(4, loss=1.0)

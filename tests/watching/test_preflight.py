@@ -61,6 +61,20 @@ def test_the_layers_of_an_nnx_model_are_measured_and_it_stays_as_it_is():
     jax.tree.map(np.testing.assert_array_equal, nnx.state(model), before)
 
 
+@pytest.mark.parametrize("factor", [0.0, jnp.nan])
+def test_a_loss_of_zero_and_one_that_is_no_number_are_said(factor):
+    def loss(params, batch):
+        return factor * jnp.mean(batch @ params)
+
+    expected = research.preflight(loss, jnp.ones((3, 2)), jnp.eye(4, 3), optax.sgd(0.1))
+
+    assert expected.probability < 0.1
+    if factor:
+        assert [reason.text for reason in expected.reasons] == [
+            "the loss is nan before the first update"
+        ]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

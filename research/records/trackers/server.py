@@ -210,11 +210,12 @@ def ask_server(
     """
     address = server_address()
     content = json.dumps({"query": query, "variables": variables}).encode()
-    headers = _headers(address)
     try:
-        request = urllib.request.Request(f"{address}/graphql", content, headers)
+        request = urllib.request.Request(f"{address}/graphql", content)
     except ValueError:
         raise ServerUnavailable(f"{address} is not the address of a server") from None
+    for name, value in _headers(address).items():
+        request.add_header(name, value)
     opener = _opener(address)
     try:
         with opener.open(request, timeout=seconds) as response:

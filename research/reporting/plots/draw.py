@@ -28,8 +28,18 @@ KINDS: Mapping[str, Callable[[Sequence[Run], PlotOptions], Drawing]] = {
     "heatmap": heatmap.draw,
     "phase": phase.draw,
 }
+IGNORED: Mapping[str, Sequence[str]] = {  # options that a kind has no use for
+    "line": ("steps",),
+    "curves": ("x", "steps"),
+    "profile": ("x",),
+    "heatmap": ("x", "steps"),
+    "phase": ("steps",),
+}
 LOG_AXES = ("x", "y", "xy", "none")
-OTHER_FORMATS = (".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".html")
+OTHER_FORMATS = (
+    *(".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".bmp"),
+    *(".html", ".md", ".txt", ".csv", ".json", ".tex", ".ps", ".pgf"),
+)
 FEW_SERIES = 12  # curves that one figure has room for
 LEAST_GRID = 4  # values of each axis from which on a phase diagram is drawn unasked
 LEAST_FILLED = 0.8  # of the cells of a phase diagram
@@ -52,6 +62,7 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     if kind == "profile" and options == PlotOptions():
         options = dataclasses.replace(options, y=inspected_gauge(runs))
     kind = check_choice("--kind", kind, list(KINDS))
+    _check_effects(kind, options)
     if options.log:
         log = check_choice("--log", options.log, LOG_AXES)
         options = dataclasses.replace(options, log=log)
@@ -64,6 +75,22 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
             drawing.notes.append(f"left out: {num_left_out} {noun} without a step")
             arrangement.add_notes(drawing.figure, drawing.notes)
     return drawing
+
+
+def _check_effects(kind: str, options: PlotOptions) -> None:
+    """Raises ValueError for an option that the kind of figure has no use for."""
+    for name in IGNORED[kind]:
+        value = getattr(options, name)
+        if value:
+            kinds = [other for other in KINDS if name not in IGNORED[other]]
+            raise ValueError(
+                f"--{name} has no effect on --kind {kind}, only on {' and '.join(kinds)}, "
+                f"got {value}"
+            )
+    if kind == "heatmap" and options.y and options.color:
+        raise ValueError(
+            f"--y and --color both name the gauge of a heatmap, got {options.y} and {options.color}"
+        )
 
 
 def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:
