@@ -94,8 +94,10 @@ def test_values_are_rounded_to_nearest_and_gradients_by_the_key(block_scale):
     cotangent = jnp.asarray(draw((4, 16), seed=1))
     key = jax.random.key(3)
     y, pull_back = jax.vjp(lambda x: round_value_and_gradient(x, block_scale, key), x)
-    assert_array_equal(y, round_in_blocks(x, block_scale))
-    assert_array_equal(pull_back(cotangent)[0], round_in_blocks(cotangent, block_scale, key))
+    # As it is, since a compiled division may differ in its last bit.
+    assert_array_equal(y, block_rounding.round_in_blocks(x, block_scale))
+    expected = block_rounding.round_in_blocks(cotangent, block_scale, key)
+    assert_array_equal(pull_back(cotangent)[0], expected)
 
 
 def test_weights_are_rounded_along_their_inputs_and_the_gradient_passes():
