@@ -188,8 +188,7 @@ def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
     if rate >= TINY_RATE * usual or not groups <= NETWORK_GROUPS:
         return remedy
     change = f"{remedy.change} optimizer.learning_rate={usual:g}"
-    # The note is about the first setting, and would be read as that of the learning rate.
-    return dataclasses.replace(remedy, change=change, note="")
+    return dataclasses.replace(remedy, change=change)
 
 
 def is_set(change: str, settings: Settings) -> bool:
