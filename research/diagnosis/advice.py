@@ -639,7 +639,8 @@ def _advise_not_learning(situation: Situation) -> Advice:
         return _advise_lost(situation)
     chance = evidence["chance_loss"] if "chance_loss" in evidence else evidence["first_loss"]
     has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
-    has_jumped = evidence["highest_loss"] > JUMPED * chance
+    is_falling = "steps_to_chance" in evidence
+    has_jumped = evidence["highest_loss"] > JUMPED * chance and not is_falling
     if has_forgotten or has_jumped or rate > USUAL_RANGE * _usual_rate(settings):
         return Advice("The updates are too large", _smaller_steps(settings))
     if rate < _usual_rate(settings) / USUAL_RANGE:

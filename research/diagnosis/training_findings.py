@@ -265,7 +265,8 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     assert end is not None
     known = observed.chance_loss
     chance = known if known is not None else float(np.mean(losses[:5]))
-    if end < AT_CHANCE * chance or _is_falling(losses, chance):
+    steps_to_chance = _steps_to_chance(losses, chance)
+    if end < AT_CHANCE * chance or steps_to_chance <= len(losses):
         return None
     accuracy = observed.end_of("train_accuracy")
     if known is None or accuracy is None:
@@ -283,6 +284,9 @@ def find_plateau(ctx: RunContext) -> Finding | None:
         f"{chance:#.4g}"
     )
     first_step = int(steps[0])
+    if math.isfinite(steps_to_chance):
+        evidence["steps_to_chance"] = steps_to_chance
+        text += f"; it falls, but needs {steps_to_chance:,.0f} more steps for that at this pace"
     if lost is not None:
         first_step = lost.lost_from
         evidence |= lost.evidence
@@ -451,15 +455,22 @@ def _window_means(losses: np.ndarray, window: int) -> np.ndarray:
     return (sums[count:] - sums[:-count]) / count
 
 
-def _is_falling(losses: np.ndarray, chance: float) -> bool:
-    """Whether the loss still falls noticeably from the third quarter of the steps to the last."""
+def _steps_to_chance(losses: np.ndarray, chance: float) -> float:
+    """The further steps to the loss of chance at the pace of the last two quarters of the steps.
+
+    0 if the loss is below it, infinite if it does not fall noticeably.
+    """
     quarter = len(losses) // 4
     earlier = losses[-2 * quarter : -quarter]
     later = losses[-quarter:]
-    progress = float(np.mean(earlier) - np.mean(later))
+    end = float(np.mean(later))
+    progress = float(np.mean(earlier)) - end
     noise = math.hypot(np.std(earlier), np.std(later)) / math.sqrt(quarter)
-    smallest = SMALLEST_PROGRESS * max(abs(chance), float(np.mean(later)))
-    return progress > max(smallest, 3 * noise)
+    smallest = SMALLEST_PROGRESS * max(abs(chance), end)
+    if progress <= max(smallest, 3 * noise):
+        return math.inf
+    since_middle = (end - chance) / progress * quarter
+    return max(0.0, since_middle - (quarter - 1) / 2)
 
 
 def find_spike(ctx: RunContext) -> Finding | None:

@@ -55,6 +55,11 @@ def test_a_finding_is_written_whole():
     assert entry["remedies"] == [{"change": "skip=identity", "source": "He et al."}]
 
 
+def test_the_present_value_stands_behind_its_own_setting():
+    remedy = Remedy("init.gain=1 optimizer.learning_rate=0.01", "a source", note="now 30")
+    assert str(remedy) == "init.gain=1 (now 30) and optimizer.learning_rate=0.01"
+
+
 def test_chance_is_the_entropy_of_the_classes():
     assert chance_loss([5] * 10, None) == pytest.approx(LN_10)
     assert chance_loss([9, 1], None) == pytest.approx(0.325, abs=1e-3)
