@@ -371,8 +371,8 @@ def _network_in_words(situation: Situation) -> str:
 
 def _onset_in_words(situation: Situation) -> str:
     return (
-        f"The first step was healthy, so the initialisation is not to blame; the updates are, up "
-        f"to step {situation.finding.first_step}"
+        f"The first step was healthy, so not the initialisation but the updates until step "
+        f"{situation.finding.first_step} are to blame"
     )
 
 

@@ -315,13 +315,12 @@ def _explain(
     is_steady = fitted.kind == state and depth.is_geometric(profile, fitted)
     if len(profile) <= 2 or not is_steady:
         return f"{layer} gets {share} the squared gradient of {ctx.last_layer}."
-    verb = "shrinks" if state == "vanishing" else "grows"
     factor = words.format_factor(fitted.factor_per_layer)
     details = factor_details(ctx, fitted, len(profile))
     in_brackets = f" ({'; '.join(details)})" if details else ""
-    start = "input" if ctx.unit == "layer" else "start"
+    start = _start_in_words(ctx)
     return (
-        f"the squared gradient {verb} by a factor of {factor} per {ctx.unit} towards the "
+        f"the squared gradient is multiplied by {factor} per {ctx.unit} towards the "
         f"{start}{in_brackets}, so {layer} gets {share} what {ctx.last_layer} gets."
     )
 
@@ -341,6 +340,11 @@ def _has_single_layer(ctx: DepthContext, entry: int) -> bool:
     """Whether one layer lies between an entry and the next one, or others that are not measured."""
     signals = ctx.history.signals
     return signals[entry + 1] == signals[entry] + 1
+
+
+def _start_in_words(ctx: DepthContext) -> str:
+    """Where the gradient travels to."""
+    return "input" if ctx.unit == "layer" else "start"
 
 
 def factor_details(
@@ -373,11 +377,11 @@ def _theory_in_words(theory: Theory) -> str:
     """
     factor = words.format_factor(theory.factor)
     if not theory.margin:
-        return f", theory {factor}"
+        return f", where theory expects {factor}"
     if theory.margin >= theory.factor:
         return f", where {UNSTABLE}" if theory.is_unstable else ""
     remark = f", but {UNSTABLE}" if theory.is_unstable else ""
-    return f", theory {factor} ± {theory.margin:.1g} at this width{remark}"
+    return f", where theory expects {factor} ± {theory.margin:.1g} at this width{remark}"
 
 
 def describe_healthy(ctx: DepthContext) -> str:
@@ -385,7 +389,7 @@ def describe_healthy(ctx: DepthContext) -> str:
     history = ctx.history
     profile = history.last_profile()
     if profile is None:
-        return "nothing was measured." if not len(history) else ""
+        return ""
     fitted = depth.fit(profile, history.signals)
     lowest = words.format_ratio(depth.order_of_magnitude(profile, depth.pick(profile, "vanishing")))
     highest = words.format_ratio(
@@ -401,5 +405,8 @@ def describe_healthy(ctx: DepthContext) -> str:
         details = factor_details(ctx, fitted, len(profile))
         in_brackets = f" ({'; '.join(details)})" if details else ""
         factor = words.format_factor(fitted.factor_per_layer)
-        text += f"; the factor per {ctx.unit} is {factor}{in_brackets}"
+        text += (
+            f"; it is multiplied by {factor} per {ctx.unit} towards the {_start_in_words(ctx)}"
+            f"{in_brackets}"
+        )
     return f"{text}."

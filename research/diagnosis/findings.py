@@ -221,6 +221,7 @@ KINDS = (
     NOT_MEASURED,
     SUMMED,
 )
+EVENTS = (SPIKE,)  # kinds that are over at once
 HEALTHY = "healthy"
 
 
@@ -293,7 +294,9 @@ class Finding:
     @property
     def sentence(self) -> str:
         """The finding in words, without advice."""
-        return f"{self.kind.title}: {self.text}"
+        is_over = self.last_step is not None and self.kind not in EVENTS
+        title = f"{self.kind.title} until step {self.last_step}" if is_over else self.kind.title
+        return f"{title}: {self.text}"
 
     @property
     def advice(self) -> str:

@@ -202,8 +202,8 @@ def _last_known_place(
             if largest.value < UNREMARKABLE:
                 text = f"no {quantity} was larger than {largest.value:.3g}"
             return (
-                "; the layers were not measured there. At the last step that was measured, "
-                f"{largest.step}, {text}"
+                f"; the layers were not measured there. At step {largest.step}, the last one that "
+                f"was measured, {text}"
             )
     return "; the layers were not measured there"
 
@@ -780,8 +780,7 @@ def find_fitted(ctx: RunContext) -> Finding | None:
     return Finding(
         kind=findings.FITTED,
         severity=Severity.note,
-        text=f"the training loss is {loss:.2g}, so gradients are small because little is left to "
-        "learn.",
+        text=f"the training loss is {loss:.2g}, so little is left to learn.",
         evidence={"train_loss": loss},
     )
 

@@ -378,10 +378,19 @@ def _healthy_sentence(ctx: DepthContext, ordered: Sequence[Finding]) -> str:
     is_outside = any(_is_open_drift(finding) for finding in ordered)
     for finding in ordered:
         if finding.kind is findings.FITTED and is_outside:
-            return f"Healthy: {finding.text}"
-    text = _describe_progress(ctx, ordered) or describe_healthy(ctx) or "nothing is wrong."
+            return f"Healthy: {finding.text} Gradients are small for that reason."
+    progress = _describe_progress(ctx, ordered)
+    gradient = describe_healthy(ctx)
+    if progress:
+        start = f"Healthy: {progress}"
+    elif gradient:
+        start = f"Healthy gradient: {gradient}"
+    elif not len(ctx.history):
+        start = "Healthy: nothing was measured."
+    else:
+        start = "Healthy: nothing is wrong."
     fitted = [finding.text for finding in ordered if finding.kind is findings.FITTED]
-    return " ".join([f"Healthy: {text}", *map(_as_sentence, fitted)])
+    return " ".join([start, *map(_as_sentence, fitted)])
 
 
 def _describe_progress(ctx: DepthContext, ordered: Sequence[Finding]) -> str:

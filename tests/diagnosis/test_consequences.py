@@ -27,7 +27,7 @@ def test_a_gradient_that_explodes_until_the_numbers_are_not_finite():
     verdict = judge_rows(EXPLODING, EXPLODING, diverged=(2, 5, "activation"))
 
     assert verdict.kind == "diverged"
-    assert verdict.sentence.startswith("Exploding, so diverged: the squared gradient grows")
+    assert verdict.sentence.startswith("Exploding, so diverged: the squared gradient is")
     assert "Numbers stop being finite at step 2, first the activation of layer 5." in (
         verdict.sentence
     )

@@ -246,7 +246,7 @@ def predict_for(activation, variance, mean_square=1.0):
 def test_theory_is_shown_with_its_margin():
     theory = predict_for("tanh", 0.5)
     verdict = judge_rows(geometric(theory.factor), theory=theory)
-    assert re.search(r"theory [\d.]+ ± [\d.e-]+ at this width", verdict.sentence)
+    assert re.search(r"theory expects [\d.]+ ± [\d.e-]+ at this width", verdict.sentence)
 
 
 def test_theory_is_left_out_where_its_margin_says_that_it_knows_nothing():
@@ -270,14 +270,14 @@ def test_the_margin_covers_what_an_unstable_fixed_point_does_at_finite_width():
 
 def test_exploding_is_told_with_a_factor_above_1():
     verdict = judge_rows(EXPLODING, theory=Theory(2.0, 0.1))
-    assert verdict.sentence.startswith("Exploding: the squared gradient grows by a factor of 2 ")
+    assert verdict.sentence.startswith("Exploding: the squared gradient is multiplied by 2 ")
     assert "so the input of layer 0 gets 1e+10 times what the last layer gets" in verdict.sentence
 
 
 def numbers_of_sentences(verdict):
     """What the sentences on vanishing and exploding layers claim: kind, factor, ratio."""
     for finding in verdict.findings:
-        factor = re.search(r"by a factor of (\S+) per layer", finding.sentence)
+        factor = re.search(r"is multiplied by (\S+) per layer", finding.sentence)
         ratio = re.search(r"gets (\S+) (of|times)", finding.sentence)
         yield (
             finding.kind.name,

@@ -60,6 +60,16 @@ def test_a_finding_is_written_whole():
     assert entry["remedies"] == [{"change": "skip=identity", "source": "He et al."}]
 
 
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [("vanishing", "Vanishing until step 240: …"), ("spike", "Loss spike: …")],
+)
+def test_a_finding_that_is_over_says_so_at_once(kind, title):
+    by_name = {each.name: each for each in KINDS}
+    over = Finding(by_name[kind], Severity.warning, "…", first_step=0, last_step=240)
+    assert over.sentence == title
+
+
 def test_the_present_value_stands_behind_its_own_setting():
     remedy = Remedy("init.gain=1 optimizer.learning_rate=0.01", "a source", note="now 30")
     assert str(remedy) == "init.gain=1 (now 30) and optimizer.learning_rate=0.01"

@@ -86,8 +86,9 @@ def test_a_verdict_on_sums_over_a_loop_says_that_it_does_not_see_the_iterations(
     assert verdicts.kind == "healthy"
     assert [finding.kind.name for finding in verdicts.worst.findings] == ["summed"]
     assert str(verdicts).startswith(
-        "Healthy: every layer gets the same squared gradient; the factor per layer is 1. "
-        "Summed over a loop: the layers were measured as sums over all 64 iterations of a loop"
+        "Healthy gradient: every layer gets the same squared gradient; it is multiplied by 1 per "
+        "layer towards the input. Summed over a loop: the layers were measured as sums over all 64 "
+        "iterations of a loop"
     )
     assert "per_iteration=True" in str(verdicts)
 
@@ -96,7 +97,7 @@ def test_iterations_get_the_advice_on_recurrent_networks():
     exploding = str(judge_stack(EXPLODING, is_loop=True))
     vanishing = str(judge_stack(VANISHING, is_loop=True))
 
-    assert "by a factor of 2 per iteration towards the start" in exploding
+    assert "is multiplied by 2 per iteration towards the start" in exploding
     assert exploding.endswith(
         "Try clipping the norm of the gradient, gates as in a GRU or LSTM or a recurrent "
         "matrix whose norm is at most 1."
@@ -137,7 +138,7 @@ def test_a_loop_that_explodes_until_it_diverges_says_both_in_one_clause():
 
     assert verdicts is not None
     assert verdicts.kind == "diverged"
-    assert str(verdicts).startswith("Exploding, so diverged: the squared gradient grows by")
+    assert str(verdicts).startswith("Exploding, so diverged: the squared gradient is multiplied")
     assert "at step 30, first the activation of block 4." in str(verdicts)
 
 
