@@ -5,6 +5,7 @@ import pytest
 
 from research.diagnosis.steps import judge_steps
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
+from research.records.runs import Columns
 from research.records.trackers.history import History
 
 DEPTHS = (1, 2, 5, 16, 17, 50, 64, 150, 1000)
@@ -17,10 +18,10 @@ VERDICT = {"kind": "vanishing", "findings": [FINDING]}
 def keys_of_a_run(depth):
     """Every key of a run that measures everything that the table declares."""
     step = np.arange(2)
-    metrics = {"step": step}
+    metrics: Columns = {"step": step}
     for metric in METRICS:
         metrics[metric.name] = np.ones(2)
-    profiles = {"step": step}
+    profiles: Columns = {"step": step}
     for gauge in GAUGES:
         profiles[gauge.name] = np.ones((2, gauge.length(depth)))
     diagnostics = {}
