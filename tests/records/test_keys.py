@@ -64,7 +64,7 @@ INSPECTED = {  # what is measured on an interval and tracked, where the model ha
     "mlp": ["measure.inspect=[sharpness,gradient_correlation,probes,coordinate_change]"],
     "rnn": ["measure.inspect=[sharpness]"],
     "cnn": ["measure.inspect=[sharpness,gradient_correlation,probes,representations]"],
-    "transformer": ["measure.inspect=[tokens,gradient_correlation,coordinate_change]"],
+    "transformer": ["measure.inspect=[gradient_correlation,coordinate_change]"],
 }
 
 
