@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
+from research.records.runs import Columns
 from research.records.trackers.gathered_rows import GatheredRows, RowBatch
 
 
-def make_batch(*steps, layers=0, **metrics):
+def make_batch(*steps: int, layers: int = 0, **metrics: np.ndarray) -> RowBatch:
     """Rows whose numbers are their steps, with a profile where there are layers."""
     step = np.array(steps)
-    columns = {"step": step, "train_loss": step}
+    columns: Columns = {"step": step, "train_loss": step}
     columns |= metrics
-    profiles = {}
+    profiles: Columns = {}
     if layers:
         profile = np.tile(step, (layers, 1)).T
         profiles = {"step": step, "grad_norm": profile}

@@ -5,6 +5,7 @@ import pytest
 
 from research.diagnosis.steps import judge_steps
 from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS
+from research.records.runs import Columns
 from research.records.trackers.history import History
 
 DEPTHS = (1, 2, 5, 16, 17, 50, 64, 150, 1000)
@@ -17,10 +18,10 @@ VERDICT = {"kind": "vanishing", "findings": [FINDING]}
 def keys_of_a_run(depth):
     """Every key of a run that measures everything that the table declares."""
     step = np.arange(2)
-    metrics = {"step": step}
+    metrics: Columns = {"step": step}
     for metric in METRICS:
         metrics[metric.name] = np.ones(2)
-    profiles = {"step": step}
+    profiles: Columns = {"step": step}
     for gauge in GAUGES:
         profiles[gauge.name] = np.ones((2, gauge.length(depth)))
     diagnostics = {}
@@ -63,7 +64,7 @@ INSPECTED = {  # what is measured on an interval and tracked, where the model ha
     "mlp": ["measure.inspect=[sharpness,gradient_correlation,probes,coordinate_change]"],
     "rnn": ["measure.inspect=[sharpness]"],
     "cnn": ["measure.inspect=[sharpness,gradient_correlation,probes,representations]"],
-    "transformer": ["measure.inspect=[tokens,gradient_correlation,coordinate_change]"],
+    "transformer": ["measure.inspect=[gradient_correlation,coordinate_change]"],
 }
 
 
