@@ -658,7 +658,8 @@ def _advise_lost(situation: Situation) -> Advice:
         return Advice(rise, _lower_peak(settings, evidence["best_learning_rate"]))
     decay = settings.get("optimizer.weight_decay") or 0.0
     rate = peak_rate(settings)
-    if rate * decay * (situation.finding.first_step or step) > DECAYED:
+    is_usual = rate <= USUAL_RANGE * _usual_rate(settings)
+    if is_usual and rate * decay * (situation.finding.first_step or step) > DECAYED:
         cause = f"Weight decay of {decay:g} at a learning rate of {rate:g} shrinks the weights"
         return Advice(cause, _less_decay(settings))
     cause = f"At a learning rate of {rate:g} the network stops improving at step {step}"
