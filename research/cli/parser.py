@@ -41,7 +41,9 @@ class Command(NamedTuple):
 # Control characters, ends of lines, and what Python makes of bytes that are no text.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 GIVEN = "given_options"  # what the parser calls the names of the options that a command has
-OPTIONS = ("--help", "-h", "--version")
+LONG_OPTIONS = ("--help", "--version")  # of fathom itself
+OPTION_SYNONYMS = {"--help": "-help -? --usage", "--version": "-v -V -version"}
+OPTIONS = (*LONG_OPTIONS, "-h")
 TRAIN_OPTIONS = (
     "-m",
     "--multirun",
@@ -276,11 +278,17 @@ def check_command(arguments: Sequence[str]) -> None:
         raise ValueError(
             f"there is no command {word}; did you mean fathom train {' '.join(arguments)}?"
         )
-    kind = "option" if word.startswith("-") else "command"
-    hint = format_suggestion(word.lstrip("-"), COMMANDS, COMMAND_SYNONYMS)
-    if word.lstrip("-") in ("help", "version"):
-        hint = f"; did you mean fathom --{word.lstrip('-')}?"
-    raise ValueError(f"there is no {kind} {word}{hint} (valid: {valid})")
+    if word.startswith("-"):
+        hint = format_suggestion(word, LONG_OPTIONS, OPTION_SYNONYMS)
+        options = ", ".join(LONG_OPTIONS)
+        raise ValueError(
+            f"there is no option {word}{hint} (valid before a command: {options}; "
+            f"commands: {valid})"
+        )
+    hint = format_suggestion(word, COMMANDS, COMMAND_SYNONYMS)
+    if f"--{word}" in LONG_OPTIONS:
+        hint = f"; did you mean fathom --{word}?"
+    raise ValueError(f"there is no command {word}{hint} (valid: {valid})")
 
 
 def make_parser() -> argparse.ArgumentParser:

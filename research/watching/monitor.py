@@ -25,6 +25,7 @@ from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
+from research.config.suggestions import format_suggestion
 from research.diagnosis.observed import Divergence, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
@@ -659,7 +660,9 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
     unknown = set(tracker) - set(defaults)
     if unknown:
         known = ", ".join(defaults)
-        raise ValueError(f"tracker has no setting {min(unknown)!r}; its settings are {known}")
+        name = min(unknown)
+        hint = format_suggestion(name, list(defaults))
+        raise ValueError(f"tracker has no setting {name!r}{hint}; its settings are {known}")
     chosen = defaults | {"wandb": True} | dict(tracker)
     if chosen["layers"] not in TrackedLayers.__members__:
         valid = ", ".join(TrackedLayers.__members__)
@@ -870,9 +873,10 @@ def _switch_on(names: Sequence[str]) -> dict[str, bool]:
     for name in names:
         if name not in TRACKER_NAMES:
             valid = ", ".join(TRACKER_NAMES)
+            hint = format_suggestion(name, TRACKER_NAMES) if isinstance(name, str) else ""
             raise ValueError(
                 f"tracker must be one of {valid}, a list of them, a dictionary or None, "
-                f"got {name!r}"
+                f"got {name!r}{hint}"
             )
         package = PACKAGE_OF_TRACKER.get(name)
         if package and not is_installed(package):

@@ -270,8 +270,8 @@ def test_wandb_gets_the_loop(directory, wandb_records):
     ("options", "message"),
     [
         ({"every": 0}, "every must be a whole number"),
-        ({"tracker": "wandbb"}, "tracker must be"),
-        ({"tracker": {"projct": "x"}}, "tracker has no setting 'projct'"),
+        ({"tracker": "wandbb"}, "tracker must be .*; did you mean wandb"),
+        ({"tracker": {"projct": "x"}}, "tracker has no setting 'projct'; did you mean project"),
         ({"tracker": {"layers": "16"}}, "layers of tracker must be one of none, spread, all"),
         ({"settings": {"watch": 1}}, "settings must not have the entry 'watch'"),
         ({"tags": "trial"}, "tags must be a list"),
