@@ -48,6 +48,8 @@ def main(words: Sequence[str], scale: str) -> int:
     if not chosen:
         known = ", ".join(experiments.experiment_names(scale))
         raise ValueError(f"reproduce what? one or several of {known}, or lessons, or all")
+    if overrides:
+        _check_composed(chosen[0], overrides)
     if len(chosen) > 1:
         _print_total_duration(chosen)
     exit_codes = []
@@ -117,6 +119,18 @@ def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
             raise ValueError(
                 f"{override} is the folder of one experiment, {num_experiments} are asked for"
             )
+
+
+def _check_composed(key: str, overrides: Sequence[str]) -> None:
+    """Checks the overrides before anything is announced, together with one of the experiments.
+
+    Raises:
+        ValueError: an override names no setting, or its value is not valid.
+    """
+    from research.cli.overrides import prepare_arguments
+    from research.sweeps.planning import check_first_run
+
+    check_first_run(prepare_arguments([f"experiment={key}", *overrides]))
 
 
 def _reproduce_or_report(key: str, overrides: Sequence[str]) -> ReproductionResult:

@@ -14,6 +14,7 @@ import yaml
 
 from research.config import schema
 from research.config.numbers import check_not_lost
+from research.config.sweeper import SETTINGS_OF_ALL_JOBS, check_max_batch_size
 from research.config.yaml_files import load_bounded
 
 EXAMPLE = "seed: 0"
@@ -59,10 +60,29 @@ def check_config_files(overrides: Sequence[str], folders: Sequence[Path]) -> Non
         ValueError: naming the first file that is wrong, and where and what it is.
     """
     for override in overrides:
-        group, _, options = override.lstrip("+").partition("=")
-        for option in options.split(","):
+        group, _, words = override.lstrip("+").partition("=")
+        options = words.split(",")
+        for option in options:
             for file in _find_files(group, option, folders):
                 _check_file(file, group, folders, trail=[])
+                if len(options) > 1:
+                    _check_no_grid(file, option, override)
+
+
+def _check_no_grid(
+    file: Path,
+    option: str,
+    override: str,
+) -> None:
+    """A file with a grid is a sweep of its own, whose grid another sweep would pass over."""
+    hydra = (_read(file) or {}).get("hydra") or {}
+    sweeper = hydra.get("sweeper") or {}
+    if sweeper.get("params") or sweeper.get("arms"):
+        group = override.lstrip("+").partition("=")[0]
+        raise ValueError(
+            f"{override} must have one value, because {file} is a sweep of its own: "
+            f"train {group}={option} by itself, or fathom reproduce trains one after the other"
+        )
 
 
 def _find_files(
@@ -159,6 +179,10 @@ def _check_sweeper(file: Path, hydra: Any) -> None:
     sweeper = (hydra or {}).get("sweeper")
     if not isinstance(sweeper, dict):
         return
+    try:
+        check_max_batch_size(sweeper.get("max_batch_size"))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     _check_grid(file, "hydra.sweeper.params", sweeper.get("params"))
     arms = sweeper.get("arms")
     if arms is not None and not isinstance(arms, dict):
@@ -183,11 +207,21 @@ def _check_grid(
             f"got {_shown(grid)}"
         )
     for setting, values in grid.items():
+        if _is_of_all_jobs(str(setting)):
+            raise ValueError(
+                f"{file}: {path}: {setting} has no effect on single runs of a sweep; "
+                "set it outside of the grid"
+            )
         if isinstance(values, dict | list):
             raise ValueError(
                 f"{file}: {path}: {setting} must be values between commas, as in 0,1, "
                 f"got {_shown(values)}"
             )
+
+
+def _is_of_all_jobs(path: str) -> bool:
+    """Whether a setting acts on a sweep as a whole."""
+    return any(path == each or path.startswith(f"{each}.") for each in SETTINGS_OF_ALL_JOBS)
 
 
 def _included_options(

@@ -56,6 +56,11 @@ def explain(error: BaseException) -> str | None:
     )
     if several:
         override = several.group(1)
+        path, _, value = override.partition("=")
+        if path.lstrip("+").startswith("hydra."):
+            return (
+                f"{path} must have one value, because it acts on all runs of a sweep, got {value}"
+            )
         return f"{override} holds several values, which make a sweep: fathom train -m {override}"
     missing = re.match(
         r"(?:In '(.+)': )?Could not (?:override|delete) .*?'(.+?)'(?:\. No match| does not|$)",

@@ -5,6 +5,7 @@ is one, even where it was written with its default.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,12 +23,15 @@ from research.config.options import (
     NormKind,
     OptimizerKind,
     ResNet,
+    Schedule,
     Skip,
     SkipKind,
     StreamSkip,
     Transformer,
 )
 from research.config.validation import describe_missing_effect
+
+EXPONENTIALS = (Schedule.exponential, Schedule.warmup_exponential)
 
 Given = Mapping[str, Any]  # values by dotted path
 
@@ -58,6 +62,8 @@ def check_overrides(
     _check_effects(given, config)
     raise_first(_without_effect(given, config))
     raise_first(_zero_conflicts(given, config, is_sweep=is_sweep))
+    if choices.get("debug") is None:  # which shortens any run
+        raise_first(_late_conflicts(given, config))
 
 
 @functools.cache
@@ -178,6 +184,32 @@ def _zero_conflicts(
             valid="≥ 1",
             got=0,
             reason=f"optimizer.schedule={optimizer.schedule.name} has a warm-up",
+        )
+
+
+def _late_conflicts(given: Given, config: schema.Config) -> Iterator[Conflict]:
+    """Schedules whose first change of the learning rate comes after the last step."""
+    optimizer = config.optimizer
+    steps = config.train.steps
+    if optimizer.schedule in EXPONENTIALS and optimizer.staircase:
+        interval = optimizer.transition_steps
+        after_warmup = (steps or math.inf) - optimizer.warmup_steps
+        is_late = not interval or interval >= after_warmup
+        if is_late and {"optimizer.staircase", "optimizer.transition_steps"} & given.keys():
+            run = f"train.steps={steps}" if steps else "the steps of the run"
+            yield Conflict(
+                path="optimizer.transition_steps",
+                valid=f"≥ 1 and < {run}",
+                got=interval,
+                reason="optimizer.staircase=true changes the learning rate at its multiples only",
+            )
+    boundaries = optimizer.boundaries
+    has_boundaries = optimizer.schedule is Schedule.step and "optimizer.boundaries" in given
+    if has_boundaries and boundaries and steps and min(boundaries) >= steps:
+        yield Conflict(
+            path="optimizer.boundaries",
+            valid=f"steps of the run, < train.steps={steps}",
+            got=written(boundaries),
         )
 
 

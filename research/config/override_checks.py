@@ -28,6 +28,7 @@ from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.numbers import check_not_lost
 from research.config.suggestions import format_suggestion
+from research.config.sweeper import MAX_BATCH_SIZE, check_max_batch_size
 
 MAX_JOBS = 10_000
 FIXED_SETTINGS = {  # of Hydra, and why they cannot be changed
@@ -66,6 +67,7 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
         _check_fixed(override)
         parsed.append(override)
     _check_verbosity(parsed)
+    _check_max_batch_size(parsed)
     return parsed
 
 
@@ -130,6 +132,21 @@ def _check_verbosity(overrides: Sequence[Override]) -> None:
         raise ValueError(
             f"{override.input_line} has no effect, because Fathom keeps no log: "
             "add hydra/job_logging=stdout"
+        )
+
+
+def _check_max_batch_size(overrides: Sequence[Override]) -> None:
+    """Hydra's own sweeper launches so many jobs at once, and Fathom's launches all of them."""
+    given = {override.key_or_group: override for override in overrides}
+    override = given.get(MAX_BATCH_SIZE)
+    if override is None or override.type is OverrideType.DEL:
+        return
+    if "hydra/sweeper" in given:
+        check_max_batch_size(override.value())
+    else:
+        raise ValueError(
+            f"{override.input_line} has no effect, because all runs of a sweep are launched at "
+            "once: leave it out; hydra.launcher.max_group_size limits the runs of one program"
         )
 
 

@@ -29,6 +29,9 @@ from research.data.standardize import (
 
 ARRAY_NAMES = ("x", "y", "x_test", "y_test")
 NUMBER_KINDS = "buif"  # numpy's letters for booleans, unsigned and signed integers, and floats
+TEXT_KINDS = "US"
+NUMBERING_HINT = "numpy.unique(y, return_inverse=True)[1] numbers the classes from 0 on"
+TARGETS_HINT = "targets of a regression are y.astype(float)"
 # What numpy.load raises of a file that is no .npz file; of a single array that it is no archive.
 NOT_AN_ARCHIVE = (
     OSError,
@@ -228,8 +231,9 @@ def _check_examples(
     x_name = f"x{suffix}"
     y_name = f"y{suffix}"
     if x.dtype.kind not in NUMBER_KINDS or y.dtype.kind not in NUMBER_KINDS:
+        hint = f": {NUMBERING_HINT}" if y.dtype.kind in TEXT_KINDS else ""
         raise ValueError(
-            f"{file}: {x_name} and {y_name} must be numbers, got {x.dtype} and {y.dtype}"
+            f"{file}: {x_name} and {y_name} must be numbers, got {x.dtype} and {y.dtype}{hint}"
         )
     num_x = len(x) if x.ndim else 0
     num_y = len(y) if y.ndim else 0
@@ -296,15 +300,22 @@ def _check_classes(file: Path, parts: list[np.ndarray]) -> None:
     for name, y in zip(("y", "y_test"), parts, strict=False):
         smallest = int(y.min())
         largest = int(y.max())
-        if y.ndim > 1 or smallest < 0:
+        if y.ndim > 1:
+            single = y.size == len(y)
+            hint = "y.reshape(-1) is" if single else "of one-hot rows, y.argmax(axis=1) is"
+            raise ValueError(
+                f"{file}: {name} must be [n] with classes from 0 on, got {list(y.shape)}: {hint} "
+                f"[n]; {TARGETS_HINT}"
+            )
+        if smallest < 0:
             raise ValueError(
                 f"{file}: {name} must be [n] with classes from 0 on, "
-                f"got {list(y.shape)} with classes from {smallest} on"
+                f"got classes from {smallest} on: {NUMBERING_HINT}; {TARGETS_HINT}"
             )
         if largest >= MAX_CLASSES:
             raise ValueError(
                 f"{file}: {name} must hold classes from 0 to {MAX_CLASSES - 1}, got {largest}: "
-                "numpy.unique(y, return_inverse=True)[1] numbers them from 0 on"
+                f"{NUMBERING_HINT}; {TARGETS_HINT}"
             )
     [train, *_] = parts
     if train.min() == train.max():

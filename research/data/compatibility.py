@@ -177,7 +177,8 @@ def _target_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     numbers = f"the targets of {name} are numbers"
     if info.is_regression and config.loss.kind is not LossKind.mse:
         is_file = config.data.name is DataKind.arrays
-        hint = "; whole numbers would be classes: y.astype(int)" if is_file else ""
+        conversion = "y.astype(int), of one-hot rows y.argmax(axis=1)"
+        hint = f"; whole numbers would be classes: {conversion}" if is_file else ""
         yield Conflict(
             path="loss",
             valid="mse",
@@ -250,7 +251,7 @@ def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Confl
     for setting in ("crop", "flip"):
         value = getattr(data, setting, False)
         if value and not is_image:
-            reason = f"{name} holds no images"
+            reason = _describe_no_images(config.data, info)
             yield Conflict(
                 path=f"data.{setting}",
                 valid="left out",
@@ -272,6 +273,18 @@ def _augmentation_conflicts(config: Config, info: DatasetInfo) -> Iterator[Confl
             got="true",
             reason=f"{name} holds no images",
         )
+
+
+def _describe_no_images(data: Data, info: DatasetInfo) -> str:
+    """Why there are no images, and what makes gray ones of an array without channels."""
+    name = data.name.name
+    if data.name is DataKind.arrays and len(info.shape) == 2:
+        height, width = info.shape
+        return (
+            f"{name} holds no images, but {height}×{width} numbers without channels: "
+            "x[..., None] makes gray images of them"
+        )
+    return f"{name} holds no images"
 
 
 def _text_conflicts(config: Config) -> Iterator[Conflict]:
@@ -338,7 +351,7 @@ def _shape_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
             reason=f"{model.name} reads images",
         )
     else:
-        reason = f"{config.data.name.name} holds no images"
+        reason = _describe_no_images(config.data, info)
         yield Conflict(
             path="model",
             valid="mlp, transformer or rnn",

@@ -308,7 +308,7 @@ def _describe_damaged(
     for file in files:
         if _plain_name(file.name) == _plain_name(raw_files.file_name(url)):
             descriptions.append(
-                f"{file} is damaged or of another dataset: expected {info.size} "
+                f"{file} is damaged or of another dataset: expected {int(info.size)} bytes "
                 f"with SHA-256 {info.checksum}, "
                 f"got {file.stat().st_size} bytes with {checksum(file)}"
             )

@@ -81,8 +81,9 @@ def _report_missing_classes(dataset: Dataset) -> None:
             name = dataset.class_names[number] if dataset.class_names else str(number)
             missing.append(name)
     if missing:
+        verb = "has" if len(missing) == 1 else "have"
         notify(
-            f"data={dataset.name}: {len(missing)} of {dataset.classes} classes have no example "
+            f"data={dataset.name}: {len(missing)} of {dataset.classes} classes {verb} no example "
             f"among the {dataset.examples} training examples: {join_first(missing)}"
         )
 

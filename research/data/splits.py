@@ -37,7 +37,12 @@ def parse_split(
     if match is None or match.group(1) not in sizes:
         hint = " or a slice such as train[:10%]" if "[" in split else ""
         got = split or "an empty value"
-        raise ValueError(f"{path} must be one of {', '.join(sizes)}{hint}, got {got}")
+        valid = f"one of {', '.join(sizes)}"
+        if len(sizes) == 1:  # parts of it can take the place of the other split
+            [only] = sizes
+            valid = f"{only} or a slice of it"
+            hint = f", such as {only}[:90%] for data.split and {only}[90%:] for data.eval_split"
+        raise ValueError(f"{path} must be {valid}{hint}, got {got}")
     name, lower, upper = match.groups()
     size = sizes[name]
     first = _parse_bound(lower, size)

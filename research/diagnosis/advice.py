@@ -639,7 +639,8 @@ def _advise_not_learning(situation: Situation) -> Advice:
         return _advise_lost(situation)
     chance = evidence["chance_loss"] if "chance_loss" in evidence else evidence["first_loss"]
     has_forgotten = evidence["lowest_loss"] < FORGOTTEN * chance
-    has_jumped = evidence["highest_loss"] > JUMPED * chance
+    is_falling = "steps_to_chance" in evidence
+    has_jumped = evidence["highest_loss"] > JUMPED * chance and not is_falling
     if has_forgotten or has_jumped or rate > USUAL_RANGE * _usual_rate(settings):
         return Advice("The updates are too large", _smaller_steps(settings))
     if rate < _usual_rate(settings) / USUAL_RANGE:
@@ -657,7 +658,8 @@ def _advise_lost(situation: Situation) -> Advice:
         return Advice(rise, _lower_peak(settings, evidence["best_learning_rate"]))
     decay = settings.get("optimizer.weight_decay") or 0.0
     rate = peak_rate(settings)
-    if rate * decay * (situation.finding.first_step or step) > DECAYED:
+    is_usual = rate <= USUAL_RANGE * _usual_rate(settings)
+    if is_usual and rate * decay * (situation.finding.first_step or step) > DECAYED:
         cause = f"Weight decay of {decay:g} at a learning rate of {rate:g} shrinks the weights"
         return Advice(cause, _less_decay(settings))
     cause = f"At a learning rate of {rate:g} the network stops improving at step {step}"

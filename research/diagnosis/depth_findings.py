@@ -256,7 +256,10 @@ def _describe_drift(ctx: DepthContext, state: str, episode: Episode) -> Finding:
     fitted = depth.fit(profile, ctx.history.signals)
     extreme = depth.pick(profile, state)
     log10_ratio = depth.order_of_magnitude(profile, extreme)
-    parts = [_explain(ctx, state, profile, fitted), f"{ctx.when(episode)}, {ctx.where(outside)}."]
+    where = ctx.where(outside)
+    if len(outside) == 1 and ctx.history.signals[outside[0]] == 0:
+        where = f"at {where}"
+    parts = [_explain(ctx, state, profile, fitted), f"{ctx.when(episode)}, {where}."]
     jump = depth.largest_jump(profile, extreme)
     return _make_finding(
         ctx,

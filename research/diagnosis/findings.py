@@ -232,7 +232,7 @@ class Remedy:
         change: overrides for the command line, such as ``skip=inv_sqrt_depth``; a phrase where no
             setting does it.
         source: why it should help.
-        note: what to say behind it, such as the present value.
+        note: what to say behind the first setting, such as its present value.
     """
 
     change: str
@@ -250,7 +250,11 @@ class Remedy:
         return " and ".join(self.change.split()) if self.is_setting else self.change
 
     def __str__(self) -> str:
-        return f"{self.words} ({self.note})" if self.note else self.words
+        note = f" ({self.note})" if self.note else ""
+        if not self.is_setting:
+            return f"{self.change}{note}"
+        first, *others = self.change.split()
+        return " and ".join([f"{first}{note}", *others])
 
 
 @dataclass(frozen=True)

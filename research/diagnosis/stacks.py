@@ -15,14 +15,14 @@ from research.diagnosis import findings
 from research.diagnosis.advice import describe_risen_rate
 from research.diagnosis.depth import make_history
 from research.diagnosis.depth_findings import DepthContext, find_depth_findings
-from research.diagnosis.findings import Finding, Remedy, Severity, order_findings
+from research.diagnosis.findings import Finding, Remedy
 from research.diagnosis.observed import Divergence, Observed
 from research.diagnosis.training_findings import (
     RunContext,
     describe_divergence,
     find_training_findings,
 )
-from research.diagnosis.verdict import Verdict, make_verdict, with_loss
+from research.diagnosis.verdict import Verdict, as_warnings, make_verdict, with_loss
 
 SEVERITY = ("healthy", "vanishing", "exploding", "dead", "diverged")
 LEAST_SIGNALS = 2  # what a fit needs
@@ -129,22 +129,49 @@ def judge_stacks(
     """
     if not len(steps) and not diverged:
         return None
-    if diverged:
-        verdict = _diverged_verdict(Divergence(*diverged), names, observed or Observed())
-        return StackVerdicts(verdict, {})
-    is_measured = np.any(np.isfinite(signal), axis=0)
-    verdicts = {}
-    for stack in _usable_stacks(stacks, is_measured):
-        verdicts[stack.name] = _judge_stack(steps, signal, stack, names, observed)
-    if not verdicts:
+    observed = observed or Observed()
+    divergence = Divergence(*diverged) if diverged else None
+    if divergence is not None:
+        is_before = np.asarray(steps) < divergence.step
+        steps = np.asarray(steps)[is_before]
+        signal = signal[is_before]
+    by_stack = _find_in_stacks(steps, signal, stacks, names, observed)
+    verdicts = {name: make_verdict(each.ctx, each.found) for name, each in by_stack.items()}
+    worst = max(verdicts, key=lambda name: _severity(verdicts[name]), default=None)
+    if divergence is not None:
+        before = None if worst is None else by_stack[worst]
+        return StackVerdicts(_judge_divergence(divergence, before, names, observed), {})
+    if worst is None:
         return None
-    worst = max(verdicts, key=lambda name: _severity(verdicts[name]))
-    verdict = _with_losses(verdicts[worst], observed)
+    verdict = _with_losses(by_stack[worst])
     if len(verdicts) > 1:
         others = [f"{name}: {verdicts[name].kind}" for name in verdicts if name != worst]
         sentence = f"{verdict.sentence} ({worst}; {', '.join(others)})"
         verdict = dataclasses.replace(verdict, sentence=sentence)
     return StackVerdicts(verdict, verdicts)
+
+
+@dataclass(frozen=True)
+class _StackFindings:
+    """What the gradient over the depth of a stack shows."""
+
+    ctx: DepthContext
+    found: Sequence[Finding]
+
+
+def _find_in_stacks(
+    steps: np.ndarray,
+    signal: np.ndarray,
+    stacks: Sequence[Stack],
+    names: Sequence[str],
+    observed: Observed,
+) -> dict[str, _StackFindings]:
+    """The findings in each stack that can be judged, by its name."""
+    is_measured = np.any(np.isfinite(signal), axis=0)
+    by_stack = {}
+    for stack in _usable_stacks(stacks, is_measured):
+        by_stack[stack.name] = _find_in_stack(steps, signal, stack, names, observed)
+    return by_stack
 
 
 def _usable_stacks(stacks: Sequence[Stack], is_measured: Any) -> list[Stack]:
@@ -162,21 +189,21 @@ def _usable_stacks(stacks: Sequence[Stack], is_measured: Any) -> list[Stack]:
     return [Stack("all layers", everything, summed_iterations=iterations)]
 
 
-def _judge_stack(
+def _find_in_stack(
     steps: np.ndarray,
     signal: np.ndarray,
     stack: Stack,
     names: Sequence[str],
-    observed: Observed | None,
-) -> Verdict:
+    observed: Observed,
+) -> _StackFindings:
     history = make_history(steps, signal, stack.signals)
     unit = "iteration" if stack.is_loop else "layer"
-    ctx = DepthContext(history, observed or Observed(), names=names, unit=unit)
+    ctx = DepthContext(history, observed, names=names, unit=unit)
     start = history.step(0) if len(history) else 0
     found = [_advise(finding, start, stack.is_loop) for finding in find_depth_findings(ctx)]
     if stack.summed_iterations > 1:
         found.append(_describe_summed(stack))
-    return make_verdict(ctx, found)
+    return _StackFindings(ctx, found)
 
 
 def _describe_summed(stack: Stack) -> Finding:
@@ -192,26 +219,13 @@ def _describe_summed(stack: Stack) -> Finding:
     )
 
 
-def _with_losses(verdict: Verdict, observed: Observed | None) -> Verdict:
+def _with_losses(stack: _StackFindings) -> Verdict:
     """The verdict with what the losses show, as warnings: the loss of a loop may mean anything."""
-    if observed is None:
-        return verdict
-    found = []
-    for finding in find_training_findings(RunContext(observed, {})):
-        if finding.is_severe:
-            finding = dataclasses.replace(finding, severity=Severity.warning)
+    observed = stack.ctx.observed
+    found = list(stack.found)
+    for finding in as_warnings(find_training_findings(RunContext(observed, {}))):
         found.append(_advise_lost(finding))
-    sentences = [verdict.sentence]
-    for finding in found:
-        sentences.append(finding.sentence)
-        if finding.advice:
-            sentences.append(finding.advice)
-    verdict = dataclasses.replace(
-        verdict,
-        sentence=" ".join(sentences),
-        findings=order_findings([*verdict.findings, *found]),
-    )
-    return with_loss(verdict, observed)
+    return with_loss(make_verdict(stack.ctx, found), observed)
 
 
 def _advise_lost(finding: Finding) -> Finding:
@@ -227,16 +241,27 @@ def _advise_lost(finding: Finding) -> Finding:
     return dataclasses.replace(finding, cause=rise, remedies=remedies)
 
 
-def _diverged_verdict(
+def _judge_divergence(
     diverged: Divergence,
+    before: _StackFindings | None,
     names: Sequence[str],
     observed: Observed,
 ) -> Verdict:
-    run = RunContext(observed, {}, diverged)
-    finding = describe_divergence(run, names)
+    """The verdict on a loop that diverged, with what its worst stack showed before.
+
+    Args:
+        diverged: the first value that is not finite.
+        before: the findings in the worst stack before it; None where nothing was measured.
+        names: the names of the layers [N].
+        observed: the losses and activations of the loop.
+    """
+    finding = describe_divergence(RunContext(observed, {}, diverged), names)
     assert finding is not None
-    ctx = DepthContext(make_history(np.zeros(0, int), np.zeros((0, len(names) + 1))), observed)
-    return make_verdict(ctx, [_advise(finding, start=0, is_loop=False)], diverged)
+    found = [_advise(finding, start=0, is_loop=False)]
+    if before is None:
+        empty = make_history(np.zeros(0, int), np.zeros((0, len(names) + 1)))
+        return make_verdict(DepthContext(empty, observed), found, diverged)
+    return make_verdict(before.ctx, [*found, *as_warnings(before.found)], diverged)
 
 
 def _advise(

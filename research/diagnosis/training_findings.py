@@ -40,7 +40,9 @@ MOSTLY_SKIPPED = 0.5
 LOST_AGAIN = 3.0  # times the lowest loss, from which on a spike has undone what was learned
 LOST_SHARE = 0.3  # of the loss of chance, at least
 NEAR_CHANCE = 0.9  # of the loss of chance
-ABOVE_CHANCE = 1.2  # times the loss of chance, beyond which a loss is not that of chance
+ABOVE_CHANCE = 1.05  # times the loss of chance, beyond which a loss is not that of chance
+UNREMARKABLE = 100.0  # a root mean square that may occur in a network that trains
+FAR_ABOVE = 3.0  # times the loss of chance
 HUGE = 1e6  # times the median loss
 WINDOWS = 20  # of a run, over which its loss is averaged
 LOST_HALF = 0.5  # of what was learned, beyond which it counts as lost
@@ -135,7 +137,8 @@ def describe_divergence(ctx: RunContext, names: Sequence[str] = ()) -> Finding |
         text = f"the gradients of the steps {first} to {step} are not finite, so none was taken"
     if step == 0:
         text += ", before the first update"
-    text += _place_of_divergence(ctx.observed, diverged, names)
+    if diverged.quantity or skipped is None:
+        text += _place_of_divergence(ctx.observed, diverged, names)
     format_ = ctx.observed.format_
     is_activation = diverged.quantity == "activation"
     if is_activation and format_ in OVERFLOW_FORMATS:
@@ -195,9 +198,12 @@ def _last_known_place(
         largest = _largest_before(observed, gauge, step)
         if largest is not None:
             where = words.name_signal(largest.signal, names)
+            text = f"{where} had the largest {quantity}, {largest.value:.3g}"
+            if largest.value < UNREMARKABLE:
+                text = f"no {quantity} was larger than {largest.value:.3g}"
             return (
-                f"; the layers were not measured there. At step {largest.step}, the last one that "
-                f"was measured, {where} had the largest {quantity}, {largest.value:.3g}"
+                "; the layers were not measured there. At the last step that was measured, "
+                f"{largest.step}, {text}"
             )
     return "; the layers were not measured there"
 
@@ -265,7 +271,8 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     assert end is not None
     known = observed.chance_loss
     chance = known if known is not None else float(np.mean(losses[:5]))
-    if end < AT_CHANCE * chance or _is_falling(losses, chance):
+    steps_to_chance = _steps_to_chance(losses, chance)
+    if end < AT_CHANCE * chance or steps_to_chance <= len(losses):
         return None
     accuracy = observed.end_of("train_accuracy")
     if known is None or accuracy is None:
@@ -283,6 +290,9 @@ def find_plateau(ctx: RunContext) -> Finding | None:
         f"{chance:#.4g}"
     )
     first_step = int(steps[0])
+    if math.isfinite(steps_to_chance):
+        evidence["steps_to_chance"] = steps_to_chance
+        text += f"; it falls, but needs {steps_to_chance:,.0f} more steps for that at this pace"
     if lost is not None:
         first_step = lost.lost_from
         evidence |= lost.evidence
@@ -394,6 +404,8 @@ def _find_lost(observed: Observed) -> _Lost | None:
     if len(losses) < LEAST_STEPS or reference is None:
         return None
     window = _window_of(losses)
+    # Far above chance, how far says nothing of what is lost, and is no measure of the noise.
+    losses = np.minimum(losses, FAR_ABOVE * reference)
     means = _window_means(losses, window)
     best = int(np.argmin(means))
     lowest = float(means[best])
@@ -412,7 +424,7 @@ def _find_lost(observed: Observed) -> _Lost | None:
         best_step=int(ends[best]),
         rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * rise)]),
         lost_from=int(ends[_last_below(means, lowest + LOST_HALF * learned)]),
-        end=end,
+        end=observed.end_of("train_loss") or end,
         reference=reference,
         learning_rates=_learning_rates(observed, int(ends[best])),
     )
@@ -451,15 +463,22 @@ def _window_means(losses: np.ndarray, window: int) -> np.ndarray:
     return (sums[count:] - sums[:-count]) / count
 
 
-def _is_falling(losses: np.ndarray, chance: float) -> bool:
-    """Whether the loss still falls noticeably from the third quarter of the steps to the last."""
+def _steps_to_chance(losses: np.ndarray, chance: float) -> float:
+    """The further steps to the loss of chance at the pace of the last two quarters of the steps.
+
+    0 if the loss is below it, infinite if it does not fall noticeably.
+    """
     quarter = len(losses) // 4
     earlier = losses[-2 * quarter : -quarter]
     later = losses[-quarter:]
-    progress = float(np.mean(earlier) - np.mean(later))
+    end = float(np.mean(later))
+    progress = float(np.mean(earlier)) - end
     noise = math.hypot(np.std(earlier), np.std(later)) / math.sqrt(quarter)
-    smallest = SMALLEST_PROGRESS * max(abs(chance), float(np.mean(later)))
-    return progress > max(smallest, 3 * noise)
+    smallest = SMALLEST_PROGRESS * max(abs(chance), end)
+    if progress <= max(smallest, 3 * noise):
+        return math.inf
+    since_middle = (end - chance) / progress * quarter
+    return max(0.0, since_middle - (quarter - 1) / 2)
 
 
 def find_spike(ctx: RunContext) -> Finding | None:
@@ -487,7 +506,7 @@ def find_spike(ctx: RunContext) -> Finding | None:
     is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
     lost = _find_lost(ctx.observed)
     is_gradual = lost is not None and not _is_lost_in_jump(losses, rows, lost)
-    is_lost = (is_far_above or is_back_at_chance) and not is_gradual
+    is_lost = (is_far_above or is_back_at_chance) and not is_gradual and not ctx.diverged
     outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
     finding = _make(
         findings.SPIKE,

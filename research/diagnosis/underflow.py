@@ -165,8 +165,8 @@ def _find_estimated(observed: Observed, settings: Settings) -> Finding | None:
     steps = observed.profiles["step"]
     first_step = int(steps[_first_of_last_run(is_affected.tolist())])
     text = (
-        f"{words.name_layers(ranges)}: about {words.percent(share)} of the gradient is rounded to "
-        f"zero in {observed.format_}, estimated from its norm; measure=full counts it"
+        f"about {words.percent(share)} of the gradient of {words.name_layers(ranges)} is rounded "
+        f"to zero in {observed.format_}, estimated from its norm; measure=full counts it"
     )
     return Finding(
         kind=findings.UNDERFLOW,
@@ -236,7 +236,7 @@ def _lost_in_layers(
 ) -> str:
     where = words.name_layers(ranges)
     lost = words.percent(share)
-    return f"{where}: {lost} of the gradient is zero in {format_} but not in float32"
+    return f"{lost} of the gradient of {where} is zero in {format_} but not in float32"
 
 
 def _sufficient_loss_scale(

@@ -43,6 +43,7 @@ CAUSES = {  # of a consequence, the kinds that lead to it
 # What the updates do to a network while its loss is lost.
 AFTER_LOSS = (findings.DEAD, findings.VANISHING, findings.EXPLODING)
 LONGEST_DELAY = 0.1  # of the run, by which a cause may be seen after its consequence
+FIRST_HALF = 0.5  # of the run, in which begins what explains that nothing was ever learned
 CONSEQUENCES = {
     findings.DIVERGED: "so diverged",
     findings.NOT_LEARNING: "so not learning",
@@ -146,20 +147,20 @@ def judge(
     found = drop_consequences(found)
     divergence_finding = describe_divergence(run)
     if divergence_finding is not None:
-        found = [divergence_finding, *_while_running(found)]
+        found = [divergence_finding, *as_warnings(found)]
     if with_advice:
         found = add_advice(found, settings, history, divergence)
     return with_loss(make_verdict(ctx, found, divergence), observed)
 
 
-def _while_running(found: Sequence[Finding]) -> list[Finding]:
-    """Findings of a run that diverged: all but that one say what was wrong before."""
-    earlier = []
+def as_warnings(found: Sequence[Finding]) -> list[Finding]:
+    """The findings, none of them severe: those of a run before it diverged, say."""
+    warnings = []
     for finding in found:
-        if finding.severity is Severity.severe:
+        if finding.is_severe:
             finding = dataclasses.replace(finding, severity=Severity.warning)
-        earlier.append(finding)
-    return earlier
+        warnings.append(finding)
+    return warnings
 
 
 def drop_consequences(found: Sequence[Finding]) -> list[Finding]:
@@ -308,14 +309,13 @@ def _cause_and_consequence(
     ordered: Sequence[Finding],
 ) -> list[Finding]:
     """The headline alone, or a cause with its consequence where the headline is one of them."""
-    delay = LONGEST_DELAY * ctx.observed.num_steps
     if headline.kind is findings.SLOW_DIVERGENCE and headline is ordered[0]:
         later = [each for each in ordered if each.kind in AFTER_LOSS and each.is_severe]
         return [headline, *later[:1]]
     for consequence in ordered:
         for cause in ordered:
             is_told = headline in (cause, consequence)
-            if is_told and _is_cause(cause, consequence, delay):
+            if is_told and _is_cause(cause, consequence, ctx.observed.num_steps):
                 return [cause, consequence]
     return [headline]
 
@@ -323,20 +323,23 @@ def _cause_and_consequence(
 def _is_cause(
     cause: Finding,
     consequence: Finding,
-    delay: float,
+    num_steps: int,
 ) -> bool:
     """Whether a finding that lasts leads to another one that does.
 
     Args:
         cause: the possible cause.
         consequence: its possible consequence.
-        delay: the steps by which it may be seen later.
+        num_steps: the steps of the run.
     """
     causes = CAUSES.get(consequence.kind, ())
     if cause.kind not in causes:
         return False
+    never_learned = consequence.kind is findings.NOT_LEARNING and not consequence.first_step
+    share = FIRST_HALF if never_learned else LONGEST_DELAY
+    latest = (consequence.first_step or 0) + share * num_steps
     is_lasting = cause.last_step is None and consequence.last_step is None
-    return is_lasting and (cause.first_step or 0) <= (consequence.first_step or 0) + delay
+    return is_lasting and (cause.first_step or 0) <= latest
 
 
 def _headline_sentence(told: Sequence[Finding]) -> str:

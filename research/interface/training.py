@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import re
+import reprlib
 import signal
 import sys
 import threading
@@ -37,6 +38,7 @@ def train(*overrides: Overrides) -> RecordedRun:
 
     Raises:
         ValueError: a setting is wrong; the message is that of the command line.
+        TypeError: an override is neither a word nor a list or dictionary of settings.
         KeyboardInterrupt: the user interrupted it; the run can be resumed.
 
     Example:
@@ -44,7 +46,9 @@ def train(*overrides: Overrides) -> RecordedRun:
         >>> run = fathom.train("model.depth=8", {"skip": "identity"})  # doctest: +SKIP
         >>> run.plot("curves")  # doctest: +SKIP
     """
-    runs = _train_words(_words(overrides))
+    words = _words(overrides)
+    _check_single(words)
+    runs = _train_words(words)
     return RecordedRun(runs[0].directory)
 
 
@@ -66,6 +70,7 @@ def sweep(grid: Mapping[str, Any], *overrides: Overrides) -> Runs:
 
     Raises:
         ValueError: a setting is wrong; nothing was trained.
+        TypeError: the grid is no dictionary, or an override is no setting.
         KeyboardInterrupt: the user interrupted it; the same call goes on.
 
     Example:
@@ -74,6 +79,11 @@ def sweep(grid: Mapping[str, Any], *overrides: Overrides) -> Runs:
         >>> runs = fathom.sweep(grid, "name=depth")  # doctest: +SKIP
         >>> runs.summary("eval_accuracy")  # doctest: +SKIP
     """
+    if not isinstance(grid, Mapping):
+        raise TypeError(
+            'the grid must be a dictionary such as {"model.depth": [4, 16]}, '
+            f"got {_describe(grid)}"
+        )
     words = ["-m", *_words(overrides)]
     for path, values in grid.items():
         words.append(f"{path}={_values(path, values)}")
@@ -91,9 +101,53 @@ def _words(overrides: Iterable[Overrides]) -> list[str]:
         elif isinstance(override, Mapping):
             for path, value in override.items():
                 words.append(_make_word(path, value))
+        elif isinstance(override, Sequence):
+            words += _check_words(override)
         else:
-            words += list(override)
+            raise _not_a_setting(override)
     return words
+
+
+def _check_words(words: Sequence[Any]) -> list[str]:
+    """The words of a list.
+
+    Raises:
+        TypeError: one of them is no text.
+    """
+    for word in words:
+        if not isinstance(word, str):
+            raise _not_a_setting(word)
+    return list(words)
+
+
+def _not_a_setting(value: Any) -> TypeError:
+    return TypeError(
+        'a setting must be a text such as "model.depth=8" or in a dictionary such as '
+        f'{{"model.depth": 8}}, got {_describe(value)}'
+    )
+
+
+def _describe(value: Any) -> str:
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
+
+
+def _check_single(words: Sequence[str]) -> None:
+    """Refuses values of several runs, with the call that trains them.
+
+    Raises:
+        ValueError: a setting has several values.
+    """
+    for word in words:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:
+            continue  # the command line refuses it
+        if override.is_sweep_override():
+            path = override.get_key_element()
+            raise ValueError(
+                f"{word} holds several values, which make a sweep: "
+                f'fathom.sweep({{"{path}": […]}}) takes a list of them'
+            )
 
 
 def _make_word(path: str, value: Any) -> str:

@@ -1,6 +1,8 @@
 """Runs as one object for notebooks and scripts: tables, arrays, figures, and their display."""
 
+import contextlib
 import html
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
 
 SHOWN_RUNS = 20  # rows of the display in a notebook
 SHOWN_NUMBERS = ("train_loss", "train_accuracy", "eval_accuracy")
+
+
+@contextlib.contextmanager
+def _without_dashes() -> Iterator[None]:
+    """Names the arguments of Python in messages that name the options of the command line."""
+    try:
+        yield
+    except ValueError as error:
+        message = re.sub(r"(?<![\w-])--(?=[a-z])", "", str(error))
+        raise ValueError(message) from error
 
 
 class Runs(Sequence[Run]):
@@ -233,7 +245,8 @@ class Runs(Sequence[Run]):
         Raises:
             ValueError: there is no such number or setting.
         """
-        return summary_table(self._runs, values=values, rows=rows, columns=columns)
+        with _without_dashes():
+            return summary_table(self._runs, values=values, rows=rows, columns=columns)
 
     def plot(
         self,
@@ -275,7 +288,8 @@ class Runs(Sequence[Run]):
             log=log,
             steps=str(steps),
         )
-        return draw_runs(self._runs, options)
+        with _without_dashes():
+            return draw_runs(self._runs, options)
 
     def compare(self, other: "Runs | Run") -> "Comparison":
         """What differs between these runs and others; see ``fathom compare``.

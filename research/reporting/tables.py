@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from research.diagnosis.findings import DEAD, EXPLODING, HEALTHY, VANISHING, LayerRange
+from research.diagnosis.findings import DEAD, EXPLODING, VANISHING, LayerRange
 from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
 from research.reporting.varied_settings import (
@@ -221,7 +221,7 @@ def _verdict_cell(info: Mapping[str, Any]) -> Text:
     ranges = _judged_ranges(verdict, names)
     if ranges:
         words += f" in {name_layers(ranges, names)}"
-    elif layer is not None and kind != HEALTHY:
+    elif layer is not None and kind in (*DRIFTS, "diverged"):
         name = name_layer(layer, names if layer < len(names) else ())
         words += f" in {name}" if kind == "diverged" else f" from {name}"
     if kind == "diverged":

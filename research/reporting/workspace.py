@@ -4,6 +4,7 @@ The panels use keys that the runs have in W&B, and the settings that vary betwee
 ``wandb-workspaces`` checks the specifications.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -11,14 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from research.config.options import TrackedLayers
+from research.gauges.table import GRAD_NORM
 from research.records.mirror import wandb_state
 from research.records.runs import JsonObject, Run
+from research.records.trackers.history import METRIC_KEYS
 from research.records.trackers.views import ENTITY, view_name
 from research.reporting.varied_settings import RUN, varied_settings
 
 STEP = "train/step"
 RESULTS = ("eval_accuracy", "eval_loss", "train_loss")  # the first one that the runs have
 LAYER_PATTERN = "^grad_norm_layers/.*"
+MAX_READ = 20  # of so many runs the tables are read
 MAX_GROUPED = 4  # W&B nests groups, so more of them hide the runs
 MAX_TITLE = 128
 PANEL_ID = "__id__"
@@ -38,6 +45,9 @@ class Study:
             ones first.
         result: the final number that matters most, as in ``run.json``.
         claims: the content of ``claims.json``; empty for a study that is no experiment.
+        keys: what its runs have of ``METRIC_KEYS``.
+        has_profiles: whether its runs have profiles.
+        has_layers: whether its runs have keys of single layers.
     """
 
     name: str
@@ -47,6 +57,9 @@ class Study:
     varied: tuple[str, ...]
     result: str
     claims: tuple[JsonObject, ...]
+    keys: frozenset[str]
+    has_profiles: bool
+    has_layers: bool
 
 
 def describe_study(directory: Path, runs: Sequence[Run]) -> Study:
@@ -66,6 +79,8 @@ def describe_study(directory: Path, runs: Sequence[Run]) -> Study:
             f"no run of {directory} is recorded for Weights & Biases: train with tracker=wandb"
         )
     first = states[0]
+    some_runs = runs[:MAX_READ]
+    has_profiles = any(_has_profiles(run) for run in some_runs)
     return Study(
         name=directory.name,
         group=first["run"].get("group") or directory.name,
@@ -74,16 +89,41 @@ def describe_study(directory: Path, runs: Sequence[Run]) -> Study:
         varied=tuple(path for path in varied_settings(runs) if path != RUN),
         result=_main_result(runs),
         claims=_read_claims(directory),
+        keys=_find_keys(some_runs),
+        has_profiles=has_profiles,
+        has_layers=has_profiles and any(_has_layers(run) for run in some_runs),
     )
 
 
 def _main_result(runs: Sequence[Run]) -> str:
+    finals = [run.info.get("final") or {} for run in runs]
     for name in RESULTS:
-        for run in runs:
-            final = run.info.get("final") or {}
-        if final.get(name) is not None:
+        if any(final.get(name) is not None for final in finals):
             return name
     return RESULTS[-1]
+
+
+def _find_keys(runs: Sequence[Run]) -> frozenset[str]:
+    """The keys in W&B of the numbers that at least one of the runs has."""
+    keys = set()
+    for run in runs:
+        with contextlib.suppress(OSError, ValueError):  # nothing is recorded yet
+            for name, values in run.metrics.items():
+                if name in METRIC_KEYS and np.isfinite(values).any():
+                    keys.add(METRIC_KEYS[name])
+    return frozenset(keys)
+
+
+def _has_profiles(run: Run) -> bool:
+    try:
+        return GRAD_NORM.name in run.profiles
+    except (OSError, ValueError):  # nothing is measured
+        return False
+
+
+def _has_layers(run: Run) -> bool:
+    """Whether a run has keys of single layers; those of earlier versions have the default."""
+    return run.config.get("tracker.layers") != TrackedLayers.none.name
 
 
 def _read_claims(directory: Path) -> tuple[JsonObject, ...]:
@@ -106,12 +146,16 @@ def make_views(study: Study) -> list[JsonObject]:
 def _make_workspace(study: Study) -> JsonObject:
     import wandb_workspaces.workspaces as ws  # pyright: ignore[reportMissingImports]  # an extra
 
-    sections = [
-        ws.Section(name="Overview", panels=_overview_panels(study), is_open=True),
-        ws.Section(name="Gradients over depth", panels=_gradient_panels(), is_open=True),
-        ws.Section(name="Depth profiles", panels=_profile_panels(), is_open=True),
-        ws.Section(name="Comparison", panels=_comparison_panels(study), is_open=True),
-    ]
+    panels = {
+        "Overview": [*_curve_panels(study), _import_reports().RunComparer(diff_only="split")],
+        "Gradients over depth": _gradient_panels(study),
+        "Depth profiles": _profile_panels(study),
+        "Comparison": _comparison_panels(study),
+    }
+    sections = []
+    for name, shown in panels.items():
+        if shown:
+            sections.append(ws.Section(name=name, panels=shown, is_open=True))
     workspace = ws.Workspace(
         entity=study.entity or ENTITY,
         project=study.project,
@@ -202,31 +246,39 @@ def _line(
     )
 
 
-def _overview_panels(study: Study) -> list[Any]:
+def _curve_panels(study: Study) -> list[Any]:
     wr = _import_reports()
     final = wr.BarPlot(
         title=f"final {study.result.replace('_', ' ')}",
         metrics=[f"final/{study.result}"],
     )
-    return [
-        _line("training loss", ["train/loss"], is_log=True),
-        _line("accuracy on held-out data", ["eval/accuracy"]),
-        final,
-        wr.RunComparer(diff_only="split"),
-    ]
+    panels = []
+    if "train/loss" in study.keys:
+        panels.append(_line("training loss", ["train/loss"], is_log=True))
+    if "eval/accuracy" in study.keys:
+        panels.append(_line("accuracy on held-out data", ["eval/accuracy"]))
+    elif "eval/loss" in study.keys:
+        panels.append(_line("loss on held-out data", ["eval/loss"], is_log=True))
+    return [*panels, final]
 
 
-def _gradient_panels() -> list[Any]:
-    return [
+def _gradient_panels(study: Study) -> list[Any]:
+    if not study.has_profiles:
+        return []
+    panels = [
         _line("gradient norm: first layer / last layer", ["grad_norm/ratio"], is_log=True),
         _line("gradient norm of the first layer", ["grad_norm/first"], is_log=True),
         _line("gradient norm of the last layer", ["grad_norm/last"], is_log=True),
         _line("least gradient norm of a layer", ["grad_norm/min"], is_log=True),
-        _line("layers, by percent of the depth", is_log=True, pattern=LAYER_PATTERN),
     ]
+    if study.has_layers:
+        panels.append(_line("gradient norms of layers", is_log=True, pattern=LAYER_PATTERN))
+    return panels
 
 
-def _profile_panels() -> list[Any]:
+def _profile_panels(study: Study) -> list[Any]:
+    if not study.has_profiles:
+        return []
     wr = _import_reports()
     return [
         wr.MediaBrowser(title="profile over depth", media_keys=["profile/depth"]),
@@ -238,7 +290,9 @@ def _comparison_panels(study: Study) -> list[Any]:
     wr = _import_reports()
     result = wr.SummaryMetric(f"final/{study.result}")
     metrics = [_setting(path) for path in study.varied]
-    metrics += [wr.SummaryMetric("verdict/factor_per_layer"), result]
+    if study.has_profiles:
+        metrics.append(wr.SummaryMetric("verdict/factor_per_layer"))
+    metrics.append(result)
     columns = [wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in metrics]
     panels: list[Any] = [wr.ParallelCoordinatesPlot(title="what varies", columns=columns)]
     for path in study.varied:
@@ -260,7 +314,7 @@ def _make_report(study: Study) -> JsonObject:
         figure = wr.MediaBrowser(title="figure", media_keys=["figure"])
         blocks.append(wr.PanelGrid(runsets=[summary], panels=[figure]))
         blocks.append(wr.MarkdownBlock(_claims_in_markdown(study.claims)))
-    panels = [*_overview_panels(study)[:3], *_gradient_panels(), *_profile_panels()]
+    panels = [*_curve_panels(study), *_gradient_panels(study), *_profile_panels(study)]
     blocks.append(wr.PanelGrid(runsets=[runset], panels=panels))
     blocks.append(wr.PanelGrid(runsets=[runset], panels=_comparison_panels(study)))
     title = f"{study.name}: gradients over depth"[:MAX_TITLE]

@@ -75,12 +75,15 @@ def place_jobs(
         return list(jobs)
     varying = varying_settings(jobs)
     folders = StudyFolders()
+    directories: dict[str, Path] = {}  # by id: values such as 1 and 01 ask for one run
     placed = []
     for job, name in zip(jobs, run_names(jobs), strict=True):
         named = _with_folder(job, name)
         run_spec = composer.make_run_spec(master, named)
-        directory = _choose_directory(run_spec, job, varying, folders)
-        placed.append(_with_folder(job, directory.name))
+        identity = run_spec.identity
+        if identity not in directories:
+            directories[identity] = _choose_directory(run_spec, job, varying, folders)
+        placed.append(_with_folder(job, directories[identity].name))
     return placed
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from research.config.hydra_config import register_with_hydra, resource_dir
+from research.config.hydra_config import register_with_hydra, resource_dir, to_config
 from research.config.schema import Config
 from research.sweeps.composition import Composer
 from research.sweeps.jobs import expand_jobs
@@ -26,6 +27,15 @@ class PlannedRun:
     config: Config
 
 
+@dataclass(frozen=True)
+class _Jobs:
+    """The jobs that words ask for, and what composes them."""
+
+    composer: Composer
+    master: DictConfig
+    overrides: Sequence[Sequence[str]]
+
+
 def plan_runs(words: Sequence[str], *, multirun: bool = False) -> list[PlannedRun]:
     """The runs that settings ask for: one, or with ``multirun`` one for each combination.
 
@@ -38,6 +48,29 @@ def plan_runs(words: Sequence[str], *, multirun: bool = False) -> list[PlannedRu
     Raises:
         ValueError: a setting is wrong, or has several values without ``multirun``.
     """
+    jobs = _expand(words, multirun=multirun)
+    planned = []
+    for job in jobs.overrides:
+        run_spec = jobs.composer.make_run_spec(jobs.master, job)
+        planned.append(PlannedRun(job, run_spec.config))
+    return planned
+
+
+def check_first_run(words: Sequence[str]) -> None:
+    """Checks the settings of the first run that words ask for, without those of its data.
+
+    Args:
+        words: settings, ``path=value``, such as those of an experiment.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    jobs = _expand(words)
+    first = list(jobs.overrides[0])
+    to_config(jobs.composer.load_configuration("config", first, run_mode=RunMode.RUN))
+
+
+def _expand(words: Sequence[str], *, multirun: bool = False) -> _Jobs:
     register_with_hydra()
     search_path = create_config_search_path(str(resource_dir("conf").absolute()))
     composer = Composer(ConfigLoaderImpl(search_path))
@@ -50,7 +83,4 @@ def plan_runs(words: Sequence[str], *, multirun: bool = False) -> list[PlannedRu
         sweeper = master.hydra.sweeper
         arms = {name: dict(grid) for name, grid in (sweeper.arms or {}).items()}
         jobs = expand_jobs(dict(sweeper.params or {}), arms, words, composer)
-    planned = []
-    for job in jobs:
-        planned.append(PlannedRun(job, composer.make_run_spec(master, job).config))
-    return planned
+    return _Jobs(composer, master, jobs)

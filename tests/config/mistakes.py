@@ -384,6 +384,27 @@ TRAIN = [  # what follows fathom train, and what the line must hold
         ["skip.mixing_noise must be left out (a single stream is always mixed with the factor 1)"],
     ),
     (
+        ["-m", "hydra/sweeper=basic", "hydra.sweeper.max_batch_size=0", "seed=0,1"],
+        ["hydra.sweeper.max_batch_size must be null or a whole number ≥ 1, got 0"],
+    ),
+    (
+        ["-m", "hydra.sweeper.max_batch_size=2", "seed=0,1"],
+        ["hydra.sweeper.max_batch_size=2 has no effect", "hydra.launcher.max_group_size"],
+    ),
+    (["hydra.sweep.dir=a,b"], ["hydra.sweep.dir must have one value", "got a,b"]),
+    (
+        ["-m", "experiment=he_init,relu_growth"],
+        ["experiment=he_init,relu_growth must have one value", "he_init.yaml is a sweep of its"],
+    ),
+    (
+        ["optimizer.schedule=step", "optimizer.boundaries=[1000]"],
+        ["optimizer.boundaries must be steps of the run, < train.steps=1, got [1000]"],
+    ),
+    (
+        ["optimizer.schedule=exponential", "optimizer.staircase=true"],
+        ["optimizer.transition_steps must be ≥ 1 and < train.steps=1", "got 0"],
+    ),
+    (
         ["diagnose.stop=[vanishing]", "measure=off"],
         ["diagnose.stop must be left out (measure=off leaves nothing to judge), got vanishing"],
     ),
@@ -542,6 +563,11 @@ COMMANDS = [  # other commands, and what the line must hold
     (["figure", "nope"], ["there is no experiment nope; valid: adam_epsilon, "]),
     (["reproduce"], ["vanishing_gradients"]),
     (["reproduce", "all", "he_init"], ["all and lessons stand alone, got all he_init"]),
+    (
+        ["reproduce", "relu_growth", "he_init", "checkpoint.every=-3"],
+        ["checkpoint.every must be a number > 0, got -3.0"],
+    ),
+    (["reproduce", "relu_growth", "tracker=wandbb"], ["did you mean wandb?"]),
     (["reproduce", "he_init", "he_init"], ["must be named once, got he_init again"]),
     (["figure", "he_init", "he_init"], ["must be named once, got he_init again"]),
     (["plot", "--out", ""], ["--out must have a value, got an empty one"]),
@@ -579,7 +605,15 @@ EXPERIMENTS = {  # files of a user's own folder of experiments
     "typo_of_sweep": f"{SWEEP}      sed: 0,1\n",
     "typo_of_hydra": f"{HEADER}hydra:\n  sweeper:\n    parms:\n      seed: 0,1\n",
 }
+EXPERIMENTS |= {
+    "folder_in_grid": f"{SWEEP}      hydra.run.dir: a,b\n",
+    "launcher_in_grid": f"{SWEEP}      hydra/launcher: joblib\n",
+    "batch_size": f"{HEADER}hydra:\n  mode: MULTIRUN\n  sweeper:\n    max_batch_size: 0\n",
+}
 EXPERIMENT_ERRORS = {  # what the line must hold for each of them
+    "folder_in_grid": ["hydra.sweeper.params: hydra.run.dir has no effect on single runs"],
+    "launcher_in_grid": ["hydra.sweeper.params: hydra/launcher has no effect on single runs"],
+    "batch_size": ["hydra.sweeper.max_batch_size must be null or a whole number ≥ 1, got 0"],
     "no_header": ["must begin with the line # @package _global_"],
     "other_header": ["must begin with the line # @package _global_"],
     "half_header": ["must begin with the line # @package _global_"],
@@ -649,6 +683,15 @@ ARRAYS = {  # arrays of data=arrays, and what the line must hold
     "one class": ({"x": [[1], [2]], "y": [1, 1]}, "y must hold at least two classes, got only 1"),
     "one target": ({"x": [[1], [2]], "y": [0.5, 0.5]}, "y must vary, but all targets are the same"),
     "column": ({"x": [[1], [2]], "y": [[0], [1]]}, "y must be [n] with classes from 0 on, got [2"),
+    "one-hot": (
+        {"x": [[1], [2]], "y": [[0, 1], [1, 0]]},
+        "of one-hot rows, y.argmax(axis=1) is [n]",
+    ),
+    "whole targets": ({"x": [[1], [2]], "y": [-5, 70]}, "of a regression are y.astype(float)"),
+    "names": (
+        {"x": [[1], [2]], "y": ["a", "b"]},
+        "numpy.unique(y, return_inverse=True)[1] numbers",
+    ),
     "lengths": ({"x": [[1], [2], [3]], "y": [0, 1]}, "at least two, got 3 and 2"),
     "no y": ({"x": [[1], [2]]}, "must hold x and y, got x"),
     "test": ({"x": [[1], [2]], "y": [0, 1], "x_test": [[1, 2]], "y_test": [0]}, "got 1 and 1"),

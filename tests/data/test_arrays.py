@@ -120,7 +120,7 @@ MESSAGES = {
     "lengths": "must hold the same number of examples, at least two, got 100 and 9",
     "words": "x and y must be numbers, got <U1 and int64",
     "not finite": "x must be finite",
-    "negative classes": "y must be [n] with classes from 0 on, got [100] with classes from -1 on",
+    "negative classes": "y must be [n] with classes from 0 on, got classes from -1 on",
     "shapes": "x_test must be [n, 3, 2] like x, got [n, 2]",
     "half a test split": "must hold both x_test and y_test, or neither",
     "two kinds of targets": "y_test must be int64 like y, got float64",
@@ -320,6 +320,26 @@ def test_a_class_without_a_training_example_is_said_in_one_line(file, capsys):
     assert capsys.readouterr().err == (
         "fathom: data=arrays: 2 of 6 classes have no example among the 90 training examples: 2, 4\n"
     )
+
+
+def test_the_verb_fits_a_single_class_without_an_example(file, capsys):
+    np.savez(file, x=X, y=Y + 1)
+    load(settings(file))
+    assert "1 of 5 classes has no example" in capsys.readouterr().err
+
+
+def test_one_hot_numbers_are_told_how_they_become_classes(file):
+    np.savez(file, x=X, y=np.eye(4)[Y])
+    with pytest.raises(ValueError, match=r"of one-hot rows y\.argmax\(axis=1\)"):
+        check(file)
+
+
+def test_gray_images_without_channels_are_told_how_they_get_one(file):
+    np.savez(file, x=X, y=Y)
+    with pytest.raises(
+        ValueError, match=r"3×2 numbers without channels: x\[..., None\] makes gray"
+    ):
+        check(file, **{"data.crop": 1})
 
 
 @pytest.mark.parametrize("changes", [{"limit": 30}, {"split": "train[:30]"}])

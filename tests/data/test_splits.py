@@ -95,3 +95,12 @@ def test_a_larger_limit_keeps_what_a_smaller_one_keeps():
     assert many.mean() == pytest.approx(99.5, abs=40)
     assert limit_positions(None, 200, shuffle=True) == slice(0, 200)
     assert limit_positions(300, 200, shuffle=True) == slice(0, 200)
+
+
+def test_a_dataset_with_a_single_split_says_how_to_cut_it_in_two():
+    with pytest.raises(ValueError) as refused:
+        parse_split("test", {"train": 100}, "data.eval_split")
+    assert str(refused.value) == (
+        "data.eval_split must be train or a slice of it, such as train[:90%] for data.split and "
+        "train[90%:] for data.eval_split, got test"
+    )

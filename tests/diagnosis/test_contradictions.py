@@ -212,6 +212,16 @@ def test_a_run_that_still_improves_is_left_alone():
     assert judge_rows(*repeat(HEALTHY, 300), observed=observe(losses)).kind == "healthy"
 
 
+@pytest.mark.parametrize(("end", "kind"), [(9.0, "healthy"), (15.0, "not_learning")])
+def test_a_loss_above_chance_must_fall_fast_enough_to_get_below_it(end, kind):
+    """From 24 to 15 in 299 steps, 12.7 / (9 / 299) = 422 more lead to 2.3; from 24 to 9, 134."""
+    losses = np.linspace(24.0, end, 300)
+    verdict = judge_rows(*repeat(HEALTHY, 300), observed=observe(losses))
+    assert verdict.kind == kind
+    if kind == "not_learning":
+        assert "but needs 422 more steps" in verdict.sentence
+
+
 def test_a_huge_loss_that_hardly_falls_is_not_learning():
     losses = np.linspace(16_920, 16_919, 300)
     assert judge_rows(*repeat(HEALTHY, 300), observed=observe(losses)).kind == "not_learning"

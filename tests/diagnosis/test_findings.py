@@ -9,8 +9,13 @@ from research.config.options import STOP_KINDS
 from research.diagnosis import findings
 from research.diagnosis.advice import Situation, advise
 from research.diagnosis.findings import KINDS, Finding, Remedy, Severity, order_findings
-from research.diagnosis.observed import Observed, chance_loss
-from research.diagnosis.training_findings import DETECTORS, RunContext, find_training_findings
+from research.diagnosis.observed import Divergence, Observed, chance_loss
+from research.diagnosis.training_findings import (
+    DETECTORS,
+    RunContext,
+    describe_divergence,
+    find_training_findings,
+)
 from research.diagnosis.words import name_layers, to_ranges
 
 from .profiles import HEALTHY, judge_rows, repeat, settings
@@ -53,6 +58,11 @@ def test_a_finding_is_written_whole():
     assert entry["layers"] == [[0, 4]]
     assert entry["last_step"] is None
     assert entry["remedies"] == [{"change": "skip=identity", "source": "He et al."}]
+
+
+def test_the_present_value_stands_behind_its_own_setting():
+    remedy = Remedy("init.gain=1 optimizer.learning_rate=0.01", "a source", note="now 30")
+    assert str(remedy) == "init.gain=1 (now 30) and optimizer.learning_rate=0.01"
 
 
 def test_chance_is_the_entropy_of_the_classes():
@@ -236,6 +246,14 @@ def test_a_loss_that_is_not_lost_is_no_slow_divergence(losses):
     assert "slow_divergence" not in found
 
 
+def test_a_loss_that_grows_without_end_after_it_was_low_is_a_slow_divergence():
+    losses = np.concatenate([np.geomspace(LN_10, 0.1, 200), np.geomspace(0.1, 1e9, 400)])
+    (finding,) = find_all({"metrics": columns(600, train_loss=losses)})
+
+    assert finding.kind is findings.SLOW_DIVERGENCE
+    assert "above 2.3, the loss of chance" in finding.text
+
+
 def test_a_loss_that_is_huge_for_a_moment_does_not_look_learned_afterwards():
     losses = np.full(300, 25.0)
     losses[1] = 1e30
@@ -256,10 +274,10 @@ def test_a_loss_that_is_huge_for_a_moment_does_not_look_learned_afterwards():
             "optimizer.schedule=cosine optimizer.learning_rate=0.1",
         ),
         (
-            {"optimizer__learning_rate": 0.1, "optimizer__weight_decay": 0.05},
-            0.1,
-            0.1,
-            "Weight decay of 0.05 at a learning rate of 0.1 shrinks the weights",
+            {"optimizer__learning_rate": 0.02, "optimizer__weight_decay": 0.2},
+            0.02,
+            0.02,
+            "Weight decay of 0.2 at a learning rate of 0.02 shrinks the weights",
             "optimizer.weight_decay=0",
         ),
         (
@@ -310,3 +328,32 @@ def test_a_verdict_tells_what_to_try_against_a_warning():
     assert verdict.kind == "healthy"
     assert "Overfitting: the held-out loss rose" in verdict.sentence
     assert "try train.input_noise=1" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("activations", "text"),
+    [
+        ([1.0, 2.0, 3e7, 5.0], "layer 1 had the largest activation, 3e+07"),
+        ([1.0, 2.0, 3.0, 5.0], "no activation was larger than 5"),
+        (None, "no layer was measured"),
+    ],
+)
+def test_a_divergence_between_measured_steps_says_what_is_known_of_the_layers(activations, text):
+    profiles = {}
+    if activations is not None:
+        profiles = columns(3, activation_rms=np.tile(activations, (3, 1)))
+    observed = Observed(profiles=profiles)
+    finding = describe_divergence(RunContext(observed, {}, Divergence(7)))
+
+    assert finding is not None
+    assert finding.text.endswith(f"{text}.")
+
+
+def test_a_divergence_while_all_layers_are_finite_is_outside_of_them():
+    observed = Observed(profiles=columns(8, activation_rms=np.ones((8, 4))))
+    finding = describe_divergence(RunContext(observed, {}, Divergence(7)))
+
+    assert finding is not None
+    assert finding.text == (
+        "numbers stop being finite at step 7, first outside of the layers, which are all finite."
+    )

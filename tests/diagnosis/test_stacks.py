@@ -119,6 +119,39 @@ def test_the_loss_is_told_once():
     flat = judge_stack(VANISHING, Observed(metrics=metrics, chance_loss=2.3))
     falling = judge_losses(2.3, 1.2, VANISHING, chance_loss=2.3)
 
-    assert "Not learning" in str(flat)
+    assert "Vanishing, so not learning: " in str(flat)
     assert str(flat).count("that of chance") == 1
     assert str(falling).endswith("The training loss is 1.24, and that of chance 2.30.")
+
+
+def test_a_loop_that_explodes_until_it_diverges_says_both_in_one_clause():
+    signal = np.stack(repeat(EXPLODING, STEPS))
+    names = [f"block {number}" for number in range(len(EXPLODING) - 1)]
+    verdicts = judge_stacks(
+        np.arange(STEPS),
+        signal,
+        stacks=[Stack("blocks", tuple(range(len(EXPLODING))))],
+        names=names,
+        diverged=(30, 4, "activation"),
+    )
+
+    assert verdicts is not None
+    assert verdicts.kind == "diverged"
+    assert str(verdicts).startswith("Exploding, so diverged: the squared gradient grows by")
+    assert "at step 30, first the activation of block 4." in str(verdicts)
+
+
+def test_a_loop_that_loses_what_it_had_learned_is_told_what_has_changed():
+    losses = np.concatenate([np.geomspace(2.3, 0.2, 100), np.linspace(0.2, 1.8, 300)])
+    metrics = {
+        "step": np.arange(400),
+        "train_loss": losses,
+        "learning_rate": np.linspace(0.01, 0.41, 400),
+    }
+
+    verdicts = judge_stack(HEALTHY, Observed(metrics=metrics))
+
+    assert verdicts.kind == "healthy"
+    assert "Slow divergence: the training loss was 0.2" in str(verdicts)
+    assert "The learning rate was 0.1" in str(verdicts)
+    assert "a learning rate that stays at 0.1" in str(verdicts)

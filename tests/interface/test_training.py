@@ -115,6 +115,7 @@ def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
             lambda: research.sweep({"seed": range(10**9)}),
             "at most 10000 runs, got more values of s",
         ),
+        (lambda: research.train("seed=1,2"), r'fathom\.sweep\({"seed": '),
         (lambda: research.train({"model": {"depth": 2}}), "model must have a value, got a dict"),
     ],
 )
@@ -123,6 +124,25 @@ def test_a_mistake_raises_the_message_of_the_command_line(workplace, capfd, call
         call()
 
     assert capfd.readouterr().err == ""
+    assert not list(workplace.glob("outputs/*"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: research.train(3),
+        lambda: research.train(None),
+        lambda: research.train(["seed=1", 3]),
+        lambda: research.sweep("seed=1,2"),
+        lambda: research.sweep({"seed": [1]}, 3),
+    ],
+)
+def test_an_argument_of_another_type_is_told_what_is_valid(workplace, call):
+    with pytest.raises(
+        TypeError, match=r'such as .*"model.depth".*, got .* \((int|str|NoneType)\)$'
+    ):
+        call()
+
     assert not list(workplace.glob("outputs/*"))
 
 

@@ -106,7 +106,7 @@ def one_block_per_group(monkeypatch):
     monkeypatch.setitem(plan.BLOCKS_PER_GROUP, 18, ONE_BLOCK_PER_GROUP)
 
 
-@pytest.mark.parametrize("combination", one_in(47, [(each,) for each in MATRIX]), ids=str)
+@pytest.mark.parametrize("combination", one_in(94, [(each,) for each in MATRIX]), ids=str)
 @pytest.mark.usefixtures("one_block_per_group")
 def test_every_combination_builds_and_steps(combination):
     """A step takes a state to one of the same shapes, and measures every gauge in every layer."""

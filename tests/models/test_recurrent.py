@@ -13,7 +13,7 @@ from research.config.options import CellKind, Placement
 from research.models.architecture import ForwardContext
 
 from ..builders import make_architecture, select_existing
-from ..compiling import quick
+from ..compiling import one_in, quick
 from ..oracle import has_norm_at, norm_name
 from .networks import (
     FLOAT64,
@@ -258,7 +258,9 @@ def tree_norm(tree):
     return np.sqrt(sum(np.sum(leaf**2) for leaf in leaves))
 
 
-@pytest.mark.parametrize("changes", list_networks(), ids=name_network)
+@pytest.mark.parametrize(
+    "changes", one_in(2, [(changes,) for changes in list_networks()]), ids=name_network
+)
 def test_a_recurrent_network_and_its_gauges_are_those_of_the_loop(changes):
     """signal_grad[t] is ‖∂L/∂h_t‖; grad_norm[t] is step t's part of the weights' gradient."""
     network = make_rnn(**changes)
@@ -401,7 +403,7 @@ def list_language_models():
     return cases
 
 
-@pytest.mark.parametrize("cell, skip, norm, placement", list_language_models())
+@pytest.mark.parametrize("cell, skip, norm, placement", one_in(3, list_language_models()))
 def test_no_step_depends_on_later_ones(cell, skip, norm, placement):
     """∂ logits[t] / ∂ embedding[s] is exactly 0 for s > t, and not 0 for s ≤ t."""
     width = 8

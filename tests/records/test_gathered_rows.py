@@ -6,64 +6,88 @@ import pytest
 from research.records.trackers.gathered_rows import GatheredRows, RowBatch
 
 
-def batch(
-    steps,
-    *,
-    layers=None,
-    **metrics,
-):
-    """Rows with a loss, and with profiles where there are layers."""
+def make_batch(*steps, layers=0, **metrics):
+    """Rows whose numbers are their steps, with a profile where there are layers."""
     step = np.array(steps)
+    columns = {"step": step, "train_loss": step}
+    columns |= metrics
     profiles = {}
-    if layers is not None:
-        profiles = {"step": step, "grad_norm": np.ones((len(steps), layers)) * step[:, np.newaxis]}
-    diagnostics = {steps[0]: {"sharpness": np.array(steps[0])}}
-    return RowBatch({"step": step, "train_loss": step / 2} | metrics, profiles, diagnostics)
+    if layers:
+        profile = np.tile(step, (layers, 1)).T
+        profiles = {"step": step, "grad_norm": profile}
+    first = steps[0]
+    diagnostics = {first: {"sharpness": np.array(first)}}
+    return RowBatch(columns, profiles, diagnostics)
 
 
-def taken(*batches):
+def take(*batches):
+    """What is taken after these batches were added."""
     rows = GatheredRows()
-    for each in batches:
-        rows.add(each)
+    for batch in batches:
+        rows.add(batch)
     return rows.take()
 
 
 def test_rows_with_the_same_columns_become_one_batch():
-    (joined,) = taken(batch([0, 1], layers=3), batch([2, 3], layers=3))
+    first = make_batch(0, 1, layers=3)
+    second = make_batch(2, 3, layers=3)
+
+    (joined,) = take(first, second)
 
     assert joined.metrics["step"].tolist() == [0, 1, 2, 3]
-    assert joined.metrics["train_loss"].tolist() == [0, 0.5, 1, 1.5]
+    assert joined.metrics["train_loss"].tolist() == [0, 1, 2, 3]
+    assert joined.profiles["grad_norm"].shape == (4, 3)
     assert joined.profiles["grad_norm"][:, 2].tolist() == [0, 1, 2, 3]
     assert joined.diagnostics.keys() == {0, 2}
 
 
 def test_rows_without_profiles_go_with_those_that_have_some():
-    (joined,) = taken(batch([0]), batch([1], layers=3), batch([2]), batch([3], layers=3))
+    measured = make_batch(1, layers=3)
 
-    assert joined.metrics["step"].tolist() == [0, 1, 2, 3]
-    assert joined.profiles["step"].tolist() == [1, 3]
+    (joined,) = take(make_batch(0), measured, make_batch(2))
+
+    assert joined.metrics["step"].tolist() == [0, 1, 2]
+    assert joined.profiles["step"].tolist() == [1]
 
 
-@pytest.mark.parametrize("different", [batch([1], layers=4), batch([1], accuracy=np.ones(1))])
+OTHERS = {
+    "layers": make_batch(1, layers=4),
+    "metrics": make_batch(1, accuracy=np.ones(1)),
+}
+
+
+@pytest.mark.parametrize("different", OTHERS)
 def test_rows_with_other_columns_are_a_batch_of_their_own(different):
-    batches = taken(batch([0], layers=3), different, batch([2], layers=3))
+    first = make_batch(0, layers=3)
+    last = make_batch(2, layers=3)
 
-    assert [each.metrics["step"].tolist() for each in batches] == [[0], [1], [2]]
+    batches = take(first, OTHERS[different], last)
+
+    steps = [int(batch.metrics["step"][0]) for batch in batches]
+    assert steps == [0, 1, 2]
 
 
 def test_steps_without_a_value_stay_without_one():
-    missing = np.ma.masked_all(2)
+    evaluated = make_batch(0, eval_loss=np.ones(1))
+    others = make_batch(1, 2, eval_loss=np.ma.masked_all(2))
 
-    (joined,) = taken(batch([0], eval_loss=np.ones(1)), batch([1, 2], eval_loss=missing))
+    (joined,) = take(evaluated, others)
 
     assert joined.metrics["eval_loss"].tolist() == [1, None, None]
 
 
-def test_rows_are_taken_once_and_the_first_ones_are_told_from_those_that_follow():
+def test_rows_are_taken_once():
     rows = GatheredRows()
+    rows.add(make_batch(0))
 
-    assert rows.add(batch([0]))
-    assert not rows.add(batch([1]))
     assert len(rows.take()) == 1
     assert rows.take() == []
-    assert rows.add(batch([2]))
+
+
+def test_the_first_rows_are_known_from_those_that_follow():
+    rows = GatheredRows()
+
+    assert rows.add(make_batch(0))
+    assert not rows.add(make_batch(1))
+    rows.take()
+    assert rows.add(make_batch(2))

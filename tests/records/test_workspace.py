@@ -6,6 +6,8 @@ import shutil
 import sys
 import warnings
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from research.config.options import TrackedLayers
@@ -79,6 +81,28 @@ def test_the_specifications_are_valid_and_their_panels_show_what_the_runs_have(f
     (runset,) = workspace["spec"]["section"]["runSets"]
     assert runset["grouping"] == [{"section": "config", "name": "model.value.depth"}]
     assert [item["value"] for item in runset["filters"]["filters"]] == ["first", "train"]
+
+
+def test_what_the_runs_do_not_have_has_no_panel(fathom, study):
+    """A regression has no accuracy, and a run without gauges no profiles."""
+    for directory in study.iterdir():
+        (directory / "profiles.parquet").unlink()
+        metrics = pq.read_table(directory / "metrics.parquet")
+        place = metrics.schema.get_field_index("eval_accuracy")
+        missing = pa.nulls(len(metrics), pa.float32())
+        metrics = metrics.set_column(place, "eval_accuracy", missing)
+        pq.write_table(metrics, directory / "metrics.parquet")
+        info = json.loads((directory / "run.json").read_text())
+        info["final"]["eval_accuracy"] = None
+        (directory / "run.json").write_text(json.dumps(info))
+
+    assert fathom("workspace", "first").code == 0
+
+    for view in read_views(study):
+        shown = [key for metrics in values_of(view["spec"], "metrics") for key in metrics]
+        assert set(shown) == {"train/loss", "eval/loss", "final/eval_loss"}
+        assert values_of(view["spec"], "mediaKeys") == []
+        assert "verdict/factor_per_layer" not in str(values_of(view["spec"], "accessor"))
 
 
 def test_a_setting_that_follows_from_another_one_is_no_panel_of_its_own(fathom, study):

@@ -113,7 +113,7 @@ def test_a_metric_is_an_array_over_runs_and_steps(sweep):
         (lambda runs: runs.array("signal_grad").select(stepp=0), "did you mean step"),
         (lambda runs: runs.array("signal_grad").select(step=99), "has no entry 99"),
         (lambda runs: runs.select("skip=rezero"), "none of the 17 runs"),
-        (lambda runs: runs.plot("lines"), "did you mean line"),
+        (lambda runs: runs.plot("lines"), "^kind must be .*; did you mean line"),
         (lambda runs: runs.summary("eval_acuracy"), "did you mean eval_accuracy"),
     ],
 )

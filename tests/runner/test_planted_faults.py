@@ -51,3 +51,33 @@ def test_a_layer_that_is_frozen_is_named(trained, layer):
 
     origins = {each["kind"]: each["origin"] for each in run.info["verdict"]["findings"]}
     assert origins.get("update_ratio") == layer, result.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end_value", [0.5, 0.7])
+def test_a_loss_that_a_rising_rate_loses_is_found_and_the_first_advice_helps(trained, end_value):
+    rate = ["optimizer.schedule=linear", "optimizer.learning_rate=0.01"]
+    network = [
+        "activation=tanh",
+        "norm=none",
+        "skip=none",
+        "optimizer=momentum",
+        "model.depth=4",
+        "model.width=32",
+        "train.batch_size=32",
+        "train.steps=1200",
+    ]
+
+    run, result = trained(*network, *rate, f"optimizer.end_value={end_value}")
+    found = {each["kind"]: each for each in run.info["verdict"]["findings"]}
+    assert "slow_divergence" in found, result.out
+    finding = found["slow_divergence"]
+    first = finding["remedies"][0]["change"].split()
+    mended, _ = trained(*network, *first)
+
+    assert finding["severity"] == "severe", result.out
+    assert 100 < finding["first_step"] < 1000
+    assert "The learning rate was" in finding["advice"]
+    assert not any("optimizer=" in remedy["change"] for remedy in finding["remedies"])
+    assert run.info["final"]["train_loss"] > 2
+    assert mended.info["final"]["train_loss"] < 0.1

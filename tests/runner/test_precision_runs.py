@@ -77,8 +77,8 @@ def test_underflow_is_told_from_vanishing(underflowing):
     assert 0.2 < verdict["lost_fraction"] < 1
     assert verdict["lost_fraction"] == pytest.approx(lost, rel=1e-5)
     for part in (
-        "layers 0–",
-        "% of the gradient is zero in float16",
+        "% of the gradient of layers 0–",
+        "is zero in float16 but not in float32",
         "a loss scale of 2^",
         "would keep 99 %",
     ):

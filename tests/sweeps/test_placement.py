@@ -72,6 +72,21 @@ def test_a_run_keeps_its_folder_when_its_sweep_grows(place, record):
     assert len({run_spec.identity for run_spec in place(*larger)}) == 4
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("model.depth=1", "model.depth=01"),
+        ("model.bias=true", "model.bias=yes"),
+        ("optimizer.schedule=cosine", "optimizer.schedule=cosine_decay"),
+    ],
+    ids=str,
+)
+def test_two_words_for_one_value_are_one_run(place, values):
+    first, second = place(*values)
+    assert first.identity == second.identity
+    assert first.directory == second.directory
+
+
 def test_a_folder_that_an_earlier_version_named_is_found(place, record):
     record("model.depth=4,model.width=8,seed=0-75a1c7b4", "model.depth=4 model.width=8 seed=0")
     jobs = ["model.depth=4 model.width=8 seed=0", "model.depth=4 model.width=8 seed=1"]

@@ -504,8 +504,9 @@ def test_a_loop_that_diverges_names_the_layer_or_where_numbers_were_largest_befo
         monitor.log(0, gauges, loss=loss)
         measured = monitor.verdict()
 
-    assert "the layers were not measured there. At step 0, the last one that was" in unmeasured
-    assert "had the largest activation" in unmeasured
+    assert "the layers were not measured there. At the last step that was measured, 0, no " in (
+        unmeasured
+    )
     assert measured is not None
     assert "first the activation of layers[2]" in str(measured)
     assert measured.worst.findings[0].origin == 2

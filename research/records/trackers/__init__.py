@@ -82,7 +82,7 @@ class Tracker(Protocol):
 
 
 class TrackerReports:
-    """What the trackers of one command have reported.
+    """What the trackers of one command have reported, and which of them works now.
 
     The first failure of each tracker is printed. The runs of a group have trackers of one name,
     and one cause often raises different errors in them.
@@ -90,11 +90,14 @@ class TrackerReports:
     Attributes:
         errors: what the trackers raised.
         server_failed: whether a server has failed, so that later runs do not wait for it.
+        working: held while a tracker works that waits for nobody. Python runs one thread at a time,
+            and dozens that want to run wake each other up all the time.
     """
 
     def __init__(self):
         self.errors: list[Exception] = []
         self.server_failed = False
+        self.working = threading.Lock()
         self._printed: set[str] = set()
         self._lock = threading.Lock()
 

@@ -62,8 +62,10 @@ def _step_edges(steps: np.ndarray) -> np.ndarray:
 
 def _to_columns(colors: np.ndarray, step_edges: np.ndarray) -> np.ndarray:
     """The colours of each column of pixels [N, W], from those of the steps [N, S]."""
-    centers = (np.arange(MAP.width) + 0.5) / MAP.width
-    step_of_pixel = step_edges[0] + centers * (step_edges[-1] - step_edges[0])
+    first = step_edges[0]
+    last = step_edges[-1]
+    centers = _centers(MAP.width)
+    step_of_pixel = first + centers * (last - first)
     column_of_pixel = np.searchsorted(step_edges, step_of_pixel, side="right") - 1
     return colors[:, column_of_pixel]
 
@@ -74,9 +76,14 @@ def _fill(
     colors: np.ndarray,
 ) -> None:
     """Fills a box with rows of colours [rows, W] of the same height; [rows, 1] fills its width."""
-    centers = (np.arange(box.height) + 0.5) / box.height
-    row_of_pixel = (centers * len(colors)).astype(int)
+    rows = _centers(box.height) * len(colors)
+    row_of_pixel = rows.astype(int)
     canvas.part(box)[:] = colors[row_of_pixel]
+
+
+def _centers(num_pixels: int) -> np.ndarray:
+    """Where the middles of pixels are, as shares of their line."""
+    return (np.arange(num_pixels) + 0.5) / num_pixels
 
 
 def _colored(
@@ -84,9 +91,10 @@ def _colored(
     low: float,
     high: float,
 ) -> np.ndarray:
-    """The colours of numbers [H, W] on a scale from ``low`` to ``high``."""
-    last_color = len(SCALE) - 1
+    """The colours of numbers of any shape on a scale from ``low`` to ``high``."""
+    num_colors = len(SCALE)
     is_finite = np.isfinite(values)
-    share = (np.where(is_finite, values, low) - low) / (high - low)
-    place = np.clip(share * len(SCALE), 0, last_color).astype(int)
+    known = np.where(is_finite, values, low)
+    share = (known - low) / (high - low)
+    place = np.clip(share * num_colors, 0, num_colors - 1).astype(int)
     return np.where(is_finite, SCALE[place], np.uint8(MISSING))

@@ -127,7 +127,7 @@ class History:
         signal = self._signal_rows.columns()[SIGNAL_GRAD.name]
         page = profile_page(profile_rows, title=title, verdict=verdict)
         rows = _table_rows(signal, profile_rows[GRAD_NORM.name][-1])
-        drawn: dict[str, Media] = {
+        media: dict[str, Media] = {
             HEAT_MAP: self.draw_heat_map(),
             TABLE: Table(TABLE_COLUMNS, rows),
             PAGE: Page(page),
@@ -135,8 +135,8 @@ class History:
         findings = describe_findings(verdict)
         if findings:
             rows = [list(finding.values()) for finding in findings]
-            drawn[FINDINGS] = Table(FINDING_COLUMNS, rows)
-        return drawn
+            media[FINDINGS] = Table(FINDING_COLUMNS, rows)
+        return media
 
     def draw_heat_map(self) -> Picture:
         """The gradient that arrives at each layer, by step."""

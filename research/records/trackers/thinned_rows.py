@@ -63,5 +63,5 @@ class ThinnedRows:
 
 
 def _copy_row(row: Columns) -> Columns:
-    """A row by itself; a view would keep the rows beside it in memory."""
+    """A row by itself; a view would keep the others in memory."""
     return {name: np.array(values) for name, values in row.items()}

@@ -37,6 +37,7 @@ from research.records.trackers.server import (
     ask_for_stop,
 )
 from research.records.trackers.wandb_runs import (
+    OFFLINE_MODES,
     WANDB_SETTINGS,
     ServedRun,
     open_run,
@@ -187,6 +188,10 @@ class WandbTracker:
             self._uploaded = chosen.uploaded
         elif self._mode == "online":
             self._uploaded = ask_for_upload(self.pending)
+        with self._turn():
+            return self._open()
+
+    def _open(self) -> JsonObject:
         with self._noting_server_failures():
             opened = open_run(
                 self._settings,
@@ -251,6 +256,19 @@ class WandbTracker:
         Raises:
             ServerError: the server has rows of other steps.
         """
+        with self._turn():
+            self._log_rows(metrics, profiles, diagnostics)
+
+    def _turn(self) -> contextlib.AbstractContextManager[Any]:
+        """Waits until no other offline run of the command is being written."""
+        return self._reports.working if self._mode in OFFLINE_MODES else contextlib.nullcontext()
+
+    def _log_rows(
+        self,
+        metrics: Columns,
+        profiles: Columns,
+        diagnostics: Diagnostics,
+    ) -> None:
         rows = self._history.add(metrics, profiles, diagnostics)
         steps = [row[STEP] for row in rows]
         check_last_row(self.pending, self._uploaded, steps, self._num_rows)
@@ -270,6 +288,10 @@ class WandbTracker:
         Raises:
             ServerError: the server has not received everything.
         """
+        with self._turn():
+            return self._finish(info)
+
+    def _finish(self, info: JsonObject) -> JsonObject:
         self._run.update_summary(make_summary(info))
         # Heat map and table take one more row, which an interrupted run needs when it resumes.
         has_pictures = has_ended(info) and self._history.has_profiles
