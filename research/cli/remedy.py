@@ -45,6 +45,7 @@ def _try_remedies(runs: Sequence[Run]) -> int:
     from research.records.tried import write_tried
     from research.reporting.remedies import command_to_copy, describe_tried, remedies_table
     from research.runner.session import Session
+    from research.runner.signals import terminable
     from research.sweeps.remedies import Trial, plan_trials, summarize, train_trials
 
     trials: dict[str, list[Trial]] = {}
@@ -58,7 +59,7 @@ def _try_remedies(runs: Sequence[Run]) -> int:
         raise ValueError(problems[0])
     session = Session()
     everything = [trial for of_run in trials.values() for trial in of_run]
-    with session.progress:
+    with terminable(), session.progress:
         results = train_trials(everything, session)
     out = console(pipe_width=1000)
     for of_run in trials.values():

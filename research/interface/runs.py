@@ -74,7 +74,8 @@ def load(root: str | Path = "outputs", *filters: str) -> Runs:
         >>> runs = fathom.load("outputs/depth", "skip=none")  # doctest: +SKIP
         >>> runs.summary("eval_accuracy")  # doctest: +SKIP
     """
-    return load_runs(Path(root), filters, RecordedRun)
+    # Absolute, because each file is read when it is needed, possibly from another directory.
+    return load_runs(Path(root).absolute(), filters, RecordedRun)
 
 
 def runs_in(directories: Sequence[Path]) -> Runs:

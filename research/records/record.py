@@ -11,7 +11,9 @@ import json
 import math
 import os
 import time
+import weakref
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from research.records.table_writer import TableWriter, rewrite_table
 FLUSH_SECONDS = 2.0
 RESERVED_FILE = "reserved.tmp"  # in a run directory, while the run lasts
 SECONDS_OF_A_LOOK = 0.1  # much longer than a reader holds the lock
+CLOSED = -1  # in place of a file descriptor
 TABLES = (METRICS, PROFILES, INSPECTIONS)
 
 
@@ -44,6 +47,8 @@ class Lock:
         """
         self.directory = directory
         self._descriptor = os.open(directory, os.O_RDONLY)
+        leave_to_parent = partial(_leave_to_parent, weakref.ref(self))
+        os.register_at_fork(after_in_child=leave_to_parent)
         # A reader that looks whether the run is being written holds the lock for a moment.
         if self._try_to_lock():
             return
@@ -72,7 +77,19 @@ class Lock:
 
     def release(self) -> None:
         """Lets other processes lock the run."""
-        os.close(self._descriptor)
+        if self._descriptor != CLOSED:
+            os.close(self._descriptor)
+            self._descriptor = CLOSED
+
+
+def _leave_to_parent(reference: weakref.ref[Lock]) -> None:
+    """Closes a lock in a forked process, which would hold it longer than the process that took it.
+
+    A process that is started with the descriptor, as ``fathom sync`` does, holds the lock too.
+    """
+    lock = reference()
+    if lock is not None:
+        lock.release()
 
 
 class RunRecord:

@@ -30,6 +30,14 @@ IGNORED_FLAGS: dict[str, tuple[Any, str]] = {
     "jax_transfer_guard_device_to_device": ("allow", FAILS_ON_USE),
 }
 GUARDS_THAT_RAISE = ("disallow", "disallow_explicit")
+# What JAX reads from the environment when it looks for devices.
+DEVICE_VARIABLES = (
+    "JAX_PLATFORMS",
+    "JAX_PLATFORM_NAME",
+    "JAX_NUM_CPU_DEVICES",
+    "JAX_CUDA_VISIBLE_DEVICES",
+    "XLA_FLAGS",
+)
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
@@ -255,21 +263,22 @@ def check_devices() -> None:
     """Starts JAX on its devices.
 
     Raises:
-        ValueError: JAX finds no device of the kind that the user's environment asks for.
+        ValueError: JAX finds no device under what the user's environment asks for.
     """
     import jax
 
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        platforms = os.environ.get("JAX_PLATFORMS")
-        if not platforms:
+        variables = [name for name in DEVICE_VARIABLES if os.environ.get(name)]
+        if not variables:
             raise
         reason = str(error).split("\n")[0]
         detail = f" ({reason})" if reason else ""
+        settings = " ".join(f"{name}={os.environ[name]}" for name in variables)
+        alternative = ", or set JAX_PLATFORMS=cpu" if "JAX_PLATFORMS" in variables else ""
         raise ValueError(
-            f"JAX finds no device for JAX_PLATFORMS={platforms}{detail}: "
-            "unset it, or set JAX_PLATFORMS=cpu"
+            f"JAX finds no device for {settings}{detail}: unset it{alternative}"
         ) from error
 
 

@@ -101,7 +101,7 @@ class Monitor:
     ...         pass
 
     Attributes:
-        directory: the run directory.
+        directory: the run directory, as an absolute path.
         every: a step in so many is measured.
     """
 
@@ -149,6 +149,7 @@ class Monitor:
             raise ValueError("directory must be a folder such as outputs/STUDY/RUN, got none")
         self.directory = Path(directory)
         check_directory(self.directory, "outputs/STUDY/RUN")
+        self.directory = self.directory.absolute()  # the program may change to another directory
         self.every = every
         self._chance_loss = chance_loss
         self._resume = resume
@@ -254,9 +255,10 @@ class Monitor:
                 these, such as ``los``, is refused unless the name itself is given too.
 
         Raises:
-            ValueError: the steps do not ascend, the gauges are those of another model, or an
-                argument cannot be used.
+            ValueError: the steps do not ascend, the gauges are those of another model, another
+                process has opened the monitor, or an argument cannot be used.
         """
+        self._check_process()
         if self._is_closed:
             raise ValueError("the monitor is closed: nothing more can be logged")
         step = _to_step(step)
@@ -278,6 +280,14 @@ class Monitor:
                 self._start(step)
             self._last_step = step
             self._write_pending(entry)
+
+    def _check_process(self) -> None:
+        """Refuses a forked process, whose rows would replace those of the one that it came from."""
+        if os.getpid() != self._process:
+            raise ValueError(
+                f"another process has opened the monitor of {self.directory}: log there, or use a "
+                "Monitor with a directory of its own"
+            )
 
     def _check_layers(self, step: int, gauges: Gauges) -> None:
         """Refuses gauges of other layers than those of the steps before."""
@@ -418,7 +428,11 @@ class Monitor:
         """The verdict on the steps that were logged so far; ``print`` shows it in words.
 
         None where nothing was measured.
+
+        Raises:
+            ValueError: another process has opened the monitor.
         """
+        self._check_process()
         with self._mutex:
             self._write_pending()
             return self._judge()

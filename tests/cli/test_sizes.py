@@ -41,6 +41,7 @@ def test_a_size_that_cannot_be_allocated_is_one_line_and_leaves_nothing(
     assert os.listdir(workplace) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["model.depth=1000000000", "model.width=1000000"])
 def test_a_prediction_that_does_not_fit_into_memory_is_one_line(fathom, workplace, setting):
     result = fathom("predict", setting)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -447,3 +448,24 @@ def test_a_process_that_does_not_write_the_run_writes_nothing(tmp_path, monkeypa
     null_record.release()
     assert null_record.info == {"id": "x", "status": "done"}
     assert list_files(tmp_path) == set()
+
+
+FORKING = """
+import os, pathlib, sys
+from research.records.record import Lock
+directory = pathlib.Path(sys.argv[1])
+lock = Lock(directory)
+read_end, write_end = os.pipe()
+if os.fork() == 0:  # a process that loads data, say, and lives longer than the run
+    os.close(write_end)
+    os.read(read_end, 1)
+    os._exit(0)
+lock.release()
+Lock(directory).release()
+"""
+
+
+def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", FORKING, tmp_path], capture_output=True)
+
+    assert ended.returncode == 0, ended.stderr

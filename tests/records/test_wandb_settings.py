@@ -1,6 +1,8 @@
 """What the environment sets and W&B refuses is named in one line."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import wandb
@@ -41,6 +43,39 @@ def test_what_is_left_of_a_search_does_not_give_a_run_another_id(monkeypatch, ca
     monkeypatch.setenv("WANDB_RUN_ID", "trial")
     import_wandb()
     assert os.environ[name] == "abc"
+
+
+@pytest.mark.parametrize("name", ["WANDB_CACHE_DIR", "WANDB_DATA_DIR"])
+def test_a_folder_that_cannot_be_written_is_replaced_and_said_once(
+    monkeypatch, tmp_path, capsys, name
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(name, str(tmp_path / "file" / "folder"))
+    import_wandb()
+    import_wandb()
+    said = capsys.readouterr().err
+    assert said.startswith(f"fathom: W&B cannot write to {tmp_path}/file/folder ({name})")
+    assert said.count("\n") == 1
+    assert os.access(os.environ[name], os.W_OK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["WANDB_CACHE_DIR", "WANDB_DATA_DIR"])
+def test_a_run_is_sent_without_the_folders_of_wandb(server, tmp_path, name):
+    (tmp_path / "file").touch()
+    environment = os.environ | {name: str(tmp_path / "file" / "folder"), "WANDB_MODE": "online"}
+    words = [sys.executable, "-m", "research", "train", "model.depth=2", "train.steps=3"]
+    ended = subprocess.run(
+        words,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert ended.returncode == 0
+    assert "INFO" not in ended.stderr
+    (rows,) = server.rows.values()
+    assert [row.get("train/step") for row in rows] == [0, 1, 2, None]
 
 
 @pytest.mark.parametrize("project", ["a/b", "a:b", "x" * 129])

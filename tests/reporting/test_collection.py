@@ -24,6 +24,15 @@ def test_load_takes_a_folder_and_filters(sweep):
     assert runs[0].directory.name == "depth=16,skip=none,seed=0"
 
 
+def test_runs_are_read_after_the_program_has_changed_its_directory(sweep, tmp_path, monkeypatch):
+    runs = research.load("outputs")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    monkeypatch.chdir(place)
+
+    assert runs.metrics().num_rows == len(runs) * STEPS
+
+
 def test_a_folder_without_runs_is_refused(outputs):
     with pytest.raises(ValueError, match="there are no runs under .*outputs/nothing"):
         research.load("outputs/nothing")

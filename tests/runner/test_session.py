@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -235,11 +237,64 @@ def test_a_device_that_is_not_there_is_a_mistake_of_the_request(monkeypatch, tmp
     assert "JAX_PLATFORMS=cuda" in str(result["error"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "0"),
+        ("JAX_PLATFORM_NAME", "mars"),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=0"),
+    ],
+)
+def test_the_variable_under_which_jax_finds_no_device_is_named(monkeypatch, name, value):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'cpu'")
+
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jax.devices", fail)
+
+    with pytest.raises(ValueError, match=f"no device for {name}={value} .*: unset it$"):
+        session.check_devices()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "0"),
+        ("JAX_PLATFORM_NAME", "mars"),
+        ("JAX_ENABLE_X64", "maybe"),
+        ("JAX_DEFAULT_MATMUL_PRECISION", "exact"),
+        ("JAX_COMPILATION_CACHE_MAX_SIZE", "big"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_a_variable_that_jax_refuses_is_one_line(command, name, value, tmp_path):
+    environment = os.environ | {name: value}
+    environment.pop("JAX_PLATFORMS", None)
+    words = [sys.executable, "-m", "research", command, "model.depth=2"]
+
+    ended = subprocess.run(
+        words,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("fathom: ")
+    assert ended.stderr.count("\n") == 1
+    assert name.lower() in ended.stderr.lower()
+    assert os.listdir(tmp_path) == []
+
+
 def test_without_the_users_choice_a_failing_device_is_a_defect(monkeypatch, tmp_path):
     def fail():
         raise RuntimeError("no driver")
 
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    for name in session.DEVICE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("jax.devices", fail)
 
     (result,) = session.train_group([RunSpec(Config(), tmp_path / "study" / "run")], Session())

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import os
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -133,6 +135,28 @@ def test_a_damaged_file_says_nothing(tmp_path):
 def test_an_interval_needs_finite_numbers():
     assert format_interval([math.inf, 1.0]) == "–"
     assert format_interval([]) == "–"
+
+
+def test_a_terminated_command_writes_its_rows_and_says_so(workplace, fathom, monkeypatch):
+    def end(*_):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("research.sweeps.remedies.plan_trials", give_one_trial)
+    monkeypatch.setattr("research.sweeps.remedies.train_trials", end)
+    directory = workplace / "outputs" / "bad" / "run"
+    (directory / ".hydra").mkdir(parents=True)
+    (directory / "run.json").write_text('{"status": "done"}')
+
+    result = fathom("remedy", str(directory))
+
+    assert result.code == 1
+    assert result.err == "fathom: interrupted\n"
+
+
+def give_one_trial(*_):
+    """A trial that is never trained."""
+    return [None]
 
 
 @pytest.mark.parametrize("words", [[], ["nothing_like_this"]])

@@ -200,6 +200,36 @@ def test_a_forked_process_that_ends_does_not_end_the_run(directory, monkeypatch)
     assert recorded_steps(directory) == [0, 1]
 
 
+def test_a_program_may_change_its_directory(workplace, monkeypatch, tmp_path):
+    opened = research.Monitor("outputs/mine/run", tracker="wandb")
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir(workplace / "elsewhere")
+    for step in range(3):
+        opened.log(step, loss=1.0)
+    monkeypatch.chdir(workplace)
+    (workplace / "elsewhere").rmdir()  # nothing was written there
+    opened.close()
+
+    assert recorded_steps(workplace / "outputs" / "mine" / "run") == [0, 1, 2]
+    assert len([*workplace.glob("outputs/wandb/offline-run-*")]) == 1
+
+
+def test_a_forked_process_cannot_log(directory, monkeypatch):
+    opened = research.Monitor(directory)
+    opened.log(0, loss=1.0)
+
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(ValueError, match="another process has opened the monitor"):
+            opened.log(1, loss=9.0)
+        with pytest.raises(ValueError, match="another process has opened the monitor"):
+            opened.verdict()
+    opened.log(1, loss=1.0)
+    opened.close()
+
+    assert Run(directory).metrics["train_loss"].tolist() == [1.0, 1.0]
+
+
 def recorded_steps(directory):
     """The steps that are on the disk."""
     try:

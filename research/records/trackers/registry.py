@@ -42,7 +42,7 @@ def make_trackers(
     if config["tracker"].get("wandb") and not is_disabled():
         chosen_id = wandb_id or WandbId(run_id)
         wandb = WandbTracker(
-            settings=identity.with_environment(config["tracker"]),
+            settings=identity.with_environment(_settings_of(config)),
             run_id=chosen_id.value,
             replaced_id=chosen_id.replaced,
             config=config,
@@ -70,10 +70,21 @@ def make_local_trackers(
         config: the settings that have an effect, as a tree.
         judge: judges single steps; None for no judgement over the steps.
     """
-    settings = config["tracker"]
+    settings = _settings_of(config)
     trackers: list[LocalTracker] = []
     for kind in LOCAL_TRACKERS:
         if settings.get(kind.name):
             run = describe_run(directory, run_id, config, make_tags(config))
             trackers.append(kind(run, settings, judge))
     return trackers
+
+
+def _settings_of(config: JsonObject) -> JsonObject:
+    """The tracker settings of a run, whose folder stays where it is if the program leaves its own.
+
+    A program that ``fathom.Monitor`` records may change its directory before the first step.
+    """
+    settings = config["tracker"]
+    if not settings.get("dir"):
+        return settings
+    return settings | {"dir": str(Path(settings["dir"]).absolute())}

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from research.records.runs import JsonObject
 from research.records.trackers import MirrorError, describe_error
 from research.records.trackers.identity import RUN_CONTEXTS
+from research.records.trackers.wandb_caches import use_writable_caches
 
 PROBE_SECONDS = 5.0  # before a run starts to send
 ASK_SECONDS = 20.0  # while runs are uploaded
@@ -87,6 +88,7 @@ def import_wandb() -> Any:
         _leave_contexts()
     import wandb
 
+    use_writable_caches(wandb)
     return wandb
 
 
