@@ -41,6 +41,7 @@ from research.records.trackers.wandb import (
     count_rows,
     make_tags,
     mark_as_uploaded,
+    pending_state,
 )
 
 ROWS_PER_CALL = 1000
@@ -147,6 +148,34 @@ def pending_mirrors(
         mirrored[WandbTracker.name] = known | {"state": PENDING, "run": run}
     mirrored |= {tracker.name: tracker.pending for tracker in trackers}
     return {"mirrored": mirrored} if mirrored else {}
+
+
+def is_mirrored(directory: Path, info: JsonObject) -> bool:
+    """Whether W&B was ever to get the run."""
+    return bool(wandb_state(directory, info))
+
+
+def begin_mirror(
+    directory: Path,
+    settings: JsonObject,
+    *,
+    has_own_data: bool,
+) -> None:
+    """Lists a run that was trained without W&B as one that W&B gets. The caller holds its lock.
+
+    Args:
+        directory: the run directory.
+        settings: the ``tracker`` settings.
+        has_own_data: whether the data are files of the user.
+    """
+    info = read_info(directory) or {}
+    identity = {
+        "id": choose_wandb_id(directory, info, has_own_data=has_own_data).value,
+        "name": directory.name,
+        "group": directory.absolute().parent.name,
+        "job_type": "train",
+    }
+    _write_state(directory, info, pending_state(settings, identity), settings)
 
 
 def is_pending(directory: Path, info: JsonObject) -> bool:

@@ -28,7 +28,7 @@ def complete_ended_run(run_spec: RunSpec, info: JsonObject) -> None:
     from research.records.record import Lock, RunLocked, read_info
 
     trackers = run_spec.config.tracker
-    must_mirror = trackers.wandb and _is_pending(directory, info)
+    must_mirror = trackers.wandb and _lacks_wandb(directory, info)
     must_record = _lacks_local_tracker(trackers, info)
     has_leftovers = bool(find_leftovers(directory, keep_checkpoints=keep_checkpoints))
     if not (must_mirror or must_record or has_leftovers):
@@ -40,8 +40,8 @@ def complete_ended_run(run_spec: RunSpec, info: JsonObject) -> None:
     try:
         remove_leftovers(directory, keep_checkpoints=keep_checkpoints)
         info = read_info(directory) or {}
-        if must_mirror and _is_pending(directory, info):
-            _complete_mirror(directory)
+        if must_mirror and _lacks_wandb(directory, info):
+            _complete_mirror(run_spec, info)
         if must_record:
             _complete_local_trackers(directory, trackers)
     finally:
@@ -63,7 +63,7 @@ def _complete_local_trackers(directory: Path, trackers: Tracker) -> None:
     from research.diagnosis.steps import judge_steps
     from research.records.mirror import complete_local_trackers
 
-    settings = {name: to_plain(value) for name, value in dataclasses.asdict(trackers).items()}
+    settings = _as_settings(trackers)
     try:
         outcomes = complete_local_trackers(directory, settings, judge=judge_steps)
     except (ValueError, OSError) as error:
@@ -75,19 +75,30 @@ def _complete_local_trackers(directory: Path, trackers: Tracker) -> None:
         print(f"fathom: {what}", file=sys.stderr)
 
 
-def _is_pending(directory: Path, info: JsonObject) -> bool:
-    from research.records.mirror import is_pending
+def _as_settings(trackers: Tracker) -> JsonObject:
+    return {name: to_plain(value) for name, value in dataclasses.asdict(trackers).items()}
+
+
+def _lacks_wandb(directory: Path, info: JsonObject) -> bool:
+    """Whether W&B may lack something of the run, or was switched off when it was trained."""
+    from research.records.mirror import is_mirrored, is_pending
     from research.records.trackers.wandb import is_disabled
 
-    return is_pending(directory, info) and not is_disabled()
+    is_complete = is_mirrored(directory, info) and not is_pending(directory, info)
+    return not is_complete and not is_disabled()
 
 
-def _complete_mirror(directory: Path) -> None:
+def _complete_mirror(run_spec: RunSpec, info: JsonObject) -> None:
     from research.diagnosis.steps import judge_steps
-    from research.records.mirror import complete_mirror
+    from research.records.mirror import begin_mirror, complete_mirror, is_mirrored
     from research.records.trackers import describe_error
 
+    directory = run_spec.directory
     try:
+        if not is_mirrored(directory, info):
+            has_own_data = bool(getattr(run_spec.config.data, "path", None))
+            settings = _as_settings(run_spec.config.tracker)
+            begin_mirror(directory, settings, has_own_data=has_own_data)
         complete_mirror(directory, must_upload=False, judge=judge_steps)
     except Exception as error:  # the failure of a dashboard must never end a command
         print(

@@ -336,6 +336,23 @@ def test_the_same_command_completes_what_a_killed_process_left(
     assert [record["exit"]["exit_code"] for record in records if record["type"] == "exit"] == [0]
 
 
+def test_the_same_command_records_a_run_that_was_trained_without_wandb(
+    fathom, small, recorded, workplace, wandb_records
+):
+    info = json.loads((recorded.directory / "run.json").read_text())
+    del info["mirrored"], info["wandb"]
+    (recorded.directory / "run.json").write_text(json.dumps(info))
+
+    said = fathom("train", *small, "name=first")
+
+    assert said.err.count("complete in W&B now") == 1
+    assert recorded.state == "local"
+    (folder,) = workplace.glob(f"outputs/wandb/offline-run-*-{recorded.id}")
+    records = wandb_records(folder)
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [row.get("train/step") for row in rows] == [*range(25), None]
+
+
 def test_a_sweep_completes_its_finished_runs_too(fathom, small, recorded, workplace):
     recorded.change(state="pending")
     code, _, err = fathom("train", "-m", *small, "name=first")
