@@ -12,7 +12,7 @@ import numpy as np
 
 from research.gauges.table import MetricSource, metric_names
 from research.records.jax_settings import describe_changed_settings
-from research.records.record import Lock, RunRecord
+from research.records.record import Lock, RunRecord, read_info
 from research.records.runs import INSPECTIONS, METRICS, PROFILES
 from research.records.table_writer import Columns, CorruptTable
 from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
@@ -216,6 +216,7 @@ def _resume_run(
     changes = describe_changed_settings(notes.jax_settings, info["jax_settings"])
     if changes:
         raise SettingsChanged(lock.directory, changes)
+    _tell_other_version(lock.directory, info)
     resumed = {"resumed": [*notes.resumed, checkpoint.step]}
     record = RunRecord(lock, info | resumed, keep_rows=notes.rows)
     if record.part_checksums() != notes.part_checksums:
@@ -228,6 +229,19 @@ def _resume_run(
     if not np.array_equal(earlier_rows.metrics["step"], np.arange(checkpoint.step)):
         raise InvalidCheckpoint("the rows of the record are of other steps")
     return OpenedRun(record, checkpoint, notes, earlier_rows)
+
+
+def _tell_other_version(directory: Path, info: dict[str, Any]) -> None:
+    """Says on the terminal that a run goes on under another version of JAX than it began under."""
+    earlier = (read_info(directory) or {}).get("versions")
+    before = earlier.get("jax") if isinstance(earlier, dict) else None
+    now = info["versions"]["jax"]
+    if before not in (None, now):
+        print(
+            f"fathom: {directory.name} began under JAX {before} and goes on under {now}, "
+            "so its last digits may differ from those of a run without interruption",
+            file=sys.stderr,
+        )
 
 
 def _expected_specs(setup: RunSetup, layers: int) -> ArraySpecs:

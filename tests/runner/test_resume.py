@@ -1,6 +1,7 @@
 """A run or a sweep that was killed or interrupted is completed by the same command."""
 
 import contextlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -151,9 +152,14 @@ def test_an_interrupted_run_resumes_where_it_ended(
     (checkpoint,) = (run.directory / "checkpoints").iterdir()
     assert checkpoint.name == str(steps)
     assert run.metrics["step"].tolist() == list(range(steps))
+    info = json.loads((run.directory / "run.json").read_text())
+    info["versions"]["jax"] = "0.9.9"
+    (run.directory / "run.json").write_text(json.dumps(info))
 
-    assert fathom(*SMALL, "tracker=none").code == 0
+    said = fathom(*SMALL, "tracker=none")
 
+    assert said.code == 0
+    assert said.err.count("began under JAX 0.9.9 and goes on under") == 1
     run = only_run(workplace)
     assert run.info["resumed"] == [steps]
     assert_same(run, uninterrupted)
