@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -36,6 +36,7 @@ FINDINGS_PAIRS = 5
 FINDINGS_STEPS = 8000  # long enough for several verdicts
 WANDB_PAIRS = 5
 WANDB_STEPS = 3000
+WITHOUT_TRACKERS = ("tracker=none",)
 
 
 def compare_mlp_depths(report_progress: ReportProgress) -> Measurement:
@@ -93,17 +94,23 @@ def _wandb_pairs_from_fresh_process() -> Iterator[TimingPair]:
 def time_wandb_pairs() -> Iterator[tuple[float, float]]:
     """Yields the seconds of a whole run with W&B offline and without trackers."""
     with tempfile.TemporaryDirectory() as root:
-        for tracker in ("wandb", "none"):
-            _time_run(root, tracker, 100)  # compiles
+        recorded = wandb_overrides(root)
+        for overrides in (recorded, WITHOUT_TRACKERS):
+            _time_run(root, overrides, 100)  # compiles
 
         def with_wandb() -> float:
-            return _time_run(root, "wandb", WANDB_STEPS)
+            return _time_run(root, recorded, WANDB_STEPS)
 
         def without_trackers() -> float:
-            return _time_run(root, "none", WANDB_STEPS)
+            return _time_run(root, WITHOUT_TRACKERS, WANDB_STEPS)
 
         for pair in alternate(with_wandb, without_trackers, WANDB_PAIRS):
             yield pair.subject, pair.baseline
+
+
+def wandb_overrides(root: str) -> tuple[str, ...]:
+    """The overrides of a run that is recorded in W&B, whose files lie in ``root``."""
+    return ("tracker=wandb", f"tracker.dir={root}")
 
 
 def compare_live_findings(report_progress: ReportProgress) -> Measurement:
@@ -160,14 +167,13 @@ def _cpu_seconds_of_run(
 
 def _time_run(
     root: str,
-    tracker: str,
+    overrides: Sequence[str],
     steps: int,
 ) -> float:
     directory = Path(tempfile.mkdtemp(dir=root)) / "run"
     directory.mkdir()
     config = compose_config(
-        f"tracker={tracker}",
-        f"tracker.dir={root}",
+        *overrides,
         f"train.steps={steps}",
         "model.depth=100",
     )

@@ -10,6 +10,7 @@ import pytest
 from research.benchmark import watching
 from research.benchmark.device_rows import QUICK
 from research.benchmark.diagnostics import network_of
+from research.benchmark.processes import WITHOUT_TRACKERS, wandb_overrides
 from research.benchmark.rows import ROWS
 from research.benchmark.steps import MatrixProducts, StepTimer, compose_config
 from research.benchmark.table import MeasuredRow, format_cells
@@ -139,3 +140,9 @@ def test_the_own_step_that_measures_trains_as_the_one_that_does_not():
     assert nothing is None
     assert gauges["grad_norm"].shape == (2,)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), state, expected)
+
+
+def test_the_runs_with_and_without_wandb_are_configurations(tmp_path):
+    recorded = compose_config(*wandb_overrides(str(tmp_path)))
+    assert recorded.tracker.wandb
+    assert not compose_config(*WITHOUT_TRACKERS).tracker.wandb
