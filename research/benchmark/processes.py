@@ -1,5 +1,6 @@
 """Rows about whole processes: compilation, trackers, and the time to the first step."""
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -26,13 +27,15 @@ from research.benchmark.timing import (
     median_seconds,
     report_each,
 )
+from research.runner.judging import VerdictClock
 from research.runner.loop import train_runs
 from research.runner.progress import Silent
 from research.runner.run_setup import make_run_setup
 from research.runner.run_spec import RunSpec
 from research.training.program import make_program
 
-FINDINGS_PAIRS = 5
+FINDINGS_RUNS = 5
+FINDINGS_EVERY = 5  # seconds
 FINDINGS_STEPS = 8000  # long enough for several verdicts
 WANDB_PAIRS = 5
 WANDB_STEPS = 3000
@@ -114,49 +117,63 @@ def wandb_overrides(root: str) -> tuple[str, ...]:
 
 
 def compare_live_findings(report_progress: ReportProgress) -> Measurement:
-    """A run whose findings are formed while it lasts / at its end only, in CPU seconds."""
+    """A run whose findings are formed while it lasts / the same less forming them, in CPU seconds.
+
+    The processor seconds of two runs differ by more than the findings take, so both sides are of
+    one run.
+    """
     pairs = _findings_pairs_from_fresh_process()
-    note = f", CPU seconds, {FINDINGS_PAIRS} pairs"
-    return median_ratio(report_each(pairs, FINDINGS_PAIRS, report_progress), note)
+    note = f", CPU seconds, {FINDINGS_RUNS} runs"
+    return median_ratio(report_each(pairs, FINDINGS_RUNS, report_progress), note)
 
 
 def _findings_pairs_from_fresh_process() -> Iterator[TimingPair]:
-    for seconds in iterate_in_fresh_process(time_findings_pairs):
+    for seconds in iterate_in_fresh_process(time_findings):
         yield TimingPair(*seconds)
 
 
-def time_findings_pairs() -> Iterator[tuple[float, float]]:
-    """Yields the CPU seconds of a run with findings every few seconds, and without."""
-    with tempfile.TemporaryDirectory() as root:
-        _cpu_seconds_of_run(root, "null", 100)  # compiles
-
-        def with_findings() -> float:
-            return _cpu_seconds_of_run(root, "5", FINDINGS_STEPS)
-
-        def without_findings() -> float:
-            return _cpu_seconds_of_run(root, "null", FINDINGS_STEPS)
-
-        for pair in alternate(with_findings, without_findings, FINDINGS_PAIRS):
-            yield pair.subject, pair.baseline
+def time_findings() -> Iterator[tuple[float, float]]:
+    """Yields the CPU seconds of a run with findings every few seconds, and without forming them."""
+    with tempfile.TemporaryDirectory() as root, _measured_verdicts() as seconds_of_verdicts:
+        _cpu_seconds_of_run(root, 100)  # compiles
+        for _ in range(FINDINGS_RUNS):
+            seconds_of_verdicts.clear()
+            seconds = _cpu_seconds_of_run(root, FINDINGS_STEPS)
+            yield seconds, seconds - sum(seconds_of_verdicts)
 
 
-def _cpu_seconds_of_run(
-    root: str,
-    every: str,
-    steps: int,
-) -> float:
+@contextlib.contextmanager
+def _measured_verdicts() -> Iterator[list[float]]:
+    """Collects the CPU seconds of each verdict that is formed while a run lasts."""
+    measure = VerdictClock.measure
+    seconds_of_verdicts: list[float] = []
+
+    @contextlib.contextmanager
+    def measure_and_collect(self: VerdictClock) -> Iterator[None]:
+        start = time.thread_time()
+        with measure(self):
+            yield
+        seconds_of_verdicts.append(time.thread_time() - start)
+
+    VerdictClock.measure = measure_and_collect
+    try:
+        yield seconds_of_verdicts
+    finally:
+        VerdictClock.measure = measure
+
+
+def _cpu_seconds_of_run(root: str, steps: int) -> float:
     """The CPU seconds of a run of the default network.
 
     Args:
         root: where its directory is made.
-        every: the value of ``diagnose.every``.
         steps: how many steps it has.
     """
     directory = Path(tempfile.mkdtemp(dir=root)) / "run"
     directory.mkdir()
     config = compose_config(
         "tracker=none",
-        f"diagnose.every={every}",
+        f"diagnose.every={FINDINGS_EVERY}",
         f"train.steps={steps}",
         f"train.eval_every={steps}",
     )

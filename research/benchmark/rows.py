@@ -301,7 +301,7 @@ ALL_ROWS = (
     ),
     Row(
         "findings",
-        "run whose findings are formed every few seconds / at its end only, CPU seconds",
+        "run whose findings are formed every few seconds / the same less forming them, CPU seconds",
         processes.compare_live_findings,
         bound="≤",
         budget=1.01,
