@@ -8,6 +8,7 @@ before a detector was changed. Where a number is too close to a limit, a kind is
 
 import csv
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -89,14 +90,15 @@ class Label:
     is_unhealthy: bool | None = None
 
 
-def families(key: str = "verdict_benchmark") -> list[str]:
+@functools.cache  # the values of all grids are parsed
+def families(key: str = "verdict_benchmark") -> tuple[str, ...]:
     """The arm of each run of the experiment, in the order of its runs."""
     file = resource_dir("conf") / "experiment" / f"{key}.yaml"
     sweeper = parse_yaml(file.read_text(encoding="utf-8"))["hydra"]["sweeper"]
     names = []
     for arm, grid in sweeper["arms"].items():
         names.extend([arm] * len(expand_jobs(sweeper["params"], {arm: grid})))
-    return names
+    return tuple(names)
 
 
 def label_runs(runs: Sequence[Run], key: str = "verdict_benchmark") -> list[Label]:
@@ -381,7 +383,8 @@ def _spike(raw: RawRun) -> bool | None:
         before = raw.losses[row - WINDOW : row]
         middle = float(np.median(before))
         rise = float(raw.losses[row]) - middle
-        noise = float(np.percentile(before, 90) - np.percentile(before, 10))
+        low, high = np.percentile(before, [10, 90])
+        noise = float(high - low)
         if rise > max(middle, 0.2 * raw.chance, 5 * noise):
             return True
         if rise > max(0.3 * middle, 0.08 * raw.chance, noise):

@@ -95,7 +95,7 @@ def test_every_run_of_the_experiment_has_a_frozen_label():
     arms = LABELS.families()
     labels = LABELS.frozen_labels()
     assert len(labels) == len(arms) >= 300
-    assert [f"{label.split}_{label.family}" for label in labels] == arms
+    assert tuple(f"{label.split}_{label.family}" for label in labels) == arms
 
 
 def test_a_run_that_learns_is_healthy():
@@ -258,6 +258,7 @@ def test_claims_on_larger_runs_hold_for_right_verdicts_only():
     }
 
 
+@pytest.mark.slow  # labels all runs, as the claims do
 def test_the_figure_of_larger_runs_counts_their_verdicts():
     draw = load_module(LARGER, "figure").figure
     canvas = draw(invent_larger_runs(judge_rightly))
