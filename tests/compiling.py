@@ -25,3 +25,11 @@ def one_in(step, cases):
         marks = [pytest.mark.slow] if number % step else []
         parameters.append(pytest.param(*case, marks=marks))
     return parameters
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly_compiled_room():
+    """For the conftest of a room: compiles about as quickly as possible, in all of its tests."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
