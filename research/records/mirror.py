@@ -61,17 +61,22 @@ def wandb_state(directory: Path, info: JsonObject) -> JsonObject:
     if not isinstance(state, dict) and not folder_id:
         return {}
     state = state if isinstance(state, dict) else {"state": LOCAL}
-    identity = {
-        "id": folder_id or info.get("id"),
-        "name": directory.name,
-        "group": directory.absolute().parent.name,
-        "job_type": "train",
-    }
+    identity = _identify(directory, folder_id or info.get("id"))
     recorded = state.get("run")
     if isinstance(recorded, dict):
         is_valid = all(isinstance(recorded.get(name, ""), str) for name in identity)
         identity |= recorded if is_valid else {}
     return state | {"run": identity}
+
+
+def _identify(directory: Path, run_id: str | None) -> JsonObject:
+    """Who the W&B run of a run directory is."""
+    return {
+        "id": run_id,
+        "name": directory.name,
+        "group": directory.absolute().parent.name,
+        "job_type": "train",
+    }
 
 
 def choose_wandb_id(
@@ -169,12 +174,8 @@ def begin_mirror(
         has_own_data: whether the data are files of the user.
     """
     info = read_info(directory) or {}
-    identity = {
-        "id": choose_wandb_id(directory, info, has_own_data=has_own_data).value,
-        "name": directory.name,
-        "group": directory.absolute().parent.name,
-        "job_type": "train",
-    }
+    wandb_id = choose_wandb_id(directory, info, has_own_data=has_own_data)
+    identity = _identify(directory, wandb_id.value)
     _write_state(directory, info, pending_state(settings, identity), settings)
 
 

@@ -96,9 +96,8 @@ def _complete_mirror(run_spec: RunSpec, info: JsonObject) -> None:
     directory = run_spec.directory
     try:
         if not is_mirrored(directory, info):
-            has_own_data = bool(getattr(run_spec.config.data, "path", None))
             settings = _as_settings(run_spec.config.tracker)
-            begin_mirror(directory, settings, has_own_data=has_own_data)
+            begin_mirror(directory, settings, has_own_data=run_spec.has_own_data)
         complete_mirror(directory, must_upload=False, judge=judge_steps)
     except Exception as error:  # the failure of a dashboard must never end a command
         print(

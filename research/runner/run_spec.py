@@ -143,6 +143,11 @@ class RunSpec:
         study = self.directory.absolute().parent.name
         return run_id(study, self.config)
 
+    @property
+    def has_own_data(self) -> bool:
+        """Whether the data are files of the user."""
+        return bool(getattr(self.config.data, "path", None))
+
     def write_files(self) -> None:
         """Writes ``files`` into the directory."""
         for name, text in self.files.items():

@@ -97,8 +97,8 @@ class RunWriter:
         info["group_size"] = group_size
         trackers: list[Tracker] = []
         if is_primary():
-            own_files = getattr(self.config.data, "path", None)
-            wandb_id = choose_wandb_id(run_spec.directory, info, has_own_data=bool(own_files))
+            has_own_data = run_spec.has_own_data
+            wandb_id = choose_wandb_id(run_spec.directory, info, has_own_data=has_own_data)
             trackers = make_trackers(
                 run_spec.directory,
                 run_spec.identity,
