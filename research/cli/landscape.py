@@ -32,10 +32,9 @@ def main(words: Sequence[str]) -> int:
 def _draw(runs: Sequence[Run]) -> None:
     from research.reporting.landscape import draw_landscape, save_landscape
     from research.runner.landscape import measure_landscape
-    from research.runner.session import check_devices, prepare_jax
+    from research.runner.session import prepare_jax
 
     prepare_jax()
-    check_devices()
     directory = runs[0].directory
     other = runs[1].directory if len(runs) == MAX_RUNS else None
     landscape = measure_landscape(directory, other)

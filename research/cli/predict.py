@@ -42,10 +42,9 @@ def main(
         _print_plan([run.config for run in planned])
 
     from research.runner.preflight import measure_configs
-    from research.runner.session import check_devices, prepare_jax
+    from research.runner.session import prepare_jax
 
     prepare_jax()
-    check_devices()
     measured = measure_configs([run.config for run in planned], trial_steps)
 
     from research.diagnosis.preflight import predict_training

@@ -70,10 +70,9 @@ def _replay(
         trials_table,
     )
     from research.runner.replay import replay_run
-    from research.runner.session import check_devices, prepare_jax
+    from research.runner.session import prepare_jax
 
     prepare_jax()
-    check_devices()
     out = console(pipe_width=1000)
     objects = []
     for run in runs:

@@ -20,6 +20,7 @@ from research.config.config_files import check_config_files
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
 from research.parallel.errors import JoinInterrupted, PeerFailed
+from research.runner.devices import check_compiler_flags
 from research.runner.progress import Silent
 from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
 from research.runner.session import Session, train_group
@@ -85,6 +86,7 @@ def _join_processes(
         run_on_all_processes,
     )
 
+    check_compiler_flags()
     mesh = run_spec.config.mesh
     assert isinstance(mesh, DistributedMesh)
     join_processes(

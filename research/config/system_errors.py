@@ -3,20 +3,25 @@
 import errno
 import os
 
-HAS_NO_LOCKS = "choose a directory on a file system with locks (flock)"
+OTHER_PLACE = (
+    "start in another directory, or choose one with hydra.run.dir=FOLDER "
+    "(a sweep: hydra.sweep.dir=FOLDER)"
+)
+OTHER_FILE_SYSTEM = f"its file system lacks locks or renaming: {OTHER_PLACE}"
 # What the system reports of the machine, whatever a program does.
 MACHINE_ERRORS = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some space, then give the same command again",
     errno.EFBIG: "allow larger files, then give the same command again",
-    errno.EROFS: "choose a directory that can be written",
+    errno.EROFS: OTHER_PLACE,
     errno.EIO: "check the disk",
     errno.EMFILE: "allow more open files with ulimit -n",
     errno.ENFILE: "allow more open files with ulimit -n",
     errno.ENOMEM: "free some memory",
-    errno.ENOLCK: HAS_NO_LOCKS,
-    errno.ENOSYS: HAS_NO_LOCKS,
-    errno.EOPNOTSUPP: HAS_NO_LOCKS,
+    errno.ENOLCK: OTHER_FILE_SYSTEM,
+    errno.ENOSYS: OTHER_FILE_SYSTEM,
+    errno.EOPNOTSUPP: OTHER_FILE_SYSTEM,
+    errno.EXDEV: OTHER_FILE_SYSTEM,
 }
 
 
@@ -39,6 +44,8 @@ def explain_system_error(error: BaseException) -> str | None:
 
 def _explain_os_error(error: OSError) -> str | None:
     advice = MACHINE_ERRORS.get(error.errno or 0)
+    if isinstance(error, PermissionError) and _can_be_read(error.filename):
+        advice = OTHER_PLACE
     if advice:
         reason = os.strerror(error.errno or 0)
         place = f"{error.filename} cannot be written: " if error.filename else ""
@@ -50,3 +57,14 @@ def _explain_os_error(error: OSError) -> str | None:
             return "the current directory does not exist any more: change to one that does"
         return str(error).strip().split("\n")[0]
     return None
+
+
+def _can_be_read(path: str | bytes | None) -> bool:
+    """Whether a file may be read, or its folder where it does not exist: so writing it failed."""
+    if path is None:
+        return False
+    place = os.path.abspath(path)
+    while not os.path.lexists(place) and os.path.dirname(place) != place:
+        place = os.path.dirname(place)
+    mode = os.R_OK | os.X_OK if os.path.isdir(place) else os.R_OK
+    return os.access(place, mode)

@@ -99,7 +99,7 @@ def _to_plain(value: Any) -> Any:
 
 def _compiler_flags(text: str) -> str:
     """The flags that may change numbers, by name; of two of one name the last one counts."""
-    flags = [flag for flag in _read_flags(text).split() if not flag.startswith(WITHOUT_EFFECT)]
+    flags = [flag for flag in read_flags(text).split() if not flag.startswith(WITHOUT_EFFECT)]
     return " ".join(sorted(flags, key=_flag_name))
 
 
@@ -107,7 +107,7 @@ def _flag_name(flag: str) -> str:
     return flag.partition("=")[0]
 
 
-def _read_flags(text: str) -> str:
+def read_flags(text: str) -> str:
     """The flags in a variable. XLA takes what begins with no dash for a file that holds them."""
     if not text.strip() or text.lstrip().startswith("-"):
         return text

@@ -12,6 +12,7 @@ from typing import Any
 
 from research.records.trackers import TrackerReports
 from research.runner.completion import complete_ended_run
+from research.runner.devices import check_devices
 from research.runner.limits import raise_open_files
 from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
@@ -30,14 +31,6 @@ IGNORED_FLAGS: dict[str, tuple[Any, str]] = {
     "jax_transfer_guard_device_to_device": ("allow", FAILS_ON_USE),
 }
 GUARDS_THAT_RAISE = ("disallow", "disallow_explicit")
-# What JAX reads from the environment when it looks for devices.
-DEVICE_VARIABLES = (
-    "JAX_PLATFORMS",
-    "JAX_PLATFORM_NAME",
-    "JAX_NUM_CPU_DEVICES",
-    "JAX_CUDA_VISIBLE_DEVICES",
-    "XLA_FLAGS",
-)
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
@@ -197,7 +190,6 @@ def _import_train_runs(devices: int | None) -> Callable[..., list[Result]]:
     gc.disable()
     try:
         prepare_jax(devices)
-        check_devices()
         from research.runner.loop import train_runs
 
         gc.freeze()
@@ -239,13 +231,16 @@ def _remove_hydra_output(directory: Path) -> None:
 
 
 def prepare_jax(devices: int | None = 1) -> None:
-    """Sets up JAX before its first use.
+    """Sets up JAX before its first use, and starts it.
 
     Compiled programs are cached on disk, unless the user has set a cache. Where more than one
     device is asked for, each CPU core becomes a device, which JAX allows only before it starts.
 
     Args:
         devices: The largest number of devices that will be used, None for all.
+
+    Raises:
+        ValueError: JAX does not start under what the user's environment asks for.
     """
     import jax
 
@@ -257,29 +252,7 @@ def prepare_jax(devices: int | None = 1) -> None:
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices that it has
             jax.config.update("jax_num_cpu_devices", devices or _num_cores())
-
-
-def check_devices() -> None:
-    """Starts JAX on its devices.
-
-    Raises:
-        ValueError: JAX finds no device under what the user's environment asks for.
-    """
-    import jax
-
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        variables = [name for name in DEVICE_VARIABLES if os.environ.get(name)]
-        if not variables:
-            raise
-        reason = str(error).split("\n")[0]
-        detail = f" ({reason})" if reason else ""
-        settings = " ".join(f"{name}={os.environ[name]}" for name in variables)
-        alternative = ", or set JAX_PLATFORMS=cpu" if "JAX_PLATFORMS" in variables else ""
-        raise ValueError(
-            f"JAX finds no device for {settings}{detail}: unset it{alternative}"
-        ) from error
+    check_devices()
 
 
 def _num_cores() -> int:

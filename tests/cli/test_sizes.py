@@ -85,7 +85,7 @@ def test_a_number_that_the_format_cannot_hold_makes_the_run_diverge(trained, set
         (OSError(28, "No space left on device"), "No space left on device; free some space"),
         (OSError(28, "No space left on device", "a/b"), "a/b cannot be written: No space"),
         (OSError(30, "Read-only file system", "a/b"), "a/b cannot be written: Read-only"),
-        (PermissionError(13, "Permission denied", "a/b"), "cannot open a/b: Permission denied"),
+        (OSError(18, "Invalid cross-device link", "a/b"), "hydra.run.dir=FOLDER"),
         (MemoryError(), "not enough memory"),
         (MemoryError("Unable to allocate 466. TiB"), "not enough memory: Unable to allocate"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "reduce train.batch_size"),
@@ -97,6 +97,22 @@ def test_what_the_machine_refuses_is_explained(error, part):
     line = explain_system_error(error)
     assert line is not None
     assert part in line
+
+
+@pytest.mark.parametrize(
+    ("readable", "message"),
+    [
+        (True, "a/b cannot be written: Permission denied; start in another directory, or choose"),
+        (False, "cannot open a/b: Permission denied"),
+    ],
+)
+def test_a_place_that_may_be_read_was_to_be_written(monkeypatch, readable, message):
+    monkeypatch.setattr(os, "access", lambda *_: readable)
+
+    line = explain_system_error(PermissionError(13, "Permission denied", "a/b"))
+
+    assert line is not None
+    assert line.startswith(message)
 
 
 @pytest.mark.parametrize("error", [OSError(9, "Bad file descriptor"), KeyError("a")], ids=str)

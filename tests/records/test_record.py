@@ -435,7 +435,8 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, 
         Lock(tmp_path)
     line = explain_system_error(raised.value)
     assert line is not None
-    assert line.startswith(f"{tmp_path} cannot be written: Function not implemented; choose a dir")
+    assert line.startswith(f"{tmp_path} cannot be written: Function not implemented; its")
+    assert "hydra.run.dir=FOLDER" in line
 
 
 def test_a_process_that_does_not_write_the_run_writes_nothing(tmp_path, monkeypatch):

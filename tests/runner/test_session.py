@@ -14,7 +14,7 @@ from research.config.options import Checkpoint, FullyConnected, Tracker, Train
 from research.config.schema import Config
 from research.records.record import RunLocked, RunRecord, is_being_written
 from research.records.runs import Run
-from research.runner import loop, session
+from research.runner import devices, loop, session
 from research.runner.group import RunGroup
 from research.runner.run_spec import RunSpec
 from research.runner.session import Session
@@ -242,7 +242,7 @@ def test_a_device_that_is_not_there_is_a_mistake_of_the_request(monkeypatch, tmp
     [
         ("JAX_NUM_CPU_DEVICES", "0"),
         ("JAX_PLATFORM_NAME", "mars"),
-        ("XLA_FLAGS", "--xla_force_host_platform_device_count=0"),
+        ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true"),
     ],
 )
 def test_the_variable_under_which_jax_finds_no_device_is_named(monkeypatch, name, value):
@@ -254,7 +254,24 @@ def test_the_variable_under_which_jax_finds_no_device_is_named(monkeypatch, name
     monkeypatch.setattr("jax.devices", fail)
 
     with pytest.raises(ValueError, match=f"no device for {name}={value} .*: unset it$"):
-        session.check_devices()
+        devices.check_devices()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--xla_cpu_ftz=true --xla_typo=1", "Unknown flag: --xla_typo=1; correct or unset it$"),
+        ("--xla_cpu_ftz=perhaps", "value perhaps for flag xla_cpu_ftz; correct or unset it$"),
+        ("--xla_force_host_platform_device_count=100000", "must be from 1 to 1024, got 100000$"),
+    ],
+)
+def test_flags_that_the_compiler_refuses_are_named_and_do_not_end_the_process(
+    monkeypatch, flags, message
+):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+
+    with pytest.raises(ValueError, match=message):
+        devices.check_compiler_flags()
 
 
 @pytest.mark.slow
@@ -262,6 +279,8 @@ def test_the_variable_under_which_jax_finds_no_device_is_named(monkeypatch, name
     ("name", "value"),
     [
         ("JAX_NUM_CPU_DEVICES", "0"),
+        ("JAX_NUM_CPU_DEVICES", "100000"),
+        ("XLA_FLAGS", "--xla_typo=1"),
         ("JAX_PLATFORM_NAME", "mars"),
         ("JAX_ENABLE_X64", "maybe"),
         ("JAX_DEFAULT_MATMUL_PRECISION", "exact"),
@@ -293,7 +312,7 @@ def test_without_the_users_choice_a_failing_device_is_a_defect(monkeypatch, tmp_
     def fail():
         raise RuntimeError("no driver")
 
-    for name in session.DEVICE_VARIABLES:
+    for name in devices.DEVICE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("jax.devices", fail)
 
