@@ -1,15 +1,17 @@
-"""Signals that end a command: SIGTERM is handled like Ctrl-C, and writing is not interrupted."""
+"""Signals that end a command: SIGTERM and SIGHUP act as Ctrl-C does; writing is not interrupted."""
 
 import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NoReturn
 
 COMPILE_THREAD = "fathom-compile"  # the name of the threads that compile programs
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STANDARD_STREAMS = (1, 2)  # output and error
 
 
 class RunsInterrupted(KeyboardInterrupt):
@@ -20,16 +22,38 @@ class RunsInterrupted(KeyboardInterrupt):
 def terminable() -> Iterator[None]:
     """Makes SIGTERM raise KeyboardInterrupt, so that rows are written and trackers are closed.
 
-    Outside the main thread, where Python allows no handlers, nothing changes.
+    So does SIGHUP, when the terminal is closed, unless it is ignored, as by ``nohup``. Outside the
+    main thread, where Python allows no handlers, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handler = signal.signal(signal.SIGTERM, _raise_interrupt)
+    hang_up_handler = signal.getsignal(signal.SIGHUP)
+    if hang_up_handler is signal.SIG_DFL:
+        terminals = [number for number in STANDARD_STREAMS if os.isatty(number)]
+        signal.signal(signal.SIGHUP, partial(_hang_up, terminals))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, hang_up_handler)
+
+
+def _hang_up(terminals: Sequence[int], *_: object) -> None:
+    """Discards what would be printed on a terminal that is gone, and ends as SIGTERM does.
+
+    The shell sends the signal as well as the system: the second one is ignored.
+
+    Args:
+        terminals: the file descriptors of standard output and error that were a terminal.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    for number in terminals:
+        os.dup2(null_device, number)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _raise_interrupt(*_: object) -> NoReturn:

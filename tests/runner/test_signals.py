@@ -9,11 +9,11 @@ import pytest
 
 from research.parallel import processes
 from research.parallel.errors import JoinInterrupted
-from research.runner.signals import uninterrupted
+from research.runner.signals import terminable, uninterrupted
 
 STOP_AT_ONCE = """
 import os, signal, time
-from research.runner.signals import uninterrupted
+from research.runner.signals import terminable, uninterrupted
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with uninterrupted():
     os.kill(os.getpid(), signal.SIGINT)
@@ -54,6 +54,22 @@ def test_without_a_signal_nothing_is_said(capsys):
     with uninterrupted():
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_a_closed_terminal_ends_a_command_as_ctrl_c_does():
+    with pytest.raises(KeyboardInterrupt), terminable():
+        send(signal.SIGHUP)
+    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert handler is signal.SIG_IGN  # so that the signal of the shell does not end what is written
+
+
+def test_with_nohup_a_closed_terminal_does_not_matter():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with terminable():
+        send(signal.SIGHUP)
+
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_a_second_signal_ends_the_process_at_once(process):
