@@ -5,10 +5,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from research import __version__
 from research.cli.parser import COMMANDS, check_command, check_words, make_parser
+from research.config.system_errors import explain_system_error
 from research.runner.signals import end_process
 
 
@@ -102,11 +103,39 @@ def _prepare_output() -> None:
 
     A stream that the user has closed becomes one that discards everything.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _name_errors(sys.stdout)
     sys.stdout = sys.stdout or _null_stream()
     sys.stderr = sys.stderr or _null_stream()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+class StandardOutput(io.FileIO):
+    """A file whose errors say that it is standard output; those of the system have no name."""
+
+    def write(self, data: Any, /) -> int:
+        """Writes bytes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _name_errors(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The stream, with errors that name it."""
+    file = StandardOutput(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(file),
+        encoding=stream.encoding,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def _null_stream() -> TextIO:
@@ -122,7 +151,7 @@ def _flush_output(exit_code: int) -> int:
     except OSError as error:
         _discard_output()
         if not exit_code:
-            print(f"fathom: standard output: {error.strerror}", file=sys.stderr)
+            print(f"fathom: {explain_system_error(error)}", file=sys.stderr)
             return 2
     return exit_code
 

@@ -20,11 +20,13 @@ from research.runner.run_spec import Result, RunSpec, read_ended
 
 RECORDS_NONFINITE = "numbers that are not finite are recorded with their step and layer"
 FAILS_ON_USE = "no run can be trained under it"
-# Flags of JAX that would end the process, with the value that they get and the reason.
+# Flags of JAX that would end the process or hold it up, with the value that they get and the reason.
 IGNORED_FLAGS: dict[str, tuple[Any, str]] = {
     "jax_debug_nans": (False, RECORDS_NONFINITE),
     "jax_debug_infs": (False, RECORDS_NONFINITE),
     "jax_check_tracer_leaks": (False, FAILS_ON_USE),  # custom derivatives look like leaks
+    "jax_compilation_cache_check_contents": (False, FAILS_ON_USE),
+    "jax_disable_jit": (False, "each step would take minutes"),
     "jax_transfer_guard": ("allow", FAILS_ON_USE),
     "jax_transfer_guard_host_to_device": ("allow", FAILS_ON_USE),
     "jax_transfer_guard_device_to_host": ("allow", FAILS_ON_USE),

@@ -101,7 +101,7 @@ def test_output_that_cannot_be_written_is_one_line(five_runs, words):
     assert ended.returncode == 2
     assert ended.stderr.startswith("fathom: ")
     assert ended.stderr.count("\n") == 1
-    assert "No space left on device" in ended.stderr
+    assert "standard output cannot be written: No space left on device" in ended.stderr
 
 
 def test_characters_that_the_terminal_does_not_have_are_replaced(five_runs, process):
