@@ -13,8 +13,12 @@ from research.records.runs import JsonObject
 
 # By their names in ``jax.config``; the environment has them in capitals.
 JAX_FLAGS = (
+    "eager_constant_folding",
     "jax_accurate_erf_inv",
     "jax_allow_f16_reductions",
+    "jax_compiler_enable_remat_pass",
+    "jax_custom_jvp3",
+    "jax_custom_vjp3",
     "jax_default_dtype_bits",
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
@@ -24,12 +28,23 @@ JAX_FLAGS = (
     "jax_exec_time_optimization_effort",
     "jax_explicit_x64_dtypes",
     "jax_high_dynamic_range_gumbel",
+    "jax_memory_fitting_effort",
+    "jax_memory_fitting_level",
     "jax_optimization_level",
+    "jax_ragged_dot_use_ragged_dot_instruction",
     "jax_random_seed_offset",
+    "jax_remat3",
+    "jax_scan3",
     "jax_softmax_custom_jvp",
+    "jax_threefry_gpu_kernel_lowering",
     "jax_threefry_partitionable",
     "jax_use_direct_linearize",
     "jax_use_hlo_logistic_lowering",
+    "jax_use_magma",
+    "jax_use_rgv3",
+    "jax_use_shardy_partitioner",
+    "jax_use_simplified_jaxpr_constants",
+    "jax_xla_profile_version",
 )
 RANDOM_FLAGS = (
     "jax_default_prng_impl",

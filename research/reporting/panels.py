@@ -93,6 +93,8 @@ def plot_profile(
         **style: passed to ``axes.plot``.
     """
     layers = np.arange(len(averaged.mean))
+    if not len(layers):  # no run is averaged
+        return
     plot_average(axes, layers, averaged, label=label, **style)
     last = averaged.mean[-1]
     if factor is not None:

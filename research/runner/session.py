@@ -27,12 +27,15 @@ IGNORED_FLAGS: dict[str, tuple[Any, str]] = {
     "jax_check_tracer_leaks": (False, FAILS_ON_USE),  # custom derivatives look like leaks
     "jax_compilation_cache_check_contents": (False, FAILS_ON_USE),
     "jax_disable_jit": (False, "each step would take minutes"),
+    "jax_no_execution": (False, FAILS_ON_USE),
+    "jax_no_tracing": (False, FAILS_ON_USE),
+    "jax_numpy_dtype_promotion": ("standard", FAILS_ON_USE),
     "jax_transfer_guard": ("allow", FAILS_ON_USE),
     "jax_transfer_guard_host_to_device": ("allow", FAILS_ON_USE),
     "jax_transfer_guard_device_to_host": ("allow", FAILS_ON_USE),
     "jax_transfer_guard_device_to_device": ("allow", FAILS_ON_USE),
 }
-GUARDS_THAT_RAISE = ("disallow", "disallow_explicit")
+VALUES_THAT_RAISE = (True, "disallow", "disallow_explicit", "strict")
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
@@ -248,7 +251,7 @@ def prepare_jax(devices: int | None = 1) -> None:
 
     use_program_cache()
     for flag, (harmless, reason) in IGNORED_FLAGS.items():
-        if getattr(jax.config, flag, None) in (True, *GUARDS_THAT_RAISE):
+        if getattr(jax.config, flag, None) in VALUES_THAT_RAISE:
             jax.config.update(flag, harmless)
             print(f"fathom: {flag.upper()} is switched off: {reason}", file=sys.stderr)
     if devices != 1 and getattr(jax.config, "jax_num_cpu_devices", 0) < 1:

@@ -13,6 +13,7 @@ from research.records.jax_settings import (
 def test_the_settings_are_those_of_this_process():
     before = read_jax_settings()
     assert before["JAX_DEFAULT_PRNG_IMPL"] == "threefry2x32"
+    assert before["EAGER_CONSTANT_FOLDING"] is False
     assert describe_changed_settings(before, before) == ""
     with jax.default_prng_impl("rbg"):
         changed = read_jax_settings()

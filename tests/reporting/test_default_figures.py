@@ -12,6 +12,7 @@ from research.reporting.quantities import usual_quantity
 from research.reporting.selection import select_runs
 
 from .conftest import write_run, write_table
+from .recorded import record_run
 
 
 def draw(runs, **options):
@@ -316,6 +317,25 @@ def test_seeds_are_drawn_where_the_interval_of_an_accuracy_says_nothing(outputs)
     (seeds,) = lines_through(axes, 3)
     assert sorted(seeds.tolist()) == [0.1, 0.5, 0.95]
     assert "short bars: single seeds, where the interval says little" in drawing.notes
+
+
+def test_the_profile_of_a_run_that_did_not_end_is_that_of_its_first_step(outputs):
+    record_run(outputs / "a", status="interrupted")
+
+    drawing = draw(select_runs([]), kind="profile")
+
+    (first,) = drawing.figure.axes
+    assert len(first.lines) == 1
+
+
+def test_a_panel_in_which_no_run_is_averaged_stays_empty(outputs):
+    record_run(outputs / "a", status="interrupted")
+    record_run(outputs / "b", {"model.width": 8})
+
+    drawing = draw(select_runs([]), kind="profile", facet="model.width")
+
+    num_lines = sorted(len(panel.lines) for panel in drawing.figure.axes)
+    assert num_lines == [0, 1, 1, 1]
 
 
 def test_an_axis_of_accuracies_ends_at_one(outputs):

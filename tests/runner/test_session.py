@@ -328,6 +328,8 @@ def test_without_the_users_choice_a_failing_device_is_a_defect(monkeypatch, tmp_
         ("jax_debug_infs", True, False),
         ("jax_check_tracer_leaks", True, False),
         ("jax_disable_jit", True, False),
+        ("jax_no_execution", True, False),
+        ("jax_numpy_dtype_promotion", "strict", "standard"),
         ("jax_transfer_guard", "disallow", "allow"),
         ("jax_transfer_guard_device_to_host", "disallow_explicit", "allow"),
     ],

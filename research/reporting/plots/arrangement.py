@@ -634,8 +634,9 @@ def share_limits(axes: Sequence[Axes], *, has_same_x: bool = True) -> None:
         axes: the panels.
         has_same_x: whether the horizontal limits are shared as well as the vertical ones.
     """
-    horizontal = [panel.get_xlim() for panel in axes]
-    vertical = [panel.get_ylim() for panel in axes]
+    filled = [panel for panel in axes if panel.has_data()] or axes
+    horizontal = [panel.get_xlim() for panel in filled]
+    vertical = [panel.get_ylim() for panel in filled]
     for panel in axes:
         panel.set_ylim(_widest(vertical))
         if has_same_x:

@@ -192,7 +192,8 @@ def _parse_steps(
     for run in runs:
         measured |= set(read_gauge(run, gauge).steps.tolist())
     if not text:
-        return [FIRST, LAST] if len(measured) > 1 else [FIRST]
+        has_last = len(measured) > 1 and any(run.status == "done" for run in runs)
+        return [FIRST, LAST] if has_last else [FIRST]
     steps = []
     for word in text.split(","):
         word = word.strip()
