@@ -1,6 +1,17 @@
 """The command line as a module: ``python -m research train …``."""
 
-from research.cli.main import main
+import sys
+
+
+def main() -> None:
+    """Runs the command line of this process; Ctrl-C during its first imports is one line."""
+    try:
+        from research.cli.main import main as run_command
+    except KeyboardInterrupt:
+        print("fathom: interrupted", file=sys.stderr)
+        sys.exit(1)
+    run_command()
+
 
 if __name__ == "__main__":
     main()

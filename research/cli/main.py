@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from research import __version__
 from research.cli.parser import COMMANDS, check_command, check_words, make_parser
 from research.config.system_errors import explain_system_error
-from research.runner.signals import end_process
+from research.runner.signals import end_process, importing
 
 
 def main() -> None:
@@ -79,7 +79,8 @@ def _run_command(arguments: Sequence[str]) -> int:
     for option in COMMANDS[parsed.command].options:
         keyword = option.name.replace("-", "_")
         options[keyword] = getattr(parsed, keyword)
-    command = importlib.import_module(f"research.cli.{parsed.command}")
+    with importing():
+        command = importlib.import_module(f"research.cli.{parsed.command}")
     return command.main([*parsed.words, *unparsed], **options)
 
 
@@ -93,7 +94,8 @@ def _run_train(arguments: Sequence[str]) -> int:
     if "--version" in arguments:  # Hydra would print its own version
         print(__version__, flush=True)
         return 0
-    from research.cli import train
+    with importing():
+        from research.cli import train
 
     return train.main(arguments)
 

@@ -14,7 +14,7 @@ from research.records.run_info import DamagedRecord
 from research.records.runs import Run
 from research.records.trackers.identity import find_folders
 from research.reporting.named_runs import runs_in_folders
-from research.reporting.selection import ROOT
+from research.reporting.selection import FILTER, LAST, ROOT
 
 NUM_LISTED = 10
 
@@ -54,7 +54,22 @@ def _named_runs(words: Sequence[str]) -> list[Run]:
     """The runs that the words name; damaged ones only where each word is the folder of a run."""
     if all((Path(word) / "run.json").exists() for word in words):
         return [Run(Path(word)) for word in dict.fromkeys(words)]
-    return runs_in_folders(words)
+    runs = runs_in_folders(words)
+    for word in words:
+        _check_whole_name(word, runs)
+    return runs
+
+
+def _check_whole_name(word: str, runs: Sequence[Run]) -> None:
+    """Refuses a part of a name: it would fit runs that the user does not think of."""
+    is_condition = word == LAST or FILTER.fullmatch(word)
+    is_folder = Path(word).is_dir() or (ROOT / word).is_dir()
+    is_name = all(word in run.directory.parts for run in runs)
+    if not (is_condition or is_folder or is_name):
+        raise ValueError(
+            f"there is no run or study {word}, and fathom rm takes no part of a name; "
+            "fathom runs lists them"
+        )
 
 
 def offline_folders(run: Run) -> list[Path]:

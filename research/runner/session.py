@@ -17,10 +17,11 @@ from research.runner.limits import raise_open_files
 from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
 from research.runner.run_spec import Result, RunSpec, read_ended
+from research.runner.signals import importing
 
 RECORDS_NONFINITE = "numbers that are not finite are recorded with their step and layer"
 FAILS_ON_USE = "no run can be trained under it"
-# Flags of JAX that would end the process or hold it up, with the value that they get and the reason.
+# Flags of JAX that would end the process or hold it up, with the value that they get and why.
 IGNORED_FLAGS: dict[str, tuple[Any, str]] = {
     "jax_debug_nans": (False, RECORDS_NONFINITE),
     "jax_debug_infs": (False, RECORDS_NONFINITE),
@@ -194,8 +195,9 @@ def _import_train_runs(devices: int | None) -> Callable[..., list[Result]]:
     """
     gc.disable()
     try:
-        prepare_jax(devices)
-        from research.runner.loop import train_runs
+        with importing():
+            prepare_jax(devices)
+            from research.runner.loop import train_runs
 
         gc.freeze()
     finally:

@@ -5,13 +5,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import FrameType
 from typing import NoReturn
 
 COMPILE_THREAD = "fathom-compile"  # the name of the threads that compile programs
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STANDARD_STREAMS = (1, 2)  # output and error
+# Functions whose exceptions Python reports and drops: JAX's in garbage collections, and finalisers.
+DROPS_EXCEPTIONS = ("_xla_gc_callback", "__del__")
+SECONDS_UNTIL_AGAIN = 0.02
 
 
 class RunsInterrupted(KeyboardInterrupt):
@@ -29,6 +33,9 @@ def terminable() -> Iterator[None]:
         yield
         return
     handler = signal.signal(signal.SIGTERM, _raise_interrupt)
+    interrupt_handler = signal.getsignal(signal.SIGINT)
+    if interrupt_handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _raise_interrupt)
     hang_up_handler = signal.getsignal(signal.SIGHUP)
     if hang_up_handler is signal.SIG_DFL:
         terminals = [number for number in STANDARD_STREAMS if os.isatty(number)]
@@ -37,6 +44,8 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
+        if interrupt_handler is not None:
+            signal.signal(signal.SIGINT, interrupt_handler)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, hang_up_handler)
 
@@ -56,8 +65,59 @@ def _hang_up(terminals: Sequence[int], *_: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _raise_interrupt(*_: object) -> NoReturn:
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt, a little later where Python would drop the exception."""
+    while frame is not None:
+        if frame.f_code.co_name in DROPS_EXCEPTIONS:
+            again = threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Lets the body import modules before a signal has an effect.
+
+    An exception in the middle of an import can end the process with a fault in compiled code. The
+    second signal during the body ends the process; nothing has been written yet.
+
+    Raises:
+        KeyboardInterrupt: after the body, where a signal was received.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def hold_back(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            _say("interrupted")
+            os._exit(1)
+
+    with _handled_by(hold_back):
+        yield
+    if received:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Handles the signals that end a command by a function, except for those that are ignored."""
+    handlers = {}
+    for number in ENDING_SIGNALS:
+        before = signal.getsignal(number)
+        if before not in (None, signal.SIG_IGN):
+            handlers[number] = before
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in handlers.items():
+            signal.signal(number, before)
 
 
 @contextlib.contextmanager
@@ -73,7 +133,6 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    handlers = {}
 
     def hold_back(number: int, _: object) -> None:
         received.append(number)
@@ -81,16 +140,8 @@ def uninterrupted() -> Iterator[None]:
             _stop_at_once()
         _say("writing what was measured; interrupt once more to stop at once")
 
-    for number in ENDING_SIGNALS:
-        handler = signal.getsignal(number)
-        if handler not in (None, signal.SIG_IGN):
-            handlers[number] = handler
-            signal.signal(number, hold_back)
-    try:
+    with _handled_by(hold_back):
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     if received:
         raise KeyboardInterrupt
 

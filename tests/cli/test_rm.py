@@ -95,7 +95,7 @@ def test_a_damaged_run_goes_where_its_folder_is_named(fathom, recorded):
     assert not directory.exists()
 
 
-@pytest.mark.parametrize("words", [[], ["statsu=failed"], ["nothing-like-it"]])
+@pytest.mark.parametrize("words", [[], ["statsu=failed"], ["nothing-like-it"], ["stu"]])
 def test_a_mistake_is_one_line(fathom, recorded, words):
     directory, _ = recorded("study/seed=0", "aaaa")
     said = fathom("rm", *words, "--yes")

@@ -9,11 +9,11 @@ import pytest
 
 from research.parallel import processes
 from research.parallel.errors import JoinInterrupted
-from research.runner.signals import terminable, uninterrupted
+from research.runner.signals import importing, terminable, uninterrupted
 
 STOP_AT_ONCE = """
 import os, signal, time
-from research.runner.signals import terminable, uninterrupted
+from research.runner.signals import importing, terminable, uninterrupted
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with uninterrupted():
     os.kill(os.getpid(), signal.SIGINT)
@@ -61,6 +61,26 @@ def test_a_closed_terminal_ends_a_command_as_ctrl_c_does():
         send(signal.SIGHUP)
     handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     assert handler is signal.SIG_IGN  # so that the signal of the shell does not end what is written
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_modules_are_imported_before_a_signal_has_an_effect(number):
+    done = []
+
+    with pytest.raises(KeyboardInterrupt), terminable(), importing():
+        send(number)
+        done.append("imported")
+
+    assert done == ["imported"]
+
+
+def test_a_signal_where_python_drops_exceptions_is_not_lost():
+    def _xla_gc_callback():
+        send()
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        _xla_gc_callback()
+        threading.Event().wait(60)
 
 
 def test_with_nohup_a_closed_terminal_does_not_matter():
