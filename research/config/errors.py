@@ -11,7 +11,7 @@ import yaml
 from research.config import schema
 from research.config.config_files import describe_yaml_error
 from research.config.fields import written
-from research.config.packages import EXTRA_OF_PACKAGE, describe_missing_package
+from research.config.packages import describe_missing_package, is_foreign
 from research.config.suggestions import (
     SETTING_SYNONYMS,
     find_nearest,
@@ -79,8 +79,8 @@ def explain(error: BaseException) -> str | None:
     if twice:
         path = twice.group(1) or twice.group(2)
         return f"{path} is set already; write {path}=… without + to change it"
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF_PACKAGE:
-        return describe_missing_package(error.name)
+    if isinstance(error, ModuleNotFoundError) and is_foreign(error.name):
+        return describe_missing_package(str(error.name))
     if isinstance(error, HydraException | ValueError):
         return message
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:

@@ -15,9 +15,25 @@ EXTRA_OF_PACKAGE = {
 PACKAGE_OF_TRACKER = {"tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow"}
 
 
+OWN_PACKAGES = ("research", "fathom", "hydra_plugins")
+
+
 def describe_missing_package(name: str) -> str:
-    """The line for a package of an extra that is not installed."""
-    return f"{name} is not installed: pip install 'fathom-gradients[{EXTRA_OF_PACKAGE[name]}]'"
+    """The line for a package of an extra, or one that Fathom always needs, that is not installed.
+
+    Args:
+        name: the name of the package or of a module in it.
+    """
+    package = name.partition(".")[0]
+    if package in EXTRA_OF_PACKAGE:
+        extra = EXTRA_OF_PACKAGE[package]
+        return f"{package} is not installed: pip install 'fathom-gradients[{extra}]'"
+    return f"{package} is not installed: pip install fathom-gradients installs what Fathom needs"
+
+
+def is_foreign(module: str | None) -> bool:
+    """Whether a module is of another package than Fathom's own."""
+    return module is not None and module.partition(".")[0] not in OWN_PACKAGES
 
 
 def is_installed(name: str) -> bool:

@@ -242,7 +242,16 @@ def test_an_error_that_led_to_itself_is_explained_like_any_other():
 def test_a_package_of_an_extra_that_is_missing_is_explained(package, extra):
     line = explain(ModuleNotFoundError(f"No module named '{package}'", name=package))
     assert line == f"{package} is not installed: pip install 'fathom-gradients[{extra}]'"
-    assert explain(ModuleNotFoundError("No module named 'x'", name="x")) is None
+
+
+def test_a_package_that_fathom_needs_is_named_and_a_module_of_its_own_is_a_defect():
+    line = explain(ModuleNotFoundError("No module named 'plotly'", name="plotly.offline"))
+    defect = ModuleNotFoundError("No module named 'research.x'", name="research.x")
+
+    assert (
+        line == "plotly is not installed: pip install fathom-gradients installs what Fathom needs"
+    )
+    assert explain(defect) is None
 
 
 @pytest.mark.parametrize("path", setting_paths())

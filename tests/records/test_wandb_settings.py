@@ -7,9 +7,10 @@ import sys
 import pytest
 import wandb
 
-from research.records.trackers import describe_error
+from research.records.trackers import TrackerReports, describe_error
 from research.records.trackers.identity import check_project
 from research.records.trackers.server import ServerUnavailable, ask_server, import_wandb
+from research.records.trackers.wandb import choose_mode
 
 pytestmark = pytest.mark.usefixtures("fresh_service")
 
@@ -85,6 +86,16 @@ def test_a_project_that_wandb_refuses_is_refused_before_anything_is_recorded(mon
     monkeypatch.setenv("WANDB_PROJECT", project)
     with pytest.raises(ValueError, match="WANDB_PROJECT must be the name of a W&B project"):
         check_project({"project": "fathom", "entity": None})
+
+
+@pytest.mark.parametrize("mode", ["online", "shared", "run"])
+def test_each_mode_that_needs_a_server_is_offline_without_one(monkeypatch, capsys, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_BASE_URL", "nowhere")
+    pending = {"project": "fathom", "entity": None, "run": {"id": "a"}}
+
+    assert choose_mode(pending, TrackerReports()).mode == "offline"
+    assert "recording offline, upload with `fathom sync`" in capsys.readouterr().err
 
 
 @pytest.mark.slow

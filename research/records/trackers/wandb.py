@@ -38,6 +38,7 @@ from research.records.trackers.server import (
 )
 from research.records.trackers.wandb_runs import (
     OFFLINE_MODES,
+    ONLINE_MODES,
     WANDB_SETTINGS,
     ServedRun,
     open_run,
@@ -510,8 +511,8 @@ def choose_mode(pending: JsonObject, reports: TrackerReports) -> ChosenMode:
         reports: what the trackers of this command have reported.
     """
     default = "online" if _is_search_trial() else "offline"
-    mode = os.environ.get("WANDB_MODE", default)
-    if mode != "online":
+    mode = os.environ.get("WANDB_MODE") or default
+    if mode not in ONLINE_MODES:
         return ChosenMode(mode)
     if reports.server_failed:
         return ChosenMode("offline")

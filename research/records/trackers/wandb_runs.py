@@ -37,6 +37,7 @@ WANDB_SETTINGS = {
 FINISH_SLACK_SECONDS = 10.0  # W&B itself should give up before
 MAX_ALERT_TITLE = 63
 OFFLINE_MODES = ("offline", "dryrun")  # the second one is an older name
+ONLINE_MODES = ("online", "run", "shared")  # what needs the server
 
 
 class WandbRun(Protocol):
