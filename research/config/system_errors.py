@@ -50,6 +50,8 @@ def _explain_os_error(error: OSError) -> str | None:
         reason = os.strerror(error.errno or 0)
         place = f"{error.filename} cannot be written: " if error.filename else ""
         return f"{place}{reason}; {advice}"
+    if isinstance(error, FileExistsError) and error.filename:
+        return f"{error.filename} is in the way, because it is no directory: move or remove it"
     if error.filename:
         return f"cannot open {error.filename}: {error.strerror}"
     if isinstance(error, FileNotFoundError):

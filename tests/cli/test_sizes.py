@@ -85,6 +85,7 @@ def test_a_number_that_the_format_cannot_hold_makes_the_run_diverge(trained, set
         (OSError(28, "No space left on device"), "No space left on device; free some space"),
         (OSError(28, "No space left on device", "a/b"), "a/b cannot be written: No space"),
         (OSError(30, "Read-only file system", "a/b"), "a/b cannot be written: Read-only"),
+        (FileExistsError(17, "File exists", "outputs"), "outputs is in the way, because it is no"),
         (OSError(18, "Invalid cross-device link", "a/b"), "hydra.run.dir=FOLDER"),
         (MemoryError(), "not enough memory"),
         (MemoryError("Unable to allocate 466. TiB"), "not enough memory: Unable to allocate"),
