@@ -1,4 +1,4 @@
-"""A sweep in PyTorch as one writes it by hand: a loop over the runs, with hooks on every layer.
+"""A sweep in PyTorch as a user would write it: a loop over the runs, with hooks on every layer.
 
     python -m research.benchmark.torch_loop RUNS.json DIRECTORY --threads 2
 

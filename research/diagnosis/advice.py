@@ -78,7 +78,7 @@ class Situation:
         finding: what was found.
         settings: the run's configuration by dotted path.
         start: the first measured step.
-        others: the names of the kinds that were found besides.
+        others: the names of the other kinds that were found.
         initial_others: those of them that held at the first step already.
         quantity: of a divergence, what was not finite first.
         was_healthy: whether the gradient over depth was healthy at the first measured step.
@@ -174,7 +174,7 @@ def _advise_single_layer(situation: Situation) -> Advice | None:
 
 
 def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
-    """A change of the network with the usual learning rate besides, where the present one is tiny.
+    """A change of the network, together with the usual learning rate where the present one is tiny.
 
     Whatever the network is, it cannot learn at such a rate.
 

@@ -1,4 +1,4 @@
-"""How the gradient travels over depth: the fit of a profile, and since when it leaves the band.
+"""How the gradient travels over depth: the fit of a profile, and when it leaves the band.
 
 The healthy band: every layer's squared backward signal is within a factor ``BAND`` of the last
 layer's. A critical network stays inside it: its finite width makes the logarithm fluctuate only by

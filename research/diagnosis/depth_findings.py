@@ -96,7 +96,7 @@ def find_depth_findings(ctx: DepthContext) -> list[Finding]:
         episodes = ctx.history.episodes(state)
         if state in GONE:
             episodes = _join_gone(ctx.history, episodes)
-        for episode in _worth_telling(episodes):
+        for episode in _select_episodes(episodes):
             found.append(describe(ctx, state, episode))
     return found
 
@@ -119,13 +119,13 @@ def _join_gone(history: DepthHistory, episodes: Sequence[Episode]) -> list[Episo
     return joined
 
 
-def _worth_telling(episodes: Sequence[Episode]) -> list[Episode]:
+def _select_episodes(episodes: Sequence[Episode]) -> list[Episode]:
     """The longest episode that has ended, and the one that lasts until the end."""
-    told = [episode for episode in episodes if episode.is_open]
+    selected = [episode for episode in episodes if episode.is_open]
     ended = [episode for episode in episodes if not episode.is_open]
     if ended:
-        told.insert(0, max(ended, key=len))
-    return told
+        selected.insert(0, max(ended, key=len))
+    return selected
 
 
 def _make_finding(
@@ -352,7 +352,7 @@ def factor_details(
     fitted: Fit,
     num_signals: int,
 ) -> list[str]:
-    """The interval of a factor, and the factor at initialisation beside that of theory.
+    """The interval of a factor, and the factor at initialisation next to that of theory.
 
     Args:
         ctx: the context.

@@ -27,7 +27,7 @@ class Measurement:
             AdaGrad.
         other_loss: the loss of the second batch before that update.
         common_decrease: the same as ``decrease`` where each example of the second batch has the
-            label of another: what the update does that is alike for all examples.
+            label of another: the part of the update's effect that is the same for all examples.
         is_finite: whether the first update has finite numbers only.
         signal_grad: ‖∂L/∂h‖ of each signal [N+1].
         grad_rms: the root mean square of an element of each layer's gradient [N].

@@ -1,4 +1,4 @@
-"""What a run has measured so far besides the gradient over depth, as the detectors read it."""
+"""What a run has measured so far, apart from the gradient over depth, as the detectors read it."""
 
 import math
 from collections.abc import Mapping

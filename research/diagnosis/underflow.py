@@ -1,8 +1,8 @@
 """Findings about the number format: what it removed from the signal and from the gradient.
 
-Underflow is told from vanishing by counts in float32 where they were made, and by an estimate from
-the norms where they were not. A signal that is too small on its way forward is another finding,
-since a loss scale does not help it.
+Counts of the gradient's elements in float32 distinguish underflow from vanishing; where they were
+not made, an estimate from the norms does. A signal that is too small in the forward pass is a
+finding of its own, because a loss scale does not change it.
 """
 
 import math

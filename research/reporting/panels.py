@@ -82,7 +82,7 @@ def plot_profile(
     """A gauge over the layers, with what theory predicts from the last layer down.
 
     A prediction for each layer is dashed in a darker shade of the curve's colour, so that the
-    predictions of several curves can be told apart; a constant factor is dashed in black.
+    predictions of several curves can be distinguished; a constant factor is dashed in black.
 
     Args:
         axes: where to draw.

@@ -180,7 +180,7 @@ def step_key(state: TrainState) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ForwardOutputs:
-    """What a forward pass returns besides the scaled loss, of this device's examples.
+    """What a forward pass returns in addition to the scaled loss, for this device's examples.
 
     Attributes:
         loss: mean loss, unscaled.

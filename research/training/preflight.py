@@ -36,8 +36,8 @@ class Start:
         row: the first update, on the first batch, with all gauges; as ``run_step`` returns it.
         losses: the loss of the second batch before the update and after it, in float32, [2].
         decrease: by how much the update lowers the loss of the second batch to first order.
-        common_decrease: the same where each example of that batch has the label of another: what
-            the update does that is alike for all examples.
+        common_decrease: the same where each example of that batch has the label of another: the
+            part of the update's effect that is the same for all examples.
         sharpness: the greatest eigenvalue of the Hessian of the first batch's loss, in float32.
         counts: exponents of the gradients of the first batch in float32; see ``count_exponents``.
     """

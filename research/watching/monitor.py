@@ -530,7 +530,7 @@ class Monitor:
             try:
                 self._write_pending()
             except Exception:
-                # What stopped the loop may have left nothing to fetch. It is told instead.
+                # The error that stopped the loop may have left nothing to fetch; it is reported.
                 if error is None:
                     raise
             verdict = self._judge()

@@ -95,7 +95,7 @@ def read_flow(
 
 
 def _holds_programs(equation: JaxprEqn) -> bool:
-    """Whether an equation holds programs that are traced anew for each block.
+    """Whether an equation holds programs that are traced again for each block.
 
     JAX traces a jit-compiled function once, so it is the same for all.
     """
@@ -141,7 +141,7 @@ class Segment:
 
 
 def _literal_key(atom: Any) -> Hashable:
-    """What tells constants apart. As text, because 0.0 and -0.0 are equal."""
+    """Identifies a constant, as text, because 0.0 and -0.0 are equal."""
     value = repr(atom.val) if np.ndim(atom.val) == 0 else id(atom.val)
     return value, atom.aval
 

@@ -244,7 +244,7 @@ class SeriesStyles:
     """The colour, marker and kind of line of each series of a figure.
 
     Raises:
-        ValueError: there are more series than a reader can tell apart.
+        ValueError: there are more series than a reader can distinguish.
     """
 
     def __init__(self, runs: Sequence[Run], layout: Layout):
@@ -622,7 +622,7 @@ def count_in_words(
 
 
 def untrained_in_words(count: int) -> str:
-    """The note on runs of a single step that are not drawn beside trained ones."""
+    """The note on runs of a single step, which are not drawn with trained ones."""
     runs = "1 run" if count == 1 else f"{count} runs"
     return f"not drawn: {runs} of a single step"
 
