@@ -78,7 +78,8 @@ def tree_euclidean_by_branch(
     """``tree_euclidean`` from the sum of squares, and from a scaled one only where it is needed."""
     leaves = _wide_leaves(tree)
     squares = _sum_of_squares(leaves, batch_axes)
-    is_trustworthy = (squares > _floor(leaves[0].dtype)) & (squares < jnp.inf)
+    floor = _floor(leaves[0].dtype)
+    is_trustworthy = (squares > floor) & (squares < jnp.inf)
 
     def plain_norm(_: list[Array]) -> Array:
         return jnp.sqrt(squares) / divisor
@@ -129,7 +130,8 @@ def _scaled_norm(
     magnitudes = []
     for x in leaves:
         axes = _inner_axes(x, batch_axes)
-        magnitudes.append(jnp.max(jnp.abs(x), axes, initial=0))
+        magnitude = jnp.max(jnp.abs(x), axes, initial=0)
+        magnitudes.append(magnitude)
     largest = functools.reduce(jnp.maximum, magnitudes)
     is_usable = (largest > 0) & (largest < jnp.inf)
     # The reciprocal of a number near either end of the range is no normal number, so both are
@@ -147,5 +149,6 @@ def _scaled_norm(
     ratios = [divide(x) for x in leaves]
     length = jnp.sqrt(_sum_of_squares(ratios, batch_axes))
     norm = largest * length
-    quotient = jnp.where(norm < jnp.inf, norm / divisor, largest * (length / divisor))
+    quotient_of_large = largest * (length / divisor)
+    quotient = jnp.where(norm < jnp.inf, norm / divisor, quotient_of_large)
     return jnp.where(is_usable, quotient, largest)
