@@ -1,6 +1,7 @@
 """Writes one run: its rows go to its record and its trackers, and the run is judged at its end."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,6 +70,7 @@ class RunWriter:
         index: int,
         group_size: int,
         reports: TrackerReports | None = None,
+        report_verdict: Callable[[float], None] | None = None,
     ):
         """Opens the record of the run.
 
@@ -79,6 +81,7 @@ class RunWriter:
             group_size: how many runs are trained as one program. The seconds that are recorded
                 are those of the whole group.
             reports: what the trackers of this command have reported.
+            report_verdict: called with the CPU seconds of each verdict on the running run.
         """
         self.config = run_spec.config
         self.setup = setup
@@ -91,7 +94,11 @@ class RunWriter:
         self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
         self._judge = RunJudge(self.config, setup, self.layers)
-        self._clock = VerdictClock(group_size, self.config.diagnose.every)
+        self._clock = VerdictClock(
+            group_size,
+            self.config.diagnose.every,
+            report=report_verdict,
+        )
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size
