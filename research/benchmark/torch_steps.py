@@ -294,7 +294,11 @@ class TorchStepTimer:
 
 
 def find_device() -> str:
-    """PyTorch's name of the kind of device on which JAX computes."""
+    """PyTorch's name of the kind of device on which JAX computes.
+
+    Raises:
+        ValueError: JAX computes on an accelerator, and PyTorch finds none.
+    """
     if jax.default_backend() == "cpu":
         return "cpu"
     accelerator = torch.accelerator.current_accelerator()

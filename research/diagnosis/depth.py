@@ -78,7 +78,7 @@ def fit(profile: np.ndarray, signals: Sequence[int] | None = None) -> Fit:
     variance of a least-squares slope on a random walk for large m.
 
     Args:
-        profile: the log profile.
+        profile: the log profile [layers].
         signals: the numbers of its signals; None for 0, 1, 2, ….
     """
     slope = float(slopes_of(profile[None])[0])
@@ -171,7 +171,7 @@ def _slope_half_width(profile: np.ndarray) -> float:
 
 
 def kind_of(profile: np.ndarray) -> str:
-    """The kind of one log profile, decided by the layer that is farthest outside the band."""
+    """The kind of a log profile [layers], decided by the layer farthest outside the band."""
     return str(kinds_of(profile[None])[0])
 
 
@@ -188,7 +188,11 @@ def kinds_of(profiles: np.ndarray) -> np.ndarray:
 
 
 def entries_outside(profile: np.ndarray, kind: str) -> np.ndarray:
-    """The entries of a log profile that are outside the band on the side of ``kind``."""
+    """The entries of a log profile [layers] that are outside the band on the side of ``kind``.
+
+    Returns:
+        Their indices in ascending order, [K]; none for ``healthy``.
+    """
     if kind in ("vanishing", "dead"):
         return np.flatnonzero(profile < -math.log(BAND))
     if kind == "exploding":
@@ -203,7 +207,7 @@ def largest_jump(profile: np.ndarray, extreme: int) -> int | None:
     and its logarithm by half or more of all between ``extreme`` and the last layer.
 
     Args:
-        profile: a log profile.
+        profile: a log profile [layers].
         extreme: the entry that is farthest from the last one.
 
     Returns:
@@ -312,7 +316,7 @@ class DepthHistory:
         return self.profiles[last_tenth].mean(axis=0)
 
     def mean_profile(self, state: str, episode: Episode) -> np.ndarray:
-        """The mean log profile of an episode, over its steps that are in the state.
+        """The mean log profile [layers] of an episode, over its steps that are in the state.
 
         Of an episode that lasts until the end it is that of the last steps.
         """
@@ -324,7 +328,7 @@ class DepthHistory:
         return self.profiles[rows].mean(axis=0)
 
     def rows_of(self, state: str, episode: Episode) -> np.ndarray:
-        """The rows of an episode that are in the state."""
+        """The indices [K] of the rows of an episode that are in the state."""
         rows = np.flatnonzero(self.states[state])
         is_inside = (rows >= episode.first) & (rows <= episode.last)
         return rows[is_inside]
@@ -367,14 +371,14 @@ def make_history(
 
 
 def pick(profile: np.ndarray, kind: str) -> int:
-    """The entry of a log profile that is farthest outside the band on the side of ``kind``."""
+    """The entry of a log profile [layers] farthest outside the band on the side of ``kind``."""
     if kind in ("vanishing", "dead"):
         return int(np.argmin(profile))
     return int(np.argmax(profile))
 
 
 def is_geometric(profile: np.ndarray, fitted: Fit) -> bool:
-    """Whether one factor per layer describes a profile that leaves the band.
+    """Whether one factor per layer describes a log profile [layers] that leaves the band.
 
     Its direction is that of the kind, as is that of its interval where it has one, and the first
     layer is the one that is farthest outside.
@@ -389,5 +393,5 @@ def is_geometric(profile: np.ndarray, fitted: Fit) -> bool:
 
 
 def order_of_magnitude(profile: np.ndarray, layer: int) -> float:
-    """log₁₀ of a layer's squared gradient over that of the last layer."""
+    """log₁₀ of a layer's squared gradient over that of the last layer, of a profile [layers]."""
     return float(profile[layer]) / math.log(10)

@@ -51,7 +51,7 @@ class DepthContext:
         return self.layer(-1) if self.names else "the last layer"
 
     def ranges(self, entries: np.ndarray) -> list[findings.LayerRange]:
-        """The layers of entries of a profile.
+        """The layers of entries [K] of a profile.
 
         The input of the first layer counts as this layer.
         """
@@ -61,7 +61,7 @@ class DepthContext:
         return ranges
 
     def where(self, entries: np.ndarray) -> str:
-        """Entries of a profile in words.
+        """Entries [K] of a profile in words.
 
         The input of the first layer is left out where there are others.
         """

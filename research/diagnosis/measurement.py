@@ -113,6 +113,6 @@ def hidden_layer(measured: Measurement) -> int | None:
 
 
 def worst_share(shares: np.ndarray) -> float | None:
-    """The greatest share of any layer; None where none is known."""
+    """The greatest of the shares of layers [N]; None where all are NaN."""
     known = np.asarray(shares)[np.isfinite(shares)]
     return float(known.max()) if len(known) else None

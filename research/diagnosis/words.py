@@ -31,7 +31,11 @@ def format_ratio(log10: float) -> str:
 
 
 def to_ranges(layers: np.ndarray) -> list[LayerRange]:
-    """Ascending numbers as ranges of neighbours."""
+    """Ascending numbers [K] as ranges of neighbours.
+
+    >>> to_ranges(np.array([0, 1, 2, 5]))
+    [(0, 2), (5, 5)]
+    """
     if not len(layers):
         return []
     is_gap = np.diff(layers) > 1

@@ -131,13 +131,16 @@ class Stack(nnx.Module):
         return self.logits(h, ctx), _concatenate([*statistics, *layer_statistics])
 
     def with_padding(self, ctx: ForwardContext, x: Array) -> ForwardContext:
-        """The context with the positions of ``x`` that hold tokens, where examples are padded."""
+        """The context with the positions of tokens ``x`` [B, T] that are not padding.
+
+        It is ``ctx`` itself where the network's inputs are not padded.
+        """
         if not self.arch.padded:
             return ctx
         return dataclasses.replace(ctx, padding_mask=x != 0)
 
     def first_input(self, x: Array, ctx: ForwardContext) -> Array:
-        """The first layer's input."""
+        """The first layer's input h_0 [B, …, D] for inputs ``x`` [B, …]."""
         arch = self.arch
         if arch.shares_weights:
             return jnp.zeros((len(x), arch.state_width), arch.dtype)

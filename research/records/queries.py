@@ -184,7 +184,7 @@ def stack_padded(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def window_means(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of each ``window`` consecutive values; an incomplete last window is dropped."""
+    """The mean of each ``window`` consecutive values [S]; an incomplete last window is dropped."""
     num_windows = len(values) // window
     complete = values[: num_windows * window]
     windows = complete.reshape(num_windows, window)
@@ -192,7 +192,7 @@ def window_means(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def evaluated_rows(run: Run) -> np.ndarray:
-    """The rows of the metrics in which the evaluation split was measured."""
+    """The indices [K] of the rows of the metrics in which the evaluation split was measured."""
     is_evaluated = np.isfinite(run.metrics["eval_accuracy"])
     return np.flatnonzero(is_evaluated)
 

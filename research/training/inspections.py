@@ -130,7 +130,7 @@ class Snapshot:
 
     @property
     def first_batch(self) -> Array:
-        """The numbers of the first batch's examples."""
+        """The numbers of the first batch's examples, [B]."""
         return jnp.arange(self.spec.batch_size)
 
     def key(self, use: int) -> Array:
@@ -138,12 +138,12 @@ class Snapshot:
         return jax.random.fold_in(self.state.key, use)
 
     def inputs(self, indices: Array | slice) -> Array:
-        """What the network reads of some training examples."""
+        """What the network reads of some training examples, [examples, …]."""
         examples = self.data["x"][indices]
         return normalize_inputs(self.arch, self.data, examples)
 
     def compared_inputs(self) -> Array:
-        """What the network reads of the examples that are compared one by one."""
+        """What the network reads of the examples that are compared one by one, [examples, …]."""
         return self.inputs(slice(MAX_COMPARED_EXAMPLES))
 
     def features(self, x: Array) -> list[Array]:
@@ -162,14 +162,14 @@ class Snapshot:
         return nnx.merge(graph, self.state.params, self.state.model_state, copy=True)
 
     def outputs(self, params: Any, x: Array) -> Array:
-        """The network's outputs for inputs ``x`` with other parameters."""
+        """The network's outputs [B, …, C] for inputs ``x`` [B, …] with other parameters."""
         state = dataclasses.replace(self.state, params=params)
         network = dataclasses.replace(self, state=state).network()
         outputs, _ = network(x, {}, self.ctx)
         return outputs
 
     def loss(self, indices: Array) -> Callable[[Any], Array]:
-        """The training loss of some examples as a function of the parameters."""
+        """The training loss of the examples ``indices`` [B] as a function of the parameters."""
         batch = self.inputs(indices), self.data["y"][indices]
         return self.loss_of_batch(batch)
 

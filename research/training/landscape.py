@@ -65,7 +65,13 @@ def move(
     direction: Any,
     distance: Array | float,
 ) -> Any:
-    """``params`` + ``distance`` · ``direction``, leaf by leaf, in the format of ``params``."""
+    """``params`` + ``distance`` · ``direction``, leaf by leaf, in the format of ``params``.
+
+    Args:
+        params: where the direction starts.
+        direction: a tree like ``params``.
+        distance: in units of ``direction``.
+    """
 
     def move_leaf(start: Array, change: Array) -> Array:
         return (start + distance * change).astype(start.dtype)

@@ -359,7 +359,13 @@ def metric_label(
     runs: Sequence[Run],
     window: int,
 ) -> str:
-    """The metric with its unit, and how many steps a point is the mean of."""
+    """The metric with its unit, and how many steps a point is the mean of.
+
+    Args:
+        metric: the name of the metric.
+        runs: the runs, which decide the unit of some metrics.
+        window: how many steps a point is the mean of.
+    """
     label = label_of(metric)
     parts = []
     if metric in BY_NAME and BY_NAME[metric].unit_in(runs):
