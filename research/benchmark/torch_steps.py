@@ -112,7 +112,8 @@ class Trainer:
 
     def last_step(self) -> dict[str, np.ndarray]:
         """What the last step measured, by name."""
-        return {name: value.cpu().numpy() for name, value in self.measured[-1].items()}
+        last = self.measured[-1]
+        return {name: value.cpu().numpy() for name, value in last.items()}
 
 
 class HookTrainer(Trainer):

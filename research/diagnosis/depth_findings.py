@@ -166,7 +166,9 @@ def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding
     """No gradient arrives even at the last layer."""
     del state
     steps = ctx.history.steps
-    norm = _gradient_norm(ctx.observed, int(steps[episode.first]), int(steps[episode.last]))
+    first_step = int(steps[episode.first])
+    last_step = int(steps[episode.last])
+    norm = _gradient_norm(ctx.observed, first_step, last_step)
     evidence = {}
     if norm is None:
         cause = f"no gradient reaches {ctx.last_layer}"
@@ -180,7 +182,7 @@ def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding
         evidence["grad_norm"] = norm
         cause = "no gradient leaves the loss"
     entries = np.arange(ctx.history.num_signals)
-    origin = _first_without_output(ctx.observed, int(steps[episode.last]))
+    origin = _first_without_output(ctx.observed, last_step)
     if origin is not None:
         cause = f"the output of {words.name_layer(origin, ctx.names)} is zero, and {cause}"
     return _make_finding(

@@ -94,7 +94,9 @@ def relative_profile(measured: Measurement) -> np.ndarray | None:
         return None
     signal = np.asarray(measured.signal_grad, float)
     signal = signal[~np.isnan(signal)]
-    if not len(signal) or not signal[-1] > 0 or not np.isfinite(signal).all():
+    if not len(signal) or not np.isfinite(signal).all():
+        return None
+    if signal[-1] <= 0:
         return None
     return log_profile(signal)
 

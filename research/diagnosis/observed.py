@@ -60,7 +60,8 @@ def find_divergence(step: int, profile: Mapping[str, np.ndarray]) -> Divergence:
         profile: its gauges, each [N] or [N+1].
     """
     for gauge, quantity in QUANTITIES.items():
-        entries = np.flatnonzero(~np.isfinite(profile.get(gauge, np.zeros(0))))
+        values = profile.get(gauge, np.zeros(0))
+        entries = np.flatnonzero(~np.isfinite(values))
         if not len(entries):
             continue
         first = int(entries[0])
@@ -128,9 +129,11 @@ class Observed:
         column = self.metrics.get(name)
         if column is None or not len(column):
             return np.zeros(0, int), np.zeros(0)
-        values = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+        masked = np.ma.asarray(column, dtype=np.float64)
+        values = np.ma.filled(masked, np.nan)
         is_known = np.isfinite(values)
-        return np.asarray(self.metrics["step"])[is_known], values[is_known]
+        steps = np.asarray(self.metrics["step"])
+        return steps[is_known], values[is_known]
 
     def end_of(self, name: str) -> float | None:
         """The mean of a metric over the last tenth of its values; None without values."""

@@ -136,7 +136,9 @@ def judge_stacks(
         steps = np.asarray(steps)[is_before]
         signal = signal[is_before]
     by_stack = _find_in_stacks(steps, signal, stacks, names, observed)
-    verdicts = {name: make_verdict(each.ctx, each.found) for name, each in by_stack.items()}
+    verdicts = {}
+    for name, each in by_stack.items():
+        verdicts[name] = make_verdict(each.ctx, each.found)
     worst = max(verdicts, key=lambda name: _severity(verdicts[name]), default=None)
     if divergence is not None:
         before = None if worst is None else by_stack[worst]
@@ -259,7 +261,8 @@ def _judge_divergence(
     assert finding is not None
     found = [_advise(finding, start=0, is_loop=False)]
     if before is None:
-        empty = make_history(np.zeros(0, int), np.zeros((0, len(names) + 1)))
+        num_signals = len(names) + 1
+        empty = make_history(np.zeros(0, int), np.zeros((0, num_signals)))
         return make_verdict(DepthContext(empty, observed), found, diverged)
     return make_verdict(before.ctx, [*found, *as_warnings(before.found)], diverged)
 

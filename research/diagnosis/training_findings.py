@@ -246,7 +246,11 @@ def _largest_before(
     if not is_known.any():
         return None
     signal = int(np.argmax(np.where(is_known, last, -np.inf)))
-    return _Largest(int(steps[rows[-1]]), signal, float(last[signal]))
+    return _Largest(
+        step=int(steps[rows[-1]]),
+        signal=signal,
+        value=float(last[signal]),
+    )
 
 
 def find_overflow(ctx: RunContext) -> Finding | None:
@@ -447,7 +451,9 @@ def find_lost_progress(observed: Observed) -> LostProgress | None:
     has_learned = lowest < FORGOTTEN * reference
     if not has_learned or end - lowest <= LOST_HALF * (reference - lowest):
         return None
-    noise = math.hypot(np.std(losses[best : best + window]), np.std(losses[-window:]))
+    best_losses = losses[best : best + window]
+    last_losses = losses[-window:]
+    noise = math.hypot(np.std(best_losses), np.std(last_losses))
     if end - lowest <= CERTAIN_DEVIATIONS * noise / math.sqrt(window):
         return None
     learned = reference - lowest
@@ -748,8 +754,9 @@ def _find_still_layers(ctx: RunContext, ratios: np.ndarray) -> Finding | None:
     if not len(layers) or len(layers) > len(ratios) / 2:
         return None
     ranges = words.to_ranges(layers)
-    still = np.max(np.asarray(ctx.observed.profiles["update_ratio"])[:, layers], axis=1) == 0
-    first_step = _first_where(ctx.observed, still)
+    ratios = np.asarray(ctx.observed.profiles["update_ratio"])
+    does_not_change = np.max(ratios[:, layers], axis=1) == 0
+    first_step = _first_where(ctx.observed, does_not_change)
     finding = _make(
         findings.UPDATE_RATIO,
         f"the weights of {words.name_layers(ranges)} do not change, although their gradient is not "
@@ -759,7 +766,8 @@ def _find_still_layers(ctx: RunContext, ratios: np.ndarray) -> Finding | None:
         median=float(np.nanmedian(ratios)),
         largest=float(np.nanmax(ratios)),
     )
-    return dataclasses.replace(finding, origin=int(layers[0]) if len(layers) == 1 else None)
+    origin = int(layers[0]) if len(layers) == 1 else None
+    return dataclasses.replace(finding, origin=origin)
 
 
 def find_hidden_gradient(ctx: RunContext) -> Finding | None:

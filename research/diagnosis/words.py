@@ -111,7 +111,9 @@ def percent(share: float) -> str:
     '99.9 %'
     """
     value = 100 * share
+    if value in (0, 100):
+        return f"{value:.0f} %"
     digits = 0
-    while digits < 3 and round(value, digits) in (0, 100) and value not in (0, 100):
+    while digits < 3 and round(value, digits) in (0, 100):
         digits += 1
     return f"{value:.{digits}f} %"

@@ -127,8 +127,9 @@ def _variation(h: "Array", active_share: "float | Array") -> "Array":
     h = h / nonzero_or_one(pmax(jnp.max(jnp.abs(h))))
     num_devices = batch_axis_size()
     mean = psum_tree(jnp.mean(h, axis=0, keepdims=True)) / num_devices
-    squares = psum_tree(jnp.stack([jnp.mean((h - mean) ** 2), jnp.mean(h**2)]))
-    varying, total = squares
+    varying = jnp.mean((h - mean) ** 2)
+    total = jnp.mean(h**2)
+    varying, total = psum_tree(jnp.stack([varying, total]))
     return varying / nonzero_or_one(total)
 
 
@@ -227,8 +228,9 @@ def _attention_entropy(
     if token_mask is None:
         return jnp.mean(entropies)
     counts = token_mask[:, None].astype(entropies.dtype)
-    of_texts = jnp.sum(entropies * counts, axis=-1) / jnp.sum(counts, axis=-1)
-    return jnp.mean(of_texts)
+    sums = jnp.sum(entropies * counts, axis=-1)
+    text_means = sums / jnp.sum(counts, axis=-1)
+    return jnp.mean(text_means)
 
 
 def _attention_logit(

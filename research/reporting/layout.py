@@ -220,7 +220,8 @@ def _splits_fairly(
         return True
     found: dict[Any, set[Any]] = {}
     for run in runs:
-        found.setdefault(setting_value(run, path), set()).add(values_of(run, others))
+        lines = found.setdefault(setting_value(run, path), set())
+        lines.add(values_of(run, others))
     return min(map(len, found.values())) >= LEAST_LINES
 
 

@@ -282,7 +282,8 @@ def fixed_in_words(runs: Sequence[Run]) -> str:
 
 def length_in_words(runs: Iterable[Run]) -> str:
     """``300 steps`` if all runs that ended well have as many; else empty."""
-    lengths = {run.info.get("steps") for run in runs if run.status == "done"} - {None}
+    lengths = {run.info.get("steps") for run in runs if run.status == "done"}
+    lengths.discard(None)
     if len(lengths) != 1:
         return ""
     (steps,) = lengths

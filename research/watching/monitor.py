@@ -421,7 +421,8 @@ class Monitor:
             self._diverged = _find_divergence(step, fetched, total)
         self._steps.append(step)
         self._signal_grads.append(signal)
-        self._activations.append(np.array(profiles[ACTIVATION_RMS.name][0], np.float64))
+        activation = profiles[ACTIVATION_RMS.name][0]
+        self._activations.append(np.array(activation, np.float64))
         return profiles
 
     def verdict(self) -> StackVerdicts | None:
@@ -582,7 +583,8 @@ class Monitor:
         for columns in self._metrics:
             for name, column in columns.items():
                 if name != "step":
-                    values.setdefault(name, []).extend(np.ma.compressed(column).tolist())
+                    known = np.ma.compressed(column).tolist()
+                    values.setdefault(name, []).extend(known)
         final = {}
         for name, series in values.items():
             if name in TRAINING:
@@ -662,7 +664,9 @@ def _check_chance_loss(value: Any) -> None:
 
 
 def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
-    defaults = {name: to_plain(value) for name, value in asdict(TrackerSettings()).items()}
+    defaults = {}
+    for name, value in asdict(TrackerSettings()).items():
+        defaults[name] = to_plain(value)
     if tracker is None or tracker == "none":
         return defaults
     if not isinstance(tracker, Mapping):

@@ -388,5 +388,7 @@ def _ratios_of_arrays(model: _Model, started: _Start) -> np.ndarray:
         if old.ndim > 1 and weight > 0:
             ratios.append(float(jnp.linalg.norm(new - old)) / weight)
     if not ratios:
-        ratios.append(float(np.linalg.norm(started.update) / np.linalg.norm(_flatten(before))))
+        update_norm = np.linalg.norm(started.update)
+        weight_norm = np.linalg.norm(_flatten(before))
+        ratios.append(float(update_norm / weight_norm))
     return np.asarray(ratios)

@@ -381,7 +381,8 @@ def _with_oddities(
     """
     if len(keys) < LEAST_ODD:
         return list(texts)
-    groups = {path.split(".")[0] for path in [*layout.series, *layout.facets]}
+    shown = [*layout.series, *layout.facets]
+    groups = {path.split(".")[0] for path in shown}
     candidates = []
     for path in differing_settings(runs):
         is_name = not is_numeric(runs, path)
@@ -572,7 +573,8 @@ def without_near(numbers: Sequence[float], is_log: bool) -> list[float]:
     positions = np.log(numbers) if is_log else np.array(numbers, float)
     gaps = np.diff(positions)
     is_apart = gaps >= LEAST_GAP * gaps.sum()
-    return [numbers[0], *np.array(numbers)[1:][is_apart].tolist()]
+    others = np.array(numbers)[1:]
+    return [numbers[0], *others[is_apart].tolist()]
 
 
 def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:

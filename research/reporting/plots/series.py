@@ -114,10 +114,12 @@ class Series:
         has_band = ~self.are_single
         low = np.array([summary.low for summary in self.summaries])
         high = np.array([summary.high for summary in self.summaries])
+        low = np.clip(low, *self.limits)
+        high = np.clip(high, *self.limits)
         return Averaged(
             mean=np.array([summary.mean for summary in self.summaries]),
-            low=np.where(has_band, np.clip(low, *self.limits), np.nan),
-            high=np.where(has_band, np.clip(high, *self.limits), np.nan),
+            low=np.where(has_band, low, np.nan),
+            high=np.where(has_band, high, np.nan),
         )
 
     @property
