@@ -194,11 +194,21 @@ def test_a_spike_is_severe_where_the_run_has_not_come_back(end, severity):
     assert ("ends at 1.9" in finding.sentence) == (severity == "severe")
 
 
+def test_a_spike_is_no_cause_of_a_loss_that_rises_gradually():
+    losses = np.concatenate([np.linspace(2.3, 0.2, 200), np.linspace(0.2, 2.0, 300)])
+    losses[150] = 9.0
+    observed = Observed(metrics=columns(500, train_loss=losses), chance_loss=LN_10)
+    divergence, spike = find_training_findings(RunContext(observed, settings()))
+    assert divergence.kind is findings.SLOW_DIVERGENCE
+    assert spike.kind is findings.SPIKE
+    assert not spike.is_severe
+
+
 @pytest.mark.parametrize(
     ("chance", "key", "reference"),
     [(LN_10, "chance_loss", "chance is 2.303"), (None, "first_loss", "the start is 2.284")],
 )
-def test_what_was_learned_and_lost_is_told(chance, key, reference):
+def test_what_was_learned_and_lost_is_reported(chance, key, reference):
     losses = np.concatenate([np.linspace(2.3, 1.5, 100), np.full(100, LN_10)])
     metrics = columns(200, train_loss=losses)
     metrics["step"] = metrics["step"].astype(float)  # as ``fathom.Monitor`` has it

@@ -113,7 +113,7 @@ def test_a_healthy_verdict_with_a_warning_says_what_helps():
     assert "Try clipping the norm of the gradient" in str(verdicts)
 
 
-def test_the_loss_is_told_once():
+def test_the_loss_is_stated_once():
     losses = np.full(150, 2.3)
     metrics = {"step": np.arange(150), "train_loss": losses}
 
