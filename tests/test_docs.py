@@ -210,7 +210,8 @@ def run_python_of(name: str) -> int:
 
 
 def pages_with_python():
-    for name in sorted({block.page for block in BLOCKS if block.language == "python"}):
+    blocks = [block for block in BLOCKS if block.language == "python" and not block.title]
+    for name in sorted({block.page for block in blocks}):
         yield pytest.param(name, marks=pytest.mark.slow if name in SLOW_PAGES else ())
 
 
