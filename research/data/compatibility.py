@@ -10,6 +10,7 @@ import numpy as np
 from research.config.compatibility import Conflict, divisors, join_numbers, raise_first
 from research.config.data_options import (
     AnyCatalogData,
+    ArrayData,
     Data,
     DataKind,
     FunctionData,
@@ -32,6 +33,7 @@ from research.config.options import (
 )
 from research.config.schema import Config
 from research.data.dataset import DatasetInfo
+from research.data.notices import notify_once
 from research.data.sources import describe
 from research.data.splits import parse_split
 
@@ -73,6 +75,17 @@ def check_data(config: Config) -> None:
     num_examples = _count_training_examples(config, info)
     _check_batch_size(config, num_examples)
     _check_steps(config, num_examples)
+    _report_classes_as_targets(config, info)
+
+
+def _report_classes_as_targets(config: Config, info: DatasetInfo) -> None:
+    """Say that whole numbers in a user's file are classes also for a regression's loss."""
+    data = config.data
+    if isinstance(data, ArrayData) and config.loss.kind is LossKind.mse and not info.is_regression:
+        notify_once(
+            f"{data.path}: y holds whole numbers, which are classes, so loss=mse compares outputs "
+            "with 1 for the right class and 0 for others: y.astype(float) makes targets of them"
+        )
 
 
 def _check_generated_size(config: Config, info: DatasetInfo) -> None:
@@ -103,14 +116,15 @@ def _check_image_size(config: Config, info: DatasetInfo) -> None:
     from research.data.streaming import count_images_in_memory
 
     batch_size = config.train.batch_size
-    num_images = count_images_in_memory(data, info.shape, info.splits, batch_size)
-    needed = num_images * math.prod(info.shape)
+    bytes_per_image = math.prod(info.shape) * info.bytes_per_number
+    num_images = count_images_in_memory(data, bytes_per_image, info.splits, batch_size)
+    needed = num_images * bytes_per_image
     if needed <= free:
         return
     height, width, channels = info.shape
     raise ValueError(
-        f"{num_images} images of {height}×{width}×{channels} bytes are in memory at once and need "
-        f"{format_bytes(needed)}, and {format_bytes(free)} are free: "
+        f"{num_images} images of {height}×{width}×{channels} numbers are in memory at once: "
+        f"they need {format_bytes(needed)}, and {format_bytes(free)} are free, so "
         "reduce data.size, train.batch_size or data.in_memory_limit"
     )
 

@@ -1,5 +1,6 @@
 """Lines on standard error that say what was done with the data, when that may be a surprise."""
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,12 @@ def notify(line: str) -> None:
     print(f"fathom: {line}", file=sys.stderr, flush=True)
 
 
+@functools.cache
+def notify_once(line: str) -> None:
+    """Print one line on standard error unless this process has printed it before."""
+    notify(line)
+
+
 def join_first(names: Sequence[str]) -> str:
     """The first names, and the number of those that are left out.
 
@@ -19,4 +26,6 @@ def join_first(names: Sequence[str]) -> str:
     """
     listed = ", ".join(names[:MAX_LISTED])
     others = len(names) - MAX_LISTED
-    return f"{listed} and {others} others" if others > 0 else listed
+    if others <= 0:
+        return listed
+    return f"{listed} and {others} {'other' if others == 1 else 'others'}"
