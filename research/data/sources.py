@@ -35,6 +35,12 @@ def load(data: Data) -> Dataset:
     return _load_cached(data, _find_files(data))
 
 
+def last_change_of(data: Data) -> int | None:
+    """When the user's own files were last changed, in ns; None for other data."""
+    files = _find_files(data)
+    return None if files is None else files[1]
+
+
 def _find_files(data: Data) -> tuple[Path, int] | None:
     """Where the user's own files are, and when they were last changed; None for other data."""
     path = getattr(data, "path", None)

@@ -1,5 +1,6 @@
 """Arrays from a file to the weights after a step, computed again in NumPy."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,17 @@ def test_every_number_of_a_step_is_that_of_the_arrays(workplace):
             assert_allclose(run.metrics["eval_loss"][step], eval_loss, rtol=1e-13)
             assert_allclose(measured["update_norm"], change, rtol=1e-10)
             assert_allclose(measured["update_ratio"], change / layer_norms(parameters), rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_data_that_changed_after_a_run_are_said_and_only_those(workplace, capsys):
+    command = ["train", "data=arrays", "data.path=mine.npz", "model.depth=2", "model.width=4"]
+    command += ["train.steps=2", "train.batch_size=8", "tracker=none", "name=changed"]
+    np.savez(workplace / "mine.npz", x=X, y=Y)
+    assert not run_command(command)
+    os.utime("mine.npz", ns=(1, 1))
+    assert not run_command(command)
+    assert "the data have changed" not in capsys.readouterr().err
+    np.savez(workplace / "mine.npz", x=X + Y[:, None], y=Y)
+    assert not run_command(command)
+    assert "the data have changed since this run has finished" in capsys.readouterr().err
