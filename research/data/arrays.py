@@ -50,6 +50,7 @@ NOT_AN_ARCHIVE = (
 TEST_WORDS = r"test|val|eval|dev"
 TARGET_WORDS = r"^y|label|target|class"
 INPUT_WORDS = r"^x|data|image|input|feature|arr_0"
+ROW_DIMENSIONS = 2  # of arrays whose examples are rows of numbers
 CHANNELS = (1, 3, 4)  # of images, as far as their number tells them from heights and widths
 MAX_CLASSES = 100_000
 MAX_INTEGER = 2**53  # up to which float64 holds every whole number
@@ -72,6 +73,7 @@ def describe(data: ArrayData) -> DatasetInfo:
         splits={name: len(examples) for name, examples in splits.items()},
         shape=train.x.shape[1:] or (1,),
         is_regression=_is_float(train.y),
+        whole_rows=train.x.dtype.kind in "iu" and train.x.ndim == ROW_DIMENSIONS,
         lost_in_float32=_check_standardized(file, modified_ns, data.scaling),
     )
 
@@ -227,7 +229,7 @@ def _suggest_names(names: list[str]) -> str:
     targets = ""
     for name in names:
         word = name.lower()
-        if re.search(TEST_WORDS, word):
+        if re.search(TEST_WORDS, word) or not name.isidentifier():
             continue
         if not targets and re.search(TARGET_WORDS, word):
             targets = name

@@ -108,6 +108,23 @@ def test_classes_are_said_to_be_no_targets_under_a_loss_for_targets(file, capsys
     )
 
 
+def test_rows_of_whole_numbers_are_said_to_be_no_tokens(file, capsys):
+    np.savez(file, x=X.astype(int).reshape(100, 6), y=Y)
+    changes = {"data": "arrays", "data.path": str(file), "train.batch_size": 8}
+    check_data(make_config(changes))
+    assert capsys.readouterr().err == ""
+    check_data(make_config(changes | {"model": "transformer"}))
+    assert "read as numbers, and not as tokens of a text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mean", [-1e5, 1e30])
+def test_a_mean_next_to_which_inputs_would_be_the_same_is_refused(mean):
+    message = "data.input_mean must be between -20000 and 20000 .float32 would round away"
+    with pytest.raises(ValueError, match=message):
+        check_data(make_config({"data.input_mean": mean, "data.input_scale": 2.0}))
+    check_data(make_config({"data.input_mean": mean, "precision": "float64"}))
+
+
 PICKLED = np.array([{}, {}], object)
 WRONG_CONTENT = {
     "pickled objects": {"x": PICKLED, "y": [0, 1]},
