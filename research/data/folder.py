@@ -28,10 +28,9 @@ from research.data.image_files import (
     ignore_pillow_warnings,
     is_hidden,
     last_change,
-    show_path,
 )
 from research.data.images import center_crop_and_resize
-from research.data.notices import join_first, notify
+from research.data.notices import join_first, notify, on_one_line
 from research.data.splits import choose_test_positions
 from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 
@@ -197,7 +196,7 @@ def _read_image(
     if shape is not None and image.shape != shape:
         height, width, _ = image.shape
         raise ValueError(
-            f"{show_path(path)} must be an image of {shape[0]}×{shape[1]} pixels like the first "
+            f"{on_one_line(path)} must be an image of {shape[0]}×{shape[1]} pixels like the first "
             f"one, got {height}×{width}: data.size=… resizes all images to one size"
         )
     return image

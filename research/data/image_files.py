@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from research.config.paths import real_path
-from research.data.notices import notify
+from research.data.notices import notify, on_one_line
 
 SUFFIXES = (
     ".png",
@@ -191,8 +191,8 @@ class ImageReader:
             description = UNKNOWN_RANGES.get(image.mode)
             if description and not is_wide:
                 raise ValueError(
-                    f"{show_path(path)} must have 8 or 16 bits in each channel, got {description}: "
-                    "convert it, or use data=arrays"
+                    f"{on_one_line(path)} must have 8 or 16 bits in each channel, got "
+                    f"{description}: convert it, or use data=arrays"
                 )
             try:
                 upright = ImageOps.exif_transpose(image)
@@ -234,7 +234,7 @@ class ImageReader:
         counts = [f"{what} ({count})" for what, count in self.losses.items()]
         if counts:
             notify(
-                f"{show_path(folder)}: left out of the {self.num_read} images that were read: "
+                f"{folder}: left out of the {self.num_read} images that were read: "
                 f"{', '.join(counts)}"
             )
 
@@ -244,7 +244,9 @@ def _open(path: Path) -> Any:
 
     if not path.is_file():  # opening a pipe would wait for ever
         if path.is_symlink():
-            raise ValueError(f"{show_path(path)} is a link to {path.readlink()}, which is no file")
+            raise ValueError(
+                f"{on_one_line(path)} is a link to {path.readlink()}, which is no file"
+            )
         raise _not_readable(path)
     try:
         return Image.open(path)
@@ -253,17 +255,17 @@ def _open(path: Path) -> Any:
 
 
 def _not_readable(path: Path, error: Exception | None = None) -> ValueError:
+    from PIL import Image
+
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return ValueError(f"{on_one_line(path)} has more than the {most} pixels that Pillow reads")
     reason = getattr(error, "strerror", None)  # of the operating system, such as missing rights
     if reason:
-        return ValueError(f"{show_path(path)} cannot be read: {reason}")
+        return ValueError(f"{on_one_line(path)} cannot be read: {reason}")
     return ValueError(
-        f"{show_path(path)} is not an image, or it is damaged, or Pillow cannot read its format"
+        f"{on_one_line(path)} is not an image, or it is damaged, or Pillow cannot read its format"
     )
-
-
-def show_path(path: Path) -> str:
-    """The path as text on one line: control characters become escape sequences."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(path))
 
 
 def _has_16_bits(image: Any) -> bool:

@@ -9,7 +9,12 @@ MAX_LISTED = 8
 
 def notify(line: str) -> None:
     """Print one line on standard error."""
-    print(f"fathom: {line}", file=sys.stderr, flush=True)
+    print(f"fathom: {on_one_line(line)}", file=sys.stderr, flush=True)
+
+
+def on_one_line(text: object) -> str:
+    """The text on one line: control characters, such as those of a path, are escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from research.data.image_files import (
     ignore_pillow_warnings,
     last_change,
 )
+from research.data.notices import notify
 
 from .image_folders import HEIGHT, WIDTH, random_pixels
 
@@ -273,3 +274,15 @@ def test_a_name_with_the_end_of_a_line_is_shown_on_one_line(tmp_path):
     with pytest.raises(ValueError) as refused:
         read_image(path, 1)
     assert "a\\nb.png is not an image" in str(refused.value)
+
+
+def test_an_image_with_too_many_pixels_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 2 - 1)
+    save_frames(tmp_path / "image.gif")
+    with pytest.raises(ValueError, match="image.gif has more than the 46 pixels that Pillow reads"):
+        read_image(tmp_path / "image.gif", 1)
+
+
+def test_a_notice_is_one_line_whatever_names_it_holds(capsys):
+    notify("class a\nb: größe")
+    assert capsys.readouterr().err == "fathom: class a\\nb: größe\n"
