@@ -98,8 +98,14 @@ def test_mistakes_are_said_in_one_line(change, error, message):
         research.preflight(linear_loss, **arguments)
 
 
-@pytest.mark.parametrize("position", [0, 7])
-@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("position", "number"),
+    [
+        (7, np.nan),
+        pytest.param(0, np.nan, marks=pytest.mark.slow),
+        pytest.param(7, np.inf, marks=pytest.mark.slow),
+    ],
+)
 def test_a_batch_that_is_not_finite_is_refused_by_its_place(position, number):
     x = np.ones((8, 3), np.float32)
     x[position, 1] = number
@@ -108,6 +114,7 @@ def test_a_batch_that_is_not_finite_is_refused_by_its_place(position, number):
         research.preflight(lambda w, batch: linear_loss(w, batch["x"]), PLAIN, {"x": x})
 
 
+@pytest.mark.slow
 def test_infinities_that_do_no_harm_are_accepted():
     mask = np.full((8, 3), -np.inf, np.float32)
 
@@ -126,6 +133,7 @@ def test_numbers_that_jax_does_not_read_are_refused_in_one_line(dtype):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_of_a_batch_and_what_does_not_vary_is_said():
     report = str(research.preflight(linear_loss, PLAIN, jnp.ones((7, 3))))
     assert "batch holds the same numbers for all examples" in report
