@@ -42,6 +42,7 @@ class Measurement:
         run_lost: the same as the run itself computes, of the elements that float32 keeps.
         trial: the loss of the first batch while it is trained on that batch alone [T+1].
         theory: the factor per layer that mean-field theory predicts.
+        notes: what else is to be known of the batches, in words.
     """
 
     steps: int
@@ -65,6 +66,7 @@ class Measurement:
     run_lost: np.ndarray | None = None
     trial: np.ndarray | None = None
     theory: Theory | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def reference_loss(self) -> float:

@@ -93,6 +93,19 @@ class Theory:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The arguments of a loss that are not its parameters, such as the batch.
+
+    Attributes:
+        step: the first step at which they are as below.
+        largest: their largest magnitude; infinite if one of them is not finite.
+    """
+
+    step: int
+    largest: float
+
+
+@dataclass(frozen=True)
 class Observed:
     """The measurements of a run so far.
 
@@ -106,6 +119,8 @@ class Observed:
         signal_elements: the numbers of a signal h_l over the batch; None where it is not known.
         layer_parameters: the parameters of a layer; None where they are not known.
         input_mean_square: the mean square of the training inputs; None where it is not known.
+        bad_inputs: the inputs of a loop that are all zero, or not finite from a step on; None where
+            there are none.
     """
 
     metrics: Columns = field(default_factory=dict)
@@ -117,6 +132,7 @@ class Observed:
     signal_elements: int | None = None
     layer_parameters: int | None = None
     input_mean_square: float | None = None
+    bad_inputs: Inputs | None = None
 
     @property
     def num_steps(self) -> int:

@@ -36,7 +36,8 @@ EXPLAINS_PLATEAU = (
 )
 
 CAUSES = {  # of a consequence, the kinds that lead to it
-    findings.DIVERGED: (findings.EXPLODING,),
+    findings.DIVERGED: (findings.INPUTS, findings.EXPLODING),
+    findings.DEAD: (findings.INPUTS,),
     findings.NOT_LEARNING: (*EXPLAINS_PLATEAU, findings.DEAD_UNITS, findings.SATURATED),
     findings.SLOW_DIVERGENCE: (findings.DEAD, findings.VANISHING, findings.EXPLODING),
 }

@@ -550,14 +550,14 @@ class Metric:
 METRICS = (
     Metric(
         "train_loss",
-        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy, "
-        "for mse half the squared distance to the target.",
+        "Mean training loss of the step's batch before the update, with label smoothing; in nats "
+        "for cross-entropy, for mse half the squared distance to the target.",
         "train/loss",
         is_final=True,
     ),
     Metric(
         "train_accuracy",
-        "Accuracy on the step's batch.",
+        "Accuracy on the step's batch, before the update.",
         "train/accuracy",
         is_final=True,
     ),
@@ -578,20 +578,20 @@ METRICS = (
     ),
     Metric(
         "epoch",
-        "Passes over the training examples so far.",
+        "Passes over the training examples before the step.",
         "train/epoch",
         MetricSource.HOST,
     ),
     Metric(
         "eval_loss",
-        "Mean loss on the evaluation split, without label smoothing.",
+        "Mean loss on the evaluation split after the step's update, without label smoothing.",
         "eval/loss",
         MetricSource.EVALUATION,
         is_final=True,
     ),
     Metric(
         "eval_accuracy",
-        "Accuracy on the evaluation split.",
+        "Accuracy on the evaluation split after the step's update.",
         "eval/accuracy",
         MetricSource.EVALUATION,
         is_final=True,

@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.config.data_options import Data
 from research.config.schema import to_dict
+from research.data.sources import last_change_of
 from research.diagnosis.findings import HEALTHY, Finding
 from research.diagnosis.observed import Divergence, find_divergence
 from research.diagnosis.steps import judge_steps
@@ -451,11 +453,11 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
         },
         "jax_settings": read_jax_settings(),
         "layers": setup.layers_of(config),
-        "data": _data_info(setup),
+        "data": _data_info(setup, config.data),
     }
 
 
-def _data_info(setup: RunSetup) -> dict[str, Any]:
+def _data_info(setup: RunSetup, data: Data) -> dict[str, Any]:
     dataset = setup.dataset
     info = {
         "name": dataset.name,
@@ -465,6 +467,9 @@ def _data_info(setup: RunSetup) -> dict[str, Any]:
         "examples": dataset.examples,
         "class_counts": dataset.class_counts,
     }
+    changed = last_change_of(data)
+    if changed is not None:
+        info["changed_ns"] = changed
     if dataset.vocabulary:
         info["symbols"] = dataset.symbols
         info["unigram_entropy"] = dataset.unigram_entropy

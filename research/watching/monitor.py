@@ -26,7 +26,7 @@ from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.config.suggestions import format_suggestion
-from research.diagnosis.observed import Divergence, Observed, find_divergence
+from research.diagnosis.observed import Divergence, Inputs, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
@@ -163,6 +163,7 @@ class Monitor:
         self._signal_grads: list[np.ndarray] = []
         self._activations: list[np.ndarray] = []
         self._diverged: Divergence | None = None
+        self._inputs: Inputs | None = None
         self._created_at = time.monotonic()
         self._started_at: float | None = None
         self._is_closed = False
@@ -419,11 +420,20 @@ class Monitor:
         signal = np.array(profiles[SIGNAL_GRAD.name][0], np.float64)
         if self._diverged is None:
             self._diverged = _find_divergence(step, fetched, total)
+        self._watch_inputs(step, float(fetched.largest_input))
         self._steps.append(step)
         self._signal_grads.append(signal)
         activation = profiles[ACTIVATION_RMS.name][0]
         self._activations.append(np.array(activation, np.float64))
         return profiles
+
+    def _watch_inputs(self, step: int, largest: float) -> None:
+        """Notes from which step on the inputs are not finite, or whether all have been zero."""
+        known = self._inputs
+        if known is not None and known.largest == largest == 0:
+            return
+        if known is None or math.isfinite(known.largest):
+            self._inputs = Inputs(step, largest)
 
     def verdict(self) -> StackVerdicts | None:
         """The verdict on the steps that were logged so far; ``print`` shows it in words.
@@ -453,6 +463,7 @@ class Monitor:
                 metrics=self._all_metrics(),
                 profiles=self._profiles_of_divergence(signal_grads),
                 chance_loss=self._chance_loss,
+                bad_inputs=self._inputs,
             ),
         )
 
