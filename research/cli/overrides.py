@@ -10,7 +10,7 @@ from hydra._internal.utils import get_args_parser
 
 from research.config.errors import suggest_override
 from research.config.hydra_config import resource_dir
-from research.config.override_checks import parse_overrides, search_folders
+from research.config.override_checks import describe_repeated, parse_overrides, search_folders
 from research.config.schema import OPTIONS, setting_paths
 from research.config.suggestions import format_suggestion
 
@@ -41,6 +41,17 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
         prepared.append(word)
     parse_overrides(prepared)
     return prepared + options
+
+
+def report_repeated(words: Sequence[str]) -> None:
+    """Says on standard error which settings are given several times, and which value counts.
+
+    Args:
+        words: arguments for Hydra's parser, settings first.
+    """
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    for line in describe_repeated(parse_overrides(settings)):
+        print(f"fathom: {line}", file=sys.stderr)
 
 
 def config_folders(words: Sequence[str]) -> list[Path]:

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from research.cli.overrides import config_folders, prepare_arguments
+from research.cli.overrides import config_folders, prepare_arguments, report_repeated
 from research.config import errors
 from research.config.config_files import check_config_files
 from research.config.hydra_config import register_with_hydra, resource_dir
@@ -147,6 +147,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     try:
         session.wandb_sweep, others = take_options(arguments)
         words = prepare_arguments(others)
+        report_repeated(words)
     except ValueError as error:
         refuse(error, session)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there

@@ -257,7 +257,7 @@ def _suggest_numeric_setting(path: str, value: str) -> str:
 def explain_group(group: str) -> str:
     """The line for a group of settings that was set to a value."""
     settings = [name for name in schema.setting_paths() if name.startswith(f"{group}.")]
-    return f"{group} is a group of settings and has no value; set {_joined(settings, 'or')}"
+    return f"{group} is a group of settings and has no value; set {join_words(settings, 'or')}"
 
 
 def unknown_setting(path: str, option: Any = None) -> str:
@@ -273,7 +273,7 @@ def unknown_setting(path: str, option: Any = None) -> str:
     choice = _choice(group, option)
     options = schema.options_with(path)
     if options:
-        return f"{path} is not a setting of {choice}, only of {_joined(options, 'and')}"
+        return f"{path} is not a setting of {choice}, only of {join_words(options, 'and')}"
     if path in schema.setting_paths():  # the group was replaced by something else
         return explain_group(group)
     hint = _nearest_setting(path)
@@ -361,7 +361,7 @@ def _find_named(name: str, paths: Sequence[str]) -> str | None:
     return None
 
 
-def _joined(words: Sequence[str], conjunction: str) -> str:
+def join_words(words: Sequence[str], conjunction: str) -> str:
     """The words with commas, and a conjunction before the last."""
     if len(words) == 1:
         return words[0]

@@ -5,7 +5,6 @@ is one, even where it was written with its default.
 """
 
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from research.config.options import (
     InitKind,
     Level,
     NormKind,
+    Optimizer,
     OptimizerKind,
     ResNet,
     Schedule,
@@ -62,8 +62,28 @@ def check_overrides(
     _check_effects(given, config)
     raise_first(_without_effect(given, config))
     raise_first(_zero_conflicts(given, config, is_sweep=is_sweep))
+
+
+def check_length(
+    overrides: Sequence[str],
+    choices: Mapping[str, str | None],
+    config: schema.Config,
+    steps: int,
+) -> None:
+    """Checks the overrides of a run that begin to act at a later step than it has.
+
+    Args:
+        overrides: see ``check_overrides``, as for the other arguments.
+        choices: the name of the option of each group.
+        config: the configuration that they gave.
+        steps: how many steps the run has.
+
+    Raises:
+        ValueError: one of them has no effect in so many steps.
+    """
     if choices.get("debug") is None:  # which shortens any run
-        raise_first(_late_conflicts(given, config))
+        given = _given_settings([_parse(word) for word in overrides])
+        raise_first(_late_conflicts(given, config, steps))
 
 
 @functools.cache
@@ -187,30 +207,55 @@ def _zero_conflicts(
         )
 
 
-def _late_conflicts(given: Given, config: schema.Config) -> Iterator[Conflict]:
+def _late_conflicts(
+    given: Given,
+    config: schema.Config,
+    steps: int,
+) -> Iterator[Conflict]:
+    """Settings that begin to act after the last step."""
+    yield from _late_schedule_conflicts(given, config.optimizer, steps)
+    precision = config.precision
+    growth = {"precision.growth_interval", "precision.growth_factor"}
+    if growth & given.keys() and precision.growth_interval >= steps:
+        yield Conflict(
+            path="precision.growth_interval",
+            valid=f"< {steps}, the steps of the run",
+            got=precision.growth_interval,
+            reason="the loss scale grows after so many steps",
+        )
+
+
+def _late_schedule_conflicts(
+    given: Given,
+    optimizer: Optimizer,
+    steps: int,
+) -> Iterator[Conflict]:
     """Schedules whose first change of the learning rate comes after the last step."""
-    optimizer = config.optimizer
-    steps = config.train.steps
+    warmup = optimizer.warmup_steps
+    longest = steps if optimizer.schedule is Schedule.warmup else steps - 1
+    if warmup > longest and "optimizer.warmup_steps" in given:
+        yield Conflict(
+            path="optimizer.warmup_steps",
+            valid=f"≤ {longest} in a run of {steps} steps",
+            got=warmup,
+            reason="the learning rate does not reach its peak otherwise",
+        )
     if optimizer.schedule in EXPONENTIALS and optimizer.staircase:
         interval = optimizer.transition_steps
-        after_warmup = (steps or math.inf) - optimizer.warmup_steps
-        is_late = not interval or interval >= after_warmup
+        is_late = not interval or interval >= steps - warmup
         if is_late and {"optimizer.staircase", "optimizer.transition_steps"} & given.keys():
-            run = f"train.steps={steps}" if steps else "the steps of the run"
             yield Conflict(
                 path="optimizer.transition_steps",
-                valid=f"≥ 1 and < {run}",
+                valid=f"≥ 1 and < {steps - warmup}, the steps of the run after the warm-up",
                 got=interval,
                 reason="optimizer.staircase=true changes the learning rate at its multiples only",
             )
     boundaries = optimizer.boundaries
-    has_boundaries = optimizer.schedule is Schedule.step and "optimizer.boundaries" in given
-    if has_boundaries and boundaries and steps and min(boundaries) >= steps:
-        yield Conflict(
-            path="optimizer.boundaries",
-            valid=f"steps of the run, < train.steps={steps}",
-            got=written(boundaries),
-        )
+    is_given = {"optimizer.boundaries", "optimizer.decay_factor"} & given.keys()
+    if optimizer.schedule is Schedule.step and is_given and boundaries:
+        if min(boundaries) >= steps:
+            valid = f"< {steps}, the steps of the run"
+            yield Conflict(path="optimizer.boundaries", valid=valid, got=written(boundaries))
 
 
 def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
@@ -218,6 +263,7 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     if config.optimizer.kind is OptimizerKind.gd:
         yield "train.batch_size", "optimizer=gd uses all training examples in every step"
     if config.measure.level is Level.off:
+        yield "diagnose.every", "measure=off leaves nothing to judge"
         yield "tracker.layers", "measure=off measures no layer"
         yield "tracker.every", "measure=off measures no layer"
     is_resnet = isinstance(config.model, ResNet)

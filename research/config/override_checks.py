@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,34 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
     _check_verbosity(parsed)
     _check_max_batch_size(parsed)
     return parsed
+
+
+def describe_repeated(overrides: Iterable[Override]) -> list[str]:
+    """A line for each setting that is given several times with different values.
+
+    Args:
+        overrides: those of one command line, in order.
+    """
+    words: dict[str, list[str]] = {}
+    for override in overrides:
+        for path, word in _settings_in(override):
+            words.setdefault(path, []).append(word)
+    lines = []
+    for path, given in words.items():
+        if len(set(given)) > 1:
+            lines.append(f"{path} is given {len(given)} times, and the last one counts: {given[-1]}")
+    return lines
+
+
+def _settings_in(override: Override) -> Iterator[tuple[str, str]]:
+    """The settings that an override sets, each with the word that sets it."""
+    path = override.key_or_group
+    value = override.value()
+    if not isinstance(value, dict):
+        yield path, override.input_line or ""
+        return
+    for name, inner in value.items():
+        yield f"{path}.{name}", f"{path}.{name}={written(inner)}"
 
 
 def _check_path(word: str, override: Override) -> None:

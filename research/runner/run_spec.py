@@ -11,6 +11,7 @@ from typing import Any
 
 from research.config.family import has_family, to_family
 from research.config.fields import to_plain
+from research.config.given_settings import check_length
 from research.config.layer_formats import PATH as LAYERS_PATH
 from research.config.layer_formats import kinds_in
 from research.config.packages import check_trackers
@@ -53,7 +54,10 @@ def to_checked_config(composed: Any) -> Config:
     from research.config.hydra_config import to_config
 
     config = choose_depth(to_config(composed))
-    check_data(config)
+    steps = check_data(config)
+    if "hydra" in composed:
+        choices = composed.hydra.runtime.choices
+        check_length(composed.hydra.overrides.task, choices, config, steps)
     check_trackers(config.tracker)
     if config.tracker.wandb:
         check_project(dataclasses.asdict(config.tracker))
