@@ -16,6 +16,7 @@ from research.config import schema
 from research.config.numbers import check_not_lost
 from research.config.sweeper import SETTINGS_OF_ALL_JOBS, check_max_batch_size
 from research.config.yaml_files import load_bounded
+from research.config.yaml_readings import check_readings
 
 EXAMPLE = "seed: 0"
 GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
@@ -126,6 +127,10 @@ def _check_file(
         raise ValueError(
             f"{file} must begin with its text, got a byte order mark: save it as UTF-8 without one"
         )
+    try:
+        check_readings(text, "" if HEADER.search(text) else group)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}{describe_yaml_error(error)}") from None
     if group in GLOBAL_GROUPS and not HEADER.search(text):
         raise ValueError(f"{file} must begin with the line # @package _global_")
     if content is None:  # only comments

@@ -229,10 +229,12 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
         return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
     if path not in schema.setting_paths():
         return message if path in message else f"{path}: {message}"
-    value = "null" if "not Optional" in message else str(cause.value)
+    value = "null" if "not Optional" in message else written(cause.value)
     names = choices_of(path)
     hint = "" if value in names else format_suggestion(value, names)
     hint = _suggest_numeric_setting(path, value) or hint
+    if isinstance(cause.value, float) and cause.value.is_integer() and not hint:
+        hint = f"; did you mean {int(cause.value)}?"
     return f"{path} must be {describe_valid_values(path)}, got {value or 'an empty value'}{hint}"
 
 

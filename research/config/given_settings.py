@@ -113,18 +113,12 @@ def _given_settings(overrides: Sequence[Override]) -> dict[str, Any]:
     return given
 
 
-@functools.cache
-def _switches() -> frozenset[str]:
-    """The paths of settings that are true or false."""
-    paths = [item.path for item in schema.iter_declared() if item.field.type is bool]
-    return frozenset(paths)
-
-
 def _check_switches(given: Given) -> None:
     """OmegaConf takes every number but 0 for true."""
+    switches = schema.paths_of_type(bool)
     for path, value in given.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if path in _switches() and is_number and value not in (0, 1):
+        if path in switches and is_number and value not in (0, 1):
             raise ValueError(f"{path} must be true or false, got {value}")
 
 

@@ -27,6 +27,7 @@ from research.config.errors import EXTRA_GROUPS, describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.numbers import check_not_lost
+from research.config.schema import text_paths
 from research.config.suggestions import format_suggestion
 from research.config.sweeper import MAX_BATCH_SIZE, check_max_batch_size
 
@@ -63,6 +64,7 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
         override.config_loader = loader
         _check_path(word, override)
         _check_numbers(word)
+        _check_text(word, override)
         _check_group_value(override)
         _check_fixed(override)
         parsed.append(override)
@@ -112,6 +114,25 @@ def _check_numbers(word: str) -> None:
         check_not_lost(word)
     except ValueError as error:
         raise ValueError(f"{word} cannot be set: {error}") from None
+
+
+def _check_text(word: str, override: Override) -> None:
+    """A text that Hydra reads as a number or a truth value, such as 1e3, would be another text."""
+    path = override.key_or_group
+    if path not in text_paths() or override.type is OverrideType.DEL:
+        return
+    value = override.value()
+    written_value = word.partition("=")[2]
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    for each in values:
+        for part in each if isinstance(each, list) else [each]:
+            is_as_written = re.search(rf"(^|[,\[]){re.escape(str(part))}($|[,\]])", written_value)
+            if isinstance(part, int | float) and not is_as_written:
+                example = "…" if "," in written_value else written_value.strip("[]")
+                raise ValueError(
+                    f"{word} would be read as {written(part)}, which is another text: quote it for "
+                    f"the shell and for Hydra: '\"{example}\"'"
+                )
 
 
 def _check_fixed(override: Override) -> None:

@@ -398,12 +398,31 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     ),
     (
         ["optimizer.schedule=step", "optimizer.boundaries=[1000]"],
-        ["optimizer.boundaries must be steps of the run, < train.steps=1, got [1000]"],
+        ["optimizer.boundaries must be < 1, the steps of the run, got [1000]"],
     ),
     (
         ["optimizer.schedule=exponential", "optimizer.staircase=true"],
-        ["optimizer.transition_steps must be ≥ 1 and < train.steps=1", "got 0"],
+        ["optimizer.transition_steps must be ≥ 1 and < 1, the steps of the run", "got 0"],
     ),
+    (
+        ["train.epochs=2", "train.steps=null", "optimizer.schedule=step", "optimizer.boundaries=[20]"],
+        ["optimizer.boundaries must be < 20, the steps of the run, got [20]"],
+    ),
+    (
+        ["train.steps=9", "optimizer.schedule=warmup", "optimizer.warmup_steps=10"],
+        ["optimizer.warmup_steps must be ≤ 9 in a run of 9 steps (the learning rate does not"],
+    ),
+    (
+        ["precision=float16", "precision.loss_scaling=dynamic", "precision.growth_factor=4"],
+        ["precision.growth_interval must be < 1, the steps of the run", "got 2000"],
+    ),
+    (
+        ["diagnose.every=5", "measure=off"],
+        ["diagnose.every must be left out (measure=off leaves nothing to judge), got 5"],
+    ),
+    (["name=1e3"], ["name=1e3 would be read as 1000.0, which is another text: quote it"]),
+    (["tags=[a,1_000]"], ["tags=[a,1_000] would be read as 1000, which is another text"]),
+    (["seed=1e2"], ["seed must be a whole number", "got 100.0; did you mean 100?"]),
     (
         ["diagnose.stop=[vanishing]", "measure=off"],
         ["diagnose.stop must be left out (measure=off leaves nothing to judge), got vanishing"],
