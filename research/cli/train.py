@@ -17,8 +17,10 @@ from omegaconf import DictConfig
 from research.cli.overrides import config_folders, prepare_arguments, report_repeated
 from research.config import errors
 from research.config.config_files import check_config_files
+from research.config.given_settings import describe_long_intervals
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
+from research.data.compatibility import check_data
 from research.parallel.errors import JoinInterrupted, PeerFailed
 from research.runner.progress import Silent
 from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
@@ -64,12 +66,20 @@ class CheckFirst(Callback):
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:
-                read_ended(run_spec)
+                if not read_ended(run_spec):
+                    _report_long_intervals(config, run_spec)
         except Exception as error:
             try:
                 refuse(error, session)
             except Exception as defect:
                 raise CheckFailed(defect) from None
+
+
+def _report_long_intervals(composed: DictConfig, run_spec: RunSpec) -> None:
+    """Says on standard error which measurements the run is too short to repeat."""
+    overrides = composed.hydra.overrides.task
+    for line in describe_long_intervals(overrides, run_spec.config, check_data(run_spec.config)):
+        print(f"fathom: {line}", file=sys.stderr)
 
 
 def _join_processes(

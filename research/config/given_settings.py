@@ -33,6 +33,9 @@ from research.config.validation import describe_missing_effect
 
 EXPONENTIALS = (Schedule.exponential, Schedule.warmup_exponential)
 
+# Intervals in steps whose multiples are measured, step 0 among them.
+MEASURED_INTERVALS = ("measure.every", "measure.inspect_every", "measure.exponents_every")
+
 Given = Mapping[str, Any]  # values by dotted path
 
 
@@ -62,6 +65,30 @@ def check_overrides(
     _check_effects(given, config)
     raise_first(_without_effect(given, config))
     raise_first(_zero_conflicts(given, config, is_sweep=is_sweep))
+
+
+def describe_long_intervals(
+    overrides: Sequence[str],
+    config: schema.Config,
+    steps: int,
+) -> list[str]:
+    """A line for each interval between measurements that is at least as long as the run.
+
+    Args:
+        overrides: those of the command line.
+        config: the configuration that they gave.
+        steps: how many steps the run has.
+    """
+    given = _given_settings([_parse(word) for word in overrides])
+    lines = []
+    for item in schema.iter_fields(config):
+        is_given = item.path in MEASURED_INTERVALS and item.path in given
+        if is_given and item.value >= steps > 1:
+            lines.append(
+                f"{item.path}={item.value} measures the first step alone, because the run has "
+                f"{steps} steps"
+            )
+    return lines
 
 
 def check_length(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 NAME_CUTOFF = 0.6  # of difflib's similarity, below which names rather mislead
 SYNONYM_CUTOFF = 0.8
-SHORT_WORD = 4  # letters of a word that shares most of them with unrelated ones
+SHORT_WORD = 4  # letters; so short a word resembles many others
 SHORTEST_PART = 3  # letters of a word that are enough to recognise a name by
 
 OPTION_SYNONYMS: Mapping[str, str] = {  # names of options and values; other words for them

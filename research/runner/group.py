@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from research.config.errors import explain
-from research.config.schema import default_of, iter_fields
 from research.diagnosis.findings import HEALTHY
 from research.parallel.processes import broadcast_arrays, is_primary
 from research.records.trackers import TrackerReports
@@ -28,10 +27,6 @@ from research.training.checkpoint import Arrays, Checkpoint, CheckpointWriter, c
 from research.training.layer_params import trim_layers
 from research.training.program import Metrics
 from research.training.state import TrainState
-
-# Intervals in steps whose multiples are measured, step 0 among them.
-MEASURED_INTERVALS = ("measure.every", "measure.inspect_every", "measure.exponents_every")
-
 
 class CheckpointStepMismatch(Exception):
     """The runs resume at different steps; ``groups`` holds those that can be trained together."""
@@ -96,21 +91,8 @@ class RunGroup:
         self._compiled_at = self._created_at
         self._steps_written = 0
         self._written_at = self._created_at
-        self._report_long_intervals()
         for index in range(len(run_specs)):
             self._open_run(index)
-
-    def _report_long_intervals(self) -> None:
-        """Says which intervals between measurements are at least as long as the runs."""
-        steps = self.setup.steps
-        for item in iter_fields(self._specs[0].config):
-            if item.path not in MEASURED_INTERVALS or item.value < steps:
-                continue
-            if item.value != default_of(item.path):
-                self.progress.say_once(
-                    f"{item.path}={item.value} measures the first step alone, because the run has "
-                    f"{steps} steps"
-                )
 
     def _open_run(self, index: int) -> None:
         """Opens the record of a run. One that cannot be opened ends here."""

@@ -66,7 +66,6 @@ class Progress:
         self.training_time = TrainingTime()
         self.last_line = time.monotonic()
         self._suggestion = ""
-        self._said: set[str] = set()
 
     def __enter__(self) -> "Progress":
         self.bar = make_bar()
@@ -98,12 +97,6 @@ class Progress:
     def resume(self, step: int, total: int) -> None:
         """Shows that the group resumes at ``step`` of ``total`` steps."""
         self._print(f"{self._format_position()}{self.name}: resumes at step {step}/{total}")
-
-    def say_once(self, line: str) -> None:
-        """Shows a line that holds for several groups of runs."""
-        if line not in self._said:
-            self._said.add(line)
-            self._print(f"fathom: {line}")
 
     def suggest(self, line: str) -> None:
         """Shows how to shorten the wait, as soon as it is known to be long."""
@@ -180,9 +173,6 @@ class Silent(Progress):
         """Does nothing."""
 
     def resume(self, step: int, total: int) -> None:
-        """Does nothing."""
-
-    def say_once(self, line: str) -> None:
         """Does nothing."""
 
     def suggest(self, line: str) -> None:
