@@ -82,6 +82,8 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
             _refuse_option(word)
     if parsed.experimental_rerun:
         _refuse("--experimental-rerun is no option of fathom; start the same command again")
+    if parsed.shell_completion:
+        _refuse("--shell-completion is no option of fathom; fathom completion bash prints it")
     if parsed.package and not parsed.cfg:
         _refuse("--package selects what --cfg prints: fathom train --cfg job --package model")
     if parsed.package and not _is_package(parsed.package):

@@ -12,6 +12,7 @@ from research.config import schema
 from research.config.config_files import describe_yaml_error
 from research.config.fields import written
 from research.config.packages import EXTRA_OF_PACKAGE, describe_missing_package
+from research.config.resources import resource_dir
 from research.config.suggestions import (
     SETTING_SYNONYMS,
     find_nearest,
@@ -21,6 +22,9 @@ from research.config.suggestions import (
 from research.config.system_errors import explain_system_error
 from research.config.validation import choices_of, describe_valid_values
 
+PATH = r"[+~]*[\w./@-]+"
+# Signs that text processors write, and those of the keyboard that they stand for.
+PLAIN_SIGNS = str.maketrans("−–—“”„«»‘’\u00a0", "---\"\"\"\"\"'' ")
 EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
 
 
@@ -108,7 +112,13 @@ def describe_syntax_error(word: str) -> str:
         return "an empty word is no setting: write setting=value, such as model.depth=8"
     if not equals:
         return f"{word} cannot be parsed: write setting=value{_hint_without_value(word)}"
-    if not re.fullmatch(r"[+~]*[\w./@-]+", path):
+    plain = word.translate(PLAIN_SIGNS)
+    if plain != word:
+        signs = "".join(sorted({sign for sign in word if ord(sign) in PLAIN_SIGNS}))
+        return f"{word} cannot be parsed: {signs} is no sign of settings; did you mean {plain}?"
+    if not re.fullmatch(PATH, path):
+        if re.fullmatch(PATH, path.strip()):
+            return f"{word} cannot be parsed: did you mean {path.strip()}={value.strip()}?"
         return (
             f"{word} cannot be parsed: a setting is a dotted path such as model.depth, "
             f"got {path or 'nothing'} before the ="
@@ -120,11 +130,18 @@ def describe_syntax_error(word: str) -> str:
         return f"{word} cannot be parsed: did you mean {path}={value.strip('=')}?"
     if value.startswith(",") or value.endswith(",") or ",," in value:
         return f"{word} cannot be parsed: a value is missing before or after a comma"
+    if re.search(r"\s[\w.]+=", value):
+        return f"{word} cannot be parsed: each setting is a word of its own, without quotes"
     call = re.match(r"(\w+)\(", value)
     if call:
         return (
             f"{word} cannot be parsed: a list of values is range(start,stop,step) of numbers, "
             "choice(a,b), glob(pattern), shuffle(…) or sort(…)"
+        )
+    if path in schema.setting_paths() and path not in schema.text_paths():
+        return (
+            f"{word} cannot be parsed: {path} must be {describe_valid_values(path)}; several "
+            "values of a sweep stand between commas"
         )
     example = f"'{path}=\"…\"'"
     return (
@@ -177,7 +194,8 @@ def _explain_missing_option(error: Any) -> str:
     file, _, inner = group.partition("/")
     if file in EXTRA_GROUPS and inner in schema.OPTIONS:
         return f"a file of {file} chooses an option with override: - override /{inner}: {option}"
-    options = sorted(error.options or [])
+    folder = resource_dir("conf") / group
+    options = sorted(error.options or [file.stem for file in folder.glob("*.yaml")])
     listed = ", ".join(options)
     if group == "data":
         listed += f"; another one of the TFDS catalogue is data=tfds data.dataset={option}"
@@ -224,18 +242,32 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
     if expected:  # also of settings of Hydra
         is_ours = path in schema.setting_paths()
         names = choices_of(path) if is_ours else expected.group(1).split(", ")
-        value = written(cause.value)
-        hint = _suggest_numeric_setting(path, value) or format_suggestion(value, names)
-        return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
+        return _describe_wrong_name(path, names, written(cause.value))
     if path not in schema.setting_paths():
         return message if path in message else f"{path}: {message}"
     value = "null" if "not Optional" in message else written(cause.value)
     names = choices_of(path)
     hint = "" if value in names else format_suggestion(value, names)
     hint = _suggest_numeric_setting(path, value) or hint
+    if isinstance(cause.value, list) and not names:
+        hint = "; several values of a sweep stand between commas, without brackets"
     if isinstance(cause.value, float) and cause.value.is_integer() and not hint:
         hint = f"; did you mean {int(cause.value)}?"
     return f"{path} must be {describe_valid_values(path)}, got {value or 'an empty value'}{hint}"
+
+
+def describe_wrong_name(path: str, value: str) -> str:
+    """The line for a setting that is one of several names, and was set to something else."""
+    return _describe_wrong_name(path, choices_of(path), value)
+
+
+def _describe_wrong_name(
+    path: str,
+    names: Sequence[str],
+    value: str,
+) -> str:
+    hint = _suggest_numeric_setting(path, value) or format_suggestion(value, names)
+    return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
 
 
 def _suggest_numeric_setting(path: str, value: str) -> str:

@@ -23,24 +23,28 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from research.config.errors import EXTRA_GROUPS, describe_syntax_error
+from research.config.errors import EXTRA_GROUPS, describe_syntax_error, describe_wrong_name
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.numbers import check_not_lost
-from research.config.schema import text_paths
+from research.config.schema import enum_paths, text_paths
 from research.config.suggestions import format_suggestion
 from research.config.sweeper import MAX_BATCH_SIZE, check_max_batch_size
+from research.config.validation import choices_of
 
 MAX_JOBS = 10_000
 FIXED_SETTINGS = {  # of Hydra, and why they cannot be changed
     "hydra.callbacks": "a callback checks the settings; add your own as +hydra.callbacks.NAME",
     "hydra.callbacks.check_first": "it checks the settings",
     "hydra.output_subdir": "the settings of a run are read from its folder .hydra",
+    "hydra.job.id": "Hydra itself writes it",
+    "hydra.job.num": "Hydra itself writes it",
     "hydra.runtime": "Hydra itself writes it",
     "hydra.overrides": "Hydra itself writes it",
     "hydra.help": "fathom train --help has its own text",
     "hydra.hydra_help": "fathom train --help has its own text",
 }
+NO_NAMES = ("${", "???")  # an option of a group is a name, as it is
 PATH = re.compile(r"[+~]*[\w./@:-]+")
 
 
@@ -65,10 +69,11 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
         _check_path(word, override)
         _check_numbers(word)
         _check_text(word, override)
+        _check_names(override)
         _check_group_value(override)
         _check_fixed(override)
         parsed.append(override)
-    _check_verbosity(parsed)
+    _check_logging(parsed)
     _check_max_batch_size(parsed)
     return parsed
 
@@ -135,6 +140,20 @@ def _check_text(word: str, override: Override) -> None:
                 )
 
 
+def _check_names(override: Override) -> None:
+    """A number is no name: OmegaConf would take it for the position of one."""
+    path = override.key_or_group
+    if path not in enum_paths() or override.type is OverrideType.DEL:
+        return
+    value = override.value()
+    if isinstance(value, RangeSweep | IntervalSweep):
+        value = "a range of numbers"
+        raise ValueError(f"{path} must be one of {', '.join(choices_of(path))}, got {value}")
+    for each in value.list if isinstance(value, ChoiceSweep) else [value]:
+        if isinstance(each, int | float):
+            raise ValueError(describe_wrong_name(path, written(each)))
+
+
 def _check_fixed(override: Override) -> None:
     path = override.key_or_group
     if path == "hydra.searchpath" and override.type is not OverrideType.DEL:
@@ -162,13 +181,21 @@ def search_folders(value: Any) -> list[Path]:
     return folders
 
 
-def _check_verbosity(overrides: Sequence[Override]) -> None:
+def _check_logging(overrides: Sequence[Override]) -> None:
     """Hydra shows more of loggers, of which Fathom shows none unless ``hydra/job_logging`` does."""
     given = {override.key_or_group: override for override in overrides}
-    override = given.get("hydra.verbose")
-    if override is None or override.type is OverrideType.DEL:
-        return
-    value = override.value()
+    verbose = given.get("hydra.verbose")
+    if verbose is not None and verbose.type is not OverrideType.DEL:
+        _check_verbosity(verbose.value())
+    for path in ("hydra.verbose", "hydra.job.name"):
+        if path in given and not {"hydra/job_logging", "hydra/hydra_logging"} & given.keys():
+            raise ValueError(
+                f"{given[path].input_line} has no effect, because Fathom keeps no log: "
+                "add hydra/job_logging=stdout"
+            )
+
+
+def _check_verbosity(value: Any) -> None:
     names = value if isinstance(value, list) else [value]
     for name in names:
         is_switch = isinstance(value, bool)
@@ -177,11 +204,6 @@ def _check_verbosity(overrides: Sequence[Override]) -> None:
                 "hydra.verbose must be true, or the name of a package that logs, such as jax, "
                 f"got {written(name)}"
             )
-    if not {"hydra/job_logging", "hydra/hydra_logging"} & given.keys():
-        raise ValueError(
-            f"{override.input_line} has no effect, because Fathom keeps no log: "
-            "add hydra/job_logging=stdout"
-        )
 
 
 def _check_max_batch_size(overrides: Sequence[Override]) -> None:
@@ -225,6 +247,8 @@ def _check_group_value(override: Override) -> None:
         raise ValueError(f"{group} cannot be deleted; choose another option, such as {group}=…")
     if not is_group or override.type is OverrideType.DEL:
         return
+    if override.type is OverrideType.FORCE_ADD:
+        raise ValueError(f"{group} is set already; write {group}=… without ++ to change it")
     values = [override.value()]
     if group in EXTRA_GROUPS and isinstance(values[0], list):
         raise ValueError(
@@ -234,7 +258,8 @@ def _check_group_value(override: Override) -> None:
         values = values[0].list
     for value in values:
         is_number = isinstance(value, int | float) or value is None
-        if is_number or isinstance(value, RangeSweep | IntervalSweep):
+        is_unknown = isinstance(value, str) and any(sign in value for sign in NO_NAMES)
+        if is_number or is_unknown or isinstance(value, RangeSweep | IntervalSweep):
             raise ValueError(_describe_group_value(group, value))
 
 

@@ -314,6 +314,13 @@ def paths_of_type(type_: type) -> frozenset[str]:
 
 
 @functools.cache
+def enum_paths() -> frozenset[str]:
+    """The paths of settings that are one of several names."""
+    paths = [item.path for item in iter_declared() if isinstance(item.field.default, enum.Enum)]
+    return frozenset(paths)
+
+
+@functools.cache
 def text_paths() -> frozenset[str]:
     """The paths of settings that are text, or a list of words."""
     words = [item.path for item in iter_declared() if item.field.type == tuple[str, ...]]

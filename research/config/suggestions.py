@@ -276,7 +276,7 @@ def _plain(word: str) -> str:
 def _share_a_part(word: str, meanings: Mapping[str, str]) -> str | None:
     """The name that begins ``word``, begins with it, or is one of its parts."""
     written = _plain(word)
-    if not written:
+    if len(written) < 2:
         return None
     for other, name in meanings.items():
         if other.startswith(written):
