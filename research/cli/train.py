@@ -60,6 +60,7 @@ class CheckFirst(Callback):
         """Checks a single run and joins the processes that train it; the sweeper checks sweeps."""
         session = current_session()
         try:
+            _check_no_grid(config)
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
             record_depth(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
@@ -73,6 +74,21 @@ class CheckFirst(Callback):
                 refuse(error, session)
             except Exception as defect:
                 raise CheckFailed(defect) from None
+
+
+def _check_no_grid(composed: DictConfig) -> None:
+    """A single run would pass over the grid of its experiment.
+
+    Raises:
+        ValueError: there is a grid.
+    """
+    sweeper = composed.hydra.sweeper
+    if sweeper.get("params") or sweeper.get("arms"):
+        name = composed.hydra.runtime.choices.get("experiment")
+        raise ValueError(
+            f"experiment={name} has a grid in hydra.sweeper, which a single run passes over: "
+            "add -m, or hydra: {mode: MULTIRUN} to its file"
+        )
 
 
 def _report_long_intervals(composed: DictConfig, run_spec: RunSpec) -> None:

@@ -37,6 +37,7 @@ EXPONENTIALS = (Schedule.exponential, Schedule.warmup_exponential)
 MEASURED_INTERVALS = ("measure.every", "measure.inspect_every", "measure.exponents_every")
 
 Given = Mapping[str, Any]  # values by dotted path
+NOTHING: Given = {}
 
 
 def check_overrides(
@@ -44,6 +45,7 @@ def check_overrides(
     choices: Mapping[str, str | None],
     config: schema.Config,
     *,
+    in_file: Given = NOTHING,
     is_sweep: bool = False,
 ) -> None:
     """Checks the overrides of a run.
@@ -52,6 +54,7 @@ def check_overrides(
         overrides: those of the command line, or of a job of a sweep; none of Hydra's own.
         choices: the name of the option of each group.
         config: the configuration that they gave.
+        in_file: the values that the experiment's file sets.
         is_sweep: whether the run is a job of a sweep, in which zero may be one of several values.
 
     Raises:
@@ -59,7 +62,7 @@ def check_overrides(
     """
     parsed = [_parse(word) for word in overrides]
     _check_deletions(parsed)
-    given = _given_settings(parsed)
+    given = {**in_file, **_given_settings(parsed)}
     _check_switches(given)
     _check_duration(given, choices, config)
     _check_effects(given, config)
@@ -96,6 +99,8 @@ def check_length(
     choices: Mapping[str, str | None],
     config: schema.Config,
     steps: int,
+    *,
+    in_file: Given = NOTHING,
 ) -> None:
     """Checks the overrides of a run that begin to act at a later step than it has.
 
@@ -104,12 +109,13 @@ def check_length(
         choices: the name of the option of each group.
         config: the configuration that they gave.
         steps: how many steps the run has.
+        in_file: the values that the experiment's file sets.
 
     Raises:
         ValueError: one of them has no effect in so many steps.
     """
     if choices.get("debug") is None:  # which shortens any run
-        given = _given_settings([_parse(word) for word in overrides])
+        given = {**in_file, **_given_settings([_parse(word) for word in overrides])}
         raise_first(_late_conflicts(given, config, steps))
 
 

@@ -51,13 +51,19 @@ def to_checked_config(composed: Any) -> Config:
     Raises:
         ValueError: naming the first setting that is wrong and what would be valid.
     """
-    from research.config.hydra_config import to_config
+    from research.config.hydra_config import settings_of_file, to_config
 
     config = choose_depth(to_config(composed))
     steps = check_data(config)
     if "hydra" in composed:
         choices = composed.hydra.runtime.choices
-        check_length(composed.hydra.overrides.task, choices, config, steps)
+        check_length(
+            composed.hydra.overrides.task,
+            choices,
+            config,
+            steps,
+            in_file=settings_of_file(composed),
+        )
     check_trackers(config.tracker)
     if config.tracker.wandb:
         check_project(dataclasses.asdict(config.tracker))
