@@ -112,7 +112,9 @@ def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
     for override in overrides:
         path, _, value = override.partition("=")
         if path == "experiment":
-            raise ValueError(f"{override} is not how it is named: fathom reproduce {value or 'NAME'}")
+            raise ValueError(
+                f"{override} is not how it is named: fathom reproduce {value or 'NAME'}"
+            )
         if not override.startswith(ALLOWED_OVERRIDES):
             raise ValueError(
                 f"{override} would make it another experiment: "

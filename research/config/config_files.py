@@ -175,7 +175,9 @@ def _check_groups(file: Path, content: dict[Any, Any]) -> None:
     for key, value in content.items():
         group, _, name = str(key).partition(".")
         if name and group in (*groups, "hydra"):
-            raise ValueError(f"{file}: {key} must be written as {group}: {{{name}: {_shown(value)}}}")
+            raise ValueError(
+                f"{file}: {key} must be written as {group}: {{{name}: {_shown(value)}}}"
+            )
         if key not in (*groups, "hydra") or isinstance(value, dict):
             continue
         hint = ""

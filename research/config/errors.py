@@ -24,7 +24,7 @@ from research.config.validation import choices_of, describe_valid_values
 
 PATH = r"[+~]*[\w./@-]+"
 # Signs that text processors write, and those of the keyboard that they stand for.
-PLAIN_SIGNS = str.maketrans("−–—“”„«»‘’\u00a0", "---\"\"\"\"\"'' ")
+PLAIN_SIGNS = str.maketrans("−–—“”„«»‘’\u00a0", '---"""""\'\' ')
 EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
 
 

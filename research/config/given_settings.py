@@ -22,6 +22,7 @@ from research.config.options import (
     NormKind,
     Optimizer,
     OptimizerKind,
+    Placement,
     ResNet,
     Schedule,
     Skip,
@@ -279,10 +280,10 @@ def _late_schedule_conflicts(
             )
     boundaries = optimizer.boundaries
     is_given = {"optimizer.boundaries", "optimizer.decay_factor"} & given.keys()
-    if optimizer.schedule is Schedule.step and is_given and boundaries:
-        if min(boundaries) >= steps:
-            valid = f"< {steps}, the steps of the run"
-            yield Conflict(path="optimizer.boundaries", valid=valid, got=written(boundaries))
+    is_late = bool(boundaries) and min(boundaries) >= steps
+    if optimizer.schedule is Schedule.step and is_given and is_late:
+        valid = f"< {steps}, the steps of the run"
+        yield Conflict(path="optimizer.boundaries", valid=valid, got=written(boundaries))
 
 
 def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
@@ -296,6 +297,9 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     is_resnet = isinstance(config.model, ResNet)
     if config.norm.kind is NormKind.none and not is_resnet:
         yield "norm.placement", "without a norm it has an effect only on ResNets"
+    is_plain = is_resnet and config.norm.kind is NormKind.none and config.skip.kind is SkipKind.none
+    if is_plain and config.norm.placement is Placement.post:
+        yield "norm.placement", "without a norm and a shortcut post is the same order as pre"
     if isinstance(config.model, Transformer) and not config.model.expansion:
         yield "activation", "model.expansion=0 leaves out the layers that have one"
     if config.init.kind is InitKind.zeros:

@@ -91,7 +91,9 @@ def describe_repeated(overrides: Iterable[Override]) -> list[str]:
     lines = []
     for path, given in words.items():
         if len(set(given)) > 1:
-            lines.append(f"{path} is given {len(given)} times, and the last one counts: {given[-1]}")
+            lines.append(
+                f"{path} is given {len(given)} times, and the last one counts: {given[-1]}"
+            )
     return lines
 
 

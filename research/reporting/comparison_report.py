@@ -120,7 +120,9 @@ def _pairing_lines(comparison: Comparison) -> list[str]:
     pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
     line = f"{pairs} of runs with the same seed, and equal in all that both sides vary"
     if comparison.num_unpaired:
-        others = "1 run has" if comparison.num_unpaired == 1 else f"{comparison.num_unpaired} runs have"
+        others = (
+            "1 run has" if comparison.num_unpaired == 1 else f"{comparison.num_unpaired} runs have"
+        )
         line += f"; {others} no partner"
     return [line]
 

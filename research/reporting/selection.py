@@ -264,7 +264,7 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     try:
         matches = _make_matcher(part, runs)
     except ValueError:
-        if any(map(has_part, runs)):
+        if "/" in part or any(map(has_part, runs)):
             return has_part
         raise
     is_part = not FILTER.fullmatch(part) and not any(map(matches, runs))

@@ -28,6 +28,7 @@ from research.training.layer_params import trim_layers
 from research.training.program import Metrics
 from research.training.state import TrainState
 
+
 class CheckpointStepMismatch(Exception):
     """The runs resume at different steps; ``groups`` holds those that can be trained together."""
 
