@@ -4,7 +4,7 @@ import functools
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 FINAL_METRICS = tuple(metric.name for metric in METRICS if metric.is_final)
 RESULTS = ("status", "verdict", "steps", *FINAL_METRICS)
-SYNONYMS = SETTING_SYNONYMS | {  # names of settings and results; other words for them
+SYNONYMS: Mapping[str, str] = {  # names of settings and results; other words for them
+    **SETTING_SYNONYMS,
     "train_loss": "loss training_loss loss_train",
     "eval_loss": "val_loss test_loss valid_loss validation_loss loss_eval",
     "train_accuracy": "train_acc acc_train",
