@@ -60,8 +60,8 @@ class CheckFirst(Callback):
         """Checks a single run and joins the processes that train it; the sweeper checks sweeps."""
         session = current_session()
         try:
-            _check_no_grid(config)
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
+            _check_no_grid(config)
             record_depth(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":

@@ -20,7 +20,12 @@ from research.config.suggestions import (
     is_synonym,
 )
 from research.config.system_errors import explain_system_error
-from research.config.validation import choices_of, describe_valid_values
+from research.config.validation import (
+    choices_of,
+    describe_name_not_valid,
+    describe_valid_values,
+    suggest_numeric_setting,
+)
 
 PATH = r"[+~]*[\w./@-]+"
 # Signs that text processors write, and those of the keyboard that they stand for.
@@ -242,50 +247,18 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
     if expected:  # also of settings of Hydra
         is_ours = path in schema.setting_paths()
         names = choices_of(path) if is_ours else expected.group(1).split(", ")
-        return _describe_wrong_name(path, names, written(cause.value))
+        return describe_name_not_valid(path, names, written(cause.value))
     if path not in schema.setting_paths():
         return message if path in message else f"{path}: {message}"
     value = "null" if "not Optional" in message else written(cause.value)
     names = choices_of(path)
     hint = "" if value in names else format_suggestion(value, names)
-    hint = _suggest_numeric_setting(path, value) or hint
+    hint = suggest_numeric_setting(path, value) or hint
     if isinstance(cause.value, list) and not names:
         hint = "; several values of a sweep stand between commas, without brackets"
     if isinstance(cause.value, float) and cause.value.is_integer() and not hint:
         hint = f"; did you mean {int(cause.value)}?"
     return f"{path} must be {describe_valid_values(path)}, got {value or 'an empty value'}{hint}"
-
-
-def describe_wrong_name(path: str, value: str) -> str:
-    """The line for a setting that is one of several names, and was set to something else."""
-    return _describe_wrong_name(path, choices_of(path), value)
-
-
-def _describe_wrong_name(
-    path: str,
-    names: Sequence[str],
-    value: str,
-) -> str:
-    hint = _suggest_numeric_setting(path, value) or format_suggestion(value, names)
-    return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
-
-
-def _suggest_numeric_setting(path: str, value: str) -> str:
-    """For a number in place of a name: the setting that takes the number, and what it needs.
-
-    ``optimizer.clip=1.0`` leads to ``optimizer.clip=global_norm optimizer.clip_threshold=1.0``.
-    """
-    try:
-        float(value)
-    except ValueError:
-        return ""
-    group, _, name = path.rpartition(".")
-    for item in schema.iter_declared():
-        is_of_group = item.path.startswith(f"{group}.")
-        if is_of_group and item.declared is not None and name in item.declared.only_with:
-            first = item.declared.only_with[name][0].name
-            return f"; did you mean {path}={first} {item.path}={value}?"
-    return ""
 
 
 def explain_group(group: str) -> str:

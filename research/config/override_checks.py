@@ -23,14 +23,14 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from research.config.errors import EXTRA_GROUPS, describe_syntax_error, describe_wrong_name
+from research.config.errors import EXTRA_GROUPS, describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.numbers import check_not_lost
 from research.config.schema import enum_paths, text_paths
 from research.config.suggestions import format_suggestion
 from research.config.sweeper import MAX_BATCH_SIZE, check_max_batch_size
-from research.config.validation import choices_of
+from research.config.validation import choices_of, describe_wrong_name
 
 MAX_JOBS = 10_000
 FIXED_SETTINGS = {  # of Hydra, and why they cannot be changed

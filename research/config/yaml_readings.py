@@ -14,7 +14,7 @@ from omegaconf._utils import get_yaml_loader
 
 from research.config.fields import written
 from research.config.schema import enum_paths, paths_of_type, text_paths
-from research.config.validation import choices_of
+from research.config.validation import describe_wrong_name
 
 PREFIXES_OF_INTEGERS = ("0x", "0b")
 DEFAULTS = "defaults"
@@ -94,7 +94,7 @@ def _find_problem(scalar: _Scalar, value: Any) -> str:
     if not isinstance(value, int | float):
         return ""
     if path in enum_paths():
-        return f"{path} must be one of {', '.join(choices_of(path))}, got {text}"
+        return describe_wrong_name(path, text)
     if path in text_paths() and str(value) != text:
         return f"{text} is read as the number {value}, write {quoted} for the text"
     decimal = _read_decimal(text)

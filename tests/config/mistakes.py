@@ -609,7 +609,7 @@ COMMANDS = [  # other commands, and what the line must hold
     (["reproduce", "vanishing_gradients", "--scale"], ["expected one argument"]),
     (["reproduce", "vanishing_gradients", "--scale", "papr"], ["did you mean paper?"]),
     (["reproduce", "vanishing_gradients", "model.depth=3"], ["would make it another experiment"]),
-    (["figure", "nope"], ["there is no experiment nope; valid: adam_epsilon, "]),
+    (["figure", "nope"], ["there is no experiment nope (valid: adam_epsilon, "]),
     (["reproduce"], ["vanishing_gradients"]),
     (["reproduce", "experiment=he_init"], ["is not how it is named: fathom reproduce he_init"]),
     (["show", "--jsn"], ["--jsn is no option of fathom show; did you mean --json?"]),
