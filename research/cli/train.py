@@ -80,10 +80,11 @@ def _check_no_grid(composed: DictConfig) -> None:
     """A single run would pass over the grid of its experiment.
 
     Raises:
-        ValueError: there is a grid.
+        ValueError: there is a grid, and a single run was not asked for by ``hydra.mode=RUN``.
     """
     sweeper = composed.hydra.sweeper
-    if sweeper.get("params") or sweeper.get("arms"):
+    is_asked_for = "hydra.mode=RUN" in composed.hydra.overrides.hydra
+    if not is_asked_for and (sweeper.get("params") or sweeper.get("arms")):
         name = composed.hydra.runtime.choices.get("experiment")
         raise ValueError(
             f"experiment={name} has a grid in hydra.sweeper, which a single run passes over: "
