@@ -8,7 +8,7 @@ from beartype import beartype
 def check(function: Callable) -> Callable:
     """Checks a function's arguments and result against their annotations, except a local one's.
 
-    Local functions are made anew in each trace, and beartype would compile a check for each of
+    Local functions are made again in each trace, and beartype would compile a check for each of
     them. None of them says shapes.
     """
     if "<locals>" in function.__qualname__:

@@ -198,23 +198,27 @@ def place_of_tutorial(fathom, tmp_path_factory) -> Path:
     return place
 
 
-def run_python_of(name: str):
-    """Runs the Python blocks of a page one after the other, as one reader would."""
+def run_python_of(name: str) -> int:
+    """Runs the Python blocks of a page one after the other, and returns how many there are."""
     variables: dict = {}
+    num_blocks = 0
     for block in BLOCKS:
         if block.page == name and block.language == "python" and not block.title:
             exec(compile(block.text, name, "exec"), variables)
+            num_blocks += 1
+    return num_blocks
 
 
 def pages_with_python():
-    for name in sorted({block.page for block in BLOCKS if block.language == "python"}):
+    blocks = [block for block in BLOCKS if block.language == "python" and not block.title]
+    for name in sorted({block.page for block in blocks}):
         yield pytest.param(name, marks=pytest.mark.slow if name in SLOW_PAGES else ())
 
 
 @pytest.mark.parametrize("name", list(pages_with_python()))
 def test_python_of_a_page_runs(name, place_of_tutorial, monkeypatch):
     monkeypatch.chdir(place_of_tutorial)
-    run_python_of(name)
+    assert run_python_of(name) > 0
 
 
 def test_the_tutorial_draws_its_figure(place_of_tutorial, monkeypatch):

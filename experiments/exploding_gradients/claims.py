@@ -154,7 +154,7 @@ def _overflows_where_predicted(runs: Sequence[Run], depth: int) -> Claim:
 
 
 def select_references(runs: Sequence[Run], depth: int) -> dict[int, Run]:
-    """The critical runs beside those whose signal overflows, by seed."""
+    """The critical runs and those whose signal overflows, by seed."""
     deep = where(runs, {"model.depth": depth})
     return by_seed([run for run in deep if has_variance(run, 2)])
 

@@ -74,7 +74,7 @@ def _plot_lost(axes: Axes, runs: Sequence[Run]) -> None:
             linewidth=2.2,
             alpha=0.6,
         )
-    predicted = Line2D([], [], color="0.3", linestyle=DASHED, label="foretold from float32")
+    predicted = Line2D([], [], color="0.3", linestyle=DASHED, label="predicted from float32")
     axes.legend(
         handles=[*axes.get_legend_handles_labels()[0], predicted],
         loc="upper right",

@@ -37,7 +37,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     _draw_first_step(axes[1, 0], where(rezero, {"model.depth": 1000}))
     _draw_branches(axes[1, 1], where(runs, {"norm.kind": "batch"}))
     canvas.suptitle(
-        "A learned scale begun at 0 trains a thousand layers without normalisation", fontsize=9
+        "A learned scale that starts at 0 trains a thousand layers without normalisation",
+        fontsize=9,
     )
     return canvas
 

@@ -97,10 +97,10 @@ def _draw_training(axes: Axes, runs: Sequence[Run]) -> None:
     for name, settings in SETTINGS.items():
         group = where(runs, settings)
         for warmup in setting_values(group, "optimizer.warmup_steps"):
-            alike = where(group, {"optimizer.warmup_steps": warmup})
+            same_warmup = where(group, {"optimizer.warmup_steps": warmup})
             plot_metric(
                 axes,
-                alike,
+                same_warmup,
                 "train_loss",
                 window=10,
                 label=f"{name}, warm-up" if warmup else name,

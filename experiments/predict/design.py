@@ -59,7 +59,7 @@ PLAIN = ["sgd", "momentum", "nesterov"]
 STEPS = [100, 150, 200]
 MAX_WORK = 256 * 150  # layers times steps of a run
 
-# What the files of these options set besides, as ``conf/`` has it.
+# The other settings that the files of these options in ``conf/`` change.
 SETTINGS = {
     "adagrad": {"optimizer.epsilon": "1e-16"},
     "adamw": {"optimizer.weight_decay": "0.01"},

@@ -45,7 +45,8 @@ class DiagnosticTimer(StepTimer):
         """Returns the seconds of one measurement, compiled before."""
         state = self.initial_state()
         start = time.perf_counter()
-        jax.block_until_ready(self.program.inspections(state, self.setup.hp, self.setup.data))
+        result = self.program.inspections(state, self.setup.hp, self.setup.data)
+        jax.block_until_ready(result)
         return time.perf_counter() - start
 
 

@@ -25,6 +25,9 @@ def iterate_in_fresh_process(function: Callable[..., Iterator[Any]], *arguments:
     Args:
         function: A generator function of a module; JSON must be able to hold what it yields.
         *arguments: Its arguments, which ``repr`` must write as Python code.
+
+    Raises:
+        RuntimeError: the process failed; its messages are on the standard error stream.
     """
     code = (
         f"import json, {function.__module__} as module\n"

@@ -1,6 +1,5 @@
 """Rows about whole processes: compilation, trackers, and the time to the first step."""
 
-import contextlib
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,6 @@ from research.benchmark.timing import (
     median_seconds,
     report_each,
 )
-from research.runner.judging import VerdictClock
 from research.runner.loop import train_runs
 from research.runner.progress import Silent
 from research.runner.run_setup import make_run_setup
@@ -77,7 +75,8 @@ def seconds_to_start(*overrides: str) -> Iterator[float]:
     for _ in range(2):  # the second time everything is compiled
         start = time.perf_counter()
         state = program.init(setup.hp)
-        result = program.chunk(state, setup.hp, setup.data, jnp.int32(0), jnp.int32(1))
+        first = jnp.int32(0)
+        result = program.chunk(state, setup.hp, setup.data, first, jnp.int32(1))
         jax.block_until_ready(result)
         seconds.append(time.perf_counter() - start)
     yield seconds[0] - seconds[1]
@@ -134,41 +133,32 @@ def _findings_pairs_from_fresh_process() -> Iterator[TimingPair]:
 
 def time_findings() -> Iterator[tuple[float, float]]:
     """Yields the CPU seconds of a run with findings every few seconds, and without forming them."""
-    with tempfile.TemporaryDirectory() as root, _measured_verdicts() as seconds_of_verdicts:
-        _cpu_seconds_of_run(root, 100)  # compiles
+    with tempfile.TemporaryDirectory() as root:
+        _time_findings_of_run(root, 100)  # compiles
         for _ in range(FINDINGS_RUNS):
-            seconds_of_verdicts.clear()
-            seconds = _cpu_seconds_of_run(root, FINDINGS_STEPS)
-            yield seconds, seconds - sum(seconds_of_verdicts)
+            yield _time_findings_of_run(root, FINDINGS_STEPS)
 
 
-@contextlib.contextmanager
-def _measured_verdicts() -> Iterator[list[float]]:
-    """Collects the CPU seconds of each verdict that is formed while a run lasts."""
-    measure = VerdictClock.measure
-    seconds_of_verdicts: list[float] = []
+class _VerdictTimes(Silent):
+    """Adds up the CPU seconds of the verdicts that are formed while a run lasts."""
 
-    @contextlib.contextmanager
-    def measure_and_collect(self: VerdictClock) -> Iterator[None]:
-        start = time.thread_time()
-        with measure(self):
-            yield
-        seconds_of_verdicts.append(time.thread_time() - start)
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
 
-    VerdictClock.measure = measure_and_collect
-    try:
-        yield seconds_of_verdicts
-    finally:
-        VerdictClock.measure = measure
+    def report_verdict(self, cpu_seconds: float) -> None:
+        """Adds the seconds of a verdict."""
+        self.total += cpu_seconds
 
 
-def _cpu_seconds_of_run(root: str, steps: int) -> float:
-    """The CPU seconds of a run of the default network.
+def _time_findings_of_run(root: str, steps: int) -> tuple[float, float]:
+    """The CPU seconds of a run of the default network, and those without its verdicts.
 
     Args:
         root: where its directory is made.
         steps: how many steps it has.
     """
+    verdicts = _VerdictTimes()
     directory = Path(tempfile.mkdtemp(dir=root)) / "run"
     directory.mkdir()
     config = compose_config(
@@ -178,8 +168,9 @@ def _cpu_seconds_of_run(root: str, steps: int) -> float:
         f"train.eval_every={steps}",
     )
     start = time.process_time()
-    train_runs([RunSpec(config, directory)], Silent())
-    return time.process_time() - start
+    train_runs([RunSpec(config, directory)], verdicts)
+    seconds = time.process_time() - start
+    return seconds, seconds - verdicts.total
 
 
 def _time_run(

@@ -37,7 +37,13 @@ def alternate(
     baseline: TimedCall,
     repetitions: int,
 ) -> Iterator[TimingPair]:
-    """Times two sides in pairs; the baseline goes first in the first pair, then they take turns."""
+    """Times two sides in pairs; the baseline goes first in the first pair, then they take turns.
+
+    Args:
+        subject: what is compared; returns its seconds.
+        baseline: what it is compared with.
+        repetitions: how many pairs there are.
+    """
     for repetition in range(repetitions):
         subject_goes_first = repetition % 2 == 1
         if subject_goes_first:
@@ -74,7 +80,13 @@ def report_each(
     repetitions: int,
     report_progress: ReportProgress,
 ) -> list[TimingPair]:
-    """Collects the pairs and reports the progress after each of them."""
+    """Collects the pairs and reports the progress after each of them.
+
+    Args:
+        pairs: yields the timings, pair by pair.
+        repetitions: how many pairs there are.
+        report_progress: called with the number of pairs that are done, and of all of them.
+    """
     collected = []
     for pair in pairs:
         collected.append(pair)
@@ -99,7 +111,13 @@ def median_seconds(
     report_progress: ReportProgress,
     repetitions: int = 5,
 ) -> Measurement:
-    """The median of several timings; the note has the shortest and the longest."""
+    """The median of several timings; the note has the shortest and the longest.
+
+    Args:
+        run: what is timed; returns its seconds.
+        report_progress: called with the number of timings that are done, and of all of them.
+        repetitions: how many timings there are.
+    """
     seconds = []
     for repetition in range(repetitions):
         seconds.append(run())

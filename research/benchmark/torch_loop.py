@@ -1,4 +1,4 @@
-"""A sweep in PyTorch as one writes it by hand: a loop over the runs, with hooks on every layer.
+"""A sweep in PyTorch as a user would write it: a loop over the runs, with hooks on every layer.
 
     python -m research.benchmark.torch_loop RUNS.json DIRECTORY --threads 2
 
@@ -203,7 +203,10 @@ def train(run: LoopRun, data: Digits) -> dict[str, np.ndarray]:
             measured |= trainer.evaluate(data.eval_x, data.eval_y)
         for name, value in measured.items():
             history[name].append(value)
-    return {name: torch.stack(values).numpy() for name, values in history.items()}
+    columns = {}
+    for name, values in history.items():
+        columns[name] = torch.stack(values).numpy()
+    return columns
 
 
 def main() -> None:

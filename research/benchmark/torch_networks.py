@@ -137,8 +137,13 @@ def _make_resnet(setup: RunSetup, params: Params) -> Network:
     for stage, stacked in zip(architecture.plan, stacks, strict=True):
         for part in stage.parts:
             for layer in range(stage.blocks):
-                blocks.append(ResidualBlock(_select_layer(stacked, layer), part.stride))
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), _make_linear(params["head"]))
+                layer_params = _select_layer(stacked, layer)
+                blocks.append(ResidualBlock(layer_params, part.stride))
+    head = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        _make_linear(params["head"]),
+    )
     return Network(embed, blocks, head)
 
 
@@ -175,7 +180,8 @@ class ResidualBlock(nn.Module):
             return h
         stride = self.stride
         subsampled = h[:, :, ::stride, ::stride]
-        return nn.functional.pad(subsampled, (0, 0, 0, 0, 0, new_channels))
+        padding = (0, 0, 0, 0, 0, new_channels)  # of width, height and channels
+        return nn.functional.pad(subsampled, padding)
 
 
 def _make_conv(kernel: np.ndarray, stride: int) -> nn.Conv2d:
@@ -193,17 +199,23 @@ def _make_transformer(setup: RunSetup, params: Params) -> Network:
     """An encoder that normalises in front of each branch; attention and feed-forward are layers."""
     architecture = setup.program_config.architecture
     assert isinstance(architecture.model, Transformer)
-    stacks = params["stages"]
+    attention_stack = params["stages"][0]
+    feed_forward_stack = params["stages"][1]
     blocks = []
     for block in range(architecture.model.depth):
-        attention = Attention(_select_layer(stacks[0]["branch"], block), architecture.model.heads)
-        feed_forward = _make_feed_forward(_select_layer(stacks[1]["branch"], block))
-        for stack, branch in ((stacks[0], attention), (stacks[1], feed_forward)):
-            norm = _make_layer_norm(_select_layer(stack["norm"], block))
-            blocks.append(ResidualLayer(norm, branch))
-    norm = _make_layer_norm(params["norm"])
-    head = nn.Sequential(norm, MeanOverPositions(), _make_linear(params["head"]))
-    return Network(SequenceEmbedding(params["embed"]), blocks, head)
+        layer_params = _select_layer(attention_stack, block)
+        attention = Attention(layer_params["branch"], architecture.model.heads)
+        blocks.append(ResidualLayer(_make_layer_norm(layer_params["norm"]), attention))
+        layer_params = _select_layer(feed_forward_stack, block)
+        feed_forward = _make_feed_forward(layer_params["branch"])
+        blocks.append(ResidualLayer(_make_layer_norm(layer_params["norm"]), feed_forward))
+    embed = SequenceEmbedding(params["embed"])
+    head = nn.Sequential(
+        _make_layer_norm(params["norm"]),
+        MeanOverPositions(),
+        _make_linear(params["head"]),
+    )
+    return Network(embed, blocks, head)
 
 
 class SequenceEmbedding(nn.Module):
@@ -252,11 +264,13 @@ class Attention(nn.Module):
         key = self._split_heads(self.key(z))
         value = self._split_heads(self.value(z))
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        concatenated = mixed.transpose(1, 2).flatten(2)
+        return self.out(concatenated)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, H, T, K]."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        by_head = x.unflatten(-1, (self.heads, -1))
+        return by_head.transpose(1, 2)
 
 
 class MeanOverPositions(nn.Module):
@@ -269,7 +283,9 @@ class MeanOverPositions(nn.Module):
 
 def _make_feed_forward(params: Params) -> nn.Module:
     weights = params["weights"]
-    return nn.Sequential(_make_linear(weights[0]), nn.GELU(), _make_linear(weights[1]))
+    first = _make_linear(weights[0])
+    second = _make_linear(weights[1])
+    return nn.Sequential(first, nn.GELU(), second)
 
 
 def _make_layer_norm(params: Params) -> nn.LayerNorm:

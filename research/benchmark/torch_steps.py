@@ -112,7 +112,8 @@ class Trainer:
 
     def last_step(self) -> dict[str, np.ndarray]:
         """What the last step measured, by name."""
-        return {name: value.cpu().numpy() for name, value in self.measured[-1].items()}
+        last = self.measured[-1]
+        return {name: value.cpu().numpy() for name, value in last.items()}
 
 
 class HookTrainer(Trainer):
@@ -294,7 +295,11 @@ class TorchStepTimer:
 
 
 def find_device() -> str:
-    """PyTorch's name of the kind of device on which JAX computes."""
+    """PyTorch's name of the kind of device on which JAX computes.
+
+    Raises:
+        ValueError: JAX computes on an accelerator, and PyTorch finds none.
+    """
     if jax.default_backend() == "cpu":
         return "cpu"
     accelerator = torch.accelerator.current_accelerator()

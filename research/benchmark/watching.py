@@ -106,12 +106,12 @@ class OwnStep:
         self.state = (params, self.optimizer.init(params))
 
     def loss(self, params: Any, x: jax.Array) -> jax.Array:
-        """The mean square of the output."""
+        """The mean square of the network's output for inputs ``x``: a scalar []."""
         outputs: Any = self.case.network.apply(params, x)
         return jnp.mean(outputs**2)
 
     def step(self, state: Any, x: jax.Array) -> Any:
-        """The new state, the loss and the gauges."""
+        """The new state, the loss and the gauges, of an update on the inputs ``x`` [B, …]."""
         params, opt_state = state
         differentiate = watch().value_and_grad(self.loss, measure=self.measure)
         loss, grads, gauges = differentiate(params, x)
@@ -159,7 +159,13 @@ def compare_own_steps(
     case: Case,
     pairs: int = STEP_PAIRS,
 ) -> Measurement:
-    """Times the step that measures against the step that does not."""
+    """Times the step that measures against the step that does not.
+
+    Args:
+        report_progress: called with the number of pairs that are done, and of all of them.
+        case: the network and its inputs.
+        pairs: how many pairs of timings there are.
+    """
     return compare(
         OwnStepTimer(OwnStep(case, measure=True)).time,
         OwnStepTimer(OwnStep(case, measure=False)).time,
@@ -174,7 +180,13 @@ def compare_compiling(
     case: Case,
     pairs: int = COMPILE_PAIRS,
 ) -> Measurement:
-    """Times tracing and compiling of the same two steps, in CPU seconds."""
+    """Times tracing and compiling of the same two steps, in CPU seconds.
+
+    Args:
+        report_progress: called with the number of pairs that are done, and of all of them.
+        case: the network and its inputs.
+        pairs: how many pairs of timings there are.
+    """
     subject = OwnStep(case, measure=True)
     baseline = OwnStep(case, measure=False)
     for step in (subject, baseline):

@@ -60,8 +60,8 @@ class CheckFirst(Callback):
         """Checks a single run and joins the processes that train it; the sweeper checks sweeps."""
         session = current_session()
         try:
-            run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
             _check_no_grid(config)
+            run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
             record_depth(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
@@ -83,7 +83,8 @@ def _check_no_grid(composed: DictConfig) -> None:
         ValueError: there is a grid, and a single run was not asked for by ``hydra.mode=RUN``.
     """
     sweeper = composed.hydra.sweeper
-    is_asked_for = "hydra.mode=RUN" in composed.hydra.overrides.hydra
+    words = composed.hydra.overrides.hydra  # those of a grid are refused by themselves
+    is_asked_for = any(word == "hydra.mode=RUN" or "hydra.sweeper." in word for word in words)
     if not is_asked_for and (sweeper.get("params") or sweeper.get("arms")):
         name = composed.hydra.runtime.choices.get("experiment")
         raise ValueError(

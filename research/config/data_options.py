@@ -15,13 +15,27 @@ Unit = enum.Enum("Unit", ["characters", "bytes", "words"])
 WordVectors = enum.Enum("WordVectors", ["learned", "one_hot"])
 Scaling = enum.Enum("Scaling", ["jointly", "per_feature"])
 
+LABEL_NOISE = (
+    "Share of training labels that are drawn anew, evenly from all classes, so that of C classes "
+    "one in C of them stays right."
+)
+CROP = (
+    "Pixels around a training image before it is cropped at random. The network reads them as 0, "
+    "the mean of standardised images."
+)
+
 
 @dataclass(frozen=True)
 class Data:
     """The dataset, and how much of it is used."""
 
     name: DataKind = DataKind.digits
-    limit: int | None = setting(None, "Keep only so many training examples.", ge=1)
+    limit: int | None = setting(
+        None,
+        "Keep only so many training examples: the first, or of data that may be sorted by class a "
+        "random choice that is the same in every run.",
+        ge=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,8 @@ class NoiseData(Data):
     )
     input_mean: float = setting(0.0, "Mean of what the network reads.")
     input_scale: float = setting(1.0, "Standard deviation of what the network reads.", gt=0)
-    label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
-    crop: int = setting(
-        0, "Pixels of zeros around a training image before it is cropped at random.", ge=0
-    )
+    label_noise: float = setting(0.0, LABEL_NOISE, ge=0, le=1)
+    crop: int = setting(0, CROP, ge=0)
     flip: bool = setting(False, "Whether half of the training images are mirrored.")
     shape: tuple[int, ...] = setting((64,), "Shape of an example.")
     classes: int = setting(10, "Number of classes.", ge=2, le=100_000)
@@ -80,10 +92,8 @@ class ImageData(SplitData):
     )
     input_mean: float = setting(0.0, "Mean of what the network reads.")
     input_scale: float = setting(1.0, "Standard deviation of what the network reads.", gt=0)
-    label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
-    crop: int = setting(
-        0, "Pixels of zeros around a training image before it is cropped at random.", ge=0
-    )
+    label_noise: float = setting(0.0, LABEL_NOISE, ge=0, le=1)
+    crop: int = setting(0, CROP, ge=0)
     flip: bool = setting(False, "Whether half of the training images are mirrored.")
 
 
@@ -99,7 +109,12 @@ class ArrayData(ImageData):
 class StreamedImages(ImageData):
     """Images that are streamed from disk where they are larger than memory."""
 
-    size: int | None = setting(None, "Pixels a side that images are resized to.", ge=1)
+    size: int | None = setting(
+        None,
+        "Pixels a side of the square to which the centre of each image is resized; null: images "
+        "stay as they are.",
+        ge=1,
+    )
     resized_crop: bool = setting(
         False, "Whether a random part of each training image is resized to size; always streams."
     )
@@ -122,7 +137,7 @@ class TextData(SplitData):
 
     name: DataKind = DataKind.python_docs
     label: str | None = setting(None, "The target; null: the next token.")
-    label_noise: float = setting(0.0, "Share of training labels replaced at random.", ge=0, le=1)
+    label_noise: float = setting(0.0, LABEL_NOISE, ge=0, le=1)
     unit: Unit = setting(Unit.characters, "What a token is.")
     length: int = setting(64, "Tokens of an example.", ge=2)
     word_vectors: WordVectors = setting(WordVectors.learned, "How a token is read.")

@@ -149,11 +149,17 @@ class Train:
         "are whole batches.",
         gt=0,
     )
-    batch_size: int = setting(128, "Examples in each update.", ge=1)
+    batch_size: int = setting(
+        128,
+        "Examples in each update. Those that fill no batch at the end of an epoch are left out of "
+        "it; the next epoch has another order.",
+        ge=1,
+    )
     eval_every: int | None = setting(None, "Steps between evaluations; null: once an epoch.", ge=1)
     input_noise: float = setting(
         0.0,
-        "Standard deviation of Gaussian noise added to each training input.",
+        "Standard deviation of Gaussian noise added to each number that the network reads in "
+        "training, after it is standardised.",
         ge=0,
         traced=True,
         switch=True,
@@ -201,7 +207,8 @@ class FeedForward(Model):
     )
     dropout: float = setting(
         0.0,
-        "Dropout rate before the last weights of each branch.",
+        "Dropout rate before the last weights of each branch; what is kept in training is divided "
+        "by 1 - dropout.",
         ge=0,
         lt=1,
         traced=True,

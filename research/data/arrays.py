@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import lzma
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -29,7 +30,6 @@ from research.data.standardize import (
 
 ARRAY_NAMES = ("x", "y", "x_test", "y_test")
 NUMBER_KINDS = "buif"  # numpy's letters for booleans, unsigned and signed integers, and floats
-TEXT_KINDS = "US"
 NUMBERING_HINT = "numpy.unique(y, return_inverse=True)[1] numbers the classes from 0 on"
 TARGETS_HINT = "targets of a regression are y.astype(float)"
 # What numpy.load raises of a file that is no .npz file; of a single array that it is no archive.
@@ -46,6 +46,11 @@ NOT_AN_ARCHIVE = (
     zlib.error,
     lzma.LZMAError,
 )
+# Words in the names of arrays that are not called x and y.
+TEST_WORDS = r"test|val|eval|dev"
+TARGET_WORDS = r"^y|label|target|class"
+INPUT_WORDS = r"^x|data|image|input|feature|arr_0"
+ROW_DIMENSIONS = 2  # of arrays whose examples are rows of numbers
 CHANNELS = (1, 3, 4)  # of images, as far as their number tells them from heights and widths
 MAX_CLASSES = 100_000
 MAX_INTEGER = 2**53  # up to which float64 holds every whole number
@@ -68,6 +73,7 @@ def describe(data: ArrayData) -> DatasetInfo:
         splits={name: len(examples) for name, examples in splits.items()},
         shape=train.x.shape[1:] or (1,),
         is_regression=_is_float(train.y),
+        whole_rows=train.x.dtype.kind in "iu" and train.x.ndim == ROW_DIMENSIONS,
         lost_in_float32=_check_standardized(file, modified_ns, data.scaling),
     )
 
@@ -169,11 +175,10 @@ def _report_surprises(
     if len(shape) != 3 or shape[0] not in CHANNELS or shape[-1] in CHANNELS:
         return
     channels, height, width = shape
-    if height == width:
-        notify(
-            f"{file}: x is read as images of {channels}×{height} pixels with {width} channels; if "
-            f"they are {height}×{width} pixels, numpy.moveaxis(x, 1, -1) puts the channels last"
-        )
+    notify(
+        f"{file}: x is read as images of {channels}×{height} pixels with {width} channels; if "
+        f"they are {height}×{width} pixels, numpy.moveaxis(x, 1, -1) puts the channels last"
+    )
 
 
 def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -193,6 +198,9 @@ def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         reason = str(error) or "too large"
         raise ValueError(f"{file} holds an array that does not fit into memory: {reason}") from None
     except NOT_AN_ARCHIVE as error:
+        reason = getattr(error, "strerror", None)  # of the operating system, such as missing rights
+        if reason:
+            raise ValueError(f"{file} cannot be read: {reason}") from None
         if "allow_pickle" in str(error) and zipfile.is_zipfile(file):
             raise ValueError(
                 f"{file} holds pickled objects, which are never read: save arrays of numbers"
@@ -200,14 +208,34 @@ def _read_arrays(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         raise ValueError(
             f"{file} is not a .npz file, or it is damaged: numpy.savez(file, x=…, y=…) makes one"
         ) from None
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file} must hold each array once, got {', '.join(names)}")
     if "x" not in arrays or "y" not in arrays:
-        raise ValueError(f"{file} must hold x and y, got {', '.join(names) or 'nothing'}")
+        raise ValueError(
+            f"{file} must hold x and y, got {join_first(names) or 'nothing'}: "
+            f"{_suggest_names(names)}"
+        )
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"{file} must hold both x_test and y_test, or neither")
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # numpy.load returns the bytes of other members
             raise ValueError(f"{file}: {name} must be an array, as numpy.savez writes it")
     return arrays, [name for name in names if name not in arrays]
+
+
+def _suggest_names(names: list[str]) -> str:
+    """How to save arrays of other names, of which those of inputs and targets are guessed."""
+    inputs = ""
+    targets = ""
+    for name in names:
+        word = name.lower()
+        if re.search(TEST_WORDS, word) or not name.isidentifier():
+            continue
+        if not targets and re.search(TARGET_WORDS, word):
+            targets = name
+        elif not inputs and re.search(INPUT_WORDS, word):
+            inputs = name
+    return f"numpy.savez(file, x={inputs or '…'}, y={targets or '…'}) makes such a file"
 
 
 def _check_examples(
@@ -230,11 +258,12 @@ def _check_examples(
     """
     x_name = f"x{suffix}"
     y_name = f"y{suffix}"
-    if x.dtype.kind not in NUMBER_KINDS or y.dtype.kind not in NUMBER_KINDS:
-        hint = f": {NUMBERING_HINT}" if y.dtype.kind in TEXT_KINDS else ""
-        raise ValueError(
-            f"{file}: {x_name} and {y_name} must be numbers, got {x.dtype} and {y.dtype}{hint}"
-        )
+    for name, array in ((x_name, x), (y_name, y)):
+        if array.dtype.kind not in NUMBER_KINDS:
+            raise ValueError(
+                f"{file}: {name} must hold real numbers, got {array.dtype}: "
+                f"{_suggest_numbers(name, array.dtype)}"
+            )
     num_x = len(x) if x.ndim else 0
     num_y = len(y) if y.ndim else 0
     if num_x != num_y or num_x < 2:
@@ -255,6 +284,24 @@ def _check_examples(
         raise ValueError(f"{file}: {y_name} must vary, but all targets are the same")
 
 
+def _suggest_numbers(name: str, dtype: np.dtype) -> str:
+    """How to make real numbers of an array."""
+    match dtype.kind:
+        case "U" | "S" if name.startswith("y"):
+            return NUMBERING_HINT
+        case "U" | "S":
+            return f"{name}.astype(float) reads numbers that are written as text"
+        case "c":
+            return f"numpy.stack([{name}.real, {name}.imag], -1) makes two of each"
+        case "M" | "m":
+            return f"{name}.astype('int64') counts from a date on, or the units of a duration"
+        case "V" if dtype.names:
+            return f"numpy.lib.recfunctions.structured_to_unstructured({name}) makes columns"
+        case _:
+            # NumPy saves types that are not its own, such as bfloat16, as bytes of no type.
+            return f"save {name}.astype('float32'), whatever its type was before it was saved"
+
+
 def _check_magnitude(
     file: Path,
     name: str,
@@ -264,8 +311,15 @@ def _check_magnitude(
     """Raises ValueError for real numbers that are not finite, or beyond a limit."""
     if not _is_float(array):
         return
-    if not np.isfinite(array).all():
-        raise ValueError(f"{file}: {name} must be finite")
+    is_finite = np.isfinite(array)
+    if not is_finite.all():
+        places = np.argwhere(~is_finite)
+        first = tuple(places[0].tolist())
+        place = ", ".join(map(str, first))
+        raise ValueError(
+            f"{file}: {name} must be finite, but {name}[{place}] is {array[first]}, and "
+            f"{len(places)} of its {array.size} numbers are not finite"
+        )
     largest = max(float(array.max()), -float(array.min()))
     if largest > limit:
         raise ValueError(

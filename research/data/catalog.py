@@ -23,6 +23,7 @@ from research.data.streaming import ImageFormat, make_streamed_dataset, must_str
 from research.data.text import (
     LabeledTexts,
     Vocabulary,
+    encode_texts,
     make_text_dataset,
     make_vocabulary,
     make_windows,
@@ -112,7 +113,7 @@ def _describe_windows(prepared: PreparedDataset, data: Any) -> DatasetInfo:
 def _load_images(prepared: PreparedDataset, data: Any) -> Dataset:
     name = dataset_name(data)
     shape = _image_shape(prepared, data)
-    if must_stream(data, shape, prepared.splits):
+    if must_stream(data, math.prod(shape), prepared.splits):
         return make_streamed_dataset(
             data,
             prepared.splits,
@@ -174,8 +175,8 @@ def _load_labeled_texts(prepared: PreparedDataset, data: Any) -> Dataset:
 
     def read(split: str) -> LabeledArrays:
         examples = _read_texts(prepared, split)
-        rows = vocabulary.encode_padded(examples.texts, data.length)
-        return LabeledArrays(rows, examples.labels)
+        source = f"data={dataset_name(data)}, {split}"
+        return encode_texts(examples, vocabulary, data.length, source=source)
 
     return make_text_dataset(
         data,

@@ -10,6 +10,7 @@ import numpy as np
 from research.config.compatibility import Conflict, divisors, join_numbers, raise_first
 from research.config.data_options import (
     AnyCatalogData,
+    ArrayData,
     Data,
     DataKind,
     FunctionData,
@@ -32,12 +33,14 @@ from research.config.options import (
 )
 from research.config.schema import Config
 from research.data.dataset import DatasetInfo
+from research.data.notices import notify_once
 from research.data.sources import describe
 from research.data.splits import parse_split
 
 # Of the training and the evaluation split, one is generated and one goes to the device, and copies
 # are made in between.
 NUM_GENERATED_COPIES = 6
+MAX_MEAN = 1e4  # of inputs, in their standard deviations
 USUAL_TIME_STEPS = 16  # of an rnn that reads numbers
 
 
@@ -75,7 +78,31 @@ def check_data(config: Config) -> int:
     _check_image_size(config, info)
     num_examples = _count_training_examples(config, info)
     _check_batch_size(config, num_examples)
-    return _count_steps(config, num_examples)
+    steps = _count_steps(config, num_examples)
+    _report_classes_as_targets(config, info)
+    _report_tokens_as_numbers(config, info)
+    return steps
+
+
+def _report_classes_as_targets(config: Config, info: DatasetInfo) -> None:
+    """Say that whole numbers in a user's file are classes also for a regression's loss."""
+    data = config.data
+    if isinstance(data, ArrayData) and config.loss.kind is LossKind.mse and not info.is_regression:
+        notify_once(
+            f"{data.path}: y holds whole numbers, which are classes, so loss=mse compares outputs "
+            "with 1 for the right class and 0 for others: y.astype(float) makes targets of them"
+        )
+
+
+def _report_tokens_as_numbers(config: Config, info: DatasetInfo) -> None:
+    """Say that rows of whole numbers are numbers also for a model that may read tokens."""
+    data = config.data
+    reads_tokens = config.model.kind in (ModelKind.transformer, ModelKind.rnn)
+    if isinstance(data, ArrayData) and info.whole_rows and reads_tokens:
+        notify_once(
+            f"{data.path}: x holds whole numbers, which are standardised and read as numbers, and "
+            "not as tokens of a text"
+        )
 
 
 def _check_generated_size(config: Config, info: DatasetInfo) -> None:
@@ -106,14 +133,15 @@ def _check_image_size(config: Config, info: DatasetInfo) -> None:
     from research.data.streaming import count_images_in_memory
 
     batch_size = config.train.batch_size
-    num_images = count_images_in_memory(data, info.shape, info.splits, batch_size)
-    needed = num_images * math.prod(info.shape)
+    bytes_per_image = math.prod(info.shape) * info.bytes_per_number
+    num_images = count_images_in_memory(data, bytes_per_image, info.splits, batch_size)
+    needed = num_images * bytes_per_image
     if needed <= free:
         return
     height, width, channels = info.shape
     raise ValueError(
-        f"{num_images} images of {height}×{width}×{channels} bytes are in memory at once and need "
-        f"{format_bytes(needed)}, and {format_bytes(free)} are free: "
+        f"{num_images} images of {height}×{width}×{channels} numbers are in memory at once: "
+        f"they need {format_bytes(needed)}, and {format_bytes(free)} are free, so "
         "reduce data.size, train.batch_size or data.in_memory_limit"
     )
 
@@ -168,6 +196,7 @@ def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
     yield from _target_conflicts(config, info)
     yield from _class_conflicts(config, info)
     yield from _token_conflicts(config, info)
+    yield from _moment_conflicts(config)
     yield from _unused_conflicts(config.data, info)
     yield from _augmentation_conflicts(config, info)
     if info.text:
@@ -231,6 +260,19 @@ def _token_conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:
             valid="texts with a class each",
             got=config.data.name.name,
             reason="tokens looks at the words of a text",
+        )
+
+
+def _moment_conflicts(config: Config) -> Iterator[Conflict]:
+    """A mean next to which float32 would not tell inputs apart."""
+    mean = getattr(config.data, "input_mean", 0.0)
+    limit = MAX_MEAN * getattr(config.data, "input_scale", 1.0)
+    if abs(mean) > limit and config.precision.kind is not PrecisionKind.float64:
+        yield Conflict(
+            path="data.input_mean",
+            valid=f"between -{limit:g} and {limit:g}",
+            got=mean,
+            reason="float32 would round away most of what differs between inputs",
         )
 
 

@@ -28,6 +28,8 @@ class DatasetInfo:
         text: Whether examples are tokens.
         language: Whether the target is the next token at every position.
         is_regression: Whether targets are numbers instead of classes.
+        whole_rows: Whether examples are rows of whole numbers in a user's file.
+        bytes_per_number: Size of a stored number of an example.
         lost_in_float32: What does not fit into float32, and what to do about it; empty if all fits.
     """
 
@@ -36,6 +38,8 @@ class DatasetInfo:
     text: bool = False
     language: bool = False
     is_regression: bool = False
+    whole_rows: bool = False
+    bytes_per_number: int = 1
     lost_in_float32: str = ""
 
 

@@ -1,7 +1,9 @@
 """Image files: a folder with a sub-folder for each class, or with such a folder for each split."""
 
 import functools
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +17,20 @@ from research.data.dataset import (
     LabeledArrays,
     make_standardized_dataset,
     select_splits,
-    stack_examples,
 )
 from research.data.image_files import (
     SUFFIXES,
     FoundFiles,
-    count_channels,
+    ImageReader,
+    PixelFormat,
     find_files,
+    find_pixel_format,
     ignore_pillow_warnings,
     is_hidden,
     last_change,
-    read_image,
-    show_path,
 )
 from research.data.images import center_crop_and_resize
-from research.data.notices import join_first, notify
+from research.data.notices import join_first, notify, on_one_line
 from research.data.splits import choose_test_positions
 from research.data.streaming import ImageFormat, make_streamed_dataset, must_stream
 
@@ -62,14 +63,15 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The files of each split, the names of the classes, and the shape of the first image.
+    """The files of each split, the names of the classes, and what all images are read as.
 
-    The shape has three channels if any image has color.
+    Height and width are those of the first image.
     """
 
     splits: dict[str, list[ImageFile]]
     class_names: list[str]
     shape: ImageShape
+    pixel_format: PixelFormat
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -79,6 +81,11 @@ class ImageFolder:
             sizes[split] = len(files)
         return sizes
 
+    @property
+    def bytes_per_number(self) -> int:
+        """Size of one channel of a pixel."""
+        return np.dtype(self.pixel_format.dtype).itemsize
+
 
 class ImageFileSource:
     """Image files as raw examples by position."""
@@ -86,28 +93,27 @@ class ImageFileSource:
     def __init__(
         self,
         files: list[ImageFile],
-        shape: ImageShape,
-        *,
-        resize: bool,
+        reader: ImageReader,
+        shape: ImageShape | None,
     ):
         """Wrap files.
 
         Args:
             files: The files.
-            shape: Height, width and channels.
-            resize: Whether images of another height or width are resized later, not refused.
+            reader: Reads a file.
+            shape: Height, width and channels that every image must have; None if all are resized.
         """
         self.labels = np.array([file.label for file in files], np.int32)
         self._files = files
+        self._reader = reader
         self._shape = shape
-        self._resize = resize
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, object]:
         file = self._files[index]
-        image = _read_image(file.path, self._shape, resize=self._resize)
+        image = _read_image(file.path, self._reader, self._shape)
         return {"image": image, "label": file.label}
 
 
@@ -124,6 +130,7 @@ def describe(data: FolderData) -> DatasetInfo:
     return DatasetInfo(
         splits=folder.split_sizes,
         shape=_image_shape(folder, data),
+        bytes_per_number=folder.bytes_per_number,
     )
 
 
@@ -134,16 +141,17 @@ def load_folder(data: FolderData) -> Dataset:
     shape = _image_shape(folder, data)
     classes = len(folder.class_names)
     version = Path(data.path or "").name
-    resize = data.size is not None or data.resized_crop
+    reader = ImageReader(folder.pixel_format)
+    required_shape = None if data.size else shape
 
     def open_records(split: str) -> ImageFileSource:
-        return ImageFileSource(folder.splits[split], shape, resize=resize)
+        return ImageFileSource(folder.splits[split], reader, required_shape)
 
     def read(split: str) -> LabeledArrays:
-        return _read_images(folder.splits[split], shape, resize=resize)
+        return _read_images(open_records(split), shape)
 
-    if must_stream(data, shape, folder.split_sizes):
-        return make_streamed_dataset(
+    if must_stream(data, math.prod(shape) * folder.bytes_per_number, folder.split_sizes):
+        streamed = make_streamed_dataset(
             data,
             folder.split_sizes,
             open_records,
@@ -153,8 +161,12 @@ def load_folder(data: FolderData) -> Dataset:
             shuffle=True,
             class_names=folder.class_names,
         )
+        reader.report_losses(Path(data.path or ""))
+        return streamed
+    selected = select_splits(data, folder.split_sizes, read, classes, shuffle=True)
+    reader.report_losses(Path(data.path or ""))
     return make_standardized_dataset(
-        select_splits(data, folder.split_sizes, read, classes, shuffle=True),
+        selected,
         name="folder",
         version=version,
         split=data.split,
@@ -164,35 +176,27 @@ def load_folder(data: FolderData) -> Dataset:
     )
 
 
-def _read_images(
-    files: list[ImageFile],
-    shape: ImageShape,
-    *,
-    resize: bool,
-) -> LabeledArrays:
+def _read_images(records: ImageFileSource, shape: ImageShape) -> LabeledArrays:
     """All images as rows [n, features], and their labels [n] int32."""
     rows = []
-    labels = []
-    for file in files:
-        image = _read_image(file.path, shape, resize=resize)
-        resized = center_crop_and_resize(image, shape)
-        rows.append(resized.reshape(-1))
-        labels.append(file.label)
-    return stack_examples(rows, labels)
+    for position in range(len(records)):
+        image = records[position]["image"]
+        assert isinstance(image, np.ndarray)
+        rows.append(center_crop_and_resize(image, shape).reshape(-1))
+    return LabeledArrays(np.stack(rows), records.labels)
 
 
 def _read_image(
     path: Path,
-    shape: ImageShape,
-    *,
-    resize: bool,
+    reader: ImageReader,
+    shape: ImageShape | None,
 ) -> np.ndarray:
-    """An image [H, W, C] uint8; unless it will be resized, it has the height and width of shape."""
-    image = read_image(path, shape[-1])
-    if image.shape != shape and not resize:
+    """An image [H, W, C], of the shape that is required if there is one."""
+    image = reader.read(path)
+    if shape is not None and image.shape != shape:
         height, width, _ = image.shape
         raise ValueError(
-            f"{show_path(path)} must be an image of {shape[0]}×{shape[1]} pixels like the first "
+            f"{on_one_line(path)} must be an image of {shape[0]}×{shape[1]} pixels like the first "
             f"one, got {height}×{width}: data.size=… resizes all images to one size"
         )
     return image
@@ -235,28 +239,30 @@ def _list_images(
         class_names = _list_class_names(list(split_folders.values()))
         splits = {}
         for split, subfolder in split_folders.items():
-            splits[split] = _list_files(subfolder, class_names, found)
+            files = _list_files(subfolder, class_names, found)
+            if split == "train":
+                _check_classes(subfolder, class_names, files)
+            else:
+                _report_missing_classes(subfolder, class_names, files)
+            splits[split] = files
     else:
         class_names = [subfolder.name for subfolder in _list_subfolders(folder)]
         files = _list_files(folder, class_names, found)
+        _check_classes(folder, class_names, files)
         train_positions, test_positions = choose_test_positions(len(files))
         splits = {
             "train": [files[n] for n in train_positions],
             "test": [files[n] for n in test_positions],
         }
-    if len(class_names) < 2:
-        raise ValueError(
-            f"{folder} must hold a sub-folder of images for each of at least two classes, "
-            f"got {', '.join(class_names) or 'none'}"
-        )
     used_paths = []
     for files in splits.values():
         used_paths += [file.path for file in files]
     _report_unused(folder, found, used_paths)
+    _report_nested(folder, used_paths, levels=3 if split_folders else 2)
     first_path = splits["train"][0].path
-    channels = count_channels([first_path, *used_paths])
-    height, width, _ = read_image(first_path, channels).shape
-    return ImageFolder(splits, class_names, (height, width, channels))
+    pixel_format = find_pixel_format([first_path, *used_paths])
+    shape = ImageReader(pixel_format).read(first_path).shape
+    return ImageFolder(splits, class_names, shape, pixel_format)
 
 
 def _find_split_folders(folder: Path, found: FoundFiles) -> dict[str, Path]:
@@ -329,7 +335,7 @@ def _report_unused(
     """Say in one line how many files are left out, if any are."""
     counts = {
         "hidden": len(found.hidden),
-        "not an image": len(found.others),
+        f"with other endings ({_list_endings(found.others)})": len(found.others),
         "outside of the folders of classes": len(found.images) - len(used),
     }
     reasons = []
@@ -338,6 +344,28 @@ def _report_unused(
             reasons.append(f"{count} {reason}")
     if reasons:
         notify(f"{folder}: files left out: {', '.join(reasons)}")
+
+
+def _list_endings(paths: Sequence[Path]) -> str:
+    endings = {path.suffix or path.name for path in paths}
+    return join_first(sorted(endings))
+
+
+def _report_nested(
+    folder: Path,
+    used: list[Path],
+    levels: int,
+) -> None:
+    """Say in one line how many images lie deeper than in the folder of their class."""
+    nested = []
+    for path in used:
+        if len(path.relative_to(folder).parts) > levels:
+            nested.append(path)
+    if nested:
+        notify(
+            f"{folder}: images in folders inside of the folders of classes, such as "
+            f"{nested[0].parent.relative_to(folder)}, belong to these classes ({len(nested)})"
+        )
 
 
 def _list_class_names(splits: list[Path]) -> list[str]:
@@ -353,11 +381,7 @@ def _list_files(
     class_names: list[str],
     found: FoundFiles,
 ) -> list[ImageFile]:
-    """The images of every class.
-
-    Raises:
-        ValueError: A class has no images.
-    """
+    """The images of every class."""
     paths_of_class: dict[str, list[Path]] = {name: [] for name in class_names}
     depth = len(folder.parts)
     for path in found.images:
@@ -366,11 +390,48 @@ def _list_files(
             paths_of_class[path.parts[depth]].append(path)
     files = []
     for label, name in enumerate(class_names):
-        paths = paths_of_class[name]
-        if not paths:
-            raise ValueError(f"{folder / name} must hold images ({', '.join(SUFFIXES)}), got none")
-        files += [ImageFile(path, label) for path in paths]
+        files += [ImageFile(path, label) for path in paths_of_class[name]]
     return files
+
+
+def _check_classes(
+    folder: Path,
+    class_names: list[str],
+    files: list[ImageFile],
+) -> None:
+    """Raises ValueError unless there are two classes or more, and images of each."""
+    missing = _find_missing_classes(class_names, files)
+    if missing:
+        raise ValueError(
+            f"{folder / missing[0]} must hold images ({', '.join(SUFFIXES)}), got none"
+        )
+    if len(class_names) < 2:
+        got = ", ".join(class_names) or "none"
+        inner = _list_subfolders(folder / class_names[0]) if class_names else []
+        hint = f": data.path={folder / class_names[0]} may be that folder" if inner else ""
+        raise ValueError(
+            f"{folder} must hold a sub-folder of images for each of at least two classes, "
+            f"got {got}{hint}"
+        )
+
+
+def _report_missing_classes(
+    folder: Path,
+    class_names: list[str],
+    files: list[ImageFile],
+) -> None:
+    """Say in one line of which classes a split has no images, if it has others."""
+    missing = _find_missing_classes(class_names, files)
+    if missing and files:
+        notify(
+            f"{folder}: there are no images of {len(missing)} of {len(class_names)} classes: "
+            f"{join_first(missing)}"
+        )
+
+
+def _find_missing_classes(class_names: list[str], files: list[ImageFile]) -> list[str]:
+    present = {file.label for file in files}
+    return [name for label, name in enumerate(class_names) if label not in present]
 
 
 def _list_subfolders(folder: Path) -> list[Path]:

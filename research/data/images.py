@@ -38,7 +38,7 @@ def random_resized_crop(
     The part has 8 % to 100 % of the image's area and an aspect ratio between 3:4 and 4:3.
 
     Args:
-        image: The image [H, W, C] uint8.
+        image: The image [H, W, C].
         shape: Height, width and channels of the result.
         rng: Source of the random numbers.
 
@@ -72,18 +72,32 @@ def resize_box(
     """Resize a part of an image.
 
     Args:
-        image: The image [H, W, C] uint8.
+        image: The image [H, W, C] of any numbers that float32 holds.
         shape: Height, width and channels of the result.
         box: The part, in pixels.
 
     Returns:
         The part at the size of ``shape``. When it shrinks, every pixel contributes.
     """
+    if image.dtype == np.uint8 and image.shape[-1] in (1, 3):
+        pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
+        return _resize_pixels(pixels, shape, box).reshape(*shape)
+    resized = []
+    for channel in np.moveaxis(image, -1, 0):
+        resized.append(_resize_pixels(channel.astype(np.float32), shape, box))
+    numbers = np.stack(resized, axis=-1)
+    if image.dtype.kind in "ui":
+        numbers = np.rint(numbers)
+    return numbers.astype(image.dtype)
+
+
+def _resize_pixels(
+    pixels: np.ndarray,
+    shape: Shape,
+    box: Box,
+) -> np.ndarray:
     from PIL import Image
 
-    is_gray = image.shape[-1] == 1
-    pixels = image.squeeze(-1) if is_gray else image
     height, width, _ = shape
     bilinear = Image.Resampling.BILINEAR
-    resized = Image.fromarray(pixels).resize((width, height), bilinear, box=box)
-    return np.asarray(resized).reshape(*shape)
+    return np.asarray(Image.fromarray(pixels).resize((width, height), bilinear, box=box))

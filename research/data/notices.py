@@ -1,5 +1,6 @@
 """Lines on standard error that say what was done with the data, when that may be a surprise."""
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -8,7 +9,18 @@ MAX_LISTED = 8
 
 def notify(line: str) -> None:
     """Print one line on standard error."""
-    print(f"fathom: {line}", file=sys.stderr, flush=True)
+    print(f"fathom: {on_one_line(line)}", file=sys.stderr, flush=True)
+
+
+def on_one_line(text: object) -> str:
+    """The text on one line: control characters, such as those of a path, are escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
+@functools.cache
+def notify_once(line: str) -> None:
+    """Print one line on standard error unless this process has printed it before."""
+    notify(line)
 
 
 def join_first(names: Sequence[str]) -> str:
@@ -19,4 +31,6 @@ def join_first(names: Sequence[str]) -> str:
     """
     listed = ", ".join(names[:MAX_LISTED])
     others = len(names) - MAX_LISTED
-    return f"{listed} and {others} others" if others > 0 else listed
+    if others <= 0:
+        return listed
+    return f"{listed} and {others} {'other' if others == 1 else 'others'}"

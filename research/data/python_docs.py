@@ -10,6 +10,7 @@ from research.data.dataset import Dataset, DatasetInfo, LabeledArrays
 from research.data.text import (
     LabeledTexts,
     Vocabulary,
+    encode_texts,
     make_text_dataset,
     make_vocabulary,
     make_windows,
@@ -86,8 +87,8 @@ def load_python_docs(data: TextData) -> Dataset:
         if not data.label:
             return make_windows(split_tokens(unit)[split], data.length)
         paragraphs = labeled_paragraphs()[split]
-        rows = vocabulary.encode_padded(paragraphs.texts, data.length)
-        return LabeledArrays(rows, paragraphs.labels)
+        source = f"data=python_docs, {split}"
+        return encode_texts(paragraphs, vocabulary, data.length, source=source)
 
     return make_text_dataset(
         data,

@@ -9,8 +9,8 @@ from research.config.data_options import Data, Scaling
 from research.config.paths import expand_home
 from research.data.dataset import Dataset, DatasetInfo, check_not_constant
 from research.data.image_files import last_change
-from research.data.notices import join_first, notify
 from research.data.standardize import fit_standardization_per_feature
+from research.data.surprises import report_surprises
 from research.data.tfds_directory import OFFLINE_DATASETS
 
 
@@ -27,12 +27,18 @@ def describe(data: Data) -> DatasetInfo:
 def load(data: Data) -> Dataset:
     """The dataset. Equal settings give the same object, unless its files have changed.
 
-    If a class has no training example, a line on standard error says so.
+    Lines on standard error say what may be unexpected, such as a class without training example.
 
     Raises:
         ValueError: The data is missing or damaged, or it does not fit the settings.
     """
     return _load_cached(data, _find_files(data))
+
+
+def last_change_of(data: Data) -> int | None:
+    """When the user's own files were last changed, in ns; None for other data."""
+    files = _find_files(data)
+    return None if files is None else files[1]
 
 
 def _find_files(data: Data) -> tuple[Path, int] | None:
@@ -50,42 +56,34 @@ def _load_cached(data: Data, files: tuple[Path, int] | None) -> Dataset:
     name = _module_name(data)
     module = importlib.import_module(f"research.data.{name}")
     load_dataset = getattr(module, f"load_{name}")
-    dataset = _scale(load_dataset(data), data)
-    _report_missing_classes(dataset)
-    return dataset
+    dataset = _standardize(load_dataset(data), data)
+    is_per_feature = getattr(data, "scaling", Scaling.jointly) is not Scaling.jointly
+    report_surprises(dataset, is_per_feature=is_per_feature)
+    return _set_moments(dataset, data)
 
 
-def _scale(dataset: Dataset, data: Data) -> Dataset:
+def _standardize(dataset: Dataset, data: Data) -> Dataset:
     """The dataset, standardized as the settings say."""
-    standardization = dataset.standardization
-    if getattr(data, "scaling", Scaling.jointly) is not Scaling.jointly:
-        standardization = fit_standardization_per_feature(dataset.x)
-        check_not_constant(dataset.name, standardization)
+    if getattr(data, "scaling", Scaling.jointly) is Scaling.jointly:
+        return dataset
+    standardization = fit_standardization_per_feature(dataset.x)
+    check_not_constant(dataset.name, standardization)
+    return dataclasses.replace(dataset, standardization=standardization)
+
+
+def _set_moments(dataset: Dataset, data: Data) -> Dataset:
+    """The dataset with the mean and the standard deviation of inputs that the settings say."""
     mean = getattr(data, "input_mean", 0.0)
     scale = getattr(data, "input_scale", 1.0)
     if (mean, scale) == (0.0, 1.0):
-        return dataclasses.replace(dataset, standardization=standardization)
+        return dataset
     if dataset.vocabulary:
         raise ValueError(
             "data.input_mean must be 0 and data.input_scale 1 (the examples of "
             f"data={dataset.name} are tokens), got {mean:g} and {scale:g}"
         )
-    return dataclasses.replace(dataset, standardization=standardization.with_moments(mean, scale))
-
-
-def _report_missing_classes(dataset: Dataset) -> None:
-    """Say which classes have no training example."""
-    missing = []
-    for number, count in enumerate(dataset.class_counts or []):
-        if count == 0:
-            name = dataset.class_names[number] if dataset.class_names else str(number)
-            missing.append(name)
-    if missing:
-        verb = "has" if len(missing) == 1 else "have"
-        notify(
-            f"data={dataset.name}: {len(missing)} of {dataset.classes} classes {verb} no example "
-            f"among the {dataset.examples} training examples: {join_first(missing)}"
-        )
+    standardization = dataset.standardization.with_moments(mean, scale)
+    return dataclasses.replace(dataset, standardization=standardization)
 
 
 def _module_name(data: Data) -> str:

@@ -54,7 +54,9 @@ def parse_split(
             )
     start, stop, _ = slice(first, last).indices(size)
     if stop <= start:
-        raise ValueError(f"{path} must hold examples: {name} has {size}, got {split}")
+        others = [other for other, count in sizes.items() if count and other != name]
+        hint = f"; {others[0]}[90%:] is a part of {others[0]}" if size == 0 and others else ""
+        raise ValueError(f"{path} must hold examples: {name} has {size}, got {split}{hint}")
     return name, slice(start, stop)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 MAX_BLOCK_ELEMENTS = 2**22  # that are converted to float64 at once
 MAX_SAMPLE_ROWS = 2048  # that are looked at to find out what a cast loses
+FAINT_SPREAD = 1e-3  # in standard deviations of all inputs
 LOWER_QUANTILE = 0.01
-UPPER_QUANTILE = 0.99
+LEAST_LEFT_OUT = 1.5  # examples at either end, so that one of a few is left out
 FLOAT32_BYTES = 4  # shorter numbers differ in float32 if they differ at all
 
 
@@ -84,16 +85,34 @@ def find_lost_features(rows: np.ndarray, standardization: Standardization) -> np
     """
     if rows.dtype.itemsize < FLOAT32_BYTES:
         return np.zeros(0, int)
-    step = -(-len(rows) // MAX_SAMPLE_ROWS)
-    sample = rows[::step].astype(np.float64)
+    sample = sample_rows(rows).astype(np.float64)
     inputs = standardization.apply(sample, np.float32)
     is_lost = (_spread(sample) > 0) & (_spread(inputs) == 0)
     return np.flatnonzero(is_lost)
 
 
+def find_faint_features(rows: np.ndarray, standardization: Standardization) -> np.ndarray:
+    """Numbers of the features that vary, but hardly once they are standardized.
+
+    Examples at both ends of a feature are ignored, as in ``find_lost_features``.
+    """
+    if rows.dtype == np.uint8:  # whose numbers differ by a factor of 255 at most
+        return np.zeros(0, int)
+    inputs = standardization.apply(sample_rows(rows))
+    spread = _spread(inputs)
+    return np.flatnonzero((spread > 0) & (spread < FAINT_SPREAD * inputs.std()))
+
+
+def sample_rows(rows: np.ndarray) -> np.ndarray:
+    """At most ``MAX_SAMPLE_ROWS`` of the rows, at equal distances."""
+    step = -(-len(rows) // MAX_SAMPLE_ROWS)
+    return rows[::step]
+
+
 def _spread(rows: np.ndarray) -> np.ndarray:
-    """The distance [features] between the quantiles of each feature; both are values of rows."""
-    quantiles = [LOWER_QUANTILE, UPPER_QUANTILE]
+    """The distance [features] between an upper and a lower quantile, which are values of rows."""
+    left_out = min(0.5, max(LOWER_QUANTILE, LEAST_LEFT_OUT / len(rows)))
+    quantiles = [left_out, 1 - left_out]
     lower, upper = np.quantile(rows, quantiles, axis=0, method="inverted_cdf")
     return upper - lower
 

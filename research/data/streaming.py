@@ -26,6 +26,7 @@ from research.data.dataset import (
 from research.data.images import center_crop_and_resize, random_resized_crop
 from research.data.splits import limit_positions, parse_split, part_positions
 from research.data.standardize import fit_standardization
+from research.data.surprises import report_shared_examples
 from research.data.tfds_reader import silence_absl
 
 SAMPLE_SIZE = 2048  # examples that offset, scale and fingerprint of streamed data come from
@@ -73,7 +74,11 @@ class ImageFormat:
 
 
 class ImageSource:
-    """Images of a split or of files, in their order, resized to one shape."""
+    """Images of a split or of files, in their order, resized to one shape.
+
+    Attributes:
+        positions: Positions [n] of the images among the raw examples.
+    """
 
     def __init__(
         self,
@@ -105,18 +110,18 @@ class ImageSource:
         present = np.full(len(positions), PRESENT_LABEL, np.int32)
         labels = add_label_noise(present, image_format.classes, label_noise)
         kept = limit_positions(limit, len(positions), shuffle=shuffle)
-        self._positions = positions[kept]
+        self.positions = positions[kept]
         self._labels = labels[kept]
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self.positions)
 
     @property
     def labels(self) -> np.ndarray | None:
         """The labels [n] with label noise; None if the records do not tell theirs."""
         if not isinstance(self._records, LabeledRecords):
             return None
-        present = self._records.labels[self._positions]
+        present = self._records.labels[self.positions]
         return np.where(self._labels == PRESENT_LABEL, present, self._labels)
 
     def read(self, index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, int]:
@@ -129,7 +134,7 @@ class ImageSource:
         Returns:
             The pixels [features] and the label, with label noise.
         """
-        record = self._records[int(self._positions[index])]
+        record = self._records[int(self.positions[index])]
         image = record[self._format.image_key]
         if rng is not None and self._resized_crop:
             pixels = random_resized_crop(image, self._format.shape, rng)
@@ -143,17 +148,17 @@ class ImageSource:
 
 def must_stream(
     data: StreamedImages,
-    shape: Shape,
+    bytes_per_image: int,
     sizes: Mapping[str, int],
 ) -> bool:
     """Whether images are streamed: if they are too large for memory, or cropped at random.
 
     Args:
         data: The settings; ``resized_crop`` and ``in_memory_limit`` are used.
-        shape: Height, width and channels of an image.
+        bytes_per_image: Size of a decoded image.
         sizes: Number of examples in each split.
     """
-    decoded_bytes = math.prod(shape) * sum(sizes.values())
+    decoded_bytes = bytes_per_image * sum(sizes.values())
     return data.resized_crop or decoded_bytes > data.in_memory_limit * 1e9
 
 
@@ -200,7 +205,10 @@ def make_streamed_dataset(
         image_format,
         shuffle=shuffle,
     )
-    sample_size = choose_sample_size(image_format.shape)
+    if eval_split == split:
+        shared = np.isin(eval_source.positions, train_source.positions)
+        report_shared_examples(name, int(shared.sum()), len(eval_source))
+    sample_size = choose_sample_size(math.prod(image_format.shape))
     train_sample = sample_evenly(train_source, sample_size)
     eval_sample = sample_evenly(eval_source, sample_size)
     standardization = fit_standardization(train_sample.x)
@@ -222,15 +230,15 @@ def make_streamed_dataset(
     )
 
 
-def choose_sample_size(shape: Shape) -> int:
+def choose_sample_size(bytes_per_image: int) -> int:
     """The number of examples that offset, scale and fingerprint come from."""
-    num_fitting = MAX_SAMPLE_BYTES // math.prod(shape)
+    num_fitting = MAX_SAMPLE_BYTES // bytes_per_image
     return min(SAMPLE_SIZE, max(MIN_SAMPLE_SIZE, num_fitting))
 
 
 def count_images_in_memory(
     data: StreamedImages,
-    shape: Shape,
+    bytes_per_image: int,
     sizes: Mapping[str, int],
     batch_size: int,
 ) -> int:
@@ -238,13 +246,13 @@ def count_images_in_memory(
 
     Args:
         data: The settings, as for ``must_stream``.
-        shape: Height, width and channels of an image.
+        bytes_per_image: Size of a decoded image.
         sizes: Number of examples in each split.
         batch_size: Number of images in a batch.
     """
-    if not must_stream(data, shape, sizes):
+    if not must_stream(data, bytes_per_image, sizes):
         return 2 * sum(sizes.values())  # as they are read, and stacked
-    sample_size = choose_sample_size(shape)
+    sample_size = choose_sample_size(bytes_per_image)
     in_samples = sum(min(size, sample_size) for size in sizes.values())
     return 2 * in_samples + PREFETCHED_BATCHES * batch_size
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from research.config.data_options import SplitData
 from research.data.dataset import Dataset, DatasetInfo, LabeledArrays, select_splits
+from research.data.notices import notify
 
 UNKNOWN = "\ufffd"  # the symbol for everything that has no token
+EMPTY_TEXT = 1  # the token of a text that has none
 PADDING = 0  # the token that fills a row after the end of its text
 MIN_OCCURRENCES = {"characters": 10, "words": 2}  # in the training text, to get a token
 MAX_SYMBOLS = 20_000  # of a vocabulary, which keeps the most frequent ones
@@ -62,20 +64,6 @@ class Vocabulary:
             tokens.append(token_of.get(symbol, first_token))
         return np.array(tokens, self.dtype)
 
-    def encode_padded(self, texts: Sequence[str], length: int) -> np.ndarray:
-        """Rows [n, T] with the first ``length`` tokens of each text, then padding.
-
-        An empty text becomes one unknown token.
-        """
-        rows = np.full((len(texts), length), PADDING, self.dtype)
-        for row, text in zip(rows, texts, strict=True):
-            tokens = self.encode(text)[:length]
-            if len(tokens):
-                row[: len(tokens)] = tokens
-            else:
-                row[0] = 1
-        return rows
-
 
 def make_vocabulary(
     texts: Iterable[str],
@@ -113,6 +101,44 @@ def split_symbols(text: str, unit: str) -> Sequence[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
+def encode_texts(
+    examples: LabeledTexts,
+    vocabulary: Vocabulary,
+    length: int,
+    *,
+    source: str,
+) -> LabeledArrays:
+    """The first ``length`` tokens of each text, then padding, and the labels.
+
+    An empty text becomes one unknown token. A line on standard error counts the texts that are cut.
+
+    Args:
+        examples: The texts.
+        vocabulary: What the tokens stand for.
+        length: Number of tokens T of a row.
+        source: The dataset and the split, for that line.
+
+    Returns:
+        Rows [n, T] and labels [n].
+    """
+    rows = np.full((len(examples.texts), length), PADDING, vocabulary.dtype)
+    num_cut = 0
+    for row, text in zip(rows, examples.texts, strict=True):
+        tokens = vocabulary.encode(text)
+        num_cut += len(tokens) > length
+        kept = tokens[:length]
+        if len(kept):
+            row[: len(kept)] = kept
+        else:
+            row[0] = EMPTY_TEXT
+    if num_cut:
+        notify(
+            f"{source}: {num_cut} of {len(rows)} texts are cut to their first {length} "
+            f"{vocabulary.unit}: data.length sets how many are read"
+        )
+    return LabeledArrays(rows, examples.labels)
+
+
 def make_windows(tokens: np.ndarray, length: int) -> LabeledArrays:
     """All whole windows ``x`` [n, T], and the next token at every position, ``y`` [n, T] int32."""
     end = (len(tokens) - 1) // length * length
@@ -145,6 +171,7 @@ def make_text_dataset(
         shuffle: Whether parts of a split are cut from a fixed random order.
     """
     selected = select_splits(data, info.splits, read, classes, shuffle=shuffle)
+    _report_unknown_tokens(name, vocabulary, selected.train.x)
     symbols = vocabulary.symbols
     if vocabulary.unit == "characters":
         symbols = "".join(symbols)
@@ -162,3 +189,21 @@ def make_text_dataset(
         symbols=symbols,
         padded=vocabulary.padded,
     )
+
+
+def _report_unknown_tokens(
+    name: str,
+    vocabulary: Vocabulary,
+    rows: np.ndarray,
+) -> None:
+    """Say how many tokens stand for symbols that have none of their own, if any do."""
+    if vocabulary.unit == "bytes":
+        return
+    unknown = int(vocabulary.padded)
+    num_unknown = np.count_nonzero(rows == unknown)
+    if num_unknown:
+        notify(
+            f"data={name}: {num_unknown} of the {rows.size} training tokens stand for "
+            f"{vocabulary.unit} that occur fewer than {MIN_OCCURRENCES[vocabulary.unit]} times, "
+            "as one unknown symbol"
+        )

@@ -78,7 +78,7 @@ class Situation:
         finding: what was found.
         settings: the run's configuration by dotted path.
         start: the first measured step.
-        others: the names of the kinds that were found besides.
+        others: the names of the other kinds that were found.
         initial_others: those of them that held at the first step already.
         quantity: of a divergence, what was not finite first.
         was_healthy: whether the gradient over depth was healthy at the first measured step.
@@ -174,7 +174,7 @@ def _advise_single_layer(situation: Situation) -> Advice | None:
 
 
 def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
-    """A change of the network with the usual learning rate besides, where the present one is tiny.
+    """A change of the network, together with the usual learning rate where the present one is tiny.
 
     Whatever the network is, it cannot learn at such a rate.
 
@@ -184,8 +184,8 @@ def with_usual_rate(remedy: Remedy, settings: Settings) -> Remedy:
     """
     rate = peak_rate(settings)
     usual = _usual_rate(settings)
-    groups = {override.partition("=")[0].partition(".")[0] for override in remedy.change.split()}
-    if rate >= TINY_RATE * usual or not groups <= NETWORK_GROUPS:
+    changes_network = _groups_of(remedy) <= NETWORK_GROUPS
+    if rate >= TINY_RATE * usual or not changes_network:
         return remedy
     change = f"{remedy.change} optimizer.learning_rate={usual:g}"
     return dataclasses.replace(remedy, change=change)
@@ -229,6 +229,22 @@ def keeps_gradient(settings: Settings, change: str) -> bool:
     return abs(depth * math.log(factor)) <= KEPT_SHARE * math.log(BAND)
 
 
+def _groups_of(remedy: Remedy) -> set[str]:
+    """The groups of settings that a remedy changes."""
+    groups = set()
+    for override in remedy.change.split():
+        path, _, _ = override.partition("=")
+        group, _, _ = path.partition(".")
+        groups.add(group)
+    return groups
+
+
+def _value_of(remedy: Remedy) -> float:
+    """The number that a remedy sets its only setting to."""
+    _, _, value = remedy.change.partition("=")
+    return float(value)
+
+
 def critical_gain(settings: Settings) -> Remedy | None:
     """The scale of the initial weights at which theory expects a factor of 1 a layer.
 
@@ -240,7 +256,8 @@ def critical_gain(settings: Settings) -> Remedy | None:
     now = float(settings[path])
     low = now / LARGEST_GAIN_CHANGE
     high = now * LARGEST_GAIN_CHANGE
-    if now <= 0 or not _log_factor(settings, path, low) < 0 < _log_factor(settings, path, high):
+    vanishes_at_low = now > 0 and _log_factor(settings, path, low) < 0
+    if not vanishes_at_low or not _log_factor(settings, path, high) > 0:
         return None
     for _ in range(BISECTIONS):
         middle = math.sqrt(low * high)
@@ -549,8 +566,7 @@ def _smaller_weights(situation: Situation) -> Iterator[Remedy]:
     if path is not None and settings[path] > 0:
         critical = critical_gain(settings)
         now = float(settings[path])
-        is_smaller = critical is not None and float(critical.change.partition("=")[2]) < 0.99 * now
-        if critical is not None and is_smaller:
+        if critical is not None and _value_of(critical) < 0.99 * now:
             yield critical
         elif now > 2:
             yield Remedy(f"{path}=1", HE, note=f"now {now:g}")

@@ -1,4 +1,4 @@
-"""How the gradient travels over depth: the fit of a profile, and since when it leaves the band.
+"""How the gradient travels over depth: the fit of a profile, and when it leaves the band.
 
 The healthy band: every layer's squared backward signal is within a factor ``BAND`` of the last
 layer's. A critical network stays inside it: its finite width makes the logarithm fluctuate only by
@@ -78,7 +78,7 @@ def fit(profile: np.ndarray, signals: Sequence[int] | None = None) -> Fit:
     variance of a least-squares slope on a random walk for large m.
 
     Args:
-        profile: the log profile.
+        profile: the log profile [layers].
         signals: the numbers of its signals; None for 0, 1, 2, ….
     """
     slope = float(slopes_of(profile[None])[0])
@@ -135,14 +135,17 @@ def slopes_of(profiles: np.ndarray) -> np.ndarray:
         The slopes over the layers with a gradient [S]; -inf for fewer than two such layers.
     """
     layers = np.arange(profiles.shape[1])
-    is_fitted = np.isfinite(profiles) & (layers >= skipped_layers(len(layers) - 1))
+    first_fitted = skipped_layers(len(layers) - 1)
+    is_fitted = np.isfinite(profiles) & (layers >= first_fitted)
     counts = is_fitted.sum(axis=1)
-    middles = (is_fitted * layers).sum(axis=1) / np.maximum(counts, 1)
+    sums = (is_fitted * layers).sum(axis=1)
+    middles = sums / np.maximum(counts, 1)
     offsets = np.where(is_fitted, layers - middles[:, None], 0.0)
     logs = np.where(is_fitted, profiles, 0.0)
+    covariances = (offsets * logs).sum(axis=1)
     is_enough = counts >= 2
-    spreads = np.where(is_enough, (offsets**2).sum(axis=1), 1.0)
-    return np.where(is_enough, -(offsets * logs).sum(axis=1) / spreads, -np.inf)
+    variances = np.where(is_enough, (offsets**2).sum(axis=1), 1.0)
+    return np.where(is_enough, -covariances / variances, -np.inf)
 
 
 def factors_of(profiles: np.ndarray) -> np.ndarray:
@@ -168,7 +171,7 @@ def _slope_half_width(profile: np.ndarray) -> float:
 
 
 def kind_of(profile: np.ndarray) -> str:
-    """The kind of one log profile, decided by the layer that is farthest outside the band."""
+    """The kind of a log profile [layers], decided by the layer farthest outside the band."""
     return str(kinds_of(profile[None])[0])
 
 
@@ -185,7 +188,11 @@ def kinds_of(profiles: np.ndarray) -> np.ndarray:
 
 
 def entries_outside(profile: np.ndarray, kind: str) -> np.ndarray:
-    """The entries of a log profile that are outside the band on the side of ``kind``."""
+    """The entries of a log profile [layers] that are outside the band on the side of ``kind``.
+
+    Returns:
+        Their indices in ascending order, [K]; none for ``healthy``.
+    """
     if kind in ("vanishing", "dead"):
         return np.flatnonzero(profile < -math.log(BAND))
     if kind == "exploding":
@@ -200,7 +207,7 @@ def largest_jump(profile: np.ndarray, extreme: int) -> int | None:
     and its logarithm by half or more of all between ``extreme`` and the last layer.
 
     Args:
-        profile: a log profile.
+        profile: a log profile [layers].
         extreme: the entry that is farthest from the last one.
 
     Returns:
@@ -212,7 +219,8 @@ def largest_jump(profile: np.ndarray, extreme: int) -> int | None:
     changes = logs[:-1] - logs[1:]
     sizes = changes * np.sign(profile[extreme])
     position = int(np.argmax(sizes))
-    is_large = sizes[position] >= max(math.log(JUMP), abs(profile[extreme]) / 2)
+    half_of_all = abs(profile[extreme]) / 2
+    is_large = sizes[position] >= max(math.log(JUMP), half_of_all)
     return extreme + position if is_large else None
 
 
@@ -224,8 +232,10 @@ def _states(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     is_below = profiles < -math.log(BAND)
     is_exploding = np.any(profiles > math.log(BAND), axis=1)
-    nearest = profiles.shape[1] - 1 - np.argmax(is_below[:, ::-1], axis=1)
-    edge = profiles[np.arange(len(profiles)), nearest]
+    num_steps, num_layers = profiles.shape
+    layers_above = np.argmax(is_below[:, ::-1], axis=1)  # of the last one below the band
+    last_below = num_layers - 1 - layers_above
+    edge = profiles[np.arange(num_steps), last_below]
     is_outside = np.any(is_below, axis=1)
     is_cut = is_outside & np.isneginf(edge)
     return is_cut, is_outside & ~is_cut, is_exploding
@@ -291,19 +301,22 @@ class DepthHistory:
 
         These are the last tenth of the steps with a gradient. None where the run ends silent.
         """
-        if not len(self) or self.is_at_end("silent") or self.is_silent.all():
+        has_gradient = ~self.is_silent
+        if self.is_at_end("silent") or not has_gradient.any():
             return None
-        is_typical = ~self.is_silent
+        is_typical = has_gradient
         for state in ("cut", "vanishing", "exploding"):
-            is_typical = is_typical & (self.states[state] == self.is_at_end(state))
+            is_as_at_end = self.states[state] == self.is_at_end(state)
+            is_typical = is_typical & is_as_at_end
         rows = np.flatnonzero(is_typical)
         if not len(rows):
-            rows = np.flatnonzero(~self.is_silent)
-        count = max(1, int((~self.is_silent).sum()) // 10)
-        return self.profiles[rows[-count:]].mean(axis=0)
+            rows = np.flatnonzero(has_gradient)
+        num_with_gradient = int(has_gradient.sum())
+        last_tenth = rows[-max(1, num_with_gradient // 10) :]
+        return self.profiles[last_tenth].mean(axis=0)
 
     def mean_profile(self, state: str, episode: Episode) -> np.ndarray:
-        """The mean log profile of an episode, over its steps that are in the state.
+        """The mean log profile [layers] of an episode, over its steps that are in the state.
 
         Of an episode that lasts until the end it is that of the last steps.
         """
@@ -311,12 +324,14 @@ class DepthHistory:
             profile = self.last_profile()
             if profile is not None:
                 return profile
-        return self.profiles[self.rows_of(state, episode)].mean(axis=0)
+        rows = self.rows_of(state, episode)
+        return self.profiles[rows].mean(axis=0)
 
     def rows_of(self, state: str, episode: Episode) -> np.ndarray:
-        """The rows of an episode that are in the state."""
+        """The indices [K] of the rows of an episode that are in the state."""
         rows = np.flatnonzero(self.states[state])
-        return rows[(rows >= episode.first) & (rows <= episode.last)]
+        is_inside = (rows >= episode.first) & (rows <= episode.last)
+        return rows[is_inside]
 
 
 def make_history(
@@ -356,12 +371,14 @@ def make_history(
 
 
 def pick(profile: np.ndarray, kind: str) -> int:
-    """The entry of a log profile that is farthest outside the band on the side of ``kind``."""
-    return int(np.argmin(profile) if kind in ("vanishing", "dead") else np.argmax(profile))
+    """The entry of a log profile [layers] farthest outside the band on the side of ``kind``."""
+    if kind in ("vanishing", "dead"):
+        return int(np.argmin(profile))
+    return int(np.argmax(profile))
 
 
 def is_geometric(profile: np.ndarray, fitted: Fit) -> bool:
-    """Whether one factor per layer describes a profile that leaves the band.
+    """Whether one factor per layer describes a log profile [layers] that leaves the band.
 
     Its direction is that of the kind, as is that of its interval where it has one, and the first
     layer is the one that is farthest outside.
@@ -376,5 +393,5 @@ def is_geometric(profile: np.ndarray, fitted: Fit) -> bool:
 
 
 def order_of_magnitude(profile: np.ndarray, layer: int) -> float:
-    """log₁₀ of a layer's squared gradient over that of the last layer."""
+    """log₁₀ of a layer's squared gradient over that of the last layer, of a profile [layers]."""
     return float(profile[layer]) / math.log(10)

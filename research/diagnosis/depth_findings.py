@@ -51,7 +51,7 @@ class DepthContext:
         return self.layer(-1) if self.names else "the last layer"
 
     def ranges(self, entries: np.ndarray) -> list[findings.LayerRange]:
-        """The layers of entries of a profile.
+        """The layers of entries [K] of a profile.
 
         The input of the first layer counts as this layer.
         """
@@ -61,7 +61,7 @@ class DepthContext:
         return ranges
 
     def where(self, entries: np.ndarray) -> str:
-        """Entries of a profile in words.
+        """Entries [K] of a profile in words.
 
         The input of the first layer is left out where there are others.
         """
@@ -96,7 +96,7 @@ def find_depth_findings(ctx: DepthContext) -> list[Finding]:
         episodes = ctx.history.episodes(state)
         if state in GONE:
             episodes = _join_gone(ctx.history, episodes)
-        for episode in _worth_telling(episodes):
+        for episode in _select_episodes(episodes):
             found.append(describe(ctx, state, episode))
     return found
 
@@ -119,13 +119,13 @@ def _join_gone(history: DepthHistory, episodes: Sequence[Episode]) -> list[Episo
     return joined
 
 
-def _worth_telling(episodes: Sequence[Episode]) -> list[Episode]:
+def _select_episodes(episodes: Sequence[Episode]) -> list[Episode]:
     """The longest episode that has ended, and the one that lasts until the end."""
-    told = [episode for episode in episodes if episode.is_open]
+    selected = [episode for episode in episodes if episode.is_open]
     ended = [episode for episode in episodes if not episode.is_open]
     if ended:
-        told.insert(0, max(ended, key=len))
-    return told
+        selected.insert(0, max(ended, key=len))
+    return selected
 
 
 def _make_finding(
@@ -166,7 +166,9 @@ def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding
     """No gradient arrives even at the last layer."""
     del state
     steps = ctx.history.steps
-    norm = _gradient_norm(ctx.observed, int(steps[episode.first]), int(steps[episode.last]))
+    first_step = int(steps[episode.first])
+    last_step = int(steps[episode.last])
+    norm = _gradient_norm(ctx.observed, first_step, last_step)
     evidence = {}
     if norm is None:
         cause = f"no gradient reaches {ctx.last_layer}"
@@ -180,7 +182,7 @@ def _describe_silent(ctx: DepthContext, state: str, episode: Episode) -> Finding
         evidence["grad_norm"] = norm
         cause = "no gradient leaves the loss"
     entries = np.arange(ctx.history.num_signals)
-    origin = _first_without_output(ctx.observed, int(steps[episode.last]))
+    origin = _first_without_output(ctx.observed, last_step)
     if origin is not None:
         cause = f"the output of {words.name_layer(origin, ctx.names)} is zero, and {cause}"
     return _make_finding(
@@ -352,7 +354,7 @@ def factor_details(
     fitted: Fit,
     num_signals: int,
 ) -> list[str]:
-    """The interval of a factor, and the factor at initialisation beside that of theory.
+    """The interval of a factor, and the factor at initialisation next to that of theory.
 
     Args:
         ctx: the context.

@@ -35,12 +35,15 @@ def majority(holds: np.ndarray) -> np.ndarray:
     count = len(holds)
     if count < 3:
         return holds if holds.all() else np.zeros(count, bool)
-    half = min(LONGEST_HALF_WINDOW, max(1, count // ROWS_PER_HALF_WINDOW))
+    half = max(1, count // ROWS_PER_HALF_WINDOW)
+    half = min(LONGEST_HALF_WINDOW, half)
     sums = np.concatenate([[0], np.cumsum(holds)])
     rows = np.arange(count)
     starts = np.maximum(rows - half, 0)
     ends = np.minimum(rows + half + 1, count)
-    return 2 * (sums[ends] - sums[starts]) > ends - starts
+    num_holding = sums[ends] - sums[starts]
+    num_rows = ends - starts
+    return 2 * num_holding > num_rows
 
 
 def find_episodes(holds: np.ndarray) -> list[Episode]:
@@ -59,6 +62,7 @@ def find_episodes(holds: np.ndarray) -> list[Episode]:
         if not len(rows):
             continue
         is_open = last == len(holds) - 1
-        end = last if is_open else int(rows[-1])
-        episodes.append(Episode(int(rows[0]), end, is_open))
+        last_row = last if is_open else int(rows[-1])
+        episode = Episode(first=int(rows[0]), last=last_row, is_open=is_open)
+        episodes.append(episode)
     return episodes

@@ -211,7 +211,9 @@ def _projection(measured: Measurement) -> float:
     losses = np.asarray(measured.trial, float)
     window = max(1, len(losses) // 4)
     middle = (len(losses) - window) // 2
-    fall = losses[middle : middle + window].mean() - losses[-window:].mean()
+    loss_at_middle = losses[middle : middle + window].mean()
+    loss_at_end = losses[-window:].mean()
+    fall = loss_at_middle - loss_at_end
     slope = float(fall) / (len(losses) - window - middle)
     return slope * max(0, measured.steps - len(losses) + 1)
 

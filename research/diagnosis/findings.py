@@ -46,7 +46,8 @@ class Kind:
 INPUTS = Kind(
     "inputs",
     "Inputs",
-    "The training inputs are constant or not finite.",
+    "The training inputs are constant or not finite; under `fathom.watch`, the arguments of the "
+    "loss besides its parameters are all zero, or not finite when numbers stop being finite.",
     Severity.severe,
     "mean square of the inputs",
 )

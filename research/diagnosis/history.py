@@ -8,6 +8,14 @@ Columns = dict[str, np.ndarray]
 CAPACITY = 512
 
 
+def _select_rows(columns: Mapping[str, np.ndarray], rows: slice) -> Columns:
+    return {name: np.asarray(values)[rows] for name, values in columns.items()}
+
+
+def _copy_columns(columns: Columns) -> Columns:
+    return {name: np.array(values) for name, values in columns.items()}
+
+
 class RowHistory:
     """Rows at even distances over a run, and its last row.
 
@@ -42,24 +50,23 @@ class RowHistory:
         if not num_new:
             return
         first = -self._num_rows % self._stride
-        self._keep(
-            {name: np.asarray(values)[first :: self._stride] for name, values in columns.items()}
-        )
-        self._last = {name: np.asarray(values)[-1:] for name, values in columns.items()}
+        self._keep(_select_rows(columns, slice(first, None, self._stride)))
+        self._last = _select_rows(columns, slice(-1, None))
         self._num_rows += num_new
         while self._num_kept > self._capacity:
             self._thin_out()
 
     def _keep(self, rows: Columns) -> None:
         if len(rows["step"]):
-            self._pieces.append({name: np.array(values) for name, values in rows.items()})
+            self._pieces.append(_copy_columns(rows))
             self._num_kept += len(rows["step"])
 
     def _thin_out(self) -> None:
         """Drops every second row."""
         rows = self._concatenate(self._pieces)
-        self._pieces = [{name: values[::2].copy() for name, values in rows.items()}]
-        self._num_kept = len(self._pieces[0]["step"])
+        every_second = _copy_columns(_select_rows(rows, slice(None, None, 2)))
+        self._pieces = [every_second]
+        self._num_kept = len(every_second["step"])
         self._stride *= 2
 
     def columns(self) -> Columns:

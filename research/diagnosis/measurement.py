@@ -27,7 +27,7 @@ class Measurement:
             AdaGrad.
         other_loss: the loss of the second batch before that update.
         common_decrease: the same as ``decrease`` where each example of the second batch has the
-            label of another: what the update does that is alike for all examples.
+            label of another: the part of the update's effect that is the same for all examples.
         is_finite: whether the first update has finite numbers only.
         signal_grad: ‖∂L/∂h‖ of each signal [N+1].
         grad_rms: the root mean square of an element of each layer's gradient [N].
@@ -42,6 +42,7 @@ class Measurement:
         run_lost: the same as the run itself computes, of the elements that float32 keeps.
         trial: the loss of the first batch while it is trained on that batch alone [T+1].
         theory: the factor per layer that mean-field theory predicts.
+        notes: what else is to be known of the batches, in words.
     """
 
     steps: int
@@ -65,6 +66,7 @@ class Measurement:
     run_lost: np.ndarray | None = None
     trial: np.ndarray | None = None
     theory: Theory | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def reference_loss(self) -> float:
@@ -94,7 +96,9 @@ def relative_profile(measured: Measurement) -> np.ndarray | None:
         return None
     signal = np.asarray(measured.signal_grad, float)
     signal = signal[~np.isnan(signal)]
-    if not len(signal) or not signal[-1] > 0 or not np.isfinite(signal).all():
+    if not len(signal) or not np.isfinite(signal).all():
+        return None
+    if signal[-1] <= 0:
         return None
     return log_profile(signal)
 
@@ -113,6 +117,6 @@ def hidden_layer(measured: Measurement) -> int | None:
 
 
 def worst_share(shares: np.ndarray) -> float | None:
-    """The greatest share of any layer; None where none is known."""
+    """The greatest of the shares of layers [N]; None where all are NaN."""
     known = np.asarray(shares)[np.isfinite(shares)]
     return float(known.max()) if len(known) else None

@@ -1,4 +1,4 @@
-"""What a run has measured so far besides the gradient over depth, as the detectors read it."""
+"""What a run has measured so far, apart from the gradient over depth, as the detectors read it."""
 
 import math
 from collections.abc import Mapping
@@ -60,7 +60,8 @@ def find_divergence(step: int, profile: Mapping[str, np.ndarray]) -> Divergence:
         profile: its gauges, each [N] or [N+1].
     """
     for gauge, quantity in QUANTITIES.items():
-        entries = np.flatnonzero(~np.isfinite(profile.get(gauge, np.zeros(0))))
+        values = profile.get(gauge, np.zeros(0))
+        entries = np.flatnonzero(~np.isfinite(values))
         if not len(entries):
             continue
         first = int(entries[0])
@@ -92,6 +93,19 @@ class Theory:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The arguments of a loss that are not its parameters, such as the batch.
+
+    Attributes:
+        step: the first step at which they are as below.
+        largest: their largest magnitude; infinite if one of them is not finite.
+    """
+
+    step: int
+    largest: float
+
+
+@dataclass(frozen=True)
 class Observed:
     """The measurements of a run so far.
 
@@ -105,6 +119,8 @@ class Observed:
         signal_elements: the numbers of a signal h_l over the batch; None where it is not known.
         layer_parameters: the parameters of a layer; None where they are not known.
         input_mean_square: the mean square of the training inputs; None where it is not known.
+        bad_inputs: the inputs of a loop that are all zero, or not finite from a step on; None where
+            there are none.
     """
 
     metrics: Columns = field(default_factory=dict)
@@ -116,6 +132,7 @@ class Observed:
     signal_elements: int | None = None
     layer_parameters: int | None = None
     input_mean_square: float | None = None
+    bad_inputs: Inputs | None = None
 
     @property
     def num_steps(self) -> int:
@@ -128,9 +145,11 @@ class Observed:
         column = self.metrics.get(name)
         if column is None or not len(column):
             return np.zeros(0, int), np.zeros(0)
-        values = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+        masked = np.ma.asarray(column, dtype=np.float64)
+        values = np.ma.filled(masked, np.nan)
         is_known = np.isfinite(values)
-        return np.asarray(self.metrics["step"])[is_known], values[is_known]
+        steps = np.asarray(self.metrics["step"])
+        return steps[is_known], values[is_known]
 
     def end_of(self, name: str) -> float | None:
         """The mean of a metric over the last tenth of its values; None without values."""

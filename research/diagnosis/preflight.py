@@ -163,7 +163,7 @@ def describe(measured: Measurement) -> list[str]:
         _describe_update(measured),
         _describe_trial(measured),
     ]
-    return [line for line in lines if line]
+    return [*(line for line in lines if line), *measured.notes]
 
 
 def _describe_depth(measured: Measurement) -> str:

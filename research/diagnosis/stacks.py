@@ -46,6 +46,7 @@ WHILE_TRAINING = {
     "dead": (SMALLER_RATE, "an activation that is never flat, such as GELU or ELU"),
     "diverged": (SMALLER_RATE, WARMUP, CLIPPING),
 }
+OUTSIDE_OF_LAYERS = ("targets that the loss can take", "labels below the number of outputs")
 FALLING_RATE = "a schedule that lowers the learning rate"
 LESS_DECAY = "less weight decay"
 GATES = "gates as in a GRU or LSTM"
@@ -87,7 +88,7 @@ class StackVerdicts:
 
     @property
     def kind(self) -> str:
-        """``healthy``, ``vanishing``, ``exploding``, ``dead`` or ``diverged``."""
+        """``healthy``, ``vanishing``, ``exploding``, ``dead``, ``diverged`` or ``inputs``."""
         return self.worst.kind
 
     @property
@@ -136,8 +137,14 @@ def judge_stacks(
         steps = np.asarray(steps)[is_before]
         signal = signal[is_before]
     by_stack = _find_in_stacks(steps, signal, stacks, names, observed)
-    verdicts = {name: make_verdict(each.ctx, each.found) for name, each in by_stack.items()}
+    verdicts = {}
+    for name, each in by_stack.items():
+        verdicts[name] = make_verdict(each.ctx, each.found)
     worst = max(verdicts, key=lambda name: _severity(verdicts[name]), default=None)
+    inputs = _find_bad_inputs(divergence, None if worst is None else verdicts[worst], observed)
+    if inputs is not None:
+        before = None if worst is None else by_stack[worst]
+        return StackVerdicts(_judge_inputs(inputs, divergence, before, names, observed), {})
     if divergence is not None:
         before = None if worst is None else by_stack[worst]
         return StackVerdicts(_judge_divergence(divergence, before, names, observed), {})
@@ -257,11 +264,79 @@ def _judge_divergence(
     """
     finding = describe_divergence(RunContext(observed, {}, diverged), names)
     assert finding is not None
-    found = [_advise(finding, start=0, is_loop=False)]
+    measured = np.asarray(observed.profiles.get("step", ()))
+    if diverged.step == 0 and not diverged.quantity and 0 in measured:
+        remedies = [Remedy(phrase, SOURCE) for phrase in OUTSIDE_OF_LAYERS]
+        found = [dataclasses.replace(finding, remedies=remedies)]
+    else:
+        found = [_advise(finding, start=0, is_loop=False)]
     if before is None:
-        empty = make_history(np.zeros(0, int), np.zeros((0, len(names) + 1)))
+        num_signals = len(names) + 1
+        empty = make_history(np.zeros(0, int), np.zeros((0, num_signals)))
         return make_verdict(DepthContext(empty, observed), found, diverged)
     return make_verdict(before.ctx, [*found, *as_warnings(before.found)], diverged)
+
+
+def _find_bad_inputs(
+    diverged: Divergence | None,
+    verdict: Verdict | None,
+    observed: Observed,
+) -> Finding | None:
+    """Arguments of the loss that explain why a loop diverged, or why its gradient is zero.
+
+    An argument such as a mask may hold infinities that do no harm. So those alone count that come
+    with the first value that is not finite.
+
+    Args:
+        diverged: the first value that is not finite.
+        verdict: the verdict on the worst stack without them.
+        observed: what was measured besides.
+    """
+    inputs = observed.bad_inputs
+    if inputs is None:
+        return None
+    is_dead = diverged is None and verdict is not None and verdict.kind == findings.DEAD.name
+    if inputs.largest == 0 and is_dead:
+        problem = "all zero"
+    elif not math.isfinite(inputs.largest) and diverged and diverged.step == inputs.step:
+        problem = f"not all finite from step {inputs.step} on"
+    else:
+        return None
+    return Finding(
+        kind=findings.INPUTS,
+        severity=findings.INPUTS.severity,
+        text="the arguments of the loss other than its parameters, such as the batch, are "
+        f"{problem}, which no change of the network helps.",
+        first_step=inputs.step,
+        evidence={"largest": inputs.largest},
+    )
+
+
+def _judge_inputs(
+    inputs: Finding,
+    diverged: Divergence | None,
+    before: _StackFindings | None,
+    names: Sequence[str],
+    observed: Observed,
+) -> Verdict:
+    """The verdict on a loop with bad inputs, without advice on its network.
+
+    Args:
+        inputs: what is wrong with them.
+        diverged: the first value that is not finite.
+        before: the findings in the worst stack; None where nothing was measured.
+        names: the names of the layers [N].
+        observed: the losses and activations of the loop.
+    """
+    found = [inputs]
+    divergence = describe_divergence(RunContext(observed, {}, diverged), names)
+    if divergence is not None:
+        found.append(divergence)
+    elif before is not None:
+        found += [dataclasses.replace(finding, remedies=()) for finding in before.found]
+    empty = make_history(np.zeros(0, int), np.zeros((0, len(names) + 1)))
+    ctx = DepthContext(empty, observed) if before is None else before.ctx
+    return make_verdict(ctx, found, diverged)
 
 
 def _advise(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,12 +77,25 @@ class RunContext:
 
 def find_training_findings(ctx: RunContext) -> list[Finding]:
     """The findings about the loss, the units and the updates."""
-    found = []
-    for detect in DETECTORS:
-        finding = detect(ctx)
-        if finding is not None:
-            found.append(finding)
-    return found
+    lost = find_lost_progress(ctx.observed)
+    spike = find_spike(ctx, lost)
+    plateau = find_plateau(ctx, lost, spike)
+    candidates = (
+        find_bad_inputs(ctx),
+        find_overflow(ctx),
+        find_collapse(ctx),
+        plateau,
+        find_slow_divergence(ctx, lost, spike, plateau),
+        find_dead_units(ctx),
+        find_saturation(ctx),
+        find_update_ratio(ctx),
+        find_hidden_gradient(ctx),
+        spike,
+        find_overfitting(ctx),
+        find_edge_of_stability(ctx),
+        find_fitted(ctx),
+    )
+    return [finding for finding in candidates if finding is not None]
 
 
 def _make(
@@ -233,7 +246,11 @@ def _largest_before(
     if not is_known.any():
         return None
     signal = int(np.argmax(np.where(is_known, last, -np.inf)))
-    return _Largest(int(steps[rows[-1]]), signal, float(last[signal]))
+    return _Largest(
+        step=int(steps[rows[-1]]),
+        signal=signal,
+        value=float(last[signal]),
+    )
 
 
 def find_overflow(ctx: RunContext) -> Finding | None:
@@ -261,8 +278,18 @@ def find_overflow(ctx: RunContext) -> Finding | None:
     )
 
 
-def find_plateau(ctx: RunContext) -> Finding | None:
-    """A training loss that is still that of chance."""
+def find_plateau(
+    ctx: RunContext,
+    lost: "LostProgress | None",
+    spike: Finding | None,
+) -> Finding | None:
+    """A training loss that is still that of chance.
+
+    Args:
+        ctx: the run.
+        lost: what it learned and lost again.
+        spike: its spikes.
+    """
     observed = ctx.observed
     steps, losses = observed.series("train_loss")
     if ctx.diverged or len(losses) < LEAST_STEPS:
@@ -279,8 +306,8 @@ def find_plateau(ctx: RunContext) -> Finding | None:
         accuracy = 0.0
     if accuracy > math.exp(-chance) + BETTER_THAN_CHANCE:
         return None
-    lost = _find_lost(observed)
-    if lost is not None and end > ABOVE_CHANCE * chance and not _has_severe_spike(ctx):
+    is_above_chance = end > ABOVE_CHANCE * chance
+    if lost is not None and is_above_chance and not _is_severe(spike):
         return None  # the loss still grows, and a slow divergence is found
     evidence = {"train_loss": end, "lowest_loss": _lowest(losses), "highest_loss": np.max(losses)}
     evidence["chance_loss" if known is not None else "first_loss"] = chance
@@ -305,13 +332,25 @@ def find_plateau(ctx: RunContext) -> Finding | None:
     return dataclasses.replace(finding, evidence=numbers)
 
 
-def find_slow_divergence(ctx: RunContext) -> Finding | None:
-    """A training loss that fell, and rose again without a jump."""
-    observed = ctx.observed
-    lost = None if ctx.diverged else _find_lost(observed)
-    if lost is None or _has_severe_spike(ctx) or find_plateau(ctx) is not None:
+def find_slow_divergence(
+    ctx: RunContext,
+    lost: "LostProgress | None",
+    spike: Finding | None,
+    plateau: Finding | None,
+) -> Finding | None:
+    """A training loss that fell, and rose again without a jump.
+
+    Args:
+        ctx: the run.
+        lost: what it learned and lost again.
+        spike: its spikes.
+        plateau: the finding that its loss is that of chance.
+    """
+    if ctx.diverged or lost is None:
         return None
-    known = observed.chance_loss is not None
+    if _is_severe(spike) or plateau is not None:
+        return None
+    known = ctx.observed.chance_loss is not None
     reference = "chance" if known else "the start"
     loss = f"{lost.reference:.3g}, the loss of {reference}"
     extent = f"{words.percent(lost.share)} of the way back to {loss}"
@@ -331,7 +370,7 @@ def find_slow_divergence(ctx: RunContext) -> Finding | None:
 def _is_lost_in_jump(
     losses: np.ndarray,
     rows: np.ndarray,
-    lost: "_Lost",
+    lost: "LostProgress",
 ) -> bool:
     """Whether one of some spikes raises the loss, for longer than a moment, by most of the rise.
 
@@ -350,14 +389,13 @@ def _is_lost_in_jump(
     return False
 
 
-def _has_severe_spike(ctx: RunContext) -> bool:
-    """Whether what was learned was lost in a jump."""
-    spike = find_spike(ctx)
+def _is_severe(spike: Finding | None) -> bool:
+    """Whether there is a spike in which the run lost what it had learned."""
     return spike is not None and spike.is_severe
 
 
 @dataclass(frozen=True)
-class _Lost:
+class LostProgress:
     """What a network learned and lost again.
 
     Attributes:
@@ -397,7 +435,7 @@ class _Lost:
         return evidence
 
 
-def _find_lost(observed: Observed) -> _Lost | None:
+def find_lost_progress(observed: Observed) -> LostProgress | None:
     """What was learned and is lost at the end; None where it is not more than half of it."""
     steps, losses = observed.series("train_loss")
     reference = observed.loss_without_learning
@@ -413,13 +451,15 @@ def _find_lost(observed: Observed) -> _Lost | None:
     has_learned = lowest < FORGOTTEN * reference
     if not has_learned or end - lowest <= LOST_HALF * (reference - lowest):
         return None
-    noise = math.hypot(np.std(losses[best : best + window]), np.std(losses[-window:]))
+    best_losses = losses[best : best + window]
+    last_losses = losses[-window:]
+    noise = math.hypot(np.std(best_losses), np.std(last_losses))
     if end - lowest <= CERTAIN_DEVIATIONS * noise / math.sqrt(window):
         return None
     learned = reference - lowest
     rise = min(end - lowest, learned)
     ends = steps[window - 1 :]  # the last step of each window
-    return _Lost(
+    return LostProgress(
         lowest=lowest,
         best_step=int(ends[best]),
         rises_from=int(ends[_last_below(means, lowest + SMALL_SHARE * rise)]),
@@ -481,8 +521,15 @@ def _steps_to_chance(losses: np.ndarray, chance: float) -> float:
     return max(0.0, since_middle - (quarter - 1) / 2)
 
 
-def find_spike(ctx: RunContext) -> Finding | None:
-    """Steps whose loss is far above the losses before them."""
+def find_spike(ctx: RunContext, lost: LostProgress | None) -> Finding | None:
+    """Steps whose loss is far above the losses before them.
+
+    It is severe where what was learned is lost in one of them.
+
+    Args:
+        ctx: the run.
+        lost: what it learned and lost again.
+    """
     steps, losses = ctx.observed.series("train_loss")
     reference = ctx.observed.reference_loss
     if len(losses) <= SPIKE_WINDOW + 1 or reference is None:
@@ -504,7 +551,6 @@ def find_spike(ctx: RunContext) -> Finding | None:
     end = float(np.mean(losses[-end_rows(len(losses)) :]))
     is_far_above = end > max(LOST_AGAIN * lowest, LOST_SHARE * abs(reference))
     is_back_at_chance = end > NEAR_CHANCE * abs(reference) > 2 * NEAR_CHANCE * lowest
-    lost = _find_lost(ctx.observed)
     is_gradual = lost is not None and not _is_lost_in_jump(losses, rows, lost)
     is_lost = (is_far_above or is_back_at_chance) and not is_gradual and not ctx.diverged
     outcome = f"; it was {lowest:.3g} at best and ends at {end:.3g}" if is_lost else ""
@@ -708,8 +754,9 @@ def _find_still_layers(ctx: RunContext, ratios: np.ndarray) -> Finding | None:
     if not len(layers) or len(layers) > len(ratios) / 2:
         return None
     ranges = words.to_ranges(layers)
-    still = np.max(np.asarray(ctx.observed.profiles["update_ratio"])[:, layers], axis=1) == 0
-    first_step = _first_where(ctx.observed, still)
+    ratios = np.asarray(ctx.observed.profiles["update_ratio"])
+    does_not_change = np.max(ratios[:, layers], axis=1) == 0
+    first_step = _first_where(ctx.observed, does_not_change)
     finding = _make(
         findings.UPDATE_RATIO,
         f"the weights of {words.name_layers(ranges)} do not change, although their gradient is not "
@@ -719,7 +766,8 @@ def _find_still_layers(ctx: RunContext, ratios: np.ndarray) -> Finding | None:
         median=float(np.nanmedian(ratios)),
         largest=float(np.nanmax(ratios)),
     )
-    return dataclasses.replace(finding, origin=int(layers[0]) if len(layers) == 1 else None)
+    origin = int(layers[0]) if len(layers) == 1 else None
+    return dataclasses.replace(finding, origin=origin)
 
 
 def find_hidden_gradient(ctx: RunContext) -> Finding | None:
@@ -783,20 +831,3 @@ def find_fitted(ctx: RunContext) -> Finding | None:
         text=f"the training loss is {loss:.2g}, so little is left to learn.",
         evidence={"train_loss": loss},
     )
-
-
-DETECTORS: tuple[Callable[[RunContext], Finding | None], ...] = (
-    find_bad_inputs,
-    find_overflow,
-    find_collapse,
-    find_plateau,
-    find_slow_divergence,
-    find_dead_units,
-    find_saturation,
-    find_update_ratio,
-    find_hidden_gradient,
-    find_spike,
-    find_overfitting,
-    find_edge_of_stability,
-    find_fitted,
-)

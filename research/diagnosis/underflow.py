@@ -1,8 +1,8 @@
 """Findings about the number format: what it removed from the signal and from the gradient.
 
-Underflow is told from vanishing by counts in float32 where they were made, and by an estimate from
-the norms where they were not. A signal that is too small on its way forward is another finding,
-since a loss scale does not help it.
+Counts of the gradient's elements in float32 distinguish underflow from vanishing; where they were
+not made, an estimate from the norms does. A signal that is too small in the forward pass is a
+finding of its own, because a loss scale does not change it.
 """
 
 import math
@@ -192,8 +192,10 @@ def _estimate_lost(observed: Observed, signals: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", over="ignore"):
         lost = erf(limit / (math.sqrt(2) * root_mean_square))
     lost[signals == 0] = 0.0
-    above = np.maximum.accumulate(lost[:, ::-1], axis=1)[:, ::-1]
-    return np.where((signals == 0) & (above > NOTICED / 2), 1.0, lost)
+    from_last = np.maximum.accumulate(lost[:, ::-1], axis=1)
+    most_above = from_last[:, ::-1]  # of a signal, the largest fraction of it and of those above
+    is_lost = (signals == 0) & (most_above > NOTICED / 2)
+    return np.where(is_lost, 1.0, lost)
 
 
 def _loss_scales(observed: Observed) -> np.ndarray:

@@ -36,7 +36,8 @@ EXPLAINS_PLATEAU = (
 )
 
 CAUSES = {  # of a consequence, the kinds that lead to it
-    findings.DIVERGED: (findings.EXPLODING,),
+    findings.DIVERGED: (findings.INPUTS, findings.EXPLODING),
+    findings.DEAD: (findings.INPUTS,),
     findings.NOT_LEARNING: (*EXPLAINS_PLATEAU, findings.DEAD_UNITS, findings.SATURATED),
     findings.SLOW_DIVERGENCE: (findings.DEAD, findings.VANISHING, findings.EXPLODING),
 }
@@ -53,7 +54,7 @@ CONSEQUENCES = {
     findings.EXPLODING: "so exploding",
 }
 
-TELLS_LOSS = (  # kinds whose sentence says what the loss does
+STATES_LOSS = (  # kinds whose sentence says what the loss does
     findings.DIVERGED,
     findings.NOT_LEARNING,
     findings.SLOW_DIVERGENCE,
@@ -280,13 +281,13 @@ def _sentence(
 ) -> str:
     """The headline with its advice, then the other findings, each in a sentence."""
     parts = []
-    told = []
+    leading = []
     if headline is None:
         parts.append(_healthy_sentence(ctx, ordered))
     else:
-        told = _cause_and_consequence(ctx, headline, ordered)
-        parts.append(_headline_sentence(told))
-        parts.extend(finding.advice for finding in _advised_first(headline, told))
+        leading = _cause_and_consequence(ctx, headline, ordered)
+        parts.append(_headline_sentence(leading))
+        parts.extend(finding.advice for finding in _advised_first(headline, leading))
     is_advised = headline is not None
     harmless = [finding for finding in ordered if _is_harmless(finding)]
     if headline is None and harmless and harmless[0].advice:
@@ -294,7 +295,7 @@ def _sentence(
         is_advised = True
     for finding in ordered:
         explains_health = finding.kind is findings.FITTED or _is_harmless(finding)
-        if finding in told or (explains_health and headline is None):
+        if finding in leading or (explains_health and headline is None):
             continue
         parts.append(finding.sentence)
         if finding.advice and not is_advised:
@@ -314,8 +315,8 @@ def _cause_and_consequence(
         return [headline, *later[:1]]
     for consequence in ordered:
         for cause in ordered:
-            is_told = headline in (cause, consequence)
-            if is_told and _is_cause(cause, consequence, ctx.observed.num_steps):
+            has_headline = headline in (cause, consequence)
+            if has_headline and _is_cause(cause, consequence, ctx.observed.num_steps):
                 return [cause, consequence]
     return [headline]
 
@@ -342,32 +343,32 @@ def _is_cause(
     return is_lasting and (cause.first_step or 0) <= latest
 
 
-def _headline_sentence(told: Sequence[Finding]) -> str:
+def _headline_sentence(leading: Sequence[Finding]) -> str:
     """``Vanishing: …``, or ``Vanishing, so not learning: …`` for a cause and its consequence."""
-    first, *others = told
+    first, *others = leading
     titles = [first.kind.title, *(CONSEQUENCES[other.kind] for other in others)]
     texts = [first.text, *(_as_sentence(other.text) for other in others)]
     return f"{', '.join(titles)}: {' '.join(texts)}"
 
 
-def _advised_first(headline: Finding, told: Sequence[Finding]) -> list[Finding]:
+def _advised_first(headline: Finding, leading: Sequence[Finding]) -> list[Finding]:
     """Whose advice follows the headline: its own, else that of the cause or the consequence."""
-    for finding in (headline, *told):
+    for finding in (headline, *leading):
         if finding.advice:
             return [finding]
     return []
 
 
 def with_loss(verdict: Verdict, observed: Observed) -> Verdict:
-    """The verdict with the training loss at its end, unless a finding tells it or it is not known.
+    """The verdict with the training loss at its end, unless a finding states it or it is not known.
 
     Args:
         verdict: the verdict.
         observed: the measurements that it is about.
     """
-    is_told = any(each.kind in TELLS_LOSS or _is_harmless(each) for each in verdict.findings)
+    is_stated = any(each.kind in STATES_LOSS or _is_harmless(each) for each in verdict.findings)
     is_known = observed.chance_loss is not None and observed.end_of("train_loss") is not None
-    if is_told or not is_known:
+    if is_stated or not is_known:
         return verdict
     sentence = f"{verdict.sentence} {_as_sentence(_losses_in_words(observed))}."
     return dataclasses.replace(verdict, sentence=sentence)

@@ -31,7 +31,11 @@ def format_ratio(log10: float) -> str:
 
 
 def to_ranges(layers: np.ndarray) -> list[LayerRange]:
-    """Ascending numbers as ranges of neighbours."""
+    """Ascending numbers [K] as ranges of neighbours.
+
+    >>> to_ranges(np.array([0, 1, 2, 5]))
+    [(0, 2), (5, 5)]
+    """
     if not len(layers):
         return []
     is_gap = np.diff(layers) > 1
@@ -107,7 +111,9 @@ def percent(share: float) -> str:
     '99.9 %'
     """
     value = 100 * share
+    if value in (0, 100):
+        return f"{value:.0f} %"
     digits = 0
-    while digits < 3 and round(value, digits) in (0, 100) and value not in (0, 100):
+    while digits < 3 and round(value, digits) in (0, 100):
         digits += 1
     return f"{value:.{digits}f} %"

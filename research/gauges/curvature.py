@@ -79,10 +79,7 @@ def sharpness(
         beta=jnp.zeros_like(_inner_product(start, start)),
     )
     _, (alphas, betas) = lax.scan(iterate, state, length=iterations)
-    tridiagonal = jnp.diag(alphas)
-    tridiagonal = tridiagonal + jnp.diag(betas[:-1], 1)
-    tridiagonal = tridiagonal + jnp.diag(betas[:-1], -1)
-    values, vectors = jnp.linalg.eigh(tridiagonal)
+    values, vectors = jnp.linalg.eigh(_tridiagonal(alphas, betas[:-1]))
     largest = values[-1]
     bound = jnp.abs(betas[-1] * vectors[-1, -1])
     return largest, bound
@@ -134,7 +131,7 @@ def hessian_spectrum(
     flat, restore = ravel_pytree(params)
     draws = jax.random.normal(key, (iterations + 1, flat.size), flat.dtype)
     first = draws[0] / jnp.linalg.norm(draws[0])
-    vectors = jnp.zeros((iterations + 1, flat.size), flat.dtype).at[0].set(first)
+    vectors = jnp.zeros_like(draws).at[0].set(first)
     tiny = 100 * jnp.finfo(flat.dtype).eps
 
     def product(vector: Array) -> Array:
@@ -153,7 +150,8 @@ def hessian_spectrum(
         alpha = jnp.vdot(vector, image)
         rest = remove_projections(image, vectors)
         length = jnp.linalg.norm(rest)
-        is_exhausted = length <= tiny * jnp.max(jnp.abs(tridiagonal), initial=jnp.abs(alpha))
+        largest_entry = jnp.max(jnp.abs(tridiagonal), initial=jnp.abs(alpha))
+        is_exhausted = length <= tiny * largest_entry
         fresh = remove_projections(draws[index + 1], vectors)
         following = jnp.where(is_exhausted, fresh, rest)
         norm = jnp.linalg.norm(following)
@@ -166,8 +164,7 @@ def hessian_spectrum(
     vectors, tridiagonal = lax.fori_loop(0, iterations, iterate, (vectors, empty))
     alphas = tridiagonal[:, 0]
     betas = tridiagonal[:-1, 1]
-    matrix = jnp.diag(alphas) + jnp.diag(betas, 1) + jnp.diag(betas, -1)
-    values, eigenvectors = jnp.linalg.eigh(matrix)
+    values, eigenvectors = jnp.linalg.eigh(_tridiagonal(alphas, betas))
     weights = eigenvectors[0] ** 2
     if iterations == flat.size:
         weights = jnp.full_like(weights, 1 / flat.size)
@@ -178,6 +175,13 @@ def hessian_spectrum(
         least=restore(eigenvectors[:, 0] @ basis),
         greatest=restore(eigenvectors[:, -1] @ basis),
     )
+
+
+def _tridiagonal(diagonal: Array, off_diagonal: Array) -> Array:
+    """A symmetric matrix [m, m] from its diagonal [m] and the entries next to it [m − 1]."""
+    matrix = jnp.diag(diagonal)
+    matrix = matrix + jnp.diag(off_diagonal, 1)
+    return matrix + jnp.diag(off_diagonal, -1)
 
 
 def _random_unit_vector(params: Any, key: Array) -> Any:

@@ -25,8 +25,7 @@ def exponent_counts(tree: Any, batch_axes: int = 0) -> Float[Array, "... bins"]:
 
     Returns:
         The number of elements for each exponent from ``LOWEST`` to ``HIGHEST``, then of zeros, then
-        of non-finite
-        elements: [BINS + 2], or [L, BINS + 2] with a batch axis.
+        of non-finite elements: [BINS + 2], or [L, BINS + 2] with a batch axis.
     """
     count = jax.vmap(_counts) if batch_axes else _counts
     first, *others = jax.tree.leaves(tree)
@@ -62,8 +61,10 @@ def _bin_of(x: Array) -> Int[Array, "..."]:
     leading_zeros = lax.clz(mantissa).astype(jnp.int32)
     highest_bit = info.bits - 1 - leading_zeros
     is_subnormal = field == 0  # or zero
-    exponent = jnp.where(is_subnormal, highest_bit - info.nmant, field - 1)
+    subnormal_exponent = highest_bit - info.nmant
+    exponent = jnp.where(is_subnormal, subnormal_exponent, field - 1)
     exponent = exponent + int(info.minexp)
     index = jnp.clip(exponent, LOWEST, HIGHEST) - LOWEST
     index = jnp.where(field == exponent_mask, BINS + 1, index)
-    return jnp.where((field == 0) & (mantissa == 0), BINS, index)
+    is_zero = is_subnormal & (mantissa == 0)
+    return jnp.where(is_zero, BINS, index)

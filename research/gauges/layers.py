@@ -34,7 +34,9 @@ def each_layer(
     Returns:
         One number for each layer.
     """
-    measure_blocks = measure if count is None else functools.partial(_in_turn, measure, count)
+    measure_blocks = measure
+    if count is not None:
+        measure_blocks = functools.partial(_in_turn, measure, count)
     measured = []
     for stage in zip(*stages, strict=True):
         by_layer = []
@@ -62,9 +64,11 @@ def _in_turn(
     def step(index: Array, values: Array) -> Array:
         return values.at[index].set(measure_block(index))
 
-    capacity = jax.tree.leaves(stacks)[0].shape[0]
+    first_leaf = jax.tree.leaves(stacks)[0]
+    capacity = len(first_leaf)
     dtype = jax.eval_shape(measure_block, 0).dtype
-    return lax.fori_loop(0, count, step, jnp.zeros(capacity, dtype))
+    zeros = jnp.zeros(capacity, dtype)
+    return lax.fori_loop(0, count, step, zeros)
 
 
 def layer_norms(stages: list[StageParams], count: Array | None = None) -> PerLayer:
@@ -86,7 +90,9 @@ def weight_and_update_norms(
         after: the same stages after the update.
         count: as for ``each_layer``.
     """
-    return layer_norms(before, count), each_layer(_norms_of_changes, after, before, count=count)
+    weight_norms = layer_norms(before, count)
+    update_norms = each_layer(_norms_of_changes, after, before, count=count)
+    return weight_norms, update_norms
 
 
 def _norms_of_blocks(stack: Any) -> Array:
@@ -94,7 +100,8 @@ def _norms_of_blocks(stack: Any) -> Array:
 
 
 def _norms_of_changes(after: Any, before: Any) -> Array:
-    return _norms_of_blocks(jax.tree.map(_difference, after, before))
+    changes = jax.tree.map(_difference, after, before)
+    return _norms_of_blocks(changes)
 
 
 def _difference(new: Array, old: Array) -> Array:

@@ -42,9 +42,12 @@ def tree_euclidean(
     batch_axes: int = 0,
     divisor: Array | float = 1.0,
 ) -> Float[Array, "..."]:
-    """The Euclidean norm over all leaves, for each index of the leading ``batch_axes``.
+    """The Euclidean norm over all leaves of a tree.
 
-    It is divided by ``divisor`` before it can overflow.
+    Args:
+        tree: arrays; their first ``batch_axes`` axes are the same.
+        batch_axes: how many leading axes the result has. Each index of them has its own norm.
+        divisor: the norm is divided by this number before it can overflow.
     """
     if jax.default_backend() == "gpu":
         return tree_euclidean_in_double(tree, batch_axes, divisor)
@@ -59,6 +62,11 @@ def tree_euclidean_in_double(
     """``tree_euclidean`` from a sum of squares in float64, whose range holds all of float32's.
 
     Leaves in float64 have no wider format and take a branch.
+
+    Args:
+        tree: as for ``tree_euclidean``.
+        batch_axes: as for ``tree_euclidean``.
+        divisor: as for ``tree_euclidean``.
     """
     leaves = _wide_leaves(tree)
     dtype = leaves[0].dtype
@@ -75,10 +83,17 @@ def tree_euclidean_by_branch(
     batch_axes: int = 0,
     divisor: Array | float = 1.0,
 ) -> Float[Array, "..."]:
-    """``tree_euclidean`` from the sum of squares, and from a scaled one only where it is needed."""
+    """``tree_euclidean`` from the sum of squares, and from a scaled one only where it is needed.
+
+    Args:
+        tree: as for ``tree_euclidean``.
+        batch_axes: as for ``tree_euclidean``.
+        divisor: as for ``tree_euclidean``.
+    """
     leaves = _wide_leaves(tree)
     squares = _sum_of_squares(leaves, batch_axes)
-    is_trustworthy = (squares > _floor(leaves[0].dtype)) & (squares < jnp.inf)
+    floor = _floor(leaves[0].dtype)
+    is_trustworthy = (squares > floor) & (squares < jnp.inf)
 
     def plain_norm(_: list[Array]) -> Array:
         return jnp.sqrt(squares) / divisor
@@ -129,7 +144,8 @@ def _scaled_norm(
     magnitudes = []
     for x in leaves:
         axes = _inner_axes(x, batch_axes)
-        magnitudes.append(jnp.max(jnp.abs(x), axes, initial=0))
+        magnitude = jnp.max(jnp.abs(x), axes, initial=0)
+        magnitudes.append(magnitude)
     largest = functools.reduce(jnp.maximum, magnitudes)
     is_usable = (largest > 0) & (largest < jnp.inf)
     # The reciprocal of a number near either end of the range is no normal number, so both are
@@ -147,5 +163,6 @@ def _scaled_norm(
     ratios = [divide(x) for x in leaves]
     length = jnp.sqrt(_sum_of_squares(ratios, batch_axes))
     norm = largest * length
-    quotient = jnp.where(norm < jnp.inf, norm / divisor, largest * (length / divisor))
+    quotient_of_large = largest * (length / divisor)
+    quotient = jnp.where(norm < jnp.inf, norm / divisor, quotient_of_large)
     return jnp.where(is_usable, quotient, largest)

@@ -34,8 +34,10 @@ class Probe:
 
     def error(self, features: Features, labels: Labels) -> Scalar:
         """The fraction of the examples that it puts into a wrong class."""
-        scores = (features - self.mean[None]) @ self.weights + self.offset[None]
-        return jnp.mean(jnp.argmax(scores, axis=1) != labels, dtype=features.dtype)
+        centred = features - self.mean[None]
+        scores = centred @ self.weights + self.offset[None]
+        is_wrong = jnp.argmax(scores, axis=1) != labels
+        return jnp.mean(is_wrong, dtype=features.dtype)
 
 
 def fit_probe(
@@ -65,7 +67,8 @@ def fit_probe(
     width = covariance.shape[0]
     penalty = RIDGE * nonzero_or_one(jnp.trace(covariance) / width)
     cross = centred.T @ (one_hot - shares[None]) / len(features)
-    regularised = covariance + penalty * jnp.eye(width, dtype=features.dtype)
+    identity = jnp.eye(width, dtype=features.dtype)
+    regularised = covariance + penalty * identity
     weights = jax.scipy.linalg.solve(regularised, cross, assume_a="pos")
     return Probe(mean, weights, shares)
 
@@ -93,9 +96,10 @@ def class_spread(
     counts = jnp.sum(one_hot, axis=0)
     sums = one_hot.T @ features
     means = sums / nonzero_or_one(counts)[:, None]
-    own_means = one_hot @ means
-    within = jnp.sum((features - own_means) ** 2)
-    between = jnp.sum((own_means - jnp.mean(features, axis=0)[None]) ** 2)
+    class_means = one_hot @ means  # of the class of each example
+    within = jnp.sum((features - class_means) ** 2)
+    mean = jnp.mean(features, axis=0)
+    between = jnp.sum((class_means - mean[None]) ** 2)
     return within / nonzero_or_one(between)
 
 
@@ -113,10 +117,12 @@ def token_spread(h: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Scalar:
     """
     weights = mask[..., None].astype(h.dtype)
     counts = jnp.sum(weights, axis=1, keepdims=True)
-    mean = jnp.sum(h * weights, axis=1, keepdims=True) / nonzero_or_one(counts)
-    rest = jnp.linalg.norm((h - mean) * weights, axis=(1, 2))
-    whole = jnp.linalg.norm(h * weights, axis=(1, 2))
-    return jnp.mean(rest / nonzero_or_one(whole))
+    total = jnp.sum(h * weights, axis=1, keepdims=True)
+    mean = total / nonzero_or_one(counts)
+    deviations = (h - mean) * weights
+    deviation_norms = jnp.linalg.norm(deviations, axis=(1, 2))
+    norms = jnp.linalg.norm(h * weights, axis=(1, 2))
+    return jnp.mean(deviation_norms / nonzero_or_one(norms))
 
 
 def principal_plane(features: Features) -> Float[Array, "K 2"]:
@@ -129,9 +135,11 @@ def principal_plane(features: Features) -> Float[Array, "K 2"]:
     References:
         Pearson, On lines and planes of closest fit, 1901.
     """
-    centred = features - jnp.mean(features, axis=0)[None]
+    mean = jnp.mean(features, axis=0)
+    centred = features - mean[None]
     left, values, _ = jnp.linalg.svd(centred, full_matrices=False)
     coordinates = left[:, :2] * values[None, :2]
     farthest = jnp.argmax(jnp.abs(coordinates), axis=0)
-    signs = jnp.sign(coordinates[farthest, jnp.arange(coordinates.shape[1])])
+    axes = jnp.arange(coordinates.shape[1])
+    signs = jnp.sign(coordinates[farthest, axes])
     return coordinates * signs[None]

@@ -16,6 +16,7 @@ from research.gauges.layers import PerLayer, StageParams, each_layer, layer_norm
 from research.gauges.norms import nonzero_or_one, tree_euclidean
 
 Kernels = list[StageParams]  # a layer is a list of weights [blocks, …, units]
+Weights = list[Array]  # of one layer of the block
 
 
 def scale_derivatives(weights: Kernels, gradients: Kernels) -> PerLayer:
@@ -23,11 +24,12 @@ def scale_derivatives(weights: Kernels, gradients: Kernels) -> PerLayer:
     return each_layer(_inner_product, weights, gradients)
 
 
-def _inner_product(weights: list[Array], gradients: list[Array]) -> Array:
+def _inner_product(weights: Weights, gradients: Weights) -> Array:
     """The sum over all weights of a layer, [blocks]."""
     products = []
     for w, g in zip(weights, gradients, strict=True):
-        products.append(_sum_inner_axes(w * g, 1))
+        product = _sum_inner_axes(w * g, batch_axes=1)
+        products.append(product)
     return jnp.sum(jnp.stack(products), axis=0)
 
 
@@ -43,14 +45,14 @@ def unit_cosines(weights: Kernels, gradients: Kernels) -> PerLayer:
     return each_layer(_largest_unit_cosine, weights, gradients)
 
 
-def _largest_unit_cosine(weights: list[Array], gradients: list[Array]) -> Array:
+def _largest_unit_cosine(weights: Weights, gradients: Weights) -> Array:
     """The largest |cosine| over the units of a layer, [blocks]."""
     cosines = []
     for w, g in zip(weights, gradients, strict=True):
         products = _incoming_directions(w) * _incoming_directions(g)
-        cosines.append(_sum_inner_axes(products, 2))
-    all_cosines = jnp.concatenate(cosines, axis=1)
-    return jnp.max(jnp.abs(all_cosines), axis=1)
+        cosines.append(_sum_inner_axes(products, batch_axes=2))
+    sizes = jnp.abs(jnp.concatenate(cosines, axis=1))
+    return jnp.max(sizes, axis=1)
 
 
 def balance(
@@ -70,25 +72,28 @@ def balance(
     References:
         Du, Hu, Lee, Algorithmic regularization in learning deep homogeneous models, 2018.
     """
-    into_first = jnp.sum(embed**2, axis=0)[None]
+    into_first = jnp.sum(embed**2, axis=0)
     into_others = jnp.sum(layers**2, axis=1)
-    incoming = jnp.concatenate([into_first, into_others])
+    incoming = jnp.concatenate([into_first[None], into_others])
     out_of_others = jnp.sum(layers**2, axis=2)
-    out_of_last = jnp.sum(head**2, axis=1)[None]
-    outgoing = jnp.concatenate([out_of_others, out_of_last])
-    difference = incoming - outgoing
+    out_of_last = jnp.sum(head**2, axis=1)
+    outgoing = jnp.concatenate([out_of_others, out_of_last[None]])
     squared_biases = 0 if biases is None else biases**2
-    return difference + squared_biases
+    return incoming - outgoing + squared_biases
 
 
 def _sum_inner_axes(x: Array, batch_axes: int) -> Array:
     """The sum over all axes except the first ``batch_axes``."""
-    return jnp.sum(x, axis=tuple(range(batch_axes, x.ndim)))
+    inner_axes = tuple(range(batch_axes, x.ndim))
+    return jnp.sum(x, axis=inner_axes)
 
 
 def _incoming_directions(x: Float[Array, "n ... units"]) -> Float[Array, "n units ..."]:
     """The weights into each unit as one vector of length 1."""
+    num_blocks = x.shape[0]
+    num_units = x.shape[-1]
     by_unit = jnp.moveaxis(x, -1, 1)
-    rows = by_unit.reshape(len(x), x.shape[-1], -1)
+    rows = by_unit.reshape(num_blocks, num_units, -1)
     lengths = tree_euclidean(rows, batch_axes=2)
-    return rows / nonzero_or_one(lengths)[..., None]
+    divisors = nonzero_or_one(lengths)
+    return rows / divisors[..., None]

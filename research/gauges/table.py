@@ -127,8 +127,9 @@ def _variation(h: "Array", active_share: "float | Array") -> "Array":
     h = h / nonzero_or_one(pmax(jnp.max(jnp.abs(h))))
     num_devices = batch_axis_size()
     mean = psum_tree(jnp.mean(h, axis=0, keepdims=True)) / num_devices
-    squares = psum_tree(jnp.stack([jnp.mean((h - mean) ** 2), jnp.mean(h**2)]))
-    varying, total = squares
+    varying = jnp.mean((h - mean) ** 2)
+    total = jnp.mean(h**2)
+    varying, total = psum_tree(jnp.stack([varying, total]))
     return varying / nonzero_or_one(total)
 
 
@@ -227,8 +228,9 @@ def _attention_entropy(
     if token_mask is None:
         return jnp.mean(entropies)
     counts = token_mask[:, None].astype(entropies.dtype)
-    of_texts = jnp.sum(entropies * counts, axis=-1) / jnp.sum(counts, axis=-1)
-    return jnp.mean(of_texts)
+    sums = jnp.sum(entropies * counts, axis=-1)
+    text_means = sums / jnp.sum(counts, axis=-1)
+    return jnp.mean(text_means)
 
 
 def _attention_logit(
@@ -548,14 +550,14 @@ class Metric:
 METRICS = (
     Metric(
         "train_loss",
-        "Mean training loss of the step's batch, with label smoothing; in nats for cross-entropy, "
-        "for mse half the squared distance to the target.",
+        "Mean training loss of the step's batch before the update, with label smoothing; in nats "
+        "for cross-entropy, for mse half the squared distance to the target.",
         "train/loss",
         is_final=True,
     ),
     Metric(
         "train_accuracy",
-        "Accuracy on the step's batch.",
+        "Accuracy on the step's batch, before the update.",
         "train/accuracy",
         is_final=True,
     ),
@@ -576,20 +578,20 @@ METRICS = (
     ),
     Metric(
         "epoch",
-        "Passes over the training examples so far.",
+        "Passes over the training examples before the step.",
         "train/epoch",
         MetricSource.HOST,
     ),
     Metric(
         "eval_loss",
-        "Mean loss on the evaluation split, without label smoothing.",
+        "Mean loss on the evaluation split after the step's update, without label smoothing.",
         "eval/loss",
         MetricSource.EVALUATION,
         is_final=True,
     ),
     Metric(
         "eval_accuracy",
-        "Accuracy on the evaluation split.",
+        "Accuracy on the evaluation split after the step's update.",
         "eval/accuracy",
         MetricSource.EVALUATION,
         is_final=True,

@@ -1,6 +1,7 @@
 """Nonlinearities by name."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,8 @@ class Nonlinearity:
 
     def with_slope(self, z: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """φ(z) and φ'(z)."""
-        return jax.jvp(self.function, (z,), (jnp.ones_like(z),))
+        ones = jnp.ones_like(z)
+        return jax.jvp(self.function, (z,), (ones,))
 
     def greatest_slope(self) -> float:
         """The greatest |φ'(z)| on a fine grid: the unit in which saturation is measured."""
@@ -89,14 +91,16 @@ class SwitchedNonlinearity:
         ) -> tuple[Array, Array]:
             choice, z = primals
             _, tangent = tangents
-            value, slope = lax.switch(choice, [each.with_slope for each in self.choices], z)
+            branches = [each.with_slope for each in self.choices]
+            value, slope = lax.switch(choice, branches, z)
             return value, tangent * slope
 
         return apply(self.choice, z)
 
     def slope(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """The derivative φ'(z)."""
-        return lax.switch(self.choice, [each.slope for each in self.choices], z)
+        branches = [each.slope for each in self.choices]
+        return lax.switch(self.choice, branches, z)
 
     def greatest_slope(self) -> Float[Array, ""]:
         """The greatest |φ'(z)|, as ``Nonlinearity`` computes it."""
@@ -126,4 +130,8 @@ def mean_statistics(statistics: Sequence[Statistics]) -> Statistics:
     """The mean of each statistic over several nonlinearities; nothing where none was measured."""
     if not statistics:
         return {}
-    return jax.tree.map(lambda *each: sum(each) / len(each), *statistics)
+    return jax.tree.map(_mean, *statistics)
+
+
+def _mean(*values: Any) -> Any:
+    return sum(values) / len(values)

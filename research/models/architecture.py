@@ -134,8 +134,8 @@ class Architecture:
             rngs: random keys.
             **overrides: arguments that replace some of them.
         """
-        defaults = {"init": hp.init, "bias": self.model.bias, **self.formats, "rngs": rngs}
-        return defaults | overrides
+        defaults = {"init": hp.init, "bias": self.model.bias, "rngs": rngs}
+        return defaults | self.formats | overrides
 
     @property
     def formats(self) -> dict[str, jnp.dtype]:

@@ -41,7 +41,8 @@ class Attention(nnx.Module):
         late_factor = arch.deepnorm_beta if arch.skip.kind is SkipKind.deepnorm else 1.0
 
         def make(factor: float) -> nnx.Linear:
-            return make_linear(width, width, **arch.linear_kwargs(hp, rngs), factor=factor)
+            linear_kwargs = arch.linear_kwargs(hp, rngs)
+            return make_linear(width, width, **linear_kwargs, factor=factor)
 
         self.query = make(1.0)
         self.key = make(1.0)
@@ -71,7 +72,8 @@ class Attention(nnx.Module):
         wide_weights = jax.nn.softmax(scores)
         weights = wide_weights.astype(z.dtype)
         mixed = jnp.einsum("bhts,bshk->bthk", weights, v)
-        mixed = dropout(self.arch, mixed.reshape(z.shape), ctx, layer)
+        mixed = mixed.reshape(z.shape)
+        mixed = dropout(self.arch, mixed, ctx, layer)
         of_units = not_measured_at(Site.NONLINEARITY, ctx.level, jnp.float32)
         stopped = jax.lax.stop_gradient((scores, wide_weights))
         of_attention = measure_at(Site.ATTENTION, ctx.level, *stopped, ctx.padding_mask)
@@ -87,7 +89,8 @@ class Attention(nnx.Module):
         wide = jnp.promote_types(q.dtype, jnp.float32)
         scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide)
         # μP divides by K instead of √K, relative to the base width (Yang et al. 2021, §4).
-        scores = scores * (q.shape[-1] * self.arch.width_ratio) ** -0.5
+        head_width = q.shape[-1]
+        scores = scores * (head_width * self.arch.width_ratio) ** -0.5
         if self.is_causal:
             is_visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))
             scores = jnp.where(is_visible[None, None], scores, -jnp.inf)
@@ -97,7 +100,8 @@ class Attention(nnx.Module):
         return scores
 
     def _split_heads(self, x: Array) -> Float[Array, "B T H K"]:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        leading_axes = x.shape[:-1]
+        return x.reshape(*leading_axes, self.heads, -1)
 
 
 def rotate(x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
@@ -107,9 +111,10 @@ def rotate(x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
     """
     half = x.shape[-1] // 2
     frequencies = 10000.0 ** (-np.arange(half) / half)
-    angles = np.outer(np.arange(x.shape[1]), frequencies)
-    cos = jnp.asarray(np.cos(angles), x.dtype)[None, :, None]
-    sin = jnp.asarray(np.sin(angles), x.dtype)[None, :, None]
+    positions = np.arange(x.shape[1])
+    angles = np.outer(positions, frequencies)[None, :, None]  # one for all examples and heads
+    cos = jnp.asarray(np.cos(angles), x.dtype)
+    sin = jnp.asarray(np.sin(angles), x.dtype)
     first = x[..., :half]
     second = x[..., half:]
     rotated_first = first * cos - second * sin

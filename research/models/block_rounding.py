@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from research.config.options import BlockScale
 from research.models.architecture import Architecture
 from research.models.rounding import exponent_of, power_of_two, round_to_nearest, spacing_of
+from research.models.units import pad_units
 from research.parallel.collectives import pmax, sample_then_shard
 
 FORMAT = "float4_e2m1fn"
@@ -48,18 +49,18 @@ def round_in_blocks(
         block_scale: the size of the blocks, and the format of their scales.
         key: random key for stochastic rounding; None for rounding to nearest, ties to even.
     """
+    *leading_axes, length = x.shape
     size = BLOCK_SIZES[block_scale]
-    missing = -x.shape[-1] % size
-    padding = [(0, 0)] * (x.ndim - 1) + [(0, missing)]
-    blocks = jnp.pad(x, padding).reshape(*x.shape[:-1], -1, size)
+    padded = pad_units(x, -length % size)
+    blocks = padded.reshape(*leading_axes, -1, size)
     scales = block_scales(blocks, block_scale)
     scaled = blocks / scales
     if key is None:
         rounded = round_to_nearest(scaled, FORMAT)
     else:
         rounded = _round_stochastically(scaled, key)
-    flat = (rounded * scales).reshape(*x.shape[:-1], -1)
-    return flat[..., : x.shape[-1]]
+    padded = (rounded * scales).reshape(*leading_axes, -1)
+    return padded[..., :length]
 
 
 def block_scales(blocks: Float[Array, "... K S"], block_scale: BlockScale) -> Array:
@@ -83,7 +84,8 @@ def block_scales(blocks: Float[Array, "... K S"], block_scale: BlockScale) -> Ar
 
 
 def _round_up_to_power_of_two(x: Array) -> Array:
-    lower = power_of_two(jnp.clip(exponent_of(x), -126, 126), x.dtype)
+    exponent = jnp.clip(exponent_of(x), -126, 126)
+    lower = power_of_two(exponent, x.dtype)
     return jnp.where(lower < x, 2 * lower, lower)
 
 
@@ -99,8 +101,9 @@ def _round_stochastically(x: Array, key: Array) -> Array:
     spacing = spacing_of(x, FORMAT)
     noise = sample_then_shard(partial(_uniform, key, x.dtype), x.shape)
     steps = jnp.floor(size / spacing + noise)
-    rounded = jnp.minimum(steps * spacing, LARGEST)
-    return jnp.where(jnp.isfinite(x), jnp.sign(x) * rounded, jnp.nan)
+    rounded_size = jnp.minimum(steps * spacing, LARGEST)
+    rounded = jnp.sign(x) * rounded_size
+    return jnp.where(jnp.isfinite(x), rounded, jnp.nan)
 
 
 def _uniform(

@@ -244,6 +244,8 @@ def _pad(
     circular: bool,
 ) -> Array:
     """The image with ``pad`` more pixels on each side."""
-    widths = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    none = (0, 0)
+    both_sides = (pad, pad)
+    widths = (none, both_sides, both_sides, none)  # of examples, height, width and channels
     mode = "wrap" if circular else "constant"
     return jnp.pad(x, widths, mode=mode)

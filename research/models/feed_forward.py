@@ -120,7 +120,7 @@ class FeedForwardBranch(nnx.Module):
         """With ``skip=fixup``, adds a learned scalar; otherwise returns ``z``.
 
         Args:
-            z: the signal.
+            z: the signal [B, …, units].
             index: the number of the weight in the branch, from 0.
             before: whether the scalar is that before the weight's nonlinearity or before the
                 weight itself.
@@ -153,7 +153,7 @@ def dropout(
 
     Args:
         arch: the network.
-        z: the signal.
+        z: the signal [B, …, units].
         ctx: the context of the pass.
         layer: the layer's number, which decides the random mask.
     """

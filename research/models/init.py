@@ -67,8 +67,11 @@ def _schur(
         return jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")(key, shape, dtype)
     basis_key, upper_key = jax.random.split(key)
     basis = jax.nn.initializers.orthogonal()(basis_key, shape, dtype)
-    upper = jnp.triu(jax.random.normal(upper_key, shape, dtype), k=1) / shape[0] ** 0.5
-    triangular = init.spectral_radius * jnp.eye(shape[0], dtype=dtype) + init.nonnormality * upper
+    width = shape[0]
+    draws = jax.random.normal(upper_key, shape, dtype)
+    upper = jnp.triu(draws, k=1) / width**0.5
+    diagonal = init.spectral_radius * jnp.eye(width, dtype=dtype)
+    triangular = diagonal + init.nonnormality * upper
     return basis @ triangular @ basis.T
 
 

@@ -149,7 +149,7 @@ def signal_statistics(
 
     Args:
         arch: the network.
-        h: the input.
+        h: the input [B, …, D].
         ctx: ``ctx.level`` selects the gauges.
         layer: the layer's number; N is the output of the last layer.
     """

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-Body = Callable[[Array, Array, Any], tuple[Array, Any]]
+Carry = tuple[Array, Any]  # a signal, or its gradient, and what belongs to the stacked layers
+Saved = tuple[Any, Array]  # the stacked layers, and the input of each of them
+Body = Callable[[Array, Array, Any], Carry]
 
 
 def loop_over_layers(
@@ -17,7 +19,7 @@ def loop_over_layers(
     h: Array,
     layers: Any,
     count: Array,
-) -> tuple[Array, Any]:
+) -> Carry:
     """Applies ``body`` to the first ``count`` entries of stacked layers, like ``lax.scan``.
 
     The forward pass stores the input of each layer. The backward pass computes each layer again
@@ -38,38 +40,42 @@ def loop_over_layers(
     """
 
     @jax.custom_vjp
-    def run(h: Array, layers: Any) -> tuple[Array, Any]:
-        def step(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+    def run(h: Array, layers: Any) -> Carry:
+        def step(index: Array, carry: Carry) -> Carry:
             h, results = carry
             h, result = body(h, index, _read(layers, index))
             return h, _write(results, result, index)
 
-        return lax.fori_loop(0, count, step, (h, _empty_results(body, h, layers)))
+        start = (h, _empty_results(body, h, layers))
+        return lax.fori_loop(0, count, step, start)
 
-    def forward(h: Array, layers: Any) -> tuple[tuple[Array, Any], tuple[Any, Array]]:
+    def forward(h: Array, layers: Any) -> tuple[Carry, Saved]:
         def step(index: Array, carry: tuple) -> tuple:
             h, results, inputs = carry
             inputs = _write(inputs, h, index)
             h, result = body(h, index, _read(layers, index))
             return h, _write(results, result, index), inputs
 
-        inputs = jnp.zeros((_capacity(layers), *h.shape), h.dtype)
+        capacity = _capacity(layers)
+        inputs = jnp.zeros((capacity, *h.shape), h.dtype)
         start = (h, _empty_results(body, h, layers), inputs)
         h, results, inputs = lax.fori_loop(0, count, step, start)
         return (h, results), (layers, inputs)
 
-    def backward(saved: tuple[Any, Array], cotangents: tuple[Array, Any]) -> tuple[Array, Any]:
+    def backward(saved: Saved, cotangents: Carry) -> Carry:
         layers, inputs = saved
         cotangent, _ = cotangents
 
-        def step(number: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        def step(number: Array, carry: Carry) -> Carry:
             cotangent, gradients = carry
             index = count - 1 - number
 
             def output(h: Array, layer: Any) -> Array:
                 return body(h, index, layer)[0]
 
-            _, pullback = jax.vjp(output, _read(inputs, index), _read(layers, index))
+            h = _read(inputs, index)
+            layer = _read(layers, index)
+            _, pullback = jax.vjp(output, h, layer)
             cotangent, gradient = pullback(cotangent)
             return cotangent, _write(gradients, gradient, index)
 
@@ -81,7 +87,8 @@ def loop_over_layers(
 
 
 def _capacity(layers: Any) -> int:
-    return jax.tree.leaves(layers)[0].shape[0]
+    first_leaf = jax.tree.leaves(layers)[0]
+    return len(first_leaf)
 
 
 def _empty_results(
@@ -90,9 +97,14 @@ def _empty_results(
     layers: Any,
 ) -> Any:
     """Zeros [N, …] in the shapes of the results of ``body``."""
-    _, shapes = jax.eval_shape(body, h, jnp.int32(0), _read(layers, 0))
+    first_layer = _read(layers, 0)
+    _, results = jax.eval_shape(body, h, jnp.int32(0), first_layer)
     capacity = _capacity(layers)
-    return jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
+
+    def zeros(result: jax.ShapeDtypeStruct) -> Array:
+        return jnp.zeros((capacity, *result.shape), result.dtype)
+
+    return jax.tree.map(zeros, results)
 
 
 def _read(stacked: Any, index: Array | int) -> Any:

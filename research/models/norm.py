@@ -30,6 +30,9 @@ def make_norm(
         param_dtype: number format of the parameters.
         rngs: random keys.
 
+    Raises:
+        ValueError: there is no such norm.
+
     References:
         Ba, Kiros, Hinton, Layer Normalization, 2016. Ioffe & Szegedy, Batch Normalization, 2015.
         Zhang & Sennrich, Root Mean Square Layer Normalization, 2019. Wu & He, Group Normalization,

@@ -25,8 +25,9 @@ def round_to_nearest(x: Float[Array, "..."], number_format: str) -> Float[Array,
     largest = float(jnp.finfo(number_format).max)
     spacing = spacing_of(x, number_format)
     rounded = jnp.round(x / spacing) * spacing
-    has_infinity = number_format == "float8_e5m2"
-    overflow = jnp.where(rounded > 0, jnp.inf, -jnp.inf) if has_infinity else jnp.nan
+    overflow: Array | float = jnp.nan
+    if number_format == "float8_e5m2":  # the format that has an infinity
+        overflow = jnp.where(rounded > 0, jnp.inf, -jnp.inf)
     is_in_range = jnp.abs(rounded) <= largest
     out_of_range = jnp.where(jnp.isnan(x), x, overflow)
     return jnp.where(is_in_range, rounded, out_of_range).astype(x.dtype)
@@ -53,13 +54,15 @@ def exponent_of(x: Float[Array, "..."]) -> Int[Array, "..."]:
     bits = lax.bitcast_convert_type(x, f"uint{info.bits}")
     exponent_mask = (1 << info.nexp) - 1
     biased = (bits >> info.nmant) & exponent_mask
-    return biased.astype(jnp.int32) + (int(info.minexp) - 1)
+    lowest = int(info.minexp) - 1
+    return biased.astype(jnp.int32) + lowest
 
 
 def power_of_two(exponent: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
     """2^exponent, exact for the exponents of normal numbers."""
     info = jnp.finfo(dtype)
-    biased = exponent - (int(info.minexp) - 1)
+    lowest = int(info.minexp) - 1
+    biased = exponent - lowest
     bits = biased.astype(f"uint{info.bits}") << info.nmant
     return lax.bitcast_convert_type(bits, dtype)
 
@@ -79,8 +82,9 @@ def _round_through(
     largest = pmax(jnp.max(jnp.abs(x)))
     top = int(jnp.finfo(number_format).maxexp) - 2
     is_usable = (largest > 0) & jnp.isfinite(largest)
-    shift = top - jnp.clip(exponent_of(largest), -100, 100)
-    scale = power_of_two(jnp.where(is_usable, shift, 0), x.dtype)
+    exponent = jnp.clip(exponent_of(largest), -100, 100)
+    shift = jnp.where(is_usable, top - exponent, 0)
+    scale = power_of_two(shift, x.dtype)
     return round_to_nearest(x * scale, number_format) / scale
 
 

@@ -131,13 +131,16 @@ class Stack(nnx.Module):
         return self.logits(h, ctx), _concatenate([*statistics, *layer_statistics])
 
     def with_padding(self, ctx: ForwardContext, x: Array) -> ForwardContext:
-        """The context with the positions of ``x`` that hold tokens, where examples are padded."""
+        """The context with the positions of tokens ``x`` [B, T] that are not padding.
+
+        It is ``ctx`` itself where the network's inputs are not padded.
+        """
         if not self.arch.padded:
             return ctx
         return dataclasses.replace(ctx, padding_mask=x != 0)
 
     def first_input(self, x: Array, ctx: ForwardContext) -> Array:
-        """The first layer's input."""
+        """The first layer's input h_0 [B, …, D] for inputs ``x`` [B, …]."""
         arch = self.arch
         if arch.shares_weights:
             return jnp.zeros((len(x), arch.state_width), arch.dtype)
@@ -214,7 +217,8 @@ class Stack(nnx.Module):
                 ):
                     params = jax.tree.map(operator.itemgetter(block), stacked)
                     state = jax.tree.map(operator.itemgetter(block), states)
-                    h, _, _ = layer(params, state, h, {}, ctx, jnp.int32(layer_number))
+                    number = jnp.int32(layer_number)
+                    h, _, _ = layer(params, state, h, {}, ctx, number)
                     collected.append(h)
                     layer_number += 1
         return collected
@@ -295,8 +299,10 @@ class Stack(nnx.Module):
 
 def masked_mean(h: Float[Array, "B T D"], padding_mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
     """The mean over the positions that hold tokens."""
-    weights = padding_mask / jnp.sum(padding_mask, axis=1, keepdims=True)
-    return jnp.sum(h * weights[..., None].astype(h.dtype), axis=1)
+    num_tokens = jnp.sum(padding_mask, axis=1, keepdims=True)
+    weights = padding_mask / num_tokens
+    weights = weights[..., None].astype(h.dtype)
+    return jnp.sum(h * weights, axis=1)
 
 
 def _is_tied(arch: Architecture) -> bool:
@@ -488,7 +494,13 @@ def _run_stage(
         h, (new_states, statistics) = loop_over_layers(layer_body, h, layers, num_layers)
     for stack, state in zip(stacks, new_states, strict=True):
         nnx.update(stack, state)
-    return h, jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), statistics)
+    return h, jax.tree.map(_merge_first_axes, statistics)
+
+
+def _merge_first_axes(values: Array) -> Array:
+    """[blocks, layers of a block, …] → [layers, …]."""
+    other_axes = values.shape[2:]
+    return values.reshape(-1, *other_axes)
 
 
 def _run_in_order(

@@ -67,8 +67,9 @@ class StackedLayer:
 
         if not is_selected:
             return run(self.graphs[0], h)
-        own_format = jnp.dtype(self.arch.dtype)
-        formats = [own_format, *(jnp.dtype(other.dtype) for other in self.arch.layer_formats)]
+        formats = [jnp.dtype(self.arch.dtype)]
+        for layer_format in self.arch.layer_formats:
+            formats.append(jnp.dtype(layer_format.dtype))
         branches = []
         for graph, dtype in zip(self.graphs, formats, strict=True):
             branches.append(_cast_around(partial(run, graph), dtype, states))

@@ -40,7 +40,8 @@ class StreamMixing(nnx.Module):
         self.is_constrained = skip.kind is SkipKind.mhc
         count = skip.streams
         identity = jnp.eye(count)
-        noise = skip.mixing_noise * jax.random.normal(rngs.params(), (count, count))
+        draws = jax.random.normal(rngs.params(), (count, count))
+        noise = skip.mixing_noise * draws
         if self.is_constrained:
             mixing = INITIAL_LOGIT * identity + noise
             reading = jnp.full(count, logit(1 / count))
@@ -54,29 +55,33 @@ class StreamMixing(nnx.Module):
         self.writing = nnx.Param(writing.astype(param_dtype))
 
     def read(self, h: Float[Array, "..."]) -> Float[Array, "..."]:
-        """What the branch reads of the streams, side by side on the last axis of ``h``."""
+        """What the branch reads [..., D] of the streams ``h`` [..., n·D]."""
         weights = self.reading[...]
         if self.is_constrained:
             weights = jax.nn.sigmoid(weights)
+        weights = weights.astype(h.dtype)
         streams = split_streams(h, len(weights))
-        return jnp.einsum("...nd,n->...d", streams, weights.astype(h.dtype))
+        return jnp.einsum("...nd,n->...d", streams, weights)
 
     def mix(self, h: Float[Array, "..."], branch: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The streams after the layer.
+        """The streams after the layer [..., n·D].
 
         Args:
-            h: the streams before it, side by side on the last axis.
-            branch: the output of the branch.
+            h: the streams before it [..., n·D].
+            branch: the output of the branch [..., D].
         """
         weights = self.writing[...]
         mixing = self.mixing[...]
         if self.is_constrained:
             weights = 2 * jax.nn.sigmoid(weights)
             mixing = sinkhorn(mixing)
+        mixing = mixing.astype(h.dtype)
+        weights = weights.astype(h.dtype)
         streams = split_streams(h, len(weights))
-        mixed = jnp.einsum("mn,...nd->...md", mixing.astype(h.dtype), streams)
-        written = jnp.einsum("...d,m->...md", branch, weights.astype(h.dtype))
-        return (mixed + written).reshape(h.shape)
+        mixed = jnp.einsum("mn,...nd->...md", mixing, streams)
+        written = jnp.einsum("...d,m->...md", branch, weights)
+        following = mixed + written
+        return following.reshape(h.shape)
 
 
 def logit(share: float) -> float:
@@ -97,25 +102,31 @@ def sinkhorn(logits: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """
 
     def divide(logs: Array, _: Array) -> tuple[Array, None]:
-        logs = logs - jax.nn.logsumexp(logs, axis=1, keepdims=True)
-        logs = logs - jax.nn.logsumexp(logs, axis=0, keepdims=True)
+        row_sums = jax.nn.logsumexp(logs, axis=1, keepdims=True)
+        logs = logs - row_sums
+        column_sums = jax.nn.logsumexp(logs, axis=0, keepdims=True)
+        logs = logs - column_sums
         return logs, None
 
     wide = logits.astype(accumulator(logits.dtype))
-    logs, _ = jax.lax.scan(divide, wide, jnp.arange(SINKHORN_ITERATIONS))
+    iterations = jnp.arange(SINKHORN_ITERATIONS)
+    logs, _ = jax.lax.scan(divide, wide, iterations)
     return jnp.exp(logs)
 
 
 def split_streams(h: Float[Array, "..."], count: int) -> Float[Array, "..."]:
-    """The streams [..., n, D] that lie side by side on the last axis of ``h`` [..., n·D]."""
-    return h.reshape(*h.shape[:-1], count, -1)
+    """The streams [..., n, D] of ``h`` [..., n·D], which holds one stream after another."""
+    leading_axes = h.shape[:-1]
+    return h.reshape(*leading_axes, count, -1)
 
 
 def copy_to_streams(h: Float[Array, "..."], count: int) -> Float[Array, "..."]:
-    """Every stream as a copy of ``h``: [..., n·D]."""
-    return jnp.concatenate([h] * count, axis=-1)
+    """Streams [..., n·D] that are all copies of ``h`` [..., D]."""
+    copies = [h] * count
+    return jnp.concatenate(copies, axis=-1)
 
 
 def mean_of_streams(h: Float[Array, "..."], count: int) -> Float[Array, "..."]:
     """The mean of the streams, [..., D]."""
-    return jnp.mean(split_streams(h, count), axis=-2)
+    streams = split_streams(h, count)
+    return jnp.mean(streams, axis=-2)

@@ -15,8 +15,9 @@ def pad_units(h: Float[Array, "..."], missing: int) -> Float[Array, "..."]:
     """Adds ``missing`` units of zeros after the others."""
     if not missing:
         return h
-    unchanged = [(0, 0)] * (h.ndim - 1)
-    return jnp.pad(h, [*unchanged, (0, missing)])
+    no_padding = [(0, 0)] * (h.ndim - 1)
+    padding = [*no_padding, (0, missing)]
+    return jnp.pad(h, padding)
 
 
 def read(param: nnx.Param, dtype: jnp.dtype) -> Array:

@@ -45,7 +45,7 @@ def shard_batch(tree: Any) -> Any:
 
 
 def local_loss_share(mean: Array) -> Array:
-    """What the mean over this device's examples contributes to the mean over the batch."""
+    """What this device's mean [] contributes to the mean over the whole batch []."""
     num_devices = batch_axis_size()
     if num_devices == 1:
         return mean

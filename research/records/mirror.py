@@ -126,7 +126,7 @@ def _jax_settings(info: JsonObject) -> JsonObject:
 
 
 def _hash_numbers(info: JsonObject) -> str:
-    """What the numbers of a run depend on besides its configuration, as a few digits."""
+    """A short hash of what the numbers of a run depend on, apart from its configuration."""
     text = json.dumps([_fingerprint(info), _jax_settings(info)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
@@ -138,8 +138,8 @@ def pending_mirrors(
 ) -> JsonObject:
     """Entries of ``run.json`` of a run that starts, or starts again: no dashboard is complete.
 
-    W&B may have begun a run at an earlier attempt. If it is not switched on any more, it stays
-    listed, so that ``fathom sync`` completes it.
+    An earlier attempt may have started a run in W&B. If W&B is no longer switched on, it stays
+    listed, so that ``fathom sync`` completes that run.
 
     Args:
         directory: the run directory.

@@ -122,12 +122,14 @@ def initial_factors(runs: Sequence[Run]) -> list[float]:
 
 def initial_profiles(runs: Sequence[Run], gauge: str) -> np.ndarray:
     """A gauge of every layer at the first measured step, [runs, layers]."""
-    return np.stack([run.profiles[gauge][0] for run in runs])
+    rows = [run.profiles[gauge][0] for run in runs]
+    return np.stack(rows)
 
 
 def initial_inspections(runs: Sequence[Run], name: str) -> np.ndarray:
     """An inspection at the first step at which it was measured, [runs, …]."""
-    return np.stack([run.inspections[name][0] for run in runs])
+    rows = [run.inspections[name][0] for run in runs]
+    return np.stack(rows)
 
 
 def tabulate_by_seed(
@@ -146,7 +148,8 @@ def tabulate_by_seed(
     """
     columns = []
     for value in values:
-        column = by_seed(where(runs, {path: value}))
+        selected = where(runs, {path: value})
+        column = by_seed(selected)
         columns.append([measure(column[seed]) for seed in sorted(column)])
     return np.stack(columns, axis=1)
 
@@ -181,14 +184,17 @@ def stack_padded(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def window_means(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of each ``window`` consecutive values; an incomplete last window is dropped."""
-    complete = len(values) // window * window
-    return values[:complete].reshape(-1, window).mean(axis=1)
+    """The mean of each ``window`` consecutive values [S]; an incomplete last window is dropped."""
+    num_windows = len(values) // window
+    complete = values[: num_windows * window]
+    windows = complete.reshape(num_windows, window)
+    return windows.mean(axis=1)
 
 
 def evaluated_rows(run: Run) -> np.ndarray:
-    """The rows of the metrics in which the evaluation split was measured."""
-    return np.flatnonzero(np.isfinite(run.metrics["eval_accuracy"]))
+    """The indices [K] of the rows of the metrics in which the evaluation split was measured."""
+    is_evaluated = np.isfinite(run.metrics["eval_accuracy"])
+    return np.flatnonzero(is_evaluated)
 
 
 def means_up_to_evaluations(runs: Sequence[Run], name: str) -> np.ndarray:
@@ -198,10 +204,12 @@ def means_up_to_evaluations(runs: Sequence[Run], name: str) -> np.ndarray:
     """
     ends = evaluated_rows(runs[0])
     starts = np.r_[0, ends[:-1] + 1]
-    counts = np.diff(np.r_[starts, len(runs[0].metrics[name])])
+    num_steps = len(runs[0].metrics[name])
+    counts = np.diff(starts, append=num_steps)
     means = []
     for run in runs:
-        means.append(np.add.reduceat(run.metrics[name], starts) / counts)
+        sums = np.add.reduceat(run.metrics[name], starts)
+        means.append(sums / counts)
     return np.stack(means)
 
 

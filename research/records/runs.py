@@ -63,7 +63,11 @@ class Run:
 
     @functools.cached_property
     def config(self) -> JsonObject:
-        """The composed configuration by dotted path."""
+        """The composed configuration by dotted path.
+
+        Raises:
+            DamagedRecord: the file cannot be read, or holds no settings.
+        """
         import yaml
 
         from research.config.yaml_files import parse_yaml

@@ -92,8 +92,10 @@ def half_width(values: Sequence[float]) -> float:
         return math.nan
     from scipy.special import stdtrit  # this import takes a third of a second
 
-    quantile = stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)
-    return float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))
+    count = len(values)
+    quantile = stdtrit(count - 1, 0.5 + CONFIDENCE / 2)
+    deviation = np.std(values, ddof=1)
+    return float(quantile * deviation / math.sqrt(count))
 
 
 def _from_json(entries: dict[str, Any]) -> TriedChange:

@@ -303,7 +303,7 @@ class Runs(Sequence[Run]):
         return compare_runs(self._runs, others)
 
     def _labels(self) -> list[str]:
-        """What tells the runs apart: the settings that vary, and the seed at the end."""
+        """The columns that identify a run: the settings that vary, and the seed at the end."""
         paths = [path for path in differing_settings(self._runs) if path != SEED]
         return [*paths, SEED]
 

@@ -290,7 +290,9 @@ class _RecordComparison:
         b: np.ndarray,
     ) -> None:
         self.num_compared += a.size
-        both_missing = np.isnan(a.astype(float)) & np.isnan(b.astype(float))
+        is_missing_in_a = np.isnan(a.astype(float))
+        is_missing_in_b = np.isnan(b.astype(float))
+        both_missing = is_missing_in_a & is_missing_in_b
         is_equal = (a == b) | both_missing
         places = np.argwhere(~is_equal)
         if not len(places):

@@ -140,14 +140,18 @@ def label_short_log_axes(axes: Axes) -> None:
         if axis.get_scale() != "log" or is_chosen:
             continue
         low, high = sorted(axis.get_view_interval())
-        if math.floor(math.log10(high)) - math.ceil(math.log10(low)) < 1:
+        first_power = math.ceil(math.log10(low))
+        last_power = math.floor(math.log10(high))
+        if last_power - first_power < 1:
             set_ticks(axis, _plain_ticks(low, high))
 
 
 def _plain_ticks(low: float, high: float) -> list[float]:
     """Round numbers between two positive ones: 1, 2 and 5 times powers of ten, or evenly spaced."""
     ticks = []
-    for exponent in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+    lowest = math.floor(math.log10(low))
+    highest = math.ceil(math.log10(high))
+    for exponent in range(lowest, highest + 1):
         for digit in (1, 2, 5):
             ticks.append(float(f"{digit}e{exponent}"))
     inside = [tick for tick in ticks if low <= tick <= high]

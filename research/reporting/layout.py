@@ -29,7 +29,7 @@ from research.reporting.varied_settings import (
 )
 
 MAX_FACETS = 9  # panels of a setting that is chosen without being asked for
-MAX_COLORS = 8  # that a reader can tell apart
+MAX_COLORS = 8  # that a reader can distinguish
 MANY_SETTINGS = 3  # of one colour: from here on, a legend names only what is unusual
 MAX_STYLES = 4  # kinds of lines
 MAX_TITLE_SETTINGS = 2  # in the title of an arm
@@ -60,13 +60,13 @@ class Layout:
         return [self.facet] if self.facet else []
 
     def is_crowded(self, runs: Sequence[Run]) -> bool:
-        """Whether there are more colours than a reader can tell apart, or of many settings."""
+        """Whether there are more colours than a reader can distinguish, or of many settings."""
         colors = {values_of(run, self.colors) for run in runs}
         return len(colors) > MAX_COLORS or len(self.colors) >= MANY_SETTINGS
 
     @property
     def series(self) -> list[str]:
-        """The settings that tell the lines of a panel apart."""
+        """The settings that distinguish the lines of a panel."""
         if self.style:
             return [*self.colors, self.style]
         return list(self.colors)
@@ -129,12 +129,12 @@ def _varied_along_lines(
     x: str,
     line: Sequence[str],
 ) -> list[str]:
-    """The settings that vary along a line though its horizontal axis alone does not tell how.
+    """The settings that vary along a line, but not as a function of its horizontal axis alone.
 
     Args:
         runs: the runs.
         x: the setting on the horizontal axis.
-        line: the settings that tell the lines apart.
+        line: the settings that distinguish the lines.
     """
     if not x:
         return []
@@ -173,7 +173,7 @@ def _choose_facet(
 ) -> str:
     """The balanced setting with the fewest values, if they fit into a figure.
 
-    Where there are more colours than a reader can tell apart, it need not be balanced.
+    Where there are more colours than a reader can distinguish, it need not be balanced.
 
     Args:
         runs: the runs.
@@ -220,7 +220,8 @@ def _splits_fairly(
         return True
     found: dict[Any, set[Any]] = {}
     for run in runs:
-        found.setdefault(setting_value(run, path), set()).add(values_of(run, others))
+        lines = found.setdefault(setting_value(run, path), set())
+        lines.add(values_of(run, others))
     return min(map(len, found.values())) >= LEAST_LINES
 
 
@@ -314,7 +315,7 @@ def _runs_by_line(runs: Sequence[Run], layout: Layout) -> list[list[Run]]:
 
 
 def _differ_beside(runs: Sequence[Run], path: str) -> list[str]:
-    """The settings of their training in which runs differ beside one of them and the seed."""
+    """The settings of their training in which runs differ, apart from one of them and the seed."""
     others = []
     for other in differing_settings(runs):
         if other not in (path, SEED) and not is_recording(other):
@@ -367,19 +368,19 @@ def _arm_title(
     others = [run for run in every_run if run not in arm]
     words = []
     while others and len(words) < MAX_TITLE_SETTINGS:
-        telling = ""
+        best_path = ""
         fewest = others
         for path in paths:
-            alike = _runs_like(first, others, path)
+            same_setting = _runs_like(first, others, path)
             is_shared = distinct_values(arm, path) == [setting_value(first, path)]
             is_set = setting_value(first, path) is not None
-            if is_set and is_shared and len(alike) < len(fewest):
-                telling = path
-                fewest = alike
-        if not telling:
+            if is_set and is_shared and len(same_setting) < len(fewest):
+                best_path = path
+                fewest = same_setting
+        if not best_path:
             break
-        value = setting_value(first, telling)
-        words.append(f"{short_name(telling)} {setting_text(value)}")
+        value = setting_value(first, best_path)
+        words.append(f"{short_name(best_path)} {setting_text(value)}")
         others = fewest
     return ", ".join(words)
 

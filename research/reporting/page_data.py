@@ -350,7 +350,7 @@ def _finite(value: Any) -> float | None:
 
 
 def read_claims(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The claims of the experiments that the runs belong to, from ``claims.json`` beside them."""
+    """The claims of the experiments that the runs belong to, from ``claims.json`` next to them."""
     claims = []
     folders = {run.directory.absolute().parent: None for run in runs}
     for folder in folders:

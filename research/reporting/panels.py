@@ -82,7 +82,7 @@ def plot_profile(
     """A gauge over the layers, with what theory predicts from the last layer down.
 
     A prediction for each layer is dashed in a darker shade of the curve's colour, so that the
-    predictions of several curves can be told apart; a constant factor is dashed in black.
+    predictions of several curves can be distinguished; a constant factor is dashed in black.
 
     Args:
         axes: where to draw.
@@ -336,7 +336,13 @@ def plot_theory_on_map(
     x: np.ndarray,
     y: np.ndarray,
 ) -> None:
-    """Draws a prediction over a map, dashed in black and white to be seen on any colour."""
+    """Draws a prediction over a map, dashed in black and white to be seen on any colour.
+
+    Args:
+        axes: the panel.
+        x: the horizontal positions [K].
+        y: the predicted values [K].
+    """
     axes.plot(x, y, color="black", linewidth=1.3)
     axes.plot(x, y, color="white", linestyle="--", linewidth=1.2)
 
@@ -356,7 +362,16 @@ def plot_theory(
     linewidth: float = 0.9,
     color: Any = THEORY["color"],
 ) -> None:
-    """Draws a prediction as a dashed line; empty ``x`` and ``y`` add only a legend entry."""
+    """Draws a prediction as a dashed line.
+
+    Args:
+        axes: the panel.
+        x: the horizontal positions [K]; empty to add only a legend entry.
+        y: the predicted values [K].
+        label: the name in the legend; None for no entry.
+        linewidth: in points.
+        color: that of the measured values that it is compared with.
+    """
     axes.plot(x, y, linewidth=linewidth, label=label, **{**THEORY, "color": color})
 
 

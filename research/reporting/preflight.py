@@ -34,9 +34,19 @@ def preflight_table(configs: Sequence[Config], expected: Sequence[Preflight]) ->
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(HEADINGS[-1])
     for of_run, each in zip(settings, expected, strict=True):
-        cells = [setting_text(_plain(of_run.get(path))) for path in differing] or ["1"]
-        table.add_row(*map(Text, cells), *_result_cells(each))
+        cells = _setting_cells(of_run, differing) or [Text("1")]
+        cells += _result_cells(each)
+        table.add_row(*cells)
     return table
+
+
+def _setting_cells(settings: dict[str, Any], paths: Sequence[str]) -> list[Text]:
+    """A cell with the value of each setting."""
+    cells = []
+    for path in paths:
+        value = _plain(settings.get(path))
+        cells.append(Text(setting_text(value)))
+    return cells
 
 
 def _differing_paths(settings: Sequence[dict[str, Any]]) -> list[str]:
@@ -59,17 +69,29 @@ def _plain(value: Any) -> Any:
 
 def _result_cells(expected: Preflight) -> list[Text]:
     measured = expected.measured
-    ratio = None if measured.ceiling is None else measured.learning_rate / measured.ceiling
-    reason = expected.reasons[0].text if expected.reasons else NOTHING
+    ratio = None
+    if measured.ceiling is not None:
+        ratio = measured.learning_rate / measured.ceiling
+    reason = NOTHING
+    if expected.reasons:
+        reason = expected.reasons[0].text
     probability = expected.probability
-    colour = "green" if probability >= SURE else "red" if probability <= 1 - SURE else "yellow"
     return [
-        Text(format_number(probability, 2), style=colour),
+        Text(format_number(probability, 2), style=_color_of(probability)),
         Text(format_number(factor_per_layer(measured))),
         Text(format_ratio(log10_ratio(measured))),
         Text(format_number(ratio, 2)),
         Text(reason),
     ]
+
+
+def _color_of(probability: float) -> str:
+    """Green where a run will train, red where it will not, yellow where that is not sure."""
+    if probability >= SURE:
+        return "green"
+    if probability <= 1 - SURE:
+        return "red"
+    return "yellow"
 
 
 def preflight_object(config: Config, expected: Preflight) -> dict[str, Any]:

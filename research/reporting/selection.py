@@ -139,7 +139,7 @@ def _runs_by_path(words: Sequence[str], root: Path) -> list[Run]:
 
 
 def _make_path_matcher(part: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
-    """The function that tells whether a word stands in the path of a run.
+    """The function that says whether a word stands in the path of a run.
 
     Where it is the name of a folder, such as that of a sweep, it stands for that folder alone, and
     not for others whose names it is a part of.
@@ -285,7 +285,7 @@ def _modification_time(run: Run) -> float:
 
 
 def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
-    """The function that tells whether a run matches a word.
+    """The function that says whether a run matches a word.
 
     Raises:
         ValueError: the word is a condition on a setting that does not exist, or that compares with

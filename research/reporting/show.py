@@ -62,7 +62,9 @@ def show_run(run: Run) -> None:
     out.print("  ".join(_settings(run)), soft_wrap=True, markup=False)
     for name in ("tags", "notes"):
         if info.get(name):
-            words = info[name] if name == "notes" else ", ".join(map(str, info[name]))
+            words = info[name]
+            if name == "tags":
+                words = ", ".join(map(str, words))
             out.print(f"{name}: {words}", soft_wrap=True, markup=False)
     if info.get("data") or not run.is_watched:
         out.print(describe_data(info.get("data") or {}), soft_wrap=True, markup=False)

@@ -130,7 +130,7 @@ class SummaryTable:
         fewest = []
         for row in self.rows:
             present = [cell for cell in row.cells if cell is not None]
-            fewest.append(max(present, key=lambda cell: sum(cell.left_out.values())))
+            fewest.append(max(present, key=_num_left_out))
         return fewest
 
     @property
@@ -352,3 +352,8 @@ def check_choice(
         return word
     hint = format_suggestion(word, valid)
     raise ValueError(f"{option} must be one of {', '.join(valid)}, got {value}{hint}")
+
+
+def _num_left_out(cell: Summary) -> int:
+    """How many runs are left out of a mean."""
+    return sum(cell.left_out.values())

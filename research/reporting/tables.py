@@ -124,7 +124,7 @@ def print_run(info: Mapping[str, Any]) -> None:
 def runs_table(runs: Sequence[Run]) -> Table:
     """One row for each run: the settings that differ between the runs, and the results.
 
-    Where settings do not tell the runs apart, their names do.
+    Runs whose settings are the same are listed by their names.
 
     ``per layer``, ``at init`` and ``theory`` are the factors by which the squared gradient changes
     from one layer to the layer below: at the end, at initialisation, and as predicted.

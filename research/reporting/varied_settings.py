@@ -15,7 +15,7 @@ SEED = "seed"
 RECORDING = ("measure", "watch", "train.eval_every")
 RUN = "run"  # stands for the name of a run that has no settings
 WRITTEN_BY_MONITOR = ("watch", "tracker")
-# Settings with the same number of values: the first of these is the more telling one.
+# Settings with the same number of values: the first of these is the more informative one.
 PREFERRED = ("model.depth", "init.sigma_w", "optimizer.learning_rate", "model.width")
 # What a figure says of runs that agree in it.
 FIXED = ("data.name", "activation.kind", "model.depth")
@@ -138,7 +138,7 @@ def _all_paths(runs: Sequence[Run]) -> set[str]:
 
 
 def varied_settings(runs: Sequence[Run], *, has_determined: bool = False) -> list[str]:
-    """The settings by which runs are told apart, but for the seed: the most telling ones first.
+    """The settings that distinguish the runs, apart from the seed; the most informative first.
 
     A setting that follows from those before it, such as the momentum of an optimizer, is left out.
     Balanced settings, of which each value has a fair share of the runs, come before others; names
@@ -194,7 +194,7 @@ def independent_settings(
     Args:
         runs: the runs.
         paths: settings in order.
-        given: settings by which the runs are told apart already.
+        given: settings that distinguish the runs already.
     """
     chosen = list(given)
     kept = []
@@ -282,7 +282,8 @@ def fixed_in_words(runs: Sequence[Run]) -> str:
 
 def length_in_words(runs: Iterable[Run]) -> str:
     """``300 steps`` if all runs that ended well have as many; else empty."""
-    lengths = {run.info.get("steps") for run in runs if run.status == "done"} - {None}
+    lengths = {run.info.get("steps") for run in runs if run.status == "done"}
+    lengths.discard(None)
     if len(lengths) != 1:
         return ""
     (steps,) = lengths

@@ -41,8 +41,8 @@ class Study:
         group: the W&B group of its runs.
         project: their W&B project.
         entity: their W&B entity; None for the user's default.
-        varied: the settings by which the runs are told apart, besides the seed; the most telling
-            ones first.
+        varied: the settings that distinguish the runs, apart from the seed; the most
+            informative ones first.
         result: the final number that matters most, as in ``run.json``.
         claims: the content of ``claims.json``; empty for a study that is no experiment.
         keys: what its runs have of ``METRIC_KEYS``.

@@ -126,7 +126,7 @@ def _stop(
 
 
 def _page_words(text: str) -> str:
-    """What the page of a stop has besides."""
+    """What else the page of an experiment has: its claims, the theory, something to try."""
     held = _count_held_claims(text)
     extra = ", and something to try" if "**Try it.**" in text else ""
     return f"The claims ({held} hold), the theory{extra}"

@@ -108,6 +108,7 @@ class RunGroup:
                 index=index,
                 group_size=group_size,
                 reports=self._reports,
+                report_verdict=self.progress.report_verdict,
             )
         except Exception as error:
             if jax.process_count() > 1:

@@ -174,6 +174,7 @@ class VerdictClock:
         group_size: int,
         every: float | None,
         clock: Callable[[], float] = time.monotonic,
+        report: Callable[[float], None] | None = None,
     ):
         """Starts counting now.
 
@@ -181,7 +182,9 @@ class VerdictClock:
             group_size: the runs that the host judges.
             every: the seconds between two verdicts, at least; None for no verdicts.
             clock: the time in seconds.
+            report: called with the CPU seconds of each verdict.
         """
+        self._report = report
         self._group_size = group_size
         self._every = math.inf if every is None else every
         self._clock = clock
@@ -197,11 +200,14 @@ class VerdictClock:
     def measure(self) -> Iterator[None]:
         """Measures how long a verdict takes, which sets the time of the next one.
 
-        The first one tells nothing of those that follow: it also imports SciPy and works out what
-        theory predicts.
+        The first one is not counted, because it also imports SciPy and computes what theory
+        predicts.
         """
         started_at = self._clock()
+        cpu_seconds_before = time.thread_time()
         yield
+        if self._report is not None:
+            self._report(time.thread_time() - cpu_seconds_before)
         now = self._clock()
         seconds = now - started_at if self._has_judged else 0.0
         self._has_judged = True

@@ -102,6 +102,9 @@ class Progress:
         """Shows how to shorten the wait, as soon as it is known to be long."""
         self._suggestion = line
 
+    def report_verdict(self, cpu_seconds: float) -> None:
+        """Receives how long a verdict on a running run took, in CPU seconds; shows nothing."""
+
     def step(
         self,
         done: int,

@@ -1,12 +1,15 @@
 """Writes one run: its rows go to its record and its trackers, and the run is judged at its end."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from research.config.data_options import Data
 from research.config.schema import to_dict
+from research.data.sources import last_change_of
 from research.diagnosis.findings import HEALTHY, Finding
 from research.diagnosis.observed import Divergence, find_divergence
 from research.diagnosis.steps import judge_steps
@@ -69,6 +72,7 @@ class RunWriter:
         index: int,
         group_size: int,
         reports: TrackerReports | None = None,
+        report_verdict: Callable[[float], None] | None = None,
     ):
         """Opens the record of the run.
 
@@ -79,6 +83,7 @@ class RunWriter:
             group_size: how many runs are trained as one program. The seconds that are recorded
                 are those of the whole group.
             reports: what the trackers of this command have reported.
+            report_verdict: called with the CPU seconds of each verdict on the running run.
         """
         self.config = run_spec.config
         self.setup = setup
@@ -91,7 +96,11 @@ class RunWriter:
         self.verdict: Verdict | None = None
         self._metrics: list[Columns] = []
         self._judge = RunJudge(self.config, setup, self.layers)
-        self._clock = VerdictClock(group_size, self.config.diagnose.every)
+        self._clock = VerdictClock(
+            group_size,
+            self.config.diagnose.every,
+            report=report_verdict,
+        )
         self._earlier_seconds = {"compile": 0.0, "train": 0.0}
         info = _initial_info(run_spec, setup)
         info["group_size"] = group_size
@@ -444,11 +453,11 @@ def _initial_info(run_spec: RunSpec, setup: RunSetup) -> dict[str, Any]:
         },
         "jax_settings": read_jax_settings(),
         "layers": setup.layers_of(config),
-        "data": _data_info(setup),
+        "data": _data_info(setup, config.data),
     }
 
 
-def _data_info(setup: RunSetup) -> dict[str, Any]:
+def _data_info(setup: RunSetup, data: Data) -> dict[str, Any]:
     dataset = setup.dataset
     info = {
         "name": dataset.name,
@@ -458,6 +467,9 @@ def _data_info(setup: RunSetup) -> dict[str, Any]:
         "examples": dataset.examples,
         "class_counts": dataset.class_counts,
     }
+    changed = last_change_of(data)
+    if changed is not None:
+        info["changed_ns"] = changed
     if dataset.vocabulary:
         info["symbols"] = dataset.symbols
         info["unigram_entropy"] = dataset.unigram_entropy

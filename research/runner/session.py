@@ -5,11 +5,13 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from research.data.notices import notify
+from research.data.sources import last_change_of, load
 from research.records.trackers import TrackerReports
 from research.runner.completion import complete_ended_run
 from research.runner.limits import raise_open_files
@@ -106,6 +108,27 @@ def train_group(
     return [by_directory[run_spec.directory] for run_spec in run_specs]
 
 
+def _report_changed_data(run_spec: RunSpec, info: Mapping[str, Any]) -> None:
+    """Say that the user's own data are others than those that a finished run was trained on.
+
+    They are read where the date of a file has changed.
+
+    Args:
+        run_spec: The run.
+        info: Its ``run.json``.
+    """
+    data = run_spec.config.data
+    trained_on = info.get("data") or {}
+    date = trained_on.get("changed_ns")
+    if date is None or date == last_change_of(data):
+        return
+    if load(data).fingerprint() != trained_on.get("fingerprint"):
+        notify(
+            f"{run_spec.directory}: the data have changed since this run has finished: "
+            "give another name= to train on them"
+        )
+
+
 def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
     """The results of the runs that have finished already, by directory."""
     infos = [read_ended(run_spec) for run_spec in run_specs]
@@ -118,6 +141,7 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
         if info:
             if (run_spec.directory / "run.json").exists():  # not in the other processes of a run
                 complete_ended_run(run_spec, info)
+            _report_changed_data(run_spec, info)
             result = info | {"directory": str(run_spec.directory), "already": True}
             finished[run_spec.directory] = result
     return finished

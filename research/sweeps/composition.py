@@ -35,7 +35,8 @@ CacheKey = tuple[str, ...]
 class _ParsedFiles(CachingConfigRepository):
     """The files of the configuration, each of which is parsed once for many compositions.
 
-    Hydra's own repository parses them anew for each composition, which changes what it has read.
+    Hydra's own repository parses them again for each composition, because a composition changes
+    what was read.
 
     Args:
         delegate: Reads the files.

@@ -35,7 +35,7 @@ def expand_jobs(
         arms: Further grids by name. Each is combined with ``params``, whose settings it may
             replace. Without any, ``params`` alone is the grid.
         arguments: Overrides from the command line. They replace those of ``params`` and ``arms``.
-        loader: Hydra's loader, which tells groups from settings.
+        loader: Hydra's loader, which knows whether a name is a group or a setting.
 
     Returns:
         The overrides of each job, grid by grid.

@@ -1,4 +1,4 @@
-"""Trains what the findings of runs advise, beside the unchanged runs, and says what helped."""
+"""Trains what the findings of runs advise, next to the unchanged runs, and says what helped."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -460,6 +460,11 @@ def pair_expectation(
     """E f(u)f(v) for normal u, v of variance q and correlation c.
 
     With v = cu + √(1−c²)w: quadrature in panels over u, Gauss–Hermite over w.
+
+    Args:
+        f: an elementwise function.
+        q: the variance of u and of v.
+        c: their correlation, from −1 to 1.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     independent = math.sqrt(1 - c * c) * nodes

@@ -278,7 +278,7 @@ def pre_norm_variances(
     branch_variance: float = 1.0,
     scales_norm: bool = False,
 ) -> np.ndarray:
-    """Var h_l − Var h_0 of a network h + F(norm(h)) at initialisation, for l = 0..N.
+    """Var h_l − Var h_0 of a network h + F(norm(h)) at initialisation, for l = 0..N: [N+1].
 
     Each branch adds ``branch_variance`` to the stream, so it grows as l. Where the output of the
     norm of layer l is multiplied by 1/√l and φ is homogeneous, layer l adds 1/l of it: the sum is
@@ -440,7 +440,9 @@ def signal_correlations(
 
 
 def factor_per_layer(profile: np.ndarray, skip_first: int = 0) -> float:
-    """exp(−slope) of the least-squares line through ``profile`` from index ``skip_first`` on.
+    """exp(−slope) of the least-squares line through a log profile [L].
+
+    The line is fitted from index ``skip_first`` on.
 
     It is NaN for fewer than two points.
     """

@@ -26,7 +26,8 @@ def equilibrium_ratio(learning_rate: float, weight_decay: float) -> float:
         gradients rapidly increase near the end of training, 2025.
     """
     shrinkage = learning_rate * weight_decay
-    squared = 2 * weight_decay / learning_rate * (1 - shrinkage / 2)
+    correction = 1 - shrinkage / 2
+    squared = 2 * weight_decay / learning_rate * correction
     return math.sqrt(squared)
 
 
@@ -75,8 +76,10 @@ def first_hidden_layer(gradients: ArrayLike, epsilon: float) -> int | None:
     is_below = np.asarray(gradients, float) < epsilon
     if not is_below[0]:
         return None
-    above = np.flatnonzero(~is_below)
-    return int(above[0]) - 1 if len(above) else len(is_below) - 1
+    if is_below.all():
+        return len(is_below) - 1
+    first_above = int(np.argmin(is_below))
+    return first_above - 1
 
 
 def adam_edge(learning_rate: float, beta1: float) -> float:
@@ -95,7 +98,8 @@ def adam_edge(learning_rate: float, beta1: float) -> float:
     References:
         Cohen et al., Adaptive gradient methods at the edge of stability, 2022, eq. 2.
     """
-    return (2 + 2 * beta1) / ((1 - beta1) * learning_rate)
+    step_of_average = (1 - beta1) * learning_rate
+    return (2 + 2 * beta1) / step_of_average
 
 
 def momentum_edge(learning_rate: float, momentum: float = 0.0) -> float:

@@ -108,7 +108,9 @@ def stack_checkpoints(shapes: TrainState, checkpoints: Mapping[int, Checkpoint])
         for run in range(num_runs):
             checkpoint = checkpoints.get(run, filler)
             run_arrays.append(checkpoint.arrays[path])
-        stacked[path] = np.stack([_pad(array, leaf.shape[1:]) for array in run_arrays])
+        shape_of_run = leaf.shape[1:]
+        padded = [_pad(array, shape_of_run) for array in run_arrays]
+        stacked[path] = np.stack(padded)
     return stacked
 
 

@@ -130,7 +130,7 @@ class Snapshot:
 
     @property
     def first_batch(self) -> Array:
-        """The numbers of the first batch's examples."""
+        """The numbers of the first batch's examples, [B]."""
         return jnp.arange(self.spec.batch_size)
 
     def key(self, use: int) -> Array:
@@ -138,12 +138,12 @@ class Snapshot:
         return jax.random.fold_in(self.state.key, use)
 
     def inputs(self, indices: Array | slice) -> Array:
-        """What the network reads of some training examples."""
+        """What the network reads of some training examples, [examples, …]."""
         examples = self.data["x"][indices]
         return normalize_inputs(self.arch, self.data, examples)
 
     def compared_inputs(self) -> Array:
-        """What the network reads of the examples that are compared one by one."""
+        """What the network reads of the examples that are compared one by one, [examples, …]."""
         return self.inputs(slice(MAX_COMPARED_EXAMPLES))
 
     def features(self, x: Array) -> list[Array]:
@@ -162,14 +162,14 @@ class Snapshot:
         return nnx.merge(graph, self.state.params, self.state.model_state, copy=True)
 
     def outputs(self, params: Any, x: Array) -> Array:
-        """The network's outputs for inputs ``x`` with other parameters."""
+        """The network's outputs [B, …, C] for inputs ``x`` [B, …] with other parameters."""
         state = dataclasses.replace(self.state, params=params)
         network = dataclasses.replace(self, state=state).network()
         outputs, _ = network(x, {}, self.ctx)
         return outputs
 
     def loss(self, indices: Array) -> Callable[[Any], Array]:
-        """The training loss of some examples as a function of the parameters."""
+        """The training loss of the examples ``indices`` [B] as a function of the parameters."""
         batch = self.inputs(indices), self.data["y"][indices]
         return self.loss_of_batch(batch)
 
@@ -329,7 +329,8 @@ def _gradient_correlation(snapshot: Snapshot) -> Diagnostics:
     """
     ctx = snapshot.ctx
     h = snapshot.network().first_input(snapshot.compared_inputs(), ctx)
-    v = jax.random.normal(snapshot.key(PROJECTION), h.shape[1:], h.dtype)
+    shape_of_example = h.shape[1:]
+    v = jax.random.normal(snapshot.key(PROJECTION), shape_of_example, h.dtype)
     one_per_example = (len(h),) + (1,) * (h.ndim - 1)
     signs = jax.random.rademacher(snapshot.key(SIGNS), one_per_example, h.dtype)
     one_slot_per_layer = (snapshot.arch.layers, *h.shape)
@@ -514,7 +515,8 @@ def _fitted_function(snapshot: Snapshot) -> Diagnostics:
         axes.append(axis)
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
     points = grid.reshape(-1, num_inputs)
-    outputs, _ = snapshot.network()(points, {}, ForwardContext(snapshot.hp, train=False))
+    network = snapshot.network()
+    outputs, _ = network(points, {}, ForwardContext(snapshot.hp, train=False))
     return {"fitted_input": points, "fitted_output": outputs}
 
 
@@ -528,11 +530,16 @@ def _gradient_variance(snapshot: Snapshot) -> Diagnostics:
     """
     params = snapshot.state.params
     count = min(len(snapshot.data["x"]), MAX_COMPARED_EXAMPLES)
-    whole, _ = ravel_pytree(jax.grad(snapshot.loss(jnp.arange(count)))(params))
+
+    def gradient_on(examples: Array) -> Array:
+        gradient = jax.grad(snapshot.loss(examples))(params)
+        flat, _ = ravel_pytree(gradient)
+        return flat
+
+    whole = gradient_on(jnp.arange(count))
 
     def squared_distance(batch: Array) -> Array:
-        gradient, _ = ravel_pytree(jax.grad(snapshot.loss(batch))(params))
-        return jnp.sum((gradient - whole) ** 2)
+        return jnp.sum((gradient_on(batch) - whole) ** 2)
 
     variances = []
     for batch_size in VARIANCE_BATCH_SIZES:
@@ -659,7 +666,8 @@ def initial_params(snapshot: Snapshot) -> Any:
     """The weights that the run started from; of narrow formats before they were rounded."""
     arch = snapshot.arch
     key = jax.random.fold_in(snapshot.state.key, 0)
-    _, params, _ = nnx.split(make_model(arch, snapshot.hp, key), nnx.Param, ...)
+    model = make_model(arch, snapshot.hp, key)
+    _, params, _ = nnx.split(model, nnx.Param, ...)
     return params
 
 

@@ -36,7 +36,8 @@ def filter_normalized(params: Any, key: Array) -> Any:
     leaves, structure = jax.tree.flatten_with_path(params)
     directions = []
     for number, (path, weights) in enumerate(leaves):
-        draw = jax.random.normal(jax.random.fold_in(key, number), weights.shape, weights.dtype)
+        leaf_key = jax.random.fold_in(key, number)
+        draw = jax.random.normal(leaf_key, weights.shape, weights.dtype)
         directions.append(_scale_filters(path, draw, weights))
     return jax.tree.unflatten(structure, directions)
 
@@ -65,7 +66,13 @@ def move(
     direction: Any,
     distance: Array | float,
 ) -> Any:
-    """``params`` + ``distance`` · ``direction``, leaf by leaf, in the format of ``params``."""
+    """``params`` + ``distance`` · ``direction``, leaf by leaf, in the format of ``params``.
+
+    Args:
+        params: where the direction starts.
+        direction: a tree like ``params``.
+        distance: in units of ``direction``.
+    """
 
     def move_leaf(start: Array, change: Array) -> Array:
         return (start + distance * change).astype(start.dtype)

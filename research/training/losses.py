@@ -13,7 +13,9 @@ def loss_and_accuracy(
     logits: Float[Array, "B ... C"],
     labels: Num[Array, "B ..."],
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """The loss of each example, and whether the greatest output names its label; means over T.
+    """The loss of each example and its accuracy, both as means over the positions T.
+
+    The accuracy is 1 where the greatest output is that of the label, and 0 elsewhere.
 
     - ``cross_entropy``, in nats, against the targets (1-s)·onehot + s/C with the label smoothing s
       (Szegedy et al. 2016, eq. 3).
@@ -25,10 +27,15 @@ def loss_and_accuracy(
         logits: the network's outputs.
         labels: class labels; or real numbers [B, C], which are the targets of a regression, where
             the accuracy is NaN.
+
+    Returns:
+        The losses [B], in float32 or wider, and the accuracies [B].
     """
     logits = logits.astype(accumulator(logits.dtype))
-    if jnp.issubdtype(labels.dtype, jnp.floating):
-        distances = logits - labels.astype(logits.dtype)
+    is_regression = jnp.issubdtype(labels.dtype, jnp.floating)
+    if is_regression:
+        targets = labels.astype(logits.dtype)
+        distances = logits - targets
         losses = 0.5 * jnp.sum(distances**2, axis=-1)
         return losses, jnp.full_like(losses, jnp.nan)
     classes = logits.shape[-1]
@@ -41,8 +48,10 @@ def loss_and_accuracy(
     else:
         distances = logits - targets
         losses = 0.5 * jnp.sum(distances**2, axis=-1)
-    correct = jnp.argmax(logits, axis=-1) == labels
-    positions = tuple(range(1, labels.ndim))
+    predicted = jnp.argmax(logits, axis=-1)
+    correct = predicted == labels
+    num_axes = labels.ndim
+    positions = tuple(range(1, num_axes))
     mean_losses = jnp.mean(losses, positions)
     accuracies = jnp.mean(correct, positions, dtype=logits.dtype)
     return mean_losses, accuracies

@@ -94,14 +94,14 @@ def select_batch(
     chunk_index: Array | int,
     order: Array,
 ) -> Batch:
-    """The stored examples and labels of a step.
+    """The stored examples [B, …] and labels [B, …] of a step.
 
     Args:
         spec: how batches are made.
         data: the training examples; of streamed data the batches of a chunk of steps.
         step: the number of the step.
         chunk_index: the index of the step in the chunk, for streamed data.
-        order: the order of the examples in the step's epoch, for shuffled data.
+        order: the numbers of the examples [E] in the order of the step's epoch, for shuffled data.
     """
     if spec.full_batch:
         return data["x"], data["y"]
@@ -122,7 +122,7 @@ def normalize_inputs(
     Args:
         arch: the network's architecture.
         data: offset and scale of the inputs.
-        rows: the stored examples.
+        rows: the stored examples [B, …].
     """
     if arch.vocabulary:
         return rows.astype(jnp.int32)
@@ -143,8 +143,8 @@ def augment_and_shard(
         spec: how images are augmented.
         state: the key and the number of the step.
         data: offset and scale of the inputs.
-        rows: the stored examples of the whole batch.
-        labels: their targets.
+        rows: the stored examples of the whole batch [B, …].
+        labels: their targets [B, …].
     """
     arch = spec.architecture
     inputs = normalize_inputs(arch, data, rows)
@@ -180,7 +180,7 @@ def step_key(state: TrainState) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ForwardOutputs:
-    """What a forward pass returns besides the scaled loss, of this device's examples.
+    """What a forward pass returns in addition to the scaled loss, for this device's examples.
 
     Attributes:
         loss: mean loss, unscaled.

@@ -54,6 +54,9 @@ def make_optimizer(
         optimizer: the option, with arrays for its traced numbers.
         hidden_rate: a factor on Adam's updates of weights between hidden units. Weight decay that
             is decoupled does not change with it.
+
+    Raises:
+        ValueError: there is no such optimizer.
     """
     mask = _matrices if optimizer.decay_mask is DecayMask.matrices else None
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
@@ -234,6 +237,9 @@ def learning_rate(
         optimizer: the option, with arrays for its traced numbers.
         step: the number of the update, from 0.
         total_steps: how many there are.
+
+    Raises:
+        ValueError: there is no such schedule.
     """
     peak = jnp.asarray(optimizer.learning_rate)
     step = step.astype(peak.dtype)
@@ -348,6 +354,12 @@ def clip_gradient(
         grads: the gradient.
         params: the parameters, of the same structure.
         norm: the norm of the whole gradient, where it is known.
+
+    Returns:
+        A tree like ``grads``.
+
+    Raises:
+        ValueError: there is no such way of clipping.
     """
     threshold = optimizer.clip_threshold
     match optimizer.clip:

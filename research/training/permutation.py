@@ -35,7 +35,8 @@ def stable_argsort(keys: UInt32[Array, " n"]) -> UInt32[Array, " n"]:
     upper bits and the present index in its lower bits. The lowest digit comes first.
     """
     n = len(keys)
-    index_bits = max(1, (n - 1).bit_length())
+    largest_index = n - 1
+    index_bits = max(1, largest_index.bit_length())
     index_mask = 2**index_bits - 1
     digit_bits = KEY_BITS - index_bits
     present_indices = jnp.arange(n, dtype=jnp.uint32)
@@ -43,6 +44,7 @@ def stable_argsort(keys: UInt32[Array, " n"]) -> UInt32[Array, " n"]:
     for shift in range(0, KEY_BITS, digit_bits):
         # The shift to the left drops the higher digits.
         digit = (keys[sorted_indices] >> shift) << index_bits
-        order = lax.sort(digit | present_indices) & index_mask
+        sorted_digits = lax.sort(digit | present_indices)
+        order = sorted_digits & index_mask
         sorted_indices = sorted_indices[order]
     return sorted_indices

@@ -36,8 +36,8 @@ class Start:
         row: the first update, on the first batch, with all gauges; as ``run_step`` returns it.
         losses: the loss of the second batch before the update and after it, in float32, [2].
         decrease: by how much the update lowers the loss of the second batch to first order.
-        common_decrease: the same where each example of that batch has the label of another: what
-            the update does that is alike for all examples.
+        common_decrease: the same where each example of that batch has the label of another: the
+            part of the update's effect that is the same for all examples.
         sharpness: the greatest eigenvalue of the Hessian of the first batch's loss, in float32.
         counts: exponents of the gradients of the first batch in float32; see ``count_exponents``.
     """
@@ -64,7 +64,8 @@ def measure_start(
         hp: the hyperparameters.
         data: the training examples; streamed data hold the batches of the first steps.
     """
-    after, row = run_step(spec, True, state, hp, next_batch(spec, state, data))
+    batch = next_batch(spec, state, data)
+    after, row = run_step(spec, True, state, hp, batch)
     update = jax.tree.map(jnp.subtract, _widen(state.params), _widen(after.params))
     wide = wide_snapshot(spec, state, hp, data)
     before = wide.state.params
@@ -175,7 +176,11 @@ def _widen(tree: Any) -> Any:
 
 
 def _inner_product(left: Any, right: Any) -> Array:
-    products = jax.tree.map(lambda one, other: jnp.sum(one * other), left, right)
+
+    def leaf_product(a: Array, b: Array) -> Array:
+        return jnp.sum(a * b)
+
+    products = jax.tree.map(leaf_product, left, right)
     return sum(jax.tree.leaves(products), start=jnp.zeros(()))
 
 

@@ -216,7 +216,8 @@ def _chunk_unless_filling(
     steps: Array,
 ) -> tuple[TrainState, Metrics]:
     """As ``_chunk``, but a run that only fills up a device, and so has no steps, trains none."""
-    return _chunk(spec, state, hp, data, start, jnp.where(hp.total_steps > 0, steps, 0))
+    num_steps = jnp.where(hp.total_steps > 0, steps, 0)
+    return _chunk(spec, state, hp, data, start, num_steps)
 
 
 def _run_step_at_interval(

@@ -10,7 +10,7 @@ from research.models.architecture import Architecture
 
 @dataclass(frozen=True)
 class ProgramConfig:
-    """Everything that the compiled code depends on, besides the shapes of its arguments.
+    """Everything that the compiled code depends on, apart from the shapes of its arguments.
 
     The options have their traced numbers at the defaults, so that runs which differ only in traced
     numbers share a program.

@@ -20,8 +20,9 @@ def round_stochastically(x: Float32[Array, "..."], key: Array) -> BFloat16[Array
         Revisiting bfloat16 training, 2020.
     """
     bits = lax.bitcast_convert_type(x, jnp.uint32)
-    noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
-    bits = jnp.where(jnp.isfinite(x), bits + noise, bits)
+    noise = jax.random.bits(key, x.shape, jnp.uint16)
+    noisy_bits = bits + noise.astype(jnp.uint32)
+    bits = jnp.where(jnp.isfinite(x), noisy_bits, bits)
     upper_bits = (bits >> 16).astype(jnp.uint16)
     return lax.bitcast_convert_type(upper_bits, jnp.bfloat16)
 
@@ -39,9 +40,14 @@ def cast_params(
         key: random key for stochastic rounding to bfloat16; None for rounding to nearest.
     """
     if key is None:
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), params, like)
+        return jax.tree.map(_cast, params, like)
     leaves, structure = jax.tree.flatten(params)
     rounded = []
     for number, leaf in enumerate(leaves):
-        rounded.append(round_stochastically(leaf, jax.random.fold_in(key, number)))
+        leaf_key = jax.random.fold_in(key, number)
+        rounded.append(round_stochastically(leaf, leaf_key))
     return jax.tree.unflatten(structure, rounded)
+
+
+def _cast(leaf: Array, like: Array) -> Array:
+    return leaf.astype(like.dtype)

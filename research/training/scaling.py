@@ -69,7 +69,7 @@ def has_not_diverged(
     Args:
         precision: the option.
         scale: the loss scale of this step.
-        loss: this step's loss.
+        loss: this step's mean loss [].
         finite: whether this step's gradient is finite.
     """
     match precision.loss_scaling:

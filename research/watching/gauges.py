@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from research.gauges.norms import nonzero_or_one
@@ -23,7 +24,14 @@ from research.gauges.table import (
 from research.watching.layer_exponents import layer_exponents
 from research.watching.layer_norms import layer_norms
 from research.watching.layers import LayerTable
-from research.watching.slots import BACKWARD, norm_of_bands, read_statistics, square_in_bands
+from research.watching.marks import is_float_array
+from research.watching.slots import (
+    BACKWARD,
+    norm_of_bands,
+    read_statistics,
+    square_in_bands,
+    varying_axes,
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,16 @@ class Gauges:
         sums: statistics of the signals that add up [N+1, 8].
         by_layer: what is measured of each layer's parameters, by gauge [N].
         grad_norm_total: the norm of the whole gradient.
+        largest_input: the largest magnitude in the arguments of the loss that are not
+            differentiated, such as the batch; infinite if one of them is not finite, and 1 without
+            such arguments of real numbers.
         table: the layers.
     """
 
     sums: Array
     by_layer: dict[str, Array]
     grad_norm_total: Array
+    largest_input: Array
     table: LayerTable
 
     def __getitem__(self, name: str) -> Array:
@@ -69,7 +81,7 @@ class Gauges:
 
 jax.tree_util.register_dataclass(
     Gauges,
-    data_fields=["sums", "by_layer", "grad_norm_total"],
+    data_fields=["sums", "by_layer", "grad_norm_total", "largest_input"],
     meta_fields=["table"],
 )
 
@@ -95,7 +107,7 @@ def make_gauges(
         sums = _divide_gradients(sums, scale)
         by_layer = by_layer / scale
         total = total / scale
-    return Gauges(sums, {GRAD_NORM.name: by_layer}, total, table)
+    return Gauges(sums, {GRAD_NORM.name: by_layer}, total, jnp.ones(()), table)
 
 
 def _divide_gradients(sums: Array, divisor: Any) -> Array:
@@ -166,4 +178,20 @@ def merge_gauges(
         num_parts: the number of losses.
     """
     sums = jnp.sum(parts.sums, axis=0)
-    return make_gauges(parts.table, _divide_gradients(sums, num_parts), grads, None)
+    merged = make_gauges(parts.table, _divide_gradients(sums, num_parts), grads, None)
+    return dataclasses.replace(merged, largest_input=jnp.max(parts.largest_input))
+
+
+def find_largest(values: Any) -> Array:
+    """The largest magnitude in the real arrays of a tree, or 1 without such arrays.
+
+    It is infinite if a number is not finite; NaN would get lost where devices compare theirs.
+    """
+    largest = []
+    for leaf in jax.tree.leaves(values):
+        if is_float_array(leaf) and leaf.size:
+            sizes = jnp.where(jnp.isfinite(leaf), jnp.abs(leaf), jnp.inf)
+            magnitude = jnp.max(sizes).astype(jnp.float32)
+            axes = varying_axes(magnitude)
+            largest.append(lax.pmax(magnitude, axes) if axes else magnitude)
+    return jnp.max(jnp.stack(largest)) if largest else jnp.ones(())

@@ -1,13 +1,13 @@
 """What the number format does to each layer's gradient, counted from the bits."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from research.gauges.exponents import exponent_counts
@@ -49,10 +49,8 @@ def layer_exponents(table: LayerTable, grads: Sequence[Any]) -> dict[str, Array]
     counts = []
     for section in itertools.chain.from_iterable(table.blocks):
         counts.append(_count_section(section, grads))
-    rows = [section.by_exponent for section in counts]
-    by_exponent = jnp.concatenate(list(rows_in_order(table, rows, jnp.stack)))
-    rows = [section.subnormal for section in counts]
-    subnormal = jnp.concatenate(list(rows_in_order(table, rows, jnp.stack)))
+    by_exponent = _in_forward_order(table, [section.by_exponent for section in counts])
+    subnormal = _in_forward_order(table, [section.subnormal for section in counts])
     num_elements = jnp.sum(by_exponent, axis=-1)
     divisor = jnp.where(num_elements > 0, num_elements, jnp.nan)
     fractions = by_exponent / divisor[:, None]
@@ -62,6 +60,12 @@ def layer_exponents(table: LayerTable, grads: Sequence[Any]) -> dict[str, Array]
         "grad_subnormal": subnormal / divisor,
         "grad_nonfinite": fractions[:, BINS + 1],
     }
+
+
+def _in_forward_order(table: LayerTable, sections: Sequence[Array]) -> Array:
+    """The rows of all sections in one array, a row for each layer [N, …]."""
+    rows = rows_in_order(table, sections, jnp.stack)
+    return jnp.concatenate(list(rows))
 
 
 def _count_section(section: Section, grads: Sequence[Any]) -> _Counts:
@@ -78,11 +82,15 @@ def _count_section(section: Section, grads: Sequence[Any]) -> _Counts:
 
 def _count(grad: Array, owned: OwnedLeaf, loops: tuple[int, ...]) -> _Counts:
     """Counts of one array; loops come first."""
-    loops_first = jnp.moveaxis(grad, owned.axes, range(len(owned.axes)))
-    by_layer = loops_first.reshape(-1, grad.size // int(np.prod(loops, dtype=int)))
+    num_loops = len(owned.axes)
+    loops_first = jnp.moveaxis(grad, owned.axes, range(num_loops))
+    size_of_layer = grad.size // math.prod(loops)
+    by_layer = loops_first.reshape(-1, size_of_layer)
     counts = exponent_counts(by_layer, batch_axes=1)
-    is_subnormal = int(jnp.finfo(grad.dtype).minexp) > EXPONENTS
-    subnormal = jnp.sum(counts[:, :BINS][:, is_subnormal], axis=-1)
+    smallest_exponent = int(jnp.finfo(grad.dtype).minexp)
+    is_subnormal = smallest_exponent > EXPONENTS
+    finite = counts[:, :BINS]
+    subnormal = jnp.sum(finite[:, is_subnormal], axis=-1)
     return _Counts(
         by_exponent=counts.reshape(*loops, BINS + 2),
         subnormal=subnormal.reshape(loops),

@@ -22,7 +22,10 @@ from jaxtyping import Array
 from research.watching.layers import LayerTable, OwnedLeaf, Section, rows_in_order
 from research.watching.slots import sums_in_double
 
-SCALES = {"float32": (1.0, 2.0**70, 2.0**-70), "float64": (1.0, 2.0**600, 2.0**-600)}
+SCALES = {  # the powers of two that numbers are multiplied by, pass by pass
+    "float32": (1.0, 2.0**70, 2.0**-70),
+    "float64": (1.0, 2.0**600, 2.0**-600),
+}
 SMALL = 2**12  # elements of an array that may be copied to be summed with others
 MARGIN = 7  # binary digits by which a sum must exceed the squares that underflow
 
@@ -67,7 +70,8 @@ def layer_norms(table: LayerTable, trees: Sequence[Any]) -> LayerNorms:
         table: the layers.
         trees: for each input of the loss an array, or None.
     """
-    dtype = jnp.result_type(jnp.float32, *[array for array in trees if array is not None])
+    arrays = [array for array in trees if array is not None]
+    dtype = jnp.result_type(jnp.float32, *arrays)
     if sums_in_double(dtype):
         with jax.enable_x64(True):
             squares = _squares(table, trees, None, jnp.dtype(jnp.float64))
@@ -75,7 +79,8 @@ def layer_norms(table: LayerTable, trees: Sequence[Any]) -> LayerNorms:
     else:
         norms = _norms_in_passes(table, trees, dtype)
     has_part = np.concatenate([*_rows_of_parts(table)])
-    return LayerNorms(jnp.where(has_part, norms[:-1], jnp.nan), norms[-1])
+    by_layer = jnp.where(has_part, norms[:-1], jnp.nan)
+    return LayerNorms(by_layer, total=norms[-1])
 
 
 def _norms_in_passes(
@@ -88,16 +93,18 @@ def _norms_in_passes(
     floor = 2.0 ** (smallest_exponent // 2 - MARGIN)
 
     def needs_pass(state: _State) -> Array:
-        return (state.passes < len(scales)) & ~jnp.all(state.is_right)
+        has_scale = state.passes < len(scales)
+        return has_scale & ~jnp.all(state.is_right)
 
     def run_pass(state: _State) -> _State:
         scale = scales[state.passes]
         squares = _squares(table, trees, scale, dtype)
         norms = jnp.sqrt(squares) / scale
+        is_trustworthy = (squares > floor) & (squares < jnp.inf)
         return _State(
             passes=state.passes + 1,
             norms=jnp.where(state.is_right, state.norms, norms),
-            is_right=state.is_right | ((squares > floor) & (squares < jnp.inf)),
+            is_right=state.is_right | is_trustworthy,
         )
 
     num = len(table) + 1
@@ -147,7 +154,7 @@ def _squares(
 def _arrays_by_layers(table: LayerTable, trees: Sequence[Any]) -> list[_Rows]:
     """The arrays of a tree by the layers that they belong to.
 
-    Arrays of layers that are no iterations of a loop come together where they have one shape.
+    Arrays of layers outside of loops are collected together if their shapes are the same.
     """
     rows: dict[tuple[int, ...], _Rows] = {}
     rounds: dict[Any, list[dict[int, Array]]] = {}
@@ -163,19 +170,21 @@ def _arrays_by_layers(table: LayerTable, trees: Sequence[Any]) -> list[_Rows]:
                 continue
             is_owned.add(owned.leaf)
             if section.loops:
-                _add_stacked(rows_of(layers), _loops_first(array, owned), len(section.loops))
+                stacked = _loops_first(array, owned)
+                _add_stacked(rows_of(layers), stacked, len(section.loops))
             else:
-                _add_to_round(rounds.setdefault(jax.typeof(array), []), layers[0], array)
+                rounds_of_type = rounds.setdefault(jax.typeof(array), [])
+                _add_to_round(rounds_of_type, layers[0], array)
     for one_array_each in itertools.chain.from_iterable(rounds.values()):
         layers = tuple(sorted(one_array_each))
         arrays = [one_array_each[layer] for layer in layers]
         if _is_small(arrays[0]):
-            _add_stacked(rows_of(layers), jnp.stack(arrays), 1)
+            _add_stacked(rows_of(layers), jnp.stack(arrays), num_loops=1)
         else:
             rows_of(layers).single.append(arrays)
     for index, array in enumerate(trees):
         if array is not None and index not in is_owned:
-            _add_stacked(rows_of(()), array, 0)
+            _add_stacked(rows_of(()), array, num_loops=0)
     return list(rows.values())
 
 
@@ -190,7 +199,8 @@ def _add_to_round(rounds: list[dict[int, Array]], layer: int, array: Array) -> N
 
 def _add_stacked(rows: _Rows, array: Array, num_loops: int) -> None:
     if _is_small(array):
-        rows.small.append(array.reshape(len(rows.layers) or 1, -1))
+        num_rows = len(rows.layers) or 1
+        rows.small.append(array.reshape(num_rows, -1))
     else:
         rows.large.append((array, num_loops))
 
@@ -207,10 +217,12 @@ def _sum_rows(rows: _Rows, scale: Array | None, dtype: Any) -> Array:
     total = jnp.zeros(len(rows.layers) or 1, dtype)
     if rows.small:
         wide = jnp.result_type(jnp.float32, *rows.small)
-        matrix = jnp.concatenate([array.astype(wide) for array in rows.small], axis=1)
+        matrices = [matrix.astype(wide) for matrix in rows.small]
+        matrix = jnp.concatenate(matrices, axis=1)
         total = total + _sum_of_squares(matrix, scale, 1, dtype)
     for array, num_loops in rows.large:
-        total = total + _sum_of_squares(array, scale, num_loops, dtype).reshape(-1)
+        sums = _sum_of_squares(array, scale, num_loops, dtype)
+        total = total + sums.reshape(-1)
     for arrays in rows.single:
         sums = [_sum_of_squares(array, scale, 0, dtype) for array in arrays]
         total = total + jnp.stack(sums)
@@ -229,17 +241,20 @@ def _sum_of_squares(
     wide = array.astype(dtype)
     if scale is not None:
         wide = wide * scale
-    return jnp.sum(wide * wide, tuple(range(num_loops, array.ndim)))
+    inner_axes = tuple(range(num_loops, array.ndim))
+    return jnp.sum(wide * wide, inner_axes)
 
 
 def _spread(sums: Array, layers: tuple[int, ...], num_layers: int) -> Array:
     """The sums of some layers among those of all; 0 for the others [N]."""
     if layers == tuple(range(num_layers)):
         return sums
-    nothing = len(layers)
-    indices = np.full(num_layers, nothing)
-    indices[list(layers)] = np.arange(nothing)
-    return jnp.append(sums, jnp.zeros((), sums.dtype))[indices]
+    index_of_zero = len(layers)
+    indices = np.full(num_layers, index_of_zero)
+    indices[list(layers)] = np.arange(len(layers))
+    zero = jnp.zeros((), sums.dtype)
+    sums_and_zero = jnp.append(sums, zero)
+    return sums_and_zero[indices]
 
 
 def _layers_of_sections(table: LayerTable) -> list[tuple[int, ...]]:
@@ -248,18 +263,25 @@ def _layers_of_sections(table: LayerTable) -> list[tuple[int, ...]]:
     start = 0
     for section in _sections(table):
         count = math.prod(section.loops)
-        numbers.append(np.arange(start, start + count).reshape(section.loops))
+        of_section = np.arange(start, start + count)
+        numbers.append(of_section.reshape(section.loops))
         start += count
-    forward = np.concatenate(list(rows_in_order(table, numbers, np.stack)))
+    rows = rows_in_order(table, numbers, np.stack)
+    forward = np.concatenate(list(rows))
     layer_of = np.argsort(forward)
-    return [tuple(layer_of[section.reshape(-1)].tolist()) for section in numbers]
+    layers = []
+    for of_section in numbers:
+        indices = layer_of[of_section.reshape(-1)]
+        layers.append(tuple(indices.tolist()))
+    return layers
 
 
 def _rows_of_parts(table: LayerTable) -> Any:
     """For each layer whether it owns a part."""
     rows = []
     for section in _sections(table):
-        rows.append(np.full(section.loops, bool(section.owned)))
+        owns_part = bool(section.owned)
+        rows.append(np.full(section.loops, owns_part))
     return rows_in_order(table, rows, np.stack)
 
 
@@ -268,4 +290,5 @@ def _sections(table: LayerTable) -> list[Section]:
 
 
 def _loops_first(array: Array, owned: OwnedLeaf) -> Array:
-    return jnp.moveaxis(array, owned.axes, range(len(owned.axes)))
+    num_loops = len(owned.axes)
+    return jnp.moveaxis(array, owned.axes, range(num_loops))

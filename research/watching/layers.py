@@ -328,5 +328,6 @@ def rows_in_order(table: LayerTable, rows: Sequence[Any], stack: Any) -> Iterato
     for block in table.blocks:
         members = [next(remaining) for _ in block]
         num_loops = len(block[0].loops)
-        together = stack(members, axis=num_loops)
-        yield together.reshape(-1, *together.shape[num_loops + 1 :])
+        stacked = stack(members, axis=num_loops)
+        shape_of_row = stacked.shape[num_loops + 1 :]
+        yield stacked.reshape(-1, *shape_of_row)

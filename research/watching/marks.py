@@ -212,7 +212,8 @@ def call_between_marks(
     index = _find_output(leaves, shape)
     if index is None:
         return out
-    leaves[index] = mark(leaves[index], Label(name, kind, Role.OUTPUT, depth), parameters)
+    label = Label(name, kind, Role.OUTPUT, depth)
+    leaves[index] = mark(leaves[index], label, parameters)
     return jax.tree.unflatten(tree, leaves)
 
 

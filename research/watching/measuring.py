@@ -131,7 +131,12 @@ def plan_measurement(
     select: Select,
     depth: int | None,
 ) -> Plan:
-    """Chooses what is measured in a traced loss; arguments as for ``selection.choose``.
+    """Chooses what is measured in a traced loss.
+
+    Args:
+        traced: the loss as a program, and its inputs.
+        select: which layers are measured; see ``selection.choose``.
+        depth: the number of entries of the paths of the layers; None for any.
 
     Raises:
         ValueError: nothing can be measured, or what was asked for cannot.

@@ -26,7 +26,7 @@ from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
 from research.config.packages import PACKAGE_OF_TRACKER, describe_missing_package, is_installed
 from research.config.suggestions import format_suggestion
-from research.diagnosis.observed import Divergence, Observed, find_divergence
+from research.diagnosis.observed import Divergence, Inputs, Observed, find_divergence
 from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
@@ -168,6 +168,7 @@ class Monitor:
         self._signal_grads: list[np.ndarray] = []
         self._activations: list[np.ndarray] = []
         self._diverged: Divergence | None = None
+        self._inputs: Inputs | None = None
         self._created_at = time.monotonic()
         self._started_at: float | None = None
         self._is_closed = False
@@ -424,10 +425,20 @@ class Monitor:
         signal = np.array(profiles[SIGNAL_GRAD.name][0], np.float64)
         if self._diverged is None:
             self._diverged = _find_divergence(step, fetched, total)
+        self._watch_inputs(step, float(fetched.largest_input))
         self._steps.append(step)
         self._signal_grads.append(signal)
-        self._activations.append(np.array(profiles[ACTIVATION_RMS.name][0], np.float64))
+        activation = profiles[ACTIVATION_RMS.name][0]
+        self._activations.append(np.array(activation, np.float64))
         return profiles
+
+    def _watch_inputs(self, step: int, largest: float) -> None:
+        """Notes from which step on the inputs are not finite, or whether all have been zero."""
+        known = self._inputs
+        if known is not None and known.largest == largest == 0:
+            return
+        if known is None or math.isfinite(known.largest):
+            self._inputs = Inputs(step, largest)
 
     def verdict(self) -> StackVerdicts | None:
         """The verdict on the steps that were logged so far; ``print`` shows it in words.
@@ -457,6 +468,7 @@ class Monitor:
                 metrics=self._all_metrics(),
                 profiles=self._profiles_of_divergence(signal_grads),
                 chance_loss=self._chance_loss,
+                bad_inputs=self._inputs,
             ),
         )
 
@@ -535,7 +547,7 @@ class Monitor:
             try:
                 self._write_pending()
             except Exception:
-                # What stopped the loop may have left nothing to fetch. It is told instead.
+                # The error that stopped the loop may have left nothing to fetch; it is reported.
                 if error is None:
                     raise
             verdict = self._judge()
@@ -587,7 +599,8 @@ class Monitor:
         for columns in self._metrics:
             for name, column in columns.items():
                 if name != "step":
-                    values.setdefault(name, []).extend(np.ma.compressed(column).tolist())
+                    known = np.ma.compressed(column).tolist()
+                    values.setdefault(name, []).extend(known)
         final = {}
         for name, series in values.items():
             if name in TRAINING:
@@ -667,7 +680,9 @@ def _check_chance_loss(value: Any) -> None:
 
 
 def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
-    defaults = {name: to_plain(value) for name, value in asdict(TrackerSettings()).items()}
+    defaults = {}
+    for name, value in asdict(TrackerSettings()).items():
+        defaults[name] = to_plain(value)
     if tracker is None or tracker == "none":
         return defaults
     if not isinstance(tracker, Mapping):

@@ -1,8 +1,10 @@
 """``fathom.preflight``: whether anybody's JAX model will train, before it does."""
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +90,7 @@ def preflight(
     model = _split_model(loss_fn, params)
     gauges = _measure_layers(loss_fn, params, first, select)
     started = _start(model, optimizer, first, second)
+    _check_finite(batch, started.losses[:2])
     trial = None
     if trial_steps:
         trial = _try_steps(model, optimizer, first, trial_steps)
@@ -100,7 +103,7 @@ def preflight(
         epsilon=epsilon,
         trial=trial,
     )
-    return predict_training(measured)
+    return predict_training(dataclasses.replace(measured, notes=_describe_batch(batch)))
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,51 @@ def _split_model(loss_fn: Callable[..., Any], params: Any) -> _Model:
     return _Model([leaves[place] for place in places], loss_of_arrays)
 
 
+def _is_jax_dtype(dtype: np.dtype) -> bool:
+    is_number = jnp.issubdtype(dtype, np.number) or dtype == np.bool_
+    return is_number and dtype.isnative
+
+
+def _check_finite(batch: Any, losses: Sequence[float]) -> None:
+    """Refuses a batch that holds numbers which are not finite where its loss is not finite either.
+
+    A batch may hold infinities that do no harm, such as those of a mask.
+
+    Args:
+        batch: a tree of arrays.
+        losses: the losses of its halves.
+
+    Raises:
+        ValueError: saying where the first such number is.
+    """
+    if all(math.isfinite(loss) for loss in losses):
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if not is_float_array(leaf):
+            continue
+        places = np.argwhere(~np.isfinite(np.asarray(leaf, np.float32)))
+        if len(places):
+            place = ", ".join(map(str, places[0].tolist()))
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path)} must be finite, because its loss is not, but "
+                f"[{place}] is the first of {len(places)} numbers that are not"
+            )
+
+
+def _describe_batch(batch: Any) -> tuple[str, ...]:
+    """What of a batch may explain a result, or was left out."""
+    notes = []
+    num_examples = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        num_examples = len(leaf)
+        if is_float_array(leaf) and bool((leaf == leaf[:1]).all()):
+            name = f"batch{jax.tree_util.keystr(path)}"
+            notes.append(f"{name} holds the same numbers for all examples")
+    if num_examples % 2:
+        notes.append(f"the last of the {num_examples} examples is in neither half of the batch")
+    return tuple(notes)
+
+
 def _halves(batch: Any) -> tuple[Any, Any]:
     """The two halves of a batch, of the same size.
 
@@ -148,9 +196,14 @@ def _halves(batch: Any) -> tuple[Any, Any]:
         ValueError: its arrays have no common leading axis, or too few examples.
     """
     sizes = set()
-    for leaf in jax.tree.leaves(batch):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if not getattr(leaf, "ndim", 0):
             raise TypeError(f"batch must hold arrays with a leading axis, got {leaf!r}")
+        if isinstance(leaf, np.ndarray) and not _is_jax_dtype(leaf.dtype):
+            raise TypeError(
+                f"batch{jax.tree_util.keystr(path)} must hold numbers that JAX reads, got "
+                f"{leaf.dtype.str}: .astype(numpy.float32) makes such numbers"
+            )
         sizes.add(leaf.shape[0])
     if len(sizes) != 1:
         raise ValueError(f"all arrays of batch must have as many examples, got {sorted(sizes)}")
@@ -388,5 +441,7 @@ def _ratios_of_arrays(model: _Model, started: _Start) -> np.ndarray:
         if old.ndim > 1 and weight > 0:
             ratios.append(float(jnp.linalg.norm(new - old)) / weight)
     if not ratios:
-        ratios.append(float(np.linalg.norm(started.update) / np.linalg.norm(_flatten(before))))
+        update_norm = np.linalg.norm(started.update)
+        weight_norm = np.linalg.norm(_flatten(before))
+        ratios.append(float(update_norm / weight_norm))
     return np.asarray(ratios)

@@ -95,7 +95,7 @@ def read_flow(
 
 
 def _holds_programs(equation: JaxprEqn) -> bool:
-    """Whether an equation holds programs that are traced anew for each block.
+    """Whether an equation holds programs that are traced again for each block.
 
     JAX traces a jit-compiled function once, so it is the same for all.
     """
@@ -141,8 +141,9 @@ class Segment:
 
 
 def _literal_key(atom: Any) -> Hashable:
-    """What tells constants apart. As text, because 0.0 and -0.0 are equal."""
-    value = repr(atom.val) if np.ndim(atom.val) == 0 else id(atom.val)
+    """Identifies a constant, as text, because 0.0 and -0.0 are equal."""
+    is_scalar = np.ndim(atom.val) == 0
+    value = repr(atom.val) if is_scalar else id(atom.val)
     return value, atom.aval
 
 
@@ -189,7 +190,9 @@ class Segments:
             env: the values of variables; it is completed.
         """
         segment = self._by_index[step.index]
-        values = self._function(step.index)(*[env[variable] for variable in segment.inputs])
+        function = self._function(step.index)
+        inputs = [env[variable] for variable in segment.inputs]
+        values = function(*inputs)
         env.update(zip(segment.outputs, values, strict=True))
 
     def _function(self, index: int) -> Callable[..., Any]:

@@ -81,7 +81,10 @@ def choose(
     elif isinstance(select, type):
         chosen = _of_class(sites, select)
     elif callable(select):
-        chosen = [site for site in measurable if select(_candidate(site, sizes[id(site)]))]
+        chosen = []
+        for site in measurable:
+            if select(_candidate(site, sizes[id(site)])):
+                chosen.append(site)
     elif not isinstance(select, str | list | tuple):
         raise TypeError(
             f"select must be {AUTO!r}, {ALL!r}, a glob, a list of globs, a class or a function, "
@@ -184,7 +187,8 @@ def _segments_match(names: Sequence[str], globs: Sequence[str]) -> bool:
     if not globs:
         return not names
     if globs[0] == "**":
-        return any(_segments_match(names[skipped:], globs[1:]) for skipped in range(len(names) + 1))
+        remainders = [names[skipped:] for skipped in range(len(names) + 1)]
+        return any(_segments_match(remainder, globs[1:]) for remainder in remainders)
     if not names or not fnmatch.fnmatchcase(names[0], globs[0]):
         return False
     return _segments_match(names[1:], globs[1:])

@@ -106,7 +106,7 @@ def _namespace(array: Any) -> Any:
 
 @jax.custom_vjp
 def measure(h: Array, slot: Float[Array, " 8"]) -> Array:
-    """``h``; the gradient with respect to ``slot`` are the statistics of ``h`` and of ∂L/∂h."""
+    """``h`` [...] unchanged; the gradient for ``slot`` holds statistics of ``h`` and of ∂L/∂h."""
     del slot
     return h
 

@@ -1,5 +1,6 @@
 """``fathom.watch``: ``jax.value_and_grad`` that also measures every layer."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,13 @@ import jax
 from jax.core import Tracer
 
 from research.watching.adapters import is_imported, module_contexts
-from research.watching.gauges import Gauges, add_exponents, add_updates, merge_gauges
+from research.watching.gauges import (
+    Gauges,
+    add_exponents,
+    add_updates,
+    find_largest,
+    merge_gauges,
+)
 from research.watching.layers import LayerTable
 from research.watching.marks import describe, is_float_array
 from research.watching.measuring import (
@@ -317,7 +324,10 @@ class _Call:
         grads = measured.grads
         if self._nnx_call is not None:
             value, aux, grads = self._nnx_call.finish(measured)
-        return (value, aux) if self._has_aux else value, grads, measured.gauges
+        others = [arg for place, arg in enumerate(self._args) if place != self._position]
+        largest = find_largest((others, self._kwargs))
+        gauges = dataclasses.replace(measured.gauges, largest_input=largest)
+        return (value, aux) if self._has_aux else value, grads, gauges
 
 
 def _float_leaves(tree: Any) -> list[Any]:

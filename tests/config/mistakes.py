@@ -752,8 +752,8 @@ RECORDS = {  # a file of a recorded run, what it holds instead, and what the lin
 }
 
 ARRAYS = {  # arrays of data=arrays, and what the line must hold
-    "words": ({"x": ["a", "b"], "y": [0, 1]}, "x and y must be numbers, got <U1 and int64"),
-    "complex": ({"x": [[1j], [2]], "y": [0, 1]}, "must be numbers, got complex128 and int64"),
+    "words": ({"x": ["a", "b"], "y": [0, 1]}, "x must hold real numbers, got <U1"),
+    "complex": ({"x": [[1j], [2]], "y": [0, 1]}, "x must hold real numbers, got complex128"),
     "infinite": ({"x": [[1.0], [float("inf")]], "y": [0, 1]}, "x must be finite"),
     "huge": ({"x": [[1.0], [1.7e308]], "y": [0, 1]}, "x must hold numbers between -1e+307 and"),
     "subnormal": (

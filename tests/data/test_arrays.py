@@ -4,6 +4,7 @@ import io
 import zipfile
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -84,6 +85,46 @@ def test_targets_that_are_not_integers_are_regression_targets(file, targets):
     assert dataset.class_counts is None
 
 
+def test_a_file_with_two_arrays_of_one_name_is_refused(file):
+    np.savez(file, x=X, y=Y)
+    content = io.BytesIO()
+    np.save(content, X + 1)
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("x.npy", content.getvalue())
+    with pytest.raises(ValueError, match="must hold each array once, got x, y, x"):
+        describe(settings(file))
+
+
+def test_classes_are_said_to_be_no_targets_under_a_loss_for_targets(file, capsys):
+    np.savez(file, x=X, y=Y)
+    check_data(make_config({"data": "arrays", "data.path": str(file), "train.batch_size": 8}))
+    assert capsys.readouterr().err == ""
+    changes = {"data": "arrays", "data.path": str(file), "train.batch_size": 8, "loss": "mse"}
+    for _ in range(2):
+        check_data(make_config(changes))
+    assert capsys.readouterr().err == (
+        f"fathom: {file}: y holds whole numbers, which are classes, so loss=mse compares outputs "
+        "with 1 for the right class and 0 for others: y.astype(float) makes targets of them\n"
+    )
+
+
+def test_rows_of_whole_numbers_are_said_to_be_no_tokens(file, capsys):
+    np.savez(file, x=X.astype(int).reshape(100, 6), y=Y)
+    changes = {"data": "arrays", "data.path": str(file), "train.batch_size": 8}
+    check_data(make_config(changes))
+    assert capsys.readouterr().err == ""
+    check_data(make_config(changes | {"model": "transformer"}))
+    assert "read as numbers, and not as tokens of a text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mean", [-1e5, 1e30])
+def test_a_mean_next_to_which_inputs_would_be_the_same_is_refused(mean):
+    message = "data.input_mean must be between -20000 and 20000 .float32 would round away"
+    with pytest.raises(ValueError, match=message):
+        check_data(make_config({"data.input_mean": mean, "data.input_scale": 2.0}))
+    check_data(make_config({"data.input_mean": mean, "precision": "float64"}))
+
+
 PICKLED = np.array([{}, {}], object)
 WRONG_CONTENT = {
     "pickled objects": {"x": PICKLED, "y": [0, 1]},
@@ -91,6 +132,13 @@ WRONG_CONTENT = {
     "lengths": {"x": X, "y": Y[:9]},
     "words": {"x": ["a", "b"], "y": [0, 1]},
     "not finite": {"x": [np.nan, 1], "y": [0, 1]},
+    "other names": {"X_train": X, "y_train": Y, "X_test": X},
+    "names of targets": {"labels": Y, "images": X},
+    "a type that is not NumPy's": {"x": X.astype(ml_dtypes.bfloat16), "y": Y},
+    "words for classes": {"x": X, "y": np.array(list("abcd"))[Y]},
+    "complex numbers": {"x": WIDE * 1j, "y": Y},
+    "dates": {"x": Y.astype("M8[s]"), "y": Y},
+    "columns": {"x": np.zeros(100, [("a", "f4"), ("b", "i4")]), "y": Y},
     "negative classes": {"x": X, "y": Y - 1},
     "shapes": {"x": X, "y": Y, "x_test": X[:, 0], "y_test": Y},
     "half a test split": {"x": X, "y": Y, "x_test": X},
@@ -118,8 +166,15 @@ MESSAGES = {
     "pickled objects": "holds pickled objects, which are never read",
     "no x": "must hold x and y, got a",
     "lengths": "must hold the same number of examples, at least two, got 100 and 9",
-    "words": "x and y must be numbers, got <U1 and int64",
-    "not finite": "x must be finite",
+    "words": "x must hold real numbers, got <U1: x.astype(float) reads numbers that are",
+    "not finite": "x must be finite, but x[0] is nan, and 1 of its 2 numbers are not finite",
+    "other names": "got X_train, y_train, X_test: numpy.savez(file, x=X_train, y=y_train) makes",
+    "names of targets": "numpy.savez(file, x=images, y=labels) makes such a file",
+    "a type that is not NumPy's": "got |V2: save x.astype('float32'), whatever its type was",
+    "words for classes": "y must hold real numbers, got <U1: numpy.unique(y, return_inverse=True)",
+    "complex numbers": "got complex128: numpy.stack([x.real, x.imag], -1) makes two of each",
+    "dates": "got datetime64[s]: x.astype('int64') counts from a date on",
+    "columns": "numpy.lib.recfunctions.structured_to_unstructured(x) makes columns",
     "negative classes": "y must be [n] with classes from 0 on, got classes from -1 on",
     "shapes": "x_test must be [n, 3, 2] like x, got [n, 2]",
     "half a test split": "must hold both x_test and y_test, or neither",
@@ -204,10 +259,10 @@ def test_arrays_of_other_names_are_left_out_in_one_line(file, names, capsys):
 
 @pytest.mark.parametrize(("channels", "is_said"), [(1, True), (3, True), (8, False)])
 def test_images_with_their_channels_first_are_said(file, channels, is_said, capsys):
-    first = np.arange(100.0 * channels * 64).reshape(100, channels, 8, 8)
+    first = np.arange(100.0 * channels * 48).reshape(100, channels, 8, 6)
     np.savez(file, x=first, y=Y)
     load(settings(file))
-    said = f"x is read as images of {channels}×8 pixels with 8 channels; if they are 8×8 pixels"
+    said = f"x is read as images of {channels}×8 pixels with 6 channels; if they are 8×6 pixels"
     assert (said in capsys.readouterr().err) == is_said
     np.savez(file, x=np.moveaxis(first, 1, -1), y=Y)
     load(settings(file))

@@ -1,5 +1,7 @@
 """The user's images: a folder with a sub-folder for each class."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -7,7 +9,7 @@ from PIL import Image
 
 from research.config.data_options import FolderData
 from research.data.compatibility import check_data
-from research.data.image_files import read_image
+from research.data.image_files import ImageReader, PixelFormat
 from research.data.sources import describe, load
 from research.data.streaming import choose_sample_size
 
@@ -86,9 +88,10 @@ def test_a_folder_streams_the_same_images(tmp_path):
 
 def test_images_of_different_sizes_are_refused_by_name_also_in_a_stream(split_folder):
     message = "large.jpg must be an image of 6×8 pixels like the first one, got 30×30"
-    with pytest.raises(ValueError, match=message):
-        load(settings(split_folder, in_memory_limit=0.0))
-    assert load(settings(split_folder, resized_crop=True)).shape == (6, 8, 3)
+    for streamed in ({"in_memory_limit": 0.0}, {"resized_crop": True}):
+        with pytest.raises(ValueError, match=message):
+            load(settings(split_folder, **streamed))
+    assert load(settings(split_folder, resized_crop=True, size=6)).shape == (6, 6, 3)
 
 
 def test_images_that_are_larger_than_memory_are_refused_before_they_are_read(tmp_path):
@@ -97,7 +100,7 @@ def test_images_that_are_larger_than_memory_are_refused_before_they_are_read(tmp
     check_data(make_config(data))
     for limit in (0.0, 1e9):
         changes = {"data.size": 1_000_000, "data.in_memory_limit": limit}
-        with pytest.raises(ValueError, match="images of 1000000×1000000×3 bytes .* data.size"):
+        with pytest.raises(ValueError, match="images of 1000000×1000000×3 numbers .* data.size"):
             check_data(make_config(data | changes))
 
 
@@ -105,7 +108,7 @@ def test_images_that_are_larger_than_memory_are_refused_before_they_are_read(tmp
     ("shape", "size"), [((224, 224, 3), 2048), ((1000, 1000, 3), 357), ((10**6, 10**6, 3), 16)]
 )
 def test_a_sample_of_large_images_is_smaller(shape, size):
-    assert choose_sample_size(shape) == size
+    assert choose_sample_size(math.prod(shape)) == size
 
 
 def make_empty_folder(folder):
@@ -168,8 +171,8 @@ def test_folders_of_splits_are_recognized_in_any_case(tmp_path, case, capsys):
         write_classes(tmp_path / name, "a", "b")
     info = describe(settings(tmp_path))
     assert info.splits == dict.fromkeys(splits, 6)
-    assert load(settings(tmp_path, eval_split=splits[-1])).classes == 2
     assert capsys.readouterr().err == ""
+    assert load(settings(tmp_path, eval_split=splits[-1])).classes == 2
 
 
 def test_splits_next_to_other_folders_of_images_are_refused(tmp_path):
@@ -186,7 +189,10 @@ def test_folders_without_images_next_to_splits_are_left_out(tmp_path, capsys):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "a.xml").touch()
     assert describe(settings(tmp_path)).splits == {"train": 6}
-    assert capsys.readouterr().err == f"fathom: {tmp_path}: files left out: 1 not an image\n"
+    assert (
+        capsys.readouterr().err
+        == f"fathom: {tmp_path}: files left out: 1 with other endings (.xml)\n"
+    )
 
 
 def test_a_class_with_the_name_of_a_split_is_said(tmp_path, capsys):
@@ -256,7 +262,8 @@ def test_the_shape_is_that_of_upright_images(tmp_path):
             image.save(path, exif=exif)
     dataset = load(settings(tmp_path))
     assert dataset.shape == (WIDTH, HEIGHT, 1)
-    assert dataset.x[0].tobytes() == read_image(tmp_path / "a" / "00.png", 1).tobytes()
+    reader = ImageReader(PixelFormat(channels=1))
+    assert dataset.x[0].tobytes() == reader.read(tmp_path / "a" / "00.png").tobytes()
 
 
 def test_what_is_left_out_is_counted_in_one_line(tmp_path, capsys):
@@ -269,9 +276,67 @@ def test_what_is_left_out_is_counted_in_one_line(tmp_path, capsys):
     dataset = load(settings(tmp_path))
     assert len(dataset.x) + len(dataset.eval_x) == 6
     assert capsys.readouterr().err == (
-        f"fathom: {tmp_path}: files left out: 4 hidden, 1 not an image, "
+        f"fathom: {tmp_path}: files left out: 4 hidden, 1 with other endings (.txt), "
         "1 outside of the folders of classes\n"
     )
+
+
+def test_images_in_deeper_folders_are_said_to_belong_to_the_class(tmp_path, capsys):
+    write_classes(tmp_path, "a", "b")
+    write_classes(tmp_path / "a", "deep", count=2)
+    assert load(settings(tmp_path)).classes == 2
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"fathom: {tmp_path}: images in folders inside of the folders of classes, such as a/deep, "
+        "belong to these classes (2)"
+    )
+
+
+def test_a_split_may_lack_a_class_and_it_is_said(tmp_path, capsys):
+    write_classes(tmp_path / "train", "a", "b", "c")
+    write_classes(tmp_path / "test", "a", "c")
+    assert describe(settings(tmp_path)).splits == {"test": 6, "train": 9}
+    line = f"fathom: {tmp_path}/test: there are no images of 1 of 3 classes: b\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_split_without_classes_can_be_left_out(tmp_path, capsys):
+    write_classes(tmp_path / "train", "a", "b", count=10)
+    write_classes(tmp_path, "test")
+    message = r"test has 0, got test; train\[90%:\] is a part of train$"
+    with pytest.raises(ValueError, match=message):
+        load(settings(tmp_path))
+    assert capsys.readouterr().err.endswith("3 outside of the folders of classes\n")
+    load(settings(tmp_path, split="train[:90%]", eval_split="train[90%:]"))
+
+
+def test_a_folder_around_the_folder_is_suggested(tmp_path):
+    write_classes(tmp_path / "archive", "a", "b")
+    with pytest.raises(ValueError, match=f"got archive: data.path={tmp_path}/archive may be that"):
+        describe(settings(tmp_path))
+
+
+@pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])
+def test_what_is_left_out_of_images_is_counted(tmp_path, in_memory_limit, capsys):
+    write_classes(tmp_path, "a", "b", channels=4)
+    load(settings(tmp_path, in_memory_limit=in_memory_limit))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("left out of the 6 images that were read: transparency (6)")
+
+
+@pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])
+def test_the_network_reads_images_of_16_bits_in_their_range(tmp_path, in_memory_limit):
+    write_classes(tmp_path, "a", "b")
+    pixels = {}
+    for number, path in enumerate(sorted(tmp_path.glob("*/*.png"))):
+        pixels[path] = random_pixels(number, high=4096)
+        Image.fromarray(pixels[path].astype(np.uint16)).save(path)
+    dataset = load(settings(tmp_path, in_memory_limit=in_memory_limit, size=HEIGHT))
+    left = (WIDTH - HEIGHT) // 2
+    cropped = [image[:, left : left + HEIGHT].ravel() for image in pixels.values()]
+    assert {tuple(row) for row in dataset.x} <= {tuple(row) for row in cropped}
+    inputs = dataset.standardization.apply(dataset.x)
+    assert inputs.std() == pytest.approx(1)
+    assert len(np.unique(inputs)) > 100
 
 
 CUTS = [{"limit": 40}, {"split": "train[:20%]"}, {"split": "train[20%:40%]"}]
@@ -322,9 +387,10 @@ def test_a_class_without_a_training_example_is_said_by_name(tmp_path, in_memory_
             in_memory_limit=in_memory_limit,
         )
     )
-    err = capsys.readouterr().err
-    assert err.startswith("fathom: data=folder: 2 of 3 classes have no example among the 1 ")
-    assert err.count("\n") == 1
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert len(lines) == 2
+    assert lines[0].startswith("fathom: data=folder: 2 of 3 classes have no example among the 1 ")
+    assert "the inputs of 1 of the 3 evaluation examples are those of training" in lines[1]
 
 
 @pytest.mark.parametrize("in_memory_limit", [0.0, 1.0])

@@ -1,6 +1,8 @@
 """Image files in every mode are read in their range, upright, or refused."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,17 +10,24 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from research.data.image_files import (
-    count_channels,
+    ImageReader,
+    PixelFormat,
     find_files,
+    find_pixel_format,
     ignore_pillow_warnings,
-    read_image,
+    last_change,
 )
+from research.data.notices import notify
 
 from .image_folders import HEIGHT, WIDTH, random_pixels
 
 SIXTEEN_BITS = random_pixels(0, high=2**16)
 EIGHT_BITS = random_pixels(1)
 UPPER_BYTES = SIXTEEN_BITS // 256
+
+
+def read_image(path, channels):
+    return ImageReader(PixelFormat(channels)).read(path)
 
 
 def save_16_bit_png(path):
@@ -50,7 +59,100 @@ def test_the_upper_bytes_of_16_bits_are_read(tmp_path, save, channels):
     assert image.dtype == np.uint8
     for channel in range(channels):
         assert_array_equal(image[:, :, channel], UPPER_BYTES)
-    assert count_channels([path]) == 1
+
+
+@pytest.mark.parametrize(
+    "save", [save_16_bit_png, save_16_bit_tiff, save_big_endian_tiff, save_16_bit_pgm]
+)
+def test_gray_images_of_16_bits_are_read_as_they_are(tmp_path, save):
+    path = tmp_path / "image"
+    save(path)
+    pixel_format = find_pixel_format([path])
+    reader = ImageReader(pixel_format)
+    image = reader.read(path)
+    assert pixel_format == PixelFormat(channels=1, dtype=np.uint16)
+    assert image.dtype == np.uint16
+    assert_array_equal(image[:, :, 0], SIXTEEN_BITS)
+    assert not reader.losses
+
+
+def test_images_of_8_bits_have_the_range_of_those_of_16_bits_next_to_them(tmp_path):
+    path = tmp_path / "8.png"
+    Image.fromarray(EIGHT_BITS.astype(np.uint8)).save(path)
+    save_16_bit_png(tmp_path / "16.png")
+    pixel_format = find_pixel_format([path, tmp_path / "16.png"])
+    assert_array_equal(ImageReader(pixel_format).read(path)[:, :, 0], EIGHT_BITS * 257)
+
+
+def save_transparent(path):
+    pixels = random_pixels(3, channels=4).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def save_transparent_palette(path):
+    image = Image.fromarray(EIGHT_BITS.astype(np.uint8)).convert("P")
+    image.save(path, transparency=int(EIGHT_BITS[0, 0]))
+
+
+def save_opaque(path):
+    image = Image.fromarray(random_pixels(3, channels=3).astype(np.uint8))
+    image.convert("RGBA").save(path)
+
+
+def save_frames(path):
+    frames = [Image.fromarray(random_pixels(seed).astype(np.uint8)) for seed in range(3)]
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:])
+
+
+def save_color_of_16_bits(path):
+    """Written by hand, because Pillow does not write it."""
+    pixels = random_pixels(4, high=2**16, channels=3)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks:
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        content += struct.pack(">I", len(data)) + name + data + checksum
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("save", "losses"),
+    [
+        (save_transparent, ["transparency"]),
+        (save_transparent_palette, ["transparency"]),
+        (save_opaque, []),
+        (save_frames, ["frames after the first"]),
+        (save_16_bit_png, ["the lower 8 of 16 bits"]),
+        (save_color_of_16_bits, ["the lower 8 of 16 bits"]),
+    ],
+)
+def test_what_of_an_image_is_left_out_is_said(tmp_path, save, losses, capsys):
+    path = tmp_path / "image.png"
+    save(path)
+    reader = ImageReader(PixelFormat(channels=3))
+    reader.read(path)
+    reader.report_losses(tmp_path)
+    assert list(reader.losses) == losses
+    line = f"fathom: {tmp_path}: left out of the 1 images that were read: {''.join(losses)} (1)\n"
+    assert capsys.readouterr().err == (line if losses else "")
+
+
+def test_a_link_to_nothing_is_called_so(tmp_path):
+    path = tmp_path / "image.png"
+    path.symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match="image.png is a link to nowhere.png, which is no file"):
+        read_image(path, 1)
+
+
+@pytest.mark.parametrize("place", ["a/0.png", "a/b/c/0.png"])
+def test_an_image_that_is_overwritten_in_its_place_is_a_change(tmp_path, place):
+    path = tmp_path / place
+    write_empty(path)
+    before = last_change(tmp_path)
+    os.utime(path, ns=(before + 1, before + 1))
+    assert last_change(tmp_path) == before + 1
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -71,7 +173,7 @@ def test_an_image_of_8_bits_is_what_pillow_converts_it_to(tmp_path, mode):
     image.save(path)
     assert_array_equal(read_image(path, 3), np.asarray(image.convert("RGB")))
     assert_array_equal(read_image(path, 1)[:, :, 0], np.asarray(image.convert("L")))
-    assert count_channels([path]) == (1 if mode in ("1", "L", "LA") else 3)
+    assert find_pixel_format([path]).channels == (1 if mode in ("1", "L", "LA") else 3)
 
 
 ORIENTATIONS = {  # of Exif, and how the stored pixels are turned
@@ -172,3 +274,15 @@ def test_a_name_with_the_end_of_a_line_is_shown_on_one_line(tmp_path):
     with pytest.raises(ValueError) as refused:
         read_image(path, 1)
     assert "a\\nb.png is not an image" in str(refused.value)
+
+
+def test_an_image_with_too_many_pixels_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 2 - 1)
+    save_frames(tmp_path / "image.gif")
+    with pytest.raises(ValueError, match="image.gif has more than the 46 pixels that Pillow reads"):
+        read_image(tmp_path / "image.gif", 1)
+
+
+def test_a_notice_is_one_line_whatever_names_it_holds(capsys):
+    notify("class a\nb: größe")
+    assert capsys.readouterr().err == "fathom: class a\\nb: größe\n"

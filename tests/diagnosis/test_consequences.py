@@ -1,4 +1,4 @@
-"""A cause and its consequence are told in one clause, the cause first."""
+"""A cause and its consequence are named in one clause, the cause first."""
 
 import numpy as np
 import pytest

@@ -268,7 +268,7 @@ def test_the_margin_covers_what_an_unstable_fixed_point_does_at_finite_width():
         assert theory.margin / theory.factor < 0.06
 
 
-def test_exploding_is_told_with_a_factor_above_1():
+def test_exploding_is_reported_with_a_factor_above_1():
     verdict = judge_rows(EXPLODING, theory=Theory(2.0, 0.1))
     assert verdict.sentence.startswith("Exploding: the squared gradient is multiplied by 2 ")
     assert "so the input of layer 0 gets 1e+10 times what the last layer gets" in verdict.sentence
@@ -308,7 +308,7 @@ def test_no_sentence_contradicts_its_numbers():
                 assert factor is None or factor > 1, verdict.sentence
 
 
-def test_a_jump_at_one_layer_is_not_told_as_a_factor_of_every_layer():
+def test_a_jump_at_one_layer_is_not_reported_as_a_factor_of_every_layer():
     """In front of a first norm whose input hardly varies, the gradient is larger by far."""
     signal = geometric(1.7, depth=12)
     signal[0] *= 600

@@ -11,7 +11,6 @@ from research.diagnosis.advice import Situation, advise
 from research.diagnosis.findings import KINDS, Finding, Remedy, Severity, order_findings
 from research.diagnosis.observed import Divergence, Observed, chance_loss
 from research.diagnosis.training_findings import (
-    DETECTORS,
     RunContext,
     describe_divergence,
     find_training_findings,
@@ -179,8 +178,7 @@ def test_detectors_are_silent_on_a_healthy_run(observed):
 
 
 def test_every_detector_copes_with_a_run_without_numbers():
-    ctx = RunContext(Observed(), {})
-    assert [detect(ctx) for detect in DETECTORS] == [None] * len(DETECTORS)
+    assert find_training_findings(RunContext(Observed(), {})) == []
 
 
 @pytest.mark.parametrize(("end", "severity"), [(0.2, "warning"), (1.9, "severe")])
@@ -196,11 +194,21 @@ def test_a_spike_is_severe_where_the_run_has_not_come_back(end, severity):
     assert ("ends at 1.9" in finding.sentence) == (severity == "severe")
 
 
+def test_a_spike_is_no_cause_of_a_loss_that_rises_gradually():
+    losses = np.concatenate([np.linspace(2.3, 0.2, 200), np.linspace(0.2, 2.0, 300)])
+    losses[150] = 9.0
+    observed = Observed(metrics=columns(500, train_loss=losses), chance_loss=LN_10)
+    divergence, spike = find_training_findings(RunContext(observed, settings()))
+    assert divergence.kind is findings.SLOW_DIVERGENCE
+    assert spike.kind is findings.SPIKE
+    assert not spike.is_severe
+
+
 @pytest.mark.parametrize(
     ("chance", "key", "reference"),
     [(LN_10, "chance_loss", "chance is 2.303"), (None, "first_loss", "the start is 2.284")],
 )
-def test_what_was_learned_and_lost_is_told(chance, key, reference):
+def test_what_was_learned_and_lost_is_reported(chance, key, reference):
     losses = np.concatenate([np.linspace(2.3, 1.5, 100), np.full(100, LN_10)])
     metrics = columns(200, train_loss=losses)
     metrics["step"] = metrics["step"].astype(float)  # as ``fathom.Monitor`` has it

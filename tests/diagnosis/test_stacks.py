@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from research.diagnosis.observed import Observed
+from research.diagnosis.observed import Inputs, Observed
 from research.diagnosis.stacks import Stack, judge_stacks
 
 from .profiles import EXPLODING, HEALTHY, VANISHING, repeat
@@ -113,7 +113,7 @@ def test_a_healthy_verdict_with_a_warning_says_what_helps():
     assert "Try clipping the norm of the gradient" in str(verdicts)
 
 
-def test_the_loss_is_told_once():
+def test_the_loss_is_stated_once():
     losses = np.full(150, 2.3)
     metrics = {"step": np.arange(150), "train_loss": losses}
 
@@ -156,3 +156,57 @@ def test_a_loop_that_loses_what_it_had_learned_is_told_what_has_changed():
     assert "Slow divergence: the training loss was 0.2" in str(verdicts)
     assert "The learning rate was 0.1" in str(verdicts)
     assert "a learning rate that stays at 0.1" in str(verdicts)
+
+
+DEAD_SIGNAL = [0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def judge_inputs(signal, inputs, diverged=None):
+    verdicts = judge_stacks(
+        np.arange(STEPS),
+        np.stack(repeat(signal, STEPS)),
+        stacks=[Stack("blocks", tuple(range(len(signal))))],
+        names=[f"block {number}" for number in range(len(signal) - 1)],
+        diverged=diverged,
+        observed=Observed(bad_inputs=inputs),
+    )
+    assert verdicts is not None
+    return verdicts
+
+
+def test_inputs_that_are_not_finite_explain_a_divergence_and_not_the_network():
+    verdicts = judge_inputs(EXPLODING, Inputs(step=30, largest=np.inf), (30, 0, "activation"))
+    assert verdicts.kind == "inputs"
+    assert str(verdicts).startswith("Inputs, so diverged: the arguments of the loss other than")
+    assert "not all finite from step 30 on" in str(verdicts)
+    assert "Try" not in str(verdicts)
+
+
+def test_inputs_that_are_all_zero_explain_a_dead_gradient_and_not_the_network():
+    verdicts = judge_inputs(DEAD_SIGNAL, Inputs(step=0, largest=0.0))
+    assert verdicts.kind == "inputs"
+    assert "such as the batch, are all zero" in str(verdicts)
+    assert "Try" not in str(verdicts)
+
+
+@pytest.mark.parametrize("inputs", [Inputs(0, np.inf), Inputs(30, 1e3), None])
+def test_inputs_that_did_no_harm_before_a_divergence_are_not_blamed(inputs):
+    verdicts = judge_inputs(EXPLODING, inputs, (30, 0, "activation"))
+    assert verdicts.kind == "diverged"
+
+
+def test_zeros_are_not_blamed_where_a_gradient_arrives():
+    assert judge_inputs(EXPLODING, Inputs(step=0, largest=0.0)).kind == "exploding"
+
+
+def test_a_loss_that_is_not_finite_where_the_layers_are_has_advice_on_targets():
+    profile = {"step": np.zeros(1, int), "activation_rms": np.ones((1, 5))}
+    verdicts = judge_stacks(
+        np.zeros(1, int),
+        np.ones((1, 5)),
+        stacks=[],
+        names=["a", "b", "c", "d"],
+        diverged=(0, None, ""),
+        observed=Observed(profiles=profile),
+    )
+    assert "Try targets that the loss can take or labels below the number" in str(verdicts)

@@ -7,14 +7,21 @@ from research.diagnosis.steps import judge_steps
 
 
 def judge(*signals):
-    profiles = {"step": 10 * np.arange(len(signals)), "signal_grad": np.array(signals)}
-    return judge_steps(profiles)
+    steps = 10 * np.arange(len(signals))
+    return judge_steps({"step": steps, "signal_grad": np.array(signals)})
 
 
 def test_each_step_is_judged_by_itself():
-    layers = np.arange(21)
-    judged = judge(np.ones(21), 0.5 ** (20.0 - layers), 2.0 ** (20.0 - layers))
-    assert [judged[step]["kind"] for step in (0, 10, 20)] == ["healthy", "vanishing", "exploding"]
+    layers_above = 20.0 - np.arange(21)
+    healthy = np.ones(21)
+    vanishing = 0.5**layers_above
+    exploding = 2.0**layers_above
+
+    judged = judge(healthy, vanishing, exploding)
+
+    assert judged[0]["kind"] == "healthy"
+    assert judged[10]["kind"] == "vanishing"
+    assert judged[20]["kind"] == "exploding"
     assert judged[10]["factor_per_layer"] == pytest.approx(0.25)
 
 
@@ -33,6 +40,7 @@ def test_many_steps_at_once_have_the_least_squares_slopes_of_each():
 
     layers = np.arange(17)
     for step, verdict in judged.items():
-        is_fitted = (layers >= 4) & np.isfinite(logs[step])
-        slope, _ = np.polyfit(layers[is_fitted], logs[step][is_fitted], 1)
+        profile = logs[step]
+        is_fitted = (layers >= 4) & np.isfinite(profile)
+        slope, _ = np.polyfit(layers[is_fitted], profile[is_fitted], 1)
         assert verdict["factor_per_layer"] == pytest.approx(np.exp(-slope), rel=1e-9)

@@ -47,11 +47,13 @@ def predict_by_least_squares(features, labels):
     """Ridge regression as least squares of an extended system, with an unpenalised offset."""
     centred = features - features.mean(axis=0)
     one_hot = np.eye(CLASSES)[labels]
+    shares = one_hot.mean(axis=0)
     penalty = RIDGE * np.var(features, axis=0).mean() * EXAMPLES
     rows = np.vstack([centred, np.sqrt(penalty) * np.eye(WIDTH)])
-    targets = np.vstack([one_hot - one_hot.mean(axis=0), np.zeros((WIDTH, CLASSES))])
+    targets = np.vstack([one_hot - shares, np.zeros((WIDTH, CLASSES))])
     weights = np.linalg.lstsq(rows, targets, rcond=None)[0]
-    return weights, np.argmax(centred @ weights + one_hot.mean(axis=0), axis=1)
+    scores = centred @ weights + shares
+    return weights, np.argmax(scores, axis=1)
 
 
 def test_a_probe_is_ridge_regression_of_one_hot_labels(features, labels):
@@ -71,13 +73,14 @@ def test_a_probe_does_not_depend_on_scale_and_offset(features, labels):
 
 
 def test_the_spread_is_the_variance_within_over_between_classes(features, labels):
+    mean = features.mean(axis=0)
     within = 0.0
     between = 0.0
     for number in range(CLASSES):
         members = features[labels == number]
         centre = members.mean(axis=0)
         within += np.sum((members - centre) ** 2)
-        between += len(members) * np.sum((centre - features.mean(axis=0)) ** 2)
+        between += len(members) * np.sum((centre - mean) ** 2)
     for classes in (CLASSES, CLASSES + 2):  # a class without an example changes nothing
         spread = class_spread(jnp.asarray(features), jnp.asarray(labels), classes)
         assert_allclose(spread, within / between, rtol=1e-10)

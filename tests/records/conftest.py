@@ -23,7 +23,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def fresh_service():
-    """Starts W&B's service anew in the tests of a module that have it talk to servers."""
+    """Starts W&B's service again for tests in which it talks to servers."""
     wandb.teardown()
     yield
     wandb.teardown()

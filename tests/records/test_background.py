@@ -30,29 +30,43 @@ def test_a_call_that_does_not_return_is_given_up():
     assert call_within(60, lambda: 3) == 3
 
 
-class Stuck:
-    """A tracker whose ``finish`` does not return."""
+class Recorder:
+    """A tracker that keeps the steps of each call."""
 
-    name = "stuck"
+    name = "recorder"
     remedy = "nothing helps"
-    patience = 0.05
+    patience = 60.0
 
     def __init__(self):
         self.pending = {"state": "pending"}
-        self.released = threading.Event()
+        self.steps_of_calls = []
 
     def start(self):
         return {}
 
     def log(self, metrics, profiles, diagnostics):
-        """Does nothing."""
+        self.steps_of_calls.append(metrics["step"].tolist())
 
     def finish(self, info):
-        self.released.wait()
-        return {"state": "complete"}
+        return {"state": info["status"]}
 
     def wants_stop(self, *, is_interrupted):
         return False
+
+
+class Stuck(Recorder):
+    """A tracker whose ``finish`` does not return."""
+
+    name = "stuck"
+    patience = 0.05
+
+    def __init__(self):
+        super().__init__()
+        self.released = threading.Event()
+
+    def finish(self, info):
+        self.released.wait()
+        return super().finish(info)
 
 
 def test_a_tracker_that_does_not_return_is_given_up_and_reported_once(capsys):
@@ -68,54 +82,30 @@ def test_a_tracker_that_does_not_return_is_given_up_and_reported_once(capsys):
     tracker.released.set()
 
 
-class Steps:
-    """A tracker that notes the steps of each call."""
-
-    name = "steps"
-    remedy = "nothing helps"
-    patience = 60.0
-
-    def __init__(self):
-        self.pending = {"state": "pending"}
-        self.calls = []
-
-    def start(self):
-        return {}
-
-    def log(self, metrics, profiles, diagnostics):
-        self.calls.append(metrics["step"].tolist())
-
-    def finish(self, info):
-        return {"state": info["status"]}
-
-    def wants_stop(self, *, is_interrupted):
-        return False
-
-
 def test_rows_that_are_gathered_are_logged_in_one_call_and_the_end_does_not_wait():
-    tracker = Steps()
+    tracker = Recorder()
     trackers = BackgroundTrackers([tracker], gather_seconds=3600.0)
     trackers.start()
     for step in range(0, 6, 2):
         trackers.log({"step": np.array([step, step + 1])}, {}, {})
     trackers.finish({"status": "done"})
-    assert trackers.wait() == {"steps": {"state": "done"}}
-    assert tracker.calls == [[0, 1, 2, 3, 4, 5]]
+    assert trackers.wait() == {"recorder": {"state": "done"}}
+    assert tracker.steps_of_calls == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_rows_that_follow_gathered_ones_are_logged_too():
-    tracker = Steps()
+    tracker = Recorder()
     trackers = BackgroundTrackers([tracker], gather_seconds=1e-6)
     trackers.start()
     for step in range(200):
         trackers.log({"step": np.array([step])}, {}, {})
     trackers.finish({"status": "done"})
     trackers.wait()
-    assert sum(tracker.calls, []) == list(range(200))
+    assert sum(tracker.steps_of_calls, []) == list(range(200))
 
 
 def test_rows_that_cannot_be_joined_are_the_failure_of_the_trackers(capsys):
-    tracker = Steps()
+    tracker = Recorder()
     trackers = BackgroundTrackers([tracker], gather_seconds=3600.0)
     trackers.start()
     for rows in (np.zeros(1), np.zeros((1, 2))):
@@ -123,7 +113,7 @@ def test_rows_that_cannot_be_joined_are_the_failure_of_the_trackers(capsys):
     trackers.finish({"status": "done"})
     assert trackers.wait() == {}
     assert not trackers.all_working
-    assert "Steps failed" in capsys.readouterr().err
+    assert "Recorder failed" in capsys.readouterr().err
 
 
 def test_the_failure_of_several_runs_is_one_line(capsys):

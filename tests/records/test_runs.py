@@ -190,3 +190,4 @@ def test_the_autocorrelation_of_three_values_is_the_one_computed_by_hand():
 def test_a_deeply_nested_text_does_not_end_the_process(number):
     with contextlib.suppress(yaml.YAMLError, RecursionError):
         parse_yaml("- " * number)
+    assert parse_yaml("- 1") == [1]

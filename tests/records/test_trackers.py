@@ -54,7 +54,7 @@ def test_layers_are_summarised_and_some_have_a_key_of_their_own(shown):
     assert sorted(dashboard.scalars["grad_norm_layers/depth_100"]) == [0, 10, 20]
 
 
-def test_the_run_is_told_apart_by_what_varies(shown):
+def test_the_run_is_identified_by_what_varies(shown):
     run, dashboard = shown
     assert dashboard.name == run.directory.name
     assert dashboard.settings["model.depth"] == "2"

@@ -1,8 +1,6 @@
 """What the environment sets and W&B refuses is named in one line."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import wandb
@@ -61,19 +59,15 @@ def test_a_folder_that_cannot_be_written_is_replaced_and_said_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["WANDB_CACHE_DIR", "WANDB_DATA_DIR"])
-def test_a_run_is_sent_without_the_folders_of_wandb(server, tmp_path, name):
+def test_a_run_is_sent_without_the_folders_of_wandb(server, process, tmp_path, monkeypatch, name):
     (tmp_path / "file").touch()
-    environment = os.environ | {name: str(tmp_path / "file" / "folder"), "WANDB_MODE": "online"}
-    words = [sys.executable, "-m", "research", "train", "model.depth=2", "train.steps=3"]
-    ended = subprocess.run(
-        words,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, str(tmp_path / "file" / "folder"))
+    settings = ("model.depth=2", "train.steps=3")
+    ended = process("-m", "research", "train", *settings, WANDB_MODE="online")
+    _, error = ended.communicate()
     assert ended.returncode == 0
-    assert "INFO" not in ended.stderr
+    assert "INFO" not in error
     (rows,) = server.rows.values()
     assert [row.get("train/step") for row in rows] == [0, 1, 2, None]
 

@@ -20,7 +20,7 @@ CHROMIUM = find_chromium()
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A server of three runs that looks at them anew for each request; gives it and the runs."""
+    """A server of three runs that reads them again for each request; gives it and the runs."""
     monkeypatch.setattr(dashboard, "SECONDS_BETWEEN_LOOKS", 0.05)
     monkeypatch.setattr(dashboard, "SECONDS_BETWEEN_SEARCHES", 0.0)
     for seed in range(3):

@@ -47,7 +47,8 @@ def legend_of(drawing):
 
 def lines_through(axes, number):
     """The heights of the lines with so many points."""
-    return [np.asarray(line.get_ydata()) for line in axes.lines if len(line.get_ydata()) == number]
+    heights = [np.asarray(line.get_ydata()) for line in axes.lines]
+    return [of_line for of_line in heights if len(of_line) == number]
 
 
 # Which runs are drawn together
@@ -101,7 +102,8 @@ def test_arms_without_a_setting_of_their_own_are_side_by_side(outputs):
     labels = [axes.get_xlabel() for axes in drawing.figure.axes]
     assert sorted(labels) == ["", "width (units)", "width (units)"]
     (flat_panel,) = [axes for axes in drawing.figure.axes if not axes.get_xlabel()]
-    names = [label.get_text().replace("\n", " ") for label in flat_panel.get_xticklabels()]
+    labels = [label.get_text() for label in flat_panel.get_xticklabels()]
+    names = [label.replace("\n", " ") for label in labels]
     assert sorted(names) == ["norm batch", "skip identity"]
 
 
@@ -262,7 +264,8 @@ def test_a_number_inspected_over_steps_has_a_panel_with_its_theory(outputs):
     assert first.get_ylabel() == "eval accuracy"
     assert second.get_ylabel() == "sharpness"
     (edge,) = [line for line in second.lines if line.get_linestyle() == "--"]
-    np.testing.assert_allclose(np.asarray(edge.get_ydata()), [20, 10, 5])
+    heights = np.asarray(edge.get_ydata())
+    np.testing.assert_allclose(heights, [20, 10, 5])
     assert legend_of(drawing) == ["edge of stability"]
 
 
@@ -366,11 +369,13 @@ def test_predictions_above_names_are_not_joined(outputs):
 
     (axes,) = drawing.figure.axes
     dashes = [line for line in axes.lines if line.get_linestyle() == "--"]
-    assert [np.mean(np.asarray(dash.get_xdata())) for dash in dashes] == [0, 1]
+    middles = [np.mean(np.asarray(dash.get_xdata())) for dash in dashes]
+    assert middles == [0, 1]
 
 
 def test_the_ends_of_an_axis_keep_their_ticks():
-    assert thinned([1, 10, 100, 1000, 10000, 100000], is_log=True) == [1, 10, 100, 1000, 100000]
+    ticks = [1, 10, 100, 1000, 10000, 100000]
+    assert thinned(ticks, is_log=True) == [1, 10, 100, 1000, 100000]
 
 
 def test_runs_of_a_random_design_are_not_joined(outputs):
@@ -469,5 +474,6 @@ def test_curves_show_a_number_that_was_inspected_over_steps_with_its_theory(outp
     loss, sharpness = drawing.figure.axes
     assert loss.get_ylabel() == "train loss (nats)"
     edges = [line for line in sharpness.lines if line.get_linestyle() == "--"]
-    assert [np.asarray(edge.get_ydata()).tolist() for edge in edges] == [[20, 20], [10, 10]]
+    heights = [np.asarray(edge.get_ydata()).tolist() for edge in edges]
+    assert heights == [[20, 20], [10, 10]]
     assert "level lines: edge of stability" in drawing.notes

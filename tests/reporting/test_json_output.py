@@ -60,12 +60,12 @@ def test_figure_lists_the_claims_of_each_experiment(fathom, outputs, monkeypatch
         holds=True,
     )
 
-    def test_claims(key, directory, **_):
+    def write_claims(key, directory, **_):
         directory.mkdir()
         results.write_json(directory / "claims.json", [vars(held)])
         return True
 
-    monkeypatch.setattr(results, "draw_and_test", test_claims)
+    monkeypatch.setattr(results, "draw_and_test", write_claims)
 
     said = fathom("figure", "he_init", "--json")
 

@@ -111,7 +111,8 @@ def test_a_loop_that_failed_before_its_first_step_is_left_out_and_counted(loops,
 def test_the_axis_of_layers_shows_their_names(loops, kind, axis):
     drawing = draw_runs(loops[:1], PlotOptions(kind=kind))
 
-    labels = [text.get_text() for text in getattr(drawing.figure.axes[0], axis).get_ticklabels()]
+    layer_axis = getattr(drawing.figure.axes[0], axis)
+    labels = [text.get_text() for text in layer_axis.get_ticklabels()]
     assert labels == ["input", "blocks/1", "blocks/3", "blocks/5"]
 
 

@@ -104,7 +104,9 @@ def test_space_is_reserved_until_it_is_needed(tmp_path):
 
 
 def test_where_nothing_can_be_reserved_nothing_happens(tmp_path):
-    ReservedSpace(tmp_path / "missing" / "reserved.tmp").release()
+    reserve = ReservedSpace(tmp_path / "missing" / "reserved.tmp")
+    reserve.release()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("place", ["folder", "link", "link to itself"])

@@ -90,13 +90,17 @@ def test_a_resumed_run_counts_only_what_it_trains_now(clock, capsys):
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(clock, monkeypatch):
-    def fail(*_, **__):
+    lines = []
+
+    def fail(line, **_):
+        lines.append(line)
         raise OSError(28, "No space left on device")
 
     shown = Progress()
     shown.start_runs("run")
     monkeypatch.setattr("builtins.print", fail)
     shown.step(10, 10)
+    assert lines == ["run: step 10/10"]
 
 
 def test_a_suggestion_is_made_once_and_only_if_the_wait_is_long(clock, capsys):

@@ -4,8 +4,6 @@ import gc
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -269,23 +267,19 @@ def test_the_variable_under_which_jax_finds_no_device_is_named(monkeypatch, name
     ],
 )
 @pytest.mark.parametrize("command", ["train", "predict"])
-def test_a_variable_that_jax_refuses_is_one_line(command, name, value, tmp_path):
-    environment = os.environ | {name: value}
-    environment.pop("JAX_PLATFORMS", None)
-    words = [sys.executable, "-m", "research", command, "model.depth=2"]
+def test_a_variable_that_jax_refuses_is_one_line(
+    process, command, name, value, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
 
-    ended = subprocess.run(
-        words,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-    )
+    ended = process("-m", "research", command, "model.depth=2", **{name: value})
+    _, error = ended.communicate()
 
     assert ended.returncode == 2
-    assert ended.stderr.startswith("fathom: ")
-    assert ended.stderr.count("\n") == 1
-    assert name.lower() in ended.stderr.lower()
+    assert error.startswith("fathom: ")
+    assert error.count("\n") == 1
+    assert name.lower() in error.lower()
     assert os.listdir(tmp_path) == []
 
 

@@ -118,6 +118,16 @@ def test_a_slow_first_verdict_does_not_put_off_the_next_one():
     assert clock.is_due
 
 
+def test_the_cpu_seconds_of_each_verdict_are_reported():
+    seconds = []
+    clock = VerdictClock(group_size=1, every=5.0, report=seconds.append)
+    for _ in range(2):
+        with clock.measure():
+            sum(range(1000))
+    assert len(seconds) == 2
+    assert min(seconds) > 0
+
+
 def test_without_an_interval_no_running_run_is_judged():
     assert not VerdictClock(group_size=1, every=None).is_due
 

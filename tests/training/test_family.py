@@ -100,11 +100,12 @@ def test_a_member_is_bit_for_bit_the_run_alone(changes):
     _, together = train(*configs, fast_compile=False)
     _, alone = train(configs[0], fast_compile=False)
 
-    jax.tree.map(
-        assert_array_equal,
-        rows_of(together, 0, configs[0]),
-        rows_of(alone, 0, configs[0]),
-    )
+    first_of_group = rows_of(together, 0, configs[0])
+    assert_trees_equal(first_of_group, rows_of(alone, 0, configs[0]))
+
+
+def assert_trees_equal(actual, expected):
+    jax.tree.map(assert_array_equal, actual, expected)
 
 
 @pytest.mark.parametrize("skip", ["scaled", slow("none"), slow("identity"), slow("inv_sqrt_depth")])

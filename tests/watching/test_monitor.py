@@ -280,6 +280,25 @@ def test_a_loop_that_diverges_or_fails_says_so(directory):
     assert Run(other).info["error"] == "RuntimeError: out of luck"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("bad_step", "number"), [(0, np.nan), (2, np.inf)])
+def test_a_batch_that_is_not_finite_is_blamed_and_not_the_network(directory, bad_step, number):
+    @jax.jit
+    def measure(batch):
+        return WATCH.value_and_grad(networks.scanned_loss)(PARAMS, batch)
+
+    bad_batch = BATCH._replace(x=BATCH.x.at[0, 0].set(number))
+    with research.Monitor(directory, WATCH) as monitor:
+        for number_of_step in range(4):
+            batch = BATCH if number_of_step < bad_step else bad_batch
+            loss, _, gauges = measure(batch)
+            monitor.log(number_of_step, gauges, loss=loss)
+    verdict = Run(directory).info["verdict"]
+    assert verdict["kind"] == "inputs"
+    assert verdict["since_step"] == bad_step
+    assert "Try" not in verdict["sentence"]
+
+
 def test_wandb_gets_the_loop(directory, wandb_records):
     tracker = {"project": "mine", "every": 1}
 
@@ -437,7 +456,7 @@ def test_a_record_that_has_disappeared_is_one_line_at_the_end_of_the_process(wor
     ended = process("-c", code)
     _, err = ended.communicate()
     (line,) = err.splitlines()
-    assert line.startswith("fathom: outputs/mine/first was not closed: ")
+    assert "outputs/mine/first was not closed: " in line
 
 
 @pytest.mark.parametrize("step", [0.5, np.nan, np.inf, "a", None, 2**53 + 1, np.ones(2)])

@@ -13,6 +13,7 @@ from . import networks
 
 BATCH = networks.make_batch()
 PARAMS = networks.make_params()
+PLAIN = {"w": jnp.ones(3)}
 
 
 def linear_loss(params, batch):
@@ -95,3 +96,45 @@ def test_mistakes_are_said_in_one_line(change, error, message):
 
     with pytest.raises(error, match=message):
         research.preflight(linear_loss, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("position", "number"),
+    [
+        (7, np.nan),
+        pytest.param(0, np.nan, marks=pytest.mark.slow),
+        pytest.param(7, np.inf, marks=pytest.mark.slow),
+    ],
+)
+def test_a_batch_that_is_not_finite_is_refused_by_its_place(position, number):
+    x = np.ones((8, 3), np.float32)
+    x[position, 1] = number
+    place = rf"batch\['x'\] must be finite, .* \[{position}, 1\] is the first of 1 numbers"
+    with pytest.raises(ValueError, match=place):
+        research.preflight(lambda w, batch: linear_loss(w, batch["x"]), PLAIN, {"x": x})
+
+
+@pytest.mark.slow
+def test_infinities_that_do_no_harm_are_accepted():
+    mask = np.full((8, 3), -np.inf, np.float32)
+
+    def masked_loss(params, batch):
+        x, mask = batch
+        return linear_loss(params, x + jnp.exp(mask))
+
+    assert research.preflight(masked_loss, PLAIN, (np.eye(8, 3), mask)).measured.is_finite
+
+
+@pytest.mark.parametrize("dtype", [object, ">f4", "U3", "M8[s]"])
+def test_numbers_that_jax_does_not_read_are_refused_in_one_line(dtype):
+    x = np.arange(24).reshape(8, 3).astype(dtype)
+    with pytest.raises(TypeError, match="batch must hold numbers that JAX reads, got") as refused:
+        research.preflight(linear_loss, PLAIN, x)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_what_is_left_out_of_a_batch_and_what_does_not_vary_is_said():
+    report = str(research.preflight(linear_loss, PLAIN, jnp.ones((7, 3))))
+    assert "batch holds the same numbers for all examples" in report
+    assert "the last of the 7 examples is in neither half of the batch" in report

@@ -104,6 +104,31 @@ def test_a_batch_that_shard_map_splits(mesh, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [2.0, np.nan])
+def test_the_largest_input_is_that_of_all_devices(mesh, number):
+    batch = networks.make_batch()
+    batch = batch._replace(x=batch.x.at[-1, -1].set(-number))
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(P(), P("devices")),
+        out_specs=P(),
+    )
+    def largest_input(params, batch):
+        def loss(params, batch):
+            return lax.pmean(networks.scanned_loss(params, batch), "devices")
+
+        _, _, gauges = research.watch().value_and_grad(loss)(params, batch)
+        return gauges.largest_input
+
+    largest = [np.abs(leaf).max() for leaf in batch]
+    got = largest_input(networks.make_params(), batch)
+    np.testing.assert_array_equal(got, np.inf if np.isnan(number) else np.max(largest))
+
+
+@pytest.mark.slow
 def test_a_layer_that_shard_map_splits(mesh, expected):
     def tensor_parallel(h, kernel, bias):
         rows = kernel.shape[0]

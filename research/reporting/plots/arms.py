@@ -71,7 +71,7 @@ class _Panel:
         return self.arms[0].quantity
 
     def takes(self, arm: Arm) -> bool:
-        """Whether an arm has its place beside those of this panel."""
+        """Whether an arm is drawn next to those of this panel."""
         are_flat = not arm.has_axis and not self.arms[0].has_axis
         return are_flat and arm.quantity.name == self.quantity.name
 
@@ -192,12 +192,12 @@ def _share_limits(axes: Iterable[Axes], panels: Iterable[_Panel]) -> None:
         name = of_panel.quantity.name
         quantities[name] = of_panel.quantity
         by_quantity.setdefault(name, []).append(panel)
-    for name, alike in by_quantity.items():
-        scales = {panel.get_yscale() for panel in alike}
+    for name, same_quantity in by_quantity.items():
+        scales = {panel.get_yscale() for panel in same_quantity}
         if scales == {"linear"}:
-            arrangement.share_limits(alike, has_same_x=False)
+            arrangement.share_limits(same_quantity, has_same_x=False)
             if math.isinf(quantities[name].limits[1]):
-                _widen(alike)
+                _widen(same_quantity)
 
 
 def _widen(axes: Iterable[Axes]) -> None:

@@ -244,7 +244,7 @@ class SeriesStyles:
     """The colour, marker and kind of line of each series of a figure.
 
     Raises:
-        ValueError: there are more series than a reader can tell apart.
+        ValueError: there are more series than a reader can distinguish.
     """
 
     def __init__(self, runs: Sequence[Run], layout: Layout):
@@ -381,7 +381,8 @@ def _with_oddities(
     """
     if len(keys) < LEAST_ODD:
         return list(texts)
-    groups = {path.split(".")[0] for path in [*layout.series, *layout.facets]}
+    shown = [*layout.series, *layout.facets]
+    groups = {path.split(".")[0] for path in shown}
     candidates = []
     for path in differing_settings(runs):
         is_name = not is_numeric(runs, path)
@@ -572,7 +573,8 @@ def without_near(numbers: Sequence[float], is_log: bool) -> list[float]:
     positions = np.log(numbers) if is_log else np.array(numbers, float)
     gaps = np.diff(positions)
     is_apart = gaps >= LEAST_GAP * gaps.sum()
-    return [numbers[0], *np.array(numbers)[1:][is_apart].tolist()]
+    others = np.array(numbers)[1:]
+    return [numbers[0], *others[is_apart].tolist()]
 
 
 def thinned(ticks: Sequence[float], is_log: bool) -> list[float]:
@@ -622,7 +624,7 @@ def count_in_words(
 
 
 def untrained_in_words(count: int) -> str:
-    """The note on runs of a single step that are not drawn beside trained ones."""
+    """The note on runs of a single step, which are not drawn with trained ones."""
     runs = "1 run" if count == 1 else f"{count} runs"
     return f"not drawn: {runs} of a single step"
 

@@ -119,9 +119,9 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     legend = styles.handles(has_markers=False)
     figure, axes = arrangement.make_panels(len(panels), legend=legend)
     for scale in dict.fromkeys(panel.scale for panel in panels):
-        alike = [number for number, panel in enumerate(panels) if panel.scale == scale]
-        shown = [panels[number] for number in alike]
-        _draw_alike([axes[number] for number in alike], shown, options)
+        same_scale = [number for number, panel in enumerate(panels) if panel.scale == scale]
+        shown = [panels[number] for number in same_scale]
+        _draw_same_scale([axes[number] for number in same_scale], shown, options)
     has_several = len({panel.metric for panel in panels}) > 1
     named = axes if has_several else arrangement.row_starts(axes)
     for place, panel in zip(axes, panels, strict=True):
@@ -141,7 +141,7 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
 
 
 def _other_metrics(runs: Sequence[Run]) -> list[str]:
-    """What has a panel of its own beside the training loss without being asked for."""
+    """The metrics that get a panel next to the training loss without being asked for."""
     metrics = []
     counts = [len(read_curve(run, HELD_OUT_METRIC).steps) for run in runs]
     if 2 * sum(count >= LEAST_HELD_OUT for count in counts) > len(runs):
@@ -164,7 +164,7 @@ def _make_panels(
     return panels
 
 
-def _draw_alike(
+def _draw_same_scale(
     axes: Sequence[Axes],
     panels: Sequence[_Panel],
     options: PlotOptions,
@@ -197,7 +197,7 @@ def _draw_theory(axes: Axes, panel: _Panel) -> None:
 
 
 def _inspected_notes(panels: Sequence[_Panel]) -> list[str]:
-    """What inspected numbers are, and what theory is drawn beside them."""
+    """What inspected numbers mean, and what the dashed line of theory shows."""
     notes = []
     for panel in panels:
         for diagnostic in DIAGNOSTICS:
@@ -359,7 +359,13 @@ def metric_label(
     runs: Sequence[Run],
     window: int,
 ) -> str:
-    """The metric with its unit, and how many steps a point is the mean of."""
+    """The metric with its unit, and how many steps a point is the mean of.
+
+    Args:
+        metric: the name of the metric.
+        runs: the runs, which decide the unit of some metrics.
+        window: how many steps a point is the mean of.
+    """
     label = label_of(metric)
     parts = []
     if metric in BY_NAME and BY_NAME[metric].unit_in(runs):

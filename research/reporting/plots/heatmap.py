@@ -1,5 +1,6 @@
 """A gauge over layers and steps as colours: geometric means over seeds."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from research.reporting.plots.profile import PROFILE_RATIO
 from research.reporting.varied_settings import setting_text, short_name
 
 MAX_COLUMNS = 300  # of a picture; of more measured steps, every second, third … is drawn
-FEWEST_DECADES = 1e-12  # colours cover at most this range below the greatest value
+SMALLEST_SHARE = 1e-12  # of the greatest value; smaller values have the colour of this one
 
 
 def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
@@ -88,8 +89,8 @@ def _mean_history(histories: Sequence[GaugeHistory]) -> GaugeHistory:
     steps = histories[0].steps
     for history in histories[1:]:
         steps = np.intersect1d(steps, history.steps)
-    stride = max(1, -(-len(steps) // MAX_COLUMNS))
-    steps = steps[::stride]
+    stride = math.ceil(len(steps) / MAX_COLUMNS)
+    steps = steps[:: max(1, stride)]
     stacked = []
     for history in histories:
         rows = np.searchsorted(history.steps, steps)
@@ -115,7 +116,8 @@ def _make_norm(values: Sequence[np.ndarray], options: PlotOptions) -> Normalize:
     if is_log:
         positive = numbers[numbers > 0]
         high = positive.max()
-        return LogNorm(max(positive.min(), FEWEST_DECADES * high), high)
+        low = max(positive.min(), SMALLEST_SHARE * high)
+        return LogNorm(low, high)
     return Normalize(numbers.min(), numbers.max())
 
 
@@ -156,8 +158,10 @@ def _notes(
     most = max(counts)
     notes = []
     if most > 1:
-        notes.append(f"{'geometric mean' if is_log else 'mean'} over {most} seeds")
-    num_left_out = sum(len(group.runs) for group in groups) - sum(counts)
+        mean = "geometric mean" if is_log else "mean"
+        notes.append(f"{mean} over {most} seeds")
+    num_runs = sum(len(group.runs) for group in groups)
+    num_left_out = num_runs - sum(counts)
     if num_left_out:
         notes.append(f"not averaged: {num_left_out} runs that did not end well or measured nothing")
     notes.append("grey: exactly 0 or no value")

@@ -52,7 +52,8 @@ def _number_layers(
     gauge: str,
 ) -> None:
     """Labels entries by the numbers of their layers, and the input of the first layer as such."""
-    count = max((read_gauge(run, gauge).values.shape[-1] for run in runs), default=0)
+    histories = [read_gauge(run, gauge) for run in runs]
+    count = max((history.values.shape[-1] for history in histories), default=0)
     layers = entry_layers(count, gauge in OF_SIGNALS)
     has_input = count > 0 and layers[0] == NUMBER_OF_INPUT
     positions = []
@@ -61,9 +62,10 @@ def _number_layers(
         positions.append(0)
         labels.append(INPUT)
     ticks = MaxNLocator(MOST_NUMBERS, integer=True).tick_values(0, max(count - 1, 1))
-    for layer in np.intersect1d(layers, np.asarray(ticks).astype(int)).tolist():
-        is_beside_input = has_input and layer == 0 and count > FEW_LAYERS
-        if not is_beside_input:
+    numbered = np.intersect1d(layers, np.asarray(ticks).astype(int))
+    for layer in numbered.tolist():
+        is_next_to_input = has_input and layer == 0 and count > FEW_LAYERS
+        if not is_next_to_input:
             positions.append(int(np.searchsorted(layers, layer)))
             labels.append(str(layer))
     axis.set_ticks(positions, labels=labels)

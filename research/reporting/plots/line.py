@@ -159,12 +159,12 @@ def _fill(
 ) -> None:
     """Makes the lines of all panels; those of the same number have the same kind of mean."""
     for name in {panel.quantity.name for panel in panels}:
-        alike = [panel for panel in panels if panel.quantity.name == name]
+        same_quantity = [panel for panel in panels if panel.quantity.name == name]
         lines = []
-        for panel in alike:
+        for panel in same_quantity:
             lines += make_series(panel.runs, layout, panel.quantity, styles, runs)
-        quantity = average_on_log(alike[0].quantity, lines, options)
-        for panel in alike:
+        quantity = average_on_log(same_quantity[0].quantity, lines, options)
+        for panel in same_quantity:
             panel.quantity = quantity
             panel.lines = make_series(panel.runs, layout, quantity, styles, runs)
 

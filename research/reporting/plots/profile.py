@@ -36,7 +36,7 @@ DEPTH = "model.depth"
 SAME_PREDICTION = 0.1  # nats over all layers by which two predictions may differ
 FEW_SEEDS = 3  # up to here, the interval of a logarithm can span decades that no seed has
 SEED_WIDTH = 0.5  # of the line of a single seed
-NUM_MARKERS = 8  # of a line, so that it can be told apart in grey
+NUM_MARKERS = 8  # of a line, so that lines can be distinguished in grey
 SQUARED = "verdicts and factors per layer are of the squared gradient, ‖∂L/∂h‖²"
 PROFILE_RATIO = 10.0  # gauges that span more have a logarithmic axis
 

@@ -1,6 +1,8 @@
 """A row for each arm of a sweep that has more arms than a figure has room for panels."""
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +18,29 @@ ROW_HEIGHT = 0.15  # inches
 WIDTH = 5.0
 MARGIN = 0.7  # above and below the rows
 MAX_ROWS = 60
+CROSS = {"marker": "x", "markersize": 4, "color": PALETTE[1]}
+DOTS = {"marker": "o", "markersize": 3, "color": PALETTE[0], "alpha": 0.4}
+MEAN = {"marker": "|", "markersize": 7, "color": "black"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The runs of an arm.
+
+    Attributes:
+        name: the title of the arm, and how many runs it has.
+        values: the number of each run that has it [M].
+        num_without: how many runs do not have it.
+    """
+
+    name: str
+    values: np.ndarray
+    num_without: int
+
+    @property
+    def mean(self) -> float:
+        """The mean of the values; −∞ without any, which puts the row at the bottom."""
+        return float(np.mean(self.values)) if len(self.values) else -np.inf
 
 
 def draw_rows(arms: Sequence[Sequence[Run]]) -> Drawing:
@@ -26,36 +51,45 @@ def draw_rows(arms: Sequence[Sequence[Run]]) -> Drawing:
     Args:
         arms: the runs of each arm, at most ``MAX_ROWS`` of them.
     """
-    every_run = [run for arm in arms for run in arm]
+    every_run = list(itertools.chain.from_iterable(arms))
     quantity = usual_quantity(every_run)
-    named = []
-    for title, arm in zip(arm_titles(arms), arms, strict=True):
-        values = _values_of(arm, quantity)
-        mean = float(np.mean(values)) if len(values) else -np.inf
-        named.append((mean, f"{title or 'others'} ({len(arm)})", values, len(arm) - len(values)))
-    named.sort(key=lambda row: row[0])
-    height = ROW_HEIGHT * len(arms) + MARGIN
+    rows = _make_rows(arms, quantity)
+    height = ROW_HEIGHT * len(rows) + MARGIN
     figure, ((axes,),) = new_figure(WIDTH, height)
-    num_crosses = 0
-    for row, (_, _, values, num_without) in enumerate(named):
-        axes.plot(values, [row] * len(values), "o", color=PALETTE[0], markersize=3, alpha=0.4)
-        if len(values):
-            axes.plot(np.mean(values), row, "|", color="black", markersize=7)
-        if num_without:
-            axes.plot(0.0, row, "x", color=PALETTE[1], markersize=4, clip_on=False)
-        num_crosses += num_without
-    axes.set_yticks(range(len(named)), [name for _, name, _, _ in named], fontsize=5.5)
-    axes.set_ylim(-0.7, len(named) - 0.3)
+    for y, row in enumerate(rows):
+        axes.plot(row.values, np.full(len(row.values), y), linestyle="", **DOTS)
+        if len(row.values):
+            axes.plot(row.mean, y, **MEAN)
+        if row.num_without:
+            axes.plot(0.0, y, clip_on=False, **CROSS)
+    names = [row.name for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=5.5)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel(quantity.heading(every_run))
     notes = arrangement.begin_notes(every_run)
     notes += [
         "a row for each arm of the sweep with the number of its runs",
         "dots: single runs; black: their mean",
     ]
+    num_crosses = sum(row.num_without for row in rows)
     if num_crosses:
         notes.append(f"×: arms with runs without a value, {num_crosses} in all")
     arrangement.add_notes(figure, notes)
     return Drawing(figure, f"rows_{quantity.name}", notes)
+
+
+def _make_rows(arms: Sequence[Sequence[Run]], quantity: Quantity) -> list[_Row]:
+    """A row for each arm, in ascending order of the means."""
+    rows = []
+    for title, arm in zip(arm_titles(arms), arms, strict=True):
+        values = _values_of(arm, quantity)
+        row = _Row(
+            name=f"{title or 'others'} ({len(arm)})",
+            values=values,
+            num_without=len(arm) - len(values),
+        )
+        rows.append(row)
+    return sorted(rows, key=lambda row: row.mean)
 
 
 def _values_of(runs: Sequence[Run], quantity: Quantity) -> np.ndarray:

@@ -114,10 +114,12 @@ class Series:
         has_band = ~self.are_single
         low = np.array([summary.low for summary in self.summaries])
         high = np.array([summary.high for summary in self.summaries])
+        low = np.clip(low, *self.limits)
+        high = np.clip(high, *self.limits)
         return Averaged(
             mean=np.array([summary.mean for summary in self.summaries]),
-            low=np.where(has_band, np.clip(low, *self.limits), np.nan),
-            high=np.where(has_band, np.clip(high, *self.limits), np.nan),
+            low=np.where(has_band, low, np.nan),
+            high=np.where(has_band, high, np.nan),
         )
 
     @property
@@ -186,7 +188,7 @@ def make_series(
 
 
 def predict_number(groups: Iterable[Group], name: str) -> np.ndarray:
-    """What theory predicts of a number for each group; NaN where it says nothing."""
+    """What theory predicts of a number for each group, [groups]; NaN without a prediction."""
     predictions = []
     for group in groups:
         values = []
@@ -222,6 +224,11 @@ def average_on_log(
     """The quantity whose mean is the geometric one, if it is a loss on a logarithmic axis.
 
     The interval of an arithmetic mean reaches down to 0 there, and fills the panel.
+
+    Args:
+        quantity: what is drawn.
+        lines: the lines of a panel, with arithmetic means.
+        options: what the user asked for.
     """
     is_loss = quantity.better is Better.LOWER
     if is_loss and is_logarithmic(lines, options):
@@ -384,7 +391,14 @@ def scale_numbers(
     quantity: Quantity,
     options: PlotOptions,
 ) -> None:
-    """Scales the vertical axis of a panel; see ``scale_axes``."""
+    """Scales the vertical axis of a panel; see ``scale_axes``.
+
+    Args:
+        axes: the panel.
+        lines: what is drawn in it.
+        quantity: what the lines show.
+        options: what the user asked for.
+    """
     if is_logarithmic(lines, options):
         axes.set_yscale("log")
     elif math.isfinite(quantity.limits[1]):
