@@ -83,7 +83,7 @@ def _check_no_grid(composed: DictConfig) -> None:
         ValueError: there is a grid, and a single run was not asked for by ``hydra.mode=RUN``.
     """
     sweeper = composed.hydra.sweeper
-    words = composed.hydra.overrides.hydra  # those of a grid are refused by themselves
+    words = sys.argv  # Hydra adds its mode to the overrides itself, and refuses a grid there
     is_asked_for = any(word == "hydra.mode=RUN" or "hydra.sweeper." in word for word in words)
     if not is_asked_for and (sweeper.get("params") or sweeper.get("arms")):
         name = composed.hydra.runtime.choices.get("experiment")
