@@ -3,6 +3,7 @@
 Everything is that of the package ``research``, and is imported when it is first used.
 """
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 import research
@@ -22,6 +23,11 @@ def __getattr__(name: str) -> Any:
     """The attribute of ``research`` with this name."""
     if name.startswith("_"):  # Python asks for these itself
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in dir(research):
+        names = [each for each in dir(research) if not each.startswith("_")]
+        hint = difflib.get_close_matches(name, names, n=1)
+        end = f"; did you mean fathom.{hint[0]}?" if hint else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{end}")
     return getattr(research, name)
 
 

@@ -25,6 +25,11 @@ def main(words: Sequence[str]) -> int:
     runs = find_named_runs(words)
     if len(runs) > MAX_RUNS:
         raise ValueError(f"a landscape is that of one run or two, got {len(runs)}")
+    directories = [run.directory.absolute() for run in runs]
+    if len(set(directories)) < len(runs):
+        raise ValueError(f"the way between two runs needs two, got {runs[0].directory} twice")
+    for run in runs:
+        run.check()
     _draw(runs)
     return 0
 

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from research import __version__
-from research.cli.parser import COMMANDS, check_command, check_words, make_parser
+from research.cli.parser import (
+    COMMANDS,
+    check_command,
+    check_words,
+    describe_unknown_option,
+    make_parser,
+)
 from research.config.system_errors import explain_system_error
 from research.runner.signals import end_process, importing
 
@@ -59,12 +65,7 @@ def _run_command(arguments: Sequence[str]) -> int:
     parsed, unparsed = parser.parse_known_args(arguments)
     for word in unparsed:  # argparse leaves positional words after an option unparsed
         if word.startswith("-"):
-            print(
-                f"fathom: {word} is no option of fathom {parsed.command}; "
-                f"fathom {parsed.command} --help describes what is valid",
-                file=sys.stderr,
-            )
-            return 2
+            raise ValueError(describe_unknown_option(word, parsed.command))
     if not all(word.strip() for word in parsed.words):
         raise ValueError(
             f"an empty word is no argument of fathom {parsed.command}; "

@@ -10,7 +10,7 @@ from hydra._internal.utils import get_args_parser
 
 from research.config.errors import suggest_override
 from research.config.hydra_config import resource_dir
-from research.config.override_checks import parse_overrides, search_folders
+from research.config.override_checks import describe_repeated, parse_overrides, search_folders
 from research.config.schema import OPTIONS, setting_paths
 from research.config.suggestions import format_suggestion
 
@@ -43,6 +43,17 @@ def prepare_arguments(words: Sequence[str]) -> list[str]:
     return prepared + options
 
 
+def report_repeated(words: Sequence[str]) -> None:
+    """Says on standard error which settings are given several times, and which value counts.
+
+    Args:
+        words: arguments for Hydra's parser, settings first.
+    """
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    for line in describe_repeated(parse_overrides(settings)):
+        print(f"fathom: {line}", file=sys.stderr)
+
+
 def config_folders(words: Sequence[str]) -> list[Path]:
     """Where the files of config groups are.
 
@@ -71,6 +82,8 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
             _refuse_option(word)
     if parsed.experimental_rerun:
         _refuse("--experimental-rerun is no option of fathom; start the same command again")
+    if parsed.shell_completion:
+        _refuse("--shell-completion is no option of fathom; fathom completion bash prints it")
     if parsed.package and not parsed.cfg:
         _refuse("--package selects what --cfg prints: fathom train --cfg job --package model")
     if parsed.package and not _is_package(parsed.package):

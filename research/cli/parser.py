@@ -42,7 +42,20 @@ class Command(NamedTuple):
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 GIVEN = "given_options"  # what the parser calls the names of the options that a command has
 LONG_OPTIONS = ("--help", "--version")  # of fathom itself
-OPTION_SYNONYMS = {"--help": "-help -? --usage", "--version": "-v -V -version"}
+OPTION_SYNONYMS = {  # names of options; other words for them
+    "--help": "-help -? --usage",
+    "--version": "-v -V -version",
+    "--yes": "-y --force -f --assume-yes --no-confirm",
+    "--out": "-o --output --output-file --save --file",
+    "--json": "-j --as-json",
+    "--dry-run": "-n --dry --dryrun --simulate",
+    "--jobs": "-j --workers --num-workers --parallel",
+    "--port": "-p",
+    "--steps": "-s --num-steps --iterations",
+    "--multirun": "--sweep --grid",
+    "--format": "-f --fmt",
+    "--color": "--colour --hue",
+}
 OPTIONS = (*LONG_OPTIONS, "-h")
 TRAIN_OPTIONS = (
     "-m",
@@ -287,8 +300,24 @@ def check_command(arguments: Sequence[str]) -> None:
         )
     hint = format_suggestion(word, COMMANDS, COMMAND_SYNONYMS)
     if f"--{word}" in LONG_OPTIONS:
-        hint = f"; did you mean fathom --{word}?"
+        of_command = f"{arguments[1]} " if arguments[1:2] and arguments[1] in COMMANDS else ""
+        hint = f"; did you mean fathom {of_command}--{word}?"
     raise ValueError(f"there is no command {word}{hint} (valid: {valid})")
+
+
+def describe_unknown_option(word: str, command: str) -> str:
+    """The line for an option that a subcommand does not have."""
+    names = ["--help"]
+    if COMMANDS[command].has_scale:
+        names.append("--scale")
+    if COMMANDS[command].has_device:
+        names += ["--device", "--quick"]
+    names += [f"--{option.name}" for option in COMMANDS[command].options]
+    hint = format_suggestion(word.partition("=")[0], names, OPTION_SYNONYMS)
+    return (
+        f"{word} is no option of fathom {command}{hint}; "
+        f"fathom {command} --help describes what is valid"
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:

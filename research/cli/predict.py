@@ -2,12 +2,17 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from research.cli.overrides import prepare_arguments
+from research.cli.overrides import prepare_arguments, report_repeated
+from research.config.errors import join_words
 from research.config.override_checks import parse_overrides
 from research.config.schema import Config
 from research.reporting.json_output import print_json
 from research.reporting.tables import console
+
+if TYPE_CHECKING:
+    from research.sweeps.planning import PlannedRun
 
 MOST_TRIAL_STEPS = 1000
 
@@ -34,6 +39,7 @@ def main(
 
     trial_steps = _parse_steps(steps)
     settings = prepare_arguments(words)
+    report_repeated(settings)
     if not multirun:
         _check_single(settings)
     planned = plan_runs(settings, multirun=multirun)
@@ -44,6 +50,7 @@ def main(
     from research.runner.preflight import measure_configs
     from research.runner.session import prepare_jax
 
+    _report_ignored(planned)
     prepare_jax()
     measured = measure_configs([run.config for run in planned], trial_steps)
 
@@ -64,14 +71,30 @@ def main(
 
 
 def _print_plan(configs: Sequence[Config]) -> None:
-    from research.runner.run_spec import group_key
+    from research.runner.preflight import count_programs
 
-    programs = len({group_key(config) for config in configs})
+    programs = count_programs(configs)
     plural = "" if programs == 1 else "s"
     print(
         f"{len(configs)} runs to measure, {programs} compiled program{plural}",
         file=sys.stderr,
     )
+
+
+def _report_ignored(planned: Sequence["PlannedRun"]) -> None:
+    """Says on standard error which of the settings that were written change no prediction."""
+    from research.runner.preflight import find_ignored
+
+    ignored: dict[str, None] = {}
+    for run in planned:
+        ignored |= dict.fromkeys(find_ignored(run.overrides, run.config))
+    if ignored:
+        verb = "has" if len(ignored) == 1 else "have"
+        print(
+            f"fathom: {join_words(list(ignored), 'and')} {verb} no effect on fathom predict, which "
+            "measures the start of a run and records nothing",
+            file=sys.stderr,
+        )
 
 
 def _check_single(words: Sequence[str]) -> None:

@@ -110,6 +110,11 @@ def _choose_experiments(names: Sequence[str], scale: str) -> list[str]:
 
 def _check_overrides(overrides: Sequence[str], num_experiments: int) -> None:
     for override in overrides:
+        path, _, value = override.partition("=")
+        if path == "experiment":
+            raise ValueError(
+                f"{override} is not how it is named: fathom reproduce {value or 'NAME'}"
+            )
         if not override.startswith(ALLOWED_OVERRIDES):
             raise ValueError(
                 f"{override} would make it another experiment: "
@@ -130,7 +135,15 @@ def _check_composed(key: str, overrides: Sequence[str]) -> None:
     from research.cli.overrides import prepare_arguments
     from research.sweeps.planning import check_first_run
 
-    check_first_run(prepare_arguments([f"experiment={key}", *overrides]))
+    check_first_run(prepare_arguments(_training_words(key, overrides)))
+
+
+def _training_words(key: str, overrides: Sequence[str]) -> list[str]:
+    """What follows ``fathom train`` to train an experiment."""
+    words = [f"experiment={key}", *overrides]
+    if not any(word.startswith("hydra/launcher=") for word in overrides):
+        words.insert(1, "hydra/launcher=grouped")
+    return words
 
 
 def _reproduce_or_report(key: str, overrides: Sequence[str]) -> ReproductionResult:
@@ -151,8 +164,7 @@ def _reproduce(key: str, overrides: Sequence[str]) -> ReproductionResult:
     failed sweep is tested too if every run finished or diverged.
     """
     session = Session()
-    words = [f"experiment={key}", "hydra/launcher=grouped", *overrides]
-    exit_code = train.main(words, session)
+    exit_code = train.main(_training_words(key, overrides), session)
     directory = experiment_directory(key, overrides)
     if exit_code != 0:
         try:

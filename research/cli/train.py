@@ -14,11 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from research.cli.overrides import config_folders, prepare_arguments
+from research.cli.overrides import config_folders, prepare_arguments, report_repeated
 from research.config import errors
 from research.config.config_files import check_config_files
+from research.config.given_settings import describe_long_intervals
 from research.config.hydra_config import register_with_hydra, resource_dir
 from research.config.options import DistributedMesh
+from research.data.compatibility import check_data
 from research.parallel.errors import JoinInterrupted, PeerFailed
 from research.runner.devices import check_compiler_flags
 from research.runner.progress import Silent
@@ -59,18 +61,44 @@ class CheckFirst(Callback):
         """Checks a single run and joins the processes that train it; the sweeper checks sweeps."""
         session = current_session()
         try:
+            _check_no_grid(config)
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
             record_depth(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)
             else:
-                read_ended(run_spec)
+                if not read_ended(run_spec):
+                    _report_long_intervals(config, run_spec)
         except Exception as error:
             try:
                 refuse(error, session)
             except Exception as defect:
                 raise CheckFailed(defect) from None
+
+
+def _check_no_grid(composed: DictConfig) -> None:
+    """A single run would pass over the grid of its experiment.
+
+    Raises:
+        ValueError: there is a grid, and a single run was not asked for by ``hydra.mode=RUN``.
+    """
+    sweeper = composed.hydra.sweeper
+    words = sys.argv  # Hydra adds its mode to the overrides itself, and refuses a grid there
+    is_asked_for = any(word == "hydra.mode=RUN" or "hydra.sweeper." in word for word in words)
+    if not is_asked_for and (sweeper.get("params") or sweeper.get("arms")):
+        name = composed.hydra.runtime.choices.get("experiment")
+        raise ValueError(
+            f"experiment={name} has a grid in hydra.sweeper, which a single run passes over: "
+            "add -m, or hydra: {mode: MULTIRUN} to its file"
+        )
+
+
+def _report_long_intervals(composed: DictConfig, run_spec: RunSpec) -> None:
+    """Says on standard error which measurements the run is too short to repeat."""
+    overrides = composed.hydra.overrides.task
+    for line in describe_long_intervals(overrides, run_spec.config, check_data(run_spec.config)):
+        print(f"fathom: {line}", file=sys.stderr)
 
 
 def _join_processes(
@@ -149,6 +177,7 @@ def main(arguments: Sequence[str], session: Session | None = None) -> int:
     try:
         session.wandb_sweep, others = take_options(arguments)
         words = prepare_arguments(others)
+        report_repeated(words)
     except ValueError as error:
         refuse(error, session)
     sys.argv = ["fathom train", *words]  # Hydra reads its arguments there

@@ -14,8 +14,10 @@ import yaml
 
 from research.config import schema
 from research.config.numbers import check_not_lost
+from research.config.resources import resource_dir
 from research.config.sweeper import SETTINGS_OF_ALL_JOBS, check_max_batch_size
 from research.config.yaml_files import load_bounded
+from research.config.yaml_readings import check_readings
 
 EXAMPLE = "seed: 0"
 GLOBAL_GROUPS = ("experiment", "debug")  # whose files set the settings of all groups
@@ -126,6 +128,10 @@ def _check_file(
         raise ValueError(
             f"{file} must begin with its text, got a byte order mark: save it as UTF-8 without one"
         )
+    try:
+        check_readings(text, "" if HEADER.search(text) else group)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}{describe_yaml_error(error)}") from None
     if group in GLOBAL_GROUPS and not HEADER.search(text):
         raise ValueError(f"{file} must begin with the line # @package _global_")
     if content is None:  # only comments
@@ -164,14 +170,20 @@ def describe_yaml_error(error: yaml.YAMLError) -> str:
 
 
 def _check_groups(file: Path, content: dict[Any, Any]) -> None:
-    """A config group holds settings, and it is chosen in the defaults."""
-    for group in (*schema.OPTIONS, "hydra"):
-        value = content.get(group, {})
-        if not isinstance(value, dict):
-            hint = ""
-            if group in schema.OPTIONS:
-                hint = f"; an option is chosen in the defaults, as in - override /{group}: NAME"
-            raise ValueError(f"{file}: {group} must hold settings, got {_shown(value)}{hint}")
+    """A config group holds settings, and its option is chosen in the defaults."""
+    groups = dict.fromkeys(path.partition(".")[0] for path in schema.setting_paths() if "." in path)
+    for key, value in content.items():
+        group, _, name = str(key).partition(".")
+        if name and group in (*groups, "hydra"):
+            raise ValueError(
+                f"{file}: {key} must be written as {group}: {{{name}: {_shown(value)}}}"
+            )
+        if key not in (*groups, "hydra") or isinstance(value, dict):
+            continue
+        hint = ""
+        if (resource_dir("conf") / group).is_dir():
+            hint = f"; an option is chosen in the defaults, as in - override /{group}: NAME"
+        raise ValueError(f"{file}: {group} must hold settings, got {_shown(value)}{hint}")
 
 
 def _check_sweeper(file: Path, hydra: Any) -> None:
@@ -207,7 +219,7 @@ def _check_grid(
             f"got {_shown(grid)}"
         )
     for setting, values in grid.items():
-        if _is_of_all_jobs(str(setting)):
+        if setting in GLOBAL_GROUPS or _is_of_all_jobs(str(setting)):
             raise ValueError(
                 f"{file}: {path}: {setting} has no effect on single runs of a sweep; "
                 "set it outside of the grid"
@@ -236,6 +248,7 @@ def _included_options(
         raise ValueError(
             f"{file}: defaults must be a list, as in - override /skip: none, got {_shown(defaults)}"
         )
+    chosen: list[str] = []
     for item in defaults:
         if isinstance(item, str):
             yield group, item.partition("@")[0]
@@ -249,6 +262,10 @@ def _included_options(
                     f"- override /{name}: {_shown(option)}"
                 )
             included_group = name.lstrip("/") if is_absolute else f"{group}/{name}"
+            _check_choice(file, str(key), included_group, option)
+            if included_group in chosen:
+                raise ValueError(f"{file}: the defaults choose an option of {included_group} twice")
+            chosen.append(included_group)
             for each in option if isinstance(option, list) else [option]:
                 yield included_group, str(each)
         else:
@@ -256,6 +273,22 @@ def _included_options(
                 f"{file}: an entry of the defaults must be as in - override /skip: none, "
                 f"got {_shown(item)}"
             )
+
+
+def _check_choice(
+    file: Path,
+    key: str,
+    group: str,
+    option: Any,
+) -> None:
+    """An entry of the defaults names an option of a group; settings are elsewhere in the file."""
+    if not isinstance(option, str | list | None):
+        raise ValueError(
+            f"{file}: the defaults choose options by name, got {key}: {_shown(option)}; settings "
+            "stand outside of the defaults"
+        )
+    if key.startswith("override") and group in GLOBAL_GROUPS:
+        raise ValueError(f"{file}: {group} cannot be overridden; include a file as in - {option}")
 
 
 def _shown(value: Any) -> str:

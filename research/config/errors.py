@@ -12,6 +12,7 @@ from research.config import schema
 from research.config.config_files import describe_yaml_error
 from research.config.fields import written
 from research.config.packages import describe_missing_package, is_foreign
+from research.config.resources import resource_dir
 from research.config.suggestions import (
     SETTING_SYNONYMS,
     find_nearest,
@@ -19,8 +20,16 @@ from research.config.suggestions import (
     is_synonym,
 )
 from research.config.system_errors import explain_system_error
-from research.config.validation import choices_of, describe_valid_values
+from research.config.validation import (
+    choices_of,
+    describe_name_not_valid,
+    describe_valid_values,
+    suggest_numeric_setting,
+)
 
+PATH = r"[+~]*[\w./@-]+"
+# Signs that text processors write, and those of the keyboard that they stand for.
+PLAIN_SIGNS = str.maketrans("−–—“”„«»‘’\u00a0", '---"""""\'\' ')
 EXTRA_GROUPS = ("experiment", "debug")  # groups of ``conf/`` that are no part of a run
 
 
@@ -108,7 +117,13 @@ def describe_syntax_error(word: str) -> str:
         return "an empty word is no setting: write setting=value, such as model.depth=8"
     if not equals:
         return f"{word} cannot be parsed: write setting=value{_hint_without_value(word)}"
-    if not re.fullmatch(r"[+~]*[\w./@-]+", path):
+    plain = word.translate(PLAIN_SIGNS)
+    if plain != word:
+        signs = "".join(sorted({sign for sign in word if ord(sign) in PLAIN_SIGNS}))
+        return f"{word} cannot be parsed: {signs} is no sign of settings; did you mean {plain}?"
+    if not re.fullmatch(PATH, path):
+        if re.fullmatch(PATH, path.strip()):
+            return f"{word} cannot be parsed: did you mean {path.strip()}={value.strip()}?"
         return (
             f"{word} cannot be parsed: a setting is a dotted path such as model.depth, "
             f"got {path or 'nothing'} before the ="
@@ -120,11 +135,18 @@ def describe_syntax_error(word: str) -> str:
         return f"{word} cannot be parsed: did you mean {path}={value.strip('=')}?"
     if value.startswith(",") or value.endswith(",") or ",," in value:
         return f"{word} cannot be parsed: a value is missing before or after a comma"
+    if re.search(r"\s[\w.]+=", value):
+        return f"{word} cannot be parsed: each setting is a word of its own, without quotes"
     call = re.match(r"(\w+)\(", value)
     if call:
         return (
             f"{word} cannot be parsed: a list of values is range(start,stop,step) of numbers, "
             "choice(a,b), glob(pattern), shuffle(…) or sort(…)"
+        )
+    if path in schema.setting_paths() and path not in schema.text_paths():
+        return (
+            f"{word} cannot be parsed: {path} must be {describe_valid_values(path)}; several "
+            "values of a sweep stand between commas"
         )
     example = f"'{path}=\"…\"'"
     return (
@@ -177,7 +199,8 @@ def _explain_missing_option(error: Any) -> str:
     file, _, inner = group.partition("/")
     if file in EXTRA_GROUPS and inner in schema.OPTIONS:
         return f"a file of {file} chooses an option with override: - override /{inner}: {option}"
-    options = sorted(error.options or [])
+    folder = resource_dir("conf") / group
+    options = sorted(error.options or [file.stem for file in folder.glob("*.yaml")])
     listed = ", ".join(options)
     if group == "data":
         listed += f"; another one of the TFDS catalogue is data=tfds data.dataset={option}"
@@ -224,40 +247,24 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
     if expected:  # also of settings of Hydra
         is_ours = path in schema.setting_paths()
         names = choices_of(path) if is_ours else expected.group(1).split(", ")
-        value = written(cause.value)
-        hint = _suggest_numeric_setting(path, value) or format_suggestion(value, names)
-        return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
+        return describe_name_not_valid(path, names, written(cause.value))
     if path not in schema.setting_paths():
         return message if path in message else f"{path}: {message}"
-    value = "null" if "not Optional" in message else str(cause.value)
+    value = "null" if "not Optional" in message else written(cause.value)
     names = choices_of(path)
     hint = "" if value in names else format_suggestion(value, names)
-    hint = _suggest_numeric_setting(path, value) or hint
+    hint = suggest_numeric_setting(path, value) or hint
+    if isinstance(cause.value, list) and not names:
+        hint = "; several values of a sweep stand between commas, without brackets"
+    if isinstance(cause.value, float) and cause.value.is_integer() and not hint:
+        hint = f"; did you mean {int(cause.value)}?"
     return f"{path} must be {describe_valid_values(path)}, got {value or 'an empty value'}{hint}"
-
-
-def _suggest_numeric_setting(path: str, value: str) -> str:
-    """For a number in place of a name: the setting that takes the number, and what it needs.
-
-    ``optimizer.clip=1.0`` leads to ``optimizer.clip=global_norm optimizer.clip_threshold=1.0``.
-    """
-    try:
-        float(value)
-    except ValueError:
-        return ""
-    group, _, name = path.rpartition(".")
-    for item in schema.iter_declared():
-        is_of_group = item.path.startswith(f"{group}.")
-        if is_of_group and item.declared is not None and name in item.declared.only_with:
-            first = item.declared.only_with[name][0].name
-            return f"; did you mean {path}={first} {item.path}={value}?"
-    return ""
 
 
 def explain_group(group: str) -> str:
     """The line for a group of settings that was set to a value."""
     settings = [name for name in schema.setting_paths() if name.startswith(f"{group}.")]
-    return f"{group} is a group of settings and has no value; set {_joined(settings, 'or')}"
+    return f"{group} is a group of settings and has no value; set {join_words(settings, 'or')}"
 
 
 def unknown_setting(path: str, option: Any = None) -> str:
@@ -273,7 +280,7 @@ def unknown_setting(path: str, option: Any = None) -> str:
     choice = _choice(group, option)
     options = schema.options_with(path)
     if options:
-        return f"{path} is not a setting of {choice}, only of {_joined(options, 'and')}"
+        return f"{path} is not a setting of {choice}, only of {join_words(options, 'and')}"
     if path in schema.setting_paths():  # the group was replaced by something else
         return explain_group(group)
     hint = _nearest_setting(path)
@@ -361,7 +368,7 @@ def _find_named(name: str, paths: Sequence[str]) -> str | None:
     return None
 
 
-def _joined(words: Sequence[str], conjunction: str) -> str:
+def join_words(words: Sequence[str], conjunction: str) -> str:
     """The words with commas, and a conjunction before the last."""
     if len(words) == 1:
         return words[0]

@@ -5,7 +5,6 @@ is one, even where it was written with its default.
 """
 
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,9 @@ from research.config.options import (
     InitKind,
     Level,
     NormKind,
+    Optimizer,
     OptimizerKind,
+    Placement,
     ResNet,
     Schedule,
     Skip,
@@ -33,7 +34,11 @@ from research.config.validation import describe_missing_effect
 
 EXPONENTIALS = (Schedule.exponential, Schedule.warmup_exponential)
 
+# Intervals in steps whose multiples are measured, step 0 among them.
+MEASURED_INTERVALS = ("measure.every", "measure.inspect_every", "measure.exponents_every")
+
 Given = Mapping[str, Any]  # values by dotted path
+NOTHING: Given = {}
 
 
 def check_overrides(
@@ -41,6 +46,7 @@ def check_overrides(
     choices: Mapping[str, str | None],
     config: schema.Config,
     *,
+    in_file: Given = NOTHING,
     is_sweep: bool = False,
 ) -> None:
     """Checks the overrides of a run.
@@ -49,6 +55,7 @@ def check_overrides(
         overrides: those of the command line, or of a job of a sweep; none of Hydra's own.
         choices: the name of the option of each group.
         config: the configuration that they gave.
+        in_file: the values that the experiment's file sets.
         is_sweep: whether the run is a job of a sweep, in which zero may be one of several values.
 
     Raises:
@@ -56,14 +63,61 @@ def check_overrides(
     """
     parsed = [_parse(word) for word in overrides]
     _check_deletions(parsed)
-    given = _given_settings(parsed)
+    given = {**in_file, **_given_settings(parsed)}
     _check_switches(given)
     _check_duration(given, choices, config)
     _check_effects(given, config)
     raise_first(_without_effect(given, config))
     raise_first(_zero_conflicts(given, config, is_sweep=is_sweep))
+
+
+def describe_long_intervals(
+    overrides: Sequence[str],
+    config: schema.Config,
+    steps: int,
+) -> list[str]:
+    """A line for each interval between measurements that is at least as long as the run.
+
+    Args:
+        overrides: those of the command line.
+        config: the configuration that they gave.
+        steps: how many steps the run has.
+    """
+    given = _given_settings([_parse(word) for word in overrides])
+    lines = []
+    for item in schema.iter_fields(config):
+        is_given = item.path in MEASURED_INTERVALS and item.path in given
+        if is_given and item.value >= steps > 1:
+            lines.append(
+                f"{item.path}={item.value} measures the first step alone, because the run has "
+                f"{steps} steps"
+            )
+    return lines
+
+
+def check_length(
+    overrides: Sequence[str],
+    choices: Mapping[str, str | None],
+    config: schema.Config,
+    steps: int,
+    *,
+    in_file: Given = NOTHING,
+) -> None:
+    """Checks the overrides of a run that begin to act at a later step than it has.
+
+    Args:
+        overrides: see ``check_overrides``, as for the other arguments.
+        choices: the name of the option of each group.
+        config: the configuration that they gave.
+        steps: how many steps the run has.
+        in_file: the values that the experiment's file sets.
+
+    Raises:
+        ValueError: one of them has no effect in so many steps.
+    """
     if choices.get("debug") is None:  # which shortens any run
-        raise_first(_late_conflicts(given, config))
+        given = {**in_file, **_given_settings([_parse(word) for word in overrides])}
+        raise_first(_late_conflicts(given, config, steps))
 
 
 @functools.cache
@@ -93,18 +147,12 @@ def _given_settings(overrides: Sequence[Override]) -> dict[str, Any]:
     return given
 
 
-@functools.cache
-def _switches() -> frozenset[str]:
-    """The paths of settings that are true or false."""
-    paths = [item.path for item in schema.iter_declared() if item.field.type is bool]
-    return frozenset(paths)
-
-
 def _check_switches(given: Given) -> None:
     """OmegaConf takes every number but 0 for true."""
+    switches = schema.paths_of_type(bool)
     for path, value in given.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if path in _switches() and is_number and value not in (0, 1):
+        if path in switches and is_number and value not in (0, 1):
             raise ValueError(f"{path} must be true or false, got {value}")
 
 
@@ -187,30 +235,55 @@ def _zero_conflicts(
         )
 
 
-def _late_conflicts(given: Given, config: schema.Config) -> Iterator[Conflict]:
+def _late_conflicts(
+    given: Given,
+    config: schema.Config,
+    steps: int,
+) -> Iterator[Conflict]:
+    """Settings that begin to act after the last step."""
+    yield from _late_schedule_conflicts(given, config.optimizer, steps)
+    precision = config.precision
+    growth = {"precision.growth_interval", "precision.growth_factor"}
+    if growth & given.keys() and precision.growth_interval >= steps:
+        yield Conflict(
+            path="precision.growth_interval",
+            valid=f"< {steps}, the steps of the run",
+            got=precision.growth_interval,
+            reason="the loss scale grows after so many steps",
+        )
+
+
+def _late_schedule_conflicts(
+    given: Given,
+    optimizer: Optimizer,
+    steps: int,
+) -> Iterator[Conflict]:
     """Schedules whose first change of the learning rate comes after the last step."""
-    optimizer = config.optimizer
-    steps = config.train.steps
+    warmup = optimizer.warmup_steps
+    longest = steps if optimizer.schedule is Schedule.warmup else steps - 1
+    if warmup > longest and "optimizer.warmup_steps" in given:
+        yield Conflict(
+            path="optimizer.warmup_steps",
+            valid=f"≤ {longest} in a run of {steps} steps",
+            got=warmup,
+            reason="the learning rate does not reach its peak otherwise",
+        )
     if optimizer.schedule in EXPONENTIALS and optimizer.staircase:
         interval = optimizer.transition_steps
-        after_warmup = (steps or math.inf) - optimizer.warmup_steps
-        is_late = not interval or interval >= after_warmup
+        is_late = not interval or interval >= steps - warmup
         if is_late and {"optimizer.staircase", "optimizer.transition_steps"} & given.keys():
-            run = f"train.steps={steps}" if steps else "the steps of the run"
             yield Conflict(
                 path="optimizer.transition_steps",
-                valid=f"≥ 1 and < {run}",
+                valid=f"≥ 1 and < {steps - warmup}, the steps of the run after the warm-up",
                 got=interval,
                 reason="optimizer.staircase=true changes the learning rate at its multiples only",
             )
     boundaries = optimizer.boundaries
-    has_boundaries = optimizer.schedule is Schedule.step and "optimizer.boundaries" in given
-    if has_boundaries and boundaries and steps and min(boundaries) >= steps:
-        yield Conflict(
-            path="optimizer.boundaries",
-            valid=f"steps of the run, < train.steps={steps}",
-            got=written(boundaries),
-        )
+    is_given = {"optimizer.boundaries", "optimizer.decay_factor"} & given.keys()
+    is_late = bool(boundaries) and min(boundaries) >= steps
+    if optimizer.schedule is Schedule.step and is_given and is_late:
+        valid = f"< {steps}, the steps of the run"
+        yield Conflict(path="optimizer.boundaries", valid=valid, got=written(boundaries))
 
 
 def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
@@ -218,11 +291,15 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     if config.optimizer.kind is OptimizerKind.gd:
         yield "train.batch_size", "optimizer=gd uses all training examples in every step"
     if config.measure.level is Level.off:
+        yield "diagnose.every", "measure=off leaves nothing to judge"
         yield "tracker.layers", "measure=off measures no layer"
         yield "tracker.every", "measure=off measures no layer"
     is_resnet = isinstance(config.model, ResNet)
     if config.norm.kind is NormKind.none and not is_resnet:
         yield "norm.placement", "without a norm it has an effect only on ResNets"
+    is_plain = is_resnet and config.norm.kind is NormKind.none and config.skip.kind is SkipKind.none
+    if is_plain and config.norm.placement is Placement.post:
+        yield "norm.placement", "without a norm and a shortcut post is the same order as pre"
     if isinstance(config.model, Transformer) and not config.model.expansion:
         yield "activation", "model.expansion=0 leaves out the layers that have one"
     if config.init.kind is InitKind.zeros:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ def to_config(composed: DictConfig) -> schema.Config:
             composed.hydra.overrides.task,
             choices,
             config,
+            in_file=settings_of_file(composed),
             is_sweep=composed.hydra.mode is RunMode.MULTIRUN,
         )
     return config
@@ -142,11 +143,43 @@ def read_recorded_config(file: Path) -> schema.Config:
     return to_config(composed)
 
 
+def settings_of_file(composed: DictConfig) -> dict[str, Any]:
+    """What the experiment's file of a single run sets, by dotted path.
+
+    The file is that of a user, not one of Fathom's own. Of a sweep's file nothing is returned,
+    because its settings need not act in every run.
+    """
+    given: dict[str, Any] = {}
+    if composed.hydra.mode is RunMode.MULTIRUN:
+        return given
+    for group in EXTRA_GROUPS:
+        name = composed.hydra.runtime.choices.get(group)
+        for source in composed.hydra.runtime.config_sources:
+            file = Path(source.path) / group / f"{name}.yaml"
+            is_of_user = source.schema == "file" and source.provider != "main"
+            if name and is_of_user and file.is_file():
+                content = parse_yaml(file.read_text(encoding="utf-8")) or {}
+                given |= _flatten_groups(content)
+    return given
+
+
+def _flatten_groups(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of groups in a file, by dotted path."""
+    given = {}
+    for group, values in content.items():
+        if group in GROUPS and isinstance(values, dict):
+            for name, value in values.items():
+                given[f"{group}.{name}"] = value
+    return given
+
+
 def _to_tags(node: Any) -> tuple[str, ...]:
     """The tags of a list, or of a single word."""
     if OmegaConf.is_dict(node):
         raise ValueError("tags must be a list of words in brackets, such as tags=[baseline,night]")
     words = node if OmegaConf.is_list(node) else [node]
+    if any(OmegaConf.is_config(word) for word in words):
+        raise ValueError("tags must be a list of words in brackets, got a list or settings in it")
     return tuple(str(word) for word in words if word is not None)
 
 

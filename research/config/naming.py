@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from research.config.fields import written
-from research.config.schema import OPTIONS, Config, flatten, iter_declared, setting_paths
+from research.config.schema import OPTIONS, Config, flatten, paths_of_type, setting_paths
 
 MAX_BYTES = 80  # longer names are hard to read
 MAX_BYTES_OF_VARYING = 200  # file systems take 255 bytes
@@ -211,19 +211,9 @@ def _normalize_number(path: str, value: str) -> str:
 
     Integers and lists stay, but for settings that hold any number 1 becomes 1.0.
     """
-    if not re.search(r"[.eE]", value) and path not in _number_paths():
+    if not re.search(r"[.eE]", value) and path not in paths_of_type(float):
         return value
     try:
         return repr(float(value))
     except ValueError:
         return value
-
-
-@functools.cache
-def _number_paths() -> frozenset[str]:
-    """The settings whose values need not be whole."""
-    paths = set()
-    for item in iter_declared():
-        if item.field.type in (float, float | None):
-            paths.add(item.path)
-    return frozenset(paths)

@@ -165,6 +165,10 @@ class Train:
         switch=True,
     )
 
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """How many updates a run has, whose epochs take ``steps_per_epoch`` of them."""
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))
+
 
 @dataclass(frozen=True)
 class Model:

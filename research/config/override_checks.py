@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,24 @@ from research.config.errors import EXTRA_GROUPS, describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.numbers import check_not_lost
+from research.config.schema import enum_paths, text_paths
 from research.config.suggestions import format_suggestion
 from research.config.sweeper import MAX_BATCH_SIZE, check_max_batch_size
+from research.config.validation import choices_of, describe_wrong_name
 
 MAX_JOBS = 10_000
 FIXED_SETTINGS = {  # of Hydra, and why they cannot be changed
     "hydra.callbacks": "a callback checks the settings; add your own as +hydra.callbacks.NAME",
     "hydra.callbacks.check_first": "it checks the settings",
     "hydra.output_subdir": "the settings of a run are read from its folder .hydra",
+    "hydra.job.id": "Hydra itself writes it",
+    "hydra.job.num": "Hydra itself writes it",
     "hydra.runtime": "Hydra itself writes it",
     "hydra.overrides": "Hydra itself writes it",
     "hydra.help": "fathom train --help has its own text",
     "hydra.hydra_help": "fathom train --help has its own text",
 }
+NO_NAMES = ("${", "???")  # an option of a group is a name, as it is
 PATH = re.compile(r"[+~]*[\w./@:-]+")
 
 
@@ -63,12 +68,44 @@ def parse_overrides(words: Iterable[str], loader: ConfigLoader | None = None) ->
         override.config_loader = loader
         _check_path(word, override)
         _check_numbers(word)
+        _check_text(word, override)
+        _check_names(override)
         _check_group_value(override)
         _check_fixed(override)
         parsed.append(override)
-    _check_verbosity(parsed)
+    _check_logging(parsed)
     _check_max_batch_size(parsed)
     return parsed
+
+
+def describe_repeated(overrides: Iterable[Override]) -> list[str]:
+    """A line for each setting that is given several times with different values.
+
+    Args:
+        overrides: those of one command line, in order.
+    """
+    words: dict[str, list[str]] = {}
+    for override in overrides:
+        for path, word in _settings_in(override):
+            words.setdefault(path, []).append(word)
+    lines = []
+    for path, given in words.items():
+        if len(set(given)) > 1:
+            lines.append(
+                f"{path} is given {len(given)} times, and the last one counts: {given[-1]}"
+            )
+    return lines
+
+
+def _settings_in(override: Override) -> Iterator[tuple[str, str]]:
+    """The settings that an override sets, each with the word that sets it."""
+    path = override.key_or_group
+    value = override.value()
+    if not isinstance(value, dict):
+        yield path, override.input_line or ""
+        return
+    for name, inner in value.items():
+        yield f"{path}.{name}", f"{path}.{name}={written(inner)}"
 
 
 def _check_path(word: str, override: Override) -> None:
@@ -84,6 +121,39 @@ def _check_numbers(word: str) -> None:
         check_not_lost(word)
     except ValueError as error:
         raise ValueError(f"{word} cannot be set: {error}") from None
+
+
+def _check_text(word: str, override: Override) -> None:
+    """A text that Hydra reads as a number or a truth value, such as 1e3, would be another text."""
+    path = override.key_or_group
+    if path not in text_paths() or override.type is OverrideType.DEL:
+        return
+    value = override.value()
+    written_value = word.partition("=")[2]
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    for each in values:
+        for part in each if isinstance(each, list) else [each]:
+            is_as_written = re.search(rf"(^|[,\[]){re.escape(str(part))}($|[,\]])", written_value)
+            if isinstance(part, int | float) and not is_as_written:
+                example = "…" if "," in written_value else written_value.strip("[]")
+                raise ValueError(
+                    f"{word} would be read as {written(part)}, which is another text: quote it for "
+                    f"the shell and for Hydra: '\"{example}\"'"
+                )
+
+
+def _check_names(override: Override) -> None:
+    """A number is no name: OmegaConf would take it for the position of one."""
+    path = override.key_or_group
+    if path not in enum_paths() or override.type is OverrideType.DEL:
+        return
+    value = override.value()
+    if isinstance(value, RangeSweep | IntervalSweep):
+        value = "a range of numbers"
+        raise ValueError(f"{path} must be one of {', '.join(choices_of(path))}, got {value}")
+    for each in value.list if isinstance(value, ChoiceSweep) else [value]:
+        if isinstance(each, int | float):
+            raise ValueError(describe_wrong_name(path, written(each)))
 
 
 def _check_fixed(override: Override) -> None:
@@ -113,13 +183,21 @@ def search_folders(value: Any) -> list[Path]:
     return folders
 
 
-def _check_verbosity(overrides: Sequence[Override]) -> None:
+def _check_logging(overrides: Sequence[Override]) -> None:
     """Hydra shows more of loggers, of which Fathom shows none unless ``hydra/job_logging`` does."""
     given = {override.key_or_group: override for override in overrides}
-    override = given.get("hydra.verbose")
-    if override is None or override.type is OverrideType.DEL:
-        return
-    value = override.value()
+    verbose = given.get("hydra.verbose")
+    if verbose is not None and verbose.type is not OverrideType.DEL:
+        _check_verbosity(verbose.value())
+    for path in ("hydra.verbose", "hydra.job.name"):
+        if path in given and not {"hydra/job_logging", "hydra/hydra_logging"} & given.keys():
+            raise ValueError(
+                f"{given[path].input_line} has no effect, because Fathom keeps no log: "
+                "add hydra/job_logging=stdout"
+            )
+
+
+def _check_verbosity(value: Any) -> None:
     names = value if isinstance(value, list) else [value]
     for name in names:
         is_switch = isinstance(value, bool)
@@ -128,11 +206,6 @@ def _check_verbosity(overrides: Sequence[Override]) -> None:
                 "hydra.verbose must be true, or the name of a package that logs, such as jax, "
                 f"got {written(name)}"
             )
-    if not {"hydra/job_logging", "hydra/hydra_logging"} & given.keys():
-        raise ValueError(
-            f"{override.input_line} has no effect, because Fathom keeps no log: "
-            "add hydra/job_logging=stdout"
-        )
 
 
 def _check_max_batch_size(overrides: Sequence[Override]) -> None:
@@ -176,6 +249,8 @@ def _check_group_value(override: Override) -> None:
         raise ValueError(f"{group} cannot be deleted; choose another option, such as {group}=…")
     if not is_group or override.type is OverrideType.DEL:
         return
+    if override.type is OverrideType.FORCE_ADD:
+        raise ValueError(f"{group} is set already; write {group}=… without ++ to change it")
     values = [override.value()]
     if group in EXTRA_GROUPS and isinstance(values[0], list):
         raise ValueError(
@@ -185,7 +260,8 @@ def _check_group_value(override: Override) -> None:
         values = values[0].list
     for value in values:
         is_number = isinstance(value, int | float) or value is None
-        if is_number or isinstance(value, RangeSweep | IntervalSweep):
+        is_unknown = isinstance(value, str) and any(sign in value for sign in NO_NAMES)
+        if is_number or is_unknown or isinstance(value, RangeSweep | IntervalSweep):
             raise ValueError(_describe_group_value(group, value))
 
 

@@ -306,6 +306,27 @@ def setting_paths() -> tuple[str, ...]:
     return tuple(dict.fromkeys(declared.path for declared in iter_declared()))
 
 
+@functools.cache
+def paths_of_type(type_: type) -> frozenset[str]:
+    """The paths of settings of a type, such as ``bool``, that may be null or not."""
+    paths = [item.path for item in iter_declared() if item.field.type in (type_, type_ | None)]
+    return frozenset(paths)
+
+
+@functools.cache
+def enum_paths() -> frozenset[str]:
+    """The paths of settings that are one of several names."""
+    paths = [item.path for item in iter_declared() if isinstance(item.field.default, enum.Enum)]
+    return frozenset(paths)
+
+
+@functools.cache
+def text_paths() -> frozenset[str]:
+    """The paths of settings that are text, or a list of words."""
+    words = [item.path for item in iter_declared() if item.field.type == tuple[str, ...]]
+    return paths_of_type(str).union(words)
+
+
 def options_with(path: str) -> tuple[str, ...]:
     """The options that have the setting at ``path``: empty where all options of its group do."""
     names: list[str] = []

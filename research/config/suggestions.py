@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 NAME_CUTOFF = 0.6  # of difflib's similarity, below which names rather mislead
 SYNONYM_CUTOFF = 0.8
+SHORT_WORD = 4  # letters; so short a word resembles many others
 SHORTEST_PART = 3  # letters of a word that are enough to recognise a name by
 
 OPTION_SYNONYMS: Mapping[str, str] = {  # names of options and values; other words for them
@@ -239,7 +240,8 @@ def find_nearest(
     if written in meanings:
         return meanings[written]
     plain_names = [_plain(name) for name in names]
-    close = difflib.get_close_matches(written, plain_names, n=1, cutoff=NAME_CUTOFF)
+    cutoff = SYNONYM_CUTOFF if len(written) <= SHORT_WORD else NAME_CUTOFF
+    close = difflib.get_close_matches(written, plain_names, n=1, cutoff=cutoff)
     close += difflib.get_close_matches(written, list(meanings), n=1, cutoff=SYNONYM_CUTOFF)
     if close:
         return meanings[close[0]]
@@ -274,7 +276,7 @@ def _plain(word: str) -> str:
 def _share_a_part(word: str, meanings: Mapping[str, str]) -> str | None:
     """The name that begins ``word``, begins with it, or is one of its parts."""
     written = _plain(word)
-    if not written:
+    if len(written) < 2:
         return None
     for other, name in meanings.items():
         if other.startswith(written):

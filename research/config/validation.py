@@ -317,3 +317,36 @@ def _type_without_none(annotation: Any) -> Any:
         return annotation
     members = [member for member in typing.get_args(annotation) if member is not type(None)]
     return members[0]
+
+
+def describe_wrong_name(path: str, value: str) -> str:
+    """The line for a setting that is one of several names, and was set to something else."""
+    return describe_name_not_valid(path, choices_of(path), value)
+
+
+def describe_name_not_valid(
+    path: str,
+    names: Sequence[str],
+    value: str,
+) -> str:
+    """The line for a value that is none of the names that a setting takes."""
+    hint = suggest_numeric_setting(path, value) or format_suggestion(value, names)
+    return f"{path} must be one of {', '.join(names)}, got {value}{hint}"
+
+
+def suggest_numeric_setting(path: str, value: str) -> str:
+    """For a number in place of a name: the setting that takes the number, and what it needs.
+
+    ``optimizer.clip=1.0`` leads to ``optimizer.clip=global_norm optimizer.clip_threshold=1.0``.
+    """
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    group, _, name = path.rpartition(".")
+    for item in schema.iter_declared():
+        is_of_group = item.path.startswith(f"{group}.")
+        if is_of_group and item.declared is not None and name in item.declared.only_with:
+            first = item.declared.only_with[name][0].name
+            return f"; did you mean {path}={first} {item.path}={value}?"
+    return ""

@@ -61,8 +61,11 @@ def choose_depth(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, depth=depth))
 
 
-def check_data(config: Config) -> None:
+def check_data(config: Config) -> int:
     """Checks the settings that depend on the data.
+
+    Returns:
+        How many steps the run has.
 
     Raises:
         ValueError: saying what would be valid, for the first setting that does not fit the data.
@@ -75,9 +78,10 @@ def check_data(config: Config) -> None:
     _check_image_size(config, info)
     num_examples = _count_training_examples(config, info)
     _check_batch_size(config, num_examples)
-    _check_steps(config, num_examples)
+    steps = _count_steps(config, num_examples)
     _report_classes_as_targets(config, info)
     _report_tokens_as_numbers(config, info)
+    return steps
 
 
 def _report_classes_as_targets(config: Config, info: DatasetInfo) -> None:
@@ -168,10 +172,14 @@ def _check_batch_size(config: Config, num_examples: int) -> None:
         )
 
 
-def _check_steps(config: Config, num_examples: int) -> None:
-    """Checks that the number of steps that follows from ``train.epochs`` can be counted."""
+def _count_steps(config: Config, num_examples: int) -> int:
+    """The steps of the run.
+
+    Raises:
+        ValueError: those that follow from ``train.epochs`` are too many to be counted.
+    """
     if config.train.steps:
-        return
+        return config.train.steps
     steps_per_epoch = 1
     if config.optimizer.kind is not OptimizerKind.gd:
         steps_per_epoch = num_examples // config.train.batch_size
@@ -181,6 +189,7 @@ def _check_steps(config: Config, num_examples: int) -> None:
         raise ValueError(
             f"train.epochs must be < {longest} with {steps_per_epoch} steps an epoch, got {epochs}"
         )
+    return config.train.num_steps(steps_per_epoch)
 
 
 def _conflicts(config: Config, info: DatasetInfo) -> Iterator[Conflict]:

@@ -1,6 +1,7 @@
 """Recorded runs in Python: ``fathom.load``, and the trained network of a run."""
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,13 @@ def load(root: str | Path = "outputs", *filters: str) -> Runs:
         >>> runs = fathom.load("outputs/depth", "skip=none")  # doctest: +SKIP
         >>> runs.summary("eval_accuracy")  # doctest: +SKIP
     """
+    if not isinstance(root, str | Path):
+        raise TypeError(f"root must be a folder such as 'outputs', got {root!r}")
+    if re.search("[=<>]", str(root)) and not Path(root).exists():
+        raise ValueError(
+            f"root must be a folder, got {root}: filters follow it, as in "
+            f'fathom.load("outputs", "{root}")'
+        )
     # Absolute, because each file is read when it is needed, possibly from another directory.
     return load_runs(Path(root).absolute(), filters, RecordedRun)
 

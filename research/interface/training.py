@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from research.config.override_checks import MAX_JOBS
+from research.config.schema import text_paths
 from research.interface.runs import RecordedRun, runs_in
 from research.reporting.collection import Runs
 
@@ -48,6 +49,7 @@ def train(*overrides: Overrides) -> RecordedRun:
     """
     words = _words(overrides)
     _check_single(words)
+    _check_no_sweep(words)
     runs = _train_words(words)
     return RecordedRun(runs[0].directory)
 
@@ -86,6 +88,8 @@ def sweep(grid: Mapping[str, Any], *overrides: Overrides) -> Runs:
         )
     words = ["-m", *_words(overrides)]
     for path, values in grid.items():
+        if not isinstance(path, str):
+            raise _not_a_setting({path: values})
         words.append(f"{path}={_values(path, values)}")
     if not any(word.startswith("hydra/launcher=") for word in words):
         words.append("hydra/launcher=grouped")
@@ -93,8 +97,12 @@ def sweep(grid: Mapping[str, Any], *overrides: Overrides) -> Runs:
 
 
 def _words(overrides: Iterable[Overrides]) -> list[str]:
-    """The overrides as words of the command line."""
-    words = []
+    """The overrides as words of the command line.
+
+    Raises:
+        ValueError: a word is an option.
+    """
+    words: list[str] = []
     for override in overrides:
         if isinstance(override, str):
             words.append(override)
@@ -105,6 +113,9 @@ def _words(overrides: Iterable[Overrides]) -> list[str]:
             words += _check_words(override)
         else:
             raise _not_a_setting(override)
+    for word in words:
+        if word.startswith("-"):
+            raise ValueError(f"{word} is no option: a call takes settings such as model.depth=8")
     return words
 
 
@@ -150,6 +161,19 @@ def _check_single(words: Sequence[str]) -> None:
             )
 
 
+def _check_no_sweep(words: Sequence[str]) -> None:
+    """Refuses an experiment that is a sweep, with the call that trains it.
+
+    Raises:
+        ValueError: the words ask for several runs.
+    """
+    from research.sweeps.planning import count_runs
+
+    named = [word for word in words if word.startswith("experiment=")]
+    if named and count_runs(words) > 1:
+        raise ValueError(f'{named[-1]} is a sweep: fathom.sweep({{}}, "{named[-1]}") trains it')
+
+
 def _make_word(path: str, value: Any) -> str:
     """A setting as a word of the command line; a text that Hydra cannot parse is quoted.
 
@@ -158,17 +182,36 @@ def _make_word(path: str, value: Any) -> str:
     """
     if isinstance(value, Mapping):
         raise ValueError(f"{path} must have a value, got a dictionary: name {path}.SETTING instead")
-    word = f"{path}={_value(value)}"
-    if not isinstance(value, str):
-        return word
+    if not isinstance(path, str):
+        raise _not_a_setting({path: value})
+    return f"{path}={_text_of(path, value)}"
+
+
+def _text_of(path: str, value: Any) -> str:
+    """A value as the command line writes it; a text that Hydra reads as something else is quoted.
+
+    Args:
+        path: the setting.
+        value: its value.
+    """
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_text_of(path, each) for each in value)}]"
+    text = _value(value)
+    if not isinstance(value, str) or _is_read_as_it_is(path, value):
+        return text
+    # Hydra reads a backslash as it is, unless a quote follows.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    end = re.search(r"\\*$", value)
+    return f'"{escaped}{end.group() if end else ""}"'
+
+
+def _is_read_as_it_is(path: str, value: str) -> bool:
+    """Whether Hydra accepts a text, and as a text where the setting is one."""
     try:
-        OverridesParser.create().parse_override(word)
+        override = OverridesParser.create().parse_override(f"{path}={value}")
     except HydraException:
-        # Hydra reads a backslash as it is, unless a quote follows.
-        escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
-        end = re.search(r"\\*$", value)
-        return f'{path}="{escaped}{end.group() if end else ""}"'
-    return word
+        return False
+    return path not in text_paths() or override.value() == value
 
 
 def _values(path: str, values: Any) -> str:
@@ -179,7 +222,7 @@ def _values(path: str, values: Any) -> str:
     """
     is_several = isinstance(values, Iterable) and not isinstance(values, str)
     several = values if is_several else [values]
-    texts = [_value(value) for value in itertools.islice(several, MAX_JOBS + 1)]
+    texts = [_text_of(path, value) for value in itertools.islice(several, MAX_JOBS + 1)]
     if len(texts) > MAX_JOBS:
         raise ValueError(f"the sweep must have at most {MAX_JOBS} runs, got more values of {path}")
     if not texts:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ PROFILES = "profiles"
 INSPECTIONS = "inspections"
 STATUSES = ("running", "done", "diverged", "stopped", "interrupted", "failed")
 SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
+MAX_LEVELS = 4  # of folders between the one that is searched and that of a run
 PART_NAME = re.compile(r"\d{6}\.parquet")
 NUMBER_KINDS = "biuf"  # NumPy's letters for truth values, whole and real numbers
 
@@ -271,11 +273,30 @@ def _holds_lists(column: Any) -> bool:
     return "list" in str(column.type)
 
 
+def describe_verdict(run: Run) -> str:
+    """What the verdict on a run is, to follow its name in a sentence."""
+    kind = (run.info.get("verdict") or {}).get("kind")
+    if kind:
+        return f"whose verdict is {kind}"
+    if run.status != "done":
+        return f"which has no verdict, because its status is {run.status}"
+    return "which has no verdict, because it measured nothing (measure=off)"
+
+
 def find_runs(root: Path) -> list[Run]:
-    """Every run below ``root``, sorted by path; numbers in a path are sorted by value."""
-    files = root.glob("**/run.json")
-    in_order = sorted(files, key=_path_order)
-    return [Run(file.parent) for file in in_order]
+    """Every run below ``root``, sorted by path; numbers in a path are sorted by value.
+
+    A run holds no others, and no run lies deeper than ``MAX_LEVELS`` below the folder.
+    """
+    directories = []
+    for place, folders, files in os.walk(root):
+        directory = Path(place)
+        if "run.json" in files:
+            directories.append(directory)
+        level = len(directory.parts) - len(root.parts)
+        if "run.json" in files or level >= MAX_LEVELS:
+            folders.clear()
+    return [Run(directory) for directory in sorted(directories, key=_path_order)]
 
 
 def _path_order(path: Path) -> list[tuple[float, str]]:

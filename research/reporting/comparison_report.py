@@ -59,6 +59,8 @@ def _describe_side(runs: Sequence[Run]) -> str:
 def summary_lines(comparison: Comparison) -> list[str]:
     """The result in a few sentences."""
     lines = []
+    if comparison.is_identical and not comparison.num_compared:
+        return ["the same settings, and neither of them recorded a step"]
     if comparison.is_identical:
         return [
             f"identical: the same settings, and all {comparison.num_compared} recorded numbers "
@@ -79,11 +81,14 @@ def summary_lines(comparison: Comparison) -> list[str]:
 def _record_lines(comparison: Comparison) -> list[str]:
     lines = []
     first = comparison.first_difference
+    last_a, last_b = comparison.lengths
+    if min(last_a, last_b) < 0:
+        silent = [name for name, last in (("A", last_a), ("B", last_b)) if last < 0]
+        return [f"{' and '.join(silent)} recorded no step, so no records are compared"]
     if first is None:
         lines.append(f"all {comparison.num_compared} numbers that both recorded are equal")
     else:
         lines.append(_first_difference_in_words(first))
-    last_a, last_b = comparison.lengths
     if last_a != last_b:
         lines.append(f"A ends at step {last_a}, B at step {last_b}")
     if comparison.only_in_one:
@@ -112,9 +117,13 @@ def _pairing_lines(comparison: Comparison) -> list[str]:
     num_pairs = (len(comparison.a) + len(comparison.b) - comparison.num_unpaired) // 2
     if not num_pairs:
         return ["no run of A has a partner in B with the same seed, so nothing is paired"]
-    line = f"{num_pairs} pairs of runs with the same seed, and equal in all that both sides vary"
+    pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
+    line = f"{pairs} of runs with the same seed, and equal in all that both sides vary"
     if comparison.num_unpaired:
-        line += f"; {comparison.num_unpaired} runs have no partner"
+        others = (
+            "1 run has" if comparison.num_unpaired == 1 else f"{comparison.num_unpaired} runs have"
+        )
+        line += f"; {others} no partner"
     return [line]
 
 

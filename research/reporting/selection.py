@@ -4,7 +4,7 @@ import functools
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from research.config.schema import iter_declared, setting_paths
-from research.config.suggestions import format_suggestion
+from research.config.suggestions import SETTING_SYNONYMS, format_suggestion
 from research.config.validation import choices_of
 from research.config.yaml_files import parse_yaml
 from research.diagnosis.findings import HEALTHY, KINDS
@@ -23,7 +23,8 @@ from research.records.runs import STATUSES, Run, find_runs
 ROOT = Path("outputs")
 NAMED_RUNS = 4  # how many runs an error message lists
 LAST = "last"
-FILTER = re.compile(r"([\w.]+)(!=|>=|<=|==|=|>|<)(.*)", re.DOTALL)
+FILTER = re.compile(r"\s*([\w.]+)\s*(!=|>=|<=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+SIGNS = re.compile(r"[=<>]")
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -32,6 +33,15 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 FINAL_METRICS = tuple(metric.name for metric in METRICS if metric.is_final)
 RESULTS = ("status", "verdict", "steps", *FINAL_METRICS)
+SYNONYMS: Mapping[str, str] = {  # names of settings and results; other words for them
+    **SETTING_SYNONYMS,
+    "train_loss": "loss training_loss loss_train",
+    "eval_loss": "val_loss test_loss valid_loss validation_loss loss_eval",
+    "train_accuracy": "train_acc acc_train",
+    "eval_accuracy": "accuracy acc val_acc val_accuracy test_acc test_accuracy eval_acc top1",
+    "status": "state",
+    "verdict": "finding kind diagnosis health",
+}
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,8 @@ def _make_path_matcher(part: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     def has_part(run: Run) -> bool:
         return part in _path_without_setting_names(run)
 
+    if not part.strip("./"):  # a folder that holds more than runs
+        return is_below
     return is_below if any(map(is_below, runs)) else has_part
 
 
@@ -235,15 +247,29 @@ def _select_by_name(
 
 
 def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
-    """As ``_make_matcher``, but a word that is a part of some run's path stands for that."""
-    part = word.removeprefix("./").removeprefix(f"{ROOT}/")
+    """As ``_make_matcher``, but a word may also be a part of a run's path as it is.
+
+    Raises:
+        ValueError: the word is no part of a path, and no condition that can be understood.
+    """
+    part = word.removeprefix("./").removeprefix(f"{ROOT}/").rstrip("/")
+
+    def is_name(run: Run) -> bool:
+        return part in (str(_relative_path(run)), run.directory.name)
 
     def has_part(run: Run) -> bool:
-        return part in str(_relative_path(run))
+        return bool(part) and part in str(_relative_path(run))
 
-    if any(has_part(run) for run in runs):
-        return has_part
-    return _make_matcher(word, runs)
+    if any(map(is_name, runs)):
+        return is_name
+    try:
+        matches = _make_matcher(part, runs)
+    except ValueError:
+        if "/" in part or any(map(has_part, runs)):
+            return has_part
+        raise
+    is_part = not FILTER.fullmatch(part) and not any(map(matches, runs))
+    return has_part if is_part else matches
 
 
 def _newest(runs: Sequence[Run]) -> list[Run]:
@@ -267,7 +293,10 @@ def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     """
     parts = FILTER.fullmatch(word)
     if not parts:
-        return _make_path_matcher(word, runs)
+        matches = _make_path_matcher(word, runs)
+        if SIGNS.search(word) and not any(map(matches, runs)):
+            raise ValueError(_describe_no_filter(word))
+        return matches
     path, comparison, value = parts.groups()
     comparison = "=" if comparison == "==" else comparison
     if comparison == "=" and value.startswith(("<", ">")):
@@ -278,7 +307,23 @@ def _make_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
         raise ValueError(f"{word} must compare with a number, got {value or 'nothing'}")
     if comparison not in COMPARISONS:
         _check_values(condition, runs)
+        return condition.matches
+    names = _known_names(condition.path)
+    if names:
+        hint = format_suggestion(path, RESULTS, SYNONYMS)
+        raise ValueError(f"{word} must compare numbers, got one of {', '.join(names)}{hint}")
     return condition.matches
+
+
+def _describe_no_filter(word: str) -> str:
+    """The line for a word that looks like a condition and is none."""
+    plain = word.lstrip("~+-!/ ")
+    others = [plain]
+    if word.startswith(("~", "!", "-")) and "!=" not in plain:
+        others = [plain.replace("=", "!=", 1)]
+    hints = [other for other in others if FILTER.fullmatch(other)]
+    hint = f"; did you mean {hints[0]}?" if hints else ""
+    return f"{word} is no filter such as skip=none, seed!=0 or model.depth>30{hint}"
 
 
 def _check_values(condition: Filter, runs: Iterable[Run]) -> None:
@@ -297,8 +342,8 @@ def _check_values(condition: Filter, runs: Iterable[Run]) -> None:
         if is_number:
             if _parse_number(text) is None and text != "null":
                 raise ValueError(
-                    f"{condition.path} must be compared with numbers, "
-                    f"got {text or 'an empty value'}"
+                    f"{condition.path} must be compared with numbers between commas, as in "
+                    f"seed=0,1, got {condition.value or 'an empty value'}"
                 )
             continue
         short = condition.path.removesuffix(".kind").removesuffix(".name")
@@ -391,7 +436,7 @@ def _full_path(word: str, known: Sequence[str]) -> str:
     groups = [path.split(".")[0] for path in known]
     last_words = [path.rpartition(".")[2] for path in known]
     unique_words = [last for last in last_words if last_words.count(last) == 1]
-    hint = format_suggestion(word, [*known, *groups, *unique_words])
+    hint = format_suggestion(word, [*known, *groups, *unique_words], SYNONYMS)
     raise ValueError(f"{word} is not a setting{hint}")
 
 
@@ -456,7 +501,18 @@ def _is_number(value: Any) -> bool:
 
 
 def _filter_hint(words: Sequence[str], run: Run) -> str:
-    """How to filter by a setting that the user gave without a value; empty if there is none."""
+    """What was meant by words that fit no run; empty if that is not known.
+
+    A setting may be given without a value, or twice where either of the values is wanted.
+    """
+    values: dict[str, list[str]] = {}
+    for word in words:
+        path, sign, value = word.partition("=")
+        if sign and FILTER.fullmatch(word):
+            values.setdefault(path, []).append(value)
+    for path, given in values.items():
+        if len(given) > 1:
+            return f"; {path}={','.join(given)} fits runs with either"
     for path in run.config:
         short = path.removesuffix(".kind").removesuffix(".name")
         last_word = short.rpartition(".")[2]

@@ -194,6 +194,10 @@ def summary_table(
         ValueError: there is no such number or setting, one is named twice, or several numbers are
             asked for in columns of a setting.
     """
+    if not all(name.strip() for name in (*values, *rows)):
+        raise ValueError("--value and --rows take names between commas, got an empty one")
+    if "," in columns:
+        raise ValueError(f"--columns must be one setting, got {columns}: others become rows")
     quantities = [find_quantity(name, runs) for name in values]
     row_paths = [find_setting(word, runs) for word in rows]
     column_path = find_setting(columns, runs) if columns else ""
@@ -242,6 +246,8 @@ def _usual_quantities(runs: Sequence[Run], has_columns: bool) -> list[Quantity]:
         quantity = BY_NAME[name]
         if any(quantity.value(run) is not None for run in runs):
             chosen.append(quantity)
+    if not chosen:
+        raise ValueError("no run has a final number: all of them failed or have not ended")
     return chosen
 
 

@@ -96,7 +96,7 @@ def find_experiment(name: str, scale: str = "") -> str:
     place = f" at --scale {scale}" if scale else ""
     valid = ", ".join(known)
     raise ValueError(
-        f"there is no experiment {name}{place}{format_suggestion(name, known)}; valid: {valid}"
+        f"there is no experiment {name}{place}{format_suggestion(name, known)} (valid: {valid})"
     )
 
 

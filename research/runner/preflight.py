@@ -13,9 +13,12 @@ import numpy as np
 from research.config.options import (
     CONVOLUTIONAL,
     AdaGrad,
+    Checkpoint,
+    Diagnose,
     LossKind,
     LossScaling,
     MeasureFull,
+    Mesh,
     Momentum,
     Optimizer,
     OptimizerKind,
@@ -23,7 +26,8 @@ from research.config.options import (
     Schedule,
     Tracker,
 )
-from research.config.schema import Config
+from research.config.override_checks import parse_overrides
+from research.config.schema import OPTIONS, Config, flatten, selector_of
 from research.data.dataset import Dataset
 from research.diagnosis.measurement import Measurement
 from research.diagnosis.observed import chance_loss
@@ -41,6 +45,8 @@ from research.training.preflight import Start, measure_start, run_trial
 from research.training.program import make_program
 from research.training.state import TrainState
 
+UNUSED = ("data.eval_split",)  # which is loaded, and not measured
+OF_HYDRA = ("hydra.sweeper", "hydra.searchpath", "hydra.mode")  # that say which runs there are
 # Those whose first update has the size of the gradient.
 SIGNALS = (SIGNAL_GRAD.name, SIGNAL_VARIATION.name)
 OF_LAYERS = (GRAD_NORM.name, UPDATE_RATIO.name)
@@ -59,13 +65,9 @@ def measure_configs(configs: Sequence[Config], trial_steps: int = 0) -> list[Mea
     Returns:
         What was measured of each, in order.
     """
-    groups: dict[str, list[int]] = {}
     prepared = [_prepare(config) for config in configs]
-    for number, config in enumerate(prepared):
-        key = group_key(config, families=shares_families(SINGLE_DEVICE))
-        groups.setdefault(key, []).append(number)
     measured: dict[int, Measurement] = {}
-    for numbers in groups.values():
+    for numbers in _group(prepared):
         group = [prepared[number] for number in numbers]
         results = _measure_group(group, trial_steps)
         measured.update(zip(numbers, results, strict=True))
@@ -73,18 +75,60 @@ def measure_configs(configs: Sequence[Config], trial_steps: int = 0) -> list[Mea
     return [measured[number] for number in range(len(configs))]
 
 
+def count_programs(configs: Sequence[Config]) -> int:
+    """How many programs measure these runs."""
+    return len(_group([_prepare(config) for config in configs]))
+
+
+def _group(prepared: Sequence[Config]) -> list[list[int]]:
+    """The positions of runs that share a program, group by group."""
+    groups: dict[str, list[int]] = {}
+    for number, config in enumerate(prepared):
+        key = group_key(config, families=shares_families(SINGLE_DEVICE))
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
 def _prepare(config: Config) -> Config:
-    """The run with all gauges, a constant learning rate, and nothing that records it."""
+    """The run with all gauges, a constant learning rate, and nothing that records or judges it."""
     optimizer = config.optimizer
     if optimizer.schedule is not Schedule.constant:
         optimizer = dataclasses.replace(optimizer, schedule=Schedule.constant)
     return dataclasses.replace(
         config,
+        name=None,
+        tags=(),
+        notes="",
+        train=dataclasses.replace(config.train, eval_every=None),
         measure=MeasureFull(),
         optimizer=optimizer,
         tracker=Tracker(),
-        name=None,
+        mesh=Mesh(),
+        checkpoint=Checkpoint(),
+        diagnose=Diagnose(),
     )
+
+
+def find_ignored(words: Sequence[str], config: Config) -> list[str]:
+    """The settings and groups that were written and that the measurements do not depend on.
+
+    Args:
+        words: settings, ``path=value``.
+        config: the run that they gave.
+    """
+    before = flatten(config)
+    after = flatten(_prepare(config))
+    changed = [path for path, value in before.items() if after.get(path) != value]
+    ignored = []
+    for override in parse_overrides(words):
+        path = override.key_or_group
+        if path in OPTIONS:
+            path = f"{path}.{selector_of(path)}"
+        is_of_hydra = override.is_hydra_override() and not path.startswith(OF_HYDRA)
+        is_changed = any(each == path or each.startswith(f"{path}.") for each in changed)
+        if is_of_hydra or is_changed or path in UNUSED:
+            ignored.append(override.key_or_group)
+    return ignored
 
 
 def _measure_group(configs: Sequence[Config], trial_steps: int) -> list[Measurement]:

@@ -22,7 +22,7 @@ from research.models.architecture import ForwardContext
 from research.models.hparams import HParams
 from research.records.jax_settings import describe_changed_settings, read_jax_settings
 from research.records.replayed import Replayed
-from research.records.runs import Run
+from research.records.runs import Run, describe_verdict
 from research.runner.kept import read_config
 from research.runner.replay_events import HISTORY, find_events, places_of, read_values
 from research.runner.replay_search import Fault, SearchResult, Snapshots, search_formats
@@ -78,7 +78,7 @@ def find_wrong_step(run: Run) -> int:
             if is_asked_for and finding.get("first_step") is not None:
                 return int(finding["first_step"])
     raise ValueError(
-        f"nothing went wrong in {run.directory}, whose verdict is {verdict.get('kind', '?')}: "
+        f"nothing went wrong in {run.directory}, {describe_verdict(run)}: "
         "fathom replay RUN --to STEP computes the steps up to another one"
     )
 

@@ -129,7 +129,7 @@ def make_run_setup(
     batch_setting = "data.limit" if program_config.full_batch else "train.batch_size"
     check_split(layout, program_config.batch_size, batch_setting)
     steps_per_epoch = dataset.examples // program_config.batch_size
-    steps = config.train.steps or max(1, round(config.train.epochs * steps_per_epoch))
+    steps = config.train.num_steps(steps_per_epoch)
     stream = None
     if dataset.train_source is not None:
         stream = _make_stream(config, dataset, program_config.batch_size)

@@ -11,6 +11,7 @@ from typing import Any
 
 from research.config.family import has_family, to_family
 from research.config.fields import to_plain
+from research.config.given_settings import check_length
 from research.config.layer_formats import PATH as LAYERS_PATH
 from research.config.layer_formats import kinds_in
 from research.config.packages import check_trackers
@@ -50,10 +51,19 @@ def to_checked_config(composed: Any) -> Config:
     Raises:
         ValueError: naming the first setting that is wrong and what would be valid.
     """
-    from research.config.hydra_config import to_config
+    from research.config.hydra_config import settings_of_file, to_config
 
     config = choose_depth(to_config(composed))
-    check_data(config)
+    steps = check_data(config)
+    if "hydra" in composed:
+        choices = composed.hydra.runtime.choices
+        check_length(
+            composed.hydra.overrides.task,
+            choices,
+            config,
+            steps,
+            in_file=settings_of_file(composed),
+        )
     check_trackers(config.tracker)
     if config.tracker.wandb:
         check_project(dataclasses.asdict(config.tracker))

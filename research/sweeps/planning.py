@@ -56,6 +56,11 @@ def plan_runs(words: Sequence[str], *, multirun: bool = False) -> list[PlannedRu
     return planned
 
 
+def count_runs(words: Sequence[str]) -> int:
+    """How many runs settings ask for; see ``plan_runs``."""
+    return len(_expand(words).overrides)
+
+
 def check_first_run(words: Sequence[str]) -> None:
     """Checks the settings of the first run that words ask for, without those of its data.
 

@@ -12,7 +12,7 @@ from research.config.validation import check_config
 from research.data.compatibility import check_data
 from research.diagnosis.prediction import config_from_settings, with_change
 from research.records.queries import final_values
-from research.records.runs import Run
+from research.records.runs import Run, describe_verdict
 from research.records.tried import UNCHANGED, Tried, TriedChange
 from research.runner.run_spec import RunSpec
 from research.runner.session import Session, train_group
@@ -63,8 +63,7 @@ def plan_trials(run: Run, root: Path) -> list[Trial]:
         except ValueError:
             continue
     if len(trials) == 1:
-        kind = (run.info.get("verdict") or {}).get("kind", "?")
-        raise ValueError(f"nothing is advised for {run.directory}, whose verdict is {kind}")
+        raise ValueError(f"nothing is advised for {run.directory}, {describe_verdict(run)}")
     return trials
 
 

@@ -145,10 +145,15 @@ class Monitor:
             raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
         if chance_loss is not None:
             _check_chance_loss(chance_loss)
+        usual = "outputs/STUDY/RUN"
+        if not isinstance(directory, str | Path):
+            raise TypeError(
+                f"directory must be a folder such as outputs/STUDY/RUN, got {directory!r}"
+            )
         if not str(directory).strip():
             raise ValueError("directory must be a folder such as outputs/STUDY/RUN, got none")
         self.directory = Path(directory)
-        check_directory(self.directory, "outputs/STUDY/RUN")
+        check_directory(self.directory, usual)
         self.directory = self.directory.absolute()  # the program may change to another directory
         self.every = every
         self._chance_loss = chance_loss

@@ -196,7 +196,18 @@ def watch(select: Select = AUTO, depth: int | None = None) -> Watch:
             of modules; or a function that receives a layer (``name``, ``kind``, ``shape``,
             ``dtype``, ``parameters``, ``loops``) and says whether it is measured.
         depth: measures only layers whose path has so many entries.
+
+    Raises:
+        TypeError: an argument is none of these.
     """
+    is_list = isinstance(select, list | tuple) and all(isinstance(each, str) for each in select)
+    if not is_list and not isinstance(select, str) and not callable(select):
+        raise TypeError(
+            "select must be 'auto', 'all', a glob of paths or a list of them, a class of modules, "
+            f"or a function, got {select!r}"
+        )
+    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int)):
+        raise TypeError(f"depth must be a whole number or None, got {depth!r}")
     return Watch(select, depth)
 
 

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from research.runner.preflight import find_ignored
+from research.sweeps.planning import plan_runs
+
 SMALL = ["model.width=8", "train.batch_size=16", "data.limit=64", "train.steps=20"]
 
 
@@ -50,3 +53,43 @@ def test_mistakes_are_said_in_one_line(fathom, words, message):
     assert said.out == ""
     assert message in said.err
     assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "ignored"),
+    [
+        (
+            ["name=x", "tracker=wandb", "tags=[a]", "diagnose.every=9", "hydra.run.dir=x"],
+            ["name", "tracker", "tags", "diagnose.every", "hydra.run.dir"],
+        ),
+        (["checkpoint={keep:true}", "mesh=single"], ["checkpoint", "mesh"]),
+        (["measure=norms", "measure.every=5", "train.eval_every=7"], ["measure", "measure.every"]),
+        (
+            ["optimizer=adam", "optimizer.schedule=cosine", "optimizer.end_value=0.001"],
+            ["optimizer.schedule", "optimizer.end_value"],
+        ),
+        (["data.eval_split=train"], ["data.eval_split"]),
+        (["measure=full", "seed=3", "optimizer=adam", "init.gain=2", "checkpoint.keep=false"], []),
+    ],
+    ids=lambda words: " ".join(words)[:40],
+)
+def test_settings_that_change_no_prediction_are_found(words, ignored):
+    planned = plan_runs(words)[0]
+
+    found = find_ignored(planned.overrides, planned.config)
+
+    assert found[: len(ignored)] == ignored
+    assert bool(found) == bool(ignored)
+
+
+def test_a_prediction_says_what_it_ignores(fathom, monkeypatch):
+    monkeypatch.setattr("research.runner.preflight.measure_configs", lambda *_: [])
+
+    said = fathom("predict", "model.depth=2", "name=x", "model.depth=3", "tracker=wandb", "--json")
+
+    assert said.out == "[]\n"
+    assert said.err == (
+        "fathom: model.depth is given 2 times, and the last one counts: model.depth=3\n"
+        "fathom: name and tracker have no effect on fathom predict, which measures the start of "
+        "a run and records nothing\n"
+    )

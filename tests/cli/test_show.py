@@ -67,7 +67,7 @@ def test_show_prefers_the_whole_name(fathom, make_run):
     [
         (
             "model.depth=2",
-            ["fits 2 runs", "one/model.depth=2,skip=none", "one/model.depth=2,skip=identity"],
+            ["fits 4 runs", "one/model.depth=2,skip=none", "one/model.depth=2,skip=identity"],
         ),
         (
             "one/model.depth=3,skip=none",
@@ -152,7 +152,13 @@ def test_several_directories_are_shown_one_after_the_other(fathom, make_run):
     [
         (["one/", "two/"], ["there is no run one/ two/"]),
         (["killed", "nonsense"], ["there is no run killed nonsense"]),
-        (["skip=none"], ["fits 2 runs", "last for the newest"]),
+        (["skip=none"], ["fits 4 runs", "last for the newest"]),
+        (["one"], ["one fits 3 runs: one/model.depth=2,skip=identity"]),
+        (["=2=", "one"], ["=2= is no filter such as skip=none"]),
+        (["~skip=none"], ["~skip=none is no filter", "did you mean skip!=none?"]),
+        (["lr>0.1"], ["lr is not a setting; did you mean optimizer.learning_rate?"]),
+        (["loss<2"], ["loss<2 must compare numbers, got one of cross", "did you mean train_loss?"]),
+        (["/"], ["there is no run /"]),
         (["skp=none"], ["skp is not a setting; did you mean skip?"]),
         (["model.depth>x"], ["model.depth>x must compare with a number, got x"]),
     ],

@@ -398,12 +398,58 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     ),
     (
         ["optimizer.schedule=step", "optimizer.boundaries=[1000]"],
-        ["optimizer.boundaries must be steps of the run, < train.steps=1, got [1000]"],
+        ["optimizer.boundaries must be < 1, the steps of the run, got [1000]"],
     ),
     (
         ["optimizer.schedule=exponential", "optimizer.staircase=true"],
-        ["optimizer.transition_steps must be ≥ 1 and < train.steps=1", "got 0"],
+        ["optimizer.transition_steps must be ≥ 1 and < 1, the steps of the run", "got 0"],
     ),
+    (
+        [
+            "train.epochs=2",
+            "train.steps=null",
+            "optimizer.schedule=step",
+            "optimizer.boundaries=[20]",
+        ],
+        ["optimizer.boundaries must be < 20, the steps of the run, got [20]"],
+    ),
+    (
+        ["train.steps=9", "optimizer.schedule=warmup", "optimizer.warmup_steps=10"],
+        ["optimizer.warmup_steps must be ≤ 9 in a run of 9 steps (the learning rate does not"],
+    ),
+    (
+        ["precision=float16", "precision.loss_scaling=dynamic", "precision.growth_factor=4"],
+        ["precision.growth_interval must be < 1, the steps of the run", "got 2000"],
+    ),
+    (
+        ["diagnose.every=5", "measure=off"],
+        ["diagnose.every must be left out (measure=off leaves nothing to judge), got 5"],
+    ),
+    (["name=1e3"], ["name=1e3 would be read as 1000.0, which is another text: quote it"]),
+    (["tags=[a,1_000]"], ["tags=[a,1_000] would be read as 1000, which is another text"]),
+    (
+        ["optimizer.clip=1"],
+        ["optimizer.clip must be one of none, global_norm", "clip_threshold=1?"],
+    ),
+    (
+        ["model=resnet_cifar", "model.depth=8", "norm.placement=post"],
+        ["norm.placement must be left out (without a norm and a shortcut post is the same"],
+    ),
+    (["norm=layer", "norm.placement=2"], ["norm.placement must be one of pre, post", "got 2"]),
+    (["-m", "optimizer.schedule=2,3"], ["optimizer.schedule must be one of constant", "got 2"]),
+    (["model.depth=−3"], ["− is no sign of settings; did you mean model.depth=-3?"]),
+    (["name=“x”"], ["“” is no sign of settings", 'did you mean name="x"?']),
+    (["model.depth = 3"], ["cannot be parsed: did you mean model.depth=3?"]),
+    (["model.depth=(3)"], ["model.depth must be a whole number ≥ 1; several values of a sweep"]),
+    (["-m", "seed=[0,1]"], ["got [0, 1]; several values of a sweep stand between commas"]),
+    (["skip=???"], ["skip must be one of deepnorm", "got ???"]),
+    (["skip=${norm}"], ["skip must be one of deepnorm", "got ${norm}"]),
+    (["++skip=identity"], ["skip is set already; write skip=… without ++"]),
+    (["tracker=[wandb,x]"], ["there is no tracker=x (valid: mlflow, none, tensorboard, tr"]),
+    (["hydra.job.name=x"], ["hydra.job.name=x has no effect, because Fathom keeps no log"]),
+    (["--shell-completion", "install=bash"], ["fathom completion bash prints it"]),
+    (["-v"], ["-v is no option (fathom train --help"]),
+    (["seed=1e2"], ["seed must be a whole number", "got 100.0; did you mean 100?"]),
     (
         ["diagnose.stop=[vanishing]", "measure=off"],
         ["diagnose.stop must be left out (measure=off leaves nothing to judge), got vanishing"],
@@ -563,8 +609,12 @@ COMMANDS = [  # other commands, and what the line must hold
     (["reproduce", "vanishing_gradients", "--scale"], ["expected one argument"]),
     (["reproduce", "vanishing_gradients", "--scale", "papr"], ["did you mean paper?"]),
     (["reproduce", "vanishing_gradients", "model.depth=3"], ["would make it another experiment"]),
-    (["figure", "nope"], ["there is no experiment nope; valid: adam_epsilon, "]),
+    (["figure", "nope"], ["there is no experiment nope (valid: adam_epsilon, "]),
     (["reproduce"], ["vanishing_gradients"]),
+    (["reproduce", "experiment=he_init"], ["is not how it is named: fathom reproduce he_init"]),
+    (["show", "--jsn"], ["--jsn is no option of fathom show; did you mean --json?"]),
+    (["rm", "x", "-y"], ["-y is no option of fathom rm; did you mean --yes?"]),
+    (["help", "train"], ["did you mean fathom train --help?"]),
     (["reproduce", "all", "he_init"], ["all and lessons stand alone, got all he_init"]),
     (
         ["reproduce", "relu_growth", "he_init", "checkpoint.every=-3"],
@@ -613,10 +663,38 @@ EXPERIMENTS |= {
     "launcher_in_grid": f"{SWEEP}      hydra/launcher: joblib\n",
     "batch_size": f"{HEADER}hydra:\n  mode: MULTIRUN\n  sweeper:\n    max_batch_size: 0\n",
 }
+EXPERIMENTS |= {
+    "grid_of_a_single_run": f"{HEADER}hydra:\n  sweeper:\n    params:\n      seed: 0,1\n",
+    "experiments_in_grid": f"{SWEEP}      experiment: he_init,relu_growth\n",
+    "too_late": f"{HEADER}optimizer:\n  schedule: step\n  boundaries: [5000]\n",
+    "nothing_to_judge": (
+        f"{HEADER}defaults:\n  - override /measure: 'off'\ndiagnose:\n  every: 2\n"
+    ),
+    "dotted": f"{HEADER}model.depth: 3\n",
+    "group_value": f"{HEADER}tracker: none\n",
+    "chosen_twice": (
+        f"{HEADER}defaults:\n  - override /skip: identity\n  - override /skip: none\n"
+    ),
+    "other_experiment": f"{HEADER}defaults:\n  - override /experiment: he_init\n",
+    "setting_as_option": f"{HEADER}defaults:\n  - override /seed: 3\n",
+    "no_value": f"{HEADER}seed: ???\n",
+    "number_as_name": f"{HEADER}optimizer:\n  clip: 1\n",
+}
 EXPERIMENT_ERRORS = {  # what the line must hold for each of them
     "folder_in_grid": ["hydra.sweeper.params: hydra.run.dir has no effect on single runs"],
     "launcher_in_grid": ["hydra.sweeper.params: hydra/launcher has no effect on single runs"],
     "batch_size": ["hydra.sweeper.max_batch_size must be null or a whole number ≥ 1, got 0"],
+    "grid_of_a_single_run": ["has a grid in hydra.sweeper, which a single run passes over: add -m"],
+    "experiments_in_grid": ["experiment has no effect on single runs of a sweep"],
+    "too_late": ["optimizer.boundaries must be < 300, the steps of the run, got [5000]"],
+    "nothing_to_judge": ["diagnose.every must be left out (measure=off leaves nothing to judge)"],
+    "dotted": ["dotted.yaml: model.depth must be written as model: {depth: 3}"],
+    "group_value": ["tracker must hold settings, got none; an option is chosen in the defaults"],
+    "chosen_twice": ["the defaults choose an option of skip twice"],
+    "other_experiment": ["experiment cannot be overridden; include a file as in - he_init"],
+    "setting_as_option": ["the defaults choose options by name, got override /seed: 3"],
+    "no_value": ["line 2, column 7: ??? stands for a value that must be given"],
+    "number_as_name": ["optimizer.clip must be one of none, global_norm, value, adaptive, got 1"],
     "no_header": ["must begin with the line # @package _global_"],
     "other_header": ["must begin with the line # @package _global_"],
     "half_header": ["must begin with the line # @package _global_"],

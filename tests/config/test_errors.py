@@ -32,8 +32,10 @@ def assert_refused(result, parts):
 @pytest.mark.parametrize(("words", "parts"), one_in(3, TRAIN), ids=TRAIN_IDS)
 def test_a_mistake_is_one_line_and_creates_no_file(fathom, workplace, words, parts):
     (workplace / "a_file").touch()
+    given = [word.partition("=")[0] for word in words]
+    short = [word for word in SHORT_RUN if word.partition("=")[0] not in given]
     start = time.process_time()
-    result = fathom("train", *words, *SHORT_RUN)
+    result = fathom("train", *words, *short)
     assert time.process_time() - start < SECONDS
     assert_refused(result, parts)
     assert [path.name for path in workplace.iterdir()] == ["a_file"]

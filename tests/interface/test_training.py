@@ -15,7 +15,10 @@ from flax import nnx
 from hydra import compose, initialize
 from hydra.core.global_hydra import GlobalHydra
 
+import fathom
 import research
+from research.config.errors import UsageError
+from research.config.override_checks import parse_overrides
 from research.data.sources import load as load_data
 from research.runner.kept import read_config
 
@@ -110,7 +113,11 @@ def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
     [
         (lambda: research.train("model.dpeth=3"), "did you mean model.depth"),
         (lambda: research.train("--nonsense"), "--nonsense is no option"),
+        (lambda: research.sweep({"seed": [0]}, "-m"), "-m is no option: a call takes settings"),
+        (lambda: research.train("experiment=he_init"), r"he_init is a sweep: fathom\.sweep\({}, "),
         (lambda: research.train({"model.depth": 0}), "model.depth must be"),
+        (lambda: research.train({"optimizer.clip": 1}), "optimizer.clip must be one of none"),
+        (lambda: research.load("depth=3"), 'filters follow it, as in fathom.load."outputs", "d'),
         (lambda: research.sweep({"model.dpeth": [2, 3]}), "did you mean model.depth"),
         (lambda: research.sweep({"seed": []}), "seed must have a value, got an empty list"),
         (
@@ -165,3 +172,43 @@ def test_training_works_outside_the_main_thread(workplace):
 def test_a_text_arrives_as_it_is(workplace, text):
     run = research.train(SMALL, {"notes": text})
     assert run.config["notes"] == text
+
+
+@pytest.mark.parametrize("text", ["1e3", "1_000", "0.10", "true", "a, b", "it is; fine (really)"])
+def test_a_text_in_a_dictionary_is_recorded_as_it_is(workplace, monkeypatch, text):
+    words = []
+
+    def keep_words(given, _):
+        words.extend(given)
+        raise UsageError(2)
+
+    monkeypatch.setattr("research.cli.train.main", keep_words)
+
+    with pytest.raises(ValueError, match="exit code 2"):
+        research.train({"notes": text, "tags": [text]})
+
+    notes, tags = [override.value() for override in parse_overrides(words)]
+    assert notes == text
+    assert tags == [text]
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: UNTYPED.load(3), "root must be a folder such as 'outputs', got 3"),
+        (lambda: UNTYPED.watch(3), "select must be 'auto', 'all', a glob"),
+        (lambda: UNTYPED.watch(depth="2"), "depth must be a whole number or None, got '2'"),
+        (lambda: UNTYPED.Monitor(3), "directory must be a folder such as outputs/STUDY/RUN"),
+        (lambda: UNTYPED.train({3: 4}), "a setting must be a text"),
+        (lambda: UNTYPED.sweep({3: [4]}), "a setting must be a text"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(call, part):
+    with pytest.raises(TypeError, match=part):
+        call()
+
+
+def test_a_name_that_is_no_attribute_leads_to_one_that_is():
+    misspelled = "trian"
+    with pytest.raises(AttributeError, match=r"no attribute 'trian'; did you mean fathom\.train\?"):
+        getattr(fathom, misspelled)

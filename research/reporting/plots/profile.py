@@ -92,14 +92,25 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     asked = options.log_axis("y")
     is_log = is_log_gauge(runs, gauge) if asked is None else asked
     profiles = []
+    drawn_steps = []
     for step in steps:
+        of_step = []
         for _, chosen in facets:
             groups = group_runs(chosen, layout.series)
             of_panel = []
             for group in groups:
                 curve_style = styles.of(group.settings)
                 of_panel.append(average_profile(group, gauge, step, curve_style, is_log))
-            profiles.append(of_panel)
+            of_step.append(of_panel)
+        if any(profile.count for of_panel in of_step for profile in of_panel):
+            drawn_steps.append(step)
+            profiles += of_step
+    if not drawn_steps:
+        raise ValueError(
+            f"no run that ended well measured {gauge} at step {steps[-1]}; --steps first draws the "
+            "first one"
+        )
+    steps = drawn_steps
     every_profile = [profile for of_panel in profiles for profile in of_panel]
     has_theory = any(profile.predicted is not None for profile in every_profile)
     legend = styles.handles(has_markers=True)
@@ -114,6 +125,8 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     shown = [chosen for _, chosen in facets] * len(steps)
     for panel, title, of_panel, chosen in zip(axes, titles, profiles, shown, strict=True):
         for position, profile in enumerate(of_panel):
+            if not profile.count:
+                continue
             marker = profile.style.marker if styles.has_legend else None
             draw_profile(panel, profile, marker=marker, shift=position / len(of_panel))
         panel.set_title(title)
