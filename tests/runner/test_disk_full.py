@@ -16,16 +16,18 @@ RESERVED = record.RESERVED_FILE
 
 
 class Disk:
-    """A disk that is full from some call of ``pq.write_table`` on; until then it only counts."""
+    """A disk that is full from one part of a table on, counted from 1, or from a whole table on."""
 
     def __init__(self, monkeypatch):
-        self.num_tables = 0
-        self.full_from: int | None = None
+        self.full_from: int | str | None = None
+        self.is_full = False
+        self._num_parts = 0
         write_table = pq.write_table
         write_text = Path.write_text
 
         def write_table_or_fail(table, file):
-            self.num_tables += 1
+            if self._reaches_the_end(Path(file)):
+                self.is_full = True
             if self.is_full:
                 Path(file).write_bytes(b"PAR1")
                 raise OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28]")
@@ -39,9 +41,16 @@ class Disk:
         monkeypatch.setattr(pq, "write_table", write_table_or_fail)
         monkeypatch.setattr(Path, "write_text", write_text_or_fail)
 
-    @property
-    def is_full(self):
-        return self.full_from is not None and self.num_tables >= self.full_from
+    def _reaches_the_end(self, file: Path) -> bool:
+        is_whole = (file.parent / "run.json").exists()
+        if is_whole:
+            return self.full_from == "whole table"
+        self._num_parts += 1
+        return self.full_from == self._num_parts
+
+    def free(self):
+        self.full_from = None
+        self.is_full = False
 
 
 @pytest.fixture
@@ -51,15 +60,13 @@ def disk(monkeypatch):
 
 
 @pytest.mark.parametrize("checkpointed", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("position", ["first part", "later part", "last tables"])
+@pytest.mark.parametrize("full_from", [1, 4, "whole table"])
 def test_a_full_disk_is_recorded_and_the_same_command_completes_the_run(
-    fathom, small, workplace, disk, position, checkpointed
+    fathom, small, workplace, disk, full_from, checkpointed
 ):
     every = "1e-9" if checkpointed else "null"
     command = ["train", *small, "tracker=none", f"checkpoint.every={every}"]
-    assert fathom(*command, "name=whole").code == 0
-    disk.full_from = {"first part": 1, "later part": 4, "last tables": disk.num_tables}[position]
-    disk.num_tables = 0
+    disk.full_from = full_from
 
     stopped = fathom(*command, "name=stopped")
 
@@ -73,9 +80,10 @@ def test_a_full_disk_is_recorded_and_the_same_command_completes_the_run(
     assert "No space left" in run.info["error"]
     assert not list(run.directory.rglob("*.tmp"))
 
-    disk.full_from = None
+    disk.free()
     assert fathom(*command, "name=stopped").code == 0
 
+    assert fathom(*command, "name=whole").code == 0
     (whole,) = workplace.glob("outputs/whole/*/run.json")
     run = Run(file.parent)
     assert run.status == "done"
