@@ -166,7 +166,7 @@ def _report(results: Sequence[Result], num_finished_before: int) -> int:
     """Prints a table of the runs and a list of the failures; returns the exit code."""
     from research.records.runs import Run
     from research.reporting.selection import leave_out_damaged
-    from research.reporting.tables import console, print_failures, runs_table
+    from research.reporting.tables import console, print_failures, print_runs
 
     runs = []
     failures = []
@@ -178,7 +178,7 @@ def _report(results: Sequence[Result], num_finished_before: int) -> int:
             failures.append((directory.name, _failure_reason(result)))
     readable = leave_out_damaged(runs)
     if readable:
-        console(pipe_width=1000).print(runs_table(readable))
+        print_runs(readable)
     if num_finished_before:
         console().print(
             f"{num_finished_before} of {len(results)} runs had already finished "

@@ -23,7 +23,7 @@ from research.reporting.tables import (
     format_final,
     format_number,
     layer_names,
-    runs_table,
+    print_runs,
 )
 
 SHOWN_SETTINGS = (
@@ -47,7 +47,7 @@ def show_runs(filters: Sequence[str]) -> None:
     Raises:
         ValueError: there are no runs, none matches, or a filter cannot be understood.
     """
-    console(pipe_width=1000).print(runs_table(select_runs(filters)))
+    print_runs(select_runs(filters))
 
 
 def show_run(run: Run) -> None:

@@ -3,8 +3,10 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -44,6 +46,18 @@ RESULT_HEADINGS = (
     "train acc",
     "eval acc",
     "verdict",
+    "per layer",
+    "at init",
+    "theory",
+    "first/last",
+)
+BY_IMPORTANCE = (  # the last ones are left out first
+    "status",
+    "verdict",
+    "eval acc",
+    "train loss",
+    "steps",
+    "train acc",
     "per layer",
     "at init",
     "theory",
@@ -121,7 +135,57 @@ def print_run(info: Mapping[str, Any]) -> None:
     out.print(f"record: {directory}   show it again: fathom show {directory}", soft_wrap=True)
 
 
-def runs_table(runs: Sequence[Run]) -> Table:
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its heading, and a cell for each row."""
+
+    heading: str
+    cells: list[Text]
+    is_right_aligned: bool = False
+
+    @property
+    def width(self) -> int:
+        """The characters of its widest cell or its heading."""
+        widths = [cell.cell_len for cell in self.cells]
+        return max(cell_len(self.heading), *widths)
+
+
+@dataclass(frozen=True)
+class RunsTable:
+    """The table of many runs.
+
+    Attributes:
+        table: one row for each run.
+        width: the characters of its longest line.
+        left_out: the headings of the results for which there is no room.
+    """
+
+    table: Table
+    width: int
+    left_out: list[str]
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """Prints the table of runs, and below it which results a narrow terminal has no room for.
+
+    A line of settings that are longer than the terminal is wide continues on its next line.
+    """
+    out = console(pipe_width=1000)
+    shown = runs_table(runs, max_width=out.width)
+    out.width = max(out.width, shown.width)
+    out.print(shown.table)
+    if shown.left_out:
+        names = ", ".join(shown.left_out)
+        out.print(
+            f"no room for {names}: a wider terminal shows them, as does fathom runs --json",
+            soft_wrap=True,
+        )
+
+
+def runs_table(
+    runs: Sequence[Run],
+    max_width: int,
+) -> RunsTable:
     """One row for each run: the settings that differ between the runs, and the results.
 
     Runs whose settings are the same are listed by their names.
@@ -130,33 +194,71 @@ def runs_table(runs: Sequence[Run]) -> Table:
     from one layer to the layer below: at the end, at initialisation, and as predicted.
     ``first/last`` is the squared gradient at the input of the first layer over that of the last
     layer.
+
+    Args:
+        runs: the runs.
+        max_width: how many characters a line may have. Settings and names are always whole;
+            results for which there is no room are left out, the least important ones first.
     """
     differing = differing_settings(runs)
-    studies = {study_of(run) for run in runs}
-    headings = [_heading(path) for path in differing]
-    if len(studies) > 1:
-        headings.insert(0, "study")
+    in_order = _in_order(runs, differing)
+    columns = _identifying_columns(in_order, differing)
+    results = _result_columns(in_order)
+    width = sum(column.width for column in columns) + len(columns) - 1
+    shown = set()
+    for heading in BY_IMPORTANCE:
+        with_result = width + 1 + results[heading].width
+        if with_result <= max_width:
+            shown.add(heading)
+            width = with_result
+    left_out = []
+    for heading, column in results.items():
+        if heading in shown:
+            columns.append(column)
+        else:
+            left_out.append(heading)
+    return RunsTable(_make_table(columns), width, left_out)
+
+
+def _make_table(columns: Sequence[Column]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    rows = []
-    for run in _in_order(runs, differing):
-        cells = [_setting(run, path) for path in differing]
-        if len(studies) > 1:
-            cells.insert(0, study_of(run))
-        rows.append((cells, run))
-    are_alike = len({tuple(cells) for cells, _ in rows}) < len(rows)
-    has_names = are_alike or not headings or sum(map(has_no_settings, runs)) > 1
-    if has_names:
-        headings.append("run")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for heading in RESULT_HEADINGS:
-        justify = "left" if heading in LEFT_ALIGNED else "right"
-        table.add_column(heading, justify=justify, no_wrap=True)
-    for cells, run in rows:
-        if has_names:
-            cells.append(run.directory.name)
-        table.add_row(*map(escape, cells), *_result_cells(run))
+    for column in columns:
+        justify = "right" if column.is_right_aligned else "left"
+        table.add_column(Text(column.heading), justify=justify, no_wrap=True)
+    rows = zip(*[column.cells for column in columns], strict=True)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _identifying_columns(
+    runs: Sequence[Run],
+    differing: Sequence[str],
+) -> list[Column]:
+    """Study, settings and name: what tells the runs apart."""
+    columns = []
+    if len({study_of(run) for run in runs}) > 1:
+        columns.append(Column("study", [Text(study_of(run)) for run in runs]))
+    for path in differing:
+        values = [Text(_setting(run, path)) for run in runs]
+        columns.append(Column(_heading(path), values))
+    rows = set()
+    for index in range(len(runs)):
+        rows.add(tuple(column.cells[index].plain for column in columns))
+    are_alike = len(rows) < len(runs)
+    if are_alike or not columns or sum(map(has_no_settings, runs)) > 1:
+        columns.append(Column("run", [Text(run.directory.name) for run in runs]))
+    return columns
+
+
+def _result_columns(runs: Sequence[Run]) -> dict[str, Column]:
+    """The columns of ``RESULT_HEADINGS``, by heading."""
+    rows = [_result_cells(run) for run in runs]
+    columns = {}
+    for heading, cells in zip(RESULT_HEADINGS, zip(*rows, strict=True), strict=True):
+        is_right_aligned = heading not in LEFT_ALIGNED
+        columns[heading] = Column(heading, list(cells), is_right_aligned)
+    return columns
 
 
 def _in_order(runs: Sequence[Run], differing: Sequence[str]) -> list[Run]:
@@ -189,23 +291,23 @@ def _heading(path: str) -> str:
     return path if heading in RESULT_HEADINGS else heading
 
 
-def _result_cells(run: Run) -> list[Any]:
+def _result_cells(run: Run) -> list[Text]:
     """The cells below ``RESULT_HEADINGS``."""
     info = run.info
     final = info.get("final") or {}
     verdict = info.get("verdict") or {}
     initial = verdict.get("initial") or {}
     return [
-        escape(run.status),
-        str(info.get("steps") or 0),
-        format_number(final.get("train_loss")),
-        format_number(final.get("train_accuracy")),
-        format_number(final.get("eval_accuracy")),
+        Text(run.status),
+        Text(str(info.get("steps") or 0)),
+        Text(format_number(final.get("train_loss"))),
+        Text(format_number(final.get("train_accuracy"))),
+        Text(format_number(final.get("eval_accuracy"))),
         _verdict_cell(info),
-        format_number(verdict.get("factor_per_layer")),
-        format_number(initial.get("factor_per_layer")),
-        format_number(verdict.get("theory")),
-        format_ratio(verdict.get("log10_ratio")),
+        Text(format_number(verdict.get("factor_per_layer"))),
+        Text(format_number(initial.get("factor_per_layer"))),
+        Text(format_number(verdict.get("theory"))),
+        Text(format_ratio(verdict.get("log10_ratio"))),
     ]
 
 

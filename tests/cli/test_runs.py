@@ -1,6 +1,12 @@
 """``fathom runs``: which runs the table has, and what it says of them."""
 
+import sys
+
 import pytest
+from rich.text import Text
+
+from research.records.runs import find_runs
+from research.reporting.tables import print_runs
 
 
 def column(out, name):
@@ -136,6 +142,39 @@ def test_a_table_of_runs_that_differ_in_much_shows_every_value_whole(fathom, mak
     assert "vanishing from layer 40" in said.out
     assert "…" not in said.out
     assert len(said.out.splitlines()) == 3
+
+
+def print_at_width(runs, width, monkeypatch, capsys):
+    """The lines that a terminal of some width gets."""
+    monkeypatch.setattr(sys.stdout, "isatty", answer_yes)
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_runs(runs)
+    return Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+
+
+def answer_yes():
+    return True
+
+
+@pytest.mark.parametrize("width", [20, 40, 64, 80, 100, 120])
+def test_a_narrow_terminal_gets_whole_settings_and_fewer_results(
+    make_run, workplace, monkeypatch, capsys, width
+):
+    make_run("a/one", {"seed": 0, "skip.kind": "none", "model.depth": 4})
+    make_run("a/two", {"seed": 1, "skip.kind": "inv_sqrt_depth", "model.depth": 50})
+    runs = find_runs(workplace / "outputs")
+    header, *rows, last = print_at_width(runs, width, monkeypatch, capsys)
+    if width == 120:
+        assert "no room" not in last
+        return
+    assert last.startswith("no room for ")
+    assert "first/last" in last
+    assert header.startswith("depth seed skip")
+    assert rows[1].startswith("50    1    inv_sqrt_depth")
+    assert ("status" in header) == (width >= 40)
+    for line in (header, *rows):
+        assert "…" not in line
+        assert len(line) <= max(width, len("depth seed inv_sqrt_depth"))
 
 
 def test_a_column_has_the_name_that_a_filter_takes(fathom, make_run):
