@@ -17,8 +17,10 @@ from research.config.data_options import StreamedImages
 from research.config.fields import settings_of, written
 from research.config.options import (
     WARMUPS,
+    FullyConnected,
     InitKind,
     Level,
+    ModelKind,
     NormKind,
     Optimizer,
     OptimizerKind,
@@ -224,6 +226,15 @@ def _zero_conflicts(
             got=written(init.layer_gain),
             reason=f"init.layer={init.layer} is the layer that it acts on",
         )
+    for name in ("gain", "sigma_w"):
+        is_chosen = is_sweep and f"init.{name}" in given
+        if init.layer is not None and getattr(init, name, 1) == 0 and not is_chosen:
+            yield Conflict(
+                path="init.layer",
+                valid="left out",
+                got=init.layer,
+                reason=f"init.{name}=0 has no weights to multiply",
+            )
     is_warmup_chosen = "optimizer.warmup_steps" in given
     has_warmup = optimizer.schedule in WARMUPS
     if has_warmup and not optimizer.warmup_steps and not is_warmup_chosen:
@@ -305,6 +316,10 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
     if config.init.kind is InitKind.zeros:
         yield "init.layer", "init=zeros has no weights to multiply"
         yield "init.layer_gain", "init=zeros has no weights to multiply"
+    if _has_zero_branches(config):
+        reason = "skip=fixup initialises a branch of one weight matrix with zeros"
+        yield "init.layer", reason
+        yield "init.layer_gain", reason
     if config.skip.kind is SkipKind.mhc and _is_single_stream(config.skip):
         yield "skip.mixing_noise", "a single stream is always mixed with the factor 1"
     skip = config.skip.kind
@@ -314,6 +329,14 @@ def _reasons(config: schema.Config) -> Iterator[tuple[str, str]]:
         yield "model.transition", "skip=projection has a 1×1 projection everywhere"
     if isinstance(config.data, StreamedImages) and config.data.resized_crop:
         yield "data.in_memory_limit", "data.resized_crop=true always streams"
+
+
+def _has_zero_branches(config: schema.Config) -> bool:
+    """Whether all weights of a layer are initially zero, as the last ones of Fixup's branches."""
+    model = config.model
+    has_one_matrix = isinstance(model, FullyConnected) and model.branch_weights == 1
+    is_single = has_one_matrix or model.kind is ModelKind.cnn
+    return config.skip.kind is SkipKind.fixup and is_single
 
 
 def _is_single_stream(skip: Skip) -> bool:
