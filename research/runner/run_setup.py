@@ -17,6 +17,7 @@ from research.config.schema import Config
 from research.data.dataset import Dataset
 from research.data.sources import load
 from research.data.streaming import ShuffledSource, Stream
+from research.diagnosis.stopping import stop_interval
 from research.models.architecture import Architecture, LayerFormat
 from research.models.hparams import HParams, make_hparams, static_train, without_layers
 from research.parallel.mesh import SINGLE_DEVICE, Layout, check_split, place_on_devices
@@ -27,8 +28,6 @@ from research.training.program import Program
 from research.training.program_config import ProgramConfig
 from research.training.state import TrainState
 
-STOP_DECISIONS = 20  # in a run, whether it is stopped
-LEAST_STEPS_TO_STOP = 10  # between two of them
 FAST_COMPILE_STEPS = 1  # a run of so few steps does not repay an optimised compilation
 
 
@@ -169,10 +168,10 @@ def _index_layer_formats(
 
 
 def _stop_interval(configs: Sequence[Config], steps: int) -> int | None:
-    """Steps between two decisions whether runs are stopped: a twentieth of them, or some more."""
+    """Steps between two decisions whether runs are stopped; None where none is to be."""
     if not any(config.diagnose.stop for config in configs):
         return None
-    return max(LEAST_STEPS_TO_STOP, -(-steps // STOP_DECISIONS))
+    return stop_interval(steps)
 
 
 def _accumulation_dtype(config: Config) -> type:

@@ -18,6 +18,7 @@ from research.config.packages import check_trackers
 from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
+from research.diagnosis.stopping import check_stop, check_stop_length
 from research.records.runs import flatten_dict
 from research.records.trackers.identity import check_project
 
@@ -55,6 +56,7 @@ def to_checked_config(composed: Any) -> Config:
 
     config = choose_depth(to_config(composed))
     steps = check_data(config)
+    check_stop(config)
     if "hydra" in composed:
         choices = composed.hydra.runtime.choices
         check_length(
@@ -64,6 +66,8 @@ def to_checked_config(composed: Any) -> Config:
             steps,
             in_file=settings_of_file(composed),
         )
+        if choices.get("debug") is None:  # which shortens any run
+            check_stop_length(config, steps)
     check_trackers(config.tracker)
     if config.tracker.wandb:
         check_project(dataclasses.asdict(config.tracker))

@@ -372,6 +372,14 @@ TRAIN = [  # what follows fathom train, and what the line must hold
         ["init.layer must be left out (init=zeros has no weights to multiply), got 1"],
     ),
     (
+        ["skip=fixup", "init.layer=1", "init.layer_gain=3"],
+        ["init.layer must be left out (skip=fixup initialises a branch of one weight matrix"],
+    ),
+    (
+        ["init.gain=0", "init.layer=1", "init.layer_gain=3"],
+        ["init.layer must be left out (init.gain=0 has no weights to multiply), got 1"],
+    ),
+    (
         ["model.bias=false", "init.bias_mean=1"],
         ["init.bias_mean must be 0 (with model.bias=false there are no biases), got 1"],
     ),
@@ -457,6 +465,38 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (
         ["diagnose.stop=[dead,collapsed]"],
         ["measure must be full (diagnose.stop=[collapsed] needs the gauge signal_variation)"],
+    ),
+    (
+        ["diagnose.stop=[vanishing,not_learning]", "train.steps=100"],
+        ["diagnose.stop must be without not_learning in a run of 100 steps (it ends a run after 1"],
+    ),
+    (
+        ["diagnose.stop=[slow_divergence]", "train.steps=null", "train.epochs=2"],
+        ["diagnose.stop must be without slow_divergence in a run of 20 steps"],
+    ),
+    (
+        ["diagnose.stop=[vanishing]", "train.steps=10"],
+        ["without vanishing in a run of 10 steps (it ends a run after 10 steps at the earliest)"],
+    ),
+    (
+        ["diagnose.stop=[overflow]", "train.steps=40"],
+        ["precision.loss_scaling must be static or dynamic (diagnose.stop=[overflow] needs"],
+    ),
+    (
+        ["diagnose.stop=[underflow]", "train.steps=40"],
+        ["precision must be a narrower format (diagnose.stop=[underflow] compares it with float32"],
+    ),
+    (
+        ["diagnose.stop=[underflow]", "precision=bfloat16", "train.steps=40"],
+        ["measure must be full (diagnose.stop=[underflow] needs the gauge signal_lost)"],
+    ),
+    (
+        ["diagnose.stop=[underflow]", "precision=float4_e2m1", "measure=full", "train.steps=40"],
+        ["precision.stochastic_gradients must be false"],
+    ),
+    (
+        ["diagnose.stop=[forward_underflow]", "precision=float4_e2m1", "train.steps=40"],
+        ["diagnose.stop must be without forward_underflow (precision=float4_e2m1 scales each"],
     ),
     # lists in the wrong order, or of the wrong kind
     (
