@@ -549,6 +549,15 @@ def test_out_names_one_file(fathom, own_sweep, tmp_path):
             "--steps has no effect on --kind line, only on profile",
         ),
         (
+            ["--kind", "heatmap", "--log", "x"],
+            "--log x has no effect on --kind heatmap, only on line and curves and phase, got x",
+        ),
+        (["--kind", "profile", "--log", "xy"], "--log x has no effect on --kind profile"),
+        (
+            ["--kind", "line", "--x", "skip", "--log", "x"],
+            "--log x has no effect, because skip stays linear",
+        ),
+        (
             ["--kind", "heatmap", "--y", "grad_norm", "--color", "signal_grad"],
             "--y and --color both name the gauge of a heatmap, got grad_norm and signal_grad",
         ),

@@ -2,7 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm
 
 from research.records.runs import Run
 from research.reporting.figures import FIGURE_FORMATS, label_short_log_axes, style
@@ -21,19 +25,30 @@ from research.reporting.varied_settings import (
     varied_settings,
 )
 
-KINDS: Mapping[str, Callable[[Sequence[Run], PlotOptions], Drawing]] = {
-    "line": line.draw,
-    "curves": curves.draw,
-    "profile": profile.draw,
-    "heatmap": heatmap.draw,
-    "phase": phase.draw,
-}
-IGNORED: Mapping[str, Sequence[str]] = {  # options that a kind has no use for
-    "line": ("steps",),
-    "curves": ("x", "steps"),
-    "profile": ("x",),
-    "heatmap": ("x", "steps"),
-    "phase": ("steps",),
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A kind of figure, and which options of ``fathom plot`` act on it.
+
+    Attributes:
+        draw: draws runs.
+        ignored: the options that it has no use for.
+        log_axes: the axes that ``--log`` makes logarithmic; of a map, y stands for the colours.
+        is_map: whether numbers are colours.
+    """
+
+    draw: Callable[[Sequence[Run], PlotOptions], Drawing]
+    ignored: tuple[str, ...]
+    log_axes: str
+    is_map: bool = False
+
+
+KINDS: Mapping[str, FigureKind] = {
+    "line": FigureKind(line.draw, ("steps",), "xy"),
+    "curves": FigureKind(curves.draw, ("x", "steps"), "xy"),
+    "profile": FigureKind(profile.draw, ("x",), "y"),
+    "heatmap": FigureKind(heatmap.draw, ("x", "steps"), "y", is_map=True),
+    "phase": FigureKind(phase.draw, ("steps",), "xy", is_map=True),
 }
 LOG_AXES = ("x", "y", "xy", "none")
 OTHER_FORMATS = (
@@ -62,12 +77,13 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     if kind == "profile" and options == PlotOptions():
         options = dataclasses.replace(options, y=inspected_gauge(runs))
     kind = check_choice("--kind", kind, list(KINDS))
-    _check_effects(kind, options)
     if options.log:
         log = check_choice("--log", options.log, LOG_AXES)
         options = dataclasses.replace(options, log=log)
+    _check_effects(kind, options)
     with style():
-        drawing = KINDS[kind](runs, options)
+        drawing = KINDS[kind].draw(runs, options)
+        _check_log_axes(kind, drawing, options)
         for axes in drawing.figure.axes:
             label_short_log_axes(axes)
         if num_left_out:
@@ -79,18 +95,57 @@ def draw_runs(runs: Sequence[Run], options: PlotOptions) -> Drawing:
 
 def _check_effects(kind: str, options: PlotOptions) -> None:
     """Raises ValueError for an option that the kind of figure has no use for."""
-    for name in IGNORED[kind]:
+    for name in KINDS[kind].ignored:
         value = getattr(options, name)
         if value:
-            kinds = [other for other in KINDS if name not in IGNORED[other]]
-            raise ValueError(
-                f"--{name} has no effect on --kind {kind}, only on {' and '.join(kinds)}, "
-                f"got {value}"
-            )
+            kinds = [other for other in KINDS if name not in KINDS[other].ignored]
+            raise ValueError(_describe_ignored(f"--{name}", kind, kinds, value))
+    for axis in _asked_log_axes(options):
+        if axis not in KINDS[kind].log_axes:
+            kinds = [other for other in KINDS if axis in KINDS[other].log_axes]
+            raise ValueError(_describe_ignored(f"--log {axis}", kind, kinds, options.log))
     if kind == "heatmap" and options.y and options.color:
         raise ValueError(
             f"--y and --color both name the gauge of a heatmap, got {options.y} and {options.color}"
         )
+
+
+def _describe_ignored(
+    option: str,
+    kind: str,
+    kinds: Sequence[str],
+    value: str,
+) -> str:
+    return f"{option} has no effect on --kind {kind}, only on {' and '.join(kinds)}, got {value}"
+
+
+def _asked_log_axes(options: PlotOptions) -> list[str]:
+    """The axes that the user wants to be logarithmic."""
+    return [axis for axis in "xy" if options.log_axis(axis)]
+
+
+def _check_log_axes(
+    kind: str,
+    drawing: Drawing,
+    options: PlotOptions,
+) -> None:
+    """Raises ValueError for an axis that stays linear, as that of names or of accuracies."""
+    for axis in _asked_log_axes(options):
+        is_of_colours = KINDS[kind].is_map and axis == "y"
+        labels = []
+        scales = []
+        for axes in drawing.figure.axes:
+            maps = [image for image in axes.collections if isinstance(image, QuadMesh)]
+            if is_of_colours:
+                scales += ["log" for image in maps if isinstance(image.norm, LogNorm)]
+            else:
+                scales.append(getattr(axes, f"get_{axis}scale")())
+            labels.append(getattr(axes, f"get_{axis}label")())
+        if "log" not in scales:
+            shown = labels[-1] if is_of_colours else labels[0]
+            raise ValueError(
+                f"--log {axis} has no effect, because {shown or 'that axis'} stays linear"
+            )
 
 
 def choose_kind(runs: Sequence[Run], options: PlotOptions) -> str:

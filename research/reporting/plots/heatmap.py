@@ -113,8 +113,8 @@ def _make_norm(values: Sequence[np.ndarray], options: PlotOptions) -> Normalize:
         return Normalize(0, 1)
     asked = options.log_axis("y")
     is_log = arrangement.is_logarithmic(numbers, PROFILE_RATIO) if asked is None else asked
-    if is_log:
-        positive = numbers[numbers > 0]
+    positive = numbers[numbers > 0]
+    if is_log and len(positive):
         high = positive.max()
         low = max(positive.min(), SMALLEST_SHARE * high)
         return LogNorm(low, high)
