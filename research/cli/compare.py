@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from research.reporting.comparison import compare_runs
 from research.reporting.comparison_report import comparison_object, print_comparison
 from research.reporting.json_output import print_json
-from research.reporting.selection import RecordCheck, find_runs_of, match_runs
+from research.reporting.selection import (
+    RecordCheck,
+    find_runs_of,
+    match_runs,
+    without_damaged_tables,
+)
 from research.reporting.tables import console
 
 
@@ -36,15 +41,15 @@ def main(
     for word in words[:2]:
         runs = find_runs_of(word, readable)
         sides.append(match_runs(runs, words[2:]) if words[2:] else runs)
-    comparison = compare_runs(*sides)
+    comparison = without_damaged_tables(compare_runs, *sides)
     drawing = None
     target = None
     if out:
-        from research.reporting.plots.comparison import draw_comparison
+        from research.reporting.plots.comparison import draw_sides
         from research.reporting.plots.draw import check_target
 
         target = check_target(out)
-        drawing = draw_comparison(comparison)
+        drawing = without_damaged_tables(draw_sides, comparison.a, comparison.b)
     if json:
         print_json(comparison_object(comparison))
     else:

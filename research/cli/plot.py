@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
 
 from research.records.runs import Run
-from research.reporting.selection import ROOT, select_runs
+from research.reporting.selection import ROOT, select_runs, without_damaged_tables
 from research.reporting.tables import console
 
 
@@ -32,7 +33,8 @@ def main(
 
     runs = select_runs(words)
     target = check_target(out) if out else None
-    drawing = draw_runs(runs, PlotOptions(**options))
+    draw = partial(draw_runs, options=PlotOptions(**options))
+    drawing = without_damaged_tables(draw, runs)
     files = drawing.save(target or common_folder(runs) / drawing.name)
     printed = console()
     for note in drawing.notes:

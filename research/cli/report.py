@@ -5,9 +5,10 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from research.records.runs import METRICS, PROFILES
 from research.reporting.named_runs import common_folder, runs_in_folders
 from research.reporting.report import write_report
-from research.reporting.selection import ROOT
+from research.reporting.selection import ROOT, report_damaged
 from research.reporting.tables import console
 
 BYTES_OF_A_MEGABYTE = 1e6
@@ -35,6 +36,8 @@ def main(words: Sequence[str], out: str = "") -> int:
     if len(runs) == 1:
         title = f"{folder.absolute().parent.name}/{folder.name}"
     write_report(runs, path, title=title, root=ROOT)
+    for table in (METRICS, PROFILES):
+        report_damaged(runs, table)
     megabytes = path.stat().st_size / BYTES_OF_A_MEGABYTE
     plural = "" if len(runs) == 1 else "s"
     console().print(

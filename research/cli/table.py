@@ -1,10 +1,11 @@
 """``fathom table``: means and intervals over seeds, by setting."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from research.reporting import table_formats
 from research.reporting.json_output import print_json
-from research.reporting.selection import select_runs
+from research.reporting.selection import select_runs, without_damaged_tables
 from research.reporting.summary_table import check_choice, parse_names, summary_table
 from research.reporting.tables import console
 
@@ -37,12 +38,13 @@ def main(
     if json and chosen not in ("text", "json"):
         raise ValueError(f"--json has no effect with --format {chosen}: leave one of them out")
     chosen = "json" if json else chosen
-    table = summary_table(
-        select_runs(words),
+    summarize = partial(
+        summary_table,
         values=parse_names(value),
         rows=parse_names(rows),
         columns=columns,
     )
+    table = without_damaged_tables(summarize, select_runs(words))
     if chosen == "text":
         out = console(pipe_width=1000)
         if table.title:

@@ -57,6 +57,22 @@ class DamagedRecord(ValueError):
     """A file of a run directory cannot be read, or does not hold what it should."""
 
 
+class DamagedTable(ValueError):
+    """A table of a run cannot be read, or does not hold what it should."""
+
+    def __init__(self, directory: Path, table: str):
+        """Makes the error.
+
+        Args:
+            directory: the run directory.
+            table: the name of the table.
+        """
+        super().__init__(
+            f"the {table} of {directory} are damaged: remove that directory and train the run again"
+        )
+        self.table = table
+
+
 def read_run_info(file: Path) -> JsonObject:
     """The content of a ``run.json``, with the present names of its entries.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from research.config.schema import setting_paths
-from research.records.run_info import DamagedRecord, read_run_info
+from research.records.run_info import DamagedRecord, DamagedTable, read_run_info
 
 Columns = dict[str, np.ndarray]  # the columns of a table by name, rows on the first axis
 Diagnostics = Mapping[int, Columns]  # what is measured on an interval, by step, without a step axis
@@ -95,6 +95,16 @@ class Run:
             return []
         return [str(word) for word in words or []]
 
+    def has_damaged(self, table: str) -> bool:
+        """Whether a table, such as ``metrics``, cannot be read; not where there is none."""
+        try:
+            getattr(self, table)
+        except FileNotFoundError:
+            return False
+        except DamagedTable:
+            return True
+        return False
+
     def check(self) -> None:
         """Reads ``run.json`` and the configuration.
 
@@ -167,20 +177,14 @@ def _read_arrays(
         try:
             array = column_to_array(column)
         except (ValueError, TypeError) as error:  # rows of different lengths
-            raise _damaged_table(directory, table) from error
+            raise DamagedTable(directory, table) from error
         if _is_truth_or_null(column):
             array = np.array(array, float)  # None becomes NaN
         is_as_expected = num_axes is None or array.ndim == num_axes
         if array.dtype.kind not in NUMBER_KINDS or not is_as_expected:
-            raise _damaged_table(directory, table)
+            raise DamagedTable(directory, table)
         arrays[name] = array
     return arrays
-
-
-def _damaged_table(directory: Path, table: str) -> ValueError:
-    return ValueError(
-        f"the {table} of {directory} are damaged: remove that directory and train the run again"
-    )
 
 
 def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
@@ -191,7 +195,7 @@ def _read_columns(directory: Path, table: str) -> Iterator[tuple[str, Any]]:
         parts = read_parts(directory, table)
         whole = pa.concat_tables(parts, promote_options="default") if parts else None
     except (pa.ArrowException, OSError) as error:
-        raise _damaged_table(directory, table) from error
+        raise DamagedTable(directory, table) from error
     if whole is None:
         raise FileNotFoundError(
             f"{directory} has no {table}: the run recorded no measurements, "

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -17,7 +17,7 @@ from research.config.validation import choices_of
 from research.config.yaml_files import parse_yaml
 from research.diagnosis.findings import HEALTHY, KINDS
 from research.gauges.table import METRICS
-from research.records.run_info import DamagedRecord
+from research.records.run_info import DamagedRecord, DamagedTable
 from research.records.runs import STATUSES, Run, find_runs
 
 ROOT = Path("outputs")
@@ -31,6 +31,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
+Result = TypeVar("Result")
 FINAL_METRICS = tuple(metric.name for metric in METRICS if metric.is_final)
 RESULTS = ("status", "verdict", "steps", *FINAL_METRICS)
 SYNONYMS: Mapping[str, str] = {  # names of settings and results; other words for them
@@ -95,6 +96,44 @@ class RecordCheck:
         if fault not in self._reported:
             self._reported.add(fault)
             print(f"fathom: left out: {fault}", file=sys.stderr)
+
+
+def without_damaged_tables(
+    use: Callable[..., Result],
+    *groups: Sequence[Run],
+) -> Result:
+    """What a function makes of groups of runs, without the runs of which it cannot read a table.
+
+    A line on standard error names the table of each run that is left out.
+
+    Args:
+        use: is called with the groups, and again without those runs.
+        *groups: the runs.
+
+    Raises:
+        DamagedTable: no run of a group is left.
+    """
+    readable = [list(runs) for runs in groups]
+    while True:
+        try:
+            return use(*readable)
+        except DamagedTable as error:
+            found = error
+        rest = []
+        for runs in readable:
+            rest.append([run for run in runs if not run.has_damaged(found.table)])
+        if not all(rest) or rest == readable:
+            raise found
+        for runs in readable:
+            report_damaged(runs, found.table)
+        readable = rest
+
+
+def report_damaged(runs: Iterable[Run], table: str) -> None:
+    """Names the runs of which a table is left out, because it is damaged, on standard error."""
+    for run in runs:
+        if run.has_damaged(table):
+            print(f"fathom: left out: {DamagedTable(run.directory, table)}", file=sys.stderr)
 
 
 def describe_no_runs(root: Path) -> str:

@@ -574,6 +574,46 @@ def test_a_mistake_is_one_line_with_the_nearest_name(fathom, sweep, words, part)
     assert not list(sweep.glob("**/*.png"))
 
 
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        (["plot", "--kind", "curves"], "metrics"),
+        (["plot", "--kind", "profile"], "profiles"),
+        (["compare", "depth=4", "depth=16", "--out", "both"], "metrics"),
+        (["report"], "metrics"),
+    ],
+    ids=str,
+)
+def test_a_damaged_table_leaves_out_its_run(fathom, outputs, words, table):
+    for depth in (4, 16):
+        for seed in (0, 1):
+            settings = {"model.depth": depth, "seed": seed}
+            directory = outputs / f"depth={depth},seed={seed}"
+            final = {"eval_accuracy": 0.5}
+            write_run(directory, settings, final=final, signal=np.ones((1, depth + 1)))
+    with (directory / f"{table}.parquet").open("r+b") as file:
+        file.truncate(300)
+
+    said = fathom(*words)
+
+    assert said.code == 0, said.err
+    assert said.err.count("\n") == 1
+    assert f"left out: the {table} of outputs/depth=16,seed=1 are damaged" in said.err
+
+
+def test_a_figure_of_damaged_tables_alone_is_refused_in_one_line(fathom, outputs):
+    write_run(outputs / "a", signal=np.ones((1, 5)))
+    (outputs / "a" / "metrics.parquet").write_bytes(b"PAR1")
+
+    said = fathom("plot", "--kind", "curves")
+
+    assert said.code == 2
+    assert said.err == (
+        "fathom: the metrics of outputs/a are damaged: remove that directory and train the run "
+        "again\n"
+    )
+
+
 def test_runs_that_measured_nothing_have_no_profile(fathom, outputs):
     write_run(outputs / "a")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from research.gauges.table import SIGNAL_GRAD
 from research.records.runs import Run
 from research.reporting.aggregation import group_runs
-from research.reporting.comparison import Comparison
+from research.reporting.comparison import Comparison, compare_runs
 from research.reporting.figures import PALETTE, CurveStyle, style
 from research.reporting.gauge_histories import recorded_gauges
 from research.reporting.plots import arrangement, curves, profile
@@ -35,6 +35,11 @@ def draw_comparison(comparison: Comparison) -> Drawing:
             )
     with style():
         return _draw(sides, comparison)
+
+
+def draw_sides(a: Sequence[Run], b: Sequence[Run]) -> Drawing:
+    """Compares two sides and draws them; see ``draw_comparison``."""
+    return draw_comparison(compare_runs(a, b))
 
 
 def _draw(sides: Mapping[str, Sequence[Run]], comparison: Comparison) -> Drawing:
