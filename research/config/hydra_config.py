@@ -116,6 +116,21 @@ def to_config(composed: DictConfig) -> schema.Config:
     return config
 
 
+def resolve_settings(composed: DictConfig) -> None:
+    """Replaces interpolations such as ``seed=${model.width}`` by what they stand for.
+
+    Those of Hydra's own settings stay, because the run's directory follows from them.
+    """
+    for key in composed:
+        name = str(key)
+        if name == "hydra":
+            continue
+        if OmegaConf.is_interpolation(composed, name):
+            composed[name] = composed[name]
+        elif OmegaConf.is_config(composed[name]):
+            OmegaConf.resolve(composed[name])
+
+
 def read_recorded_config(file: Path) -> schema.Config:
     """The checked configuration of a run from the ``config.yaml`` in its directory.
 

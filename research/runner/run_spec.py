@@ -74,10 +74,16 @@ def to_checked_config(composed: Any) -> Config:
     return config
 
 
-def record_depth(composed: Any, config: Config) -> None:
-    """Writes a depth that was chosen for the data into what Hydra composed, and records."""
+def record_values(composed: Any, config: Config) -> None:
+    """Writes what was chosen or computed into what Hydra composed, and records.
+
+    It is a depth that was chosen for the data, and the values of interpolations.
+    """
+    from research.config.hydra_config import resolve_settings
+
     if composed.model.depth is None:
         composed.model.depth = config.model.depth
+    resolve_settings(composed)
 
 
 class Objective(dict[str, Any]):

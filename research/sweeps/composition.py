@@ -25,9 +25,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf._utils import OmegaConfDumper
 from omegaconf.errors import OmegaConfBaseException
 
-from research.config.hydra_config import register_with_hydra, resource_dir
+from research.config.hydra_config import register_with_hydra, resolve_settings, resource_dir
 from research.records.runs import flatten_dict
-from research.runner.run_spec import RunSpec, record_depth, to_checked_config
+from research.runner.run_spec import RunSpec, record_values, to_checked_config
 
 CacheKey = tuple[str, ...]
 
@@ -109,7 +109,8 @@ class Composer(ConfigLoaderImpl):
         composed = self._load_groups(master_config, overrides)
         self._set_values(composed, overrides)
         if OmegaConf.select(composed, "model.depth") is None and "model" in composed:
-            record_depth(composed, to_checked_config(composed))
+            record_values(composed, to_checked_config(composed))
+        resolve_settings(composed)
         return composed
 
     def make_run_spec(self, master: DictConfig, overrides: Sequence[str]) -> RunSpec:

@@ -320,3 +320,10 @@ def test_text_in_a_record_is_no_markup(fathom, make_run):
     said = fathom("runs")
     assert said.code == 0, said.err
     assert "[/bold]" in said.out
+
+
+@pytest.mark.slow
+def test_a_setting_that_was_computed_from_others_is_found_by_its_value(fathom, trained):
+    run, _ = trained("seed=${model.width}")
+    assert run.config["seed"] == 8
+    assert fathom("runs", "seed=8").code == 0

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.fathom_sweeper import FathomSweeperConf
-from research.config.hydra_config import register_with_hydra, resource_dir
+from research.config.hydra_config import register_with_hydra, resolve_settings, resource_dir
 from research.runner.run_spec import RunSpec
 from research.sweeps.composition import Composer, format_yaml
 from research.sweeps.jobs import expand_jobs, find_unique_jobs, group_jobs
@@ -84,6 +84,7 @@ def test_the_composed_config_equals_that_of_hydra(loaders, job):
     similar_job = [word.replace("seed=3", "seed=4") for word in job]  # composed from the cache
     for overrides in (job, similar_job):
         expected = loaders.hydra.load_sweep_config(loaders.master, overrides)
+        resolve_settings(expected)
         composed = loaders.composer.load_sweep_config(loaders.master, overrides)
         assert to_yaml(composed) == OmegaConf.to_yaml(expected)
         assert composed == expected
@@ -124,6 +125,14 @@ CONSECUTIVE_JOBS = [
     ["seed=1", "+hydra.job.env_set.A=x"],
     ["seed=2", "+hydra.job.env_set.A=y"],
 ]
+
+
+def test_what_an_interpolation_stands_for_is_recorded(loaders):
+    job = ["seed=${model.width}", "model.width=8", "tags=['w${model.width}']"]
+    composed = loaders.composer.load_sweep_config(loaders.master, job)
+    recorded = OmegaConf.to_yaml(composed)
+    assert "seed: 8\n" in recorded
+    assert "tags:\n- w8\n" in recorded
 
 
 @pytest.mark.parametrize("length", [12, 20])
