@@ -97,7 +97,7 @@ def main(
         1 where a run could not be uploaded, else 0.
 
     Raises:
-        ValueError: a word matches nothing, or ``jobs`` is not valid.
+        ValueError: there are no runs, a word matches nothing, or ``jobs`` is not valid.
     """
     num_jobs = _parse_jobs(jobs)
     try:
@@ -144,7 +144,12 @@ def _find_uploads(words: Sequence[str]) -> Found:
         runs |= {run.directory.absolute(): run for run in select_runs(filters)}
     if not words:
         runs = {run.directory.absolute(): run for run in find_runs(OUTPUTS)}
-        folders = offline_runs(Path(os.environ.get("WANDB_DIR") or OUTPUTS))
+        wandb_directory = Path(os.environ.get("WANDB_DIR") or OUTPUTS)
+        folders = offline_runs(wandb_directory)
+        if not runs and not any(wandb_directory.glob("wandb/offline-run-*")):
+            from research.reporting.selection import describe_no_runs
+
+            raise ValueError(describe_no_runs(OUTPUTS))
     found = _uploads_of_runs(list(runs.values()), folders)
     uploads = found.uploads + _uploads_of_folders(folders)
     return Found(uploads + _uploads_of_views(runs), found.num_complete)

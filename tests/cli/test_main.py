@@ -160,3 +160,16 @@ def test_a_defect_in_the_checks_ends_the_command_before_anything_is_trained(
     with pytest.raises(KeyError, match="oops"):
         fathom("train", "model.depth=2", "tracker=none", "name=x")
     assert not list(workplace.iterdir())
+
+
+@pytest.mark.parametrize("place", ["nothing", "an empty folder", "a file"])
+@pytest.mark.parametrize("words", [["sync"], ["sync", "--dry-run"]], ids=" ".join)
+def test_a_place_without_runs_has_nothing_to_upload(fathom, workplace, place, words):
+    if place == "an empty folder":
+        (workplace / "outputs").mkdir()
+    elif place == "a file":
+        (workplace / "outputs").touch()
+    result = fathom(*words)
+    assert result.code == 2
+    assert f"there are no runs under {workplace / 'outputs'}" in result.err
+    assert result.err.count("\n") == 1
