@@ -114,7 +114,7 @@ class TrackerReports:
         self.errors.append(error)
         self.server_failed |= isinstance(error, MirrorError)
         message = (
-            f"{type(tracker).__name__} failed ({describe_error(error)}); "
+            f"tracker={tracker.name} failed ({describe_error(error)}); "
             f"the local record continues, and {tracker.remedy}"
         )
         self.print_once(tracker.name, message)
