@@ -338,8 +338,8 @@ def test_a_gradient_that_explodes_is_severe_unless_the_run_learns():
     assert learns.sentence == (
         "Healthy: over the last 20 steps the training loss is 0.591, and that of chance 2.30, "
         "although the squared gradient grows 1e+6 times in layer 1 alone; the input of layer 0 "
-        "gets 1e+6 times what the last layer gets. From the first step on, layer 0. Depth 16 without "
-        "skip connections: try skip=inv_sqrt_depth or norm=layer."
+        "gets 1e+6 times what the last layer gets. From the first step on, layer 0. Depth 16 "
+        "without skip connections: try skip=inv_sqrt_depth or norm=layer."
     )
     assert does_not.kind == "exploding"
 
