@@ -327,10 +327,3 @@ def test_without_a_server_each_run_is_one_line(offline_run, process, no_server):
         assert "offline-run" in line
     assert no_server in out
     assert "option" not in out
-
-
-def test_with_nothing_to_upload_all_is_well(fathom, workplace):
-    code, out, _ = fathom("sync")
-    assert code == 0
-    assert out.count("\n") == 1
-    assert "nothing to upload" in out
