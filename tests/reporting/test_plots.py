@@ -578,9 +578,11 @@ def test_a_mistake_is_one_line_with_the_nearest_name(fathom, sweep, words, part)
     ("words", "table"),
     [
         (["plot", "--kind", "curves"], "metrics"),
-        (["plot", "--kind", "profile"], "profiles"),
-        (["compare", "depth=4", "depth=16", "--out", "both"], "metrics"),
         (["report"], "metrics"),
+        pytest.param(["plot", "--kind", "profile"], "profiles", marks=pytest.mark.slow),
+        pytest.param(
+            ["compare", "depth=4", "depth=16", "--out", "both"], "metrics", marks=pytest.mark.slow
+        ),
     ],
     ids=str,
 )
