@@ -24,7 +24,13 @@ from research.data.compatibility import check_data
 from research.parallel.errors import JoinInterrupted, PeerFailed
 from research.runner.devices import check_compiler_flags
 from research.runner.progress import Silent
-from research.runner.run_spec import Objective, RunSpec, read_ended, record_depth, to_checked_config
+from research.runner.run_spec import (
+    Objective,
+    RunSpec,
+    read_ended,
+    record_as_read,
+    to_checked_config,
+)
 from research.runner.session import Session, train_group
 from research.runner.signals import terminable
 from research.sweeps.placement import place_single_run
@@ -63,7 +69,7 @@ class CheckFirst(Callback):
         try:
             _check_no_grid(config)
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
-            record_depth(config, run_spec.config)
+            record_as_read(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)

@@ -212,7 +212,10 @@ def config_from_settings(
         if is_group(value):
             changes[item.name] = _option_from_settings(item.name, value, settings)
         elif settings.get(item.name) is not None:
-            changes[item.name] = _to_type_of(value, settings[item.name])
+            recorded = settings[item.name]
+            if item.name == "tags":  # earlier versions recorded tags=[1] as a number
+                recorded = [str(tag) for tag in recorded]
+            changes[item.name] = _to_type_of(value, recorded)
     return dataclasses.replace(config, **changes)
 
 

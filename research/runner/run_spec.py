@@ -70,10 +70,14 @@ def to_checked_config(composed: Any) -> Config:
     return config
 
 
-def record_depth(composed: Any, config: Config) -> None:
-    """Writes a depth that was chosen for the data into what Hydra composed, and records."""
+def record_as_read(composed: Any, config: Config) -> None:
+    """Writes what Fathom reads otherwise than Hydra into what Hydra composed, and records.
+
+    A depth may be chosen for the data, and tags are texts where Hydra reads a number.
+    """
     if composed.model.depth is None:
         composed.model.depth = config.model.depth
+    composed.tags = list(config.tags)
 
 
 class Objective(dict[str, Any]):

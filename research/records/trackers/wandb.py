@@ -472,7 +472,7 @@ def make_tags(config: JsonObject) -> list[str]:
     A run that ``fathom.Monitor`` recorded has the tags that its user chose.
     """
     if "watch" in config:
-        return list(config["watch"].get("tags") or [])
+        return list(map(str, config["watch"].get("tags") or []))
     tags = [
         f"model:{config['model']['kind']}",
         f"depth:{config['model']['depth']}",
@@ -480,7 +480,8 @@ def make_tags(config: JsonObject) -> list[str]:
     ]
     for group in TAGGED_GROUPS:
         tags.append(f"{group}:{config[group]['kind']}")
-    return [*(config.get("tags") or []), *tags]
+    chosen = config.get("tags") or []
+    return [*map(str, chosen), *tags]  # earlier versions recorded tags=[1] as a number
 
 
 def _is_search_trial() -> bool:
