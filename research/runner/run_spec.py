@@ -18,7 +18,7 @@ from research.config.packages import check_trackers
 from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
-from research.records.runs import flatten_dict
+from research.records.runs import ENDED, flatten_dict
 from research.records.trackers.identity import check_project
 
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
@@ -39,7 +39,6 @@ NOT_IN_RUN_ID = (
 IN_RUN_ID_IF_SET = ("diagnose.stop", "precision.layers")
 # Settings that do not change the program.
 NOT_IN_PROGRAM = ("name", "tags", "notes", "tracker.", "diagnose.")
-ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
 MAX_LISTED_DIFFERENCES = 3
 
 
