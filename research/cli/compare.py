@@ -40,10 +40,10 @@ def main(
     drawing = None
     target = None
     if out:
+        from research.reporting.figures import check_target
         from research.reporting.plots.comparison import draw_comparison
-        from research.reporting.plots.draw import check_target
 
-        target = check_target(out)
+        target = check_target("--out", out)
         drawing = draw_comparison(comparison)
     if json:
         print_json(comparison_object(comparison))

@@ -19,7 +19,7 @@ from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, choose_depth
 from research.records.runs import ENDED, flatten_dict
-from research.records.trackers.identity import check_project
+from research.records.trackers.identity import check_mode, check_project
 
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
 Result = dict[str, Any]
@@ -65,6 +65,7 @@ def to_checked_config(composed: Any) -> Config:
         )
     check_trackers(config.tracker)
     if config.tracker.wandb:
+        check_mode()
         check_project(dataclasses.asdict(config.tracker))
     return config
 

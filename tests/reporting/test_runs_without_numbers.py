@@ -76,3 +76,8 @@ def test_a_table_that_was_lost_is_named(tmp_path, fathom, monkeypatch, table, ki
         assert result.code == 2
         assert f"{table}.parquet is missing: restore it, or" in result.err
         assert result.err.count("\n") == 1
+
+
+def test_a_number_that_no_run_has_is_answered_before_the_axis(diverged):
+    with pytest.raises(ValueError, match="nope is no number of a run"):
+        draw_runs([diverged], PlotOptions(y="nope"))

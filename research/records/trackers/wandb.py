@@ -25,7 +25,15 @@ from research.records.trackers.history import (
     has_ended,
     make_summary,
 )
-from research.records.trackers.identity import RUN_CONTEXTS, all_tags, find_folders, job_type
+from research.records.trackers.identity import (
+    DISABLED,
+    OFFLINE_MODES,
+    ONLINE_MODES,
+    RUN_CONTEXTS,
+    all_tags,
+    find_folders,
+    job_type,
+)
 from research.records.trackers.layers import TRACKED_PROFILES, layers_section, tracked_layers
 from research.records.trackers.media import Media
 from research.records.trackers.server import (
@@ -37,8 +45,6 @@ from research.records.trackers.server import (
     ask_for_stop,
 )
 from research.records.trackers.wandb_runs import (
-    OFFLINE_MODES,
-    ONLINE_MODES,
     WANDB_SETTINGS,
     ServedRun,
     open_run,
@@ -491,7 +497,7 @@ def _is_search_trial() -> bool:
 
 def is_disabled() -> bool:
     """Whether the user has switched W&B off in the environment."""
-    return os.environ.get("WANDB_MODE") == "disabled"
+    return os.environ.get("WANDB_MODE") == DISABLED
 
 
 @dataclass(frozen=True)
