@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.fathom_grouped_launcher import (
     GroupedLauncher,
@@ -118,6 +119,23 @@ class EngineLauncher(GroupedLauncher):
             if OmegaConf.is_config(value):
                 value = OmegaConf.to_container(value, resolve=True)
             self.settings[name] = value
+
+    def setup(
+        self,
+        *,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+    ) -> None:
+        """Called by Hydra before anything of the sweep is written.
+
+        Raises:
+            ValueError: The package of the launcher is not installed.
+        """
+        from research.config.packages import check_launcher
+
+        check_launcher(str(config.hydra.runtime.choices["hydra/launcher"]))
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def run_tasks(self, tasks: Sequence[Any]) -> Outcomes:
         """Yields the position of each task with its outcome; see ``research.sweeps.engines``."""

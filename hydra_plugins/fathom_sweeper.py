@@ -1,5 +1,6 @@
 """The sweeper ``fathom``: composes and checks every job of a sweep before the first one starts."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -106,7 +107,11 @@ class FathomSweeper(BasicSweeper):
                 num_runs=len(numbers),
                 num_duplicates=len(jobs) - len(numbers),
             )
-            new_results = self.launch_jobs([jobs[number] for number in missing])
+            try:
+                new_results = self.launch_jobs([jobs[number] for number in missing])
+            except BaseException:
+                _remove_empty_folders(sweep_directory)
+                raise
             results.update(zip(missing, new_results, strict=True))
         in_order = [results[number] for number in numbers]
         self.session.directories += [Path(result["directory"]) for result in in_order]
@@ -142,6 +147,15 @@ class FathomSweeper(BasicSweeper):
         self.session.progress.num_runs = len(jobs)
         job_returns = self.launcher.launch(jobs, initial_job_idx=0)
         return [job_return.return_value for job_return in job_returns]
+
+
+def _remove_empty_folders(sweep_directory: Path) -> None:
+    """Removes the folder of a sweep of which no run has started, and ``outputs`` if it is empty."""
+    for folder in (sweep_directory.absolute(), sweep_directory.absolute().parent):
+        if folder == Path.cwd():
+            return
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _print_plan(

@@ -57,8 +57,9 @@ def label(line: CommandLine) -> str:
 
 @pytest.fixture
 def data_of_the_pages(own_data, tmp_path):
-    """The datasets that the pages name, with a regression of the reader's own."""
+    """The datasets and folders that the pages name, with a regression of the reader's own."""
     del own_data
+    (tmp_path / "downloads").mkdir()
     np.savez(tmp_path / "regression.npz", x=np.eye(200, 3), y=np.linspace(0, 1, 200))
 
 

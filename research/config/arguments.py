@@ -105,5 +105,5 @@ def check_positive(
         ValueError: it is something else.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
+    if not is_number or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a positive number, such as {example}, got {value!r}")

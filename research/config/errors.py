@@ -11,7 +11,7 @@ import yaml
 from research.config import schema
 from research.config.config_files import describe_yaml_error
 from research.config.fields import written
-from research.config.packages import describe_missing_package, is_foreign
+from research.config.packages import describe_missing_package, describe_missing_sweeper, is_foreign
 from research.config.resources import resource_dir
 from research.config.suggestions import (
     SETTING_SYNONYMS,
@@ -211,6 +211,9 @@ def _explain_missing_option(error: Any) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:  # the folder of the configuration is missing: the second line names it
         return " ".join(str(error).split())
+    missing = describe_missing_sweeper(option) if group == "hydra/sweeper" else None
+    if missing:
+        return missing
     file, _, inner = group.partition("/")
     if file in EXTRA_GROUPS and inner in schema.OPTIONS:
         return f"a file of {file} chooses an option with override: - override /{inner}: {option}"

@@ -7,11 +7,16 @@ from research.config.options import Tracker
 EXTRA_OF_PACKAGE = {
     "submitit": "cluster",
     "ray": "ray",
+    "optuna": "search",
+    "tensorflow": "catalog",
+    "torch": "bench",
     "wandb_workspaces": "workspace",
     "tensorboardX": "tensorboard",
     "trackio": "trackio",
     "mlflow": "mlflow",
 }
+PACKAGE_OF_SWEEPER = {"optuna": "optuna"}
+PACKAGE_OF_LAUNCHER = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 PACKAGE_OF_TRACKER = {"tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow"}
 
 
@@ -39,6 +44,26 @@ def is_foreign(module: str | None) -> bool:
 def is_installed(name: str) -> bool:
     """Whether a package can be imported; it is not imported."""
     return find_spec(name) is not None
+
+
+def describe_missing_sweeper(name: str) -> str | None:
+    """The line for a sweeper that an extra brings; None if there is no such sweeper."""
+    package = PACKAGE_OF_SWEEPER.get(name)
+    return f"hydra/sweeper={name}: {describe_missing_package(package)}" if package else None
+
+
+def check_launcher(name: str) -> None:
+    """Checks that the package of a launcher is installed.
+
+    Args:
+        name: the option of ``hydra/launcher``.
+
+    Raises:
+        ValueError: it is not.
+    """
+    package = PACKAGE_OF_LAUNCHER.get(name)
+    if package and not is_installed(package):
+        raise ValueError(f"hydra/launcher={name}: {describe_missing_package(package)}")
 
 
 def check_trackers(tracker: Tracker) -> None:

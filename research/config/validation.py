@@ -86,6 +86,10 @@ def _check_name(name: str | None) -> None:
             "name must be the name of a folder, of letters, digits and . , = + - _, "
             f"got {name or 'an empty value'}"
         )
+    if name is not None and name.startswith("-"):
+        raise ValueError(
+            f"name must not begin with -, because commands read that as an option, got {name}"
+        )
 
 
 def _check_tags(tags: tuple[str, ...]) -> None:

@@ -31,6 +31,7 @@ from research.config.options import (
     Recurrent,
     Transformer,
 )
+from research.config.paths import expand_home
 from research.config.schema import Config
 from research.data.dataset import DatasetInfo
 from research.data.notices import notify_once
@@ -59,6 +60,17 @@ def choose_depth(config: Config) -> Config:
         parts = divisors(math.prod(info.shape))
         depth = max(part for part in parts if part <= USUAL_TIME_STEPS)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, depth=depth))
+
+
+def check_raw_dir(data: Data) -> None:
+    """Checks the folder of raw files, also where the dataset is prepared already.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    raw_dir = getattr(data, "raw_dir", None)
+    if raw_dir and not expand_home(raw_dir).is_dir():
+        raise ValueError(f"data.raw_dir must be a folder, got {raw_dir}")
 
 
 def check_data(config: Config) -> int:

@@ -402,8 +402,10 @@ def _check_classes(
     """Raises ValueError unless there are two classes or more, and images of each."""
     missing = _find_missing_classes(class_names, files)
     if missing:
+        class_folder = folder / missing[0]
+        reason = "" if class_folder.is_dir() else ", and other splits have this class"
         raise ValueError(
-            f"{folder / missing[0]} must hold images ({', '.join(SUFFIXES)}), got none"
+            f"{class_folder} must hold images ({', '.join(SUFFIXES)}), got none{reason}"
         )
     if len(class_names) < 2:
         got = ", ".join(class_names) or "none"

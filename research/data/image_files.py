@@ -34,6 +34,7 @@ SUFFIXES = (
 )
 HIDDEN_NAMES = ("__MACOSX", "@eaDir")  # what macOS and Synology's servers put next to files
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F")  # of Pillow's images; also those of 16 bits
+PALETTE_MODES = ("P", "PA")
 SIXTEEN_BIT_MODE = "I;16"  # the first characters of Pillow's names for it
 # Pillow reads 16 bits of these formats as 32-bit integers.
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
@@ -141,7 +142,9 @@ class PixelFormat:
 
 
 def find_pixel_format(paths: Iterable[Path]) -> PixelFormat:
-    """In color if an image has color. Files are opened until one has color.
+    """In color if a file is. Files are opened until one is in color.
+
+    Gray images that are stored as RGB are in color; those with a palette of grays are gray.
 
     Raises:
         ValueError: A file is not an image, or it is damaged.
@@ -150,7 +153,7 @@ def find_pixel_format(paths: Iterable[Path]) -> PixelFormat:
     for path in paths:
         with _open(path) as image:
             is_wide = _has_16_bits(image)
-            is_gray = image.mode in GRAY_MODES or image.mode.startswith(SIXTEEN_BIT_MODE)
+            is_gray = _is_gray(image, path)
         if not is_gray:
             return PixelFormat(channels=3)
         if is_wide:
@@ -275,6 +278,17 @@ def _has_16_bits(image: Any) -> bool:
     if image.mode in UNKNOWN_RANGES:
         return image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS
     return any(";16" in str(tile.args) for tile in image.tile)
+
+
+def _is_gray(image: Any, path: Path) -> bool:
+    """Whether a file that was opened stores gray pixels, or a palette of grays."""
+    if image.mode in PALETTE_MODES:
+        try:
+            levels = np.reshape(image.getpalette("RGB"), (-1, 3))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _not_readable(path, error) from None
+        return bool((levels == levels[:, :1]).all())
+    return image.mode in GRAY_MODES or image.mode.startswith(SIXTEEN_BIT_MODE)
 
 
 def _has_transparency(image: Any) -> bool:

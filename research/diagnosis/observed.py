@@ -158,6 +158,14 @@ class Observed:
             return None
         return float(np.mean(values[-end_rows(len(values)) :]))
 
+    def steps_at_end(self, name: str) -> int:
+        """How many steps the last tenth of a metric's values spans; 0 without values."""
+        steps, _ = self.series(name)
+        if not len(steps):
+            return 0
+        first = steps[-end_rows(len(steps))]
+        return int(steps[-1] - first) + 1
+
     def value_at(self, name: str, step: int) -> float | None:
         """The mean of a metric over some steps around ``step``; None without values."""
         steps, values = self.series(name)

@@ -360,7 +360,7 @@ def _advised_first(headline: Finding, leading: Sequence[Finding]) -> list[Findin
 
 
 def with_loss(verdict: Verdict, observed: Observed) -> Verdict:
-    """The verdict with the training loss at its end, unless a finding states it or it is not known.
+    """The verdict with the training loss of the last steps, if it is known and no finding says it.
 
     Args:
         verdict: the verdict.
@@ -403,11 +403,14 @@ def _describe_progress(ctx: DepthContext, ordered: Sequence[Finding]) -> str:
 
 
 def _losses_in_words(observed: Observed) -> str:
-    """The training loss at the end, and that of chance or of the first step."""
+    """The mean training loss of the last steps, and that of chance or of the first step."""
+    num_steps = observed.steps_at_end("train_loss")
     end = f"{observed.end_of('train_loss'):#.3g}"
     if observed.chance_loss is None:
-        return f"the training loss fell from {observed.first_loss:#.3g} to {end}"
-    return f"the training loss is {end}, and that of chance {observed.chance_loss:#.3g}"
+        mean = f", the mean of the last {num_steps} steps" if num_steps > 1 else ""
+        return f"the training loss fell from {observed.first_loss:#.3g} to {end}{mean}"
+    period = f"over the last {num_steps} steps " if num_steps > 1 else ""
+    return f"{period}the training loss is {end}, and that of chance {observed.chance_loss:#.3g}"
 
 
 def _is_harmless(finding: Finding) -> bool:

@@ -711,7 +711,7 @@ DIAGNOSTICS = (
     Diagnostic("jacobian_distance", "Greatest |J − I|.", "[]", "jacobian_spectrum"),
     Diagnostic(
         "gradient_correlation",
-        "Mean cosine between the gradients of two examples.",
+        "Mean cosine between the gradients ∂⟨v, h_N⟩/∂h_l of two examples, with a random v.",
         "[N+1]",
         "gradient_correlation",
         tracked=True,
@@ -759,7 +759,10 @@ DIAGNOSTICS = (
         "unit_cosine", "Greatest |cosine| of one unit's part of them.", "[N]", "scale_invariance"
     ),
     Diagnostic(
-        "rescaling_error", "‖2g(2W) − g(W)‖/‖g(W)‖ with g = ∂L/∂W.", "[N]", "scale_invariance"
+        "rescaling_error",
+        "‖2g(2W) − g(W)‖/‖g(W)‖ with g = ∂L/∂W, where the weights of all layers are doubled.",
+        "[N]",
+        "scale_invariance",
     ),
     Diagnostic(
         "balance",
@@ -831,14 +834,14 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "class_spread",
-        "Variance of each signal within classes over the variance between classes.",
+        "Variance within classes over that between them, of each signal as the head would read it.",
         "[N+1]",
         "probes",
         tracked=True,
     ),
     Diagnostic(
         "representation",
-        "Each signal of the first 256 examples on its first two principal axes.",
+        "First two principal components of each signal of 256 examples, as the head would read it.",
         "[N+1, K, 2]",
         "representations",
     ),

@@ -10,6 +10,7 @@ import fcntl
 import json
 import math
 import os
+import sys
 import time
 import weakref
 from collections.abc import Mapping
@@ -285,6 +286,27 @@ def read_info(directory: Path) -> JsonObject | None:
         return read_run_info(directory / "run.json")
     except DamagedRecord:
         return None
+
+
+def report_replaced_rows(directory: Path) -> None:
+    """Says on standard error that rows in a directory are replaced, as no ``run.json`` tells whose.
+
+    Call it before the record is opened. It says nothing where there are no rows, or a ``run.json``
+    that can be read.
+    """
+    has_rows = False
+    for table in TABLES:
+        file = directory / f"{table}.parquet"
+        parts = directory / f"{table}.parts"
+        has_rows = has_rows or file.exists() or parts.is_dir()
+    if not has_rows or read_info(directory) is not None:
+        return
+    fault = "damaged" if (directory / "run.json").exists() else "missing"
+    print(
+        f"fathom: {directory.name} does not go on from the rows in its folder and replaces them, "
+        f"because its run.json is {fault}",
+        file=sys.stderr,
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

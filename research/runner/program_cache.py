@@ -5,6 +5,8 @@ a full disk or a killed process, stays: each process fails to read it, warns, an
 """
 
 import contextlib
+import errno
+import functools
 import os
 import re
 import sys
@@ -21,19 +23,55 @@ CANNOT_WRITE = re.compile(r"Error writing persistent compilation cache entry")
 
 
 def use_program_cache() -> None:
-    """Has JAX keep compiled programs on disk, unless the user has chosen a place or there is none.
+    """Has JAX keep compiled programs on disk, where the user has chosen or among the user's caches.
 
     Entries that cannot be read are removed, so that the program is kept once it is compiled anew.
     """
     import jax
 
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if chosen is not None:
+        _use_chosen(chosen)
         return
     folder = find_folder()
     if folder is None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    _handle_warnings_once(folder)
+
+
+def _use_chosen(place: str) -> None:
+    """Has JAX keep compiled programs where the user has chosen, or nowhere if that cannot be."""
+    import jax
+
+    if not place or "://" in place:  # no cache, or one that is not of this machine's file system
+        return
+    fault = _find_fault(Path(place))
+    if not fault:
+        _handle_warnings_once(Path(place))
+        return
+    jax.config.update("jax_compilation_cache_dir", None)
+    print(
+        f"fathom: JAX_COMPILATION_CACHE_DIR={place} cannot be used ({fault}), "
+        "so compiled programs are not kept",
+        file=sys.stderr,
+    )
+
+
+def _find_fault(folder: Path) -> str:
+    """Why JAX cannot read programs in a folder, which is created; empty if it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        return os.strerror(errno.ENOTDIR)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return "" if os.access(folder, os.R_OK | os.X_OK) else os.strerror(errno.EACCES)
+
+
+@functools.cache
+def _handle_warnings_once(folder: Path) -> None:
     handle_warnings(folder)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from research.gauges.table import MetricSource, metric_names
 from research.records.jax_settings import describe_changed_settings
-from research.records.record import Lock, RunRecord, read_info
+from research.records.record import Lock, RunRecord, read_info, report_replaced_rows
 from research.records.runs import INSPECTIONS, METRICS, PROFILES
 from research.records.table_writer import Columns, CorruptTable
 from research.runner.checkpoint_notes import CheckpointNotes, InvalidNotes
@@ -115,7 +115,14 @@ def _open_locked_run(
     try:
         checkpoint = checkpoints.read(partial(_expected_specs, setup, info["layers"]))
         if checkpoint:
-            return _resume_run(lock, checkpoint, setup, info, written_by=info["id"])
+            return _resume_run(
+                lock,
+                checkpoint,
+                setup,
+                info,
+                written_by=info["id"],
+                written_in=lock.directory,
+            )
     except UNUSABLE as error:
         checkpoints.remove()
         print(
@@ -123,6 +130,8 @@ def _open_locked_run(
             f"because its checkpoint cannot be used: {error}",
             file=sys.stderr,
         )
+    else:
+        report_replaced_rows(lock.directory)
     continued = _continue_shorter_run(lock, run_spec, setup, info)
     return continued or OpenedRun(RunRecord(lock, info))
 
@@ -157,7 +166,14 @@ def _continue_shorter_run(
                 return None
             copy_rows(shorter, lock.directory)
             origin = {"continues": {"run": shorter.directory.name, "step": checkpoint.step}}
-            opened = _resume_run(lock, checkpoint, setup, info | origin, written_by=shorter.id)
+            opened = _resume_run(
+                lock,
+                checkpoint,
+                setup,
+                info | origin,
+                written_by=shorter.id,
+                written_in=shorter.directory,
+            )
             return _without_last_evaluation(opened, setup)
         except UNUSABLE as error:
             fault = f"its state cannot be used: {error}"
@@ -194,6 +210,7 @@ def _resume_run(
     info: dict[str, Any],
     *,
     written_by: str,
+    written_in: Path,
 ) -> OpenedRun:
     """Opens the record at a checkpoint, after all that the run will use of it has been compared.
 
@@ -203,6 +220,7 @@ def _resume_run(
         setup: what the run is trained with.
         info: the initial ``run.json``.
         written_by: the id of the run that wrote the checkpoint.
+        written_in: the directory of that run.
     """
     notes = CheckpointNotes.from_json(checkpoint.notes, checkpoint.step)
     if notes.id != written_by:
@@ -216,7 +234,7 @@ def _resume_run(
     changes = describe_changed_settings(notes.jax_settings, info["jax_settings"])
     if changes:
         raise SettingsChanged(lock.directory, changes)
-    _tell_other_version(lock.directory, info)
+    earlier_version = _read_jax_version(written_in)
     resumed = {"resumed": [*notes.resumed, checkpoint.step]}
     record = RunRecord(lock, info | resumed, keep_rows=notes.rows)
     if record.part_checksums() != notes.part_checksums:
@@ -228,17 +246,26 @@ def _resume_run(
     )
     if not np.array_equal(earlier_rows.metrics["step"], np.arange(checkpoint.step)):
         raise InvalidCheckpoint("the rows of the record are of other steps")
+    _tell_other_version(lock.directory, info, earlier_version)
     return OpenedRun(record, checkpoint, notes, earlier_rows)
 
 
-def _tell_other_version(directory: Path, info: dict[str, Any]) -> None:
+def _read_jax_version(directory: Path) -> str | None:
+    """The version of JAX that a run was last trained under; None if it is not recorded."""
+    versions = (read_info(directory) or {}).get("versions")
+    return versions.get("jax") if isinstance(versions, dict) else None
+
+
+def _tell_other_version(
+    directory: Path,
+    info: dict[str, Any],
+    earlier_version: str | None,
+) -> None:
     """Says on the terminal that a run goes on under another version of JAX than it began under."""
-    earlier = (read_info(directory) or {}).get("versions")
-    before = earlier.get("jax") if isinstance(earlier, dict) else None
     now = info["versions"]["jax"]
-    if before not in (None, now):
+    if earlier_version not in (None, now):
         print(
-            f"fathom: {directory.name} began under JAX {before} and goes on under {now}, "
+            f"fathom: {directory.name} began under JAX {earlier_version} and goes on under {now}, "
             "so its last digits may differ from those of a run without interruption",
             file=sys.stderr,
         )

@@ -17,7 +17,7 @@ from research.config.layer_formats import kinds_in
 from research.config.packages import check_trackers
 from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
-from research.data.compatibility import check_data, choose_depth
+from research.data.compatibility import check_data, check_raw_dir, choose_depth
 from research.records.runs import ENDED, flatten_dict
 from research.records.trackers.identity import check_mode, check_project
 
@@ -52,7 +52,9 @@ def to_checked_config(composed: Any) -> Config:
     """
     from research.config.hydra_config import settings_of_file, to_config
 
-    config = choose_depth(to_config(composed))
+    config = to_config(composed)
+    check_raw_dir(config.data)
+    config = choose_depth(config)
     steps = check_data(config)
     if "hydra" in composed:
         choices = composed.hydra.runtime.choices

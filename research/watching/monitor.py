@@ -32,7 +32,7 @@ from research.diagnosis.stacks import Stack, StackVerdicts, judge_stacks
 from research.gauges.table import ACTIVATION_RMS, GRAD_NORM, METRICS, SIGNAL_GRAD, MetricSource
 from research.parallel.processes import is_primary
 from research.records.mirror import pending_mirrors
-from research.records.record import Lock, NullRecord, RunRecord
+from research.records.record import Lock, NullRecord, RunRecord, report_replaced_rows
 from research.records.rows import RecordedRows, read_rows, select_rows
 from research.records.run_info import DamagedRecord, read_run_info
 from research.records.runs import METRICS as METRICS_TABLE
@@ -205,6 +205,7 @@ class Monitor:
         try:
             self._read_earlier()
             if self._earlier is None:
+                report_replaced_rows(self.directory)
                 _write_config(self.directory, self._config)
         except BaseException:
             lock.release()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from research import __version__
+from research.__main__ import main as run_module
 from research.cli import main as cli
 from research.cli.parser import COMMANDS
 
@@ -35,6 +36,24 @@ def test_a_command_that_does_not_exist_is_one_line_and_exit_code_2(fathom, words
     assert said.code == 2
     assert said.err.startswith("fathom: ")
     assert said.err.count("\n") == 1
+
+
+def test_commands_draw_whatever_backend_of_matplotlib_the_environment_asks_for(monkeypatch):
+    backends = []
+    monkeypatch.setattr(cli, "main", lambda: backends.append(os.environ.get("MPLBACKEND")))
+    monkeypatch.setenv("MPLBACKEND", "module://of.a.notebook")
+    run_module()
+    monkeypatch.delenv("MPLBACKEND")
+    run_module()
+    assert backends == ["agg", None]
+
+
+@pytest.mark.slow
+def test_figures_need_no_backend_that_shows_them(trained, process):
+    trained()
+    drawing = process("-m", "research", "plot", "0", MPLBACKEND="nonsense")
+    _, err = drawing.communicate(timeout=100)
+    assert (drawing.returncode, err) == (0, "")
 
 
 def test_help_of_train_lists_what_can_be_set(fathom, workplace):

@@ -583,6 +583,8 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["hydra.run.dir=/"], ["/ cannot be the folder of a run"]),
     (["name=" + 300 * "n"], ["name must have at most 200 bytes, as a folder has, got 300"]),
     (["name=../x"], ["name must be the name of a folder"]),
+    (["name=-x"], ["name must not begin with -, because commands read that as an option, got -x"]),
+    (["data=mnist", "data.raw_dir=nope"], ["data.raw_dir must be a folder, got nope"]),
 ]
 
 

@@ -139,6 +139,22 @@ def test_what_of_an_image_is_left_out_is_said(tmp_path, save, losses, capsys):
     assert capsys.readouterr().err == (line if losses else "")
 
 
+@pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tiff"])
+def test_images_with_a_palette_of_grays_are_gray(tmp_path, suffix):
+    levels = np.arange(0, 256, 16, np.uint8).reshape(4, 4)
+    gray_path = tmp_path / f"gray.{suffix}"
+    color_path = tmp_path / f"color.{suffix}"
+    red = np.stack([levels, 0 * levels, 0 * levels], -1)
+    Image.fromarray(levels).quantize(16).save(gray_path)
+    Image.fromarray(red).quantize(16).save(color_path)
+
+    gray_format = find_pixel_format([gray_path])
+
+    assert gray_format.channels == 1
+    assert_array_equal(ImageReader(gray_format).read(gray_path)[..., 0], levels)
+    assert find_pixel_format([gray_path, color_path]).channels == 3
+
+
 def test_a_link_to_nothing_is_called_so(tmp_path):
     path = tmp_path / "image.png"
     path.symlink_to("nowhere.png")
@@ -173,7 +189,8 @@ def test_an_image_of_8_bits_is_what_pillow_converts_it_to(tmp_path, mode):
     image.save(path)
     assert_array_equal(read_image(path, 3), np.asarray(image.convert("RGB")))
     assert_array_equal(read_image(path, 1)[:, :, 0], np.asarray(image.convert("L")))
-    assert find_pixel_format([path]).channels == (1 if mode in ("1", "L", "LA") else 3)
+    is_gray = mode in ("1", "L", "LA", "P")  # whose palette has grays only
+    assert find_pixel_format([path]).channels == (1 if is_gray else 3)
 
 
 ORIENTATIONS = {  # of Exif, and how the stored pixels are turned

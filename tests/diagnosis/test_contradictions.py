@@ -336,10 +336,10 @@ def test_a_gradient_that_explodes_is_severe_unless_the_run_learns():
     assert learns.kind == "healthy"
     assert learns.findings[0].severity.name == "warning"
     assert learns.sentence == (
-        "Healthy: the training loss is 0.591, and that of chance 2.30, although the squared "
-        "gradient grows 1e+6 times in layer 1 alone; the input of layer 0 gets 1e+6 times what the "
-        "last layer gets. From the first step on, layer 0. Depth 16 without skip connections: "
-        "try skip=inv_sqrt_depth or norm=layer."
+        "Healthy: over the last 20 steps the training loss is 0.591, and that of chance 2.30, "
+        "although the squared gradient grows 1e+6 times in layer 1 alone; the input of layer 0 "
+        "gets 1e+6 times what the last layer gets. From the first step on, layer 0. Depth 16 "
+        "without skip connections: try skip=inv_sqrt_depth or norm=layer."
     )
     assert does_not.kind == "exploding"
 
@@ -354,4 +354,6 @@ def test_a_gradient_that_vanishes_is_severe_although_the_last_layers_learn():
 def test_a_verdict_says_whether_the_run_learns(signal):
     verdict = judge_at_losses(signal, np.linspace(2.4, 1.2, 200))
 
-    assert verdict.sentence.endswith("The training loss is 1.26, and that of chance 2.30.")
+    assert verdict.sentence.endswith(
+        "Over the last 20 steps the training loss is 1.26, and that of chance 2.30."
+    )

@@ -53,7 +53,10 @@ def test_the_losses_that_speak_against_a_fault_are_shown():
     from_start = judge_losses(2.37, 0.45)
     from_chance = judge_losses(2.37, 0.45, chance_loss=2.3)
 
-    assert "Healthy: the training loss fell from 2.37 to 0.528, although" in str(from_start)
+    assert (
+        "Healthy: the training loss fell from 2.37 to 0.528, the mean of the last 5 steps, although"
+        in str(from_start)
+    )
     assert "the training loss is 0.528, and that of chance 2.30, although" in str(from_chance)
 
 
@@ -122,7 +125,9 @@ def test_the_loss_is_stated_once():
 
     assert "Vanishing, so not learning: " in str(flat)
     assert str(flat).count("that of chance") == 1
-    assert str(falling).endswith("The training loss is 1.24, and that of chance 2.30.")
+    assert str(falling).endswith(
+        "Over the last 5 steps the training loss is 1.24, and that of chance 2.30."
+    )
 
 
 def test_a_loop_that_explodes_until_it_diverges_says_both_in_one_clause():

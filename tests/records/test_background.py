@@ -113,7 +113,7 @@ def test_rows_that_cannot_be_joined_are_the_failure_of_the_trackers(capsys):
     trackers.finish({"status": "done"})
     assert trackers.wait() == {}
     assert not trackers.all_working
-    assert "Recorder failed" in capsys.readouterr().err
+    assert "tracker=recorder failed" in capsys.readouterr().err
 
 
 def test_the_failure_of_several_runs_is_one_line(capsys):

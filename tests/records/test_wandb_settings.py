@@ -13,11 +13,14 @@ from research.records.trackers.wandb import choose_mode
 pytestmark = pytest.mark.usefixtures("fresh_service")
 
 
-def test_the_setting_that_wandb_refuses_is_named():
+def test_the_setting_that_wandb_refuses_is_named(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     with pytest.raises(ValueError, match="validation error") as refused:
         wandb.Settings(mode="bogus")  # pyright: ignore[reportArgumentType]
     line = describe_error(refused.value)
     assert line.startswith("W&B's setting mode: Input should be 'online', 'offline'")
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    assert describe_error(refused.value).startswith("WANDB_MODE: Input should be 'online'")
     assert "\n" not in line
 
 

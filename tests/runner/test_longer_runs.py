@@ -1,6 +1,7 @@
 """A longer run goes on from the kept state of a shorter one, and equals a run from the start."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -44,10 +45,17 @@ def rows_of(run):
     return (run.directory / "metrics.parquet").read_bytes()
 
 
+def pretend_other_version(file):
+    info = json.loads(file.read_text())
+    info["versions"]["jax"] = "0.9.9"
+    file.write_text(json.dumps(info))
+
+
 def test_it_equals_a_run_from_the_start_bit_for_bit(train):
     short, _ = train("study", SHORT)
     before = rows_of(short)
-    continued, _ = train("study", LONG)
+    pretend_other_version(short.directory / "run.json")
+    continued, err = train("study", LONG)
     whole, _ = train("other", LONG)
 
     assert continued.info["resumed"] == [13]
@@ -61,6 +69,7 @@ def test_it_equals_a_run_from_the_start_bit_for_bit(train):
     for left, right in zip(arrays_of(continued), arrays_of(whole), strict=True):
         assert np.array_equal(left, right)
     assert rows_of(short) == before
+    assert err.count("began under JAX 0.9.9 and goes on under") == 1
 
 
 @pytest.mark.slow

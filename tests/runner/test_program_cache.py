@@ -3,9 +3,15 @@
 import warnings
 import zlib
 
+import jax
 import pytest
 
-from research.runner.program_cache import find_folder, handle_warnings, remove_damaged
+from research.runner.program_cache import (
+    find_folder,
+    handle_warnings,
+    remove_damaged,
+    use_program_cache,
+)
 
 READING = "Error reading persistent compilation cache entry for 'jit_step': error: Error -5"
 WRITING = "Error writing persistent compilation cache entry for 'jit_step': OSError: full"
@@ -57,6 +63,42 @@ def test_where_nothing_can_be_written_there_is_no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("os.access", lambda *_: False)
     assert find_folder() is None
+
+
+@pytest.fixture
+def chosen_cache():
+    """Sets the folder that the user has chosen, until the test ends."""
+    before = getattr(jax.config, "jax_compilation_cache_dir", None)
+
+    def choose(folder):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+    yield choose
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize("name", ["file", "file/inside"])
+def test_a_chosen_folder_that_cannot_be_used_is_one_line(tmp_path, chosen_cache, capsys, name):
+    (tmp_path / "file").touch()
+    chosen_cache(tmp_path / name)
+
+    use_program_cache()
+
+    assert getattr(jax.config, "jax_compilation_cache_dir", None) is None
+    assert capsys.readouterr().err == (
+        f"fathom: JAX_COMPILATION_CACHE_DIR={tmp_path / name} cannot be used (Not a directory), "
+        "so compiled programs are not kept\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["new", "gs://bucket/programs"])
+def test_a_chosen_folder_stays_chosen(tmp_path, chosen_cache, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    chosen_cache(name)
+    with warnings.catch_warnings():
+        use_program_cache()
+    assert getattr(jax.config, "jax_compilation_cache_dir", None) == name
+    assert capsys.readouterr().err == ""
 
 
 CUT_OFF = """

@@ -170,8 +170,12 @@ def test_without_checkpoints_a_run_starts_over(
     workplace, fathom, train_until_signal, uninterrupted
 ):
     train_until_signal("tracker=none", "checkpoint.every=null", step=6)
+    (only_run(workplace).directory / "run.json").unlink()
 
-    assert fathom(*SMALL, "tracker=none").code == 0
+    said = fathom(*SMALL, "tracker=none")
+
+    assert said.code == 0
+    assert said.err.count("replaces them, because its run.json is missing") == 1
 
     run = only_run(workplace)
     assert "resumed" not in run.info

@@ -10,10 +10,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 import yaml
 
+from research.config.packages import PACKAGE_OF_LAUNCHER
 from research.config.schema import Config
 from research.records.record import Lock
 from research.records.runs import Run
@@ -133,6 +135,37 @@ def test_an_engine_trains_every_run_of_a_sweep_once(name, group_size, fathom, wo
     again = fathom(*command)
     assert "4 of 4 runs had already finished" in again.out
     assert modification_times(workplace) == written
+
+
+@pytest.mark.parametrize("name", PACKAGE_OF_LAUNCHER)
+def test_an_engine_that_is_not_installed_is_one_line(name, fathom, workplace, monkeypatch):
+    package = PACKAGE_OF_LAUNCHER[name]
+    monkeypatch.setitem(sys.modules, package, None)
+    code, out, err = fathom("train", "-m", *SMALL_RUNS, "seed=0,1", f"hydra/launcher={name}")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"fathom: hydra/launcher={name}: {package} is not installed: pip install")
+    assert err.count("\n") == 1
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.skipif(is_installed("optuna"), reason="needs an environment without optuna")
+def test_a_sweeper_that_is_not_installed_is_one_line(fathom, workplace):
+    code, out, err = fathom("train", "-m", *SMALL_RUNS, "seed=0,1", "hydra/sweeper=optuna")
+    assert (code, out) == (2, "")
+    install = "pip install 'fathom-gradients[search]'"
+    assert err == f"fathom: hydra/sweeper=optuna: optuna is not installed: {install}\n"
+    assert list(workplace.iterdir()) == []
+
+
+def test_an_engine_that_does_not_start_leaves_no_folder(fathom, workplace, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("the engine does not start")
+
+    monkeypatch.setattr("research.sweeps.engines.run_with_joblib", fail)
+    result = fathom("train", "-m", *SMALL_RUNS, "seed=0,1", "hydra/launcher=joblib")
+    assert result.code == 2
+    assert result.err.endswith("fathom: the engine does not start\n")
+    assert list(workplace.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -104,6 +104,16 @@ def test_an_existing_run_is_kept_unless_it_is_resumed(directory):
     np.testing.assert_array_equal(run.profiles["step"], range(6))
 
 
+def test_rows_without_a_run_json_are_replaced_with_a_line(directory, capsys):
+    with research.Monitor(directory, tracker=None) as monitor:
+        monitor.log(0, loss=2.3)
+    (directory / "run.json").unlink()
+    assert capsys.readouterr().err == ""
+    with research.Monitor(directory, tracker=None) as monitor:
+        monitor.log(0, loss=2.3)
+    assert "replaces them, because its run.json is missing" in capsys.readouterr().err
+
+
 def test_a_loop_that_failed_before_its_first_step_does_not_block_the_next(directory):
     monitor = research.Monitor(directory, WATCH, settings={"try": 1})
     monitor.close(RuntimeError("no data"))

@@ -6,6 +6,7 @@ completed from it later.
 """
 
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -114,7 +115,7 @@ class TrackerReports:
         self.errors.append(error)
         self.server_failed |= isinstance(error, MirrorError)
         message = (
-            f"{type(tracker).__name__} failed ({describe_error(error)}); "
+            f"tracker={tracker.name} failed ({describe_error(error)}); "
             f"the local record continues, and {tracker.remedy}"
         )
         self.print_once(tracker.name, message)
@@ -128,7 +129,10 @@ def describe_error(error: Exception) -> str:
         return kind
     if kind == "ValidationError" and len(lines) > 2:  # of W&B's settings, from its environment
         problem, _, _ = lines[2].strip().partition(" [type=")
-        return f"W&B's setting {lines[1].strip()}: {problem}"
+        setting = lines[1].strip()
+        variable = f"WANDB_{setting.upper()}"
+        name = variable if variable in os.environ else f"W&B's setting {setting}"
+        return f"{name}: {problem}"
     return lines[0] if isinstance(error, MirrorError) else f"{kind}: {lines[0]}"
 
 
