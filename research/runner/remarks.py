@@ -1,5 +1,6 @@
 """Tags and notes that are given anew for a run that has ended. Does not import jax."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -9,24 +10,41 @@ from research.records.runs import JsonObject
 from research.runner.run_spec import RunSpec
 
 CONFIG_FILE = ".hydra/config.yaml"
+REMARKS = ("tags", "notes")
 
 
-def record_remarks(run_spec: RunSpec, info: JsonObject) -> JsonObject:
-    """Records the tags and notes of a command that names a run which has ended, and says so.
+def record_remarks(run_specs: Sequence[RunSpec], infos: Sequence[JsonObject]) -> list[JsonObject]:
+    """Records the tags and notes of a command that names runs which have ended, and says so.
 
     They stand in ``run.json`` and in the configuration, which Hydra may have written anew for the
     command. What the command does not give stays as it was recorded.
 
     Args:
-        run_spec: the run as the command describes it.
-        info: its ``run.json``.
+        run_specs: the runs as the command describes them.
+        infos: the ``run.json`` of each.
 
     Returns:
-        ``run.json`` as it is now; as it was where another process is writing the run, or its folder
-        cannot be written.
+        Each ``run.json`` as it is now; as it was where another process is writing the run, or its
+        folder cannot be written.
     """
-    from research.records.record import Lock, RunLocked, write_json
+    recorded = []
+    names: list[str] = []
+    changed = []
+    for run_spec, info in zip(run_specs, infos, strict=True):
+        now = _record_remarks_of(run_spec, info)
+        new = [name for name in REMARKS if now.get(name) != info.get(name)]
+        if new:
+            names += new
+            changed.append(run_spec.directory)
+        recorded.append(now)
+    if changed:
+        what = " and ".join(name for name in REMARKS if name in names)
+        where = str(changed[0]) if len(changed) == 1 else f"{len(changed)} runs"
+        notify(f"{where}: recorded the {what} that were given anew")
+    return recorded
 
+
+def _record_remarks_of(run_spec: RunSpec, info: JsonObject) -> JsonObject:
     config = run_spec.config
     earlier = {"tags": info.get("tags") or [], "notes": info.get("notes") or ""}
     remarks: dict[str, Any] = {
@@ -36,6 +54,8 @@ def record_remarks(run_spec: RunSpec, info: JsonObject) -> JsonObject:
     is_new = remarks != earlier
     if not is_new and _configured_remarks(run_spec) in (None, remarks):
         return info
+    from research.records.record import Lock, RunLocked, write_json
+
     try:
         lock = Lock(run_spec.directory)
     except (RunLocked, OSError):
@@ -47,9 +67,6 @@ def record_remarks(run_spec: RunSpec, info: JsonObject) -> JsonObject:
             write_json(run_spec.directory / "run.json", info)
     finally:
         lock.release()
-    if is_new:
-        names = [name for name, value in remarks.items() if value != earlier[name]]
-        notify(f"{run_spec.directory}: recorded the {' and '.join(names)} that were given anew")
     return info
 
 

@@ -141,7 +141,7 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
         if info:
             if (run_spec.directory / "run.json").exists():  # not in the other processes of a run
                 complete_ended_run(run_spec, info)
-                info = record_remarks(run_spec, info)
+                (info,) = record_remarks([run_spec], [info])
             _report_changed_data(run_spec, info)
             result = info | {"directory": str(run_spec.directory), "already": True}
             finished[run_spec.directory] = result

@@ -439,7 +439,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
         ["optimizer.clip must be one of none, global_norm", "clip_threshold=1?"],
     ),
     (
-        ["model=resnet_cifar", "model.depth=8", "norm.placement=post"],
+        ["model=resnet_cifar", "model.depth=8", "norm=none", "skip=none", "norm.placement=post"],
         ["norm.placement must be left out (without a norm and a shortcut post is the same"],
     ),
     (["norm=layer", "norm.placement=2"], ["norm.placement must be one of pre, post", "got 2"]),

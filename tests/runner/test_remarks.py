@@ -48,7 +48,7 @@ def test_remarks_that_are_given_anew_are_recorded_in_both_places(
     write_config(ended, hydra_writes)
     before = Run(ended).info
 
-    info = record_remarks(RunSpec(config, ended), before)
+    (info,) = record_remarks([RunSpec(config, ended)], [before])
 
     recorded = Run(ended)
     for name, value in expected.items():
