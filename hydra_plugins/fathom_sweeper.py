@@ -74,6 +74,7 @@ class FathomSweeper(BasicSweeper):
         """
         from research.config.errors import SweepEnded
         from research.runner.completion import complete_ended_run
+        from research.runner.remarks import record_remarks
         from research.runner.run_spec import read_ended
         from research.sweeps.jobs import expand_jobs, find_unique_jobs
         from research.sweeps.placement import place_jobs
@@ -90,15 +91,19 @@ class FathomSweeper(BasicSweeper):
             self._write_wandb_sweep(arguments, run_specs[0].config)
             raise SweepEnded(0)
         results: dict[int, Result] = {}
+        ended: dict[int, Result] = {}
         missing = []
         for number in numbers:
             info = read_ended(run_specs[number])
             if info:
                 complete_ended_run(run_specs[number], info)
-                directory = str(run_specs[number].directory)
-                results[number] = info | {"directory": directory}
+                ended[number] = info
             else:
                 missing.append(number)
+        infos = record_remarks([run_specs[number] for number in ended], list(ended.values()))
+        for number, info in zip(ended, infos, strict=True):
+            directory = str(run_specs[number].directory)
+            results[number] = info | {"directory": directory}
         if missing:
             sweep_directory = Path(self.config.hydra.sweep.dir)
             sweep_directory.mkdir(parents=True, exist_ok=True)

@@ -45,10 +45,10 @@ def main(
     drawing = None
     target = None
     if out:
+        from research.reporting.figures import check_target
         from research.reporting.plots.comparison import draw_sides
-        from research.reporting.plots.draw import check_target
 
-        target = check_target(out)
+        target = check_target("--out", out)
         drawing = without_damaged_tables(draw_sides, comparison.a, comparison.b)
     if json:
         print_json(comparison_object(comparison))

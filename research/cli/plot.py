@@ -28,11 +28,12 @@ def main(
     Raises:
         ValueError: no run matches, or a name is not known.
     """
+    from research.reporting.figures import check_target
     from research.reporting.plots.arrangement import PlotOptions
-    from research.reporting.plots.draw import check_target, draw_runs
+    from research.reporting.plots.draw import draw_runs
 
     runs = select_runs(words)
-    target = check_target(out) if out else None
+    target = check_target("--out", out) if out else None
     draw = partial(draw_runs, options=PlotOptions(**options))
     drawing = without_damaged_tables(draw, runs)
     files = drawing.save(target or common_folder(runs) / drawing.name)

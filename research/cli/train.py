@@ -28,7 +28,7 @@ from research.runner.run_spec import (
     Objective,
     RunSpec,
     read_ended,
-    record_values,
+    record_as_read,
     to_checked_config,
 )
 from research.runner.session import Session, train_group
@@ -69,7 +69,7 @@ class CheckFirst(Callback):
         try:
             _check_no_grid(config)
             run_spec = RunSpec(to_checked_config(config), Path(str(config.hydra.run.dir)))
-            record_values(config, run_spec.config)
+            record_as_read(config, run_spec.config)
             run_spec = place_single_run(config, run_spec)
             if run_spec.config.mesh.kind.name == "distributed":
                 _join_processes(run_spec, config, session)

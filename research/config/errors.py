@@ -70,6 +70,8 @@ def explain(error: BaseException) -> str | None:
             return (
                 f"{path} must have one value, because it acts on all runs of a sweep, got {value}"
             )
+        if value.startswith("glob(") and path in schema.setting_paths():
+            return describe_glob(path, override)
         return f"{override} holds several values, which make a sweep: fathom train -m {override}"
     missing = re.match(
         r"(?:In '(.+)': )?Could not (?:override|delete) .*?'(.+?)'(?:\. No match| does not|$)",
@@ -95,6 +97,19 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"{error.problem_mark.name}{describe_yaml_error(error)}"
     return explain_system_error(error)
+
+
+def describe_glob(path: str, word: str) -> str:
+    """The line for names that are selected where a setting has none.
+
+    Args:
+        path: the setting.
+        word: the override as it was written.
+    """
+    return (
+        f"{word} selects named options, which {path} does not have: "
+        f"a sweep lists its values, as in fathom train -m {path}=…,…"
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -254,6 +269,9 @@ def _explain_bad_value(cause: Any, error: BaseException) -> str:
     if path not in schema.setting_paths():
         return message if path in message else f"{path}: {message}"
     value = "null" if "not Optional" in message else written(cause.value)
+    if message.startswith("Cannot merge DictConfig"):  # OmegaConf's error has no value then
+        override = re.search(rf"override [+]*{re.escape(path)}=(.*)", str(error))
+        value = override.group(1) if override else "a dictionary"
     names = choices_of(path)
     hint = "" if value in names else format_suggestion(value, names)
     hint = suggest_numeric_setting(path, value) or hint

@@ -23,11 +23,11 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from research.config.errors import EXTRA_GROUPS, describe_syntax_error
+from research.config.errors import EXTRA_GROUPS, describe_glob, describe_syntax_error
 from research.config.fields import written
 from research.config.hydra_config import resource_dir
 from research.config.numbers import check_not_lost
-from research.config.schema import enum_paths, text_paths
+from research.config.schema import enum_paths, setting_paths, text_paths
 from research.config.suggestions import format_suggestion
 from research.config.sweeper import MAX_BATCH_SIZE, check_max_batch_size
 from research.config.validation import choices_of, describe_wrong_name
@@ -335,6 +335,8 @@ def _count_range(sweep: RangeSweep, written: str | None) -> float:
 
 def _count_matches(pattern: Glob, override: Override) -> int:
     group = override.key_or_group
+    if group in setting_paths():
+        raise ValueError(describe_glob(group, override.input_line or ""))
     if group not in _group_names():
         known = ", ".join(_group_names())
         raise ValueError(

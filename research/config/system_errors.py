@@ -52,6 +52,9 @@ def _explain_os_error(error: OSError) -> str | None:
         return f"{place}{reason}; {advice}"
     if isinstance(error, FileExistsError) and error.filename:
         return f"{error.filename} is in the way, because it is no directory: move or remove it"
+    blocking = _find_file_in_way(error)
+    if blocking:
+        return f"{blocking} is in the way, because it is no directory: move or remove it"
     if error.filename:
         return f"cannot open {error.filename}: {error.strerror}"
     if isinstance(error, FileNotFoundError):
@@ -59,6 +62,19 @@ def _explain_os_error(error: OSError) -> str | None:
             return "the current directory does not exist any more: change to one that does"
         return str(error).strip().split("\n")[0]
     return None
+
+
+def _find_file_in_way(error: OSError) -> str:
+    """The file that stands where a path has a folder; empty for other errors."""
+    if not isinstance(error, NotADirectoryError) or error.filename is None:
+        return ""
+    place = os.fsdecode(error.filename)
+    while place and not os.path.lexists(place):
+        parent = os.path.dirname(place)
+        if parent == place:
+            return ""
+        place = parent
+    return "" if os.path.isdir(place) else place
 
 
 def _can_be_read(path: str | bytes | None) -> bool:

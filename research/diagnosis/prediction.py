@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from research.config.options import (
+    ActivationKind,
     FeedForward,
     ModelKind,
     NormKind,
     ScaledSkip,
+    SchurInit,
     SkipInit,
     SkipKind,
     has_scaled_norm,
@@ -76,7 +78,7 @@ def predicted_profile(
     scales = skip_scales(config)
     if not isinstance(model, FeedForward) or model.kind is not ModelKind.mlp:
         return None
-    if scales is None or model.dropout:
+    if scales is None or model.dropout or not _has_random_weights(config):
         return None
     if getattr(model, "branch_weights", 1) != 1:
         return None
@@ -99,6 +101,20 @@ def predicted_profile(
         special_layer=config.init.layer,
         special_gain=config.init.layer_gain,
     )
+
+
+def _has_random_weights(config: Config) -> bool:
+    """Whether the weights mix their inputs as independent random ones do, as theory takes it.
+
+    ``init=schur`` draws ρI + νM with such an M. The multiple of the identity leaves each unit where
+    it was, so that what the nonlinearity, a norm or a shortcut did to it adds up over the layers. A
+    linear network without them has neither.
+    """
+    if not isinstance(config.init, SchurInit) or config.init.spectral_radius == 0:
+        return True
+    is_linear = config.activation.kind is ActivationKind.linear
+    is_plain = config.skip.kind is SkipKind.none and config.norm.kind is NormKind.none
+    return is_linear and is_plain
 
 
 def predicted_factor(
@@ -212,7 +228,10 @@ def config_from_settings(
         if is_group(value):
             changes[item.name] = _option_from_settings(item.name, value, settings)
         elif settings.get(item.name) is not None:
-            changes[item.name] = _to_type_of(value, settings[item.name])
+            recorded = settings[item.name]
+            if item.name == "tags":  # earlier versions recorded tags=[1] as a number
+                recorded = [str(tag) for tag in recorded]
+            changes[item.name] = _to_type_of(value, recorded)
     return dataclasses.replace(config, **changes)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.config.arguments import check_texts
 from research.records.runs import Run
 from research.reporting.collection import Runs, load_runs
 from research.reporting.json_output import run_object
+from research.reporting.selection import find_setting
 from research.reporting.tables import format_number
 
 if TYPE_CHECKING:
@@ -19,6 +21,23 @@ if TYPE_CHECKING:
 
 class RecordedRun(Run):
     """One recorded run, as ``fathom.load`` and ``fathom.train`` return it."""
+
+    def __getitem__(self, path: str) -> Any:
+        """The setting at a path, or with a name that filters know, such as ``depth``.
+
+        Raises:
+            KeyError: there is no such setting, or there are several; the message has the nearest.
+        """
+        check_texts("settings", [path], 'run["model.depth"]')
+        try:
+            return super().__getitem__(path)
+        except KeyError:
+            pass
+        try:
+            full_path = find_setting(path, [self])
+        except ValueError as error:
+            raise KeyError(str(error)) from None
+        return super().__getitem__(full_path)
 
     def model(self) -> "TrainedModel":
         """The trained network, from the checkpoint that the run kept (``checkpoint.keep=true``).
@@ -68,6 +87,7 @@ def load(root: str | Path = "outputs", *filters: str) -> Runs:
         The runs, whose record can be read, in the order of their paths.
 
     Raises:
+        TypeError: the folder or a filter is of another type.
         ValueError: there are no runs, none matches, or a filter cannot be understood.
 
     Example:
@@ -77,6 +97,7 @@ def load(root: str | Path = "outputs", *filters: str) -> Runs:
     """
     if not isinstance(root, str | Path):
         raise TypeError(f"root must be a folder such as 'outputs', got {root!r}")
+    check_texts("filters", filters, 'fathom.load("outputs", "skip=none", "depth>30")')
     if re.search("[=<>]", str(root)) and not Path(root).exists():
         raise ValueError(
             f"root must be a folder, got {root}: filters follow it, as in "

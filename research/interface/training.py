@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import re
-import reprlib
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from research.config.arguments import describe_argument
 from research.config.override_checks import MAX_JOBS
 from research.config.schema import text_paths
 from research.interface.runs import RecordedRun, runs_in
@@ -84,7 +84,7 @@ def sweep(grid: Mapping[str, Any], *overrides: Overrides) -> Runs:
     if not isinstance(grid, Mapping):
         raise TypeError(
             'the grid must be a dictionary such as {"model.depth": [4, 16]}, '
-            f"got {_describe(grid)}"
+            f"got {describe_argument(grid)}"
         )
     words = ["-m", *_words(overrides)]
     for path, values in grid.items():
@@ -134,12 +134,8 @@ def _check_words(words: Sequence[Any]) -> list[str]:
 def _not_a_setting(value: Any) -> TypeError:
     return TypeError(
         'a setting must be a text such as "model.depth=8" or in a dictionary such as '
-        f'{{"model.depth": 8}}, got {_describe(value)}'
+        f'{{"model.depth": 8}}, got {describe_argument(value)}'
     )
-
-
-def _describe(value: Any) -> str:
-    return f"{reprlib.repr(value)} ({type(value).__name__})"
 
 
 def _check_single(words: Sequence[str]) -> None:
@@ -180,8 +176,6 @@ def _make_word(path: str, value: Any) -> str:
     Raises:
         ValueError: the value is a dictionary.
     """
-    if isinstance(value, Mapping):
-        raise ValueError(f"{path} must have a value, got a dictionary: name {path}.SETTING instead")
     if not isinstance(path, str):
         raise _not_a_setting({path: value})
     return f"{path}={_text_of(path, value)}"
@@ -193,7 +187,12 @@ def _text_of(path: str, value: Any) -> str:
     Args:
         path: the setting.
         value: its value.
+
+    Raises:
+        ValueError: the value is a dictionary.
     """
+    if isinstance(value, Mapping):
+        raise ValueError(f"{path} must have a value, got a dictionary: name {path}.SETTING instead")
     if isinstance(value, list | tuple):
         return f"[{','.join(_text_of(path, each) for each in value)}]"
     text = _value(value)
@@ -218,9 +217,9 @@ def _values(path: str, values: Any) -> str:
     """The values of a setting of a grid; a single value is a list of one.
 
     Raises:
-        ValueError: there are none, or more than a sweep may have runs.
+        ValueError: there are none, or more than a sweep may have runs, or they are a dictionary.
     """
-    is_several = isinstance(values, Iterable) and not isinstance(values, str)
+    is_several = isinstance(values, Iterable) and not isinstance(values, str | Mapping)
     several = values if is_several else [values]
     texts = [_text_of(path, value) for value in itertools.islice(several, MAX_JOBS + 1)]
     if len(texts) > MAX_JOBS:

@@ -22,6 +22,7 @@ METRICS = "metrics"
 PROFILES = "profiles"
 INSPECTIONS = "inspections"
 STATUSES = ("running", "done", "diverged", "stopped", "interrupted", "failed")
+ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
 SOURCE_WATCH = "watch"  # ``source`` in run.json of a loop that is not Fathom's
 MAX_LEVELS = 4  # of folders between the one that is searched and that of a run
 PART_NAME = re.compile(r"\d{6}\.parquet")
@@ -117,7 +118,8 @@ class Run:
     @functools.cached_property
     def metrics(self) -> Columns:
         """Numbers by name, one for each recorded step [S]; NaN where a step has no value."""
-        arrays = _read_arrays(self.directory, METRICS, num_axes=1)
+        with self._checked_for_loss(METRICS):
+            arrays = _read_arrays(self.directory, METRICS, num_axes=1)
         return {name: array.astype(float) for name, array in arrays.items()}
 
     @functools.cached_property
@@ -126,7 +128,34 @@ class Run:
 
         Gauges that are measured less often, such as exponents, are NaN in the other steps.
         """
-        return _read_arrays(self.directory, PROFILES)
+        with self._checked_for_loss(PROFILES):
+            return _read_arrays(self.directory, PROFILES)
+
+    @contextlib.contextmanager
+    def _checked_for_loss(self, table: str) -> Iterator[None]:
+        """Says that a table was lost, where a run that has ended must have recorded it.
+
+        Raises:
+            ValueError: it was.
+            FileNotFoundError: the run recorded none.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            has_record = (self.directory / "run.json").exists()
+            if has_record and self._must_have(table):
+                raise ValueError(
+                    f"{self.directory / table}.parquet is missing: restore it, or remove that "
+                    "directory and train the run again"
+                ) from None
+            raise
+
+    def _must_have(self, table: str) -> bool:
+        has_steps = self.info.get("status") in ENDED and bool(self.info.get("steps"))
+        if table == METRICS or not has_steps:
+            return has_steps
+        verdict = self.info.get("verdict") or {}
+        return verdict.get("factor_per_layer") is not None  # which follows from the profiles
 
     @functools.cached_property
     def inspections(self) -> Columns:

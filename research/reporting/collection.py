@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from research.config.arguments import check_texts, describe_argument
 from research.config.suggestions import format_suggestion
 from research.gauges.numbering import entry_layers
 from research.gauges.table import OF_SIGNALS
@@ -86,6 +87,7 @@ class Runs(Sequence[Run]):
         Raises:
             ValueError: none matches, or a filter cannot be understood.
         """
+        check_texts("filters", filters, 'runs.select("skip=none", "depth>30")')
         return Runs(match_runs(self._runs, filters))
 
     def varying(self) -> list[str]:
@@ -131,6 +133,7 @@ class Runs(Sequence[Run]):
         """
         import pyarrow as pa
 
+        check_texts("metrics", names, 'runs.metrics("train_loss", "eval_loss")')
         tables = [_metrics_of(run) for run in self._runs]
         known = _names_in(tables)
         for name in names:
@@ -163,6 +166,7 @@ class Runs(Sequence[Run]):
         """
         import pyarrow as pa
 
+        check_texts("gauges", [gauge], 'runs.profiles("grad_norm")')
         gauge = find_gauge(gauge, self._runs)
         steps = []
         layers = []
@@ -189,6 +193,7 @@ class Runs(Sequence[Run]):
         Raises:
             ValueError: no run recorded it.
         """
+        check_texts("names", [name], 'runs.array("grad_norm")')
         try:
             gauge = find_gauge(name, self._runs)
         except ValueError:
@@ -245,8 +250,11 @@ class Runs(Sequence[Run]):
         Raises:
             ValueError: there is no such number or setting.
         """
+        check_texts("values", values, 'runs.summary("eval_accuracy", "train_loss")')
+        named_rows = [rows] if isinstance(rows, str) else rows
+        check_texts("rows and columns", [*named_rows, columns], 'rows=["depth"], columns="skip"')
         with _without_dashes():
-            return summary_table(self._runs, values=values, rows=rows, columns=columns)
+            return summary_table(self._runs, values=values, rows=named_rows, columns=columns)
 
     def plot(
         self,
@@ -279,6 +287,8 @@ class Runs(Sequence[Run]):
         from research.reporting.plots.arrangement import PlotOptions
         from research.reporting.plots.draw import draw_runs
 
+        names = [kind, x, y, color, facet, log]
+        check_texts("kind, x, y, color, facet and log", names, 'runs.plot("line", x="depth")')
         options = PlotOptions(
             kind=kind,
             x=x,
@@ -295,11 +305,18 @@ class Runs(Sequence[Run]):
         """What differs between these runs and others; see ``fathom compare``.
 
         Raises:
+            TypeError: the others are no runs.
             ValueError: runs of a group cannot be paired.
         """
         from research.reporting.comparison import compare_runs
 
-        others = [other] if isinstance(other, Run) else list(other)
+        others = [other] if isinstance(other, Run) else other
+        is_list = isinstance(others, Sequence) and not isinstance(others, str)
+        if not is_list or not all(isinstance(each, Run) for each in others):
+            raise TypeError(
+                "other must be a run or runs, such as those of fathom.load, "
+                f"got {describe_argument(other)}"
+            )
         return compare_runs(self._runs, others)
 
     def _labels(self) -> list[str]:

@@ -14,6 +14,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, Locator, MaxNLocator
 
+from research.config.arguments import describe_argument
+
 # Okabe & Ito 2008: distinguishable with any colour vision. Lightness alternates, for grey prints.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLE: dict[Any, Any] = {
@@ -40,6 +42,10 @@ FIGURE_FORMATS = {
     "svg": {"Date": None},
     "pdf": {"CreationDate": None},
 }
+OTHER_FORMATS = (
+    *(".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".bmp"),
+    *(".html", ".md", ".txt", ".csv", ".json", ".tex", ".ps", ".pgf"),
+)
 
 
 def style() -> AbstractContextManager:
@@ -66,6 +72,29 @@ def new_figure(
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def check_target(name: str, value: str | Path) -> Path:
+    """Where a figure is written.
+
+    Args:
+        name: the option or argument that says so.
+        value: the file.
+
+    Raises:
+        TypeError: it is no path.
+        ValueError: the file has an ending that is no format of figures, or is a folder.
+    """
+    if not isinstance(value, str | Path):
+        raise TypeError(f"{name} must be a file such as figure.pdf, got {describe_argument(value)}")
+    target = Path(value)
+    suffix = target.suffix.lower()
+    valid = [f".{each}" for each in FIGURE_FORMATS]
+    if suffix in OTHER_FORMATS:
+        raise ValueError(f"{name} must end in {', '.join(valid)} or in none of them, got {value}")
+    if not target.name or target.is_dir():
+        raise ValueError(f"{name} must be a file, got the folder {value}")
+    return target
 
 
 def save_figure(

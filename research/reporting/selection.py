@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -138,9 +139,16 @@ def report_damaged(runs: Iterable[Run], table: str) -> None:
 
 def describe_no_runs(root: Path) -> str:
     """Why no run was found in a folder: none of them can be read, or there is none."""
+    if _is_in_way(root):
+        return f"{root.absolute()} is in the way, because it is no directory: move or remove it"
     if find_runs(root):
         return f"no run under {root.absolute()} can be read"
     return f"there are no runs under {root.absolute()}; fathom train makes one"
+
+
+def _is_in_way(root: Path) -> bool:
+    """Whether something else than a folder stands where the folder of runs should be."""
+    return os.path.lexists(root) and not root.is_dir()
 
 
 def select_runs(words: Sequence[str], root: Path = ROOT) -> list[Run]:
@@ -271,7 +279,7 @@ def _select_by_name(
     """
     found = find_runs(ROOT)
     runs = readable(found)
-    if found and not runs:
+    if not runs and (found or _is_in_way(ROOT)):
         raise ValueError(describe_no_runs(ROOT))
     matching = runs
     for word in words:

@@ -19,8 +19,8 @@ from research.config.paths import expand_home, real_path
 from research.config.schema import Config, flatten, iter_fields
 from research.data.compatibility import check_data, check_raw_dir, choose_depth
 from research.diagnosis.stopping import check_stop, check_stop_length
-from research.records.runs import flatten_dict
-from research.records.trackers.identity import check_project
+from research.records.runs import ENDED, flatten_dict
+from research.records.trackers.identity import check_mode, check_project
 
 # A run's ``run.json`` and ``directory``; where the run raised, the exception as ``error``.
 Result = dict[str, Any]
@@ -40,7 +40,6 @@ NOT_IN_RUN_ID = (
 IN_RUN_ID_IF_SET = ("diagnose.stop", "precision.layers")
 # Settings that do not change the program.
 NOT_IN_PROGRAM = ("name", "tags", "notes", "tracker.", "diagnose.")
-ENDED = ("done", "diverged", "stopped")  # statuses of runs that do not go on
 MAX_LISTED_DIFFERENCES = 3
 
 
@@ -72,19 +71,22 @@ def to_checked_config(composed: Any) -> Config:
             check_stop_length(config, steps)
     check_trackers(config.tracker)
     if config.tracker.wandb:
+        check_mode()
         check_project(dataclasses.asdict(config.tracker))
     return config
 
 
-def record_values(composed: Any, config: Config) -> None:
-    """Writes what was chosen or computed into what Hydra composed, and records.
+def record_as_read(composed: Any, config: Config) -> None:
+    """Writes what Fathom reads otherwise than Hydra into what Hydra composed, and records.
 
-    It is a depth that was chosen for the data, and the values of interpolations.
+    A depth may be chosen for the data, tags are texts where Hydra reads a number, and
+    interpolations stand for values.
     """
     from research.config.hydra_config import resolve_settings
 
     if composed.model.depth is None:
         composed.model.depth = config.model.depth
+    composed.tags = list(config.tags)
     resolve_settings(composed)
 
 

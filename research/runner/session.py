@@ -18,6 +18,7 @@ from research.runner.devices import check_devices
 from research.runner.limits import raise_open_files
 from research.runner.program_cache import use_program_cache
 from research.runner.progress import Progress
+from research.runner.remarks import record_remarks
 from research.runner.run_spec import Result, RunSpec, read_ended
 from research.runner.signals import importing
 
@@ -140,6 +141,7 @@ def _read_finished(run_specs: Sequence[RunSpec]) -> dict[Path, Result]:
         if info:
             if (run_spec.directory / "run.json").exists():  # not in the other processes of a run
                 complete_ended_run(run_spec, info)
+                (info,) = record_remarks([run_spec], [info])
             _report_changed_data(run_spec, info)
             result = info | {"directory": str(run_spec.directory), "already": True}
             finished[run_spec.directory] = result

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from research.config.hydra_config import register_with_hydra, resolve_settings, resource_dir
 from research.records.runs import flatten_dict
-from research.runner.run_spec import RunSpec, record_values, to_checked_config
+from research.runner.run_spec import RunSpec, record_as_read, to_checked_config
 
 CacheKey = tuple[str, ...]
 
@@ -108,8 +108,8 @@ class Composer(ConfigLoaderImpl):
         overrides = [self._parse_override(override) for override in sweep_overrides]
         composed = self._load_groups(master_config, overrides)
         self._set_values(composed, overrides)
-        if OmegaConf.select(composed, "model.depth") is None and "model" in composed:
-            record_values(composed, to_checked_config(composed))
+        if "model" in composed and _is_read_otherwise(composed):
+            record_as_read(composed, to_checked_config(composed))
         resolve_settings(composed)
         return composed
 
@@ -234,6 +234,15 @@ def _to_plain(node: Any) -> Any:
     if OmegaConf.is_config(node):
         return OmegaConf.to_container(node, enum_to_str=True)
     return node
+
+
+def _is_read_otherwise(composed: DictConfig) -> bool:
+    """Whether Fathom reads a setting otherwise than Hydra, as ``record_as_read`` writes it."""
+    if OmegaConf.select(composed, "model.depth") is None:
+        return True
+    tags = OmegaConf.select(composed, "tags")
+    is_list = OmegaConf.is_list(tags)
+    return not is_list or any(not isinstance(tag, str) for tag in tags)
 
 
 def _hydra_files(composed: DictConfig) -> Mapping[str, str]:

@@ -149,12 +149,16 @@ def tap(
         ``h``.
 
     Raises:
-        TypeError: ``h`` is no floating-point array.
+        TypeError: ``h`` is no array, or is measured and is no floating-point array, or the name is
+            no text.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a tap must be a text such as 'layer/0', got {describe(name)}")
+    is_array = hasattr(h, "dtype") and hasattr(h, "shape")
+    if not is_array or (is_marking() and not is_float_array(h)):
+        raise TypeError(f"tap {name!r} expects a floating-point array, got {describe(h)}")
     if not is_marking():
         return h
-    if not is_float_array(h):
-        raise TypeError(f"tap {name!r} expects a floating-point array, got {describe(h)}")
     parameters = [leaf for leaf in jax.tree.leaves(params) if is_float_array(leaf)]
     label = Label(name, TAP, Role.OUTPUT, per_iteration=per_iteration)
     return mark(h, label, parameters)

@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 from jax.core import Tracer
 
+from research.config.arguments import check_settings, check_whole, describe_argument
 from research.config.fields import to_plain
 from research.config.options import TRACKER_NAMES, TrackedLayers
 from research.config.options import Tracker as TrackerSettings
@@ -47,14 +48,14 @@ from research.records.trackers.history import (
     STEP,
     TABLE,
 )
-from research.records.trackers.identity import check_project
+from research.records.trackers.identity import check_mode, check_project
 from research.records.trackers.registry import make_trackers
 from research.runner.provenance import package_versions
 from research.runner.run_spec import check_directory
 from research.watching.gauges import Gauges
 from research.watching.layers import LayerTable
 from research.watching.slots import COUNT
-from research.watching.watch import Watch
+from research.watching.watch import Watch, check_chance_loss
 
 RESERVED = ("watch", "tracker")  # entries of the configuration that are not the user's
 # What other loops call the metrics that `fathom runs` shows.
@@ -138,13 +139,19 @@ class Monitor:
                 verdict compares the training loss with it. None: with the loss of the first step.
 
         Raises:
+            TypeError: an argument is of another type.
             ValueError: the directory holds a run already, another process is writing it, or an
                 argument cannot be used.
         """
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
+        check_whole("every", every, least=1)
+        if watch is not None and not isinstance(watch, Watch):
+            raise TypeError(
+                f"watch must be what fathom.watch returns, or None, got {describe_argument(watch)}"
+            )
+        if settings is not None:
+            check_settings("settings", settings)
         if chance_loss is not None:
-            _check_chance_loss(chance_loss)
+            check_chance_loss(chance_loss)
         usual = "outputs/STUDY/RUN"
         if not isinstance(directory, str | Path):
             raise TypeError(
@@ -155,10 +162,10 @@ class Monitor:
         self.directory = Path(directory)
         check_directory(self.directory, usual)
         self.directory = self.directory.absolute()  # the program may change to another directory
-        self.every = every
+        self.every = int(every)
         self._chance_loss = chance_loss
         self._resume = resume
-        self._config = _make_config(watch or Watch(), every, tracker, settings or {}, tags)
+        self._config = _make_config(watch or Watch(), self.every, tracker, settings or {}, tags)
         self._logged_table: LayerTable | None = None
         self._table: LayerTable | None = None  # of the steps that were fetched
         self._pending: _Entry | None = None
@@ -239,8 +246,12 @@ class Monitor:
         self.close(error)
 
     def due(self, step: int) -> bool:
-        """Whether a step is measured: a Python bool, known before the step is compiled."""
-        return bool(step % self.every == 0)
+        """Whether a step is measured: a Python bool, known before the step is compiled.
+
+        Raises:
+            ValueError: the step is no whole number.
+        """
+        return _to_step(step) % self.every == 0
 
     def log(
         self,
@@ -655,29 +666,17 @@ def _make_config(
             raise ValueError(f"settings must not have the entry {name!r}, which Fathom writes")
     if isinstance(tags, str):
         raise ValueError(f"tags must be a list of texts, got {tags!r}")
+    if not isinstance(tags, Sequence):
+        raise TypeError(f"tags must be a list of texts, got {describe_argument(tags)}")
     select = watch.select
     watched = {
         "select": select if isinstance(select, str) else str(getattr(select, "__name__", select)),
         "depth": watch.depth,
         "every": every,
-        "tags": list(tags),
+        "tags": [str(tag) for tag in tags],
     }
     plain = _to_plain(settings)
     return {**plain, "watch": watched, "tracker": _tracker_settings(tracker)}
-
-
-def _check_chance_loss(value: Any) -> None:
-    """Refuses a loss of chance that is no positive number.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
-        raise ValueError(
-            "chance_loss must be a positive number, such as math.log(10) for ten classes, "
-            f"got {value!r}"
-        )
 
 
 def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -690,6 +689,7 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
         names = [tracker] if isinstance(tracker, str) else tracker
         chosen = defaults | _switch_on(names)
         if chosen["wandb"]:
+            check_mode()
             check_project(chosen)
         return chosen
     unknown = set(tracker) - set(defaults)
@@ -703,6 +703,7 @@ def _tracker_settings(tracker: str | Sequence[str] | Mapping[str, Any] | None) -
         valid = ", ".join(TrackedLayers.__members__)
         raise ValueError(f"layers of tracker must be one of {valid}, got {chosen['layers']!r}")
     if chosen["wandb"]:
+        check_mode()
         check_project(chosen)
     return chosen
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from research.config.arguments import check_function, check_positive, check_whole
 from research.diagnosis.measurement import Measurement
 from research.diagnosis.preflight import Preflight, predict_training
 from research.gauges.curvature import sharpness
@@ -22,7 +23,7 @@ from research.watching.adapters import is_imported
 from research.watching.gauges import Gauges
 from research.watching.marks import is_float_array
 from research.watching.selection import AUTO, NothingToMeasure, Select
-from research.watching.watch import Watch
+from research.watching.watch import Watch, check_chance_loss
 
 LANCZOS_ITERATIONS = 16
 PARALLEL = 0.999  # cosine from which on an update has the direction of the gradient
@@ -67,7 +68,7 @@ def preflight(
 
     Raises:
         TypeError: a parameter or a batch cannot be used.
-        ValueError: the batch has fewer than two examples, or a number of steps is wrong.
+        ValueError: the batch has fewer than two examples, or a number is out of its range.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, fathom
@@ -78,8 +79,13 @@ def preflight(
         >>> 0 < expected.probability < 1
         True
     """
-    if steps < 1 or trial_steps < 0:
-        raise ValueError(f"steps must be ≥ 1 and trial_steps ≥ 0, got {steps} and {trial_steps}")
+    check_function("loss_fn", loss_fn)
+    check_whole("steps", steps, least=1)
+    check_whole("trial_steps", trial_steps, least=0)
+    if chance_loss is not None:
+        check_chance_loss(chance_loss)
+    if epsilon is not None:
+        check_positive("epsilon", epsilon, "Adam's 1e-8")
     first, second = _halves(batch)
     if optimizer is None:
         import optax

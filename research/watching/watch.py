@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from research.config.arguments import check_function, check_positive, check_whole
 from research.watching.adapters import is_imported, module_contexts
 from research.watching.gauges import (
     Gauges,
@@ -75,6 +76,9 @@ class Watch:
             TypeError: an argument cannot be used.
             ValueError: nothing can be measured, or what was selected cannot; when it is called.
         """
+        check_function("fun", fun)
+        if isinstance(loss_scale, int | float):
+            check_positive("loss_scale", loss_scale, "1024")
         if not isinstance(measure, bool):
             raise TypeError(
                 f"measure must be True or False, got {_describe(measure)}: compile the step with "
@@ -113,6 +117,7 @@ class Watch:
         Raises:
             ValueError: nothing can be measured, or what was selected cannot.
         """
+        check_function("fun", fun)
         loss = _Call(fun, args, kwargs, argnums, has_aux).loss()
         return plan_measurement(trace(loss), self.select, self.depth).table
 
@@ -199,6 +204,7 @@ def watch(select: Select = AUTO, depth: int | None = None) -> Watch:
 
     Raises:
         TypeError: an argument is none of these.
+        ValueError: the depth is less than 1.
     """
     is_list = isinstance(select, list | tuple) and all(isinstance(each, str) for each in select)
     if not is_list and not isinstance(select, str) and not callable(select):
@@ -208,7 +214,18 @@ def watch(select: Select = AUTO, depth: int | None = None) -> Watch:
         )
     if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int)):
         raise TypeError(f"depth must be a whole number or None, got {depth!r}")
+    if depth is not None:
+        check_whole("depth", depth, least=1)
     return Watch(select, depth)
+
+
+def check_chance_loss(value: Any) -> None:
+    """Refuses a loss of chance that is no positive number.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    check_positive("chance_loss", value, "math.log(10) for ten classes")
 
 
 class _Call:

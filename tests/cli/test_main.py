@@ -184,11 +184,13 @@ def test_a_defect_in_the_checks_ends_the_command_before_anything_is_trained(
 @pytest.mark.parametrize("place", ["nothing", "an empty folder", "a file"])
 @pytest.mark.parametrize("words", [["sync"], ["sync", "--dry-run"]], ids=" ".join)
 def test_a_place_without_runs_has_nothing_to_upload(fathom, workplace, place, words):
+    expected = f"there are no runs under {workplace / 'outputs'}"
     if place == "an empty folder":
         (workplace / "outputs").mkdir()
     elif place == "a file":
         (workplace / "outputs").touch()
+        expected = f"{workplace / 'outputs'} is in the way, because it is no directory"
     result = fathom(*words)
     assert result.code == 2
-    assert f"there are no runs under {workplace / 'outputs'}" in result.err
+    assert expected in result.err
     assert result.err.count("\n") == 1

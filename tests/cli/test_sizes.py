@@ -100,6 +100,18 @@ def test_what_the_machine_refuses_is_explained(error, part):
     assert part in line
 
 
+def test_a_file_in_place_of_the_folder_of_runs_is_named(workplace, fathom):
+    file = workplace / "outputs"
+    file.touch()
+    error = NotADirectoryError(20, "Not a directory", str(file / "study" / "run"))
+
+    said = [explain_system_error(error)]
+    said += [fathom(*words).err for words in (["runs"], ["show", "last"], ["plot"])]
+
+    for line in said:
+        assert f"{file} is in the way, because it is no directory: move or remove it" in str(line)
+
+
 @pytest.mark.parametrize(
     ("readable", "message"),
     [

@@ -17,6 +17,13 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     (["model.dpeth=3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
     (["+model.dpeth=3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
     (["model={dpeth:3}"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
+    (["tags={a:b}"], ["tags must be a list in brackets of words, got {a:b}"]),
+    (["optimizer.boundaries={a:b}"], ["in brackets of whole numbers ≥ 1, got {a:b}"]),
+    (
+        ["seed=glob(*)"],
+        ["selects named options, which seed does not have", "as in fathom train -m seed=…,…"],
+    ),
+    (["-m", "seed=glob(*)"], ["selects named options, which seed does not have"]),
     (["depth=3"], ["depth is not a setting", "did you mean model.depth?"]),
     (["skp=none"], ["skp is not a setting", "did you mean skip?"]),
     (
@@ -255,7 +262,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
     ),
     (["hydra.run.dir=/proc/nope/x"], ["/proc/nope"]),
     (["hydra.run.dir=a_file/x"], ["a_file/x"]),
-    (["-m", "seed=0,1", "hydra.sweep.dir=a_file/x"], ["a_file/x"]),
+    (["-m", "seed=0,1", "hydra.sweep.dir=a_file/x"], ["a_file is in the way"]),
     (["-m", "seed=0,1", "model.depth=2,-1"], ["model.depth must be a whole number ≥ 1, got -1"]),
     (["-m", "skip=none,residul"], ["skip=residul", "did you mean identity?"]),
     (["-m", "model.dpeth=2,3"], ["model.dpeth is not a setting", "did you mean model.depth?"]),
@@ -440,7 +447,7 @@ TRAIN = [  # what follows fathom train, and what the line must hold
         ["optimizer.clip must be one of none, global_norm", "clip_threshold=1?"],
     ),
     (
-        ["model=resnet_cifar", "model.depth=8", "norm.placement=post"],
+        ["model=resnet_cifar", "model.depth=8", "norm=none", "skip=none", "norm.placement=post"],
         ["norm.placement must be left out (without a norm and a shortcut post is the same"],
     ),
     (["norm=layer", "norm.placement=2"], ["norm.placement must be one of pre, post", "got 2"]),

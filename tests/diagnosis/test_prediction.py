@@ -77,6 +77,57 @@ def test_a_parametrization_scales_branches_as_a_scaled_shortcut_does(name, facto
     np.testing.assert_allclose(parametrized, scaled, rtol=1e-12)
 
 
+SCHUR = {"init__kind": "schur", "model__bias": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("activation", "spectral_radius", "nonnormality"),
+    [("linear", 0.8, 1.0), ("relu", 0.0, 2.0)],
+)
+def test_theory_of_schur_holds_for_networks_where_it_says_something(
+    activation, spectral_radius, nonnormality
+):
+    width, depth = 100, 12
+    rng = np.random.default_rng(0)
+    slopes = []
+    for _ in range(10):
+        h = rng.standard_normal(width)
+        jacobian = np.eye(width)
+        for _ in range(depth):
+            basis, _ = np.linalg.qr(rng.standard_normal((width, width)))
+            upper = np.triu(rng.standard_normal((width, width)), 1) / width**0.5
+            triangular = spectral_radius * np.eye(width) + nonnormality * upper
+            weights = basis @ triangular @ basis.T
+            slope = np.ones(width) if activation == "linear" else (h > 0).astype(float)
+            h = weights @ (slope * h)
+            jacobian = weights @ (slope[:, None] * jacobian)
+        slopes.append(np.log(np.sum(jacobian**2) / width) / depth)
+
+    recorded = settings(
+        **SCHUR,
+        activation__kind=activation,
+        init__spectral_radius=spectral_radius,
+        init__nonnormality=nonnormality,
+        model__width=width,
+    )
+
+    assert factor_with(recorded) == pytest.approx(np.exp(np.mean(slopes)), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"activation__kind": "linear", "norm__kind": "batch"},
+        {"activation__kind": "linear", "skip__kind": "identity"},
+        {"activation__kind": "tanh", "init__nonnormality": 1.0},
+    ],
+)
+def test_theory_says_nothing_of_weights_that_leave_each_unit_where_it_was(changes):
+    assert factor_with(settings(**SCHUR, **changes)) is None
+
+
 def test_a_change_that_theory_calls_bad_is_refused():
     deep = settings(model__depth=32)
     assert keeps_gradient(deep, "")

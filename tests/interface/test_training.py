@@ -20,9 +20,13 @@ import research
 from research.config.errors import UsageError
 from research.config.override_checks import parse_overrides
 from research.data.sources import load as load_data
+from research.reporting.collection import Runs
 from research.runner.kept import read_config
 
+from ..reporting.recorded import record_run
+
 UNTYPED: Any = research  # for calls that a type checker refuses
+RUNS: Any = Runs([])
 SMALL = {"model.depth": 2, "model.width": 8, "train.steps": 5, "tracker": "none"}
 
 
@@ -126,6 +130,8 @@ def test_sweep_returns_every_run_of_the_grid(workplace, capsys):
         ),
         (lambda: research.train("seed=1,2"), r'fathom\.sweep\({"seed": '),
         (lambda: research.train({"model": {"depth": 2}}), "model must have a value, got a dict"),
+        (lambda: research.sweep({"model": {"depth": [1, 2]}}), r"name model\.SETTING instead"),
+        (lambda: research.sweep({"tags": [{"a": 1}]}), r"name tags\.SETTING instead"),
     ],
 )
 def test_a_mistake_raises_the_message_of_the_command_line(workplace, capfd, call, part):
@@ -201,11 +207,115 @@ def test_a_text_in_a_dictionary_is_recorded_as_it_is(workplace, monkeypatch, tex
         (lambda: UNTYPED.Monitor(3), "directory must be a folder such as outputs/STUDY/RUN"),
         (lambda: UNTYPED.train({3: 4}), "a setting must be a text"),
         (lambda: UNTYPED.sweep({3: [4]}), "a setting must be a text"),
+        (lambda: UNTYPED.load("outputs", ["a"]), r"filters must be texts, .* got \['a'\] \(list\)"),
+        (lambda: UNTYPED.load("outputs", None), r"filters must be texts, .* got None \(NoneType\)"),
+        (lambda: RUNS.compare(3), r"other must be a run or runs, .* got 3 \(int\)"),
+        (lambda: RUNS.compare(["a"]), "other must be a run or runs"),
+        (lambda: RUNS.select(3), r"filters must be texts, .* got 3 \(int\)"),
+        (lambda: RUNS.metrics(["train_loss"]), "metrics must be texts"),
+        (lambda: RUNS.profiles(None), "gauges must be texts"),
+        (lambda: RUNS.array(3), "names must be texts"),
+        (lambda: RUNS.summary(3), "values must be texts"),
+        (lambda: RUNS.plot(y=["train_loss"]), "kind, x, y, color, facet and log must be texts"),
+        (
+            lambda: UNTYPED.Monitor("a", 3),
+            r"watch must be what fathom.watch returns, or None, got 3",
+        ),
+        (
+            lambda: UNTYPED.Monitor("a", settings=[1]),
+            r"settings must be a dictionary such as .* \(l",
+        ),
+        (lambda: UNTYPED.Monitor("a", tags=3), "tags must be a list of texts, got 3"),
+        (lambda: UNTYPED.preflight(3, {}, {}), r"loss_fn must be a function, got 3 \(int\)"),
+        (lambda: UNTYPED.watch().value_and_grad(3), r"fun must be a function, got 3 \(int\)"),
+        (lambda: UNTYPED.watch().layers(3, {}), r"fun must be a function, got 3 \(int\)"),
+        (lambda: UNTYPED.tap("x", "a"), "tap 'a' expects a floating-point array, got str"),
+        (lambda: UNTYPED.tap(np.ones(2), 3), "the name of a tap must be a text such as"),
     ],
 )
-def test_an_argument_of_another_type_is_named(call, part):
+def test_an_argument_of_another_type_is_named(workplace, call, part):
     with pytest.raises(TypeError, match=part):
         call()
+
+    assert not list(workplace.iterdir())
+
+
+def loss(params, batch):
+    return np.mean(params * batch)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 0, "a", True])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("chance_loss", lambda number: preflight(chance_loss=number)),
+        ("epsilon", lambda number: preflight(epsilon=number)),
+        ("chance_loss", lambda number: UNTYPED.Monitor("a", chance_loss=number)),
+    ],
+)
+def test_a_number_that_must_be_positive_is_refused_otherwise(workplace, name, call, number):
+    with pytest.raises(ValueError, match=f"{name} must be a positive number, such as .*, got "):
+        call(number)
+
+    assert not list(workplace.iterdir())
+
+
+def preflight(**numbers):
+    return UNTYPED.preflight(loss, np.ones(2), np.ones((4, 2)), **numbers)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: preflight(steps=0), "steps must be a whole number of at least 1, got 0"),
+        (lambda: preflight(steps=2.5), "steps must be a whole number of at least 1, got 2.5"),
+        (lambda: preflight(trial_steps=-1), "trial_steps must be a whole number of at least 0"),
+        (lambda: UNTYPED.Monitor("a", every=0), "every must be a whole number of at least 1"),
+        (lambda: UNTYPED.watch(depth=0), "depth must be a whole number of at least 1, got 0"),
+        (
+            lambda: UNTYPED.watch().value_and_grad(loss, loss_scale=float("nan")),
+            "loss_scale must be a positive number, such as 1024, got nan",
+        ),
+    ],
+)
+def test_a_number_outside_its_range_is_refused(call, part):
+    with pytest.raises(ValueError, match=part):
+        call()
+
+
+def test_a_monitor_is_due_at_steps_alone(tmp_path):
+    monitor = UNTYPED.Monitor(tmp_path / "a", every=2)
+
+    with pytest.raises(ValueError, match="step must be a whole number of at most .*, got 'x'"):
+        monitor.due("x")
+
+    assert [monitor.due(step) for step in (0, np.int64(1), 2)] == [True, False, True]
+    monitor.close()
+
+
+def test_a_setting_of_a_run_is_found_by_a_name_that_filters_know(tmp_path):
+    directory = record_run(tmp_path / "a", {"model.depth": 6})
+    (run,) = research.load(directory)
+
+    assert run["depth"] == run["model.depth"] == 6
+    assert run["skip"] == "none"
+    with pytest.raises(KeyError, match=r"model.dept is not a setting; did you mean model\.depth"):
+        run["model.dept"]
+
+
+def test_a_figure_is_saved_in_formats_of_figures_alone(tmp_path):
+    runs = research.load(record_run(tmp_path / "a"))
+    drawing = runs.plot("curves")
+    number: Any = 3
+
+    with pytest.raises(
+        ValueError, match=r"^target must end in \.png, \.svg, \.pdf or in none of t"
+    ):
+        drawing.save(tmp_path / "x.jpg")
+
+    with pytest.raises(TypeError, match="target must be a file such as figure.pdf, got 3"):
+        drawing.save(number)
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_name_that_is_no_attribute_leads_to_one_that_is():

@@ -6,7 +6,7 @@ import pytest
 import wandb
 
 from research.records.trackers import TrackerReports, describe_error
-from research.records.trackers.identity import check_project
+from research.records.trackers.identity import check_mode, check_project
 from research.records.trackers.server import ServerUnavailable, ask_server, import_wandb
 from research.records.trackers.wandb import choose_mode
 
@@ -83,6 +83,27 @@ def test_a_project_that_wandb_refuses_is_refused_before_anything_is_recorded(mon
     monkeypatch.setenv("WANDB_PROJECT", project)
     with pytest.raises(ValueError, match="WANDB_PROJECT must be the name of a W&B project"):
         check_project({"project": "fathom", "entity": None})
+
+
+def test_a_mode_that_wandb_does_not_have_is_refused_before_anything_is_trained(
+    fathom, workplace, monkeypatch
+):
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+
+    said = fathom("train", "model.depth=2")
+
+    assert said.code == 2
+    assert said.err == (
+        "fathom: WANDB_MODE must be one of online, offline, disabled, got ofline; "
+        "did you mean offline?\n"
+    )
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["", "offline", "dryrun", "online", "run", "shared", "disabled"])
+def test_a_mode_of_wandb_is_valid(monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    check_mode()
 
 
 @pytest.mark.parametrize("mode", ["online", "shared", "run"])

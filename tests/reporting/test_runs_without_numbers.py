@@ -61,3 +61,23 @@ def test_runs_are_not_looked_for_inside_runs_or_far_below_a_folder(tmp_path):
     record_run(tmp_path / "study" / "a" / "inside")
     record_run(tmp_path / "1" / "2" / "3" / "4" / "5")
     assert [run.directory.name for run in find_runs(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize(("table", "kind"), [("metrics", "curves"), ("profiles", "profile")])
+def test_a_table_that_was_lost_is_named(tmp_path, fathom, monkeypatch, table, kind):
+    monkeypatch.chdir(tmp_path)
+    directory = record_run(tmp_path / "outputs" / "study" / "a")
+    (directory / f"{table}.parquet").unlink()
+
+    shown = fathom("show", "a")
+    drawn = fathom("plot", "a", "--kind", kind)
+
+    for result in (shown, drawn):
+        assert result.code == 2
+        assert f"{table}.parquet is missing: restore it, or" in result.err
+        assert result.err.count("\n") == 1
+
+
+def test_a_number_that_no_run_has_is_answered_before_the_axis(diverged):
+    with pytest.raises(ValueError, match="nope is no number of a run"):
+        draw_runs([diverged], PlotOptions(y="nope"))

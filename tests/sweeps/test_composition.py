@@ -93,6 +93,13 @@ def test_the_composed_config_equals_that_of_hydra(loaders, job):
             assert resolved == OmegaConf.to_yaml(expected, resolve=True)
 
 
+@pytest.mark.parametrize("word", ["tags=[1,2]", "tags=7"])
+def test_tags_are_recorded_as_texts(loaders, word):
+    composed = loaders.composer.load_sweep_config(loaders.master, [word])
+
+    assert composed.tags == [tag for tag in word if tag.isdigit()]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -86,7 +86,7 @@ def test_a_loss_of_zero_and_one_that_is_no_number_are_said(factor):
             ValueError,
             r"all arrays of batch must have as many examples, got \[4, 5\]",
         ),
-        ({"steps": 0}, ValueError, "steps must be ≥ 1"),
+        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1"),
         ({"params": {"w": 3}}, TypeError, "params must hold floating-point arrays"),
         ({"optimizer": "adam"}, TypeError, "optimizer must be an Optax optimizer, got a str"),
     ],

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.config.options import Tracker
+from research.config.suggestions import format_suggestion
 from research.records.runs import JsonObject
 
 MAX_LENGTH = 128  # W&B's server refuses longer names of groups and runs
@@ -21,6 +22,9 @@ HASH_LENGTH = 8
 NOT_IN_PROJECT = "/\\#?%:"
 # Where one of these is set, W&B takes the id of a run from WANDB_RUN_ID alone.
 RUN_CONTEXTS = ("WANDB_SWEEP_ID", "WANDB_LAUNCH")
+OFFLINE_MODES = ("offline", "dryrun")  # the second one is an older name
+ONLINE_MODES = ("online", "run", "shared")  # what needs the server
+DISABLED = "disabled"
 VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY"}
 
 
@@ -89,6 +93,20 @@ def check_project(settings: JsonObject) -> None:
             f"{source} must be the name of a W&B project, of at most {MAX_LENGTH} signs other than "
             f"{' '.join(NOT_IN_PROJECT)}, got {project}"
         )
+
+
+def check_mode() -> None:
+    """Refuses a mode that W&B does not have, before anything is trained.
+
+    Raises:
+        ValueError: ``WANDB_MODE`` is something else.
+    """
+    mode = os.environ.get("WANDB_MODE")
+    modes = (*ONLINE_MODES[:1], *OFFLINE_MODES[:1], DISABLED)
+    known = (*ONLINE_MODES, *OFFLINE_MODES, DISABLED)
+    if mode and mode not in known:
+        hint = format_suggestion(mode, modes)
+        raise ValueError(f"WANDB_MODE must be one of {', '.join(modes)}, got {mode}{hint}")
 
 
 def run_group(study: str) -> str:

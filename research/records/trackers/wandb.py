@@ -25,7 +25,15 @@ from research.records.trackers.history import (
     has_ended,
     make_summary,
 )
-from research.records.trackers.identity import RUN_CONTEXTS, all_tags, find_folders, job_type
+from research.records.trackers.identity import (
+    DISABLED,
+    OFFLINE_MODES,
+    ONLINE_MODES,
+    RUN_CONTEXTS,
+    all_tags,
+    find_folders,
+    job_type,
+)
 from research.records.trackers.layers import TRACKED_PROFILES, layers_section, tracked_layers
 from research.records.trackers.media import Media
 from research.records.trackers.server import (
@@ -37,8 +45,6 @@ from research.records.trackers.server import (
     ask_for_stop,
 )
 from research.records.trackers.wandb_runs import (
-    OFFLINE_MODES,
-    ONLINE_MODES,
     WANDB_SETTINGS,
     ServedRun,
     open_run,
@@ -472,7 +478,7 @@ def make_tags(config: JsonObject) -> list[str]:
     A run that ``fathom.Monitor`` recorded has the tags that its user chose.
     """
     if "watch" in config:
-        return list(config["watch"].get("tags") or [])
+        return list(map(str, config["watch"].get("tags") or []))
     tags = [
         f"model:{config['model']['kind']}",
         f"depth:{config['model']['depth']}",
@@ -480,7 +486,8 @@ def make_tags(config: JsonObject) -> list[str]:
     ]
     for group in TAGGED_GROUPS:
         tags.append(f"{group}:{config[group]['kind']}")
-    return [*(config.get("tags") or []), *tags]
+    chosen = config.get("tags") or []
+    return [*map(str, chosen), *tags]  # earlier versions recorded tags=[1] as a number
 
 
 def _is_search_trial() -> bool:
@@ -490,7 +497,7 @@ def _is_search_trial() -> bool:
 
 def is_disabled() -> bool:
     """Whether the user has switched W&B off in the environment."""
-    return os.environ.get("WANDB_MODE") == "disabled"
+    return os.environ.get("WANDB_MODE") == DISABLED
 
 
 @dataclass(frozen=True)

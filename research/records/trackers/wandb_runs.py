@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from research.records.runs import JsonObject
 from research.records.trackers.background import Unresponsive, call_within
-from research.records.trackers.identity import find_folders
+from research.records.trackers.identity import OFFLINE_MODES, find_folders
 from research.records.trackers.media import Media
 from research.records.trackers.offline import OfflineRun
 from research.records.trackers.server import ServerError, import_wandb, server_address
@@ -36,8 +36,6 @@ WANDB_SETTINGS = {
 }
 FINISH_SLACK_SECONDS = 10.0  # W&B itself should give up before
 MAX_ALERT_TITLE = 63
-OFFLINE_MODES = ("offline", "dryrun")  # the second one is an older name
-ONLINE_MODES = ("online", "run", "shared")  # what needs the server
 
 
 class WandbRun(Protocol):

@@ -31,6 +31,7 @@ from research.reporting.figures import (
     FIGURE_FORMATS,
     PALETTE,
     CurveStyle,
+    check_target,
     depth_colours,
     new_figure,
     save_figure,
@@ -147,9 +148,10 @@ class Drawing:
                 three are written.
 
         Raises:
-            ValueError: the file cannot be written.
+            TypeError: the target is no path.
+            ValueError: the file has another ending, or cannot be written.
         """
-        target = Path(target)
+        target = check_target("target", target)
         suffix = target.suffix.lower().removeprefix(".")
         formats = [suffix] if suffix in FIGURE_FORMATS else list(FIGURE_FORMATS)
         stem = target.with_suffix("") if suffix in FIGURE_FORMATS else target

@@ -3,13 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 
 from research.records.runs import Run
-from research.reporting.figures import FIGURE_FORMATS, label_short_log_axes, style
+from research.reporting.figures import label_short_log_axes, style
 from research.reporting.gauge_histories import inspected_gauge, recorded_gauges
 from research.reporting.layout import parts_of
 from research.reporting.plots import arrangement, curves, heatmap, line, phase, profile
@@ -51,10 +50,6 @@ KINDS: Mapping[str, FigureKind] = {
     "phase": FigureKind(phase.draw, ("steps",), "xy", is_map=True),
 }
 LOG_AXES = ("x", "y", "xy", "none")
-OTHER_FORMATS = (
-    *(".jpg", ".jpeg", ".eps", ".gif", ".tif", ".tiff", ".webp", ".bmp"),
-    *(".html", ".md", ".txt", ".csv", ".json", ".tex", ".ps", ".pgf"),
-)
 FEW_SERIES = 12  # curves that one figure has room for
 LEAST_GRID = 4  # values of each axis from which on a phase diagram is drawn unasked
 LEAST_FILLED = 0.8  # of the cells of a phase diagram
@@ -208,19 +203,3 @@ def _is_grid(runs: Sequence[Run], numbers: Sequence[str]) -> bool:
         if None not in values:
             filled.add((values, values_of(run, others)))
     return len(filled) >= LEAST_FILLED * num_values[0] * num_values[1] * num_panels
-
-
-def check_target(text: str) -> Path:
-    """Where a figure is written.
-
-    Raises:
-        ValueError: the file has an ending that is no format of figures.
-    """
-    target = Path(text)
-    suffix = target.suffix.lower()
-    valid = [f".{each}" for each in FIGURE_FORMATS]
-    if suffix in OTHER_FORMATS:
-        raise ValueError(f"--out must end in {', '.join(valid)} or in none of them, got {text}")
-    if not target.name or target.is_dir():
-        raise ValueError(f"--out must be a file, got the folder {text}")
-    return target

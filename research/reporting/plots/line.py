@@ -68,13 +68,14 @@ def draw(runs: Sequence[Run], options: PlotOptions) -> Drawing:
     if is_free:
         runs = leave_out_untrained(runs, MOST_LEFT_OUT)
     num_untrained = len(every_run) - len(runs)
+    asked_for = find_quantity(options.y, runs) if options.y else None
     layout = choose_layout(runs, x=options.x, color=options.color, facet=options.facet)
     if not layout.x:
         raise ValueError(
             "the runs differ in no setting that could be the horizontal axis: "
             "--kind curves and --kind profile draw a single run"
         )
-    quantity = find_quantity(options.y, runs) if options.y else usual_quantity(runs)
+    quantity = asked_for or usual_quantity(runs)
     is_crowded = layout.is_crowded(runs)
     drawn, layout = _leave_out_unmeasured(runs, layout, quantity, options)
     if is_free and (is_crowded or _needs_arms(runs, drawn, layout, quantity)):

@@ -1,0 +1,66 @@
+"""Tags and notes: recorded as texts, and in both places where a command gives them anew."""
+
+import json
+
+import pytest
+import yaml
+
+from research.config.schema import Config
+from research.diagnosis.prediction import config_from_settings
+from research.records.runs import Run
+from research.records.trackers.wandb import make_tags
+from research.runner.remarks import record_remarks
+from research.runner.run_spec import RunSpec
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """The folder of a run that has ended, with a tag and notes, and its ``run.json``."""
+    directory = tmp_path / "study" / "run"
+    (directory / ".hydra").mkdir(parents=True)
+    info = {"status": "done", "tags": ["a"], "notes": "first"}
+    (directory / "run.json").write_text(json.dumps(info))
+    write_config(directory, {"seed": 0, "tags": ["a"], "notes": "first"})
+    return directory
+
+
+def write_config(directory, settings):
+    (directory / ".hydra" / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "line"),
+    [
+        ({"tags": ("b",)}, {"tags": ["b"], "notes": "first"}, "recorded the tags that were"),
+        (
+            {"tags": ("b",), "notes": "second"},
+            {"tags": ["b"], "notes": "second"},
+            "recorded the tags and notes that were given anew",
+        ),
+        ({}, {"tags": ["a"], "notes": "first"}, ""),
+    ],
+)
+def test_remarks_that_are_given_anew_are_recorded_in_both_places(
+    ended, capsys, given, expected, line
+):
+    config = Config(**given)
+    hydra_writes = {"seed": 0, "tags": list(config.tags), "notes": config.notes}
+    write_config(ended, hydra_writes)
+    before = Run(ended).info
+
+    (info,) = record_remarks([RunSpec(config, ended)], [before])
+
+    recorded = Run(ended)
+    for name, value in expected.items():
+        assert info[name] == recorded.info[name] == recorded.config[name] == value
+    assert recorded.config["seed"] == 0
+    err = capsys.readouterr().err
+    assert line in err
+    assert err.count("\n") == bool(line)
+
+
+def test_tags_that_an_earlier_version_recorded_as_numbers_are_texts():
+    settings = {"tags": [1, 2], "model.depth": 2}
+
+    assert config_from_settings(settings).tags == ("1", "2")
+    assert make_tags({"watch": {"tags": [1]}}) == ["1"]
