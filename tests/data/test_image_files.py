@@ -141,7 +141,7 @@ def test_what_of_an_image_is_left_out_is_said(tmp_path, save, losses, capsys):
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tiff"])
 def test_images_with_a_palette_of_grays_are_gray(tmp_path, suffix):
-    levels = np.arange(0, 256, 16, np.uint8).reshape(4, 4)
+    levels = np.arange(0, 256, 16, dtype=np.uint8).reshape(4, 4)
     gray_path = tmp_path / f"gray.{suffix}"
     color_path = tmp_path / f"color.{suffix}"
     red = np.stack([levels, 0 * levels, 0 * levels], -1)
