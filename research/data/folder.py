@@ -243,7 +243,7 @@ def _list_images(
             if split == "train":
                 _check_classes(subfolder, class_names, files)
             else:
-                _report_missing_classes(subfolder, class_names, files)
+                _report_missing_classes(str(subfolder), class_names, files)
             splits[split] = files
     else:
         class_names = [subfolder.name for subfolder in _list_subfolders(folder)]
@@ -254,6 +254,9 @@ def _list_images(
             "train": [files[n] for n in train_positions],
             "test": [files[n] for n in test_positions],
         }
+        _report_missing_classes(
+            f"the tenth of {folder} that is held out", class_names, splits["test"]
+        )
     used_paths = []
     for files in splits.values():
         used_paths += [file.path for file in files]
@@ -418,7 +421,7 @@ def _check_classes(
 
 
 def _report_missing_classes(
-    folder: Path,
+    place: str,
     class_names: list[str],
     files: list[ImageFile],
 ) -> None:
@@ -426,7 +429,7 @@ def _report_missing_classes(
     missing = _find_missing_classes(class_names, files)
     if missing and files:
         notify(
-            f"{folder}: there are no images of {len(missing)} of {len(class_names)} classes: "
+            f"{place}: there are no images of {len(missing)} of {len(class_names)} classes: "
             f"{join_first(missing)}"
         )
 

@@ -266,7 +266,8 @@ def find_overflow(ctx: RunContext) -> Finding | None:
     others = np.flatnonzero(skipped == 0)
     first = int(others[-1]) + 1 if len(others) else 0
     first_step = int(steps[min(first, len(steps) - 1)])
-    scale = observed.end_of("loss_scale") or 1.0
+    _, scales = observed.series("loss_scale")
+    scale = float(scales[-1]) if len(scales) else 1.0
     return _make(
         findings.OVERFLOW,
         f"{words.percent(share)} of the last steps were skipped, because the gradient times the "

@@ -402,7 +402,7 @@ ATTENTION_ENTROPY = Gauge(
 )
 ATTENTION_LOGIT = Gauge(
     "attention_logit",
-    "Greatest score qᵀk/√K of a position for one that it may attend to.",
+    "Greatest score qᵀk/√K of a position for one that it may attend to, as the softmax reads it.",
     Entries.LAYERS,
     Level.full,
     Site.ATTENTION,

@@ -240,7 +240,12 @@ def find_named_runs(words: Sequence[str]) -> list[Run]:
     named = [_run_in(word) for word in words]
     if all(named):
         return [run for run in named if run is not None]
-    matching = _select_by_name(words)
+    try:
+        matching = _select_by_name(words)
+    except ValueError:
+        if len(words) > 1:
+            _check_each_name(words)
+        raise
     if len(matching) == 1:
         return matching
     paths = [str(_relative_path(run)) for run in matching]
@@ -250,6 +255,17 @@ def find_named_runs(words: Sequence[str]) -> list[Run]:
         f"{' '.join(words)} fits {len(matching)} runs: {names}{more}; "
         f"add a filter, or {LAST} for the newest"
     )
+
+
+def _check_each_name(words: Sequence[str]) -> None:
+    """Checks that each of several names alone, which together fit no run, fits one.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    if not any(word == LAST or FILTER.fullmatch(word) for word in words):
+        for word in words:
+            find_named_runs([word])
 
 
 def _run_in(word: str) -> Run | None:
@@ -307,7 +323,8 @@ def _make_name_matcher(word: str, runs: Sequence[Run]) -> Callable[[Run], bool]:
     def has_part(run: Run) -> bool:
         return bool(part) and part in str(_relative_path(run))
 
-    if any(map(is_name, runs)):
+    is_condition = FILTER.fullmatch(part) and "," not in part  # also if a folder is called so
+    if not is_condition and any(map(is_name, runs)):
         return is_name
     try:
         matches = _make_matcher(part, runs)

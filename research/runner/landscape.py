@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from research.runner.kept import load_snapshot, read_config
 from research.training.inspections import (
     INTERPOLATION_COORDINATES,
+    Snapshot,
     inspect_snapshot,
     landscape_loss,
 )
@@ -74,6 +75,8 @@ def measure_landscape(directory: Path, other: Path | None = None) -> Landscape:
     """
     with precision_context(read_config(directory).precision.kind.name):
         snapshot = load_snapshot(directory)
+        if other is not None:
+            _check_same_network(directory, snapshot, other, load_snapshot(other))
         inspect = jax.jit(lambda: inspect_snapshot(snapshot, ("loss_surface", "interpolation")))
         measured = jax.device_get(inspect())
     landscape = Landscape(
@@ -100,15 +103,26 @@ def losses_between(start: Path, end: Path) -> np.ndarray:
     with precision_context(read_config(start).precision.kind.name):
         first = load_snapshot(start)
         last = load_snapshot(end)
-        shapes = [jax.tree.map(jnp.shape, each.state.params) for each in (first, last)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{start} and {end} must be networks of the same shape")
+        _check_same_network(start, first, end, last)
         params = first.state.params
         direction = difference(last.state.params, params)
         loss = landscape_loss(first)
         coordinates = jnp.asarray(INTERPOLATION_COORDINATES, ravel_pytree(params)[0].dtype)
         on_line = jax.jit(lambda: losses_on_line(loss, params, direction, coordinates))
         return np.asarray(on_line())
+
+
+def _check_same_network(
+    start: Path,
+    first: Snapshot,
+    end: Path,
+    last: Snapshot,
+) -> None:
+    """Raises ValueError where the weights of two runs differ in their shapes."""
+    first_shapes = jax.tree.map(jnp.shape, first.state.params)
+    last_shapes = jax.tree.map(jnp.shape, last.state.params)
+    if first_shapes != last_shapes:
+        raise ValueError(f"{start} and {end} must be networks of the same shape")
 
 
 def losses_along_path(directory: Path, path: np.ndarray) -> PathPlane:

@@ -30,17 +30,20 @@ def record_remarks(run_specs: Sequence[RunSpec], infos: Sequence[JsonObject]) ->
     recorded = []
     names: list[str] = []
     changed = []
+    in_dashboards = False
     for run_spec, info in zip(run_specs, infos, strict=True):
         now = _record_remarks_of(run_spec, info)
         new = [name for name in REMARKS if now.get(name) != info.get(name)]
         if new:
             names += new
             changed.append(run_spec.directory)
+            in_dashboards |= bool(info.get("mirrored"))
         recorded.append(now)
     if changed:
         what = " and ".join(name for name in REMARKS if name in names)
         where = str(changed[0]) if len(changed) == 1 else f"{len(changed)} runs"
-        notify(f"{where}: recorded the {what} that were given anew")
+        limit = "; dashboards keep the earlier ones" if in_dashboards else ""
+        notify(f"{where}: recorded the {what} that were given anew{limit}")
     return recorded
 
 

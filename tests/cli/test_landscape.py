@@ -41,9 +41,11 @@ def test_the_path_ends_where_the_loss_was_recorded(fathom, trained, workplace):
 
 def test_a_run_without_a_checkpoint_is_refused_in_one_line(fathom, trained, workplace):
     run, _ = trained("hydra.run.dir=outputs/gone/run")
+    trained("checkpoint.keep=true", "hydra.run.dir=outputs/kept/run")
     before = sorted(run.directory.rglob("*"))
     for words, reason in (
         (["landscape", "gone"], "kept no checkpoint: train it with checkpoint.keep=true"),
+        (["landscape", "kept", "gone"], "gone/run kept no checkpoint"),
         (["landscape"], "the landscape of which run?"),
     ):
         said = fathom(*words)

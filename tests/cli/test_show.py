@@ -139,6 +139,14 @@ def test_a_study_with_one_run_is_that_run(fathom, make_run, word):
     assert said.out.startswith("outputs/a/only  ")
 
 
+def test_a_condition_means_the_same_where_a_folder_is_called_so(fathom, make_run):
+    make_run("a/depth=4", {"model.depth": 4})
+    make_run("b/depth=4,seed=0", {"model.depth": 4})
+    assert fathom("show", "b", "depth=4").out.startswith("outputs/b/depth=4,seed=0 ")
+    assert "depth=4 fits 2 runs" in fathom("show", "depth=4").err
+    assert fathom("show", "depth=4,seed=0").out.startswith("outputs/b/depth=4,seed=0 ")
+
+
 def test_several_directories_are_shown_one_after_the_other(fathom, make_run):
     make_run("b/first")
     make_run("b/second")
@@ -150,8 +158,8 @@ def test_several_directories_are_shown_one_after_the_other(fathom, make_run):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["one/", "two/"], ["there is no run one/ two/"]),
-        (["killed", "nonsense"], ["there is no run killed nonsense"]),
+        (["one/", "two/"], ["one/ fits 3 runs: one/model.depth=2"]),
+        (["killed", "nonsense"], ["there is no run nonsense"]),
         (["skip=none"], ["fits 4 runs", "last for the newest"]),
         (["one"], ["one fits 3 runs: one/model.depth=2,skip=identity"]),
         (["=2=", "one"], ["=2= is no filter such as skip=none"]),

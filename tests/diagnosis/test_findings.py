@@ -224,6 +224,16 @@ def test_what_was_learned_and_lost_is_reported(chance, key, reference):
     assert len({"chance_loss", "first_loss"} & set(finding.evidence)) == 1
 
 
+def test_an_overflow_names_the_loss_scale_of_the_last_step():
+    metrics = columns(6, skipped=np.ones(6, bool), loss_scale=2.0 ** np.arange(20, 14, -1))
+    settings = {"precision.loss_scaling": "dynamic"}
+
+    (finding,) = find_training_findings(RunContext(Observed(metrics), settings))
+
+    assert finding.kind is findings.OVERFLOW
+    assert finding.evidence["loss_scale"] == 2**15
+
+
 def fading(best, end, steps=600, noise=0.05):
     """A loss that falls to ``best`` in a third of the steps, and then rises slowly to ``end``."""
     third = steps // 3

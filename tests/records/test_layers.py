@@ -7,6 +7,7 @@ from research.config.options import TrackedLayers
 from research.gauges.table import GRAD_NORM, METRICS, TRACKED_DIAGNOSTICS
 from research.records.trackers.layers import (
     MAX_LAYERS,
+    QUANTILES,
     diagnostic_row,
     every_layer,
     gauge_rows,
@@ -35,6 +36,14 @@ def test_the_numbers_that_summarise_a_profile():
         "quantile_75": 5.0,
         "max": 8.0,
     }
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 4, 6, 7])
+def test_quantiles_are_those_of_numpy(num_layers):
+    profile = np.random.default_rng(0).random((3, num_layers))
+    summary = summarize_layers(profile)
+    for name, share in QUANTILES.items():
+        np.testing.assert_allclose(summary[name], np.quantile(profile, share, axis=1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("last", [0.0, np.nan, np.inf])

@@ -115,7 +115,7 @@ def test_a_summary_that_fails_is_one_line_and_is_tried_again(
         patch.setattr(f"research.records.trackers.{broken}", fail)
         upload_results(judged)
     err = capsys.readouterr().err
-    assert "WandbSummary failed" in err
+    assert "tracker=wandb failed" in err
     assert "TimeoutError: no answer" in err
     assert err.count("\n") == 1
     assert count_new_runs() == 1

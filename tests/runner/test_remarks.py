@@ -59,6 +59,12 @@ def test_remarks_that_are_given_anew_are_recorded_in_both_places(
     assert err.count("\n") == bool(line)
 
 
+def test_dashboards_are_said_to_keep_the_earlier_remarks(ended, capsys):
+    mirrored = Run(ended).info | {"mirrored": {"wandb": {"state": "local"}}}
+    record_remarks([RunSpec(Config(tags=("b",)), ended)], [mirrored])
+    assert capsys.readouterr().err.endswith("anew; dashboards keep the earlier ones\n")
+
+
 def test_tags_that_an_earlier_version_recorded_as_numbers_are_texts():
     settings = {"tags": [1, 2], "model.depth": 2}
 

@@ -4,6 +4,7 @@ By default the keys do not depend on the depth of the network, so that a sweep o
 more of them than one run.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,18 +86,27 @@ def layers_section(name: str) -> str:
 def summarize_layers(profile: np.ndarray) -> Columns:
     """The numbers of ``GAUGE_SUMMARY`` for a profile [S, N]: for each a column [S].
 
-    Quantiles are values of layers, not between them. ``max`` is NaN where a value is NaN.
+    ``max`` is NaN where a value is NaN.
     """
     in_order = np.sort(profile, axis=1)
-    last_layer = profile.shape[1] - 1
     first = profile[:, 0]
     last = profile[:, -1]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = first / last
     columns = {"first": first, "last": last, "ratio": ratio}
     for name, share in QUANTILES.items():
-        columns[name] = in_order[:, round(share * last_layer)]
+        columns[name] = _quantile(in_order, share)
     return columns
+
+
+def _quantile(in_order: np.ndarray, share: float) -> np.ndarray:
+    """A quantile [S] of values [S, N] in ascending order, between two of them where it lies so."""
+    position = share * (in_order.shape[1] - 1)
+    lower = math.floor(position)
+    weight = position - lower
+    if not weight:
+        return in_order[:, lower]
+    return (1 - weight) * in_order[:, lower] + weight * in_order[:, lower + 1]
 
 
 def every_layer(
