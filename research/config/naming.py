@@ -117,7 +117,7 @@ def varying_settings(jobs: Sequence[Sequence[str]]) -> set[str]:
 
 
 def _count_distinct(settings: Sequence[Mapping[str, str]], paths: Collection[str]) -> int:
-    """How many runs can be told apart by some of their settings; what is not set is default."""
+    """How many runs can be distinguished by some of their settings; what is not set is default."""
     keys = set()
     for values in settings:
         keys.add(tuple(values.get(path, _default_text(path)) for path in paths))

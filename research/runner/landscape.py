@@ -1,6 +1,5 @@
 """The loss around, before and between finished runs, from the checkpoints that they kept."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from jax.flatten_util import ravel_pytree
 from research.runner.kept import load_snapshot, read_config
 from research.training.inspections import (
     INTERPOLATION_COORDINATES,
-    Snapshot,
     inspect_snapshot,
     landscape_loss,
 )
@@ -73,21 +71,19 @@ def measure_landscape(directory: Path, other: Path | None = None) -> Landscape:
     Raises:
         ValueError: a run kept no checkpoint, or the networks differ.
     """
+    # First, because it refuses another network before anything long is measured.
+    between = None if other is None else losses_between(directory, other)
     with precision_context(read_config(directory).precision.kind.name):
         snapshot = load_snapshot(directory)
-        if other is not None:
-            _check_same_network(directory, snapshot, other, load_snapshot(other))
         inspect = jax.jit(lambda: inspect_snapshot(snapshot, ("loss_surface", "interpolation")))
         measured = jax.device_get(inspect())
-    landscape = Landscape(
+    return Landscape(
         coordinates=measured["surface_coordinate"],
         surface=measured["surface_loss"],
         lines=measured["line_loss"],
         interpolation=measured["interpolation_loss"],
+        between=between,
     )
-    if other is None:
-        return landscape
-    return dataclasses.replace(landscape, between=losses_between(directory, other))
 
 
 def losses_between(start: Path, end: Path) -> np.ndarray:
@@ -103,26 +99,15 @@ def losses_between(start: Path, end: Path) -> np.ndarray:
     with precision_context(read_config(start).precision.kind.name):
         first = load_snapshot(start)
         last = load_snapshot(end)
-        _check_same_network(start, first, end, last)
+        shapes = [jax.tree.map(jnp.shape, each.state.params) for each in (first, last)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{start} and {end} must be networks of the same shape")
         params = first.state.params
         direction = difference(last.state.params, params)
         loss = landscape_loss(first)
         coordinates = jnp.asarray(INTERPOLATION_COORDINATES, ravel_pytree(params)[0].dtype)
         on_line = jax.jit(lambda: losses_on_line(loss, params, direction, coordinates))
         return np.asarray(on_line())
-
-
-def _check_same_network(
-    start: Path,
-    first: Snapshot,
-    end: Path,
-    last: Snapshot,
-) -> None:
-    """Raises ValueError where the weights of two runs differ in their shapes."""
-    first_shapes = jax.tree.map(jnp.shape, first.state.params)
-    last_shapes = jax.tree.map(jnp.shape, last.state.params)
-    if first_shapes != last_shapes:
-        raise ValueError(f"{start} and {end} must be networks of the same shape")
 
 
 def losses_along_path(directory: Path, path: np.ndarray) -> PathPlane:

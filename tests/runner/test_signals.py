@@ -89,7 +89,8 @@ def test_with_nohup_a_closed_terminal_does_not_matter():
     with terminable():
         send(signal.SIGHUP)
 
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert handler is signal.SIG_IGN
 
 
 def test_a_second_signal_ends_the_process_at_once(process):
