@@ -165,7 +165,7 @@ COMMANDS = {
         "[FILTER… | RUN…] [--out FILE]",
         "one interactive HTML file for a run, a sweep or an experiment; needs no network",
         options=(
-            Option("out", "where it is written (default: report.html beside the runs)", "FILE"),
+            Option("out", "where it is written (default: report.html next to the runs)", "FILE"),
         ),
     ),
     "dash": Command(
@@ -191,7 +191,7 @@ COMMANDS = {
     ),
     "remedy": Command(
         "RUN | FILTER… | last",
-        "train what a run's findings advise, beside the unchanged run, and say what helps",
+        "train what a run's findings advise, next to the unchanged run, and say what helps",
     ),
     "predict": Command(
         "[-m] [overrides] [--steps NUMBER]",

@@ -87,6 +87,25 @@ def importing() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: after the body, where a signal was received.
     """
+    with _held_back(at_second=_end_without_writing):
+        yield
+
+
+@contextlib.contextmanager
+def _held_back(
+    *,
+    at_second: Callable[[], NoReturn],
+    at_first: Callable[[], None] | None = None,
+) -> Iterator[None]:
+    """Lets the body end before a signal has an effect, in the main thread.
+
+    Args:
+        at_second: called at the second signal during the body.
+        at_first: called at the first one.
+
+    Raises:
+        KeyboardInterrupt: after the body, where a signal was received.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -95,8 +114,9 @@ def importing() -> Iterator[None]:
     def hold_back(number: int, _: object) -> None:
         received.append(number)
         if len(received) > 1:
-            _say("interrupted")
-            os._exit(1)
+            at_second()
+        if at_first is not None:
+            at_first()
 
     with _handled_by(hold_back):
         yield
@@ -129,21 +149,8 @@ def uninterrupted() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: after the body, where a signal was received.
     """
-    if threading.current_thread() is not threading.main_thread():
+    with _held_back(at_first=_say_that_it_writes, at_second=_stop_at_once):
         yield
-        return
-    received: list[int] = []
-
-    def hold_back(number: int, _: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            _stop_at_once()
-        _say("writing what was measured; interrupt once more to stop at once")
-
-    with _handled_by(hold_back):
-        yield
-    if received:
-        raise KeyboardInterrupt
 
 
 def end_process(exit_code: int) -> NoReturn:
@@ -162,6 +169,15 @@ def end_process(exit_code: int) -> NoReturn:
 
 
 def _exit_quietly(*_: object) -> NoReturn:
+    os._exit(1)
+
+
+def _say_that_it_writes() -> None:
+    _say("writing what was measured; interrupt once more to stop at once")
+
+
+def _end_without_writing() -> NoReturn:
+    _say("interrupted")
     os._exit(1)
 
 
