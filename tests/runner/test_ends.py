@@ -115,11 +115,12 @@ def test_a_defect_is_recorded_with_what_was_measured(fathom, small, workplace, m
 
 @pytest.mark.slow
 def test_termination_leaves_a_readable_record_and_a_finished_wandb_run(
-    small, workplace, process, wandb_records
+    workplace, process, wandb_records
 ):
+    network = ["model.depth=2", "model.width=8"]
     settings = ["data=noise", "train.steps=100000", "train.eval_every=10"]
 
-    terminated = process(TRAIN_UNTIL, "SIGTERM", 30, "train", *small, *settings)
+    terminated = process(TRAIN_UNTIL, "SIGTERM", 30, "train", *network, *settings)
     _, err = terminated.communicate()
 
     lines = [line for line in err.splitlines() if ": step " not in line]
