@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from research.training.compiler_options import FAST_COMPILE_OPTIONS, select_known
+from research.training.program import make_program
 
 quick = functools.partial(jax.jit, compiler_options=select_known(FAST_COMPILE_OPTIONS))
 
@@ -29,7 +30,13 @@ def one_in(step, cases):
 
 @pytest.fixture(autouse=True, scope="module")
 def quickly_compiled_room():
-    """For the conftest of a room: compiles about as quickly as possible, in all of its tests."""
+    """For the conftest of a room: compiles about as quickly as possible, in all of its tests.
+
+    A program that was compiled so rounds differently, and JAX would use it for other rooms too: the
+    setting is not in the key of its cache in memory.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    make_program.cache_clear()
+    jax.clear_caches()
