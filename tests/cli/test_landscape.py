@@ -9,7 +9,11 @@ from numpy.testing import assert_allclose
 from research.records.runs import find_runs
 from research.runner.landscape import losses_along_path, losses_between, measure_landscape
 
-KEPT = ("checkpoint.keep=true", "measure.inspect=[loss_surface,weights]", "measure.inspect_every=1")
+KEPT = (
+    "checkpoint.keep=true",
+    "measure.inspect=[loss_surface,parameters]",
+    "measure.inspect_every=1",
+)
 
 
 @pytest.mark.slow
@@ -32,7 +36,7 @@ def test_the_landscape_of_a_run_is_drawn_from_its_kept_checkpoint(fathom, traine
 @pytest.mark.slow
 def test_the_path_ends_where_the_loss_was_recorded(fathom, trained, workplace):
     run, _ = trained(*KEPT, "train.steps=5", "hydra.run.dir=outputs/path/run")
-    plane = losses_along_path(run.directory, run.inspections["weights"])
+    plane = losses_along_path(run.directory, run.inspections["parameters"])
     assert_allclose(plane.path[-1], 0, atol=1e-9)
     assert 0.5 < plane.shares.sum() <= 1 + 1e-9
     assert plane.losses.shape == (25, 25)

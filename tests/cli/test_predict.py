@@ -12,17 +12,17 @@ SMALL = ["model.width=8", "train.batch_size=16", "data.limit=64", "train.steps=2
 
 @pytest.mark.slow
 def test_one_run_is_a_report_and_a_sweep_is_a_table(fathom):
-    depths = ["-m", "model.depth=2,24", "activation=sigmoid", "init=glorot", "seed=3"]
+    activations = ["-m", "activation=tanh,sigmoid", "model.depth=24", "init=glorot", "seed=3"]
 
-    table = fathom("predict", *SMALL, *depths)
-    listed = fathom("predict", *SMALL, *depths, "--steps=5", "--json")
+    table = fathom("predict", *SMALL, *activations)
+    listed = fathom("predict", *SMALL, *activations, "--steps=5", "--json")
 
     assert table.code == 0, table.err
-    shallow, deep = table.out.splitlines()[1:]
-    assert shallow.split()[0] == "2"
-    assert deep.split()[0] == "24"
+    trainable, untrainable = table.out.splitlines()[1:]
+    assert trainable.split()[0] == "tanh"
+    assert untrainable.split()[0] == "sigmoid"
     first, second = json.loads(listed.out)
-    assert first["settings"]["model.depth"] == 2
+    assert first["settings"]["activation.kind"] == "tanh"
     assert first["probability"] > second["probability"]
     assert second["factor_per_layer"] == pytest.approx(second["theory"], rel=0.5)
     assert len(second["trial"]) == 6
