@@ -115,12 +115,12 @@ def photos(workplace):
     return workplace / "photos"
 
 
-STREAMED = ["data=folder", "data.in_memory_limit=0", "train.batch_size=8", "train.steps=400"]
+STREAMED = ["data=folder", "data.in_memory_limit=0", "train.batch_size=8"]
 
 
 @pytest.mark.slow
 def test_an_image_that_breaks_while_it_is_streamed_is_named_in_one_line(
-    fathom, small, photos, workplace, monkeypatch
+    fathom, photos, workplace, monkeypatch
 ):
     write_rows = RunWriter.write_rows
 
@@ -131,7 +131,8 @@ def test_an_image_that_breaks_while_it_is_streamed_is_named_in_one_line(
 
     monkeypatch.setattr(RunWriter, "write_rows", write_rows_and_damage_images)
 
-    result = fathom("train", *small, *STREAMED, f"data.path={photos}", "tracker=none", "name=x")
+    settings = ["model.depth=2", "model.width=8", "train.steps=400", f"data.path={photos}"]
+    result = fathom("train", *settings, *STREAMED, "tracker=none", "name=x")
 
     assert result.code == 1
     lines = [line for line in result.err.splitlines() if ": step " not in line]

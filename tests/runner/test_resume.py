@@ -18,13 +18,13 @@ COUNT_COMPILATIONS = Path(__file__).parent / "count_compilations.py"
 GRID = [
     "train",
     "-m",
-    "model.depth=2,3",
+    "model.depth=2",
+    "model.width=8,9",
     "seed=0,1",
-    "model.width=8",
     "train.steps=25",
 ]
 GROUPED = [*GRID, "name=study", "hydra/launcher=grouped"]
-LAST_RUN = "depth=3,seed=1"
+LAST_RUN = "width=9,seed=1"
 SMALL = [
     "train",
     "model.depth=2",
@@ -74,7 +74,7 @@ def test_a_killed_sweep_is_completed_by_the_same_command(
     before = find_runs(workplace)
     finished = [run for run in before.values() if run.info["status"] == "done"]
     assert len(before) == 4
-    assert [run["model.depth"] for run in finished] == [2, 2]
+    assert [run["model.width"] for run in finished] == [8, 8]
     written = [modification_times(run.directory) for run in finished]
 
     again = fathom(*GROUPED)
