@@ -15,6 +15,7 @@ from rich.text import Text
 from research.diagnosis.findings import DEAD, EXPLODING, VANISHING, LayerRange
 from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
+from research.records.trackers.layers import evenly_spaced
 from research.reporting.varied_settings import (
     DEFAULTS,
     differing_settings,
@@ -385,7 +386,8 @@ def bar_chart(
     Args:
         values: one bar each; values that are not finite leave a gap.
         height: number of lines.
-        width: largest number of bars; from more values, every second, third … is drawn.
+        width: largest number of bars; of more values, the first, the last and evenly spaced ones
+            between them are drawn.
         min_span: the axis covers at least this range, up to the highest value.
         limits: the lower and the upper end of the axis, instead of the lowest and highest value.
 
@@ -393,8 +395,7 @@ def bar_chart(
         The lines from top to bottom, empty if no value is finite. The first names the upper end of
         the axis and the last one the lower end.
     """
-    stride = max(1, math.ceil(len(values) / width))
-    shown = list(values)[::stride]
+    shown = [values[entry] for entry in evenly_spaced(len(values), width).tolist()]
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return []
