@@ -1,5 +1,6 @@
 """``fathom runs``: which runs the table has, and what it says of them."""
 
+import json
 import sys
 
 import pytest
@@ -38,6 +39,14 @@ def test_the_table_of_all_runs_is_readable_in_a_pipe(fathom, five_runs):
     assert "vanishing from layer 40" in vanishing
 
 
+def test_a_run_that_was_killed_has_the_steps_that_it_recorded(fathom, five_runs):
+    header, line = fathom("runs", "status=interrupted").out.splitlines()
+    assert line.split()[header.split().index("steps")] == "25"
+    assert fathom("show", "two/killed").out.startswith("outputs/two/killed  interrupted  25 steps")
+    (run,) = json.loads(fathom("runs", "status=interrupted", "--json").out)
+    assert run["numbers"]["steps"] == 25
+
+
 @pytest.mark.parametrize(
     ("filters", "num_matches"),
     [
@@ -68,7 +77,7 @@ def test_the_table_of_all_runs_is_readable_in_a_pipe(fathom, five_runs):
         (["depth>30"], 1),
         (["optimizer.learning_rate>1e29"], 1),
         (["status=interrupted,diverged"], 2),
-        (["steps>=25"], 4),
+        (["steps>=25"], 5),  # the killed one has recorded them, too
         (["eval_loss<1e9", "one/"], 3),
         (["skip.branch_scale=null"], 5),
         (["skip.branch_scale>0"], 0),

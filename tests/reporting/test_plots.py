@@ -16,7 +16,7 @@ from research.reporting.plots.draw import KINDS, choose_kind, draw_runs
 from research.reporting.quantities import BY_NAME
 from research.reporting.selection import select_runs
 
-from .conftest import t_interval, write_run
+from .conftest import t_interval, write_run, write_table
 
 
 def draw(runs, **options):
@@ -341,6 +341,21 @@ def test_a_long_curve_is_averaged_in_windows(outputs):
     np.testing.assert_allclose(y, windows.mean(axis=1))
     np.testing.assert_allclose(x, y - 1)
     assert axes.get_ylabel() == "train loss (nats, mean of 10 steps)"
+
+
+def test_windows_of_a_metric_that_not_every_step_has_are_of_values(outputs):
+    run = write_run(outputs / "a", loss=np.ones(1200), steps=1200)
+    steps = np.arange(0, 1200, 10)
+    columns = {"step": steps, "sharpness": np.arange(120.0) + 1}
+    write_table(run.directory, "inspections", columns)
+
+    drawing = draw(select_runs([]), kind="curves", y="sharpness")
+
+    (axes,) = drawing.figure.axes
+    ((x, y),) = solid_lines(axes)
+    np.testing.assert_allclose(y, columns["sharpness"].reshape(60, 2).mean(axis=1))
+    np.testing.assert_allclose(x, steps.reshape(60, 2).mean(axis=1))
+    assert axes.get_ylabel() == "sharpness (mean of 2 values)"
 
 
 def test_a_profile_is_the_geometric_mean_with_the_prediction_through_its_last_layer(sweep):

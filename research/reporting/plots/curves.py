@@ -269,7 +269,7 @@ def average_curve(
     Args:
         group: the runs; those that did not end well are kept apart.
         metric: the name of the metric.
-        window: how many steps one point is the mean of.
+        window: how many values one point is the mean of.
         curve_style: how it will look.
         is_log: whether the mean is the geometric one; only where all values are positive.
     """
@@ -359,20 +359,26 @@ def metric_label(
     runs: Sequence[Run],
     window: int,
 ) -> str:
-    """The metric with its unit, and how many steps a point is the mean of.
+    """The metric with its unit, and of how many steps or values a point is the mean.
 
     Args:
         metric: the name of the metric.
         runs: the runs, which decide the unit of some metrics.
-        window: how many steps a point is the mean of.
+        window: how many values a point is the mean of.
     """
     label = label_of(metric)
     parts = []
     if metric in BY_NAME and BY_NAME[metric].unit_in(runs):
         parts.append(BY_NAME[metric].unit_in(runs))
     if window > 1:
-        parts.append(f"mean of {window} steps")
+        what = "steps" if _has_every_step(runs, metric) else "values"
+        parts.append(f"mean of {window} {what}")
     return f"{label} ({', '.join(parts)})" if parts else label
+
+
+def _has_every_step(runs: Sequence[Run], metric: str) -> bool:
+    """Whether the values of a metric are those of consecutive steps."""
+    return all(np.all(np.diff(read_curve(run, metric).steps) == 1) for run in runs)
 
 
 def _notes(
