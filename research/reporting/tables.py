@@ -17,10 +17,10 @@ from research.diagnosis.words import name_layer, name_layers
 from research.records.runs import Run, natural_order
 from research.records.trackers.layers import evenly_spaced
 from research.reporting.varied_settings import (
-    DEFAULTS,
     differing_settings,
     has_no_settings,
     setting_order,
+    setting_value,
     short_name,
 )
 
@@ -280,9 +280,8 @@ def study_of(run: Run) -> str:
 
 
 def _setting(run: Run, path: str) -> str:
-    """A setting's value, or its default if the run does not have the setting; a dash for null."""
-    default = None if run.is_watched else DEFAULTS.get(path)
-    value = run.config.get(path, default)
+    """A setting's value; a dash for null, and where the run's options do not have it."""
+    value = run.config[path] if path in run.config else setting_value(run, path)
     return "–" if value is None else str(value)
 
 

@@ -205,6 +205,19 @@ def test_a_setting_that_an_earlier_version_did_not_have_is_shown_with_its_defaul
     assert "None" not in out
 
 
+def test_a_setting_that_the_option_of_a_run_does_not_have_is_a_dash(fathom, make_run):
+    make_run("study/momentum", {"optimizer.kind": "momentum", "optimizer.momentum": 0.5})
+    adam = make_run("study/adam", {"optimizer.kind": "adam"})
+    config = adam / ".hydra" / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if "momentum:" not in line))
+    header, *lines = fathom("runs").out.splitlines()
+    names = header.split()
+    rows = {line.split()[names.index("optimizer")]: line.split() for line in lines}
+    assert rows["momentum"][names.index("momentum")] == "0.5"
+    assert rows["adam"][names.index("momentum")] == "–"
+
+
 def test_a_single_run_is_named(fathom, make_run):
     make_run("a/only")
     _, line = fathom("runs").out.splitlines()
