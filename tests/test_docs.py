@@ -21,7 +21,14 @@ from research.cli.parser import COMMANDS
 from research.config import options, schema
 from research.diagnosis import findings
 from research.gauges import table as gauge_table
-from research.gauges.table import DIAGNOSTICS, EXPONENT_GAUGES, GAUGES, METRICS, Entries
+from research.gauges.table import (
+    DIAGNOSTICS,
+    EXPONENT_GAUGES,
+    GAUGES,
+    METRICS,
+    TRACKED_DIAGNOSTICS,
+    Entries,
+)
 from research.reproduce.experiments import experiment_names, read_duration
 from research.runner.run_spec import to_checked_config
 
@@ -390,6 +397,13 @@ def test_the_tutorial_counts_the_claims_of_its_experiment():
     counted = re.search(r"tests (\w+) claims", page("docs/tutorial.md"))
     assert counted is not None
     assert words[counted[1]] == len(claims)
+
+
+@pytest.mark.parametrize("quantity", [*GAUGES, *TRACKED_DIAGNOSTICS], ids=lambda each: each.name)
+def test_what_is_shown_alone_does_not_refer_to_another_row(quantity):
+    """Pages and notes below figures show the meaning of one gauge without that of the others."""
+    assert not re.match(r"(Its|Their|The same)\b", quantity.meaning)
+    assert "that gradient" not in quantity.meaning
 
 
 def test_every_gauge_of_a_number_format_is_explained():
