@@ -833,7 +833,7 @@ DIAGNOSTICS = (
     ),
     Diagnostic(
         "probe_eval_error",
-        "Error on the evaluation split of a linear probe on each signal, as the head would read it.",
+        "Evaluation error of a linear probe on each signal, as the head would read it.",
         "[N+1]",
         "probes",
         tracked=True,
