@@ -818,10 +818,12 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
     """A sharpness close to the largest at which the learning rate is stable."""
     sharpness = ctx.observed.sharpness
     kind = ctx.settings.get("optimizer.kind")
-    rate = ctx.settings.get("optimizer.learning_rate")
-    if not sharpness or kind not in ("gd", "sgd", "momentum") or not rate:
+    if not sharpness or kind not in ("gd", "sgd", "momentum"):
         return None
     step = max(sharpness)
+    rate = _learning_rate_at(ctx, step)
+    if not rate:
+        return None
     momentum = ctx.settings.get("optimizer.momentum", 0.0) if kind == "momentum" else 0.0
     largest = momentum_edge(rate, momentum)
     if abs(sharpness[step] / largest - 1) > EDGE:
@@ -835,6 +837,15 @@ def find_edge_of_stability(ctx: RunContext) -> Finding | None:
         sharpness=sharpness[step],
         largest=largest,
     )
+
+
+def _learning_rate_at(ctx: RunContext, step: int) -> float | None:
+    """The learning rate of a step; where that was not recorded, the setting."""
+    steps, rates = ctx.observed.series("learning_rate")
+    rows = np.flatnonzero(steps == step)
+    if len(rows):
+        return float(rates[rows[0]])
+    return ctx.settings.get("optimizer.learning_rate")
 
 
 def find_fitted(ctx: RunContext) -> Finding | None:

@@ -167,7 +167,14 @@ QUANTITIES = (
     Quantity("steps", "steps", _num_steps),
     Quantity("layers", "layers", _of_info("layers"), is_initial=True),
     Quantity("parameters", "parameters", _of_info("parameters"), is_initial=True),
-    Quantity("train_seconds", "time of training", _seconds("train"), Better.LOWER, unit="s"),
+    Quantity(
+        "train_seconds",
+        "time of training of the run group",
+        _seconds("train"),
+        Better.LOWER,
+        unit="s",
+        meaning="the runs of a group are trained at once, and each has the time of all of them",
+    ),
 )
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}
 

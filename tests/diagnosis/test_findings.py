@@ -162,6 +162,14 @@ def test_the_sentence_about_updates_holds_of_the_layers_that_it_names(ratios, nu
     assert number in finding.text
 
 
+def test_the_edge_of_stability_is_that_of_the_learning_rate_at_the_step():
+    falling = columns(101, learning_rate=np.linspace(0.1, 0.01, 101))
+    changes = {"optimizer__kind": "gd", "optimizer__learning_rate": 0.1}
+    (finding,) = find_all({"metrics": falling, "sharpness": {0: 3.0, 100: 190.0}}, **changes)
+    assert finding.evidence == pytest.approx({"sharpness": 190.0, "largest": 2 / 0.01})
+    assert not find_all({"metrics": falling, "sharpness": {100: 20.0}}, **changes)
+
+
 def test_a_layer_that_stands_still_has_the_evidence_of_the_last_steps():
     ratios = np.tile([1.0, 1.0, 1.0, 1.0], (100, 1))
     ratios[50:] = [1e-3, 0.0, 2e-3, 3e-3]

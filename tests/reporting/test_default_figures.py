@@ -497,3 +497,20 @@ def test_curves_show_a_number_that_was_inspected_over_steps_with_its_theory(outp
     heights = [np.asarray(edge.get_ydata()).tolist() for edge in edges]
     assert heights == [[20, 20], [10, 10]]
     assert "level lines: edge of stability" in drawing.notes
+
+
+def test_there_is_no_edge_of_stability_where_the_learning_rate_changes(outputs):
+    settings = {
+        "optimizer.learning_rate": 0.1,
+        "optimizer.kind": "gd",
+        "optimizer.schedule": "cosine",
+        "measure.inspect": ["sharpness"],
+    }
+    run = write_run(outputs / "a", settings)
+    write_table(run.directory, "inspections", {"step": [0, 10, 19], "sharpness": [1.0, 2.0, 3.0]})
+
+    drawing = draw(select_runs([]), kind="curves")
+
+    _, sharpness = drawing.figure.axes
+    assert not [line for line in sharpness.lines if line.get_linestyle() == "--"]
+    assert not any("edge of stability" in note for note in drawing.notes)

@@ -203,9 +203,16 @@ def _inspected_notes(panels: Sequence[_Panel]) -> list[str]:
         for diagnostic in DIAGNOSTICS:
             if diagnostic.name == panel.metric:
                 notes.append(f"{label_of(panel.metric)}: {meaning_of(diagnostic)}")
-    theories = [THEORIES[panel.metric].label for panel in panels if panel.metric in THEORIES]
+    theories = [THEORIES[panel.metric].label for panel in panels if _has_theory(panel)]
     notes += [f"level lines: {label}" for label in dict.fromkeys(theories)]
     return list(dict.fromkeys(notes))
+
+
+def _has_theory(panel: _Panel) -> bool:
+    """Whether theory predicts the metric of a panel for one of its groups."""
+    if panel.metric not in THEORIES:
+        return False
+    return bool(np.any(np.isfinite(predict_number(panel.groups, panel.metric))))
 
 
 def find_metric(name: str, runs: Sequence[Run]) -> str:
