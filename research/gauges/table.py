@@ -731,7 +731,7 @@ DIAGNOSTICS = (
     Diagnostic(
         "output_change",
         "Root mean square of the change of the first batch's outputs by one step of gradient "
-        "descent on the weights, at the run's learning rate.",
+        "descent on the weights, at the rate optimizer.learning_rate.",
         "[]",
         "output_change",
     ),
