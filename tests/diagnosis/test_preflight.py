@@ -213,3 +213,10 @@ def test_json_has_stable_keys():
         "common_decrease",
         "trial",
     ]
+
+
+def test_the_formula_of_the_ceiling_is_that_of_the_momentum():
+    plain = str(predict_training(measurement()))
+    nesterov = str(predict_training(measurement(is_nesterov=True)))
+    assert "its ceiling 2(1 + β)/λ is 2" in plain
+    assert "its ceiling 2(1 + β)/((1 + 2β)λ) is 2" in nesterov
